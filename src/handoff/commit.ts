@@ -12,7 +12,7 @@ import { type Epoch, type Id, NOBODY } from './messages.js'
 import { fencedEffects } from './rollback.js'
 import type { Rules } from './rules.js'
 
-/** The joiner is ready: the owner must end its once-only work. An owner without a channel is frozen at once. */
+/** The joiner is ready: asks the owner to end its once-only work, or goes on to {@link freeze} if the owner has no channel. */
 export function quiesce(state: HolderState, rules: Rules): HolderStep {
   const { owner, down, grant } = state
   if (owner === NOBODY) return prepare(state, rules)
@@ -58,7 +58,7 @@ export function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Ru
     if (state.owner === NOBODY) return { state: { ...next, phase: 'idle' }, effects: late }
     const probation: HolderState = { ...next, phase: 'probation', standby: state.owner }
     const retire: HolderEffect = { type: 'tell', to: state.owner, message: { kind: 'retire' } }
-    // Without seals the standby could never come back while the successor lives: probation ends at once.
+    // Without seals the standby cannot take over from a living successor, so probation would be useless and ends at once.
     const last = rules.arbiter ? same(probation) : onHealthy(probation)
     return { state: last.state, effects: [...late, retire, ...last.effects] }
   }

@@ -6,28 +6,26 @@ interface QueuedEffect<Effect> {
   readonly step: number
 }
 
+interface EffectDriver<Effect> {
+  perform(effect: Effect): void | Promise<void>
+  outcome(effect: Effect, outcome: Outcome): void
+  /** Whether effect `later` is useless if `failed`, of the same step, has failed. */
+  needs(failed: Effect, later: Effect): boolean
+}
+
 /**
  * Carries out effects in the order of the state machine, which gets the outcome of each effect before the next one starts. After a failure
  * the queue skips the effects of the same step that need the failed one (`needs`).
  */
 export class EffectQueue<Effect> {
-  readonly #perform: (effect: Effect) => void | Promise<void>
-  readonly #outcome: (effect: Effect, outcome: Outcome) => void
-  /** Whether effect `later` is useless if `failed`, of the same step, has failed. */
-  readonly #needs: (failed: Effect, later: Effect) => boolean
+  readonly #driver: EffectDriver<Effect>
   #waiting: QueuedEffect<Effect>[] = []
   #steps = 0
   #running = false
   #idle: (() => void)[] = []
 
-  constructor(parts: {
-    perform: (effect: Effect) => void | Promise<void>
-    outcome: (effect: Effect, outcome: Outcome) => void
-    needs: (failed: Effect, later: Effect) => boolean
-  }) {
-    this.#perform = parts.perform
-    this.#outcome = parts.outcome
-    this.#needs = parts.needs
+  constructor(driver: EffectDriver<Effect>) {
+    this.#driver = driver
   }
 
   push(effects: readonly Effect[]): void {
@@ -48,7 +46,7 @@ export class EffectQueue<Effect> {
       const current = next
       let running: void | Promise<void>
       try {
-        running = this.#perform(current.effect)
+        running = this.#driver.perform(current.effect)
       } catch (error) {
         this.#failed(current, error)
         continue
@@ -56,13 +54,13 @@ export class EffectQueue<Effect> {
       if (running !== undefined) {
         running
           .then(
-            () => this.#outcome(current.effect, { done: true }),
+            () => this.#driver.outcome(current.effect, { done: true }),
             error => this.#failed(current, error),
           )
           .then(() => this.#run())
         return
       }
-      this.#outcome(current.effect, { done: true })
+      this.#driver.outcome(current.effect, { done: true })
     }
     this.#running = false
     const idle = this.#idle
@@ -71,7 +69,9 @@ export class EffectQueue<Effect> {
   }
 
   #failed({ effect, step }: QueuedEffect<Effect>, error: unknown): void {
-    this.#waiting = this.#waiting.filter(later => later.step !== step || !this.#needs(effect, later.effect))
-    this.#outcome(effect, { done: false, error })
+    this.#waiting = this.#waiting.filter(
+      later => later.step !== step || !this.#driver.needs(effect, later.effect),
+    )
+    this.#driver.outcome(effect, { done: false, error })
   }
 }

@@ -22,7 +22,7 @@ export type EmbeddedEvent =
   | { readonly to: 'member'; readonly event: MemberEvent }
   | { readonly to: 'holder'; readonly event: HolderEvent }
 
-/** `by`: a `send` of the member goes to its incumbent; a `tell` of the holder goes to a younger process. */
+/** The member's `send` goes to the incumbent; the holder's `tell` goes to a younger process. */
 export type EmbeddedEffect =
   | { readonly by: 'member'; readonly effect: MemberEffect }
   | { readonly by: 'holder'; readonly effect: HolderEffect }
@@ -41,7 +41,7 @@ export function needs(failed: EmbeddedEffect, later: EmbeddedEffect): boolean {
   }
 }
 
-/** The two state machines. Tests of the exploration pass defective ones. */
+/** The two state machines. The exploration (`test/exploration`) also passes defective ones. */
 export interface Machines {
   readonly member: typeof stepMember
   readonly holder: typeof stepHolder
@@ -49,19 +49,14 @@ export interface Machines {
 
 const MACHINES: Machines = { member: stepMember, holder: stepHolder }
 
-export interface EmbeddedStep {
-  readonly state: Embedded
-  readonly effects: readonly EmbeddedEffect[]
-}
-
 export function stepEmbedded(
   state: Embedded,
   event: EmbeddedEvent,
-  /** Reads the seals of a segment, when the holder sends a message to its own member. */
+  /** Called when the holder sends a message to its own member. */
   isSealed: (epoch: Epoch) => boolean,
   rules: Rules = RULES,
   machines: Machines = MACHINES,
-): EmbeddedStep {
+): { readonly state: Embedded; readonly effects: readonly EmbeddedEffect[] } {
   let current = state
   const effects: EmbeddedEffect[] = []
   /** Includes the seals that earlier effects of this step will set. */

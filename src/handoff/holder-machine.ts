@@ -78,7 +78,7 @@ export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules 
 }
 
 function onJoin(state: HolderState, id: Id, rules: Rules): HolderStep {
-  // An owner without a channel would not get the segments of the joiner.
+  // Without a channel the owner would not get the new segments.
   if (state.phase !== 'idle' || state.down.includes(state.owner))
     return { state, effects: [{ type: 'refuse', id, because: 'busy' }] }
   if (state.bound.length > 0 && rules.gone)
@@ -157,7 +157,7 @@ function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
       return { state: forget(step.state, id), effects: step.effects }
     }
     if (state.phase === 'committing') return rollBack(state, rules, true)
-    // In `returning` the joiner is the successor that was rolled back: if the owner is unfit too, no process can write any more.
+    // In `returning` the joiner is the successor that was rolled back. If the owner is unfit, no process is left that can write.
     return state.unfit.includes(state.owner)
       ? serveReadsOnly(state, state.owner, NOBODY)
       : { state: { ...state, joiner: NOBODY }, effects: NOTHING }
@@ -184,7 +184,7 @@ function onOwnerDead(state: HolderState, rules: Rules): HolderStep {
     case 'offering':
       return { state: orphaned, effects: [{ type: 'seal', from: 0, below: state.epoch + 1 }] }
     default:
-      // `committing` to an unfit joiner: the owner was the only alternative.
+      // In `committing` the dead owner was the only alternative to an unfit joiner.
       return state.unfit.includes(state.joiner)
         ? serveReadsOnly(orphaned, state.joiner, NOBODY)
         : { state: orphaned, effects: NOTHING }
@@ -209,8 +209,8 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
         ? letAccept(state, state.owner)
         : rollBack(state, rules)
     case 'returning':
-      // A stopped owner does not come back, but the successor that was rolled back is still there. An embedded holder always learns the
-      // result of its own member, and waits for it.
+      // The owner is stopped or stuck: the successor that was rolled back gets the right again. An embedded holder waits instead, because it
+      // always learns the result of its own member.
       if (state.scope === 'holder' || !rules.arbiter) return same(state)
       if (state.joiner === NOBODY) return waitForOwner(state, state.owner)
       return state.down.includes(state.joiner) ? same(state) : regrant(state)
@@ -238,19 +238,19 @@ function onGone(state: HolderState, from: Id, rules: Rules): HolderStep {
   if (state.bound.includes(from)) return unbind(state, from)
   // The holder is a daemon: treat the member as dead.
   if (state.scope === 'member') return onDead(state, from, rules)
-  // No process accepts any more: roll back now instead of after missing heartbeats.
+  // The process that serves has left: roll back now, without waiting for missing heartbeats.
   const serves =
     state.phase === 'probation' ? state.owner : state.phase === 'committing' ? state.joiner : NOBODY
   return from === serves ? rollBack(state, rules, true) : same(state)
 }
 
-/** The member `from` was given the right to write, or stands by, and cannot take over. */
+/** The member `from` has the right to write or stands by, and reports that it cannot write. */
 function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
   if (!rules.unfit || !isConcerned(before, from)) return same(before)
   const tries =
     (before.phase === 'returning' && from === before.owner) ||
     (before.phase === 'committing' && from === before.joiner)
-  // The message answers an earlier grant; the answer to the present one follows.
+  // The message answers an earlier grant: ignore it, because the answer to the present grant follows.
   if (tries && epoch !== before.grant) return same(before)
   const state: HolderState = before.unfit.includes(from)
     ? before
@@ -264,15 +264,15 @@ function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): Hol
     if (owner === NOBODY) return serveReadsOnly(state, joiner, NOBODY)
     return state.unfit.includes(owner) ? serveReadsOnly(state, owner, joiner) : rollBack(state, rules)
   }
-  // The member that was told to accept instead of a silent one failed. When the next heartbeat is missing, the holder tells it again.
+  // The helper (see `helperAccepts`) could not accept. The holder tells it again when the next heartbeat of the silent process is missing.
   const helper = phase === 'probation' ? state.standby : owner
   return { state: { ...state, helperAccepts: state.helperAccepts && from !== helper }, effects: NOTHING }
 }
 
-/** The owner gets a new segment only while no other process could start to serve: a bound process would lack the segment. */
+/** Gives the owner a new segment, but only while no other process can start to serve, because that process would lack the segment. */
 function onRenew(state: HolderState): HolderStep {
   const { phase, owner, joiner, down, bound, unfit } = state
-  // The rolled-back successor has no channel, so the owner tries again. The successor has had the owner's segment since the Offer.
+  // The rolled-back successor has no channel, so the owner tries again, in the segment that the successor already has from the Offer.
   if (phase === 'returning' && unfit.includes(owner) && down.includes(joiner) && !down.includes(owner))
     return grantAgain(clearUnfit(state, owner), owner, state.grant)
   const alone = phase === 'idle' && owner !== NOBODY && !down.includes(owner) && bound.length === 0

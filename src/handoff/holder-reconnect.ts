@@ -15,7 +15,8 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
     ...before,
     down: before.down.filter(d => d !== id),
     unfit: back.unfit && rules.unfit ? [...others, id].sort((a, b) => a - b) : others,
-    // A restarted daemon learns which epochs exist. A member that sends no `top` has at most a successor and a way back above its own.
+    // A restarted daemon learns from Back which epochs exist. If Back has no `top`, at most two epochs exist above the member's own: those
+    // of a successor and of a way back.
     top: Math.max(before.top, back.top ?? (before.phase === 'rebuilding' ? epoch + 2 : NO_EPOCH)),
   }
   switch (state.phase) {
@@ -86,12 +87,12 @@ function isServing(role: Role): boolean {
   return role === 'serving' || role === 'frozen'
 }
 
-/** Whether the member writes in segment `given`, the one that it has the right to write in. */
+/** Whether the member writes in segment `given`. */
 function writesIn({ role, epoch }: Back, given: Epoch): boolean {
   return isServing(role) && epoch === given
 }
 
-/** The owner may have ended its once-only work for a handoff that failed while it had no channel: it must start the work again. */
+/** Tells the owner to start its once-only work again: it may have ended the work for a handoff that failed while it had no channel. */
 function restartWork(state: HolderState, rules: Rules): HolderStep {
   if (!rules.workAgain) return same(state)
   return { state, effects: [{ type: 'tell', to: state.owner, message: { kind: 'unquiesce' } }] }

@@ -28,13 +28,13 @@ export interface HolderState {
   readonly wayBack: Epoch
   /** The highest epoch ever made. */
   readonly top: Epoch
-  /** Processes that got descriptors, have no right, and are not yet gone or proved dead. They block new Offers (rule `gone`). */
+  /** Processes that got descriptors, have no right to write, and have neither left nor died. They block new Offers (rule `gone`). */
   readonly bound: readonly Id[]
   /** Processes without a channel. */
   readonly down: readonly Id[]
   /** Processes that reported Unfit, and have not served since. */
   readonly unfit: readonly Id[]
-  /** The successor is silent and the other process unfit: that one was told to accept, so that clients are served. */
+  /** The process that should serve is silent, so the holder has told the other one to accept, although that one is unfit to write. */
   readonly helperAccepts: boolean
   /** The members that have reconnected in `rebuilding`. */
   readonly returned: readonly { readonly id: Id; readonly role: Role; readonly epoch: Epoch }[]

@@ -42,7 +42,7 @@ export type MemberEvent =
   | { readonly type: 'refused' }
   | { readonly type: 'lost' }
   | { readonly type: 'deadline' }
-  /** The answer to `judge`, or a death seen without it. `sealed`: whether the member's own segment is sealed. */
+  /** The answer to `judge`, or a death that the driver has noticed. `sealed`: whether the member's own segment is sealed. */
   | { readonly type: 'fate'; readonly fate: 'alive' | 'dead'; readonly sealed: boolean }
   /** The answer to `quiesce`. */
   | { readonly type: 'quiesced'; readonly epoch: Epoch }
@@ -59,7 +59,7 @@ export type MemberEvent =
   | { readonly type: 'drained' }
   /** All effects up to `write` of this epoch have succeeded. */
   | { readonly type: 'begun'; readonly epoch: Epoch }
-  /** An effect failed. `epoch`: of carry or write. `follow`: a standby cannot read the writer's segment any more. */
+  /** An effect failed; `epoch` belongs to carry and write. Or (`follow`) a standby cannot read the writer's segment any more. */
   | { readonly type: 'failed'; readonly effect: Failing; readonly epoch?: Epoch }
   /** The application leaves, whether or not another process takes over. */
   | { readonly type: 'leave' }
@@ -191,7 +191,7 @@ function hasRight({ phase }: MemberState): boolean {
   return phase === 'beginning' || phase === 'serving' || phase === 'unfit'
 }
 
-/** A sealed successor with a channel waits for the next message: it must leave, or continue in another segment. */
+/** Whether a member with a sealed segment waits for the holder's next message, which tells it to leave or to write in another segment. */
 function waitsForVerdict({ link }: MemberState, rules: Rules): boolean {
   return link === 'local' || (link === 'up' && rules.awaitVerdict)
 }
@@ -238,7 +238,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'commit':
       if (phase !== 'ready' && phase !== 'orphan') return same(state)
       if (sealed && (rules.sealDecides || scope === 'member')) {
-        // The right was revoked before the member began. The member leaves if the incumbent lives, and takes over if it is dead.
+        // The holder has revoked the right before the member began: find out whether to leave or, if the incumbent is dead, to take over.
         return scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : same(state)
       }
       return beginServing({ ...state, epoch: message.epoch }, rules)
@@ -252,7 +252,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         effects: [{ type: 'endWriting' }, { type: 'stopAccepting' }],
       }
     case 'resume':
-      // After Resume the member must continue to accept when the daemon sends again.
+      // From now on the member accepts for the holder, and must not stop when the holder is heard again (`heard`).
       if (phase === 'orphan' && state.unheard)
         return { state: { ...state, unheard: false }, effects: NOTHING }
       if ((phase !== 'standby' && phase !== 'unfit') || state.accepting) return same(state)
@@ -270,7 +270,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'fenced':
     case 'abort':
       if (phase === 'joining' && !state.holds) return giveUp(state)
-      // Ignore an Abort or a Fenced of an incumbent that has died since: `judge` finds out whether it has.
+      // The incumbent may have died after it sent this: `judge` finds out, and the member then ignores the message.
       if (
         scope === 'holder' &&
         state.link !== 'local' &&
@@ -303,7 +303,7 @@ function beginServing(state: MemberState, rules: Rules): MemberStep {
     top: Math.max(state.top, epoch),
   }
   const effects: MemberEffect[] = state.accepting ? [] : [{ type: 'accept' }]
-  // Without the rule a successor decides at once, although its incumbent may still come back.
+  // Only without the rule: the successor decides at once, although its incumbent may still come back.
   if (!rules.release && state.phase === 'ready' && state.scope === 'holder')
     effects.unshift({ type: 'becomeHolder' })
   effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
@@ -346,7 +346,7 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
   }
 }
 
-/** The member serves reads only, and reports Unfit: another process may be able to write. */
+/** Serves reads only, and reports Unfit, because another process may be able to write. */
 function becomeUnfit(state: MemberState, rules: Rules): MemberStep {
   const judge: MemberEffect[] =
     state.scope === 'holder' && state.link === 'down' && rules.unfit ? [{ type: 'judge' }] : []
@@ -418,8 +418,8 @@ function onHolderAlive(state: MemberState, sealed: boolean, rules: Rules): Membe
     case 'serving':
     case 'unfit':
       if (state.scope !== 'holder') return same(state)
-      // A lost channel to a living incumbent does not end this process's turn; a sealed segment does (`sealDecides`). An unfit successor without a channel leaves, because its
-      // incumbent may be waiting for its end.
+      // Without a channel a successor keeps serving until its segment is sealed. If it is unfit it leaves, because the incumbent may wait
+      // for its end.
       if (
         (state.phase === 'unfit' && state.link === 'down' && rules.unfit) ||
         (sealed && rules.sealDecides && (state.fenced || !waitsForVerdict(state, rules))) ||
@@ -452,7 +452,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
         return { state: down, effects: NOTHING }
     }
   }
-  // The daemon is dead, and no other process can take over from a member whose segment is not sealed.
+  // The daemon is dead. As long as this member's segment is not sealed, no other process can take over.
   if (state.phase === 'serving' && !sealed && rules.workAgain)
     return { state: state.link === 'down' ? state : down, effects: [{ type: 'unquiesce' }] }
   if (state.phase === 'ready' || state.phase === 'standby') {
@@ -462,13 +462,13 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
   return state.link === 'down' ? same(state) : { state: down, effects: NOTHING }
 }
 
-/** Clients must be served while the holder is stopped: the member accepts. */
+/** The holder is stopped or stuck: accepts, so that clients are served. */
 function onSilent(state: MemberState, rules: Rules): MemberStep {
   if (state.scope !== 'member' || !mayAccept(state, rules)) return same(state)
   return becomeOrphan({ ...state, unheard: state.phase === 'standby' && !state.accepting })
 }
 
-/** The holder sends again: the member stands by, as before. The holder's decisions follow. */
+/** The holder sends again: stands by as before, until the holder decides. */
 function onHeard(state: MemberState): MemberStep {
   if (state.phase !== 'orphan' || !state.unheard || state.link !== 'up') return same(state)
   return {
@@ -506,7 +506,7 @@ function takeOver(state: MemberState, sealed: boolean, rules: Rules): MemberStep
     fenced: false,
   }
   const effects: MemberEffect[] = []
-  // First, because this process decides from now on, even if it cannot take over.
+  // First, because this process decides from now on, even if the other effects fail.
   if (state.scope === 'holder') effects.push({ type: 'becomeHolder' })
   if (!state.accepting) effects.push({ type: 'accept' })
   if (sealed) effects.push({ type: 'seal', from: 0, below: fresh }, { type: 'make', epochs: [fresh] })
@@ -526,14 +526,14 @@ function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, 
   ]
   let next: MemberState = { ...state, link: 'up', unheard: false }
   if (restarted && mayAccept(state, rules)) {
-    // The restarted holder does not know yet which member serves: until it does, every member that can accepts.
+    // The restarted holder does not know yet which member serves. Until it does, every member that can accept accepts.
     next = { ...next, phase: 'orphan', accepting: true }
     if (!state.accepting) effects.unshift({ type: 'accept' })
   }
   return { state: next, effects }
 }
 
-/** `beginning` and `unfit` accept without writing; on the wire they are `orphan`, which every release knows. */
+/** `beginning` and `unfit` accept without writing. Back names them `orphan`, which does the same and which every release knows. */
 function roleOf(phase: Exclude<MemberPhase, 'joining' | 'leaving' | 'gone'>): Role {
   return phase === 'beginning' || phase === 'unfit' ? 'orphan' : phase
 }

@@ -1,8 +1,7 @@
 /**
- * Moves live connections in numbered slices between two processes, as pure functions. The **move log** decides about a slice (rule 10 of
- * the design). The log is a memory file that both processes hold. The sender writes `moved(k)` before it drops its dups of slice k, or
- * `back(k)` before it reads from them again. A receiver in doubt may seal the log. So neither a lost message nor a death leaves a
- * connection with two readers or with none.
+ * Moves live connections in numbered slices between two processes, as pure functions. The **move log**, a memory file that both processes
+ * hold, shows which process owns slice k. The sender writes `moved(k)` before it drops its dups of the slice, or `back(k)` before it reads
+ * from them again. A receiver in doubt may seal the log. So neither a lost message nor a death leaves a connection with two readers or none.
  */
 import { RULES, type Rules } from './rules.js'
 

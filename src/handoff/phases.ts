@@ -86,7 +86,7 @@ export function waitsForSuccessor(phase: HolderPhase): boolean {
   return phase === 'preparing' || phase === 'committing'
 }
 
-/** The member is the one that accepts. */
+/** The member has the right to serve: it accepts, or starts to. */
 export function accepts(phase: MemberPhase): boolean {
   return ACCEPTS.has(phase)
 }

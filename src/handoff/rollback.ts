@@ -11,10 +11,7 @@ import {
 import { type Epoch, type Id, NO_EPOCH, NOBODY } from './messages.js'
 import type { Rules } from './rules.js'
 
-/**
- * Ends a handoff that fails before Commit: seals the joiner's segment, and the owner continues (rule 2). `given`: the joiner may hold
- * descriptors.
- */
+/** Ends a handoff that fails before Commit: seals the joiner's segment, and the owner continues. `given`: the joiner may hold descriptors. */
 export function giveUp(state: HolderState, rules: Rules, given = true): HolderStep {
   const { joiner, owner, grant, wayBack } = state
   const effects: HolderEffect[] = [{ type: 'failed', id: joiner, phase: state.phase }]
@@ -56,7 +53,7 @@ export function giveUp(state: HolderState, rules: Rules, given = true): HolderSt
   }
 }
 
-/** The successor fails after Commit: gives the right back to the previous owner (rules 3 and 4), if that one can serve. */
+/** The successor fails after Commit: gives the right back to the previous owner, if that one can serve. */
 export function rollBack(state: HolderState, rules: Rules, newcomerDead = false): HolderStep {
   const committing = state.phase === 'committing'
   const old = committing ? state.owner : state.standby
@@ -97,11 +94,11 @@ export function rollBack(state: HolderState, rules: Rules, newcomerDead = false)
     // The previous owner lives but has no channel: it gets the right again when it reconnects.
     return { state: { ...none, phase: old === NOBODY ? 'idle' : 'returning' }, effects }
   }
-  // No other process can serve now: keep the successor until the previous owner reconnects or a process is proved dead.
+  // Only the successor can serve now: keep it until the previous owner reconnects or a process is proved dead.
   return same(state)
 }
 
-/** The previous owner does not come back: gives the right to the rolled-back successor again, in a new segment. */
+/** Gives the right to the rolled-back successor again, in a new segment, because the previous owner does not answer. */
 export function regrant(state: HolderState): HolderStep {
   const grant = state.top + 1
   const wayBack = state.top + 2
@@ -140,7 +137,7 @@ export function grantAgain(state: HolderState, to: Id, epoch: Epoch): HolderStep
   return { state, effects: [{ type: 'tell', to, message: { kind: 'reinstate', epoch } }] }
 }
 
-/** No other process can serve: waits for a stopped or slow `owner`, which takes the right when it runs again. A new joiner may fence it. */
+/** Waits for a stopped or slow `owner`, because no other process can serve. The owner serves when it runs again, unless a joiner takes over first. */
 export function waitForOwner(state: HolderState, owner: Id): HolderStep {
   return {
     state: { ...state, phase: 'idle', owner, joiner: NOBODY, epoch: state.grant },
@@ -148,7 +145,7 @@ export function waitForOwner(state: HolderState, owner: Id): HolderStep {
   }
 }
 
-/** No process can write any more: `owner` serves reads from what it has, until a new version joins and recovers the whole state. */
+/** Makes `owner` serve reads, because no process can write. A new version that joins recovers the whole state. */
 export function serveReadsOnly(state: HolderState, owner: Id, other: Id): HolderStep {
   const others = [...(other === NOBODY ? [] : [other]), ...state.bound]
   return {
@@ -164,7 +161,7 @@ export function serveReadsOnly(state: HolderState, owner: Id, other: Id): Holder
       helperAccepts: false,
     },
     effects: [
-      // The owner may have failed to accept: tell it to once more, before the others leave.
+      // The owner may have failed to accept: it must try again before the others leave.
       ...(state.down.includes(owner)
         ? []
         : [{ type: 'tell', to: owner, message: { kind: 'resume' } } as const]),

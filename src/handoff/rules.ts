@@ -5,15 +5,15 @@
  * exploration switches off each rule alone and must find the harm that is named here.
  *
  * Rules marked *resource* say what the drivers share between processes; the exploration's model of the kernel honours them. The rule marked
- * *kernel* says what the kernel can do. Rules marked *policy* choose between outcomes that are both sound. `test/exploration/needed.ts`
- * names for each rule the world that finds its absence: two parties (`sealFirst` to `promote`), or three (`forceSeal` and later).
+ * *kernel* says what the kernel can do. Without a rule marked *policy* no harm follows, only a delay. `test/exploration/needed.ts` names for
+ * each rule the world that finds its absence: two processes (`sealFirst` to `promote`), or three (`forceSeal` and later).
  */
 export interface Rules {
   /** The owner's segment is sealed before Commit is sent; else two processes write for a moment. */
   readonly sealFirst: boolean
   /** A holder revokes the right of a process by sealing its segment, and the process checks the seal before it serves; else two serve. */
   readonly sealDecides: boolean
-  /** A death is judged after a grace, because end of file precedes the pidfd event; else a joiner whose incumbent just died leaves too. */
+  /** A process whose channel has ended counts as alive only after 100 ms, because its pidfd reports a death later; else the joiner of a dead incumbent leaves. */
   readonly grace: boolean
   /** A successor that loses its channel to a living standby keeps serving until its segment is sealed; else both leave. */
   readonly serveOnAfterEof: boolean
@@ -70,13 +70,13 @@ export interface Rules {
   readonly sealRest: boolean
   /** A restarted daemon names a writer only when every process that may have the right is back or proved dead. */
   readonly rebuildWaits: boolean
-  /** A member sends Serving after accept, carry and write have succeeded; else the working process retires when they fail. */
+  /** A member sends Serving only after accept, carry and write have succeeded; else the incumbent retires although they failed. */
   readonly begun: boolean
-  /** A process that cannot take over reports Unfit, and the living successor gets the right again; else no process may write. */
+  /** A process that cannot take over reports Unfit, and the other living process gets the right; else no process may write. */
   readonly unfit: boolean
-  /** A sealed successor with a channel waits for the message of the standby; else the successor leaves before the standby serves. */
+  /** A successor whose segment is sealed waits, if it has a channel, for a message; else it leaves before the standby serves. */
   readonly awaitVerdict: boolean
-  /** A joiner that left before the kernel took a descriptor for it does not block upgrades; else it does so for as long as it lives. */
+  /** A joiner that left before it got a descriptor does not block upgrades; else it blocks them as long as it lives. */
   readonly untaken: boolean
   /** A member sends a lost Back again over a new channel; else the daemon waits for it for ever. */
   readonly backAgain: boolean

@@ -31,8 +31,8 @@ export const handoff = room(
     ],
     [
       'handoff/effect-queue.ts',
-      'later.step !== step || !this.#needs(effect, later.effect)',
-      'later.step === step || !this.#needs(effect, later.effect)',
+      'later.step !== step || !this.#driver.needs(effect, later.effect)',
+      'later.step === step || !this.#driver.needs(effect, later.effect)',
       'unit/machine',
       'exploration/exploration',
     ],
