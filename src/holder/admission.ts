@@ -81,7 +81,7 @@ export function receiveHello(
     unwatched = outOfDescriptors(`process ${who.pid} cannot be watched`, cause)
   }
   link.channel.unref()
-  /** The caller was refused or admitted: ignore whatever else the channel holds. */
+  /** The caller was refused or admitted: later messages are ignored. */
   let over = false
   const refuse = (error: FdbError, facts: Partial<fdbroker.wire.Reject.$Properties> = {}) => {
     if (over) return
@@ -124,7 +124,7 @@ export function receiveHello(
         refuse(
           new FdbError(
             'ERR_FDB_MESSAGE',
-            `the first message must be Hello, got ${envelope.body ?? 'nothing known'}`,
+            `the first message must be Hello, got ${envelope.body ?? 'a message that this release does not know'}`,
           ),
         )
         return
@@ -185,7 +185,7 @@ function checkHello(hello: Hello, options: AdmissionOptions): { intent: Intent; 
   return { intent, version }
 }
 
-export function rangeText({ min, max }: VersionRange): string {
+function rangeText({ min, max }: VersionRange): string {
   return min === max ? `${min}` : `${min} to ${max}`
 }
 

@@ -9,7 +9,7 @@ export interface ProbationHost {
   dispatch(event: HolderEvent): void
   peer(id: Id): Peer | undefined
   times(): HandoffTimes
-  /** An unhealthy successor is kept, because the standby cannot take over again. Called once for each successor. */
+  /** Called once for each successor that is unhealthy and is kept, because the standby cannot take over again. */
   onKept(peer: Peer): void
 }
 

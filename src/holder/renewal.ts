@@ -13,8 +13,8 @@ const MOST_TIMES = 8
 type RenewalMachine = Pick<HolderHost, 'state' | 'dispatch' | 'amidBulk'>
 
 /**
- * Makes the owner continue in a new segment in two cases: when its segment is as large as all earlier ones together, so that compaction
- * keeps the memory below twice the size of the state; and when the owner was unfit and must try again.
+ * Makes the owner continue in a new segment in two cases: when its segment is as large as all earlier ones together, so that compaction of
+ * the old segments keeps the memory below twice the size of the state; and when the owner was unfit and must try again.
  */
 export class Renewal {
   readonly #machine: RenewalMachine
@@ -52,7 +52,7 @@ export class Renewal {
       this.#machine.dispatch({ type: 'renew' })
   }
 
-  /** Whether the owner may be appending a bulk. A new segment would make it append the whole bulk again, so the bulk must end first. */
+  /** Whether the owner may be appending a large bulk, which it would have to append again in a new segment. */
   #growsFast(epoch: Epoch): boolean {
     const before = this.#size
     this.#size = this.#segmentSet.get(epoch)?.size() ?? 0

@@ -28,8 +28,7 @@ export class SegmentSet {
 
   /** The rules for handoffs with these segments. */
   get rules(): Rules {
-    for (const segment of this.#segments.values()) if (!segment.sealable) return WITHOUT_SEALS
-    return RULES
+    return [...this.#segments.values()].every(({ sealable }) => sealable) ? RULES : WITHOUT_SEALS
   }
 
   get(epoch: Epoch): Segment | undefined {
@@ -63,7 +62,7 @@ export class SegmentSet {
 
   /** The highest epoch, or 0 if there is no segment. */
   get top(): Epoch {
-    return Math.max(0, ...this.all.map(segment => segment.epoch))
+    return Math.max(0, ...this.#segments.keys())
   }
 
   /** Also true for pruned segments, so that a late message naming one of them is ignored. */

@@ -86,7 +86,7 @@ export class DescriptorSharing {
       .finally(() => closeItems(sent))
   }
 
-  /** Sends an entry that arrived after the Offer, before the Commit: an acknowledged descriptor must not die with its process. */
+  /** Sends the joiner an entry that was registered after the Offer and before the Commit, so that the entry survives this process. */
   #late({ name, role, spec, fd }: Entry): void {
     const peer = this.#parts.joining()
     // The Offer, if it is not sent yet, will contain the entry.

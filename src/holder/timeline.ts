@@ -15,7 +15,7 @@ export class Timeline {
   }
 
   get current(): HandoffRecord | undefined {
-    return this.records[this.records.length - 1]
+    return this.records.at(-1)
   }
 
   enter(phase: HolderPhase): void {

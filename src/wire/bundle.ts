@@ -5,7 +5,7 @@ import { fdbroker } from '../proto/wire.js'
 
 const Role = fdbroker.wire.Item.Role
 
-export type ItemRole =
+type ItemRole =
   /** A role that this release does not know. Never sent; the receiver closes the descriptor. */
   | 'unknown'
   | 'listener'
@@ -42,7 +42,7 @@ export interface BundleItem {
   /** For segments. */
   readonly epoch?: number
   readonly writable?: boolean
-  /** The sender lends it until the bundle is sent; on the receiving side the bundle's handler owns it. */
+  /** A sender lends it until the bundle is sent. On the receiving side the bundle's handler owns it. */
   readonly fd: OwnedFd
 }
 
@@ -66,27 +66,8 @@ export function* packBundle(items: readonly BundleItem[]): Generator<{ fds: Owne
   }
 }
 
-function packItem(item: BundleItem, identity: FdIdentity): WireItem {
-  return {
-    role: ROLES[item.role],
-    name: item.name ?? '',
-    spec: item.spec ?? '',
-    epoch: item.epoch ?? 0,
-    writable: item.writable ?? false,
-    identity: {
-      type: identity.type,
-      dev: identity.dev,
-      ino: identity.ino,
-      family: identity.family ?? '',
-      socketType: identity.socketType ?? '',
-      protocol: identity.protocol ?? 0,
-      accepting: identity.accepting ?? false,
-      cookie: identity.cookie ?? '',
-      address: identity.address ?? '',
-      port: identity.port ?? 0,
-      abstract: identity.abstract ?? false,
-    },
-  }
+function packItem({ role, name, spec, epoch, writable }: BundleItem, identity: FdIdentity): WireItem {
+  return { role: ROLES[role], name, spec, epoch, writable, identity }
 }
 
 function unpackIdentity(wire: fdbroker.wire.Identity.$Properties): FdIdentity {

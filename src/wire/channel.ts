@@ -34,7 +34,7 @@ export interface ChannelOptions {
   maxQueuedBytes?: number
 }
 
-export interface ChannelHandler {
+interface ChannelHandler {
   /** Receives one whole message, in order. The handler owns payload and descriptors, also if it throws. */
   message(payload: Buffer, fds: OwnedFd[]): void
   /**
@@ -50,8 +50,8 @@ export interface ChannelHandler {
  * Messages arrive whole, in order and with exactly their descriptors, or the channel ends. The channel leaks no received descriptor.
  * A slow or hostile peer costs bounded memory, and bounded time per turn of the event loop.
  */
-export class Channel implements AsyncDisposable {
-  /** The peer's credentials at connect; on the client's side those of the process that called listen(). The pid is 0 if the peer is in another PID namespace. */
+export class Channel {
+  /** The peer's credentials when it connected; for a client, those of the process that called listen(). Pid 0: in another PID namespace. */
   readonly peer: PeerCredentials
   /** Resolves when the socket is closed, for any reason. Never rejects. */
   readonly closed: Promise<void>
@@ -128,14 +128,14 @@ export class Channel implements AsyncDisposable {
 
   /**
    * Resolves when the kernel has accepted the whole frame, which then arrives even if this process closes the channel or dies. The channel borrows
-   * the descriptors, and a payload above 32 KiB, until the promise settles; the caller keeps owning them. `signal` withdraws a frame of which no byte
-   * was sent; a frame that was partly sent is completed. A frame that misses the send timeout ends the channel.
+   * the descriptors, and a payload above 32 KiB, until the promise settles; the caller keeps owning them. A frame that misses the send timeout
+   * ends the channel.
    *
    * Rejects with ERR_FDB_CHANNEL_CLOSED, ERR_FDB_CHANNEL_FULL, ERR_FDB_DEADLINE, ERR_FDB_FRAME_TOO_LARGE, ERR_FDB_FRAME_TOO_MANY_FDS,
    * ERR_FDB_FDS_REFUSED, ERR_FDB_SEND.
    */
-  send(payload: Uint8Array, fds?: readonly OwnedFd[], options?: { signal?: AbortSignal }): Promise<void> {
-    return this.#outbound.send(payload, fds, options?.signal)
+  send(payload: Uint8Array, fds?: readonly OwnedFd[]): Promise<void> {
+    return this.#outbound.send(payload, fds)
   }
 
   /** Stops reading and delivering until {@link resume}. Sending continues. */
@@ -175,11 +175,7 @@ export class Channel implements AsyncDisposable {
     return this.queuedBytes > this.#maxQueuedBytes / 2
   }
 
-  /** performance.now() at the last received byte; until then, at the channel's creation. */
-  get lastReceivedAt(): number {
-    return this.#lastReceivedAt
-  }
-
+  /** Milliseconds since the last byte arrived, or since the channel's creation. */
   get idleMs(): number {
     return performance.now() - this.#lastReceivedAt
   }
@@ -206,10 +202,6 @@ export class Channel implements AsyncDisposable {
   close(): Promise<void> {
     this.#closeNow(null)
     return this.closed
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.close()
   }
 
   /** Runs on a socket error too: the channel still reads the remaining bytes, and the read returns the cause. */

@@ -17,13 +17,13 @@ export const TURN_ACCEPTS = 16
 /** Delay after accept() failed for lack of a descriptor or of memory. Without it the loop would spin. */
 const RETRY_MS = 100
 
-export interface ControlListenerEvents {
+interface ControlListenerEvents {
   /**
    * A peer has connected; `peer` comes from the kernel. The callback owns the socket. If the callback throws (ENOSPC: epoll can watch
    * no further socket), the listener closes the socket and calls {@link error}.
    */
   channel(fd: OwnedFd, peer: PeerCredentials): void
-  /** The process had only its spare descriptor left: the callback refuses the peer and closes the socket. Without this callback the connection waits. */
+  /** No descriptor is free for this connection: the callback refuses the peer and closes the socket. Without it the connection waits. */
   crowded?(fd: OwnedFd, cause: unknown): void
   /** A connection was not accepted. If `error.retryable`, the listener continues (after 100 ms if accept() failed); otherwise it has stopped. */
   error?(error: FdbError): void
@@ -38,7 +38,7 @@ export class ControlListener {
   #poll: Poll | null = null
   #events: ControlListenerEvents | null = null
   #retryTimer: NodeJS.Timeout | undefined
-  /** Closed when no other descriptor is free, so that accept() succeeds and the peer receives a refusal. */
+  /** A reserve: if no other descriptor is free, it is closed, so that accept() succeeds and the peer receives a refusal. */
   #spare: OwnedFd | null = null
   #referenced = true
 
@@ -82,7 +82,7 @@ export class ControlListener {
     this.#poll?.unref()
   }
 
-  /** Makes the kernel report this process to clients that connect; without it they see the process that called listen() first. */
+  /** Calls listen() again, so that the kernel names this process to clients that connect, not the one that called listen() first. */
   #claimPeerName(): void {
     try {
       listen(this.fd, CONTROL_BACKLOG)

@@ -6,7 +6,7 @@ const SMALL_BYTES = 4 * 1024
 const MOST_BODIES = 16
 /** Limit of the fields of a body: three times a list of 10 000 names. */
 const MOST_FIELDS = 32_768
-/** Maps a body's field number to the number of its field that holds messages: a Position, times, entries that were read, connections. */
+/** The field numbers of the bodies that have a field with messages (a Position, times, entries, connections), and the number of that field. */
 export const INNER: Readonly<Record<number, number>> = {
   1: 11,
   7: 3,

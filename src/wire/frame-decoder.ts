@@ -17,12 +17,11 @@ const FIRST_GRANT = 64 * 1024
 /**
  * Decodes the results of successive recvmsg calls into frames. Does no I/O and uses no clock; `F` is the type of a descriptor.
  *
- * Relies on the kernel's guarantee that descriptors arrive in order and no later than the first byte that they were sent
- * with. The descriptors may arrive together with bytes of earlier frames, but never after
- * their own bytes.
+ * Relies on the kernel's guarantee that descriptors arrive in order, and no later than the first byte that they were sent with. They may
+ * arrive together with bytes of earlier frames.
  *
- * The decoder checks the limits on the header, before it allocates memory for the payload; the memory then grows with the
- * received bytes. If a method throws, call {@link takeFds} and close the stream: the decoder cannot continue.
+ * The decoder checks the limits on the header, before it allocates memory for the payload; the memory then grows with the received bytes. If
+ * a method throws, call {@link takeFds} and close the stream: the decoder cannot continue.
  */
 export class FrameDecoder<F> {
   readonly #limits: FrameLimits
@@ -40,10 +39,7 @@ export class FrameDecoder<F> {
     this.#limits = frameLimits(limits)
   }
 
-  /**
-   * Adds the result of one recvmsg. The decoder reads `bytes` in place until {@link next} returns null, and owns
-   * the descriptors from this call on, also if it throws.
-   */
+  /** Adds the result of one recvmsg. Reads `bytes` in place until {@link next} returns null. Owns the descriptors, also if it throws. */
   push(bytes: Uint8Array, fds: readonly F[] | null = null): void {
     this.#chunk = this.pending ? Buffer.concat([this.#chunk.subarray(this.#at), bytes]) : bytes
     this.#at = 0
@@ -140,7 +136,7 @@ export class FrameDecoder<F> {
     if (this.#fds.length < this.#wanted) {
       throw new FdbError(
         'ERR_FDB_FDS_MISSING',
-        `a frame announced ${this.#wanted} descriptors and brought ${this.#fds.length}: they were lost on the way, or something between the two reads the socket without recvmsg`,
+        `a frame announced ${this.#wanted} descriptors and brought ${this.#fds.length}: the missing ones were lost on the way, or a program between the two processes forwards the bytes without the descriptors`,
         { details: { expected: this.#wanted, got: this.#fds.length } },
       )
     }

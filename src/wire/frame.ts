@@ -13,17 +13,14 @@
  * has at most eight batches, so that the eight header bytes suffice for them.
  */
 import { FdbError } from '../errors.js'
-import { type OwnedFd, sendMessage } from '../kernel/index.js'
+import { MAX_FDS_PER_MESSAGE, type OwnedFd, sendMessage } from '../kernel/index.js'
 
 export const HEADER_BYTES = 8
 export const FRAME_MAGIC = 0xfd
 export const FRAMING_VERSION = 1
 
-/** The kernel's SCM_MAX_FD, repeated here so that the framing does not load the addon. */
-export const FDS_PER_BATCH = 253
-
 /** Hard limit of descriptors per frame: each batch travels with a byte of its own, and only the header's eight bytes are in every frame. */
-export const MAX_FRAME_FDS = HEADER_BYTES * FDS_PER_BATCH
+const MAX_FRAME_FDS = HEADER_BYTES * MAX_FDS_PER_MESSAGE
 
 export interface FrameLimits {
   /** Limit of a payload. Default 16 MiB. */
@@ -43,7 +40,11 @@ export interface Frame<F> {
 export function frameLimits(partial: Partial<FrameLimits> = {}): FrameLimits {
   const payloadBytes = within('payloadBytes', partial.payloadBytes ?? 16 * 1024 * 1024, 0xffffffff)
   const fds = within('fds', partial.fds ?? MAX_FRAME_FDS, MAX_FRAME_FDS)
-  const queuedFds = within('queuedFds', partial.queuedFds ?? fds + FDS_PER_BATCH, Number.MAX_SAFE_INTEGER)
+  const queuedFds = within(
+    'queuedFds',
+    partial.queuedFds ?? fds + MAX_FDS_PER_MESSAGE,
+    Number.MAX_SAFE_INTEGER,
+  )
   return { payloadBytes, fds, queuedFds }
 }
 

@@ -24,7 +24,7 @@ export interface LinkHandler {
   message(envelope: WireEnvelope, fds: OwnedFd[]): void
   /** Receives a whole bundle of verified descriptors, which the handler owns. Without this method the link closes all received bundles. */
   bundle?(items: BundleItem[]): void
-  /** The link cannot decode a message, or its descriptors differ from the announced ones. The link stays open; the handler decides. */
+  /** A message cannot be decoded, or its descriptors differ from the announced ones. The link stays open; the handler decides. */
   broken(error: FdbError): void
   /** The channel has ended, but not by {@link Link.close}. */
   end(error: FdbError | null): void
@@ -178,14 +178,14 @@ export class Link {
         closeAll(fds)
         throw new FdbError(
           'ERR_FDB_FDS_MANY',
-          `the peer has begun ${MAX_BUNDLES} bundles and ended none of them`,
+          `the peer has begun ${MAX_BUNDLES} bundles of descriptors and completed none of them: it is faulty`,
         )
       }
       if (this.#incomingFds + fds.length > MAX_BUNDLE_FDS) {
         closeAll(fds)
         throw new FdbError(
           'ERR_FDB_FDS_MANY',
-          `the peer sent more than ${MAX_BUNDLE_FDS} descriptors without completing a bundle`,
+          `the peer sent more than ${MAX_BUNDLE_FDS} descriptors without completing a bundle: it is faulty`,
         )
       }
       for (const item of unpackFds(message, fds)) items.push(item)
@@ -262,7 +262,7 @@ export function isRemoteError(error: FdbError): boolean {
   return remoteErrors.has(error)
 }
 
-/** Converts a reported failure into an error; `fallback` replaces a code that is not ours and a missing message. */
+/** Converts a reported failure into an error. `fallback` replaces a code that is not of fd-broker, and a missing message. */
 export function remoteError(
   { code, message, retryable, phase, details }: ErrorReport,
   fallback: { code: FdbErrorCode; message: string },

@@ -1,7 +1,7 @@
 import { Backoff } from '../base/backoff.js'
 import { FdbError } from '../errors.js'
-import { type NativeError, type OwnedFd, sendMessage } from '../kernel/index.js'
-import { checkFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES, writeHeader } from './frame.js'
+import { MAX_FDS_PER_MESSAGE, type NativeError, type OwnedFd, sendMessage } from '../kernel/index.js'
+import { checkFrame, type FrameLimits, HEADER_BYTES, writeHeader } from './frame.js'
 import { deadlineError } from './pending.js'
 
 /** Payloads up to this size are copied after their header and sent in one call; larger ones are sent in place. */
@@ -20,14 +20,14 @@ const scratch = Buffer.allocUnsafeSlow(HEADER_BYTES + COPY_BYTES)
 const DONE = Promise.resolve()
 const NO_FDS: readonly OwnedFd[] = []
 
-export interface OutboundOptions {
+interface OutboundOptions {
   limits: FrameLimits
   sendTimeoutMs: number
   maxQueuedBytes: number
 }
 
-export interface OutboundEvents {
-  /** If `on`, the kernel's buffer is full: the owner must call {@link Outbound.flush} when the socket is writable. Otherwise the owner may stop polling for that. */
+interface OutboundEvents {
+  /** `on`: the kernel's buffer is full, so the owner must call {@link Outbound.flush} when the socket is writable. Otherwise polling may stop. */
   blocked(on: boolean): void
   /** A frame missed its deadline, or a failure cut it. Later frames may depend on it, so the stream must end. */
   broken(error: FdbError): void
@@ -43,8 +43,6 @@ interface QueuedFrame {
   deadline: number
   resolve: () => void
   reject: (error: unknown) => void
-  signal: AbortSignal | undefined
-  onAbort: (() => void) | undefined
 }
 
 /** The sending half of a channel: sends frames in order, each with its descriptors. Borrows the socket. */
@@ -75,9 +73,8 @@ export class Outbound {
     return this.#fdsSent
   }
 
-  send(payload: Uint8Array, fds: readonly OwnedFd[] = NO_FDS, signal?: AbortSignal): Promise<void> {
+  send(payload: Uint8Array, fds: readonly OwnedFd[] = NO_FDS): Promise<void> {
     if (this.#failure !== null) return Promise.reject(this.#failure)
-    if (signal?.aborted) return Promise.reject(signal.reason)
     const refusal = checkFrame(payload.length, fds.length, this.#options.limits)
     if (refusal !== null) return Promise.reject(refusal)
 
@@ -85,7 +82,7 @@ export class Outbound {
     const small = payload.length <= COPY_BYTES
     const entry: Pick<QueuedFrame, 'sent' | 'fdsSent'> = { sent: 0, fdsSent: 0 }
     let retry = false
-    if (small && this.#idle && fds.length <= FDS_PER_BATCH) {
+    if (small && this.#idle && fds.length <= MAX_FDS_PER_MESSAGE) {
       writeHeader(scratch, 0, payload.length, fds.length)
       scratch.set(payload, HEADER_BYTES)
       try {
@@ -117,8 +114,6 @@ export class Outbound {
         deadline: performance.now() + this.#options.sendTimeoutMs,
         resolve,
         reject,
-        signal,
-        onAbort: undefined,
       })
     })
     if (retry) this.#retryLater()
@@ -172,10 +167,7 @@ export class Outbound {
     this.#queue = []
     this.#first = 0
     this.#queuedBytes = 0
-    for (const entry of left) {
-      unlisten(entry)
-      entry.reject(error)
-    }
+    for (const entry of left) entry.reject(error)
   }
 
   get #idle(): boolean {
@@ -194,7 +186,7 @@ export class Outbound {
       const offset = inHead ? entry.sent : entry.sent - head.length
       let length = data.length - offset
       const left = fds.length - entry.fdsSent
-      const batch = Math.min(left, FDS_PER_BATCH)
+      const batch = Math.min(left, MAX_FDS_PER_MESSAGE)
       // Every batch but the last takes one byte; checkFrame limits the batches to the header's eight bytes.
       if (left > batch) length = 1
       const now = batch === 0 ? [] : fds.slice(entry.fdsSent, entry.fdsSent + batch)
@@ -246,16 +238,12 @@ export class Outbound {
     this.#queue.push(entry)
     this.#queuedBytes += entry.total - entry.sent
     if (this.#deadlineTimer === undefined) this.#armDeadline()
-    if (entry.signal === undefined) return
-    entry.onAbort = () => this.#withdraw(entry)
-    entry.signal.addEventListener('abort', entry.onAbort, { once: true })
   }
 
   #shift(): void {
     const entry = this.#queue[this.#first]!
     this.#queue[this.#first++] = undefined as never
     this.#queuedBytes -= entry.total - entry.sent
-    unlisten(entry)
     if (this.#idle) {
       this.#queue = []
       this.#first = 0
@@ -267,21 +255,6 @@ export class Outbound {
     }
   }
 
-  /** Removes an aborted frame from the queue, unless its first byte was sent: then the frame must be completed. */
-  #withdraw(entry: QueuedFrame): void {
-    const at = this.#queue.indexOf(entry, this.#first)
-    if (at === -1 || entry.sent > 0) return
-    const wasFirst = at === this.#first
-    if (wasFirst) this.#shift()
-    else {
-      this.#queue.splice(at, 1)
-      this.#queuedBytes -= entry.total
-    }
-    entry.reject(entry.signal!.reason)
-    if (wasFirst) this.#resume()
-  }
-
-  /** Flushes after the head of the queue changed outside of flush(). */
   #resume(): void {
     clearTimeout(this.#retryTimer)
     this.#retryTimer = undefined
@@ -320,7 +293,7 @@ export class Outbound {
     const { maxQueuedBytes } = this.#options
     return new FdbError(
       'ERR_FDB_CHANNEL_FULL',
-      `${this.#cost} bytes wait for a slow peer (${FRAME_BYTES} for each frame among them) and ${bytes} more would exceed the limit of ${maxQueuedBytes}: await earlier sends, or raise maxQueuedBytes`,
+      `${this.#cost} bytes wait for a slow peer (counting ${FRAME_BYTES} of overhead per frame), and ${bytes} more would exceed the limit of ${maxQueuedBytes}: await earlier sends, or raise maxQueuedBytes`,
       { retryable: true, details: { limit: maxQueuedBytes, got: this.#cost + bytes } },
     )
   }
@@ -329,8 +302,4 @@ export class Outbound {
 function isTemporary(error: unknown): boolean {
   const { code } = error as Partial<NativeError>
   return code === 'ETOOMANYREFS' || code === 'ENOBUFS' || code === 'ENOMEM'
-}
-
-function unlisten(entry: QueuedFrame): void {
-  if (entry.onAbort !== undefined) entry.signal?.removeEventListener('abort', entry.onAbort)
 }

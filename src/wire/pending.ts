@@ -9,8 +9,8 @@ export interface Limit {
 }
 
 /**
- * Calls `onTimeout` after `ms` milliseconds, once everything that arrived until then has been read. So a process that could not read
- * (a busy event loop, a SIGSTOP) does not blame its peers for a timeout.
+ * Calls `onTimeout` after `ms` milliseconds, but first lets the event loop read everything that has arrived: after a SIGSTOP or a long
+ * computation of this process, an answer in time must not count as late.
  */
 export function afterReading(ms: number, onTimeout: () => void, { unref = false } = {}): Limit {
   let reading: NodeJS.Immediate | undefined
@@ -71,7 +71,7 @@ export class Pending<T> {
     return this.#settled
   }
 
-  /** Replaces the time limit. After `ms` milliseconds and {@link afterReading} calls `onTimeout`, which usually settles the answer. */
+  /** Sets or replaces the time limit. Calls `onTimeout`, which usually settles the answer, as {@link afterReading} does. */
   limit(ms: number, onTimeout: () => void, options: { unref?: boolean } = {}): this {
     this.#limit?.clear()
     if (!this.#settled) this.#limit = afterReading(ms, onTimeout, options)
@@ -108,10 +108,7 @@ interface DeadlineOptions {
   what: string
 }
 
-/**
- * Settles as `promise` does, unless `ms` milliseconds pass first (ERR_FDB_DEADLINE) or `signal` aborts (its
- * reason). A rejection of `promise` after that is ignored.
- */
+/** Settles as `promise` does, but rejects with ERR_FDB_DEADLINE after `ms` milliseconds, and with the reason of `signal` if that aborts before. */
 export function withDeadline<T>(
   promise: Promise<T>,
   ms: number,

@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { closeAll, OwnedFd } from '../../src/kernel/index.js'
+import { closeAll, MAX_FDS_PER_MESSAGE, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { Channel } from '../../src/wire/channel.js'
-import { encodeFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES } from '../../src/wire/frame.js'
+import { encodeFrame, type FrameLimits, HEADER_BYTES } from '../../src/wire/frame.js'
 import { FrameDecoder } from '../../src/wire/frame-decoder.js'
 
 /** What one sendmsg put into the socket. */
@@ -36,14 +36,14 @@ function transmit(frame: Buffer, fds: number[], cuts: number[], weights: number[
   const pieces = [0, ...at].map((from, i) => frame.subarray(from, at[i] ?? frame.length))
   let next = 0
   const sent = pieces.map((bytes, i) => {
-    const most = Math.min(FDS_PER_BATCH, fds.length - next)
+    const most = Math.min(MAX_FDS_PER_MESSAGE, fds.length - next)
     const count = Math.min(most, weights[i % weights.length]!)
     next += count
     return { bytes, fds: fds.slice(next - count, next) }
   })
   for (let i = 0; next < fds.length; i = (i + 1) % sent.length) {
     // The rest goes beside the last piece that has room; order is restored by dealing them out anew.
-    if (sent[i]!.fds.length === FDS_PER_BATCH) continue
+    if (sent[i]!.fds.length === MAX_FDS_PER_MESSAGE) continue
     sent[i]!.fds.push(fds[next++]!)
   }
   let dealt = 0
@@ -76,7 +76,7 @@ describe('frames', () => {
           const expected = messages.map(({ payload, fds: count, cuts, weights }) => {
             const fds = Array.from({ length: count }, () => nextFd++)
             // Enough pieces for the batches: cut between the header bytes too.
-            const more = count > FDS_PER_BATCH ? [1, 2, 3] : []
+            const more = count > MAX_FDS_PER_MESSAGE ? [1, 2, 3] : []
             queue.push(...transmit(encodeFrame(payload, count), fds, [...cuts, ...more], weights))
             return { payload: Buffer.from(payload), fds }
           })

@@ -27,8 +27,6 @@ export const wire = room(
       'unit/channel-remainder',
     ],
     ['wire/outbound.ts', 'if (this.#failure !== null) return\n        this.#shift()', 'this.#shift()'],
-    ['wire/outbound.ts', 'if (at === -1 || entry.sent > 0) return', 'if (at === -1) return'],
-    ['wire/outbound.ts', 'if (wasFirst) this.#resume()', '', 'unit/channel-limits'],
     [
       'wire/outbound.ts',
       'new Backoff(RETRY_BOUNDS)',
