@@ -30,8 +30,9 @@ export class Appender {
   #scheduled = false
   /** The queue is long: it is appended in slices. */
   #backlog = false
-  #appendingBulk = false
-  /** An update's function is running, so that nothing may be appended; sections may be read. */
+  /** A large bulk is being appended, over several turns. */
+  amidBulk = false
+  /** An update's function is running: nothing may be appended, but sections may be read. */
   #updating = false
 
   constructor(core: LogCore, right: WriteRight) {
@@ -51,10 +52,6 @@ export class Appender {
       this.#scheduled = false
       this.flush()
     })
-  }
-
-  get amidBulk(): boolean {
-    return this.#appendingBulk
   }
 
   flush(): void {
@@ -87,7 +84,7 @@ export class Appender {
   get #mayAppend(): boolean {
     const { queue, history, deferred } = this.#core
     if (queue.length === 0 || !this.#right.mayAppend()) return false
-    return !history.applying && !this.#appendingBulk && !this.#updating && !deferred.stepping
+    return !history.applying && !this.amidBulk && !this.#updating && !deferred.stepping
   }
 
   /** Appends the first writes of the queue in one append. Applies and settles those whose records are complete in the segment. */
@@ -214,7 +211,7 @@ export class Appender {
     this.#core.owner.onFull?.()
     return new FdbError(
       'ERR_FDB_STATE_LIMIT',
-      `the log would have ${bytes} bytes, the limit "logBytes" is ${logBytes}; ${liveBytes} bytes of it are live. ` +
+      `the log would have ${bytes} bytes, the limit "logBytes" is ${logBytes}; its current entries have ${liveBytes} bytes. ` +
         (retryable ? 'The log is being compacted: try again' : 'Upgrade to a version with a higher limit'),
       { details: { limit: 'logBytes', most: logBytes, got: bytes, liveBytes }, retryable },
     )
@@ -224,7 +221,7 @@ export class Appender {
   async #appendLarge(held: HeldSegment, write: PendingWrite): Promise<void> {
     const { store, history, queue, deferred, limits, sliceMs } = this.#core
     const { segment } = held
-    this.#appendingBulk = true
+    this.amidBulk = true
     try {
       // Encoding the bulk has used up this turn's time.
       await nextTurn()
@@ -261,7 +258,7 @@ export class Appender {
     } catch (error) {
       this.#reject([write], error)
     } finally {
-      this.#appendingBulk = false
+      this.amidBulk = false
       this.flush()
     }
   }
@@ -293,7 +290,7 @@ export class Appender {
   }
 }
 
-/** Checks the record again: a forwarded change was checked against its author's limits, and the schemas add bytes. */
+/** Checks the record again: the process that forwarded a change checked it against its own limits, and the schemas add bytes. */
 function recordRefusal({ length }: Buffer, { recordBytes }: StateLimits): FdbError | null {
   const got = length - FRAME_HEADER
   if (got <= recordBytes) return null

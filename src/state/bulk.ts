@@ -76,6 +76,7 @@ export function isDeletion(
   )
 }
 
+/** Maximum changes per part. */
 export const PART_CHANGES = 64
 /** Maximum bytes per record of a large bulk. */
 const RECORD_BYTES = 32 * 1024
@@ -83,7 +84,7 @@ const RECORD_BYTES = 32 * 1024
 const LARGE_BYTES = 64 * 1024
 const LARGE_PARTS = 16
 
-/** Whether the write takes several records. An update is always one record, also with the schemas of another process. */
+/** Whether the write takes several records. An update is always one record, even a forwarded one with schemas of its process. */
 export function isLarge({ parts, bytes, makeUpdate }: PendingWrite, limits: StateLimits): boolean {
   if (makeUpdate !== undefined) return false
   const most = Math.min(LARGE_BYTES, mostBodyBytes(limits))

@@ -2,34 +2,13 @@ import { types } from 'node:util'
 import protobufjs from 'protobufjs/minimal.js'
 import { msgpackr } from '../base/lazy.js'
 
-/** The types that a format preserves, besides objects, arrays, strings, booleans, finite numbers and null. */
-interface Format {
-  /** If false, undefined elements of an array are refused, as they would become null. Undefined fields are dropped, which reads the same. */
-  undefined: boolean
-  nonFinite: boolean
-  bigint: boolean
-  bytes: boolean
-  dates: boolean
-}
-
-const JSON_FORMAT: Format = {
-  undefined: false,
-  nonFinite: false,
-  bigint: false,
-  bytes: false,
-  dates: false,
-}
-const MSGPACK_FORMAT: Format = {
-  undefined: true,
-  nonFinite: true,
-  bigint: true,
-  bytes: true,
-  dates: true,
-}
-
-/** Throws a TypeError that names the first part of `value` that would be decoded as something else. Trusts `toJSON`. `value` has no cycles: it was encoded before. */
-function checkPlain(value: unknown, format: Format): void {
-  const found = findUnsupported(value, format)
+/**
+ * Throws a TypeError that names the first part of `value` that would be decoded as something else. All formats preserve objects, arrays, strings,
+ * booleans, finite numbers and null. `rich`: the format also preserves NaN, infinite numbers, bigints, bytes, Dates and undefined elements of arrays.
+ * Undefined fields are dropped, which reads the same. Trusts `toJSON`. `value` has no cycles: it was encoded before.
+ */
+function checkPlain(value: unknown, rich: boolean): void {
+  const found = findUnsupported(value, rich)
   if (found === null) return
   throw new TypeError(`${found.path === '' ? 'it is' : `its${found.path} is`} ${found.what}`)
 }
@@ -40,52 +19,52 @@ interface UnsupportedValue {
   path: string
 }
 
-function findUnsupported(value: unknown, format: Format): UnsupportedValue | null {
+function findUnsupported(value: unknown, rich: boolean): UnsupportedValue | null {
   switch (typeof value) {
     case 'string':
     case 'boolean':
       return null
     case 'number':
-      return format.nonFinite || Number.isFinite(value) ? null : { what: String(value), path: '' }
+      return rich || Number.isFinite(value) ? null : { what: String(value), path: '' }
     case 'bigint':
-      return format.bigint ? null : { what: 'a bigint', path: '' }
+      return rich ? null : { what: 'a bigint', path: '' }
     case 'object':
-      return value === null ? null : findUnsupportedInObject(value, format)
+      return value === null ? null : findUnsupportedInObject(value, rich)
     default:
       return { what: typeof value === 'undefined' ? 'undefined' : `a ${typeof value}`, path: '' }
   }
 }
 
-function findUnsupportedInObject(value: object, format: Format): UnsupportedValue | null {
+function findUnsupportedInObject(value: object, rich: boolean): UnsupportedValue | null {
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) {
       const element: unknown = value[i]
-      if (element === undefined && format.undefined) continue
-      const found = findUnsupported(element, format)
+      if (element === undefined && rich) continue
+      const found = findUnsupported(element, rich)
       if (found) return { what: found.what, path: `[${i}]${found.path}` }
     }
     return null
   }
   const prototype: unknown = Object.getPrototypeOf(value)
   if (prototype !== Object.prototype && prototype !== null) {
-    const what = kindWithoutFields(value, format)
+    const what = kindWithoutFields(value, rich)
     if (what === '') return null
     if (what !== null) return { what, path: '' }
   }
   for (const key in value) {
     const element = (value as Record<string, unknown>)[key]
     if (element === undefined || typeof element === 'string') continue
-    const found = findUnsupported(element, format)
+    const found = findUnsupported(element, rich)
     if (found && Object.hasOwn(value, key)) return { what: found.what, path: `.${key}${found.path}` }
   }
   return null
 }
 
 /** Returns the name of an object whose contents are not in its fields, '' if the format preserves it anyway, or null if the contents are in its fields. */
-function kindWithoutFields(value: object, format: Format): string | null {
-  if (types.isUint8Array(value) && format.bytes) return ''
+function kindWithoutFields(value: object, rich: boolean): string | null {
+  if (types.isUint8Array(value) && rich) return ''
   if (ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value)) return `of class ${className(value)}`
-  if (types.isDate(value) && format.dates) return ''
+  if (types.isDate(value) && rich) return ''
   if (typeof (value as { toJSON?: unknown }).toJSON === 'function') return ''
   const opaque =
     types.isMap(value) ||
@@ -133,7 +112,7 @@ export function json<T = unknown>(): Codec<T> {
     name: 'json',
     encode: value => {
       const text: string | undefined = JSON.stringify(value)
-      checkPlain(value, JSON_FORMAT)
+      checkPlain(value, false)
       return Buffer.from(text)
     },
     decode: value =>
@@ -149,7 +128,7 @@ export function msgpack<T = unknown>(): Codec<T> {
     name: 'msgpack',
     encode: value => {
       const packed = packr.pack(value)
-      checkPlain(value, MSGPACK_FORMAT)
+      checkPlain(value, true)
       return packed
     },
     decode: value => packr.unpack(value) as T,
@@ -185,9 +164,7 @@ export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T>
 
 function kindOf(value: unknown): string {
   if (value === null || value === undefined) return String(value)
-  return typeof value === 'object'
-    ? `an object of class ${value.constructor?.name ?? 'unknown'}`
-    : `a ${typeof value}`
+  return typeof value === 'object' ? `an object of class ${className(value)}` : `a ${typeof value}`
 }
 
 type MakeReader = (bytes: Uint8Array) => never

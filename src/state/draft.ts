@@ -118,7 +118,7 @@ class Draft implements StateDraft {
     if (changes.length === 0) return { sections, parts: [] }
     if (changes.length > limits.changesPerRecord)
       throw limitError(
-        'the changes of an update',
+        'the number of changes of an update',
         changes.length,
         'changesPerRecord',
         limits.changesPerRecord,

@@ -14,7 +14,7 @@ const SMALL_CHANGE = 64 * 1024
 export class Entries {
   readonly segments = new Map<number, ReadSegment>()
   locations = new Locations()
-  /** Previous locations of the entries that the newest segment has displaced: a compaction needs the state at the end of the segments before. */
+  /** Previous locations of the entries that the newest segment has displaced: a compaction needs the state at the end of the earlier segments. */
   displaced = new Locations()
   newest = 0
   count = 0

@@ -173,7 +173,7 @@ export class ForwardQueue {
         if (!confirmed)
           this.#core.warn(
             { sequence: answer.sequence },
-            'this process cannot read a forwarded change that was made',
+            'the serving process made a forwarded change, but this process cannot read it',
           )
         this.#settle(write)
         write.resolve(write.readResult ? answer.existed : write.outcome)

@@ -161,12 +161,8 @@ export class History {
   *#read(held: HeldSegment): Generator<unknown, void> {
     const { segment } = held
     const snapshot = segment.kind === 'snapshot'
-    const records = this.#records(held)
     let begun = held.position > segment.start
-    for (;;) {
-      const step = records.next()
-      if (step.done) break
-      const found = step.value
+    for (const found of this.#records(held)) {
       yield
       if (!found) continue
       if (snapshot && held.whole)

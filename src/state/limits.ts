@@ -84,9 +84,10 @@ export function mostBodyBytes(limits: StateLimits): number {
 }
 
 export function limitError(what: string, got: number, limit: keyof StateLimits, most: number): FdbError {
+  const unit = limit.endsWith('Bytes') ? ' bytes' : ''
   return new FdbError(
     'ERR_FDB_STATE_LIMIT',
-    `${what} is ${got}, the limit "${limit}" is ${most}; raise the limit in every process that reads this log, or stay below it`,
+    `${what} is ${got}${unit}, the limit "${limit}" is ${most}; raise the limit in every process that reads this log, or stay below it`,
     { details: { limit, most, got } },
   )
 }

@@ -27,13 +27,6 @@ export interface FoundRecord {
   next: number
 }
 
-export interface ReadEnd {
-  /** File offset after the last complete record. */
-  position: number
-  /** Whether an incomplete record follows: its writer is still writing, or was killed. */
-  torn: boolean
-}
-
 export interface FrameOptions {
   /** File offset to start from; default: the first record. */
   from?: number
@@ -62,15 +55,16 @@ export function damagedError(
 
 /**
  * Reads the records of a segment up to its current size; checks each checksum before parsing. Yields `undefined` where the caller may interrupt the
- * work. Does not allocate memory for a length that exceeds the file. The log ends without an error (`torn`) at an incomplete frame, a length of 0, a
- * wrong checksum in the last frame, or any wrong checksum in an unsealed segment. Throws ERR_FDB_STATE_DAMAGED for a wrong checksum elsewhere, a
+ * work. Does not allocate memory for a length that exceeds the file. The log ends without an error at an incomplete frame, a length of 0, a
+ * wrong checksum in the last frame, or any wrong checksum in an unsealed segment: its writer is still writing it, or was killed. Throws
+ * ERR_FDB_STATE_DAMAGED for a wrong checksum elsewhere, a
  * malformed record under a correct checksum, another epoch, or a sequence number that does not follow. Throws ERR_FDB_STATE_LIMIT for a record that
  * exceeds the limits of this reader.
  */
 export function* recordsOf(
   segment: RecordSource,
   options: FrameOptions,
-): Generator<FoundRecord | undefined, ReadEnd> {
+): Generator<FoundRecord | undefined, void> {
   const { limits } = options
   const live = options.live ?? !segment.sealed
   const size = segment.size()
@@ -80,7 +74,7 @@ export function* recordsOf(
   if (size > limits.segmentBytes) {
     throw limitError(`the segment of epoch ${segment.epoch}`, size, 'segmentBytes', limits.segmentBytes)
   }
-  if (position >= size) return { position, torn: false }
+  if (position >= size) return
 
   const window = Buffer.allocUnsafe(Math.min(READ_BYTES, size - position))
   let base = position
@@ -90,16 +84,16 @@ export function* recordsOf(
     filled = readAt(segment.fd, window, 0, Math.min(window.length, size - from), from)
   }
   while (position < size) {
-    if (size - position < FRAME_HEADER) return { position, torn: true }
+    if (size - position < FRAME_HEADER) return
     if (position - base + FRAME_HEADER > filled) {
       fill(position)
-      if (filled < FRAME_HEADER) return { position, torn: true }
+      if (filled < FRAME_HEADER) return
       yield
     }
     let start = position - base
     const length = window.readUInt32LE(start)
     const checksum = window.readUInt32LE(start + 4)
-    if (length === 0) return { position, torn: true }
+    if (length === 0) return
     const next = position + FRAME_HEADER + length
     const large = length > limits.recordBytes
     if (large && next > size && !live)
@@ -109,7 +103,7 @@ export function* recordsOf(
         after,
         `a record of ${length} bytes, but ${size - position} are left`,
       )
-    if (next > size) return { position, torn: true }
+    if (next > size) return
 
     let buffer = window
     let bufferBase = base
@@ -119,7 +113,7 @@ export function* recordsOf(
         fill(position)
         start = 0
         bufferBase = base
-        if (filled < FRAME_HEADER + length) return { position, torn: true }
+        if (filled < FRAME_HEADER + length) return
         yield
       }
       start += FRAME_HEADER
@@ -133,14 +127,14 @@ export function* recordsOf(
       for (let got = 0; got < length; ) {
         const into = large ? 0 : got
         const n = readAt(segment.fd, buffer, into, Math.min(READ_BYTES, length - got), bufferBase + got)
-        if (n === 0) return { position, torn: true }
+        if (n === 0) return
         sum = crc32(buffer.subarray(into, into + n), sum)
         got += n
         yield
       }
     }
     if (sum !== checksum) {
-      if (live || next === size) return { position, torn: true }
+      if (live || next === size) return
       throw damagedError(source, position, after, `wrong checksum, and ${size - next} bytes follow`)
     }
     if (large) throw limitError(`the record at offset ${position}`, length, 'recordBytes', limits.recordBytes)
@@ -162,7 +156,6 @@ export function* recordsOf(
     after = record.sequence
     position = next
   }
-  return { position, torn: false }
 }
 
 /** Throws if the record's epoch or sequence number does not follow the previous record. */

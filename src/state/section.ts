@@ -199,7 +199,7 @@ export class Section<T> {
    * ERR_FDB_STATE_VALUE) for a key that is not a string or a value that the codec refuses. Rejects with ERR_FDB_DEADLINE if the process that writes
    * did not answer: the change may have been made.
    *
-   * A change that a successor makes before `ready()` waits until the successor serves. Awaiting it before `ready()` would block forever, so that such
+   * A change that a successor makes before `ready()` waits until the successor serves. Awaiting it before `ready()` would block forever, so such
    * an `await` rejects with ERR_FDB_NOT_READY: await it after `ready()`. This applies to all changes.
    */
   put(key: string, value: T, options: WriteOptions = {}): Promise<void> {

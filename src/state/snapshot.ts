@@ -41,18 +41,7 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
   try {
     const append = (...parts: Uint8Array[]) => {
       const bytes = frame(encodeEnvelope({ epoch, sequence }), ...parts)
-      const end = segment.end + bytes.length
-      const { segmentBytes } = store.limits
-      if (end > segmentBytes)
-        throw limitError(`the snapshot of epoch ${epoch}`, end, 'segmentBytes', segmentBytes)
-      const { refused } = segment.append(bytes)
-      if (refused === 'sealed') {
-        throw new FdbError(
-          'ERR_FDB_STATE_SEAL',
-          'another process sealed a snapshot while this process wrote it; compact again',
-        )
-      }
-      if (refused) throw refused
+      appendTo(segment, bytes, store.limits, `the snapshot of epoch ${epoch}`)
     }
     const most = mostOf(store.limits)
     const schemas = [...store.sections.values()].flatMap(({ stored }) =>
@@ -96,7 +85,19 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
   }
 }
 
-/** The snapshot, and the segment number that it will have: that of the last segment merged into it. */
+/** Appends to a segment that only this process writes. `what` names the segment in errors. */
+export function appendTo(segment: Segment, bytes: Buffer, { segmentBytes }: StateLimits, what: string): void {
+  const end = segment.end + bytes.length
+  if (end > segmentBytes) throw limitError(what, end, 'segmentBytes', segmentBytes)
+  const { refused } = segment.append(bytes)
+  if (refused === 'sealed') {
+    const message = `another process sealed ${what} while this process wrote it; try again`
+    throw new FdbError('ERR_FDB_STATE_SEAL', message)
+  }
+  if (refused) throw refused
+}
+
+/** The snapshot, and the ordinal that it will have: that of the last segment merged into it. */
 interface SnapshotTarget {
   readonly segment: Segment
   readonly ordinal: number

@@ -315,7 +315,7 @@ export class StateLog implements LogOwner {
 
   /**
    * Merges all sealed and read segments, except the one for appends, into a snapshot, in slices. Replaces and closes the merged segments in one turn.
-   * Resolves with the log's segments, which are unchanged if there was nothing to merge.
+   * Resolves with the log's segments. Without segments to merge they are unchanged.
    */
   async compact(options: { signal?: AbortSignal } = {}): Promise<readonly Segment[]> {
     await this.#compaction.run(options.signal)

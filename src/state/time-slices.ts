@@ -65,9 +65,8 @@ export class Slice {
     this.#end = endOfShare(this.#sliceMs)
   }
 
-  /** Lets the reactions of promises run that a piece of work has settled. Resolves in this turn, or in the next one if this turn's share is used up. */
+  /** Resolves after the callbacks of the promises that were settled: in this turn, or in the next one if this turn's share is used up. */
   async passed(): Promise<void> {
-    // Continues after the reactions of the settled promises.
     await null
     if (this.over) await this.next()
   }
@@ -88,7 +87,7 @@ export function runAtOnce<T>(work: Generator<unknown, T>): T {
   }
 }
 
-export function abortedError(signal: AbortSignal): FdbError {
+function abortedError(signal: AbortSignal): FdbError {
   return new FdbError('ERR_FDB_ABORTED', 'stopped by its AbortSignal; earlier results remain valid', {
     cause: signal.reason,
   })

@@ -30,6 +30,7 @@ export class Transaction {
   readonly ordinal: number
   /** File offset and sequence number of the end of the records before the transaction. */
   readonly begin: { readonly end: number; readonly sequence: number }
+  /** Index of the bulk's next record. */
   next = 0
   readonly schemas: StoredSchema[] = []
   /** The fingerprint of the transaction's changes, see {@link SectionStore.printOf}. */

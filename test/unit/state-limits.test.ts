@@ -64,7 +64,7 @@ describe('the limit of the whole log', () => {
       details: { limit: 'logBytes', most: 64 * KiB },
     })
     expect(refused.message).toMatch(
-      /would have 6\d{4} bytes, the limit "logBytes" is 65536; 41\d\d bytes of it are live\. The log is being compacted: try again/,
+      /would have 6\d{4} bytes, the limit "logBytes" is 65536; its current entries have 41\d\d bytes\. The log is being compacted: try again/,
     )
     expect(full).toBe(1)
     expect(raw.get('same')![0]).toBe(14)
@@ -106,7 +106,7 @@ describe('the limit of an import', () => {
     await staged.add(piece(1))
     await staged.add(piece(2))
     await expect(staged.add(piece(3))).rejects.toThrow(
-      /an import is 46\d{3}, the limit "importBytes" is 40960/,
+      /an import is 46\d{3} bytes, the limit "importBytes" is 40960/,
     )
     expect(log.sequence).toBe(0)
     expect(await staged.commit('')).toEqual({ puts: 2 })
@@ -184,7 +184,7 @@ describe('what is made of several changes', () => {
     expect(await refusal(largest)).toMatchObject({
       code: 'ERR_FDB_STATE_LIMIT',
       message: expect.stringMatching(
-        /^the record of a change, .*, is 16\d{3}, the limit "recordBytes" is 16384;/,
+        /^the record of a change, .*, is 16\d{3} bytes, the limit "recordBytes" is 16384;/,
       ),
     })
     // It is in nobody's way, and the log knows the sections by then.
@@ -254,7 +254,7 @@ describe('what a compaction writes', () => {
       details: { limit: 'segmentBytes', most: 256 * KiB },
     })
     expect(refused.message).toMatch(
-      /the snapshot of epoch 2 is \d{6}, the limit "segmentBytes" is 262144; raise/,
+      /the snapshot of epoch 2 is \d{6} bytes, the limit "segmentBytes" is 262144; raise/,
     )
     expect([log.segments.length, log.position, native.openCount()]).toEqual([3, before, open])
     const reader = await readBy(log, { limits })

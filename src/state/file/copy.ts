@@ -33,21 +33,22 @@ interface NextWrite {
 /** A file that becomes a copy of a log, with one write at a time. If the disk is full the caller retries. close() removes the file unless it is installed. */
 export class FileCopy {
   readonly #handle: FileHandle
-  readonly #path: string
+  readonly path: string
   readonly #kind: StateFileKind
-  #installed = false
+  installed = false
   #copiedTo: CopyPosition | null = null
-  #size = 0
+  size = 0
   #syncedBytes = 0
   /** Null until the first marks are written. */
   #marks: MarkSlots | null = null
   #markedLength = 0
-  /** A write has failed: the file must be truncated to `#size`. */
+  /** A write has failed: the file must be truncated to `size`. */
   #needsTruncation = false
   /** The operation that a thread runs at the end of the file at this moment. */
   #writing: NextWrite | 'truncate' | null = null
   #closed = false
-  #lost = false
+  /** The contents on disk are unknown after a failed sync (the kernel reports lost pages only once) or write. The caller must then start a new copy. */
+  lost = false
   /** The file ends with a complete record. */
   whole = false
   /** The sequence number of the last change when the file was last {@link whole}. */
@@ -59,7 +60,7 @@ export class FileCopy {
   markUnsynced = false
 
   private constructor(path: string, handle: FileHandle, kind: StateFileKind) {
-    this.#path = path
+    this.path = path
     this.#handle = handle
     this.#kind = kind
   }
@@ -67,19 +68,6 @@ export class FileCopy {
   static async create(path: string, kind: StateFileKind): Promise<FileCopy> {
     const { path: beside, handle } = await createTemporary(path, kind)
     return new FileCopy(beside, handle, kind)
-  }
-
-  get path(): string {
-    return this.#path
-  }
-
-  get size(): number {
-    return this.#size
-  }
-
-  /** Whether the contents on disk are unknown after a failed sync (the kernel reports lost pages only once) or write. The caller must then start a new copy. */
-  get lost(): boolean {
-    return this.#lost
   }
 
   /** Returns the bytes of the log that the file lacks, or null if the copy cannot be continued because missing records were merged with copied ones. */
@@ -96,7 +84,7 @@ export class FileCopy {
   async copySome(log: StateLog): Promise<number | null> {
     const next = this.#nextWrite(log)
     if (next === null || next === 0) return next
-    if (next.header && this.#syncedBytes < this.#size) await this.#syncData()
+    if (next.header && this.#syncedBytes < this.size) await this.#syncData()
     await this.#append(next)
     return next.count
   }
@@ -105,17 +93,17 @@ export class FileCopy {
   finishNow(log: StateLog): boolean {
     // A thread that is still writing is harmless: it writes the same bytes at the same offset. A thread that truncates the file would remove them.
     const running = this.#writing
-    if (this.#lost || this.#closed || running === 'truncate') return false
+    if (this.lost || this.#closed || running === 'truncate') return false
     if (running !== null) this.#writeNow(running)
-    else if (this.#needsTruncation) truncateNow(this.#handle, this.#size)
+    else if (this.#needsTruncation) truncateNow(this.#handle, this.size)
     for (;;) {
       const next = this.#nextWrite(log)
       if (next === null) return false
       if (next === 0) break
-      if (next.header && this.#syncedBytes < this.#size) this.#syncDataNow()
+      if (next.header && this.#syncedBytes < this.size) this.#syncDataNow()
       this.#writeNow(next)
     }
-    if (!this.#installed) this.#markNow()
+    if (!this.installed) this.#markNow()
     this.#syncDataNow()
     if (this.#markNow()) this.#syncDataNow()
     return true
@@ -123,7 +111,7 @@ export class FileCopy {
 
   /** Writes a mark. Returns false if the newest mark is up to date, or if the file does not end with a complete record. */
   #markNow(): boolean {
-    const length = this.#size
+    const length = this.size
     if (this.#marks === null || !this.whole || this.#markedLength === length) return false
     const { bytes, at } = this.#marks.next({ length, sequence: this.sequence })
     writeNow(this.#handle, bytes, at)
@@ -134,18 +122,18 @@ export class FileCopy {
 
   #syncDataNow(): void {
     syncNow(this.#handle)
-    this.#syncedBytes = this.#size
+    this.#syncedBytes = this.size
     this.markUnsynced = false
   }
 
   #writeNow({ bytes, onWritten }: NextWrite): void {
-    writeNow(this.#handle, bytes, this.#size)
-    this.#size += bytes.length
+    writeNow(this.#handle, bytes, this.size)
+    this.size += bytes.length
     onWritten()
   }
 
   #nextWrite(log: StateLog): NextWrite | 0 | null {
-    if (this.#lost || (log.secret && !this.#kind.secret)) return null
+    if (this.lost || (log.secret && !this.#kind.secret)) return null
     const pieces = log.pieces()
     const next = this.#nextPiece(pieces)
     if (next === null) return null
@@ -158,7 +146,7 @@ export class FileCopy {
     const { kind, epoch } = segment
     const to = Math.min(end, from + WRITE_BYTES)
     const header = from === segment.start
-    const first = this.#size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
+    const first = this.size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
     const head = header ? headerFrame(epoch, kind, first) : NOTHING
     // The marks precede the first record of an epoch, or follow the snapshot: in either case they come before every change that is written after the file is installed.
     const marks = this.#marks === null && (kind === 'epoch' || to === end) ? firstMarks(epoch) : NOTHING
@@ -169,7 +157,7 @@ export class FileCopy {
     head.copy(bytes)
     marks.copy(bytes, marksAt)
     readAt(segment.fd, bytes, recordsAt, count, from)
-    const markSlots = marks.length > 0 ? new MarkSlots(epoch, this.#size + marksAt) : this.#marks
+    const markSlots = marks.length > 0 ? new MarkSlots(epoch, this.size + marksAt) : this.#marks
     const onWritten = () => {
       this.#marks = markSlots
       this.#copiedTo = { segment: { kind, epoch }, offset: to, whole: final && to === end }
@@ -219,25 +207,25 @@ export class FileCopy {
     try {
       if (this.#needsTruncation) {
         this.#writing = 'truncate'
-        await this.#handle.truncate(this.#size)
+        await this.#handle.truncate(this.size)
         this.#needsTruncation = false
       }
       this.#needsTruncation = true
       this.#writing = next
-      await this.#write(bytes, this.#size)
+      await this.#write(bytes, this.size)
     } catch (error) {
       this.#markLost(error)
       throw error
     } finally {
       this.#writing = null
     }
-    this.#size += bytes.length
+    this.size += bytes.length
     this.#needsTruncation = false
     next.onWritten()
   }
 
   #markLost(error: unknown): void {
-    if (!DISK_FULL_CODES.has((error as NodeJS.ErrnoException).code ?? '')) this.#lost = true
+    if (!DISK_FULL_CODES.has((error as NodeJS.ErrnoException).code ?? '')) this.lost = true
   }
 
   async #write(bytes: Buffer, at: number): Promise<void> {
@@ -254,7 +242,7 @@ export class FileCopy {
    */
   async sync(): Promise<void> {
     if (!this.unsynced) return
-    if (!this.#installed) await this.#mark()
+    if (!this.installed) await this.#mark()
     await this.#syncData()
     await this.#mark()
   }
@@ -266,7 +254,7 @@ export class FileCopy {
   }
 
   async #mark(): Promise<void> {
-    const length = this.#size
+    const length = this.size
     if (this.#marks === null || !this.whole || this.#markedLength === length) return
     const { bytes, at } = this.#marks.next({ length, sequence: this.sequence })
     this.markUnsynced = true
@@ -282,12 +270,12 @@ export class FileCopy {
 
   async #syncData(): Promise<void> {
     const { sequence, whole } = this
-    const size = this.#size
+    const size = this.size
     this.unsynced = false
     try {
       await this.#handle.datasync()
     } catch (error) {
-      this.#lost = true
+      this.lost = true
       throw error
     }
     this.#syncedBytes = size
@@ -298,11 +286,11 @@ export class FileCopy {
   /** Renames the file to `path` and syncs the directory. If only that sync fails, the file is installed and {@link lost}. */
   async install(path: string): Promise<void> {
     try {
-      await replaceStateFile(this.#path, path, () => {
-        this.#installed = true
+      await replaceStateFile(this.path, path, () => {
+        this.installed = true
       })
     } catch (error) {
-      this.#lost ||= this.#installed
+      this.lost ||= this.installed
       throw error
     }
   }
@@ -310,16 +298,12 @@ export class FileCopy {
   /** Installs the file synchronously. A thread may have renamed it already. */
   installNow(path: string): void {
     try {
-      renameSync(this.#path, path)
+      renameSync(this.path, path)
     } catch (error) {
       if (!this.isAtNow(path)) throw error
     }
-    this.#installed = true
+    this.installed = true
     syncFolderNow(path)
-  }
-
-  get installed(): boolean {
-    return this.#installed
   }
 
   async isAt(path: string): Promise<boolean> {
@@ -341,7 +325,7 @@ export class FileCopy {
     if (this.#closed) return
     this.#closed = true
     try {
-      if (!this.#installed) rmSync(this.#path, { force: true })
+      if (!this.installed) rmSync(this.path, { force: true })
     } catch {
       // Removal fails on a read-only disk; the next writer removes the file.
     }

@@ -5,8 +5,8 @@ import { checkOptions, type OptionChecks, oneOf, predicate } from '../../base/ch
 import { LONGEST_MS } from '../../base/duration.js'
 import { nodeCrypto, nodeFiles } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
-import { type OwnedFd, openFile, readAt, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
-import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
+import { type OwnedFd, openFile, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
+import { MOST_HEADER_BYTES, parseHeader, readHeader } from '../segment.js'
 
 /** Mode of a file without secrets, before the umask. */
 const OPEN_MODE = 0o640
@@ -39,18 +39,25 @@ export function checkService(path: string, fd: OwnedFd, service: string): void {
   checkOwner(path, serviceIn(fd), service)
 }
 
+/** Returns the service that owns the file, or '' if the header has none or is damaged. */
 export function serviceIn(fd: OwnedFd): string {
-  const head = Buffer.alloc(MOST_HEADER_BYTES)
-  return serviceOf(head.subarray(0, readAt(fd, head, 0, head.length, 0)))
+  return serviceOf(() => readHeader(fd, 0))
 }
 
 export function isStateFile(fd: OwnedFd): boolean {
-  const head = Buffer.alloc(MOST_HEADER_BYTES)
   try {
-    parseHeader(head.subarray(0, readAt(fd, head, 0, head.length, 0)))
+    readHeader(fd, 0)
     return true
   } catch {
     return false
+  }
+}
+
+function serviceOf(header: () => { service: string }): string {
+  try {
+    return header().service
+  } catch {
+    return ''
   }
 }
 
@@ -62,14 +69,6 @@ function checkOwner(path: string, owner: string, service: string): void {
       'or move the file away',
     { details: { path, service: owner } },
   )
-}
-
-function serviceOf(head: Buffer): string {
-  try {
-    return parseHeader(head).service
-  } catch {
-    return ''
-  }
 }
 
 /** Returns the mode of the present file, or null if there is none. Throws ERR_FDB_STATE_FILE if this process must not replace it. */
@@ -86,7 +85,8 @@ export async function checkReplaceable(path: string, service: string): Promise<{
   try {
     const head = Buffer.alloc(MOST_HEADER_BYTES)
     const { bytesRead = 0 } = (await handle?.read(head, 0, head.length, 0)) ?? {}
-    checkOwner(path, serviceOf(head.subarray(0, bytesRead)), service)
+    const owner = serviceOf(() => parseHeader(head.subarray(0, bytesRead)))
+    checkOwner(path, owner, service)
   } finally {
     await handle?.close()
   }
@@ -126,11 +126,6 @@ export interface StateFileKind {
   service: string
 }
 
-export interface NewFile {
-  path: string
-  handle: FileHandle
-}
-
 export const CREATE = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW
 
 export function temporaryPath(path: string): string {
@@ -144,7 +139,10 @@ export function newMode(present: { mode: number } | null | undefined, secret: bo
 }
 
 /** Creates an empty file beside the state file. Throws ERR_FDB_STATE_FILE if this process must not replace the state file. */
-export async function createTemporary(path: string, { secret, service }: StateFileKind): Promise<NewFile> {
+export async function createTemporary(
+  path: string,
+  { secret, service }: StateFileKind,
+): Promise<{ path: string; handle: FileHandle }> {
   const { open } = nodeFiles()
   const present = await checkReplaceable(path, service)
   const beside = temporaryPath(path)

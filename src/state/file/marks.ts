@@ -1,5 +1,5 @@
-import { type OwnedFd, readAt } from '../../kernel/index.js'
-import { headerFrame, MOST_HEADER_BYTES, parseHeader } from '../segment.js'
+import type { OwnedFd } from '../../kernel/index.js'
+import { headerFrame, readHeader } from '../segment.js'
 
 /** The length of the file at a sync, and the sequence number of its last change then. */
 export interface Mark {
@@ -56,9 +56,7 @@ export function readMarks(
   count: number,
 ): { mark: Mark | null; end: number } {
   const { length } = markFrame(epoch, NOTHING)
-  const marks = Array.from({ length: Math.min(count, MARKS) }, (_, i) =>
-    readMark(fd, at + i * length, length),
-  )
+  const marks = Array.from({ length: Math.min(count, MARKS) }, (_, i) => readMark(fd, at + i * length))
   const whole = marks.filter(mark => mark !== null)
   const mark = whole.reduce<Mark | null>(
     (newest, each) => (newest !== null && newest.length >= each.length ? newest : each),
@@ -67,10 +65,9 @@ export function readMarks(
   return { mark, end: at + count * length }
 }
 
-function readMark(fd: OwnedFd, at: number, length: number): Mark | null {
-  const bytes = Buffer.alloc(Math.min(length, MOST_HEADER_BYTES))
+function readMark(fd: OwnedFd, at: number): Mark | null {
   try {
-    const { mark } = parseHeader(bytes.subarray(0, readAt(fd, bytes, 0, bytes.length, at)))
+    const { mark } = readHeader(fd, at)
     if (mark.length !== NUMBERS_BYTES) return null
     const numbers = Buffer.from(mark)
     return { length: Number(numbers.readBigUInt64LE(0)), sequence: Number(numbers.readBigUInt64LE(8)) }

@@ -108,7 +108,9 @@ function checkSynced(
   if (position >= mark.length) return
   const synced = `${mark.length} bytes, up to sequence ${mark.sequence}, were synced`
   const reason =
-    size < mark.length ? `the file has ${size} bytes, but ${synced}` : `no complete record, but ${synced}`
+    size < mark.length
+      ? `the file has ${size} bytes, but ${synced}`
+      : `no complete record is there, but ${synced}`
   const { code, message, details } = damagedError(header, position, sequence, reason)
   throw new FdbError(code, message, { details: { ...details, bytes: size, synced: { ...mark } } })
 }

@@ -225,7 +225,7 @@ export class StateFile {
         this.#rewriteAfter = performance.now() + LONGEST_BACKOFF_MS
         this.#logger.warn(
           { err: error, path: this.#settings.path },
-          'the state file cannot be made smaller: it is complete, and the next attempt follows later',
+          'the state file is complete, but cannot be made smaller; fd-broker tries again after 10 s',
         )
       }
     }
@@ -381,7 +381,7 @@ export class StateFile {
     this.#failures.resetBackoff()
     if (this.#file === null || !this.#failures.recordSuccess()) return
     const { path } = this.#settings
-    this.#logger.info({ path, sequence: this.#file.sequence }, 'the state file is whole again')
+    this.#logger.info({ path, sequence: this.#file.sequence }, 'the state file is complete again')
     this.onChange?.(this.status())
   }
 

@@ -1,9 +1,8 @@
-import { FdbError } from '../../errors.js'
 import { type OwnedFd, readAt } from '../../kernel/index.js'
-import { limitError } from '../limits.js'
 import type { FoundRecord } from '../reader.js'
 import { encodeEnvelope } from '../records.js'
 import { frame, Segment, type SegmentHeader } from '../segment.js'
+import { appendTo } from '../snapshot.js'
 import { type FileEnd, type FileReading, recordsOfFile } from './records.js'
 
 const BATCH = 256 * 1024
@@ -27,7 +26,7 @@ export function* transcribe(
   let frames: Buffer[] = []
   let bytes = 0
   const close = () => {
-    if (bytes > 0) append(into, Buffer.concat(frames), reading.limits.segmentBytes)
+    if (bytes > 0) appendTo(into, Buffer.concat(frames), reading.limits, 'the state file in memory')
     frames = []
     bytes = 0
   }
@@ -53,18 +52,9 @@ export function* transcribe(
   }
 }
 
-function append(segment: Segment, bytes: Buffer, most: number): void {
-  const end = segment.end + bytes.length
-  if (end > most) throw limitError('the size of the state file in memory', end, 'segmentBytes', most)
-  const { refused } = segment.append(bytes)
-  if (refused === 'sealed')
-    throw new FdbError('ERR_FDB_STATE_SEAL', 'another process sealed a segment while this process filled it')
-  if (refused) throw refused
-}
-
 /** Whether two headers belong to one segment. A file repeats a header to state that everything before it was synced. */
-function isSame(bytesOfRecord: SegmentHeader, other: SegmentHeader): boolean {
-  return bytesOfRecord.epoch === other.epoch && bytesOfRecord.kind === other.kind
+function isSame(a: SegmentHeader, b: SegmentHeader): boolean {
+  return a.epoch === b.epoch && a.kind === b.kind
 }
 
 /** Returns a record without its leading epoch and sequence. (If protobuf fields are repeated, the last one counts.) */
@@ -92,7 +82,7 @@ export function* segmentsOfFile(
       for (let at = from; at < to; at += BATCH) {
         const bytes = Buffer.allocUnsafe(Math.min(BATCH, to - at))
         readAt(fd, bytes, 0, bytes.length, at)
-        append(segments.at(-1)!, bytes, reading.limits.segmentBytes)
+        appendTo(segments.at(-1)!, bytes, reading.limits, 'the state file in memory')
       }
       from = to
     }
