@@ -1,13 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { FdbError, type FdbErrorCode } from '../errors.js'
-import {
-  type AddCertificate,
-  CERTIFICATE_COMMANDS,
-  type CertificateAddition,
-  type CertificateList,
-  type ListedCertificate,
-} from '../proxy/tls/commands.js'
+import { type AddCertificate, CERTIFICATE_COMMANDS, type CertificateList } from '../proxy/tls/commands.js'
+import type { CertificateAddition, ListedCertificate } from '../proxy/tls/live-certificates.js'
 import { type AnswerFlags, commandService, IDEMPOTENT_RETRY_CODES, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
 import { formatDuration } from './options.js'

@@ -1,13 +1,8 @@
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import type { CommandAsk, OperatorClient } from '../operator/client.js'
-import {
-  type AddReply,
-  type ListedRoute,
-  type ListReply,
-  type RemoveReply,
-  ROUTE_COMMANDS,
-} from '../proxy/routes/commands.js'
+import { type AddReply, type ListReply, type RemoveReply, ROUTE_COMMANDS } from '../proxy/routes/commands.js'
+import type { ListedRoute } from '../proxy/routes/live-routes.js'
 import {
   type AnswerFlags,
   askService,

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { InOrder } from '../base/in-order.js'
+import { SILENT } from '../base/logger.js'
 import {
   type Check,
   type CloseOptions,
@@ -16,7 +17,7 @@ import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
 import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { HealthChecker, prepareCheck } from './health/health.js'
-import { type Names, serverNames } from './names/names.js'
+import { Names } from './names/names.js'
 import { ProxyListener, type RelayWiring } from './proxy-listener.js'
 import { routerOf } from './relay-options.js'
 import { compileTarget } from './routes/action.js'
@@ -28,7 +29,8 @@ import { DeclaredState } from './state/declared-state.js'
 import { FollowedConfig } from './state/followed-config.js'
 import { serveCertificateCommands } from './tls/commands.js'
 import { TlsTermination } from './tls/termination.js'
-import { serverLog, Upstreams } from './upstreams/upstreams.js'
+import type { ServerWatch } from './upstreams/upstream.js'
+import { Upstreams } from './upstreams/upstreams.js'
 import { warmUpInFirstWave } from './warm-up.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
 
@@ -49,8 +51,6 @@ export interface ProxyOptions {
   /** @internal Called before the proxy serves, to register commands that must exist from the start. */
   prepare?: (proxy: ReverseProxy) => void
 }
-
-const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
 /** The phases in which the file routes of the state come from this process's configuration. */
 const OWN_FILE_PHASES: ReadonlySet<string> = new Set(['joining', 'ready', 'beginning', 'serving', 'frozen'])
@@ -79,15 +79,25 @@ export class ReverseProxy {
 
   private constructor(member: Member, ownConfig: ProxyConfig, options: ProxyOptions) {
     const { logger = SILENT, access = logger } = options
-    this.#followed = FollowedConfig.of(member, logger)
+    this.#followed = member.follows === null ? null : new FollowedConfig(member, logger)
     const config = this.#followed?.read(ownConfig) ?? ownConfig
     this.member = member
     this.#config = config
     this.#logger = logger
     this.#access = access
     const warnings = new RateLimitedWarnings(logger)
-    this.#names = serverNames(config.resolver, warnings)
-    this.#upstreams = new Upstreams(serverLog(logger), this.#names)
+    this.#names = new Names({
+      ...config.resolver,
+      onFailure: (host, code) =>
+        warnings.warn(`name ${host}`, { host, code }, 'the name of a server could not be looked up'),
+    })
+    const watch: Pick<ServerWatch, 'onOut' | 'onIn'> = {
+      onOut: (upstream, server) =>
+        logger.warn({ upstream, server }, 'a server failed too often and gets no requests for a while'),
+      onIn: (upstream, server) =>
+        logger.info({ upstream, server }, 'a server responds and gets requests again'),
+    }
+    this.#upstreams = new Upstreams(watch, this.#names)
     this.#upstreams.configure(config.upstreams)
     this.#clientLimits = new ClientLimits({
       limits: () => this.#config.limits,

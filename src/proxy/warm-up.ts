@@ -33,10 +33,10 @@ async function warmUpRequests(
     const routed = configFrom(ROUTED)
     const requests = await warmUp(() => relayOf(config, routed), { maxRequests: EXCHANGES, within, needed })
     const ms = Math.round(performance.now() - startedAt)
-    logger.info({ requests, ms }, 'relayed requests to itself, so that its code is compiled')
+    logger.info({ requests, ms }, 'this process relayed requests to itself, so that V8 compiles the code')
   } catch (error) {
     // Harmless: only the first requests are slower.
-    logger.debug({ err: error }, 'could not relay requests to itself')
+    logger.debug({ err: error }, 'this process could not relay requests to itself')
   }
 }
 

@@ -107,7 +107,7 @@ describe('a certificate made at run time', () => {
     const mixed = await command('add', '--cert', cert, '--key', `${edge.desk.folder}/two.key`)
     expect(mixed.stderr).toMatch(/no certificate was changed: key: the key does not belong to/)
     const nameless = await add('nameless', [])
-    expect(nameless.stderr).toMatch(/cert: it is for no DNS name: give names/)
+    expect(nameless.stderr).toMatch(/cert: it has no DNS name: give names/)
     expect((await add('nameless', [], '--name', 'c.test', 'D.test')).stdout).toBe('c.test added\n')
     expect(await seen('d.test')).toBe('nameless')
     const rsa = edge.issue('rsa', ['r.test'], 'rsa:2048')

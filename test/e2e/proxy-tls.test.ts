@@ -243,7 +243,7 @@ describe('a wrong certificate', () => {
       /tls\.certificates\[1\]\.key: ".*localhost\.key": the key does not belong to the certificate for "CN=other"/,
     )
     const nameless = await refused([other, edge.issue('nameless')])
-    expect(nameless.err.message).toMatch(/tls\.certificates\[1\]\.cert: ".*nameless\.crt" is for no DNS name/)
+    expect(nameless.err.message).toMatch(/tls\.certificates\[1\]\.cert: ".*nameless\.crt" has no DNS name/)
     expect((await edge.reload(edge.secured([first!, other]))).level).toBe(30)
     expect(await seen(edge, 'other.test')).toBe('other')
   })

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 
-const SAID = 'relayed requests to itself, so that its code is compiled'
+const SAID = 'this process relayed requests to itself, so that V8 compiles the code'
 
 /** Its only server notes what it is asked. */
 async function edgeWith(drain: object) {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import type { ProxyConfig, UpstreamConfig } from '../../src/proxy/config/config.js'
+import type { ProxyConfig } from '../../src/proxy/config/config.js'
 import { type DifferenceOptions, difference, type StoredEntry } from '../../src/proxy/entries/difference.js'
 import {
   listenerMessage,
@@ -10,6 +10,7 @@ import {
   upstreamOf,
 } from '../../src/proxy/state/entries.js'
 import { listenersSection, settingsSection, upstreamsSection } from '../../src/proxy/state/sections.js'
+import type { UpstreamConfig } from '../../src/proxy/upstreams/upstream.js'
 import { runAtOnce } from '../../src/state/time-slices.js'
 import { config, LEAST } from '../fixtures/proxy-config.js'
 

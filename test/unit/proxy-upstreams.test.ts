@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { UpstreamConfig } from '../../src/proxy/config/config.js'
+import type { UpstreamConfig } from '../../src/proxy/upstreams/upstream.js'
 import { Upstreams } from '../../src/proxy/upstreams/upstreams.js'
 import type { Destination, ExchangeReport } from '../../src/relay/index.js'
 import { config, LEAST } from '../fixtures/proxy-config.js'

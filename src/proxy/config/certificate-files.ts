@@ -1,7 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
 import { type ConfigPlace, shown } from '../../config/check.js'
-import { readMaterial, WrongMaterial } from '../tls/material.js'
-import type { CertificateConfig } from './config.js'
+import { type CertificateConfig, readMaterial, WrongMaterial } from '../tls/material.js'
 
 const MAX_BYTES = 1024 * 1024
 
@@ -24,7 +23,7 @@ export function readCertificateFiles(files: Files, place: ConfigPlace): Certific
     return place
       .at('cert')
       .wrong(
-        `${shown(files.cert)} is for no DNS name: give "names", or make it the first, which is the default`,
+        `${shown(files.cert)} has no DNS name: give "names", or make it the first certificate, which is the default`,
       )
   }
   return { ...material, files: { cert: files.cert, key: files.key } }

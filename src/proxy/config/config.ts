@@ -3,9 +3,6 @@ import type { RouteRule } from '../routes/rule.js'
 import type { TlsConfig } from '../tls/material.js'
 import type { UpstreamConfig } from '../upstreams/upstream.js'
 
-export type { CertificateConfig, TlsConfig } from '../tls/material.js'
-export type { UpstreamConfig } from '../upstreams/upstream.js'
-
 /** The checked configuration with all defaults, as plain data for a worker thread. Times are in milliseconds, sizes in bytes; null means `off`. */
 export interface ProxyConfig {
   service: string

@@ -32,9 +32,10 @@ import {
   type ValueCheck,
 } from '../../config/check.js'
 import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
-import { headerName, noUpstream, type RouteRule, routeList, routeShape } from '../routes/rule.js'
+import { headerName, noUpstream, type RouteRule, routeCheck, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
+import type { UpstreamConfig } from '../upstreams/upstream.js'
 import { readCertificateFiles } from './certificate-files.js'
 import type {
   AddressRange,
@@ -43,7 +44,6 @@ import type {
   ProxyConfig,
   StateFileConfig,
   UpgradeConfig,
-  UpstreamConfig,
   WorkersConfig,
 } from './config.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
@@ -340,7 +340,12 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
       listenerShape,
     ),
     upstreams: optional(upstreams, {}, 'groups of servers by name', upstreamShape),
-    routes: optional(routeList(upstreamNames), [], 'which requests go to which upstream', routeShape),
+    routes: optional(
+      fresh(() => routeCheck(upstreamNames), {}),
+      [],
+      'which requests go to which upstream',
+      routeShape,
+    ),
     resolver: group(resolverShape, 'lookup of server names that `/etc/hosts` lacks'),
     tls: group(tlsShape, 'TLS with clients'),
     drain: group(drainShape, 'how an old process drains'),

@@ -1,6 +1,12 @@
 import type { Server, Socket } from 'node:net'
 import { FdbError, type Logger } from '../../index.js'
-import { CHECK_PARSERS, type CheckSpec, type HealthCheck, repeatCheck } from '../../probing/health-check.js'
+import {
+  CHECK_PARSERS,
+  type CheckSpec,
+  type HealthCheck,
+  repeatCheck,
+  tcpCheck,
+} from '../../probing/health-check.js'
 import type { HealthConfig } from '../config/config.js'
 
 type HealthTimes = Pick<HealthConfig, 'interval' | 'passes' | 'timeout' | 'within'>
@@ -114,10 +120,8 @@ export async function prepareCheck(
       const connect = () => connectionTo(listener.server, socket => listener.acceptOwn(socket))
       return { check: privateHttpCheck({ path, host, tls, connect }), socket: null }
     }
-    case 'tcp': {
-      const { tcpCheck } = await import('../../probing/health-check.js')
+    case 'tcp':
       return { check: tcpCheck(probe.host, probe.port), socket: null }
-    }
     case 'command': {
       const { commandCheck, nodeShell } = await import('../../probing/shell.js')
       const { PrivateSocket } = await import('./private-socket.js')

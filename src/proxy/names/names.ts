@@ -124,16 +124,6 @@ function callBack(name: string, known: KnownName, done: LookupCallback): void {
   }
 }
 
-interface WarningLog {
-  warn(kind: string, facts: object, message: string): void
-}
-
-export function serverNames(options: NameServersOptions, warnings: WarningLog): Names {
-  const onFailure = (name: string, code: string) =>
-    warnings.warn(`name ${name}`, { host: name, code }, 'the name of a server could not be looked up')
-  return new Names({ ...options, onFailure })
-}
-
 const MAX_ADDRESSES = 64
 const MIN_TTL_MS = 1_000
 const MAX_TTL_MS = 3_600_000

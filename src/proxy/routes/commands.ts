@@ -3,8 +3,6 @@ import { isMap } from '../../config/check.js'
 import { FdbError, type Member, runInSlices } from '../../index.js'
 import type { ListedRoute, LiveRoutes } from './live-routes.js'
 
-export type { ListedRoute } from './live-routes.js'
-
 export const ROUTE_COMMANDS = { add: 'routes.add', remove: 'routes.remove', list: 'routes.list' } as const
 
 const MAX_NAMED = 100

@@ -108,19 +108,14 @@ export const routeShape = {
   response: absent(responseChanges, undefined, 'changes to answers of the servers', fieldShape),
 }
 
-export class RouteChecker {
-  readonly #upstreams: ReadonlySet<string>
-  readonly #firstPositions: FirstPositions = new ShardedMap()
-
-  constructor(upstreams: ReadonlySet<string>) {
-    this.#upstreams = upstreams
-  }
-
-  readonly check: ValueCheck<RouteRule> = (value, place) => {
+/** Returns a check for the routes of one list. It also reports a route that an earlier one of the list has. */
+export function routeCheck(upstreams: ReadonlySet<string>): ValueCheck<RouteRule> {
+  const firstPositions: FirstPositions = new ShardedMap()
+  return (value, place) => {
     const given = readRoute(value, place)
     if (given === undefined) return undefined
     const { host, path, upstream, respond, connect, request, response } = given
-    if (!isFirst(this.#firstPositions, given, place)) return undefined
+    if (!isFirst(firstPositions, given, place)) return undefined
     if (respond) {
       if (upstream !== undefined)
         return place.at('respond').wrongKey('give "upstream" or "respond", not both')
@@ -132,13 +127,13 @@ export class RouteChecker {
       return { host, path, target: respond }
     }
     if (upstream === undefined) return place.wrong('the route has no target: give "upstream" or "respond"')
-    if (this.#upstreams.has(upstream)) {
+    if (upstreams.has(upstream)) {
       const changes = routeChanges(request?.host, fieldsOf(request), fieldsOf(response))
       const target = { kind: 'upstream', upstream, connect } as const
       return { host, path, target: changes === undefined ? target : { ...target, changes } }
     }
     const at = place.at('upstream')
-    return at.wrong(noUpstream(upstream, place.problems.full ? new Set() : this.#upstreams))
+    return at.wrong(noUpstream(upstream, place.problems.full ? new Set() : upstreams))
   }
 }
 
@@ -151,17 +146,13 @@ export function noUpstream(name: string, known: ReadonlySet<string>): string {
   return `there is no upstream ${JSON.stringify(name)}${didYouMean(name, known)}`
 }
 
-export class RouteNameChecker {
-  readonly #firstPositions: FirstPositions = new ShardedMap()
-
-  readonly check: ValueCheck<{ host: string; path: string }> = (value, place) => {
+/** As {@link routeCheck}, for host and path alone. */
+export function routeNameCheck(): ValueCheck<{ host: string; path: string }> {
+  const firstPositions: FirstPositions = new ShardedMap()
+  return (value, place) => {
     const given = readPlace(value, place)
-    return given !== undefined && isFirst(this.#firstPositions, given, place) ? given : undefined
+    return given !== undefined && isFirst(firstPositions, given, place) ? given : undefined
   }
-}
-
-export function routeList(upstreams: ReadonlySet<string>): ValueCheck<RouteRule[]> {
-  return (value, place) => list(new RouteChecker(upstreams).check)(value, place)
 }
 
 const readRoute = map(routeShape)

@@ -3,7 +3,7 @@
 import { ConfigPlace, formatPath, Problems, shown, type ValueCheck } from '../../config/check.js'
 import { FdbError } from '../../index.js'
 import { routeKey, routeName } from './path-tree.js'
-import { RouteChecker, RouteNameChecker } from './rule.js'
+import { routeCheck, routeNameCheck } from './rule.js'
 import { hasTarget, type RouteChange, type RouteStamp, type RouteState, routeMessage } from './section.js'
 
 const MAX_PROBLEMS = 20
@@ -36,7 +36,7 @@ export function* addRoutes(
 ): Generator<void, RouteAddition> {
   const { upstreams, replace = false } = options
   const result: RouteAddition = { changes: [], added: 0, replaced: 0, unchanged: 0, shadows: [] }
-  yield* eachOf(given, new RouteChecker(upstreams).check, ({ host, path, target }, place) => {
+  yield* eachOf(given, routeCheck(upstreams), ({ host, path, target }, place) => {
     const key = routeKey({ origin: 'runtime', host, path })
     const stored = state.get(key)
     if (hasTarget(stored, target)) {
@@ -71,7 +71,7 @@ export interface RouteRemoval {
  */
 export function* removeRoutes(state: RouteState, given: unknown): Generator<void, RouteRemoval> {
   const result: RouteRemoval = { changes: [], removed: 0, uncovers: [] }
-  yield* eachOf(given, new RouteNameChecker().check, ({ host, path }, place) => {
+  yield* eachOf(given, routeNameCheck(), ({ host, path }, place) => {
     const key = routeKey({ origin: 'runtime', host, path })
     const inFile = state.has(routeKey({ origin: 'file', host, path }))
     const name = routeName({ host, path })

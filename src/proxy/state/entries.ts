@@ -2,9 +2,10 @@ import { LONGEST_MS } from '../../base/duration.js'
 import { InvalidValue } from '../../config/check.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
-import type { ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
+import type { ListenerConfig, ProxyConfig } from '../config/config.js'
 import { healthShape } from '../config/health.js'
 import { upstreamAddress } from '../upstreams/address.js'
+import type { UpstreamConfig } from '../upstreams/upstream.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
 const { Upstream, Listener, Setting } = fdbroker.proxy

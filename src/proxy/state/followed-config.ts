@@ -1,10 +1,11 @@
 import { isIPv6 } from '../../base/lazy.js'
 import type { Logger, Member, Section } from '../../index.js'
-import type { ForwardedConfig, ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
+import type { ForwardedConfig, ListenerConfig, ProxyConfig } from '../config/config.js'
 import { getIfReadable } from '../entries/difference.js'
 import { storedCertificates } from '../tls/live-certificates.js'
 import type { CertificateConfig } from '../tls/material.js'
 import { CERTIFICATES, type CertificateMessage, certificatesSection } from '../tls/section.js'
+import type { UpstreamConfig } from '../upstreams/upstream.js'
 import { listenerOf, upstreamOf } from './entries.js'
 import {
   type DeclaredSections,
@@ -21,12 +22,7 @@ export class FollowedConfig {
   readonly #logger: Logger
   #unsubscribe: (() => void)[] = []
 
-  /** Returns null if the member does not follow another state. */
-  static of(member: Member, logger: Logger): FollowedConfig | null {
-    return member.follows === null ? null : new FollowedConfig(member, logger)
-  }
-
-  private constructor(member: Member, logger: Logger) {
+  constructor(member: Member, logger: Logger) {
     this.#declared = declaredSections(member)
     this.#certificates = member.section(CERTIFICATES, certificatesSection)
     this.#logger = logger

@@ -3,8 +3,6 @@ import { FdbError, type Member } from '../../index.js'
 import type { CertificateAddition, ListedCertificate } from './live-certificates.js'
 import type { TlsTermination } from './termination.js'
 
-export type { CertificateAddition, ListedCertificate } from './live-certificates.js'
-
 export const CERTIFICATE_COMMANDS = {
   add: 'certificates.add',
   remove: 'certificates.remove',

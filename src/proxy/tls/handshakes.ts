@@ -79,7 +79,10 @@ export class Handshakes {
     this.#handshaking.add(raw)
     // A client that sends FIN before the end of its handshake will not complete it.
     raw.allowHalfOpen = false
-    raw.once('close', () => this.#socketClosed(raw))
+    // The handshake failed, or it succeeded but its raw socket was not found.
+    raw.once('close', () => {
+      if (this.#handshaking.delete(raw)) this.#onEnd()
+    })
     if (this.#certificates.kinds.size < 2) {
       this.#handshake(raw, this.#certificates.defaultCertificate)
       return
@@ -143,11 +146,6 @@ export class Handshakes {
     } catch (error) {
       done(error as Error)
     }
-  }
-
-  /** A raw socket has closed, so it no longer counts as a handshake: one that failed, or one that succeeded but whose raw socket was not found. */
-  #socketClosed(raw: Socket | undefined): void {
-    if (raw !== undefined && this.#handshaking.delete(raw)) this.#onEnd()
   }
 }
 

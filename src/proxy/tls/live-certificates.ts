@@ -237,7 +237,7 @@ function readAddition(given: unknown): { material: CertificateMaterial; replace:
   }
   const material = readMaterial(cert as string, key as string, checkedNames(names))
   if (material instanceof WrongMaterial) throw refusal(`${material.at}: ${material.why}`)
-  if (material.names.length === 0) throw refusal('cert: it is for no DNS name: give names')
+  if (material.names.length === 0) throw refusal('cert: it has no DNS name: give names')
   return { material, replace: replace === true }
 }
 

@@ -34,12 +34,11 @@ export function certificateMessage(
   material: CertificateMaterial,
   stamp: { created: number; generation: number; position?: number },
 ): CertificateMessage {
-  const { names, chain, key, keyKind, serial, fingerprint, notBefore, notAfter } = material
-  const facts = { names, chain, key, keyKind, serial, fingerprint, notBefore, notAfter }
-  return fdbroker.tls.Certificate.create({ ...facts, ...stamp })
+  return fdbroker.tls.Certificate.create({ ...materialOf(material), ...stamp })
 }
 
-export function materialOf(message: CertificateMessage): CertificateMaterial {
-  const { names, chain, key, keyKind, serial, fingerprint, notBefore, notAfter } = message
+/** Returns the material without the other fields of a stored certificate or of the configuration. */
+export function materialOf(from: CertificateMaterial): CertificateMaterial {
+  const { names, chain, key, keyKind, serial, fingerprint, notBefore, notAfter } = from
   return { names, chain, key, keyKind, serial, fingerprint, notBefore, notAfter }
 }

@@ -90,7 +90,6 @@ export class TlsTermination {
   }
 
   #configureHandshakes(): void {
-    if (this.#handshakes.size === 0) return
     for (const handshakes of this.#handshakes) handshakes.configure(this.#settings)
   }
 }

@@ -1,17 +1,7 @@
-import type { Logger } from '../../index.js'
 import type { Destination, ExchangeReport } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import { takesRequests } from './address.js'
 import { type ServerOut, type ServerWatch, Upstream, type UpstreamConfig } from './upstream.js'
-
-export function serverLog(logger: Pick<Logger, 'info' | 'warn'>): Pick<ServerWatch, 'onOut' | 'onIn'> {
-  return {
-    onOut: (upstream, server) =>
-      logger.warn({ upstream, server }, 'a server failed too often and gets no requests for a while'),
-    onIn: (upstream, server) =>
-      logger.info({ upstream, server }, 'a server responds and gets requests again'),
-  }
-}
 
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
