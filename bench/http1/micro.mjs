@@ -3,7 +3,7 @@
 // parser (llhttp, without http's objects on top), in turns in one run; the ratio is the figure that travels between machines.
 import { createRequire } from 'node:module'
 import { parseArgs } from 'node:util'
-import { RequestReader, ResponseReader, rewriteRequest } from '../../build/modules/http1/index.js'
+import { RequestReader, ResponseReader, writeRequest } from '../../build/modules/http1/index.js'
 
 const { HTTPParser } = createRequire(import.meta.url)('node:_http_common')
 const { values: flags } = parseArgs({
@@ -61,7 +61,7 @@ function ourRelay(bytes) {
   let length = 0
   return () => {
     const head = reader.read(bytes)
-    if (head !== null) length += rewriteRequest(head, { extra: 'X-Forwarded-For: 203.0.113.7\r\n' }).length
+    if (head !== null) length += writeRequest(head, { extra: 'X-Forwarded-For: 203.0.113.7\r\n' }).length
     return length
   }
 }

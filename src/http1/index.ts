@@ -26,8 +26,6 @@ export {
   keepHead,
   type ResponseRewriteOptions,
   type RewriteOptions,
-  rewriteRequest,
-  rewriteResponse,
   writeRequest,
   writeResponse,
 } from './rewrite.js'

@@ -3,8 +3,6 @@ import { FdbError } from '../errors.js'
 
 export type Side = 'request' | 'response'
 
-export type RefusalStatus = RequestRefusalStatus | 502
-
 export type RefusalReason = Http1Reason
 
 export const REFUSAL_REASONS = Object.keys(REFUSALS) as RefusalReason[]
@@ -13,7 +11,7 @@ export const REFUSAL_REASONS = Object.keys(REFUSALS) as RefusalReason[]
 export class Http1Refusal extends FdbError {
   readonly reason: RefusalReason
   /** The status for the client; useless if the response has already started. */
-  readonly status: RefusalStatus
+  readonly status: RequestRefusalStatus | 502
   /** The position of the wrong byte: in a head the offset from the head's first byte, however the bytes were split; in a body the index in the buffer. */
   readonly offset: number
 

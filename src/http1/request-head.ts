@@ -70,8 +70,6 @@ export class RequestHead implements MessageHead {
   readonly resource: string
   /** The requested host, from the target or from Host. Only HTTP/1.0 may omit it. */
   readonly authority: Readonly<Authority> | undefined
-  /** The client waits for a 100 before it sends the body. */
-  readonly expectsContinue: boolean
 
   constructor(fields: Fields, line: RequestLine) {
     const facts = readHeadFacts(fields, 'request', line.minor)
@@ -105,7 +103,7 @@ export class RequestHead implements MessageHead {
     if (this.method === 'CONNECT' && (this.chunked || this.contentLength !== undefined)) {
       throw requestRefusal('connect-with-body', this.#lineOf(FieldId.contentLength, FieldId.transferEncoding))
     }
-    this.expectsContinue = this.#expectation() && line.minor === 1
+    this.#checkExpectation()
   }
 
   /** Returns a new tracker of the body. For bytes after CONNECT or Upgrade the caller needs another one. */
@@ -157,20 +155,16 @@ export class RequestHead implements MessageHead {
     return { form: 'absolute', resource, authority, port: scheme.length === 7 ? 80 : 443 }
   }
 
-  #expectation(): boolean {
-    if (!this.fields.hasAny(1 << FieldId.expect)) return false
-    let expects = false
+  #checkExpectation(): void {
+    const { fields } = this
     for (
-      let line = this.fields.indexOf(FieldId.expect);
+      let line = fields.indexOf(FieldId.expect);
       line >= 0;
-      line = this.fields.indexOf(FieldId.expect, line + 1)
+      line = fields.indexOf(FieldId.expect, line + 1)
     ) {
-      if (this.fields.value(line).toLowerCase() !== '100-continue') {
-        throw requestRefusal('expectation-unknown', this.fields.lineStart(line))
-      }
-      expects = true
+      if (fields.value(line).toLowerCase() !== '100-continue')
+        throw requestRefusal('expectation-unknown', fields.lineStart(line))
     }
-    return expects
   }
 
   #lineOf(...ids: FieldId[]): number {

@@ -73,14 +73,10 @@ export class ResponseHead implements MessageHead {
         throw new Http1Refusal('switch-unasked', 0, 'response')
       return Framing.tunnel()
     }
-    if (this.opensTunnel(request.method)) return Framing.tunnel()
+    // The framing fields of a 2xx to CONNECT must be ignored (RFC 9110, 9.3.6).
+    if (request.method === 'CONNECT' && status >= 200 && status < 300) return Framing.tunnel()
     if (status < 200 || status === 204 || status === 304 || request.method === 'HEAD') return Framing.none()
     if (this.chunked) return Framing.chunked('response')
     return this.contentLength === undefined ? Framing.untilClose() : Framing.length(this.contentLength)
-  }
-
-  /** Reports whether this is a 2xx to CONNECT. The framing fields of such a response must be ignored (RFC 9110, 9.3.6). */
-  opensTunnel(method: string): boolean {
-    return method === 'CONNECT' && this.status >= 200 && this.status < 300
   }
 }

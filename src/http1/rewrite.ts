@@ -17,8 +17,6 @@ export interface RewriteOptions {
 }
 
 export interface RequestRewriteOptions extends RewriteOptions {
-  /** Replaces path and query, but not the target of CONNECT. The caller must have validated it. */
-  resource?: string
   /** Replaces Host and moves it to the first line. Required for an HTTP/1.0 request without a host. */
   host?: string | undefined
   /** Fields to drop, because {@link RewriteOptions.extra} replaces them. */
@@ -79,14 +77,6 @@ export function keepHead(): HeadWriter {
   return kept
 }
 
-export function rewriteRequest(head: RequestHead, options?: RequestRewriteOptions): string {
-  return writeRequest(head, options).toString()
-}
-
-export function rewriteResponse(head: ResponseHead, options?: ResponseRewriteOptions): string {
-  return writeResponse(head, options).toString()
-}
-
 /**
  * Writes the head for the server: always HTTP/1.1 and in origin form; for CONNECT the target becomes Host. The result is valid until the next head is
  * written, unless {@link keepHead} keeps it.
@@ -98,9 +88,9 @@ export function writeRequest(head: RequestHead, options: RequestRewriteOptions =
   let drop = minor === 1 ? HOP_BY_HOP : OF_HTTP10
   let run = line.start
   OUT.reset()
-  if (form !== 'origin' || minor === 0 || host !== undefined || options.resource !== undefined) {
+  if (form !== 'origin' || minor === 0 || host !== undefined) {
     OUT.slice(bytes, base + line.start, base + line.methodEnd + 1)
-    OUT.text(form === 'authority' ? head.target : (options.resource ?? head.resource))
+    OUT.text(form === 'authority' ? head.target : head.resource)
     OUT.text(' HTTP/1.1\r\n')
     run = fields.start
   }

@@ -47,8 +47,6 @@ const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
 
 /** Whole numbers from 1; `Infinity`: no limit. */
 export interface RelayLimits {
-  /** Client connections; the relay closes further ones at once. */
-  connections: number
   /** Bytes that the relay holds of a client that pipelines requests. A single read may exceed this limit. */
   pipelinedBytes: number
   /** Bytes of a request's body: of Content-Length, or as they arrive. */
@@ -57,7 +55,6 @@ export interface RelayLimits {
 }
 
 export const DEFAULT_LIMITS: Readonly<RelayLimits> = {
-  connections: Number.POSITIVE_INFINITY,
   pipelinedBytes: 16 * 1024,
   bodyBytes: Number.POSITIVE_INFINITY,
   attempts: 3,

@@ -35,7 +35,6 @@ export class Relay {
   readonly #onEmpty: (() => void) | undefined
   readonly #clients: ClientTally | undefined
   #unmovable = 0
-  #turnedAway = 0
   #ending: ClosingOptions | null = null
 
   constructor(options: RelayOptions) {
@@ -70,22 +69,15 @@ export class Relay {
   }
 
   /**
-   * Takes over an accepted socket from which nothing was read; closes it if the limit of connections is reached. With `forward` the whole connection
-   * goes, unparsed, to a server of that route; without a server it is reset.
+   * Takes over an accepted socket from which nothing was read. With `forward` the whole connection goes, unparsed, to a server of that route; without
+   * a server it is reset.
    */
   accept(socket: net.Socket, origin: ClientOrigin, forward?: Forward): void {
-    if (this.#connections.size >= this.#context.limits.connections) {
-      this.#turnedAway++
-      socket.on('error', () => {})
-      socket.destroy()
-      return
-    }
     this.acceptStream(socketStream(socket, NO_OWNER, this.#tally), origin, forward)
   }
 
   /** As {@link accept}, for a connection without a `net.Socket`. Returns false if the caller must create one. */
   acceptWithoutSocket(accepted: Accepted, origin: ClientOrigin, forward?: Forward): boolean {
-    if (this.#connections.size >= this.#context.limits.connections) return false
     const stream = acceptedStream(accepted, NO_OWNER, this.#tally)
     if (stream === null) return false
     this.acceptStream(stream, origin, forward)
@@ -102,10 +94,6 @@ export class Relay {
 
   get size(): number {
     return this.#connections.size
-  }
-
-  get turnedAway(): number {
-    return this.#turnedAway
   }
 
   counts(): RelayCounts {

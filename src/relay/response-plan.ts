@@ -2,7 +2,6 @@ import {
   encodeChunk,
   type Framing,
   type HeadWriter,
-  LAST_CHUNK,
   type ResponseHead,
   type ResponseRewriteOptions,
   type RewriteOptions,
@@ -131,8 +130,4 @@ export function removeBlanks(body: Framing, chunk: Buffer, from: number, to: num
     from = blank + 1
   }
   return Buffer.concat(pieces)
-}
-
-export function bodyEnd(coding: BodyCoding): Buffer | null {
-  return coding === 'chunks' ? LAST_CHUNK : null
 }

@@ -5,8 +5,8 @@ import {
   LAST_CHUNK,
   type ResponseHead,
   type ResponseReader,
-  rewriteResponse,
   takeContent,
+  writeResponse,
 } from '../http1/index.js'
 import { type EventTracker, eventText } from './boundaries.js'
 import type { ByteStream, BytesOrText } from './byte-stream.js'
@@ -15,7 +15,6 @@ import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import type { RelayContext } from './relay-context.js'
 import {
   type BodyCoding,
-  bodyEnd,
   eventsOf,
   followSpans,
   framesOf,
@@ -85,7 +84,7 @@ export class ServerResponse {
         this.#startResponse(head, chunk, at, to)
         return true
       }
-      if (!facts.http10) this.#exchange.send(rewriteResponse(head))
+      if (!facts.http10) this.#exchange.send(writeResponse(head).toString())
     }
     return headRead
   }
@@ -174,8 +173,7 @@ export class ServerResponse {
       this.#exchange.serverFails(502, 'upstream-closed')
       return
     }
-    const rest = bodyEnd(facts.coding)
-    if (rest !== null) this.#exchange.send(rest)
+    if (facts.coding === 'chunks') this.#exchange.send(LAST_CHUNK)
     facts.reusable = false
     this.#exchange.finish()
   }

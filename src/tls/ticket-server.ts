@@ -48,34 +48,21 @@ function parts(keys: Buffer): { name: Buffer; hmac: Buffer; aes: Buffer } {
 /**
  * Makes a TLS server accept tickets of other processes. By default it has random keys, and Node derives its `sessionIdContext` from the command line:
  * a process with another path or option would refuse all tickets. Sets both again after `setSecureContext()`, which resets them when the certificate
- * changes.
+ * changes. The session id context includes `name` and the server's requirements for client certificates, see {@link sessionContext}.
  */
-export class TicketServer {
-  readonly #server: Server
-  readonly #keys: TicketKeyPair
-
-  /** The session id context includes `name` and the server's requirements for client certificates, see {@link sessionContext}. */
-  constructor(server: Server, name: string, keys: TicketKeyPair) {
-    this.#server = server
-    this.#keys = keys
-    const facts = sessionFactsOf(server)
-    const explicit = facts.sessionIdContext === defaultContext() ? null : facts.sessionIdContext
-    const context = (options: { ca?: unknown; crl?: unknown }) =>
-      explicit ?? sessionContext(name, { ...facts, ca: options.ca, crl: options.crl })
-    if (!explicit) renameSessions(server, context(facts))
-    const renew = server.setSecureContext
-    server.setSecureContext = options => {
-      const { sessionIdContext = context(options) } = options
-      renew.call(server, { ...options, ticketKeys: keys.current, sessionIdContext })
-      this.renew()
-    }
-    this.renew()
+export function acceptTickets(server: Server, name: string, keys: TicketKeyPair): void {
+  const facts = sessionFactsOf(server)
+  const explicit = facts.sessionIdContext === defaultContext() ? null : facts.sessionIdContext
+  const context = (options: { ca?: unknown; crl?: unknown }) =>
+    explicit ?? sessionContext(name, { ...facts, ca: options.ca, crl: options.crl })
+  if (!explicit) renameSessions(server, context(facts))
+  const { setSecureContext } = server
+  server.setSecureContext = options => {
+    const { sessionIdContext = context(options) } = options
+    setSecureContext.call(server, { ...options, ticketKeys: keys.current, sessionIdContext })
+    useTicketKeys(server, keys)
   }
-
-  /** Makes the server use the changed keys. */
-  renew(): void {
-    useTicketKeys(this.#server, this.#keys)
-  }
+  useTicketKeys(server, keys)
 }
 
 /** Returns the `sessionIdContext` that Node chooses by default. */
@@ -121,7 +108,7 @@ export function shareTicketKeys(member: Member, server: Server, options: TicketK
     throw new FdbError('ERR_FDB_OPTION', 'only TLS servers have ticket keys: give an https, tls or http2 one')
   }
   const keys = new TicketKeys(member, options)
-  const target = new TicketServer(server, keys.name, keys)
-  keys.onChange(() => target.renew())
+  acceptTickets(server, keys.name, keys)
+  keys.onChange(() => useTicketKeys(server, keys))
   return keys
 }

@@ -330,17 +330,6 @@ describe('limits', () => {
     expect(server.requests).toHaveLength(0)
   })
 
-  it('connections beyond the limit are closed at once and counted', async () => {
-    const { client, relay } = await start(answer, { limits: { connections: 2 } })
-    const [first] = [await client(), await client()]
-    await until(() => relay.size === 2, 'two')
-    const third = await client()
-    await until(() => third.closed || third.ended, 'the third is closed')
-    expect(relay.turnedAway).toBe(1)
-    await first!.write(GET)
-    expect(await first!.gets(OK.length)).toBe(OK)
-  })
-
   it('a client that pipelines far ahead is not read any further', async () => {
     const { client, relay } = await start(silence, { limits: { pipelinedBytes: 1_000 } })
     const peer = await client()

@@ -5,6 +5,8 @@ import {
   RequestReader,
   type ResponseHead,
   ResponseReader,
+  writeRequest,
+  writeResponse,
 } from '../../src/http1/index.js'
 
 /** The head at the beginning of `text` (latin1), which must be whole. */
@@ -18,6 +20,14 @@ export function readResponse(text: string): ResponseHead {
   const head = new ResponseReader().read(Buffer.from(text, 'latin1'))
   if (head === null) throw new Error(`the head is not finished: ${JSON.stringify(text)}`)
   return head
+}
+
+export function rewriteRequest(...given: Parameters<typeof writeRequest>): string {
+  return writeRequest(...given).toString()
+}
+
+export function rewriteResponse(...given: Parameters<typeof writeResponse>): string {
+  return writeResponse(...given).toString()
 }
 
 /** A GET of / from host a with these further lines. */

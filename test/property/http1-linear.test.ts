@@ -6,8 +6,8 @@ import {
   Http1Refusal,
   RequestReader,
   ResponseReader,
-  rewriteRequest,
   takeContent,
+  writeRequest,
 } from '../../src/http1/index.js'
 import { canonicalPath, readings } from '../../src/proxy/routes/path.js'
 import { RouteTable } from '../../src/proxy/routes/table.js'
@@ -86,7 +86,7 @@ function passRequest(text: string): void {
     table.lookup(head.authority?.host ?? '', head.resource)
     readings(head.resource)
     const extra = forwarder.lines(head, '192.0.2.1', { listener: 'web', scheme: 'http' })
-    void rewriteRequest(head, { edits, extra, connection: 'upgrade' }).charCodeAt(0)
+    void writeRequest(head, { edits, extra, connection: 'upgrade' }).bytes[0]
   } catch (error) {
     if (!(error instanceof Http1Refusal)) throw error
   }

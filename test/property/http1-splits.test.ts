@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import * as http1 from '../../src/http1/index.js'
-import { FieldEdits, Framing, Http1Refusal, RequestReader, rewriteRequest } from '../../src/http1/index.js'
+import { FieldEdits, Framing, Http1Refusal, RequestReader } from '../../src/http1/index.js'
 import { someCuts } from '../http1-support/compare.js'
 import { generate } from '../http1-support/generator.js'
 import { readWithOurs } from '../http1-support/our-parser.js'
 import { Random } from '../http1-support/random.js'
-import { readRequest } from '../http1-support/read.js'
+import { readRequest, rewriteRequest } from '../http1-support/read.js'
 
 const SEED = { seed: 20_26, numRuns: 2_000 }
 

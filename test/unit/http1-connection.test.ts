@@ -71,13 +71,9 @@ describe('RFC 9110, 7.8: Upgrade', () => {
 })
 
 describe('RFC 9110, 10.1.1: Expect', () => {
-  it('knows 100-continue, in any case', () => {
-    expect(readRequest(requestWith('Expect: 100-Continue')).expectsContinue).toBe(true)
-    expect(readRequest(requestWith()).expectsContinue).toBe(false)
-  })
-
-  it('ignores it in HTTP/1.0', () => {
-    expect(http10('Expect: 100-continue').expectsContinue).toBe(false)
+  it('knows 100-continue, in any case and version', () => {
+    expect(requestReason(requestWith('Expect: 100-Continue'))).toBeUndefined()
+    expect(() => http10('Expect: 100-continue')).not.toThrow()
   })
 
   it.each(['', '200', '100-continue, x', '100-continue;q=1', '100 continue'])('answers 417 to %j', value => {

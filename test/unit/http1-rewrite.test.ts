@@ -1,7 +1,14 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { FieldEdits, fieldLine, rewriteRequest, rewriteResponse } from '../../src/http1/index.js'
-import { readRequest, readResponse, requestWith, responseWith } from '../http1-support/read.js'
+import { FieldEdits, fieldLine } from '../../src/http1/index.js'
+import {
+  readRequest,
+  readResponse,
+  requestWith,
+  responseWith,
+  rewriteRequest,
+  rewriteResponse,
+} from '../http1-support/read.js'
 
 const lines = (text: string) => text.split('\r\n')
 const rewritten = (...fields: string[]) =>
@@ -72,11 +79,9 @@ describe('a rewritten head', () => {
     expect(request('/')).toBe('')
   })
 
-  it('takes another resource and Host', () => {
+  it('takes another Host', () => {
     const head = readRequest(requestWith('X: y'))
-    expect(rewriteRequest(head, { resource: '/b', host: 'b:1' })).toBe(
-      'GET /b HTTP/1.1\r\nHost: b:1\r\nX: y\r\n\r\n',
-    )
+    expect(rewriteRequest(head, { host: 'b:1' })).toBe('GET / HTTP/1.1\r\nHost: b:1\r\nX: y\r\n\r\n')
   })
 
   it('carries further lines and what this connection says', () => {

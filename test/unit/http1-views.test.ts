@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { RequestReader, rewriteRequest } from '../../src/http1/index.js'
-import { readRequest, requestWith } from '../http1-support/read.js'
+import { RequestReader } from '../../src/http1/index.js'
+import { readRequest, requestWith, rewriteRequest } from '../http1-support/read.js'
 
 const hosted = (host: string) => readRequest(`GET / HTTP/1.1\r\nHost: ${host}\r\n\r\n`).authority
 

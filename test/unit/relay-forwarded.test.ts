@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
-import { type RequestHead, RequestReader, rewriteRequest } from '../../src/http1/index.js'
+import { type RequestHead, RequestReader } from '../../src/http1/index.js'
 import { Forwarder, requestEdits } from '../../src/relay/field-rules.js'
 import type { ForwardedOptions } from '../../src/relay/index.js'
+import { rewriteRequest } from '../http1-support/read.js'
 
 const origin = { listener: 'l', scheme: 'https' } as const
 

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, createServer, type Server, type TLSSocket } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { TicketServer } from '../../src/tls/ticket-server.js'
+import { acceptTickets } from '../../src/tls/ticket-server.js'
 import { issue } from '../processes/certificate.js'
 
 const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const
@@ -55,7 +55,7 @@ async function serve(options: object): Promise<{ server: Server; port: number }>
     socket.end(socket.isSessionReused() ? 'resumed' : 'greeted'),
   )
   server.on('tlsClientError', () => {})
-  new TicketServer(server, 'shop', KEYS)
+  acceptTickets(server, 'shop', KEYS)
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
   onTestFinished(() => void server.close())
   return { server, port: (server.address() as { port: number }).port }

@@ -53,7 +53,7 @@ export const http1 = room(
       'parsed.authority && host && !sameAuthority(parsed.authority, host, parsed.port)',
       'parsed.authority && host && parsed.authority.host !== host.host',
     ],
-    ['http1/request-head.ts', 'this.#expectation() && line.minor === 1', 'this.#expectation()'],
+    ['http1/request-head.ts', 'this.#checkExpectation()\n', '', 'unit/http1-connection'],
     [
       'http1/response-head.ts',
       "status < 200 || status === 204 || status === 304 || request.method === 'HEAD'",

@@ -39,8 +39,8 @@ export const tls = room('tls', KEYS, [
   ],
   [
     'tls/ticket-server.ts',
-    '      this.renew()\n    }',
-    '    }',
+    '    useTicketKeys(server, keys)\n  }\n',
+    '  }\n',
     'unit/tls-revoked-clients',
     'unit/tls-ticket-keys',
     'e2e/tls-tickets',
