@@ -68,10 +68,10 @@ describe('docs/architecture.md', () => {
   const text = read('docs/architecture.md')
 
   it.each(['listener', 'change', 'connection'])(
-    'shows the way of a %s in five steps, each with its files',
+    'shows the path of a %s in five steps, each with its files',
     what => {
-      const [, way = ''] = text.split(`## The way of a ${what}\n`)
-      const steps = way.split('\n## ')[0]!.trim().split('\n')
+      const [, path = ''] = text.split(`## The path of a ${what}\n`)
+      const steps = path.split('\n## ')[0]!.trim().split('\n')
       expect(steps.map(step => step.slice(0, 3))).toEqual(['1. ', '2. ', '3. ', '4. ', '5. '])
       for (const step of steps) expect(filesNamed(step).filter(path => path.endsWith('.ts'))).not.toEqual([])
     },

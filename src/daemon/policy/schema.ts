@@ -99,7 +99,7 @@ const limitsShape = {
   descriptors: absent(
     integer(0, MAX_ENTRIES),
     null,
-    'number of listeners and named descriptors of members; and again as many that other processes store; default 10,000',
+    'number of listeners and named descriptors of members, and separately of descriptors that other processes store; default 10,000',
   ),
   members: absent(
     integer(1, 1000),
