@@ -19,60 +19,59 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'proto',
     about:
-      'the wire and the records of the state, generated from `proto/*.proto`; `message.ts` is what all messages share',
+      'messages and records of the state, generated from `proto/*.proto`; `message.ts`: the base of all messages',
     only: [],
     packages: ['protobufjs'],
   },
   {
     name: 'errors',
     places: ['errors', 'errors.ts'],
-    about: 'what is thrown, by codes: `fd-broker/errors`',
+    about: 'errors with codes: `fd-broker/errors`',
     only: [],
   },
   {
     name: 'base',
     about:
-      'exponential backoff, options checked by name, durations, addresses, the logger that is taken, a name of one’s own, what is loaded when it is asked for, large lists and maps: for every room',
+      'for every room: exponential backoff, checks of options, durations, ordered and lazy work, loggers, large lists and maps',
     only: ['errors'],
     packages: ['js-yaml', 'msgpackr', 'yaml'],
   },
   {
     name: 'config',
-    about: 'a configuration in YAML or JSON: read, and checked so that what is wrong names its place',
+    about: 'reads and checks a configuration in YAML or JSON; an error names line and key',
     only: ['errors', 'base'],
     packages: ['js-yaml', 'yaml'],
   },
   {
     name: 'kernel',
-    about:
-      'the addon, and all that is a number to the kernel: owned descriptors, pidfds, memory files, locks',
+    about: 'the addon and the kernel’s objects: owned descriptors, pidfds, memory files, locks',
     only: ['errors', 'base'],
     door: 'index.ts',
   },
   {
     name: 'node',
-    about: 'every look inside Node’s own objects, each tried at the start',
+    about: 'every use of Node’s internals, each checked at the start',
     only: ['errors', 'base', 'kernel'],
   },
   {
     name: 'probing',
-    about: 'questions by which a version is known to be well: http, tcp, a command',
+    about: 'health checks of a version: http, tcp, a command',
     only: ['kernel', 'node'],
   },
   {
     name: 'listeners',
-    about: 'listener specifications, binding, who holds an address',
+    about: 'listener specifications, binding, the process that holds an address',
     only: ['errors', 'base', 'kernel'],
   },
   {
     name: 'os',
     about:
-      'the operating-system process and its surroundings: control path, limits, who lives; `service-manager/`: what systemd is told of a service, and what it gives to one',
+      'processes and their environment: control path, limits, liveness; `service-manager/`: messages to systemd, descriptors from systemd',
     only: ['errors', 'base', 'kernel', 'listeners'],
   },
   {
     name: 'handoff',
-    about: 'pure: the messages of a handoff, its state machines, their rules and phases',
+    about: 'pure: the messages of a handoff, its state machines, rules and phases',
     only: ['errors', 'base'],
   },
   {
@@ -88,52 +87,51 @@ export const ROOMS: readonly Room[] = [
   },
   {
     name: 'connections',
-    about: 'live connections that move to the next version; `adapters/`: one for each kind of server',
+    about: 'connections that move to the next version; `adapters/`: one for each kind of server',
   },
   {
     name: 'operator',
     places: ['operator', 'operator.ts'],
-    about: 'what operators ask, and what they are answered: `fd-broker/operator`',
+    about: 'requests of operators and their answers: `fd-broker/operator`',
   },
   {
     name: 'versions',
-    about:
-      'starts a version of a program, knows when it is ready, promotes it or ends it, and starts it again',
+    about: 'starts a version of a program, waits until it is ready, promotes or ends it, and starts it again',
     only: ['errors', 'base', 'kernel', 'probing', 'listeners', 'os', 'handoff', 'wire', 'operator'],
   },
-  { name: 'holder', about: 'who owns the registry and decides' },
-  { name: 'member', about: 'what an embedding server is: join, listen, ready, retire' },
+  { name: 'holder', about: 'owns the registry and decides which process serves' },
+  { name: 'member', about: 'the embedded server’s side: join, listen, ready, retire' },
   {
     name: 'daemon',
     about:
-      'holds services for others (`service/`: what it holds of one), and is a member of one of its own: so the next daemon takes over',
+      'holds services for others (`service/`: one of them), and is a member of its own service, so that the next daemon can take over',
   },
   {
     name: 'workers',
-    about: 'a main process: starts the processes that serve one service together, and holds what they serve',
+    about:
+      'the main process, which starts the processes that serve one service together, and holds their listeners',
   },
-  { name: 'tls', about: 'session tickets that the next version opens too' },
-  { name: 'index', places: ['index.ts'], about: 'the public face: `fd-broker`' },
+  { name: 'tls', about: 'keys of session tickets, shared with the next version' },
+  { name: 'index', places: ['index.ts'], about: 'the public entry `fd-broker`' },
   {
     name: 'adapter',
     places: ['adapter.ts'],
-    about: 'the public face for a relay of one’s own: `fd-broker/adapter`',
+    about: 'the public entry for your own relay: `fd-broker/adapter`',
   },
   {
     name: 'stores',
-    about: 'sessions and key-value stores over a section: `fd-broker/stores`',
+    about: 'stores of sessions and key-value pairs in a section: `fd-broker/stores`',
     only: ['errors', 'base', 'state', 'member'],
   },
   {
     name: 'auto',
-    about: 'the servers of a program that knows nothing of us become listeners of a member: `fd-broker/auto`',
+    about: 'makes the servers of an unchanged program listeners of a member: `fd-broker/auto`',
     only: ['errors', 'base', 'kernel', 'node', 'listeners', 'os', 'operator', 'member', 'index'],
   },
   { name: 'http1', about: 'pure: heads, framing, rewriting', only: ['errors'] },
   {
     name: 'relay',
-    about:
-      'one connection between two sockets, at any byte; requests of a process to itself before others come',
+    about: 'one connection between two sockets, at any byte; requests by which a process warms itself up',
     only: ['proto', 'errors', 'base', 'kernel', 'node', 'adapter', 'http1'],
   },
   {
@@ -144,7 +142,7 @@ export const ROOMS: readonly Room[] = [
   },
   {
     name: 'run',
-    about: 'starts, judges and replaces programs that need not know us: `fd-broker run`',
+    about: 'starts, checks and replaces programs that do not use fd-broker: `fd-broker run`',
     only: [
       'errors',
       'base',
@@ -159,10 +157,14 @@ export const ROOMS: readonly Room[] = [
       'holder',
     ],
   },
-  { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'rotating-file-stream', 'yaml'] },
+  {
+    name: 'cli',
+    about: 'the commands; thin',
+    packages: ['commander', 'pino', 'rotating-file-stream', 'yaml'],
+  },
   {
     name: 'code-cache',
-    about: 'starts the command with the code that V8 has compiled before',
+    about: 'starts the command with V8’s cached code',
     only: ['base', 'cli'],
   },
 ]
