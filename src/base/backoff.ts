@@ -8,7 +8,7 @@ export const LONGEST_RESTART_MS = 30_000
 /** For background work, for which no client waits. */
 export const IN_BACKGROUND: BackoffBounds = { firstMs: 1_000, longestMs: 60_000 }
 
-/** More doublings exceed every bound; without this limit, 0 ms times infinity would be NaN. */
+/** More doublings exceed every bound. Without this limit a first delay of 0 ms would become 0 * Infinity, which is NaN. */
 const MOST_DOUBLINGS = 60
 
 /** Returns the delay after `failures` (at least 1) failures in a row: doubled for each one, up to the longest. */

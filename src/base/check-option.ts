@@ -20,7 +20,7 @@ export function checkOptions<T>(what: string, given: T, checks: OptionChecks<T>,
 /** For an option that is checked where it is used. */
 export const unchecked: OptionCheck = () => {}
 
-/** Accepts values for which `holds` is true. `wanted` says in the message what to give. */
+/** Accepts values for which `holds` is true. `wanted` completes the message: "give …". */
 export function predicate(wanted: string, holds: (value: unknown) => boolean): OptionCheck {
   return (value, name) => {
     if (!holds(value)) throw wrongOption(name, value, wanted)

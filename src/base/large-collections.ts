@@ -1,4 +1,4 @@
-/** Number of keys up to which the map is one `Map`. */
+/** A map of up to this many keys is one `Map`. */
 export const ALONE = 16_384
 /** Keys that move from the first map to their parts with each put. */
 const MOVED = 8
@@ -10,9 +10,9 @@ export const PARTS = 256
  * during it. No value is undefined.
  */
 export abstract class DividingMap<K, V> {
-  /** All keys of a small map; while dividing, the keys of that moment until all are in parts; null after that. */
+  /** All keys of a small map. While the map divides, the keys that it had when dividing began. Null when all are in parts. */
   #first: Map<string, V> | null = new Map()
-  /** The keys of `#first` still to move; null before dividing starts and after it ends. */
+  /** The keys of `#first` that are not yet in parts. Null before the map divides, and afterwards. */
   #moving: IterableIterator<[string, V]> | null = null
   #size = 0
 

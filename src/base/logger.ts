@@ -18,10 +18,7 @@ interface BoundLogger {
   bindings?(): Record<string, unknown>
 }
 
-/**
- * Returns the logger, or a wrapper that renames facts that pino also adds itself, so that no line has a key twice. Throws as {@link
- * checkLogger}.
- */
+/** Returns the logger. If pino adds keys to each line, renames facts with the same key, so that no line has a key twice. Throws as {@link checkLogger}. */
 export function wrappedLogger(given: Logger = SILENT): Logger {
   checkLogger(given)
   const { bindings } = given as BoundLogger

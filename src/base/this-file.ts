@@ -2,8 +2,8 @@ import { isAbsolute } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 /**
- * Returns the path of the file that contains the caller: a module, or the bundle of an application. In a CommonJS bundle `import.meta`
- * would be empty or name the build machine's folder. If V8 does not report the file, returns the program's path.
+ * Returns the path of the file that contains the caller: a module, or the bundle of an application. (In a CommonJS bundle `import.meta` is
+ * empty, or names the build machine's folder.) If V8 does not report the file, returns the program's path.
  */
 export function thisFile(): string {
   const { prepareStackTrace, stackTraceLimit } = Error

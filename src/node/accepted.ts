@@ -25,8 +25,8 @@ interface AcceptingServer {
 }
 
 /**
- * Calls `onAccepted` for each connection that `server` accepts, before Node creates a socket, which costs about 40 µs and kilobytes. If it returns
- * false, Node creates the socket and emits 'connection'; so does a Node with other internals. Each connection gets SO_KEEPALIVE.
+ * Calls `onAccepted` for each connection that `server` accepts, before Node creates a socket, which costs about 40 µs and kilobytes. If `onAccepted`
+ * returns false, or Node has other internals, Node creates the socket and emits 'connection'. Each connection gets SO_KEEPALIVE.
  */
 export function acceptWithoutSocket(server: net.Server, onAccepted: (connection: Accepted) => boolean): void {
   server.on('listening', () => {

@@ -2,7 +2,7 @@ import net from 'node:net'
 import type { LentFd } from '../kernel/index.js'
 import { internal } from './internal.js'
 
-/** The handle of a listening server on Node 20 to 26. Node sets it on the server, and then calls its `listen`. */
+/** The handle of a listening server on Node 20 to 26. Node assigns it to `server._handle`, and then calls its `listen`. */
 interface ServerHandle {
   readonly fd: LentFd
   listen(backlog: number): number

@@ -3,7 +3,7 @@ import net from 'node:net'
 import { nodeHttp } from '../base/lazy.js'
 import { internal } from './internal.js'
 
-/** An entry in the connection list of an `http.Server`. Only this internal list knows whether the native parser holds bytes of an incomplete request. */
+/** An entry in the connection list of an `http.Server`. Only this list shows whether the native parser holds bytes of an incomplete request. */
 interface Parser {
   readonly socket: net.Socket
   incoming: unknown
@@ -31,8 +31,8 @@ export function tracksConnections(server: http.Server): boolean {
 }
 
 /**
- * Returns the parsers that hold no bytes of an incomplete request. Responses to earlier requests may still be incomplete. Whether a parser that has never read a
- * request is included depends on the version of Node.
+ * Returns the parsers that hold no bytes of an incomplete request. The response to the last request may be incomplete. Depending on the version of
+ * Node, parsers that have never read a request are missing.
  */
 export function idleParsers(server: http.Server): readonly Parser[] {
   return listOf(server)?.idle() ?? []
@@ -47,7 +47,7 @@ export function connectionListener(): ConnectionListener {
   return cachedListener
 }
 
-/** Returns null if the application has taken the socket over ('upgrade', 'connect'), or if it is closed. */
+/** Returns null if the socket is closed, or the application has taken it over ('upgrade', 'connect'). */
 export function parserOf(socket: net.Socket): Parser | null {
   return (socket as unknown as { parser?: Parser | null }).parser ?? null
 }
@@ -69,7 +69,6 @@ export function markIdle(parser: Parser): void {
   parser.incoming = null
 }
 
-/** Tried without opening a descriptor. */
 export const HTTP_CONNECTIONS = internal(
   'server[Symbol(http.server.connections)].idle(), socket.parser and socket._httpMessage',
   'connections of http.Server do not move, they drain',

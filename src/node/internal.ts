@@ -9,11 +9,11 @@ export interface Internal {
   readonly without: string
   /** Whether the internal behaves as expected on this Node. Tested once, at the first read. */
   readonly works: boolean
-  /** Calls `notify` if the internal does not work: now, or after its test. Calls at most one `notify` for each `owner`. */
+  /** Calls `notify` if the internal does not work: at once, or after the test. An `owner` that calls this twice is notified once. */
   whenMissing(owner: object, notify: () => void): void
 }
 
-/** `attempt` returns whether the internal behaves as expected. If it throws, the internal does not work, unless the process has reached its limit of open files. */
+/** `attempt` returns whether the internal behaves as expected, or throws if it does not. */
 export function internal(name: string, without: string, attempt: () => boolean): Internal {
   let known: boolean | undefined
   const waiting = new Map<object, () => void>()
@@ -32,7 +32,7 @@ export function internal(name: string, without: string, attempt: () => boolean):
         return record(attempt())
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
-        // The limit of open files is reached: assumes that the internal works, and tests it again at the next read.
+        // This process has reached its limit of open files: assume that the internal works, and test it again at the next read.
         return code === 'EMFILE' || code === 'ENFILE' || record(false)
       }
     },

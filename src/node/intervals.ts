@@ -30,8 +30,8 @@ const ROUND: readonly { readonly to: number; readonly step: number }[] = [
 ]
 
 /**
- * Finds active intervals of at least `leastMs` whose duration is a round number, without those of Node. Takes about 2 ms. Node has no public function
- * that lists timers: creates a timer of each duration and reads its ring. Finds none on a Node that keeps timers in another way.
+ * Finds active intervals of at least `leastMs` whose duration is a round number, without those of Node. Takes about 2 ms. Node has no function that
+ * lists timers, so this one creates a timer of each duration and reads its ring. Finds none on a Node with other internals.
  */
 export function activeIntervals(leastMs: number): ActiveInterval[] {
   return durations(leastMs).flatMap(everyMs => intervalsOf(everyMs))

@@ -13,11 +13,10 @@ export class KernelSender {
   }
 
   /**
-   * Sends `length` bytes of `first` from `offset`, then those of `more`. Node's queue must be empty. Returns how many bytes the kernel has taken, 0
-   * after an error; give the remaining bytes to `socket.write()`, which reports the error.
+   * Sends `length` bytes of `first` from `offset`, then those of `more`. Node's queue must be empty. Returns the number of bytes sent, 0 after an
+   * error; give the remaining bytes to `socket.write()`, which reports the error.
    *
-   * Caches the descriptor, because reading it costs 0.1 µs. The cache is safe: Node removes the handle from a socket before another socket can get
-   * its number.
+   * Caches the descriptor, because reading it costs 0.1 µs. Node removes the handle from a socket before another socket can get its number.
    */
   send(
     first: Uint8Array,

@@ -2,7 +2,7 @@ import net from 'node:net'
 import { isLent, type LentFd, socketOver, socketPair } from '../kernel/index.js'
 import { internal } from './internal.js'
 
-/** `socket._handle` on Node 20 to 26: the libuv stream. `writeQueueSize` counts the bytes that the kernel has not taken. */
+/** `socket._handle` on Node 20 to 26: the libuv stream. `writeQueueSize` is the number of bytes that are not sent yet. */
 export interface SocketHandle {
   reading: boolean
   readonly fd: LentFd
@@ -72,7 +72,7 @@ export function readBuffered(socket: net.Socket): Buffer {
   return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
 }
 
-/** Returns how many bytes of the socket's current write the kernel has not taken. */
+/** Returns how many bytes of the socket's current write are not sent yet. */
 export function unwrittenBytes(socket: net.Socket): number {
   return handleOf(socket)?.writeQueueSize ?? 0
 }

@@ -26,7 +26,7 @@ function loopTime(): number {
 
 export const SOCKET_TIMEOUT = internal(
   'socket[Symbol(timeout)]._idleStart',
-  'the next process waits for the next request on a connection as long as if it had just been answered',
+  'after a move, the idle timeout of a connection starts again in the next process',
   () => {
     const socket = new net.Socket()
     socket.setTimeout(1_000)

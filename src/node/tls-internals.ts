@@ -3,7 +3,7 @@ import type { Server, TLSSocket } from 'node:tls'
 import { internal } from './internal.js'
 
 /** The result of the callback for a ticket's keys: 0 unknown key, 1 decrypt the ticket, 2 decrypt it and issue a new one. */
-export type TicketKeyResult = [0 | 1 | 2, hmac: Buffer, aes: Buffer, name?: Buffer, iv?: Buffer]
+type TicketKeyResult = [0 | 1 | 2, hmac: Buffer, aes: Buffer, name?: Buffer, iv?: Buffer]
 
 /** The native TLS context of a server. */
 interface TicketContext {
@@ -32,8 +32,6 @@ interface TlsSocketFields {
 function contextOf(server: Server): TicketContext | undefined {
   return (server as unknown as TlsServerFields)._sharedCreds?.context
 }
-
-// The tests below load `node:tls` lazily, so that a process without TLS does not load it.
 
 const TICKET_CONTEXT = internal(
   'server._sharedCreds.context of TLS servers, with its ticket keys and session id',
