@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
-import { executeWith, type NativeError } from '../kernel/index.js'
+import { executeInstead, type NativeError } from '../kernel/index.js'
 import { checkDescriptorName } from '../operator/held-descriptors.js'
 import { successorCommand } from '../os/command-line.js'
 import type { WantedDescriptor } from '../run/claimed-descriptors.js'
@@ -62,9 +62,10 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
   })
   const start = { file, cwd, argv: [argv0, ...args], env }
   try {
-    executeWith(
+    executeInstead(
       start,
       claimed.map(({ fd }) => fd),
+      3,
     )
   } catch (cause) {
     const why = `${file} cannot be executed (${(cause as NativeError).code}): check that it is a program for this machine, or names one in its first line`

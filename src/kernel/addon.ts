@@ -10,15 +10,15 @@ type Libc = 'glibc' | 'musl'
 const INTERPRETER = 3
 const ELF_64_BITS_LITTLE_ENDIAN = '7f454c460201'
 
-/** Includes `libc.so`: `ld-musl-x86_64.so.1` is a link to it. */
+/** Also `libc.so`, because `ld-musl-x86_64.so.1` is a link to it. */
 const MUSL = /^(?:ld-musl-.*|libc\.so)$/
-/** Includes `ld-2.31.so`: in older releases `ld-linux-x86-64.so.2` was a link to it. */
+/** Also `ld-2.31.so`, because `ld-linux-x86-64.so.2` is a link to it in older releases. */
 const GLIBC = /^ld(?:-linux|64|-2\.).*$/
 
 /**
  * Returns the C library of a program, or undefined if it is unknown. Reads the path of the loader in the program's file (`/lib/ld-musl-x86_64.so.1`);
- * a file without one may be the loader itself, started with the program as an argument. Three short reads are enough, while `process.report` takes
- * milliseconds. The libraries of the machine (`/etc/alpine-release`, `ldd`) may differ from those of a program that ships its own.
+ * a file without one may be the loader itself, started with the program as an argument. `process.report` would take milliseconds, and
+ * `/etc/alpine-release` or `ldd` show the machine's library, which may not be the program's.
  */
 export function libcOf(program: string): Libc | undefined {
   try {
@@ -66,7 +66,7 @@ const OWN_BUILD = 'build/Release/fd_broker.node'
 
 let loaded: string | null = null
 
-/** Returns the path of the loaded addon, or null if its file no longer exists. */
+/** Returns the path of the loaded addon, or null if none is loaded or its file no longer exists. */
 export function addonFile(): string | null {
   return loaded !== null && existsSync(loaded) ? loaded : null
 }

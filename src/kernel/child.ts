@@ -1,21 +1,6 @@
 import { type NativeError, native } from './native.js'
 import { OwnedFd } from './owned.js'
 
-/** Makes orphaned descendants children of this process instead of init. Returns false if this system does not support it. */
-export function adoptOrphans(): boolean {
-  return native.adoptOrphans()
-}
-
-/** Returns the pid of a child that has ended, even one that other code started, without reaping it; 0 if none has ended; -1 if there is no child. */
-export function endedChild(): number {
-  return native.endedChild()
-}
-
-/** Reaps a child. Returns its exit code, or the negative number of the signal that ended it; null if it runs, or is not a child of this process. */
-export function reapChild(pid: number): number | null {
-  return native.reapChild(pid)
-}
-
 export interface ProgramStart {
   /** Absolute, or relative to this process's folder; PATH is not searched. */
   readonly file: string
@@ -55,27 +40,21 @@ export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal
 }
 
 /**
- * Replaces this program by another one in the same process (execve). Children stay children. `kept`, stdin, stdout and stderr stay open with the same
- * numbers; all other descriptors are closed. Does not return. Throws an error with the system call that failed (`execve`, `chdir`); then nothing has
- * changed.
+ * Replaces this program by another one in the same process (execve). Children stay children. Stdin, stdout, stderr and `kept` stay open: `kept` with
+ * their numbers, or as `first` and the numbers after it. All other descriptors are closed. Does not return. Throws an error with the system call that
+ * failed (`execve`, `chdir`); then nothing has changed.
  */
-export function executeInstead(start: ProgramStart, kept: readonly OwnedFd[]): never {
-  const { words, env, fds } = execArguments(start, kept)
-  return native.execute(words, env, fds)
-}
-
-/** As {@link executeInstead}, but `given` become descriptors 3, 4, … of the new program. */
-export function executeWith(start: ProgramStart, given: readonly OwnedFd[]): never {
-  const { words, env, fds } = execArguments(start, given)
-  return native.execute(words, env, fds, 3)
-}
-
-function execArguments({ file, cwd, argv, env }: ProgramStart, fds: readonly OwnedFd[]) {
-  return {
-    words: joinWithNul([file, cwd, ...argv]),
-    env: joinWithNul(envAssignments(env)),
-    fds: fds.map(fd => fd.raw),
-  }
+export function executeInstead(
+  { file, cwd, argv, env }: ProgramStart,
+  kept: readonly OwnedFd[],
+  first?: number,
+): never {
+  const words = joinWithNul([file, cwd, ...argv])
+  const variables = joinWithNul(envAssignments(env))
+  const numbers = kept.map(fd => fd.raw)
+  return first === undefined
+    ? native.execute(words, variables, numbers)
+    : native.execute(words, variables, numbers, first)
 }
 
 function envAssignments(env: Readonly<NodeJS.ProcessEnv>): string[] {
@@ -85,19 +64,6 @@ function envAssignments(env: Readonly<NodeJS.ProcessEnv>): string[] {
 /** Cuts each string at its first NUL, as the kernel would, and ends it with NUL. */
 function joinWithNul(strings: readonly string[]): Buffer {
   return Buffer.from(strings.map(text => `${text.split('\0', 1)[0]}\0`).join(''))
-}
-
-/**
- * Blocks signals (bit n - 1 for signal n) in this thread; other threads forward theirs to it. The signals stay pending, even across
- * {@link executeInstead}. Throws if signals are held already.
- */
-export function holdSignals(signals: number): void {
-  native.holdSignals(signals)
-}
-
-/** Ends {@link holdSignals} of this program, or of the one that it replaced, so that pending signals are delivered. Returns whether SIGTERM was blocked. */
-export function releaseSignals(): boolean {
-  return native.releaseSignals()
 }
 
 /** Opens a pidfd of a process in this PID namespace; returns null if the kernel has no pidfds. Throws ESRCH. */

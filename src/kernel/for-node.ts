@@ -77,7 +77,7 @@ export function hangups(descriptors: readonly LentFd[]): Hangup[] {
   return native.hangups(descriptors).map(state => HANGUPS[state]!)
 }
 
-/** Sends `length` bytes of `first` from `offset`, then those of `more`. Returns how many bytes the kernel has taken, or -1 (EAGAIN). Throws if the connection is broken. */
+/** Sends `length` bytes of `first` from `offset`, then those of `more`. Returns the number of bytes sent, or -1 (EAGAIN). Throws if the connection is broken. */
 export function sendBytes(
   descriptor: LentFd,
   first: Uint8Array,

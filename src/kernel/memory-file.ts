@@ -3,15 +3,6 @@ import { FdbError } from '../errors.js'
 import { type NativeError, native } from './native.js'
 import { OwnedFd } from './owned.js'
 
-export {
-  SEAL_EXEC,
-  SEAL_FUTURE_WRITE,
-  SEAL_GROW,
-  SEAL_SEAL,
-  SEAL_SHRINK,
-  SEAL_WRITE,
-} from './native.js'
-
 /**
  * Creates an empty file in memory. The file can be sealed if the kernel supports it ({@link sealsOf}), and cannot be executed if the kernel has
  * SEAL_EXEC. /proc shows `name`.
@@ -40,9 +31,8 @@ export function sealsOf(fd: OwnedFd): number | null {
 const ATTEMPTS = 4
 
 /**
- * Throws EPERM for a read-only descriptor or sealed seals, and EBUSY if a process maps the file writable or uses pages of it for longer than half a
- * second. If pages are in use only briefly (a read in another process, compaction, reclaim), the kernel waits 150 ms and then returns EBUSY too
- * (memfd_wait_for_pins() in mm/memfd.c), so this function tries again.
+ * Throws EPERM for a read-only descriptor, or if SEAL_SEAL is set. Throws EBUSY if a process maps the file writable, or uses pages of it for longer
+ * than half a second. The kernel itself waits only 150 ms for pages in use (memfd_wait_for_pins() in mm/memfd.c), so this function tries again.
  */
 export function addSeals(fd: OwnedFd, seals: number): void {
   for (let left = ATTEMPTS - 1; ; left--) {
@@ -56,8 +46,8 @@ export function addSeals(fd: OwnedFd, seals: number): void {
 }
 
 /**
- * Opens the same memory read-only, as a new open file description: its holder can neither write nor seal the memory, unless the memory belongs to the
- * same user. If the memory belongs to another user (this process has changed its user), the kernel refuses to open it: returns a duplicate.
+ * Opens the same memory read-only, as a new open file description: a process of another user that gets it can neither write nor seal the memory.
+ * Returns a duplicate if the memory belongs to another user (this process has changed its user), because the kernel refuses to open it then.
  */
 export function reopenReadOnly(fd: OwnedFd, label: string): OwnedFd {
   return reopen(fd, () => OwnedFd.own(native.reopenReadOnly(fd.raw), label))

@@ -17,10 +17,8 @@ export interface NativeError extends Error {
   syscall: string
 }
 
-type SocketKind = 'tcp' | 'udp' | 'unix'
-
 export interface BindOptions {
-  kind: SocketKind
+  kind: 'tcp' | 'udp' | 'unix'
   /** IP literal for tcp/udp; file system path, or abstract name without its leading NUL, for unix. */
   host: string
   /** tcp/udp only; 0 lets the kernel choose. */
@@ -206,8 +204,8 @@ export interface Native {
   // descriptors.c
   dup(fd: number): number
   /**
-   * Grows the descriptor table to `count` in another thread. Without this call the kernel grows the table on demand, and stops a process with threads
-   * for about 15 ms at each doubling. Does nothing above RLIMIT_NOFILE. Never rejects.
+   * Grows the descriptor table of this process to `count` entries, in another thread. Without this call the kernel grows the table on demand, and
+   * stops a process with threads for about 15 ms at each doubling. Does nothing above RLIMIT_NOFILE. Never rejects.
    */
   makeRoom(count: number): Promise<void>
   close(fd: number): void
@@ -235,7 +233,7 @@ export interface Native {
   pidfdOpen(pid: number): number | null
   /** pidfd_send_signal(). Throws ESRCH. */
   pidfdSignal(pidfd: number, signal: number): void
-  /** pidfd_getfd(): duplicates the descriptor `number` of that process. Throws EPERM (no access to the process), ESRCH (dead), EBADF (no such descriptor), ENOSYS. */
+  /** pidfd_getfd(): see `duplicateFrom()`. */
   pidfdTake(pidfd: number, number: number): number
   /** Returns the pid from fdinfo; -1 if the process is dead, 0 if it is in another PID namespace. */
   pidfdPid(pidfd: number): number
@@ -248,19 +246,18 @@ export interface Native {
   /** Reports whether `path` is the file of this Unix socket; null if the kernel cannot tell. */
   namesSocket(fd: number, path: string): boolean | null
 
-  // children.c: see the functions in child.ts
+  // children.c
+  /** Makes orphaned descendants children of this process instead of init. Returns false if this system does not support it. */
   adoptOrphans(): boolean
+  /** Returns the pid of a child that has ended, even one that other code started, without reaping it; 0 if none has ended; -1 if there is no child. */
   endedChild(): number
+  /** Reaps a child. Returns its exit code, or the negative number of the signal that ended it; null if it runs, or is no child of this process. */
   reapChild(pid: number): number | null
 
   // spawn.c
   /**
-   * Starts a child as the leader of a new process group, with default signal handling. Returns its pid after execve. Throws an error with the system
-   * call that failed (`execve`, `chdir`, …). The caller must reap the child.
-   *
-   * `words` are file, folder ('' for the current one) and argv; `env` are NAME=VALUE. Each string ends with NUL. The child writes its pid into ten
-   * bytes of `env` at `pidAt`, unless that is -1. `fds` become 3, 4, …; besides them the child has only 0, 1 and 2. The child gets `deathSignal` when
-   * the calling thread ends (Linux); 0: none.
+   * See `startChild()`. `words` are file, folder ('' for the current one) and argv; `env` are NAME=VALUE. Each string ends with NUL. The child writes
+   * its pid into ten bytes of `env` at `pidAt`, unless that is -1. Besides `fds` the child has only 0, 1 and 2, and default signal handling.
    */
   spawn(
     words: Uint8Array,
@@ -272,19 +269,21 @@ export interface Native {
 
   // execute.c
   /**
-   * Replaces the program of this process (execve). The new program has default signal handling, except for held signals; `fds` with the same numbers,
-   * or from number `first` on; and 0, 1 and 2 in blocking mode. `words` and `env` as for {@link spawn}. Does not return. Throws an error with the
-   * system call that failed (`execve`, `chdir`) after undoing all changes; only if the syscall is `fchdir`, this process stays in the other folder.
+   * See `executeInstead()`. The new program has default signal handling, except for held signals, and 0, 1 and 2 in blocking mode. `words` and `env`
+   * as for {@link spawn}. If the call that failed is `fchdir`, this process stays in the other folder.
    */
   execute(words: Uint8Array, env: Uint8Array, fds: readonly number[], first?: number): never
 
   // signals.c
   /**
-   * Blocks signals (bit n - 1 is signal n) in the calling thread; other threads forward theirs to it. The signals stay blocked across {@link execute}.
-   * Throws if signals are held already.
+   * Blocks signals (bit n - 1 is signal n) in the calling thread; other threads forward theirs to it. The signals stay pending, even across
+   * {@link execute}. Throws if signals are held already.
    */
   holdSignals(signals: number): void
-  /** Undoes {@link holdSignals}, or unblocks the signals that preloaded.c holds. Returns whether SIGTERM was blocked. */
+  /**
+   * Unblocks the signals that {@link holdSignals} of this program, or of the one that it replaced, or preloaded.c holds, so that they are delivered.
+   * Returns whether SIGTERM was blocked.
+   */
   releaseSignals(): boolean
 
   // memory.c

@@ -170,11 +170,3 @@ function closedError(label: string): FdbError {
     { details: { label } },
   )
 }
-
-/**
- * Grows the descriptor table of this process to `count` entries, in about 15 ms, while the process continues. Without this call the kernel grows the
- * table on demand, and stops a process with threads for the same time at each doubling. Does nothing above RLIMIT_NOFILE. Never rejects.
- */
-export function makeRoom(count: number): Promise<void> {
-  return native.makeRoom(count)
-}

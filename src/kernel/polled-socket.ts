@@ -24,7 +24,7 @@ class PolledSet {
   readonly #slots = Array.from({ length: MAX_EVENTS }, (_, i) =>
     this.#memory.subarray(i * SLOT, (i + 1) * SLOT),
   )
-  /** The ready sockets of the last poll, in the order of `#ready`; undefined once a socket was notified. */
+  /** The ready sockets of the last poll, in the order of `#ready`. A socket that was notified is replaced by undefined. */
   readonly #reported = new Array<PolledSocket | undefined>(MAX_EVENTS).fill(undefined)
   #at = 0
   #end = 0
@@ -133,7 +133,7 @@ export interface Lent {
   close(): void
 }
 
-/** Takes over a descriptor of Node under the same, lowest possible number: `isBeyond()` relies on low numbers. */
+/** Takes over a descriptor of Node. The dup gets the lowest free number, which is often the same one: `isBeyond()` relies on low numbers. */
 function adoptLent(lent: Lent): number {
   const spare = native.dup(lent.descriptor)
   lent.close()

@@ -1,8 +1,12 @@
 import { numbersOf } from './for-node.js'
-import { type BindOptions, type Inspected, native, type PeerCredentials } from './native.js'
+import {
+  type BindOptions,
+  type Inspected,
+  type MAX_FDS_PER_MESSAGE,
+  native,
+  type PeerCredentials,
+} from './native.js'
 import { OwnedFd } from './owned.js'
-
-export type { BindOptions, PeerCredentials } from './native.js'
 
 export function bindSocket(options: BindOptions, label: string): OwnedFd {
   return OwnedFd.own(native.bindSocket(options), label)
@@ -71,13 +75,9 @@ export function setBlocking(fd: OwnedFd, on: boolean): void {
   native.setBlocking(fd.raw, on)
 }
 
-export type { Inspected } from './native.js'
-
 /** Returns the kernel's facts of these descriptors, in the same order. */
 export function inspect(fds: readonly OwnedFd[]): Inspected[] {
-  const raws = new Array<number>(fds.length)
-  for (let i = 0; i < fds.length; i++) raws[i] = fds[i]!.raw
-  return native.inspect(raws)
+  return native.inspect(numbersOf(fds))
 }
 
 export function inspectOne(fd: OwnedFd): Inspected {
@@ -86,10 +86,8 @@ export function inspectOne(fd: OwnedFd): Inspected {
 
 /** Returns the first descriptor that is not a TCP or Unix stream connection, or null. Much cheaper than {@link inspect}. */
 export function firstNotStream(fds: readonly OwnedFd[]): OwnedFd | null {
-  return fds[native.firstNotStream(fds.map(fd => fd.raw))] ?? null
+  return fds[native.firstNotStream(numbersOf(fds))] ?? null
 }
-
-export { MAX_FDS_PER_MESSAGE } from './native.js'
 
 /** Returns the number of bytes sent, or -1 (EAGAIN). If it is above 0, all `fds` (at most {@link MAX_FDS_PER_MESSAGE}) were sent too; they keep their owners. */
 export function sendMessage(

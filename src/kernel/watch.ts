@@ -1,8 +1,6 @@
 import { type NativeError, native, type Poll, READABLE } from './native.js'
 import { OwnedFd } from './owned.js'
 
-export { type Poll, READABLE, WRITABLE } from './native.js'
-
 /** Watches a descriptor with the event loop, without owning it: close the watch before you close the descriptor. */
 export function watch(fd: OwnedFd, callback: (events: number, error: NativeError | null) => void): Poll {
   return native.createPoll(fd.raw, callback)

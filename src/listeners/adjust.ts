@@ -9,11 +9,6 @@ import {
 } from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 
-/** Calls listen() again: the kernel applies the new backlog and keeps all waiting connections (measured on Linux). */
-export function setBacklog(fd: OwnedFd, backlog: number): void {
-  if (backlog > 0) listen(fd, backlog)
-}
-
 /** An option of a listener that differs from the wanted one. */
 export interface OptionChange {
   readonly option: 'backlog' | 'mode' | 'owner' | 'reuseAddr' | 'reusePort' | 'ipv6Only'
@@ -22,7 +17,7 @@ export interface OptionChange {
   readonly reason?: string
 }
 
-/** Returns the current options of a socket and its path. Takes options that cannot be read from `spec`, with which the socket was bound or last adjusted. */
+/** Returns the current options of a socket and its path; options that the kernel does not report are those of `spec`, which was applied last. */
 export function currentOptions(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
   if (spec.kind === 'unix') {
     const { path, abstract } = spec
@@ -35,8 +30,8 @@ export function currentOptions(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
 
 /**
  * Changes the options of a bound, shared socket to those of `wanted`, as far as the kernel allows it, and returns the changes. Affects all processes
- * that share the socket: call it only after the commit. `before` is the spec of the previous version; null if unknown, then the backlog is set
- * without a report.
+ * that share the socket: call it only after the commit. `before` is the spec of the previous version, or null if unknown; without it the backlog
+ * is set and not reported.
  */
 export function adjustListener(
   fd: OwnedFd,
@@ -46,7 +41,8 @@ export function adjustListener(
 ): OptionChange[] {
   const changes: OptionChange[] = []
   if (wanted.kind !== 'udp' && before?.backlog !== wanted.backlog) {
-    setBacklog(fd, wanted.backlog)
+    // The kernel applies the new backlog and keeps all waiting connections (measured on Linux).
+    listen(fd, wanted.backlog)
     if (before !== null) changes.push({ option: 'backlog', applied: true })
   }
   if (wanted.kind === 'unix') {

@@ -24,9 +24,9 @@ export function bindListener(spec: ListenerSpec): OwnedFd {
   try {
     return bindSocket(options, label)
   } catch (error) {
-    if (!isErrno(error, 'EADDRINUSE')) throw bindError(spec, error)
-    if (spec.kind !== 'unix' || spec.abstract) throw addressInUse(spec, findOccupant(spec), error)
-    return bindStale(spec, () => bindSocket(options, label), error)
+    if (spec.kind === 'unix' && !spec.abstract && isErrno(error, 'EADDRINUSE'))
+      return bindStale(spec, () => bindSocket(options, label), error)
+    throw bindFailure(spec, error)
   }
 }
 
@@ -36,9 +36,7 @@ function bindStale(spec: ListenerSpec, bind: () => OwnedFd, cause: unknown): Own
   try {
     found = replaceStale(path, bind)
   } catch (error) {
-    throw isErrno(error, 'EADDRINUSE')
-      ? addressInUse(spec, findOccupant(spec), error)
-      : bindError(spec, error)
+    throw bindFailure(spec, error)
   }
   if ('occupant' in found) throw addressInUse(spec, found.occupant ?? findOccupant(spec), cause)
   if ('noSocket' in found) {
@@ -51,16 +49,14 @@ function bindStale(spec: ListenerSpec, bind: () => OwnedFd, cause: unknown): Own
   return found
 }
 
-/** Binds the first of several sockets that share a TCP address (`reusePort`). Unlike {@link bindListener}, fails even if the current holder would share it. */
+/** Binds the first of several sockets that share a TCP address (`reusePort`). Fails if another program has bound the address, even with `reusePort`. */
 export function bindFirstOfGroup(spec: ListenerSpec): OwnedFd {
   const { backlog, ...options } = bindOptions({ ...spec, reusePort: false })
   let fd: OwnedFd
   try {
     fd = bindSocket(options, formatListenerSpec(spec))
   } catch (error) {
-    throw isErrno(error, 'EADDRINUSE')
-      ? addressInUse(spec, findOccupant(spec), error)
-      : bindError(spec, error)
+    throw bindFailure(spec, error)
   }
   try {
     setSocketOption(fd, 'reusePort', true)
@@ -69,9 +65,7 @@ export function bindFirstOfGroup(spec: ListenerSpec): OwnedFd {
   } catch (error) {
     fd.close()
     // Another process has bound the address between our bind and listen.
-    throw isErrno(error, 'EADDRINUSE')
-      ? addressInUse(spec, findOccupant(spec), error)
-      : bindError(spec, error)
+    throw bindFailure(spec, error)
   }
 }
 
@@ -90,6 +84,11 @@ function bindOptions(spec: ListenerSpec): BindOptions {
     ...(spec.uid === undefined ? {} : { uid: spec.uid }),
     ...(spec.gid === undefined ? {} : { gid: spec.gid }),
   }
+}
+
+/** Returns the error for a failed bind or listen. */
+function bindFailure(spec: ListenerSpec, error: unknown): FdbError {
+  return isErrno(error, 'EADDRINUSE') ? addressInUse(spec, findOccupant(spec), error) : bindError(spec, error)
 }
 
 function addressInUse(spec: ListenerSpec, occupant: Occupant | null, cause: unknown): FdbError {

@@ -1,6 +1,6 @@
 /** Parses listener specifications, binds them, and checks whether a received descriptor is the announced one. */
 
-export { adjustListener, currentOptions, type OptionChange, setBacklog } from './adjust.js'
+export { adjustListener, currentOptions, type OptionChange } from './adjust.js'
 export { bindFirstOfGroup, bindListener } from './bind.js'
 export { type FdIdentity, formatAddress, verifyIdentity } from './identity.js'
 export { acceptQueueLength, commandOf, findOccupant, type Occupant, openTcpSockets } from './occupant.js'

@@ -39,7 +39,7 @@ export function findOccupant(spec: ListenerSpec): Occupant | null {
   return pid === null ? null : { pid, command: commandOf(pid), control: controlOf(pid) }
 }
 
-/** With `onlyListening` reads little more of a TCP table than its listening sockets. */
+/** With `onlyListening`, stops soon after the listening sockets, which come first in a TCP table. */
 function readTable(name: string, onlyListening = false): string[] {
   try {
     using fd = openFile(`/proc/self/net/${name}`, 'r', name)

@@ -67,12 +67,11 @@ export interface NoSocket {
 }
 
 /**
- * Removes a Unix path on which no process listens any more, and calls `bind`. If several processes find the path stale at the same time, a lock of
- * its folder lets them check one after the other, so that each sees the new socket of the previous one (flock; without it if the folder cannot be
- * read).
+ * Removes a Unix path on which no process listens any more, and calls `bind`. Holds a lock (flock) of the folder meanwhile, if the folder can be
+ * read: of several processes that find the path stale at the same time, each then sees the new socket of the previous one.
  *
- * Renames the stale socket and checks it again before deleting it: if a program without this lock has bound a live socket there before the renaming, puts it
- * back. (Binding a temporary name and renaming it would leave the temporary name in getsockname() forever.)
+ * Renames the stale socket and checks it again before deleting it: a program without this lock may have bound a live socket there, which is put back.
+ * (Binding a temporary name and renaming it would leave the temporary name in getsockname() forever.)
  */
 export function replaceStale(path: string, bind: () => OwnedFd): OwnedFd | Occupied | NoSocket {
   const folder = lockFolder(dirname(path))

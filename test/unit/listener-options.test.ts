@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { closeAll, connectToUnix, inspectOne, listenOver, type OwnedFd } from '../../src/kernel/index.js'
-import { adjustListener, bindListener, parseListenerSpec, setBacklog } from '../../src/listeners/index.js'
+import { adjustListener, bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { removeUnixPath } from '../../src/listeners/unix-path.js'
 import { until } from '../processes/until.js'
 
@@ -70,10 +70,6 @@ describe('an adopted listener', () => {
     // Before anything else of this process runs.
     clients.push(connectToUnix(path, 'one more'))
     await until('all are accepted', () => accepted.length === clients.length)
-  })
-
-  it('that is a datagram socket has no backlog to set', () => {
-    expect(() => setBacklog(bound('udp://127.0.0.1:0'), 0)).not.toThrow()
   })
 })
 
