@@ -59,7 +59,7 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'blanks in a chunk size of an answer are passed over',
     file: 'chunked.ts',
-    find: 'state.count = MOST_DIGITS\n',
+    find: 'state.count = MAX_DIGITS\n',
     replace: '\n',
     rare: true,
   },
@@ -196,6 +196,11 @@ export const DEFECTS: readonly Defect[] = [
 
 const SOURCES = fileURLToPath(new URL('../../src/', import.meta.url))
 
+/** Counts the places of the sources in which the defect can be made. */
+export function placesOf({ file, find }: Defect): number {
+  return readFileSync(join(SOURCES, 'http1', file), 'utf8').split(find).length - 1
+}
+
 /** Copies of the sources with one defect each, which go away with {@link close}. */
 export class DefectiveCopies {
   readonly #folder = join(tmpdir(), `fd-broker-defects-${process.pid}`)
@@ -212,14 +217,11 @@ export class DefectiveCopies {
     cpSync(join(SOURCES, 'http1'), join(copy, 'http1'), { recursive: true })
     // What the parser imports from other rooms.
     for (const name of ['errors.ts', 'errors']) symlinkSync(join(SOURCES, name), join(copy, name))
+    const count = placesOf(defect)
+    if (count !== 1)
+      throw new Error(`${count} places for the defect "${defect.name}" in ${defect.file}, must be 1`)
     const file = join(copy, 'http1', defect.file)
-    const parts = readFileSync(file, 'utf8').split(defect.find)
-    if (parts.length !== 2) {
-      throw new Error(
-        `${parts.length - 1} places for the defect "${defect.name}" in ${defect.file}, must be 1`,
-      )
-    }
-    writeFileSync(file, parts.join(defect.replace))
+    writeFileSync(file, readFileSync(file, 'utf8').split(defect.find).join(defect.replace))
     // The runner compiles it. A compiler of our own would outlive the test.
     return (await import(join(copy, 'http1', 'index.ts'))) as Implementation
   }

@@ -1,7 +1,7 @@
 import { afterAll, describe, expect, it } from 'vitest'
 import * as http1 from '../../src/http1/index.js'
 import { compare } from '../http1-support/compare.js'
-import { DEFECTS, DefectiveCopies, NO_DEFECT } from '../http1-support/defects.js'
+import { DEFECTS, DefectiveCopies, NO_DEFECT, placesOf } from '../http1-support/defects.js'
 import { ALLOWED_DIFFERENCES, allowedAs } from '../http1-support/differences.js'
 import { fuzz } from '../http1-support/fuzz.js'
 import { perLane } from '../lanes/lane.js'
@@ -37,6 +37,10 @@ describe('our reading of HTTP/1 beside that of Node', () => {
 describe('the fuzzing finds', () => {
   const copies = new DefectiveCopies()
   afterAll(() => copies.close())
+
+  it('each defect, also those of the night, in exactly one place of the sources', () => {
+    expect(DEFECTS.filter(defect => placesOf(defect) !== 1).map(({ name }) => name)).toEqual([])
+  })
 
   it('nothing in a copy without a defect', async () => {
     const copy = await copies.load(NO_DEFECT)
