@@ -6,7 +6,7 @@ import { type LinkTargets, linkTargets, type Release, switchLink } from '../os/r
 import { candidate, type SupervisorState, serving } from '../versions/machine.js'
 import type { VersionSettings } from './settings.js'
 
-/** The facts needed to start a version again, including the files that the words of its command led to. */
+/** The facts needed to start a version again, including the real paths of the files in its command. */
 export interface KnownVersion {
   readonly id: number
   readonly settings: VersionSettings
@@ -67,8 +67,10 @@ export class KnownVersions {
    * it.
    */
   canSwitchBack(at: string, to: number, from: number | undefined): boolean {
-    const led = from === undefined ? undefined : this.#links.get(from)?.[at]
-    return this.#links.get(to)?.[at] !== undefined && led !== undefined && linkTargets(at)?.to === led.to
+    const target = from === undefined ? undefined : this.#links.get(from)?.[at]
+    return (
+      this.#links.get(to)?.[at] !== undefined && target !== undefined && linkTargets(at)?.to === target.to
+    )
   }
 
   keepOnly(ids: readonly number[]): void {
@@ -82,15 +84,15 @@ export class KnownVersions {
 }
 
 function realPathsOf({ command, cwd }: VersionSettings): Record<string, string> {
-  const led: Record<string, string> = {}
+  const realPaths: Record<string, string> = {}
   for (const word of new Set([...command, ...(cwd === undefined ? [] : [cwd])])) {
     try {
-      led[word] = realpathSync(resolve(cwd ?? '', word))
+      realPaths[word] = realpathSync(resolve(cwd ?? '', word))
     } catch {
       // The word names no file.
     }
   }
-  return led
+  return realPaths
 }
 
 /** Targets of release links, by link path, for one version. */
@@ -137,27 +139,27 @@ export class ReleaseLinks {
     if (links === undefined || links === this.#links) return
     const before = this.#links
     this.#links = links
-    for (const [at, led] of Object.entries(links)) {
+    for (const [at, wanted] of Object.entries(links)) {
       const set = before[at]
-      if (set !== undefined && (set.to !== led.to || set.previous !== led.previous))
-        this.#switch(at, led, set.to)
+      if (set !== undefined && (set.to !== wanted.to || set.previous !== wanted.previous))
+        this.#switch(at, wanted, set.to)
     }
   }
 
-  #switch(at: string, led: LinkTargets, set: string): void {
+  #switch(at: string, wanted: LinkTargets, set: string): void {
     const now = linkTargets(at)
     const to = now?.to
-    if (now !== null && to === led.to && now.previous === led.previous) return
-    if (to !== set && to !== led.to) {
+    if (now !== null && to === wanted.to && now.previous === wanted.previous) return
+    if (to !== set && to !== wanted.to) {
       this.#logger.warn(
-        { at, to, release: led.to },
+        { at, to, release: wanted.to },
         'another program has changed the release link: it is left as it is',
       )
       return
     }
     try {
-      switchLink(at, led)
-      this.#logger.info({ at, to: led.to, before: to }, 'the release link was switched back')
+      switchLink(at, wanted)
+      this.#logger.info({ at, to: wanted.to, before: to }, 'the release link was switched back')
     } catch (error) {
       this.#logger.error(
         { err: FdbError.from(error) },

@@ -189,7 +189,7 @@ export class Supervisor {
    * Cancels the candidate; if there is none, starts the previous version, which replaces the serving one when ready. Resolves with the
    * version that leaves. Rejects, and keeps the serving version, with ERR_FDB_NO_STANDBY and the errors of {@link upgrade}.
    */
-  async rollback({ reason: requests, at }: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply> {
+  async rollback({ reason, at }: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply> {
     const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
     const state = this.#state
     const now = serving(state)
@@ -204,7 +204,7 @@ export class Supervisor {
     const returns = next?.of ?? (leaves?.handsOver ? null : state.before)
     if (returns === null || (now === undefined && next === undefined)) throw noPreviousVersionError()
     if (at !== null && !this.#known.canSwitchBack(at, returns, now?.id)) throw noPreviousVersionError()
-    if (leaves !== undefined && next === undefined) this.#failures.recordRollback(leaves, returns, requests)
+    if (leaves !== undefined && next === undefined) this.#failures.recordRollback(leaves, returns, reason)
     await this.#requests.ask({}, cancel, dispatch, 'rollback')
     return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }
   }
@@ -323,11 +323,11 @@ export class Supervisor {
 
   /** Starts a version; `of`: the earlier version that it repeats. */
   async #spawn(id: number, of: number | null): Promise<void> {
-    const [askers, known, versions] = [this.#requests, this.#known, this.#versions]
-    const asked = candidate(this.#state)?.askers ?? []
+    const [requests, known, versions] = [this.#requests, this.#known, this.#versions]
+    const ids = candidate(this.#state)?.askers ?? []
     try {
-      const given = askers.argvOf(asked)
-      const release = of === null ? askers.releaseOf(asked) : null
+      const given = requests.argvOf(ids)
+      const release = of === null ? requests.releaseOf(ids) : null
       const now = serving(this.#state)?.id ?? this.#state.good[0] ?? null
       if (release !== null) this.#links.install(id, release, now)
       const before = of === null ? null : known.settingsOf(of)
@@ -341,7 +341,7 @@ export class Supervisor {
         facts,
         of === null ? 'a version was started' : 'the previous version was started again',
       )
-      askers.report(asked, 'started', pid)
+      requests.report(ids, 'started', pid)
       this.#dispatch({ type: 'spawned', version: id })
     } catch (error) {
       this.#failures.record(id, FdbError.from(error))

@@ -20,17 +20,16 @@ export class UnservedListeners {
   readonly #send: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>
   readonly #logger: Logger
   readonly #sentOrders = new Map<WorkerSlot, SentOrder>()
-
   readonly #requestUpdate: () => void
 
-  /** `again` requests another {@link update}. */
+  /** `send` sends a worker its order; `requestUpdate` requests another {@link update}. */
   constructor(
-    tell: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>,
-    again: () => void,
+    send: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>,
+    requestUpdate: () => void,
     logger: Logger,
   ) {
-    this.#send = tell
-    this.#requestUpdate = again
+    this.#send = send
+    this.#requestUpdate = requestUpdate
     this.#logger = logger
   }
 
