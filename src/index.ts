@@ -20,10 +20,11 @@ export { type AnswersOptions, answers } from './member/answers.js'
 export { join } from './member/join.js'
 export type { StartWork, StopWork } from './member/leadership.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
-export type { Member, MemberEvents } from './member/member.js'
+export type { Member } from './member/member.js'
 export type {
   Check,
   CloseOptions,
+  MemberEvents,
   ReadyOptions,
   RetiredReason,
   UpgradeOptions,

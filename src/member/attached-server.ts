@@ -162,16 +162,11 @@ export class AttachedServer {
     this.#attached = true
     return new Promise((resolve, reject) => {
       const settled = () => {
-        server.off('listening', listening)
+        server.off('listening', done)
         server.off('error', failed)
         this.#onDetach = () => {}
       }
-      // A server that is detached now will not emit 'listening'.
-      this.#onDetach = () => {
-        settled()
-        resolve()
-      }
-      const listening = () => {
+      const done = () => {
         settled()
         resolve()
       }
@@ -179,7 +174,9 @@ export class AttachedServer {
         settled()
         reject(error)
       }
-      server.on('listening', listening)
+      // A server that is detached now will not emit 'listening'.
+      this.#onDetach = done
+      server.on('listening', done)
       server.on('error', failed)
       enableClose(server)
       this.#run(() => listenOver(server, own, backlog))

@@ -1,4 +1,5 @@
 import { wrongOption } from '../base/check-option.js'
+import { InOrder } from '../base/in-order.js'
 import { FdbError } from '../errors.js'
 import type { MemberPhase } from '../handoff/phases.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../operator/requests.js'
@@ -58,8 +59,8 @@ export class Commands {
 /** The application's hook that reloads its configuration. */
 export class Reloading {
   readonly #announcer: Announcer
+  readonly #order = new InOrder()
   #hook: (() => unknown) | null = null
-  #last: Promise<unknown> = Promise.resolve()
 
   constructor(announcer: Announcer) {
     this.#announcer = announcer
@@ -81,9 +82,7 @@ export class Reloading {
         'this service has nothing to reload (it has not called onReload()): upgrade it',
       )
     }
-    const done = this.#last.then(() => this.#announcer.reload(hook))
-    this.#last = done.catch(() => {})
-    await done
+    await this.#order.run(() => this.#announcer.reload(hook))
   }
 }
 

@@ -203,7 +203,7 @@ export class MemberDriver implements RuntimeDriver {
       { err: why, epoch },
       'this process has the right to serve but cannot write the state, and reports that',
     )
-    application?.unfit(cannotServe.refusal())
+    application?.emit('unfit', cannotServe.refusal())
     if (readiness.served) return
     if (this.first) {
       // The first process of a service has no state to answer from.
@@ -286,7 +286,7 @@ export class MemberDriver implements RuntimeDriver {
     for (const listener of this.runtime.listeners) listener.release()
     readiness.fail(why)
     hosting.fail?.(why)
-    shutdown.settle(reason => application?.retired(reason))
+    shutdown.settle(reason => application?.emit('retired', reason))
     this.#watchRetired()
   }
 

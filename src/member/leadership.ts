@@ -8,14 +8,8 @@ export type StopWork = (context: { readonly signal: AbortSignal }) => unknown
 // biome-ignore lint/suspicious/noConfusingVoidType: a function without a return fits, too.
 export type StartWork = () => StopWork | void | Promise<StopWork | void>
 
-export interface LeadershipEvents {
-  serving(): void
-  retiring(): void
-  /** This process serves again, after `retiring`. */
-  reinstated(): void
-  /** The handoff has failed after the work was stopped, without `retiring`. */
-  resumed(): void
-}
+/** `reinstated`: this process serves again after `retiring`. `resumed`: it still serves, because the handoff has failed after the work was stopped. */
+type LeadershipEvent = 'serving' | 'retiring' | 'reinstated' | 'resumed'
 
 /** One run that stops all work. `done` resolves when the work has stopped; `late` is aborted if that takes too long. */
 interface StopRun {
@@ -75,7 +69,7 @@ function checkStop(stop: unknown): void {
 
 /** The application's once-only work. It starts when this process serves, and stops before another process serves. */
 export class Leadership {
-  readonly #events: LeadershipEvents
+  readonly #emit: (event: LeadershipEvent) => void
   readonly #failed: (error: unknown) => void
   readonly #logger: Logger
   readonly #work: Work[] = []
@@ -85,8 +79,8 @@ export class Leadership {
   /** How long the last stops took, in milliseconds. */
   quiescedMs: number | null = null
 
-  constructor(events: LeadershipEvents, failed: (error: unknown) => void, logger: Logger) {
-    this.#events = events
+  constructor(emit: (event: LeadershipEvent) => void, failed: (error: unknown) => void, logger: Logger) {
+    this.#emit = emit
     this.#failed = failed
     this.#logger = logger
   }
@@ -106,8 +100,7 @@ export class Leadership {
       return
     }
     this.#turn = 'ours'
-    if (before === 'not yet') this.#after(() => this.#events.serving())
-    else if (before === 'another’s') this.#after(() => this.#events.reinstated())
+    if (before !== 'ours') this.#startAndEmit(before === 'not yet' ? 'serving' : 'reinstated')
   }
 
   /**
@@ -143,7 +136,7 @@ export class Leadership {
   resume(): void {
     if (this.#turn !== 'ended') return
     this.#turn = 'ours'
-    this.#after(() => this.#events.resumed())
+    this.#startAndEmit('resumed')
   }
 
   /** Stops all work that still runs: another process serves, or the service ends. */
@@ -151,27 +144,22 @@ export class Leadership {
     void this.quiesce()
     if (this.#turn === 'not yet' || this.#turn === 'another’s') return
     this.#turn = 'another’s'
-    this.#events.retiring()
+    this.#emit('retiring')
   }
 
-  /** Starts the work and calls `notify`: at once, or when the stops under way have settled, if this process still serves then. */
-  #after(notify: () => void): void {
-    const run = this.#run
-    if (run === null) {
-      this.#startAll()
-      notify()
+  /** Starts the work and emits `event`: at once, or when the stops under way have settled, if this process still serves then. */
+  #startAndEmit(event: LeadershipEvent): void {
+    const start = () => {
+      if (this.#turn !== 'ours') return
+      for (const work of this.#work) void this.#call(work.start())
+      this.#emit(event)
+    }
+    if (this.#run === null) {
+      start()
       return
     }
-    run.late.abort()
-    void run.done.then(() => {
-      if (this.#turn !== 'ours') return
-      this.#startAll()
-      notify()
-    })
-  }
-
-  #startAll(): void {
-    for (const work of this.#work) void this.#call(work.start())
+    this.#run.late.abort()
+    void this.#run.done.then(start)
   }
 
   #stopAll(): StopRun {

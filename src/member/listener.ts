@@ -95,9 +95,7 @@ export class Listener {
     } catch (error) {
       throw this.#named(error)
     }
-    this.#servers.push(served)
-    if (this.#accepting) this.#attach(served).catch(() => {})
-    return this
+    return this.#add(served)
   }
 
   /**
@@ -105,7 +103,10 @@ export class Listener {
    * the latest when `begin` is called.
    */
   serveListening(server: ServableServer, begin: () => void): this {
-    const served = new AttachedServer(server, {}, error => this.#failed(this.#named(error)), begin)
+    return this.#add(new AttachedServer(server, {}, error => this.#failed(this.#named(error)), begin))
+  }
+
+  #add(served: AttachedServer): this {
     this.#servers.push(served)
     if (this.#accepting) this.#attach(served).catch(() => {})
     return this
@@ -189,12 +190,10 @@ export class Listener {
 
   /** @internal Throws ERR_FDB_SERVER_LISTENS if a server cannot be attached because the application has called its listen(). */
   check(): void {
-    for (const served of this.#servers) {
-      try {
-        served.check()
-      } catch (error) {
-        throw this.#named(error)
-      }
+    try {
+      for (const served of this.#servers) served.check()
+    } catch (error) {
+      throw this.#named(error)
     }
   }
 

@@ -1,4 +1,7 @@
+import type { FdbError } from '../errors.js'
+import type { OptionChange } from '../listeners/index.js'
 import type { UpgradeProgress } from '../operator/requests.js'
+import type { StateFileStatus } from '../state/file/state-file.js'
 
 /**
  * Why a member does not serve any more. `replaced`: another version serves. `closed`: {@link Member.close} was called. `lost`: the right to
@@ -43,4 +46,28 @@ export interface CloseOptions {
    * False: the service ends with this process.
    */
   handBack?: boolean
+}
+
+export interface MemberEvents {
+  /** @internal This process serves and writes for the first time. */
+  serving: []
+  /** Another process serves now; this one stands by. Connections stay open. */
+  retiring: []
+  /** @internal The successor failed, and this process serves again. */
+  reinstated: []
+  /** @internal The upgrade failed after the work of {@link Member.whileServing} was stopped: this process serves, and starts the work again. */
+  resumed: []
+  /** The last connection has ended, or was closed. */
+  retired: [RetiredReason]
+  /** The options of an adopted listener differed from those of this version, and were changed. */
+  listenerChanged: [name: string, changes: readonly OptionChange[]]
+  /** The state file could not be written (`ok` is false: the state is in memory only), or is complete again. */
+  stateFile: [StateFileStatus]
+  /** A server could not be attached to its listener. */
+  listenerError: [error: unknown]
+  /**
+   * This process should serve and cannot write. The error (ERR_FDB_UNFIT) has the reason, for example a schema of the successor that this
+   * version cannot read. While no other process serves, this one serves reads; the next version starts with every acknowledged change.
+   */
+  unfit: [error: FdbError]
 }

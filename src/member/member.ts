@@ -13,47 +13,28 @@ import {
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { type OwnedFd, ownNumber } from '../kernel/index.js'
-import { addressOf, type ListenerOptions, type OptionChange, parseListenerSpec } from '../listeners/index.js'
+import { addressOf, type ListenerOptions, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import type { StateDraft } from '../state/draft.js'
-import type { StateFileStatus } from '../state/file/state-file.js'
 import type { WriteOptions } from '../state/requests.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 import type { MemberDriver } from './driver.js'
 import type { StartWork } from './leadership.js'
 import { type Listener, startListeners } from './listener.js'
-import type { CloseOptions, ReadyOptions, RetiredReason, UpgradeOptions } from './member-options.js'
+import type {
+  CloseOptions,
+  MemberEvents,
+  ReadyOptions,
+  RetiredReason,
+  UpgradeOptions,
+} from './member-options.js'
 import { checkName, OwnListeners } from './own-listeners.js'
 import type { MemberRuntime } from './runtime.js'
 import { incumbentOf } from './status.js'
 import { type StayOptions, stay, staysForOthers } from './stay.js'
 import type { SuccessorOutput } from './upgrades.js'
-
-export interface MemberEvents {
-  /** @internal This process serves and writes for the first time. */
-  serving: []
-  /** Another process serves now; this one stands by. Connections stay open. */
-  retiring: []
-  /** @internal The successor failed, and this process serves again. */
-  reinstated: []
-  /** @internal The upgrade failed after the work of {@link Member.whileServing} was stopped: this process serves, and starts the work again. */
-  resumed: []
-  /** The last connection has ended, or was closed. */
-  retired: [RetiredReason]
-  /** The options of an adopted listener differed from those of this version, and were changed. */
-  listenerChanged: [name: string, changes: readonly OptionChange[]]
-  /** The state file could not be written (`ok` is false: the state is in memory only), or is complete again. */
-  stateFile: [StateFileStatus]
-  /** A server could not be attached to its listener. */
-  listenerError: [error: unknown]
-  /**
-   * This process should serve and cannot write. The error (ERR_FDB_UNFIT) has the reason, for example a schema of the successor that this
-   * version cannot read. While no other process serves, this one serves reads; the next version starts with every acknowledged change.
-   */
-  unfit: [error: FdbError]
-}
 
 const EVENTS: Record<keyof MemberEvents, true> = {
   serving: true,
@@ -120,14 +101,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
       listeners: () => this.#listeners.all,
       failures: () => this.#guarded.failures,
       details: () => this.#details(),
-      serving: () => this.#emit('serving'),
-      retiring: () => this.#emit('retiring'),
-      reinstated: () => this.#emit('reinstated'),
-      unfit: error => this.#emit('unfit', error),
-      resumed: () => this.#emit('resumed'),
+      emit: (event, ...args) => this.#emit(event, ...args),
       failed: error => this.#guarded.failed('whileServing', error),
-      retired: why => this.#emit('retired', why),
-      stateFile: status => this.#emit('stateFile', status),
     })
     const known = Object.keys(EVENTS)
     super.on('newListener' as never, ((event: string | symbol) => checkEvent(event, known)) as never)

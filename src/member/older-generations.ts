@@ -3,11 +3,12 @@ import { type Caller, dismiss, welcome } from '../holder/admission.js'
 import { parseReport } from '../holder/message-handler.js'
 import type { SegmentSet } from '../holder/segment-set.js'
 import { SegmentSupply } from '../holder/segment-supply.js'
-import { closeAll, type OwnedFd } from '../kernel/index.js'
+import { closeAll } from '../kernel/index.js'
 import { type DrainReport, type ForcedClose, readKeptBy } from '../operator/status-report.js'
 import type { StateLog } from '../state/state-log.js'
 import { FORWARDS_WRITES } from '../wire/link.js'
 import { ForcedCloses } from './forced-closes.js'
+import type { Moves } from './moves.js'
 import { WriteReceiver } from './writes/receiver.js'
 
 /** The most generations that may drain at the same time. */
@@ -19,12 +20,7 @@ const SUPPLY_MS = 5_000
 
 export interface OlderGenerationsDeps {
   readonly segmentSet: SegmentSet
-  readonly moves: {
-    /** Owns channel and log, also if it throws; borrows `sender`, a pidfd, or a pid if the kernel has no pidfds. */
-    receive(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void
-    /** Called when a process without connections has ended. */
-    emptied(process: { readonly pid: number; readonly pidfd: OwnedFd | null }): void
-  }
+  readonly moves: Pick<Moves, 'receive' | 'emptied'>
   readonly state: StateLog
   readonly generation: number
   readonly serviceStartedAt: number

@@ -232,12 +232,8 @@ function exitAfter(given: boolean | number): number | null {
   return typeof given === 'number' ? given : given ? RETIRED_MS : null
 }
 
-function isName(name: unknown): boolean {
-  return typeof name === 'string' && name !== '' && name.length <= 128
-}
-
 function checkFollow(follow: unknown, service: string, { hosting, stateFile }: JoinOptions): void {
-  if (!isName(follow) || follow === service)
+  if (typeof follow !== 'string' || follow === '' || follow.length > 128 || follow === service)
     throw wrongOption('follow', follow, 'the name of another service, of 1 to 128 characters')
   if (hosting !== 'daemon')
     throw wrongOption('hosting', hosting, '"daemon": with `follow` a daemon holds both services')

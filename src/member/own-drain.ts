@@ -5,6 +5,7 @@ import type { FencedWrites } from './fenced-writes.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { Hosting } from './hosting.js'
 import type { Leadership } from './leadership.js'
+import type { Listener } from './listener.js'
 import type { MemberContext } from './member-context.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
@@ -154,21 +155,7 @@ export class OwnDrain {
 /** The interval at which it is checked again whether all connections have ended. */
 const CHECK_MS = 10
 
-export interface Draining {
-  readonly connections: number
-  /** The listener will not accept again. */
-  finish(): void
-  /** Closes connections between two requests, because the service ends. */
-  endIdle(): void
-  emptied(): Promise<void>
-  cut(tls: boolean): DrainCounts
-}
-
-/** Moves connections to another process, and may bring them back. */
-interface Moving {
-  /** Resolves when no connection is between two processes. */
-  settled(): Promise<void>
-}
+type DrainingListener = Pick<Listener, 'connections' | 'finish' | 'endIdle' | 'emptied' | 'cut'>
 
 /** When the remaining connections are closed, in milliseconds. */
 interface DrainTimes {
@@ -176,12 +163,12 @@ interface DrainTimes {
   readonly tls: number
 }
 
-/** Waits until the last connection has moved or ended. After `times`, closes the remaining ones and passes their counts to `onCut`. */
+/** @internal Waits until the last connection has moved or ended. After `times`, closes the remaining ones and passes their counts to `onCut`. */
 export async function drainListeners(
-  listeners: readonly Draining[],
+  listeners: readonly DrainingListener[],
   times: DrainTimes,
   logger: Logger,
-  moves: Moving,
+  moves: Pick<Moves, 'settled'>,
   onCut: (counts: DrainCounts) => void,
 ): Promise<void> {
   for (const listener of listeners) listener.finish()
@@ -200,13 +187,16 @@ export async function drainListeners(
 }
 
 /** Closes connections between two requests, because the service ends. Reads bytes that have already arrived first. */
-function endIdle(listeners: readonly Draining[]): void {
+function endIdle(listeners: readonly DrainingListener[]): void {
   // The event loop polls the kernel between the two.
   setImmediate(() => setImmediate(() => listeners.forEach(listener => void listener.endIdle())))
 }
 
 /** Resolves when no connection is left. Checks again, because connections may come back, and a keeper may resolve too early. */
-async function allEnded(listeners: readonly Draining[], moves: Moving): Promise<void> {
+async function allEnded(
+  listeners: readonly DrainingListener[],
+  moves: Pick<Moves, 'settled'>,
+): Promise<void> {
   for (;;) {
     await Promise.all(listeners.map(listener => listener.emptied()))
     await moves.settled()

@@ -6,7 +6,6 @@ import { patience } from '../holder/times.js'
 import type { Operations, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { serveStateCommands } from '../state/commands.js'
-import type { StateFileStatus } from '../state/file/state-file.js'
 import type { StateLog } from '../state/state-log.js'
 import { Announcer } from './announcer.js'
 import { CannotServe } from './cannot-serve.js'
@@ -24,7 +23,7 @@ import { Leadership } from './leadership.js'
 import type { Listener } from './listener.js'
 import { Machine, type MachineDriver } from './machine.js'
 import { ChangeNotifier, type MemberContext, TakeoverTiming } from './member-context.js'
-import type { CloseOptions, RetiredReason, UpgradeOptions } from './member-options.js'
+import type { CloseOptions, MemberEvents, UpgradeOptions } from './member-options.js'
 import { Moves } from './moves.js'
 import { OfferReceiver } from './offer-receiver.js'
 import type { Settings } from './options.js'
@@ -106,18 +105,13 @@ export class MemberRuntime implements MemberContext {
       shared: this,
       hosting,
       fenced: checkSeal,
-      fileChanged: status => this.application?.stateFile(status),
+      fileChanged: status => this.application?.emit('stateFile', status),
     })
     const log = this.state.log
     this.followed = settings.follow === null ? null : new FollowedState(settings.follow, this)
     serveStateCommands((name, handler) => this.commands.set(name, handler), this.view)
     this.leadership = new Leadership(
-      {
-        serving: () => this.application?.serving(),
-        retiring: () => this.application?.retiring(),
-        reinstated: () => this.application?.reinstated(),
-        resumed: () => this.application?.resumed(),
-      },
+      event => this.application?.emit(event),
       error => this.application?.failed(error),
       settings.logger,
     )
@@ -279,13 +273,7 @@ export interface Application {
   failures(): number
   /** Returns the application's own part of the status. */
   details(): Record<string, unknown>
-  serving(): void
-  retiring(): void
-  reinstated(): void
-  unfit(error: FdbError): void
-  resumed(): void
+  emit<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void
   /** A hook of the application threw. */
   failed(error: unknown): void
-  retired(why: RetiredReason): void
-  stateFile(status: StateFileStatus): void
 }

@@ -1,3 +1,4 @@
+import { InOrder } from '../base/in-order.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
@@ -18,8 +19,7 @@ export class SegmentLoader {
   readonly #log: StateLog
   readonly #segmentSet: SegmentSet
   readonly #logger: Logger
-  /** Serializes {@link follow}. */
-  #following: Promise<void> = Promise.resolve()
+  readonly #order = new InOrder()
 
   constructor(log: StateLog, segmentSet: SegmentSet, logger: Logger) {
     this.#log = log
@@ -63,9 +63,7 @@ export class SegmentLoader {
 
   /** Starts to read the records of the process that serves. Called again when newer segments have arrived. */
   follow(): Promise<void> {
-    const next = this.#following.then(() => this.#followOn())
-    this.#following = next.catch(() => {})
-    return next
+    return this.#order.run(() => this.#followOn())
   }
 
   async #followOn(): Promise<void> {

@@ -103,8 +103,6 @@ export class Upgrades implements AttemptIncumbent {
     await changes.until(settled, SERVING_MS)
   }
 
-  failedAfterCommit(): void {}
-
   /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
   async start(options: UpgradeOptions, where: SuccessorStart = {}): Promise<Upgraded> {
     // The previous failure may have been reported already, while its successor still ends: wait for that instead of failing with "busy".

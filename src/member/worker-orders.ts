@@ -1,3 +1,4 @@
+import { InOrder } from '../base/in-order.js'
 import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import type { Entry } from '../holder/registry.js'
@@ -41,7 +42,7 @@ export function serveMainProcess({
   listeners,
   worker: { control },
 }: WorkerCommandsDeps): void {
-  let turn: Promise<unknown> = Promise.resolve()
+  const order = new InOrder()
   const follow = async (unserved: readonly UnservedListener[]) => {
     for (const listener of listeners()) {
       const wanted = unserved.filter(({ name }) => name === listener.name)
@@ -55,10 +56,7 @@ export function serveMainProcess({
   }
   commands.set(STAND_IN, async body => {
     const unserved = unservedIn(body)
-    turn = turn.then(() => follow(unserved))
-    const done = turn
-    turn = turn.catch(() => {})
-    await done
+    await order.run(() => follow(unserved))
     return ''
   })
   commands.set(YIELD, () => {

@@ -52,7 +52,7 @@ export interface AttemptIncumbent {
   /** Resolves when the incumbent serves again, or another process does. */
   whenServing(): Promise<unknown>
   /** The successor failed after its Commit. It may have clients, and gets the right to serve back if the incumbent cannot serve again. */
-  failedAfterCommit(successor: Successor): void
+  failedAfterCommit?(successor: Successor): void
 }
 
 export interface AttemptOptions {
@@ -221,7 +221,7 @@ export class UpgradeAttempt {
     const why = `${this.#name} was sent its Commit and has not reported since: see fd-broker status`
     const timer = setTimeout(() => {
       if (this.#settled.reject(new FdbError('ERR_FDB_DEADLINE', why)))
-        this.#incumbent.failedAfterCommit(this.child)
+        this.#incumbent.failedAfterCommit?.(this.child)
     }, this.#options.commitMs)
     void this.outcome.catch(() => {}).finally(() => clearTimeout(timer))
   }
@@ -277,7 +277,7 @@ export class UpgradeAttempt {
         ? `${message}${end} (phase ${phase}${this.#keepsServing})${indented(lines)}`
         : `${reason}${this.#keepsServing}`
     this.#settled.reject(new FdbError(code, name + why, { phase }))
-    if (committed) this.#incumbent.failedAfterCommit(this.child)
+    if (committed) this.#incumbent.failedAfterCommit?.(this.child)
     else setTimeout(() => void this.child.end(), this.#options.endAfterMs).unref()
   }
 

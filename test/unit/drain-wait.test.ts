@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { type Draining, drainListeners } from '../../src/member/own-drain.js'
+import { drainListeners } from '../../src/member/own-drain.js'
 
 describe('the wait for the last connection', () => {
   it('goes on, and lets others have their turn, where a keeper says that it is empty and has connections', async () => {
     let connections = 2
-    const keeper: Draining = {
+    const keeper = {
       get connections() {
         return connections
       },

@@ -15,16 +15,13 @@ afterEach(() => void vi.useRealTimers())
 describe('work that one process does at a time', () => {
   function leadership({ hooked = true } = {}) {
     const story: string[] = []
-    const tell = (what: string) => () => void story.push(what)
-    const events = {
-      serving: tell('serving'),
-      retiring: tell('retiring'),
-      reinstated: tell('reinstated'),
-      resumed: tell('resumed'),
-    }
     let end = () => {}
     let ends = 0
-    const work = new Leadership(events, () => {}, SILENT)
+    const work = new Leadership(
+      event => story.push(event),
+      () => {},
+      SILENT,
+    )
     const hook = () =>
       new Promise<void>(resolve => {
         ends++
