@@ -138,7 +138,7 @@ async function upgrade(scene, load, number) {
   await rest(WRITTEN_MS)
   const during = await load.mark(`rest ${number}`)
   const commit = of(old, ({ phase }) => phase === 'committing')?.time ?? Number.NaN
-  const left = of(old, ({ msg }) => msg === 'no connection is left here')
+  const left = of(old, ({ msg }) => msg === 'no connection is left in this process')
   const empty = left?.time ?? goneAt
   const answer = await status(app.control)
   const moves = answer?.moves ?? {}

@@ -48,7 +48,7 @@ export function answers(server: Server, options: AnswersOptions = {}): Check {
   const { path = '/', host = 'localhost', status, timeout = 5_000 } = options
   // Checks properties instead of the class, so that a process without TLS need not load it.
   if (typeof server !== 'object' || server === null || !('maxHeadersCount' in server))
-    throw wrongOption('server', server, 'a server of http or https; of a framework the one below it')
+    throw wrongOption('server', server, 'a server of http or https (a framework has one; give that)')
   const tls = 'setTicketKeys' in server
   const check: Check = async ({ signal }) => {
     // Loaded here, because most processes never need an HTTP client.

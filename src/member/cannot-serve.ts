@@ -74,7 +74,7 @@ export class DescriptorShortage {
   #timer: NodeJS.Timeout | undefined
   #logged = false
 
-  /** `what`: the failed operation, for the log, such as "newer state cannot be taken". */
+  /** `what`: the failed operation, for the log, such as "newer state cannot be received". */
   constructor(what: string, logger: Logger) {
     this.#what = what
     this.#logger = logger

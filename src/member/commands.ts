@@ -79,7 +79,7 @@ export class Reloading {
     if (hook === null) {
       throw new FdbError(
         'ERR_FDB_COMMAND_UNKNOWN',
-        'this service has nothing to reload (it has not called onReload()): upgrade it',
+        'this service cannot reload, because it has not called onReload(): upgrade it instead',
       )
     }
     await this.#order.run(() => this.#announcer.reload(hook))

@@ -58,7 +58,7 @@ export class ControlSocket {
   #lock: OwnedFd | null = null
   #reservation: OwnedFd | null = null
   #entry: PathEntry | null = null
-  /** Set from the Commit on: the successor accepts, until this timer ends. */
+  /** Runs from the Commit on, while only the successor accepts. */
   #successorTimer: NodeJS.Timeout | undefined
   readonly #watch: ControlWatch
   /** Joiners that arrived before the incumbent has released this process. */
@@ -164,8 +164,8 @@ export class ControlSocket {
   }
 
   /**
-   * After the Commit the successor accepts here, because the successor is the first to know that it serves. If the successor is slow, this process accepts again after
-   * {@link SLOW_MS}.
+   * After the Commit only the successor accepts here, because it knows first that it serves. If the successor is slow, this process accepts
+   * again after {@link SLOW_MS}.
    */
   leaveToSuccessor(leaves: boolean): void {
     if (leaves === (this.#successorTimer !== undefined)) return
@@ -252,7 +252,7 @@ export class ControlSocket {
           caller,
           new FdbError(
             'ERR_FDB_NOT_A_DAEMON',
-            `process ${process.pid} holds its sockets itself: a member can return to, or follow a service of, a daemon only`,
+            `process ${process.pid} is no daemon: only a daemon accepts members that return, or that follow another service`,
           ),
         )
         return

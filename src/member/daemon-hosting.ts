@@ -69,7 +69,7 @@ export class DaemonHosting implements Hosting {
     this.#appends = new AppendNotice(state.appendListeners, () => joined.post({ appended: {} }))
   }
 
-  /** Only the daemon knows for certain. */
+  /** Only the daemon knows for certain: may be true a little longer than the standby stands by. */
   get standsBy(): boolean {
     const { phase, source } = this.#deps.shared.machine.member
     return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#released
@@ -243,7 +243,7 @@ export class OperatorRequests {
     const answer = this.#requests.answer(envelope)
     if (answer !== null) {
       void answer.then(body => {
-        // The reply of an upgrade may go over a new link; other replies must not, because a restarted daemon numbers its requests again.
+        // Only the reply of an upgrade may go over a new link: a restarted daemon uses the numbers of the other requests again.
         if (envelope.upgradeRequest) this.#link()?.post(body)
         // A failed status is sent as an empty one, because the daemon would take a Result for an upgrade's.
         else link?.post(envelope.statusRequest && body.result ? { status: { json: '' } } : body)

@@ -171,7 +171,7 @@ export class MemberDriver implements RuntimeDriver {
     if (this.phase !== 'standby') for (const listener of this.runtime.listeners) listener.keepOptions()
   }
 
-  // ---- turns of its life
+  // ---- changes of the phase
 
   /** This process has every acknowledged change, and writes. */
   #onServing(): void {
@@ -194,7 +194,7 @@ export class MemberDriver implements RuntimeDriver {
     leadership.acquire()
   }
 
-  /** This process has the right to serve and cannot write. The state machine reports that to the holder. */
+  /** Called if this process has the right to serve and cannot write. (The state machine reports that to the holder.) */
   #cannotWrite(): void {
     const { application, machine, readiness, settings, cannotServe } = this.runtime
     const { epoch, link } = machine.member
@@ -290,7 +290,7 @@ export class MemberDriver implements RuntimeDriver {
     this.#watchRetired()
   }
 
-  /** Watches whether the process ends, unless it must live on for processes that would end with it. */
+  /** Watches whether the process ends, unless it must live on because its end would end other processes. */
   #watchRetired(): void {
     const { application, drain, settings, writes } = this.runtime
     if (application === null || staysForOthers(this.runtime)) {

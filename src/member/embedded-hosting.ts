@@ -80,7 +80,7 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.member.link === 'up'
   }
 
-  /** The capability of the successor. True if this process did not hand over: then the Welcome of the process that serves decides. */
+  /** Whether the successor has the capability. True if this process has no successor: then the Welcome of the process that serves decides. */
   get acceptsWrites(): boolean {
     const { owner } = this.#deps.shared.machine.holder ?? {}
     const peer = owner === undefined ? undefined : this.#holder?.peer(owner)
@@ -131,7 +131,7 @@ export class EmbeddedHosting implements Hosting {
     this.#former.remember(this.#deps.shared.registry, name)
   }
 
-  /** Removes the paths that no version uses any more. Does nothing while an incumbent may come back, which needs them. */
+  /** Removes the paths that no version uses any more. Does nothing while an incumbent that needs them may come back. */
   removeFormerPaths(): void {
     if (this.#holder !== null) this.#former.removeUnused(this.#deps.shared.registry)
   }
@@ -164,7 +164,7 @@ export class EmbeddedHosting implements Hosting {
     await untilGone(() => (this.#holder === null ? [stuck.facts.pid] : []), STUCK_MS)
   }
 
-  /** Waits until the standby has released this process, which then may remove the paths. */
+  /** Waits until the standby has released this process, because only then this process may remove the paths. */
   async releaseStandby(): Promise<void> {
     const { changes, shutdown, machine, settings } = this.#deps.shared
     if (machine.member.link !== 'up') return

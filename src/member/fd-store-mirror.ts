@@ -75,7 +75,7 @@ export class FdStoreMirror {
       store.keep(name, fd)
       this.#stored.set(name, identity)
     }
-    // Between the two loops, so that everything that the note names is in the store at any time.
+    // Written between the two loops, so that the store has everything that the note names, at any time.
     this.#names.write()
     for (const name of [...this.#stored.keys()]) {
       if (wanted.has(name)) continue

@@ -24,7 +24,7 @@ export class FencedWrites {
     this.#shared = shared
     this.#state = state
     this.#connection = connection
-    this.#shortage = new DescriptorShortage('newer state cannot be taken', shared.settings.logger)
+    this.#shortage = new DescriptorShortage('newer state cannot be received', shared.settings.logger)
     this.forwarder = new WriteForwarder(state.log, shared.settings.timeout, () => connection.reconnect())
   }
 
@@ -33,7 +33,7 @@ export class FencedWrites {
     this.forwarder.end()
   }
 
-  /** Starts to forward changes and to read the serving process's records, unless this process keeps writing: it has lost the right to write. */
+  /** Called when this process has lost the right to write: forwards changes, and reads the serving process's records. Does nothing if it keeps writing. */
   end(): void | Promise<void> {
     if (this.#keepsWriting) return
     this.#handOver()
@@ -41,11 +41,11 @@ export class FencedWrites {
     return this.#state.loader.follow()
   }
 
-  /** Prepares for the drain of the last connections. Returns whether this process keeps writing until these have ended. */
+  /** Called before the last connections drain. Returns whether this process keeps writing until they have ended. */
   leave(): boolean {
     const toTheEnd = this.#keepsWriting
     if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fencedError()))
-    // Changes may wait in a process that accepted without the right to write.
+    // A process that accepted without the right to write may have changes that wait.
     else this.#handOver()
     return toTheEnd
   }

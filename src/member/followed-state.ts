@@ -47,7 +47,7 @@ export class FollowedState {
     const { control, logger, stateLimits, timeout, times, versions } = settings
     this.#service = service
     this.#shared = shared
-    this.#shortage = new DescriptorShortage(`the newest state of "${service}" cannot be taken`, logger)
+    this.#shortage = new DescriptorShortage(`the newest state of "${service}" cannot be received`, logger)
     this.log = new StateLog({ logger, limits: stateLimits })
     this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
     this.log.onUnreadable = error => this.#cannotRead(error)

@@ -42,7 +42,7 @@ export class Heartbeat {
     this.#silent = false
   }
 
-  /** The channel is open, and the holder sends nothing. */
+  /** Whether the channel is open and the holder sends nothing. */
   get holderSilent(): boolean {
     return this.#silent
   }

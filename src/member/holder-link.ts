@@ -141,12 +141,12 @@ export class HolderLink {
     return heartbeatMs > 0 ? Math.min(ownMs, heartbeatMs) : ownMs
   }
 
-  /** Whether `died` will be called. */
+  /** Whether the holder's death is watched, so that `died` will be called. */
   get watched(): boolean {
     return this.#watch !== null
   }
 
-  /** Finds out whether the holder is alive. Reports `dead` only after a grace (rule 7). */
+  /** Finds out whether the holder is alive. Waits for 100 ms before it reports `alive`. */
   fate(): Promise<'dead' | 'alive'> {
     return fateOf(this.#pidfd ?? this.#confirmedPid)
   }

@@ -18,13 +18,13 @@ export interface Hosting {
   readonly stuckIncumbent: number | null
   /** A standby takes the connections if this process leaves. */
   readonly standsBy: boolean
-  /** This process's own holder has released the successor: another process serves for good. */
+  /** This process's own holder has released the successor: this process cannot serve again. */
   readonly released: boolean
   /** The process that serves accepts reports of older generations. */
   readonly acceptsReports: boolean
   /** The process that serves accepts forwarded changes. */
   readonly acceptsWrites: boolean
-  /** Merged segments can be used without a grant. */
+  /** Merged segments can be used at once, without a new right to write from a daemon. */
   readonly mergesAtOnce: boolean
 
   // ---- events; a hosting that has nothing to do leaves the function out

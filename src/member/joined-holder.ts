@@ -75,7 +75,7 @@ export class JoinedHolder {
       },
       died: () => {
         died = true
-        // The holder's last messages count: `lost` follows when they have been read.
+        // Read the holder's last messages first; then `lost` follows.
         if (!holder.link.open) reportDeath()
       },
     })
@@ -100,16 +100,16 @@ export class JoinedHolder {
     const { shutdown, machine, segmentSet } = this.#deps.shared
     const holder = this.#holder
     if (holder === null) {
-      // Without a previous process this one takes over as after a death.
+      // There is no previous process: take over as if it had died.
       queueMicrotask(() => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed }))
       return
     }
     void holder.fate().then(fate => {
       if (this.#holder !== holder || shutdown.over) return
-      // The holder's last messages count: the death is reported when they have been read.
+      // Read the holder's last messages first; then the death is reported.
       if (fate === 'dead' && holder.link.open && holder.watched) return
       if (fate === 'alive' && segmentSet.isReleased(machine.member.epoch)) {
-        // Released was lost with the channel, but the mark in the segment replaces it.
+        // The message Released was lost with the channel; the mark in the segment means the same.
         machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
         return
       }
@@ -130,7 +130,7 @@ export class JoinedHolder {
     const { shutdown, machine, settings } = shared
     const { offer, abort, reject: rejected } = envelope
     if (offer) {
-      // A daemon counts the descriptors that it needs more exactly itself.
+      // A daemon does not need this check: it counts the descriptors of its services itself.
       const short =
         settings.reception === null ? tooFewDescriptors(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
       if (short !== null) {

@@ -18,13 +18,13 @@ import type { Settings } from './options.js'
 /** The interval at which this process asks for a move channel. */
 const ASK_MS = 250
 /**
- * The end is announced to clients if no receiver has been found for this long; connections may still move later. The pause between two
- * requests counts with its intended length only, because a process that stood still may still find a receiver.
+ * The end is announced to clients if no receiver has been found for this long; connections may still move later. A pause between two requests
+ * counts with its planned length at most, so that time in which this process was stopped does not count.
  */
 const PATIENCE_MS = 2_000
 /** The delay until the next channel is asked for after one has ended. */
 const NEXT_MS = 10
-/** The same after a channel that moved no connection: the next will hardly do better, and each channel delays connections a little. */
+/** The same after a channel that moved no connection: the next one will probably move none either, and each channel delays connections a little. */
 const IN_VAIN_MS = 1_000
 
 /**
@@ -254,7 +254,7 @@ export class Moves {
     const { longestGivingMs } = this.counts.report
     this.#settings.logger.info(
       { moved: this.counts.moved - moved, afterMs: Math.round(performance.now() - at), longestGivingMs },
-      'no connection is left here',
+      'no connection is left in this process',
     )
   }
 

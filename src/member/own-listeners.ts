@@ -124,7 +124,10 @@ export class OwnListeners {
       options: new SocketOptions({ fd, spec, before, bound: !adopted && !passed }),
       changed: changes => {
         if (!adopted) return
-        settings.logger.info({ listener: name, changes }, 'options of an adopted listener differ')
+        settings.logger.info(
+          { listener: name, changes },
+          'options of an adopted listener differed from those of this version',
+        )
         changed(name, changes)
       },
       failed: error => {
@@ -150,7 +153,7 @@ export class OwnListeners {
       await holdings.register({ name, role: 'listener', spec: known, fd })
       return fd
     }
-    // Without a specification the path belongs to a service manager, and must not be registered.
+    // An entry without a specification has a path of a service manager. With one, the service would remove that path when it ends.
     if (before !== null && known !== entry.spec) shared.registry.put({ ...entry, spec: known })
     return entry.fd
   }
@@ -168,7 +171,7 @@ export class OwnListeners {
     return { fd: bound.fd, passed: false }
   }
 
-  /** Registers a listener that this process was given. A Unix socket of a service manager gets no specification: the service must not remove the manager's path when it ends. */
+  /** Registers a listener that this process was given. A Unix socket of a service manager gets no specification, see `#adopt()`. */
   async #takePassed(
     name: string,
     spec: ListenerSpec,

@@ -26,7 +26,7 @@ type Global = { [OWN]?: ProcessMember }
 
 export function processMember(): ProcessMember {
   const holder = globalThis as Global
-  // A process with the output of a successor was started to join.
+  // A process that was started as a successor will join; it is known by its output.
   holder[OWN] ??= { member: null, expected: inheritedOutput() !== null, waiting: new Set() }
   return holder[OWN]
 }

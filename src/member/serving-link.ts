@@ -58,7 +58,7 @@ export class ServingLink {
     void this.#connect()
   }
 
-  /** Sends a last report, which is all that is known of this process after its end. */
+  /** Sends a last report, which `status` shows after the end of this process. */
   stop(): void {
     this.#running = false
     clearTimeout(this.#timer)

@@ -40,7 +40,7 @@ export class Shutdown {
     })
   }
 
-  /** Another process serves, as far as the application knows. */
+  /** The application was notified that another process serves. */
   get isRetired(): boolean {
     return this.#stage === 'retired' || this.#stage === 'closing, retired'
   }
@@ -150,7 +150,10 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report }
     const resources = activeResources()
     const facts = { keptBy: resources, afterMs: ms }
     if (exitWhenRetired !== null) {
-      logger.warn(facts, `a retired process is ended: ${keptByText(resources)} kept it (exitWhenRetired)`)
+      logger.warn(
+        facts,
+        `process ${process.pid} has retired and is ended now (exitWhenRetired): ${keptByText(resources)} kept it alive`,
+      )
       process.exit()
     }
     logger.warn(

@@ -67,7 +67,7 @@ export async function stay(deps: MemberRuntime, { signals = [], until }: StayOpt
     deps.settings.logger.info({ reason, why }, 'stays until no process is left that would end with this one')
     const code = await others.ended()
     if (reason !== 'lost' && until !== undefined) await others.endedElsewhere(until)
-    // With `closed` this process was the last that served, so the exit codes of others do not count.
+    // After `closed` this process was the last that served, so the exit codes of others do not count.
     return reason === 'closed' ? 0 : code
   } finally {
     for (const signal of signals) process.off(signal, forward)

@@ -16,7 +16,7 @@ import type { MemberContext } from './member-context.js'
 import type { UpgradeOptions } from './member-options.js'
 import { refuseMainProcess } from './options.js'
 
-/** The time in which an upgrade that was given up must end: its successor has ended, and this process writes again. */
+/** The time in which a cancelled upgrade must end: then its successor has ended, and this process writes again. */
 const GIVEN_UP_MS = 10_000
 /** After a cancellation, the time in which the incumbent must write again. */
 const SERVING_MS = 2_000
@@ -45,7 +45,7 @@ export class Upgrades implements AttemptIncumbent {
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
   #attempt: UpgradeAttempt | null = null
-  /** The time in which a successor must end that was given up. */
+  /** The time that the successor of a cancelled upgrade gets to end. */
   #graceMs = GRACE_MS
   /** The failure of a successor that never reached a handoff. */
   #failure: Failure | null = null
@@ -105,7 +105,7 @@ export class Upgrades implements AttemptIncumbent {
 
   /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
   async start(options: UpgradeOptions, where: SuccessorStart = {}): Promise<Upgraded> {
-    // The previous failure may have been reported already, while its successor still ends: wait for that instead of failing with "busy".
+    // The previous upgrade may have failed already while its successor still ends: wait for that instead of failing with ERR_FDB_BUSY.
     const beingEnded = () => this.#attempt?.isCancelled === true
     if (beingEnded()) await this.shared.changes.until(() => !beingEnded(), GIVEN_UP_MS)
     this.#refuseNow()
@@ -125,7 +125,7 @@ export class Upgrades implements AttemptIncumbent {
     try {
       return await upgraded
     } catch (error) {
-      // Otherwise the handoff has recorded the failure.
+      // Do not replace a failure that the handoff has recorded.
       const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
       if (FdbError.is(error) && unknown) this.#recordFailure(error)
       throw error

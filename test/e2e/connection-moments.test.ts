@@ -34,7 +34,9 @@ it(
         UPGRADE_MS,
         () => scene.app.output.slice(-4_000),
       )
-      const left = scene.lines().find(({ pid, msg }) => pid === old && msg === 'no connection is left here')
+      const left = scene
+        .lines()
+        .find(({ pid, msg }) => pid === old && msg === 'no connection is left in this process')
       moved += left?.moved ?? 0
       upgrades++
     }
