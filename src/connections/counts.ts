@@ -1,3 +1,6 @@
+/** The longest time that a turn of the event loop spends on moves, on either side. */
+export const TURN_MS = 3
+
 /** Measures the work of moves in each turn of the event loop, as the lesser of elapsed time and CPU time. */
 export class TurnWork {
   #longestMs = 0
@@ -26,9 +29,9 @@ export class TurnWork {
     }
   }
 
-  /** Returns what is left of this turn's `ms` milliseconds for moves. */
-  budget(ms: number): TurnBudget {
-    return new TurnBudget(ms - (this.#running ? this.#worked : 0) - this.#spent)
+  /** Returns the rest of this turn's {@link TURN_MS}. */
+  budget(): TurnBudget {
+    return new TurnBudget(TURN_MS - (this.#running ? this.#worked : 0) - this.#spent)
   }
 
   get #worked(): number {

@@ -2,8 +2,6 @@ import { closeAll, MAX_FDS_PER_MESSAGE, type OwnedFd } from '../kernel/index.js'
 import type { TurnBudget, TurnWork } from './counts.js'
 import { type Departure, MAX_CONNECTION_FDS, type MovableConnections, type Witness } from './movable.js'
 
-/** The longest time that a turn of the event loop spends on moves, on either side. */
-export const TURN_MS = 3
 /** A slice is full when its records have this many bytes. */
 const SLICE_BYTES = 1024 * 1024
 
@@ -24,7 +22,7 @@ export interface Item {
   readonly departure: Departure
 }
 
-/** Collects leaving connections for one slice, until the slice is full or this turn of the event loop has spent {@link TURN_MS} on moves. */
+/** Collects leaving connections for one slice, until the slice is full or the turn's time for moves is used up. */
 export class SliceFiller {
   readonly items: Item[] = []
   readonly #budget: TurnBudget
@@ -32,7 +30,7 @@ export class SliceFiller {
   #bytes = 0
 
   constructor(work: TurnWork) {
-    this.#budget = work.budget(TURN_MS)
+    this.#budget = work.budget()
   }
 
   get open(): boolean {
@@ -50,12 +48,12 @@ export class SliceFiller {
   }
 }
 
-/** Calls `each` for all items, for up to {@link TURN_MS} in each turn of the event loop, but at least once. Resolves after the last. */
+/** Calls `each` for all items: in each turn of the event loop until its time for moves is used up, but at least once. Resolves after the last. */
 export function runInTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) => void): Promise<void> {
   return new Promise(resolve => {
     let at = 0
     const turn = () => {
-      const budget = work.budget(TURN_MS)
+      const budget = work.budget()
       while (at < items.length) {
         each(items[at++]!)
         if (at < items.length && budget.usedUp) {

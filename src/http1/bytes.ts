@@ -44,15 +44,13 @@ IN_VALUE[0x7f] = 0
 export const IN_METHOD = new Uint8Array(256)
 fill(IN_METHOD, `${UPPER}${DIGITS}-_`, 1)
 
-const IN_PATH = 1
-const IN_QUERY = 2
+export const IN_PATH = 1
+export const IN_QUERY = 2
 
 /** The bytes of a request target: visible ASCII except `#`; a backslash and non-ASCII bytes only in the query. Test with {@link IN_PATH} or {@link IN_QUERY}. */
 export const IN_TARGET = new Uint8Array(256).fill(IN_PATH | IN_QUERY, 0x21, 0x7f).fill(IN_QUERY, 0x80)
 fill(IN_TARGET, '#', 0)
 fill(IN_TARGET, '?\\', IN_QUERY)
-
-export { IN_PATH, IN_QUERY }
 
 /** The value of a hexadecimal digit; 255 for every other byte. */
 export const HEX = new Uint8Array(256).fill(255)

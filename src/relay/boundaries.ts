@@ -152,19 +152,11 @@ function isPosition({ phase, count, left, kind }: FramesRecord): boolean {
   return left === 0 && (kind === Kind.data || phase === Phase.second)
 }
 
-/** Returns a server's close frame (RFC 6455, 5.5.1). Cuts the reason after 123 bytes. */
-export function closeFrame(code: number, reason: string): Buffer {
-  let text = Buffer.from(reason)
-  // Drops whole characters, so that the text stays valid UTF-8.
-  for (let chars = [...reason]; text.length > MAX_CONTROL_BYTES - 2; text = Buffer.from(chars.join('')))
-    chars = chars.slice(0, -1)
-  const frame = Buffer.alloc(4 + text.length)
-  frame[0] = FIN | CLOSE
-  frame[1] = 2 + text.length
-  frame.writeUInt16BE(code, 2)
-  text.copy(frame, 4)
-  return frame
-}
+/** Status 1001, going away (RFC 6455, 7.4.1), and the reason. */
+const CLOSE_REASON = Buffer.from('\x03\xe9the server is being replaced', 'latin1')
+
+/** The close frame of a server that ends (RFC 6455, 5.5.1). */
+export const CLOSE_FRAME: Buffer = Buffer.concat([Buffer.of(FIN | CLOSE, CLOSE_REASON.length), CLOSE_REASON])
 
 const LF = 10
 const CR = 13

@@ -8,7 +8,7 @@ import {
   type RequestHead,
   reasonOf,
 } from '../http1/index.js'
-import { closeFrame } from './boundaries.js'
+import { CLOSE_FRAME } from './boundaries.js'
 import type { ByteStream, BytesOrText, StreamOwner } from './byte-stream.js'
 import { NO_BYTES } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
@@ -382,15 +382,12 @@ export class Exchange implements StreamOwner {
   }
 }
 
-/** Status of a close frame (RFC 6455, 7.4.1). */
-const GOING_AWAY = 1001
-
 /** Passes bytes both ways unparsed, except for the boundaries of WebSocket frames. */
 class Tunnel {
   /** The relay has ended the stream to the client, and discards what the server sends. Without WebSocket frames it also discards what the client sends. */
   ended = false
-  /** The close frame to send as soon as the server's stream is between two frames. */
-  #lastFrame: Buffer | null = null
+  /** The relay sends a close frame as soon as the server's stream is between two frames. */
+  #ending = false
   readonly #exchange: Pick<Exchange, 'facts' | 'upstream' | 'send'>
 
   constructor(exchange: Pick<Exchange, 'facts' | 'upstream' | 'send'>) {
@@ -408,7 +405,7 @@ class Tunnel {
     if (this.ended) return
     const exchange = this.#exchange
     const { frames } = exchange.facts
-    if (this.#lastFrame === null) {
+    if (!this.#ending) {
       frames?.follow(chunk, 0, to)
       exchange.send(chunk, 0, to)
       return
@@ -416,7 +413,7 @@ class Tunnel {
     const end = frames!.between ? 0 : frames!.followFrame(chunk, 0, to)
     if (end > 0) exchange.send(chunk, 0, end)
     if (frames!.between) {
-      exchange.send(this.#lastFrame)
+      exchange.send(CLOSE_FRAME)
       this.ended = true
     } else if (end < to) exchange.send(chunk, end, to)
   }
@@ -429,7 +426,7 @@ class Tunnel {
       client.end()
       upstream?.end()
     } else {
-      this.#lastFrame = closeFrame(GOING_AWAY, 'the server is being replaced')
+      this.#ending = true
       this.fromServer(NO_BYTES, 0)
     }
   }

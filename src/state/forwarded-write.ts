@@ -60,10 +60,6 @@ export class IncomingWrite {
     this.#cursor = new ChangeCursor(store, malformedError)
   }
 
-  get bytes(): number {
-    return this.#bytes
-  }
-
   /** Throws ERR_FDB_MESSAGE, ERR_FDB_SCHEMA, ERR_FDB_STATE_LIMIT. */
   add(part: Uint8Array): void {
     const bytes = Buffer.from(part.buffer, part.byteOffset, part.byteLength)

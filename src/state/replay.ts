@@ -25,14 +25,13 @@ export class Replay {
   }
 
   /** Runs `start` and its generator after earlier tasks. Rejects with their exceptions, or with ERR_FDB_SCHEMA after everything was read. */
-  async enqueue(start: () => Generator<unknown, void>, signal: AbortSignal | undefined): Promise<void> {
+  async enqueue(start: () => Generator<unknown, void>): Promise<void> {
     const { closing, sliceMs, deferred } = this.#core
     const task = this.#reading.then(async () => {
       const work = start()
       this.#readers++
       try {
-        const either = signal ? AbortSignal.any([signal, closing]) : closing
-        await runInSlices(work, { sliceMs, signal: either })
+        await runInSlices(work, { sliceMs, signal: closing })
         await deferred.done()
         this.#checkSchemas()
       } finally {
@@ -57,7 +56,7 @@ export class Replay {
     const fresh = history.unread()
     if (fresh === 0) return
     if (fresh > FOLLOW_BYTES || deferred.pending) {
-      this.enqueue(() => history.readNew(), undefined).catch(error => this.#fail(error))
+      this.enqueue(() => history.readNew()).catch(error => this.#fail(error))
       return
     }
     try {

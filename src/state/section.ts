@@ -7,7 +7,7 @@ import { inFileOrder } from './in-file-order.js'
 import { checkKey, checkNewKey, checkRequest, limitError, mostBodyBytes } from './limits.js'
 import type { Location } from './locations.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
-import { addPrint, checkWrite, type WriteOptions } from './requests.js'
+import { addPrint, type WriteOptions } from './requests.js'
 import type { SectionSchema } from './schema.js'
 import { AppliedChange, type ChangeListener, type SectionStore, type StoredChange } from './section-store.js'
 import type { Store } from './store.js'
@@ -203,12 +203,9 @@ export class Section<T> {
    * an `await` rejects with ERR_FDB_NOT_READY: await it after `ready()`. This applies to all changes.
    */
   put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
-    return this.#writer.guardPremature(this.#put(key, value, options), options)
-  }
-
-  async #put(key: string, value: T, options: WriteOptions): Promise<void> {
-    checkWrite('put()', options)
-    await this.#write(this.#encodePut(key, value), options)
+    return this.#writer.change('put()', options, async () => {
+      await this.#write(this.#encodePut(key, value), options)
+    })
   }
 
   /** @internal Puts an encoded value that an operator gave. Rejects with ERR_FDB_STATE_VALUE if the codec or `validate` refuses it. */
@@ -225,13 +222,10 @@ export class Section<T> {
    * was made before. Deleting an entry that does not exist is a change too.
    */
   delete(key: string, options: WriteOptions = {}): Promise<boolean> {
-    return this.#writer.guardPremature(this.#delete(key, options), options)
-  }
-
-  async #delete(key: string, options: WriteOptions): Promise<boolean> {
-    checkWrite('delete()', options)
-    const existed = () => this.#section.slots.has(key)
-    return (await this.#write(this.#encode(DELETE, key), options, existed)) !== false
+    return this.#writer.change('delete()', options, async () => {
+      const existed = () => this.#section.slots.has(key)
+      return (await this.#write(this.#encode(DELETE, key), options, existed)) !== false
+    })
   }
 
   /**
@@ -247,7 +241,7 @@ export class Section<T> {
     change: (value: T | undefined) => T | typeof REMOVE | undefined,
     options: WriteOptions = {},
   ): Promise<T | undefined> {
-    return this.#writer.guardPremature(this.#update(key, change, options), options)
+    return this.#writer.change('update()', options, () => this.#update(key, change, options))
   }
 
   async #update(
@@ -255,7 +249,6 @@ export class Section<T> {
     change: (value: T | undefined) => T | typeof REMOVE | undefined,
     options: WriteOptions,
   ): Promise<T | undefined> {
-    checkWrite('update()', options)
     checkNewKey(key, this.name, this.#core.limits)
     const write = (state: StateDraft): { value: T | undefined } => {
       const next = change(state.get(this, key))
@@ -275,12 +268,9 @@ export class Section<T> {
 
   /** Deletes all entries, in one change. */
   clear(options: WriteOptions = {}): Promise<void> {
-    return this.#writer.guardPremature(this.#clear(options), options)
-  }
-
-  async #clear(options: WriteOptions): Promise<void> {
-    checkWrite('clear()', options)
-    await this.#write(this.#encode(CLEAR, ''), options)
+    return this.#writer.change('clear()', options, async () => {
+      await this.#write(this.#encode(CLEAR, ''), options)
+    })
   }
 
   /**
@@ -290,11 +280,10 @@ export class Section<T> {
    * and the bulk is larger than `waitingBytes`, rejects with ERR_FDB_STATE_LIMIT.
    */
   bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
-    return this.#writer.guardPremature(this.#bulk(changes, options), options)
+    return this.#writer.change('bulk()', options, () => this.#bulk(changes, options))
   }
 
   async #bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions): Promise<void> {
-    checkWrite('bulk()', options)
     checkChanges(changes, this.name)
     const { limits, sliceMs } = this.#core
     const request = checkRequest(options.request, limits)

@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { LogCore, LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
-import { type Disk, updateDurably } from './durable.js'
+import { type Disk, type Durability, updateDurably } from './durable.js'
 import { closedError } from './entries.js'
 import type { ForwardingOptions, ForwardQueue } from './forward-queue.js'
 import { type Answer, type ForwardedWrite, IncomingWrite } from './forwarded-write.js'
@@ -22,7 +22,7 @@ import {
 import { rebuild } from './rebuild.js'
 import type { StoredSchema } from './records.js'
 import { Replay } from './replay.js'
-import { checkWrite, type WriteOptions } from './requests.js'
+import type { WriteOptions } from './requests.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import type { Segment } from './segment.js'
@@ -126,7 +126,7 @@ export class StateLog implements LogOwner {
    * Rejects with ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT after applying the records before the error, with ERR_FDB_SCHEMA
    * if the schema of a registered section must not read it.
    */
-  async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
+  async adopt(segment: Segment): Promise<void> {
     const { history, closing } = this.#core
     await this.#replay.enqueue(() => {
       const refusal = closing.aborted ? closedError() : history.refusal(segment, this.#writer.mayWrite)
@@ -136,7 +136,7 @@ export class StateLog implements LogOwner {
       }
       history.hold(segment)
       return history.readNew()
-    }, options.signal)
+    })
   }
 
   /**
@@ -145,15 +145,15 @@ export class StateLog implements LogOwner {
    */
   async rebuild(segments: readonly Segment[]): Promise<void> {
     await this.#compaction.ended()
-    await this.#replay.enqueue(() => rebuild(this.#core, segments), undefined)
+    await this.#replay.enqueue(() => rebuild(this.#core, segments))
   }
 
   /** Reads new records of the adopted segments. Reads a segment only when all earlier ones are sealed. */
-  async catchUp(options: { signal?: AbortSignal } = {}): Promise<Position> {
+  async catchUp(): Promise<Position> {
     await this.#replay.enqueue(() => {
       this.#checkOpen()
       return this.#core.history.readNew()
-    }, options.signal)
+    })
     return this.position
   }
 
@@ -293,19 +293,13 @@ export class StateLog implements LogOwner {
    * with the same `request` was already made.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
-    return this.#writer.guardPremature(this.#update(change, options), options)
-  }
-
-  async #update<R>(change: (state: StateDraft) => R, options: WriteOptions): Promise<R | undefined> {
-    checkWrite('update()', options)
-    // Print 0: the sections and keys that the update will change are unknown here.
-    const request = checkRequest(options.request, this.#core.limits)
     const writing = this.#writer
-    return await updateDurably(
-      durability => writing.update(change, request, [0], durability),
-      options,
-      () => writing.disk,
-    )
+    return writing.change('update()', options, () => {
+      // Print 0: the sections and keys that the update will change are unknown here.
+      const request = checkRequest(options.request, this.#core.limits)
+      const update = (durability: Durability | null) => writing.update(change, request, [0], durability)
+      return updateDurably(update, options, () => writing.disk)
+    })
   }
 
   #flush(): void {
@@ -317,8 +311,8 @@ export class StateLog implements LogOwner {
    * Merges all sealed and read segments, except the one for appends, into a snapshot, in slices. Replaces and closes the merged segments in one turn.
    * Resolves with the log's segments. Without segments to merge they are unchanged.
    */
-  async compact(options: { signal?: AbortSignal } = {}): Promise<readonly Segment[]> {
-    await this.#compaction.run(options.signal)
+  async compact(): Promise<readonly Segment[]> {
+    await this.#compaction.run()
     return this.segments
   }
 
@@ -360,11 +354,9 @@ class Compaction {
     while (this.#running) await this.#running
   }
 
-  async run(signal: AbortSignal | undefined): Promise<void> {
+  async run(): Promise<void> {
     while (this.#running) await this.#running
-    const { closing } = this.#core
-    if (closing.aborted) throw closedError()
-    const work = this.#merge(signal ? AbortSignal.any([signal, closing]) : closing)
+    const work = this.#merge()
     this.#running = work.catch(() => {})
     try {
       await work
@@ -373,7 +365,7 @@ class Compaction {
     }
   }
 
-  async #merge(signal: AbortSignal): Promise<void> {
+  async #merge(): Promise<void> {
     const { owner, store, history, deferred, sliceMs, closing } = this.#core
     for (;;) {
       await this.#replay.ended()
@@ -391,7 +383,7 @@ class Compaction {
         continue
       }
       const work = writeSnapshot(store, { ...end, epoch, last: ordinal, followed })
-      const merged = await runInSlices(work, { sliceMs, signal })
+      const merged = await runInSlices(work, { sliceMs, signal: closing })
       await this.#replay.ended()
       // If a segment was started during the merge, it records the displaced entries from its own start: merge again, including it.
       if (newest === history.newest() && !closing.aborted) {

@@ -14,7 +14,7 @@ import {
 } from './forwarded-write.js'
 import type { Position } from './history.js'
 import type { Replay } from './replay.js'
-import { requestRefusal, type WriteOptions } from './requests.js'
+import { checkWrite, requestRefusal, type WriteOptions } from './requests.js'
 import type { Segment } from './segment.js'
 import type { NewWrite, PendingWrite, UpdateResult } from './write-queue.js'
 
@@ -175,9 +175,21 @@ export class Writer {
     return promise
   }
 
-  /** Wraps the promise of a change for its caller: awaiting it before ready() rejects. Not for a `durable` change, which is refused before ready(). */
-  guardPremature<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
-    if (this.#mode !== 'reading' || options?.durable === true) return change
+  /** Makes a change for the caller of the method `call`: every error rejects, and awaiting the change before ready() rejects too. */
+  change<R>(call: string, options: WriteOptions, make: () => Promise<R>): Promise<R> {
+    let change: Promise<R>
+    try {
+      checkWrite(call, options)
+      change = make()
+    } catch (error) {
+      change = Promise.reject(error)
+    }
+    // A `durable` change is refused before ready().
+    return options?.durable === true ? change : this.#guardPremature(change)
+  }
+
+  #guardPremature<R>(change: Promise<R>): Promise<R> {
+    if (this.#mode !== 'reading') return change
     const premature = () => (this.#mode === 'reading' ? (this.#core.owner.prematureError?.() ?? null) : null)
     return premature() === null ? change : PrematureAwait.of(change, premature)
   }
@@ -191,7 +203,7 @@ export class Writer {
     this.#core.flush()
     const none = () => {}
     const last = this.#core.queue.last?.promise.then(none, none) ?? Promise.resolve()
-    return this.guardPremature(last, {})
+    return this.#guardPremature(last)
   }
 
   /** `prints` are the fingerprints of the update's possible results. */

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { closeFrame } from '../../src/relay/boundaries.js'
+import { CLOSE_FRAME } from '../../src/relay/boundaries.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
 import { arriveMoved, movable } from './relay-moving.js'
 import {
@@ -191,7 +191,7 @@ describe('a WebSocket at that time', () => {
   const SWITCHED = 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n'
   const text = (payload: string, fin = true) =>
     String.fromCharCode((fin ? 0x80 : 0) | 1, payload.length) + payload
-  const BYE = closeFrame(1001, 'the server is being replaced').toString('latin1')
+  const BYE = CLOSE_FRAME.toString('latin1')
   /** A client's: masked with zeros. */
   const REPLY = '\x88\x82\0\0\0\0\x03\xe9'
 

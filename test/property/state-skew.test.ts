@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { messageType } from '../fixtures/message-type.js'
 import {
   Digest,
   defineSection,
@@ -12,8 +13,7 @@ import {
   type SectionSchema,
   Segment,
   StateLog,
-} from '../../src/state/index.js'
-import { messageType } from '../fixtures/message-type.js'
+} from '../fixtures/state.js'
 import { perLane } from '../lanes/lane.js'
 
 interface Route {

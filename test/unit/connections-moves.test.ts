@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import net from 'node:net'
 import { afterEach, assert, describe, expect, it } from 'vitest'
-import { MoveCounts } from '../../src/connections/counts.js'
+import { MoveCounts, TURN_MS } from '../../src/connections/counts.js'
 import {
   type Arrival,
   MAX_CONNECTION_FDS,
@@ -12,7 +12,7 @@ import {
 } from '../../src/connections/movable.js'
 import { movePair } from '../../src/connections/move-channel.js'
 import { MoveLog } from '../../src/connections/move-log.js'
-import { fdsOf, SliceFiller, TURN_MS } from '../../src/connections/move-slice.js'
+import { fdsOf, SliceFiller } from '../../src/connections/move-slice.js'
 import { ConnectionReceiver } from '../../src/connections/receiver.js'
 import { ConnectionSender } from '../../src/connections/sender.js'
 import { FdbError } from '../../src/errors.js'

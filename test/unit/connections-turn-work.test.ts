@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { TurnWork } from '../../src/connections/counts.js'
-import { runInTurns, TURN_MS } from '../../src/connections/move-slice.js'
+import { TURN_MS, TurnWork } from '../../src/connections/counts.js'
+import { runInTurns } from '../../src/connections/move-slice.js'
 import { leastOf } from '../processes/worked.js'
 
 /** By the clock and by the processor: the work of a turn is the smaller of both, as others may have the processor meanwhile. */

@@ -16,7 +16,7 @@ import { SegmentSet } from '../../src/holder/segment-set.js'
 import { memoryFile, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
-import { Segment } from '../../src/state/index.js'
+import { Segment } from '../fixtures/state.js'
 
 function named(name: string): Entry {
   return { role: 'named', name, spec: '', fd: OwnedFd.own(native.memfd(name), name) }

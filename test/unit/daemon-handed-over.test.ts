@@ -5,8 +5,8 @@ import { takeItems } from '../../src/daemon/service/restored-service.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { Segment, type SegmentKind } from '../../src/state/index.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
+import { Segment, type SegmentKind } from '../fixtures/state.js'
 
 const item = (name: string, fd: OwnedFd): BundleItem => ({ role: 'segment', name, writable: true, fd })
 const readable = (epoch: number, kind: SegmentKind = 'epoch') =>

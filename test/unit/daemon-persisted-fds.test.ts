@@ -2,7 +2,7 @@ import { expect, it, onTestFinished, vi } from 'vitest'
 import { PersistedFds } from '../../src/daemon/persisted-fds.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
-import { Segment } from '../../src/state/index.js'
+import { Segment } from '../fixtures/state.js'
 
 it('tries again to deposit what could not be duplicated, and drops what is no more', () => {
   const registry = new Registry()

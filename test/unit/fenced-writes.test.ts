@@ -4,8 +4,8 @@ import { SegmentSet } from '../../src/holder/segment-set.js'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { FencedWrites } from '../../src/member/fenced-writes.js'
-import { Segment, StateLog } from '../../src/state/index.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
+import { Segment, StateLog } from '../fixtures/state.js'
 
 describe('a process that may not write any more', () => {
   function late(facts: {

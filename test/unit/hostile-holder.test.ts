@@ -9,10 +9,10 @@ import { join } from '../../src/index.js'
 import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
-import { Segment } from '../../src/state/index.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
 import { ControlListener } from '../../src/wire/control-listener.js'
 import { VERSIONS, type WireBody } from '../../src/wire/link.js'
+import { Segment } from '../fixtures/state.js'
 import { until } from '../processes/until.js'
 
 interface Tale {

@@ -7,8 +7,8 @@ import { expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/index.js'
 import { ServingLink } from '../../src/member/serving-link.js'
 import { WriteForwarder } from '../../src/member/writes/forwarder.js'
-import { StateLog } from '../../src/state/index.js'
 import { VERSIONS } from '../../src/wire/link.js'
+import { StateLog } from '../fixtures/state.js'
 import { until } from '../processes/until.js'
 
 it('what the listeners of the application throw is logged and counted, and undoes nothing', async () => {

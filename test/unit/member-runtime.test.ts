@@ -5,9 +5,9 @@ import { UnservedServices } from '../../src/daemon/unserved-services.js'
 import { Heartbeat } from '../../src/member/heartbeat.js'
 import { Leadership } from '../../src/member/leadership.js'
 import { AppendNotice } from '../../src/member/segment-renewal.js'
-import { DEFAULT_LIMITS } from '../../src/state/index.js'
 import { addPrint, RequestMemory } from '../../src/state/requests.js'
 import { type NewWrite, WriteQueue } from '../../src/state/write-queue.js'
+import { DEFAULT_LIMITS } from '../fixtures/state.js'
 
 beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())

@@ -9,10 +9,10 @@ import { closeAll } from '../../src/kernel/index.js'
 import { OwnDrain } from '../../src/member/own-drain.js'
 import { WriteForwarder } from '../../src/member/writes/forwarder.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
-import { Segment, StateLog } from '../../src/state/index.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
 import { ControlListener } from '../../src/wire/control-listener.js'
 import { VERSIONS } from '../../src/wire/link.js'
+import { Segment, StateLog } from '../fixtures/state.js'
 import { until } from '../processes/until.js'
 
 it('a process that drains is brought newer segments, and ways for its connections', async () => {

@@ -1,6 +1,6 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { sealRecovered } from '../../src/member/start.js'
-import { Segment } from '../../src/state/index.js'
+import { Segment } from '../fixtures/state.js'
 import { holdPage } from '../processes/held-page.js'
 import { has } from '../processes/toolchains.js'
 

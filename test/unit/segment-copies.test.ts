@@ -3,8 +3,8 @@ import { SegmentCopies } from '../../src/daemon/service/followers.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { readAt, sizeOf } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/state.js'
-import { Segment } from '../../src/state/index.js'
 import { frame } from '../../src/state/segment.js'
+import { Segment } from '../fixtures/state.js'
 
 const { Record } = fdbroker.state
 

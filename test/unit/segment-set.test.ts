@@ -3,8 +3,8 @@ import type { Caller } from '../../src/holder/admission.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { SegmentSupply } from '../../src/holder/segment-supply.js'
 import { native } from '../../src/kernel/native.js'
-import { Segment } from '../../src/state/index.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
+import { Segment } from '../fixtures/state.js'
 import { until } from '../processes/until.js'
 
 function shelfWith(...epochs: number[]): SegmentSet {

@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { ServiceState, type StateChange, type StateWatchOptions } from '../../src/operator/service-state.js'
 import { serveStateCommands } from '../../src/state/commands.js'
-import { bytes, defineSection, json, Segment, StateLog } from '../../src/state/index.js'
+import { bytes, defineSection, json, Segment, StateLog } from '../fixtures/state.js'
 import { untyped } from '../fixtures/untyped.js'
 
 const validate = (count: number) => {

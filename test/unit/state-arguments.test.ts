@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError, FdbTypeError } from '../../src/errors.js'
 import { fdbroker } from '../../src/proto/state.js'
-import { bytes, defineSection, json, msgpack, protobuf } from '../../src/state/index.js'
+import { bytes, defineSection, json, msgpack, protobuf } from '../fixtures/state.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 import { untyped } from '../fixtures/untyped.js'
 

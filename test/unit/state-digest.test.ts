@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { ShardedMap } from '../../src/base/large-collections.js'
-import { Digest } from '../../src/state/index.js'
 import { Locations } from '../../src/state/locations.js'
 import { RequestMemory } from '../../src/state/requests.js'
+import { Digest } from '../fixtures/state.js'
 
 const b = (text: string) => Buffer.from(text)
 

@@ -8,7 +8,7 @@ import { fdbroker } from '../../src/proto/wire.js'
 import { stateFileSettings } from '../../src/state/file/files.js'
 import { StateFile } from '../../src/state/file/state-file.js'
 import type { ForwardedWrite } from '../../src/state/forwarded-write.js'
-import { bytes, defineSection, Segment, StateLog } from '../../src/state/index.js'
+import { bytes, defineSection, Segment, StateLog } from '../fixtures/state.js'
 import { untyped } from '../fixtures/untyped.js'
 import { until } from '../processes/until.js'
 

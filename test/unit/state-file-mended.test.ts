@@ -10,7 +10,7 @@ import { FileCopy } from '../../src/state/file/copy.js'
 import { stateFileSettings } from '../../src/state/file/files.js'
 import { loadStateFile } from '../../src/state/file/load.js'
 import { StateFile } from '../../src/state/file/state-file.js'
-import { bytes, defineSection, Segment, StateLog } from '../../src/state/index.js'
+import { bytes, defineSection, Segment, StateLog } from '../fixtures/state.js'
 import { until } from '../processes/until.js'
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} }

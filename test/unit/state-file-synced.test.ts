@@ -15,9 +15,9 @@ import { stateFileSettings } from '../../src/state/file/files.js'
 import { loadStateFile } from '../../src/state/file/load.js'
 import { repairStateFile } from '../../src/state/file/repair.js'
 import { StateFile } from '../../src/state/file/state-file.js'
-import { Segment, type StateLimits, StateLog } from '../../src/state/index.js'
 import { headerFrame, parseHeader } from '../../src/state/segment.js'
 import { seeded } from '../fixtures/seeded.js'
+import { Segment, type StateLimits, StateLog } from '../fixtures/state.js'
 import { until } from '../processes/until.js'
 
 const quiet = { info() {}, warn() {} }

@@ -29,7 +29,7 @@ import {
   Segment,
   type StateLimits,
   StateLog,
-} from '../../src/state/index.js'
+} from '../fixtures/state.js'
 import { bytesOf, routeSchema, segmentOf } from '../fixtures/state-logs.js'
 import { until } from '../processes/until.js'
 

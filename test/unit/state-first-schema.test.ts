@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { type RouteMessage, routesSection, targetOf } from '../../src/proxy/routes/section.js'
+import { messageType } from '../fixtures/message-type.js'
 import {
   defineSection,
   json,
@@ -10,8 +11,7 @@ import {
   type SectionSchema,
   Segment,
   StateLog,
-} from '../../src/state/index.js'
-import { messageType } from '../fixtures/message-type.js'
+} from '../fixtures/state.js'
 import { segmentOf } from '../fixtures/state-logs.js'
 
 const FOLDER = new URL('../fixtures/first-schema/', import.meta.url)

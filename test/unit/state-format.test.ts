@@ -2,9 +2,9 @@ import { describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { fdbroker } from '../../src/proto/state.js'
-import { Segment, StateLog } from '../../src/state/index.js'
 import { changePrefix, encodeBody, encodeEnvelope, encodeSchema } from '../../src/state/records.js'
 import { frame } from '../../src/state/segment.js'
+import { Segment, StateLog } from '../fixtures/state.js'
 
 const { Header } = fdbroker.state
 /** What a later version may write. */

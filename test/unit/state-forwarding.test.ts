@@ -3,15 +3,8 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import type { ForwardQueue, WriteSender } from '../../src/state/forward-queue.js'
 import type { Answer, ForwardedWrite } from '../../src/state/forwarded-write.js'
-import {
-  defineSection,
-  json,
-  REMOVE,
-  Segment,
-  StateLog,
-  type StateLogOptions,
-} from '../../src/state/index.js'
 import { encodeBody, encodeEnvelope, encodeSchema, PUT } from '../../src/state/records.js'
+import { defineSection, json, REMOVE, Segment, StateLog, type StateLogOptions } from '../fixtures/state.js'
 import { untyped } from '../fixtures/untyped.js'
 import { until } from '../processes/until.js'
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { defineSection, encodeImport, json, Segment, type StateLog } from '../../src/state/index.js'
 import { PUT, type StoredSchema } from '../../src/state/records.js'
+import { defineSection, encodeImport, json, Segment, type StateLog } from '../fixtures/state.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 
 const entry = (version: number) => ({

@@ -2,6 +2,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
 import { native } from '../../src/kernel/native.js'
+import { limitsFrom, mostBodyBytes } from '../../src/state/limits.js'
+import { PUT } from '../../src/state/records.js'
 import {
   defineSection,
   encodeImport,
@@ -9,9 +11,7 @@ import {
   Segment,
   type StateLimits,
   type StateLog,
-} from '../../src/state/index.js'
-import { limitsFrom, mostBodyBytes } from '../../src/state/limits.js'
-import { PUT } from '../../src/state/records.js'
+} from '../fixtures/state.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 
 const KiB = 1024

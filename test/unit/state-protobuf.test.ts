@@ -1,8 +1,8 @@
 import { createRequire } from 'node:module'
 import ours from 'protobufjs'
 import { describe, expect, it } from 'vitest'
-import { type ProtobufType, protobuf } from '../../src/state/index.js'
 import { messageType } from '../fixtures/message-type.js'
+import { type ProtobufType, protobuf } from '../fixtures/state.js'
 import { untyped } from '../fixtures/untyped.js'
 
 type Runtime = typeof ours

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { encodeImport, Segment, type StateLog } from '../../src/state/index.js'
 import { PUT } from '../../src/state/records.js'
+import { encodeImport, Segment, type StateLog } from '../fixtures/state.js'
 import { readBy, routeSchema, writingLog } from '../fixtures/state-logs.js'
 
 const REFUSED = expect.objectContaining({ code: 'ERR_FDB_STATE_REQUEST' })

@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { defineSection, json, Segment, StateLog, type StateLogOptions } from '../../src/state/index.js'
+import { defineSection, json, Segment, StateLog, type StateLogOptions } from '../fixtures/state.js'
 import { longestTurn, segmentOf } from '../fixtures/state-logs.js'
 import { until } from '../processes/until.js'
 import { leastOf } from '../processes/worked.js'

@@ -12,7 +12,7 @@ import {
   protobuf,
   Segment,
   StateLog,
-} from '../../src/state/index.js'
+} from '../fixtures/state.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 
 const code = (expected: string) => expect.objectContaining({ code: expected })

@@ -1,8 +1,8 @@
 import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd, SEAL_SEAL, SEAL_WRITE } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { Segment } from '../../src/state/index.js'
 import { frame, parseHeader } from '../../src/state/segment.js'
+import { Segment } from '../fixtures/state.js'
 import { holdPage } from '../processes/held-page.js'
 import { has } from '../processes/toolchains.js'
 

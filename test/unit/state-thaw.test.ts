@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { Segment, type StateLog } from '../../src/state/index.js'
+import { Segment, type StateLog } from '../fixtures/state.js'
 import { longestTurn, type Route, routeSchema, writingLog } from '../fixtures/state-logs.js'
 import { perLane } from '../lanes/lane.js'
 import { leastOf } from '../processes/worked.js'

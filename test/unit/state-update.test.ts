@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { bytes, defineSection, json, REMOVE, Segment } from '../../src/state/index.js'
+import { bytes, defineSection, json, REMOVE, Segment } from '../fixtures/state.js'
 import { readBy, routeSchema, writingLog } from '../fixtures/state-logs.js'
 import { untyped } from '../fixtures/untyped.js'
 

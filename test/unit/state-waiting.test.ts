@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { Segment, type StateLog } from '../../src/state/index.js'
+import { Segment, type StateLog } from '../fixtures/state.js'
 import { type Route, readBy, routeSchema, writingLog } from '../fixtures/state-logs.js'
 
 const to = (name: string): Route => ({ to: name })

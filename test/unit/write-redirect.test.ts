@@ -2,10 +2,10 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { LinkWriteSender, WriteForwarder } from '../../src/member/writes/forwarder.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { Segment, StateLog } from '../../src/state/index.js'
 import { Channel, type ChannelOptions } from '../../src/wire/channel.js'
 import { checkDecodeCost } from '../../src/wire/decode-cost.js'
 import { FORWARDS_WRITES, Link } from '../../src/wire/link.js'
+import { Segment, StateLog } from '../fixtures/state.js'
 import { until } from '../processes/until.js'
 
 const { Envelope } = fdbroker.wire

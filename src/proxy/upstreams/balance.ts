@@ -92,10 +92,6 @@ export class Balancer {
       health.kind === 'up' ? [] : [{ address, kind: health.kind, ms: Math.max(0, health.until - now) }],
     )
   }
-
-  healthy(): string[] {
-    return this.#servers.filter(({ health }) => health.kind === 'up').map(({ address }) => address)
-  }
 }
 
 const isUp = ({ kind }: ServerHealth): boolean => kind === 'up'
