@@ -15,7 +15,7 @@ const EXPLAINED =
 const HEAD = `<!-- Made by tools/error-docs.mjs from tools/errors. -->
 # Errors
 
-fd-broker throws \`FdbError\`s; for an argument of the wrong type a \`TypeError\` with the same fields. This page has the cause of each code and, in italics, the remedy; the error's message has details.
+fd-broker throws \`FdbError\`s, and for an argument of the wrong type a \`TypeError\` with the same fields. This page has the cause of each code and, in italics, the remedy; the error's message has the details.
 \`FdbError.is(error)\` recognises both, also from another copy of the package; \`FdbError.from(thrown)\` converts any value.
 
 - \`code\` (type \`FdbErrorCode\`) is stable: use it in your program.
@@ -40,8 +40,7 @@ export function errorDocs(refusals) {
   return `${HEAD}${areas.join('')}
 ## HTTP/1 messages that the relay refuses
 
-The proxy does not pass on a message that two servers could read differently. It answers such a request with the status in brackets. If a server's answer is such a message, the client gets a 502.
-Then it closes the connection. The error's message has the reason.
+The proxy does not pass on a message that two servers could read differently. It answers such a request with the status in brackets; if a server's answer is such a message, the client gets a 502. Then the proxy closes the connection. The error's message has the reason.
 
 ${explained.map(([code, [status, why]]) => `- \`${code}\` (${status}): ${why}`).join('\n')}
 

@@ -18,7 +18,7 @@ interface AddCertificateFlags extends AnswerFlags {
 export function addCertificates(program: Command): void {
   const certificates = program
     .command('certificates')
-    .description('show and change the TLS certificates of a running proxy; they cross its upgrades')
+    .description('show and change the TLS certificates of a running proxy; changes survive upgrades')
   addAskOptions(certificates.command('list'))
     .description('show all certificates, without keys')
     .addHelpText('after', '\nExamples:\n  $ fd-broker certificates list --control /run/edge/upgrade.sock')

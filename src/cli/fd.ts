@@ -32,7 +32,7 @@ const FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
 export function addFd(program: Command): void {
   const fd = program
     .command('fd')
-    .description('descriptors of any kind that a daemon (fd-broker serve) holds for whoever asks')
+    .description('descriptors of any kind that a daemon (fd-broker serve) holds for other processes')
   addAskOptions(fd.command('list'))
     .description('show the held descriptors')
     .option('--watch', 'print the list after each change')

@@ -31,7 +31,7 @@ interface AddRouteFlags extends RouteFlags {
 export function addRoutes(program: Command): void {
   const routes = program
     .command('routes')
-    .description('show and change the routes of a running proxy; they cross its upgrades')
+    .description('show and change the routes of a running proxy; changes survive upgrades')
   addAskOptions(routes.command('list'))
     .description('show all routes')
     .addHelpText('after', '\nExamples:\n  $ fd-broker routes list --control /run/edge/upgrade.sock --json')

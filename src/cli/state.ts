@@ -30,7 +30,7 @@ export function addState(program: Command): void {
   const state = program
     .command('state')
     .description(
-      'look into the state of a running service or a file, change it, verify it, and carry it over',
+      'show, change, verify, export and import the state of a running service or a file',
     )
     .addHelpText(
       'after',

@@ -44,7 +44,7 @@ export const JOINING = {
   },
   ERR_FDB_ABORTED: {
     cause: 'The operation was cancelled',
-    remedy: 'The message says who cancelled the operation',
+    remedy: 'See the message for the reason',
   },
   ERR_FDB_DEADLINE: {
     cause: 'A time limit is over: the other process is stuck, stopped or slow',
@@ -53,7 +53,7 @@ export const JOINING = {
   },
   ERR_FDB_CLOSED: {
     cause: 'This member was closed, or has retired',
-    remedy: 'Call `join()` again, but not after a retirement',
+    remedy: 'After `close()` call `join()` again; a retired process must end',
   },
   ERR_FDB_FENCED: {
     cause:

@@ -38,8 +38,8 @@ export const STATE = {
     remedy: 'Write before that, or call `join()` again',
   },
   ERR_FDB_STATE_MOVED: {
-    cause: 'The entry has left the log: it was compacted, or changed',
-    remedy: 'Start again',
+    cause: 'The requested value is no longer in the log: the log was compacted, or the entry changed',
+    remedy: 'Read the state again; read `previous` before the `onChange` listener returns',
   },
 }
 

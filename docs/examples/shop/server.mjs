@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-// A shop whose routes are state. Start it, and start it again whenever you like: the second process takes over the listener
-// and the routes from the first, and no client notices.
+// A shop whose routes are state. Start it twice: the second process takes over the listener and the routes from the first,
+// and no client notices.
 //
 //   node docs/examples/shop/server.mjs --control /run/shop/upgrade.sock --listen tcp://127.0.0.1:8080
 //
-// GET /r/<n> answers by the route's value, PUT /r/<n> changes it, /visit/<name> counts the visits of somebody, /slow and
-// /stream take their time, /whoami says who answers. `--control none` runs it alone, without upgrades.
+// GET /r/<n> returns the route's value, PUT /r/<n> changes it, /visit/<name> counts visits, /slow and /stream answer slowly,
+// /whoami returns generation and pid. `--control none` runs the shop alone, without upgrades.
 import http from 'node:http'
 import { parseArgs } from 'node:util'
 import { codec, defineSection, join } from 'fd-broker'
@@ -23,8 +23,8 @@ const member = await join({ service: 'shop', control, systemd: 'auto', mainProce
 const routes = member.section('routes', defineSection({ version: 1, codec: codec.json() }))
 const visits = member.section('visits', defineSection({ version: 1, codec: codec.json() }))
 
-// Only the very first process finds no routes: every other one has those of the one before it. (A change is made when this
-// process may write: the first one at once, any other when it serves.)
+// Only the very first process finds no routes; every other process gets those of its predecessor. The first process makes
+// the change at once; in a successor a change would wait until it serves.
 const filled = routes.size === 0 ? routes.bulk(firstRoutes(Number(flags.routes))) : undefined
 
 const server = http.createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
@@ -42,7 +42,7 @@ await member.ready()
 await filled
 console.log(`generation ${member.generation} (pid ${process.pid}) serves ${flags.listen}`)
 
-// As PID 1 of a container it stays for those that would end with it.
+// As PID 1 of a container this process stays, because its successors would end with it.
 const stayed = member.stay({ signals: ['SIGTERM', 'SIGINT'] })
 const why = await member.retired
 console.log(`generation ${member.generation} (pid ${process.pid}) is done: ${why}`)
@@ -61,7 +61,7 @@ async function handle(request, response) {
   } else if (page === 'r' && routes.get(key)) {
     response.end(`${key} ${routes.get(key).item}\n`)
   } else if (page === 'visit') {
-    // Counted once, also where this process has been replaced meanwhile: the function is called when it is this change's turn.
+    // The visit is counted once, even if this process was replaced meanwhile: update() calls the function with the current value.
     response.end(`visit ${await visits.update(key, (count = 0) => count + 1)}\n`)
   } else if (page === 'slow') {
     await pause(1500)
@@ -79,7 +79,7 @@ async function handle(request, response) {
   }
 }
 
-// A change of a process that was cut off was not made: the client may repeat it, and reaches the one that serves.
+// After a retryable error the client may repeat its request, which then reaches the serving process.
 function fail(response, error) {
   if (response.headersSent) return response.destroy()
   response.writeHead(error.retryable ? 503 : 500, error.retryable ? { 'retry-after': '0' } : {})

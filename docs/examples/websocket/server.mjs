@@ -1,12 +1,11 @@
 #!/usr/bin/env node
-// A room in which everybody hears everybody, over WebSockets that this server terminates itself with the package `ws`.
-// Start it, and start it again whenever you like: the second process goes on with the open WebSockets of the first, and
-// with what it knows of them. Nobody reconnects.
+// A chat room over WebSockets, with the package `ws`. Start it twice: the second process continues the open WebSockets of
+// the first, with their data. No client reconnects.
 //
 //   node docs/examples/websocket/server.mjs --control /run/room/upgrade.sock --listen tcp://127.0.0.1:8081
 //
-// The first message of a client is its name; `/who` is answered with the generation, the process, and how many messages the
-// client has sent. `--control none` runs it alone, without upgrades.
+// The first message of a client is its name; the answer to `/who` has the generation, the pid, and the number of messages
+// that the client has sent. `--control none` runs the room alone, without upgrades.
 import http from 'node:http'
 import { parseArgs } from 'node:util'
 import { join } from 'fd-broker'
@@ -24,7 +23,7 @@ const member = await join({ service: 'room', control: flags.control === 'none' ?
 const server = http.createServer((_request, response) => response.writeHead(426).end('WebSockets only\n'))
 const wss = new WebSocketServer({ noServer: true })
 
-/** What this server knows of each client. @type {WeakMap<import('ws').WebSocket, { name: string, messages: number }>} */
+/** This server's data of each client. @type {WeakMap<import('ws').WebSocket, { name: string, messages: number }>} */
 const guests = new WeakMap()
 
 const sockets = movableWebSockets(wss, {
