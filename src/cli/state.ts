@@ -29,9 +29,7 @@ interface JsonFlags extends SourceFlags {
 export function addState(program: Command): void {
   const state = program
     .command('state')
-    .description(
-      'show, change, verify, export and import the state of a running service or a file',
-    )
+    .description('show, change, verify, export and import the state of a running service or a file')
     .addHelpText(
       'after',
       `
