@@ -8,116 +8,83 @@
  * *kernel* says what the kernel can do. Without a rule marked *policy* no harm follows, only a delay. `test/exploration/needed.ts` names for
  * each rule the world that finds its absence: two processes (`sealFirst` to `promote`), or three (`forceSeal` and later).
  */
-export interface Rules {
+const NAMES = [
   /** The owner's segment is sealed before Commit is sent; else two processes write for a moment. */
-  readonly sealFirst: boolean
+  'sealFirst',
   /** A holder revokes the right of a process by sealing its segment, and the process checks the seal before it serves; else two serve. */
-  readonly sealDecides: boolean
+  'sealDecides',
   /** A process whose channel has ended counts as alive only after 100 ms, because its pidfd reports a death later; else the joiner of a dead incumbent leaves. */
-  readonly grace: boolean
+  'grace',
   /** A successor that loses its channel to a living standby keeps serving until its segment is sealed; else both leave. */
-  readonly serveOnAfterEof: boolean
+  'serveOnAfterEof',
   /** No Offer while a standby may still come back (not released, not dead); else a third process writes that the standby does not know. */
-  readonly release: boolean
+  'release',
   /** No Offer while an earlier joiner that got descriptors may still be alive; else that joiner serves beside the new one. */
-  readonly gone: boolean
+  'gone',
   /** A handoff that fails before Commit seals the joiner's segment too; else the joiner writes there later. */
-  readonly thawSeal: boolean
+  'thawSeal',
   /** The owner ends its once-only work before it is frozen; else the work runs in two processes. */
-  readonly quiesceFirst: boolean
+  'quiesceFirst',
   /** An owner that continues after a failed handoff starts its once-only work again; else the work runs in no process. */
-  readonly workAgain: boolean
+  'workAgain',
   /** A client's request id in the log makes a retried change apply once. */
-  readonly requestId: boolean
+  'requestId',
   /** A forwarded change is refused only if it was never sent; else a refused change is applied. */
-  readonly refuseUnsent: boolean
+  'refuseUnsent',
   /**
    * *kernel* A holder can revoke the right of a living process, by sealing its segment. Off for segments without seals ({@link
    * WITHOUT_SEALS}): then a commit is final, and only a process that dies or gives up its right loses it.
    */
-  readonly arbiter: boolean
+  'arbiter',
   /** *resource* The holder makes the successor's segment, and holder and successor hold it after the Offer. */
-  readonly sharedSegment: boolean
+  'sharedSegment',
   /** *resource* The incumbent's way-back segment is shared in the Offer too; else what it writes there dies with it. */
-  readonly sharedWayBack: boolean
+  'sharedWayBack',
   /** A slice of connections is committed by a record in a move log that the receiver may seal; else a connection has two readers or none. */
-  readonly moveLog: boolean
+  'moveLog',
   /** On a rollback the standby accepts before the successor's segment is sealed; else no process accepts for a moment. */
-  readonly acceptFirst: boolean
+  'acceptFirst',
   /** Probation ends only after a recent report of health, never by a timer alone; else the listeners die with a stuck successor. */
-  readonly releaseByHealth: boolean
+  'releaseByHealth',
   /** A ready joiner serves when its incumbent is dead; else no process does. */
-  readonly promote: boolean
+  'promote',
   /** At the Freeze deadline the holder seals whether Frozen came or not; else a stopped incumbent blocks every upgrade. */
-  readonly forceSeal: boolean
+  'forceSeal',
   /** *resource* Every process that may get the right to write has a segment before any process may write in it. */
-  readonly shareAll: boolean
+  'shareAll',
   /** *resource* The same for way-back segments. */
-  readonly spare: boolean
+  'spare',
   /** No process is told to stop before the other has sent Serving for the current grant. */
-  readonly ackBack: boolean
+  'ackBack',
   /** *policy* Roll back only to a member that is connected; else writes wait for the deadline of the rollback. */
-  readonly needOther: boolean
+  'needOther',
   /** A member that lost its channel to a living holder reconnects and asks for its role. */
-  readonly retryReturn: boolean
+  'retryReturn',
   /** When the holder is dead, a member in standby accepts again and serves reads. */
-  readonly orphanAccepts: boolean
+  'orphanAccepts',
   /** When the holder is dead, a ready joiner accepts and serves reads. */
-  readonly joinerAccepts: boolean
+  'joinerAccepts',
   /** Members of a daemon never take the right to write themselves. */
-  readonly noSelfPromotion: boolean
+  'noSelfPromotion',
   /** A restarted daemon seals every other segment before it names a writer. */
-  readonly sealRest: boolean
+  'sealRest',
   /** A restarted daemon names a writer only when every process that may have the right is back or proved dead. */
-  readonly rebuildWaits: boolean
+  'rebuildWaits',
   /** A member sends Serving only after accept, carry and write have succeeded; else the incumbent retires although they failed. */
-  readonly begun: boolean
+  'begun',
   /** A process that cannot take over reports Unfit, and the other living process gets the right; else no process may write. */
-  readonly unfit: boolean
+  'unfit',
   /** A successor whose segment is sealed waits, if it has a channel, for a message; else it leaves before the standby serves. */
-  readonly awaitVerdict: boolean
+  'awaitVerdict',
   /** A joiner that left before it got a descriptor does not block upgrades; else it blocks them as long as it lives. */
-  readonly untaken: boolean
+  'untaken',
   /** A member sends a lost Back again over a new channel; else the daemon waits for it for ever. */
-  readonly backAgain: boolean
-}
+  'backAgain',
+] as const
 
-export const RULES: Rules = Object.freeze({
-  sealFirst: true,
-  sealDecides: true,
-  grace: true,
-  serveOnAfterEof: true,
-  release: true,
-  gone: true,
-  thawSeal: true,
-  quiesceFirst: true,
-  workAgain: true,
-  requestId: true,
-  refuseUnsent: true,
-  arbiter: true,
-  sharedSegment: true,
-  sharedWayBack: true,
-  moveLog: true,
-  acceptFirst: true,
-  releaseByHealth: true,
-  promote: true,
-  forceSeal: true,
-  shareAll: true,
-  spare: true,
-  ackBack: true,
-  needOther: true,
-  retryReturn: true,
-  orphanAccepts: true,
-  joinerAccepts: true,
-  noSelfPromotion: true,
-  sealRest: true,
-  rebuildWaits: true,
-  begun: true,
-  unfit: true,
-  awaitVerdict: true,
-  untaken: true,
-  backAgain: true,
-})
+export type Rules = Readonly<Record<(typeof NAMES)[number], boolean>>
+
+export const RULES: Rules = Object.freeze(Object.fromEntries(NAMES.map(name => [name, true])) as Rules)
 
 /** The rules for a service whose segments are files without seals. */
 export const WITHOUT_SEALS: Rules = Object.freeze({ ...RULES, arbiter: false })

@@ -1,5 +1,6 @@
 /**
- * The types of all functions of the addon. Only this folder imports it: other folders do not use raw descriptor numbers.
+ * The types of all functions of the addon. Only this folder imports it: other folders do not use raw descriptor numbers. A function without a comment
+ * here is documented at the function of this folder that calls it.
  *
  * No call blocks. A failed system call throws {@link NativeError}, unless its result is documented (`EAGAIN` is a result). The addon retries EINTR. A
  * descriptor that the addon opened belongs to its environment (main thread or worker); when that ends, the addon closes it, unless it was closed or
@@ -112,7 +113,6 @@ export const MAX_FDS_PER_MESSAGE = 253
 export interface Native {
   // sockets.c
   bindSocket(options: BindOptions): number
-  /** Calls listen() on a bound or listening socket, which changes the backlog. */
   listen(fd: number, backlog: number): void
   /**
    * Starts to connect to an IP address, with TCP_NODELAY and SO_KEEPALIVE. The descriptor becomes writable when {@link connectResult} is available.
@@ -121,13 +121,10 @@ export interface Native {
   connectTcp(host: string, port: number): number
   /** Returns 0 if the connection is established; an errno for {@link failure}, only once; -1 if there is no result yet, or it was returned already. */
   connectResult(fd: number): number
-  /** Connects to a Unix stream socket. Throws ECONNREFUSED, ENOENT, EAGAIN (backlog full). */
   connectUnix(path: string, abstract: boolean): number
-  /** Connects to a Unix datagram socket. Throws ECONNREFUSED, ENOENT, EPROTOTYPE (a stream socket). */
   connectDatagram(path: string, abstract: boolean): number
   /** Returns a non-blocking CLOEXEC socket, or -1 if no connection waits. */
   accept(fd: number): number
-  /** Returns a connected pair of non-blocking Unix stream sockets. */
   socketPair(): [number, number]
   setOption(
     fd: number,
@@ -136,10 +133,6 @@ export interface Native {
   ): void
 
   // messages.c
-  /**
-   * Sends `length` bytes from `offset` with up to 253 descriptors. Returns the number of bytes sent, or -1 (EAGAIN). If it is above 0, all
-   * descriptors were sent with the first byte: do not send them again.
-   */
   sendMessage(
     fd: number,
     data: Uint8Array,
@@ -153,10 +146,6 @@ export interface Native {
   receiveDatagram(fd: number, into: Uint8Array, offset: number, length: number): Received & PeerCredentials
 
   // send.c
-  /**
-   * Sends `length` bytes of `first` from `offset`, then `moreLength` bytes of `more` from `moreOffset`, with one system call. Returns the number of
-   * bytes sent, or -1 (EAGAIN).
-   */
   send(
     fd: number,
     first: Uint8Array,
@@ -215,7 +204,6 @@ export interface Native {
   /** Makes the environment close a descriptor at its end that was opened elsewhere (inherited, or by Node). */
   adopt(fd: number): void
   setCloexec(fd: number, on: boolean): void
-  /** Clears or sets O_NONBLOCK of the open file description, for all processes that share it. */
   setBlocking(fd: number, on: boolean): void
   inspect(fds: readonly number[]): Inspected[]
   /** Returns the index of the first descriptor that is not a TCP or Unix stream connection, or -1. */
@@ -231,19 +219,14 @@ export interface Native {
   ackedBytes(fd: number): number | null
   /** pidfd_open(); null if the kernel has none, or seccomp refuses it. Throws ESRCH. */
   pidfdOpen(pid: number): number | null
-  /** pidfd_send_signal(). Throws ESRCH. */
   pidfdSignal(pidfd: number, signal: number): void
-  /** pidfd_getfd(): see `duplicateFrom()`. */
   pidfdTake(pidfd: number, number: number): number
-  /** Returns the pid from fdinfo; -1 if the process is dead, 0 if it is in another PID namespace. */
   pidfdPid(pidfd: number): number
-  /** Reports whether the process of a pidfd has ended. */
   pidfdDead(pidfd: number): boolean
   /** Returns for each socket 1 if the peer has sent FIN, 2 if the connection is broken, otherwise 0. */
   hangups(fds: readonly number[]): number[]
 
   // unix_path.c
-  /** Reports whether `path` is the file of this Unix socket; null if the kernel cannot tell. */
   namesSocket(fd: number, path: string): boolean | null
 
   // children.c
@@ -293,7 +276,6 @@ export interface Native {
    */
   memfd(name: string): number
   addSeals(fd: number, seals: number): void
-  /** F_GET_SEALS; null for a file that cannot be sealed. */
   getSeals(fd: number): number | null
   /** Opens the same memory read-only as a new open file description (through /proc/self/fd). */
   reopenReadOnly(fd: number): number
@@ -325,16 +307,12 @@ export interface Native {
   scanChanges(buffer: Uint8Array, ranges: Uint32Array, count: number, seed: number, into: Uint32Array): void
 
   // locks.c
-  /** flock(LOCK_EX | LOCK_NB). Returns false if another open file description holds the lock. */
   tryLock(fd: number): boolean
   /** open(O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW) with `mode`. */
   openLockFile(path: string, mode: number): number
 
   // inotify.c
-  /**
-   * Returns a descriptor that becomes readable when the folder or one of the files is removed, replaced or renamed. Ignores files that do not exist.
-   * Returns null without inotify, or if this user's limit of inotify instances is reached.
-   */
+  /** Returns a descriptor that becomes readable when the folder or one of the files changes, or null: see `watchPaths()` in watch.ts. */
   watchPaths(folder: string, files: readonly string[]): number | null
 
   // poll.c

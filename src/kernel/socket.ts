@@ -1,11 +1,5 @@
 import { numbersOf } from './for-node.js'
-import {
-  type BindOptions,
-  type Inspected,
-  type MAX_FDS_PER_MESSAGE,
-  native,
-  type PeerCredentials,
-} from './native.js'
+import { type BindOptions, type Inspected, native, type PeerCredentials } from './native.js'
 import { OwnedFd } from './owned.js'
 
 export function bindSocket(options: BindOptions, label: string): OwnedFd {
@@ -27,7 +21,7 @@ export function connectToAbstract(name: string, label: string): OwnedFd {
   return OwnedFd.own(native.connectUnix(name, true), label)
 }
 
-/** Connects to a Unix datagram socket. Throws ECONNREFUSED, ENOENT. */
+/** Connects to a Unix datagram socket. Throws ECONNREFUSED, ENOENT, EPROTOTYPE (a stream socket). */
 export function connectToDatagram(name: string, abstract: boolean, label: string): OwnedFd {
   return OwnedFd.own(native.connectDatagram(name, abstract), label)
 }
@@ -89,7 +83,10 @@ export function firstNotStream(fds: readonly OwnedFd[]): OwnedFd | null {
   return fds[native.firstNotStream(numbersOf(fds))] ?? null
 }
 
-/** Returns the number of bytes sent, or -1 (EAGAIN). If it is above 0, all `fds` (at most {@link MAX_FDS_PER_MESSAGE}) were sent too; they keep their owners. */
+/**
+ * Sends `length` bytes from `offset`. Returns the number of bytes sent, or -1 (EAGAIN). If it is above 0, all `fds` (at most 253) were sent with the
+ * first byte: do not send them again. They keep their owners.
+ */
 export function sendMessage(
   socket: OwnedFd,
   data: Uint8Array,

@@ -8,7 +8,7 @@ export function watch(fd: OwnedFd, callback: (events: number, error: NativeError
 
 /**
  * Calls `changed` once when the folder or one of the files is removed, replaced or renamed. Ignores files that do not exist. Returns null without
- * inotify, or if its limit is reached. Does not keep the process alive.
+ * inotify, or if this user's limit of inotify instances is reached. Does not keep the process alive.
  */
 export function watchPaths(folder: string, files: readonly string[], changed: () => void): Disposable | null {
   const raw = native.watchPaths(folder, files)

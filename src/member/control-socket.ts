@@ -327,16 +327,7 @@ export class ControlSocket {
       this.#drop(caller)
       return
     }
-    const { hello, link, pid, pidfd, proven, identity } = caller
     const generation = this.#deps.shared.generation + 1
-    holder.admit({
-      link,
-      pid,
-      pidfd,
-      proven,
-      identity,
-      generation,
-      capabilities: hello.capabilities ?? [],
-    })
+    holder.admit({ ...caller, generation, capabilities: caller.hello.capabilities ?? [] })
   }
 }

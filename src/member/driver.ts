@@ -360,75 +360,65 @@ export class MemberDriver implements RuntimeDriver {
     return this.runtime.upgrades.start(options)
   }
 
-  /** `why`: the reason of a member that has not served. */
+  /**
+   * Closes the member at the application's request, after finishing work under way. Resolves when everything is released. `why`: the reason
+   * of a member that has not served.
+   */
   async close(
-    options: CloseOptions,
+    { timeout, handBack = true }: CloseOptions,
     why = 'the application closed this member before it served',
   ): Promise<void> {
-    await closeInOrder(this.runtime, { ...options, why }, this)
-  }
-}
-
-type ClosingDriver = Pick<MemberDriver, 'refuse' | 'removePaths'>
-
-/** Closes the member at the application's request, after finishing work under way. Resolves when everything is released. */
-async function closeInOrder(
-  runtime: MemberRuntime,
-  { timeout, handBack = true, why }: CloseOptions & { readonly why: string },
-  driver: ClosingDriver,
-): Promise<void> {
-  const { changes, shutdown, settings } = runtime
-  if (timeout !== undefined) shutdown.drainTimeout = timeout
-  if (shutdown.over) return
-  if (!shutdown.closing) {
-    shutdown.close()
-    changes.notify()
-    await finishWork(runtime, timeout ?? settings.drainTimeout, handBack)
+    const { changes, shutdown, settings } = this.runtime
+    if (timeout !== undefined) shutdown.drainTimeout = timeout
     if (shutdown.over) return
-    leave(runtime, { handBack, why }, driver)
+    if (!shutdown.closing) {
+      shutdown.close()
+      changes.notify()
+      await this.#finishWork(timeout ?? settings.drainTimeout, handBack)
+      if (shutdown.over) return
+      this.#leave(handBack, why)
+    }
+    if (!shutdown.over) await shutdown.retired
   }
-  if (!shutdown.over) await shutdown.retired
-}
 
-async function finishWork(runtime: MemberRuntime, timeoutMs: number, handBack: boolean): Promise<void> {
-  const { changes, shutdown, hosting, machine, upgrades } = runtime
-  // A successor that this process has started must end with it.
-  await upgrades.end(timeoutMs)
-  // A running handoff must end first, because its successor may serve after it.
-  await changes.until(() => shutdown.over || !isUnderWay(machine.holder?.phase), timeoutMs)
-  if (shutdown.over || machine.phase !== 'serving') return
-  if (!handBack) await hosting.releaseStandby()
-  await endLeadership(runtime)
-}
-
-async function endLeadership({ changes, shutdown, leadership, settings }: MemberRuntime): Promise<void> {
-  const quiesced = leadership.quiesce()
-  if (quiesced === undefined) return
-  let ended = false
-  void quiesced.then(() => {
-    ended = true
-    changes.notify()
-  })
-  await changes.until(() => shutdown.over || ended, settings.times.quiesce)
-  leadership.abortLate()
-}
-
-function leave(
-  { announcer, shutdown, hosting, machine }: MemberRuntime,
-  { handBack, why }: { readonly handBack: boolean; readonly why: string },
-  driver: ClosingDriver,
-): void {
-  const { phase } = machine
-  if (phase !== 'leaving') shutdown.closedBy(phase === 'standby' ? 'replaced' : 'closed')
-  const { link } = machine.member
-  if (phase === 'joining' || phase === 'ready') {
-    if (link === 'none') driver.removePaths()
-    driver.refuse(new FdbError('ERR_FDB_CLOSED', why))
-    return
+  async #finishWork(timeoutMs: number, handBack: boolean): Promise<void> {
+    const { changes, shutdown, hosting, machine, upgrades } = this.runtime
+    // A successor that this process has started must end with it.
+    await upgrades.end(timeoutMs)
+    // A running handoff must end first, because its successor may serve after it.
+    await changes.until(() => shutdown.over || !isUnderWay(machine.holder?.phase), timeoutMs)
+    if (shutdown.over || machine.phase !== 'serving') return
+    if (!handBack) await hosting.releaseStandby()
+    await this.#endLeadership()
   }
-  if (accepts(phase) && !(handBack && hosting.standsBy)) announcer.ends()
-  if (accepts(phase) && link === 'local') driver.removePaths()
-  // A standby that leaves does not come back: release the successor now.
-  if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })
-  machine.step({ type: 'leave' })
+
+  async #endLeadership(): Promise<void> {
+    const { changes, shutdown, leadership, settings } = this.runtime
+    const quiesced = leadership.quiesce()
+    if (quiesced === undefined) return
+    let ended = false
+    void quiesced.then(() => {
+      ended = true
+      changes.notify()
+    })
+    await changes.until(() => shutdown.over || ended, settings.times.quiesce)
+    leadership.abortLate()
+  }
+
+  #leave(handBack: boolean, why: string): void {
+    const { announcer, shutdown, hosting, machine } = this.runtime
+    const { phase } = machine
+    if (phase !== 'leaving') shutdown.closedBy(phase === 'standby' ? 'replaced' : 'closed')
+    const { link } = machine.member
+    if (phase === 'joining' || phase === 'ready') {
+      if (link === 'none') this.removePaths()
+      this.refuse(new FdbError('ERR_FDB_CLOSED', why))
+      return
+    }
+    if (accepts(phase) && !(handBack && hosting.standsBy)) announcer.ends()
+    if (accepts(phase) && link === 'local') this.removePaths()
+    // A standby that leaves does not come back: release the successor now.
+    if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })
+    machine.step({ type: 'leave' })
+  }
 }

@@ -6,9 +6,11 @@ import type { Check, ReadyOptions } from './member-options.js'
 /** Waits until this process serves: for the Offer, for the application's checks, and for the handoff, within a limit. */
 export class Readiness {
   readonly #late: () => void
-  readonly #missingReady: MissingReadyWarning
+  readonly #logger: Logger
   readonly #offer = new Pending<void>()
-  #checks: CheckRunner | null = null
+  /** The check that is running. */
+  #check: Check | null = null
+  #warning: NodeJS.Timeout | undefined
   #waiting: Pending<void>[] = []
   #limit: Limit | undefined
   #served = false
@@ -16,7 +18,7 @@ export class Readiness {
 
   constructor(late: () => void, logger: Logger) {
     this.#late = late
-    this.#missingReady = new MissingReadyWarning(logger)
+    this.#logger = logger
   }
 
   /** Whether this process has ever served. */
@@ -26,7 +28,10 @@ export class Readiness {
 
   /** Warns if the application does not call ready(). `incumbent`: returns the pid of the process that serves until then. */
   remind(incumbent: () => number | null): void {
-    this.#missingReady.start(() => ({ check: this.#checks?.current ?? null, incumbent: incumbent() }))
+    this.#warning = warnUnlessReady(this.#logger, () => ({
+      check: this.#check && nameOf(this.#check),
+      incumbent: incumbent(),
+    }))
   }
 
   /** Starts a limit, and replaces an earlier one. */
@@ -61,11 +66,37 @@ export class Readiness {
   /** Runs the application's checks, then `last`. Rejects with the first failure, or when `serving` rejects. */
   async check(options: ReadyOptions, serving: Promise<void>, last: () => void): Promise<void> {
     const until = performance.now() + (options.timeout ?? 0)
-    this.#checks = new CheckRunner(options)
-    await this.#checks.run(serving)
+    await this.#runChecks(options, serving)
     last()
-    this.#missingReady.stop()
+    clearTimeout(this.#warning)
     if (options.timeout !== undefined) this.limit(Math.max(1, until - performance.now()))
+  }
+
+  /**
+   * Runs the checks one after the other. Rejects at the first that fails, with ERR_FDB_CHECK or the check's own FdbError; with
+   * ERR_FDB_DEADLINE at the timeout; and when `serving` rejects. A check that is still running is not awaited then; its signal aborts.
+   */
+  async #runChecks({ checks = [], timeout }: ReadyOptions, serving: Promise<void>): Promise<void> {
+    const over = new AbortController()
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_resolve, reject) => {
+      if (timeout !== undefined)
+        timer = setTimeout(() => reject(lateCheck(this.#check && nameOf(this.#check), timeout)), timeout)
+    })
+    const all = async () => {
+      for (const check of checks) {
+        if (over.signal.aborted) return
+        this.#check = check
+        await runCheck(check, over.signal)
+      }
+    }
+    try {
+      await Promise.race([all(), serving, late])
+    } finally {
+      clearTimeout(timer)
+      over.abort()
+      this.#check = null
+    }
   }
 
   /** Resolves the promises that wait until this process serves, although it may only read. */
@@ -81,7 +112,7 @@ export class Readiness {
   }
 
   fail(why: Error): void {
-    this.#missingReady.stop()
+    clearTimeout(this.#warning)
     this.#limit?.clear()
     this.#offer.reject(why)
     for (const serving of this.#waiting.splice(0)) serving.reject(why)
@@ -97,63 +128,23 @@ export function notReady(): FdbError {
   )
 }
 
-/** Runs the application's checks one after the other, for at most the timeout of `ready()`. */
-class CheckRunner {
-  readonly #options: ReadyOptions
-  #current: Check | null = null
-
-  constructor(options: ReadyOptions) {
-    this.#options = options
+async function runCheck(check: Check, signal: AbortSignal): Promise<void> {
+  let passed: unknown
+  try {
+    passed = await check({ signal })
+  } catch (cause) {
+    if (FdbError.is(cause)) throw cause
+    throw new FdbError('ERR_FDB_CHECK', `a check failed: ${(cause as Error)?.message ?? cause}`, { cause })
   }
+  if (passed === false) throw new FdbError('ERR_FDB_CHECK', `check "${nameOf(check)}" returned false`)
+}
 
-  get current(): string | null {
-    return this.#current === null ? null : nameOf(this.#current)
-  }
-
-  /**
-   * Rejects at the first check that fails, with ERR_FDB_CHECK or the check's own FdbError; with ERR_FDB_DEADLINE at the timeout; and when
-   * `serving` rejects. A check that is still running is not awaited then; its signal aborts.
-   */
-  async run(serving: Promise<unknown>): Promise<void> {
-    const { timeout } = this.#options
-    const over = new AbortController()
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<never>((_resolve, reject) => {
-      if (timeout !== undefined) timer = setTimeout(() => reject(this.#late(timeout)), timeout)
-    })
-    try {
-      await Promise.race([this.#all(over.signal), serving, late])
-    } finally {
-      clearTimeout(timer)
-      over.abort()
-      this.#current = null
-    }
-  }
-
-  async #all(signal: AbortSignal): Promise<void> {
-    for (const check of this.#options.checks ?? []) {
-      if (signal.aborted) return
-      this.#current = check
-      let passed: unknown
-      try {
-        passed = await check({ signal })
-      } catch (cause) {
-        if (FdbError.is(cause)) throw cause
-        throw new FdbError('ERR_FDB_CHECK', `a check failed: ${(cause as Error)?.message ?? cause}`, {
-          cause,
-        })
-      }
-      if (passed === false) throw new FdbError('ERR_FDB_CHECK', `check "${nameOf(check)}" returned false`)
-    }
-  }
-
-  #late(timeout: number): FdbError {
-    return new FdbError(
-      'ERR_FDB_DEADLINE',
-      `check "${this.current}" has not settled within the ${timeout} ms of ready(): limit its waiting (its signal aborts when it is too late), or give ready() more time`,
-      { retryable: true },
-    )
-  }
+function lateCheck(name: string | null, timeout: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_DEADLINE',
+    `check "${name}" has not settled within the ${timeout} ms of ready(): limit its waiting (its signal aborts when it is too late), or give ready() more time`,
+    { retryable: true },
+  )
 }
 
 function nameOf(check: Check): string {
@@ -163,33 +154,23 @@ function nameOf(check: Check): string {
 /** After this time the application has probably forgotten to call ready(), or waits for itself. */
 const REMIND_MS = 10_000
 
-/** Warns once if the application does not call `ready()`, because until then this process serves no client and blocks other joiners. */
-export class MissingReadyWarning {
-  readonly #logger: Logger
-  readonly #afterMs: number
-  #timer: NodeJS.Timeout | undefined
-
-  constructor(logger: Logger, afterMs: number = REMIND_MS) {
-    this.#logger = logger
-    this.#afterMs = afterMs
-  }
-
-  /** `check`: the name of the running check if ready() was called. `incumbent`: the pid of the process that serves until this one is ready. */
-  start(facts: () => { check: string | null; incumbent: number | null }): void {
-    this.#timer = setTimeout(() => {
-      const { check, incumbent } = facts()
-      const meanwhile =
-        incumbent === null ? 'it accepts nothing until then' : `process ${incumbent} serves until then`
-      const remedy =
-        check === null
-          ? `ready() was not called: ${meanwhile}. Call it once the servers are attached, and await no change of the state before it`
-          : `check "${check}" has not settled: ${meanwhile}. Limit its waiting, or give ready() a timeout`
-      this.#logger.warn({ check, incumbent, afterMs: this.#afterMs }, remedy)
-    }, this.#afterMs)
-    this.#timer.unref()
-  }
-
-  stop(): void {
-    clearTimeout(this.#timer)
-  }
+/**
+ * Warns once if the application does not call `ready()`, because until then this process serves no client and blocks other joiners. `check`:
+ * the name of the running check if ready() was called. `incumbent`: the pid of the process that serves until this one is ready.
+ */
+export function warnUnlessReady(
+  logger: Logger,
+  facts: () => { check: string | null; incumbent: number | null },
+  afterMs = REMIND_MS,
+): NodeJS.Timeout {
+  return setTimeout(() => {
+    const { check, incumbent } = facts()
+    const meanwhile =
+      incumbent === null ? 'it accepts nothing until then' : `process ${incumbent} serves until then`
+    const remedy =
+      check === null
+        ? `ready() was not called: ${meanwhile}. Call it once the servers are attached, and await no change of the state before it`
+        : `check "${check}" has not settled: ${meanwhile}. Limit its waiting, or give ready() a timeout`
+    logger.warn({ check, incumbent, afterMs }, remedy)
+  }, afterMs).unref()
 }

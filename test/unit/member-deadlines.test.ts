@@ -9,7 +9,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Logger } from '../../src/base/logger.js'
 import { codec, defineSection, join, type Member } from '../../src/index.js'
 import type { JoinOptions } from '../../src/member/options.js'
-import { MissingReadyWarning } from '../../src/member/readiness.js'
+import { warnUnlessReady } from '../../src/member/readiness.js'
 import { untyped } from '../fixtures/untyped.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { openFds } from '../processes/daemon.js'
@@ -107,15 +107,14 @@ describe('ready()', () => {
 describe('a process that does not come to ready()', () => {
   it('is warned of once, with the remedy and who serves meanwhile', async () => {
     const { logger, told } = warnings()
-    const warning = new MissingReadyWarning(logger, 20)
-    warning.start(() => ({ check: null, incumbent: 4711 }))
+    warnUnlessReady(logger, () => ({ check: null, incumbent: 4711 }), 20)
     await until('it warns', () => told.length > 0)
     expect(told[0]!.text).toMatch(/ready\(\) was not called: process 4711 serves.*await no change/)
   })
 
   it('is warned of with the check that has not settled', async () => {
     const { logger, told } = warnings()
-    new MissingReadyWarning(logger, 20).start(() => ({ check: 'database', incumbent: null }))
+    warnUnlessReady(logger, () => ({ check: 'database', incumbent: null }), 20)
     await until('it warns', () => told.length > 0)
     expect(told[0]!.text).toMatch(/check "database" has not settled: it accepts nothing/)
   })

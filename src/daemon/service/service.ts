@@ -499,11 +499,14 @@ export class Service {
 
 /** Returns the caller as a candidate, with the data of its Hello. */
 function candidate(caller: Caller, generation: number): Candidate {
-  const { hello, link, pid, pidfd, proven, identity } = caller
-  const { capabilities } = hello
-  const stateFile = isForeign(caller) ? '' : (hello.stateFile ?? '')
-  const declared = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile }
-  return { link, pid, pidfd, proven, identity, generation, ...declared }
+  const { capabilities, stateFile, times } = caller.hello
+  return {
+    ...caller,
+    generation,
+    times: readTimes(times),
+    capabilities: capabilities ?? [],
+    stateFile: isForeign(caller) ? '' : (stateFile ?? ''),
+  }
 }
 
 /** Delays the members' requests that would change the items while the daemon hands these over. */
