@@ -24,7 +24,7 @@ import { auditEnd, type DaemonOperations, OperatorAccess } from './operator-acce
 import { addressesAll, type Orchestrator } from './orchestrator.js'
 import { PersistedFds } from './persisted-fds.js'
 import { AccessCheck, clientIdentity } from './policy/access-check.js'
-import { OWNERS_ONLY } from './policy/policy.js'
+import { OWNERS_ONLY, type Policy } from './policy/policy.js'
 import { DaemonReception } from './reception.js'
 import { DescriptorStore } from './service/descriptor-store.js'
 import type { SoleCopy } from './service/sole-copy.js'
@@ -32,7 +32,7 @@ import { Services } from './services.js'
 
 /** Time to write the state to a slow disk; shorter than the time after which service managers kill a stopping service. */
 const KEEP_MS = 30_000
-/** Time for the next daemon to become ready: it has loaded its code before it gets an Offer. Members that connect before it is ready wait. */
+/** Time limit for the next daemon from the Offer until it is ready. It has loaded its code before; members that connect must wait. */
 const READY_MS = 10_000
 
 export interface DaemonOptions {
@@ -68,7 +68,8 @@ interface DaemonParts {
   readonly services: Services
   /** The service manager stores the descriptors of this daemon. */
   readonly keptByManager: boolean
-  readonly policyFile: PolicyFile
+  readonly accessCheck: AccessCheck
+  readonly config: string | null
   readonly orchestrator: Orchestrator | null
 }
 
@@ -81,40 +82,21 @@ export class Daemon implements AsyncDisposable {
   readonly control: string
   /** Resolves when the daemon is closed or another daemon has taken over. */
   readonly closed: Promise<void>
-  readonly #member: Member
-  readonly #runtime: MemberRuntime
-  readonly #reception: DaemonReception
-  readonly #services: Services
+  readonly #parts: DaemonParts
   /** The descriptors that operators have put. */
   readonly #descriptors: DescriptorStore
   readonly #startedAt = Date.now()
-  readonly #keptByManager: boolean
-  readonly #policyFile: PolicyFile
   #closing = false
-  readonly #orchestrator: Orchestrator | null
 
   /** @internal Use {@link serveDaemon}. */
-  static of(insides: DaemonParts): Daemon {
-    return new Daemon(insides)
+  static of(parts: DaemonParts): Daemon {
+    return new Daemon(parts)
   }
 
-  private constructor({
-    member,
-    runtime,
-    reception,
-    services,
-    policyFile,
-    keptByManager,
-    orchestrator,
-  }: DaemonParts) {
-    this.#orchestrator = orchestrator
-    this.#policyFile = policyFile
+  private constructor(parts: DaemonParts) {
+    this.#parts = parts
+    const { member, runtime, reception, services, accessCheck, keptByManager, orchestrator } = parts
     this.control = runtime.settings.control ?? ''
-    this.#member = member
-    this.#runtime = runtime
-    this.#reception = reception
-    this.#services = services
-    this.#keptByManager = keptByManager
     const { registry, wanted } = runtime
     const { logger } = runtime.settings
     const settled = () => !reception.handsOver
@@ -136,7 +118,6 @@ export class Daemon implements AsyncDisposable {
       command: (order, context) => this.#command(order, context, runtime),
     }
     const { quotas } = reception
-    const { accessCheck } = policyFile
     const workerListener = orchestrator && ((key: string) => orchestrator.listener(key))
     const checks = { operations, store: descriptors, accessCheck, quotas, logger, workerListener }
     const operationsFor = (caller: Caller) => new OperatorAccess(checks, clientIdentity(caller))
@@ -166,30 +147,31 @@ export class Daemon implements AsyncDisposable {
   }
 
   async #status(shows: (service: string | null) => boolean): Promise<DaemonStatus> {
-    const shown = this.#services.all.filter(({ name }) => shows(name))
+    const shown = this.#parts.services.all.filter(({ name }) => shows(name))
     const services = await Promise.all(shown.map(({ operations }) => operations.status()))
     return {
       hosting: 'daemon',
       control: this.control,
       pid: process.pid,
-      generation: this.#member.generation,
+      generation: this.generation,
       startedAt: new Date(this.#startedAt).toISOString(),
       rssBytes: residentBytes(),
       descriptors: this.#descriptors.size,
       programs: this.#descriptors.usersOf(name => shows(serviceIn(name))),
-      ...this.#orchestrator?.status(),
+      ...this.#parts.orchestrator?.status(),
       services,
     }
   }
 
   /** The number of daemons since the first, each of which took over from the previous one. Counts from 1. */
   get generation(): number {
-    return this.#member.generation
+    return this.#parts.member.generation
   }
 
   /** @internal Descriptors and state that no living member has and no service manager stores: they are lost when this daemon ends. */
   get soleCopies(): SoleCopy[] {
-    return this.#keptByManager ? [] : [...this.#services.soleCopies, ...this.#descriptors.soleCopies]
+    const { keptByManager, services } = this.#parts
+    return keptByManager ? [] : [...services.soleCopies, ...this.#descriptors.soleCopies]
   }
 
   /**
@@ -198,37 +180,40 @@ export class Daemon implements AsyncDisposable {
    * `upgrade` of a member does; this daemon then continues.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
-    return await this.#member.upgrade(options)
+    return await this.#parts.member.upgrade(options)
   }
 
   /** Makes joining processes wait until {@link resume}. Connected and returning members are served as before. */
   pause(): void {
-    this.#reception.hold()
+    this.#parts.reception.hold()
   }
 
   /** Ends {@link pause}. */
   resume(): void {
-    this.#reception.admit()
+    this.#parts.reception.admit()
   }
 
   /**
    * Reads the file of `config` again. The new rules apply to all later requests; current members stay members. Rejects with
-   * ERR_FDB_CONFIG, and the previous rules stay in effect. Does nothing without `config`.
+   * ERR_FDB_CONFIG if the file is wrong: the previous rules then stay in effect. Does nothing without `config`.
    */
   async reload(): Promise<void> {
-    await this.#policyFile.reload()
-    this.#services.applyPolicy()
-    this.#runtime.controlSocket.adjust()
+    const { accessCheck, config, runtime, services } = this.#parts
+    if (config === null) return
+    accessCheck.policy = await readRules(config)
+    runtime.settings.logger.info({ config }, 'the configuration was reloaded')
+    services.applyPolicy()
+    runtime.controlSocket.adjust()
   }
 
   /** Keeps this process alive for the next daemon, as `stay` of a member does. */
   async stay(options: StayOptions = {}): Promise<number> {
-    return await this.#member.stay(options)
+    return await this.#parts.member.stay(options)
   }
 
   /** @internal Whether another daemon serves and this process stays alive for it. */
   get staysForOthers(): boolean {
-    return this.#member.staysForOthers
+    return this.#parts.member.staysForOthers
   }
 
   /**
@@ -237,7 +222,7 @@ export class Daemon implements AsyncDisposable {
    */
   async close(): Promise<void> {
     this.#closing = true
-    await this.#member.close({ timeout: 0, handBack: false })
+    await this.#parts.member.close({ timeout: 0, handBack: false })
     await this.closed
   }
 
@@ -247,7 +232,8 @@ export class Daemon implements AsyncDisposable {
 
   async #command(order: CommandOrder, context: CommandContext, runtime: MemberRuntime): Promise<Uint8Array> {
     const { name, body, service } = order
-    const reply = addressesAll(this.#orchestrator, service) ? this.#orchestrator.command(name, body) : null
+    const { orchestrator, services } = this.#parts
+    const reply = addressesAll(orchestrator, service) ? orchestrator.command(name, body) : null
     if (reply != null) return await reply
     if (name === STOP && (service === '' || service === DAEMON_ITSELF)) return this.#stop(readStopOrder(body))
     if (name === RELOAD && service === DAEMON_ITSELF) {
@@ -256,17 +242,19 @@ export class Daemon implements AsyncDisposable {
     }
     if (service === DAEMON_ITSELF)
       return await runtime.commands.run(name, body, context, runtime.machine.phase)
-    const target = service || (this.#orchestrator?.service ?? '')
-    return await this.#services.find(target).operations.command(order, context)
+    const target = service || (orchestrator?.service ?? '')
+    return await services.find(target).operations.command(order, context)
   }
 
   /** Closes the daemon in the next turn, after the reply was sent. */
   #stop({ drop }: StopOrder): Buffer {
-    const alone = this.soleCopies.map(({ service }) => service || 'the descriptors that were put')
-    if (alone.length > 0 && !drop) {
+    const lost = this.soleCopies.map(({ service }) =>
+      service === '' ? 'the descriptors stored by fd-broker fd' : `the service "${service}"`,
+    )
+    if (lost.length > 0 && !drop) {
       throw new FdbError(
         'ERR_FDB_HELD_ALONE',
-        `only this daemon holds descriptors and state of ${alone.join(', ')}, and they would be lost: start a member, or stop the daemon with --drop`,
+        `no other process holds ${lost.join(', ')}, which would be lost: start a member of each service, or stop the daemon with --drop`,
       )
     }
     setImmediate(() => void this.close())
@@ -274,7 +262,7 @@ export class Daemon implements AsyncDisposable {
   }
 
   #processReply(): Buffer {
-    return Buffer.from(processReply({ pid: process.pid, generation: this.#member.generation }))
+    return Buffer.from(processReply({ pid: process.pid, generation: this.generation }))
   }
 }
 
@@ -317,8 +305,9 @@ export async function openDaemon(
   const logger = wrappedLogger(givenLogger)
   const times = resolveTimes(upgrade)
   // A wrong configuration is reported before anything is taken over.
-  const policyFile = await PolicyFile.of(config ?? null, logger)
-  const reception = new DaemonReception(policyFile.accessCheck, {
+  const policy = config === undefined ? OWNERS_ONLY : await readRules(config)
+  const accessCheck = new AccessCheck(policy, logger)
+  const reception = new DaemonReception(accessCheck, {
     passed: passedSockets().takePath(resolve(control)),
     takesOver: takeOver,
   })
@@ -345,7 +334,7 @@ export async function openDaemon(
     times,
     logger,
     persisted,
-    accessCheck: policyFile.accessCheck,
+    accessCheck,
     quotas: reception.quotas,
     onChange: () => {
       changes.notify()
@@ -360,7 +349,8 @@ export async function openDaemon(
     runtime: driver.runtime,
     reception,
     services,
-    policyFile,
+    accessCheck,
+    config: config ?? null,
     keptByManager,
     orchestrator,
   })
@@ -374,34 +364,8 @@ export async function openDaemon(
   return daemon
 }
 
-/** The access rules of a daemon, read from its configuration file. */
-class PolicyFile {
-  readonly accessCheck: AccessCheck
-  readonly #file: string | null
-  readonly #logger: Logger
-
-  /** Without a `file` only the daemon's user and root may use the daemon. Rejects with ERR_FDB_CONFIG. */
-  static async of(file: string | null, logger: Logger): Promise<PolicyFile> {
-    const policy = file === null ? OWNERS_ONLY : await read(file)
-    return new PolicyFile(new AccessCheck(policy, logger), file, logger)
-  }
-
-  private constructor(accessCheck: AccessCheck, file: string | null, logger: Logger) {
-    this.accessCheck = accessCheck
-    this.#file = file
-    this.#logger = logger
-  }
-
-  /** Rejects with ERR_FDB_CONFIG; the rules are unchanged then. */
-  async reload(): Promise<void> {
-    if (this.#file === null) return
-    this.accessCheck.policy = await read(this.#file)
-    this.#logger.info({ config: this.#file }, 'the configuration was reloaded')
-  }
-}
-
-/** Imports the parser lazily: a daemon without a configuration file starts faster. */
-async function read(file: string) {
+/** Reads the access rules of a daemon. Imports the parser lazily: a daemon without a configuration file starts faster. Rejects with ERR_FDB_CONFIG. */
+async function readRules(file: string): Promise<Policy> {
   const { readPolicy } = await import('./policy/schema.js')
   return readPolicy(file)
 }
@@ -422,7 +386,7 @@ export function checkingRoom(
 
 /**
  * Throws ERR_FDB_NO_DESCRIPTORS if this process has too few descriptors for the returning members. `brought` is the maximum number that one
- * of them brings. The daemon holds what the members of one turn bring twice until it has closed the duplicates.
+ * of them brings. Those are duplicates, which the daemon closes before it accepts the members of the next turn.
  */
 function demandRoom(members: number, brought: number): void {
   const { open, soft } = fdLimits()
@@ -431,7 +395,7 @@ function demandRoom(members: number, brought: number): void {
   if (open + more <= soft) return
   throw new FdbError(
     'ERR_FDB_NO_DESCRIPTORS',
-    `process ${process.pid} cannot take over: it has ${open} descriptors open including those that it was given, needs ${more} more for ${members} members that come back, ` +
+    `process ${process.pid} cannot take over: it has ${open} open descriptors (including those of the previous daemon), needs ${more} more for ${members} returning members, ` +
       `and may have ${soft}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again; the previous daemon continues`,
     { retryable: true, details: { open, more, members, soft } },
   )

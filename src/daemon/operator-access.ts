@@ -148,7 +148,8 @@ export class DescriptorAccess implements DescriptorHolder {
       // The listener belongs to the workers: a claim excludes no other worker.
       claimant?.close()
       const fd = this.#checks.workerListener(name)
-      if (fd === null) throw new FdbError('ERR_FDB_FD_UNKNOWN', `no worker has a listener of the key ${name}`)
+      if (fd === null)
+        throw new FdbError('ERR_FDB_FD_UNKNOWN', `no worker has a listener with the key ${name}`)
       return { fd, others: 0 }
     }
     const facts = { descriptor: name, ...by, shared, ...claimantOf(claimant) }
@@ -193,7 +194,7 @@ export class DescriptorAccess implements DescriptorHolder {
     } catch (error) {
       const { code } = FdbError.from(error)
       const line = { ...audit, code }
-      // Not a refusal: a program that binds missing listeners tries to claim them first.
+      // Usual: a program that would bind a listener first tries to claim it.
       if (code === 'ERR_FDB_FD_UNKNOWN') this.#checks.logger.debug(line, 'a descriptor is not held')
       else this.#checks.logger.warn(line, 'a request for a descriptor was refused')
       throw error
@@ -208,21 +209,17 @@ export class DescriptorAccess implements DescriptorHolder {
   #demandClaim({ name, shared }: ClaimOrder): void {
     const { claims } = this.#demand('claim', name)
     if (claims === 'any' || shared === (claims === 'shared')) return
-    const [users, remedy] =
-      claims === 'shared'
-        ? ['several processes at a time', 'claim it shared']
-        : ['one process at a time', 'claim it exclusively']
     throw new FdbError(
       'ERR_FDB_DENIED',
-      `the daemon's configuration allows the descriptor "${name}" for ${users} only: ${remedy}`,
+      `the daemon's configuration allows only ${claims} claims of the descriptor "${name}": make ${claims === 'shared' ? 'a shared' : 'an exclusive'} claim`,
     )
   }
 
   #demand(action: Action, name: string): ServicePolicy {
     const service = serviceIn(name)
-    const policy =
-      service === null ? this.#checks.accessCheck.descriptors : this.#checks.accessCheck.policyOf(service)
-    this.#checks.accessCheck.demand(action, { service: service ?? '', descriptor: name }, policy, this.#peer)
+    const { accessCheck } = this.#checks
+    const policy = accessCheck.policyOf(service)
+    accessCheck.demand(action, { service: service ?? '', descriptor: name }, policy, this.#peer)
     return policy
   }
 }

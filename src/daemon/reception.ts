@@ -11,13 +11,13 @@ import type { Service } from './service/service.js'
 import type { Services } from './services.js'
 import { UserQuotas } from './user-quotas.js'
 
-/** When the daemon's own upgrade begins, running upgrades of members have this time to end. The daemon gives up before its successor does. */
+/** Time for running upgrades of members to end when the next daemon wants to take over. The next daemon itself waits longer. */
 const SETTLE_MS = 5_000
 
-/** A joining process waits this long for the decision which member serves; usually less than its own timeout. */
+/** Longest wait of a joining process until it is decided which member serves; usually less than its own timeout. */
 const DECIDED_MS = 5_000
 
-/** The daemon disconnects an operator of another user that is idle for this time: it waits for no answer, watches nothing and has no claim. */
+/** The daemon disconnects an operator of another user after this time without a waiting request, a watch or a claim. */
 const IDLE_MS = 60_000
 
 export interface DaemonContext {
@@ -223,7 +223,7 @@ export class DaemonReception implements Reception {
     }
   }
 
-  /** Lets a successor join when `decided` resolves: the process that started it may have learned earlier than this daemon that the current version serves. */
+  /** Lets a successor join when `decided` resolves. The successor's starter may learn earlier than this daemon that the current version serves. */
   async #joinWhen(decided: Promise<void>, service: Service, { caller, own }: WaitingCaller): Promise<void> {
     this.#attend(caller)
     await decided

@@ -38,7 +38,7 @@ export class Services {
   readonly #rightsHolders: RightsHolders
   readonly #unserved: UnservedServices
   readonly #sizes: StateSizes
-  /** Another daemon may own the services now, so that this one must not write the list of rights-holders. */
+  /** Another daemon owns the services now or may take them over, so that this one must not write the list of rights-holders. */
   #paused = true
   #sweep: NodeJS.Immediate | undefined
   /** Services that have changed since the last check for empty ones. */

@@ -10,7 +10,7 @@ import type { Unserved } from './policy/policy.js'
 export interface UnservedDeps {
   readonly control: string
   readonly logger: Logger
-  /** Returns the rule of the service, or null if the daemon just holds it while it has no members. */
+  /** Returns the rule of the service, or null if the daemon waits for the next member. */
   rule(service: string): Unserved | null
   isUnserved(service: string): boolean
   /** Ends the service and closes everything that it has. */
@@ -50,7 +50,7 @@ export class UnservedServices {
     this.#schedule(rule.afterMs, service, next)
   }
 
-  /** Cancels all delays. Running commands continue. update() may be called again later. */
+  /** Cancels all delays; running commands continue. update() may follow. */
   close(): void {
     for (const { timer } of this.#waiting.values()) clearTimeout(timer)
     this.#waiting.clear()

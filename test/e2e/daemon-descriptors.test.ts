@@ -204,7 +204,7 @@ describe('a daemon holds descriptors', () => {
     const refused = await desk.run('stop', '--control', control)
     expect(refused).toMatchObject({
       code: 5,
-      stderr: expect.stringMatching(/^ERR_FDB_HELD_ALONE: .*the descriptors that were put/),
+      stderr: expect.stringMatching(/^ERR_FDB_HELD_ALONE: .*the descriptors stored by fd-broker fd/),
     })
     expect(await desk.run('stop', '--control', control, '--drop')).toMatchObject({ code: 0 })
     expect(hasEnded(pid)).toBe(true)

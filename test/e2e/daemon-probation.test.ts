@@ -203,7 +203,7 @@ describe('an owner that is stopped', () => {
     const waiting = ask(`${target}/whoami`).answer
     await until('it is ended as silent', async () => {
       const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
-      return error.message.includes(`process ${first.pid}, which served, was silent and was killed`)
+      return error.message.includes(`the serving process ${first.pid} did not respond and was killed`)
     })
     expect(first.ended).toBe(true)
     const next = await scene.serve()
@@ -230,7 +230,7 @@ describe('an owner that is stopped', () => {
       using client = await OperatorClient.connect(scene.control)
       await until('it is ended as silent', async () => {
         const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
-        return error.message.includes(`process ${first.pid}, which served, was silent and was killed`)
+        return error.message.includes(`the serving process ${first.pid} did not respond and was killed`)
       })
       const next = await scene.serve()
       expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })

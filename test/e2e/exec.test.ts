@@ -153,7 +153,7 @@ describe('fd-broker exec', () => {
     for (const line of [
       { msg: 'a descriptor was put', uid },
       { msg: 'a descriptor was claimed', uid, pid, claimant: pid, shared: false },
-      { msg: 'a claimant has ended', pid: pids[0] },
+      { msg: 'a claim has ended with its process', pid: pids[0] },
       { msg: 'a request for a descriptor was refused', uid, code: 'ERR_FDB_FD_CLAIMED' },
       { msg: 'a descriptor was released', claimant: pid },
     ])

@@ -5,7 +5,7 @@ import type { Caller } from '../../holder/admission.js'
 import { hasEnded, type OwnedFd } from '../../kernel/index.js'
 import { pidOf } from '../../os/liveness.js'
 import type { Action, AllowList, Policy, ProcessMatch, ServicePolicy } from './policy.js'
-import { OWNERS_ONLY } from './policy.js'
+import { OWNER, OWNERS_ONLY } from './policy.js'
 
 /** The requesting process: uid, gid and pid as the kernel reported them at connect. */
 export interface ClientIdentity {
@@ -51,12 +51,10 @@ export class AccessCheck {
     this.#otherUsers = uids.includes(null) ? null : new Set(named)
   }
 
-  policyOf(service: string): ServicePolicy {
-    return this.#policy.services.get(service) ?? this.#policy.others
-  }
-
-  get descriptors(): ServicePolicy {
-    return this.#policy.descriptors
+  /** Returns the policy of a service; null stands for the descriptors without a service. */
+  policyOf(service: string | null): ServicePolicy {
+    const { descriptors, others, services } = this.#policy
+    return service === null ? descriptors : (services.get(service) ?? others)
   }
 
   /** Whether a rule allows anything to users other than root and the daemon's own. */
@@ -69,14 +67,14 @@ export class AccessCheck {
     return this.#isOwner(uid) || (this.#otherUsers?.has(uid) ?? true)
   }
 
-  /** Returns whether the client may see a service; null stands for the descriptors without a service. Throws ERR_FDB_DENIED if the client may see nothing. */
+  /** Returns a function that tells whether the client may see a service, or (null) the descriptors without one. Throws ERR_FDB_DENIED if the client may see nothing. */
   listFilter(peer: ClientIdentity): (service: string | null) => boolean {
     const { descriptors, others, services } = this.#policy
     const subject = new Subject(peer, this.#own)
     const sees = ({ may }: ServicePolicy) => subject.ruleOf(may.list) !== null
     if (![others, descriptors, ...services.values()].some(sees))
       throw this.#deny('list', { service: '' }, { key: 'list', who: [] }, subject)
-    return service => sees(service === null ? descriptors : this.policyOf(service))
+    return service => sees(this.policyOf(service))
   }
 
   /** Throws ERR_FDB_DENIED. */
@@ -96,14 +94,14 @@ export class AccessCheck {
 
   /** Checks that the next daemon runs as root or the daemon's user: it gets everything, so that no configuration can allow another user. Throws ERR_FDB_DENIED. */
   demandOwner(service: string, peer: ClientIdentity): void {
-    this.#demand('join', { service }, { key: 'owner', who: [ONLY_OWNER] }, peer)
+    this.#demand('join', { service }, { key: 'owner', who: [OWNER] }, peer)
   }
 
   #demand(action: Action, asked: AccessTarget, allowed: AllowList, peer: ClientIdentity): void {
     const subject = new Subject(peer, this.#own)
     const rule = subject.ruleOf(allowed)
     if (rule === null) throw this.#deny(action, asked, allowed, subject)
-    // Without a configuration the permission of the daemon's own user is not worth a line.
+    // Without a configuration only root and the daemon's own user are allowed anything.
     if (this.#policy === OWNERS_ONLY) return
     this.#logger.info({ audit: action, allowed: true, rule, ...asked, ...subject.logFields }, 'allowed')
   }
@@ -171,8 +169,6 @@ function rulesOf({ descriptors, operate, others, services }: Policy): AllowList[
   return [operate, ...[others, descriptors, ...services.values()].flatMap(({ may }) => Object.values(may))]
 }
 
-const ONLY_OWNER: ProcessMatch = { owner: true, uid: null, gid: null, executable: null }
-
 interface Executable {
   /** The path in the mount namespace of the process, which may not exist in other ones. */
   readonly path: string
@@ -186,7 +182,7 @@ const DELETED = ' (deleted)'
 
 /**
  * Returns the program that the process of a pidfd runs now, or null if the process has ended or cannot be inspected. Reads /proc by pid, then
- * checks through the pidfd that the process has not ended: so its pid was not reused by another process in between.
+ * checks through the pidfd that the process still lives, so that /proc did not show another process with a reused pid.
  */
 export function executableOf(pidfd: OwnedFd | null): Executable | null {
   const pid = pidfd === null ? 0 : pidOf(pidfd)

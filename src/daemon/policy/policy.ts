@@ -74,7 +74,6 @@ export interface Policy {
 
 export const ANYONE: ProcessMatch = { owner: false, uid: null, gid: null, executable: null }
 export const OWNER: ProcessMatch = { ...ANYONE, owner: true }
-export const OWNERS: readonly ProcessMatch[] = [OWNER]
 
 /** The default limits of a service. */
 export const LIMITS: ServiceLimits = {
@@ -95,9 +94,8 @@ export type ServiceConfig = { readonly [A in Action]?: readonly ProcessMatch[] |
 export function servicePolicy(key: string, config: ServiceConfig, base?: ServicePolicy): ServicePolicy {
   const may = (action: Action): AllowList => {
     const who = config[action]
-    return who
-      ? allowList(`${key}.${action}`, who)
-      : (base?.may[action] ?? allowList(`${key}.${action}`, OWNERS))
+    if (!who && base !== undefined) return base.may[action]
+    return { key: `${key}.${action}`, who: who ?? [OWNER] }
   }
   const { limits, unserved } = config
   const whole = base?.limits ?? LIMITS
@@ -123,14 +121,10 @@ export function servicePolicy(key: string, config: ServiceConfig, base?: Service
   }
 }
 
-export function allowList(key: string, who: readonly ProcessMatch[]): AllowList {
-  return { key, who }
-}
-
 /** The policy of a daemon without a configuration: its user and root may do everything, others nothing. */
 export const OWNERS_ONLY: Policy = {
   services: new Map(),
   others: servicePolicy('default', {}),
   descriptors: servicePolicy('descriptors', {}),
-  operate: allowList('daemon.operate', OWNERS),
+  operate: { key: 'daemon.operate', who: [OWNER] },
 }

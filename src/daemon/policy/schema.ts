@@ -20,12 +20,10 @@ import {
   text,
   type ValueCheck,
 } from '../../config/check.js'
-import { type ConfigProblem, parseDocument, readDocument } from '../../config/read.js'
+import { parseDocument, readDocument } from '../../config/read.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
 import type { Policy, ProcessMatch, Unserved } from './policy.js'
-import { ANYONE, allowList, LIMITS, OWNER, OWNERS, servicePolicy } from './policy.js'
-
-export type { ConfigProblem }
+import { ANYONE, LIMITS, OWNER, servicePolicy } from './policy.js'
 
 /** Reads and checks a daemon's configuration file (YAML or JSON). Throws ERR_FDB_CONFIG, which names file, line, column and key. */
 export function readPolicy(file: string): Policy {
@@ -191,16 +189,13 @@ export const checkPolicy: ValueCheck<Policy> = (value: unknown, place: ConfigPla
   const given = map(policyShape)(value ?? {}, place)
   if (given === undefined) return undefined
   const { daemon, default: others, services, descriptors } = given
-  const base = servicePolicy('default', others ?? {}, undefined)
+  const base = servicePolicy('default', others ?? {})
   const { limit = null, ...rest } = descriptors ?? {}
+  const limits = limit === null ? null : { ...LIMITS, descriptors: limit }
   return {
     services: new Map(services.map(([name, each]) => [name, servicePolicy(`services.${name}`, each, base)])),
     others: base,
-    descriptors: servicePolicy(
-      'descriptors',
-      { ...rest, limits: limit === null ? null : { ...LIMITS, descriptors: limit } },
-      undefined,
-    ),
-    operate: allowList('daemon.operate', daemon?.operate ?? OWNERS),
+    descriptors: servicePolicy('descriptors', { ...rest, limits }),
+    operate: { key: 'daemon.operate', who: daemon?.operate ?? [OWNER] },
   }
 }

@@ -20,7 +20,7 @@ import type { SoleCopy } from './sole-copy.js'
 
 interface StoredDescriptor extends DescriptorRecord {
   readonly timer: NodeJS.Timeout | undefined
-  /** Watches the process that ends the lease by its end. */
+  /** Watches the process with which the lease ends. */
   readonly watch: DeathWatch | null
   readonly whilePid: number | null
   claimedBy: DescriptorUser | null
@@ -28,9 +28,9 @@ interface StoredDescriptor extends DescriptorRecord {
 
 /** Why a descriptor or a claim ended without a request. */
 export type EndReason =
-  | 'the time of a descriptor is over'
-  | 'the process of a descriptor has ended'
-  | 'a claimant has ended'
+  | 'a descriptor was removed: its time has passed'
+  | 'a descriptor was removed: its process has ended'
+  | 'a claim has ended with its process'
 
 /**
  * Descriptors of any type that a daemon holds for other processes, by name: forever, for a time, or as long as a process lives. These descriptors
@@ -62,7 +62,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#isSettled = settled
     this.#onEnd = onEnd
     this.#claims = new ProcessClaims(registry, wanted, (name, pid) => {
-      onEnd('a claimant has ended', name, pid)
+      onEnd('a claim has ended with its process', name, pid)
       this.#notifyWatchers()
     })
   }
@@ -138,11 +138,11 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
 
   claim({ name, by, shared, claimant }: ClaimOrder): ClaimResult {
     try {
-      // The daemon hands over a claim for the lifetime of a process, so that it must not change now.
+      // The next daemon gets the claims of processes, so that none may be added during its takeover.
       if (claimant !== null) this.#refuseUnsettled()
       const held = this.#getOrThrow(name)
       const others = this.#otherClaims(name, by, claimant)
-      if (!shared && others[0] !== undefined) throw claimed(name, others[0].pid)
+      if (!shared && others[0] !== undefined) throw claimedError(name, others[0].pid)
       const fd = this.#registry.get(keyOf(name))!.fd.dup()
       try {
         if (claimant !== null) this.#claims.add(name, claimant, { exclusive: !shared, uid: by.uid })
@@ -192,9 +192,9 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   operatorLeft(by: DescriptorUser): void {
-    const claimedError = [...this.#held.values()].filter(({ claimedBy }) => claimedBy === by)
-    for (const held of claimedError) held.claimedBy = null
-    if (claimedError.length > 0) this.#notifyWatchers()
+    const claimed = [...this.#held.values()].filter(({ claimedBy }) => claimedBy === by)
+    for (const held of claimed) held.claimedBy = null
+    if (claimed.length > 0) this.#notifyWatchers()
   }
 
   watch(changed: () => void): () => void {
@@ -245,8 +245,8 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   /** Adds a descriptor and starts its lease. */
   #hold(name: string, record: DescriptorRecord): void {
     const lifetime = this.#registry.get(lifetimeOf(name))?.fd
-    const onTimeout = () => this.end(name, 'the time of a descriptor is over')
-    const onDeath = () => this.end(name, 'the process of a descriptor has ended')
+    const onTimeout = () => this.end(name, 'a descriptor was removed: its time has passed')
+    const onDeath = () => this.end(name, 'a descriptor was removed: its process has ended')
     const { until } = record
     this.#resize(name, 1)
     this.#held.set(name, {
@@ -295,10 +295,10 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   /** Returns the claims of other processes. Throws if one of them is exclusive. */
   #otherClaims(name: string, by: DescriptorUser, claimant: OwnedFd | null): { readonly pid: number }[] {
     const { claimedBy } = this.#getOrThrow(name)
-    if (claimedBy !== null && claimedBy !== by) throw claimed(name, claimedBy.pid)
+    if (claimedBy !== null && claimedBy !== by) throw claimedError(name, claimedBy.pid)
     const others = this.#claims.others(name, claimant)
     const exclusive = others.find(each => each.exclusive)
-    if (exclusive !== undefined) throw claimed(name, exclusive.pid)
+    if (exclusive !== undefined) throw claimedError(name, exclusive.pid)
     return others
   }
 
@@ -307,7 +307,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 }
 
-function claimed(name: string, pid: number): FdbError {
+function claimedError(name: string, pid: number): FdbError {
   return new FdbError(
     'ERR_FDB_FD_CLAIMED',
     `process ${pid} has claimed the descriptor "${name}" for itself: try again when it has released it, or has ended`,
@@ -350,7 +350,7 @@ function parseRecord(spec: string): DescriptorRecord | null {
   }
 }
 
-/** Returns the remaining milliseconds of a lease. A result above the maximum means that the clock was set back; it is cut, as a longer timer would fire at once. */
+/** Returns the remaining milliseconds of a lease. After the clock was set back they are cut to the longest delay of a timer. */
 function remainingMs(until: number): number {
   return Math.min(LONGEST_MS, Math.max(0, until - Date.now()))
 }

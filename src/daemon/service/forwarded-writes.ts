@@ -17,10 +17,10 @@ import { Followers, ForeignFollowers, noStateError } from './followers.js'
 const { Outcome } = fdbroker.wire.Written
 /** Limit of authors. While all workers are replaced, both processes of each worker follow; draining generations are authors too. */
 export const MOST_AUTHORS = 1_024
-/** Limit of an author's changes that were answered before their last piece arrived. An author sends its changes one after the other, so that few are open. */
+/** Limit of an author's changes that were answered before their last piece arrived. An author sends one change after the other, so that few are open. */
 const MOST_CUT = 64
 
-/** Phases after which a member cannot serve again. */
+/** Phases of a member that will never serve again. */
 const GIVEN_UP: ReadonlySet<unknown> = new Set<MemberPhase>(['leaving', 'gone'])
 
 type Write = fdbroker.wire.Write.$Properties
@@ -147,7 +147,7 @@ export class ForwardedWrites {
     author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readKeptBy(keptBy) }
   }
 
-  /** Has the authors send again the changes that a hanging member got, if another member has become the writer. */
+  /** If another member has become the writer: asks the authors to repeat the changes that a hanging member has not answered. */
   writerChanged(): void {
     const writer = this.#target.writer()
     for (const [number, { peer }] of [...this.#inFlight])
@@ -190,7 +190,8 @@ export class ForwardedWrites {
     const error = new FdbError('ERR_FDB_SERVICE_LIMIT', reason, {
       details: { service: name, limit: 'followers', most: MOST_AUTHORS },
     })
-    if (!this.#full) logger.warn({ err: error, service: name, pid: caller.pid }, 'a process cannot follow')
+    const facts = { err: error, service: name, pid: caller.pid }
+    if (!this.#full) logger.warn(facts, 'the daemon refused a process that follows or drains')
     this.#full = true
     turnAway(caller, error)
   }

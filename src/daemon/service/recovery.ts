@@ -5,7 +5,7 @@ import { type OwnedFd, openFile, readAt, statOf, writeAllAt } from '../../kernel
 import { type DeathWatch, openPidfd, watchDeath } from '../../os/liveness.js'
 import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../../os/process-identity.js'
 
-/** How long recovery waits for rights-holders whose death this process cannot detect (another PID namespace). */
+/** Longest wait for rights-holders whose death this process cannot detect (another PID namespace). */
 const UNSEEN_MS = 5_000
 
 /**
@@ -106,7 +106,7 @@ function watchOf(member: RightsHolder, pidfd: OwnedFd | null, died: () => void):
 /** The error for a request during recovery. */
 export function recoveringError(pids: readonly number[]): FdbError {
   const missing = pids.map(pid => `process ${pid}`).join(', ')
-  const reason = `the daemon was restarted and waits for ${missing}: try again`
+  const reason = `the daemon was restarted and waits for ${missing} to reconnect or end: try again`
   return new FdbError('ERR_FDB_BUSY', reason, { retryable: true })
 }
 

@@ -135,7 +135,7 @@ export class ServiceOperations implements Operations {
       if (ended !== null) {
         throw new FdbError(
           'ERR_FDB_BUSY',
-          `${name}: process ${ended}, which served, was silent and was killed; the daemon keeps its listeners and its state: start the next version`,
+          `${name}: the serving process ${ended} did not respond and was killed; the daemon keeps its listeners and its state: start the next version`,
           { retryable: true },
         )
       }
@@ -229,7 +229,7 @@ export class ServiceOperations implements Operations {
     if (phase === 'rebuilding') throw recoveringError(missing())
     const reason =
       phase === 'committing'
-        ? `process ${holder.peer(joiner)?.pid ?? 0} must serve, and has not confirmed yet that it does: try again`
+        ? `process ${holder.peer(joiner)?.pid ?? 0} must serve now and has not confirmed it yet: try again`
         : 'no member serves: start one'
     throw new FdbError('ERR_FDB_BUSY', `${name}: ${reason}`, { retryable: true })
   }

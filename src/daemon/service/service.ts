@@ -434,7 +434,7 @@ export class Service {
     this.#deps.changed()
   }
 
-  /** When no standby can take over again: closes the items that the serving version did not ask for, and has the member close them too. */
+  /** When no standby can take over again: closes the items that the serving version did not ask for, and tells the member to close them too. */
   #settle(): void {
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner === undefined) return
@@ -534,7 +534,7 @@ class Pause {
 /** Whether from this step on the serving member serves for good: no standby can take over again. */
 function settles(before: HolderState, { phase, owner, epoch }: HolderState, event: HolderEvent): boolean {
   if (phase !== 'idle') return false
-  // A deadline during the rollback settles nothing: the stopped standby may still take the right to write, or another member does.
+  // A deadline during the rollback settles nothing: the standby, if it was only paused, or another member may still take over.
   if (before.phase === 'returning' && event.type === 'deadline') return false
   if (before.phase !== 'idle') return isGranted(before.phase)
   const message = event.type === 'message' && event.from === owner ? event.message : null
