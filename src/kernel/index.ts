@@ -25,6 +25,7 @@ export {
 } from './native.js'
 export * from './owned.js'
 export * from './polled-socket.js'
+export * from './proc.js'
 export * from './socket.js'
 export * from './watch.js'
 

@@ -3,9 +3,9 @@
  * PID namespace, or a socket that is just being sent to another process.
  */
 
-import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { lstatSync, readFileSync } from 'node:fs'
 import { isIPv6 } from '../base/lazy.js'
-import { openFile, readNext } from '../kernel/index.js'
+import { openFile, openFilesOf, processes, readNext, scanOpenFiles } from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 
 export interface Occupant {
@@ -18,9 +18,8 @@ export interface Occupant {
 
 /** Reads only this much of a table: /proc/net/tcp starts with the listening sockets. */
 const TABLE_BYTES = 4 << 20
-/** Time limit of a scan, in CPU time of this process: on a busy machine a scan takes longer. */
+/** Limit of the CPU time for a scan of /proc. */
 const SCAN_MS = 200
-const LOOKS_BETWEEN = 128
 const LOCK_SUFFIX = '.lock'
 
 /** Returns the command line of a process, or its short name; '' if neither can be read. */
@@ -149,46 +148,18 @@ function unixInodes({ path, abstract }: Pick<ListenerSpec, 'path' | 'abstract'>)
 
 function findHolder(inodes: Set<string>): number | null {
   const wanted = new Set([...inodes].map(inode => `socket:[${inode}]`))
-  const begun = process.cpuUsage()
-  let looked = 0
-  for (const entry of listFolder('/proc')) {
-    if (!/^\d+$/.test(entry)) continue
-    for (const fd of listFolder(`/proc/${entry}/fd`)) {
-      if (++looked % LOOKS_BETWEEN === 0 && cpuMs(begun) > SCAN_MS) return null
-      try {
-        if (wanted.has(readlinkSync(`/proc/${entry}/fd/${fd}`))) return Number(entry)
-      } catch {
-        // The process has just closed the descriptor.
-      }
-    }
-  }
-  return null
-}
-
-function cpuMs(begun: NodeJS.CpuUsage): number {
-  const { user, system } = process.cpuUsage(begun)
-  return (user + system) / 1000
+  const holder = scanOpenFiles(SCAN_MS, openFiles =>
+    processes().find(pid => openFiles(pid)?.some(([, target]) => wanted.has(target))),
+  )
+  return holder ?? null
 }
 
 /** Returns the path of a process's control socket, or null. Recognizes its holder by the open lock file `PATH.lock` next to the socket PATH. */
 export function controlOf(pid: number): string | null {
-  for (const fd of listFolder(`/proc/${pid}/fd`)) {
-    try {
-      const file = readlinkSync(`/proc/${pid}/fd/${fd}`)
-      if (!file.endsWith(LOCK_SUFFIX)) continue
-      const path = file.slice(0, -LOCK_SUFFIX.length)
-      if (lstatSync(path).isSocket()) return path
-    } catch {
-      // The process has just closed the descriptor, or the path does not exist.
-    }
+  for (const [, file] of openFilesOf(pid) ?? []) {
+    if (!file.endsWith(LOCK_SUFFIX)) continue
+    const path = file.slice(0, -LOCK_SUFFIX.length)
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return path
   }
   return null
-}
-
-function listFolder(folder: string): string[] {
-  try {
-    return readdirSync(folder)
-  } catch {
-    return []
-  }
 }

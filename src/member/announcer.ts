@@ -130,8 +130,8 @@ export class Announcer {
       this.#storeMirror.start()
       this.#pidFile?.write()
       this.#watchdog.start()
-      if (before === 'replaced' || this.#announcesItself) this.#manager?.servesBy(SELF_MAIN, status)
-      else this.#manager?.serves(status)
+      const isNew = before === 'replaced' || this.#announcesItself
+      this.#manager?.serves(status, isNew ? SELF_MAIN : undefined)
     }
     if (role === 'changing') {
       if (before !== 'changing') this.#manager?.changes(status)
@@ -158,10 +158,8 @@ export class Announcer {
     const successor = this.#successor
     if (successor === null) return
     const { generation } = this.#deps.shared
-    this.#manager?.servesBy(
-      successor,
-      `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`,
-    )
+    const status = `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`
+    this.#manager?.serves(status, successor)
   }
 
   /** The standby serves again, and announces itself. */

@@ -1,7 +1,6 @@
-import { readdirSync } from 'node:fs'
 import { constants } from 'node:os'
 import { isCurrent } from '../handoff/phases.js'
-import { OwnedFd, signalTo } from '../kernel/index.js'
+import { OwnedFd, processes, signalTo } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
@@ -200,9 +199,7 @@ class DependentProcesses {
 
 /** Returns the pids of all children. Use them in the same turn of the event loop: after a child is reaped its pid may be reused. */
 function children(): number[] {
-  return readdirSync('/proc')
-    .map(Number)
-    .filter(pid => Number.isInteger(pid) && statOf(pid)?.parent === process.pid)
+  return processes().filter(pid => statOf(pid)?.parent === process.pid)
 }
 
 function serverOf(answer: StatusAnswer, service: string): number | null {

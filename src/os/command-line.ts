@@ -42,7 +42,7 @@ export const MAIN_PROCESS = 'FD_BROKER_MAIN_PROCESS'
 const CAPTURED = Symbol.for('fd-broker.started-as')
 
 /** Captured when this module is first imported, before any code calls chdir() or sets process.title. */
-export const startedAs: CommandLine = capturedOnce(globalThis as Shared)
+export const startedAs: CommandLine = ((globalThis as { [CAPTURED]?: CommandLine })[CAPTURED] ??= capture())
 
 /**
  * Returns the command that starts the next version of this program: the same words, looked up again. The binary is found as a shell would
@@ -56,8 +56,8 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
   if (!statSync(cwd, { throwIfNoEntry: false })?.isDirectory()) {
     const why =
       options.cwd === undefined
-        ? `the start folder ${cwd} no longer exists: create it again, or start the next version manually in another folder (of fd-broker run: --cwd)`
-        : `there is no folder ${cwd} to start it in: make it, or give another one as cwd`
+        ? `the start folder ${cwd} no longer exists: create it again, or start the next version manually in another folder (fd-broker run --cwd)`
+        : `the folder ${cwd} to start in does not exist: create it, or give another cwd`
     throw new FdbError('ERR_FDB_NO_CWD', why, { details: { cwd } })
   }
   const env: NodeJS.ProcessEnv = { ...startedAs.env, PWD: cwd, [MAIN_PROCESS]: undefined, ...options.env }
@@ -70,7 +70,7 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
 interface Search {
   readonly cwd: string
   readonly path: string | undefined
-  /** Whether the caller gave the command, as opposed to this process's own. */
+  /** Whether the caller gave the command; otherwise it is that of this process. */
   readonly given: boolean
 }
 
@@ -94,7 +94,7 @@ function resolveBinary(name: string, { cwd, path, given }: Search): string {
 function noBinary(name: string, why: string, given: boolean): FdbError {
   const text = given
     ? `there is no program "${name}": ${why}. Correct its name, or give its absolute path`
-    : `cannot resolve own binary "${name}": ${why}. Give the successor's argv with an absolute path`
+    : `the program of this process, "${name}", cannot be found again: ${why}. Give the successor's argv with an absolute path`
   return new FdbError('ERR_FDB_NO_BINARY', text, { details: { name } })
 }
 
@@ -105,13 +105,6 @@ function runnable(file: string): boolean {
   } catch {
     return false
   }
-}
-
-type Shared = { [CAPTURED]?: CommandLine }
-
-function capturedOnce(shared: Shared): CommandLine {
-  shared[CAPTURED] ??= capture()
-  return shared[CAPTURED]
 }
 
 function capture(): CommandLine {
@@ -169,35 +162,18 @@ function givenCwd(): string {
 }
 
 /** Environment variable: the signals that native/preloaded.c keeps blocked, as a mask (bit n - 1 is signal n). Not for children. */
-const HELD_VARIABLE = 'FD_BROKER_HELD_SIGNALS'
+export const HELD_SIGNALS = 'FD_BROKER_HELD_SIGNALS'
 
-/**
- * Returns the environment that preloads the addon into a program and blocks these signals; null if LD_PRELOAD cannot express the addon's
- * path.
- */
-export function preloadedWith(
-  addon: string,
-  signals: number,
-  before: string | undefined,
-): NodeJS.ProcessEnv | null {
-  if (/[\s:$]/.test(addon)) return null
-  return {
-    [HELD_VARIABLE]: `${signals}`,
-    // Keeps an empty former value: the next image restores it.
-    LD_PRELOAD: before === undefined ? addon : `${addon}:${before}`,
-  }
-}
-
-/** Removes the variables of {@link preloadedWith} from the environment of this process and of its successors. */
+/** Removes the variables of `holdingVariables()` from the environment of this process and of its successors. */
 export function forgetPreload(): void {
   forgetPreloadIn(process.env)
   forgetPreloadIn(startedAs.env)
 }
 
 function forgetPreloadIn(env: NodeJS.ProcessEnv): void {
-  const { [HELD_VARIABLE]: held, LD_PRELOAD: files } = env
+  const { [HELD_SIGNALS]: held, LD_PRELOAD: files } = env
   if (held === undefined) return
-  delete env[HELD_VARIABLE]
+  delete env[HELD_SIGNALS]
   const end = files?.indexOf(':') ?? -1
   if (end < 0) delete env.LD_PRELOAD
   else env.LD_PRELOAD = files?.slice(end + 1)

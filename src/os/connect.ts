@@ -73,24 +73,14 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
     const result = tryConnect(path)
     if (result instanceof OwnedFd) return verifiedChannel(result, path, as)
     if (result === 'full') return null
+    const errno = result === 'absent' ? 'ENOENT' : 'ECONNREFUSED'
     const kind = result === 'absent' ? null : kindAt(path)
-    if (kind !== null)
-      throw new FdbError(
-        'ERR_FDB_NO_HOLDER',
-        `no process serves at ${path}: it is ${kind}, and no socket. Give the path of the control socket`,
-        {
-          details: { path, errno: 'ECONNREFUSED' },
-        },
-      )
-    const why = result === 'absent' ? 'it does not exist (ENOENT)' : 'nothing listens on it (ECONNREFUSED)'
-    throw new FdbError(
-      'ERR_FDB_NO_HOLDER',
-      `no process serves at ${path}: ${why}. Start one, or check the path`,
-      {
-        retryable: true,
-        details: { path, errno: result === 'absent' ? 'ENOENT' : 'ECONNREFUSED' },
-      },
-    )
+    const why =
+      kind !== null
+        ? `it is ${kind}, not a socket. Give the path of the control socket`
+        : `${result === 'absent' ? 'it does not exist' : 'nothing listens on it'} (${errno}). Start one, or check the path`
+    const facts = { retryable: kind === null, details: { path, errno } }
+    throw new FdbError('ERR_FDB_NO_HOLDER', `no process serves at ${path}: ${why}`, facts)
   }
   const late = () =>
     new FdbError(
@@ -105,7 +95,7 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
 function kindAt(path: string): string | null {
   const stat = statSync(path, { throwIfNoEntry: false })
   if (stat === undefined || stat.isSocket()) return null
-  return stat.isFile() ? 'a file' : stat.isDirectory() ? 'a folder' : 'of another kind'
+  return stat.isFile() ? 'a file' : stat.isDirectory() ? 'a folder' : 'another kind of file'
 }
 
 /** Returns the channel if its peer is trusted; otherwise closes it and throws. */
@@ -148,7 +138,7 @@ export async function retry<T>(
 }
 
 /** Waits. Rejects with the signal's reason on abort. */
-export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
+export async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
   try {
     await delay(ms, undefined, signal === undefined ? {} : { signal })
   } catch (error) {
@@ -207,7 +197,7 @@ export function requirePrivateFolder(
   if (why === null) return
   throw new FdbError(
     'ERR_FDB_CONTROL_PATH',
-    `the folder ${folder} of the control socket ${why}, who could replace the socket: use a folder of your own, mode 0700`,
+    `the folder ${folder} of the control socket ${why}: another user could replace the socket. Use a folder of your own, mode 0700`,
     { details: { folder, mode, uid } },
   )
 }

@@ -116,7 +116,7 @@ export async function acquireControl(
 /** The right to serve at a control path. The caller owns the descriptors. */
 type Right = Pick<FirstControl, 'lock' | 'reservation'>
 
-/** Returns null if another process has the lock, and 'lost' if its lock file was removed as well: that process restores the file. */
+/** Returns null if another process has the lock. Returns 'lost' if it has only the reservation, because its lock file was removed: it restores the file. */
 function takeRight(path: string): Right | 'lost' | null {
   const lock = takeLock(`${path}.lock`)
   if (lock === null) return null
@@ -135,7 +135,7 @@ function lostControlError(path: string, state: string, ms: number): FdbError {
   const holder = pid === null ? 'another process' : `process ${pid} (${commandOf(pid) || 'command unknown'})`
   return new FdbError(
     'ERR_FDB_DEADLINE',
-    `${holder} serves under the control path ${path}, whose files were removed; the path ${state}, and was not put back within ${ms} ms: that process is stuck or stopped, or may not write to the folder (its log says so). Continue it, or end it, and try again`,
+    `${holder} serves at the control path ${path}, but its files were removed: the path ${state}, and that process has not restored it within ${ms} ms. It is stuck or stopped, or may not write to the folder (its log says so). Continue it, or end it, and try again`,
     { retryable: true, details: { path, lock: `${path}.lock`, ms, state: 'lost', pid: pid ?? 0 } },
   )
 }
@@ -151,8 +151,8 @@ export function controlEntry(path: string): PathEntry | null {
  * path is not the one that was bound, or the lock is not ours: another process has taken over. Never throws: a path that cannot be removed
  * (privileges were dropped after bind) is left for the next process to replace.
  *
- * The lock file is not removed: that would race. A process that opened it just before would lock a nameless file while a third creates and
- * locks a new one: two firsts.
+ * The lock file is not removed. Otherwise a process that has just opened it could lock the removed file while a third process creates and
+ * locks a new one: both would be first.
  */
 export function removeControl(
   control: Pick<FirstControl, 'path' | 'entry' | 'lock'>,

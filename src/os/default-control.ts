@@ -80,13 +80,14 @@ function existingOrOwn(places: readonly string[]): string | undefined {
 
 /** Throws ERR_FDB_CONTROL_PATH if this name can have no default path. */
 export function requireDefaultPath(name: string): void {
-  if (defaultPaths(name, {}).length === 0) throw noDefaultPath(name, 'that is no name of a file', [])
+  if (defaultPaths(name, {}).length === 0)
+    throw noDefaultPath(name, 'a name of a file has no slash and no NUL', [])
 }
 
 function noDefaultPath(name: string, why: string, places: readonly string[]): FdbError {
   return new FdbError(
     'ERR_FDB_CONTROL_PATH',
-    `there is no default place for the control socket of "${name}": ${why}: give its path (control)`,
+    `there is no default path for the control socket of "${name}": ${why}. Give a path (control)`,
     { details: { places } },
   )
 }

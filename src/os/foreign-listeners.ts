@@ -56,13 +56,13 @@ export function listenersOf(process: OtherProcess): ForeignListener[] {
  * Duplicates the wanted listeners of a process; addresses at which it does not listen are skipped. Each specification gets the options of
  * the socket. The caller owns the descriptors.
  *
- * Throws, and holds nothing: ERR_FDB_TRACE; ERR_FDB_ADOPT if the process has none of them, has several sockets at one address, or speaks
+ * Throws ERR_FDB_TRACE; ERR_FDB_ADOPT if the process has none of them, has several sockets at one address, or speaks
  * fd-broker itself.
  */
 export function adoptListeners(process: OtherProcess, wanted: readonly NamedListener[]): AdoptedListener[] {
   const control = controlOf(process.pid)
   if (control !== null)
-    throw adoptError(process, `speaks fd-broker: have it upgrade at its control socket, ${control}`)
+    throw adoptError(process, `speaks fd-broker: upgrade it through its control socket, ${control}`)
   const all = listenersOf(process)
   const adopted: AdoptedListener[] = []
   try {
@@ -77,7 +77,8 @@ export function adoptListeners(process: OtherProcess, wanted: readonly NamedList
     }
     if (adopted.length > 0) return adopted
     const places = all.map(({ about }) => formatAddress(about)).join(', ') || 'nowhere'
-    if (wanted.length === 0) throw adoptError(process, `listens at ${places}: say which with NAME=ADDRESS`)
+    if (wanted.length === 0)
+      throw adoptError(process, `listens at ${places}: name one or more of them with NAME=ADDRESS`)
     throw adoptError(
       process,
       `does not listen at ${wanted.map(({ spec }) => formatListenerSpec(spec)).join(', ')}: it listens at ${places}`,

@@ -1,6 +1,6 @@
 import { constants } from 'node:os'
 import { addonFile } from '../kernel/index.js'
-import { preloadedWith, startedAs } from './command-line.js'
+import { HELD_SIGNALS, startedAs } from './command-line.js'
 
 /** The highest signal number in a mask of 31 bits. */
 const LAST_SIGNAL = 31
@@ -13,11 +13,12 @@ export function maskOf(signals: readonly string[]): number {
     .reduce((mask, number) => mask | (1 << (number - 1)), 0)
 }
 
-/**
- * Returns the environment in which the next image of this process starts with these signals blocked; null if this system does not support
- * that.
- */
+/** Returns the environment in which the next image of this process preloads the addon and blocks these signals; null if that is impossible. */
 export function holdingVariables(mask: number): NodeJS.ProcessEnv | null {
   const file = process.platform === 'linux' ? addonFile() : null
-  return file === null ? null : preloadedWith(file, mask, startedAs.env.LD_PRELOAD)
+  // LD_PRELOAD cannot contain such paths.
+  if (file === null || /[\s:$]/.test(file)) return null
+  const { LD_PRELOAD: before } = startedAs.env
+  // Keeps an empty former value: the next image restores it.
+  return { [HELD_SIGNALS]: `${mask}`, LD_PRELOAD: before === undefined ? file : `${file}:${before}` }
 }

@@ -72,13 +72,13 @@ function watchOwn(own: OwnedFd, onDead: () => void): DeathWatch {
   }
 }
 
-/** Returns the FdbError for an error of {@link watchDeath}. */
+/** Returns the FdbError for an error of {@link watchDeath}. `pid` 0: unknown. */
 export function watchError(pid: number, cause: unknown): FdbError {
-  if ((cause as NativeError).code !== 'EINVAL')
-    return outOfDescriptors(`process ${pid} cannot be watched`, cause)
+  const name = pid > 0 ? `process ${pid}` : 'a process'
+  if ((cause as NativeError).code !== 'EINVAL') return outOfDescriptors(`${name} cannot be watched`, cause)
   return new FdbError(
     'ERR_FDB_NO_PIDFD',
-    `process ${pid} sent a descriptor that is no pidfd as its pidfd: it is faulty, and is refused`,
+    `the descriptor that stands for ${name} is no pidfd: the sender is faulty and is refused`,
     { cause, details: { pid } },
   )
 }

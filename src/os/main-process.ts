@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { MAIN_PROCESS, startedAs } from './command-line.js'
 
 /** Small init programs of containers: they end with their only child, and the whole container with them. */
@@ -96,15 +96,6 @@ export function* ancestryOf(pid: number): Generator<number> {
 export function descendsFrom(pid: number, from: number): boolean {
   for (const at of ancestryOf(pid)) if (at === from) return true
   return false
-}
-
-/** Returns all visible processes; none without /proc or a free descriptor. */
-export function processes(): number[] {
-  try {
-    return readdirSync('/proc').map(Number).filter(Number.isInteger)
-  } catch {
-    return []
-  }
 }
 
 /** Whether the end of this process also ends process `pid`: a descendant, or any process of a PID namespace whose PID 1 we are. */

@@ -135,12 +135,12 @@ export interface TraceAttempt {
 /** The missing right: `details.right` of ERR_FDB_TRACE. */
 type MissingRight = 'call' | 'user' | 'capability' | 'dumpable' | 'yama' | 'filter' | 'policy'
 
-/** Explains why the kernel did not let this process inspect another: the checks of ptrace(2), ordered by what an operator can change. */
+/** Explains why the kernel did not let this process inspect another. Makes the checks of ptrace(2), first those that an operator can satisfy. */
 export function missingRight({
   pid,
   own,
   target,
-  fdOwner: keeper,
+  fdOwner,
   scope,
   code,
 }: TraceAttempt): [MissingRight, string] {
@@ -148,7 +148,7 @@ export function missingRight({
   if (code === 'ENOSYS')
     return [
       'call',
-      'there is no pidfd_getfd here: it needs Linux 5.6, and no filter of system calls (seccomp) that hides it',
+      'the system call pidfd_getfd is missing: it needs Linux 5.6 or newer, or a filter (seccomp) hides it',
     ]
   if (scope !== null && scope >= 3)
     return [
@@ -170,12 +170,12 @@ export function missingRight({
     if (target !== null && (target.permitted & ~own.permitted) !== 0n)
       return [
         'capability',
-        `${them} has capabilities that this one has not: run with CAP_SYS_PTRACE, or with all that it has`,
+        `${them} has capabilities that this one lacks: run with CAP_SYS_PTRACE, or with the same capabilities`,
       ]
-    if (keeper === 0 && uid !== 0)
+    if (fdOwner === 0 && uid !== 0)
       return [
         'dumpable',
-        `${them} may not be dumped (it has changed its user, or its file has capabilities, or may not be read): run as root with CAP_SYS_PTRACE`,
+        `${them} is not dumpable (it has changed its user, or its program file has capabilities or is unreadable): run as root with CAP_SYS_PTRACE`,
       ]
     if (scope !== null && scope > 0)
       return [

@@ -104,7 +104,7 @@ export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): 
     throw stuckError(identity, 'it cannot be seen from here (another PID namespace)')
   const opened = openPidfd(identity.pid)
   if (opened === 'dead') return
-  if (opened === null) throw stuckError(identity, 'there is no pidfd to be had for it')
+  if (opened === null) throw stuckError(identity, 'no pidfd can be opened for it')
   try {
     if (isAlive(identity)) kill(identity, opened)
   } finally {

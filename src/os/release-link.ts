@@ -27,7 +27,7 @@ function previousOf(at: string): string {
 /** Replaces both links atomically, the kept one first. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
 export function switchLink(at: string, { to, previous }: LinkTargets): void {
   if (statSync(to, { throwIfNoEntry: false }) === undefined)
-    throw new FdbError('ERR_FDB_NO_BINARY', `${to}: there is no release: give the path of its folder`, {
+    throw new FdbError('ERR_FDB_NO_BINARY', `there is no release at ${to}: give the path of its folder`, {
       details: { path: to },
     })
   try {

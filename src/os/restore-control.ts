@@ -95,7 +95,7 @@ function isIntact(path: string, entry: PathEntry): boolean {
   const named = controlEntry(path)
   if (named === null) return false
   if (named.ino === entry.ino && named.dev === entry.dev) return true
-  if (!lstatSync(path).isSocket()) throw conflict(path, 'it names something that is no socket now')
+  if (!lstatSync(path).isSocket()) throw conflict(path, 'it is not a socket any more')
   const found = tryConnect(path)
   if (found === 'absent' || found === 'refused') return false
   let pid = 0
@@ -109,14 +109,14 @@ function isIntact(path: string, entry: PathEntry): boolean {
 function conflict(path: string, why: string): FdbError {
   return new FdbError(
     'ERR_FDB_CONTROL_TAKEN',
-    `the control path ${path} of this process is another's: ${why}. Stop that process (fuser or lsof on the path and its .lock name it), or this one`,
+    `the control path ${path} of this process was taken over: ${why}. Stop the other process (fuser or lsof on the path and its .lock show it), or this one`,
     { details: { path } },
   )
 }
 
 /** Polling interval: inotify may be missing, or miss a renamed parent folder. */
 const POLL_MS = 5_000
-/** Pause after a repair or a failed one: two programs that fight for a path must not use up a processor. */
+/** Pause after a repair or an attempt: two programs that fight for a path must not use up a processor. */
 const PAUSE_MS = 250
 
 interface WatchedControl {
@@ -169,7 +169,10 @@ export class ControlWatch {
       if (made === null) return
       this.#repairedAt = performance.now()
       if (made.lock !== null || made.listener !== null)
-        logger.warn({ control: control.path }, 'the control path or its lock was removed, and is put back')
+        logger.warn(
+          { control: control.path },
+          'the control path or its lock file was removed: this process has restored it',
+        )
       this.#watched.restored(made)
       this.#lookSoon()
     } catch (err) {
@@ -189,7 +192,7 @@ export class ControlWatch {
       const { logger } = this.#watched
       logger.error(
         { err, control },
-        'the control path was removed, and cannot be put back yet: until then no command or next version finds this process',
+        'the control path was removed and cannot be restored yet: no command and no next version finds this process until then',
       )
     }
   }

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
+import { processes } from '../kernel/index.js'
 import { formatListenerSpec } from '../listeners/index.js'
 import type { Failure, ServiceStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
-import { processes, statOf } from '../os/main-process.js'
+import { statOf } from '../os/main-process.js'
 import type { ServiceManager } from '../os/service-manager/service-manager.js'
 import { Watchdog } from '../os/service-manager/watchdog.js'
 import {

@@ -1,7 +1,7 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { constants } from 'node:os'
-import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
-import { ancestryOf, endsWithUs, processes, statOf } from '../os/main-process.js'
+import { hasEnded, type OwnedFd, openFilesOf, pidfdOf, processes, signalTo } from '../kernel/index.js'
+import { ancestryOf, endsWithUs, statOf } from '../os/main-process.js'
 
 /** USER_HZ on Linux: the unit of start times. */
 const TICKS_A_SECOND = 100
@@ -198,18 +198,9 @@ function isOrphan(pid: number, name: string, { since, before, sockets }: OrphanS
   if (startTicks === undefined || startTicks < since || startTicks >= before) return false
   try {
     if (`\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`.includes(`\0${name}=`)) return false
-    const folder = `/proc/${pid}/fd`
-    return readdirSync(folder).some(number => sockets.has(linkTarget(`${folder}/${number}`)))
+    return (openFilesOf(pid) ?? []).some(([, target]) => sockets.has(target))
   } catch {
     // The process has ended, or is another user's.
     return false
-  }
-}
-
-function linkTarget(path: string): string {
-  try {
-    return readlinkSync(path)
-  } catch {
-    return ''
   }
 }

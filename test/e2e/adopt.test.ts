@@ -134,7 +134,7 @@ describe.runIf(isRoot && TRACES_ALL)('the right that is missing is named:', () =
       'it has more capabilities',
       powerless,
       [],
-      /capabilities that this one has not: run with CAP_SYS_PTRACE/,
+      /capabilities that this one lacks: run with CAP_SYS_PTRACE/,
     ],
   ])('%s', async (_what, as, wrap, right) => {
     const desk = Desk.open()

@@ -96,7 +96,7 @@ it('a file that is given as --control is named as one', async () => {
   writeFileSync(file, '')
   const said = async (path: string) => (await desk.run('status', '--control', path)).stderr
   expect(await said(file)).toMatch(
-    /^ERR_FDB_NO_HOLDER: no process serves at .*notes: it is a file, and no socket/,
+    /^ERR_FDB_NO_HOLDER: no process serves at .*notes: it is a file, not a socket/,
   )
-  expect(await said(desk.folder)).toMatch(/it is a folder, and no socket/)
+  expect(await said(desk.folder)).toMatch(/it is a folder, not a socket/)
 })

@@ -134,7 +134,7 @@ describe('what a holder has of its control path, when it is removed', () => {
     rmSync(path)
     writeFileSync(path, 'precious')
     await until('it is told', () => holder.errors.length > 1)
-    expect(holder.errors[1]).toMatch(/no socket/)
+    expect(holder.errors[1]).toMatch(/not a socket/)
   })
 })
 

@@ -74,7 +74,9 @@ describe('the command line of the successor', () => {
     expect(() => successorCommand({ cwd: join(folder, 'gone') })).toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_NO_CWD',
-        message: expect.stringMatching(/^there is no folder .*gone to start it in: make it, or give another/),
+        message: expect.stringMatching(
+          /^the folder .*gone to start in does not exist: create it, or give another/,
+        ),
       }),
     )
     expect(startedAs.argv0).not.toBe('')

@@ -21,7 +21,7 @@ describe('the right to look into a process that is missing', () => {
     ['user', { target: { ...USER, uids: [1, 2, 2] } }, /as uid 2, this one as uid 1/],
     ['user', { target: { ...USER, gids: [1, 1, 3] } }, /with gid 3, this one with gid 1/],
     ['capability', { target: { ...USER, permitted: 1n } }, /CAP_SYS_PTRACE/],
-    ['dumpable', { fdOwner: 0 }, /may not be dumped/],
+    ['dumpable', { fdOwner: 0 }, /is not dumpable/],
     ['yama', { scope: 1 }, /ptrace_scope=1 lets only its ancestors/],
     ['yama', { scope: 2 }, /ptrace_scope=2 lets only root/],
     ['yama', { scope: 3, own: ROOT }, /until the machine is rebooted/],

@@ -114,7 +114,7 @@ export class PassedSockets {
 
 let ours: PassedSockets | null = null
 
-/** Returns this process's passed sockets. A successor inherits the variables but not the sockets: LISTEN_PID tells. */
+/** Returns this process's passed sockets. A successor inherits the variables but not the sockets: LISTEN_PID is the pid of their owner. */
 export function passedSockets(): PassedSockets {
   ours ??= new PassedSockets(passedBy(startedAs.env))
   return ours

@@ -50,14 +50,9 @@ export class ServiceManager {
     return this.#hasStore ? new FdStore(this.#socket, service) : null
   }
 
-  /** The service is up, or has finished what {@link changes} began. */
-  serves(status: string): void {
-    this.#socket.send({ READY: 1, STATUS: status })
-  }
-
-  /** As {@link serves}, with a new main process. */
-  servesBy(main: MainProcess, status: string): void {
-    this.#socket.send({ ...mainPid(main), READY: 1, STATUS: status })
+  /** The service is up, by a new main process if given, or has finished the change that {@link changes} announced. */
+  serves(status: string, main?: MainProcess): void {
+    this.#socket.send({ ...(main && mainPid(main)), READY: 1, STATUS: status })
   }
 
   /** The service is being upgraded or reloaded; {@link serves} ends that state. */

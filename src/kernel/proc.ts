@@ -1,0 +1,58 @@
+import { readdirSync, readlinkSync } from 'node:fs'
+
+/** Descriptors read between two looks at the clock. */
+const READS_BETWEEN = 128
+
+type OpenFiles = [number: string, target: string][]
+
+/** Returns all visible processes; none without /proc or a free descriptor. */
+export function processes(): number[] {
+  try {
+    return readdirSync('/proc').map(Number).filter(Number.isInteger)
+  } catch {
+    return []
+  }
+}
+
+/** Returns the descriptors of a process with their targets, such as `socket:[123]` or a path; null if this process may not read them. */
+export function openFilesOf(pid: number, beforeRead: () => void = () => {}): OpenFiles | null {
+  const folder = `/proc/${pid}/fd`
+  let numbers: string[]
+  try {
+    numbers = readdirSync(folder)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return code === 'ENOENT' || code === 'ESRCH' ? [] : null
+  }
+  return numbers.flatMap(number => {
+    beforeRead()
+    try {
+      return [[number, readlinkSync(`${folder}/${number}`)]]
+    } catch {
+      // The process has just closed the descriptor.
+      return []
+    }
+  })
+}
+
+class OutOfTime extends Error {}
+
+/** Runs `scan` with a limited {@link openFilesOf}. Returns null if this process has used more than `limitMs` of CPU time for the scan: on a busy machine it lasts longer. */
+export function scanOpenFiles<T>(
+  limitMs: number,
+  scan: (openFiles: (pid: number) => OpenFiles | null) => T,
+): T | null {
+  const begun = process.cpuUsage()
+  let reads = 0
+  const beforeRead = () => {
+    if (++reads % READS_BETWEEN !== 0) return
+    const { user, system } = process.cpuUsage(begun)
+    if ((user + system) / 1000 > limitMs) throw new OutOfTime()
+  }
+  try {
+    return scan(pid => openFilesOf(pid, beforeRead))
+  } catch (error) {
+    if (error instanceof OutOfTime) return null
+    throw error
+  }
+}
