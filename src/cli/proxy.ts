@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { CHANGES, type ChangeReport, changesReply } from '../operator/service-commands.js'
+import { CHANGES, type ChangeReport } from '../operator/service-commands.js'
 import { requireDefaultPath, workerPlace } from '../os/default-control.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
@@ -111,7 +111,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
           await proxy.reload(await read())
           await proxy.member.resume()
         })
-        proxy.member.command(CHANGES, async () => changesReply(await changes.since(proxy.config)))
+        proxy.member.command(CHANGES, async () => JSON.stringify(await changes.since(proxy.config)))
       },
     })
     const { generation } = running.member

@@ -262,7 +262,7 @@ export class Daemon implements AsyncDisposable {
   }
 
   #processReply(): Buffer {
-    return Buffer.from(processReply({ pid: process.pid, generation: this.generation }))
+    return processReply({ pid: process.pid, generation: this.generation })
   }
 }
 

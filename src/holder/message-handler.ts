@@ -1,3 +1,4 @@
+import { jsonValue } from '../base/json.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
@@ -125,12 +126,7 @@ const REASON_CHARACTERS = 500
 const REPORT_CHARACTERS = 4096
 
 export function parseReport(text: string): unknown {
-  if (text === '' || text.length > REPORT_CHARACTERS) return null
-  try {
-    return JSON.parse(text)
-  } catch {
-    return null
-  }
+  return text.length > REPORT_CHARACTERS ? null : (jsonValue(text) ?? null)
 }
 
 /** The functions of the process around a holder. */

@@ -1,4 +1,5 @@
 import { InOrder } from '../base/in-order.js'
+import { jsonValue } from '../base/json.js'
 import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import type { Entry } from '../holder/registry.js'
@@ -72,12 +73,8 @@ export function standInBody(unserved: readonly UnservedListener[]): string {
 
 /** Decodes the body of STAND_IN. Throws ERR_FDB_MESSAGE. */
 function unservedIn(body: Buffer): UnservedListener[] {
-  try {
-    const list: unknown = JSON.parse(body.toString())
-    if (Array.isArray(list)) return list.map(({ name, key }) => ({ name: String(name), key: String(key) }))
-  } catch {
-    // The error follows below.
-  }
+  const list = jsonValue(body.toString())
+  if (Array.isArray(list)) return list.map(({ name, key }) => ({ name: String(name), key: String(key) }))
   throw new FdbError(
     'ERR_FDB_MESSAGE',
     `the main process sent a list of listeners (${body.length} bytes) that cannot be read: it is faulty, or of an incompatible release`,

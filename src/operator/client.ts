@@ -1,4 +1,5 @@
 import { checkOptions, hook, type OptionChecks, unchecked } from '../base/check-option.js'
+import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { pidOf } from '../os/liveness.js'
@@ -43,8 +44,8 @@ export interface UpgradeAsk {
   /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
   /**
-   * First kill (SIGKILL) the processes that block the upgrade: they got descriptors and are not known to have released them or to be dead. `status`
-   * lists them (`blockedBy`). Rejects with ERR_FDB_STUCK if one does not end.
+   * First kills (SIGKILL) the processes that block the upgrade, which `status` lists (`blockedBy`): they got descriptors and are not known to have
+   * released them or to be dead. Rejects with ERR_FDB_STUCK if one does not end.
    */
   killStuck?: boolean
   /** @internal The release to which a supervisor must set its link. */
@@ -69,7 +70,10 @@ const UPGRADE: OptionChecks<UpgradeAsk> = {
   release: unchecked,
 }
 
-const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control socket refused' } as const
+const REFUSED = {
+  code: 'ERR_FDB_REJECTED',
+  message: 'the process at the control socket refused the connection',
+} as const
 
 interface PendingAnswer {
   /** Returns whether the message belongs to this request. */
@@ -163,7 +167,7 @@ export class OperatorClient implements Disposable {
   }
 
   /**
-   * Has the server start its successor; resolves when that one serves. Rejects as {@link status} does, and with
+   * Tells the server to start its successor; resolves when the successor serves. Rejects as {@link status} does, and with
    * the server's error: ERR_FDB_NO_BINARY, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY …
    * After ERR_FDB_CHANNEL_CLOSED or ERR_FDB_DEADLINE the outcome is unknown: request the status.
    *
@@ -311,15 +315,11 @@ export class OperatorClient implements Disposable {
 }
 
 function parseStatus(json: string): StatusAnswer {
-  try {
-    const answer: unknown = JSON.parse(json)
-    if (typeof answer === 'object' && answer !== null) return answer
-  } catch {
-    // The error follows below.
-  }
+  const answer = jsonObject(json)
+  if (answer !== undefined) return answer
   throw new FdbError(
     'ERR_FDB_MESSAGE',
-    `the status is not a JSON object (${json.length} characters): the other side is not a release of fd-broker that this one understands`,
+    `the status is not a JSON object (${json.length} characters): the process at the control socket is not fd-broker, or an incompatible release`,
   )
 }
 

@@ -1,4 +1,5 @@
 import { checkMs, checkOptions, type OptionChecks, unchecked, wrongOption } from '../base/check-option.js'
+import { jsonObject, jsonValue } from '../base/json.js'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
 import { openPidfd } from '../os/liveness.js'
@@ -23,7 +24,7 @@ export interface PutOptions extends AskOptions {
 export interface ClaimOptions extends AskOptions {
   /** Other processes may claim it too. Default false: no other process gets it until `release()`, or until this connection ends. */
   shared?: boolean
-  /** Claims for the lifetime of this process, instead of that of the connection. With `shared` the claim excludes no one and only shows the process as a user. */
+  /** Claims for the lifetime of this process, instead of that of the connection. With `shared` the claim does not exclude other processes, and shows this one as a user. */
   while?: { readonly pid: number }
 }
 
@@ -118,7 +119,7 @@ export class HeldDescriptors {
   }
 
   /**
-   * Has the daemon hold a duplicate; the caller keeps its descriptor. Rejects with ERR_FDB_FD_TAKEN, ERR_FDB_FD_CLAIMED (another process has claimed
+   * Gives a duplicate to the daemon; the caller keeps its descriptor. Rejects with ERR_FDB_FD_TAKEN, ERR_FDB_FD_CLAIMED (another process has claimed
    * the one to replace), ERR_FDB_TOO_MANY_NAMES, or ERR_FDB_OPTION (the process of the lease has ended).
    */
   async put(name: string, fd: OwnedFd, options: PutOptions = {}): Promise<void> {
@@ -149,7 +150,7 @@ export class HeldDescriptors {
     const sent = claimant === null ? undefined : [claimant]
     const read = ({ json }: Reply, fds: OwnedFd[]) => {
       const fd = fds.shift()
-      if (fd !== undefined) return { fd, others: othersIn(json) }
+      if (fd !== undefined) return { fd, others: Number(jsonObject(json ?? '')?.others) || 0 }
       throw new FdbError('ERR_FDB_FDS_MISSING', `the answer came without the descriptor "${name}"`)
     }
     return await this.#request(request, `the descriptor "${name}"`, options, read, sent)
@@ -162,26 +163,16 @@ export class HeldDescriptors {
   async release(name: string, options: ReleaseOptions = {}): Promise<void> {
     checkOptions('release()', options, RELEASE)
     using claimant = options.pid === undefined ? null : pidfdFor('pid', options.pid)
+    const what = `the confirmation that "${name}" is released`
     const sent = claimant === null ? undefined : [claimant]
-    const request = { op: Op.RELEASE, name }
-    await this.#request(
-      request,
-      `the confirmation that "${name}" is released`,
-      options,
-      () => undefined,
-      sent,
-    )
+    await this.#request({ op: Op.RELEASE, name }, what, options, () => undefined, sent)
   }
 
-  /** Has the daemon close a descriptor, even if it is claimed; processes keep their duplicates. Rejects with ERR_FDB_FD_UNKNOWN. */
+  /** Closes the daemon's descriptor, even if it is claimed; processes keep their duplicates. Rejects with ERR_FDB_FD_UNKNOWN. */
   async remove(name: string, options: AskOptions = {}): Promise<void> {
     checkOptions('remove()', options, ASK)
-    await this.#request(
-      { op: Op.REMOVE, name },
-      `the confirmation that "${name}" is removed`,
-      options,
-      () => undefined,
-    )
+    const what = `the confirmation that "${name}" is removed`
+    await this.#request({ op: Op.REMOVE, name }, what, options, () => undefined)
   }
 
   #request<T>(
@@ -212,12 +203,8 @@ function replyTo(request: number, { descriptorReply: reply }: WireEnvelope) {
 }
 
 function listOf(json: string | null | undefined): HeldDescriptor[] {
-  try {
-    const list: unknown = JSON.parse(json ?? '')
-    if (Array.isArray(list)) return list
-  } catch {
-    // The error follows below.
-  }
+  const list = jsonValue(json ?? '')
+  if (Array.isArray(list)) return list
   throw new FdbError(
     'ERR_FDB_MESSAGE',
     `the daemon sent ${json?.length ?? 0} characters that are not a list of descriptors`,
@@ -242,14 +229,6 @@ function pidfdFor(option: string, pid: number): OwnedFd {
   const pidfd = openPidfd(pid)
   if (pidfd instanceof OwnedFd) return pidfd
   const wanted =
-    pidfd === 'dead' ? 'a living process' : 'a process only on a kernel with pidfds, which this one lacks'
+    pidfd === 'dead' ? 'a living process' : 'no process: this kernel has no pidfds, or no descriptor is free'
   throw wrongOption(option, pid, wanted)
-}
-
-function othersIn(json: string | null | undefined): number {
-  try {
-    return Number(JSON.parse(json || '{}').others) || 0
-  } catch {
-    return 0
-  }
 }

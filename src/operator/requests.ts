@@ -13,7 +13,7 @@ export const COMMAND_BYTES = 15 * 1024 * 1024
 export const COMMAND_MS = 60_000
 
 /** The failure of a server that reports no reason. */
-const FAILED = { code: 'ERR_FDB_REJECTED', message: 'it could not be done' } as const
+const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the process refused the request' } as const
 
 export interface UpgradeOrder {
   /** Empty: use the command line of the running process. */

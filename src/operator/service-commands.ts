@@ -1,4 +1,5 @@
 import { LONGEST_MS } from '../base/duration.js'
+import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
 
 // Names and bodies of the commands that every service answers, besides those of its application.
@@ -14,9 +15,9 @@ export const UPGRADE_SELF = 'service.upgrade-self'
 /** Replaces the workers of a main process by their next versions, or sets their number. */
 export const REPLACE_WORKERS = 'workers.replace'
 export const SET_WORKERS = 'workers.set'
-/** Has a worker accept on the listeners of other workers that were not replaced, until it gets another such order. */
+/** Orders a worker to accept on the listeners of other workers that were not replaced, until its next such order. */
 export const STAND_IN = 'workers.foster'
-/** Has a worker leave; its connections continue in another one. */
+/** Orders a worker to leave; its connections continue in another one. */
 export const YIELD = 'workers.yield'
 /** Prefix of the descriptor names with which a worker claims a listener of the other workers from its main process. */
 export const GROUP_LISTENER = 'worker-listener-'
@@ -79,8 +80,8 @@ export function rollbackBy(by: { readonly pid: number; readonly uid: number } | 
   return by === undefined ? 'fd-broker rollback' : `fd-broker rollback by uid ${by.uid} (pid ${by.pid})`
 }
 
-export function processReply(told: ProcessReply): string {
-  return JSON.stringify(told)
+export function processReply(told: ProcessReply): Buffer {
+  return Buffer.from(JSON.stringify(told))
 }
 
 export function readProcessReply(reply: Buffer): ProcessReply {
@@ -88,33 +89,27 @@ export function readProcessReply(reply: Buffer): ProcessReply {
   return { pid: Number(pid) || 0, generation: Number(generation) || 0 }
 }
 
-export function changesReply(changes: ChangeReport): string {
-  return JSON.stringify(changes)
-}
-
 /** Throws ERR_FDB_MESSAGE. */
 export function readChanges(reply: Buffer): ChangeReport {
   const { code, next, configuration } = read(reply)
-  const names = (value: unknown) => (Array.isArray(value) ? value.map(String) : [])
-  return { code: names(code), next: names(next), configuration: names(configuration) }
+  return { code: namesIn(code), next: namesIn(next), configuration: namesIn(configuration) }
 }
 
 /** Returns null if the reply is not from a supervisor and lists no options. */
 export function readReloadReply(reply: Buffer): ReloadReply | null {
   const { now, next, restart } = read(reply)
   if (![now, next, restart].every(Array.isArray)) return null
-  const names = (list: unknown) => (list as unknown[]).map(String)
-  return { ...readProcessReply(reply), now: names(now), next: names(next), restart: names(restart) }
+  return { ...readProcessReply(reply), now: namesIn(now), next: namesIn(next), restart: namesIn(restart) }
+}
+
+function namesIn(value: unknown): string[] {
+  return Array.isArray(value) ? value.map(String) : []
 }
 
 function read(body: Buffer): Record<string, unknown> {
   if (body.length === 0) return {}
-  try {
-    const value: unknown = JSON.parse(body.toString())
-    if (typeof value === 'object' && value !== null) return value as Record<string, unknown>
-  } catch {
-    // The error follows below.
-  }
+  const value = jsonObject(body.toString())
+  if (value !== undefined) return value
   throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a service command are not a JSON object`)
 }
 

@@ -148,7 +148,7 @@ export class ServiceState {
   }
 
   /**
-   * Has the serving process put an encoded value. Rejects with ERR_FDB_STATE_NO_ENTRY if that process does not know the section, with
+   * Puts an encoded value, in the serving process. Rejects with ERR_FDB_STATE_NO_ENTRY if that process does not know the section, with
    * ERR_FDB_STATE_VALUE if the section's codec or `validate` refuses the value; otherwise as {@link Section.put}.
    */
   async put(section: string, key: string, value: Uint8Array, options: StateWriteOptions = {}): Promise<void> {

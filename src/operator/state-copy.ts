@@ -132,6 +132,6 @@ async function copyOf(listed: SegmentEntry, fill: Fill): Promise<Segment> {
 function truncatedError(kind: string, epoch: number, from: number, size: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_DAMAGED',
-    `the ${kind} segment of epoch ${epoch} ends at ${from}, not at ${size} as the service reported; try again`,
+    `the ${kind} segment of epoch ${epoch} ends at byte ${from}, but the service reported ${size} bytes: try again`,
   )
 }

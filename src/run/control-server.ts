@@ -45,13 +45,13 @@ function operationsOf(supervisor: OperableSupervisor, { service, control }: Serv
           const { generation } = supervisor
           // Send the reply first.
           setImmediate(() => supervisor.stop(timeoutMs === null ? {} : { timeoutMs }))
-          return Buffer.from(processReply({ pid: process.pid, generation }))
+          return processReply({ pid: process.pid, generation })
         }
         case RELOAD:
-          return Buffer.from(processReply(await supervisor.reload()))
+          return processReply(await supervisor.reload())
         case ROLLBACK:
-          return Buffer.from(
-            processReply(await supervisor.rollback({ reason: rollbackBy(by), at: rollbackAt(body) }, signal)),
+          return processReply(
+            await supervisor.rollback({ reason: rollbackBy(by), at: rollbackAt(body) }, signal),
           )
         case UPGRADE_SELF:
           return await supervisor.upgradeSelf()

@@ -1,3 +1,4 @@
+import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
 import { readAt, sizeOf } from '../kernel/index.js'
 import type { Position } from './history.js'
@@ -243,11 +244,9 @@ function readPage(log: StateLog, { kind, epoch, from }: Partial<ReadRequest>): B
 }
 
 function parse(body: Buffer): Record<string, never> {
-  try {
-    const value: unknown = JSON.parse(body.toString())
-    if (typeof value === 'object' && value !== null) return value as Record<string, never>
-  } catch {}
-  throw malformedRequest()
+  const value = jsonObject(body.toString())
+  if (value === undefined) throw malformedRequest()
+  return value as Record<string, never>
 }
 
 function malformedRequest(): FdbError {

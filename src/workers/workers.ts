@@ -220,7 +220,7 @@ export class Workers implements AsyncDisposable {
   #command(name: string, body: Buffer): Promise<Uint8Array> | null {
     const reply = async (work: Promise<void>) => {
       await work
-      return Buffer.from(processReply({ pid: process.pid, generation: this.#daemon?.generation ?? 0 }))
+      return processReply({ pid: process.pid, generation: this.#daemon?.generation ?? 0 })
     }
     switch (name) {
       case REPLACE_WORKERS:

@@ -130,12 +130,7 @@ describe.runIf(isRoot && TRACES_ALL)('the right that is missing is named:', () =
       /uid 0, this one as uid 12001: run as uid 0, or as root with CAP_SYS_PTRACE/,
     ],
     ['root has no CAP_SYS_PTRACE', powerless, asUser, /uid 12001, this one as uid 0/],
-    [
-      'it has more capabilities',
-      powerless,
-      [],
-      /capabilities that this one lacks: run with CAP_SYS_PTRACE/,
-    ],
+    ['it has more capabilities', powerless, [], /capabilities that this one lacks: run with CAP_SYS_PTRACE/],
   ])('%s', async (_what, as, wrap, right) => {
     const desk = Desk.open()
     const pid = await plain(LOCAL, wrap)

@@ -1,4 +1,5 @@
 import { LONGEST_MS } from '../../base/duration.js'
+import { jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../../holder/registry.js'
 import { inspectOne, type OwnedFd } from '../../kernel/index.js'
@@ -342,12 +343,8 @@ function nameOf(key: string): string | null {
 
 /** Returns null for a record of a release that encodes it differently. */
 function parseRecord(spec: string): DescriptorRecord | null {
-  try {
-    const { pid = 0, uid = 0, putAt, until = null } = JSON.parse(spec) as Partial<DescriptorRecord>
-    return typeof putAt === 'number' ? { pid, uid, putAt, until } : null
-  } catch {
-    return null
-  }
+  const { pid = 0, uid = 0, putAt, until = null } = (jsonObject(spec) ?? {}) as Partial<DescriptorRecord>
+  return typeof putAt === 'number' ? { pid, uid, putAt, until } : null
 }
 
 /** Returns the remaining milliseconds of a lease. After the clock was set back they are cut to the longest delay of a timer. */

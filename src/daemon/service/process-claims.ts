@@ -1,3 +1,4 @@
+import { jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import type { Registry } from '../../holder/registry.js'
 import { hasEnded, type OwnedFd } from '../../kernel/index.js'
@@ -153,10 +154,6 @@ function nameIn(key: string): string | null {
 
 /** Returns null for a record of a release that encodes it differently. */
 function parseClaim(spec: string): Pick<Claim, 'since' | 'exclusive' | 'uid'> | null {
-  try {
-    const { since, exclusive = false, uid = 0 } = JSON.parse(spec) as Partial<Claim>
-    return typeof since === 'number' ? { since, exclusive, uid } : null
-  } catch {
-    return null
-  }
+  const { since, exclusive = false, uid = 0 } = (jsonObject(spec) ?? {}) as Partial<Claim>
+  return typeof since === 'number' ? { since, exclusive, uid } : null
 }

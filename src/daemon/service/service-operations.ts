@@ -1,3 +1,4 @@
+import { jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
@@ -275,15 +276,11 @@ const ANSWER_MS = 1_000
 export class StatusRequests {
   readonly #calls = new Calls<Peer, string>()
 
-  /** Resolves with the member's status, or with null if it does not answer or its answer is not JSON. */
+  /** Resolves with the member's status, or with null if it does not answer or its answer is not a JSON object. */
   async ask(peer: Peer): Promise<Record<string, unknown> | null> {
     if (!peer.link.open) return null
     const json = await (this.#calls.callsTo(peer)[0]?.pending ?? this.#ask(peer)).answer
-    try {
-      return json === '' ? null : JSON.parse(json)
-    } catch {
-      return null
-    }
+    return jsonObject(json) ?? null
   }
 
   handleAnswer(peer: Peer, json: string): void {

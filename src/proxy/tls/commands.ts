@@ -1,4 +1,5 @@
 /** The commands that `fd-broker certificates` sends to a running proxy. Request and reply are JSON. */
+import { jsonValue } from '../../base/json.js'
 import { FdbError, type Member } from '../../index.js'
 import type { CertificateAddition, ListedCertificate } from './live-certificates.js'
 import type { TlsTermination } from './termination.js'
@@ -47,10 +48,8 @@ export function serveCertificateCommands(member: Member, tls: TlsTermination): v
 }
 
 function parse(body: Buffer): unknown {
-  try {
-    return JSON.parse(body.toString())
-  } catch {
-    // The message must not show the text, which may contain a key.
-    throw new FdbError('ERR_FDB_CERTIFICATE', `the request (${body.length} bytes) is not valid JSON`)
-  }
+  const value = jsonValue(body.toString())
+  if (value !== undefined) return value
+  // The message must not show the text, which may contain a key.
+  throw new FdbError('ERR_FDB_CERTIFICATE', `the request (${body.length} bytes) is not valid JSON`)
 }
