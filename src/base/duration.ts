@@ -3,8 +3,14 @@ export const LONGEST_MS = 2 ** 31 - 1
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
 
-/** Parses `500ms`, `30s`, `1.5m` or `2h` into whole milliseconds of any length; null if it is no duration. */
-export function durationMs(text: string): number | null {
+/** Parses `500ms`, `30s`, `1.5m` or `2h` into whole milliseconds; null if it is no duration from `least` to {@link LONGEST_MS}. */
+export function durationMs(text: string, least = 0): number | null {
   const [, number = '', unit = ''] = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/.exec(text) ?? []
-  return unit === '' ? null : Math.round(Number(number) * UNITS[unit]!)
+  const ms = Math.round(Number(number) * (UNITS[unit] ?? Number.NaN))
+  return ms >= least && ms <= LONGEST_MS ? ms : null
+}
+
+/** Describes the durations that {@link durationMs} accepts, for error messages. */
+export function aDuration(least = 0): string {
+  return `a duration from ${least}ms to 596h (24.8 days), with its unit: 500ms, 30s, 2m, 1h`
 }

@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from 'commander'
 import { wrongOption } from '../base/check-option.js'
-import { durationMs, LONGEST_MS } from '../base/duration.js'
+import { aDuration, durationMs } from '../base/duration.js'
 import { MOST_WORKERS } from '../workers/options.js'
 
 export function logLevelOption(): Option {
@@ -24,14 +24,9 @@ export function durationOption(flags: string, description: string, byDefault?: s
 }
 
 export function toMs(text: string): number {
-  const ms = parseDuration(text)
+  const ms = durationMs(text, 1)
   if (ms !== null) return ms
-  const tooLong = (durationMs(text) ?? 0) > LONGEST_MS
-  throw new InvalidArgumentError(
-    tooLong
-      ? 'Give at most 596h (24.8 days): no timer of Node waits longer.'
-      : 'Give a duration with its unit: 500ms, 30s, 2m, 1h.',
-  )
+  throw new InvalidArgumentError(`Give ${aDuration(1)}.`)
 }
 
 export function workerCount(text: string): number | 'auto' {
@@ -45,12 +40,6 @@ export function workerCount(text: string): number | 'auto' {
 export function pidOf(option: string, text: string): number {
   if (/^[1-9]\d{0,9}$/.test(text)) return Number(text)
   throw wrongOption(option, text, 'the number of a process')
-}
-
-/** As {@link durationMs}; also null if the duration is not within 1 ms to {@link LONGEST_MS}. */
-export function parseDuration(text: string): number | null {
-  const ms = durationMs(text)
-  return ms !== null && ms >= 1 && ms <= LONGEST_MS ? ms : null
 }
 
 /** Formats seconds in the two largest units: `3d 4h`, `5m 12s`, `7.3s`. */

@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { serviceName } from '../auto/settings.js'
 import { checkKeys, wrongOption } from '../base/check-option.js'
-import { durationMs, LONGEST_MS } from '../base/duration.js'
+import { aDuration, durationMs } from '../base/duration.js'
 import { isMap, list, text, type ValueCheck } from '../config/check.js'
 import { ConfigDocument } from '../config/document.js'
 import { parseDocument } from '../config/read.js'
@@ -330,9 +330,8 @@ const restart: SettingReader<Restart> = (name, value) => {
 
 function duration(least = 0): SettingReader<number> {
   return (name, value) => {
-    const ms = durationMs(`${value}`)
-    if (ms === null || ms < least || ms > LONGEST_MS)
-      throw wrongOption(name, value, 'a duration: 500ms, 30s, 2m, 1h; at most 596h (24.8 days)')
+    const ms = durationMs(`${value}`, least)
+    if (ms === null) throw wrongOption(name, value, aDuration(least))
     return ms
   }
 }

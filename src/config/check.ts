@@ -1,5 +1,5 @@
 import { didYouMean } from '../base/check-option.js'
-import { durationMs, LONGEST_MS } from '../base/duration.js'
+import { aDuration, durationMs } from '../base/duration.js'
 
 /** Returns the normalised value, or reports a problem at `place` and returns undefined. */
 export type ValueCheck<T> = (value: unknown, place: ConfigPlace) => T | undefined
@@ -320,16 +320,12 @@ function jsonOf(value: unknown): string {
 
 const SIZES = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 } as const
 
-/** Checks a duration (`500ms`, `30s`, `1.5m`, `2h`); returns whole milliseconds, from `least` to about 24 days. */
+/** Checks a duration as {@link durationMs} does; returns whole milliseconds. */
 export function duration(least: number): ValueCheck<number> {
-  const read = text('a duration', given => {
-    const ms = durationMs(given)
-    if (ms === null) return new InvalidValue(`${shown(given)} is no duration (500ms, 30s, 2m, 1h)`)
-    if (ms >= least && ms <= LONGEST_MS) return ms
-    return new InvalidValue(
-      `${shown(given)} is ${ms} ms, outside of ${least} ms to ${LONGEST_MS} ms (24 days)`,
-    )
-  })
+  const read = text(
+    'a duration',
+    given => durationMs(given, least) ?? new InvalidValue(`${shown(given)} is not ${aDuration(least)}`),
+  )
   return (value, place) =>
     typeof value === 'number'
       ? place.wrong(`${value} has no unit; write ${value}s or ${value}ms`)

@@ -1,6 +1,6 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { durationMs, LONGEST_MS } from '../base/duration.js'
+import { durationMs } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import {
   bindSocket,
@@ -428,7 +428,7 @@ const READERS: Readonly<Record<string, (rest: string) => ReadinessSpec | null>> 
   ...CHECK_PARSERS,
   delay: rest => {
     const ms = durationMs(rest)
-    return ms === null || ms > LONGEST_MS ? null : { kind: 'delay', ms }
+    return ms === null ? null : { kind: 'delay', ms }
   },
   handoff: control => (control === '' ? null : { kind: 'handoff', control }),
 }

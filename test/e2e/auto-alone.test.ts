@@ -113,9 +113,21 @@ else http.createServer((request, response) => response.end('worker ' + cluster.w
   })
 
   it.each([
-    ['FD_BROKER_DRAIN', '30', 'give its unit: 30s or 30ms'],
-    ['FD_BROKER_PROBATION', 'soon', 'give a duration of at most 596h, for example 500ms, 30s or 2m'],
-    ['FD_BROKER_QUIET', '600h', 'give a duration of at most 596h, for example 500ms, 30s or 2m'],
+    [
+      'FD_BROKER_DRAIN',
+      '30',
+      'give a duration from 0ms to 596h (24.8 days), with its unit: 500ms, 30s, 2m, 1h',
+    ],
+    [
+      'FD_BROKER_PROBATION',
+      'soon',
+      'give a duration from 0ms to 596h (24.8 days), with its unit: 500ms, 30s, 2m, 1h',
+    ],
+    [
+      'FD_BROKER_QUIET',
+      '600h',
+      'give a duration from 0ms to 596h (24.8 days), with its unit: 500ms, 30s, 2m, 1h',
+    ],
     ['FD_BROKER_LOG', 'verbose', 'give "debug", "info" or "warn"'],
     ['FD_BROKER_AUTO', 'never', 'give "on" or "off"'],
   ])('if %s is %s', async (name, value, remedy) => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { formatDuration, parseDuration } from '../../src/cli/options.js'
+import { durationMs } from '../../src/base/duration.js'
+import { formatDuration } from '../../src/cli/options.js'
 import { statusText } from '../../src/cli/status-text.js'
 
 describe('durations', () => {
@@ -8,11 +9,11 @@ describe('durations', () => {
     ['30s', 30_000],
     ['1.5m', 90_000],
     ['2h', 7_200_000],
-  ])('%s is %d ms', (text, ms) => expect(parseDuration(text)).toBe(ms))
+  ])('%s is %d ms', (text, ms) => expect(durationMs(text, 1)).toBe(ms))
 
   it.each(['', '5', 's', '-1s', '0ms', '0.1ms', '1 s', '1e3s', '30S', '600h', 'Infinitys'])(
     '"%s" is none',
-    text => expect(parseDuration(text)).toBeNull(),
+    text => expect(durationMs(text, 1)).toBeNull(),
   )
 
   it.each([

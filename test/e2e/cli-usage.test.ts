@@ -36,7 +36,7 @@ describe('fd-broker on the command line', () => {
     [['upgrade', '--control', 'x', '--timeout', '0s'], /argument '0s' is invalid/],
     [
       ['upgrade', '--control', 'x', '--timeout', '1000h'],
-      /argument '1000h' is invalid.*at most 596h \(24\.8 days\)/,
+      /argument '1000h' is invalid.*to 596h \(24\.8 days\)/,
     ],
     [['proxy'], /required option '--config <file>' not specified\n/],
     [['proxy', 'edge.yaml'], /'--config <file>' not specified: give the file as --config edge\.yaml\n/],
