@@ -99,7 +99,10 @@ describe('fd-broker on the command line', () => {
       ['exec', '--control', 'x', 'web', '--', 'nosuch-program'],
       /^ERR_FDB_NO_BINARY: there is no program "nosuch-program": .*PATH=/,
     ],
-    [['run', '--cwd', '/nowhere', '--', 'true'], /there is no folder \/nowhere .*ERR_FDB_NO_CWD/],
+    [
+      ['run', '--cwd', '/nowhere', '--', 'true'],
+      /the folder \/nowhere to start in does not exist.*ERR_FDB_NO_CWD/,
+    ],
   ])('says what is not there in the words of its options: %j', async (args, message) => {
     const { code, stderr } = await Desk.open().run(...args)
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) })
@@ -111,7 +114,7 @@ describe('fd-broker on the command line', () => {
     writeFileSync(config, 'service: a/b\nlisteners: [{ name: http, address: "tcp://127.0.0.1:0" }]\n')
     expect(await desk.run('proxy', '--config', config, '--check')).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/^ERR_FDB_CONTROL_PATH: .*"a\/b".*give its path \(control\)/),
+      stderr: expect.stringMatching(/^ERR_FDB_CONTROL_PATH: .*"a\/b".*Give a path \(control\)/),
     })
   })
 

@@ -159,7 +159,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upgrade.freeze', 'off', /not a duration/],
   ['upgrade.prepare', '[]', /is a list, not a duration/],
   ['upgrade.commit', '900h', /from 1ms to 596h \(24\.8 days\)/],
-  ['upgrade.heartbeat', '0ms', /outside/],
+  ['upgrade.heartbeat', '0ms', /from 1ms/],
   ['upgrade.silence', '500ms', /not more than two heartbeats/],
   ['upgrade.health', 'soon', /"soon" is not a health check; write http:\/health/],
   ['upgrade.health', 'tcp:9000', /"9000" is not a valid tcp check/],
