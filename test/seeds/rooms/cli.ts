@@ -31,8 +31,8 @@ export const cli = room(
       'e2e/cli-usage',
     ],
     [
-      'cli/options.ts',
-      'ms >= 1 && ms <= LONGEST_MS',
+      'base/duration.ts',
+      'ms >= least && ms <= LONGEST_MS',
       'ms >= 0 && ms <= LONGEST_MS',
       'unit/cli-parts',
       'e2e/cli-usage',
