@@ -85,7 +85,7 @@ const CHECK_MS = 25
 /** Limits how many connections of each server leave before the receiver has shown that it can serve them. */
 export class FirstWave {
   readonly #remaining = new Map<MovableConnections, number>()
-  #sent = 0
+  sent = 0
 
   mayLeave(moving: MovableConnections): boolean {
     return this.#remainingOf(moving) > 0
@@ -93,11 +93,7 @@ export class FirstWave {
 
   count(moving: MovableConnections): void {
     this.#remaining.set(moving, this.#remainingOf(moving) - 1)
-    this.#sent++
-  }
-
-  get sent(): number {
-    return this.#sent
+    this.sent++
   }
 
   #remainingOf(moving: MovableConnections): number {

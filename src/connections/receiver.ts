@@ -150,8 +150,7 @@ export class ConnectionReceiver {
     void Promise.all([held.checked, this.#adopting]).then(() => {
       if (this.#over) return
       this.#options.link.post({ prepareAck: { slice, refused, waves: true } })
-      this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS)
-      this.#decision.unref()
+      this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS).unref()
     })
   }
 

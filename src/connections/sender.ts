@@ -36,7 +36,8 @@ export class MoveRate {
   readonly #perMs: number
   readonly #most: number
   readonly #atOnce: number
-  #allowed: number
+  /** The number of connections that may leave now. */
+  allowed: number
   #countedAt = performance.now()
 
   /**
@@ -46,25 +47,16 @@ export class MoveRate {
     this.#perMs = perSecond / 1000
     this.#most = most
     this.#atOnce = Math.min(atOnce, most)
-    this.#allowed = most
-  }
-
-  /** The number of connections that may leave now. */
-  get allowed(): number {
-    return this.#allowed
-  }
-
-  spend(connections: number): void {
-    this.#allowed -= connections
+    this.allowed = most
   }
 
   /** Returns when {@link allowed} will be worth a turn (performance.now()); the present time if it already is. */
   readyAt(): number {
     const now = performance.now()
     if (!Number.isFinite(this.#perMs)) return now
-    this.#allowed = Math.min(this.#most, this.#allowed + (now - this.#countedAt) * this.#perMs)
+    this.allowed = Math.min(this.#most, this.allowed + (now - this.#countedAt) * this.#perMs)
     this.#countedAt = now
-    return now + Math.max(0, this.#atOnce - this.#allowed) / this.#perMs
+    return now + Math.max(0, this.#atOnce - this.allowed) / this.#perMs
   }
 }
 
@@ -252,8 +244,7 @@ export class ConnectionSender {
     clearTimeout(this.#timer)
     const delay = Math.max(this.#nextPassAt, this.#pace.readyAt(), this.#spread.readyAt()) - performance.now()
     if (delay > 0) {
-      this.#timer = setTimeout(() => this.#work(), delay)
-      this.#timer.unref()
+      this.#timer = setTimeout(() => this.#work(), delay).unref()
       return
     }
     this.#turn = setImmediate(() => {
@@ -278,8 +269,8 @@ export class ConnectionSender {
       return
     }
     this.#items = filler.items
-    this.#pace.spend(filler.items.length)
-    this.#spread.spend(filler.items.length)
+    this.#pace.allowed -= filler.items.length
+    this.#spread.allowed -= filler.items.length
     this.#step({ type: 'start' })
   }
 
@@ -295,8 +286,7 @@ export class ConnectionSender {
     for (const source of this.#watched) source.moving.onMovable = null
     if (this.#waves) link.post({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
-    this.#proof = setTimeout(() => this.#onProved(), Math.min(longest, this.#drainMs / 2))
-    this.#proof.unref()
+    this.#proof = setTimeout(() => this.#onProved(), Math.min(longest, this.#drainMs / 2)).unref()
   }
 
   #onProved(): void {
@@ -318,8 +308,7 @@ export class ConnectionSender {
     this.#spread = UNBOUNDED
     this.#nextPassAt = performance.now() + PASS_PAUSE_MS
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.#work(), RESCAN_MS)
-    this.#timer.unref()
+    this.#timer = setTimeout(() => this.#work(), RESCAN_MS).unref()
     this.#options.onIdle?.()
   }
 

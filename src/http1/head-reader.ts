@@ -43,18 +43,14 @@ export abstract class HeadReader<Head> {
   readonly #side: Side
   #held = NOTHING
   #heldBytes = 0
-  #consumed = 0
+  /** How many bytes of the last {@link read} belong to the head. */
+  consumed = 0
   #refusal: unknown
 
   constructor(side: Side, limits: Partial<HeadLimits> = {}) {
     this.limits = headLimits(limits)
     this.fields = new FieldScanner(this.limits.fields, side)
     this.#side = side
-  }
-
-  /** How many bytes of the last {@link read} belong to the head. */
-  get consumed(): number {
-    return this.#consumed
   }
 
   /** A copy of the incomplete head. A new reader that reads it is in the same state. */
@@ -80,12 +76,12 @@ export abstract class HeadReader<Head> {
     const stop = Math.min(to, from + this.limits.headBytes)
     const at = this.scan(chunk, from, stop, from)
     if (this.fields.done) {
-      this.#consumed = at - from
+      this.consumed = at - from
       return this.#finish(chunk, from, at)
     }
     this.#checkSize(stop - from)
     this.#hold(chunk, from, stop)
-    this.#consumed = to - from
+    this.consumed = to - from
     return null
   }
 
@@ -95,10 +91,10 @@ export abstract class HeadReader<Head> {
     const at = this.scan(this.#held, before, this.#heldBytes, 0)
     if (!this.fields.done) {
       this.#checkSize(this.#heldBytes)
-      this.#consumed = to - from
+      this.consumed = to - from
       return null
     }
-    this.#consumed = at - before
+    this.consumed = at - before
     const bytes = this.#held
     this.#held = NOTHING
     this.#heldBytes = 0

@@ -48,12 +48,6 @@ function isCodings(value: string): boolean {
 }
 
 /** The common part of requests and responses. An interface, because a base class doubles the time to create a head. */
-export interface MessageHead extends HeadFacts {
-  /** 0: HTTP/1.0, 1: HTTP/1.1. */
-  readonly minor: 0 | 1
-  readonly fields: Fields
-}
-
 export interface HeadFacts {
   readonly contentLength: number | undefined
   readonly chunked: boolean

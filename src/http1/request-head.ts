@@ -1,7 +1,7 @@
 import { FieldId } from './field-names.js'
 import type { Fields } from './fields.js'
 import { Framing } from './framing.js'
-import { type MessageHead, readHeadFacts } from './message.js'
+import { type HeadFacts, readHeadFacts } from './message.js'
 import { requestRefusal } from './refusal.js'
 
 /** The common methods by length: all heads share their strings. */
@@ -52,12 +52,12 @@ const SLASH = 0x2f
 const SCHEME = /^https?:\/\//i
 
 /** A valid request head. The constructor checks the rules between fields, and throws {@link Http1Refusal}. */
-export class RequestHead implements MessageHead {
+export class RequestHead implements Omit<HeadFacts, 'odd'> {
+  /** 0: HTTP/1.0, 1: HTTP/1.1. */
   readonly minor: 0 | 1
   readonly fields: Fields
   readonly contentLength: number | undefined
   readonly chunked: boolean
-  readonly odd: boolean
   readonly connection: readonly string[]
   readonly keepAlive: boolean
   readonly upgrade: string | undefined
@@ -77,7 +77,6 @@ export class RequestHead implements MessageHead {
     this.fields = fields
     this.contentLength = facts.contentLength
     this.chunked = facts.chunked
-    this.odd = facts.odd
     this.connection = facts.connection
     this.keepAlive = facts.keepAlive
     this.upgrade = facts.upgrade
@@ -101,7 +100,8 @@ export class RequestHead implements MessageHead {
       }
     }
     if (this.method === 'CONNECT' && (this.chunked || this.contentLength !== undefined)) {
-      throw requestRefusal('connect-with-body', this.#lineOf(FieldId.contentLength, FieldId.transferEncoding))
+      const line = fields.indexOf(this.chunked ? FieldId.transferEncoding : FieldId.contentLength)
+      throw requestRefusal('connect-with-body', fields.lineStart(line))
     }
     this.#checkExpectation()
   }
@@ -165,12 +165,6 @@ export class RequestHead implements MessageHead {
       if (fields.value(line).toLowerCase() !== '100-continue')
         throw requestRefusal('expectation-unknown', fields.lineStart(line))
     }
-  }
-
-  #lineOf(...ids: FieldId[]): number {
-    return Math.max(
-      ...ids.map(id => this.fields.indexOf(id)).map(line => (line < 0 ? 0 : this.fields.lineStart(line))),
-    )
   }
 }
 

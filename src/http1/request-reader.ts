@@ -79,7 +79,9 @@ export class RequestReader extends HeadReader<RequestHead> {
         if (phase === QUERY) while (at < stop && (IN_TARGET[bytes[at]!]! & IN_QUERY) !== 0) at++
         if (at === to) break
         if (bytes[at] !== SPACE || at === start) {
-          if (at - start === this.limits.targetBytes) throw targetTooLong(at - base, this.limits.targetBytes)
+          const { targetBytes } = this.limits
+          if (at - start === targetBytes)
+            throw new Http1Refusal('target-too-long', at - base, 'request', ` of ${targetBytes} bytes`)
           throw requestRefusal(targetReason(bytes[at]!), at - base)
         }
         this.#targetEnd = at - base
@@ -148,10 +150,6 @@ export class RequestReader extends HeadReader<RequestHead> {
 function methodRefusal(byte: number, offset: number): Http1Refusal {
   if (byte === LF) return requestRefusal('line-ending', offset)
   return requestRefusal(TOKEN_LOWER[byte] === 0 ? 'request-line' : 'method-unsupported', offset)
-}
-
-function targetTooLong(offset: number, limit: number): Http1Refusal {
-  return new Http1Refusal('target-too-long', offset, 'request', ` of ${limit} bytes`)
 }
 
 /** A second space, or a line end after the target (HTTP/0.9), is an error of the request line, not of the target. */

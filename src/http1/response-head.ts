@@ -1,7 +1,7 @@
 import { FieldId } from './field-names.js'
 import type { Fields } from './fields.js'
 import { Framing } from './framing.js'
-import { type MessageHead, readHeadFacts } from './message.js'
+import { type HeadFacts, readHeadFacts } from './message.js'
 import { Http1Refusal } from './refusal.js'
 
 /** Offsets from the first byte of the head. */
@@ -20,7 +20,8 @@ export interface RequestFacts {
 }
 
 /** A valid response head. The constructor checks the rules between fields, and throws {@link Http1Refusal}. */
-export class ResponseHead implements MessageHead {
+export class ResponseHead implements HeadFacts {
+  /** 0: HTTP/1.0, 1: HTTP/1.1. */
   readonly minor: 0 | 1
   readonly fields: Fields
   readonly contentLength: number | undefined

@@ -87,14 +87,6 @@ export class RateLimitedWarnings {
     setTimeout(() => this.#repeat(kind, message), REPEAT_MS).unref()
   }
 
-  warnShortage(shortage: string, server: string): void {
-    this.warn(
-      shortage,
-      { shortage, server },
-      'this process could not connect to a server, because it has no free descriptors or ports',
-    )
-  }
-
   #repeat(kind: string, message: string): void {
     const { count, facts } = this.#repeats.get(kind)!
     if (count === 0) {

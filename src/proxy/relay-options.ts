@@ -17,18 +17,10 @@ export function relayOptions(
   'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'gateway' | 'responseFields' | 'halfClosedClients'
 > {
   const { timeouts, limits, instanceHeader, forwarded } = config
-  const { idle, stall, tunnel, head, connect, response, request } = timeouts
+  const { handshake: _, request, ...otherTimeouts } = timeouts
   const { headBytes, fields, body } = limits
   const options: ReturnType<typeof relayOptions> = {
-    timeouts: {
-      idle,
-      head,
-      connect,
-      response,
-      request: request ?? Number.POSITIVE_INFINITY,
-      stall,
-      tunnel,
-    },
+    timeouts: { ...otherTimeouts, request: request ?? Number.POSITIVE_INFINITY },
     limits: {
       bodyBytes: body === null ? Number.POSITIVE_INFINITY : Math.max(1, body),
       attempts: MAX_ATTEMPTS,

@@ -119,7 +119,12 @@ export class ReverseProxy {
       pools: this.#pools,
       destinationByKey: key => this.#upstreams.destination(key),
       onExchange: report => this.#onExchange(report),
-      onShortage: (shortage, server) => warnings.warnShortage(shortage, server),
+      onShortage: (shortage, server) =>
+        warnings.warn(
+          shortage,
+          { shortage, server },
+          'this process could not connect to a server, because it has no free descriptors or ports',
+        ),
       onFault: error => logger.error({ err: error }, 'a request failed because of a bug in the proxy'),
     }
     member.describe(() => ({ serversOut: this.#upstreams.out }))

@@ -159,35 +159,30 @@ interface ReportCallbacks {
 
 /** Calls `onExchange`. `now` is `performance.now()`. */
 export function reportExchange(
-  exchange: ReportedExchange,
-  side: ExchangeSide,
-  to: ReportCallbacks,
+  { facts, reason, serverFailed, startedAt }: ReportedExchange,
+  { origin, client }: ExchangeSide,
+  { onExchange, onFault }: ReportCallbacks,
   now: number,
 ): void {
-  if (to.onExchange === undefined) return
+  if (onExchange === undefined) return
   try {
-    to.onExchange(reportOf(exchange, side, now))
+    onExchange({
+      subject: subjectOf(facts),
+      listener: origin.listener,
+      client: client.remoteAddress,
+      method: facts.method,
+      target: facts.target,
+      host: facts.host,
+      status: facts.status,
+      reason,
+      serverFailed,
+      destination: facts.destination || undefined,
+      attempts: facts.attempts,
+      bytesSent: facts.bytesSent,
+      bytesReceived: facts.bytesReceived,
+      milliseconds: now - startedAt,
+    })
   } catch (error) {
-    to.onFault?.(error)
-  }
-}
-
-function reportOf(exchange: ReportedExchange, { origin, client }: ExchangeSide, now: number): ExchangeReport {
-  const { facts, reason, serverFailed, startedAt } = exchange
-  return {
-    subject: subjectOf(facts),
-    listener: origin.listener,
-    client: client.remoteAddress,
-    method: facts.method,
-    target: facts.target,
-    host: facts.host,
-    status: facts.status,
-    reason,
-    serverFailed,
-    destination: facts.destination || undefined,
-    attempts: facts.attempts,
-    bytesSent: facts.bytesSent,
-    bytesReceived: facts.bytesReceived,
-    milliseconds: now - startedAt,
+    onFault?.(error)
   }
 }

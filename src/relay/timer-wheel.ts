@@ -15,25 +15,21 @@ export class TimerWheel {
   readonly #slots: Set<Timed>[] = Array.from({ length: SLOTS }, () => new Set())
   #count = 0
   #tick = 0
-  #now = performance.now()
+  /** Milliseconds; advances with each tick, and only while a deadline is armed. */
+  now: number = performance.now()
   #timer: NodeJS.Timeout | undefined
 
   constructor(tickMs = 250) {
     this.tickMs = tickMs
   }
 
-  /** Milliseconds; advances with each tick, and only while a deadline is armed. */
-  get now(): number {
-    return this.#now
-  }
-
   /** Calls `entry.onDeadline()` once, after `ms` milliseconds, unless the entry is armed again or disarmed before. */
   arm(entry: Timed, ms: number): void {
     if (this.#timer === undefined) this.#start()
-    const deadline = this.#now + ms + this.tickMs
+    const deadline = this.now + ms + this.tickMs
     entry.deadline = deadline
     if (entry.tick < 0) this.#insert(entry)
-    else if (deadline - this.#now <= (entry.tick - this.#tick - 1) * this.tickMs) {
+    else if (deadline - this.now <= (entry.tick - this.#tick - 1) * this.tickMs) {
       this.#remove(entry)
       this.#insert(entry)
     }
@@ -45,11 +41,11 @@ export class TimerWheel {
 
   /** Returns the milliseconds until the entry expires, at least 0; -1 while not armed. */
   remaining(entry: Timed): number {
-    return entry.tick < 0 ? -1 : Math.max(0, entry.deadline - this.tickMs - this.#now)
+    return entry.tick < 0 ? -1 : Math.max(0, entry.deadline - this.tickMs - this.now)
   }
 
   #tickOf(deadline: number): number {
-    const ticks = Math.ceil((deadline - this.#now) / this.tickMs)
+    const ticks = Math.ceil((deadline - this.now) / this.tickMs)
     return this.#tick + Math.min(Math.max(ticks, 1), SLOTS - 1)
   }
 
@@ -66,19 +62,18 @@ export class TimerWheel {
   }
 
   #start(): void {
-    this.#now = performance.now()
-    this.#timer = setInterval(() => this.#turn(), this.tickMs)
-    this.#timer.unref()
+    this.now = performance.now()
+    this.#timer = setInterval(() => this.#turn(), this.tickMs).unref()
   }
 
   #turn(): void {
-    this.#now = performance.now()
+    this.now = performance.now()
     this.#tick++
     const due = this.#slots[this.#tick % SLOTS]!
     for (const entry of [...due]) {
       if (entry.tick !== this.#tick) continue
       this.#remove(entry)
-      if (entry.deadline > this.#now) this.#insert(entry)
+      if (entry.deadline > this.now) this.#insert(entry)
       else entry.onDeadline()
     }
     if (this.#count > 0) return

@@ -95,20 +95,32 @@ function mostParts({ changesPerRecord }: StateLimits): number {
   return Math.max(1, Math.floor(changesPerRecord / PART_CHANGES))
 }
 
-export function* recordsOfParts(
-  parts: readonly Uint8Array[],
+export function recordsOfParts(
+  all: readonly Uint8Array[],
   limits: StateLimits,
-): Generator<{ parts: Uint8Array[]; index: number; last: boolean }> {
-  const most = Math.min(LARGE_PARTS, mostParts(limits))
-  const mostBytes = Math.min(RECORD_BYTES, mostBodyBytes(limits))
-  let index = 0
-  for (let from = 0; from < parts.length; index++) {
-    let end = from + 1
-    let bytes = parts[from]!.length
-    while (end < parts.length && end - from < most && bytes + parts[end]!.length <= mostBytes) {
-      bytes += parts[end++]!.length
+): { parts: Uint8Array[]; index: number; last: boolean }[] {
+  const items = Math.min(LARGE_PARTS, mostParts(limits))
+  const bytes = Math.min(RECORD_BYTES, mostBodyBytes(limits))
+  const records = [...groupsOf(all, { items, bytes }, part => part.length)]
+  return records.map((parts, index) => ({ parts, index, last: index === records.length - 1 }))
+}
+
+/** Groups items up to a number of items and bytes per group. An item of more bytes is a group by itself. */
+export function* groupsOf<T>(
+  all: readonly T[],
+  most: { items: number; bytes: number },
+  bytesOf: (item: T) => number,
+): Generator<T[]> {
+  let from = 0
+  let bytes = 0
+  for (const [i, item] of all.entries()) {
+    const more = bytesOf(item)
+    if (i > from && (i - from >= most.items || bytes + more > most.bytes)) {
+      yield all.slice(from, i)
+      from = i
+      bytes = 0
     }
-    yield { parts: parts.slice(from, end), index, last: end === parts.length }
-    from = end
+    bytes += more
   }
+  if (from < all.length) yield all.slice(from)
 }

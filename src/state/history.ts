@@ -48,19 +48,15 @@ export class History {
   applying = false
   sequence = 0
   #epoch = 0
-  #ordinals: number
+  /** The highest ordinal in use: those of new segments follow it. */
+  ordinals: number
   readonly #store: Store
   readonly #limits: StateLimits
 
-  /** `ordinals` is the highest ordinal in use: those of new segments follow it. */
   constructor(store: Store, limits: StateLimits, ordinals = 0) {
     this.#store = store
     this.#limits = limits
-    this.#ordinals = ordinals
-  }
-
-  get ordinals(): number {
-    return this.#ordinals
+    this.ordinals = ordinals
   }
 
   /** Replaces this history by another one, whose ordinals are higher. `open` is the incomplete bulk of that log, which is read again. */
@@ -68,7 +64,7 @@ export class History {
     this.held = other.held
     this.sequence = other.sequence
     this.#epoch = other.#epoch
-    this.#ordinals = other.#ordinals
+    this.ordinals = other.ordinals
     const held = this.held.find(({ ordinal }) => ordinal === open?.ordinal)
     // In a final segment no process can complete the bulk, so its records count as read.
     if (open === null || held === undefined || held.final) return
@@ -104,7 +100,7 @@ export class History {
     const whole = segment.kind === 'epoch'
     const held: HeldSegment = {
       segment,
-      ordinal: ++this.#ordinals,
+      ordinal: ++this.ordinals,
       position: segment.start,
       final: false,
       whole,

@@ -15,17 +15,13 @@ export class Locations {
   readonly #chunks: Uint32Array[] = []
   /** Whether this object alone uses the chunk. A chunk shared with a copy is duplicated before a change. */
   readonly #own: boolean[] = []
-  #next = 0
+  /** One more than the highest slot number. */
+  end = 0
   /** Head of the free list, or -1. A free slot stores the next free slot plus 1 in the field of the segment. */
   #free = -1
 
-  /** One more than the highest slot number. */
-  get end(): number {
-    return this.#next
-  }
-
   add(segment: number, offset: number, length: number): number {
-    const slot = this.#free >= 0 ? this.#unfree() : this.#next++
+    const slot = this.#free >= 0 ? this.#unfree() : this.end++
     if (slot >> CHUNK_BITS >= this.#chunks.length) {
       this.#chunks.push(new Uint32Array(CHUNK * FIELDS))
       this.#own.push(true)
@@ -76,7 +72,7 @@ export class Locations {
       copy.#chunks.push(chunk)
       this.#own[index] = copy.#own[index] = false
     }
-    copy.#next = this.#next
+    copy.end = this.end
     return copy
   }
 

@@ -65,8 +65,13 @@ function* compare(before: Store, after: Store, name: string): Generator<unknown,
   for (const [key, slot] of now?.slots.entries() ?? []) {
     if (++steps % ENTRIES_PER_STEP === 0) yield
     const old = section.slots.get(key)
-    if (old === undefined) changes.push({ op: 'put', key, before: null })
-    else if (!isSame(before, section, old, after, now!, slot, key))
+    if (old === undefined) {
+      changes.push({ op: 'put', key, before: null })
+      continue
+    }
+    const was = before.entries.read(section, key, old)
+    const is = after.entries.read(now!, key, slot)
+    if (was.version !== is.version || !was.value.equals(is.value))
       changes.push({ op: 'put', key, before: before.entries.locate(section, old) })
   }
   for (const [key, slot] of section.slots.entries()) {
@@ -75,20 +80,6 @@ function* compare(before: Store, after: Store, name: string): Generator<unknown,
       changes.push({ op: 'delete', key, before: before.entries.locate(section, slot) })
   }
   return { section, now, changes }
-}
-
-function isSame(
-  before: Store,
-  section: SectionStore,
-  old: number,
-  after: Store,
-  now: SectionStore,
-  slot: number,
-  key: string,
-): boolean {
-  const oldEntry = before.entries.read(section, key, old)
-  const is = after.entries.read(now, key, slot)
-  return oldEntry.version === is.version && oldEntry.value.equals(is.value)
 }
 
 /** Replaces the whole state in one step, so that a reader sees either the old or the new state. */

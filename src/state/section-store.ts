@@ -31,6 +31,8 @@ export class SectionStore {
   /** Bytes of the encoded live entries. */
   bytes = 0
   readonly #report: (error: unknown, section: string) => void
+  /** The fingerprints of the section with each kind of change. */
+  readonly #prints: number[] = []
 
   /** `report` is called with exceptions of listeners. */
   constructor(name: string, report: (error: unknown, section: string) => void) {
@@ -60,14 +62,8 @@ export class SectionStore {
 
   /** Returns the 32-bit fingerprint of a change of one entry. The fingerprint of several changes is the sum. See {@link RequestMemory}. */
   printOf(op: number, key: string | Uint8Array): number {
-    return crc32(key, this.#printOf(op))
+    return crc32(key, (this.#prints[op] ??= crc32(Buffer.from([op]), crc32(this.nameBytes))))
   }
-
-  #printOf(op: number): number {
-    return (this.#prints[op] ??= crc32(Buffer.from([op]), crc32(this.nameBytes)))
-  }
-
-  readonly #prints: number[] = []
 
   /** Replaces the contents by those of another store's section, which must not be used afterwards. If `other` is null, empties this section. */
   takeOver(other: SectionStore | null): void {

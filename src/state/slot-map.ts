@@ -10,26 +10,14 @@ export type Layer = KeyMap<number | null>
 export class SlotMap {
   #main = new KeyMap<number>()
   #layer: Layer | null = null
-  #size = 0
-  #changes = 0
-  #renewals = 0
-
-  get size(): number {
-    return this.#size
-  }
-
+  size = 0
   /** Counts changes of slots. If it has changed, a slot that was looked up before may be free or belong to another key. */
-  get changes(): number {
-    return this.#changes
-  }
-
+  changes = 0
   /** Counts replacements of many slots at once. If it has changed, a running iteration over {@link runs} yields old slots. */
-  get renewals(): number {
-    return this.#renewals
-  }
+  renewals = 0
 
   get empty(): boolean {
-    return this.#size === 0 && this.#layer === null
+    return this.size === 0 && this.#layer === null
   }
 
   touch(hash: number): number {
@@ -52,12 +40,12 @@ export class SlotMap {
 
   /** The key must be new. */
   add(key: string | KeyBytes, slot: number): void {
-    this.#size++
+    this.size++
     this.#put(key, slot)
   }
 
   #put(key: string | KeyBytes, slot: number): void {
-    this.#changes++
+    this.changes++
     // A key of the layer stays there: the merge must still free its slot in the main map.
     if (this.#layer?.has(key)) this.#layer.set(key, slot)
     else this.#main.set(key, slot)
@@ -65,8 +53,8 @@ export class SlotMap {
 
   delete(key: string | KeyBytes): void {
     if (!this.has(key)) return
-    this.#changes++
-    this.#size--
+    this.changes++
+    this.size--
     if (this.#layer?.has(key)) this.#layer.set(key, null)
     else this.#main.delete(key)
   }
@@ -110,20 +98,20 @@ export class SlotMap {
 
   /** Puts `layer` over the current keys. The previous layer must be merged. */
   setLayer(layer: Layer, size: number): void {
-    this.#changes++
-    this.#renewals++
+    this.changes++
+    this.renewals++
     this.#layer = layer
-    this.#size = size
+    this.size = size
   }
 
   /** Replaces all slots. Returns the previous ones, which the caller frees. */
   replace(slots: KeyMap<number>): KeyMap<number> {
     const before = this.#main
-    this.#changes++
-    this.#renewals++
+    this.changes++
+    this.renewals++
     this.#main = slots
     this.#layer = null
-    this.#size = slots.size
+    this.size = slots.size
     return before
   }
 

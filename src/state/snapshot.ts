@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import { groupsOf } from './bulk.js'
 import { limitError, mostBodyBytes, type StateLimits } from './limits.js'
 import { type Location, Locations } from './locations.js'
 import { changePrefix, encodeEnvelope, encodeSchema } from './records.js'
@@ -39,31 +40,27 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
   const segment = Segment.create(epoch, { kind: 'snapshot', name: `fdb-state-${epoch}-snapshot` })
   let finished = false
   try {
-    const append = (...parts: Uint8Array[]) => {
-      const bytes = frame(encodeEnvelope({ epoch, sequence }), ...parts)
-      appendTo(segment, bytes, store.limits, `the snapshot of epoch ${epoch}`)
-    }
-    const most = mostOf(store.limits)
+    const writer = new SnapshotWriter(store, segment, merge, after)
     const schemas = [...store.sections.values()].flatMap(({ stored }) =>
       stored ? [encodeSchema(stored)] : [],
     )
-    for (const some of chunks(schemas, most, item => item.length)) append(...some)
+    const most = { items: MOST_ITEMS_PER_RECORD, bytes: writer.most }
+    for (const some of groupsOf(schemas, most, item => item.length)) writer.append(...some)
     const requests = store.requests.upTo(sequence)
-    for (const some of chunks(requests, most, item => Buffer.byteLength(item.id) + REQUEST_BYTES)) {
-      append(
+    for (const some of groupsOf(requests, most, item => Buffer.byteLength(item.id) + REQUEST_BYTES)) {
+      writer.append(
         encodeEnvelope({ requests: some.map(item => item.id), requestPrints: some.map(item => item.print) }),
       )
     }
     yield
 
-    const batch = new Batch(store, { segment, ordinal: last }, append, after)
     const at: Location = { segment: 0, offset: 0, length: 0 }
     let entries = 0
     for (let slot = 0; slot < before.end; slot++) {
       if (slot % SLOTS_PER_STEP === 0) yield
       before.get(slot, at)
       if (at.length > 0 && at.segment <= last) {
-        batch.add(at, slot)
+        writer.add(at, slot)
         entries++
       }
     }
@@ -71,12 +68,12 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
       if (slot % SLOTS_PER_STEP === 0) yield
       displaced.get(slot, at)
       if (at.length > 0 && at.segment <= last) {
-        batch.add(at, -1)
+        writer.add(at, -1)
         entries++
       }
     }
-    batch.close()
-    append(encodeEnvelope({ end: { entries, digest: merge.digest } }))
+    writer.closeRecord()
+    writer.append(encodeEnvelope({ end: { entries, digest: merge.digest } }))
     segment.seal()
     finished = true
     return { segment, entries, before, after }
@@ -97,23 +94,13 @@ export function appendTo(segment: Segment, bytes: Buffer, { segmentBytes }: Stat
   if (refused) throw refused
 }
 
-/** The snapshot, and the ordinal that it will have: that of the last segment merged into it. */
-interface SnapshotTarget {
-  readonly segment: Segment
-  readonly ordinal: number
-}
-
-/** Maximum bytes of a record. A single change may be larger; its author has checked it. */
-function mostOf(limits: StateLimits): number {
-  return Math.min(RECORD_BYTES, mostBodyBytes(limits))
-}
-
-/** Collects changes into records of at most 64 KiB and notes their new locations. */
-class Batch {
+/** Collects changes into records and notes their new locations. The snapshot gets the ordinal of the last segment that is merged into it. */
+class SnapshotWriter {
+  /** Maximum bytes of a record. A single change may be larger; the process that made it has checked it. */
+  readonly most: number
   readonly #store: Store
-  readonly #most: number
-  readonly #target: SnapshotTarget
-  readonly #append: (...parts: Uint8Array[]) => void
+  readonly #segment: Segment
+  readonly #merge: Merge
   readonly #after: Locations
   #parts: Uint8Array[] = []
   #bytes = 0
@@ -121,23 +108,24 @@ class Batch {
   /** The slots of the collected changes, with their offsets in the record. */
   #moved: { slot: number; offset: number; length: number }[] = []
 
-  constructor(
-    store: Store,
-    target: SnapshotTarget,
-    append: (...parts: Uint8Array[]) => void,
-    after: Locations,
-  ) {
+  constructor(store: Store, segment: Segment, merge: Merge, after: Locations) {
+    this.most = Math.min(RECORD_BYTES, mostBodyBytes(store.limits))
     this.#store = store
-    this.#most = mostOf(store.limits)
-    this.#target = target
-    this.#append = append
+    this.#segment = segment
+    this.#merge = merge
     this.#after = after
+  }
+
+  append(...parts: Uint8Array[]): void {
+    const { epoch, sequence } = this.#merge
+    const bytes = frame(encodeEnvelope({ epoch, sequence }), ...parts)
+    appendTo(this.#segment, bytes, this.#store.limits, `the snapshot of epoch ${epoch}`)
   }
 
   /** Adds an entry. `slot` is -1 if a newer segment has displaced the entry. */
   add(at: Location, slot: number): void {
     const prefix = changePrefix(at.length)
-    if (this.#bytes + prefix.length + at.length > this.#most) this.close()
+    if (this.#bytes + prefix.length + at.length > this.most) this.closeRecord()
     const change = Buffer.allocUnsafe(at.length)
     this.#store.entries.load(at, change)
     this.#parts.push(prefix, change)
@@ -145,34 +133,18 @@ class Batch {
     this.#bytes += prefix.length + at.length
     if (slot >= 0) this.#moved.push({ slot, offset, length: at.length })
     this.#count++
-    if (this.#count >= this.#store.limits.changesPerRecord) this.close()
+    if (this.#count >= this.#store.limits.changesPerRecord) this.closeRecord()
   }
 
-  close(): void {
+  closeRecord(): void {
     if (this.#parts.length === 0) return
-    this.#append(...this.#parts)
-    const { segment, ordinal } = this.#target
-    const start = segment.end - this.#bytes
-    for (const { slot, offset, length } of this.#moved) this.#after.set(slot, ordinal, start + offset, length)
+    this.append(...this.#parts)
+    const start = this.#segment.end - this.#bytes
+    for (const { slot, offset, length } of this.#moved)
+      this.#after.set(slot, this.#merge.last, start + offset, length)
     this.#parts = []
     this.#moved = []
     this.#bytes = 0
     this.#count = 0
   }
-}
-
-/** Groups items up to `most` bytes per group; a larger item forms its own group. */
-function* chunks<T>(all: readonly T[], most: number, bytesOf: (item: T) => number): Generator<T[]> {
-  let from = 0
-  let bytes = 0
-  for (const [i, item] of all.entries()) {
-    const more = bytesOf(item)
-    if (i > from && (i - from >= MOST_ITEMS_PER_RECORD || bytes + more > most)) {
-      yield all.slice(from, i)
-      from = i
-      bytes = 0
-    }
-    bytes += more
-  }
-  if (from < all.length) yield all.slice(from)
 }

@@ -28,7 +28,7 @@ export class Store {
   #found!: FoundRecord
   #segment!: Segment
   /** A bulk whose last record is missing. */
-  #open: Transaction | null = null
+  open: Transaction | null = null
 
   constructor(
     limits: StateLimits,
@@ -125,7 +125,7 @@ export class Store {
       open.next++
       if (part && !part.last) return
       if (open.isLarge) yield* this.deferred.steps()
-      this.#open = null
+      this.open = null
       this.#mergeSchemas(open.schemas)
       open.commit(origin, this.deferred)
     }
@@ -139,8 +139,8 @@ export class Store {
     const index = part?.index ?? 0
     if (index === 0) this.abandonOpen()
     if (!part && (changes.length <= 2 || kind !== 'epoch')) return null
-    if (index === 0) this.#open = new Transaction(this.entries, ordinal, this.#found)
-    const open = this.#open
+    if (index === 0) this.open = new Transaction(this.entries, ordinal, this.#found)
+    const open = this.open
     if (open?.ordinal === ordinal && open.next === index && kind === 'epoch') return open
     throw this.#damaged(`part ${index} of a bulk without the part before it`)
   }
@@ -183,21 +183,17 @@ export class Store {
     }
   }
 
-  get open(): Transaction | null {
-    return this.#open
-  }
-
   /** Replaces the entries by those of `other`, of which only the sections may be used afterwards. Drops the incomplete transactions of both stores. */
   takeOver(other: Store): void {
-    this.#open = null
+    this.open = null
     other.abandonOpen()
     this.entries.takeOver(other.entries)
     this.requests = other.requests
   }
 
   abandonOpen(): void {
-    const open = this.#open
-    this.#open = null
+    const open = this.open
+    this.open = null
     open?.abandon(this.deferred)
   }
 }

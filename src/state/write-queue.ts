@@ -57,7 +57,7 @@ export interface PendingWrite extends NewWrite {
 export class WriteQueue {
   readonly #limits: StateLimits
   #writes: PendingWrite[] = []
-  #bytes = 0
+  bytes = 0
   /** The queued writes with a request id, by id. A retry gets the promise of the queued write. */
   readonly #requests = new Map<string, PendingWrite>()
 
@@ -67,10 +67,6 @@ export class WriteQueue {
 
   get length(): number {
     return this.#writes.length
-  }
-
-  get bytes(): number {
-    return this.#bytes
   }
 
   findRequest(request: string): PendingWrite | undefined {
@@ -84,12 +80,12 @@ export class WriteQueue {
     const { waitingBytes, waitingWrites } = this.#limits
     const head = this.#writes[0]?.bytes ?? 0
     // An oversized bulk at the head does not count, so that other writes can still be queued.
-    const waiting = head > waitingBytes ? this.#bytes - head : this.#bytes
+    const waiting = head > waitingBytes ? this.bytes - head : this.bytes
     const full = waiting + bytes > waitingBytes || this.#writes.length >= waitingWrites
     if (full && this.#writes.length > 0) {
       throw new FdbError(
         'ERR_FDB_STATE_BACKPRESSURE',
-        `${this.#writes.length} changes (${this.#bytes} bytes) wait to be appended; the limits are ${waitingWrites} ` +
+        `${this.#writes.length} changes (${this.bytes} bytes) wait to be appended; the limits are ${waitingWrites} ` +
           `("waitingWrites") and ${waitingBytes} bytes ("waitingBytes"). Try again when earlier ones have settled`,
         { retryable: true },
       )
@@ -101,7 +97,7 @@ export class WriteQueue {
     const retry = write.request !== '' && this.#requests.has(write.request)
     const pending: PendingWrite = { ...write, queuedAt: performance.now(), bytes, promise, retry, ...settle }
     this.#writes.push(pending)
-    this.#bytes += bytes
+    this.bytes += bytes
     if (write.request !== '') this.#requests.set(write.request, pending)
     return promise
   }
@@ -138,7 +134,7 @@ export class WriteQueue {
   }
 
   #forgetWrite(write: PendingWrite): void {
-    this.#bytes -= write.bytes
+    this.bytes -= write.bytes
     if (this.#requests.get(write.request) === write) this.#requests.delete(write.request)
   }
 
@@ -166,7 +162,7 @@ export class WriteQueue {
   async rejectAll(errorOf: (write: PendingWrite) => unknown, sliceMs: number): Promise<void> {
     const writes = this.#writes
     this.#writes = []
-    this.#bytes = 0
+    this.bytes = 0
     this.#requests.clear()
     await reject(writes, errorOf, sliceMs)
   }

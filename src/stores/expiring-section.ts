@@ -98,8 +98,7 @@ export class ExpiringSection<T> {
     for (const [key, entry] of this.#early) section.put(key, entry).catch(() => {})
     this.#early.clear()
     member.whileServing(() => {
-      const timer = setInterval(() => void sweep(section).catch(() => {}), SWEEP_MS)
-      timer.unref()
+      const timer = setInterval(() => void sweep(section).catch(() => {}), SWEEP_MS).unref()
       return () => clearInterval(timer)
     })
   }

@@ -114,7 +114,7 @@ export class TicketKeys {
    * keys have leaked. Rejects if the change of the state fails.
    */
   async rotate(): Promise<void> {
-    await this.#put(this.#createKeys(this.#current.keys))
+    await this.#section.put(this.name, this.#createKeys(this.#current.keys))
   }
 
   /** Stops rotating and following the keys. Called automatically when the member has retired. */
@@ -152,12 +152,8 @@ export class TicketKeys {
 
   /** Writes the first keys. A follower does not overwrite keys that another process of the same state has written first. */
   async #putFirst(): Promise<void> {
-    if (this.#member.follows === null) await this.#put(this.#current)
+    if (this.#member.follows === null) await this.#section.put(this.name, this.#current)
     else await this.#section.update(this.name, keys => keys ?? this.#current)
-  }
-
-  #put(keys: StoredKeys): Promise<void> {
-    return this.#section.put(this.name, keys)
   }
 
   /** Takes over keys only when they are in the log of the state, so that all processes use the same. */
@@ -175,8 +171,7 @@ export class TicketKeys {
     // The absolute value, because a clock that was set back must not prolong the life of keys.
     const age = Math.abs(Date.now() - this.#current.created)
     const left = this.rotateEvery - age
-    this.#timer = setTimeout(() => this.#onRotationDue(), Math.max(1, left))
-    this.#timer.unref()
+    this.#timer = setTimeout(() => this.#onRotationDue(), Math.max(1, left)).unref()
   }
 
   #onRotationDue(): void {
@@ -184,8 +179,7 @@ export class TicketKeys {
       this.rotate().catch(error => this.#logWriteFailure(error))
     }
     // Checks again later: another process may not rotate the keys, or the write may fail.
-    this.#timer = setTimeout(() => this.#rotateWhenDue(), Math.min(this.rotateEvery, LOOK_AGAIN_MS))
-    this.#timer.unref()
+    this.#timer = setTimeout(() => this.#rotateWhenDue(), Math.min(this.rotateEvery, LOOK_AGAIN_MS)).unref()
   }
 
   #logWriteFailure(error: unknown): void {

@@ -17,7 +17,7 @@ describe('a pace', () => {
 
   it('tells when it is worth a turn again', () => {
     const some = pace()
-    some.spend(10)
+    some.allowed -= 10
     expect(waits(some)).toBe(4)
     vi.advanceTimersByTime(3)
     expect([waits(some), some.allowed]).toEqual([1, 3])
@@ -27,7 +27,7 @@ describe('a pace', () => {
 
   it('makes up for what did not go, but for no more than at first', () => {
     const some = pace()
-    some.spend(10)
+    some.allowed -= 10
     vi.advanceTimersByTime(8)
     expect([waits(some), some.allowed]).toEqual([0, 8])
     vi.advanceTimersByTime(60_000)
@@ -36,14 +36,14 @@ describe('a pace', () => {
 
   it('waits for one where more are not allowed at once', () => {
     const some = pace({ most: 1 })
-    some.spend(1)
+    some.allowed -= 1
     expect(waits(some)).toBe(1)
   })
 
   it('never waits where nothing bounds it', () => {
     const most = Number.POSITIVE_INFINITY
     const some = new MoveRate({ perSecond: most, most, atOnce: 1 })
-    some.spend(1_000_000)
+    some.allowed -= 1_000_000
     expect([waits(some), some.allowed]).toEqual([0, most])
   })
 })
@@ -56,7 +56,7 @@ describe('those behind a first wave', () => {
     for (let left = connections; left > 0; ) {
       vi.advanceTimersByTime(Math.ceil(pace.readyAt() - performance.now()))
       const some = Math.min(left, Math.floor(pace.allowed))
-      pace.spend(some)
+      pace.allowed -= some
       left -= some
     }
     return performance.now() - begun
@@ -79,7 +79,7 @@ describe('those behind a first wave', () => {
 
   it('come at once where they are not worth two turns', () => {
     const few = spreadPace({ connections: 4, firstWaveMs: 100, mostMs: 1000, atOnce: 4 })
-    few.spend(4)
+    few.allowed -= 4
     expect([waits(few), few.allowed]).toEqual([0, Number.POSITIVE_INFINITY])
   })
 })

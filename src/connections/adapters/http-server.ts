@@ -46,8 +46,7 @@ class KeepAliveExpiry {
 
   add(socket: net.Socket, ms: number): void {
     this.#expiring.set(socket, performance.now() + ms)
-    this.#timer ??= setInterval(() => this.#closeExpired(), EXPIRY_MS)
-    this.#timer.unref()
+    this.#timer ??= setInterval(() => this.#closeExpired(), EXPIRY_MS).unref()
   }
 
   /** Returns the remaining milliseconds, or undefined if Node's own timeouts apply. */

@@ -1,5 +1,5 @@
 import protobufjs from 'protobufjs/minimal.js'
-import type { BulkChange } from '../../index.js'
+import { type BulkChange, runInSlices, type Section } from '../../index.js'
 
 export interface StoredEntry {
   created: number
@@ -51,6 +51,18 @@ export function* difference<M extends StoredEntry>(
   }
   for (const key of state.keys()) if (!wanted.has(key) && !keeps(key)) result.deletes.push(key)
   return result
+}
+
+/** Writes the differences. Returns null if there are none. */
+export async function applyDifference<M extends StoredEntry>(
+  section: Section<M>,
+  wanted: ReadonlyMap<string, M>,
+  options: DifferenceOptions<M>,
+): Promise<SectionChanges<M> | null> {
+  const found = await runInSlices(difference(section, wanted, options))
+  if (found.puts.length + found.deletes.length === 0) return null
+  await section.bulk(changesOf(found))
+  return found
 }
 
 export function* changesOf<M>({

@@ -1,4 +1,6 @@
-import type { Server, Socket } from 'node:net'
+import { chmodSync, rmSync } from 'node:fs'
+import { createServer, type Server, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { FdbError, type Logger } from '../../index.js'
 import {
   CHECK_PARSERS,
@@ -7,6 +9,7 @@ import {
   repeatCheck,
   tcpCheck,
 } from '../../probing/health-check.js'
+import { temporaryFolder } from '../../probing/temporary-folder.js'
 import type { HealthConfig } from '../config/config.js'
 
 type HealthTimes = Pick<HealthConfig, 'interval' | 'passes' | 'timeout' | 'within'>
@@ -124,7 +127,6 @@ export async function prepareCheck(
       return { check: tcpCheck(probe.host, probe.port), socket: null }
     case 'command': {
       const { commandCheck, nodeShell } = await import('../../probing/shell.js')
-      const { PrivateSocket } = await import('./private-socket.js')
       const socket = target && (await PrivateSocket.open(connection => target.listener.acceptOwn(connection)))
       const env = { FD_BROKER_PID: `${process.pid}`, ...(socket && { FD_BROKER_SOCKET: socket.path }) }
       return { check: commandCheck(probe.text, nodeShell(env)), socket }
@@ -140,4 +142,42 @@ function parseCheck({ http, tcp, command }: HealthConfig): CheckSpec {
         ? CHECK_PARSERS.tcp(tcp)
         : CHECK_PARSERS.command(command ?? '')
   )!
+}
+
+/** A Unix socket of only this process, for the command of a health check. Its folder is accessible to this process's user only. */
+class PrivateSocket implements Disposable {
+  readonly path: string
+  readonly #folder: string
+  readonly #server: Server
+
+  private constructor(folder: string, server: Server) {
+    this.#folder = folder
+    this.path = join(folder, 'socket')
+    this.#server = server
+  }
+
+  /** Rejects if the folder or the socket cannot be created. */
+  static async open(onConnection: (socket: Socket) => void): Promise<PrivateSocket> {
+    const folder = temporaryFolder()
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, onConnection)
+    const opened = new PrivateSocket(folder, server)
+    try {
+      chmodSync(folder, 0o700)
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen(opened.path, resolve)
+      })
+      server.on('error', () => {})
+      return opened
+    } catch (error) {
+      opened[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  /** Open connections continue. */
+  [Symbol.dispose](): void {
+    this.#server.close()
+    rmSync(this.#folder, { recursive: true, force: true })
+  }
 }

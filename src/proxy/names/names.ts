@@ -49,22 +49,18 @@ export class Names {
 
   /** `name` must be lower-case. */
   hostOf(name: string): NamedHost {
-    return {
-      lookup: this.#lookupOf(name),
-      current: address => this.#knownName(name, performance.now()).addresses.includes(address),
-      tried: (address, connected) =>
-        this.#known.get(name)?.recordAttempt(address, connected, performance.now()),
-    }
-  }
-
-  #lookupOf(name: string): LookupFunction {
-    return (_name, options, callback) => {
+    const lookup: LookupFunction = (_name, options, callback) =>
       this.#lookup(name, (error, addresses) => {
         const all = addresses.map(address => ({ address, family: isIPv6(address) ? 6 : 4 }))
         if (error !== null) callback(error, '')
         else if (options.all) callback(null, all)
         else callback(null, all[0]!.address, all[0]!.family)
       })
+    return {
+      lookup,
+      current: address => this.#knownName(name, performance.now()).addresses.includes(address),
+      tried: (address, connected) =>
+        this.#known.get(name)?.recordAttempt(address, connected, performance.now()),
     }
   }
 

@@ -159,24 +159,14 @@ export class LiveRoutes {
     const upstreams = [...needed].filter(name => file.former.has(name)).slice(0, MAX_LOGGED_NAMES)
     const facts = { changed: puts.length, removed: deletes.length, unchanged }
     this.#logger.info(facts, 'the routes of the file are in force')
-    if (conflicts.length > 0) {
-      this.#logger.warn(
-        { routes: conflicts.slice(0, MAX_LOGGED_NAMES), count: conflicts.length },
-        'routes made at run time override routes of the file (to remove them: fd-broker routes remove)',
-      )
+    const warn = (routes: readonly string[], more: object, what: string) => {
+      if (routes.length === 0) return
+      const named = { routes: routes.slice(0, MAX_LOGGED_NAMES), count: routes.length, ...more }
+      this.#logger.warn(named, `routes made at run time ${what}`)
     }
-    if (former.length > 0) {
-      this.#logger.warn(
-        { routes: former.slice(0, MAX_LOGGED_NAMES), count: former.length, upstreams },
-        'routes made at run time lead to upstreams that only the state has, not the file; they are served',
-      )
-    }
-    if (dangling.length > 0) {
-      this.#logger.warn(
-        { routes: dangling.slice(0, MAX_LOGGED_NAMES), count: dangling.length },
-        'routes made at run time lead to unknown upstreams: their requests get 503',
-      )
-    }
+    warn(conflicts, {}, 'override routes of the file (to remove them: fd-broker routes remove)')
+    warn(former, { upstreams }, 'lead to upstreams that only the state has, not the file; they are served')
+    warn(dangling, {}, 'lead to unknown upstreams: their requests get 503')
   }
 }
 

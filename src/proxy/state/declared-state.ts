@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { type Logger, type Member, runInSlices, type Section } from '../../index.js'
+import type { Logger, Member, Section } from '../../index.js'
 import type { ProxyConfig } from '../config/config.js'
-import { changesOf, type DifferenceOptions, difference, type StoredEntry } from '../entries/difference.js'
+import { applyDifference, type DifferenceOptions, type StoredEntry } from '../entries/difference.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import { isOptional, listenerMessage, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
 import {
@@ -48,9 +48,9 @@ export class DeclaredState {
     const upstreams = new Map(config.upstreams.map(each => [each.name, upstreamMessage(each, stamp)]))
     const listeners = new Map(config.listeners.map(each => [each.name, listenerMessage(each, stamp)]))
     const { encode } = upstreamsSection.codec
-    const put = await applyDifference(this.#declared.upstreams, upstreams, { encode, keeps: () => true })
+    const put = await apply(this.#declared.upstreams, upstreams, { encode, keeps: () => true })
     const needed = await between()
-    const removed = await applyDifference(this.#declared.upstreams, upstreams, {
+    const removed = await apply(this.#declared.upstreams, upstreams, {
       encode,
       keeps: name => needed.has(name),
     })
@@ -58,11 +58,11 @@ export class DeclaredState {
     await nextTurn()
     const changes = {
       upstreams: put || removed ? { ...put, ...removed } : undefined,
-      listeners: await applyDifference(this.#declared.listeners, listeners, {
+      listeners: await apply(this.#declared.listeners, listeners, {
         encode: listenersSection.codec.encode,
         keeps: () => false,
       }),
-      settings: await applyDifference(this.#declared.settings, settingMessages(config, stamp), {
+      settings: await apply(this.#declared.settings, settingMessages(config, stamp), {
         encode: settingsSection.codec.encode,
         keptFrom: FIRST_ATTRIBUTE,
         // Deletes only settings that this version knows as optional: those that it does not know are other versions' settings.
@@ -101,14 +101,13 @@ export class DeclaredState {
 }
 
 /** Writes the differences. Returns the names that have changed, or undefined if there are none. */
-async function applyDifference<M extends StoredEntry>(
+async function apply<M extends StoredEntry>(
   section: Section<M>,
   wanted: ReadonlyMap<string, M>,
   options: DifferenceOptions<M>,
 ): Promise<{ added?: string[]; changed?: string[]; removed?: string[] } | undefined> {
-  const found = await runInSlices(difference(section, wanted, options))
-  if (found.puts.length + found.deletes.length === 0) return undefined
-  await section.bulk(changesOf(found))
+  const found = await applyDifference(section, wanted, options)
+  if (found === null) return undefined
   const { puts, added, deletes: removed } = found
   const fresh = new Set(added)
   const changed = puts.map(({ key }) => key).filter(key => !fresh.has(key))

@@ -7,17 +7,18 @@ export class CertificateTable {
   #file: readonly CertificateMaterial[] = []
   #runtime: readonly CertificateMaterial[] = []
   #byName = new Map<string, CertificateMaterial>()
-  #kinds = new Map<string, CertificateMaterial>()
+  /** The first certificate of each kind of key. */
+  kinds: ReadonlyMap<string, CertificateMaterial> = new Map()
   readonly #contexts = new WeakMap<CertificateMaterial, SecureContext>()
 
   /** Keeps the current list of a missing property. */
   replace(lists: { file?: readonly CertificateMaterial[]; runtime?: readonly CertificateMaterial[] }): void {
     this.#file = lists.file ?? this.#file
     this.#runtime = lists.runtime ?? this.#runtime
-    this.#kinds = new Map()
-    for (const material of [...this.#file, ...this.#runtime]) {
-      if (!this.#kinds.has(material.keyKind)) this.#kinds.set(material.keyKind, material)
-    }
+    const kinds = new Map<string, CertificateMaterial>()
+    for (const material of [...this.#file, ...this.#runtime])
+      if (!kinds.has(material.keyKind)) kinds.set(material.keyKind, material)
+    this.kinds = kinds
     this.#byName = new Map()
     for (const material of [...this.#runtime, ...this.#file]) {
       for (const name of material.names) if (!this.#byName.has(name)) this.#byName.set(name, material)
@@ -26,11 +27,6 @@ export class CertificateTable {
 
   get defaultCertificate(): CertificateMaterial | undefined {
     return this.#file[0]
-  }
-
-  /** The first certificate of each kind of key. */
-  get kinds(): ReadonlyMap<string, CertificateMaterial> {
-    return this.#kinds
   }
 
   find(serverName: string): CertificateMaterial | undefined {

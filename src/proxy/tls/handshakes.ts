@@ -40,10 +40,7 @@ interface HandshakeServer {
  * ECDSA in one server OpenSSL may choose the default certificate instead of the requested one.
  */
 export class Handshakes {
-  readonly #certificates: CertificateTable
-  readonly #counts: HandshakeCounts
-  readonly #onSecure: HandshakeOptions['onSecure']
-  readonly #onEnd: () => void
+  readonly #options: HandshakeOptions
   readonly #handshaking = new Set<Socket>()
   /** The servers by kind of key. */
   readonly #servers = new Map<string, HandshakeServer>()
@@ -51,10 +48,7 @@ export class Handshakes {
   #http: boolean
 
   constructor(options: HandshakeOptions) {
-    this.#certificates = options.certificates
-    this.#counts = options.counts
-    this.#onSecure = options.onSecure
-    this.#onEnd = options.onEnd
+    this.#options = options
     this.#settings = options.settings
     this.#http = options.http
   }
@@ -81,15 +75,16 @@ export class Handshakes {
     raw.allowHalfOpen = false
     // The handshake failed, or it succeeded but its raw socket was not found.
     raw.once('close', () => {
-      if (this.#handshaking.delete(raw)) this.#onEnd()
+      if (this.#handshaking.delete(raw)) this.#options.onEnd()
     })
-    if (this.#certificates.kinds.size < 2) {
-      this.#handshake(raw, this.#certificates.defaultCertificate)
+    const { certificates, counts } = this.#options
+    if (certificates.kinds.size < 2) {
+      this.#handshake(raw, certificates.defaultCertificate)
       return
     }
     peekServerName(raw, this.#settings.timeout, (name, failed) => {
-      if (failed !== null) this.#counts.countFailed(failed)
-      else this.#handshake(raw, this.#certificates.find(name ?? ''))
+      if (failed !== null) counts.countFailed(failed)
+      else this.#handshake(raw, certificates.find(name ?? ''))
     })
   }
 
@@ -99,7 +94,7 @@ export class Handshakes {
 
   #handshake(raw: Socket, wanted: CertificateMaterial | undefined): void {
     const kind = wanted?.keyKind ?? ''
-    const defaultCertificate = this.#certificates.kinds.get(kind)
+    const defaultCertificate = this.#options.certificates.kinds.get(kind)
     let entry = this.#servers.get(kind)
     if (entry === undefined || entry.defaultCertificate !== defaultCertificate) {
       this.#servers.set(kind, (entry = { defaultCertificate, server: this.#makeServer(defaultCertificate) }))
@@ -108,6 +103,7 @@ export class Handshakes {
   }
 
   #makeServer(defaultCertificate: CertificateMaterial | undefined): Server {
+    const { counts, onSecure, onEnd } = this.#options
     const { timeout, minVersion, ticketKeys } = this.#settings
     const server = nodeTls().createServer({
       cert: defaultCertificate?.chain,
@@ -120,15 +116,15 @@ export class Handshakes {
     })
     useTicketKeys(server, ticketKeys)
     server.on('secureConnection', socket => {
-      this.#counts.countCompleted(socket.isSessionReused())
+      counts.countCompleted(socket.isSessionReused())
       const raw = underlyingSocket(socket)
       // The connection counts as a client from now on, and must not count twice.
       const counted = raw !== undefined && this.#handshaking.delete(raw)
-      this.#onSecure(socket, raw)
-      if (counted) this.#onEnd()
+      onSecure(socket, raw)
+      if (counted) onEnd()
     })
     server.on('tlsClientError', (error, socket) => {
-      this.#counts.countFailed(failureOf(error))
+      counts.countFailed(failureOf(error))
       socket.destroy()
     })
     return server
@@ -139,10 +135,11 @@ export class Handshakes {
     defaultCertificate: CertificateMaterial | undefined,
     done: (error: Error | null, context?: SecureContext) => void,
   ): void {
+    const { certificates } = this.#options
     try {
-      const material = this.#certificates.find(name)
+      const material = certificates.find(name)
       if (material === undefined || material === defaultCertificate) done(null)
-      else done(null, this.#certificates.contextFor(material))
+      else done(null, certificates.contextFor(material))
     } catch (error) {
       done(error as Error)
     }

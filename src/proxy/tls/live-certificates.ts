@@ -1,7 +1,7 @@
 import { InOrder } from '../../base/in-order.js'
 import { isMap, shown } from '../../config/check.js'
-import { FdbError, type Logger, runInSlices, type Section } from '../../index.js'
-import { changesOf, difference } from '../entries/difference.js'
+import { FdbError, type Logger, type Member, type Section } from '../../index.js'
+import { applyDifference } from '../entries/difference.js'
 import type { CertificateTable } from './certificate-table.js'
 import {
   type CertificateConfig,
@@ -12,6 +12,7 @@ import {
   WrongMaterial,
 } from './material.js'
 import {
+  CERTIFICATES,
   type CertificateMessage,
   type CertificateOrigin,
   certificateKey,
@@ -63,16 +64,11 @@ export class LiveCertificates {
   readonly #runtime = new Map<string, { material: CertificateMaterial; created: number }>()
   readonly #order = new InOrder()
 
-  constructor(options: {
-    section: Section<CertificateMessage>
-    table: CertificateTable
-    generation: number
-    logger: Logger
-  }) {
-    this.#section = options.section
-    this.#table = options.table
-    this.#generation = options.generation
-    this.#logger = options.logger
+  constructor(member: Member, table: CertificateTable, logger: Logger) {
+    this.#section = member.section(CERTIFICATES, certificatesSection)
+    this.#table = table
+    this.#generation = member.generation
+    this.#logger = logger
     for (const key of this.#section.keys()) this.#readEntry(key)
     this.#updateTable()
     this.#unsubscribe = this.#section.onChange(({ op, key }) => {
@@ -92,8 +88,7 @@ export class LiveCertificates {
       }
       const encode = certificatesSection.codec.encode
       const keeps = (key: string) => parseCertificateKey(key)?.origin !== 'file'
-      const changes = await runInSlices(difference(this.#section, wanted, { encode, keeps }))
-      if (changes.puts.length + changes.deletes.length > 0) await this.#section.bulk(changesOf(changes))
+      await applyDifference(this.#section, wanted, { encode, keeps })
       this.#warnConflicts(file)
     })
   }

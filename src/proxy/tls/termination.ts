@@ -5,7 +5,6 @@ import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts, type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
 import { LiveCertificates } from './live-certificates.js'
 import { type TlsSettings, validityProblem } from './material.js'
-import { CERTIFICATES, certificatesSection } from './section.js'
 
 const TICKET_KEYS_NAME = 'proxy'
 
@@ -17,7 +16,7 @@ export class TlsTermination {
   readonly #member: Member
   readonly #logger: Logger
   readonly #handshakes = new Set<Handshakes>()
-  #tickets: TicketKeys | null = null
+  tickets: TicketKeys | null = null
   #config: TlsSettings
 
   constructor(member: Member, config: TlsSettings, logger: Logger) {
@@ -25,12 +24,7 @@ export class TlsTermination {
     this.#config = config
     this.#logger = logger
     this.counts = new HandshakeCounts(logger)
-    this.liveCertificates = new LiveCertificates({
-      section: member.section(CERTIFICATES, certificatesSection),
-      table: this.table,
-      generation: member.generation,
-      logger,
-    })
+    this.liveCertificates = new LiveCertificates(member, this.table, logger)
     this.configure(config)
   }
 
@@ -59,34 +53,30 @@ export class TlsTermination {
     this.#handshakes.delete(handshakes)
   }
 
-  get tickets(): TicketKeys | null {
-    return this.#tickets
-  }
-
   stop(): void {
-    this.#tickets?.stop()
+    this.tickets?.stop()
     this.liveCertificates.stop()
   }
 
   get #settings(): HandshakeSettings {
     const { timeouts, tls } = this.#config
-    if (this.#tickets === null) this.#shareTickets(tls.rotateTicketKeys)
-    const { current, previous } = this.#tickets!
+    if (this.tickets === null) this.#shareTickets(tls.rotateTicketKeys)
+    const { current, previous } = this.tickets!
     return { timeout: timeouts.handshake, minVersion: tls.minVersion, ticketKeys: { current, previous } }
   }
 
   #shareTickets(rotateEvery: number): void {
-    if (this.#tickets?.rotateEvery === rotateEvery) return
-    if (this.#tickets === null)
+    if (this.tickets?.rotateEvery === rotateEvery) return
+    if (this.tickets === null)
       for (const missing of missingInternals(TLS_INTERNALS))
         this.#logger.warn({ err: missing }, missing.message)
-    this.#tickets?.stop()
-    this.#tickets = new TicketKeys(this.#member, {
+    this.tickets?.stop()
+    this.tickets = new TicketKeys(this.#member, {
       name: TICKET_KEYS_NAME,
       rotateEvery,
       logger: this.#logger,
     })
-    this.#tickets.onChange(() => this.#configureHandshakes())
+    this.tickets.onChange(() => this.#configureHandshakes())
   }
 
   #configureHandshakes(): void {

@@ -6,39 +6,32 @@ import { type ServerOut, type ServerWatch, Upstream, type UpstreamConfig } from 
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
   readonly #watch: ServerWatch
-  readonly #names: Pick<Names, 'hostOf'> | null
-  #configured: ReadonlySet<string> = new Set()
-  #forRequests: ReadonlySet<string> = new Set()
+  readonly #hosts: Pick<Names, 'hostOf'> | null
+  /** The names of the configured upstreams. */
+  names: ReadonlySet<string> = new Set()
+  /** The names of the configured upstreams that take requests. */
+  forRequests: ReadonlySet<string> = new Set()
   readonly #failing = new Set<string>()
 
-  /** If `names` is null, Node resolves names. */
-  constructor(watch: Pick<ServerWatch, 'onOut' | 'onIn'>, names: Pick<Names, 'hostOf'> | null = null) {
-    this.#names = names
+  /** `hosts` looks up the names of servers. If it is null, Node does. */
+  constructor(watch: Pick<ServerWatch, 'onOut' | 'onIn'>, hosts: Pick<Names, 'hostOf'> | null = null) {
+    this.#hosts = hosts
     this.#watch = { ...watch, onFailure: server => this.#failing.add(server) }
-  }
-
-  get names(): ReadonlySet<string> {
-    return this.#configured
   }
 
   /** The names of upstreams that take requests but are not in the current configuration. */
   get former(): ReadonlySet<string> {
     const former = new Set<string>()
     for (const { name, takesRequests } of this.#upstreams.values()) {
-      if (takesRequests && !this.#configured.has(name)) former.add(name)
+      if (takesRequests && !this.names.has(name)) former.add(name)
     }
     return former
   }
 
-  /** The names of the configured upstreams that take requests. */
-  get forRequests(): ReadonlySet<string> {
-    return this.#forRequests
-  }
-
   /** Adds and changes upstreams. Removed ones are kept until {@link prune}, because routes may still lead to them. */
   configure(configs: readonly UpstreamConfig[]): void {
-    this.#configured = new Set(configs.map(({ name }) => name))
-    this.#forRequests = new Set(
+    this.names = new Set(configs.map(({ name }) => name))
+    this.forRequests = new Set(
       configs.filter(({ servers }) => takesRequests(servers)).map(({ name }) => name),
     )
     for (const config of configs) this.get(config.name).configure(config)
@@ -46,12 +39,12 @@ export class Upstreams {
 
   /** Adds an upstream that is not in the configuration, until {@link prune}. */
   adopt(config: UpstreamConfig): void {
-    if (!this.#configured.has(config.name)) this.get(config.name).configure(config)
+    if (!this.names.has(config.name)) this.get(config.name).configure(config)
   }
 
   prune(needed: ReadonlySet<string>): void {
     for (const [name, upstream] of this.#upstreams) {
-      if (!this.#configured.has(name) && !needed.has(name)) upstream.configure(null)
+      if (!this.names.has(name) && !needed.has(name)) upstream.configure(null)
     }
     for (const key of this.#failing) if (this.destination(key) === undefined) this.#failing.delete(key)
   }
@@ -60,7 +53,7 @@ export class Upstreams {
   get(name: string): Upstream {
     let upstream = this.#upstreams.get(name)
     if (upstream === undefined) {
-      upstream = new Upstream(name, this.#watch, this.#names)
+      upstream = new Upstream(name, this.#watch, this.#hosts)
       this.#upstreams.set(name, upstream)
     }
     return upstream
@@ -72,7 +65,7 @@ export class Upstreams {
   }
 
   get out(): ServerOut[] {
-    return [...this.#configured].flatMap(name => this.#upstreams.get(name)?.out ?? [])
+    return [...this.names].flatMap(name => this.#upstreams.get(name)?.out ?? [])
   }
 
   destination(key: string): Destination | undefined {

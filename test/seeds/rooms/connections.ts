@@ -6,7 +6,7 @@ export const connections = room(
   [
     [
       'connections/receiver.ts',
-      "this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS)\n      this.#decision.unref()",
+      "this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS).unref()",
       '',
       'unit/connections-moves',
       'unit/deadlines',
@@ -52,8 +52,8 @@ export const connections = room(
     ['connections/move-log.ts', '(seals & HINDERING) !== 0 || sizeOf(fd) !== 0', 'sizeOf(fd) !== 0'],
     [
       'connections/sender.ts',
-      'Math.min(this.#most, this.#allowed + (now - this.#countedAt) * this.#perMs)',
-      'this.#allowed + (now - this.#countedAt) * this.#perMs',
+      'Math.min(this.#most, this.allowed + (now - this.#countedAt) * this.#perMs)',
+      'this.allowed + (now - this.#countedAt) * this.#perMs',
     ],
     [
       'connections/move-slice.ts',

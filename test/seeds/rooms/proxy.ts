@@ -57,8 +57,8 @@ export const proxy = room(
     ],
     [
       'proxy/upstreams/upstreams.ts',
-      'if (!this.#configured.has(name) && !needed.has(name)) upstream.configure(null)',
-      'if (!this.#configured.has(name)) upstream.configure(null)',
+      'if (!this.names.has(name) && !needed.has(name)) upstream.configure(null)',
+      'if (!this.names.has(name)) upstream.configure(null)',
       ...BALANCE,
     ],
     [

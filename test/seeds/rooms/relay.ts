@@ -30,15 +30,15 @@ export const relay = room(
     ],
     [
       'relay/timer-wheel.ts',
-      'if (entry.deadline > this.#now) this.#insert(entry)\n      else entry.onDeadline()',
+      'if (entry.deadline > this.now) this.#insert(entry)\n      else entry.onDeadline()',
       'entry.onDeadline()',
       'unit/relay-timer-wheel',
     ],
     ['relay/timer-wheel.ts', 'if (this.#count > 0) return\n', '', 'unit/relay-timer-wheel'],
     [
       'relay/timer-wheel.ts',
-      'entry.deadline - this.tickMs - this.#now',
-      'entry.deadline - this.#now',
+      'entry.deadline - this.tickMs - this.now',
+      'entry.deadline - this.now',
       'unit/relay-timer-wheel',
     ],
     ['relay/upstream-pools.ts', 'stream.setReading(true)', '', ...POOLS],

@@ -16,8 +16,8 @@ export const state = room(
     ],
     [
       'state/write-queue.ts',
-      'head > waitingBytes ? this.#bytes - head : this.#bytes',
-      'this.#bytes',
+      'head > waitingBytes ? this.bytes - head : this.bytes',
+      'this.bytes',
       'unit/member-runtime',
       'unit/state-waiting',
       'unit/state-limits',
@@ -34,7 +34,7 @@ export const state = room(
     ],
     [
       'state/write-queue.ts',
-      'this.#bytes -= write.bytes\n',
+      'this.bytes -= write.bytes\n',
       '\n',
       'unit/member-runtime',
       'unit/state-waiting',

@@ -21,13 +21,13 @@ export const tls = room('tls', KEYS, [
   ['tls/ticket-keys.ts', "this.#member.phase === 'serving' && ", ''],
   [
     'tls/ticket-keys.ts',
-    'this.#timer = setTimeout(() => this.#rotateWhenDue(), Math.min(this.rotateEvery, LOOK_AGAIN_MS))\n    this.#timer.unref()',
+    'this.#timer = setTimeout(() => this.#rotateWhenDue(), Math.min(this.rotateEvery, LOOK_AGAIN_MS)).unref()',
     '',
   ],
   [
     'tls/ticket-keys.ts',
-    'await this.#put(this.#createKeys(this.#current.keys))',
-    'await this.#put(this.#createKeys())',
+    'this.#section.put(this.name, this.#createKeys(this.#current.keys))',
+    'this.#section.put(this.name, this.#createKeys())',
   ],
   ['tls/ticket-keys.ts', '    clearTimeout(this.#timer)\n    this.#unsubscribe()', '    this.#unsubscribe()'],
   ['tls/ticket-keys.ts', 'secret: true', 'secret: false'],
