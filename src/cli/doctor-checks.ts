@@ -125,7 +125,7 @@ async function checkDescriptorPassing(): Promise<CheckResult> {
   let received: ReturnType<typeof receiveMessage>['fds'] = null
   try {
     sendMessage(pair[0], Buffer.from('x'), 0, 1, [pair[0]])
-    received = receiveMessage(pair[1], Buffer.alloc(1), 0, 1).fds
+    received = receiveMessage(pair[1], Buffer.alloc(1)).fds
   } finally {
     closeAll([...pair, ...(received ?? [])])
   }

@@ -29,6 +29,7 @@ export interface Caller {
   readonly version: number
   /** Not started yet: the receiver calls start() with its handler. */
   readonly link: Link
+  /** The pid from the kernel; if that is 0 (another PID namespace), the pid that the process reports. */
   readonly pid: number
   readonly uid: number
   readonly gid: number

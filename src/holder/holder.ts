@@ -18,7 +18,7 @@ import type { Registry } from './registry.js'
 import { Renewal } from './renewal.js'
 import type { SegmentSet } from './segment-set.js'
 import { DescriptorSharing } from './sharing.js'
-import { HeartbeatSilence, killPeer, untilGone } from './stuck.js'
+import { HeartbeatSilence, killPeer, STUCK_MS, untilGone } from './stuck.js'
 import { SuccessorWatch } from './successor-watch.js'
 import { Timeline } from './timeline.js'
 import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
@@ -145,28 +145,28 @@ export class Holder {
 
   /**
    * Kills the processes that still hold descriptors of an earlier handoff and so block every upgrade. Resolves when all have ended.
-   * Rejects with ERR_FDB_STUCK if one is still alive after `timeoutMs`.
+   * Rejects with ERR_FDB_STUCK if one is still alive after {@link STUCK_MS}.
    */
-  async killStuck(timeoutMs: number): Promise<void> {
+  async killStuck(): Promise<void> {
     const bound = () => this.#host.state().bound
     for (const id of bound()) {
       const peer = this.#peers.get(id)
       if (peer !== undefined) killPeer(peer, 'a process that blocks the upgrade', this.#logger)
     }
-    await untilGone(() => bound().map(id => this.#peers.get(id)?.pid ?? 0), timeoutMs)
+    await untilGone(() => bound().map(id => this.#peers.get(id)?.pid ?? 0), STUCK_MS)
   }
 
   /**
    * Kills the serving member if it has been silent for longer than probation allows. Resolves with its pid, or with null if it is not
-   * silent. Rejects with ERR_FDB_STUCK if the member is still alive after `timeoutMs`.
+   * silent. Rejects with ERR_FDB_STUCK if the member is still alive after {@link STUCK_MS}.
    */
-  async killSilentOwner(timeoutMs: number): Promise<number | null> {
+  async killSilentOwner(): Promise<number | null> {
     const owner = this.#peers.get(this.#host.state().owner)
     if (owner === undefined) return null
     if (performance.now() - owner.heartbeatAt <= patience(this.#times.silence, this.#ownTimes.heartbeat))
       return null
     killPeer(owner, 'the member that serves and is silent', this.#logger)
-    await untilGone(() => (owner.died ? [] : [owner.pid]), timeoutMs)
+    await untilGone(() => (owner.died ? [] : [owner.pid]), STUCK_MS)
     return owner.pid
   }
 

@@ -1,25 +1,18 @@
 import type { FdbError } from '../errors.js'
 import type { Id } from '../handoff/messages.js'
-import type { OwnedFd } from '../kernel/index.js'
 import type { DeathWatch } from '../os/liveness.js'
-import type { ProcessIdentity } from '../os/process-identity.js'
 import type { StatePosition } from '../wire/envelope.js'
 import type { Link } from '../wire/link.js'
+import type { Caller } from './admission.js'
 import type { HandoffTimes } from './times.js'
 
 /** A process that is connected to a holder, or was and must not be forgotten yet. */
-export interface Peer {
+export interface Peer extends Pick<Caller, 'pid' | 'identity' | 'proven' | 'pidfd'> {
   readonly id: Id
-  /** The pid from the kernel; if that is 0 (another PID namespace), the pid that the process reports. */
-  readonly pid: number
   readonly generation: number
-  readonly identity: ProcessIdentity
-  /** The kernel has confirmed that `pidfd` belongs to `pid`. */
-  readonly proven: boolean
   /** The limits that the process wants for handoffs in which it is the incumbent. */
   times: Partial<HandoffTimes>
   link: Link
-  readonly pidfd: OwnedFd | null
   watch: DeathWatch | null
   /** The path of the state file, or '' if there is none. */
   readonly stateFile: string

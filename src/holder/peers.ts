@@ -2,21 +2,16 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Id } from '../handoff/messages.js'
 import { closeAll, hasEnded, type OwnedFd } from '../kernel/index.js'
-import { isAlive, isSame, type ProcessIdentity, watchProcess } from '../os/process-identity.js'
+import { isAlive, isSame, watchProcess } from '../os/process-identity.js'
 import type { BundleItem } from '../wire/bundle.js'
-import { type Link, peerLeft, type WireEnvelope } from '../wire/link.js'
+import { peerLeft, type WireEnvelope } from '../wire/link.js'
 import { afterReading } from '../wire/pending.js'
-import { reject, turnAway } from './admission.js'
+import { type Caller, reject, turnAway } from './admission.js'
 import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
 
-export interface Candidate {
-  readonly link: Link
-  readonly pid: number
+export interface Candidate extends Pick<Caller, 'link' | 'pid' | 'identity' | 'proven' | 'pidfd'> {
   readonly generation: number
-  readonly identity: ProcessIdentity
-  readonly proven: boolean
-  readonly pidfd: OwnedFd | null
   /** Daemon: the limits that the process wants as the incumbent. */
   readonly times?: Partial<HandoffTimes>
   readonly capabilities?: readonly string[]

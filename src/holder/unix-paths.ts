@@ -41,7 +41,7 @@ export class SuccessorPaths {
   }
 }
 
-/** Closes listeners of a version that never served, and removes their Unix paths unless `held` has a listener at the same path. */
+/** Closes listeners that are not used any more, and removes their Unix paths unless `held` has the same socket, also under another name. */
 export function discardListeners(
   listeners: readonly Pick<BundleItem, 'role' | 'spec' | 'fd'>[],
   held: Registry,
@@ -73,12 +73,7 @@ export class FormerListeners {
 
   /** Removes the paths that `registry` does not use: the handoff cannot be undone any more. */
   removeUnused(registry: Registry): void {
-    for (const { fd, spec } of this.#entries) {
-      // The registry may hold the socket again, or under another name.
-      const kept = registry.entries.some(entry => entry.role === 'listener' && isSocketAt(entry.fd, spec))
-      if (!kept) removeUnixPath(fd, spec)
-    }
-    this.close()
+    discardListeners(this.#entries.splice(0), registry)
   }
 
   /** Forgets the listeners without removing paths. */

@@ -106,13 +106,8 @@ export interface ReceivedMessage {
   readonly truncated: boolean
 }
 
-export function receiveMessage(
-  socket: OwnedFd,
-  into: Uint8Array,
-  offset: number,
-  length: number,
-): ReceivedMessage {
-  const { bytes, fds, truncated } = native.receiveMessage(socket.raw, into, offset, length)
+export function receiveMessage(socket: OwnedFd, into: Uint8Array): ReceivedMessage {
+  const { bytes, fds, truncated } = native.receiveMessage(socket.raw, into, 0, into.length)
   return { bytes, fds: fds === null ? null : fds.map(raw => OwnedFd.own(raw, 'received')), truncated }
 }
 

@@ -7,24 +7,16 @@ import { outOfDescriptors } from '../os/limits.js'
 
 /** The reason why a process cannot serve or stand by, for its holder, operators and writers. */
 export class CannotServe {
-  #cause: FdbError | null = null
-
-  get cause(): FdbError | null {
-    return this.#cause
-  }
+  cause: FdbError | null = null
 
   get report(): UnfitReport | null {
-    return this.#cause === null ? null : { code: this.#cause.code, message: this.#cause.message }
+    return this.cause && { code: this.cause.code, message: this.cause.message }
   }
 
   /** Keeps the first cause: later errors are mostly its consequences. */
   record(error: unknown): FdbError {
-    this.#cause ??= FdbError.from(error)
-    return this.#cause
-  }
-
-  clear(): void {
-    this.#cause = null
+    this.cause ??= FdbError.from(error)
+    return this.cause
   }
 
   /** The error for changes that are made in this process. */

@@ -4,7 +4,6 @@ import { type Caller, dismiss, receiveHello, serveCaller, turnAway, welcome } fr
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Operations } from '../operator/requests.js'
 import { operationsOnly } from '../operator/service-name.js'
-import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import {
   controlEntry,
   type FirstControl,
@@ -51,8 +50,8 @@ export interface ControlSocketDeps {
 
 /** The control socket of an embedded holder. Owns the socket and its lock, and receives its clients. */
 export class ControlSocket {
+  readonly older: OlderGenerations
   readonly #deps: ControlSocketDeps
-  readonly #older: OlderGenerations
   #listener: ControlListener | null = null
   #keepsAlive = true
   #lock: OwnedFd | null = null
@@ -74,7 +73,7 @@ export class ControlSocket {
       restored: control => this.#moveTo(control),
       logger,
     })
-    this.#older = new OlderGenerations({ generation, serviceStartedAt, segmentSet, moves, state })
+    this.older = new OlderGenerations({ generation, serviceStartedAt, segmentSet, moves, state })
   }
 
   /** Owns the given descriptors, from the start-up or from the incumbent. Closes earlier ones. */
@@ -104,19 +103,6 @@ export class ControlSocket {
     this.#keepsAlive = on
     if (on) this.#listener?.ref()
     else this.#listener?.unref()
-  }
-
-  supplyOlder(): void {
-    this.#older.share()
-  }
-
-  /** The connections that older generations closed at the end of their drains. */
-  get closedByOlder(): readonly ForcedClose[] {
-    return this.#older.closed
-  }
-
-  get older(): DrainReport[] {
-    return this.#older.reports
   }
 
   /** Returns the descriptors for a successor. Borrowed. */
@@ -186,7 +172,7 @@ export class ControlSocket {
     clearTimeout(this.#successorTimer)
     this.#successorTimer = undefined
     this.#listener?.stop()
-    this.#older.close()
+    this.older.close()
   }
 
   /** The control socket that the watch may restore. Null during a handoff, because a successor may have the descriptors. */
@@ -244,7 +230,7 @@ export class ControlSocket {
         return
       }
       case 'draining':
-        this.#older.add(caller)
+        this.older.add(caller)
         return
       case 'back':
       case 'follow':

@@ -52,7 +52,7 @@ export class MemberDriver implements RuntimeDriver {
       this.#keepOptions()
       this.runtime.state.freeze()
     },
-    thaw: () => this.runtime.state.thaw(),
+    thaw: () => this.runtime.state.log.resumeWriting(),
     carry: ({ below }) => {
       const { machine, state } = this.runtime
       return state.loader.carry(below, machine.member.link === 'local')
@@ -97,7 +97,7 @@ export class MemberDriver implements RuntimeDriver {
       return (this.#effects[effect.type] as (effect: MemberEffect) => void | Promise<void>)(effect)
     const { controlSocket, hosting } = this.runtime
     const done = hosting.holder?.perform(effect)
-    if (effect.type === 'make') controlSocket.supplyOlder()
+    if (effect.type === 'make') controlSocket.older.share()
     return done
   }
 
@@ -176,11 +176,11 @@ export class MemberDriver implements RuntimeDriver {
   /** This process has every acknowledged change, and writes. */
   #onServing(): void {
     const { shutdown, drain, moves, state, timing, cannotServe, writes } = this.runtime
-    cannotServe.clear()
+    cannotServe.cause = null
     dropExitReason()
     moves.serve()
     state.file?.serve()
-    writes.endForwarding()
+    writes.forwarder.end()
     this.runtime.followed?.startForwarding()
     drain.stop()
     timing.record('serving')

@@ -156,7 +156,7 @@ export class EmbeddedHosting implements Hosting {
   async killStuck(): Promise<void> {
     const stuck = this.#stuck
     if (stuck === null) {
-      await this.#holder?.killStuck(STUCK_MS)
+      await this.#holder?.killStuck()
       return
     }
     stuck.kill()

@@ -28,11 +28,6 @@ export class FencedWrites {
     this.forwarder = new WriteForwarder(state.log, shared.settings.timeout, () => connection.reconnect())
   }
 
-  /** Ends forwarding: this process writes. */
-  endForwarding(): void {
-    this.forwarder.end()
-  }
-
   /** Called when this process has lost the right to write: forwards changes, and reads the serving process's records. Does nothing if it keeps writing. */
   end(): void | Promise<void> {
     if (this.#keepsWriting) return

@@ -52,7 +52,7 @@ export class Holdings {
 
   /** Throws ERR_FDB_UNSERVED if a listener would lose its server. `allowed`: listeners that may be without one. */
   checkServed(allowed: UnservedOption): void {
-    this.#unserved.allow(allowed)
+    this.#unserved.allowed = allowed
     this.#unserved.check(this.#shared.listeners)
   }
 
@@ -137,14 +137,10 @@ type UnservedOption = boolean | readonly string[]
 class UnservedCheck {
   /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
   readonly #late = new Map<string, { readonly spec: string; readonly elsewhere: boolean }>()
-  #allowed: UnservedOption = false
+  allowed: UnservedOption = false
 
   addLate({ name, spec }: Entry, elsewhere: boolean): void {
     this.#late.set(name, { spec, elsewhere })
-  }
-
-  allow(allowed: UnservedOption): void {
-    this.#allowed = allowed
   }
 
   /** Throws ERR_FDB_UNSERVED. */
@@ -159,7 +155,7 @@ class UnservedCheck {
   }
 
   #isAllowed(name: string): boolean {
-    return typeof this.#allowed === 'boolean' ? this.#allowed : this.#allowed.includes(name)
+    return typeof this.allowed === 'boolean' ? this.allowed : this.allowed.includes(name)
   }
 }
 

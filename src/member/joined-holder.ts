@@ -195,7 +195,7 @@ export class JoinedHolder {
     }
     machine.step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
     timing.record('offered')
-    readiness.resolveOffer()
+    readiness.offer.resolve()
   }
 }
 

@@ -54,15 +54,11 @@ export class ChangeNotifier {
 /** Records when this process reached each step of its takeover. */
 export class TakeoverTiming {
   readonly #startedAt = performance.now()
-  readonly #steps: TakeoverStep[] = []
+  readonly steps: TakeoverStep[] = []
 
   /** Records a step. Ignores repetitions. */
   record(step: TakeoverStep['step']): void {
-    if (this.#steps.some(known => known.step === step)) return
-    this.#steps.push({ step, ms: Math.round((performance.now() - this.#startedAt) * 10) / 10 })
-  }
-
-  get steps(): readonly TakeoverStep[] {
-    return this.#steps
+    if (this.steps.some(known => known.step === step)) return
+    this.steps.push({ step, ms: Math.round((performance.now() - this.#startedAt) * 10) / 10 })
   }
 }

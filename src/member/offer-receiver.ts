@@ -15,7 +15,8 @@ export class OfferReceiver {
   readonly #shared: (epoch: number) => void
   /** Called with each entry that the incumbent registered after the Offer. Owns the descriptor. */
   readonly #late: (entry: Entry) => void
-  readonly #pidfds: OwnedFd[] = []
+  /** The pidfds of the daemon's other members, which a restarted daemon needs. */
+  readonly pidfds: OwnedFd[] = []
   #offer: (OfferEpochs & { readonly items: number }) | null = null
 
   constructor(
@@ -26,11 +27,6 @@ export class OfferReceiver {
     this.#into = into
     this.#shared = shared
     this.#late = late
-  }
-
-  /** The pidfds of the daemon's other members, which a restarted daemon needs. */
-  get pidfds(): readonly OwnedFd[] {
-    return this.#pidfds
   }
 
   announce({ epoch, wayBack, source, items }: NonNullable<WireEnvelope['offer']>): void {
@@ -59,7 +55,7 @@ export class OfferReceiver {
   }
 
   close(): void {
-    closeAll(this.#pidfds.splice(0))
+    closeAll(this.pidfds.splice(0))
   }
 
   #add({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
@@ -77,7 +73,7 @@ export class OfferReceiver {
         return
       }
       case 'pidfd':
-        this.#pidfds.push(fd)
+        this.pidfds.push(fd)
         return
       case 'control':
         controlSocket.adopt({ listener: fd, spec })

@@ -55,10 +55,6 @@ export class OwnState {
     this.#frozenAt = this.log.pauseWriting()
   }
 
-  thaw(): void {
-    this.log.resumeWriting()
-  }
-
   /** The position of the log at the last freeze. */
   get frozenAt(): StatePosition | null {
     return this.#frozenAt

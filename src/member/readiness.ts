@@ -7,7 +7,8 @@ import type { Check, ReadyOptions } from './member-options.js'
 export class Readiness {
   readonly #late: () => void
   readonly #logger: Logger
-  readonly #offer = new Pending<void>()
+  /** Settled when a complete Offer is here, or there will be none. */
+  readonly offer = new Pending<void>()
   /** The check that is running. */
   #check: Check | null = null
   #warning: NodeJS.Timeout | undefined
@@ -45,15 +46,6 @@ export class Readiness {
   keepAlive(on: boolean): void {
     this.#keepsAlive = on
     this.#limit?.keepAlive(on)
-  }
-
-  /** Resolves when a complete Offer is here. Rejects if there will be none. */
-  waitForOffer(): Promise<void> {
-    return this.#offer.answer
-  }
-
-  resolveOffer(): void {
-    this.#offer.resolve()
   }
 
   /** Resolves when this process serves. Rejects if this process will not serve. */
@@ -114,7 +106,7 @@ export class Readiness {
   fail(why: Error): void {
     clearTimeout(this.#warning)
     this.#limit?.clear()
-    this.#offer.reject(why)
+    this.offer.reject(why)
     for (const serving of this.#waiting.splice(0)) serving.reject(why)
   }
 }

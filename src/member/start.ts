@@ -104,7 +104,7 @@ export async function startNext(
     if (signal?.aborted) aborted()
     const inView = followed?.open(timeoutMs)
     inView?.catch(() => {})
-    await readiness.waitForOffer()
+    await readiness.offer.answer
     await state.loader.read(machine.member.source)
     // The first process may write before ready(), because no other process can.
     if (driver.first) await state.loader.startFirst(machine.member.epoch, settings.stateFile)

@@ -14,6 +14,7 @@ export function describe(runtime: MemberRuntime): StatusReport {
   const { application, controlSocket, hosting, joined, listeners, machine, moves, registry, settings } =
     runtime
   const { file, takenOver } = runtime.state
+  const { older } = controlSocket
   const log = runtime.view
   const { member } = machine
   const { sequence, entries, bytes, segments } = log.stats()
@@ -34,8 +35,8 @@ export function describe(runtime: MemberRuntime): StatusReport {
     held: registry.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
     connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
     moves: moves.counts.report,
-    draining: controlSocket.older,
-    closed: controlSocket.closedByOlder,
+    draining: older.reports,
+    closed: older.closed,
     sections: log.digests(),
     state: {
       sequence,
@@ -56,7 +57,7 @@ export function describe(runtime: MemberRuntime): StatusReport {
     handoffs: hosting.holder?.timeline.records ?? [],
     applicationErrors: application?.failures() ?? 0,
     probationSeconds:
-      controlSocket.older.find(({ standbySeconds }) => standbySeconds !== undefined)?.standbySeconds ?? null,
+      older.reports.find(({ standbySeconds }) => standbySeconds !== undefined)?.standbySeconds ?? null,
     details: detailsOf(application),
     droppedOutput: inheritedOutput()?.dropped ?? 0,
     keptBy: runtime.shutdown.over ? activeResources() : null,

@@ -142,7 +142,7 @@ export class ReadyFdProbe extends Probe {
     closeAll(this.fds)
     const bytes = Buffer.alloc(64)
     this.#poll = watch(this.#own, () => {
-      const { bytes: got } = receiveMessage(this.#own, bytes, 0, bytes.length)
+      const { bytes: got } = receiveMessage(this.#own, bytes)
       if (got < 0) return
       if (got === 0) this.stop()
       else if (bytes.subarray(0, got).includes(NEWLINE)) {

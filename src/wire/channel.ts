@@ -151,10 +151,6 @@ export class Channel {
     this.#continueLater()
   }
 
-  get paused(): boolean {
-    return this.#paused
-  }
-
   /** Number of descriptors that the kernel has accepted since the channel was created. */
   get fdsSent(): number {
     return this.#outbound.fdsSent
@@ -264,7 +260,7 @@ export class Channel {
     const buffer = this.#buffer!
     let got: ReceivedMessage
     try {
-      got = receiveMessage(this.#fd, buffer, 0, BUFFER_BYTES)
+      got = receiveMessage(this.#fd, buffer)
     } catch (error) {
       return receiveError(error as NativeError)
     }

@@ -53,22 +53,18 @@ function within(name: string, value: number, most: number): number {
   throw new FdbError('ERR_FDB_LIMIT', `limit "${name}" is ${value}: give a whole number from 0 to ${most}`)
 }
 
-/** Writes the eight header bytes at `offset`. The caller has checked both numbers with {@link checkFrame}. */
-export function writeHeader(into: Uint8Array, offset: number, payloadBytes: number, fds: number): void {
-  into[offset] = FRAME_MAGIC
-  into[offset + 1] = FRAMING_VERSION
-  into[offset + 2] = fds & 0xff
-  into[offset + 3] = fds >>> 8
-  into[offset + 4] = payloadBytes & 0xff
-  into[offset + 5] = (payloadBytes >>> 8) & 0xff
-  into[offset + 6] = (payloadBytes >>> 16) & 0xff
-  into[offset + 7] = payloadBytes >>> 24
+/** Writes the header into the first eight bytes. The caller has checked both numbers with {@link checkFrame}. */
+export function writeHeader(into: Buffer, payloadBytes: number, fds: number): void {
+  into[0] = FRAME_MAGIC
+  into[1] = FRAMING_VERSION
+  into.writeUInt16LE(fds, 2)
+  into.writeUInt32LE(payloadBytes, 4)
 }
 
 /** Returns header and payload in one buffer. */
 export function encodeFrame(payload: Uint8Array, fds: number): Buffer {
   const bytes = Buffer.allocUnsafe(HEADER_BYTES + payload.length)
-  writeHeader(bytes, 0, payload.length, fds)
+  writeHeader(bytes, payload.length, fds)
   bytes.set(payload, HEADER_BYTES)
   return bytes
 }

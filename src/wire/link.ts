@@ -175,14 +175,12 @@ export class Link {
     const items = this.#incoming.get(bundle) ?? []
     try {
       if (items.length === 0 && this.#incoming.size >= MAX_BUNDLES) {
-        closeAll(fds)
         throw new FdbError(
           'ERR_FDB_FDS_MANY',
           `the peer has begun ${MAX_BUNDLES} bundles of descriptors and completed none of them: it is faulty`,
         )
       }
       if (this.#incomingFds + fds.length > MAX_BUNDLE_FDS) {
-        closeAll(fds)
         throw new FdbError(
           'ERR_FDB_FDS_MANY',
           `the peer sent more than ${MAX_BUNDLE_FDS} descriptors without completing a bundle: it is faulty`,
@@ -192,6 +190,7 @@ export class Link {
       this.#incoming.set(bundle, items)
       this.#incomingFds += fds.length
     } catch (error) {
+      closeAll(fds)
       this.#dropIncoming()
       this.#handler?.broken(error as FdbError)
       return

@@ -83,7 +83,7 @@ export class Outbound {
     const entry: Pick<QueuedFrame, 'sent' | 'fdsSent'> = { sent: 0, fdsSent: 0 }
     let retry = false
     if (small && this.#idle && fds.length <= MAX_FDS_PER_MESSAGE) {
-      writeHeader(scratch, 0, payload.length, fds.length)
+      writeHeader(scratch, payload.length, fds.length)
       scratch.set(payload, HEADER_BYTES)
       try {
         const sent = sendMessage(this.#socket, scratch, 0, total, fds)
@@ -101,7 +101,7 @@ export class Outbound {
     if (!this.#idle && this.#cost + total > this.#options.maxQueuedBytes)
       return Promise.reject(this.#full(total))
     const head = Buffer.allocUnsafe(small ? total : HEADER_BYTES)
-    writeHeader(head, 0, payload.length, fds.length)
+    writeHeader(head, payload.length, fds.length)
     if (small) head.set(payload, HEADER_BYTES)
     const wasIdle = this.#idle
     const promise = new Promise<void>((resolve, reject) => {

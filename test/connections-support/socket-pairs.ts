@@ -61,7 +61,7 @@ export class SocketPairs implements MovableConnections<PairConnection> {
 
   #tend(name: string, fd: OwnedFd, hands: Map<string, OwnedFd>): void {
     const into = Buffer.alloc(64)
-    const { bytes } = receiveMessage(fd, into, 0, into.length)
+    const { bytes } = receiveMessage(fd, into)
     if (bytes === 0) {
       hands.delete(name)
       fd.close()

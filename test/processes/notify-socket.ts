@@ -35,7 +35,7 @@ export class NotifyRecorder {
     const room = Buffer.alloc(65_536)
     const poll = watch(socket, () => {
       for (;;) {
-        const { bytes, fds } = receiveMessage(socket, room, 0, room.length)
+        const { bytes, fds } = receiveMessage(socket, room)
         if (bytes <= 0) return
         const lines = room.toString('utf8', 0, bytes).split('\n')
         const note: Note = Object.fromEntries(lines.map(line => line.split(/=(.*)/s, 2) as [string, string]))

@@ -41,7 +41,7 @@ describe('a channel', () => {
     expect(vi.getTimerCount()).toBe(1)
     const room = Buffer.alloc(1 << 20)
     while (!sent) {
-      receiveMessage(theirs, room, 0, room.length)
+      receiveMessage(theirs, room)
       await turn()
     }
     expect(vi.getTimerCount()).toBe(0)
@@ -67,7 +67,7 @@ describe('a channel', () => {
     })
     const room = Buffer.alloc(1 << 20)
     while (!sent) {
-      receiveMessage(theirs, room, 0, room.length)
+      receiveMessage(theirs, room)
       await turn()
     }
     vi.advanceTimersByTime(900)

@@ -201,7 +201,7 @@ describe('the limit of a frame', () => {
       went = true
     })
     while (!went) {
-      receiveMessage(theirs, room, 0, room.length)
+      receiveMessage(theirs, room)
       await new Promise(resolve => setImmediate(resolve))
     }
     await vi.advanceTimersByTimeAsync(500)

@@ -28,7 +28,7 @@ function unread() {
   const read = () => {
     const texts: string[] = []
     for (;;) {
-      const { bytes, fds } = receiveMessage(socket, room, 0, room.length)
+      const { bytes, fds } = receiveMessage(socket, room)
       for (const fd of fds ?? []) fd.close()
       if (bytes < 0) return texts
       texts.push(room.toString('utf8', 0, bytes))

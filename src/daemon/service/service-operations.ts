@@ -5,7 +5,6 @@ import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/pha
 import type { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Entry } from '../../holder/registry.js'
-import { STUCK_MS } from '../../holder/stuck.js'
 import type { HandoffTimes } from '../../holder/times.js'
 import {
   COMMAND_MS,
@@ -131,8 +130,8 @@ export class ServiceOperations implements Operations {
     const { name, holder } = this.#service
     const left = await this.#awaitDecision(order.timeoutMs, cancel)
     if (order.killStuck) {
-      await holder.killStuck(STUCK_MS)
-      const ended = await holder.killSilentOwner(STUCK_MS)
+      await holder.killStuck()
+      const ended = await holder.killSilentOwner()
       if (ended !== null) {
         throw new FdbError(
           'ERR_FDB_BUSY',
