@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const root = new URL('..', import.meta.url)
-const BUILT = 'build/modules/cli/program.js'
+const BUILT = 'build/modules/cli/'
 /** An option that as many commands have, with the same words, is explained once. */
 const COMMON = 3
 /** Options that name the service; a command with all of them does not list them. */
@@ -189,6 +189,7 @@ function markdown(text) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { EXIT_CODES, wholeProgram } = await import(new URL(BUILT, root).href)
+  const { wholeProgram } = await import(new URL(`${BUILT}program.js`, root).href)
+  const { EXIT_CODES } = await import(new URL(`${BUILT}output.js`, root).href)
   writeFileSync(new URL('docs/commands.md', root), commandDocs(await wholeProgram(), EXIT_CODES))
 }

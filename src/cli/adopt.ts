@@ -50,11 +50,11 @@ async function adopt({ pid: text, listener, control, service, json, timeout }: A
   if (control === undefined || service === undefined || listener === undefined)
     throw new FdbError(
       'ERR_FDB_OPTION',
-      'give --listener, --control and --service to have a daemon hold the listeners, or none of them to see which there are',
+      'give --listener, --control and --service to move listeners into a daemon, or none of these options to list the listeners',
     )
   const held = await intoDaemon(pid, { listener, control, service, timeout })
   const names = held.map(({ name, address }) => `${name}  ${address}`).join('\n')
-  const summary = `${names}\nthe daemon holds them for ${service}; process ${pid} serves on\n`
+  const summary = `${names}\nthe daemon holds them for ${service}; process ${pid} keeps serving\n`
   print(json, { ok: true, pid, service, listeners: held }, summary)
 }
 
@@ -126,12 +126,12 @@ async function refuseServed({ control, service, timeout }: Omit<AdoptTarget, 'li
   if (!isDaemon(answer))
     throw new FdbError(
       'ERR_FDB_NOT_A_DAEMON',
-      `who listens on ${control} holds its sockets itself: start fd-broker serve on another path`,
+      `the process at ${control} is no daemon: start one (fd-broker serve) at another path`,
     )
   const there = answer.services.find(each => each.service === service)
   if (there === undefined) return
   throw new FdbError(
     'ERR_FDB_BUSY',
-    `the daemon at ${control} already has a service ${service}: give --service a name that the daemon does not have`,
+    `the daemon at ${control} already has a service "${service}": give another name as --service`,
   )
 }

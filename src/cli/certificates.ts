@@ -115,15 +115,15 @@ function certificatesText({ certificates, ticketKeys, handshakes }: CertificateL
 }
 
 function additionText({ name, outcome, shadows, warning }: CertificateAddition): string {
-  const lines = [outcome === 'unchanged' ? `${plain(name)} is there already` : `${plain(name)} ${outcome}`]
-  if (shadows.length > 0) lines.push(`in place of the file’s: ${shadows.map(plain).join(', ')}`)
+  const lines = [outcome === 'unchanged' ? `${plain(name)} exists already` : `${plain(name)} ${outcome}`]
+  if (shadows.length > 0) lines.push(`used instead of the file’s: ${shadows.map(plain).join(', ')}`)
   if (warning !== null) lines.push(`warning: clients will refuse it: ${plain(warning)}`)
   return `${lines.join('\n')}\n`
 }
 
 function originText({ origin, names, inForce, standard }: ListedCertificate): string {
   if (standard) return `${origin} (default)`
-  return names.length > 0 && inForce.length === 0 ? `${origin} (out of force)` : origin
+  return names.length > 0 && inForce.length === 0 ? `${origin} (not used)` : origin
 }
 
 function expiryText({ notAfter }: ListedCertificate, now: number): string {

@@ -12,11 +12,11 @@ export function addCompletion(program: Command, wholeProgram: () => Promise<Comm
     .addHelpText(
       'after',
       `
-The Debian package brings these scripts.
+The Debian package contains these scripts.
 
 Examples:
   $ source <(fd-broker completion bash)                                       # in ~/.bashrc
-  $ source <(fd-broker completion zsh)                                        # in ~/.zshrc, behind compinit
+  $ source <(fd-broker completion zsh)                                        # in ~/.zshrc, after compinit
   $ fd-broker completion fish > ~/.config/fish/completions/fd-broker.fish`,
     )
     .action(async (shell: keyof typeof SHELLS) => {

@@ -133,7 +133,7 @@ async function checkDescriptorPassing(): Promise<CheckResult> {
   return {
     status: 'failed',
     found: 'a descriptor that was sent did not arrive (SCM_RIGHTS)',
-    remedy: 'allow sendmsg with SCM_RIGHTS in the sandbox of this process, or run it outside of that',
+    remedy: 'allow sendmsg with SCM_RIGHTS in the sandbox of this process, or run it outside the sandbox',
   }
 }
 
@@ -170,8 +170,8 @@ async function checkPidfd(): Promise<CheckResult> {
 async function checkReusePort(): Promise<CheckResult> {
   const { bindSocket } = await import('../kernel/index.js')
   try {
-    using socket = bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, reusePort: true }, 'doctor')
-    return { status: 'ok', found: socket.closed ? '' : 'can be set; a handoff does not need it' }
+    bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, reusePort: true }, 'doctor').close()
+    return { status: 'ok', found: 'can be set; a handoff does not need it' }
   } catch (error) {
     return {
       status: 'note',
@@ -214,7 +214,7 @@ async function checkControlPath(path: string): Promise<CheckResult> {
     } finally {
       if (there === undefined) rmdirSync(folder)
     }
-    return { status: 'ok', found: `${path} can be made${existsSync(path) ? ', and is there' : ''}` }
+    return { status: 'ok', found: `${path} can be created${existsSync(path) ? ', and exists' : ''}` }
   } catch (error) {
     return { status: 'failed', found: messageOf(error) }
   }
@@ -237,7 +237,7 @@ async function checkDescriptorLimit(): Promise<CheckResult> {
 async function checkMainProcess(): Promise<CheckResult> {
   const { mainProcess } = await import('../os/main-process.js')
   const why = mainProcess()
-  if (why === null) return { status: 'ok', found: 'the end of a process here ends no other one' }
+  if (why === null) return { status: 'ok', found: 'the end of this process ends no other process' }
   return {
     status: 'note',
     found: why,
@@ -250,7 +250,7 @@ function checkProc(there: boolean): CheckResult {
   if (there) return { status: 'ok', found: 'mounted' }
   return {
     status: process.platform === 'linux' ? 'warning' : 'note',
-    found: 'not mounted: limits, and the processes that have an address, are unknown',
+    found: 'not mounted: limits, and the processes that hold an address, are unknown',
     remedy: 'mount it: mount -t proc proc /proc',
   }
 }
@@ -276,6 +276,6 @@ function checkSystemd(env: Readonly<NodeJS.ProcessEnv>, boots: boolean): CheckRe
     }
   return {
     status: 'note',
-    found: boots ? 'it runs here, and did not start this process' : 'it does not run here',
+    found: boots ? 'it runs here, but did not start this process' : 'it does not run here',
   }
 }

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { Finding } from './doctor-checks.js'
-import { jsonText, plain, style } from './output.js'
+import { plain, print, style } from './output.js'
 
 interface DoctorFlags {
   control?: string
@@ -35,8 +35,7 @@ async function doctor({ control, service, json }: DoctorFlags): Promise<void> {
   const named = service ?? serviceName(resolve('server.js'))
   const findings = await examine({ control, service: named, env: process.env })
   const ok = findings.every(({ status }) => status !== 'failed')
-  if (json) process.stdout.write(jsonText({ ok, findings }))
-  else process.stdout.write(textOf(findings))
+  print(json, { ok, findings }, () => textOf(findings))
   if (!ok) process.exitCode = 1
 }
 

@@ -68,7 +68,7 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
       3,
     )
   } catch (cause) {
-    const why = `${file} cannot be executed (${(cause as NativeError).code}): check that it is a program for this machine, or names one in its first line`
+    const why = `${file} cannot be executed (${(cause as NativeError).code}): check that it is a program for this machine, or a script whose first line names its interpreter`
     throw new FdbError('ERR_FDB_SPAWN', why, { cause, details: { file } })
   }
 }

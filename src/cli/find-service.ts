@@ -21,12 +21,12 @@ export interface ServiceFlags {
 }
 
 const HELP = `
-The service is found by --control, --pid-file, the variable FD_BROKER_CONTROL or --service NAME, in this order. NAME stands for NAME.sock or, of
-fd-broker run, NAME.run.sock (for a worker, NAME.1, its main process's socket) in $RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME, or for a service of the
-daemon whose daemon.sock is there. Without any of these the only socket in these folders is used. A service without a control path makes its socket
-in the first of these folders that belongs to its user.`
+The service is found by --control, --pid-file, the variable FD_BROKER_CONTROL or --service NAME, in this order. For NAME these control sockets are
+tried: NAME.sock, NAME.run.sock (of fd-broker run), the main process's (for a worker, such as NAME.1) and daemon.sock, in $RUNTIME_DIRECTORY,
+/run/fd-broker, $XDG_RUNTIME_DIR/fd-broker and /run/NAME. Without any of these options the only socket in these folders is used. A service without a
+configured control path creates its socket in the first of these folders that belongs to its user.`
 
-/** Adds the options that find a running service. With `needless` a command can skip the search. */
+/** Adds the options that find a running service. If `needless` returns true, the service is not searched. */
 export function addServiceOptions(command: Command, needless = (_asked: Command) => false): Command {
   return command
     .addOption(controlOption().makeOptionMandatory(false))
@@ -52,15 +52,15 @@ function find(command: Command): string {
     if (there.length > 0) return there[0]!
     const places = defaultPaths(service, env)
     const looked = places.length === 0 ? 'a default place' : places.join(', ')
-    throw noService(`the service "${service}" has no control socket at ${looked}, nor is there a daemon's`)
+    throw noService(
+      `the service "${service}" has no control socket at ${looked}, and no daemon has one there`,
+    )
   }
   const existing = existingControls(env)
   const there = existing.length === 1 ? existing : withoutRunOf(existing.filter(isListening))
   if (there.length === 1) return there[0]!
   if (there.length === 0)
-    throw noService(
-      'no service was found where they are by default, and none was named (--service, --pid-file)',
-    )
+    throw noService('no service was found at a default path, and none was named (--service, --pid-file)')
   return command.error(
     `error: which service? There are ${there.join(', ')}: give --control, --pid-file, --service or FD_BROKER_CONTROL`,
   )
@@ -84,7 +84,7 @@ function byPidFile(file: string): string {
   const control = controlOf(pid)
   if (control !== null) return control
   throw noService(
-    `process ${pid}, which ${file} names, has no control socket that can be seen from here (it has ended, is another user’s, or a member of a daemon)`,
+    `process ${pid} (from ${file}) has no control socket that this process can see: it has ended, belongs to another user, or is a member of a daemon`,
   )
 }
 

@@ -1,3 +1,4 @@
+import { jsonObject } from '../base/json.js'
 import { plain, type Style, style } from './output.js'
 
 /** Facts that are the same in each line, or already shown at its start. */
@@ -18,16 +19,12 @@ const LEVELS: readonly (readonly [least: number, name: string, style: Style])[] 
   [0, 'debug', 'dim'],
 ]
 
-/** Formats a JSON log line for a terminal. Text that is no JSON is unchanged. */
+/** Formats a JSON log line for a terminal. Other text is unchanged. */
 export function humanLine(text: string, out: NodeJS.WriteStream = process.stderr): string {
-  let line: Record<string, unknown>
-  try {
-    line = JSON.parse(text) as Record<string, unknown>
-  } catch {
-    return text
-  }
+  const line = jsonObject(text)
+  if (typeof line?.level !== 'number') return text
   const { level, time, msg, err } = line
-  const [, name, colour] = LEVELS.find(([least]) => Number(level) >= least)!
+  const [, name, colour] = LEVELS.find(([least]) => level >= least)!
   const at = Number.isFinite(time) ? timeOf(new Date(Number(time))) : '-'
   const facts = Object.entries(line)
     .filter(([key]) => !SHOWN_AT_START.has(key) || (key === 'pid' && line.ownPid !== undefined))

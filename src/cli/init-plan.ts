@@ -3,6 +3,7 @@ import { join, relative } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { serviceName } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
+import { jsonValue } from '../base/json.js'
 
 /** The findings of `fd-broker init`, and the text it would write. */
 export interface InitPlan {
@@ -157,19 +158,11 @@ function changedText(text: string, manifest: Manifest, scripts: Readonly<Record<
       const [whole, indent] = line
       const made = Object.entries(scripts).map(pair => pair.map(word => JSON.stringify(word)).join(': '))
       const changed = text.replace(whole, () => `${indent}${made.join(`,\n${indent}`)}`)
-      if (isDeepStrictEqual(parsed(changed), wanted)) return changed
+      if (isDeepStrictEqual(jsonValue(changed), wanted)) return changed
     }
   }
   const indent = /^([ \t]+)"/m.exec(text)?.[1] ?? '  '
   return `${JSON.stringify(wanted, null, indent)}${text.endsWith('\n') ? '\n' : ''}`
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return null
-  }
 }
 
 const CONTEXT = 2

@@ -91,32 +91,45 @@ export function codeAndMessage({
 
 const EVERY_MS = 100
 
-/** A line on stderr that is redrawn during long work. Draws nothing if stderr is no terminal. */
-export class ProgressLine implements Disposable {
-  readonly #out: NodeJS.WriteStream
-  #last = performance.now()
+/** A line on a terminal that is drawn again and again. */
+class TerminalLine implements Disposable {
+  protected readonly out: NodeJS.WriteStream
   #shown = false
 
   constructor(out: NodeJS.WriteStream = process.stderr) {
-    this.#out = out
+    this.out = out
   }
 
-  show(line: () => string): void {
-    if (!this.#out.isTTY || performance.now() - this.#last < EVERY_MS) return
-    this.#last = performance.now()
+  protected draw(line: string): void {
     this.#shown = true
-    this.#out.write(`\r\x1b[K${line().slice(0, (this.#out.columns || 80) - 1)}`)
+    this.out.write(`\r\x1b[K${line.slice(0, (this.out.columns || 80) - 1)}`)
+  }
+
+  /** Removes the line so that another can be written. */
+  clear(): void {
+    if (this.#shown) this.out.write('\r\x1b[K')
+    this.#shown = false
+  }
+
+  [Symbol.dispose](): void {
+    this.clear()
+  }
+}
+
+/** A line on stderr that shows the progress of long work. Draws nothing if stderr is no terminal. */
+export class ProgressLine extends TerminalLine {
+  #last = performance.now()
+
+  show(line: () => string): void {
+    if (!this.out.isTTY || performance.now() - this.#last < EVERY_MS) return
+    this.#last = performance.now()
+    this.draw(line())
   }
 
   /** Shows bytes read so far, and the total if known. */
   bytes(what: string, done: number, total?: number): void {
     const of = total === undefined ? '' : ` of ${mib(total)}`
     this.show(() => `${what}: ${mib(done)}${of} MiB`)
-  }
-
-  [Symbol.dispose](): void {
-    if (this.#shown) this.#out.write('\r\x1b[K')
-    this.#shown = false
   }
 }
 
@@ -125,39 +138,25 @@ const SHOWN_AFTER_MS = 1_000
 const FRAMES = ['|', '/', '-', '\\']
 
 /** A line on stderr that names what a command waits for. Draws nothing in the first second, or if stderr is no terminal. */
-export class WaitingLine implements Disposable {
-  readonly #out: NodeJS.WriteStream
+export class WaitingLine extends TerminalLine {
   readonly #begun = performance.now()
   readonly #timer: NodeJS.Timeout | undefined
-  #text: string
-  #shown = false
+  text: string
 
-  constructor(text: string, out: NodeJS.WriteStream = process.stderr) {
-    this.#text = text
-    this.#out = out
-    if (out.isTTY) this.#timer = setInterval(() => this.#draw(), EVERY_MS).unref()
-  }
-
-  set text(text: string) {
-    this.#text = text
-  }
-
-  /** Removes the line so that another can be written. */
-  clear(): void {
-    if (this.#shown) this.#out.write('\r\x1b[K')
-    this.#shown = false
+  constructor(text: string, out?: NodeJS.WriteStream) {
+    super(out)
+    this.text = text
+    if (this.out.isTTY) this.#timer = setInterval(() => this.#draw(), EVERY_MS).unref()
   }
 
   #draw(): void {
     const ms = performance.now() - this.#begun
     if (ms < SHOWN_AFTER_MS) return
-    this.#shown = true
     const frame = FRAMES[Math.floor(ms / EVERY_MS) % FRAMES.length]
-    const line = `${frame} ${plain(this.#text)}, ${(ms / 1000).toFixed(1)} s`
-    this.#out.write(`\r\x1b[K${line.slice(0, (this.#out.columns || 80) - 1)}`)
+    this.draw(`${frame} ${plain(this.text)}, ${(ms / 1000).toFixed(1)} s`)
   }
 
-  [Symbol.dispose](): void {
+  override [Symbol.dispose](): void {
     clearInterval(this.#timer)
     this.clear()
   }

@@ -2,7 +2,6 @@ import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
 import { EXIT_CODES, type ExitCode, failureText, jsonText, style, writeStderr } from './output.js'
-import { withHint } from './usage-hint.js'
 
 /** Runs one command line (without node and script). Never rejects: failures are printed on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
@@ -68,8 +67,6 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ],
 ])
 
-export { EXIT_CODES }
-
 export function wholeProgram(): Promise<Command> {
   return program(['--help', '--version'])
 }
@@ -115,4 +112,35 @@ Exit codes: ${codes} (stderr: CODE: message); of run: that of the program.`,
 function version(): string {
   const load = createRequire(import.meta.url)
   return (load('fd-broker/package.json') as { version: string }).version
+}
+
+/** Adds to an error of Commander what the user probably meant. `args`: the command line without node and script. */
+function withHint(error: string, args: readonly string[]): string {
+  const hint = hintFor(error, args)
+  return hint === null ? error : `${error.trimEnd().replace(/\.$/, '')}: ${hint}\n`
+}
+
+function hintFor(error: string, args: readonly string[]): string | null {
+  const [command = '', ...rest] = args
+  const [word] = rest
+  if (command === 'start') return startHint(/^error: unknown option '([^']+)'/.exec(error)?.[1], rest)
+  if (word === undefined || word.startsWith('-')) return null
+  if (command === 'proxy' && /^error: (?:required option '--config|too many)/.test(error))
+    return `give the file as --config ${word}`
+  if (SERVICE_COMMANDS.has(command) && error.startsWith('error: too many arguments'))
+    return `name the service by --service ${word}`
+  return null
+}
+
+/** Commands without arguments that find their service by `--service`. */
+const SERVICE_COMMANDS: ReadonlySet<string> = new Set(['status', 'stop', 'reload', 'rollback', 'logs'])
+
+function startHint(option: string | undefined, words: readonly string[]): string | null {
+  if (option === undefined) return null
+  const at = words.findIndex(word => word === option || word.startsWith(`${option}=`))
+  const isNodes = words.slice(0, at).every(word => word.startsWith('-'))
+  if (!isNodes) return 'put the options of the program after --'
+  // By NODE_OPTIONS this command would open the inspector too, at the same port.
+  if (option.startsWith('--inspect')) return 'kill -USR1 PID opens the inspector of a running program'
+  return `set an option of Node in the environment: NODE_OPTIONS='${words[at] ?? option}'`
 }

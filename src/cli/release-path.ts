@@ -20,7 +20,7 @@ export class ReleasePath {
   readonly path: string
   readonly #previous: string
   readonly #aside: string
-  /** Where the target kept before the last {@link install} waits until that install succeeds or fails. */
+  /** Path of the target that was kept before the last {@link install}, until that install succeeds or fails. */
   readonly #older: string
 
   /** Throws ERR_FDB_NO_BINARY. */
@@ -29,13 +29,17 @@ export class ReleasePath {
     this.#previous = `${this.path}.previous`
     this.#aside = `${this.path}.${process.pid}~`
     this.#older = `${this.#previous}.${process.pid}~`
-    if (kindOf(this.path) === 'none') throw missing(this.path, 'there is nothing to be replaced')
+    if (kindOf(this.path) === 'none')
+      throw missing(
+        this.path,
+        'does not exist: give the symbolic link or the executable that the server is started from',
+      )
   }
 
   /** Target of the kept link. Throws ERR_FDB_NO_BINARY if nothing was kept. */
   get keptTarget(): string {
     const kind = kindOf(this.#previous)
-    if (kind === 'none') throw missing(this.#previous, 'nothing was kept')
+    if (kind === 'none') throw nothingKept(this.#previous)
     return kind === 'link' ? readlinkSync(this.#previous) : this.#previous
   }
 
@@ -43,9 +47,10 @@ export class ReleasePath {
   install(release: string): void {
     const wanted = resolve(release)
     const there = statSync(wanted, { throwIfNoEntry: false })
-    if (there === undefined) throw missing(wanted, 'there is nothing to be installed')
+    if (there === undefined) throw missing(wanted, 'does not exist: give the release to install')
     const isLink = kindOf(this.path) === 'link'
-    if (!isLink && !there.isFile()) throw missing(wanted, `${this.path} is a file, and this is none`)
+    if (!isLink && !there.isFile())
+      throw missing(wanted, `is no file, and can replace only a link: ${this.path} is a file`)
     this.#keep(this.#older)
     try {
       if (isLink) symlinkSync(wanted, this.#aside)
@@ -63,7 +68,7 @@ export class ReleasePath {
 
   /** Exchanges the installed target and the kept one. */
   swap(): void {
-    if (kindOf(this.#previous) === 'none') throw missing(this.#previous, 'nothing was kept')
+    if (kindOf(this.#previous) === 'none') throw nothingKept(this.#previous)
     this.#keep(this.#aside)
     renameSync(this.#aside, this.path)
   }
@@ -100,7 +105,9 @@ function kindOf(path: string): 'none' | 'link' | 'file' {
 }
 
 function missing(path: string, why: string): FdbError {
-  return new FdbError('ERR_FDB_NO_BINARY', `${path}: ${why}: give a symbolic link, or a file`, {
-    details: { path },
-  })
+  return new FdbError('ERR_FDB_NO_BINARY', `${path} ${why}`, { details: { path } })
+}
+
+function nothingKept(path: string): FdbError {
+  return missing(path, 'does not exist: no earlier release was kept that could be restored')
 }

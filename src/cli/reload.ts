@@ -1,17 +1,12 @@
 import type { Command } from 'commander'
 import type { ReloadReply } from '../operator/service-commands.js'
 import type { AnswerFlags } from './ask-service.js'
-import { addServiceOptions } from './find-service.js'
-import { durationOption } from './options.js'
-import { jsonText, plain } from './output.js'
+import { addAskOptions } from './find-service.js'
+import { plain, print } from './output.js'
 import { reload } from './upgrade-plan.js'
 
 export function addReload(program: Command): void {
-  addServiceOptions(
-    program.command('reload').description('let the running server read its configuration again'),
-  )
-    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
-    .option('--json', 'print the answer as JSON')
+  addAskOptions(program.command('reload').description('let the running server read its configuration again'))
     .addHelpText(
       'after',
       `
@@ -25,9 +20,11 @@ Examples:
 async function reloadService({ json, ...flags }: AnswerFlags): Promise<void> {
   const reply = await reload(flags)
   const { pid, generation } = reply
-  if (json) process.stdout.write(jsonText({ ok: true, ...reply }))
-  else if ('restart' in reply) process.stdout.write(`${lines(reply).join('\n')}\n`)
-  else process.stdout.write(`generation ${generation} (pid ${pid}) has read its configuration\n`)
+  const text =
+    'restart' in reply
+      ? lines(reply).join('\n')
+      : `generation ${generation} (pid ${pid}) has read its configuration`
+  print(json, { ok: true, ...reply }, `${text}\n`)
 }
 
 function lines({ now, next, restart }: ReloadReply): string[] {

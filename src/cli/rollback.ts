@@ -3,8 +3,7 @@ import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import { type ProcessReply, ROLLBACK, readProcessReply, rollbackBody } from '../operator/service-commands.js'
 import { type AnswerFlags, type AskFlags, commandService, pollUntil, RETRY_CODES } from './ask-service.js'
-import { addServiceOptions } from './find-service.js'
-import { durationOption } from './options.js'
+import { addAskOptions } from './find-service.js'
 import { print } from './output.js'
 import { ReleasePath } from './release-path.js'
 import { serviceOf } from './status-answer.js'
@@ -15,12 +14,8 @@ interface RollbackFlags extends AnswerFlags {
 }
 
 export function addRollback(program: Command): void {
-  addServiceOptions(
-    program.command('rollback').description('in probation: let the previous version serve again'),
-  )
-    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
+  addAskOptions(program.command('rollback').description('in probation: let the previous version serve again'))
     .option('--at <path>', 'restore the release that upgrade --binary has replaced at this path')
-    .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',
       `
@@ -48,8 +43,7 @@ interface RolledBack extends ProcessReply {
 async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise<RolledBack> {
   try {
     const { supervised, ...reply } = await handBack(flags, installed?.path ?? null)
-    // A supervisor switches the link back itself. If it gives up an upgrade, the `upgrade` command that installed the release reverts
-    // it.
+    // A supervisor switches the link back itself, or the `upgrade` command does whose upgrade it gives up.
     if (!supervised) installed?.swap()
     return reply
   } catch (error) {
@@ -83,16 +77,12 @@ async function handBack(flags: AskFlags, at: string | null): Promise<RollbackRes
     const { pid, generation = 0, role, hosting } = (answer && serviceOf(answer, service)) ?? {}
     // In different PID namespaces both processes may have the same pid.
     const isAnother = pid !== leaving.pid || generation !== leaving.generation
-    return pid && isAnother && role === 'serving'
-      ? {
-          ...{ pid, generation, supervised: hosting === 'supervisor' },
-          isNew: generation > leaving.generation,
-        }
-      : null
+    if (!pid || !isAnother || role !== 'serving') return null
+    return { pid, generation, supervised: hosting === 'supervisor', isNew: generation > leaving.generation }
   })
   if (found !== null) return found
   throw new FdbError(
     'ERR_FDB_DEADLINE',
-    `generation ${leaving.generation} (pid ${leaving.pid}) leaves, but no process was seen to serve in its place: see fd-broker status`,
+    `generation ${leaving.generation} (pid ${leaving.pid}) was told to hand back, but no other process serves yet: see fd-broker status`,
   )
 }

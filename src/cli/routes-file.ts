@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
+import { jsonValue } from '../base/json.js'
 import { isMap } from '../config/check.js'
 import { ConfigDocument } from '../config/document.js'
 import { FdbError } from '../errors.js'
@@ -24,13 +25,9 @@ export async function readRoutes(file: string): Promise<unknown[]> {
 
 function json(text: string): unknown {
   if (!/^\s*[[{]/.test(text)) return undefined
-  try {
-    const value: unknown = JSON.parse(text)
-    // The file is a single JSON line.
-    return isMap(value) && !('routes' in value) ? [value] : value
-  } catch {
-    return undefined
-  }
+  const value = jsonValue(text)
+  // The file is a single JSON line.
+  return isMap(value) && !('routes' in value) ? [value] : value
 }
 
 function jsonLines(text: string): unknown[] | undefined {

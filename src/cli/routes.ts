@@ -67,7 +67,7 @@ function addRouteOptions(command: Command): Command {
     .option('--path <prefix>', 'path of the route; default: /')
 }
 
-/** Names the cause where a service that is no proxy was asked. */
+/** Replaces the error of a service that is no proxy. */
 async function ofProxy<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
@@ -111,7 +111,7 @@ async function remove({ file, host, path, ...flags }: RouteFlags): Promise<void>
   const body = lines([{}, ...places])
   const answer = await ofProxy(commandService(flags, RETRY_CODES, ROUTE_COMMANDS.remove, body))
   const reply = JSON.parse(answer.toString()) as RemoveReply
-  const again = nameList('the file’s are in force again', reply.uncovers, reply.uncovered)
+  const again = nameList('the file’s are used again', reply.uncovers, reply.uncovered)
   print(flags.json, reply, `${reply.removed} removed\n${again}`)
 }
 
@@ -151,9 +151,13 @@ async function listAll(client: OperatorClient, ask: CommandAsk): Promise<ListedR
     }
     if (from === null) return routes
     if (tries > 1) continue
-    throw new FdbError('ERR_FDB_BUSY', 'the routes changed all the time while they were listed: try again', {
-      retryable: true,
-    })
+    throw new FdbError(
+      'ERR_FDB_BUSY',
+      `the routes changed during each of ${LIST_TRIES} attempts to list them: try again`,
+      {
+        retryable: true,
+      },
+    )
   }
 }
 
@@ -168,7 +172,7 @@ function listText(routes: readonly ListedRoute[]): string {
   const rows = sorted.map(route => [
     route.host,
     route.path,
-    route.shadowed ? 'file (out of force)' : route.origin,
+    route.shadowed ? 'file (not used)' : route.origin,
     targetText(route.target),
     route.generation,
   ])
@@ -178,8 +182,8 @@ function listText(routes: readonly ListedRoute[]): string {
 function addText({ added, replaced, unchanged, shadows, shadowed }: AddReply): string {
   const counts = [`${added} added`]
   if (replaced > 0) counts.push(`${replaced} replaced`)
-  if (unchanged > 0) counts.push(`${unchanged} there already`)
-  return `${counts.join(', ')}\n${nameList('in place of routes of the file', shadows, shadowed)}`
+  if (unchanged > 0) counts.push(`${unchanged} exist already`)
+  return `${counts.join(', ')}\n${nameList('used instead of routes of the file', shadows, shadowed)}`
 }
 
 function nameList(what: string, names: readonly string[], count: number): string {

@@ -95,10 +95,10 @@ async function checkConfig(config: string | undefined): Promise<void> {
   process.stdout.write(`${config} is valid: ${services.size} services are named\n`)
 }
 
-/** A second signal within this time ends a daemon that alone holds something. */
+/** A second signal within this time ends the daemon although no other process holds its descriptors or state. */
 const SECOND_MS = 60_000
 
-/** Handles the signals of a daemon. With `drop` the first TERM or INT ends it even if it alone holds descriptors or state. */
+/** Handles the signals of a daemon. With `drop` the first TERM or INT ends it even if descriptors or state are lost. */
 function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signals<Daemon> {
   let firstAt = Number.NEGATIVE_INFINITY
   const mayEnd = ({ soleCopies: alone }: Daemon) => {
@@ -108,8 +108,8 @@ function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signal
       logger.warn(
         holding,
         drop || again
-          ? 'the daemon drops what it alone holds'
-          : `the daemon holds alone what no living member has, and it would be lost: start a member, or send the signal again within ${SECOND_MS / 1000} s (--drop: the first one ends it)`,
+          ? 'the daemon ends, and closes listeners, descriptors and state that no other process holds'
+          : `the daemon keeps running, because no other process holds these listeners, descriptors and state: start a member, or send the signal again within ${SECOND_MS / 1000} s (with --drop the first signal ends the daemon)`,
       )
     return drop || again || alone.length === 0
   }

@@ -141,6 +141,7 @@ class ProgramStart {
   readonly #control: string
   readonly #ready: AutoSettings['ready']
   readonly #log: string
+  readonly #newLines: NewLines
   #over = false
 
   constructor(
@@ -153,6 +154,7 @@ class ProgramStart {
     this.#control = control
     this.#ready = ready
     this.#log = log
+    this.#newLines = new NewLines(log)
   }
 
   /**
@@ -216,7 +218,7 @@ class ProgramStart {
 
   /** Returns null, or ends the program and throws if it reports that it does not serve as a version. */
   async #leftOut(): Promise<null> {
-    const [, why] = LEFT_OUT.exec(await endOf(this.#log)) ?? []
+    const [, why] = LEFT_OUT.exec(await this.#newLines.read()) ?? []
     if (why === undefined || this.#over) return null
     this.#over = true
     const ended = await this.#end()
@@ -274,16 +276,39 @@ async function uncaughtError(log: string): Promise<string | null> {
         .join('\n')
 }
 
-/** Resolves with the end of a file; with an empty text if it cannot be read. */
+/** Reads the lines that are appended to a log, each once; if more than {@link SEARCHED} bytes were appended, only the last ones. */
+export class NewLines {
+  readonly #path: string
+  #from = 0
+
+  constructor(path: string) {
+    this.#path = path
+  }
+
+  /** Leaves an incomplete line for the next call. */
+  async read(): Promise<string> {
+    const { bytes, from } = await endOfFile(this.#path, this.#from)
+    const end = bytes.lastIndexOf('\n') + 1
+    this.#from = from + end
+    return bytes.toString('utf8', 0, end)
+  }
+}
+
 async function endOf(path: string): Promise<string> {
+  return (await endOfFile(path, 0)).bytes.toString()
+}
+
+/** Resolves with the last {@link SEARCHED} bytes of a file, or those after `after` if they are fewer; with none if it cannot be read. */
+async function endOfFile(path: string, after: number): Promise<{ bytes: Buffer; from: number }> {
   try {
     await using file = await open(path)
     const { size } = await file.stat()
-    const length = Math.min(size, SEARCHED)
-    const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, size - length)
-    return buffer.toString('utf8', 0, bytesRead)
+    // A shorter file is a new one: the log was rotated.
+    const from = Math.max(after > size ? 0 : after, size - SEARCHED)
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(size - from), 0, size - from, from)
+    return { bytes: buffer.subarray(0, bytesRead), from }
   } catch {
-    return ''
+    return { bytes: Buffer.alloc(0), from: after }
   }
 }
 

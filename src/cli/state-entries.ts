@@ -36,7 +36,7 @@ async function encoded(state: ServiceState, section: string, text: string): Prom
   if (typeof bytes !== 'string') return bytes
   throw new FdbError(
     'ERR_FDB_OPTION',
-    `a value of section "${section}", codec "${schema.codec}", is given as its bytes at standard input`,
+    `this command cannot encode values of section "${section}" (codec "${schema.codec}"): give the encoded bytes at standard input`,
   )
 }
 

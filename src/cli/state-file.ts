@@ -104,7 +104,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
   let head: ExportHead | null = null
   let redacted = 0
   const codecs = new Map<string, string>()
-  /** The highest entry version of each section that the head does not name. */
+  /** The highest entry version of each section that the first line does not name. */
   const unsaid = new Map<string, number>()
   let schemas: StoredSchema[] = []
   let changes: NewChange[] = []
@@ -117,7 +117,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
   }
   const take = (line: Record<string, unknown>) => {
     if ('fdbState' in line) {
-      if (number > 1) throw wrong('the head of another export')
+      if (number > 1) throw wrong('the first line of another export')
       head = headOf(line, wrong)
       schemas = head.sections.map(({ name, version, minReader, codec, secret }) => ({
         name,
@@ -130,8 +130,8 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
       return
     }
     const { section, key, version = 0 } = line
-    if (typeof section !== 'string' || typeof key !== 'string') throw wrong('no "section" and "key"')
-    if (!Number.isInteger(version)) throw wrong('its "version" is no whole number')
+    if (typeof section !== 'string' || typeof key !== 'string') throw wrong('it lacks "section" or "key"')
+    if (!Number.isInteger(version)) throw wrong('its "version" is not a whole number')
     const highest = unsaid.get(section)
     if (!codecs.has(section) || (highest !== undefined && highest < (version as number))) {
       codecs.set(section, '')
@@ -174,7 +174,7 @@ function parse(text: string, wrong: (why: string) => FdbError): Record<string, u
   } catch (error) {
     throw wrong((error as Error).message)
   }
-  if (typeof line !== 'object' || line === null || Array.isArray(line)) throw wrong('no JSON object')
+  if (typeof line !== 'object' || line === null || Array.isArray(line)) throw wrong('it is not a JSON object')
   return line as Record<string, unknown>
 }
 
@@ -187,7 +187,7 @@ function headOf(line: Record<string, unknown>, wrong: (why: string) => FdbError)
     Number.isInteger(section.version) &&
     Number.isInteger(section.minReader) &&
     typeof section.secret === 'boolean'
-  if (!Array.isArray(sections) || !sections.every(ok)) throw wrong('its "sections" are no list of schemas')
+  if (!Array.isArray(sections) || !sections.every(ok)) throw wrong('its "sections" are not a list of schemas')
   return line as unknown as ExportHead
 }
 
@@ -214,8 +214,7 @@ export function differencesFrom(head: ExportHead, digests: readonly SectionDiges
     if (digest === undefined) return []
     const found = now.get(name)
     if (found?.digest === digest && found.entries === entries) return []
-    return [
-      `section "${name}" has ${found?.entries ?? 0} entries where its first line says ${entries}, or others`,
-    ]
+    const count = found?.entries ?? 0
+    return [`the ${count} entries of section "${name}" are not the ${entries} entries of the first line`]
   })
 }

@@ -40,7 +40,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   if (request.replace && known.length < schemas.length) {
     throw new FdbError(
       'ERR_FDB_STATE_IMPORT',
-      '--replace needs the first line of an export, which says what it is all of',
+      '--replace needs a file with the first line of an export, which lists its sections',
     )
   }
   const entries = state.log.digests().filter(({ name }) => schemas.some(schema => schema.name === name))

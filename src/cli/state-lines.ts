@@ -83,7 +83,7 @@ export function bytesOf(line: Record<string, unknown>, codecName: string): Uint8
   if (typeof text === 'string') return Buffer.from(text)
   if (typeof base64 === 'string') {
     const bytes = Buffer.from(base64, 'base64')
-    return bytes.toString('base64') === base64 ? bytes : 'its "base64" is none'
+    return bytes.toString('base64') === base64 ? bytes : 'its "base64" is not valid base64'
   }
   if (value === undefined) return 'it has no "value", "text" or "base64"'
   const codec = CODECS.get(codecName)

@@ -8,7 +8,7 @@ import type { Segment } from '../state/segment.js'
 import { runInSlices } from '../state/time-slices.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
-import { facts, jsonText, table } from './output.js'
+import { facts, jsonText, print, table } from './output.js'
 import { diffStates } from './state-diff.js'
 import { deleteEntry, putEntry, watchEntries } from './state-entries.js'
 import { exportState } from './state-export.js'
@@ -186,11 +186,6 @@ async function stats({ json, ...flags }: JsonFlags): Promise<void> {
   const { segments, bytes, liveBytes, entries, sequence } = state.log.stats()
   const { epoch, digest } = state.log.position
   const sections = withDigests(state.log, state.log.schemas())
-  if (json) {
-    const all = { epoch, sequence, digest, entries, segments, bytes, liveBytes, sections }
-    process.stdout.write(jsonText(all))
-    return
-  }
   const head = facts([
     ['entries', `${entries}`],
     ['sequence', `${sequence} (epoch ${epoch})`],
@@ -201,7 +196,8 @@ async function stats({ json, ...flags }: JsonFlags): Promise<void> {
     return [name, entries, version, minReader, codec, secret ? 'yes' : '', digest.slice(0, 16)]
   })
   const heading = ['section', 'entries', 'version', 'min reader', 'codec', 'secret', 'digest']
-  process.stdout.write(`${[...head, '', ...table(heading, rows)].join('\n')}\n`)
+  const all = { epoch, sequence, digest, entries, segments, bytes, liveBytes, sections }
+  print(json, all, `${[...head, '', ...table(heading, rows)].join('\n')}\n`)
 }
 
 async function verify({ json, ...flags }: JsonFlags): Promise<void> {
@@ -211,29 +207,14 @@ async function verify({ json, ...flags }: JsonFlags): Promise<void> {
   const { epoch, sequence, digest } = state.log.position
   const { entries, segments } = state.log.stats()
   const { verified, redacted, torn } = state
-  if (json) {
-    const all = {
-      ok: true,
-      verified,
-      records,
-      torn: torn > 0,
-      tornBytes: torn,
-      redacted,
-      epoch,
-      sequence,
-      digest,
-      entries,
-      segments,
-    }
-    process.stdout.write(jsonText(all))
-    return
-  }
+  const position = { epoch, sequence, digest, entries, segments }
+  const all = { ok: true, verified, records, torn: torn > 0, tornBytes: torn, redacted, ...position }
   const notes = [
-    ...(torn > 0 ? [`${torn} bytes at its end are left out: they were not written whole`] : []),
-    ...(redacted > 0 ? [`${redacted} secret values are not in it: its digests could not be compared`] : []),
+    ...(torn > 0 ? [`${torn} bytes of an incomplete record at the end are ignored`] : []),
+    ...(redacted > 0 ? [`${redacted} secret values are missing: the digests could not be compared`] : []),
   ]
-  const line = `${state.name}: ${entries} entries as ${verified} says, sequence ${sequence}, digest ${digest}`
-  process.stdout.write(`${[line, ...notes].join('\n')}\n`)
+  const line = `${state.name}: ${entries} entries, verified with ${verified}, sequence ${sequence}, digest ${digest}`
+  print(json, all, `${[line, ...notes].join('\n')}\n`)
 }
 
 function* count(segment: Segment, limits: StateLimits): Generator<undefined, number> {
@@ -249,22 +230,17 @@ async function repairState({ file, json }: { file: string; json?: true }): Promi
   const path = resolve(file)
   const { damage, entries, kept } = await repairStateFile(path)
   const { cause, aside = null } = damage ?? {}
-  if (json) {
-    const synced = cause?.details.synced ?? null
-    process.stdout.write(
-      jsonText({ damaged: damage !== null, entries, sequence: kept, synced, aside, why: cause?.message }),
-    )
-    return
-  }
+  const synced = cause?.details.synced ?? null
+  const all = { damaged: damage !== null, entries, sequence: kept, synced, aside, why: cause?.message }
   const lines =
     cause === undefined
       ? [`${path} is not damaged: ${entries} entries; nothing was changed`]
       : [
           `${path} was damaged: ${cause.message}`,
           entries > 0
-            ? `it now holds what was before the damage: ${entries} entries, up to sequence ${kept}`
-            : 'nothing was before the damage: the service starts without a state',
+            ? `it now holds the part before the damage: ${entries} entries, up to sequence ${kept}`
+            : 'there was nothing before the damage: the service starts without a state',
           `the damaged file is ${aside}`,
         ]
-  process.stdout.write(`${lines.join('\n')}\n`)
+  print(json, all, `${lines.join('\n')}\n`)
 }

@@ -7,7 +7,7 @@ import { type ProcessReply, readProcessReply, STOP, stopBody } from '../operator
 import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
-import { addServiceOptions } from './find-service.js'
+import { addAskOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { plain, print, writeStderr } from './output.js'
 import { CANCEL_SIGNALS } from './signals.js'
@@ -21,15 +21,11 @@ interface StopFlags extends AnswerFlags {
 }
 
 export function addStop(program: Command): void {
-  addServiceOptions(
-    program.command('stop').description('stop the service when its last connection has ended'),
-  )
-    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
+  addAskOptions(program.command('stop').description('stop the service when its last connection has ended'))
     .addOption(
       durationOption('--drain <duration>', 'time limit for the last connections; default: as configured'),
     )
     .option('--drop', 'stop a daemon even if listeners or state of a service are lost with it')
-    .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',
       `
@@ -121,5 +117,5 @@ function reasonOf(answer: StatusAnswer, pid: number): string {
     report => `version ${plain(report.generation)} (pid ${plain(report.pid)}, ${plain(report.phase)})`,
   )
   if (versions.length > 0) return `it waits for ${versions.join(', ')}`
-  return 'it has no connection left and is about to end, or its application has still to close something: its log says more'
+  return 'it has no connection left: it is about to end, or its application has not closed everything yet (see its log)'
 }

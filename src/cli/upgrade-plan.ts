@@ -21,14 +21,15 @@ export interface Plan {
 export async function planFor(flags: AskFlags): Promise<Plan> {
   const reply = await commandService(flags, IDEMPOTENT_RETRY_CODES, CHANGES).catch(error => {
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
-    const why = 'this service does not know what it has loaded (fd-broker proxy does): leave --smart out'
+    const why =
+      'this service cannot tell what has changed since its start (fd-broker proxy can): omit --smart'
     throw new FdbError(error.code, why, { cause: error })
   })
   const changes = readChanges(reply)
   const { code, next, configuration } = changes
   if (code.length > 0) return { done: 'upgrade', because: `the code has changed (${summary(code)})`, changes }
   if (next.length > 0) {
-    const because = `the configuration has changed in what only the next process takes over (${summary(next)})`
+    const because = `the configuration has changes that only the next process applies (${summary(next)})`
     return { done: 'upgrade', because, changes }
   }
   if (configuration.length > 0) {

@@ -4,13 +4,15 @@ import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import type { UpgradeProgress } from '../operator/requests.js'
+import { UPGRADE_SELF } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
 import type { Release } from '../os/release-link.js'
-import type { AnswerFlags, AskFlags } from './ask-service.js'
+import type { SupervisorStatus } from '../run/status.js'
+import { type AnswerFlags, type AskFlags, commandService, pollUntil } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
-import { jsonText, plain, style, WaitingLine } from './output.js'
+import { plain, print, style, WaitingLine } from './output.js'
 import { ReleasePath } from './release-path.js'
 import { CANCEL_SIGNALS } from './signals.js'
 import { narrowAnswer, serviceOf } from './status-answer.js'
@@ -73,10 +75,7 @@ async function upgrade(
   if (self && !daemon) {
     if (argv.length > 0 || binary !== undefined || smart)
       command.error('error: --self cannot be combined with a command, --binary or --smart')
-    return await (await import('./upgrade-self.js')).upgradeSelf(
-      { control, timeout, service: serviceOption },
-      json,
-    )
+    return await upgradeSelf({ control, timeout, service: serviceOption }, json)
   }
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
   using waiting = new WaitingLine('waiting for the server')
@@ -149,10 +148,11 @@ async function upgrade(
     const logged = typeof log === 'string' ? `its log is ${log}` : null
     const goes = logged ?? (output === undefined ? null : outputText(output))
     if (goes !== null) say(plain(goes))
-    if (json) print({ ok: true, ...decided, pid, generation, ms: since(), phases, output })
+    print(json, { ok: true, ...decided, pid, generation, ms: since(), phases, output }, '')
   } catch (error) {
-    if (json && FdbError.is(error)) {
-      print({ ok: false, ...decided, code: error.code, message: error.message, ms: since(), phases })
+    if (FdbError.is(error)) {
+      const { code, message } = error
+      print(json, { ok: false, ...decided, code, message, ms: since(), phases }, '')
     }
     throw error
   } finally {
@@ -175,12 +175,9 @@ async function withoutUpgrade(
 ): Promise<void> {
   const begun = Date.now()
   const reply = done === 'reload' ? await reload(flags) : null
-  if (json) print({ ok: true, done, changes, ...reply, ms: Math.max(0, Date.now() - begun) })
-  else if (reply === null) process.stdout.write(`${because}\n`)
-  else {
-    const { pid, generation } = reply
-    process.stdout.write(`${plain(because)}: generation ${generation} (pid ${pid}) has read it\n`)
-  }
+  const by = reply && `: generation ${reply.generation} (pid ${reply.pid}) has read it`
+  const ms = Math.max(0, Date.now() - begun)
+  print(json, { ok: true, done, changes, ...reply, ms }, `${plain(because)}${by ?? ''}\n`)
 }
 
 function installing(binary: string, at: string): ReleaseChange {
@@ -191,10 +188,6 @@ function installing(binary: string, at: string): ReleaseChange {
     revert: () => installed.revert(),
     commit: () => installed.commit(),
   }
-}
-
-function print(outcome: object): void {
-  process.stdout.write(jsonText(outcome))
 }
 
 /** Where a process writes its output; undefined if /proc does not show it. */
@@ -212,7 +205,7 @@ function outputText({ stdout, stderr }: OutputOf): string | null {
 }
 
 function describe(target: string): string | null {
-  const lost = 'what is written after its end is dropped'
+  const lost = 'output after its end is lost'
   if (/^\/dev\/(?:pts\/|tty|console)/.test(target)) return `the terminal ${target} (${lost})`
   if (target.startsWith('pipe:')) return `a pipe (${lost})`
   return target.startsWith('socket:') ? `a socket (${lost})` : null
@@ -224,4 +217,37 @@ function targetOf(pid: number, fd: 1 | 2): string | undefined {
   } catch {
     return undefined
   }
+}
+
+/** Replaces a supervisor by the installed release, and waits until that answers. */
+async function upgradeSelf(flags: AskFlags, json: boolean | undefined): Promise<void> {
+  const { control, timeout } = flags
+  const begun = performance.now()
+  const before = await supervisorAt(control, timeout)
+  try {
+    await commandService(flags, new Set(), UPGRADE_SELF)
+  } catch (error) {
+    // The supervisor's next image does not inherit this connection.
+    if (!FdbError.is(error) || error.code !== 'ERR_FDB_CHANNEL_CLOSED') throw error
+  }
+  const after = await pollUntil(begun + timeout, async left => {
+    const now = await supervisorAt(control, left).catch(() => null)
+    return now && now.replaced > (before?.replaced ?? 0) ? now : null
+  })
+  if (after === null)
+    throw new FdbError(
+      'ERR_FDB_DEADLINE',
+      `the supervisor at ${control} closed the connection, but the installed release that replaces it does not answer: see the log of the supervisor`,
+    )
+  const { pid } = after
+  const ms = Math.round(performance.now() - begun)
+  print(json, { ok: true, pid, ms }, `supervisor ${pid} runs the installed release, after ${ms} ms\n`)
+}
+
+/** Returns undefined if the process is no supervisor; it refuses the command itself. */
+async function supervisorAt(
+  control: string,
+  timeout: number,
+): Promise<SupervisorStatus['supervisor'] | undefined> {
+  return ((await statusAt(control, timeout)) as Partial<SupervisorStatus>).supervisor
 }

@@ -88,7 +88,7 @@ describe.runIf(TRACES_OWN)('fd-broker adopt', () => {
     expect(adopted).toEqual({
       code: 0,
       stderr: '',
-      stdout: `web  ${spec}\nthe daemon holds them for shop; process ${pid} serves on\n`,
+      stdout: `web  ${spec}\nthe daemon holds them for shop; process ${pid} keeps serving\n`,
     })
     const again = await desk.run('adopt', '--pid', String(pid), ...args)
     expect(again).toMatchObject({ code: 4, stderr: expect.stringMatching(/^ERR_FDB_BUSY: /) })

@@ -84,7 +84,7 @@ describe('fd-broker doctor', () => {
         name: 'control socket',
         status: 'warning',
         found: expect.stringMatching(
-          /temporary\/fd-broker-\d+\/shop\.sock can be made: fd-broker start .* work; join\(\) .*ERR_FDB_CONTROL_PATH/,
+          /temporary\/fd-broker-\d+\/shop\.sock can be created: fd-broker start .* work; join\(\) .*ERR_FDB_CONTROL_PATH/,
         ),
         remedy: expect.stringContaining('create /run/fd-broker'),
       },

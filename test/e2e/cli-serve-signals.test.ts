@@ -122,7 +122,7 @@ describe('signals to fd-broker serve', () => {
         ),
       )
       signalPid(pid, signal)
-      await said(desk, 'holds alone')
+      await said(desk, 'no other process holds')
       expect(desk.output).toMatch(/"service":"shop","listeners":\["web tcp:\/\/127\.0\.0\.1:\d+"\]/)
       expect(desk.output).toMatch(/"stateBytes":[1-9]/)
       expect(desk.output).not.toContain('"service":"mail"')

@@ -105,7 +105,7 @@ describe('the path of a Unix listener', () => {
     daemon!.signal('SIGTERM')
     await until(
       'the daemon says what it holds',
-      () => daemon!.output.includes('holds alone'),
+      () => daemon!.output.includes('no other process holds'),
       5_000,
       () => daemon!.output,
     )

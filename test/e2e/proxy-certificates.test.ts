@@ -72,7 +72,9 @@ describe('a certificate made at run time', () => {
     async () => {
       const { edge, add, command, list, seen, upgrade } = await secured()
       expect(await seen('a.test')).toBe('file-a')
-      expect((await add('made', ['a.test'])).stdout).toBe('a.test added\nin place of the file’s: a.test\n')
+      expect((await add('made', ['a.test'])).stdout).toBe(
+        'a.test added\nused instead of the file’s: a.test\n',
+      )
       expect([await seen('a.test'), await seen('x.wild.test')]).toEqual(['made', 'file-a'])
       await edge.reload({})
       await upgrade()
@@ -103,7 +105,7 @@ describe('a certificate made at run time', () => {
     expect((await add('two', ['b.test'], '--replace')).stdout).toBe('b.test replaced\n')
     expect(await seen('b.test')).toBe('two')
     const two = ['--cert', `${edge.desk.folder}/two.crt`, '--key', `${edge.desk.folder}/two.key`]
-    expect((await command('add', ...two)).stdout).toBe('b.test is there already\n')
+    expect((await command('add', ...two)).stdout).toBe('b.test exists already\n')
     const mixed = await command('add', '--cert', cert, '--key', `${edge.desk.folder}/two.key`)
     expect(mixed.stderr).toMatch(/no certificate was changed: key: the key does not belong to/)
     const nameless = await add('nameless', [])

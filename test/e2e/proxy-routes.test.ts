@@ -62,9 +62,9 @@ describe('fd-broker routes', () => {
   it('names routes of the file that are out of force, and that are in force again', async () => {
     const edge = await start()
     const added = await edge.routes('add', '--host', 'own.test', '--upstream', 'app')
-    expect(added.stdout).toBe('1 added\nin place of routes of the file: own.test/\n')
+    expect(added.stdout).toBe('1 added\nused instead of routes of the file: own.test/\n')
     expect(await bodyOf(edge, 'own.test', '/r/1')).toBe('1 item-1\n')
-    expect((await edge.routes('list')).stdout).toContain('file (out of force)')
+    expect((await edge.routes('list')).stdout).toContain('file (not used)')
     // A new version with the same file, and a reload, leave it in force, and say so.
     await edge.next()
     const warning = (generation: string) =>
@@ -76,7 +76,7 @@ describe('fd-broker routes', () => {
     expect(await warning(String(pid))).toMatchObject({ routes: ['own.test/'], count: 1 })
     expect(await bodyOf(edge, 'own.test', '/r/1')).toBe('1 item-1\n')
     const removed = await edge.routes('remove', '--host', 'own.test')
-    expect(removed.stdout).toBe('1 removed\nthe file’s are in force again: own.test/\n')
+    expect(removed.stdout).toBe('1 removed\nthe file’s are used again: own.test/\n')
     expect(await bodyOf(edge, 'own.test', '/r/1')).toBe('of the file\n')
   })
 
@@ -94,7 +94,7 @@ describe('fd-broker routes', () => {
     const path = file(edge, 'routes', write(routes))
     expect(await edge.routes('add', '--file', path)).toMatchObject({ code: 0, stdout: '50 added\n' })
     expect(await bodyOf(edge, 'h49.test')).toBe('49\n')
-    expect((await edge.routes('add', '--file', path)).stdout).toBe('0 added, 50 there already\n')
+    expect((await edge.routes('add', '--file', path)).stdout).toBe('0 added, 50 exist already\n')
     expect((await edge.routes('remove', '--file', path)).stdout).toBe('50 removed\n')
     expect(await bodyOf(edge, 'h49.test')).not.toBe('49\n')
   })

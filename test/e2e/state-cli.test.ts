@@ -157,7 +157,7 @@ describe('fd-broker state', () => {
     expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(/^ERR_FDB_STATE_SECRET/)
     writeFileSync(wrong, '{"section":"prices"}\n')
     expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(
-      /line 1: no "section" and "key"/,
+      /line 1: it lacks "section" or "key"/,
     )
   })
 

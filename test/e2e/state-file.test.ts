@@ -148,7 +148,7 @@ describe('a state file', () => {
     expect(code).toBe('ERR_FDB_STATE_DAMAGED')
     const command = /"fd-broker (state repair --file [^"]+)"/.exec(message)![1]!
     const { stdout } = await promisify(execFile)(process.execPath, [CLI, ...command.split(' ')])
-    const [, entries] = /it now holds what was before the damage: (\d+) entries, up to sequence \d+/.exec(
+    const [, entries] = /it now holds the part before the damage: (\d+) entries, up to sequence \d+/.exec(
       stdout,
     )!
     expect(Number(entries)).toBe(501)

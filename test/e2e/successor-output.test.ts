@@ -129,7 +129,7 @@ describe('a version that an upgrade has started', () => {
     const shop = await talking([])
     const { first } = shop
     expect(await shop.upgraded()).toMatch(
-      /serves, after \d+ ms\nits output goes to a (pipe|socket) \(what is written after its end is dropped\)/,
+      /serves, after \d+ ms\nits output goes to a (pipe|socket) \(output after its end is lost\)/,
     )
     await shop.outlives(async () => {
       first.stdout.destroy()
@@ -141,7 +141,7 @@ describe('a version that an upgrade has started', () => {
   it.skipIf(!has('python3'))('outlives the terminal that it writes to', async () => {
     const shop = await talking(['python3', '-c', 'import pty, sys; pty.spawn(sys.argv[1:])'])
     expect(await shop.upgraded()).toMatch(
-      /its output goes to the terminal \S+ \(what is written after its end is dropped\)/,
+      /its output goes to the terminal \S+ \(output after its end is lost\)/,
     )
     await shop.outlives(async () => {
       // The window is closed.

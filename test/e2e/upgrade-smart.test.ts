@@ -84,7 +84,7 @@ describe('fd-broker upgrade --smart', () => {
     await desk.shop()
     const refused = await desk.run('upgrade', '--control', desk.control, '--smart')
     expect(refused).toMatchObject({ code: 5, stdout: '' })
-    expect(refused.stderr).toMatch(/^ERR_FDB_COMMAND_UNKNOWN: .*leave --smart out/)
+    expect(refused.stderr).toMatch(/^ERR_FDB_COMMAND_UNKNOWN: .*omit --smart/)
     const both = await desk.run('upgrade', '--control', desk.control, '--smart', '--', 'true')
     expect(both).toMatchObject({ code: 2, stdout: '' })
   })

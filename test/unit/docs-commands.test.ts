@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
-import { EXIT_CODES, wholeProgram } from '../../src/cli/program.js'
+import { EXIT_CODES } from '../../src/cli/output.js'
+import { wholeProgram } from '../../src/cli/program.js'
 import { commandDocs } from '../../tools/command-docs.mjs'
 
 it('docs/commands.md is what the commands say of themselves (npm run command-docs makes it)', async () => {
