@@ -2,7 +2,6 @@ import { errorMonitor } from 'node:events'
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
 import { noMember } from '../member/process-member.js'
-import type { ServerAdopter } from './intercept.js'
 import type { ListenRequest } from './listen-request.js'
 import type { AutoService } from './service.js'
 import type { AutoSettings } from './settings.js'
@@ -13,13 +12,14 @@ import { WaitingServer } from './waiting-server.js'
  * Makes the servers of a program listeners of a service. Loads the library only when needed: at the start of a next version, else when the
  * first server listens, while it already answers.
  */
-export class Auto implements ServerAdopter {
+export class Auto {
   readonly #settings: AutoSettings
   readonly #stopWatching = new WeakMap<net.Server, () => void>()
   #service: AutoService | null = null
   #joining: Promise<void> | null = null
   #excluded = false
   #isReady = false
+  /** Settles when it is known whether this process is a next version; null once it is. */
   undecided: Promise<unknown> | null = null
 
   constructor(settings: AutoSettings) {
@@ -34,14 +34,17 @@ export class Auto implements ServerAdopter {
     this.undecided = null
   }
 
+  /** Whether the previous version may hand over an address: then {@link adopt} is called. */
   get adopts(): boolean {
     return this.#service?.adopts ?? false
   }
 
+  /** Lets the server listen on the previous version's socket as if it had bound it; false if there is none. */
   adopt(server: net.Server, request: ListenRequest): boolean {
     return this.#service?.adopt(server, request) ?? false
   }
 
+  /** Called before a server listens through Node. */
   listens(server: net.Server, request: ListenRequest): void {
     if (this.#excluded) return
     this.#stopWatching.get(server)?.()

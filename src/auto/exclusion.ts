@@ -10,7 +10,7 @@ import { isOff } from './settings.js'
  */
 export const PARENT = 'FD_BROKER_AUTO_PARENT'
 
-/** Why a process runs without fd-broker; `said`: the user must be told. */
+/** Why a process runs without fd-broker; `isPrinted`: the user must be told. */
 export interface Exclusion {
   readonly why: string
   readonly isPrinted: boolean
@@ -28,7 +28,7 @@ const WATCHERS: readonly (readonly [RegExp, string])[] = [
 /** Returns why a process is excluded; null if it takes part. */
 export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
   const quiet = (why: string) => ({ why, isPrinted: false })
-  const aloud = (why: string) => ({ why: `${why}: this process runs as without fd-broker`, isPrinted: true })
+  const aloud = (why: string) => ({ why: `${why}: this process runs without upgrades`, isPrinted: true })
   if (isOff(env)) return quiet(`FD_BROKER_AUTO=${env.FD_BROKER_AUTO}`)
   if (!isMainThread) return quiet('a worker thread')
   if (program === undefined) return quiet('there is no program')

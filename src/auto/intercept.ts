@@ -5,24 +5,15 @@ import { existsSync, renameSync } from 'node:fs'
 import net from 'node:net'
 import { resolve } from 'node:path'
 import { nameSocket } from '../node/held-handle.js'
+import type { Auto } from './auto.js'
 import { isClusterPrimary } from './exclusion.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
 import { sayOnce } from './stderr.js'
 
-export interface ServerAdopter {
-  /** Settles when it is known whether this process is a next version; null once it is. */
-  readonly undecided: Promise<unknown> | null
-  /** Whether the previous version may hand over an address: then {@link adopt} is called. */
-  readonly adopts: boolean
-  /** Lets the server listen on the previous version's socket as if it had bound it; false if there is none. */
-  adopt(server: net.Server, request: ListenRequest): boolean
-  listens(server: net.Server, request: ListenRequest): void
-}
-
 type Listen = (this: net.Server, ...args: unknown[]) => net.Server
 
 /** Replaces `server.listen()` of all servers of `net`, `http`, `https`, `http2` and `tls`. */
-export function intercept(servers: ServerAdopter): void {
+export function intercept(servers: Auto): void {
   const listen: Listen = function (...args) {
     const request = listenRequest(args)
     if ('why' in request) {
@@ -31,7 +22,7 @@ export function intercept(servers: ServerAdopter): void {
     }
     if (isClusterPrimary()) {
       sayOnce(
-        'the servers of node:cluster are left as they are: this program runs without upgrades (see fd-broker workers)',
+        'servers of node:cluster are not handed over: this program runs without upgrades (see fd-broker workers)',
       )
       return Reflect.apply(originalListen, this, args)
     }
@@ -78,7 +69,7 @@ export function warnAboutUdp(): void {
       const port = portOf(args[0])
       if (port > 0)
         sayOnce(
-          `the UDP port ${port} is left as it is: a next version can bind it only if both have the option "reuseAddr"`,
+          `the UDP port ${port} is not handed over: the next version can bind it only if both versions set the option "reuseAddr"`,
         )
       return Reflect.apply(bind, socket, args)
     }

@@ -39,8 +39,8 @@ export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToN
   // A descriptor or handle, including fd-broker's own.
   if ((fd !== undefined && fd !== null) || form instanceof net.Server || '_handle' in form || !isPlain(form))
     return LEFT
-  if (exclusive) return { why: 'a server with the option "exclusive" is left as it is' }
-  if (reusePort) return { why: 'a server with the option "reusePort" is left as it is' }
+  if (exclusive) return { why: 'a server with the option "exclusive" is not handed over to the next version' }
+  if (reusePort) return { why: 'a server with the option "reusePort" is not handed over to the next version' }
   const wanted = port === undefined || port === null ? null : portOf(port)
   if (wanted === null && (typeof path !== 'string' || path === '' || (port ?? null) !== null)) return LEFT
   return {

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { lstatSync, readdirSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import { lstatSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { basename, dirname, isAbsolute, join } from 'node:path'
+import { replaceLink } from '../os/release-link.js'
 
 /** Environment variable: the log of a program started by `fd-broker start` (`shop.log`), a link to the serving version's file. */
 export const LOG_FILE = 'FD_BROKER_LOG_FILE'
@@ -72,8 +73,8 @@ export function ownPart(env: Env): OwnPart | null {
  */
 export function linkLog({ log, part }: OwnPart, generation: number, isNew: boolean): void {
   try {
-    link(part, generationLog(log, generation))
-    link(part, log)
+    replaceLink(generationLog(log, generation), basename(part))
+    replaceLink(log, basename(part))
     if (isNew) removeOld(log, generation)
   } catch {
     // The file keeps its own name.
@@ -97,13 +98,6 @@ export function generationLog(log: string, generation: number): string {
 
 function stem(log: string): string {
   return basename(log, '.log')
-}
-
-function link(to: string, at: string): void {
-  const made = `${at}.${process.pid}`
-  rmSync(made, { force: true })
-  symlinkSync(basename(to), made)
-  renameSync(made, at)
 }
 
 /** Returns the names of the files of versions, newest first. */

@@ -1,6 +1,5 @@
-import { readlinkSync } from 'node:fs'
 import { isatty } from 'node:tty'
-import { executeInstead, holdSignals } from '../kernel/index.js'
+import { executeInstead, holdSignals, openFileOf } from '../kernel/index.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, maskOf } from '../os/held-signals.js'
@@ -121,14 +120,6 @@ function hasTerminal(): boolean {
 
 function writesToOurTerminal(pid: number): boolean {
   if (statOf(pid)?.session === statOf(process.pid)?.session) return false
-  const ours = new Set([0, 1, 2].filter(isatty).map(fd => target(process.pid, fd)))
-  return [1, 2].some(fd => ours.has(target(pid, fd)))
-}
-
-function target(pid: number, stream: number): string {
-  try {
-    return readlinkSync(`/proc/${pid}/fd/${stream}`)
-  } catch {
-    return ''
-  }
+  const ours = [0, 1, 2].filter(isatty).flatMap(fd => openFileOf(process.pid, fd) ?? [])
+  return [1, 2].some(fd => ours.includes(openFileOf(pid, fd) ?? ''))
 }

@@ -126,7 +126,7 @@ export class AutoService {
     return this.#offered.size > 0 && this.#phase === 'starts'
   }
 
-  /** See {@link ServerAdopter.adopt}. */
+  /** See {@link Auto.adopt}. */
   adopt(server: net.Server, request: ListenRequest): boolean {
     for (const address of addressesOf(request)) {
       const name = listenerName(address, other => this.#isUsed(other))

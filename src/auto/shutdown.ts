@@ -18,10 +18,10 @@ export class ProgramShutdown {
   readonly #placeholder: Placeholder
   #ending = false
 
-  constructor(member: Member, exitMs: number, keeper: Placeholder) {
+  constructor(member: Member, exitMs: number, placeholder: Placeholder) {
     this.#member = member
     this.#exitMs = exitMs
-    this.#placeholder = keeper
+    this.#placeholder = placeholder
     void member.retired.then(why => this.#onRetired(why))
   }
 
@@ -73,7 +73,7 @@ export class ProgramShutdown {
       const kept = activeResources()
       const what = Object.keys(kept).length === 0 ? 'something' : keptByText(kept)
       say(
-        `process ${process.pid} no longer serves and its last connection has ended, but ${what} kept it alive: fd-broker ends it (a SIGTERM handler that closes timers and pools would end it sooner)`,
+        `process ${process.pid} no longer serves and its last connection has ended, but ${what} keeps it alive: fd-broker ends it. A SIGTERM handler that closes timers and pools would end it sooner`,
       )
       process.exit()
     }, this.#exitMs).unref()

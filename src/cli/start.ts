@@ -31,7 +31,7 @@ const ERROR_LINES = 16
 /** Lines of fd-broker/auto. */
 const OWN_LINE = /^fd-broker: /
 /** Lines of fd-broker/auto by which a program reports that it will not serve as a version. */
-const LEFT_OUT = /^fd-broker: (.*\bruns (?:without upgrades|as without fd-broker)\b.*)$/m
+const LEFT_OUT = /^fd-broker: (.*\bruns without upgrades\b.*)$/m
 
 interface StartProgramFlags {
   readonly name?: string

@@ -1,7 +1,7 @@
-import { readlinkSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
+import { openFileOf } from '../kernel/index.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import type { UpgradeProgress } from '../operator/requests.js'
 import { UPGRADE_SELF } from '../operator/service-commands.js'
@@ -143,7 +143,7 @@ async function upgrade(
     say(style('green', `generation ${generation} (pid ${pid}) serves, after ${since()} ms`))
     const output = client.inOtherPidNamespace
       ? undefined
-      : { stdout: targetOf(pid, 1), stderr: targetOf(pid, 2) }
+      : { stdout: openFileOf(pid, 1) ?? undefined, stderr: openFileOf(pid, 2) ?? undefined }
     // The process that writes the log reads a socket.
     const logged = typeof log === 'string' ? `its log is ${log}` : null
     const goes = logged ?? (output === undefined ? null : outputText(output))
@@ -209,14 +209,6 @@ function describe(target: string): string | null {
   if (/^\/dev\/(?:pts\/|tty|console)/.test(target)) return `the terminal ${target} (${lost})`
   if (target.startsWith('pipe:')) return `a pipe (${lost})`
   return target.startsWith('socket:') ? `a socket (${lost})` : null
-}
-
-function targetOf(pid: number, fd: 1 | 2): string | undefined {
-  try {
-    return readlinkSync(`/proc/${pid}/fd/${fd}`)
-  } catch {
-    return undefined
-  }
 }
 
 /** Replaces a supervisor by the installed release, and waits until that answers. */

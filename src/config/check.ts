@@ -241,7 +241,7 @@ export class Problems {
   readonly list: Problem[] = []
   count = 0
 
-  constructor(most = 20) {
+  constructor(most: number) {
     this.most = most
   }
 
@@ -354,13 +354,11 @@ export function name(given: string): string | InvalidValue {
   )
 }
 
-function filePath(given: string): string | InvalidValue {
-  return given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
+export const absolutePath = text('a path', given =>
+  given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
     ? given
-    : new InvalidValue(`${shown(given)} is no absolute path of a file`)
-}
-
-export const absolutePath = text('a path', filePath)
+    : new InvalidValue(`${shown(given)} is no absolute path of a file`),
+)
 
 /** Reports items with the same `key`; wrong items are not compared. */
 export function unique<T>(

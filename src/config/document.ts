@@ -1,4 +1,5 @@
 import type { Document, LineCounter, Node } from 'yaml'
+import { jsonValue } from '../base/json.js'
 import { jsYaml, yaml } from '../base/lazy.js'
 import type { Path } from './check.js'
 
@@ -120,14 +121,9 @@ const BACKSLASH = 0x5c
 /** Parses JSON; undefined for other text, and if an object has a key twice. */
 export function parseJson(text: string): unknown {
   if (!/^\s*[[{]/.test(text)) return undefined
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    return undefined
-  }
+  const value = jsonValue(text)
   // JSON.parse() keeps the last of duplicate keys: then there are fewer keys than colons.
-  return keysIn(value) === colonsIn(text) ? value : undefined
+  return value !== undefined && keysIn(value) === colonsIn(text) ? value : undefined
 }
 
 function keysIn(value: unknown): number {

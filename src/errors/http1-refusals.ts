@@ -45,7 +45,7 @@ export const REFUSALS: Readonly<Record<Http1Reason, readonly [RequestRefusalStat
   'method-unsupported': [501, 'the method is longer than 32 characters or not made of A-Z, 0-9, "-" and "_"'],
   'target-invalid': [400, 'the request target has a byte or a form that the method does not allow'],
   'target-too-long': [414, 'the request target is longer than the limit'],
-  'version-unsupported': [505, 'only HTTP/1.0 and HTTP/1.1 are spoken here'],
+  'version-unsupported': [505, 'only HTTP/1.0 and HTTP/1.1 are supported'],
   'status-line': [
     400,
     'the status line is not "HTTP/1.x SP 3 digits SP reason CRLF" with a status of 100 to 599',

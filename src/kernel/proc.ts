@@ -16,23 +16,28 @@ export function processes(): number[] {
 
 /** Returns the descriptors of a process with their targets, such as `socket:[123]` or a path; null if this process may not read them. */
 export function openFilesOf(pid: number, beforeRead: () => void = () => {}): OpenFiles | null {
-  const folder = `/proc/${pid}/fd`
   let numbers: string[]
   try {
-    numbers = readdirSync(folder)
+    numbers = readdirSync(`/proc/${pid}/fd`)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     return code === 'ENOENT' || code === 'ESRCH' ? [] : null
   }
   return numbers.flatMap(number => {
     beforeRead()
-    try {
-      return [[number, readlinkSync(`${folder}/${number}`)]]
-    } catch {
-      // The process has just closed the descriptor.
-      return []
-    }
+    const target = openFileOf(pid, number)
+    // Null: the process has just closed the descriptor.
+    return target === null ? [] : [[number, target]]
   })
+}
+
+/** Returns the target of one descriptor of a process; null if there is none, or this process may not read it. */
+export function openFileOf(pid: number, number: number | string): string | null {
+  try {
+    return readlinkSync(`/proc/${pid}/fd/${number}`)
+  } catch {
+    return null
+  }
 }
 
 class OutOfTime extends Error {}

@@ -246,7 +246,7 @@ async function refuseForeign(path: string, until: number, signal: AbortSignal | 
   if (!kind.isSocket()) {
     throw new FdbError(
       'ERR_FDB_CONTROL_PATH',
-      `${path} exists and is not a socket: it is left as it is; choose another control path or remove it`,
+      `${path} exists and is not a socket: it was not changed; choose another control path or remove it`,
       { details: { path } },
     )
   }

@@ -32,8 +32,8 @@ export function switchLink(at: string, { to, previous }: LinkTargets): void {
     })
   try {
     if (previous === null) rmSync(previousOf(at), { force: true })
-    else replace(previousOf(at), previous)
-    replace(at, to)
+    else replaceLink(previousOf(at), previous)
+    replaceLink(at, to)
   } catch (cause) {
     const { code = String(cause) } = cause as NodeJS.ErrnoException
     const why = `process ${process.pid} (uid ${process.geteuid?.()}) cannot switch the link ${at} to ${to} (${code}): give its user write access to the folder of the link`
@@ -41,7 +41,8 @@ export function switchLink(at: string, { to, previous }: LinkTargets): void {
   }
 }
 
-function replace(path: string, to: string): void {
+/** Replaces a symbolic link atomically. */
+export function replaceLink(path: string, to: string): void {
   if (targetOf(path) === to) return
   const aside = `${path}.${process.pid}~`
   rmSync(aside, { force: true })

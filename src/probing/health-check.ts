@@ -1,10 +1,11 @@
 import { connect } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 
 /** A health check of a version. */
 export interface HealthCheck {
   /** Name of the check in failures: `GET /health`. */
   readonly name: string
-  /** Resolves with null if the version is healthy, else with its answer; rejects if there was none. After `signal` aborts the result is ignored. */
+  /** Resolves with null if the version is healthy, else with its answer; rejects if it does not answer. After `signal` aborts the result is ignored. */
   run(signal: AbortSignal): Promise<string | null>
 }
 
@@ -62,24 +63,8 @@ export async function repeatCheck(
     const why = await runCheck(question, pace().timeout, signal)
     if (signal.aborted) return
     answered(why)
-    await pause(pace().interval, signal)
+    await delay(pace().interval, undefined, { signal }).catch(() => {})
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise(resolve => {
-    if (signal.aborted) {
-      resolve()
-      return
-    }
-    const end = () => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', end)
-      resolve()
-    }
-    const timer = setTimeout(end, ms)
-    signal.addEventListener('abort', end, { once: true })
-  })
 }
 
 export function tcpCheck(host: string, port: number): HealthCheck {

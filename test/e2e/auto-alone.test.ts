@@ -99,7 +99,7 @@ else http.createServer((request, response) => response.end('worker ' + cluster.w
       answers.add(await answerOf(program.url))
       return answers.size === 2 || null
     })
-    expect(program.output).toMatch(/^fd-broker: the servers of node:cluster are left as they are.*\n$/)
+    expect(program.output).toMatch(/^fd-broker: servers of node:cluster are not handed over.*\n$/)
     await expect(operator.status(program.control, 1)).rejects.toMatchObject({ code: 'ERR_FDB_NO_HOLDER' })
   })
 
@@ -108,7 +108,7 @@ else http.createServer((request, response) => response.end('worker ' + cluster.w
       `import dgram from 'node:dgram'\nfor (const count of [1, 2]) dgram.createSocket({ type: 'udp4', reuseAddr: true }).bind(8080)\n${SERVER}`,
     )
     const pid = await program.serve()
-    expect(program.output).toMatch(/^fd-broker: the UDP port \d+ is left as it is.*\n$/)
+    expect(program.output).toMatch(/^fd-broker: the UDP port \d+ is not handed over.*\n$/)
     expect(await answerOf(program.url)).toBe(`pid ${pid}`)
   })
 

@@ -1,7 +1,9 @@
+import { appendFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { humanLine } from '../../src/cli/human-log.js'
+import { NewLines } from '../../src/cli/start.js'
 import { Scene } from '../processes/scene.js'
 import { Desk } from './cli-processes.js'
 
@@ -71,5 +73,23 @@ describe('a line of the log as text', () => {
 
   it('that is none stays as it is', () => {
     expect(humanLine('no JSON\n', out)).toBe('no JSON\n')
+  })
+})
+
+describe('a line of a log', () => {
+  it.each(['null', '5', '"text"'])('is unchanged on a terminal if it is JSON but no object: %s', line => {
+    expect(humanLine(line)).toBe(line)
+  })
+
+  it('is read once, when it is complete, and from the start of a file that was rotated', async () => {
+    const log = join(Desk.open().folder, 'shop.log')
+    const lines = new NewLines(log)
+    expect(await lines.read()).toBe('')
+    writeFileSync(log, 'one\ntw')
+    expect(await lines.read()).toBe('one\n')
+    appendFileSync(log, 'o\n')
+    expect([await lines.read(), await lines.read()]).toEqual(['two\n', ''])
+    writeFileSync(log, 'new\n')
+    expect(await lines.read()).toBe('new\n')
   })
 })

@@ -166,7 +166,7 @@ describe('fd-broker state', () => {
     const file = join(desk.folder, 'state.jsonl')
     await state(desk, 'export', '--control', desk.control, '--out', file)
     expect(readFileSync(file, 'utf8')).not.toMatch(/do not tell|ZG8gbm90/)
-    expect(await state(desk, 'verify', '--file', file)).toMatch(/1 secret values are not in it/)
+    expect(await state(desk, 'verify', '--file', file)).toMatch(/1 secret values are missing/)
     expect(await refused(desk, 'import', '--control', desk.control, '--file', file)).toMatch(/--secrets/)
     const log = ['export', '--control', desk.control, '--format', 'log']
     expect(await refused(desk, ...log)).toMatch(/^ERR_FDB_STATE_SECRET: .*keys/)

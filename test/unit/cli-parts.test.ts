@@ -1,13 +1,7 @@
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { InvalidArgumentError } from 'commander'
 import { describe, expect, it } from 'vitest'
-import { durationMs } from '../../src/base/duration.js'
 import { exitCodeOf } from '../../src/cli/exit-code-of.js'
-import { humanLine } from '../../src/cli/human-log.js'
 import { formatDuration, workerCount } from '../../src/cli/options.js'
-import { NewLines } from '../../src/cli/start.js'
 import { serviceOf, servingKey } from '../../src/cli/status-answer.js'
 import { FdbError } from '../../src/errors.js'
 import type { ServiceStatus, StatusAnswer } from '../../src/operator.js'
@@ -31,15 +25,6 @@ describe('the exit code of a command', () => {
 })
 
 describe('a duration', () => {
-  it('is one to as many milliseconds as a timer takes', () => {
-    expect(['0ms', '1ms', '24h', '600h'].map(text => durationMs(text, 1))).toEqual([
-      null,
-      1,
-      86_400_000,
-      null,
-    ])
-  })
-
   it('is told in its two largest units', () => {
     expect([59.99, 3_600, 90_061, 100_000].map(formatDuration)).toEqual(['59.9s', '1h 0m', '1d 1h', '1d 3h'])
   })
@@ -71,28 +56,5 @@ describe('who serves, as status says it', () => {
   it('is the only service where none is named, and never another than that named', () => {
     expect(serviceOf(answer([shop]), '')).toMatchObject(shop)
     expect(serviceOf(answer([shop]), 'other')).toBeUndefined()
-  })
-})
-
-describe('a line of a log', () => {
-  it.each(['null', '5', '"text"'])('is unchanged on a terminal if it is JSON but no object: %s', line => {
-    expect(humanLine(line)).toBe(line)
-  })
-
-  it('is read once, when it is complete, and from the start of a file that was rotated', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'fdb-lines-'))
-    const log = join(folder, 'shop.log')
-    const lines = new NewLines(log)
-    try {
-      expect(await lines.read()).toBe('')
-      writeFileSync(log, 'one\ntw')
-      expect(await lines.read()).toBe('one\n')
-      appendFileSync(log, 'o\n')
-      expect([await lines.read(), await lines.read()]).toEqual(['two\n', ''])
-      writeFileSync(log, 'new\n')
-      expect(await lines.read()).toBe('new\n')
-    } finally {
-      rmSync(folder, { recursive: true })
-    }
   })
 })

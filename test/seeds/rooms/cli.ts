@@ -34,7 +34,7 @@ export const cli = room(
       'base/duration.ts',
       'ms >= least && ms <= LONGEST_MS',
       'ms >= 0 && ms <= LONGEST_MS',
-      'unit/cli-parts',
+      'e2e/cli-text',
       'e2e/cli-usage',
     ],
     [
