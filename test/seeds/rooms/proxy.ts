@@ -86,13 +86,6 @@ export const proxy = room(
       'unit/deadlines',
     ],
     [
-      'probing/health-check.ts',
-      "      signal.removeEventListener('abort', end)\n",
-      '\n',
-      'unit/probing',
-      'property/probing',
-    ],
-    [
       'proxy/routes/path-tree.ts',
       'segment.length === to - from && path.startsWith(segment, from)',
       'path.startsWith(segment, from)',
