@@ -111,7 +111,11 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
   let number = 0
   const wrong = (why: string) => new FdbError('ERR_FDB_STATE_FILE', `${name}, line ${number}: ${why}`)
   const close = async () => {
-    if (schemas.length + changes.length > 0) await log.importRecord(encodeImport(schemas, changes))
+    if (schemas.length + changes.length > 0) {
+      const staged = log.stageImport()
+      await staged.add(encodeImport(schemas, changes))
+      await staged.commit('')
+    }
     schemas = []
     changes = []
   }

@@ -33,9 +33,9 @@ export interface Destination {
   readonly named?: NamedHost
   /** `Host` for HTTP/1.0 requests without one. */
   readonly authority: string
-  /** Maximum number of connections, used and idle, of all relays that share the pools; default: the pools' limit. */
+  /** Maximum number of connections, used and idle, of all relays that share the pools; default: no limit. */
   readonly connections?: number
-  /** Default: the pools' value. */
+  /** Default: 4096 connections for 30 s. */
   readonly keepAlive?: KeepAlive
   /** A new connection is established. With `tcp` the connection carries a whole TCP connection, which shows nothing else about the server's health. */
   opened?(tcp: boolean): void

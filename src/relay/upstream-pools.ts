@@ -5,9 +5,6 @@ import { dialSocket } from './open-stream.js'
 import { type Timed, TimerWheel } from './timer-wheel.js'
 
 export interface PoolOptions {
-  /** Maximum number of connections to one server, used and idle. Default: no limit. */
-  connections?: number
-  keepAlive?: KeepAlive
   dial?: Dial
   /** Milliseconds between two checks of idle connections. */
   tickMs?: number
@@ -131,15 +128,11 @@ class UpstreamPool implements StreamOwner, Timed {
 export class UpstreamPools {
   readonly #pools = new Map<string, UpstreamPool>()
   readonly #wheel: TimerWheel
-  readonly #maxConnections: number
-  readonly #keepAlive: KeepAlive
   readonly #dial: Dial
 
-  constructor(options: PoolOptions = {}, wheel = new TimerWheel(options.tickMs)) {
-    this.#wheel = wheel
-    this.#maxConnections = options.connections ?? Number.POSITIVE_INFINITY
-    this.#keepAlive = options.keepAlive ?? DEFAULT_KEEP_ALIVE
-    this.#dial = options.dial ?? dialSocket
+  constructor({ dial = dialSocket, tickMs }: PoolOptions = {}) {
+    this.#wheel = new TimerWheel(tickMs)
+    this.#dial = dial
   }
 
   /** Returns an idle connection or a new one (always a new one with `fresh`), or null if the server's limit of connections is reached. May throw. */
@@ -150,12 +143,10 @@ export class UpstreamPools {
     now: number = performance.now(),
   ): ByteStream | null {
     const pool = this.#poolOf(destination.key)
-    const stream = fresh
-      ? undefined
-      : pool.acquire(owner, destination.keepAlive ?? this.#keepAlive, destination.named, now)
+    const { keepAlive = DEFAULT_KEEP_ALIVE, connections: maxOpen = Number.POSITIVE_INFINITY } = destination
+    const stream = fresh ? undefined : pool.acquire(owner, keepAlive, destination.named, now)
     if (stream !== undefined) return stream
     // Idle connections that cannot be reused must not count towards the limit.
-    const maxOpen = destination.connections ?? this.#maxConnections
     while (pool.tally.open >= maxOpen) if (!pool.closeOldest()) return null
     const dialled = this.#dial(destination, owner, pool.tally)
     dialled.since = now
@@ -165,7 +156,7 @@ export class UpstreamPools {
   /** Takes a stream back after an exchange. `now`: `performance.now()`, if the caller has just read it. */
   release(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
     const pool = this.#poolOf(destination.key)
-    pool.release(stream, destination.keepAlive ?? this.#keepAlive, now)
+    pool.release(stream, destination.keepAlive ?? DEFAULT_KEEP_ALIVE, now)
     if (pool.retired && pool.tally.open === 0) this.#pools.delete(destination.key)
   }
 

@@ -5,7 +5,7 @@ import { msgpackr } from '../base/lazy.js'
 /**
  * Throws a TypeError that names the first part of `value` that would be decoded as something else. All formats preserve objects, arrays, strings,
  * booleans, finite numbers and null. `rich`: the format also preserves NaN, infinite numbers, bigints, bytes, Dates and undefined elements of arrays.
- * Undefined fields are dropped, which reads the same. Trusts `toJSON`. `value` has no cycles: it was encoded before.
+ * Undefined fields are dropped: the reader sees no difference. Trusts `toJSON`. `value` has no cycles: it was encoded before.
  */
 function checkPlain(value: unknown, rich: boolean): void {
   const found = findUnsupported(value, rich)

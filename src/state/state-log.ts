@@ -269,16 +269,6 @@ export class StateLog implements LogOwner {
     return new StagedImport(this.#core, this.#writer, options.replace ?? false)
   }
 
-  /** Appends the result of {@link encodeImport}, all or nothing. Rejects as {@link StagedImport} does. */
-  async importRecord(
-    bytes: Buffer,
-    options: { replace?: boolean; request?: string } = {},
-  ): Promise<{ puts: number }> {
-    const staged = this.stageImport(options)
-    await staged.add(bytes)
-    return await staged.commit(options.request ?? '')
-  }
-
   stats(): StateStats {
     this.#flush()
     const { store, history, queue } = this.#core

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
-import { type Decision, type Forward, type RelayOptions, UpstreamPools } from '../../src/relay/index.js'
+import type { Decision, Forward, RelayOptions } from '../../src/relay/index.js'
 import { startMoving } from './relay-moving.js'
 import { lateReader, type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
 
@@ -232,9 +232,8 @@ describe('timeouts', () => {
   })
 
   it('an unused connection to a server is closed', async () => {
-    const { client, relay } = await start(answer, {
-      pools: new UpstreamPools({ keepAlive: { connections: 9, idleMs: 40 }, tickMs: 10 }),
-    })
+    const { client, relay } = await start(answer)
+    server.keepAlive = { connections: 9, idleMs: 40 }
     const peer = await client()
     await peer.write(GET)
     await peer.gets(OK.length)

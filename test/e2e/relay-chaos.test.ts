@@ -49,10 +49,11 @@ describe.each([
       await peer.write(cut, roll(2) === 0 ? randomSizes(roll(1e6)) : undefined)
       ending(peer, cut === reply ? roll(12) : roll(3))
     })
+    upstream.keepAlive = { connections: 4096, idleMs: 200 }
     const before = sockets()
     const route = send(upstream)
     const options: Partial<RelayOptions> = {
-      pools: new UpstreamPools({ keepAlive: { connections: 4096, idleMs: 200 }, tickMs: 10 }),
+      pools: new UpstreamPools({ tickMs: 10 }),
       routeByName: () => route,
       destinationByKey: () => upstream,
       timeouts: {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { native } from '../../src/kernel/native.js'
-import { type Forward, type RelayOptions, UpstreamPools } from '../../src/relay/index.js'
+import type { Forward, RelayOptions } from '../../src/relay/index.js'
 import { type Reply, send, startWorld, turn, Upstream, until, type World } from './relay-world.js'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -150,7 +150,8 @@ describe('a server that cannot be reached', () => {
 
   it('makes a 503 where all have the most connections that they may have', async () => {
     const server = await upstream(() => {})
-    const { client, ask } = await world(send(server), { pools: new UpstreamPools({ connections: 1 }) })
+    server.connections = 1
+    const { client, ask } = await world(send(server))
     const first = await client()
     await first.write(GET)
     await until(() => server.requests.length === 1, 'the first request')

@@ -1,5 +1,4 @@
 import { afterEach, describe, expect, it } from 'vitest'
-import { UpstreamPools } from '../../src/relay/index.js'
 import { perLane } from '../lanes/lane.js'
 import { startMoving } from './relay-moving.js'
 import { type Peer, send, startWorld, Upstream, until, type World } from './relay-world.js'
@@ -23,8 +22,8 @@ interface Resting {
 async function resting(): Promise<Resting> {
   const server = await Upstream.start(({ peer }) => void peer.socket.write(ANSWER))
   const route = send(server)
+  server.keepAlive = { connections: CLIENTS, idleMs: 30_000 }
   const world = await startWorld(route, {
-    pools: new UpstreamPools({ keepAlive: { connections: CLIENTS, idleMs: 30_000 } }),
     routeByName: () => route,
     destinationByKey: () => server,
   })

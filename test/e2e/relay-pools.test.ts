@@ -68,20 +68,6 @@ describe('connections kept open to a server', () => {
     expect(made.relay.upstreamCounts()).toEqual({ open: 2, idle: 2 })
   })
 
-  it('are as many as may be to one server, where its destination says nothing', async () => {
-    const server = await Upstream.start(() => {})
-    open.servers.push(server)
-    const shared = new UpstreamPools({ tickMs: 5, connections: 1 })
-    open.pools.push(shared)
-    const made = await world(server, shared)
-    const [first, second] = [await made.client(), await made.client()]
-    await first.write(GET)
-    await until(() => server.requests.length === 1, 'the first is asked')
-    await second.write(GET)
-    expect(await second.sees('HTTP/1.1 503 ')).toContain('503')
-    expect([shared.open, server.peers.length]).toEqual([1, 1])
-  })
-
   it('are none where it says 0: each request has its own', async () => {
     const server = await answering()
     const made = await world(kept(server, { connections: 0, idleMs: LONG }))

@@ -8,6 +8,7 @@ import {
   dialSocket,
   type ExchangeReport,
   type Forward,
+  type KeepAlive,
   Relay,
   type RelayOptions,
   UpstreamPools,
@@ -111,6 +112,8 @@ export class Upstream implements Destination {
   readonly key: string
   readonly authority: string
   readonly address: { kind: 'tcp'; host: string; port: number }
+  connections = Number.POSITIVE_INFINITY
+  keepAlive: KeepAlive = { connections: 4096, idleMs: 30_000 }
   readonly peers: Peer[] = []
   readonly requests: Seen[] = []
   readonly #server: net.Server

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { PUT, type StoredSchema } from '../../src/state/records.js'
 import { defineSection, encodeImport, json, Segment, type StateLog } from '../fixtures/state.js'
-import { readBy, writingLog } from '../fixtures/state-logs.js'
+import { importRecord, readBy, writingLog } from '../fixtures/state-logs.js'
 
 const entry = (version: number) => ({
   section: 'prices',
@@ -17,7 +17,7 @@ const prices = (version: number, minReader = 1) =>
   defineSection({ version, minReader, codec: json<number>(), secret: version === 2 })
 
 async function take(log: StateLog, schemas: StoredSchema[], version: number): Promise<void> {
-  await log.importRecord(encodeImport(schemas, [entry(version)]))
+  await importRecord(log, encodeImport(schemas, [entry(version)]))
 }
 
 describe('an import', () => {
@@ -80,10 +80,10 @@ describe('an import', () => {
       })
       const brought = Array.from({ length: count }, (_, i) => put(`k${i}`, `${i}`))
       const { log: fresh } = writingLog()
-      await fresh.importRecord(encodeImport([schema(1, 1)], brought))
+      await importRecord(fresh, encodeImport([schema(1, 1)], brought))
       const { log } = writingLog()
       const old = Array.from({ length: 1000 }, (_, i) => put(`k${i * 2}`, `${i + 7}`))
-      await log.importRecord(encodeImport([schema(1, 1)], [...old, put('gone', '1')]))
+      await importRecord(log, encodeImport([schema(1, 1)], [...old, put('gone', '1')]))
       await log.section('other').put('k', Buffer.from('stays'))
       await fresh.section('other').put('k', Buffer.from('stays'))
       expect(log.position.digest).not.toBe(fresh.position.digest)

@@ -12,7 +12,7 @@ import {
   type StateLimits,
   type StateLog,
 } from '../fixtures/state.js'
-import { readBy, writingLog } from '../fixtures/state-logs.js'
+import { importRecord, readBy, writingLog } from '../fixtures/state-logs.js'
 
 const KiB = 1024
 
@@ -160,7 +160,7 @@ describe('what is made of several changes', () => {
     const names = Array.from({ length: 30 }, (_, i) => `${i}`.padEnd(200, '-'))
     const schemas = names.map(name => ({ name, version: 1, minReader: 1, codec: 'bytes', secret: false }))
     const change = { section: names[0]!, op: PUT, key: 'k', value: Buffer.alloc(7 * KiB), version: 1 }
-    await log.importRecord(encodeImport(schemas, [change]), { replace: true })
+    await importRecord(log, encodeImport(schemas, [change]), { replace: true })
     const reader = await readBy(log, { limits })
     expect(reader.section(names[0]!).size).toBe(1)
     for (const one of [reader, log]) one.close()

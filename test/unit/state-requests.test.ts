@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { PUT } from '../../src/state/records.js'
 import { encodeImport, Segment, type StateLog } from '../fixtures/state.js'
-import { readBy, routeSchema, writingLog } from '../fixtures/state-logs.js'
+import { importRecord, readBy, routeSchema, writingLog } from '../fixtures/state-logs.js'
 
 const REFUSED = expect.objectContaining({ code: 'ERR_FDB_STATE_REQUEST' })
 const to = (name: string) => ({ to: name })
@@ -148,13 +148,13 @@ describe('a request id belongs to one change', () => {
     const schema = { name: 'raw', version: 0, minReader: 0, codec: '', secret: false }
     const put = (key: string) => ({ section: 'raw', op: PUT, key, value: Buffer.from('v'), version: 0 })
     const one = encodeImport([schema], [put('a'), put('b')])
-    await log.importRecord(one, { request: 'import' })
+    await importRecord(log, one, { request: 'import' })
     const { position } = log
-    await log.importRecord(one, { request: 'import' })
-    await expect(log.importRecord(one, { request: 'import', replace: true })).rejects.toThrow(REFUSED)
-    await expect(log.importRecord(encodeImport([schema], [put('a')]), { request: 'import' })).rejects.toThrow(
-      REFUSED,
-    )
+    await importRecord(log, one, { request: 'import' })
+    await expect(importRecord(log, one, { request: 'import', replace: true })).rejects.toThrow(REFUSED)
+    await expect(
+      importRecord(log, encodeImport([schema], [put('a')]), { request: 'import' }),
+    ).rejects.toThrow(REFUSED)
     expect(log.position).toEqual(position)
     log.close()
   })

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { PUT } from '../../src/state/records.js'
 import { defineSection, encodeImport, json, Segment, type StateLog } from '../fixtures/state.js'
-import { readBy, writingLog } from '../fixtures/state-logs.js'
+import { importRecord, readBy, writingLog } from '../fixtures/state-logs.js'
 
 const TOO_OLD = expect.objectContaining({ code: 'ERR_FDB_SCHEMA' })
 
@@ -52,13 +52,13 @@ describe('the lowest reader of a section', () => {
     await log.section('s', schema(2, 2)).put('k', 1)
     const file = { name: 's', version: 3, minReader: 1, codec: 'json', secret: false }
     const change = { section: 's', op: PUT, key: 'i', value: Buffer.from('1'), version: 3 }
-    await log.importRecord(encodeImport([file], [change]), { replace: true })
+    await importRecord(log, encodeImport([file], [change]), { replace: true })
     expect(told(log)).toMatchObject({ version: 3, minReader: 2 })
     const raised = { ...file, version: 3, minReader: 3 }
     const other = await readBy(log)
     log.segments[0]!.seal()
     other.startWriting(Segment.create(2))
-    await other.importRecord(encodeImport([raised], [change]))
+    await importRecord(other, encodeImport([raised], [change]))
     expect(told(other)).toMatchObject({ version: 3, minReader: 3 })
     for (const one of [log, other]) one.close()
   })

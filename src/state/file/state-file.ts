@@ -1,3 +1,4 @@
+import { Backoff } from '../../base/backoff.js'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
@@ -378,7 +379,7 @@ export class StateFile {
   }
 
   #writeSucceeded(): void {
-    this.#failures.resetBackoff()
+    this.#failures.backoff.reset()
     if (this.#file === null || !this.#failures.recordSuccess()) return
     const { path } = this.#settings
     this.#logger.info({ path, sequence: this.#file.sequence }, 'the state file is complete again')
@@ -395,15 +396,14 @@ export class StateFile {
   }
 }
 
-const FIRST_BACKOFF_MS = 100
 const LONGEST_BACKOFF_MS = 10_000
 
 /** Tracks failed writes of the state file and schedules the next attempt. */
 class WriteFailures {
   ok = true
   last: StateFileStatus['lastError'] = null
+  readonly backoff = new Backoff({ firstMs: 100, longestMs: LONGEST_BACKOFF_MS })
   #timer: NodeJS.Timeout | undefined
-  #backoffMs = FIRST_BACKOFF_MS
 
   /** Whether the next attempt is scheduled. */
   get waiting(): boolean {
@@ -417,21 +417,17 @@ class WriteFailures {
     return recovered
   }
 
-  resetBackoff(): void {
-    this.#backoffMs = FIRST_BACKOFF_MS
-  }
-
   /** Schedules `retry` with exponential backoff. Returns whether this failure must be reported: it is the first, or has another code. */
   recordFailure(error: NodeJS.ErrnoException, retry: () => void): boolean {
     const code = error.code ?? 'ERR_FDB_INTERNAL'
     const isNew = this.ok || this.last?.code !== code
     this.ok = false
     this.last = { code, message: error.message, at: new Date().toISOString() }
+    const delayMs = this.backoff.next()
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
       retry()
-    }, this.#backoffMs).unref()
-    this.#backoffMs = Math.min(2 * this.#backoffMs, LONGEST_BACKOFF_MS)
+    }, delayMs).unref()
     return isNew
   }
 
