@@ -340,7 +340,6 @@ export class Holder {
     this.#host.changed?.()
   }
 
-  /** Removes the unused segments of a finished handoff. */
   #prune(): void {
     const { phase, epoch } = this.#host.state()
     if (phase === 'idle') this.segmentSet.prune(epoch)

@@ -3,7 +3,6 @@ import type { Epoch } from '../handoff/messages.js'
 import type { HolderHost } from './message-handler.js'
 import type { SegmentSet } from './segment-set.js'
 
-/** The interval at which the size of the segment is checked. */
 const CHECK_MS = 1_000
 /** A segment that grew by more than this since the last check may be receiving a large bulk. */
 const FAST_BYTES = 512 * 1024

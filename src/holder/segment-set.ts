@@ -79,7 +79,6 @@ export class SegmentSet {
     return size >= this.all.reduce((sum, other) => (other === segment ? sum : sum + other.size()), 0)
   }
 
-  /** Whether the segment has a record. */
   hasRecords(epoch: Epoch): boolean {
     const segment = this.#segments.get(epoch)
     return segment !== undefined && segment.size() > segment.start

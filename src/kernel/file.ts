@@ -89,7 +89,6 @@ export function truncateNow(file: OpenFile, size: number): void {
   ftruncateSync(file.fd, size)
 }
 
-/** Syncs the data, and only the metadata that reading it needs. */
 export function syncNow(file: OpenFile): void {
   fdatasyncSync(file.fd)
 }

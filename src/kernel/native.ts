@@ -12,7 +12,6 @@ import { loadAddon } from './addon.js'
 export interface NativeError extends Error {
   /** Symbolic errno, for example `EADDRINUSE`. */
   code: string
-  /** Positive errno number. */
   errno: number
   /** The system call that failed, for example `bind`. */
   syscall: string
@@ -206,7 +205,6 @@ export interface Native {
   setCloexec(fd: number, on: boolean): void
   setBlocking(fd: number, on: boolean): void
   inspect(fds: readonly number[]): Inspected[]
-  /** Returns the index of the first descriptor that is not a TCP or Unix stream connection, or -1. */
   firstNotStream(fds: readonly number[]): number
 
   // peers.c

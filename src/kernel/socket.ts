@@ -32,7 +32,6 @@ export function accept(listener: OwnedFd, label: string): OwnedFd | null {
   return raw === -1 ? null : OwnedFd.own(raw, label)
 }
 
-/** Returns two connected Unix stream sockets. */
 export function socketPair(label: string): [OwnedFd, OwnedFd] {
   const [a, b] = native.socketPair()
   return [OwnedFd.own(a, label), OwnedFd.own(b, label)]

@@ -151,7 +151,6 @@ function findListener(path: string): Occupant | null | 'stale' {
   }
 }
 
-/** Reports whether a system call failed with this errno. */
 export function isErrno(error: unknown, code: string): boolean {
   return (error as Partial<NativeError> | null)?.code === code
 }

@@ -218,8 +218,7 @@ export class ControlSocket {
 
   #refuseWaiting(): void {
     const why = `process ${process.pid} leaves before it could hand over: try again`
-    for (const caller of this.#waiting.splice(0))
-      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+    for (const caller of this.#waiting.splice(0)) turnAway(caller, busy(why))
   }
 
   #receive(caller: Caller): void {
@@ -250,19 +249,6 @@ export class ControlSocket {
 
   #receiveJoiner(caller: Caller): void {
     const { hosting, endProbation, shared } = this.#deps
-    const { holder, stuckIncumbent: stuck } = hosting()
-    const first = this.#waiting[0]
-    if (shared.shutdown.closing || (holder === null && first !== undefined)) {
-      const why =
-        first === undefined ? `process ${process.pid} is closing` : `process ${first.pid} is already joining`
-      turnAway(caller, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
-      return
-    }
-    if (stuck !== null) {
-      const why = `process ${stuck} stands by and does not answer (stopped or stuck): continue it, or end it (fd-broker upgrade --kill-stuck)`
-      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
-      return
-    }
     const refusal = this.#refusal(caller)
     if (refusal !== null) {
       turnAway(caller, refusal)
@@ -276,7 +262,7 @@ export class ControlSocket {
       serviceStartedAt: shared.serviceStartedAt,
       heartbeatMs: shared.settings.times.heartbeat,
     })
-    if (holder !== null) {
+    if (hosting().holder !== null) {
       this.#admit(caller)
       return
     }
@@ -290,12 +276,24 @@ export class ControlSocket {
     endProbation()
   }
 
-  /** Returns an error for a joiner that would end with this process, unless the option `mainProcess` allows that. */
+  /** Returns the error for a joiner that this process cannot take now, or null. */
   #refusal({ pid, pidfd }: Caller): FdbError | null {
+    const { hosting, shared } = this.#deps
+    const { holder, stuckIncumbent: stuck } = hosting()
+    const { closing } = shared.shutdown
+    const [first] = this.#waiting
+    if (first !== undefined && (closing || holder === null))
+      return busy(`process ${first.pid} is already joining: try again`)
+    if (closing) return busy(`process ${process.pid} is closing: try again`)
+    if (stuck !== null)
+      return busy(
+        `process ${stuck} stands by and does not answer (stopped or stuck): continue it, or end it (fd-broker upgrade --kill-stuck)`,
+      )
+    // Refuses a joiner that would end with this process, unless the option `mainProcess` allows that.
     const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null
     try {
-      refuseMainProcess(this.#deps.shared, `process ${pid}`)
+      refuseMainProcess(shared, `process ${pid}`)
       return null
     } catch (error) {
       return error as FdbError
@@ -316,4 +314,8 @@ export class ControlSocket {
     const generation = this.#deps.shared.generation + 1
     holder.admit({ ...caller, generation, capabilities: caller.hello.capabilities ?? [] })
   }
+}
+
+function busy(why: string): FdbError {
+  return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }

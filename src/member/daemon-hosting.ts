@@ -24,7 +24,6 @@ export interface DaemonHostingDeps {
   readonly shared: MemberContext
   readonly joined: JoinedHolder
   readonly heartbeat: Heartbeat
-  /** The operations that operators may call. */
   readonly operations: Operations
   readonly state: StateLog
   /** Throws ERR_FDB_CLOSED if this process has left. */

@@ -91,7 +91,6 @@ export class MemberDriver implements RuntimeDriver {
 
   // ---- the state machine
 
-  /** Carries out an effect. The next effect waits for the promise. */
   perform({ by, effect }: EmbeddedEffect): void | Promise<void> {
     if (by === 'member')
       return (this.#effects[effect.type] as (effect: MemberEffect) => void | Promise<void>)(effect)
@@ -264,7 +263,6 @@ export class MemberDriver implements RuntimeDriver {
     machine.step({ type: 'deadline' })
   }
 
-  /** Releases everything. */
   end(error: FdbError | null): void {
     const { announcer, application, shutdown, drain, heartbeat } = this.runtime
     const { hosting, joined, moves, offers, readiness } = this.runtime

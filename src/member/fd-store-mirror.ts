@@ -9,7 +9,6 @@ export interface FdStoreMirrorDeps {
   readonly shared: MemberContext
   /** The control socket and its lock. Borrowed. */
   readonly control: () => readonly BundleItem[]
-  /** The FD store, or null if there is none. */
   readonly store: FdStore | null
 }
 

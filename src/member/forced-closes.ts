@@ -34,7 +34,6 @@ export class ForcedCloses {
   }
 }
 
-/** Adds up the counts of several servers. */
 export function sumCounts(counts: readonly DrainCounts[]): DrainCounts {
   const closes = new ForcedCloses()
   let idle = 0

@@ -47,7 +47,6 @@ export class Moves {
   #proved: string | null = null
   /** When this process stopped serving, and the number moved before. Null after the end was logged. */
   #leftAt: { at: number; moved: number } | null = null
-  /** The end was announced to all clients. */
   #announced = false
   /** When the remaining connections are closed (performance.now()). */
   #cutAt = 0
@@ -245,7 +244,6 @@ export class Moves {
     this.#later(ASK_MS)
   }
 
-  /** Logs, once, that no connection is left. */
   #logEnd(): void {
     if (!this.#leaving || this.#leftAt === null) return
     for (const listener of this.#listeners()) if (listener.connections > 0) return
@@ -271,7 +269,6 @@ export class Moves {
     this.#timer.unref()
   }
 
-  /** Announces the end to all clients, once. */
   #announce(): void {
     if (this.#announced) return
     this.#announced = true

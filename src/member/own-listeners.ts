@@ -7,11 +7,12 @@ import {
   type ListenerSpec,
   type OptionChange,
 } from '../listeners/index.js'
+import type { WorkerPlace } from '../os/default-control.js'
 import { type PassedListener, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { type Holdings, type OfferedListener, type OfferedListeners, sameAddress } from './holdings.js'
 import { Listener, type ListenerAddress, SocketOptions } from './listener.js'
 import type { MemberContext } from './member-context.js'
-import { GroupListeners } from './worker-orders.js'
+import { bindForWorker, workerSpec } from './worker-orders.js'
 
 const MOST_NAME = 256
 
@@ -32,14 +33,12 @@ export class OwnListeners {
   /** Closed listeners with connections that have not ended. */
   readonly #leaving = new Set<Listener>()
   readonly #offered: OfferedListeners
-  /** Null if this process is no worker. */
-  readonly #group: GroupListeners | null
+  readonly #worker: WorkerPlace | null
 
   constructor(deps: OwnListenersDeps) {
     this.#deps = deps
     this.#offered = deps.holdings.offered
-    const { worker } = deps.shared.settings
-    this.#group = worker === null ? null : new GroupListeners(worker)
+    this.#worker = deps.shared.settings.worker
   }
 
   get names(): Iterable<string> {
@@ -99,7 +98,7 @@ export class OwnListeners {
     if (this.#opening.has(name)) throw listenerTwice(name)
     this.#opening.add(name)
     try {
-      return await this.#openAlone(name, this.#group?.wanted(spec) ?? spec, ownFd)
+      return await this.#openAlone(name, this.#worker === null ? spec : workerSpec(spec), ownFd)
     } finally {
       this.#opening.delete(name)
     }
@@ -161,10 +160,10 @@ export class OwnListeners {
   async #bind(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<{ fd: OwnedFd; passed: boolean }> {
     const passed = ownFd === undefined ? passedSockets().claim(name, spec) : null
     if (passed !== null) return { fd: await this.#takePassed(name, spec, passed), passed: true }
-    const bound = (ownFd === undefined ? await this.#group?.bind(name, spec) : undefined) ?? {
-      fd: ownFd ?? bindListener(spec),
-      spec: formatListenerSpec(spec),
-    }
+    const bound =
+      ownFd === undefined && this.#worker !== null
+        ? await bindForWorker(this.#worker, name, spec)
+        : { fd: ownFd ?? bindListener(spec), spec: formatListenerSpec(spec) }
     // If the previous version has a listener of this name at another address, this version may still claim that listener by another name.
     this.#offered.rename(name)
     await this.#deps.holdings.register({ name, role: 'listener', ...bound }, true)

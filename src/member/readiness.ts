@@ -9,7 +9,6 @@ export class Readiness {
   readonly #logger: Logger
   /** Settled when a complete Offer is here, or there will be none. */
   readonly offer = new Pending<void>()
-  /** The check that is running. */
   #check: Check | null = null
   #warning: NodeJS.Timeout | undefined
   #waiting: Pending<void>[] = []
@@ -22,7 +21,6 @@ export class Readiness {
     this.#logger = logger
   }
 
-  /** Whether this process has ever served. */
   get served(): boolean {
     return this.#served
   }

@@ -68,7 +68,6 @@ export class Shutdown {
     this.#reason ??= error
   }
 
-  /** Replaces the reason, because the process was fenced. */
   replaceReason(error: FdbError): void {
     this.#reason = error
   }

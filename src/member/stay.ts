@@ -35,7 +35,6 @@ const RETRY_MS = 500
 /** After this many polls in a row without an answer no process serves any more. */
 const UNANSWERED = 3
 
-/** Signals that end a service. */
 const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
 /** See `Member.staysForOthers`. */

@@ -84,56 +84,45 @@ function unservedIn(body: Buffer): UnservedListener[] {
 const ANSWER_MS = 10_000
 const RETRY_MS = 20
 
+/** Each worker binds a TCP socket of its own to the same address (SO_REUSEPORT), and the kernel distributes new connections evenly. */
+export function workerSpec(spec: ListenerSpec): ListenerSpec {
+  return spec.kind === 'tcp' ? { ...spec, reusePort: true } : spec
+}
+
 /**
- * The listeners of a worker. For TCP each worker binds its own socket to the same address (SO_REUSEPORT), and the kernel distributes new
- * connections evenly. All workers share one socket of any other kind: the first worker binds it, and the others get dups.
+ * Binds a listener of a worker. All workers share one socket of any other kind than TCP: the first worker binds it, and the others get dups.
+ * Returns the specification to register, which is empty for such a dup, because the path belongs to the first worker. Throws the error of
+ * binding, also if another program uses the address.
  */
-export class GroupListeners {
-  readonly #control: string
-
-  constructor({ control }: WorkerPlace) {
-    this.#control = control
+export async function bindForWorker(
+  { control }: WorkerPlace,
+  name: string,
+  spec: ListenerSpec,
+): Promise<{ fd: OwnedFd; spec: string }> {
+  const key = groupKey(name, spec)
+  const shared = await claimFrom(control, key)
+  if (shared !== null) return shareWith(shared, spec)
+  try {
+    const fd = spec.kind === 'tcp' ? bindFirstOfGroup(spec) : bindListener(spec)
+    return { fd, spec: formatListenerSpec(spec) }
+  } catch (error) {
+    if (!FdbError.is(error) || error.code !== 'ERR_FDB_ADDRESS_IN_USE') throw error
+    // Another worker may have bound the address after the claim.
+    const first = await claimFrom(control, key)
+    if (first === null) throw error
+    return shareWith(first, spec)
   }
+}
 
-  /** Returns the specification to bind. */
-  wanted(spec: ListenerSpec): ListenerSpec {
-    return spec.kind === 'tcp' ? { ...spec, reusePort: true } : spec
-  }
-
-  /**
-   * Binds a listener, or gets the one that all workers share. Returns the specification to register, which is empty for a shared socket,
-   * whose path belongs to the first worker. Throws the error of binding, also if another program uses the address.
-   */
-  async bind(name: string, spec: ListenerSpec): Promise<{ fd: OwnedFd; spec: string }> {
-    const shared = await this.#claim(name, spec)
-    if (shared !== null) return this.#share(shared, spec)
-    try {
-      const fd = spec.kind === 'tcp' ? bindFirstOfGroup(spec) : bindListener(spec)
-      return { fd, spec: formatListenerSpec(spec) }
-    } catch (error) {
-      if (!FdbError.is(error) || error.code !== 'ERR_FDB_ADDRESS_IN_USE') throw error
-      // Another worker may have bound the address after the claim.
-      const first = await this.#claim(name, spec)
-      if (first === null) throw error
-      return this.#share(first, spec)
-    }
-  }
-
-  /** Owns `other`, the socket of another worker. */
-  #share(other: OwnedFd, spec: ListenerSpec): { fd: OwnedFd; spec: string } {
-    if (spec.kind !== 'tcp') return { fd: other, spec: '' }
-    try {
-      // With port 0 the kernel has chosen the port of the first worker.
-      const { port = spec.port } = inspectOne(other)
-      return { fd: bindListener({ ...spec, port }), spec: formatListenerSpec(spec) }
-    } finally {
-      other.close()
-    }
-  }
-
-  /** Returns the socket of another worker, or null if none has it. The caller owns it. */
-  async #claim(name: string, spec: ListenerSpec): Promise<OwnedFd | null> {
-    return await claimFrom(this.#control, groupKey(name, spec))
+/** Owns `other`, the socket of another worker. */
+function shareWith(other: OwnedFd, spec: ListenerSpec): { fd: OwnedFd; spec: string } {
+  if (spec.kind !== 'tcp') return { fd: other, spec: '' }
+  try {
+    // With port 0 the kernel has chosen the port of the first worker.
+    const { port = spec.port } = inspectOne(other)
+    return { fd: bindListener({ ...spec, port }), spec: formatListenerSpec(spec) }
+  } finally {
+    other.close()
   }
 }
 

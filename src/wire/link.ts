@@ -61,7 +61,6 @@ export class Link {
     return this.#ended === undefined
   }
 
-  /** Milliseconds since the last byte arrived. */
   get idleMs(): number {
     return this.channel.idleMs
   }

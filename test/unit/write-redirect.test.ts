@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { LinkWriteSender, WriteForwarder } from '../../src/member/writes/forwarder.js'
+import { WriteForwarder, writeSenderOver } from '../../src/member/writes/forwarder.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Channel, type ChannelOptions } from '../../src/wire/channel.js'
 import { checkDecodeCost } from '../../src/wire/decode-cost.js'
@@ -34,7 +34,7 @@ describe('a courier of changes', () => {
   function writeSender(payloadBytes: number) {
     const { link, heard } = linked(payloadBytes)
     let failed = 0
-    return { writeSender: new LinkWriteSender(link, () => void failed++), link, heard, failed: () => failed }
+    return { writeSender: writeSenderOver(link, () => void failed++), link, heard, failed: () => failed }
   }
   const reads = (count: number) =>
     Array.from({ length: count }, (_, n) => ({ section: 's', key: `${n}`, mark: Buffer.alloc(16) }))

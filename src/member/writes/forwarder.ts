@@ -1,3 +1,4 @@
+import { InOrder } from '../../base/in-order.js'
 import type { FdbError } from '../../errors.js'
 import type { fdbroker } from '../../proto/wire.js'
 import type { ForwardQueue, WriteSender } from '../../state/forward-queue.js'
@@ -78,35 +79,25 @@ export class WriteForwarder {
     const failed = () => {
       if (link === this.#link) this.#reconnect()
     }
-    this.#queue?.connect(new LinkWriteSender(link, failed))
+    this.#queue?.connect(writeSenderOver(link, failed))
   }
 }
 
 /** The most bytes of one message, unless a single part has more. */
 const PIECE_BYTES = 256 * 1024
 
-/** Sends changes over a link, one after the other. Splits large changes into several messages. */
-export class LinkWriteSender implements WriteSender {
-  readonly #link: Link
-  readonly #failed: () => void
-  #sent: Promise<void> = Promise.resolve()
-
-  /** `failed`: called if sending fails while the link is open. */
-  constructor(link: Link, failed: () => void) {
-    this.#link = link
-    this.#failed = failed
+/** Sends changes over a link in order, and large ones in several messages. `failed`: called if sending fails while the link is open. */
+export function writeSenderOver(link: Link, failed: () => void): WriteSender {
+  const order = new InOrder()
+  const sendAll = async (number: number, write: ForwardedWrite) => {
+    try {
+      for (const body of messagesOf(number, write)) await link.send(body)
+    } catch {
+      // The change is sent again over the next link. A failed send on a link that is still open must be reported here.
+      if (link.open) failed()
+    }
   }
-
-  send(number: number, write: ForwardedWrite): void {
-    this.#sent = this.#sent.then(async () => {
-      try {
-        for (const body of messagesOf(number, write)) await this.#link.send(body)
-      } catch {
-        // The change is sent again over the next link. A failed send on a link that is still open must be reported here.
-        if (this.#link.open) this.#failed()
-      }
-    })
-  }
+  return { send: (number, write) => void order.run(() => sendAll(number, write)) }
 }
 
 function* messagesOf(
