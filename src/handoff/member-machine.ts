@@ -118,19 +118,6 @@ export function initialMember(scope: Scope): MemberState {
   }
 }
 
-/** The first process of a service: there is no state to take over. */
-export function firstMember(epoch: Epoch): MemberState {
-  return {
-    ...initialMember('holder'),
-    phase: 'serving',
-    holds: true,
-    accepting: true,
-    epoch,
-    top: epoch,
-    link: 'local',
-  }
-}
-
 const NOTHING: readonly MemberEffect[] = []
 
 export function stepMember(state: MemberState, event: MemberEvent, rules: Rules = RULES): MemberStep {

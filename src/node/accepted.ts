@@ -1,5 +1,5 @@
 import type net from 'node:net'
-import { isLent, keepAlive, type Lent, type LentFd } from '../kernel/index.js'
+import { isLent, keepAlive, type Lent } from '../kernel/index.js'
 import { addressOf, descriptorOf, isPlain, plainAddress } from './socket-handle.js'
 
 /** An accepted connection from which nothing was read. */
@@ -47,25 +47,10 @@ function acceptedFrom(server: net.Server, client: Partial<ClientHandle> | undefi
   if (!isLent(fd) || typeof client?.close !== 'function') return null
   const { noDelay = false } = server as unknown as AcceptingServer
   if (noDelay) client.setNoDelay?.(true)
-  return new AcceptedHandle(client as ClientHandle, fd)
-}
-
-class AcceptedHandle implements Accepted {
-  readonly descriptor: LentFd
-  readonly remoteAddress: string
-  readonly #handle: ClientHandle
-
-  constructor(handle: ClientHandle, descriptor: LentFd) {
-    const peer: { address?: string } = {}
-    handle.getpeername?.(peer)
-    this.descriptor = descriptor
-    this.remoteAddress = plainAddress(peer.address ?? '')
-    this.#handle = handle
-  }
-
-  close(): void {
-    this.#handle.close()
-  }
+  const { close } = client
+  const peer: { address?: string } = {}
+  client.getpeername?.(peer)
+  return { descriptor: fd, remoteAddress: plainAddress(peer.address ?? ''), close: () => close.call(client) }
 }
 
 /** Returns null for a socket whose bytes are encrypted (TLS), or on a Node with other internals. */

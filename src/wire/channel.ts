@@ -9,7 +9,6 @@ import {
   READABLE,
   type ReceivedMessage,
   receiveMessage,
-  socketPair,
   unreadBytes,
   WRITABLE,
   watch,
@@ -74,11 +73,6 @@ export class Channel {
 
   static async connect(path: string, options: ChannelOptions & ConnectOptions = {}): Promise<Channel> {
     return new Channel(await connectUnix(path, options), options)
-  }
-
-  static pair(options: ChannelOptions = {}): [Channel, Channel] {
-    const [a, b] = socketPair('channel')
-    return [new Channel(a, options), new Channel(b, options)]
   }
 
   /** Takes ownership of `fd`, a connected, non-blocking Unix stream socket; closes it if the constructor throws. */

@@ -8,12 +8,13 @@
 
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/handoff/embedded.js'
 import { type HolderEvent, type HolderState, initialHolder } from '../../src/handoff/holder-machine.js'
-import { firstMember, initialMember, type MemberEvent } from '../../src/handoff/member-machine.js'
+import { initialMember, type MemberEvent } from '../../src/handoff/member-machine.js'
 import type { ToHolder, ToMember } from '../../src/handoff/messages.js'
 import type { HolderPhase, MemberPhase } from '../../src/handoff/phases.js'
 import type { Rules } from '../../src/handoff/rules.js'
 import type { Bounds } from './bounds.js'
 import { Connection } from './connection.js'
+import { FIRST_MEMBER } from './first-member.js'
 import { Machine } from './machine.js'
 import type { Parts } from './parts.js'
 import {
@@ -80,7 +81,7 @@ export class TwoParties extends World {
     )
     this.first = this.machine.states.id({
       self: 0,
-      member: firstMember(0),
+      member: FIRST_MEMBER,
       holder: initialHolder('holder', 0, 0),
     })
     this.fresh = Array.from({ length: bounds.processes }, (_, self) =>

@@ -4,12 +4,12 @@ import type { Caller } from '../../src/holder/admission.js'
 import type { Peer } from '../../src/holder/peer.js'
 import { type Candidate, Peers } from '../../src/holder/peers.js'
 import { closeAll } from '../../src/kernel/index.js'
-import { Channel } from '../../src/wire/channel.js'
 import { Link, VERSIONS, type WireEnvelope } from '../../src/wire/link.js'
+import { channelPair } from '../processes/channel-pair.js'
 
 /** Two ends of a channel, until the test ends. What is sent to the far end is in `heard`. */
 export function linked(): { link: Link; far: Link; heard: WireEnvelope[] } {
-  const [ours, theirs] = Channel.pair()
+  const [ours, theirs] = channelPair()
   const [link, far] = [new Link(ours), new Link(theirs)]
   onTestFinished(() => {
     link.close()

@@ -3,9 +3,9 @@ import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { closeAll, MAX_FDS_PER_MESSAGE, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { Channel } from '../../src/wire/channel.js'
 import { encodeFrame, type FrameLimits, HEADER_BYTES } from '../../src/wire/frame.js'
 import { FrameDecoder } from '../../src/wire/frame-decoder.js'
+import { channelPair } from '../processes/channel-pair.js'
 
 /** What one sendmsg put into the socket. */
 interface Sent {
@@ -109,7 +109,7 @@ describe('frames', () => {
           { minLength: 1, maxLength: 8 },
         ),
         async messages => {
-          const [a, b] = Channel.pair()
+          const [a, b] = channelPair()
           const got: { size: number; fds: number; intact: boolean }[] = []
           const ended = new Promise<unknown>(resolve => {
             b.start({

@@ -6,9 +6,10 @@ import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { type BundleItem, packBundle } from '../../src/wire/bundle.js'
-import { Channel } from '../../src/wire/channel.js'
+import type { Channel } from '../../src/wire/channel.js'
 import { checkDecodeCost, INNER, WITH_ITEMS } from '../../src/wire/decode-cost.js'
 import { Link, type WireBody, type WireEnvelope } from '../../src/wire/link.js'
+import { channelPair } from '../processes/channel-pair.js'
 import { pause, until } from '../processes/until.js'
 import { leastOf, workOf } from '../processes/worked.js'
 
@@ -127,7 +128,7 @@ describe('descriptors that a peer sends', () => {
     link: Link
     told: (FdbError | WireEnvelope)[]
   } {
-    const [far, near] = Channel.pair()
+    const [far, near] = channelPair()
     const link = new Link(near)
     const told: (FdbError | WireEnvelope)[] = []
     link.start({
@@ -162,7 +163,7 @@ describe('descriptors that a peer sends', () => {
   })
 
   it('are sent no faster than they are taken: two batches are on their way at most', async () => {
-    const [near, far] = Channel.pair()
+    const [near, far] = channelPair()
     const link = new Link(near)
     link.start({ message: () => {}, broken: () => {}, end: () => {} })
     const heard: { index: number; bundle: number }[] = []

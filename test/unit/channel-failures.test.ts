@@ -4,6 +4,7 @@ import type { FdbError } from '../../src/errors.js'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { Channel } from '../../src/wire/channel.js'
+import { channelPair } from '../processes/channel-pair.js'
 
 const silent = { message: () => {}, end: () => {} }
 
@@ -19,20 +20,20 @@ function takesNoDescriptors(socket: number): boolean {
 
 describe('a channel', () => {
   it('has one handler', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     a.start(silent)
     expect(() => a.start(silent)).toThrow(expect.objectContaining({ code: 'ERR_FDB_CHANNEL_STARTED' }))
     await Promise.all([a.close(), b.close()])
   })
 
   it.each([-1, 1.5, Number.NaN, 2 ** 32])('has no limit of %d', bytes => {
-    expect(() => Channel.pair({ limits: { payloadBytes: bytes } })).toThrow(
+    expect(() => channelPair({ limits: { payloadBytes: bytes } })).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_LIMIT', message: expect.stringContaining('payloadBytes') }),
     )
   })
 
   it('whose peer closes it with messages unread ends as reset: they may be lost', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const end = ended(a)
     await a.send(Buffer.from('never read'))
     await b.close()

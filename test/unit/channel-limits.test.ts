@@ -4,12 +4,13 @@ import { describe, expect, it } from 'vitest'
 import { OwnedFd, receiveMessage, socketPair } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { Channel } from '../../src/wire/channel.js'
+import { channelPair } from '../processes/channel-pair.js'
 
 const silent = { message: () => {}, end: () => {} }
 
 describe('what a channel refuses', () => {
   it('a frame over its limits, without sending a byte', async () => {
-    const [a, b] = Channel.pair({ limits: { payloadBytes: 10, fds: 1 } })
+    const [a, b] = channelPair({ limits: { payloadBytes: 10, fds: 1 } })
     await expect(a.send(Buffer.alloc(11))).rejects.toMatchObject({
       code: 'ERR_FDB_FRAME_TOO_LARGE',
       details: { limit: 10, got: 11 },
@@ -26,7 +27,7 @@ describe('what a channel refuses', () => {
   })
 
   it('more than the queue may hold', async () => {
-    const [a, b] = Channel.pair({ maxQueuedBytes: 1_000_000 })
+    const [a, b] = channelPair({ maxQueuedBytes: 1_000_000 })
     const first = a.send(Buffer.alloc(900_000))
     const over = a.send(Buffer.alloc(900_000))
     await expect(over).rejects.toMatchObject({
@@ -40,7 +41,7 @@ describe('what a channel refuses', () => {
   })
 
   it('more frames than the queue may hold: each costs more than its bytes', async () => {
-    const [a, b] = Channel.pair({ maxQueuedBytes: 100_000 })
+    const [a, b] = channelPair({ maxQueuedBytes: 100_000 })
     const sends: Promise<void>[] = []
     while (a.queuedBytes === 0) sends.push(a.send(Buffer.alloc(10)))
     for (let n = 0; n < 80; n++) sends.push(a.send(Buffer.alloc(10)))
@@ -54,7 +55,7 @@ describe('what a channel refuses', () => {
   })
 
   it('nothing where half of what may wait does: it says so beforehand', async () => {
-    const [a, b] = Channel.pair({ maxQueuedBytes: 2_000_000 })
+    const [a, b] = channelPair({ maxQueuedBytes: 2_000_000 })
     const first = a.send(Buffer.alloc(1_000_000))
     expect(a.crowded).toBe(false)
     const second = a.send(Buffer.alloc(900_000))
@@ -72,7 +73,7 @@ describe('what a channel refuses', () => {
   })
 
   it('a descriptor that is closed already, alone: later messages go', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const fd = OwnedFd.own(native.memfd('x'), 'x')
     fd.close()
     await expect(a.send(Buffer.from('bad'), [fd])).rejects.toBeInstanceOf(Error)
@@ -85,7 +86,7 @@ describe('what a channel refuses', () => {
 
 describe('a send that has to wait', () => {
   it('fails at its deadline; the channel ends because a frame was cut', async () => {
-    const [a, b] = Channel.pair({ sendTimeoutMs: 30 })
+    const [a, b] = channelPair({ sendTimeoutMs: 30 })
     const ended = new Promise(resolve => a.start({ message: () => {}, end: resolve }))
     const sends = [a.send(Buffer.alloc(900_000)), a.send(Buffer.from('x'))]
     expect((await Promise.allSettled(sends)).map(r => r.status)).toEqual(['rejected', 'rejected'])
@@ -94,7 +95,7 @@ describe('a send that has to wait', () => {
   })
 
   it('ends the channel at its deadline though nothing of it has gone: what comes behind may rely on it', async () => {
-    const [a, b] = Channel.pair({ sendTimeoutMs: 30 })
+    const [a, b] = channelPair({ sendTimeoutMs: 30 })
     const ended = new Promise(resolve => a.start({ message: () => {}, end: resolve }))
     const sends: Promise<void>[] = []
     // Frames that are small go whole or not at all.
@@ -127,7 +128,7 @@ describe('a send that has to wait', () => {
   })
 
   it('fails when the peer goes away, and so do all later ones', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const waiting = a.send(Buffer.alloc(900_000))
     await b.close()
     await expect(waiting).rejects.toMatchObject({ code: 'ERR_FDB_CHANNEL_CLOSED' })
@@ -136,7 +137,7 @@ describe('a send that has to wait', () => {
   })
 
   it('fails when its own side is closed', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const waiting = a.send(Buffer.alloc(900_000))
     await a.close()
     await expect(waiting).rejects.toMatchObject({ code: 'ERR_FDB_CHANNEL_CLOSED' })
@@ -144,7 +145,7 @@ describe('a send that has to wait', () => {
   })
 
   it('still lets what the dying peer had sent be read', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     await b.send(Buffer.from('last words'))
     await b.close()
     await expect(a.send(Buffer.from('x'))).rejects.toMatchObject({ code: 'ERR_FDB_CHANNEL_CLOSED' })

@@ -5,6 +5,7 @@ import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { Channel } from '../../src/wire/channel.js'
 import { encodeFrame } from '../../src/wire/frame.js'
+import { channelPair } from '../processes/channel-pair.js'
 
 interface Heard {
   messages: { payload: Buffer; fds: OwnedFd[] }[]
@@ -52,7 +53,7 @@ function rawPair(): [OwnedFd, OwnedFd] {
 
 describe('a channel', () => {
   it('delivers payload and descriptors whole, and leaves the sender its own', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const heard = listen(b)
     const mine = memory('mine')
     await a.send(Buffer.from('hello'), [mine])
@@ -68,7 +69,7 @@ describe('a channel', () => {
   })
 
   it('keeps the order of small and large messages that are sent at once', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const heard = listen(b)
     const sizes = [1, 300_000, 2, 40_000, 0, 1_000_000, 3]
     const sends = sizes.map((size, i) => a.send(Buffer.alloc(size, i)))
@@ -84,7 +85,7 @@ describe('a channel', () => {
   })
 
   it('carries more descriptors than one kernel message takes, in order', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const heard = listen(b)
     const fds = memories(700)
     await a.send(Buffer.from('x'), fds)
@@ -96,7 +97,7 @@ describe('a channel', () => {
   })
 
   it('tells an orderly end from one in the middle of a message', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const heard = listen(b)
     await a.send(Buffer.from('bye'))
     await a.close()
@@ -138,7 +139,7 @@ describe('a channel', () => {
     closeAll(sent)
     expect(native.openCount()).toBe(before)
 
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const one = memory('undelivered')
     b.pause()
     listen(b)
@@ -149,7 +150,7 @@ describe('a channel', () => {
   })
 
   it('delivers nothing and reads nothing while it is paused', async () => {
-    const [a, b] = Channel.pair({ sendTimeoutMs: 30_000 })
+    const [a, b] = channelPair({ sendTimeoutMs: 30_000 })
     const heard: number[] = []
     let resumed = false
     let done!: () => void
@@ -181,7 +182,7 @@ describe('a channel', () => {
   })
 
   it('survives an exception of its handler with the following messages intact', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const errors: unknown[] = []
     const others = process.listeners('uncaughtException')
     process.removeAllListeners('uncaughtException')
@@ -209,7 +210,7 @@ describe('a channel', () => {
   })
 
   it('may be closed by its own handler, which hears nothing more', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     let heard = 0
     b.start({
       message: () => {
@@ -226,7 +227,7 @@ describe('a channel', () => {
   })
 
   it('measures how long the peer has been silent', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     const heard = listen(b)
     const before = performance.now()
     await a.send(Buffer.from('x'))
@@ -236,13 +237,13 @@ describe('a channel', () => {
   })
 
   it('knows its peer from the kernel', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     expect(a.peer).toEqual({ pid: process.pid, uid: process.getuid!(), gid: process.getgid!() })
     await Promise.all([a.close(), b.close()])
   })
 
   it('gives the loop back under a flood', async () => {
-    const [a, b] = Channel.pair()
+    const [a, b] = channelPair()
     let heard = 0
     b.start({ message: () => heard++, end: () => {} })
     const sends: Promise<void>[] = []

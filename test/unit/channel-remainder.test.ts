@@ -5,6 +5,7 @@ import { frameLimits } from '../../src/wire/frame.js'
 import { FrameDecoder } from '../../src/wire/frame-decoder.js'
 import { Outbound } from '../../src/wire/outbound.js'
 import { Pending } from '../../src/wire/pending.js'
+import { channelPair } from '../processes/channel-pair.js'
 import { until } from '../processes/until.js'
 
 afterEach(() => void vi.useRealTimers())
@@ -80,7 +81,7 @@ describe('a channel', () => {
   })
 
   it('that its handler closes delivers nothing more of what was read', async () => {
-    const [one, other] = Channel.pair()
+    const [one, other] = channelPair()
     onTestFinished(() => void one.close())
     for (const text of ['a', 'b']) void one.send(Buffer.from(text))
     const heard: string[] = []
@@ -97,7 +98,7 @@ describe('a channel', () => {
   })
 
   it('that is resumed delivers what had been read before it was paused, though nothing more comes', async () => {
-    const [one, other] = Channel.pair()
+    const [one, other] = channelPair()
     const heard: string[] = []
     other.start({
       message: payload => {

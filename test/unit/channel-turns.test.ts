@@ -1,11 +1,11 @@
 import { expect, it, vi } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
-import { Channel } from '../../src/wire/channel.js'
 import { HEADER_BYTES } from '../../src/wire/frame.js'
+import { channelPair } from '../processes/channel-pair.js'
 import { pause } from '../processes/until.js'
 
 it('a channel whose socket is in error is read to its end all the same', async () => {
-  const [near, far] = Channel.pair()
+  const [near, far] = channelPair()
   // The peer ends with this unread: the socket of this side is in error from the beginning.
   await near.send(Buffer.from('never read'))
   const sizes = Array.from({ length: 4 }, () => 32 * 1024 - HEADER_BYTES)
@@ -28,7 +28,7 @@ it('a channel whose socket is in error is read to its end all the same', async (
 })
 
 it('a channel to which nothing comes takes no turn of the event loop', async () => {
-  const [near, far] = Channel.pair()
+  const [near, far] = channelPair()
   let heard = 0
   near.start({ message: () => heard++, end: () => {} })
   const turns = vi.spyOn(globalThis, 'setImmediate')

@@ -6,10 +6,10 @@ import type { Peer } from '../../src/holder/peer.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { identify, type ProcessIdentity } from '../../src/os/process-identity.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { Channel } from '../../src/wire/channel.js'
 import { FORWARDS_WRITES, Link, type LinkHandler, type WireBody } from '../../src/wire/link.js'
 import { MOST_WORKERS } from '../../src/workers/options.js'
 import { callerWith } from '../holder-support/processes.js'
+import { channelPair } from '../processes/channel-pair.js'
 import { until } from '../processes/until.js'
 
 const { Envelope } = fdbroker.wire
@@ -28,7 +28,7 @@ interface Member {
 
 describe('a generation that drains, to a daemon that was started anew', () => {
   it('is known to have given up its rights when it leaves, not while it stands by', async () => {
-    const [ours, theirs] = Channel.pair()
+    const [ours, theirs] = channelPair()
     const identity = identify(process.pid)
     const gaveUp: ProcessIdentity[] = []
     const writes = new ForwardedWrites({

@@ -12,8 +12,8 @@ import { resolveTimes } from '../../src/holder/times.js'
 import { memoryFile } from '../../src/kernel/index.js'
 import { ownPidfd } from '../../src/os/liveness.js'
 import { identify } from '../../src/os/process-identity.js'
-import { Channel } from '../../src/wire/channel.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../../src/wire/link.js'
+import { channelPair } from '../processes/channel-pair.js'
 
 const open = () => readdirSync('/proc/self/fd').length
 
@@ -23,7 +23,7 @@ describe('a taker of connections', () => {
 
   function receiver() {
     const before = open()
-    const [ours, theirs] = Channel.pair()
+    const [ours, theirs] = channelPair()
     const heard: WireEnvelope[] = []
     const sender = new Link(theirs)
     sender.start({ message: envelope => heard.push(envelope), broken: () => {}, end: () => {} })

@@ -2,15 +2,15 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import type { DescriptorHolder } from '../../src/operator/held-descriptors.js'
 import { serveOperator } from '../../src/operator/server.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { Channel } from '../../src/wire/channel.js'
 import { Link, type WireEnvelope } from '../../src/wire/link.js'
+import { channelPair } from '../processes/channel-pair.js'
 import { until } from '../processes/until.js'
 
 const { Op } = fdbroker.wire.DescriptorRequest
 
 /** An operator that may ask nothing for so long. */
 function operator(idleMs: number | null, status: () => Promise<object> = async () => ({})) {
-  const [ours, theirs] = Channel.pair()
+  const [ours, theirs] = channelPair()
   const changed = new Set<() => void>()
   const none = () => expect.fail('it is not asked for that')
   const descriptors: DescriptorHolder = {

@@ -2,13 +2,13 @@ import { expect, it, onTestFinished } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
 import { closeAll } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { Channel } from '../../src/wire/channel.js'
 import { Link } from '../../src/wire/link.js'
+import { channelPair } from '../processes/channel-pair.js'
 import { until } from '../processes/until.js'
 
 /** A link to a peer that reads what it is told once it goes on: how it ended, and what both heard. */
 function linked(options: { sendTimeoutMs?: number; maxQueuedBytes?: number } = {}) {
-  const [ours, theirs] = Channel.pair(options)
+  const [ours, theirs] = channelPair(options)
   const [link, peer] = [new Link(ours), new Link(theirs)]
   const ends: (FdbError | null)[] = []
   const heard: string[] = []

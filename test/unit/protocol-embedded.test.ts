@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest'
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/handoff/embedded.js'
 import { initialHolder } from '../../src/handoff/holder-machine.js'
-import { firstMember, initialMember } from '../../src/handoff/member-machine.js'
+import { initialMember } from '../../src/handoff/member-machine.js'
 import type { ToHolder } from '../../src/handoff/messages.js'
+import { FIRST_MEMBER } from '../exploration/first-member.js'
 
 const JOINER = 1
-const first: Embedded = { self: 0, member: firstMember(0), holder: initialHolder('holder', 0, 0) }
+const first: Embedded = { self: 0, member: FIRST_MEMBER, holder: initialHolder('holder', 0, 0) }
 const says = (message: ToHolder): EmbeddedEvent => ({
   to: 'holder',
   event: { type: 'message', from: JOINER, message },

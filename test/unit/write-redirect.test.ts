@@ -2,10 +2,11 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { WriteForwarder, writeSenderOver } from '../../src/member/writes/forwarder.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { Channel, type ChannelOptions } from '../../src/wire/channel.js'
+import type { ChannelOptions } from '../../src/wire/channel.js'
 import { checkDecodeCost } from '../../src/wire/decode-cost.js'
 import { FORWARDS_WRITES, Link } from '../../src/wire/link.js'
 import { Segment, StateLog } from '../fixtures/state.js'
+import { channelPair } from '../processes/channel-pair.js'
 import { until } from '../processes/until.js'
 
 const { Envelope } = fdbroker.wire
@@ -14,7 +15,7 @@ type Write = fdbroker.wire.Write.$Properties
 /** Two ends of a channel whose messages have up to so many bytes. */
 function linked(payloadBytes: number) {
   const options: ChannelOptions = { limits: { payloadBytes } }
-  const [link, theirs] = Channel.pair(options).map(channel => new Link(channel)) as [Link, Link]
+  const [link, theirs] = channelPair(options).map(channel => new Link(channel)) as [Link, Link]
   onTestFinished(() => {
     link.close()
     theirs.close()
