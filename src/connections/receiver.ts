@@ -78,7 +78,7 @@ export class ConnectionReceiver {
         if (error !== null)
           this.#options.reportError(
             error,
-            'the channel for connections of an older process has failed: this channel brings no more of them',
+            'the channel over which an older process sends its connections has failed: no more of them arrive over it',
           )
         this.#doubt()
       },

@@ -23,7 +23,7 @@ function headLimits(limits: Partial<HeadLimits> = {}): Readonly<HeadLimits> {
     if (!Number.isSafeInteger(value) || value < 1) {
       throw new FdbError(
         'ERR_FDB_HTTP1_LIMIT',
-        `the limit ${name} is ${value}: it must be a positive integer, leave it out for the default`,
+        `the limit ${name} is ${value}: it must be a positive integer; omit it for the default`,
         { details: { name, got: value } },
       )
     }

@@ -270,7 +270,7 @@ function shorten(text: string): string {
 function recordError(why: string, cause?: unknown): FdbError {
   return new FdbError(
     'ERR_FDB_RELAYED_RECORD',
-    `the record of a relayed connection is invalid: ${why}. The record is damaged or from an incompatible version; the connection stays in its process`,
+    `the record of a relayed connection is invalid: ${why}. The record is damaged or from an incompatible version; the connection stays in the process that sent it`,
     { cause },
   )
 }

@@ -108,5 +108,5 @@ function isOutOfDescriptors(error: unknown): boolean {
 }
 
 function refusal(why: string): FdbError {
-  return new FdbError('ERR_FDB_RELAYED_REFUSED', `${why}: the connection stays in its process`)
+  return new FdbError('ERR_FDB_RELAYED_REFUSED', `${why}: the connection stays in the process that sent it`)
 }

@@ -250,5 +250,8 @@ function parse(body: Buffer): Record<string, never> {
 }
 
 function malformedRequest(): FdbError {
-  return new FdbError('ERR_FDB_MESSAGE', 'this release of fd-broker does not understand the request')
+  return new FdbError(
+    'ERR_FDB_MESSAGE',
+    'this release of fd-broker does not understand the request: use the command of the same release',
+  )
 }

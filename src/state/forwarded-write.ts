@@ -102,7 +102,7 @@ export class IncomingWrite {
     if (section.stored && section.stored.codec !== '' && section.stored.codec !== schema.codec)
       throw new FdbError(
         'ERR_FDB_SCHEMA',
-        `section "${schema.name}" has codec "${section.stored.codec}"; the change was made with "${schema.codec}"`,
+        `section "${schema.name}" has codec "${section.stored.codec}"; the change was made with "${schema.codec}". Use the same codec, or a section of another name`,
       )
     this.#schemaVersions.set(
       schema.name,

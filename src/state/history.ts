@@ -211,7 +211,7 @@ export class History {
         segment,
         found.offset,
         sequence,
-        `${this.#store.entries.count} entries, but its end record states ${entries}`,
+        `it has ${this.#store.entries.count} entries, but its end record states ${entries}`,
       )
     }
     const got = this.#store.digest().toString()
@@ -220,7 +220,7 @@ export class History {
         segment,
         found.offset,
         sequence,
-        `digest ${got}, but its end record states ${digest}`,
+        `its digest is ${got}, but its end record states ${digest}`,
       )
   }
 

@@ -172,7 +172,7 @@ function checkSequence(
   if (after === undefined) return
   if (segment.kind === 'snapshot') {
     if (sequence !== after)
-      throw damagedError(segment, position, after, `sequence ${sequence} in the same snapshot`)
+      throw damagedError(segment, position, after, `a record of sequence ${sequence} in the same snapshot`)
   } else if (sequence !== after + 1) {
     const reason =
       sequence > after ? `${sequence - after - 1} records are missing` : 'the record is a duplicate'

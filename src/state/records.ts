@@ -140,7 +140,7 @@ function skip(buffer: Buffer, wire: number, end: number): void {
     at += length
   } else if (wire === FIXED64) at += 8
   else if (wire === FIXED32) at += 4
-  else throw new MalformedRecord(`wire type ${wire}`)
+  else throw new MalformedRecord(`a field of the unsupported wire type ${wire}`)
   if (at > end) throw new MalformedRecord('a field exceeds its message')
 }
 

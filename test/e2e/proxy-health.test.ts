@@ -82,7 +82,7 @@ describe('a version of the proxy that is to prove itself', () => {
     expect(await refused(edge)).toEqual(
       unhealthy(
         'offering',
-        /upgrade\.health: not 2 good answers in a row within 1000 ms \(asked \d+ times\): GET \/health: 502 Bad Gateway \(connect-failed\)/,
+        /upgrade\.health: \d+ checks within 1000 ms, but not 2 successful in a row: GET \/health: 502 Bad Gateway \(connect-failed\)/,
       ),
     )
     await load.stop()

@@ -33,7 +33,7 @@ describe('a host pattern', () => {
     ['1.2.3', /ends like an IPv4 address/],
     ['a..b', /"" is not a label/],
     ['-a.com', /"-a" is not a label/],
-    ['*.', /1 to 253 letters/],
+    ['*.', /1 to 253 characters/],
     [`${'a'.repeat(64)}.com`, /is not a label/],
     ['a.'.repeat(128), /1 to 253/],
     [`*.${'a.'.repeat(126)}a`, /1 to 253/],

@@ -35,11 +35,11 @@ export const RELAY = {
   },
   ERR_FDB_RELAYED_RECORD: {
     cause: 'The record of a connection is damaged, or has an unknown version',
-    remedy: 'The connection stays in its process',
+    remedy: 'The connection stays in the process that sent it',
   },
   ERR_FDB_RELAYED_REFUSED: {
     cause: "This version's relay does not accept the connection",
-    remedy: 'The connection stays in its process',
+    remedy: 'The connection stays in the process that sent it',
   },
   ERR_FDB_FRAMES_RECORD: {
     cause: 'A record has an impossible position in a WebSocket stream',

@@ -91,7 +91,7 @@ export const MOVING = {
   },
   ERR_FDB_CONNECTION: {
     cause: "A connection's record cannot be read, or its descriptor is no connection",
-    remedy: 'The versions are incompatible; the connection stays in its process',
+    remedy: 'The versions are incompatible; the connection stays in the process that sent it',
   },
   ERR_FDB_CONNECTION_LARGE: {
     cause: "A connection's record is larger than a message (4 MiB)",

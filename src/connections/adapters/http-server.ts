@@ -367,7 +367,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (!idle)
       throw new FdbError(
         'ERR_FDB_CONNECTION',
-        'an HTTP connection arrived in a state that this version does not know',
+        'an HTTP connection arrived in a state that this version does not know: it stays in the process that sent it',
       )
     if (!this.#sniffed && !this.#isDirect) {
       throw new FdbError(

@@ -58,11 +58,10 @@ export class HealthChecker implements Disposable {
     )
     if (passed.signal.aborted || !needed()) return
     signal.throwIfAborted()
-    const wanted = `${passes} good answer${passes === 1 ? '' : 's'} in a row`
     const failure = lastFailure === '' ? `${this.#check.name}: no answer` : lastFailure
     throw new FdbError(
       'ERR_FDB_UNHEALTHY',
-      `upgrade.health: not ${wanted} within ${within} ms (asked ${checks} times): ${failure}`,
+      `upgrade.health: ${checks} checks within ${within} ms, but not ${passes} successful in a row: ${failure}`,
       { details: { asked: this.#check.name, times: checks, last: failure } },
     )
   }

@@ -19,7 +19,7 @@ export function canonicalHost(pattern: string): string | InvalidValue {
   if (pattern === '') return new InvalidValue('"" is not a host; write "*" for every host')
   const refuse = (why: string) => new InvalidValue(`${shown(pattern)} is not a host: ${why}`)
   if (/[/?#@\s\\%]/.test(pattern)) return refuse('write only the name, for example app.example.com')
-  if (isIPv6(pattern)) return refuse(`an IPv6 address stands in brackets, [${pattern}]`)
+  if (isIPv6(pattern)) return refuse(`write an IPv6 address in brackets, [${pattern}]`)
   if (pattern.startsWith('[')) {
     const inside = /^\[([^\]]*)\]$/.exec(pattern)?.[1]
     if (inside === undefined || !isIPv6(inside)) return refuse('write [ADDRESS], without a port')
@@ -33,7 +33,7 @@ export function canonicalHost(pattern: string): string | InvalidValue {
   const ascii = /^[\x21-\x7e]*$/.test(given) ? given.toLowerCase() : domainToASCII(given)
   if (isIPv4(ascii)) return wildcard ? refuse('an address has no hosts below it') : ascii
   if (ascii.length === 0 || ascii.length > 253 - (wildcard ? 2 : 0))
-    return refuse('a name has 1 to 253 letters')
+    return refuse('a name has 1 to 253 characters')
   const labels = ascii.split('.')
   const bad = labels.find(label => !LABEL.test(label))
   if (bad !== undefined) return refuse(`${shown(bad)} is not a label (1 to 63 letters, digits and -)`)

@@ -30,7 +30,8 @@ export function canonicalPath(prefix: string): string | InvalidValue {
   if (!prefix.startsWith('/')) return refuse('it must begin with /')
   if (prefix.length > MAX_PATH_CHARACTERS)
     return refuse(`it has ${prefix.length} characters, at most ${MAX_PATH_CHARACTERS} are allowed`)
-  if (/[?#]/.test(prefix)) return refuse('leave out what begins with ? or #, only the path is compared')
+  if (/[?#]/.test(prefix))
+    return refuse('leave out the query (?) and the fragment (#), only the path is compared')
   if (prefix.includes('*')) return refuse('a path is a prefix by itself, write it without *')
   if (prefix.includes(';')) return refuse('parameters (;) are not compared, leave them out')
   if (prefix.includes('//')) return refuse('write one slash where there are several')
@@ -40,13 +41,13 @@ export function canonicalPath(prefix: string): string | InvalidValue {
     return refuse(`${shown(odd)} must be percent-encoded${escapeByte}`)
   }
   if (/%(?![0-9A-Fa-f]{2})/.test(prefix))
-    return refuse('a % is followed by two hexadecimal digits; write %25 for the sign')
+    return refuse('two hexadecimal digits must follow a %; write %25 for the sign itself')
   const all = readings(prefix)
   if (all === null) return refuse('a route must not contain NUL, or . and .. as segments')
   return all.length === 1
     ? all[0]!
     : refuse(
-        'servers do not agree about escaped slashes (%2F, %5C, %252F) and semicolons (%3B), so no route has them',
+        'servers do not agree about escaped slashes (%2F, %5C, %252F) and semicolons (%3B): a route must not contain them',
       )
 }
 

@@ -88,7 +88,9 @@ const responseChanges = refine(map(fieldShape), onceEach)
 function onceEach<T extends FieldChanges>(given: T, place: ConfigPlace): T | undefined {
   const names = [...given.set.map(([name]) => name), ...given.remove].map(name => name.toLowerCase())
   const duplicate = names.find((name, i) => names.indexOf(name) !== i)
-  return duplicate === undefined ? given : place.wrong(`the field ${shown(duplicate)} is named twice`)
+  return duplicate === undefined
+    ? given
+    : place.wrong(`"set" and "remove" name the header ${shown(duplicate)} twice`)
 }
 
 export const routeShape = {
@@ -209,7 +211,8 @@ export function headerName(text: string): string | InvalidValue {
 }
 
 function headerValue(text: string): string | InvalidValue {
-  if (text.length > 4096) return new InvalidValue(`a header value of ${text.length} characters; at most 4096`)
+  if (text.length > 4096)
+    return new InvalidValue(`the header value has ${text.length} characters; at most 4096 are allowed`)
   if (/^[\t\x20-\x7e]*$/.test(text) && text.trim() === text) return text
   return new InvalidValue(
     `${shown(text)} is not a header value (visible ASCII, no line break, no blank at either end)`,

@@ -228,7 +228,7 @@ function readAddition(given: unknown): { material: CertificateMaterial; replace:
   for (const [what, text] of Object.entries({ cert, key })) {
     if (typeof text !== 'string') throw refusal(`"${what}" is not a string`)
     if (text.length > MAX_PEM_BYTES)
-      throw refusal(`"${what}" has ${text.length} bytes, at most ${MAX_PEM_BYTES} are taken`)
+      throw refusal(`"${what}" has ${text.length} bytes, at most ${MAX_PEM_BYTES} are allowed`)
   }
   const material = readMaterial(cert as string, key as string, checkedNames(names))
   if (material instanceof WrongMaterial) throw refusal(`${material.at}: ${material.why}`)
