@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
-import { tryConnect } from '../os/connect.js'
+import { listenerAt } from '../os/connect.js'
 import {
   defaultPaths,
   existingControls,
@@ -69,13 +69,11 @@ function find(command: Command): string {
 /** Whether a process may listen at the path. A process that was killed leaves its socket behind. */
 function isListening(path: string): boolean {
   try {
-    const result = tryConnect(path)
-    if (typeof result === 'string') return result === 'full'
-    result.close()
+    return listenerAt(path) !== null
   } catch {
     // The command reports why it cannot connect.
+    return true
   }
-  return true
 }
 
 function byPidFile(file: string): string {

@@ -40,36 +40,33 @@ const SLICE_MS = 50
  */
 export async function readStateFile(file: string, progress: ProgressLine): Promise<FileState> {
   const name = file === '-' ? 'standard input' : file
-  const stream: AsyncIterable<Buffer> = file === '-' ? process.stdin : createReadStream(file)
-  const chunks = stream[Symbol.asyncIterator]()
-  const counted: AsyncIterable<Buffer> = {
-    async *[Symbol.asyncIterator]() {
-      let done = 0
-      try {
-        for (let next = await chunks.next(); !next.done; next = await chunks.next()) {
-          done += next.value.length
-          progress.bytes(`reading ${name}`, done)
-          yield next.value
-        }
-      } catch (cause) {
-        throw new FdbError('ERR_FDB_STATE_FILE', `${name} cannot be read (${(cause as Error).message})`, {
-          cause,
-        })
-      }
-    },
-  }
-  const source = counted[Symbol.asyncIterator]()
-  const first = await source.next()
+  const chunks = chunksOf(file, name, progress)
+  const first = await chunks.next()
   if (first.done)
-    throw new FdbError('ERR_FDB_STATE_FILE', `${name} is empty; give what \`state export\` wrote`)
-  const rest = async function* () {
+    throw new FdbError('ERR_FDB_STATE_FILE', `${name} is empty; give the output of \`state export\``)
+  const all = async function* () {
     yield first.value
-    yield* { [Symbol.asyncIterator]: () => source }
+    yield* chunks
   }
   const lines = /^\s*\{/.test(first.value.toString('latin1', 0, 64))
   return lines
-    ? readLines(rest(), name)
-    : { ...(await readLog(rest())), format: 'log', head: null, redacted: 0 }
+    ? readLines(all(), name)
+    : { ...(await readLog(all())), format: 'log', head: null, redacted: 0 }
+}
+
+async function* chunksOf(file: string, name: string, progress: ProgressLine): AsyncGenerator<Buffer, void> {
+  let done = 0
+  try {
+    for await (const chunk of file === '-' ? process.stdin : createReadStream(file)) {
+      done += chunk.length
+      progress.bytes(`reading ${name}`, done)
+      yield chunk
+    }
+  } catch (cause) {
+    throw new FdbError('ERR_FDB_STATE_FILE', `${name} cannot be read (${(cause as Error).message})`, {
+      cause,
+    })
+  }
 }
 
 async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; torn: number }> {

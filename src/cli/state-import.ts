@@ -1,6 +1,12 @@
 import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
-import { type ImportReply, type ImportRequest, type PartRequest, STATE_COMMANDS } from '../state/commands.js'
+import {
+  headed,
+  type ImportReply,
+  type ImportRequest,
+  type PartRequest,
+  STATE_COMMANDS,
+} from '../state/commands.js'
 import { encodeImport } from '../state/import.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
@@ -56,23 +62,19 @@ export async function importState(flags: ImportFlags): Promise<void> {
     for (const { piece, count } of piecesOf(state.log, schemas, known)) {
       if (sent !== null) {
         const head = { import: id, part: part++, replace } satisfies PartRequest
-        await ask(STATE_COMMANDS.part, withHead(head, sent))
+        await ask(STATE_COMMANDS.part, headed(head, sent))
       }
       sent = piece
       done += count
       progress.show(() => `importing: ${done} of ${total} entries`)
     }
     const after = part > 0 ? { after: { import: id, part } } : {}
-    const body = withHead({ ...request, ...after } satisfies ImportRequest, sent ?? Buffer.alloc(0))
+    const body = headed({ ...request, ...after } satisfies ImportRequest, sent ?? Buffer.alloc(0))
     return JSON.parse((await ask(STATE_COMMANDS.import, body)).toString()) as ImportReply
   })
   const names = schemas.map(({ name }) => name)
   const answer = { imported: reply.puts, sections: names, replaced: request.replace }
   print(json, answer, `${reply.puts} entries of ${names.join(', ') || 'no section'} imported\n`)
-}
-
-function withHead(head: ImportRequest | PartRequest, bytes: Buffer): Buffer {
-  return Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), bytes])
 }
 
 /** Yields the entries in encoded pieces, at least one; the first piece has the schemas. */

@@ -48,12 +48,12 @@ export function addWorkers(program: Command): void {
         '--stop-timeout <duration>',
         'a worker that still serves this long after TERM is killed; or off',
       )
-        .argParser(text => (text === 'off' ? text : toMs(text)))
+        .argParser(msOrOff)
         .default(30_000, '30s'),
     )
     .addOption(
       new Option('--hung-timeout <duration>', 'a worker that is silent this long is replaced; or off')
-        .argParser(text => (text === 'off' ? text : toMs(text)))
+        .argParser(msOrOff)
         .default(10_000, '10s'),
     )
     .option('--pid-file <file>', 'pid file of the main process')
@@ -81,6 +81,8 @@ Examples:
       ask(flags, SET_WORKERS, `${count}`, `${count} workers serve`),
     )
 }
+
+const msOrOff = (text: string) => (text === 'off' ? text : toMs(text))
 
 async function start(command: string[], flags: StartWorkersFlags): Promise<void> {
   const { service, count, control, replace, timeout, stopTimeout, hungTimeout } = flags

@@ -155,9 +155,9 @@ export class ServiceState {
     checkOptions('put()', options, WRITE)
     if (!types.isUint8Array(value)) throw wrongOption('value', value, 'bytes')
     const { request = newRequest(), ...ask } = options
-    const head = JSON.stringify({ section, key, request } satisfies EntryRequest)
-    const { STATE_COMMANDS } = await commands()
-    await this.#ask(STATE_COMMANDS.put, Buffer.concat([Buffer.from(`${head}\n`), value]), ask)
+    const head: EntryRequest = { section, key, request }
+    const { headed, STATE_COMMANDS } = await commands()
+    await this.#ask(STATE_COMMANDS.put, headed(head, value), ask)
   }
 
   /** Deletes an entry. Resolves with whether it existed. Rejects as {@link put} does. */

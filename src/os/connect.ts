@@ -215,6 +215,16 @@ export function listeningPid(channel: OwnedFd): number {
   }
 }
 
+/** Returns the process that listens at a path, or 0 if its pid is unknown; null if no process does. Throws as {@link tryConnect} does. */
+export function listenerAt(path: string): number | null {
+  const found = tryConnect(path)
+  if (found === 'absent' || found === 'refused') return null
+  if (found === 'full') return 0
+  const pid = listeningPid(found)
+  found.close()
+  return pid
+}
+
 /** Returns `process 123`, or `a process` if its pid is unknown. */
 function nameOf(channel: OwnedFd): string {
   const pid = listeningPid(channel)

@@ -14,7 +14,7 @@ import {
 import { commandOf } from '../listeners/index.js'
 import {
   checkSocketPath,
-  listeningPid,
+  listenerAt,
   pause,
   requirePrivateFolder,
   retry,
@@ -187,9 +187,7 @@ export function removeDeadControl(path: string): void {
     const right = takeRight(path)
     if (right === null || right === 'lost') return
     try {
-      const result = tryConnect(path)
-      if (result === 'refused') unlinkSync(path)
-      else if (result instanceof OwnedFd) result.close()
+      if (listenerAt(path) === null) unlinkSync(path)
     } finally {
       closeRight(right)
     }
@@ -227,9 +225,7 @@ export function takeLock(path: string): OwnedFd | null {
       lock.close()
       throw pathError(`cannot lock ${path}`, error as NativeError)
     }
-    const mine = inspectOne(lock)
-    const named = statSync(path, { bigint: true, throwIfNoEntry: false })
-    if (named !== undefined && String(named.ino) === mine.ino && String(named.dev) === mine.dev) return lock
+    if (isNamed(lock, path)) return lock
     lock.close()
   }
   throw new FdbError(
@@ -237,6 +233,13 @@ export function takeLock(path: string): OwnedFd | null {
     `the lock file ${path} was replaced ${LOCK_ATTEMPTS} times while it was being locked: stop what removes it, or choose a folder on a local file system`,
     { details: { path } },
   )
+}
+
+/** Whether the path names the file of this descriptor. */
+export function isNamed(fd: OwnedFd, path: string): boolean {
+  const { dev, ino } = inspectOne(fd)
+  const named = statSync(path, { bigint: true, throwIfNoEntry: false })
+  return named !== undefined && String(named.ino) === ino && String(named.dev) === dev
 }
 
 /** Throws if a live process listens at the path although its lock was free. */
@@ -252,13 +255,8 @@ async function refuseForeign(path: string, until: number, signal: AbortSignal | 
   }
   const grace = Math.min(until, performance.now() + FOREIGN_GRACE_MS)
   for (;;) {
-    const result = tryConnect(path)
-    if (result === 'absent' || result === 'refused') return
-    let pid = 0
-    if (result instanceof OwnedFd) {
-      pid = listeningPid(result)
-      result.close()
-    }
+    const pid = listenerAt(path)
+    if (pid === null) return
     if (performance.now() >= grace) {
       const holder = pid === 0 ? 'a live process' : `a live process (pid ${pid})`
       throw new FdbError(

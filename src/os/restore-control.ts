@@ -1,14 +1,15 @@
-import { existsSync, lstatSync, statSync } from 'node:fs'
+import { existsSync, lstatSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { closeAll, inspectOne, OwnedFd, watchPaths } from '../kernel/index.js'
-import { listeningPid, tryConnect } from './connect.js'
+import { closeAll, type OwnedFd, watchPaths } from '../kernel/index.js'
+import { listenerAt } from './connect.js'
 import {
   bindControl,
   controlEntry,
   ensureFolder,
   type FirstControl,
+  isNamed,
   type PathEntry,
   takeLock,
 } from './control-path.js'
@@ -74,9 +75,7 @@ function lockFile(path: string): string {
 
 function missingLock({ path, lock }: HeldControl): OwnedFd | null {
   const file = lockFile(path)
-  const { ino, dev } = inspectOne(lock)
-  const named = statSync(file, { bigint: true, throwIfNoEntry: false })
-  if (named !== undefined && String(named.ino) === ino && String(named.dev) === dev) return null
+  if (isNamed(lock, file)) return null
   const taken = takeLock(file)
   if (taken !== null) return taken
   throw conflict(path, `the lock file ${file} was replaced, and another process holds the new one`)
@@ -96,13 +95,8 @@ function isIntact(path: string, entry: PathEntry): boolean {
   if (named === null) return false
   if (named.ino === entry.ino && named.dev === entry.dev) return true
   if (!lstatSync(path).isSocket()) throw conflict(path, 'it is not a socket any more')
-  const found = tryConnect(path)
-  if (found === 'absent' || found === 'refused') return false
-  let pid = 0
-  if (found instanceof OwnedFd) {
-    pid = listeningPid(found)
-    found.close()
-  }
+  const pid = listenerAt(path)
+  if (pid === null) return false
   throw conflict(path, `${pid === 0 ? 'another process' : `process ${pid}`} listens there now`)
 }
 

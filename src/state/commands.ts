@@ -137,7 +137,7 @@ function getEntry(log: StateLog, { section, key, secrets }: Required<EntryReques
   if (knownIn(log, section).secret && !secrets) throw secretSection(section)
   const entry = log.rawSection(section).get(key)
   const reply: EntryReply = entry ? { version: entry.version } : {}
-  return Buffer.concat([Buffer.from(`${JSON.stringify(reply)}\n`), entry?.value ?? Buffer.alloc(0)])
+  return headed(reply, entry?.value ?? Buffer.alloc(0))
 }
 
 export function secretSection(name: string): FdbError {
@@ -209,6 +209,11 @@ class Imports {
     clearTimeout(this.#pending.get(id)?.timer)
     this.#pending.delete(id)
   }
+}
+
+/** Returns the body of a command or reply: a head as a line of JSON, then bytes. {@link withHead} reads it. */
+export function headed(head: object, bytes: Uint8Array): Buffer {
+  return Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), bytes])
 }
 
 /** Splits a body into the JSON object of its first line and the remaining bytes. */

@@ -2,8 +2,14 @@ import { constants, renameSync, rmSync } from 'node:fs'
 import { nodeCrypto } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, writeAllAt } from '../../kernel/index.js'
-import { type DeathWatch, openPidfd, watchDeath } from '../../os/liveness.js'
-import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../../os/process-identity.js'
+import { type DeathWatch, openPidfd } from '../../os/liveness.js'
+import {
+  isAlive,
+  isSame,
+  type ProcessIdentity,
+  watchIdentity,
+  watchProcess,
+} from '../../os/process-identity.js'
 
 /** Longest wait for rights-holders whose death this process cannot detect (another PID namespace). */
 const UNSEEN_MS = 5_000
@@ -76,15 +82,11 @@ export class Recovery {
     if (isAlive(member)) {
       this.#members.push(member)
       const watch = watchOf(member, pidfd, died)
+      watch?.unref()
       if (watch === null) this.#unseen.add(member)
-      else this.#watch(watch)
+      else this.#watches.push(watch)
     }
     pidfd?.close()
-  }
-
-  #watch(watch: DeathWatch): void {
-    watch.unref()
-    this.#watches.push(watch)
   }
 
   #giveUpUnseen(): void {
@@ -94,9 +96,8 @@ export class Recovery {
 
 /** Returns null if this process cannot detect the member's death. */
 function watchOf(member: RightsHolder, pidfd: OwnedFd | null, died: () => void): DeathWatch | null {
-  if (pidfd === null) return watchIdentity(member, died)
   try {
-    return watchDeath(pidfd, died)
+    return watchProcess(pidfd, member, died)
   } catch {
     // This process has no free descriptor.
     return watchIdentity(member, died)
