@@ -45,7 +45,7 @@ export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.Pr
 }
 
 /**
- * Whether this process is a node:cluster primary with workers, whose servers belong to its workers. Node itself loads the module when a
+ * Whether this process is a node:cluster primary with workers: its servers belong to them. Node itself loads the module when a
  * server listens.
  */
 export function isClusterPrimary(): boolean {

@@ -113,7 +113,7 @@ export class Placeholder {
   }
 }
 
-/** Whether this process has a terminal, whose Ctrl-C it gets. */
+/** Whether this process has a terminal, and gets its Ctrl-C. */
 function hasTerminal(): boolean {
   return (statOf(process.pid)?.terminal ?? 0) !== 0
 }

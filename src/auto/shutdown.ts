@@ -58,7 +58,7 @@ export class ProgramShutdown {
     })
   }
 
-  /** Ends a retired program through its own SIGTERM handlers, which close what it has opened. */
+  /** Ends a retired program through its own SIGTERM handlers, which close its resources. */
   async #onRetired(why: RetiredReason): Promise<void> {
     this.stopHandlingSignals()
     await this.#placeholder.decided

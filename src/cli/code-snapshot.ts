@@ -6,7 +6,7 @@ import { startedAs, successorCommand } from '../os/command-line.js'
 const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`]
 
 /**
- * Compares the code of this process (Node, the package, its addons, its working folder) with what its command would load now. Compares
+ * Compares the code of this process (Node, the package, its addons, its working folder) with the code that its command would load now. Compares
  * device, inode, size and times: reading contents would slow each start. A file that was rewritten with the same bytes counts as changed,
  * which costs a harmless upgrade.
  */

@@ -204,7 +204,7 @@ export class LogFile {
     this.#events.failed(error)
   }
 
-  /** Retries the write: the stream kept what it could not write, possibly half a line. */
+  /** Retries the write: the stream has kept the unwritten bytes, possibly half a line. */
   #retry(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined

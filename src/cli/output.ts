@@ -137,7 +137,7 @@ export class ProgressLine extends TerminalLine {
 const SHOWN_AFTER_MS = 1_000
 const FRAMES = ['|', '/', '-', '\\']
 
-/** A line on stderr that names what a command waits for. Draws nothing in the first second, or if stderr is no terminal. */
+/** A line on stderr of a command that waits. Draws nothing in the first second, or if stderr is no terminal. */
 export class WaitingLine extends TerminalLine {
   readonly #begun = performance.now()
   readonly #timer: NodeJS.Timeout | undefined

@@ -19,7 +19,7 @@ interface KeepFlags {
   readonly main?: true
 }
 
-/** Replaces the image of a retired `fd-broker/auto` process whose exit would end its successors or return the terminal to the shell. */
+/** The command that a retired `fd-broker/auto` process executes if its exit would end its successors or return the terminal to the shell. */
 export function addKeep(program: Command): void {
   program
     .command('keep', { hidden: true })

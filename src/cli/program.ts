@@ -114,7 +114,7 @@ function version(): string {
   return (load('fd-broker/package.json') as { version: string }).version
 }
 
-/** Adds to an error of Commander what the user probably meant. `args`: the command line without node and script. */
+/** Adds a hint to an error of Commander. `args`: the command line without node and script. */
 function withHint(error: string, args: readonly string[]): string {
   const hint = hintFor(error, args)
   return hint === null ? error : `${error.trimEnd().replace(/\.$/, '')}: ${hint}\n`

@@ -43,7 +43,7 @@ interface RolledBack extends ProcessReply {
 async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise<RolledBack> {
   try {
     const { supervised, ...reply } = await handBack(flags, installed?.path ?? null)
-    // A supervisor switches the link back itself, or the `upgrade` command does whose upgrade it gives up.
+    // Otherwise the supervisor switches the link back, or the `upgrade` command that installed the release.
     if (!supervised) installed?.swap()
     return reply
   } catch (error) {

@@ -24,7 +24,7 @@ export function addServe(program: Command): void {
     .command('serve')
     .description('run the daemon that holds listeners and state for its members')
     .addOption(controlOption().makeOptionMandatory(false))
-    .option('--config <file>', 'access rules, limits, and what happens to a service without a member')
+    .option('--config <file>', 'access rules, limits, and the action for a service without members')
     .option('--check', 'only check the configuration')
     .addOption(logLevelOption())
     .option('--log-file <file>', 'write the log to this file instead of stderr; USR1 reopens it')

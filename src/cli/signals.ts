@@ -15,7 +15,7 @@ export type ControlSignal = (typeof CONTROL_SIGNALS)[number]
 /** Signals that cancel a command that waits for a new version. */
 export const CANCEL_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-/** A repeated signal within this time counts as the same order: systemd signals the whole unit, and again what is left. */
+/** A repeated signal within this time counts as the same order: systemd signals the whole unit, then the remaining processes again. */
 const SAME_ORDER_MS = 2_000
 
 /** A command's action for each signal. `target` is the running server; null until {@link Signals.attach}. */

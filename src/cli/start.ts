@@ -228,7 +228,7 @@ class ProgramStart {
     )
   }
 
-  /** Returns what the program has not done. */
+  /** Returns the reason why the program does not serve yet. */
   async #missing(): Promise<string> {
     const { pid, generation, listeners = [] } = await this.#serving()
     if (pid === undefined)

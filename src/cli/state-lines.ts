@@ -10,7 +10,7 @@ import type { RawEntry } from '../state/overview.js'
 import type { StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
 
-/** The value of an entry, in the first form that fits. `value` is what the codec decodes. */
+/** The value of an entry, in the first form that fits. `value`: decoded by the codec. */
 export type LineValue =
   | { value: unknown }
   | { text: string }

@@ -5,7 +5,7 @@ import { linkTargets, type Release } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { type ServiceAddress, serviceOf, servingKey } from './status-answer.js'
 
-/** Switches what the server is started from, and back if the upgrade fails. */
+/** Installs a release at the path that the server is started from, and reverts that if the upgrade fails. */
 export interface ReleaseChange {
   apply(): void
   revert(): void

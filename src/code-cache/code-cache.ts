@@ -127,7 +127,7 @@ interface CacheFolder {
   readonly path: string
   /** The only user that may own the folder and its files. */
   readonly uid: number
-  /** Whether its parent folders must also be protected from other users, who could replace one of them. */
+  /** Whether its parent folders must also be protected from other users, because they could replace one of them. */
   readonly guarded: boolean
   readonly mayWrite: boolean
   /** Mode of a new folder; its files get the same without execute permission. */
@@ -139,7 +139,7 @@ const VARIABLE = 'FD_BROKER_CODE_CACHE'
 const OTHERS_WRITE = 0o022
 
 /**
- * Returns cache folders, best first: in the package's folder, if the owner of the program also owns it (who could change the program
+ * Returns cache folders, best first: in the package's folder, if the owner of the program also owns it (that user could change the program
  * anyway), then this user's cache folder. A folder that other users can write to is neither read nor written.
  */
 export function cacheFolders(

@@ -129,7 +129,7 @@ export function optional<T>(check: ValueCheck<T>, written: unknown, about: strin
   return field
 }
 
-/** An optional key whose missing value is `value`, which no file could write. */
+/** An optional key. If it is missing its value is `value`, which a file cannot express. */
 export function absent<T, A>(check: ValueCheck<T>, value: A, about: string, fields?: Shape): Field<T | A> {
   return { check, byDefault: { written: undefined, value }, about, fields }
 }

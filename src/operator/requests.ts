@@ -181,7 +181,7 @@ export function limitOf(options: AskOptions, defaultMs: number): number {
 }
 
 /**
- * Decides what a message is for a request: returns the answer, 'part' for a message before the answer, or null if the message does not belong to the
+ * Reads a message for a request: returns the answer, 'part' for a message before the answer, or null if the message does not belong to the
  * request. Removes the descriptors that it takes from `fds`. Throws the peer's refusal.
  */
 export type ReadAnswer<T> = (envelope: WireEnvelope, fds: OwnedFd[]) => { readonly answer: T } | 'part' | null

@@ -91,7 +91,7 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
   return await retry(attempt, performance.now() + timeoutMs, signal, late)
 }
 
-/** Names what is at the path; null for a socket, or if unknown. */
+/** Names the kind of file at the path; null for a socket, or if unknown. */
 function kindAt(path: string): string | null {
   const stat = statSync(path, { throwIfNoEntry: false })
   if (stat === undefined || stat.isSocket()) return null

@@ -230,7 +230,7 @@ export function takeLock(path: string): OwnedFd | null {
   }
   throw new FdbError(
     'ERR_FDB_CONTROL_PATH',
-    `the lock file ${path} was replaced ${LOCK_ATTEMPTS} times while it was being locked: stop what removes it, or choose a folder on a local file system`,
+    `the lock file ${path} was replaced ${LOCK_ATTEMPTS} times while it was being locked: stop the program that removes it, or choose a folder on a local file system`,
     { details: { path } },
   )
 }

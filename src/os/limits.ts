@@ -54,7 +54,7 @@ export function tooFewDescriptors(needed: number, incumbent: number): FdbError |
   )
 }
 
-/** Returns the error for a system call that failed for lack of descriptors. `what` says what is impossible. */
+/** Returns the error for a system call that failed for lack of descriptors. `what` names the consequence. */
 export function outOfDescriptors(what: string, cause: unknown): FdbError {
   if (FdbError.is(cause)) return cause
   const { open, soft } = fdLimits()

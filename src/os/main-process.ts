@@ -98,7 +98,7 @@ export function descendsFrom(pid: number, from: number): boolean {
   return false
 }
 
-/** Whether the end of this process also ends process `pid`: a descendant, or any process of a PID namespace whose PID 1 we are. */
+/** Whether the end of this process also ends process `pid`: a descendant or, if this process is PID 1, any process of its PID namespace. */
 export function endsWithUs(pid: number): boolean {
   if (pid <= 0 || pid === process.pid) return false
   if (process.pid === 1) return statOf(pid) !== null

@@ -16,7 +16,7 @@ const MOST_INSTANCE = 64
 /** Polling interval without pidfds. */
 const LOOK_MS = 100
 
-/** Identifies a process. `pid` 0: it is not visible from here, and `reported` is what it reports about itself. */
+/** Identifies a process. `pid` 0: it is not visible from here, and `reported` has its own data. */
 export function identify(
   pid: number,
   reported: { pid?: number | null | undefined; instance?: string | null | undefined } = {},

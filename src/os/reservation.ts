@@ -63,8 +63,8 @@ const BACKLOG = 128
  * if a cleaner removed path, lock file and folder. The reservation is an abstract Unix socket, which has no file. It is visible in this
  * network namespace, and ends with its last descriptor.
  *
- * Returns null if reservations are impossible (no abstract sockets, no `/proc`), or another user holds the name, who must not be able to
- * block this service. Then the lock file alone decides.
+ * Returns null if reservations are impossible (no abstract sockets, no `/proc`), or if another user holds the name: another user must not
+ * be able to block this service. Then the lock file alone decides.
  */
 export function reserve(path: string): OwnedFd | 'taken' | null {
   const name = nameFor(path)

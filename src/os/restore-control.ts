@@ -121,7 +121,7 @@ interface WatchedControl {
   readonly logger: Logger
 }
 
-/** Watches the path of a control socket, its folder and its lock file, and restores what is removed, at once where inotify works. */
+/** Watches the path of a control socket, its folder and its lock file, and restores removed files, at once where inotify works. */
 export class ControlWatch {
   readonly #watched: WatchedControl
   #timer: NodeJS.Timeout | undefined

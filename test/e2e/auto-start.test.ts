@@ -378,7 +378,7 @@ describe('fd-broker stop', () => {
     expect(await ended).toEqual({
       code: 130,
       stdout: '',
-      stderr: `SIGINT: no longer waiting; process ${pid} was told to end, and then ends with its last connection\n`,
+      stderr: `SIGINT: no longer waiting; process ${pid} was told to end, and ends after its last connection\n`,
     })
     expect(hasEnded(pid)).toBe(false)
     await answer.body?.cancel()

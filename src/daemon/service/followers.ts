@@ -200,7 +200,7 @@ export class SegmentCopies {
     }
   }
 
-  /** Does for the copies what {@link SegmentSet.since} does for the segments. */
+  /** As {@link SegmentSet.since}, for the copies. */
   since(top: Epoch, options: { readonly whole?: boolean } = {}): SegmentBundle {
     return segmentsSince(this.#complete, top, options)
   }

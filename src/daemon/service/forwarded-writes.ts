@@ -288,7 +288,7 @@ export class ForwardedWrites {
   }
 }
 
-/** Returns the highest epoch that the caller has. A follower that has segments of an ended service of the same name has none of this one. */
+/** Returns the highest epoch of which the caller has a segment. Segments of an ended service of the same name do not count. */
 function topOf({ hello, intent }: Caller, { serviceStartedAt }: fdbroker.wire.Welcome.$Properties): Epoch {
   const another = intent === 'follow' && hello.serviceStartedAt !== serviceStartedAt
   return another ? 0 : (hello.top ?? 0)

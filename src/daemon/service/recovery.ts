@@ -111,7 +111,7 @@ export function recoveringError(pids: readonly number[]): FdbError {
   return new FdbError('ERR_FDB_BUSY', reason, { retryable: true })
 }
 
-/** A process that got the service's descriptors, and may thus have the right to write. */
+/** A process that has got the service's descriptors: it may have the right to write. */
 type RightsHolder = ProcessIdentity
 
 /** The facts about a service that a restarted daemon needs, above all the processes for which it must wait. */

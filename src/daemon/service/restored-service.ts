@@ -82,7 +82,7 @@ export function isUnserved(machine: HolderState): boolean {
   return machine.phase === 'idle' && machine.owner === NOBODY && !isEmpty(machine)
 }
 
-/** Returns the state of a service whose members live and are awaited. `top` keeps epochs unique. */
+/** Returns the state of a service with living members, for which the daemon waits. `top`: no epoch is granted twice. */
 export function awaitsMembers(segmentSet: SegmentSet): HolderState {
   return { ...restartedHolder(), top: segmentSet.top }
 }

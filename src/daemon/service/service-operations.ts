@@ -121,7 +121,7 @@ export class ServiceOperations implements Operations {
     return this.#service.describe(this.#serving === peer ? answer : null)
   }
 
-  /** Has the serving member start its successor, which joins at this daemon. */
+  /** Orders the serving member to start its successor, which joins at this daemon. */
   async upgrade(
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
