@@ -9,12 +9,12 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const load = name => import(pathToFileURL(join(root, 'build/modules/cli', name)).href)
 /** @type {typeof import('../src/cli/program.js')} */
 const { wholeProgram } = await load('program.js')
-/** @type {typeof import('../src/cli/outline.js')} */
-const { allOf, outlineOf } = await load('outline.js')
+/** @type {typeof import('../src/cli/completion.js')} */
+const { allOf, outlineOf } = await load('completion.js')
 /** @type {typeof import('../src/cli/output.js')} */
 const { EXIT_CODES } = await load('output.js')
 
-/** @typedef {import('../src/cli/outline.js').Outline} Outline */
+/** @typedef {import('../src/cli/completion.js').Outline} Outline */
 
 /** @param {string} text as roff reads it literally */
 const literal = text =>

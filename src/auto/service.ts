@@ -1,9 +1,19 @@
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
-import { answers, type Check, FdbError, join, type Listener, type Member } from '../index.js'
+import {
+  answers,
+  type Check,
+  FdbError,
+  join,
+  type Listener,
+  type Member,
+  type RetiredReason,
+} from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
 import { noMember } from '../member/process-member.js'
+import { activeResources } from '../member/shutdown.js'
 import { HELD_HANDLE, holdHandle, listeningDescriptorOf, nameSocket } from '../node/held-handle.js'
+import { keptByText } from '../operator/status-report.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { PARENT } from './exclusion.js'
@@ -11,9 +21,7 @@ import { addressesOf, addressNow, type ListenRequest, listenerName } from './lis
 import { linkLog, openPart, ownPart } from './log-files.js'
 import { openInspector } from './node-startup.js'
 import { Placeholder } from './placeholder.js'
-import { ListeningOnce, onServerClose } from './server-events.js'
 import type { AutoSettings } from './settings.js'
-import { HANDLER_MS, ProgramShutdown } from './shutdown.js'
 import { autoLog, messageOf, say, sayOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
 
@@ -366,4 +374,149 @@ function untilHealthy(check: Check): Check {
     }
   }
   return Object.defineProperty(repeated, 'name', { value: check.name })
+}
+
+type Close = (callback?: (error?: Error) => void) => net.Server
+
+/** Servers whose close is watched. A program may close one and listen again. */
+const callbacksOf = new WeakMap<net.Server, CloseCallbacks>()
+
+interface CloseCallbacks {
+  /** Whether the library has detached the server because another process serves. */
+  isDetached(): boolean
+  /** The server no longer accepts. */
+  closed(): void
+}
+
+/** Reports when the program closes a server. If the library has detached the server, the close succeeds as on a listening one. */
+function onServerClose(server: net.Server, closing: CloseCallbacks): void {
+  const known = callbacksOf.has(server)
+  callbacksOf.set(server, closing)
+  if (known) return
+  let emitted = false
+  server.on('close', () => {
+    emitted = true
+  })
+  server.on('listening', () => {
+    emitted = false
+  })
+  const original = server.close as Close
+  const close: Close = callback => {
+    const now = callbacksOf.get(server) ?? closing
+    const taken = now.isDetached()
+    if (taken && callback !== undefined) {
+      if (emitted) process.nextTick(callback)
+      else server.once('close', () => callback())
+    }
+    Reflect.apply(original, server, taken || callback === undefined ? [] : [callback])
+    now.closed()
+    return server
+  }
+  Object.defineProperty(server, 'close', { configurable: true, writable: true, value: close })
+}
+
+type ListeningHandler = (...args: unknown[]) => void
+
+/**
+ * Sets the program's 'listening' handlers aside while another process serves: when this process serves again Node emits the event again,
+ * which a program that starts work there does not expect.
+ */
+class ListeningOnce {
+  readonly #aside = new Map<net.Server, readonly ListeningHandler[]>()
+
+  setAside(servers: Iterable<net.Server>): void {
+    for (const server of servers) {
+      this.#aside.set(server, server.rawListeners('listening') as ListeningHandler[])
+      server.removeAllListeners('listening')
+    }
+  }
+
+  /** Restores the handlers after the servers listen again. */
+  bringBack(): void {
+    for (const [server, heard] of this.#aside) {
+      const again = () => {
+        for (const each of heard) server.on('listening', each)
+      }
+      // Node emits 'listening' in the turn in which the server listens.
+      if (server.listening) setImmediate(again)
+      else server.once('listening', () => setImmediate(again))
+    }
+    this.#aside.clear()
+  }
+}
+
+/** Time for the program's SIGTERM handler to finish its work. */
+const HANDLER_MS = 30_000
+/** Limit for closing the member at a signal. */
+const CLOSE_MS = 2_000
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+
+/** Ends the program: at a signal while it serves, and after it has retired. */
+class ProgramShutdown {
+  readonly #member: Member
+  readonly #exitMs: number
+  readonly #placeholder: Placeholder
+  #ending = false
+
+  constructor(member: Member, exitMs: number, placeholder: Placeholder) {
+    this.#member = member
+    this.#exitMs = exitMs
+    this.#placeholder = placeholder
+    void member.retired.then(why => this.#onRetired(why))
+  }
+
+  /** Called when this process serves: a signal that ends it also ends the service. */
+  handleSignals(): void {
+    for (const signal of SIGNALS)
+      if (!process.listeners(signal).includes(this.#onSignal)) process.prependListener(signal, this.#onSignal)
+  }
+
+  /** Leaves signals to the program. */
+  stopHandlingSignals(): void {
+    for (const signal of SIGNALS) process.off(signal, this.#onSignal)
+  }
+
+  /** Called when another process or none will serve: leaves this one to the program. */
+  leave(): void {
+    this.#ending = true
+    this.stopHandlingSignals()
+  }
+
+  readonly #onSignal = (signal: NodeJS.Signals): void => {
+    const own = process.listenerCount(signal) > 1
+    // A predecessor on standby would serve again as soon as this process ends.
+    if (own && this.#member.incumbent !== null) {
+      this.#ending = true
+      void this.#member.close({ handBack: false })
+    }
+    if (own) return
+    this.leave()
+    const limit = setTimeout(() => process.kill(process.pid, signal), CLOSE_MS)
+    void this.#member.close({ handBack: false, timeout: 0 }).finally(() => {
+      clearTimeout(limit)
+      process.kill(process.pid, signal)
+    })
+  }
+
+  /** Ends a retired program through its own SIGTERM handlers, which close its resources. */
+  async #onRetired(why: RetiredReason): Promise<void> {
+    this.stopHandlingSignals()
+    await this.#placeholder.decided
+    if (why !== 'replaced') this.#placeholder.stop()
+    if (this.#ending || why === 'lost') {
+      this.#placeholder.stopForwarding()
+      return
+    }
+    this.#ending = true
+    if (this.#placeholder.endProgram()) return
+    setTimeout(() => {
+      const kept = activeResources()
+      const what = Object.keys(kept).length === 0 ? 'something' : keptByText(kept)
+      say(
+        `process ${process.pid} no longer serves and its last connection has ended, but ${what} keeps it alive: fd-broker ends it. A SIGTERM handler that closes timers and pools would end it sooner`,
+      )
+      process.exit()
+    }, this.#exitMs).unref()
+  }
 }

@@ -1,5 +1,5 @@
 import { expect, it, vi } from 'vitest'
-import { CodeSnapshot } from '../../src/cli/code-snapshot.js'
+import { CodeSnapshot } from '../../src/cli/proxy.js'
 import { successorCommand } from '../../src/os/command-line.js'
 
 vi.mock('../../src/os/command-line.js', async original => ({

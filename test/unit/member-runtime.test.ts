@@ -1,7 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { StateSizes } from '../../src/daemon/services.js'
-import { UnservedServices } from '../../src/daemon/unserved-services.js'
+import { StateSizes, UnservedServices } from '../../src/daemon/services.js'
 import { Heartbeat } from '../../src/member/heartbeat.js'
 import { Leadership } from '../../src/member/leadership.js'
 import { AppendNotice } from '../../src/member/segment-renewal.js'

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import type { Unserved } from '../../src/daemon/policy/policy.js'
-import { UnservedServices } from '../../src/daemon/unserved-services.js'
+import { UnservedServices } from '../../src/daemon/services.js'
 import { until } from '../processes/until.js'
 
 function folderOf(): string {
