@@ -28,18 +28,18 @@ export function observedReason(peer: Peer | undefined, { phase, times, servedMs 
   const silent = Math.round(performance.now() - peer.heartbeatAt)
   const sick = Math.round(performance.now() - peer.healthyAt)
   if (phase === 'probation') {
-    const how = peer.healthy ? 'was silent' : 'reported that it is not healthy'
+    const how = peer.healthy ? 'was silent' : 'was not healthy'
     const why = peer.healthProblem === '' ? '' : `: ${peer.healthProblem}`
     return new FdbError(
       'ERR_FDB_UNHEALTHY',
-      `process ${peer.pid} ${how} for ${sick} ms (limit ${times.silence})${why}`,
+      `process ${peer.pid} ${how} for ${sick} ms (limit ${times.silence} ms)${why}`,
     )
   }
   const waited = waitsForSuccessor(phase)
   if (waited && peer.sendsHeartbeats && silent > waitingSilence(times)) {
     return new FdbError(
       'ERR_FDB_DEADLINE',
-      `process ${peer.pid} was silent for ${silent} ms in phase ${phase} while changes waited for it (limit ${waitingSilence(times)}): it is stopped or stuck; continue or end it, and upgrade again`,
+      `process ${peer.pid} was silent for ${silent} ms in phase ${phase} while changes waited for it (limit ${waitingSilence(times)} ms): it is stopped or stuck; continue or end it, and upgrade again`,
     )
   }
   const limit = limitOf(phase, times)
@@ -55,7 +55,7 @@ export function stateMismatch(ours: StatePosition, theirs: StatePosition | null)
   const read = theirs === null ? 'position unknown' : `sequence ${theirs.sequence}, digest ${theirs.digest}`
   return new FdbError(
     'ERR_FDB_DIGEST',
-    `the successor read another state (${read}) than the incumbent has (sequence ${ours.sequence}, digest ${ours.digest}): the handoff is refused`,
+    `the successor read another state (${read}) than the incumbent has (sequence ${ours.sequence}, digest ${ours.digest}), so the handoff is refused: try again; if it recurs, report it`,
   )
 }
 
@@ -67,6 +67,6 @@ export function joinRefusal(because: 'busy' | 'bound' | 'untold', phase: HolderP
     case 'bound':
       return `process ${pids} was given the listeners in an earlier handoff and has not ended yet: try again when it has, or end it`
     case 'untold':
-      return `process ${pids}, which serves, lives and has lost its channel to this one: try again when it is back, or end it`
+      return `process ${pids}, which serves, has lost its channel to this process and is still alive: try again when it has reconnected, or end it`
   }
 }

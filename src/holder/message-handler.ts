@@ -97,7 +97,7 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
   if (message.kind === 'gone') {
     peer.reason ??= new FdbError(
       'ERR_FDB_SUCCESSOR_LEFT',
-      `process ${peer.pid} was told to end while another stood by: ${whyLeft(peer)}`,
+      `process ${peer.pid} was told to end while another process stood by: ${whyLeft(peer)}`,
     )
   }
   host.dispatch({ type: 'message', from: peer.id, message })
@@ -107,7 +107,7 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
 
 function whyLeft({ report }: Peer): string {
   const { leaves } = (report ?? {}) as { leaves?: unknown }
-  if (typeof leaves !== 'string') return 'its application closed it (at a signal, say)'
+  if (typeof leaves !== 'string') return 'its application closed it (for example at a signal)'
   return leaves.slice(0, REASON_CHARACTERS)
 }
 

@@ -164,7 +164,7 @@ function complete(input: unknown, options: ListenerOptions): ListenerSpec {
     return refuse(input, 'kind', 'it must be tcp, udp or unix.')
   }
   const stream = kind !== 'udp'
-  if (!stream && options.backlog) refuse(input, 'backlog', 'udp has none.')
+  if (!stream && options.backlog) refuse(input, 'backlog', 'udp sockets have no backlog.')
   if (stream) checkInteger(input, 'backlog', options.backlog, 1, 2 ** 31 - 1)
   const backlog = stream ? (options.backlog ?? DEFAULT_BACKLOG) : 0
   return kind === 'unix' ? completeUnix(input, options, backlog) : completeInet(input, options, kind, backlog)
@@ -177,11 +177,11 @@ function completeInet(
   backlog: number,
 ): ListenerSpec {
   const { port } = options
-  if (options.path) refuse(input, 'path', `${kind} has a host and a port.`)
+  if (options.path) refuse(input, 'path', `a ${kind} listener has a host and a port, no path.`)
   for (const part of ['mode', 'uid', 'gid'] as const) {
-    if (options[part] !== undefined) refuse(input, part, 'only unix paths have one.')
+    if (options[part] !== undefined) refuse(input, part, `only unix paths have a ${part}.`)
   }
-  if (options.abstract) refuse(input, 'abstract', 'only unix sockets can be.')
+  if (options.abstract) refuse(input, 'abstract', 'only unix sockets can be abstract.')
   if (port === undefined) return refuse(input, 'port', 'it is missing (0 lets the kernel choose).')
   checkInteger(input, 'port', port, 0, 65535)
   const any = options.host === '*'
@@ -207,7 +207,7 @@ function completeInet(
 
 function completeUnix(input: unknown, options: ListenerOptions, backlog: number): ListenerSpec {
   const { path = '', abstract = false } = options
-  if (options.host || options.port) refuse(input, 'host', 'unix has a path.')
+  if (options.host || options.port) refuse(input, 'host', 'a unix listener has a path, no host or port.')
   for (const part of ['reuseAddr', 'reusePort', 'ipv6Only'] as const) {
     if (options[part]) refuse(input, part, 'unix sockets know no such option.')
   }

@@ -130,7 +130,7 @@ describe('fd-broker status of a service', () => {
     const { lastFailure } = await desk.statusWhere('the version before serves', status => status.pid === pid)
     expect(lastFailure?.message).toMatch(
       new RegExp(
-        `was told to end while another stood by: fd-broker rollback by uid ${process.getuid!()} \\(pid \\d+\\)$`,
+        `was told to end while another process stood by: fd-broker rollback by uid ${process.getuid!()} \\(pid \\d+\\)$`,
       ),
     )
   })

@@ -121,6 +121,6 @@ it('who comes is told of the process that serves, lives and has no channel', asy
   holder.perform({ type: 'refuse', id: 2, because: 'busy' })
   await until('it is told', () => told.length > 0)
   expect(told).toEqual([
-    `process ${process.pid}, which serves, lives and has lost its channel to this one: try again when it is back, or end it`,
+    `process ${process.pid}, which serves, has lost its channel to this process and is still alive: try again when it has reconnected, or end it`,
   ])
 })
