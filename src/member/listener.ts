@@ -41,11 +41,8 @@ export class Listener {
   readonly address: ListenerAddress
   /** Whether the listener was adopted from the previous version. */
   readonly adopted: boolean
-  readonly #fd: OwnedFd
+  readonly #deps: ListenerDeps
   readonly #servers: AttachedServer[] = []
-  readonly #failed: (error: unknown) => void
-  readonly #changed: (changes: readonly OptionChange[]) => void
-  readonly #options: SocketOptions
   /** The listeners of other workers whose connections this one takes too, by key. */
   readonly #standIns = new Map<string, StandInListener>()
   #accepting = false
@@ -63,10 +60,7 @@ export class Listener {
     this.spec = deps.spec
     this.address = deps.address
     this.adopted = deps.adopted
-    this.#fd = deps.fd
-    this.#options = deps.options
-    this.#changed = deps.changed
-    this.#failed = deps.failed
+    this.#deps = deps
   }
 
   /**
@@ -91,7 +85,7 @@ export class Listener {
   serve(server: ServableServer, options?: ServeOptions): this {
     let served: AttachedServer
     try {
-      served = new AttachedServer(server, options, error => this.#failed(this.#named(error)))
+      served = new AttachedServer(server, options, error => this.#deps.failed(this.#named(error)))
     } catch (error) {
       throw this.#named(error)
     }
@@ -103,7 +97,7 @@ export class Listener {
    * the latest when `begin` is called.
    */
   serveListening(server: ServableServer, begin: () => void): this {
-    return this.#add(new AttachedServer(server, {}, error => this.#failed(this.#named(error)), begin))
+    return this.#add(new AttachedServer(server, {}, error => this.#deps.failed(this.#named(error)), begin))
   }
 
   #add(served: AttachedServer): this {
@@ -127,7 +121,7 @@ export class Listener {
    */
   borrow(): number {
     this.#borrowed = true
-    return releaseNumber(this.#fd.dup())
+    return releaseNumber(this.#deps.fd.dup())
   }
 
   get connections(): number {
@@ -169,14 +163,14 @@ export class Listener {
   /** @internal Sets the socket options of this version, which starts to serve. A failure is reported and does not stop the start. */
   setOptions(): void {
     this.#orReport(() => {
-      const changes = this.#options.apply()
-      if (changes.length > 0) this.#changed(changes)
+      const changes = this.#deps.options.apply()
+      if (changes.length > 0) this.#deps.changed(changes)
     })
   }
 
   /** @internal Remembers the socket options, because another version may start to serve and set its own. */
   keepOptions(): void {
-    this.#orReport(() => this.#options.keep())
+    this.#orReport(() => this.#deps.options.keep())
   }
 
   #orReport(act: () => void): void {
@@ -184,7 +178,7 @@ export class Listener {
     try {
       act()
     } catch (error) {
-      this.#failed(error)
+      this.#deps.failed(error)
     }
   }
 
@@ -213,7 +207,7 @@ export class Listener {
 
   /** @internal Makes the first server also accept on `fd`, the listener of another worker. Owns the descriptor. */
   standIn(key: string, fd: OwnedFd): void {
-    const standIn = new StandInListener(fd, error => this.#failed(this.#named(error)))
+    const standIn = new StandInListener(fd, error => this.#deps.failed(this.#named(error)))
     this.#standIns.get(key)?.close()
     this.#standIns.set(key, standIn)
     if (this.#accepting) this.#startStandIn(standIn)
@@ -298,10 +292,10 @@ export class Listener {
 
   async #attach(served: AttachedServer): Promise<void> {
     try {
-      await served.attach(this.#fd, this.spec.backlog)
+      await served.attach(this.#deps.fd, this.spec.backlog)
     } catch (error) {
       const named = this.#named(error)
-      this.#failed(named)
+      this.#deps.failed(named)
       throw named
     }
   }

@@ -1,3 +1,4 @@
+import { InOrder } from '../base/in-order.js'
 import { type Daemon, openDaemon } from '../daemon/daemon.js'
 import type { Orchestrator } from '../daemon/orchestrator.js'
 import type { UpgradeOptions } from '../member/member-options.js'
@@ -34,7 +35,7 @@ export class Workers implements AsyncDisposable {
   #onReload: (() => Promise<number | 'auto'>) | null = null
   /** Replacement of the previous main process's workers; runs once, ordered by that process or by this one. */
   #renewal: Promise<void> | null = null
-  #orders: Promise<unknown> = Promise.resolve()
+  readonly #orders = new InOrder()
 
   /** @internal See {@link startWorkers}. */
   static async start(options: WorkersOptions): Promise<Workers> {
@@ -99,18 +100,18 @@ export class Workers implements AsyncDisposable {
 
   /** Replaces the workers as {@link upgrade} does, but not this process. */
   async restart(): Promise<void> {
-    await this.#inTurn(() => this.#pool.replaceAll(this.#pool.wantedSlots))
+    await this.#orders.run(() => this.#pool.replaceAll(this.#pool.wantedSlots))
   }
 
   /** Changes the number of workers. Resolves when the missing ones serve. Surplus ones end with their connections. */
   async set(workers: number | 'auto'): Promise<void> {
     const count = countOf(workers)
-    await this.#inTurn(() => this.#pool.resize(count))
+    await this.#orders.run(() => this.#pool.resize(count))
   }
 
   /** Has every worker read its configuration again, the first one first. Rejects with the first failure, after all were tried. */
   async reload(): Promise<void> {
-    await this.#inTurn(() => this.#pool.reloadAll())
+    await this.#orders.run(() => this.#pool.reloadAll())
     if (this.#onReload !== null) await this.set(await this.#onReload())
   }
 
@@ -170,7 +171,7 @@ export class Workers implements AsyncDisposable {
     try {
       // The signal may have aborted during the takeover.
       signal?.throwIfAborted()
-      await this.#inTurn(() => this.#pool.startAll())
+      await this.#orders.run(() => this.#pool.startAll())
       signal?.throwIfAborted()
     } catch (error) {
       await this.close({ timeout: 0 })
@@ -182,18 +183,20 @@ export class Workers implements AsyncDisposable {
 
   #renew(): Promise<void> {
     const { logger } = this.#settings
-    this.#renewal ??= this.#inTurn(() => this.#pool.replaceAll(this.#pool.startedByPredecessor)).then(
-      () =>
-        logger.info({ workers: this.report.all }, 'the workers of the previous main process were replaced'),
-      error => {
-        if (!this.#closing)
-          logger.error(
-            { err: error },
-            'the workers of the previous main process were not replaced and keep serving',
-          )
-        throw error
-      },
-    )
+    this.#renewal ??= this.#orders
+      .run(() => this.#pool.replaceAll(this.#pool.startedByPredecessor))
+      .then(
+        () =>
+          logger.info({ workers: this.report.all }, 'the workers of the previous main process were replaced'),
+        error => {
+          if (!this.#closing)
+            logger.error(
+              { err: error },
+              'the workers of the previous main process were not replaced and keep serving',
+            )
+          throw error
+        },
+      )
     return this.#renewal
   }
 
@@ -232,7 +235,7 @@ export class Workers implements AsyncDisposable {
       case RELOAD:
         return reply(this.reload())
       case ROLLBACK:
-        return this.#inTurn(() => this.#pool.rollback())
+        return this.#orders.run(() => this.#pool.rollback())
       case STOP: {
         const { timeoutMs } = readStopOrder(body)
         // Send the reply first.
@@ -242,13 +245,6 @@ export class Workers implements AsyncDisposable {
       default:
         return null
     }
-  }
-
-  /** Runs an order after all earlier ones. */
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const done = this.#orders.then(work)
-    this.#orders = done.catch(() => {})
-    return done
   }
 }
 
