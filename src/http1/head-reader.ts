@@ -4,14 +4,10 @@ import { Fields } from './fields.js'
 import { Http1Refusal, type Side } from './refusal.js'
 
 /** The largest accepted sizes of one head. */
-export interface HeadLimits {
-  /** The number of bytes from the first byte to the last CRLF, including an empty line before the request. */
-  headBytes: number
-  fields: number
-  targetBytes: number
-}
+export type HeadLimits = typeof DEFAULT_HEAD_LIMITS
 
-export const DEFAULT_HEAD_LIMITS: Readonly<HeadLimits> = {
+export const DEFAULT_HEAD_LIMITS = {
+  /** The number of bytes from the first byte to the last CRLF, including an empty line before the request. */
   headBytes: 16 * 1024,
   fields: 100,
   targetBytes: 8 * 1024,

@@ -1,22 +1,24 @@
-export interface RelayCounts {
+const NO_CONNECTIONS = {
   /** Connections between two requests, without any byte of the next one. */
-  idle: number
+  idle: 0,
   /** A request's head is incomplete. */
-  head: number
+  head: 0,
   /** A request's body is arriving, and the response has not started. */
-  request: number
+  request: 0,
   /** The request is complete, and the response has not started. */
-  waiting: number
+  waiting: 0,
   /** A response's body is being sent. */
-  response: number
-  events: number
-  webSocket: number
+  response: 0,
+  events: 0,
+  webSocket: 0,
   /** CONNECT, and upgrades to other protocols than WebSocket. */
-  tunnel: number
-  tcp: number
+  tunnel: 0,
+  tcp: 0,
   /** The last response was written; the client has not closed its side yet. */
-  closing: number
+  closing: 0,
 }
+
+export type RelayCounts = typeof NO_CONNECTIONS
 
 export type ConnectionKind = keyof RelayCounts
 
@@ -49,18 +51,7 @@ export function closedKind(kind: ConnectionKind, scheme: 'http' | 'https', refus
 }
 
 export function countKinds(connections: Iterable<{ kind: ConnectionKind }>): RelayCounts {
-  const counts = {
-    idle: 0,
-    head: 0,
-    request: 0,
-    waiting: 0,
-    response: 0,
-    events: 0,
-    webSocket: 0,
-    tunnel: 0,
-    tcp: 0,
-    closing: 0,
-  }
+  const counts = { ...NO_CONNECTIONS }
   for (const connection of connections) counts[connection.kind]++
   return counts
 }

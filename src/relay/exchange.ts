@@ -1,19 +1,22 @@
 import { performance } from 'node:perf_hooks'
 import {
   type FieldEdits,
+  FieldId,
   fieldLine,
+  type HeadWriter,
   Http1Refusal,
   isIdempotent,
   keepHead,
   type RequestHead,
   reasonOf,
+  writeRequest,
 } from '../http1/index.js'
 import { CLOSE_FRAME } from './boundaries.js'
 import type { ByteStream, BytesOrText, StreamOwner } from './byte-stream.js'
 import { NO_BYTES } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, ExchangeOptions, Forward, Respond } from './decision.js'
-import type { ClientOrigin } from './destination.js'
+import type { ClientOrigin, Destination } from './destination.js'
 import { Dispatch } from './dispatch.js'
 import {
   type ExchangeFacts,
@@ -22,10 +25,10 @@ import {
   reportExchange,
   responseRules,
 } from './exchange-facts.js'
+import { maxForwards } from './gateway.js'
 import type { RelayTimeouts } from './options.js'
 import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
 import { ServerResponse } from './server-response.js'
-import { upstreamRequest } from './upstream-request.js'
 
 /**
  * One request and its response, or the tunnel that the request became. Owns the server's connection. A whole TCP connection is an exchange too: a
@@ -430,6 +433,32 @@ class Tunnel {
       this.fromServer(NO_BYTES, 0)
     }
   }
+}
+
+const REPLACED_FIELDS: readonly FieldId[] = [FieldId.maxForwards]
+
+/** Writes the head of the request for the server. The result is valid until the next head is written. */
+function upstreamRequest(
+  head: RequestHead,
+  relay: RelayContext,
+  side: ExchangeSide,
+  options: ExchangeOptions | undefined,
+  destination: Destination,
+): HeadWriter {
+  const forwardedLines = relay.forwarder.lines(head, side.client.remoteAddress, side.origin)
+  const counted = relay.gateway?.hasHopCount(head) === true
+  return writeRequest(head, {
+    edits: relay.fields.request(options?.fields),
+    extra: counted ? decrementMaxForwards(head, forwardedLines) : forwardedLines,
+    without: counted ? REPLACED_FIELDS : undefined,
+    proxyAuthentication: options?.proxyAuthentication,
+    connection: head.upgrade === undefined ? undefined : 'upgrade',
+    host: options?.host ?? (head.authority === undefined ? destination.authority : undefined),
+  })
+}
+
+function decrementMaxForwards(head: RequestHead, forwardedLines: Uint8Array): Uint8Array {
+  return Buffer.concat([forwardedLines, Buffer.from(`Max-Forwards: ${maxForwards(head)! - 1}\r\n`)])
 }
 
 interface ResponseOptions {

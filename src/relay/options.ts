@@ -11,51 +11,38 @@ import type { Shortage } from './shortage.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
 /** Milliseconds from 1 to 2^31-1; `request` may be `Infinity`. A timeout expires at most two ticks late. */
-export interface RelayTimeouts {
+export type RelayTimeouts = typeof DEFAULT_TIMEOUTS
+
+const DEFAULT_TIMEOUTS = {
   /** Limits the time between two requests on a client's connection, and before the first. */
-  idle: number
+  idle: 60_000,
   /** Limits the time from the first to the last byte of a request's head. */
-  head: number
+  head: 30_000,
   /** Limits connecting to one server; afterwards the relay tries the next server. */
-  connect: number
+  connect: 5_000,
   /** Limits the time from the end of the request, or the last interim response, to the end of the response's head. */
-  response: number
+  response: 60_000,
   /**
    * Limits the time from the end of a request's head to the end of its response, even if bytes move. The client gets 408 if its request is
    * incomplete, and 504 if the response has not started; a response that has started is cut short. Does not apply to tunnels. `Infinity` (default)
    * means no limit.
    */
-  request: number
-  /** Limits the time without progress of a body. A slow peer makes progress while its kernel acknowledges bytes; otherwise it is cut after 1 to 2 times this. */
-  stall: number
-  /** As `stall`, for tunnels and whole TCP connections. */
-  tunnel: number
-  /** How long the relay discards what a client sends after the last response, before it closes the connection. */
-  linger: number
-}
-
-const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
-  idle: 60_000,
-  head: 30_000,
-  connect: 5_000,
-  response: 60_000,
   request: Number.POSITIVE_INFINITY,
+  /** Limits the time without progress of a body. A slow peer makes progress while its kernel acknowledges bytes; otherwise it is cut after 1 to 2 times this. */
   stall: 300_000,
+  /** As `stall`, for tunnels and whole TCP connections. */
   tunnel: 3_600_000,
+  /** How long the relay discards what a client sends after the last response, before it closes the connection. */
   linger: 2_000,
 }
 
 /** Whole numbers from 1; `Infinity`: no limit. */
-export interface RelayLimits {
-  /** Bytes that the relay holds of a client that pipelines requests. A single read may exceed this limit. */
-  pipelinedBytes: number
-  /** Bytes of a request's body: of Content-Length, or as they arrive. */
-  bodyBytes: number
-  attempts: number
-}
+export type RelayLimits = typeof DEFAULT_LIMITS
 
-export const DEFAULT_LIMITS: Readonly<RelayLimits> = {
+export const DEFAULT_LIMITS = {
+  /** Bytes that the relay holds of a client that pipelines requests. A single read may exceed this limit. */
   pipelinedBytes: 16 * 1024,
+  /** Bytes of a request's body: of Content-Length, or as they arrive. */
   bodyBytes: Number.POSITIVE_INFINITY,
   attempts: 3,
 }

@@ -11,6 +11,7 @@ import {
 import { type EventTracker, eventText } from './boundaries.js'
 import type { ByteStream, BytesOrText } from './byte-stream.js'
 import { NO_BYTES } from './bytes.js'
+import type { ExchangeOptions } from './decision.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import type { RelayContext } from './relay-context.js'
 import {
@@ -21,9 +22,9 @@ import {
   passBody,
   planResponse,
   type ResponsePlan,
+  type ResponseRewrite,
   removeBlanks,
 } from './response-plan.js'
-import { responseRewrite } from './upstream-request.js'
 
 /** The exchange as {@link ServerResponse} sees it. */
 interface ResponseExchange {
@@ -182,6 +183,19 @@ export class ServerResponse {
   endAfterEvent(text: string): void {
     this.#lastEvent = new LastEvent(text, this.#exchange.facts.coding)
     this.readBody(NO_BYTES, 0, 0)
+  }
+}
+
+/** Returns how to change the server's head for the client. */
+function responseRewrite(
+  head: ResponseHead,
+  relay: RelayContext,
+  rules: ExchangeOptions | null,
+): ResponseRewrite {
+  return {
+    extra: relay.gateway?.responseLines(head) ?? '',
+    edits: relay.fields.response(rules?.fields),
+    proxyAuthentication: rules?.proxyAuthentication,
   }
 }
 

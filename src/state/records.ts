@@ -19,35 +19,30 @@ export interface StoredSchema {
 }
 
 /** A scanned record; its changes are offsets into the buffer. */
-export interface ScannedRecord {
-  epoch: number
-  sequence: number
-  request: string
-  /** Alternating start and end offsets of the encoded Changes. */
-  changes: number[]
-  schemas: StoredSchema[]
-  requests: string[]
-  /** The fingerprints of the changes of `requests`, in the same order, or empty. */
-  requestPrints: number[]
-  end: { entries: number; digest: string } | null
-  part: { index: number; last: boolean } | null
+export type ScannedRecord = ReturnType<typeof emptyRecord>
+
+function emptyRecord() {
+  return {
+    epoch: 0,
+    sequence: 0,
+    request: '',
+    /** Alternating start and end offsets of the encoded Changes. */
+    changes: [] as number[],
+    schemas: [] as StoredSchema[],
+    requests: [] as string[],
+    /** The fingerprints of the changes of `requests`, in the same order, or empty. */
+    requestPrints: [] as number[],
+    end: null as { entries: number; digest: string } | null,
+    part: null as { index: number; last: boolean } | null,
+  }
 }
 
 /** One scanned Change; section, key and value are offsets into the buffer. */
-export interface ScannedChange {
-  op: number
-  version: number
-  sectionStart: number
-  sectionEnd: number
-  keyStart: number
-  keyEnd: number
-  valueStart: number
-  valueEnd: number
-}
+export type ScannedChange = ReturnType<typeof emptyChange>
 
-export function emptyChange(): ScannedChange {
+export function emptyChange() {
   return {
-    op: PUT,
+    op: PUT as number,
     version: 0,
     sectionStart: 0,
     sectionEnd: 0,
@@ -168,17 +163,7 @@ function checkRoom(list: readonly unknown[], most: number, what: string): void {
 
 /** Scans a Record; {@link scanChange} scans its changes. Throws MalformedRecord, or ERR_FDB_STATE_LIMIT for more than `changesPerRecord` changes. */
 export function scanRecord(buffer: Buffer, start: number, end: number, limits: StateLimits): ScannedRecord {
-  const record: ScannedRecord = {
-    epoch: 0,
-    sequence: 0,
-    request: '',
-    changes: [],
-    schemas: [],
-    requests: [],
-    requestPrints: [],
-    end: null,
-    part: null,
-  }
+  const record = emptyRecord()
   let changes = 0
   at = start
   while (at < end) {

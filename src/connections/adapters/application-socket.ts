@@ -63,26 +63,25 @@ interface Serialized {
   readonly fd: OwnedFd
 }
 
+export interface SocketParts {
+  readonly hooks: SocketProtocol
+  readonly server: net.Server
+  readonly open: OpenSockets
+  /** Calls the hooks in the application's async context. */
+  readonly run: <T>(work: () => T) => T
+}
+
 /** Takes connections of a {@link SocketProtocol} out of a server, and adds them to one. */
 export class ApplicationSockets {
   readonly hooks: SocketProtocol
-  readonly #server: net.Server
-  readonly #open: OpenSockets
-  readonly #run: <T>(work: () => T) => T
+  readonly #parts: SocketParts
   readonly #serialized = new Map<net.Socket, Serialized>()
 
-  /** `run`: calls the hooks in the application's async context. Throws ERR_FDB_OPTION. */
-  constructor(parts: {
-    hooks: SocketProtocol
-    server: net.Server
-    open: OpenSockets
-    run: <T>(work: () => T) => T
-  }) {
+  /** Throws ERR_FDB_OPTION. */
+  constructor(parts: SocketParts) {
     checkProtocol(parts.hooks)
     this.hooks = parts.hooks
-    this.#server = parts.server
-    this.#open = parts.open
-    this.#run = parts.run
+    this.#parts = parts
   }
 
   /** Returns null if the connection cannot leave now. Throws the hook's exception or ERR_FDB_HOOK; the connection then does not move. */
@@ -95,7 +94,7 @@ export class ApplicationSockets {
       return null
     }
     this.#serialized.delete(socket)
-    this.#open.remove(socket)
+    this.#parts.open.remove(socket)
     return { fd: serialized.fd, record: this.#record(socket, serialized) }
   }
 
@@ -105,7 +104,7 @@ export class ApplicationSockets {
       // The callback runs after all bytes that wait have been written.
       socket.write('', () => {
         if (socket.destroyed || !this.#serialized.delete(socket)) return
-        this.#open.remove(socket)
+        this.#parts.open.remove(socket)
         try {
           this.arrive(serialized.fd, this.#record(socket, serialized))
         } catch (error) {
@@ -117,12 +116,12 @@ export class ApplicationSockets {
 
   /** Owns the descriptor, also if it throws. */
   arrive(fd: OwnedFd, record: Record): net.Socket {
-    return this.#run(() => this.#arrive(fd, record))
+    return this.#parts.run(() => this.#arrive(fd, record))
   }
 
   #arrive(fd: OwnedFd, { record, unread }: Record): net.Socket {
-    const socket = openSocket(fd, this.#server)
-    this.#open.add(socket)
+    const socket = openSocket(fd, this.#parts.server)
+    this.#parts.open.add(socket)
     try {
       if (unread?.length) socket.unshift(unread)
       this.hooks.restore(socket, record ?? new Uint8Array(0))

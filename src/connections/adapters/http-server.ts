@@ -23,17 +23,9 @@ import {
   onlyConnection,
   type Witness,
 } from '../movable.js'
-import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-socket.js'
+import { ApplicationSockets, bytesOf, type SocketParts, type SocketProtocol } from './application-socket.js'
 import type { HttpResponses } from './http-responses.js'
-import {
-  abandon,
-  canLeave,
-  connectionOf,
-  type OpenSockets,
-  openSocket,
-  publish,
-  witnessOf,
-} from './node-socket.js'
+import { abandon, canLeave, connectionOf, openSocket, publish, witnessOf } from './node-socket.js'
 
 /** The interval at which the keep-alive timeouts of adopted connections are checked. */
 const EXPIRY_MS = 100
@@ -141,22 +133,26 @@ type IdleRecord = fdbroker.connections.IdleHttp.$Properties
 type State = fdbroker.connections.HttpConnection.$Properties
 type Value = ConnectionValue<State>
 
+interface HttpServerParts extends Omit<SocketParts, 'hooks'> {
+  readonly server: http.Server
+  readonly answers: HttpResponses
+  readonly hooks: HttpHooks
+  /** Gets the exceptions of the hooks. */
+  readonly failed: (error: unknown) => void
+  /** Connections move even if another listener than Node's own gets them first. */
+  readonly sniffed: boolean
+}
+
 /**
  * The connections of a plain `http.Server`, which leave between two requests. A request that arrives during the move waits in the kernel.
  */
 export class HttpServerConnections implements MovableConnections<Value> {
   readonly protocol = 'node-http/1'
-  readonly #server: http.Server
-  readonly #open: OpenSockets
-  readonly #answers: HttpResponses
-  readonly #hooks: HttpHooks
+  readonly #parts: HttpServerParts
   readonly #upgraded: ApplicationSockets | null
-  readonly #run: <T>(work: () => T) => T
-  readonly #sniffed: boolean
   #refused = new WeakSet<net.Socket>()
   /** Since when each connection could have left, but for its hook or a descriptor (performance.now()). */
   #keptBack = new WeakMap<net.Socket, number>()
-  readonly #failed: (error: unknown) => void
   /** The connections whose hook has thrown, which is reported once. */
   readonly #faulty = new WeakSet<net.Socket>()
   #onMovable: (() => void) | null = null
@@ -170,30 +166,11 @@ export class HttpServerConnections implements MovableConnections<Value> {
   #idleUpdated = false
   readonly #expiry = new KeepAliveExpiry()
 
-  /**
-   * `failed`: gets the exceptions of the hooks. `run`: calls the hooks in the application's async context. `sniffed`: connections move even
-   * if another listener than Node's own gets them first. Throws ERR_FDB_OPTION.
-   */
-  constructor(parts: {
-    server: http.Server
-    open: OpenSockets
-    answers: HttpResponses
-    hooks: HttpHooks
-    failed: (error: unknown) => void
-    run: <T>(work: () => T) => T
-    sniffed: boolean
-  }) {
-    const { server, open, answers, hooks, failed, run, sniffed } = parts
-    this.#server = server
-    this.#open = open
-    this.#answers = answers
-    this.#hooks = hooks
-    this.#failed = failed
-    this.#run = run
-    this.#sniffed = sniffed
-    this.#upgraded = hooks.upgraded
-      ? new ApplicationSockets({ hooks: hooks.upgraded, server, open, run })
-      : null
+  /** Throws ERR_FDB_OPTION. */
+  constructor(parts: HttpServerParts) {
+    const { hooks } = parts
+    this.#parts = parts
+    this.#upgraded = hooks.upgraded ? new ApplicationSockets({ ...parts, hooks: hooks.upgraded }) : null
     if ((hooks.serialize === undefined) !== (hooks.restore === undefined))
       throw new FdbError('ERR_FDB_OPTION', 'give both serialize() and restore() for an http.Server, or none')
   }
@@ -202,18 +179,18 @@ export class HttpServerConnections implements MovableConnections<Value> {
   resume(): void {
     this.#refused = new WeakSet()
     this.#keptBack = new WeakMap()
-    this.#upgraded?.resume(this.#failed)
+    this.#upgraded?.resume(this.#parts.failed)
   }
 
   /** Whether Node's own listener gets the connections directly, so that no other code has read from them before. */
   get #isDirect(): boolean {
-    return this.#server.listeners('connection').includes(connectionListener())
+    return this.#parts.server.listeners('connection').includes(connectionListener())
   }
 
   get movable(): number {
-    if (!this.#sniffed && !this.#isDirect) return 0
+    if (!this.#parts.sniffed && !this.#isDirect) return 0
     let count = 0
-    for (const socket of this.#open) {
+    for (const socket of this.#parts.open) {
       if (this.#refused.has(socket) || !isPlain(socket)) continue
       if (this.#upgraded !== null || parserOf(socket) !== null) count++
     }
@@ -236,7 +213,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   set onMovable(listener: (() => void) | null) {
     this.#onMovable = listener
-    this.#answers.onEnded = listener && (socket => this.#ended(socket))
+    this.#parts.answers.onEnded = listener && (socket => this.#ended(socket))
     if (listener === null) this.#held.readAgain()
   }
 
@@ -252,7 +229,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   *departures(which: MoveWhich): Generator<Value, void, undefined> {
-    if (!this.#sniffed && !this.#isDirect) return
+    if (!this.#parts.sniffed && !this.#isDirect) return
     for (const socket of this.#candidates()) {
       const value = this.#depart(socket, which)
       if (value !== null) yield value
@@ -260,22 +237,22 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   *#candidates(): Generator<net.Socket> {
-    for (const next of [...this.#open]) {
+    for (const next of [...this.#parts.open]) {
       yield* this.#held.takeOut()
-      if (this.#open.has(next) && !this.#refused.has(next)) yield next
+      if (this.#parts.open.has(next) && !this.#refused.has(next)) yield next
     }
   }
 
   #depart(socket: net.Socket, which: MoveWhich): Value | null {
     try {
       // The application passed its own socket, for example a TLS one, to the server.
-      if (!isPlain(socket)) this.#answers.announceOn(socket)
+      if (!isPlain(socket)) this.#parts.answers.announceOn(socket)
       if (parserOf(socket) !== null) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
       if (which === 'idle' || this.#upgraded === null) return null
       const departed = this.#upgraded.depart(socket)
       return departed && toValue(departed.fd, { application: departed.record })
     } catch (error) {
-      if (!this.#faulty.has(socket)) this.#failed(error)
+      if (!this.#faulty.has(socket)) this.#parts.failed(error)
       this.#faulty.add(socket)
       return null
     }
@@ -289,7 +266,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Whether no byte has arrived on the connection, in any process. */
   #isFresh(socket: net.Socket): boolean {
-    return socket.bytesRead === 0 && !this.#answers.isAdopted(socket)
+    return socket.bytesRead === 0 && !this.#parts.answers.isAdopted(socket)
   }
 
   /** Duplicates the descriptor first: without one, the hook must not be called. */
@@ -311,19 +288,22 @@ export class HttpServerConnections implements MovableConnections<Value> {
     }
     const fresh = this.#isFresh(socket)
     // A connection that is not fresh had at least one request, even if requests were not counted.
-    const record: IdleRecord = { fresh, requests: fresh ? 0 : Math.max(1, this.#answers.requests(socket)) }
+    const record: IdleRecord = {
+      fresh,
+      requests: fresh ? 0 : Math.max(1, this.#parts.answers.requests(socket)),
+    }
     const remainingMs = this.#expiry.remainingMs(socket) ?? timeoutLeft(socket)
     if (!fresh && remainingMs < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(remainingMs))
-    if (this.#hooks.serialize !== undefined) record.data = data
-    this.#open.remove(socket)
+    if (this.#parts.hooks.serialize !== undefined) record.data = data
+    this.#parts.open.remove(socket)
     abandon(socket)
     return toValue(fd, { idle: record })
   }
 
   /** Returns the application's data, or undefined if the connection cannot move now. Throws the hook's exception or ERR_FDB_HOOK. */
   #dataOf(socket: net.Socket): Uint8Array | undefined {
-    if (this.#hooks.serialize === undefined) return NOTHING
-    const returned = this.#hooks.serialize(socket)
+    if (this.#parts.hooks.serialize === undefined) return NOTHING
+    const returned = this.#parts.hooks.serialize(socket)
     return returned === undefined ? undefined : bytesOf(returned)
   }
 
@@ -332,7 +312,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     const now = performance.now()
     const since = this.#keptBack.get(socket) ?? now
     this.#keptBack.set(socket, since)
-    if (now - since >= PATIENCE_MS) this.#answers.announceOn(socket)
+    if (now - since >= PATIENCE_MS) this.#parts.answers.announceOn(socket)
   }
 
   /** Whether the parser has read complete requests only. */
@@ -344,7 +324,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     queueMicrotask(() => {
       this.#idleUpdated = false
     })
-    for (const { socket: idle } of idleParsers(this.#server)) this.#idleAt.set(idle, idle.bytesRead)
+    for (const { socket: idle } of idleParsers(this.#parts.server)) this.#idleAt.set(idle, idle.bytesRead)
     return this.#idleAt.get(socket) === socket.bytesRead
   }
 
@@ -369,13 +349,13 @@ export class HttpServerConnections implements MovableConnections<Value> {
         'ERR_FDB_CONNECTION',
         'an HTTP connection arrived in a state that this version does not know: it stays in the process that sent it',
       )
-    if (!this.#sniffed && !this.#isDirect) {
+    if (!this.#parts.sniffed && !this.#isDirect) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
         "another listener than Node's own gets this server's connections first: give serve() the option move: true, and hooks for the data of that listener",
       )
     }
-    if (idle.data != null && this.#hooks.restore === undefined) {
+    if (idle.data != null && this.#parts.hooks.restore === undefined) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
         'an HTTP connection arrived with data of the application, but this version has no restore() for it',
@@ -384,7 +364,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   arrive(value: Value, how: Arrival): Witness | undefined {
-    return this.#run(() => this.#arrive(value, how))
+    return this.#parts.run(() => this.#arrive(value, how))
   }
 
   #arrive({ state: { idle, application }, fds }: Value, how: Arrival): Witness | undefined {
@@ -393,9 +373,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
       if (how === 'refused') this.#refused.add(socket)
       return witnessOf(socket)
     }
-    if ((this.#listens ||= tracksConnections(this.#server))) return this.#adopt(fds[0]!, idle!, how)
+    if ((this.#listens ||= tracksConnections(this.#parts.server))) return this.#adopt(fds[0]!, idle!, how)
     // Node makes its list of connections when it starts to listen, in the next turn: the connection waits for that.
-    this.#server.once('listening', () => this.#adoptLate(fds[0]!, idle!, how))
+    this.#parts.server.once('listening', () => this.#adoptLate(fds[0]!, idle!, how))
     return undefined
   }
 
@@ -403,24 +383,24 @@ export class HttpServerConnections implements MovableConnections<Value> {
     try {
       this.#adopt(fd, record, how)
     } catch (error) {
-      this.#failed(error)
+      this.#parts.failed(error)
     }
   }
 
   #adopt(fd: OwnedFd, { fresh, requests, keepAliveMs, data }: IdleRecord, how: Arrival): Witness {
-    const socket = openSocket(fd, this.#server)
-    if (this.#isDirect) this.#server.emit('connection', socket)
+    const socket = openSocket(fd, this.#parts.server)
+    if (this.#isDirect) this.#parts.server.emit('connection', socket)
     else {
-      this.#open.add(socket)
-      connectionListener().call(this.#server, socket)
+      this.#parts.open.add(socket)
+      connectionListener().call(this.#parts.server, socket)
     }
-    if (requests) this.#answers.adopt(socket, requests)
+    if (requests) this.#parts.answers.adopt(socket, requests)
     if (how === 'refused') {
       this.#refused.add(socket)
-      this.#answers.announceOn(socket)
+      this.#parts.answers.announceOn(socket)
     }
     try {
-      if (data != null) this.#hooks.restore?.(socket, data)
+      if (data != null) this.#parts.hooks.restore?.(socket, data)
     } catch (error) {
       socket.destroy()
       throw error

@@ -10,7 +10,7 @@ import {
   onlyConnection,
   type Witness,
 } from '../movable.js'
-import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
+import { ApplicationSockets, type SocketParts } from './application-socket.js'
 import { type OpenSockets, witnessOf } from './node-socket.js'
 
 const { Application } = fdbroker.connections
@@ -27,14 +27,8 @@ export class NetServerConnections implements MovableConnections<Value> {
   /** The connections whose hook has thrown, which is reported once. */
   readonly #faulty = new WeakSet<net.Socket>()
 
-  /** `failed`: gets the exceptions of the hooks. `run`: calls the hooks in the application's async context. Throws ERR_FDB_OPTION. */
-  constructor(parts: {
-    server: net.Server
-    open: OpenSockets
-    hooks: SocketProtocol
-    failed: (error: unknown) => void
-    run: <T>(work: () => T) => T
-  }) {
+  /** `failed`: gets the exceptions of the hooks. Throws ERR_FDB_OPTION. */
+  constructor(parts: SocketParts & { failed: (error: unknown) => void }) {
     this.#sockets = new ApplicationSockets(parts)
     this.#open = parts.open
     this.#failed = parts.failed
