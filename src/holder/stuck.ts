@@ -30,10 +30,31 @@ export class HeartbeatSilence {
   readonly #awake = new SuspendDetector()
   readonly #everyMs: number
   #awakeSince = performance.now()
+  #ticker: NodeJS.Timeout | undefined
+  #reading: NodeJS.Immediate | undefined
 
   /** `everyMs`: the interval between two calls of {@link tick}. */
   constructor(everyMs: number) {
     this.#everyMs = everyMs
+  }
+
+  /** Ticks by itself, and each time calls `judge` after the messages that have arrived were read. Idempotent. */
+  start(judge: () => void): void {
+    if (this.#ticker !== undefined) return
+    this.#awake.restart()
+    this.tick()
+    this.#ticker = setInterval(() => {
+      this.tick()
+      clearImmediate(this.#reading)
+      this.#reading = setImmediate(judge)
+    }, this.#everyMs).unref()
+  }
+
+  /** Ends {@link start}. Idempotent. */
+  stop(): void {
+    clearInterval(this.#ticker)
+    clearImmediate(this.#reading)
+    this.#ticker = undefined
   }
 
   tick(): void {

@@ -1,7 +1,7 @@
 import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
-import { SuspendDetector } from '../os/liveness.js'
 import { statOf } from '../os/main-process.js'
 import type { Peer } from './peer.js'
+import { HeartbeatSilence } from './stuck.js'
 
 const CHECK_MS = 100
 
@@ -20,41 +20,26 @@ export interface WatchedJoiner {
  */
 export class SuccessorWatch {
   readonly #watched: WatchedJoiner
-  readonly #awake = new SuspendDetector()
-  #ticker: NodeJS.Timeout | undefined
-  #reading: NodeJS.Immediate | undefined
+  readonly #silence = new HeartbeatSilence(CHECK_MS)
 
   constructor(watched: WatchedJoiner) {
     this.#watched = watched
   }
 
   enter(phase: HolderPhase): void {
-    if (!waitsForSuccessor(phase)) this.end()
-    else if (this.#ticker === undefined) {
-      this.#awake.restart()
-      this.#ticker = setInterval(() => this.#check(), CHECK_MS).unref()
-    }
+    if (waitsForSuccessor(phase)) this.#silence.start(() => this.#judge())
+    else this.end()
   }
 
   /** Idempotent. */
   end(): void {
-    clearInterval(this.#ticker)
-    clearImmediate(this.#reading)
-    this.#ticker = undefined
+    this.#silence.stop()
   }
 
-  #check(): void {
-    const awakeSince = this.#awake.tick(CHECK_MS)
-    // Read the messages that have arrived first.
-    clearImmediate(this.#reading)
-    this.#reading = setImmediate(() => this.#judge(awakeSince))
-  }
-
-  #judge(awakeSince: number): void {
+  #judge(): void {
     const peer = this.#watched.joiner()
-    if (peer === undefined || !peer.sendsHeartbeats) return
-    const silentMs = performance.now() - Math.max(peer.heartbeatAt, awakeSince)
-    if (silentMs > this.#watched.limitMs() && !runs(peer)) this.#watched.stuck()
+    if (peer !== undefined && this.#silence.of(peer) > this.#watched.limitMs() && !runs(peer))
+      this.#watched.stuck()
   }
 }
 

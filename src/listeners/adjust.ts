@@ -51,16 +51,13 @@ export function adjustListener(
   }
   for (const option of ['reuseAddr', 'reusePort'] as const) {
     if (now[option] === undefined || now[option] === wanted[option]) continue
-    try {
-      setSocketOption(fd, option, wanted[option])
-      changes.push({ option, applied: true })
-    } catch (error) {
-      changes.push({
+    changes.push(
+      tryToChange(
         option,
-        applied: false,
-        reason: `the kernel refuses it on a bound socket (${(error as Error).message}); bind another address`,
-      })
-    }
+        () => setSocketOption(fd, option, wanted[option]),
+        why => `the kernel refuses it on a bound socket (${why}); bind another address`,
+      ),
+    )
   }
   if (now.family === 'inet6' && now.ipv6Only !== undefined && now.ipv6Only !== wanted.ipv6Only) {
     changes.push({
@@ -85,22 +82,26 @@ function adjustPath(fd: OwnedFd, wanted: ListenerSpec): OptionChange[] {
       changes.push({ option, applied: false, reason })
       return
     }
-    try {
-      act()
-      changes.push({ option, applied: true })
-    } catch (error) {
-      changes.push({
-        option,
-        applied: false,
-        reason: `${(error as Error).message}; run as root or as the owner`,
-      })
-    }
+    changes.push(tryToChange(option, act, why => `${why}; run as root or as the owner`))
   }
   if (mode !== undefined && (stat.mode & 0o777) !== mode) attempt('mode', () => chmodSync(path, mode))
   if ((uid !== undefined && uid !== stat.uid) || (gid !== undefined && gid !== stat.gid)) {
     attempt('owner', () => chownSync(path, uid ?? stat.uid, gid ?? stat.gid))
   }
   return changes
+}
+
+function tryToChange(
+  option: OptionChange['option'],
+  act: () => void,
+  reason: (why: string) => string,
+): OptionChange {
+  try {
+    act()
+    return { option, applied: true }
+  } catch (error) {
+    return { option, applied: false, reason: reason((error as Error).message) }
+  }
 }
 
 function statPath(path: string): Stats | undefined {

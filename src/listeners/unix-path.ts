@@ -21,9 +21,7 @@ import { parseListenerSpec } from './spec.js'
  */
 export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
   try {
-    const { kind, path, abstract } = parseListenerSpec(spec)
-    if (kind !== 'unix' || abstract || namesSocket(fd, path) !== true) return false
-    return removeAside(fd, path)
+    return isSocketAt(fd, spec) && removeAside(fd, parseListenerSpec(spec).path)
   } catch {
     // This process must not remove the path, or another one has removed it.
     return false

@@ -5,12 +5,11 @@ import type { MemberEffect, MemberState } from '../handoff/member-machine.js'
 import { accepts, isCurrent, isUnderWay, type MemberPhase } from '../handoff/phases.js'
 import { insist } from '../holder/holder.js'
 import { removePaths } from '../holder/unix-paths.js'
-import type { Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { dropExitReason } from '../versions/exit-reason.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { startListeners } from './listener.js'
-import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
+import type { CloseOptions, ReadyOptions } from './member-options.js'
 import type { Settings } from './options.js'
 import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from './runtime.js'
 import { addActive, removeActive, watchDoubledIntervals, watchRetired } from './shutdown.js'
@@ -352,10 +351,6 @@ export class MemberDriver implements RuntimeDriver {
 
   status(): StatusReport {
     return describe(this.runtime)
-  }
-
-  upgrade(options: UpgradeOptions): Promise<Upgraded> {
-    return this.runtime.upgrades.start(options)
   }
 
   /**

@@ -358,7 +358,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     checkOptions('upgrade()', options, UPGRADE)
-    return await this.#driver.upgrade(options)
+    return await this.#runtime.upgrades.start(options)
   }
 
   /**

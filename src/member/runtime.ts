@@ -3,7 +3,7 @@ import type { Scope } from '../handoff/messages.js'
 import { Registry } from '../holder/registry.js'
 import { SegmentSet } from '../holder/segment-set.js'
 import { patience } from '../holder/times.js'
-import type { Operations, Upgraded } from '../operator/requests.js'
+import type { Operations } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { serveStateCommands } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
@@ -23,7 +23,7 @@ import { Leadership } from './leadership.js'
 import type { Listener } from './listener.js'
 import { Machine, type MachineDriver } from './machine.js'
 import { ChangeNotifier, type MemberContext, TakeoverTiming } from './member-context.js'
-import type { CloseOptions, MemberEvents, UpgradeOptions } from './member-options.js'
+import type { CloseOptions, MemberEvents } from './member-options.js'
 import { Moves } from './moves.js'
 import { OfferReceiver } from './offer-receiver.js'
 import type { Settings } from './options.js'
@@ -47,7 +47,6 @@ export interface RuntimeDriver extends MachineDriver {
   refuse(error: FdbError): void
   throwIfLeft(): void
   status(): StatusReport
-  upgrade(options: UpgradeOptions): Promise<Upgraded>
   close(options: CloseOptions): Promise<void>
   /** The handoff to this process cannot be undone any more. */
   onSettled(): void
@@ -236,7 +235,12 @@ export class MemberRuntime implements MemberContext {
       upgrade: async ({ argv, timeoutMs, killStuck }, progress, signal) => {
         await decided()
         if (killStuck) await this.hosting.killStuck?.()
-        return driver.upgrade({ argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}) })
+        return this.upgrades.start({
+          argv,
+          progress,
+          signal,
+          ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}),
+        })
       },
       command: async ({ name, body }, context) => {
         await decided()

@@ -40,8 +40,6 @@ export class HungWorkers {
   /** Processes that were replaced while they hung, and have not ended. */
   readonly #replacedProcesses = new Map<WorkerProcess, WorkerSlot>()
   readonly #killed = new WeakSet<WorkerProcess>()
-  #ticker: NodeJS.Timeout | undefined
-  #reading: NodeJS.Immediate | undefined
 
   constructor(deps: HungDeps) {
     this.#deps = deps
@@ -49,21 +47,11 @@ export class HungWorkers {
 
   /** Idempotent. */
   start(): void {
-    if (this.#ticker !== undefined) return
-    this.#ticker = setInterval(() => this.#check(), LOOK_MS).unref()
+    this.#silence.start(() => this.#judge())
   }
 
   stop(): void {
-    clearInterval(this.#ticker)
-    clearImmediate(this.#reading)
-    this.#ticker = undefined
-  }
-
-  #check(): void {
-    this.#silence.tick()
-    // After setImmediate(): messages that have arrived are read before a worker counts as silent.
-    clearImmediate(this.#reading)
-    this.#reading = setImmediate(() => this.#judge())
+    this.#silence.stop()
   }
 
   #judge(): void {
