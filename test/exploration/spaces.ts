@@ -299,9 +299,16 @@ export const LONG: readonly Space[] = [
     atomic: true,
   }),
   space('three parties, kill, stop and cut, steps whole', 3, { segments: 5, atomic: true }),
-  space('two parties, a forwarded change beside another, chain of 3, steps whole', 2, {
+  space('two parties, a forwarded change beside another, chain of 3, kill and stop, steps whole', 2, {
     forward: true,
     processes: 3,
+    cut: 0,
+    atomic: true,
+  }),
+  space('two parties, a forwarded change beside another, chain of 3, kill and cut, steps whole', 2, {
+    forward: true,
+    processes: 3,
+    stop: 0,
     atomic: true,
   }),
   space('three parties, a forwarded change, kill and stop, steps whole', 3, {

@@ -619,7 +619,9 @@ export class ThreeParties extends World {
     const { phase, owner } = this.holder()
     if (phase !== 'offering' && phase !== 'quiescing' && phase !== 'freezing' && phase !== 'preparing')
       return null
-    if (owner !== NOBODY && this.alive(owner) && !this.has(owner, ACCEPTS | LEFT | UNATTACHED))
+    // An owner that was slow to take its Commit, and so has not accepted yet, is not touched by the next joiner.
+    const begins = owner !== NOBODY && this.alive(owner) && this.member(owner).phase === 'ready'
+    if (owner !== NOBODY && this.alive(owner) && !begins && !this.has(owner, ACCEPTS | LEFT | UNATTACHED))
       return `M${owner} is touched before Commit`
     return null
   }
