@@ -191,7 +191,9 @@ describe('fd-broker upgrade --self', () => {
     expect(await again.whoami()).toMatchObject({ generation: 2 })
   })
 
-  it('obeys each signal that comes while it is replaced, when its handlers are there', async () => {
+  it('obeys each signal that comes while it is replaced, when its handlers are there', {
+    timeout: 180_000 + ROUNDS * 5_000,
+  }, async () => {
     const run = await Supervised.prepare()
     const installed = new Installed(run)
     const own = installed.command(['--ready', 'fd', '--pid-file', join(run.desk.folder, 'run.pid')])

@@ -3,8 +3,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Command } from 'commander'
-import { transform } from 'esbuild'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { stop, transform } from 'esbuild'
+import { afterAll, describe, expect, it, onTestFinished } from 'vitest'
 import { parse } from 'yaml'
 import { wholeProgram } from '../../src/cli/program.js'
 import { RunSources } from '../../src/cli/run-sources.js'
@@ -26,6 +26,9 @@ const whole = pages().flatMap(page => blocksIn(page, pageText(page)))
 const blocks = [...whole, ...whole.flatMap(heredocs)]
 const of = (...languages: string[]) =>
   blocks.filter(({ language }) => languages.includes(language)).map(block => [block.at, block] as const)
+
+/** The compiler is a process of its own. */
+afterAll(stop)
 
 const DECORATORS = { compilerOptions: { experimentalDecorators: true } }
 /** Says which of some modules this version of Node cannot read, and why: one process for all. */

@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
@@ -13,10 +13,22 @@ function keysOf(line: string): string[] {
   return [...line.matchAll(/[{,]"(\w+)":/g)].map(([, key]) => key!)
 }
 
+function targetOf(fd: string): string | null {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`)
+  } catch {
+    return null
+  }
+}
+
 it('a line of the log of a command has no key twice, and names its own process where it tells of another', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-log-'))
-  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const file = join(folder, 'log')
+  onTestFinished(() => {
+    // The log of a command stays open as long as its process.
+    closeSync(Number(readdirSync('/proc/self/fd').find(fd => targetOf(fd) === file)))
+    rmSync(folder, { recursive: true, force: true })
+  })
   const { logger } = await openLog({ level: 'info', file })
   logger.info(FACTS, 'told of another')
   logger.info({ uid: 0 }, 'told')
