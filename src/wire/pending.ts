@@ -102,19 +102,9 @@ export class Pending<T> {
   }
 }
 
-interface DeadlineOptions {
-  signal?: AbortSignal | undefined
-  /** The awaited thing, as a noun for the message: "the holder's Welcome". */
-  what: string
-}
-
-/** Settles as `promise` does, but rejects with ERR_FDB_DEADLINE after `ms` milliseconds, and with the reason of `signal` if that aborts before. */
-export function withDeadline<T>(
-  promise: Promise<T>,
-  ms: number,
-  { signal, what }: DeadlineOptions,
-): Promise<T> {
-  const pending = new Pending<T>({ signal })
+/** Settles as `promise` does, but rejects with ERR_FDB_DEADLINE after `ms` milliseconds. `what`: a noun for the message, "the holder's Welcome". */
+export function withDeadline<T>(promise: Promise<T>, ms: number, what: string): Promise<T> {
+  const pending = new Pending<T>()
   pending.limit(ms, () => pending.reject(deadlineError(what, ms)))
   promise.then(
     value => pending.resolve(value),

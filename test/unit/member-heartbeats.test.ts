@@ -98,7 +98,7 @@ describe('a process that was kept from listening', () => {
       void import('node:fs').then(({ readdir }) => readdir(child, () => resolve('here')))
     })
     await new Promise(resolve => setImmediate(resolve))
-    const waited = withDeadline(answer, 50, { what: 'the answer' })
+    const waited = withDeadline(answer, 50, 'the answer')
     const end = performance.now() + 200
     while (performance.now() < end);
     expect(await waited).toBe('here')

@@ -48,7 +48,7 @@ export async function keepState({
     const file = new StateFile(stateFileSettings({ path, sync: 'always' }, service), log, logger, () => true)
     file.serve()
     try {
-      await withDeadline(file.flush(), timeoutMs, { what: 'writing the state file' })
+      await withDeadline(file.flush(), timeoutMs, 'writing the state file')
       logger.info({ service, path, sequence: file.status().sequence }, 'the daemon wrote the state file')
     } finally {
       file.stop()
