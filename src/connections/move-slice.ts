@@ -106,18 +106,15 @@ export class FirstWave {
   }
 }
 
-/** The numbers of connections of a first wave with traffic, as counted by the receiver. */
-interface Proof {
-  readonly asked: number
-  readonly answered: number
-}
-
-/** Resolves after `healthyMs`, when this process has answered over at least one of the connections, or no client has asked anything. */
+/**
+ * Resolves after `healthyMs`, when this process has answered over at least one of the connections, or no client has asked anything. Returns the numbers
+ * of connections on which a client has asked and this process has answered.
+ */
 export async function waitForProof(
   witnesses: readonly Witness[],
   healthyMs: number,
   over: () => boolean,
-): Promise<Proof> {
+): Promise<{ asked: number; answered: number }> {
   const startedAt = performance.now()
   await pause(healthyMs)
   for (;;) {

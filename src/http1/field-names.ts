@@ -48,15 +48,13 @@ const IDS: readonly (readonly [string, FieldId])[] = [
 
 export const FIELD_NAMES: readonly string[] = IDS.map(([name]) => name)
 
-interface NamedField {
-  bytes: Uint8Array
-  id: FieldId
-}
-
 const LENGTHS = 32
 
 /** The known names by length and first letter, see {@link keyOf}: most other names have no candidate. */
-const CANDIDATES: (NamedField[] | null)[] = Array.from({ length: LENGTHS * 32 }, () => null)
+const CANDIDATES: ({ bytes: Uint8Array; id: FieldId }[] | null)[] = Array.from(
+  { length: LENGTHS * 32 },
+  () => null,
+)
 for (const [name, id] of IDS) {
   const bytes = Buffer.from(name, 'latin1')
   ;(CANDIDATES[keyOf(bytes[0]!, bytes.length)] ??= []).push({ bytes, id })

@@ -212,14 +212,11 @@ function parseAuthority(text: string): Authority | undefined {
   return { host: host.toLowerCase(), port: digits === '' ? undefined : port }
 }
 
-interface KnownAuthority {
-  readonly bytes: Uint8Array
-  readonly authority: Readonly<Authority>
-}
-
 const MAX_KNOWN = 512
 const MAX_KNOWN_BYTES = 64
-const knownAuthorities: (KnownAuthority | undefined)[] = new Array(MAX_KNOWN).fill(undefined)
+const knownAuthorities: ({ bytes: Uint8Array; authority: Readonly<Authority> } | undefined)[] = new Array(
+  MAX_KNOWN,
+).fill(undefined)
 
 /** As {@link parseAuthority}, for `bytes[start, end)`. Caches recent hosts by their bytes: equal hosts share one object. */
 function readAuthority(bytes: Buffer, start: number, end: number): Readonly<Authority> | undefined {

@@ -13,64 +13,39 @@ export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 export type ExchangeSubject = 'request' | 'unread' | 'tcp'
 
 /** The complete state of an exchange at any byte; it moves to another process with the connection. */
-export interface ExchangeFacts {
-  phase: ExchangePhase
-  /** '' for a whole TCP connection, and after a refused head. */
-  method: string
-  upgrade: boolean
-  http10: boolean
-  closeClient: boolean
-  /** The server's connection may be reused after this response. */
-  reusable: boolean
-  /** The server's connection had served an earlier request. */
-  reused: boolean
-  /** The server has sent at least one byte of the response. */
-  heard: boolean
-  /** The key of the {@link Destination}, or ''. */
-  destination: string
-  /** The name of the route, or ''. */
-  route: string
-  coding: BodyCoding
-  /** The trackers of both bodies; null if the body is complete, or there is none. */
-  requestBody: Framing | null
-  responseBody: Framing | null
-  bodySeen: number
-  events: EventTracker | null
-  frames: FrameTracker | null
-  /** The whole request, as long as the relay may repeat it if a reused connection turns out to be dead; otherwise ''. */
-  resend: string
-  /** The route's rules for the response's head; null after the head. */
-  answer: ExchangeOptions | null
-  // The remaining facts are only for the report at the end.
-  target: string
-  host: string
-  attempts: number
-  status: number
-  bytesSent: number
-  bytesReceived: number
-}
+export type ExchangeFacts = ReturnType<typeof newFacts>
 
 /** Returns the facts of a new exchange. Without `head` the exchange has no request. */
-export function newFacts(head?: RequestHead): ExchangeFacts {
+export function newFacts(head?: RequestHead) {
   return {
-    phase: 'waiting',
+    phase: 'waiting' as ExchangePhase,
+    /** '' for a whole TCP connection, and after a refused head. */
     method: head?.method ?? '',
     upgrade: head?.upgrade !== undefined,
     http10: head?.minor === 0,
     closeClient: !head?.keepAlive,
+    /** The server's connection may be reused after this response. */
     reusable: false,
+    /** The server's connection had served an earlier request. */
     reused: false,
+    /** The server has sent at least one byte of the response. */
     heard: false,
+    /** The key of the {@link Destination}, or ''. */
     destination: '',
+    /** The name of the route, or ''. */
     route: '',
-    coding: 'as-is',
-    requestBody: null,
-    responseBody: null,
+    coding: 'as-is' as BodyCoding,
+    /** The trackers of both bodies; null if the body is complete, or there is none. */
+    requestBody: null as Framing | null,
+    responseBody: null as Framing | null,
     bodySeen: 0,
-    events: null,
-    frames: null,
+    events: null as EventTracker | null,
+    frames: null as FrameTracker | null,
+    /** The whole request, as long as the relay may repeat it if a reused connection turns out to be dead; otherwise ''. */
     resend: '',
-    answer: null,
+    /** The route's rules for the response's head; null after the head. */
+    answer: null as ExchangeOptions | null,
+    // The remaining facts are only for the report at the end.
     target: '',
     host: '',
     attempts: 0,

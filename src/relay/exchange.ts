@@ -493,15 +493,12 @@ function responseText(response: Respond, options: ResponseOptions): string {
   return bodyless || options.head ? `${text}\r\n` : `${text}\r\n${body.toString('latin1')}`
 }
 
-interface WrittenResponse {
-  readonly status: number
-  readonly text: string
-  /** Set if the status is not the intended one. */
-  readonly reason?: string
-}
-
-/** Returns the relay's own response to a request; a 500 if its fields cannot be written. */
-function buildResponse(response: Respond, facts: ExchangeFacts, relay: RelayContext): WrittenResponse {
+/** Returns the relay's own response to a request; a 500, with a `reason`, if its fields cannot be written. */
+function buildResponse(
+  response: Respond,
+  facts: ExchangeFacts,
+  relay: RelayContext,
+): { status: number; text: string; reason?: string } {
   const options: ResponseOptions = {
     head: facts.method === 'HEAD',
     connection: facts.closeClient ? 'close' : facts.http10 ? 'keep-alive' : undefined,

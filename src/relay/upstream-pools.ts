@@ -13,12 +13,6 @@ export interface PoolOptions {
 /** The limit is high on purpose: with a lower one, each request of a busy server above the limit would need a new connection. */
 const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
 
-interface IdleConnection {
-  readonly stream: ByteStream
-  readonly since: number
-  readonly until: number
-}
-
 /** The idle connections to one server. A connection on which the server sends bytes, or which the server closes, is discarded at once. */
 class UpstreamPool implements StreamOwner, Timed {
   readonly tally: Tally = { open: 0 }
@@ -26,7 +20,7 @@ class UpstreamPool implements StreamOwner, Timed {
   tick = -1
   readonly #wheel: TimerWheel
   /** The connection that was used last is at the end, and is reused first. */
-  #idle: IdleConnection[] = []
+  #idle: { stream: ByteStream; since: number; until: number }[] = []
   retired = false
 
   constructor(wheel: TimerWheel) {

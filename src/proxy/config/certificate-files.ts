@@ -4,14 +4,11 @@ import { type CertificateConfig, readMaterial, WrongMaterial } from '../tls/mate
 
 const MAX_BYTES = 1024 * 1024
 
-interface Files {
-  cert: string
-  key: string
-  names: string[] | null
-}
-
 /** Reads and checks the files of one item of `tls.certificates`. Reports each problem at the key that names the file. */
-export function readCertificateFiles(files: Files, place: ConfigPlace): CertificateConfig | undefined {
+export function readCertificateFiles(
+  files: { cert: string; key: string; names: string[] | null },
+  place: ConfigPlace,
+): CertificateConfig | undefined {
   const chain = readText(files.cert, place.at('cert'))
   const key = chain === undefined ? undefined : readText(files.key, place.at('key'))
   if (chain === undefined || key === undefined) return undefined

@@ -18,18 +18,22 @@ import {
 } from './section.js'
 import { type RouteTarget, targetKey } from './target.js'
 
-export interface Reconciled {
-  puts: { key: string; value: RouteMessage }[]
-  deletes: string[]
-  unchanged: number
-  /** `HOST/PATH` of the file's routes that a route made at run time overrides. */
-  conflicts: string[]
-  /** `HOST/PATH` of routes made at run time whose upstream only an earlier file has. The routes stay in use. */
-  former: string[]
-  /** `HOST/PATH` of routes made at run time with an unknown upstream. The routes are kept; their requests get 503. */
-  dangling: string[]
-  /** The upstreams of the routes in `former` and `dangling`. */
-  needed: Set<string>
+export type Reconciled = ReturnType<typeof noChanges>
+
+function noChanges() {
+  return {
+    puts: [] as { key: string; value: RouteMessage }[],
+    deletes: [] as string[],
+    unchanged: 0,
+    /** `HOST/PATH` of the file's routes that a route made at run time overrides. */
+    conflicts: [] as string[],
+    /** `HOST/PATH` of routes made at run time whose upstream only an earlier file has. The routes stay in use. */
+    former: [] as string[],
+    /** `HOST/PATH` of routes made at run time with an unknown upstream. The routes are kept; their requests get 503. */
+    dangling: [] as string[],
+    /** The upstreams of the routes in `former` and `dangling`. */
+    needed: new Set<string>(),
+  }
 }
 
 export interface FileRoutes {
@@ -48,15 +52,7 @@ export function* reconcile(
   stamp: RouteStamp,
   served: (id: RouteId, target: RouteTarget) => void = () => {},
 ): Generator<void, Reconciled> {
-  const result: Reconciled = {
-    puts: [],
-    deletes: [],
-    unchanged: 0,
-    conflicts: [],
-    former: [],
-    dangling: [],
-    needed: new Set(),
-  }
+  const result = noChanges()
   let steps = 0
   let foundCount = 0
   const stored = new StoredTargets(state)

@@ -57,10 +57,6 @@ export class FollowedConfig {
   }
 }
 
-interface StoredConfig extends DeclaredSections {
-  readonly certificates: readonly CertificateConfig[]
-}
-
 /** Settings that may be `off` (null) or have several types. Any other setting must have the type of this version's value. */
 const FLEXIBLE_TYPES: ReadonlySet<string> = new Set([
   'instanceHeader',
@@ -81,7 +77,10 @@ const OWN_SETTINGS: ReadonlySet<string> = new Set([
 ])
 
 /** Returns the configuration in the state. Takes from `own` the {@link OWN_SETTINGS}, and settings that the state lacks or this version cannot use. */
-function storedConfig(stored: StoredConfig, own: ProxyConfig): ProxyConfig {
+function storedConfig(
+  stored: DeclaredSections & { certificates: CertificateConfig[] },
+  own: ProxyConfig,
+): ProxyConfig {
   const { routes, ...rest } = own
   const config: ProxyConfig = { ...structuredClone(rest), routes }
   for (const path of stored.settings.keys()) {
@@ -90,7 +89,7 @@ function storedConfig(stored: StoredConfig, own: ProxyConfig): ProxyConfig {
   }
   config.upstreams = readAll<UpstreamMessage, UpstreamConfig>(stored.upstreams, upstreamOf)
   config.listeners = readAll<ListenerMessage, ListenerConfig>(stored.listeners, listenerOf)
-  config.tls.certificates = [...stored.certificates]
+  config.tls.certificates = stored.certificates
   return config
 }
 

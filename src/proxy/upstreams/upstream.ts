@@ -115,9 +115,7 @@ export class Upstream {
     const named = tcp && isIP(server.host) === 0 ? this.#names?.hostOf(server.host) : undefined
     return {
       key,
-      address: tcp
-        ? { kind: 'tcp', host: server.host, port: server.port }
-        : { kind: 'unix', path: server.path },
+      address: server,
       authority: tcp ? key.slice(key.indexOf('//') + 2) : 'localhost',
       keepAlive,
       ...(named !== undefined && { named }),
