@@ -6,7 +6,7 @@ import { adoptListeners, listenersOf } from '../os/foreign-listeners.js'
 import { OtherProcess } from '../os/other-process.js'
 import { parseListeners } from './named-listeners.js'
 import { durationOption, pidOf } from './options.js'
-import { jsonText, print, table } from './output.js'
+import { print, table } from './output.js'
 
 interface AdoptFlags {
   pid: string
@@ -44,7 +44,7 @@ Examples:
 async function adopt({ pid: text, listener, control, service, json, timeout }: AdoptFlags): Promise<void> {
   const pid = pidOf('pid', text)
   if (control === undefined && service === undefined && listener === undefined) {
-    process.stdout.write(shown(pid, json ?? false))
+    showListeners(pid, json)
     return
   }
   if (control === undefined || service === undefined || listener === undefined)
@@ -58,7 +58,7 @@ async function adopt({ pid: text, listener, control, service, json, timeout }: A
   print(json, { ok: true, pid, service, listeners: held }, summary)
 }
 
-function shown(pid: number, json: boolean): string {
+function showListeners(pid: number, json: true | undefined): void {
   using other = OtherProcess.of(pid)
   const found = listenersOf(other)
   try {
@@ -71,14 +71,14 @@ function shown(pid: number, json: boolean): string {
         dualStack: about.family === 'inet6' && about.ipv6Only === false,
       }))
       .sort((a, b) => a.descriptor - b.descriptor)
-    if (json) return jsonText({ pid, listeners: rows })
     const cells = rows.map(({ address, descriptor, inode, reusePort, dualStack }) => [
       address,
       descriptor,
       Number(inode),
       [...(reusePort ? ['reusePort'] : []), ...(dualStack ? ['IPv4 too'] : [])].join(', '),
     ])
-    return `${table(['ADDRESS', 'FD', 'INODE', 'OPTIONS'], cells).join('\n')}\n`
+    const text = `${table(['ADDRESS', 'FD', 'INODE', 'OPTIONS'], cells).join('\n')}\n`
+    print(json, { pid, listeners: rows }, text)
   } finally {
     closeAll(found.map(({ fd }) => fd))
   }

@@ -5,7 +5,7 @@ import type { Reception } from '../member/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
 import type { Operations } from '../operator/requests.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
-import { type AccessCheck, clientIdentity } from './policy/access-check.js'
+import { type AccessCheck, type ClientIdentity, clientIdentity } from './policy/access-check.js'
 import { noStateError } from './service/followers.js'
 import type { Service } from './service/service.js'
 import type { Services } from './services.js'
@@ -111,7 +111,7 @@ export class DaemonReception implements Reception {
     const { hello, intent } = caller
     if (this.#stage === 'over') dismiss(caller)
     else if (hello.service === DAEMON_ITSELF && intent !== 'operate') {
-      if (this.#refusesOther(caller)) return
+      if (this.#refuses(caller, peer => this.#accessCheck.demandOwner(DAEMON_ITSELF, peer))) return
       if (intent === 'join') void this.#receiveSuccessor({ caller, own })
       else own(caller)
     } else if (this.#mayServe(caller)) this.#serve({ caller, own })
@@ -135,9 +135,10 @@ export class DaemonReception implements Reception {
     return this.#accessCheck.opensToOthers ? 0o666 : 0o600
   }
 
-  #refusesOther(caller: Caller): boolean {
+  /** Runs an access check; if it throws, refuses the client. Returns whether the client was refused. */
+  #refuses(caller: Caller, demand: (peer: ClientIdentity) => void): boolean {
     try {
-      this.#accessCheck.demandOwner(DAEMON_ITSELF, clientIdentity(caller))
+      demand(clientIdentity(caller))
       return false
     } catch (error) {
       turnAway(caller, FdbError.from(error))
@@ -172,21 +173,12 @@ export class DaemonReception implements Reception {
 
   #serve({ caller, own }: WaitingCaller): void {
     const { operationsFor, services } = this.#context!
+    const check = this.#accessCheck
     const name = caller.hello.service ?? ''
-    if (caller.intent !== 'operate') {
-      try {
-        const action = caller.intent === 'follow' ? 'follow' : 'join'
-        this.#accessCheck.demand(
-          action,
-          { service: name },
-          this.#accessCheck.policyOf(name),
-          clientIdentity(caller),
-        )
-      } catch (error) {
-        turnAway(caller, FdbError.from(error))
-        return
-      }
-    }
+    const policy = check.policyOf(name)
+    const action = caller.intent === 'follow' ? 'follow' : 'join'
+    const demand = (peer: ClientIdentity) => check.demand(action, { service: name }, policy, peer)
+    if (caller.intent !== 'operate' && this.#refuses(caller, demand)) return
     switch (caller.intent) {
       case 'operate':
         // The operations own the pidfd: the access check uses it for every request.
@@ -201,10 +193,7 @@ export class DaemonReception implements Reception {
       case 'follow': {
         const service = services.get(name)
         if (service !== undefined)
-          service.addAuthor(
-            caller,
-            this.#accessCheck.allows('join', this.#accessCheck.policyOf(name), clientIdentity(caller)),
-          )
+          service.addAuthor(caller, check.allows('join', policy, clientIdentity(caller)))
         else if (caller.intent === 'follow') turnAway(caller, noStateError(name))
         else dismiss(caller)
         return

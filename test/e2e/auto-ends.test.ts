@@ -157,7 +157,7 @@ describe('under fd-broker/auto a replaced version', () => {
     const first = await program.serve('import', 1, env)
     await program.serve('import', 2, env)
     await program.ends(first)
-    expect(program.output).toMatch(/^fd-broker: process \d+ no longer serves.*1 Timeout kept it.*\n$/)
+    expect(program.output).toMatch(/^fd-broker: process \d+ no longer serves.*1 Timeout keeps it.*\n$/)
   })
 
   it('serves on if the next one fails at its start, or before it listens to all', async () => {
