@@ -345,17 +345,12 @@ export async function reconnectToDaemon(
   generation: number,
   signal: AbortSignal,
 ): Promise<HolderLink | null> {
-  const { control, service, versions, timeout, logger, wantedTimes: times } = settings
-  const incarnation = old.facts.incarnation
-  const stateFile = settings.stateFile?.path ?? ''
+  const { control, timeout: timeoutMs, logger } = settings
+  const { incarnation } = old.facts
   while (!signal.aborted && control !== null) {
     try {
-      const fd = await connectUnix(control, { timeoutMs: timeout, signal, as: 'member' })
-      return await HolderLink.greet(
-        fd,
-        { service, intent: 'back', versions, generation, incarnation, times, stateFile },
-        { timeoutMs: timeout, signal },
-      )
+      const fd = await connectUnix(control, { timeoutMs, signal, as: 'member' })
+      return await HolderLink.greet(fd, settings, { timeoutMs, signal }, { generation, incarnation })
     } catch (error) {
       if (signal.aborted) return null
       logger.debug({ err: error }, 'the daemon cannot be reached yet')

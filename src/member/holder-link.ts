@@ -1,21 +1,14 @@
 import { OWN_INSTANCE } from '../base/own-instance.js'
 import { FdbError } from '../errors.js'
-import type { HandoffTimes } from '../holder/times.js'
 import { closeAll, listen, type OwnedFd } from '../kernel/index.js'
 import { type DeathWatch, ownPidfd, pidOf } from '../os/liveness.js'
 import { fateOf, identify, killVerified, watchProcess } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { Channel } from '../wire/channel.js'
-import {
-  FORWARDS_WRITES,
-  Link,
-  remoteError,
-  TAKES_CONNECTIONS,
-  type VersionRange,
-  type WireEnvelope,
-} from '../wire/link.js'
+import { FORWARDS_WRITES, Link, remoteError, TAKES_CONNECTIONS, type WireEnvelope } from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
+import type { Settings } from './options.js'
 
 const { Intent } = fdbroker.wire
 /** The refusal of a holder that gives no reason. */
@@ -37,6 +30,8 @@ export interface HolderFacts {
   readonly heartbeatMs: number
 }
 
+type HelloSettings = Pick<Settings, 'service' | 'versions' | 'wantedTimes' | 'stateFile'>
+
 /** The holder that this process has joined, or is joining. Owns the link and its pidfd. */
 export class HolderLink {
   readonly facts: HolderFacts
@@ -55,45 +50,35 @@ export class HolderLink {
   }
 
   /**
-   * Sends Hello on a new connection and waits for the Welcome. Throws the holder's refusal (ERR_FDB_VERSION, ERR_FDB_SERVICE,
+   * Sends Hello on a new connection and waits for the Welcome. `back`: this process is a member of a daemon that connects again. Throws the holder's refusal (ERR_FDB_VERSION, ERR_FDB_SERVICE,
    * ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE, and ERR_FDB_CHANNEL_CLOSED if the holder has left. Messages
    * after the Welcome wait for {@link listen}.
    */
   static async greet(
     fd: OwnedFd,
-    hello: {
-      service: string
-      intent: 'join' | 'back'
-      versions: VersionRange
-      generation?: number
-      incarnation?: string
-      times?: Partial<HandoffTimes>
-      /** The path of the state file, or '' if there is none. */
-      stateFile: string
-    },
+    { service, versions, wantedTimes, stateFile }: HelloSettings,
     { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal | undefined },
+    back?: { generation: number; incarnation: string },
   ): Promise<HolderLink> {
     const link = new Link(new Channel(fd))
-    const pid = link.channel.listeningPid()
     let own: OwnedFd | null = null
     try {
+      const pid = link.channel.listeningPid()
       own = ownPidfd()
       const welcomed = awaitWelcome(link, signal)
-      const { min: versionMin, max: versionMax } = hello.versions
       await link.send(
         {
           hello: {
-            versionMin,
-            versionMax,
-            service: hello.service,
-            intent: hello.intent === 'join' ? Intent.JOIN : Intent.BACK,
+            versionMin: versions.min,
+            versionMax: versions.max,
+            service,
+            intent: back === undefined ? Intent.JOIN : Intent.BACK,
             pid: process.pid,
-            generation: hello.generation ?? 0,
             capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES],
-            incarnation: hello.incarnation ?? '',
-            times: hello.times ?? null,
+            times: wantedTimes,
             instance: OWN_INSTANCE,
-            stateFile: hello.stateFile,
+            stateFile: stateFile?.path ?? '',
+            ...back,
           },
         },
         own === null ? [] : [own],

@@ -68,7 +68,7 @@ function isClusterWorker(): boolean {
 
 /** Joins with checked options: those of {@link join}, or a daemon's. */
 export async function startMember(settings: Settings): Promise<MemberDriver> {
-  const { control, reception, hosting, signal, timeout, service, versions } = settings
+  const { control, reception, hosting, signal, timeout } = settings
   if (control === null) return startFirst(settings, null)
   const recovered = settings.systemd === 'auto' && hosting === 'embedded' ? recover(settings, control) : null
   if (recovered !== null) return await continueFrom(settings, recovered)
@@ -88,17 +88,10 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
         controlSocket.channel.close()
         throw controlTaken(control, 'end it, or give this daemon another control path')
       }
-      const holderLink = await HolderLink.greet(
-        controlSocket.channel,
-        {
-          service,
-          intent: 'join',
-          versions,
-          times: settings.wantedTimes,
-          stateFile: settings.stateFile?.path ?? '',
-        },
-        { timeoutMs: remainingMs, signal },
-      )
+      const holderLink = await HolderLink.greet(controlSocket.channel, settings, {
+        timeoutMs: remainingMs,
+        signal,
+      })
       if (hosting === 'daemon' && !holderLink.facts.daemon) {
         holderLink.close()
         throw new FdbError(

@@ -118,17 +118,13 @@ export class OlderGenerations {
         parseReport(text) as DrainReport
       if (typeof connections !== 'number' || typeof phase !== 'string') return
       const report = { pid: caller.pid, generation: Number(generation), phase, connections }
-      const ended = typeof quiescedMs === 'number' ? { quiescedMs } : {}
-      const standby = {
-        ...readKeptBy(keptBy),
-        ...(typeof standbySeconds === 'number' && { standbySeconds }),
-      }
       this.#callers.set(caller, {
         ...report,
         ...(moves && { moves }),
-        ...ended,
+        ...(typeof quiescedMs === 'number' && { quiescedMs }),
         ...unfitIn(unfit),
-        ...standby,
+        ...readKeptBy(keptBy),
+        ...(typeof standbySeconds === 'number' && { standbySeconds }),
       })
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {

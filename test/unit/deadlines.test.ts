@@ -82,7 +82,7 @@ const WAITS: Readonly<Record<string, Wait>> = {
     begin: () => {
       const [ours, theirs] = socketPair('silent')
       onTestFinished(() => theirs.close())
-      const hello = { service: 'shop', intent: 'join', versions: VERSIONS, stateFile: '' } as const
+      const hello = { service: 'shop', versions: VERSIONS, wantedTimes: {}, stateFile: null }
       return HolderLink.greet(ours, hello, { timeoutMs: 3_000, signal: undefined })
     },
   },

@@ -126,7 +126,7 @@ describe('the link to a holder', () => {
     })
     const link = await HolderLink.greet(
       OwnedFd.own(here, 'member'),
-      { service: 'shop', intent: 'join', versions: VERSIONS, stateFile: '' },
+      { service: 'shop', versions: VERSIONS, wantedTimes: {}, stateFile: null },
       { timeoutMs: 5_000, signal: undefined },
     )
     onTestFinished(() => {
