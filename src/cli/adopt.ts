@@ -31,7 +31,7 @@ export function addAdopt(program: Command): void {
       'after',
       `
 The process keeps accepting until you end it. First let the next version join the service and serve (both then accept);
-then end the process by the signal at which it completes accepted requests. This command needs the right to trace the process: run it as
+then end the process with the signal that lets it complete accepted requests. This command needs the right to trace the process: run it as
 the process's user, or as root with CAP_SYS_PTRACE. For any program: fd-broker run --adopt.
 
 Examples:

@@ -19,7 +19,7 @@ interface ExecFlags extends ServiceFlags {
 
 export function addExec(program: Command): void {
   addServiceOptions(program.command('exec'))
-    .description('become a program that gets its listeners from a daemon (fd-broker serve)')
+    .description('execute a program with listeners that a daemon (fd-broker serve) holds')
     .argument('<name[=address]...>', 'name of a held listener; with an address it is bound if missing')
     .option('--exclusive', 'exclude other processes')
     .option('--non-blocking', 'set O_NONBLOCK on listeners (systemd does not)')

@@ -61,7 +61,7 @@ Examples:
     .argument('<name>', 'one or several names, separated by commas')
     .argument('<command...>', 'command to start, after --')
     .option('--exclusive', 'exclude other processes')
-    .option('--remove', 'afterwards the daemon drops the descriptors')
+    .option('--remove', 'the daemon closes its descriptors when the command has them')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"',

@@ -33,7 +33,7 @@ export function addLogs(program: Command): void {
     program.command('logs').description('show the output of a program started by fd-broker start'),
     asked => asked.opts<LogsFlags>().logFile !== undefined || asked.opts<LogsFlags>().service !== undefined,
   )
-    .option('-f, --follow', 'print new output too, also of other versions')
+    .option('-f, --follow', 'also print new output, including that of other versions')
     .addOption(
       new Option(
         '--generation <number>',

@@ -34,8 +34,8 @@ export function addRun(program: Command): void {
 The program finds its listeners as under systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and under Server::Starter
 (SERVER_STARTER_PORT). Flags override FD_BROKER_… variables, which override --config.
 
-Signals: HUP starts the next version. TERM, INT and QUIT end the program (a later second one kills it); then this process ends with
-the program's exit code. All other signals are passed on to the program.
+Signals: HUP starts the next version. TERM, INT and QUIT end the program, and a second one at least 2 s later kills it; then this
+process ends with the program's exit code. All other signals are passed on to the program.
 
 Examples:
   $ fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app

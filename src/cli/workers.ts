@@ -25,7 +25,9 @@ export function addWorkers(program: Command): void {
     .description('several processes that serve the same listeners, kept by a main process')
   workers
     .command('start')
-    .description('be the main process of workers: any program that calls join() with this service')
+    .description(
+      'start workers of a program that calls join() with this service, and stay their main process',
+    )
     .argument('<command...>', 'command of each worker, after --')
     .requiredOption('--service <name>', 'name of the service')
     .addOption(
