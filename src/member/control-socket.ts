@@ -16,14 +16,11 @@ import { pidOf } from '../os/liveness.js'
 import { endsWithUs } from '../os/main-process.js'
 import { ControlWatch, type HeldControl, type RestoredControl } from '../os/restore-control.js'
 import { fdbroker } from '../proto/wire.js'
-import type { StateLog } from '../state/state-log.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { ControlListener } from '../wire/control-listener.js'
 import { sendLast } from '../wire/frame.js'
 import type { Hosting } from './hosting.js'
-import type { MemberContext } from './member-context.js'
-import type { Moves } from './moves.js'
-import { OlderGenerations } from './older-generations.js'
+import { OlderGenerations, type OlderGenerationsDeps } from './older-generations.js'
 import { refuseMainProcess } from './options.js'
 
 /** The entry of a path that was removed before this process got the socket. */
@@ -38,12 +35,9 @@ const HELLO_MS = 5_000
 /** A successor accepts here within milliseconds of its Commit. If it is stopped, this process accepts again after this time. */
 const SLOW_MS = 1_000
 
-export interface ControlSocketDeps {
-  readonly shared: MemberContext
+export interface ControlSocketDeps extends OlderGenerationsDeps {
   readonly hosting: () => Hosting
   readonly operations: Operations
-  readonly moves: Moves
-  readonly state: StateLog
   /** Asks the standby to release as soon as that is safe, because a joiner waits. */
   endProbation(): void
 }
@@ -64,8 +58,6 @@ export class ControlSocket {
   #waiting: Caller[] = []
 
   constructor(deps: ControlSocketDeps) {
-    const { generation, serviceStartedAt, segmentSet } = deps.shared
-    const { moves, state } = deps
     this.#deps = deps
     const { logger } = deps.shared.settings
     this.#watch = new ControlWatch({
@@ -73,7 +65,7 @@ export class ControlSocket {
       restored: control => this.#moveTo(control),
       logger,
     })
-    this.older = new OlderGenerations({ generation, serviceStartedAt, segmentSet, moves, state })
+    this.older = new OlderGenerations(deps)
   }
 
   /** Owns the given descriptors, from the start-up or from the incumbent. Closes earlier ones. */

@@ -69,7 +69,6 @@ export class FollowedState {
       report: () => ({ pid: process.pid, generation, phase: machine.phase, sequence: this.log.sequence }),
       top: () => this.#segmentSet.top,
       adopt: items => this.#queueSegments(items),
-      connected: () => {},
       writes: this.#writes,
       broken: error => {
         if (isDescriptorShortage(error)) this.#shortage.log(error)

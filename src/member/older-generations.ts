@@ -1,13 +1,13 @@
 import { createMoveChannel, moveChannelItems, ownEnd } from '../connections/move-channel.js'
 import { type Caller, dismiss, welcome } from '../holder/admission.js'
 import { parseReport } from '../holder/message-handler.js'
-import type { SegmentSet } from '../holder/segment-set.js'
 import { SegmentSupply } from '../holder/segment-supply.js'
 import { closeAll } from '../kernel/index.js'
 import { type DrainReport, type ForcedClose, readKeptBy } from '../operator/status-report.js'
 import type { StateLog } from '../state/state-log.js'
 import { FORWARDS_WRITES } from '../wire/link.js'
 import { ForcedCloses } from './forced-closes.js'
+import type { MemberContext } from './member-context.js'
 import type { Moves } from './moves.js'
 import { WriteReceiver } from './writes/receiver.js'
 
@@ -19,11 +19,9 @@ const UNKNOWN = 'unknown'
 const SUPPLY_MS = 5_000
 
 export interface OlderGenerationsDeps {
-  readonly segmentSet: SegmentSet
+  readonly shared: MemberContext
   readonly moves: Pick<Moves, 'receive' | 'emptied'>
   readonly state: StateLog
-  readonly generation: number
-  readonly serviceStartedAt: number
 }
 
 /** Checks the field `unfit` of a report. */
@@ -43,7 +41,7 @@ export class OlderGenerations {
 
   constructor(deps: OlderGenerationsDeps) {
     this.#deps = deps
-    this.#supply = new SegmentSupply(deps.segmentSet, caller => this.#drop(caller))
+    this.#supply = new SegmentSupply(deps.shared.segmentSet, caller => this.#drop(caller))
   }
 
   get reports(): DrainReport[] {
@@ -70,7 +68,8 @@ export class OlderGenerations {
       connections: 0,
     })
     link.channel.unref()
-    const { state, generation, serviceStartedAt } = this.#deps
+    const { state, shared } = this.#deps
+    const { generation, serviceStartedAt } = shared
     const writes = new WriteReceiver(state, body => link.post(body))
     link.start({
       message: (envelope, fds) => {

@@ -21,7 +21,7 @@ export interface ServingLinkOptions {
   /** Owns the items: new segments, or a move channel. */
   readonly adopt: (items: BundleItem[]) => void
   /** The process that serves receives reports now. */
-  readonly connected: () => void
+  readonly connected?: () => void
   readonly writes: WriteForwarder
   /** The peer violated the protocol; the connection is made again. */
   readonly broken?: (error: unknown) => void
@@ -126,7 +126,7 @@ export class ServingLink {
       })
       this.#beat(link)
       this.#options.writes.onConnected(link)
-      this.#options.connected()
+      this.#options.connected?.()
     } catch {
       const ms = Math.max(RETRY_MS, this.#options.everyMs())
       if (start === this.#starts) this.#later(() => void this.#connect(), ms)
