@@ -91,14 +91,10 @@ export function codeAndMessage({
 
 const EVERY_MS = 100
 
-/** A line on a terminal that is drawn again and again. */
+/** A line on stderr, a terminal, that is drawn again and again. */
 class TerminalLine implements Disposable {
-  protected readonly out: NodeJS.WriteStream
+  protected readonly out = process.stderr
   #shown = false
-
-  constructor(out: NodeJS.WriteStream = process.stderr) {
-    this.out = out
-  }
 
   protected draw(line: string): void {
     this.#shown = true
@@ -143,8 +139,8 @@ export class WaitingLine extends TerminalLine {
   readonly #timer: NodeJS.Timeout | undefined
   text: string
 
-  constructor(text: string, out?: NodeJS.WriteStream) {
-    super(out)
+  constructor(text: string) {
+    super()
     this.text = text
     if (this.out.isTTY) this.#timer = setInterval(() => this.#draw(), EVERY_MS).unref()
   }

@@ -42,7 +42,7 @@ export class DaemonReception implements Reception {
   readonly takesOver: boolean
   readonly #accessCheck: AccessCheck
   /** The quotas of other users at this daemon. */
-  readonly quotas: UserQuotas
+  readonly quotas = new UserQuotas()
   #context: DaemonContext | null = null
   #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'
   /** The successor was passed on to the daemon's holder, whose phase shows the outcome. */
@@ -50,13 +50,8 @@ export class DaemonReception implements Reception {
   #admits = true
   #waiting: WaitingCaller[] = []
 
-  constructor(
-    accessCheck: AccessCheck,
-    { passed, takesOver }: Pick<Reception, 'passed' | 'takesOver'>,
-    quotas = new UserQuotas(),
-  ) {
+  constructor(accessCheck: AccessCheck, { passed, takesOver }: Pick<Reception, 'passed' | 'takesOver'>) {
     this.#accessCheck = accessCheck
-    this.quotas = quotas
     this.passed = passed
     this.takesOver = takesOver
   }
