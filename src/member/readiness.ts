@@ -124,7 +124,11 @@ async function runCheck(check: Check, signal: AbortSignal): Promise<void> {
     passed = await check({ signal })
   } catch (cause) {
     if (FdbError.is(cause)) throw cause
-    throw new FdbError('ERR_FDB_CHECK', `a check failed: ${(cause as Error)?.message ?? cause}`, { cause })
+    throw new FdbError(
+      'ERR_FDB_CHECK',
+      `check "${nameOf(check)}" failed: ${(cause as Error)?.message ?? cause}`,
+      { cause },
+    )
   }
   if (passed === false) throw new FdbError('ERR_FDB_CHECK', `check "${nameOf(check)}" returned false`)
 }
