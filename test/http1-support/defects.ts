@@ -19,8 +19,8 @@ export interface Defect {
 export const NO_DEFECT: Defect = {
   name: 'nothing is wrong',
   file: 'message.ts',
-  find: 'export interface MessageHead',
-  replace: 'export interface MessageHead',
+  find: 'export interface HeadFacts',
+  replace: 'export interface HeadFacts',
 }
 
 /** Mistakes that were made before, here or in other parsers. The fuzzing must find every one of them. */
@@ -183,8 +183,8 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'what came of a head before is counted twice',
     file: 'head-reader.ts',
-    find: 'this.#consumed = at - before',
-    replace: 'this.#consumed = at',
+    find: 'this.consumed = at - before',
+    replace: 'this.consumed = at',
   },
   {
     name: 'the digits of a chunk size are forgotten between two reads',
