@@ -1,20 +1,31 @@
 import { resolve } from 'node:path'
+import { buffer } from 'node:stream/consumers'
 import { type Command, Option } from 'commander'
 import { FdbError } from '../errors.js'
+import { ServiceState, type StateSection } from '../operator/service-state.js'
 import { repairStateFile } from '../state/file/repair.js'
 import type { StateLimits } from '../state/limits.js'
+import type { RawEntry } from '../state/overview.js'
 import { recordsOf } from '../state/reader.js'
+import type { StoredSchema } from '../state/records.js'
 import type { Segment } from '../state/segment.js'
 import { runInSlices } from '../state/time-slices.js'
+import { type AskFlags, commandService } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { facts, jsonText, print, table } from './output.js'
-import { diffStates } from './state-diff.js'
-import { deleteEntry, putEntry, watchEntries } from './state-entries.js'
+import { STATE_RETRY_CODES } from './state-control.js'
 import { exportState } from './state-export.js'
 import { importState } from './state-import.js'
-import { entryLine, LineWriter, writeEntries } from './state-lines.js'
-import { openState, type SourceFlags, schemasIn, withDigests } from './state-source.js'
+import { bytesOf, entryLine, type LineOptions, LineWriter, lineValue, writeEntries } from './state-lines.js'
+import {
+  type OpenState,
+  openDiffSide,
+  openState,
+  type SourceFlags,
+  schemasIn,
+  withDigests,
+} from './state-source.js'
 
 interface ShowFlags extends SourceFlags {
   section?: string
@@ -243,4 +254,153 @@ async function repairState({ file, json }: { file: string; json?: true }): Promi
           `the damaged file is ${aside}`,
         ]
   print(json, all, `${lines.join('\n')}\n`)
+}
+
+interface WatchFlags extends AskFlags {
+  section?: string
+  initial?: true
+  secrets?: boolean
+}
+
+/** The service's state. Each request goes to the process that serves then, so a watch continues across upgrades. */
+function stateOf(flags: AskFlags): ServiceState {
+  return new ServiceState((command, body) => commandService(flags, STATE_RETRY_CODES, command, body))
+}
+
+async function putEntry(
+  section: string,
+  key: string,
+  value: string | undefined,
+  flags: AskFlags,
+): Promise<void> {
+  const state = stateOf(flags)
+  const bytes = value === undefined ? await buffer(process.stdin) : await encoded(state, section, value)
+  await state.put(section, key, bytes)
+  process.stdout.write(`${key} of ${section} is put: ${bytes.length} bytes\n`)
+}
+
+async function encoded(state: ServiceState, section: string, text: string): Promise<Uint8Array> {
+  // If the section is missing, the serving process refuses the put.
+  const schema = (await state.sections()).find(({ name }) => name === section)
+  if (schema === undefined) return Buffer.from(text)
+  const bytes = bytesOf({ value: parsed(text) }, schema.codec)
+  if (typeof bytes !== 'string') return bytes
+  throw new FdbError(
+    'ERR_FDB_OPTION',
+    `this command cannot encode values of section "${section}" (codec "${schema.codec}"): give the encoded bytes at standard input`,
+  )
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'the value is not valid JSON: correct it (a string needs double quotes), or leave it out and give its encoded bytes at standard input',
+      {
+        cause,
+      },
+    )
+  }
+}
+
+async function deleteEntry(section: string, key: string, flags: AskFlags): Promise<void> {
+  if (!(await stateOf(flags).delete(section, key)))
+    throw new FdbError('ERR_FDB_STATE_NO_ENTRY', `section "${section}" had no key ${JSON.stringify(key)}`)
+  process.stdout.write(`${key} of ${section} is deleted\n`)
+}
+
+async function watchEntries(flags: WatchFlags): Promise<void> {
+  const { section, initial = false, secrets = false } = flags
+  const state = stateOf(flags)
+  const known = new Map<string, StateSection>()
+  const out = new LineWriter()
+  const watched = section === undefined ? {} : { section }
+  for await (const change of state.watch({ ...watched, initial, secrets })) {
+    if (!known.has(change.section)) for (const one of await state.sections()) known.set(one.name, one)
+    const schema = known.get(change.section)
+    if (change.op === 'put' && schema) {
+      const line = entryLine(schema, change, { secrets, exact: false })
+      await out.write({ op: change.op, ...line })
+    } else await out.write(change)
+    await out.flush()
+    if (out.isClosed) return
+  }
+}
+
+interface DiffFlags extends SourceFlags {
+  secrets: boolean
+}
+
+/** Prints each entry whose value bytes differ, sorted by section and key. */
+async function diffStates(from: string, to: string, { secrets, ...flags }: DiffFlags): Promise<void> {
+  if (from === '-' && to === '-') {
+    throw new FdbError('ERR_FDB_STATE_SOURCE', 'both are standard input; give a file for one of them')
+  }
+  using before = await openDiffSide(from, flags)
+  using after = await openDiffSide(to, flags)
+  const counts = { added: 0, removed: 0, changed: 0 }
+  const out = new LineWriter()
+  for (const { name, old, now } of sectionsOf(before, after)) {
+    for (const difference of differences(before, after, name)) {
+      counts[difference.change]++
+      const options: LineOptions = { secrets, exact: false }
+      const side = (schema: StoredSchema | undefined, entry: RawEntry | undefined) =>
+        schema && entry ? { version: entry.version, ...lineValue(schema, entry.value, options) } : undefined
+      const { key, change } = difference
+      const line = {
+        section: name,
+        key,
+        change,
+        from: side(old, difference.from),
+        to: side(now, difference.to),
+      }
+      await out.write(line)
+    }
+  }
+  await out.flush()
+  const { added, removed, changed } = counts
+  const left = before.redacted + after.redacted
+  const note = left > 0 ? ` (${left} secret values are not in them, and count as missing)` : ''
+  if (added + removed + changed === 0) return
+  throw new FdbError(
+    'ERR_FDB_STATE_DIFFERENT',
+    `${added + removed + changed} entries differ: ${added} added, ${removed} removed, ${changed} changed${note}`,
+  )
+}
+
+function sectionsOf(before: OpenState, after: OpenState) {
+  const [old, now] = [before, after].map(
+    ({ log }) => new Map(log.schemas().map(schema => [schema.name, schema])),
+  ) as [Map<string, StoredSchema>, Map<string, StoredSchema>]
+  const digests = [before, after].map(({ log }) => new Map(log.digests().map(one => [one.name, one.digest])))
+  const names = [...new Set([...old.keys(), ...now.keys()])].sort()
+  return names
+    .filter(name => digests[0]?.get(name) !== digests[1]?.get(name))
+    .map(name => {
+      // A section that is secret on one side is secret on both.
+      const secret = (old.get(name)?.secret ?? false) || (now.get(name)?.secret ?? false)
+      const marked = (schema: StoredSchema | undefined) => schema && { ...schema, secret }
+      return { name, old: marked(old.get(name)), now: marked(now.get(name)) }
+    })
+}
+
+interface Difference {
+  key: string
+  change: 'added' | 'removed' | 'changed'
+  from: RawEntry | undefined
+  to: RawEntry | undefined
+}
+
+function* differences(before: OpenState, after: OpenState, name: string): Generator<Difference> {
+  const old = before.log.rawSection(name)
+  const now = after.log.rawSection(name)
+  const keys = [...new Set([...old.keys(), ...now.keys()])].sort()
+  for (const key of keys) {
+    const from = old.get(key)
+    const to = now.get(key)
+    if (from && to && Buffer.compare(from.value, to.value) === 0) continue
+    yield { key, change: from ? (to ? 'changed' : 'removed') : 'added', from, to }
+  }
 }

@@ -5,8 +5,11 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { waitForProof } from '../../src/connections/move-slice.js'
-import { ForwardedUpgrades } from '../../src/daemon/service/forwarded-upgrades.js'
-import { ForwardedCommands, StatusRequests } from '../../src/daemon/service/service-operations.js'
+import {
+  ForwardedCommands,
+  ForwardedUpgrades,
+  StatusRequests,
+} from '../../src/daemon/service/service-operations.js'
 import { FdbError } from '../../src/errors.js'
 import { receiveHello } from '../../src/holder/admission.js'
 import type { Peer } from '../../src/holder/peer.js'

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { ForwardedUpgrades } from '../../src/daemon/service/forwarded-upgrades.js'
+import { ForwardedUpgrades } from '../../src/daemon/service/service-operations.js'
 import { FdbError } from '../../src/errors.js'
 import { HANDOFF_TIMES } from '../../src/holder/times.js'
 import { linked, peerWith } from '../holder-support/processes.js'

@@ -20,9 +20,9 @@ export function limitedWaits(src: string): string[] {
 
 /** Where it is proved that each wait of a file ends: a title of the table, or of a test of its own. As many as the file has waits with a limit. */
 export const PROVED: Readonly<Record<string, readonly string[]>> = {
-  'daemon/service/forwarded-upgrades.ts': ['unit/deadlines: the answer of a member to an upgrade'],
   'daemon/service/sole-copy.ts': ['e2e/state-file-disk'],
   'daemon/service/service-operations.ts': [
+    'unit/deadlines: the answer of a member to an upgrade',
     'unit/deadlines: the reply of a member to a command',
     'unit/deadlines: the answer of a member to a question for its status',
     'unit/verdict: has a limit, and ends with the service',

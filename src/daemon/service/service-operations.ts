@@ -12,6 +12,8 @@ import {
   type CommandOrder,
   type Operations,
   readCommandReply,
+  readProgress,
+  readUpgraded,
   type Upgraded,
   type UpgradeOrder,
   type UpgradeProgress,
@@ -23,7 +25,6 @@ import { Calls } from '../../wire/calls.js'
 import type { WireEnvelope } from '../../wire/link.js'
 import { Pending } from '../../wire/pending.js'
 import type { DescriptorTable } from './descriptor-table.js'
-import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { recoveringError } from './recovery.js'
 import { standbyOf } from './sole-copy.js'
 
@@ -334,4 +335,91 @@ export class PhaseGate {
   end(): void {
     for (const pending of [...this.#waiting]) pending.resolve()
   }
+}
+
+/** The member enforces the time limit of an upgrade itself; its answer may arrive this much later. */
+const GRACE_MS = 4_000
+/** Time limit for the successor's process to start. */
+const SPAWN_MS = 10_000
+/** The failure of a member that reports none. */
+const NO_REASON = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
+
+interface UpgradeContext {
+  progress(step: UpgradeProgress): void
+  /** The member was asked to cancel the upgrade; it answers when its successor has ended. */
+  cancelled: boolean
+}
+
+/** Forwards operators' upgrade requests to the serving member, which starts its successor; that one joins at this daemon. */
+export class ForwardedUpgrades {
+  readonly #times: HandoffTimes
+  /** Numbered, because the result of a failed upgrade may arrive after the next request. */
+  readonly #calls = new Calls<Peer, Upgraded, UpgradeContext>()
+
+  constructor(times: HandoffTimes) {
+    this.#times = times
+  }
+
+  /** Whether an upgrade of this member is running; each member has at most one. */
+  has(peer: Peer): boolean {
+    return this.#calls.callsTo(peer).length > 0
+  }
+
+  /** Forwards an upgrade. Rejects with the member's error, the reason why the handoff failed, ERR_FDB_DEADLINE or ERR_FDB_CHANNEL_CLOSED. */
+  ask(
+    peer: Peer,
+    { argv, timeoutMs }: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<Upgraded> {
+    const { ready, quiesce, freeze, prepare, commit } = this.#times
+    // Without a limit in the request the member allows for the start of the process and all phases of the handoff.
+    const limit = timeoutMs || ready + quiesce + freeze + prepare + commit + SPAWN_MS
+    const onSettled = () => cancel.removeEventListener('abort', cancelled)
+    const call = this.#calls.open(peer, { progress, cancelled: false }, { onSettled })
+    const { number: request, pending } = call
+    const within = (ms: number, what: string) => {
+      const text = `process ${peer.pid} did not report the result of the upgrade within ${what}: it is stuck or stopped; status shows which process serves`
+      pending.limit(ms, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', text)))
+    }
+    const cancelled = () => {
+      call.cancelled = true
+      const { code, message } = cancel.reason as FdbError
+      sendFailure(peer, { code, message })
+      const most = GRACE_MS + prepare + commit
+      within(most, `${most} ms after it was cancelled`)
+    }
+    within(limit + GRACE_MS, `${limit} ms (and ${GRACE_MS} more)`)
+    peer.link.post({ upgradeRequest: { argv: [...argv], timeoutMs, request } })
+    if (cancel.aborted) cancelled()
+    else cancel.addEventListener('abort', cancelled, { once: true })
+    return pending.answer
+  }
+
+  handleProgress(peer: Peer, progress: fdbroker.wire.Progress.$Properties): void {
+    this.#calls.callsTo(peer)[0]?.progress(readProgress(progress))
+  }
+
+  handleResult(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
+    this.#calls.answer(peer, result.request ?? 0, () => readUpgraded(result, NO_REASON))
+  }
+
+  /** Rejects the running upgrades after a failed handoff, and notifies their members, which do not see the handoff. */
+  failed({ code, message, phase }: Failure): void {
+    for (const { cancelled, peer, pending } of this.#calls.callsTo()) {
+      if (cancelled) continue
+      sendFailure(peer, { code, message, phase })
+      pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent keeps serving)`))
+    }
+  }
+
+  /** Rejects the upgrade of a member that has left. */
+  forget(peer: Peer): void {
+    const reason = `process ${peer.pid} ended before it answered`
+    this.#calls.fail(new FdbError('ERR_FDB_CHANNEL_CLOSED', reason), peer)
+  }
+}
+
+function sendFailure(peer: Peer, failure: { code: string; message: string; phase?: string }): void {
+  peer.link.post({ result: { ok: false, ...failure } })
 }
