@@ -159,7 +159,11 @@ export function controlOf(pid: number): string | null {
   for (const [, file] of openFilesOf(pid) ?? []) {
     if (!file.endsWith(LOCK_SUFFIX)) continue
     const path = file.slice(0, -LOCK_SUFFIX.length)
-    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket()) return path
+    try {
+      if (lstatSync(path).isSocket()) return path
+    } catch {
+      // The path was removed, or is in a folder that this user may not read.
+    }
   }
   return null
 }
