@@ -90,7 +90,7 @@ describe('a daemon with few descriptors', () => {
     const failed = await launchDaemon(scene, { upgrade: UPGRADE, takeOver: true }, limitedTo(needed - 5))
     const { code, message } = await failed.says('failed')
     expect(code).toBe('ERR_FDB_NO_DESCRIPTORS')
-    expect(message).toMatch(new RegExp(`needs \\d+ more for 6 members .* and may have ${needed - 5}:`))
+    expect(message).toMatch(new RegExp(`needs \\d+ more for 6 returning members, .* may have ${needed - 5}:`))
     expect((await daemonStatus(scene.control)).pid).toBe(first.pid)
     for (const app of apps) await app.order('put', { key: 'still', value: { item: 'here' } })
     const next = await launchDaemon(scene, { upgrade: UPGRADE, takeOver: true }, limitedTo(needed + 80))
