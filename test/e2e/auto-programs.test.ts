@@ -4,7 +4,7 @@ import { get as httpsGet } from 'node:https'
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
@@ -47,7 +47,7 @@ function whole(socket: NodeJS.ReadableStream): Promise<string> {
 }
 
 describe('a program under fd-broker/auto is upgraded without a lost request:', () => {
-  it.each(['import', 'options'] as const)('an HTTP server, by %s', async by => {
+  it.each(perLane(['import'] as const, ['import', 'options'] as const))('an HTTP server, by %s', async by => {
     const program = await AutoProgram.of(HTTP)
     await program.serve(by)
     await program.upgradedUnderLoad(by)
@@ -100,7 +100,7 @@ https.createServer(options, (request, response) => response.end('pid ' + process
     await processesLeft(program, 1)
   })
 
-  it('an HTTP/2 server', async () => {
+  it.runIf(NIGHTLY)('an HTTP/2 server', async () => {
     const program = await AutoProgram.of(HTTP2)
     await program.serve()
     const ask = () =>

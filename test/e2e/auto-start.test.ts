@@ -452,31 +452,34 @@ describe('fd-broker logs', () => {
 })
 
 describe('fd-broker logs --follow', () => {
-  it('goes on with the output of the next version, and with what the previous one still prints', async () => {
-    const program = await AutoProgram.of(
-      `${SERVER}setInterval(() => console.log(process.pid + ' works'), 100)\n`,
-    )
-    const first = await start(program)
-    const [file = '', ...args] = words(program, ['logs', '--service', 'shop', '-f'])
-    const follower = spawn(file, args, { env: program.desk.env })
-    onTestFinished(() => void follower.kill('SIGKILL'))
-    let shown = ''
-    follower.stdout.setEncoding('utf8').on('data', text => (shown += text))
-    const shows = (what: RegExp) =>
-      until(
-        `${what} is shown`,
-        () => what.test(shown) || null,
-        10_000,
-        () => shown,
+  it.runIf(NIGHTLY)(
+    'goes on with the output of the next version, and with what the previous one still prints',
+    async () => {
+      const program = await AutoProgram.of(
+        `${SERVER}setInterval(() => console.log(process.pid + ' works'), 100)\n`,
       )
-    await shows(new RegExp(`^${first.pid} listens`, 'm'))
-    const second = await start(program)
-    await program.answeredBy(second.pid, '/two')
-    await shows(
-      new RegExp(
-        `\\n==> .*shop\\.\\d+\\.log <==\\n[^]*${second.pid} is asked /two\\n[^]*==>.*\\n${first.pid} works`,
-      ),
-    )
-    await program.command('stop')
-  })
+      const first = await start(program)
+      const [file = '', ...args] = words(program, ['logs', '--service', 'shop', '-f'])
+      const follower = spawn(file, args, { env: program.desk.env })
+      onTestFinished(() => void follower.kill('SIGKILL'))
+      let shown = ''
+      follower.stdout.setEncoding('utf8').on('data', text => (shown += text))
+      const shows = (what: RegExp) =>
+        until(
+          `${what} is shown`,
+          () => what.test(shown) || null,
+          10_000,
+          () => shown,
+        )
+      await shows(new RegExp(`^${first.pid} listens`, 'm'))
+      const second = await start(program)
+      await program.answeredBy(second.pid, '/two')
+      await shows(
+        new RegExp(
+          `\\n==> .*shop\\.\\d+\\.log <==\\n[^]*${second.pid} is asked /two\\n[^]*==>.*\\n${first.pid} works`,
+        ),
+      )
+      await program.command('stop')
+    },
+  )
 })

@@ -143,7 +143,7 @@ describe('fd-broker reload, rollback and stop', () => {
     expect(hasEnded(next)).toBe(true)
   })
 
-  it('an upgrade while another is under way: busy', async () => {
+  it.runIf(NIGHTLY)('an upgrade while another is under way: busy', async () => {
     const { edge } = await proxy()
     const control = ['--control', edge.desk.control]
     const slow = edge.desk.run('upgrade', ...control, '--timeout', '5s', '--', 'sleep', '60')
@@ -200,7 +200,7 @@ describe('a release', () => {
     expect(await body(edge)).toBe('one')
   })
 
-  it('is rolled back after its probation by an upgrade to the one before', async () => {
+  it.runIf(NIGHTLY)('is rolled back after its probation by an upgrade to the one before', async () => {
     const { edge, link, one, pid, rollback, two, upgrade } = await released()
     expect(await upgrade(two)).toMatchObject({ code: 0 })
     // The standby's probation is its own.

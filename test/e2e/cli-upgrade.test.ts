@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Desk, SHOP, urlOf, whoami } from './cli-processes.js'
@@ -92,7 +93,7 @@ describe('fd-broker upgrade', () => {
     expect((await desk.status()).pid).not.toBe(pid)
   })
 
-  it('ends at its deadline what a wrapper has started and never joined', async () => {
+  it.runIf(NIGHTLY)('ends at its deadline what a wrapper has started and never joined', async () => {
     const desk = Desk.open()
     const pid = await desk.shop()
     const url = urlOf(await desk.status())
@@ -126,7 +127,7 @@ describe('fd-broker upgrade', () => {
     expect(await whoami(url)).toEqual({ generation: 1, pid })
   })
 
-  it('exits 1 at its deadline when the successor never joins', async () => {
+  it.runIf(NIGHTLY)('exits 1 at its deadline when the successor never joins', async () => {
     const desk = Desk.open()
     const pid = await desk.shop()
     const url = urlOf(await desk.status())

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import { get, RawClient } from '../connections-support/http-client.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, ListenerConfig } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { launchUnrelated, signalPid } from '../processes/launch.js'
@@ -125,38 +125,42 @@ describe('an http.Server that is upgraded', () => {
     expect(clients.filter(({ end }) => end !== null)).toHaveLength(0)
   })
 
-  it('has the connections of several older generations come to the newest, also after its daemon was replaced', {
-    timeout: 240_000,
-  }, async () => {
-    const port = await freePort()
-    const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}`, server: 'http' as const }]
-    const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES, listeners })
-    const daemon = await startDaemon(scene, { upgrade: TIMES })
-    const apps: App[] = []
-    const clients: RawClient[] = []
-    for (let generation = 1; generation <= 2; generation++) {
+  it.runIf(NIGHTLY)(
+    'has the connections of several older generations come to the newest, also after its daemon was replaced',
+    {
+      timeout: 240_000,
+    },
+    async () => {
+      const port = await freePort()
+      const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}`, server: 'http' as const }]
+      const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES, listeners })
+      const daemon = await startDaemon(scene, { upgrade: TIMES })
+      const apps: App[] = []
+      const clients: RawClient[] = []
+      for (let generation = 1; generation <= 2; generation++) {
+        apps.push(await scene.serve())
+        const client = await RawClient.to(port)
+        await client.ask('/whoami')
+        // Half a request keeps it where it is.
+        clients.push(client.send('GET /whoami HT'))
+      }
+      await apps[0]!.says('retiring')
+      await startDaemon(scene, { upgrade: TIMES, takeOver: true })
+      await daemon.end()
       apps.push(await scene.serve())
-      const client = await RawClient.to(port)
-      await client.ask('/whoami')
-      // Half a request keeps it where it is.
-      clients.push(client.send('GET /whoami HT'))
-    }
-    await apps[0]!.says('retiring')
-    await startDaemon(scene, { upgrade: TIMES, takeOver: true })
-    await daemon.end()
-    apps.push(await scene.serve())
-    // Generation 2 no longer takes connections: generation 1 needs a way to generation 3.
-    await apps[1]!.says('retiring')
-    for (const [i, client] of clients.entries()) {
-      const { head, body } = await client.send('TP/1.1\r\nHost: x\r\n\r\n').answer()
-      expect([body, /^connection: (.*)$/im.exec(head)?.[1]]).toEqual([
-        `${i + 1},${apps[i]!.pid}\n`,
-        'keep-alive',
-      ])
-    }
-    for (const app of apps.slice(0, 2)) await app.end()
-    for (const client of clients) expect(await client.ask('/whoami')).toBe(`3,${apps[2]!.pid}\n`)
-  })
+      // Generation 2 no longer takes connections: generation 1 needs a way to generation 3.
+      await apps[1]!.says('retiring')
+      for (const [i, client] of clients.entries()) {
+        const { head, body } = await client.send('TP/1.1\r\nHost: x\r\n\r\n').answer()
+        expect([body, /^connection: (.*)$/im.exec(head)?.[1]]).toEqual([
+          `${i + 1},${apps[i]!.pid}\n`,
+          'keep-alive',
+        ])
+      }
+      for (const app of apps.slice(0, 2)) await app.end()
+      for (const client of clients) expect(await client.ask('/whoami')).toBe(`3,${apps[2]!.pid}\n`)
+    },
+  )
 
   it('tells connections to go where nothing is to move', async () => {
     const [scene, port] = await sceneWith('http', { move: 'off' })

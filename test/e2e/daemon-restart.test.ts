@@ -86,31 +86,34 @@ describe('a daemon that is killed and started again', () => {
     await serviceWhere(scene, 'the state is compacted', ({ segments }) => segments <= 3)
   })
 
-  it('keeps the incumbent when a joiner was not ready yet, and refuses others until both are back', async () => {
-    const { scene, target } = await open()
-    const first = await startDaemon(scene, { upgrade: UPGRADE })
-    const app = await scene.serve()
-    const writes = new Writes(target)
-    const readyFile = join(scene.folder, 'ready')
-    const joiner = await scene.start({ readyFile })
-    await joiner.says('joined')
-    await first.kill()
-    await startDaemon(scene, { upgrade: UPGRADE })
-    const waiting = await serviceWhere(
-      scene,
-      'the incumbent is back',
-      ({ phase, blockedBy }) => phase === 'rebuilding' && blockedBy.length === 1,
-    )
-    expect(waiting.blockedBy).toEqual([joiner.pid])
-    const fresh = await scene.start()
-    expect(await fresh.failure()).toMatchObject({ code: 'ERR_FDB_BUSY', retryable: true })
-    await more(writes)
-    writeFileSync(readyFile, '')
-    expect((await joiner.failure()).code).toBe('ERR_FDB_FENCED')
-    expect(await settled(scene, [app, joiner], writes)).toBe(app)
-    await scene.serve()
-    await app.end()
-  })
+  it.runIf(NIGHTLY)(
+    'keeps the incumbent when a joiner was not ready yet, and refuses others until both are back',
+    async () => {
+      const { scene, target } = await open()
+      const first = await startDaemon(scene, { upgrade: UPGRADE })
+      const app = await scene.serve()
+      const writes = new Writes(target)
+      const readyFile = join(scene.folder, 'ready')
+      const joiner = await scene.start({ readyFile })
+      await joiner.says('joined')
+      await first.kill()
+      await startDaemon(scene, { upgrade: UPGRADE })
+      const waiting = await serviceWhere(
+        scene,
+        'the incumbent is back',
+        ({ phase, blockedBy }) => phase === 'rebuilding' && blockedBy.length === 1,
+      )
+      expect(waiting.blockedBy).toEqual([joiner.pid])
+      const fresh = await scene.start()
+      expect(await fresh.failure()).toMatchObject({ code: 'ERR_FDB_BUSY', retryable: true })
+      await more(writes)
+      writeFileSync(readyFile, '')
+      expect((await joiner.failure()).code).toBe('ERR_FDB_FENCED')
+      expect(await settled(scene, [app, joiner], writes)).toBe(app)
+      await scene.serve()
+      await app.end()
+    },
+  )
 
   for (const phase of perLane(['committing'], PHASES)) {
     it(`loses nothing and has one writer when it died on entering "${phase}"`, async () => {

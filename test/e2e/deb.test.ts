@@ -16,6 +16,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { writeDeb } from '../../tools/deb/archive.mjs'
 import { ARCHITECTURES } from '../../tools/deb/control.mjs'
 import { pack } from '../../tools/release/tarball.mjs'
+import { NIGHTLY } from '../lanes/lane.js'
 import { PrivateRoot } from '../processes/private-root.js'
 import type { Version } from '../processes/release.js'
 import { behind } from './edge-behind.js'
@@ -50,7 +51,7 @@ function dpkg(...args: string[]): string {
   return PrivateRoot.asRoot('dpkg', `--root=${machine.folder}`, '--force-script-chrootless', ...args)
 }
 
-describe.skipIf(!hasDpkg || architecture === '')('the Debian package', () => {
+describe.runIf(NIGHTLY && hasDpkg && architecture !== '')('the Debian package', () => {
   const deb = join(made, `fd-broker_${version}_${architecture}.deb`)
 
   beforeAll(() => {

@@ -132,32 +132,37 @@ describe('a service that was given no control path', () => {
     expect(readdirSync(runtime)).toEqual(['kiosk.run.sock.lock'])
   })
 
-  it('a program under run that is a service of that name itself: commands find the service', async () => {
-    const desk = Desk.open()
-    const { launch, run } = unitOf(desk)
-    const command = [process.execPath, MEMBER, 'shop']
-    const supervisor = await launch(CLI, 'run', '--name', 'shop', '--ready', 'delay:50ms', '--', ...command)
-    await until('the program serves', async () =>
-      (await run('status', '--json')).stdout.includes('"embedded"'),
-    )
-    const { pid, supervisor: none } = JSON.parse((await run('status', '--service', 'shop', '--json')).stdout)
-    expect([ancestorsOf(pid)[0], none]).toEqual([supervisor, undefined])
-    signalPid(supervisor, 'SIGTERM')
-    await until('run has ended', () => hasEnded(supervisor))
-    // A killed service leaves its socket behind.
-    const killed = await launch(MEMBER, 'shop')
-    await serves(killed, () => run('status', '--service', 'shop', '--json'), desk)
-    signalPid(killed, 'SIGKILL')
-    const plain = await launch(CLI, 'run', '--name', 'shop', '--ready', 'delay:50ms', '--', 'sleep', '1000')
-    await until('run is found', async () => {
-      const { stdout } = await run('status', '--service', 'shop', '--json')
-      return JSON.parse(stdout || '{}').supervisor?.pid === plain
-    })
-    await run('stop', '--service', 'shop')
-    expect(hasEnded(plain)).toBe(true)
-  })
+  it.runIf(NIGHTLY)(
+    'a program under run that is a service of that name itself: commands find the service',
+    async () => {
+      const desk = Desk.open()
+      const { launch, run } = unitOf(desk)
+      const command = [process.execPath, MEMBER, 'shop']
+      const supervisor = await launch(CLI, 'run', '--name', 'shop', '--ready', 'delay:50ms', '--', ...command)
+      await until('the program serves', async () =>
+        (await run('status', '--json')).stdout.includes('"embedded"'),
+      )
+      const { pid, supervisor: none } = JSON.parse(
+        (await run('status', '--service', 'shop', '--json')).stdout,
+      )
+      expect([ancestorsOf(pid)[0], none]).toEqual([supervisor, undefined])
+      signalPid(supervisor, 'SIGTERM')
+      await until('run has ended', () => hasEnded(supervisor))
+      // A killed service leaves its socket behind.
+      const killed = await launch(MEMBER, 'shop')
+      await serves(killed, () => run('status', '--service', 'shop', '--json'), desk)
+      signalPid(killed, 'SIGKILL')
+      const plain = await launch(CLI, 'run', '--name', 'shop', '--ready', 'delay:50ms', '--', 'sleep', '1000')
+      await until('run is found', async () => {
+        const { stdout } = await run('status', '--service', 'shop', '--json')
+        return JSON.parse(stdout || '{}').supervisor?.pid === plain
+      })
+      await run('stop', '--service', 'shop')
+      expect(hasEnded(plain)).toBe(true)
+    },
+  )
 
-  it('is found as the only one beside sockets of services that were killed', async () => {
+  it.runIf(NIGHTLY)('is found as the only one beside sockets of services that were killed', async () => {
     const desk = Desk.open()
     const { launch, run, runtime } = unitOf(desk)
     const status = (service: string) => () => run('status', '--service', service, '--json')

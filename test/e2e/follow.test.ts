@@ -169,27 +169,30 @@ describe('members that follow the state of another service', () => {
     await agree([fourth, ...now], 'visits', counting.counted + more.counted)
   })
 
-  it('go on when their daemon is killed and started again, and when it is upgraded: each increment counts once', async () => {
-    const { scene, daemon, writer, followers } = await open()
-    await servedBy(scene, writer)
-    const counting = new Counting(followers)
-    await counting.more()
-    let present = daemon
-    for (let restart = 0; restart < 2; restart++) {
-      await present.kill()
-      // What is written meanwhile is read all the same.
-      await writer.order('put', { key: `alone-${restart}`, value: { item: restart } })
-      for (const app of followers)
-        await until('it is read', async () => (await reads(app, `alone-${restart}`)) === restart, 20_000)
-      present = await startDaemon(scene, { upgrade: UPGRADE })
+  it.runIf(NIGHTLY)(
+    'go on when their daemon is killed and started again, and when it is upgraded: each increment counts once',
+    async () => {
+      const { scene, daemon, writer, followers } = await open()
+      await servedBy(scene, writer)
+      const counting = new Counting(followers)
       await counting.more()
-    }
-    await servedBy(scene, writer)
-    const next = await startDaemon(scene, { upgrade: UPGRADE, takeOver: true })
-    await present.end()
-    await counting.more()
-    await counting.stop()
-    expect(next.ended).toBe(false)
-    await agree([writer, ...followers], 'visits', counting.counted)
-  })
+      let present = daemon
+      for (let restart = 0; restart < 2; restart++) {
+        await present.kill()
+        // What is written meanwhile is read all the same.
+        await writer.order('put', { key: `alone-${restart}`, value: { item: restart } })
+        for (const app of followers)
+          await until('it is read', async () => (await reads(app, `alone-${restart}`)) === restart, 20_000)
+        present = await startDaemon(scene, { upgrade: UPGRADE })
+        await counting.more()
+      }
+      await servedBy(scene, writer)
+      const next = await startDaemon(scene, { upgrade: UPGRADE, takeOver: true })
+      await present.end()
+      await counting.more()
+      await counting.stop()
+      expect(next.ended).toBe(false)
+      await agree([writer, ...followers], 'visits', counting.counted)
+    },
+  )
 })

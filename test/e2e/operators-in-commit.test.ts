@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
 import { ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
 import type { StatusAnswer } from '../../src/operator/status-report.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -64,7 +65,7 @@ describe.each(['embedded', 'daemon'] as const)(
       expect(upgraded).toMatchObject({ generation: 3 })
     })
 
-    it('has that one rolled back', async () => {
+    it.runIf(NIGHTLY || hosting === 'embedded')('has that one rolled back', async () => {
       const scene = await open(hosting)
       const first = await scene.serve()
       const second = await trapped(scene, KNOWS)
@@ -73,13 +74,16 @@ describe.each(['embedded', 'daemon'] as const)(
       await first.says('reinstated')
     })
 
-    it('is not kept from the status by a version that is stopped just then', async () => {
-      const scene = await open(hosting)
-      const first = await scene.serve()
-      await trapped(scene, KNOWS)
-      using client = await OperatorClient.connect(scene.control)
-      expect(only(await client.status())).toMatchObject({ pid: first.pid, generation: 1 })
-    })
+    it.runIf(NIGHTLY || hosting === 'daemon')(
+      'is not kept from the status by a version that is stopped just then',
+      async () => {
+        const scene = await open(hosting)
+        const first = await scene.serve()
+        await trapped(scene, KNOWS)
+        using client = await OperatorClient.connect(scene.control)
+        expect(only(await client.status())).toMatchObject({ pid: first.pid, generation: 1 })
+      },
+    )
   },
 )
 
@@ -133,7 +137,7 @@ describe('an operator of a daemon that was started again', () => {
 })
 
 describe('a process that joins a daemon', () => {
-  it('in the commit of the one that serves waits for its outcome', async () => {
+  it.runIf(NIGHTLY)('in the commit of the one that serves waits for its outcome', async () => {
     const scene = await open('daemon')
     const first = await trapped(scene, KNOWS)
     const second = await scene.start()
@@ -143,7 +147,7 @@ describe('a process that joins a daemon', () => {
     expect(second.find('joined')).toMatchObject({ generation: 2 })
   })
 
-  it('that was started again waits for the members that come back', async () => {
+  it.runIf(NIGHTLY)('that was started again waits for the members that come back', async () => {
     const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
     const daemon = await startDaemon(scene, { upgrade: TIMES })
     const first = await scene.serve()

@@ -1,7 +1,7 @@
 import { Agent, get } from 'node:https'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
 import { askTls } from '../processes/tls-client.js'
@@ -138,7 +138,7 @@ describe('an upgrade of the proxy under TLS', () => {
     }
   })
 
-  it('rotates the keys for session tickets', async () => {
+  it.runIf(NIGHTLY)('rotates the keys for session tickets', async () => {
     const { edge, upgrade } = await secured({ rotateTicketKeys: '2s' })
     const { session } = await askOnce(edge.port)
     await until('the keys are rotated', async () => !(await askOnce(edge.port, { session })).reused, 20_000)

@@ -3,6 +3,7 @@ import { request } from 'node:http'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { type Orders, PROGRAMS, SERVER, Supervised } from '../processes/supervised.js'
@@ -118,32 +119,35 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     await run.ended(left)
   })
 
-  it('has a proxy take the place of a plain server, which hands over to its next version', async () => {
-    const run = await Supervised.prepare()
-    const control = join(run.desk.folder, 'run', 'edge.sock')
-    const config = join(run.desk.folder, 'edge.yaml')
-    const respond = { status: 200, body: 'proxy\n' }
-    const edge = {
-      service: 'edge',
-      control,
-      listeners: [{ name: 'http', address: `tcp://127.0.0.1:${run.port}` }],
-      upstreams: {},
-      routes: [{ host: '*', path: '/', respond }],
-    }
-    writeFileSync(config, JSON.stringify(edge))
-    const { pid, load } = await serving(run, node(run))
-    await load.stop()
-    const inode = inodeOf(run.port)
-    await run.launch(
-      ['--adopt', String(pid), '--ready', `handoff:${control}`],
-      [process.execPath, CLI, 'proxy', '--config', config],
-    )
-    await run.logged('the process that was taken over has ended')
-    expect(await (await fetch(run.url)).text()).toBe('proxy\n')
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
-    expect(await (await fetch(run.url)).text()).toBe('proxy\n')
-    expect(inodeOf(run.port)).toBe(inode)
-  })
+  it.runIf(NIGHTLY)(
+    'has a proxy take the place of a plain server, which hands over to its next version',
+    async () => {
+      const run = await Supervised.prepare()
+      const control = join(run.desk.folder, 'run', 'edge.sock')
+      const config = join(run.desk.folder, 'edge.yaml')
+      const respond = { status: 200, body: 'proxy\n' }
+      const edge = {
+        service: 'edge',
+        control,
+        listeners: [{ name: 'http', address: `tcp://127.0.0.1:${run.port}` }],
+        upstreams: {},
+        routes: [{ host: '*', path: '/', respond }],
+      }
+      writeFileSync(config, JSON.stringify(edge))
+      const { pid, load } = await serving(run, node(run))
+      await load.stop()
+      const inode = inodeOf(run.port)
+      await run.launch(
+        ['--adopt', String(pid), '--ready', `handoff:${control}`],
+        [process.execPath, CLI, 'proxy', '--config', config],
+      )
+      await run.logged('the process that was taken over has ended')
+      expect(await (await fetch(run.url)).text()).toBe('proxy\n')
+      expect(await run.upgrade()).toMatchObject({ code: 0 })
+      expect(await (await fetch(run.url)).text()).toBe('proxy\n')
+      expect(inodeOf(run.port)).toBe(inode)
+    },
+  )
 
   it('puts the path of a Unix socket back that the old server removes', async () => {
     const run = await Supervised.prepare()

@@ -191,52 +191,56 @@ describe('fd-broker upgrade --self', () => {
     expect(await again.whoami()).toMatchObject({ generation: 2 })
   })
 
-  it('obeys each signal that comes while it is replaced, when its handlers are there', {
-    timeout: 180_000 + ROUNDS * 5_000,
-  }, async () => {
-    const run = await Supervised.prepare()
-    const installed = new Installed(run)
-    const own = installed.command(['--ready', 'fd', '--pid-file', join(run.desk.folder, 'run.pid')])
-    const child = spawn(own[0]!, own.slice(1), {
-      env: { ...run.desk.env, FDB_SUPERVISED: run.orders({}), LD_PRELOAD: '' },
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
-    run.pid = child.pid!
-    const ended = once(child, 'exit')
-    child.stderr.on('data', text => appendFileSync(run.desk.log, text))
-    await run.serving()
-    // Within Node, before the command line of fd-broker has a handler.
-    installed.release('two', toItself('HUP'))
-    expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
-    const second = await run.serving(2)
-    // Neither the supervisor nor its children keep anything of it.
-    for (const pid of [run.pid, second])
-      expect(readFileSync(`/proc/${pid}/status`, 'utf8')).toMatch(/^SigBlk:\s0+$/m)
-    const variables = readFileSync(`/proc/${second}/environ`, 'utf8').split('\0')
-    expect(variables.filter(each => /^(LD_PRELOAD|FD_BROKER_HELD)/.test(each))).toEqual(['LD_PRELOAD='])
-    // At any moment from the last of the old image on.
-    installed.release('three')
-    for (let round = 0; round < ROUNDS; round++) {
-      const replaced = 2 + round
-      const heard = count(run.said, 'USR2')
-      const upgraded = installed.upgradeSelf()
-      await run.logged(
-        'the supervisor is replaced by the installed release',
-        line => line.replaced === replaced,
-      )
-      await setTimeout((LAST_MS * round) / (ROUNDS - 1))
-      run.signal('SIGUSR2')
-      expect(await upgraded).toMatchObject({ code: 0 })
-      await until('the program has got it', () => count(run.said, 'USR2') > heard)
-    }
-    installed.release('four', toItself('TERM'))
-    const last = installed.upgradeSelf()
-    await run.ended()
-    await last
-    expect(await ended).toEqual([0, null])
-    await run.logged('the program is ended', line => line.signal === 'SIGTERM')
-    expect(run.lines.filter(line => line.level >= 40 && /signal/.test(line.msg))).toEqual([])
-  })
+  it.runIf(NIGHTLY)(
+    'obeys each signal that comes while it is replaced, when its handlers are there',
+    {
+      timeout: 180_000 + ROUNDS * 5_000,
+    },
+    async () => {
+      const run = await Supervised.prepare()
+      const installed = new Installed(run)
+      const own = installed.command(['--ready', 'fd', '--pid-file', join(run.desk.folder, 'run.pid')])
+      const child = spawn(own[0]!, own.slice(1), {
+        env: { ...run.desk.env, FDB_SUPERVISED: run.orders({}), LD_PRELOAD: '' },
+        stdio: ['ignore', 'ignore', 'pipe'],
+      })
+      run.pid = child.pid!
+      const ended = once(child, 'exit')
+      child.stderr.on('data', text => appendFileSync(run.desk.log, text))
+      await run.serving()
+      // Within Node, before the command line of fd-broker has a handler.
+      installed.release('two', toItself('HUP'))
+      expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
+      const second = await run.serving(2)
+      // Neither the supervisor nor its children keep anything of it.
+      for (const pid of [run.pid, second])
+        expect(readFileSync(`/proc/${pid}/status`, 'utf8')).toMatch(/^SigBlk:\s0+$/m)
+      const variables = readFileSync(`/proc/${second}/environ`, 'utf8').split('\0')
+      expect(variables.filter(each => /^(LD_PRELOAD|FD_BROKER_HELD)/.test(each))).toEqual(['LD_PRELOAD='])
+      // At any moment from the last of the old image on.
+      installed.release('three')
+      for (let round = 0; round < ROUNDS; round++) {
+        const replaced = 2 + round
+        const heard = count(run.said, 'USR2')
+        const upgraded = installed.upgradeSelf()
+        await run.logged(
+          'the supervisor is replaced by the installed release',
+          line => line.replaced === replaced,
+        )
+        await setTimeout((LAST_MS * round) / (ROUNDS - 1))
+        run.signal('SIGUSR2')
+        expect(await upgraded).toMatchObject({ code: 0 })
+        await until('the program has got it', () => count(run.said, 'USR2') > heard)
+      }
+      installed.release('four', toItself('TERM'))
+      const last = installed.upgradeSelf()
+      await run.ended()
+      await last
+      expect(await ended).toEqual([0, null])
+      await run.logged('the program is ended', line => line.signal === 'SIGTERM')
+      expect(run.lines.filter(line => line.level >= 40 && /signal/.test(line.msg))).toEqual([])
+    },
+  )
 
   it('is replaced without holding signals where a program of the command refuses what is preloaded', async () => {
     const run = await Supervised.prepare()

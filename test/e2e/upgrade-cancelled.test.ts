@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { whoServes } from '../processes/client.js'
 import { startDaemon } from '../processes/daemon.js'
@@ -96,7 +96,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
       await load.stop()
     })
 
-    it('when the incumbent is frozen already and the successor does not answer', async () => {
+    it.runIf(NIGHTLY)('when the incumbent is frozen already and the successor does not answer', async () => {
       const place = await open(hosting, { upgrade: { ...TIMES, freeze: 200 } })
       const { first } = place
       const upgrade = outcome(

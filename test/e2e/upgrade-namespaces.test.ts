@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { whoServes } from '../processes/client.js'
 import { loadOn } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -15,7 +16,7 @@ const APART = [
 ]
 
 describe('processes in different PID and mount namespaces that share only the folder of the control socket', () => {
-  it('replace each other: from outside to inside, to another inside, and back', async () => {
+  it.runIf(NIGHTLY)('replace each other: from outside to inside, to another inside, and back', async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open(

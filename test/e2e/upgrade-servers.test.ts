@@ -6,6 +6,7 @@ import { Agent, get as getHttps } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { ask, whoServes } from '../processes/client.js'
 import { loadOn } from '../processes/load.js'
@@ -144,7 +145,7 @@ describe('servers of other kinds cross an upgrade', () => {
     expect([...first.story, ...second.story]).not.toContain('borrowError')
   })
 
-  it('a Unix path under load: never absent, never refusing, the same file', async () => {
+  it.runIf(NIGHTLY)('a Unix path under load: never absent, never refusing, the same file', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const path = scene.file('web.sock')
     const listeners = [{ name: 'web', spec: `unix:${path}?mode=0660` }]

@@ -53,22 +53,25 @@ describe('a proxy of two workers', () => {
     for (const pid of [...last, main]) await edge.ended(pid)
   })
 
-  it('ends at once when it is told so, also with a worker that does not hear of it', async () => {
-    const { main, control } = await several()
-    const [first, second] = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as [
-      number,
-      number,
-    ]
-    signalPid(second, 'SIGSTOP')
-    signalPid(main, 'SIGINT')
-    const all = [main, first, second]
-    await until(
-      'all have ended',
-      () => all.every(hasEnded),
-      30_000,
-      () => all.filter(pid => !hasEnded(pid)),
-    )
-  })
+  it.runIf(NIGHTLY)(
+    'ends at once when it is told so, also with a worker that does not hear of it',
+    async () => {
+      const { main, control } = await several()
+      const [first, second] = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as [
+        number,
+        number,
+      ]
+      signalPid(second, 'SIGSTOP')
+      signalPid(main, 'SIGINT')
+      const all = [main, first, second]
+      await until(
+        'all have ended',
+        () => all.every(hasEnded),
+        30_000,
+        () => all.filter(pid => !hasEnded(pid)),
+      )
+    },
+  )
 
   it('ends when it is told so, and kills a worker that does not hear of it in time', async () => {
     const { edge, main, control } = await several({ workers: { count: 2, stopTimeout: '500ms' } })

@@ -184,7 +184,10 @@ describe('the time for a head grows with its bytes, not with their square', () =
     ['name of a field', filled => `GET / HTTP/1.1\r\nHost: a\r\na${filled}: a\r\n\r\n`],
     ['end of the head', filled => `GET / HTTP/1.1\r\nHost: a\r\n${filled}\r\n\r\n`],
   ])('the %s', (_what, text) => {
-    const more = ['/', '/.', '/a', '%2f', '%25', '%2e/', ';', '..%5c', '%', 'a.', '[', ':']
+    const more = ['/', '/.', '..%5c', '[', '/a', '%2f', '%25', '%2e/', ';', '%', 'a.', ':'].slice(
+      0,
+      perLane(4, 12),
+    )
     const fillers = [
       ...FILLERS,
       ...more.map((each): (typeof FILLERS)[0] => [each, n => each.repeat(n / each.length)]),

@@ -6,6 +6,7 @@ import { SectionStore } from '../../src/state/section-store.js'
 import { seeded } from '../fixtures/seeded.js'
 import { DEFAULT_LIMITS, defineSection, json, Segment, StateLog } from '../fixtures/state.js'
 import { bytesOf, longestTurn, readBy, segmentOf, writingLog } from '../fixtures/state-logs.js'
+import { perLane } from '../lanes/lane.js'
 import { GivenTime } from '../processes/given-time.js'
 import { leastOf } from '../processes/worked.js'
 
@@ -70,7 +71,7 @@ describe('a bulk of many changes', () => {
     const [section, other] = names.map(name => log.section(name, schema)) as [Numbers, Numbers]
     const model = new Map<string, number>()
     const random = seeded()
-    for (let bulk = 0; bulk < 3; bulk++) {
+    for (let bulk = 0; bulk < perLane(2, 3); bulk++) {
       const changes = Array.from({ length: 80_000 }, (_, i) => {
         const key = `${random(50) === 0 ? 'ключ' : 'key'} ${random(40_000)}`
         if (random(10) > 0) {

@@ -4,6 +4,7 @@ import { KeyMap } from '../../src/state/key-map.js'
 import { arrayBuffersInUse } from '../fixtures/array-buffers.js'
 import { lying } from '../fixtures/lying-keys.js'
 import { seeded } from '../fixtures/seeded.js'
+import { perLane } from '../lanes/lane.js'
 
 /** More than are in one `Map`. */
 const MANY = 40_000
@@ -123,30 +124,30 @@ describe('the keys of a state', () => {
     expect([...map.entries()][50]).toEqual(['key-950', 7])
   })
 
-  it.each([
-    ['become many', 10_000],
-    ['be many', MANY],
-  ])('may %s, or be changed, while they are looked through: what stays is seen once', (_, count) => {
-    const map = new KeyMap()
-    for (let i = 0; i < count; i++) map.set(`key-${i}`, i)
-    const seen = new Set<string>()
-    const fresh: number[] = []
-    let came = 0
-    for (const [key, value] of map.entries()) {
-      expect(seen.has(key)).toBe(false)
-      expect(map.get(key)).toBe(value)
-      seen.add(key)
-      if (value >= 1_000_000) fresh.push(value)
-      if (++came === 100) for (let i = count; i < 3 * count; i++) map.set(`key-${i}`, i)
-      if (came === 200) for (let i = 5_000; i < 6_000; i++) map.delete(`key-${i}`)
-      if (came === 300) for (let i = 7_000; i < 8_000; i++) map.set(`key-${i}`, 1_000_000 + i)
-    }
-    for (let i = 0; i < count; i++)
-      if ((i < 5_000 || i >= 6_000) && !seen.has(`key-${i}`)) expect.fail(`key-${i} was not seen`)
-    // What had come before its value changed has not come again.
-    expect(fresh.length).toBeGreaterThan(900)
-    expect([...seen].filter(key => /^key-5\d\d\d$/.test(key)).length).toBeLessThan(50)
-  })
+  it.each([['become many', 10_000] as const, ...perLane([], [['be many', MANY] as const])])(
+    'may %s, or be changed, while they are looked through: what stays is seen once',
+    (_, count) => {
+      const map = new KeyMap()
+      for (let i = 0; i < count; i++) map.set(`key-${i}`, i)
+      const seen = new Set<string>()
+      const fresh: number[] = []
+      let came = 0
+      for (const [key, value] of map.entries()) {
+        expect(seen.has(key)).toBe(false)
+        expect(map.get(key)).toBe(value)
+        seen.add(key)
+        if (value >= 1_000_000) fresh.push(value)
+        if (++came === 100) for (let i = count; i < 3 * count; i++) map.set(`key-${i}`, i)
+        if (came === 200) for (let i = 5_000; i < 6_000; i++) map.delete(`key-${i}`)
+        if (came === 300) for (let i = 7_000; i < 8_000; i++) map.set(`key-${i}`, 1_000_000 + i)
+      }
+      for (let i = 0; i < count; i++)
+        if ((i < 5_000 || i >= 6_000) && !seen.has(`key-${i}`)) expect.fail(`key-${i} was not seen`)
+      // What had come before its value changed has not come again.
+      expect(fresh.length).toBeGreaterThan(900)
+      expect([...seen].filter(key => /^key-5\d\d\d$/.test(key)).length).toBeLessThan(50)
+    },
+  )
 
   it('take no place for long once they are deleted, of many', () => {
     const short = (i: number) => `a key that is here for a short time only, ${i}`
