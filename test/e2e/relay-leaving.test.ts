@@ -250,8 +250,9 @@ describe('what another process offers', () => {
       await side({ timeouts: { response: 400 } }),
       await side({ timeouts: { response: 60_000 } }),
     ]
-    const peer = await waiting(here)
+    // Before the request: its time may be running when `waiting` returns.
     const began = performance.now()
+    const peer = await waiting(here)
     await new Promise(resolve => setTimeout(resolve, 200))
     arriveAll(there.connections, all(here.connections), 'moved')
     expect(await peer.sees('response-timeout')).toContain('504')

@@ -33,7 +33,10 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   "!has('go')": { text: 'there is no Go toolchain' },
   '!has(tool)': { text: 'the toolchain of this language is not there' },
   'there.length === 0': { text: 'there is neither python3 nor a Go toolchain' },
-  "!hasDpkg || architecture === ''": { text: 'there is no dpkg' },
+  "NIGHTLY && hasDpkg && architecture !== ''": {
+    text: 'it is of the nightly lane (npm run nightly), and needs dpkg',
+    always: true,
+  },
   '!hasDpkg': { text: 'there is no dpkg' },
   "process.platform === 'linux'": { text: 'it is about Linux' },
   supported: { text: 'this system has no epoll' },
@@ -41,6 +44,10 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   NIGHTLY: { text: 'it is of the nightly lane (npm run nightly)', always: true },
   "NIGHTLY || hosting === 'embedded'": {
     text: 'under a daemon it is of the nightly lane (npm run nightly); the gate has it embedded',
+    always: true,
+  },
+  "NIGHTLY || hosting === 'daemon'": {
+    text: 'embedded it is of the nightly lane (npm run nightly); the gate has it under a daemon',
     always: true,
   },
   takesAny: { text: 'this kind of connection goes on with any descriptor', always: true },
