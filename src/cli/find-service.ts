@@ -1,5 +1,7 @@
 import { existsSync } from 'node:fs'
+import { basename } from 'node:path'
 import type { Command } from 'commander'
+import { didYouMean } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
 import { listenerAt } from '../os/connect.js'
@@ -52,8 +54,10 @@ function find(command: Command): string {
     if (there.length > 0) return there[0]!
     const places = defaultPaths(service, env)
     const looked = places.length === 0 ? 'a default place' : places.join(', ')
+    const running = existingControls(env).filter(isListening).map(serviceAt)
+    const others = running.length === 0 ? '' : `; running: ${running.join(', ')}`
     throw noService(
-      `the service "${service}" has no control socket at ${looked}, and no daemon has one there`,
+      `no service "${service}" runs: it has no control socket at ${looked}, and no daemon has one there${others}${didYouMean(service, running)}`,
     )
   }
   const existing = existingControls(env)
@@ -62,8 +66,13 @@ function find(command: Command): string {
   if (there.length === 0)
     throw noService('no service was found at a default path, and none was named (--service, --pid-file)')
   return command.error(
-    `error: which service? There are ${there.join(', ')}: give --control, --pid-file, --service or FD_BROKER_CONTROL`,
+    `error: which service? ${there.map(serviceAt).join(', ')} run: give --service NAME (or --control, --pid-file, FD_BROKER_CONTROL)`,
   )
+}
+
+/** The name of the service that makes its control socket at this default path. */
+function serviceAt(control: string): string {
+  return basename(control).replace(/(?:\.run)?\.sock$/, '')
 }
 
 /** Whether a process may listen at the path. A process that was killed leaves its socket behind. */

@@ -13,7 +13,7 @@ import { statusAt } from '../operator/client.js'
 import { isDaemon, type ServiceStatus } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { removeDeadControl } from '../os/control-path.js'
-import { indented } from '../versions/exit-reason.js'
+import { indented, NO_REASON } from '../versions/exit-reason.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
 import { pollUntil } from './ask-service.js'
 import { durationOption } from './options.js'
@@ -201,7 +201,8 @@ class ProgramStart {
     const { why, lines: last } = this.#child.exitReason.takeReason()
     this.#child.exitReason.close()
     removeDeadControl(this.#control)
-    const lines = last === null ? null : ((await uncaughtError(this.#log)) ?? last)
+    const shown = why === NO_REASON ? await lastLines(this.#log) : null
+    const lines = last === null ? shown : ((await uncaughtError(this.#log)) ?? last)
     throw new FdbError(
       'ERR_FDB_SUCCESSOR_EXITED',
       `${this.name} ended ${exitText(exit)} before it served: ${why}; its log is ${this.#log}${indented(lines)}`,

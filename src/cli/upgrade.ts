@@ -70,6 +70,11 @@ async function upgrade(
   { control, json, timeout, service: serviceOption = '', killStuck, binary, at, smart, self }: UpgradeFlags,
   command: Command,
 ): Promise<void> {
+  const [word = ''] = argv
+  if (argv.length === 1 && !word.includes('/') && !process.argv.includes('--'))
+    command.error(
+      `error: name the service by --service ${word}, or give the command of the next version after --: -- ${word}`,
+    )
   const daemon = self === true && isDaemon(await statusAt(control, timeout))
   const service = daemon ? DAEMON_ITSELF : serviceOption
   if (self && !daemon) {

@@ -12,6 +12,8 @@ import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-
 
 /** Time for a successor that failed, or got its Commit, to report why and end. */
 export const OWN_END_MS = 5_000
+/** The code of a joiner that closes its member. */
+const LEFT_CODE = 'ERR_FDB_CLOSED'
 /**
  * After a command ended with code 0 and none of its processes lives, a service manager may be starting the successor: time for it to join.
  */
@@ -278,7 +280,12 @@ export class UpgradeAttempt {
         : `${reason}${this.#keepsServing}`
     this.#settled.reject(new FdbError(code, name + why, { phase }))
     if (committed) this.#incumbent.failedAfterCommit?.(this.child)
-    else setTimeout(() => void this.child.end(), this.#options.endAfterMs).unref()
+    // A successor that has left the handoff by itself may keep running, beside the service.
+    else
+      setTimeout(
+        () => void this.child.end(),
+        code === LEFT_CODE ? AFTERMATH_MS : this.#options.endAfterMs,
+      ).unref()
   }
 
   /** The error of an expired limit. The successor is ended: taking over after a reported failure would be a surprise. */

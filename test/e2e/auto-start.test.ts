@@ -233,6 +233,23 @@ describe('fd-broker start', () => {
     await program.command('stop')
   })
 
+  it('says that the port is in use of a program that keeps that to itself and ends', async () => {
+    const program = await AutoProgram.of(
+      "import http from 'node:http'\nhttp.createServer().on('error', () => {}).listen(8080)\n",
+    )
+    const taken = createServer().listen(program.port)
+    onTestFinished(() => void taken.close())
+    const { code, stderr } = await command(
+      program,
+      'start',
+      'server.mjs',
+      '--log-file',
+      program.path('shop.log'),
+    )
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_SUCCESSOR_EXITED: server\.mjs .* ended with code 0 .*\n.*EADDRINUSE/)
+  })
+
   it('says that there is no such file', async () => {
     const program = await AutoProgram.of(SERVER)
     expect(await command(program, 'start', 'nosuch.mjs')).toEqual({

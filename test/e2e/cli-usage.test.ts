@@ -41,6 +41,10 @@ describe('fd-broker on the command line', () => {
     [['proxy'], /required option '--config <file>' not specified\n/],
     [['proxy', 'edge.yaml'], /'--config <file>' not specified: give the file as --config edge\.yaml\n/],
     [['stop', 'shop'], /too many arguments for 'stop'\..*: name the service by --service shop\n/],
+    [
+      ['upgrade', '--control', 'x', 'shop'],
+      /name the service by --service shop, or give .* after --: -- shop\n/,
+    ],
     [['status', 'shop'], /too many arguments for 'status'\..*: name the service by --service shop\n/],
     [
       ['start', '--inspect', 'server.js'],

@@ -170,14 +170,20 @@ describe('a service that was given no control path', () => {
     const kiosk = await launch(MEMBER, 'kiosk')
     await serves(shop, status('shop'), desk)
     await serves(kiosk, status('kiosk'), desk)
-    const [kioskSocket, shopSocket] = ['kiosk', 'shop'].map(name => join(runtime, `${name}.sock`))
+    const kioskSocket = join(runtime, 'kiosk.sock')
     expect(await run('status')).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining(`There are ${kioskSocket}, ${shopSocket}:`),
+      stderr: expect.stringContaining('which service? kiosk, shop run: give --service NAME'),
+    })
+    expect(await run('status', '--service', 'shpo')).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(
+        /^ERR_FDB_NO_HOLDER: no service "shpo" runs: .*; running: kiosk, shop \(did you mean "shop"\?\): start it/,
+      ),
     })
     signalPid(kiosk, 'SIGKILL')
     await until('it has ended', () => hasEnded(kiosk))
-    expect(existsSync(kioskSocket!)).toBe(true)
+    expect(existsSync(kioskSocket)).toBe(true)
     expect(JSON.parse((await run('status', '--json')).stdout)).toMatchObject({ pid: shop })
     signalPid(shop, 'SIGKILL')
     await until('it has ended', () => hasEnded(shop))
