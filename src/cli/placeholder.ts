@@ -11,8 +11,6 @@ const ANSWER_MS = 2_000
 const RETRY_MS = 200
 /** A service that does not answer for this long has ended. */
 const UNANSWERED_MS = 3_000
-/** Delay after which every ended child was reaped. */
-const REAPED_MS = 2 * ADOPTED_MS
 
 interface KeepFlags {
   readonly control: string
@@ -36,8 +34,8 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   let served: number | null = null
   const forward = async (signal: NodeJS.Signals) => {
     // The awaited process may have been replaced.
-    const pid = (await servingPid(control)) ?? served
-    if (pid !== null) signalPid(pid, signal)
+    served = (await servingPid(control)) ?? served
+    if (served !== null) signalPid(served, signal)
   }
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward)
   const hangUp = (signal: NodeJS.Signals) => {
@@ -55,8 +53,12 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     served = pid
     await endOf(pid)
   }
-  await sleep(REAPED_MS)
-  reaper.reap()
+  // The reaper takes an ended child ADOPTED_MS after it has found it, and finds one at a time.
+  do {
+    reaper.reap()
+    await sleep(ADOPTED_MS)
+    reaper.reap()
+  } while (served !== null && !codes.has(served) && reaper.isWaiting)
   clearInterval(reaping)
   process.exitCode = (served === null ? undefined : codes.get(served)) ?? 0
   process.exit()

@@ -1,0 +1,52 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, it, onTestFinished } from 'vitest'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const LIBRARY = new URL('../../dist/index.js', import.meta.url)
+
+/** Serves, tells so by a byte on stdout, and ends with code 7 when it is told to end. */
+const SERVER = `
+import { createServer } from 'node:net'
+const { join } = await import(${JSON.stringify(String(LIBRARY))})
+const member = await join({ service: 'shop', control: process.argv[1] })
+const web = await member.listen('tcp://127.0.0.1:0')
+web.serve(createServer())
+await member.ready()
+process.on('SIGTERM', () => process.exit(7))
+process.stdout.write('s')
+`
+
+/** The helpers, which are children of the same process, end with the server. */
+const SHELL = `
+"$NODE" --input-type=module -e "$SERVER" "$CONTROL" & server=$!
+for helper in 1 2 3; do (while kill -0 $server 2> /dev/null; do sleep 0.01; done) & done
+exec "$NODE" "$CLI" keep --control "$CONTROL"`
+
+it('fd-broker keep ends with the code of the server, whatever else ends with the server', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-keep-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const variables = { NODE: process.execPath, SERVER, CLI, CONTROL: join(folder, 'shop.sock') }
+  const kept = spawn('sh', ['-c', SHELL], {
+    env: { ...process.env, ...variables },
+    stdio: ['ignore', 'pipe', 'inherit'],
+    detached: true,
+  })
+  onTestFinished(() => {
+    try {
+      process.kill(-kept.pid!, 'SIGKILL')
+    } catch {
+      // All of them have ended.
+    }
+  })
+  await once(kept.stdout!, 'data')
+  const ended = once(kept, 'exit')
+  // Told early, it has no service yet.
+  await new Promise(resolve => setTimeout(resolve, 500))
+  kept.kill('SIGTERM')
+  expect(await ended).toEqual([7, null])
+})
