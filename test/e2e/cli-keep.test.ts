@@ -1,16 +1,18 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it, onTestFinished } from 'vitest'
+import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const LIBRARY = new URL('../../dist/index.js', import.meta.url)
 
-/** Serves, tells so by a byte on stdout, and ends with code 7 when it is told to end. */
+/** Creates a file when it serves, and ends with code 7 when it is told to end. */
 const SERVER = `
+import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 const { join } = await import(${JSON.stringify(String(LIBRARY))})
 const member = await join({ service: 'shop', control: process.argv[1] })
@@ -18,13 +20,15 @@ const web = await member.listen('tcp://127.0.0.1:0')
 web.serve(createServer())
 await member.ready()
 process.on('SIGTERM', () => process.exit(7))
-process.stdout.write('s')
+writeFileSync(process.argv[1] + '.serves', '')
 `
 
 /** The helpers, which are children of the same process, end with the server. */
 const SHELL = `
 "$NODE" --input-type=module -e "$SERVER" "$CONTROL" & server=$!
 for helper in 1 2 3; do (while kill -0 $server 2> /dev/null; do sleep 0.01; done) & done
+until [ -e "$CONTROL.serves" ]; do sleep 0.02; done
+echo
 exec "$NODE" "$CLI" keep --control "$CONTROL"`
 
 it('fd-broker keep ends with the code of the server, whatever else ends with the server', async () => {
@@ -45,8 +49,8 @@ it('fd-broker keep ends with the code of the server, whatever else ends with the
   })
   await once(kept.stdout!, 'data')
   const ended = once(kept, 'exit')
-  // Told early, it has no service yet.
-  await new Promise(resolve => setTimeout(resolve, 500))
+  await until('keep waits', async () => /keep/.test(readFileSync(`/proc/${kept.pid}/cmdline`, 'utf8')))
+  await new Promise(resolve => setTimeout(resolve, 1_000))
   kept.kill('SIGTERM')
   expect(await ended).toEqual([7, null])
 })
