@@ -19,14 +19,17 @@ const member = await join({ service: 'shop', control: process.argv[1] })
 const web = await member.listen('tcp://127.0.0.1:0')
 web.serve(createServer())
 await member.ready()
-process.on('SIGTERM', () => process.exit(7))
+process.on('SIGTERM', () => {
+  writeFileSync(process.argv[1] + '.ends', '')
+  setTimeout(() => process.exit(7), 100)
+})
 writeFileSync(process.argv[1] + '.serves', '')
 `
 
-/** The helpers, which are children of the same process, end with the server. */
+/** The helpers, which are older children of the same process, end with the server. */
 const SHELL = `
-"$NODE" --input-type=module -e "$SERVER" "$CONTROL" & server=$!
-for helper in 1 2 3; do (while kill -0 $server 2> /dev/null; do sleep 0.01; done) & done
+for helper in 1 2 3; do (until [ -e "$CONTROL.ends" ]; do sleep 0.01; done) & done
+"$NODE" --input-type=module -e "$SERVER" "$CONTROL" &
 until [ -e "$CONTROL.serves" ]; do sleep 0.02; done
 echo
 exec "$NODE" "$CLI" keep --control "$CONTROL"`
