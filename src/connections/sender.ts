@@ -110,7 +110,7 @@ export interface ConnectionSenderOptions {
   readonly onProved?: () => void
   /** Called after each pass that found no connection to move. */
   readonly onIdle?: () => void
-  /** Called once, when the channel has ended and all slices are decided. */
+  /** Called once, when the channel has ended and the owner of each slice is known. */
   readonly onEnded: () => void
 }
 

@@ -181,7 +181,7 @@ export class OwnListeners {
     const facts = { listener: name, address: url }
     if (elsewhere)
       logger.warn(facts, 'the service manager has bound this listener to another address than asked for')
-    else if (adopted) logger.info(facts, 'this listener was taken out of another process')
+    else if (adopted) logger.info(facts, 'this listener was copied from another process, which has it too')
     else logger.info(facts, 'the service manager has bound this listener')
     const known = spec.kind === 'unix' && !adopted ? '' : formatListenerSpec(spec)
     await this.#deps.holdings.register({ name, role: 'listener', spec: known, fd })

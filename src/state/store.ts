@@ -183,7 +183,7 @@ export class Store {
     }
   }
 
-  /** Replaces the entries by those of `other`, of which only the sections may be used afterwards. Drops the incomplete transactions of both stores. */
+  /** Replaces the entries and the memory of requests by those of `other`, whose entries must not be used afterwards. Drops the incomplete transactions of both stores. */
   takeOver(other: Store): void {
     this.open = null
     other.abandonOpen()

@@ -21,7 +21,7 @@ import { WorkerSlot } from './worker-slot.js'
 const RETRY_MS = 200
 /** Limit for a probation to end before the next upgrade of a worker. */
 const PROBATION_MS = 10_000
-/** Time for a worker to learn of the order to end, in addition to its own limit. */
+/** Time for the order to end to reach a worker: a worker is killed this long after the time limit that the order gives it. */
 const NOTICE_MS = 5_000
 const NEVER_ABORTED = new AbortController().signal
 
