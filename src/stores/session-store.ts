@@ -70,31 +70,30 @@ export function sessionStore(
   checkOptions('sessionStore()', options, OPTIONS)
   const Base = module === undefined || module === null ? EventEmitter : module.Store
   if (typeof Base !== 'function') throw wrongOption('module', module, 'express-session, with its class Store')
-  const { section = 'sessions', ttl = DAY_MS, member } = options
-  const sessions: Sessions = new ExpiringSection({ section, schema: SCHEMA, member })
+  const sessions = new Sessions(options)
   class SessionSectionStore extends (Base as new () => object) implements SessionStoreMethods {
     get(sid: string, callback: (error: unknown, session?: SessionRecord | null) => void): void {
       answer(async () => sessions.get(sid) ?? null, callback)
     }
 
     set(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void {
-      answer(() => setSession(sessions, sid, session, ttl), callback)
+      answer(() => sessions.set(sid, session), callback)
     }
 
     destroy(sid: string, callback?: (error?: unknown) => void): void {
-      answer(async () => void (await sessions.delete(sid)), callback)
+      answer(() => sessions.destroy(sid), callback)
     }
 
     touch(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void {
-      answer(() => touchSession(sessions, sid, session, ttl), callback)
+      answer(() => sessions.touch(sid, session), callback)
     }
 
     all(callback: (error: unknown, all?: Record<string, SessionRecord>) => void): void {
-      answer(() => allSessions(sessions), callback)
+      answer(() => sessions.all(), callback)
     }
 
     length(callback: (error: unknown, length?: number) => void): void {
-      answer(async () => Object.keys(await allSessions(sessions)).length, callback)
+      answer(async () => Object.keys(await sessions.all()).length, callback)
     }
 
     clear(callback?: (error?: unknown) => void): void {
@@ -112,46 +111,56 @@ function answer<T>(ask: () => Promise<T>, callback: ((error: unknown, value?: T)
   )
 }
 
-type Sessions = ExpiringSection<SessionRecord>
+class Sessions {
+  readonly #entries: ExpiringSection<SessionRecord>
+  readonly #ttl: number
 
-async function setSession(
-  sessions: Sessions,
-  sid: string,
-  session: SessionRecord,
-  ttl: number,
-): Promise<void> {
-  const left = timeLeftMs(session, ttl)
-  if (left <= 0) await sessions.delete(sid)
-  else await sessions.put(sid, plain(session), left)
-}
+  constructor({ section = 'sessions', ttl = DAY_MS, member }: SessionStoreOptions) {
+    this.#entries = new ExpiringSection({ section, schema: SCHEMA, member })
+    this.#ttl = ttl
+  }
 
-/** A destroyed session is not created again. */
-async function touchSession(
-  sessions: Sessions,
-  sid: string,
-  session: SessionRecord,
-  ttl: number,
-): Promise<void> {
-  const left = timeLeftMs(session, ttl)
-  const expires = Date.now() + left
-  await sessions.change(sid, entry => {
-    const moved = expires - (entry.expires ?? expires)
-    if (Math.abs(moved) < Math.min(MOST_TOUCH_MS, left * TOUCH_PART)) return undefined
-    return { expires, value: { ...entry.value, cookie: plain(session.cookie ?? {}) } }
-  })
-}
+  get(sid: string): SessionRecord | undefined {
+    return this.#entries.get(sid)
+  }
 
-async function allSessions(sessions: Sessions): Promise<Record<string, SessionRecord>> {
-  const all: Record<string, SessionRecord> = {}
-  for await (const [sid, session] of sessions.entries()) all[sid] = session
-  return all
-}
+  async set(sid: string, session: SessionRecord): Promise<void> {
+    const left = this.#timeLeftMs(session)
+    if (left <= 0) await this.#entries.delete(sid)
+    else await this.#entries.put(sid, plain(session), left)
+  }
 
-function timeLeftMs({ cookie }: SessionRecord, ttl: number): number {
-  const expires = cookie?.expires
-  if (expires === undefined || expires === null) return ttl
-  const left = new Date(expires).getTime() - Date.now()
-  return Number.isNaN(left) ? ttl : left
+  async destroy(sid: string): Promise<void> {
+    await this.#entries.delete(sid)
+  }
+
+  /** A destroyed session is not created again. */
+  async touch(sid: string, session: SessionRecord): Promise<void> {
+    const left = this.#timeLeftMs(session)
+    const expires = Date.now() + left
+    await this.#entries.change(sid, entry => {
+      const moved = expires - (entry.expires ?? expires)
+      if (Math.abs(moved) < Math.min(MOST_TOUCH_MS, left * TOUCH_PART)) return undefined
+      return { expires, value: { ...entry.value, cookie: plain(session.cookie ?? {}) } }
+    })
+  }
+
+  async all(): Promise<Record<string, SessionRecord>> {
+    const all: Record<string, SessionRecord> = {}
+    for await (const [sid, session] of this.#entries.entries()) all[sid] = session
+    return all
+  }
+
+  async clear(): Promise<void> {
+    await this.#entries.clear()
+  }
+
+  #timeLeftMs({ cookie }: SessionRecord): number {
+    const expires = cookie?.expires
+    if (expires === undefined || expires === null) return this.#ttl
+    const left = new Date(expires).getTime() - Date.now()
+    return Number.isNaN(left) ? this.#ttl : left
+  }
 }
 
 /** Copies through JSON, without the classes of express-session, as other JSON stores do. */
