@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs'
-import { basename } from 'node:path'
 import type { Command } from 'commander'
 import { didYouMean } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
@@ -10,6 +9,7 @@ import {
   existingControls,
   isRunControl,
   lookupPaths,
+  serviceAt,
   withoutRunOf,
 } from '../os/default-control.js'
 import { readPidFile } from '../os/pid-file.js'
@@ -68,11 +68,6 @@ function find(command: Command): string {
   return command.error(
     `error: which service? ${there.map(serviceAt).join(', ')} run: give --service NAME (or --control, --pid-file, FD_BROKER_CONTROL)`,
   )
-}
-
-/** The name of the service that makes its control socket at this default path. */
-function serviceAt(control: string): string {
-  return basename(control).replace(/(?:\.run)?\.sock$/, '')
 }
 
 /** Whether a process may listen at the path. A process that was killed leaves its socket behind. */

@@ -54,8 +54,8 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     await endOf(pid)
   }
   // The reaper takes an ended child ADOPTED_MS after it has found it, and finds one at a time.
+  reaper.reap()
   do {
-    reaper.reap()
     await sleep(ADOPTED_MS)
     reaper.reap()
   } while (served !== null && !codes.has(served) && reaper.isWaiting)

@@ -56,8 +56,8 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
 }
 
 function stopWaiting(signal: NodeJS.Signals, told: ProcessReply | null): never {
-  const who = told === null ? 'the service may have been' : `process ${told.pid} was`
-  writeStderr(`${signal}: no longer waiting; ${who} told to end, and ends after its last connection`)
+  const order = told === null ? 'the service may have been' : `process ${told.pid} was`
+  writeStderr(`${signal}: no longer waiting; ${order} told to end, and ends after its last connection`)
   process.exit(128 + constants.signals[signal])
 }
 

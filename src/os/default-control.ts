@@ -37,11 +37,13 @@ export function isRunControl(path: string): boolean {
 
 /** Leaves out each `fd-broker run` whose program serves at `NAME.sock`: its commands reach that program. */
 export function withoutRunOf(controls: readonly string[]): string[] {
-  const names = new Set(controls.map(path => basename(path)))
-  return controls.filter(path => {
-    const name = basename(path)
-    return !name.endsWith(RUN_SUFFIX) || !names.has(`${name.slice(0, -RUN_SUFFIX.length)}${SUFFIX}`)
-  })
+  const served = new Set(controls.filter(path => !isRunControl(path)).map(serviceAt))
+  return controls.filter(path => !isRunControl(path) || !served.has(serviceAt(path)))
+}
+
+/** Returns the name of the service whose control socket has this default path. */
+export function serviceAt(control: string): string {
+  return basename(control, isRunControl(control) ? RUN_SUFFIX : SUFFIX)
 }
 
 /** Another user may have created it: lookups then skip it, and joining refuses it. */

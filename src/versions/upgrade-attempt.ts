@@ -279,13 +279,13 @@ export class UpgradeAttempt {
         ? `${message}${end} (phase ${phase}${this.#keepsServing})${indented(lines)}`
         : `${reason}${this.#keepsServing}`
     this.#settled.reject(new FdbError(code, name + why, { phase }))
-    if (committed) this.#incumbent.failedAfterCommit?.(this.child)
+    if (committed) {
+      this.#incumbent.failedAfterCommit?.(this.child)
+      return
+    }
     // A successor that has left the handoff by itself may keep running, beside the service.
-    else
-      setTimeout(
-        () => void this.child.end(),
-        code === LEFT_CODE ? AFTERMATH_MS : this.#options.endAfterMs,
-      ).unref()
+    const endAfterMs = code === LEFT_CODE ? AFTERMATH_MS : this.#options.endAfterMs
+    setTimeout(() => void this.child.end(), endAfterMs).unref()
   }
 
   /** The error of an expired limit. The successor is ended: taking over after a reported failure would be a surprise. */

@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it, onTestFinished } from 'vitest'
+import { handles, procText } from '../processes/marked.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -52,8 +53,11 @@ it('fd-broker keep ends with the code of the server, whatever else ends with the
   })
   await once(kept.stdout!, 'data')
   const ended = once(kept, 'exit')
-  await until('keep waits', async () => /keep/.test(readFileSync(`/proc/${kept.pid}/cmdline`, 'utf8')))
-  await new Promise(resolve => setTimeout(resolve, 1_000))
+  const { pid } = kept
+  await until(
+    'keep passes signals on',
+    () => procText(pid!, 'cmdline').includes('keep') && handles(pid!, 'SIGHUP'),
+  )
   kept.kill('SIGTERM')
   expect(await ended).toEqual([7, null])
 })

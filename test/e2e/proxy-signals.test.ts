@@ -1,10 +1,10 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { constants } from 'node:os'
 import { dirname } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
+import { handles } from '../processes/marked.js'
 import { until } from '../processes/until.js'
 
 async function start(config: Record<string, unknown> = {}): Promise<{ edge: Edge; pid: number }> {
@@ -210,8 +210,3 @@ describe('signals to the proxy', () => {
     expect(edge.desk.output).not.toContain('ERR_FDB_INTERNAL')
   })
 })
-
-function handles(pid: number, signal: 'SIGUSR2'): boolean {
-  const [, caught = '0'] = /SigCgt:\s+([0-9a-f]+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
-  return (BigInt(`0x${caught}`) >> BigInt(constants.signals[signal] - 1)) % 2n === 1n
-}

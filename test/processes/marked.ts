@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import { constants } from 'node:os'
 import { hasEnded, signalPid } from './launch.js'
 import { until } from './until.js'
 
@@ -9,6 +10,12 @@ export function procText(pid: number, name: 'environ' | 'cmdline' | 'status'): s
   } catch {
     return ''
   }
+}
+
+/** Whether a process has a handler of the signal. */
+export function handles(pid: number, signal: 'SIGHUP' | 'SIGUSR2'): boolean {
+  const [, caught = '0'] = /^SigCgt:\s+([0-9a-f]+)/m.exec(procText(pid, 'status')) ?? []
+  return (BigInt(`0x${caught}`) >> BigInt(constants.signals[signal] - 1)) % 2n === 1n
 }
 
 /** Living processes, but for this one, that have `mark` in their environment: a test's own, whoever started them. */
