@@ -9,6 +9,7 @@ import {
   servedBy,
   serviceStatus,
   serviceWhere,
+  settledFds,
   startDaemon,
 } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -104,7 +105,7 @@ describe('a daemon', () => {
     const scene = Scene.open({ hosting: 'daemon' })
     const daemon = await startDaemon(scene)
     await scene.serve()
-    const before = openFds(daemon.pid)
+    const before = await settledFds(daemon.pid)
     const typo = await scene.start({
       service: 'shpo',
       listeners: [web(await freePort())],
@@ -155,7 +156,7 @@ describe('a daemon', () => {
     const scene = Scene.open({ hosting: 'daemon', listeners: [web(port)], hold: ['memfd'] })
     const daemon = await startDaemon(scene)
     const app = await scene.serve()
-    const [before, fds] = [lasting(await servedBy(scene, app)), openFds(daemon.pid)]
+    const [before, fds] = [lasting(await servedBy(scene, app)), await settledFds(daemon.pid)]
     for (const how of [
       { exitBeforeReady: true },
       { check: 'throw' as const },

@@ -150,3 +150,19 @@ export function openFds(pid: number): string[] {
     .map(target => target.replace(/^(socket|pipe):\[\d+\]$/, '$1').replace(/^\/memfd:(\S+).*$/, 'memfd:$1'))
     .sort()
 }
+
+/** {@link openFds} when two readings 200 ms apart agree: a server that has just begun to serve still writes files. */
+export async function settledFds(pid: number): Promise<string[]> {
+  let last = openFds(pid)
+  return await until(
+    `the descriptors of ${pid} stay the same`,
+    async () => {
+      const before = last
+      await pause(200)
+      last = openFds(pid)
+      return last.join() === before.join() ? last : null
+    },
+    10_000,
+    () => last,
+  )
+}
