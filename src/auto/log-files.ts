@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { lstatSync, readdirSync, readlinkSync, rmSync } from 'node:fs'
+import { lstatSync, readdirSync, readlinkSync, realpathSync, rmSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { basename, dirname, isAbsolute, join } from 'node:path'
 import { replaceLink } from '../os/release-link.js'
@@ -87,6 +87,17 @@ export function newestPart(log: string): string | null {
     const [newest] = partsIn(log)
     return newest === undefined ? null : join(dirname(log), newest)
   } catch {
+    return null
+  }
+}
+
+/** Returns {@link newestPart} unless it is the serving version's. */
+export function unservedPart(log: string): string | null {
+  const newest = newestPart(log)
+  try {
+    return newest !== null && realpathSync(log) !== realpathSync(newest) ? newest : null
+  } catch {
+    // The service has just ended, and its link with it.
     return null
   }
 }

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
+import { unservedPart } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
 import { openFileOf } from '../kernel/index.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
@@ -158,6 +159,8 @@ async function upgrade(
     if (FdbError.is(error)) {
       const { code, message } = error
       print(json, { ok: false, ...decided, code, message, ms: since(), phases }, '')
+      const failedLog = typeof log === 'string' ? unservedPart(log) : null
+      if (failedLog !== null) say(plain(`the log of the version that failed is ${failedLog}`))
     }
     throw error
   } finally {

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -137,6 +137,10 @@ describe('fd-broker start', () => {
       expect(found.filter(line => !line.startsWith(`${pid} `))).toEqual([])
     }
     expect(await linesOf(program, '--lines', '1')).toEqual([`${third} is asked /three`])
+    program.write('server.mjs', "throw new Error('a mistake')\n")
+    const failed = await program.desk.run('upgrade', '--control', program.control)
+    const [, log = ''] = /^the log of the version that failed is (.*)$/m.exec(failed.stdout) ?? []
+    expect(readFileSync(log, 'utf8')).toContain('Error: a mistake')
     await program.command('stop')
     expect(hasEnded(third)).toBe(true)
     expect(program.read('run/shop.pid')).toBe('')
