@@ -4,14 +4,13 @@ import { describe, expect, it } from 'vitest'
 import {
   daemonStatus,
   launchDaemon,
-  openFds,
   type ServiceStatus,
   servedBy,
   serviceStatus,
   serviceWhere,
-  settledFds,
   startDaemon,
 } from '../processes/daemon.js'
+import { hasFdsAgain, openFds, settledFds } from '../processes/descriptors.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
@@ -116,12 +115,7 @@ describe('a daemon', () => {
       'the name is forgotten',
       async () => (await daemonStatus(scene.control)).services.length === 1,
     )
-    await until(
-      'its descriptors are closed',
-      () => openFds(daemon.pid).join() === before.join(),
-      5_000,
-      () => ({ before, now: openFds(daemon.pid) }),
-    )
+    await hasFdsAgain(daemon.pid, before)
   })
 
   it('lets the next first member begin anew when the one before died half way in its first start', async () => {

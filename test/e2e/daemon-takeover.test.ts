@@ -8,13 +8,13 @@ import type { App, AppConfig } from '../processes/app.js'
 import {
   daemonStatus,
   launchDaemon,
-  openFds,
   requestUpgrade,
   serveByCommand,
   serviceStatus,
   serviceWhere,
   startDaemon,
 } from '../processes/daemon.js'
+import { openFds } from '../processes/descriptors.js'
 import { Knocking } from '../processes/knocking.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'

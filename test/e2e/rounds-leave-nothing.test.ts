@@ -7,7 +7,7 @@ import { serveDaemon } from '../../src/index.js'
 import { join } from '../../src/member/join.js'
 import type { Member } from '../../src/member/member.js'
 import { perLane } from '../lanes/lane.js'
-import { openFds } from '../processes/daemon.js'
+import { openFds } from '../processes/descriptors.js'
 import { until } from '../processes/until.js'
 
 const ROUNDS = perLane(12, 100)

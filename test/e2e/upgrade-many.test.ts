@@ -3,7 +3,7 @@ import { dirname } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { NIGHTLY } from '../lanes/lane.js'
-import { openFds } from '../processes/daemon.js'
+import { openFds } from '../processes/descriptors.js'
 import { Scene } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
 

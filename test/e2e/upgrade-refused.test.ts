@@ -5,6 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import type { App, AppConfig } from '../processes/app.js'
+import { hasFdsAgain, settledFds } from '../processes/descriptors.js'
 import { Scene } from '../processes/scene.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
@@ -12,6 +13,7 @@ const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
 /** Starts one that must be refused, and sees that the incumbent has lost nothing by it. */
 async function refused(scene: Scene, first: App, config: AppConfig) {
   const before = await first.status()
+  const fds = await settledFds(first.pid)
   const other = await scene.start(config)
   const failure = await other.failure()
   await other.end()
@@ -20,7 +22,7 @@ async function refused(scene: Scene, first: App, config: AppConfig) {
     ({ pid, role, phase, blockedBy }) =>
       pid === first.pid && role === 'serving' && phase === 'idle' && blockedBy.length === 0,
   )
-  expect((await first.status()).openFds).toBe(before.openFds)
+  await hasFdsAgain(first.pid, fds)
   expect(after.state.sequence).toBe(before.state.sequence)
   await first.order('put', { key: 'still', value: { item: 'writes' } })
   return { failure, lastFailure: after.lastFailure }

@@ -1,4 +1,3 @@
-import { readdirSync, readlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
@@ -132,37 +131,6 @@ export async function serviceWhere(
       return holds(last) ? last : null
     },
     ms,
-    () => last,
-  )
-}
-
-/** What the open descriptors of a process are, sorted: `socket`, `memfd:…`, a path. */
-export function openFds(pid: number): string[] {
-  return readdirSync(`/proc/${pid}/fd`)
-    .map(fd => {
-      try {
-        return readlinkSync(`/proc/${pid}/fd/${fd}`)
-      } catch {
-        return ''
-      }
-    })
-    .filter(target => target !== '')
-    .map(target => target.replace(/^(socket|pipe):\[\d+\]$/, '$1').replace(/^\/memfd:(\S+).*$/, 'memfd:$1'))
-    .sort()
-}
-
-/** {@link openFds} when two readings 200 ms apart agree: a server that has just begun to serve still writes files. */
-export async function settledFds(pid: number): Promise<string[]> {
-  let last = openFds(pid)
-  return await until(
-    `the descriptors of ${pid} stay the same`,
-    async () => {
-      const before = last
-      await pause(200)
-      last = openFds(pid)
-      return last.join() === before.join() ? last : null
-    },
-    10_000,
     () => last,
   )
 }

@@ -12,7 +12,7 @@ import type { JoinOptions } from '../../src/member/options.js'
 import { warnUnlessReady } from '../../src/member/readiness.js'
 import { untyped } from '../fixtures/untyped.js'
 import { NIGHTLY } from '../lanes/lane.js'
-import { openFds } from '../processes/daemon.js'
+import { openFds } from '../processes/descriptors.js'
 import { until } from '../processes/until.js'
 
 const never = () => new Promise<never>(() => {})
