@@ -10,11 +10,12 @@ import { isOff } from './settings.js'
  */
 export const PARENT = 'FD_BROKER_AUTO_PARENT'
 
-/** Why a process runs without fd-broker; `isPrinted`: the user must be told. */
+/** Why a process runs without fd-broker, as a notice for the user; null if no user would expect it to take part. */
 export interface Exclusion {
-  readonly why: string
-  readonly isPrinted: boolean
+  readonly notice: string | null
 }
+
+const QUIET: Exclusion = { notice: null }
 
 /** Tools that start programs: the service is that of the started program. */
 const TOOLS =
@@ -25,22 +26,18 @@ const WATCHERS: readonly (readonly [RegExp, string])[] = [
   [/(?:^|[\\/])(?:ts-)?node-dev(?:\.js)?$/, 'node-dev'],
 ]
 
-/** Returns why a process is excluded; null if it takes part. */
+/** Returns null if the process takes part. */
 export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
-  const quiet = (why: string) => ({ why, isPrinted: false })
-  const aloud = (why: string) => ({ why: `${why}: this process runs without upgrades`, isPrinted: true })
-  if (isOff(env)) return quiet(`FD_BROKER_AUTO=${env.FD_BROKER_AUTO}`)
-  if (!isMainThread) return quiet('a worker thread')
-  if (program === undefined) return quiet('there is no program')
-  if (TOOLS.test(program) || env.NODE_TEST_CONTEXT !== undefined) return quiet('a tool')
+  const aloud = (why: string) => ({ notice: `${why}: this process runs without upgrades` })
+  if (isOff(env) || !isMainThread || program === undefined) return QUIET
+  if (TOOLS.test(program) || env.NODE_TEST_CONTEXT !== undefined) return QUIET
   if (process.platform === 'win32') return aloud('fd-broker does not run on Windows')
   if (workerPlace(env) !== null) return aloud('a worker of fd-broker workers calls join() itself')
   const watcher = watcherOf(env)
   if (watcher !== null) return aloud(`${watcher} restarts this program when a file changes`)
-  if (env[PARENT] !== undefined && env[PARENT] !== `${process.pid}`)
-    return quiet(`a child of ${env[PARENT]}, which has the service`)
+  if (env[PARENT] !== undefined && env[PARENT] !== `${process.pid}`) return QUIET
   // In node:cluster the primary prints the notice; a worker stays quiet.
-  if (process.send !== undefined && cluster().isWorker) return quiet('a worker of node:cluster')
+  if (process.send !== undefined && cluster().isWorker) return QUIET
   return null
 }
 

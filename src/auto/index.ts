@@ -28,7 +28,7 @@ function begin(): Auto | null {
   const program = script === undefined ? undefined : resolve(script)
   const exclusion = exclusionOf(program, process.env)
   if (exclusion !== null) {
-    if (exclusion.isPrinted) sayOnce(exclusion.why)
+    if (exclusion.notice !== null) sayOnce(exclusion.notice)
     return null
   }
   for (const warning of misspelled(env)) sayOnce(warning)

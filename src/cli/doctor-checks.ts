@@ -271,7 +271,8 @@ function checkSystemd(env: Readonly<NodeJS.ProcessEnv>, boots: boolean): CheckRe
   if (INVOCATION_ID !== '')
     return {
       status: 'note',
-      found: 'this is a unit without NOTIFY_SOCKET: systemd ends the service when its first process ends',
+      found:
+        'this is a unit without NOTIFY_SOCKET: systemd ends the service when its first process ends (but with KillMode=process)',
       remedy: 'Type=notify and NotifyAccess=all in the unit',
     }
   return {

@@ -37,7 +37,7 @@ export const MAX_RECORD_BYTES = 4 * 1024 * 1024
 
 /** A connection that has left one process and has not yet arrived in the other: neither reads from it or writes to it. */
 export interface Departure {
-  /** Everything that the next process needs; only its protocol knows the meaning. */
+  /** Everything that the next process needs, in a format of the protocol. That of the proxy, with the position in a message, is relay/connection-record.ts. */
   readonly record: Uint8Array
   /** The connection's descriptor is the first of 1 to {@link MAX_CONNECTION_FDS}. Owned. */
   readonly fds: readonly OwnedFd[]

@@ -134,7 +134,7 @@ export class Daemon implements AsyncDisposable {
     }
     member.on('serving', onServing)
     member.on('reinstated', onServing)
-    // The next daemon has everything that this one had, unless this daemon ends without a successor.
+    // `kept`: the next daemon, or the service manager, has the same descriptors too. Otherwise their last copies are closed.
     member.on('retiring', () => close({ kept: keptByManager || !runtime.shutdown.ended }))
     // The state is on disk before another process can start to serve one of the services.
     member.whileServing(() => () => (this.#closing ? services.keepState(KEEP_MS) : undefined))

@@ -47,7 +47,7 @@ export interface AccessChecks {
   readonly workerListener: ((key: string) => OwnedFd | null) | null
 }
 
-/** A daemon's operations, restricted to the rights of one operator. */
+/** A daemon's operations, restricted to the rights of one operator. policy/access-check.ts has the rules. */
 export class OperatorAccess implements Operations {
   readonly descriptors: DescriptorHolder
   readonly #operations: DaemonOperations

@@ -141,7 +141,7 @@ export interface Native {
   ): number
   /** Receives up to `length` bytes and 253 descriptors. */
   receiveMessage(fd: number, into: Uint8Array, offset: number, length: number): Received
-  /** Receives from a datagram socket with the option `passCred`. The kernel reports the sender; -1 if it does not. */
+  /** Receives from a datagram socket with the option `passCred`. `pid`, `uid` and `gid` are those of the sender, as the kernel reports them; -1 if it does not. */
   receiveDatagram(fd: number, into: Uint8Array, offset: number, length: number): Received & PeerCredentials
 
   // send.c

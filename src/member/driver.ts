@@ -164,7 +164,7 @@ export class MemberDriver implements RuntimeDriver {
     for (const listener of this.runtime.listeners) listener.setOptions()
   }
 
-  /** Remembers the socket options, because a successor may start to serve without another message to this process. */
+  /** Remembers the present socket options for a rollback. Early: a successor may start to serve, and set its own, without another message to this process. */
   #keepOptions(): void {
     if (this.phase !== 'standby') for (const listener of this.runtime.listeners) listener.keepOptions()
   }

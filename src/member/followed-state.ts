@@ -92,7 +92,7 @@ export class FollowedState {
 
   /** Starts to forward changes: this process serves. */
   startForwarding(): void {
-    const why = `no member that writes "${this.#service}" took the change in time, and it was not made: try again when its member serves`
+    const why = `the change was not made: no process that writes the state of "${this.#service}" took it in time. Try again when a member of "${this.#service}" serves`
     this.#writes.start(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true }))
   }
 

@@ -73,7 +73,7 @@ export class Leadership {
   readonly #failed: (error: unknown) => void
   readonly #logger: Logger
   readonly #work: Work[] = []
-  /** `ended`: the work was stopped, and no other process serves yet. */
+  /** `ended`: the work has stopped or is stopping, and no other process serves yet. */
   #turn: 'not yet' | 'ours' | 'ended' | 'another’s' = 'not yet'
   #run: StopRun | null = null
   /** How long the last stops took, in milliseconds. */

@@ -180,7 +180,10 @@ export class OwnListeners {
     const { url } = addressOf(fd)
     const facts = { listener: name, address: url }
     if (elsewhere)
-      logger.warn(facts, 'the service manager has bound this listener to another address than asked for')
+      logger.warn(
+        facts,
+        'the service manager has bound this listener to another address than listen() asked for: the address of the service manager is used',
+      )
     else if (adopted) logger.info(facts, 'this listener was copied from another process, which has it too')
     else logger.info(facts, 'the service manager has bound this listener')
     const known = spec.kind === 'unix' && !adopted ? '' : formatListenerSpec(spec)

@@ -49,7 +49,7 @@ export interface ByteStream {
   /** The peer's IP address without zone or port; '' for Unix sockets. */
   readonly remoteAddress: string
 
-  /** Sends `bytes[from, to)` (all of a string), then `more[moreFrom, moreTo)`. Copies bytes that must wait, so the caller may reuse both buffers. */
+  /** Sends `bytes[from, to)`, by default all, then `more[moreFrom, moreTo)`. A string has a character for each byte (latin1). Copies bytes that must wait, so the caller may reuse both buffers. */
   write(
     bytes: BytesOrText,
     from?: number,

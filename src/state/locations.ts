@@ -76,7 +76,10 @@ export class Locations {
     return copy
   }
 
-  /** Sets the slots that are still the same as in `before`, a copy, to their locations in `after`. Takes over chunks of `after`, which must not be used afterwards. */
+  /**
+   * After the merge of segments. `before` is a copy of these locations from the start of the merge, and `after` has the same slots in the merged
+   * segment: each slot that has not changed since gets its location in `after`. Takes over chunks of `after`, which must not be used afterwards.
+   */
   move(before: Locations, after: Locations): void {
     for (let c = 0; c < before.#chunks.length; c++) {
       const now = this.#chunks[c]!

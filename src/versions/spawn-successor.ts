@@ -25,7 +25,8 @@ export interface Successor {
   /** Never rejects. */
   exited: Promise<Exit>
   /**
-   * Ends the successor and all processes in its session: SIGTERM, then SIGKILL after `graceMs` (default {@link GRACE_MS}; 0: at once).
+   * Ends the successor and all processes in its session: SIGTERM to its group, then, after `graceMs` (default {@link GRACE_MS}; 0: at once),
+   * SIGKILL to all that are left.
    * Processes that left the session are not reached. Resolves with whether all have ended; another user's process (sudo, setuid) cannot be
    * ended.
    */

@@ -78,7 +78,9 @@ describe('sockets that a service manager has bound', () => {
     const pid = activate(edge.desk, ['proxy', '--config', edge.file], { http: socket })
     await edge.serving(pid)
     expect(await pidOf(edge)).toBe(pid)
-    await edge.logged('the service manager has bound this listener to another address than asked for')
+    await edge.logged(
+      'the service manager has bound this listener to another address than listen() asked for: the address of the service manager is used',
+    )
     await edge.signal('SIGUSR2', pid)
     await edge.ended(pid)
     expect(await pidOf(edge)).toBe(await edge.pid)

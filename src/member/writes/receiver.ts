@@ -7,7 +7,7 @@ import { remoteError, type WireBody } from '../../wire/link.js'
 const { Outcome } = fdbroker.wire.Written
 /** The most incomplete changes of one link. */
 const MOST_ARRIVING = 64
-/** The most remembered authors or changes; the oldest are forgotten first. A daemon has at most this many authors. */
+/** The most remembered sending processes or changes; the oldest are forgotten first. A daemon has at most this many sending processes. */
 const MOST_REMEMBERED = 1_024
 const NO_BYTES = new Uint8Array(0)
 
@@ -15,17 +15,17 @@ type Write = fdbroker.wire.Write.$Properties
 type Written = fdbroker.wire.Written.$Properties
 
 /**
- * Makes the changes that other processes forward over one link, in the order of their arrival. After an author got the answer "again", all
- * its changes get it until the author reconnects, because a later change must not be made before an earlier one.
+ * Makes the changes that other processes forward over one link, in the order of their arrival. After a process got the answer "again", all
+ * its changes get it until that process reconnects, because a later change must not be made before an earlier one.
  */
 export class WriteReceiver {
   readonly #log: StateLog
   readonly #send: (body: WireBody) => void
-  /** The incomplete changes, by author and number. */
+  /** The incomplete changes, by sending process and number. */
   readonly #arriving = new Map<string, IncomingWrite>()
   /** The changes that were answered before their last piece: later pieces are ignored. */
   readonly #answeredEarly = new Set<string>()
-  /** The authors that got the answer "again". */
+  /** The sending processes ({@link Write.source}) that got the answer "again": until they have connected again, all their changes get it. */
   readonly #mustReconnect = new Set<number>()
 
   constructor(log: StateLog, send: (body: WireBody) => void) {
@@ -43,7 +43,7 @@ export class WriteReceiver {
     durable,
   }: Write): void {
     const key = `${source} ${number}`
-    // No more pieces follow: the author has left, or got its answer.
+    // No more pieces follow: the sending process has left, or got its answer.
     if (request === '') {
       this.#arriving.delete(key)
       this.#answeredEarly.delete(key)
@@ -128,7 +128,7 @@ export function unpackAnswer(written: Written): Answer {
   }
 }
 
-/** ERR_FDB_STATE_FILE means that a durable change was made, but may not be written to disk. */
+/** With ERR_FDB_STATE_FILE a durable change was made, but is perhaps not on disk. */
 function refusalOf(written: Written): FdbError {
   const details = written.code === 'ERR_FDB_STATE_FILE' ? { made: true } : {}
   const otherwise = { code: 'ERR_FDB_REJECTED', message: 'the change was refused' } as const

@@ -40,7 +40,7 @@ function parse(text: string): Map<string, string[]> {
   return names
 }
 
-/** Returns the address in the kernel's spelling, or null. */
+/** Returns the address in its canonical form, as Node reports the address of a peer; null if it is none. */
 function canonical(text: string): string | null {
   const family = isIP(text)
   if (family !== 6) return family === 4 ? text : null
