@@ -57,7 +57,7 @@ describe('a member that follows, with few descriptors', () => {
       else
         await until(
           'it says so',
-          () => follower.output.includes('cannot be taken'),
+          () => follower.output.includes('cannot be received: retrying'),
           10_000,
           () => follower.output,
         )
