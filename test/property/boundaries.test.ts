@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { CLOSE_FRAME, EventTracker, eventText, FrameTracker } from '../../src/relay/boundaries.js'
+import { perLane } from '../lanes/lane.js'
 
-const RUNS = { seed: 20_26, numRuns: 500 }
+const RUNS = { seed: 20_26, numRuns: perLane(250, 500) }
 
 /** A server's frame, written in one of the ways that the length allows. */
 function frame(opcode: number, fin: boolean, payload: number, wide: 0 | 2 | 8): Buffer {
@@ -179,7 +180,7 @@ describe('a stream of events', () => {
           tracker = new EventTracker(tracker.tail)
         }
       }),
-      { ...RUNS, numRuns: 2_000 },
+      { ...RUNS, numRuns: perLane(500, 2_000) },
     )
   })
 

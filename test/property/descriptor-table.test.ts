@@ -5,6 +5,7 @@ import type { Peer } from '../../src/holder/peer.js'
 import type { Entry } from '../../src/holder/registry.js'
 import { memoryFile } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { perLane } from '../lanes/lane.js'
 
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} }
 const KINDS = [
@@ -89,7 +90,7 @@ describe('the descriptors that a daemon has for one service', () => {
         table.close()
         expect(native.openCount()).toBe(before)
       }),
-      { numRuns: 300 },
+      { numRuns: perLane(150, 300) },
     )
   })
 })

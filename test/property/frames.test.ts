@@ -5,6 +5,7 @@ import { closeAll, MAX_FDS_PER_MESSAGE, OwnedFd } from '../../src/kernel/index.j
 import { native } from '../../src/kernel/native.js'
 import { encodeFrame, type FrameLimits, HEADER_BYTES } from '../../src/wire/frame.js'
 import { FrameDecoder } from '../../src/wire/frame-decoder.js'
+import { perLane } from '../lanes/lane.js'
 import { channelPair } from '../processes/channel-pair.js'
 
 /** What one sendmsg put into the socket. */
@@ -92,7 +93,7 @@ describe('frames', () => {
           expect(decoder.takeFds()).toEqual([])
         },
       ),
-      { seed: 20, numRuns: 400 },
+      { seed: 20, numRuns: perLane(200, 400) },
     )
   })
 
@@ -166,7 +167,7 @@ describe('frames', () => {
         }
         expect([...taken, ...decoder.takeFds()]).toEqual(given)
       }),
-      { seed: 21, numRuns: 500 },
+      { seed: 21, numRuns: perLane(250, 500) },
     )
   })
 

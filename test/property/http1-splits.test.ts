@@ -7,8 +7,9 @@ import { generate } from '../http1-support/generator.js'
 import { readWithOurs } from '../http1-support/our-parser.js'
 import { Random } from '../http1-support/random.js'
 import { readRequest, rewriteRequest } from '../http1-support/read.js'
+import { perLane } from '../lanes/lane.js'
 
-const SEED = { seed: 20_26, numRuns: 2_000 }
+const SEED = { seed: 20_26, numRuns: perLane(500, 2_000) }
 
 /** Streams of the fuzzing, valid or damaged. */
 const input = fc.integer().map(seed => generate(new Random(seed)))
@@ -96,7 +97,7 @@ describe('however the bytes are split', () => {
           expect(whole.toRecord()).toEqual(single.toRecord())
         }
       }),
-      { ...SEED, numRuns: 300 },
+      { ...SEED, numRuns: perLane(150, 300) },
     )
   })
 

@@ -7,6 +7,7 @@ import {
   type ServerHealth,
   UP,
 } from '../../src/proxy/upstreams/balance.js'
+import { perLane } from '../lanes/lane.js'
 
 const names = (count: number) => Array.from({ length: count }, (_, i) => `s${i}`)
 const RULES = { failures: 3, coolDown: 1000 }
@@ -47,7 +48,7 @@ describe('servers', () => {
         const picks = Array.from({ length: used.length * rounds }, () => balancer.pick(999))
         for (const name of used) expect(count(picks, name)).toBe(rounds)
       }),
-      { seed: 51, numRuns: 1000 },
+      { seed: 51, numRuns: perLane(250, 1000) },
     )
   })
 
@@ -66,7 +67,7 @@ describe('servers', () => {
         const up = servers.filter(name => !out.includes(name))
         expect(new Set(order.slice(0, up.length))).toEqual(new Set(up))
       }),
-      { seed: 52, numRuns: 500 },
+      { seed: 52, numRuns: perLane(250, 500) },
     )
   })
 
@@ -82,7 +83,7 @@ describe('servers', () => {
         const picks = Array.from({ length: servers.length * 3 }, () => balancer.pick(now))
         for (const name of servers) expect(count(picks, name)).toBe(3)
       }),
-      { seed: 53, numRuns: 1000 },
+      { seed: 53, numRuns: perLane(250, 1000) },
     )
   })
 
@@ -104,7 +105,7 @@ describe('servers', () => {
           for (const failures of lost.values()) expect(failures).toBeLessThanOrEqual(9)
         },
       ),
-      { seed: 54, numRuns: 300 },
+      { seed: 54, numRuns: perLane(150, 300) },
     )
   })
 
@@ -180,7 +181,7 @@ describe('servers', () => {
           expect(balancer.allUp).toBe(up.length === present.length)
         }
       }),
-      { seed: 55, numRuns: 1000 },
+      { seed: 55, numRuns: perLane(250, 1000) },
     )
   })
 

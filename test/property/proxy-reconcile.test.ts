@@ -8,6 +8,7 @@ import { type RouteChange, type RouteMessage, targetOf } from '../../src/proxy/r
 import { RouteTable } from '../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
 import { runAtOnce } from '../../src/state/time-slices.js'
+import { perLane } from '../lanes/lane.js'
 
 const STAMP = { generation: 1, now: 1 }
 const upstreams = new Set(['one', 'two'])
@@ -97,7 +98,7 @@ describe('files and changes at run time, in any order', () => {
           )
         }
       }),
-      { seed: 41, numRuns: 1000 },
+      { seed: 41, numRuns: perLane(250, 1000) },
     )
   })
 })

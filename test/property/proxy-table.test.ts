@@ -4,6 +4,7 @@ import { canonicalHost, requestHost } from '../../src/proxy/routes/host.js'
 import { canonicalPath, plainEnd, readings } from '../../src/proxy/routes/path.js'
 import { parseRouteKey, type RouteId, type RouteOrigin, routeKey } from '../../src/proxy/routes/path-tree.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
+import { perLane } from '../lanes/lane.js'
 
 const label = fc.constantFrom('a', 'b', 'com')
 const name = fc.array(label, { minLength: 1, maxLength: 4 }).map(labels => labels.join('.'))
@@ -97,7 +98,7 @@ describe('the table', () => {
           for (const [host, path] of requests) expect(table.lookup(host, path)).toBe(naive(model, host, path))
         },
       ),
-      { seed: 31, numRuns: 1500 },
+      { seed: 31, numRuns: perLane(375, 1500) },
     )
   })
 
@@ -111,7 +112,7 @@ describe('the table', () => {
         expect([table.size, table.shadowed]).toEqual([0, 0])
         for (const { host, path } of ids) expect(table.lookup(host, path)).toBe(NO_ROUTE)
       }),
-      { seed: 32, numRuns: 500 },
+      { seed: 32, numRuns: perLane(250, 500) },
     )
   })
 })
@@ -133,7 +134,7 @@ describe('spellings', () => {
         // A decoded letter may complete an escape ("%2%65"), which a second reading would decode: it is read once.
         if (!/%(?![0-9A-Fa-f]{2})/.test(tail)) expect(readings(path)?.[0]).toBe(path)
       }),
-      { seed: 33, numRuns: 20_000 },
+      { seed: 33, numRuns: perLane(5_000, 20_000) },
     )
   })
 
@@ -146,7 +147,7 @@ describe('spellings', () => {
         const fast = raw.slice(0, end)
         expect(fast.length > 1 && fast.endsWith('/') ? fast.slice(0, -1) : fast).toBe(readings(raw)?.[0])
       }),
-      { seed: 34, numRuns: 20_000 },
+      { seed: 34, numRuns: perLane(5_000, 20_000) },
     )
   })
 
@@ -171,7 +172,7 @@ describe('spellings', () => {
           expect(readings(raw)).toBeNull()
         },
       ),
-      { seed: 35, numRuns: 2000 },
+      { seed: 35, numRuns: perLane(500, 2000) },
     )
   })
 
@@ -190,7 +191,7 @@ describe('spellings', () => {
           }
         },
       ),
-      { seed: 36, numRuns: 10_000 },
+      { seed: 36, numRuns: perLane(2_500, 10_000) },
     )
     const host = fc.oneof(
       fc.domain(),
@@ -205,7 +206,7 @@ describe('spellings', () => {
         expect(canonicalHost(pattern)).toBe(pattern)
         if (!pattern.startsWith('*')) expect(requestHost(`${pattern.toUpperCase()}:80`)).toBe(pattern)
       }),
-      { seed: 37, numRuns: 10_000 },
+      { seed: 37, numRuns: perLane(2_500, 10_000) },
     )
   })
 })

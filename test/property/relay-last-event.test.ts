@@ -5,6 +5,7 @@ import { EventTracker } from '../../src/relay/boundaries.js'
 import type { ByteStream } from '../../src/relay/index.js'
 import { passBody } from '../../src/relay/response-plan.js'
 import { LastEvent } from '../../src/relay/server-response.js'
+import { perLane } from '../lanes/lane.js'
 
 const LAST = 'event: bye\n\n'
 
@@ -89,7 +90,7 @@ describe('a stream of events that is ended here', () => {
           if (!open) expect(got.ended).toBe(true)
         },
       ),
-      { seed: 11, numRuns: 3_000 },
+      { seed: 11, numRuns: perLane(750, 3_000) },
     )
   })
 
@@ -107,7 +108,7 @@ describe('a stream of events that is ended here', () => {
         expect(whole).toBe(true)
         expectEnd(all, dechunked(got.before).content, content)
       }),
-      { seed: 12, numRuns: 1_500 },
+      { seed: 12, numRuns: perLane(375, 1_500) },
     )
   })
 })

@@ -4,6 +4,7 @@ import { type ConnectionOptions, connect } from 'node:tls'
 import fc from 'fast-check'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { MAX_HELLO_BYTES, serverNameOf } from '../../src/proxy/tls/client-hello.js'
+import { perLane } from '../lanes/lane.js'
 
 /** The first bytes that a client of this machine's OpenSSL sends. */
 async function hello(options: ConnectionOptions): Promise<Buffer> {
@@ -69,7 +70,7 @@ describe('the server name of a ClientHello', () => {
           expect(serverNameOf(bytes.subarray(0, Math.floor(bytes.length * at)))).toBeUndefined()
         },
       ),
-      { seed: 7, numRuns: 500 },
+      { seed: 7, numRuns: perLane(250, 500) },
     )
   })
 
@@ -83,7 +84,7 @@ describe('the server name of a ClientHello', () => {
         if (typeof found === 'string') expect(found.length).toBeGreaterThan(0)
         else expect([null, undefined]).toContain(found)
       }),
-      { seed: 8, numRuns: 20_000 },
+      { seed: 8, numRuns: perLane(5_000, 20_000) },
     )
   })
 

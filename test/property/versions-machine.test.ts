@@ -11,6 +11,7 @@ import {
   step,
   type TimerName,
 } from '../../src/versions/machine.js'
+import { perLane } from '../lanes/lane.js'
 
 /** What a version's process and the kernel may do, seen by the machine: late, twice, or never. */
 type Choice =
@@ -234,7 +235,7 @@ describe('whatever versions and effects do, a supervisor', () => {
           { type: 'answer', askers: [9_999], version: null, outcome: 'ending' },
         ])
       }),
-      { numRuns: 2_000 },
+      { numRuns: perLane(500, 2_000) },
     )
   })
 
@@ -329,7 +330,7 @@ describe('a version that served through its probation', () => {
           expect(good).toContain(serving(world.state)!.id)
         }
       }),
-      { numRuns: 300 },
+      { numRuns: perLane(150, 300) },
     )
   })
 

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { parseDocument } from 'yaml'
 import { yamlValue } from '../../src/config/document.js'
+import { perLane } from '../lanes/lane.js'
 
 const SEED = { seed: 20_26 }
 
@@ -248,7 +249,7 @@ describe('the value of a YAML text', () => {
       read++
       expect(named(found)).toStrictEqual(named(whole(text)))
     })
-    fc.assert(property, { ...SEED, numRuns: 6_000 })
+    fc.assert(property, { ...SEED, numRuns: perLane(1_500, 6_000) })
     expect(read).toBeGreaterThan(100)
   })
 
@@ -259,7 +260,7 @@ describe('the value of a YAML text', () => {
       expect(yamlValue(text)).toStrictEqual(given)
       if (!isDeepStrictEqual(whole(text), given)) throw new Error(`the test writes it wrong:\n${text}`)
     })
-    fc.assert(property, { ...SEED, numRuns: 1_000 })
+    fc.assert(property, { ...SEED, numRuns: perLane(250, 1_000) })
   })
 
   it.each([
