@@ -4,11 +4,11 @@ import type net from 'node:net'
 import { HttpResponses } from '../connections/adapters/http-responses.js'
 import { HttpServerConnections } from '../connections/adapters/http-server.js'
 import { NetServerConnections } from '../connections/adapters/net-server.js'
-import { OpenSockets } from '../connections/adapters/node-socket.js'
+import { OpenSockets } from '../connections/adapters/open-sockets.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
-import { HTTP_CONNECTIONS, isHttpServer } from '../node/http-connections.js'
+import { HTTP_CONNECTIONS, idleParsers, isHttpServer, isResponding } from '../node/http-connections.js'
 import {
   emitDelayedClose,
   enableClose,
@@ -44,8 +44,8 @@ export class AttachedServer {
   readonly server: ServableServer
   readonly #open = new OpenSockets()
   readonly #sessions = new Http2Sessions()
-  /** TLS servers: connections that have finished their handshake. */
-  readonly #secure = new Set<net.Socket>()
+  /** TLS servers: connections that have finished their handshake, with its time (performance.now()). */
+  readonly #secure = new Map<net.Socket, number>()
   readonly #keeper: ConnectionKeeper | null
   readonly #answers: HttpResponses | null
   readonly #moving: HttpServerConnections | NetServerConnections | undefined
@@ -90,9 +90,9 @@ export class AttachedServer {
       this.#moving = undefined
       return
     }
-    this.#answers = new HttpResponses(server as http.Server)
+    this.#open.follow(server)
+    this.#answers = new HttpResponses(server as http.Server, this.#open.areListed ? this.#open : null)
     this.#moving = this.#stays ? undefined : this.#movable(options, failed)
-    server.on('connection', this.#open.add)
     server.on('secureConnection', this.#onSecure)
     if (!('updateSettings' in server)) return
     if (!('setTicketKeys' in server)) server.prependListener('connection', this.#sessions.onConnection)
@@ -148,6 +148,7 @@ export class AttachedServer {
   /** Listens on a dup of `fd`. */
   attach(fd: OwnedFd, backlog: number): Promise<void> {
     if (this.#detached) this.#resume()
+    this.#answers?.listenIfNeeded()
     const { server } = this
     const begin = this.#begin
     this.#begin = null
@@ -245,12 +246,30 @@ export class AttachedServer {
     this.#callKeeper(keeper => keeper.endIdle?.())
     if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
     const server = this.server as http.Server
-    server.closeIdleConnections()
-    if (!isHttpServer(server)) return
+    if (!isHttpServer(server) || !HTTP_CONNECTIONS.works) {
+      server.closeIdleConnections()
+      return
+    }
+    const idleSockets = () =>
+      idleParsers(server)
+        .map(({ socket }) => socket)
+        .filter(socket => !isResponding(socket))
+    // Node 26 has new connections in the list too, and its closeIdleConnections() would close them.
+    const idle = idleSockets()
+    const silent = new Set(idle.filter(socket => this.#isNew(socket)))
+    for (const socket of idle) if (!silent.has(socket)) socket.destroy()
     const endSilent = () => {
+      for (const socket of idleSockets()) if (silent.has(socket)) socket.destroy()
       for (const socket of [...this.#open]) if (socket.bytesRead === 0) socket.destroy()
     }
     setTimeout(endSilent, SILENT_MS).unref()
+  }
+
+  /** Whether the first request of a connection may be in flight. */
+  #isNew(socket: net.Socket): boolean {
+    const securedAt = this.#secure.get(socket)
+    if (securedAt !== undefined) return performance.now() - securedAt < SILENT_MS
+    return socket.bytesRead === 0 && !this.#answers!.isAdopted(socket)
   }
 
   /** Resolves when the last connection has ended by itself. */
@@ -273,7 +292,7 @@ export class AttachedServer {
     attachedServers.delete(server)
     this.finish()
     this.#answers?.release()
-    server.off('connection', this.#open.add)
+    this.#open.release()
     server.off('secureConnection', this.#onSecure)
     server.off('connection', this.#sessions.onConnection)
     server.off('session', this.#sessions.add)
@@ -292,7 +311,7 @@ export class AttachedServer {
   }
 
   readonly #onSecure = (socket: net.Socket): void => {
-    this.#secure.add(socket)
+    this.#secure.set(socket, performance.now())
     socket.once('close', () => this.#secure.delete(socket))
   }
 

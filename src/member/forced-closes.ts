@@ -52,7 +52,7 @@ interface RemainingConnections {
   readonly moving: MovableConnections | undefined
   readonly open: Iterable<net.Socket> & { readonly size: number }
   /** The decrypted sockets of the connections that have finished their TLS handshake. */
-  readonly secure: ReadonlySet<net.Socket>
+  readonly secure: { readonly size: number }
   /** The HTTP/2 sessions, with the streams of each. */
   readonly sessions: Iterable<{ readonly streams: number }> & { readonly size: number }
   /** The HTTP/1 connections with a response under way; with TLS, their decrypted sockets. */

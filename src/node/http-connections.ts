@@ -12,6 +12,7 @@ interface Parser {
 }
 
 interface ConnectionsList {
+  all(): Parser[]
   idle(): Parser[]
 }
 
@@ -38,6 +39,14 @@ export function idleParsers(server: http.Server): readonly Parser[] {
   return listOf(server)?.idle() ?? []
 }
 
+/** Returns the open connections of a server that Node parses: those that the application has taken over ('upgrade', 'connect') are missing. */
+export function listedSockets(server: http.Server): net.Socket[] {
+  const sockets: net.Socket[] = []
+  // The parser of a connection that is just closing has no socket.
+  for (const { socket } of listOf(server)?.all() ?? []) if (socket && !socket.destroyed) sockets.push(socket)
+  return sockets
+}
+
 type ConnectionListener = (this: http.Server, socket: net.Socket) => void
 let cachedListener: ConnectionListener | undefined
 
@@ -52,9 +61,19 @@ export function parserOf(socket: net.Socket): Parser | null {
   return (socket as unknown as { parser?: Parser | null }).parser ?? null
 }
 
+/** Returns the response that is being sent, also if the application has not begun it. Responses to pipelined requests wait for it. */
+export function responseOf(socket: net.Socket): http.ServerResponse | null {
+  return (socket as unknown as { _httpMessage?: http.ServerResponse | null })._httpMessage ?? null
+}
+
+/** Returns the last request whose head was read, until its response has ended and its body was read; else null. */
+export function lastRequestOf(socket: net.Socket): http.IncomingMessage | null {
+  return (parserOf(socket)?.incoming ?? null) as http.IncomingMessage | null
+}
+
 /** Reports whether the response to the last request is incomplete. */
 export function isResponding(socket: net.Socket): boolean {
-  return ((socket as unknown as { _httpMessage?: unknown })._httpMessage ?? null) !== null
+  return responseOf(socket) !== null
 }
 
 /**
@@ -70,7 +89,7 @@ export function markIdle(parser: Parser): void {
 }
 
 export const HTTP_CONNECTIONS = internal(
-  'server[Symbol(http.server.connections)].idle(), socket.parser and socket._httpMessage',
+  'server[Symbol(http.server.connections)].idle() and .all(), socket.parser.incoming and socket._httpMessage',
   'connections of http.Server do not move, they drain',
   tryIdle,
 )
@@ -80,16 +99,16 @@ function tryIdle(): boolean {
   const socket = new net.Socket()
   try {
     let answered = false
-    // isResponding() must be true from the request to the end of its response.
-    server.on('request', (_request, response) => {
-      const during = isResponding(socket)
+    // The response must be known from the request to its end.
+    server.on('request', (request, response) => {
+      const during = responseOf(socket) === response && lastRequestOf(socket) === request
       response.detachSocket(socket)
       answered = during && !isResponding(socket)
     })
     server.emit('listening')
     connectionListener().call(server, socket)
     const parser = parserOf(socket)!
-    const isIdle = () => idleParsers(server).includes(parser)
+    const isIdle = () => idleParsers(server).includes(parser) && listedSockets(server).includes(socket)
     markIdle(parser)
     const marked = isIdle() && !answered
     parser.execute(REQUEST.subarray(0, 1))

@@ -9,7 +9,7 @@ import { until } from '../processes/until.js'
 async function asked(...paths: readonly string[]) {
   const responses: http.ServerResponse[] = []
   const server = http.createServer((_request, response) => responses.push(response))
-  const answers = new HttpResponses(server)
+  const answers = new HttpResponses(server, null)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const client = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1')

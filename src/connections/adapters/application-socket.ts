@@ -4,7 +4,8 @@ import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import { stopReading } from '../../node/socket-handle.js'
 import type { fdbroker } from '../../proto/connections.js'
-import { abandon, canLeave, connectionOf, type OpenSockets, openSocket, publish } from './node-socket.js'
+import { abandon, canLeave, connectionOf, openSocket, publish } from './node-socket.js'
+import type { OpenSockets } from './open-sockets.js'
 
 /** Moves the connections of an application's own protocol to another process. Plain TCP and Unix connections only. */
 export interface SocketProtocol {

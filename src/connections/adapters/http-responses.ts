@@ -1,20 +1,25 @@
 import type http from 'node:http'
 import type net from 'node:net'
 import { nodeHttp } from '../../base/lazy.js'
+import { isResponding, lastRequestOf, responseOf } from '../../node/http-connections.js'
 import { PendingSet } from './pending-set.js'
 
 /**
  * The responses under way of an HTTP/1 server. A response that announces the end (`Connection: close`) is the last on its connection.
  *
- * Every request passes here, so the work is minimal while the server serves: responses are assigned to connections only after the first
- * {@link announce}, {@link announceOn} or {@link onEnded}.
+ * While the server only serves, a request costs nothing: the responses under way are found at the first {@link announce}, {@link announceOn}
+ * or {@link onEnded}, and from then on requests are listened to. A 'request' listener would take 2 % of the CPU time of a short request.
  */
 export class HttpResponses {
   readonly #server: http.Server
+  readonly #connections: Iterable<net.Socket> | null
+  #listens = false
   /** Node never closes a pipelined response whose connection has ended, so that counts as an end too. */
   readonly #underWay = new PendingSet<http.ServerResponse>(
     ({ closed, req }) => (closed && req.complete) || req.socket.destroyed,
   )
+  /** Responses that were found with later ones behind them, which are not known yet. */
+  readonly #followed = new WeakSet<http.ServerResponse>()
   /** The last response of each connection, or null if responses are not assigned to connections. */
   #newest: WeakMap<net.Socket, http.ServerResponse> | null = null
   readonly #marked = new WeakSet<http.ServerResponse>()
@@ -26,25 +31,46 @@ export class HttpResponses {
    */
   readonly #requests = new WeakMap<net.Socket, number>()
   readonly #adopted = new WeakSet<net.Socket>()
+  #endsSome = false
   #announced = false
   #onEnded: ((socket: net.Socket) => void) | null = null
   #ServerResponse: typeof http.ServerResponse | null = null
   readonly #onClose: (this: http.ServerResponse) => void
 
-  constructor(server: http.Server) {
+  /** `connections`: null if responses cannot be found later, because Node does not list the connections of this server. */
+  constructor(server: http.Server, connections: Iterable<net.Socket> | null) {
     this.#server = server
+    this.#connections = connections
     const closed = (response: http.ServerResponse) => this.#closed(response)
     // One function for all responses, to save memory.
     this.#onClose = function () {
       closed(this)
     }
+    this.listenIfNeeded()
+  }
+
+  /** Listens to requests while that is needed. The application may have limited the requests of a connection since the last call. */
+  listenIfNeeded(): void {
+    const { maxRequestsPerSocket } = this.#server
+    const ends = this.#announced || this.#endsSome || this.#onEnded !== null
+    const needed = this.#connections === null || ends || (maxRequestsPerSocket ?? 0) > 0
+    if (needed === this.#listens) return
+    this.#listens = needed
+    if (!needed) {
+      this.#server.off('request', this.#onRequest)
+      this.#underWay.clear()
+      this.#newest = null
+      return
+    }
     // The application's own listener must find the response already marked.
-    server.prependListener('request', this.#onRequest)
+    this.#server.prependListener('request', this.#onRequest)
+    for (const socket of this.#connections ?? []) this.#find(socket)
   }
 
   /** From now on every response announces the end. */
   announce(): void {
     this.#announced = true
+    this.listenIfNeeded()
     this.#byConnection()
     for (const answer of this.#underWay.all()) this.#mark(answer)
   }
@@ -52,6 +78,8 @@ export class HttpResponses {
   /** The next response on this connection announces the end. */
   announceOn(socket: net.Socket): void {
     this.#ending.add(socket)
+    this.#endsSome = true
+    this.listenIfNeeded()
     const newest = this.#byConnection().get(socket)
     if (newest !== undefined) this.#mark(newest)
   }
@@ -60,18 +88,22 @@ export class HttpResponses {
   resume(): void {
     this.#announced = false
     this.#ending = new WeakSet()
+    this.#endsSome = false
     if (this.#onEnded === null) this.#newest = null
+    this.listenIfNeeded()
   }
 
   /** Called when an exchange has ended, after which the connection may be between two requests. */
   set onEnded(listener: ((socket: net.Socket) => void) | null) {
     this.#onEnded = listener
+    this.listenIfNeeded()
     if (listener === null) return
     this.#byConnection()
     for (const answer of this.#underWay.all()) this.#watch(answer)
   }
 
   busy(): Set<net.Socket> {
+    if (!this.#listens) return new Set([...this.#connections!].filter(isResponding))
     const answering = this.#underWay.all().filter(({ closed }) => !closed)
     return new Set(answering.map(({ req }) => req.socket))
   }
@@ -80,6 +112,7 @@ export class HttpResponses {
   adopt(socket: net.Socket, requests: number): void {
     this.#adopted.add(socket)
     this.#requests.set(socket, requests)
+    this.listenIfNeeded()
   }
 
   isAdopted(socket: net.Socket): boolean {
@@ -115,8 +148,35 @@ export class HttpResponses {
     if (moved) setImmediate(() => this.#readNoMore(response))
   }
 
+  /** Finds the response under way on a connection, without those of later requests that wait behind it. */
+  #find(socket: net.Socket): void {
+    const response = responseOf(socket)
+    const last = lastRequestOf(socket)
+    if (response === null) {
+      if (last !== null && !last.complete) last.once('close', () => this.#onEnded?.(socket))
+      return
+    }
+    this.#underWay.add(response)
+    if (last === null || last === response.req) return
+    this.#followed.add(response)
+    response.once('close', () => this.#findNext(socket))
+  }
+
+  /** Called when a response has ended behind which others were not known. */
+  #findNext(socket: net.Socket): void {
+    if (!this.#listens || this.#newest?.has(socket)) return
+    this.#find(socket)
+    const next = responseOf(socket)
+    if (next === null || this.#followed.has(next)) return
+    this.#newest?.set(socket, next)
+    if (this.#onEnded !== null) this.#watch(next)
+    if (this.#announced || this.#ending.has(socket)) this.#mark(next)
+  }
+
   #byConnection(): WeakMap<net.Socket, http.ServerResponse> {
-    this.#newest ??= new WeakMap(this.#underWay.all().map(answer => [answer.req.socket, answer]))
+    if (this.#newest !== null) return this.#newest
+    const last = this.#underWay.all().filter(answer => !this.#followed.has(answer))
+    this.#newest = new WeakMap(last.map(answer => [answer.req.socket, answer]))
     return this.#newest
   }
 

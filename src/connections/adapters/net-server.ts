@@ -11,7 +11,8 @@ import {
   type Witness,
 } from '../movable.js'
 import { ApplicationSockets, type SocketParts } from './application-socket.js'
-import { type OpenSockets, witnessOf } from './node-socket.js'
+import { witnessOf } from './node-socket.js'
+import type { OpenSockets } from './open-sockets.js'
 
 const { Application } = fdbroker.connections
 

@@ -4,7 +4,6 @@ import { duplicateLent, type OwnedFd, socketOver } from '../../kernel/index.js'
 import { countAsAccepted, socketOptionsOf } from '../../node/server-connections.js'
 import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from '../../node/socket-handle.js'
 import type { Witness } from '../movable.js'
-import { PendingSet } from './pending-set.js'
 
 const NOTHING = Buffer.alloc(0)
 /** Node's own channel for connections that a server accepts. */
@@ -61,67 +60,4 @@ export function witnessOf(socket: net.Socket): Witness {
 /** Publishes the socket as Node does for accepted connections, for programs that subscribe to them. */
 export function publish(socket: net.Socket): void {
   if (accepted.hasSubscribers) accepted.publish({ socket })
-}
-
-/** The open connections of a server. Adds its 'close' listeners to them only when they must be found one by one, to move. */
-export class OpenSockets implements Iterable<net.Socket> {
-  readonly #unwatched = new PendingSet<net.Socket>(socket => socket.closed)
-  #watched: Set<net.Socket> | null = null
-  #emptied: (() => void)[] = []
-  /** One function for all sockets, to save memory. */
-  readonly #closed: (this: net.Socket) => void
-
-  constructor() {
-    const open = this
-    this.#closed = function () {
-      open.remove(this)
-    }
-  }
-
-  get size(): number {
-    return this.#all().size
-  }
-
-  has(socket: net.Socket): boolean {
-    return this.#watch().has(socket)
-  }
-
-  [Symbol.iterator](): IterableIterator<net.Socket> {
-    return this.#all().values()
-  }
-
-  /** Adds a connection until it closes or is {@link remove}d. */
-  readonly add = (socket: net.Socket): void => {
-    if (this.#watched === null) {
-      this.#unwatched.add(socket)
-      return
-    }
-    if (this.#watched.has(socket)) return
-    this.#watched.add(socket)
-    socket.on('close', this.#closed)
-  }
-
-  remove(socket: net.Socket): void {
-    const sockets = this.#watch()
-    if (!sockets.delete(socket) || sockets.size > 0) return
-    const emptied = this.#emptied
-    this.#emptied = []
-    for (const resolve of emptied) resolve()
-  }
-
-  emptied(): Promise<void> {
-    return this.#watch().size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
-  }
-
-  #all(): Set<net.Socket> {
-    return this.#watched ?? new Set(this.#unwatched.all())
-  }
-
-  #watch(): Set<net.Socket> {
-    if (this.#watched !== null) return this.#watched
-    this.#watched = this.#all()
-    this.#unwatched.clear()
-    for (const socket of this.#watched) socket.on('close', this.#closed)
-    return this.#watched
-  }
 }

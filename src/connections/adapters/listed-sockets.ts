@@ -1,0 +1,83 @@
+import type http from 'node:http'
+import type net from 'node:net'
+import {
+  connectionListener,
+  HTTP_CONNECTIONS,
+  isHttpServer,
+  listedSockets,
+  parserOf,
+} from '../../node/http-connections.js'
+
+/** The events with which Node gives a connection to the application, if that listens to them. */
+const TAKEN = ['upgrade', 'connect'] as const
+
+/**
+ * The open connections of a plain `http.Server`. Node lists those that it parses, so that a connection costs nothing until it must be found: a
+ * 'connection' listener and a list of its own would take 2 % of the CPU time of a short request. Keeps only those that the application has taken over.
+ */
+export class ListedSockets {
+  readonly #server: http.Server
+  readonly #unlisted: () => void
+  readonly #taken = new Set<net.Socket>()
+
+  /** Returns null if Node does not list the connections of this server. `unlisted`: called when Node no longer gets them first. */
+  static of(server: net.Server, unlisted: () => void): ListedSockets | null {
+    if (!isHttpServer(server) || 'setTicketKeys' in server || !HTTP_CONNECTIONS.works) return null
+    return isFirst(server) ? new ListedSockets(server, unlisted) : null
+  }
+
+  private constructor(server: http.Server, unlisted: () => void) {
+    this.#server = server
+    this.#unlisted = unlisted
+    for (const event of TAKEN)
+      if (server.listenerCount(event) > 0) server.prependListener(event, this.#onTaken)
+    // Connections from before are replayed in this turn.
+    server.on('connection', this.add)
+    setImmediate(() => server.off('connection', this.add))
+    server.on('newListener', this.#onNewListener)
+    server.on('removeListener', this.#onRemoveListener)
+  }
+
+  all(): net.Socket[] {
+    return [...listedSockets(this.#server), ...[...this.#taken].filter(({ destroyed }) => !destroyed)]
+  }
+
+  /** Adds a connection unless Node lists it. */
+  readonly add = (socket: net.Socket): void => {
+    if (parserOf(socket) !== null || socket.destroyed) return
+    this.#taken.add(socket)
+    socket.once('close', () => this.#taken.delete(socket))
+  }
+
+  release(): void {
+    const server = this.#server
+    server.off('newListener', this.#onNewListener)
+    server.off('removeListener', this.#onRemoveListener)
+    server.off('connection', this.add)
+    for (const event of TAKEN) server.off(event, this.#onTaken)
+  }
+
+  readonly #onTaken = (_request: http.IncomingMessage, socket: unknown): void =>
+    this.add(socket as net.Socket)
+
+  /** Without a listener of the application, Node answers itself. */
+  readonly #onNewListener = (event: string, listener: unknown): void => {
+    if (isTaken(event) && listener !== this.#onTaken && this.#server.listenerCount(event) === 0)
+      this.#server.prependListener(event, this.#onTaken)
+  }
+
+  readonly #onRemoveListener = (event: string, listener: unknown): void => {
+    if (event === 'connection' && !isFirst(this.#server)) this.#unlisted()
+    if (isTaken(event) && listener !== this.#onTaken && this.#server.listenerCount(event) === 1)
+      this.#server.off(event, this.#onTaken)
+  }
+}
+
+function isTaken(event: string): event is (typeof TAKEN)[number] {
+  return (TAKEN as readonly string[]).includes(event)
+}
+
+/** Whether Node's own listener gets the connections, so that all are in Node's list. */
+function isFirst(server: http.Server): boolean {
+  return server.listeners('connection').includes(connectionListener())
+}

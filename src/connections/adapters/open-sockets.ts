@@ -1,0 +1,96 @@
+import type net from 'node:net'
+import { ListedSockets } from './listed-sockets.js'
+import { PendingSet } from './pending-set.js'
+
+/**
+ * The open connections of a server. While the server serves they cost as little as possible; they are watched one by one only when they must be
+ * found one by one, to move or to drain.
+ */
+export class OpenSockets implements Iterable<net.Socket> {
+  #server: net.Server | null = null
+  /** While they are not watched: those of a server of which Node lists the connections, and those of others. */
+  #listed: ListedSockets | null = null
+  readonly #unwatched = new PendingSet<net.Socket>(socket => socket.destroyed)
+  #watched: Set<net.Socket> | null = null
+  #emptied: (() => void)[] = []
+  /** One function for all sockets, to save memory. */
+  readonly #closed: (this: net.Socket) => void
+
+  constructor() {
+    const open = this
+    this.#closed = function () {
+      open.remove(this)
+    }
+  }
+
+  /** Adds the connections of `server` until {@link release}. */
+  follow(server: net.Server): void {
+    this.#server = server
+    this.#listed = ListedSockets.of(server, () => this.watch())
+    if (this.#listed === null) server.on('connection', this.add)
+  }
+
+  /** Whether they are found in a list of Node. */
+  get areListed(): boolean {
+    return this.#listed !== null
+  }
+
+  release(): void {
+    this.#server?.off('connection', this.add)
+    this.#listed?.release()
+  }
+
+  get size(): number {
+    return this.#all().size
+  }
+
+  has(socket: net.Socket): boolean {
+    return this.watch().has(socket)
+  }
+
+  [Symbol.iterator](): IterableIterator<net.Socket> {
+    return this.#all().values()
+  }
+
+  /** Adds a connection until it closes or is {@link remove}d. */
+  readonly add = (socket: net.Socket): void => {
+    if (this.#watched === null) {
+      const unwatched = this.#listed ?? this.#unwatched
+      unwatched.add(socket)
+      return
+    }
+    if (this.#watched.has(socket)) return
+    this.#watched.add(socket)
+    socket.on('close', this.#closed)
+  }
+
+  remove(socket: net.Socket): void {
+    const sockets = this.watch()
+    if (!sockets.delete(socket) || sockets.size > 0) return
+    const emptied = this.#emptied
+    this.#emptied = []
+    for (const resolve of emptied) resolve()
+  }
+
+  emptied(): Promise<void> {
+    return this.watch().size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
+  }
+
+  /** From now on watches the connections one by one. */
+  watch(): Set<net.Socket> {
+    if (this.#watched !== null) return this.#watched
+    this.#watched = this.#all()
+    for (const socket of this.#watched) socket.on('close', this.#closed)
+    this.#unwatched.clear()
+    if (this.#listed !== null) {
+      this.#listed.release()
+      this.#listed = null
+      this.#server!.on('connection', this.add)
+    }
+    return this.#watched
+  }
+
+  #all(): Set<net.Socket> {
+    return this.#watched ?? new Set(this.#listed?.all() ?? this.#unwatched.all())
+  }
+}
