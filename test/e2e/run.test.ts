@@ -76,12 +76,12 @@ describe('fd-broker run', () => {
   })
 
   it('refuses a version that is not ready within --ready-timeout, also when the client would wait longer', async () => {
-    const run = await Supervised.start(['--ready', 'http:/health', '--ready-timeout', '700ms'])
+    const run = await Supervised.start(['--ready', 'http:/health', '--ready-timeout', '3s'])
     const { pid } = await run.whoami()
     const never = ['env', `FDB_SUPERVISED=${run.orders({ fail: true })}`, SERVER]
     expect(await run.upgrade('--timeout', '10m', '--', ...never)).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*not ready within 700 ms/),
+      stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*not ready within 3000 ms/),
     })
     // It accepts on the listener that it was given until it has ended.
     await run.logged('a version has ended', line => line.version === 2)
