@@ -21,6 +21,8 @@ import { codeAndMessage, plain, print, WaitingLine, writeStderr } from './output
 import { CANCEL_SIGNALS } from './signals.js'
 
 const ANSWER_MS = 2_000
+/** Limit for the process that writes the log to write the last lines of a program that has ended. */
+const LOG_MS = 1_000
 /** Bytes at the end of a log that are searched for a reason. */
 const SEARCHED = 64 * 1024
 /** Number of log lines in a failure. */
@@ -201,7 +203,9 @@ class ProgramStart {
     const { why, lines: last } = this.#child.exitReason.takeReason()
     this.#child.exitReason.close()
     removeDeadControl(this.#control)
-    const shown = why === NO_REASON ? await lastLines(this.#log) : null
+    // The process that writes the log may not have written it yet.
+    const until = performance.now() + LOG_MS
+    const shown = why === NO_REASON ? await pollUntil(until, () => lastLines(this.#log)) : null
     const lines = last === null ? shown : ((await uncaughtError(this.#log)) ?? last)
     throw new FdbError(
       'ERR_FDB_SUCCESSOR_EXITED',

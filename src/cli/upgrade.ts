@@ -22,6 +22,8 @@ import { type ReleaseChange, upgradeTo } from './with-release.js'
 
 /** Limit for the first answer. Later answers may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
+/** Limit for the log of a version that failed to be created. */
+const LOG_MS = 1_000
 
 interface UpgradeFlags extends AnswerFlags {
   killStuck?: true
@@ -159,7 +161,10 @@ async function upgrade(
     if (FdbError.is(error)) {
       const { code, message } = error
       print(json, { ok: false, ...decided, code, message, ms: since(), phases }, '')
-      const failedLog = typeof log === 'string' ? unservedPart(log) : null
+      // The process that writes the log may not have created it yet.
+      const until = performance.now() + LOG_MS
+      const failedLog =
+        typeof log === 'string' ? await pollUntil(until, async () => unservedPart(`${log}`)) : null
       if (failedLog !== null) say(plain(`the log of the version that failed is ${failedLog}`))
     }
     throw error

@@ -140,7 +140,7 @@ describe('fd-broker start', () => {
     program.write('server.mjs', "throw new Error('a mistake')\n")
     const failed = await program.desk.run('upgrade', '--control', program.control)
     const [, log = ''] = /^the log of the version that failed is (.*)$/m.exec(failed.stdout) ?? []
-    expect(readFileSync(log, 'utf8')).toContain('Error: a mistake')
+    await until('it has the error', () => readFileSync(log, 'utf8').includes('Error: a mistake'))
     await program.command('stop')
     expect(hasEnded(third)).toBe(true)
     expect(program.read('run/shop.pid')).toBe('')

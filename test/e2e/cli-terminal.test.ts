@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { humanLine } from '../../src/cli/human-log.js'
 import { NewLines } from '../../src/cli/start.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { Scene } from '../processes/scene.js'
 import { Desk } from './cli-processes.js'
 
@@ -42,7 +43,7 @@ describe('on a terminal', () => {
     )
   })
 
-  it('an upgrade that takes long says in which phase it is, and since when', async () => {
+  it.runIf(NIGHTLY)('an upgrade that takes long says in which phase it is, and since when', async () => {
     const desk = Desk.open()
     const scene = Scene.open({ readyDelay: 1_400 })
     await scene.serve()

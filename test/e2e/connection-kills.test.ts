@@ -184,7 +184,7 @@ describe('a way back with both alive', () => {
 })
 
 describe('upgrades while older generations still have connections', () => {
-  it('bring all of them to the newest, and show each meanwhile', async () => {
+  it.runIf(NIGHTLY)('bring all of them to the newest, and show each meanwhile', async () => {
     // 20 a second: the first generation still has most of them when the third serves.
     const scene = await standby({ upgrade: {}, drain: { movesPerSecond: 20 } })
     const clients = clientsOf(scene)

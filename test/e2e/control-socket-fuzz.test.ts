@@ -5,6 +5,7 @@ import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import type { WireBody } from '../../src/wire/link.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -168,13 +169,16 @@ describe('random messages with random descriptors on the control socket', () => 
     expect(await scene.status()).toMatchObject({ pid: app.pid, role: 'serving' })
   })
 
-  it('leave a daemon and its member serving, with no descriptor more and bounded memory', async () => {
-    const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
-    const daemon = await startDaemon(scene, { upgrade: TIMES })
-    const member = await scene.serve()
-    await scene.status()
-    await besiege(scene, daemon, SEED + 1)
-    expect(member.ended).toBe(false)
-    expect(await member.order('phase')).toBe('serving')
-  })
+  it.runIf(NIGHTLY)(
+    'leave a daemon and its member serving, with no descriptor more and bounded memory',
+    async () => {
+      const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
+      const daemon = await startDaemon(scene, { upgrade: TIMES })
+      const member = await scene.serve()
+      await scene.status()
+      await besiege(scene, daemon, SEED + 1)
+      expect(member.ended).toBe(false)
+      expect(await member.order('phase')).toBe('serving')
+    },
+  )
 })

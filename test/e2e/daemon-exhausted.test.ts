@@ -7,6 +7,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { fdbroker } from '../../src/proto/wire.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { needsRoot, SecondUser } from '../processes/second-user.js'
 import { hello, Stranger } from '../processes/stranger.js'
 import { until } from '../processes/until.js'
@@ -34,40 +35,43 @@ async function serve() {
 }
 
 describe('a daemon of which another user wants all connections', () => {
-  it('tells that user that it has its share, and serves its own user as before', async context => {
-    needsRoot(context)
-    const { control } = await serve()
-    const user = await SecondUser.start()
-    const codes: (string | null | undefined)[] = []
-    for (let i = 0; i < DESCRIPTORS; i++) {
-      const heard = await user.say({
-        as: `c${i}`,
-        control,
-        bodies: [hello('OPERATE', '')],
-        answers: ['welcome'],
+  it.runIf(NIGHTLY)(
+    'tells that user that it has its share, and serves its own user as before',
+    async context => {
+      needsRoot(context)
+      const { control } = await serve()
+      const user = await SecondUser.start()
+      const codes: (string | null | undefined)[] = []
+      for (let i = 0; i < DESCRIPTORS; i++) {
+        const heard = await user.say({
+          as: `c${i}`,
+          control,
+          bodies: [hello('OPERATE', '')],
+          answers: ['welcome'],
+        })
+        codes.push(heard?.reject?.code)
+      }
+      const admitted = codes.filter(code => code === undefined).length
+      expect(admitted).toBe(DESCRIPTORS / 16 / 2)
+      expect(codes.slice(admitted)).toEqual(codes.slice(admitted).map(() => 'ERR_FDB_SHARE'))
+      using operator = await OperatorClient.connect(control)
+      await operator.status()
+      const member = await join({ service: 'shop', control, hosting: 'daemon', drain: { timeout: 0 } })
+      onTestFinished(() => member.close({ timeout: 0 }))
+      await member.listen('web', 'tcp://127.0.0.1:0')
+      await member.ready()
+      await user.leave('c0')
+      await until('what it gives back is its again', async () => {
+        const heard = await user.say({
+          as: 'again',
+          control,
+          bodies: [hello('OPERATE', '')],
+          answers: ['welcome'],
+        })
+        return heard?.reject === undefined
       })
-      codes.push(heard?.reject?.code)
-    }
-    const admitted = codes.filter(code => code === undefined).length
-    expect(admitted).toBe(DESCRIPTORS / 16 / 2)
-    expect(codes.slice(admitted)).toEqual(codes.slice(admitted).map(() => 'ERR_FDB_SHARE'))
-    using operator = await OperatorClient.connect(control)
-    await operator.status()
-    const member = await join({ service: 'shop', control, hosting: 'daemon', drain: { timeout: 0 } })
-    onTestFinished(() => member.close({ timeout: 0 }))
-    await member.listen('web', 'tcp://127.0.0.1:0')
-    await member.ready()
-    await user.leave('c0')
-    await until('what it gives back is its again', async () => {
-      const heard = await user.say({
-        as: 'again',
-        control,
-        bodies: [hello('OPERATE', '')],
-        answers: ['welcome'],
-      })
-      return heard?.reject === undefined
-    })
-  })
+    },
+  )
 
   it('ends no more than its share of watches', async context => {
     needsRoot(context)

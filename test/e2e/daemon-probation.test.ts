@@ -194,22 +194,25 @@ describe('a process that was kept from listening', () => {
 })
 
 describe('an owner that is stopped', () => {
-  it('is ended with --kill-stuck, and its queue and its state are the next one’s', async () => {
-    const { scene, target } = await open()
-    const first = await scene.serve()
-    using client = await OperatorClient.connect(scene.control)
-    await first.order('put', { key: 'kept', value: { item: 'x' } })
-    first.signal('SIGSTOP')
-    const waiting = ask(`${target}/whoami`).answer
-    await until('it is ended as silent', async () => {
-      const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
-      return error.message.includes(`the serving process ${first.pid} did not respond and was killed`)
-    })
-    expect(first.ended).toBe(true)
-    const next = await scene.serve()
-    expect((await waiting).headers['x-pid']).toBe(String(next.pid))
-    expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
-  })
+  it.runIf(NIGHTLY)(
+    'is ended with --kill-stuck, and its queue and its state are the next one’s',
+    async () => {
+      const { scene, target } = await open()
+      const first = await scene.serve()
+      using client = await OperatorClient.connect(scene.control)
+      await first.order('put', { key: 'kept', value: { item: 'x' } })
+      first.signal('SIGSTOP')
+      const waiting = ask(`${target}/whoami`).answer
+      await until('it is ended as silent', async () => {
+        const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
+        return error.message.includes(`the serving process ${first.pid} did not respond and was killed`)
+      })
+      expect(first.ended).toBe(true)
+      const next = await scene.serve()
+      expect((await waiting).headers['x-pid']).toBe(String(next.pid))
+      expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
+    },
+  )
 
   it.runIf(NIGHTLY)(
     'is named to a process that would join while it is given the service back, and is ended with --kill-stuck',

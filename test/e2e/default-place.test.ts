@@ -44,7 +44,7 @@ async function serves(pid: number, status: () => Promise<Ran>, desk: Desk): Prom
 }
 
 describe('a service that was given no control path', () => {
-  it('a proxy: every command finds it by its name, and so does its next version', async () => {
+  it.runIf(NIGHTLY)('a proxy: every command finds it by its name, and so does its next version', async () => {
     const edge = await Edge.prepare({ ...PROXY, control: undefined })
     const { launch, run, runtime } = unitOf(edge.desk)
     const first = await launch(CLI, 'proxy', '--config', edge.file)
@@ -68,7 +68,7 @@ describe('a service that was given no control path', () => {
     expect(existsSync(join(runtime, 'edge.sock'))).toBe(false)
   })
 
-  it('a server of one’s own, alone and with a daemon', async () => {
+  it.runIf(NIGHTLY)('a server of one’s own, alone and with a daemon', async () => {
     const desk = Desk.open()
     const { launch, run, runtime } = unitOf(desk)
     const shop = await launch(MEMBER, 'shop')

@@ -137,37 +137,40 @@ describe('members that follow the state of another service', () => {
     await agree([anew, ...followers], 'visits', 1)
   })
 
-  it('go on when the one that writes is upgraded, comes back, is killed and replaced: each increment counts once', async () => {
-    // The daemon decides how long a successor has to fall ill.
-    const { scene, writer, followers } = await open({ ...UPGRADE, probation: 5000 })
-    const counting = new Counting(followers)
-    await counting.more()
-    // Upgraded.
-    const second = await scene.serve({ routes: 0 })
-    await writer.end()
-    await counting.more()
-    // A successor that falls ill: the one before comes back.
-    await serviceWhere(scene, 'it is settled', ({ pid, phase }) => pid === second.pid && phase === 'idle')
-    const sickFile = scene.file('sick')
-    const third = await scene.serve({ sickFile })
-    await counting.more()
-    writeFileSync(sickFile, '')
-    await second.says('reinstated')
-    await third.end()
-    await counting.more()
-    // Killed: changes wait for the next one.
-    await serviceWhere(scene, 'it serves again', ({ pid, phase }) => pid === second.pid && phase === 'idle')
-    await second.kill()
-    const fourth = await scene.serve()
-    await counting.more()
-    await counting.stop()
-    // One that follows is replaced.
-    const now = [await follow(scene, 1), followers[1]!, followers[2]!]
-    const more = new Counting(now)
-    await more.more()
-    await more.stop()
-    await agree([fourth, ...now], 'visits', counting.counted + more.counted)
-  })
+  it.runIf(NIGHTLY)(
+    'go on when the one that writes is upgraded, comes back, is killed and replaced: each increment counts once',
+    async () => {
+      // The daemon decides how long a successor has to fall ill.
+      const { scene, writer, followers } = await open({ ...UPGRADE, probation: 5000 })
+      const counting = new Counting(followers)
+      await counting.more()
+      // Upgraded.
+      const second = await scene.serve({ routes: 0 })
+      await writer.end()
+      await counting.more()
+      // A successor that falls ill: the one before comes back.
+      await serviceWhere(scene, 'it is settled', ({ pid, phase }) => pid === second.pid && phase === 'idle')
+      const sickFile = scene.file('sick')
+      const third = await scene.serve({ sickFile })
+      await counting.more()
+      writeFileSync(sickFile, '')
+      await second.says('reinstated')
+      await third.end()
+      await counting.more()
+      // Killed: changes wait for the next one.
+      await serviceWhere(scene, 'it serves again', ({ pid, phase }) => pid === second.pid && phase === 'idle')
+      await second.kill()
+      const fourth = await scene.serve()
+      await counting.more()
+      await counting.stop()
+      // One that follows is replaced.
+      const now = [await follow(scene, 1), followers[1]!, followers[2]!]
+      const more = new Counting(now)
+      await more.more()
+      await more.stop()
+      await agree([fourth, ...now], 'visits', counting.counted + more.counted)
+    },
+  )
 
   it.runIf(NIGHTLY)(
     'go on when their daemon is killed and started again, and when it is upgraded: each increment counts once',

@@ -123,7 +123,7 @@ describe('pods that share a node’s network and the folder of the control socke
     await serves(1)
   })
 
-  it('know their own processes from those of others that have the same number', async () => {
+  it.runIf(NIGHTLY)('know their own processes from those of others that have the same number', async () => {
     const { control, edge, ended, fd, pod } = await node('0s')
     const old = await pod()
     const next = await pod()

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { Agent, createServer, type Server } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { GivenTime } from '../processes/given-time.js'
@@ -69,50 +69,54 @@ function load(url: string) {
 describe('ten servers that are killed and started again one after the other under load', () => {
   const [rounds, coolDown] = perLane([1, 200], [3, 1_000]) as [number, number]
 
-  it('each have their share again within their coolDown and 1 s, and cost one request at most', async () => {
-    const ports: number[] = []
-    while (ports.length < SERVERS) ports.push(await freePort())
-    const servers = ports.map((port, index) => new Restarted(port, `s${index}`))
-    onTestFinished(() => {
-      for (const server of servers) server.stop()
-    })
-    for (const server of servers) await server.start()
-    const edge = await Edge.start({
-      upstreams: {
-        app: {
-          servers: ports.map(port => `http://127.0.0.1:${port}`),
-          health: { coolDown: `${coolDown}ms` },
+  it.runIf(NIGHTLY)(
+    'each have their share again within their coolDown and 1 s, and cost one request at most',
+    async () => {
+      const ports: number[] = []
+      while (ports.length < SERVERS) ports.push(await freePort())
+      const servers = ports.map((port, index) => new Restarted(port, `s${index}`))
+      onTestFinished(() => {
+        for (const server of servers) server.stop()
+      })
+      for (const server of servers) await server.start()
+      const edge = await Edge.start({
+        upstreams: {
+          app: {
+            servers: ports.map(port => `http://127.0.0.1:${port}`),
+            health: { coolDown: `${coolDown}ms` },
+          },
         },
-      },
-      routes: [{ host: '*', upstream: 'app' }],
-    })
-    const { answers, failed, stop } = load(edge.url)
-    const outs = (port: number) =>
-      edge.lines.filter(
-        ({ msg, server }) =>
-          msg === 'a server failed too often and gets no requests for a while' &&
-          server === `http://127.0.0.1:${port}`,
-      ).length
-    for (let round = 0; round < rounds; round++) {
-      for (const [index, server] of servers.entries()) {
-        await until('all have answered', () => new Set(answers.slice(-10 * SERVERS)).size === SERVERS)
-        const failedBefore = failed.length
-        const outBefore = outs(server.port)
-        server.stop()
-        await until('the server is passed over', () => outs(server.port) > outBefore)
-        await server.start()
-        const time = new GivenTime()
-        const from = answers.length
-        const own = () => answers.slice(from).filter(answer => answer === `s${index}`).length
-        await until('the server is used', () => own() > 0, coolDown + 1_000)
-        expect(time.now()).toBeLessThanOrEqual(coolDown + 1_000)
-        const used = answers.length
-        await until('the server has its share', () => own() >= SHARE)
-        // A tenth of all, but for a turn that other requests were in the middle of.
-        expect(answers.length - used).toBeLessThanOrEqual(2 * SHARE * SERVERS)
-        expect(failed.slice(failedBefore).length, `${failed}`).toBeLessThanOrEqual(1)
+        routes: [{ host: '*', upstream: 'app' }],
+      })
+      const { answers, failed, stop } = load(edge.url)
+      const outs = (port: number) =>
+        edge.lines.filter(
+          ({ msg, server }) =>
+            msg === 'a server failed too often and gets no requests for a while' &&
+            server === `http://127.0.0.1:${port}`,
+        ).length
+      for (let round = 0; round < rounds; round++) {
+        for (const [index, server] of servers.entries()) {
+          await until('all have answered', () => new Set(answers.slice(-10 * SERVERS)).size === SERVERS)
+          const failedBefore = failed.length
+          const outBefore = outs(server.port)
+          server.stop()
+          await until('the server is passed over', () => outs(server.port) > outBefore)
+          await server.start()
+          const time = new GivenTime()
+          const from = answers.length
+          const own = () => answers.slice(from).filter(answer => answer === `s${index}`).length
+          await until('the server is used', () => own() > 0, coolDown + 1_000)
+          expect(time.now()).toBeLessThanOrEqual(coolDown + 1_000)
+          const used = answers.length
+          await until('the server has its share', () => own() >= SHARE)
+          // A tenth of all, but for a turn that other requests were in the middle of.
+          expect(answers.length - used).toBeLessThanOrEqual(2 * SHARE * SERVERS)
+          expect(failed.slice(failedBefore).length, `${failed}`).toBeLessThanOrEqual(1)
+        }
       }
-    }
-    await stop()
-  }, 120_000)
+      await stop()
+    },
+    120_000,
+  )
 })

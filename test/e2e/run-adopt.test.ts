@@ -104,7 +104,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     expect(readFileSync(run.said, 'utf8')).not.toContain('TERM')
   })
 
-  it('kills what does not end, or leaves it alone where that is wanted', async () => {
+  it.runIf(NIGHTLY)('kills what does not end, or leaves it alone where that is wanted', async () => {
     const run = await Supervised.prepare()
     const { pid: left, load: first } = await serving(run, node(run, { deaf: true }))
     await first.stop()

@@ -164,32 +164,35 @@ describe('fd-broker upgrade --self', () => {
     },
   )
 
-  it('goes on with what was under way: one that is to be killed, an exit code, a program that is to be started anew', async () => {
-    const run = await Supervised.prepare()
-    const own = run.commandLine(['--ready', 'fd', '--stop-timeout', '1s'], [SERVER])
-    const child = spawn(own[0]!, own.slice(1), {
-      env: { ...run.desk.env, FDB_SUPERVISED: run.orders({ deaf: true }) },
-      stdio: ['ignore', 'ignore', 'pipe'],
-    })
-    child.stderr.on('data', text => appendFileSync(run.desk.log, text))
-    const deaf = await run.serving()
-    const next = ['env', `FDB_SUPERVISED=${run.orders({ code: 5 })}`, SERVER]
-    expect(await run.upgrade('--', ...next)).toMatchObject({ code: 0 })
-    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
-    await run.logged('a version has ended', line => line.child === deaf && line.code === 137)
-    // The command that an operator has given counts on.
-    expect(await run.upgrade()).toMatchObject({ code: 0 })
-    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
-    child.kill('SIGTERM')
-    expect(await once(child, 'exit')).toEqual([5, null])
+  it.runIf(NIGHTLY)(
+    'goes on with what was under way: one that is to be killed, an exit code, a program that is to be started anew',
+    async () => {
+      const run = await Supervised.prepare()
+      const own = run.commandLine(['--ready', 'fd', '--stop-timeout', '1s'], [SERVER])
+      const child = spawn(own[0]!, own.slice(1), {
+        env: { ...run.desk.env, FDB_SUPERVISED: run.orders({ deaf: true }) },
+        stdio: ['ignore', 'ignore', 'pipe'],
+      })
+      child.stderr.on('data', text => appendFileSync(run.desk.log, text))
+      const deaf = await run.serving()
+      const next = ['env', `FDB_SUPERVISED=${run.orders({ code: 5 })}`, SERVER]
+      expect(await run.upgrade('--', ...next)).toMatchObject({ code: 0 })
+      expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+      await run.logged('a version has ended', line => line.child === deaf && line.code === 137)
+      // The command that an operator has given counts on.
+      expect(await run.upgrade()).toMatchObject({ code: 0 })
+      expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+      child.kill('SIGTERM')
+      expect(await once(child, 'exit')).toEqual([5, null])
 
-    const again = await Supervised.start(['--ready', 'fd', '--restart', 'always', '--restart-delay', '1s'])
-    await fetch(`${again.url}/crash`).catch(() => {})
-    await again.logged('no version runs any more; the next one starts after a delay')
-    // It is refused while a version starts: where the rest is over already.
-    await until('it is replaced', async () => (await again.upgrade('--self')).code === 0)
-    expect(await again.whoami()).toMatchObject({ generation: 2 })
-  })
+      const again = await Supervised.start(['--ready', 'fd', '--restart', 'always', '--restart-delay', '1s'])
+      await fetch(`${again.url}/crash`).catch(() => {})
+      await again.logged('no version runs any more; the next one starts after a delay')
+      // It is refused while a version starts: where the rest is over already.
+      await until('it is replaced', async () => (await again.upgrade('--self')).code === 0)
+      expect(await again.whoami()).toMatchObject({ generation: 2 })
+    },
+  )
 
   it.runIf(NIGHTLY)(
     'obeys each signal that comes while it is replaced, when its handlers are there',

@@ -161,7 +161,7 @@ describe('fd-broker state', () => {
     )
   })
 
-  it('leaves secrets out of an export unless asked, and says so', async () => {
+  it.runIf(NIGHTLY)('leaves secrets out of an export unless asked, and says so', async () => {
     const desk = await openState()
     const file = join(desk.folder, 'state.jsonl')
     await state(desk, 'export', '--control', desk.control, '--out', file)

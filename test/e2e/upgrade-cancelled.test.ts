@@ -109,7 +109,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
       await servesAlone(place, pid)
     })
 
-    it('after the Commit: too late, the answer says that the successor serves', async () => {
+    it.runIf(NIGHTLY)('after the Commit: too late, the answer says that the successor serves', async () => {
       const place = await open(hosting, { upgrade: { ...TIMES, probation: 3_000 } })
       const { first, url } = place
       const order = successor(place, { traps: { 'member serving': 'SIGSTOP' } })

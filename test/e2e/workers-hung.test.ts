@@ -72,32 +72,38 @@ describe('a worker that is stopped', () => {
 })
 
 describe('a first worker that is stopped', () => {
-  it('keeps no change of the others waiting: its successor makes them, each once', async () => {
-    const desk = Desk.open()
-    const { control } = desk
-    const url = `http://127.0.0.1:${await freePort()}`
-    const start = ['workers', 'start', '--service', 'shop', '--control', control, '--count', '2']
-    const app = ['--', process.execPath, APP, url.replace('http', 'tcp')]
-    await desk.launch([...present.cli, ...start, ...app])
-    const [first, second] = pidsOf(await mainWhere(control, 'two serve', servedByAll(2))) as [number, number]
-    onTestFinished(() => signalPid(first, 'SIGCONT'))
-    expect(Number((await ask(url, { method: 'POST' }).answer).body)).toBe(1)
+  it.runIf(NIGHTLY)(
+    'keeps no change of the others waiting: its successor makes them, each once',
+    async () => {
+      const desk = Desk.open()
+      const { control } = desk
+      const url = `http://127.0.0.1:${await freePort()}`
+      const start = ['workers', 'start', '--service', 'shop', '--control', control, '--count', '2']
+      const app = ['--', process.execPath, APP, url.replace('http', 'tcp')]
+      await desk.launch([...present.cli, ...start, ...app])
+      const [first, second] = pidsOf(await mainWhere(control, 'two serve', servedByAll(2))) as [
+        number,
+        number,
+      ]
+      onTestFinished(() => signalPid(first, 'SIGCONT'))
+      expect(Number((await ask(url, { method: 'POST' }).answer).body)).toBe(1)
 
-    signalPid(first, 'SIGSTOP')
-    const answers = await Promise.all(Array.from({ length: 20 }, () => ask(url, { method: 'POST' }).answer))
-    const counts = answers.map(({ body }) => Number(body)).sort((a, b) => a - b)
-    expect(counts).toEqual(Array.from({ length: 20 }, (_, i) => i + 2))
-    expect(answers.some(({ headers }) => headers['x-pid'] === String(second))).toBe(true)
-    const replaced = await mainWhere(
-      control,
-      'another is the first',
-      status => servedByAll(2)(status) && pidsOf(status)[0] !== first,
-    )
-    expect(pidsOf(replaced)[1]).toBe(second)
+      signalPid(first, 'SIGSTOP')
+      const answers = await Promise.all(Array.from({ length: 20 }, () => ask(url, { method: 'POST' }).answer))
+      const counts = answers.map(({ body }) => Number(body)).sort((a, b) => a - b)
+      expect(counts).toEqual(Array.from({ length: 20 }, (_, i) => i + 2))
+      expect(answers.some(({ headers }) => headers['x-pid'] === String(second))).toBe(true)
+      const replaced = await mainWhere(
+        control,
+        'another is the first',
+        status => servedByAll(2)(status) && pidsOf(status)[0] !== first,
+      )
+      expect(pidsOf(replaced)[1]).toBe(second)
 
-    // A process that was stopped only goes as any that was replaced.
-    signalPid(first, 'SIGCONT')
-    await until('it has ended', () => hasEnded(first), 20_000)
-    expect((await ask(url).answer).body).toBe('21')
-  })
+      // A process that was stopped only goes as any that was replaced.
+      signalPid(first, 'SIGCONT')
+      await until('it has ended', () => hasEnded(first), 20_000)
+      expect((await ask(url).answer).body).toBe('21')
+    },
+  )
 })

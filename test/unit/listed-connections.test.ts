@@ -2,7 +2,6 @@ import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
-import { WaitingServer } from '../../src/auto/waiting-server.js'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { AttachedServer } from '../../src/member/attached-server.js'
 import { connectionListener } from '../../src/node/http-connections.js'
@@ -167,31 +166,4 @@ it('after a failed upgrade, responses are persistent again and cost no event lis
   for (const response of responses) response.end()
   await until('it is answered', () => answer().includes('HTTP/1.1 200'))
   expect(answer()).toMatch(/^connection: keep-alive$/im)
-})
-
-it('a connection that was upgraded before the server was attached is found if its connections are replayed', async () => {
-  const server = http.createServer()
-  const sockets: net.Socket[] = []
-  server.on('upgrade', (_request, socket) => sockets.push(socket as net.Socket))
-  const waiting = new WaitingServer(server)
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const client = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1')
-  client.write(UPGRADE)
-  await until('it is upgraded', () => sockets.length === 1)
-  let served: AttachedServer | undefined
-  waiting.handOver(() => {
-    served = new AttachedServer(
-      server,
-      {},
-      () => {},
-      () => {},
-    )
-  })
-  expect(served!.kinds()).toEqual({ upgraded: 1 })
-  served!.cut()
-  await served!.emptied()
-  served!.release()
-  client.destroy()
-  server.close()
 })
