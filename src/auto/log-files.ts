@@ -13,6 +13,8 @@ export const LOG_SIZE = 'FD_BROKER_LOG_SIZE'
 /** Path of the command `fd-broker`, next to this bundle. */
 export const COMMAND = join(import.meta.dirname, 'cli.cjs')
 const KEPT = 10
+/** Limit for the process that writes a log to create its file, and to write the last lines of a program that has ended. */
+export const LOG_WRITER_MS = 1_000
 
 type Env = Readonly<NodeJS.ProcessEnv>
 

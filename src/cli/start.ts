@@ -5,7 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { PARENT } from '../auto/exclusion.js'
-import { defaultLog, LOG_FILE, LOG_SIZE, openPart } from '../auto/log-files.js'
+import { defaultLog, LOG_FILE, LOG_SIZE, LOG_WRITER_MS, openPart } from '../auto/log-files.js'
 import { type AutoSettings, settingsOf } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
@@ -21,8 +21,6 @@ import { codeAndMessage, plain, print, WaitingLine, writeStderr } from './output
 import { CANCEL_SIGNALS } from './signals.js'
 
 const ANSWER_MS = 2_000
-/** Limit for the process that writes the log to write the last lines of a program that has ended. */
-const LOG_MS = 1_000
 /** Bytes at the end of a log that are searched for a reason. */
 const SEARCHED = 64 * 1024
 /** Number of log lines in a failure. */
@@ -204,7 +202,7 @@ class ProgramStart {
     this.#child.exitReason.close()
     removeDeadControl(this.#control)
     // The process that writes the log may not have written it yet.
-    const until = performance.now() + LOG_MS
+    const until = performance.now() + LOG_WRITER_MS
     const shown = why === NO_REASON ? await pollUntil(until, () => lastLines(this.#log)) : null
     const lines = last === null ? shown : ((await uncaughtError(this.#log)) ?? last)
     throw new FdbError(

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { unservedPart } from '../auto/log-files.js'
+import { LOG_WRITER_MS, unservedPart } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
 import { openFileOf } from '../kernel/index.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
@@ -22,8 +22,6 @@ import { type ReleaseChange, upgradeTo } from './with-release.js'
 
 /** Limit for the first answer. Later answers may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
-/** Limit for the log of a version that failed to be created. */
-const LOG_MS = 1_000
 
 interface UpgradeFlags extends AnswerFlags {
   killStuck?: true
@@ -161,16 +159,19 @@ async function upgrade(
     if (FdbError.is(error)) {
       const { code, message } = error
       print(json, { ok: false, ...decided, code, message, ms: since(), phases }, '')
-      // The process that writes the log may not have created it yet.
-      const until = performance.now() + LOG_MS
-      const failedLog =
-        typeof log === 'string' ? await pollUntil(until, async () => unservedPart(`${log}`)) : null
-      if (failedLog !== null) say(plain(`the log of the version that failed is ${failedLog}`))
+      if (typeof log === 'string' && phases.length > 0) await sayFailedLog(log, say)
     }
     throw error
   } finally {
     for (const signal of CANCEL_SIGNALS) process.off(signal, cancel)
   }
+}
+
+/** Names the log of the version that was started last and does not serve. */
+async function sayFailedLog(log: string, say: (line: string) => void): Promise<void> {
+  const until = performance.now() + LOG_WRITER_MS
+  const failed = await pollUntil(until, async () => unservedPart(log))
+  if (failed !== null) say(plain(`the log of the version that failed is ${failed}`))
 }
 
 function headline(answer: StatusAnswer, name: string): string {

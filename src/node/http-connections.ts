@@ -56,6 +56,11 @@ export function connectionListener(): ConnectionListener {
   return cachedListener
 }
 
+/** Reports whether Node's own listener gets the connections directly: no other code has read from them before, and all are in Node's list. */
+export function isFirst(server: http.Server): boolean {
+  return server.listeners('connection').includes(connectionListener())
+}
+
 /** Returns null if the socket is closed, or the application has taken it over ('upgrade', 'connect'). */
 export function parserOf(socket: net.Socket): Parser | null {
   return (socket as unknown as { parser?: Parser | null }).parser ?? null

@@ -120,7 +120,7 @@ function expectLinear(what: string, pass: (text: string) => void, text: (bytes: 
   let least = Number.POSITIVE_INFINITY
   let seen = ''
   // Again before it is called a failure: the machine may have been at something else all the time of a measurement.
-  for (let tries = 0; tries < 6 && least >= MOST_EXPONENT; tries++) {
+  for (let tries = 0; tries < 3 && least >= MOST_EXPONENT; tries++) {
     const { size, time } = growthOf(make, FROM, TO)
     least = Math.min(least, Math.log(time) / Math.log(size))
     seen += ` ${size} times the size took ${time.toFixed(1)} times the time;`

@@ -167,3 +167,26 @@ it('after a failed upgrade, responses are persistent again and cost no event lis
   await until('it is answered', () => answer().includes('HTTP/1.1 200'))
   expect(answer()).toMatch(/^connection: keep-alive$/im)
 })
+
+it('a connection that was upgraded before the server was attached is found if it is replayed to the new listeners', async () => {
+  const sockets: net.Socket[] = []
+  const { server, served, client } = await attached(server =>
+    server.on('upgrade', (_request, socket) => sockets.push(socket as net.Socket)),
+  )
+  await client(UPGRADE)
+  await until('it is upgraded', () => sockets.length === 1)
+  served.release()
+  const before = server.listeners('connection')
+  const again = new AttachedServer(
+    server,
+    {},
+    () => {},
+    () => {},
+  )
+  const added = server.listeners('connection').filter(listener => !before.includes(listener))
+  for (const listener of added) listener.call(server, sockets[0])
+  expect(again.kinds()).toEqual({ upgraded: 1 })
+  again.cut()
+  await again.emptied()
+  again.release()
+})

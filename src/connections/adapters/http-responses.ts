@@ -23,15 +23,14 @@ export class HttpResponses {
   /** The last response of each connection, or null if responses are not assigned to connections. */
   #newest: WeakMap<net.Socket, http.ServerResponse> | null = null
   readonly #marked = new WeakSet<http.ServerResponse>()
-  /** The connections that end with their next response. */
-  #ending = new WeakSet<net.Socket>()
+  /** The connections that end with their next response, if there are any. */
+  #ending: WeakSet<net.Socket> | null = null
   /**
    * The requests on each connection, in all processes. Counted only while the server limits them: Node's own count restarts in each
    * process.
    */
   readonly #requests = new WeakMap<net.Socket, number>()
   readonly #adopted = new WeakSet<net.Socket>()
-  #endsSome = false
   #announced = false
   #onEnded: ((socket: net.Socket) => void) | null = null
   #ServerResponse: typeof http.ServerResponse | null = null
@@ -52,13 +51,12 @@ export class HttpResponses {
   /** Listens to requests while that is needed. The application may have limited the requests of a connection since the last call. */
   listenIfNeeded(): void {
     const { maxRequestsPerSocket } = this.#server
-    const ends = this.#announced || this.#endsSome || this.#onEnded !== null
+    const ends = this.#announced || this.#ending !== null || this.#onEnded !== null
     const needed = this.#connections === null || ends || (maxRequestsPerSocket ?? 0) > 0
     if (needed === this.#listens) return
     this.#listens = needed
     if (!needed) {
-      this.#server.off('request', this.#onRequest)
-      this.#underWay.clear()
+      this.release()
       this.#newest = null
       return
     }
@@ -77,8 +75,8 @@ export class HttpResponses {
 
   /** The next response on this connection announces the end. */
   announceOn(socket: net.Socket): void {
+    this.#ending ??= new WeakSet()
     this.#ending.add(socket)
-    this.#endsSome = true
     this.listenIfNeeded()
     const newest = this.#byConnection().get(socket)
     if (newest !== undefined) this.#mark(newest)
@@ -87,8 +85,7 @@ export class HttpResponses {
   /** Ends {@link announce} and {@link announceOn}. */
   resume(): void {
     this.#announced = false
-    this.#ending = new WeakSet()
-    this.#endsSome = false
+    this.#ending = null
     if (this.#onEnded === null) this.#newest = null
     this.listenIfNeeded()
   }
@@ -142,7 +139,7 @@ export class HttpResponses {
     newest.set(socket, response)
     if (this.#onEnded !== null) this.#watch(response)
     const isLast = this.#countsLast(socket, limit)
-    if (!(this.#announced || isLast || this.#ending.has(socket))) return
+    if (!(this.#announced || isLast || this.#ending?.has(socket))) return
     const moved = earlier !== undefined && this.#unmark(earlier)
     this.#mark(response)
     if (moved) setImmediate(() => this.#readNoMore(response))
@@ -170,7 +167,7 @@ export class HttpResponses {
     if (next === null || this.#followed.has(next)) return
     this.#newest?.set(socket, next)
     if (this.#onEnded !== null) this.#watch(next)
-    if (this.#announced || this.#ending.has(socket)) this.#mark(next)
+    if (this.#announced || this.#ending?.has(socket)) this.#mark(next)
   }
 
   #byConnection(): WeakMap<net.Socket, http.ServerResponse> {

@@ -6,6 +6,7 @@ import type { OwnedFd } from '../../kernel/index.js'
 import {
   connectionListener,
   idleParsers,
+  isFirst,
   isResponding,
   markIdle,
   parserOf,
@@ -182,9 +183,8 @@ export class HttpServerConnections implements MovableConnections<Value> {
     this.#upgraded?.resume(this.#parts.failed)
   }
 
-  /** Whether Node's own listener gets the connections directly, so that no other code has read from them before. */
   get #isDirect(): boolean {
-    return this.#parts.server.listeners('connection').includes(connectionListener())
+    return isFirst(this.#parts.server)
   }
 
   get movable(): number {

@@ -1,8 +1,8 @@
 import type http from 'node:http'
 import type net from 'node:net'
 import {
-  connectionListener,
   HTTP_CONNECTIONS,
+  isFirst,
   isHttpServer,
   listedSockets,
   parserOf,
@@ -75,9 +75,4 @@ export class ListedSockets {
 
 function isTaken(event: string): event is (typeof TAKEN)[number] {
   return (TAKEN as readonly string[]).includes(event)
-}
-
-/** Whether Node's own listener gets the connections, so that all are in Node's list. */
-function isFirst(server: http.Server): boolean {
-  return server.listeners('connection').includes(connectionListener())
 }

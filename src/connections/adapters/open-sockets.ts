@@ -10,7 +10,7 @@ export class OpenSockets implements Iterable<net.Socket> {
   #server: net.Server | null = null
   /** While they are not watched: those of a server of which Node lists the connections, and those of others. */
   #listed: ListedSockets | null = null
-  readonly #unwatched = new PendingSet<net.Socket>(socket => socket.destroyed)
+  readonly #unwatched = new PendingSet<net.Socket>(socket => socket.closed)
   #watched: Set<net.Socket> | null = null
   #emptied: (() => void)[] = []
   /** One function for all sockets, to save memory. */
@@ -26,7 +26,7 @@ export class OpenSockets implements Iterable<net.Socket> {
   /** Adds the connections of `server` until {@link release}. */
   follow(server: net.Server): void {
     this.#server = server
-    this.#listed = ListedSockets.of(server, () => this.watch())
+    this.#listed = ListedSockets.of(server, () => this.#watch())
     if (this.#listed === null) server.on('connection', this.add)
   }
 
@@ -45,7 +45,7 @@ export class OpenSockets implements Iterable<net.Socket> {
   }
 
   has(socket: net.Socket): boolean {
-    return this.watch().has(socket)
+    return this.#watch().has(socket)
   }
 
   [Symbol.iterator](): IterableIterator<net.Socket> {
@@ -65,7 +65,7 @@ export class OpenSockets implements Iterable<net.Socket> {
   }
 
   remove(socket: net.Socket): void {
-    const sockets = this.watch()
+    const sockets = this.#watch()
     if (!sockets.delete(socket) || sockets.size > 0) return
     const emptied = this.#emptied
     this.#emptied = []
@@ -73,11 +73,11 @@ export class OpenSockets implements Iterable<net.Socket> {
   }
 
   emptied(): Promise<void> {
-    return this.watch().size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
+    return this.#watch().size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
   }
 
   /** From now on watches the connections one by one. */
-  watch(): Set<net.Socket> {
+  #watch(): Set<net.Socket> {
     if (this.#watched !== null) return this.#watched
     this.#watched = this.#all()
     for (const socket of this.#watched) socket.on('close', this.#closed)
