@@ -21,7 +21,7 @@ export interface FdbErrorOptions {
 }
 
 export class FdbError extends Error {
-  /** From another process the code may belong to a newer release and not be in the type. */
+  /** An error from another process may have a code of a newer release, which this type lacks. */
   readonly code: FdbErrorCode
   readonly retryable: boolean
   readonly phase: string | undefined

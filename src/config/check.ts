@@ -31,7 +31,7 @@ export function oneOf<const T extends string>(...words: T[]): ValueCheck<T> {
 export const boolean: ValueCheck<boolean> = (value, place) =>
   typeof value === 'boolean' ? value : place.wrong(`${shown(value)} is neither true nor false`)
 
-/** `word`: a string that is allowed instead, for the message. */
+/** `word`: another allowed value, which the message then names. */
 export function integer(least: number, most: number, word?: string): ValueCheck<number> {
   const other = word === undefined ? '' : `, nor "${word}"`
   return (value, place) =>
@@ -94,7 +94,7 @@ export function named<T>(
 
 export interface Field<T> {
   check: ValueCheck<T>
-  /** The default for a missing key, also as the file would write it. Undefined: the key is required. */
+  /** The value of a missing key; `written` is this value as a file would write it. Undefined: the key is required. */
   byDefault: { written: unknown; value: T } | undefined
   about: string
   /** The fields of a nested map, for documentation and tests. */

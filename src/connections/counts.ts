@@ -1,4 +1,4 @@
-/** The longest time that a turn of the event loop spends on moves, on either side. */
+/** Maximum milliseconds for moves in one turn of the event loop, in the sender and in the receiver. */
 export const TURN_MS = 3
 
 /** Measures the work of moves in each turn of the event loop, as the lesser of elapsed time and CPU time. */
@@ -86,7 +86,7 @@ export interface MoveReport {
   readonly wave: 'first' | 'rest' | null
   /** The longest work of sending connections in one turn of the event loop, in milliseconds. */
   readonly longestGivingMs: number
-  /** The same for receiving. */
+  /** The longest work of receiving connections in one turn of the event loop, in milliseconds. */
   readonly longestTakingMs: number
 }
 

@@ -35,9 +35,9 @@ export const MAX_CONNECTION_FDS = 4
 /** The most bytes of a record, far more than a relayed connection has in flight. */
 export const MAX_RECORD_BYTES = 4 * 1024 * 1024
 
-/** A connection that has left one process and has not yet arrived in the other: neither reads from it or writes to it. */
+/** A connection that has left one process and has not yet arrived in the other: neither process reads from it or writes to it. */
 export interface Departure {
-  /** Everything that the next process needs, in a format of the protocol. That of the proxy, with the position in a message, is relay/connection-record.ts. */
+  /** Everything that the next process needs, in the format that `protocol` names. The proxy's format is in src/relay/connection-record.ts. */
   readonly record: Uint8Array
   /** The connection's descriptor is the first of 1 to {@link MAX_CONNECTION_FDS}. Owned. */
   readonly fds: readonly OwnedFd[]
@@ -66,7 +66,7 @@ export type MoveWhich = 'auto' | 'idle'
 export type Arrival = 'moved' | 'returned' | 'refused'
 
 /**
- * The connections of one server that can continue in another process. The engine moves them from the process that stops serving to the one
+ * The connections of one server that can continue in another process. fd-broker moves them from the process that stops serving to the one
  * that starts; each connection belongs to exactly one of the two.
  *
  * `Value` is the server's own type of a departure, with the facts that it needs when the connection arrives or comes back.

@@ -18,17 +18,17 @@ import {
 const ENTRY_BYTES = 8
 const MOVED = 0x6d6f7665
 const BACK = 0x6261636b
-/** More entries than this are ignored: the log is not a valid one. */
+/** A valid log has fewer entries; further ones are ignored. */
 const MOST_ENTRIES = 1_000_000
 const READ_ENTRIES = 512
-/** Seals that prevent writing, or the receiver's own seal. */
+/** Seals that would prevent the sender's writes or the receiver's seal. */
 const HINDERING = SEAL_WRITE | SEAL_FUTURE_WRITE | SEAL_GROW | SEAL_SEAL
 
 export type MoveRecord = 'moved' | 'back'
 
 /**
- * The outcome of each slice, in a memory file that both processes hold (rule 10). The sender writes before it acts; a receiver in doubt
- * seals.
+ * The outcome of each slice, in a memory file that both processes hold. The sender writes the outcome before it closes or takes back the
+ * connections. A receiver that does not learn the outcome in time seals the log, then reads the outcome from it.
  */
 export class MoveLog implements Disposable {
   readonly fd: OwnedFd
@@ -90,7 +90,7 @@ export class MoveLog implements Disposable {
   read(slice: number): MoveRecord | 'nothing' {
     const entries = Math.floor(sizeOf(this.fd) / ENTRY_BYTES)
     const chunk = Buffer.alloc(READ_ENTRIES * ENTRY_BYTES)
-    // Only the last slices can be in doubt.
+    // Reads backwards, because only the last slices can be undecided.
     for (let to = Math.min(entries, MOST_ENTRIES); to > 0; to -= READ_ENTRIES) {
       const from = Math.max(0, to - READ_ENTRIES)
       const got = readAt(this.fd, chunk, 0, (to - from) * ENTRY_BYTES, from * ENTRY_BYTES)

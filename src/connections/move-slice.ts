@@ -75,7 +75,7 @@ export function closeItems(items: readonly Item[]): void {
   closeAll(fdsOf(items))
 }
 
-/** The part of the movable connections of each server in the first wave, and the fewest. */
+/** The first wave has this part of each server's movable connections, but at least {@link LEAST} connections. */
 const PART = 0.01
 const LEAST = 8
 /** The remaining connections follow after this time even without a response, because some responses take long. */
@@ -107,8 +107,8 @@ export class FirstWave {
 }
 
 /**
- * Resolves after `healthyMs`, when this process has answered over at least one of the connections, or no client has asked anything. Returns the numbers
- * of connections on which a client has asked and this process has answered.
+ * Waits for `healthyMs`, then until this process has answered on one of the connections, no client has asked anything, `over` returns true, or
+ * {@link LONGEST_PROOF_MS} have passed. Resolves with the numbers of connections on which a client has asked and on which this process has answered.
  */
 export async function waitForProof(
   witnesses: readonly Witness[],

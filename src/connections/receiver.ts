@@ -9,7 +9,7 @@ import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections, type Wit
 import type { MoveLog } from './move-log.js'
 import { closeItems, type Item, runInTurns, waitForProof } from './move-slice.js'
 
-/** The sender decides at once after an acknowledgement. If it does not within this time, the receiver reads the log. */
+/** The sender decides as soon as it has the acknowledgement. If no decision arrives within this time, the receiver reads the move log. */
 const DECISION_MS = 5_000
 /** The longest `healthyMs` that a sender may ask for. */
 const MOST_HEALTHY_MS = 60_000
@@ -32,7 +32,7 @@ export interface ConnectionReceiverOptions {
 type WireMoving = fdbroker.wire.Moving.$Properties
 type WireRefusal = fdbroker.wire.Refusal.$Properties
 
-/** A slice that is prepared and not decided. */
+/** A slice that has arrived, and about which the sender has not decided yet. */
 interface HeldSlice {
   readonly items: Item[]
   /** Resolves when all connections have been checked. */

@@ -24,11 +24,11 @@ import {
 } from './move-slice.js'
 
 /**
- * A new process needs several times as long for its first requests. So the remaining connections are spread over `waves` times the duration
+ * A new process takes several times as long for its first requests as for later ones. So the remaining connections are spread over `waves` times the duration
  * of the first wave, but at most over `mostMs`.
  */
 const SPREAD = { waves: 3, mostMs: 750 }
-/** The longest delay that a spread may catch up on. */
+/** If connections leave later than planned, at most this delay (milliseconds) is made up for at once. */
 const LATE_MS = 10
 
 /** Limits the rate at which connections leave. */
@@ -64,7 +64,7 @@ const { POSITIVE_INFINITY: ANY } = Number
 /** No limit. Has no state, so all senders share it. */
 const UNBOUNDED = new MoveRate({ perSecond: ANY, most: ANY, atOnce: 1 })
 
-/** Returns the pace after a first wave, for at most `mostMs`. `atOnce`: see {@link MoveRate}; as few connections are not spread. */
+/** Returns the pace after a first wave, for at most `mostMs`. `atOnce`: see {@link MoveRate}; up to this many connections are not spread. */
 export function spreadPace(of: {
   connections: number
   firstWaveMs: number
@@ -83,9 +83,9 @@ const ACK_MS = 2_000
 const RESCAN_MS = 250
 /** The shortest pause between two passes. */
 const PASS_PAUSE_MS = 5
-/** The time in which the receiver should take a slice, because the clients of its connections wait as long as that. */
+/** The receiver should acknowledge a slice within this time, because the clients of the slice's connections wait meanwhile. */
 const SLICE_MS = 3
-/** The fewest connections of a slice, and the size of the first one. */
+/** Least number of connections per slice; the first slice has this many. */
 const FEWEST = 4
 const TOO_LARGE = 'ERR_FDB_CONNECTION_LARGE'
 
@@ -106,7 +106,7 @@ export interface ConnectionSenderOptions {
   readonly drainMs?: number | undefined
   readonly counts: MoveCounts
   readonly reportError: (error: unknown, message: string) => void
-  /** Called when the first wave is over: the receiver has served it. */
+  /** Called when the receiver has served the first wave, or the time for that is over. */
   readonly onProved?: () => void
   /** Called after each pass that found no connection to move. */
   readonly onIdle?: () => void
@@ -131,7 +131,7 @@ export class ConnectionSender {
   #deadline: NodeJS.Timeout | undefined
   #nextPassAt = 0
   #over = false
-  /** The waiting calls of {@link settled}: they resolve when no slice is pending any more. */
+  /** Functions that resolve the waiting calls of {@link settled}; called when no slice is pending any more. */
   #decided: (() => void)[] = []
   /** Resolves when all connections that came back are open again. */
   #returning: Promise<void> = Promise.resolve()
@@ -275,14 +275,14 @@ export class ConnectionSender {
   }
 
   /**
-   * Asks the receiver to report when it has served the first wave. Without support for waves only the time counts. The time is short enough
-   * for the remaining connections to leave before `drainMs`.
+   * Asks the receiver to report when it has served the first wave. If the receiver does not support waves, waits for
+   * `firstWaveMs` instead. Waits at most half of `drainMs`, so that the remaining connections can leave in the other half.
    */
   #prove(): void {
     const { link, firstWaveMs } = this.#options
     this.#wave = null
     this.#proving = true
-    // Servers need not hold connections until the receiver has proved itself.
+    // No connection leaves until the receiver has served the first wave, so servers need not hold connections for a move.
     for (const source of this.#watched) source.moving.onMovable = null
     if (this.#waves) link.post({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
@@ -388,7 +388,7 @@ export class ConnectionSender {
     }))
     this.#deadline = setTimeout(() => {
       this.#step({ type: 'deadline' })
-      // The receiver may still hold the slice: the end of the channel makes it read the log.
+      // The receiver may still hold the slice: the end of the channel makes the receiver read the move log.
       this.#end()
     }, ACK_MS)
     this.#options.link.send({ prepare: { slice, connections } }, fdsOf(items)).catch(() => this.#end())

@@ -12,7 +12,7 @@ export function memoryFile(name: string, label: string): OwnedFd {
     return OwnedFd.own(native.memfd(name), label)
   } catch (cause) {
     const { code, syscall } = cause as NativeError
-    // mkostemp: the addon tried an unlinked temporary file instead of a memory file.
+    // After a failed memfd_create the addon tries an unlinked temporary file (mkostemp).
     if (syscall !== 'mkostemp') throw cause
     throw new FdbError(
       'ERR_FDB_NO_SEALS',
@@ -27,7 +27,7 @@ export function sealsOf(fd: OwnedFd): number | null {
   return native.getSeals(fd.raw)
 }
 
-/** How often to try while pages are in use. */
+/** Maximum attempts to seal a file while pages of it are in use. */
 const ATTEMPTS = 4
 
 /**

@@ -17,7 +17,7 @@ interface Slot {
   sharers: { count: number } | null
 }
 
-/** Removes one owner. Returns whether it was the last one, which must close the descriptor or give it away. */
+/** Removes one owner. If it was the last, returns true: the caller must close the descriptor or give it away. */
 function dropOwner(slot: Slot): boolean {
   slot.raw = -1
   return slot.sharers === null || --slot.sharers.count === 0

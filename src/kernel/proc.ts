@@ -1,6 +1,6 @@
 import { readdirSync, readlinkSync } from 'node:fs'
 
-/** Descriptors read between two looks at the clock. */
+/** The CPU time is checked after this many descriptors. */
 const READS_BETWEEN = 128
 
 type OpenFiles = [number: string, target: string][]
@@ -42,7 +42,7 @@ export function openFileOf(pid: number, number: number | string): string | null 
 
 class OutOfTime extends Error {}
 
-/** Runs `scan` with a limited {@link openFilesOf}. Returns null if this process has used more than `limitMs` of CPU time for the scan: on a busy machine it lasts longer. */
+/** Runs `scan` with a limited {@link openFilesOf}. Returns null if this process has used more than `limitMs` of CPU time for the scan; on a busy machine the scan lasts longer than that. */
 export function scanOpenFiles<T>(
   limitMs: number,
   scan: (openFiles: (pid: number) => OpenFiles | null) => T,

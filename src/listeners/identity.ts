@@ -1,7 +1,6 @@
 import type { Inspected } from '../kernel/index.js'
 import { formatEndpoint } from './spec.js'
 
-/** The kernel's facts about a socket's address. */
 type SocketAddressFacts = Pick<Inspected, 'type' | 'family' | 'socketType' | 'address' | 'port' | 'abstract'>
 
 /**

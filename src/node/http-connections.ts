@@ -17,7 +17,6 @@ interface ConnectionsList {
 }
 
 const LIST = 'http.server.connections'
-/** A complete request. */
 const REQUEST = Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
 
 /** Returns undefined until the server listens. */

@@ -22,8 +22,8 @@ export function missingInternals(internals: readonly Internal[] = INTERNALS): Fd
 }
 
 /**
- * Calls `report` for each of {@link INTERNALS} that does not work. Now tests the internals that every server needs, each in its own turn of the event
- * loop, because together they take milliseconds. The other internals are tested at their first use, and then reported once for each `owner`.
+ * Calls `report` for each of {@link INTERNALS} that does not work. Tests the internals of `soon` now, one per turn of the event loop, because together
+ * they take milliseconds. Tests those of `late` at their first use, and reports each once per `owner`.
  */
 export async function reportMissing(
   owner: object,

@@ -69,7 +69,6 @@ export function emitDelayedClose(server: net.Server): void {
   ;(server as unknown as ServerInternals)._emitCloseIfDrained?.()
 }
 
-/** How a server accepts connections. */
 interface AcceptOptions {
   readonly allowHalfOpen: boolean
   readonly pauseOnConnect: boolean
@@ -85,7 +84,7 @@ export function loadForListen(): void {
   process.getBuiltinModule('node:cluster')
 }
 
-/** On Node 20 to 26 the handle of a listening server reports each connection with this callback, with itself as `this`. */
+/** On Node 20 to 26 the handle of a listening server calls this function for each connection, with the handle as `this`. */
 interface ServerWithCallback {
   _handle: { onconnection?: (status: number, client: unknown) => void } | null
 }

@@ -17,7 +17,6 @@ function timerOf(socket: net.Socket): SocketTimer | null {
     : ((socket as unknown as Record<symbol, SocketTimer | null>)[timerOfSocket] ?? null)
 }
 
-/** Returns the time on the clock of the event loop. */
 function loopTime(): number {
   const timer = setTimeout(() => {}, 1)
   clearTimeout(timer)

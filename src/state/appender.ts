@@ -11,15 +11,15 @@ import { FRAME_HEADER, frame, type Segment } from './segment.js'
 import { runAtOnce, Slice } from './time-slices.js'
 import type { PendingWrite } from './write-queue.js'
 
-/** Maximum bytes per append of several changes. A queue of this size is flushed at once instead of at the end of the turn. */
+/** Maximum bytes per append of several changes. A queue of at least this size is appended at once, a shorter one at the end of the turn. */
 const BATCH_BYTES = 64 * 1024
-/** Maximum bytes per append from a backlog: its changes may be tiny, and settling many of them takes long. */
+/** Maximum bytes per append of a backlog: small, because settling many tiny changes takes long. */
 const BACKLOG_BYTES = 8 * 1024
 
 export interface WriteRight {
   /** Whether this process has the right to write and is not paused. */
   mayAppend(): boolean
-  /** Another process has sealed the segment. */
+  /** Called when an append fails because another process has sealed the segment. */
   onFenced(): void
 }
 
@@ -28,7 +28,7 @@ export class Appender {
   readonly #core: LogCore
   readonly #right: WriteRight
   #scheduled = false
-  /** The queue is long: it is appended in slices. */
+  /** {@link #appendBacklog} is running. */
   #backlog = false
   /** A large bulk is being appended, over several turns. */
   amidBulk = false
@@ -60,7 +60,7 @@ export class Appender {
     const until = performance.now() + sliceMs
     while (this.#mayAppend) {
       this.#appendBatch(history.writeSegment!, BATCH_BYTES)
-      // More than one batch left means a backlog of changes that waited for the right to write.
+      // A queue longer than one batch consists of changes that waited for the right to write: append them in slices.
       if (queue.bytes > BATCH_BYTES && performance.now() >= until) {
         void this.#appendBacklog()
         return
@@ -68,7 +68,7 @@ export class Appender {
     }
   }
 
-  /** Appends the queue in slices: neither the changes nor their callbacks block a turn. */
+  /** Appends the queue in slices, so that neither the appends nor the callbacks of the changes block the event loop. */
   async #appendBacklog(): Promise<void> {
     const slice = new Slice(this.#core.sliceMs)
     this.#backlog = true
@@ -171,7 +171,7 @@ export class Appender {
     else this.#reject(writes, refused)
   }
 
-  /** Runs the function of the first update on the current state. Returns false when the update's promise is already settled: it changed nothing, or it failed. */
+  /** Runs the function of the first update on the current state. Returns false if the update changed nothing or threw: its promise is settled then. */
   #runUpdate(ready: PendingWrite[]): boolean {
     const write = ready[0]!
     this.#updating = true
@@ -217,7 +217,7 @@ export class Appender {
     )
   }
 
-  /** Appends a large bulk as several records, in slices; it takes effect with the last one. If interrupted, the whole bulk is appended again later. */
+  /** Appends a large bulk as several records, in slices; it takes effect with the last one. If writing is paused or ends before that, the whole bulk is appended again later. */
   async #appendLarge(held: HeldSegment, write: PendingWrite): Promise<void> {
     const { store, history, queue, deferred, limits, sliceMs } = this.#core
     const { segment } = held
@@ -267,7 +267,7 @@ export class Appender {
     for (const listener of this.#core.owner.appendListeners) listener()
   }
 
-  /** Settles the first write if its request is already in the log, so that it is not applied twice. Returns the writes before the next such request. */
+  /** Settles the first write if the log has its request id already, and returns none. Otherwise returns the writes before the first one whose request id the log has. */
   #dropRetries(writes: PendingWrite[]): PendingWrite[] {
     const known = ({ request }: PendingWrite) =>
       request === '' ? undefined : this.#core.store.requests.get(request)
@@ -290,7 +290,7 @@ export class Appender {
   }
 }
 
-/** Checks the record again: the process that forwarded a change checked it against its own limits, and the schemas add bytes. */
+/** Checks the size of the complete record: schemas add bytes, and a forwarded change was checked only against its sender's limits. */
 function recordRefusal({ length }: Buffer, { recordBytes }: StateLimits): FdbError | null {
   const got = length - FRAME_HEADER
   if (got <= recordBytes) return null

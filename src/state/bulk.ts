@@ -10,7 +10,7 @@ const PART_BYTES = 16 * 1024
 
 export type BulkChange<T> = { key: string; value: T } | { key: string; delete: true }
 
-/** Encodes the changes of a bulk as parts. The appender may split the bulk into records between two parts. */
+/** Encodes the changes of a bulk as parts. The appender splits a large bulk into records of whole parts. */
 export class Bulk {
   readonly parts: Uint8Array[] = []
   count = 0
@@ -76,7 +76,6 @@ export function isDeletion(
   )
 }
 
-/** Maximum changes per part. */
 export const PART_CHANGES = 64
 /** Maximum bytes per record of a large bulk. */
 const RECORD_BYTES = 32 * 1024
@@ -84,7 +83,7 @@ const RECORD_BYTES = 32 * 1024
 const LARGE_BYTES = 64 * 1024
 const LARGE_PARTS = 16
 
-/** Whether the write takes several records. An update is always one record, even a forwarded one with schemas of its process. */
+/** Whether the write takes several records. An update is always one record, also a forwarded update that brings its sender's schemas. */
 export function isLarge({ parts, bytes, makeUpdate }: PendingWrite, limits: StateLimits): boolean {
   if (makeUpdate !== undefined) return false
   const most = Math.min(LARGE_BYTES, mostBodyBytes(limits))
@@ -105,7 +104,7 @@ export function recordsOfParts(
   return records.map((parts, index) => ({ parts, index, last: index === records.length - 1 }))
 }
 
-/** Groups items up to a number of items and bytes per group. An item of more bytes is a group by itself. */
+/** Groups items up to a number of items and bytes per group. An item above the byte limit is a group of its own. */
 export function* groupsOf<T>(
   all: readonly T[],
   most: { items: number; bytes: number },

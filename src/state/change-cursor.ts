@@ -14,7 +14,7 @@ import type { SectionStore } from './section-store.js'
 
 const SCANNED_AT_ONCE = 32
 
-/** The part of {@link Store} that reading changes needs. */
+/** The part of {@link Store} that {@link ChangeCursor} uses. */
 export interface CursorStore {
   readonly limits: StateLimits
   sectionNamed(name: string): SectionStore

@@ -3,9 +3,9 @@ import protobufjs from 'protobufjs/minimal.js'
 import { msgpackr } from '../base/lazy.js'
 
 /**
- * Throws a TypeError that names the first part of `value` that would be decoded as something else. All formats preserve objects, arrays, strings,
+ * Throws a TypeError that names the first part of `value` that decoding would not restore. All formats preserve objects, arrays, strings,
  * booleans, finite numbers and null. `rich`: the format also preserves NaN, infinite numbers, bigints, bytes, Dates and undefined elements of arrays.
- * Undefined fields are dropped: the reader sees no difference. Trusts `toJSON`. `value` has no cycles: it was encoded before.
+ * Undefined fields are dropped: the reader sees no difference. Accepts every object with a `toJSON` method. The caller has encoded `value` before, so it has no cycles.
  */
 function checkPlain(value: unknown, rich: boolean): void {
   const found = findUnsupported(value, rich)
@@ -60,7 +60,7 @@ function findUnsupportedInObject(value: object, rich: boolean): UnsupportedValue
   return null
 }
 
-/** Returns the name of an object whose contents are not in its fields, '' if the format preserves it anyway, or null if the contents are in its fields. */
+/** Returns null if the object's contents are in its fields. Otherwise returns '' if the format preserves the object, or a description with its class. */
 function kindWithoutFields(value: object, rich: boolean): string | null {
   if (types.isUint8Array(value) && rich) return ''
   if (ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value)) return `of class ${className(value)}`

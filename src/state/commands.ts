@@ -175,7 +175,7 @@ class Imports {
     arriving.timer.refresh()
   }
 
-  /** Removes the import from this table and returns it, if it has `part` pieces. */
+  /** Returns the import and removes it from this table. Throws ERR_FDB_STATE_MOVED unless it has exactly `part` pieces. */
   claim({ import: id, part }: Partial<PartRequest>): StagedImport {
     const { staged } = this.#importAt(id ?? '', part)
     this.#drop(id ?? '')
@@ -228,7 +228,7 @@ function segmentsOf(log: StateLog): SegmentsReply {
   const readTo = new Map(log.pieces().map(({ segment, end }) => [segment, end]))
   const segments = log.segments.map(segment => {
     const { kind, epoch, end, sealed, fd } = segment
-    // A sealed segment was read to its end, and this process knows the end of its own; another process's unsealed segment counts as far as it was read.
+    // Of an unsealed segment only the part counts that this process has appended or read.
     return { kind, epoch, size: sealed ? sizeOf(fd) : Math.max(end, readTo.get(segment) ?? 0) }
   })
   return { position, segments }

@@ -16,9 +16,9 @@ export interface LogOwner {
   onStaleSecret: (() => void) | null
   /** The log can no longer follow another process: its records are unreadable, or a schema forbids reading them (ERR_FDB_SCHEMA). */
   onUnreadable: ((error: unknown) => void) | null
-  /** Called after changes were applied or segments merged, thus often. */
+  /** Called after each append and each merge of segments, so it must be fast. */
   readonly appendListeners: ReadonlySet<() => void>
-  /** Returns an error if a queued change cannot settle while the application awaits it, otherwise null. */
+  /** Returns an error before ready(), when awaiting a queued change would block forever; otherwise null. */
   prematureError: (() => FdbError | null) | null
   /** Writes `durable` changes to disk. */
   disk: Disk | null

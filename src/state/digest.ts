@@ -3,7 +3,10 @@ import type { ScannedChange } from './records.js'
 
 const LANES = 8
 
-/** The digest of a set of (section, key, value): the sum of their SHA-256 hashes, in 8 lanes modulo 2^32. Detects accidental differences; does not resist an attacker. */
+/**
+ * The digest of a set of (section, key, value): the sum of their SHA-256 hashes. Each hash counts as 8 numbers of 32 bits, which are added separately
+ * modulo 2^32. Detects accidental differences; does not resist an attacker.
+ */
 export class Digest {
   readonly #lanes = new Uint32Array(LANES)
 

@@ -40,7 +40,7 @@ export async function updateDurably<R>(
   return await flushIfNeeded(disk(), durability, result)
 }
 
-/** Marks an update that changes a durable section. Throws ERR_FDB_OPTION without a disk. */
+/** Marks an update that changes a durable section. Throws ERR_FDB_OPTION if there is no state file. */
 export function requireDisk(durability: Durability | null, disk: Disk | null): void {
   if (durability === null || durability.needed) return
   diskOrThrow(disk)

@@ -10,11 +10,11 @@ import type { SectionStore } from './section-store.js'
 
 const SMALL_CHANGE = 64 * 1024
 
-/** The locations of all sections' entries. Keeps the sums and digests up to date with each change. */
+/** The locations of all sections' entries. Each change also updates the counts, sums of bytes and digests. */
 export class Entries {
   readonly segments = new Map<number, ReadSegment>()
   locations = new Locations()
-  /** Previous locations of the entries that the newest segment has displaced: a compaction needs the state at the end of the earlier segments. */
+  /** Earlier locations of the entries that the newest segment has replaced or deleted. A compaction needs them to merge the state before that segment. */
   displaced = new Locations()
   newest = 0
   count = 0
@@ -28,7 +28,7 @@ export class Entries {
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
-  /** Replaces this index by `other`, which must not be used afterwards. Values in the previous segments stay readable until the history releases these. */
+  /** Takes over the contents of `other`, which must not be used afterwards. Values in the previous segments stay readable until the history closes these segments. */
   takeOver(other: Entries): void {
     for (const [ordinal, held] of other.segments) this.segments.set(ordinal, held)
     this.locations = other.locations

@@ -18,7 +18,7 @@ const MOST_IN_FLIGHT = 256
 const MOST_IN_FLIGHT_BYTES = 256 * 1024
 /** Interval of the check for changes that timed out or whose records this process can read by now. */
 const POLL_MS = 20
-/** How long a made change waits until this process can read its record. After that the record was probably merged into a snapshot. */
+/** How long a change that the serving process has made waits until its record is readable here. If that takes longer, a snapshot has probably replaced the record. */
 const VIEW_MS = 2_000
 
 /** Counts the request ids that this process has created, for all its logs. */
@@ -31,7 +31,7 @@ export interface WriteSender {
 }
 
 export interface ForwardingOptions {
-  /** Timeout of a change that gets no answer. */
+  /** A change without an answer is rejected after this time. */
   readonly timeoutMs: number
   /** The error for changes that cannot be forwarded. */
   readonly refusal: FdbError
@@ -57,7 +57,7 @@ export class ForwardQueue {
   readonly #byNumber = new Map<number, PendingWrite>()
   /** Entries that the updates in flight have read: another update that reads them would conflict. */
   readonly #reads = new Set<string>()
-  /** The next update, which waits because its function read entries of {@link #reads}, or threw. */
+  /** The next update, if it must wait: its function has read an entry of {@link #reads}, or has thrown. */
   #blocked: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
   readonly #startedAt = performance.now()
   #writeSender: WriteSender | null = null
@@ -167,7 +167,7 @@ export class ForwardQueue {
     }
     switch (answer?.outcome) {
       case 'applied': {
-        // An update without changes appends no record: the answer only confirms what it read.
+        // An update without changes appends no record: the answer only confirms that the entries it read are unchanged.
         const confirmed = write.makeUpdate !== undefined && flight!.bytes === 0
         if (!confirmed && performance.now() - flight!.answeredAt < VIEW_MS) break
         if (!confirmed)
@@ -188,7 +188,7 @@ export class ForwardQueue {
         this.#dropInFlight(write)
         return false
       case 'again':
-        // The peer does not write (any more). The next connection goes to the process that does.
+        // The connected process has no right to write: wait for connect() with the process that has it.
         this.#writeSender = null
         this.#resetInFlight()
         return false
@@ -212,7 +212,7 @@ export class ForwardQueue {
     const writeSender = this.#writeSender
     if (writeSender === null) return false
     const { head } = queue
-    // An update that must run again is the head of the queue and not in flight, although later ones are.
+    // After a conflict the head of the queue is not in flight, although later updates are: send it first.
     const sent = head !== undefined && this.#inFlight.has(head) ? this.#inFlight.size : 0
     const write = queue.at(sent)
     if (write === undefined || sent >= MOST_IN_FLIGHT || (sent > 0 && this.#bytes >= MOST_IN_FLIGHT_BYTES))
@@ -226,7 +226,7 @@ export class ForwardQueue {
       forwarded = this.#encodeWrite(write)
       reads = forwarded.reads.map(({ section, key }) => `${section}\0${key}`)
     } catch (error) {
-      // An update whose function throws runs again when it is first in the queue: earlier changes may matter to it.
+      // An update whose function throws runs again when it is first in the queue: after the earlier changes it may succeed.
       this.#blocked = { write, reads: [] }
       if (sent > 0) return false
       this.#settle(write)
@@ -260,8 +260,8 @@ export class ForwardQueue {
   }
 
   /**
-   * Whether `write` must wait for `before`. An update waits for updates of the same entries only, because the writing process compares the entries
-   * that it read. Updates and other changes wait for each other.
+   * Whether `write` must wait until `before` is settled. Two updates wait for each other only if they read the same entries, because the writing
+   * process checks the entries that an update has read. An update and a change of another kind always wait for each other.
    */
   #mustWait(write: PendingWrite, before: PendingWrite): boolean {
     if (write.makeUpdate === undefined) return before.makeUpdate !== undefined

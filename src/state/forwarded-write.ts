@@ -8,13 +8,13 @@ import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 import type { NewWrite, UpdateResult } from './write-queue.js'
 
-/** A change that another process, its author, has encoded for the process that may write. */
+/** A change that its sender, a process without the right to write, has encoded for the process with the right to write. */
 export interface ForwardedWrite {
   /** Request id: the change is made once, even if it arrives several times. */
   readonly request: string
   /**
-   * Records without a position, which are one change. If empty, the writer only confirms `reads`; if those are empty too, it only
-   * writes its log to disk.
+   * The change, as encoded records without epoch and sequence. If empty, the writer only checks `reads`; if `reads` is empty too,
+   * the writer only writes its log to disk.
    */
   readonly parts: readonly Uint8Array[]
   readonly reads: readonly EntryRead[]
@@ -26,17 +26,17 @@ export type Answer =
   | { readonly outcome: 'applied'; readonly existed: boolean; readonly sequence: number }
   /** Not made: an entry of `reads` has changed. */
   | { readonly outcome: 'conflict'; readonly sequence: number }
-  /** Not made, because this process does not write: the author must send the change to the writer. */
+  /** Not made, because this process has no right to write: the sender must send the change to the process that has it. */
   | { readonly outcome: 'again' }
   | { readonly outcome: 'refused'; readonly error: FdbError }
 
-/** Thrown if an entry that an update read has changed since. */
+/** Thrown if an entry has changed since an update read it. */
 const CONFLICT: unique symbol = Symbol('conflict')
 
 /** Thrown if this process does not write. */
 export const NOT_WRITER: unique symbol = Symbol('another process writes')
 
-/** Returns the answer for a change that was not made. `sequence` is that of the last record. */
+/** Returns the answer for a change that was not made. `sequence` is the number of the log's last record. */
 export function answerOf(error: unknown, sequence: number): Answer {
   if (error === CONFLICT) return { outcome: 'conflict', sequence }
   if (error === NOT_WRITER) return { outcome: 'again' }
@@ -44,7 +44,7 @@ export function answerOf(error: unknown, sequence: number): Answer {
   return refusal.code === 'ERR_FDB_FENCED' ? { outcome: 'again' } : { outcome: 'refused', error: refusal }
 }
 
-/** Collects the pieces of a forwarded change, and checks changes and schemas. The author has checked the values. */
+/** Collects the pieces of a forwarded change, and checks changes and schemas. The sender has checked the values. */
 export class IncomingWrite {
   readonly #store: Store
   readonly #cursor: ChangeCursor
@@ -76,7 +76,7 @@ export class IncomingWrite {
     this.#parts.push(bytes)
   }
 
-  /** Returns the write to append. The write resolves with whether the deleted entry existed, and rejects with {@link CONFLICT}. */
+  /** Returns the write to append. If the change deletes one entry, the write resolves with whether the entry existed. Rejects with {@link CONFLICT} if an entry of `reads` has changed. */
   toWrite({ request, reads, durable = false }: Omit<ForwardedWrite, 'parts'>): NewWrite {
     const sections: SectionStore[] = []
     const deletes = this.#changes === 1 ? this.#deletion : null
@@ -86,7 +86,7 @@ export class IncomingWrite {
     // A durable write without changes only waits until the log is on disk.
     if (!changes && reads.length === 0 && !durable) throw malformedError('there is no change in it')
     if (changes && reads.length === 0)
-      return { sections, parts, request, prints: [this.#print], readResult: readResult, foreign: true }
+      return { sections, parts, request, prints: [this.#print], readResult, foreign: true }
     const makeUpdate = (): UpdateResult => {
       if (!reads.every(read => isUnchanged(this.#store, read))) throw CONFLICT
       return { sections, parts, reads: [], result: readResult() }
@@ -122,7 +122,7 @@ export class IncomingWrite {
     this.#print = addPrint(this.#print, cursor.printIn(section))
   }
 
-  /** Throws unless a schema has declared the lowest reader of this version. */
+  /** Throws unless a schema of this or a newer version is known: only schemas declare `minReader`. */
   #checkVersion({ name, stored }: SectionStore, version: number): void {
     const declared = stored !== null || this.#schemaVersions.has(name)
     const known = Math.max(stored?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
@@ -163,7 +163,7 @@ const NONE: Uint8Array = new Uint8Array(0)
 export interface EntryRead {
   readonly section: string
   readonly key: string
-  /** {@link markOf} the entry when it was read. */
+  /** The result of {@link markOf} when the entry was read. */
   readonly mark: Uint8Array
 }
 

@@ -25,7 +25,7 @@ export interface HeldSegment {
   final: boolean
   /** False for a snapshot whose end record was not read yet. */
   whole: boolean
-  /** The log's position at this segment's end, once a newer one has started. */
+  /** The log's position at this segment's end; null until a newer segment has started. */
   end: Position | null
   sequence: number
 }
@@ -48,7 +48,7 @@ export class History {
   applying = false
   sequence = 0
   #epoch = 0
-  /** The highest ordinal in use: those of new segments follow it. */
+  /** The highest ordinal in use; a new segment gets the next number. */
   ordinals: number
   readonly #store: Store
   readonly #limits: StateLimits
@@ -59,7 +59,7 @@ export class History {
     this.ordinals = ordinals
   }
 
-  /** Replaces this history by another one, whose ordinals are higher. `open` is the incomplete bulk of that log, which is read again. */
+  /** Replaces this history by another one, whose ordinals are higher. `open` is the incomplete bulk of `other`; its records are read again. */
   takeOver(other: History, open: Pick<Transaction, 'ordinal' | 'begin'> | null): void {
     this.held = other.held
     this.sequence = other.sequence
@@ -77,8 +77,8 @@ export class History {
   }
 
   /**
-   * Returns an error if `segment` cannot be next. If this log may still append (`mayWrite`), its segment must be sealed first; otherwise `segment`
-   * may be adopted early, and is read after the seal.
+   * Returns an error if the log cannot continue with `segment`. While this process may append (`mayWrite`), its own segment must be sealed first.
+   * Another process may adopt `segment` before that seal; it reads `segment` after the seal.
    */
   refusal(segment: Segment, mayWrite = true): FdbError | null {
     const last = this.held.at(-1)
@@ -132,7 +132,7 @@ export class History {
   pieces(): LogPiece[] {
     const { open } = this.#store
     return this.held.flatMap(({ segment, ordinal, position, sequence, final }) => {
-      // Leaves out the records of an incomplete bulk, unless the segment is final: then later records continue their numbers.
+      // Leaves out the records of an incomplete bulk, unless the segment is final: then the next segment's sequence numbers follow those records.
       const whole = open?.ordinal === ordinal && !final ? open.begin : { end: position, sequence }
       return whole.end > segment.start ? [{ segment, ...whole, final }] : []
     })

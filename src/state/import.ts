@@ -21,7 +21,7 @@ import { runInSlices } from './time-slices.js'
 import { Values } from './values.js'
 import type { Writer } from './writer.js'
 
-/** Number of turns of the event loop in which an import waits for room in the queue. */
+/** An import waits at most this many turns of the event loop for room in the queue. */
 const TURNS = 1000
 
 /** Encodes the changes of an import, with the schemas of their sections, as a Record without a position. */
@@ -119,7 +119,7 @@ export class StagedImport {
     this.#puts++
   }
 
-  /** Throws unless a schema has declared the lowest reader of this version: the log stores the lowest reader of all entries. */
+  /** Throws unless a schema of this or a newer version is known: only schemas declare `minReader`. */
   #checkVersion({ name, stored, schema }: SectionStore, key: string, version: number): void {
     const known = Math.max(stored?.version ?? 0, schema?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
     if (version <= known) return
@@ -131,7 +131,7 @@ export class StagedImport {
     )
   }
 
-  /** Adds `pieces` to one part. Starts a new part first if they do not fit: the change that empties a section is additional. */
+  /** Adds `pieces` to the current part, or all of them to a new part if they do not fit. */
   #push(...pieces: Uint8Array[]): void {
     const bytes = pieces.reduce((sum, { length }) => sum + length, 0)
     if (this.#groupBytes + bytes > mostBodyBytes(this.#core.limits)) this.#closePart()

@@ -1,4 +1,4 @@
-/** A buffer with a DataView: reading four bytes at a time takes a third of the time. */
+/** A buffer with a DataView, which reads four bytes at a time: three times as fast as single bytes. */
 export class Bytes {
   readonly buffer: Buffer
   readonly view: DataView
@@ -25,7 +25,7 @@ export function emptyKey(): KeyBytes {
   return { bytes: NONE, start: 0, end: 0, hash: 0, text: null }
 }
 
-/** Random per process, so that keys that collide in one process do not in another. Does not protect against chosen keys. */
+/** Random, so that keys that collide in one process do not collide in others. No protection against keys that an attacker chooses. */
 export const SEED = Math.floor(Math.random() * 2 ** 32)
 /** Texts up to this length are encoded by a loop, longer ones by Buffer.from(). */
 const ENCODED_BY_LOOP = 256
@@ -38,7 +38,7 @@ export function textOf(key: string | KeyBytes): string {
   return (key.text ??= key.bytes.buffer.toString('utf8', key.start, key.end))
 }
 
-/** Returns the bytes of a key, valid until the next call with another text. Returns null for half a surrogate pair: no key has one. */
+/** Returns the bytes of a key, valid until the next call with another text. Returns null for text with half a surrogate pair, which no key has. */
 export function keyBytesOf(key: string | KeyBytes): KeyBytes | null {
   return typeof key !== 'string' ? key : key === ofText.text ? ofText : encodeText(key)
 }

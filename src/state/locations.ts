@@ -77,8 +77,8 @@ export class Locations {
   }
 
   /**
-   * After the merge of segments. `before` is a copy of these locations from the start of the merge, and `after` has the same slots in the merged
-   * segment: each slot that has not changed since gets its location in `after`. Takes over chunks of `after`, which must not be used afterwards.
+   * Applies a merge of segments. `before` is a copy of these locations from the start of the merge; `after` has the locations of the same slots in
+   * the merged segment. Each slot that has not changed since `before` gets its location in `after`. Takes over chunks of `after`, which must not be used afterwards.
    */
   move(before: Locations, after: Locations): void {
     for (let c = 0; c < before.#chunks.length; c++) {

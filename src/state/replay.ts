@@ -24,7 +24,7 @@ export class Replay {
     return this.#readers > 0
   }
 
-  /** Runs `start` and its generator after earlier tasks. Rejects with their exceptions, or with ERR_FDB_SCHEMA after everything was read. */
+  /** Calls `start` after all earlier tasks, and runs the returned generator. Rejects with the exception of either, or with ERR_FDB_SCHEMA after everything was read. */
   async enqueue(start: () => Generator<unknown, void>): Promise<void> {
     const { closing, sliceMs, deferred } = this.#core
     const task = this.#reading.then(async () => {
@@ -74,7 +74,7 @@ export class Replay {
     }
   }
 
-  /** After a schema refusal the log is still followed, for the other sections; every other error ends that. */
+  /** After ERR_FDB_SCHEMA the log is still followed for its other sections; after any other error it is not. */
   #fail(error: unknown): void {
     const forbidden = FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA'
     if (!forbidden) this.following = false

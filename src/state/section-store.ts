@@ -31,7 +31,7 @@ export class SectionStore {
   /** Bytes of the encoded live entries. */
   bytes = 0
   readonly #report: (error: unknown, section: string) => void
-  /** The fingerprints of the section with each kind of change. */
+  /** By kind of change: the checksum of that kind and the section's name. */
   readonly #prints: number[] = []
 
   /** `report` is called with exceptions of listeners. */

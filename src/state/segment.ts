@@ -313,7 +313,6 @@ export function readHeader(fd: OwnedFd, from: number): FileHeader & { start: num
   return { ...header, start: from + header.start }
 }
 
-/** Upper bound of a header frame. */
 export const MOST_HEADER_BYTES = FRAME_HEADER + MAX_HEADER
 
 /** Parses the header at the start of `bytes`; `start` is the offset after it. Throws ERR_FDB_STATE_FORMAT. */

@@ -46,7 +46,7 @@ export class SlotMap {
 
   #put(key: string | KeyBytes, slot: number): void {
     this.changes++
-    // A key of the layer stays there: the merge must still free its slot in the main map.
+    // A key of the layer must stay in the layer, because the merge still has to free the key's slot in the main map.
     if (this.#layer?.has(key)) this.#layer.set(key, slot)
     else this.#main.set(key, slot)
   }
@@ -96,7 +96,7 @@ export class SlotMap {
     for (const entry of below()) if (!done.has(entry[0]) && !layer.has(entry[0])) yield entry
   }
 
-  /** Puts `layer` over the current keys. The previous layer must be merged. */
+  /** Adds `layer`, which hides the same keys of the main map. The previous layer must be merged already. */
   setLayer(layer: Layer, size: number): void {
     this.changes++
     this.renewals++
@@ -115,7 +115,7 @@ export class SlotMap {
     return before
   }
 
-  /** Merges the layer into the main map. Calls `merged` for each key of the layer, with the slot that the main map had. */
+  /** Merges the layer into the main map. Calls `merged` for each key of the layer; `below` is the key's previous slot in the main map. */
   *merge(merged: (key: string, put: boolean, below: number | undefined) => void): Generator<undefined, void> {
     const layer = this.#layer
     if (layer === null) return

@@ -75,7 +75,7 @@ export class Store {
     return section
   }
 
-  /** Applies a record: an epoch's in one step, a snapshot's change by change. The caller may abandon the generator and apply the record again. */
+  /** Applies a record. The changes in a record of an epoch take effect together, those of a snapshot one by one. The caller may abandon the generator and apply the record again. */
   *apply(
     found: FoundRecord,
     ordinal: number,

@@ -45,7 +45,7 @@ function endOfShare(sliceMs: number): number {
   return now + Math.min(sliceMs, Math.max(LEAST_MS, left))
 }
 
-/** A share of each turn, for work that is not a generator. */
+/** Measures the work's share of each turn of the event loop, for work that is not a generator. */
 export class Slice {
   readonly #sliceMs: number
   #end: number
@@ -65,7 +65,7 @@ export class Slice {
     this.#end = endOfShare(this.#sliceMs)
   }
 
-  /** Resolves after the callbacks of the promises that were settled: in this turn, or in the next one if this turn's share is used up. */
+  /** Lets the callbacks of settled promises run, then resolves: in this turn, or in the next one if this turn's share is used up. */
   async passed(): Promise<void> {
     await null
     if (this.over) await this.next()
@@ -93,7 +93,7 @@ function abortedError(signal: AbortSignal): FdbError {
   })
 }
 
-/** Work on up to this many entries runs at once. */
+/** Work on up to this many entries runs synchronously. */
 const FEW_ENTRIES = 256
 
 /** Runs the remaining work of large changes that are already in effect, in slices and in order: it frees locations and notifies listeners. Reads see no difference. */
@@ -126,7 +126,7 @@ export class DeferredWork {
     this.#run()
   }
 
-  /** Does all the work, for a caller that needs it done. Several callers may interleave their steps. */
+  /** Does all pending work, step by step. Several callers may run such generators at the same time. */
   *steps(): Generator<undefined, void> {
     for (let work = this.#work[0]; work !== undefined; work = this.#work[0]) {
       this.stepping = true

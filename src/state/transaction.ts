@@ -12,7 +12,7 @@ import { type DeferredWork, inSteps } from './time-slices.js'
 interface StagedSection {
   readonly section: SectionStore
   readonly layer: Layer
-  /** The transaction has cleared the section: entries from before it are deleted. */
+  /** The transaction has cleared the section: all earlier entries are deleted. */
   readonly cleared: boolean
   /** Number of the section's entries after the transaction. */
   size: number

@@ -8,7 +8,7 @@ import type { SectionStore } from './section-store.js'
 const RAW = bytes()
 const REMEDY = 'put a valid one, or delete the key'
 
-/** An error of `migrate`. It is passed on unchanged, because the value itself was readable. */
+/** An error of the application's `migrate`. Callers pass it on unchanged, because the value itself was readable. */
 class MigrationError extends FdbError {}
 
 /** Decodes and encodes the values of one section by its schema. Errors name the entry. */

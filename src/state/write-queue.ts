@@ -43,7 +43,7 @@ export interface PendingWrite extends NewWrite {
   /** The result of a forwarded write whose record is in the log. */
   outcome?: unknown
   sent?: boolean
-  /** A foreign change with the same request id is queued before this one, which must wait for its result. */
+  /** A foreign change with the same request id is queued before this write, which must wait for the foreign change's result. */
   readonly retry: boolean
   /** performance.now() when the write was queued. */
   readonly queuedAt: number

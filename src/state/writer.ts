@@ -118,7 +118,6 @@ export class Writer {
     return this.#core.owner.disk === null ? null : this.#disk
   }
 
-  /** Shared by all changes. */
   readonly #disk: Disk = {
     // During a handoff a durable change waits like any other change; before ready() it is refused.
     checkServing: () => {
@@ -163,7 +162,7 @@ export class Writer {
       const before = known ? [known.print] : waiting?.prints
       const refusal = before ? requestRefusal(request, before, prints) : null
       if (refusal) throw refusal
-      // A foreign change may never be made by this process; this write is then made in its own turn.
+      // This process may lose the right to write before it makes a foreign change, so an own write does not share its promise.
       if (waiting && (!waiting.foreign || write.foreign)) return waiting.promise
       if (known) return Promise.resolve()
     }
@@ -184,7 +183,7 @@ export class Writer {
     } catch (error) {
       change = Promise.reject(error)
     }
-    // A `durable` change is refused before ready().
+    // Before ready() a `durable` change is refused at once, so awaiting it cannot block.
     return options?.durable === true ? change : this.#guardPremature(change)
   }
 
@@ -230,7 +229,7 @@ export class Writer {
       const existed = await makeDurably(make, write, owner.disk)
       return { outcome: 'applied', existed: existed === true, sequence: history.sequence }
     } catch (error) {
-      // If the right to write ended before the change was on disk, the author sends it to the next writer.
+      // If the right to write ended before the change was on disk, the sender sends it to the next writer.
       const ended = closing.aborted || (owner.disk !== null && !isServing(owner.disk))
       return answerOf(ended ? NOT_WRITER : error, history.sequence)
     }
@@ -250,7 +249,7 @@ function emptyUpdate(): UpdateResult {
   return { reads: [], sections: [], parts: [], result: undefined }
 }
 
-/** The promise of a change that waits for ready(). Awaiting it before ready() would block forever: `then` rejects in the next turn; the change stays queued. */
+/** The promise of a change that waits for ready(). Awaiting it before ready() would block forever, so `then` rejects in the next turn; the change stays queued. */
 class PrematureAwait<T> extends Promise<T> {
   #premature: (() => FdbError | null) | undefined
 

@@ -127,7 +127,7 @@ export class ApplicationSockets {
       if (unread?.length) socket.unshift(unread)
       this.hooks.restore(socket, record ?? new Uint8Array(0))
       publish(socket)
-      // Node does the same for accepted connections. With unread bytes, each move would only read some more.
+      // Starts to read, as Node does for accepted connections. Does not if bytes are unread: each move would add to them.
       if (!unread?.length) socket.read(0)
     } catch (error) {
       socket.destroy()
@@ -136,7 +136,7 @@ export class ApplicationSockets {
     return socket
   }
 
-  /** Duplicates the descriptor first: without one, the hook must not be called. */
+  /** Duplicates the descriptor before it calls the hook, because a connection cannot leave if no descriptor is free. */
   #serialize(socket: net.Socket): Serialized | null {
     const fd = connectionOf(socket)
     if (fd === null) return null

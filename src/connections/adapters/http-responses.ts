@@ -7,18 +7,18 @@ import { PendingSet } from './pending-set.js'
 /**
  * The responses under way of an HTTP/1 server. A response that announces the end (`Connection: close`) is the last on its connection.
  *
- * While the server only serves, a request costs nothing: the responses under way are found at the first {@link announce}, {@link announceOn}
- * or {@link onEnded}, and from then on requests are listened to. A 'request' listener would take 2 % of the CPU time of a short request.
+ * While the server only serves, there is no 'request' listener, which would take 2 % of the CPU time of a short request. The first {@link announce},
+ * {@link announceOn} or {@link onEnded} adds the listener and finds the responses under way.
  */
 export class HttpResponses {
   readonly #server: http.Server
   readonly #connections: Iterable<net.Socket> | null
   #listens = false
-  /** Node never closes a pipelined response whose connection has ended, so that counts as an end too. */
+  /** Node never sets `closed` on a pipelined response whose connection has ended, so a destroyed socket counts as the response's end too. */
   readonly #underWay = new PendingSet<http.ServerResponse>(
     ({ closed, req }) => (closed && req.complete) || req.socket.destroyed,
   )
-  /** Responses that were found with later ones behind them, which are not known yet. */
+  /** Responses behind which pipelined responses wait that are not known yet. */
   readonly #followed = new WeakSet<http.ServerResponse>()
   /** The last response of each connection, or null if responses are not assigned to connections. */
   #newest: WeakMap<net.Socket, http.ServerResponse> | null = null
@@ -48,7 +48,7 @@ export class HttpResponses {
     this.listenIfNeeded()
   }
 
-  /** Listens to requests while that is needed. The application may have limited the requests of a connection since the last call. */
+  /** Adds or removes the 'request' listener. Call it repeatedly, because the application may set `maxRequestsPerSocket` at any time. */
   listenIfNeeded(): void {
     const { maxRequestsPerSocket } = this.#server
     const ends = this.#announced || this.#ending !== null || this.#onEnded !== null
@@ -159,7 +159,7 @@ export class HttpResponses {
     response.once('close', () => this.#findNext(socket))
   }
 
-  /** Called when a response has ended behind which others were not known. */
+  /** Finds the next response on a connection when a response of {@link #followed} has ended. */
   #findNext(socket: net.Socket): void {
     if (!this.#listens || this.#newest?.has(socket)) return
     this.#find(socket)

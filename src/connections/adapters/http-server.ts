@@ -63,7 +63,7 @@ class KeepAliveExpiry {
 
 /** The longest time for which a held connection is not read, so that the next request waits in the kernel. */
 const HOLD_MS = 200
-/** The pause after a hold that no receiver ended. The pause doubles each time. */
+/** The pause after a hold during which no receiver took the connections. Doubles each time. */
 const NO_HOLD_MS = 250
 
 /** Connections between two requests that are not read, so that they can leave before the next request. */
@@ -74,7 +74,7 @@ class HeldSockets {
   #holdAgainAt = 0
   #noHoldMs = NO_HOLD_MS
 
-  /** Stops reading from `socket`, unless the last hold was in vain. */
+  /** Stops reading from `socket`, except during the pause after a hold in vain. */
   hold(socket: net.Socket): void {
     if (performance.now() < this.#holdAgainAt) return
     socket.pause()
@@ -152,9 +152,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
   readonly #parts: HttpServerParts
   readonly #upgraded: ApplicationSockets | null
   #refused = new WeakSet<net.Socket>()
-  /** Since when each connection could have left, but for its hook or a descriptor (performance.now()). */
+  /** The time at which the hook or the lack of a descriptor first kept each connection from leaving (performance.now()). */
   #keptBack = new WeakMap<net.Socket, number>()
-  /** The connections whose hook has thrown, which is reported once. */
+  /** The connections whose hook has thrown: further exceptions are not reported. */
   readonly #faulty = new WeakSet<net.Socket>()
   #onMovable: (() => void) | null = null
   #signal: NodeJS.Immediate | undefined
@@ -269,7 +269,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return socket.bytesRead === 0 && !this.#parts.answers.isAdopted(socket)
   }
 
-  /** Duplicates the descriptor first: without one, the hook must not be called. */
+  /** Duplicates the descriptor before it calls the hook, because a connection cannot leave if no descriptor is free. */
   #departIdle(socket: net.Socket): Value | null {
     const fd = connectionOf(socket)
     let data: Uint8Array | undefined
@@ -287,7 +287,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       return null
     }
     const fresh = this.#isFresh(socket)
-    // A connection that is not fresh had at least one request, even if requests were not counted.
+    // A connection on which bytes have arrived had at least one request, even if requests were not counted.
     const record: IdleRecord = {
       fresh,
       requests: fresh ? 0 : Math.max(1, this.#parts.answers.requests(socket)),
@@ -307,7 +307,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return returned === undefined ? undefined : bytesOf(returned)
   }
 
-  /** Announces the end after {@link PATIENCE_MS}, because the hook may never let the connection go. */
+  /** Lets the next response close the connection if it was kept from leaving for {@link PATIENCE_MS}: the hook may never return data. */
   #keepBack(socket: net.Socket): void {
     const now = performance.now()
     const since = this.#keptBack.get(socket) ?? now
@@ -374,7 +374,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       return witnessOf(socket)
     }
     if ((this.#listens ||= tracksConnections(this.#parts.server))) return this.#adopt(fds[0]!, idle!, how)
-    // Node makes its list of connections when it starts to listen, in the next turn: the connection waits for that.
+    // Node creates its list of connections when the server starts to listen, in the next turn: adds the connection after that.
     this.#parts.server.once('listening', () => this.#adoptLate(fds[0]!, idle!, how))
     return undefined
   }

@@ -8,19 +8,19 @@ import {
   parserOf,
 } from '../../node/http-connections.js'
 
-/** The events with which Node gives a connection to the application, if that listens to them. */
+/** The events with which Node hands a connection over to the application, if the application listens to them. */
 const TAKEN = ['upgrade', 'connect'] as const
 
 /**
- * The open connections of a plain `http.Server`. Node lists those that it parses, so that a connection costs nothing until it must be found: a
- * 'connection' listener and a list of its own would take 2 % of the CPU time of a short request. Keeps only those that the application has taken over.
+ * The open connections of a plain `http.Server`. Uses Node's own list, because a 'connection' listener and a second list would
+ * take 2 % of the CPU time of a short request. Keeps only the connections that the application has taken over: Node does not list these.
  */
 export class ListedSockets {
   readonly #server: http.Server
   readonly #unlisted: () => void
   readonly #taken = new Set<net.Socket>()
 
-  /** Returns null if Node does not list the connections of this server. `unlisted`: called when Node no longer gets them first. */
+  /** Returns null if Node does not list the connections of this server. Calls `unlisted` if, after a listener was removed, Node's own is not the first one. */
   static of(server: net.Server, unlisted: () => void): ListedSockets | null {
     if (!isHttpServer(server) || 'setTicketKeys' in server || !HTTP_CONNECTIONS.works) return null
     return isFirst(server) ? new ListedSockets(server, unlisted) : null
@@ -31,7 +31,7 @@ export class ListedSockets {
     this.#unlisted = unlisted
     for (const event of TAKEN)
       if (server.listenerCount(event) > 0) server.prependListener(event, this.#onTaken)
-    // Connections from before are replayed in this turn.
+    // Connections that were accepted earlier are emitted again in this turn.
     server.on('connection', this.add)
     setImmediate(() => server.off('connection', this.add))
     server.on('newListener', this.#onNewListener)

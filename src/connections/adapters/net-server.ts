@@ -25,7 +25,7 @@ export class NetServerConnections implements MovableConnections<Value> {
   readonly #open: OpenSockets
   #refused = new WeakSet<net.Socket>()
   readonly #failed: (error: unknown) => void
-  /** The connections whose hook has thrown, which is reported once. */
+  /** The connections whose hook has thrown: further exceptions are not reported. */
   readonly #faulty = new WeakSet<net.Socket>()
 
   /** `failed`: gets the exceptions of the hooks. Throws ERR_FDB_OPTION. */

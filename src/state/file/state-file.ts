@@ -34,7 +34,7 @@ export class StateFile {
   readonly #logger: Pick<Logger, 'info' | 'warn'>
   readonly #mayWrite: () => boolean
   #mode: Mode = 'idle'
-  /** Number of calls of stop(). Work that began before the last one must have no effect any more. */
+  /** Number of calls of stop(). Work that began before the last call must have no effect any more. */
   #stops = 0
   readonly #failures = new WriteFailures()
   /** The state file that this process created. */
