@@ -1,6 +1,6 @@
-/** A map of up to this many keys is one `Map`. */
+/** A {@link DividingMap} of up to this many keys is one `Map`. */
 export const ALONE = 16_384
-/** Keys that move from the first map to their parts with each put. */
+/** Each put moves this many keys from the first map to their parts. */
 const MOVED = 8
 /** Number of parts, a power of two. */
 export const PARTS = 256
@@ -10,7 +10,7 @@ export const PARTS = 256
  * during it. No value is undefined.
  */
 export abstract class DividingMap<K, V> {
-  /** All keys of a small map. While the map divides, the keys that it had when dividing began. Null when all are in parts. */
+  /** All keys of a small map. While the map divides: the keys from before. Null when all keys are in parts. */
   #first: Map<string, V> | null = new Map()
   /** The keys of `#first` that are not yet in parts. Null before the map divides, and afterwards. */
   #moving: IterableIterator<[string, V]> | null = null
@@ -21,7 +21,7 @@ export abstract class DividingMap<K, V> {
   /** Returns undefined if the key was missing, else what `set` returns. */
   protected abstract setInPart(key: string | K, value: V): V | undefined
   protected abstract deleteInPart(key: string | K): boolean
-  /** Returns the entries of a part. A key is in the part of the same number in every map. */
+  /** Returns the entries of a part. Every map puts a key into the part of the same number. */
   abstract run(part: number): Iterable<[string, V]>
 
   get size(): number {

@@ -5,7 +5,7 @@ import net from 'node:net'
 import type tls from 'node:tls'
 import { requireAs, thisFile } from './this-file.js'
 
-/** Modules that are loaded on first use: most processes start faster and use less memory without them. */
+/** Each function loads a module on first use, because most processes start faster and use less memory without the module. */
 
 /** Set in the bundle of an application, where package names cannot be resolved. */
 const BUNDLED = Symbol.for('fd-broker.lazy')
@@ -27,19 +27,19 @@ export const nodeCrypto = (): typeof crypto => process.getBuiltinModule('node:cr
 
 export const nodeFiles = (): typeof files => process.getBuiltinModule('node:fs/promises')
 
-/** An `import` would evaluate all exports, and Node 22 and 24 load a whole HTTP client for some of them (30 ms). */
+/** An `import` would evaluate all exports of `node:http`; for some of them Node 22 and 24 load a whole HTTP client (30 ms). */
 export const nodeHttp = (): typeof http => process.getBuiltinModule('node:http')
 
 export const nodeTls = (): typeof tls => process.getBuiltinModule('node:tls')
 
-/** Takes more than 1 MiB of memory. */
+/** The package takes more than 1 MiB of memory. */
 export const msgpackr = (): typeof import('msgpackr') => load('#msgpackr')
 
-/** Not needed for a configuration in JSON. */
+/** A configuration in JSON does not need this package. */
 export const yaml = (): typeof import('yaml') => load('#yaml')
 export const jsYaml = (): Pick<typeof import('js-yaml'), 'CORE_SCHEMA' | 'load'> => load('#js-yaml')
 
-/** As `net.isIPv6()`, which compiles its pattern on first use (3 ms): most programs never need it. */
+/** Like `net.isIPv6()`, but avoids the pattern that Node compiles at the first call (3 ms) for most texts that are no IPv6 address. */
 export function isIPv6(text: string): boolean {
   return text === '::' || (text.includes(':') && net.isIPv6(text))
 }

@@ -13,7 +13,7 @@ export const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 /** Keys that pino adds to each line but does not list in `bindings()`. */
 const UNLISTED_KEYS = ['pid', 'hostname']
 
-/** A pino logger, which returns the keys it adds to each line. */
+/** A pino logger: `bindings()` returns the keys and values that the logger adds to each line. */
 interface BoundLogger {
   bindings?(): Record<string, unknown>
 }

@@ -22,7 +22,7 @@ export function thisFile(): string {
   return [paths[1], paths[0], process.argv[1]].find(path => path && isAbsolute(path)) ?? process.execPath
 }
 
-/** Returns the `require` of a file; bundlers do not follow it. */
+/** Returns a `require` that resolves names like code in `file`, and that bundlers do not follow. */
 export function requireAs(file: string): NodeJS.Require {
   return process.getBuiltinModule('node:module').createRequire(file)
 }

@@ -108,7 +108,7 @@ export function required<T>(check: ValueCheck<T>, about: string, fields?: Shape)
   return { check, byDefault: undefined, about, fields }
 }
 
-/** A key with a default, which is given as an operator would write it and read by the same check. */
+/** A key with the default `written`, given as an operator would write it; `check` reads it like a value of the file. */
 export function optional<T>(check: ValueCheck<T>, written: unknown, about: string, fields?: Shape): Field<T> {
   let byDefault: { written: unknown; value: T } | undefined
   const unexpected = {
@@ -120,7 +120,7 @@ export function optional<T>(check: ValueCheck<T>, written: unknown, about: strin
     check,
     about,
     fields,
-    // Lazy: checks may be defined after the shapes that use them.
+    // Computed on first use, because checks may be defined after the shapes that use them.
     get byDefault() {
       byDefault ??= { written, value: check(written, unexpected) as T }
       return byDefault
@@ -182,7 +182,7 @@ export function map<S extends Shape>(shape: S): ValueCheck<ShapeValues<S>> {
   }
 }
 
-/** Accepts a map, or the value of one of its keys: `4` for `{ count: 4 }`. */
+/** Accepts a map, or only the value of `key` as its short form: `4` for `{ count: 4 }`. */
 export function shortFor<S extends Shape>(key: keyof S & string, shape: S): ValueCheck<ShapeValues<S>> {
   const whole = map(shape)
   return (value, place) => {
@@ -219,7 +219,7 @@ export type Path = readonly (string | number)[]
 
 interface Problem {
   path: Path
-  /** Whether the key is wrong, not its value. */
+  /** The problem is the key, not its value. */
   atKey: boolean
   message: string
 }

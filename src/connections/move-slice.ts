@@ -48,7 +48,7 @@ export class SliceFiller {
   }
 }
 
-/** Calls `each` for all items: in each turn of the event loop until its time for moves is used up, but at least once. Resolves after the last. */
+/** Calls `each` for all items: at least one per turn of the event loop, and more until the turn's time for moves is used up. Resolves after the last call. */
 export function runInTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) => void): Promise<void> {
   return new Promise(resolve => {
     let at = 0

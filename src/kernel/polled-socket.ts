@@ -24,7 +24,7 @@ class PolledSet {
   readonly #slots = Array.from({ length: MAX_EVENTS }, (_, i) =>
     this.#memory.subarray(i * SLOT, (i + 1) * SLOT),
   )
-  /** The ready sockets of the last poll, in the order of `#ready`. A socket that was notified is replaced by undefined. */
+  /** The ready sockets of the last poll, in the order of `#ready`. After a socket was notified, its element is undefined. */
   readonly #reported = new Array<PolledSocket | undefined>(MAX_EVENTS).fill(undefined)
   #at = 0
   #end = 0
@@ -124,7 +124,7 @@ export function hasPolledSockets(): boolean {
   return openPolledSet() !== null
 }
 
-/** An address that needs no name lookup. */
+/** The address of an upstream, without a host name: `host` is an IP address. */
 export type KernelAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
 
 /** A descriptor that Node owns until `close()`. */
@@ -133,7 +133,7 @@ export interface Lent {
   close(): void
 }
 
-/** Takes over a descriptor of Node. The dup gets the lowest free number, which is often the same one: `isBeyond()` relies on low numbers. */
+/** Duplicates a descriptor of Node and closes Node's. The result has the lowest free number, often the same: `isBeyond()` relies on low numbers. */
 function adoptLent(lent: Lent): number {
   const spare = native.dup(lent.descriptor)
   lent.close()

@@ -228,7 +228,7 @@ function segmentsOf(log: StateLog): SegmentsReply {
   const readTo = new Map(log.pieces().map(({ segment, end }) => [segment, end]))
   const segments = log.segments.map(segment => {
     const { kind, epoch, end, sealed, fd } = segment
-    // Of an unsealed segment only the part counts that this process has appended or read.
+    // An unsealed segment counts only as far as this process has appended or read it.
     return { kind, epoch, size: sealed ? sizeOf(fd) : Math.max(end, readTo.get(segment) ?? 0) }
   })
   return { position, segments }

@@ -4,7 +4,7 @@ import { READ_AHEAD_BYTES } from './read-ahead.js'
 import type { SectionStore } from './section-store.js'
 import type { SlotMap } from './slot-map.js'
 
-/** Maximum keys per batch. With a million entries, one read then covers thousands of them. */
+/** Maximum keys per batch: so many that one read-ahead range has thousands of them if the log has a million entries. */
 const MOST_KEYS = 262_144
 /** Keys of the first batch: small, for callers that need only a few entries. */
 const FIRST_KEYS = 64
@@ -34,7 +34,7 @@ export function* inFileOrder<T>(
     for (const part of parts) {
       for (let i = 0; i < part.keys.length; i++) {
         const key = part.keys[i]!
-        // After a change the slot may belong to another key.
+        // After a change of the section the slot may belong to another key: look it up again.
         const same = section.slots === slots && slots.changes === changes
         const slot = same ? part.slots[i] : section.slots.get(key)
         if (slot !== undefined) yield read(key, slot)

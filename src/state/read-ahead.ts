@@ -7,10 +7,10 @@ export const BLOCK_BYTES = 64 * 1024
 const MOST_BLOCKS = 16
 /** Maximum bytes that the cache holds. Blocks of one aligned range of this size do not displace each other. */
 export const READ_AHEAD_BYTES = BLOCK_BYTES * MOST_BLOCKS
-/** Reading a block takes as long as reading this many entries one by one. */
+/** The credit that a block costs: reading a block takes as long as reading this many entries one by one. */
 const BLOCK_COST = 16
 const MOST_CREDIT = MOST_BLOCKS * BLOCK_COST
-/** Credit gained per entry that is read alone, so that block reads are tried again after a while. */
+/** The credit that each entry read alone gives back, so that blocks are tried again after a while. */
 const REGAINED = 1 / 8
 
 /** A segment and its read position; bytes before that never change. */
@@ -29,7 +29,7 @@ interface Block {
 /** Reads entries by blocks while many nearby ones are read, which takes a tenth of the system calls. Blocks may hold secrets: they are dropped after a turn without reads. */
 export class ReadAhead {
   readonly #blocks = new Array<Block | undefined>(MOST_BLOCKS)
-  /** Number of entries found in blocks, minus the cost of reading these blocks. */
+  /** Rises with each entry found in a block, falls with each block that is read. If too low for a block, entries are read alone. */
   #credit = MOST_CREDIT
   #used = false
   #checkTimer: NodeJS.Immediate | undefined

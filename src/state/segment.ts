@@ -238,7 +238,7 @@ export class Segment {
     if (this.#sealedHere) return { written: 0, refused: 'sealed' }
     let written = 0
     try {
-      // A short write has no error code; the next write fails with it.
+      // A short write reports no error; the next write fails with the error code.
       while (written < bytes.length) {
         const left = bytes.length - written
         written += writeAt(this.fd, bytes, written, left, this.#end + written)

@@ -12,13 +12,13 @@ const MOST_ITEMS_PER_RECORD = 128
 const REQUEST_BYTES = 16
 const SLOTS_PER_STEP = 32
 
-/** Describes the state to merge: the one at the end of the segment with ordinal `last`. */
+/** Describes the state that a snapshot gets: the state at the end of the segment with ordinal `last`. */
 export interface Merge {
   last: number
   epoch: number
   sequence: number
   digest: string
-  /** A newer segment follows: the entries that it displaced were live at the end of `last`. */
+  /** A newer segment follows: entries that this segment has replaced or deleted were live at the end of `last`. */
   followed: boolean
 }
 
