@@ -6,7 +6,7 @@ import { MoveLog } from './move-log.js'
 export const GIVE = 'give'
 export const TAKE = 'take'
 
-/** A channel that moves connections from one process to another: both ends, and the log that both hold. Owned by the caller. */
+/** Both ends of a channel that moves connections from one process to another, and the move log that both processes hold. Owned by the caller. */
 export interface MovePair extends Disposable {
   readonly give: OwnedFd
   readonly take: OwnedFd
@@ -43,7 +43,7 @@ export interface MoveChannelEnd {
 }
 
 /**
- * Opens a channel for connections. Each callback borrows its end until its promise resolves. Rejects if the kernel has no sealable memory
+ * Opens a channel for connections. Each callback may use the end that it gets until its promise resolves. Rejects if the kernel has no sealable memory
  * files, or the process has reached its limit of open files.
  */
 export async function createMoveChannel(ends: {
@@ -68,7 +68,7 @@ export function ownEnd(end: MoveChannelEnd): { channel: OwnedFd; log: OwnedFd } 
   }
 }
 
-/** Returns the bundle items of an end. Borrowed. `other`: the process at the other end, if the receiver cannot know it. */
+/** Returns the bundle items that send an end; they borrow its descriptors. `other`: the process at the other end, if the receiver cannot know it. */
 export function moveChannelItems(
   { spec, channel, log }: MoveChannelEnd,
   other?: { readonly pid: number; readonly pidfd: OwnedFd | null },

@@ -18,7 +18,7 @@ export function watchPaths(folder: string, files: readonly string[], changed: ()
   return watched
 }
 
-/** Takes ownership of the descriptor, and closes it before it calls `callback`. */
+/** Takes ownership of the descriptor; closes it when it is readable, then calls `callback`. */
 function onceReadable(fd: OwnedFd, callback: () => void): Disposable & { readonly poll: Poll } {
   const close = () => {
     poll.close()

@@ -17,7 +17,7 @@ export interface OptionChange {
   readonly reason?: string
 }
 
-/** Returns the current options of a socket and its path; options that the kernel does not report are those of `spec`, which was applied last. */
+/** Returns the current options of a socket and its path; options that the kernel does not report are taken from `spec`, which must be the last applied specification. */
 export function currentOptions(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
   if (spec.kind === 'unix') {
     const { path, abstract } = spec
@@ -30,8 +30,8 @@ export function currentOptions(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
 
 /**
  * Changes the options of a bound, shared socket to those of `wanted`, as far as the kernel allows it, and returns the changes. Affects all processes
- * that share the socket: call it only after the commit. `before` is the spec of the previous version, or null if unknown; without it the backlog
- * is set and not reported.
+ * that share the socket: call it only after the commit. `before` is the spec of the previous version. If it is null (unknown), the backlog
+ * is set, but not reported as a change.
  */
 export function adjustListener(
   fd: OwnedFd,

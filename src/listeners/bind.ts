@@ -49,7 +49,7 @@ function bindStale(spec: ListenerSpec, bind: () => OwnedFd, cause: unknown): Own
   return found
 }
 
-/** Binds the first of several sockets that share a TCP address (`reusePort`). Fails if another program has bound the address, even with `reusePort`. */
+/** Binds the first of several sockets that share a TCP address (`reusePort`). Fails if another program has bound the address, even if that program used `reusePort`. */
 export function bindFirstOfGroup(spec: ListenerSpec): OwnedFd {
   const { backlog, ...options } = bindOptions({ ...spec, reusePort: false })
   let fd: OwnedFd
@@ -86,7 +86,6 @@ function bindOptions(spec: ListenerSpec): BindOptions {
   }
 }
 
-/** Returns the error for a failed bind or listen. */
 function bindFailure(spec: ListenerSpec, error: unknown): FdbError {
   return isErrno(error, 'EADDRINUSE') ? addressInUse(spec, findOccupant(spec), error) : bindError(spec, error)
 }

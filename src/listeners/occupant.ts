@@ -1,6 +1,6 @@
 /**
- * Finds the process that holds an address, for error messages. Gives up after a limited time, and may miss it: a process of another user or another
- * PID namespace, or a socket that is just being sent to another process.
+ * Finds the process that holds an address, for error messages. Gives up after a limited time. Does not find a process of another user or another
+ * PID namespace, or a socket that one process is just sending to another.
  */
 
 import { lstatSync, readFileSync } from 'node:fs'
@@ -77,11 +77,11 @@ function hexWords(bytes: Buffer): string {
 const LISTENING = '0A'
 
 export interface InetSocket {
-  /** As {@link kernelHex} formats it. */
+  /** In the format of {@link kernelHex}. */
   readonly address: string
   readonly port: number
   readonly listens: boolean
-  /** Bytes to read, or connections to accept. */
+  /** Bytes that wait to be read; for a listener, connections that wait to be accepted. */
   readonly queueLength: number
   /** `0` if no process has the socket open. */
   readonly inode: string
@@ -125,7 +125,7 @@ export function acceptQueueLength(inode: string): number {
   return 0
 }
 
-/** Returns the TCP sockets of this network namespace that a process has open: no connections that wait to be accepted. */
+/** Returns the TCP sockets of this network namespace that a process has open, so without connections that wait to be accepted. */
 export function openTcpSockets(): InetSocket[] {
   return ['tcp', 'tcp6'].flatMap(table => inetSockets(table).filter(({ inode }) => inode !== '0'))
 }
@@ -135,7 +135,7 @@ export function isBound(path: string): boolean {
   return unixInodes({ path, abstract: false }).size > 0
 }
 
-/** Ignores accepted connections, which have the path of their listener too: counts only unconnected sockets (state 01). */
+/** Returns the inodes of unconnected sockets (state 01) with this path: accepted connections have the path of their listener too. */
 function unixInodes({ path, abstract }: Pick<ListenerSpec, 'path' | 'abstract'>): Set<string> {
   const wanted = abstract ? `@${path}` : path
   const inodes = new Set<string>()
@@ -154,7 +154,7 @@ function findHolder(inodes: Set<string>): number | null {
   return holder ?? null
 }
 
-/** Returns the path of a process's control socket, or null. Recognizes its holder by the open lock file `PATH.lock` next to the socket PATH. */
+/** Returns the path of a process's control socket, or null. A process that holds the control socket PATH has the lock file `PATH.lock` open. */
 export function controlOf(pid: number): string | null {
   for (const [, file] of openFilesOf(pid) ?? []) {
     if (!file.endsWith(LOCK_SUFFIX)) continue

@@ -23,7 +23,7 @@ export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
   try {
     return isSocketAt(fd, spec) && removeAside(fd, parseListenerSpec(spec).path)
   } catch {
-    // This process must not remove the path, or another one has removed it.
+    // This process has no permission to remove the path, or another process has removed it.
     return false
   }
 }
@@ -38,7 +38,7 @@ export function isSocketAt(fd: OwnedFd, spec: string): boolean {
   }
 }
 
-/** Renames the path and checks it again before removing it. If another process has replaced the path before the renaming, puts its socket back. */
+/** Renames the path, and checks again that it leads to the socket before removing it. If another process has replaced the path meanwhile, puts that process's socket back. */
 function removeAside(fd: OwnedFd, path: string): boolean {
   const aside = `${path}.closed-${process.pid}`
   renameSync(path, aside)
@@ -51,7 +51,7 @@ function removeAside(fd: OwnedFd, path: string): boolean {
   return isOurs
 }
 
-/** How long to wait for the folder's lock; another process that replaces a path holds it for a few hundred microseconds. */
+/** Milliseconds to wait for the folder's lock, which a process holds for a few hundred microseconds to replace a path. */
 const LOCK_MS = 500
 
 /** A process listens on the path. `occupant` is null if the kernel did not name it. */
@@ -66,9 +66,9 @@ export interface NoSocket {
 
 /**
  * Removes a Unix path on which no process listens any more, and calls `bind`. Holds a lock (flock) of the folder meanwhile, if the folder can be
- * read: of several processes that find the path stale at the same time, each then sees the new socket of the previous one.
+ * read: if several processes want to replace the same path, each one checks it after the previous one has bound its new socket.
  *
- * Renames the stale socket and checks it again before deleting it: a program without this lock may have bound a live socket there, which is put back.
+ * Renames the stale socket and checks it again before deleting it: a program that does not take the lock may have bound a new socket there, which is put back.
  * (Binding a temporary name and renaming it would leave the temporary name in getsockname() forever.)
  */
 export function replaceStale(path: string, bind: () => OwnedFd): OwnedFd | Occupied | NoSocket {
@@ -109,7 +109,7 @@ function removeStale(path: string): Occupied | NoSocket | null {
   if (!before.isSocket()) return { noSocket: true }
   const owner = findListener(path)
   if (owner !== 'stale') return { occupant: owner }
-  // The connection was refused although a socket is bound: another process has called bind, and not yet listen.
+  // The connection was refused although a socket is bound: its process has called bind, and not yet listen.
   if (isBound(path)) return { occupant: null }
   const aside = `${path}.stale-${process.pid}`
   try {

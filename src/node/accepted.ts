@@ -25,7 +25,7 @@ interface AcceptingServer {
 }
 
 /**
- * Calls `onAccepted` for each connection that `server` accepts, before Node creates a socket, which costs about 40 µs and kilobytes. If `onAccepted`
+ * Calls `onAccepted` for each connection that `server` accepts, before Node creates a socket for it, which would cost about 40 µs and kilobytes. If `onAccepted`
  * returns false, or Node has other internals, Node creates the socket and emits 'connection'. Each connection gets SO_KEEPALIVE.
  */
 export function acceptWithoutSocket(server: net.Server, onAccepted: (connection: Accepted) => boolean): void {

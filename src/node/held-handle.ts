@@ -12,7 +12,6 @@ interface ServerWithHandle {
   _handle: ServerHandle | null
 }
 
-/** Node's default backlog. */
 export const BACKLOG = 511
 
 export const HELD_HANDLE = internal(

@@ -3,7 +3,7 @@ import net from 'node:net'
 import { nodeHttp } from '../base/lazy.js'
 import { internal } from './internal.js'
 
-/** An entry in the connection list of an `http.Server`. Only this list shows whether the native parser holds bytes of an incomplete request. */
+/** An entry in the connection list of an `http.Server`. Nothing else shows whether the native parser holds bytes of an incomplete request. */
 interface Parser {
   readonly socket: net.Socket
   incoming: unknown
@@ -55,8 +55,8 @@ export function connectionListener(): ConnectionListener {
   return cachedListener
 }
 
-/** Reports whether Node's own listener gets the connections directly: no other code has read from them before, and all are in Node's list. */
-export function isFirst(server: http.Server): boolean {
+/** Reports whether Node's own 'connection' listener is registered: then Node parses and lists each connection from its first byte on. */
+export function hasNodeListener(server: http.Server): boolean {
   return server.listeners('connection').includes(connectionListener())
 }
 
@@ -65,7 +65,7 @@ export function parserOf(socket: net.Socket): Parser | null {
   return (socket as unknown as { parser?: Parser | null }).parser ?? null
 }
 
-/** Returns the response that is being sent, also if the application has not begun it. Responses to pipelined requests wait for it. */
+/** Returns the response that is next on the connection, even if the application has not begun it. Responses to pipelined requests wait until it ends. */
 export function responseOf(socket: net.Socket): http.ServerResponse | null {
   return (socket as unknown as { _httpMessage?: http.ServerResponse | null })._httpMessage ?? null
 }
@@ -75,7 +75,6 @@ export function lastRequestOf(socket: net.Socket): http.IncomingMessage | null {
   return (parserOf(socket)?.incoming ?? null) as http.IncomingMessage | null
 }
 
-/** Reports whether the response to the last request is incomplete. */
 export function isResponding(socket: net.Socket): boolean {
   return responseOf(socket) !== null
 }
@@ -103,7 +102,7 @@ function tryIdle(): boolean {
   const socket = new net.Socket()
   try {
     let answered = false
-    // The response must be known from the request to its end.
+    // responseOf() must return the response from the 'request' event until the response ends.
     server.on('request', (request, response) => {
       const during = responseOf(socket) === response && lastRequestOf(socket) === request
       response.detachSocket(socket)

@@ -5,7 +5,7 @@ export interface ActiveInterval {
   readonly what: string
 }
 
-/** A timer of Node. All active timers of one duration form a ring, together with a list head that is not a timer. */
+/** A timer of Node. All active timers of one duration, and one list head that is not a timer, form a ring. */
 interface RingTimer {
   readonly _idlePrev?: RingTimer | null
   readonly _repeat?: number | null
@@ -30,7 +30,7 @@ const ROUND: readonly { readonly to: number; readonly step: number }[] = [
 ]
 
 /**
- * Finds active intervals of at least `leastMs` whose duration is a round number, without those of Node. Takes about 2 ms. Node has no function that
+ * Finds active intervals of at least `leastMs` whose duration is a round number, except Node's own ones. Takes about 2 ms. Node has no function that
  * lists timers, so this one creates a timer of each duration and reads its ring. Finds none on a Node with other internals.
  */
 export function activeIntervals(leastMs: number): ActiveInterval[] {

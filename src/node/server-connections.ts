@@ -14,7 +14,7 @@ interface ServerInternals {
   _emitCloseIfDrained?: () => void
 }
 
-/** Needed to count a connection from another process: otherwise the server would count wrong, and never close. */
+/** Counts the open connections. A connection from another process must be counted, or the server would never emit 'close'. */
 export const SERVER_CONNECTIONS = internal(
   'server._connections',
   'connections do not move into servers of Node, they drain',
@@ -79,7 +79,7 @@ export function acceptOptionsOf(server: net.Server): AcceptOptions {
   return { allowHalfOpen, pauseOnConnect }
 }
 
-/** Makes Node load `node:cluster`, as the first `server.listen()` does; that takes 3 ms. */
+/** Loads `node:cluster` (3 ms) in advance, so that the first `server.listen()` need not. */
 export function loadForListen(): void {
   process.getBuiltinModule('node:cluster')
 }

@@ -5,7 +5,8 @@ import { msgpackr } from '../base/lazy.js'
 /**
  * Throws a TypeError that names the first part of `value` that decoding would not restore. All formats preserve objects, arrays, strings,
  * booleans, finite numbers and null. `rich`: the format also preserves NaN, infinite numbers, bigints, bytes, Dates and undefined elements of arrays.
- * Undefined fields are dropped: the reader sees no difference. Accepts every object with a `toJSON` method. The caller has encoded `value` before, so it has no cycles.
+ * Undefined fields are dropped: the reader sees no difference. Accepts every object with a `toJSON` method. The caller has encoded `value` before, so
+ * `value` has no cycles.
  */
 function checkPlain(value: unknown, rich: boolean): void {
   const found = findUnsupported(value, rich)
@@ -140,7 +141,7 @@ export interface ProtobufType<T, P = T> {
   encode(message: P): { finish(): Uint8Array }
   /** Called with a reader of the type's own copy of protobufjs, or with the bytes if that reader is unknown. */
   decode(bytes: Uint8Array): T
-  /** Used to find the reader of the type's own copy. `pbjs --no-delimited` omits this function. */
+  /** Used to find the reader class of the type's own copy of protobufjs. `pbjs --no-delimited` omits this function. */
   decodeDelimited?(bytes: Uint8Array): unknown
 }
 

@@ -138,7 +138,7 @@ export class History {
     })
   }
 
-  /** Bytes of all segments, including displaced entries. */
+  /** Bytes of all segments, including replaced and deleted entries. */
   get bytes(): number {
     let bytes = 0
     for (const { position } of this.held) bytes += position
@@ -181,7 +181,7 @@ export class History {
     if (!whole) throw damagedError(segment, position, this.sequence, 'the end of the snapshot is missing')
   }
 
-  /** Starts to record the entries that this segment displaces. The caller applies the segment's first record after this. */
+  /** Starts to record the entries that this segment replaces or deletes. The caller applies the segment's first record after this. */
   startSegment(held: HeldSegment): void {
     const end = this.position
     for (const before of this.held) {

@@ -3,19 +3,19 @@ import { FdbError, type FdbErrorCode, FdbTypeError } from '../errors.js'
 
 /** The limits of the state log. They are checked before memory is allocated. */
 export interface StateLimits {
-  /** Maximum bytes per record: of a change, or of a piece of an import. A large bulk takes several records. */
+  /** Maximum bytes per record. A change, or a piece of an import, is one record; a large bulk is several records. */
   recordBytes: number
   changesPerRecord: number
   /** Maximum bytes per segment; at most 4 GiB - 1, because offsets have 32 bits. */
   segmentBytes: number
   /**
-   * Maximum bytes of all segments of the log, including displaced entries until the next compaction. A process can read a larger
+   * Maximum bytes of all segments of the log, including replaced and deleted entries until the next compaction. A process can read a larger
    * log, but not write to it.
    */
   logBytes: number
   /**
-   * The writer starts a new segment, so that the current one can be compacted, when it has this many bytes and is at least as large as all earlier
-   * ones together. Under a daemon a value above the default has no effect.
+   * The writer starts a new segment, so that the current one can be compacted, when the current one has this many bytes and at least as many as all
+   * earlier ones together. Under a daemon a value above the default has no effect.
    */
   renewBytes: number
   /** Maximum bytes of a key in UTF-8. */

@@ -12,9 +12,9 @@ export interface SectionOptions<T> {
   /** Called with each decoded (and migrated) value and with each value before it is put. Throws to refuse the value. */
   validate?: (value: T) => void
   /**
-   * Returns a value of an older schema version converted to this one; `from` is the entry's version, `to` is this schema's version. Called each time
-   * such an entry is decoded: the log keeps the old value until the entry is put again. May change the decoded value in place; for protobuf it
-   * should, so that unknown fields survive. Must not overwrite new fields that exist already: an entry that a newer version wrote and an older
+   * Converts a value of an older schema version to this version; `from` is the entry's version, `to` is this schema's version. Called each time
+   * such an entry is decoded: the log keeps the old value until the entry is put again. May change the decoded value in place, and should
+   * with protobuf, so that unknown fields survive. Must not overwrite new fields that exist already: an entry that a newer version wrote and an older
    * version then changed has the older version's number. Values of a newer version, or of no version, are not migrated.
    */
   migrate?: (value: T, from: number, to: number) => T
@@ -26,8 +26,8 @@ export interface SectionOptions<T> {
    */
   frozen?: boolean
   /**
-   * A change of the section resolves when it is on disk, unless it is made with `durable: false`. An update of several sections
-   * does so if it changes a durable one. Needs a `stateFile`. Default false.
+   * A change of the section resolves when it is on disk, unless it is made with `durable: false`. So does an update of several sections
+   * if it changes a durable section. Needs a `stateFile`. Default false.
    */
   durable?: boolean
   /** Maximum number of decoded immutable values in memory; default 1024, 0 for none. */

@@ -15,7 +15,7 @@ import { Slice } from './time-slices.js'
 import { Values } from './values.js'
 import type { Writer } from './writer.js'
 
-/** A bulk checks the time after encoding this many changes. */
+/** A bulk checks after this many encoded changes whether its time slice is used up. */
 const CHANGES_PER_CHECK = 256
 
 export interface IterationOptions {
@@ -98,7 +98,7 @@ export class Section<T> {
 
   /**
    * Number of changes of this process, in all sections, that wait to be made. Reads do not see them, because each may still be refused; an `update`
-   * runs on the state at the time when its turn comes. The number is 0 while this process writes and appends no large bulk: a read then sees each
+   * runs on the state that all earlier changes have produced. The number is 0 while this process writes and appends no large bulk: a read then sees each
    * previous put.
    */
   get waiting(): number {
@@ -106,7 +106,7 @@ export class Section<T> {
   }
 
   /**
-   * Resolves when every change that waits now is made, so that reads see it, or refused. If changes wait before `ready()`, rejects with
+   * Resolves when every change that waits now was made or refused; reads then see those that were made. If changes wait before `ready()`, rejects with
    * ERR_FDB_NOT_READY, as `put` does.
    */
   settled(): Promise<void> {

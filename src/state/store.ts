@@ -27,7 +27,7 @@ export class Store {
   readonly #pendingEntries = new PendingEntries()
   #found!: FoundRecord
   #segment!: Segment
-  /** A bulk whose last record is missing. */
+  /** The large bulk of which some records were applied, but not the last one. */
   open: Transaction | null = null
 
   constructor(
@@ -75,7 +75,10 @@ export class Store {
     return section
   }
 
-  /** Applies a record. The changes in a record of an epoch take effect together, those of a snapshot one by one. The caller may abandon the generator and apply the record again. */
+  /**
+   * Applies a record. The changes in a record of an epoch take effect together, those of a snapshot one by one. The caller may abandon the generator
+   * and apply the record again.
+   */
   *apply(
     found: FoundRecord,
     ordinal: number,

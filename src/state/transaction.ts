@@ -16,13 +16,13 @@ interface StagedSection {
   readonly cleared: boolean
   /** Number of the section's entries after the transaction. */
   size: number
-  /** Bytes of these entries, encoded. */
+  /** Encoded bytes of the section's entries after the transaction. */
   bytes: number
-  /** The difference to the section's digest. */
+  /** The commit adds this to the section's digest. */
   digest: Digest
 }
 
-/** A transaction with up to this many changed entries of a section is applied entry by entry; a larger one becomes a layer. */
+/** A transaction with up to this many changed entries of a section is applied entry by entry; a larger one becomes a {@link Layer}. */
 const SMALL = 1024
 
 /** Changes that take effect all at once: those of a record, or of all records of a large bulk. */
@@ -38,7 +38,7 @@ export class Transaction {
   readonly #entries: Entries
   #puts: BufferedPuts | null = null
   readonly #sections = new Map<SectionStore, StagedSection>()
-  /** The section of the last change, cached: the next change is usually of the same section. */
+  /** Caches the section of the last change, because the next change is usually of the same section. */
   #last: StagedSection | null = null
 
   constructor(entries: Entries, ordinal: number, { offset, record }: FoundRecord) {
@@ -119,7 +119,7 @@ export class Transaction {
     })
   }
 
-  /** Subtracts the key's current entry from the sums, and returns whether the key had one. `own` is the key's value in the layer. */
+  /** Subtracts the key's current entry from size, bytes and digest. Returns whether the key had an entry. `own` is the key's value in the layer. */
   #subtract(staged: StagedSection, key: KeyBytes, own: number | null | undefined): boolean {
     const { section, cleared, digest } = staged
     if (own === null) return false
@@ -136,7 +136,7 @@ export class Transaction {
     return [...this.#sections.values()].some(({ cleared, layer }) => cleared || layer.size > SMALL)
   }
 
-  /** Makes all changes take effect in one step. Large ones leave work in `deferred`. */
+  /** Makes all changes take effect in one step. A large transaction leaves work in `deferred`. */
   commit(origin: StoredChange['origin'], deferred: DeferredWork): void {
     const remaining = [...this.#sections.values()].map(staged =>
       this.#commitSection(staged, origin, deferred),
@@ -145,7 +145,7 @@ export class Transaction {
     for (const work of remaining) work()
   }
 
-  /** Returns the work to do after all sections are committed. */
+  /** Commits one section. Returns a function to call after all sections are committed, which notifies the listeners. */
   #commitSection(staged: StagedSection, origin: StoredChange['origin'], deferred: DeferredWork): () => void {
     const { section, layer, cleared, size, bytes, digest } = staged
     const { slots } = section
@@ -159,7 +159,7 @@ export class Transaction {
       return () => section.notify(put ? 'put' : 'delete', key, origin, before)
     }
     if (cleared || (slots.empty && layer.size > SMALL)) {
-      // The layer replaces all earlier entries, so that there is nothing to merge.
+      // There are no earlier entries to keep: the layer becomes the main map.
       const before = slots.replace(layer as KeyMap<number>)
       return () => {
         if (cleared) section.notify('clear', '', origin, null)
@@ -230,7 +230,7 @@ class BufferedPuts {
   /** Combines the touched values, because the compiler would remove unused reads. */
   touched = 0
 
-  /** Whether {@link add} may follow. Otherwise the caller must flush first: the buffer is full, or its puts are of another section or record. */
+  /** Whether the caller may call {@link add}. If not, the caller must flush first: the buffer is full, or its puts are of another section or record. */
   accepts(staged: StagedSection, { bytes }: KeyBytes): boolean {
     return this.#count === 0 || (this.#count < MOST && this.#staged === staged && this.#key.bytes === bytes)
   }

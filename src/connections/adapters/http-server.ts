@@ -5,8 +5,8 @@ import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import {
   connectionListener,
+  hasNodeListener,
   idleParsers,
-  isFirst,
   isResponding,
   markIdle,
   parserOf,
@@ -184,7 +184,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   get #isDirect(): boolean {
-    return isFirst(this.#parts.server)
+    return hasNodeListener(this.#parts.server)
   }
 
   get movable(): number {

@@ -2,7 +2,7 @@ import type http from 'node:http'
 import type net from 'node:net'
 import {
   HTTP_CONNECTIONS,
-  isFirst,
+  hasNodeListener,
   isHttpServer,
   listedSockets,
   parserOf,
@@ -20,10 +20,10 @@ export class ListedSockets {
   readonly #unlisted: () => void
   readonly #taken = new Set<net.Socket>()
 
-  /** Returns null if Node does not list the connections of this server. Calls `unlisted` if, after a listener was removed, Node's own is not the first one. */
+  /** Returns null if Node does not list the connections of this server. Calls `unlisted` when Node's own 'connection' listener was removed. */
   static of(server: net.Server, unlisted: () => void): ListedSockets | null {
     if (!isHttpServer(server) || 'setTicketKeys' in server || !HTTP_CONNECTIONS.works) return null
-    return isFirst(server) ? new ListedSockets(server, unlisted) : null
+    return hasNodeListener(server) ? new ListedSockets(server, unlisted) : null
   }
 
   private constructor(server: http.Server, unlisted: () => void) {
@@ -60,14 +60,14 @@ export class ListedSockets {
   readonly #onTaken = (_request: http.IncomingMessage, socket: unknown): void =>
     this.add(socket as net.Socket)
 
-  /** Without a listener of the application, Node answers itself. */
+  /** Adds {@link #onTaken} only together with a listener of the application: without one, Node itself answers the request. */
   readonly #onNewListener = (event: string, listener: unknown): void => {
     if (isTaken(event) && listener !== this.#onTaken && this.#server.listenerCount(event) === 0)
       this.#server.prependListener(event, this.#onTaken)
   }
 
   readonly #onRemoveListener = (event: string, listener: unknown): void => {
-    if (event === 'connection' && !isFirst(this.#server)) this.#unlisted()
+    if (event === 'connection' && !hasNodeListener(this.#server)) this.#unlisted()
     if (isTaken(event) && listener !== this.#onTaken && this.#server.listenerCount(event) === 1)
       this.#server.off(event, this.#onTaken)
   }

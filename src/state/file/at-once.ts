@@ -14,7 +14,7 @@ import {
 } from './files.js'
 import { firstMarks, MARKS, MarkSlots } from './marks.js'
 
-/** Writes the whole log to the state file and syncs it synchronously, at the end of a process. `installing` is a copy that a thread may be renaming at this moment. */
+/** Brings the state file up to date and syncs it, synchronously, at the end of a process. `installing` is a copy that a thread may be renaming at this moment. */
 export function finishAtOnce(
   path: string,
   log: StateLog,

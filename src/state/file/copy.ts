@@ -9,12 +9,12 @@ import { createTemporary, replaceStateFile, type StateFileKind, syncFolderNow } 
 import { firstMarks, MARKS, MarkSlots } from './marks.js'
 
 const NOTHING = Buffer.alloc(0)
-/** Maximum bytes per write: reading them from the segment takes well under a millisecond. */
+/** Maximum bytes per write: reading that many from the segment takes well under a millisecond. */
 const WRITE_BYTES = 256 * 1024
 /** Error codes of a full disk, which is a temporary failure. */
 export const DISK_FULL_CODES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
-/** The end of the copied records in the log. */
+/** The position in the log up to which records were copied. */
 interface CopyPosition {
   segment: { kind: Segment['kind']; epoch: number }
   offset: number
@@ -30,7 +30,7 @@ interface NextWrite {
   onWritten(): void
 }
 
-/** A file that becomes a copy of a log, with one write at a time. If the disk is full the caller retries. close() removes the file unless it is installed. */
+/** Copies a log to a file, one write at a time. If the disk is full, the caller retries. close() removes the file unless it is installed as the state file. */
 export class FileCopy {
   readonly #handle: FileHandle
   readonly path: string
@@ -44,7 +44,7 @@ export class FileCopy {
   #markedLength = 0
   /** A write has failed: the file must be truncated to `size`. */
   #needsTruncation = false
-  /** The operation that a thread runs at the end of the file at this moment. */
+  /** The operation at the end of the file that a thread of Node is running. */
   #writing: NextWrite | 'truncate' | null = null
   #closed = false
   /** The contents on disk are unknown after a failed sync (the kernel reports lost pages only once) or write. The caller must then start a new copy. */
@@ -70,7 +70,7 @@ export class FileCopy {
     return new FileCopy(beside, handle, kind)
   }
 
-  /** Returns the bytes of the log that the file lacks, or null if the copy cannot be continued because missing records were merged with copied ones. */
+  /** Returns the bytes of the log that the file lacks, or null if a compaction has merged missing records with copied ones, so that the copy cannot be continued. */
   missingBytes(log: StateLog): number | null {
     const pieces = log.pieces()
     const at = this.#positionIn(pieces)
@@ -148,7 +148,7 @@ export class FileCopy {
     const header = from === segment.start
     const first = this.size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
     const head = header ? headerFrame(epoch, kind, first) : NOTHING
-    // The marks precede the first record of an epoch, or follow the snapshot: in either case they come before every change that is written after the file is installed.
+    // The marks precede the first record of an epoch, or follow the snapshot: every change that is written after the installation comes after the marks.
     const marks = this.#marks === null && (kind === 'epoch' || to === end) ? firstMarks(epoch) : NOTHING
     const count = to - from
     const marksAt = kind === 'epoch' ? head.length : head.length + count
@@ -183,7 +183,7 @@ export class FileCopy {
     for (const [i, piece] of pieces.slice(at.index).entries()) {
       const from = piece.segment.start + (i === 0 ? at.copied : 0)
       if (from < piece.end) return { piece, from }
-      // A later piece may be copied only if this one is final.
+      // The next piece may be copied only if this piece is final.
       if (!piece.final) break
     }
     return 'all'
@@ -196,7 +196,7 @@ export class FileCopy {
     const { kind, epoch } = position.segment
     const index = pieces.findIndex(({ segment }) => segment.kind === kind && segment.epoch === epoch)
     if (index >= 0) return { index, copied: position.offset - pieces[index]!.segment.start }
-    // The segment was merged. The snapshot omits replaced secrets, which must not stay in the file either: copy it again.
+    // The segment was merged. The snapshot omits replaced secrets, which must not stay in the file either, so a new copy is needed.
     if (this.#kind.secret) return null
     const merged = pieces.findIndex(({ segment }) => segment.kind === 'snapshot' && segment.epoch === epoch)
     return merged >= 0 && position.whole ? { index: merged + 1, copied: 0 } : null

@@ -80,7 +80,7 @@ export async function checkReplaceable(path: string, service: string): Promise<{
   })
   if (present === null) return null
   checkKind(path, present)
-  // An unreadable file may belong to this service, so it may be replaced.
+  // If the file cannot be read, its service is unknown: it may be replaced.
   const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
   try {
     const head = Buffer.alloc(MOST_HEADER_BYTES)

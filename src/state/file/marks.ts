@@ -1,7 +1,7 @@
 import type { OwnedFd } from '../../kernel/index.js'
 import { headerFrame, readHeader } from '../segment.js'
 
-/** The length of the file at a sync, and the sequence number of its last change then. */
+/** The length of the state file at a sync, and the sequence number of the last change in the file at that sync. */
 export interface Mark {
   readonly length: number
   readonly sequence: number

@@ -16,14 +16,14 @@ import {
 const FOLLOW_MS = 10
 /** Interval of the check that the file was not removed or replaced, unless syncs are more frequent. */
 const CHECK_MS = 1000
-/** The file is rewritten if it is larger than twice the log in memory plus this. */
+/** The file is rewritten if it is larger than twice the log in memory plus this many bytes. */
 const SPARE_BYTES = 16 * 1024 * 1024
 
 type Mode = 'idle' | 'preparing' | 'serving'
 
 /**
  * Copies a state log to a file asynchronously, so that a slow or failing disk delays no change. Only the process with the unsealed segment writes. It
- * writes to a file of its own, which it renames over the state file: a process that was paused (SIGSTOP), and was replaced during the pause, then writes
+ * creates a new file and renames it over the state file: a process that was paused (SIGSTOP), and was replaced during the pause, then writes
  * only to its unlinked file.
  */
 export class StateFile {
@@ -49,7 +49,7 @@ export class StateFile {
   #flushing: Promise<void> | null = null
   /** After a failed rewrite the next one starts at this time of performance.now() at the earliest. */
   #rewriteAfter = 0
-  /** The time of the next sync and check. */
+  /** The time (performance.now()) of the next sync and check. */
   #checkAt = 0
   #passTimer: NodeJS.Timeout | undefined
   #checkTimer: NodeJS.Timeout | undefined
@@ -70,7 +70,7 @@ export class StateFile {
     this.#mayWrite = mayWrite
   }
 
-  /** Writes the log to a temporary file before this process serves, so that little remains to write at {@link serve}. */
+  /** Starts to write the log to a temporary file before this process serves, so that {@link serve} has little left to write. */
   prepare(): void {
     if (this.#mode !== 'idle') return
     this.#mode = 'preparing'
@@ -143,7 +143,7 @@ export class StateFile {
     throw new FdbError('ERR_FDB_FENCED', reason, { retryable: true })
   }
 
-  /** Writes the remaining changes, then stops: the next process may write after that. Resolves after `timeoutMs` at the latest. */
+  /** Writes the remaining changes, then stops, so that the next process may write. Resolves after `timeoutMs` at the latest. */
   async finish(timeoutMs: number): Promise<void> {
     if (this.#mode !== 'serving' || !this.#mayWrite()) {
       this.stop()
@@ -259,7 +259,7 @@ export class StateFile {
     const { path } = this.#settings
     try {
       if (!this.#mayWrite()) return
-      // The getter appends the changes that wait for the end of the turn.
+      // The `position` getter appends the changes that wait for the end of the turn.
       void this.#log.position
       const installing = this.#installing ? this.#next : null
       finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file })
