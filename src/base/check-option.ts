@@ -17,7 +17,7 @@ export function checkOptions<T>(what: string, given: T, checks: OptionChecks<T>,
   }
 }
 
-/** For an option that is checked where it is used. */
+/** Accepts every value, for an option that is checked later, where the option is used. */
 export const unchecked: OptionCheck = () => {}
 
 /** Accepts values for which `holds` is true. `wanted` completes the message: "give …". */
@@ -50,7 +50,7 @@ export const orOff =
   (value, name) => {
     if (value !== 'off') check(value, name)
   }
-/** Accepts signals of other realms too. */
+/** Accepts AbortSignals of other realms (`node:vm`) too. */
 export const abortSignal = predicate('an AbortSignal', value => {
   const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
   return typeof aborted === 'boolean' && typeof addEventListener === 'function'
@@ -81,7 +81,7 @@ export function wrongOption(name: string, value: unknown, wanted: string): FdbEr
   })
 }
 
-/** Throws ERR_FDB_OPTION unless a timer can wait that long: Node treats a longer delay as 1 ms. */
+/** Throws ERR_FDB_OPTION unless a timer of Node can wait for `value` milliseconds: a longer delay than {@link LONGEST_MS} would count as 1 ms. */
 export function checkMs(name: string, value: unknown, least: number): void {
   if (typeof value !== 'number' || !Number.isFinite(value) || value < least || value > LONGEST_MS) {
     throw wrongOption(name, value, `milliseconds, ${least} to ${LONGEST_MS}`)
@@ -119,7 +119,7 @@ export function didYouMean(word: string, known: Iterable<string>): string {
   return found === undefined ? '' : ` (did you mean "${found}"?)`
 }
 
-/** Counts insertions, deletions, replacements, and swaps of neighbours. */
+/** Returns how many insertions, deletions, replacements and swaps of neighbours turn `a` into `b`. */
 function editDistance(a: string, b: string): number {
   let before: number[] = []
   let last = Array.from({ length: b.length + 1 }, (_, i) => i)

@@ -1,4 +1,4 @@
-/** Parses JSON; undefined for other text. */
+/** Parses JSON. Returns undefined for other text. */
 export function jsonValue(text: string): unknown {
   try {
     return JSON.parse(text)
@@ -7,7 +7,7 @@ export function jsonValue(text: string): unknown {
   }
 }
 
-/** Parses a JSON object or array; undefined for other text. */
+/** Parses a JSON object or array. Returns undefined for other text. */
 export function jsonObject(text: string): Record<string, unknown> | undefined {
   const value = jsonValue(text)
   return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined

@@ -13,8 +13,8 @@ export interface SyntaxProblem extends TextPosition {
 }
 
 /**
- * A YAML 1.2 document (JSON is one too). The package `yaml`, which knows positions but is eight times slower, is only loaded for an error
- * or a position.
+ * A YAML 1.2 document (JSON is one too). The package `yaml`, which knows positions but is eight times slower than `js-yaml`, is loaded
+ * only to explain an error or to find a position.
  */
 export class ConfigDocument {
   readonly syntax: SyntaxProblem[]
@@ -53,7 +53,7 @@ export class ConfigDocument {
     return this.#parsed
   }
 
-  /** Returns the position of the value at a path, or of its key; for a missing one, that of its container. */
+  /** Returns the position of the value at a path, or with `atKey` of its key. If the document lacks the path, returns the position of the map or list that should have it. */
   position(path: Path, atKey: boolean): TextPosition {
     const { isAlias, isMap, isScalar, isSeq } = yaml()
     const { document } = this.#yaml
@@ -118,7 +118,7 @@ const QUOTE = 0x22
 const COLON = 0x3a
 const BACKSLASH = 0x5c
 
-/** Parses JSON; undefined for other text, and if an object has a key twice. */
+/** Parses JSON. Returns undefined for other text, and if an object has a key twice. */
 export function parseJson(text: string): unknown {
   if (!/^\s*[[{]/.test(text)) return undefined
   const value = jsonValue(text)
@@ -158,10 +158,10 @@ function colonsIn(json: string): number {
   return colons
 }
 
-/** Syntax that the packages may read differently or warn about: an anchor, a tag, a directive. */
+/** Syntax that `js-yaml` and `yaml` may read differently, or that `yaml` warns about: an anchor, a tag, a directive, a merge key. */
 const UNUSUAL = /[&!%]|^<<|[{,\s]<</m
 
-/** Parses YAML 1.2 with `js-yaml`; undefined if left to `yaml`, which reports what is wrong and where. `js-yaml` and `yaml` return the same values. */
+/** Parses YAML 1.2 with `js-yaml`, which returns the same values as `yaml`. Returns undefined if `yaml` must parse the text, to report what is wrong and where. */
 export function yamlValue(text: string): unknown {
   if (UNUSUAL.test(text)) return undefined
   const { CORE_SCHEMA, load } = jsYaml()

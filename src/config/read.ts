@@ -19,7 +19,7 @@ export interface ConfigProblem {
 export function readDocument<T>(file: string, check: ValueCheck<T>): T {
   let bytes: Buffer
   try {
-    // A starting process serves no client yet, and asynchronous reads would wait for threads.
+    // Blocks no client, because a starting process serves none; an asynchronous read would wait for a thread of Node.
     bytes = readFileSync(file)
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
@@ -32,7 +32,7 @@ export function readDocument<T>(file: string, check: ValueCheck<T>): T {
   return documentOf(bytes, file, check)
 }
 
-/** As {@link readDocument}, for the contents of a file. */
+/** Like {@link readDocument}, but gets the contents of the file. */
 export function documentOf<T>(bytes: Buffer, file: string, check: ValueCheck<T>): T {
   let text: string
   try {

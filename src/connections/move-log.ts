@@ -51,7 +51,7 @@ export class MoveLog implements Disposable {
     return new MoveLog(fd)
   }
 
-  /** Opens a log that another process made. Owns `fd`, also if it throws ERR_FDB_MOVE_LOG. */
+  /** Opens a log that another process made. Takes ownership of `fd`, even if it throws ERR_FDB_MOVE_LOG. */
   static open(fd: OwnedFd): MoveLog {
     try {
       const seals = sealsOf(fd)

@@ -33,7 +33,7 @@ export class KeyTable {
     this.#bytes = new Bytes(Buffer.allocUnsafeSlow(room * KEY_BYTES))
   }
 
-  /** Reads the index position of a hash to bring it into the processor's cache before the key is looked up. */
+  /** Reads the index position of a hash, so that the processor's cache has it when the key is looked up. */
   touch(hash: number): number {
     const index = this.#index
     return index[(2 * hash) & (index.length - 1)]!

@@ -78,7 +78,8 @@ export class Locations {
 
   /**
    * Applies a merge of segments. `before` is a copy of these locations from the start of the merge; `after` has the locations of the same slots in
-   * the merged segment. Each slot that has not changed since `before` gets its location in `after`. Takes over chunks of `after`, which must not be used afterwards.
+   * the merged segment. Each slot that has not changed since `before` gets its location in `after`. Takes over chunks of `after`, which must not be
+   * used afterwards.
    */
   move(before: Locations, after: Locations): void {
     for (let c = 0; c < before.#chunks.length; c++) {

@@ -21,7 +21,7 @@ interface SectionDifference {
   }>
 }
 
-/** Reads another whole log, replaces the current one in one step, and notifies listeners of the differences. Owns the segments. No effect if it throws. */
+/** Reads another whole log, replaces the current one in one step, and notifies listeners of the differences. Takes ownership of the segments. Has no effect if it throws. */
 export function rebuild(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
   if (!core.closing.aborted) return rebuildLog(core, segments)
   for (const segment of segments) segment.close()
@@ -48,7 +48,7 @@ function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unk
       different.push(yield* compare(store, after, name))
     replaced = true
     replace(core, after, fresh, different)
-    // The previous segments stay open until all listeners are notified, as these may read previous values.
+    // The previous segments stay open until all listeners are notified, because listeners may read previous values.
     for (const { section, changes } of different)
       yield* inSteps(changes, ({ op, key, before }) => section.notify(op, key, 'replay', before))
   } finally {

@@ -7,7 +7,7 @@ export interface KnownRequest {
   print: number
 }
 
-/** The request ids whose changes are in the log. Only their number decides when the oldest is dropped, so that all readers remember the same ids. */
+/** The request ids whose changes are in the log. The oldest id is dropped when there are more ids than the limit, and for no other reason, so that all readers remember the same ids. */
 export class RequestMemory {
   readonly #most: number
   readonly #known = new Map<string, KnownRequest>()
@@ -46,7 +46,7 @@ export class RequestMemory {
   }
 }
 
-/** Returns null if two changes with the same request id may be the same change, otherwise an error. An update has one print per possible result. */
+/** Returns null if two changes with the same request id may be the same change, otherwise an error. An update has one fingerprint for each kind of change that it may turn out to be. */
 export function requestRefusal(
   id: string,
   known: readonly number[],
@@ -61,7 +61,7 @@ export function requestRefusal(
   )
 }
 
-/** Adds a change's print to the sum of several changes. The result is never 0, which means unknown. */
+/** Adds the fingerprint of a change to the sum of fingerprints. The result is never 0, which means unknown. */
 export function addPrint(sum: number, print: number): number {
   return (sum + print) >>> 0 || 1
 }

@@ -57,7 +57,7 @@ export function bytesOf(returned: unknown): Uint8Array {
   )
 }
 
-/** A connection whose hook has returned a record, and which leaves when its written bytes have been sent. */
+/** A connection whose hook has returned a record. It leaves when its written bytes have been sent. */
 interface Serialized {
   readonly record: Uint8Array
   /** The descriptor of the connection; owned. */
@@ -115,7 +115,7 @@ export class ApplicationSockets {
     }
   }
 
-  /** Owns the descriptor, also if it throws. */
+  /** Takes ownership of the descriptor, even if it throws. */
   arrive(fd: OwnedFd, record: Record): net.Socket {
     return this.#parts.run(() => this.#arrive(fd, record))
   }

@@ -11,7 +11,7 @@ const accepted = channel('net.server.socket')
 
 /** Whether this is a plain TCP or Unix connection that this side has not ended, and all written bytes have been sent. */
 export function canLeave(socket: net.Socket): boolean {
-  // A decoder may hold half a character, which cannot be read back.
+  // The decoder of the socket may hold half a character, which cannot be read back from it.
   if (socket.readableEncoding !== null) return false
   if (socket.destroyed || socket.connecting || !socket.writable || socket.writableLength > 0) return false
   return isPlain(socket) && descriptorOf(socket) !== null && unwrittenBytes(socket) === 0
@@ -38,7 +38,7 @@ export function abandon(socket: net.Socket): Buffer {
   return unread
 }
 
-/** Makes a socket as `server` does for accepted connections, without reading yet. Owns the descriptor, also if it throws. */
+/** Makes a socket as `server` does for accepted connections, without reading yet. Takes ownership of the descriptor, even if it throws. */
 export function openSocket(fd: OwnedFd, server: net.Server): net.Socket {
   const options = { ...socketOptionsOf(server), manualStart: true }
   const socket = socketOver(fd, options)
