@@ -231,8 +231,8 @@ export class Section<T> {
   /**
    * Changes an entry depending on its value. Calls `change` with the value, or with undefined if the entry does not exist, after all earlier changes
    * were made; no other change comes in between. If another process writes, `change` may be called again, because the entry may have changed
-   * before that process makes the change. `change` must be synchronous and without side effects, may change the value in place, and returns the new value, {@link REMOVE} to
-   * delete the entry, or undefined to leave the entry unchanged.
+   * before that process makes the change. `change` must be synchronous and without side effects, and may change the value in place. It returns the
+   * new value, {@link REMOVE} to delete the entry, or undefined to leave the entry unchanged.
    *
    * Resolves, when the change is in the log, with the entry's new value. Rejects as `put` does, and with an exception of `change`, without effect.
    */
@@ -430,13 +430,13 @@ function isValueOrEnd<T>(step: Step<T>): step is IteratorResult<T, undefined> {
 }
 
 /** Freezes a value with all its contents. Returns false if a part cannot be frozen (bytes, a Date, a Map); other parts may be frozen then. */
-export function deepFreeze(value: unknown): boolean {
+function deepFreeze(value: unknown, visited = new Set<object>()): boolean {
   if (typeof value !== 'object' || value === null) return typeof value !== 'function'
-  if (Object.isFrozen(value)) return true
   if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return false
   if (value instanceof Date || value instanceof Map || value instanceof Set) return false
-  Object.freeze(value)
+  if (visited.has(value)) return true
+  visited.add(Object.freeze(value))
   let frozen = true
-  for (const field of Object.values(value)) frozen = deepFreeze(field) && frozen
+  for (const field of Object.values(value)) frozen = deepFreeze(field, visited) && frozen
   return frozen
 }

@@ -250,6 +250,10 @@ describe('what get() returns', () => {
       )
     }
     expect(await held('plain', () => ({ a: [1, 'a', null, undefined, true] }))).toBe(true)
+    for (const [n, one] of odd.entries())
+      expect(
+        await held(`frozen ${n}`, () => Object.freeze([ArrayBuffer.isView(one) ? one : Object.freeze(one)])),
+      ).toBe(false)
     log.close()
   })
 
@@ -268,6 +272,10 @@ describe('what get() returns', () => {
     expect(() => value.list.push({ n: 2 })).toThrow(TypeError)
     await frozen.put('k', { list: [{ n: 3 }] })
     expect(frozen.get('k')).toEqual({ list: [{ n: 3 }] })
+    const codec = { ...json<{ list: { n: number }[] }>(), decode: () => Object.freeze({ list: [{ n: 1 }] }) }
+    const outside = log.section('o', defineSection({ version: 1, codec, frozen: true }))
+    await outside.put('k', { list: [] })
+    expect(() => outside.get('k')!.list.push({ n: 2 })).toThrow(TypeError)
     const mixed = log.section<{ at: Uint8Array }>(
       'm',
       defineSection({ version: 1, codec: msgpack<{ at: Uint8Array }>(), frozen: true }),
