@@ -37,11 +37,11 @@ interface HeldSlice {
   readonly items: Item[]
   /** Resolves when all connections have been checked. */
   checked: Promise<void>
-  /** Connections that are not checked yet must be closed. */
+  /** The slice was given up: its connections that are not checked yet must be closed. */
   released: boolean
 }
 
-/** Receives connections from a draining process. The received connections remain unread until the sender, or the move log, confirms that it has released them. */
+/** Receives connections from a draining process. This process does not read from them until the sender, or the move log, confirms that the sender has released them. */
 export class ConnectionReceiver {
   readonly #options: ConnectionReceiverOptions
   #machine = initialMoveIn()
@@ -85,7 +85,7 @@ export class ConnectionReceiver {
     })
   }
 
-  /** Takes no more connections, because this process stops serving. The log decides about a held slice. */
+  /** Takes no more connections, because this process stops serving. The move log decides whether a held slice belongs to this process. */
   stop(): Promise<void> {
     this.#resolveDoubt('alive')
     return this.#adopting
@@ -146,7 +146,7 @@ export class ConnectionReceiver {
         refused.push({ index, code, message })
       }
     })
-    // The previous slice is adopted before the next is acknowledged, so that the sender is no faster than this process.
+    // The previous slice is adopted before the next is acknowledged, so that the sender does not send faster than this process adopts.
     void Promise.all([held.checked, this.#adopting]).then(() => {
       if (this.#over) return
       this.#options.link.post({ prepareAck: { slice, refused, waves: true } })

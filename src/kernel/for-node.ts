@@ -17,7 +17,7 @@ export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts,
 
 /**
  * Makes a server accept on a listening socket, and takes ownership of the descriptor. The server reports failures with 'error'. Node calls listen()
- * again with `backlog`: pass the real one, because the kernel refuses new clients while more than that wait.
+ * again with `backlog`: pass the listener's own backlog, because the kernel refuses new clients while more than `backlog` wait.
  */
 export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
   server.listen({ fd: fd.release() }, backlog)

@@ -6,7 +6,7 @@ export function bindSocket(options: BindOptions, label: string): OwnedFd {
   return OwnedFd.own(native.bindSocket(options), label)
 }
 
-/** Calls listen() on a bound or listening socket. Changes the backlog, and makes this process the peer that new Unix clients see in their credentials. */
+/** Calls listen() on a bound or listening socket. Also changes the backlog of a listening socket. New clients of a Unix socket see the credentials of this process. */
 export function listen(fd: OwnedFd, backlog: number): void {
   native.listen(fd.raw, backlog)
 }
@@ -83,8 +83,8 @@ export function firstNotStream(fds: readonly OwnedFd[]): OwnedFd | null {
 }
 
 /**
- * Sends `length` bytes from `offset`. Returns the number of bytes sent, or -1 (EAGAIN). If it is above 0, all `fds` (at most 253) were sent with the
- * first byte: do not send them again. They keep their owners.
+ * Sends `length` bytes from `offset`. Returns the number of bytes sent, or -1 (EAGAIN). If the number is above 0, all `fds` (at most 253) were sent with
+ * the first byte: do not send them again. The descriptors keep their owners.
  */
 export function sendMessage(
   socket: OwnedFd,

@@ -43,7 +43,7 @@ export function internal(name: string, without: string, attempt: () => boolean):
   }
 }
 
-/** Returns a sentence with the difference, its consequence and the remedy. */
+/** Returns a message that says what this Node lacks, the consequence and the remedy. */
 export function describeMissing({ name, without }: Internal): string {
   return `Node ${process.versions.node} has no ${name} like ${KNOWN}: ${without}; use one of these versions, or a release of fd-broker that supports this one`
 }

@@ -14,7 +14,7 @@ export class KernelSender {
 
   /**
    * Sends `length` bytes of `first` from `offset`, then those of `more`. Node's queue must be empty. Returns the number of bytes sent, 0 after an
-   * error; give the remaining bytes to `socket.write()`, which reports the error.
+   * error; the caller must give the remaining bytes to `socket.write()`, which reports the error.
    *
    * Caches the descriptor, because reading it costs 0.1 µs. Node removes the handle from a socket before another socket can get its number.
    */
@@ -36,15 +36,15 @@ export class KernelSender {
     try {
       return Math.max(0, sendBytes(this.#descriptor, first, offset, length, more, moreOffset, moreLength))
     } catch {
-      // The connection is broken. The socket reports it later.
+      // The connection is broken. The socket will emit the error.
       return 0
     }
   }
 }
 
 /**
- * Sends bytes directly to the kernel, bypassing Node's queue. Returns false if the queue is not empty or the kernel has not taken all bytes. Use it
- * for a socket to which native code writes (an HTTP/2 session): a `socket.write()` that must wait for the kernel would make Node abort the process.
+ * Sends bytes directly to the kernel, bypassing Node's queue. Returns false if the queue is not empty or the kernel has not taken all bytes; destroys
+ * the socket if the kernel has taken a part of the bytes. Use it for a socket to which native code writes (an HTTP/2 session): a `socket.write()` that must wait for the kernel would make Node abort the process.
  */
 export function sendBypassingQueue(socket: net.Socket, bytes: Uint8Array): boolean {
   if (!isPlain(socket) || socket.writableLength > 0 || unwrittenBytes(socket) > 0) return false

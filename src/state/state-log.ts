@@ -106,7 +106,7 @@ export class StateLog implements LogOwner {
     return this.#writer.amidBulk
   }
 
-  /** Whether segments still hold replaced or deleted secrets. Merging them with the segments that displaced these entries removes the secrets. */
+  /** Whether segments still hold replaced or deleted secrets. Merging them with the segments that replaced or deleted these entries removes the secrets. */
   get hasStaleSecrets(): boolean {
     return this.#core.store.entries.staleSecrets >= 0
   }
@@ -298,8 +298,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Merges all sealed and read segments, except the one for appends, into a snapshot, in slices. Replaces and closes the merged segments in one turn.
-   * Resolves with the log's segments. Without segments to merge they are unchanged.
+   * Merges all segments that are sealed and read, except the one for appends, into a snapshot, in slices. Replaces and closes the merged segments in one turn.
+   * Resolves with the log's segments. Changes nothing if there is nothing to merge.
    */
   async compact(): Promise<readonly Segment[]> {
     await this.#compaction.run()
@@ -366,7 +366,7 @@ class Compaction {
       const end = last.end ?? history.position
       const followed = last !== newest
       const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
-      // No process can complete the bulk any more: its segment is sealed.
+      // No process can complete the bulk any more, because the bulk's segment is sealed.
       if (store.open && store.open.ordinal <= ordinal) store.abandonOpen()
       if (deferred.pending) {
         await deferred.done()
@@ -375,10 +375,10 @@ class Compaction {
       const work = writeSnapshot(store, { ...end, epoch, last: ordinal, followed })
       const merged = await runInSlices(work, { sliceMs, signal: closing })
       await this.#replay.ended()
-      // If a segment was started during the merge, it records the displaced entries from its own start: merge again, including it.
+      // If a segment was started during the merge, that segment records only entries that were replaced or deleted since its own start: merge again, with the newer segments.
       if (newest === history.newest() && !closing.aborted) {
         const { entries } = store
-        // The snapshot has no stale secret, unless the newest segment displaced an entry: that one was live at the end of the merged segments.
+        // The snapshot has no stale secret, unless the newest segment has replaced or deleted an entry, which was live at the end of the merged segments.
         if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
           entries.staleSecrets = -1
         history.replace(last, merged)

@@ -13,8 +13,8 @@ export interface SocketProtocol {
   readonly protocol: string
   /**
    * Returns everything that the next process needs to continue this connection, at most 4 MiB, or undefined if the connection cannot move
-   * now; the hook is called again later. A larger record, like a connection that could not move, comes back through {@link restore} in this
-   * process. Any other return value, also a promise, is an error of the hook (ERR_FDB_HOOK), and the connection does not move. When the hook has
+   * now; the hook is called again later. If the record is larger, or the connection cannot move, the connection comes back through {@link restore}
+   * in this process. Any other return value, also a promise, is an error of the hook (ERR_FDB_HOOK), and the connection does not move. When the hook has
    * returned a record, the library owns the connection: the application must not read from the socket or write to it, and should forget it.
    * Bytes that the hook itself writes are sent before the connection leaves. The socket's 'close' follows, without an error.
    *
@@ -102,7 +102,7 @@ export class ApplicationSockets {
   /** This process serves again: returns the serialized connections that have not left to the application. */
   resume(failed: (error: unknown) => void): void {
     for (const [socket, serialized] of [...this.#serialized]) {
-      // The callback runs after all bytes that wait have been written.
+      // The callback runs after all waiting bytes of the socket have been written.
       socket.write('', () => {
         if (socket.destroyed || !this.#serialized.delete(socket)) return
         this.#parts.open.remove(socket)

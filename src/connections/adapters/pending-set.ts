@@ -1,6 +1,6 @@
-/** Ended entries are dropped when the list has this many entries more than twice those that were left after the last drop. */
+/** Ended entries are dropped when the list has twice as many entries as after the last drop, and this many more. */
 const MOST_ENDED = 32
-/** The interval at which ended entries are dropped, because they may hold large bodies. */
+/** Ended entries are also dropped at this interval, because a response may hold a large body. */
 const DROP_MS = 1_000
 
 /**
