@@ -384,7 +384,7 @@ export function unique<T>(
   }
 }
 
-/** Checks a list with an item check that has state: creates a new one per reading. */
+/** Checks a list whose item check keeps state: `item` creates a new item check for each list. */
 export function fresh<T>(
   item: () => ValueCheck<T>,
   limits: { least?: number; most?: number },

@@ -24,8 +24,8 @@ import {
 } from './move-slice.js'
 
 /**
- * A new process takes several times as long for its first requests as for later ones. So the remaining connections are spread over `waves` times the duration
- * of the first wave, but at most over `mostMs`.
+ * A new process takes several times as long for its first requests as for later ones. So after the first wave the remaining connections leave
+ * during `waves` times `firstWaveMs`, but at most during `mostMs`.
  */
 const SPREAD = { waves: 3, mostMs: 750 }
 /** If connections leave later than planned, at most this delay (milliseconds) is made up for at once. */
@@ -41,7 +41,7 @@ export class MoveRate {
   #countedAt = performance.now()
 
   /**
-   * `most`: connections that may leave without a pause, also at the start. `atOnce`: the fewest that are worth a turn of the event loop.
+   * `most`: how many connections may leave without a pause, also at the start. `atOnce`: fewer connections are not worth a turn of the event loop.
    */
   constructor({ perSecond, most, atOnce }: { perSecond: number; most: number; atOnce: number }) {
     this.#perMs = perSecond / 1000
@@ -50,7 +50,7 @@ export class MoveRate {
     this.allowed = most
   }
 
-  /** Returns when {@link allowed} will be worth a turn (performance.now()); the present time if it already is. */
+  /** Returns the time (performance.now()) at which `atOnce` connections may leave; the present time if they may leave now. */
   readyAt(): number {
     const now = performance.now()
     if (!Number.isFinite(this.#perMs)) return now
@@ -61,7 +61,7 @@ export class MoveRate {
 }
 
 const { POSITIVE_INFINITY: ANY } = Number
-/** No limit. Has no state, so all senders share it. */
+/** All senders share this rate without a limit: it has no state. */
 const UNBOUNDED = new MoveRate({ perSecond: ANY, most: ANY, atOnce: 1 })
 
 /** Returns the pace after a first wave, for at most `mostMs`. `atOnce`: see {@link MoveRate}; up to this many connections are not spread. */
@@ -77,11 +77,11 @@ export function spreadPace(of: {
   return new MoveRate({ perSecond: 1000 * perMs, most: Math.max(atOnce, perMs * LATE_MS), atOnce })
 }
 
-/** The time in which the receiver must acknowledge a slice. */
+/** If the receiver does not acknowledge a slice within this time (milliseconds), the sender ends the channel. */
 const ACK_MS = 2_000
-/** The interval between two passes over all connections, unless a server calls `onMovable`. */
+/** After this pause (milliseconds) the next pass over all connections starts, or earlier if a server calls `onMovable`. */
 const RESCAN_MS = 250
-/** The shortest pause between two passes. */
+/** The shortest pause between two passes, in milliseconds. */
 const PASS_PAUSE_MS = 5
 /** The receiver should acknowledge a slice within this time, because the clients of the slice's connections wait meanwhile. */
 const SLICE_MS = 3
@@ -98,8 +98,8 @@ export interface ConnectionSenderOptions {
   readonly which: MoveWhich
   readonly perSecond: number
   /**
-   * A few connections move first. The remaining ones follow, spread out, when the receiver has served those for this time (milliseconds).
-   * 0: all at once.
+   * A few connections move first. The remaining ones follow, spread over time, when the receiver has served the first ones for this time
+   * (milliseconds). 0: all connections leave at once.
    */
   readonly firstWaveMs: number
   /** The time after which the remaining connections are closed, in milliseconds. Default: no limit. */
@@ -115,8 +115,8 @@ export interface ConnectionSenderOptions {
 }
 
 /**
- * Sends connections to another process in slices. The connections of a slice are frozen until the receiver acknowledges it. Then the move
- * log decides whether they are closed here or come back.
+ * Sends connections to another process in slices. Neither process reads from the connections of a slice until the receiver acknowledges
+ * the slice. Then the sender records in the move log whether the connections have moved or come back.
  */
 export class ConnectionSender {
   readonly #options: ConnectionSenderOptions
@@ -138,7 +138,7 @@ export class ConnectionSender {
   readonly #pace: MoveRate
   /** The pace from the end of the first wave to the end of the next pass. */
   #spread = UNBOUNDED
-  /** The most connections of the next slice, which the receiver can take within {@link SLICE_MS}. */
+  /** How many connections the next slice may have, so that the receiver acknowledges it within {@link SLICE_MS}. */
   #most = FEWEST
   #preparedAt = 0
   #watched = new Set<Source>()
@@ -183,7 +183,7 @@ export class ConnectionSender {
     await this.#returning
   }
 
-  /** Sends no more connections, and takes back those that are undecided. Resolves when they are open again. */
+  /** Sends no more connections, and takes back the connections of an undecided slice. Resolves when these are open again. */
   stop(): Promise<void> {
     this.#end()
     return this.#returning
@@ -262,7 +262,7 @@ export class ConnectionSender {
     const filler = new SliceFiller(this.#options.counts.sending)
     this.#fill(filler)
     if (filler.items.length === 0) {
-      // The turn's time ended before a movable connection was found: continue the pass.
+      // The turn's time was used up before the pass found a movable connection: continue the pass in a later turn.
       if (this.#pass !== null) this.#schedule()
       else if ((this.#wave?.sent ?? 0) > 0) this.#prove()
       else this.#endPass()
@@ -369,7 +369,7 @@ export class ConnectionSender {
     }
   }
 
-  /** Adapts the slice size. The time until the acknowledgement includes the receiver's work on the previous slice. */
+  /** Adapts the slice size. The receiver acknowledges a slice only after it has adopted the previous one, so the time includes that work. */
   #adapt(): void {
     const acknowledged = this.#items.length
     const inTime = Math.floor((acknowledged * SLICE_MS) / (performance.now() - this.#preparedAt))

@@ -95,7 +95,7 @@ export function loadAddon(root?: string): unknown {
 
 /**
  * Returns the prebuilt addons to try, in order, relative to the package's folder. musl's loader loads the glibc addon without an error, and the
- * process crashes at the first call: so it is never tried on musl, and last if the C library is unknown. glibc's loader refuses the musl addon.
+ * process crashes at the first call: so the glibc addon is never tried on musl, and is tried last if the C library is unknown. glibc's loader refuses the musl addon.
  */
 function prebuilt(platform: string, arch: string): string[] {
   const folder = `prebuilds/${platform}-${arch}`

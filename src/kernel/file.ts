@@ -64,12 +64,12 @@ export function syncData(fd: OwnedFd): void {
   fdatasyncSync(fd.raw)
 }
 
-/** The stream does not close the descriptor. */
+/** Returns a stream that writes to the descriptor and does not close it. */
 export function writerInto(fd: OwnedFd): WriteStream {
   return createWriteStream('', { fd: fd.raw, autoClose: false })
 }
 
-/** Syncs a folder: only then a file's new name in it is on disk. */
+/** Syncs a folder, so that the new names of files in the folder are on disk. */
 export function syncFolder(path: string): void {
   using folder = openFile(path, 'r', `folder ${path}`)
   sync(folder)
@@ -109,7 +109,7 @@ export function readNext(fd: OwnedFd, into: Uint8Array): number {
 
 /** Writes all bytes, in several calls if necessary. */
 export function writeAllAt(fd: OwnedFd, bytes: Uint8Array, position: number): void {
-  // A short write only returns its count; the next write throws the reason.
+  // A short write reports no error; the next write throws it.
   for (let done = 0; done < bytes.length; )
     done += native.pwrite(fd.raw, bytes, done, bytes.length - done, position + done)
 }

@@ -61,14 +61,14 @@ class KeepAliveExpiry {
   }
 }
 
-/** The longest time for which a held connection is not read, so that the next request waits in the kernel. */
+/** How long a connection is held at most, in milliseconds: its next request waits in the kernel meanwhile. */
 const HOLD_MS = 200
 /** The pause after a hold during which no receiver took the connections. Doubles each time. */
 const NO_HOLD_MS = 250
 
 /** Connections between two requests that are not read, so that they can leave before the next request. */
 class HeldSockets {
-  /** In the order of their arrival. */
+  /** The held connections, first held first. */
   readonly #held = new Set<net.Socket>()
   #timeout: NodeJS.Timeout | undefined
   #holdAgainAt = 0
@@ -93,7 +93,7 @@ class HeldSockets {
     this.#onEmpty()
   }
 
-  /** Takes out each connection. A connection that has not left by the next step is read again. */
+  /** Yields each held connection, which is no longer held then. If the connection has not left when the next one is requested, reads from it again. */
   *takeOut(): Generator<net.Socket> {
     for (const socket of this.#held) {
       this.#held.delete(socket)
@@ -120,7 +120,7 @@ export interface HttpHooks {
   /**
    * Called for a connection between two requests that is about to leave. Returns the application's data about it, at most 4 MiB (`new
    * Uint8Array()` for none), or undefined if the connection cannot move now. Any other return value, also a promise, is an error of the
-   * hook (ERR_FDB_HOOK), and the connection does not move. If it cannot move for 2 seconds, its next response closes it. After a move the socket's
+   * hook (ERR_FDB_HOOK), and the connection does not move. If the connection cannot move for 2 seconds, its next response closes it. After a move the socket's
    * 'close' follows, without an error.
    */
   serialize?(socket: net.Socket): Uint8Array | undefined
@@ -140,7 +140,7 @@ interface HttpServerParts extends Omit<SocketParts, 'hooks'> {
   readonly hooks: HttpHooks
   /** Gets the exceptions of the hooks. */
   readonly failed: (error: unknown) => void
-  /** Connections move even if another listener than Node's own gets them first. */
+  /** Connections may move although a listener of the application, not Node's own, gets them first. */
   readonly sniffed: boolean
 }
 
