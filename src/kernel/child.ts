@@ -42,7 +42,7 @@ export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal
 /**
  * Replaces this program by another one in the same process (execve). The children of the process stay. Stdin, stdout, stderr and `kept` stay open: `kept` with
  * their numbers, or as `first` and the numbers after it. All other descriptors are closed. Does not return. Throws an error with the system call that
- * failed (`execve`, `chdir`); then nothing has changed.
+ * failed (`execve`, `chdir`); then nothing has changed. If returning to the previous folder fails too (`fchdir`), this process stays in `cwd`.
  */
 export function executeInstead(
   { file, cwd, argv, env }: ProgramStart,

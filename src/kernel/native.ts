@@ -29,9 +29,9 @@ export interface BindOptions {
   datagram?: boolean
   reuseAddr?: boolean
   reusePort?: boolean
-  /** tcp/udp on an IPv6 address. Default true, so that a socket never serves both families by accident. */
+  /** tcp/udp on an IPv6 address. Default true, so that a socket serves both families only if the caller asks for it. */
   ipv6Only?: boolean
-  /** Stream sockets only: the backlog for listen(). Without it the socket is only bound. */
+  /** Stream sockets only: the backlog for listen(). Without a backlog the socket is only bound. */
   backlog?: number
   /** unix path only: permission bits, set before any client can connect. */
   mode?: number
@@ -40,7 +40,7 @@ export interface BindOptions {
   gid?: number
 }
 
-/** The kernel's facts of a descriptor. If the descriptor is not open, `error` is set and the other fields are meaningless. */
+/** What the kernel reports about a descriptor. If the descriptor is not open, `error` is set and the other fields are meaningless. */
 export interface Inspected {
   error?: string
   /** The file type of fstat(). */
@@ -54,7 +54,7 @@ export interface Inspected {
   protocol?: number
   /** SO_ACCEPTCONN. */
   accepting?: boolean
-  /** SO_COOKIE in decimal; absent if the kernel has none. */
+  /** SO_COOKIE in decimal; absent if the kernel does not support it. */
   cookie?: string
   /** getsockname(): IP literal, path, or abstract name. */
   address?: string
@@ -141,7 +141,7 @@ export interface Native {
   ): number
   /** Receives up to `length` bytes and 253 descriptors. */
   receiveMessage(fd: number, into: Uint8Array, offset: number, length: number): Received
-  /** Receives from a datagram socket with the option `passCred`. `pid`, `uid` and `gid` are those of the sender, as the kernel reports them; -1 if it does not. */
+  /** Receives from a datagram socket with the option `passCred`. `pid`, `uid` and `gid` are those of the sender, as the kernel reports them; -1 if the kernel reports none. */
   receiveDatagram(fd: number, into: Uint8Array, offset: number, length: number): Received & PeerCredentials
 
   // send.c
@@ -170,10 +170,10 @@ export interface Native {
   setEpoll(epoll: number, fd: number, before: number, now: number): void
   /**
    * Returns how many descriptors are ready, without waiting: at most 256, and as many as fit into `into` and `memory`. The next call returns the
-   * others. Writes three numbers for each into `into`: descriptor, events (a broken one has both bits), number of bytes read.
+   * others. Writes three numbers for each descriptor into `into`: its number, events (a broken connection has both bits), number of bytes read.
    *
-   * Reads from the descriptors with a 1 in `eager`: from the first of them into the first `slot` bytes of `memory`, and so on, until it has read
-   * `budget` bytes. Instead of a number of bytes, 0 means that the peer has sent FIN; -1: not read, or nothing to read; less: `-1 - errno`, for
+   * Reads from the descriptors with a 1 in `eager`, until it has read `budget` bytes: the descriptor at position n of the result has the bytes from
+   * n * `slot` of `memory`. Instead of a number of bytes, 0 means that the peer has sent FIN; -1: not read, or nothing to read; less: `-1 - errno`, for
    * {@link failure}.
    */
   askEpoll(
@@ -198,9 +198,9 @@ export interface Native {
   makeRoom(count: number): Promise<void>
   close(fd: number): void
   closeMany(fds: readonly number[]): void
-  /** Gives the descriptor to another owner: the environment no longer closes it at its end. */
+  /** Gives the descriptor to another owner: the environment does not close the descriptor when the environment ends. */
   release(fd: number): void
-  /** Makes the environment close a descriptor at its end that was opened elsewhere (inherited, or by Node). */
+  /** For a descriptor that was inherited or opened by Node: the environment closes the descriptor when the environment ends. */
   adopt(fd: number): void
   setCloexec(fd: number, on: boolean): void
   setBlocking(fd: number, on: boolean): void
@@ -209,13 +209,13 @@ export interface Native {
 
   // peers.c
   peerCredentials(fd: number): PeerCredentials
-  /** SO_PEERPIDFD; null if the kernel has none. */
+  /** SO_PEERPIDFD; null if the kernel does not support it. */
   peerPidfd(fd: number): number | null
-  /** SIOCOUTQ; 0 if the kernel has none. */
+  /** SIOCOUTQ; 0 if the kernel does not support it. */
   unreadBytes(fd: number): number
-  /** tcpi_bytes_acked of TCP_INFO: the bytes that a TCP peer has acknowledged since the connection was established; null if the kernel has none. */
+  /** tcpi_bytes_acked of TCP_INFO: the bytes that a TCP peer has acknowledged since the connection was established; null if the kernel does not support it. */
   ackedBytes(fd: number): number | null
-  /** pidfd_open(); null if the kernel has none, or seccomp refuses it. Throws ESRCH. */
+  /** pidfd_open(); null if the kernel does not support it, or seccomp refuses it. Throws ESRCH. */
   pidfdOpen(pid: number): number | null
   pidfdSignal(pidfd: number, signal: number): void
   pidfdTake(pidfd: number, number: number): number
@@ -257,7 +257,7 @@ export interface Native {
 
   // signals.c
   /**
-   * Blocks signals (bit n - 1 is signal n) in the calling thread; other threads forward theirs to it. The signals stay pending, even across
+   * Blocks signals (bit n - 1 is signal n) in the calling thread; other threads forward these signals to the calling thread. The signals stay pending, even across
    * {@link execute}. Throws if signals are held already.
    */
   holdSignals(signals: number): void
@@ -277,7 +277,7 @@ export interface Native {
   getSeals(fd: number): number | null
   /** Opens the same memory read-only as a new open file description (through /proc/self/fd). */
   reopenReadOnly(fd: number): number
-  /** Return the number of bytes. pwrite continues after short writes, and throws EPERM if the file is sealed. */
+  /** `pread` and `pwrite` return the number of bytes. `pwrite` continues after short writes, and throws EPERM if the file is sealed. */
   pread(fd: number, into: Uint8Array, offset: number, length: number, position: number): number
   pwrite(fd: number, from: Uint8Array, offset: number, length: number, position: number): number
   fileSize(fd: number): number

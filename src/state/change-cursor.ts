@@ -31,7 +31,7 @@ export class ChangeCursor {
   /** Alternating start and end offsets of the changes. */
   #changes: readonly number[] = []
   #section: SectionStore | null = null
-  /** The ranges of the changes that the addon scans in one call, and their fields. */
+  /** The offsets of the changes that the addon scans in one call; it writes their fields to {@link #ahead}. */
   readonly #ranges = new Uint32Array(2 * SCANNED_AT_ONCE)
   readonly #ahead = new Uint32Array(CHANGE_FIELDS * SCANNED_AT_ONCE)
   /** The hash of the current change's key, or null if the addon did not compute it. */
@@ -144,7 +144,7 @@ export class ChangeCursor {
     return this.#bytes.buffer.subarray(this.#change.valueStart, this.#change.valueEnd)
   }
 
-  /** Throws for invalid UTF-8, which would decode different keys to the same text. */
+  /** Throws for invalid UTF-8, because different invalid keys would be decoded to the same text. */
   #text(what: string, start: number, end: number): string {
     const text = this.#bytes.buffer.toString('utf8', start, end)
     if (

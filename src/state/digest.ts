@@ -61,7 +61,7 @@ function addEntry(lanes: Uint32Array, section: Uint8Array, key: Uint8Array, valu
 
 const MOST = 64
 
-/** Collects entries of a record and adds them to the digest in one call of the addon. Their buffer must not change until {@link flush}. */
+/** Collects entries of a record and adds them to the digest in one call of the addon. The buffer with the entries must not change until {@link flush}. */
 export class PendingEntries {
   readonly #ranges = new Uint32Array(4 * MOST)
   #count = 0

@@ -56,10 +56,9 @@ export function damagedError(
 /**
  * Reads the records of a segment up to its current size; checks each checksum before parsing. Yields `undefined` where the caller may interrupt the
  * work. Does not allocate memory for a length that exceeds the file. The log ends without an error at an incomplete frame, a length of 0, a
- * wrong checksum in the last frame, or any wrong checksum in an unsealed segment: its writer is still writing it, or was killed. Throws
- * ERR_FDB_STATE_DAMAGED for a wrong checksum elsewhere, a
- * malformed record under a correct checksum, another epoch, or a sequence number that does not follow. Throws ERR_FDB_STATE_LIMIT for a record that
- * exceeds the limits of this reader.
+ * wrong checksum in the last frame, or any wrong checksum in an unsealed segment: the writer is still writing the record, or was killed. Throws
+ * ERR_FDB_STATE_DAMAGED for a wrong checksum elsewhere, a malformed record with a correct checksum, another epoch, or a sequence number that does
+ * not follow the previous one. Throws ERR_FDB_STATE_LIMIT for a record that exceeds the limits of this reader.
  */
 export function* recordsOf(
   segment: RecordSource,
@@ -119,7 +118,7 @@ export function* recordsOf(
       start += FRAME_HEADER
       sum = crc32(window.subarray(start, start + length))
     } else {
-      // A record above the limit is only checksummed, to distinguish it from damage.
+      // Of a record above the limit only the checksum is checked, to distinguish the record from damage.
       buffer = Buffer.allocUnsafe(large ? READ_BYTES : length)
       bufferBase = position + FRAME_HEADER
       start = 0

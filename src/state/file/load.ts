@@ -36,7 +36,7 @@ export async function loadStateFile(
     if (sizeOf(fd) === 0)
       throw new FdbError('ERR_FDB_STATE_DAMAGED', 'it is empty, which a state file never is')
     const reading = { limits }
-    // A record may be longer in the segment than in the file.
+    // In the segment a record may be longer than in the file: its epoch and sequence number may need more bytes.
     const fits = sizeOf(fd) <= (limits.segmentBytes / 8) * 7
     const work = fits ? runInSlices(transcribe(fd, segment, reading)) : condense(fd, segment, reading)
     const { sequence, torn } = await work
@@ -76,9 +76,8 @@ function remedy(path: string, { code, details }: FdbError): string {
   return `. Nothing was changed. Give join() stateLimits with ${String(limit)} of at least ${String(got)}`
 }
 
-/** Transcribes a file that is larger than a segment: merges its records in memory first. On damage transcribes the records before it, then throws. */
+/** Transcribes a file that is larger than a segment: merges its records in memory first. If the file is damaged, transcribes the records before the damage, then throws. */
 async function condense(fd: OwnedFd, segment: Segment, reading: FileReading): Promise<FileEnd> {
-  // A record may be longer in a segment than in the file.
   const limits = { ...reading.limits, segmentBytes: DEFAULT_LIMITS.segmentBytes }
   const log = new StateLog({ limits })
   const parts = [Segment.create(1)]

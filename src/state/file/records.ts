@@ -15,7 +15,7 @@ export interface FileEnd {
   sequence: number
   /** File offset after the last valid record. */
   position: number
-  /** Number of bytes after that. */
+  /** Number of bytes in the file after the last valid record. */
   torn: number
 }
 
@@ -31,7 +31,7 @@ export interface FileReading {
  *
  * Synced data must exist: if the file ends, or has no complete record, before the length in its newest mark, throws ERR_FDB_STATE_DAMAGED with the
  * file offset and the sequence number. After that length an incomplete record or a wrong checksum ends the log without an error, because a power cut
- * leaves that. An invalid record with a correct checksum is always an error: ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT.
+ * may leave one. An invalid record with a correct checksum is always an error: ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT.
  */
 export function* recordsOfFile(
   fd: OwnedFd,

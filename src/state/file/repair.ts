@@ -9,7 +9,7 @@ import { openStateFile, serviceIn, stateFileSettings, syncFolderNow } from './fi
 import { type Damage, loadStateFile } from './load.js'
 
 export interface RepairResult {
-  /** Null if the file is undamaged; the file is not changed then. */
+  /** If null, the file is undamaged and was not changed. */
   readonly damage: Damage | null
   readonly entries: number
   /** The sequence number of the last change before the damage, as in the damaged file. */

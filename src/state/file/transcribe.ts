@@ -52,7 +52,7 @@ export function* transcribe(
   }
 }
 
-/** Whether two headers belong to one segment. A file repeats a header to state that everything before it was synced. */
+/** Whether two headers belong to one segment. A file repeats a header to state that everything before the repeated header was synced. */
 function isSame(a: SegmentHeader, b: SegmentHeader): boolean {
   return a.epoch === b.epoch && a.kind === b.kind
 }
