@@ -45,7 +45,7 @@ export function orOff<T>(check: ValueCheck<T>): ValueCheck<T | null> {
   return (value, place) => (value === 'off' || value === false ? null : check(value, place))
 }
 
-/** Checks a list; all items, even after a wrong one. */
+/** Checks a list: all items, so that every wrong item is reported. */
 export function list<T>(
   item: ValueCheck<T>,
   limits: { least?: number; most?: number } = {},
@@ -129,7 +129,7 @@ export function optional<T>(check: ValueCheck<T>, written: unknown, about: strin
   return field
 }
 
-/** An optional key. If it is missing its value is `value`, which a file cannot express. */
+/** An optional key. If a file lacks the key, its value is `value`, which no file can express. */
 export function absent<T, A>(check: ValueCheck<T>, value: A, about: string, fields?: Shape): Field<T | A> {
   return { check, byDefault: { written: undefined, value }, about, fields }
 }
@@ -360,7 +360,7 @@ export const absolutePath = text('a path', given =>
     : new InvalidValue(`${shown(given)} is no absolute path of a file`),
 )
 
-/** Reports items with the same `key`; wrong items are not compared. */
+/** Returns a check of one list's items, which also reports two items with the same `key`. Does not compare wrong items. */
 export function unique<T>(
   item: ValueCheck<T>,
   what: string,

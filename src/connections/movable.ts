@@ -30,9 +30,9 @@ export function onlyConnection(fds: readonly OwnedFd[]): OwnedFd {
   )
 }
 
-/** The most descriptors of one connection: its own, and those of its upstream. */
+/** Maximum descriptors per connection: the connection's own, and those of its upstream. */
 export const MAX_CONNECTION_FDS = 4
-/** The most bytes of a record, far more than a relayed connection has in flight. */
+/** Maximum bytes per record, far more than a relayed connection has in flight. */
 export const MAX_RECORD_BYTES = 4 * 1024 * 1024
 
 /** A connection that has left one process and has not yet arrived in the other: neither process reads from it or writes to it. */
@@ -60,8 +60,9 @@ export interface Witness {
 export type MoveWhich = 'auto' | 'idle'
 
 /**
- * How a connection arrives. `moved`: from another process. `returned`: it was on its way to another process and could not move now; it may
- * leave again. `refused`: the other process refused it; the connection remains in this process until it ends, and is closed as soon as no request can be lost.
+ * How a connection arrives. `moved`: from another process. `returned`: the connection had left for another process and could not move now; it may
+ * leave again. `refused`: the other process refused the connection; it remains in this process until it ends, and is closed as soon as no request can
+ * be lost.
  */
 export type Arrival = 'moved' | 'returned' | 'refused'
 
@@ -69,7 +70,7 @@ export type Arrival = 'moved' | 'returned' | 'refused'
  * The connections of one server that can continue in another process. fd-broker moves them from the process that stops serving to the one
  * that starts; each connection belongs to exactly one of the two.
  *
- * `Value` is the server's own type of a departure, with the facts that it needs when the connection arrives or comes back.
+ * `Value` is the server's own type of a departure, with the facts that the server needs when the connection arrives or comes back.
  */
 export interface MovableConnections<Value extends Departure = Departure> {
   /** The name and version of the record format, for example `http1-relay/1`. Both processes must use the same name and version on the listener. */
@@ -77,20 +78,20 @@ export interface MovableConnections<Value extends Departure = Departure> {
   /** The number of connections that may leave, now or later: all that were not refused. */
   readonly movable: number
   /**
-   * Takes one connection out of the server with each step. Its record contains everything that was read and not answered. Skips connections
+   * Takes one connection out of the server with each step of the iterator. The record contains everything that was read and not answered. Skips connections
    * that cannot leave now; calls {@link onMovable} when that may have changed. The caller may stop after any step.
    */
   departures(which: MoveWhich): Iterator<Value, void, undefined>
-  /** Called at most once a turn of the event loop, when a connection may be able to leave that was not before. Set by the engine. */
+  /** Called at most once a turn of the event loop, when a connection may be able to leave that was not before. fd-broker sets this property. */
   onMovable: (() => void) | null
   /**
-   * Checks an arriving connection without opening it; the caller keeps the descriptors. Returns the argument of {@link arrive}, or
-   * undefined for the plain record and descriptors. Throws an FdbError to refuse the connection; the other process gets the error.
+   * Checks an arriving connection without opening it; the caller keeps the descriptors. Returns the argument of {@link arrive}; if it
+   * returns undefined, {@link arrive} gets an object of `record` and `fds`. Throws an FdbError to refuse the connection; the other process gets the error.
    */
   check(record: Uint8Array, fds: readonly OwnedFd[]): Value | undefined
   /**
-   * Continues a connection: the result of {@link check}, or one of this server's own {@link departures}. Owns the descriptors, also if it
-   * throws. Returns undefined if the connection is not open yet.
+   * Continues a connection: the result of {@link check}, or one of this server's own {@link departures}. Takes ownership of the descriptors, even if
+   * it throws. Returns undefined if the connection is not open yet.
    */
   arrive(value: Value, how: Arrival): Witness | undefined
 }

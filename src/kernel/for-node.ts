@@ -62,7 +62,7 @@ export function ackedBytes(descriptor: LentFd, written: number): number {
   return native.ackedBytes(descriptor) ?? written - native.unreadBytes(descriptor)
 }
 
-/** Reports whether the process has at least `count` open descriptors: the kernel always assigns the lowest free number. */
+/** Reports whether at least `count` numbers were in use when the descriptor was opened: the kernel always assigns the lowest free number. */
 export function isBeyond(descriptor: LentFd, count: number): boolean {
   return descriptor >= count
 }

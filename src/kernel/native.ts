@@ -40,7 +40,7 @@ export interface BindOptions {
   gid?: number
 }
 
-/** What the kernel reports about a descriptor. If the descriptor is not open, `error` is set and the other fields are meaningless. */
+/** The properties of a descriptor that the kernel reports. If the descriptor is not open, `error` is set and the other fields are meaningless. */
 export interface Inspected {
   error?: string
   /** The file type of fstat(). */

@@ -96,7 +96,7 @@ export class OwnedFd implements Disposable {
   }
 
   /**
-   * Returns a second owner of the same number; the last owner's close() closes it. Saves a descriptor compared with dup(). Two owners must not poll
+   * Returns a second owner of the same number; the last owner's close() closes it. Unlike dup(), needs no further descriptor. Two owners must not poll
    * the same number.
    * @internal
    */
@@ -158,7 +158,7 @@ export class OwnedFd implements Disposable {
   }
 }
 
-/** Closes all that are still open, in one native call, even if closing one of them fails. */
+/** Closes all descriptors that are still open, in one native call, even if closing one of them fails. */
 export function closeAll(fds: Iterable<OwnedFd>): void {
   OwnedFd.closeAll(fds)
 }

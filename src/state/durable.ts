@@ -47,7 +47,7 @@ export function requireDisk(durability: Durability | null, disk: Disk | null): v
   durability.needed = true
 }
 
-/** `explicit`: the caller set `durable: true`; before ready() such a change is refused. */
+/** `explicit`: the caller has set `durable: true`. Before ready() such a change is refused. */
 async function makeAndFlush<R>(
   maybeDisk: Disk | null,
   change: (durability: Durability) => Promise<R>,

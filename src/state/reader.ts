@@ -118,7 +118,7 @@ export function* recordsOf(
       start += FRAME_HEADER
       sum = crc32(window.subarray(start, start + length))
     } else {
-      // Of a record above the limit only the checksum is checked, to distinguish the record from damage.
+      // For a record above the limit only the checksum is checked, to distinguish the record from damage.
       buffer = Buffer.allocUnsafe(large ? READ_BYTES : length)
       bufferBase = position + FRAME_HEADER
       start = 0

@@ -7,7 +7,7 @@ export interface SliceOptions {
   signal?: AbortSignal | undefined
 }
 
-/** Runs a generator for at most `sliceMs` per turn of the event loop, which all sliced work shares. The generator yields where it may be paused or aborted. */
+/** Runs a generator for at most `sliceMs` per turn of the event loop; all sliced work together gets {@link TURN_MS}. The generator yields where it may be paused or aborted. */
 export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
   const { sliceMs = 3, signal } = options
   const slice = new Slice(sliceMs)
