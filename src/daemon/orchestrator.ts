@@ -2,7 +2,7 @@ import type { Peer } from '../holder/peer.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
 
-/** Keeps a daemon's services served. The only implementation is the main process of workers. */
+/** Starts and replaces the processes of a daemon's services. The only implementation is the main process of workers. */
 export interface Orchestrator {
   /** The common service name of all workers, which is also the target of requests that name no service. */
   readonly service: string

@@ -47,7 +47,7 @@ export class Services {
   /** Another daemon owns the services now or may take them over, so that this one must not write the list of rights-holders. */
   #paused = true
   #sweep: NodeJS.Immediate | undefined
-  /** Services that have changed since the last check for empty ones. */
+  /** Services that have changed since the last check for services to remove. */
   readonly #touched = new Set<string>()
   /** The uid of the process that started each service, if this daemon has seen it. */
   readonly #startedBy = new Map<string, number>()

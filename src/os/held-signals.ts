@@ -2,7 +2,7 @@ import { constants } from 'node:os'
 import { addonFile } from '../kernel/index.js'
 import { HELD_SIGNALS, startedAs } from './command-line.js'
 
-/** The highest signal number in a mask of 31 bits. */
+/** The mask has 31 bits, so that it stays a positive integer. */
 const LAST_SIGNAL = 31
 
 /** Bit n - 1 stands for signal n. */
@@ -19,6 +19,6 @@ export function holdingVariables(mask: number): NodeJS.ProcessEnv | null {
   // LD_PRELOAD cannot contain such paths.
   if (file === null || /[\s:$]/.test(file)) return null
   const { LD_PRELOAD: before } = startedAs.env
-  // Keeps an empty former value: the next image restores it.
+  // If LD_PRELOAD was set but empty, the colon tells the next image to restore the empty value.
   return { [HELD_SIGNALS]: `${mask}`, LD_PRELOAD: before === undefined ? file : `${file}:${before}` }
 }

@@ -19,10 +19,10 @@ export function fdLimits(): FdLimits {
   return { ...lastLimits, open: openFds(OWN_FOLDER) }
 }
 
-/** The last values read: a process without a free descriptor cannot read them again. */
+/** The last values read. A process without a free descriptor cannot open /proc/self/limits. */
 let lastLimits: Pick<FdLimits, 'soft' | 'hard'> = { soft: null, hard: null }
 
-/** Number of descriptors; the table takes 256 KiB of the kernel's memory. */
+/** Number of descriptors for which to make room; the table then takes 256 KiB of the kernel's memory. */
 const TABLE_SIZE = 32_768
 
 /**

@@ -24,13 +24,14 @@ export interface DeathWatch {
 
 /**
  * Calls `onDead` once when the process of `pidfd` has ended, never before this function returns. Works for any PID namespace, and a reused
- * pid cannot mislead it. Borrows `pidfd` for this call only. Throws, and holds nothing, if it is no pidfd or the process has reached its limit of open files.
+ * pid cannot mislead it. Borrows `pidfd` for this call only. Throws, and leaves no descriptor
+ * open, if `pidfd` is no pidfd or this process has reached its limit of open files.
  */
 export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.dup(), onDead)
 }
 
-/** As {@link watchDeath} without a further descriptor, for many processes: it polls this pidfd itself, so no other watch may. */
+/** As {@link watchDeath}, but polls `pidfd` itself instead of a duplicate, to save descriptors: a pidfd can have only one such watch. */
 export function watchDeathDirectly(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.share(), onDead)
 }
@@ -92,7 +93,7 @@ export function refuseNoPidfd(lifetime: OwnedFd): void {
   }
 }
 
-/** Throws if it is no pidfd: a peer may send any descriptor, and a readable socket would look like a dead process. */
+/** Throws if the descriptor is no pidfd: a peer may send any descriptor, and a readable socket would look like a dead process. */
 function requirePidfd(pidfd: OwnedFd): void {
   try {
     pidOfPidfd(pidfd)
@@ -102,7 +103,7 @@ function requirePidfd(pidfd: OwnedFd): void {
   }
 }
 
-/** Opens a pidfd of a process in this PID namespace; 'dead' if there is none, null if impossible (kernel, limits). */
+/** Opens a pidfd of a process in this PID namespace. Returns 'dead' if no process has this pid, null if the kernel or a limit forbids it. */
 export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   try {
     return pidfdOf(pid)
@@ -147,7 +148,7 @@ export function ownPidfd(): OwnedFd | null {
 /** How late a timer may be on a busy machine. */
 const LATE_MS = 250
 
-/** Detects that this process itself was suspended, by its own regular ticks: that must not count as silence of others. */
+/** Detects from late ticks that this process was suspended: it must not take that time for silence of other processes. */
 export class SuspendDetector {
   #tickedAt = performance.now()
   #resumedAt = this.#tickedAt

@@ -24,7 +24,7 @@ function previousOf(at: string): string {
   return `${at}.previous`
 }
 
-/** Replaces both links atomically, the kept one first. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
+/** Replaces each link atomically, `previous` first. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
 export function switchLink(at: string, { to, previous }: LinkTargets): void {
   if (statSync(to, { throwIfNoEntry: false }) === undefined)
     throw new FdbError('ERR_FDB_NO_BINARY', `there is no release at ${to}: give the path of its folder`, {

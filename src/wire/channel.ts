@@ -194,7 +194,7 @@ export class Channel {
     return this.closed
   }
 
-  /** Runs on a socket error too: the channel still reads the remaining bytes, and the read returns the cause. */
+  /** Called on a socket error too: the channel reads the remaining bytes, then the read fails with the cause. */
   #onPoll(): void {
     if (this.#wantsWritable) this.#outbound.flush()
     this.#pump()
@@ -220,7 +220,7 @@ export class Channel {
         }
         if (got === 0) break
         bytes += got
-        // A short read means that the socket is empty, unless recvmsg stopped at a batch of descriptors.
+        // If recvmsg does not fill the buffer, the socket is empty, or recvmsg stopped at a batch of descriptors.
         drained = got < BUFFER_BYTES && !this.#stoppedAtFds
       }
     } finally {

@@ -14,7 +14,7 @@ import { CONTROL_BACKLOG } from '../os/control-path.js'
 
 /** The maximum number of connections that are accepted in one turn of the event loop. */
 export const TURN_ACCEPTS = 16
-/** Delay after accept() failed for lack of a descriptor or of memory. Without it the loop would spin. */
+/** Delay after accept() failed for lack of descriptors or memory: the socket stays readable, so an immediate retry would use all CPU time. */
 const RETRY_MS = 100
 
 interface ControlListenerEvents {
@@ -23,7 +23,7 @@ interface ControlListenerEvents {
    * no further socket), the listener closes the socket and calls {@link error}.
    */
   channel(fd: OwnedFd, peer: PeerCredentials): void
-  /** No descriptor is free for this connection: the callback refuses the peer and closes the socket. Without it the connection waits. */
+  /** No descriptor is free to serve this connection: the callback refuses the peer and closes the socket. Without this callback it waits in the kernel. */
   crowded?(fd: OwnedFd, cause: unknown): void
   /** A connection was not accepted. If `error.retryable`, the listener continues (after 100 ms if accept() failed); otherwise it has stopped. */
   error?(error: FdbError): void
@@ -38,7 +38,7 @@ export class ControlListener {
   #poll: Poll | null = null
   #events: ControlListenerEvents | null = null
   #retryTimer: NodeJS.Timeout | undefined
-  /** A reserve: if no other descriptor is free, it is closed, so that accept() succeeds and the peer receives a refusal. */
+  /** A spare descriptor. If no other is free, the listener closes this one, so that accept() succeeds and the peer receives a refusal. */
   #spare: OwnedFd | null = null
   #referenced = true
 
@@ -82,7 +82,7 @@ export class ControlListener {
     this.#poll?.unref()
   }
 
-  /** Calls listen() again, so that the kernel names this process to clients that connect, not the one that called listen() first. */
+  /** Calls listen() again, so that SO_PEERCRED gives clients the pid of this process instead of the one that called listen() before. */
   #claimPeerName(): void {
     try {
       listen(this.fd, CONTROL_BACKLOG)

@@ -4,7 +4,7 @@ import { FdbError } from '../errors.js'
 const SMALL_BYTES = 4 * 1024
 /** Limit of the fields of an Envelope: this release sends one; later releases may add more. */
 const MOST_BODIES = 16
-/** Limit of the fields of a body: three times a list of 10 000 names. */
+/** Limit of the fields of a body: three times as many as a list of 10 000 names needs. */
 const MOST_FIELDS = 32_768
 /** The field numbers of the bodies that have a field with messages (a Position, times, entries, connections), and the number of that field. */
 export const INNER: Readonly<Record<number, number>> = {

@@ -83,7 +83,7 @@ export function unpackToMember(envelope: WireEnvelope): Exclude<ToMember, { kind
 
 const MAX_EPOCH = 2 ** 31
 
-/** Whether `epoch` is plausible: no service lives through 2^31 epochs, and a larger number would only use them up. */
+/** Whether `epoch` is plausible: no service reaches 2^31 epochs, and a faulty peer's larger number would leave too few for later processes. */
 export function epochIsSane(epoch: number | null): boolean {
   return (epoch ?? 0) < MAX_EPOCH
 }

@@ -2,7 +2,7 @@
  * The format of one message on a Unix stream socket.
  *
  * ```
- * byte 0     0xFD                 no text protocol starts with it, so one byte identifies a foreign peer
+ * byte 0     0xFD                 no text protocol starts with this byte, so a wrong first byte identifies a foreign peer
  * byte 1     1                    version of this framing, not of the messages inside
  * byte 2-3   descriptors, u16 LE
  * byte 4-7   payload bytes, u32 LE

@@ -24,13 +24,13 @@ export interface LinkHandler {
   message(envelope: WireEnvelope, fds: OwnedFd[]): void
   /** Receives a whole bundle of verified descriptors, which the handler owns. Without this method the link closes all received bundles. */
   bundle?(items: BundleItem[]): void
-  /** A message cannot be decoded, or its descriptors differ from the announced ones. The link stays open; the handler decides. */
+  /** A message cannot be decoded, or its descriptors differ from the announced ones. The link stays open until the handler closes it. */
   broken(error: FdbError): void
-  /** The channel has ended, but not by {@link Link.close}. */
+  /** The peer or a failure has closed the channel. Not called after {@link Link.close}. */
   end(error: FdbError | null): void
 }
 
-/** A channel on which Envelopes travel, and bundles of descriptors that are acknowledged batch by batch. */
+/** Sends and receives Envelopes over a channel, and bundles of descriptors, of which the receiver acknowledges each batch. */
 export class Link {
   readonly channel: Channel
   #handler: LinkHandler | null = null

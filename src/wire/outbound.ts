@@ -10,7 +10,7 @@ const COPY_BYTES = 32 * 1024
 /** Memory overhead of a queued frame: objects and a promise. */
 const FRAME_BYTES = 1024
 
-/** A flush returns to the event loop after this many bytes, even if the peer reads as fast as we write. */
+/** Limit of bytes per flush, so that a fast peer does not keep this process from its other work. */
 const TURN_BYTES = 1024 * 1024
 
 const RETRY_BOUNDS = { firstMs: 1, longestMs: 50 }
@@ -29,7 +29,7 @@ interface OutboundOptions {
 interface OutboundEvents {
   /** `on`: the kernel's buffer is full, so the owner must call {@link Outbound.flush} when the socket is writable. Otherwise polling may stop. */
   blocked(on: boolean): void
-  /** A frame missed its deadline, or a failure cut it. Later frames may depend on it, so the stream must end. */
+  /** A frame missed its deadline, or only part of it was sent. Later frames may depend on it, so the owner must close the stream. */
   broken(error: FdbError): void
 }
 
@@ -200,7 +200,7 @@ export class Outbound {
     return 'done'
   }
 
-  /** Converts the failure into an error; ends the sending half if the peer has left or a frame was cut. */
+  /** Returns the error to report; stops sending if the peer has left or only part of a frame was sent. */
   #sendFailed(error: unknown, begun: boolean): FdbError {
     const { code } = error as Partial<NativeError>
     if (code === 'EPIPE' || code === 'ECONNRESET' || code === 'ENOTCONN') {

@@ -102,7 +102,7 @@ export class Pending<T> {
   }
 }
 
-/** Settles as `promise` does, but rejects with ERR_FDB_DEADLINE after `ms` milliseconds. `what`: a noun for the message, "the holder's Welcome". */
+/** Settles as `promise` does, but rejects with ERR_FDB_DEADLINE after `ms` milliseconds. `what` names the awaited message: "the holder's Welcome". */
 export function withDeadline<T>(promise: Promise<T>, ms: number, what: string): Promise<T> {
   const pending = new Pending<T>()
   pending.limit(ms, () => pending.reject(deadlineError(what, ms)))

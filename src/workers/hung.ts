@@ -6,7 +6,7 @@ import type { WorkerSlot } from './worker-slot.js'
 const LOOK_MS = 250
 /** A worker sends a heartbeat every 250 ms; after this silence it counts as hung until the next one. */
 const SILENT_MS = 2_000
-/** A worker that hangs again within this time doubles the limit: its successor probably shares the cause. */
+/** If a worker's successor hangs within this time, the limit doubles: the successor probably hangs for the same reason. */
 const SOON_MS = 60_000
 const MOST_DOUBLINGS = 4
 
@@ -30,7 +30,7 @@ export interface HungDeps {
 
 /**
  * Detects hung workers: processes that live but send no heartbeat. Others accept on a hung worker's listeners; after a limit a successor
- * takes over from it. A process that has woken up by then drains as usual; one that has not is killed.
+ * takes over. A replaced process that sends heartbeats again drains as usual; one that stays silent is killed.
  */
 export class HungWorkers {
   readonly #deps: HungDeps

@@ -21,7 +21,7 @@ import { WorkerSlot } from './worker-slot.js'
 const RETRY_MS = 200
 /** Limit for a probation to end before the next upgrade of a worker. */
 const PROBATION_MS = 10_000
-/** Time for the order to end to reach a worker: a worker is killed this long after the time limit that the order gives it. */
+/** A worker is killed this long after the time limit in its order to end, because the order may reach it late. */
 const NOTICE_MS = 5_000
 const NEVER_ABORTED = new AbortController().signal
 
@@ -110,7 +110,7 @@ export class WorkerPool {
     return this.wantedSlots.find(({ isHung, owner }) => owner !== null && !isHung)?.owner ?? null
   }
 
-  /** Starts all workers; the first one alone, because it binds what can be bound only once. */
+  /** Starts the first worker, then the others: the first one binds the addresses that only one process can bind. */
   async startAll(): Promise<void> {
     this.#hung.start()
     const [first, ...others] = this.#slots

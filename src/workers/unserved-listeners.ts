@@ -8,13 +8,13 @@ import type { WorkerSlot } from './worker-slot.js'
 const RETRY_MS = 100
 
 interface SentOrder {
-  /** The process and the order, as JSON. */
+  /** JSON of the worker's pid and generation, and of the listeners that it must serve. */
   readonly text: string
 }
 
 /**
- * Assigns the listeners of dead, hung or surplus workers to others. The kernel still gives each listener its share of new connections,
- * which would be lost.
+ * Assigns the listeners of dead, hung or surplus workers to serving ones: the kernel still gives these listeners their share of new
+ * connections, which no process would accept.
  */
 export class UnservedListeners {
   readonly #send: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>
@@ -33,7 +33,7 @@ export class UnservedListeners {
     this.#logger = logger
   }
 
-  /** Recomputes the assignment, and orders workers whose part has changed. */
+  /** Recomputes the assignment, and sends an order to each worker whose share has changed. */
   update(slots: readonly WorkerSlot[]): void {
     const serving = slots.filter(
       ({ isHung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !isHung,
@@ -84,7 +84,7 @@ function unservedOf(slot: WorkerSlot): UnservedListener[] {
   return ownListeners(slot).map(({ name, key }) => ({ name, key }))
 }
 
-/** The slot's own listeners: those that all workers share are served by the others anyway. */
+/** Returns the slot's own listeners. Other workers already accept on the listeners that all workers share. */
 function ownListeners(slot: WorkerSlot) {
   const entries = slot.standing?.entries ?? []
   return entries

@@ -69,7 +69,7 @@ export class WorkerSlot {
     this.update()
   }
 
-  /** Whether this main process started the serving process, and so from its own command and release. */
+  /** Whether this main process, not a previous one, started the serving process. */
   get isStartedHere(): boolean {
     return this.#isStartedHere
   }
@@ -124,7 +124,7 @@ export class WorkerSlot {
     return await attempt.outcome
   }
 
-  /** The slot as the incumbent of an {@link UpgradeAttempt}: its holder knows whether the successor has joined. */
+  /** Adapts the slot for an {@link UpgradeAttempt}, which observes the slot's service at the holder. */
   get #incumbent(): AttemptIncumbent {
     const slot = this
     const before = ownerKey(this.owner)
@@ -155,7 +155,7 @@ export class WorkerSlot {
     }
   }
 
-  /** Ends a worker that failed after its Commit: after `stopTimeout`, if it still has listeners that it should have closed by then. */
+  /** Ends a worker that failed after its Commit, if it still has listeners after `stopTimeout`. */
   #endLater(child: Successor): void {
     const { stopTimeout } = this.#deps.settings
     if (stopTimeout === null) {

@@ -21,7 +21,7 @@ export interface AllowList {
   readonly who: readonly ProcessMatch[]
 }
 
-/** The action for a service without members. Without such a rule the daemon holds it for the next member. */
+/** The action when a service has no members. Without such a rule the daemon keeps the service's descriptors and state for the next member. */
 export interface Unserved {
   readonly afterMs: number
   /** `close` ends the service with its listeners and its state; `run` is a command line for `sh`. */

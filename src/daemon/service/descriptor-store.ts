@@ -72,7 +72,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     return this.#held.size
   }
 
-  /** All descriptors: no other process has them. */
+  /** Lists all descriptors of the store, because no other process has them. */
   get soleCopies(): SoleCopy[] {
     if (this.#held.size === 0) return []
     return [{ service: '', listeners: [], held: [...this.#held.keys()], stateBytes: 0, stateFile: null }]

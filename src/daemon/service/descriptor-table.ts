@@ -36,7 +36,7 @@ interface MemberDescriptors {
  * yet. The latter become the service's when no member with another descriptor of the same name can take over again.
  */
 export class DescriptorTable {
-  /** The entries of the service, which a successor is offered. */
+  /** The entries of the service, which the Offer passes to a successor. */
   readonly held = new Registry()
   readonly #rows = new Map<Peer, MemberDescriptors>()
   readonly #former = new FormerListeners()

@@ -10,7 +10,7 @@ import { recordsOf } from '../../state/reader.js'
 import { Segment } from '../../state/segment.js'
 import type { Link } from '../../wire/link.js'
 
-/** Notifies the followers of a service's state of new records. The writing member reports its appends while there are followers. */
+/** Tells the followers of a service about new records. While there are followers, the writing member reports each append. */
 export class Followers {
   readonly #links = new Set<Link>()
   readonly #writer: () => Peer | undefined
@@ -45,7 +45,7 @@ export class Followers {
 
   /** Handles the writing member's report that it has appended. */
   notifyAll(peer: Peer): void {
-    // The previous daemon had asked for the reports; this one has no followers.
+    // The previous daemon asked this member for reports; this daemon has no followers, so it cancels them.
     if (this.size === 0) peer.link.post({ tellAppended: { wanted: false } })
     for (const link of this.#links) link.post({ appended: {} })
   }

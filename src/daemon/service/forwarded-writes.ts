@@ -20,7 +20,7 @@ export const MOST_AUTHORS = 1_024
 /** Limit of an author's changes that were answered before their last piece arrived. An author sends one change after the other, so that few are open. */
 const MOST_CUT = 64
 
-/** Phases of a member that will never serve again. */
+/** Phases in which a member can never serve again. */
 const GIVEN_UP: ReadonlySet<unknown> = new Set<MemberPhase>(['leaving', 'gone'])
 
 type Write = fdbroker.wire.Write.$Properties
@@ -39,7 +39,7 @@ interface Author {
   readonly cutShort: Set<number>
   /** One change of this author was answered AGAIN. All later ones get the same answer until the author reconnects, so that its changes keep their order. */
   mustReconnect: boolean
-  /** The report of a process that has retired but still lives, otherwise null. */
+  /** The drain report of a process that has retired but still lives; otherwise null. */
   retired: DrainReport | null
 }
 

@@ -63,7 +63,7 @@ export async function keepState({
   }
 }
 
-/** Throws ERR_FDB_STATE_FILE if another process writes the file or has written it later: the daemon's state is older then. */
+/** Throws ERR_FDB_STATE_FILE if another process writes the file, or wrote it after `diedAt`: the file may then be newer than the daemon's state. */
 function refuseNewer(path: string, diedAt: number): void {
   using fd = openStateFile(path)
   if (fd === null) return
@@ -86,7 +86,7 @@ export interface SoleCopy {
   readonly listeners: readonly string[]
   /** Names of other descriptors. */
   readonly held: readonly string[]
-  /** Bytes of the log. A state file may lack the last acknowledged changes. */
+  /** Bytes of the state log. */
   readonly stateBytes: number
   /** The members' state file, to which the daemon writes the state before it ends; null if there is none, so that the state is lost. */
   readonly stateFile: string | null
@@ -127,7 +127,7 @@ export function standbyOf(
   return candidate?.link.open ? candidate : undefined
 }
 
-/** Whether the peer's process lives. Checks the pidfd, because the event of its death may be outstanding. */
+/** Whether the peer's process lives. Checks the pidfd, because this process may not have handled the event of its death yet. */
 function isAlive(peer: Peer | undefined): boolean {
   return peer !== undefined && (peer.pidfd === null || !hasEnded(peer.pidfd))
 }
