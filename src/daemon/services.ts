@@ -44,10 +44,10 @@ export class Services {
   readonly #rightsHolders: RightsHolders
   readonly #unserved: UnservedServices
   readonly #sizes: StateSizes
-  /** Another daemon owns the services now or may take them over, so that this one must not write the list of rights-holders. */
+  /** Whether another daemon owns the services or may take them over: this daemon must not write the list of rights-holders then. */
   #paused = true
   #sweep: NodeJS.Immediate | undefined
-  /** Services that have changed since the last check for services to remove. */
+  /** Services that have changed since the last {@link #dropEmpty}. */
   readonly #touched = new Set<string>()
   /** The uid of the process that started each service, if this daemon has seen it. */
   readonly #startedBy = new Map<string, number>()
@@ -78,7 +78,7 @@ export class Services {
       items.delete(record.service)
       if (record.members.length > 0 || handedOver.length > 0) this.#add(record, handedOver)
     }
-    // The list was removed or is unreadable, so that the users of these services are unknown.
+    // These services are missing in the list, so the users of their members are unknown.
     for (const [service, handedOver] of items)
       this.#add({ service, generation: 1, startedAt: Date.now(), members: [], foreign: true }, handedOver)
     this.#resumeWriting()

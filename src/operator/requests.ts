@@ -12,7 +12,7 @@ export const COMMAND_BYTES = 15 * 1024 * 1024
 /** Time limit for the reply of a command's handler. */
 export const COMMAND_MS = 60_000
 
-/** The failure of a server that reports no reason. */
+/** Replaces the error of a server that reports none. */
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the process refused the request' } as const
 
 export interface UpgradeOrder {
@@ -187,7 +187,7 @@ export function limitOf(options: AskOptions, defaultMs: number): number {
 export type ReadAnswer<T> = (envelope: WireEnvelope, fds: OwnedFd[]) => { readonly answer: T } | 'part' | null
 
 export interface AskLimits {
-  /** The awaited thing, as a noun for the error after a timeout. */
+  /** Names the awaited answer in the error after a timeout. */
   readonly what: string
   /** Time limit for the answer; null to wait until the peer disconnects. */
   readonly timeoutMs: number | null

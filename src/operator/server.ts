@@ -28,7 +28,7 @@ export class RequestHandler {
   /** One controller per running upgrade. */
   readonly #cancels = new Set<AbortController>()
 
-  /** `notify` sends messages before the answer, such as the progress. */
+  /** `notify` sends messages that precede the answer, such as Progress. */
   constructor(operations: Operations, notify: (body: WireBody) => void, by?: CommandContext['by']) {
     this.#by = by
     this.#operations = operations

@@ -15,9 +15,9 @@ export const UPGRADE_SELF = 'service.upgrade-self'
 /** Replaces the workers of a main process by their next versions, or sets their number. */
 export const REPLACE_WORKERS = 'workers.replace'
 export const SET_WORKERS = 'workers.set'
-/** Orders a worker to accept on the listeners of other workers that were not replaced, until its next such order. */
+/** Orders a worker to accept on the listeners of dead, hung or surplus workers; the next such order replaces this one. */
 export const STAND_IN = 'workers.foster'
-/** Orders a worker to leave; its connections continue in another one. */
+/** Orders a worker to stop serving; its connections move to another worker. */
 export const YIELD = 'workers.yield'
 /** Prefix of the descriptor names with which a worker claims a listener of the other workers from its main process. */
 export const GROUP_LISTENER = 'worker-listener-'

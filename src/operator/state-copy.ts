@@ -15,7 +15,7 @@ export type OnRead = (done: number, total: number) => void
 
 type SegmentEntry = SegmentsReply['segments'][number]
 
-/** A copy of the serving process's log, as of the last {@link readNew}. Owns the copy. */
+/** A copy of the serving process's log, as of the last {@link readNew}. Owns the copied segments. */
 export class StateCopy implements Disposable {
   readonly log = new StateLog()
 

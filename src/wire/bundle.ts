@@ -42,7 +42,7 @@ export interface BundleItem {
   /** For segments. */
   readonly epoch?: number
   readonly writable?: boolean
-  /** A sender lends it until the bundle is sent. On the receiving side the bundle's handler owns it. */
+  /** The sending link borrows it until the receiver has acknowledged the bundle. In the receiving process the bundle's handler owns it. */
   readonly fd: OwnedFd
 }
 

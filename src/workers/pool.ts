@@ -19,7 +19,7 @@ import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot } from './worker-slot.js'
 
 const RETRY_MS = 200
-/** Limit for a probation to end before the next upgrade of a worker. */
+/** Limit of the wait for a worker's probation to end before its next upgrade. */
 const PROBATION_MS = 10_000
 /** A worker is killed this long after the time limit in its order to end, because the order may reach it late. */
 const NOTICE_MS = 5_000
@@ -48,7 +48,7 @@ export class WorkerPool {
   #services: WorkerServices | null = null
   #count: number
   #closing = false
-  /** When workers that have not left are killed, on the clock of `performance.now()`. */
+  /** Time at which the remaining workers are killed, on the clock of `performance.now()`. */
   #killAt = Number.POSITIVE_INFINITY
   #killTimer: NodeJS.Timeout | undefined
   #changed = () => {}
@@ -165,7 +165,7 @@ export class WorkerPool {
       try {
         await this.#ensureServing(slot)
       } catch (error) {
-        // Retried with a back-off, as a worker that has ended.
+        // The slot retries with a back-off, as after the end of a worker.
         if (!this.#closing) slot.keepServing()
         throw error
       }

@@ -12,7 +12,7 @@ export interface ClientIdentity {
   readonly pid: number
   readonly uid: number
   readonly gid: number
-  /** A pidfd of which the kernel has confirmed that it refers to the process. Null if not: its program cannot be verified then. */
+  /** A pidfd that the kernel has confirmed to refer to the process. If null, rules cannot check the process's program. */
   readonly pidfd: OwnedFd | null
 }
 
@@ -92,7 +92,7 @@ export class AccessCheck {
     this.#demand('operate', { service }, this.#policy.operate, peer)
   }
 
-  /** Checks that the next daemon runs as root or the daemon's user: it gets everything, so that no configuration can allow another user. Throws ERR_FDB_DENIED. */
+  /** Checks that the next daemon runs as root or as this daemon's user. No rule can allow another user, because the next daemon gets all descriptors and state. Throws ERR_FDB_DENIED. */
   demandOwner(service: string, peer: ClientIdentity): void {
     this.#demand('join', { service }, { key: 'owner', who: [OWNER] }, peer)
   }
@@ -101,7 +101,7 @@ export class AccessCheck {
     const subject = new Subject(peer, this.#own)
     const rule = subject.ruleOf(allowed)
     if (rule === null) throw this.#deny(action, asked, allowed, subject)
-    // Without a configuration only root and the daemon's own user are allowed anything.
+    // Without a configuration only root and the daemon's own user have any rights.
     if (this.#policy === OWNERS_ONLY) return
     this.#logger.info({ audit: action, allowed: true, rule, ...asked, ...subject.logFields }, 'allowed')
   }

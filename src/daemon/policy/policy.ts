@@ -6,7 +6,7 @@ export type Action = 'join' | 'follow' | 'put' | 'claim' | 'list' | 'remove' | '
 
 /** Matches processes. A process matches if all given fields match. */
 export interface ProcessMatch {
-  /** The daemon's user, or root. */
+  /** Matches root and the daemon's user. */
   readonly owner: boolean
   readonly uid: number | null
   readonly gid: number | null

@@ -34,7 +34,7 @@ export class Followers {
     if (this.#links.delete(link)) this.updateWriter()
   }
 
-  /** Asks the writing member to report what it appends. Does nothing if that member was asked on this link. */
+  /** Asks the writing member to report its appends, or to stop when there are no followers. Sends nothing if the member already knows. */
   updateWriter(): void {
     const link = this.size > 0 ? (this.#writer()?.link ?? null) : null
     if (link === this.#notifyingLink) return
@@ -45,7 +45,7 @@ export class Followers {
 
   /** Handles the writing member's report that it has appended. */
   notifyAll(peer: Peer): void {
-    // The previous daemon asked this member for reports; this daemon has no followers, so it cancels them.
+    // A previous daemon asked this member for reports; this daemon has no followers and cancels them.
     if (this.size === 0) peer.link.post({ tellAppended: { wanted: false } })
     for (const link of this.#links) link.post({ appended: {} })
   }
@@ -142,7 +142,7 @@ export class ForeignFollowers {
   }
 }
 
-/** Maximum time of copying per turn of the event loop. */
+/** Limit of the time spent copying per turn of the event loop. */
 const TURN_MS = 3
 const PIECE_BYTES = 1024 * 1024
 /** No limits while copying: the readers of a copy check its records. */

@@ -102,7 +102,7 @@ function takeSegment(
     segmentSet.put(segment, writable)
     return epoch
   }
-  // The daemon already has all valid segments. If an unknown process still has a writable one, it loses the right to write here.
+  // The daemon already has all valid segments. Sealing this one ends the right of any unknown process to write to it.
   if (writable && ![owner, joiner, standby].includes(id)) segment.seal()
   segment.close()
   return top

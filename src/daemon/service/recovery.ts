@@ -11,12 +11,12 @@ import {
   watchProcess,
 } from '../../os/process-identity.js'
 
-/** Longest wait for rights-holders whose death this process cannot detect (another PID namespace). */
+/** Limit of the wait for rights-holders in another PID namespace, whose death this process cannot detect. */
 const UNSEEN_MS = 5_000
 
 /**
- * The rights-holders for which a restarted daemon waits: those that are neither back, nor known to be dead, nor known to have given up. The daemon
- * waits for a stopped process as long as it lives; for a process that it cannot see, a few seconds.
+ * The rights-holders for which a restarted daemon waits until they reconnect, die or give up their rights. The daemon waits for a
+ * process as long as it lives; for a process in another PID namespace, 5 s.
  */
 export class Recovery {
   #members: RightsHolder[] = []
@@ -182,7 +182,7 @@ export class RightsHolders {
     for (const record of services) this.remember(record)
   }
 
-  /** Writes the file if it is stale. After an exception the next call tries again. */
+  /** Writes the file if it differs from the list. After an exception the next call tries again. */
   write(): void {
     if (!this.#stale) return
     writeSideFile(this.#path, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`, 0o600)

@@ -7,7 +7,7 @@ import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { DescriptorTable } from './descriptor-table.js'
 
-/** Returns a service's items for the next daemon. Borrowed. */
+/** Returns a service's items for the next daemon. The caller borrows the descriptors. */
 export function itemsOf(descriptorTable: DescriptorTable, segmentSet: SegmentSet): BundleItem[] {
   const segments = segmentSet.all.map(({ epoch, fd, kind }) => {
     const writable = segmentSet.isWritable(epoch)
