@@ -208,6 +208,8 @@ export class ConnectionSender {
     this.#machine = state
     for (const effect of effects) this.#perform(effect)
     if (this.#machine.pending === 0) for (const resolve of this.#decided.splice(0)) resolve()
+    // The receiver has sealed the log. A connection that left its server now would be in no slice.
+    if (this.#machine.over) this.#end()
   }
 
   #perform(effect: MoveOutEffect): void {

@@ -220,6 +220,38 @@ describe('connections that move', () => {
     expect(open()).toBe(before)
   })
 
+  it('stay when the other has sealed the log before it acknowledges them: no more goes this way', async () => {
+    const before = open()
+    const { link, sender, old, log, given, ended } = lonelyGiver()
+    const theirs = MoveLog.open(log.fd.dup())
+    fill(old, 50)
+    const heard: number[] = []
+    link.start({
+      message: ({ prepare }, fds) => {
+        closeAll(fds)
+        if (!prepare) return
+        heard.push(prepare.slice ?? 0)
+        theirs.seal()
+        link.post({ prepareAck: { slice: prepare.slice } })
+      },
+      broken() {},
+      end() {},
+    })
+    sender.start()
+    await seen(() => old.came.length > 0)
+    // They are open again, and could leave, while the channel is not seen to end.
+    old.onMovable?.()
+    await ended
+    expect(heard).toEqual([1])
+    expect(old.here.size).toBe(50)
+    expect(given.report).toMatchObject({ moved: 0, lost: 0, refused: {} })
+    link.close()
+    theirs.close()
+    for (const fd of old.here.values()) fd.close()
+    for (const fd of others.splice(0)) fd.close()
+    expect(open()).toBe(before)
+  })
+
   it('move in two waves: the rest follows when the taker has lived with the first few for a while', async () => {
     const { sender, receiver, old, young, given } = way({ firstWaveMs: 150 })
     fill(old, 1_000)
@@ -590,7 +622,7 @@ function lonelyGiver() {
     reportError() {},
     onEnded: over,
   })
-  return { link: new Link(new Channel(take)), sender, old, given, ended }
+  return { link: new Link(new Channel(take)), log, sender, old, given, ended }
 }
 
 let acked: number[] = []
