@@ -103,7 +103,7 @@ export function serviceIn(name: string): string | null {
   return slash < 1 ? null : name.slice(0, slash)
 }
 
-/** Without colons and commas, which separate names in LISTEN_FDNAMES and on command lines. */
+/** Excludes colons and commas, which separate names in LISTEN_FDNAMES and on command lines. */
 const NAME = /^[^:,\s\p{Cc}]{1,128}$/u
 
 /** Throws ERR_FDB_OPTION. */

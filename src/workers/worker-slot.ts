@@ -196,7 +196,7 @@ export class WorkerSlot {
       return
     }
     const { logger, restartDelay } = this.#deps.settings
-    // Not during recovery: processes that served when the main process ended reconnect, or are proved dead.
+    // During recovery (phase `rebuilding`) workers of the previous main process may still reconnect.
     if (!this.#isWanted || !this.#restartsEnded || phase !== 'idle') return
     if (this.#attempt !== null || this.#backOff !== undefined) return
     const since = this.#servesSince

@@ -238,7 +238,7 @@ export class Workers implements AsyncDisposable {
         return this.#orders.run(() => this.#pool.rollback())
       case STOP: {
         const { timeoutMs } = readStopOrder(body)
-        // Send the reply first.
+        // Later, so that the reply is sent first.
         setImmediate(() => void this.close(timeoutMs === null ? {} : { timeout: timeoutMs }))
         return reply(Promise.resolve())
       }

@@ -293,7 +293,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     )
   }
 
-  /** Returns the claims of other processes. Throws if one of them is exclusive. */
+  /** Returns the claims of other processes. Throws ERR_FDB_FD_CLAIMED if one of them is exclusive. */
   #otherClaims(name: string, by: DescriptorUser, claimant: OwnedFd | null): { readonly pid: number }[] {
     const { claimedBy } = this.#getOrThrow(name)
     if (claimedBy !== null && claimedBy !== by) throw claimedError(name, claimedBy.pid)

@@ -7,7 +7,7 @@ import { closeAll } from '../../kernel/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
 
-/** Maximum number of descriptors other than named ones that a member may send: segments, pidfds. */
+/** Limit of the descriptors without a name (segments, pidfds) that a member may send. */
 const OTHERS = 1_000
 
 type EntryKey = Pick<Entry, 'name' | 'role'>

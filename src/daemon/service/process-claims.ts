@@ -51,7 +51,7 @@ export class ProcessClaims {
     return [...this.#claims.values()].flat().filter(({ uid }) => uid === user).length
   }
 
-  /** Returns the claims of other processes than that of `pidfd`; with null, of all processes. */
+  /** Returns the claims of all processes except the process of `pidfd`, if given. */
   others(name: string, pidfd: OwnedFd | null): Pick<Claim, 'pid' | 'exclusive'>[] {
     return this.#living(name).filter(claim => pidfd === null || !isSame(claim.pidfd, pidfd))
   }
