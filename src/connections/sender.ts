@@ -262,7 +262,17 @@ export class ConnectionSender {
   #startSending(): void {
     if (this.#over || this.#machine.pending !== 0 || this.#proving) return
     const filler = new SliceFiller(this.#options.counts.sending)
-    this.#fill(filler)
+    try {
+      this.#fill(filler)
+    } catch (error) {
+      // The connections that the server has already given move. The next pass asks it for the others again.
+      this.#pass = null
+      this.#departures = null
+      this.#options.reportError(
+        error,
+        'a server failed to give a connection that should move to the next process',
+      )
+    }
     if (filler.items.length === 0) {
       // The turn's time was used up before the pass found a movable connection: continue the pass in a later turn.
       if (this.#pass !== null) this.#schedule()

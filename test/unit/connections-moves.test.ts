@@ -38,6 +38,8 @@ class Hand extends SocketPairs {
   slow = 0
   /** Of which there is more to tell than a message may hold. */
   large = new Set<string>()
+  /** Of which the server throws when it should give them. They are given last. */
+  faulty = new Set<string>()
   /** Of every connection that arrives. */
   witness = { asked: false, answered: false }
 
@@ -48,6 +50,10 @@ class Hand extends SocketPairs {
 
   override *departures(which: MoveWhich): Generator<PairConnection, void, undefined> {
     for (const value of super.departures(which)) {
+      if (this.faulty.has(value.state)) {
+        this.here.set(value.state, value.fds[0]!)
+        throw new Error(`${value.state} cannot go`)
+      }
       busy(this.slow)
       yield value
     }
@@ -250,6 +256,21 @@ describe('connections that move', () => {
     for (const fd of old.here.values()) fd.close()
     for (const fd of others.splice(0)) fd.close()
     expect(open()).toBe(before)
+  })
+
+  it('are not lost when their server fails in the middle: the fault is reported, and the others go in the next pass', async () => {
+    const { sender, receiver, old, young, faults } = way()
+    fill(old, 10)
+    old.faulty.add('c2')
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 9)
+    expect([...old.here.keys()]).toEqual(['c2'])
+    expect(faults[0]).toMatchObject({ message: 'c2 cannot go' })
+    old.faulty.clear()
+    await seen(() => young.here.size === 10)
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
   })
 
   it('move in two waves: the rest follows when the taker has lived with the first few for a while', async () => {
