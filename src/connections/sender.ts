@@ -262,17 +262,7 @@ export class ConnectionSender {
   #startSending(): void {
     if (this.#over || this.#machine.pending !== 0 || this.#proving) return
     const filler = new SliceFiller(this.#options.counts.sending)
-    try {
-      this.#fill(filler)
-    } catch (error) {
-      // The connections that the server has already given move. The next pass asks it for the others again.
-      this.#pass = null
-      this.#departures = null
-      this.#options.reportError(
-        error,
-        'a server failed to give a connection that should move to the next process',
-      )
-    }
+    this.#fill(filler)
     if (filler.items.length === 0) {
       // The turn's time was used up before the pass found a movable connection: continue the pass in a later turn.
       if (this.#pass !== null) this.#schedule()
@@ -355,22 +345,37 @@ export class ConnectionSender {
   /** Returns the next connection that can leave, or null at the end of the pass over all sources. */
   #next(): Departure | null {
     for (;;) {
-      if (this.#departures !== null && (this.#wave?.mayLeave(this.#source!.moving) ?? true)) {
-        const next = this.#departures.next()
-        if (!next.done) {
-          this.#wave?.count(this.#source!.moving)
-          return next.value
-        }
+      if (this.#source !== null) {
+        const next = this.#nextOf(this.#source)
+        if (next !== null) return next
       }
       this.#departures = null
       const source = this.#pass!.next()
       if (source.done) {
+        this.#source = null
         this.#pass = null
         return null
       }
       this.#source = source.value
       this.#watch(source.value)
-      this.#departures = source.value.moving.departures(this.#options.which)
+    }
+  }
+
+  /** Returns the source's next connection that can leave, or null if there is none, or the server throws: then the next pass asks it again. */
+  #nextOf({ moving }: Source): Departure | null {
+    if (this.#wave?.mayLeave(moving) === false) return null
+    try {
+      this.#departures ??= moving.departures(this.#options.which)
+      const next = this.#departures.next()
+      if (next.done) return null
+      this.#wave?.count(moving)
+      return next.value
+    } catch (error) {
+      this.#options.reportError(
+        error,
+        'a server failed to give a connection that should move to the next process',
+      )
+      return null
     }
   }
 

@@ -8,7 +8,8 @@ import {
   type Witness,
 } from '../../src/connections/movable.js'
 import { FdbError } from '../../src/errors.js'
-import { type OwnedFd, receiveMessage, sendMessage } from '../../src/kernel/index.js'
+import { OwnedFd, receiveMessage, sendMessage } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 
 export type PairConnection = ConnectionValue<string>
 
@@ -19,7 +20,18 @@ export class SocketPairs implements MovableConnections<PairConnection> {
   /** Those that were refused. */
   readonly staying = new Map<string, OwnedFd>()
   onMovable: (() => void) | null = null
+  /** Of those that come. */
+  refuses: (name: string) => boolean = () => false
   readonly #seen = new Map<string, { asked: boolean; answered: boolean }>()
+
+  /** Adds connections c0, c1 and so on. Returns their other ends. */
+  fill(count: number): OwnedFd[] {
+    return Array.from({ length: count }, (_, i) => {
+      const [a, b] = native.socketPair()
+      this.here.set(`c${i}`, OwnedFd.own(a, `c${i}`))
+      return OwnedFd.own(b, `peer of c${i}`)
+    })
+  }
 
   get movable(): number {
     return this.here.size
@@ -39,6 +51,7 @@ export class SocketPairs implements MovableConnections<PairConnection> {
   check(record: Uint8Array, fds: readonly OwnedFd[]): PairConnection {
     const state = decoded(nameIn, record)
     onlyConnection(fds)
+    if (this.refuses(state)) throw new FdbError('ERR_FDB_RELAYED_REFUSED', `${state} is not wanted`)
     return { record, fds, state }
   }
 

@@ -15,12 +15,12 @@ import { MoveLog } from '../../src/connections/move-log.js'
 import { fdsOf, SliceFiller } from '../../src/connections/move-slice.js'
 import { ConnectionReceiver } from '../../src/connections/receiver.js'
 import { ConnectionSender } from '../../src/connections/sender.js'
-import { FdbError } from '../../src/errors.js'
 import { closeAll, MAX_FDS_PER_MESSAGE, OwnedFd, SEAL_WRITE } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { openPidfd } from '../../src/os/liveness.js'
 import { Channel } from '../../src/wire/channel.js'
 import { Link } from '../../src/wire/link.js'
+import { type MoveOptions, moveBetween } from '../connections-support/move-between.js'
 import { type PairConnection, SocketPairs } from '../connections-support/socket-pairs.js'
 import { longestTurn } from '../fixtures/state-logs.js'
 import { pause, until } from '../processes/until.js'
@@ -33,7 +33,6 @@ const hands: SocketPairs[] = []
 /** Connected socket pairs by name: one end is moved about, the other stays with the test. */
 class Hand extends SocketPairs {
   readonly came: [string, Arrival][] = []
-  refuses: (name: string) => boolean = () => false
   /** Milliseconds that it takes to take one out, or in. */
   slow = 0
   /** Of which there is more to tell than a message may hold. */
@@ -57,12 +56,6 @@ class Hand extends SocketPairs {
       busy(this.slow)
       yield value
     }
-  }
-
-  override check(record: Uint8Array, fds: readonly OwnedFd[]): PairConnection {
-    const value = super.check(record, fds)
-    if (!this.refuses(value.state)) return value
-    throw new FdbError('ERR_FDB_RELAYED_REFUSED', `${value.state} is not wanted`)
   }
 
   override arrive(value: PairConnection, how: Arrival): Witness {
@@ -98,52 +91,14 @@ afterEach(() => {
 })
 
 function fill(hand: Hand, count: number): void {
-  for (let i = 0; i < count; i++) {
-    const [a, b] = native.socketPair()
-    hand.here.set(`c${i}`, OwnedFd.own(a, `c${i}`))
-    others.push(OwnedFd.own(b, `peer of c${i}`))
-  }
+  others.push(...hand.fill(count))
 }
 
-function way(
-  options: { perSecond?: number; giverFate?: OwnedFd; firstWaveMs?: number; drainMs?: number } = {},
-) {
-  const pair = movePair()
+/** `before`: servers that are asked for connections before `old`. */
+function way({ before = [], ...options }: MoveOptions & { before?: readonly Hand[] } = {}) {
   const old = new Hand()
   const young = new Hand()
-  const given = new MoveCounts()
-  const taken = new MoveCounts()
-  const faults: unknown[] = []
-  const fault = (error: unknown) => faults.push(error)
-  let giverEnded!: () => void
-  let takerEnded!: () => void
-  const ended = Promise.all([
-    new Promise<void>(resolve => (giverEnded = resolve)),
-    new Promise<void>(resolve => (takerEnded = resolve)),
-  ])
-  const takerLog = MoveLog.open(pair.log.fd.dup())
-  const sender = new ConnectionSender({
-    link: new Link(new Channel(pair.give)),
-    log: pair.log,
-    sources: () => [{ listener: 'web', moving: old }],
-    which: 'auto',
-    perSecond: options.perSecond ?? Number.POSITIVE_INFINITY,
-    firstWaveMs: options.firstWaveMs ?? 0,
-    drainMs: options.drainMs,
-    counts: given,
-    reportError: fault,
-    onEnded: giverEnded,
-  })
-  const receiver = new ConnectionReceiver({
-    link: new Link(new Channel(pair.take)),
-    log: takerLog,
-    sender: options.giverFate ?? process.pid,
-    target: (listener, protocol) => (listener === 'web' && protocol === 'test/1' ? young : undefined),
-    counts: taken,
-    reportError: fault,
-    onEnded: takerEnded,
-  })
-  return { sender, receiver, old, young, given, taken, faults, ended }
+  return { ...moveBetween([...before, old], young, options), old, young }
 }
 
 const open = () => native.openCount()
@@ -269,6 +224,21 @@ describe('connections that move', () => {
     expect(faults[0]).toMatchObject({ message: 'c2 cannot go' })
     old.faulty.clear()
     await seen(() => young.here.size === 10)
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('go although a server that is asked before theirs fails each time', async () => {
+    const broken = new Hand()
+    const { sender, receiver, old, young, faults } = way({ before: [broken] })
+    fill(old, 10)
+    broken.departures = () => {
+      throw new Error('it is broken')
+    }
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 10)
+    expect(faults[0]).toMatchObject({ message: 'it is broken' })
     await sender.stop()
     for (const fd of young.here.values()) fd.close()
   })

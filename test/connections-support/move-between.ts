@@ -1,0 +1,52 @@
+import { MoveCounts } from '../../src/connections/counts.js'
+import { movePair } from '../../src/connections/move-channel.js'
+import { MoveLog } from '../../src/connections/move-log.js'
+import { ConnectionReceiver } from '../../src/connections/receiver.js'
+import { ConnectionSender } from '../../src/connections/sender.js'
+import { Channel } from '../../src/wire/channel.js'
+import { Link } from '../../src/wire/link.js'
+import type { SocketPairs } from './socket-pairs.js'
+
+export interface MoveOptions {
+  perSecond?: number
+  firstWaveMs?: number
+  drainMs?: number
+}
+
+/** A sender of the connections of `old` and a receiver that continues them in `young`, neither started. `ended`: both have ended. */
+export function moveBetween(old: readonly SocketPairs[], young: SocketPairs, options: MoveOptions = {}) {
+  const pair = movePair()
+  const given = new MoveCounts()
+  const taken = new MoveCounts()
+  const faults: unknown[] = []
+  const reportError = (error: unknown) => faults.push(error)
+  let giverEnded!: () => void
+  let takerEnded!: () => void
+  const ended = Promise.all([
+    new Promise<void>(resolve => (giverEnded = resolve)),
+    new Promise<void>(resolve => (takerEnded = resolve)),
+  ])
+  const takerLog = MoveLog.open(pair.log.fd.dup())
+  const sender = new ConnectionSender({
+    link: new Link(new Channel(pair.give)),
+    log: pair.log,
+    sources: () => old.map(moving => ({ listener: 'web', moving })),
+    which: 'auto',
+    perSecond: options.perSecond ?? Number.POSITIVE_INFINITY,
+    firstWaveMs: options.firstWaveMs ?? 0,
+    drainMs: options.drainMs,
+    counts: given,
+    reportError,
+    onEnded: giverEnded,
+  })
+  const receiver = new ConnectionReceiver({
+    link: new Link(new Channel(pair.take)),
+    log: takerLog,
+    sender: process.pid,
+    target: (listener, protocol) => (listener === 'web' && protocol === 'test/1' ? young : undefined),
+    counts: taken,
+    reportError,
+    onEnded: takerEnded,
+  })
+  return { sender, receiver, given, taken, faults, ended }
+}
