@@ -1,16 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { MoveCounts } from '../../src/connections/counts.js'
 import type { Arrival, Witness } from '../../src/connections/movable.js'
-import { movePair } from '../../src/connections/move-channel.js'
-import { MoveLog } from '../../src/connections/move-log.js'
-import { ConnectionReceiver } from '../../src/connections/receiver.js'
-import { ConnectionSender } from '../../src/connections/sender.js'
-import { FdbError } from '../../src/errors.js'
-import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { Channel } from '../../src/wire/channel.js'
-import { Link } from '../../src/wire/link.js'
+import { moveBetween } from '../connections-support/move-between.js'
 import { type PairConnection, SocketPairs } from '../connections-support/socket-pairs.js'
 import { perLane } from '../lanes/lane.js'
 
@@ -36,14 +28,6 @@ const ROUND: fc.Arbitrary<Round> = fc.record({
 
 /** As the proxy, tells the sender at once of a connection that has come back. */
 class Process extends SocketPairs {
-  refuses = 0
-
-  override check(record: Uint8Array, fds: readonly OwnedFd[]): PairConnection {
-    const value = super.check(record, fds)
-    if (this.refuses === 0 || Number(value.state.slice(1)) % this.refuses !== 0) return value
-    throw new FdbError('ERR_FDB_RELAYED_REFUSED', `${value.state} is not wanted`)
-  }
-
   override arrive(value: PairConnection, how: Arrival): Witness {
     const witness = super.arrive(value, how)
     this.onMovable?.()
@@ -55,49 +39,17 @@ class Process extends SocketPairs {
   }
 }
 
-function turn(): Promise<void> {
-  return new Promise(resolve => setImmediate(resolve))
-}
-
 /** Sends over a channel until one of both stops, and its end has reached the other. */
 async function move(old: Process, young: Process, { turns, stops, refuses }: Round): Promise<void> {
-  young.refuses = refuses
-  const { give, take, log } = movePair()
-  const theirs = MoveLog.open(log.fd.dup())
-  const counts = new MoveCounts()
-  // A side may report that the other has not read everything.
-  const common = { counts, reportError() {} }
-  let onSent!: () => void
-  let onReceived!: () => void
-  const ended = [
-    new Promise<void>(resolve => (onSent = resolve)),
-    new Promise<void>(resolve => (onReceived = resolve)),
-  ]
-  const sender = new ConnectionSender({
-    ...common,
-    link: new Link(new Channel(give)),
-    log,
-    sources: () => [{ listener: 'web', moving: old }],
-    which: 'auto',
-    perSecond: Number.POSITIVE_INFINITY,
-    firstWaveMs: 0,
-    onEnded: onSent,
-  })
-  const receiver = new ConnectionReceiver({
-    ...common,
-    link: new Link(new Channel(take)),
-    log: theirs,
-    sender: process.pid,
-    target: () => young,
-    onEnded: onReceived,
-  })
+  young.refuses = name => refuses > 0 && Number(name.slice(1)) % refuses === 0
+  const { sender, receiver, given, taken, ended } = moveBetween([old], young)
   receiver.start()
   sender.start()
-  for (let n = 0; n < turns; n++) await turn()
+  for (let n = 0; n < turns; n++) await new Promise(resolve => setImmediate(resolve))
   if (stops === 'sender') await sender.stop()
   else await receiver.stop()
-  await Promise.all(ended)
-  expect(counts.report.lost).toBe(0)
+  await ended
+  expect([given.report.lost, taken.report.lost]).toEqual([0, 0])
 }
 
 describe('connections that move between three processes', () => {
@@ -108,13 +60,8 @@ describe('connections that move between three processes', () => {
         fc.array(ROUND, { minLength: 1, maxLength: 6 }),
         async (count, rounds) => {
           const open = native.openCount()
-          const peers: OwnedFd[] = []
           const processes = Array.from({ length: PROCESSES }, () => new Process())
-          for (let i = 0; i < count; i++) {
-            const [a, b] = native.socketPair()
-            processes[0]!.here.set(`c${i}`, OwnedFd.own(a, `c${i}`))
-            peers.push(OwnedFd.own(b, `peer of c${i}`))
-          }
+          const peers = processes[0]!.fill(count)
           for (const round of rounds) {
             if (round.from === round.to) continue
             await move(processes[round.from]!, processes[round.to]!, round)
