@@ -45,7 +45,7 @@ napi_value fdb_make(fdb_instance *self, enum fdb_maker maker, size_t argc, const
 }
 
 void fdb_drop_instance(fdb_instance *self) {
-  if (--self->holders > 0) return;
+  if (--self->references > 0) return;
   free(self->bits);
   free(self);
 }
@@ -61,7 +61,7 @@ static void end_of_environment(napi_async_cleanup_hook_handle handle, void *data
   fdb_instance *self = data;
   self->hook = handle;
   self->ending = true;
-  self->closing++; /* keeps the hook until this function returns */
+  self->closing++; /* so that no close callback removes the hook before this function does */
   fdb_close_polls(self);
   fdb_close_owned(self);
   for (int i = 0; i < MAKER_COUNT; i++) napi_delete_reference(self->env, self->makers[i]);
@@ -107,16 +107,16 @@ NAPI_MODULE_INIT() {
     return NULL;
   }
   self->env = env;
-  self->holders = 1;
+  self->references = 1;
   self->blocks = fdb_fastest_blocks();
   if (napi_set_instance_data(env, self, finalize_instance, NULL) != napi_ok) {
     free(self);
     return NULL;
   }
   if (!compile_makers(self) || !make_scratch(self)) return NULL;
-  self->holders = 2;
+  self->references = 2;
   if (napi_add_async_cleanup_hook(env, end_of_environment, self, &self->hook) != napi_ok) {
-    self->holders = 1;
+    self->references = 1;
     napi_throw_error(env, "ECANCELED", "the environment is ending");
     return NULL;
   }

@@ -1,4 +1,4 @@
-/* Reads and checks arguments, and creates results. Checks every type and range. */
+/* Reads arguments of calls from JavaScript, checks every type and range, and creates results. */
 #include "fdb.h"
 
 #include <inttypes.h>

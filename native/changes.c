@@ -1,4 +1,4 @@
-/* Decodes many encoded changes of a state record in one call: the fields, the hash of the key, and its sum. */
+/* Decodes many changes of a state record in one call: their fields, the hash of the key, and a checksum of section, op and key. */
 #include "fdb.h"
 
 #include <pthread.h>
@@ -6,13 +6,13 @@
 
 #define POLYNOMIAL 0xedb88320u
 
-/* The result for one change. KNOWN is 0 if the caller must decode the change itself: it is invalid, rare or not ASCII. */
+/* The result for one change. KNOWN is 0 if the caller must decode the change itself: it is invalid, has a rare field, or its key is empty or not ASCII. */
 enum { KNOWN, OP, VERSION, SECTION, SECTION_END, KEY, KEY_END, VALUE, VALUE_END, HASH, PRINT, FIELDS };
 
 /* Tags of a Change in proto/state.proto. */
 enum { TAG_SECTION = 1 << 3 | 2, TAG_OP = 2 << 3, TAG_KEY = 3 << 3 | 2, TAG_VALUE = 4 << 3 | 2, TAG_VERSION = 5 << 3 };
 
-/* The CRC-32 of each byte, also followed by one, two and three zero bytes. */
+/* table[n]: the CRC-32 of each byte followed by n zero bytes. */
 static uint32_t table[4][256];
 static pthread_once_t made = PTHREAD_ONCE_INIT;
 
@@ -97,7 +97,7 @@ static bool scan(const uint8_t *data, size_t at, size_t end, uint32_t *into) {
   return true;
 }
 
-/* Caches the common part of the sums of consecutive changes with the same section and kind. */
+/* Caches the checksum of section and op, which consecutive changes usually share. */
 typedef struct common {
   const uint8_t *section;
   size_t length;

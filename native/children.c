@@ -1,4 +1,4 @@
-/* Children that this process has not started itself, but adopted after the end of their parents. */
+/* Adopts descendants whose parents have ended, and reaps them. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -23,7 +23,7 @@ napi_value fdb_adopt_orphans(napi_env env, napi_callback_info info) {
 #endif
 }
 
-/* Does not reap the child, because it may belong to Node. */
+/* Returns the pid of a child that has ended, 0 if none has, -1 if there is no child. Does not reap the child, because Node may have started it. */
 napi_value fdb_ended_child(napi_env env, napi_callback_info info) {
   fdb_call call;
   siginfo_t ended;
@@ -36,7 +36,7 @@ napi_value fdb_ended_child(napi_env env, napi_callback_info info) {
   return fdb_int_value(env, ended.si_pid);
 }
 
-/* Returns the exit code, or the negative number of the signal that ended it; null if it runs, or is not our child. */
+/* Returns the child's exit code, or the negative number of the signal that ended it; null if it still runs, or is no child of this process. */
 napi_value fdb_reap_child(napi_env env, napi_callback_info info) {
   fdb_call call;
   siginfo_t ended;

@@ -1,4 +1,4 @@
-/* Simple operations on descriptor numbers, and their ownership. */
+/* Duplicates and closes descriptors, sets their flags, and changes their ownership. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -37,7 +37,8 @@ typedef struct fdb_room {
   napi_deferred deferred;
 } fdb_room;
 
-/* Grows the table once to its full size. In a process with threads each growth waits for all processors. */
+/* Grows the process's descriptor table to `count` entries at once. In a process with threads the kernel waits for all
+   processors at each growth (synchronize_rcu). */
 static void make_room(napi_env env, void *data) {
   (void)env;
   const fdb_room *room = data;
@@ -57,7 +58,7 @@ static void made_room(napi_env env, napi_status status, void *data) {
   free(room);
 }
 
-/* Runs in a thread of the pool. Meanwhile only a thread that needs a larger table waits. */
+/* The table grows in a thread of libuv's pool. Meanwhile other threads wait only if their new descriptor needs a larger table. */
 napi_value fdb_make_room(napi_env env, napi_callback_info info) {
   fdb_call call;
   int count;
@@ -89,7 +90,7 @@ napi_value fdb_close(napi_env env, napi_callback_info info) {
   return error != 0 ? fdb_throw(env, error, "close") : fdb_undefined(env);
 }
 
-/* Closes all, then throws the first error. */
+/* Closes all descriptors, then throws the first error. */
 napi_value fdb_close_many(napi_env env, napi_callback_info info) {
   fdb_call call;
   uint32_t length, count;
@@ -124,7 +125,7 @@ napi_value fdb_adopt(napi_env env, napi_callback_info info) {
   return fdb_undefined(env);
 }
 
-/* (fd, on): adds `raised` or `lowered` to the flags of `get`, and removes the other; keeps all other flags. */
+/* Arguments (fd, on): `on` sets the flag `raised` and clears `lowered`, otherwise the reverse. Keeps all other flags. */
 static napi_value change_flags(napi_env env, napi_callback_info info, int get, int set, int raised, int lowered) {
   fdb_call call;
   int fd;
@@ -142,7 +143,7 @@ napi_value fdb_set_cloexec(napi_env env, napi_callback_info info) {
   return change_flags(env, info, F_GETFD, F_SETFD, FD_CLOEXEC, 0);
 }
 
-/* Affects the open file description, which other processes may share. */
+/* The flag belongs to the open file description, which other processes may share. */
 napi_value fdb_set_blocking(napi_env env, napi_callback_info info) {
   return change_flags(env, info, F_GETFL, F_SETFL, 0, O_NONBLOCK);
 }

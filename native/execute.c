@@ -21,11 +21,11 @@ typedef struct {
   uint32_t ready, replaced;
 } image;
 
-/* Gives the descriptors their new numbers. take_back() undoes it. */
+/* Gives the descriptors their new numbers. take_back() undoes this, also if it failed halfway. */
 static bool place(image *it) {
   int above = it->first + (int)it->count;
   for (uint32_t i = 0; i < it->count; i++) {
-    /* Copies all sources to higher numbers first: a source may have the target number of another one. */
+    /* First copies all descriptors above the new numbers: a descriptor may have the new number of another one. */
     int source = fcntl(it->fds[i], F_DUPFD_CLOEXEC, above);
     if (source < 0) return false;
     it->fds[i] = source;
@@ -61,7 +61,7 @@ static void open_standard(const int *flags, const int *modes) {
   }
 }
 
-/* Returns only after a failure, and undoes all changes before. */
+/* Returns only after a failure: the errno, and the failed call in `*failed`. Undoes its changes first, except CLOEXEC on descriptors. */
 static int execute(image *it, const char **failed) {
   const char *file = it->words[0], *cwd = it->words[1];
   int flags[STANDARD_FDS], modes[STANDARD_FDS], before = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -79,7 +79,7 @@ static int execute(image *it, const char **failed) {
   }
   *failed = "dup";
   if (it->first == KEEP_NUMBERS || place(it)) {
-    /* Resets ignored signals, because the next program would inherit that; Node ignores some. */
+    /* Resets signals that Node ignores: otherwise the next program would ignore them too. */
     struct sigaction usual = { .sa_handler = SIG_DFL }, actions[NSIG];
     bool ignored[NSIG] = { false };
     sigset_t held, mask;
@@ -123,7 +123,7 @@ napi_value fdb_execute(napi_env env, napi_callback_info info) {
       (call.argc > 3 && !fdb_int(env, call.argv[3], "first", STANDARD_FDS, INT_MAX - FDB_SCRATCH, &it.first)))
     return NULL;
   if (length > FDB_SCRATCH) return fdb_throw_range(env, "at most %d descriptors, got %u", FDB_SCRATCH, length);
-  /* Reads the buffers last: a getter of the array is foreign code that could detach them. */
+  /* Reads the buffers last: a getter of the array could detach them. */
   if (!fdb_copy_fds(call.self, call.argv[2], 0, it.fds, &it.count) ||
       !fdb_strings(env, call.argv[0], "words", &words, &words_length) ||
       !fdb_strings(env, call.argv[1], "env", &variables, &variables_length))

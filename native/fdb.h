@@ -12,7 +12,7 @@
 #define FDB_MAX_FDS 253 /* SCM_MAX_FD of the kernel */
 #define FDB_SCRATCH 512
 
-/* Functions that build the plain objects which native calls return, and copy descriptors (see addon.c). */
+/* JavaScript functions that create the objects which native calls return, or copy descriptors (see addon.c). */
 enum fdb_maker { COPY_FDS, MAKE_RECEIVED, MAKE_PLAIN, MAKE_INET, MAKE_INET6, MAKE_UNIX, MAKE_OTHER, MAKER_COUNT };
 
 struct fdb_poll;
@@ -20,7 +20,7 @@ struct fdb_poll;
 /* Adds `count` blocks of 64 bytes to a SHA-256 (see sums.c). */
 typedef void (*fdb_blocks)(uint32_t state[8], const uint8_t *data, size_t count);
 
-/* One per environment (main thread or worker); there are no globals. */
+/* The addon's data for one Node environment: the main thread or a worker. */
 typedef struct fdb_instance {
   napi_env env;
   napi_ref makers[MAKER_COUNT];
@@ -34,7 +34,7 @@ typedef struct fdb_instance {
   napi_async_cleanup_hook_handle hook;
   fdb_blocks blocks; /* the fastest implementation for this processor */
   bool ending;
-  int holders; /* references by instance data and cleanup hook; the last one frees the instance */
+  int references; /* of Node: the instance data and the cleanup hook; the instance is freed with the last one */
 } fdb_instance;
 
 /* addon.c */
@@ -47,10 +47,10 @@ bool fdb_own(fdb_instance *self, int fd);     /* on failure the descriptor is cl
 bool fdb_owns(const fdb_instance *self, int fd);
 void fdb_disown(fdb_instance *self, int fd);
 void fdb_close_owned(fdb_instance *self);
-int fdb_close_fd(int fd); /* close() that does not retry on EINTR; 0 or an errno */
+int fdb_close_fd(int fd); /* closes without a retry on EINTR; returns 0 or an errno */
 
-/* descriptors.c: safe after fork. */
-void fdb_close_at_exec(int from); /* sets CLOEXEC from this number on; does nothing on older kernels */
+/* descriptors.c: may be called between fork and exec. */
+void fdb_close_at_exec(int from); /* sets CLOEXEC on descriptors from this number on; does nothing before Linux 5.11 */
 
 /* sums.c */
 fdb_blocks fdb_fastest_blocks(void);
@@ -62,7 +62,7 @@ napi_value fdb_throw_type(napi_env env, const char *format, ...) __attribute__((
 napi_value fdb_throw_range(napi_env env, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void fdb_error_name(int error, char *into, size_t size);
 
-/* arguments.c: each returns false with an exception pending. */
+/* arguments.c: if an argument is wrong, these functions return false with an exception pending. */
 #define FDB_MAX_ARGS 7
 typedef struct fdb_call {
   napi_env env;
@@ -93,14 +93,15 @@ bool fdb_text(napi_env env, napi_value value, const char *name, char *into, size
 /* Copies up to FDB_SCRATCH descriptors into `into`, starting with element `from`, and checks each. */
 bool fdb_copy_fds(fdb_instance *self, napi_value array, uint32_t from, int *into, uint32_t *count);
 bool fdb_array_length(napi_env env, napi_value value, const char *name, uint32_t *length);
-/* Points into a Uint8Array with strings that each end with NUL. No JavaScript may run while the pointer is used. */
+/* Sets `into` to the memory of a Uint8Array of strings, each ended by NUL. No JavaScript may run while it is used. */
 bool fdb_strings(napi_env env, napi_value value, const char *name, char **into, size_t *length);
-/* Returns an array of pointers to the strings, ended by NULL, which the caller frees. Returns NULL without memory. */
+/* Returns an array of pointers to the strings, ended by NULL, which the caller frees. Returns NULL if out of memory. */
 char **fdb_split(char *text, size_t length, size_t *count);
-/* Points into a Uint8Array or Uint32Array. No JavaScript may run while the pointer is used. */
+/* Sets `into` to the memory of a Uint8Array or Uint32Array. No JavaScript may run while the pointer is used. */
 bool fdb_view(napi_env env, napi_value value, const char *name, fdb_bytes *into);
 bool fdb_words_of(napi_env env, napi_value value, const char *name, fdb_words *into);
-/* Points to `length` bytes from `offset` of a Uint8Array. Call it after all other arguments were read. */
+/* Reads the arguments buffer (`index`), offset and length. Call it after all other arguments were read, because a getter
+   of another argument may detach the buffer. */
 bool fdb_span(const fdb_call *call, size_t index, fdb_bytes *into);
 
 napi_value fdb_undefined(napi_env env);
@@ -109,12 +110,12 @@ napi_value fdb_int_value(napi_env env, int64_t value);
 napi_value fdb_bool_value(napi_env env, bool value);
 napi_value fdb_owned_value(fdb_instance *self, int fd); /* takes ownership of a new descriptor and returns its number */
 
-/* The calls, by file. */
 /* Reports whether the kernel lacks a system call or option, or seccomp refuses it. */
 static inline bool fdb_is_missing(int error) {
   return error == ENOSYS || error == ENOPROTOOPT || error == EPERM;
 }
 
+/* The functions that JavaScript calls, by file. */
 #define FDB_CALL(name) napi_value name(napi_env env, napi_callback_info info)
 FDB_CALL(fdb_bind_socket);
 FDB_CALL(fdb_listen);

@@ -8,7 +8,7 @@
 #ifdef __linux__
 #include <sys/inotify.h>
 
-/* The limit of inotify is reached, or seccomp refuses it: the caller polls instead. */
+/* Reports whether inotify cannot be used (its limit is reached, or seccomp refuses it): then the caller polls instead. */
 static bool is_unavailable(int error) {
   return fdb_is_missing(error) || error == EMFILE || error == ENOSPC;
 }
@@ -38,7 +38,7 @@ napi_value fdb_watch_paths(napi_env env, napi_callback_info info) {
       fdb_close_fd(fd);
       return fdb_null(env);
     }
-    /* Ignores any other error: the path does not exist, which the caller will notice. */
+    /* Ignores other errors: the path does not exist, which the caller checks itself. */
     if (i == count) return fdb_owned_value(call.self, fd);
     napi_value file;
     if (napi_get_element(env, call.argv[1], i, &file) != napi_ok ||

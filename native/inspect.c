@@ -1,4 +1,4 @@
-/* Returns the kernel's facts about many descriptors in one call. */
+/* Reports type, identity, address and options of many descriptors in one call. */
 #include "fdb.h"
 
 #include <arpa/inet.h>
@@ -41,7 +41,7 @@ static napi_value text(napi_env env, const char *value) {
   return result;
 }
 
-/* snprintf() would take longer than the system call. */
+/* Used instead of snprintf(), which takes longer than the system call that returned the number. */
 static napi_value decimal(napi_env env, uint64_t number) {
   char digits[20];
   size_t at = sizeof(digits);
@@ -86,7 +86,7 @@ static int option(int fd, int level, int name) {
 }
 
 static int family_of(int fd, const socket_name *name, socklen_t size) {
-  int domain = size >= sizeof(name->any.sa_family) ? name->any.sa_family : -1; /* the same as SO_DOMAIN, without another system call */
+  int domain = size >= sizeof(name->any.sa_family) ? name->any.sa_family : -1; /* SO_DOMAIN would take another system call */
 #ifdef SO_DOMAIN
   if (domain < 0) domain = option(fd, SOL_SOCKET, SO_DOMAIN);
 #else
@@ -235,7 +235,7 @@ napi_value fdb_inspect(napi_env env, napi_callback_info info) {
   return result;
 }
 
-/* Reports whether the descriptor can be used like an accepted connection. Much faster than inspect(). */
+/* Reports whether the descriptor is a stream socket that does not listen, as an accepted connection is. Much faster than inspect(). */
 static bool is_stream(int fd) {
   int type = 0, listening = 0, family = 0;
   socklen_t length = sizeof type;

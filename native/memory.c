@@ -130,7 +130,6 @@ napi_value fdb_reopen_read_only(napi_env env, napi_callback_info info) {
   return fdb_throw(env, error, "open");
 }
 
-/* Reads the arguments of pread and pwrite. */
 static bool transfer_arguments(napi_env env, napi_callback_info info, int *fd, fdb_bytes *bytes, off_t *position) {
   fdb_call call;
   double at;
@@ -157,7 +156,7 @@ napi_value fdb_pread(napi_env env, napi_callback_info info) {
   return fdb_int_value(env, (int64_t)done);
 }
 
-/* If an error follows a partial write, returns the bytes written; the next call gets the error again. */
+/* If an error follows a partial write, returns the number of bytes written; the next call meets the error again. */
 napi_value fdb_pwrite(napi_env env, napi_callback_info info) {
   fdb_bytes bytes;
   off_t position;

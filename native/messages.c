@@ -17,8 +17,8 @@
 #endif
 
 #define SEND_CONTROL CMSG_SPACE(FDB_MAX_FDS * sizeof(int))
-/* Includes space for credentials and a pidfd, if this socket has the options for them: otherwise the kernel would drop
-   descriptors. */
+/* With 256 bytes for credentials and a pidfd, which the kernel adds if the socket has the options for them: for lack of
+   space it would drop descriptors. */
 #define RECEIVE_CONTROL (SEND_CONTROL + 256)
 #define RECEIVE_CAPACITY (RECEIVE_CONTROL / sizeof(int))
 _Static_assert(RECEIVE_CAPACITY <= FDB_SCRATCH, "all that one message can carry must fit");
@@ -73,7 +73,7 @@ napi_value fdb_send_message(napi_env env, napi_callback_info info) {
 }
 
 typedef struct {
-  int64_t pid, uid, gid; /* -1: the kernel has not reported it */
+  int64_t pid, uid, gid; /* -1: the kernel has not reported them */
 } sender;
 
 /* Collects the descriptors of all control messages in order. Closes an unexpected pidfd. */
@@ -84,7 +84,7 @@ static uint32_t collect(struct msghdr *message, int *fds, sender *from) {
     size_t size = header->cmsg_len - CMSG_LEN(0);
     if (header->cmsg_type == SCM_RIGHTS) {
       uint32_t here = (uint32_t)(size / sizeof(int));
-      if (here > RECEIVE_CAPACITY - count) here = (uint32_t)(RECEIVE_CAPACITY - count); /* impossible: the buffer has the same size */
+      if (here > RECEIVE_CAPACITY - count) here = (uint32_t)(RECEIVE_CAPACITY - count); /* cannot happen: the control buffer has the same size */
       memcpy(fds + count, CMSG_DATA(header), here * sizeof(int));
       count += here;
     }
@@ -106,7 +106,7 @@ static uint32_t collect(struct msghdr *message, int *fds, sender *from) {
   return count;
 }
 
-/* Takes ownership of all descriptors or of none. */
+/* Takes ownership of all descriptors. If out of memory, closes all, and returns false with an exception pending. */
 static bool own_all(fdb_instance *self, const int *fds, uint32_t count) {
   int highest = 0;
   for (uint32_t i = 0; i < count; i++) {
@@ -159,14 +159,14 @@ static napi_value receive(napi_env env, napi_callback_info info, sender *from) {
   if (napi_get_reference_value(env, call.self->scratch, &result[0]) != napi_ok ||
       napi_create_int64(env, received, &result[1]) != napi_ok || napi_create_uint32(env, count, &result[2]) != napi_ok)
     return NULL;
-  /* MSG_TRUNC: the kernel has cut a datagram. */
+  /* The kernel has dropped control data (MSG_CTRUNC) or cut a datagram (MSG_TRUNC). */
   result[3] = fdb_bool_value(env, (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0);
   return fdb_make(call.self, MAKE_RECEIVED, 4, result);
 }
 
 napi_value fdb_receive_message(napi_env env, napi_callback_info info) {
-  sender nobody;
-  return receive(env, info, &nobody);
+  sender ignored;
+  return receive(env, info, &ignored);
 }
 
 /* The socket must have SO_PASSCRED (setOption "passCred"). */

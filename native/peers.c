@@ -190,7 +190,8 @@ napi_value fdb_pidfd_dead(napi_env env, napi_callback_info info) {
 #define POLLRDHUP POLLHUP
 #endif
 
-/* Only for sockets from which the process does not read: the event loop does not watch them. */
+/* Returns for each socket 0: open, 1: the peer has closed its end, 2: error. For sockets from which the process does not
+   read, because the event loop does not watch them. */
 napi_value fdb_hangups(napi_env env, napi_callback_info info) {
   fdb_call call;
   uint32_t length, count;

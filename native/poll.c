@@ -15,7 +15,7 @@
 #define ALL_EVENTS (UV_READABLE | UV_WRITABLE | UV_DISCONNECT)
 
 typedef struct fdb_poll {
-  uv_poll_t handle; /* first: handle->data is not needed */
+  uv_poll_t handle; /* must be first: a pointer to it is cast to fdb_poll */
   fdb_instance *self;
   struct fdb_poll *next, **link; /* in self->polls */
   napi_async_context context;
@@ -191,6 +191,7 @@ static bool make_object(napi_env env, fdb_poll *poll, napi_value callback, napi_
            napi_wrap(env, *object, poll, finalize_poll, NULL, NULL) != napi_ok);
 }
 
+/* Closes a poll whose object was not made: no finalizer will run. */
 static void on_abandoned(uv_handle_t *handle) {
   fdb_poll *poll = (fdb_poll *)handle;
   poll->collected = true;
@@ -217,7 +218,7 @@ napi_value fdb_create_poll(napi_env env, napi_callback_info info) {
   poll->self = call.self;
   poll->fd = fd;
   if (!make_object(env, poll, call.argv[1], &object)) {
-    let_go(env, poll); /* only when the environment is ending */
+    let_go(env, poll); /* the environment is ending */
     call.self->closing++;
     uv_close((uv_handle_t *)&poll->handle, on_abandoned);
     return NULL;

@@ -1,6 +1,6 @@
 /*
  * Replaces pthread_sigmask() if the addon is preloaded (LD_PRELOAD). Node resets the signal mask when it starts, long before the
- * program has installed handlers. The signals in FD_BROKER_HELD_SIGNALS (bit n - 1 is signal n) stay blocked until one SIG_UNBLOCK
+ * program installs its handlers: a signal in between would end the process. The signals in FD_BROKER_HELD_SIGNALS (bit n - 1 is signal n) stay blocked until one SIG_UNBLOCK
  * includes all of them. If Node loads the addon normally, the C library's function is used instead.
  */
 #ifdef __linux__
@@ -19,7 +19,7 @@
 #define LAST_OWN 33
 
 static uint32_t held;
-static pid_t holder; /* a forked child holds no signals, because it will execute another program */
+static pid_t holding; /* the process that holds signals: a forked child holds none, because it will execute another program */
 
 static bool all_named(const sigset_t *set) {
   for (int number = 1; number <= SIGNALS; number++)
@@ -29,16 +29,16 @@ static bool all_named(const sigset_t *set) {
 
 __attribute__((visibility("default"))) int pthread_sigmask(int how, const sigset_t *set, sigset_t *before) {
   sigset_t changed;
-  if (holder == 0) {
+  if (holding == 0) {
     const char *text = getenv("FD_BROKER_HELD_SIGNALS");
-    holder = (pid_t)syscall(SYS_getpid);
+    holding = (pid_t)syscall(SYS_getpid);
     held = text == NULL ? 0 : (uint32_t)strtoul(text, NULL, 10) & INT32_MAX;
   }
   if (set != NULL) {
     changed = *set;
     if (how != SIG_UNBLOCK)
       for (int number = FIRST_OWN; number <= LAST_OWN; number++) sigdelset(&changed, number);
-    if (held != 0 && (pid_t)syscall(SYS_getpid) == holder) {
+    if (held != 0 && (pid_t)syscall(SYS_getpid) == holding) {
       if (how == SIG_UNBLOCK && all_named(set)) held = 0;
       for (int number = 1; number <= SIGNALS; number++) {
         if (!(held >> (number - 1) & 1)) continue;

@@ -1,4 +1,5 @@
-/* Holds signals for the next program: blocked, pending signals survive execve, while signals that a handler has received are lost. */
+/* Holds signals for the next program of this process: execve() keeps signals that are blocked and pending, while the next program would miss those
+   that a handler of this program has received. */
 #include "fdb.h"
 
 #include <signal.h>
@@ -8,7 +9,6 @@
 #endif
 
 #define SIGNALS 31
-#define ENDS SIGTERM
 
 static bool holding;
 static bool is_held[SIGNALS + 1];
@@ -34,7 +34,7 @@ static void send_to_thread(int number) {
 }
 #endif
 
-/* Forwards a signal that another thread has received to the thread that blocks it. */
+/* Handles a held signal that arrived before `thread` blocked it, or that another thread received: `thread` gets it again, and keeps it pending. */
 static void keep(int number) {
   if (own_thread() == thread) came[number] = 1;
   else send_to_thread(number);
@@ -79,10 +79,10 @@ napi_value fdb_release_signals(napi_env env, napi_callback_info info) {
     }
     holding = false;
   } else {
-    /* Unblocks the signals that the previous program has held: preloaded.c waits for a call that includes all of them. */
+    /* Unblocks the signals that the previous program held: preloaded.c waits for one call that includes all of them. */
     sigemptyset(&set);
     for (int number = 1; number <= SIGNALS; number++) sigaddset(&set, number);
   }
   pthread_sigmask(SIG_UNBLOCK, &set, &before);
-  return fdb_bool_value(env, sigismember(&before, ENDS) == 1);
+  return fdb_bool_value(env, sigismember(&before, SIGTERM) == 1);
 }

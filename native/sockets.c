@@ -162,7 +162,8 @@ static bool unix_address(napi_env env, const char *name, size_t length, bool abs
   return true;
 }
 
-/* Changes `host`, a buffer of 256 bytes with `length` used. */
+/* Converts an IP address. `host` is a buffer of 256 bytes, `length` the text's length before it was cut. Overwrites the %
+   before a zone. */
 static bool inet_address(napi_env env, char *host, size_t length, int port, address *into) {
   memset(into, 0, sizeof(*into));
   bool whole = length < 256 && strlen(host) == length;
@@ -193,13 +194,9 @@ static bool inet_address(napi_env env, char *host, size_t length, int port, addr
 
 /* --- bind ----------------------------------------------------------------------------------------------- */
 
-static bool wants_rights(const bind_options *options) {
-  return options->mode >= 0 || options->uid >= 0 || options->gid >= 0;
-}
-
 /*
- * Sets owner and mode of a path that was just bound. bind_at() has created it with fewer rights, so it is never too
- * open. O_PATH ensures that a symbolic link in its place is not followed.
+ * Sets owner and mode of a path that bind_at() has created with fewer rights. If a symbolic link has replaced the path,
+ * O_PATH with O_NOFOLLOW opens the link, not its target. Returns the call that failed, with errno, or NULL.
  */
 static const char *set_rights(const char *path, const bind_options *options, mode_t mode) {
 #ifdef O_PATH
@@ -229,32 +226,25 @@ static const char *set_rights(const char *path, const bind_options *options, mod
 
 /* Binds; a Unix path gets its rights before listen(). Returns the call that failed, with errno, or NULL. */
 static const char *bind_at(int fd, const address *at, const bind_options *options) {
-  bool path = options->unix_domain && !options->abstract && wants_rights(options);
-  mode_t mode = options->mode >= 0 ? (mode_t)options->mode : 0;
-  if (path) {
-    struct stat born;
-    if (options->mode < 0) {
-      /* Only the owner changes. The mode after bind is read below, and set again after chown. */
-    } else {
-      /* The path gets its mode from the socket (minus the umask): never more than requested, and no rights for group
-         and others until owner and group are set. */
-      mode_t first = options->uid >= 0 || options->gid >= 0 ? mode & 0700 : mode;
-      if (fchmod(fd, first) < 0 && errno != EINVAL) return "fchmod";
-    }
-    if (bind(fd, &at->of.any, at->length) < 0) return "bind";
-    if (options->mode < 0) {
-      if (lstat(at->of.path.sun_path, &born) < 0) return "lstat";
-      mode = born.st_mode & 0777;
-    }
-    const char *failed = set_rights(at->of.path.sun_path, options, mode);
-    if (failed != NULL) {
-      int error = errno;
-      unlink(at->of.path.sun_path);
-      errno = error;
-    }
-    return failed;
+  bool path = options->unix_domain && !options->abstract, owned = options->uid >= 0 || options->gid >= 0;
+  mode_t mode = (mode_t)options->mode;
+  /* bind() gives the path the mode of the socket, minus the umask: never more rights than requested, and none for group
+     and others until owner and group are set. */
+  if (path && options->mode >= 0 && fchmod(fd, owned ? mode & 0700 : mode) < 0 && errno != EINVAL) return "fchmod";
+  if (bind(fd, &at->of.any, at->length) < 0) return "bind";
+  if (!path || (options->mode < 0 && !owned)) return NULL;
+  if (options->mode < 0) {
+    struct stat bound;
+    if (lstat(at->of.path.sun_path, &bound) < 0) return "lstat";
+    mode = bound.st_mode & 0777;
   }
-  return bind(fd, &at->of.any, at->length) < 0 ? "bind" : NULL;
+  const char *failed = set_rights(at->of.path.sun_path, options, mode);
+  if (failed != NULL) {
+    int error = errno;
+    unlink(at->of.path.sun_path);
+    errno = error;
+  }
+  return failed;
 }
 
 static const char *set_flag(int fd, int level, int name, bool on) {
@@ -337,7 +327,7 @@ static napi_value connect_unix(napi_env env, napi_callback_info info, int type) 
   return fdb_owned_value(call.self, fd);
 }
 
-/* After EINTR the connection attempt continues in the background, as after EINPROGRESS. */
+/* After EINTR the kernel continues to connect, as after EINPROGRESS. */
 napi_value fdb_connect_tcp(napi_env env, napi_callback_info info) {
   fdb_call call;
   address to;

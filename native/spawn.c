@@ -1,4 +1,4 @@
-/* Starts a child with descriptors from number 3 on, its own pid in its environment, and a signal when its parent ends. */
+/* Starts a child with the given descriptors as numbers 3, 4, …, with its own pid in its environment, and with a signal when its parent ends. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -19,11 +19,11 @@
 #define PID_DIGITS 10
 #define FIRST_FD 3
 
-/* All that the child needs is prepared before the fork. After it the child must make only async-signal-safe calls, because the process has threads. */
+/* What the child needs is prepared before the fork: until execve() the child may make only async-signal-safe calls, because the parent has threads. */
 typedef struct {
   char *file, *cwd;
   char **argv, **env;
-  char *pid_at; /* ten bytes in the environment; NULL: not wanted */
+  char *pid_at; /* where the child writes its pid into `env`; NULL: nowhere */
   int fds[FDB_SCRATCH]; /* at most FDB_MAX_FDS are used */
   uint32_t count;
   int death_signal;
@@ -64,7 +64,7 @@ static void run(start *it) {
   }
 #endif
   if (it->cwd[0] != 0 && chdir(it->cwd) < 0) fail(it, "chdir");
-  /* Copies all sources to higher numbers first: a source may have the target number of another one. */
+  /* First copies all descriptors above the new numbers: a descriptor may have the new number of another one. */
   int above = FIRST_FD + (int)it->count;
   int report = fcntl(it->report, F_DUPFD_CLOEXEC, above);
   if (report < 0) fail(it, "dup");
@@ -73,9 +73,9 @@ static void run(start *it) {
     if ((it->fds[i] = fcntl(it->fds[i], F_DUPFD_CLOEXEC, above)) < 0) fail(it, "dup");
   for (uint32_t i = 0; i < it->count; i++)
     if (dup2(it->fds[i], FIRST_FD + (int)i) < 0) fail(it, "dup2");
-  /* Node has set CLOEXEC on all inherited descriptors. */
+  /* The child inherits stdin, stdout and stderr, on which Node has set CLOEXEC. */
   for (int fd = 0; fd < FIRST_FD; fd++) fcntl(fd, F_SETFD, 0);
-  fdb_close_at_exec(above); /* descriptors that were inherited without CLOEXEC */
+  fdb_close_at_exec(above); /* some descriptors may lack CLOEXEC, because this process has inherited them */
   if (it->pid_at != NULL) write_pid(it->pid_at);
   sigset_t none;
   sigemptyset(&none);
@@ -130,7 +130,7 @@ napi_value fdb_spawn(napi_env env, napi_callback_info info) {
       !fdb_int(env, call.argv[4], "deathSignal", 0, 64, &it.death_signal))
     return NULL;
   if (length > FDB_MAX_FDS) return fdb_throw_range(env, "at most %d descriptors, got %u", FDB_MAX_FDS, length);
-  /* Reads the buffers last: a getter of the array is foreign code that could detach them. */
+  /* Reads the buffers last: a getter of the array could detach them. */
   if (!fdb_copy_fds(call.self, call.argv[3], 0, it.fds, &it.count) ||
       !fdb_strings(env, call.argv[0], "words", &words, &words_length) ||
       !fdb_strings(env, call.argv[1], "env", &variables, &variables_length))

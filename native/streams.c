@@ -10,7 +10,7 @@ napi_value fdb_receive(napi_env env, napi_callback_info info) {
   ssize_t got;
   int fd;
   if (!fdb_enter(env, info, 4, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) || !fdb_span(&call, 1, &into)) return NULL;
-  /* A result of 0 would mean the end of the stream. */
+  /* For 0 bytes recv() returns 0, which also means the end of the stream. */
   if (into.length == 0) return fdb_throw_range(env, "length must be at least 1");
   do got = recv(fd, into.data, into.length, MSG_DONTWAIT);
   while (got < 0 && errno == EINTR);
@@ -22,7 +22,7 @@ napi_value fdb_shut_down(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd;
   if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
-  /* ENOTCONN means that both directions have ended already. */
+  /* ENOTCONN: both directions have ended already. */
   if (shutdown(fd, SHUT_WR) < 0 && errno != ENOTCONN) return fdb_throw(env, errno, "shutdown");
   return fdb_undefined(env);
 }

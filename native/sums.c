@@ -80,7 +80,7 @@ __attribute__((target("sha,sse4.1"))) static void x86_blocks(uint32_t state[WORD
 }
 #endif
 
-/* Called once, because the check takes microseconds in a virtual machine. */
+/* Call it once, because CPUID takes microseconds in a virtual machine. */
 fdb_blocks fdb_fastest_blocks(void) {
 #ifdef FDB_SHA_X86
   unsigned a, b, c, d;

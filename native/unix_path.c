@@ -63,7 +63,8 @@ static int file_of(ino_t socket_ino, struct unix_diag_vfs *file) {
 }
 #endif
 
-/* Returns true or false; null if the kernel cannot tell: no unix_diag, or stat() reports another device (overlay, btrfs). */
+/* Returns whether the path belongs to the socket; null if unknown: the kernel has no unix_diag, or stat() reports another
+   device than unix_diag (overlay, btrfs). */
 napi_value fdb_names_socket(napi_env env, napi_callback_info info) {
   fdb_call call;
   char path[PATH_MAX];
@@ -81,7 +82,7 @@ napi_value fdb_names_socket(napi_env env, napi_callback_info info) {
     return errno == ENOENT || errno == ENOTDIR ? fdb_bool_value(env, false) : fdb_throw(env, errno, "lstat");
   int found = file_of(socket_stat.st_ino, &file);
   if (found < 0) return fdb_null(env);
-  /* The socket keeps its file alive, so no other file can get the inode number. */
+  /* While the socket is open, its file's inode number is not used for another file. */
   if (found == 0 || !S_ISSOCK(named.st_mode) || (uint32_t)named.st_ino != file.udiag_vfs_ino)
     return fdb_bool_value(env, false);
   /* The kernel encodes a device as 12 bits major and 20 bits minor. */
