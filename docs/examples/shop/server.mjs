@@ -23,8 +23,8 @@ const member = await join({ service: 'shop', control, systemd: 'auto', mainProce
 const routes = member.section('routes', defineSection({ version: 1, codec: codec.json() }))
 const visits = member.section('visits', defineSection({ version: 1, codec: codec.json() }))
 
-// Only the very first process finds no routes; every other process gets those of its predecessor. The first process makes
-// the change at once; in a successor a change would wait until it serves.
+// Only the first process of the service finds no routes; every other process gets those of its predecessor. The first
+// process makes the change at once; a change by a successor would wait until the successor serves.
 const filled = routes.size === 0 ? routes.bulk(firstRoutes(Number(flags.routes))) : undefined
 
 const server = http.createServer({ keepAliveTimeout: 60_000 }, (request, response) => {
