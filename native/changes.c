@@ -112,7 +112,7 @@ static uint32_t common_sum(common *last, const uint8_t *section, size_t length, 
   return last->sum;
 }
 
-/* (buffer, ranges, count, seed, into): see ChangeCursor in src/state/change-cursor.ts. */
+/* Arguments (buffer, ranges, count, seed, into): see ChangeCursor in src/state/change-cursor.ts. */
 napi_value fdb_scan_changes(napi_env env, napi_callback_info info) {
   fdb_call call;
   fdb_words ranges, into;

@@ -27,7 +27,7 @@ napi_value fdb_dup(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd;
   if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
-  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* from 3 on: never uses the number of a closed stdin, stdout or stderr */
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* from 3 on: the copy must not become stdin, stdout or stderr if one of these is closed */
   return copy < 0 ? fdb_throw(env, errno, "dup") : fdb_owned_value(call.self, copy);
 }
 
@@ -44,7 +44,7 @@ static void make_room(napi_env env, void *data) {
   const fdb_room *room = data;
   int any = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (any < 0) return;
-  int last = fcntl(any, F_DUPFD_CLOEXEC, room->count - 1); /* fails above the limit */
+  int last = fcntl(any, F_DUPFD_CLOEXEC, room->count - 1); /* fails if `count` exceeds RLIMIT_NOFILE */
   if (last >= 0) close(last);
   close(any);
 }

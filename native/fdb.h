@@ -34,7 +34,7 @@ typedef struct fdb_instance {
   napi_async_cleanup_hook_handle hook;
   fdb_blocks blocks; /* the fastest implementation for this processor */
   bool ending;
-  int references; /* of Node: the instance data and the cleanup hook; the instance is freed with the last one */
+  int references; /* instance data and cleanup hook have one each; the last one that goes frees the instance */
 } fdb_instance;
 
 /* addon.c */
@@ -57,7 +57,7 @@ fdb_blocks fdb_fastest_blocks(void);
 
 /* errors.c */
 napi_value fdb_error(napi_env env, int error, const char *syscall);
-napi_value fdb_throw(napi_env env, int error, const char *syscall); /* always NULL */
+napi_value fdb_throw(napi_env env, int error, const char *syscall); /* returns NULL */
 napi_value fdb_throw_type(napi_env env, const char *format, ...) __attribute__((format(printf, 2, 3)));
 napi_value fdb_throw_range(napi_env env, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void fdb_error_name(int error, char *into, size_t size);

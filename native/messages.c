@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0 /* macOS: SO_NOSIGPIPE, set in sockets.c */
+#define MSG_NOSIGNAL 0 /* macOS: sockets.c sets SO_NOSIGPIPE instead */
 #endif
 #ifdef MSG_CMSG_CLOEXEC
 #define RECEIVE_FLAGS (MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
@@ -17,8 +17,8 @@
 #endif
 
 #define SEND_CONTROL CMSG_SPACE(FDB_MAX_FDS * sizeof(int))
-/* With 256 bytes for credentials and a pidfd, which the kernel adds if the socket has the options for them: for lack of
-   space it would drop descriptors. */
+/* Has 256 bytes more, for credentials and a pidfd, which the kernel adds if the socket has the options for them. Without
+   this space the kernel would drop descriptors. */
 #define RECEIVE_CONTROL (SEND_CONTROL + 256)
 #define RECEIVE_CAPACITY (RECEIVE_CONTROL / sizeof(int))
 _Static_assert(RECEIVE_CAPACITY <= FDB_SCRATCH, "all that one message can carry must fit");

@@ -1,4 +1,4 @@
-/* Identifies the peer process, and reports whether it lives: credentials and pidfds. */
+/* Identifies the process at the other end of a socket, and reports whether a process lives: credentials and pidfds. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -76,7 +76,7 @@ napi_value fdb_peer_pidfd(napi_env env, napi_callback_info info) {
 #endif
 }
 
-/* For a Unix stream socket, SIOCOUTQ is unix_outq_len(): the unread bytes, plus the kernel's overhead for each message. */
+/* Returns how many bytes the peer of a Unix stream socket has not read, plus the kernel's overhead for each message (unix_outq_len()). */
 napi_value fdb_unread_bytes(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd, bytes = 0;

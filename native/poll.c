@@ -218,7 +218,7 @@ napi_value fdb_create_poll(napi_env env, napi_callback_info info) {
   poll->self = call.self;
   poll->fd = fd;
   if (!make_object(env, poll, call.argv[1], &object)) {
-    let_go(env, poll); /* the environment is ending */
+    let_go(env, poll); /* make_object() fails only while the environment is ending */
     call.self->closing++;
     uv_close((uv_handle_t *)&poll->handle, on_abandoned);
     return NULL;

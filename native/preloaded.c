@@ -1,7 +1,8 @@
 /*
  * Replaces pthread_sigmask() if the addon is preloaded (LD_PRELOAD). Node resets the signal mask when it starts, long before the
- * program installs its handlers: a signal in between would end the process. The signals in FD_BROKER_HELD_SIGNALS (bit n - 1 is signal n) stay blocked until one SIG_UNBLOCK
- * includes all of them. If Node loads the addon normally, the C library's function is used instead.
+ * program installs its handlers: a signal in between would end the process. So the signals in FD_BROKER_HELD_SIGNALS (bit n - 1
+ * is signal n) stay blocked until one SIG_UNBLOCK includes all of them. If Node loads the addon normally, the C library's
+ * function is used instead.
  */
 #ifdef __linux__
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* The descriptors that an environment owns, as a bitmap by number: all operations take constant time. */
+/* The descriptors that an environment owns, as a bitmap by number: adding and removing one takes constant time. */
 #include "fdb.h"
 
 #include <errno.h>

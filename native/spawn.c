@@ -24,7 +24,7 @@ typedef struct {
   char *file, *cwd;
   char **argv, **env;
   char *pid_at; /* where the child writes its pid into `env`; NULL: nowhere */
-  int fds[FDB_SCRATCH]; /* at most FDB_MAX_FDS are used */
+  int fds[FDB_SCRATCH]; /* the size that fdb_copy_fds() needs; at most FDB_MAX_FDS are used */
   uint32_t count;
   int death_signal;
   pid_t parent;

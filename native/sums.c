@@ -127,7 +127,7 @@ static void put_length(uint8_t *into, size_t length) {
   for (int i = 0; i < 4; i++) into[i] = (uint8_t)(length >> 8 * i);
 }
 
-/* (lanes, section, buffer, ranges, count): see Digest in src/state/digest.ts. */
+/* Arguments (lanes, section, buffer, ranges, count): see Digest in src/state/digest.ts. */
 napi_value fdb_add_sums(napi_env env, napi_callback_info info) {
   fdb_call call;
   fdb_words lanes, ranges;
