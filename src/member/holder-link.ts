@@ -11,7 +11,7 @@ import { deadlineError, Pending } from '../wire/pending.js'
 import type { Settings } from './options.js'
 
 const { Intent } = fdbroker.wire
-/** The refusal of a holder that gives no reason. */
+/** Code and message for a Reject that has none. */
 export const REFUSED = {
   code: 'ERR_FDB_REJECTED',
   message: 'the process that serves refused without a reason',
@@ -19,26 +19,27 @@ export const REFUSED = {
 
 export interface HolderFacts {
   readonly pid: number
-  /** The holder is a daemon, which still decides after the handoff. */
+  /** Whether the holder is a daemon, which stays the holder after the handoff. */
   readonly daemon: boolean
+  /** A random name of the running daemon, so that a restart is noticed. Empty in embedded hosting. */
   readonly incarnation: string
   /** The daemon forwards the changes of draining generations to the member that serves. */
   readonly forwardsWrites: boolean
   readonly generation: number
   readonly serviceStartedAt: number
-  /** The interval of heartbeats, in both directions; 0 if the holder gives none. */
+  /** The interval of heartbeats in both directions, in milliseconds; 0 if the Welcome has none. */
   readonly heartbeatMs: number
 }
 
 type HelloSettings = Pick<Settings, 'service' | 'versions' | 'wantedTimes' | 'stateFile'>
 
-/** The holder that this process has joined, or is joining. Owns the link and its pidfd. */
+/** The link to the holder that this process joins or has joined. Owns the link and the holder's pidfd. */
 export class HolderLink {
   readonly facts: HolderFacts
   readonly link: Link
   readonly #pidfd: OwnedFd | null
   #watch: DeathWatch | null = null
-  /** The pid, if the kernel and the holder report the same one. Otherwise 0: the holder may be in another PID namespace. */
+  /** The holder's pid if the kernel reports the same one; otherwise 0, because the holder may be in another PID namespace. */
   readonly #confirmedPid: number
   #closed = false
 
@@ -50,9 +51,9 @@ export class HolderLink {
   }
 
   /**
-   * Sends Hello on a new connection and waits for the Welcome. `back`: this process is a member of a daemon that connects again. Throws the holder's refusal (ERR_FDB_VERSION, ERR_FDB_SERVICE,
-   * ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE, and ERR_FDB_CHANNEL_CLOSED if the holder has left. Messages
-   * after the Welcome wait for {@link listen}.
+   * Sends Hello on a new connection and waits for the Welcome. A daemon's member that connects again gives `back`. Rejects with the error in
+   * the holder's Reject (ERR_FDB_VERSION, ERR_FDB_SERVICE, ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE, and
+   * ERR_FDB_CHANNEL_CLOSED if the holder closes the connection.
    */
   static async greet(
     fd: OwnedFd,
@@ -95,7 +96,7 @@ export class HolderLink {
     }
   }
 
-  /** Sets the handler of all messages and events. `died`: the holder is proved dead. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
+  /** Starts to read messages. `died`: called when the holder's process has ended. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
   listen(handler: {
     message(envelope: WireEnvelope): void
     bundle(items: BundleItem[]): void
@@ -120,23 +121,23 @@ export class HolderLink {
     })
   }
 
-  /** Returns the interval of this process's heartbeats: the smaller one of its own and the holder's. */
+  /** Returns the interval of this process's heartbeats: the shorter of `ownMs` and the holder's interval. */
   heartbeatMs(ownMs: number): number {
     const { heartbeatMs } = this.facts
     return heartbeatMs > 0 ? Math.min(ownMs, heartbeatMs) : ownMs
   }
 
-  /** Whether the holder's death is watched, so that `died` will be called. */
+  /** Whether the holder's end can be noticed, so that `died` will be called. */
   get watched(): boolean {
     return this.#watch !== null
   }
 
-  /** Finds out whether the holder is alive. Waits for 100 ms before it reports `alive`. */
+  /** Resolves with `alive` only after 100 ms, because the kernel may report a death later than the end of the channel. */
   fate(): Promise<'dead' | 'alive'> {
     return fateOf(this.#pidfd ?? this.#confirmedPid)
   }
 
-  /** Sends SIGKILL through a pidfd that the kernel has confirmed. Throws ERR_FDB_STUCK if there is none. */
+  /** Sends SIGKILL to the holder. Throws ERR_FDB_STUCK if no pidfd is proved to be the holder's, or the kernel refuses the signal. */
   kill(): void {
     const proven = this.#pidfd !== null && this.#confirmedPid > 0 && pidOf(this.#pidfd) === this.#confirmedPid
     killVerified(identify(this.#confirmedPid, this.facts), proven ? this.#pidfd : null)
@@ -164,7 +165,7 @@ function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<Welc
       closeAll(fds)
       if (rejected) welcomed.reject(remoteError(rejected, REFUSED))
       else if (welcome) {
-        // Messages after the Welcome wait in the kernel until listen() sets their handler.
+        // Later messages wait in the kernel until listen() has set their handler.
         link.channel.pause()
         if (!welcomed.resolve({ welcome, pidfd })) pidfd?.close()
       }
@@ -177,9 +178,7 @@ function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<Welc
           new FdbError(
             'ERR_FDB_CHANNEL_CLOSED',
             'the process that serves closed the connection before its Welcome',
-            {
-              retryable: true,
-            },
+            { retryable: true },
           ),
       ),
   })

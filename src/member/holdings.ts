@@ -13,7 +13,7 @@ import type { MemberContext } from './member-context.js'
 export class Holdings {
   readonly #shared: MemberContext
   readonly #hosting: () => Hosting
-  /** The listeners that this version has bound, while the handoff can be undone; then null. */
+  /** The listeners that this version has bound itself. Null as soon as the handoff cannot be undone. */
   #bound: Set<Entry> | null = new Set()
 
   readonly #refuse: (error: FdbError) => void
@@ -29,8 +29,9 @@ export class Holdings {
   }
 
   /**
-   * Adds a listener or descriptor to the registry, and to the daemon's. Replaces an earlier one of that name. If it fails, nothing has
-   * changed and the descriptor is closed. `bound`: this version has bound the listener; its path is removed if the handoff is undone.
+   * Adds a listener or descriptor to the registry, in daemon hosting also to the daemon's. Replaces an earlier entry of that name. If it
+   * rejects, nothing has changed and the descriptor is closed. `bound`: this version has bound the listener, so that its Unix path must be
+   * removed if the handoff is undone.
    */
   async register(entry: Entry, bound = false): Promise<void> {
     const hosting = this.#hosting()
@@ -50,15 +51,15 @@ export class Holdings {
     hosting.removeFormerPaths?.()
   }
 
-  /** Throws ERR_FDB_UNSERVED if a listener would lose its server. `allowed`: listeners that may be without one. */
+  /** Throws ERR_FDB_UNSERVED if a listener of the incumbent would have no server in this version, unless `allowed` has it. */
   checkServed(allowed: UnservedOption): void {
     this.#unserved.allowed = allowed
     this.#unserved.check(this.#shared.listeners)
   }
 
   /**
-   * Adds an entry that the incumbent registered after the Offer. Gives up the handoff if this version would not serve it. Owns the
-   * descriptor.
+   * Adds an entry that the incumbent registered after the Offer. Gives up the handoff if this version is ready and would not serve the
+   * listener. Owns the descriptor.
    */
   takeLate(entry: Entry): void {
     const { listeners, machine, registry, wanted } = this.#shared
@@ -72,7 +73,7 @@ export class Holdings {
     if (present === undefined) registry.put(entry)
     else {
       const same = inspectOne(present).ino === inspectOne(fd).ino
-      // The listener borrows the present descriptor.
+      // Keep the present descriptor, because the listener borrows it.
       fd.close()
       if (same) return
     }
@@ -85,7 +86,7 @@ export class Holdings {
     }
   }
 
-  /** Waits for the end of the handoff under way. Closes the entry and throws ERR_FDB_FENCED if another process serves. */
+  /** Waits until the handoff under way ends. If another process serves then, closes the descriptor and throws ERR_FDB_FENCED. */
   async #untilDecided({ name, fd, spec }: Entry): Promise<void> {
     const { changes, shutdown, machine, settings } = this.#shared
     const { freeze, prepare, commit } = settings.times
@@ -105,7 +106,7 @@ export class Holdings {
     hosting.drop?.(name)
   }
 
-  /** Closes the listeners that this version did not ask for, because the handoff cannot be undone any more. */
+  /** The handoff cannot be undone any more: closes the entries that this version did not ask for. */
   settle(): void {
     const { registry, wanted } = this.#shared
     this.#bound = null
@@ -114,7 +115,7 @@ export class Holdings {
     this.#hosting().removeFormerPaths?.()
   }
 
-  /** Closes all entries. Removes the paths that this version has bound, unless the handoff cannot be undone any more. */
+  /** Closes all entries. If the handoff can still be undone, removes the Unix paths that this version has bound. */
   close(): void {
     const { registry } = this.#shared
     for (const { name, fd, spec } of this.#bound ?? [])
@@ -133,7 +134,7 @@ export class Holdings {
 /** The listeners that may be without a server: all, none, or those with these names. */
 type UnservedOption = boolean | readonly string[]
 
-/** Finds listeners that the incumbent serves and this version would not: without a server, or opened after the Offer. */
+/** Finds listeners of the incumbent that this version would not serve: adopted ones without a server, and ones opened after the Offer. */
 class UnservedCheck {
   /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
   readonly #late = new Map<string, { readonly spec: string; readonly elsewhere: boolean }>()
@@ -178,13 +179,13 @@ function openedMeanwhile(name: string, spec: string): FdbError {
 /** A listener of the previous version that this version may adopt. */
 export interface OfferedListener {
   readonly entry: Entry
-  /** The previous specification, or null if unknown: a service manager bound the socket, or an older release did not send it. */
+  /** The previous version's specification. Null if a service manager bound the socket, or an older release did not send it. */
   readonly before: ListenerSpec | null
 }
 
 /**
- * Finds the listener of the previous version to adopt: the one with the same name and address, else one with the same address and another
- * name. Also owns previous listeners whose name this version has given to another listener.
+ * Chooses the previous version's listener to adopt: the one with the same name and address, else one with the same address and another name.
+ * Owns descriptors of previous listeners whose names this version has given to other listeners.
  */
 export class OfferedListeners {
   readonly #shared: MemberContext
@@ -196,7 +197,7 @@ export class OfferedListeners {
     this.#shared = shared
   }
 
-  /** Returns null if there is none and the address must be bound. */
+  /** Returns null if no listener fits, so that the address must be bound. */
   find(name: string, spec: ListenerSpec): OfferedListener | null {
     const { registry } = this.#shared
     const present = registry.get(name)
@@ -204,7 +205,7 @@ export class OfferedListeners {
       const offered = withSpec(present)
       if (isThere(offered, spec) && !this.#used.has(inodeOf(present))) return offered
     }
-    // Port 0 is no address to find a listener by.
+    // With port 0 the kernel chooses the port, so no other listener has this address.
     if (spec.kind !== 'unix' && spec.port === 0) return null
     const address = addressOf(spec)
     const entry = [...registry.entries, ...this.#renamed].find(
@@ -218,7 +219,7 @@ export class OfferedListeners {
     this.#used.add(inspectOne(fd).ino)
   }
 
-  /** Keeps the present listener of this name for {@link find}, until the handoff cannot be undone. The caller then gives the name to another listener. */
+  /** Lets {@link find} still return the previous version's listener `name`, because the caller gives the name to another listener. */
   rename(name: string): void {
     const { machine, registry } = this.#shared
     const entry = registry.get(name)
@@ -258,7 +259,7 @@ export function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
   )
 }
 
-/** Whether a socket without a known specification may be bound at this address. Only Unix paths can be compared. */
+/** Whether a socket without a known specification may be bound at this address. Compares Unix paths only; any other socket passes. */
 function isBoundAt(fd: OwnedFd, { kind, path, abstract }: ListenerSpec): boolean {
   const { family, address, abstract: hidden = false } = inspectOne(fd)
   return family !== 'unix' || kind !== 'unix' || (address === path && hidden === abstract)

@@ -6,17 +6,17 @@ import type { CancelResult } from '../versions/upgrade-attempt.js'
 import type { WireEnvelope } from '../wire/link.js'
 
 /**
- * The place that decides which process serves: the incumbent and then this process (`embedded-hosting.ts`), or a daemon
- * (`daemon-hosting.ts`).
+ * The member's access to the holder, which decides which process serves. In `embedded-hosting.ts` the incumbent is the holder until it has
+ * released this process, which then has a holder of its own. In `daemon-hosting.ts` a daemon is the holder.
  */
 export interface Hosting {
-  /** This process's own holder. Null until the incumbent has released this process, and always in daemon hosting. */
+  /** This process's own holder; always null in daemon hosting. */
   readonly holder: Holder | null
   /** Pids of the processes that must end before another can join. */
   readonly blockedBy: readonly number[]
-  /** Pid of the incumbent, if it decides and is silent. */
+  /** Pid of the incumbent if it is still the holder but sends no heartbeats; otherwise null. */
   readonly stuckIncumbent: number | null
-  /** A standby takes the connections if this process leaves. */
+  /** A standby takes over again, with the connections, if this process leaves. */
   readonly standsBy: boolean
   /** This process's own holder has released the successor: this process cannot serve again. */
   readonly released: boolean
@@ -24,54 +24,54 @@ export interface Hosting {
   readonly acceptsReports: boolean
   /** The process that serves accepts forwarded changes. */
   readonly acceptsWrites: boolean
-  /** Merged segments can be used at once, without a new right to write from a daemon. */
+  /** Whether segments can be merged as soon as a new one is in use. In daemon hosting the merge waits for Released. */
   readonly mergesAtOnce: boolean
 
-  // ---- events; a hosting that has nothing to do leaves the function out
+  // ---- events; a hosting leaves out the functions that it does not need
 
   /** Handles a message that only this hosting knows. Returns whether the message was known. */
   handle?(envelope: WireEnvelope): boolean
-  /** The holder has sent Released; the state machine gets the event next. */
+  /** The holder has sent Released. The state machine gets the event after this call. */
   onReleased?(): void
-  /** The channel is open, and the holder sends nothing. */
+  /** The holder has missed heartbeats on an open channel. */
   onSilent?(): void
   onHeard?(): void
-  /** The channel has ended; the state machine has already got the event. */
+  /** The channel to the holder has ended. The state machine has got the event before this call. */
   onLost?(): void
-  /** The process that serves receives this process's reports now. */
+  /** This process, which drains or stands by, has connected to the process that serves. */
   onReportsReceived?(): void
 
   // ---- requests
 
   /**
-   * Stores a descriptor where it survives this process. `bound`: this process has bound the path; the holder removes the path if this
-   * process dies before it serves for good. If the promise rejects, nothing has changed and the descriptor is closed.
+   * Gives a daemon a dup of the descriptor, so that it survives this process. `bound`: this process has bound the listener; in embedded hosting
+   * the incumbent then removes its Unix path if this process dies. If the promise rejects, nothing has changed and the descriptor is closed.
    */
   store(entry: Entry, bound: boolean): void | Promise<void>
-  /** Drops a stored descriptor. */
+  /** Makes a daemon close its dup. */
   drop?(name: string): void
   /** Called before the entry of this name is replaced or dropped. */
   beforeDrop?(name: string): void
-  /** Removes the paths of replaced and dropped entries if they are not needed any more. */
+  /** Removes the Unix paths of replaced and dropped entries, unless a standby may need them. */
   removeFormerPaths?(): void
-  /** Asks for a new segment. Resolves when it was asked for, or is here. */
+  /** Asks the holder for a new segment to write to. A daemon's answer is awaited for 1 s. */
   renew(): Promise<void>
-  /** Replaces the merged segments by `snapshot`, unless a handoff needs them. */
+  /** Replaces the segments that `snapshot` merges, unless a handoff needs them. */
   replaceMerged(snapshot: Segment): Promise<void>
   /** Asks for a move channel to the process that serves. */
   askForMove(): void
-  /** Gives up the successor, unless Commit was sent. */
+  /** Ends the handoff to the successor, unless Commit was sent. */
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
   /** Kills the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent in daemon hosting, where operators ask the daemon. */
   killStuck?(): Promise<void>
-  /** Releases the standby, because the service ends with this process. */
+  /** The service ends with this process: releases the standby, so that it does not take over again. */
   releaseStandby(): Promise<void>
 
   // ---- effects of the state machine
 
   becomeHolder?(): void
   reconnect?(): void
-  /** Rejects requests that wait for an answer. */
+  /** Rejects the requests that still wait for the holder's answer. */
   fail?(why: FdbError): void
   close(): void
 }

@@ -1,10 +1,10 @@
 import type net from 'node:net'
 import { sendBypassingQueue } from '../node/kernel-sender.js'
 
-/** The part of an `Http2Session` that is used; the module itself is loaded by the application. */
-export interface Http2SessionLike extends NodeJS.EventEmitter {
+/** The used part of `Http2Session`, declared here so that only the application loads `node:http2`. */
+interface Http2SessionLike extends NodeJS.EventEmitter {
   readonly closed: boolean
-  /** The client has not acknowledged the first SETTINGS yet; no other frame may precede it. */
+  /** The client has not acknowledged the server's SETTINGS yet, which must be the first frame that the server sends. */
   readonly pendingSettingsAck: boolean
   readonly destroyed: boolean
   ping(callback: () => void): boolean
@@ -17,16 +17,16 @@ interface OpenSession {
   streams: number
 }
 
-/** The time in which a client must answer the ping. */
+/** If the client does not answer the ping within this time, the session sends the final GOAWAY without the answer. */
 const PING_MS = 5_000
-/** The delay until GOAWAY is retried if the socket is full. */
+/** The delay before the first GOAWAY is tried again, if the socket's send buffer is full. */
 const RETRY_MS = 20
-/** A whole GOAWAY frame: no error, and the highest possible stream number, so that no stream in flight is refused. */
+/** A GOAWAY frame without an error, with the highest possible stream number: it refuses no stream that is in flight. */
 const GOAWAY = Buffer.from('0000080700000000007fffffff00000000', 'hex')
 
 /**
  * The sessions of an HTTP/2 server. A session ends in two steps (RFC 9113, 6.8): GOAWAY with the highest stream number, then, after a round
- * trip (a ping), the final GOAWAY. With the final one alone, requests in flight would be refused.
+ * trip (a ping), the final GOAWAY. A final GOAWAY alone would refuse requests that are in flight.
  *
  * The first GOAWAY bypasses Node: it is written to the kernel between two frames of the session. Node's `session.goaway()` would make
  * nghttp2 accept no new stream and stop reading when none is open, so that requests in flight would hang. With TLS only the final GOAWAY is
@@ -34,16 +34,16 @@ const GOAWAY = Buffer.from('0000080700000000007fffffff00000000', 'hex')
  */
 export class Http2Sessions {
   readonly #sessions = new Map<Http2SessionLike, OpenSession>()
-  /** The socket for which the server makes a session in this turn of the event loop. */
+  /** The socket of the session that the server makes in this turn of the event loop. */
   #connecting: net.Socket | null = null
   #leaving = false
 
-  /** A listener of 'connection', to be called before the server's own. Only without TLS. */
+  /** The listener of 'connection', which must run before the server's own. Not used with TLS. */
   readonly onConnection = (socket: net.Socket): void => {
     this.#connecting = socket
   }
 
-  /** A listener of 'session'. */
+  /** The listener of 'session'. */
   readonly add = (session: Http2SessionLike): void => {
     const facts: OpenSession = { socket: this.#connecting, streams: 0 }
     this.#connecting = null
@@ -56,7 +56,7 @@ export class Http2Sessions {
     if (this.#leaving) endSession(session, facts)
   }
 
-  /** The number of streams of each session. */
+  /** The open sessions, each with its number of streams. */
   get facts(): Set<{ readonly streams: number }> {
     return new Set(this.#sessions.values())
   }
@@ -96,7 +96,7 @@ function endSession(session: Http2SessionLike, { socket }: OpenSession): void {
   session.once('close', end)
   const announce = () => {
     if (session.closed || session.destroyed) return
-    // ping() may fail if the application has too many under way: then the timer ends the session.
+    // ping() returns false if the application already waits for too many pings: then the timer ends the session.
     if (sendBypassingQueue(socket, GOAWAY)) session.ping(end)
     else retry = setTimeout(announce, RETRY_MS)
   }

@@ -23,17 +23,17 @@ import type { MemberDriver } from './driver.js'
 import { resolveOptions } from './options.js'
 import { type RecoveredDescriptors, sealRecovered, startFromRecovered, wholeSegments } from './start.js'
 
-/** The time in which this process must retire after the handoff. */
+/** After the handoff this process waits at most this long for its own retirement. */
 const END_MS = 10_000
 
-export interface ReplaceHung {
+interface ReplaceHung {
   readonly control: string
-  /** The command of the successor, with argv0. If empty, the command of the hung process. */
+  /** The successor's command, with argv0. If empty, the successor gets the command of the hung process. */
   readonly argv: readonly string[]
   readonly timeoutMs: number
   readonly progress: (step: UpgradeProgress) => void
   readonly signal: AbortSignal
-  /** Reports each step to the operator in advance. */
+  /** Called with a line for the operator before each step. */
   readonly report: (line: string) => void
 }
 
@@ -42,8 +42,8 @@ export interface ReplaceHung {
  * hands everything over to a successor. Connections that wait in the listen queues reach the successor; accepted ones end with the hung
  * process.
  *
- * The kernel names the process that listens at the control path, and that process must hold the control socket. Rejects before any change
- * with ERR_FDB_STUCK (the process is unknown or does not qualify), ERR_FDB_DENIED or ERR_FDB_TRACE; later with the errors of `upgrade`.
+ * The hung process is the one that the kernel reports for the control socket, and it must still hold that socket. Before the kill, rejects
+ * with ERR_FDB_STUCK (the process is unknown, or holds no such socket), ERR_FDB_DENIED or ERR_FDB_TRACE; later with the errors of `upgrade`.
  */
 export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   const { control, argv, timeoutMs, progress, signal, report } = options
@@ -58,7 +58,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   const { startedAs } = hung
   const command = commandFor(argv, startedAs)
   const env = { ...unsetAll(process.env), ...startedAs.env }
-  // Throws if the command cannot be started, before the hung process is killed.
+  // Checks before the kill that the command can be started.
   successorCommand({ argv: command, env, cwd: startedAs.cwd })
   const { recovered, service } = duplicateFrom(hung, control)
   const output: OwnedFd[] = []
@@ -69,12 +69,12 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
       `process ${hung.pid} (${service}, generation ${recovered.generation}) does not answer: duplicated ${recovered.entries.length} listeners and descriptors and ${recovered.segments.length} segments of state from it; killing it (SIGKILL)`,
     )
     signal.throwIfAborted()
-    // If the process wakes up before it is killed, it must not write changes that no process would read.
+    // If the hung process wakes up before the kill, it must not write changes that no process would read.
     sealRecovered(recovered.segments, ({ message }) =>
       report(`${message}; the process is killed nevertheless`),
     )
     await end(hung)
-    // There is no way back any more: this process is the incumbent until the successor serves.
+    // From here on this process is the incumbent, until the successor serves.
     driver = await startFromRecovered(
       resolveOptions({ service, control, upgrade: { probation: 0 } }),
       recovered,
@@ -100,7 +100,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   }
 }
 
-/** Finds the process that called listen() on the control socket, as the kernel reports it. */
+/** Returns the process that called listen() on the control socket (SO_PEERCRED). */
 async function findListeningProcess(control: string): Promise<OtherProcess> {
   using channel = await connectUnix(control)
   const { pid } = peerCredentials(channel)
@@ -122,7 +122,8 @@ async function findListeningProcess(control: string): Promise<OtherProcess> {
 }
 
 /**
- * Duplicates the descriptors of the hung process. Throws if that process does not hold the control socket, or has not recorded their names.
+ * Duplicates the descriptors of the hung process. Throws ERR_FDB_STUCK if that process does not hold the control socket, or has not recorded
+ * the names of its descriptors.
  */
 function duplicateFrom(
   hung: OtherProcess,
@@ -158,7 +159,7 @@ function duplicateFrom(
       segments: segmentsOf(descriptors, take),
       listener: take(listener, 'control listener'),
       lock: take(lock, 'control lock'),
-      // The reservation ends with that process.
+      // The kernel frees the reserved abstract name when the hung process ends.
       reservation: null,
     }
     for (const { fd } of [...recovered.entries, ...recovered.segments]) duplicates.delete(fd)
@@ -166,12 +167,12 @@ function duplicateFrom(
     duplicates.delete(recovered.lock)
     return { recovered, service: noted.service }
   } finally {
-    // Closes the descriptors that are not returned; after an exception, all.
+    // After an exception the set still has all duplicates; otherwise those that are not returned.
     closeAll(duplicates)
   }
 }
 
-/** The kernel reports the temporary name under which the control socket was bound. */
+/** A control socket is bound at `PATH~`, then renamed; the kernel still reports the first name. */
 function isControl(hung: OtherProcess, number: number, control: string): boolean {
   using fd = hung.duplicate(number, 'socket')
   const { family, accepting, address } = inspectOne(fd)
@@ -203,7 +204,7 @@ function closeRecovered({ entries, segments, listener, lock }: RecoveredDescript
   closeAll([listener, lock])
 }
 
-/** Returns `argv`, or the command of the hung process with the binary resolved in that process's folder. */
+/** Returns `argv` or, if that is empty, the hung process's command, with a relative path resolved in that process's folder. */
 function commandFor(argv: readonly string[], { argv: own, cwd }: ProcessStart): readonly string[] {
   if (argv.length > 0) return argv
   const [file = '', ...rest] = own
@@ -216,8 +217,9 @@ function unsetAll(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 }
 
 /**
- * Finds the recorded entries of a hung process among its descriptors (number to link target, from /proc). The inode identifies a socket.
- * The number identifies any other descriptor, if inode and device still match: the inode alone is ambiguous (see {@link fdStoreName}).
+ * Duplicates the recorded entries of a hung process. `descriptors`: its descriptor numbers and their link targets in /proc. A socket is
+ * found by its inode. Any other descriptor is found by its number and must still have the recorded inode and device, because an inode
+ * alone is ambiguous (see {@link fdStoreName}).
  */
 export function entriesOf(
   noted: NotedDescriptors,

@@ -18,16 +18,16 @@ import { type JoinOptions, resolveOptions, type Settings } from './options.js'
 import { memberJoined, memberJoins } from './process-member.js'
 import { type RecoveredDescriptors, startFirst, startFromRecovered, startNext } from './start.js'
 
-/** The delay after which joining is retried if the incumbent was replaced or died before its Welcome. */
+/** The delay before joining is retried, if the incumbent has just left or the daemon has not started yet. */
 const RETRY_MS = 20
 
 /**
  * Joins a service: as its first process, or as the next version of the process that serves.
  *
- * When it resolves for a next version, the incumbent's listeners and state are here, and the incumbent still serves. Then ask for sections
- * and listeners, attach servers, and call {@link Member.ready}, which commits.
+ * For a next version it resolves when this process has the incumbent's listeners and state; the incumbent still serves. Then open sections
+ * and listeners, attach servers, and call {@link Member.ready}, which takes over.
  *
- * Rejects without any change: ERR_FDB_OPTION (also for an unknown option), ERR_FDB_PATH_TOO_LONG, ERR_FDB_BUSY (retryable: another process
+ * If it rejects, nothing has changed: ERR_FDB_OPTION (also for an unknown option), ERR_FDB_PATH_TOO_LONG, ERR_FDB_BUSY (retryable: another process
  * is joining), ERR_FDB_SERVICE, ERR_FDB_VERSION, ERR_FDB_DENIED, ERR_FDB_FOREIGN or ERR_FDB_NOT_FD_BROKER (another program's socket),
  * ERR_FDB_FDS_TRUNCATED (RLIMIT_NOFILE), ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
  */
@@ -44,7 +44,7 @@ export async function join(options: JoinOptions): Promise<Member> {
     )
   }
   await memberJoins(error =>
-    settings.logger.error({ err: error }, 'a stop of runOnce() threw before this process joined'),
+    settings.logger.error({ err: error }, 'work of runOnce() threw when it was stopped before this process joined'),
   )
   const driver = startMember(settings)
   void preloadWhileWaiting(settings)
@@ -53,7 +53,7 @@ export async function join(options: JoinOptions): Promise<Member> {
   return member
 }
 
-/** Loads what is needed soon, while the incumbent handles the Hello. */
+/** Checks Node's internals and loads a module for listen() while the incumbent handles the Hello, because both take milliseconds. */
 async function preloadWhileWaiting({ logger }: Settings): Promise<void> {
   await reportMissing(logger, missing => logger.warn({ err: missing }, missing.message))
   loadForListen()
@@ -66,12 +66,12 @@ function isClusterWorker(): boolean {
   return (cluster as Cluster).isWorker
 }
 
-/** Joins with checked options: those of {@link join}, or a daemon's. */
+/** Joins with checked settings, which {@link join} or a daemon has made. */
 export async function startMember(settings: Settings): Promise<MemberDriver> {
   const { control, reception, hosting, signal, timeout } = settings
   if (control === null) return startFirst(settings, null)
   const recovered = settings.systemd === 'auto' && hosting === 'embedded' ? recover(settings, control) : null
-  if (recovered !== null) return await continueFrom(settings, recovered)
+  if (recovered !== null) return await continueFromFdStore(settings, recovered)
   const until = performance.now() + timeout
   for (;;) {
     const remainingMs = Math.max(1, until - performance.now())
@@ -100,7 +100,7 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
         )
       }
       const driver = await startNext(settings, holderLink, Math.max(1, until - performance.now()))
-      // The incumbent holds the same socket.
+      // The incumbent has handed over a descriptor of the same socket.
       reception?.passed?.close()
       return driver
     } catch (error) {
@@ -109,7 +109,7 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
           control,
           'that process serves an application itself: give this daemon another control path',
         )
-      if (!isTransient(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted)
+      if (!mayRetry(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted)
         throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
@@ -125,8 +125,7 @@ function recover({ service, logger }: Settings, control: string): RecoveredDescr
   return recoverFromFdStore({ service, control, logger, discard: name => store?.drop(name) })
 }
 
-/** Continues with the descriptors of a dead process from the service manager's FD store. */
-async function continueFrom(settings: Settings, recovered: RecoveredDescriptors): Promise<MemberDriver> {
+async function continueFromFdStore(settings: Settings, recovered: RecoveredDescriptors): Promise<MemberDriver> {
   makeRoomForDescriptors()
   const { control, logger } = settings
   const { generation, entries, segments } = recovered
@@ -144,14 +143,13 @@ async function startAsFirst(settings: Settings, control: FirstControl): Promise<
   try {
     return await startFirst(settings, control)
   } catch (error) {
-    // For example, the state file cannot be read. Another process that waits may try instead.
+    // For example, the state file cannot be read. A process that waits for the control path may try next.
     releaseControl(control, settings.logger)
     throw error
   }
 }
 
-/** Whether a retry may succeed: the incumbent has just left, or the daemon has not started yet. */
-function isTransient(error: unknown, hosting: 'embedded' | 'daemon'): boolean {
+function mayRetry(error: unknown, hosting: 'embedded' | 'daemon'): boolean {
   if (peerLeft(error)) return true
   return hosting === 'daemon' && FdbError.is(error) && error.code === 'ERR_FDB_NO_HOLDER'
 }

@@ -11,7 +11,7 @@ import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { Readiness } from './readiness.js'
 
-export interface JoinedHolderDeps {
+interface JoinedHolderDeps {
   readonly shared: MemberContext
   readonly hosting: () => Hosting
   readonly readiness: Readiness
@@ -22,7 +22,7 @@ export interface JoinedHolderDeps {
   readonly followOn: () => void
 }
 
-/** The holder that this process has joined. Passes the holder's messages and its end to the state machine as events. Owns the link. */
+/** Passes the messages and the end of the holder that this process has joined to the state machine. Owns the link to the holder. */
 export class JoinedHolder {
   readonly #deps: JoinedHolderDeps
   #holder: HolderLink | null = null
@@ -32,7 +32,7 @@ export class JoinedHolder {
     this.#deps = deps
   }
 
-  /** The facts of the holder. Null if there was none, or its link was closed. */
+  /** Null if this process has joined no holder, or has closed the link. */
   get facts(): HolderFacts | null {
     return this.#holder?.facts ?? null
   }
@@ -46,12 +46,12 @@ export class JoinedHolder {
     return this.#holder?.link
   }
 
-  /** Sends a message without an answer; dropped if there is no holder. */
+  /** Sends a message that gets no answer, or drops it if there is no holder. */
   post(body: WireBody): void {
     this.#holder?.link.post(body)
   }
 
-  /** Owns the link. The caller closes an earlier one. */
+  /** Owns `holder`. The caller closes the previous link. */
   attach(holder: HolderLink): void {
     this.#holder = holder
     this.keepAlive(this.#keepsAlive)
@@ -75,7 +75,7 @@ export class JoinedHolder {
       },
       died: () => {
         died = true
-        // Read the holder's last messages first; then `lost` follows.
+        // If the channel is open, its last messages are read first; then `lost` reports the death.
         if (!holder.link.open) reportDeath()
       },
     })
@@ -95,21 +95,21 @@ export class JoinedHolder {
     this.#holder = null
   }
 
-  /** Finds out whether the holder is alive; the event `fate` follows. */
+  /** Checks whether the holder is alive; the state machine gets the result as event `fate`. */
   judge(): void {
     const { shutdown, machine, segmentSet } = this.#deps.shared
     const holder = this.#holder
     if (holder === null) {
-      // There is no previous process: take over as if it had died.
+      // Without a holder, continue as if it had died.
       queueMicrotask(() => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed }))
       return
     }
     void holder.fate().then(fate => {
       if (this.#holder !== holder || shutdown.over) return
-      // Read the holder's last messages first; then the death is reported.
+      // The last messages are read first; then `lost` reports the death.
       if (fate === 'dead' && holder.link.open && holder.watched) return
       if (fate === 'alive' && segmentSet.isReleased(machine.member.epoch)) {
-        // The message Released was lost with the channel; the mark in the segment means the same.
+        // The message Released was lost with the channel, but the holder has also marked the segment.
         machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
         return
       }
@@ -130,7 +130,7 @@ export class JoinedHolder {
     const { shutdown, machine, settings } = shared
     const { offer, abort, reject: rejected } = envelope
     if (offer) {
-      // A daemon does not need this check: it counts the descriptors of its services itself.
+      // A joining daemon skips this check, because it compares its limit with its services' needs before ready().
       const short =
         settings.reception === null ? tooFewDescriptors(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
       if (short !== null) {
@@ -160,7 +160,7 @@ export class JoinedHolder {
   #handleMessage(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
     const { hosting, shared } = this.#deps
     const { shutdown, machine, segmentSet, cannotServe } = shared
-    // An unfit process keeps its own reason.
+    // An unfit process has already recorded why it cannot serve.
     if (message.kind === 'fenced' && cannotServe.cause === null)
       shutdown.replaceReason(fencedError(machine.member.epoch))
     if (message.kind === 'retire') shutdown.handleVerdict('retire')

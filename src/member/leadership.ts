@@ -8,10 +8,10 @@ export type StopWork = (context: { readonly signal: AbortSignal }) => unknown
 // biome-ignore lint/suspicious/noConfusingVoidType: a function without a return fits, too.
 export type StartWork = () => StopWork | void | Promise<StopWork | void>
 
-/** `reinstated`: this process serves again after `retiring`. `resumed`: it still serves, because the handoff has failed after the work was stopped. */
+/** `reinstated`: this process serves again after `retiring`. `resumed`: the handoff failed after the work was stopped; this process still serves. */
 type LeadershipEvent = 'serving' | 'retiring' | 'reinstated' | 'resumed'
 
-/** One run that stops all work. `done` resolves when the work has stopped; `late` is aborted if that takes too long. */
+/** All stops that run at the same time. `done` resolves when all work has stopped; `late` is aborted if that takes too long. */
 interface StopRun {
   readonly done: Promise<void>
   readonly late: AbortController
@@ -26,7 +26,7 @@ class Work {
     this.#start = start
   }
 
-  /** Idempotent. Throws the exception of the application's function; the work then counts as stopped. */
+  /** Idempotent. Rejects with the exception of the application's function; the work then counts as stopped. */
   async start(): Promise<void> {
     if (this.#started !== null) return
     const started = { stop: this.#start() }
@@ -49,7 +49,7 @@ class Work {
   }
 }
 
-/** Returns the result of a start, or undefined if it has failed, which its caller reports. */
+/** Returns undefined if the start has failed, because the caller of the start reports that. */
 async function settled(stop: ReturnType<StartWork>): Promise<unknown> {
   try {
     return await stop
@@ -76,7 +76,7 @@ export class Leadership {
   /** `ended`: the work has stopped or is stopping, and no other process serves yet. */
   #turn: 'not yet' | 'ours' | 'ended' | 'another’s' = 'not yet'
   #run: StopRun | null = null
-  /** How long the last stops took, in milliseconds. */
+  /** How long the last stop of all work took, in milliseconds. */
   quiescedMs: number | null = null
 
   constructor(emit: (event: LeadershipEvent) => void, failed: (error: unknown) => void, logger: Logger) {
@@ -92,7 +92,7 @@ export class Leadership {
     if (this.#turn === 'ours' && this.#run === null) void this.#call(work.start())
   }
 
-  /** Starts all work: this process writes, for the first time or again. */
+  /** Starts all work, because this process writes, for the first time or again. */
   acquire(): void {
     const before = this.#turn
     if (before === 'ended') {
@@ -104,7 +104,7 @@ export class Leadership {
   }
 
   /**
-   * Stops all work at once, and resolves when it has stopped. Returns undefined if there is no work, or it does not run in this process.
+   * Stops all work, and resolves when it has stopped. Returns undefined if there is no work, or none runs in this process.
    */
   quiesce(): Promise<void> | undefined {
     if (this.#work.length === 0) return undefined
@@ -122,7 +122,7 @@ export class Leadership {
     else void quiesced.then(done)
   }
 
-  /** Aborts the signal of stops that have not ended: the handoff does not wait any longer. */
+  /** Aborts the signal of the stops under way, because the handoff waits no longer. */
   abortLate(): void {
     if (this.#run === null || this.#run.late.signal.aborted) return
     this.#logger.warn(
@@ -147,7 +147,7 @@ export class Leadership {
     this.#emit('retiring')
   }
 
-  /** Starts the work and emits `event`: at once, or when the stops under way have settled, if this process still serves then. */
+  /** Starts the work and emits `event`. Waits for stops under way, and does nothing if this process does not serve any more then. */
   #startAndEmit(event: LeadershipEvent): void {
     const start = () => {
       if (this.#turn !== 'ours') return

@@ -9,7 +9,7 @@ import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
 
 export interface ListenerAddress {
-  /** The address as a specification: `tcp://127.0.0.1:8080`, `unix:/run/x.sock`. */
+  /** The address in the form that `listen()` accepts: `tcp://127.0.0.1:8080`, `unix:/run/x.sock`. */
   readonly url: string
   /** An IP literal; absent for Unix sockets. */
   readonly host?: string
@@ -31,19 +31,19 @@ interface ListenerDeps {
 }
 
 /**
- * A named listening socket (or UDP socket). The socket belongs to the service, not to this process: each version adopts it from the
- * previous one as the same kernel object.
+ * A named listening socket (or UDP socket). The socket belongs to the service, not to this process: each version adopts the same kernel
+ * object from the previous version.
  */
 export class Listener {
   readonly name: string
   readonly spec: ListenerSpec
-  /** Always set, unlike Node's own `server.address()`: also for Unix sockets and before a server is attached. */
+  /** Known even before a server is attached, unlike Node's `server.address()`. */
   readonly address: ListenerAddress
   /** Whether the listener was adopted from the previous version. */
   readonly adopted: boolean
   readonly #deps: ListenerDeps
   readonly #servers: AttachedServer[] = []
-  /** The listeners of other workers whose connections this one takes too, by key. */
+  /** The listeners of ended workers on which this one's server accepts too, by the main process's key. */
   readonly #standIns = new Map<string, StandInListener>()
   #accepting = false
   #borrowed = false
@@ -93,8 +93,8 @@ export class Listener {
   }
 
   /**
-   * @internal Like {@link serve}, for a server that already has a handle on this socket and reports that it listens. The server accepts at
-   * the latest when `begin` is called.
+   * @internal Like {@link serve}, for a server that already has a handle on this socket and reports that it listens. `begin` makes the server
+   * accept, if it does not yet.
    */
   serveListening(server: ServableServer, begin: () => void): this {
     return this.#add(new AttachedServer(server, {}, error => this.#deps.failed(this.#named(error)), begin))
@@ -150,17 +150,17 @@ export class Listener {
     return this.#accepting && (this.#borrowed || this.#servers.some(served => served.accepting))
   }
 
-  /** @internal True if a server accepts here, or none should. */
+  /** @internal False if a server should accept here but none does. */
   get hasAcceptor(): boolean {
     return this.#leaving || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
   }
 
-  /** @internal Whether clients will be accepted when this process serves. A datagram socket needs no server. */
+  /** @internal Whether this version will accept clients when it serves. A datagram socket needs no server. */
   get hasServer(): boolean {
     return this.#servers.length > 0 || this.#borrowed || this.spec.kind === 'udp'
   }
 
-  /** @internal Sets the socket options of this version, which starts to serve. A failure is reported and does not stop the start. */
+  /** @internal Sets this version's socket options, when it starts to serve. Reports a failure to `failed`, and does not throw. */
   setOptions(): void {
     this.#orReport(() => {
       const changes = this.#deps.options.apply()
@@ -168,7 +168,7 @@ export class Listener {
     })
   }
 
-  /** @internal Remembers the socket options, because another version may start to serve and set its own. */
+  /** @internal Remembers the socket options for a rollback, because the next version sets its own. */
   keepOptions(): void {
     this.#orReport(() => this.#deps.options.keep())
   }
@@ -182,7 +182,7 @@ export class Listener {
     }
   }
 
-  /** @internal Throws ERR_FDB_SERVER_LISTENS if a server cannot be attached because the application has called its listen(). */
+  /** @internal Throws ERR_FDB_SERVER_LISTENS if the application has called a server's listen(). */
   check(): void {
     try {
       for (const served of this.#servers) served.check()
@@ -191,7 +191,7 @@ export class Listener {
     }
   }
 
-  /** @internal Resolves when every server accepts. Rejects if one cannot, and passes the error to `failed` too. */
+  /** @internal Resolves when every server accepts. If a server cannot, passes the error to `failed` and rejects with it. */
   async start(): Promise<void> {
     if (this.#leaving) return
     this.#paused = false
@@ -200,12 +200,12 @@ export class Listener {
     for (const standIn of this.#standIns.values()) this.#startStandIn(standIn)
   }
 
-  /** @internal The listeners of other workers whose connections this one takes too, by key. */
+  /** @internal */
   get standIns(): ReadonlyMap<string, unknown> {
     return this.#standIns
   }
 
-  /** @internal Makes the first server also accept on `fd`, the listener of another worker. Owns the descriptor. */
+  /** @internal Makes the first server also accept on `fd`, the listener of an ended worker. Owns the descriptor. */
   standIn(key: string, fd: OwnedFd): void {
     const standIn = new StandInListener(fd, error => this.#deps.failed(this.#named(error)))
     this.#standIns.get(key)?.close()
@@ -213,7 +213,7 @@ export class Listener {
     if (this.#accepting) this.#startStandIn(standIn)
   }
 
-  /** @internal Stops accepting for other workers, except for those with these keys. */
+  /** @internal Stops accepting on the listeners of ended workers, except on those with these keys. */
   keepStandIns(keys: ReadonlySet<string>): void {
     for (const [key, standIn] of this.#standIns) {
       if (keys.has(key)) continue
@@ -227,7 +227,7 @@ export class Listener {
     if (first !== undefined) standIn.start(first.server, this.spec.backlog)
   }
 
-  /** @internal Stops accepting, and closes nothing. */
+  /** @internal Stops accepting. Closes no socket and no connection. */
   stop(): void {
     this.#accepting = false
     for (const standIn of this.#standIns.values()) standIn.stop()
@@ -240,7 +240,7 @@ export class Listener {
     this.stop()
   }
 
-  /** @internal Stops accepting for good, and announces the end to the clients. */
+  /** @internal Stops accepting for good, and tells the clients that their connections will end. */
   leave(): void {
     this.#leaving = true
     this.stop()
@@ -249,7 +249,7 @@ export class Listener {
     this.finish()
   }
 
-  /** @internal The listener will not accept again: its servers emit 'close' when their last connection has ended. */
+  /** @internal Lets the servers emit 'close' when their last connection has ended, because none will accept here again. */
   finish(): void {
     for (const served of this.#servers) served.finish()
   }
@@ -259,12 +259,12 @@ export class Listener {
     for (const served of this.#servers) served.announce()
   }
 
-  /** @internal Announces the end to the clients of servers whose connections cannot move. */
+  /** @internal Announces the end to the clients of those servers that have no connections that can move. */
   announceFixed(): void {
     for (const served of this.#servers) if ((served.moving?.movable ?? 0) === 0) served.announce()
   }
 
-  /** @internal Closes connections between two requests: the service ends. */
+  /** @internal Closes connections between two requests, because the service ends. */
   endIdle(): void {
     for (const served of this.#servers) served.endIdle()
   }
@@ -315,7 +315,7 @@ export async function startListeners(listeners: readonly Listener[]): Promise<vo
   for (const result of results) if (result.status === 'rejected') throw result.reason
 }
 
-/** The listening socket of a worker that is not replaced yet, on which a server of this process accepts too. Owns the descriptor. */
+/** The listening socket of an ended worker, on which a server of this process accepts until that worker is replaced. Owns the descriptor. */
 class StandInListener {
   readonly #fd: OwnedFd
   readonly #failed: (error: unknown) => void
@@ -380,7 +380,7 @@ export class SocketOptions {
     this.#wanted = bound ? null : spec
   }
 
-  /** Sets the options when this process starts to serve. Returns the changes. Throws the kernel's error. */
+  /** Sets the options, and returns the changes. Throws the kernel's error. */
   apply(): OptionChange[] {
     const wanted = this.#wanted
     if (wanted === null) return []

@@ -16,14 +16,14 @@ import type { SegmentSet } from '../holder/segment-set.js'
 export const SELF: Id = 0
 
 export interface MachineDriver {
-  /** Carries out an effect. The next effect waits for the promise. */
+  /** The next effect waits for the promise. */
   perform(effect: EmbeddedEffect): void | Promise<void>
   outcome(effect: EmbeddedEffect, outcome: Outcome): void
   /** Called after each step, when its effects are queued. */
   stepped(event: EmbeddedEvent, before: MemberState): void
 }
 
-/** The pure machines of one process (the member's, and that of its own holder if it has one), and the queue of their effects. */
+/** The state machines of one process: the member's and, if the process has its own holder, the holder's. Queues their effects. */
 export class Machine {
   readonly #segmentSet: SegmentSet
   readonly #driver: MachineDriver
@@ -59,7 +59,7 @@ export class Machine {
     return this.#segmentSet.isSealed(this.#state.member.epoch)
   }
 
-  /** Sets the facts of a process that gets no Offer. Call before the first event. */
+  /** Sets the state of a process that gets no Offer. Call before the first event. */
   assume(known: Partial<MemberState>): void {
     this.#state = { ...this.#state, member: { ...this.#state.member, ...known } }
   }
@@ -85,7 +85,7 @@ export class Machine {
     this.#driver.stepped(event, before)
   }
 
-  /** Resolves when all effects are carried out. */
+  /** Resolves when the queue of effects is empty. */
   settled(): Promise<void> {
     return this.#queue.settled()
   }

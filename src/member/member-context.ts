@@ -8,7 +8,7 @@ import type { Machine } from './machine.js'
 import type { Settings } from './options.js'
 import type { Shutdown } from './shutdown.js'
 
-/** The facts and callbacks that all parts of a member's driver share. */
+/** The objects that all parts of one member share. */
 export interface MemberContext {
   readonly settings: Settings
   readonly generation: number
@@ -25,11 +25,11 @@ export interface MemberContext {
   readonly cannotServe: CannotServe
 }
 
-/** Notifies of all changes that `status` shows. */
+/** Notifies listeners of every change that `status` shows. */
 export class ChangeNotifier {
   readonly #listeners = new Set<() => void>()
 
-  /** Calls `listener` after each change. Returns a function that ends that. */
+  /** Calls `listener` after each change. Returns the function that removes it. */
   watch(listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
@@ -56,7 +56,7 @@ export class TakeoverTiming {
   readonly #startedAt = performance.now()
   readonly steps: TakeoverStep[] = []
 
-  /** Records a step. Ignores repetitions. */
+  /** Ignores a step that is already recorded. */
   record(step: TakeoverStep['step']): void {
     if (this.steps.some(known => known.step === step)) return
     this.steps.push({ step, ms: Math.round((performance.now() - this.#startedAt) * 10) / 10 })

@@ -39,11 +39,11 @@ export interface UpgradeOptions {
 
 /** Options of {@link Member.close}. */
 export interface CloseOptions {
-  /** The time in which the last connections must end, in milliseconds. Default: `drain.timeout`. */
+  /** The time after which remaining connections are closed, in milliseconds. Default: `drain.timeout`. */
   timeout?: number
   /**
-   * Whether the previous version, if it stands by in probation, serves again and takes the connections, as after a crash. Default true.
-   * False: the service ends with this process.
+   * Whether a standby of the previous version takes over again, with the connections, as after a crash. Default true. With false the service
+   * ends with this process.
    */
   handBack?: boolean
 }
@@ -51,23 +51,23 @@ export interface CloseOptions {
 export interface MemberEvents {
   /** @internal This process serves and writes for the first time. */
   serving: []
-  /** Another process serves now; this one stands by. Connections stay open. */
+  /** Another process serves now, and this one stands by. Its connections stay open. */
   retiring: []
   /** @internal The successor failed, and this process serves again. */
   reinstated: []
-  /** @internal The upgrade failed after the work of {@link Member.whileServing} was stopped: this process serves, and starts the work again. */
+  /** @internal The upgrade failed after the work of {@link Member.whileServing} was stopped. This process serves, and starts the work again. */
   resumed: []
   /** The last connection has ended, or was closed. */
   retired: [RetiredReason]
-  /** The options of an adopted listener differed from those of this version, and were changed. */
+  /** An adopted listener had other options than this version asked for; they were changed to this version's. */
   listenerChanged: [name: string, changes: readonly OptionChange[]]
-  /** The state file could not be written (`ok` is false: the state is in memory only), or is complete again. */
+  /** The state file could not be written (`ok` is false, and changes are in memory only), or is complete again (`ok` is true). */
   stateFile: [StateFileStatus]
   /** A server could not be attached to its listener. */
   listenerError: [error: unknown]
   /**
-   * This process should serve and cannot write. The error (ERR_FDB_UNFIT) has the reason, for example a schema of the successor that this
-   * version cannot read. While no other process serves, this one serves reads; the next version starts with every acknowledged change.
+   * This process has the right to serve but cannot write. The error (ERR_FDB_UNFIT) has the reason, for example a schema of the successor
+   * that this version cannot read. While no other process serves, this one serves reads. The next version gets every acknowledged change.
    */
   unfit: [error: FdbError]
 }

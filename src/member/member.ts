@@ -71,7 +71,7 @@ const STAY: OptionChecks<StayOptions> = { signals: unchecked, until: unchecked }
 
 let make: (driver: MemberDriver) => Member
 
-/** Makes the application's view of a driver. */
+/** Makes the {@link Member} of a driver, whose constructor is private. */
 export function memberOf(driver: MemberDriver): Member {
   return make(driver)
 }
@@ -129,7 +129,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#runtime.generation
   }
 
-  /** Whether this is the first process of the service, whose state is empty or from the state file. Always false with {@link follows}. */
+  /** Whether this is the first process of the service: its state is empty or comes from the state file. Always false with {@link follows}. */
   get first(): boolean {
     return this.follows === null && this.#driver.first
   }
@@ -144,9 +144,9 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Returns a section of the state, filled from the incumbent. Its values are of `schema`'s codec, or bytes without a schema. Before {@link
-   * ready}, changes of a process that is not the first wait until the commit: do not await them before. Throws ERR_FDB_SCHEMA, and ends the
-   * handoff, if this version cannot read the section.
+   * Returns a section of the state, with the incumbent's entries. `schema` decodes the values; without a schema they are bytes. Changes made
+   * before {@link ready} wait until the commit, except in the first process of a service: await them only after {@link ready}. Throws
+   * ERR_FDB_SCHEMA, and ends the handoff, if this version cannot read the section.
    */
   section(name: string): Section<Uint8Array>
   section<T>(name: string, schema: SectionSchema<T>): Section<T>
@@ -163,9 +163,9 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /**
    * Changes entries of several sections atomically, depending on their present values. `change` is called when all earlier changes are
-   * made, like that of {@link Section.update}, and must be synchronous. Resolves with its result when the change is in the log, or with
-   * undefined if a change with this `request` id was made before. Rejects like `put`, and with the exception of `change`; then nothing has
-   * changed.
+   * made, like the function of {@link Section.update}, and must be synchronous. Resolves with the result of `change` when the change is in
+   * the log, or with undefined if a change with the same `request` id was made before. Rejects like `put`, and with the exception of
+   * `change`; then nothing has changed.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     return this.#runtime.view.update(change, options)
@@ -173,15 +173,15 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /**
    * Resolves when every acknowledged change is in the state file and written to disk. Rejects with ERR_FDB_STATE_FILE if that fails (the
-   * library retries), and with ERR_FDB_FENCED if another process serves. Without a `stateFile` it does nothing.
+   * library retries), and with ERR_FDB_FENCED if another process serves. Does nothing without the option `stateFile`.
    */
   async flushState(): Promise<void> {
     await this.#runtime.state.file?.flush()
   }
 
   /**
-   * Opens a listener: adopts it from the previous version if that listens at the same address, else binds it now, so that a port in use is
-   * found before the handoff. Without a name the listener is named after its address, `tcp://0.0.0.0:8080`. Listeners of the previous
+   * Opens a listener: adopts it if the previous version listens at the same address, else binds it now, so that a port in use is noticed
+   * before the handoff. Without a name the listener is named after its address, `tcp://0.0.0.0:8080`. Listeners of the previous
    * version that were not asked for before {@link ready} are closed after the commit.
    *
    * Throws ERR_FDB_SPEC, ERR_FDB_LISTENER_TWICE, ERR_FDB_CLOSED (this member has left), and ERR_FDB_ADDRESS_IN_USE, which names the process
@@ -194,7 +194,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return await this.#listeners.listen(where === undefined ? addressOf(spec) : (nameOrWhere as string), spec)
   }
 
-  /** @internal Like {@link listen}, with a socket that this process has bound itself. Owns the descriptor. */
+  /** @internal Like {@link listen}, but uses `fd`, which this process has bound itself. Owns the descriptor. */
   async listenOn(name: string, where: ListenerOptions, fd: OwnedFd): Promise<Listener> {
     return await this.#listeners.listen(name, parseListenerSpec(where), fd)
   }
@@ -216,12 +216,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#runtime.readiness.served
   }
 
-  /** @internal Gives each successor that this process starts an output of its own. */
+  /** @internal Sets the function that opens the output of each successor that this process starts. */
   outputOfSuccessors(open: () => SuccessorOutput): void {
     this.#runtime.upgrades.output = open
   }
 
-  /** @internal Closes this member before it serves. The serving process reports the reason. */
+  /** @internal Closes this member before it serves. The incumbent reports `why`. */
   async closeBecause(why: string): Promise<void> {
     await this.#driver.close({}, why)
   }
@@ -234,17 +234,17 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Moves the listener of this name to another address, or opens it, while this process serves; for example after a reload of the
-   * configuration. Returns the present listener if its address is the same. Otherwise binds the new address first, so that nothing has
-   * changed if that fails, then closes the old listener like {@link unlisten}.
+   * Moves the listener of this name to another address while this process serves, for example after a reload of the configuration. Opens the
+   * listener if there is none, and returns the present one if its address is the same. Binds the new address before it closes the old
+   * listener like {@link unlisten}, so that nothing has changed if binding fails.
    */
   async relisten(name: string, where: string | ListenerOptions): Promise<Listener> {
     return await this.#listeners.relisten(name, parseListenerSpec(where))
   }
 
   /**
-   * Closes a listener while this process serves. The address is free when no older generation stands by with it. The end is announced to
-   * the clients; their connections stay open until they end or the process ends.
+   * Closes a listener while this process serves. The address is free as soon as no standby holds the listener. The end is announced to the
+   * clients; their connections stay open until they end or the process ends.
    */
   unlisten(name: string): void {
     this.#listeners.unlisten(name)
@@ -286,8 +286,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Takes over. Resolves when this process serves; until then the incumbent serves. If it rejects, the incumbent continues to serve, and
-   * this process holds nothing any more and should end.
+   * Takes over. Resolves when this process serves; until then the incumbent serves. If it rejects, the incumbent continues to serve; this
+   * process has closed its listeners and state, and should end.
    *
    * Rejects with the error of a check (ERR_FDB_CHECK), ERR_FDB_UNSERVED (a listener would be without a server), ERR_FDB_DEADLINE,
    * ERR_FDB_SCHEMA, and errors of the incumbent such as ERR_FDB_ABORTED.
@@ -300,12 +300,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /**
    * Runs work in one process only: cron jobs, queue consumers, watchers. `start` is called when this process serves and may write, and
-   * again after a failed upgrade or a rollback. `start` returns the function that stops the work. The stop is awaited before another process may
-   * serve, and before this one leaves.
+   * again after a failed upgrade or a rollback. `start` returns the function that stops the work. The library awaits the stop before another
+   * process may serve, and before this one leaves.
    *
-   * A stop may change the state. All stops run at the same time, for at most `upgrade.quiesce` milliseconds: then their `signal` aborts,
-   * and the handoff continues. An exception of `start` or a stop is logged and counted; work whose `start` threw is started again the next
-   * time.
+   * A stop may change the state. All stops run at the same time. After `upgrade.quiesce` milliseconds their `signal` aborts, and the handoff
+   * continues. An exception of `start` or a stop is logged and counted. Work whose `start` threw is started again the next time.
    */
   whileServing(start: StartWork): this {
     if (typeof start !== 'function') throw wrongOption('start', start, 'a function')
@@ -370,22 +369,22 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.#driver.close(options)
   }
 
-  /** @internal For the event `exit` of the process, in which nothing can be awaited: removes the paths of a service that ends. */
+  /** @internal Removes the Unix paths if the service ends with this process. Synchronous, for the event `exit` of the process. */
   exits(): void {
     this.#driver.exits()
   }
 
-  /** @internal Whether this process does not serve but lives on, for processes that would end with it: see {@link stay}. */
+  /** @internal Whether this process no longer serves but must live on, because other processes would end with it: see {@link stay}. */
   get staysForOthers(): boolean {
     return staysForOthers(this.#runtime)
   }
 
   /**
-   * Waits while processes live that would end with this one (see `mainProcess` of {@link join}). Resolves with the exit code for this
-   * process: that of the process that served last, or 128 plus the number of the signal that ended it.
+   * Waits until no process lives that would end with this one (see `mainProcess` of {@link join}). Resolves with the exit code for this
+   * process: the code of the process that served last, or 128 plus the number of the signal that ended that process.
    *
    * After this process has stopped serving, it forwards `signals` to the process that serves, and reaps orphaned processes. With `until` it
-   * also stays while a process in another container serves. If no process depends on this one, or without `mainProcess: 'stays'`, it
+   * also stays while a process in another container serves. If no process would end with this one, or without `mainProcess: 'stays'`, it
    * resolves with 0 when {@link retired} does. Call it once, at any time. While this process serves, it handles its signals itself.
    */
   async stay(options: StayOptions = {}): Promise<number> {
@@ -397,7 +396,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.close()
   }
 
-  /** Adds facts of the application to {@link status}, as its `details`. `details` is called for each status; its result is sent as JSON. */
+  /** Adds the application's own facts to {@link status}. `details` is called for each status; its result is sent as JSON. */
   describe(details: () => Record<string, unknown>): this {
     if (typeof details !== 'function') throw wrongOption('details', details, 'a function')
     this.#details = details
@@ -414,7 +413,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 }
 
-/** The events of EventEmitter itself; `events.once()` also listens to `error`. */
+/** The events of EventEmitter itself, and `error`, to which `events.once()` also listens. */
 const OWN: ReadonlySet<string | symbol> = new Set(['error', errorMonitor, 'newListener', 'removeListener'])
 
 /** Throws ERR_FDB_EVENT for an unknown event, so that a misspelt one is noticed. */
@@ -432,7 +431,6 @@ function checkEvent(event: string | symbol, known: readonly string[]): void {
 class GuardedListeners {
   readonly #emitter: NodeJS.EventEmitter
   readonly #logger: Logger
-  /** The number of exceptions. */
   failures = 0
 
   constructor(emitter: NodeJS.EventEmitter, logger: Logger) {
@@ -441,7 +439,7 @@ class GuardedListeners {
   }
 
   call(event: string, args: readonly unknown[]): void {
-    // Raw, because the wrapper of a once() listener removes itself.
+    // rawListeners() also returns the wrapper of a once() listener, which removes itself when called.
     for (const listener of this.#emitter.rawListeners(event)) {
       try {
         const outcome: unknown = Reflect.apply(listener, this.#emitter, args)

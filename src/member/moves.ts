@@ -17,14 +17,11 @@ import type { Settings } from './options.js'
 
 /** The interval at which this process asks for a move channel. */
 const ASK_MS = 250
-/**
- * The end is announced to clients if no receiver has been found for this long; connections may still move later. A pause between two requests
- * counts with its planned length at most, so that time in which this process was stopped does not count.
- */
+/** After this time without a receiver the end is announced to the clients. Connections may still move later. */
 const PATIENCE_MS = 2_000
-/** The delay until the next channel is asked for after one has ended. */
+/** After a channel has ended, the delay before this process asks for the next one. */
 const NEXT_MS = 10
-/** The same after a channel that moved no connection: the next one will probably move none either, and each channel delays connections a little. */
+/** The delay after a channel that moved nothing: the next one will probably move nothing either, and each delays connections a little. */
 const IN_VAIN_MS = 1_000
 
 /**
@@ -38,23 +35,24 @@ export class Moves {
   readonly #ask: () => void
   readonly #receivers = new Set<ConnectionReceiver>()
   #sender: ConnectionSender | null = null
-  /** The processes that received connections of this one, in order. `before`: how many connections had moved before that. Owned. */
+  /** The receivers so far, in order; their pidfds are owned. `before`: how many connections had moved when the receiver's channel opened. */
   #destinations: { receiver: OwnedFd; before: number }[] = []
-  /** The processes whose last report had no connections, by the key of their pidfd. */
+  /** Keys of the pidfds of processes that reported no connections before they left. */
   readonly #emptied = new Set<string>()
   #leaving = false
-  /** The process that has served its first wave, by the key of its pidfd. */
+  /** Key of the pidfd of the receiver that has proved itself with the first connections (option `firstWave`). */
   #proved: string | null = null
-  /** When this process stopped serving, and the number moved before. Null after the end was logged. */
+  /** When this process stopped serving, and how many connections had moved before. Null once the last one is logged. */
   #leftAt: { at: number; moved: number } | null = null
   #announced = false
   /** When the remaining connections are closed (performance.now()). */
   #cutAt = 0
-  /** The time without a receiver, in milliseconds, to be compared with {@link PATIENCE_MS}. */
+  /** The time without a receiver, in milliseconds; {@link PATIENCE_MS} is its limit. */
   #waited = 0
+  /** The wait before the next request for a channel. */
   #pause = { since: 0, ms: 0 }
   #timer: NodeJS.Timeout | undefined
-  /** Announces the end to the remaining clients at half of the drain's time, so that they can end their connections before the cut. */
+  /** Announces the end after half of the drain's time, so that clients can end their connections before they are closed. */
   #halfTime: NodeJS.Timeout | undefined
 
   constructor(parts: { settings: Settings; listeners: () => Iterable<Listener>; ask: () => void }) {
@@ -63,7 +61,7 @@ export class Moves {
     this.#ask = parts.ask
   }
 
-  /** Starts to move or drain the connections: this process stops serving. `receiver`: another process serves, and may take connections. Idempotent. */
+  /** Starts to move or drain the connections. `receiver`: another process serves, and may take connections. Idempotent. */
   leave(receiver: boolean): void {
     const { drainTimeout, move } = this.#settings
     for (const each of this.#receivers) void each.stop()
@@ -85,7 +83,7 @@ export class Moves {
     this.#askForChannel()
   }
 
-  /** Takes back undecided connections, and counts those that moved to a dead receiver as lost: this process starts to serve. */
+  /** This process starts to serve: takes back the connections of an undecided slice, and counts those that moved to a dead process as lost. */
   serve(): void {
     this.#leaving = false
     this.#announced = false
@@ -106,12 +104,12 @@ export class Moves {
     }
   }
 
-  /** Records that a process which has left reported no connections: connections that moved there came back or ended. */
+  /** Records that a process which has left had no connections any more: those that had moved to it are not lost. */
   emptied({ pid, pidfd }: { readonly pid: number; readonly pidfd: OwnedFd | null }): void {
     this.#emptied.add((pidfd === null ? null : keyOf(pidfd)) ?? `${pid}`)
   }
 
-  /** The process that serves takes no connections: announces the end at once. A later process may still take some. */
+  /** Announces the end at once, because the process that serves takes no connections. A later process may still take some. */
   noReceiver(): void {
     if (this.#leaving) this.#announce()
   }
@@ -134,7 +132,7 @@ export class Moves {
       // In embedded hosting the receiver made the socket pair, and the kernel reports it as the peer of both ends.
       const other =
         pidfd?.fd ?? (sends ? peerPidfd(channel.fd, 'pidfd of the process that takes connections') : null)
-      // The receiver has died: this process asks for the next channel as usual.
+      // The receiver has died. The timer asks for the next channel.
       if (other === 'dead') return
       if (other !== null) unused.add(other)
       unused.delete(channel.fd)
@@ -208,7 +206,7 @@ export class Moves {
     receiver.start()
   }
 
-  /** Resolves when no connection is between two processes. */
+  /** Resolves when no slice is undecided, and no connection is on its way back to this process. */
   async settled(): Promise<void> {
     await this.#sender?.settled()
   }
@@ -239,6 +237,7 @@ export class Moves {
     if (!this.#leaving || this.#sender !== null) return
     if (countMovable(this.#sources()) > 0) this.#ask()
     const { since, ms } = this.#pause
+    // At most the planned pause counts, because this process may have been stopped.
     this.#waited += Math.min(performance.now() - since, ms)
     if (this.#waited >= PATIENCE_MS) this.#announce()
     this.#later(ASK_MS)
@@ -279,7 +278,7 @@ export class Moves {
     this.#settings.logger.warn({ err: error }, message)
 }
 
-/** Opens an end of a move channel. Owns channel and log. The caller owns the result; `other` is a dup of `peer`. */
+/** Opens one end of a move channel. Owns channel and log. The caller owns the result, in which `other` is a dup of `peer`. */
 function endOfChannel(
   channel: OwnedFd,
   log: OwnedFd,

@@ -11,11 +11,11 @@ import type { ControlSocket } from './control-socket.js'
 /** Distributes the descriptors that a holder sends, and checks that an Offer is complete. */
 export class OfferReceiver {
   readonly #into: { registry: Registry; segmentSet: SegmentSet; controlSocket: ControlSocket }
-  /** Called with the epoch of each segment, so that no epoch is used twice. */
+  /** Called with the epoch of each segment that arrives, because no epoch may be used twice. */
   readonly #shared: (epoch: number) => void
   /** Called with each entry that the incumbent registered after the Offer. Owns the descriptor. */
   readonly #late: (entry: Entry) => void
-  /** The pidfds of the daemon's other members, which a restarted daemon needs. */
+  /** The pidfds of the daemon's other members. This process sends them to a restarted daemon, which needs them. */
   readonly pidfds: OwnedFd[] = []
   #offer: (OfferEpochs & { readonly items: number }) | null = null
 
@@ -33,7 +33,7 @@ export class OfferReceiver {
     this.#offer = { epoch: epoch ?? 0, wayBack: wayBack ?? 0, source: source ?? 0, items: items ?? 0 }
   }
 
-  /** Owns the bundle. Returns the Offer that is complete now, or null if none was announced. Throws if the bundle is faulty. */
+  /** Owns the bundle. Returns the announced Offer, or null if none was announced. Throws ERR_FDB_FDS_MISSING if descriptors are missing. */
   accept(items: readonly BundleItem[]): OfferEpochs | null {
     const remaining = [...items]
     try {

@@ -11,8 +11,8 @@ import type { MemberContext } from './member-context.js'
 import type { Moves } from './moves.js'
 import { WriteReceiver } from './writes/receiver.js'
 
-/** The most generations that may drain at the same time. */
-const MOST = 256
+/** The most generations that may report at the same time. */
+const MOST_GENERATIONS = 256
 /** The phase of a generation that has not reported yet. */
 const UNKNOWN = 'unknown'
 /** A generation that does not take its descriptors within this time is dropped, and reconnects. */
@@ -24,7 +24,7 @@ export interface OlderGenerationsDeps {
   readonly state: StateLog
 }
 
-/** Checks the field `unfit` of a report. */
+/** Returns the field `unfit` of a report, if it is valid. */
 function unfitIn(unfit: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
   if (typeof unfit?.code !== 'string' || typeof unfit.message !== 'string') return {}
   const { code, message } = unfit
@@ -34,7 +34,7 @@ function unfitIn(unfit: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
 /** The older generations that report to this process. */
 export class OlderGenerations {
   readonly #callers = new Map<Caller, DrainReport>()
-  /** The connections that each process closed at the end of its drain. */
+  /** The connections that each process closed at the end of its drain, by pid and generation. */
   readonly #closed = new Map<string, readonly ForcedClose[]>()
   readonly #deps: OlderGenerationsDeps
   readonly #supply: SegmentSupply
@@ -48,7 +48,7 @@ export class OlderGenerations {
     return [...this.#callers.values()].sort((a, b) => a.generation - b.generation)
   }
 
-  /** The connections that older generations closed at the end of their drains, including generations that have ended. */
+  /** The connections that older generations, including ended ones, closed at the end of their drains. */
   get closed(): readonly ForcedClose[] {
     const all = new ForcedCloses()
     for (const closed of this.#closed.values()) all.addAll(closed)
@@ -57,7 +57,7 @@ export class OlderGenerations {
 
   add(caller: Caller): void {
     const { link } = caller
-    if (this.#callers.size >= MOST) {
+    if (this.#callers.size >= MOST_GENERATIONS) {
       dismiss(caller)
       return
     }
@@ -89,12 +89,12 @@ export class OlderGenerations {
     this.#supply.add(caller)
   }
 
-  /** Sends new segments to the generations, which answer from the state and must see all of it. */
+  /** Sends new segments to the older generations, because they still answer clients from the state. */
   share(): void {
     this.#supply.share()
   }
 
-  /** Opens a move channel from `caller` to this process. If that fails, the generation asks again, and drains. */
+  /** Opens a move channel from `caller` to this process. If that fails, the older generation asks again, and drains meanwhile. */
   #openMoveChannel(caller: Caller): void {
     const { moves } = this.#deps
     createMoveChannel({
@@ -106,7 +106,7 @@ export class OlderGenerations {
     }).catch(() => {})
   }
 
-  /** Drops all generations, which connect to the next process that serves. */
+  /** Closes all links: the older generations then connect to the next process that serves. */
   close(): void {
     for (const caller of [...this.#callers.keys()]) this.#drop(caller)
   }
@@ -127,17 +127,17 @@ export class OlderGenerations {
       })
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {
-      // An invalid report: keep the last one.
+      // The report is no valid JSON. The previous one stays.
     }
   }
 
   #noteClosed({ pid, generation }: DrainReport, closed: readonly ForcedClose[]): void {
     const key = `${pid} ${generation}`
-    if (this.#closed.size >= MOST && !this.#closed.has(key)) return
+    if (this.#closed.size >= MOST_GENERATIONS && !this.#closed.has(key)) return
     const known = closed.filter(
       ({ kind, reason, count }) => typeof kind === 'string' && typeof reason === 'string' && count > 0,
     )
-    // Replaces the last one, because each report repeats all.
+    // Each report lists all closed connections of its process, so it replaces the previous one.
     this.#closed.set(key, known)
   }
 

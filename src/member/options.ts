@@ -37,8 +37,8 @@ export interface JoinOptions {
   /**
    * The path of the control socket, at most 106 bytes. A missing folder is created with mode 0700. Default: `SERVICE.sock` (`daemon.sock`
    * in daemon hosting) in `$RUNTIME_DIRECTORY`, `/run/fd-broker`, `$XDG_RUNTIME_DIR/fd-broker` or `/run/SERVICE`: the folder that already
-   * has it, else the first that belongs to this user. `false`: no control socket, and so no upgrade; the code is the same (tests, `tsx
-   * watch`).
+   * has it, else the first that belongs to this user. `false`: no control socket, so that this process cannot be upgraded, for tests and `tsx
+   * watch`; the rest of the program need not change.
    */
   control?: string | false
   /**
@@ -47,8 +47,8 @@ export interface JoinOptions {
    */
   hosting?: 'embedded' | 'daemon'
   /**
-   * Uses the state of this other service of the same daemon (`hosting: 'daemon'`). The sections can be read and changed as by that
-   * service's own member; only the latter keeps a state file. See {@link Member.follows} for work that is done once for a state.
+   * Uses the state of this other service of the same daemon (`hosting: 'daemon'`). This member reads and changes the sections like that
+   * service's own member, but only that service may have a state file. See {@link Member.follows} for work that is done once for a state.
    */
   follow?: string
   /** Aborts joining. After joining, use {@link Member.close}. */
@@ -58,8 +58,8 @@ export interface JoinOptions {
   /** The limit for the start-up and for the incumbent's answers, in milliseconds. Default 10 000. */
   timeout?: number
   /**
-   * The limits of a handoff in which this process is the incumbent. In daemon hosting the daemon has the defaults. `silence` must be more
-   * than twice `heartbeat`.
+   * The limits of a handoff in which this process is the incumbent. In daemon hosting the daemon's limits replace the ones that are not
+   * given. `silence` must be more than twice `heartbeat`.
    */
   upgrade?: Partial<HandoffTimes>
   drain?: {
@@ -67,20 +67,20 @@ export interface JoinOptions {
     timeout?: number
     /**
      * The same for TLS connections, which cannot move; at least `timeout`. Their next response announces the end, and this process lives
-     * until they have ended. Ignored if the service ends. Default 3 600 000 (an hour).
+     * until they have ended. If the service ends, `timeout` applies instead. Default 3 600 000 (an hour).
      */
     tlsTimeout?: number
     /**
-     * Which connections move to the process that serves. `auto` (default): each as soon as it can leave. `idle`: only between two requests.
-     * `off`: none; all drain.
+     * Which connections move to the process that serves. `auto` (default): each as soon as it can move, also amid a request. `idle`: each
+     * between two requests. `off`: none; all drain.
      */
     move?: 'auto' | 'idle' | 'off'
     /** The most connections that move in a second. Default: no limit, except 3 ms of each turn of the event loop. */
     movesPerSecond?: number
     /**
-     * A few connections of each server (1 %, at least 8) move first. The remaining ones follow when the next version has served those for
-     * this time, in milliseconds, and has answered over them if a client has asked; so a version that crashes takes few connections with
-     * it. The remaining ones are spread over three times this, at most 750 ms, as far as time allows. Default 250; 0: all at once.
+     * A few connections of each server (1 %, at least 8) move first, so that a version that crashes takes few connections with it. The
+     * others follow when the next version has served these for `firstWave` milliseconds and, if their clients have sent requests, has
+     * answered one. The others move evenly within three times `firstWave`, at most 750 ms. Default 250; 0: all at once.
      */
     firstWave?: number
   }
@@ -92,17 +92,17 @@ export interface JoinOptions {
   /** Limits of the state, each with a default. */
   stateLimits?: Partial<StateLimits>
   /**
-   * The fate of this process after an upgrade, if its end would end its successor too: it is PID 1 of a container, or the main process of
-   * a systemd unit, or has the variable FD_BROKER_MAIN_PROCESS=1.
+   * What happens at an upgrade if the end of this process would end its successor too, because this process is PID 1 of a container, or the
+   * main process of a systemd unit, or has the variable FD_BROKER_MAIN_PROCESS=1.
    * - `refuse` (default): {@link Member.upgrade} rejects with ERR_FDB_MAIN_PROCESS, and this process continues to serve.
    * - `stays`: the application awaits {@link Member.stay} before it ends.
-   * - `ends`: this process may end; the detection is wrong here (`KillMode=process`, `ExitType=cgroup`).
+   * - `ends`: this process ends after the upgrade; give it where the successor survives that (`KillMode=process`, `ExitType=cgroup`).
    */
   mainProcess?: 'refuse' | 'stays' | 'ends'
   /**
    * `auto`: notifies a service manager (`NOTIFY_SOCKET`, which systemd sets with `Type=notify` or `NotifyAccess=`) when this service
-   * serves, is upgraded, is rolled back, or ends; of the new main process at each Commit; and, while {@link health} is true, of its life
-   * (`WatchdogSec=`). A unit needs `NotifyAccess=all`. Default `off`.
+   * serves, is upgraded, is rolled back, or ends, and names the new main process at each Commit. Also sends the watchdog's keep-alive
+   * (`WatchdogSec=`) while {@link health} is true. A unit needs `NotifyAccess=all`. Default `off`.
    */
   systemd?: 'auto' | 'off'
   /** The path of a file with the pid of the process that serves. Replaced at a commit or rollback, removed when the service ends. */
@@ -113,9 +113,9 @@ export interface JoinOptions {
    */
   health?: Health
   /**
-   * Ends this process (`process.exit()`) if it still lives this many milliseconds after {@link Member.retired} has resolved, because a
-   * timer or watcher was not closed. True: 2 000. Ignored while the process {@link Member.stay}s for others. Default false: the process is
-   * not ended; the log and `status` name what keeps it alive.
+   * Ends this process (`process.exit()`) if a timer or watcher still keeps it alive this many milliseconds after {@link Member.retired} has
+   * resolved; `true` means 2 000. Ignored while the process {@link Member.stay}s for others. Default false: the process lives on, and the
+   * log and `status` name the resources that keep it alive.
    */
   exitWhenRetired?: boolean | number
   /** @internal The versions of the protocol, for tests. */
@@ -132,7 +132,7 @@ export interface Settings {
   readonly logger: Logger
   readonly timeout: number
   readonly times: HandoffTimes
-  /** The limits that the application gave, without defaults, because a daemon has its own. */
+  /** The limits that the application gave. Sent to a daemon, which adds its own defaults. */
   readonly wantedTimes: Partial<HandoffTimes>
   readonly drainTimeout: number
   readonly drainTlsTimeout: number
@@ -189,10 +189,10 @@ const JOIN: OptionChecks<JoinOptions> = {
   versions: unchecked,
 }
 
-/** Checks the options of join(), and adds the defaults. Throws ERR_FDB_OPTION. */
+/** Throws ERR_FDB_OPTION. */
 export function resolveOptions(given: JoinOptions): Settings {
   checkOptions('join()', given, JOIN)
-  // checkOptions() ignores missing options, but this one is required.
+  // checkOptions() accepts missing options, but `service` is required.
   JOIN.service(given.service, 'service')
   const worker = workerFor(given)
   const options = worker === null ? given : workerOptions(worker, given)
@@ -251,7 +251,7 @@ function workerFor({ service, control }: JoinOptions): WorkerPlace | null {
   return place?.service === service ? place : null
 }
 
-/** Returns the options of a worker: those that only one process of the group may use are removed. */
+/** Returns the options of a worker, without those that only one process of the group may use. */
 function workerOptions({ index, service, control }: WorkerPlace, given: JoinOptions): JoinOptions {
   const { pidFile: _, systemd: __, stateFile, ...options } = given
   return {
@@ -259,7 +259,7 @@ function workerOptions({ index, service, control }: WorkerPlace, given: JoinOpti
     service: slotOf(service, index),
     control,
     hosting: 'daemon',
-    // The first worker has the state; the others follow it.
+    // The first worker has the state; the other workers follow that state.
     ...(index > 0 && { follow: service }),
     ...(index === 0 && stateFile !== undefined && { stateFile }),
   }
@@ -270,20 +270,17 @@ function defaultControlPath(service: string, hosting: Settings['hosting']): stri
   return defaultControl(hosting === 'daemon' ? DAEMON : service, process.env)
 }
 
-/**
- * A daemon's part of the control socket: not only its successors connect, but also the members of its services. The descriptors that the
- * daemon holds for them are in its registry, so that its successor gets them like a server's listeners.
- */
+/** A daemon's rules for its control socket, to which the daemon's successors, the members of its services and operators connect. */
 export interface Reception {
   /** The socket that a service manager has bound at the control path, or null. Owned by the starting process. */
   readonly passed: OwnedFd | null
   /** Whether to take over from a running daemon; otherwise joining fails with ERR_FDB_CONTROL_TAKEN. */
   readonly takesOver: boolean
-  /** Receives a client. Owns it, and passes the daemon's own joiners and operators to `own`, possibly later. */
+  /** Handles and owns a client. Passes joiners and operators of the daemon itself to `own`, possibly later. */
   receive(caller: Caller, own: (caller: Caller) => void): void
   /** Whether a user other than this process's or root may connect. */
   mayConnect(uid: number): boolean
-  /** Counts a connection until it has closed. Returns an error if a limit is exceeded. */
+  /** Counts a connection until `closed` resolves. Returns an error if a limit is exceeded. */
   connected(uid: number, closed: Promise<void>): FdbError | null
   /** The permission bits of the control socket. */
   readonly controlMode: number
@@ -291,12 +288,12 @@ export interface Reception {
   describe(): string
 }
 
-/** Returns why the end of this process would end its successor too, or null if it would not. */
+/** Returns the reason why the end of this process would end its successor too, or null if the successor would survive. */
 export function mainProcessReason({ systemd }: Settings): string | null {
   return mainProcess(systemd === 'auto' && canNameMainProcess())
 }
 
-/** Throws ERR_FDB_MAIN_PROCESS if the end of this process would end `other`, and the option `mainProcess` was not given. */
+/** Throws ERR_FDB_MAIN_PROCESS if the end of this process would end `other`, unless the option `mainProcess` allows that. */
 export function refuseMainProcess({ settings }: { readonly settings: Settings }, other: string): void {
   const why = settings.mainProcess === 'refuse' ? mainProcessReason(settings) : null
   if (why === null) return

@@ -12,29 +12,28 @@ import type { OwnState } from './own-state.js'
 import { ServingLink } from './serving-link.js'
 import { activeResources, RETIRED_MS } from './shutdown.js'
 
-/** The `top` of a retired process, above all epochs, so that it gets no more segments. */
+/** The `top` that a retired process reports: above all epochs, so that it gets no more segments. */
 const NO_SEGMENTS = 2 ** 32 - 1
-/** The time in which the last changes must reach the state file if the service ends. */
+/** If the service ends, the last changes must reach the state file within this time. */
 const FILE_END_MS = 10_000
 
-export interface OwnDrainDeps {
+interface OwnDrainDeps {
   readonly shared: MemberContext
   readonly hosting: () => Hosting
   readonly state: OwnState
-  /** Resolves when all changes of the application are made. */
+  /** Resolves when all changes that the application has requested are made. */
   readonly changesSettled: () => Promise<void>
   readonly writes: () => FencedWrites
   readonly moves: Moves
   readonly leadership: Leadership
 }
 
-/** Drains this process's connections, and reports on that to the process that serves. Owns the connection for the reports. */
+/** Drains this process's connections, and reports their number to the process that serves. Owns the link for the reports. */
 export class OwnDrain {
   readonly #deps: OwnDrainDeps
   #link: ServingLink | null = null
-  /** The process has retired and still lives. */
+  /** The member has retired, but the process still lives. */
   #lingers = false
-  /** The connections that were closed at the end of the drain. */
   #closed: readonly ForcedClose[] = []
 
   constructor(deps: OwnDrainDeps) {
@@ -79,7 +78,7 @@ export class OwnDrain {
     const { leadership, moves, shared, state } = this.#deps
     const { generation, listeners, machine, cannotServe } = shared
     const { phase } = machine
-    // Reads new records, so that a standby that cannot read them notices it in time.
+    // Reading the position reads new records, so that a standby notices early if it cannot read them.
     if (phase === 'standby') void state.log.position
     const unfit = cannotServe.report
     return {
@@ -106,14 +105,14 @@ export class OwnDrain {
     }
   }
 
-  /** Waits for the end of all connections; then the state machine gets `drained`. */
+  /** Waits until all connections have moved or ended; then the state machine gets the event `drained`. */
   start(): void {
     const { hosting, moves, changesSettled, shared, state, writes } = this.#deps
     const { shutdown, listeners, machine, settings } = shared
     const toTheEnd = writes().leave()
     if (!shutdown.closing) shutdown.leave(hosting().released)
     if (!shutdown.closing || machine.member.link !== 'local') this.open()
-    // A process that closes while it serves has no receiver for its connections, unless a standby or another worker takes over.
+    // If a process closes while it serves, its connections can move only to a standby that takes over, or to another worker.
     const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting().standsBy
     moves.leave(receiver)
     if (!receiver) endIdle(listeners)
@@ -141,7 +140,7 @@ export class OwnDrain {
     this.#link?.stop()
   }
 
-  /** If the service ends, TLS connections get no longer time than others. */
+  /** If the service ends, TLS connections get no more time than others. */
   get #times(): DrainTimes {
     const { shutdown, settings } = this.#deps.shared
     const plain = shutdown.drainTimeout
@@ -152,18 +151,18 @@ export class OwnDrain {
   }
 }
 
-/** The interval at which it is checked again whether all connections have ended. */
+/** The interval at which the remaining connections are counted again. */
 const CHECK_MS = 10
 
 type DrainingListener = Pick<Listener, 'connections' | 'finish' | 'endIdle' | 'emptied' | 'cut'>
 
-/** When the remaining connections are closed, in milliseconds. */
+/** The times after which remaining connections without and with TLS are closed, in milliseconds. */
 interface DrainTimes {
   readonly plain: number
   readonly tls: number
 }
 
-/** @internal Waits until the last connection has moved or ended. After `times`, closes the remaining ones and passes their counts to `onCut`. */
+/** @internal Resolves when the last connection has moved or ended. After `times`, closes the remaining ones and passes their counts to `onCut`. */
 export async function drainListeners(
   listeners: readonly DrainingListener[],
   times: DrainTimes,
@@ -186,13 +185,13 @@ export async function drainListeners(
   clearTimeout(tls)
 }
 
-/** Closes connections between two requests, because the service ends. Reads bytes that have already arrived first. */
+/** Closes connections between two requests, because the service ends. First lets Node read requests that have already arrived. */
 function endIdle(listeners: readonly DrainingListener[]): void {
-  // The event loop polls the kernel between the two.
+  // The event loop reads from the sockets between the two immediates.
   setImmediate(() => setImmediate(() => listeners.forEach(listener => void listener.endIdle())))
 }
 
-/** Resolves when no connection is left. Checks again, because connections may come back, and a keeper may resolve too early. */
+/** Resolves when no connection is left. Counts them again, because some may come back, and a keeper may resolve too early. */
 async function allEnded(
   listeners: readonly DrainingListener[],
   moves: Pick<Moves, 'settled'>,
