@@ -14,7 +14,7 @@ const { Intent } = fdbroker.wire
 /** Code and message for a Reject that has none. */
 export const REFUSED = {
   code: 'ERR_FDB_REJECTED',
-  message: 'the process that serves refused without a reason',
+  message: 'the process that serves refused this process without a reason',
 } as const
 
 export interface HolderFacts {

@@ -71,8 +71,8 @@ export interface JoinOptions {
      */
     tlsTimeout?: number
     /**
-     * Which connections move to the process that serves. `auto` (default): each as soon as it can move, also amid a request. `idle`: each
-     * between two requests. `off`: none; all drain.
+     * Which connections move to the process that serves. `auto` (default): each as soon as it can move; some kinds can even amid a
+     * request. `idle`: each between two requests only. `off`: none; all drain.
      */
     move?: 'auto' | 'idle' | 'off'
     /** The most connections that move in a second. Default: no limit, except 3 ms of each turn of the event loop. */
@@ -96,7 +96,7 @@ export interface JoinOptions {
    * main process of a systemd unit, or has the variable FD_BROKER_MAIN_PROCESS=1.
    * - `refuse` (default): {@link Member.upgrade} rejects with ERR_FDB_MAIN_PROCESS, and this process continues to serve.
    * - `stays`: the application awaits {@link Member.stay} before it ends.
-   * - `ends`: this process ends after the upgrade; give it where the successor survives that (`KillMode=process`, `ExitType=cgroup`).
+   * - `ends`: this process may end. Give it if the successor survives that (`KillMode=process`, `ExitType=cgroup`).
    */
   mainProcess?: 'refuse' | 'stays' | 'ends'
   /**

@@ -28,7 +28,7 @@ interface OwnDrainDeps {
   readonly leadership: Leadership
 }
 
-/** Drains this process's connections, and reports their number to the process that serves. Owns the link for the reports. */
+/** Drains this process's connections, and reports on the drain to the process that serves. Owns the link for the reports. */
 export class OwnDrain {
   readonly #deps: OwnDrainDeps
   #link: ServingLink | null = null

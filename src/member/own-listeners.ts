@@ -14,9 +14,9 @@ import { Listener, type ListenerAddress, SocketOptions } from './listener.js'
 import type { MemberContext } from './member-context.js'
 import { bindForWorker, workerSpec } from './worker-orders.js'
 
-const MOST_NAME = 256
+const MOST_NAME_CHARACTERS = 256
 
-export interface OwnListenersDeps {
+interface OwnListenersDeps {
   readonly shared: MemberContext
   readonly holdings: Holdings
   /** Throws ERR_FDB_CLOSED if this process has left. */
@@ -25,12 +25,12 @@ export interface OwnListenersDeps {
   readonly failed: (error: unknown) => void
 }
 
-/** The listeners that this version has asked for, by name. */
+/** Opens and closes the listeners of this version, by name. */
 export class OwnListeners {
   readonly #deps: OwnListenersDeps
   readonly #listeners = new Map<string, Listener>()
   readonly #opening = new Set<string>()
-  /** Closed listeners with connections that have not ended. */
+  /** Closed listeners that still have connections. */
   readonly #leaving = new Set<Listener>()
   readonly #offered: OfferedListeners
   readonly #worker: WorkerPlace | null
@@ -91,7 +91,7 @@ export class OwnListeners {
     })
   }
 
-  /** Refuses a second call for the same name while the first one waits for the daemon. */
+  /** Throws ERR_FDB_LISTENER_TWICE if another call for this name still waits, for example for the daemon. */
   async #open(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
     this.#deps.throwIfLeft()
     checkName(name)
@@ -152,7 +152,7 @@ export class OwnListeners {
       await holdings.register({ name, role: 'listener', spec: known, fd })
       return fd
     }
-    // An entry without a specification has a path of a service manager. With one, the service would remove that path when it ends.
+    // Without a specification the entry's Unix path belongs to a service manager. With one, the service would remove the path at its end.
     if (before !== null && known !== entry.spec) shared.registry.put({ ...entry, spec: known })
     return entry.fd
   }
@@ -164,13 +164,13 @@ export class OwnListeners {
       ownFd === undefined && this.#worker !== null
         ? await bindForWorker(this.#worker, name, spec)
         : { fd: ownFd ?? bindListener(spec), spec: formatListenerSpec(spec) }
-    // If the previous version has a listener of this name at another address, this version may still claim that listener by another name.
+    // This version may still adopt the previous version's listener of this name, by its address and under another name.
     this.#offered.rename(name)
     await this.#deps.holdings.register({ name, role: 'listener', ...bound }, true)
     return { fd: bound.fd, passed: false }
   }
 
-  /** Registers a listener that this process was given. A Unix socket of a service manager gets no specification, see `#adopt()`. */
+  /** Registers a listener that a service manager or another process has passed. A service manager's Unix socket gets no specification, see `#adopt()`. */
   async #takePassed(
     name: string,
     spec: ListenerSpec,
@@ -192,13 +192,13 @@ export class OwnListeners {
   }
 }
 
-/** Limits the length of names, because 253 of them must fit in one message with their descriptors. */
+/** Throws ERR_FDB_OPTION for a long name, because a message with 253 descriptors must have room for their names. */
 export function checkName(name: string): void {
-  if (typeof name === 'string' && name !== '' && name.length <= MOST_NAME) return
+  if (typeof name === 'string' && name !== '' && name.length <= MOST_NAME_CHARACTERS) return
   const got = typeof name === 'string' ? `has ${name.length} characters` : `is ${String(name)}`
   throw new FdbError(
     'ERR_FDB_OPTION',
-    `the name of a listener or descriptor ${got}: give a string of 1 to ${MOST_NAME} characters`,
+    `the name of a listener or descriptor ${got}: give a string of 1 to ${MOST_NAME_CHARACTERS} characters`,
   )
 }
 

@@ -8,20 +8,20 @@ import type { MemberContext } from './member-context.js'
 import { notReady } from './readiness.js'
 import { SegmentLoader } from './segment-loader.js'
 
-export interface OwnStateDeps {
+interface OwnStateDeps {
   readonly shared: MemberContext
   readonly hosting: () => Hosting
-  /** Called when the kernel refuses a write: this process has lost the right to write. */
+  /** Called when the kernel refuses a write, because the segment is sealed. */
   readonly fenced: () => void
   readonly fileChanged: (status: StateFileStatus) => void
 }
 
-/** The state in this process: its log, its file, and the compaction of its segments. Owns log and file. */
+/** The state log of this process with its state file and the compaction of its segments. Owns log and file. */
 export class OwnState {
   readonly log: StateLog
   readonly loader: SegmentLoader
   readonly file: StateFile | null
-  /** The position of the state at the takeover, as this process read it. */
+  /** The position up to which this process had read the state when it took over. */
   takenOver: StatePosition | null = null
   readonly #shared: MemberContext
   readonly #hosting: () => Hosting
@@ -55,12 +55,11 @@ export class OwnState {
     this.#frozenAt = this.log.pauseWriting()
   }
 
-  /** The position of the log at the last freeze. */
   get frozenAt(): StatePosition | null {
     return this.#frozenAt
   }
 
-  /** Reports that this standby cannot read the records of the process that serves. */
+  /** A standby that cannot read the records of the process that serves cannot take over again: reports that to the state machine. */
   onUnreadable(error: unknown): void {
     const { shutdown, machine, settings, cannotServe } = this.#shared
     if (shutdown.over || machine.phase !== 'standby') return
@@ -72,7 +71,7 @@ export class OwnState {
     machine.step({ type: 'failed', effect: 'follow' })
   }
 
-  /** Merges the segments of earlier generations, if that is worth it or `needed`. */
+  /** Merges the segments of earlier generations if they are several or mostly garbage, or if `needed`. */
   async compact(options: { needed?: boolean } = {}): Promise<void> {
     const { shutdown } = this.#shared
     if (shutdown.over) return
@@ -81,7 +80,7 @@ export class OwnState {
     }, options)
   }
 
-  /** Merges segments: the handoff cannot be undone any more. */
+  /** Merges segments, because the handoff cannot be undone any more. */
   onSettled(): void {
     void this.compact({ needed: this.#makingRoom })
   }
@@ -106,7 +105,7 @@ export class OwnState {
         await hosting.renew()
         await machine.settled()
       }
-      // In daemon hosting, onSettled() merges later, when no handoff is under way.
+      // In daemon hosting onSettled() merges later, after Released.
       if (hosting.mergesAtOnce) await this.compact({ needed: true })
       this.#makingRoom = false
     })
@@ -125,7 +124,7 @@ interface SecretRemovalState {
 class SecretRemoval {
   readonly #state: SecretRemovalState
   #timer: NodeJS.Timeout | undefined
-  /** The delay between tries, because a handoff prevents the rewrite. */
+  /** The delay between tries. A try rewrites nothing while a handoff is under way. */
   readonly #backoff = new Backoff(IN_BACKGROUND)
 
   constructor(state: SecretRemovalState) {
@@ -150,7 +149,7 @@ class SecretRemoval {
 
   close(): void {
     clearTimeout(this.#timer)
-    // An idle timer makes notice() do nothing.
+    // While #timer is set, notice() does nothing.
     this.#timer ??= setTimeout(() => {}, 0).unref()
   }
 }

@@ -3,7 +3,7 @@ import type { Member } from './member.js'
 
 /** The member of this process, for code that has no reference to it. */
 interface ProcessMember {
-  /** The member that joined last, or null if it has retired or there is none. */
+  /** The member that joined last; null before the first join, and after this member has retired. */
   member: Member | null
   /** `join()` was called, or will be. */
   expected: boolean
@@ -26,12 +26,12 @@ type Global = { [OWN]?: ProcessMember }
 
 export function processMember(): ProcessMember {
   const holder = globalThis as Global
-  // A process that was started as a successor will join; it is known by its output.
+  // A process with inherited output was started as a successor, and will join.
   holder[OWN] ??= { member: null, expected: inheritedOutput() !== null, waiting: new Set() }
   return holder[OWN]
 }
 
-/** Lets the waiting work start without a member: none will join or serve, so the program runs as without this library. */
+/** Starts the waiting work without a member, because none will join or serve. */
 export function noMember(): void {
   const own = processMember()
   own.expected = false
@@ -52,7 +52,7 @@ export function memberJoined(member: Member): void {
   own.waiting.clear()
   void member.retired.then(() => {
     if (own.member === member) own.member = null
-    // Another member may join, or none.
+    // The work waits for the next member that joins.
     if (!member.hasServed) for (const each of waiting) own.waiting.add(each)
   })
   for (const each of waiting) each.joined(member)

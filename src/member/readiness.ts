@@ -3,11 +3,11 @@ import { FdbError } from '../errors.js'
 import { afterReading, type Limit, Pending } from '../wire/pending.js'
 import type { Check, ReadyOptions } from './member-options.js'
 
-/** Waits until this process serves: for the Offer, for the application's checks, and for the handoff, within a limit. */
+/** Waits, within a limit, for the Offer, for the application's checks, and until this process serves. */
 export class Readiness {
   readonly #late: () => void
   readonly #logger: Logger
-  /** Settled when a complete Offer is here, or there will be none. */
+  /** Resolves when a complete Offer is here. Rejects when none will come. */
   readonly offer = new Pending<void>()
   #check: Check | null = null
   #warning: NodeJS.Timeout | undefined
@@ -25,7 +25,7 @@ export class Readiness {
     return this.#served
   }
 
-  /** Warns if the application does not call ready(). `incumbent`: returns the pid of the process that serves until then. */
+  /** Warns once if ready() is not called, or its checks do not settle. `incumbent` returns the pid of the process that serves meanwhile. */
   remind(incumbent: () => number | null): void {
     this.#warning = warnUnlessReady(this.#logger, () => ({
       check: this.#check && nameOf(this.#check),
@@ -64,7 +64,7 @@ export class Readiness {
 
   /**
    * Runs the checks one after the other. Rejects at the first that fails, with ERR_FDB_CHECK or the check's own FdbError; with
-   * ERR_FDB_DEADLINE at the timeout; and when `serving` rejects. A check that is still running is not awaited then; its signal aborts.
+   * ERR_FDB_DEADLINE at the timeout; and when `serving` rejects. Then the running check is not awaited, and its signal aborts.
    */
   async #runChecks({ checks = [], timeout }: ReadyOptions, serving: Promise<void>): Promise<void> {
     const over = new AbortController()
@@ -89,7 +89,7 @@ export class Readiness {
     }
   }
 
-  /** Resolves the promises that wait until this process serves, although it may only read. */
+  /** Resolves {@link waitForServing}, also for an unfit process, which serves reads only. */
   resolveWaiting(): void {
     this.#limit?.clear()
     for (const serving of this.#waiting.splice(0)) serving.resolve()
@@ -109,7 +109,6 @@ export class Readiness {
   }
 }
 
-/** The error for a change of the state that is awaited before ready(), although the change waits until this process serves. */
 export function notReady(): FdbError {
   return new FdbError(
     'ERR_FDB_NOT_READY',
@@ -145,12 +144,12 @@ function nameOf(check: Check): string {
   return check.name || 'anonymous'
 }
 
-/** After this time the application has probably forgotten to call ready(), or waits for itself. */
+/** After this time the application has probably forgotten ready(), or awaits something that happens only after ready(). */
 const REMIND_MS = 10_000
 
 /**
- * Warns once if the application does not call `ready()`, because until then this process serves no client and blocks other joiners. `check`:
- * the name of the running check if ready() was called. `incumbent`: the pid of the process that serves until this one is ready.
+ * Warns once if this process is not ready in time, because until then it serves no client, and no other process can join. `check`: the name
+ * of the running check if ready() was called. `incumbent`: the pid of the process that serves meanwhile.
  */
 export function warnUnlessReady(
   logger: Logger,

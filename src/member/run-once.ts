@@ -3,14 +3,14 @@ import type { StartWork, StopWork } from './leadership.js'
 import type { Member } from './member.js'
 import { type MemberWaiter, processMember } from './process-member.js'
 
-/** Work starts without a member if `join()` was not called within this time. */
+/** If `join()` is not called within this time, the work starts without a member. */
 const ALONE_MS = 1_000
-/** The time until the `signal` of a stop aborts. */
+/** The `signal` of a stop aborts after this time. */
 const STOP_MS = 5_000
 
 /**
- * Runs work in one process only: cron jobs, queue consumers, watchers. The same as `member.whileServing(start)`, for code without a
- * reference to the member. The member of this process starts and stops the work; before {@link join} the work waits.
+ * Runs work in one process only: cron jobs, queue consumers, watchers. Like `member.whileServing(start)`, for code without a reference to the
+ * member. The work waits until this process has joined; then the member starts and stops it.
  *
  * In a process that never joins, the work starts after a second and is never stopped. If `join()` is called later, the work is stopped
  * first, and the member starts it again. Without a member an exception of `start` is an unhandled rejection, as without this library.

@@ -42,7 +42,7 @@ export interface Origin {
 }
 
 export interface RuntimeDriver extends MachineDriver {
-  /** The limit until this process serves has passed. */
+  /** This process does not serve within its limit. */
   onDeadline(): void
   refuse(error: FdbError): void
   throwIfLeft(): void
@@ -50,11 +50,11 @@ export interface RuntimeDriver extends MachineDriver {
   close(options: CloseOptions): Promise<void>
   /** The handoff to this process cannot be undone any more. */
   onSettled(): void
-  /** This process has taken over and decides. */
+  /** This process has taken over, and has its own holder. */
   onDecides(): void
 }
 
-/** Connects the parts of one member. Owns registry and segment set. */
+/** Makes and connects the parts of one member. Owns registry and segment set. */
 export class MemberRuntime implements MemberContext {
   readonly settings: Settings
   readonly generation: number
@@ -93,7 +93,7 @@ export class MemberRuntime implements MemberContext {
     const hosting = () => this.hosting
     const checkSeal = () => this.writes.checkSeal()
     this.settings = settings
-    // A daemon's registry holds the entries of all its services.
+    // A daemon's registry has no limit, because it holds the entries of all services.
     this.registry = new Registry(settings.reception === null ? undefined : Number.POSITIVE_INFINITY)
     this.generation = generation
     this.serviceStartedAt = serviceStartedAt
@@ -224,7 +224,7 @@ export class MemberRuntime implements MemberContext {
 
   #operations(driver: RuntimeDriver): Operations {
     const { changes, machine, settings } = this
-    // A process that accepts may not have the right to write yet, or may already have a successor.
+    // A Commit that has been sent must first take effect, so that it is known which process serves.
     const decided = () =>
       changes.until(
         () => machine.phase !== 'beginning' && machine.holder?.phase !== 'committing',
@@ -262,7 +262,7 @@ export class MemberRuntime implements MemberContext {
     })
   }
 
-  /** Why clients wait at a listener without a server, which counts as unhealthy; null if none do. */
+  /** If clients wait at a listener without a server, the sentence that reports this process as unhealthy; otherwise null. */
   get #unattended(): string | null {
     if (!this.machine.member.accepting) return null
     const alone = this.listeners.find(listener => !listener.hasAcceptor)
@@ -270,14 +270,14 @@ export class MemberRuntime implements MemberContext {
   }
 }
 
-/** The functions of the public {@link Member} that its driver calls. */
+/** The part of the public {@link Member} that its driver uses. */
 export interface Application {
   listeners(): Iterable<Listener>
-  /** Returns the number of exceptions of event listeners. */
+  /** Returns how many exceptions event listeners and hooks of the application have thrown. */
   failures(): number
   /** Returns the application's own part of the status. */
   details(): Record<string, unknown>
   emit<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void
-  /** A hook of the application threw. */
+  /** Records an exception of the application's work. */
   failed(error: unknown): void
 }

@@ -8,10 +8,10 @@ import { loadStateFile } from '../state/file/load.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
 
-/** A smaller state is compacted after each handoff; a larger one when it has this many sealed segments. */
+/** Up to this size the sealed segments are compacted after each handoff; above it, when there are {@link COMPACT_SEGMENTS} of them. */
 const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024
 const COMPACT_SEGMENTS = 8
-/** A larger state is also compacted if less than half of its bytes are live. */
+/** Above this size the sealed segments are also compacted if less than half of their bytes are live. */
 const COMPACT_GARBAGE_BYTES = 128 * 1024
 
 /** Reads the segments of the segment set into the state log during a handoff. Owns neither. */
@@ -27,7 +27,7 @@ export class SegmentLoader {
     this.#logger = logger
   }
 
-  /** Starts a new state in `epoch`, from the state file if there is one. */
+  /** Starts the state of a first process in `epoch`, with the entries of the state file if there is one. */
   async startFirst(epoch: Epoch, file: StateFileSettings | null): Promise<void> {
     const segment = this.#segmentSet.get(epoch)!.dup()
     try {
@@ -47,8 +47,8 @@ export class SegmentLoader {
   }
 
   /**
-   * Reads every acknowledged change of the segments below this epoch. `seal`: this process decides, and seals them; a segment of a dead
-   * process must be sealed before later ones can be read.
+   * Reads every acknowledged change of the segments below this epoch. `seal`: seals them first, if this process has its own holder, because
+   * the segment of a dead process must be sealed before later ones can be read.
    */
   async carry(below: Epoch, seal: boolean): Promise<void> {
     if (seal) for (const segment of this.#segmentSet.all) if (segment.epoch < below) segment.sealForDead()
@@ -61,7 +61,7 @@ export class SegmentLoader {
     await this.#log.catchUp()
   }
 
-  /** Starts to read the records of the process that serves. Called again when newer segments have arrived. */
+  /** Follows the records of the process that serves. Called again when newer segments have arrived. */
   follow(): Promise<void> {
     return this.#order.run(() => this.#followOn())
   }
@@ -89,8 +89,8 @@ export class SegmentLoader {
   }
 
   /**
-   * Merges the segments of earlier generations into one, whose memory is then accounted to this process. `give`: gets the merged segment,
-   * which the log owns. `from`: the fewest sealed segments that are merged. `needed`: merges in any case.
+   * Merges the segments of earlier generations into a snapshot, whose memory the kernel then accounts to this process. Passes the snapshot,
+   * which the log owns, to `give`. `from`: the fewest sealed segments that are merged. `needed`: merges in any case.
    */
   async compact(
     give: (snapshot: Segment) => void | Promise<void>,

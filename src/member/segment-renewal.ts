@@ -3,24 +3,24 @@ import type { SegmentSet } from '../holder/segment-set.js'
 import type { ChangeNotifier } from './member-context.js'
 
 const CHECK_MS = 1_000
-/** The time to wait for a new segment from the daemon. */
+/** The longest wait for a new segment from the daemon. */
 const ANSWER_MS = 1_000
 
-export interface SegmentRenewalDeps {
+interface SegmentRenewalDeps {
   readonly segmentSet: SegmentSet
-  /** The least size of a segment, in bytes, at which a new one is asked for. */
+  /** The size of a segment, in bytes, from which on this process asks for a new one. */
   readonly renewBytes: number
   /** Returns the epoch in which this process writes, or null if it does not write. */
   writingEpoch(): Epoch | null
-  /** Whether a large bulk is being appended, which would have to be appended again in a new segment. */
+  /** Whether a bulk of changes is being appended. In a new segment it would start again. */
   amidBulk(): boolean
   ask(): void
   readonly changes: ChangeNotifier
 }
 
 /**
- * Daemon hosting: asks the daemon for a new segment, so that the present one can be compacted. The daemon does not know this process's
- * limits.
+ * Daemon hosting: asks the daemon for a new segment when the present one is large, so that the present one can be compacted. The daemon
+ * cannot do this by itself, because it does not know this process's limits.
  */
 export class SegmentRenewal {
   readonly #deps: SegmentRenewalDeps
@@ -37,7 +37,7 @@ export class SegmentRenewal {
     if (epoch !== null && segmentSet.hasGrown(epoch, renewBytes) && !this.#deps.amidBulk()) this.#deps.ask()
   }
 
-  /** Asks for a new segment regardless of the size, and waits for it for at most {@link ANSWER_MS}. */
+  /** Asks for a new segment regardless of the size. Resolves when it is in use, at the latest after {@link ANSWER_MS}. */
   async requestNew(): Promise<void> {
     const epoch = this.#deps.writingEpoch()
     if (epoch === null) return
@@ -54,7 +54,7 @@ export class SegmentRenewal {
 /** The shortest interval between two notices. */
 const EVERY_MS = 10
 
-/** Notifies the daemon that the log of this process has grown: at once, and for later records at most every {@link EVERY_MS}. */
+/** Notifies the daemon when this process's log has grown: at once, then at most every {@link EVERY_MS}. */
 export class AppendNotice {
   readonly #appended: Set<() => void>
   readonly #notify: () => void
@@ -62,13 +62,13 @@ export class AppendNotice {
   #notifiedAt = Number.NEGATIVE_INFINITY
   #timer: NodeJS.Timeout | undefined
 
-  /** `appended`: the functions that are called when the log has grown. */
+  /** `appended`: the set of functions that the log calls when it has grown. */
   constructor(appended: Set<() => void>, notify: () => void) {
     this.#appended = appended
     this.#notify = notify
   }
 
-  /** Starts notices, with one for the present state, or stops them. */
+  /** Starts or stops the notices. The first one reports the present state. */
   want(wanted: boolean): void {
     this.close()
     if (!wanted) return

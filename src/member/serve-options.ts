@@ -20,8 +20,8 @@ import type { DrainCounts } from './forced-closes.js'
 export type ServableServer = net.Server
 
 /**
- * Handles the connections of a server itself, for example a relay or a server of another protocol. The library calls these functions
- * instead of using Node's own servers. No function may throw.
+ * Handles the connections of a server, for example in a relay or for another protocol. The library calls these functions instead of tracking
+ * the server's sockets. No function may throw.
  */
 export interface ConnectionKeeper {
   /** The number of open connections. */
@@ -30,17 +30,17 @@ export interface ConnectionKeeper {
   kinds?(): Readonly<Record<string, number>>
   /** The protocol of the clients (`https`, `tcp`), for `status`. */
   readonly scheme?: string
-  /** Another process serves: announce the end to the clients, and close no connection with a request in flight. May be called twice. */
+  /** Another process serves. Tell the clients that their connections will end, but close none with a request in flight. May be called twice. */
   announce(): void
-  /** This process serves again: {@link announce} may be taken back, and refused connections may be offered again. */
+  /** This process serves again. Undo {@link announce} where possible; connections that the other process refused may be offered again. */
   resume?(): void
-  /** The service ends: close connections between two requests, and no others. Called after {@link announce}. */
+  /** The service ends. Close connections between two requests, and no others. Called after {@link announce}. */
   endIdle?(): void
   /** Resolves when no connection is left. Called after {@link announce}, when no new connections arrive. */
   emptied(): Promise<void>
   /**
-   * `drain.timeout` has passed: close the remaining connections, and return their counts. If the protocol needs time for that, {@link
-   * emptied} resolves when all have ended.
+   * `drain.timeout` has passed. Close the remaining connections, and return their counts. If closing takes time, {@link emptied} resolves
+   * when all have ended.
    */
   cut(): DrainCounts
   /** The connections that can move to another process. While they may move, {@link announce} is not called. */
@@ -50,10 +50,10 @@ export interface ConnectionKeeper {
 /** How a server's connections continue in the next process, or end here. Give at most one of `http`, `socket` and `keeper`. */
 export interface ServeOptions {
   /**
-   * `false`: the connections remain in this process until they end, and the end is announced to the clients. `true`: connections move even if
-   * another listener than Node's own gets them first (PROXY protocol, sniffers). That listener is not called for connections that arrive by
-   * a move, so `http.serialize` and `http.restore` must transfer its data. Default: connections of an `http.Server` move if Node's own
-   * listener gets them first, and those of a `net.Server` if `socket` is given.
+   * Default: connections of an `http.Server` move if Node's own 'connection' listener gets them first, and those of a `net.Server` if
+   * `socket` is given. `false`: the connections remain in this process until they end, and the end is announced to the clients. `true`:
+   * connections of an `http.Server` move even if another 'connection' listener gets them first (PROXY protocol, sniffers). That listener is
+   * not called for connections that arrive by a move, so `http.serialize` and `http.restore` must transfer its data.
    */
   readonly move?: boolean
   /** Hooks for an `http.Server`. */
@@ -72,8 +72,7 @@ const OPTIONS: OptionChecks<ServeOptions> = {
 }
 const HTTP: OptionChecks<HttpHooks> = { serialize: hook(), restore: hook(), upgraded: unchecked }
 const SOCKET: OptionChecks<SocketProtocol> = { protocol: unchecked, serialize: unchecked, restore: unchecked }
-/** Methods that a {@link ConnectionKeeper} must have. */
-const KEEPER = ['announce', 'emptied', 'cut'] as const
+const REQUIRED_OF_KEEPER = ['announce', 'emptied', 'cut'] as const
 
 /** Throws ERR_FDB_OPTION unless the options fit the server. */
 export function checkServeOptions(server: ServableServer, options: ServeOptions): void {
@@ -87,7 +86,7 @@ export function checkServeOptions(server: ServableServer, options: ServeOptions)
 }
 
 function checkKeeper(keeper: ConnectionKeeper): void {
-  for (const name of KEEPER)
+  for (const name of REQUIRED_OF_KEEPER)
     if (typeof keeper?.[name] !== 'function')
       throw wrongOption(`keeper.${name}`, keeper?.[name], 'a function')
 }
@@ -120,7 +119,7 @@ function wrong(message: string): FdbError {
 /** The properties in which frameworks have their server. */
 const SERVERS = ['server', 'httpServer', 'listener'] as const
 
-/** Throws ERR_FDB_NOT_A_SERVER unless `server` can accept connections, which a framework's app cannot. */
+/** Throws ERR_FDB_NOT_A_SERVER, for example for a framework's app, which cannot accept connections. */
 export function checkServer(server: unknown): asserts server is ServableServer {
   if (server instanceof Server) return
   throw new FdbError('ERR_FDB_NOT_A_SERVER', `${shown(server)} is no server: give ${remedy(server)}`)

@@ -5,38 +5,37 @@ import { Channel } from '../wire/channel.js'
 import { FORWARDS_WRITES, Link, type VersionRange, type WireEnvelope } from '../wire/link.js'
 import type { WriteForwarder } from './writes/forwarder.js'
 
-export interface ServingLinkOptions {
+interface ServingLinkOptions {
   readonly control: string
   readonly service: string
   readonly generation: number
   readonly versions: VersionRange
   readonly everyMs: () => number
   readonly report: () => object
-  /** The service of this process, if it follows the state of `service`; absent if it drains. */
+  /** The own service of a process that follows the state of `service`. Absent if this process stands by or drains. */
   readonly follower?: string
-  /** Returns when the service was started whose segments this process holds. */
+  /** Returns when that service was first started whose segments this process has. */
   readonly serviceStartedAt?: () => number
-  /** Returns the highest epoch whose segment this process holds. */
+  /** Returns the highest epoch of the segments that this process has, so that it gets newer ones only. */
   readonly top: () => number
   /** Owns the items: new segments, or a move channel. */
   readonly adopt: (items: BundleItem[]) => void
-  /** The process that serves receives reports now. */
+  /** Called when a connection was made. */
   readonly connected?: () => void
   readonly writes: WriteForwarder
-  /** The peer violated the protocol; the connection is made again. */
+  /** Called when the peer has violated the protocol. The link then connects again. */
   readonly broken?: (error: unknown) => void
   readonly handle?: (envelope: WireEnvelope) => void
 }
 
 const { Intent } = fdbroker.wire
 const RETRY_MS = 250
-/** The delay before the connection is made again after a replacement, when the next process already accepts. */
+/** The delay before the link connects to the next process, which already accepts when the previous one closes its links. */
 const RECONNECT_MS = 10
 
 /**
- * Reports on this process to the process that serves, over its own connection to the control path. This process stands by or drains, so
- * that `status` shows all generations, or follows the state of `service`. If the process that serves is replaced, the link connects to the
- * next one.
+ * Reports to the process that serves, over a connection to the control path. Used by a process that stands by or drains, so that `status`
+ * shows all generations, and by a follower. Connects to the next process if the one that serves is replaced.
  */
 export class ServingLink {
   readonly #options: ServingLinkOptions
@@ -44,7 +43,7 @@ export class ServingLink {
   #timer: NodeJS.Timeout | undefined
   #running = false
   #connectedAt = 0
-  /** Counts the starts, to recognize a connection of an earlier start. */
+  /** The number of starts, by which a connection of an earlier start is recognized. */
   #starts = 0
 
   constructor(options: ServingLinkOptions) {
@@ -58,7 +57,7 @@ export class ServingLink {
     void this.#connect()
   }
 
-  /** Sends a last report, which `status` shows after the end of this process. */
+  /** Sends a last report and closes the link. */
   stop(): void {
     this.#running = false
     clearTimeout(this.#timer)
@@ -87,7 +86,7 @@ export class ServingLink {
     const start = this.#starts
     try {
       const link = new Link(await Channel.connect(control, { timeoutMs: 1_000, as: 'member' }))
-      // The link was stopped during the attempt to connect, and possibly started again with another connection.
+      // stop() was called during the attempt, and possibly start() again, which makes its own connection.
       if (!this.#running || start !== this.#starts) {
         link.close()
         return
@@ -147,7 +146,7 @@ export class ServingLink {
     link.close()
     if (this.#link === link) this.#link = null
     this.#options.writes.onLost(link)
-    // A process that closed the connection at once would do so again.
+    // If the process closed the connection soon after it was made, it would probably do so again: wait longer.
     const refused = performance.now() - this.#connectedAt < RETRY_MS
     this.#later(() => void this.#connect(), refused ? RETRY_MS : RECONNECT_MS)
   }

@@ -4,23 +4,22 @@ import { activeIntervals } from '../node/intervals.js'
 import { keptByText } from '../operator/status-report.js'
 import type { RetiredReason } from './member-options.js'
 
-/** The stage of a process that leaves. */
 type Stage =
-  /** The process serves, or will serve. */
+  /** The process serves, or may still serve. */
   | 'stays'
   /** Another process serves, and the application was notified. */
   | 'retired'
-  /** The application closes the member, which was not retired. */
+  /** The application closes the member, and was not notified of another process that serves. */
   | 'closing'
   | 'closing, retired'
   /** Everything is released. */
   | 'over'
 
-/** Why a process leaves, and in which stage it is. */
+/** How far this process has left the service, and why. */
 export class Shutdown {
   /** Resolves when everything is released. */
   readonly retired: Promise<RetiredReason>
-  /** The time in which the last connections must end, in milliseconds. */
+  /** The time after which remaining connections are closed, in milliseconds. */
   drainTimeout: number
   /** Connections may move although the application closes the member, because another worker serves the same addresses. */
   yields = false
@@ -29,7 +28,7 @@ export class Shutdown {
   #stage: Stage = 'stays'
   #resolve!: (why: RetiredReason) => void
   #why: RetiredReason = 'lost'
-  /** The last verdict of the holder. `none` if this process lost its right without being replaced. */
+  /** The holder's last decision about this process. `none`: no other process has replaced it. */
   #verdict: 'none' | 'retire' | 'released' = 'none'
   #reason: FdbError | null = null
 
@@ -40,7 +39,6 @@ export class Shutdown {
     })
   }
 
-  /** The application was notified that another process serves. */
   get isRetired(): boolean {
     return this.#stage === 'retired' || this.#stage === 'closing, retired'
   }
@@ -58,12 +56,12 @@ export class Shutdown {
     return this.#why === 'closed'
   }
 
-  /** Why this process will not serve, or could not. */
+  /** The error that kept this process from serving. */
   get reason(): FdbError | null {
     return this.#reason
   }
 
-  /** Keeps the first reason: later errors are mostly its consequences. */
+  /** Keeps the first error, because later ones are mostly its consequences. */
   recordReason(error: FdbError): void {
     this.#reason ??= error
   }
@@ -88,18 +86,18 @@ export class Shutdown {
     else if (this.#stage === 'retired') this.#stage = 'closing, retired'
   }
 
-  /** Records which process serves, as the holder has decided. `released` is final. */
+  /** Records the holder's decision about this process. `released` is final. */
   handleVerdict(verdict: 'retire' | 'resume' | 'released'): void {
     if (verdict === 'released') this.#verdict = verdict
     else if (this.#verdict !== 'released') this.#verdict = verdict === 'retire' ? verdict : 'none'
   }
 
-  /** Records why the application closes a process that served or stood by. */
+  /** Records the reason if the application closes the member. */
   closedBy(why: RetiredReason): void {
     this.#why = why
   }
 
-  /** Records why the process leaves by itself. `released`: its own holder has released the successor. */
+  /** Records the reason if the member leaves without being closed. `released`: its own holder has released the successor. */
   leave(released: boolean): void {
     this.#why = released || this.#verdict !== 'none' ? 'replaced' : 'lost'
   }
@@ -116,12 +114,12 @@ export class Shutdown {
   }
 }
 
-/** The time in which a retired process should end by itself. */
+/** A retired process should end within this time. */
 export const RETIRED_MS = 2_000
 
 interface LingeringDeps {
   readonly logger: Logger
-  /** Milliseconds after its retirement at which this process is ended; null: never. */
+  /** This process is ended so many milliseconds after its retirement; null: never. */
   readonly exitWhenRetired: number | null
   /** Reports the resources that keep this process alive to the process that serves. */
   readonly report: () => void
@@ -130,12 +128,11 @@ interface LingeringDeps {
 /** The members of this process (or thread) that have not retired. */
 const activeMembers = new Set<object>()
 
-/** Records a new member, whose process must live. */
 export function addActive(member: object): void {
   activeMembers.add(member)
 }
 
-/** Forgets a member that will never serve, or whose process must live on for others. */
+/** Removes a member that will never serve, or whose process must live on for other processes. */
 export function removeActive(member: object): void {
   activeMembers.delete(member)
 }
@@ -163,16 +160,15 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report }
   }, ms).unref()
 }
 
-/** The time in which a replaced process should stop its timers. */
+/** A replaced process should have cleared its intervals after this time. */
 const DOUBLED_MS = 1_000
-/** The values of NODE_ENV that disable the warning. */
 const NO_DEVELOPMENT: readonly (string | undefined)[] = ['production', 'test']
-/** The shortest interval that counts as a job, in milliseconds. */
+/** Shorter intervals, in milliseconds, are not taken for jobs. */
 const JOB_MS = 1_001
 
 /**
- * Warns, in development, of intervals of a replaced process, which also run in the next version. `over`: returns true if no warning is
- * needed.
+ * Warns in development if a replaced process still has intervals, because they run in the next version too. `over` returns true if this
+ * process serves again.
  */
 export function watchDoubledIntervals(logger: Logger, over: () => boolean): void {
   if (NO_DEVELOPMENT.includes(process.env.NODE_ENV)) return

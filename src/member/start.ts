@@ -10,7 +10,7 @@ import type { Settings } from './options.js'
 
 const FIRST_EPOCH = 1
 
-/** The descriptors of a process that died, or hangs and will be killed. */
+/** The descriptors of a process that has died, or that hangs and will be killed. */
 export interface RecoveredDescriptors {
   readonly generation: number
   readonly serviceStartedAt: number
@@ -18,11 +18,11 @@ export interface RecoveredDescriptors {
   readonly segments: readonly Segment[]
   readonly listener: OwnedFd
   readonly lock: OwnedFd
-  /** Null if the reservation could not be recovered; a new one is made then. */
+  /** Null if there is no descriptor of the reservation. This process then makes a new reservation. */
   readonly reservation: OwnedFd | null
 }
 
-/** Starts the first process of a service. `control`: null with the option `control: false`. */
+/** Starts the first process of a service. `control` is null with the option `control: false`. */
 export async function startFirst(
   settings: Settings,
   control: Omit<FirstControl, 'role' | 'path'> | null,
@@ -53,7 +53,7 @@ export async function startFirst(
   return driver
 }
 
-/** Starts a process as the successor of a dead one, with its descriptors. Owns them, also if it rejects. */
+/** Starts this process as the successor of a dead one. Owns the recovered descriptors, also if it rejects. */
 export async function startFromRecovered(
   settings: Settings,
   recovered: RecoveredDescriptors,
@@ -70,7 +70,7 @@ export async function startFromRecovered(
   const { top } = segmentSet
   machine.assume({ holds: true, link: 'none', epoch: top, source: top, wayBack: top, top })
   const passed = settings.reception?.passed ?? null
-  // The path belongs to the service manager, if that has passed the socket.
+  // If the service manager has passed the control socket, this process must not remove its path.
   controlSocket.adopt({ listener, lock, reservation, ...(passed !== null && { entry: NO_ENTRY }) })
   passed?.close()
   try {
@@ -83,7 +83,7 @@ export async function startFromRecovered(
   }
 }
 
-/** Takes over from the holder at `link`, or joins it if it is a daemon. Resolves when descriptors and state are here. */
+/** Joins the holder at `link`. Resolves when this process has the descriptors and has read the state. */
 export async function startNext(
   settings: Settings,
   link: HolderLink,
@@ -114,7 +114,7 @@ export async function startNext(
     warnUnsealed(driver)
     if (machine.phase === 'gone') throw driver.leaveReason()
   } catch (error) {
-    // The state could not be read: report that to the incumbent, and release everything.
+    // The incumbent gets the error and continues to serve; this process releases everything.
     driver.refuse(FdbError.from(error))
     await machine.settled()
     throw signal?.aborted ? signal.reason : error
@@ -124,7 +124,7 @@ export async function startNext(
   return driver
 }
 
-/** Warns the operator that there is no automatic rollback. */
+/** Warns the operator if segments cannot be sealed, because then there is no automatic rollback. */
 function warnUnsealed({ runtime: { settings, segmentSet } }: MemberDriver): void {
   if (segmentSet.rules.arbiter || process.platform !== 'linux') return
   settings.logger.warn(
@@ -133,7 +133,7 @@ function warnUnsealed({ runtime: { settings, segmentSet } }: MemberDriver): void
   )
 }
 
-/** Returns the segments in order of epoch. Closes incomplete snapshots, because the segments that they merge are here too. */
+/** Returns the segments in order of epoch. Closes incomplete snapshots; `segments` also has the segments that they merge. */
 export function wholeSegments(segments: Iterable<Segment>): Segment[] {
   const whole: Segment[] = []
   for (const segment of segments) {
@@ -144,8 +144,9 @@ export function wholeSegments(segments: Iterable<Segment>): Segment[] {
 }
 
 /**
- * Seals the segments of a process that has ended or will be killed. Ignores EPERM for a read-only descriptor, because only that process has
- * a writable one. Passes any other error to `refused`; nothing is lost then, because the segments are read after the process has ended.
+ * Seals the segments of a process that has ended or will be killed. Ignores EPERM, which a read-only descriptor
+ * gives: only that process can write to such a segment. Passes any other error to `refused`. No change is lost, because the segments are read
+ * after that process has ended.
  */
 export function sealRecovered(segments: readonly Segment[], refused: (error: FdbError) => void): void {
   for (const segment of segments) {

@@ -69,7 +69,6 @@ export function incumbentOf({ hosting, joined }: Pick<MemberRuntime, 'hosting' |
   return hosting.standsBy ? (joined.facts?.pid ?? null) : null
 }
 
-/** Returns the application's details, or the exception of its hook. */
 function detailsOf(application: MemberRuntime['application']): Record<string, unknown> {
   try {
     return application?.details() ?? {}
@@ -81,7 +80,7 @@ function detailsOf(application: MemberRuntime['application']): Record<string, un
 function listenersOf(entries: readonly Entry[], listeners: readonly Listener[]): StatusReport['listeners'] {
   const sockets = entries.filter(entry => entry.role === 'listener')
   const identities = inspect(sockets.map(entry => entry.fd))
-  // Reversed, so that an open listener counts instead of a closed one of the same name that still has connections.
+  // Reversed, so that an open listener replaces a closed one of the same name that still has connections.
   const byName = new Map([...listeners].reverse().map(listener => [listener.name, listener]))
   return sockets.map(({ name }, i) => {
     const identity = identities[i]!

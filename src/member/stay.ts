@@ -13,33 +13,33 @@ import type { MemberRuntime } from './runtime.js'
 
 export interface StayOptions {
   /**
-   * Signals that are forwarded to the process that serves instead of this one. Their handlers stay installed until that process has ended.
+   * The signals that this process forwards to the process that serves after it. Their handlers stay installed until that process has ended.
    * Default: none.
    */
   signals?: readonly NodeJS.Signals[]
   /**
-   * Also stays while a process in another container serves, until this signal aborts. For an orchestrator that restarts every container
-   * that ends (Kubernetes): otherwise the restarted container, with the replaced version, would take over. Ends when no process has served
-   * for some seconds. Default: does not stay for other containers.
+   * Also stays while a process in another container serves, until `until` aborts or no process has served for some seconds. For an
+   * orchestrator that restarts every container that ends (Kubernetes): otherwise the replaced version would start again in the restarted
+   * container, and take over. Default: does not stay for other containers.
    */
   until?: AbortSignal
 }
 
-/** The interval at which children are checked without a SIGCHLD. */
+/** The interval at which children are checked even if no SIGCHLD has arrived. */
 const CHECK_MS = 5_000
 const ANSWER_MS = 2_000
-/** The poll interval for a process in another container. */
+/** The interval of polls whether a process in another container serves. */
 const ELSEWHERE_MS = 2_000
 /** The delay after a poll without an answer. */
 const RETRY_MS = 500
-/** After this many polls in a row without an answer no process serves any more. */
+/** After this many polls in a row without an answer, no process counts as serving. */
 const UNANSWERED = 3
 
 const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
 /** See `Member.staysForOthers`. */
 export function staysForOthers(deps: MemberRuntime): boolean {
-  // A process that serves, or will serve, handles its signals itself.
+  // A process that serves, or will serve, does not stay for others: it handles its signals itself.
   return !isCurrent(deps.machine.phase) && whyStay(deps) !== null
 }
 
@@ -65,7 +65,7 @@ export async function stay(deps: MemberRuntime, { signals = [], until }: StayOpt
     deps.settings.logger.info({ reason, why }, 'stays until no process is left that would end with this one')
     const code = await others.ended()
     if (reason !== 'lost' && until !== undefined) await others.endedElsewhere(until)
-    // After `closed` this process was the last that served, so the exit codes of others do not count.
+    // `closed`: this process was the last that served, so the exit codes of other processes do not count.
     return reason === 'closed' ? 0 : code
   } finally {
     for (const signal of signals) process.off(signal, forward)
@@ -73,12 +73,11 @@ export async function stay(deps: MemberRuntime, { signals = [], until }: StayOpt
   }
 }
 
-/** The processes that would end with this one. */
 class DependentProcesses {
   readonly #deps: MemberRuntime
   readonly #reaper = new ZombieReaper((pid, code) => this.#recordExit(pid, code))
   #code = 0
-  /** Resolves when all recorded exits are judged. */
+  /** Resolves when it is known for all recorded exits whether they count. */
   #judging: Promise<void> = Promise.resolve()
   #onWake = () => {}
 
@@ -90,14 +89,14 @@ class DependentProcesses {
     this.#onWake()
   }
 
-  /** Forwards a signal to the process that serves; without one, or if the signal ends the service, to all children. */
+  /** Forwards a signal to the process that serves. If there is none, or the signal ends the service, also to all children. */
   async forward(signal: NodeJS.Signals): Promise<void> {
     const { logger } = this.#deps.settings
     using server = await this.#dependentServer()
     const number = constants.signals[signal]
     try {
       if (server !== null) signalTo(server.pidfd, number)
-      // A standby would take over from a process that leaves, so the signal goes to all.
+      // If only the serving process left, a standby would take over.
       if (server === null || ENDING.has(signal)) {
         for (const pid of children()) if (pid !== server?.pid) process.kill(pid, signal)
       }
@@ -110,9 +109,9 @@ class DependentProcesses {
     }
   }
 
-  /** Resolves with the exit code when no process is left. */
+  /** Resolves with the exit code for this process when no dependent process is left. */
   async ended(): Promise<number> {
-    // Node reaps the processes that this one has started itself.
+    // Node, not the reaper, reaps the successors that this process has started.
     for (const { pid, exited } of this.#deps.upgrades.started)
       void exited.then(exit => this.#recordExit(pid, codeOf(exit)))
     for (;;) {
@@ -140,7 +139,7 @@ class DependentProcesses {
     until.removeEventListener('abort', wake)
   }
 
-  /** Records an exit code, which counts if no process serves afterwards. */
+  /** The exit code of a process counts if no process serves after its end. */
   #recordExit(pid: number, code: number): void {
     this.#judging = this.#judging.then(async () => {
       const serves = await this.#findServer()
@@ -164,13 +163,13 @@ class DependentProcesses {
     })
   }
 
-  /** Returns the process that serves, with a pidfd, if it would end with this process. */
+  /** Returns pid and pidfd of the process that serves, if it would end with this one; otherwise null. */
   async #dependentServer(): Promise<({ pid: number; pidfd: OwnedFd } & Disposable) | null> {
     const pid = await this.#here()
     if (pid === null || !endsWithUs(pid)) return null
     const pidfd = openPidfd(pid)
     if (!(pidfd instanceof OwnedFd)) return null
-    // The process still serves, so the pidfd was not opened for another process with a reused pid.
+    // Asked again after openPidfd(): the same pid still serves, so the pidfd is not of another process that reuses the pid.
     if ((await this.#here()) === pid) return { pid, pidfd, [Symbol.dispose]: () => pidfd.close() }
     pidfd.close()
     return null
@@ -196,7 +195,7 @@ class DependentProcesses {
   }
 }
 
-/** Returns the pids of all children. Use them in the same turn of the event loop: after a child is reaped its pid may be reused. */
+/** Returns the pids of all children. Valid in this turn of the event loop only: after a child is reaped, its pid may be reused. */
 function children(): number[] {
   return processes().filter(pid => statOf(pid)?.parent === process.pid)
 }

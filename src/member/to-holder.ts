@@ -8,7 +8,7 @@ import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
 
-export interface ToHolderDeps {
+interface ToHolderDeps {
   readonly shared: MemberContext
   readonly joined: JoinedHolder
   readonly offers: OfferReceiver
@@ -16,7 +16,7 @@ export interface ToHolderDeps {
   readonly heartbeat: Heartbeat
 }
 
-/** Sends the member's messages to the holder that this process has joined, each with its additional facts. */
+/** Sends the state machine's messages to the holder that this process has joined, and adds the facts that each message carries. */
 export class ToHolderSender {
   readonly #deps: ToHolderDeps
   constructor(deps: ToHolderDeps) {
@@ -52,7 +52,7 @@ export class ToHolderSender {
     const { heartbeat, joined, shared, state } = this.#deps
     const { registry, timing, wanted } = shared
     timing.record('ready')
-    // After Ready silence means that this process is stuck, so the heartbeats start before.
+    // After Ready the holder takes silence for a stuck process, so the heartbeats start first.
     heartbeat.start()
     joined.post({
       ready: {
@@ -70,7 +70,7 @@ export class ToHolderSender {
     state.takenOver = { ...state.log.position }
   }
 
-  /** Resolves when Abort was sent, because the link is closed next. */
+  /** Resolves when Abort is sent, because the caller then closes the link. */
   #abort(): Promise<void> | undefined {
     const { joined, shared } = this.#deps
     const { shutdown, machine } = shared
@@ -78,7 +78,7 @@ export class ToHolderSender {
     return joined.link?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
   }
 
-  /** Sends the descriptors before Back, because the holder decides at Back. */
+  /** Sends the descriptors before Back, because at Back the holder decides which process serves. */
   #back({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
     const { joined, shared } = this.#deps
     const { shutdown, machine, settings, segmentSet } = shared

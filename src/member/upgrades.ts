@@ -8,17 +8,16 @@ import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
-import type { CancelResult } from '../versions/upgrade-attempt.js'
-import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
+import { type AttemptIncumbent, type CancelResult, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { Hosting } from './hosting.js'
 import { SELF } from './machine.js'
 import type { MemberContext } from './member-context.js'
 import type { UpgradeOptions } from './member-options.js'
 import { refuseMainProcess } from './options.js'
 
-/** The time in which a cancelled upgrade must end: then its successor has ended, and this process writes again. */
+/** Within this time a cancelled upgrade is over: its successor has ended, and this process writes again. */
 const GIVEN_UP_MS = 10_000
-/** After a cancellation, the time in which the incumbent must write again. */
+/** Within this time after a cancellation the incumbent writes again. */
 const SERVING_MS = 2_000
 
 export interface SuccessorStart {
@@ -31,7 +30,7 @@ export interface SuccessorStart {
 export interface SuccessorOutput {
   readonly stdio: StdioOptions
   readonly env: NodeJS.ProcessEnv
-  /** Called when the successor has its descriptors, or was not started. */
+  /** Called when the successor has been started, or could not be started. */
   close(): void
 }
 
@@ -39,15 +38,15 @@ export interface SuccessorOutput {
 export class Upgrades implements AttemptIncumbent {
   readonly shared: MemberContext
   readonly started: Successor[] = []
-  /** Opens the output of the next successor, or null if it shares that of this process. */
+  /** Opens the output of the next successor. Null if successors share the output of this process. */
   output: (() => SuccessorOutput) | null = null
   readonly #hosting: () => Hosting
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
   #attempt: UpgradeAttempt | null = null
-  /** The time that the successor of a cancelled upgrade gets to end. */
+  /** The time between SIGTERM and SIGKILL for the successor of a cancelled upgrade. */
   #graceMs = GRACE_MS
-  /** The failure of a successor that never reached a handoff. */
+  /** The last failure of an upgrade that the handoff itself has not recorded. */
   #failure: Failure | null = null
 
   constructor(shared: MemberContext, hosting: () => Hosting) {
@@ -70,12 +69,13 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   /**
-   * Returns the process that serves, or null if this one still does. A wrapper may have forked it, so its pid may differ from `started`.
+   * Returns the process that has replaced this one, or null if this one still serves. If `started` is the pid of a wrapper, the process that
+   * serves has another pid.
    */
   servedBy(started: number): Upgraded | null {
     const { generation, machine } = this.shared
     if (machine.phase !== 'standby' && machine.phase !== 'leaving') return null
-    // A daemon does not report the successor.
+    // In daemon hosting the successor's pid is not known here.
     const peer = this.#peer(machine.holder?.owner)
     return { pid: peer?.pid ?? started, generation: peer?.generation ?? generation + 1 }
   }
@@ -92,7 +92,7 @@ export class Upgrades implements AttemptIncumbent {
     return this.shared.changes.watch(onChange)
   }
 
-  /** A successor that has not joined holds nothing, and gets no time to end. */
+  /** A successor that has not joined has no descriptors to release, so it gets no time before SIGKILL. */
   graceMs(cancelled: CancelResult): number {
     return cancelled === 'idle' && this.shared.machine.phase === 'serving' ? 0 : this.#graceMs
   }
@@ -105,7 +105,7 @@ export class Upgrades implements AttemptIncumbent {
 
   /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
   async start(options: UpgradeOptions, where: SuccessorStart = {}): Promise<Upgraded> {
-    // The previous upgrade may have failed already while its successor still ends: wait for that instead of failing with ERR_FDB_BUSY.
+    // If the successor of a failed upgrade is still ending, wait for its end instead of failing with ERR_FDB_BUSY.
     const beingEnded = () => this.#attempt?.isCancelled === true
     if (beingEnded()) await this.shared.changes.until(() => !beingEnded(), GIVEN_UP_MS)
     this.#refuseNow()
@@ -125,7 +125,7 @@ export class Upgrades implements AttemptIncumbent {
     try {
       return await upgraded
     } catch (error) {
-      // Do not replace a failure that the handoff has recorded.
+      // Keep the failure that the handoff has recorded, unless the attempt knows more.
       const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
       if (FdbError.is(error) && unknown) this.#recordFailure(error)
       throw error
@@ -197,7 +197,7 @@ export class Upgrades implements AttemptIncumbent {
   }
 }
 
-/** Returns the caller's function, with exceptions logged: they must not end an upgrade that is under way. */
+/** Logs the exceptions of the caller's function, because they must not end the upgrade. */
 export function guardedProgress(
   progress: ((step: UpgradeProgress) => void) | undefined,
   logger: Logger,

@@ -21,7 +21,7 @@ import type { Listener } from './listener.js'
 /** A listener of a worker that has ended and is not replaced yet. */
 export interface UnservedListener {
   readonly name: string
-  /** The name under which the main process has the descriptor. */
+  /** The name of the descriptor in the main process. */
   readonly key: string
 }
 
@@ -29,13 +29,13 @@ interface WorkerCommandsDeps {
   readonly commands: Commands
   readonly worker: WorkerPlace
   listeners(): readonly Listener[]
-  /** Leaves; the connections move to another worker. */
+  /** Leaves the service. The connections move to another worker. */
   close(): Promise<void>
 }
 
 /**
- * Handles the commands of a main process. STAND_IN makes this worker accept on the listeners of missing workers; each command lists all of
- * them, and the worker stops accepting on all others. YIELD makes this worker leave.
+ * Handles the commands of the main process. STAND_IN lists all listeners of missing workers: this worker accepts on those, and stops on
+ * those that are not listed any more. YIELD makes this worker leave.
  */
 export function serveMainProcess({
   close,
@@ -61,7 +61,7 @@ export function serveMainProcess({
     return ''
   })
   commands.set(YIELD, () => {
-    // The reply must be sent first.
+    // Later, because the reply must be sent before the channel ends.
     setImmediate(() => void close())
     return ''
   })
@@ -84,15 +84,15 @@ function unservedIn(body: Buffer): UnservedListener[] {
 const ANSWER_MS = 10_000
 const RETRY_MS = 20
 
-/** Each worker binds a TCP socket of its own to the same address (SO_REUSEPORT), and the kernel distributes new connections evenly. */
+/** With SO_REUSEPORT each worker binds its own TCP socket to the same address, and the kernel distributes new connections evenly. */
 export function workerSpec(spec: ListenerSpec): ListenerSpec {
   return spec.kind === 'tcp' ? { ...spec, reusePort: true } : spec
 }
 
 /**
- * Binds a listener of a worker. All workers share one socket of any other kind than TCP: the first worker binds it, and the others get dups.
- * Returns the specification to register, which is empty for such a dup, because the path belongs to the first worker. Throws the error of
- * binding, also if another program uses the address.
+ * Binds a listener of a worker. TCP: each worker binds a socket of its own. Other kinds: the first worker binds the socket, and the others get
+ * dups. `spec` of the result is to be registered; for a dup it is empty, because the path belongs to the first worker. Throws the error of
+ * binding, for example if another program uses the address.
  */
 export async function bindForWorker(
   { control }: WorkerPlace,
@@ -107,7 +107,7 @@ export async function bindForWorker(
     return { fd, spec: formatListenerSpec(spec) }
   } catch (error) {
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_ADDRESS_IN_USE') throw error
-    // Another worker may have bound the address after the claim.
+    // Another worker may have bound the address since claimFrom() returned null.
     const first = await claimFrom(control, key)
     if (first === null) throw error
     return shareWith(first, spec)
@@ -126,7 +126,7 @@ function shareWith(other: OwnedFd, spec: ListenerSpec): { fd: OwnedFd; spec: str
   }
 }
 
-/** Returns the main process's descriptor of that name, or null if there is none. The caller owns it. */
+/** Returns a dup of the main process's descriptor of that name, or null if there is none. The caller owns the dup. */
 async function claimFrom(control: string, name: string): Promise<OwnedFd | null> {
   const until = performance.now() + ANSWER_MS
   for (;;) {
@@ -143,7 +143,7 @@ async function claimFrom(control: string, name: string): Promise<OwnedFd | null>
   }
 }
 
-/** Returns the main process's key for a listener of its workers, made from name and address without the options. */
+/** Returns the main process's key for a listener of its workers. Listeners with the same name and address have the same key. */
 function groupKey(name: string, spec: ListenerSpec): string {
   return `${GROUP_LISTENER}${nodeCrypto()
     .createHash('sha256')
@@ -152,7 +152,7 @@ function groupKey(name: string, spec: ListenerSpec): string {
     .slice(0, 40)}`
 }
 
-/** Returns the key of an entry that a worker has registered, or null if it is shared or no listener. */
+/** Returns the key of an entry of a worker, or null for a dup of another worker's socket and for other descriptors. */
 export function groupKeyOf({ name, role, spec }: Entry): string | null {
   return role === 'listener' && spec !== '' ? groupKey(name, parseListenerSpec(spec)) : null
 }
