@@ -9,7 +9,7 @@ import type { Hosting } from './hosting.js'
 import type { Listener } from './listener.js'
 import type { MemberContext } from './member-context.js'
 
-/** Adds and removes entries of this process's registry. */
+/** Adds listeners and other descriptors to this process's registry, and removes them. */
 export class Holdings {
   readonly #shared: MemberContext
   readonly #hosting: () => Hosting

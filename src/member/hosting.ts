@@ -45,7 +45,7 @@ export interface Hosting {
 
   /**
    * Gives a daemon a dup of the descriptor, so that it survives this process. `bound`: this process has bound the listener; in embedded hosting
-   * the incumbent then removes its Unix path if this process dies. If the promise rejects, nothing has changed and the descriptor is closed.
+   * the incumbent then removes the Unix path if this process dies. If the promise rejects, nothing has changed and the descriptor is closed.
    */
   store(entry: Entry, bound: boolean): void | Promise<void>
   /** Makes a daemon close its dup. */

@@ -22,7 +22,7 @@ interface JoinedHolderDeps {
   readonly followOn: () => void
 }
 
-/** Passes the messages and the end of the holder that this process has joined to the state machine. Owns the link to the holder. */
+/** Passes the joined holder's messages, and the loss of its link, to the state machine. Owns the link. */
 export class JoinedHolder {
   readonly #deps: JoinedHolderDeps
   #holder: HolderLink | null = null
@@ -37,7 +37,7 @@ export class JoinedHolder {
     return this.#holder?.facts ?? null
   }
 
-  /** Null like {@link facts}. Replaced by a new one after a reconnect. */
+  /** Null if {@link facts} is null. A reconnect replaces the link. */
   get holder(): HolderLink | null {
     return this.#holder
   }
@@ -130,7 +130,7 @@ export class JoinedHolder {
     const { shutdown, machine, settings } = shared
     const { offer, abort, reject: rejected } = envelope
     if (offer) {
-      // A joining daemon skips this check, because it compares its limit with its services' needs before ready().
+      // A joining daemon skips this check, because it compares its limit of open files with its services' needs before ready().
       const short =
         settings.reception === null ? tooFewDescriptors(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
       if (short !== null) {

@@ -85,7 +85,6 @@ export class Leadership {
     this.#logger = logger
   }
 
-  /** Adds work, and starts it at once if this process serves. */
   add(start: StartWork): void {
     const work = new Work(start)
     this.#work.push(work)

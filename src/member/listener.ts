@@ -43,7 +43,7 @@ export class Listener {
   readonly adopted: boolean
   readonly #deps: ListenerDeps
   readonly #servers: AttachedServer[] = []
-  /** The listeners of ended workers on which this one's server accepts too, by the main process's key. */
+  /** The listeners of ended workers on which this listener's server accepts too, by `UnservedListener.key`. */
   readonly #standIns = new Map<string, StandInListener>()
   #accepting = false
   #borrowed = false
@@ -143,7 +143,7 @@ export class Listener {
   }
 
   /**
-   * Whether a server accepts here, or the code that has {@link borrow}ed the descriptor may. False before {@link serve}, and if the
+   * Whether a server accepts here, or the code that has {@link borrow}ed the descriptor may accept. False before {@link serve}, and if the
    * application has closed all servers itself.
    */
   get accepting(): boolean {

@@ -51,7 +51,6 @@ export class ChangeNotifier {
   }
 }
 
-/** Records when this process reached each step of its takeover. */
 export class TakeoverTiming {
   readonly #startedAt = performance.now()
   readonly steps: TakeoverStep[] = []

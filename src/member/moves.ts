@@ -40,7 +40,7 @@ export class Moves {
   /** Keys of the pidfds of processes that reported no connections before they left. */
   readonly #emptied = new Set<string>()
   #leaving = false
-  /** Key of the pidfd of the receiver that has proved itself with the first connections (option `firstWave`). */
+  /** Key of the pidfd of the receiver that has served the first few connections (option `firstWave`). */
   #proved: string | null = null
   /** When this process stopped serving, and how many connections had moved before. Null once the last one is logged. */
   #leftAt: { at: number; moved: number } | null = null
@@ -149,7 +149,7 @@ export class Moves {
     }
   }
 
-  /** Starts to send. Owns channel and log, also if it throws; borrows `receiver`. */
+  /** Owns channel and log, also if it throws; borrows `receiver`. */
   send(channel: OwnedFd, log: OwnedFd, receiver: OwnedFd | null): void {
     if (!this.#leaving || this.#sender !== null) {
       closeAll([channel, log])
@@ -187,7 +187,7 @@ export class Moves {
     sender.start()
   }
 
-  /** Starts to receive. Owns channel and log, also if it throws; borrows `sender`, a pidfd, or a pid if the kernel has no pidfds. */
+  /** Owns channel and log, also if it throws; borrows `sender`, a pidfd, or a pid if the kernel has no pidfds. */
   receive(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void {
     if (this.#leaving) {
       closeAll([channel, log])

@@ -15,8 +15,8 @@ import { WriteReceiver } from './writes/receiver.js'
 const MOST_GENERATIONS = 256
 /** The phase of a generation that has not reported yet. */
 const UNKNOWN = 'unknown'
-/** A generation that does not take its descriptors within this time is dropped, and reconnects. */
-const SUPPLY_MS = 5_000
+/** The link to a generation that does not acknowledge a move channel within this time is closed; then that generation reconnects. */
+const CHANNEL_MS = 5_000
 
 export interface OlderGenerationsDeps {
   readonly shared: MemberContext
@@ -102,7 +102,7 @@ export class OlderGenerations {
         const { channel, log } = ownEnd(end)
         moves.receive(channel, log, caller.pidfd ?? caller.pid)
       },
-      give: end => caller.link.sendBundle(moveChannelItems(end), SUPPLY_MS).catch(() => this.#drop(caller)),
+      give: end => caller.link.sendBundle(moveChannelItems(end), CHANNEL_MS).catch(() => this.#drop(caller)),
     }).catch(() => {})
   }
 

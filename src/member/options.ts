@@ -108,8 +108,8 @@ export interface JoinOptions {
   /** The path of a file with the pid of the process that serves. Replaced at a commit or rollback, removed when the service ends. */
   pidFile?: string
   /**
-   * The health of this process, sent in heartbeats. In probation the previous version takes over again if this is false, or a sentence with
-   * the reason, for longer than `upgrade.silence`. Default: always healthy.
+   * Returns true, false, or a sentence that says why this process is not healthy. Heartbeats carry the result. In probation the previous
+   * version takes over again if this process is not healthy for longer than `upgrade.silence`. Default: always healthy.
    */
   health?: Health
   /**
@@ -272,13 +272,13 @@ function defaultControlPath(service: string, hosting: Settings['hosting']): stri
 
 /** A daemon's rules for its control socket, to which the daemon's successors, the members of its services and operators connect. */
 export interface Reception {
-  /** The socket that a service manager has bound at the control path, or null. Owned by the starting process. */
+  /** The socket that a service manager has bound at the control path, or null. Owned by the code that starts the member. */
   readonly passed: OwnedFd | null
   /** Whether to take over from a running daemon; otherwise joining fails with ERR_FDB_CONTROL_TAKEN. */
   readonly takesOver: boolean
   /** Handles and owns a client. Passes joiners and operators of the daemon itself to `own`, possibly later. */
   receive(caller: Caller, own: (caller: Caller) => void): void
-  /** Whether a user other than this process's or root may connect. */
+  /** Whether `uid` may connect, which is neither this process's user nor root. */
   mayConnect(uid: number): boolean
   /** Counts a connection until `closed` resolves. Returns an error if a limit is exceeded. */
   connected(uid: number, closed: Promise<void>): FdbError | null

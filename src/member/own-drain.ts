@@ -40,7 +40,7 @@ export class OwnDrain {
     this.#deps = deps
   }
 
-  /** Starts to report to the process that serves. Returns false if that process does not accept forwarded changes. */
+  /** Starts to report to the process that serves. Returns whether that process accepts forwarded changes. */
   open(): boolean {
     const { hosting, moves, shared, writes } = this.#deps
     const { generation, settings, segmentSet } = shared

@@ -45,7 +45,6 @@ export class OwnListeners {
     return this.#listeners.keys()
   }
 
-  /** The listeners, including closed ones that still have connections. */
   get all(): Listener[] {
     return [...this.#listeners.values(), ...this.#leaving]
   }
@@ -56,7 +55,6 @@ export class OwnListeners {
     return this.#open(name, spec, ownFd)
   }
 
-  /** See `Member.offered`. */
   offered(name: string, spec: ListenerSpec): OwnedFd | null {
     const present = this.#listeners.get(name)
     if (present?.adopted && sameAddress(present.spec, spec))
@@ -64,7 +62,6 @@ export class OwnListeners {
     return this.#offered.find(name, spec)?.entry.fd.dup() ?? null
   }
 
-  /** See `Member.relisten`. */
   async relisten(name: string, spec: ListenerSpec): Promise<Listener> {
     const present = this.#listeners.get(name)
     if (present !== undefined && sameAddress(present.spec, spec)) return present
@@ -73,7 +70,6 @@ export class OwnListeners {
     return listener
   }
 
-  /** See `Member.unlisten`. */
   unlisten(name: string): void {
     const listener = this.#listeners.get(name)
     if (listener === undefined) return
@@ -152,7 +148,7 @@ export class OwnListeners {
       await holdings.register({ name, role: 'listener', spec: known, fd })
       return fd
     }
-    // Without a specification the entry's Unix path belongs to a service manager. With one, the service would remove the path at its end.
+    // The Unix path of an entry without a specification belongs to the service manager. With one, the service would remove the path.
     if (before !== null && known !== entry.spec) shared.registry.put({ ...entry, spec: known })
     return entry.fd
   }

@@ -26,7 +26,8 @@ export class OwnState {
   readonly #shared: MemberContext
   readonly #hosting: () => Hosting
   readonly #secretRemoval: SecretRemoval
-  #frozenAt: StatePosition | null = null
+  /** The position of the log at the last freeze. */
+  frozenAt: StatePosition | null = null
   #makingRoom = false
 
   constructor({ shared, hosting, fenced, fileChanged }: OwnStateDeps) {
@@ -52,11 +53,7 @@ export class OwnState {
   }
 
   freeze(): void {
-    this.#frozenAt = this.log.pauseWriting()
-  }
-
-  get frozenAt(): StatePosition | null {
-    return this.#frozenAt
+    this.frozenAt = this.log.pauseWriting()
   }
 
   /** A standby that cannot read the records of the process that serves cannot take over again: reports that to the state machine. */

@@ -7,7 +7,6 @@ interface ProcessMember {
   member: Member | null
   /** `join()` was called, or will be. */
   expected: boolean
-  /** The parts of the program that wait for the member. */
   readonly waiting: Set<MemberWaiter>
 }
 
@@ -22,10 +21,8 @@ export interface MemberWaiter {
 /** A global symbol, because a preload, a program and its bundle may each have a copy of this library. */
 const OWN = Symbol.for('fd-broker.process-member')
 
-type Global = { [OWN]?: ProcessMember }
-
 export function processMember(): ProcessMember {
-  const holder = globalThis as Global
+  const holder = globalThis as { [OWN]?: ProcessMember }
   // A process with inherited output was started as a successor, and will join.
   holder[OWN] ??= { member: null, expected: inheritedOutput() !== null, waiting: new Set() }
   return holder[OWN]

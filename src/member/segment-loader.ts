@@ -14,7 +14,7 @@ const COMPACT_SEGMENTS = 8
 /** Above this size the sealed segments are also compacted if less than half of their bytes are live. */
 const COMPACT_GARBAGE_BYTES = 128 * 1024
 
-/** Reads the segments of the segment set into the state log during a handoff. Owns neither. */
+/** Reads the segments of the segment set into the state log during a handoff. Owns neither set nor log. */
 export class SegmentLoader {
   readonly #log: StateLog
   readonly #segmentSet: SegmentSet

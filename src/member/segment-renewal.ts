@@ -51,7 +51,6 @@ export class SegmentRenewal {
   }
 }
 
-/** The shortest interval between two notices. */
 const EVERY_MS = 10
 
 /** Notifies the daemon when this process's log has grown: at once, then at most every {@link EVERY_MS}. */

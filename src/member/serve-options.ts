@@ -116,7 +116,7 @@ function wrong(message: string): FdbError {
   return new FdbError('ERR_FDB_OPTION', message)
 }
 
-/** The properties in which frameworks have their server. */
+/** The properties in which frameworks keep their `net.Server`. */
 const SERVERS = ['server', 'httpServer', 'listener'] as const
 
 /** Throws ERR_FDB_NOT_A_SERVER, for example for a framework's app, which cannot accept connections. */

@@ -14,7 +14,7 @@ interface ServingLinkOptions {
   readonly report: () => object
   /** The own service of a process that follows the state of `service`. Absent if this process stands by or drains. */
   readonly follower?: string
-  /** Returns when that service was first started whose segments this process has. */
+  /** Returns the start time of the service whose segments this process has, in milliseconds since 1970. */
   readonly serviceStartedAt?: () => number
   /** Returns the highest epoch of the segments that this process has, so that it gets newer ones only. */
   readonly top: () => number

@@ -51,7 +51,7 @@ export class Shutdown {
     return this.#stage === 'over'
   }
 
-  /** The application has closed the service, and no process follows. */
+  /** The application has closed the member before another process took over from it. */
   get ended(): boolean {
     return this.#why === 'closed'
   }
@@ -107,7 +107,6 @@ export class Shutdown {
     this.recordReason(why)
   }
 
-  /** Resolves `retired`, and notifies the application. */
   settle(application: (why: RetiredReason) => void): void {
     this.#resolve(this.#why)
     application(this.#why)
@@ -121,7 +120,7 @@ interface LingeringDeps {
   readonly logger: Logger
   /** This process is ended so many milliseconds after its retirement; null: never. */
   readonly exitWhenRetired: number | null
-  /** Reports the resources that keep this process alive to the process that serves. */
+  /** Reports to the process that serves which resources keep this process alive. */
   readonly report: () => void
 }
 

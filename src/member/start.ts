@@ -144,9 +144,8 @@ export function wholeSegments(segments: Iterable<Segment>): Segment[] {
 }
 
 /**
- * Seals the segments of a process that has ended or will be killed. Ignores EPERM, which a read-only descriptor
- * gives: only that process can write to such a segment. Passes any other error to `refused`. No change is lost, because the segments are read
- * after that process has ended.
+ * Seals the segments of a process that has ended or will be killed. Ignores EPERM, which a read-only descriptor gives: only that process can
+ * write to such a segment. Passes any other error to `refused`. No change is lost, because the segments are read after that process has ended.
  */
 export function sealRecovered(segments: readonly Segment[], refused: (error: FdbError) => void): void {
   for (const segment of segments) {

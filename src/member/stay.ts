@@ -37,7 +37,6 @@ const UNANSWERED = 3
 
 const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
-/** See `Member.staysForOthers`. */
 export function staysForOthers(deps: MemberRuntime): boolean {
   // A process that serves, or will serve, does not stay for others: it handles its signals itself.
   return !isCurrent(deps.machine.phase) && whyStay(deps) !== null

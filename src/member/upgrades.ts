@@ -20,7 +20,7 @@ const GIVEN_UP_MS = 10_000
 /** Within this time after a cancellation the incumbent writes again. */
 const SERVING_MS = 2_000
 
-export interface SuccessorStart {
+interface SuccessorStart {
   /** Default: the folder in which this process was started. */
   readonly cwd?: string
   readonly stdio?: StdioOptions
