@@ -1,6 +1,6 @@
 import { OWN_INSTANCE } from '../base/own-instance.js'
 import { FdbError } from '../errors.js'
-import { closeAll, listen, type OwnedFd } from '../kernel/index.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { type DeathWatch, ownPidfd, pidOf } from '../os/liveness.js'
 import { fateOf, identify, killVerified, watchProcess } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'

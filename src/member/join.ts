@@ -44,7 +44,7 @@ export async function join(options: JoinOptions): Promise<Member> {
     )
   }
   await memberJoins(error =>
-    settings.logger.error({ err: error }, 'work of runOnce() threw when it was stopped before this process joined'),
+    settings.logger.error({ err: error }, 'work of runOnce() threw when it was stopped before join()'),
   )
   const driver = startMember(settings)
   void preloadWhileWaiting(settings)
@@ -71,7 +71,7 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
   const { control, reception, hosting, signal, timeout } = settings
   if (control === null) return startFirst(settings, null)
   const recovered = settings.systemd === 'auto' && hosting === 'embedded' ? recover(settings, control) : null
-  if (recovered !== null) return await continueFromFdStore(settings, recovered)
+  if (recovered !== null) return await startFromFdStore(settings, recovered)
   const until = performance.now() + timeout
   for (;;) {
     const remainingMs = Math.max(1, until - performance.now())
@@ -109,8 +109,7 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
           control,
           'that process serves an application itself: give this daemon another control path',
         )
-      if (!mayRetry(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted)
-        throw error
+      if (!mayRetry(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
   }
@@ -125,7 +124,7 @@ function recover({ service, logger }: Settings, control: string): RecoveredDescr
   return recoverFromFdStore({ service, control, logger, discard: name => store?.drop(name) })
 }
 
-async function continueFromFdStore(settings: Settings, recovered: RecoveredDescriptors): Promise<MemberDriver> {
+async function startFromFdStore(settings: Settings, recovered: RecoveredDescriptors): Promise<MemberDriver> {
   makeRoomForDescriptors()
   const { control, logger } = settings
   const { generation, entries, segments } = recovered
