@@ -92,7 +92,7 @@ export interface JoinOptions {
   /** Limits of the state, each with a default. */
   stateLimits?: Partial<StateLimits>
   /**
-   * What happens at an upgrade if the end of this process would end its successor too, because this process is PID 1 of a container, or the
+   * Decides about an upgrade if the end of this process would end its successor too, because this process is PID 1 of a container, or the
    * main process of a systemd unit, or has the variable FD_BROKER_MAIN_PROCESS=1.
    * - `refuse` (default): {@link Member.upgrade} rejects with ERR_FDB_MAIN_PROCESS, and this process continues to serve.
    * - `stays`: the application awaits {@link Member.stay} before it ends.
