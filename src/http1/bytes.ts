@@ -1,4 +1,4 @@
-/** Byte constants of HTTP/1, and the character classes of RFC 9110 and 9112 as tables of 256 entries. */
+/** Bytes of HTTP/1 with their names, and the character classes of RFC 9110 and 9112 as tables with an entry for each byte. */
 
 export const TAB = 0x09
 export const LF = 0x0a
@@ -47,7 +47,7 @@ fill(IN_METHOD, `${UPPER}${DIGITS}-_`, 1)
 export const IN_PATH = 1
 export const IN_QUERY = 2
 
-/** The bytes of a request target: visible ASCII except `#`; a backslash and non-ASCII bytes only in the query. Test with {@link IN_PATH} or {@link IN_QUERY}. */
+/** Where a byte may appear in a request target, a set of {@link IN_PATH} and {@link IN_QUERY}: visible ASCII except `#`; backslash and non-ASCII only in the query. */
 export const IN_TARGET = new Uint8Array(256).fill(IN_PATH | IN_QUERY, 0x21, 0x7f).fill(IN_QUERY, 0x80)
 fill(IN_TARGET, '#', 0)
 fill(IN_TARGET, '?\\', IN_QUERY)
@@ -59,16 +59,16 @@ for (let digit = 0; digit < 16; digit++) {
   fill(HEX, digit.toString(16).toUpperCase(), digit)
 }
 
-// The functions below read and copy four bytes at a time, which takes at most half the time of single bytes.
+// The following functions read and copy four bytes at a time, which takes at most half as long as byte by byte.
 
-/** The buffers of sockets that are read in one turn are at least 2^14 bytes apart in one ArrayBuffer: each gets its own cache slot. */
+/** Buffers that are read in the same turn start at least 2^14 bytes apart in one ArrayBuffer, so each of them has its own cache slot. */
 const SLOT_SHIFT = 14
 const SLOTS = 128
 
 const lastBytes = new Array<Uint8Array | null>(SLOTS).fill(null)
 const views = new Array<DataView | null>(SLOTS).fill(null)
 
-/** Returns a view of `bytes` for {@link plainUntil} and {@link copyWords}, or null until the buffer is used twice in a row: only then a view pays off. */
+/** Returns a view of `bytes` for {@link plainUntil} and {@link copyWords}. Returns null at the first use of a buffer, because a view pays off only if the buffer is used again. */
 export function wordsOf(bytes: Uint8Array): DataView | null {
   const slot = (bytes.byteOffset >>> SLOT_SHIFT) & (SLOTS - 1)
   if (bytes === lastBytes[slot])
@@ -79,15 +79,15 @@ export function wordsOf(bytes: Uint8Array): DataView | null {
 }
 
 /**
- * Returns the position of the first control character (below 0x20, or 0x7f) from `at` on. Without one, returns a position at most three bytes before
- * `to`; the caller checks those bytes.
+ * Returns the position of the first control character (below 0x20, or 0x7f) in `[at, to)`. Does not check the last three bytes or fewer: returns the
+ * position of the first unchecked byte, and the caller checks the rest.
  */
 export function plainUntil(words: DataView, at: number, to: number): number {
   const last = to - 4
   while (at <= last) {
     const word = words.getInt32(at, true)
     const other = word ^ 0x7f7f7f7f
-    // A control character sets the highest bit of its byte in `marks`. A borrow may also mark bytes above it, so only the lowest mark counts.
+    // A control character sets the highest bit of its byte in `marks`. The subtraction may also mark higher bytes by a borrow, so only the lowest mark counts.
     const marks = (((word - 0x20202020) & ~word) | ((other - 0x01010101) & ~other)) & 0x80808080
     if (marks !== 0) return at + ((31 - Math.clz32(marks & -marks)) >> 3)
     at += 4
@@ -95,7 +95,7 @@ export function plainUntil(words: DataView, at: number, to: number): number {
   return at
 }
 
-/** Copies `from[start, end)` to `to[at, …)`. Faster than `Buffer.copy` up to about 90 bytes, because a call of `Buffer.copy` has a high fixed cost. */
+/** Copies `from[start, end)` to `to`, from `at` on. Up to about 90 bytes this is faster than `Buffer.copy`, which has a high fixed cost. */
 export function copyWords(from: DataView, start: number, end: number, to: DataView, at: number): void {
   const ahead = at - start
   for (; start <= end - 8; start += 8) {

@@ -14,13 +14,13 @@ import {
 } from './bytes.js'
 import { Http1Refusal, type Side } from './refusal.js'
 
-/** Includes leading zeros. */
+/** Digits of a chunk's size, with leading zeros. */
 const MAX_DIGITS = 16
-/** Maximum bytes of the extensions of one chunk: `;token`, `;token=token` and `;token="quoted"`. The relay forwards extensions. */
+/** Bytes of all extensions of one chunk: `;token`, `;token=token` and `;token="quoted"`. The relay forwards extensions. */
 export const MAX_EXTENSION_BYTES = 256
 export const MAX_TRAILER_BYTES = 8 * 1024
 
-/** The element of the chunk syntax (RFC 9112, 7.1) to which the next byte belongs. The numbers are part of exported records: do not change them. */
+/** The element of the chunk syntax (RFC 9112, 7.1) to which the next byte belongs. Other versions read these numbers in a {@link FramingRecord}: do not change them. */
 const ChunkPhase = {
   size: 0,
   extensionNameFirst: 1,
@@ -53,7 +53,7 @@ interface ChunkState extends FramingRecord {
   blanks: number[] | null
 }
 
-/** Advances through `bytes[at, to)` of a chunked body; with `one` it stops at the end of the first chunk. Returns the position reached. */
+/** Advances through `bytes[at, to)` of a chunked body to its end; with `one` to the end of the current chunk. Returns the position reached. See {@link Framing.advance} for `data`. */
 export function advanceChunked(
   state: ChunkState,
   bytes: Uint8Array,
@@ -112,7 +112,7 @@ function readSize(state: ChunkState, byte: number, at: number): void {
   }
   if (state.count === 0) throw new Http1Refusal('chunk-size', at, state.side)
   if (state.side === 'response' && (byte === SPACE || byte === TAB)) {
-    // No digit may follow a blank: the maximum count makes the next digit an error.
+    // A digit must not follow a blank. At the maximum count the next digit is an error.
     state.count = MAX_DIGITS
     state.blanks ??= []
     state.blanks.push(at)
@@ -158,7 +158,7 @@ function readExtension(state: ChunkState, byte: number, at: number): void {
   } else throw new Http1Refusal('chunk-extension', at, state.side)
 }
 
-/** Inside a quoted string (RFC 9110, 5.6.4) no byte separates extensions, not even a semicolon. */
+/** Inside a quoted string (RFC 9110, 5.6.4) a semicolon does not end the extension. */
 function readQuoted(state: ChunkState, byte: number, at: number): void {
   if (IN_VALUE[byte] === 0) throw new Http1Refusal('chunk-extension', at, state.side)
   if (state.phase === ChunkPhase.extensionEscaped) state.phase = ChunkPhase.extensionQuoted
@@ -185,7 +185,7 @@ function readTrailer(state: ChunkState, byte: number, at: number): void {
     if (byte === CR) state.phase = ChunkPhase.trailerLf
     else if (IN_VALUE[byte] === 0) throw new Http1Refusal('trailer-invalid', at, state.side)
   } else if (TOKEN_LOWER[byte] !== 0) {
-    const hash = state.phase === ChunkPhase.trailerFirst ? NO_NAME : state.hash
+    const hash = state.phase === ChunkPhase.trailerFirst ? FNV_OFFSET : state.hash
     state.hash = hashName(hash, TOKEN_LOWER[byte]!)
     state.phase = ChunkPhase.trailerName
   } else if (state.phase === ChunkPhase.trailerName && byte === COLON) {
@@ -221,21 +221,19 @@ function maxCount(phase: number): number {
 }
 
 /**
- * A tracker keeps only a hash of a trailer's name: FNV-1a of the lower-case name with `_` as `-`. A collision can refuse a harmless trailer, but
- * never lets a forbidden one pass.
+ * The state has only a hash of a trailer's name: FNV-1a of the lower-case name with `-` for `_`. If two names have the same hash, a harmless trailer is
+ * refused, but a forbidden trailer never passes.
  */
 const FNV_OFFSET = 0x811c9dc5
 const FNV_PRIME = 0x01000193
 const UNDERSCORE = 0x5f
 const HYPHEN = 0x2d
 
-const NO_NAME = FNV_OFFSET
-
 function hashName(hash: number, lower: number): number {
   return Math.imul(hash ^ (lower === UNDERSCORE ? HYPHEN : lower), FNV_PRIME) >>> 0
 }
 
-/** Trailers may not have fields that frame, route, authenticate or describe a message (RFC 9110, 6.5.1). */
+/** Fields that frame, route, authenticate or describe a message: they must not be trailers (RFC 9110, 6.5.1). */
 const FORBIDDEN = [
   'authorization',
   'cache-control',
@@ -266,20 +264,20 @@ const FORBIDDEN = [
   'x-forwarded-proto',
 ]
 
-const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].reduce(hashName, NO_NAME)))
+const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].reduce(hashName, FNV_OFFSET)))
 
 /** How a reader finds the end of a body. `none`: the message has no body. `tunnel`: the bytes are no longer HTTP. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'until-close' | 'tunnel'
 
-/** The whole state of a body's tracker, which does not depend on how the bytes were split into reads. */
+/** The complete state of {@link Framing}. Does not depend on how the bytes were split into reads. */
 export interface FramingRecord {
   kind: FramingKind
   /** Remaining bytes of the body (`length`) or of the current chunk's data (`chunked`). */
   left: number
   /** The position in the chunk syntax, see `ChunkPhase`; 0 if the body is not chunked. */
   phase: number
-  /** The number of digits of the size, bytes of the extensions or bytes of the trailers (depending on the phase) read so far; 0 if the body is not chunked. */
+  /** How many digits of the size, bytes of the extensions or bytes of the trailers (depending on the phase) were read; 0 in other phases, or if the body is not chunked. */
   count: number
-  /** Hash of the trailer's name as far as it was read; 0 in other phases. */
+  /** In the name of a trailer: the hash of its bytes so far. Otherwise 0. */
   hash: number
 }

@@ -3,13 +3,13 @@ import { TOKEN_LOWER } from './bytes.js'
 
 const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const VALUE = /^(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?$/
-/** Fields that only `rewrite.ts` may change. */
+/** Fields that the relay sets itself, in `rewrite.ts`. */
 const RESERVED = new Set(['host', 'content-length', 'transfer-encoding', 'connection', 'upgrade'])
 
 export interface FieldEditOptions {
-  /** Drops all lines with these names (any case). */
+  /** Removes all lines with these names (any case). */
   remove?: readonly string[]
-  /** Each line replaces all lines with its name, at the position of the first; if there are none, it is appended. */
+  /** Each line replaces all lines with the same name, at the position of the first; if the head has none, the line is appended. */
   set?: Readonly<Record<string, string>>
 }
 
@@ -20,7 +20,7 @@ export interface Edit {
   readonly line: string
 }
 
-/** Returns a field line with its CRLF. Throws for a name or value that could be read as several lines (response splitting). */
+/** Returns a field line with CRLF. Throws for an invalid name or value, which a reader could take for several lines (response splitting). */
 export function fieldLine(name: string, value: string): string {
   if (!NAME.test(name) || !VALUE.test(value)) {
     throw new FdbError(
@@ -32,7 +32,7 @@ export function fieldLine(name: string, value: string): string {
   return `${name}: ${value}\r\n`
 }
 
-/** Edits that were checked once, and apply to many heads. */
+/** Checks the edits once, for use with many heads. */
 export class FieldEdits {
   readonly #byLength: (Edit[] | undefined)[] = []
   /** 1 for the first letter of each name, in both cases. */
@@ -55,7 +55,7 @@ export class FieldEdits {
     return undefined
   }
 
-  /** Returns the lines to append: those of every edit that replaced no line of the head. */
+  /** Returns the lines to append to the head. `placed`: the edits that have replaced lines of the head. */
   unplacedLines(placed: readonly Edit[]): string {
     if (this.#setLines.length === 0) return ''
     let lines = ''

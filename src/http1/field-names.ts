@@ -1,6 +1,6 @@
 import { isToken } from './bytes.js'
 
-/** Ids of the fields that a relay must understand or must not forward. Comparing ids is cheaper than comparing names. */
+/** Ids of the fields that a relay must understand or must not forward; all others have the id `other`. Comparing ids is cheaper than comparing names. */
 export const FieldId = {
   other: 0,
   host: 1,
@@ -24,7 +24,7 @@ export const FieldId = {
 
 export type FieldId = (typeof FieldId)[keyof typeof FieldId]
 
-/** The lookalikes have `_` for `-`: CGI and WSGI give both spellings to the program as the same variable. */
+/** A lookalike has `_` instead of `-`: CGI and WSGI give a program both spellings as the same variable. */
 const IDS: readonly (readonly [string, FieldId])[] = [
   ['host', FieldId.host],
   ['connection', FieldId.connection],
@@ -50,7 +50,7 @@ export const FIELD_NAMES: readonly string[] = IDS.map(([name]) => name)
 
 const LENGTHS = 32
 
-/** The known names by length and first letter, see {@link keyOf}: most other names have no candidate. */
+/** The known names by {@link keyOf}, so that most other names need no comparison. */
 const CANDIDATES: ({ bytes: Uint8Array; id: FieldId }[] | null)[] = Array.from(
   { length: LENGTHS * 32 },
   () => null,
@@ -60,7 +60,7 @@ for (const [name, id] of IDS) {
   ;(CANDIDATES[keyOf(bytes[0]!, bytes.length)] ??= []).push({ bytes, id })
 }
 
-/** Returns the same key for a capital and its small letter. */
+/** The key is the same for a capital and a small first letter. */
 function keyOf(first: number, length: number): number {
   return length * 32 + (first & 31)
 }
@@ -78,7 +78,7 @@ export function fieldId(bytes: Uint8Array, start: number, end: number): FieldId 
   return FieldId.other
 }
 
-/** By field id: 1 for a field that is valid for one connection only (RFC 9110, 7.6.1), except the fields that frame the body. */
+/** By field id: 1 for a field that a relay must not forward (RFC 9110, 7.6.1). Content-Length, Transfer-Encoding and Trailer are not included. */
 export const HOP_BY_HOP = new Uint8Array(32)
 for (const id of [
   FieldId.connection,

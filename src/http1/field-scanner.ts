@@ -1,7 +1,7 @@
 import { COLON, CR, IN_VALUE, LF, plainUntil, SPACE, TAB, TOKEN_LOWER, wordsOf } from './bytes.js'
 import { fieldId } from './field-names.js'
 import { MARKS, type Marks } from './fields.js'
-import { Http1Refusal, type Side } from './refusal.js'
+import { Http1Refusal, type RefusalReason, type Side } from './refusal.js'
 
 const LINE = 0
 const NAME = 1
@@ -13,7 +13,7 @@ const DONE = 6
 
 const FIRST_LINES = 32
 
-/** Scans the field lines of a head (RFC 9112, 5) up to the last CRLF. Can pause at any byte and continue with the next read; throws at the first invalid byte. */
+/** Scans the field lines of a head (RFC 9112, 5) up to the empty line. Can pause at any byte and continue with the next read. Throws at the first invalid byte. */
 export class FieldScanner implements Marks {
   readonly #limit: number
   readonly #side: Side
@@ -35,7 +35,7 @@ export class FieldScanner implements Marks {
     return this.#phase === DONE
   }
 
-  /** Scans `bytes[at, to)` of a head that begins at `base`. Returns `to`, or the position after the last CRLF. */
+  /** Scans `bytes[at, to)` of a head that begins at `base`. Returns the position after the head, or `to` if the head is incomplete. */
   scan(bytes: Uint8Array, at: number, to: number, base: number): number {
     const words = wordsOf(bytes)
     if (this.#phase === LINE) at = this.#wholeLines(bytes, at, to, base, words)
@@ -49,14 +49,8 @@ export class FieldScanner implements Marks {
           continue
         }
         if (byte === SPACE || byte === TAB) throw this.#refuse('field-folded', at - base)
-        if (this.count >= this.#limit) {
-          throw new Http1Refusal(
-            'fields-too-many',
-            at - base,
-            this.#side,
-            `; the limit is ${this.#limit} lines`,
-          )
-        }
+        if (this.count >= this.#limit)
+          throw this.#refuse('fields-too-many', at - base, `; the limit is ${this.#limit} lines`)
         this.#nameStart = at - base
         phase = NAME
       }
@@ -92,14 +86,14 @@ export class FieldScanner implements Marks {
     return at
   }
 
-  /** Prepares for the next head, whose marks overwrite the current ones. */
+  /** Prepares for the next head, which overwrites {@link numbers}. */
   reset(): void {
     this.count = 0
     this.ids = 0
     this.#phase = LINE
   }
 
-  /** Fast path: scans complete, valid lines of `bytes[at, to)`. Returns the start of the first line that is incomplete or invalid; {@link scan} continues there. */
+  /** Fast path for complete, valid lines of `bytes[at, to)`. Returns the start of the first line that is incomplete or invalid, where {@link scan} continues. */
   #wholeLines(bytes: Uint8Array, at: number, to: number, base: number, words: DataView | null): number {
     const limit = this.#limit
     const token = TOKEN_LOWER
@@ -131,7 +125,7 @@ export class FieldScanner implements Marks {
     return start
   }
 
-  /** Appends the offsets and the id of a field line. `end`, after the value and its trailing white space, is an index of `bytes`; the other offsets are relative to `base`. */
+  /** Appends the offsets and the id of a line. `end`, the position after the value and its trailing white space, is an index of `bytes`; all others are relative to `base`. */
   #markLine(
     bytes: Uint8Array,
     base: number,
@@ -159,11 +153,8 @@ export class FieldScanner implements Marks {
     return grown
   }
 
-  #refuse(
-    reason: 'field-folded' | 'field-name' | 'field-value' | 'line-ending',
-    offset: number,
-  ): Http1Refusal {
-    return new Http1Refusal(reason, offset, this.#side)
+  #refuse(reason: RefusalReason, offset: number, note = ''): Http1Refusal {
+    return new Http1Refusal(reason, offset, this.#side, note)
   }
 }
 

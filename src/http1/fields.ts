@@ -1,25 +1,25 @@
 import { TAB } from './bytes.js'
 import type { FieldId } from './field-names.js'
 
-/** Numbers for each line: name start, name end, value start, value end, field id. */
+/** How many numbers describe a line: name start, name end, value start, value end, field id. */
 export const MARKS = 5
 
-/** The positions of the field lines of one head. */
+/** The positions of all field lines of a head. */
 export interface Marks {
-  /** {@link MARKS} offsets for each line. The next head overwrites them. */
+  /** {@link MARKS} numbers for each line. The next head overwrites them. */
   readonly numbers: Int32Array
   readonly count: number
-  /** Bit set of the field ids in the head. */
+  /** Bit `1 << id` is set if the head has a field with this id. */
   readonly ids: number
 }
 
-/** A view of the field lines of one head. Valid until the reader reads again or the bytes are overwritten. Offsets count from the head's first byte. */
+/** The field lines of a head, as a view that is valid until the reader reads again or the bytes are overwritten. Offsets count from the first byte of the head. */
 export class Fields {
   readonly bytes: Buffer
   /** The position of the head in `bytes`. */
   readonly base: number
   readonly count: number
-  /** Offset of the empty line that ends the head. */
+  /** The offset of the empty line at the end of the head. */
   readonly end: number
   readonly #marks: Int32Array
   readonly #ids: number
@@ -41,7 +41,7 @@ export class Fields {
     return this.#marks[index * MARKS + 4] as FieldId
   }
 
-  /** Decodes as latin1. */
+  /** Decodes the bytes between two offsets as latin1. */
   text(start: number, end: number): string {
     return this.bytes.toString('latin1', this.base + start, this.base + end)
   }
@@ -66,14 +66,14 @@ export class Fields {
     return this.#marks[index * MARKS + 3]!
   }
 
-  /** Reports a tab after the line's name. Tabs are legal, but Node's parser takes `chunked<TAB>` for another coding, which smuggling exploits. */
+  /** Reports whether a tab follows the name. Tabs are legal, but request smuggling exploits that Node's parser takes `chunked<TAB>` for an unknown coding. */
   hasTab(index: number): boolean {
     const end = this.base + this.lineEnd(index)
     for (let at = this.base + this.nameEnd(index); at < end; at++) if (this.bytes[at] === TAB) return true
     return false
   }
 
-  /** Returns the offset of the line's first byte, where the name begins. */
+  /** Returns the offset of the line, which begins with its name. */
   lineStart(index: number): number {
     return this.#marks[index * MARKS]!
   }
@@ -82,7 +82,7 @@ export class Fields {
     return index + 1 < this.count ? this.#marks[(index + 1) * MARKS]! : this.end
   }
 
-  /** Reports whether the head has a field of the bit set `ids`. */
+  /** Reports whether the head has one of the fields in `ids`, a set of bits `1 << id`. */
   hasAny(ids: number): boolean {
     return (this.#ids & ids) !== 0
   }
@@ -94,7 +94,7 @@ export class Fields {
     return -1
   }
 
-  /** Returns the values of all lines with that name (any case), joined by `, `, or undefined if there are none. */
+  /** Returns the values of all lines with this name (any case), joined by `, `; undefined if the head has none. */
   get(name: string): string | undefined {
     const wanted = name.toLowerCase()
     let found: string | undefined

@@ -11,7 +11,7 @@ import type { Side } from './refusal.js'
 
 const KINDS: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close', 'tunnel']
 
-/** Tracks the body of one message byte by byte, to find its end. Keeps no bytes. */
+/** Follows the body of a message, to find its end. Stores no bytes. */
 export class Framing implements FramingRecord {
   readonly kind: FramingKind
   readonly side: Side
@@ -68,14 +68,14 @@ export class Framing implements FramingRecord {
     return { kind: this.kind, left: this.left, phase: this.phase, count: this.count, hash: this.hash }
   }
 
-  /** Returns, and clears, the positions of blanks after chunk sizes in the bytes of the last {@link advance}, or null. The relay must not pass them on. */
+  /** Returns and clears the positions of blanks after chunk sizes in the bytes of the last {@link advance}, or null. The relay must not forward these blanks. */
   takeBlanks(): number[] | null {
     const { blanks } = this
     this.blanks = null
     return blanks
   }
 
-  /** Whether the message is complete. Never true for `until-close` and `tunnel`. */
+  /** Whether the body is complete. Never true for `until-close` and `tunnel`. */
   get done(): boolean {
     switch (this.kind) {
       case 'none':
@@ -89,12 +89,12 @@ export class Framing implements FramingRecord {
     }
   }
 
-  /** Whether the message is complete if the peer closes the connection here. */
+  /** Whether the body is complete if the sender closes the connection here. */
   get mayEnd(): boolean {
     return this.done || this.kind === 'until-close' || this.kind === 'tunnel'
   }
 
-  /** Whether the next byte is the first of another chunk's size. */
+  /** Whether the next byte is the first digit of a chunk's size. */
   get betweenChunks(): boolean {
     return this.kind === 'chunked' && isBetweenChunks(this)
   }
@@ -106,8 +106,8 @@ export class Framing implements FramingRecord {
   }
 
   /**
-   * Advances through `bytes[from, to)` and returns how many of them belong to the body: all, unless the body ends there. Throws {@link Http1Refusal}
-   * at the first byte that breaks the chunk syntax. `data` collects the start and end of each piece of content.
+   * Advances through `bytes[from, to)`, and returns how many of these bytes belong to the body. Throws {@link Http1Refusal} at the first byte that
+   * breaks the chunk syntax. Appends the start and end of each piece of content to `data`.
    */
   advance(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     if (this.kind === 'chunked') {
@@ -136,13 +136,13 @@ export const LAST_CHUNK: Buffer = Buffer.from('0\r\n\r\n', 'latin1')
 
 const CRLF = Buffer.from('\r\n', 'latin1')
 
-/** Returns the pieces of a chunk with `content`, without a copy. Returns none for empty content, because an empty chunk would end the body. */
+/** Returns a chunk with `content` in pieces, which share its memory. Returns no pieces for empty content, because an empty chunk would end the body. */
 export function encodeChunk(content: Buffer): Buffer[] {
   if (content.length === 0) return []
   return [Buffer.from(`${content.length.toString(16)}\r\n`, 'latin1'), content, CRLF]
 }
 
-/** As {@link Framing.advance}, but returns the pieces of content too. `taken` is the number of bytes that belong to the body. */
+/** As {@link Framing.advance}, but also returns the pieces of content. `taken`: how many bytes belong to the body. */
 export function takeContent(
   framing: Framing,
   bytes: Buffer,

@@ -3,11 +3,11 @@ import { FieldScanner } from './field-scanner.js'
 import { Fields } from './fields.js'
 import { Http1Refusal, type Side } from './refusal.js'
 
-/** The largest accepted sizes of one head. */
+/** Maximum sizes of a head. */
 export type HeadLimits = typeof DEFAULT_HEAD_LIMITS
 
 export const DEFAULT_HEAD_LIMITS = {
-  /** The number of bytes from the first byte to the last CRLF, including an empty line before the request. */
+  /** Counts an empty line before the request, and the empty line at the end. */
   headBytes: 16 * 1024,
   fields: 100,
   targetBytes: 8 * 1024,
@@ -30,8 +30,8 @@ function headLimits(limits: Partial<HeadLimits> = {}): Readonly<HeadLimits> {
 const NOTHING = Buffer.alloc(0)
 
 /**
- * Reads heads from a stream of bytes; the result does not depend on how the bytes were split. Scans no byte more than twice. Reads a head that
- * arrives in one piece without a copy, and holds no memory between heads. Throws a refusal again at each later call.
+ * Reads heads from a stream of bytes; the result does not depend on how the bytes were split. Scans a byte at most twice. Reads a head that arrives in
+ * one piece without a copy. Holds no memory between heads. After a refusal each further call throws the same refusal.
  */
 export abstract class HeadReader<Head> {
   protected readonly limits: Readonly<HeadLimits>
@@ -39,7 +39,7 @@ export abstract class HeadReader<Head> {
   readonly #side: Side
   #held = NOTHING
   #heldBytes = 0
-  /** How many bytes of the last {@link read} belong to the head. */
+  /** How many bytes of the chunk in the last {@link read} belong to the head. */
   consumed = 0
   #refusal: unknown
 
@@ -49,7 +49,7 @@ export abstract class HeadReader<Head> {
     this.#side = side
   }
 
-  /** A copy of the incomplete head. A new reader that reads it is in the same state. */
+  /** A copy of the incomplete head. A new reader that reads this copy is in the same state. */
   get pending(): Buffer {
     return Buffer.from(this.#held.subarray(0, this.#heldBytes))
   }
@@ -119,17 +119,17 @@ export abstract class HeadReader<Head> {
     this.#heldBytes = bytes
   }
 
-  /** Scans `bytes[at, to)` of a head that begins at `base`: the start line, then {@link fields}. Returns `to`, or the position after the head. */
+  /** Scans `bytes[at, to)` of a head that begins at `base`: the start line, then {@link fields}. Returns the position after the head, or `to` if the head is incomplete. */
   protected abstract scan(bytes: Uint8Array, at: number, to: number, base: number): number
 
   protected abstract finish(fields: Fields): Head
 }
 
-/** The bytes before the minor version. */
+/** The version without its last digit. */
 export const VERSION_BYTES: Uint8Array = Buffer.from('HTTP/1.', 'latin1')
 const MAJOR = 5
 
-/** Returns the refusal for a wrong byte at `index` of `HTTP/1.x`: a digit means an unsupported version, any other byte an invalid line. */
+/** Returns the refusal for a wrong byte at `index` of `HTTP/1.x`: if it is another digit, the version is unsupported, otherwise the line is invalid. */
 export function versionRefusal(index: number, byte: number, offset: number, side: Side): Http1Refusal {
   const digit = byte >= 0x30 && byte <= 0x39
   if (digit && (index === MAJOR || index === VERSION_BYTES.length)) {

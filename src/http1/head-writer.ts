@@ -1,11 +1,11 @@
 import { copyWords, wordsOf } from './bytes.js'
 
-/** Text up to this length is written in a loop: a call of `Buffer.write` costs 20 to 50 ns. */
+/** Up to this length a loop writes text, because a call of `Buffer.write` costs 20 to 50 ns. */
 const WRITTEN_BY_LOOP = 16
-/** Up to this many bytes are copied with {@link copyWords}. */
+/** Up to this many bytes {@link copyWords} is faster than `Buffer.copy`. */
 const COPIED_IN_WORDS = 80
 const FIRST_BYTES = 1024
-/** The free list keeps at most 1024 writers, each with at most 8 KiB. */
+/** The list of spare writers has at most 1024 writers of at most 8 KiB each. */
 const MAX_SPARE = 1024
 const MAX_SPARE_BYTES = 8192
 
@@ -21,12 +21,12 @@ export class HeadWriter {
     return spare.pop() ?? new HeadWriter()
   }
 
-  /** Returns the writer to the free list. Call it at most once; do not use the writer afterwards. */
+  /** Gives the writer back for reuse. Call it at most once; do not use the writer afterwards. */
   release(): void {
     if (spare.length < MAX_SPARE && this.#bytes.length <= MAX_SPARE_BYTES) spare.push(this)
   }
 
-  /** The first {@link length} bytes are the head; the rest is undefined. */
+  /** The head is in the first {@link length} bytes. */
   get bytes(): Buffer {
     return this.#bytes
   }

@@ -2,8 +2,8 @@
  * HTTP/1.0 and 1.1 for a relay (RFC 9110, RFC 9112): strict readers of heads, trackers that find the end of a body, writers of heads. Uses neither
  * I/O nor a clock. Refuses every message that two servers could read differently.
  *
- * A head is a view of the bytes it was read from, valid until they are overwritten or its reader reads again. Readers record only offsets;
- * {@link writeRequest} and {@link writeResponse} copy the bytes to forward; getters create strings on demand.
+ * A head is a view of the bytes from which it was read: valid until these bytes are overwritten or its reader reads again. A reader stores only offsets.
+ * {@link writeRequest} and {@link writeResponse} copy the forwarded bytes. Most strings are created only when a caller asks for them.
  */
 
 export type { FramingKind, FramingRecord } from './chunked.js'

@@ -9,14 +9,13 @@ const LENGTH = /^(?:0|[1-9][0-9]{0,15})$/
 const NO_OPTIONS: readonly string[] = []
 const KEEP_ALIVE: readonly string[] = ['keep-alive']
 const CLOSE: readonly string[] = ['close']
-/** Lower-case values, compared with the bytes of a head. */
 const KEEP_ALIVE_BYTES = Buffer.from('keep-alive', 'latin1')
 const CLOSE_BYTES = Buffer.from('close', 'latin1')
 const CHUNKED_BYTES = Buffer.from('chunked', 'latin1')
-/** A peer that names these in Connection wants the relay to remove them: request smuggling. */
+/** The relay removes fields that Connection names. An attacker who names these fields there attempts request smuggling. */
 const NOT_FOR_CONNECTION = new Set(['host', 'content-length', 'transfer-encoding'])
 
-/** Returns the elements of a comma-separated list, without empty ones (RFC 9110, 5.6.1). */
+/** Returns the elements of a comma-separated list, without empty elements (RFC 9110, 5.6.1). */
 export function listElements(value: string): string[] {
   return value
     .split(',')
@@ -24,7 +23,7 @@ export function listElements(value: string): string[] {
     .filter(element => element !== '')
 }
 
-/** Removes spaces and tabs at both ends. A regular expression would take quadratic time for long runs of blanks. */
+/** Removes spaces and tabs at both ends. A regular expression would take quadratic time if the text has many blanks in a row. */
 function trimBlanks(text: string): string {
   let start = 0
   let end = text.length
@@ -47,17 +46,17 @@ function isCodings(value: string): boolean {
   )
 }
 
-/** The common part of requests and responses. An interface, because a base class doubles the time to create a head. */
+/** The facts that request heads and response heads have in common. Not a base class, which would double the time to create a head. */
 export interface HeadFacts {
   readonly contentLength: number | undefined
   readonly chunked: boolean
-  /** The response breaks a framing rule, but every reader finds the same end. The relay corrects the head, and does not reuse the server's connection. */
+  /** The response breaks a framing rule, but all readers agree where it ends. The relay corrects the head, and does not reuse the connection to the server. */
   readonly odd: boolean
   /** The options of Connection, in lower case. */
   readonly connection: readonly string[]
-  /** The connection may carry another message: the sender allows it, and the framing of this message breaks no rule ({@link odd}). */
+  /** The connection may carry another message: the sender allows reuse, and this message is not {@link odd}. */
   readonly keepAlive: boolean
-  /** The value of Upgrade if Connection names it, without `h2c`: HTTP/2 would bypass the relay. */
+  /** The value of Upgrade if Connection names this field. Without `h2c`, because requests over HTTP/2 would bypass the relay's checks. */
   readonly upgrade: string | undefined
 }
 
@@ -76,7 +75,7 @@ class KnownFields implements HeadFacts {
   connection: readonly string[] = NO_OPTIONS
   keepAlive = true
   upgrade: string | undefined = undefined
-  /** The options of several Connection lines. */
+  /** The options of all Connection lines, if the head has more than one line. */
   #joinedOptions: string[] | null = null
   #fields!: Fields
   #side: Side = 'request'
@@ -100,7 +99,7 @@ class KnownFields implements HeadFacts {
       else if (id === FieldId.lookalike) throw this.#refuse('field-lookalike', i)
     }
     const { chunked, connection } = this
-    // 204 and 304 never have a body (RFC 9112, 6.3). A Content-Length of 0 is wrong too, but common; rewriting drops it.
+    // A 204 or 304 has no body (RFC 9112, 6.3). A 204 with Content-Length: 0 is wrong too, but common; writeResponse() drops this field.
     if (status === 204 && (chunked || (this.contentLength ?? 0) > 0)) this.odd = true
     if (status === 304 && chunked) this.odd = true
     const close = connection.length > 0 && connection.includes('close')
@@ -140,7 +139,7 @@ class KnownFields implements HeadFacts {
     return number
   }
 
-  /** Accepts one length repeated in a list, as some servers behind proxies send it, but only in responses. Returns NaN for an invalid value. */
+  /** Accepts a list that repeats one length, as some servers behind proxies send it, but only in responses. Returns NaN for an invalid value. */
   #listedLength(line: number): number {
     const value = this.#fields.value(line)
     const [first = '', ...others] =
@@ -206,7 +205,7 @@ class KnownFields implements HeadFacts {
   }
 }
 
-/** One instance reads all heads, so that no head allocates a reader. */
+/** One instance reads all heads, so that a head needs no instance of its own. */
 const KNOWN_FIELDS = new KnownFields()
 
 const DEFAULT_FACTS: HeadFacts = {

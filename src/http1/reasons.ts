@@ -1,4 +1,4 @@
-/** The reason phrases of `node:http`. Loading that module would double the time of the process's first response. */
+/** The same phrases as `STATUS_CODES` of `node:http`. To load this module would double the time of the process's first response. */
 const REASONS: ReadonlyMap<number, string> = new Map([
   [100, 'Continue'],
   [101, 'Switching Protocols'],
@@ -65,7 +65,7 @@ const REASONS: ReadonlyMap<number, string> = new Map([
   [511, 'Network Authentication Required'],
 ])
 
-/** Returns '' for a status without a name: a status line may omit the reason (RFC 9112, 4). */
+/** Returns the reason phrase of a status; '' for an unknown status, because a status line may omit the reason (RFC 9112, 4). */
 export function reasonOf(status: number): string {
   return REASONS.get(status) ?? ''
 }

@@ -7,12 +7,11 @@ export type RefusalReason = Http1Reason
 
 export const REFUSAL_REASONS = Object.keys(REFUSALS) as RefusalReason[]
 
-/** The relay must not pass this message on. For a request's head, respond with `status` and close. `code` is `ERR_FDB_HTTP1_` and the reason in capitals. */
+/** The relay must not forward this message. If it is a request, respond with {@link status} and close. `code` is `ERR_FDB_HTTP1_` and the reason in capitals. */
 export class Http1Refusal extends FdbError {
   readonly reason: RefusalReason
-  /** The status for the client; useless if the response has already started. */
   readonly status: RequestRefusalStatus | 502
-  /** The position of the wrong byte: in a head the offset from the head's first byte, however the bytes were split; in a body the index in the buffer. */
+  /** The position of the wrong byte: in a head the offset from the first byte of the head, in a body the index in the buffer. */
   readonly offset: number
 
   constructor(reason: RefusalReason, offset: number, side: Side, note = '') {

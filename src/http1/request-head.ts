@@ -4,7 +4,7 @@ import { Framing } from './framing.js'
 import { type HeadFacts, readHeadFacts } from './message.js'
 import { requestRefusal } from './refusal.js'
 
-/** The common methods by length: all heads share their strings. */
+/** The common methods by length, so that no head creates a string for one of them. */
 const BY_LENGTH: { name: string; bytes: Uint8Array }[][] = Array.from({ length: 8 }, () => [])
 for (const name of ['GET', 'PUT', 'HEAD', 'POST', 'PATCH', 'TRACE', 'DELETE', 'OPTIONS', 'CONNECT']) {
   BY_LENGTH[name.length]!.push({ name, bytes: Buffer.from(name, 'latin1') })
@@ -66,7 +66,7 @@ export class RequestHead implements Omit<HeadFacts, 'odd'> {
   readonly target: string
   readonly line: Readonly<RequestLine>
   readonly form: TargetForm
-  /** The target to send to the server: path and query, or `*`; '' for CONNECT. */
+  /** The target for the server: path and query, or `*`; '' for CONNECT. */
   readonly resource: string
   /** The requested host, from the target or from Host. Only HTTP/1.0 may omit it. */
   readonly authority: Readonly<Authority> | undefined
@@ -106,7 +106,7 @@ export class RequestHead implements Omit<HeadFacts, 'odd'> {
     this.#checkExpectation()
   }
 
-  /** Returns a new tracker of the body. For bytes after CONNECT or Upgrade the caller needs another one. */
+  /** Returns a new tracker of the body. Does not cover the bytes of a tunnel after CONNECT or Upgrade. */
   framing(): Framing {
     if (this.chunked) return Framing.chunked('request')
     return this.contentLength === undefined ? Framing.none() : Framing.length(this.contentLength)
@@ -192,11 +192,11 @@ const NAME = /^[0-9A-Za-z._~-]+$/
 const IPV6 = /^\[[0-9A-Fa-f:.]{2,45}\]$/
 const PORT = /^[0-9]{0,5}$/
 
-/** 1 for a-z, 0-9 and `-._~`: a host name with only these characters needs no further check. */
+/** 1 for a-z, 0-9 and `-._~`: a host that has only these characters needs no further check. */
 const PLAIN = new Uint8Array(128)
 for (const character of 'abcdefghijklmnopqrstuvwxyz0123456789-._~') PLAIN[character.charCodeAt(0)] = 1
 
-/** Parses a name, an IPv4 address or a bracketed IPv6 address, with an optional port (RFC 3986, 3.2.3: it may be empty). Otherwise returns undefined. */
+/** Parses a name, an IPv4 address or a bracketed IPv6 address, with an optional port, which may be empty (RFC 3986, 3.2.3). Returns undefined for other text. */
 function parseAuthority(text: string): Authority | undefined {
   let end = 0
   while (end < text.length && PLAIN[text.charCodeAt(end)] === 1) end++
@@ -218,7 +218,7 @@ const knownAuthorities: ({ bytes: Uint8Array; authority: Readonly<Authority> } |
   MAX_KNOWN,
 ).fill(undefined)
 
-/** As {@link parseAuthority}, for `bytes[start, end)`. Caches recent hosts by their bytes: equal hosts share one object. */
+/** As {@link parseAuthority}, for `bytes[start, end)`. Caches recent hosts by their bytes, so that equal hosts share one object. */
 function readAuthority(bytes: Buffer, start: number, end: number): Readonly<Authority> | undefined {
   let hash = end - start
   for (let at = start; at < end; at++) hash = Math.imul(hash, 31) + bytes[at]!

@@ -110,7 +110,7 @@ export class RequestReader extends HeadReader<RequestHead> {
     return at
   }
 
-  /** Fast path: reads a complete, valid request line and returns its end. Returns `at` for any other line, which {@link scan} reads. */
+  /** Fast path for a complete, valid request line: returns the position after the line. For any other line returns `at`, so that {@link scan} reads it. */
   #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
     const method = IN_METHOD
     let end = at
@@ -152,7 +152,7 @@ function methodRefusal(byte: number, offset: number): Http1Refusal {
   return requestRefusal(TOKEN_LOWER[byte] === 0 ? 'request-line' : 'method-unsupported', offset)
 }
 
-/** A second space, or a line end after the target (HTTP/0.9), is an error of the request line, not of the target. */
+/** A second space, or a line end after the target (HTTP/0.9), makes the request line invalid, not the target. */
 function targetReason(byte: number): 'request-line' | 'line-ending' | 'target-invalid' {
   if (byte === LF) return 'line-ending'
   return byte === SPACE || byte === CR ? 'request-line' : 'target-invalid'

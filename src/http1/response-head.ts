@@ -12,7 +12,7 @@ export interface StatusLine {
   end: number
 }
 
-/** The facts of a request that determine where its response ends. */
+/** What determines, in a request, where its response ends. */
 export interface RequestFacts {
   method: string
   /** The forwarded request had an Upgrade field. */
@@ -46,7 +46,7 @@ export class ResponseHead implements HeadFacts {
     this.upgrade = facts.upgrade
     this.status = line.status
     this.line = line
-    // A Content-Length of 0 is wrong too (RFC 9110, 8.6), but common and harmless: rewriting drops it.
+    // Content-Length: 0 is wrong too (RFC 9110, 8.6), but common and harmless; writeResponse() drops this field.
     const length = this.contentLength === undefined || this.contentLength === 0 ? -1 : FieldId.contentLength
     const id = this.chunked ? FieldId.transferEncoding : length
     if (line.status < 200 && id >= 0) {
@@ -61,7 +61,7 @@ export class ResponseHead implements HeadFacts {
     return end < reasonStart ? '' : this.fields.text(reasonStart, end)
   }
 
-  /** Whether another head follows: true for every 1xx except 101, which ends HTTP on the connection. */
+  /** Whether another head follows: true for each 1xx except 101, after which the connection no longer carries HTTP. */
   get interim(): boolean {
     return this.status < 200 && this.status !== 101
   }

@@ -11,7 +11,7 @@ const REASON = 3
 const LINE_LF = 4
 const FIELDS = 5
 
-/** The offset of the status: after `HTTP/1.x` and a space. */
+/** The offset of the status, after `HTTP/1.x` and a space. */
 const STATUS_AT = VERSION_BYTES.length + 2
 /** The length of a status line without a reason. */
 const SHORTEST_LINE = STATUS_AT + 5
@@ -75,7 +75,7 @@ export class ResponseReader extends HeadReader<ResponseHead> {
     return at
   }
 
-  /** Fast path: reads a complete, valid status line and returns its end. Returns `at` for any other line, which {@link scan} reads. */
+  /** Fast path for a complete, valid status line: returns the position after the line. For any other line returns `at`, so that {@link scan} reads it. */
   #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
     if (to - at < SHORTEST_LINE) return at
     for (let i = 0; i < VERSION_BYTES.length; i++) if (bytes[at + i] !== VERSION_BYTES[i]) return at

@@ -5,12 +5,12 @@ import { HeadWriter } from './head-writer.js'
 import type { RequestHead } from './request-head.js'
 import type { ResponseHead } from './response-head.js'
 
-/** Forwarded lines keep their bytes and order. */
+/** Changes of a head. All other lines keep their bytes and order. */
 export interface RewriteOptions {
   edits?: FieldEdits | undefined
-  /** Lines to append after all others, each made by {@link fieldLine}. */
+  /** Lines to append, each made by {@link fieldLine}. */
   extra?: string | Uint8Array | undefined
-  /** The new Connection field; default: none. `upgrade` also forwards Upgrade. */
+  /** The value of the new Connection field; default: no such field. `upgrade` also forwards Upgrade. */
   connection?: 'close' | 'keep-alive' | 'upgrade' | undefined
   /** Forwards Proxy-Authenticate and Proxy-Authorization, for a server that is a proxy itself. By default these hop-by-hop fields are dropped. */
   proxyAuthentication?: boolean | undefined
@@ -19,19 +19,19 @@ export interface RewriteOptions {
 export interface RequestRewriteOptions extends RewriteOptions {
   /** Replaces Host and moves it to the first line. Required for an HTTP/1.0 request without a host. */
   host?: string | undefined
-  /** Fields to drop, because {@link RewriteOptions.extra} replaces them. */
+  /** Fields to drop, because {@link extra} has lines instead. */
   without?: readonly FieldId[] | undefined
 }
 
 export interface ResponseRewriteOptions extends RewriteOptions {
   /**
-   * How the body reaches the client. `keep`: unchanged. `close`: the body ends with the connection (a chunked body for HTTP/1.0, or a tunnel), so
-   * Content-Length, Transfer-Encoding and Trailer are dropped. `chunked`: in chunks.
+   * How the body reaches the client. `keep` (default): unchanged. `close`: without framing, for a tunnel or for a chunked body to HTTP/1.0;
+   * Content-Length, Transfer-Encoding and Trailer are dropped. `chunked`: in the relay's own chunks.
    */
   body?: 'keep' | 'close' | 'chunked' | undefined
 }
 
-/** Options of Connection that name no field, or a field that is dropped anyway. */
+/** Options of Connection that are no field names, or name a field that is dropped in any case. */
 const NO_FIELDS = new Set(['close', 'keep-alive', 'upgrade', 'te'])
 
 const UPGRADE_REQUIRED = 426
@@ -39,16 +39,16 @@ const CHUNKED = 'Transfer-Encoding: chunked\r\n'
 const NONE: ReadonlySet<string> = new Set()
 const NO_EDIT: readonly Edit[] = []
 
-// Tables by field id: 1 means that the field is dropped.
+// Tables by field id. 1: the field is dropped.
 const HOP_BY_HOP_AND_BODY = dropTable(FieldId.contentLength, FieldId.transferEncoding, FieldId.trailer)
 const HOP_BY_HOP_AND_HOST = dropTable(FieldId.host)
-/** HTTP/1.0 clients do not understand 100 Continue, and a server would send it for an Expect that the relay forwards as HTTP/1.1. */
+/** The relay forwards HTTP/1.0 requests as HTTP/1.1. It drops Expect, so that the server sends no 100 Continue, which the client would not understand. */
 const OF_HTTP10 = dropTable(FieldId.expect)
 const OF_HTTP10_AND_HOST = dropTable(FieldId.expect, FieldId.host)
 
 const PROXY_AUTHENTICATION = [FieldId.proxyAuthenticate, FieldId.proxyAuthorization]
 
-/** Returns `drop` itself if there is nothing to change, otherwise a changed copy. */
+/** Returns `drop` itself if the options change nothing, otherwise a changed copy. */
 function adjustDrops(
   drop: Uint8Array,
   proxyAuthentication = false,
@@ -67,10 +67,10 @@ function dropTable(...ids: FieldId[]): Uint8Array {
   return drop
 }
 
-/** The writer of all heads, one after the other. {@link keepHead} replaces this writer. */
+/** Writes all heads, one after the other, until {@link keepHead} replaces this writer. */
 let OUT = HeadWriter.acquire()
 
-/** Returns the head that was written last; it stays valid until the caller releases it. */
+/** Returns the head that was written last. This head stays valid until the caller releases it. */
 export function keepHead(): HeadWriter {
   const kept = OUT
   OUT = HeadWriter.acquire()
@@ -78,8 +78,8 @@ export function keepHead(): HeadWriter {
 }
 
 /**
- * Writes the head for the server: always HTTP/1.1 and in origin form; for CONNECT the target becomes Host. The result is valid until the next head is
- * written, unless {@link keepHead} keeps it.
+ * Writes the head for the server, always as HTTP/1.1. The target is in origin form; for CONNECT it stays, and becomes Host too. The result is valid
+ * until the next head is written, unless {@link keepHead} keeps it.
  */
 export function writeRequest(head: RequestHead, options: RequestRewriteOptions = {}): HeadWriter {
   const { fields, line, form, minor } = head
@@ -130,7 +130,7 @@ export function writeResponse(head: ResponseHead, options: ResponseRewriteOption
   return OUT
 }
 
-/** Returns the framing fields to send for a response whose own fields break a framing rule (`odd`). */
+/** Returns correct framing fields for an odd response (see {@link HeadFacts.odd}). */
 function cleanFraming({ status, chunked, contentLength }: ResponseHead): string {
   if (chunked) return status === 304 ? '' : CHUNKED
   return contentLength === undefined ? '' : `Content-Length: ${contentLength}\r\n`
@@ -156,7 +156,7 @@ function writeEnding(upgrade: string | undefined, { extra, connection }: Rewrite
   OUT.text('\r\n')
 }
 
-/** Writes the lines from offset `run` on with their edits. Drops the fields of `drop` and those that Connection names. */
+/** Writes the lines from offset `run` on, with the edits. Drops the fields in the table `drop`, and those that Connection names. */
 function writeFields(
   fields: Fields,
   run: number,
