@@ -10,21 +10,21 @@ import type { ExchangeOptions } from './decision.js'
 import type { ExchangeFacts, ExchangePhase } from './exchange-facts.js'
 import type { BodyCoding } from './response-plan.js'
 
-/** The complete state of a connection, at any byte: with its two descriptors another process can continue the connection. */
+/** The complete state of a client's connection. With it and dups of the client's and the server's descriptor another process continues at the same byte. */
 export interface ConnectionRecord {
   listener: string
   scheme: 'http' | 'https'
   /** The client's IP address, or ''. */
   client: string
-  /** Milliseconds until the current timeout; -1: none. */
+  /** Milliseconds until the current timeout; -1: no timeout runs. */
   remainingMs: number
   /** The client has sent FIN. */
   clientEnded: boolean
   /** The relay has sent FIN to the client, or must send it after `toClient`. */
   endedClient: boolean
-  /** The relay is sending the last response and FIN, and discards what the client sends. */
+  /** The last response is complete: the relay sends `toClient` and FIN, and discards all further bytes of the client. */
   closing: boolean
-  /** Unprocessed bytes of the client: part of a head, or pipelined requests. */
+  /** Bytes of the client that the relay has not processed: part of a head, or pipelined requests. */
   fromClient: Buffer
   /** Bytes still to be sent to the client. */
   toClient: Buffer
@@ -36,9 +36,9 @@ export interface ExchangeRecord {
   facts: ExchangeFacts
   /** Remaining milliseconds of the `request` timeout; -1: no limit. */
   requestMs: number
-  /** Milliseconds since the exchange started, for the report. */
+  /** Milliseconds since the exchange started, for the access log. */
   elapsedMs: number
-  /** Unprocessed bytes of the server: part of a response's head. */
+  /** Bytes of the server that the relay has not processed: part of a response's head. */
   fromUpstream: Buffer
   /** Bytes still to be sent to the server. */
   toUpstream: Buffer
@@ -49,15 +49,14 @@ export interface ExchangeRecord {
 const { Relayed } = fdbroker.connections
 
 type RelayedMessage = fdbroker.connections.Relayed.$Properties
-/** A decoded message: every field has a value. */
-type ExchangeFields = fdbroker.connections.RelayedExchange
+type DecodedExchange = fdbroker.connections.RelayedExchange
 type ExchangeMessage = fdbroker.connections.RelayedExchange.$Properties
-/** Makes the compiler report a fact that the message lacks, or that {@link factsMessage} does not write. */
+/** With this type the compiler reports a fact that the message lacks, or that {@link factsMessage} does not write. */
 type FactsMessage = { [Name in keyof ExchangeFacts]: ExchangeMessage[Name] }
 type AnswerMessage = fdbroker.connections.RelayedAnswer.$Properties
 type BodyMessage = fdbroker.connections.RelayedBody.$Properties
 
-// The indexes are the numbers in the message.
+// The protobuf message has an index in these lists instead of the name: do not reorder them.
 const PHASES: readonly ExchangePhase[] = ['waiting', 'answering', 'tunnel']
 const CODINGS: readonly BodyCoding[] = ['as-is', 'content', 'chunks']
 const BODIES: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close']
@@ -101,7 +100,7 @@ function bodyMessage({ kind, left, phase, count, hash }: Framing): BodyMessage {
   return { kind: BODIES.indexOf(kind), left, phase, count, hash }
 }
 
-/** Decodes and validates a record from another process that came with `fds` descriptors. Throws ERR_FDB_RELAYED_RECORD for an impossible state. */
+/** Decodes and validates a record of another process. `fds`: how many descriptors came with it. Throws ERR_FDB_RELAYED_RECORD for an impossible state. */
 export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   if (bytes.length > MAX_RECORD_BYTES)
     throw recordError(`it has ${bytes.length} bytes; the limit is ${MAX_RECORD_BYTES}`)
@@ -115,7 +114,7 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   if (listener === '' || listener.length > MAX_NAME_LENGTH)
     throw recordError(`its listener is ${shorten(listener)}`)
   if (client !== '' && net.isIP(client) === 0) throw recordError(`its client is ${shorten(client)}`)
-  const exchange = message.exchange ? exchangeRecord(message.exchange as ExchangeFields, fds) : null
+  const exchange = message.exchange ? exchangeRecord(message.exchange as DecodedExchange, fds) : null
   if (exchange === null && fds !== 1)
     throw recordError(`it has ${fds} descriptors although no request is in progress`)
   if (closing && (exchange !== null || !endedClient))
@@ -136,7 +135,7 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   }
 }
 
-function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
+function exchangeRecord(message: DecodedExchange, fds: number): ExchangeRecord {
   const phase = PHASES[message.phase]
   const coding = CODINGS[message.coding]
   const { method, destination, route, target, host, resend, status } = message
@@ -146,7 +145,8 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
   if (!METHOD_NAME.test(method) && (method !== '' || phase !== 'tunnel'))
     throw recordError(`its method is ${shorten(method)}`)
   for (const name of [destination, route]) {
-    if (name.length > MAX_NAME_LENGTH) throw recordError(`it has a name of ${name.length} characters`)
+    if (name.length > MAX_NAME_LENGTH)
+      throw recordError(`it has a name of ${name.length} characters; the limit is ${MAX_NAME_LENGTH}`)
   }
   for (const text of [target, host, resend]) {
     if (!BYTES.test(text)) throw recordError(`it has the text ${shorten(text)}, which is not latin1`)
@@ -197,7 +197,7 @@ function findContradiction({ facts, ...streams }: ExchangeRecord, fds: number): 
   const { phase, method, coding, http10, requestBody, responseBody, events, frames } = facts
   const tcp = phase === 'tunnel' && method === ''
   if (fds !== 2 && (fds !== 1 || (phase !== 'waiting' && !tcp)))
-    return `it has ${fds} descriptors in phase ${phase}`
+    return `it has ${fds === 1 ? '1 descriptor' : `${fds} descriptors`} in phase ${phase}`
   if (requestBody?.kind === 'until-close')
     return 'its request body ends with the connection, which is only possible for a response'
   if (facts.resend !== '' && (phase !== 'waiting' || requestBody !== null))
@@ -206,14 +206,15 @@ function findContradiction({ facts, ...streams }: ExchangeRecord, fds: number): 
     return 'it has WebSocket frames without an upgraded request'
   if (streams.endedUpstream && phase !== 'tunnel') return 'it has sent FIN to the server outside a tunnel'
   if (phase === 'answering') {
+    const kind = responseBody?.kind ?? 'none'
     const possible =
       coding === 'as-is'
-        ? responseBody?.kind === 'length' || responseBody?.kind === 'chunked'
+        ? kind === 'length' || kind === 'chunked'
         : coding === 'content'
-          ? http10 && (responseBody?.kind === 'chunked' || responseBody?.kind === 'until-close')
-          : !http10 && responseBody?.kind === 'until-close'
-    if (events !== null && responseBody?.kind === 'length') return 'its stream of events has a Content-Length'
-    return possible ? null : `its response body ${responseBody?.kind} cannot have the coding ${coding}`
+          ? http10 && (kind === 'chunked' || kind === 'until-close')
+          : !http10 && kind === 'until-close'
+    if (events !== null && kind === 'length') return 'its stream of events has a Content-Length'
+    return possible ? null : `its response body ${kind} cannot have the coding ${coding}`
   }
   if (events !== null) return `it has events in phase ${phase}`
   if (responseBody !== null || coding !== 'as-is') return `it has a response in phase ${phase}`
@@ -256,7 +257,7 @@ function milliseconds(ms: number | null | undefined): number {
   return ms == null ? -1 : Math.min(ms, LONGEST_MS)
 }
 
-/** Copies a field, because the decoded message is a view of a larger buffer that is reused. */
+/** Copies the bytes, because a decoded message only refers to the buffer that it was decoded from, and that buffer is reused. */
 function copyField(bytes: Uint8Array): Buffer {
   return bytes.length === 0 ? NO_BYTES : copyRange(bytes as Buffer, 0, bytes.length)
 }

@@ -12,4 +12,11 @@ describe('the record of a relayed connection that an older process wrote', () =>
     const state = decodeRecord(Buffer.from(record, 'base64'), fds)
     expect(Buffer.from(encodeRecord(state)).toString('base64')).toBe(record)
   })
+
+  it('without the connection to the server is refused in the singular', () => {
+    const { record } = RECORDS.find(({ name }) => name === 'answering by length')!
+    expect(() => decodeRecord(Buffer.from(record, 'base64'), 1)).toThrow(
+      'it has 1 descriptor in phase answering.',
+    )
+  })
 })
