@@ -3,30 +3,30 @@
 import { FdbError } from '../errors.js'
 
 export interface FramesRecord {
-  /** The part of a frame to which the next byte belongs, see `Phase`. The numbers are part of exported records. */
+  /** The part of the frame to which the next byte belongs: a number of `Phase`. */
   phase: number
-  /** Missing bytes of the extended length; 0 in other phases. */
+  /** In phase `length`: how many bytes of the extended length are still to come. Otherwise 0. */
   count: number
-  /** Missing payload bytes of this frame; while `count` is above 0, the part of the length that was read. */
+  /** In phase `payload`: how many payload bytes are still to come. In phase `length`: the number formed by the length bytes read so far. */
   left: number
-  /** The kind of the current frame, see `Kind`; 0 between frames. */
+  /** The kind of the current frame: a number of `Kind`; 0 between frames. */
   kind: number
 }
 
+// Other versions read these numbers in a {@link FramesRecord}: do not change them.
 const Phase = { first: 0, second: 1, length: 2, payload: 3, ended: 4, lost: 5 } as const
-
 const Kind = { data: 0, control: 1, close: 2 } as const
 
 const FIN = 0x80
 const MASK = 0x80
 const CLOSE = 8
-/** Continuation, text, binary, close, ping, pong. No extension in use adds opcodes. */
-const KNOWN: ReadonlySet<number> = new Set([0, 1, 2, 8, 9, 10])
+/** Continuation, text, binary, close, ping and pong. No extension in use adds an opcode. */
+const OPCODES: ReadonlySet<number> = new Set([0, 1, 2, 8, 9, 10])
 const MAX_CONTROL_BYTES = 125
 
 /**
- * Tracks a WebSocket server's frames (RFC 6455, 5.2), to know when the relay may insert a control frame. Keeps no bytes. After a protocol error
- * {@link between} stays false.
+ * Follows the frames that a WebSocket server sends (RFC 6455, 5.2), to know when the relay may insert a control frame. Stores no bytes. After a
+ * protocol error {@link between} stays false.
  */
 export class FrameTracker {
   #phase: number = Phase.first
@@ -56,7 +56,7 @@ export class FrameTracker {
     return { phase: this.#phase, count: this.#count, left: this.#left, kind: this.#kind }
   }
 
-  /** Whether a frame may be inserted here. Stays false after a close frame. */
+  /** True between two frames, where the relay may insert one. Stays false after a close frame. */
   get between(): boolean {
     return this.#phase === Phase.first
   }
@@ -69,7 +69,7 @@ export class FrameTracker {
     for (let at = from; at < to; ) at = this.followFrame(bytes, at, to)
   }
 
-  /** Advances to the end of the first frame that ends in `bytes[from, to)`. Returns that position, or `to`. */
+  /** Advances to the end of the first frame that ends in `bytes[from, to)`. Returns that position, or `to` if no frame ends there. */
   followFrame(bytes: Uint8Array, from: number, to: number): number {
     let at = from
     while (at < to) {
@@ -104,7 +104,7 @@ export class FrameTracker {
   #first(byte: number): void {
     const opcode = byte & 15
     const control = opcode >= CLOSE
-    if (!KNOWN.has(opcode) || (control && (byte & FIN) === 0)) {
+    if (!OPCODES.has(opcode) || (control && (byte & FIN) === 0)) {
       this.#markLost()
       return
     }
@@ -114,7 +114,7 @@ export class FrameTracker {
 
   #second(byte: number): void {
     const size = byte & 127
-    // A masked frame is an error: servers must not mask.
+    // A masked frame is a protocol error: a server must not mask (RFC 6455, 5.1).
     if ((byte & MASK) !== 0 || (this.#kind !== Kind.data && size > MAX_CONTROL_BYTES)) this.#markLost()
     else if (size < 126) {
       this.#left = size
@@ -152,16 +152,16 @@ function isPosition({ phase, count, left, kind }: FramesRecord): boolean {
   return left === 0 && (kind === Kind.data || phase === Phase.second)
 }
 
-/** Status 1001, going away (RFC 6455, 7.4.1), and the reason. */
+/** Status 1001 (going away) in two bytes, then the reason as text (RFC 6455, 7.4.1). */
 const CLOSE_REASON = Buffer.from('\x03\xe9the server is being replaced', 'latin1')
 
-/** The close frame of a server that ends (RFC 6455, 5.5.1). */
+/** The close frame that the relay sends to a WebSocket client as if it came from the server (RFC 6455, 5.5.1). */
 export const CLOSE_FRAME: Buffer = Buffer.concat([Buffer.of(FIN | CLOSE, CLOSE_REASON.length), CLOSE_REASON])
 
 const LF = 10
 const CR = 13
 
-/** Tracks a stream of server-sent events, to know when the relay may insert an event. A line ends with CR LF, LF or CR, so the last four bytes suffice. */
+/** Follows a stream of server-sent events, to know when the relay may insert an event: after an empty line. Lines end with CR LF, LF or CR, so four bytes suffice. */
 export class EventTracker {
   /** The last four bytes, the newest in the lowest byte. A new stream starts as if an event had just ended. */
   tail: number
@@ -170,7 +170,7 @@ export class EventTracker {
     this.tail = tail >>> 0
   }
 
-  /** Whether an event may be inserted here. */
+  /** True between two events, where the relay may insert one. */
   get between(): boolean {
     const { tail } = this
     const last = tail & 0xff
@@ -183,7 +183,7 @@ export class EventTracker {
     for (let at = Math.max(from, to - 4); at < to; at++) this.tail = ((this.tail << 8) | bytes[at]!) >>> 0
   }
 
-  /** Advances to the end of the first event that ends in `bytes[from, to)`. Returns that position, or `to`. */
+  /** Advances to the end of the first event that ends in `bytes[from, to)`. Returns that position, or `to` if no event ends there. */
   followEvent(bytes: Uint8Array, from: number, to: number): number {
     for (let at = from; at < to; ) {
       this.tail = ((this.tail << 8) | bytes[at++]!) >>> 0
@@ -193,7 +193,7 @@ export class EventTracker {
   }
 }
 
-/** Makes one event of `text`: removes blank lines, which would end the event, and adds one at the end. Empty text stays empty. */
+/** Returns `text` as one event: removes empty lines, which would end the event early, and adds an empty line at the end. Returns '' for text without any line. */
 export function eventText(text: string): string {
   const lines = text.split(/\r\n|[\r\n]/).filter(line => line !== '')
   return lines.length === 0 ? '' : `${lines.join('\n')}\n\n`

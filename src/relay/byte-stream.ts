@@ -1,6 +1,6 @@
 import type { LentFd } from '../adapter.js'
 
-/** Text is latin1. */
+/** Each character of a string is one byte (latin1). */
 export type BytesOrText = Buffer | string
 
 /** Receives the events of a stream. A stream may change its owner; after {@link ByteStream.destroy} or {@link ByteStream.detach} the owner gets no event. */
@@ -11,45 +11,45 @@ export interface StreamOwner {
   onData(stream: ByteStream, chunk: Buffer, to: number): void
   /** The stream is no longer `congested`. */
   onDrain(stream: ByteStream): void
-  /** The peer has sent FIN; it may still read. */
+  /** The peer has sent FIN, but may still receive. */
   onEnd(stream: ByteStream): void
-  /** The stream has closed, because of `error` or because both sides have ended. No other call follows. */
+  /** The stream has closed: because of `error`, or because both sides have sent FIN (`error` is null). The owner gets no further call. */
   onClose(stream: ByteStream, error: Error | null): void
 }
 
-/** The owner of a new stream until its creator sets another. */
+/** A placeholder: owns a new stream until the stream's creator sets the real owner. */
 export const NO_OWNER: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
 /** The state that must move to another process with the descriptor, see {@link ByteStream.detach}. */
 export interface DetachedStream {
-  /** Bytes that were read from the kernel and not given to the owner. */
+  /** Bytes that the stream has read from the kernel, but not given to its owner. */
   unread: Buffer
-  /** Bytes that the owner has written and the kernel has not taken. */
+  /** Bytes that the owner has written, but the kernel has not accepted. */
   unsent: Buffer
   /** {@link ByteStream.end} was called. */
   ended: boolean
 }
 
-/** Both directions of one connection, plain or encrypted. No call blocks, and none throws because of the peer. */
+/** Both directions of one connection, plain or encrypted. No method blocks. An error of the connection reaches `onClose`; no method throws it. */
 export interface ByteStream {
   owner: StreamOwner | null
   /** When this process got the connection, in milliseconds of `performance.now()`; 0: not recorded. Set by {@link UpstreamPools}. */
   since: number
-  /** The connection is not established yet; writes are queued. */
+  /** True until the connection is established; until then writes are queued. */
   readonly connecting: boolean
-  /** Written bytes wait for the kernel: the writer should stop reading its source until `onDrain`. */
+  /** The kernel has not accepted all written bytes: until `onDrain` the owner should not read more bytes to write here. */
   readonly congested: boolean
   readonly unsentBytes: number
-  /** False as soon as the stream is closed, one turn of the event loop before `onClose`. */
+  /** False as soon as the stream has ended or failed; `onClose` may follow one turn of the event loop later. */
   readonly alive: boolean
-  /** Another exchange may start: neither side has ended, and no bytes are known to wait in either direction. */
+  /** Another request may be sent: neither side has sent FIN, and no bytes are known to wait in either direction. */
   readonly reusable: boolean
   readonly bytesRead: number
   readonly bytesWritten: number
   /** The peer's IP address without zone or port; '' for Unix sockets. */
   readonly remoteAddress: string
 
-  /** Sends `bytes[from, to)`, by default all, then `more[moreFrom, moreTo)`. A string has a character for each byte (latin1). Copies bytes that must wait, so the caller may reuse both buffers. */
+  /** Sends `bytes[from, to)`, by default all, then `more[moreFrom, moreTo)`. Copies bytes that the kernel does not accept at once, so the caller may reuse both buffers. */
   write(
     bytes: BytesOrText,
     from?: number,
@@ -58,25 +58,25 @@ export interface ByteStream {
     moreFrom?: number,
     moreTo?: number,
   ): void
-  /** Accepted and dialled streams read from the start, streams from a descriptor do not. */
+  /** Starts or stops reading. A new stream reads, unless {@link streamFromFd} made it. */
   setReading(on: boolean): void
-  /** Sends FIN after everything written so far. */
+  /** Sends FIN after all bytes written so far. */
   end(): void
   /** Closes both directions at once. The owner gets no event. */
   destroy(): void
-  /** As {@link destroy}, but the peer sees an error (RST) if the transport has one. */
+  /** As {@link destroy}, but the peer of a plain TCP connection gets RST. */
   reset(): void
-  /** Returns all written bytes, none of which has reached the kernel, and empties the queue. Call it only while `connecting`. */
+  /** Returns all written bytes, and empties the queue: the kernel has not accepted any of them. Call it only while `connecting`. */
   takeUnsent(): Buffer[]
   /** Whether another process can continue with a dup of {@link descriptor}: false with TLS. Never changes. */
   readonly movable: boolean
   /** The stream owns the descriptor: use it at once, or make a dup if `movable`. Valid only while `alive` and not `connecting`. */
   readonly descriptor: LentFd
-  /** Closes the stream between two bytes; neither the peer nor the holder of a dup notices. Call it only while {@link descriptor} is valid. */
+  /** Closes the stream. A dup of {@link descriptor} keeps the connection open, so that the peer does not notice. Call it only while {@link descriptor} is valid. */
   detach(): DetachedStream
 }
 
-/** Counts open streams. Each stream increments and decrements its tally itself. */
+/** The number of open streams. A stream adds itself when it is created, and subtracts itself when it closes. */
 export interface Tally {
   open: number
 }

@@ -8,7 +8,7 @@ export function copyRange(chunk: Buffer, from: number, to: number): Buffer {
   return bytes
 }
 
-/** Copies `first[from, to)` and `more[moreFrom, moreTo)` into one buffer, without the first `skipped` bytes. */
+/** Returns a copy of `first[from, to)` and `more[moreFrom, moreTo)` together, without the first `skipped` bytes of the whole. */
 export function joinCopies(
   first: Buffer,
   from: number,
@@ -37,5 +37,5 @@ export function concat(pieces: readonly Buffer[]): Buffer {
 
 export const READ_BYTES: number = 64 * 1024
 
-/** All sockets read into this buffer: a read allocates nothing, and a paused socket holds no unread bytes in user space. */
+/** All polled sockets read into this buffer, so that a read allocates nothing. */
 export const READ_INTO: Buffer = Buffer.allocUnsafeSlow(READ_BYTES)

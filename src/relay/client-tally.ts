@@ -20,10 +20,10 @@ export class ClientTally {
 
 const GROUPS = 8
 const NETWORK_GROUPS = 4
-/** Link-local addresses of one /64 belong to different machines. */
+/** Link-local addresses share one /64 although they belong to different machines: each counts for itself. */
 const LINK_LOCAL = /^fe[89ab]/
 
-/** Returns the first 64 bits of an IPv6 address in the kernel's spelling, and any other address unchanged. */
+/** Returns the first 64 bits of an IPv6 address, and any other address unchanged. The address must be as the kernel prints it. */
 function networkOf(address: string): string {
   if (!address.includes(':') || LINK_LOCAL.test(address)) return address
   const [before = '', after] = address.split('::')

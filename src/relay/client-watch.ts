@@ -1,6 +1,6 @@
 import { type Hangup, hangups, type LentFd } from '../adapter.js'
 
-const EVERY_MS = 100
+const POLL_MS = 100
 
 export interface WatchedClient {
   /** Null if the connection has closed. */
@@ -8,14 +8,14 @@ export interface WatchedClient {
   onHangup(how: Exclude<Hangup, 'none'>): void
 }
 
-/** Polls for clients that hang up while the relay does not read from them: the event loop does not notice such clients. */
+/** Polls for hangups of clients from which the relay does not read: the event loop reports a hangup only to a reader. */
 export class ClientWatch {
   readonly #watched = new Set<WatchedClient>()
   #timer: NodeJS.Timeout | undefined
 
   add(connection: WatchedClient): void {
     this.#watched.add(connection)
-    this.#timer ??= setInterval(() => this.#checkHangups(), EVERY_MS).unref()
+    this.#timer ??= setInterval(() => this.#checkHangups(), POLL_MS).unref()
   }
 
   remove(connection: WatchedClient): void {

@@ -8,39 +8,39 @@ import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
 import type { Forward } from './decision.js'
 import type { ClientOrigin } from './destination.js'
 import { Exchange } from './exchange.js'
-import { type ExchangeSide, newFacts } from './exchange-facts.js'
+import { ExchangeFacts, type ExchangeSide } from './exchange-facts.js'
 import { type RelayContext, refusalOf } from './relay-context.js'
 import type { Timed } from './timer-wheel.js'
 
-/** A connection that is dialling its server moves only after this time; the next process then dials again. */
+/** A connection whose server does not accept within this time may move while the relay dials; the next process then dials again. */
 export const DIALLING_MS = 100
-/** A connection with more waiting bytes does not move: a record must also have room for incomplete heads. */
-const MAX_IN_FLIGHT_BYTES = MAX_RECORD_BYTES / 2
+/** A connection with more held bytes does not move: the record must also have room for incomplete heads. */
+const MAX_MOVED_BYTES = MAX_RECORD_BYTES / 2
 
 /**
- * A client's connection. Handles one request at a time in an {@link Exchange}; holds pipelined bytes up to a limit, then stops reading.
- * `ConnectionRecord` is its complete state.
+ * A client's connection. Handles one request at a time in an {@link Exchange}. Holds pipelined bytes up to a limit, then stops reading. Moves to
+ * another process as a {@link ConnectionRecord}.
  */
 export class RelayConnection implements StreamOwner, Timed, ExchangeSide, WatchedClient {
   readonly client: ByteStream
   readonly origin: ClientOrigin
   exchange: Exchange | null = null
-  /** The last response was sent: the relay discards what arrives until the client ends too. */
+  /** The relay has sent the last response and FIN. It discards further bytes until the client sends FIN too. */
   closing = false
   clientEnded = false
-  /** The connection ends in this process: the serving process refused it, or it cannot move any more. */
+  /** The connection does not move any more: the serving process refused it, or this process is ending it. */
   pinned = false
-  /** When its move was deferred, in milliseconds of `performance.now()`; 0: no move is deferred. */
+  /** The `performance.now()` at which the connection could not move yet; 0: no move is deferred. */
   moveDeferredAt = 0
-  /** Bytes that arrived before the current exchange ended, or while the client does not read its responses. */
+  /** Bytes of further requests, which arrived during the current exchange or while the client was congested. */
   held: Buffer | null = null
   requestReader: RequestReader | null = null
   deadline = 0
   tick = -1
   #detached = false
-  /** Bytes that the congested peers had acknowledged at the last deadline, see {@link #peersProgress}. */
+  /** How many bytes the congested peers had acknowledged at the last deadline, see {@link #peersProgress}. */
   #ackedBytes = 0
-  /** {@link ClientWatch} checks the client, because the relay does not read from it during its request. */
+  /** {@link ClientWatch} polls the client, because the relay does not read from the client during this exchange. */
   #watched = false
   readonly #relay: RelayContext
 
@@ -65,7 +65,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.clientEnded && this.held === null
   }
 
-  /** Bytes that wait in this process: pipelined, or for a congested peer. */
+  /** Pipelined bytes, and bytes that a congested peer has not accepted. */
   get heldBytes(): number {
     const upstream = this.exchange?.upstream?.unsentBytes ?? 0
     return (this.held?.length ?? 0) + this.client.unsentBytes + upstream
@@ -79,14 +79,14 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return closedKind(this.kind, this.origin.scheme, this.pinned)
   }
 
-  /** Reports whether the connection may move now. The move can still fail if a stream has just closed. */
+  /** Reports whether the connection may move now. {@link exportConnection} can still fail, because a stream has just closed. */
   mayMove(which: MoveWhich): boolean {
     const upstream = this.exchange?.upstream ?? null
     if (this.exchange !== null && (which === 'idle' || upstream?.movable === false)) return false
     const { moveDeferredAt } = this
     if (upstream?.connecting && (moveDeferredAt === 0 || performance.now() - moveDeferredAt < DIALLING_MS))
       return false
-    return this.heldBytes <= MAX_IN_FLIGHT_BYTES
+    return this.heldBytes <= MAX_MOVED_BYTES
   }
 
   get receivedNothing(): boolean {
@@ -97,7 +97,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     if (this.kind === 'idle') this.#close()
   }
 
-  /** Ends the connection as its protocol asks, see {@link Exchange.end}, because the drain's time limit has passed. The relay calls {@link giveUp} later. */
+  /** Ends the connection as its protocol requires (see {@link Exchange.end}), because the drain's time limit has passed. The relay calls {@link giveUp} later. */
   end(lastEvent: string): void {
     this.#relay.pin(this)
     if (this.exchange !== null) this.exchange.end(lastEvent)
@@ -106,7 +106,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.settle()
   }
 
-  /** Sends 503 to a client that waits for a response, and closes any other connection. */
+  /** If the client waits for a response, sends 503; otherwise closes the connection. */
   giveUp(): void {
     if (this.exchange?.facts.phase === 'waiting') this.exchange.fail(503, 'drained')
     else if (this.exchange?.tunnelEnded) this.#dismiss('drained')
@@ -114,7 +114,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.settle()
   }
 
-  /** Closes the connection, with RST if bytes are unsent: a client could take FIN for the end of a response. */
+  /** Closes the connection: with RST if bytes are unsent, because the client could take FIN for the end of a response. */
   #dismiss(reason: string): void {
     if (this.#detached) return
     if (this.client.congested) this.client.reset()
@@ -158,7 +158,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   onClose(_client: ByteStream, error: Error | null): void {
-    // Both directions of the client have ended with FIN. The server must still get the remaining bytes.
+    // The client and the relay have both sent FIN. The server must still get the client's last bytes.
     if (error === null && this.clientEnded && this.exchange?.facts.phase === 'tunnel') {
       this.#relay.pin(this)
       this.settle()
@@ -178,8 +178,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   /**
-   * Reports whether a slow peer has acknowledged bytes since the last deadline. The kernel buffers megabytes, so a successful write shows no
-   * progress. The first check counts as progress: a stalled peer is cut after the second.
+   * Reports whether a congested peer has acknowledged bytes since the last deadline. A successful write does not show this, because the kernel
+   * buffers megabytes. At the first deadline all bytes acknowledged so far count; a stalled peer is cut off at the second.
    */
   #peersProgress(): boolean {
     if (this.exchange?.overdue) return false
@@ -188,22 +188,21 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.#ackedBytes > before
   }
 
-  /** Forwards the whole TCP connection, without parsing it. */
-  forward(route: Forward): void {
-    const exchange = new Exchange(this.#relay, this, newFacts())
+  forwardTcp(route: Forward): void {
+    const exchange = new Exchange(this.#relay, this, new ExchangeFacts())
     this.exchange = exchange
-    exchange.forward(route)
+    exchange.forwardTcp(route)
     this.settle()
   }
 
-  /** Reads requests from `chunk[0, to)` until one must wait for its response, or the client is congested. `isHeld`: `chunk` is {@link held}. */
+  /** Reads requests from `chunk[0, to)` until a request must wait for its response, or the client is congested. `isHeld`: `chunk` was {@link held}. */
   #readRequests(chunk: Buffer, to: number, isHeld = false): void {
     let at = 0
     while (at < to && this.exchange === null && !this.closing && !this.client.congested) {
       at = this.#readRequest(chunk, at, to)
     }
     if (at === to) return
-    // A view, because copying the held bytes for each request would take quadratic time.
+    // Not a copy: copying the held bytes again after each request would take quadratic time.
     if (isHeld && !this.closing) this.held = chunk.subarray(at, to)
     else this.#hold(chunk, at, to)
   }
@@ -228,7 +227,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     }
     this.requestReader = null
     relay.readers.releaseRequest(reader)
-    const exchange = new Exchange(relay, this, newFacts(head))
+    const exchange = new Exchange(relay, this, new ExchangeFacts(head))
     this.exchange = exchange
     return exchange.startRequest(head, chunk, at + reader.consumed, to)
   }
@@ -247,7 +246,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
 
   #refuse(status: number, reason: string): void {
     this.requestReader = null
-    const exchange = new Exchange(this.#relay, this, newFacts())
+    const exchange = new Exchange(this.#relay, this, new ExchangeFacts())
     this.exchange = exchange
     exchange.fail(status, reason)
   }
@@ -282,7 +281,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   onHangup(how: 'ended' | 'broken'): void {
-    // The server must still get the bytes before the FIN.
+    // The server must still get the bytes that the client sent before FIN.
     if (how === 'ended' && (this.exchange?.facts.phase === 'tunnel' || !this.#relay.abortHalfClosed)) return
     this.abort('client-gone')
   }
@@ -320,7 +319,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.requestReader === null ? timeouts.idle : timeouts.head
   }
 
-  /** Sends FIN after the last response, and discards what the client sends for a short time: the RST of an immediate close could destroy the response. */
+  /** Sends FIN after the last response, and reads on for the `linger` timeout: unread bytes at a close cause RST, which can destroy the response. */
   #close(): void {
     this.closing = true
     this.held = null
@@ -337,7 +336,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.held = null
   }
 
-  /** Removes the connection from the relay. The caller has already taken the streams. */
+  /** Removes the connection from the relay. Does not touch the streams: the caller has closed or detached them. */
   detach(): void {
     this.#detached = true
     this.#setWatched(false)
@@ -346,7 +345,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 }
 
-/** Returns 0 for a stream that is not congested. */
+/** Returns how many bytes the peer of a congested stream has acknowledged, and 0 for any other stream. */
 function ackedOf(stream: ByteStream | null): number {
   if (stream === null || !stream.congested || stream.connecting || !stream.alive) return 0
   return ackedBytes(stream.descriptor, stream.bytesWritten)

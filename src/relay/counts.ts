@@ -1,20 +1,20 @@
 const NO_CONNECTIONS = {
-  /** Connections between two requests, without any byte of the next one. */
+  /** Between two requests: no byte of the next request has arrived. */
   idle: 0,
-  /** A request's head is incomplete. */
+  /** The head of a request is arriving. */
   head: 0,
-  /** A request's body is arriving, and the response has not started. */
+  /** The body of a request is arriving, and the response has not started. */
   request: 0,
   /** The request is complete, and the response has not started. */
   waiting: 0,
-  /** A response's body is being sent. */
+  /** The body of a response is being sent. */
   response: 0,
   events: 0,
   webSocket: 0,
   /** CONNECT, and upgrades to other protocols than WebSocket. */
   tunnel: 0,
   tcp: 0,
-  /** The last response was written; the client has not closed its side yet. */
+  /** The relay has sent FIN after the last response; the client has not. */
   closing: 0,
 }
 
@@ -22,10 +22,10 @@ export type RelayCounts = typeof NO_CONNECTIONS
 
 export type ConnectionKind = keyof RelayCounts
 
-/** Describes a connection that the drain's time limit closed. */
+/** Describes a connection that the relay closes because the drain's time limit has passed. */
 export interface ClosedKind {
   readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
-  /** `refused`: the serving process refused the connection. `closing`: the client did not close after the last response. The others name its last activity. */
+  /** `refused`: the serving process refused the move. `closing`: the client did not close after the last response. All others: what the connection was doing. */
   readonly reason: 'refused' | 'idle' | 'half-request' | 'answering' | 'closing' | 'open'
 }
 

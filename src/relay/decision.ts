@@ -2,27 +2,28 @@ import type { RequestHead } from '../http1/index.js'
 import type { ClientOrigin, Destination } from './destination.js'
 import type { FieldRules } from './field-rules.js'
 
-/** The options of a route, shared by all its exchanges. */
+/** Options of a route. */
 export interface ExchangeOptions {
   fields?: FieldRules
   host?: string
-  /** The server is a proxy itself: lets it and the client authenticate to each other. */
+  /** Forwards Proxy-Authenticate and Proxy-Authorization, for a server that is itself a proxy. */
   proxyAuthentication?: boolean
-  /** Milliseconds; default: the relay's. */
+  /** Milliseconds; default: {@link RelayTimeouts.connect}. */
   connectTimeout?: number
+  /** Milliseconds; default: {@link RelayTimeouts.response}. */
   responseTimeout?: number
 }
 
 export interface Forward {
   kind: 'upstream'
-  /** The route's name in a connection's record, by which another process finds the route. */
+  /** Names the route in the record of a connection that moves: the next process finds its own route by this name. */
   name: string
-  /** Returns the next server to try, or null if there is none. `tried`: the servers that this request could not be sent to. */
+  /** Returns the next server to try, or null if no server is left. `tried`: servers to which connecting failed. */
   pick(tried: readonly Destination[]): Destination | null
   options?: ExchangeOptions
 }
 
-/** The relay responds itself, and adds Content-Length, Date and Connection. */
+/** The relay sends this response, and adds Content-Length, Date and Connection. */
 export interface Respond {
   kind: 'respond'
   status: number
@@ -30,7 +31,7 @@ export interface Respond {
   body?: string | Buffer
 }
 
-/** The relay responds with an error. The reason becomes the body, and appears in the access log. */
+/** The relay responds with an error. `reason` becomes the body, and appears in the access log. */
 export interface Refuse {
   kind: 'refuse'
   status: number
@@ -40,5 +41,5 @@ export interface Refuse {
 
 export type Decision = Forward | Respond | Refuse
 
-/** Decides about one request. If it throws, the client gets a 500. */
+/** Decides what the relay does with a request. If the router throws, the client gets 500. */
 export type Router = (head: RequestHead, origin: ClientOrigin) => Decision

@@ -5,7 +5,6 @@ export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 
 
 export type DialFailure = 'connect-failed' | 'connect-timeout'
 
-/** The limits of idle connections to a server. */
 export interface KeepAlive {
   /** Maximum number of idle connections; 0: each request gets a new connection. */
   readonly connections: number
@@ -15,37 +14,35 @@ export interface KeepAlive {
   readonly ageMs?: number
 }
 
-/** A name whose addresses may change. */
 export interface NamedHost {
   readonly lookup: LookupFunction
   /** Reports whether the name still has this address. A connection to another address is not reused. */
   current(address: string): boolean
-  /** A connection attempt to one of the addresses has ended. */
+  /** Called when an attempt to connect to one of the addresses has ended. */
   tried(address: string, connected: boolean): void
 }
 
-/** A server that requests can be sent to. */
 export interface Destination {
   /** Destinations with the same key share a pool of connections, also after a configuration change. */
   readonly key: string
   readonly address: DialAddress
-  /** Default: Node looks up the name for each new connection; idle connections to old addresses stay in use. */
+  /** Default: Node looks up the host for each new connection; idle connections to old addresses are reused. */
   readonly named?: NamedHost
-  /** `Host` for HTTP/1.0 requests without one. */
+  /** The Host field for HTTP/1.0 requests that have none. */
   readonly authority: string
-  /** Maximum number of connections, used and idle, of all relays that share the pools; default: no limit. */
+  /** Maximum number of connections, busy and idle, of all relays that share the pools; default: no limit. */
   readonly connections?: number
   /** Default: 4096 connections for 30 s. */
   readonly keepAlive?: KeepAlive
-  /** A new connection is established. With `tcp` the connection carries a whole TCP connection, which shows nothing else about the server's health. */
+  /** Called when a new connection is established. `tcp`: it is for a whole TCP connection, so no response will show whether the server is healthy. */
   opened?(tcp: boolean): void
   failed?(failure: DialFailure): void
 }
 
-/** Starts a connection; returns a stream that is still `connecting`. May throw. */
+/** Starts to connect, and returns a stream that is still `connecting`. May throw. */
 export type Dial = (destination: Destination, owner: StreamOwner, tally: Tally) => ByteStream
 
-/** The listener and scheme of a client's connection. All connections of a listener share one object. */
+/** The listener that accepted a client's connection, and its scheme. All connections of a listener share one object. */
 export interface ClientOrigin {
   listener: string
   scheme: 'http' | 'https'

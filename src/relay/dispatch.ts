@@ -7,20 +7,19 @@ import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import { callSafely, type RelayContext } from './relay-context.js'
 import { type Shortage, shortageOf } from './shortage.js'
 
-/** The exchange as {@link Dispatch} sees it. */
 interface DispatchExchange extends StreamOwner {
   readonly facts: ExchangeFacts
   upstream: ByteStream | null
   fail(status: number, reason: string): void
 }
 
-/** Chooses a server for an exchange and sends the request over an idle or a new connection. Tries the next server if connecting fails. */
+/** Chooses a server for an exchange and sends the request over an idle or a new connection. If connecting fails, tries the next server. */
 export class Dispatch {
-  /** Null before {@link chooseServer}, or if this process does not know the route of an imported exchange. */
+  /** Null before {@link chooseServer}, and for an imported exchange whose route does not exist in this process. */
   route: Forward | null = null
   destination: Destination | null = null
   #tried: Destination[] | null = null
-  /** The process had reached its limit of open files, closed its idle connections and dialled again: once for each exchange. */
+  /** No descriptor was free: this exchange closed all idle connections to servers and dialled again, which it does only once. */
   #redialled = false
   #retryHead: HeadWriter | null = null
   readonly #relay: RelayContext
@@ -33,14 +32,13 @@ export class Dispatch {
     this.#exchange = exchange
   }
 
-  /** Finds the route and the server of an imported exchange by the names in its facts. */
   restore(): void {
     const { route, destination } = this.#exchange.facts
     this.route = this.#relay.routeByName?.(route) ?? null
     this.destination = this.#relay.destinationByKey?.(destination) ?? null
   }
 
-  /** Returns the first server of a route, or null after failing the exchange if there is none. */
+  /** Chooses the first server of the route. If the route has no server, responds with 503 and returns null. */
   chooseServer(route: Forward | null = this.route): Destination | null {
     this.route = route
     if (route !== null) this.#exchange.facts.route = route.name
@@ -70,7 +68,7 @@ export class Dispatch {
     this.#retryHead = head
   }
 
-  /** Builds {@link ExchangeFacts.resend} on demand. */
+  /** The request that {@link retry} sends; '' if the relay must not repeat the request. */
   get resend(): string {
     return this.#retryHead?.toString() ?? this.#exchange.facts.resend
   }
@@ -81,7 +79,7 @@ export class Dispatch {
     this.#retryHead = null
   }
 
-  /** Sends the request again over a new connection, because a reused one closed before the response. Returns false if the request must not be repeated. */
+  /** Sends the request again over a new connection, because a reused connection closed before the response. Returns false if the request must not be repeated. */
   retry(): boolean {
     const { resend } = this
     const { reused, heard } = this.#exchange.facts
@@ -102,7 +100,7 @@ export class Dispatch {
     return this.#exchange.facts.phase === 'tunnel'
   }
 
-  /** Connects to the chosen server, or to the next one; returns null after failing the exchange. Tunnels, and calls with `fresh`, never reuse a connection. */
+  /** Connects to the chosen server, or to the next one if that fails. Fails the exchange and returns null if no server is left. With `fresh`, and for tunnels, reuses no connection. */
   #connect(fresh: boolean, now?: number): ByteStream | null {
     const exchange = this.#exchange
     const { facts } = exchange
@@ -119,7 +117,7 @@ export class Dispatch {
     return stream
   }
 
-  /** Handles a failed connection attempt: sends the queued bytes to the next server. */
+  /** Connecting has failed: sends the queued bytes to the next server. */
   retryElsewhere(failure: DialFailure, error: Error | null = null): void {
     const stream = this.#exchange.upstream!
     const bytes = concat(stream.takeUnsent())
@@ -147,7 +145,7 @@ export class Dispatch {
     }
   }
 
-  /** Connects to the next server: no byte of the request was sent. If there is none, fails the exchange with `status` and `reason`. */
+  /** Connects to the next server; no byte of the request may have been sent. If no server is left, fails the exchange with `status` and `reason`. */
   #connectToNext(status: number, reason: string): ByteStream | null {
     const tried = (this.#tried ??= [])
     tried.push(this.destination!)
@@ -160,7 +158,7 @@ export class Dispatch {
     return this.#connect(false)
   }
 
-  /** Dials again or tries the next server. With a `shortage` the cause is this process, not the server. */
+  /** Dials the server again if this process lacked a descriptor, otherwise tries the next server. `shortage`: null if the server is at fault. */
   #connectFailed(shortage: Shortage | null, failure: DialFailure): ByteStream | null {
     if (shortage === null) return this.#connectToNext(failure === 'connect-timeout' ? 504 : 502, failure)
     callSafely(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))

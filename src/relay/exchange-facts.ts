@@ -6,52 +6,57 @@ import type { ExchangeOptions } from './decision.js'
 import type { ClientOrigin } from './destination.js'
 import type { BodyCoding } from './response-plan.js'
 
-/** `waiting`: for the head of the response. `answering`: the body of the response is being sent. `tunnel`: bytes go both ways, unparsed, until the end. */
+/** `waiting`: the head of the response is incomplete. `answering`: the body of the response is being sent. `tunnel`: bytes go both ways, unparsed, until the end. */
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 
-/** `unread`: the request's head was refused, so only a response exists. */
+/** `unread`: the relay has refused the head of the request, so only a response exists. */
 export type ExchangeSubject = 'request' | 'unread' | 'tcp'
 
-/** The complete state of an exchange at any byte; it moves to another process with the connection. */
-export type ExchangeFacts = ReturnType<typeof newFacts>
+/** The complete state of an exchange at any byte. Moves to another process with the connection. */
+export class ExchangeFacts {
+  phase: ExchangePhase = 'waiting'
+  /** '' for a whole TCP connection, and after a refused head. */
+  method: string
+  upgrade: boolean
+  http10: boolean
+  /** The client's connection ends after this exchange. */
+  closeClient: boolean
+  /** The connection to the server may be reused after this response. */
+  reusable = false
+  /** The connection to the server has already carried another request. */
+  reused = false
+  /** The server has sent at least one byte of the response. */
+  heard = false
+  /** {@link Destination.key}, or ''. */
+  destination = ''
+  /** {@link Forward.name}, or ''. */
+  route = ''
+  coding: BodyCoding = 'as-is'
+  /** Null if the body is complete, or the request has none. */
+  requestBody: Framing | null = null
+  /** Null before the head of the response, and if the body is complete or the response has none. */
+  responseBody: Framing | null = null
+  bodySeen = 0
+  events: EventTracker | null = null
+  frames: FrameTracker | null = null
+  /** The whole request while the relay may repeat it, because a reused connection can turn out to be closed; otherwise ''. */
+  resend = ''
+  /** The options of the route if they change the head of the response; null after this head. */
+  answer: ExchangeOptions | null = null
+  // The following facts are only for the {@link ExchangeReport}.
+  target = ''
+  host = ''
+  attempts = 0
+  status = 0
+  bytesSent = 0
+  bytesReceived = 0
 
-/** Returns the facts of a new exchange. Without `head` the exchange has no request. */
-export function newFacts(head?: RequestHead) {
-  return {
-    phase: 'waiting' as ExchangePhase,
-    /** '' for a whole TCP connection, and after a refused head. */
-    method: head?.method ?? '',
-    upgrade: head?.upgrade !== undefined,
-    http10: head?.minor === 0,
-    closeClient: !head?.keepAlive,
-    /** The server's connection may be reused after this response. */
-    reusable: false,
-    /** The server's connection had served an earlier request. */
-    reused: false,
-    /** The server has sent at least one byte of the response. */
-    heard: false,
-    /** The key of the {@link Destination}, or ''. */
-    destination: '',
-    /** The name of the route, or ''. */
-    route: '',
-    coding: 'as-is' as BodyCoding,
-    /** The trackers of both bodies; null if the body is complete, or there is none. */
-    requestBody: null as Framing | null,
-    responseBody: null as Framing | null,
-    bodySeen: 0,
-    events: null as EventTracker | null,
-    frames: null as FrameTracker | null,
-    /** The whole request, as long as the relay may repeat it if a reused connection turns out to be dead; otherwise ''. */
-    resend: '',
-    /** The route's rules for the response's head; null after the head. */
-    answer: null as ExchangeOptions | null,
-    // The remaining facts are only for the report at the end.
-    target: '',
-    host: '',
-    attempts: 0,
-    status: 0,
-    bytesSent: 0,
-    bytesReceived: 0,
+  /** Without `head` the exchange has no request. */
+  constructor(head?: RequestHead) {
+    this.method = head?.method ?? ''
+    this.upgrade = head?.upgrade !== undefined
+    this.http10 = head?.minor === 0
+    this.closeClient = !head?.keepAlive
   }
 }
 
@@ -72,30 +77,30 @@ export function responseRules(options: ExchangeOptions | undefined): ExchangeOpt
   return options.fields?.response !== undefined || options.proxyAuthentication ? options : null
 }
 
-/** The client's connection as {@link Exchange} sees it. */
+/** The part of {@link RelayConnection} that {@link Exchange} uses. */
 export interface ExchangeSide {
   readonly client: ByteStream
   readonly origin: ClientOrigin
   readonly clientEnded: boolean
   readonly hasHeld: boolean
-  /** The client has sent FIN and no further request. */
+  /** The client has sent FIN, and no further request waits. */
   readonly isLast: boolean
-  /** The connection cannot move: the next response is the last one, unless a pipelined request waits. */
+  /** The connection cannot move, so this response is the last one, unless a pipelined request waits. */
   readonly pinned: boolean
   takeHeld(): Buffer | null
   /** Restarts the current timeout. */
   arm(): void
-  /** Starts or stops reading from each side, and starts the next request, as the present facts require. Needed after every change of them. */
+  /** Starts or stops reading from the client and the server, and starts the next request if none is in progress. Call it after every change of {@link Exchange.facts}. */
   settle(): void
-  /** The exchange is complete. `close`: no other exchange may follow. */
+  /** Called when the exchange is complete. `close`: no further exchange may follow. */
   onFinished(close: boolean): void
-  /** Closes both sides at once; the client sees an error. */
+  /** Closes the connections to client and server at once, with RST to the client. */
   abort(reason: string): void
 }
 
-/** The facts of one request, or of one TCP connection, for an access log. */
+/** What an access log needs about one request, or one whole TCP connection. */
 export interface ExchangeReport {
-  /** `unread` and `tcp` have no method, target and host; `tcp` has no status either. */
+  /** `unread` and `tcp` have no method, target or host; `tcp` has no status either. */
   subject: ExchangeSubject
   listener: string
   client: string
@@ -103,19 +108,19 @@ export interface ExchangeReport {
   /** The target as the client sent it. */
   target: string
   host: string
-  /** The status that the client got, or 0. */
+  /** The status of the response to the client, or 0. */
   status: number
-  /** Why the relay responded itself, or cut the response short. */
+  /** Why the relay responded instead of the server, or cut the response short. */
   reason: string | undefined
-  /** The server sent no response, an incomplete one, or one that is not HTTP. The end of a tunnel does not count. */
+  /** The server sent no response, an incomplete one, or one that is not HTTP. False if a tunnel breaks. */
   serverFailed: boolean
   destination: string | undefined
   attempts: number
-  /** Bytes of the response, including its head, written to the client's stream. */
+  /** Bytes of the response and its head that the relay has written to the client. */
   bytesSent: number
-  /** Bytes that a tunnel read from the client. */
+  /** Bytes that the client has sent in a tunnel. */
   bytesReceived: number
-  /** The duration from the end of the request's head (or its refusal) to the last byte of the response; for `tcp` of the whole connection. */
+  /** The time from the end of the request's head (or its refusal) to the last byte of the response; for `tcp` the duration of the whole connection. */
   milliseconds: number
 }
 
@@ -132,7 +137,7 @@ interface ReportCallbacks {
   readonly onFault: ((error: unknown) => void) | undefined
 }
 
-/** Calls `onExchange`. `now` is `performance.now()`. */
+/** Calls `onExchange`, and `onFault` if it throws. `now` is `performance.now()`. */
 export function reportExchange(
   { facts, reason, serverFailed, startedAt }: ReportedExchange,
   { origin, client }: ExchangeSide,

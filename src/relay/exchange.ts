@@ -31,15 +31,15 @@ import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
 import { ServerResponse } from './server-response.js'
 
 /**
- * One request and its response, or the tunnel that the request became. Owns the server's connection. A whole TCP connection is an exchange too: a
- * tunnel without a method. Another process can continue with {@link facts}, both streams and two times.
+ * One request and its response, or the tunnel that the request became. Owns the connection to the server. A whole TCP connection is an exchange too: a
+ * tunnel without a method. Another process can continue it with {@link facts}, both streams, {@link requestDeadline} and {@link startedAt}.
  */
 export class Exchange implements StreamOwner {
   readonly facts: ExchangeFacts
   upstream: ByteStream | null = null
-  /** When the `request` timeout expires, on the clock of {@link TimerWheel}. */
+  /** When the `request` timeout expires, in milliseconds of {@link TimerWheel.now}. */
   requestDeadline = Number.POSITIVE_INFINITY
-  /** Milliseconds of `performance.now()`, for the report. */
+  /** Milliseconds of `performance.now()`, for the access log. */
   startedAt: number = performance.now()
   reason: string | undefined
   serverFailed = false
@@ -49,7 +49,6 @@ export class Exchange implements StreamOwner {
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
 
-  /** `facts` are those of a new exchange, or of one from another process. */
   constructor(relay: RelayContext, side: ExchangeSide, facts: ExchangeFacts) {
     this.#relay = relay
     this.#side = side
@@ -72,7 +71,6 @@ export class Exchange implements StreamOwner {
     return this.#response.pending
   }
 
-  /** Milliseconds until the exchange times out if nothing happens. */
   get timeoutMs(): number {
     const { timeouts, wheel } = this.#relay
     const connecting = this.upstream?.connecting ?? false
@@ -80,7 +78,7 @@ export class Exchange implements StreamOwner {
     return Math.min(quiet, this.requestDeadline - wheel.now)
   }
 
-  /** Whether the server can take more bytes of the client; null if the exchange expects none. */
+  /** Whether the server can take more bytes of the client; null if the exchange expects no more bytes. */
   get wantsBytes(): boolean | null {
     if (this.#tunnel === null && this.facts.requestBody === null) return null
     return this.upstream !== null && !this.upstream.congested
@@ -106,7 +104,7 @@ export class Exchange implements StreamOwner {
     this.fail(clientOwes ? 408 : 504, 'request-timeout')
   }
 
-  /** Starts with a head and the part of its body in `chunk[at, to)`. Returns where the body ends in the chunk. */
+  /** Starts with the head of a request, and the part of its body in `chunk[at, to)`. Returns where the body ends in the chunk. */
   startRequest(head: RequestHead, chunk: Buffer, at: number, to: number): number {
     const relay = this.#relay
     const { facts } = this
@@ -145,16 +143,15 @@ export class Exchange implements StreamOwner {
     return this.facts
   }
 
-  /** Starts forwarding a whole TCP connection, unparsed, to a server of this route. */
-  forward(route: Forward): void {
+  forwardTcp(route: Forward): void {
     this.facts.phase = 'tunnel'
     this.#tunnel = new Tunnel(this)
-    // Makes the stream cache the address: after the end it cannot be read any more.
+    // The stream caches the address, which the report needs: a closed socket has no address.
     if (this.#relay.onExchange !== undefined) void this.#side.client.remoteAddress
     if (this.#dispatch.chooseServer(route) !== null) this.#dispatch.send(NO_BYTES)
   }
 
-  /** Resumes an exchange of another process. `upstream` is its connection to the server; if null, dials a server and sends `unsent` to it. */
+  /** Resumes an exchange of another process. `unsent`: the next bytes for the server. If `upstream`, the connection to the server, is null, dials a server. */
   resume(upstream: ByteStream | null, unsent: Buffer): void {
     const { facts } = this
     this.#dispatch.restore()
@@ -230,7 +227,7 @@ export class Exchange implements StreamOwner {
       progressed = this.#response.readHeads(chunk, to)
     } else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
     else this.#response.readBody(chunk, 0, to)
-    // A part of a head does not restart the timeout: one timeout covers the whole head of a response.
+    // An incomplete head does not restart the timeout, which limits the time of the whole head.
     if (progressed || this.facts.requestBody !== null) this.#side.arm()
     this.#side.settle()
   }
@@ -248,7 +245,7 @@ export class Exchange implements StreamOwner {
     if (this.upstream!.connecting) this.#dispatch.retryElsewhere('connect-failed', error)
     else if (phase === 'waiting') this.#upstreamLost()
     else if (phase === 'tunnel' && error === null) {
-      // Both sides have ended, and the kernel has all bytes for the client.
+      // The client and the server have both sent FIN, and their bytes have been written.
       this.facts.closeClient = true
       this.finish()
     } else if (phase === 'tunnel') this.#cutShort('upstream-closed')
@@ -261,7 +258,7 @@ export class Exchange implements StreamOwner {
     if (!this.#dispatch.retry()) this.serverFails(502, 'upstream-closed')
   }
 
-  switchProtocol(): void {
+  becomeTunnel(): void {
     const { facts, upstream } = this
     facts.phase = 'tunnel'
     this.#tunnel = new Tunnel(this)
@@ -281,7 +278,7 @@ export class Exchange implements StreamOwner {
 
   get isLast(): boolean {
     const { closeClient, requestBody, method } = this.facts
-    // After a refused CONNECT, bytes that the client meant for the tunnel would be read as a request.
+    // After a refused CONNECT the relay would read bytes for the tunnel as a request.
     if (closeClient || requestBody !== null || method === 'CONNECT') return true
     const { isLast, pinned, hasHeld } = this.#side
     return isLast || ((this.#relay.draining || pinned) && !hasHeld)
@@ -297,7 +294,7 @@ export class Exchange implements StreamOwner {
     this.finish()
   }
 
-  /** Responds with an error, or cuts the response short if it has already started. */
+  /** Responds with an error; if the response has already started, cuts it short. */
   fail(status: number, reason: string, headers?: Respond['headers']): void {
     if (this.facts.phase !== 'waiting') {
       this.#cutShort(reason)
@@ -307,31 +304,28 @@ export class Exchange implements StreamOwner {
     this.#respond(errorResponse(status, reason, headers))
   }
 
-  /** As {@link fail}, and reports the server as failed. */
   serverFails(status: number, reason: string): void {
     this.serverFailed = true
     this.fail(status, reason)
   }
 
-  /** As {@link fail}, for an error while parsing the response. */
   refuseResponse(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.serverFailed = error instanceof Http1Refusal
     this.fail(status, reason)
   }
 
-  /** As {@link fail}, for an error while parsing the request's body. */
   #refuseRequest(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.facts.closeClient = true
     this.fail(status, reason)
   }
 
-  /** Ends a response that cannot be completed, so that the client notices. */
+  /** Ends an incomplete response, so that the client notices. */
   #cutShort(reason: string): void {
     const { facts } = this
     this.reason = reason
-    // The framing shows the client that the response is incomplete, except if FIN would end the response: then a reset shows it.
+    // A client takes FIN for the end of a body without framing, so it gets RST. Every other client sees by the framing that the body is incomplete.
     if (facts.coding === 'content' || facts.phase === 'tunnel') {
       this.#side.abort(reason)
     } else {
@@ -354,7 +348,7 @@ export class Exchange implements StreamOwner {
     else this.#tunnel!.end(this.#side.client)
   }
 
-  /** Ends the exchange, because the client's connection has closed. The server of a tunnel gets RST, so that it sees no regular end. */
+  /** Ends the exchange, because the client's connection has closed. In a tunnel the server gets RST, because FIN would look like a regular end. */
   cancel(reason: string): void {
     this.reason ??= reason
     if (this.facts.phase === 'tunnel' && this.upstream?.connecting === false) this.upstream.reset()
@@ -385,11 +379,11 @@ export class Exchange implements StreamOwner {
   }
 }
 
-/** Passes bytes both ways unparsed, except for the boundaries of WebSocket frames. */
+/** Passes bytes both ways. Parses them only to find the boundaries of WebSocket frames. */
 class Tunnel {
-  /** The relay has ended the stream to the client, and discards what the server sends. Without WebSocket frames it also discards what the client sends. */
+  /** The relay has sent a close frame or FIN to the client, and discards further bytes of the server; after FIN also those of the client. */
   ended = false
-  /** The relay sends a close frame as soon as the server's stream is between two frames. */
+  /** The relay sends a close frame to the client as soon as the server has completed its current frame. */
   #ending = false
   readonly #exchange: Pick<Exchange, 'facts' | 'upstream' | 'send'>
 
@@ -421,7 +415,7 @@ class Tunnel {
     } else if (end < to) exchange.send(chunk, end, to)
   }
 
-  /** Sends a close frame after the current frame; without WebSocket frames sends FIN both ways. */
+  /** Sends the client a close frame after the server's current frame. If the tunnel is no WebSocket, or has ended as one, sends FIN both ways. */
   end(client: ByteStream): void {
     const { facts, upstream } = this.#exchange
     if (facts.frames === null || facts.frames.ended) {
@@ -437,7 +431,7 @@ class Tunnel {
 
 const REPLACED_FIELDS: readonly FieldId[] = [FieldId.maxForwards]
 
-/** Writes the head of the request for the server. The result is valid until the next head is written. */
+/** Writes the head of the request to the server. The result is valid until the next head is written. */
 function upstreamRequest(
   head: RequestHead,
   relay: RelayContext,
@@ -446,7 +440,7 @@ function upstreamRequest(
   destination: Destination,
 ): HeadWriter {
   const forwardedLines = relay.forwarder.lines(head, side.client.remoteAddress, side.origin)
-  const counted = relay.gateway?.hasHopCount(head) === true
+  const counted = relay.gateway?.mustDecrementMaxForwards(head) === true
   return writeRequest(head, {
     edits: relay.fields.request(options?.fields),
     extra: counted ? decrementMaxForwards(head, forwardedLines) : forwardedLines,
@@ -462,13 +456,12 @@ function decrementMaxForwards(head: RequestHead, forwardedLines: Uint8Array): Ui
 }
 
 interface ResponseOptions {
-  /** The request is HEAD: the response has no body. */
-  head: boolean
+  toHead: boolean
   connection: 'close' | 'keep-alive' | undefined
   edits: FieldEdits | undefined
 }
 
-/** Fields that the relay itself sets. */
+/** Fields that the relay sets in its own responses; it ignores those of {@link Respond.headers}. */
 const RELAY_FIELDS = new Set([
   'content-length',
   'transfer-encoding',
@@ -478,11 +471,10 @@ const RELAY_FIELDS = new Set([
   'trailer',
 ])
 
-/** Returns the whole response as latin1 text. Throws for fields that cannot be written. */
+/** Returns the whole response as latin1 text. Throws if a field is invalid. */
 function responseText(response: Respond, options: ResponseOptions): string {
   const { status } = response
-  const body =
-    typeof response.body === 'string' ? Buffer.from(response.body) : (response.body ?? Buffer.alloc(0))
+  const body = typeof response.body === 'string' ? Buffer.from(response.body) : (response.body ?? NO_BYTES)
   let text = `HTTP/1.1 ${status} ${reasonOf(status)}\r\nDate: ${new Date().toUTCString()}\r\n`
   for (const [name, value] of response.headers ?? [])
     if (!RELAY_FIELDS.has(name.toLowerCase())) text += fieldLine(name, value)
@@ -490,17 +482,17 @@ function responseText(response: Respond, options: ResponseOptions): string {
   const bodyless = status === 204 || status === 304
   if (!bodyless) text += `Content-Length: ${body.length}\r\n`
   if (options.connection !== undefined) text += `Connection: ${options.connection}\r\n`
-  return bodyless || options.head ? `${text}\r\n` : `${text}\r\n${body.toString('latin1')}`
+  return bodyless || options.toHead ? `${text}\r\n` : `${text}\r\n${body.toString('latin1')}`
 }
 
-/** Returns the relay's own response to a request; a 500, with a `reason`, if its fields cannot be written. */
+/** Returns the text of the relay's own response; if a field is invalid, a 500 with a `reason`. */
 function buildResponse(
   response: Respond,
   facts: ExchangeFacts,
   relay: RelayContext,
 ): { status: number; text: string; reason?: string } {
   const options: ResponseOptions = {
-    head: facts.method === 'HEAD',
+    toHead: facts.method === 'HEAD',
     connection: facts.closeClient ? 'close' : facts.http10 ? 'keep-alive' : undefined,
     edits: relay.fields.response(),
   }
@@ -522,7 +514,7 @@ function errorResponse(status: number, reason: string, headers: Respond['headers
   }
 }
 
-/** Returns the gateway's own response or the router's decision; a 500 if the router throws. */
+/** Returns the gateway's response or the router's decision; a 500 if the router throws. */
 function decide(head: RequestHead, relay: RelayContext, origin: ClientOrigin): Decision {
   try {
     return relay.gateway?.respondLocally(head) ?? relay.route(head, origin)
@@ -532,7 +524,6 @@ function decide(head: RequestHead, relay: RelayContext, origin: ClientOrigin): D
   }
 }
 
-/** Returns how many milliseconds an exchange may be silent in its phase. */
 function silenceLimitMs(
   { phase, requestBody }: ExchangeFacts,
   connecting: boolean,

@@ -1,7 +1,7 @@
 import { type Authority, type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
 import type { ClientOrigin } from './destination.js'
 
-/** A route's edits of field lines. Do not change the object: {@link EditCache} prepares it once. */
+/** A route's edits of request and response heads. Do not change the object: {@link EditCache} prepares its edits only once. */
 export interface FieldRules {
   request?: FieldEditOptions
   response?: FieldEditOptions
@@ -9,7 +9,7 @@ export interface FieldRules {
 
 const NONE: FieldRules = {}
 
-/** Caches the prepared edits of each set of rules. {@link get} is fastest for the rules of the last call. */
+/** Prepares the edits of each {@link FieldRules} object once. {@link get} is fastest for the rules of its last call. */
 class EditCache {
   readonly #prepare: (rules: FieldRules) => FieldEdits
   readonly #all = new WeakMap<FieldRules, FieldEdits>()
@@ -33,12 +33,12 @@ class EditCache {
   }
 }
 
-/** The prepared edits of all routes, combined with those of the relay. */
+/** The prepared edits of each route, combined with the relay's own edits. */
 export class RouteEdits {
   readonly #requests: EditCache
   readonly #responses: EditCache
 
-  /** `trusted`: the clients are proxies and may send X-Forwarded-* of their own clients. `response`: edits of every response; a route can override them. */
+  /** `trusted`: the clients are proxies, whose X-Forwarded-* about their own clients is kept. `response`: edits of every response; a route can override them. */
   constructor(trusted: boolean, response: FieldEditOptions = {}) {
     this.#requests = new EditCache(rules => requestEdits(rules.request, trusted))
     this.#responses = new EditCache(rules => responseEdits(rules.response, response))
@@ -64,8 +64,8 @@ function responseEdits(
 
 export interface ForwardedOptions {
   /**
-   * `replace` (default): the relay overwrites these fields, so that a client cannot forge them. `append`, for a relay behind another proxy: the relay
-   * appends the client's address, and keeps protocol and host.
+   * `replace` (default): the relay overwrites X-Forwarded-* and Forwarded, so that a client cannot forge them. `append`, for a relay behind another
+   * proxy: the relay appends the address of its client, and keeps protocol and host.
    */
   client?: 'replace' | 'append'
   /** X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host; default true. */
@@ -74,10 +74,10 @@ export interface ForwardedOptions {
   forwarded?: boolean
 }
 
-/** Includes all spellings with `_`, because some servers read `_` as `-`. */
-const NAMES = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
+/** The fields that {@link Forwarder} writes, also with `_` in their names, because some servers read `_` as `-`. */
+const FORWARDED = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
 
-/** Other fields that servers trust because only a proxy should send them. CGI turns `Proxy` into HTTP_PROXY. */
+/** More fields that a client must not forge, because servers believe that a proxy wrote them. CGI turns `Proxy` into the variable HTTP_PROXY. */
 const FORGED = [
   'X-Real-IP',
   'X-Forwarded-Port',
@@ -96,21 +96,20 @@ function spellings(name: string): string[] {
   return spellings(name.slice(at + 1)).flatMap(rest => [`${front}-${rest}`, `${front}_${rest}`])
 }
 
-/** Returns a route's edits, which also remove the fields that {@link Forwarder} writes. Without `trusted` they remove {@link FORGED} too. */
+/** Returns a route's edits, and removes the {@link FORWARDED} fields, which {@link Forwarder} writes instead. Unless `trusted`, also removes the {@link FORGED} fields. */
 export function requestEdits(options: FieldEditOptions = {}, trusted = false): FieldEdits {
   const own = new Set(
     [...(options.remove ?? []), ...Object.keys(options.set ?? {})].map(name => name.toLowerCase()),
   )
   const remove = [
     ...(options.remove ?? []),
-    ...(trusted ? NAMES : [...NAMES, ...FORGED]).filter(name => !own.has(name.toLowerCase())),
+    ...(trusted ? FORWARDED : [...FORWARDED, ...FORGED]).filter(name => !own.has(name.toLowerCase())),
   ]
   return new FieldEdits({ ...options, remove })
 }
 
 const MAX_CLIENTS = 1024
 
-/** The lines of a client's last request. */
 interface KnownLines {
   readonly authority: Readonly<Authority> | undefined
   readonly minor: number
@@ -118,7 +117,7 @@ interface KnownLines {
   readonly lines: Uint8Array
 }
 
-/** Writes the field lines about the client. Caches the lines of each client's last request, because the next request usually needs the same. */
+/** Writes the X-Forwarded-*, Forwarded and Via lines of a request. Caches the last lines of each client, because its next request usually needs the same. */
 export class Forwarder {
   readonly #append: boolean
   readonly #x: boolean
@@ -126,7 +125,7 @@ export class Forwarder {
   readonly #via: readonly [string, string]
   readonly #knownLines = new Map<string, KnownLines>()
 
-  /** `via`: the Via line by the minor version of the request. */
+  /** `via[minor]` is the Via line for a request of HTTP/1.minor. */
   constructor(options: ForwardedOptions = {}, via: readonly [string, string] = ['', '']) {
     this.#append = options.client === 'append'
     this.#x = options.xForwarded ?? true
@@ -134,7 +133,7 @@ export class Forwarder {
     this.#via = via
   }
 
-  /** Returns the lines to append. `client` is an IP address or ''. */
+  /** Returns the lines to append to the head. `client`: the client's IP address, or ''. */
   lines(head: RequestHead, client: string, origin: ClientOrigin): Uint8Array {
     const { authority, minor } = head
     const { scheme } = origin
@@ -178,6 +177,6 @@ export class Forwarder {
   }
 }
 
-function hostText({ host, port }: { host: string; port: number | undefined }): string {
+function hostText({ host, port }: Authority): string {
   return port === undefined ? host : `${host}:${port}`
 }

@@ -10,13 +10,13 @@ export interface GatewayOptions {
 
 export const ALLOW: readonly [string, string] = ['Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']
 
-/** Fields that a response to TRACE must not show (RFC 9110, 9.3.8). */
+/** Fields that the response to TRACE must not repeat (RFC 9110, 9.3.8). */
 const SECRET = new Set(['authorization', 'proxy-authorization', 'cookie'])
 
-/** Does what RFC 9110 requires of a proxy: adds Via and detects loops (7.6.3), obeys Max-Forwards (7.6.2), adds Date (6.6.1). */
+/** Follows the rules of RFC 9110 for proxies: adds Via and detects loops (7.6.3), obeys Max-Forwards (7.6.2), adds Date (6.6.1). */
 export class Gateway {
   readonly #via: string | null
-  /** The Via line by the minor version of the message. */
+  /** `viaLines[minor]` is the Via line for a message of HTTP/1.minor. */
   readonly viaLines: readonly [string, string]
   readonly #viaBytes: readonly Uint8Array[]
   readonly #trace: boolean
@@ -30,7 +30,7 @@ export class Gateway {
     this.#trace = trace
   }
 
-  /** Returns the decision for a request that the gateway handles itself, or null for a request to route. */
+  /** Returns the decision about a request that the gateway answers itself; null for a request that the router decides about. */
   respondLocally(head: RequestHead): Decision | null {
     if (this.#isLoop(head)) return { kind: 'refuse', status: 508, reason: 'loop' }
     const { method } = head
@@ -50,8 +50,7 @@ export class Gateway {
     }
   }
 
-  /** Reports whether Max-Forwards must be decremented before the request is forwarded. */
-  hasHopCount({ method, fields }: RequestHead): boolean {
+  mustDecrementMaxForwards({ method, fields }: RequestHead): boolean {
     return fields.hasAny(1 << FieldId.maxForwards) && (method === 'TRACE' || method === 'OPTIONS')
   }
 
@@ -79,7 +78,7 @@ export class Gateway {
   }
 }
 
-/** Returns the number in Max-Forwards, null without that field, NaN if it is invalid. */
+/** Returns the number in Max-Forwards; null if the field is missing, NaN if it is invalid. */
 export function maxForwards({ fields }: RequestHead): number | null {
   const line = fields.indexOf(FieldId.maxForwards)
   if (line < 0) return null

@@ -1,6 +1,6 @@
 /**
  * The data path of a reverse proxy: relays HTTP/1.0 and 1.1, upgrades, CONNECT and whole TCP connections between clients and the servers that a
- * router chooses. Independent of listeners and configuration.
+ * {@link Router} chooses. Knows neither listeners nor configuration.
  */
 export {
   type ByteStream,

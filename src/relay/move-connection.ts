@@ -10,11 +10,11 @@ import type { RelayContext } from './relay-context.js'
 export interface ExportedConnection {
   record: ConnectionRecord
   client: OwnedFd
-  /** The connection to the server. Null if there is none, or if it was still connecting: the next process dials again. */
+  /** The connection to the server. Null if there is none. Also null if it was not established yet: then the next process dials again. */
   upstream: OwnedFd | null
 }
 
-/** Takes a connection out of the relay without its peers noticing. Returns null if a stream has just closed. Throws, without effect, if a dup fails. */
+/** Takes a connection out of the relay; client and server do not notice. Returns null if one of the streams has just closed. If a dup fails, throws and changes nothing. */
 export function exportConnection(
   connection: RelayConnection,
   relay: RelayContext,
@@ -27,7 +27,7 @@ export function exportConnection(
   const address = client.remoteAddress
   const detached = client.detach()
   const exchangeRecord = exchange === null ? null : exportExchange(exchange, relay)
-  // exportExchange() has given the facts away.
+  // The facts of the exchange belong to the record now.
   connection.exchange = null
   connection.detach()
   const early = requestReader?.pending ?? held ?? NO_BYTES
@@ -64,7 +64,7 @@ function wholeMs(ms: number): number {
 
 function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord {
   const { upstream, pending, requestDeadline, startedAt } = exchange
-  // A connecting stream has sent nothing, so the next process can dial again.
+  // A stream that is still connecting has sent nothing, so the next process can dial again.
   const dialling = upstream?.connecting ? concat(upstream.takeUnsent()) : null
   if (dialling !== null) upstream!.destroy()
   const detached = dialling === null ? (upstream?.detach() ?? null) : null
@@ -80,7 +80,7 @@ function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord
   }
 }
 
-/** Puts a new `connection` into the state in which {@link exportConnection} left it, and continues. */
+/** Gives a new `connection` the state in its record, and continues there. */
 export function importConnection(
   relay: RelayContext,
   record: ConnectionRecord,
@@ -97,7 +97,7 @@ export function importConnection(
   if (record.fromClient.length > 0) connection.onData(client, record.fromClient, record.fromClient.length)
   connection.arm()
   connection.settle()
-  // If the bytes of the record have advanced the state, the full timeout of the new state counts.
+  // The rest of the old timeout applies, unless the bytes in the record have advanced the state: then the full timeout of the new state does.
   const { closing, exchange } = connection
   const sameState = closing === record.closing && exchange?.facts.phase === phase
   if (sameState && record.remainingMs >= 0 && client.alive) relay.wheel.arm(connection, record.remainingMs)
@@ -112,7 +112,7 @@ function importExchange(
   const exchange = new Exchange(relay, connection, record.facts)
   connection.exchange = exchange
   if (record.requestMs >= 0) {
-    // The wheel's clock advances only while a deadline is armed.
+    // Arms the wheel before `now` is read: its clock stands while no deadline is armed.
     relay.wheel.arm(connection, record.requestMs)
     exchange.requestDeadline = relay.wheel.now + record.requestMs
   }

@@ -7,7 +7,7 @@ import type { Dial, DialAddress, NamedHost } from './destination.js'
 import { PolledStream } from './polled-stream.js'
 import { SocketStream } from './socket-stream.js'
 
-/** Takes over a plain connection. Returns null, and leaves `accepted` unchanged, if memory is short or this system has no polled sockets. */
+/** Takes over a connection without TLS. If memory is short or this system has no polled sockets, returns null and leaves `accepted` unchanged. */
 export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Tally): ByteStream | null {
   if (!hasPolledSockets()) return null
   try {
@@ -18,14 +18,13 @@ export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Ta
   }
 }
 
-/** Takes over a socket of a `net.Server` (cheapest with `pauseOnConnect`) or TLS server. Nothing may have been read from it. */
+/** Takes over a socket of a TLS server or of a `net.Server`, there cheapest with `pauseOnConnect`. Nothing may have been read from the socket. */
 export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tally): ByteStream {
   const accepted = acceptedOf(socket)
   const stream = accepted === null ? null : acceptedStream(accepted, owner, tally)
   return stream ?? new SocketStream(socket, owner, tally)
 }
 
-/** Connects to a TCP or Unix address, without TLS. */
 export const dialSocket: Dial = ({ address, named }, owner, tally) => {
   if (hasPolledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
     return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
@@ -33,7 +32,7 @@ export const dialSocket: Dial = ({ address, named }, owner, tally) => {
   return new SocketStream(connect(address, named), owner, tally)
 }
 
-/** Lets Node resolve the name and connect, then takes the descriptor over. */
+/** Lets Node look up the name and connect, then takes the descriptor from Node's socket. */
 function dialByName(
   address: DialAddress,
   named: NamedHost | undefined,
@@ -56,7 +55,7 @@ function dialByName(
   return stream
 }
 
-/** Node tries the next address of a name if the last one has not connected after this time. */
+/** Node tries the next address of a name if the current address does not accept within this time. */
 const NEXT_ADDRESS_MS = 500
 
 function connect(address: DialAddress, named?: NamedHost): net.Socket {
@@ -81,7 +80,7 @@ function connect(address: DialAddress, named?: NamedHost): net.Socket {
   return socket
 }
 
-/** Takes ownership of the descriptor of a connected stream socket; closes it if it throws. Does not start reading: otherwise each move would read a chunk. */
+/** Makes a stream of a connected socket. Takes ownership of `fd`, and closes it before it throws. The stream does not read yet: a connection can move on without a chunk read in between. */
 export function streamFromFd(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
   if (hasPolledSockets()) return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
   const options = { allowHalfOpen: true, readable: true, writable: true, manualStart: true }

@@ -10,74 +10,73 @@ import type { GatewayOptions } from './gateway.js'
 import type { Shortage } from './shortage.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
-/** Milliseconds from 1 to 2^31-1; `request` may be `Infinity`. A timeout expires at most two ticks late. */
+/** Milliseconds from 1 to 2^31-1; `request` may be `Infinity`. A timeout expires at most twice {@link RelayOptions.tickMs} late. */
 export type RelayTimeouts = typeof DEFAULT_TIMEOUTS
 
 const DEFAULT_TIMEOUTS = {
-  /** Limits the time between two requests on a client's connection, and before the first. */
+  /** Limits how long a client's connection waits for its first or next request. */
   idle: 60_000,
   /** Limits the time from the first to the last byte of a request's head. */
   head: 30_000,
-  /** Limits connecting to one server; afterwards the relay tries the next server. */
+  /** Limits the time to connect to one server; then the relay tries the next server. */
   connect: 5_000,
   /** Limits the time from the end of the request, or the last interim response, to the end of the response's head. */
   response: 60_000,
   /**
-   * Limits the time from the end of a request's head to the end of its response, even if bytes move. The client gets 408 if its request is
-   * incomplete, and 504 if the response has not started; a response that has started is cut short. Does not apply to tunnels. `Infinity` (default)
-   * means no limit.
+   * Limits the time from the end of a request's head to the end of its response, even while bytes arrive. The client gets 408 if its request is
+   * incomplete, and 504 if the response has not started; a response that has started is cut short. Does not apply to tunnels. Default: no limit.
    */
   request: Number.POSITIVE_INFINITY,
-  /** Limits the time without progress of a body. A slow peer makes progress while its kernel acknowledges bytes; otherwise it is cut after 1 to 2 times this. */
+  /** Limits the time in which a body makes no progress. A slow peer makes progress while its kernel acknowledges bytes; without it the peer is cut off after 1 to 2 times this time. */
   stall: 300_000,
-  /** As `stall`, for tunnels and whole TCP connections. */
+  /** The same as `stall`, for tunnels and whole TCP connections. */
   tunnel: 3_600_000,
   /** How long the relay discards what a client sends after the last response, before it closes the connection. */
   linger: 2_000,
 }
 
-/** Whole numbers from 1; `Infinity`: no limit. */
+/** Positive integers, or `Infinity` for no limit. */
 export type RelayLimits = typeof DEFAULT_LIMITS
 
 export const DEFAULT_LIMITS = {
-  /** Bytes that the relay holds of a client that pipelines requests. A single read may exceed this limit. */
+  /** Bytes of pipelined requests that the relay holds for one client. The last read may exceed this limit. */
   pipelinedBytes: 16 * 1024,
-  /** Bytes of a request's body: of Content-Length, or as they arrive. */
+  /** Bytes of a request's body, checked by Content-Length and as they arrive. */
   bodyBytes: Number.POSITIVE_INFINITY,
+  /** Servers to which the relay tries to connect for one request. */
   attempts: 3,
 }
 
 export interface RelayOptions {
   route: Router
-  /** Finds the route of an imported connection; undefined if it no longer exists. */
+  /** Finds the route of an imported connection; undefined if this process does not have it. */
   routeByName?(name: string): Forward | undefined
-  /** Finds the server of an imported connection; undefined if it no longer exists. */
+  /** Finds the server of an imported connection; undefined if this process does not have it. */
   destinationByKey?(key: string): Destination | undefined
   timeouts?: Partial<RelayTimeouts>
   limits?: Partial<RelayLimits>
   headLimits?: Partial<HeadLimits>
   forwarded?: ForwardedOptions
-  /** Without it the relay does not act as a {@link Gateway}. */
+  /** Default: the relay does not act as a {@link Gateway}. */
   gateway?: GatewayOptions
-  /** Edits of every response, including the relay's own; a route can override them. For example an instance header. */
+  /** Edits of every response, including the relay's own; a route can override them. */
   responseFields?: FieldEditOptions
   /**
-   * How to treat a client that sends FIN while it waits for a response. `abort` (default) treats the client as closed: most such clients are, and the
-   * relay cannot find out. `serve` sends the response.
+   * How to treat a client that sends FIN while it waits for a response. `abort` (default): the relay closes the connection, because most such clients
+   * have closed theirs, which FIN does not show. `serve`: the client gets its response.
    */
   halfClosedClients?: 'serve' | 'abort'
-  /** Called at the end of each exchange. Must not throw. */
   onExchange?(report: ExchangeReport): void
-  /** Connecting to a server failed because this process, or machine, lacks a resource. */
+  /** Called when connecting to a server failed because this process or machine lacks a resource. */
   onShortage?(shortage: Shortage, destination: string): void
   clients?: ClientTally
-  /** A callback of these options threw an error; its request got a 500. */
+  /** Called when one of these callbacks has thrown, or the relay itself has a fault. If the request cannot continue, the client gets 500 or 503. */
   onFault?(error: unknown): void
-  /** Called whenever the last client connection has closed or moved. */
+  /** Called each time the last connection of a client has closed or moved. */
   onEmpty?(): void
-  /** Other relays may share the pools. The caller owns them, and clears them. */
+  /** The caller owns the pools, and must clear them. Several relays may share them. */
   pools: UpstreamPools
-  /** Milliseconds between two ticks of the timer. */
+  /** Milliseconds between two ticks of the {@link TimerWheel}. */
   tickMs?: number
 }
 

@@ -10,24 +10,23 @@ import {
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, joinCopies, NO_BYTES, READ_BYTES, READ_INTO, toBuffer } from './bytes.js'
 
-/** Delay before connecting again to a Unix server whose accept queue is full. Doubles up to {@link MAX_RETRY_MS}. */
+/** Delay before the next attempt to connect to a Unix server whose accept queue is full. Doubles up to {@link MAX_RETRY_MS}. */
 const FIRST_RETRY_MS = 1
 const MAX_RETRY_MS = 32
 
-/** Maximum number of full reads of one socket in one turn, because other sockets wait. */
+/** After this many full reads in one turn a socket must wait, so that other sockets get their turn. */
 const MAX_READS = 4
 
 interface PolledInput {
   reading: boolean
-  /** The peer's IP address, or ''. */
   remoteAddress: string
-  /** Other code connects, and provides the descriptor. */
+  /** The creator connects, and provides the descriptor. */
   dialling?: Dialling
-  /** The stream connects to this address by itself. */
+  /** The stream connects to this address. */
   address?: KernelAddress
 }
 
-/** A connection made by other code, which calls {@link PolledStream.attach} or {@link PolledStream.failConnect}. */
+/** An attempt to connect. If the creator of the stream connects, it calls {@link PolledStream.attach} or {@link PolledStream.failConnect} at the end. */
 interface Dialling {
   readonly destroyed: boolean
   destroy(): void
@@ -41,17 +40,17 @@ export class PolledStream extends PolledSocket implements ByteStream {
   bytesRead = 0
   bytesWritten = 0
   readonly #tally: Tally
-  /** Null as soon as the stream is connected. */
+  /** Null once the connection is established. */
   #dialling: Dialling | null
-  /** Bytes that the kernel has not taken, or null if there are none. */
+  /** Bytes that the kernel has not accepted; null if there are none. */
   #queue: Buffer[] | null
   #reading: boolean
-  /** The last read filled its buffer: the kernel may have more. */
+  /** The last read filled its buffer, so the kernel may have more bytes. */
   #moreToRead = false
   #ended = false
   #peerEnded = false
   #closed = false
-  /** Set if the stream must end in the next turn: an error, which ends it after a last read, or null if both sides have ended. */
+  /** Undefined unless the stream is about to close in a later turn: because of an error, after a last read, or because both sides have sent FIN (null). */
   #ending: Error | null | undefined = undefined
 
   constructor(
@@ -126,7 +125,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   setReading(on: boolean): void {
     if (on === this.#reading) return
     this.#reading = on
-    // Pausing does not change the epoll set before the next event, because usually reading has been resumed by then.
+    // Pausing leaves the epoll set unchanged until the next event, because reading usually resumes before it.
     if (on) this.#watchEvents()
     else this.setEager(false)
   }
@@ -155,12 +154,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
     return queue
   }
 
-  /** Takes over the descriptor of `lent`, from which nothing may have been read. */
+  /** The creator has connected: takes over the descriptor of `lent`, from which nothing may have been read. */
   attach(lent: Lent): void {
     try {
       this.adopt(lent)
     } catch (error) {
-      // No descriptor is free for the dup.
+      // adopt() needs a dup, and no descriptor is free.
       this.#fail(error as Error)
       return
     }
@@ -174,12 +173,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
     this.#watchEvents()
   }
 
-  /** Reports even an immediate failure in a later turn. */
+  /** Starts to connect. Even an immediate failure is reported in a later turn. */
   #connect(address: KernelAddress, again = FIRST_RETRY_MS): void {
     try {
       this.connectTo(address)
       this.#watchEvents()
-      // A local connection is established already. The poll would report the connection only after all other ready sockets.
+      // A connection to the same machine is established by now, but the poll would report it only after all other ready sockets.
       setImmediate(checkDial, this)
     } catch (error) {
       const full = address.kind === 'unix' && (error as NodeJS.ErrnoException).code === 'EAGAIN'
@@ -226,7 +225,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     else if (failure !== undefined) this.#fail(failure)
   }
 
-  /** Delivers bytes that the poll has read, even if reading was paused after the poll: the kernel no longer has them. */
+  /** Delivers bytes that the poll has read. Even a paused stream delivers them, because the kernel no longer has them. */
   #deliverRead(chunk: Buffer, bytes: number): void {
     if (this.#ending === null) return
     if (bytes < -1) this.#fail(this.failure(bytes))
@@ -246,17 +245,16 @@ export class PolledStream extends PolledSocket implements ByteStream {
         return
       }
       this.#deliver(READ_INTO, bytes, READ_BYTES)
-      // A broken stream is read to its end here, because it gets no further events.
+      // A broken stream gets no further events, so all its bytes are read here.
       if (!this.#moreToRead && (this.alive || bytes < 0)) return
     }
   }
 
-  /** A read that filled its buffer may have left more bytes in the kernel. */
   #deliver(chunk: Buffer, bytes: number, bufferSize: number): void {
     this.#moreToRead = bytes >= bufferSize
     if (bytes === 0) {
       this.#peerEnded = true
-      // A failed write has consumed the error of the reset, so this end of the stream is no FIN.
+      // After RST a failed write consumes the kernel's error, so that the next read reports 0 bytes as after FIN. EPIPE means that FIN came before RST.
       if (this.#ending && (this.#ending as NodeJS.ErrnoException).code !== 'EPIPE') return
       this.owner?.onEnd(this)
       this.#endIfBothEnded()
@@ -273,7 +271,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       this.bytesWritten += sent
       return sent
     } catch (error) {
-      // Ends in a later turn: the owner must not get an event inside its own write.
+      // In a later turn: the owner must not get onClose() during its call of write().
       this.#scheduleEnd(error as Error)
       return 0
     }
@@ -314,7 +312,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   /** @internal */
   endNow(): void {
-    // Bytes that arrived before the peer broke the connection may be its response.
+    // The peer may have sent its response before it broke the connection.
     if (this.#ending) this.#read(MAX_READS)
     if (!this.open) return
     if (this.#ending && this.#moreToRead && this.#reading) setImmediate(endNow, this)
@@ -334,7 +332,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       return
     }
     const wanted = (this.#reading && !this.#peerEnded ? READABLE : 0) | (this.#queue === null ? 0 : WRITABLE)
-    // The poll itself reads small pieces ahead (eager); a peer that filled the last read is read in larger pieces.
+    // An eager poll reads a few kilobytes by itself. If the last read was full, larger reads are cheaper.
     this.setEager((wanted & READABLE) !== 0 && !this.#moreToRead)
     try {
       this.watch(wanted)

@@ -13,7 +13,7 @@ import type { UpstreamPools } from './upstream-pools.js'
 
 export interface PendingMoves {
   readonly which: MoveWhich
-  /** Called when a connection arrives, or when a deferred move may be possible. */
+  /** Called when a new connection has arrived, or when a deferred move may have become possible. */
   readonly onMovable: () => void
 }
 
@@ -28,9 +28,9 @@ export interface RelayContext {
   readonly forwarder: Forwarder
   readonly gateway: Gateway | null
   readonly fields: RouteEdits
-  /** Every further response announces the end of its connection. */
+  /** Each response ends its connection, unless a pipelined request waits. */
   readonly draining: boolean
-  /** Set while all movable connections leave this process. */
+  /** Not null while all movable connections move to another process. */
   readonly leaving: PendingMoves | null
   readonly abortHalfClosed: boolean
   readonly routeByName: ((name: string) => Forward | undefined) | undefined
@@ -38,12 +38,12 @@ export interface RelayContext {
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined
-  /** Marks a connection as one that cannot move any more. */
+  /** Excludes the connection from moves for good. */
   pin(connection: object): void
   forget(connection: object): void
 }
 
-/** Calls a callback of the user. Gives an exception to `onFault`, so that it breaks no exchange. */
+/** Calls a callback of {@link RelayOptions}. If it throws, `onFault` gets the error, and the exchange continues. */
 export function callSafely({ onFault }: RelayContext, call: () => void): void {
   try {
     call()
@@ -52,7 +52,7 @@ export function callSafely({ onFault }: RelayContext, call: () => void): void {
   }
 }
 
-/** Lends each reader to one connection for one head, so that an idle connection holds none. Do not release a reader that refused a head. */
+/** Lends a reader to a connection for one head, so that idle connections need no reader. Do not release a reader that refused a head. */
 export class Readers {
   readonly #limits: Partial<HeadLimits>
   #request: RequestReader | null = null
@@ -84,7 +84,7 @@ export class Readers {
   }
 }
 
-/** Returns the response to a refusal of the parser; to any other error, which is a fault of this process, a 500. */
+/** Returns status and reason of the response to an `Http1Refusal`. Any other error is a fault of the relay: `onFault` gets it, and the response is a 500. */
 export function refusalOf(error: unknown, relay: RelayContext): { status: number; reason: string } {
   if (error instanceof Http1Refusal) return { status: error.status, reason: error.reason }
   relay.onFault?.(error)

@@ -16,10 +16,10 @@ import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import { type PendingMoves, Readers, type RelayContext } from './relay-context.js'
 import { TimerWheel } from './timer-wheel.js'
 
-/** How long {@link Relay.closeIdle} waits for the first request of a connection. */
+/** {@link Relay.closeIdle} waits this long for the first request of a connection. */
 const SILENT_MS = 500
 
-/** How long {@link Relay.end} lets a 503 travel to the client before it closes the connection. */
+/** {@link Relay.end} closes a connection this long after its 503, so that the 503 reaches the client. */
 const LAST_ERROR_MS = 250
 
 interface ClosingOptions {
@@ -69,14 +69,14 @@ export class Relay {
   }
 
   /**
-   * Takes over an accepted socket from which nothing was read. With `forward` the whole connection goes, unparsed, to a server of that route; without
-   * a server it is reset.
+   * Takes over an accepted socket from which nothing was read. With `forward` all its bytes go, unparsed, to a server of that route; if the route has
+   * no server, the client gets RST.
    */
   accept(socket: net.Socket, origin: ClientOrigin, forward?: Forward): void {
     this.acceptStream(socketStream(socket, NO_OWNER, this.#tally), origin, forward)
   }
 
-  /** As {@link accept}, for a connection without a `net.Socket`. Returns false if the caller must create one. */
+  /** As {@link accept}, for a connection without a `net.Socket`. Returns false if the caller must create a `net.Socket` and call {@link accept}. */
   acceptWithoutSocket(accepted: Accepted, origin: ClientOrigin, forward?: Forward): boolean {
     const stream = acceptedStream(accepted, NO_OWNER, this.#tally)
     if (stream === null) return false
@@ -88,7 +88,7 @@ export class Relay {
   acceptStream(stream: ByteStream, origin: ClientOrigin, forward?: Forward): void {
     const connection = new RelayConnection(this.#context, stream, origin)
     this.#add(connection)
-    if (forward !== undefined) connection.forward(forward)
+    if (forward !== undefined) connection.forwardTcp(forward)
     connection.arm()
   }
 
@@ -100,19 +100,18 @@ export class Relay {
     return countKinds(this.#connections)
   }
 
-  /** Returns how many bytes of all connections wait in this process. */
   heldBytes(): number {
     let bytes = 0
     for (const connection of this.#connections) bytes += connection.heldBytes
     return bytes
   }
 
-  /** Counts the connections to servers of all relays that share the pools. */
+  /** Returns how many connections to servers all relays that share the pools have. */
   upstreamCounts(): { open: number; idle: number } {
     return { open: this.#context.pools.open, idle: this.#context.pools.idle }
   }
 
-  /** From now on every response ends its connection. An idle connection stays open until its next request, {@link closeIdle} or {@link close}. */
+  /** From now on each response ends its connection. An idle connection stays open until it has had one more response, or until {@link closeIdle} or {@link close}. */
   drain(): void {
     this.#context.draining = true
   }
@@ -129,7 +128,7 @@ export class Relay {
     }
   }
 
-  /** Sends FIN on idle connections; a request that is in flight is lost. A connection without any request yet gets {@link SILENT_MS} to send it. */
+  /** Sends FIN on idle connections; a request that is in flight is lost. A client that has not sent its first request yet has {@link SILENT_MS} to do so. */
   closeIdle(): void {
     const left = [...this.#connections]
     const silent = left.filter(connection => connection.receivedNothing)
@@ -142,8 +141,8 @@ export class Relay {
   }
 
   /**
-   * Ends every connection as its protocol asks: a WebSocket with a close frame, events after `lastEvent`, a tunnel with FIN, any other with its next
-   * response. After `lingerMs` the remaining connections get an error and are closed. Returns the kinds of all connections.
+   * Ends each connection as its protocol requires: a WebSocket with a close frame, a stream of events after `lastEvent`, a tunnel with FIN, any other
+   * with its next response. After `lingerMs` milliseconds the remaining clients get an error. Returns how many connections of each kind are ending.
    */
   end(lastEvent: string, lingerMs: number): ClosedCount[] {
     this.#context.draining = true
@@ -170,21 +169,21 @@ export class Relay {
     for (const connection of [...this.#connections]) connection.abort('closed-here')
   }
 
-  /** The number of connections that can move, now or later. */
+  /** How many connections can move, now or later. */
   get movable(): number {
     return this.#connections.size - this.#unmovable
   }
 
   /**
-   * Takes one connection after the other out of this relay; the caller owns the descriptors. Checks each connection once. Until {@link resume}, calls
-   * `notice` when another one may be able to leave. Throws, without effect, if no descriptor is free for a dup.
+   * Takes one connection after the other out of this relay; the caller owns the descriptors. Passes over connections that cannot move yet. Until
+   * {@link resume}, calls `notice` when a further connection may be able to move. If no descriptor is free for a dup, throws and changes nothing.
    */
   *departures(which: MoveWhich, notice: () => void): Generator<ExportedConnection, void, void> {
     this.#context.leaving = { which, onMovable: notice }
     let left = this.#connections.size
     let dialling = false
     for (const connection of this.#connections) {
-      // The connections from here on were added during this iteration.
+      // All further connections were added during this iteration.
       if (left-- <= 0) return
       if (!connection.movable) continue
       const exported = connection.mayMove(which) ? exportConnection(connection, this.#context) : null
@@ -202,7 +201,7 @@ export class Relay {
     return this.#context.routeByName?.(name) !== undefined
   }
 
-  /** Resumes an exported connection. Takes ownership of the descriptors even if it throws. A `pinned` connection never moves, and its next response is the last. */
+  /** Resumes a connection that another process has exported. Takes ownership of the descriptors even if it throws. A `pinned` connection never moves, and its next response is the last. */
   import({ record, client, upstream }: ExportedConnection, pinned = false): Witness {
     const context = this.#context
     let stream: ByteStream | null = null
@@ -224,9 +223,9 @@ export class Relay {
     connection.pinned = pinned
     this.#add(connection)
     importConnection(context, record, connection, server)
-    // The connection was on its way between two processes when end() was called.
+    // end() was called while this connection was moving between two processes.
     if (this.#ending !== null && this.#connections.has(connection)) this.#endAll([connection], this.#ending)
-    // In a tunnel nothing shows whether the client waits for a response.
+    // The relay does not know whether the client of a tunnel waits for a response.
     const awaitsResponse = record.exchange !== null && record.exchange.facts.phase !== 'tunnel'
     return {
       get asked() {

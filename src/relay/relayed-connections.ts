@@ -22,10 +22,9 @@ export interface RelayedOptions {
 
 export type RelayedConnection = ConnectionValue<ConnectionRecord>
 
-/** Delay before the next move after the process has reached its limit of open files. */
-const RETRY_MS = 50
+const NO_DESCRIPTOR_RETRY_MS = 50
 
-/** The connections of one listener's relays. Each can move to another process at any byte. */
+/** The connections of all relays of a listener. Each connection can move to another process at any byte. */
 export class RelayedConnections implements MovableConnections<RelayedConnection> {
   readonly protocol = 'http1-relay/1'
   onMovable: (() => void) | null = null
@@ -53,7 +52,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
       }
     } catch (error) {
       if (!isOutOfDescriptors(error)) throw error
-      setTimeout(this.#notice, RETRY_MS).unref()
+      setTimeout(this.#notice, NO_DESCRIPTOR_RETRY_MS).unref()
     }
   }
 
@@ -66,7 +65,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
       )
     }
     const route = state.exchange?.facts.route
-    // With one descriptor the connection has no server yet, so this process must choose one.
+    // With only the client's descriptor the connection has no server yet, so this process must choose a server.
     if (route !== undefined && fds.length === 1 && !relayFor(state.client).knowsRoute(route)) {
       throw refusal(
         `the connection's request needs the route ${JSON.stringify(route)}, which this process does not have`,

@@ -11,7 +11,7 @@ import {
 import { EventTracker, FrameTracker } from './boundaries.js'
 import type { ByteStream } from './byte-stream.js'
 
-/** How the client gets a body. `as-is`: unchanged. `content`: without chunks, until the connection ends (HTTP/1.0). `chunks`: in the relay's own chunks. */
+/** How the client gets a body. `as-is`: unchanged. `content`: without chunks, ended by FIN (for HTTP/1.0). `chunks`: in the relay's own chunks. */
 export type BodyCoding = 'as-is' | 'content' | 'chunks'
 
 export interface ClientRequest {
@@ -26,15 +26,15 @@ export interface ResponsePlan {
   head: HeadWriter
   body: Framing | null
   coding: BodyCoding
-  /** The client's connection ends after this response; the head announces it. */
+  /** The client's connection ends after this response, as `head` announces. */
   close: boolean
-  /** The server's connection may be reused after the body. */
+  /** The connection to the server may be reused after the body. */
   reusable: boolean
 }
 
 export type ResponseRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthentication'>
 
-/** Plans how to send a final response to the client. Throws `Http1Refusal` if the head does not fit the request. */
+/** Plans how to send a final (not 1xx) response to the client. Throws `Http1Refusal` if the head does not fit the request. */
 export function planResponse(
   head: ResponseHead,
   request: ClientRequest,
@@ -72,7 +72,7 @@ function clientHead(
   return writeResponse(head, { edits, extra, proxyAuthentication, body, connection })
 }
 
-/** Returns a tracker for an event stream without Content-Length, so that the relay can end it between two events. */
+/** Returns a tracker for a stream of events without Content-Length, so that the relay can end the stream between two events. Null for any other body. */
 export function eventsOf(head: ResponseHead, { body }: ResponsePlan): EventTracker | null {
   if (body?.kind !== 'chunked' && body?.kind !== 'until-close') return null
   const type = head.fields.get('content-type') ?? ''
@@ -90,7 +90,7 @@ export function followSpans(events: EventTracker, chunk: Buffer, spans: readonly
   for (let i = 0; i < spans.length; i += 2) events.follow(chunk, spans[i]!, spans[i + 1]!)
 }
 
-/** Sends the part of `chunk[from, stop)` that belongs to the body. Returns where it ends. Throws `Http1Refusal`. */
+/** Sends the part of `chunk[from, stop)` that belongs to the body. Returns where this part ends. Throws `Http1Refusal`. */
 export function passBody(
   to: Pick<ByteStream, 'write'>,
   coding: BodyCoding,
@@ -120,7 +120,7 @@ export function passBody(
   return stop
 }
 
-/** Removes the blanks after chunk sizes from `chunk[from, to)` of an unchanged body. */
+/** Returns `chunk[from, to)` without the blanks after chunk sizes. */
 export function removeBlanks(body: Framing, chunk: Buffer, from: number, to: number): Buffer {
   const blanks = body.takeBlanks()
   if (blanks === null) return chunk.subarray(from, to)

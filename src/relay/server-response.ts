@@ -26,15 +26,13 @@ import {
   removeBlanks,
 } from './response-plan.js'
 
-/** The exchange as {@link ServerResponse} sees it. */
 interface ResponseExchange {
   readonly facts: ExchangeFacts
-  /** The client's connection cannot serve another request. */
+  /** The client's connection ends after this response. */
   readonly isLast: boolean
-  /** Sends to the client, as {@link ByteStream.write}. */
+  /** As {@link ByteStream.write} of the client. */
   send(bytes: BytesOrText): void
-  /** The server has switched protocols: the exchange becomes a tunnel. */
-  switchProtocol(): void
+  becomeTunnel(): void
   finish(): void
   serverFails(status: number, reason: string): void
   refuseResponse(error: unknown): void
@@ -43,7 +41,7 @@ interface ResponseExchange {
 /** Sends a server's response to the client: rewrites the heads and forwards the body. */
 export class ServerResponse {
   #reader: ResponseReader | null = null
-  /** If set, the response ends after the current event. */
+  /** Not null: the relay ends the response after the current event. */
   #lastEvent: LastEvent | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
@@ -59,7 +57,7 @@ export class ServerResponse {
     return this.#reader?.pending ?? NO_BYTES
   }
 
-  /** Reads interim heads and the final one. Returns whether a head was complete: even an interim head restarts the timeout. */
+  /** Reads any interim (1xx) heads and the final head. Returns whether at least one head is complete, because each complete head restarts the timeout. */
   readHeads(chunk: Buffer, to: number): boolean {
     let headRead = false
     const { readers } = this.#relay
@@ -123,7 +121,7 @@ export class ServerResponse {
     if (plan.body?.kind === 'tunnel') {
       facts.frames = framesOf(head)
       facts.frames?.follow(chunk, at, end)
-      exchange.switchProtocol()
+      exchange.becomeTunnel()
       return
     }
     facts.phase = 'answering'
@@ -162,12 +160,12 @@ export class ServerResponse {
       facts.closeClient = true
       facts.reusable = false
     } else if (!body.done) return
-    // The server has sent bytes after the end of the body: this connection cannot be trusted.
+    // The server has sent bytes after the end of the body, which the relay would take for the next response.
     if (end < to) facts.reusable = false
     this.#exchange.finish()
   }
 
-  /** The server has sent FIN inside the body. */
+  /** Handles FIN of the server during the body. */
   upstreamEnded(): void {
     const { facts } = this.#exchange
     if (!facts.responseBody!.mayEnd) {
@@ -179,14 +177,13 @@ export class ServerResponse {
     this.#exchange.finish()
   }
 
-  /** Ends a stream of events after the current one, with `text` as the last event. */
+  /** Ends a stream of events after the current event, with `text` as the last event. */
   endAfterEvent(text: string): void {
     this.#lastEvent = new LastEvent(text, this.#exchange.facts.coding)
     this.readBody(NO_BYTES, 0, 0)
   }
 }
 
-/** Returns how to change the server's head for the client. */
 function responseRewrite(
   head: ResponseHead,
   relay: RelayContext,
@@ -199,18 +196,17 @@ function responseRewrite(
   }
 }
 
-/** Ends a stream of events that the server has not ended, with the operator's last event. */
+/** Ends a stream of events before the server does, with the configured last event. */
 export class LastEvent {
   readonly #event: Buffer
   #coding: BodyCoding
 
-  /** `event` may be empty. */
   constructor(event: string, coding: BodyCoding) {
     this.#event = Buffer.from(eventText(event))
     this.#coding = coding
   }
 
-  /** Forwards the body up to the first possible end, and ends it there. Returns whether the body has ended. Throws `Http1Refusal`. */
+  /** Forwards the body until the current event ends, then sends the last event and ends the body. Returns whether the body has ended. Throws `Http1Refusal`. */
   pass(
     to: ByteStream,
     body: Framing,
@@ -221,7 +217,7 @@ export class LastEvent {
   ): boolean {
     let at = from
     if (this.#coding === 'as-is') {
-      // The client knows the length of the current chunk, so the relay must complete it. The relay's own chunks follow.
+      // The client already has the size of the server's current chunk, so the relay must complete this chunk. Then the relay sends its own chunks.
       if (!body.betweenChunks) {
         const spans: number[] = []
         at += body.advanceChunk(chunk, from, stop, spans)

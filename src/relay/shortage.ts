@@ -1,6 +1,6 @@
 import { fdLimits, isBeyond, type LentFd } from '../adapter.js'
 
-/** A resource that this process, or its machine, lacks. The server is not at fault. */
+/** A resource that this process or its machine lacks: why connecting to a server failed although the server is not at fault. */
 export type Shortage = 'no-descriptors' | 'no-ports'
 
 const SHORTAGES: Readonly<Record<string, Shortage>> = {
@@ -12,21 +12,21 @@ const SHORTAGES: Readonly<Record<string, Shortage>> = {
   EADDRNOTAVAIL: 'no-ports',
 }
 
-/** Returns null for an error with another cause. */
+/** Returns the shortage that caused the error, or null. */
 export function shortageOf(error: unknown): Shortage | null {
   const { code } = (error ?? {}) as Partial<NodeJS.ErrnoException>
   return (code !== undefined && SHORTAGES[code]) || null
 }
 
-/** How many descriptors the connections of clients may use. */
+/** How a process divides its descriptors between connections of clients and connections to servers. */
 export interface DescriptorRoom {
   /** RLIMIT_NOFILE, or Infinity. */
   limit: number
-  /** The number of clients, if each of them also needs a connection to a server. */
+  /** Maximum number of clients, if each of them also needs a connection to a server. */
   clients: number
-  /** A client with this descriptor number or a higher one uses the reserve: the kernel always assigns the lowest free number. */
+  /** A client whose descriptor has this number or a higher one uses the reserve, because the kernel always assigns the lowest free number. */
   firstSpare: number
-  /** Descriptors in reserve for connections to servers. */
+  /** How many descriptors are in reserve for connections to servers. */
   spare: number
 }
 

@@ -21,29 +21,30 @@ type StreamSocket = net.Socket & { [STREAM]?: SocketStream }
 interface SocketInput {
   /** Default: true. */
   reading?: boolean
-  /** The peer's IP address, if known. */
+  /** Default: the address that the socket reports. */
   remoteAddress?: string
 }
 
 /**
- * A {@link ByteStream} over a socket, which it owns. Unless the socket encrypts, sends directly to the kernel what the kernel takes at once. The
- * socket gets at most one write at a time, the others wait here: so the stream knows exactly which bytes are unsent.
+ * A {@link ByteStream} over a socket, which the stream owns. Without TLS it sends directly to the kernel as many bytes as the kernel accepts at once.
+ * The socket gets the rest in one write; later writes wait in the stream, which therefore knows exactly which bytes are unsent.
  */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null
   since = 0
   readonly #socket: StreamSocket
   readonly #tally: Tally
-  /** Bytes to send after `#current`; null if no bytes are unsent. */
+  /** Bytes to write to the socket after {@link #current}; null if no bytes are unsent. */
   #queue: Buffer[] | null = null
+  /** The bytes of the socket's write in progress. */
   #current: Buffer | null = null
   #flushed: (() => void) | null = null
-  /** Bytes sent directly to the kernel. */
+  /** How many bytes were sent directly to the kernel. */
   #bypassedBytes = 0
-  /** Null if the socket encrypts. */
+  /** Null with TLS. */
   readonly #sender: KernelSender | null
   #connecting: boolean
-  /** The last read filled its buffer: the kernel may have more. */
+  /** The last read filled its buffer, so the kernel may have more bytes. */
   #moreToRead = false
   #reading: boolean
   #ended = false
@@ -182,7 +183,7 @@ export class SocketStream implements ByteStream {
     socket.removeListener('close', onClose)
     socket.removeListener('end', onEnd)
     const unsent = this.#unsent()
-    // Not end(): FIN would end the connection for its next owner too.
+    // Not end(): FIN would end the connection for the process that has the dup, too.
     socket.destroy()
     return { unread, unsent, ended: this.#ended }
   }
@@ -194,14 +195,14 @@ export class SocketStream implements ByteStream {
     return concat([this.#current.subarray(unwritten), ...this.#queue])
   }
 
-  /** `bytes` must not change afterwards. */
+  /** The caller must not change `bytes` afterwards. */
   #writeToSocket(bytes: Buffer): void {
     const socket = this.#socket
     socket.write(bytes)
     if (socket.writableLength === 0) return
     this.#current = bytes
     this.#queue = []
-    // Node calls back after an empty write when the kernel has taken all earlier bytes.
+    // Node calls back after this empty write, so when the kernel has accepted all earlier bytes.
     socket.write(NO_BYTES, (this.#flushed ??= () => this.#onFlushed()))
   }
 

@@ -1,21 +1,21 @@
 /** An object with one deadline. Only the wheel may change the fields. */
 export interface Timed {
-  /** When the entry expires, on the wheel's clock; meaningless while not armed. */
+  /** When the entry expires, in milliseconds of {@link TimerWheel.now}; undefined while not armed. */
   deadline: number
-  /** The tick at which the wheel checks it next; -1 while not armed. */
+  /** The tick at which the wheel checks the deadline next; -1 while not armed. */
   tick: number
   onDeadline(): void
 }
 
 const SLOTS = 256
 
-/** Keeps any number of deadlines with one timer. An entry expires up to two ticks late, never early. Postponing a deadline costs two assignments. */
+/** Watches any number of deadlines with one timer. An entry expires up to two ticks late, never early. Postponing a deadline costs two assignments. */
 export class TimerWheel {
   readonly tickMs: number
   readonly #slots: Set<Timed>[] = Array.from({ length: SLOTS }, () => new Set())
   #count = 0
   #tick = 0
-  /** Milliseconds; advances with each tick, and only while a deadline is armed. */
+  /** `performance.now()` at the last tick. Ticks only while a deadline is armed. */
   now: number = performance.now()
   #timer: NodeJS.Timeout | undefined
 
@@ -23,7 +23,7 @@ export class TimerWheel {
     this.tickMs = tickMs
   }
 
-  /** Calls `entry.onDeadline()` once, after `ms` milliseconds, unless the entry is armed again or disarmed before. */
+  /** Calls `entry.onDeadline()` once, after `ms` milliseconds, unless the entry is armed again or disarmed until then. */
   arm(entry: Timed, ms: number): void {
     if (this.#timer === undefined) this.#start()
     const deadline = this.now + ms + this.tickMs
@@ -39,7 +39,7 @@ export class TimerWheel {
     if (entry.tick >= 0) this.#remove(entry)
   }
 
-  /** Returns the milliseconds until the entry expires, at least 0; -1 while not armed. */
+  /** Returns the milliseconds until the entry expires, at least 0; -1 if it is not armed. */
   remaining(entry: Timed): number {
     return entry.tick < 0 ? -1 : Math.max(0, entry.deadline - this.tickMs - this.now)
   }

@@ -10,16 +10,16 @@ export interface PoolOptions {
   tickMs?: number
 }
 
-/** The limit is high on purpose: with a lower one, each request of a busy server above the limit would need a new connection. */
+/** So many connections because, above the limit, each request to a busy server would need a new connection. */
 const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
 
-/** The idle connections to one server. A connection on which the server sends bytes, or which the server closes, is discarded at once. */
+/** The idle connections to one server. If the server sends bytes on an idle connection or closes it, the pool discards the connection at once. */
 class UpstreamPool implements StreamOwner, Timed {
   readonly tally: Tally = { open: 0 }
   deadline = 0
   tick = -1
   readonly #wheel: TimerWheel
-  /** The connection that was used last is at the end, and is reused first. */
+  /** The connection that became idle last is at the end, and is reused first. */
   #idle: { stream: ByteStream; since: number; until: number }[] = []
   retired = false
 
@@ -31,7 +31,7 @@ class UpstreamPool implements StreamOwner, Timed {
     return this.#idle.length
   }
 
-  /** Returns no connection that was idle too long, or whose address no longer belongs to the name. */
+  /** Returns the connection that became idle last, or undefined if all have been idle too long. Closes connections to addresses that the name no longer has. */
   acquire(
     owner: StreamOwner,
     { connections, idleMs }: KeepAlive,
@@ -77,14 +77,14 @@ class UpstreamPool implements StreamOwner, Timed {
     if (this.#idle.length > 0) this.#wheel.arm(this, next - now)
   }
 
-  /** Closes the connection that was idle longest. Returns false if there is none. */
+  /** Closes the connection that has been idle longest. Returns false if none is idle. */
   closeOldest(): boolean {
     const oldest = this.#idle.shift()
     oldest?.stream.destroy()
     return oldest !== undefined
   }
 
-  /** Keeps no connection until the next {@link acquire}. */
+  /** Closes all idle connections, and from now on each released connection, until the next {@link acquire}. */
   retire(): void {
     this.retired = true
     this.clear()
@@ -118,7 +118,7 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 }
 
-/** The connections to all servers, by destination key. Several relays may share the pools. */
+/** The connections to all servers, by {@link Destination.key}. Several relays may share the pools. */
 export class UpstreamPools {
   readonly #pools = new Map<string, UpstreamPool>()
   readonly #wheel: TimerWheel
@@ -129,7 +129,7 @@ export class UpstreamPools {
     this.#dial = dial
   }
 
-  /** Returns an idle connection or a new one (always a new one with `fresh`), or null if the server's limit of connections is reached. May throw. */
+  /** Returns an idle connection (not with `fresh`) or a new one; null if the server's limit of connections is reached. May throw. */
   acquire(
     destination: Destination,
     owner: StreamOwner,
@@ -140,14 +140,14 @@ export class UpstreamPools {
     const { keepAlive = DEFAULT_KEEP_ALIVE, connections: maxOpen = Number.POSITIVE_INFINITY } = destination
     const stream = fresh ? undefined : pool.acquire(owner, keepAlive, destination.named, now)
     if (stream !== undefined) return stream
-    // Idle connections that cannot be reused must not count towards the limit.
+    // Idle connections that cannot be reused make room for a new one.
     while (pool.tally.open >= maxOpen) if (!pool.closeOldest()) return null
     const dialled = this.#dial(destination, owner, pool.tally)
     dialled.since = now
     return dialled
   }
 
-  /** Takes a stream back after an exchange. `now`: `performance.now()`, if the caller has just read it. */
+  /** Keeps the connection for further requests, or closes it. `now`: `performance.now()`, if the caller has just read it. */
   release(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
     const pool = this.#poolOf(destination.key)
     pool.release(stream, destination.keepAlive ?? DEFAULT_KEEP_ALIVE, now)
@@ -174,7 +174,7 @@ export class UpstreamPools {
     return this.#pools.size
   }
 
-  /** Closes the idle connections to servers that were removed. Connections that are in use close on release. */
+  /** Closes the idle connections to servers that were removed. Busy connections are closed by {@link release}. */
   retire(isGone: (key: string) => boolean): void {
     for (const [key, pool] of this.#pools) {
       if (!isGone(key)) continue

@@ -45,7 +45,7 @@ const post = [
 ].join('\r\n')
 const head = 'HEAD /other/17 HTTP/1.1\r\nHost: two.invalid\r\nAccept: */*\r\n\r\n'
 
-/** {@link respond} relies on this: a head ends with LF, the body does not. */
+/** Every head ends with LF and the body does not, so that {@link respond} can tell them apart. */
 const REQUESTS = [short, browser, `${post}a=1&b=2`, short, browser, head].map(text => Buffer.from(text))
 
 const responseHead = (bytes: number) =>
@@ -66,7 +66,7 @@ const RESPONSES = [
 ].map(text => Buffer.from(text))
 const RESPONSE_TO_HEAD = Buffer.from(responseHead(480))
 
-/** Responds as a server does when it has received a request, or a part of one. */
+/** Responds to a complete request in `request[0, bytes)` as a server would. `number` selects the response. */
 function respond(server: StandIn, request: Buffer, bytes: number, number: number): void {
   const endsWithHead = request[bytes - 1] === LF
   // The body of the POST is still missing.
@@ -74,10 +74,10 @@ function respond(server: StandIn, request: Buffer, bytes: number, number: number
   server.send(endsWithHead && request[0] === H ? RESPONSE_TO_HEAD : RESPONSES[number % RESPONSES.length]!)
 }
 
-/** `chunk` is valid during the call. */
+/** `chunk[0, bytes)` has arrived, and is valid only during the call. */
 type OnBytes = (standIn: StandIn, chunk: Buffer, bytes: number) => void
 
-/** A client or server of the warm-up: the other end of a connection of this process to itself. */
+/** A client or server of the warm-up: the far end of a socket pair, whose near end the relay has. */
 export class StandIn extends PolledSocket {
   readonly #onBytes: OnBytes
 
@@ -89,7 +89,7 @@ export class StandIn extends PolledSocket {
     this.watch(READABLE)
   }
 
-  /** Loses bytes that the kernel does not take at once; its buffer is large enough for these messages. Closes if the other end has closed. */
+  /** Sends at once, because the kernel's buffer has room for these messages. If the relay has closed its end, closes. */
   send(line: Buffer): void {
     if (!this.open) return
     try {
@@ -121,11 +121,10 @@ export class StandIn extends PolledSocket {
 export type WarmUpRelay = Omit<RelayOptions, 'pools' | 'dial'>
 
 export interface WarmUpOptions {
-  /** Maximum number of requests. */
   readonly maxRequests: number
   /** Time limit in milliseconds. */
   readonly within: number
-  /** Called after each exchange. The warm-up ends if it returns false. */
+  /** Called after each response. If it returns false, the warm-up ends. */
   needed(): boolean
 }
 
@@ -134,9 +133,9 @@ const RELAYS = 2
 const CLIENT = '127.0.0.1'
 
 /**
- * Relays requests of this process to itself, so that V8 compiles the code: otherwise the first hundreds of requests take ten times as long. Calls
- * `relayOf` twice, because V8 would treat the values of a single relay as constants. Resolves with the number of requests that got a response: 0
- * without polled sockets. Rejects if no descriptors are free. Leaves nothing open.
+ * Relays requests that this process sends to itself, so that V8 compiles the code of the relay: otherwise the first hundreds of requests take ten
+ * times as long. Calls `relayOf` twice, because V8 would treat the values of a single relay as constants. Resolves with the number of responses: 0
+ * without polled sockets. Rejects if no descriptors are free. Closes everything that it opened.
  */
 export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions): Promise<number> {
   if (!hasPolledSockets()) return 0
