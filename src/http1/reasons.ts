@@ -1,4 +1,4 @@
-/** The same phrases as `STATUS_CODES` of `node:http`. To load this module would double the time of the process's first response. */
+/** The same phrases as `STATUS_CODES` of `node:http`. Loading that module would double the time of the process's first response. */
 const REASONS: ReadonlyMap<number, string> = new Map([
   [100, 'Continue'],
   [101, 'Switching Protocols'],

@@ -10,7 +10,7 @@ import type { ExchangeOptions } from './decision.js'
 import type { ExchangeFacts, ExchangePhase } from './exchange-facts.js'
 import type { BodyCoding } from './response-plan.js'
 
-/** The complete state of a client's connection. With it and dups of the client's and the server's descriptor another process continues at the same byte. */
+/** The complete state of a client's connection. With this record and dups of the client's and the server's descriptor another process continues at the same byte. */
 export interface ConnectionRecord {
   listener: string
   scheme: 'http' | 'https'

@@ -30,7 +30,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   clientEnded = false
   /** The connection does not move any more: the serving process refused it, or this process is ending it. */
   pinned = false
-  /** The `performance.now()` at which the connection could not move yet; 0: no move is deferred. */
+  /** When the relay deferred the move of this connection, in milliseconds of `performance.now()`; 0: not deferred. */
   moveDeferredAt = 0
   /** Bytes of further requests, which arrived during the current exchange or while the client was congested. */
   held: Buffer | null = null

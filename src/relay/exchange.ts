@@ -278,7 +278,7 @@ export class Exchange implements StreamOwner {
 
   get isLast(): boolean {
     const { closeClient, requestBody, method } = this.facts
-    // After a refused CONNECT the relay would read bytes for the tunnel as a request.
+    // After a refused CONNECT the client may send bytes for the tunnel, which the relay would read as a request.
     if (closeClient || requestBody !== null || method === 'CONNECT') return true
     const { isLast, pinned, hasHeld } = this.#side
     return isLast || ((this.#relay.draining || pinned) && !hasHeld)
@@ -415,7 +415,7 @@ class Tunnel {
     } else if (end < to) exchange.send(chunk, end, to)
   }
 
-  /** Sends the client a close frame after the server's current frame. If the tunnel is no WebSocket, or has ended as one, sends FIN both ways. */
+  /** Sends the client of a WebSocket a close frame after the server's current frame. In other tunnels, and after the server's own close frame, sends FIN both ways. */
   end(client: ByteStream): void {
     const { facts, upstream } = this.#exchange
     if (facts.frames === null || facts.frames.ended) {

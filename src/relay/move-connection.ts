@@ -97,7 +97,7 @@ export function importConnection(
   if (record.fromClient.length > 0) connection.onData(client, record.fromClient, record.fromClient.length)
   connection.arm()
   connection.settle()
-  // The rest of the old timeout applies, unless the bytes in the record have advanced the state: then the full timeout of the new state does.
+  // The rest of the timeout in the record applies, unless the bytes in the record have advanced the state and so started the timeout of the new state.
   const { closing, exchange } = connection
   const sameState = closing === record.closing && exchange?.facts.phase === phase
   if (sameState && record.remainingMs >= 0 && client.alive) relay.wheel.arm(connection, record.remainingMs)

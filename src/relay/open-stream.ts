@@ -18,7 +18,7 @@ export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Ta
   }
 }
 
-/** Takes over a socket of a TLS server or of a `net.Server`, there cheapest with `pauseOnConnect`. Nothing may have been read from the socket. */
+/** Takes over a socket of a TLS server or a `net.Server`. Nothing may have been read from the socket. For a `net.Server`, `pauseOnConnect` is the cheapest way. */
 export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tally): ByteStream {
   const accepted = acceptedOf(socket)
   const stream = accepted === null ? null : acceptedStream(accepted, owner, tally)
@@ -80,7 +80,7 @@ function connect(address: DialAddress, named?: NamedHost): net.Socket {
   return socket
 }
 
-/** Makes a stream of a connected socket. Takes ownership of `fd`, and closes it before it throws. The stream does not read yet: a connection can move on without a chunk read in between. */
+/** Makes a stream of a connected socket. Takes ownership of `fd`, and closes it before it throws. The stream does not read before {@link ByteStream.setReading}: if the connection moves on at once, it needs to carry no bytes. */
 export function streamFromFd(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
   if (hasPolledSockets()) return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
   const options = { allowHalfOpen: true, readable: true, writable: true, manualStart: true }

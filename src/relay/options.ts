@@ -27,7 +27,7 @@ const DEFAULT_TIMEOUTS = {
    * incomplete, and 504 if the response has not started; a response that has started is cut short. Does not apply to tunnels. Default: no limit.
    */
   request: Number.POSITIVE_INFINITY,
-  /** Limits the time in which a body makes no progress. A slow peer makes progress while its kernel acknowledges bytes; without it the peer is cut off after 1 to 2 times this time. */
+  /** Limits the time in which a body makes no progress. A slow peer makes progress while its kernel acknowledges bytes; a peer that acknowledges none is cut off after 1 to 2 times this limit. */
   stall: 300_000,
   /** The same as `stall`, for tunnels and whole TCP connections. */
   tunnel: 3_600_000,

@@ -160,7 +160,7 @@ export class ServerResponse {
       facts.closeClient = true
       facts.reusable = false
     } else if (!body.done) return
-    // The server has sent bytes after the end of the body, which the relay would take for the next response.
+    // The server has sent bytes after the end of the body. On a reused connection the relay would take them for the next response.
     if (end < to) facts.reusable = false
     this.#exchange.finish()
   }
