@@ -12,7 +12,7 @@ export interface StatusLine {
   end: number
 }
 
-/** What determines, in a request, where its response ends. */
+/** The facts about a request that determine where its response ends. */
 export interface RequestFacts {
   method: string
   /** The forwarded request had an Upgrade field. */

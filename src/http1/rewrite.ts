@@ -42,7 +42,7 @@ const NO_EDIT: readonly Edit[] = []
 // Tables by field id. 1: the field is dropped.
 const HOP_BY_HOP_AND_BODY = dropTable(FieldId.contentLength, FieldId.transferEncoding, FieldId.trailer)
 const HOP_BY_HOP_AND_HOST = dropTable(FieldId.host)
-/** The relay forwards HTTP/1.0 requests as HTTP/1.1. It drops Expect, so that the server sends no 100 Continue, which the client would not understand. */
+/** The relay forwards HTTP/1.0 requests as HTTP/1.1, but drops Expect, so that the server sends no 100 Continue, which the client would not understand. */
 const OF_HTTP10 = dropTable(FieldId.expect)
 const OF_HTTP10_AND_HOST = dropTable(FieldId.expect, FieldId.host)
 

@@ -25,7 +25,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   readonly client: ByteStream
   readonly origin: ClientOrigin
   exchange: Exchange | null = null
-  /** The relay has sent the last response and FIN. It discards further bytes until the client sends FIN too. */
+  /** The relay has sent the last response and FIN. The relay discards further bytes until the client sends FIN too. */
   closing = false
   clientEnded = false
   /** The connection does not move any more: the serving process refused it, or this process is ending it. */

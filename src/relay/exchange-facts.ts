@@ -98,7 +98,7 @@ export interface ExchangeSide {
   abort(reason: string): void
 }
 
-/** What an access log needs about one request, or one whole TCP connection. */
+/** An entry for an access log about one request, or one whole TCP connection. */
 export interface ExchangeReport {
   /** `unread` and `tcp` have no method, target or host; `tcp` has no status either. */
   subject: ExchangeSubject

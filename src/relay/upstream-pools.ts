@@ -10,7 +10,7 @@ export interface PoolOptions {
   tickMs?: number
 }
 
-/** So many connections because, above the limit, each request to a busy server would need a new connection. */
+/** The limit of connections is high because, above it, each request to a busy server needs a new connection. */
 const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
 
 /** The idle connections to one server. If the server sends bytes on an idle connection or closes it, the pool discards the connection at once. */
