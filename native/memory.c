@@ -130,48 +130,31 @@ napi_value fdb_reopen_read_only(napi_env env, napi_callback_info info) {
   return fdb_throw(env, error, "open");
 }
 
-static bool transfer_arguments(napi_env env, napi_callback_info info, int *fd, fdb_bytes *bytes, off_t *position) {
+/* If an error follows a partial transfer, returns the number of bytes transferred; the next call meets the error again. */
+static napi_value transfer(napi_env env, napi_callback_info info, bool writes) {
   fdb_call call;
+  fdb_bytes bytes;
   double at;
-  if (!fdb_enter(env, info, 5, &call) || !fdb_fd(env, call.argv[0], "fd", fd) ||
-      !fdb_integer(env, call.argv[4], "position", 0, MAX_SAFE, &at) || !fdb_span(&call, 1, bytes))
-    return false;
-  *position = (off_t)at;
-  return true;
-}
-
-napi_value fdb_pread(napi_env env, napi_callback_info info) {
-  fdb_bytes bytes;
-  off_t position;
   int fd;
   size_t done = 0;
-  if (!transfer_arguments(env, info, &fd, &bytes, &position)) return NULL;
+  if (!fdb_enter(env, info, 5, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
+      !fdb_integer(env, call.argv[4], "position", 0, MAX_SAFE, &at) || !fdb_span(&call, 1, &bytes))
+    return NULL;
+  off_t position = (off_t)at;
   while (done < bytes.length) {
-    ssize_t count = pread(fd, bytes.data + done, bytes.length - done, position + (off_t)done);
+    ssize_t count = writes ? pwrite(fd, bytes.data + done, bytes.length - done, position + (off_t)done)
+                           : pread(fd, bytes.data + done, bytes.length - done, position + (off_t)done);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && done == 0) return fdb_throw(env, errno, "pread");
+    if (count < 0 && done == 0) return fdb_throw(env, errno, writes ? "pwrite" : "pread");
     if (count <= 0) break;
     done += (size_t)count;
   }
   return fdb_int_value(env, (int64_t)done);
 }
 
-/* If an error follows a partial write, returns the number of bytes written; the next call meets the error again. */
-napi_value fdb_pwrite(napi_env env, napi_callback_info info) {
-  fdb_bytes bytes;
-  off_t position;
-  int fd;
-  size_t done = 0;
-  if (!transfer_arguments(env, info, &fd, &bytes, &position)) return NULL;
-  while (done < bytes.length) {
-    ssize_t count = pwrite(fd, bytes.data + done, bytes.length - done, position + (off_t)done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && done == 0) return fdb_throw(env, errno, "pwrite");
-    if (count <= 0) break;
-    done += (size_t)count;
-  }
-  return fdb_int_value(env, (int64_t)done);
-}
+napi_value fdb_pread(napi_env env, napi_callback_info info) { return transfer(env, info, false); }
+
+napi_value fdb_pwrite(napi_env env, napi_callback_info info) { return transfer(env, info, true); }
 
 napi_value fdb_file_size(napi_env env, napi_callback_info info) {
   fdb_call call;
