@@ -73,7 +73,8 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     sealRecovered(recovered.segments, ({ message }) =>
       report(`${message}; the process is killed nevertheless`),
     )
-    await end(hung)
+    hung.signal(constants.signals.SIGKILL)
+    await untilGone(() => (hung.hasEnded ? [] : [hung.pid]), STUCK_MS)
     // From here on this process is the incumbent, until the successor serves.
     driver = await startFromRecovered(
       resolveOptions({ service, control, upgrade: { probation: 0 } }),
@@ -192,11 +193,6 @@ function segmentsOf(
     else segments.set(ino, Segment.open(fd))
   }
   return wholeSegments(segments.values())
-}
-
-async function end(hung: OtherProcess): Promise<void> {
-  hung.signal(constants.signals.SIGKILL)
-  await untilGone(() => (hung.hasEnded ? [] : [hung.pid]), STUCK_MS)
 }
 
 function closeRecovered({ entries, segments, listener, lock }: RecoveredDescriptors): void {

@@ -138,7 +138,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#driver.phase
   }
 
-  /** @internal The field of {@link status}, without the cost of the whole status. */
+  /** @internal The field `incumbent` of {@link status}, without the cost of the whole status. */
   get incumbent(): number | null {
     return incumbentOf(this.#runtime)
   }
@@ -199,7 +199,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return await this.#listeners.listen(name, parseListenerSpec(where), fd)
   }
 
-  /** @internal Returns a dup of the socket that {@link listen} would adopt or has adopted under that name, or null if it would bind. */
+  /** @internal Returns a dup of the socket that {@link listen} would adopt or has adopted under that name, or null if {@link listen} would bind one. */
   offered(name: string, where: ListenerOptions): OwnedFd | null {
     return this.#listeners.offered(name, parseListenerSpec(where))
   }
@@ -252,7 +252,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /**
    * Gives a descriptor of any kind (a file, a pipe, a connected socket, memory) to the service under a name. The next versions get it like
-   * a listener. Owns `fd`, also a number (from `fs.openSync`, but not one that a stream or server of Node uses): do not close it
+   * a listener. Owns `fd`, which may be a number from `fs.openSync`, but not one that a stream or server of Node uses: do not close it
    * afterwards. Closes an earlier descriptor of that name.
    *
    * A successor that is starting gets the descriptor too. While a handoff commits, the call waits. Rejects with ERR_FDB_FENCED, and closes

@@ -25,8 +25,8 @@ const NEXT_MS = 10
 const IN_VAIN_MS = 1_000
 
 /**
- * Moves this process's connections. While this process does not serve, it sends its connections to the process that does; while it serves,
- * it receives those of all older generations. Connections that cannot move drain, and the end is announced to their clients.
+ * Moves connections between processes. While this process serves, it receives the connections of all older generations; afterwards it sends
+ * its own to the process that serves. Connections that cannot move drain, and the end is announced to their clients.
  */
 export class Moves {
   readonly counts = new MoveCounts()

@@ -7,7 +7,7 @@ import type { Check, ReadyOptions } from './member-options.js'
 export class Readiness {
   readonly #late: () => void
   readonly #logger: Logger
-  /** Resolves when a complete Offer is here. Rejects when none will come. */
+  /** Resolves when a complete Offer has arrived. Rejects when none will arrive. */
   readonly offer = new Pending<void>()
   #check: Check | null = null
   #warning: NodeJS.Timeout | undefined

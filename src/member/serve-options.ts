@@ -36,7 +36,7 @@ export interface ConnectionKeeper {
   resume?(): void
   /** The service ends. Close connections between two requests, and no others. Called after {@link announce}. */
   endIdle?(): void
-  /** Resolves when no connection is left. Called after {@link announce}, when no new connections arrive. */
+  /** Resolves when no connection is left. Called when the server accepts no new ones. */
   emptied(): Promise<void>
   /**
    * `drain.timeout` has passed. Close the remaining connections, and return their counts. If closing takes time, {@link emptied} resolves

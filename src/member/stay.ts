@@ -123,7 +123,7 @@ class DependentProcesses {
       // The process that serves may be no child (docker exec): wait for its end with a pidfd.
       using server = await this.#dependentServer()
       if (server === null) return this.#code
-      await deathOf(server.pidfd)
+      await new Promise<void>(resolve => void watchDeath(server.pidfd, resolve))
     }
   }
 
@@ -207,10 +207,4 @@ function serverOf(answer: StatusAnswer, service: string): number | null {
 
 function codeOf({ code, signal }: Exit): number {
   return code ?? 128 + constants.signals[signal ?? 'SIGKILL']
-}
-
-function deathOf(pidfd: OwnedFd): Promise<void> {
-  return new Promise(resolve => {
-    watchDeath(pidfd, resolve)
-  })
 }
