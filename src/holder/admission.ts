@@ -8,7 +8,7 @@ import { ownPidfd, pidOf } from '../os/liveness.js'
 import { identify, type ProcessIdentity } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
-import { Link, negotiate, type VersionRange, type WireBody } from '../wire/link.js'
+import { Link, negotiate, type VersionRange } from '../wire/link.js'
 import { afterReading } from '../wire/pending.js'
 
 export type Hello = fdbroker.wire.Hello.$Properties
@@ -22,29 +22,29 @@ const INTENTS: ReadonlyMap<number, Intent> = new Map([
   [fdbroker.wire.Intent.FOLLOW, 'follow'],
 ])
 
-/** A client whose Hello was admitted. */
+/** A process that has connected to the control socket and whose Hello was accepted. */
 export interface Caller {
   readonly hello: Hello
   readonly intent: Intent
   readonly version: number
-  /** Not started yet: the receiver calls start() with its handler. */
+  /** The receiver must call `start()` with its own handler. */
   readonly link: Link
   /** The pid from the kernel; if that is 0 (another PID namespace), the pid that the process reports. */
   readonly pid: number
   readonly uid: number
   readonly gid: number
   readonly pidfd: OwnedFd | null
-  /** The kernel has confirmed that `pidfd` belongs to `pid`, so that the process may be killed through it. */
+  /** Whether the kernel has confirmed that `pidfd` belongs to `pid`. Only then may a signal be sent through `pidfd`. */
   readonly proven: boolean
   readonly identity: ProcessIdentity
 }
 
-/** Whether the caller runs as another non-root user, whose paths this process must not change. */
+/** Whether the caller is neither root nor of this process's user. This process must not change files at paths that such a caller names. */
 export function isForeign({ uid }: Pick<Caller, 'uid'>): boolean {
   return uid !== 0 && uid !== process.geteuid?.()
 }
 
-export interface AdmissionOptions {
+interface AdmissionOptions {
   readonly versions: VersionRange
   /** The only service that callers may name, or null if they may name any (daemon). */
   readonly service: string | null
@@ -53,13 +53,13 @@ export interface AdmissionOptions {
   readonly logger: Logger
   /** Whether another user may connect; its requests are checked later. If absent, only this process's user and root may connect. */
   readonly mayConnect?: (uid: number) => boolean
-  /** Counts a connection until it has closed. Returns an error if the limit is exceeded. If absent, there is no limit. */
+  /** Counts a connection of `uid` until `closed` resolves. Returns an error if the user has too many. If absent, there is no limit. */
   readonly connected?: (uid: number, closed: Promise<void>) => FdbError | null
 }
 
 /**
- * Reads the Hello of a client of this process's user, of root, or of a user that `mayConnect` allows; rejects all others. Calls `admit` at
- * most once, in the turn of the event loop in which the Hello arrives.
+ * Reads the Hello of a client that runs as this process's user, as root, or as a user that `mayConnect` allows; rejects all others. Calls
+ * `admit` at most once, in the turn of the event loop in which the Hello arrives. Owns `fd`.
  */
 export function receiveHello(
   fd: OwnedFd,
@@ -68,7 +68,7 @@ export function receiveHello(
   admit: (caller: Caller) => void,
 ): void {
   const own = process.geteuid?.() ?? who.uid
-  // First, because the channel owns `fd` even if a later step throws.
+  // Before the steps that may throw: the channel closes `fd`.
   const link = new Link(new Channel(fd))
   let pidfd: OwnedFd | null = null
   let ended = false
@@ -82,11 +82,10 @@ export function receiveHello(
     unwatched = outOfDescriptors(`process ${who.pid} cannot be watched`, cause)
   }
   link.channel.unref()
-  /** The caller was refused or admitted: later messages are ignored. */
-  let over = false
+  let decided = false
   const refuse = (error: FdbError, facts: Partial<fdbroker.wire.Reject.$Properties> = {}) => {
-    if (over) return
-    over = true
+    if (decided) return
+    decided = true
     limit.clear()
     pidfd?.close()
     const { pid, uid, gid } = who
@@ -116,7 +115,7 @@ export function receiveHello(
   link.start({
     message: (envelope, fds) => {
       const { hello } = envelope
-      if (over) {
+      if (decided) {
         closeAll(fds)
         return
       }
@@ -133,11 +132,11 @@ export function receiveHello(
       limit.clear()
       const sentPidfd = fds.shift() ?? null
       closeAll(fds)
-      // Prefer the pidfd from the kernel to the one that the caller sent. If the kernel reports the caller's end, ignore the sent one too.
+      // Prefer the pidfd from the kernel to the one in the message. If the kernel reports that the caller has ended, use neither.
       const proof = pidfd ?? (ended ? null : sentPidfd)
       if (proof !== sentPidfd) sentPidfd?.close()
       const answer = checkHello(hello, options)
-      // An operator need not be watched: serve it even without a pidfd.
+      // An operator's process is not watched, so no pidfd of it is needed.
       const checked =
         unwatched !== null && 'intent' in answer && answer.intent !== 'operate' ? unwatched : answer
       if (checked instanceof FdbError) {
@@ -146,7 +145,7 @@ export function receiveHello(
         refuse(checked, { versionMin, versionMax })
         return
       }
-      over = true
+      decided = true
       const identity = identify(who.pid, hello)
       const proven = proof !== null && (proof === pidfd || (who.pid > 0 && pidOf(proof) === who.pid))
       const { pid } = identity
@@ -155,7 +154,7 @@ export function receiveHello(
     },
     broken: error => refuse(error),
     end: () => {
-      over = true
+      decided = true
       limit.clear()
       pidfd?.close()
     },
@@ -190,7 +189,7 @@ function rangeText({ min, max }: VersionRange): string {
   return min === max ? `${min}` : `${min} to ${max}`
 }
 
-/** Rejects a caller with the reason `error`. Owns link and pidfd. */
+/** Sends a caller the reason, then closes its link. Owns link and pidfd. */
 export function turnAway({ link, pidfd }: Pick<Caller, 'link' | 'pidfd'>, error: FdbError): void {
   pidfd?.close()
   reject(link, error)
@@ -220,16 +219,15 @@ export function welcome(link: Link, body: fdbroker.wire.Welcome.$Properties): vo
   try {
     own = ownPidfd()
   } catch {
-    // This process has reached its limit of open files: the caller knows it by its pid only.
+    // This process has reached its limit of open files: the Welcome has its pid, but no pidfd.
   }
-  const envelope: WireBody = { welcome: body }
   link
-    .send(envelope, own === null ? [] : [own])
+    .send({ welcome: body }, own === null ? [] : [own])
     .catch(() => {})
     .finally(() => own?.close())
 }
 
-/** Serves an operator until it leaves. `facts`: further fields of its Welcome. `idleMs`: see {@link serveOperator}. Owns link and pidfd. */
+/** Serves an operator until it disconnects. `facts`: further fields of its Welcome. `idleMs`: see {@link serveOperator}. Owns link and pidfd. */
 export function serveCaller(
   { link, pidfd, version }: Caller,
   operations: Operations,

@@ -11,12 +11,12 @@ import {
 } from '../kernel/index.js'
 import type { Entry } from './registry.js'
 
-/** The name of the memory file in /proc. */
+/** The memory file's name, which /proc/PID/fd shows. */
 export const NOTE_NAME = 'fdb-names'
 const DIGITS = 10
 const MOST_BYTES = 8 * 1024 * 1024
 
-/** Facts about a process that others can read even if it hangs. */
+/** The contents of the memory file: facts about an embedded holder that other processes can read even while it hangs. */
 export interface NotedDescriptors {
   readonly service: string
   readonly generation: number
@@ -25,17 +25,17 @@ export interface NotedDescriptors {
     readonly ino: string
     /** See {@link fdStoreName}. */
     readonly keptAs: string
-    /** The descriptor number in that process, and the device of its inode. */
+    /** The number of the descriptor in the process that wrote the file, and the device of its inode. */
     readonly number: number
     readonly dev: string
   })[]
-  /** The segments that make up the whole state. Absent if the process did not write them. */
+  /** Only in the file that systemd's FD store keeps: the names under which it keeps the segments. */
   readonly segments?: readonly string[]
 }
 
 /**
- * Writes the names of an embedded holder's descriptors to a memory file, after each change. If the process hangs, `upgrade --kill-stuck`
- * takes its descriptors, which have no names, and reads their names in this file.
+ * Writes the names of an embedded holder's descriptors to a memory file, after each change. If the holder hangs, `upgrade --kill-stuck`
+ * duplicates its descriptors through the kernel, which knows no names, and reads the names in this file.
  */
 export class DescriptorNames {
   readonly #facts: Omit<NotedDescriptors, 'entries' | 'segments'>
@@ -54,7 +54,7 @@ export class DescriptorNames {
     this.#segments = segments
   }
 
-  /** Writes the file soon, once for all changes of one turn. */
+  /** Schedules one write for all changes in this turn of the event loop. */
   changed(): void {
     this.#scheduled ??= setImmediate(() => {
       this.#scheduled = undefined
@@ -62,7 +62,7 @@ export class DescriptorNames {
     })
   }
 
-  /** The file, or null if none could be made. Borrowed. */
+  /** The memory file, or null if it could not be made. Borrowed. */
   get file(): OwnedFd | null {
     if (this.#fd === null) this.write()
     return this.#fd
@@ -76,7 +76,7 @@ export class DescriptorNames {
 
   write(): void {
     try {
-      this.#fd ??= memoryFile(NOTE_NAME, 'names of what is held')
+      this.#fd ??= memoryFile(NOTE_NAME, 'names of descriptors')
       const entries = this.#entries()
       const fds = entries.map(({ fd }) => fd)
       const [seen, numbers] = [inspect(fds), numbersOf(fds)]
@@ -93,21 +93,21 @@ export class DescriptorNames {
       const whole = Buffer.concat([Buffer.from(String(text.length).padStart(DIGITS)), text])
       writeAt(this.#fd, whole, 0, whole.length, 0)
     } catch {
-      // No descriptor or memory is left: if the process hangs now, its listeners cannot be recovered.
+      // This process lacks descriptors or memory. If it hangs now, its listeners cannot be recovered.
     }
   }
 }
 
 /**
- * Returns the name under which a service manager stores an entry. The inode identifies a socket. Other descriptors need their name too: all
- * eventfds share one inode, inodes differ only within a file system, and a file may be open twice, for reading and for writing.
+ * Returns the name of an entry in systemd's FD store. A socket is identified by its inode. For other descriptors a hash of the entry's name is
+ * added: all eventfds share one inode, inodes differ only within a file system, and a file may be open twice, for reading and for writing.
  */
 export function fdStoreName(name: string, { type, ino }: Pick<Inspected, 'type' | 'ino'>): string {
   if (type === 'socket') return `entry-${ino}`
   return `entry-${ino}-${nodeCrypto().createHash('sha256').update(name).digest('hex').slice(0, 16)}`
 }
 
-/** Returns null if `fd` holds no valid facts. */
+/** Returns the contents of the memory file `fd`, or null if they are not valid. */
 export function readDescriptorNames(fd: OwnedFd): NotedDescriptors | null {
   try {
     const size = sizeOf(fd)

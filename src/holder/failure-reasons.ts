@@ -2,10 +2,9 @@ import { FdbError } from '../errors.js'
 import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
 import type { StatePosition } from '../wire/envelope.js'
 import type { Peer } from './peer.js'
-import type { HandoffTimes } from './times.js'
-import { limitOf, waitingSilence } from './times.js'
+import { type HandoffTimes, limitOf, waitingSilence } from './times.js'
 
-/** Returns the error for a successor whose channel ended without a reason. */
+/** Returns the error for a successor that gave no reason before its channel closed. */
 export function lostChannel({ pid }: Peer): FdbError {
   return new FdbError('ERR_FDB_SUCCESSOR_LOST', `process ${pid} closed its channel or died before it served`)
 }
@@ -13,11 +12,11 @@ export function lostChannel({ pid }: Peer): FdbError {
 export interface HandoffFacts {
   readonly phase: HolderPhase
   readonly times: HandoffTimes
-  /** Milliseconds since the successor started to serve, in probation. */
+  /** In probation: milliseconds since the successor started to serve. */
   readonly servedMs: number
 }
 
-/** Returns why a handoff fails if the peer gave no reason itself. `peer`: undefined if the peer is already forgotten. */
+/** Returns why a handoff fails if the successor gave no reason. `peer`: the successor, or undefined if the holder has forgotten it. */
 export function observedReason(peer: Peer | undefined, { phase, times, servedMs }: HandoffFacts): FdbError {
   if (peer === undefined) return new FdbError('ERR_FDB_SUCCESSOR_DIED', 'the successor has died')
   if (!peer.link.open) {
@@ -49,7 +48,7 @@ export function observedReason(peer: Peer | undefined, { phase, times, servedMs 
   )
 }
 
-/** Returns null if both processes have read the same state. */
+/** Compares the incumbent's position in the state log with the successor's. Returns null if they are equal. */
 export function stateMismatch(ours: StatePosition, theirs: StatePosition | null): FdbError | null {
   if (ours.digest === theirs?.digest && ours.sequence === theirs.sequence) return null
   const read = theirs === null ? 'position unknown' : `sequence ${theirs.sequence}, digest ${theirs.digest}`
@@ -59,7 +58,7 @@ export function stateMismatch(ours: StatePosition, theirs: StatePosition | null)
   )
 }
 
-/** Explains why no process can join now. `untold`: the process that serves has no channel and would miss the joiner's segments. */
+/** Explains why no process can join now. `untold`: the owner has no channel, so it would not get the joiner's segments. */
 export function joinRefusal(because: 'busy' | 'bound' | 'untold', phase: HolderPhase, pids: string): string {
   switch (because) {
     case 'busy':

@@ -23,7 +23,7 @@ import { SuccessorWatch } from './successor-watch.js'
 import { Timeline } from './timeline.js'
 import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
 
-/** Carries out the effects of the holder's state machine, and passes it the messages of peers and the expired deadlines as events. */
+/** The driver of the holder's state machine: carries out its effects, and turns peers' messages and expired deadlines into its events. */
 export class Holder {
   readonly timeline = new Timeline()
   readonly segmentSet: SegmentSet
@@ -37,7 +37,7 @@ export class Holder {
   readonly #renewal: Renewal
   readonly #beats: NodeJS.Timeout
   readonly #silence: HeartbeatSilence
-  /** The phase after the last step. */
+  /** The phase at the last call of {@link stepped}. */
   #phase: HolderPhase
   #deadline: Limit | undefined
   #closed = false
@@ -84,7 +84,7 @@ export class Holder {
       extraItems: () => host.extraItems(),
       descriptors: () => this.#descriptorsOfOwner,
       times: () => this.#times,
-      repeatUntilDone: (what, act) => this.#insist(what, act),
+      repeatUntilDone: (what, act) => this.#repeat(what, act),
       undelivered: (joiner, taken) => this.#onUndelivered(joiner, taken),
       joining: () => this.#joining,
       giveUp: () => host.dispatch({ type: 'cancel' }),
@@ -157,8 +157,8 @@ export class Holder {
   }
 
   /**
-   * Kills the serving member if it has been silent for longer than probation allows. Resolves with its pid, or with null if it is not
-   * silent. Rejects with ERR_FDB_STUCK if the member is still alive after {@link STUCK_MS}.
+   * Kills the owner if it has sent no heartbeat for longer than the limit `silence`. Resolves with its pid, or with null if it is not silent.
+   * Rejects with ERR_FDB_STUCK if the owner is still alive after {@link STUCK_MS}.
    */
   async killSilentOwner(): Promise<number | null> {
     const owner = this.#peers.get(this.#host.state().owner)
@@ -170,7 +170,7 @@ export class Holder {
     return owner.pid
   }
 
-  /** Gives up the joiner for `reason`, unless Commit was sent. */
+  /** Ends the handoff for `reason`, unless Commit was sent. */
   cancel(reason: FdbError): CancelResult {
     const { joiner, phase } = this.#host.state()
     if (isCommitted(phase) || phase === 'released') return 'late'
@@ -181,7 +181,7 @@ export class Holder {
     return 'cancelled'
   }
 
-  /** Releases the standby after the next report of health, because a process waits to join. */
+  /** Ends probation at the next healthy heartbeat, because a process waits to join. */
   endProbation(): void {
     this.#probation.endSoon()
   }
@@ -208,11 +208,11 @@ export class Holder {
       case 'tell':
         return this.#sendTo(effect.to, effect.message)
       case 'seal':
-        return this.#insist('seal', () => this.segmentSet.seal(effect.from, effect.below))
+        return this.#repeat('seal', () => this.segmentSet.seal(effect.from, effect.below))
       case 'make':
         return this.#sharing.make(effect.epochs, effect.offer ?? false)
       case 'mark':
-        return this.#insist('mark', () => this.segmentSet.mark(effect.epoch))
+        return this.#repeat('mark', () => this.segmentSet.mark(effect.epoch))
       case 'refuse':
         return this.#refuse(effect.id, effect.because)
       case 'failed':
@@ -267,7 +267,7 @@ export class Holder {
     this.#host.changed?.()
   }
 
-  /** Forgets a peer without a link that the state machine does not wait for. Its process may live, and join again. */
+  /** Forgets a peer that has lost its link, unless the state machine needs it. Its process may be alive, and may join again. */
   #forgetIfIdle(peer: Peer): void {
     if (!concernedIds(this.#host.state()).includes(peer.id)) this.#peers.forget(peer)
   }
@@ -280,7 +280,7 @@ export class Holder {
     return peer?.proven ? descriptorsOf(peer.pid) : null
   }
 
-  /** The joiner until its Commit is sent, or undefined. */
+  /** The joiner, or undefined if there is none or its Commit was sent. */
   get #joining(): Peer | undefined {
     const state = this.#host.state()
     return isBeforeCommit(state.phase) ? this.#peers.get(state.joiner) : undefined
@@ -288,8 +288,8 @@ export class Holder {
 
   // ---- effects
 
-  #insist(what: string, act: () => void): void | Promise<void> {
-    return insist(act, what, this.#logger, () => this.#closed)
+  #repeat(what: string, act: () => void): void | Promise<void> {
+    return repeatUntilDone(act, what, this.#logger, () => this.#closed)
   }
 
   #sendTo(to: Id, message: ToMember): void {
@@ -305,7 +305,7 @@ export class Holder {
         return
       }
       case 'freeze':
-        // The position in Frozen counts: an earlier one cannot be compared.
+        // The joiner is compared with the position that Frozen reports, never with an earlier one.
         peer.position = null
         break
       case 'sealed': {
@@ -345,7 +345,7 @@ export class Holder {
     if (phase === 'idle') this.segmentSet.prune(epoch)
   }
 
-  /** Returns the reason that a failed peer gave, or else the one that this process observed. */
+  /** Returns the reason that a failed peer gave, otherwise a reason from what this process observed. */
   #reason(peer: Peer | undefined): FdbError {
     return peer?.reason ?? observedReason(peer, this.#facts)
   }
@@ -356,29 +356,28 @@ export class Holder {
 
   // ---- time
 
-  /** The limits of the present handoff: the incumbent's own, with this holder's as defaults. */
+  /** The limits of the present handoff: those that the incumbent reported, otherwise this holder's. */
   get #times(): HandoffTimes {
     const { phase, owner, standby } = this.#host.state()
     const incumbent = this.#peers.get(phase === 'probation' ? standby : owner)
     return incumbent === undefined ? this.#ownTimes : { ...this.#ownTimes, ...incumbent.times }
   }
 
-  /** Sends heartbeats: members of a silent daemon accept, and a successor in probation notices a stopped holder. */
+  /** Sends heartbeats, by which members notice a stopped holder: if a daemon falls silent, its members start to accept. */
   #beat(): void {
     this.#silence.tick()
-    for (const peer of this.#peers.reachableHolders) peer.link.beat({ healthy: true })
+    for (const peer of this.#peers.reachable) peer.link.beat({ healthy: true })
   }
 
   #setDeadline(phase: HolderPhase): void {
     this.#deadline?.clear()
-    this.#deadline = undefined
     const owner = this.#peers.get(this.#host.state().owner)
     const limit = limitOf(phase, this.#times, this.#silence.of(owner))
     if (limit === undefined) return
     this.#deadline = afterReading(limit, () => {
       if (phase === 'quiescing') this.timeline.quiesceIsLate()
       this.#host.dispatch({ type: 'deadline' })
-      // The deadline changed nothing, because the process that could serve has no channel: wait again.
+      // The phase is the same, for example because the only process that could serve has no channel: wait again.
       if (!this.#closed && this.#host.state().phase === phase) this.#setDeadline(phase)
     })
   }
@@ -391,10 +390,10 @@ export class Holder {
   }
 }
 
-const INSIST_BACKOFF = { firstMs: 10, longestMs: 1_000 }
+const REPEAT_BACKOFF = { firstMs: 10, longestMs: 1_000 }
 
-/** Repeats a necessary step until it succeeds; later steps wait. `over`: returns true when the step is not needed any more. */
-export function insist(
+/** Repeats `act` until it succeeds, or until `over` returns true because its result is not needed any more. */
+export function repeatUntilDone(
   act: () => void,
   what: string,
   logger: Logger,
@@ -412,14 +411,14 @@ export function insist(
 }
 
 async function repeatAfterFailure(act: () => void, over: () => boolean): Promise<void> {
-  const backoff = new Backoff(INSIST_BACKOFF)
+  const backoff = new Backoff(REPEAT_BACKOFF)
   while (!over()) {
     await new Promise(resolve => setTimeout(resolve, backoff.next()))
     try {
       if (!over()) act()
       return
     } catch {
-      // The first failure was logged.
+      // Only the first failure is logged.
     }
   }
 }

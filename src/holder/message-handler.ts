@@ -17,13 +17,13 @@ export interface HandlerContext {
   readonly host: HolderHost
   readonly logger: Logger
   peer(id: Id): Peer | undefined
-  /** Ends probation after the next report of health. */
+  /** Ends probation at the next healthy heartbeat. */
   endProbation(): void
-  /** Sends a member that reconnected the segments that it has missed. */
+  /** Sends a reconnected member the segments that were made while it had no channel. */
   catchUp(peer: Peer): void
 }
 
-/** Handles one message of a peer: records its facts in `peer`, and passes the state machine its event. Owns the descriptors. */
+/** Handles a message of a peer: records its contents in `peer`, and passes it to the state machine as an event. Owns `fds`. */
 export function handleMessage(
   context: HandlerContext,
   peer: Peer,
@@ -39,7 +39,7 @@ export function handleMessage(
   if (endProbation) {
     closeAll(fds)
     const { host } = context
-    // A process that ends the service releases its standby, healthy or not.
+    // The owner ends the service: release the standby even if the owner is not healthy.
     if (endProbation.closing && peer.id === host.state().owner) host.dispatch({ type: 'healthy' })
     else context.endProbation()
     return
@@ -61,7 +61,7 @@ function recordHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartb
   peer.report = parseReport(heartbeat.report ?? '')
 }
 
-/** Records the facts of a message that are not for the state machine: reasons, names and positions. */
+/** Records the contents that the state machine does not need: reasons, names and positions. */
 function recordFacts({ logger }: HandlerContext, peer: Peer, envelope: WireEnvelope): void {
   const { abort, unfit, ready, frozen, prepared } = envelope
   if (abort) peer.reason = remoteError(abort, GAVE_UP)
@@ -129,25 +129,25 @@ export function parseReport(text: string): unknown {
   return text.length > REPORT_CHARACTERS ? null : (jsonValue(text) ?? null)
 }
 
-/** The functions of the process around a holder. */
+/** What the process of a holder (an embedded server or a daemon) provides to it. */
 export interface HolderHost {
   state(): HolderState
   /** Steps the state machine and carries out its effects. */
   dispatch(event: HolderEvent): void
-  /** Returns further descriptors of an Offer (embedded: control listener and lock). Borrowed. */
+  /** Returns the descriptors that an Offer contains besides listeners and segments (embedded: control listener and lock). Borrowed. */
   extraItems(): BundleItem[]
-  /** Returns the position of this process's own member in the state (embedded), or null. */
+  /** Embedded: returns the position in the state log at which this process's own member froze. Null if it is not frozen, or in a daemon. */
   position(): StatePosition | null
-  /** Whether the owner is appending a large bulk, which it would have to append again in a new segment. Absent if unknown (daemon). */
+  /** Whether the owner's `bulk()` is running, which would have to start again in a new segment. Absent if unknown (daemon). */
   amidBulk?(): boolean
-  /** Called when a joiner has sent Serving, after which the names that it did not adopt may be dropped (daemon). */
+  /** Daemon: a joiner has sent Serving, so the names that it did not adopt may be dropped. */
   onServing?(peer: Peer): void
   changed?(): void
-  /** Handles further messages of a member. Owns the descriptors. Returns whether the message was known. */
+  /** Handles a message that does not concern the handoff. Owns the descriptors. Returns false if the message is unknown. */
   otherMessage?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
   /** The receiver owns the descriptors. Absent if members send none. */
   bundle?(peer: Peer, items: BundleItem[]): void
-  /** Called when a member that reconnected has sent everything it holds, before the state machine gets the event. */
+  /** Called when a reconnected member has sent all its descriptors and Back, before the state machine gets Back. */
   onReturned?(peer: Peer): void
   forgotten?(peer: Peer): void
 }

@@ -6,7 +6,7 @@ import type { Link } from '../wire/link.js'
 import type { Caller } from './admission.js'
 import type { HandoffTimes } from './times.js'
 
-/** A process that is connected to a holder, or was and must not be forgotten yet. */
+/** A process that is connected to a holder, or that has lost its channel but is still part of a handoff. */
 export interface Peer extends Pick<Caller, 'pid' | 'identity' | 'proven' | 'pidfd'> {
   readonly id: Id
   readonly generation: number
@@ -17,7 +17,7 @@ export interface Peer extends Pick<Caller, 'pid' | 'identity' | 'proven' | 'pidf
   /** The path of the state file, or '' if there is none. */
   readonly stateFile: string
   capabilities: ReadonlySet<string>
-  /** The peer has reconnected but has not sent Back yet: the holder must not send it anything before. */
+  /** The peer has reconnected and has not sent Back yet. Until then the holder must not send it anything. */
   returning: boolean
   /** The holder has sent descriptors to the peer. */
   holds: boolean
@@ -35,11 +35,11 @@ export interface Peer extends Pick<Caller, 'pid' | 'identity' | 'proven' | 'pidf
   position: StatePosition | null
   /** Why the peer failed. */
   reason: FdbError | null
-  /** The names in the peer's Ready, and those in `lateNames`. */
+  /** The names of descriptors that the peer uses: those in its Ready and in `lateNames`, and in a daemon those that it registered. */
   adopted: Set<string>
   /** The names of descriptors that were sent after the Offer. The peer has adopted them even if its Ready does not list them. */
   lateNames: Set<string>
-  /** Forgotten: the link is closed or rejected, and events of this peer are ignored. */
+  /** The holder has closed the link, and ignores further events of this peer. */
   forgotten: boolean
   /** Proved dead. */
   died: boolean

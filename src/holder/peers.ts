@@ -19,16 +19,16 @@ export interface Candidate extends Pick<Caller, 'link' | 'pid' | 'identity' | 'p
   readonly stateFile?: string
 }
 
-export interface PeersHandler {
+interface PeersHandler {
   /** The handler owns the descriptors. */
   message(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void
   /** The handler owns the descriptors. Absent if peers send none. */
   bundle?(peer: Peer, items: BundleItem[]): void
   lost(peer: Peer): void
-  /** The peer has another channel, and its old one was closed. */
+  /** The peer has reconnected although its old channel was open; the old one is closed now. */
   replaced(peer: Peer): void
   died(peer: Peer): void
-  /** The last event of the peer. */
+  /** No further event of the peer follows. */
   forgotten(peer: Peer): void
 }
 
@@ -50,7 +50,7 @@ export class Peers {
   }
 
   /** Peers that have descriptors of this holder, and to which it can send now. */
-  get reachableHolders(): Peer[] {
+  get reachable(): Peer[] {
     return this.all.filter(peer => peer.holds && !peer.returning && peer.link.open)
   }
 
@@ -110,9 +110,7 @@ export class Peers {
     this.#remove(peer)
   }
 
-  /**
-   * Reports the processes that have ended and whose links are read to the end, so that a death is handled before the joiner that follows.
-   */
+  /** Reports the processes that have ended and whose links are read to the end. Called before a join, because a dead peer could block it. */
   reportDeaths(): void {
     for (const peer of this.all) {
       if (peer.forgotten || peer.link.open) continue
@@ -174,7 +172,7 @@ export class Peers {
 
   #died(peer: Peer): void {
     this.#noteDeath(peer)
-    // Read the last messages of the process first, such as the reason why it ends.
+    // First read the last messages of the process, which may say why it ended.
     afterReading(0, () => peer.forgotten || this.#handler.died(peer), { unref: true })
   }
 }

@@ -4,19 +4,19 @@ import { SuspendDetector } from '../os/liveness.js'
 import type { Peer } from './peer.js'
 import { type HandoffTimes, patience } from './times.js'
 
-export interface ProbationHost {
+interface ProbationHost {
   state(): Pick<HolderState, 'owner' | 'phase'>
   dispatch(event: HolderEvent): void
   peer(id: Id): Peer | undefined
   times(): HandoffTimes
-  /** Called once for each successor that is unhealthy and is kept, because the standby cannot take over again. */
+  /** Called once for each unhealthy successor that keeps serving because the standby cannot take over again. */
   onKept(peer: Peer): void
 }
 
 /**
- * Watches a successor that serves, while its predecessor can still come back. Probation succeeds when its time is over and a recent
- * Heartbeat reports health. Probation fails after too long without a healthy Heartbeat; time in which this process itself was stopped or
- * stalled does not count.
+ * Judges a successor that serves, while the standby can still take over again. Probation succeeds when its time is over and a recent
+ * Heartbeat reports health. Probation fails if no healthy Heartbeat arrives for the limit `silence`; time in which this process itself was
+ * stopped or stalled does not count.
  */
 export class Probation {
   readonly #host: ProbationHost
@@ -48,7 +48,7 @@ export class Probation {
     return Math.max(0, this.#since + this.#host.times().probation - performance.now())
   }
 
-  /** Milliseconds since the present or last probation has started. */
+  /** Milliseconds since the present or last probation started. */
   get sinceMs(): number {
     return performance.now() - this.#since
   }
@@ -59,7 +59,7 @@ export class Probation {
     this.#judge()
   }
 
-  /** Stops judging: the handoff is in another phase. Idempotent. */
+  /** Stops judging, because the handoff has left the phase. Idempotent. */
   end(): void {
     clearInterval(this.#ticker)
     this.#ticker = undefined

@@ -8,19 +8,19 @@ export interface Entry {
   readonly role: 'listener' | 'named'
   /** The specification of a listener, as text. */
   readonly spec: string
-  /** The master; servers get dups. */
+  /** The registry's own descriptor; servers get dups of it. */
   readonly fd: OwnedFd
 }
 
 /** More names than this are a bug of the program. */
 export const MAX_ENTRIES = 10_000
 
-/** The named listeners and other descriptors of a service. Owns the masters. */
+/** The named listeners and other descriptors of a service. Owns the descriptors. */
 export class Registry {
   readonly #entries = new Map<string, Entry>()
   readonly #most: number
   changed: () => void = () => {}
-  /** Called with each new descriptor, under a new name or replacing another. */
+  /** Called when a name gets a descriptor, or another one. */
   added: (entry: Entry) => void = () => {}
 
   constructor(most = MAX_ENTRIES) {
@@ -58,7 +58,7 @@ export class Registry {
     }
   }
 
-  /** Owns the descriptor; closes an earlier one of that name. Throws ERR_FDB_TOO_MANY_NAMES. */
+  /** Owns the descriptor; closes the present one of that name. Throws ERR_FDB_TOO_MANY_NAMES. */
   put(entry: Entry): void {
     const present = this.#entries.get(entry.name)
     if (present === undefined && this.#entries.size >= this.#most) {

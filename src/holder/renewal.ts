@@ -12,15 +12,15 @@ const MOST_TIMES = 8
 type RenewalMachine = Pick<HolderHost, 'state' | 'dispatch' | 'amidBulk'>
 
 /**
- * Makes the owner continue in a new segment in two cases: when its segment is as large as all earlier ones together, so that compaction of
- * the old segments keeps the memory below twice the size of the state; and when the owner was unfit and must try again.
+ * Gives the owner a new segment in two cases. If its segment is as large as all others together, the old segments can then be compacted,
+ * which keeps the memory below twice the size of the state. If the owner is unfit, it tries again to write, in the new segment.
  */
 export class Renewal {
   readonly #machine: RenewalMachine
   readonly #segmentSet: SegmentSet
   readonly #renewBytes: number
   readonly #timer: NodeJS.Timeout
-  /** When an unfit owner must try again (performance.now()). */
+  /** When an unfit owner may try again (performance.now()). */
   #retryAt = 0
   readonly #backoff = new Backoff(IN_BACKGROUND)
   /** The size of the owner's segment at the last check, in bytes. */
@@ -51,14 +51,14 @@ export class Renewal {
       this.#machine.dispatch({ type: 'renew' })
   }
 
-  /** Whether the owner may be appending a large bulk, which it would have to append again in a new segment. */
+  /** Whether the owner may be running a large `bulk()`, which would have to start again in a new segment. */
   #growsFast(epoch: Epoch): boolean {
     const before = this.#size
     this.#size = this.#segmentSet.get(epoch)?.size() ?? 0
     return this.#size - before > FAST_BYTES && this.#size < MOST_TIMES * this.#renewBytes
   }
 
-  /** Lets an unfit owner try again: it may have lacked descriptors or memory. */
+  /** Lets an unfit owner try again, because a lack of descriptors or memory may have passed. */
   #tryAgain(): void {
     const now = performance.now()
     if (now < this.#retryAt) return

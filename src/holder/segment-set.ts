@@ -10,8 +10,8 @@ export interface SegmentBundle {
 }
 
 /**
- * The segments that this process holds, by epoch: those that hold the state, the one that is written, and those that were made for a
- * handoff (the successor's and the incumbent's way back). Owns them; the state log works on dups.
+ * The segments of this process, by epoch: those that contain the state, the one in which the owner writes, and those that were made for a
+ * handoff: the successor's, and the incumbent's for a rollback. Owns them; the state log works on dups.
  */
 export class SegmentSet {
   readonly #segments = new Map<Epoch, Segment>()
@@ -110,12 +110,12 @@ export class SegmentSet {
       this.#readOnly.delete(epoch)
     }
     this.#segments.set(snapshot.epoch, snapshot)
-    // First, so that a mirror of the set has the snapshot before the merged segments are closed.
+    // Before the close: a mirror of the set (FdStoreMirror) must store the snapshot before it drops the merged segments.
     this.changed()
     for (const segment of merged) segment.close()
   }
 
-  /** Drops the sealed and empty segments other than `current`, which are not needed any more. */
+  /** Drops the sealed segments that are empty, except the one of epoch `current`. */
   prune(current: Epoch): void {
     for (const segment of this.all) {
       if (
@@ -130,7 +130,7 @@ export class SegmentSet {
     }
   }
 
-  /** Returns the items for a joiner: the state read-only, because a writable dup could seal it, and the segments of `shared` writable. */
+  /** Returns the segments for a joiner: those of `shared` writable, and those up to `current` read-only, so that the joiner cannot seal them. */
   offer(current: Epoch, shared: readonly Epoch[]): SegmentBundle {
     const writable = this.all.filter(({ epoch }) => shared.includes(epoch))
     const { items, release } = openReadOnly(
@@ -141,9 +141,9 @@ export class SegmentSet {
   }
 
   /**
-   * Returns the segments above `top`, read-only, for a draining generation, which answers from the state until its last connection ends. If
-   * one of them is a snapshot, segments in between are missing. Then the result is empty; with `whole` (for a follower, which starts
-   * again from the snapshot) it is all of them.
+   * Returns the segments above `top`, read-only, for a process that reads the state but does not write it. If one of them is a snapshot,
+   * the segments between `top` and the snapshot may have been merged into it. A draining generation cannot skip them, so it gets no segment;
+   * a follower (`whole`) gets all, and starts again from the snapshot.
    */
   since(top: Epoch, { whole = false } = {}): SegmentBundle {
     return segmentsSince(this.all, top, { whole })

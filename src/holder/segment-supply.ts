@@ -5,14 +5,14 @@ import type { SegmentSet } from './segment-set.js'
 /** A caller that does not take its segments within this time is dropped, and reconnects. */
 const SUPPLY_MS = 5_000
 
-/** Sends new segments to draining generations and followers, which answer from the state and must see all of it. */
+/** Sends new segments to draining generations and followers, which must see changes that other processes write. */
 export class SegmentSupply {
   readonly #segmentSet: Pick<SegmentSet, 'since'>
   readonly #drop: (caller: Caller) => void
   /** The highest epoch that each caller has. */
   readonly #tops = new Map<Caller, Epoch>()
 
-  /** `drop`: called for a caller that cannot be supplied now; the caller reconnects and asks again. */
+  /** `drop`: called for a caller to which sending failed; the caller reconnects and asks again. */
   constructor(segmentSet: Pick<SegmentSet, 'since'>, drop: (caller: Caller) => void) {
     this.#segmentSet = segmentSet
     this.#drop = drop

@@ -26,7 +26,7 @@ interface SharingDeps {
   extraItems: () => BundleItem[]
   times: () => HandoffTimes
   repeatUntilDone: (what: string, act: () => void) => void | Promise<void>
-  /** An Offer failed. `taken`: the kernel took descriptors for the joiner. */
+  /** Sending an Offer failed. `taken`: the kernel has accepted descriptors, which the joiner can receive. */
   undelivered: (peer: Peer, taken: boolean) => void
   /** Returns the number of descriptors that the owner has open, or null if unknown. */
   descriptors: () => number | null
@@ -37,8 +37,8 @@ interface SharingDeps {
 }
 
 /**
- * Sends descriptors to peers: to a joiner, all of them, including those that arrive before the Commit; to each process that may have to
- * read or write there, the new segments. Owns the dups in flight.
+ * Sends a joiner all descriptors of the service, including those that are registered before the Commit, and sends new segments to each
+ * process that may have to read or write them. Owns the dups that are in flight.
  */
 export class DescriptorSharing {
   readonly #parts: SharingDeps
@@ -89,7 +89,7 @@ export class DescriptorSharing {
   /** Sends the joiner an entry that was registered after the Offer and before the Commit, so that the entry survives this process. */
   #late({ name, role, spec, fd }: Entry): void {
     const peer = this.#parts.joining()
-    // The Offer, if it is not sent yet, will contain the entry.
+    // An Offer that is not sent yet will contain the entry.
     if (peer === undefined || !peer.holds) return
     if (role === 'named') {
       peer.lateNames.add(name)
@@ -107,9 +107,9 @@ export class DescriptorSharing {
   }
 
   /**
-   * Makes segments, and sends them to each process that may have to read or write there, before any process writes. A process that does not
-   * take them in time is stopped or stuck, and finds them in its channel before any later message. `offer`: throws on failure; otherwise
-   * retries until it succeeds.
+   * Makes segments, and sends them to each process that may have to read or write them, before any process writes. A process that does not
+   * receive them in time is stopped or stuck; when it runs again, it reads them before any later message. If making them fails, throws
+   * with `offer`; otherwise retries until it succeeds.
    */
   make(epochs: readonly Epoch[], offer: boolean): void | Promise<void> {
     if (offer) return this.#shareAll(this.#parts.segmentSet.make(epochs))
@@ -120,7 +120,7 @@ export class DescriptorSharing {
     return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
   }
 
-  /** Sends a peer that reconnected the segments that were made while it was away. */
+  /** Sends a reconnected peer the segments that were made while it had no channel. */
   catchUp(peer: Peer): void {
     const missed = this.#parts.segmentSet.all.filter(
       segment =>
@@ -129,7 +129,7 @@ export class DescriptorSharing {
     if (missed.length > 0) this.#share(peer, missed).catch(() => {})
   }
 
-  /** Collects shared descriptors, which stay open while the bundle is in flight, even if a listener is closed before the peer has received it. */
+  /** Collects the descriptors of an Offer. `share()` keeps them open until the peer has received them, even if a listener closes before. */
   #collect(peer: Peer, { epoch, wayBack, source }: OfferEpochs): BundleItem[] {
     if (this.#parts.segmentSet.get(epoch) === undefined || this.#parts.segmentSet.get(wayBack) === undefined)
       throw new FdbError('ERR_FDB_INTERNAL', `the segments ${epoch} and ${wayBack} could not be made`)
@@ -147,7 +147,7 @@ export class DescriptorSharing {
     }
   }
 
-  /** Members hold each other's pidfds, so that a restarted daemon learns which processes may still be alive. */
+  /** Returns the pidfds of other members, from which a restarted daemon learns which processes may still be alive. */
   #pidfds(except: Peer): BundleItem[] {
     return this.#parts.peers.all
       .filter(p => p.holds && p.id !== except.id && p.pidfd !== null)
@@ -155,12 +155,12 @@ export class DescriptorSharing {
   }
 
   #shareAll(made: readonly Segment[]): void | Promise<void> {
-    const sharers = this.#parts.peers.reachableHolders
+    const sharers = this.#parts.peers.reachable
     if (sharers.length === 0) return
     return Promise.allSettled(sharers.map(peer => this.#share(peer, made))).then(() => {})
   }
 
-  /** Sends the segments in order with other messages. Needs no new descriptor in this process, so a lack of descriptors cannot fail it. */
+  /** Sends the segments in order with other messages. Needs no new descriptor, so this works even at the limit of open files. */
   async #share(peer: Peer, segments: readonly Segment[]): Promise<void> {
     const items = segments.map(
       segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.share() }) as const,

@@ -8,7 +8,7 @@ import type { Peer } from './peer.js'
 /** The time in which a killed process must end. */
 export const STUCK_MS = 5_000
 
-/** Sends SIGKILL to a peer, through its pidfd if the kernel has confirmed it. Throws ERR_FDB_STUCK. */
+/** Sends SIGKILL to a peer, through its pidfd if the kernel has confirmed that one. Throws ERR_FDB_STUCK. */
 export function killPeer({ pid, identity, proven, pidfd }: Peer, what: string, logger: Logger): void {
   logger.warn({ pid }, `kills ${what}, at an operator's request`)
   killVerified(identity, proven ? pidfd : null)
@@ -38,7 +38,7 @@ export class HeartbeatSilence {
     this.#everyMs = everyMs
   }
 
-  /** Ticks by itself, and each time calls `judge` after the messages that have arrived were read. Idempotent. */
+  /** Calls {@link tick} at each interval, then `judge` when the messages that have arrived are read. Idempotent. */
   start(judge: () => void): void {
     if (this.#ticker !== undefined) return
     this.#awake.restart()
@@ -61,7 +61,7 @@ export class HeartbeatSilence {
     this.#awakeSince = this.#awake.tick(this.#everyMs)
   }
 
-  /** Returns milliseconds, or 0 for a process that sends no heartbeats. */
+  /** Returns the milliseconds since the last heartbeat; 0 for a process that has never sent one. */
   of(peer: Pick<Peer, 'sendsHeartbeats' | 'heartbeatAt'> | undefined): number {
     if (!peer?.sendsHeartbeats) return 0
     return Math.max(0, performance.now() - Math.max(peer.heartbeatAt, this.#awakeSince))

@@ -5,12 +5,12 @@ import { HeartbeatSilence } from './stuck.js'
 
 const CHECK_MS = 100
 
-export interface WatchedJoiner {
-  /** Returns the joiner to watch; undefined if there is none, or if no process owns the service and could serve in the joiner's place. */
+interface WatchedJoiner {
+  /** Returns the joiner; undefined if there is none, or if no owner could serve instead. */
   joiner(): Peer | undefined
   /** Returns the silence after which the joiner may be stuck. */
   limitMs(): number
-  /** The joiner is stopped, or stuck in a call. Called at each check. */
+  /** Called at each check at which the joiner is stopped, or stuck in a call. */
   stuck(): void
 }
 

@@ -7,9 +7,9 @@ import type { fdbroker } from '../proto/wire.js'
 export interface HandoffTimes {
   /** From the Offer to Ready, including the successor's start-up. */
   ready: number
-  /** For stopping the incumbent's `whileServing()` work. Then the handoff continues, whether it has stopped or not. */
+  /** For ending the incumbent's `whileServing()` work. After this time the handoff continues even if the work has not ended. */
   quiesce: number
-  /** From Freeze to Frozen. Then the holder seals, whether Frozen came or not. */
+  /** From Freeze to Frozen. After this time the holder seals the incumbent's segment without Frozen. */
   freeze: number
   /** From the seal to Prepared, while the successor reads the end of the state log. */
   prepare: number
@@ -19,7 +19,7 @@ export interface HandoffTimes {
   probation: number
   /** The interval between two heartbeats. */
   heartbeat: number
-  /** The silence in probation that counts as failure. */
+  /** Probation fails if the successor sends no healthy heartbeat for this time. */
   silence: number
 }
 
@@ -34,7 +34,7 @@ export const HANDOFF_TIMES: HandoffTimes = {
   silence: 3_000,
 }
 
-/** The silence of a successor that ends the handoff while changes wait for it. With the rollback the changes wait for less than 2 s. */
+/** While changes wait for a successor, the handoff fails if it is silent for longer. Including the rollback, changes wait for less than 2 s. */
 const WAITING_SILENCE_MS = 1_500
 /** The fewest missed heartbeats that count as silence. */
 const BEATS_OF_SILENCE = 3
@@ -73,12 +73,12 @@ export function readTimes(
   return times
 }
 
-/** Returns how long a process with heartbeats every `heartbeatMs` may be silent: `silenceMs`, but at least some heartbeats. */
+/** Returns how long a process with heartbeats every `heartbeatMs` may be silent: `silenceMs`, but at least three heartbeats. */
 export function patience(silenceMs: number, heartbeatMs: number): number {
   return Math.max(silenceMs, BEATS_OF_SILENCE * heartbeatMs)
 }
 
-/** Returns the silence of a successor that ends the handoff while changes wait for it. */
+/** Returns how long a process may be silent while changes wait for it. */
 export function waitingSilence({ heartbeat }: HandoffTimes): number {
   return patience(WAITING_SILENCE_MS, heartbeat)
 }
@@ -86,7 +86,7 @@ export function waitingSilence({ heartbeat }: HandoffTimes): number {
 /** Returns the limit of a phase, or undefined if it has none. `silentMs`: how long the incumbent has been silent. */
 export function limitOf(phase: HolderPhase, times: HandoffTimes, silentMs = 0): number | undefined {
   const { ready, quiesce, freeze, prepare, commit, heartbeat } = times
-  // An incumbent that already hangs runs no hooks and does not answer: changes need not wait for it for long.
+  // An incumbent that already hangs will not answer: wait for it only as long as one heartbeat.
   const ofIncumbent = (limit: number) =>
     silentMs > waitingSilence(times) ? Math.min(limit, heartbeat) : limit
   switch (phase) {

@@ -27,21 +27,21 @@ export class SuccessorPaths {
     }
   }
 
-  /** Removes the paths of a peer that has ended or has released everything. */
+  /** Removes the paths of a peer that has ended or has closed its listeners. */
   forgotten(peer: Peer): void {
     const listeners = this.#listeners.get(peer) ?? []
     this.#listeners.delete(peer)
     discardListeners(listeners, this.#registry)
   }
 
-  /** Keeps the paths, because the successor serves. */
+  /** Leaves the paths in place, because the successor serves. */
   close(): void {
     for (const listeners of this.#listeners.values()) closeAll(listeners.map(({ fd }) => fd))
     this.#listeners.clear()
   }
 }
 
-/** Closes listeners that are not used any more, and removes their Unix paths unless `held` has the same socket, also under another name. */
+/** Closes listeners that are not used any more. Removes their Unix paths, unless `held` has the same socket under any name. */
 export function discardListeners(
   listeners: readonly Pick<BundleItem, 'role' | 'spec' | 'fd'>[],
   held: Registry,
@@ -53,7 +53,7 @@ export function discardListeners(
   }
 }
 
-/** Listeners that the new version does not use. Their Unix paths are removed when no standby that needs them can come back. */
+/** Listeners that the new version does not use. Their Unix paths are removed when the standby, which needs them, cannot take over any more. */
 export class FormerListeners {
   readonly #entries: Entry[] = []
   /** Set if another user chose the paths: this process must not remove them, because that user may redirect them to other files. */
@@ -62,8 +62,7 @@ export class FormerListeners {
   /** Records the entry `name`, which the caller is about to drop from the registry or to replace. */
   remember(registry: Registry, name: string): void {
     const entry = registry.get(name)
-    if (this.keepPaths) return
-    if (entry?.role !== 'listener' || !entry.spec.startsWith('unix:')) return
+    if (this.keepPaths || entry?.role !== 'listener' || !entry.spec.startsWith('unix:')) return
     try {
       this.#entries.push({ ...entry, fd: entry.fd.dup() })
     } catch {
@@ -71,7 +70,7 @@ export class FormerListeners {
     }
   }
 
-  /** Removes the paths that `registry` does not use: the handoff cannot be undone any more. */
+  /** Removes the paths that `registry` does not use, because the handoff cannot be rolled back any more. */
   removeUnused(registry: Registry): void {
     discardListeners(this.#entries.splice(0), registry)
   }
@@ -82,7 +81,7 @@ export class FormerListeners {
   }
 }
 
-/** Removes the Unix paths of all listeners: the service ends. */
+/** Removes the Unix paths of all listeners, because the service ends. */
 export function removePaths(registry: Registry): void {
   for (const { role, fd, spec } of registry.entries) if (role === 'listener') removeUnixPath(fd, spec)
 }

@@ -3,7 +3,7 @@ import type { Outcome } from '../handoff/effect-queue.js'
 import type { EmbeddedEffect, EmbeddedEvent } from '../handoff/embedded.js'
 import type { MemberEffect, MemberState } from '../handoff/member-machine.js'
 import { accepts, isCurrent, isUnderWay, type MemberPhase } from '../handoff/phases.js'
-import { insist } from '../holder/holder.js'
+import { repeatUntilDone } from '../holder/holder.js'
 import { removePaths } from '../holder/unix-paths.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { dropExitReason } from '../versions/exit-reason.js'
@@ -156,7 +156,7 @@ export class MemberDriver implements RuntimeDriver {
 
   #insist(what: string, act: () => void): void | Promise<void> {
     const { shutdown, settings } = this.runtime
-    return insist(act, what, settings.logger, () => shutdown.over)
+    return repeatUntilDone(act, what, settings.logger, () => shutdown.over)
   }
 
   /** Sets the socket options of this version, after the Commit. */

@@ -148,9 +148,9 @@ describe('a member that comes back over another channel', () => {
     const [first, second] = [link(), link()]
     const peer = peers.add(candidate(first.made))!
     peer.holds = true
-    expect(peers.reachableHolders).toEqual([peer])
+    expect(peers.reachable).toEqual([peer])
     peers.readmit(candidate(second.made))
-    expect(peers.reachableHolders).toEqual([])
+    expect(peers.reachable).toEqual([])
     first.end()
     expect(heard).toEqual(['replaced'])
   })
