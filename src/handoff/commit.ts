@@ -1,4 +1,4 @@
-/** Moves the right to write to a joiner: the steps of the holder up to the Commit, and the confirmations after it. */
+/** The holder's steps that give a joiner the right to write: up to the Commit, then at the joiner's Serving and its report of health. */
 
 import {
   clearUnfit,
@@ -30,7 +30,7 @@ export function freeze(state: HolderState): HolderStep {
   }
 }
 
-/** The seal ends the owner's right to write, before {@link commit}. */
+/** Seals the owner's segment, which ends its right to write before {@link commit}. */
 export function prepare(state: HolderState, rules: Rules): HolderStep {
   return {
     state: { ...state, phase: 'preparing' },
@@ -41,7 +41,7 @@ export function prepare(state: HolderState, rules: Rules): HolderStep {
   }
 }
 
-/** Sends Commit; the joiner serves as soon as it has received it. */
+/** Sends Commit: the joiner serves as soon as it receives the message. */
 export function commit(state: HolderState): HolderStep {
   return {
     state: { ...state, phase: 'committing' },
@@ -58,7 +58,7 @@ export function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Ru
     if (state.owner === NOBODY) return { state: { ...next, phase: 'idle' }, effects: late }
     const probation: HolderState = { ...next, phase: 'probation', standby: state.owner }
     const retire: HolderEffect = { type: 'tell', to: state.owner, message: { kind: 'retire' } }
-    // Without seals the standby cannot take over from a living successor, so probation would be useless and ends at once.
+    // Without seals the standby cannot take over from a living successor, so probation ends at once.
     const last = rules.arbiter ? same(probation) : onHealthy(probation)
     return { state: last.state, effects: [...late, retire, ...last.effects] }
   }

@@ -2,19 +2,19 @@ export type Outcome = { readonly done: true } | { readonly done: false; readonly
 
 interface QueuedEffect<Effect> {
   readonly effect: Effect
-  /** The number of the state machine's step that asked for this effect. */
+  /** The number of the state machine's step that returned this effect. */
   readonly step: number
 }
 
 interface EffectDriver<Effect> {
   perform(effect: Effect): void | Promise<void>
   outcome(effect: Effect, outcome: Outcome): void
-  /** Whether effect `later` is useless if `failed`, of the same step, has failed. */
+  /** Whether `later` must be skipped because `failed`, an effect of the same step, has failed. */
   needs(failed: Effect, later: Effect): boolean
 }
 
 /**
- * Carries out effects in the order of the state machine, which gets the outcome of each effect before the next one starts. After a failure
+ * Carries out the effects of a state machine in order. The driver gets the outcome of each effect before the next one starts. After a failure
  * the queue skips the effects of the same step that need the failed one (`needs`).
  */
 export class EffectQueue<Effect> {
@@ -39,7 +39,7 @@ export class EffectQueue<Effect> {
     return this.#running ? new Promise(resolve => this.#idle.push(resolve)) : Promise.resolve()
   }
 
-  /** Stays synchronous as long as the effects are synchronous, so that a step's effects happen in one turn of the event loop. */
+  /** Carries out synchronous effects synchronously, so that those of a step happen in one turn of the event loop. */
   #run(): void {
     this.#running = true
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {

@@ -1,4 +1,4 @@
-/** Embedded hosting: the holder and its own member in one process. The two exchange messages by function calls, in order. */
+/** Embedded hosting: the holder and its own member are in one process, and exchange messages by function calls. */
 
 import {
   type HolderEffect,
@@ -14,7 +14,7 @@ import { RULES, type Rules } from './rules.js'
 export interface Embedded {
   readonly self: Id
   readonly member: MemberState
-  /** The holder of this process: the first process has one from the start, a successor after its incumbent's release or death. */
+  /** The first process of a service has a holder from the start, a successor after its incumbent has released it or died; until then null. */
   readonly holder: HolderState | null
 }
 
@@ -22,12 +22,12 @@ export type EmbeddedEvent =
   | { readonly to: 'member'; readonly event: MemberEvent }
   | { readonly to: 'holder'; readonly event: HolderEvent }
 
-/** The member's `send` goes to the incumbent; the holder's `tell` goes to a younger process. */
+/** The member's `send` goes to the incumbent; the holder's `tell` goes to the successor. */
 export type EmbeddedEffect =
   | { readonly by: 'member'; readonly effect: MemberEffect }
   | { readonly by: 'holder'; readonly effect: HolderEffect }
 
-/** Whether effect `later` is useless if `failed`, of the same step, has failed. */
+/** Whether `later` must be skipped because `failed`, an effect of the same step, has failed. */
 export function needs(failed: EmbeddedEffect, later: EmbeddedEffect): boolean {
   if (failed.by !== later.by) return false
   switch (failed.effect.type) {
@@ -42,7 +42,7 @@ export function needs(failed: EmbeddedEffect, later: EmbeddedEffect): boolean {
 }
 
 /** The two state machines. The exploration (`test/exploration`) also passes defective ones. */
-export interface Machines {
+interface Machines {
   readonly member: typeof stepMember
   readonly holder: typeof stepHolder
 }
@@ -52,25 +52,25 @@ const MACHINES: Machines = { member: stepMember, holder: stepHolder }
 export function stepEmbedded(
   state: Embedded,
   event: EmbeddedEvent,
-  /** Called when the holder sends a message to its own member. */
+  /** Whether a segment is sealed. Called when the holder sends a message to its own member. */
   isSealed: (epoch: Epoch) => boolean,
   rules: Rules = RULES,
   machines: Machines = MACHINES,
 ): { readonly state: Embedded; readonly effects: readonly EmbeddedEffect[] } {
   let current = state
   const effects: EmbeddedEffect[] = []
-  /** Includes the seals that earlier effects of this step will set. */
+  /** Includes segments that earlier effects of this step will seal. */
   const willBeSealed = (epoch: Epoch): boolean =>
     isSealed(epoch) ||
     effects.some(({ effect }) => effect.type === 'seal' && epoch >= effect.from && epoch < effect.below)
 
-  /** `own`: the event comes from the holder of this process, which also gets the answer. */
+  /** `own`: the event comes from the holder of this process, so the member's messages go back to it. */
   const toMember = (event: MemberEvent, own = false): void => {
     const step = machines.member(current.member, event, rules)
     current = { ...current, member: step.state }
     for (const effect of step.effects) {
       if (effect.type === 'send' && (own || current.member.link === 'local')) {
-        // The member is its own holder: pass the message on at once.
+        // The holder is in this process: pass the message to it at once.
         if (current.holder !== null)
           toHolder({ type: 'message', from: current.self, message: effect.message })
         continue
@@ -101,7 +101,7 @@ export function stepEmbedded(
   }
 
   if (event.to === 'holder') toHolder(event.event)
-  // Ignore a late message of a former incumbent, which has released this process or died.
+  // A member with a holder of its own ignores late messages of its former incumbent, which has released it or died.
   else if (event.event.type !== 'message' || current.member.link !== 'local') toMember(event.event)
   return { state: current, effects }
 }

@@ -78,7 +78,7 @@ export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules 
 }
 
 function onJoin(state: HolderState, id: Id, rules: Rules): HolderStep {
-  // Without a channel the owner would not get the new segments.
+  // An owner without a channel would not get the new segments.
   if (state.phase !== 'idle' || state.down.includes(state.owner))
     return { state, effects: [{ type: 'refuse', id, because: 'busy' }] }
   if (state.bound.length > 0 && rules.gone)
@@ -124,7 +124,7 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
     case 'back':
       return onBack(state, from, message, rules)
     default:
-      // A newer version sent a message that this one does not know.
+      // A newer release sent a message that this one does not know.
       return same(state)
   }
 }
@@ -144,13 +144,7 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
 
 function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
   if (!isConcerned(before, id)) return same(before)
-  const state: HolderState = {
-    ...before,
-    bound: before.bound.filter(b => b !== id),
-    down: before.down.filter(d => d !== id),
-    returned: before.returned.filter(b => b.id !== id),
-    unfit: before.unfit.filter(u => u !== id),
-  }
+  const state = { ...forget(before, id), returned: before.returned.filter(b => b.id !== id) }
   if (id === state.joiner) {
     if (isBeforeCommit(state.phase)) {
       const step = giveUp({ ...state, down: [...state.down, id] }, rules)
@@ -209,8 +203,8 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
         ? letAccept(state, state.owner)
         : rollBack(state, rules)
     case 'returning':
-      // The owner is stopped or stuck: the successor that was rolled back gets the right again. An embedded holder waits instead, because it
-      // always learns the result of its own member.
+      // The owner is stopped or stuck: the successor that was rolled back gets the right again. An embedded holder waits instead: its owner
+      // is a member of the same process, which always sends Serving or Unfit.
       if (state.scope === 'holder' || !rules.arbiter) return same(state)
       if (state.joiner === NOBODY) return waitForOwner(state, state.owner)
       return state.down.includes(state.joiner) ? same(state) : regrant(state)
@@ -219,7 +213,7 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
   }
 }
 
-/** The Offer did not reach the joiner. If the kernel took no descriptor for the joiner, the joiner holds nothing. */
+/** Sending the Offer failed. If the kernel accepted no descriptor, the joiner has none and cannot block the next Offer. */
 function onUndelivered(state: HolderState, id: Id, taken: boolean, rules: Rules): HolderStep {
   const given = taken || !rules.untaken
   if (state.phase === 'offering' && id === state.joiner) return giveUp(state, rules, given)
@@ -250,7 +244,7 @@ function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): Hol
   const tries =
     (before.phase === 'returning' && from === before.owner) ||
     (before.phase === 'committing' && from === before.joiner)
-  // The message answers an earlier grant: ignore it, because the answer to the present grant follows.
+  // Ignore the answer to an earlier grant: the answer to the present one follows.
   if (tries && epoch !== before.grant) return same(before)
   const state: HolderState = before.unfit.includes(from)
     ? before
@@ -264,7 +258,7 @@ function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): Hol
     if (owner === NOBODY) return serveReadsOnly(state, joiner, NOBODY)
     return state.unfit.includes(owner) ? serveReadsOnly(state, owner, joiner) : rollBack(state, rules)
   }
-  // The helper (see `helperAccepts`) could not accept. The holder tells it again when the next heartbeat of the silent process is missing.
+  // The helper (see `helperAccepts`) could not accept. The holder tells it again when the next heartbeat of the silent process does not arrive.
   const helper = phase === 'probation' ? state.standby : owner
   return { state: { ...state, helperAccepts: state.helperAccepts && from !== helper }, effects: NOTHING }
 }

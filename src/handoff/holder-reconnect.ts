@@ -1,4 +1,4 @@
-/** The holder's steps when a member reconnects, and when a restarted daemon has every member back. */
+/** The holder's steps when a member reconnects, and when all members of a restarted daemon have reconnected. */
 
 import { onServing } from './commit.js'
 import { bind, type HolderEffect, type HolderState, type HolderStep, NOTHING, same } from './holder-state.js'
@@ -15,8 +15,8 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
     ...before,
     down: before.down.filter(d => d !== id),
     unfit: back.unfit && rules.unfit ? [...others, id].sort((a, b) => a - b) : others,
-    // A restarted daemon learns from Back which epochs exist. If Back has no `top`, at most two epochs exist above the member's own: those
-    // of a successor and of a way back.
+    // A restarted daemon learns from Back which epochs exist. If Back has no `top`, at most two epochs exist above the member's own: the
+    // successor's, and the one for a rollback.
     top: Math.max(before.top, back.top ?? (before.phase === 'rebuilding' ? epoch + 2 : NO_EPOCH)),
   }
   switch (state.phase) {
@@ -30,7 +30,7 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
     case 'idle':
     case 'offering':
       if (id === state.owner) {
-        // The segment of an unfit owner may have been sealed after it sent Back.
+        // The holder may have sealed the segment of an unfit owner after the owner sent Back.
         if (sealed || before.unfit.includes(id))
           return state.phase === 'idle' ? reinstate(state) : giveUpAndReinstate(state, rules)
         return writesIn(back, state.epoch) ? restartWork(state, rules) : grantAgain(state, id, state.epoch)
@@ -66,7 +66,7 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
         if (state.down.includes(state.owner)) return rollBack(state, rules)
         const retire: HolderEffect = { type: 'tell', to: id, message: { kind: 'retire' } }
         if (!state.helperAccepts) return { state, effects: [retire] }
-        // A standby that missed Retire would ignore Released.
+        // If the standby has missed Retire, send it again: without it the standby would ignore Released later.
         const resume: HolderEffect = { type: 'tell', to: id, message: { kind: 'resume' } }
         return { state, effects: role === 'standby' ? [resume] : [retire, resume] }
       }
@@ -92,7 +92,7 @@ function writesIn({ role, epoch }: Back, given: Epoch): boolean {
   return isServing(role) && epoch === given
 }
 
-/** Tells the owner to start its once-only work again: it may have ended the work for a handoff that failed while it had no channel. */
+/** Tells the owner to start its once-only work again, which it may have ended for a handoff that failed while the owner had no channel. */
 function restartWork(state: HolderState, rules: Rules): HolderStep {
   if (!rules.workAgain) return same(state)
   return { state, effects: [{ type: 'tell', to: state.owner, message: { kind: 'unquiesce' } }] }

@@ -22,9 +22,9 @@ export interface HolderState {
   readonly standby: Id
   /** The owner's segment. */
   readonly epoch: Epoch
-  /** The segment of the last grant. The message Serving confirms the grant only if it names this epoch. */
+  /** The segment that the holder has offered or granted last. The message Serving counts only if it names this epoch. */
   readonly grant: Epoch
-  /** The segment in which the owner (in probation, the standby) writes if the handoff is taken back. */
+  /** The segment in which the owner (in probation, the standby) writes if the handoff is given up or rolled back. */
   readonly wayBack: Epoch
   /** The highest epoch ever made. */
   readonly top: Epoch
@@ -34,7 +34,7 @@ export interface HolderState {
   readonly down: readonly Id[]
   /** Processes that reported Unfit, and have not served since. */
   readonly unfit: readonly Id[]
-  /** The process that should serve is silent, so the holder has told the other one to accept, although that one is unfit to write. */
+  /** The process that should serve is silent, so the holder has told the helper to accept: the other process, which is unfit to write. */
   readonly helperAccepts: boolean
   /** The members that have reconnected in `rebuilding`. */
   readonly returned: readonly { readonly id: Id; readonly role: Role; readonly epoch: Epoch }[]
@@ -51,7 +51,7 @@ export type HolderEvent =
   | { readonly type: 'cancel' }
   /** Making the segments of an Offer failed. */
   | { readonly type: 'unmade' }
-  /** Sending an Offer failed. `taken`: the kernel took descriptors for the joiner. */
+  /** Sending an Offer failed. `taken`: the kernel has accepted descriptors, which the joiner can receive. */
   | { readonly type: 'undelivered'; readonly id: Id; readonly taken: boolean }
   /** Probation: the successor reports that it is unhealthy, or an operator rolls back. */
   | { readonly type: 'unhealthy' }
@@ -61,16 +61,16 @@ export type HolderEvent =
   | { readonly type: 'healthy' }
   /** The owner must continue in a new segment, because its own has grown, or because an unfit owner tries again. */
   | { readonly type: 'renew' }
-  /** Rebuilding: every process that may have the right to write is back or proved dead. */
+  /** Rebuilding: every process that may have the right to write has reconnected or is proved dead. */
   | { readonly type: 'rebuilt' }
 
 export type HolderEffect =
   | { readonly type: 'tell'; readonly to: Id; readonly message: ToMember }
   /** Seal every segment with from <= epoch < below. */
   | { readonly type: 'seal'; readonly from: Epoch; readonly below: Epoch }
-  /** Make these segments and share them before a process writes there. `offer`: for a joiner; failure ends the handoff instead of a retry. */
+  /** Make these segments, and share them before a process writes there. `offer`: they are for a joiner, so a failure ends the handoff; without it the driver retries. */
   | { readonly type: 'make'; readonly epochs: readonly Epoch[]; readonly offer?: true }
-  /** Set F_SEAL_SHRINK: tells a successor without a channel that the standby may not come back. */
+  /** Set F_SEAL_SHRINK, which tells a successor without a channel that the standby cannot take over any more. */
   | { readonly type: 'mark'; readonly epoch: Epoch }
   | { readonly type: 'refuse'; readonly id: Id; readonly because: 'busy' | 'bound' }
   /** A handoff has failed in this phase; another process continues to serve. */
@@ -112,7 +112,7 @@ export function same(state: HolderState): HolderStep {
   return { state, effects: NOTHING }
 }
 
-/** Returns the processes whose death or return changes the state. */
+/** Returns the processes whose death or reconnection changes the state. */
 export function concernedIds({ owner, joiner, standby, bound, returned: backs }: HolderState): Id[] {
   return [owner, joiner, standby, ...bound, ...backs.map(back => back.id)]
 }
@@ -121,7 +121,7 @@ export function isConcerned(state: HolderState, id: Id): boolean {
   return concernedIds(state).includes(id)
 }
 
-/** Forgets that `id` was unfit: its next try decides. */
+/** Forgets that `id` was unfit, because it tries again. */
 export function clearUnfit(state: HolderState, id: Id): HolderState {
   return state.unfit.includes(id) ? { ...state, unfit: state.unfit.filter(u => u !== id) } : state
 }

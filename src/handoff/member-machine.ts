@@ -1,13 +1,13 @@
 /**
- * The member's side of a handoff, as a pure function: no I/O, no clock, no randomness. The driver (`src/member`) turns what happens into
- * events and carries out the effects **in the order given**, and awaits each. The outcome of an effect is an event (`begun`, `failed`).
- * After a failed effect the driver skips the effects of the same step that need it.
+ * The member's side of a handoff, as a pure function: no I/O, no clock, no randomness. The driver (`src/member`) turns messages,
+ * deadlines and deaths into events, and carries out the effects **in the order given**, one at a time. The outcome of effects is an event
+ * (`begun`, `failed`). After a failed effect the driver skips the effects of the same step that need it.
  *
- * In embedded hosting a process is a holder and a member at once; `embedded.ts` joins the two by function calls instead of a channel
+ * In embedded hosting a process is a holder and a member at once; `embedded.ts` connects the two by function calls instead of a channel
  * (`link: 'local'`).
  */
 import { type Epoch, NO_EPOCH, type Role, type Scope, type ToHolder, type ToMember } from './messages.js'
-import type { MemberPhase } from './phases.js'
+import { accepts, type MemberPhase } from './phases.js'
 import { RULES, type Rules } from './rules.js'
 
 export interface MemberState {
@@ -18,16 +18,16 @@ export interface MemberState {
   readonly accepting: boolean
   /** The segment in which the member writes or will write. */
   readonly epoch: Epoch
-  /** The incumbent's segment, and its segment for a rollback; from the Offer. */
+  /** From the Offer: the incumbent's segment, and `wayBack`, in which the incumbent writes after a rollback. */
   readonly source: Epoch
   readonly wayBack: Epoch
   /** The highest epoch that the member knows to exist. */
   readonly top: Epoch
   /** The channel to the holder. `local`: the member is its own holder. `none`: the holder died before the application was ready. */
   readonly link: 'up' | 'down' | 'local' | 'none'
-  /** The last try to read or take over what another process wrote failed. */
+  /** The member's last try to accept, to read other processes' changes or to write has failed. */
   readonly unfit: boolean
-  /** Embedded: the incumbent has sent Fenced. The member leaves, unless the incumbent has died since. */
+  /** Embedded: the incumbent has sent Fenced. The member leaves if the incumbent is alive, and takes over if it is dead. */
   readonly fenced: boolean
   /** The member was in standby, and accepts only because its holder is silent. */
   readonly unheard: boolean
@@ -50,7 +50,7 @@ export type MemberEvent =
   | { readonly type: 'sealed' }
   /** `restarted`: the holder is a new process that knows no member. `sealed`: whether the member's own segment is sealed. */
   | { readonly type: 'reconnected'; readonly restarted: boolean; readonly sealed: boolean }
-  /** The daemon has sent no message and no heartbeat for too long: it is stopped or stuck. */
+  /** The daemon has sent neither a message nor a heartbeat for too long: it is stopped or stuck. */
   | { readonly type: 'silent' }
   /** The daemon sends again, over the same channel. */
   | { readonly type: 'heard' }
@@ -59,12 +59,12 @@ export type MemberEvent =
   | { readonly type: 'drained' }
   /** All effects up to `write` of this epoch have succeeded. */
   | { readonly type: 'begun'; readonly epoch: Epoch }
-  /** An effect failed; `epoch` belongs to carry and write. Or (`follow`) a standby cannot read the writer's segment any more. */
+  /** An effect failed; `epoch` is the one of carry or write. `follow`: a standby cannot read the owner's segment any more. */
   | { readonly type: 'failed'; readonly effect: Failing; readonly epoch?: Epoch }
   /** The application leaves, whether or not another process takes over. */
   | { readonly type: 'leave' }
 
-export type Failing = 'accept' | 'carry' | 'write' | 'back' | 'follow'
+type Failing = 'accept' | 'carry' | 'write' | 'back' | 'follow'
 
 export type MemberEffect =
   | { readonly type: 'send'; readonly message: ToHolder }
@@ -74,22 +74,22 @@ export type MemberEffect =
   | { readonly type: 'closeListeners' }
   /** End the once-only work of the application; `quiesced` follows. */
   | { readonly type: 'quiesce'; readonly epoch: Epoch }
-  /** Start the once-only work again if it had ended. (`write` does so too.) */
+  /** Start the once-only work again if it has ended, as `write` also does. */
   | { readonly type: 'unquiesce' }
   /** Hold back appends. */
   | { readonly type: 'freeze' }
   | { readonly type: 'thaw' }
-  /** Read everything that was acknowledged in the segments below this epoch. */
+  /** Read all acknowledged changes in the segments below this epoch. */
   | { readonly type: 'carry'; readonly below: Epoch }
   | { readonly type: 'seal'; readonly from: Epoch; readonly below: Epoch }
   /** Make a segment that no other process has, because no other process is left. */
   | { readonly type: 'make'; readonly epochs: readonly Epoch[] }
   | { readonly type: 'write'; readonly epoch: Epoch }
-  /** Stop writing: the right is lost. */
+  /** Stop writing, because the member has lost the right. */
   | { readonly type: 'endWriting' }
   /** Take over the registry, the epoch and the control listener. */
   | { readonly type: 'becomeHolder' }
-  /** Find out whether the holder is alive: `fate` follows, with `dead` only after the grace. */
+  /** Find out whether the holder is alive. The event `fate` follows: `dead` at once, `alive` only after 100 ms (rule `grace`). */
   | { readonly type: 'judge' }
   | { readonly type: 'reconnect' }
   | { readonly type: 'drain' }
@@ -138,7 +138,7 @@ export function stepMember(state: MemberState, event: MemberEvent, rules: Rules 
         : onHolderAlive(state, event.sealed, rules)
     case 'sealed':
       return state.scope === 'holder' &&
-        hasRight(state) &&
+        accepts(state.phase) &&
         !waitsForVerdict(state, rules) &&
         rules.sealDecides
         ? { state, effects: [{ type: 'judge' }] }
@@ -173,11 +173,6 @@ function same(state: MemberState): MemberStep {
   return { state, effects: NOTHING }
 }
 
-/** The member has the right to write, through Commit, Reinstate or the incumbent's death. */
-function hasRight({ phase }: MemberState): boolean {
-  return phase === 'beginning' || phase === 'serving' || phase === 'unfit'
-}
-
 /** Whether a member with a sealed segment waits for the holder's next message, which tells it to leave or to write in another segment. */
 function waitsForVerdict({ link }: MemberState, rules: Rules): boolean {
   return link === 'local' || (link === 'up' && rules.awaitVerdict)
@@ -206,7 +201,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'unquiesce':
       return phase === 'serving' ? { state, effects: [{ type: 'unquiesce' }] } : same(state)
     case 'freeze':
-      // An unfit member does not write.
+      // An unfit member does not write, so there is nothing to freeze.
       if (phase === 'unfit') return { state, effects: [{ type: 'send', message: { kind: 'frozen' } }] }
       if (phase !== 'serving') return same(state)
       return {
@@ -225,21 +220,21 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'commit':
       if (phase !== 'ready' && phase !== 'orphan') return same(state)
       if (sealed && (rules.sealDecides || scope === 'member')) {
-        // The holder has revoked the right before the member began: find out whether to leave or, if the incumbent is dead, to take over.
+        // The holder has revoked the right already. `judge`: the member leaves if the incumbent is alive, and takes over if it is dead.
         return scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : same(state)
       }
       return beginServing({ ...state, epoch: message.epoch }, rules)
     case 'retire':
-      // The member accepted instead of a silent successor, which serves again.
+      // The member accepted instead of a silent successor, which now serves again.
       if (phase === 'standby' && state.accepting)
         return { state: { ...state, accepting: false }, effects: [{ type: 'stopAccepting' }] }
-      if (!hasRight(state) && phase !== 'frozen' && phase !== 'orphan') return same(state)
+      if (!accepts(phase) && phase !== 'frozen' && phase !== 'orphan') return same(state)
       return {
         state: { ...state, phase: 'standby', accepting: false, unheard: false },
         effects: [{ type: 'endWriting' }, { type: 'stopAccepting' }],
       }
     case 'resume':
-      // From now on the member accepts for the holder, and must not stop when the holder is heard again (`heard`).
+      // The holder wants the member to accept, so the member must not stop when the silent holder is heard again (`heard`).
       if (phase === 'orphan' && state.unheard)
         return { state: { ...state, unheard: false }, effects: NOTHING }
       if ((phase !== 'standby' && phase !== 'unfit') || state.accepting) return same(state)
@@ -250,18 +245,18 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       return beginServing({ ...state, epoch: message.epoch }, rules)
     case 'released':
       if (phase === 'standby' || phase === 'orphan') return leave(state)
-      if (hasRight(state) && scope === 'holder' && state.link !== 'local') {
+      if (accepts(phase) && scope === 'holder' && state.link !== 'local') {
         return { state: { ...state, link: 'local' }, effects: [{ type: 'becomeHolder' }] }
       }
       return same(state)
     case 'fenced':
     case 'abort':
       if (phase === 'joining' && !state.holds) return giveUp(state)
-      // The incumbent may have died after it sent this: `judge` finds out, and the member then ignores the message.
+      // The incumbent may have died after it sent the message. If so, `judge` finds it dead, and the member takes over instead of leaving.
       if (
         scope === 'holder' &&
         state.link !== 'local' &&
-        (phase === 'joining' || phase === 'ready' || hasRight(state))
+        (phase === 'joining' || phase === 'ready' || accepts(phase))
       ) {
         return {
           state: message.kind === 'fenced' ? { ...state, fenced: true } : state,
@@ -272,12 +267,12 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       if (scope === 'member' && phase !== 'leaving' && phase !== 'gone') return leave(state)
       return same(state)
     default:
-      // A newer version sent a message that this one does not know.
+      // A newer release sent a message that this one does not know.
       return same(state)
   }
 }
 
-/** Accepts, then takes over what others acknowledged, then writes. The member sends Serving when all that has succeeded. */
+/** Accepts, then reads all acknowledged changes, then writes. The member sends Serving when all three have succeeded. */
 function beginServing(state: MemberState, rules: Rules): MemberStep {
   const { epoch } = state
   const next: MemberState = {
@@ -290,7 +285,7 @@ function beginServing(state: MemberState, rules: Rules): MemberStep {
     top: Math.max(state.top, epoch),
   }
   const effects: MemberEffect[] = state.accepting ? [] : [{ type: 'accept' }]
-  // Only without the rule: the successor decides at once, although its incumbent may still come back.
+  // Only in the exploration without this rule: the successor decides at once, although its incumbent can still take over again.
   if (!rules.release && state.phase === 'ready' && state.scope === 'holder')
     effects.unshift({ type: 'becomeHolder' })
   effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
@@ -319,14 +314,14 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
     case 'accept':
       if (phase === 'beginning') return becomeUnfit({ ...state, accepting: false }, rules)
       if (phase === 'unfit') return { state: { ...state, accepting: false }, effects: NOTHING }
-      // The failed Resume leaves the member in standby.
+      // The member could not accept at Resume, so it stays in standby.
       if (phase !== 'standby' || !state.accepting) return same(state)
       return reportUnfit({ ...state, accepting: false }, rules, [{ type: 'stopAccepting' }])
     case 'carry':
     case 'write':
       if (epoch !== state.epoch) return same(state)
       if (phase === 'beginning') return becomeUnfit(state, rules)
-      // Reading the sealed segment failed before Commit: a living incumbent keeps serving.
+      // The member could not read the sealed segment before Commit: it gives up if the incumbent is alive.
       if (phase !== 'ready') return same(state)
       if (state.scope === 'holder') return { state, effects: [{ type: 'judge' }] }
       return state.link === 'up' ? giveUp(state) : same(state)
@@ -425,7 +420,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
   if (state.scope === 'holder') {
     switch (state.phase) {
       case 'joining':
-        // A member that has everything takes over as soon as it is ready.
+        // A member that has the Offer takes over as soon as its application is ready.
         return state.holds && rules.promote
           ? { state: { ...state, link: 'none' }, effects: NOTHING }
           : exit(down)
@@ -439,7 +434,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
         return { state: down, effects: NOTHING }
     }
   }
-  // The daemon is dead. As long as this member's segment is not sealed, no other process can take over.
+  // The daemon is dead. No other process can take over while this member's segment is not sealed, so the once-only work may run.
   if (state.phase === 'serving' && !sealed && rules.workAgain)
     return { state: state.link === 'down' ? state : down, effects: [{ type: 'unquiesce' }] }
   if (state.phase === 'ready' || state.phase === 'standby') {
@@ -449,13 +444,13 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
   return state.link === 'down' ? same(state) : { state: down, effects: NOTHING }
 }
 
-/** The holder is stopped or stuck: accepts, so that clients are served. */
+/** Accepts although the holder is stopped or stuck, so that clients are served. */
 function onSilent(state: MemberState, rules: Rules): MemberStep {
   if (state.scope !== 'member' || !mayAccept(state, rules)) return same(state)
   return becomeOrphan({ ...state, unheard: state.phase === 'standby' && !state.accepting })
 }
 
-/** The holder sends again: stands by as before, until the holder decides. */
+/** Stands by again, because the holder sends again and decides which process serves. */
 function onHeard(state: MemberState): MemberStep {
   if (state.phase !== 'orphan' || !state.unheard || state.link !== 'up') return same(state)
   return {
@@ -476,7 +471,7 @@ function becomeOrphan(state: MemberState): MemberStep {
   }
 }
 
-/** The incumbent is dead: serve with everything that was acknowledged anywhere. */
+/** Serves instead of the dead incumbent, with all acknowledged changes. */
 function takeOver(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
   const fresh = state.top + 1
   const epoch = sealed ? fresh : state.epoch
@@ -513,14 +508,14 @@ function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, 
   ]
   let next: MemberState = { ...state, link: 'up', unheard: false }
   if (restarted && mayAccept(state, rules)) {
-    // The restarted holder does not know yet which member serves. Until it does, every member that can accept accepts.
+    // The restarted holder does not know yet which member serves. Until then every member accepts that can.
     next = { ...next, phase: 'orphan', accepting: true }
     if (!state.accepting) effects.unshift({ type: 'accept' })
   }
   return { state: next, effects }
 }
 
-/** `beginning` and `unfit` accept without writing. Back names them `orphan`, which does the same and which every release knows. */
+/** A member in `beginning` or `unfit` accepts without writing. Back names it `orphan`, which means the same and which every release knows. */
 function roleOf(phase: Exclude<MemberPhase, 'joining' | 'leaving' | 'gone'>): Role {
   return phase === 'beginning' || phase === 'unfit' ? 'orphan' : phase
 }
@@ -537,10 +532,10 @@ function exit(state: MemberState, farewell: readonly MemberEffect[] = []): Membe
   return { state: { ...state, phase: 'gone', holds: false, accepting: false }, effects }
 }
 
-/** Leaves after having served: closes the listeners, drains, then ends. */
+/** Leaves after having served: closes the listeners, then drains the connections. */
 function leave(state: MemberState): MemberStep {
   const effects: MemberEffect[] = []
-  if (hasRight(state) || state.phase === 'frozen') effects.push({ type: 'endWriting' })
+  if (accepts(state.phase) || state.phase === 'frozen') effects.push({ type: 'endWriting' })
   // An unfit member may accept on some of its listeners only.
   if (state.accepting || state.phase === 'unfit') effects.push({ type: 'stopAccepting' })
   effects.push({ type: 'closeListeners' })

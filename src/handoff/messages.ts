@@ -8,21 +8,19 @@ export const NOBODY: Id = -1
 export type Epoch = number
 export const NO_EPOCH: Epoch = -1
 
-/** The contents of a handoff. `member` (daemon): listeners and state. `holder` (embedded): registry, epoch and control listener too. */
+/** `member` (daemon hosting): a handoff moves listeners and state. `holder` (embedded): it also moves the registry, the epoch and the control listener. */
 export type Scope = 'holder' | 'member'
 
 export type ToMember =
-  /**
-   * All descriptors have been sent. `epoch`: the joiner's segment; `wayBack`: the incumbent's after a rollback; `source`: the present one.
-   */
+  /** All descriptors have been sent. `epoch`: the joiner's segment; `source`: the incumbent's, and `wayBack`: its segment after a rollback. */
   | { readonly kind: 'offer'; readonly epoch: Epoch; readonly wayBack: Epoch; readonly source: Epoch }
-  /** End the once-only work, then send Quiesced. `epoch`: the successor's, so that a late answer counts for no other handoff. */
+  /** End the once-only work, then send Quiesced with the same `epoch`, which is the successor's and tells the handoffs apart. */
   | { readonly kind: 'quiesce'; readonly epoch: Epoch }
   /** The handoff failed before Freeze: start the once-only work again. */
   | { readonly kind: 'unquiesce' }
   /** Stop appending, then send Frozen with the position. */
   | { readonly kind: 'freeze' }
-  /** The source is sealed: read it to the end. */
+  /** The incumbent's segment is sealed: read it to the end, then send Prepared. */
   | { readonly kind: 'sealed' }
   /** Check the seals, accept, and write in this segment. */
   | { readonly kind: 'commit'; readonly epoch: Epoch }
@@ -32,7 +30,7 @@ export type ToMember =
   | { readonly kind: 'resume' }
   /** Accept, and write in this segment. */
   | { readonly kind: 'reinstate'; readonly epoch: Epoch }
-  /** Probation is over: the standby may not come back any more. Sent to both. */
+  /** Probation is over: the standby cannot take over any more and leaves. In embedded hosting the successor becomes the holder. */
   | { readonly kind: 'released' }
   /** The receiver has lost its right to write. */
   | { readonly kind: 'fenced' }
@@ -49,11 +47,11 @@ export type ToHolder =
   | { readonly kind: 'serving'; readonly epoch: Epoch }
   /** The joiner does not take over, and has closed all descriptors. */
   | { readonly kind: 'abort' }
-  /** The member cannot take over: it serves reads at most. `epoch`: the segment of the grant, or on standby the member's own. */
+  /** The member cannot take over, at most serve reads. `epoch`: the segment of the grant; in standby, the member's own. */
   | { readonly kind: 'unfit'; readonly epoch: Epoch }
   /** The member has closed its listeners. */
   | { readonly kind: 'gone' }
-  /** The member has reconnected and asks for its role. `top`: the highest epoch it knows. `sealed`: its segment is sealed. */
+  /** The member has reconnected and asks for its role. `top`: the highest epoch that it knows. `sealed`: whether its segment is sealed. */
   | {
       readonly kind: 'back'
       readonly role: Role

@@ -1,7 +1,8 @@
 /**
  * Moves live connections in numbered slices between two processes, as pure functions. The **move log**, a memory file that both processes
- * hold, shows which process owns slice k. The sender writes `moved(k)` before it drops its dups of the slice, or `back(k)` before it reads
- * from them again. A receiver in doubt may seal the log. So neither a lost message nor a death leaves a connection with two readers or none.
+ * hold, shows which process owns slice k. The sender writes `moved(k)` before it closes its descriptors of the slice, or `back(k)` before it
+ * reads from them again. If no message arrives, the receiver seals and reads the log. So neither a lost message nor a death leaves a
+ * connection with two readers or none.
  */
 import { RULES, type Rules } from './rules.js'
 
@@ -30,13 +31,13 @@ export type MoveOutEvent =
   | { readonly type: 'deadline' }
 
 export type MoveOutEffect =
-  /** Stop reading slice k, dup, send Prepare(k). */
+  /** Stop reading the connections of slice k, and send them with Prepare(k). */
   | { readonly type: 'prepare'; readonly slice: number }
-  /** Append to the move log; `logged` follows at once. */
+  /** Append the record to the move log; the event `logged` follows at once. */
   | { readonly type: 'log'; readonly slice: number; readonly record: 'moved' | 'back' }
-  /** Close the dups without a FIN, send Moved(k). */
+  /** Close the descriptors of slice k without a FIN, and send Moved(k). */
   | { readonly type: 'drop'; readonly slice: number }
-  /** Read from slice k again. */
+  /** Read the connections of slice k again. */
   | { readonly type: 'takeBack'; readonly slice: number }
 
 export function initialMoveOut(): MoveOut {
@@ -65,7 +66,7 @@ export function stepMoveOut(
       if (event.record === 'moved' && event.written) {
         return { state: { ...state, pending: NO_SLICE }, effects: [{ type: 'drop', slice: pending }] }
       }
-      // The log has `back`, or the receiver sealed it without `moved`: the receiver has released the slice.
+      // The log has `back`, or the receiver sealed it without `moved`: in both cases the receiver releases the slice.
       return {
         state: { ...state, pending: NO_SLICE, over: state.over || !event.written },
         effects: [{ type: 'takeBack', slice: pending }],
@@ -95,7 +96,7 @@ export interface MoveIn {
 export type MoveInEvent =
   | { readonly type: 'prepare'; readonly slice: number }
   | { readonly type: 'moved'; readonly slice: number }
-  /** The slice is in doubt (end of file or deadline), and the sender is alive or dead. */
+  /** The channel or the time has ended before Moved arrived. `sender`: whether the sender is alive. */
   | { readonly type: 'doubt'; readonly sender: 'alive' | 'dead' }
   /** The answer to `consult`: the log's record of the slice. */
   | {
@@ -106,12 +107,12 @@ export type MoveInEvent =
     }
 
 export type MoveInEffect =
-  /** Send Ack(k): the dups are received and verified. */
+  /** Send Ack(k): the connections of slice k are received and verified. */
   | { readonly type: 'acknowledge'; readonly slice: number }
   | { readonly type: 'adopt'; readonly slice: number }
-  /** Close the dups: the sender reads from them. */
+  /** Close the received descriptors, because the sender reads the connections. */
   | { readonly type: 'release'; readonly slice: number }
-  /** Seal the log, so that the sender can decide nothing more, then read it; `log` follows at once. */
+  /** Seal the log, so that the sender cannot append to it any more, then read it; the event `log` follows at once. */
   | { readonly type: 'consult'; readonly slice: number; readonly sender: 'alive' | 'dead' }
 
 export function initialMoveIn(): MoveIn {

@@ -1,24 +1,24 @@
-/** The phases of a handoff and of a member, and what they mean outside of the two state machines. */
+/** The phases of a handoff and of a member, with questions that files outside of the state machines ask about a phase. */
 
 export type HolderPhase =
   | 'idle'
-  /** The holder sends everything to the joiner, and waits for Ready. */
+  /** The holder sends all descriptors to the joiner, and waits for Ready. */
   | 'offering'
   /** The owner ends its once-only work; the holder waits for Quiesced. */
   | 'quiescing'
   /** The owner stops writing; the holder waits for Frozen. */
   | 'freezing'
-  /** The owner's segment is sealed; the joiner reads the end of it, and the holder waits for Prepared. */
+  /** The owner's segment is sealed; the joiner reads it to the end, and the holder waits for Prepared. */
   | 'preparing'
-  /** The holder has sent Commit, and waits for Serving with the epoch of the grant. */
+  /** The holder has sent Commit, and waits for Serving. */
   | 'committing'
-  /** The owner serves; `standby` may come back until the owner has shown health. */
+  /** The successor is the owner and serves; the standby can take over again until the owner has reported health. */
   | 'probation'
-  /** The owner has the right again, and the holder waits for Serving; `joiner` is the successor that was rolled back. */
+  /** The owner has the right to write again, and the holder waits for Serving; `joiner` is the successor that was rolled back. */
   | 'returning'
-  /** A restarted daemon waits until every process that may have the right to write is back or proved dead. */
+  /** A restarted daemon waits until every process that may have the right to write has reconnected or is proved dead. */
   | 'rebuilding'
-  /** Embedded only: the right to decide has passed to the successor. Final. */
+  /** Embedded only: the successor is the holder now. Final. */
   | 'released'
 
 export type MemberPhase =
@@ -26,7 +26,7 @@ export type MemberPhase =
   | 'joining'
   /** The member has sent Ready: it could serve. */
   | 'ready'
-  /** The member has the right to write in `epoch`: it accepts, and takes over what others wrote. */
+  /** The member has the right to write in `epoch`: it accepts, and reads what others wrote before. */
   | 'beginning'
   /** The member accepts, and writes in `epoch`. */
   | 'serving'
@@ -51,47 +51,47 @@ const BEFORE_COMMIT: ReadonlySet<string | undefined> = new Set<HolderPhase>([
 const ACCEPTS: ReadonlySet<MemberPhase> = new Set(['beginning', 'serving', 'unfit'])
 const CURRENT: ReadonlySet<MemberPhase> = new Set([...ACCEPTS, 'joining', 'ready', 'frozen'])
 
-/** The handoff can be given up, and the incumbent continues to write. */
+/** Whether the handoff can still be given up, so that the incumbent continues to write. */
 export function isBeforeCommit(phase: string | undefined): boolean {
   return BEFORE_COMMIT.has(phase)
 }
 
-/** The holder has sent Commit: the successor may have clients. */
+/** Whether the holder has sent Commit, so that the successor may have clients. */
 export function isCommitted(phase: string | undefined): boolean {
   return phase === 'committing' || phase === 'probation'
 }
 
-/** The holder refuses other joiners, because the handoff can still be given up or rolled back. */
+/** Whether the holder refuses other joiners, because the handoff can still be given up or rolled back. */
 export function refusesJoiners(phase: HolderPhase): boolean {
   return isBeforeCommit(phase) || phase === 'probation'
 }
 
-/** A handoff or a rollback is under way: no member has confirmed yet that it serves. */
+/** Whether a handoff or a rollback is under way in which no member has sent Serving yet. */
 export function isUnderWay(phase: HolderPhase | undefined): boolean {
   return isBeforeCommit(phase) || phase === 'committing' || phase === 'returning'
 }
 
-/** A member has been given the right to serve, and may still lose it to a standby. */
+/** Whether the present handoff has given the right to serve to a member, which may still lose it to another one. */
 export function isGranted(phase: HolderPhase): boolean {
   return isCommitted(phase) || phase === 'returning'
 }
 
-/** The holder does not know for certain which member has the right to serve. */
+/** Whether the holder does not know for certain which member serves. */
 export function isUndecided(phase: HolderPhase): boolean {
   return phase === 'committing' || phase === 'returning' || phase === 'rebuilding'
 }
 
-/** Changes wait for the successor. */
+/** Whether changes wait for the successor. */
 export function waitsForSuccessor(phase: HolderPhase): boolean {
   return phase === 'preparing' || phase === 'committing'
 }
 
-/** The member has the right to serve: it accepts, or starts to. */
+/** Whether the member has the right to write, through Commit, Reinstate or the incumbent's death. It accepts, or starts to. */
 export function accepts(phase: MemberPhase): boolean {
   return ACCEPTS.has(phase)
 }
 
-/** The member accepts or will accept: no other process has taken over from it. */
+/** Whether the member accepts or will accept, because no other process has taken over from it. */
 export function isCurrent(phase: MemberPhase): boolean {
   return CURRENT.has(phase)
 }

@@ -1,4 +1,4 @@
-/** The steps of the holder after a handoff has failed: which process has the right to write then. */
+/** The holder's steps after a failed handoff: they give the right to write to the process that can serve. */
 
 import {
   clearUnfit,
@@ -41,7 +41,7 @@ export function giveUp(state: HolderState, rules: Rules, given = true): HolderSt
       ],
     }
   }
-  // The owner was told to freeze, and its segment may be sealed: the owner continues in its way-back segment.
+  // The owner was told to freeze, and its segment may be sealed, so it continues in the segment for a rollback.
   return {
     state: { ...clearUnfit(idle, owner), phase: 'returning', grant: wayBack },
     effects: [
@@ -53,7 +53,7 @@ export function giveUp(state: HolderState, rules: Rules, given = true): HolderSt
   }
 }
 
-/** The successor fails after Commit: gives the right back to the previous owner, if that one can serve. */
+/** Gives the right back to the previous owner, if that one can serve, because the successor has failed after Commit. */
 export function rollBack(state: HolderState, rules: Rules, newcomerDead = false): HolderStep {
   const committing = state.phase === 'committing'
   const old = committing ? state.owner : state.standby
@@ -98,7 +98,7 @@ export function rollBack(state: HolderState, rules: Rules, newcomerDead = false)
   return same(state)
 }
 
-/** Gives the right to the rolled-back successor again, in a new segment, because the previous owner does not answer. */
+/** Gives the right to the rolled-back successor again, in a new segment, because the previous owner is dead, stuck or unfit. */
 export function regrant(state: HolderState): HolderStep {
   const grant = state.top + 1
   const wayBack = state.top + 2
@@ -132,12 +132,12 @@ export function reinstate(state: HolderState): HolderStep {
   }
 }
 
-/** Repeats the grant: the message may have been lost with the channel. */
+/** Sends the grant again, because the first message may have been lost with the channel. */
 export function grantAgain(state: HolderState, to: Id, epoch: Epoch): HolderStep {
   return { state, effects: [{ type: 'tell', to, message: { kind: 'reinstate', epoch } }] }
 }
 
-/** Waits for a stopped or slow `owner`, because no other process can serve. The owner serves when it runs again, unless a joiner takes over first. */
+/** Waits for `owner`, which is stopped or slow, because no other process can serve. It serves when it runs again, unless a joiner takes over first. */
 export function waitForOwner(state: HolderState, owner: Id): HolderStep {
   return {
     state: { ...state, phase: 'idle', owner, joiner: NOBODY, epoch: state.grant },
@@ -145,7 +145,7 @@ export function waitForOwner(state: HolderState, owner: Id): HolderStep {
   }
 }
 
-/** Makes `owner` serve reads, because no process can write. A new version that joins recovers the whole state. */
+/** Lets `owner` serve reads, because no process can write. A new version that joins can still read the whole state, and write. */
 export function serveReadsOnly(state: HolderState, owner: Id, other: Id): HolderStep {
   const others = [...(other === NOBODY ? [] : [other]), ...state.bound]
   return {
@@ -171,12 +171,12 @@ export function serveReadsOnly(state: HolderState, owner: Id, other: Id): Holder
   }
 }
 
-/** Tells a standby that cannot write to accept at least. */
-export function letAccept(state: HolderState, standby: Id): HolderStep {
-  if (state.helperAccepts || state.down.includes(standby)) return same(state)
+/** Tells the `helper` (see `helperAccepts`) to accept although it cannot write, so that clients can connect. */
+export function letAccept(state: HolderState, helper: Id): HolderStep {
+  if (state.helperAccepts || state.down.includes(helper)) return same(state)
   return {
     state: { ...state, helperAccepts: true },
-    effects: [{ type: 'tell', to: standby, message: { kind: 'resume' } }],
+    effects: [{ type: 'tell', to: helper, message: { kind: 'resume' } }],
   }
 }
 

@@ -68,7 +68,7 @@ export function receiveHello(
   admit: (caller: Caller) => void,
 ): void {
   const own = process.geteuid?.() ?? who.uid
-  // Before the steps that may throw: the channel closes `fd`.
+  // Made first, so that the channel closes `fd` even if a later step throws.
   const link = new Link(new Channel(fd))
   let pidfd: OwnedFd | null = null
   let ended = false

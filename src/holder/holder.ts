@@ -392,7 +392,7 @@ export class Holder {
 
 const REPEAT_BACKOFF = { firstMs: 10, longestMs: 1_000 }
 
-/** Repeats `act` until it succeeds, or until `over` returns true because its result is not needed any more. */
+/** Repeats `act` until it succeeds, or until `over` returns true because `act` is not needed any more. */
 export function repeatUntilDone(
   act: () => void,
   what: string,

@@ -129,14 +129,14 @@ export function parseReport(text: string): unknown {
   return text.length > REPORT_CHARACTERS ? null : (jsonValue(text) ?? null)
 }
 
-/** What the process of a holder (an embedded server or a daemon) provides to it. */
+/** The functions that a holder calls in its process, which is an embedded server or a daemon. */
 export interface HolderHost {
   state(): HolderState
   /** Steps the state machine and carries out its effects. */
   dispatch(event: HolderEvent): void
   /** Returns the descriptors that an Offer contains besides listeners and segments (embedded: control listener and lock). Borrowed. */
   extraItems(): BundleItem[]
-  /** Embedded: returns the position in the state log at which this process's own member froze. Null if it is not frozen, or in a daemon. */
+  /** Embedded: returns the position of this process in the state log at its last freeze, or null. Daemon: returns null. */
   position(): StatePosition | null
   /** Whether the owner's `bulk()` is running, which would have to start again in a new segment. Absent if unknown (daemon). */
   amidBulk?(): boolean

@@ -56,8 +56,8 @@ export const handoff = room(
     ],
     [
       'handoff/member-machine.ts',
-      "if (hasRight(state) || state.phase === 'frozen') effects.push({ type: 'endWriting' })",
-      "if (hasRight(state)) effects.push({ type: 'endWriting' })",
+      "if (accepts(state.phase) || state.phase === 'frozen') effects.push({ type: 'endWriting' })",
+      "if (accepts(state.phase)) effects.push({ type: 'endWriting' })",
       ...MEMBER,
     ],
     ['handoff/commit.ts', 'if (epoch !== before.grant) return same(before)', '', ...HOLDER],
