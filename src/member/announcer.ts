@@ -12,16 +12,16 @@ import { SELF } from './machine.js'
 import type { MemberContext } from './member-context.js'
 import type { Upgrades } from './upgrades.js'
 
-/** The role of this process, as it was last announced. */
+/** The role that this process announced last. */
 type AnnouncedRole =
-  /** The process does not serve yet. */
+  /** Nothing was announced: the process has not served yet. */
   | 'starting'
   | 'serving'
   /** The process serves, and is being replaced or reloads its configuration. */
   | 'changing'
   /** Another process serves instead. */
   | 'replaced'
-  /** The service ends with this process. */
+  /** This process stops, and no other process takes over. */
   | 'ending'
 
 export interface AnnouncerDeps {
@@ -29,14 +29,11 @@ export interface AnnouncerDeps {
   readonly hosting: () => Hosting
   readonly joined: JoinedHolder
   readonly upgrades: Upgrades
-  /** The control socket and its lock. Borrowed. */
+  /** Returns the descriptors of the control socket. Borrowed. */
   readonly control: () => readonly BundleItem[]
 }
 
-/**
- * Announces the process that serves to the service manager, and in the pid file. An embedded incumbent announces its successor at the
- * Commit.
- */
+/** Announces the serving process to the service manager, and writes the pid file. An embedded incumbent announces its successor at the Commit. */
 export class Announcer {
   readonly #deps: AnnouncerDeps
   readonly #manager: ServiceManager | null
@@ -74,7 +71,7 @@ export class Announcer {
     }
   }
 
-  /** Announces that the service ends with this process. */
+  /** Announces that the service stops, because no other process takes over. */
   ends(): void {
     if (this.#role === 'ending') return
     this.#role = 'ending'
@@ -103,7 +100,7 @@ export class Announcer {
       case 'standby':
         if (before !== 'replaced' && before !== 'starting') this.#isReplaced()
         return
-      // Without probation a replaced process leaves at once.
+      // Without probation `leaving` follows `standby` before this function sees `standby`.
       case 'leaving':
         if (before === 'replaced' || before === 'starting') return
         if (this.#successor !== null) this.#isReplaced()
@@ -122,7 +119,7 @@ export class Announcer {
     const status = this.#describe()
     if (role === before && status === this.#status) return
     const starts = before === 'starting' || before === 'replaced'
-    // A process that was stopped for long may not know yet that another serves again.
+    // After a long SIGSTOP this process may not know yet that another process serves and has sealed its segment.
     if (starts && this.#deps.shared.machine.sealed) return
     this.#role = role
     this.#status = status
@@ -144,7 +141,7 @@ export class Announcer {
     }
   }
 
-  /** No incumbent announces this successor: the incumbent is dead, or a daemon decides. */
+  /** Whether this successor must announce itself: its incumbent is dead, or the holder is a daemon. */
   get #announcesItself(): boolean {
     const { link, scope, source } = this.#deps.shared.machine.member
     return source !== 0 && (scope === 'member' || link !== 'up')
@@ -162,13 +159,13 @@ export class Announcer {
     this.#manager?.serves(status, successor)
   }
 
-  /** The standby serves again, and announces itself. */
+  /** Removes the pid file; the standby, which takes over again, announces itself to the service manager. */
   #handedBack(): void {
     this.#role = 'replaced'
     this.#pidFile?.remove()
   }
 
-  /** The process that serves instead; null if it has no pid in this PID namespace, or a daemon decides. */
+  /** The successor that serves. Null if there is none, its pid is unknown in this PID namespace, or the holder is a daemon. */
   get #successor(): MainProcess | null {
     const { hosting, shared } = this.#deps
     const owner = shared.machine.holder?.owner ?? SELF

@@ -10,19 +10,19 @@ import { FdbError } from '../errors.js'
 import type { Check } from './member-options.js'
 
 export interface AnswersOptions {
-  /** The path of the request, with its query. Default `/`. */
+  /** The path and query of the request. Default `/`. */
   path?: string
   /** The header `Host`, and the server name with TLS. Default `localhost`. */
   host?: string
-  /** The status that passes. Default: any of 200 to 399. */
+  /** The required status of the response. Default: any of 200 to 399. */
   status?: number
-  /** The limit for the response's head, in milliseconds. Default 5 000. */
+  /** The time limit for the response's status and headers, in milliseconds. Default 5 000. */
   timeout?: number
 }
 
 const OPTIONS: OptionChecks<AnswersOptions> = {
   path: predicate(
-    'a path that begins with / and has neither spaces nor letters beyond ASCII',
+    'a path that begins with / and has only visible ASCII characters',
     value => typeof value === 'string' && /^\/[\x21-\x7e]*$/.test(value),
   ),
   host: predicate(
@@ -37,18 +37,18 @@ const OPTIONS: OptionChecks<AnswersOptions> = {
 }
 
 /**
- * A check for {@link Member.ready}: this process's own server answers a GET request. The request arrives over a socket pair, because on the
- * listener the version that serves would answer it. The server sees a Unix connection, and need not listen yet. For `http` and `https`
- * servers; with TLS the certificate is not verified.
+ * Returns a check for {@link Member.ready}: it sends a GET request to this process's own server, and requires a response. The request
+ * arrives over a socket pair, because the version that serves would answer a request to the listener. The server sees a Unix connection,
+ * and need not listen yet. For `http` and `https` servers; the certificate is not verified.
  *
- * The check rejects with ERR_FDB_CHECK, whose message names the request and the response. Throws ERR_FDB_OPTION.
+ * The check rejects with ERR_FDB_CHECK, whose message names the request and the response. `answers()` throws ERR_FDB_OPTION.
  */
 export function answers(server: Server, options: AnswersOptions = {}): Check {
   checkOptions('answers()', options, OPTIONS)
   const { path = '/', host = 'localhost', status, timeout = 5_000 } = options
-  // Checks properties instead of the class, so that a process without TLS need not load it.
+  // Tests properties, because `instanceof` would load `node:https` in processes that do not use TLS.
   if (typeof server !== 'object' || server === null || !('maxHeadersCount' in server))
-    throw wrongOption('server', server, 'a server of http or https (a framework has one; give that)')
+    throw wrongOption('server', server, 'an http.Server or https.Server (if you use a framework: its server)')
   const tls = 'setTicketKeys' in server
   const check: Check = async ({ signal }) => {
     // Loaded here, because most processes never need an HTTP client.

@@ -27,42 +27,42 @@ import {
   type ServeOptions,
 } from './serve-options.js'
 
-/** When the service ends, a connection has this time to send its first request. */
+/** When the service ends, a new connection has this time to send its first request. */
 const SILENT_MS = 500
 
 const attachedServers = new WeakSet<ServableServer>()
 
 /**
  * One of the application's servers on one listener. Attaches the server to a dup of the listener's descriptor, detaches it without closing
- * anything, moves its connections to another process if possible, and drains the others.
+ * connections, moves its connections to another process if possible, and drains the others.
  *
- * A drain closes no connection on which a request may be in flight. An HTTP/1 connection ends with its next response, which has
- * `Connection: close`. An HTTP/2 session gets GOAWAY in two steps. Any other connection ends by itself. (`http.Server.close()` closes idle
- * connections at once, and loses a request that is in flight.)
+ * Until {@link cut}, a drain closes no connection on which a request may be in flight (`http.Server.close()` would: it closes idle
+ * connections at once). An HTTP/1 connection ends with its next response, which has `Connection: close`. An HTTP/2 session gets GOAWAY in
+ * two steps. Any other connection ends when its client or the application closes it.
  */
 export class AttachedServer {
   readonly server: ServableServer
   readonly #open = new OpenSockets()
   readonly #sessions = new Http2Sessions()
-  /** TLS servers: connections that have finished their handshake, with its time (performance.now()). */
+  /** The decrypted sockets of a TLS server, with the time when each finished its handshake (performance.now()). */
   readonly #secure = new Map<net.Socket, number>()
   readonly #keeper: ConnectionKeeper | null
   readonly #answers: HttpResponses | null
   readonly #moving: HttpServerConnections | NetServerConnections | undefined
   readonly #failed: (error: unknown) => void
   readonly #stays: boolean
-  /** The async context of `serve()`, in which all connections run, accepted or moved. */
+  /** The async context of `serve()`, in which accepted and moved connections run. */
   readonly #context = new AsyncResource('FDB_SERVER')
-  /** Makes a server that already has a handle on this socket accept. Null after the first call, and for all other servers. */
+  /** Starts accepting on a server that already listens on this socket. Null after the call, and for all other servers. */
   #begin: (() => void) | null
   #attached = false
-  /** Resolves an attach that is under way. */
+  /** Resolves the promise of an unfinished {@link attach}. */
   #onDetach = () => {}
   #detached = false
 
   /**
-   * `failed`: gets the exceptions of the application's hooks. `begin`: the server already has a handle on this socket, and accepts at the
-   * latest when `begin` is called. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS, ERR_FDB_OPTION.
+   * `failed`: gets the exceptions of the application's hooks. `begin`: given if the server already listens on this socket; makes the server
+   * accept if it does not yet. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS, ERR_FDB_OPTION.
    */
   constructor(
     server: ServableServer,
@@ -125,7 +125,7 @@ export class AttachedServer {
   get scheme(): string | null {
     const { server } = this
     if (this.#keeper !== null) return this.#keeper.scheme ?? null
-    // Checks properties instead of the class, so that a process without TLS need not load it.
+    // Tests properties, because `instanceof` would load `node:https` in processes that do not use TLS.
     const secure = 'setTicketKeys' in server
     if ('maxHeadersCount' in server) return secure ? 'https' : 'http'
     return secure ? 'tls' : null
@@ -145,23 +145,27 @@ export class AttachedServer {
     return kinds
   }
 
-  /** Listens on a dup of `fd`. */
-  attach(fd: OwnedFd, backlog: number): Promise<void> {
+  /** Makes the server listen on a dup of `fd`. Rejects with ERR_FDB_SERVER_LISTENS, ERR_FDB_SERVER_CLOSED, or the kernel's error. */
+  async attach(fd: OwnedFd, backlog: number): Promise<void> {
     if (this.#detached) this.#resume()
     this.#answers?.listenIfNeeded()
     const { server } = this
     const begin = this.#begin
     this.#begin = null
-    if (begin !== null && server.listening) return this.#startAccepting(begin)
-    if (server.listening) return this.#attached ? Promise.resolve() : Promise.reject(listensAlready())
+    if (server.listening) {
+      if (begin === null && !this.#attached) throw listensAlready()
+      begin?.()
+      this.#attached = true
+      return
+    }
     let own: OwnedFd
     try {
       own = fd.dup()
     } catch (cause) {
-      return Promise.reject(outOfDescriptors(`${fd.label} cannot be given to its server`, cause))
+      throw outOfDescriptors(`${fd.label} cannot be given to its server`, cause)
     }
     this.#attached = true
-    return new Promise((resolve, reject) => {
+    await new Promise<void>((resolve, reject) => {
       const settled = () => {
         server.off('listening', done)
         server.off('error', failed)
@@ -175,25 +179,20 @@ export class AttachedServer {
         settled()
         reject(error)
       }
-      // A server that is detached now will not emit 'listening'.
+      // After detach() the server does not emit 'listening' any more.
       this.#onDetach = done
       server.on('listening', done)
       server.on('error', failed)
       enableClose(server)
       this.#run(() => listenOver(server, own, backlog))
-      // A server that the application closes now will not emit 'listening' or 'error'.
+      // If the application has closed the server by then, it emits neither 'listening' nor 'error'.
       setImmediate(() => {
         if (!server.listening) failed(closedMeanwhile())
       })
     })
   }
 
-  async #startAccepting(begin: () => void): Promise<void> {
-    begin()
-    this.#attached = true
-  }
-
-  /** Throws ERR_FDB_SERVER_LISTENS if the server could not be attached now. */
+  /** Throws ERR_FDB_SERVER_LISTENS if the server listens elsewhere. */
   check(): void {
     if (this.server.listening && !this.#attached && this.#begin === null) throw listensAlready()
   }
@@ -206,7 +205,7 @@ export class AttachedServer {
     this.#moving?.resume()
   }
 
-  /** Reports an exception of the keeper, which must not stop the handoff. */
+  /** Calls the keeper, if there is one. Its exception is reported and does not stop the handoff. */
   #callKeeper(call: (keeper: ConnectionKeeper) => void): void {
     if (this.#keeper === null) return
     try {
@@ -216,7 +215,7 @@ export class AttachedServer {
     }
   }
 
-  /** Stops accepting. Connections stay open, the server does not emit 'close' yet, and it can be attached again. */
+  /** Stops accepting. Connections stay open; the server does not emit 'close' until {@link finish}, and can be attached again. */
   detach(): void {
     this.#detached = true
     if (this.#attached && this.server.listening) stopListening(this.server)
@@ -224,7 +223,7 @@ export class AttachedServer {
     this.#onDetach()
   }
 
-  /** The server will not be attached again: it emits 'close' when its last connection has ended. */
+  /** Lets the server emit 'close' when its last connection has ended, because the server will not be attached again. */
   finish(): void {
     emitDelayedClose(this.server)
   }
@@ -234,14 +233,14 @@ export class AttachedServer {
     return this.#attached && this.server.listening
   }
 
-  /** Announces the end to the clients of all connections. */
+  /** Tells all clients that their connections will end (`Connection: close`, GOAWAY). */
   announce(): void {
     this.#callKeeper(keeper => keeper.announce())
     this.#answers?.announce()
     this.#sessions.leave()
   }
 
-  /** Closes the HTTP/1 connections between two requests, and soon those that have sent nothing yet. The others end as announced. */
+  /** Closes the HTTP/1 connections between two requests, and after {@link SILENT_MS} those that still have sent no request. */
   endIdle(): void {
     this.#callKeeper(keeper => keeper.endIdle?.())
     if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
@@ -254,7 +253,7 @@ export class AttachedServer {
       idleParsers(server)
         .map(({ socket }) => socket)
         .filter(socket => !isResponding(socket))
-    // Node 26 has new connections in the list too, and its closeIdleConnections() would close them.
+    // Not closeIdleConnections(): in Node 26 it also closes new connections, whose first request may be in flight.
     const idle = idleSockets()
     const silent = new Set(idle.filter(socket => this.#isNew(socket)))
     for (const socket of idle) if (!silent.has(socket)) socket.destroy()
@@ -272,7 +271,7 @@ export class AttachedServer {
     return socket.bytesRead === 0 && !this.#answers!.isAdopted(socket)
   }
 
-  /** Resolves when the last connection has ended by itself. */
+  /** Resolves when no connection is left. */
   emptied(): Promise<void> {
     return this.#keeper?.emptied() ?? this.#open.emptied()
   }

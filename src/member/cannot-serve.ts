@@ -5,7 +5,7 @@ import type { Epoch } from '../handoff/messages.js'
 import type { UnfitReport } from '../operator/status-report.js'
 import { outOfDescriptors } from '../os/limits.js'
 
-/** The reason why a process cannot serve or stand by, for its holder, operators and writers. */
+/** The reason why this process cannot serve or stand by, for its holder, for `status`, and for errors of changes. */
 export class CannotServe {
   cause: FdbError | null = null
 
@@ -13,13 +13,13 @@ export class CannotServe {
     return this.cause && { code: this.cause.code, message: this.cause.message }
   }
 
-  /** Keeps the first cause: later errors are mostly its consequences. */
+  /** Records the cause, unless one is known: later errors mostly follow from the first. Returns the first cause. */
   record(error: unknown): FdbError {
     this.cause ??= FdbError.from(error)
     return this.cause
   }
 
-  /** The error for changes that are made in this process. */
+  /** Returns the error for changes that the application makes in this process. */
   refusal(): FdbError {
     const { cause } = this
     return new FdbError(
@@ -31,16 +31,16 @@ export class CannotServe {
   }
 }
 
-/** The error for changes after another process got the right to write. */
+/** Returns the error for changes after another process got the right to write. `epoch`: the sealed epoch of this process. */
 export function fencedError(epoch: Epoch): FdbError {
   return new FdbError(
     'ERR_FDB_FENCED',
-    `another process has the right to write now (this was epoch ${epoch}): repeat the change there`,
+    `another process has the right to write now (epoch ${epoch} of this process has ended): repeat the change there`,
     { retryable: true },
   )
 }
 
-/** The error for an entry that could not be registered before another process served. */
+/** Returns the error for a descriptor that this process could not register before another process served. */
 export function entryFencedError(name: string): FdbError {
   return new FdbError(
     'ERR_FDB_FENCED',
@@ -51,11 +51,11 @@ export function entryFencedError(name: string): FdbError {
 
 const RETRIES = { firstMs: 50, longestMs: 5_000 }
 
-const SHORT: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ERR_FDB_FDS_TRUNCATED'])
+const SHORTAGES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ERR_FDB_FDS_TRUNCATED'])
 
 /** Whether an operation failed for lack of descriptors or memory, and may succeed later. */
 export function isDescriptorShortage(error: unknown): boolean {
-  return SHORT.has((error as Partial<NodeJS.ErrnoException> | null)?.code)
+  return SHORTAGES.has((error as Partial<NodeJS.ErrnoException> | null)?.code)
 }
 
 /** Retries an operation that failed for lack of descriptors, with an increasing delay. Logs the start and the end of the shortage. */
@@ -66,7 +66,7 @@ export class DescriptorShortage {
   #timer: NodeJS.Timeout | undefined
   #logged = false
 
-  /** `what`: the failed operation, for the log, such as "newer state cannot be received". */
+  /** `what`: the failure, for the log, such as "newer state cannot be received". */
   constructor(what: string, logger: Logger) {
     this.#what = what
     this.#logger = logger
@@ -79,7 +79,7 @@ export class DescriptorShortage {
     this.#timer = setTimeout(retry, this.#backoff.next()).unref()
   }
 
-  /** Logs a failure that other code retries. */
+  /** Logs the failure of an operation that the caller retries itself. */
   log(error: unknown): void {
     if (this.#logged) return
     this.#logged = true

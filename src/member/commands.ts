@@ -73,7 +73,7 @@ export class Reloading {
     this.#hook = hook
   }
 
-  /** Runs the hook. Concurrent calls run one after the other. */
+  /** Runs the hook. Concurrent calls run it one after the other. */
   async run(): Promise<void> {
     const hook = this.#hook
     if (hook === null) {
@@ -86,7 +86,7 @@ export class Reloading {
   }
 }
 
-/** The time in which a process that rolls back must reach `leaving`. */
+/** The reply to `rollback` waits this long for the process to reach `leaving`. */
 const LEAVING_MS = 10_000
 
 interface ServiceCommandsDeps {
@@ -98,7 +98,7 @@ interface ServiceCommandsDeps {
   beat(): void
 }
 
-/** Commands that operators may send to every service: `fd-broker reload`, `rollback` and `stop`. */
+/** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
 export function serveServiceCommands({
   shared,
   hosting,
@@ -126,7 +126,7 @@ export function serveServiceCommands({
   })
   commands.set(STOP, async body => {
     const { timeoutMs } = readStopOrder(body)
-    // The reply must be sent first.
+    // Closing waits until the reply was sent.
     setImmediate(() => void close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) }))
     return reply()
   })

@@ -23,7 +23,7 @@ import type { Hosting } from './hosting.js'
 import { OlderGenerations, type OlderGenerationsDeps } from './older-generations.js'
 import { refuseMainProcess } from './options.js'
 
-/** The entry of a path that was removed before this process got the socket. */
+/** Stands for the missing entry of a path that was removed before this process got the socket. Equals no existing file's. */
 const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
 
 const { Envelope } = fdbroker.wire
@@ -32,17 +32,17 @@ const { Envelope } = fdbroker.wire
 const PASSED = 'passed'
 /** The time in which a client must send Hello. */
 const HELLO_MS = 5_000
-/** A successor accepts here within milliseconds of its Commit. If it is stopped, this process accepts again after this time. */
+/** After the Commit only the successor accepts, normally within milliseconds. If it is stopped, this process accepts again after this time. */
 const SLOW_MS = 1_000
 
 export interface ControlSocketDeps extends OlderGenerationsDeps {
   readonly hosting: () => Hosting
   readonly operations: Operations
-  /** Asks the standby to release as soon as that is safe, because a joiner waits. */
+  /** Asks the standby to release this process as soon as that is safe, because a joiner waits. */
   endProbation(): void
 }
 
-/** The control socket of an embedded holder. Owns the socket and its lock, and receives its clients. */
+/** The control socket of an embedded holder, or of a daemon. Accepts its clients. Owns the socket, its lock file and its reservation. */
 export class ControlSocket {
   readonly older: OlderGenerations
   readonly #deps: ControlSocketDeps
@@ -51,7 +51,7 @@ export class ControlSocket {
   #lock: OwnedFd | null = null
   #reservation: OwnedFd | null = null
   #entry: PathEntry | null = null
-  /** Runs from the Commit on, while only the successor accepts. */
+  /** Runs after the Commit, while only the successor accepts. */
   #successorTimer: NodeJS.Timeout | undefined
   readonly #watch: ControlWatch
   /** Joiners that arrived before the incumbent has released this process. */
@@ -68,7 +68,7 @@ export class ControlSocket {
     this.older = new OlderGenerations(deps)
   }
 
-  /** Owns the given descriptors, from the start-up or from the incumbent. Closes earlier ones. */
+  /** Takes ownership of the given descriptors, and closes those that they replace. */
   adopt(control: Partial<Omit<FirstControl, 'role' | 'path'>> & { spec?: string }): void {
     const { listener, lock, reservation = null, spec } = control
     const entry = control.entry ?? (spec === PASSED || this.#entry === NO_ENTRY ? NO_ENTRY : undefined)
@@ -130,7 +130,7 @@ export class ControlSocket {
     })
   }
 
-  /** Sets the permissions that the reception wants, unless a service manager owns the path. */
+  /** In a daemon: sets the permissions that its access rules need, unless a service manager owns the path. */
   adjust(): void {
     const { control, reception, logger } = this.#deps.shared.settings
     if (reception === null || control === null || this.#entry === null || this.#entry === NO_ENTRY) return
@@ -142,8 +142,8 @@ export class ControlSocket {
   }
 
   /**
-   * After the Commit only the successor accepts here, because it knows first that it serves. If the successor is slow, this process accepts
-   * again after {@link SLOW_MS}.
+   * If `leaves`, stops accepting for at most {@link SLOW_MS}: after the Commit the successor accepts, because it knows first that it serves.
+   * Otherwise accepts again, if this process serves.
    */
   leaveToSuccessor(leaves: boolean): void {
     if (leaves === (this.#successorTimer !== undefined)) return
@@ -158,7 +158,7 @@ export class ControlSocket {
     } else accept()
   }
 
-  /** Stops accepting but keeps the socket. The older generations connect to the process that serves next. */
+  /** Stops accepting but keeps the socket. Closes the connections of older generations, which then connect to the serving process. */
   close(): void {
     this.#watch.stop()
     clearTimeout(this.#successorTimer)
@@ -182,7 +182,7 @@ export class ControlSocket {
     this.open()
   }
 
-  /** Removes the path, if it still belongs to this socket: the service ends. */
+  /** Removes the path, because the service ends. Leaves a path that another socket has taken. */
   removePath(): void {
     const { control: path, logger } = this.#deps.shared.settings
     if (path !== null && this.#lock !== null && this.#entry !== null) {
@@ -190,7 +190,7 @@ export class ControlSocket {
     }
   }
 
-  /** Closes socket and lock, and rejects waiting joiners. */
+  /** Closes all descriptors, and rejects waiting joiners. */
   release(): void {
     this.close()
     this.#refuseWaiting()
@@ -202,7 +202,7 @@ export class ControlSocket {
     this.#reservation = null
   }
 
-  /** Admits the waiting joiners: the incumbent has released this process. */
+  /** Admits the waiting joiners, because the incumbent has released this process. */
   admitWaiting(): void {
     setImmediate(() => this.#watch.check())
     for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
@@ -258,7 +258,7 @@ export class ControlSocket {
       this.#admit(caller)
       return
     }
-    // The incumbent has not released this process yet: ask it to do so as soon as that is safe.
+    // The joiner waits until the incumbent has released this process.
     this.#waiting.push(caller)
     caller.link.start({
       message: (_envelope, fds) => closeAll(fds),
@@ -279,7 +279,7 @@ export class ControlSocket {
     if (closing) return busy(`process ${process.pid} is closing: try again`)
     if (stuck !== null)
       return busy(
-        `process ${stuck} stands by and does not answer (stopped or stuck): continue it, or end it (fd-broker upgrade --kill-stuck)`,
+        `process ${stuck} stands by and does not answer (stopped or stuck): resume it (SIGCONT), or end it (fd-broker upgrade --kill-stuck)`,
       )
     // Refuses a joiner that would end with this process, unless the option `mainProcess` allows that.
     const here = pidfd === null || pidOf(pidfd) === pid

@@ -28,15 +28,15 @@ export interface DaemonHostingDeps {
   readonly state: StateLog
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
-  /** Asks the daemon for a move channel, over the connection of a draining process, which survives a replacement of the daemon. */
+  /** Asks the daemon for a move channel over the draining process's own connection, which is made again when the daemon is replaced. */
   readonly askForMove: () => void
-  /** The process that serves takes no connections of this one. */
+  /** Called if the serving process takes no connections of this process. */
   readonly noReceiver: () => void
-  /** The handoff to this process cannot be undone any more. */
+  /** Called when the handoff to this process cannot be undone any more. */
   readonly onSettled: () => void
 }
 
-/** Daemon hosting: the daemon always decides. If the channel is lost, this process reconnects. */
+/** Daemon hosting: the daemon always decides which process serves. If the channel to the daemon is lost, this process connects again. */
 export class DaemonHosting implements Hosting {
   readonly holder = null
   readonly blockedBy = []
@@ -49,7 +49,7 @@ export class DaemonHosting implements Hosting {
   readonly #renewal: SegmentRenewal
   readonly #appends: AppendNotice
   #returning: AbortController | null = null
-  /** No standby can come back any more. */
+  /** No standby can take over again any more. */
   #released = false
 
   constructor(deps: DaemonHostingDeps) {
@@ -68,7 +68,7 @@ export class DaemonHosting implements Hosting {
     this.#appends = new AppendNotice(state.appendListeners, () => joined.post({ appended: {} }))
   }
 
-  /** Only the daemon knows for certain: may be true a little longer than the standby stands by. */
+  /** Stays true until the daemon has reported that no process stands by any more. */
   get standsBy(): boolean {
     const { phase, source } = this.#deps.shared.machine.member
     return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#released
@@ -78,7 +78,7 @@ export class DaemonHosting implements Hosting {
     return this.acceptsWrites
   }
 
-  /** The daemon answers for a member that does not accept forwarded changes. */
+  /** Whether the daemon accepts forwarded changes. If the serving member does not, the daemon refuses them. */
   get acceptsWrites(): boolean {
     return this.#deps.joined.facts?.forwardsWrites ?? false
   }
@@ -133,7 +133,7 @@ export class DaemonHosting implements Hosting {
     segmentSet.replaceUpTo(snapshot.dup())
   }
 
-  /** A draining process does not return to a replaced daemon, and asks over its other connection. */
+  /** A draining process does not rejoin a new daemon: it asks over the connection on which it reports. */
   askForMove(): void {
     const { joined, askForMove } = this.#deps
     if (joined.link?.open) joined.post({ moveRequest: {} })
@@ -144,7 +144,7 @@ export class DaemonHosting implements Hosting {
     return this.#requests.cancelHandoff(reason)
   }
 
-  /** The daemon reads this message before it learns of this process's end. */
+  /** Returns at once, because the daemon reads the message before it learns that this process has ended. */
   async releaseStandby(): Promise<void> {
     const { joined, shared } = this.#deps
     this.#released = true
@@ -170,7 +170,7 @@ export class DaemonHosting implements Hosting {
       old.close()
       joined.attach(link)
       machine.step({ type: 'reconnected', restarted, sealed: machine.sealed })
-      // Back, which lists everything held, must be sent first.
+      // After the step, because Back must be sent first: it claims all descriptors that the daemon has received before it.
       this.#registrations.repeat(link.link, settings.timeout)
       heartbeat.start()
     })
@@ -202,7 +202,7 @@ export class DaemonHosting implements Hosting {
     }
   }
 
-  /** Undoes a registration that failed here: the daemon may have accepted it too late. */
+  /** Undoes a registration that failed or timed out, because the daemon may still have accepted it. */
   #takeBackFrom(name: string): void {
     const { registry, wanted } = this.#deps.shared
     const present = registry.get(name)
@@ -217,7 +217,7 @@ export class DaemonHosting implements Hosting {
   }
 }
 
-/** The time to wait for the reply to a cancellation, which older daemons do not know. */
+/** The time to wait for the reply to a cancellation. Older daemons send none. */
 const CANCELLED_MS = 1_000
 
 /** Daemon hosting: the requests of operators, which the daemon forwards to the member that serves. */
@@ -244,13 +244,13 @@ export class OperatorRequests {
       void answer.then(body => {
         // Only the reply of an upgrade may go over a new link: a restarted daemon uses the numbers of the other requests again.
         if (envelope.upgradeRequest) this.#link()?.post(body)
-        // A failed status is sent as an empty one, because the daemon would take a Result for an upgrade's.
+        // If `status` failed, an empty one is sent, because the daemon would take a Result as the answer to an upgrade.
         else link?.post(envelope.statusRequest && body.result ? { status: { json: '' } } : body)
       })
     } else if (write) this.#writesOf(link)?.receive(write)
     else if (upgradeCancelled) this.#cancelled?.resolve(upgradeCancelled.outcome as CancelResult)
     else if (result) {
-      // The upgrade's handoff has failed, and the daemon has reported that to the operator.
+      // The handoff of an upgrade has failed, and the daemon has reported that to the operator.
       this.#requests.cancelUpgrades(
         remoteError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }),
       )
@@ -270,7 +270,7 @@ export class OperatorRequests {
     this.#requests.close(`process ${process.pid} ends`)
   }
 
-  /** Receives the changes that draining generations forward through the daemon. */
+  /** Returns the receiver of changes that draining generations and followers forward through the daemon. */
   #writesOf(link: Link | undefined): WriteReceiver | null {
     if (link === undefined) return null
     if (this.#writes?.link !== link)

@@ -23,7 +23,7 @@ type Effects = {
   ) => void | Promise<void>
 }
 
-/** Carries out each effect of the state machines with the part that it concerns, and passes them the outcome. */
+/** Carries out the effects of the state machines, each by the responsible part of the member, and passes the outcomes to the machines. */
 export class MemberDriver implements RuntimeDriver {
   readonly runtime: MemberRuntime
   #freezeLimit: Limit | undefined
@@ -137,7 +137,7 @@ export class MemberDriver implements RuntimeDriver {
 
   #phaseChanged(before: MemberPhase, { phase, epoch, link }: MemberState): void {
     const { generation, machine, readiness, settings } = this.runtime
-    // A daemon logs the phases of its members instead of its own.
+    // A daemon logs the phases of its members; its own are for debugging only.
     const level = settings.reception === null ? 'info' : 'debug'
     settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
     this.#freezeLimit?.clear()
@@ -149,7 +149,7 @@ export class MemberDriver implements RuntimeDriver {
     if (before === 'beginning' && link === 'local') this.onDecides()
     if (phase === 'leaving' && !readiness.served) readiness.fail(this.leaveReason())
     if (phase === 'frozen' && link !== 'local') {
-      // The holder's own deadline comes first; this one counts only if the holder is stuck.
+      // The holder's deadline is shorter; this one passes only if the holder is stuck.
       this.#freezeLimit = afterReading(settings.times.freeze * 3, () => machine.step({ type: 'deadline' }))
     }
   }
@@ -159,19 +159,19 @@ export class MemberDriver implements RuntimeDriver {
     return repeatUntilDone(act, what, settings.logger, () => shutdown.over)
   }
 
-  /** Sets the socket options of this version, after the Commit. */
+  /** Sets this version's socket options. Not before the Commit, because the incumbent uses the same sockets. */
   #setOptions(): void {
     for (const listener of this.runtime.listeners) listener.setOptions()
   }
 
-  /** Remembers the present socket options for a rollback. Early: a successor may start to serve, and set its own, without another message to this process. */
+  /** Remembers the socket options for a rollback. Called early: a successor may set its own without another message to this process. */
   #keepOptions(): void {
     if (this.phase !== 'standby') for (const listener of this.runtime.listeners) listener.keepOptions()
   }
 
   // ---- changes of the phase
 
-  /** This process has every acknowledged change, and writes. */
+  /** Called when this process has read every acknowledged change, and writes. */
   #onServing(): void {
     const { shutdown, drain, moves, state, timing, cannotServe, writes } = this.runtime
     cannotServe.cause = null
@@ -192,19 +192,19 @@ export class MemberDriver implements RuntimeDriver {
     leadership.acquire()
   }
 
-  /** Called if this process has the right to serve and cannot write. (The state machine reports that to the holder.) */
+  /** Called if this process has the right to serve but cannot write. The state machine reports that to the holder. */
   #cannotWrite(): void {
     const { application, machine, readiness, settings, cannotServe } = this.runtime
     const { epoch, link } = machine.member
     const why = cannotServe.record(new FdbError('ERR_FDB_INTERNAL', 'this process could not take over'))
     settings.logger.error(
       { err: why, epoch },
-      'this process has the right to serve but cannot write the state, and reports that',
+      'this process has the right to serve but cannot write the state: it reports that to its holder',
     )
     application?.emit('unfit', cannotServe.refusal())
     if (readiness.served) return
     if (this.first) {
-      // The first process of a service has no state to answer from.
+      // The first process of a service leaves, because it has no state from which it could answer.
       if (link === 'local') this.removePaths()
       machine.step({ type: 'leave' })
     } else if (link === 'local') readiness.resolveWaiting()
@@ -234,7 +234,7 @@ export class MemberDriver implements RuntimeDriver {
     removePaths(this.runtime.registry)
   }
 
-  /** Removes all paths, synchronously, if the service ends with this process: no other has taken over or may be about to. */
+  /** Called when the process exits. Removes all paths synchronously, unless another process has taken over or may be about to. */
   exits(): void {
     const { machine } = this.runtime
     if (!accepts(this.phase) || machine.member.link !== 'local' || machine.holder?.phase !== 'idle') return
@@ -287,7 +287,7 @@ export class MemberDriver implements RuntimeDriver {
     this.#watchRetired()
   }
 
-  /** Watches whether the process ends, unless it must live on because its end would end other processes. */
+  /** If the process stays alive, logs that or ends it (`exitWhenRetired`), unless other processes would end with it. */
   #watchRetired(): void {
     const { application, drain, settings, writes } = this.runtime
     if (application === null || staysForOthers(this.runtime)) {
@@ -304,7 +304,7 @@ export class MemberDriver implements RuntimeDriver {
 
   // ---- what the application asks for
 
-  /** Whether this is the first process of the service, without a state to take over. */
+  /** Whether this is the first process of the service: there is no state to take over. */
   get first(): boolean {
     return this.runtime.machine.member.source === 0
   }
@@ -354,8 +354,8 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   /**
-   * Closes the member at the application's request, after finishing work under way. Resolves when everything is released. `why`: the reason
-   * of a member that has not served.
+   * Closes the member at the application's request, when work under way has ended. Resolves when everything is released. `why`: the error
+   * message if this member has not served.
    */
   async close(
     { timeout, handBack = true }: CloseOptions,
@@ -376,9 +376,9 @@ export class MemberDriver implements RuntimeDriver {
 
   async #finishWork(timeoutMs: number, handBack: boolean): Promise<void> {
     const { changes, shutdown, hosting, machine, upgrades } = this.runtime
-    // A successor that this process has started must end with it.
+    // An upgrade that this process has started ends first, together with its successor.
     await upgrades.end(timeoutMs)
-    // A running handoff must end first, because its successor may serve after it.
+    // Then a running handoff must end, because its successor may serve afterwards.
     await changes.until(() => shutdown.over || !isUnderWay(machine.holder?.phase), timeoutMs)
     if (shutdown.over || machine.phase !== 'serving') return
     if (!handBack) await hosting.releaseStandby()
@@ -410,7 +410,7 @@ export class MemberDriver implements RuntimeDriver {
     }
     if (accepts(phase) && !(handBack && hosting.standsBy)) announcer.ends()
     if (accepts(phase) && link === 'local') this.removePaths()
-    // A standby that leaves does not come back: release the successor now.
+    // A standby that leaves cannot take over again: release the successor now.
     if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })
     machine.step({ type: 'leave' })
   }

@@ -17,7 +17,7 @@ import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
 
-/** The interval at which a successor without a channel checks the seals. */
+/** The interval at which a successor without a channel to its incumbent checks whether its segment is sealed. */
 const SEAL_CHECK_MS = 100
 
 export interface EmbeddedHostingDeps {
@@ -29,14 +29,14 @@ export interface EmbeddedHostingDeps {
   readonly state: OwnState
   /** Checks whether this process's segment is sealed, and passes the result to the state machine. */
   readonly checkSeal: () => void
-  /** Called when this process has taken over and decides. */
+  /** Called when this process has its own holder and may hand over. */
   readonly onDecides: () => void
-  /** Asks the process that serves for a move channel, over the connection on which this generation reports. */
+  /** Asks the serving process for a move channel, over the connection on which this process reports. */
   readonly askForMove: () => void
   readonly retryMoves: () => void
 }
 
-/** Embedded hosting: the incumbent decides until it has released this process, which then has its own holder. Owns that holder. */
+/** Embedded hosting: the incumbent decides which process serves, until it releases this process. Then this process decides. Owns its own holder. */
 export class EmbeddedHosting implements Hosting {
   readonly acceptsReports = true
   readonly mergesAtOnce = true
@@ -53,7 +53,7 @@ export class EmbeddedHosting implements Hosting {
     const { generation, registry, serviceStartedAt, settings } = deps.shared
     this.#successorPaths = new SuccessorPaths(registry)
     const { control, service } = settings
-    // A daemon holds the segments of several services, and the names would not show which segment belongs to which.
+    // Not in a daemon, which holds segments of several services: the names would not show to which service a segment belongs.
     if (control === null || settings.reception !== null) return
     const names = new DescriptorNames({ service, generation, serviceStartedAt }, () => registry.entries)
     this.#names = names
@@ -80,7 +80,7 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.member.link === 'up'
   }
 
-  /** Whether the successor has the capability. True if this process has no successor: then the Welcome of the process that serves decides. */
+  /** True if no successor is known: then the Welcome of the serving process shows whether it accepts changes. */
   get acceptsWrites(): boolean {
     const { owner } = this.#deps.shared.machine.holder ?? {}
     const peer = owner === undefined ? undefined : this.#holder?.peer(owner)
@@ -91,7 +91,7 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.holder?.phase === 'released'
   }
 
-  /** Checks the seals regularly while there is no channel. */
+  /** Checks regularly, while there is no channel, whether the incumbent has released this process or has sealed its segment. */
   onLost(): void {
     const { checkSeal, shared } = this.#deps
     const { shutdown, machine, segmentSet } = shared
@@ -113,7 +113,7 @@ export class EmbeddedHosting implements Hosting {
     if (bound && this.#holder === null) this.#reportPath(entry)
   }
 
-  /** Sends the listener to the incumbent, which removes its path if this process dies. */
+  /** Sends a new Unix listener to the incumbent, which removes its path if this process dies. */
   #reportPath({ name, role, spec, fd }: Entry): void {
     const { joined } = this.#deps
     const { settings } = this.#deps.shared
@@ -131,7 +131,7 @@ export class EmbeddedHosting implements Hosting {
     this.#former.remember(this.#deps.shared.registry, name)
   }
 
-  /** Removes the paths that no version uses any more. Does nothing while an incumbent that needs them may come back. */
+  /** Removes the paths that no version uses any more. Does nothing while an incumbent that needs them may take over again. */
   removeFormerPaths(): void {
     if (this.#holder !== null) this.#former.removeUnused(this.#deps.shared.registry)
   }
@@ -160,7 +160,7 @@ export class EmbeddedHosting implements Hosting {
       return
     }
     stuck.kill()
-    // This process gets its own holder as soon as it learns of the death.
+    // When this process notices the death, it gets its own holder.
     await untilGone(() => (this.#holder === null ? [stuck.facts.pid] : []), STUCK_MS)
   }
 
@@ -203,7 +203,7 @@ export class EmbeddedHosting implements Hosting {
       renewBytes: settings.stateLimits.renewBytes,
       firstId: SELF + 1,
     })
-    // In `beginning` this process must first read what others wrote, before it may hand over.
+    // In `beginning` this process must read the changes of earlier processes before it may hand over.
     if (machine.phase !== 'beginning') onDecides()
   }
 
@@ -216,7 +216,7 @@ export class EmbeddedHosting implements Hosting {
     this.#former.close()
   }
 
-  /** The standby, if it still decides and is silent: no process can join before it has ended. */
+  /** The link to the standby if it still decides but is silent, so that no process can join before the standby ends. Otherwise null. */
   get #stuck(): HolderLink | null {
     const { heartbeat, joined } = this.#deps
     const silent = this.#holder === null && heartbeat.holderSilent

@@ -7,7 +7,7 @@ import type { MemberContext } from './member-context.js'
 
 export interface FdStoreMirrorDeps {
   readonly shared: MemberContext
-  /** The control socket and its lock. Borrowed. */
+  /** Returns the descriptors of the control socket. Borrowed. */
   readonly control: () => readonly BundleItem[]
   readonly store: FdStore | null
 }
@@ -16,12 +16,12 @@ export interface FdStoreMirrorDeps {
 const SWEPT_EPOCHS = 8
 
 /**
- * Mirrors to systemd's FD store what the next process needs if this one is killed: listeners, the control socket with its lock, and the
- * segments of the state, each before it is used. Only for the process that serves, without a daemon.
+ * Stores the descriptors that the next process needs if this process is killed in systemd's FD store: listeners, the control socket and its
+ * lock file, the segments of the state, and a note with the descriptors' names. Only the serving process does so, in embedded hosting.
  */
 export class FdStoreMirror {
   readonly #deps: FdStoreMirrorDeps
-  /** The stored descriptors by name: the inode, or the descriptor itself if the inode does not identify it. */
+  /** The identity of each stored descriptor, by name: its inode, or the descriptor itself if the inode does not identify it. */
   readonly #stored = new Map<string, string | OwnedFd>()
   readonly #names: DescriptorNames
   #serves = false
@@ -36,7 +36,7 @@ export class FdStoreMirror {
     )
   }
 
-  /** Starts mirroring: this process serves. Idempotent. */
+  /** Starts to mirror, because this process serves. Idempotent. */
   start(): void {
     const { shared, store } = this.#deps
     const { machine, registry, segmentSet } = shared
@@ -53,7 +53,7 @@ export class FdStoreMirror {
     this.#sweep(store)
   }
 
-  /** Stops mirroring and leaves the store as it is: another process serves, or the service ends. */
+  /** Stops mirroring and leaves the store as it is, because another process serves or the service ends. */
   end(): void {
     this.#serves = false
     this.#deps.shared.segmentSet.changed = () => {}
@@ -74,7 +74,7 @@ export class FdStoreMirror {
       store.keep(name, fd)
       this.#stored.set(name, identity)
     }
-    // Written between the two loops, so that the store has everything that the note names, at any time.
+    // The note is written between the two loops, so that the store always has all descriptors that the note names.
     this.#names.write()
     for (const name of [...this.#stored.keys()]) {
       if (wanted.has(name)) continue
@@ -87,7 +87,7 @@ export class FdStoreMirror {
     return this.#deps.shared.segmentSet.all.map(nameOf)
   }
 
-  /** Removes leftovers of other processes: the notes of the previous and next generation, and segments that are not used any more. */
+  /** Removes leftovers of other processes: the notes of the previous and the next generation, and unused segments. */
   #sweep(store: FdStore): void {
     const { generation, segmentSet } = this.#deps.shared
     for (const neighbour of [generation - 1, generation + 1]) store.drop(`note-${neighbour}`)

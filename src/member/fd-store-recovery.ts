@@ -13,13 +13,13 @@ export interface FdStoreRecovery {
   readonly service: string
   readonly control: string
   readonly logger: Logger
-  /** Removes a descriptor from the store. As long as the store has the lock, no process can take it. */
+  /** Removes a descriptor from the store. While the store has the lock file's descriptor, no other process can lock the file. */
   readonly discard: (name: string) => void
 }
 
 /**
- * Returns the stored descriptors of a dead process of this service, or null if there are none or a process serves. Discards an incomplete
- * set.
+ * Returns the descriptors that a dead process of this service has stored. Returns null if there are none, if a process serves, or if the
+ * set is incomplete, which it discards.
  */
 export function recoverFromFdStore({
   service,
@@ -86,7 +86,7 @@ export function recoverFromFdStore({
   }
 }
 
-/** Returns the note of the newest version; each version leaves one. */
+/** Returns the note of the newest generation; earlier generations may have left theirs. */
 function newestNote(
   stored: readonly { readonly name: string; readonly fd: OwnedFd }[],
 ): NotedDescriptors | null {

@@ -12,7 +12,7 @@ export interface WriteConnection {
   reconnect(): void
 }
 
-/** Forwards the changes of a process that has lost the right to write, and reads those of others. */
+/** Forwards the changes of this process, which has lost the right to write, and reads the records of the process that has it. */
 export class FencedWrites {
   readonly forwarder: WriteForwarder
   readonly #shared: MemberContext
@@ -28,7 +28,7 @@ export class FencedWrites {
     this.forwarder = new WriteForwarder(state.log, shared.settings.timeout, () => connection.reconnect())
   }
 
-  /** Called when this process has lost the right to write: forwards changes, and reads the serving process's records. Does nothing if it keeps writing. */
+  /** Called when this process has lost the right to write: forwards changes, and reads the serving process's records. Does nothing if this process keeps writing. */
   end(): void | Promise<void> {
     if (this.#keepsWriting) return
     this.#handOver()
@@ -40,7 +40,7 @@ export class FencedWrites {
   leave(): boolean {
     const toTheEnd = this.#keepsWriting
     if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fencedError()))
-    // A process that accepted without the right to write may have changes that wait.
+    // Changes may wait in the queue, if this process accepted without the right to write.
     else this.#handOver()
     return toTheEnd
   }
@@ -53,7 +53,7 @@ export class FencedWrites {
     else machine.step({ type: 'sealed' })
   }
 
-  /** Adds newer segments, from which this process answers while it drains. Owns them. */
+  /** Adds newer segments, from which this process answers while it drains. Takes ownership. */
   takeNewer(items: readonly BundleItem[]): void {
     const { shutdown, settings, segmentSet } = this.#shared
     for (const { role, epoch = 0, fd } of items) {
@@ -70,6 +70,7 @@ export class FencedWrites {
     this.followOn()
   }
 
+  /** Reads newer segments. Retries if descriptors are short. */
   followOn(): void {
     const { shutdown, machine, settings } = this.#shared
     if (shutdown.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return
@@ -82,13 +83,13 @@ export class FencedWrites {
         else
           settings.logger.warn(
             { err: error },
-            'newer state cannot be read: this process may answer from an older one',
+            'newer state cannot be read: this process may answer from older state',
           )
       },
     )
   }
 
-  /** Forwards changes to the process that serves, or refuses them if there is none. */
+  /** Forwards changes to the serving process, or refuses them if none can write. */
   #handOver(): void {
     const { machine, cannotServe } = this.#shared
     if (machine.phase !== 'unfit' && !this.#noServer) this.#forward()
@@ -103,13 +104,13 @@ export class FencedWrites {
     if (!this.#connection.open()) this.forwarder.refuse()
   }
 
-  /** The service ends without a successor: the last clients may still change the state. */
+  /** Whether the service ends without a successor: then the last clients may still change the state. */
   get #keepsWriting(): boolean {
     const { shutdown, machine } = this.#shared
     return shutdown.closing && this.#alone && !machine.sealed
   }
 
-  /** No process can write: this one could not start to, and there is no other. */
+  /** Whether no process can write: this process could not start to, and there is no other. */
   get #noServer(): boolean {
     return this.#alone && !this.#shared.shutdown.closing
   }

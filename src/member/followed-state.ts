@@ -14,13 +14,13 @@ import { SegmentLoader } from './segment-loader.js'
 import { ServingLink } from './serving-link.js'
 import { WriteForwarder } from './writes/forwarder.js'
 
-/** The interval at which new records are read if the daemon does not report them. */
+/** The interval at which new records are read, in case the daemon does not report them. */
 const READ_MS = 250
-const MERGED_SEGMENTS = 8
+const FEWEST_MERGED = 8
 
 /**
- * The state of another service of the same daemon (option `follow`). This member reads the segments itself. Its changes go through the
- * daemon to the member that writes, and survive upgrades and crashes of both. Owns log and connection.
+ * The state of another service of the same daemon (option `follow`). This process reads that service's segments itself. Its changes go
+ * through the daemon to the member that writes, and are sent again if either is replaced or crashes. Owns log and connection.
  */
 export class FollowedState {
   readonly log: StateLog
@@ -32,13 +32,13 @@ export class FollowedState {
   readonly #link: ServingLink
   readonly #inView = new Pending<void>()
   readonly #shortage: DescriptorShortage
-  /** Serializes the bundles. */
+  /** Resolves when all received bundles have been read, one after the other. */
   #reading: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
   #unreadable: FdbError | null = null
-  /** When the service was started whose segments are here; 0 if there are none. */
+  /** When the followed service had started that wrote the held segments (ms since 1970); 0 if none are held. */
   #serviceStartedAt = 0
-  /** When the service was started whose segments arrive next. */
+  /** The same for the segments that arrive next, from the last Welcome. */
   #nextStartedAt = 0
   #closed = false
 
@@ -51,7 +51,7 @@ export class FollowedState {
     this.log = new StateLog({ logger, limits: stateLimits })
     this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
     this.log.onUnreadable = error => this.#cannotRead(error)
-    // Only the member that writes knows whether a change was written to disk.
+    // Only the member that writes can flush the state file.
     const flush = () =>
       Promise.reject(new Error(`only the member that writes "${service}" can flush its state`))
     this.log.disk = { checkServing: () => {}, flush }
@@ -90,13 +90,13 @@ export class FollowedState {
     return this.#inView.answer
   }
 
-  /** Starts to forward changes: this process serves. */
+  /** Starts to forward changes, because this process serves. */
   startForwarding(): void {
     const why = `the change was not made: no process that writes the state of "${this.#service}" took it in time. Try again when a member of "${this.#service}" serves`
     this.#writes.start(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true }))
   }
 
-  /** Why the state may be outdated, or null. */
+  /** The reason why the state may be outdated, or null. */
   get outdatedReason(): string | null {
     return this.#unreadable && `the state of "${this.#service}" cannot be read: ${this.#unreadable.message}`
   }
@@ -138,7 +138,7 @@ export class FollowedState {
     )
   }
 
-  /** Retries for lack of descriptors: reads the segments that are here, or asks for all if there are none. */
+  /** Reports the error, or retries if it is a shortage of descriptors: reads the held segments, or requests all if none are held. */
   #failed(error: unknown): void {
     if (this.#closed || !this.#inView.settled || !isDescriptorShortage(error)) {
       this.#cannotRead(error)
@@ -187,7 +187,7 @@ export class FollowedState {
     await this.#loader.follow()
   }
 
-  /** Reads the whole state again from `segments`: missing segments were merged, or the service has restarted. */
+  /** Reads the whole state again from `segments`, because some were merged into a snapshot, or the service was started again. */
   async #rebuild(segments: readonly Segment[]): Promise<void> {
     this.#segmentSet.close()
     for (const segment of segments) this.#segmentSet.put(segment, false)
@@ -202,11 +202,11 @@ export class FollowedState {
     this.log.follow()
   }
 
-  /** Merges sealed segments, to release replaced values. */
+  /** Merges sealed segments, to free the memory of replaced values. */
   async #merge(): Promise<void> {
     if (this.#closed) return
     await this.#loader.compact(snapshot => this.#segmentSet.replaceUpTo(snapshot.dup()), {
-      from: MERGED_SEGMENTS,
+      from: FEWEST_MERGED,
     })
   }
 

@@ -6,7 +6,7 @@ import type { ForcedClose } from '../operator/status-report.js'
 
 /** The connections that were closed at the end of a drain. */
 export interface DrainCounts {
-  /** Connections without a request or stream, if known. */
+  /** Connections without a request or stream, as far as known. */
   readonly idle: number
   readonly busy: number
   /** The connections by kind and reason, if the keeper knows them. */
@@ -46,7 +46,7 @@ export function sumCounts(counts: readonly DrainCounts[]): DrainCounts {
   return { idle, busy, closed: closes.counts.closed! }
 }
 
-/** The remaining connections of one of Node's servers. */
+/** The remaining connections of a server of Node. */
 interface RemainingConnections {
   readonly server: net.Server
   readonly moving: MovableConnections | undefined
@@ -55,12 +55,12 @@ interface RemainingConnections {
   readonly secure: { readonly size: number }
   /** The HTTP/2 sessions, with the streams of each. */
   readonly sessions: Iterable<{ readonly streams: number }> & { readonly size: number }
-  /** The HTTP/1 connections with a response under way; with TLS, their decrypted sockets. */
+  /** The HTTP/1 connections with an unfinished response; with TLS, their decrypted sockets. */
   readonly busy: ReadonlySet<net.Socket>
   readonly scheme: string | null
 }
 
-/** Names each remaining connection, with the reason why it has not left. */
+/** Counts the remaining connections, by kind and by the reason why they have not moved or ended. */
 export function closesOfServer({
   server,
   moving,

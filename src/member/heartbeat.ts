@@ -2,20 +2,20 @@ import { SuspendDetector } from '../os/liveness.js'
 import type { Link } from '../wire/link.js'
 
 export interface HeartbeatOptions {
-  /** Returns the interval that the holder wants. Called once by {@link Heartbeat.start}. */
+  /** Returns the interval of the heartbeats. Called by {@link Heartbeat.start}. */
   everyMs(): number
-  /** Returns the present channel to the holder. */
+  /** Returns the current channel to the holder. */
   link(): Pick<Link, 'beat' | 'idleMs' | 'open'> | undefined
   healthy: Health
   report(): object
-  /** Returns the silence after which the holder counts as stopped. */
+  /** Returns the time without a message after which the holder counts as stopped. */
   silenceMs(): number
   onSilent(): void
-  /** The holder sends again, over the same channel. */
+  /** Called when the holder sends again after a silence, over the same channel. */
   onHeard(): void
 }
 
-/** Sends heartbeats with this process's health to the holder, and notices when the holder is silent. */
+/** Sends heartbeats with this process's health to the holder, and notices if the holder is silent. */
 export class Heartbeat {
   readonly #options: HeartbeatOptions
   readonly #awake = new SuspendDetector()
@@ -42,7 +42,7 @@ export class Heartbeat {
     this.#silent = false
   }
 
-  /** Whether the channel is open and the holder sends nothing. */
+  /** Whether the channel is open, but the holder has sent nothing for too long. */
   get holderSilent(): boolean {
     return this.#silent
   }
@@ -68,7 +68,7 @@ const MOST_CHARACTERS = 500
 
 interface HealthResult {
   readonly healthy: boolean
-  /** Why the application is not healthy, if the hook gave a reason. */
+  /** The reason why the application is not healthy, if the hook gave one. */
   readonly unwell?: string
 }
 

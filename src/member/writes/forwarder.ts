@@ -8,17 +8,17 @@ import { FORWARDS_WRITES, type Link, type WireBody } from '../../wire/link.js'
 import { unpackAnswer } from './receiver.js'
 
 /**
- * Forwards the changes of a process that stands by, drains, or follows the state of another service to the process that writes. A change
- * waits until its own timeout; a late answer does not end the connection.
+ * Forwards changes to the process that writes, if this process stands by, drains, or follows the state of another service. A change without
+ * an answer fails after `timeoutMs`; the connection stays open.
  */
 export class WriteForwarder {
   readonly #log: StateLog
   readonly #timeoutMs: number
-  /** Connects again, possibly to another process. */
+  /** Connects again, because another process may write now. */
   readonly #reconnect: () => void
   #queue: ForwardQueue | null = null
   #link: Link | null = null
-  /** The process at the other end of the link accepts changes. */
+  /** Whether the process at the other end of the link accepts changes. */
   #accepted = false
 
   constructor(log: StateLog, timeoutMs: number, reconnect: () => void) {
@@ -27,7 +27,7 @@ export class WriteForwarder {
     this.#reconnect = reconnect
   }
 
-  /** Starts to forward waiting and new changes. `refusal`: the error for changes that cannot be forwarded. Idempotent. */
+  /** Starts to forward queued and new changes. `refusal`: the error for changes that cannot be forwarded. Idempotent. */
   start(refusal: FdbError): void {
     if (this.#queue !== null) return
     this.#queue = this.#log.forwardWriting({ timeoutMs: this.#timeoutMs, refusal })
@@ -43,7 +43,7 @@ export class WriteForwarder {
     return this.#queue !== null
   }
 
-  /** Ends forwarding: this process writes again, or has left. */
+  /** Ends forwarding, because this process writes again or has left. */
   end(): void {
     this.#queue = null
   }
@@ -83,17 +83,17 @@ export class WriteForwarder {
   }
 }
 
-/** The most bytes of one message, unless a single part has more. */
+/** A message gets parts until they have this many bytes together. */
 const PIECE_BYTES = 256 * 1024
 
-/** Sends changes over a link in order, and large ones in several messages. `failed`: called if sending fails while the link is open. */
+/** Returns a sender that sends changes over `link`, in order; a large change in several messages. Calls `failed` if sending fails on an open link. */
 export function writeSenderOver(link: Link, failed: () => void): WriteSender {
   const order = new InOrder()
   const sendAll = async (number: number, write: ForwardedWrite) => {
     try {
       for (const body of messagesOf(number, write)) await link.send(body)
     } catch {
-      // The change is sent again over the next link. A failed send on a link that is still open must be reported here.
+      // The queue sends the change again over the next link. A link that is still open does not report its end, so this must.
       if (link.open) failed()
     }
   }
@@ -110,7 +110,7 @@ function* messagesOf(
     let end = from
     let bytes = 0
     for (; end < parts.length && (end === from || bytes < PIECE_BYTES); end++) bytes += parts[end]!.length
-    // After a large part the reads may need a message of their own.
+    // After a large part the reads get a message of their own.
     more = end < parts.length || (bytes > PIECE_BYTES && reads.length > 0)
     const last = more ? {} : { reads: [...reads], durable }
     yield { write: { number, request, parts: parts.slice(from, end), more, ...last } }

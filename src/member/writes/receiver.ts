@@ -5,9 +5,9 @@ import type { StateLog } from '../../state/state-log.js'
 import { remoteError, type WireBody } from '../../wire/link.js'
 
 const { Outcome } = fdbroker.wire.Written
-/** The most incomplete changes of one link. */
+/** The most incomplete changes per link. */
 const MOST_ARRIVING = 64
-/** The most remembered sending processes or changes; the oldest are forgotten first. A daemon has at most this many sending processes. */
+/** The most entries of `#answeredEarly` and of `#mustReconnect`; the oldest are dropped first. A daemon has at most this many sending processes. */
 const MOST_REMEMBERED = 1_024
 const NO_BYTES = new Uint8Array(0)
 
@@ -15,17 +15,17 @@ type Write = fdbroker.wire.Write.$Properties
 type Written = fdbroker.wire.Written.$Properties
 
 /**
- * Makes the changes that other processes forward over one link, in the order of their arrival. After a process got the answer "again", all
- * its changes get it until that process reconnects, because a later change must not be made before an earlier one.
+ * Makes the changes that other processes forward over one link, in the order of their arrival. If a change of a process is answered "again",
+ * so are all its later changes until that process reconnects, because a later change must not be made before an earlier one.
  */
 export class WriteReceiver {
   readonly #log: StateLog
   readonly #send: (body: WireBody) => void
   /** The incomplete changes, by sending process and number. */
   readonly #arriving = new Map<string, IncomingWrite>()
-  /** The changes that were answered before their last piece: later pieces are ignored. */
+  /** The changes that were answered before their last piece arrived, by the same key. Their later pieces are ignored. */
   readonly #answeredEarly = new Set<string>()
-  /** The sending processes ({@link Write.source}) that got the answer "again": until they have connected again, all their changes get it. */
+  /** The sending processes ({@link Write.source}) that must reconnect after the answer "again". A process gets a new number when it reconnects. */
   readonly #mustReconnect = new Set<number>()
 
   constructor(log: StateLog, send: (body: WireBody) => void) {
@@ -128,7 +128,7 @@ export function unpackAnswer(written: Written): Answer {
   }
 }
 
-/** With ERR_FDB_STATE_FILE a durable change was made, but is perhaps not on disk. */
+/** Marks a durable change that failed with ERR_FDB_STATE_FILE as made: only the write to disk may have failed. */
 function refusalOf(written: Written): FdbError {
   const details = written.code === 'ERR_FDB_STATE_FILE' ? { made: true } : {}
   const otherwise = { code: 'ERR_FDB_REJECTED', message: 'the change was refused' } as const
