@@ -19,7 +19,6 @@ type AnnouncedRole =
   | 'serving'
   /** The process serves, and is being replaced or reloads its configuration. */
   | 'changing'
-  /** Another process serves instead. */
   | 'replaced'
   /** This process stops, and no other process takes over. */
   | 'ending'
@@ -71,7 +70,6 @@ export class Announcer {
     }
   }
 
-  /** Announces that the service stops, because no other process takes over. */
   ends(): void {
     if (this.#role === 'ending') return
     this.#role = 'ending'
@@ -100,7 +98,7 @@ export class Announcer {
       case 'standby':
         if (before !== 'replaced' && before !== 'starting') this.#isReplaced()
         return
-      // Without probation `leaving` follows `standby` before this function sees `standby`.
+      // Without probation a replaced process has already left `standby` when this function runs.
       case 'leaving':
         if (before === 'replaced' || before === 'starting') return
         if (this.#successor !== null) this.#isReplaced()
@@ -119,7 +117,7 @@ export class Announcer {
     const status = this.#describe()
     if (role === before && status === this.#status) return
     const starts = before === 'starting' || before === 'replaced'
-    // After a long SIGSTOP this process may not know yet that another process serves and has sealed its segment.
+    // After a long SIGSTOP this process may not know yet that its segment is sealed and another process serves.
     if (starts && this.#deps.shared.machine.sealed) return
     this.#role = role
     this.#status = status

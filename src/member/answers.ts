@@ -46,7 +46,7 @@ const OPTIONS: OptionChecks<AnswersOptions> = {
 export function answers(server: Server, options: AnswersOptions = {}): Check {
   checkOptions('answers()', options, OPTIONS)
   const { path = '/', host = 'localhost', status, timeout = 5_000 } = options
-  // Tests properties, because `instanceof` would load `node:https` in processes that do not use TLS.
+  // Tests a property, because `instanceof` would load `node:https` in processes that do not use TLS.
   if (typeof server !== 'object' || server === null || !('maxHeadersCount' in server))
     throw wrongOption('server', server, 'an http.Server or https.Server (if you use a framework: its server)')
   const tls = 'setTicketKeys' in server

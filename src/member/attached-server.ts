@@ -36,9 +36,9 @@ const attachedServers = new WeakSet<ServableServer>()
  * One of the application's servers on one listener. Attaches the server to a dup of the listener's descriptor, detaches it without closing
  * connections, moves its connections to another process if possible, and drains the others.
  *
- * Until {@link cut}, a drain closes no connection on which a request may be in flight (`http.Server.close()` would: it closes idle
- * connections at once). An HTTP/1 connection ends with its next response, which has `Connection: close`. An HTTP/2 session gets GOAWAY in
- * two steps. Any other connection ends when its client or the application closes it.
+ * {@link announce} closes no idle connection, because a request may be in flight on it (`http.Server.close()` would close it and lose the
+ * request). An HTTP/1 connection ends with its next response, which has `Connection: close`. An HTTP/2 session gets GOAWAY in two steps.
+ * Any other connection ends when its client or the application closes it.
  */
 export class AttachedServer {
   readonly server: ServableServer
@@ -53,10 +53,9 @@ export class AttachedServer {
   readonly #stays: boolean
   /** The async context of `serve()`, in which accepted and moved connections run. */
   readonly #context = new AsyncResource('FDB_SERVER')
-  /** Starts accepting on a server that already listens on this socket. Null after the call, and for all other servers. */
+  /** Makes a server accept that already listens on this socket. Null after the call, and for all other servers. */
   #begin: (() => void) | null
   #attached = false
-  /** Resolves the promise of an unfinished {@link attach}. */
   #onDetach = () => {}
   #detached = false
 
@@ -145,7 +144,7 @@ export class AttachedServer {
     return kinds
   }
 
-  /** Makes the server listen on a dup of `fd`. Rejects with ERR_FDB_SERVER_LISTENS, ERR_FDB_SERVER_CLOSED, or the kernel's error. */
+  /** Makes the server listen on a dup of `fd`. Rejects with ERR_FDB_SERVER_LISTENS, ERR_FDB_SERVER_CLOSED, ERR_FDB_NO_DESCRIPTORS, or the kernel's error. */
   async attach(fd: OwnedFd, backlog: number): Promise<void> {
     if (this.#detached) this.#resume()
     this.#answers?.listenIfNeeded()
@@ -179,7 +178,7 @@ export class AttachedServer {
         settled()
         reject(error)
       }
-      // After detach() the server does not emit 'listening' any more.
+      // detach() resolves the promise, because the server does not emit 'listening' after it.
       this.#onDetach = done
       server.on('listening', done)
       server.on('error', failed)
@@ -228,7 +227,7 @@ export class AttachedServer {
     emitDelayedClose(this.server)
   }
 
-  /** Whether the server accepts. False if the application has closed it. */
+  /** False also if the application has closed the server. */
   get accepting(): boolean {
     return this.#attached && this.server.listening
   }
@@ -271,7 +270,6 @@ export class AttachedServer {
     return socket.bytesRead === 0 && !this.#answers!.isAdopted(socket)
   }
 
-  /** Resolves when no connection is left. */
   emptied(): Promise<void> {
     return this.#keeper?.emptied() ?? this.#open.emptied()
   }

@@ -19,7 +19,6 @@ export class CannotServe {
     return this.cause
   }
 
-  /** Returns the error for changes that the application makes in this process. */
   refusal(): FdbError {
     const { cause } = this
     return new FdbError(
@@ -31,7 +30,7 @@ export class CannotServe {
   }
 }
 
-/** Returns the error for changes after another process got the right to write. `epoch`: the sealed epoch of this process. */
+/** Returns the error for changes after another process got the right to write. `epoch`: the last epoch of this process. */
 export function fencedError(epoch: Epoch): FdbError {
   return new FdbError(
     'ERR_FDB_FENCED',
@@ -40,7 +39,6 @@ export function fencedError(epoch: Epoch): FdbError {
   )
 }
 
-/** Returns the error for a descriptor that this process could not register before another process served. */
 export function entryFencedError(name: string): FdbError {
   return new FdbError(
     'ERR_FDB_FENCED',
@@ -53,7 +51,6 @@ const RETRIES = { firstMs: 50, longestMs: 5_000 }
 
 const SHORTAGES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ERR_FDB_FDS_TRUNCATED'])
 
-/** Whether an operation failed for lack of descriptors or memory, and may succeed later. */
 export function isDescriptorShortage(error: unknown): boolean {
   return SHORTAGES.has((error as Partial<NodeJS.ErrnoException> | null)?.code)
 }

@@ -86,7 +86,7 @@ export class Reloading {
   }
 }
 
-/** The reply to `rollback` waits this long for the process to reach `leaving`. */
+/** The reply to `rollback` waits at most this long for the process to reach `leaving`. */
 const LEAVING_MS = 10_000
 
 interface ServiceCommandsDeps {
@@ -126,7 +126,7 @@ export function serveServiceCommands({
   })
   commands.set(STOP, async body => {
     const { timeoutMs } = readStopOrder(body)
-    // Closing waits until the reply was sent.
+    // The reply is sent first, in this turn of the event loop.
     setImmediate(() => void close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) }))
     return reply()
   })

@@ -23,7 +23,7 @@ import type { Hosting } from './hosting.js'
 import { OlderGenerations, type OlderGenerationsDeps } from './older-generations.js'
 import { refuseMainProcess } from './options.js'
 
-/** Stands for the missing entry of a path that was removed before this process got the socket. Equals no existing file's. */
+/** Stands for the missing entry of a path that was removed before this process got the socket. Matches no existing file. */
 const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
 
 const { Envelope } = fdbroker.wire
@@ -202,7 +202,6 @@ export class ControlSocket {
     this.#reservation = null
   }
 
-  /** Admits the waiting joiners, because the incumbent has released this process. */
   admitWaiting(): void {
     setImmediate(() => this.#watch.check())
     for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
@@ -229,7 +228,7 @@ export class ControlSocket {
           caller,
           new FdbError(
             'ERR_FDB_NOT_A_DAEMON',
-            `process ${process.pid} is no daemon: only a daemon accepts members that return, or that follow another service`,
+            `process ${process.pid} is no daemon: only a daemon accepts members that reconnect or follow another service`,
           ),
         )
         return
@@ -268,7 +267,6 @@ export class ControlSocket {
     endProbation()
   }
 
-  /** Returns the error for a joiner that this process cannot take now, or null. */
   #refusal({ pid, pidfd }: Caller): FdbError | null {
     const { hosting, shared } = this.#deps
     const { holder, stuckIncumbent: stuck } = hosting()

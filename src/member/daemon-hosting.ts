@@ -49,8 +49,7 @@ export class DaemonHosting implements Hosting {
   readonly #renewal: SegmentRenewal
   readonly #appends: AppendNotice
   #returning: AbortController | null = null
-  /** No standby can take over again any more. */
-  #released = false
+  #standbyReleased = false
 
   constructor(deps: DaemonHostingDeps) {
     this.#deps = deps
@@ -68,10 +67,10 @@ export class DaemonHosting implements Hosting {
     this.#appends = new AppendNotice(state.appendListeners, () => joined.post({ appended: {} }))
   }
 
-  /** Stays true until the daemon has reported that no process stands by any more. */
+  /** True until the daemon reports that no standby is left, which may be a moment late. */
   get standsBy(): boolean {
     const { phase, source } = this.#deps.shared.machine.member
-    return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#released
+    return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#standbyReleased
   }
 
   get acceptsReports(): boolean {
@@ -100,7 +99,7 @@ export class DaemonHosting implements Hosting {
 
   onReleased(): void {
     const { onSettled, shared } = this.#deps
-    this.#released = true
+    this.#standbyReleased = true
     if (shared.machine.phase === 'serving') onSettled()
     else shared.shutdown.handleVerdict('released')
   }
@@ -144,14 +143,13 @@ export class DaemonHosting implements Hosting {
     return this.#requests.cancelHandoff(reason)
   }
 
-  /** Returns at once, because the daemon reads the message before it learns that this process has ended. */
+  /** Does not wait, because the daemon reads the message before it learns that this process has ended. */
   async releaseStandby(): Promise<void> {
     const { joined, shared } = this.#deps
-    this.#released = true
+    this.#standbyReleased = true
     if (shared.machine.member.link === 'up') joined.post({ endProbation: { closing: true } })
   }
 
-  /** Connects to the daemon again, or to a restarted one. */
   reconnect(): void {
     const { heartbeat, joined, shared } = this.#deps
     const { shutdown, generation, machine, settings } = shared
@@ -225,7 +223,6 @@ export class OperatorRequests {
   readonly #state: StateLog
   readonly #link: () => Link | undefined
   readonly #requests: RequestHandler
-  /** The daemon's reply to the cancellation of an upgrade. */
   #cancelled: Pending<CancelResult> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
 

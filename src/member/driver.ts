@@ -228,7 +228,6 @@ export class MemberDriver implements RuntimeDriver {
     this.runtime.holdings.close()
   }
 
-  /** Removes all paths, because the service ends with this process. */
   removePaths(): void {
     this.runtime.controlSocket.removePath()
     removePaths(this.runtime.registry)
@@ -302,9 +301,9 @@ export class MemberDriver implements RuntimeDriver {
     watchRetired(this, { logger, exitWhenRetired, report })
   }
 
-  // ---- what the application asks for
+  // ---- requests of the application
 
-  /** Whether this is the first process of the service: there is no state to take over. */
+  /** Whether this is the first process of the service, so that there is no state to take over. */
   get first(): boolean {
     return this.runtime.machine.member.source === 0
   }
@@ -376,7 +375,7 @@ export class MemberDriver implements RuntimeDriver {
 
   async #finishWork(timeoutMs: number, handBack: boolean): Promise<void> {
     const { changes, shutdown, hosting, machine, upgrades } = this.runtime
-    // An upgrade that this process has started ends first, together with its successor.
+    // First the upgrade that this process has started is cancelled, unless Commit was sent.
     await upgrades.end(timeoutMs)
     // Then a running handoff must end, because its successor may serve afterwards.
     await changes.until(() => shutdown.over || !isUnderWay(machine.holder?.phase), timeoutMs)

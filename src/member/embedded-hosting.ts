@@ -27,7 +27,6 @@ export interface EmbeddedHostingDeps {
   readonly offers: OfferReceiver
   readonly controlSocket: ControlSocket
   readonly state: OwnState
-  /** Checks whether this process's segment is sealed, and passes the result to the state machine. */
   readonly checkSeal: () => void
   /** Called when this process has its own holder and may hand over. */
   readonly onDecides: () => void
@@ -91,7 +90,7 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.holder?.phase === 'released'
   }
 
-  /** Checks regularly, while there is no channel, whether the incumbent has released this process or has sealed its segment. */
+  /** While there is no channel, checks regularly whether this process was released or its segment was sealed. */
   onLost(): void {
     const { checkSeal, shared } = this.#deps
     const { shutdown, machine, segmentSet } = shared

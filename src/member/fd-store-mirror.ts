@@ -16,8 +16,9 @@ export interface FdStoreMirrorDeps {
 const SWEPT_EPOCHS = 8
 
 /**
- * Stores the descriptors that the next process needs if this process is killed in systemd's FD store: listeners, the control socket and its
- * lock file, the segments of the state, and a note with the descriptors' names. Only the serving process does so, in embedded hosting.
+ * Copies descriptors to systemd's FD store, from which the next process takes them if this process is killed: listeners, the control socket
+ * and its lock file, each segment of the state before it is used, and a note with the names. Only the serving process does so, without a
+ * daemon.
  */
 export class FdStoreMirror {
   readonly #deps: FdStoreMirrorDeps

@@ -18,8 +18,8 @@ export interface FdStoreRecovery {
 }
 
 /**
- * Returns the descriptors that a dead process of this service has stored. Returns null if there are none, if a process serves, or if the
- * set is incomplete, which it discards.
+ * Returns the descriptors that a dead process of this service has stored. Returns null if there are none or a process serves. Discards an
+ * incomplete set and returns null.
  */
 export function recoverFromFdStore({
   service,
@@ -44,7 +44,7 @@ export function recoverFromFdStore({
       for (const name of names) discard(name)
       logger.warn(
         { missing },
-        'the FD store of the service manager lacks a part of the state: the rest is removed from it, and this process starts without that state',
+        'the FD store of the service manager lacks a part of the state: the other parts are removed, and this process starts without the stored state',
       )
       return null
     }

@@ -31,7 +31,7 @@ export class FencedWrites {
   /** Called when this process has lost the right to write: forwards changes, and reads the serving process's records. Does nothing if this process keeps writing. */
   end(): void | Promise<void> {
     if (this.#keepsWriting) return
-    this.#handOver()
+    this.#forwardOrRefuse()
     if (this.#shared.machine.sealed) this.#state.file?.stop()
     return this.#state.loader.follow()
   }
@@ -41,7 +41,7 @@ export class FencedWrites {
     const toTheEnd = this.#keepsWriting
     if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fencedError()))
     // Changes may wait in the queue, if this process accepted without the right to write.
-    else this.#handOver()
+    else this.#forwardOrRefuse()
     return toTheEnd
   }
 
@@ -89,8 +89,7 @@ export class FencedWrites {
     )
   }
 
-  /** Forwards changes to the serving process, or refuses them if none can write. */
-  #handOver(): void {
+  #forwardOrRefuse(): void {
     const { machine, cannotServe } = this.#shared
     if (machine.phase !== 'unfit' && !this.#noServer) this.#forward()
     else {

@@ -36,9 +36,9 @@ export class FollowedState {
   #reading: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
   #unreadable: FdbError | null = null
-  /** When the followed service had started that wrote the held segments (ms since 1970); 0 if none are held. */
+  /** The start time of the followed service, which belongs to the held segments; 0 if none are held. A restarted service has another one. */
   #serviceStartedAt = 0
-  /** The same for the segments that arrive next, from the last Welcome. */
+  /** The same, for the segments that arrive next. */
   #nextStartedAt = 0
   #closed = false
 
@@ -90,13 +90,11 @@ export class FollowedState {
     return this.#inView.answer
   }
 
-  /** Starts to forward changes, because this process serves. */
   startForwarding(): void {
     const why = `the change was not made: no process that writes the state of "${this.#service}" took it in time. Try again when a member of "${this.#service}" serves`
     this.#writes.start(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true }))
   }
 
-  /** The reason why the state may be outdated, or null. */
   get outdatedReason(): string | null {
     return this.#unreadable && `the state of "${this.#service}" cannot be read: ${this.#unreadable.message}`
   }
@@ -138,7 +136,7 @@ export class FollowedState {
     )
   }
 
-  /** Reports the error, or retries if it is a shortage of descriptors: reads the held segments, or requests all if none are held. */
+  /** If descriptors are short and the state was read before, retries: reads the held segments, or requests all if none are held. */
   #failed(error: unknown): void {
     if (this.#closed || !this.#inView.settled || !isDescriptorShortage(error)) {
       this.#cannotRead(error)
@@ -217,7 +215,7 @@ export class FollowedState {
     const { logger } = this.#shared.settings
     logger.error(
       { err: error, follows: this.#service },
-      'the state that this process follows cannot be read: this process keeps what it has read, which may be outdated',
+      'the state that this process follows cannot be read: this process continues with older state',
     )
   }
 }

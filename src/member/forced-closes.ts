@@ -46,7 +46,6 @@ export function sumCounts(counts: readonly DrainCounts[]): DrainCounts {
   return { idle, busy, closed: closes.counts.closed! }
 }
 
-/** The remaining connections of a server of Node. */
 interface RemainingConnections {
   readonly server: net.Server
   readonly moving: MovableConnections | undefined

@@ -2,9 +2,7 @@ import { SuspendDetector } from '../os/liveness.js'
 import type { Link } from '../wire/link.js'
 
 export interface HeartbeatOptions {
-  /** Returns the interval of the heartbeats. Called by {@link Heartbeat.start}. */
   everyMs(): number
-  /** Returns the current channel to the holder. */
   link(): Pick<Link, 'beat' | 'idleMs' | 'open'> | undefined
   healthy: Health
   report(): object

@@ -159,7 +159,7 @@ describe('what the service manager keeps', () => {
     manager.forget(name => name.includes('.epoch-') || name.includes('.snapshot-'))
     await start()
     await edge.logged(
-      'the FD store of the service manager lacks a part of the state: the rest is removed from it, and this process starts without that state',
+      'the FD store of the service manager lacks a part of the state: the other parts are removed, and this process starts without the stored state',
     )
     expect(await body(edge, 'one.test')).toBe('file')
   })

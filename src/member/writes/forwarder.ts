@@ -18,8 +18,7 @@ export class WriteForwarder {
   readonly #reconnect: () => void
   #queue: ForwardQueue | null = null
   #link: Link | null = null
-  /** Whether the process at the other end of the link accepts changes. */
-  #accepted = false
+  #peerAccepts = false
 
   constructor(log: StateLog, timeoutMs: number, reconnect: () => void) {
     this.#log = log
@@ -50,12 +49,12 @@ export class WriteForwarder {
 
   onConnected(link: Link): void {
     this.#link = link
-    this.#accepted = false
+    this.#peerAccepts = false
   }
 
   onWelcome(link: Link, { capabilities }: fdbroker.wire.Welcome.$Properties): void {
     if (link !== this.#link || !capabilities?.includes(FORWARDS_WRITES)) return
-    this.#accepted = true
+    this.#peerAccepts = true
     this.#useLink()
   }
 
@@ -69,13 +68,13 @@ export class WriteForwarder {
   onLost(link: Link): void {
     if (link !== this.#link) return
     this.#link = null
-    this.#accepted = false
+    this.#peerAccepts = false
     this.#queue?.disconnect()
   }
 
   #useLink(): void {
     const link = this.#link
-    if (link === null || !this.#accepted) return
+    if (link === null || !this.#peerAccepts) return
     const failed = () => {
       if (link === this.#link) this.#reconnect()
     }
@@ -93,7 +92,7 @@ export function writeSenderOver(link: Link, failed: () => void): WriteSender {
     try {
       for (const body of messagesOf(number, write)) await link.send(body)
     } catch {
-      // The queue sends the change again over the next link. A link that is still open does not report its end, so this must.
+      // The queue sends the change again over the next link. An open link does not report an end, so this function must.
       if (link.open) failed()
     }
   }

@@ -25,7 +25,7 @@ export class WriteReceiver {
   readonly #arriving = new Map<string, IncomingWrite>()
   /** The changes that were answered before their last piece arrived, by the same key. Their later pieces are ignored. */
   readonly #answeredEarly = new Set<string>()
-  /** The sending processes ({@link Write.source}) that must reconnect after the answer "again". A process gets a new number when it reconnects. */
+  /** The sending processes ({@link Write.source}) that must reconnect after the answer "again". A reconnected process has another number or link. */
   readonly #mustReconnect = new Set<number>()
 
   constructor(log: StateLog, send: (body: WireBody) => void) {
