@@ -102,7 +102,11 @@ export class Announcer {
       case 'leaving':
         if (before === 'replaced' || before === 'starting') return
         if (this.#successor !== null) this.#isReplaced()
-        else if (machine.holder === null && machine.member.scope === 'holder') this.#handedBack()
+        else if (machine.holder === null && machine.member.scope === 'holder') {
+          // The standby takes over again, and announces itself to the service manager.
+          this.#role = 'replaced'
+          this.#pidFile?.remove()
+        }
     }
   }
 
@@ -155,12 +159,6 @@ export class Announcer {
     const { generation } = this.#deps.shared
     const status = `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`
     this.#manager?.serves(status, successor)
-  }
-
-  /** Removes the pid file; the standby, which takes over again, announces itself to the service manager. */
-  #handedBack(): void {
-    this.#role = 'replaced'
-    this.#pidFile?.remove()
   }
 
   /** The successor that serves. Null if there is none, its pid is unknown in this PID namespace, or the holder is a daemon. */

@@ -47,8 +47,6 @@ export function entryFencedError(name: string): FdbError {
   )
 }
 
-const RETRIES = { firstMs: 50, longestMs: 5_000 }
-
 const SHORTAGES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ERR_FDB_FDS_TRUNCATED'])
 
 export function isDescriptorShortage(error: unknown): boolean {
@@ -59,7 +57,7 @@ export function isDescriptorShortage(error: unknown): boolean {
 export class DescriptorShortage {
   readonly #what: string
   readonly #logger: Logger
-  readonly #backoff = new Backoff(RETRIES)
+  readonly #backoff = new Backoff({ firstMs: 50, longestMs: 5_000 })
   #timer: NodeJS.Timeout | undefined
   #logged = false
 

@@ -101,15 +101,12 @@ export class FdStoreMirror {
   #wanted(): Map<string, { fd: OwnedFd; identity: string | OwnedFd }> {
     const { control, shared } = this.#deps
     const { generation, registry, segmentSet } = shared
+    const wanted = new Map<string, { fd: OwnedFd; identity: string | OwnedFd }>()
+    const add = (name: string, fd: OwnedFd) => wanted.set(name, { fd, identity: inspectOne(fd).ino })
+    for (const segment of segmentSet.all) add(nameOf(segment), segment.fd)
+    for (const { role, fd } of control()) add(role, fd)
     const note = this.#names.file
-    const named: [string, OwnedFd][] = [
-      ...segmentSet.all.map(segment => [nameOf(segment), segment.fd] as [string, OwnedFd]),
-      ...control().map(({ role, fd }) => [role, fd] as [string, OwnedFd]),
-      ...(note === null ? [] : [[`note-${generation}`, note] as [string, OwnedFd]]),
-    ]
-    const wanted = new Map<string, { fd: OwnedFd; identity: string | OwnedFd }>(
-      named.map(([name, fd]) => [name, { fd, identity: inspectOne(fd).ino }]),
-    )
+    if (note !== null) add(`note-${generation}`, note)
     const { entries } = registry
     const seen = inspect(entries.map(({ fd }) => fd))
     entries.forEach(({ fd, name }, i) => {

@@ -90,12 +90,12 @@ export class FencedWrites {
   }
 
   #forwardOrRefuse(): void {
-    const { machine, cannotServe } = this.#shared
-    if (machine.phase !== 'unfit' && !this.#noServer) this.#forward()
-    else {
+    const { shutdown, machine, cannotServe } = this.#shared
+    // If this process is alone and not closing, it could not start to write, and no other process can.
+    if (machine.phase === 'unfit' || (this.#alone && !shutdown.closing)) {
       this.forwarder.end()
       this.#state.log.endWriting(cannotServe.refusal())
-    }
+    } else this.#forward()
   }
 
   #forward(): void {
@@ -109,11 +109,7 @@ export class FencedWrites {
     return shutdown.closing && this.#alone && !machine.sealed
   }
 
-  /** Whether no process can write: this process could not start to, and there is no other. */
-  get #noServer(): boolean {
-    return this.#alone && !this.#shared.shutdown.closing
-  }
-
+  /** Whether there is no incumbent and no successor. */
   get #alone(): boolean {
     const { holder, member } = this.#shared.machine
     return member.link === 'local' && holder?.phase === 'idle'

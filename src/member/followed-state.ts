@@ -68,7 +68,10 @@ export class FollowedState {
       everyMs: () => times.heartbeat,
       report: () => ({ pid: process.pid, generation, phase: machine.phase, sequence: this.log.sequence }),
       top: () => this.#segmentSet.top,
-      adopt: items => this.#queueSegments(items),
+      adopt: items => {
+        const startedAt = this.#nextStartedAt
+        this.#queue(() => this.#read(items, startedAt))
+      },
       writes: this.#writes,
       broken: error => {
         if (isDescriptorShortage(error)) this.#shortage.log(error)
@@ -122,11 +125,6 @@ export class FollowedState {
 
   #readNew(): void {
     if (!this.#closed) void this.log.position
-  }
-
-  #queueSegments(items: readonly BundleItem[]): void {
-    const startedAt = this.#nextStartedAt
-    this.#queue(() => this.#read(items, startedAt))
   }
 
   #queue(work: () => Promise<void>): void {
