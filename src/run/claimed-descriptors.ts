@@ -19,19 +19,19 @@ import { portOf } from './shared-listeners.js'
 export interface WantedDescriptor {
   /** The name in the program. */
   readonly name: string
-  /** The listener to bind if it is missing; null: it must be held already, and may be of any kind. */
+  /** The listener to bind if the daemon holds nothing under the name. Null: the daemon must hold a descriptor, of any kind. */
   readonly spec: ListenerSpec | null
 }
 
 export interface ClaimingOptions {
-  /** Prefix of the names in the daemon, `SERVICE/NAME`; undefined: none. */
+  /** Service in the daemon's names, `SERVICE/NAME`. Undefined: the daemon's names are the program's. */
   readonly service: string | undefined
   readonly exclusive: boolean
   readonly nonBlocking: boolean
   readonly timeoutMs: number
 }
 
-/** A descriptor that this process has claimed for its lifetime. Owned. */
+/** A descriptor that this process has claimed until it ends. */
 export interface ClaimedDescriptor {
   readonly name: string
   readonly fd: OwnedFd
@@ -39,9 +39,9 @@ export interface ClaimedDescriptor {
 }
 
 /**
- * Claims descriptors of a daemon for the lifetime of this process, across execs. A listener that the daemon lacks is bound, and stored
- * there. All or none are owned by the caller. Rejects as {@link heldOrBound} does, and with ERR_FDB_FD_TAKEN if a name is held for another
- * address.
+ * Claims descriptors of a daemon until this process ends, also after an exec. Binds listeners that the daemon does not hold, and stores
+ * them in it. The caller owns the descriptors. Rejects, with all of them closed, with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_TAKEN if the daemon
+ * holds a name for another address, with bind errors, and as {@link OperatorClient} does.
  */
 export async function claimForLife(
   client: OperatorClient,
@@ -54,7 +54,7 @@ export async function claimForLife(
   return await claimAll(client, named, nonBlocking, claim)
 }
 
-/** `held` is the name in the daemon. All or none are owned by the caller. */
+/** `held` is the name in the daemon. The caller owns the descriptors; if one fails, all are closed. */
 async function claimAll(
   client: OperatorClient,
   wanted: readonly (WantedDescriptor & { readonly held: string })[],
@@ -71,7 +71,7 @@ async function claimAll(
       const about = inspectOne(fd)
       claimed.push({ name, fd, about })
       if (spec !== null) refuseMismatch(held, spec, about)
-      // O_NONBLOCK belongs to the shared open socket: it is not changed while others use the socket.
+      // O_NONBLOCK applies to all processes that share a socket: it is not changed while another process uses the socket.
       if (about.type === 'socket' && others === 0) setBlocking(fd, !nonBlocking)
     }
     return claimed
@@ -81,12 +81,11 @@ async function claimAll(
   }
 }
 
-/** Returns the daemon's name of a program's descriptor. */
 function nameInDaemon(service: string | undefined, name: string): string {
   return service === undefined ? name : `${service}/${name}`
 }
 
-/** Announces descriptors in the conventions of systemd and Server::Starter. The first is descriptor 3. */
+/** Returns variables that announce descriptors as systemd and Server::Starter do. The first descriptor has number 3. */
 export function claimedVariables(claimed: readonly ClaimedDescriptor[]): NodeJS.ProcessEnv {
   const ports = claimed.flatMap(({ about }, index) =>
     about.type === 'socket' ? [`${portOf(formatAddress(about))}=${3 + index}`] : [],
@@ -112,9 +111,9 @@ async function claimKnown<T>(name: string, claim: () => Promise<T>): Promise<T> 
 }
 
 /**
- * Takes listeners from a daemon by name instead of binding them. Missing ones are bound, stored in the daemon, and claimed for this
- * process's lifetime. Resolves with the listeners. Rejects with ERR_FDB_FD_TAKEN if a name is held for another address, with bind errors,
- * and as {@link OperatorClient} does.
+ * Claims listeners of a daemon by name until this process ends, and offers them to {@link passedSockets}. Binds listeners that the daemon
+ * does not hold, and stores them in it. Rejects with ERR_FDB_FD_TAKEN if the daemon holds a name for another address, with bind errors, and
+ * as {@link OperatorClient} does.
  */
 export async function takeHeld(
   client: OperatorClient,
@@ -126,7 +125,7 @@ export async function takeHeld(
   return taken.map(({ name, about }) => ({ listener: name, address: formatAddress(about) }))
 }
 
-/** Without pidfds the claim does not name this process. */
+/** Claims until this process ends. Without pidfds the daemon gives a duplicate, and records no claim. */
 async function claimShared(client: OperatorClient, name: string): Promise<ClaimResult> {
   try {
     return await client.descriptors.claimAmong(name, { shared: true, while: { pid: process.pid } })
@@ -136,7 +135,7 @@ async function claimShared(client: OperatorClient, name: string): Promise<ClaimR
   }
 }
 
-/** Claims a listener; if the daemon lacks it, binds and stores it first. If two processes race, both get the same one. */
+/** Claims a listener; if the daemon does not hold it, binds and stores it first. Two processes that do so at once get the same listener. */
 async function heldOrBound<T>(
   client: OperatorClient,
   name: string,

@@ -43,7 +43,7 @@ function operationsOf(supervisor: OperableSupervisor, { service, control }: Serv
         case STOP: {
           const { timeoutMs } = readStopOrder(body)
           const { generation } = supervisor
-          // Send the reply first.
+          // The reply is sent before the supervisor closes the control socket.
           setImmediate(() => supervisor.stop(timeoutMs === null ? {} : { timeoutMs }))
           return processReply({ pid: process.pid, generation })
         }
@@ -65,10 +65,10 @@ function operationsOf(supervisor: OperableSupervisor, { service, control }: Serv
   return operationsOnly({ service, control }, operations)
 }
 
-/** Limit for the first message of a connection. */
+/** Time limit for a client's first message, the Hello. */
 const HELLO_MS = 5_000
 
-/** Serves an operator's connection. Owns the descriptor. */
+/** Serves an operator's connection. Owns `fd`. */
 export function serveOperator(
   fd: OwnedFd,
   credentials: PeerCredentials,
@@ -88,8 +88,8 @@ export function serveOperator(
 }
 
 /**
- * Takes the control path of a supervisor: the socket that a service manager bound, or a new one. Rejects with ERR_FDB_CONTROL_TAKEN and
- * `remedy` if another process holds the path, and with the errors of {@link acquireControl}.
+ * Listens at the control path of a supervisor, with the socket that a service manager bound or a new one. Rejects with
+ * ERR_FDB_CONTROL_TAKEN if another process listens there (`remedy` ends the message), and as {@link acquireControl} does.
  */
 export async function takeControl(
   path: string,

@@ -9,8 +9,8 @@ import { type OperableSupervisor, takeControl } from './control-server.js'
 import type { SupervisorSettings } from './settings.js'
 
 /**
- * Takes the configured control path, or the default one. Rejects as {@link takeControl} does for a configured path. Resolves with null, and
- * logs a warning, if the default path cannot be taken.
+ * Listens at the configured control path or, if none is configured, at the default one. For a configured path rejects as
+ * {@link takeControl} does. If the default path fails, logs a warning and resolves with null.
  */
 export async function openControl(
   settings: SupervisorSettings,
@@ -33,7 +33,7 @@ export async function openControl(
   }
 }
 
-/** The control socket of a supervisor. Its server module is loaded for the first client. */
+/** The control socket of a supervisor. The module that serves clients is loaded when the first one connects. */
 export class Control {
   readonly #supervisor: OperableSupervisor
   readonly #settings: SupervisorSettings

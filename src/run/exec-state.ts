@@ -30,26 +30,26 @@ import type { KnownVersion } from './known-versions.js'
 import type { SupervisorSettings, VersionSettings } from './settings.js'
 import { EXEC_STATE_VARIABLE, type SharedListener } from './shared-listeners.js'
 
-/** Format of the state; another release may write another. */
+/** Number of the state's format; other releases may use other numbers. */
 const FORMAT = 1
-/** Keys that mark a value JSON cannot hold: no environment variable has such a name. */
+/** Keys of objects that stand for values without a JSON form. `=` keeps them apart from names of environment variables. */
 const FD_KEY = 'fd='
 const BIGINT_KEY = 'bigint='
 
-/** A living version, for the next image. */
+/** A running version, for the supervisor's next image. */
 export interface InheritedVersion extends InheritedProbe {
   readonly settings: VersionSettings
   readonly id: number
   readonly pid: number
   readonly startedAt: number
   readonly says: string
-  /** Whether another version serves in its place. */
+  /** Whether another version has replaced this one, which now drains. */
   readonly replaced: boolean
 }
 
 /**
- * The state that a supervisor hands to its next image, which is the same process: descriptors stay open under their numbers. The property
- * names are the format: other releases read them.
+ * The state that a supervisor hands to the program that it executes in its own process (its next image). Descriptors stay open under their
+ * numbers. Other releases read the property names.
  */
 export interface ExecState {
   /** Number of replacements, including this one. */
@@ -57,7 +57,7 @@ export interface ExecState {
   readonly settings: SupervisorSettings
   readonly startedAt: number
   readonly state: SupervisorState
-  /** The operator's command; null: the configured one. */
+  /** The command that an operator gave; null: versions run the configured one. */
   readonly argv: readonly string[] | null
   readonly draining: readonly number[]
   readonly exits: ExitReport
@@ -66,13 +66,13 @@ export interface ExecState {
   readonly timers: Readonly<Record<string, number>>
   readonly control: FirstControl | null
   readonly listeners: readonly SharedListener[]
-  /** Descriptors of the service manager that no listener has claimed. */
+  /** Sockets from the service manager that no version has used. */
   readonly unclaimed: readonly UnclaimedSocket[]
   readonly versions: readonly InheritedVersion[]
   readonly known: readonly KnownVersion[]
 }
 
-/** Writes the state to memory that another program can read. The caller owns `memory`; `fds`, which the state names, stay borrowed. */
+/** Writes the state to a memfd, `memory`, which the caller owns. `fds` are the descriptors in the state, borrowed. */
 function writeState(state: ExecState): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
   const fds: OwnedFd[] = []
   const text = JSON.stringify({ format: FORMAT, ...state }, (_name, value: unknown) => {
@@ -91,10 +91,10 @@ function writeState(state: ExecState): { readonly memory: OwnedFd; readonly fds:
   }
 }
 
-/** The inherited state, and what to do: continue from it (`take`), or only report whether that is possible. */
 export interface InheritedState {
+  /** Whether to continue from the state. False in a dry run, which only reports whether this release can continue. */
   readonly take: boolean
-  /** Null if another release wrote another format. */
+  /** Null if the previous image wrote another format. */
   readonly state: ExecState | null
 }
 
@@ -124,13 +124,13 @@ function readState(memory: OwnedFd, take: boolean): ExecState | null {
   })
 }
 
-/** Exit code of a dry run that found signals blocked and has unblocked them. */
+/** Exit code of a successful dry run that found signals blocked and has unblocked them. */
 export const RELEASES_SIGNALS = 80
 
-/** Blocks the signals that this process handles. Resolves after the handlers of earlier signals have run. */
+/** Blocks the signals that this process handles; the result unblocks them. Resolves after the handlers of earlier signals have run. */
 async function blockHandledSignals(): Promise<Disposable> {
   holdSignals(handledSignals())
-  // The event loop polls once between two immediates.
+  // Between two immediates the event loop polls once, and so runs the handlers of signals that have arrived.
   await setImmediate()
   await setImmediate()
   return { [Symbol.dispose]: () => void releaseSignals() }
@@ -141,13 +141,13 @@ function handledSignals(): number {
 }
 
 const FIRST_FD = 3
-/** Limit for the dry run. */
+/** Time limit for the dry run. */
 const DRY_RUN_MS = 30_000
 
 /**
- * Replaces this process's image by the installed release after a dry run. Never resolves. Rejects, with nothing changed, with
- * ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, and with the errors of `snapshot`, which
- * returns the current state.
+ * Executes the installed release in this process, after a dry run in a child. Never resolves. `snapshot` returns the state for the next
+ * image. Rejects, with nothing changed, with ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE,
+ * and with the errors of `snapshot`.
  */
 export async function replaceImage(
   snapshot: () => ExecState,
@@ -172,21 +172,19 @@ export async function replaceImage(
   }
 }
 
-/**
- * Resolves with the environment that makes the next image start with blocked signals; null if its loader or release does not support that.
- */
+/** Resolves with variables that make the next image start with blocked signals; null if its loader or release does not support them. */
 async function tryNextImage(state: ExecState, children: ChildProcesses): Promise<NodeJS.ProcessEnv | null> {
   const holding = holdingVariables(handledSignals())
   const code = holding === null ? null : await dryRun(state, holding, children)
   if (code === RELEASES_SIGNALS) return holding
-  // The loader may have refused the preloaded addon: try again without.
+  // The dynamic loader may have refused to preload the addon, which blocks the signals: try again without the addon.
   const plain = code === 0 ? code : await dryRun(state, {}, children)
   if (plain === 0) return null
   const why = `${nextCommand('').file}, the next release of this supervisor, ended ${exitCodeText(plain)} in a dry run (see its own output): the supervisor keeps running unchanged`
   throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code: plain } })
 }
 
-/** Starts the installed release as a child that reads the state. Resolves with its exit code, which reports whether it can continue. */
+/** Starts the installed release as a child that reads the state. Resolves with the child's exit code: 0 or RELEASES_SIGNALS on success. */
 async function dryRun(state: ExecState, env: NodeJS.ProcessEnv, children: ChildProcesses): Promise<number> {
   const next = nextCommand(`try:${FIRST_FD}`, env)
   using memory = writeState(state).memory
@@ -210,7 +208,7 @@ async function dryRun(state: ExecState, env: NodeJS.ProcessEnv, children: ChildP
   })
 }
 
-/** Executes the next image. On failure throws with nothing changed. */
+/** Executes the installed release in this process. On failure throws with nothing changed. */
 function becomeNextImage(state: ExecState, env: NodeJS.ProcessEnv): never {
   const { memory, fds } = writeState(state)
   try {
@@ -225,7 +223,7 @@ function becomeNextImage(state: ExecState, env: NodeJS.ProcessEnv): never {
   }
 }
 
-/** Resolves this process's command again. Without the service manager's variables: its descriptors are in the state. */
+/** Looks up this process's command again, as a release may have moved. Omits LISTEN_FDS: the state has the passed sockets. */
 function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramStart {
   const { file, argv0, args, cwd, env } = successorCommand({
     env: { ...NO_PASSED_SOCKETS, ...variables, [EXEC_STATE_VARIABLE]: order },

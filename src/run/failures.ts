@@ -20,7 +20,6 @@ export interface SupervisorEnd {
   readonly failure: Failure | null
 }
 
-/** Records and logs why versions failed. */
 export class VersionFailures {
   readonly #logger: Logger
   readonly #reasons = new Map<number, FdbError>()
@@ -35,7 +34,7 @@ export class VersionFailures {
     return this.#last
   }
 
-  /** Records the reason of a failure. The state machine gets the event after this, because its answer uses the reason. */
+  /** Must precede the failure's event: the state machine's answer to the requests contains the reason. */
   record(version: number, reason: FdbError): void {
     this.#reasons.set(version, reason)
     const { code, message, phase = 'starting' } = reason
@@ -46,12 +45,12 @@ export class VersionFailures {
         : phase === 'serving'
           ? 'the serving version has failed'
           : 'a version failed before it served'
-    // A failure of the version needs no stack: that names only the supervisor's own code.
+    // Without a cause the stack is omitted: it shows only the supervisor's code, not the version's.
     const err = reason.cause === undefined ? { ...reason, message } : reason
     this.#logger.error({ version, err }, what)
   }
 
-  /** Records that a version ended before it served. `left` are processes that it left running. */
+  /** Records that a version's main process ended before the version served. `left`: pids of its processes that still run. */
   recordEnd(version: FailedVersion, phase: string, code: number, left: readonly number[]): void {
     const { id, pid, settings } = version
     const behind =
@@ -99,7 +98,7 @@ export class VersionFailures {
   }
 }
 
-/** Returns the remedy for a version that ended perhaps because it binds an address on which `run` itself listens. */
+/** Returns a remedy if the version may have ended because `run` already listens on an address that the version binds. */
 function bindHint(listen: VersionSettings['listen'], reason: string, lines: string | null): string {
   if (listen.length === 0) return ''
   const hint = 'take the socket from LISTEN_FDS instead of binding it (docs/run.md)'
@@ -115,20 +114,17 @@ interface VersionExit {
   readonly code: number
   /** In milliseconds since 1970. */
   readonly at: number
-  /** Lifetime of the process. */
+  /** Lifetime of the process, in seconds. */
   readonly seconds: number
 }
 
 const MOST = 5
-/** This many failures in a row are a crash loop. */
-const CRASH_LOOP = 2
-
 /** Formats an exit code as `with code 1` or `by signal 15`; a code above 128 is 128 plus the number of a signal. */
 export function exitCodeText(code: number): string {
   return code > 128 ? `by signal ${code - 128}` : `with code ${code}`
 }
 
-/** Counts unrequested ends of serving versions, and keeps the latest. */
+/** Counts the unrequested ends of serving versions, and keeps the latest ones. */
 export class Exits {
   #count: number
   #last: readonly VersionExit[]
@@ -155,7 +151,6 @@ export interface ExitReport {
   readonly last: readonly VersionExit[]
 }
 
-/** Whether that many failures in a row are a crash loop. */
-export function isCrashLoop(failures: number): boolean {
-  return failures >= CRASH_LOOP
+export function isCrashLoop(consecutiveFailures: number): boolean {
+  return consecutiveFailures >= 2
 }

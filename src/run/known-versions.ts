@@ -6,19 +6,19 @@ import { type LinkTargets, linkTargets, type Release, switchLink } from '../os/r
 import { candidate, type SupervisorState, serving } from '../versions/machine.js'
 import type { VersionSettings } from './settings.js'
 
-/** The facts needed to start a version again, including the real paths of the files in its command. */
+/** How to start a version again. The property names are part of the exec state, which other releases read. */
 export interface KnownVersion {
   readonly id: number
   readonly settings: VersionSettings
-  /** The operator's command; null: the configured one. */
+  /** The command that an operator gave; null: the configured one. */
   readonly argv: readonly string[] | null
-  /** Real paths of the words of its command and of its folder. */
+  /** Real paths at the version's first start, by word of the command that names a file, and of the working folder. */
   readonly switched: Readonly<Record<string, string>>
-  /** Absent: no operator named a release link. */
+  /** Absent if no operator named a release link. */
   readonly links?: ReleaseLinkTargets | undefined
 }
 
-/** Settings of former versions, while one of them may be started again. */
+/** Settings of the versions that may be started again. */
 export class KnownVersions {
   readonly #known: Map<number, KnownVersion>
   readonly #links = new Map<number, ReleaseLinkTargets>()
@@ -28,7 +28,7 @@ export class KnownVersions {
     for (const { id, links } of left) if (links !== undefined) this.#links.set(id, links)
   }
 
-  /** Records how a version is started. `of`: the earlier version that it repeats. */
+  /** Records how version `id` was started. `of`: the earlier version that it repeats. */
   record(id: number, settings: VersionSettings, argv: KnownVersion['argv'], of: number | null): void {
     const earlier = of === null ? undefined : this.#known.get(of)
     this.#known.set(id, { ...(earlier ?? { settings, argv, switched: realPathsOf(settings) }), id })
@@ -48,7 +48,7 @@ export class KnownVersions {
     return this.#known.get(id)?.argv ?? null
   }
 
-  /** Returns the settings to start a version again: a link that leads elsewhere now is replaced by its former target. */
+  /** Returns the settings to start a version again. A path whose symbolic link has changed is replaced by the link's former target. */
   settingsOf(id: number): VersionSettings | null {
     const known = this.#known.get(id)
     if (known === undefined) return null
@@ -63,8 +63,8 @@ export class KnownVersions {
   }
 
   /**
-   * Whether a rollback to `to` can switch the link back: the supervisor switched it for version `from`, and no other program has changed
-   * it.
+   * Whether a rollback from version `from` to `to` can switch the link `at` back: the supervisor switched it for `from`, and no other
+   * program has changed it.
    */
   canSwitchBack(at: string, to: number, from: number | undefined): boolean {
     const target = from === undefined ? undefined : this.#links.get(from)?.[at]
@@ -95,12 +95,12 @@ function realPathsOf({ command, cwd }: VersionSettings): Record<string, string> 
   return realPaths
 }
 
-/** Targets of release links, by link path, for one version. */
+/** The targets of release links while one version serves, by path of the link. */
 type ReleaseLinkTargets = Readonly<Record<string, LinkTargets>>
 
 /**
- * Switches the release links that operators named with an upgrade: to the candidate's release, and back to the serving version's if the
- * candidate fails. A link that another program switched is left alone.
+ * Switches the release links that operators named with an upgrade: to the candidate's release and, if the candidate fails, back to the
+ * serving version's. Leaves a link alone that another program has changed.
  */
 export class ReleaseLinks {
   readonly #known: KnownVersions
@@ -113,7 +113,7 @@ export class ReleaseLinks {
     this.#links = (serving === null ? undefined : known.linksOf(serving)) ?? {}
   }
 
-  /** Switches the link for version `id` before its start; `now` serves. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
+  /** Switches a link before version `id` starts. `now` is the serving version. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
   install(id: number, { at, to }: Release, now: number | null): void {
     const before = linkTargets(at)
     if (before === null) {
@@ -122,7 +122,7 @@ export class ReleaseLinks {
     }
     const links = { ...this.#links, [at]: before }
     if (now !== null) this.#known.noteLinks(now, links)
-    // Recorded first: switching may fail between its two links.
+    // Recorded before the switch: if it fails after the first of its two links, `follow()` switches both back.
     const after = { ...links, [at]: { to, previous: before.to } }
     this.#known.noteLinks(id, after)
     this.#links = after
@@ -133,7 +133,7 @@ export class ReleaseLinks {
     )
   }
 
-  /** Switches the links to the release of the version that would be started if the supervisor ended now. */
+  /** Switches the links to the release that a restarted supervisor should start. */
   follow(state: SupervisorState): void {
     const links = this.#wanted(state)
     if (links === undefined || links === this.#links) return
@@ -168,7 +168,7 @@ export class ReleaseLinks {
     }
   }
 
-  /** Returns the targets that the links must have; undefined: leave the links as they are. */
+  /** Returns the links' targets for a state; undefined: leave the links as they are. */
   #wanted(state: SupervisorState): ReleaseLinkTargets | undefined {
     const now = serving(state)
     const next = candidate(state)

@@ -6,13 +6,14 @@ import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { endProcesses } from '../versions/leftover-processes.js'
 import type { VersionSettings } from './settings.js'
 
-/** The process to take over, and the signal that ends it; undefined: the stop signal of versions; none: it is not ended. */
+/** The process whose listeners are taken over. */
 export interface Takeover {
   readonly pid: number
+  /** The signal that ends the process. Undefined: the versions' stop signal. `none`: the process is not ended. */
   readonly signal: NodeJS.Signals | 'none' | undefined
 }
 
-/** A running process without fd-broker whose listeners were duplicated. This process serves beside the first version until `run` tells it to end. */
+/** A running process without fd-broker whose listeners were duplicated. Serves beside the first version until `run` tells it to end. */
 export class Predecessor implements Disposable {
   readonly #process: OtherProcess
   readonly #endSignal: Takeover['signal']
@@ -22,7 +23,7 @@ export class Predecessor implements Disposable {
   #timer: NodeJS.Timeout | undefined
   #phase: 'serving' | 'stopping' | 'killed' | 'ended' = 'serving'
 
-  /** Offers its listeners to {@link passedSockets}. Throws as {@link adoptListeners} does; ERR_FDB_ADOPT if the process does not exist. */
+  /** Offers the process's listeners to {@link passedSockets}. Throws as {@link adoptListeners} does; ERR_FDB_ADOPT if it does not exist. */
   static of({ pid, signal }: Takeover, wanted: readonly NamedListener[], logger: Logger): Predecessor {
     const other = OtherProcess.of(pid)
     try {
@@ -61,14 +62,14 @@ export class Predecessor implements Disposable {
     return this.#phase
   }
 
-  /** Whether this object has nothing left to do with the process. */
+  /** Whether the process has ended, or is not to be ended. */
   get isDone(): boolean {
     return this.#phase === 'ended' || this.#endSignal === 'none'
   }
 
-  /** Called when a version serves: after `healthyFor` tells the process to end, and kills it after `stopTimeout`. */
+  /** Called when a version starts to serve. After `healthyFor` tells the process to end; `stopTimeout` later kills it. */
   retire({ healthyFor, stopSignal, stopTimeout }: VersionSettings): void {
-    // No version wants the listeners that are still unclaimed.
+    // The first version has taken its listeners: the others are not needed.
     passedSockets().discard()
     const signal = this.#endSignal ?? stopSignal
     if (this.#phase !== 'serving' || signal === 'none') return
@@ -93,7 +94,7 @@ export class Predecessor implements Disposable {
     this.#phase = 'stopping'
     this.#logger.info({ ...facts, signal }, 'the process that was taken over is told to end')
     const asProcesses = {
-      // A server removes its socket's path at its end: no client can connect until the path is restored.
+      // A server that closes removes the path of its Unix socket: clients cannot connect until the path is restored.
       get hasEnded() {
         for (const path of paths) path.restore()
         return other.hasEnded
@@ -144,7 +145,7 @@ export class PathBackup implements Disposable {
   constructor(path: string) {
     this.#path = path
     this.#second = `${path}.adopted-${process.pid}`
-    // A killed process with the same pid, as in a restarted container, may have left one.
+    // A killed supervisor with the same pid, as in a restarted container, may have left such a link.
     rmSync(this.#second, { force: true })
     linkSync(path, this.#second)
   }

@@ -22,9 +22,9 @@ import {
   VERSION_VARIABLE,
 } from './shared-listeners.js'
 
-/** Stands for the exit code of a process that another process reaped. */
+/** Exit code to report for a process that another process reaped. */
 const UNKNOWN_CODE = 1
-/** Delay after a pidfd reports death: SIGCHLD, which has the exit code, must come first. */
+/** After a pidfd reports death, the time to wait for SIGCHLD, whose handler gets the exit code. */
 const REAPED_MS = 500
 
 export interface VersionDeps {
@@ -35,20 +35,20 @@ export interface VersionDeps {
   readonly listeners: SharedListeners
   /** Whether no other version has a process. */
   readonly alone: boolean
-  /** Path beside which the version writes the reason of its end; null: it writes none. */
+  /** Control path of the supervisor: beside it the version writes why it ends. Null: it writes nothing. */
   readonly control?: string | null
 }
 
 export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'statusText'> {
-  /** The main process has ended; `left` are its living processes, owned by the callee. */
+  /** The main process has ended; `left` are the version's processes that still run, owned by the callee. */
   exited(code: number, left: LeftoverProcesses): void
   /** Whether the pid belongs to another version. */
   isOthers(pid: number): boolean
-  /** Start of the next living version after `ticks`, in ticks of the kernel's clock; Infinity if there is none. */
+  /** Returns when the first running version after `ticks` started, in ticks of the kernel's clock; Infinity if there is none. */
   nextStart(ticks: number): number
 }
 
-/** One version with its main process, which may hand over to another process that it started. */
+/** A version that has a process. Its main process may start another one and hand over to it: this one becomes the main process. */
 export class RunningVersion {
   readonly id: number
   settings: VersionSettings
@@ -57,24 +57,24 @@ export class RunningVersion {
   readonly #children: VersionDeps['children']
   readonly #probe: Probe
   readonly #events: VersionEvents
-  /** Collects the version's reason to end until it is proven or told to stop. */
+  /** Reads why the version ended, until the version is proven or told to end. Null if it writes no reason. */
   readonly #exitReason: ExitReason | null
   #pid: number
   #watch: DeathWatch | null = null
-  /** Pidfd of a main process that is not our child: its parent reaps it, and its pid may be reused. */
+  /** Pidfd of a main process that is not a child of this process: its parent reaps it, so its pid may be reused. */
   #pidfd: OwnedFd | null = null
   #isReplaced = false
   #hasServed = false
   /** Numbers of the signals that asked the version to end. */
   readonly #endSignals = new Set<number>()
-  /** Start of the main process, in ticks of the kernel's clock. */
+  /** When the main process started, in ticks of the kernel's clock. */
   readonly startTicks: number
-  /** Inodes of the given listeners: `socket:[4711]`. */
+  /** The shared listeners, as /proc/PID/fd names them: `socket:[4711]`. */
   readonly #sockets: ReadonlySet<string>
   #closed = false
 
   /**
-   * Starts the version, or continues with the living one `inherited`. Owns the probe. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY,
+   * Starts the version or, with `inherited`, continues with the running one. Owns the probe. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY,
    * ERR_FDB_NO_CWD, bind errors.
    */
   constructor(
@@ -120,12 +120,12 @@ export class RunningVersion {
     return this.#pid
   }
 
-  /** Whether the version speaks fd-broker itself and hands its connections over; such a version ends by itself. */
+  /** Whether the version is a member of fd-broker: it hands its connections over and ends by itself. */
   get handsOver(): boolean {
     return this.settings.ready.kind === 'handoff'
   }
 
-  /** The last failed health check; null if the last one passed or none was made. */
+  /** Why the last health check failed; null if it passed, or if none was made. */
   get complaint(): string | null {
     return this.#probe.complaint
   }
@@ -135,12 +135,11 @@ export class RunningVersion {
     return this.#exitReason?.takeReason() ?? { why: NO_REASON, lines: null }
   }
 
-  /** Returns the version's last lines on stderr, once; null if there are none, or it is no Node program. */
+  /** Returns the version's last lines on stderr, once. Null if there are none, or if the version is not a Node program. */
   takeLines(): string | null {
     return this.#exitReason?.takeLines() ?? null
   }
 
-  /** Starts checking whether the version is ready. */
   startProbe(): void {
     this.#probe.start(this.#pid, {
       ready: () => this.#events.ready(),
@@ -153,7 +152,6 @@ export class RunningVersion {
     })
   }
 
-  /** Whether a health check waits for its answer. */
   get isCheckPending(): boolean {
     return this.#probe.isOpen
   }
@@ -163,7 +161,6 @@ export class RunningVersion {
     return this.#probe.asksServing
   }
 
-  /** Marks the version as serving; health checks continue if its probe can ask. */
   markServing(): void {
     this.#hasServed = true
     this.#exitReason?.close()
@@ -176,8 +173,8 @@ export class RunningVersion {
   }
 
   /**
-   * Stops the health checks because the version is told to end. A version that failed before it served gets only {@link GRACE_MS}: until it
-   * ends it may still accept connections.
+   * Stops the health checks of a version that is told to end. If the version failed before it served, its stop timeout is at most
+   * {@link GRACE_MS}: until it ends it may accept connections.
    */
   stopProbe(failed: boolean): void {
     this.#probe.stop()
@@ -186,17 +183,17 @@ export class RunningVersion {
     if (failed && !this.#hasServed) this.settings = { ...this.settings, stopTimeout }
   }
 
-  /** Notes that another version serves: this one has no successor of its own any more. */
+  /** Notes that another version has replaced this one: the process that serves at its control path is not its own any more. */
   markReplaced(): void {
     this.#isReplaced = true
   }
 
-  /** Maps an exit code to a result: a version that ended by the signal that asked it to end counts as 0. */
+  /** Returns 0 if the version ended by the signal that told it to end, else `code`. */
   resultOf(code: number): number {
     return this.#endSignals.has(code - 128) ? 0 : code
   }
 
-  /** Signals the version to end. With `all` also the process that serves in place of its main process. */
+  /** Tells the version to end by a signal. With `all`, also signals the process that serves instead of its main process. */
   requestEnd(signal: NodeJS.Signals, all: boolean): void {
     this.#endSignals.add(constants.signals[signal])
     if (all) void this.#signalAll(signal)
@@ -220,7 +217,7 @@ export class RunningVersion {
     if (this.#pidfd === null || !hasEnded(this.#pidfd)) this.#children.kill(this.#pid)
   }
 
-  /** Stops watching the version. Idempotent. */
+  /** Stops watching the version. */
   close(): void {
     this.#closed = true
     this.#watch?.close()
@@ -271,7 +268,7 @@ export class RunningVersion {
   #exited(pid: number, code: number): void {
     if (this.#closed || pid !== this.#pid) return
     const { ready } = this.settings
-    // Older generations of a version that hands over end by themselves: only its process group counts as left behind.
+    // The older processes of a version that hands over end by themselves: only the main process's group is left behind.
     const environmentMark = this.handsOver ? null : { name: VERSION_VARIABLE, value: this.#mark }
     const since = this.startTicks
     const signs = { since, before: this.#events.nextStart(since), sockets: this.#sockets }
@@ -280,7 +277,7 @@ export class RunningVersion {
       this.#events.exited(code, left)
       return
     }
-    // The main process may have handed over to a process that it started, which this process has adopted.
+    // The main process may have handed over to a process that it started. This process, a subreaper, is now that one's parent.
     void servesAt(ready.control).then(server => {
       const wasOurs = !this.#closed && pid === this.#pid
       if (wasOurs && (server === null || server === pid || this.#events.isOthers(server))) {
@@ -307,7 +304,7 @@ export class RunningVersion {
     this.#isReplaced = replaced
     this.startProbe()
     const found = openPidfd(pid)
-    // The previous image did not handle this end. The process is reaped, so its pid may be reused soon.
+    // The process ended and was reaped before the previous image handled its end.
     if (found === 'dead') {
       setImmediate(() => this.#exited(pid, UNKNOWN_CODE))
       return
@@ -330,12 +327,12 @@ export class RunningVersion {
   }
 }
 
-/** Loaded lazily: the module brings half of the protocol. */
+/** Loads its module when it is first needed: the module imports half of the protocol. */
 async function servesAt(control: string): Promise<number | null> {
   return await (await import('../versions/descendant-serves.js')).servingDescendant(control)
 }
 
-/** Does nothing for a process that has ended, or that this user may not signal. */
+/** Ignores a process that has ended, or that this user may not signal. */
 function signalOther(pid: number, signal: NodeJS.Signals): void {
   using pidfd = openPidfdOf(pid)
   if (pidfd !== null) signalBy(pidfd, signal)
@@ -354,19 +351,19 @@ function openPidfdOf(pid: number): OwnedFd | null {
   return pidfd instanceof OwnedFd ? pidfd : null
 }
 
-/** Interval at which leftover processes are checked. */
+/** Interval at which `endProcesses()` checks whether leftover processes have ended. */
 const LOOK_MS = 20
 
-/** Processes that survived a version's main process. These processes may still accept, so `run` tells them to end, then kills them. */
+/** Processes of a version that outlived its main process. They may still accept, so `run` tells them to end, then kills them. */
 interface LeftoverGroup {
   readonly version: number
   readonly members: LeftoverProcesses
 }
 
 export interface MainEnd {
-  /** Whether the version served until its main process ended. */
+  /** Whether the version was serving when its main process ended. */
   readonly served: boolean
-  /** Time for leftover processes to end. */
+  /** Time for leftover processes to end before they are killed. */
   readonly graceMs: number
 }
 
@@ -376,18 +373,18 @@ interface RunningEvents {
   failed(version: number, why: string): void
   /** A failing version passes its health checks again. */
   recovered(version: number): void
-  /** The main process has ended; processes `left` are told to end. */
+  /** The main process has ended. `left`: pids of the version's other processes, which are told to end next. */
   mainEnded(version: number, code: number, left: readonly number[]): MainEnd
-  /** The version has ended: a serving version with its main process, any other with its last process. */
+  /** The version has ended. A serving version ends with its main process, any other version with its last process. */
   exited(version: number, code: number): void
 }
 
-/** The versions that have a process, and what they share. */
+/** The versions that have a process, and their shared listeners. */
 export class RunningVersions {
   readonly children = new ChildProcesses()
   readonly exits: Exits
   readonly listeners: SharedListeners
-  /** Ids of replaced versions that end by themselves, without a stop timeout. */
+  /** Ids of replaced versions that hand over: they end by themselves, without a stop timeout. */
   readonly draining: Set<number>
   readonly #running = new Map<number, RunningVersion>()
   readonly #leftovers = new Set<LeftoverGroup>()
@@ -403,14 +400,13 @@ export class RunningVersions {
     control: string | null = null,
   ) {
     this.#control = control
-
     this.#events = events
     this.listeners = new SharedListeners(kept, inherited?.listeners, predecessor)
     this.draining = new Set(inherited?.draining)
     this.exits = new Exits(inherited?.exits)
   }
 
-  /** Returns the visible processes of a version: descendants of this process, but not those of other versions. */
+  /** Returns the pids of a version: descendants of this process, without other versions' main processes and their descendants. */
   processesOf(id: number): number[] {
     const others = [...this.#running.values()].filter(other => other.id !== id).map(({ pid }) => pid)
     const isOthers = (pid: number) => others.some(other => descendsFrom(pid, other))
@@ -462,11 +458,11 @@ export class RunningVersions {
     if (served) this.exits.record({ generation: id, pid, code }, startedAt)
     if (pids.length === 0) left[Symbol.dispose]()
     else void this.#endLeftovers({ version: id, members: left }, stopSignal, graceMs, served ? null : result)
-    // A serving version's successor does not wait for leftover processes.
+    // If the version served, the next one starts without waiting for the end of the leftover processes.
     if (served || pids.length === 0) this.#events.exited(id, result)
   }
 
-  /** Ends leftover processes; owns `members`. `result`: the code to report after the last one; null if the end was reported already. */
+  /** Ends leftover processes; owns `stray`. Then reports the version's end with code `result`, or nothing if that is null. */
   async #endLeftovers(
     stray: LeftoverGroup,
     signal: NodeJS.Signals,
@@ -487,14 +483,13 @@ export class RunningVersions {
     return [...this.#leftovers].flatMap(({ version, members }) => members.pids.map(pid => ({ version, pid })))
   }
 
-  /** Continues with living versions; `probes` are in the same order. */
+  /** Continues with versions that the previous image started; `probes` are in the same order. */
   resume(versions: readonly InheritedVersion[], probes: readonly Probe[]): void {
     versions.forEach((inherited, i) => {
       this.run(inherited.id, inherited.settings, probes[i]!, inherited)
     })
   }
 
-  /** Applies reloaded stop settings to all versions. */
   applyStopSettings({ stopSignal, stopTimeout }: StopSettings): void {
     for (const version of this.#running.values())
       version.settings = { ...version.settings, stopSignal, stopTimeout }
@@ -505,7 +500,7 @@ export class RunningVersions {
     this.listeners.keepOnly(ids.flatMap(id => this.#running.get(id)?.settings.listen ?? []))
   }
 
-  /** Closes the listeners, unless a service manager restarts the unit and keeps them. */
+  /** Closes the listeners, unless a service manager keeps them because it restarts the unit. */
   async endListeners(): Promise<void> {
     if (!this.listeners.areStored || (await unitStops(this.children, this.#closed.signal)))
       this.listeners.end()

@@ -5,28 +5,28 @@ import type { NamedListener } from '../os/foreign-listeners.js'
 import type { Restart } from '../versions/machine.js'
 import type { CheckTiming, ReadinessSpec } from '../versions/probe.js'
 
-/** How a version is started, checked and stopped; read again for each version. Times are in milliseconds. */
+/** How a version is started, checked and stopped. Read again before each version starts. Times are in milliseconds. */
 export interface VersionSettings {
-  /** Includes argv[0], which is looked up again for each version. */
+  /** The command line with argv[0], which is looked up in PATH again for each version. */
   readonly command: readonly string[]
-  /** Absent: the supervisor's working folder at its start, by the path it had then (a link stays a link). */
+  /** Absent: the folder in which the supervisor was started. Symbolic links in its path are followed again for each version. */
   readonly cwd?: string | undefined
   /** Overrides the supervisor's environment; undefined removes a variable. */
   readonly env: Readonly<NodeJS.ProcessEnv>
-  /** In descriptor order: the first is descriptor 3. */
+  /** The listeners that the version gets as descriptors 3, 4 and so on. */
   readonly listen: readonly NamedListener[]
-  /** Whether the listeners have O_NONBLOCK; systemd's have not. */
+  /** Whether the listeners get O_NONBLOCK. Sockets of systemd do not have it by default. */
   readonly nonBlocking: boolean
   readonly ready: ReadinessSpec
   readonly asking: CheckTiming
   readonly readyTimeout: number
-  /** How long a ready version must stay ready before the serving version is stopped. */
+  /** How long a ready version must stay ready before it replaces the serving version. */
   readonly healthyFor: number
-  /** How long after its promotion a failed version is replaced by the previous one. */
+  /** If a version fails within this time after it started to serve, the previous version replaces it. */
   readonly probation: number
   readonly stopSignal: NodeJS.Signals
   readonly stopTimeout: number
-  /** Whether the version outlives a supervisor that is killed. */
+  /** Whether the version keeps running if the supervisor is killed. */
   readonly survive: boolean
 }
 
@@ -34,13 +34,13 @@ export interface VersionSettings {
 export interface SupervisorSettings {
   /** The name in `status` and logs. */
   readonly name: string
-  /** The name under which a service manager keeps the listeners, if it is another one. */
+  /** The name under which a service manager keeps the listeners, if it differs from `name`. */
   readonly storedAs?: string | undefined
-  /** Path of the control socket; null: the default one. */
+  /** Path of the control socket; null: the default path. */
   readonly control: string | null
   readonly pidFile: string | null
   readonly restart: Restart
-  /** Back-off before the second start; doubled for each further one. */
+  /** Delay before the second start in milliseconds; doubled for each further start. */
   readonly restartDelay: number
   readonly upgradeSignal: NodeJS.Signals
 }
@@ -48,7 +48,7 @@ export interface SupervisorSettings {
 export interface StopOptions {
   /** Default: each version's stop signal. */
   readonly signal?: NodeJS.Signals
-  /** Time until the versions are killed. Default: each version's stop timeout. */
+  /** Time in milliseconds before the versions are killed. Default: each version's stop timeout. */
   readonly timeoutMs?: number
   /** Kill the versions at once. */
   readonly now?: boolean
@@ -66,14 +66,14 @@ export interface SettingsSource {
   readonly settings: SupervisorSettings
   /** Reads the settings for the next version. If it rejects, that version is not started. */
   readonly read: () => Promise<VersionSettings>
-  /** Reads the supervisor's settings again; null if nothing can have changed. */
+  /** Reads the supervisor's settings again. Null without a configuration file: nothing can have changed. */
   readonly readSupervisorSettings: (() => Promise<SupervisorSettings>) | null
 }
 
-/** Changed options, by when the change takes effect. */
+/** Names of changed options, grouped by when the change takes effect. */
 type SettingsChanges = Pick<ReloadReply, 'now' | 'next' | 'restart'>
 
-/** Reads the settings of each version. An operator's command replaces the configured one once a version serves with it. */
+/** Reads the settings of each version. A command that an operator gave replaces the configured one when a version with it serves. */
 export class NextSettings {
   readonly #source: SettingsSource
   /** Ids of the versions whose command an operator gave. */
@@ -86,7 +86,7 @@ export class NextSettings {
     this.#argv = argv
   }
 
-  /** The operator's command, once a version has served with it; null: the configured command. */
+  /** The command that an operator gave, if a version has served with it; null: the configured command. */
   get argv(): readonly string[] | null {
     return this.#argv
   }
@@ -95,25 +95,25 @@ export class NextSettings {
     return this.#hasServed
   }
 
-  /** Reads the settings of version `id`. `given` is an operator's command. */
+  /** Reads the settings of version `id`. `given`: the command from the request for this version. */
   async read(id: number, given: readonly string[] | null): Promise<VersionSettings> {
     const own = await this.#source.read()
     if (given !== null) this.#withGivenCommand.add(id)
     return { ...own, command: given ?? this.#argv ?? own.command }
   }
 
-  /** Notes that version `id` serves: its command becomes the default. */
+  /** Notes that version `id` serves. If its command came with a request, later versions run this command. */
   noteServing(id: number, { command }: VersionSettings): void {
     this.#hasServed = true
     if (this.#withGivenCommand.delete(id)) this.#argv = command
   }
 
-  /** Restores the operator's command of an earlier version that serves again. */
+  /** Makes later versions run the command of an earlier version that serves again. Null: the configured one. */
   restoreCommand(argv: readonly string[] | null): void {
     this.#argv = argv
   }
 
-  /** Compares the current settings with `now`. Rejects with ERR_FDB_COMMAND_UNKNOWN if nothing can have changed, and with read errors. */
+  /** Reads the settings again and compares them with `now`. Rejects with read errors; without --config with ERR_FDB_COMMAND_UNKNOWN. */
   async reread(
     now: VersionSettings,
   ): Promise<{ readonly ending: StopSettings; readonly changes: SettingsChanges }> {
@@ -144,7 +144,7 @@ function changedOptions<T extends object>(before: T, after: T): string[] {
   return [...names].filter(name => !isDeepStrictEqual(was[name], is[name]))
 }
 
-/** Normalizes as exec state does: JSON drops undefined values. */
+/** Drops undefined values, as the exec state does. */
 function normalized(value: object): Record<string, unknown> {
   return JSON.parse(JSON.stringify(value))
 }

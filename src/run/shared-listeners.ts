@@ -16,24 +16,24 @@ import type { GivenListener } from '../versions/probe.js'
 import type { Predecessor } from './predecessor.js'
 
 export interface SharedListener {
-  /** The specification as text. */
+  /** The listener's specification as text. */
   readonly key: string
-  /** The name that the first version gave it. */
+  /** The name by which the first version that used the listener called it. */
   readonly name: string
   readonly fd: OwnedFd
-  /** A service manager holds the socket too: the path belongs to the manager, and the socket could not be bound again. */
+  /** Whether a service manager bound the socket and holds it too. The path belongs to the manager; this process cannot bind it again. */
   readonly passed: boolean
-  /** Bound by a process that still accepts on it. */
+  /** Whether the socket was taken over from a running process that may still accept on it. */
   readonly adopted: boolean
 }
 
-/** The listeners of all versions; each is bound once while a version uses it. Between two versions, clients wait in the kernel's queue. */
+/** The listeners of all versions. They stay open from one version to the next: clients wait in the kernel's queue meanwhile. */
 export class SharedListeners implements Disposable {
   readonly #held: Map<string, SharedListener>
   readonly #kept: StoredListeners
   readonly #predecessor: Pick<Predecessor, 'phase'> | null
 
-  /** `held`: existing listeners, owned from now on. `predecessor`: owner of the adopted listeners until it has ended. */
+  /** Owns the existing listeners `held`. `predecessor` owns the Unix paths of adopted listeners until it has ended. */
   constructor(
     kept: StoredListeners,
     held: readonly SharedListener[] = [],
@@ -49,15 +49,15 @@ export class SharedListeners implements Disposable {
     return [...this.#held.values()].map(each => ({ ...each, passed: this.#isOthers(each) }))
   }
 
-  /** The bound address of each specification; it differs for port 0. */
+  /** The bound address by specification; they differ for port 0. */
   get addresses(): ReadonlyMap<string, string> {
     return new Map([...this.#held].map(([key, { fd }]) => [key, formatAddress(inspectOne(fd))]))
   }
 
   /**
-   * Returns the wanted listeners: held ones, ones that a service manager bound or kept, ones of a predecessor, else newly bound ones. If
-   * one fails, newly bound ones are closed; passed ones remain open for the next attempt. `alone`: no version runs. Otherwise the flag
-   * O_NONBLOCK is not changed: a running version that accepts until EAGAIN would hang without it.
+   * Returns the wanted listeners, borrowed. Binds those that neither this object holds, nor a service manager or the predecessor has
+   * passed. If one fails, closes the newly bound ones; passed ones stay open for the next attempt. Changes O_NONBLOCK only if no version
+   * runs (`alone`): a running version that accepts until EAGAIN would block without it.
    */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean, alone: boolean): GivenListener[] {
     const bound: string[] = []
@@ -73,7 +73,7 @@ export class SharedListeners implements Disposable {
           held = { key, name, fd, passed: passed !== null && !adopted, adopted }
           this.#held.set(key, held)
           if (passed === null) bound.push(key)
-          // The manager keeps its own listeners without this.
+          // The manager keeps the listeners that it bound itself anyway.
           if (!held.passed) this.#kept.keep(key, fd)
           free = !passed?.inUse
         }
@@ -86,26 +86,26 @@ export class SharedListeners implements Disposable {
     }
   }
 
-  /** Closes all other listeners. A version that was given one keeps its own copy. */
+  /** Closes all listeners except these. Versions keep their own descriptors. */
   keepOnly(listeners: readonly NamedListener[]): void {
     const wanted = new Set(listeners.map(({ spec }) => formatListenerSpec(spec)))
     for (const key of [...this.#held.keys()]) if (!wanted.has(key)) this.#drop(key)
     this.#kept.discard()
   }
 
-  /** Whether the service manager keeps the listeners for the next process. */
+  /** Whether a service manager keeps the listeners for the next supervisor. */
   get areStored(): boolean {
     return this.#kept.isActive
   }
 
-  /** Closes the listeners for good: connects are refused as soon as the versions stop accepting. */
+  /** Closes the listeners, also in the service manager: the kernel refuses clients as soon as the versions have closed theirs. */
   end(): void {
     for (const key of this.#held.keys()) this.#kept.drop(key)
     this.#kept.discard()
     this[Symbol.dispose]()
   }
 
-  /** Closes this process's copies. The service manager keeps its own for the next process unless the unit is stopped. */
+  /** Closes this process's descriptors. The service manager keeps its own for the next supervisor, unless the unit is stopped. */
   [Symbol.dispose](): void {
     for (const held of this.#held.values()) this.#close(held)
     this.#held.clear()
@@ -132,16 +132,16 @@ export class SharedListeners implements Disposable {
 
 const PREFIX = 'listener-'
 
-/** Stores listeners in the service manager, by specification, so that clients wait instead of being refused after a kill. */
+/** Stores listeners in the service manager, by specification: if this process is killed, clients wait instead of being refused. */
 export class StoredListeners {
   readonly #store: Pick<FdStore, 'keep' | 'drop'> | null
   /**
-   * Unclaimed listeners of an earlier process, by specification. Two have the same one if the path of the first was removed, and the
-   * process that bound it again was killed before it could drop the first.
+   * Unclaimed listeners of an earlier supervisor, by specification. There are two for one Unix path if the path of the first was removed,
+   * and the supervisor that bound it again was killed before it could drop the first.
    */
   readonly #left = new Map<string, OwnedFd[]>()
 
-  /** `store` is null if the manager keeps nothing, or there is none. */
+  /** `store` is null if there is no manager, or if it keeps no descriptors. */
   constructor(store: Pick<FdStore, 'keep' | 'drop'> | null, service: string) {
     this.#store = store
     for (const { name, fd } of takeStoredFor(service)) {
@@ -150,12 +150,11 @@ export class StoredListeners {
     }
   }
 
-  /** Whether the manager passes kept listeners to the next process. */
   get isActive(): boolean {
     return this.#store !== null
   }
 
-  /** Takes the stored listener of this specification if clients still reach it. The caller owns it, and calls {@link keep}. */
+  /** Takes the stored listener of this specification if clients still reach it. The caller owns it, and must {@link keep} it. */
   claim(key: string, spec: ListenerSpec): OwnedFd | null {
     const there = this.#left.get(key)?.filter(fd => isOfKind(inspectOne(fd), spec)) ?? []
     const reached = there.map(fd => isReached(fd, spec))
@@ -199,15 +198,15 @@ function storeName(key: string): string {
   return PREFIX + Buffer.from(key).toString('base64url')
 }
 
-/** The variable that holds the child's own pid: children of that child must not use the descriptors. */
+/** The variable for the pid of a version: a process of another pid that inherits LISTEN_FDS must not use the descriptors. */
 export const PID_VARIABLE = 'LISTEN_PID'
 
-/** Marks all processes of a version, including those that leave its group; see `LeftoverProcesses.ofGroup()`. */
+/** The variable by which `LeftoverProcesses.ofGroup()` finds all processes of a version, also those that left its process group. */
 export const VERSION_VARIABLE = 'FD_BROKER_VERSION_OF'
 
 /**
- * The variable that names the exec state for the supervisor's next image: `take:7` to continue from descriptor 7, `try:3` to only check it.
- * Removed for children.
+ * The variable that tells the supervisor's next image which descriptor has the exec state: `take:7` to continue from the state, `try:3` to
+ * check it only. Removed for children.
  */
 export const EXEC_STATE_VARIABLE = 'FD_BROKER_SUPERVISOR'
 
@@ -219,7 +218,7 @@ const NO_SUPERVISOR_VARIABLES: NodeJS.ProcessEnv = {
   [EXEC_STATE_VARIABLE]: undefined,
 }
 
-/** Announces listeners to a version in the conventions of systemd and Server::Starter. The first is descriptor 3. */
+/** Returns variables that announce listeners to a version as systemd and Server::Starter do. The first listener is descriptor 3. */
 export function listenerVariables(listeners: readonly GivenListener[], version: number): NodeJS.ProcessEnv {
   if (listeners.length === 0) return { ...NO_SUPERVISOR_VARIABLES, SERVER_STARTER_GENERATION: `${version}` }
   return {
@@ -243,19 +242,19 @@ export function portOf(address: string): string {
   return address.startsWith('udp:') ? `u${where}` : where
 }
 
-/** Limit for systemctl, which needs seconds on a busy machine. The listeners remain open until it has answered. */
+/** Time limit for systemctl, which needs seconds on a busy machine. The listeners stay open until systemctl has answered. */
 const SYSTEMCTL_MS = 10_000
 const MOST_TEXT = 1 << 20
-/** The end of NOTIFY_SOCKET under systemd. The socket of a user manager is below {@link USER_MANAGER}. */
+/** How NOTIFY_SOCKET ends under systemd, and how it begins under a user manager. */
 const NOTIFY_PATH = '/systemd/notify'
 const USER_MANAGER = '/run/user/'
-/** For a systemctl without `whoami`: finds the last service in the cgroup path. */
+/** Prints this process's unit, the last service in its cgroup path, because an old systemctl lacks `whoami`. */
 const FROM_CGROUP =
   "sed -n 's#.*/\\([^/]*\\.service\\)\\(/.*\\)\\{0,1\\}$#\\1#p' /proc/self/cgroup | head -n 1"
 
 /**
- * Returns whether systemd is stopping this unit rather than restarting it: both send the same signal, but their jobs differ. Also false if
- * systemd cannot be asked, does not answer within 10 s, or `givenUp` aborts.
+ * Resolves with whether systemd stops this unit and does not restart it: the signal is the same, but the job of the unit differs. Resolves
+ * with false if systemd cannot be asked or does not answer within 10 s, or if `givenUp` aborts.
  */
 export async function unitStops(children: ChildStarter, givenUp: AbortSignal): Promise<boolean> {
   const { NOTIFY_SOCKET: socket = '' } = startedAs.env
@@ -263,14 +262,14 @@ export async function unitStops(children: ChildStarter, givenUp: AbortSignal): P
   const systemctl = socket.startsWith(USER_MANAGER) ? 'systemctl --user' : 'systemctl'
   const text = await outputOf(
     children,
-    // Without this systemctl would report its failure to the unit's socket, and systemd would log a warning.
+    // A systemctl that has NOTIFY_SOCKET reports its failures there, and systemd logs a warning.
     `exec 2>/dev/null; unset NOTIFY_SOCKET; { ${systemctl} whoami || ${FROM_CGROUP}; } && ${systemctl} list-jobs --no-legend --plain --full`,
     givenUp,
   )
   return isStopped(text)
 }
 
-/** `text` is the unit's name, then its jobs: number, unit, type and state. */
+/** `text`: the name of this unit, then a line for each job with number, unit, type and state. */
 export function isStopped(text: string): boolean {
   const [unit, ...jobs] = text.split('\n').map(line => line.trim())
   return jobs.some(line => {

@@ -18,8 +18,8 @@ import type { Predecessor } from './predecessor.js'
 import type { RunningVersions } from './running-version.js'
 import type { SupervisorSettings } from './settings.js'
 
-/** Remaining milliseconds of each timer; null if it does not run. */
 interface RemainingTimes {
+  /** Returns the timer's remaining milliseconds; null if it does not run. */
   remainingOf(timer: TimerName, version: number): number | null
 }
 
@@ -41,16 +41,16 @@ export interface SupervisorStatus extends ServiceStatus {
   readonly supervisor: {
     readonly pid: number
     readonly startedAt: string
-    /** Memory of the supervisor without its versions. */
+    /** Resident memory of the supervisor itself. */
     readonly rssBytes: number
     readonly openFds: number | null
-    /** Consecutive failures since the last proven version. */
+    /** Number of failed versions since the last version that completed its probation. */
     readonly failures: number
-    /** Whether the program is in a crash loop. */
+    /** Whether the program is in a crash loop: at least two failures. */
     readonly loops: boolean
-    /** Unrequested ends of serving versions. With `--restart` each was followed by a restart. */
+    /** Ends of serving versions that no operator requested. */
     readonly exits: ExitReport
-    /** Whether an upgrade may name a release link, which the supervisor switches (`fd-broker upgrade --binary`). */
+    /** Tells operators that this release switches a release link if an upgrade names one (`fd-broker upgrade --binary`). */
     readonly leadsLinks: true
     /** The id of the earlier version that the serving version repeats; null if it repeats none. */
     readonly again: number | null
@@ -58,9 +58,9 @@ export interface SupervisorStatus extends ServiceStatus {
     readonly before: number | null
     /** Whether the serving version passes its health check; null if it has none. */
     readonly healthy: boolean | null
-    /** The last health check of the serving version, if it failed. */
+    /** Why the serving version's last health check failed; null if it passed. */
     readonly complaint: string | null
-    /** How often the supervisor was replaced by another release (`fd-broker upgrade --self`). */
+    /** How often another release has replaced the supervisor (`fd-broker upgrade --self`). */
     readonly replaced: number
   }
   /** The serving version's own status text. */
@@ -121,17 +121,17 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
   }
 }
 
-/** Remaining seconds; null: no version is in probation; 0: the time is over, and the pending health check decides. */
+/** Returns the rest of the probation; null if no version is in probation; 0 if the time is over and a pending health check decides. */
 function probationSeconds(now: Version | undefined, timers: RemainingTimes): number | null {
   if (now === undefined || now.proved) return null
   return (timers.remainingOf('proved', now.id) ?? 0) / 1000
 }
 
-/** Reports a supervisor, which stays the main process, to a service manager. */
+/** Reports the state of a supervisor to a service manager. The supervisor stays the unit's main process. */
 export class ManagerReport {
   readonly #manager: ServiceManager | null
   readonly #watchdog: Watchdog
-  /** Identifies the last message, so that none is repeated. */
+  /** Key of the last message: the same message is not sent again. */
   #lastMessage = ''
   #wasUp = false
 
@@ -141,7 +141,7 @@ export class ManagerReport {
     this.#watchdog.start()
   }
 
-  /** Called after each step. `failure` says why the last attempted version does not serve. */
+  /** Called after each step of the state machine. `failure`: why the last version that failed does not serve. */
   update(state: SupervisorState, failure: string | null): void {
     const manager = this.#manager
     if (manager === null) return
@@ -166,7 +166,7 @@ export class ManagerReport {
     else this.#watchdog.extendTimeout()
   }
 
-  /** Reports that the settings are read again; the next {@link update} reports the result. */
+  /** Reports that the settings are being read again; the next {@link update} reports the end of this. */
   reportReload(): void {
     if (!this.#wasUp) return
     this.#manager?.changes('the settings are read again')
@@ -184,7 +184,7 @@ export class ManagerReport {
   }
 }
 
-/** Returns the resident memory of a process group in bytes; null if unreadable. Shared memory counts once per process. */
+/** Returns the resident memory of a process group in bytes; null if unreadable. Counts shared memory once for each process. */
 function memoryOfGroup(leader: number): number | null {
   let sum: number | null = null
   for (const pid of processes()) {

@@ -41,18 +41,18 @@ import {
   UpgradeRequests,
 } from './upgrade-requests.js'
 
-/** Interval at which the end of a probation waits for a pending health check. */
+/** If a health check is pending when the probation's time is over, the time to wait before looking again. */
 const PENDING_CHECK_MS = 50
-/** Wait after SIGKILL: a process that lives longer waits in the kernel. */
+/** Time after SIGKILL before a process that has not ended, because it waits in the kernel, is given up. */
 const KILLED_MS = 5_000
 
 export interface SupervisorDeps extends SettingsSource {
   readonly logger: Logger
-  /** The process taken over, which serves until the first version does. Borrowed. */
+  /** The process whose listeners were taken over; serves until the first version does. Borrowed. */
   readonly predecessor?: Predecessor | null
 }
 
-/** Starts a program, replaces it by its next version, and ends with it. The state machine decides; this class acts. */
+/** Starts a program, replaces it by its next version, and ends with it. Carries out the effects of the state machine. */
 export class Supervisor {
   readonly ended: Promise<SupervisorEnd>
   readonly #deps: SupervisorDeps
@@ -78,7 +78,7 @@ export class Supervisor {
   readonly #pidFile: PidFile | null
   #resolveEnded!: (end: SupervisorEnd) => void
 
-  /** Owns `control`, which is null if operators can only send signals. */
+  /** Owns `control`. Null: there is no control socket, so operators can only send signals. */
   private constructor(deps: SupervisorDeps, control: FirstControl | null, inherited: ExecState | null) {
     const manager = ServiceManager.find(deps.logger)
     const { name, storedAs = name } = deps.settings
@@ -112,7 +112,7 @@ export class Supervisor {
     if (control !== null) this.#control = new Control(control, this, deps.settings, deps.logger)
   }
 
-  /** Takes the control path and starts the first version. Rejects as {@link openControl} does. */
+  /** Opens the control socket and starts the first version. Rejects as {@link openControl} does. */
   static async start(deps: SupervisorDeps): Promise<Supervisor> {
     const control = await openControl(deps.settings, deps.logger)
     const supervisor = new Supervisor(deps, control, null)
@@ -122,7 +122,7 @@ export class Supervisor {
     return supervisor
   }
 
-  /** Continues from the state of the previous image. Owns its descriptors. */
+  /** Continues from the state `left` of the previous image. Owns the descriptors in it. */
   static async resume(deps: SupervisorDeps, left: ExecState): Promise<Supervisor> {
     const children: ChildStarter = {
       start: (start, ended) => supervisor.#versions.children.start(start, ended),
@@ -151,17 +151,17 @@ export class Supervisor {
   }
 
   /**
-   * Starts the next version and resolves when it serves. A request during an upgrade gets the version after the candidate. Rejects, and
-   * keeps the serving version, with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and with
-   * errors of reading settings and binding listeners.
+   * Starts the next version and resolves when it serves. During an upgrade, waits for it to end and then starts another version. Rejects,
+   * and keeps the serving version, with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and
+   * with errors of reading settings and binding listeners.
    */
   upgrade(options: SupervisorUpgradeOptions = {}, cancel?: AbortSignal): Promise<Upgraded> {
     return this.#requests.ask(options, cancel, event => this.#dispatch(event))
   }
 
   /**
-   * Replaces this process's image by the installed release, keeping versions, listeners and control socket. Never resolves. Rejects, with
-   * nothing changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link replaceImage} does.
+   * Executes the installed release in this process; versions, listeners and control socket stay. Never resolves. Rejects, with nothing
+   * changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link replaceImage} does.
    */
   async upgradeSelf(): Promise<never> {
     return await replaceImage(() => this.#snapshot, this.#versions.children, this.#deps.logger)
@@ -186,8 +186,9 @@ export class Supervisor {
   }
 
   /**
-   * Cancels the candidate; if there is none, starts the previous version, which replaces the serving one when ready. Resolves with the
-   * version that leaves. Rejects, and keeps the serving version, with ERR_FDB_NO_STANDBY and the errors of {@link upgrade}.
+   * Cancels the candidate (a version that starts). If there is none, starts the previous version, which replaces the serving one when it
+   * is ready. Resolves with the cancelled or replaced version. Rejects, and keeps the serving version, with ERR_FDB_NO_STANDBY and the
+   * errors of {@link upgrade}.
    */
   async rollback({ reason, at }: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply> {
     const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
@@ -214,7 +215,7 @@ export class Supervisor {
     if (this.#state.mode === 'running') this.#stopOptions = options
     void this.#versions.endListeners()
     this.#dispatch({ type: 'stop', now: options.now ?? false })
-    // Replaced versions that still drain get the stop timeout too.
+    // Replaced versions that still drain are killed after the stop timeout too.
     for (const id of [...this.#versions.draining]) {
       this.#versions.draining.delete(id)
       this.#versions.get(id)?.signal(options.signal ?? 'SIGTERM')
@@ -263,7 +264,7 @@ export class Supervisor {
     }
   }
 
-  /** Carries out an event. Events that its effects raise are queued until the current step is done. */
+  /** Passes an event to the state machine and performs the effects. Events that arise meanwhile wait in a queue. */
   #dispatch(event: SupervisorEvent): void {
     this.#events.push(event)
     if (this.#stepping) return
@@ -271,7 +272,6 @@ export class Supervisor {
     for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift()) {
       const { state, effects } = step(this.#state, next)
       this.#state = state
-      // Release links are switched before the effects of a step.
       this.#links.follow(state)
       for (const effect of effects) this.#perform(effect)
       this.#updateReport()
@@ -346,7 +346,7 @@ export class Supervisor {
     } catch (error) {
       this.#failures.record(id, FdbError.from(error))
       this.#dispatch({ type: 'spawn-failed', version: id })
-      // If a step is running, its queue answers with the reason before it is forgotten.
+      // If a step is running, the event is still queued: the reason must be there until its answer is sent.
       await Promise.resolve()
       this.#failures.forget(id)
       this.#closeUnusedListeners()
@@ -463,7 +463,7 @@ export class Supervisor {
     } else this.#requests.answer(askers, this.#failures.of(version) ?? abortedError(outcome))
   }
 
-  /** Closes listeners that no version uses. While none serves, the last version's listeners are kept for the next. */
+  /** Closes listeners that no version uses. If none serves, the last version's listeners stay open for the next one. */
   #closeUnusedListeners(): void {
     const [now, next] = [serving(this.#state), candidate(this.#state)]
     if (now !== undefined) this.#versions.keepListenersOf(next === undefined ? [now.id] : [now.id, next.id])

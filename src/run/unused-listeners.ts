@@ -5,9 +5,9 @@ import { acceptQueueLength, formatListenerSpec, openTcpSockets } from '../listen
 import type { RunningVersion, RunningVersions } from './running-version.js'
 
 const LOOK_MS = 5_000
-/** After this time a version that lets no client wait is not watched any more. */
+/** Looks after which a version is not watched any more. */
 const MOST_LOOKS = 120
-/** A version without a listener of its own may begin to accept late. */
+/** Looks at waiting clients before the warning about a program that has bound no socket itself: it may start to accept late. */
 const LATE_LOOKS = 12
 
 const MESSAGE =
@@ -19,7 +19,7 @@ interface Given {
   readonly inode: string
   readonly isTcp: boolean
   readonly port: number | undefined
-  /** Looks in a row at which clients waited to be accepted. */
+  /** Number of consecutive looks at which clients waited to be accepted. */
   waits: number
 }
 
@@ -31,8 +31,8 @@ interface Watched {
 }
 
 /**
- * Warns, once a listener, of a serving version that ignores a listener: no process has the socket open, or clients wait although no
- * connection has been accepted and no process waits for one.
+ * Warns once for each listener that a serving version ignores: no process has the socket open, or clients wait while no process has
+ * accepted a connection or waits for one.
  */
 export class UnusedListeners {
   readonly #versions: Pick<RunningVersions, 'get' | 'listeners' | 'processesOf'>
@@ -44,7 +44,6 @@ export class UnusedListeners {
     this.#logger = logger
   }
 
-  /** Starts to watch the version. */
   watch(id: number): void {
     const version = this.#versions.get(id)
     if (version === undefined || this.#watched.has(id)) return
@@ -92,7 +91,7 @@ export class UnusedListeners {
   }
 }
 
-/** Returns null if the program may serve the listener later. */
+/** Returns the warning's reason; null if the program may still start to serve the listener. */
 function whyUnused({ waits }: Given, { use, sockets }: SocketUse): string | null {
   if (use === 'none') return 'no process has the socket open'
   if (waits < 2) return null
@@ -110,18 +109,18 @@ function hasAccepted({ port }: Given, { use, sockets }: SocketUse): boolean {
   )
 }
 
-/** Limit of the CPU time for a scan of /proc. */
+/** Limit of the time for a scan of /proc. */
 const SCAN_MS = 100
 
-/** How a set of processes uses a socket, as far as /proc shows it. */
+/** How processes use a socket, as far as /proc shows it. */
 interface SocketUse {
-  /** `waits`: in an epoll set; `open`: only open; `none`: no visible process has it; `unknown`: not every process could be read in time. */
+  /** `waits`: a process waits with epoll; `open`: one has it open; `none`: none has; `unknown`: not every process could be read in time. */
   readonly use: 'waits' | 'open' | 'none' | 'unknown'
-  /** Inodes of the sockets of these processes that the process `but` has not. */
+  /** Inodes of the processes' sockets, without those that the supervisor has too. */
   readonly sockets: ReadonlySet<string>
 }
 
-/** Finds how processes use the socket with this inode. `pids` are searched for epoll sets; `but`: a process that does not count. */
+/** Finds how processes use the socket with this inode. Looks for epoll sets in `pids` only; ignores the process `but`. */
 function socketUse(inode: string, pids: readonly number[], but: number): SocketUse {
   const sockets = new Set<string>()
   const waits = new RegExp(`^tfd:.* ino:${BigInt(inode).toString(16)} `, 'm')

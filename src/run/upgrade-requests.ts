@@ -5,25 +5,25 @@ import type { SupervisorEvent } from '../versions/machine.js'
 import { Pending } from '../wire/pending.js'
 
 export interface SupervisorUpgradeOptions {
-  /** Command of the next version and of later ones, with argv[0]. Absent or empty: unchanged. */
+  /** Command line of the next version and of later ones, with argv[0]. Absent or empty: unchanged. */
   readonly argv?: readonly string[]
-  /** Time for the version to become ready, if shorter than configured. 0 or absent: as configured. */
+  /** Time in milliseconds for the version to serve; limits the configured readiness timeout too. 0 or absent: no limit. */
   readonly timeoutMs?: number
   /** The release link to switch before the version is started. */
   readonly release?: Release | undefined
   readonly progress?: (step: UpgradeProgress) => void
 }
 
-/** A client's timeout expires this much later, so that the supervisor's own readiness timeout comes first: its error names the failed health check. */
+/** Added to a request's timeout: the readiness timeout, whose error names the failed health check, must elapse first. */
 const READY_FIRST_MS = 1_000
 
 interface PendingRequest extends SupervisorUpgradeOptions {
   readonly pending: Pending<Upgraded>
-  /** Set when the client's timeout has expired. */
+  /** The error for the client if its timeout has elapsed. */
   late?: FdbError
 }
 
-/** Requests for an upgrade or rollback that wait for their answer. */
+/** Requests for an upgrade or a rollback that are not answered yet, by the id that the state machine calls `asker`. */
 export class UpgradeRequests {
   readonly #waiting = new Map<number, PendingRequest>()
   #count = 0
@@ -35,7 +35,7 @@ export class UpgradeRequests {
     return { id, answer: pending.answer }
   }
 
-  /** Adds a request and dispatches its event; on abort or timeout, dispatches its cancellation. */
+  /** Adds a request and dispatches its event. If `cancel` aborts or the timeout elapses, dispatches the event `cancel`. */
   ask(
     options: SupervisorUpgradeOptions,
     cancel: AbortSignal | undefined,
@@ -60,18 +60,18 @@ export class UpgradeRequests {
     })
   }
 
-  /** The command of the last request that has one; null: unchanged. */
+  /** Returns the command of the last request that has one; null: unchanged. */
   argvOf(ids: readonly number[]): readonly string[] | null {
     const wanted = ids.map(id => this.#waiting.get(id)?.argv ?? []).filter(argv => argv.length > 0)
     return wanted.at(-1) ?? null
   }
 
-  /** The release of the last request that names one. */
+  /** Returns the release of the last request that names one. */
   releaseOf(ids: readonly number[]): Release | null {
     return ids.map(id => this.#waiting.get(id)?.release).findLast(release => release !== undefined) ?? null
   }
 
-  /** The longest timeout of the requests; 0 if none has one. */
+  /** Returns the longest timeout of the requests in milliseconds; 0 if none has one. */
   timeoutOf(ids: readonly number[]): number {
     return Math.max(0, ...ids.map(id => this.#waiting.get(id)?.timeoutMs ?? 0))
   }
@@ -96,7 +96,7 @@ function servesLateError(ms: number): FdbError {
   return new FdbError('ERR_FDB_DEADLINE', why, { phase: 'trial' })
 }
 
-/** The error for a request that ended without a failed version. */
+/** Returns the error for a request that ended although no version failed. */
 export function abortedError(outcome: 'failed' | 'cancelled' | 'ending'): FdbError {
   return outcome === 'ending'
     ? new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, the supervisor, was told to end`)
@@ -114,7 +114,7 @@ export function noPreviousVersionError(): FdbError {
 }
 
 export interface RollbackOrder {
-  /** Describes the request, for logs and status. */
+  /** Text for logs and status that names the operator and the request. */
   readonly reason: string
   /** The release link that the rollback must switch back; null if the caller names none. */
   readonly at: string | null

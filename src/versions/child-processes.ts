@@ -5,9 +5,9 @@ import { adoptOrphans, type ChildStart, endedChild, reapChild, startChild } from
 type OnEnded = (code: number) => void
 
 /**
- * Starts and reaps all children of this process, including adopted ones (as PID 1, or as a subreaper). Reaps every child, so Node must
- * not start any in this process. A pid belongs to its child until the child is reaped, in the same turn as its end is reported: no signal hits
- * another process.
+ * Starts and reaps the children of this process, also those that it adopts as PID 1 or as a subreaper. Node must not start children here:
+ * this class would reap them. A child is reaped in the turn of the event loop in which its end is reported, and until then no other process
+ * gets its pid: a signal never reaches another process.
  */
 export class ChildProcesses {
   readonly #onEnded = new Map<number, OnEnded>()
@@ -19,7 +19,7 @@ export class ChildProcesses {
     process.on('SIGCHLD', this.#reap)
   }
 
-  /** Starts reaping: all expected children are registered. */
+  /** Reaps the children that have ended already. Call it when all of them are registered. */
   startReaping(): void {
     this.#reapAll()
   }
@@ -31,18 +31,18 @@ export class ChildProcesses {
     return pid
   }
 
-  /** Registers a process that this one adopts when its parent ends; `ended` reports its end. */
+  /** Registers a process that is a child of this one, or will be when its parent ends. `ended` is called when the process has ended. */
   expect(pid: number, ended: OnEnded): void {
     this.#onEnded.set(pid, ended)
   }
 
-  /** Signals a child. Returns false if there is no such child. */
+  /** Signals a child. Returns false if the child has ended, or if the signal is refused. */
   signal(pid: number, signal: NodeJS.Signals): boolean {
     if (!this.#onEnded.has(pid)) return false
     return send(pid, signal)
   }
 
-  /** Kills a child and its group, now and again when it has ended. */
+  /** Kills a child and its process group, and the group once more when the child has ended. */
   kill(pid: number): void {
     if (!this.#onEnded.has(pid)) return
     this.#groups.add(pid)
@@ -63,7 +63,7 @@ export class ChildProcesses {
     for (;;) {
       const pid = endedChild()
       if (pid <= 0) return
-      // The group id is the child's until the child is reaped.
+      // Before the child is reaped: until then no other group can have its pid as number.
       if (this.#groups.delete(pid)) send(-pid, 'SIGKILL')
       const code = reap(pid) ?? 0
       const ended = this.#onEnded.get(pid)
@@ -73,7 +73,7 @@ export class ChildProcesses {
   }
 }
 
-/** Reaps a child and returns its exit code, or 128 plus the number of its signal; null if Node has reaped it. */
+/** Reaps a child. Returns its exit code, or 128 plus the number of its signal; null if Node has reaped it. */
 function reap(pid: number): number | null {
   const status = reapChild(pid)
   return status !== null && status < 0 ? 128 - status : status
@@ -88,7 +88,7 @@ function send(pid: number, signal: NodeJS.Signals): boolean {
   }
 }
 
-/** Node reaps its own children at once: an ended child that remains this long was adopted. */
+/** Node reaps its own children at once. A child that has ended and is not reaped for this time is an adopted one. */
 export const ADOPTED_MS = 500
 
 /** Reaps adopted children, which Node leaves as zombies. */
@@ -96,13 +96,13 @@ export class ZombieReaper {
   readonly #ended: (pid: number, code: number) => void
   #seen = { pid: 0, at: 0 }
 
-  /** Makes this process adopt orphans. `ended` gets each reaped pid and its code, or 128 plus the number of its signal. */
+  /** Makes this process adopt orphans. `ended` gets the pid of each reaped one and its exit code, or 128 plus the number of its signal. */
   constructor(ended: (pid: number, code: number) => void) {
     this.#ended = ended
     adoptOrphans()
   }
 
-  /** Whether an ended child must be looked at again after {@link ADOPTED_MS}. */
+  /** Whether {@link reap} must be called again after {@link ADOPTED_MS}, because a child has ended that Node may still reap. */
   get isWaiting(): boolean {
     return this.#seen.pid !== 0
   }

@@ -5,7 +5,7 @@ import type { HealthCheck } from '../probing/health-check.js'
 
 const ANSWER_MS = 2_000
 
-/** Asks at the control socket whether process `pid` or a descendant serves. */
+/** Passes if the process that serves at the control socket is `pid` or a descendant of it. */
 export function descendantServes(control: string, pid: number): HealthCheck {
   return {
     name: `who serves at ${control}`,
@@ -17,7 +17,7 @@ export function descendantServes(control: string, pid: number): HealthCheck {
   }
 }
 
-/** Returns the serving process if it descends from this one, else null. Never rejects. */
+/** Resolves with the pid of the process that serves at the control socket if it descends from this process, else null. Never rejects. */
 export async function servingDescendant(control: string): Promise<number | null> {
   const pid = await serverAt(control).catch(() => null)
   return pid !== null && endsWithUs(pid) ? pid : null

@@ -3,26 +3,26 @@ import { nodeCrypto } from '../base/lazy.js'
 import type { EnvironmentMark } from './leftover-processes.js'
 import { inheritedOutput, LAST_LINES } from './successor-output.js'
 
-/** Environment variable: the file in which a successor writes why it ends before it joins. Not for its children. */
+/** Environment variable: the file in which a successor writes why it ends before it joins. Removed for its children. */
 const VARIABLE = 'FD_BROKER_LAST_WORDS'
 const MOST_CHARACTERS = 2_000
-/** Number of stderr lines kept: more than the preload writes of an uncaught error. */
+/** Number of stderr lines in an error message: more than the preload `output-preload.ts` writes of an uncaught error. */
 const MOST_LINES = 24
 
-/** Stands for a reason that is not known. */
+/** Replaces an unknown reason in messages. */
 export const NO_REASON = 'see its own output'
 
 let reasonFile = process.env[VARIABLE]
 delete process.env[VARIABLE]
 
 /**
- * Passes the reason of a successor that ends before it can report over the control path, for example because of a wrong configuration.
- * The reason is in a file beside that path, which only its user can write. Without it the parent would know only an exit code.
+ * Gets the reason why a successor ended before it could report over the control path, for example a wrong configuration. The successor
+ * writes the reason to a file beside that path, where only its user can write; an exit code alone would not explain the failure.
  */
 export class ExitReason {
   readonly env: NodeJS.ProcessEnv
   readonly #file: string
-  /** File for the successor's last stderr lines, written by its preload. */
+  /** File to which the successor's preload writes its last stderr lines. */
   readonly #lines: string
 
   constructor(control: string) {
@@ -30,14 +30,14 @@ export class ExitReason {
     this.#lines = `${this.#file}.stderr`
     this.env = { [VARIABLE]: this.#file, [LAST_LINES]: this.#lines }
     try {
-      // Created here: a successor that no process waits for finds no file and leaves none.
+      // Created here, not by the successor: if this process no longer waits, the successor finds no file and leaves none.
       writeFileSync(this.#lines, '', { flag: 'wx', mode: 0o600 })
     } catch {
       // The lines are in the successor's own output.
     }
   }
 
-  /** Environment variable of the successor and of all processes it starts with the same environment. */
+  /** Identifies the successor, and the processes that it started with its environment. */
   get mark(): EnvironmentMark {
     return { name: VARIABLE, value: this.#file }
   }
@@ -53,7 +53,7 @@ export class ExitReason {
     )
   }
 
-  /** Returns the successor's last stderr lines, once; null if there are none, or it is no Node program. */
+  /** Returns the successor's last stderr lines, once. Null if there are none, or if the successor is not a Node program. */
   takeLines(): string | null {
     const lines = readOnce(this.#lines)
       ?.split('\n')
@@ -67,7 +67,7 @@ export class ExitReason {
     )
   }
 
-  /** Returns, once, the reason for an error message, and the stderr lines to append with {@link indented}. */
+  /** Returns, once, the reason for an error message, and the stderr lines that {@link indented} appends to it. */
   takeReason(): { readonly why: string; readonly lines: string | null } {
     const reason = this.takeLine()
     const lines = reason === null ? this.takeLines() : null
@@ -77,7 +77,7 @@ export class ExitReason {
     }
   }
 
-  /** Removes the files: no reason is expected any more. */
+  /** Removes the files. */
   close(): void {
     rmSync(this.#file, { force: true })
     rmSync(this.#lines, { force: true })
@@ -95,12 +95,12 @@ function readOnce(path: string): string | null {
   }
 }
 
-/** Formats a successor's last lines for the end of an error message. */
+/** Formats a successor's last stderr lines, to append to an error message. */
 export function indented(lines: string | null): string {
   return lines === null ? '' : `\n${lines.replaceAll(/^/gm, '  ')}`
 }
 
-/** Records why this process ends. Does nothing if no process waits for the reason. */
+/** Reports to the process that started this one why this one ends. Does nothing if this process is not a successor. */
 export function writeExitReason(text: string): void {
   const file = reasonFile
   reasonFile = undefined
@@ -112,7 +112,7 @@ export function writeExitReason(text: string): void {
   }
 }
 
-/** Called when this process serves: from now on it reports no reason for its end. */
+/** Called when this process starts to serve: from now on the reason of its end is not reported. */
 export function dropExitReason(): void {
   reasonFile = undefined
   const output = inheritedOutput()

@@ -6,28 +6,29 @@ import { ancestryOf, endsWithUs, statOf } from '../os/main-process.js'
 /** USER_HZ on Linux: the unit of start times. */
 const TICKS_A_SECOND = 100
 
-/** Grace between SIGTERM and SIGKILL for a version that failed before it served, and for leftover processes. */
+/** Time between SIGTERM and SIGKILL for a version that failed before it served, and for leftover processes. */
 export const GRACE_MS = 2_000
-/** Limit for SIGKILL: a process that lives longer waits in the kernel. */
+/** Time after the first SIGKILL before processes that have not ended, because they wait in the kernel, are given up. */
 const KILLED_MS = 5_000
-/** Interval at which SIGKILL is repeated: a process may fork while the others are killed. */
+/** Interval at which SIGKILL is repeated, because a process may fork while the others are killed. */
 const KILL_AGAIN_MS = 500
 const LOOK_MS = 10
 
 export interface EndOptions {
   /** Default: SIGTERM. */
   readonly signal?: NodeJS.Signals
-  /** Grace before SIGKILL; 0: at once. */
+  /** Time between the signal and SIGKILL; 0: only SIGKILL is sent. */
   readonly graceMs: number
-  /** Limit for SIGKILL. */
+  /** Time after the first SIGKILL before the processes are given up. Default 5000. */
   readonly killedMs?: number
   readonly lookMs?: number
-  /** Stops waiting and signalling. */
+  /** An abort ends the waiting and signalling. */
   readonly givenUp?: AbortSignal
+  /** Called before the first SIGKILL. */
   readonly killing?: () => void
 }
 
-/** Ends processes: sends a signal, and SIGKILL after the grace. Resolves with whether they have ended. */
+/** Ends processes by a signal and, after `graceMs`, by SIGKILL. Resolves with whether all have ended. */
 export async function endProcesses(
   processes: { readonly hasEnded: boolean; signal(signal: number): void },
   { signal = 'SIGTERM', graceMs, killedMs = KILLED_MS, lookMs, givenUp, killing }: EndOptions,
@@ -48,7 +49,7 @@ export async function endProcesses(
   return false
 }
 
-/** Resolves with true when `holds` returns true, or false after `ms` or when `givenUp` aborts. */
+/** Resolves with true as soon as `holds` returns true; with false after `ms`, or if `givenUp` aborts. */
 export async function waitUntil(
   holds: () => boolean,
   ms: number,
@@ -64,27 +65,27 @@ export async function waitUntil(
   return false
 }
 
-/** An environment variable that identifies certain processes. */
+/** An environment variable that a version's processes inherit, and by which they are found. */
 export interface EnvironmentMark {
   readonly name: string
   readonly value: string
 }
 
-/** How to recognise an orphan that left its leader's group and has no mark: by start time and sockets. */
+/** Signs of an orphan of a version that has left the version's process group and has another environment. */
 export interface OrphanSigns {
-  /** Started at this tick of the kernel's clock or later, and earlier than `before`. */
+  /** The orphan started at this tick of the kernel's clock or later, and before `before`. */
   readonly since: number
   readonly before: number
-  /** Has one of these sockets open: `socket:[4711]`. */
+  /** The orphan has one of these open, as /proc/PID/fd names them: `socket:[4711]`. */
   readonly sockets: ReadonlySet<string>
 }
 
-/** The living processes of an ended leader, held by pidfds. Empty if there are no pidfds. */
+/** The running processes of a process group or session whose leader has ended. Keeps a pidfd of each; without pidfds it finds none. */
 export class LeftoverProcesses implements Disposable {
   readonly #belongs: (pid: number) => boolean
   readonly #members = new Map<number, OwnedFd>()
 
-  /** Create it in the turn in which the leader is reaped: until then, and while a member lives, the leader's number cannot be reused. */
+  /** Must be called in the turn of the event loop that reaps the leader: later, if no member runs, the leader's pid may be reused. */
   private constructor(belongs: (pid: number) => boolean) {
     this.#belongs = belongs
     this.#find()
@@ -96,8 +97,8 @@ export class LeftoverProcesses implements Disposable {
   }
 
   /**
-   * Descendants of this process (which adopts orphans) in the group of this leader, or started with the environment variable `mark`;
-   * null: only the group. `orphans`: also processes without the variable that have these signs, and their descendants.
+   * The descendants of this process, which adopts orphans, that are in the leader's process group or have the environment variable `mark`
+   * (null: only those in the group). Also, with `orphans`, those without the variable that have these signs, and their descendants.
    */
   static ofGroup(
     leader: number,
@@ -109,7 +110,7 @@ export class LeftoverProcesses implements Disposable {
       statOf(pid)?.group === leader ||
       (text !== null && environmentHas(pid, text) === true) ||
       (mark !== null && orphans !== null && isOrphan(adoptedAncestor(pid), mark.name, orphans))
-    // A safety net: signals never leave the process tree of this process.
+    // Descendants only, so that an error above never ends a process of another program.
     return new LeftoverProcesses(pid => pid !== leader && belongs(pid) && endsWithUs(pid))
   }
 
@@ -132,7 +133,6 @@ export class LeftoverProcesses implements Disposable {
     }
   }
 
-  /** Idempotent. */
   [Symbol.dispose](): void {
     for (const pidfd of this.#members.values()) pidfd.close()
     this.#members.clear()
@@ -148,7 +148,7 @@ export class LeftoverProcesses implements Disposable {
     try {
       const pidfd = pidfdOf(pid)
       if (pidfd === null) return
-      // Checked again: before the pidfd was open, the number may have passed to another process.
+      // Checked again: before the pidfd was open, another process may have got the pid.
       if (this.#belongs(pid) && !hasEnded(pidfd)) this.#members.set(pid, pidfd)
       else pidfd.close()
     } catch {
@@ -157,7 +157,7 @@ export class LeftoverProcesses implements Disposable {
   }
 }
 
-/** Whether a process started with `mark` within `withinMs` may live. An unreadable environment (another user's) counts as a match. */
+/** Whether a process that started with `mark` in the last `withinMs` may still run. Counts other users' processes: theirs is unreadable. */
 export function mayBeAlive({ name, value }: EnvironmentMark, withinMs: number): boolean {
   const text = `${name}=${value}`
   let uptime: number
@@ -167,14 +167,13 @@ export function mayBeAlive({ name, value }: EnvironmentMark, withinMs: number): 
     return true
   }
   const since = (uptime - withinMs / 1000 - 1) * TICKS_A_SECOND
-  // Without any processes listed this is false: the caller looks again.
   return processes().some(pid => {
     const startTime = statOf(pid)?.startTicks
     return startTime !== undefined && startTime >= since && environmentHas(pid, text) !== false
   })
 }
 
-/** Returns null if the environment cannot be read because the process is another user's. */
+/** Whether the process started with this variable. Null if the environment is unreadable, because the process is another user's. */
 function environmentHas(pid: number, mark: string): boolean | null {
   try {
     return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(mark)
@@ -183,7 +182,7 @@ function environmentHas(pid: number, mark: string): boolean | null {
   }
 }
 
-/** Returns the child of this process from which `pid` descends; 0 if there is none. */
+/** Returns the child of this process from which `pid` descends, or 0. */
 function adoptedAncestor(pid: number): number {
   let child = 0
   for (const at of ancestryOf(pid)) {

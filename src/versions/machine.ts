@@ -1,19 +1,20 @@
 /**
- * Decides which version of a supervised program is started, serves and is stopped. A pure function from state and event to state and
- * effects; it knows no clock and no process. An effect may fail or never be answered; a late event about a version in a later phase changes
- * nothing. The state is part of the exec state: its property names are a format that other releases read.
+ * The state machine of `fd-broker run`: decides which version of a program is started, serves and is stopped. A pure function from state
+ * and event to state and effects, without clock and processes. Effects may fail, or have no event as result. An event that is late, because
+ * its version is in a later phase, changes nothing. Property names are part of the exec state, which other releases read.
  */
 
 export type VersionPhase =
-  /** Being started; no process yet. */
+  /** Being started; has no process yet. */
   | 'spawning'
   /** The process runs, but is not ready. */
   | 'starting'
-  /** Ready, and observed beside the serving version. */
+  /** Ready; checked for a while before it replaces the serving version. */
   | 'trial'
   | 'serving'
-  /** Told to end. */
+  /** Told to end by a signal. */
   | 'stopping'
+  /** Told to end by SIGKILL. */
   | 'killed'
 
 export interface Version {
@@ -21,17 +22,17 @@ export interface Version {
   readonly phase: VersionPhase
   /** Requests that wait for the version to serve. */
   readonly askers: readonly number[]
-  /** Whether the version was cancelled before it had a process; it is ended as soon as it has one. */
+  /** Whether the version was cancelled before it had a process. It is told to end as soon as it has one. */
   readonly doomed: boolean
-  /** Whether the version's exit code becomes the supervisor's, even if the version was told to end. */
+  /** Whether the version's exit code becomes the supervisor's: true for the last version when the supervisor stops. */
   readonly relayed: boolean
-  /** The earlier version that this one repeats; null: it was started from the current settings. */
+  /** Id of the earlier version whose settings this version was started with; null: with the current settings. */
   readonly of: number | null
   /** Whether the version has completed its probation. */
   readonly proved: boolean
   /** Whether the version serves but fails its health checks. */
   readonly sick: boolean
-  /** Whether a request started the version, as opposed to a restart. */
+  /** Whether an upgrade request started the version. */
   readonly wanted: boolean
 }
 
@@ -41,20 +42,21 @@ export interface SupervisorState {
   readonly mode: 'running' | 'ending' | 'ended'
   readonly restart: Restart
   readonly versions: readonly Version[]
-  /** Requests that wait for the version after the candidate. */
+  /** Upgrade requests that wait until the candidate serves or fails; they get the version that is started after it. */
   readonly next: readonly number[]
+  /** Number of versions started so far; the id of the latest one. */
   readonly started: number
-  /** Consecutive failures since the last proven version. */
+  /** Number of failed versions since the last version that completed its probation. */
   readonly failures: number
-  /** Whether a back-off runs before the next start. */
+  /** Whether a back-off delays the next start. */
   readonly waiting: boolean
-  /** The version to repeat after the back-off; null: start from the current settings. */
+  /** The version to start again after the back-off; null: start from the current settings. */
   readonly anew: number | null
-  /** Known-good versions, best first: one of them replaces a version that fails in its probation. */
+  /** Ids of versions that are known to be good, best first. The first one replaces a version that fails in its probation. */
   readonly good: readonly number[]
-  /** The version that a rollback returns to, or null. */
+  /** The version that a rollback starts again, or null. */
   readonly before: number | null
-  /** Exit code of the version that served last: the supervisor's exit code. */
+  /** The supervisor's exit code: that of the version that served last. */
   readonly code: number
 }
 
@@ -65,29 +67,29 @@ export type VersionEndReason = 'replaced' | 'failed' | 'cancelled' | 'ending'
 export type SupervisorEvent =
   | { readonly type: 'start' }
   | { readonly type: 'spawned' | 'spawn-failed' | 'ready'; readonly version: number }
-  /** Health checks failed: before readiness for good, or while serving. `healthy`: they pass again. */
+  /** `unhealthy`: the version failed, before it served or while it serves. `healthy`: its health checks pass again. */
   | { readonly type: 'unhealthy' | 'healthy'; readonly version: number }
   | { readonly type: 'exited'; readonly version: number; readonly code: number }
   | { readonly type: 'elapsed'; readonly timer: TimerName; readonly version: number }
   | { readonly type: 'backed-off' }
-  /** `rollback`: the previous version must serve again. */
+  /** Requests. `rollback`: start the previous version again. */
   | { readonly type: 'upgrade' | 'rollback' | 'cancel'; readonly asker: number }
   /** `now`: kill the versions at once. */
   | { readonly type: 'stop'; readonly now: boolean }
 
 export type SupervisorEffect =
-  /** `of`: the earlier version to repeat. */
+  /** Start a version. `of`: the earlier version whose settings it gets. */
   | { readonly type: 'spawn'; readonly version: number; readonly of?: number }
   /** Start the health checks. */
   | { readonly type: 'watch'; readonly version: number }
   | { readonly type: 'wait'; readonly timer: TimerName; readonly version: number }
-  /** Wait before the next start. */
+  /** Wait, the longer the more failures, before the next start. */
   | { readonly type: 'back-off'; readonly failures: number }
   /** The version serves from now on. */
   | { readonly type: 'promote'; readonly version: number }
   | { readonly type: 'end'; readonly version: number; readonly why: VersionEndReason }
   | { readonly type: 'kill'; readonly version: number }
-  /** Answer requests. `version` is null if none was started for them. */
+  /** Answer requests. `version` is null if no version was started for them. */
   | {
       readonly type: 'answer'
       readonly askers: readonly number[]
@@ -117,7 +119,7 @@ export function initial(restart: Restart = 'never'): SupervisorState {
   }
 }
 
-/** The version that is being started, or is observed before it serves. */
+/** Returns the version that is being started, or on trial. */
 export function candidate({ versions }: SupervisorState): Version | undefined {
   return versions.find(({ phase }) => phase === 'spawning' || phase === 'starting' || phase === 'trial')
 }
@@ -126,7 +128,6 @@ export function serving({ versions }: SupervisorState): Version | undefined {
   return versions.find(({ phase }) => phase === 'serving')
 }
 
-/** The state and effects of a step in progress. */
 type StepDraft = { -readonly [K in keyof SupervisorState]: SupervisorState[K] } & {
   effects: SupervisorEffect[]
 }
@@ -152,7 +153,7 @@ function answer(
   if (askers.length > 0) effects.push({ type: 'answer', askers, version, outcome })
 }
 
-/** Exit code of a version that failed without an error code of its own. */
+/** Exit code for a failed version that has none, or 0. */
 const FAILED_CODE = 1
 
 export function step(state: SupervisorState, event: SupervisorEvent): MachineStep {
@@ -230,7 +231,7 @@ function spawned(draft: StepDraft, id: number): void {
 function ready(draft: StepDraft, id: number): void {
   const version = findIn(draft, id, 'starting')
   if (version === undefined) return
-  // No healthy version serves, or this one has served before: promote it without a trial, its probation is enough.
+  // Without a trial if no healthy version serves, or if this version has served before: its probation is enough.
   const now = serving(draft)
   if (now === undefined || now.sick || version.of !== null) {
     promote(draft, id)
@@ -247,7 +248,7 @@ function promote(draft: StepDraft, id: number): void {
   draft.effects.push({ type: 'promote', version: id }, { type: 'wait', timer: 'proved', version: id })
   answer(draft, askers, id, 'serving')
   if (before !== undefined) {
-    // A version that a rollback leaves is not known to be good.
+    // A version that a rollback replaces is not known to be good.
     if (!before.proved && !before.sick && of === null) draft.good = [before.id, ...draft.good.slice(-1)]
     end(draft, before.id, before.sick ? 'failed' : 'replaced')
   }
@@ -256,7 +257,7 @@ function promote(draft: StepDraft, id: number): void {
   startForWaiting(draft)
 }
 
-/** A failing version keeps serving until its replacement is ready: it may be better than none. */
+/** A serving version that fails its health checks keeps serving until its replacement is ready: it may be better than none. */
 function unhealthy(draft: StepDraft, id: number): void {
   const version = findIn(draft, id, 'serving')
   if (version === undefined) {
@@ -276,7 +277,7 @@ function healthy(draft: StepDraft, id: number): void {
   if (!version.proved) draft.effects.push({ type: 'wait', timer: 'proved', version: id })
 }
 
-/** Ends a version that does not serve yet. Requests learn of a failure only when it has ended, so that no client reaches it then. */
+/** Ends a version that does not serve yet. Requests that wait for a failed version are answered when it has ended and reaches no client. */
 function giveUp(draft: StepDraft, id: number, why: 'failed' | 'cancelled'): void {
   const version = findIn(draft, id, 'starting', 'trial')
   if (version === undefined) return
@@ -298,7 +299,7 @@ function kill(draft: StepDraft, id: number): void {
   draft.effects.push({ type: 'kill', version: id }, { type: 'wait', timer: 'kill', version: id })
 }
 
-/** Removes a version that has ended, or whose process cannot be killed. */
+/** Removes a version that has ended or, although killed, does not end. */
 function removeVersion(draft: StepDraft, id: number, code: number): void {
   const version = draft.versions.find(one => one.id === id)
   if (version === undefined) return
@@ -308,7 +309,7 @@ function removeVersion(draft: StepDraft, id: number, code: number): void {
   if (version.relayed) draft.code = code
   if (phase === 'serving') {
     draft.code = code
-    // The serving version died: promote the candidate on trial early.
+    // The serving version has died: a candidate on trial replaces it at once.
     const next = candidate(draft)
     if (next?.phase === 'trial') {
       draft.failures++
@@ -322,7 +323,7 @@ function removeVersion(draft: StepDraft, id: number, code: number): void {
   finish(draft)
 }
 
-/** Handles the loss of a version that served or was a candidate. */
+/** After the loss of a serving version or candidate, starts a version if none is healthy. If none serves and none is started, ends. */
 function handleLoss(draft: StepDraft, version: Version, code: number): void {
   if (draft.mode !== 'running') return
   const now = serving(draft)
@@ -341,13 +342,13 @@ function handleLoss(draft: StepDraft, version: Version, code: number): void {
 }
 
 /**
- * Starts a replacement for a failed version: the known-good version at once if the failure was in its probation or before it served, else
- * after a back-off if the restart policy allows. Returns false if nothing is started.
+ * Starts a replacement for a failed version. If this had not completed its probation, starts the best known-good version at once; else a
+ * version after a back-off, if the restart policy allows one. Returns false if none is started.
  */
 function replace(draft: StepDraft, failed: Version, code: number): boolean {
   draft.failures++
   const wasKnown = failed.of !== null && failed.of === draft.good[0]
-  // The restarted known-good version failed too: drop it, and try the next older one.
+  // The known-good version that was started again has failed too: try the next older one.
   if (wasKnown && !failed.proved && draft.good.length > 1) draft.good = draft.good.slice(1)
   const [best = null] = draft.good
   if (!failed.proved && best !== null && failed.of !== best) {
@@ -361,7 +362,7 @@ function replace(draft: StepDraft, failed: Version, code: number): boolean {
   return true
 }
 
-/** Starts the next version for waiting requests. */
+/** Starts a version for the requests in `next`. */
 function startForWaiting(draft: StepDraft): void {
   if (draft.mode !== 'running' || draft.next.length === 0 || candidate(draft) !== undefined) return
   const askers = draft.next
@@ -390,7 +391,7 @@ function elapsed(draft: StepDraft, timer: TimerName, id: number): void {
       if (findIn(draft, id, 'stopping')) kill(draft, id)
       return
     case 'kill':
-      // A process that survives SIGKILL waits in the kernel: give it up.
+      // The process waits in the kernel, so SIGKILL does not end it.
       if (findIn(draft, id, 'killed')) removeVersion(draft, id, draft.code)
   }
 }
@@ -409,7 +410,7 @@ function upgrade(draft: StepDraft, asker: number): void {
   else draft.next = [...draft.next, asker]
 }
 
-/** Starts the previous version; the serving version keeps serving until that one is ready. */
+/** Starts the previous version again. The serving version keeps serving until that version is ready. */
 function rollback(draft: StepDraft, asker: number): void {
   const { before } = draft
   const next = candidate(draft)
@@ -429,7 +430,7 @@ function cancel(draft: StepDraft, asker: number): void {
   }
   const version = candidate(draft)
   if (!version?.askers.includes(asker)) return
-  // Cancel the version only if no other request waits for it, and a healthy version serves.
+  // The version continues if another request waits for it, if none serves, or if it was started to replace a sick one.
   const now = serving(draft)
   if (version.askers.length > 1 || now === undefined || (now.sick && version.of !== null)) {
     change(draft, version.id, { askers: others(version.askers) })

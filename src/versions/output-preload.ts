@@ -1,6 +1,7 @@
 /**
- * Preloaded (`node --require`) into a successor with inherited output: it must survive the end of that terminal or pipe, and its last
- * stderr lines explain a failed start. A bundle of its own, without the library. Never loaded into the program that the user starts.
+ * Preloaded (`node --require`) into a successor that writes to the terminal or pipe of the process that started it. Keeps the successor
+ * alive when the terminal is closed, and stores its last stderr lines, which explain a failed start. Bundled alone, without the library.
+ * Never loaded into a program that the user starts.
  */
 import fs, { writeFileSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
@@ -9,18 +10,18 @@ import { runInThisContext } from 'node:vm'
 import { isMainThread } from 'node:worker_threads'
 import { beginOutput, counter, LAST_LINES, OWN_OPTIONS } from './successor-output.js'
 
-/** Number of characters kept of the last lines. */
+/** Maximum number of characters of the stored stderr lines. */
 const MOST_CHARACTERS = 4_000
-/** Limits of an uncaught error: its first lines name the cause. */
+/** An uncaught error is cut to these limits: its first lines name the cause. */
 const ERROR_LINES = 16
 const ERROR_CHARACTERS = 1_500
-/** Errors of a closed terminal, and of a pipe or socket without a reader. */
+/** Errors of writes to a closed terminal, and to a pipe or socket without a reader. */
 const GONE: readonly unknown[] = ['EIO', 'EPIPE', 'ECONNRESET']
 const OUTPUTS: readonly unknown[] = [1, 2]
 
 const file = process.env[LAST_LINES]
 const given = process.env[OWN_OPTIONS]
-// Not for children, which are no successors.
+// Children are not successors: they must not get the variables.
 delete process.env[LAST_LINES]
 delete process.env[OWN_OPTIONS]
 if (file !== undefined) {
@@ -28,7 +29,7 @@ if (file !== undefined) {
   else process.env.NODE_OPTIONS = given
   if (isMainThread) keepOutput(file)
 }
-// Also in worker threads: loggers write there.
+// Worker threads too: loggers write there.
 const dropped = counter()
 if (dropped !== null) dropWrites(dropped)
 
@@ -48,7 +49,7 @@ function keepOutput(file: string): void {
   process.on('exit', () => {
     if (output.lines === null || output.lines.trim() === '') return
     try {
-      // `r+`: the process that waits for the output created the file, and removes the file at the end of its wait.
+      // `r+` fails if the file is missing: the starting process created it, and removes it when it no longer waits.
       writeFileSync(file, output.lines, { flag: 'r+' })
     } catch {
       // The lines are on stderr as well.
@@ -56,13 +57,13 @@ function keepOutput(file: string): void {
   })
 }
 
-/** A stack frame outside of Node. The syntax error of a module has none: the module has not run. */
+/** Matches a stack frame outside of Node's own code. A module with a syntax error has none, because it has not run. */
 const PROGRAM_FRAME = /\n {4}at (?!.*(?:node:|<anonymous>))/
 const RETHROWN = Symbol.for('fd-broker.rethrown')
 
 /**
- * Adds file, line and source to the stack of a syntax error in an ES module, as Node does when it prints the error. V8 keeps the place with
- * the error; `vm` adds it when the error is thrown again. An error of JSON.parse() has no place.
+ * Adds file, line and source to the stack of a syntax error in an ES module, as Node does when it prints the error. V8 stores them in the
+ * error, and `vm` adds them to the stack when the error is thrown again. An error of JSON.parse() does not have them.
  */
 function addPlace(error: Error): void {
   if (!(error instanceof SyntaxError) || /\bJSON\b/.test(error.message)) return
@@ -79,7 +80,7 @@ function addPlace(error: Error): void {
   }
 }
 
-/** Watches a stream without creating it: the program creates it on first use. */
+/** Watches process.stdout or process.stderr. Wraps its getter, because the stream is created at the program's first use. */
 function watch(name: 'stdout' | 'stderr', dropped: () => void, remember?: (text: string) => void): void {
   const own = Object.getOwnPropertyDescriptor(process, name)
   if (own?.get === undefined || !own.configurable) return
@@ -111,8 +112,8 @@ type FsWrite = (fd: unknown, ...rest: unknown[]) => unknown
 type FsCallback = (error: unknown, bytes: number, data: unknown) => void
 
 /**
- * Lets writes of `node:fs` to stdout or stderr succeed if the reader is gone, and reports each. Loggers bypass the process's streams: pino,
- * for example, ends the process at such an error, or waits in a loop for the terminal.
+ * Makes writes by `node:fs` to stdout or stderr succeed if the terminal or reader is gone, and reports each to `dropped`. Loggers write
+ * in this way; at such an error pino, for example, ends the process or retries in a loop.
  */
 function dropWrites(dropped: () => void): void {
   for (const name of ['writeSync', 'writevSync'] as const) {
@@ -153,14 +154,14 @@ function replace(
   Object.assign(fs, { [name]: more })
 }
 
-/** Files are excluded: an error of a disk must be reported. */
+/** Whether a write failed because the terminal or reader is gone. False for files: the program must see errors of a disk. */
 function isGone(fd: unknown, error: unknown): boolean {
   return GONE.includes((error as NodeJS.ErrnoException).code) && !fs.fstatSync(fd as number).isFile()
 }
 
 /**
- * Returns the number of bytes of a write's arguments: (text, position, encoding), (bytes, offset, length), (bytes, { offset, length }) or
- * (list of bytes).
+ * Returns the number of bytes that a call of `fs.write` should write. `args` after the descriptor: (text, position, encoding),
+ * (bytes, offset, length), (bytes, { offset, length }), or of `writev` (list of bytes).
  */
 function bytesOf([data, second, third]: readonly unknown[]): number {
   if (typeof data === 'string')

@@ -42,38 +42,38 @@ export interface GivenListener {
 
 export interface ProbeEvents {
   ready(): void
-  /** A version that was ready no longer is. */
+  /** A ready version fails its health checks. */
   failed(why: string): void
-  /** A version that had failed is ready again. */
+  /** A version that had failed passes its health checks again. */
   recovered(): void
   /** The version reports a status text. */
   statusText(text: string): void
-  /** Another process, which descends from this one, is the version's main process. */
+  /** The version reports the pid of its new main process. */
   mainProcess(pid: number): void
 }
 
-/** The notify socket on which a version reports, also while it serves. */
+/** The notify socket to which a version sends its reports. */
 export interface NotifyEndpoint {
-  /** The socket's own folder, removed with it. */
+  /** A folder that contains only the socket, and is removed with it. */
   readonly folder: string
   readonly socket: OwnedFd
 }
 
-/** Finds out whether a version is ready. Owns what it opens. The base class reports nothing. */
+/** Finds out whether a version is ready, and whether it stays healthy. The base class reports nothing. */
 export class Probe implements Disposable {
-  /** A listener for this version alone, numbered after the shared ones. */
+  /** Listeners that only this version gets, with the descriptor numbers after those of the shared listeners. */
   readonly listeners: readonly GivenListener[] = []
-  /** Further descriptors for the version, numbered after all listeners. Borrowed. */
+  /** Further descriptors for the version, with the numbers after those of all listeners. Borrowed. */
   readonly fds: readonly OwnedFd[] = []
   readonly env: NodeJS.ProcessEnv = {}
-  /** The endpoint on which the version reports; borrowed. Absent: the version does not report. */
+  /** The version's notify socket, borrowed. Absent if the version gets none. */
   readonly notifyEndpoint?: NotifyEndpoint
-  /** URL at which only this version answers. The next image of the supervisor uses it too. */
+  /** URL at which only this version answers; the next image of the supervisor needs it too. Absent if there is none. */
   readonly url?: string
   /** Whether health checks continue while the version serves. */
   readonly asksServing: boolean = false
 
-  /** The last health check, if it failed; otherwise null. */
+  /** Why the last health check failed; null if it passed, or if none was made. */
   get complaint(): string | null {
     return null
   }
@@ -89,10 +89,10 @@ export class Probe implements Disposable {
     this.stop()
   }
 
-  /** The version has completed its probation. */
+  /** Called when the version has completed its probation. */
   markProven(): void {}
 
-  /** Stops asking. Idempotent. */
+  /** Stops the health checks. Idempotent. */
   stop(): void {}
 
   [Symbol.dispose](): void {
@@ -100,10 +100,9 @@ export class Probe implements Disposable {
   }
 }
 
-/** The probe of a serving version that is not checked. */
 export const NO_PROBE = new Probe()
 
-/** The version is ready once it has run for this long. */
+/** The version is ready when it has run for some milliseconds. */
 export class DelayProbe extends Probe {
   readonly #ms: number
   #timer: NodeJS.Timeout | undefined
@@ -122,7 +121,7 @@ export class DelayProbe extends Probe {
   }
 }
 
-/** The version writes a line to the descriptor that FD_BROKER_READY_FD names. */
+/** The version is ready when it has written a line to the descriptor that FD_BROKER_READY_FD names. */
 export class ReadyFdProbe extends Probe {
   override readonly fds: readonly OwnedFd[]
   override readonly env: NodeJS.ProcessEnv
@@ -160,20 +159,20 @@ export class ReadyFdProbe extends Probe {
   }
 }
 
-/** Check intervals before the version is ready, on trial or in probation, and after that. */
+/** Intervals of health checks: before the version is ready, until it has completed its probation, and after that. */
 const STARTING_MS = 100
 const UNPROVEN_MS = 250
 const PROVEN_MS = 5_000
-/** A proven version may be busy: it fails after this many failed checks in a row. */
+/** Consecutive failed checks that make a proven version a failing one: it may only be busy. */
 const PROVEN_FAILURES = 3
 
 const PRIVATE_SPEC = parseListenerSpec('tcp://127.0.0.1:0')
-/** Name of the private listener in LISTEN_FDNAMES. */
+/** Name in LISTEN_FDNAMES of the listener that only one version gets. */
 const PRIVATE_NAME = 'ready'
-/** Matches a failed check that got an HTTP status. */
+/** Matches the text of a failed check that got a response. */
 const HTTP_STATUS = /^GET \S+: \d{3}\b/
 
-/** Asks until enough checks in a row pass, then continues while the version serves and reports each change. */
+/** The version is ready when enough consecutive health checks have passed. Continues the checks, and reports when their result changes. */
 export class PollingProbe extends Probe {
   override readonly asksServing: boolean
   readonly #questionTo: (pid: number) => HealthCheck
@@ -185,7 +184,7 @@ export class PollingProbe extends Probe {
   #serves = false
   #isProved = false
 
-  /** `questionTo` returns the question for a version by its pid. */
+  /** `questionTo` returns the health check of the version with this pid. */
   constructor(questionTo: (pid: number) => HealthCheck, asking: CheckTiming, asksServing = true) {
     super()
     this.#questionTo = questionTo
@@ -253,7 +252,7 @@ export class PollingProbe extends Probe {
   }
 }
 
-/** Asks through a listener that only this version has, so that the serving version cannot answer. */
+/** Sends the health checks to a listener that only this version has, so that the serving version cannot answer them. */
 class PrivateListenerProbe extends PollingProbe {
   override readonly listeners: readonly GivenListener[]
   override readonly url: string
@@ -283,11 +282,11 @@ class PrivateListenerProbe extends PollingProbe {
 
   override get complaint(): string | null {
     const complaint = super.complaint
-    // A version that has answered does accept: the waiting connection is the next check.
+    // If the version has answered, it accepts: a connection in the queue is only the next check.
     return complaint !== null && HTTP_STATUS.test(complaint) ? complaint : (this.#notAccepted() ?? complaint)
   }
 
-  /** Detects a version that accepts on its first descriptor only. */
+  /** Returns a complaint about a version that does not accept on the private listener, perhaps because it uses its first descriptor only. */
   #notAccepted(): string | null {
     if (this.#fd.closed || acceptQueueLength(this.#inode) === 0) return null
     return `it does not accept on descriptor ${this.#descriptor} (LISTEN_FDNAMES: ${PRIVATE_NAME}), by which it alone is asked. A program that takes descriptor ${FIRST_FD} only needs a readiness of another kind: --ready http://ADDRESS/PATH at an address of its own, --ready fd, notify or delay`
@@ -295,7 +294,7 @@ class PrivateListenerProbe extends PollingProbe {
 
   override markServing(): void {
     super.markServing()
-    // The version keeps its copy; once its process ends, connections are refused.
+    // The version has its own descriptor: when its process ends, the kernel refuses the health checks.
     this.#fd.close()
   }
 
@@ -306,15 +305,16 @@ class PrivateListenerProbe extends PollingProbe {
 }
 
 /**
- * The version uses sd_notify(3): READY=1, STATUS=, MAINPID=. Each version has its own socket. Only messages from this user, from root, or
- * from a process of the version (which may have changed its user) count, by the kernel's credentials.
+ * The version is ready when it has sent READY=1 by sd_notify(3). It may also send STATUS= and MAINPID=. Each version has its own socket.
+ * Accepts messages only from this user, from root and from processes of the version, which may have changed its user; the kernel attaches
+ * the sender's credentials.
  */
 export class NotifyProbe extends Probe {
   override readonly env: NodeJS.ProcessEnv
   override readonly notifyEndpoint: NotifyEndpoint
   #receiver: NotifyReceiver | null = null
 
-  /** Owns the endpoint, which an earlier image may have opened for this version. */
+  /** Owns the endpoint. A resumed version has the endpoint that the previous image of the supervisor opened. */
   constructor(notifyEndpoint: NotifyEndpoint = openNotifyEndpoint()) {
     super()
     this.notifyEndpoint = notifyEndpoint
@@ -323,7 +323,7 @@ export class NotifyProbe extends Probe {
 
   override start(pid: number, events: ProbeEvents): void {
     const { socket } = this.notifyEndpoint
-    /** Current and former main processes of the version. */
+    /** The version's main process, and its former ones. */
     const roots = new Set([pid])
     const endpointEvents = {
       ...events,
@@ -337,7 +337,7 @@ export class NotifyProbe extends Probe {
     })
   }
 
-  /** stop() keeps the socket open: MAINPID and STATUS may change while the version serves. */
+  /** Closes the socket. `stop()` does not: the version may send MAINPID and STATUS while it serves. */
   override [Symbol.dispose](): void {
     this.#receiver?.close()
     this.#receiver = null
@@ -353,7 +353,7 @@ function pathIn(folder: string): string {
 function openNotifyEndpoint(): NotifyEndpoint {
   const folder = temporaryFolder()
   try {
-    // A version started by root may change its user before it reports: allow all users to send, and filter by credentials.
+    // A version that root starts may change its user before it reports: all users may send, and `mayReport()` checks the sender.
     const shared = process.geteuid?.() === 0
     chmodSync(folder, shared ? 0o711 : 0o700)
     const wanted = {
@@ -386,13 +386,13 @@ function report({ words }: NotifyMessage, events: ProbeEvents): void {
   if (words.get('READY') === '1') events.ready()
 }
 
-/** Timing of health checks. Milliseconds. */
+/** Timing of health checks, in milliseconds. */
 export interface CheckTiming {
-  /** Interval between checks; null: short until the version is ready, longer after that. */
+  /** Time between two checks. Null: 100 ms until the version is ready, then 250 ms, and 5 s after its probation. */
   readonly interval: number | null
   /** A check that takes longer fails. */
   readonly timeout: number
-  /** Passed checks in a row that make the version ready. */
+  /** Number of consecutive passed checks after which the version is ready. */
   readonly passes: number
 }
 
@@ -444,7 +444,7 @@ export interface ProbedSettings {
 
 const FIRST_FD = 3
 
-/** Creates the probe of a version; loads only the module it needs, to keep the supervisor small. */
+/** Creates the probe of a version. Loads only the module that this probe needs, to save memory. */
 export async function probeFor(settings: ProbedSettings, children: ChildStarter): Promise<Probe> {
   const { asking, ready, listen, nonBlocking, cwd, env } = settings
   const nextFd = FIRST_FD + listen.length
@@ -475,16 +475,16 @@ export async function probeFor(settings: ProbedSettings, children: ChildStarter)
     }
     case 'handoff': {
       const { descendantServes } = await import('./descendant-serves.js')
-      // Not asked while it serves: it may hand over by itself, and another process answers then.
+      // Not checked while it serves: it may hand over by itself, and then another process answers.
       return new PollingProbe(pid => descendantServes(ready.control, pid), asking, false)
     }
   }
 }
 
-/** A version that an earlier image of this process started. */
+/** What the probe needs of a version that the previous image of this supervisor started. */
 export interface InheritedProbe {
   readonly settings: ProbedSettings
-  /** The version's notify socket, owned by the probe; null if it has none. */
+  /** The version's notify socket, which the probe owns; null if the version has none. */
   readonly hearing: NotifyEndpoint | null
   /** URL at which only this version answers; absent if there is none. */
   readonly place?: string | undefined

@@ -6,7 +6,7 @@ import { endProcesses, GRACE_MS, LeftoverProcesses } from './leftover-processes.
 import { startedWith } from './successor-output.js'
 
 export interface SpawnOptions {
-  /** Path beside which the successor writes the reason of its end. */
+  /** Control path: beside it the successor writes why it ends. */
   control: string
   /** Default: no input, this process's stdout and stderr. */
   stdio?: StdioOptions | undefined
@@ -25,21 +25,20 @@ export interface Successor {
   /** Never rejects. */
   exited: Promise<Exit>
   /**
-   * Ends the successor and all processes in its session: SIGTERM to its group, then, after `graceMs` (default {@link GRACE_MS}; 0: at once),
-   * SIGKILL to all that are left.
-   * Processes that left the session are not reached. Resolves with whether all have ended; another user's process (sudo, setuid) cannot be
-   * ended.
+   * Ends the successor and the processes in its session: sends SIGTERM to its group and, `graceMs` later (default {@link GRACE_MS}; 0: at
+   * once), SIGKILL to the remaining ones. Processes that left the session get no signal. Resolves with whether all have ended: this process
+   * may not signal another user's process (sudo, setuid).
    */
   end(graceMs?: number): Promise<boolean>
-  /** Releases the successor, which serves or is no longer watched. Idempotent. */
+  /** Closes the pidfds of its processes: they will not be ended by {@link end}. Idempotent. */
   release(): void
-  /** This process's end does not wait for it, nor end it: it has its own session. */
+  /** Lets this process end before the successor, which keeps running in its own session. */
   unref(): void
 }
 
-/** Delay after a successor's end, for its handoff to report the reason. */
+/** Delay after a successor's end: the handoff, whose reason is more exact, must report it first. */
 export const AFTERMATH_MS = 250
-/** Limit for SIGKILL: the caller waits. */
+/** Time after the first SIGKILL before processes that do not end are given up. Short, because a client waits. */
 const KILLED_MS = 2_000
 
 /** Formats an exit as `with code 1` or `by SIGTERM`. */
@@ -47,7 +46,7 @@ export function exitText({ code, signal }: Exit): string {
   return signal === null ? `with code ${code}` : `by ${signal}`
 }
 
-/** Starts the next version in its own session. Rejects with ERR_FDB_SPAWN if it cannot be executed. (`fd-broker run` starts versions in run/running-version.ts.) */
+/** Starts a member's successor in its own session. Rejects with ERR_FDB_SPAWN if it cannot be executed. */
 export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions): Promise<Successor> {
   const { control, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
   return new Promise((resolve, reject) => {
@@ -60,7 +59,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
         new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file: command.file, cwd: command.cwd } }),
       )
     }
-    // Loaded lazily: most processes start no child.
+    // Loaded only here: most processes start no child.
     const { spawn } = process.getBuiltinModule('node:child_process')
     let child: ChildProcess
     try {
@@ -106,7 +105,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
   })
 }
 
-/** Not yet reaped, so the pid is still the child's and its group's. */
+/** Call it before the child is reaped: after that another process group may get the pid. */
 function signalGroup(pid: number, signal: number): void {
   try {
     process.kill(-pid, signal)

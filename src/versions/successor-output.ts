@@ -3,12 +3,12 @@ import { dirname, join } from 'node:path'
 import { getEnvironmentData, setEnvironmentData } from 'node:worker_threads'
 import { thisFile } from '../base/this-file.js'
 
-/** Environment variable: the file for a successor's last stderr lines if it fails to start. */
+/** Environment variable: the file to which a successor writes its last stderr lines if it ends before it serves. */
 export const LAST_LINES = 'FD_BROKER_LAST_LINES'
 /** Environment variable: the successor's own NODE_OPTIONS, without the preload; absent if it has none. */
 export const OWN_OPTIONS = 'FD_BROKER_NODE_OPTIONS'
 
-/** Adds the preload `started.cjs` to a successor's environment. Unchanged if the library does not run from its bundle. */
+/** Adds the preload `started.cjs` to a successor's NODE_OPTIONS. Does nothing if the library runs without its bundles, as in tests. */
 export function startedWith(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const preload = join(dirname(thisFile()), 'started.cjs')
   if (env[LAST_LINES] === undefined || preload.includes('"') || !existsSync(preload)) return env
@@ -21,30 +21,30 @@ export function startedWith(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   }
 }
 
-/** Key of the record that the preload and the library, two bundles, share in a process. */
+/** Key of the record that the preload and the library share in a process: they are separate bundles. */
 const KEY = 'fd-broker.inherited-output'
 const OWN = Symbol.for(KEY)
 
-/** State of the output that a successor inherited from the process that started it. */
+/** State of a successor's stdout and stderr, which it inherited from the process that started it. */
 interface InheritedOutput {
   /** Number of writes to stdout and stderr, in all threads, that failed because the terminal is closed or the pipe has no reader. */
   readonly dropped: number
-  /** The last lines on stderr; null once the process has served, when they no longer explain a failed start. */
+  /** The last lines on stderr. Null when the process has served: it did not fail to start. */
   lines: string | null
 }
 
 type WithInheritedOutput = { [OWN]?: InheritedOutput }
 
-/** Returns the record, or null if this process was not started as a successor. */
+/** Returns the state of this process's output; null if it was not started as a successor. */
 export function inheritedOutput(): InheritedOutput | null {
   return (globalThis as WithInheritedOutput)[OWN] ?? null
 }
 
-/** Creates the record; called by the preload in the main thread. */
+/** Creates the state. Called by the preload in the main thread. */
 export function beginOutput(): InheritedOutput {
   const shared = new SharedArrayBuffer(4)
   const count = new Int32Array(shared)
-  // Threads that start later inherit it.
+  // Threads that start later get the counter.
   setEnvironmentData(KEY, shared)
   const output: InheritedOutput = {
     get dropped() {
@@ -56,7 +56,7 @@ export function beginOutput(): InheritedOutput {
   return output
 }
 
-/** Returns a function that counts a dropped write, in any thread; null if this process is no successor. */
+/** Returns a function that counts a dropped write, for the current thread. Null if this process was not started as a successor. */
 export function counter(): (() => void) | null {
   const shared: unknown = getEnvironmentData(KEY)
   if (!(shared instanceof SharedArrayBuffer)) return null

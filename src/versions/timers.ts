@@ -1,17 +1,17 @@
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import type { TimerName } from './machine.js'
 
-/** Name of the back-off timer. The text is part of the exec state, which releases since 0.4.0 read. */
+/** Name of the back-off timer, in the exec state, which releases since 0.4.0 read. */
 const BACK_OFF = 'rest'
 
 interface RunningTimer {
   readonly timer: NodeJS.Timeout
-  /** On the clock of `performance.now()`. */
+  /** When the timer elapses, by `performance.now()`. */
   readonly until: number
 }
 
 interface TimerEvents {
-  /** A timer has elapsed after `ms` milliseconds. */
+  /** A timer of `ms` milliseconds has elapsed. */
   elapsed(timer: TimerName, version: number, ms: number): void
   backedOff(): void
 }
@@ -24,19 +24,19 @@ export class Timers {
     this.#events = events
   }
 
-  /** Starts a timer; replaces a running one of the same name. */
+  /** Starts a timer of `ms` milliseconds; replaces a running one with the same name and version. */
   start(timer: TimerName, version: number, ms: number): void {
     this.#start(`${timer} ${version}`, ms)
   }
 
-  /** Starts the back-off and returns its length in milliseconds. */
+  /** Starts the back-off timer and returns its length in milliseconds. */
   backOff(delay: number, failures: number): number {
     const ms = backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)
     this.#start(BACK_OFF, ms)
     return ms
   }
 
-  /** Remaining milliseconds; null if the timer does not run. */
+  /** Returns the remaining milliseconds; null if the timer does not run. */
   remainingOf(timer: TimerName, version: number): number | null {
     return this.remaining[`${timer} ${version}`] ?? null
   }

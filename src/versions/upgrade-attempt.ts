@@ -10,18 +10,20 @@ import { indented } from './exit-reason.js'
 import { mayBeAlive } from './leftover-processes.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
 
-/** Time for a successor that failed, or got its Commit, to report why and end. */
+/** Time for a failed successor to report why, and to end by itself, before it is ended. */
 export const OWN_END_MS = 5_000
-/** The code of a joiner that closes its member. */
+/** The error code if the joiner's application closed its member. */
 const LEFT_CODE = 'ERR_FDB_CLOSED'
 /**
- * After a command ended with code 0 and none of its processes lives, a service manager may be starting the successor: time for it to join.
+ * Time for a joiner after the command has ended with code 0 and none of its processes runs: the command may have told a service manager to
+ * start the successor.
  */
 const JOIN_MS = 2_000
-/** Interval at which processes of such a command are looked for. */
+/** Interval at which processes of such a command are searched. */
 const LOOK_MS = 250
-/** Time for a successor's process to end after its handoff broke, so that its reason can be reported. */
+/** Time to wait for the end of a successor whose handoff broke: its exit code and last lines explain the failure. */
 const REASON_MS = 1_000
+/** Error codes of a handoff that broke because the successor's connection or process ended. */
 const BROKEN_CODES: ReadonlySet<string> = new Set([
   'ERR_FDB_SUCCESSOR_LOST',
   'ERR_FDB_SUCCESSOR_DIED',
@@ -37,23 +39,23 @@ export type CancelResult =
   /** No process was joining. */
   | 'idle'
 
-/** The incumbent's view of its successor: whether it has joined, serves, or failed. */
+/** The process to replace, and the progress of its handoff, as far as the starting process knows it. */
 export interface AttemptIncumbent {
-  /** Phase of the handoff; undefined if unknown here. */
+  /** Phase of the handoff; undefined if another process knows it. */
   readonly phase: string | undefined
   readonly lastFailure: Failure | null
   /** Pid of the joining process; null if unknown. */
   readonly joinerPid: number | null
-  /** The process that has replaced the incumbent; null if none has. `started`: pid of the command. */
+  /** Returns the process that has replaced the incumbent; null if none has. `started`: pid of the successor's command. */
   servedBy(started: number): Upgraded | null
-  /** Calls `look` at each change. Returns a function that stops that. */
+  /** Calls `look` after each change. Returns a function that ends the calls. */
   watch(look: () => void): () => void
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
-  /** Time for an abandoned successor to end. */
+  /** Returns the time for a cancelled successor to end before it is killed. */
   graceMs(cancelled: CancelResult): number
-  /** Resolves when the incumbent serves again, or another process does. */
+  /** Resolves when the incumbent or another process serves. */
   whenServing(): Promise<unknown>
-  /** The successor failed after its Commit. It may have clients, and gets the right to serve back if the incumbent cannot serve again. */
+  /** Called if the successor fails after its Commit. It may have clients, and must serve on if the incumbent cannot serve again. */
   failedAfterCommit?(successor: Successor): void
 }
 
@@ -62,19 +64,19 @@ export interface AttemptOptions {
   readonly control: string
   readonly stdio?: StdioOptions | undefined
   readonly logger: Logger
-  /** Timeout until the successor serves. */
+  /** Time for the successor to serve, or at least to get its Commit. */
   readonly limitMs: number
-  /** Timeout after the Commit, when `limitMs` no longer applies. */
+  /** If `limitMs` elapses after the Commit, the additional time for the successor to serve. */
   readonly commitMs: number
-  /** Time between the successor's failure and its forced end. */
+  /** Time between a report that the successor failed and the signal that ends it. */
   readonly endAfterMs: number
-  /** Names the successor in messages. */
+  /** Returns the successor's name for messages. */
   name(pid: number): string
   /** Whether the successor replaces this process. */
   readonly ours: boolean
   /** Never throws. */
   readonly progress?: (step: UpgradeProgress) => void
-  /** Any of them cancels the attempt. */
+  /** An abort of any of them cancels the attempt. */
   readonly signals: readonly AbortSignal[]
 }
 
@@ -90,7 +92,7 @@ export class UpgradeAttempt {
   readonly #settled = new Pending<Upgraded>()
   #phase = 'idle'
   #isCancelling = false
-  /** The command was a wrapper that ended with code 0; a process that it started must join. */
+  /** The command ended with code 0: it was a wrapper, and another process that it started is the successor. */
   #wrapperEnded = false
   #isSettled = false
   #isFailing = false
@@ -143,7 +145,7 @@ export class UpgradeAttempt {
     this.#check()
   }
 
-  /** Waits, after the command ended with code 0, as long as a process that it started lives and may join. */
+  /** Waits for a joiner after the command has ended with code 0: while a process that it started runs, and for {@link JOIN_MS} more. */
   #expectJoiner(lastLived: number): void {
     if (this.#isSettled || this.#isCancelling || this.#phase !== 'idle' || this.#incumbent.joinerPid !== null)
       return
@@ -182,7 +184,7 @@ export class UpgradeAttempt {
     return this.#isCancelling
   }
 
-  /** Cancels: ends the successor if it has no Commit yet; after that the attempt continues as if not cancelled. */
+  /** Ends the successor and rejects the outcome. If the Commit was sent already, the attempt continues. */
   async #cancel(reason: unknown): Promise<void> {
     if (this.#isCancelling) return
     this.#isCancelling = true
@@ -207,7 +209,7 @@ export class UpgradeAttempt {
     const { pid } = this.child
     const ended = await this.child.end(replaced.graceMs(cancelled))
     await replaced.whenServing()
-    // The successor serves after all: it could not be seen joining.
+    // The successor serves after all: this process did not see it join.
     if (this.#hasServed()) return
     const childEnd = ended
       ? `its successor ${pid} was ended`
@@ -218,7 +220,7 @@ export class UpgradeAttempt {
     )
   }
 
-  /** Limits the wait after the Commit, when the handoff's own deadlines decide, in daemon hosting those of the daemon. */
+  /** After the Commit the holder's deadlines decide which process serves. Limits the wait in case the holder reports nothing. */
   #limitAfterCommit(): void {
     const why = `${this.#name} was sent its Commit and has not reported since: see fd-broker status`
     const timer = setTimeout(() => {
@@ -246,18 +248,18 @@ export class UpgradeAttempt {
       void this.#failed(failure)
       return
     }
-    // Probation counts as serving: it is not reported.
+    // Instead of these phases `serving` is reported, by `#hasServed()`.
     if (phase === this.#phase || phase === 'probation' || phase === 'released') return
     this.#phase = phase
     this.#report(phase, joinerPid ?? this.child.pid)
   }
 
-  /** Whether the successor's process reported more about its end than the handoff knows. */
+  /** Whether the error has facts from the successor's process (exit code, reason, stderr) that the handoff does not know. */
   get hasMoreDetail(): boolean {
     return this.#hasMoreDetail
   }
 
-  /** Reports the failure. A failed successor usually ends by itself once it has reported why. */
+  /** Reports the handoff's failure, and later ends the successor. It usually ends by itself when it has reported why it failed. */
   async #failed({ code, message, phase }: Failure): Promise<void> {
     if (this.#isFailing) return
     this.#isFailing = true
@@ -283,12 +285,12 @@ export class UpgradeAttempt {
       this.#incumbent.failedAfterCommit?.(this.child)
       return
     }
-    // A successor that has left the handoff by itself may keep running, beside the service.
+    // A successor whose application closed its member does not end by itself.
     const endAfterMs = code === LEFT_CODE ? AFTERMATH_MS : this.#options.endAfterMs
     setTimeout(() => void this.child.end(), endAfterMs).unref()
   }
 
-  /** The error of an expired limit. The successor is ended: taking over after a reported failure would be a surprise. */
+  /** Returns the error for an attempt that took longer than `limit`. */
   #lateError(limit: number): FdbError {
     const reason = this.child.exitReason.takeLine()
     const what = this.#wrapperEnded
@@ -305,7 +307,7 @@ function afterMs(ms: number): Promise<undefined> {
   return new Promise(resolve => setTimeout(() => resolve(undefined), ms).unref())
 }
 
-/** Returns the reason that the successor and `status` get. */
+/** Returns the reason of a cancellation for the successor and for `status`. */
 function reasonFor(reason: unknown): FdbError {
   return FdbError.is(reason) ? reason : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled')
 }
