@@ -27,11 +27,11 @@ import {
 import { ServiceState } from './service-state.js'
 import type { StatusAnswer } from './status-report.js'
 
-/** The server enforces the time limit of an upgrade itself; its answer may arrive this much later. */
+/** Added to the time limit of an upgrade, which the server enforces itself: its answer arrives a little later. */
 const RESULT_GRACE_MS = 5_000
 /** Default time limit of an upgrade. */
 const UPGRADE_MS = 60_000
-/** Time limit for the answer to a cancelled upgrade: the server first ends the successor or, after the Commit, completes the handoff. */
+/** Time limit for the answer after a cancellation: before it the server ends the successor or, after the Commit, completes the handoff. */
 const CANCELLED_MS = 30_000
 
 export interface UpgradeAsk {
@@ -44,11 +44,11 @@ export interface UpgradeAsk {
   /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
   /**
-   * First kills (SIGKILL) the processes that block the upgrade, which `status` lists (`blockedBy`): they got descriptors and are not known to have
-   * released them or to be dead. Rejects with ERR_FDB_STUCK if one does not end.
+   * First kills (SIGKILL) the processes that block the upgrade. `status` lists them in `blockedBy`: they got descriptors, and the server does not
+   * know whether they have released them. Rejects with ERR_FDB_STUCK if one does not end.
    */
   killStuck?: boolean
-  /** @internal The release to which a supervisor must set its link. */
+  /** @internal For a supervisor: the release to which it must set the release link. */
   release?: Release | undefined
   /** Called when the handoff enters a phase. */
   progress?: (step: UpgradeProgress) => void
@@ -76,18 +76,18 @@ const REFUSED = {
 } as const
 
 interface PendingAnswer {
-  /** Returns whether the message belongs to this request. */
+  /** Handles a message from the process. Returns whether the message belongs to this request. */
   accept(envelope: WireEnvelope, fds: OwnedFd[]): boolean
   reject(error: FdbError): void
 }
 
-/** An operator's connection to the process that listens at a control socket. Owns its link. Closing it does not undo any request. */
+/** An operator's connection to the process that listens at a control socket. Closing the connection does not undo requests. */
 export class OperatorClient implements Disposable {
   readonly #control: string
   readonly #link: Link
   readonly #pendingAnswers = new Set<PendingAnswer>()
   #commands = 0
-  /** The pid that the kernel reported at connect, later the one that the process itself reported. */
+  /** The pid from the kernel when the connection was made; later the pid that the process itself reported. */
   #pid: number
   #failure: FdbError | null = null
   #end: FdbError | null | undefined
@@ -132,14 +132,14 @@ export class OperatorClient implements Disposable {
   }
 
   /**
-   * The pid of the process that listens at the control socket or has answered; 0 if it is unknown, because the process is in another PID
+   * The pid of the process that listens at the control socket, or of the one that has answered. 0 if the process is in another PID
    * namespace.
    */
   get peerPid(): number {
     return this.#pid
   }
 
-  /** @internal Whether the process is in a PID namespace that is invisible from here, so that the pids that it reports are meaningless here. */
+  /** @internal Whether the process is in another PID namespace: the pids that it reports mean nothing here. */
   get inOtherPidNamespace(): boolean {
     return this.#link.channel.peer.pid === 0
   }
@@ -150,8 +150,8 @@ export class OperatorClient implements Disposable {
   }
 
   /**
-   * Rejects with the error of the process (ERR_FDB_DENIED, ERR_FDB_VERSION …), ERR_FDB_NOT_FD_BROKER,
-   * ERR_FDB_DEADLINE (no answer), or ERR_FDB_CHANNEL_CLOSED (it closed the connection).
+   * Requests the status. Rejects with the error that the process reports (ERR_FDB_DENIED, ERR_FDB_VERSION …), ERR_FDB_NOT_FD_BROKER,
+   * ERR_FDB_DEADLINE (no answer), or ERR_FDB_CHANNEL_CLOSED (the process closed the connection).
    */
   async status(options: AskOptions = {}): Promise<StatusAnswer> {
     checkOptions('status()', options, ASK)
@@ -171,8 +171,8 @@ export class OperatorClient implements Disposable {
    * the server's error: ERR_FDB_NO_BINARY, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY …
    * After ERR_FDB_CHANNEL_CLOSED or ERR_FDB_DEADLINE the outcome is unknown: request the status.
    *
-   * If `signal` aborts, asks the server to cancel. Then rejects with ERR_FDB_ABORTED, and the old version keeps
-   * serving; or, if the Commit was already sent, resolves or rejects as without a signal.
+   * If `signal` aborts, asks the server to cancel the upgrade. Then rejects with ERR_FDB_ABORTED, and the old version keeps serving. If the
+   * server has sent the Commit already, the upgrade continues, and its result is returned.
    */
   async upgrade(ask: UpgradeAsk): Promise<Upgraded> {
     checkOptions('upgrade()', ask, UPGRADE)
@@ -212,9 +212,9 @@ export class OperatorClient implements Disposable {
   }
 
   /**
-   * Sends a command to the serving application, by a name that the application passed to `Member.command()`. At most 15 MiB each way. Rejects as
-   * {@link status} does, with the application's error, with ERR_FDB_COMMAND_UNKNOWN or ERR_FDB_COMMAND_SIZE, and with
-   * ERR_FDB_FENCED or ERR_FDB_BUSY (both `retryable`, nothing was done) if another process serves now: connect again.
+   * Sends a command to the serving application, by a name that the application passed to `Member.command()`. Body and reply have at most 15 MiB.
+   * Rejects as {@link status} does, with the application's error, and with ERR_FDB_COMMAND_UNKNOWN or ERR_FDB_COMMAND_SIZE. Rejects with
+   * ERR_FDB_FENCED or ERR_FDB_BUSY (both `retryable`) if another process serves now: the command was not executed, connect again.
    * After ERR_FDB_CHANNEL_CLOSED or ERR_FDB_DEADLINE it is unknown whether the command was executed.
    */
   async command(name: string, body: Uint8Array | string, ask: CommandAsk = {}): Promise<Buffer> {
@@ -280,7 +280,7 @@ export class OperatorClient implements Disposable {
     if (this.#failure !== null || this.#end !== undefined) pending.reject(this.#endError())
     if (pending.settled) return pending.answer
     this.#pendingAnswers.add(waiting)
-    // Ignores a failed send: the peer's earlier messages are still read, then the link reports its end.
+    // A send that fails is ignored: the link first delivers the messages that the peer has sent, then reports its end.
     if (sent === undefined) this.#link.post(body)
     else this.#send(body, sent, error => pending.reject(error))
     if (timeoutMs === null) return pending.answer
@@ -291,7 +291,7 @@ export class OperatorClient implements Disposable {
     const fds = borrowed.map(fd => fd.dup())
     this.#link
       .send(body, fds)
-      // If the link has ended, the peer's earlier messages are still read, then the link reports its end.
+      // After the link's end as above.
       .catch(error => this.#link.open && failed(error))
       .finally(() => closeAll(fds))
   }

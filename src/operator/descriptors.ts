@@ -22,14 +22,14 @@ export interface PutOptions extends AskOptions {
 }
 
 export interface ClaimOptions extends AskOptions {
-  /** Other processes may claim it too. Default false: no other process gets it until `release()`, or until this connection ends. */
+  /** Other processes may claim the descriptor too. Default false: no other process gets it until `release()`, or until this connection ends. */
   shared?: boolean
-  /** Claims for the lifetime of this process, instead of that of the connection. With `shared` the claim does not exclude other processes, and shows this one as a user. */
+  /** The claim lasts until the process `pid` ends, not only until the connection ends. With `shared` it only lists `pid` as a user. */
   while?: { readonly pid: number }
 }
 
 export interface ReleaseOptions extends AskOptions {
-  /** Releases the claim of this process (`while` of {@link ClaimOptions}), instead of the claim of this connection. */
+  /** Ends the claim that was made with `while: { pid }` ({@link ClaimOptions}), not the claim of this connection. */
   pid?: number
 }
 
@@ -65,8 +65,8 @@ export class HeldDescriptors {
   }
 
   /**
-   * Yields the list now and after changes. Several changes during an iteration of the loop result in one list. Ends with the loop;
-   * throws if the daemon disconnects or `signal` aborts.
+   * Yields the list of descriptors at once and after changes; several changes during an iteration of the loop result in one list. Stops
+   * watching when the loop ends. Throws if the daemon disconnects or `signal` aborts.
    */
   async *watch(options: AskOptions = {}): AsyncGenerator<HeldDescriptor[], void, undefined> {
     checkOptions('watch()', options, ASK)
@@ -119,8 +119,8 @@ export class HeldDescriptors {
   }
 
   /**
-   * Gives a duplicate to the daemon; the caller keeps its descriptor. Rejects with ERR_FDB_FD_TAKEN, ERR_FDB_FD_CLAIMED (another process has claimed
-   * the one to replace), ERR_FDB_TOO_MANY_NAMES, or ERR_FDB_OPTION (the process of the lease has ended).
+   * Gives a duplicate of `fd` to the daemon; the caller keeps `fd`. Rejects with ERR_FDB_FD_TAKEN, ERR_FDB_FD_CLAIMED (another process has
+   * claimed the descriptor to replace), ERR_FDB_TOO_MANY_NAMES, or ERR_FDB_OPTION (the process of the lease has ended).
    */
   async put(name: string, fd: OwnedFd, options: PutOptions = {}): Promise<void> {
     checkOptions('put()', options, PUT)
@@ -142,7 +142,7 @@ export class HeldDescriptors {
     return (await this.claimAmong(name, options)).fd
   }
 
-  /** @internal Claims as {@link claim} does, and also returns the number of other processes that have claimed the descriptor for their lifetime. */
+  /** @internal Claims as {@link claim} does. Also returns the number of other processes that have claimed the descriptor until they end. */
   async claimAmong(name: string, options: ClaimOptions = {}): Promise<ClaimResult> {
     checkOptions('claim()', options, CLAIM)
     using claimant = options.while === undefined ? null : pidfdFor('while', options.while.pid)
@@ -157,8 +157,8 @@ export class HeldDescriptors {
   }
 
   /**
-   * Ends a claim. The caller's duplicate stays open. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (by another process), or
-   * ERR_FDB_OPTION (the process has ended, and its claim with it).
+   * Ends a claim; the caller's duplicate stays open. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (another process has the claim), or
+   * ERR_FDB_OPTION (the process `pid` has ended, and its claim with it).
    */
   async release(name: string, options: ReleaseOptions = {}): Promise<void> {
     checkOptions('release()', options, RELEASE)
@@ -168,7 +168,7 @@ export class HeldDescriptors {
     await this.#request({ op: Op.RELEASE, name }, what, options, () => undefined, sent)
   }
 
-  /** Closes the daemon's descriptor, even if it is claimed; processes keep their duplicates. Rejects with ERR_FDB_FD_UNKNOWN. */
+  /** Closes the daemon's descriptor, even if it is claimed. Processes keep their duplicates. Rejects with ERR_FDB_FD_UNKNOWN. */
   async remove(name: string, options: AskOptions = {}): Promise<void> {
     checkOptions('remove()', options, ASK)
     const what = `the confirmation that "${name}" is removed`
@@ -195,7 +195,7 @@ export class HeldDescriptors {
   }
 }
 
-/** Returns null for a message that is not an answer to this request. Throws the daemon's refusal. */
+/** Returns the answer to this request; null for another message. Throws the daemon's refusal. */
 function replyTo(request: number, { descriptorReply: reply }: WireEnvelope) {
   if (reply?.request !== request) return null
   if (!reply.ok) throw remoteError(reply, FAILED)

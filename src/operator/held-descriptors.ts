@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 
-/** How long a daemon holds a descriptor: until it is removed, for a time, or as long as a process lives. */
+/** How long a daemon holds a descriptor: until it is removed, for some milliseconds, or until a process ends. */
 export type DescriptorLease = 'forever' | { readonly ms: number } | { readonly pid: number }
 
 /** A descriptor that a daemon holds for other processes. */
@@ -11,23 +11,23 @@ export interface HeldDescriptor {
   readonly type: string
   /** The address of a socket, such as `udp://127.0.0.1:53`; null for other types. */
   readonly address: string | null
-  /** Inode number, decimal: the same for every descriptor of the same object. */
+  /** Inode number, decimal. All descriptors of one file or socket have the same. */
   readonly inode: string
-  /** The process that put it; 0 if that is in another PID namespace. */
+  /** The process that gave the descriptor to the daemon; 0 if the process is in another PID namespace. */
   readonly pid: number
   /** ISO 8601. */
   readonly putAt: string
   /** End of the lease, ISO 8601; null if the lease has no time limit. */
   readonly until: string | null
-  /** The process whose end ends the lease (0 if it is in another PID namespace), or null. */
+  /** The process whose end ends the lease, or null; 0 if the process is in another PID namespace. */
   readonly whilePid: number | null
-  /** The process that has claimed it exclusively, or null. */
+  /** The process that has claimed the descriptor exclusively, or null. */
   readonly claimedBy: number | null
-  /** Processes that have claimed it for their lifetime, as `fd-broker exec` does, exclusively or shared. */
+  /** Processes that have claimed the descriptor until they end, exclusively or not, as `fd-broker exec` does. */
   readonly users: readonly ClaimingProcess[]
 }
 
-/** A process that has claimed a descriptor for its lifetime. */
+/** A process that has claimed a descriptor until it ends. */
 export interface ClaimingProcess {
   /** 0 if the process is in another PID namespace. */
   readonly pid: number
@@ -37,7 +37,7 @@ export interface ClaimingProcess {
   readonly exclusive: boolean
 }
 
-/** The lifetime claims of one process, in the status of a daemon. */
+/** The descriptors that one process has claimed until it ends, in the status of a daemon. */
 export interface DescriptorsOfProcess {
   /** 0 stands for all processes in other PID namespaces. */
   readonly pid: number
@@ -55,55 +55,55 @@ export interface DescriptorOrder {
   readonly ms: number | null
   readonly replace: boolean
   readonly by: DescriptorUser
-  /** Maximum number of descriptors of the same service (or of none). Default: no limit of its own. */
+  /** Maximum number of descriptors of this descriptor's service, or of those without a service. Default: only the daemon's limit. */
   readonly most?: number
 }
 
 export interface ClaimOrder {
   readonly name: string
   readonly by: DescriptorUser
-  /** Whether other processes may claim it too. */
+  /** Whether other processes may claim the descriptor too. */
   readonly shared: boolean
-  /** The pidfd of the process that claims it for its lifetime; null if the claim lasts as long as the connection. */
+  /** The pidfd of the process whose end ends the claim; null if the end of the connection does. */
   readonly claimant: OwnedFd | null
 }
 
 export interface ClaimResult {
   /** A duplicate, owned by the caller. */
   readonly fd: OwnedFd
-  /** Number of other processes that have claimed the descriptor for their lifetime. */
+  /** Number of other processes that have claimed the descriptor until they end. */
   readonly others: number
 }
 
-/** The client of one connection. */
+/** The operator at the other end of a connection. */
 export interface DescriptorUser {
   readonly pid: number
   readonly uid: number
 }
 
-/** Holds descriptors for other processes. The client gets the exceptions. */
+/** Holds descriptors for other processes. An exception is sent to the operator that requested the operation. */
 export interface DescriptorHolder {
   list(): HeldDescriptor[]
   /** Takes ownership of both descriptors, also if it throws. */
   put(order: DescriptorOrder): void
   /** Takes ownership of the pidfd, also if it throws. */
   claim(order: ClaimOrder): ClaimResult
-  /** Ends the claim of this connection or, with a pidfd, which is borrowed, of that process. */
+  /** Ends the claim of this connection or, with the borrowed pidfd `claimant`, of that process. */
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void
   remove(name: string, by: DescriptorUser): void
   /** Ends the claims of a connection that has closed. */
   operatorLeft(by: DescriptorUser): void
-  /** Calls `changed` after each change; returns a function that ends the watch. */
+  /** Calls `changed` after each change of the list. Returns a function that ends the calls. */
   watch(changed: () => void): () => void
 }
 
-/** Returns the service to which a descriptor belongs by its name, `shop` for `shop/spool`, or null. */
+/** Returns the service in a descriptor's name: `shop` for `shop/spool`; null if there is none. */
 export function serviceIn(name: string): string | null {
   const slash = name.indexOf('/')
   return slash < 1 ? null : name.slice(0, slash)
 }
 
-/** Excludes colons and commas, which separate names in LISTEN_FDNAMES and on command lines. */
+/** Names contain no colon and no comma, which separate names in LISTEN_FDNAMES and on command lines. */
 const NAME = /^[^:,\s\p{Cc}]{1,128}$/u
 
 /** Throws ERR_FDB_OPTION. */

@@ -7,24 +7,24 @@ import type { fdbroker } from '../proto/wire.js'
 import { remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
 import type { DescriptorHolder } from './held-descriptors.js'
 
-/** Maximum size of a command's body and of its reply: a frame has at most 16 MiB. */
+/** Maximum size of a command's body and of its reply in bytes: a frame has at most 16 MiB. */
 export const COMMAND_BYTES = 15 * 1024 * 1024
 /** Time limit for the reply of a command's handler. */
 export const COMMAND_MS = 60_000
 
-/** Replaces the error of a server that reports none. */
+/** The error if a server refuses a request without a reason. */
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the process refused the request' } as const
 
 export interface UpgradeOrder {
-  /** Empty: use the command line of the running process. */
+  /** The successor's command line. Empty: that of the running process. */
   readonly argv: readonly string[]
-  /** 0: only the limits of the handoff apply. */
+  /** Time limit in milliseconds. 0: only the limits of the handoff apply. */
   readonly timeoutMs: number
-  /** For a daemon: the name of the service, or '' for the only one. */
+  /** For a daemon: the name of the service; '' if the daemon has only one. */
   readonly service: string
-  /** Whether to kill processes that block the upgrade first. */
+  /** Whether to kill the processes that block the upgrade first. */
   readonly killStuck: boolean
-  /** For a supervisor: the release to which it must set its link. */
+  /** For a supervisor: the release to which it must set the release link. */
   readonly release?: Release
 }
 
@@ -39,11 +39,11 @@ export interface Upgraded {
   readonly generation: number
 }
 
-/** An application's command, from an operator's tool. */
+/** A command that an operator sends to an application. */
 export interface CommandOrder {
   readonly name: string
   readonly body: Buffer
-  /** For a daemon: the name of the service, or '' for the only one. */
+  /** For a daemon: the name of the service; '' if the daemon has only one. */
   readonly service: string
 }
 
@@ -55,18 +55,17 @@ export interface CommandContext {
 }
 
 /**
- * Handles an operator's command. Returns the reply as bytes or text; undefined is an empty reply. The operator gets an exception of the handler: an
- * FdbError keeps its code.
+ * Handles an operator's command. Returns the reply as bytes or text, or undefined for an empty reply. If the handler throws, the operator gets the
+ * error; an FdbError keeps its code.
  */
 export type CommandHandler = (
   body: Buffer,
   context: CommandContext,
 ) => Uint8Array | string | undefined | Promise<Uint8Array | string | undefined>
 
-/** The operations that operators can request. */
 export interface Operations {
   status(): object | Promise<object>
-  /** `cancel` aborts if the operator cancels the upgrade; the result tells whether that succeeded. */
+  /** `cancel` aborts if the operator cancels the upgrade. The upgrade may succeed nevertheless. */
   upgrade(
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
@@ -77,7 +76,7 @@ export interface Operations {
   readonly descriptors?: DescriptorHolder
 }
 
-// Any field of a message may be missing. An answer repeats the `request` number of its request.
+// Any field of these messages may be missing. An answer has the `request` number of its request.
 
 type UpgradeRequest = fdbroker.wire.UpgradeRequest.$Properties
 type Command = fdbroker.wire.Command.$Properties
@@ -138,7 +137,7 @@ export function checkCommandSize(what: string, bytes: number): void {
   )
 }
 
-/** Returns the answer with a command's reply. Throws if the reply is too large. */
+/** Returns the message with a command's reply. Throws ERR_FDB_COMMAND_SIZE. */
 export function commandAnswer(request: number, body: Uint8Array): WireBody {
   checkCommandSize('the reply', body.length)
   return { commandReply: { request, ok: true, body } }
@@ -149,24 +148,24 @@ export function failedCommandAnswer(request: number, error: unknown): WireBody {
   return { commandReply: { request, ok: false, code, message, retryable } }
 }
 
-/** Returns the body of a reply. Throws the reported error. */
+/** Returns the body of a command's reply. Throws the error that the reply reports. */
 export function readCommandReply(reply: CommandReply): Buffer {
   if (!reply.ok) throw remoteError(reply, FAILED)
   return asBuffer(reply.body)
 }
 
-/** Returns a Buffer that shares the memory. */
+/** Returns a Buffer that shares the memory of `bytes`. */
 export function asBuffer(bytes: Uint8Array | null | undefined): Buffer {
   return bytes === null || bytes === undefined
     ? Buffer.alloc(0)
     : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
-/** Time limit for an answer that needs no work of the peer. */
+/** Time limit for an answer that the peer can give at once. */
 export const ANSWER_MS = 5_000
 
 export interface AskOptions {
-  /** Time limit for connecting, and again for each answer, in milliseconds. Default 5000; for `command()` 60000. */
+  /** Time limit in milliseconds for connecting, and separately for each answer. Default 5000; for `command()` 60000. */
   timeout?: number
   /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
@@ -181,8 +180,8 @@ export function limitOf(options: AskOptions, defaultMs: number): number {
 }
 
 /**
- * Reads a message for a request: returns the answer, 'part' for a message before the answer, or null if the message does not belong to the
- * request. Removes the descriptors that it takes from `fds`. Throws the peer's refusal.
+ * Reads a message of the peer. Returns the answer to the request; 'part' for a message of the request before its answer, such as Progress;
+ * null for a message of another request. Removes the descriptors that it takes from `fds`. Throws the peer's refusal.
  */
 export type ReadAnswer<T> = (envelope: WireEnvelope, fds: OwnedFd[]) => { readonly answer: T } | 'part' | null
 

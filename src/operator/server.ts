@@ -14,28 +14,28 @@ import {
   upgradedAnswer,
 } from './requests.js'
 
-/** Maximum number of requests of one operator that are being handled; further ones are not read until one of these is answered. */
+/** Maximum number of unanswered requests of one operator. While there are so many, no further request is read. */
 const MOST_AT_ONCE = 16
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled by its operator' } as const
 
-/** Decodes and runs the requests of one connection, from an operator or from a daemon that forwards them, and encodes the answers. */
+/** Executes the requests of a connection to an operator, or to a daemon that forwards an operator's requests. Returns the answers. */
 export class RequestHandler {
   readonly #operations: Operations
   readonly #notify: (body: WireBody) => void
   readonly #by: CommandContext['by']
   readonly #closed = new AbortController()
-  /** One controller per running upgrade. */
+  /** Controllers that cancel the running upgrades. */
   readonly #cancels = new Set<AbortController>()
 
-  /** `notify` sends messages that precede the answer, such as Progress. */
+  /** `notify` sends a message before the answer, such as Progress. */
   constructor(operations: Operations, notify: (body: WireBody) => void, by?: CommandContext['by']) {
     this.#by = by
     this.#operations = operations
     this.#notify = notify
   }
 
-  /** Resolves with the answer and never rejects. Returns null if the message is not a request. */
+  /** Executes a request. Resolves with the answer and never rejects. Returns null if the message is not a request. */
   answer({ statusRequest, upgradeRequest, command }: WireEnvelope): Promise<WireBody> | null {
     if (statusRequest) return this.#status()
     if (upgradeRequest) return this.#upgrade(upgradeRequest)
@@ -46,7 +46,7 @@ export class RequestHandler {
     for (const cancel of this.#cancels) cancel.abort(reason)
   }
 
-  /** Aborts the signal of running commands, because the peer no longer waits for answers. Does not undo requests. Idempotent. */
+  /** Called when the peer has disconnected: aborts the signal of running commands. Upgrades continue. Idempotent. */
   close(reason: string): void {
     this.#closed.abort(new FdbError('ERR_FDB_ABORTED', reason))
   }
@@ -90,9 +90,9 @@ export class RequestHandler {
 }
 
 /**
- * Serves an operator's tool until it disconnects, which does not undo its requests; only an explicit message cancels them. Stops reading from a tool
- * that sends requests faster than it reads the answers. After `idleMs` disconnects a tool that sends nothing, waits for no answer, watches nothing
- * and has no claim.
+ * Serves an operator's tool until it disconnects. Its requests continue after that: only an explicit message cancels them. Stops reading from a
+ * tool that sends requests faster than it reads the answers. Disconnects an idle tool after `idleMs`: one that sends nothing, waits for no answer,
+ * watches nothing and has no claim that ends with the connection.
  */
 export function serveOperator(link: Link, operations: Operations, idleMs: number | null = null): void {
   const requests = new RequestHandler(operations, body => link.post(body), link.channel.peer)
@@ -115,7 +115,7 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
   }
   const send = (answer: Promise<DescriptorAnswer>) => {
     if (++pending === MOST_AT_ONCE) link.channel.pause()
-    // The request is pending until the kernel has accepted the answer.
+    // A request counts until the kernel has accepted its answer.
     answer
       .then(({ body, fds }) => link.send(body, fds).finally(() => closeAll(fds)))
       .catch(() => {})
@@ -146,22 +146,22 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
 type Request = fdbroker.wire.DescriptorRequest.$Properties
 const { Op } = fdbroker.wire.DescriptorRequest
 
-/** An answer. The sender closes the descriptors after sending it. */
+/** An answer and its descriptors, which `serveOperator()` closes after sending. */
 interface DescriptorAnswer {
   readonly body: WireBody
   readonly fds: readonly OwnedFd[]
 }
 
-/** Handles the descriptor requests of one operator until it disconnects. */
+/** Executes the descriptor requests of one operator. */
 class DescriptorRequests {
   readonly #link: Link
   readonly #holder: DescriptorHolder | undefined
   readonly #user: DescriptorUser
-  /** Functions that end the watches, by request number. */
+  /** Functions that end a watch, by number of the request that started it. */
   readonly #watches = new Map<number, () => void>()
   #claimed = false
 
-  /** Without a `holder` all requests fail: the process holds no descriptors for others. */
+  /** Without a `holder`, in a process that is not a daemon, all requests fail. */
   constructor(link: Link, holder: DescriptorHolder | undefined) {
     this.#link = link
     this.#holder = holder
@@ -241,7 +241,7 @@ class DescriptorRequests {
     }
   }
 
-  /** Sends the list after each change, with one list in flight at a time: a slow reader gets only the latest one. */
+  /** Sends the list after changes. While the kernel has not accepted a list, sends no other: a slow reader gets only the latest one. */
   #watch(request: number, holder: DescriptorHolder): void {
     this.#watches.get(request)?.()
     let sending = false
@@ -250,7 +250,7 @@ class DescriptorRequests {
       stale = true
       if (sending || !this.#watches.has(request)) return
       sending = true
-      // One list covers all changes of a turn.
+      // The list is sent once for all changes in a turn of the event loop.
       setImmediate(() => {
         stale = false
         this.#link
@@ -266,7 +266,7 @@ class DescriptorRequests {
   }
 }
 
-/** Returns the list, or an error if the operator has lost the right to see it. */
+/** Returns the list of descriptors, or the holder's error if the operator may not see them any more. */
 function listReply(request: number, holder: DescriptorHolder): WireBody {
   try {
     return { descriptorReply: { request, ok: true, json: JSON.stringify(holder.list()) } }

@@ -2,44 +2,47 @@ import { LONGEST_MS } from '../base/duration.js'
 import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
 
-// Names and bodies of the commands that every service answers, besides those of its application.
+// Names and bodies of the commands that services answer in addition to those of their applications.
 
 export const RELOAD = 'service.reload'
 export const ROLLBACK = 'service.rollback'
 export const STOP = 'service.stop'
-/** Returns the changes since the serving process was started, if it knows them. */
+/** Returns the files and settings that have changed since the serving process loaded them. */
 export const CHANGES = 'service.changes'
-/** Upgrades a supervisor itself to the installed release. On success the connection ends with the old supervisor; an answer reports a failure. */
+/** Makes a supervisor execute its installed release. On success the connection ends without an answer; an answer reports a failure. */
 export const UPGRADE_SELF = 'service.upgrade-self'
 
-/** Replaces the workers of a main process by their next versions, or sets their number. */
+/** Makes a main process replace its workers by their next versions. */
 export const REPLACE_WORKERS = 'workers.replace'
+/** Makes a main process change the number of its workers. */
 export const SET_WORKERS = 'workers.set'
-/** Orders a worker to accept on the listeners of dead, hung or surplus workers; the next such order replaces this one. */
+/** Orders a worker to accept on listeners of dead, hung or surplus workers. Replaces the previous such order. */
 export const STAND_IN = 'workers.foster'
 /** Orders a worker to stop serving; its connections move to another worker. */
 export const YIELD = 'workers.yield'
-/** Prefix of the descriptor names with which a worker claims a listener of the other workers from its main process. */
+/** Prefix of a descriptor name: by this name a worker claims another worker's listener from the main process. */
 export const GROUP_LISTENER = 'worker-listener-'
 
 export interface StopOrder {
-  /** Time limit for the last connections, or null for the configured one. */
+  /** Time limit for the last connections in milliseconds; null: the configured one. */
   readonly timeoutMs: number | null
-  /** For a daemon: stop even if only the daemon holds descriptors or state of a service. */
+  /** For a daemon: stop even if this loses a service's descriptors or state, because no other process has them. */
   readonly drop: boolean
 }
 
-/** Identifies the process that executes a command. */
+/** The reply to a command: the process that executes it. */
 export interface ProcessReply {
   readonly pid: number
   readonly generation: number
 }
 
-/** Names of the things that have changed since the process loaded them. */
+/** The files and settings that have changed since the process loaded them. */
 export interface ChangeReport {
+  /** Files with code. */
   readonly code: readonly string[]
-  /** Changed keys of the configuration that only the next process applies. */
+  /** Keys of the configuration whose new value only the next process applies. */
   readonly next: readonly string[]
+  /** Keys of the configuration whose new value a reload applies. */
   readonly configuration: readonly string[]
 }
 
@@ -64,18 +67,18 @@ export function readStopOrder(body: Buffer): StopOrder {
   return { timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null, drop: drop === true }
 }
 
-/** Returns the body of a rollback command, which requires that the link at `at` then points to the previous version. Tools of earlier releases send none. */
+/** Returns the body of a rollback command. With `at` the rollback fails if it cannot switch this release link back. */
 export function rollbackBody(at: string | null): string {
   return at === null ? '' : JSON.stringify({ at })
 }
 
-/** Throws ERR_FDB_MESSAGE. */
+/** Returns the release link that a rollback must switch back, or null. Throws ERR_FDB_MESSAGE. */
 export function rollbackAt(body: Buffer): string | null {
   const { at } = read(body)
   return typeof at === 'string' ? at : null
 }
 
-/** Describes who requested a rollback, for the status of the version that was rolled back. */
+/** Names the operator of a rollback, for the failure of the version that was rolled back. */
 export function rollbackBy(by: { readonly pid: number; readonly uid: number } | undefined): string {
   return by === undefined ? 'fd-broker rollback' : `fd-broker rollback by uid ${by.uid} (pid ${by.pid})`
 }
@@ -95,7 +98,7 @@ export function readChanges(reply: Buffer): ChangeReport {
   return { code: namesIn(code), next: namesIn(next), configuration: namesIn(configuration) }
 }
 
-/** Returns null if the reply is not from a supervisor and lists no options. */
+/** Returns null for the reply of a process that is not a supervisor, which lists no options. */
 export function readReloadReply(reply: Buffer): ReloadReply | null {
   const { now, next, restart } = read(reply)
   if (![now, next, restart].every(Array.isArray)) return null
@@ -113,7 +116,7 @@ function read(body: Buffer): Record<string, unknown> {
   throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a service command are not a JSON object`)
 }
 
-/** The error for a rollback when the previous version can no longer take over. */
+/** Returns the error of a rollback if the previous version cannot take over again any more. */
 export function noStandbyError(serving: string): FdbError {
   return new FdbError(
     'ERR_FDB_NO_STANDBY',

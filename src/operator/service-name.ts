@@ -7,7 +7,7 @@ export interface ServedService {
   readonly control: string | null
 }
 
-/** Throws ERR_FDB_SERVICE if the operator named another service. Also accepts the base name of the control socket. */
+/** Throws ERR_FDB_SERVICE unless the operator named this service, its control socket (the file name without `.sock`), or nothing. */
 export function refuseOtherService(requested: string, { service, control }: ServedService): void {
   const socketName = control === null ? service : basename(control, '.sock')
   if (requested === '' || requested === service || requested === socketName) return
@@ -17,7 +17,7 @@ export function refuseOtherService(requested: string, { service, control }: Serv
   )
 }
 
-/** Returns the same operations, which refuse requests for another service. */
+/** Wraps the operations so that upgrades and commands for another service are refused. */
 export function operationsOnly(only: ServedService, operations: Operations): Operations {
   return {
     ...operations,
@@ -32,5 +32,5 @@ export function operationsOnly(only: ServedService, operations: Operations): Ope
   }
 }
 
-/** The service name of a daemon itself: the next daemon joins it, and operators use it to address the daemon. */
+/** The name of a daemon's own service, which the next daemon joins. Operators address the daemon by it. */
 export const DAEMON_ITSELF = 'fd-broker.daemon'

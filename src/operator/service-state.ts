@@ -15,30 +15,30 @@ export interface StateAsk extends AskOptions {
 }
 
 export interface StateReadOptions extends StateAsk {
-  /** Includes sections that are marked secret. Default false. */
+  /** Includes secret sections. Default false. */
   secrets?: boolean
 }
 
 export interface StateWatchOptions extends StateReadOptions {
-  /** Restricts the watch to this section, which need not exist yet. Default: all sections. */
+  /** Watches only this section, which need not exist yet. Default: all sections. */
   section?: string
   /** First yields a `put` for each existing entry. Default false. */
   initial?: boolean
 }
 
 export interface StateWriteOptions extends StateAsk {
-  /** Request id: a retry of the change with the same id has no further effect. Default: a random id. */
+  /** Id of the change: if it is retried with the same id, it is made only once. Default: a random id. */
   request?: string
 }
 
 /** A section that is in the log or that the serving process has registered. */
 export interface StateSection {
   readonly name: string
-  /** Schema version, or 0. */
+  /** Version of the section's schema, or 0. */
   readonly version: number
   /** The lowest schema version that can read the section. */
   readonly minReader: number
-  /** Name of the codec, or '' if it is unknown. */
+  /** Name of the codec that encodes the values; '' if unknown. */
   readonly codec: string
   readonly secret: boolean
   readonly entries: number
@@ -49,11 +49,11 @@ export interface StateEntry {
   readonly key: string
   /** Encoded by the section's codec. */
   readonly value: Uint8Array
-  /** Schema version of the writer, or 0. */
+  /** Version of the schema with which the value was written, or 0. */
   readonly version: number
 }
 
-/** `clear` means that the section was emptied; later changes of the section follow it. */
+/** `clear`: all entries of the section were deleted. */
 export type StateChange =
   | ({ readonly op: 'put' } & StateEntry)
   | { readonly op: 'delete'; readonly section: string; readonly key: string }
@@ -64,7 +64,7 @@ const READ: OptionChecks<StateReadOptions> = { ...ASK_STATE, secrets: unchecked 
 const WATCH: OptionChecks<StateWatchOptions> = { ...READ, section: unchecked, initial: unchecked }
 const WRITE: OptionChecks<StateWriteOptions> = { ...ASK_STATE, request: unchecked }
 
-/** Imported lazily: most clients do not request the state. */
+/** Imported when first needed: most clients do not request the state. */
 const commands = () => import('../state/commands.js')
 
 async function newCopy() {
@@ -75,8 +75,8 @@ async function newCopy() {
 type SendCommand = (command: string, body: Uint8Array | string, options: StateAsk) => Promise<Buffer>
 
 /**
- * The state of the serving process, as encoded values. All methods reject as `OperatorClient.command()` does. After a `retryable` error connect again
- * and retry; a change with a `request` id is made only once.
+ * Reads and changes the state of the serving process; values are encoded. All methods reject as `OperatorClient.command()` does. After a `retryable`
+ * error connect again and retry: a change with the same `request` id is made only once.
  */
 export class ServiceState {
   readonly #ask: SendCommand
@@ -104,7 +104,7 @@ export class ServiceState {
     await copy.readNew((command, body) => this.#ask(command, body, ask))
     const { log } = copy
     const names = namesIn(log, section)
-    // get() throws for an unknown section, but not for one that is registered and empty.
+    // If the section is registered and empty, get() returns; if it is unknown, get() throws.
     if (section !== undefined && names.length === 0) await this.get(section, '', options)
     const hidden = await hiddenIn(log, section, secrets)
     return names.flatMap(name => {
@@ -125,9 +125,9 @@ export class ServiceState {
   }
 
   /**
-   * Yields changes after the first `next()`. Checks for changes five times a second: several changes of an entry between two checks, or while
-   * the loop handles a change, result in one with the latest value. Ends with the loop; throws if the process disconnects or
-   * `signal` aborts, and ERR_FDB_STATE_SECRET.
+   * Yields the changes after the first `next()`. Looks for changes five times a second: several changes of an entry between two looks, or while
+   * the loop handles a change, are yielded as one, with the latest value. Throws if the process disconnects or `signal` aborts, and
+   * ERR_FDB_STATE_SECRET.
    */
   async *watch(options: StateWatchOptions = {}): AsyncGenerator<StateChange, void, undefined> {
     checkOptions('watch()', options, WATCH)
@@ -148,8 +148,8 @@ export class ServiceState {
   }
 
   /**
-   * Puts an encoded value, in the serving process. Rejects with ERR_FDB_STATE_NO_ENTRY if that process does not know the section, with
-   * ERR_FDB_STATE_VALUE if the section's codec or `validate` refuses the value; otherwise as {@link Section.put}.
+   * Puts an encoded value into a section of the serving process. Rejects as {@link Section.put} does; with ERR_FDB_STATE_NO_ENTRY if that process
+   * does not know the section; with ERR_FDB_STATE_VALUE if the section's codec or `validate` refuses the value.
    */
   async put(section: string, key: string, value: Uint8Array, options: StateWriteOptions = {}): Promise<void> {
     checkOptions('put()', options, WRITE)
@@ -175,7 +175,7 @@ function newRequest(): string {
   return `operator ${nodeCrypto().randomUUID()}`
 }
 
-/** Returns the secret sections, unless `secrets` shows them. Rejects with ERR_FDB_STATE_SECRET if `only` is one of them. */
+/** Returns the names of secret sections; with `secrets` none. Rejects with ERR_FDB_STATE_SECRET if `only` is one of them. */
 async function hiddenIn(
   log: StateLog,
   only: string | undefined,
@@ -195,7 +195,7 @@ interface ChangedKeys {
   readonly keys: Set<string>
 }
 
-/** Collects the entries of a local copy of the state that have changed, until the watcher takes them. */
+/** Collects which entries of a copy of the state have changed, until {@link of} yields them. */
 class EntryChanges {
   readonly #log: StateLog
   readonly #changed = new Map<string, ChangedKeys>()
@@ -204,12 +204,12 @@ class EntryChanges {
     this.#log = log
   }
 
-  /** The followed sections, including those that are no longer in the state. */
+  /** Names of the followed sections, including those that are no longer in the state. */
   get followed(): readonly string[] {
     return [...this.#changed.keys()]
   }
 
-  /** Starts to follow a section; all its present entries count as changed. */
+  /** Starts to collect the changes of a section. The entries that it already has count as changed. */
   follow(name: string): void {
     if (this.#changed.has(name)) return
     const changed: ChangedKeys = { cleared: false, keys: new Set(this.#log.rawSection(name).keys()) }
@@ -224,7 +224,7 @@ class EntryChanges {
     })
   }
 
-  /** Drops all collected changes. */
+  /** Discards the collected changes. */
   forget(): void {
     for (const changed of this.#changed.values()) {
       changed.cleared = false

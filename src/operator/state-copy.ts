@@ -5,24 +5,24 @@ import type { Position } from '../state/history.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
 
-/** Maximum number of retries because the log was compacted during the copy. */
+/** Maximum number of retries if the service compacts its log during the copy. */
 const MOST_MOVES = 5
 
 export type AskCommand = (command: string, body: Uint8Array | string) => Promise<Buffer>
 
-/** Called with the number of bytes read so far, and of all bytes to read. */
+/** Called after each page with the number of bytes read so far, and of all bytes to read. */
 export type OnRead = (done: number, total: number) => void
 
 type SegmentEntry = SegmentsReply['segments'][number]
 
-/** A copy of the serving process's log, as of the last {@link readNew}. Owns the copied segments. */
+/** A copy of the serving process's log, from the time of the last {@link readNew}. Owns the copied segments. */
 export class StateCopy implements Disposable {
   readonly log = new StateLog()
 
   /**
-   * Reads new records, page by page, and resolves with the position of the service's log. Notifies listeners of the changes; if the
-   * log was compacted or the service was restarted since the last call, of the differences. May be called again after a failure. Rejects as
-   * `ask` does, with ERR_FDB_STATE_DIGEST, and as {@link StateLog.adopt} does.
+   * Reads the records since the last call, and resolves with the position of the service's log. Calls the `onChange` listeners of the sections for
+   * each change; if the log was compacted or the service was restarted meanwhile, for each difference. May be called again after a failure. Rejects
+   * as `ask` does, with ERR_FDB_STATE_DIGEST, and as {@link StateLog.adopt} does.
    */
   async readNew(ask: AskCommand, reading: OnRead = () => {}): Promise<Position> {
     for (let moves = 0; ; moves++) {
@@ -53,7 +53,7 @@ export class StateCopy implements Disposable {
     )
   }
 
-  /** Appends new records. Returns false if the service has another log with the same epochs, as after a restart. */
+  /** Appends new records to the copy. Returns false if they do not fit: a restarted service may have another log with the same epochs. */
   async #appendNew(fill: Fill, listed: readonly SegmentEntry[]): Promise<boolean> {
     const { log } = this
     const known = log.segments.length
@@ -62,7 +62,7 @@ export class StateCopy implements Disposable {
         const held = log.segments[i]
         if (held === undefined) await log.adopt(await copyOf(each, fill))
         else if (!held.sealed) await fill(held.fd, held.size(), each)
-        // The log reads a segment only if the previous one is sealed.
+        // The log reads a segment only if the one before it is sealed.
         if (i < listed.length - 1) log.segments[i]!.seal()
       }
       await log.catchUp()
@@ -97,7 +97,7 @@ function isSame(held: Segment, listed: SegmentEntry | undefined): boolean {
   return held.sealed || listed.size >= held.size()
 }
 
-/** Appends the bytes of the service's segment to a copy that already has `present` bytes. */
+/** Appends to a copy, which has `present` bytes, the other bytes of the service's segment. */
 type Fill = (fd: OwnedFd, present: number, listed: SegmentEntry) => Promise<void>
 
 function filling(ask: AskCommand, segments: readonly SegmentEntry[], reading: OnRead): Fill {
@@ -117,7 +117,7 @@ function filling(ask: AskCommand, segments: readonly SegmentEntry[], reading: On
   }
 }
 
-/** Returns a copy of a segment, which the caller owns. */
+/** Copies a segment. The caller owns the copy. */
 async function copyOf(listed: SegmentEntry, fill: Fill): Promise<Segment> {
   const fd = memoryFile('fdb-state-copy', 'a copy of a state segment')
   try {

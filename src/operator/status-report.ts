@@ -7,7 +7,7 @@ import type { DescriptorsOfProcess } from './held-descriptors.js'
 /** The output of `fd-broker status --json`. */
 export interface StatusReport {
   readonly service: string
-  /** The service whose state this process follows; null if it has a state of its own. */
+  /** The service whose state this process uses (as a follower); null if it has a state of its own. */
   readonly follows: string | null
   readonly control: string | null
   readonly hosting: 'embedded' | 'daemon' | 'none'
@@ -16,7 +16,7 @@ export interface StatusReport {
   readonly epoch: number
   /** The role of this process: `serving`, `standby` … */
   readonly role: string
-  /** The phase of the handoff, `idle` if none is running. */
+  /** The phase of the handoff; `idle` if no handoff is under way. */
   readonly phase: string
   readonly serviceStartedAt: string
   readonly uptimeSeconds: number
@@ -24,23 +24,23 @@ export interface StatusReport {
   readonly listeners: readonly {
     readonly name: string
     readonly address: string
-    /** The protocol of its clients: `http`, `https`, `tls`, `tcp`; null if it is not known. */
+    /** The protocol of the listener's clients: `http`, `https`, `tls`, `tcp`; null if unknown. */
     readonly scheme: string | null
     readonly inode: string
     readonly cookie: string | null
     readonly accepting: boolean
     readonly connections: number
-    /** The same connections by their activity, as far as the listener's owners report it. */
+    /** Number of these connections by activity, as far as the server that accepts on the listener reports it. */
     readonly kinds: Readonly<Record<string, number>>
   }[]
-  /** Named descriptors that are not listeners. */
+  /** Names of descriptors that are not listeners. */
   readonly held: readonly string[]
   readonly connections: number
   /** Connections that moved to this process or away from it. */
   readonly moves: MoveReport
   /** Older generations that still have connections or stand by. */
   readonly draining: readonly DrainReport[]
-  /** Connections that older generations closed at `drain.timeout`, as reported to this process. */
+  /** Connections that older generations closed at their `drain.timeout`, as they have reported to this process. */
   readonly closed: readonly ForcedClose[]
   readonly sections: readonly SectionDigest[]
   readonly state: {
@@ -49,34 +49,34 @@ export interface StatusReport {
     readonly entries: number
     readonly bytes: number
     readonly segments: number
-    /** The common log position of both processes at the last commit; null for the first generation. */
+    /** The position of the log at the last Commit, which the previous process and this one agreed on; null for the first generation. */
     readonly takenOver: { readonly epoch: number; readonly sequence: number; readonly digest: string } | null
     /** Null without a `stateFile`. */
     readonly file: StateFileStatus | null
   }
-  /** Why this process cannot write or could not serve again; otherwise null. */
+  /** Why this process cannot write, or could not serve again; null if it can. */
   readonly unfit: UnfitReport | null
   readonly openFds: number | null
   /** Null without /proc. */
   readonly rssBytes: number | null
   readonly lastFailure: Failure | null
-  /** Processes that got the listeners and are not known to have released them or to be dead: each blocks the next upgrade. */
+  /** Pids of processes that got the listeners and may still have them: each blocks the next upgrade. */
   readonly blockedBy: readonly number[]
-  /** Pid of the previous version while it can still take over again; otherwise, or if only a daemon knows it, null. */
+  /** Pid of the previous version while it can take over again; null after that, or if only a daemon knows the pid. */
   readonly incumbent: number | null
-  /** How this process took over, in milliseconds after its Hello. */
+  /** The steps in which this process took over. */
   readonly takeover: readonly TakeoverStep[]
   /** The last handoffs in which this process was the incumbent. */
   readonly handoffs: readonly HandoffRecord[]
-  /** Number of exceptions of the application's event listeners; each is logged. */
+  /** Number of exceptions that the application's event listeners threw; each is logged. */
   readonly applicationErrors: number
-  /** In phase `probation` the seconds until the previous version stops standing by, at the earliest; null if unknown, and in other phases. */
+  /** In phase `probation` the minimum of seconds for which the previous version still stands by; null if unknown, and in other phases. */
   readonly probationSeconds: number | null
-  /** The application's own part: {@link Member.describe}. */
+  /** What the application added with {@link Member.describe}. */
   readonly details: Readonly<Record<string, unknown>>
-  /** Number of writes to stdout and stderr that failed and were dropped in a version that an upgrade has started (its terminal is closed, its pipe has no reader). */
+  /** Number of writes to stdout and stderr that were dropped because the terminal is closed or the pipe has no reader. 0 if no upgrade started this process. */
   readonly droppedOutput: number
-  /** Number of resources that keep this process alive after it has retired, by Node's names; null if it has not retired. */
+  /** Number of resources that keep this process alive although it has retired, by Node's names for them; null if it has not retired. */
   readonly keptBy: Readonly<Record<string, number>> | null
 }
 
@@ -87,21 +87,21 @@ export interface DrainReport {
   readonly phase: string
   readonly connections: number
   readonly moves?: MoveReport
-  /** How long stopping its `whileServing()` work took; null if there was none. */
+  /** How long it took to stop the work of `whileServing()`; null if there was none. */
   readonly quiescedMs?: number | null
-  /** Connections that it closed at the end of its drain. */
+  /** Connections that the process closed at the end of its drain. */
   readonly closed?: readonly ForcedClose[]
-  /** Why it could not serve again. */
+  /** Why the process could not serve again. */
   readonly unfit?: UnfitReport
-  /** In phase `standby` the seconds until it may stop standing by for the serving version. */
+  /** In phase `standby` the minimum of seconds for which the process still stands by. */
   readonly standbySeconds?: number
-  /** If the process was asked to end: the source of that request. */
+  /** What told the process to end, such as a signal. */
   readonly leaves?: string
-  /** From 2 s after the process has retired: the resources that keep it alive, counted by Node's names (`process.getActiveResourcesInfo()`). */
+  /** From 2 s after the process has retired: number of the resources that keep it alive, by Node's names (`process.getActiveResourcesInfo()`). */
   readonly keptBy?: Readonly<Record<string, number>>
 }
 
-/** Limit of the kinds that are read from another process's report. */
+/** Maximum number of kinds of resources that are read from another process's report. */
 const MOST_KINDS = 32
 
 /** Reads another process's `keptBy`; returns an empty object if it is malformed. */
@@ -117,14 +117,14 @@ export function keptByText(kept: Readonly<Record<string, number>>): string {
   return parts.length === 0 ? 'something that Node does not name' : parts.join(', ')
 }
 
-/** Connections of one kind that were closed for one reason. */
+/** Connections of one kind that a process closed at the end of its drain, and that were still open for the same reason. */
 export interface ForcedClose {
   /** `http`, `https`, `http2`, `tls`, `net`; in the proxy also `events`, `webSocket`, `tunnel`, `tcp`; or the name of an application's protocol. */
   readonly kind: string
   /**
-   * Why they were still open: `idle` (no request came whose response could have announced the close), `answering`, `half-request` (its head or body
-   * was incomplete), `refused` (by the next process), `upgraded` (taken over by the application, which has no hooks to move it), `handshake`,
-   * `closing` (the client did not close after the last response), `open` (of a protocol that is unknown or has no requests).
+   * Why they were still open: `idle` (no request came whose response could have announced the close), `answering`, `half-request` (a request's head
+   * or body was incomplete), `refused` (the next process refused it), `upgraded` (the application handles it and has no hooks to move it),
+   * `handshake`, `closing` (the client did not close after the last response), `open` (the protocol is unknown or has no requests).
    */
   readonly reason: string
   readonly count: number
@@ -156,7 +156,7 @@ export interface Failure {
   /** Milliseconds since 1970. */
   readonly at: number
   readonly message: string
-  /** Set by `fd-broker status` if another version has started to serve since. */
+  /** `fd-broker status` sets this if another version has started to serve after the failure. */
   readonly old?: boolean
 }
 
@@ -164,20 +164,20 @@ export interface HandoffRecord {
   readonly successor: number
   readonly phases: PhaseEntry[]
   /**
-   * How long the incumbent took to stop the work that must run in one process only. `inTime`: it had stopped when the handoff continued.
-   * null if the incumbent's release does not support this.
+   * How long the incumbent took to stop the work that must run in one process only. `inTime`: whether this work had stopped when the handoff
+   * continued. null if the incumbent's release does not support this.
    */
   quiesce: { readonly ms: number; readonly inTime: boolean } | null
   outcome: 'under way' | 'serving' | 'released' | 'failed' | 'reverted'
   failure: Failure | null
 }
 
-/** The status of one service, perhaps from another release: any field may be missing. */
+/** The status of one service. Any field may be missing, because another release may have sent it. */
 export type ServiceStatus = Omit<Partial<StatusReport>, 'pid' | 'hosting' | 'listeners' | 'draining'> & {
   readonly hosting?: StatusReport['hosting'] | 'supervisor'
-  /** null if no process serves, which only a daemon reports. */
+  /** null if no process serves; only a daemon can report this. */
   readonly pid?: number | null
-  /** A daemon knows only the sockets; the serving member also knows which process accepts. */
+  /** A daemon knows only the sockets; the serving member also knows whether a server accepts on them. */
   readonly listeners?: readonly Partial<StatusReport['listeners'][number]>[]
   readonly draining?: readonly Partial<DrainReport>[]
   /** From a daemon: number of segments of the state log. */
@@ -190,13 +190,13 @@ export interface DaemonStatus {
   readonly hosting?: 'daemon'
   readonly control?: string
   readonly pid?: number
-  /** The number of daemons since the first, each of which took over from the previous one. Counts from 1. */
+  /** Number of this daemon: the first has 1, the one that took over from it has 2, and so on. */
   readonly generation?: number
   readonly startedAt?: string
   readonly rssBytes?: number | null
   /** Number of descriptors that the daemon holds for other processes (`fd-broker fd`). */
   readonly descriptors?: number
-  /** Processes that have claimed such descriptors for their lifetime (`fd-broker exec`). */
+  /** Processes that have claimed such descriptors until they end (`fd-broker exec`). */
   readonly programs?: readonly DescriptorsOfProcess[]
   /** The workers of a main process. Each worker is a service. */
   readonly workers?: Partial<Omit<WorkersReport, 'all'>> & { readonly all?: readonly Partial<WorkerReport>[] }
@@ -206,9 +206,9 @@ export interface DaemonStatus {
 export interface WorkerReport {
   readonly index: number
   readonly service: string
-  /** `hung`: the process lives but sends no heartbeats; other workers accept in its place. `leaving`: the number of workers was reduced; the worker ends with its connections. */
+  /** `hung`: the process runs but sends no heartbeats, so other workers accept its clients. `resting`: no process runs; the next start is delayed. `leaving`: the number of workers was reduced; the worker ends with its last connection. */
   readonly phase: 'starting' | 'serving' | 'hung' | 'resting' | 'leaving'
-  /** null if no process of this worker serves now. */
+  /** null if no process of this worker serves. */
   readonly pid: number | null
   readonly generation: number
   /** How often the worker was restarted because it had ended or hung. */

@@ -286,7 +286,7 @@ class PrivateListenerProbe extends PollingProbe {
     return complaint !== null && HTTP_STATUS.test(complaint) ? complaint : (this.#notAccepted() ?? complaint)
   }
 
-  /** Returns a complaint about a version that does not accept on the private listener, perhaps because it uses its first descriptor only. */
+  /** Returns a complaint if the version does not accept on the private listener, as a program does that uses only its first descriptor. */
   #notAccepted(): string | null {
     if (this.#fd.closed || acceptQueueLength(this.#inode) === 0) return null
     return `it does not accept on descriptor ${this.#descriptor} (LISTEN_FDNAMES: ${PRIVATE_NAME}), by which it alone is asked. A program that takes descriptor ${FIRST_FD} only needs a readiness of another kind: --ready http://ADDRESS/PATH at an address of its own, --ready fd, notify or delay`
