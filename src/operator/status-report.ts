@@ -206,7 +206,10 @@ export interface DaemonStatus {
 export interface WorkerReport {
   readonly index: number
   readonly service: string
-  /** `hung`: the process runs but sends no heartbeats, so other workers accept its clients. `resting`: no process runs; the next start is delayed. `leaving`: the number of workers was reduced; the worker ends with its last connection. */
+  /**
+   * `hung`: the process runs but sends no heartbeats, so other workers accept on its listeners. `resting`: no process serves; one is started
+   * after a delay. `leaving`: the number of workers was reduced, and the worker ends with its last connection.
+   */
   readonly phase: 'starting' | 'serving' | 'hung' | 'resting' | 'leaving'
   /** null if no process of this worker serves. */
   readonly pid: number | null

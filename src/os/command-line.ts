@@ -3,20 +3,20 @@ import { isAbsolute } from 'node:path'
 import { FdbError } from '../errors.js'
 
 export interface CommandLine {
-  /** argv[0] as given: `node` found by PATH stays `node`, a script's symlink stays a symlink. */
+  /** argv[0] as the shell passed it: `node`, not the path that PATH gave; a symbolic link, not its target. */
   argv0: string
   execArgv: readonly string[]
-  /** The script as given; with `node -e` the first argument, if any. */
+  /** The script as it was named; with `node -e` the first argument, if any. */
   script: string | undefined
   args: readonly string[]
-  /** The working folder: $PWD if it names the folder, so that a `current/` link is resolved again later. */
+  /** The working folder at the start. $PWD if it names this folder, so that a link in it, such as `current/`, is followed again later. */
   cwd: string
   env: Readonly<NodeJS.ProcessEnv>
 }
 
-/** The resolved command, ready for spawn. */
+/** A command as `spawn` and `execve` need it. */
 export interface SuccessorCommand {
-  /** Absolute path of the binary; symlinks are not resolved. */
+  /** Absolute path of the program; symbolic links are not resolved. */
   file: string
   argv0: string
   args: readonly string[]
@@ -27,27 +27,25 @@ export interface SuccessorCommand {
 export interface SuccessorOptions {
   /** The whole command line including argv[0]. Default: that of this process. */
   argv?: readonly string[] | undefined
-  /** Default: the working folder at start, by the path it had then. */
+  /** Default: the working folder in which this process was started. */
   cwd?: string | undefined
-  /** Overrides the environment at start; undefined removes a variable. */
+  /** Overrides variables of the environment with which this process was started; undefined removes a variable. */
   env?: NodeJS.ProcessEnv | undefined
 }
 
-/** Environment variable: `1` declares the process a main process; see main-process.ts. Not for its children. */
+/** Environment variable: `1` says that the process is a main process, see main-process.ts. Removed for its successors. */
 export const MAIN_PROCESS = 'FD_BROKER_MAIN_PROCESS'
 
-/**
- * Key under which the first copy of this module shares its result: `fd-broker/auto` is a bundle of its own, and loads the library later.
- */
+/** Key under which copies of this module share `startedAs`: `fd-broker/auto` is a bundle that loads the library, another bundle, later. */
 const CAPTURED = Symbol.for('fd-broker.started-as')
 
-/** Captured when this module is first imported, before any code calls chdir() or sets process.title. */
+/** Read when this module is first imported: later the program may call chdir(), or overwrite the command line by process.title. */
 export const startedAs: CommandLine = ((globalThis as { [CAPTURED]?: CommandLine })[CAPTURED] ??= capture())
 
 /**
- * Returns the command that starts the next version of this program: the same words, looked up again. The binary is found as a shell would
- * find it (absolute; relative to the start folder; by PATH), never by its real path, so that a replaced symlink or package leads to the new
- * version. Throws ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD.
+ * Returns the command that starts the next version of this program: the same command line, looked up again as a shell does (absolute;
+ * relative to the start folder; by PATH). The real path of the running program is not used, so that a replaced link or package leads to
+ * the new version. Throws ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD.
  */
 export function successorCommand(options: SuccessorOptions = {}): SuccessorCommand {
   const { argv0, execArgv, script, args } = startedAs
@@ -70,13 +68,13 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
 interface Search {
   readonly cwd: string
   readonly path: string | undefined
-  /** Whether the caller gave the command; otherwise it is that of this process. */
+  /** Whether the caller gave the command. Otherwise the command is that of this process. */
   readonly given: boolean
 }
 
 function resolveBinary(name: string, { cwd, path, given }: Search): string {
   if (name.includes('/')) {
-    // Joined, not normalised: `..` after a symlink is resolved by the kernel.
+    // Not normalised: only the kernel resolves `..` after a symbolic link correctly.
     const file = isAbsolute(name) ? name : `${cwd}/${name}`
     if (runnable(file)) return file
     throw noBinary(name, `${file} is missing or not executable`, given)
@@ -110,7 +108,7 @@ function runnable(file: string): boolean {
 function capture(): CommandLine {
   const given = kernelArgv()
   const start = { cwd: givenCwd(), env: { ...process.env } }
-  // A single executable has its name twice in process.argv.
+  // In a single executable application process.argv begins with the program's name twice.
   if (given === null && isSingleExecutable())
     return {
       argv0: process.argv0,
@@ -136,7 +134,7 @@ function isSingleExecutable(): boolean {
   return sea?.isSea?.() === true
 }
 
-/** Reads the arguments from /proc; null without /proc, or if process.title has overwritten them. */
+/** Returns the command line from /proc; null without /proc, or if process.title has overwritten it. */
 function kernelArgv(): string[] | null {
   let text: string
   try {
@@ -161,7 +159,7 @@ function givenCwd(): string {
   return a !== undefined && a.ino === b.ino && a.dev === b.dev ? named : real
 }
 
-/** Environment variable: the signals that native/preloaded.c keeps blocked, as a mask (bit n - 1 is signal n). Not for children. */
+/** Environment variable: mask of the signals that native/preloaded.c blocks; bit n - 1 stands for signal n. Removed for children. */
 export const HELD_SIGNALS = 'FD_BROKER_HELD_SIGNALS'
 
 /** Removes the variables of `holdingVariables()` from the environment of this process and of its successors. */

@@ -16,13 +16,13 @@ const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
 
 export interface ConnectOptions {
   signal?: AbortSignal | undefined
-  /** Time to wait while the backlog is full. Default 5000. */
+  /** Time to wait while the listener's queue is full. Default 5000. */
   timeoutMs?: number | undefined
-  /** The role of this process, which decides whether a listener is trusted. Default: `operator`. */
+  /** The role of this process, on which it depends whether a listening process is trusted. Default: `operator`. */
   as?: ConnectRole | undefined
 }
 
-/** Throws unless `path` fits a Unix socket address; `spare` bytes are kept for a suffix. */
+/** Throws if `path`, with a suffix of `spare` bytes, does not fit into the address of a Unix socket. */
 export function checkSocketPath(path: string, spare = 0): void {
   const length = Buffer.byteLength(path)
   const limit = MAX_SOCKET_PATH_BYTES - spare
@@ -42,8 +42,8 @@ export function checkSocketPath(path: string, spare = 0): void {
 }
 
 /**
- * Tries to connect once. 'absent': the path does not exist; 'refused': no process listens there; 'full': the listener's queue is full.
- * Other failures throw ERR_FDB_CONTROL_PATH or ERR_FDB_DENIED with the cause. Does not check the listening process.
+ * Tries to connect once. Returns 'absent' if the path does not exist, 'refused' if no process listens there, 'full' if the listener's queue
+ * is full. Throws ERR_FDB_CONTROL_PATH or ERR_FDB_DENIED for other errors. Does not check whether the listening process is trusted.
  */
 export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full' {
   try {
@@ -62,8 +62,8 @@ export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full
 }
 
 /**
- * Connects a non-blocking Unix stream socket, owned by the caller. Waits only while the listener's queue is full. Rejects, before anything
- * is sent, unless the peer is trusted (see {@link verifyHolder}).
+ * Connects a non-blocking Unix stream socket, which the caller owns. Waits only while the listener's queue is full. Sends nothing; rejects
+ * if the listening process is not trusted (see {@link verifyHolder}).
  */
 export async function connectUnix(path: string, options: ConnectOptions = {}): Promise<OwnedFd> {
   const { signal, timeoutMs = 5000, as = 'operator' } = options
@@ -91,14 +91,14 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
   return await retry(attempt, performance.now() + timeoutMs, signal, late)
 }
 
-/** Names the kind of file at the path; null for a socket, or if unknown. */
+/** Returns the kind of file at the path, for messages; null for a socket, or if unknown. */
 function kindAt(path: string): string | null {
   const stat = statSync(path, { throwIfNoEntry: false })
   if (stat === undefined || stat.isSocket()) return null
   return stat.isFile() ? 'a file' : stat.isDirectory() ? 'a folder' : 'another kind of file'
 }
 
-/** Returns the channel if its peer is trusted; otherwise closes it and throws. */
+/** Returns the channel if the listening process is trusted; else closes the channel and throws. */
 export function verifiedChannel(channel: OwnedFd, path: string, role: ConnectRole): OwnedFd {
   try {
     verifyHolder(channel, path, role)
@@ -119,7 +119,7 @@ function remedy(code: string): string {
 
 const BOUNDS = { firstMs: 2, longestMs: 50 }
 
-/** Calls `attempt` with a back-off until it returns a value. Rejects with `late()` at `until`, and with the signal's reason on abort. */
+/** Repeats `attempt`, with a growing delay, until it returns a value. Rejects with `late()` at `until`; on abort with the signal's reason. */
 export async function retry<T>(
   attempt: () => T | null | Promise<T | null>,
   until: number,
@@ -147,16 +147,16 @@ export async function pause(ms: number, signal: AbortSignal | undefined): Promis
   }
 }
 
-/** A member exchanges descriptors and state; an operator's tool only asks. */
+/** A `member` exchanges descriptors and state with the listening process; an `operator` only sends requests to it. */
 type ConnectRole = 'member' | 'operator'
 
 const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
 
 /**
- * Throws ERR_FDB_DENIED or ERR_FDB_CONTROL_PATH unless the process that listens at the control path is trusted: the kernel names this user
- * or root as its user, and only they can put a socket there. Root, as an operator, may also ask another user's service in that user's own
- * folder. Borrows the descriptor.
+ * Throws ERR_FDB_DENIED or ERR_FDB_CONTROL_PATH if the process that listens at the control path is not trusted. It is trusted if it runs as
+ * this user or root, and only these can create a socket in the folder. An operator who is root also trusts a folder's owner in that folder.
+ * Borrows the descriptor.
  */
 function verifyHolder(channel: OwnedFd, path: string, role: ConnectRole): void {
   const { uid: peer } = peerCredentials(channel)
@@ -165,7 +165,7 @@ function verifyHolder(channel: OwnedFd, path: string, role: ConnectRole): void {
   const trusted = new Set([own, 0])
   if (own === 0 && role === 'operator' && (folder.mode & STICKY) === 0) trusted.add(folder.uid)
   requirePrivateFolder(dirname(path), folder, trusted)
-  // A server may have dropped root: root created what is in root's folder.
+  // The socket is in a folder of root's, so root created it, even if the server runs as another user now.
   if (own === 0 && folder.uid === 0 && (folder.mode & WRITABLE_BY_OTHERS) === 0) return
   const owner = lstatSync(path, { throwIfNoEntry: false })?.uid ?? peer
   for (const [uid, what] of [
@@ -182,7 +182,7 @@ function verifyHolder(channel: OwnedFd, path: string, role: ConnectRole): void {
   }
 }
 
-/** Throws for a folder that others can write to: they could replace our socket. In a sticky folder (/tmp) only the owner can. */
+/** Throws if other users can replace a socket in the folder: they can write to it, and it is not sticky as /tmp is. */
 export function requirePrivateFolder(
   folder: string,
   { mode, uid }: Pick<Stats, 'mode' | 'uid'>,
@@ -202,10 +202,7 @@ export function requirePrivateFolder(
   )
 }
 
-/**
- * Returns the living process that called listen() at the other end, as the kernel reports it; 0 in another PID namespace, or if it has
- * ended.
- */
+/** Returns the pid of the process that listens at the other end, from the kernel; 0 if it has ended or is in another PID namespace. */
 export function listeningPid(channel: OwnedFd): number {
   const { pid } = peerCredentials(channel)
   try {
@@ -215,7 +212,7 @@ export function listeningPid(channel: OwnedFd): number {
   }
 }
 
-/** Returns the process that listens at a path, or 0 if its pid is unknown; null if no process does. Throws as {@link tryConnect} does. */
+/** Returns the pid of the process that listens at a path; 0 if unknown; null if no process listens. Throws as {@link tryConnect} does. */
 export function listenerAt(path: string): number | null {
   const found = tryConnect(path)
   if (found === 'absent' || found === 'refused') return null

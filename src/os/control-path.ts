@@ -23,7 +23,7 @@ import {
 } from './connect.js'
 import { holderOfReservation, reserve } from './reservation.js'
 
-/** A dying process releases its lock before its listener: a listener that still answers after this time is alive. */
+/** A process that is ending releases its lock before its listener. After this time a process that still listens is not ending. */
 const FOREIGN_GRACE_MS = 250
 export const CONTROL_BACKLOG = 128
 const LOCK_ATTEMPTS = 50
@@ -31,11 +31,11 @@ const STATES = { absent: 'does not exist', refused: 'refuses connections', full:
 
 export interface AcquireOptions {
   signal?: AbortSignal | undefined
-  /** Limit for the whole start-up race. Default 10 000. */
+  /** Time limit in milliseconds. Default 10 000. */
   timeoutMs?: number | undefined
   /** Permission bits of the control socket. Default 0o600. */
   mode?: number | undefined
-  /** A listener that a service manager bound at the path, which still belongs to the manager. Owned, unless this rejects. */
+  /** A listener that a service manager bound at the path. Owned, unless `acquireControl()` rejects; the path still belongs to the manager. */
   passed?: OwnedFd | null | undefined
 }
 
@@ -44,21 +44,21 @@ export interface PathEntry {
   ino: bigint
 }
 
-/** This process holds the path. The caller owns the descriptors. */
+/** This process is the first at the control path, and listens there. The caller owns the descriptors. */
 export interface FirstControl {
   role: 'first'
   path: string
   /** The non-blocking listener at `path`. */
   listener: OwnedFd
-  /** The lock; held while this open file is open anywhere: a duplicate in another process keeps it. */
+  /** The locked lock file. The lock ends when the last duplicate of this descriptor is closed, in any process. */
   lock: OwnedFd
-  /** The reservation, which protects the path if the lock file is removed; null where impossible. */
+  /** The reservation, which protects the path if the lock file is removed; null if the system has no reservations. */
   reservation: OwnedFd | null
-  /** Directory entry of `path`, for {@link removeControl}. */
+  /** The file at `path` when the listener was bound, for {@link removeControl}. */
   entry: PathEntry
 }
 
-/** Another process holds the path; `channel` is a connection to it, owned by the caller. */
+/** Another process listens at the control path; `channel` is a connection to it, which the caller owns. */
 export interface NextControl {
   role: 'next'
   path: string
@@ -66,11 +66,12 @@ export interface NextControl {
 }
 
 /**
- * Decides the start-up race for a control path: one process becomes the first, all others get a connection to it.
+ * Makes this process the first one at a control path, which listens there, or connects it to the process that listens already. If several
+ * processes start at the same time, exactly one becomes the first.
  *
- * The lock is flock() on `<path>.lock`. It belongs to the open file, so it is passed on by SCM_RIGHTS with the listener, and ends when the
- * last process that has it ends. A lock file can be removed; the reservation ({@link reserve}) cannot, and is passed on in the same way.
- * The socket is bound under a temporary name and renamed, so the path always names a listener.
+ * The lock is flock() on `<path>.lock`. It belongs to the open file: a successor gets it by SCM_RIGHTS, like the listener, and it ends with
+ * the last process that has it. A lock file can be removed; the reservation ({@link reserve}), which a successor gets too, cannot. The
+ * socket is bound under a temporary name and renamed, so that the path never names a socket without a listener.
  */
 export async function acquireControl(
   path: string,
@@ -113,10 +114,10 @@ export async function acquireControl(
   return await retry(attempt, until, signal, late)
 }
 
-/** The right to serve at a control path. The caller owns the descriptors. */
+/** Proves the right to listen at a control path. The caller owns the descriptors. */
 type Right = Pick<FirstControl, 'lock' | 'reservation'>
 
-/** Returns null if another process has the lock. Returns 'lost' if it has only the reservation, because its lock file was removed: it restores the file. */
+/** Returns null if another process has the lock, and 'lost' if it has only the reservation, because its lock file was removed. */
 function takeRight(path: string): Right | 'lost' | null {
   const lock = takeLock(`${path}.lock`)
   if (lock === null) return null
@@ -140,19 +141,19 @@ function lostControlError(path: string, state: string, ms: number): FdbError {
   )
 }
 
-/** Returns the directory entry of `path`, or null. A successor remembers it when it takes over listener and lock. */
+/** Returns device and inode of the file at `path`; null if there is none. */
 export function controlEntry(path: string): PathEntry | null {
   const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false })
   return stat === undefined ? null : { dev: stat.dev, ino: stat.ino }
 }
 
 /**
- * Removes the socket's path when its last holder ends; call it before closing listener and lock. Returns false, and does nothing, if the
- * path is not the one that was bound, or the lock is not ours: another process has taken over. Never throws: a path that cannot be removed
- * (privileges were dropped after bind) is left for the next process to replace.
+ * Removes the socket's path at the end of the service; call it before closing listener and lock. Returns false, and does nothing, if the
+ * path names another file now, or if another process has the lock: that process has taken over. Never throws. If this process may not
+ * remove the path, because it dropped privileges after bind, the next process at the path replaces it.
  *
- * The lock file is not removed. Otherwise a process that has just opened it could lock the removed file while a third process creates and
- * locks a new one: both would be first.
+ * The lock file is not removed: a process that has just opened it could then lock the removed file, while a third process creates and locks
+ * a new one, and both would be the first.
  */
 export function removeControl(
   control: Pick<FirstControl, 'path' | 'entry' | 'lock'>,
@@ -174,13 +175,13 @@ export function removeControl(
   }
 }
 
-/** Ends the service: removes the path if it is ours, and closes socket and lock. */
+/** Removes the path if this process still has the lock, and closes socket and lock. */
 export function releaseControl(control: FirstControl, logger: Logger): void {
   removeControl(control, logger)
   closeControl(control)
 }
 
-/** Removes the control socket of a process that was killed. Does nothing if another process serves or starts at the path. Never throws. */
+/** Removes the control socket that a killed process left. Does nothing if another process serves or starts at the path. Never throws. */
 export function removeDeadControl(path: string): void {
   try {
     if (!lstatSync(path).isSocket()) return
@@ -196,18 +197,18 @@ export function removeDeadControl(path: string): void {
   }
 }
 
-/** Closes this process's descriptors. Does not remove the path: another process may have the socket, and needs it. */
+/** Closes this process's descriptors. Keeps the path, which another process may need that has duplicates of them. */
 export function closeControl(control: FirstControl): void {
   control.listener.close()
   closeRight(control)
 }
 
-/** The entry of a path that this process must not remove. */
+/** Stands for a path that this process must not remove, because a service manager owns it. */
 export const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
 
 const TEMPORARY_SUFFIX = '~'
 
-/** Takes the lock; null if another process holds it. Never returns a lock on a file that was removed before it was locked. */
+/** Locks the lock file. Returns null if another process has the lock. The path names the returned file, not a newer one. */
 export function takeLock(path: string): OwnedFd | null {
   for (let attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
     let lock: OwnedFd
@@ -242,7 +243,7 @@ export function isNamed(fd: OwnedFd, path: string): boolean {
   return named !== undefined && String(named.ino) === ino && String(named.dev) === dev
 }
 
-/** Throws if a live process listens at the path although its lock was free. */
+/** Throws if a process listens at the path without its lock. */
 async function refuseForeign(path: string, until: number, signal: AbortSignal | undefined): Promise<void> {
   const kind = lstatSync(path, { throwIfNoEntry: false })
   if (kind === undefined) return
@@ -269,7 +270,7 @@ async function refuseForeign(path: string, until: number, signal: AbortSignal | 
   }
 }
 
-/** Binds the control socket. Requires the lock. */
+/** Binds the control socket and replaces the file at `path`. The caller must have the lock. */
 export function bindControl(path: string, mode: number): { listener: OwnedFd; entry: PathEntry } {
   const temporary = path + TEMPORARY_SUFFIX
   let listener: OwnedFd | undefined

@@ -4,29 +4,29 @@ import { basename, dirname, isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
 
 const SUFFIX = '.sock'
-/** Suffix for `fd-broker run`, whose program may itself serve at `NAME.sock`. */
+/** Suffix for `fd-broker run`: its program may use fd-broker too, and serve at `NAME.sock`. */
 const RUN_SUFFIX = `.run${SUFFIX}`
 const FOLDER = 'fd-broker'
 
-/** Name of a daemon's default control socket; a daemon may hold several services. */
+/** Name of a daemon's default control socket. A service's name would not fit: a daemon may hold several services. */
 export const DAEMON = 'daemon'
 
 /**
- * Returns the default control paths of a service, in order: `NAME.sock` in `$RUNTIME_DIRECTORY` (set by systemd), `/run/fd-broker`,
- * `$XDG_RUNTIME_DIR/fd-broker` and `/run/NAME`. Empty for a name that is no file name.
+ * Returns the default control paths of a service, in the order of preference: `NAME.sock` in `$RUNTIME_DIRECTORY` (set by systemd),
+ * `/run/fd-broker`, `$XDG_RUNTIME_DIR/fd-broker` and `/run/NAME`. Returns none if the name is not a file name.
  */
 export function defaultPaths(name: string, env: Readonly<NodeJS.ProcessEnv>, suffix = SUFFIX): string[] {
   if (/[/\0]/.test(name)) return []
   return [...folders(env), join('/run', name)].map(folder => join(folder, `${name}${suffix}`))
 }
 
-/** Returns the control path for `fd-broker/auto` if {@link defaultControl} finds none: in the user's own temporary folder. */
+/** Returns a control path in this user's temporary folder: the last resort of `fd-broker/auto` and `fd-broker run`. */
 export function temporaryControl(name: string, suffix = SUFFIX): string {
   requireDefaultPath(name)
   return join(temporaryFolder(), `${name}${suffix}`)
 }
 
-/** Returns the default control path of `fd-broker run`. Throws ERR_FDB_CONTROL_PATH for a name that is no file name. */
+/** Returns the default control path of `fd-broker run`. Throws ERR_FDB_CONTROL_PATH if the name is not a file name. */
 export function runControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
   return existingOrOwn(defaultPaths(name, env, RUN_SUFFIX)) ?? temporaryControl(name, RUN_SUFFIX)
 }
@@ -35,7 +35,7 @@ export function isRunControl(path: string): boolean {
   return path.endsWith(RUN_SUFFIX)
 }
 
-/** Leaves out each `fd-broker run` whose program serves at `NAME.sock`: its commands reach that program. */
+/** Removes the path of an `fd-broker run` if its program serves at `NAME.sock`: operators must ask the program. */
 export function withoutRunOf(controls: readonly string[]): string[] {
   const served = new Set(controls.filter(path => !isRunControl(path)).map(serviceAt))
   return controls.filter(path => !isRunControl(path) || !served.has(serviceAt(path)))
@@ -46,14 +46,14 @@ export function serviceAt(control: string): string {
   return basename(control, isRunControl(control) ? RUN_SUFFIX : SUFFIX)
 }
 
-/** Another user may have created it: lookups then skip it, and joining refuses it. */
+/** If another user has created this folder, lookups skip it, and joining refuses it. */
 function temporaryFolder(): string {
   return join(tmpdir(), `${FOLDER}-${process.geteuid?.() ?? 0}`)
 }
 
 /**
- * Returns the paths at which a service may be asked: its own, that of `fd-broker run`, for a worker that of its main process, then that of
- * a daemon.
+ * Returns the control paths at which a service may be found, in this order: the service's own, those of `fd-broker run`, for a worker those
+ * of its main process, those of a daemon.
  */
 export function lookupPaths(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
   const usual = [name, ...groupOf(name), DAEMON].flatMap(each => defaultPaths(each, env))
@@ -64,7 +64,7 @@ export function lookupPaths(name: string, env: Readonly<NodeJS.ProcessEnv>): str
 }
 
 /**
- * Returns the control path for a service without a configured one: an existing one, else the first of {@link defaultPaths} whose folder
+ * Returns the control path of a service that configures none: the first of {@link defaultPaths} that exists, else the first one whose folder
  * this user owns or can create. Throws ERR_FDB_CONTROL_PATH.
  */
 export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
@@ -80,7 +80,7 @@ function existingOrOwn(places: readonly string[]): string | undefined {
   return places.find(path => existsSync(path)) ?? places.find(path => isOwnFolder(dirname(path)))
 }
 
-/** Throws ERR_FDB_CONTROL_PATH if this name can have no default path. */
+/** Throws ERR_FDB_CONTROL_PATH if the name is not a file name. */
 export function requireDefaultPath(name: string): void {
   if (defaultPaths(name, {}).length === 0)
     throw noDefaultPath(name, 'a name of a file has no slash and no NUL', [])
@@ -94,7 +94,7 @@ function noDefaultPath(name: string, why: string, places: readonly string[]): Fd
   )
 }
 
-/** Returns all control sockets in the default folders, without connecting. */
+/** Returns the paths of all control sockets in the default folders. Processes may listen at them or not. */
 export function existingControls(env: Readonly<NodeJS.ProcessEnv>): string[] {
   const own = isOwnFolder(temporaryFolder()) ? [temporaryFolder()] : []
   return [...folders(env), ...own].flatMap(folder => socketsIn(folder).map(name => join(folder, name)))
@@ -106,7 +106,7 @@ function folders({ RUNTIME_DIRECTORY = '', XDG_RUNTIME_DIR = '' }: Readonly<Node
   return [...new Set([...own, join('/run', FOLDER), ...user])]
 }
 
-/** Whether this user owns the folder, or its parent if it does not exist. Write access of others is checked on use. */
+/** Whether this user owns the folder or, if it does not exist, its parent. Whether others can write to it is checked when it is used. */
 function isOwnFolder(folder: string): boolean {
   try {
     const stats = [folder, dirname(folder)].map(path => statSync(path, { throwIfNoEntry: false }))
@@ -128,33 +128,33 @@ function socketsIn(folder: string): string[] {
   }
 }
 
-/** Environment variables that tell a worker its place; processes that the worker starts inherit them. */
+/** Environment variables that identify a worker. Processes that the worker starts inherit them. */
 const INDEX = 'FD_BROKER_WORKER'
 const SERVICE = 'FD_BROKER_WORKERS'
 const CONTROL = 'FD_BROKER_CONTROL'
 
 export interface WorkerPlace {
-  /** Starts at 0. */
+  /** The worker's number, from 0. */
   readonly index: number
   readonly service: string
   /** Control path of the main process. */
   readonly control: string
 }
 
-/** Returns this process's place as a worker; null if it is none. */
+/** Returns which worker this process is; null if it is not a worker. */
 export function workerPlace(env: Readonly<NodeJS.ProcessEnv> = process.env): WorkerPlace | null {
   const { [INDEX]: index = '', [SERVICE]: service = '', [CONTROL]: control = '' } = env
   if (!/^\d{1,4}$/.test(index) || service === '' || control === '') return null
   return { index: Number(index), service, control }
 }
 
-/** Returns the environment of a worker; for null, that of a process that is no worker. */
+/** Returns the variables of a worker; for null those of a process that is not a worker. */
 export function workerVariables(place: WorkerPlace | null): NodeJS.ProcessEnv {
   if (place === null) return { [INDEX]: undefined, [SERVICE]: undefined }
   return { [INDEX]: `${place.index}`, [SERVICE]: place.service, [CONTROL]: place.control }
 }
 
-/** Returns the name of one worker's own service (listeners, connections, successor). The first worker has the plain name. */
+/** Returns the name of the service of one worker alone, which has listeners, connections and a successor. The first worker's is `service`. */
 export function slotOf(service: string, index: number): string {
   return index === 0 ? service : `${service}.${index}`
 }

@@ -11,12 +11,12 @@ import {
 import { controlOf } from '../listeners/occupant.js'
 import type { OtherProcess } from './other-process.js'
 
-/** A socket on which another process listens or receives datagrams. */
+/** A socket of another process, on which it listens or receives datagrams. */
 export interface ForeignListener {
   /** A duplicate, owned by the caller. */
   readonly fd: OwnedFd
   readonly about: Inspected
-  /** The descriptor's number in that process. */
+  /** The descriptor's number in the other process. */
   readonly number: number
 }
 
@@ -28,9 +28,9 @@ export interface NamedListener {
 export interface AdoptedListener extends NamedListener, Pick<ForeignListener, 'fd' | 'about'> {}
 
 /**
- * Returns the sockets on which a process listens, in any network namespace and address family: accepting stream sockets, and udp sockets
- * with a port. Each socket once. The process is not disturbed. The returned descriptors are duplicates of the same open sockets: setting
- * O_NONBLOCK or a socket option changes both processes. Throws ERR_FDB_TRACE.
+ * Returns the listening stream sockets of a process, and its udp sockets with a port, each once, of any network namespace. The process
+ * keeps them and notices nothing. It shares them with this process: setting O_NONBLOCK or a socket option affects both. Throws
+ * ERR_FDB_TRACE.
  */
 export function listenersOf(process: OtherProcess): ForeignListener[] {
   const found = new Map<string, ForeignListener>()
@@ -53,10 +53,10 @@ export function listenersOf(process: OtherProcess): ForeignListener[] {
 }
 
 /**
- * Duplicates the wanted listeners of a process; addresses at which it does not listen are skipped. Each specification gets the options of
- * the socket. The caller owns the descriptors.
+ * Duplicates the wanted listeners of a process, and skips addresses at which the process does not listen. The returned specifications have
+ * the sockets' options. The caller owns the descriptors.
  *
- * Throws ERR_FDB_TRACE; ERR_FDB_ADOPT if the process has none of them, has several sockets at one address, or speaks
+ * Throws ERR_FDB_TRACE. Throws ERR_FDB_ADOPT if the process has none of the listeners, has several sockets at one address, or uses
  * fd-broker itself.
  */
 export function adoptListeners(process: OtherProcess, wanted: readonly NamedListener[]): AdoptedListener[] {
@@ -92,7 +92,7 @@ export function adoptListeners(process: OtherProcess, wanted: readonly NamedList
   }
 }
 
-/** Takes the options from the socket: the other process shares it, so they must not change. */
+/** Returns the specification with the socket's options, which must not change, because the other process shares the socket. */
 function asBound(spec: ListenerSpec, { reuseAddr, reusePort, ipv6Only, family }: Inspected): ListenerSpec {
   if (spec.kind === 'unix') return spec
   return {

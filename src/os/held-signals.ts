@@ -5,7 +5,7 @@ import { HELD_SIGNALS, startedAs } from './command-line.js'
 /** The mask has 31 bits, so that it stays a positive integer. */
 const LAST_SIGNAL = 31
 
-/** Bit n - 1 stands for signal n. */
+/** Returns a mask of signals: bit n - 1 stands for signal n. */
 export function maskOf(signals: readonly string[]): number {
   const numbers = signals.map(name => constants.signals[name as NodeJS.Signals])
   return numbers
@@ -13,12 +13,12 @@ export function maskOf(signals: readonly string[]): number {
     .reduce((mask, number) => mask | (1 << (number - 1)), 0)
 }
 
-/** Returns the environment in which the next image of this process preloads the addon and blocks these signals; null if that is impossible. */
+/** Returns variables by which the program that this process executes preloads the addon, which blocks these signals; null if impossible. */
 export function holdingVariables(mask: number): NodeJS.ProcessEnv | null {
   const file = process.platform === 'linux' ? addonFile() : null
-  // LD_PRELOAD cannot contain such paths.
+  // LD_PRELOAD separates paths by spaces and colons, and expands `$`.
   if (file === null || /[\s:$]/.test(file)) return null
   const { LD_PRELOAD: before } = startedAs.env
-  // If LD_PRELOAD was set but empty, the colon tells the next image to restore the empty value.
+  // The colon also follows if LD_PRELOAD was set but empty: `forgetPreload()` restores the text behind it.
   return { [HELD_SIGNALS]: `${mask}`, LD_PRELOAD: before === undefined ? file : `${file}:${before}` }
 }

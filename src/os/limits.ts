@@ -3,47 +3,43 @@ import { FdbError } from '../errors.js'
 import { makeRoom } from '../kernel/index.js'
 
 export interface FdLimits {
-  /** RLIMIT_NOFILE; Infinity for "unlimited"; null where there is no /proc. */
+  /** RLIMIT_NOFILE; Infinity for "unlimited"; null without /proc. */
   soft: number | null
   hard: number | null
-  /** Number of open descriptors of this process; null where there is no /proc. */
+  /** Number of open descriptors of this process; null without /proc. */
   open: number | null
 }
 
 const OWN_FOLDER = '/proc/self/fd'
 
-/** Returns the limits on descriptors of this process, and their current number. Never throws. */
+/** Returns the limits on this process's descriptors, and their current number. Never throws. */
 export function fdLimits(): FdLimits {
   const row = /^Max open files\s+(\S+)\s+(\S+)/m.exec(read('/proc/self/limits'))
   if (row !== null) lastLimits = { soft: limit(row[1]!), hard: limit(row[2]!) }
   return { ...lastLimits, open: openFds(OWN_FOLDER) }
 }
 
-/** The last values read. A process without a free descriptor cannot open /proc/self/limits. */
+/** The limits that were last read: a process without a free descriptor cannot open /proc/self/limits. */
 let lastLimits: Pick<FdLimits, 'soft' | 'hard'> = { soft: null, hard: null }
 
-/** Number of descriptors for which to make room; the table then takes 256 KiB of the kernel's memory. */
+/** Number of descriptors for which to make room: a table of this size takes 256 KiB of the kernel's memory. */
 const TABLE_SIZE = 32_768
 
-/**
- * Enlarges the kernel's descriptor table before many connections arrive from another process, which would otherwise stall the event loop.
- */
+/** Enlarges the kernel's descriptor table before many connections move to this process: growing it meanwhile would stall the event loop. */
 export function makeRoomForDescriptors(): void {
   try {
     void makeRoom(Math.min(TABLE_SIZE, fdLimits().soft ?? 0))
   } catch {
-    // The kernel then enlarges the table when needed.
+    // The kernel enlarges the table when it is full.
   }
 }
 
-/** Returns the number of a process's open descriptors; null if unknown (no /proc, another user, or another PID namespace). */
+/** Returns how many descriptors a process has open; null if unknown (no /proc, another user, or another PID namespace). */
 export function descriptorsOf(pid: number): number | null {
   return pid > 0 ? openFds(`/proc/${pid}/fd`) : null
 }
 
-/**
- * Returns an error if this process may have fewer descriptors than the incumbent uses, and so could not take all its clients; else null.
- */
+/** Returns an error if the incumbent has more descriptors open (`needed`) than this process may have, which must take them; else null. */
 export function tooFewDescriptors(needed: number, incumbent: number): FdbError | null {
   const { soft } = fdLimits()
   if (soft === null || soft >= needed) return null
@@ -54,7 +50,7 @@ export function tooFewDescriptors(needed: number, incumbent: number): FdbError |
   )
 }
 
-/** Returns the error for a system call that failed for lack of descriptors. `what` names the consequence. */
+/** Returns the error for a system call that failed because no descriptor was free. `what` names the consequence. */
 export function outOfDescriptors(what: string, cause: unknown): FdbError {
   if (FdbError.is(cause)) return cause
   const { open, soft } = fdLimits()
@@ -80,10 +76,10 @@ function read(path: string): string {
 
 function openFds(folder: string): number | null {
   try {
-    // Since Linux 6.2 the size is the count; listing the folder takes 1 ms per thousand.
+    // Since Linux 6.2 the folder's size is the number of descriptors. Listing them takes 1 ms per thousand.
     const { size } = statSync(folder)
     if (size > 0) return size
-    // In this process the list includes the descriptor that lists the folder.
+    // The list of this process includes the descriptor by which the folder is read.
     return readdirSync(folder).length - (folder === OWN_FOLDER ? 1 : 0)
   } catch {
     return null

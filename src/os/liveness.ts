@@ -13,9 +13,9 @@ import {
 import { outOfDescriptors } from './limits.js'
 
 export interface DeathWatch {
-  /** Whether the process has ended; true at once if it had ended before. */
+  /** Whether the process has ended, perhaps before the watch began. */
   readonly dead: boolean
-  /** Sets whether the watch keeps this process alive (initially it does). */
+  /** Makes the watch keep this process alive, which is the default. */
   ref(): void
   unref(): void
   /** Stops the watch. Idempotent. */
@@ -23,15 +23,15 @@ export interface DeathWatch {
 }
 
 /**
- * Calls `onDead` once when the process of `pidfd` has ended, never before this function returns. Works for any PID namespace, and a reused
- * pid cannot mislead it. Borrows `pidfd` for this call only. Throws, and leaves no descriptor
- * open, if `pidfd` is no pidfd or this process has reached its limit of open files.
+ * Calls `onDead` once when the process of `pidfd` has ended, but not before this function returns. The process may be in another PID
+ * namespace. Borrows `pidfd` for this call only. Throws, without an open descriptor, if `pidfd` is not a pidfd, or if this process has
+ * reached its limit of open files.
  */
 export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.dup(), onDead)
 }
 
-/** As {@link watchDeath}, but polls `pidfd` itself instead of a duplicate, to save descriptors: a pidfd can have only one such watch. */
+/** As {@link watchDeath}, but saves a descriptor: polls `pidfd` itself, not a duplicate. A pidfd can have only one such watch. */
 export function watchDeathDirectly(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.share(), onDead)
 }
@@ -73,7 +73,7 @@ function watchOwn(own: OwnedFd, onDead: () => void): DeathWatch {
   }
 }
 
-/** Returns the FdbError for an error of {@link watchDeath}. `pid` 0: unknown. */
+/** Returns the FdbError for an error of {@link watchDeath}. `pid` is 0 if unknown. */
 export function watchError(pid: number, cause: unknown): FdbError {
   const name = pid > 0 ? `process ${pid}` : 'a process'
   if ((cause as NativeError).code !== 'EINVAL') return outOfDescriptors(`${name} cannot be watched`, cause)
@@ -84,7 +84,7 @@ export function watchError(pid: number, cause: unknown): FdbError {
   )
 }
 
-/** Throws ERR_FDB_NO_PIDFD if the descriptor cannot be watched. */
+/** Throws ERR_FDB_NO_PIDFD if the descriptor is not a pidfd; ERR_FDB_NO_DESCRIPTORS if it cannot be watched now. */
 export function refuseNoPidfd(lifetime: OwnedFd): void {
   try {
     watchDeath(lifetime, () => {}).close()
@@ -93,17 +93,17 @@ export function refuseNoPidfd(lifetime: OwnedFd): void {
   }
 }
 
-/** Throws if the descriptor is no pidfd: a peer may send any descriptor, and a readable socket would look like a dead process. */
+/** Throws if the descriptor, which a peer may have sent, is not a pidfd: a readable socket would look like a dead process. */
 function requirePidfd(pidfd: OwnedFd): void {
   try {
     pidOfPidfd(pidfd)
   } catch (error) {
-    // Other errors, such as a missing /proc: the descriptor cannot be checked, and is accepted.
+    // Accepts a descriptor that cannot be checked, because /proc is missing, for example.
     if ((error as NativeError).code === 'EINVAL') throw error
   }
 }
 
-/** Opens a pidfd of a process in this PID namespace. Returns 'dead' if no process has this pid, null if the kernel or a limit forbids it. */
+/** Opens a pidfd of a process in this PID namespace. Returns 'dead' if there is no such process; null without pidfds or a free descriptor. */
 export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   try {
     return pidfdOf(pid)
@@ -112,7 +112,7 @@ export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   }
 }
 
-/** Returns the pid of a pidfd's process in this namespace; 0 if it is in another one, dead, or no pidfd. */
+/** Returns the pid of a pidfd's process; 0 if it has ended or is in another PID namespace, or if the descriptor is not a pidfd. */
 export function pidOf(pidfd: OwnedFd): number {
   try {
     return Math.max(0, pidOfPidfd(pidfd))
@@ -121,7 +121,7 @@ export function pidOf(pidfd: OwnedFd): number {
   }
 }
 
-/** Returns a key unique to the process of a pidfd: the number of the pidfd, or the pid before Linux 6.9; null if neither is known. */
+/** Returns a text that identifies the process of a pidfd: the pidfd's number or, before Linux 6.9, the pid; null if neither is known. */
 export function keyOf(pidfd: OwnedFd): string | null {
   const number = pidfdNumber(pidfd)
   if (number !== null) return `pidfd ${number}`
@@ -129,7 +129,7 @@ export function keyOf(pidfd: OwnedFd): string | null {
   return pid > 0 ? `${pid}` : null
 }
 
-/** Returns the pidfd's inode, unique per process since boot; null if this kernel uses one inode for all. */
+/** Returns the pidfd's inode, which no other process since boot has; null before Linux 6.9, where all pidfds have the same inode. */
 export function pidfdNumber(pidfd: OwnedFd): string | null {
   try {
     using own = ownPidfd()
@@ -140,20 +140,20 @@ export function pidfdNumber(pidfd: OwnedFd): string | null {
   }
 }
 
-/** Opens a pidfd of this process, for a peer that cannot see our pid; null if the kernel has none. */
+/** Opens a pidfd of this process, to send it to a peer in another PID namespace; null if the kernel has no pidfds. */
 export function ownPidfd(): OwnedFd | null {
   return pidfdOf(process.pid, 'own pidfd')
 }
 
-/** How late a timer may be on a busy machine. */
+/** A timer on a busy machine is at most so late. */
 const LATE_MS = 250
 
-/** Detects from late ticks that this process was suspended: it must not take that time for silence of other processes. */
+/** Detects from a late timer that this process was suspended: it must not count this time as silence of other processes. */
 export class SuspendDetector {
   #tickedAt = performance.now()
   #resumedAt = this.#tickedAt
 
-  /** Records a tick; the caller ticks every `everyMs`. Returns when the last suspension ended, or the watch began, on the clock of performance.now(). */
+  /** Must be called every `everyMs`. Returns when the last suspension ended or the watch began, as `performance.now()`. */
   tick(everyMs: number, now: number = performance.now()): number {
     if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#resumedAt = now
     this.#tickedAt = now

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { MAIN_PROCESS, startedAs } from './command-line.js'
 
-/** Small init programs of containers: they end with their only child, and the whole container with them. */
+/** Small init programs of containers: when their only child ends they end too, and so does the whole container. */
 const SMALL_INITS: ReadonlySet<string> = new Set([
   'tini',
   'docker-init',
@@ -10,18 +10,19 @@ const SMALL_INITS: ReadonlySet<string> = new Set([
   'podman-init',
 ])
 
-/** Why a process is a main process, and whether another can be named in its place. */
 interface MainProcessKind {
+  /** Why the process is a main process. */
   readonly why: string
+  /** Whether it is one of a systemd unit, which can be told of a new main process. */
   readonly ofUnit: boolean
 }
 
-/** Determined at start: later the parent may be another process. */
+/** Determined when this process starts: later its parent may be another process. */
 const ownKind = find(process.pid, process.ppid, startedAs.env)
 
 /**
- * Returns why the end of this process would end its descendants; null if it would not. `managerKnows`: the service manager learns of a new main
- * process.
+ * Returns why the end of this process would end its descendants; null if it would not. With `managerKnows` a unit's main process does not
+ * count, because the service manager is told of the new main process.
  */
 export function mainProcess(managerKnows = false): string | null {
   return ownKind === null || (managerKnows && ownKind.ofUnit) ? null : ownKind.why
@@ -32,17 +33,17 @@ function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Ma
     return { why: 'it is PID 1 of its PID namespace (the main process of a container)', ofUnit: false }
   if (env[MAIN_PROCESS] === '1')
     return { why: `${MAIN_PROCESS}=1 says that it is a main process`, ofUnit: false }
-  // systemd sets SYSTEMD_EXEC_PID to the process it started: children inherit the variables, but have another pid.
+  // SYSTEMD_EXEC_PID is the pid of the process that systemd started: children inherit the variable but have another pid.
   if (env.INVOCATION_ID !== undefined && env.SYSTEMD_EXEC_PID === String(pid))
     return { why: 'it is the main process of a systemd unit', ofUnit: true }
   if (parent !== 1) return null
   const init = statOf(1)
-  // An orphan usually has a session of its own.
+  // An orphan's parent is the init too, but an orphan usually has a session of its own.
   if (init === null || !SMALL_INITS.has(init.command) || statOf(pid)?.session !== init.session) return null
   return { why: `it is the main process of a container whose init is ${init.command}`, ofUnit: false }
 }
 
-/** The kernel's facts of a process, see proc_pid_stat(5). */
+/** Fields of proc_pid_stat(5). */
 interface ProcessStat {
   readonly command: string
   readonly state: string
@@ -54,12 +55,12 @@ interface ProcessStat {
   readonly startTicks: number
 }
 
-/** Returns the facts of a process; null if it does not exist or is not visible. */
+/** Returns facts about a process; null if it does not exist or is not visible. */
 export function statOf(pid: number): ProcessStat | null {
   return statIfSeen(pid) ?? null
 }
 
-/** Returns the facts of a process; null if it does not exist, undefined if unknown. */
+/** Returns facts about a process; null if it does not exist; undefined if that is unknown. */
 export function statIfSeen(pid: number): ProcessStat | null | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
@@ -80,10 +81,10 @@ export function statIfSeen(pid: number): ProcessStat | null | undefined {
   }
 }
 
-/** More steps mean a loop of reused pids. */
+/** Limit of the loop in `ancestryOf()`, in which reused pids may form a circle. */
 const MOST_STEPS = 100
 
-/** Yields the process and its visible ancestors, nearest first; only itself without /proc. */
+/** Yields the pids of a process and of its visible ancestors, nearest first; without /proc only its own. */
 export function* ancestryOf(pid: number): Generator<number> {
   let at = pid
   for (let steps = 0; at > 0 && steps < MOST_STEPS; steps++) {
@@ -98,7 +99,7 @@ export function descendsFrom(pid: number, from: number): boolean {
   return false
 }
 
-/** Whether the end of this process also ends process `pid`: a descendant or, if this process is PID 1, any process of its PID namespace. */
+/** Whether process `pid` is a descendant of this process or, if this process is PID 1, any other process of its PID namespace. */
 export function endsWithUs(pid: number): boolean {
   if (pid <= 0 || pid === process.pid) return false
   if (process.pid === 1) return statOf(pid) !== null

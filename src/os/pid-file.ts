@@ -2,11 +2,11 @@ import { readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync }
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 
-/** A file with the pid of the serving process. It is replaced atomically; failures are logged and do not affect clients. */
+/** A file with the pid of the serving process, which is replaced atomically. Failures are only logged. */
 export class PidFile {
   readonly #path: string
   readonly #logger: Logger
-  /** Inode of the file that this process wrote last: the pid alone may be that of another container's process. */
+  /** Inode of the file that this process wrote last. Its content would not identify it: a process of another container may have the pid. */
   #written: bigint | undefined
 
   static at(path: string | null, logger: Logger): PidFile | null {
@@ -21,7 +21,7 @@ export class PidFile {
   write(): void {
     this.#change(() => {
       const aside = `${this.#path}.${process.pid}~`
-      // Removed first: in a folder that others can write to, it could be a link that they made.
+      // Removed first: in a folder that others can write to, another user may have created a link of this name.
       rmSync(aside, { force: true })
       writeFileSync(aside, `${process.pid}\n`, { mode: 0o644, flag: 'wx' })
       try {
@@ -34,7 +34,7 @@ export class PidFile {
     })
   }
 
-  /** Removes the file at the end of the service. A file that another process has written is not removed. */
+  /** Removes the file, unless another process has written it. */
   remove(): void {
     this.#change(() => {
       if (this.#written !== undefined && inodeOf(this.#path) === this.#written) unlinkSync(this.#path)
@@ -57,7 +57,7 @@ function inodeOf(path: string): bigint | undefined {
   return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino
 }
 
-/** Reads the pid from a pid file; null if the file is missing or has none. */
+/** Returns the pid in a pid file; null if the file is missing or contains none. */
 export function readPidFile(path: string): number | null {
   try {
     const text = readFileSync(path, 'latin1').trim()
