@@ -11,12 +11,12 @@ export interface ProcessStart {
   readonly env: Readonly<NodeJS.ProcessEnv>
 }
 
-/** Inspects another process of the same user. Owns a pidfd, so results never belong to a later process with the same pid. */
+/** Inspects another process of the same user. Its pidfd ensures that descriptors never come from a later process with the same pid. */
 export class OtherProcess implements Disposable {
   readonly pid: number
   readonly #pidfd: OwnedFd
 
-  /** Opens the process with this pid. Throws ERR_FDB_ADOPT if there is none, ERR_FDB_TRACE without pidfds. */
+  /** Opens the process with this pid. Throws ERR_FDB_ADOPT if it does not exist, ERR_FDB_TRACE without pidfds. */
   static of(pid: number): OtherProcess {
     const pidfd = openPidfd(pid)
     if (pidfd instanceof OwnedFd) return new OtherProcess(pid, pidfd)
@@ -49,7 +49,7 @@ export class OtherProcess implements Disposable {
     return { argv: list('cmdline'), cwd: readlinkSync(`/proc/${this.pid}/cwd`), env }
   }
 
-  /** Returns the target of each descriptor: `socket:[123]`, `/memfd:name (deleted)`, a path. Throws ERR_FDB_TRACE. */
+  /** Returns what each open descriptor refers to, such as `socket:[123]`, `/memfd:name (deleted)` or a path. Throws ERR_FDB_TRACE. */
   descriptors(): Map<number, string> {
     const found = new Map<number, string>()
     for (const number of this.#numbers()) {
@@ -64,7 +64,7 @@ export class OtherProcess implements Disposable {
     return found
   }
 
-  /** Duplicates one of its descriptors; the caller owns it. Throws ERR_FDB_TRACE if this user may not inspect the process. */
+  /** Duplicates a descriptor of the process; the caller owns the duplicate. Throws ERR_FDB_ADOPT if it is not open, ERR_FDB_TRACE. */
   duplicate(number: number, label: string): OwnedFd {
     const taken = this.takeIfThere(number, label)
     if (taken !== null) return taken
@@ -74,7 +74,7 @@ export class OtherProcess implements Disposable {
     )
   }
 
-  /** As {@link duplicate}; null if the process has closed the descriptor, or has ended. */
+  /** As {@link duplicate}, but returns null if the process has closed the descriptor, or has ended. */
   takeIfThere(number: number, label: string): OwnedFd | null {
     try {
       return duplicateFrom(this.#pidfd, number, label)
@@ -105,11 +105,11 @@ export class OtherProcess implements Disposable {
   }
 }
 
-/** CAP_SYS_PTRACE: the right to inspect any process. */
+/** Bit of CAP_SYS_PTRACE, the right to inspect any process. */
 const SYS_PTRACE = 1n << 19n
 const REMEDY = 'or as root with CAP_SYS_PTRACE'
 
-/** Facts of /proc that decide whether one process may inspect another. */
+/** Facts about a process from /proc, on which it depends whether one process may inspect another. */
 export interface TraceFacts {
   /** Real, effective and saved ids. */
   readonly uids: readonly number[]
@@ -124,18 +124,18 @@ export interface TraceAttempt {
   readonly pid: number
   readonly own: TraceFacts
   readonly target: TraceFacts | null
-  /** Owner of its /proc/PID/fd: root if the process is not dumpable. */
+  /** Owner of the target's /proc/PID/fd: root if the target is not dumpable. */
   readonly fdOwner: number | null
-  /** kernel.yama.ptrace_scope; null: this kernel has no Yama. */
+  /** kernel.yama.ptrace_scope; null if the kernel has no Yama. */
   readonly scope: number | null
   /** The errno of the refused call. */
   readonly code: string
 }
 
-/** The missing right: `details.right` of ERR_FDB_TRACE. */
+/** Which right is missing, in `details.right` of ERR_FDB_TRACE. */
 type MissingRight = 'call' | 'user' | 'capability' | 'dumpable' | 'yama' | 'filter' | 'policy'
 
-/** Explains why the kernel did not let this process inspect another. Makes the checks of ptrace(2), first those that an operator can satisfy. */
+/** Explains why this process may not inspect another. Repeats the kernel's checks, see ptrace(2), and reports the first that fails. */
 export function missingRight({
   pid,
   own,
@@ -194,7 +194,7 @@ export function missingRight({
   ]
 }
 
-/** Returns ERR_FDB_TRACE with the missing right; `cause` is the kernel's error. */
+/** Returns ERR_FDB_TRACE, which names the missing right. `cause` is the error of the system call. */
 function traceRefused(pid: number, cause: unknown): FdbError {
   const { code = String(cause) } = cause as Partial<NodeJS.ErrnoException>
   const own = factsOf('self') ?? { uids: [], gids: [], permitted: 0n, effective: 0n, filtered: false }

@@ -4,19 +4,19 @@ import { type DeathWatch, openPidfd, watchDeath, watchError } from './liveness.j
 import { statIfSeen } from './main-process.js'
 
 export interface ProcessIdentity {
-  /** The pid as seen from here; for another PID namespace the process's own number, which is often 1. */
+  /** The pid in this PID namespace. For a process of another one the pid that it reports for itself, which is often 1. */
   readonly pid: number
-  /** Start time in clock ticks since boot, which distinguishes processes with the same pid. Absent: not visible from here. */
+  /** Start time in clock ticks since boot: a later process with the same pid has another. Absent if the process is not visible. */
   readonly startTime?: string
-  /** A name that the process chose. Absent: its release chooses none. */
+  /** A random name that the process chose. Absent if its release does not choose one. */
   readonly instance?: string
 }
 
 const MOST_INSTANCE = 64
-/** Polling interval without pidfds. */
+/** Interval at which a process without a pidfd is checked. */
 const LOOK_MS = 100
 
-/** Identifies a process. `pid` 0: it is not visible from here, and `reported` has its own data. */
+/** Returns the identity of a process. If `pid` is 0, because it is not visible in this PID namespace, takes the pid that it reported. */
 export function identify(
   pid: number,
   reported: { pid?: number | null | undefined; instance?: string | null | undefined } = {},
@@ -30,20 +30,20 @@ export function identify(
   }
 }
 
-/** Compares the names that both processes chose, if they have one; otherwise pid and start time. */
+/** Compares the chosen names if both processes have one; else pid and start time. */
 export function isSame(one: ProcessIdentity, other: ProcessIdentity): boolean {
   if (one.instance !== undefined && other.instance !== undefined) return one.instance === other.instance
   return one.pid === other.pid && one.startTime === other.startTime
 }
 
-/** Whether the process may be alive. A process that is not visible from here cannot be proved dead, so it counts as alive. */
+/** Whether the process may be alive. True for a process that is not visible, because it cannot be proved dead. */
 export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
   if (startTime === undefined) return true
   const now = startTimeOf(pid)
   return now === undefined || now === startTime
 }
 
-/** Calls `onDead` when the process has ended or is a zombie, without a pidfd. Null: it is not visible, so its death cannot be proved. */
+/** Calls `onDead` when the process has ended or is a zombie. Needs no pidfd, but polls. Returns null for a process that is not visible. */
 export function watchIdentity(identity: ProcessIdentity, onDead: () => void): DeathWatch | null {
   if (identity.startTime === undefined) return null
   let dead = false
@@ -64,8 +64,8 @@ export function watchIdentity(identity: ProcessIdentity, onDead: () => void): De
 }
 
 /**
- * Calls `onDead` once when the process has ended: by its pidfd, or by its identity if there is none. Does not keep this process alive.
- * Returns null if the death of the process cannot be proved. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD.
+ * Calls `onDead` once when the process has ended. Without a pidfd polls its identity; returns null if it is not visible either. Does not keep
+ * this process alive. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD.
  */
 export function watchProcess(
   pidfd: OwnedFd | null,
@@ -81,7 +81,7 @@ export function watchProcess(
   }
 }
 
-/** Returns the start time; null if the process does not exist or is a zombie; undefined if unknown. */
+/** Returns a process's start time in clock ticks; null if the process does not exist or is a zombie; undefined if unknown. */
 export function startTimeOf(pid: number): string | null | undefined {
   const stat = statIfSeen(pid)
   if (!stat) return stat
@@ -91,9 +91,9 @@ export function startTimeOf(pid: number): string | null | undefined {
 const SIGKILL = 9
 
 /**
- * Sends SIGKILL through a pidfd, because a pid may be reused. `pidfd` is verified by the kernel, and borrowed; if it is null, a pidfd
- * is opened here, and the identity is checked again. Throws ERR_FDB_STUCK, without a signal, if that is impossible. Does nothing if the
- * process has ended.
+ * Sends SIGKILL through a pidfd, because a pid may be reused. Borrows `pidfd`, which must come from the kernel, not from the process. If it
+ * is null, opens a pidfd and compares the identity with its process. Throws ERR_FDB_STUCK if the process cannot be identified or signalled.
+ * Does nothing if the process has ended.
  */
 export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): void {
   if (pidfd !== null) {
@@ -130,11 +130,11 @@ function stuckError({ pid }: ProcessIdentity, why: string): FdbError {
 const PID_POLL_MS = 5
 
 /**
- * Returns whether the peer whose channel has just ended is dead or has only closed it. The end of a channel arrives before the pidfd
- * reports death (in 232 of 300 kills), so 'alive' is returned only after `graceMs`; 'dead' at once.
+ * Finds out whether a peer whose channel has just ended is dead, or has only closed the channel. The channel usually ends before the pidfd
+ * reports the death (in 232 of 300 kills): resolves with 'dead' as soon as it is known, but with 'alive' only after `graceMs`.
  *
- * Borrows `peer` until it resolves. A number is a pid, for kernels without pidfds: it is polled, which is weaker, because a reused pid
- * looks alive. Pid 0 (another namespace) can never be proved dead.
+ * Borrows `peer` until then. A number is a pid, for kernels without pidfds. It is polled; a process that has reused the pid looks like a
+ * living peer. Pid 0, of a peer in another PID namespace, always counts as alive.
  */
 export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 'alive'> {
   return new Promise(resolve => {
@@ -154,7 +154,7 @@ export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 
   })
 }
 
-/** Without a free descriptor for a watch, polls the pidfd. */
+/** Watches the pidfd or, if no descriptor is free for that, polls it. */
 function watchOrPoll(pidfd: OwnedFd, onDead: () => void): { close(): void } {
   try {
     return watchDeath(pidfd, onDead)
@@ -170,7 +170,7 @@ function poll(isDead: () => boolean, onDead: () => void): { close(): void } {
   return { close: () => clearInterval(timer) }
 }
 
-/** Whether the process exists and is no zombie. */
+/** Whether the process exists and is not a zombie. */
 function exists(pid: number): boolean {
   const startTime = startTimeOf(pid)
   if (startTime !== undefined) return startTime !== null

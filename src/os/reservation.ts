@@ -11,7 +11,7 @@ import {
 } from '../kernel/index.js'
 import { findOccupant, MAX_UNIX_NAME, parseListenerSpec } from '../listeners/index.js'
 
-/** Returns a path's place in its file system, as `8:1:/run/shop.sock`, which is the same in every mount namespace; null if unknown. */
+/** Returns device and path in the file system, such as `8:1:/run/shop.sock`, which all mount namespaces share; null if unknown. */
 export function locationInFileSystem(path: string): string | null {
   let real: string
   let table: string
@@ -24,7 +24,7 @@ export function locationInFileSystem(path: string): string | null {
   let best: Mount | null = null
   for (const line of table.split('\n')) {
     const mount = mountOf(line)
-    // A later mount at the same point hides the earlier one.
+    // Of two mounts at the same point the later one hides the earlier one.
     if (mount !== null && isBelow(real, mount.point) && mount.point.length >= (best?.point.length ?? 0))
       best = mount
   }
@@ -34,7 +34,7 @@ export function locationInFileSystem(path: string): string | null {
 interface Mount {
   /** major:minor */
   readonly device: string
-  /** The mounted folder of that file system. */
+  /** The folder of the file system that is mounted. */
   readonly root: string
   readonly point: string
 }
@@ -55,16 +55,16 @@ function isBelow(path: string, folder: string): boolean {
   return folder === '/' || path.startsWith(`${folder}/`)
 }
 
-/** Number of processes that may find the path reserved before {@link dropQueries} is called. */
+/** Number of processes that can ask who holds the reservation between two calls of {@link dropQueries}. */
 const BACKLOG = 128
 
 /**
- * Reserves a control path for the serving process and its successor, which gets a duplicate: no second process starts to serve there, even
- * if a cleaner removed path, lock file and folder. The reservation is an abstract Unix socket, which has no file. It is visible in this
- * network namespace, and ends with its last descriptor.
+ * Reserves a control path for this process and its successors, which get duplicates. Even if a cleaner removes path, lock file and folder, no
+ * other process can start to serve at the path. The reservation is an abstract Unix socket, which has no file. Only processes in this network
+ * namespace see it; it ends when the last descriptor is closed.
  *
- * Returns null if reservations are impossible (no abstract sockets, no `/proc`), or if another user holds the name: another user must not
- * be able to block this service. Then the lock file alone decides.
+ * Returns 'taken' if another process has reserved the path. Returns null, so that only the lock file decides, if reservations are impossible
+ * (no abstract sockets, no `/proc`), or if another user has the name: this user must not be able to block the service.
  */
 export function reserve(path: string): OwnedFd | 'taken' | null {
   const name = nameFor(path)
@@ -77,13 +77,13 @@ export function reserve(path: string): OwnedFd | 'taken' | null {
   }
 }
 
-/** Returns the process that holds the reservation; null if unknown. Takes up to 200 ms of processor time. */
+/** Returns the pid of the process that has reserved the path; null if unknown. Takes up to 200 ms of processor time. */
 export function holderOfReservation(path: string): number | null {
   const name = nameFor(path)
   return name === null ? null : (findOccupant(parseListenerSpec(`unix:@${name}`))?.pid ?? null)
 }
 
-/** Accepts and closes the connections of processes that found the path reserved: each occupies a place in the queue. */
+/** Empties the reservation's queue of the connections of processes that asked who holds it: a full queue would look like no holder. */
 export function dropQueries(reservation: OwnedFd): void {
   try {
     for (let asked = accept(reservation, 'asked'); asked !== null; asked = accept(reservation, 'asked'))
@@ -93,14 +93,14 @@ export function dropQueries(reservation: OwnedFd): void {
   }
 }
 
-/** Whether root or this user holds the name, by the kernel's credentials. */
+/** Whether the process that has this name runs as root or as this user, according to the kernel. */
 function isHeldByTrustedUser(name: string): boolean {
   try {
     using asked = connectToAbstract(name, 'control reservation')
     const { uid } = peerCredentials(asked)
     return uid === 0 || uid === process.geteuid?.()
   } catch {
-    // The holder has just ended, does not listen yet (then the lock decides), or its queue is full.
+    // That process has just ended or does not listen yet, or its queue is full: the lock decides.
     return false
   }
 }

@@ -15,12 +15,12 @@ import {
 } from './control-path.js'
 import { dropQueries, reserve } from './reservation.js'
 
-/** The parts of a control path that a process holds. */
+/** The control path of this process, with its lock and reservation. */
 export type HeldControl = Pick<FirstControl, 'path' | 'entry' | 'lock' | 'reservation'>
 
-/** The parts that were created again; null: unchanged. The caller owns the descriptors, and closes those they replace. */
+/** The parts that were created again; null for the others. The caller owns the descriptors, and closes those that they replace. */
 export interface RestoredControl {
-  /** The listener now at the path; no client can reach the one it replaces. */
+  /** The new listener at the path. Clients cannot reach the old one any more. */
   readonly listener: OwnedFd | null
   readonly lock: OwnedFd | null
   readonly reservation: OwnedFd | null
@@ -28,11 +28,11 @@ export interface RestoredControl {
 }
 
 /**
- * Restores the path of a control socket, its lock file and its reservation after a cleaner (of /tmp, say) removed or replaced them: without
- * the path clients do not find the service, without the others a second process could start to serve. A path that a service manager bound
- * is left alone. Returns null if nothing was missing.
+ * Restores the path of a control socket, its lock file and its reservation if a cleaner, of /tmp for example, has removed or replaced them.
+ * Without the path clients do not find the service; without lock file and reservation a second process could start to serve. Does not touch
+ * a path that a service manager bound. Returns null if nothing was missing.
  *
- * Throws ERR_FDB_CONTROL_TAKEN if another process has taken one of them, and the errors of {@link takeLock} and {@link bindControl}.
+ * Throws ERR_FDB_CONTROL_TAKEN if another process has the path or the lock, and the errors of {@link takeLock} and {@link bindControl}.
  */
 function restoreControl(held: HeldControl): RestoredControl | null {
   const { path, entry } = held
@@ -43,7 +43,7 @@ function restoreControl(held: HeldControl): RestoredControl | null {
   }
   try {
     if (!existsSync(path) || !existsSync(lockFile(path))) ensureFolder(dirname(path))
-    // The lock comes first: a process that starts and finds no path checks the lock.
+    // The lock file first: a process that starts decides by the lock whether it may bind the path.
     const lock = keep(missingLock(held))
     const reservation = keep(missingReservation(held))
     const bound = isIntact(path, entry) ? null : bindControl(path, 0o600)
@@ -55,7 +55,7 @@ function restoreControl(held: HeldControl): RestoredControl | null {
   }
 }
 
-/** Returns the control path with the restored parts; closes the parts that they replace. */
+/** Returns `control` with the restored parts; closes the parts that they replace. */
 export function withRestored(control: FirstControl, made: RestoredControl): FirstControl {
   const { entry, listener, lock, reservation } = made
   if (lock !== null) control.lock.close()
@@ -84,11 +84,11 @@ function missingLock({ path, lock }: HeldControl): OwnedFd | null {
 function missingReservation({ path, reservation }: HeldControl): OwnedFd | null {
   if (reservation !== null) return null
   const made = reserve(path)
-  // We have the lock: a process that held the path before may not have ended yet.
+  // This process has the lock. If the name is taken, a former process at the path has not ended yet: the next check tries again.
   return made === 'taken' ? null : made
 }
 
-/** Whether the path is intact or a service manager's. Throws if the path names the live socket of another process, or no socket. */
+/** Whether the path need not be bound again. Throws ERR_FDB_CONTROL_TAKEN if another process listens there, or if it is not a socket. */
 function isIntact(path: string, entry: PathEntry): boolean {
   if (entry.ino < 0n) return true
   const named = controlEntry(path)
@@ -108,27 +108,27 @@ function conflict(path: string, why: string): FdbError {
   )
 }
 
-/** Polling interval: inotify may be missing, or miss a renamed parent folder. */
+/** Interval of checks in addition to inotify, which may be missing, and does not report a renamed parent folder. */
 const POLL_MS = 5_000
-/** Pause after a repair or an attempt: two programs that fight for a path must not use up a processor. */
+/** Minimum time between two repairs: a program that removes the path again and again must not keep this process busy. */
 const PAUSE_MS = 250
 
 interface WatchedControl {
-  /** The control path to watch; null if another process looks after it now. */
+  /** The control path to watch; null if another process watches it now. */
   control(): HeldControl | null
-  /** Owns the new descriptors. */
+  /** Called after a repair. Owns the new descriptors. */
   restored(made: RestoredControl): void
   readonly logger: Logger
 }
 
-/** Watches the path of a control socket, its folder and its lock file, and restores removed files, at once where inotify works. */
+/** Watches the path of a control socket and its lock file, and restores them when they are removed: at once if inotify works. */
 export class ControlWatch {
   readonly #watched: WatchedControl
   #timer: NodeJS.Timeout | undefined
   #soon: NodeJS.Timeout | undefined
   #notice: Disposable | null = null
   #repairedAt = Number.NEGATIVE_INFINITY
-  /** The last failure. Each is logged once, if it persists at the next look. */
+  /** Message of the last failure. It is logged once, if the next check fails in the same way. */
   #failure = ''
   #logged = ''
 
@@ -148,14 +148,14 @@ export class ControlWatch {
     this.#disarm()
   }
 
-  /** Checks now. Never throws. */
+  /** Restores missing parts now. Never throws. */
   check(): void {
     const { logger } = this.#watched
     const control = this.#watched.control()
     this.#disarm()
     if (control === null || this.#timer === undefined) return
     try {
-      // Watch before looking, so that a removal after the look is noticed.
+      // The watch starts before the check, so that it reports a removal during the check.
       this.#watch(control)
       if (control.reservation !== null) dropQueries(control.reservation)
       const made = restoreControl(control)
@@ -174,7 +174,7 @@ export class ControlWatch {
     }
   }
 
-  /** A starting process holds the lock for a moment: only a persistent failure is logged. */
+  /** Logs a failure if it persists: a starting process only holds the lock for a moment. */
   #failed(err: Error, control: string): void {
     this.#repairedAt = performance.now()
     const again = this.#failure === err.message

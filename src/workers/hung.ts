@@ -4,9 +4,9 @@ import { killVerified } from '../os/process-identity.js'
 import type { WorkerSlot } from './worker-slot.js'
 
 const LOOK_MS = 250
-/** A worker sends a heartbeat every 250 ms; after this silence it counts as hung until the next one. */
+/** A worker sends a heartbeat every 250 ms. After this time without one it is hung, until it sends the next. */
 const SILENT_MS = 2_000
-/** If a worker's successor hangs within this time, the limit doubles: the successor probably hangs for the same reason. */
+/** If a worker's successor hangs within this time, it gets twice the limit: it probably hangs for the same reason. */
 const SOON_MS = 60_000
 const MOST_DOUBLINGS = 4
 
@@ -15,29 +15,29 @@ type WorkerProcess = NonNullable<WorkerSlot['owner']>
 interface HungReplacement {
   readonly process: WorkerProcess
   readonly at: number
-  /** Number of times the limit was doubled because its predecessors hung soon after their start. */
+  /** How often the limit was doubled, because processes of this worker hung soon after their start. */
   readonly doublings: number
 }
 
 export interface HungDeps {
   readonly logger: Logger
-  /** Silence after which a worker is replaced; null: never. */
+  /** A worker that sends no heartbeat for so many milliseconds is replaced; null: never. */
   readonly limitMs: number | null
   slots(): readonly WorkerSlot[]
-  /** Called when a worker hangs or is heard again. */
+  /** Called when a worker starts or stops to hang. */
   changed(): void
 }
 
 /**
- * Detects hung workers: processes that live but send no heartbeat. Others accept on a hung worker's listeners; after a limit a successor
- * takes over. A replaced process that sends heartbeats again drains as usual; one that stays silent is killed.
+ * Detects hung workers: processes that run but send no heartbeats. At once other workers accept on a hung worker's listeners, and after a
+ * limit a successor replaces it. A replaced process that sends heartbeats again drains as usual; if it does not, it is killed.
  */
 export class HungWorkers {
   readonly #deps: HungDeps
   readonly #silence = new HeartbeatSilence(LOOK_MS)
   readonly #hung = new Map<WorkerSlot, WorkerProcess>()
   readonly #replaced = new Map<WorkerSlot, HungReplacement>()
-  /** Processes that were replaced while they hung, and have not ended. */
+  /** Processes that were replaced because they hung, and that may have to be killed. */
   readonly #replacedProcesses = new Map<WorkerProcess, WorkerSlot>()
   readonly #killed = new WeakSet<WorkerProcess>()
 
@@ -91,14 +91,14 @@ export class HungWorkers {
     if (limitMs === null || !slot.isWanted || slot.isStarting || slot.standing?.phase !== 'idle') return
     const before = this.#replaced.get(slot)
     if (before?.process === process) {
-      // Its successor failed to start.
+      // The attempt to replace this process failed.
       if (silentMs > limitMs * 2 ** before.doublings) this.#kill(process, slot)
       return
     }
     const now = performance.now()
     const soon = before !== undefined && now - before.at < SOON_MS
     const doublings = soon ? Math.min(before.doublings + 1, MOST_DOUBLINGS) : 0
-    // The first worker decides all state changes, so it is replaced sooner.
+    // Without the first worker, which decides all state changes, no worker can write: it is replaced sooner.
     const limit = (slot.index === 0 ? SILENT_MS : limitMs) * 2 ** doublings
     if (silentMs <= limit) return
     this.#replaced.set(slot, { process, at: now, doublings })
@@ -110,7 +110,7 @@ export class HungWorkers {
     )
   }
 
-  /** Kills a replaced process that is still silent. A process that sends heartbeats again, or has closed its channel, ends by itself. */
+  /** Kills a replaced process that still hangs. A process that sends heartbeats again, or has closed its connection, ends by itself. */
   #endReplaced(process: WorkerProcess, slot: WorkerSlot, silentMs: number): void {
     if (process.forgotten || !process.link.open || silentMs <= SILENT_MS)
       this.#replacedProcesses.delete(process)
@@ -127,7 +127,7 @@ export class HungWorkers {
   }
 }
 
-/** Sends SIGKILL. `what` is the log message. */
+/** Kills a worker's process. `what` is the log message. */
 export function killWorker(worker: number, process: WorkerProcess, what: string, logger: Logger): void {
   const { identity, pid, pidfd, proven } = process
   logger.warn({ worker, pid }, what)

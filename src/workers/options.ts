@@ -23,38 +23,38 @@ const LONGEST_NAME = 124
 export interface WorkersOptions {
   /** Name of the service, which each worker passes to `join()`. */
   service: string
-  /** Number of processes; `auto`: one per processor that this process may use. */
+  /** Number of workers; `auto`: one for each processor that this process may use. */
   workers: number | 'auto'
   /** Command of each worker with its arguments, found as a shell would find it. Default: the command of this process. */
   command?: readonly string[]
   /** Path of the control socket, at most 106 bytes. Default: as for `join()`. */
   control?: string
-  /** How an upgrade replaces workers after the first one: one by one (default) or all at once. */
+  /** How an upgrade replaces the workers after the first one: one after the other (default), or all at once. */
   replace?: 'one-by-one' | 'at-once'
   /** pino-compatible. Default: nothing is logged. */
   logger?: Logger
   /** Time for a worker to serve, in milliseconds. Default 60 000. */
   timeout?: number
   /**
-   * Back-off before a worker that ended twice within a second is started again, in milliseconds; doubled each time, at most 30 s. Default
-   * 500.
+   * Delay in milliseconds before a worker is started again that ended within a second after it started to serve, or that failed to start.
+   * Doubled after each further failure to start, up to 30 s. Default 500.
    */
   restartDelay?: number
   /**
-   * When this process ends and `close()` got no time: a worker that has not stopped serving after this time is killed, in milliseconds.
-   * Default 30 000; `off`: waits without limit. The drain of its connections is configured separately.
+   * Time in milliseconds for workers to stop serving when this process ends and `close()` has no `timeout`; then they are killed. Default
+   * 30 000; `off`: they are not killed. The drain of their connections is configured separately.
    */
   stopTimeout?: number | 'off'
   /**
-   * Silence after which a living worker is replaced, in milliseconds. Default 10 000; `off`: never. The first worker, which decides all
-   * state changes, is replaced after 2 s. Others accept on a silent worker's listeners after 2 s.
+   * Time in milliseconds after which a worker that runs but sends no heartbeats is replaced. Default 10 000; `off`: it is not replaced. The
+   * first worker, which decides all state changes, is replaced after 2 s. After 2 s other workers accept on a silent worker's listeners.
    */
   hungTimeout?: number | 'off'
-  /** As for `serveDaemon()`: the main process is a daemon. */
+  /** This and the next two as for `serveDaemon()`: the main process is a daemon. */
   systemd?: DaemonOptions['systemd']
   pidFile?: string
   mainProcess?: DaemonOptions['mainProcess']
-  /** Aborting closes the main process. */
+  /** An abort closes the main process. */
   signal?: AbortSignal
 }
 

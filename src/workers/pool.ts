@@ -19,9 +19,9 @@ import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot } from './worker-slot.js'
 
 const RETRY_MS = 200
-/** Limit of the wait for a worker's probation to end before its next upgrade. */
+/** Maximum time to wait, before a worker is replaced, for the end of its probation. */
 const PROBATION_MS = 10_000
-/** A worker is killed this long after the time limit in its order to end, because the order may reach it late. */
+/** Added to the time limit of an order to end, which may reach a worker late, before the worker is killed. */
 const NOTICE_MS = 5_000
 const NEVER_ABORTED = new AbortController().signal
 
@@ -30,25 +30,25 @@ interface WorkerService {
 }
 
 export interface WorkerServices {
-  /** Whether another main process may have taken over. */
+  /** True while another main process is taking over, or has taken over. */
   readonly paused: boolean
   get(name: string): WorkerService | undefined
   /** Throws if the service is unknown. */
   find(name: string): WorkerService
 }
 
-/** The slots of all workers, and the orders to all of them. */
+/** The slots of all workers, and the operations that concern all of them. */
 export class WorkerPool {
   readonly #settings: WorkersSettings
   readonly #slots: WorkerSlot[] = []
   readonly #unserved: UnservedListeners
   readonly #hung: HungWorkers
-  /** Surplus workers, each with the pid that was told to yield. */
+  /** Surplus workers, each with the pid of the process that was told to stop serving. */
   readonly #yielding = new Map<WorkerSlot, number>()
   #services: WorkerServices | null = null
   #count: number
   #closing = false
-  /** Time at which the remaining workers are killed, on the clock of `performance.now()`. */
+  /** When the remaining workers are killed, as `performance.now()`. */
   #killAt = Number.POSITIVE_INFINITY
   #killTimer: NodeJS.Timeout | undefined
   #changed = () => {}
@@ -78,7 +78,6 @@ export class WorkerPool {
     return this.#slots
   }
 
-  /** Sets the services. Workers are started by {@link startAll}. */
   setServices(services: WorkerServices): void {
     this.#services = services
   }
@@ -104,17 +103,17 @@ export class WorkerPool {
     return null
   }
 
-  /** Returns the worker that receives the connections of a surplus worker; null if none serves or `service` is not surplus. */
+  /** Returns the worker to which a surplus worker's connections move; null if no worker can take them, or `service` is not surplus. */
   receiver(service: string): ServiceStanding['owner'] {
     if (!this.#slots.some(({ name, isWanted: wanted }) => name === service && !wanted)) return null
     return this.wantedSlots.find(({ isHung, owner }) => owner !== null && !isHung)?.owner ?? null
   }
 
-  /** Starts the first worker, then the others: the first one binds the addresses that only one process can bind. */
+  /** Starts the first worker, which binds the addresses that only one process can bind, then the others. */
   async startAll(): Promise<void> {
     this.#hung.start()
     const [first, ...others] = this.#slots
-    // A previous main process may have had more workers.
+    // If the previous main process had more workers, the surplus ones are ended below.
     for (let index = this.#count; index < MOST_WORKERS; index++)
       if (this.#services?.get(slotOf(this.#settings.service, index))) this.#addSlots(index)
     await this.#ensureServing(first!)
@@ -122,7 +121,7 @@ export class WorkerPool {
     await this.resize(this.#count)
   }
 
-  /** Resolves when a process serves in the slot: one that reconnected to this main process, or a new one. */
+  /** Resolves when a process serves in the slot: one of the previous main process that has reconnected to this one, or a new one. */
   async #ensureServing(slot: WorkerSlot): Promise<void> {
     await this.#until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle')
     if (slot.owner === null && !this.#closing) await slot.start()
@@ -150,7 +149,7 @@ export class WorkerPool {
     }
   }
 
-  /** Waits, up to {@link PROBATION_MS}, for a probation in the slot to end, so that another process can be started. */
+  /** Ends the probation in the slot, during which no other process can be started. Waits for that up to {@link PROBATION_MS}. */
   async #endProbation(slot: WorkerSlot): Promise<void> {
     this.#services?.get(slot.name)?.operations.endProbation()
     const late = new Promise<void>(resolve => setTimeout(resolve, PROBATION_MS).unref())
@@ -165,7 +164,7 @@ export class WorkerPool {
       try {
         await this.#ensureServing(slot)
       } catch (error) {
-        // The slot retries with a back-off, as after the end of a worker.
+        // From now on the slot tries to start a process again, with a growing delay.
         if (!this.#closing) slot.keepServing()
         throw error
       }
@@ -173,14 +172,14 @@ export class WorkerPool {
     await settleAll([...lacking.map(serve), this.#endSurplus(count)])
   }
 
-  /** Ends surplus workers. Their listeners remain open here: closing them would drop clients in their queues. */
+  /** Ends surplus workers. This process keeps their listeners open, so that clients in the listeners' queues are not dropped. */
   async #endSurplus(count: number): Promise<void> {
     const tooMany = this.#slots.filter(({ index }) => index >= count)
     await Promise.all(tooMany.map(slot => slot.abandon('it is one too many')))
     this.update()
   }
 
-  /** Tells a surplus worker to yield, once per process. */
+  /** Tells each process of a surplus worker once to stop serving. */
   #tellToYield(slot: WorkerSlot): void {
     const { owner } = slot
     if (owner === null || this.#yielding.get(slot) === owner.pid) return
@@ -195,7 +194,7 @@ export class WorkerPool {
     })
   }
 
-  /** Has all workers read their configuration again, the first one first. Rejects with the first failure after all were tried. */
+  /** Tells the workers one after the other to read their configuration again. Tries all of them, then rejects with the first failure. */
   async reloadAll(): Promise<void> {
     const failures: unknown[] = []
     for (const slot of this.wantedSlots) {
@@ -205,7 +204,7 @@ export class WorkerPool {
     if (failures.length > 0) throw failures[0]
   }
 
-  /** Rolls all workers back where a predecessor stands by. Resolves with the reply of the first one that leaves; rejects if none does. */
+  /** Rolls back each worker whose previous process stands by. Resolves with the reply of the first of them; rejects if there is none. */
   async rollback(): Promise<Buffer> {
     const replies = await Promise.allSettled(this.wantedSlots.map(slot => this.#order(slot, ROLLBACK, '')))
     const left = replies.find(one => one.status === 'fulfilled') ?? replies[0]!
@@ -228,7 +227,8 @@ export class WorkerPool {
   }
 
   /**
-   * Ends all workers, and kills those that do not learn of it in time. `timeoutMs` null: each drains as configured, within `stopTimeout`.
+   * Ends all workers, and kills those that have not ended {@link NOTICE_MS} after `timeoutMs`. Null: each drains as its own configuration says,
+   * and is killed after `stopTimeout` if it still serves.
    */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true
@@ -252,7 +252,7 @@ export class WorkerPool {
     clearTimeout(this.#killTimer)
   }
 
-  /** Shortens the time to leave: workers that have not left by then, plus {@link NOTICE_MS}, are killed. A longer time changes nothing. */
+  /** Sets the time for workers to end, unless it is longer than the time that is left. After it and {@link NOTICE_MS} they are killed. */
   shortenDeadline(timeoutMs: number): void {
     this.#killAfter(timeoutMs + NOTICE_MS)
   }
@@ -296,7 +296,7 @@ function hungError({ name, owner }: WorkerSlot): FdbError {
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }
 
-/** Waits for all, then rejects with the first rejection, if any. */
+/** Waits for all promises, then rejects as the first one that has rejected. */
 async function settleAll(works: readonly Promise<unknown>[]): Promise<void> {
   for (const one of await Promise.allSettled(works)) if (one.status === 'rejected') throw one.reason
 }

@@ -8,13 +8,13 @@ import type { WorkerSlot } from './worker-slot.js'
 const RETRY_MS = 100
 
 interface SentOrder {
-  /** JSON of the worker's pid and generation, and of the listeners that it must serve. */
+  /** JSON of the worker's pid and generation, and of the order; '' if the order failed. */
   readonly text: string
 }
 
 /**
- * Assigns the listeners of dead, hung or surplus workers to serving ones: the kernel still gives these listeners their share of new
- * connections, which no process would accept.
+ * Assigns the listeners of dead, hung or surplus workers to workers that serve. The listeners stay open, so the kernel still gives them
+ * their share of the new connections, which otherwise no process would accept.
  */
 export class UnservedListeners {
   readonly #send: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>
@@ -22,7 +22,7 @@ export class UnservedListeners {
   readonly #sentOrders = new Map<WorkerSlot, SentOrder>()
   readonly #requestUpdate: () => void
 
-  /** `send` sends a worker its order; `requestUpdate` requests another {@link update}. */
+  /** `send` orders a worker to serve exactly these listeners too; `requestUpdate` must call {@link update} again. */
   constructor(
     send: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>,
     requestUpdate: () => void,
@@ -33,7 +33,7 @@ export class UnservedListeners {
     this.#logger = logger
   }
 
-  /** Recomputes the assignment, and sends an order to each worker whose share has changed. */
+  /** Assigns the listeners again, and sends an order to each worker whose assigned listeners have changed. */
   update(slots: readonly WorkerSlot[]): void {
     const serving = slots.filter(
       ({ isHung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !isHung,
@@ -42,7 +42,7 @@ export class UnservedListeners {
     let next = 0
     for (const slot of slots) {
       const { owner = null, phase = 'idle' } = slot.standing ?? {}
-      // A process that has only joined may still fail, so the listeners stay assigned.
+      // Listeners stay assigned while a new process of their worker joins: it does not accept yet, and may fail.
       if ((owner !== null && !slot.isHung) || phase === 'rebuilding' || serving.length === 0) continue
       shares.get(serving[next++ % serving.length]!)!.push(...unservedOf(slot))
     }
@@ -84,7 +84,7 @@ function unservedOf(slot: WorkerSlot): UnservedListener[] {
   return ownListeners(slot).map(({ name, key }) => ({ name, key }))
 }
 
-/** Returns the slot's own listeners. Other workers already accept on the listeners that all workers share. */
+/** Returns the listeners that only this worker has. On the others, which all workers share, any worker accepts. */
 function ownListeners(slot: WorkerSlot) {
   const entries = slot.standing?.entries ?? []
   return entries

@@ -14,7 +14,7 @@ import type { Successor } from '../versions/spawn-successor.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { WorkersSettings } from './options.js'
 
-/** A worker that served at least this long is restarted without delay. */
+/** A worker that ends after it has served for this time is restarted without delay. */
 const BRIEF_MS = 1_000
 
 export interface WorkerSlotDeps {
@@ -23,7 +23,7 @@ export interface WorkerSlotDeps {
   standing(slot: string): ServiceStanding | null
 }
 
-/** One worker's slot: keeps a process serving in it. */
+/** The place of one worker: starts its process, and starts another one when that ends. */
 export class WorkerSlot {
   readonly index: number
   readonly name: string
@@ -36,10 +36,10 @@ export class WorkerSlot {
   #restarts = 0
   #lastFailure: string | null = null
   #isWanted = true
-  /** Whether an ended process is restarted. */
+  /** Whether a new process is started when this worker's process ends. */
   #restartsEnded = false
   #isStartedHere = false
-  /** Whether the process is silent and therefore accepts nothing. */
+  /** Whether the process sends no heartbeats, and so probably accepts no clients. */
   isHung = false
 
   constructor(index: number, deps: WorkerSlotDeps) {
@@ -52,7 +52,7 @@ export class WorkerSlot {
     return this.#isWanted
   }
 
-  /** Stops starting processes; a serving one keeps serving. Resolves when a process that is being started serves or has ended. */
+  /** Starts no process any more. One that serves keeps serving; one that is being started is cancelled. Resolves when this is done. */
   abandon(why: string): Promise<void> {
     this.#isWanted = false
     this.#restartsEnded = false
@@ -62,7 +62,7 @@ export class WorkerSlot {
     return this.whenSettled()
   }
 
-  /** Keeps a process serving in this slot from now on. */
+  /** From now on starts a process whenever none serves. */
   keepServing(): void {
     this.#isWanted = true
     this.#restartsEnded = true
@@ -83,8 +83,8 @@ export class WorkerSlot {
   }
 
   /**
-   * Starts a process that takes over the slot. Resolves when it serves; rejects otherwise, and the former process keeps serving. Rejects with
-   * ERR_FDB_BUSY during another start.
+   * Starts a new process for this worker, and resolves when it serves. Rejects if it fails to start; the previous process then keeps serving.
+   * Rejects with ERR_FDB_BUSY during another start.
    */
   async start(command: readonly string[] | null = this.#deps.settings.command): Promise<Upgraded> {
     if (this.#attempt !== null)
@@ -124,7 +124,7 @@ export class WorkerSlot {
     return await attempt.outcome
   }
 
-  /** Adapts the slot for an {@link UpgradeAttempt}, which observes the slot's service at the holder. */
+  /** The slot's service, as an {@link UpgradeAttempt} observes it. */
   get #incumbent(): AttemptIncumbent {
     const slot = this
     const before = ownerKey(this.owner)
@@ -155,7 +155,7 @@ export class WorkerSlot {
     }
   }
 
-  /** Ends a worker that failed after its Commit, if it still has listeners after `stopTimeout`. */
+  /** After `stopTimeout` ends a process that failed after its Commit, if it still has listeners. */
   #endLater(child: Successor): void {
     const { stopTimeout } = this.#deps.settings
     if (stopTimeout === null) {
@@ -182,12 +182,12 @@ export class WorkerSlot {
     return this.#attempt !== null
   }
 
-  /** Resolves when no process is being started. */
+  /** Resolves when the start of a process, if one is under way, has succeeded or failed. */
   async whenSettled(): Promise<void> {
     await this.#attempt?.outcome.catch(() => {})
   }
 
-  /** Called when the service may have changed: restarts a worker that has ended. */
+  /** Called when the service may have changed. If no process serves, starts one, at once or after a delay. */
   update(): void {
     this.#notifyAttempt()
     const { owner = null, phase = 'idle' } = this.standing ?? {}
@@ -201,7 +201,7 @@ export class WorkerSlot {
     if (this.#attempt !== null || this.#backOff !== undefined) return
     const since = this.#servesSince
     this.#servesSince = null
-    // A worker that served briefly waits once; one that never served backs off.
+    // After less than BRIEF_MS the restart is delayed. If no process has served since the last restart, the delay grows.
     if (since === null) this.#failures++
     else this.#failures = performance.now() - since >= BRIEF_MS ? 1 : 2
     const bounds = { firstMs: restartDelay, longestMs: LONGEST_RESTART_MS }

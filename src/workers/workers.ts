@@ -19,13 +19,13 @@ import type { WorkersReport } from '../operator/status-report.js'
 import { countOf, settleWorkers, type WorkersOptions, type WorkersSettings } from './options.js'
 import { WorkerPool } from './pool.js'
 
-/** Body of REPLACE_WORKERS: only the workers of the previous main process. */
+/** Body of REPLACE_WORKERS: replace only the workers that the previous main process started. */
 const PREDECESSOR_WORKERS = 'older'
 
 /**
- * The main process of N workers: each is a process that joins the same service and serves the same addresses. It starts the workers,
- * and restarts those that end. It holds their listeners, so that a new worker accepts the connections that a dead one left in its
- * queue. It serves no client itself.
+ * The main process of several workers: processes that join the same service and serve the same addresses. Starts the workers, and restarts
+ * those that end. Holds their listeners, so that a new worker accepts the connections that wait in the queue of a dead one. Serves no
+ * clients itself.
  */
 export class Workers implements AsyncDisposable {
   readonly #settings: WorkersSettings
@@ -33,7 +33,7 @@ export class Workers implements AsyncDisposable {
   #daemon: Daemon | null = null
   #closing = false
   #onReload: (() => Promise<number | 'auto'>) | null = null
-  /** Replacement of the previous main process's workers; runs once, ordered by that process or by this one. */
+  /** The replacement of the workers that the previous main process started. Runs once, at that process's order or at this one's start. */
   #renewal: Promise<void> | null = null
   readonly #orders = new InOrder()
 
@@ -65,7 +65,7 @@ export class Workers implements AsyncDisposable {
     }
   }
 
-  /** Resolves when this main process is closed, or another one has taken over. */
+  /** Resolves when this main process has closed, or another one has taken over. */
   get closed(): Promise<void> {
     return this.#daemon!.closed
   }
@@ -81,10 +81,10 @@ export class Workers implements AsyncDisposable {
   }
 
   /**
-   * Starts the next main process (with the same command unless `argv` is given), which takes over when it calls {@link startWorkers}, and
-   * replaces the workers: the first one, then the others as `replace` says. Each old worker stops only when its successor serves. Resolves
-   * when all are replaced. Rejects if the next main process fails to start (this one continues), or a worker does: the old workers keep
-   * serving, and the error names them.
+   * Starts the next main process, with the same command unless `argv` is given. It takes over when it calls {@link startWorkers}, and replaces
+   * the workers: the first one, then the others as `replace` says. Each old worker stops only when its successor serves. Resolves when all
+   * are replaced. If the next main process fails to start, rejects, and this one continues. If a worker fails to start, rejects with an error
+   * that names the old workers, which keep serving.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     const upgraded = await this.#daemon!.upgrade(options)
@@ -103,13 +103,13 @@ export class Workers implements AsyncDisposable {
     await this.#orders.run(() => this.#pool.replaceAll(this.#pool.wantedSlots))
   }
 
-  /** Changes the number of workers. Resolves when the missing ones serve. Surplus ones end with their connections. */
+  /** Changes the number of workers. Resolves when all of them serve. A surplus worker ends with its last connection. */
   async set(workers: number | 'auto'): Promise<void> {
     const count = countOf(workers)
     await this.#orders.run(() => this.#pool.resize(count))
   }
 
-  /** Has every worker read its configuration again, the first one first. Rejects with the first failure, after all were tried. */
+  /** Tells the workers one after the other to read their configuration again. Tries all of them, then rejects with the first failure. */
   async reload(): Promise<void> {
     await this.#orders.run(() => this.#pool.reloadAll())
     if (this.#onReload !== null) await this.set(await this.#onReload())
@@ -120,7 +120,7 @@ export class Workers implements AsyncDisposable {
     this.#onReload = count
   }
 
-  /** Forwards a signal to every serving worker. */
+  /** Forwards a signal to the workers that serve. */
   signal(signal: NodeJS.Signals): void {
     for (const { owner } of this.#pool.slots) {
       try {
@@ -132,8 +132,8 @@ export class Workers implements AsyncDisposable {
   }
 
   /**
-   * Ends all workers as `Member.close()` does, within `timeout` milliseconds (default: as each is configured), then this process. Workers
-   * that do not learn of it are killed: 5 s after `timeout`, by default after `stopTimeout`. Idempotent; a shorter time counts.
+   * Ends all workers as `Member.close()` does, within `timeout` milliseconds (default: the time that each worker configures), then this main
+   * process. Workers that still serve 5 s after `timeout` (by default after `stopTimeout`) are killed. Another call can shorten the time.
    */
   async close({ timeout }: { timeout?: number } = {}): Promise<void> {
     const daemon = this.#daemon
@@ -177,7 +177,7 @@ export class Workers implements AsyncDisposable {
       await this.close({ timeout: 0 })
       throw error
     }
-    // A takeover from a living main process is an upgrade, even if that process did not start it.
+    // This process has taken over from another main process: that is an upgrade, even if the other one did not start it.
     if (this.#daemon.generation > 1) this.#renew().catch(() => {})
   }
 
@@ -238,7 +238,7 @@ export class Workers implements AsyncDisposable {
         return this.#orders.run(() => this.#pool.rollback())
       case STOP: {
         const { timeoutMs } = readStopOrder(body)
-        // Later, so that the reply is sent first.
+        // The reply is sent before the control socket closes.
         setImmediate(() => void this.close(timeoutMs === null ? {} : { timeout: timeoutMs }))
         return reply(Promise.resolve())
       }
@@ -249,9 +249,9 @@ export class Workers implements AsyncDisposable {
 }
 
 /**
- * Starts workers, and keeps them running. Resolves when all serve. Rejects, and leaves nothing behind, with ERR_FDB_OPTION,
- * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes over
- * from it and then replaces its workers; a failed replacement is logged and listed in `report`, and the old worker keeps serving.
+ * Starts workers, and keeps them running. Resolves when all serve. Rejects, with no process left, with ERR_FDB_OPTION, ERR_FDB_CONTROL_TAKEN,
+ * and with the reason why a worker failed to start. If a main process already runs the service, this one takes over from it and then replaces
+ * its workers. If a replacement fails, the old worker keeps serving; the failure is logged, and is in `report`.
  */
 export function startWorkers(options: WorkersOptions): Promise<Workers> {
   return Workers.start(options)

@@ -1,13 +1,13 @@
 import { connectToDatagram, type OwnedFd, sendMessage, sleepSync } from '../../kernel/index.js'
 
-/** Assignments of one datagram, in this order. */
+/** The fields of one message, in the order in which they are sent. */
 export type NotifyFields = Readonly<Record<string, string | number | bigint>>
 
-/** Delay before a full queue is tried again: the kernel's queue of a datagram socket is short. */
+/** Delay before the next attempt if the socket's queue in the kernel, which is short, is full. */
 const RETRY_MS = 10
-/** Milliseconds that one call blocks while the manager does not read. */
+/** Attempts, 1 ms apart, for which a call blocks if the queue is full and a message with a descriptor waits. */
 const MOST_TRIES = 100
-/** Limit for pending messages; reached only if the manager does not read. */
+/** Maximum number of waiting messages. The oldest one is dropped if the manager does not read. */
 const MOST_PENDING = 1_000
 
 interface PendingMessage {
@@ -16,7 +16,7 @@ interface PendingMessage {
   readonly fd: OwnedFd | null
 }
 
-/** The socket of a service manager: `NOTIFY_SOCKET`, a path or, after `@`, an abstract name. */
+/** Sends messages to a service manager's socket. `NOTIFY_SOCKET` names it: a path or, after `@`, an abstract name. */
 export class NotifySocket {
   readonly #name: string
   readonly #abstract: boolean
@@ -24,7 +24,7 @@ export class NotifySocket {
   readonly #pending: PendingMessage[] = []
   #timer: NodeJS.Timeout | undefined
 
-  /** Returns null if there is no service manager, or it does not use a Unix socket. `failed` is called when a message is lost. */
+  /** Returns null if there is no service manager, or if its socket is not a Unix socket. `failed` is called when a message is lost. */
   static of(
     { NOTIFY_SOCKET: where = '' }: Readonly<NodeJS.ProcessEnv>,
     failed: (error: unknown) => void,
@@ -38,7 +38,7 @@ export class NotifySocket {
     this.#failed = failed
   }
 
-  /** Sends a message, in the order of calls, at once if the queue has room. Borrows the descriptor. Never throws. */
+  /** Sends a message after those of earlier calls; at once if the queue has room. Borrows the descriptor. Never throws. */
   send(words: NotifyFields, fd?: OwnedFd): void {
     const text = Object.entries(words).map(([name, value]) => `${name}=${oneLine(String(value))}`)
     try {
@@ -55,7 +55,7 @@ export class NotifySocket {
     return this.#pending.some(({ fd }) => fd !== null)
   }
 
-  /** Connects each time: the manager may have been restarted. */
+  /** Sends the waiting messages. Connects anew each time, because the manager may have been restarted. */
   #send(): void {
     this.#timer = undefined
     try {
@@ -63,7 +63,7 @@ export class NotifySocket {
       for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {
         const { text, fd } = next
         let sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
-        // Blocks for a descriptor: it must be stored before it is used, and the manager reads quickly.
+        // Blocks if a descriptor waits: the manager, which reads quickly, must have stored it before this process uses it.
         for (let tries = 0; sent < 0 && this.#hasDescriptor && tries < MOST_TRIES; tries++) {
           sleepSync(1)
           sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
@@ -82,7 +82,6 @@ export class NotifySocket {
   }
 }
 
-/** Each assignment must be one line. */
 function oneLine(text: string): string {
   return text.replace(/[\r\n]+/g, ' ')
 }

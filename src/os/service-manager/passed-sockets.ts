@@ -12,16 +12,16 @@ import type { NotifySocket } from './notify-socket.js'
 
 /** The first passed descriptor, see sd_listen_fds(3). */
 const FIRST_FD = 3
-/** A larger LISTEN_FDS is ignored as a mistake. */
+/** A larger LISTEN_FDS must be a mistake, and is ignored. */
 const MOST_SOCKETS = 20_000
-/** Name prefix of descriptors that the manager keeps for a service; see {@link FdStore}. */
+/** Prefix of the names of descriptors that the manager keeps for a service; see {@link FdStore}. */
 const STORED_PREFIX = 'fdb.'
 
-/** A passed socket that no listener has asked for. */
+/** A passed socket that no listener uses yet. */
 export interface UnclaimedSocket {
   readonly name: string
   readonly fd: OwnedFd
-  /** Whether another program may use the socket, so that O_NONBLOCK must not change. */
+  /** Whether another process may use the socket: then O_NONBLOCK must not change. */
   readonly inUse?: boolean
 }
 
@@ -32,17 +32,17 @@ export interface PassedSocket extends UnclaimedSocket {
 export interface PassedListener {
   /** Owned by the caller. */
   readonly fd: OwnedFd
-  /** The socket has the listener's name, but another address than the one asked for. */
+  /** Whether the socket has the wanted name but another address. */
   readonly elsewhere: boolean
-  /** Another process, which knows nothing of fd-broker and is going to end, has it too: see {@link PassedSockets.offer}. */
+  /** Whether the socket was taken from a process without fd-broker, which still has it and will end: see {@link PassedSockets.offer}. */
   readonly adopted: boolean
-  /** Whether another program may use the socket, so that O_NONBLOCK must not change. */
+  /** Whether another process may use the socket: then O_NONBLOCK must not change. */
   readonly inUse: boolean
 }
 
 /**
- * Listening sockets that a service manager bound for this process (`LISTEN_FDS`, `LISTEN_FDNAMES`: socket units). Unclaimed sockets are
- * left alone: the manager has them too.
+ * Sockets that this process got instead of binding them: from a service manager (`LISTEN_FDS`, `LISTEN_FDNAMES`), from a daemon or from a
+ * process that is taken over. Those of a service manager that no listener claims stay open, because the manager keeps them too.
  */
 export class PassedSockets {
   #sockets: readonly PassedSocket[]
@@ -55,12 +55,12 @@ export class PassedSockets {
     this.#sockets = all.filter(({ name }) => !name.startsWith(STORED_PREFIX))
   }
 
-  /** Borrowed by the caller. */
+  /** The caller borrows the descriptors. */
   get unclaimed(): UnclaimedSocket[] {
     return [...this.#sockets, ...this.#stored].map(({ about, ...each }) => each)
   }
 
-  /** Returns the socket at this address, else, for tcp and udp, the only one of this name; or null. A Unix path still belongs to the manager. */
+  /** Takes the socket at this address or, for tcp and udp, the only one with this name; null if there is none. A Unix path stays the manager's. */
   claim(name: string, spec: ListenerSpec): PassedListener | null {
     const fitting = this.#sockets.filter(({ about }) => isOfKind(about, spec))
     const there = fitting.filter(({ about }) => isLocatedAt(about, spec))
@@ -71,22 +71,22 @@ export class PassedSockets {
   }
 
   /**
-   * Adds listeners taken from another process (`adopted`), or held by a daemon. Owns them; {@link discard} closes the adopted ones that
-   * no caller has claimed.
+   * Adds listeners, and owns them. `adopted`: they were taken from another process, and {@link discard} closes those that are not claimed.
+   * Otherwise a daemon holds them.
    */
   offer(sockets: readonly PassedSocket[], adopted = true): void {
     this.#sockets = [...sockets.map(each => ({ ...each, inUse: true })), ...this.#sockets]
     if (adopted) for (const { fd } of sockets) this.#adopted.add(fd)
   }
 
-  /** Closes adopted sockets that are unclaimed: clients would wait on a listener that this process holds but does not accept on. */
+  /** Closes adopted sockets that are not claimed: if this process kept them open without accepting, clients would wait in their queues. */
   discard(): void {
     this.#sockets = this.#sockets.filter(({ fd }) => !this.#adopted.has(fd))
     closeAll(this.#adopted)
     this.#adopted.clear()
   }
 
-  /** Takes the listening Unix socket of this path. Owned by the caller. */
+  /** Takes the listening Unix socket at this path; null if there is none. The caller owns it. */
   takePath(path: string): OwnedFd | null {
     const found = this.#sockets.find(
       ({ about }) => about.family === 'unix' && about.accepting && !about.abstract && about.address === path,
@@ -94,7 +94,7 @@ export class PassedSockets {
     return found === undefined ? null : this.#give(found)
   }
 
-  /** Takes the descriptors that an earlier process stored in the manager under this prefix. The caller owns them. */
+  /** Takes the descriptors that an earlier process stored in the manager with this prefix. The caller owns them. */
   takeStored(prefix: string): { readonly name: string; readonly fd: OwnedFd }[] {
     const taken = this.#stored.filter(({ name }) => name.startsWith(prefix))
     this.#stored = this.#stored.filter(({ name }) => !name.startsWith(prefix))
@@ -114,13 +114,13 @@ export class PassedSockets {
 
 let ours: PassedSockets | null = null
 
-/** Returns this process's passed sockets. A successor inherits the variables but not the sockets: LISTEN_PID is the pid of their owner. */
+/** Returns this process's passed sockets: those in LISTEN_FDS, if LISTEN_PID is its pid. Children inherit the variables, not the sockets. */
 export function passedSockets(): PassedSockets {
   ours ??= new PassedSockets(passedBy(startedAs.env))
   return ours
 }
 
-/** Replaces this process's passed sockets by those kept across an exec. Owns the descriptors. */
+/** Replaces this process's passed sockets by those of the previous program in this process. Owns the descriptors. */
 export function restorePassedSockets(unclaimed: readonly UnclaimedSocket[]): void {
   ours = new PassedSockets(unclaimed)
 }
@@ -143,7 +143,7 @@ function passedBy({
         passed.push({ name, fd })
       else releaseNumber(fd)
     } catch {
-      // The descriptor is not open: the variable is wrong.
+      // The descriptor is not open, although LISTEN_FDS counts it.
     }
   }
   return passed
@@ -151,7 +151,7 @@ function passedBy({
 
 const MOST_NAME = 255
 
-/** Stores descriptors in the service manager (`FileDescriptorStoreMax=`) for the next process, until the unit stops. */
+/** Stores descriptors in the service manager (`FileDescriptorStoreMax=`), which passes them to the unit's next process, until it stops. */
 export class FdStore {
   readonly #socket: Pick<NotifySocket, 'send'>
   readonly #prefix: string
@@ -161,7 +161,7 @@ export class FdStore {
     this.#prefix = prefixOf(service)
   }
 
-  /** Stores a descriptor, which is borrowed. The same object under the same name is stored once. A manager without a store closes it. */
+  /** Stores a duplicate. The manager stores the same file only once under a name; a manager without a store closes the duplicate. */
   keep(name: string, fd: OwnedFd): void {
     const whole = this.#prefix + name
     if (whole.length <= MOST_NAME) this.#socket.send({ FDSTORE: 1, FDNAME: whole, FDPOLL: 0 }, fd)
@@ -173,7 +173,7 @@ export class FdStore {
   }
 }
 
-/** Takes the descriptors that the manager stored for this service, under the names of {@link FdStore.keep}. The caller owns them. */
+/** Takes the descriptors that the manager stored for this service, with the names given to {@link FdStore.keep}. The caller owns them. */
 export function takeStoredFor(service: string): { readonly name: string; readonly fd: OwnedFd }[] {
   const prefix = prefixOf(service)
   return passedSockets()
@@ -181,7 +181,7 @@ export function takeStoredFor(service: string): { readonly name: string; readonl
     .map(({ name, fd }) => ({ name: name.slice(prefix.length), fd }))
 }
 
-/** Encoded, because a colon would end the name. */
+/** The service's name is encoded: in LISTEN_FDNAMES a colon ends a name. */
 function prefixOf(service: string): string {
   return `${STORED_PREFIX}${encodeURIComponent(service)}.`
 }

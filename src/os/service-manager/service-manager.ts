@@ -4,10 +4,10 @@ import { pidfdNumber } from '../liveness.js'
 import { type NotifyFields, NotifySocket } from './notify-socket.js'
 import { FdStore } from './passed-sockets.js'
 
-/** The process that the manager must watch. */
+/** The process that the manager watches as the unit's main process. */
 export interface MainProcess {
   readonly pid: number
-  /** Borrowed. */
+  /** Borrowed; null without pidfds. */
   readonly pidfd: OwnedFd | null
 }
 
@@ -15,9 +15,9 @@ interface WarningLogger {
   warn(facts: object, message: string): void
 }
 
-/** Notifies a service manager (systemd, or another program that sets `NOTIFY_SOCKET`); see sd_notify(3). */
+/** Sends the state of this service to a service manager (systemd, or another program that sets `NOTIFY_SOCKET`); see sd_notify(3). */
 export class ServiceManager {
-  /** Watchdog interval; null if the manager has no watchdog for this service. */
+  /** Time within which the manager expects a sign of life; null if it expects none. */
   readonly watchdogMs: number | null
   readonly #socket: NotifySocket
   readonly #hasStore: boolean
@@ -41,21 +41,21 @@ export class ServiceManager {
     this.#hasStore = Number(FDSTORE) > 0
     const usec = Number(WATCHDOG_USEC)
     this.#socket = socket
-    // WATCHDOG_PID is ignored: it names the first process, and its successors inherit the variables and the duty.
+    // WATCHDOG_PID is ignored: it is the pid of the unit's first process, but the successors must feed the watchdog too.
     this.watchdogMs = usec > 0 ? Math.max(1, Math.floor(usec / 1000)) : null
   }
 
-  /** Returns the store for a service's descriptors; null if the manager announces none (`FDSTORE`). */
+  /** Returns the store for a service's descriptors; null if the manager has no store (`FDSTORE`). */
   storeFor(service: string): FdStore | null {
     return this.#hasStore ? new FdStore(this.#socket, service) : null
   }
 
-  /** The service is up, by a new main process if given, or has finished the change that {@link changes} announced. */
+  /** Reports that the service serves, or has finished the change that {@link changes} announced. `main`: the new main process. */
   serves(status: string, main?: MainProcess): void {
     this.#socket.send({ ...(main && mainPid(main)), READY: 1, STATUS: status })
   }
 
-  /** The service is being upgraded or reloaded; {@link serves} ends that state. */
+  /** Reports that the service is being upgraded or reloaded, until {@link serves} is called. */
   changes(status: string): void {
     const usec = process.hrtime.bigint() / 1000n
     this.#socket.send({ RELOADING: 1, MONOTONIC_USEC: usec, STATUS: status })
@@ -73,25 +73,25 @@ export class ServiceManager {
     this.#socket.send({ WATCHDOG: 1 })
   }
 
-  /** The current operation may take longer than configured. The next message must come within `ms`. */
+  /** Reports that a start, a change or the end takes longer than configured. The manager waits another `ms` for the next message. */
   extendTimeout(ms: number): void {
     this.#socket.send({ EXTEND_TIMEOUT_USEC: ms * 1000 })
   }
 }
 
-/** Whether a service manager accepts a new main process. */
+/** Whether there is a service manager, which can be told of a new main process. */
 export function canNameMainProcess(): boolean {
   return NotifySocket.of(startedAs.env, () => {}) !== null
 }
 
-/** Adds the pidfd's number since Linux 6.9, so that a reused pid is not mistaken for it. Older kernels number all pidfds alike. */
+/** MAINPIDFDID is the number of the pidfd (since Linux 6.9): the manager then does not mistake a reused pid for the process. */
 function mainPid({ pid, pidfd }: MainProcess): NotifyFields {
   if (pidfd === null) return { MAINPID: pid }
   const number = pidfdNumber(pidfd)
   return number === null ? { MAINPID: pid } : { MAINPID: pid, MAINPIDFDID: number }
 }
 
-/** Removes the variables of passed descriptors; see sd_listen_fds(3). */
+/** Removes the variables that announce passed descriptors; see sd_listen_fds(3). */
 export const NO_PASSED_SOCKETS: Readonly<NodeJS.ProcessEnv> = {
   LISTEN_FDS: undefined,
   LISTEN_FDNAMES: undefined,
@@ -99,7 +99,7 @@ export const NO_PASSED_SOCKETS: Readonly<NodeJS.ProcessEnv> = {
   LISTEN_PIDFDID: undefined,
 }
 
-/** Removes all variables of a service manager: they are meant for this process, not for its children. */
+/** Removes all variables that a service manager set: they are for this process, not for its children. */
 export const NO_MANAGER_VARIABLES: Readonly<NodeJS.ProcessEnv> = {
   ...NO_PASSED_SOCKETS,
   NOTIFY_SOCKET: undefined,

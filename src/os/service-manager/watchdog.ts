@@ -1,12 +1,12 @@
 import type { ServiceManager } from './service-manager.js'
 
-/** Length of one extension (EXTEND_TIMEOUT_USEC). */
+/** Time that one EXTEND_TIMEOUT_USEC adds. */
 const EXTENSION_MS = 30_000
 const EXTEND_AGAIN_MS = 10_000
 
 type WatchedManager = Pick<ServiceManager, 'extendTimeout' | 'lives' | 'watchdogMs'>
 
-/** Tells the service manager in time that this process lives (WATCHDOG=1), and that an operation takes longer (EXTEND_TIMEOUT_USEC). */
+/** Sends the service manager, at intervals, WATCHDOG=1 while this process is healthy, and EXTEND_TIMEOUT_USEC during long operations. */
 export class Watchdog {
   readonly #manager: WatchedManager | null
   readonly #healthy: () => boolean
@@ -18,7 +18,7 @@ export class Watchdog {
     this.#healthy = healthy
   }
 
-  /** Starts feeding the watchdog: the manager watches this process. Idempotent. */
+  /** Starts to send WATCHDOG=1: the manager now watches this process. Idempotent. */
   start(): void {
     const manager = this.#manager
     if (manager === null || manager.watchdogMs === null || this.#timer !== undefined) return
@@ -29,13 +29,13 @@ export class Watchdog {
     feed()
   }
 
-  /** Stops feeding: the manager watches another process. */
+  /** Stops sending WATCHDOG=1: the manager now watches another process. */
   stop(): void {
     clearInterval(this.#timer)
     this.#timer = undefined
   }
 
-  /** Extends the manager's timeout until {@link endExtension}, because the operation may take longer than the manager's timeout allows. Idempotent. */
+  /** Extends the manager's timeout for a start, a change or an end until {@link endExtension}. Idempotent. */
   extendTimeout(): void {
     const manager = this.#manager
     if (manager === null || this.#extension !== undefined) return
