@@ -44,8 +44,8 @@ export interface UpgradeAsk {
   /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
   /**
-   * First kills (SIGKILL) the processes that block the upgrade. `status` lists them in `blockedBy`: they got descriptors, and the server does not
-   * know whether they have released them. Rejects with ERR_FDB_STUCK if one does not end.
+   * First kills (SIGKILL) the processes that block the upgrade. `status` lists them in `blockedBy`: they got descriptors, and the server
+   * does not know whether they have released them. Rejects with ERR_FDB_STUCK if one does not end.
    */
   killStuck?: boolean
   /** @internal For a supervisor: the release to which it must set the release link. */
@@ -212,9 +212,9 @@ export class OperatorClient implements Disposable {
   }
 
   /**
-   * Sends a command to the serving application, by a name that the application passed to `Member.command()`. Body and reply have at most 15 MiB.
-   * Rejects as {@link status} does, with the application's error, and with ERR_FDB_COMMAND_UNKNOWN or ERR_FDB_COMMAND_SIZE. Rejects with
-   * ERR_FDB_FENCED or ERR_FDB_BUSY (both `retryable`) if another process serves now: the command was not executed, connect again.
+   * Sends a command to the serving application, by a name that the application passed to `Member.command()`. Body and reply have at most 15
+   * MiB. Rejects as {@link status} does, with the application's error, and with ERR_FDB_COMMAND_UNKNOWN or ERR_FDB_COMMAND_SIZE. Rejects
+   * with ERR_FDB_FENCED or ERR_FDB_BUSY (both `retryable`) if another process serves now: the command was not executed, connect again.
    * After ERR_FDB_CHANNEL_CLOSED or ERR_FDB_DEADLINE it is unknown whether the command was executed.
    */
   async command(name: string, body: Uint8Array | string, ask: CommandAsk = {}): Promise<Buffer> {
@@ -323,7 +323,7 @@ function parseStatus(json: string): StatusAnswer {
   )
 }
 
-/** Returns the status of the process at a control socket, over a new connection. Rejects as {@link OperatorClient.connect} and {@link OperatorClient.status} do. */
+/** Connects and requests the status. Rejects as {@link OperatorClient.connect} and {@link OperatorClient.status} do. */
 export async function statusAt(control: string, timeout: number): Promise<StatusAnswer> {
   using client = await OperatorClient.connect(control, { timeout })
   return await client.status({ timeout })

@@ -22,7 +22,7 @@ export interface PutOptions extends AskOptions {
 }
 
 export interface ClaimOptions extends AskOptions {
-  /** Other processes may claim the descriptor too. Default false: no other process gets it until `release()`, or until this connection ends. */
+  /** Other processes may claim the descriptor too. Default false: no other process gets it until the claim ends. */
   shared?: boolean
   /** The claim lasts until the process `pid` ends, not only until the connection ends. With `shared` it only lists `pid` as a user. */
   while?: { readonly pid: number }
@@ -44,8 +44,8 @@ type Request = fdbroker.wire.DescriptorRequest.$Properties
 type Reply = fdbroker.wire.DescriptorReply.$Properties
 
 /**
- * Descriptors of any type that a daemon holds for other processes, by name. All methods reject with ERR_FDB_NOT_A_DAEMON if the process is not a
- * daemon, and as `OperatorClient.status()` does.
+ * Descriptors of any type that a daemon holds for other processes, by name. All methods reject with ERR_FDB_NOT_A_DAEMON if the process is
+ * not a daemon, and as `OperatorClient.status()` does.
  */
 export class HeldDescriptors {
   readonly #ask: Ask
@@ -135,8 +135,8 @@ export class HeldDescriptors {
   }
 
   /**
-   * Claims a descriptor and returns a duplicate, which the caller owns. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (`retryable`), or
-   * ERR_FDB_OPTION (the process of `while` has ended).
+   * Claims a descriptor and returns a duplicate, which the caller owns. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (`retryable`),
+   * or ERR_FDB_OPTION (the process of `while` has ended).
    */
   async claim(name: string, options: ClaimOptions = {}): Promise<OwnedFd> {
     return (await this.claimAmong(name, options)).fd
@@ -157,8 +157,8 @@ export class HeldDescriptors {
   }
 
   /**
-   * Ends a claim; the caller's duplicate stays open. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (another process has the claim), or
-   * ERR_FDB_OPTION (the process `pid` has ended, and its claim with it).
+   * Ends a claim; the caller's duplicate stays open. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (another process has the claim),
+   * or ERR_FDB_OPTION (the process `pid` has ended, and its claim with it).
    */
   async release(name: string, options: ReleaseOptions = {}): Promise<void> {
     checkOptions('release()', options, RELEASE)

@@ -55,8 +55,8 @@ export interface CommandContext {
 }
 
 /**
- * Handles an operator's command. Returns the reply as bytes or text, or undefined for an empty reply. If the handler throws, the operator gets the
- * error; an FdbError keeps its code.
+ * Handles an operator's command. Returns the reply as bytes or text, or undefined for an empty reply. If the handler throws, the operator
+ * gets the error; an FdbError keeps its code.
  */
 export type CommandHandler = (
   body: Buffer,

@@ -75,8 +75,8 @@ async function newCopy() {
 type SendCommand = (command: string, body: Uint8Array | string, options: StateAsk) => Promise<Buffer>
 
 /**
- * Reads and changes the state of the serving process; values are encoded. All methods reject as `OperatorClient.command()` does. After a `retryable`
- * error connect again and retry: a change with the same `request` id is made only once.
+ * Reads and changes the state of the serving process; values are encoded. All methods reject as `OperatorClient.command()` does. After a
+ * `retryable` error connect again and retry: a change with the same `request` id is made only once.
  */
 export class ServiceState {
   readonly #ask: SendCommand
@@ -94,8 +94,8 @@ export class ServiceState {
   }
 
   /**
-   * Returns the entries of a section, or of all sections that are not secret, from a verified copy of the log. Rejects with ERR_FDB_STATE_NO_ENTRY
-   * (unknown section), ERR_FDB_STATE_SECRET or ERR_FDB_STATE_DIGEST.
+   * Returns the entries of a section, or of all sections that are not secret, from a verified copy of the log. Rejects with
+   * ERR_FDB_STATE_NO_ENTRY (unknown section), ERR_FDB_STATE_SECRET or ERR_FDB_STATE_DIGEST.
    */
   async list(section?: string, options: StateReadOptions = {}): Promise<StateEntry[]> {
     checkOptions('list()', options, READ)
@@ -125,8 +125,8 @@ export class ServiceState {
   }
 
   /**
-   * Yields the changes after the first `next()`. Looks for changes five times a second: several changes of an entry between two looks, or while
-   * the loop handles a change, are yielded as one, with the latest value. Throws if the process disconnects or `signal` aborts, and
+   * Yields the changes after the first `next()`. Looks for changes five times a second: several changes of an entry between two looks, or
+   * while the loop handles a change, are yielded as one, with the latest value. Throws if the process disconnects or `signal` aborts, and
    * ERR_FDB_STATE_SECRET.
    */
   async *watch(options: StateWatchOptions = {}): AsyncGenerator<StateChange, void, undefined> {
@@ -148,8 +148,8 @@ export class ServiceState {
   }
 
   /**
-   * Puts an encoded value into a section of the serving process. Rejects as {@link Section.put} does; with ERR_FDB_STATE_NO_ENTRY if that process
-   * does not know the section; with ERR_FDB_STATE_VALUE if the section's codec or `validate` refuses the value.
+   * Puts an encoded value into a section of the serving process. Rejects as {@link Section.put} does; with ERR_FDB_STATE_NO_ENTRY if that
+   * process does not know the section; with ERR_FDB_STATE_VALUE if the section's codec or `validate` refuses the value.
    */
   async put(section: string, key: string, value: Uint8Array, options: StateWriteOptions = {}): Promise<void> {
     checkOptions('put()', options, WRITE)

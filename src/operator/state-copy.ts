@@ -20,9 +20,9 @@ export class StateCopy implements Disposable {
   readonly log = new StateLog()
 
   /**
-   * Reads the records since the last call, and resolves with the position of the service's log. Calls the `onChange` listeners of the sections for
-   * each change; if the log was compacted or the service was restarted meanwhile, for each difference. May be called again after a failure. Rejects
-   * as `ask` does, with ERR_FDB_STATE_DIGEST, and as {@link StateLog.adopt} does.
+   * Reads the records since the last call, and resolves with the position of the service's log. Calls the `onChange` listeners of the
+   * sections for each change; if the log was compacted or the service was restarted meanwhile, for each difference. May be called again
+   * after a failure. Rejects as `ask` does, with ERR_FDB_STATE_DIGEST, and as {@link StateLog.adopt} does.
    */
   async readNew(ask: AskCommand, reading: OnRead = () => {}): Promise<Position> {
     for (let moves = 0; ; moves++) {

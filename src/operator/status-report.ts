@@ -74,7 +74,7 @@ export interface StatusReport {
   readonly probationSeconds: number | null
   /** What the application added with {@link Member.describe}. */
   readonly details: Readonly<Record<string, unknown>>
-  /** Number of writes to stdout and stderr that were dropped because the terminal is closed or the pipe has no reader. 0 if no upgrade started this process. */
+  /** Number of writes to stdout and stderr that were dropped because the terminal is closed or the pipe has no reader. */
   readonly droppedOutput: number
   /** Number of resources that keep this process alive although it has retired, by Node's names for them; null if it has not retired. */
   readonly keptBy: Readonly<Record<string, number>> | null
@@ -97,7 +97,7 @@ export interface DrainReport {
   readonly standbySeconds?: number
   /** What told the process to end, such as a signal. */
   readonly leaves?: string
-  /** From 2 s after the process has retired: number of the resources that keep it alive, by Node's names (`process.getActiveResourcesInfo()`). */
+  /** From 2 s after the process has retired: what keeps it alive, counted by Node's names (`process.getActiveResourcesInfo()`). */
   readonly keptBy?: Readonly<Record<string, number>>
 }
 
@@ -122,9 +122,10 @@ export interface ForcedClose {
   /** `http`, `https`, `http2`, `tls`, `net`; in the proxy also `events`, `webSocket`, `tunnel`, `tcp`; or the name of an application's protocol. */
   readonly kind: string
   /**
-   * Why they were still open: `idle` (no request came whose response could have announced the close), `answering`, `half-request` (a request's head
-   * or body was incomplete), `refused` (the next process refused it), `upgraded` (the application handles it and has no hooks to move it),
-   * `handshake`, `closing` (the client did not close after the last response), `open` (the protocol is unknown or has no requests).
+   * Why they were still open: `idle` (no request came whose response could have announced the close), `answering`, `half-request` (a
+   * request's head or body was incomplete), `refused` (the next process refused it), `upgraded` (the application handles it and has no
+   * hooks to move it), `handshake`, `closing` (the client did not close after the last response), `open` (the protocol is unknown or has no
+   * requests).
    */
   readonly reason: string
   readonly count: number
@@ -164,8 +165,8 @@ export interface HandoffRecord {
   readonly successor: number
   readonly phases: PhaseEntry[]
   /**
-   * How long the incumbent took to stop the work that must run in one process only. `inTime`: whether this work had stopped when the handoff
-   * continued. null if the incumbent's release does not support this.
+   * How long the incumbent took to stop the work that must run in one process only. `inTime`: whether this work had stopped when the
+   * handoff continued. null if the incumbent's release does not support this.
    */
   quiesce: { readonly ms: number; readonly inTime: boolean } | null
   outcome: 'under way' | 'serving' | 'released' | 'failed' | 'reverted'
@@ -207,8 +208,8 @@ export interface WorkerReport {
   readonly index: number
   readonly service: string
   /**
-   * `hung`: the process runs but sends no heartbeats, so other workers accept on its listeners. `resting`: no process serves; one is started
-   * after a delay. `leaving`: the number of workers was reduced, and the worker ends with its last connection.
+   * `hung`: the process runs but sends no heartbeats, so other workers accept on its listeners. `resting`: no process serves; one is
+   * started after a delay. `leaving`: the number of workers was reduced, and the worker ends with its last connection.
    */
   readonly phase: 'starting' | 'serving' | 'hung' | 'resting' | 'leaving'
   /** null if no process of this worker serves. */

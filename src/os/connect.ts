@@ -119,7 +119,7 @@ function remedy(code: string): string {
 
 const BOUNDS = { firstMs: 2, longestMs: 50 }
 
-/** Repeats `attempt`, with a growing delay, until it returns a value. Rejects with `late()` at `until`; on abort with the signal's reason. */
+/** Repeats `attempt`, with growing delays, until it returns a value. Rejects with `late()` at `until`, or with the signal's reason. */
 export async function retry<T>(
   attempt: () => T | null | Promise<T | null>,
   until: number,

@@ -35,7 +35,7 @@ export interface AcquireOptions {
   timeoutMs?: number | undefined
   /** Permission bits of the control socket. Default 0o600. */
   mode?: number | undefined
-  /** A listener that a service manager bound at the path. Owned, unless `acquireControl()` rejects; the path still belongs to the manager. */
+  /** A listener that a service manager bound at the path, which the manager keeps. Owned, unless `acquireControl()` rejects. */
   passed?: OwnedFd | null | undefined
 }
 
@@ -52,7 +52,7 @@ export interface FirstControl {
   listener: OwnedFd
   /** The locked lock file. The lock ends when the last duplicate of this descriptor is closed, in any process. */
   lock: OwnedFd
-  /** The reservation, which protects the path if the lock file is removed; null if the system has no reservations. */
+  /** The reservation, which protects the path if the lock file is removed; null if {@link reserve} returned none. */
   reservation: OwnedFd | null
   /** The file at `path` when the listener was bound, for {@link removeControl}. */
   entry: PathEntry

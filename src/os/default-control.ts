@@ -64,8 +64,8 @@ export function lookupPaths(name: string, env: Readonly<NodeJS.ProcessEnv>): str
 }
 
 /**
- * Returns the control path of a service that configures none: the first of {@link defaultPaths} that exists, else the first one whose folder
- * this user owns or can create. Throws ERR_FDB_CONTROL_PATH.
+ * Returns the control path of a service that configures none: the first of {@link defaultPaths} that exists, else the first one whose
+ * folder this user owns or can create. Throws ERR_FDB_CONTROL_PATH.
  */
 export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
   requireDefaultPath(name)
@@ -154,7 +154,7 @@ export function workerVariables(place: WorkerPlace | null): NodeJS.ProcessEnv {
   return { [INDEX]: `${place.index}`, [SERVICE]: place.service, [CONTROL]: place.control }
 }
 
-/** Returns the name of the service of one worker alone, which has listeners, connections and a successor. The first worker's is `service`. */
+/** Returns the name of one worker's own service, which has listeners, connections and a successor. The first worker's is `service`. */
 export function slotOf(service: string, index: number): string {
   return index === 0 ? service : `${service}.${index}`
 }

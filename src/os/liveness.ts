@@ -103,7 +103,7 @@ function requirePidfd(pidfd: OwnedFd): void {
   }
 }
 
-/** Opens a pidfd of a process in this PID namespace. Returns 'dead' if there is no such process; null without pidfds or a free descriptor. */
+/** Opens a pidfd of a process in this PID namespace. Returns 'dead' if it does not exist; null without pidfds or a free descriptor. */
 export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   try {
     return pidfdOf(pid)
@@ -145,7 +145,7 @@ export function ownPidfd(): OwnedFd | null {
   return pidfdOf(process.pid, 'own pidfd')
 }
 
-/** A timer on a busy machine is at most so late. */
+/** Maximum delay of a timer on a busy machine. */
 const LATE_MS = 250
 
 /** Detects from a late timer that this process was suspended: it must not count this time as silence of other processes. */

@@ -8,7 +8,7 @@ export interface ProcessIdentity {
   readonly pid: number
   /** Start time in clock ticks since boot: a later process with the same pid has another. Absent if the process is not visible. */
   readonly startTime?: string
-  /** A random name that the process chose. Absent if its release does not choose one. */
+  /** A unique name that the process chose. Absent if its release does not choose one. */
   readonly instance?: string
 }
 
@@ -64,8 +64,8 @@ export function watchIdentity(identity: ProcessIdentity, onDead: () => void): De
 }
 
 /**
- * Calls `onDead` once when the process has ended. Without a pidfd polls its identity; returns null if it is not visible either. Does not keep
- * this process alive. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD.
+ * Calls `onDead` once when the process has ended. Without a pidfd polls its identity; returns null if it is not visible either. Does not
+ * keep this process alive. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD.
  */
 export function watchProcess(
   pidfd: OwnedFd | null,

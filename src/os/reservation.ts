@@ -59,12 +59,12 @@ function isBelow(path: string, folder: string): boolean {
 const BACKLOG = 128
 
 /**
- * Reserves a control path for this process and its successors, which get duplicates. Even if a cleaner removes path, lock file and folder, no
- * other process can start to serve at the path. The reservation is an abstract Unix socket, which has no file. Only processes in this network
- * namespace see it; it ends when the last descriptor is closed.
+ * Reserves a control path for this process and its successors, which get duplicates. Even if a cleaner removes path, lock file and folder,
+ * no other process can start to serve at the path. The reservation is an abstract Unix socket, which has no file. Only processes in this
+ * network namespace see it; it ends when the last descriptor is closed.
  *
- * Returns 'taken' if another process has reserved the path. Returns null, so that only the lock file decides, if reservations are impossible
- * (no abstract sockets, no `/proc`), or if another user has the name: this user must not be able to block the service.
+ * Returns 'taken' if another process has reserved the path. Returns null, so that only the lock file decides, if reservations are
+ * impossible (no abstract sockets, no `/proc`), or if another user has the name: this user must not be able to block the service.
  */
 export function reserve(path: string): OwnedFd | 'taken' | null {
   const name = nameFor(path)

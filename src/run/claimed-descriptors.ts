@@ -167,6 +167,6 @@ function hasCode(error: unknown, code: FdbErrorCode): boolean {
 function refuseMismatch(name: string, spec: ListenerSpec, about: Inspected): void {
   if (isOfKind(about, spec) && (isLocatedAt(about, spec) || (spec.kind !== 'unix' && spec.port === 0))) return
   const there = about.type === 'socket' ? formatAddress(about) : about.type
-  const why = `the daemon holds "${name}" for something else (${there}, not ${formatListenerSpec(spec)}): give the listener another name, or remove that (fd-broker fd remove ${name})`
+  const why = `the daemon holds "${name}" for something else (${there}, not ${formatListenerSpec(spec)}): give the listener another name, or remove the one that the daemon holds (fd-broker fd remove ${name})`
   throw new FdbError('ERR_FDB_FD_TAKEN', why, { details: { name } })
 }

@@ -79,7 +79,7 @@ export function serveOperator(
   const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger }
   receiveHello(fd, credentials, admission, caller => {
     if (caller.intent !== 'operate') {
-      const why = `process ${process.pid} supervises programs and hands nothing over itself: give join() a control path of its own, and fd-broker run --ready handoff:CONTROL`
+      const why = `process ${process.pid} is fd-broker run, which no process can join: give join() another control path, and pass that path to fd-broker run: --ready handoff:CONTROL`
       turnAway(caller, new FdbError('ERR_FDB_NOT_A_DAEMON', why))
       return
     }

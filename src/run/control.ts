@@ -17,10 +17,10 @@ export async function openControl(
   logger: Logger,
 ): Promise<FirstControl | null> {
   const { control, name } = settings
-  const remedy = 'have it upgrade (fd-broker upgrade), end it, or give this one another control path'
+  const remedy = 'upgrade that process (fd-broker upgrade), end it, or give another control path (--control)'
   if (control !== null) return await takeControl(control, { remedy })
   try {
-    const remedy = 'give this one another name'
+    const remedy = 'give this program another name (--name)'
     const place = await takeControl(runControl(name, startedAs.env), { remedy })
     logger.info({ control: place.path }, `fd-broker commands find this program by --service ${name}`)
     return place

@@ -130,7 +130,7 @@ export class Predecessor implements Disposable {
     } catch (error) {
       this.#logger.warn(
         { err: error, path },
-        'the path of this socket cannot be kept if the process that is taken over removes it',
+        'if the process that is taken over removes the path of this socket, clients cannot connect any more',
       )
     }
   }

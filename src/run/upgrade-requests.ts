@@ -92,7 +92,7 @@ export class UpgradeRequests {
 }
 
 function servesLateError(ms: number): FdbError {
-  const why = `the next version did not serve within ${ms} ms and is given up: --healthy-for, and an upgrade that was under way, count too; give a longer --timeout`
+  const why = `the next version did not serve within ${ms} ms and was cancelled: this time includes --healthy-for, and the wait for an upgrade that was under way; give a longer --timeout`
   return new FdbError('ERR_FDB_DEADLINE', why, { phase: 'trial' })
 }
 
@@ -109,7 +109,7 @@ export function busyError(): FdbError {
 }
 
 export function noPreviousVersionError(): FdbError {
-  const why = `process ${process.pid} knows no previous version that could be started again: fd-broker rollback --at PATH upgrades to the release that upgrade --binary has kept, fd-broker upgrade -- COMMAND to another; a program that speaks fd-broker is asked at its own control socket`
+  const why = `process ${process.pid} knows no previous version that it could start again: upgrade to the previous release (fd-broker rollback --at PATH if upgrade --binary has kept it, else fd-broker upgrade -- COMMAND); if the program uses fd-broker itself, give the control socket of the program`
   return new FdbError('ERR_FDB_NO_STANDBY', why)
 }
 

@@ -8,11 +8,11 @@ const ANSWER_MS = 2_000
 /** Passes if the process that serves at the control socket is `pid` or a descendant of it. */
 export function descendantServes(control: string, pid: number): HealthCheck {
   return {
-    name: `who serves at ${control}`,
+    name: control,
     async run() {
       const server = await serverAt(control)
-      if (server === null) return 'no process'
-      return descendsFrom(server, pid) ? null : `process ${server}`
+      if (server === null) return 'no process serves there'
+      return descendsFrom(server, pid) ? null : `process ${server} serves there, which is not of this version`
     },
   }
 }

@@ -289,7 +289,7 @@ class PrivateListenerProbe extends PollingProbe {
   /** Returns a complaint if the version does not accept on the private listener, as a program does that uses only its first descriptor. */
   #notAccepted(): string | null {
     if (this.#fd.closed || acceptQueueLength(this.#inode) === 0) return null
-    return `it does not accept on descriptor ${this.#descriptor} (LISTEN_FDNAMES: ${PRIVATE_NAME}), by which it alone is asked. A program that takes descriptor ${FIRST_FD} only needs a readiness of another kind: --ready http://ADDRESS/PATH at an address of its own, --ready fd, notify or delay`
+    return `it does not accept on descriptor ${this.#descriptor} (LISTEN_FDNAMES: ${PRIVATE_NAME}), on which it gets its health checks. A program that takes descriptor ${FIRST_FD} only needs another --ready: http://ADDRESS/PATH with an address of its own, fd, notify or delay`
   }
 
   override markServing(): void {

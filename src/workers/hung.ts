@@ -79,7 +79,7 @@ export class HungWorkers {
     const same = this.#hung.get(slot) === owner
     if (isHung) {
       this.#hung.set(slot, owner!)
-      logger.warn(facts, 'a worker hangs: others accept on its listeners')
+      logger.warn(facts, 'a worker hangs: other workers accept on its listeners')
     } else {
       this.#hung.delete(slot)
       if (same) logger.info(facts, 'a worker no longer hangs')
@@ -98,7 +98,7 @@ export class HungWorkers {
     const now = performance.now()
     const soon = before !== undefined && now - before.at < SOON_MS
     const doublings = soon ? Math.min(before.doublings + 1, MOST_DOUBLINGS) : 0
-    // Without the first worker, which decides all state changes, no worker can write: it is replaced sooner.
+    // The first worker is replaced sooner: it decides all state changes, so those of all workers wait for it.
     const limit = (slot.index === 0 ? SILENT_MS : limitMs) * 2 ** doublings
     if (silentMs <= limit) return
     this.#replaced.set(slot, { process, at: now, doublings })

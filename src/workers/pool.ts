@@ -30,7 +30,7 @@ interface WorkerService {
 }
 
 export interface WorkerServices {
-  /** True while another main process is taking over, or has taken over. */
+  /** Whether another main process may have taken over, or is about to. */
   readonly paused: boolean
   get(name: string): WorkerService | undefined
   /** Throws if the service is unknown. */
@@ -145,7 +145,7 @@ export class WorkerPool {
     } catch (error) {
       const { code, message } = FdbError.from(error)
       const reply = [...old].map(({ name, owner }) => `${name}${owner === null ? '' : ` (pid ${owner.pid})`}`)
-      throw new FdbError(code, `${message}; old, and serving on: ${reply.join(', ')}`, { cause: error })
+      throw new FdbError(code, `${message}; these workers were not replaced and keep serving: ${reply.join(', ')}`, { cause: error })
     }
   }
 
@@ -175,7 +175,7 @@ export class WorkerPool {
   /** Ends surplus workers. This process keeps their listeners open, so that clients in the listeners' queues are not dropped. */
   async #endSurplus(count: number): Promise<void> {
     const tooMany = this.#slots.filter(({ index }) => index >= count)
-    await Promise.all(tooMany.map(slot => slot.abandon('it is one too many')))
+    await Promise.all(tooMany.map(slot => slot.abandon('the number of workers was reduced')))
     this.update()
   }
 
@@ -227,8 +227,8 @@ export class WorkerPool {
   }
 
   /**
-   * Ends all workers, and kills those that have not ended {@link NOTICE_MS} after `timeoutMs`. Null: each drains as its own configuration says,
-   * and is killed after `stopTimeout` if it still serves.
+   * Ends all workers, and kills those that still serve {@link NOTICE_MS} after `timeoutMs`. Null: each drains as its own configuration
+   * says, and is killed after `stopTimeout` if it still serves.
    */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true
@@ -292,7 +292,7 @@ export class WorkerPool {
 }
 
 function hungError({ name, owner }: WorkerSlot): FdbError {
-  const why = `${name} (pid ${owner?.pid ?? 0}) hangs, and has not read its configuration again: retry when it was replaced`
+  const why = `${name} (pid ${owner?.pid ?? 0}) hangs, and has not read its configuration again: retry when it has been replaced`
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }
 

@@ -83,8 +83,8 @@ export class WorkerSlot {
   }
 
   /**
-   * Starts a new process for this worker, and resolves when it serves. Rejects if it fails to start; the previous process then keeps serving.
-   * Rejects with ERR_FDB_BUSY during another start.
+   * Starts a new process for this worker, and resolves when it serves. Rejects if it fails to start; the previous process then keeps
+   * serving. Rejects with ERR_FDB_BUSY during another start.
    */
   async start(command: readonly string[] | null = this.#deps.settings.command): Promise<Upgraded> {
     if (this.#attempt !== null)

@@ -81,10 +81,10 @@ export class Workers implements AsyncDisposable {
   }
 
   /**
-   * Starts the next main process, with the same command unless `argv` is given. It takes over when it calls {@link startWorkers}, and replaces
-   * the workers: the first one, then the others as `replace` says. Each old worker stops only when its successor serves. Resolves when all
-   * are replaced. If the next main process fails to start, rejects, and this one continues. If a worker fails to start, rejects with an error
-   * that names the old workers, which keep serving.
+   * Starts the next main process, with the same command unless `argv` is given. It takes over when it calls {@link startWorkers}, and
+   * replaces the workers: the first one, then the others as `replace` says. Each old worker stops only when its successor serves. Resolves
+   * when all are replaced. If the next main process fails to start, rejects, and this one continues. If a worker fails to start, rejects
+   * with an error that names the old workers, which keep serving.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     const upgraded = await this.#daemon!.upgrade(options)
@@ -132,8 +132,9 @@ export class Workers implements AsyncDisposable {
   }
 
   /**
-   * Ends all workers as `Member.close()` does, within `timeout` milliseconds (default: the time that each worker configures), then this main
-   * process. Workers that still serve 5 s after `timeout` (by default after `stopTimeout`) are killed. Another call can shorten the time.
+   * Ends all workers as `Member.close()` does, within `timeout` milliseconds (default: the time that each worker configures), then this
+   * main process. Workers that still serve 5 s after `timeout` (by default after `stopTimeout`) are killed. Another call can shorten the
+   * time.
    */
   async close({ timeout }: { timeout?: number } = {}): Promise<void> {
     const daemon = this.#daemon
@@ -249,9 +250,9 @@ export class Workers implements AsyncDisposable {
 }
 
 /**
- * Starts workers, and keeps them running. Resolves when all serve. Rejects, with no process left, with ERR_FDB_OPTION, ERR_FDB_CONTROL_TAKEN,
- * and with the reason why a worker failed to start. If a main process already runs the service, this one takes over from it and then replaces
- * its workers. If a replacement fails, the old worker keeps serving; the failure is logged, and is in `report`.
+ * Starts workers, and keeps them running. Resolves when all serve. Rejects, with no process left, with ERR_FDB_OPTION,
+ * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes over
+ * from it and then replaces its workers. If a replacement fails, the old worker keeps serving; the failure is logged, and is in `report`.
  */
 export function startWorkers(options: WorkersOptions): Promise<Workers> {
   return Workers.start(options)

@@ -158,7 +158,7 @@ describe('the place of a worker', () => {
     slot.keepServing()
     stands(null)
     expect(vi.getTimerCount()).toBe(1)
-    await slot.abandon('it is one too many')
+    await slot.abandon('the number of workers was reduced')
     expect(vi.getTimerCount()).toBe(0)
     expect(slot.report.restarts).toBe(0)
   })
@@ -176,7 +176,7 @@ describe('an attempt to bring a worker', () => {
     const { slot, outcome } = attemptWith()
     await until('it runs', () => children().length > 0)
     await turns()
-    await slot.abandon('it is one too many')
+    await slot.abandon('the number of workers was reduced')
     expect(children()).toEqual([])
     await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
   })
@@ -189,7 +189,7 @@ describe('an attempt to bring a worker', () => {
 
   it('that is cancelled before its process runs leaves none', async () => {
     const { slot, outcome } = attemptWith()
-    await slot.abandon('it is one too many')
+    await slot.abandon('the number of workers was reduced')
     expect(children()).toEqual([])
     await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
   })
@@ -295,7 +295,7 @@ describe('all workers', () => {
     await turns()
     const late = Date.now() + 10_000
     while (failed === undefined && Date.now() < late) await turns()
-    expect(String(failed)).toMatch(/old, and serving on/)
+    expect(String(failed)).toMatch(/were not replaced and keep serving/)
     await replaced
   })
 
@@ -308,7 +308,7 @@ describe('all workers', () => {
 
   it('that are too many are told once to leave, not at each look', async () => {
     const { pool, told } = serving(2)
-    await pool.slots[1]!.abandon('it is one too many')
+    await pool.slots[1]!.abandon('the number of workers was reduced')
     for (let i = 0; i < 3; i++) pool.update()
     expect(told.filter(({ worker }) => worker === pool.slots[1]!.name)).toHaveLength(1)
   })

@@ -18,7 +18,7 @@ export interface NotifyMessage {
   readonly truncated: boolean
 }
 
-/** Receives messages of sd_notify(3). Closes received descriptors after the callback: a sender of BARRIER=1 waits for that. Borrows the socket. */
+/** Receives messages of sd_notify(3). Then closes their descriptors: the sender of BARRIER=1 waits for that. Borrows the socket. */
 export class NotifyReceiver {
   readonly #socket: OwnedFd
   readonly #received: (message: NotifyMessage) => void

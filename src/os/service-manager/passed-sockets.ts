@@ -60,7 +60,7 @@ export class PassedSockets {
     return [...this.#sockets, ...this.#stored].map(({ about, ...each }) => each)
   }
 
-  /** Takes the socket at this address or, for tcp and udp, the only one with this name; null if there is none. A Unix path stays the manager's. */
+  /** Takes the socket at this address or, for tcp and udp, the only one with this name; else null. The manager keeps a Unix path. */
   claim(name: string, spec: ListenerSpec): PassedListener | null {
     const fitting = this.#sockets.filter(({ about }) => isOfKind(about, spec))
     const there = fitting.filter(({ about }) => isLocatedAt(about, spec))
@@ -114,7 +114,7 @@ export class PassedSockets {
 
 let ours: PassedSockets | null = null
 
-/** Returns this process's passed sockets: those in LISTEN_FDS, if LISTEN_PID is its pid. Children inherit the variables, not the sockets. */
+/** Returns this process's passed sockets: those of LISTEN_FDS if LISTEN_PID is its pid. A child inherits only the variables. */
 export function passedSockets(): PassedSockets {
   ours ??= new PassedSockets(passedBy(startedAs.env))
   return ours
