@@ -163,7 +163,6 @@ export class RunningVersion {
 
   markServing(): void {
     this.#hasServed = true
-    this.#exitReason?.close()
     this.#probe.markServing()
   }
 

@@ -117,7 +117,7 @@ export class Supervisor {
     const control = await openControl(deps.settings, deps.logger)
     const supervisor = new Supervisor(deps, control, null)
     supervisor.#pidFile?.write()
-    supervisor.#versions.children.startReaping()
+    supervisor.#versions.children.reapAll()
     supervisor.#dispatch({ type: 'start' })
     return supervisor
   }
@@ -141,7 +141,7 @@ export class Supervisor {
     supervisor.#timers.resume(left.timers)
     deps.logger.info({ replaced: left.replaced }, 'the supervisor runs the installed release')
     supervisor.#updateReport()
-    supervisor.#versions.children.startReaping()
+    supervisor.#versions.children.reapAll()
     return supervisor
   }
 

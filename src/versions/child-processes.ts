@@ -12,16 +12,11 @@ type OnEnded = (code: number) => void
 export class ChildProcesses {
   readonly #onEnded = new Map<number, OnEnded>()
   readonly #groups = new Set<number>()
-  readonly #reap = () => this.#reapAll()
+  readonly #reap = () => this.reapAll()
 
   constructor() {
     adoptOrphans()
     process.on('SIGCHLD', this.#reap)
-  }
-
-  /** Reaps the children that have ended already. Call it when all of them are registered. */
-  startReaping(): void {
-    this.#reapAll()
   }
 
   /** Starts a child and returns its pid. Throws as {@link startChild} does. */
@@ -59,7 +54,8 @@ export class ChildProcesses {
     process.off('SIGCHLD', this.#reap)
   }
 
-  #reapAll(): void {
+  /** Reaps the children that have ended. Also called once when all children are registered: some may have ended before. */
+  reapAll(): void {
     for (;;) {
       const pid = endedChild()
       if (pid <= 0) return

@@ -7,11 +7,6 @@ import type { WorkerSlot } from './worker-slot.js'
 /** Delay before an order that failed is repeated. */
 const RETRY_MS = 100
 
-interface SentOrder {
-  /** JSON of the worker's pid and generation, and of the order; '' if the order failed. */
-  readonly text: string
-}
-
 /**
  * Assigns the listeners of dead, hung or surplus workers to workers that serve. The listeners stay open, so the kernel still gives them
  * their share of the new connections, which otherwise no process would accept.
@@ -19,7 +14,8 @@ interface SentOrder {
 export class UnservedListeners {
   readonly #send: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>
   readonly #logger: Logger
-  readonly #sentOrders = new Map<WorkerSlot, SentOrder>()
+  /** JSON of each worker's pid and generation, and of the last order that it got; '' if the order failed. */
+  readonly #sentOrders = new Map<WorkerSlot, { readonly text: string }>()
   readonly #requestUpdate: () => void
 
   /** `send` orders a worker to serve exactly these listeners too; `requestUpdate` must call {@link update} again. */
@@ -44,7 +40,9 @@ export class UnservedListeners {
       const { owner = null, phase = 'idle' } = slot.standing ?? {}
       // Listeners stay assigned while a new process of their worker joins: it does not accept yet, and may fail.
       if ((owner !== null && !slot.isHung) || phase === 'rebuilding' || serving.length === 0) continue
-      shares.get(serving[next++ % serving.length]!)!.push(...unservedOf(slot))
+      shares.get(serving[next++ % serving.length]!)!.push(
+        ...ownListeners(slot).map(({ name, key }) => ({ name, key })),
+      )
     }
     for (const [slot, unserved] of shares) this.#sendIfChanged(slot, unserved)
   }
@@ -78,10 +76,6 @@ export class UnservedListeners {
       }, RETRY_MS).unref()
     })
   }
-}
-
-function unservedOf(slot: WorkerSlot): UnservedListener[] {
-  return ownListeners(slot).map(({ name, key }) => ({ name, key }))
 }
 
 /** Returns the listeners that only this worker has. On the others, which all workers share, any worker accepts. */

@@ -5,7 +5,7 @@ import type { UpgradeOptions } from '../member/member-options.js'
 import type { StayOptions } from '../member/stay.js'
 import { guardedProgress } from '../member/upgrades.js'
 import { OperatorClient } from '../operator/client.js'
-import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
+import type { Upgraded } from '../operator/requests.js'
 import {
   processReply,
   RELOAD,
@@ -205,20 +205,13 @@ export class Workers implements AsyncDisposable {
     return {
       service: this.#settings.service,
       status: () => ({ workers: this.report }),
-      upgrade: (order, progress, cancel) => this.#upgrade(order, progress, cancel),
+      upgrade: ({ argv, timeoutMs }, progress, signal) =>
+        this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 && { timeout: timeoutMs }) }),
       command: (name, body) => this.#command(name, body),
       listener: key => this.#pool.listener(key),
       receiver: service => this.#pool.receiver(service),
       servicesChanged: () => this.#pool.update(),
     }
-  }
-
-  async #upgrade(
-    { argv, timeoutMs }: UpgradeOrder,
-    progress: (step: UpgradeProgress) => void,
-    signal: AbortSignal,
-  ): Promise<Upgraded> {
-    return await this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
   }
 
   #command(name: string, body: Buffer): Promise<Uint8Array> | null {

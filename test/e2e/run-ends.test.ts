@@ -56,6 +56,15 @@ describe('fd-broker run', () => {
     )
   })
 
+  it('has the last lines on stderr of a version that ends in its probation', async () => {
+    const run = await Supervised.start(['--ready', 'delay:50ms', '--healthy-for', '1ms'])
+    const source = "setTimeout(() => { console.error('no licence'); process.exit(6) }, 300)"
+    expect((await run.upgrade('--', process.execPath, '-e', source)).code).toBe(0)
+    await until('the failure has the lines', async () =>
+      /in its probation, .*\n {2}no licence/.test((await run.status()).lastFailure?.message ?? ''),
+    )
+  })
+
   it('names LISTEN_FDS to a program that binds the address that it was given', async () => {
     const desk = Desk.open()
     const listen = `tcp://127.0.0.1:${await freePort()}`

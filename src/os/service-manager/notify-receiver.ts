@@ -15,7 +15,6 @@ export interface NotifyMessage {
   /** The last value of each name. */
   readonly words: ReadonlyMap<string, string>
   readonly from: PeerCredentials
-  readonly truncated: boolean
 }
 
 /** Receives messages of sd_notify(3). Then closes their descriptors: the sender of BARRIER=1 waits for that. Borrows the socket. */
@@ -40,14 +39,13 @@ export class NotifyReceiver {
 
   #receive(): void {
     for (let i = 0; i < MESSAGES_PER_TURN && this.#poll !== null; i++) {
-      const { bytes, from, truncated, fds } = receiveDatagram(this.#socket, this.#bytes)
+      const { bytes, from, fds } = receiveDatagram(this.#socket, this.#bytes)
       if (bytes < 0) return
-      const given = fds ?? []
       try {
         const words = wordsOf(this.#bytes.toString('utf8', 0, bytes))
-        this.#received({ words, from, truncated })
+        this.#received({ words, from })
       } finally {
-        closeAll(given)
+        closeAll(fds ?? [])
       }
     }
   }
