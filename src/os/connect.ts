@@ -137,7 +137,7 @@ export async function retry<T>(
   }
 }
 
-/** Waits. Rejects with the signal's reason on abort. */
+/** Waits for `ms`. On abort rejects with the signal's reason. */
 export async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
   try {
     await delay(ms, undefined, signal === undefined ? {} : { signal })

@@ -1,20 +1,22 @@
 import { readlinkSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 
-/** A release that a link must point to. Both paths are absolute. */
+/** A release and the link that must point to it. Both paths are absolute. */
 export interface Release {
-  /** The symbolic link that a server is started from. */
+  /** The release link: a symbolic link in the path of a server's command. */
   readonly at: string
+  /** The release: its folder or its executable. */
   readonly to: string
 }
 
-/** Targets of a release link and of the link beside it that keeps the previous release; null if there is none. */
+/** The targets of a release link. */
 export interface LinkTargets {
   readonly to: string
+  /** Target of the link `AT.previous`, which keeps the previous release; null if it does not exist. */
   readonly previous: string | null
 }
 
-/** Returns the targets of the link `at`; null if it is no link. */
+/** Returns the targets of the release link `at`; null if it is not a symbolic link. */
 export function linkTargets(at: string): LinkTargets | null {
   const to = targetOf(at)
   return to === null ? null : { to, previous: targetOf(previousOf(at)) }
@@ -24,7 +26,7 @@ function previousOf(at: string): string {
   return `${at}.previous`
 }
 
-/** Replaces each link atomically, `previous` first. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
+/** Replaces `AT.previous`, then the release link, each atomically. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
 export function switchLink(at: string, { to, previous }: LinkTargets): void {
   if (statSync(to, { throwIfNoEntry: false }) === undefined)
     throw new FdbError('ERR_FDB_NO_BINARY', `there is no release at ${to}: give the path of its folder`, {
@@ -41,7 +43,7 @@ export function switchLink(at: string, { to, previous }: LinkTargets): void {
   }
 }
 
-/** Replaces a symbolic link atomically. */
+/** Creates a symbolic link, or replaces it atomically. */
 export function replaceLink(path: string, to: string): void {
   if (targetOf(path) === to) return
   const aside = `${path}.${process.pid}~`

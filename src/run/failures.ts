@@ -8,7 +8,7 @@ interface FailedVersion {
   readonly id: number
   readonly pid: number
   readonly settings: VersionSettings
-  /** The last failed health check. */
+  /** Why the last health check failed; null if it passed, or if none was made. */
   readonly complaint: string | null
   takeReason(): { readonly why: string; readonly lines: string | null }
   takeLines(): string | null
@@ -16,7 +16,7 @@ interface FailedVersion {
 
 export interface SupervisorEnd {
   readonly code: number
-  /** Why no version ever served; null if one did, or none was started. */
+  /** Why no version has served; null if a version has served, or if none was started. */
   readonly failure: Failure | null
 }
 

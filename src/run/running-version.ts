@@ -148,7 +148,7 @@ export class RunningVersion {
       statusText: text => {
         this.statusText = text
       },
-      mainProcess: pid => this.#follow(pid),
+      mainProcess: pid => this.#setMainProcess(pid),
     })
   }
 
@@ -284,12 +284,11 @@ export class RunningVersion {
         return
       }
       left[Symbol.dispose]()
-      if (wasOurs) this.#follow(server!)
+      if (wasOurs) this.#setMainProcess(server!)
     })
   }
 
-  /** Makes another process the main process. */
-  #follow(pid: number): void {
+  #setMainProcess(pid: number): void {
     if (this.#closed || pid === this.#pid || !endsWithUs(pid)) return
     const pidfd = openPidfdOf(pid)
     if (pidfd === null) return

@@ -61,7 +61,6 @@ export class UnusedListeners {
     this.#watched.set(id, { version, timer, given, looks: 0 })
   }
 
-  /** Idempotent. */
   forget(id: number): void {
     clearInterval(this.#watched.get(id)?.timer)
     this.#watched.delete(id)

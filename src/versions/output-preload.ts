@@ -149,7 +149,7 @@ function replace(
 ): void {
   const own = fs[name] as FsWrite
   const more = by(own)
-  // `promisify` needs the custom symbols.
+  // Copies the symbols that `promisify` needs.
   Object.defineProperties(more, Object.getOwnPropertyDescriptors(own))
   Object.assign(fs, { [name]: more })
 }

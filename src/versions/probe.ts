@@ -404,7 +404,7 @@ export type ReadinessSpec =
   | CheckSpec
   /** The version has run for `ms` milliseconds. */
   | { readonly kind: 'delay'; readonly ms: number }
-  /** The version speaks fd-broker, and its status says that it serves. */
+  /** The version is a member of fd-broker, and serves according to the status at its control socket. */
   | { readonly kind: 'handoff'; readonly control: string }
 
 export const READINESS =

@@ -34,7 +34,7 @@ const BROKEN_CODES: ReadonlySet<string> = new Set([
 export type CancelResult =
   /** The joiner is abandoned; the incumbent keeps serving. */
   | 'cancelled'
-  /** The Commit was sent: the handoff decides who serves. */
+  /** The Commit was sent already: the handoff decides which process serves. */
   | 'late'
   /** No process was joining. */
   | 'idle'

@@ -45,7 +45,6 @@ export class HungWorkers {
     this.#deps = deps
   }
 
-  /** Idempotent. */
   start(): void {
     this.#silence.start(() => this.#judge())
   }

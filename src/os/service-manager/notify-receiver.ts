@@ -31,7 +31,6 @@ export class NotifyReceiver {
     this.#poll.start(READABLE)
   }
 
-  /** Idempotent. */
   close(): void {
     this.#poll?.close()
     this.#poll = null
