@@ -145,7 +145,11 @@ export class WorkerPool {
     } catch (error) {
       const { code, message } = FdbError.from(error)
       const reply = [...old].map(({ name, owner }) => `${name}${owner === null ? '' : ` (pid ${owner.pid})`}`)
-      throw new FdbError(code, `${message}; these workers were not replaced and keep serving: ${reply.join(', ')}`, { cause: error })
+      throw new FdbError(
+        code,
+        `${message}; these workers were not replaced and keep serving: ${reply.join(', ')}`,
+        { cause: error },
+      )
     }
   }
 

@@ -40,9 +40,9 @@ export class UnservedListeners {
       const { owner = null, phase = 'idle' } = slot.standing ?? {}
       // Listeners stay assigned while a new process of their worker joins: it does not accept yet, and may fail.
       if ((owner !== null && !slot.isHung) || phase === 'rebuilding' || serving.length === 0) continue
-      shares.get(serving[next++ % serving.length]!)!.push(
-        ...ownListeners(slot).map(({ name, key }) => ({ name, key })),
-      )
+      shares
+        .get(serving[next++ % serving.length]!)!
+        .push(...ownListeners(slot).map(({ name, key }) => ({ name, key })))
     }
     for (const [slot, unserved] of shares) this.#sendIfChanged(slot, unserved)
   }

@@ -178,7 +178,9 @@ describe('a second main process', () => {
     )
     expect(failed.pid).toBe(next)
     expect(failed.err.message).toContain('ERR_FDB_ADDRESS_IN_USE')
-    expect(failed.err.message).toContain(`these workers were not replaced and keep serving: edge (pid ${old[0]}), edge.1 (pid ${old[1]})`)
+    expect(failed.err.message).toContain(
+      `these workers were not replaced and keep serving: edge (pid ${old[0]}), edge.1 (pid ${old[1]})`,
+    )
     await edge.ended(main)
     const status = await now()
     expect([status.pid, ...pids(status)]).toEqual([next, ...old])
