@@ -90,7 +90,7 @@ export class RequestHandler {
 }
 
 /**
- * Serves an operator's tool until it disconnects. Its requests continue after that: only an explicit message cancels them. Stops reading
+ * Serves an operator's tool until it disconnects. The requests continue after that: only an explicit message cancels them. Stops reading
  * from a tool that sends requests faster than it reads the answers. Disconnects an idle tool after `idleMs`: one that sends nothing, waits
  * for no answer, watches nothing and has no claim that ends with the connection.
  */

@@ -72,7 +72,7 @@ export interface StatusReport {
   readonly applicationErrors: number
   /** In phase `probation` the minimum of seconds for which the previous version still stands by; null if unknown, and in other phases. */
   readonly probationSeconds: number | null
-  /** What the application added with {@link Member.describe}. */
+  /** Details that the application added with {@link Member.describe}. */
   readonly details: Readonly<Record<string, unknown>>
   /** Number of writes to stdout and stderr that were dropped because the terminal is closed or the pipe has no reader. */
   readonly droppedOutput: number
@@ -95,7 +95,7 @@ export interface DrainReport {
   readonly unfit?: UnfitReport
   /** In phase `standby` the minimum of seconds for which the process still stands by. */
   readonly standbySeconds?: number
-  /** What told the process to end, such as a signal. */
+  /** The source of the request to end, such as a signal. */
   readonly leaves?: string
   /** From 2 s after the process has retired: what keeps it alive, counted by Node's names (`process.getActiveResourcesInfo()`). */
   readonly keptBy?: Readonly<Record<string, number>>

@@ -154,9 +154,9 @@ const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
 
 /**
- * Throws ERR_FDB_DENIED or ERR_FDB_CONTROL_PATH if the process that listens at the control path is not trusted. It is trusted if it runs as
- * this user or root, and only these can create a socket in the folder. An operator who is root also trusts a folder's owner in that folder.
- * Borrows the descriptor.
+ * Throws ERR_FDB_DENIED or ERR_FDB_CONTROL_PATH if the process that listens at the control path is not trusted. Trusted is a process that
+ * runs as this user or root, and only these can create a socket in the folder. An operator who is root also trusts a folder's owner in that
+ * folder. Borrows the descriptor.
  */
 function verifyHolder(channel: OwnedFd, path: string, role: ConnectRole): void {
   const { uid: peer } = peerCredentials(channel)

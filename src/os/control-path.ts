@@ -69,9 +69,9 @@ export interface NextControl {
  * Makes this process the first one at a control path, which listens there, or connects it to the process that listens already. If several
  * processes start at the same time, exactly one becomes the first.
  *
- * The lock is flock() on `<path>.lock`. It belongs to the open file: a successor gets it by SCM_RIGHTS, like the listener, and it ends with
- * the last process that has it. A lock file can be removed; the reservation ({@link reserve}), which a successor gets too, cannot. The
- * socket is bound under a temporary name and renamed, so that the path never names a socket without a listener.
+ * The lock is flock() on `<path>.lock`. The lock belongs to the open file: a successor gets it by SCM_RIGHTS, like the listener, and it
+ * ends with the last process that has it. A lock file can be removed; the reservation ({@link reserve}), which a successor gets too,
+ * cannot. The socket is bound under a temporary name and renamed, so that the path never names a socket without a listener.
  */
 export async function acquireControl(
   path: string,

@@ -29,7 +29,7 @@ export interface AdoptedListener extends NamedListener, Pick<ForeignListener, 'f
 
 /**
  * Returns the listening stream sockets of a process, and its udp sockets with a port, each once, of any network namespace. The process
- * keeps them and notices nothing. It shares them with this process: setting O_NONBLOCK or a socket option affects both. Throws
+ * keeps them and notices nothing. Both processes share the sockets: setting O_NONBLOCK or a socket option affects both. Throws
  * ERR_FDB_TRACE.
  */
 export function listenersOf(process: OtherProcess): ForeignListener[] {

@@ -11,7 +11,7 @@ export interface ProcessStart {
   readonly env: Readonly<NodeJS.ProcessEnv>
 }
 
-/** Inspects another process of the same user. Its pidfd ensures that descriptors never come from a later process with the same pid. */
+/** Inspects another process of the same user. A pidfd ensures that descriptors never come from a later process with the same pid. */
 export class OtherProcess implements Disposable {
   readonly pid: number
   readonly #pidfd: OwnedFd

@@ -6,7 +6,7 @@ import type { Logger } from '../base/logger.js'
 export class PidFile {
   readonly #path: string
   readonly #logger: Logger
-  /** Inode of the file that this process wrote last. Its content would not identify it: a process of another container may have the pid. */
+  /** Inode of the file that this process wrote last. The pid in it is no proof: a process of another container may have the same one. */
   #written: bigint | undefined
 
   static at(path: string | null, logger: Logger): PidFile | null {

@@ -133,7 +133,7 @@ const PID_POLL_MS = 5
  * Finds out whether a peer whose channel has just ended is dead, or has only closed the channel. The channel usually ends before the pidfd
  * reports the death (in 232 of 300 kills): resolves with 'dead' as soon as it is known, but with 'alive' only after `graceMs`.
  *
- * Borrows `peer` until then. A number is a pid, for kernels without pidfds. It is polled; a process that has reused the pid looks like a
+ * Borrows `peer` until then. A number is a pid, for kernels without pidfds, and is polled; a process that has reused the pid looks like a
  * living peer. Pid 0, of a peer in another PID namespace, always counts as alive.
  */
 export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 'alive'> {

@@ -24,7 +24,7 @@ export function locationInFileSystem(path: string): string | null {
   let best: Mount | null = null
   for (const line of table.split('\n')) {
     const mount = mountOf(line)
-    // Of two mounts at the same point the later one hides the earlier one.
+    // If there are two mounts at the same point, the later one hides the earlier one.
     if (mount !== null && isBelow(real, mount.point) && mount.point.length >= (best?.point.length ?? 0))
       best = mount
   }

@@ -128,7 +128,7 @@ export class ControlWatch {
   #soon: NodeJS.Timeout | undefined
   #notice: Disposable | null = null
   #repairedAt = Number.NEGATIVE_INFINITY
-  /** Message of the last failure. It is logged once, if the next check fails in the same way. */
+  /** Message of the last failure, which is logged once if the next check fails in the same way. */
   #failure = ''
   #logged = ''
 

@@ -19,12 +19,12 @@ import { portOf } from './shared-listeners.js'
 export interface WantedDescriptor {
   /** The name in the program. */
   readonly name: string
-  /** The listener to bind if the daemon holds nothing under the name. Null: the daemon must hold a descriptor, of any kind. */
+  /** The listener to bind if the daemon holds nothing under the name. If null, the daemon must hold a descriptor, of any kind. */
   readonly spec: ListenerSpec | null
 }
 
 export interface ClaimingOptions {
-  /** Service in the daemon's names, `SERVICE/NAME`. Undefined: the daemon's names are the program's. */
+  /** Service in the daemon's names, `SERVICE/NAME`. If undefined, the daemon's names are the program's. */
   readonly service: string | undefined
   readonly exclusive: boolean
   readonly nonBlocking: boolean

@@ -9,7 +9,7 @@ import type { VersionSettings } from './settings.js'
 /** The process whose listeners are taken over. */
 export interface Takeover {
   readonly pid: number
-  /** The signal that ends the process. Undefined: the versions' stop signal. `none`: the process is not ended. */
+  /** The signal that ends the process. Default: the versions' stop signal. `none`: the process is not ended. */
   readonly signal: NodeJS.Signals | 'none' | undefined
 }
 

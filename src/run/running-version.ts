@@ -35,7 +35,7 @@ export interface VersionDeps {
   readonly listeners: SharedListeners
   /** Whether no other version has a process. */
   readonly alone: boolean
-  /** Control path of the supervisor: beside it the version writes why it ends. Null: it writes nothing. */
+  /** Control path of the supervisor, beside which the version writes why it ends. If null, the version writes nothing. */
   readonly control?: string | null
 }
 
@@ -48,7 +48,7 @@ export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'status
   nextStart(ticks: number): number
 }
 
-/** A version that has a process. Its main process may start another one and hand over to it: this one becomes the main process. */
+/** A version that has a process. The main process may hand over to a process that it started, which becomes the main process. */
 export class RunningVersion {
   readonly id: number
   settings: VersionSettings
@@ -352,7 +352,7 @@ function openPidfdOf(pid: number): OwnedFd | null {
 /** Interval at which `endProcesses()` checks whether leftover processes have ended. */
 const LOOK_MS = 20
 
-/** Processes of a version that outlived its main process. They may still accept, so `run` tells them to end, then kills them. */
+/** Processes of a version that outlived its main process. As they may still accept, `run` tells them to end, then kills them. */
 interface LeftoverGroup {
   readonly version: number
   readonly members: LeftoverProcesses

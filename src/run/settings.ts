@@ -9,7 +9,7 @@ import type { CheckTiming, ReadinessSpec } from '../versions/probe.js'
 export interface VersionSettings {
   /** The command line with argv[0], which is looked up in PATH again for each version. */
   readonly command: readonly string[]
-  /** Absent: the folder in which the supervisor was started. Symbolic links in its path are followed again for each version. */
+  /** Default: the folder in which the supervisor was started. Symbolic links in its path are followed again for each version. */
   readonly cwd?: string | undefined
   /** Overrides the supervisor's environment; undefined removes a variable. */
   readonly env: Readonly<NodeJS.ProcessEnv>
@@ -108,7 +108,7 @@ export class NextSettings {
     if (this.#withGivenCommand.delete(id)) this.#argv = command
   }
 
-  /** Makes later versions run the command of an earlier version that serves again. Null: the configured one. */
+  /** Makes later versions run the command of an earlier version that serves again; if null, the configured one. */
   restoreCommand(argv: readonly string[] | null): void {
     this.#argv = argv
   }

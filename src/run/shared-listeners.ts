@@ -27,7 +27,7 @@ export interface SharedListener {
   readonly adopted: boolean
 }
 
-/** The listeners of all versions. They stay open from one version to the next: clients wait in the kernel's queue meanwhile. */
+/** The listeners of all versions, which stay open from one version to the next: clients wait in the kernel's queue meanwhile. */
 export class SharedListeners implements Disposable {
   readonly #held: Map<string, SharedListener>
   readonly #kept: StoredListeners

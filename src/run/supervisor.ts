@@ -78,7 +78,7 @@ export class Supervisor {
   readonly #pidFile: PidFile | null
   #resolveEnded!: (end: SupervisorEnd) => void
 
-  /** Owns `control`. Null: there is no control socket, so operators can only send signals. */
+  /** Owns `control`. If null, there is no control socket, and operators can only send signals. */
   private constructor(deps: SupervisorDeps, control: FirstControl | null, inherited: ExecState | null) {
     const manager = ServiceManager.find(deps.logger)
     const { name, storedAs = name } = deps.settings

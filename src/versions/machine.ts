@@ -22,7 +22,7 @@ export interface Version {
   readonly phase: VersionPhase
   /** Requests that wait for the version to serve. */
   readonly askers: readonly number[]
-  /** Whether the version was cancelled before it had a process. It is told to end as soon as it has one. */
+  /** Whether the version was cancelled before it had a process. Such a version is told to end as soon as it has one. */
   readonly doomed: boolean
   /** Whether the version's exit code becomes the supervisor's: true for the last version when the supervisor stops. */
   readonly relayed: boolean

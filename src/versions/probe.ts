@@ -305,7 +305,7 @@ class PrivateListenerProbe extends PollingProbe {
 }
 
 /**
- * The version is ready when it has sent READY=1 by sd_notify(3). It may also send STATUS= and MAINPID=. Each version has its own socket.
+ * The version is ready when it has sent READY=1 by sd_notify(3). STATUS= and MAINPID= are optional. Each version has its own socket.
  * Accepts messages only from this user, from root and from processes of the version, which may have changed its user; the kernel attaches
  * the sender's credentials.
  */
@@ -388,7 +388,7 @@ function report({ words }: NotifyMessage, events: ProbeEvents): void {
 
 /** Timing of health checks, in milliseconds. */
 export interface CheckTiming {
-  /** Time between two checks. Null: 100 ms until the version is ready, then 250 ms, and 5 s after its probation. */
+  /** Time between two checks. If null, 100 ms until the version is ready, then 250 ms, and 5 s after its probation. */
   readonly interval: number | null
   /** A check that takes longer fails. */
   readonly timeout: number
@@ -481,7 +481,7 @@ export async function probeFor(settings: ProbedSettings, children: ChildStarter)
   }
 }
 
-/** What the probe needs of a version that the previous image of this supervisor started. */
+/** Facts for the probe of a version that the previous image of this supervisor started. */
 export interface InheritedProbe {
   readonly settings: ProbedSettings
   /** The version's notify socket, which the probe owns; null if the version has none. */

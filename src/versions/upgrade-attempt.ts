@@ -55,7 +55,7 @@ export interface AttemptIncumbent {
   graceMs(cancelled: CancelResult): number
   /** Resolves when the incumbent or another process serves. */
   whenServing(): Promise<unknown>
-  /** Called if the successor fails after its Commit. It may have clients, and must serve on if the incumbent cannot serve again. */
+  /** Called if the successor fails after its Commit: it may have clients, and must keep serving if the incumbent cannot serve again. */
   failedAfterCommit?(successor: Successor): void
 }
 
@@ -259,7 +259,7 @@ export class UpgradeAttempt {
     return this.#hasMoreDetail
   }
 
-  /** Reports the handoff's failure, and later ends the successor. It usually ends by itself when it has reported why it failed. */
+  /** Reports the handoff's failure, and later ends the successor, which usually ends by itself when it has reported why it failed. */
   async #failed({ code, message, phase }: Failure): Promise<void> {
     if (this.#isFailing) return
     this.#isFailing = true

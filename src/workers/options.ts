@@ -61,16 +61,16 @@ export interface WorkersOptions {
 export interface WorkersSettings {
   readonly service: string
   readonly count: number
-  /** Null: the command of this process. */
+  /** If null, the command of this process. */
   readonly command: readonly string[] | null
   readonly control: string
   readonly replace: 'one-by-one' | 'at-once'
   readonly logger: Logger
   readonly timeout: number
   readonly restartDelay: number
-  /** Null: no limit. */
+  /** If null, workers have no limit to stop. */
   readonly stopTimeout: number | null
-  /** Null: never. */
+  /** If null, silent workers are not replaced. */
   readonly hungTimeout: number | null
 }
 

@@ -231,8 +231,8 @@ export class WorkerPool {
   }
 
   /**
-   * Ends all workers, and kills those that still serve {@link NOTICE_MS} after `timeoutMs`. Null: each drains as its own configuration
-   * says, and is killed after `stopTimeout` if it still serves.
+   * Ends all workers, and kills those that still serve {@link NOTICE_MS} after `timeoutMs`. If that is null, each drains as its own
+   * configuration says, and is killed after `stopTimeout` if it still serves.
    */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true

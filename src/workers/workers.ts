@@ -81,10 +81,10 @@ export class Workers implements AsyncDisposable {
   }
 
   /**
-   * Starts the next main process, with the same command unless `argv` is given. It takes over when it calls {@link startWorkers}, and
-   * replaces the workers: the first one, then the others as `replace` says. Each old worker stops only when its successor serves. Resolves
-   * when all are replaced. If the next main process fails to start, rejects, and this one continues. If a worker fails to start, rejects
-   * with an error that names the old workers, which keep serving.
+   * Starts the next main process, with the same command unless `argv` is given. That process takes over when it calls {@link startWorkers},
+   * and replaces the workers: the first one, then the others as `replace` says. Each old worker stops only when its successor serves.
+   * Resolves when all are replaced. If the next main process fails to start, rejects, and this one continues. If a worker fails to start,
+   * rejects with an error that names the old workers, which keep serving.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     const upgraded = await this.#daemon!.upgrade(options)

@@ -55,7 +55,7 @@ export class NotifySocket {
     return this.#pending.some(({ fd }) => fd !== null)
   }
 
-  /** Sends the waiting messages. Connects anew each time, because the manager may have been restarted. */
+  /** Sends the waiting messages. Connects each time, because the manager may have been restarted. */
   #send(): void {
     this.#timer = undefined
     try {

@@ -42,7 +42,7 @@ export interface PassedListener {
 
 /**
  * Sockets that this process got instead of binding them: from a service manager (`LISTEN_FDS`, `LISTEN_FDNAMES`), from a daemon or from a
- * process that is taken over. Those of a service manager that no listener claims stay open, because the manager keeps them too.
+ * process that is taken over. A service manager's sockets that no listener claims stay open, because the manager keeps them too.
  */
 export class PassedSockets {
   #sockets: readonly PassedSocket[]
