@@ -3,8 +3,8 @@ import { socketOver, socketPair } from '../kernel/index.js'
 import { acceptOptionsOf } from '../node/server-connections.js'
 
 /**
- * Connects to a server of this process without a listener: the other end is emitted on the server as an accepted connection, or passed to
- * `take`. The server need not listen. Throws if the process has reached its limit of open files.
+ * Connects to a server of this process by a socket pair; the server need not listen. Passes the server's end to `take`, by default to the
+ * server as an accepted connection. Throws if the process has reached its limit of open files.
  */
 export function connectionTo(
   server: Server,

@@ -1,22 +1,21 @@
 import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 
-/** A health check of a version. */
 export interface HealthCheck {
-  /** Name of the check in failures: `GET /health`. */
+  /** What the check does, for failures: `GET /health`. */
   readonly name: string
-  /** Resolves with null if the version is healthy, else with its answer; rejects if it does not answer. After `signal` aborts the result is ignored. */
+  /** Resolves with null if the version is healthy, otherwise with its bad answer; rejects if the version does not answer. Callers ignore the result after `signal` has aborted. */
   run(signal: AbortSignal): Promise<string | null>
 }
 
 const MOST_CHARACTERS = 300
 
 /**
- * Runs a check once. Resolves with null if it passes, else with the check and its result in one line. Never rejects. After `signal` aborts
- * the result is meaningless.
+ * Runs a check once. Resolves with null if the check passes, otherwise with its name and the reason in one line. Never rejects. Ignore the
+ * result after `signal` has aborted.
  */
 export async function runCheck(
-  question: HealthCheck,
+  check: HealthCheck,
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<string | null> {
@@ -24,22 +23,21 @@ export async function runCheck(
   const limit = AbortSignal.any([signal, late])
   let answer: string | null
   try {
-    answer = await Promise.race([question.run(limit), aborted(limit)])
+    answer = await Promise.race([check.run(limit), rejectOnAbort(limit)])
   } catch (error) {
     if (late.aborted) answer = `no answer within ${timeoutMs} ms`
     else answer = (error instanceof Error && error.message) || String(error)
   }
-  return answer === null ? null : oneLine(`${question.name}: ${answer}`)
+  return answer === null ? null : oneLine(`${check.name}: ${answer}`)
 }
 
-/** Rejects when the signal aborts, because the checked program may ignore it. */
-function aborted(signal: AbortSignal): Promise<never> {
+/** Ends a check that ignores its signal. */
+function rejectOnAbort(signal: AbortSignal): Promise<never> {
   return new Promise((_resolve, reject) => {
     signal.addEventListener('abort', () => reject(signal.reason), { once: true })
   })
 }
 
-/** Replaces control characters and shortens the text. */
 function oneLine(text: string): string {
   const line = text.replace(/[\p{Cc}\s]+/gu, ' ').trim()
   return line.length <= MOST_CHARACTERS ? line : `${line.slice(0, MOST_CHARACTERS - 1)}…`
@@ -48,19 +46,19 @@ function oneLine(text: string): string {
 export interface CheckPace {
   /** Delay between an answer and the next check, in milliseconds. */
   readonly interval: number
-  /** Limit for an answer, in milliseconds. */
+  /** Time limit for an answer, in milliseconds. */
   readonly timeout: number
 }
 
-/** Repeats a check until `signal` aborts, and reports each result of {@link runCheck}. Reads the pace before each step. Never rejects. */
+/** Repeats a check until `signal` aborts, and calls `answered` with each result of {@link runCheck}. Calls `pace` each time, because the pace may change. Never rejects. */
 export async function repeatCheck(
-  question: HealthCheck,
+  check: HealthCheck,
   pace: () => CheckPace,
   signal: AbortSignal,
   answered: (why: string | null) => void,
 ): Promise<void> {
   while (!signal.aborted) {
-    const why = await runCheck(question, pace().timeout, signal)
+    const why = await runCheck(check, pace().timeout, signal)
     if (signal.aborted) return
     answered(why)
     await delay(pace().interval, undefined, { signal }).catch(() => {})
@@ -84,16 +82,16 @@ export function tcpCheck(host: string, port: number): HealthCheck {
 
 /** Health checks that an operator can configure, the same for `fd-broker run` and the proxy. */
 export type CheckSpec =
-  /** Passes at a response of 2xx or 3xx. A `url` that begins with `/` is asked through a socket that only this version has. */
+  /** Passes if the response's status is 2xx or 3xx. A `url` that begins with `/` is requested over a connection that reaches only the checked version. */
   | { readonly kind: 'http'; readonly url: string }
   /** Passes when a connection is accepted. */
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   /** Passes when `sh -c` of the text ends with 0. */
   | { readonly kind: 'command'; readonly text: string }
 
-/** Parse the text of a check; null if it is none. */
+/** Parsers for each kind of check. They return null for an invalid text. */
 export const CHECK_PARSERS = {
-  /** Accepts `/health`, `http://127.0.0.1/health`, and that URL without `http:`. */
+  /** Accepts `/health`, `http://127.0.0.1/health` and `//127.0.0.1/health`. */
   http(rest: string): CheckSpec | null {
     if (rest.startsWith('/') && !rest.startsWith('//')) return { kind: 'http', url: rest }
     const url = rest.startsWith('//') ? `http:${rest}` : rest

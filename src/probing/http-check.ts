@@ -3,23 +3,21 @@ import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { HealthCheck } from './health-check.js'
 
-/** Number of characters kept of a failed response's body. */
-const SAID_CHARACTERS = 100
+const MAX_BODY_CHARACTERS = 100
 
-/** A GET over a connection of its own. */
 export interface PrivateGet {
   readonly path: string
   /** The header `Host`; with TLS also the server name. */
   readonly host: string
-  /** Whether to use TLS. The certificate is not verified: the check is for this version, whatever its name. */
+  /** Whether to use TLS. The certificate is not verified: the connection reaches only this version. */
   readonly tls: boolean
   /** The expected status. Default: 200 to 399. */
   readonly status?: number | undefined
-  /** Returns a new connection, which is closed after the check. */
+  /** Opens the connection. The check closes it. */
   connect(): Socket
 }
 
-/** Checks by a GET at an address of the version alone, or one that all versions share. */
+/** Checks by a GET. If all versions share the address, another version may answer. */
 export function httpCheck(url: string): HealthCheck {
   return {
     name: `GET ${url}`,
@@ -58,7 +56,7 @@ function secured(socket: Socket, host: string): Socket {
     socket,
     rejectUnauthorized: false,
     ALPNProtocols: ['http/1.1'],
-    // SNI must not contain an address (RFC 6066).
+    // The server name must not be an IP address (RFC 6066).
     ...(/^[\d.]+$|^\[/.test(servername) ? {} : { servername }),
   })
 }
@@ -74,11 +72,11 @@ function resultOf(
       const status = `${statusCode} ${statusMessage}`.trim()
       const fail = (body: string) => {
         const [line = ''] = body.split('\n')
-        resolve(line.trim() === '' ? status : `${status} (${line.slice(0, SAID_CHARACTERS)})`)
+        resolve(line.trim() === '' ? status : `${status} (${line.slice(0, MAX_BODY_CHARACTERS)})`)
       }
       if (well) resolve(null)
       else answer.once('data', chunk => fail(String(chunk))).once('end', () => fail(''))
-      // A later error is harmless: the response head is complete.
+      // If the body breaks off, the status alone decides.
       answer.once('error', () => fail(''))
       answer.resume()
     })

@@ -5,7 +5,7 @@ import { type ChildStart, socketOver, socketPair } from '../kernel/index.js'
 import type { HealthCheck } from './health-check.js'
 
 const SHELL = '/bin/sh'
-/** Wait for a command's output after its end: its children may keep the output open. */
+/** How long to read the output after the shell's end: its children may keep the output open. */
 const OUTPUT_MS = 100
 /** The shell's exit code for a command that it cannot start. */
 const COULD_NOT_START = 126
@@ -13,32 +13,32 @@ const COULD_NOT_START = 126
 const REDIRECT = 'exec 1>&3 2>&3 3>&-\n'
 
 export interface Shell {
-  /** Kills the shell and its process group; does nothing after its end. */
+  /** Kills the shell and its process group. Does nothing after the shell has ended. */
   kill(): void
 }
 
 /**
- * Starts `sh -c text`. `output` gets its stdout and stderr; `ended` is called once, with the exit code or 128 plus the number of the
- * signal. Throws if it cannot be started.
+ * Starts `sh -c text`. Calls `output` with bytes of stdout and stderr, and `ended` once: with the exit code, or 128 plus the number of the
+ * signal that killed the shell. If the shell cannot be started, throws or calls `ended` with 126.
  */
 export type StartShell = (
   text: string,
   events: { output(bytes: Buffer): void; ended(code: number): void },
 ) => Shell
 
-/** Starts and kills children in a process that reaps all children itself, where Node must not start any. */
+/** Starts and kills children of a process that reaps all its children itself, as `fd-broker run` does. Such a process must not use `child_process`. */
 export interface ChildStarter {
   start(start: ChildStart, ended: (code: number) => void): number
   kill(pid: number): void
 }
 
-/** Starts `sh -c text` in its own session. Throws, or emits 'error', if that is impossible. */
+/** Starts `sh -c text` in a new session. Throws, or emits 'error', if the shell cannot be started. */
 export function spawnShell(text: string, env: NodeJS.ProcessEnv, stdio: StdioOptions): ChildProcess {
   const { spawn } = process.getBuiltinModule('node:child_process')
   return spawn(SHELL, ['-c', text], { env, stdio, detached: true })
 }
 
-/** Starts shells through Node; `env` overrides this process's environment. */
+/** Starts shells through Node. They get this process's environment, changed by `env`. */
 export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const child = spawnShell(text, { ...process.env, ...env }, ['ignore', 'pipe', 'pipe'])
@@ -60,19 +60,19 @@ export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
     })
     return {
       kill() {
-        // Not reaped yet, so the pid is still the child's and its group's.
+        // Until Node has reaped the child, no other process or group can get its pid.
         if (over || child.pid === undefined) return
         try {
           process.kill(-child.pid, 'SIGKILL')
         } catch {
-          // The shell runs as another user now.
+          // EPERM: the shell now runs as another user.
         }
       },
     }
   }
 }
 
-/** Starts shells through `children`. A shell ends with this process. */
+/** Starts shells through `children`. The kernel kills a shell when this process ends. */
 export function childShell(children: ChildStarter, cwd: string, env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const [own, theirs] = socketPair('output of a command')
@@ -98,7 +98,6 @@ export function childShell(children: ChildStarter, cwd: string, env: NodeJS.Proc
   }
 }
 
-/** Number of characters kept from the end of a command's output. */
 const KEPT_CHARACTERS = 1024
 
 export function commandCheck(text: string, start: StartShell): HealthCheck {

@@ -5,12 +5,12 @@ import { connectToDatagram, connectToUnix, type NativeError, type OwnedFd } from
 
 const PREFIX = 'fd-broker-'
 const NAME = /^fd-broker-[A-Za-z0-9]{6}$/
-/** Younger folders are not removed: their socket may be about to be bound. */
+/** Younger folders are not removed: a process may be about to bind its socket there. */
 const YOUNG_MS = 60_000
 
 /**
- * Creates a folder for one socket, and removes folders that killed processes of this user left: those in which no process listens. A
- * process in another PID namespace is detected by its socket.
+ * Creates a folder for one socket. Also removes folders that killed processes of this user have left, in which no process listens. Tests this by
+ * connecting, because a process in another PID namespace cannot be found by its pid.
  */
 export function temporaryFolder(): string {
   const parent = process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir()

@@ -10,7 +10,7 @@ import type { Section } from '../state/section.js'
 
 type StoredKeys = fdbroker.tls.TicketKeys
 
-/** The section of the state with the keys: one entry for each name. */
+/** The section of the state with the keys; an entry's key is {@link TicketKeyOptions.name}. */
 const TICKET_KEYS = 'ticketKeys'
 /** The length that `tls.Server.setTicketKeys()` takes. */
 const KEY_BYTES = 48
@@ -52,8 +52,8 @@ const OPTIONS: OptionChecks<TicketKeyOptions> = {
 }
 
 /**
- * The keys that encrypt TLS session tickets. The state holds them: the first process creates them, later ones use the same, and the serving process
- * rotates them (never a follower). A process has keys from the start, even before it may write the state.
+ * The keys that encrypt TLS session tickets. They are in the state: the first process creates them, later processes use the same keys, and the serving
+ * process rotates them, unless it is a follower. A process has keys even before it may write to the state.
  */
 export class TicketKeys {
   readonly name: string
@@ -79,7 +79,7 @@ export class TicketKeys {
     this.#section = member.section(TICKET_KEYS, ticketKeysSection)
     const stored = this.#readStored()
     this.#current = stored ?? this.#createKeys()
-    // A process that must not write yet uses its new keys already; they get into the state when it serves.
+    // This process already uses its new keys. They get into the state when it may write.
     if (stored === null) this.#putFirst().catch(error => this.#logWriteFailure(error))
     this.#unsubscribe = this.#section.onChange(({ key, op }) => {
       if (op === 'put' && key === name) this.#applyStored()
@@ -111,7 +111,7 @@ export class TicketKeys {
 
   /**
    * Creates new keys now. Sessions of the current keys can still be resumed; sessions of the previous keys need a full handshake. Rotate twice if the
-   * keys have leaked. Rejects if the change of the state fails.
+   * keys have leaked. Rejects if the state cannot be changed.
    */
   async rotate(): Promise<void> {
     await this.#section.put(this.name, this.#createKeys(this.#current.keys))
@@ -126,7 +126,7 @@ export class TicketKeys {
     this.#listeners.clear()
   }
 
-  /** Returns null if the state has no keys, or none that this version can read. */
+  /** Returns null if the state has no keys, or if this version cannot read them. */
   #readStored(): StoredKeys | null {
     try {
       return this.#section.get(this.name) ?? null
@@ -150,13 +150,13 @@ export class TicketKeys {
     })
   }
 
-  /** Writes the first keys. A follower does not overwrite keys that another process of the same state has written first. */
+  /** Writes the first keys. A follower does not overwrite keys that another process has just written to the followed state. */
   async #putFirst(): Promise<void> {
     if (this.#member.follows === null) await this.#section.put(this.name, this.#current)
     else await this.#section.update(this.name, keys => keys ?? this.#current)
   }
 
-  /** Takes over keys only when they are in the log of the state, so that all processes use the same. */
+  /** Uses new keys only when they are in the state's log, so that all processes use the same keys. */
   #applyStored(): void {
     const stored = this.#readStored()
     if (stored === null) return
@@ -168,7 +168,7 @@ export class TicketKeys {
   #rotateWhenDue(): void {
     clearTimeout(this.#timer)
     if (this.#stopped) return
-    // The absolute value, because a clock that was set back must not prolong the life of keys.
+    // The absolute value: if the clock was set back, the keys must not live longer.
     const age = Math.abs(Date.now() - this.#current.created)
     const left = this.rotateEvery - age
     this.#timer = setTimeout(() => this.#onRotationDue(), Math.max(1, left)).unref()
@@ -178,7 +178,7 @@ export class TicketKeys {
     if (this.#member.phase === 'serving' && this.#member.follows === null) {
       this.rotate().catch(error => this.#logWriteFailure(error))
     }
-    // Checks again later: another process may not rotate the keys, or the write may fail.
+    // Checks again later: the process that must rotate the keys may not have done it.
     this.#timer = setTimeout(() => this.#rotateWhenDue(), Math.min(this.rotateEvery, LOOK_AGAIN_MS)).unref()
   }
 

@@ -22,8 +22,8 @@ const PART = 16
 
 /**
  * Makes a TLS server encrypt tickets with the current keys, and decrypt tickets of the previous keys too. With Node's `setTicketKeys()` alone, which
- * takes one set of keys, all clients would need a full handshake after a rotation. Call it again after `setSecureContext()`, which creates a new
- * context. On a Node without the callback the server uses only the current keys.
+ * takes one set of keys, all clients would need a full handshake after a rotation. Call `useTicketKeys()` again after `setSecureContext()`, which
+ * resets the keys. If this version of Node has no callback for ticket keys, the server uses only the current keys.
  */
 export function useTicketKeys(server: Server, keys: TicketKeyPair): void {
   server.setTicketKeys(keys.current)
@@ -46,9 +46,9 @@ function parts(keys: Buffer): { name: Buffer; hmac: Buffer; aes: Buffer } {
 }
 
 /**
- * Makes a TLS server accept tickets of other processes. By default it has random keys, and Node derives its `sessionIdContext` from the command line:
- * a process with another path or option would refuse all tickets. Sets both again after `setSecureContext()`, which resets them when the certificate
- * changes. The session id context includes `name` and the server's requirements for client certificates, see {@link sessionContext}.
+ * Makes a TLS server accept tickets of other processes. By default the server has random keys, and Node derives its `sessionIdContext` from the command
+ * line: a process with another path or option would refuse all tickets. `setSecureContext()` resets keys and context; the server then sets both again.
+ * The context includes `name` and the server's requirements for client certificates, see {@link sessionContext}.
  */
 export function acceptTickets(server: Server, name: string, keys: TicketKeyPair): void {
   const facts = sessionFactsOf(server)
@@ -72,7 +72,7 @@ function defaultContext(): string {
 
 /**
  * Returns a context that differs between servers with different requirements for client certificates. TLS does not check certificates when it resumes
- * a session: a client without a certificate could otherwise resume a session of a server that asks for none.
+ * a session: with equal contexts, a client without a certificate could resume the session of a server that asks for none.
  */
 function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl }: SessionFacts): string {
   const hash = nodeCrypto()
@@ -83,7 +83,7 @@ function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl
       if (typeof item === 'string' || item instanceof Uint8Array) hash.update(item).update('\0')
   }
   add(ca)
-  // With the revocation list, a certificate that was revoked later cannot resume its old session.
+  // A new revocation list changes the context: a client whose certificate was revoked cannot resume its old session.
   if (crl !== undefined) add(['crl', crl])
   return hash.digest('hex').slice(0, 32)
 }
