@@ -2,7 +2,7 @@ import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 
 export interface HealthCheck {
-  /** What the check does, for failures: `GET /health`. */
+  /** The check's name in failures, such as `GET /health`. */
   readonly name: string
   /** Resolves with null if the version is healthy, otherwise with its bad answer; rejects if the version does not answer. Callers ignore the result after `signal` has aborted. */
   run(signal: AbortSignal): Promise<string | null>
@@ -89,7 +89,7 @@ export type CheckSpec =
   /** Passes when `sh -c` of the text ends with 0. */
   | { readonly kind: 'command'; readonly text: string }
 
-/** Parsers for each kind of check. They return null for an invalid text. */
+/** A parser for each kind of check. A parser returns null for an invalid text. */
 export const CHECK_PARSERS = {
   /** Accepts `/health`, `http://127.0.0.1/health` and `//127.0.0.1/health`. */
   http(rest: string): CheckSpec | null {

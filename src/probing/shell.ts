@@ -38,7 +38,7 @@ export function spawnShell(text: string, env: NodeJS.ProcessEnv, stdio: StdioOpt
   return spawn(SHELL, ['-c', text], { env, stdio, detached: true })
 }
 
-/** Starts shells through Node. They get this process's environment, changed by `env`. */
+/** Starts shells through Node, with this process's environment, in which `env` replaces variables. */
 export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const child = spawnShell(text, { ...process.env, ...env }, ['ignore', 'pipe', 'pipe'])

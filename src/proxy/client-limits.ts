@@ -3,7 +3,7 @@ import type { Accepted } from '../node/accepted.js'
 import { ClientTally, type DescriptorRoom, descriptorRoom, takesSpare } from '../relay/index.js'
 import type { LimitConfig } from './config/config.js'
 
-/** The limit that a new client exceeds: connections of all clients, connections of its address, or free descriptors. */
+/** The limit that a new client exceeds: connections of all clients, connections of the client's address, or free descriptors. */
 export type ExceededLimit = 'connections' | 'connectionsPerClient' | 'descriptors'
 
 const MAX_LINGERING = 256
@@ -22,7 +22,7 @@ export interface ClientLimitOptions {
 
 /** Decides whether a new client is within the configured limits. */
 export class ClientLimits {
-  /** Counts connections by client; only those accepted while `connectionsPerClient` was set. */
+  /** Counts the connections of each client that were accepted while `connectionsPerClient` was set. */
   readonly tally = new ClientTally()
   readonly #options: ClientLimitOptions
   readonly #room: DescriptorRoom

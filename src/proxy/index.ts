@@ -1,4 +1,4 @@
-/** The public API of `fd-broker/proxy`: a reverse proxy inside an application's process. The proxy keeps routes in the state, and connections in upgrades. */
+/** The public API of `fd-broker/proxy`: a reverse proxy inside an application's process. The proxy's routes are in the state; an upgrade keeps its connections. */
 export type { ProxyConfig } from './config/config.js'
 export { type ConfigProblem, configFrom, parseConfig, readConfig } from './config/load.js'
 export type {

@@ -18,7 +18,7 @@ import type { Handshakes } from './tls/handshakes.js'
 import type { TlsTermination } from './tls/termination.js'
 
 const REFUSAL_LINGER_MS = 2_000
-/** Time for the last bytes of connections that the end of the drain closes. */
+/** How long the last bytes may take on connections that are closed when the drain ends. */
 const LINGER_MS = 1_000
 const NOT_BUSY: ReadonlySet<string> = new Set(['idle', 'closing', 'handshake'])
 const TOO_MANY = [
@@ -221,7 +221,7 @@ export class ProxyListener implements ConnectionKeeper {
       return
     }
     const excess = this.#ownSockets.has(socket) ? null : this.#excess(incomingOver(socket))
-    // A limited number of refused clients get a handshake, and then their 503.
+    // Up to `maxLingering` clients that will be refused get a handshake first, so that they can be sent a 503.
     if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#clientLimits.maxLingering)) {
       handshakes.start(socket)
     } else {
@@ -238,7 +238,7 @@ export class ProxyListener implements ConnectionKeeper {
     )
   }
 
-  /** Accepts a plain connection within the limits without a `net.Socket`. */
+  /** Accepts a connection without TLS and without a `net.Socket`. Returns false if Node must make the socket, also in order to refuse the client. */
   #acceptWithoutSocket(connection: Accepted): boolean {
     if (this.#secure || this.#excess(connection) !== null) return false
     const { relay, route } = this.#destinationOf(connection.remoteAddress)

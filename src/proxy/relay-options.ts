@@ -5,7 +5,7 @@ import type { ProxyConfig } from './config/config.js'
 import { decisionOf, type RouteAction } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
 
-/** More than any upstream's `retry` allows: the upstream's own limit decides. */
+/** As many as the largest `retry` of an upstream (10) allows: only the upstream's own limit applies. */
 const MAX_ATTEMPTS = 11
 
 /** Returns a relay's options. Two configurations with equal {@link relaySettings} have equal options. */
@@ -27,7 +27,7 @@ export function relayOptions(
     },
     halfClosedClients: halfClose ? 'serve' : 'abort',
     headLimits: { headBytes, fields, targetBytes: Math.min(headBytes, 8 * 1024) },
-    gateway: { via: config.via === 'auto' ? ownName(config) : config.via, trace: config.trace },
+    gateway: { via: config.via === 'auto' ? viaName(config) : config.via, trace: config.trace },
     forwarded: {
       client: trusted ? 'append' : 'replace',
       xForwarded: forwarded.headers === 'x-forwarded' || forwarded.headers === 'both',
@@ -38,8 +38,8 @@ export function relayOptions(
   return { ...options, responseFields: { set: { [instanceHeader]: String(process.pid) } } }
 }
 
-/** All generations of one proxy get the same name; other proxies get other names. */
-function ownName({ service, control }: ProxyConfig): string {
+/** Returns the same name for all generations of one proxy, and other names for other proxies. */
+function viaName({ service, control }: ProxyConfig): string {
   const sum = crc32(`${hostname()}\n${service}\n${control ?? ''}`)
   return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${sum.toString(16).padStart(8, '0')}`
 }
@@ -53,7 +53,7 @@ const NOT_FOUND: Decision = { kind: 'refuse', status: 404, reason: 'no-route' }
 const AMBIGUOUS: Decision = { kind: 'refuse', status: 400, reason: 'path-ambiguous' }
 const NO_BODY: Decision = { kind: 'refuse', status: 413, reason: 'body-too-large' }
 
-/** Requests without a Host (HTTP/1.0) match the routes of every host. */
+/** Requests without a Host (HTTP/1.0) match only the routes of host `*`. */
 const NO_HOST = ''
 const ROOT = '/'
 

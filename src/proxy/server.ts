@@ -44,7 +44,7 @@ export interface ProxyOptions {
   pidFile?: string
   /**
    * Options of `join()` that override the configuration. With `follow` the proxy takes listeners, upstreams, routes, certificates and settings from
-   * the followed state and never writes them; `drain`, `upgrade` and `control` come from its own configuration.
+   * the followed state and never writes them; `drain`, `upgrade` and `control` come from the proxy's own configuration.
    */
   place?: JoinedBy['place'] & object
   signal?: AbortSignal
@@ -52,7 +52,7 @@ export interface ProxyOptions {
   prepare?: (proxy: ReverseProxy) => void
 }
 
-/** The phases in which the file routes of the state come from this process's configuration. */
+/** The phases in which the state's file routes are those of this process's configuration. */
 const OWN_FILE_PHASES: ReadonlySet<string> = new Set(['joining', 'ready', 'beginning', 'serving', 'frozen'])
 
 /** A running reverse proxy. To upgrade it, start a new proxy with the same `control`: the new one serves when {@link startProxy} resolves, and the old one drains. */
@@ -142,7 +142,7 @@ export class ReverseProxy {
       const proxy = new ReverseProxy(member, config, options)
       options.prepare?.(proxy)
       for (const listener of proxy.config.listeners) {
-        // Yields to the event loop before each listener: code is slow when it runs for the first time.
+        // Lets the event loop run before each listener: opening the first one is slow, because V8 has not compiled the code.
         await nextTurn()
         await proxy.#openListener(listener, proxy.config)
       }
@@ -155,7 +155,7 @@ export class ReverseProxy {
         health?.waitUntilHealthy(signal, () => member.incumbent !== null)
       await member.ready({ timeout, checks: [checkHealth] })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
-      // Lets the requests that already wait run before the state is written.
+      // Waiting requests go first, before the state is written.
       await nextTurn()
       await proxy.#tryWriteConfig()
       proxy.#followed?.watch(() => proxy.#applyFollowed())
@@ -168,7 +168,7 @@ export class ReverseProxy {
     }
   }
 
-  /** Returns null without a health check, or without a previous version that could take over again. */
+  /** Returns null if no check is configured, or if no previous version could take over again. */
   async #openHealth({ upgrade: { health }, listeners }: ProxyConfig): Promise<HealthChecker | null> {
     if (health === null || this.member.incumbent === null) return null
     const listener = listeners.find(
@@ -249,7 +249,7 @@ export class ReverseProxy {
   async #openListener(listenerConfig: ListenerConfig, config: ProxyConfig, reopen = false): Promise<void> {
     const { name, spec } = listenerConfig
     const listener = reopen ? await this.member.relisten(name, spec) : await this.member.listen(name, spec)
-    // Only options of the listener have changed, not its address.
+    // relisten() returns the same listener if only options have changed, not the address.
     if (listener === this.#listeners.get(name)) return
     const before = this.#proxyListeners.get(name)
     if (before !== undefined) this.#closeWhenEmpty(before)
@@ -404,7 +404,7 @@ export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Pro
   return ReverseProxy.start(config, options)
 }
 
-/** Options that are not in the configuration. `place` overrides the configuration. */
+/** Options of `join()` that are not in the configuration, except for `place`, which overrides it. */
 type JoinedBy = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
   place?: Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string }
 }
@@ -444,7 +444,7 @@ function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
       client: client || undefined,
       method: method || undefined,
       host: host || undefined,
-      target: percentEncode(target) || undefined,
+      target: encodeNonAscii(target) || undefined,
       status: tcp ? undefined : status,
       reason,
       upstream: destination,
@@ -457,7 +457,6 @@ function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
   )
 }
 
-/** Percent-encodes bytes above ASCII. */
-function percentEncode(target: string): string {
+function encodeNonAscii(target: string): string {
   return target.replace(/[\x80-\xff]/g, byte => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
 }

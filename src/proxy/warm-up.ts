@@ -11,7 +11,7 @@ import { Upstreams } from './upstreams/upstreams.js'
 
 /** This many exchanges take about 200 ms of CPU; more make little difference. */
 const EXCHANGES = 1_000
-/** Delay that lets clients that waited for the handoff get their responses first. */
+/** Delay before the warm-up: clients that waited during the handoff get their responses first. */
 const LATER_MS = 50
 
 /** During `drain.firstWave` relays requests of this process to itself, so that V8 compiles the code before all clients arrive. Connects to no server. */
@@ -40,7 +40,7 @@ async function warmUpRequests(
   }
 }
 
-/** A configuration for the warm-up; its servers are never connected to. */
+/** The warm-up never connects to these servers. */
 const ROUTED: ProxyDocument = {
   service: 'warm-up',
   listeners: [{ name: 'http', address: 'tcp://127.0.0.1:80' }],

@@ -52,7 +52,7 @@ const OPTIONS: OptionChecks<TicketKeyOptions> = {
 }
 
 /**
- * The keys that encrypt TLS session tickets. They are in the state: the first process creates them, later processes use the same keys, and the serving
+ * The keys that encrypt TLS session tickets. The state stores them: the first process creates them, later processes use the same keys, and the serving
  * process rotates them, unless it is a follower. A process has keys even before it may write to the state.
  */
 export class TicketKeys {
@@ -79,7 +79,7 @@ export class TicketKeys {
     this.#section = member.section(TICKET_KEYS, ticketKeysSection)
     const stored = this.#readStored()
     this.#current = stored ?? this.#createKeys()
-    // This process already uses its new keys. They get into the state when it may write.
+    // This process already uses its new keys; the state gets them when this process may write.
     if (stored === null) this.#putFirst().catch(error => this.#logWriteFailure(error))
     this.#unsubscribe = this.#section.onChange(({ key, op }) => {
       if (op === 'put' && key === name) this.#applyStored()

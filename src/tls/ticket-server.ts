@@ -92,7 +92,7 @@ function renameSessions(server: Server, context: string): void {
   if (setSessionIdContext(server, context)) return
   throw new FdbError(
     'ERR_FDB_OPTION',
-    `fd-broker cannot set the session id context of this server on Node ${process.versions.node}: create it with the option sessionIdContext, a string that is the same in every version`,
+    `fd-broker cannot set the session id context of this server on Node ${process.versions.node}: create the server with the option sessionIdContext, a string that is the same in every version`,
   )
 }
 
@@ -105,7 +105,7 @@ function renameSessions(server: Server, context: string): void {
  */
 export function shareTicketKeys(member: Member, server: Server, options: TicketKeyOptions = {}): TicketKeys {
   if (typeof server?.setTicketKeys !== 'function' || typeof server.setSecureContext !== 'function') {
-    throw new FdbError('ERR_FDB_OPTION', 'only TLS servers have ticket keys: give an https, tls or http2 one')
+    throw new FdbError('ERR_FDB_OPTION', 'only TLS servers have ticket keys: pass an https, tls or http2 server')
   }
   const keys = new TicketKeys(member, options)
   acceptTickets(server, keys.name, keys)

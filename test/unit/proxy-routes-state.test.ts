@@ -289,7 +289,7 @@ describe('routes at run time', () => {
       ).slice(1, 4),
     ).toEqual([
       'routes[1]: b/ comes from the configuration file: change the file and reload it',
-      'routes[2]: c/ is not there: see `fd-broker routes list`',
+      'routes[2]: c/ does not exist: see `fd-broker routes list`',
       'routes[3]: a/ is given twice, first by routes[0]',
     ])
   })

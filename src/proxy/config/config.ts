@@ -48,10 +48,9 @@ export interface ListenerConfig {
   halfClose: boolean
 }
 
-/** `timeout` limits the whole upgrade; the other times limit its steps, see `join({ upgrade })`. The proxy does not quiesce. */
+/** `timeout` limits the whole upgrade; the other times limit its steps, see `join({ upgrade })`. The proxy has nothing to quiesce. */
 export interface UpgradeConfig extends Omit<HandoffTimes, 'quiesce'> {
   timeout: number
-  /** Null if there is no health check. */
   health: HealthConfig | null
 }
 
@@ -60,7 +59,7 @@ export interface HealthConfig {
   http: string | null
   tcp: string | null
   command: string | null
-  /** The Host header of the check; null for `localhost`. */
+  /** The check's Host header; null for `localhost`. */
   host: string | null
   /** The listener to check; null for the first HTTP listener. */
   listener: string | null

@@ -101,7 +101,7 @@ export const health: ValueCheck<HealthConfig | null> = (value, place) => {
   return healthAddress(kind)(rest, place) === undefined ? undefined : healthMap({ [kind]: rest }, place)
 }
 
-/** Checks that the health check fails before another limit ends the upgrade: otherwise the operator would not learn the reason. */
+/** Requires that the health check can fail before another time limit ends the upgrade: otherwise the operator would not learn the reason. */
 export function healthInTime(given: UpgradeConfig, place: ConfigPlace): boolean {
   const { health, probation, ready, timeout } = given
   if (health === null) return true

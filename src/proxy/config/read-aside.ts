@@ -8,7 +8,7 @@ import { configOf, readConfig } from './load.js'
 
 /** A larger file takes more than a few milliseconds to parse. */
 const LARGE_BYTES = 16 * 1024
-/** A file with this key is slow too: checking one certificate takes some milliseconds. */
+/** A file with this key is slow too: the check of each certificate takes some milliseconds. */
 const CERTIFICATES = 'certificates'
 
 /** As {@link readConfig}, but reads a slow configuration in a worker thread, so that the event loop is not blocked. */
@@ -18,7 +18,7 @@ export async function readConfigAside(file: string): Promise<ProxyConfig> {
   if (bytes === null) return await readConfig(file)
   if (bytes.length <= LARGE_BYTES && !bytes.includes(CERTIFICATES)) return configOf(bytes, file)
   const { Worker } = process.getBuiltinModule('node:worker_threads')
-  // The build puts the worker's file into the folder of this one.
+  // The build puts config-worker.js into the same folder as this file.
   const worker = new Worker(join(dirname(thisFile()), 'config-worker.js'), { workerData: file })
   try {
     return await receiveConfig(worker)
@@ -27,7 +27,7 @@ export async function readConfigAside(file: string): Promise<ProxyConfig> {
   }
 }
 
-/** Requests the routes in parts, each in its own turn of the event loop. */
+/** Requests the routes in parts, each in another turn of the event loop. */
 function receiveConfig(worker: Worker): Promise<ProxyConfig> {
   return new Promise((resolve, reject) => {
     let config: ProxyConfig | undefined

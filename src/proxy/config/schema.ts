@@ -249,7 +249,7 @@ const listeners = (upstreamNames: ReadonlySet<string>) => (): ValueCheck<Listene
   return unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')()
 }
 
-/** Numbers the listeners with port 0: the kernel gives each of them another port, so they never conflict. */
+/** Counts the listeners with port 0, so that they have different endpoints: the kernel gives each of them another port. */
 let anyPort = 0
 function endpoint(spec: ListenerSpec): string {
   if (spec.kind === 'unix') return `unix:${spec.abstract ? '@' : ''}${spec.path}`

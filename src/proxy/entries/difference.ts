@@ -7,7 +7,7 @@ export interface StoredEntry {
   $unknowns?: Uint8Array[]
 }
 
-/** A section as `difference` sees it; a `Map` of messages fits too. */
+/** The part of a section that `difference` needs; a `Map` of messages has it too. */
 export interface EntryState<M> {
   /** May throw for an unreadable entry, which `difference` then replaces. */
   get(key: string): M | undefined
@@ -17,9 +17,9 @@ export interface EntryState<M> {
 
 export interface DifferenceOptions<M> {
   encode(message: M): Uint8Array
-  /** The first field number from which a rewritten entry keeps unknown fields. Default 1: all. */
+  /** A rewritten entry keeps the unknown fields from this field number on. Default 1: all. */
   keptFrom?: number
-  /** Reports whether an entry is kept although it is not wanted. */
+  /** Reports whether to keep an entry that is not in `wanted`. */
   keeps(key: string): boolean
 }
 
@@ -53,7 +53,7 @@ export function* difference<M extends StoredEntry>(
   return result
 }
 
-/** Writes the differences. Returns null if there are none. */
+/** Changes the section to the wanted entries. Returns null if nothing differs. */
 export async function applyDifference<M extends StoredEntry>(
   section: Section<M>,
   wanted: ReadonlyMap<string, M>,

@@ -14,14 +14,14 @@ import type { HealthConfig } from '../config/config.js'
 
 type HealthTimes = Pick<HealthConfig, 'interval' | 'passes' | 'timeout' | 'within'>
 
-/** Checks the health of this process before the commit, and while the previous version stands by. Owns the private socket. */
+/** Checks the health of this process before the commit, and while the previous version stands by. Owns the private socket of a `command` check. */
 export class HealthChecker implements Disposable {
   readonly #config: HealthTimes
   readonly #check: HealthCheck
   readonly #logger: Logger
   readonly #socket: Disposable | null
   readonly #disposed = new AbortController()
-  /** The last failed check, or null while this process is healthy. */
+  /** Why the last check failed, or null if it passed. */
   #failure: string | null = null
 
   constructor(config: HealthTimes, { check, socket }: PreparedCheck, logger: Logger) {
@@ -36,7 +36,7 @@ export class HealthChecker implements Disposable {
     return this.#failure ?? true
   }
 
-  /** Resolves after `passes` successful checks in a row, or as soon as they are not `needed`. Rejects with ERR_FDB_UNHEALTHY, or when `signal` aborts. */
+  /** Resolves after `passes` successful checks in a row, or after a check if `needed` returns false. Rejects with ERR_FDB_UNHEALTHY after `within` ms, or when `signal` aborts. */
   async waitUntilHealthy(signal: AbortSignal, needed: () => boolean): Promise<void> {
     const { passes, within } = this.#config
     const timeLimit = AbortSignal.timeout(within)
@@ -143,7 +143,7 @@ function parseCheck({ http, tcp, command }: HealthConfig): CheckSpec {
   )!
 }
 
-/** A Unix socket of only this process, for the command of a health check. Its folder is accessible to this process's user only. */
+/** A Unix socket on which only this process accepts, for the command of a health check. Only this process's user can access its folder. */
 class PrivateSocket implements Disposable {
   readonly path: string
   readonly #folder: string

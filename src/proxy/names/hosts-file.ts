@@ -40,7 +40,7 @@ function parse(text: string): Map<string, string[]> {
   return names
 }
 
-/** Returns the address in its canonical form, as Node reports the address of a peer; null if it is none. */
+/** Returns the address as Node spells it in `remoteAddress`; null if `text` is not an address. */
 function canonical(text: string): string | null {
   const family = isIP(text)
   if (family !== 6) return family === 4 ? text : null
@@ -62,7 +62,7 @@ export class CachedFile {
     this.#path = path
   }
 
-  /** Returns the text, or '' without a file. Returns the same string as long as the file does not change. */
+  /** Returns the text, or '' if the file cannot be read. */
   text(now: number): string {
     if (now < this.#checkAt) return this.#text
     this.#checkAt = now + CHECK_INTERVAL_MS

@@ -17,11 +17,11 @@ export type DnsAnswer =
 export interface NameServersOptions {
   /** `IP`, `IP:PORT` or `[IPv6]:PORT`; empty: the name servers of `resolvConf`. */
   servers: readonly string[]
-  /** Milliseconds for the lookup of one name. */
+  /** Time limit for the lookup of one name, in milliseconds. */
   timeout: number
 }
 
-/** Looks up names with DNS. A slow lookup delays no other. */
+/** Looks up names with DNS. A slow lookup does not delay other lookups. */
 export class NameServers {
   readonly #file: CachedFile
   #options: NameServersOptions
@@ -33,7 +33,7 @@ export class NameServers {
     this.#options = options
   }
 
-  /** Applies to new lookups. Returns whether the name servers have changed. */
+  /** Sets the options of new lookups. Returns whether the name servers have changed. */
   configure(options: NameServersOptions): boolean {
     const changed = options.servers.join() !== this.#options.servers.join()
     this.#options = options

@@ -12,13 +12,13 @@ export interface NamesOptions extends NameServersOptions {
 }
 
 const MAX_NAMES = 10_000
-/** A lookup of addresses that expired this long ago waits up to {@link REFRESH_WAIT_MS} for new ones. */
+/** If the known addresses expired this long ago, a lookup waits up to {@link REFRESH_WAIT_MS} for new ones. */
 const STALE_MS = 30_000
 const REFRESH_WAIT_MS = 1_000
 
 type LookupCallback = (error: NodeJS.ErrnoException | null, addresses: readonly string[]) => void
 
-/** Resolves names with the hosts file, otherwise with DNS. Keeps addresses for their TTL, and longer if no name server answers. No name waits for another. */
+/** Resolves names with the hosts file, otherwise with DNS. Keeps addresses for their TTL, and longer if no name server answers. A slow lookup does not delay other names. */
 export class Names {
   readonly #hosts: HostsFile
   readonly #servers: NameServers
@@ -37,7 +37,7 @@ export class Names {
     this.#onFailure = onFailure
   }
 
-  /** Forgets all names if the name servers have changed, because others may give other addresses. */
+  /** Forgets all names if the name servers have changed, because the new ones may give other addresses. */
   configure(options: NameServersOptions): void {
     if (this.#servers.configure(options)) this.#known.clear()
   }
@@ -64,7 +64,7 @@ export class Names {
     }
   }
 
-  /** Calls back in a later turn. */
+  /** Never calls `done` before it returns. */
   #lookup(name: string, done: LookupCallback): void {
     const now = performance.now()
     const known = this.#knownName(name, now)
@@ -123,11 +123,11 @@ function callBack(name: string, known: KnownName, done: LookupCallback): void {
 const MAX_ADDRESSES = 64
 const MIN_TTL_MS = 1_000
 const MAX_TTL_MS = 3_600_000
-/** How long a name without an address is not looked up again: `node:dns` does not report the zone's own time. */
+/** How long a name without an address is not looked up again: `node:dns` does not report the TTL of such an answer. */
 const NOTHING_MS = 5_000
 /** How long a name is not looked up again after a failed lookup. */
 const FAILED_MS = 1_000
-/** How long an address is tried last after a failed connection attempt. */
+/** For this time after a failed attempt to connect, the address is tried last. */
 const FAILED_LAST_MS = 10_000
 
 /** The addresses of one name. Times are in milliseconds of `performance.now()`. */
@@ -144,7 +144,7 @@ export class KnownName {
     return this.pending === null && now >= this.validUntil
   }
 
-  /** Sets addresses of the hosts file or the loopback. If the hosts file loses the name, a DNS lookup is due at once. */
+  /** Sets addresses of the hosts file, or of localhost. If the name is removed from the hosts file, a DNS lookup is due at once. */
   setLocal(addresses: readonly string[]): void {
     if (this.addresses !== addresses) this.#setAddresses(addresses)
     this.validUntil = Number.NEGATIVE_INFINITY

@@ -33,7 +33,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   readonly #unsubscribe: () => void
   /** All keys of the section, if they must be applied again. */
   #scan: Iterable<string> | null = null
-  /** Changed keys; null stands for a clear of the section. */
+  /** Changed keys; null means that the section was cleared. */
   #queue = new GrowingList<string | null>()
   #running: Promise<void> | null = null
   #stopped = false
@@ -115,7 +115,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     }
   }
 
-  /** Applies the current entry of the section: changes may arrive twice, or out of order. */
+  /** Reads the entry again, because changes may arrive twice, or out of order. */
   #apply(key: string): void {
     const id = parseRouteKey(key)
     if (id === null) return

@@ -1,5 +1,5 @@
 /**
- * Host patterns of routes, and the form of a request's Host for comparison with them.
+ * Host patterns of routes, and the form of a request's Host that is compared with them.
  *
  *     example.com      this host, on any port
  *     *.example.com    every host below it, however deep, but not example.com itself
@@ -41,7 +41,7 @@ export function canonicalHost(pattern: string): string | InvalidValue {
   return wildcard ? `*.${ascii}` : ascii
 }
 
-/** Returns the host of a request in the same form: lower case, without port and trailing dot. Does not validate it: an invalid host matches no route. */
+/** Returns a request's host in the form of a pattern: lower case, without port and trailing dot. Does not validate it: an invalid host can match only wildcards. */
 export function requestHost(host: string): string {
   let end = 0
   let lower = true

@@ -18,7 +18,7 @@ const MAX_LOGGED_NAMES = 20
 export interface LiveRoutesOptions {
   section: Section<RouteMessage>
   generation: number
-  /** Reports whether changes of the state's file routes apply to this process: it joins, serves, or follows another service's state. */
+  /** Reports whether changes of the state's file routes apply to this process: while it joins or serves, or if it follows another service's state. */
   serves: () => boolean
   compile: (target: RouteTarget) => RouteAction
   logger: Logger
@@ -67,7 +67,7 @@ export class LiveRoutes {
     })
   }
 
-  /** Writes the changes of the file to the state. Rejects if this process must not write (any more); its table stays the same. */
+  /** Writes the changes of the file to the state. If this process must not write, rejects, and keeps the table. */
   apply(file: FileRoutes): Promise<Reconciled> {
     return this.#order.run(async () => {
       const changes =
@@ -80,7 +80,7 @@ export class LiveRoutes {
     })
   }
 
-  /** Compiles all routes again, because upstreams have changed, or because another process's file now applies. */
+  /** Compiles all routes again. Needed if the upstreams have changed, or if another process's file now applies. */
   async refresh(): Promise<void> {
     this.#follower.refresh()
     await this.#follower.caughtUp()
@@ -126,7 +126,7 @@ export class LiveRoutes {
     this.#follower.stop()
   }
 
-  /** Takes the result of {@link prepare}. Returns null if the result is for another file, or no longer valid. */
+  /** Takes the result of {@link prepare}. Returns null if it is for another file, or if routes have changed since. */
   #takePrepared(file: FileRoutes): Reconciled | null {
     const prepared = this.#prepared
     this.#prepared = null
@@ -236,16 +236,15 @@ type RouteChangeListener = Parameters<RouteSource['onChange']>[0]
  */
 export class RouteView implements RouteSource {
   readonly #section: RouteSource
-  readonly #ownsFile: () => boolean
+  readonly #serves: () => boolean
   #planned: PlannedRoutes | null = null
 
-  /** `ownsFile`: see {@link LiveRoutesOptions.serves}. */
-  constructor(section: RouteSource, ownsFile: () => boolean) {
+  constructor(section: RouteSource, serves: LiveRoutesOptions['serves']) {
     this.#section = section
-    this.#ownsFile = ownsFile
+    this.#serves = serves
   }
 
-  /** Shows these changes as if they were written. Null shows the state alone. */
+  /** Shows these changes as if they were written. If `changes` is null, shows only the state. */
   plan(changes: PlannedRoutes | null): void {
     this.#planned = changes
   }
@@ -268,7 +267,7 @@ export class RouteView implements RouteSource {
 
   onChange(listener: RouteChangeListener): () => void {
     return this.#section.onChange(change => {
-      if (this.#ownsFile() || (change.op !== 'clear' && originOf(change.key) !== 'file')) listener(change)
+      if (this.#serves() || (change.op !== 'clear' && originOf(change.key) !== 'file')) listener(change)
     })
   }
 }

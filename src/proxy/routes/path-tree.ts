@@ -34,10 +34,10 @@ export function routeName({ host, path }: { host: string; path: string }): strin
   return `${host}${path}`
 }
 
-/** A node of the tree of one host's routes. A node with a single child needs no map: the child knows its segment. */
+/** A node in a tree of one host's paths. A node with one child has no map, which saves memory: the child knows its segment. */
 export class PathNode<T> {
   readonly segment: string
-  /** The value for the path that ends here. */
+  /** The value of the route whose path ends at this node. */
   value: T | undefined = undefined
   origin: RouteOrigin | null = null
   children: PathNode<T> | ShardedMap<PathNode<T>> | null = null
@@ -81,7 +81,7 @@ export class PathNode<T> {
   }
 }
 
-/** Returns the value of the longest prefix of `path` up to `end`. The path must be normalised, but may end with a slash. */
+/** Returns the value of the route with the longest prefix of `path` up to `end`. The path must be normalised, but may end with a slash. */
 export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): T | undefined {
   let node = root
   let best = root.value
@@ -116,7 +116,7 @@ export function ensureNode<T>(root: PathNode<T>, path: string): PathNode<T> {
   return node
 }
 
-/** Returns the nodes along a canonical path from the root on, or null if a node is missing. */
+/** Returns the nodes from the root to the end of a canonical path, or null if a node is missing. */
 export function nodesAlong<T>(root: PathNode<T>, path: string): PathNode<T>[] | null {
   const nodes = [root]
   let node: PathNode<T> | undefined = root

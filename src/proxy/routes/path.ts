@@ -1,5 +1,5 @@
 /**
- * Path prefixes of routes, and the normalised form of a request's path for comparison with them. Servers get the target as the client sent it.
+ * Path prefixes of routes, and the normalised form of a request's path that is compared with them. Servers get the target as the client sent it.
  *
  * Two spellings that some server takes for the same path must not reach different routes: otherwise a client could get around a route that answers
  * `/admin` with 403. Normalisation
@@ -51,14 +51,14 @@ export function canonicalPath(prefix: string): string | InvalidValue {
       )
 }
 
-/** Bytes of a latin1 target that normalisation escapes. */
+/** Matches the bytes that normalisation escapes in a latin1 target. */
 const TO_ESCAPE = /[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/g
 /** 1 for ASCII characters that may need normalisation. */
 const NOT_PLAIN = new Uint8Array(128)
 for (let code = 0; code < 128; code++)
   if (/[%;\\]|[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/.test(String.fromCharCode(code))) NOT_PLAIN[code] = 1
 
-/** Returns where the path of a target ends, or -1 if the path needs normalisation. */
+/** Returns the index at which the target's path ends, or -1 if the path needs normalisation. */
 export function plainEnd(target: string): number {
   const length = target.length
   if (length === 0 || target.charCodeAt(0) !== SLASH) return -1
@@ -73,7 +73,7 @@ export function plainEnd(target: string): number {
   return length
 }
 
-/** Escapes that some servers read differently, including a `%` that becomes an escape when the following bytes are decoded. */
+/** Matches escapes that servers read differently, including a lone `%`, which may become an escape when the bytes after it are decoded. */
 const AMBIGUOUS_ESCAPE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
 
 /**
@@ -132,7 +132,7 @@ function decodeFully(raw: string): string {
   const out: string[] = []
   for (const character of raw) {
     out.push(character)
-    // A decoded byte may complete an escape with the bytes before it.
+    // The last byte may have completed an escape: `%252F` becomes `%2F`, then `/`.
     while (out.length >= 3 && out.at(-3) === '%') {
       const digits = `${out.at(-2)}${out.at(-1)}`
       if (!/^[0-9A-Fa-f]{2}$/.test(digits)) break
@@ -141,7 +141,7 @@ function decodeFully(raw: string): string {
       out.splice(-3, 3, plain === '\\' ? '/' : plain)
     }
   }
-  // As in the other readings, escapes a lone `%`, and changes escapes to upper case.
+  // Escapes a lone `%`, and changes escapes to upper case, as in the other readings.
   return out.join('').replace(/%(?:[0-9A-Fa-f]{2})?/g, each => (each === '%' ? '%25' : each.toUpperCase()))
 }
 

@@ -45,7 +45,7 @@ export interface FileRoutes {
 
 const STEP = 32
 
-/** Yields where it may pause. Tolerates routes that change during a pause; a partly applied result is harmless. Calls `served` with each route of the result. */
+/** Yields where it may pause. Routes may change during a pause, and the result may be applied only in part. Calls `served` with each route that will be served. */
 export function* reconcile(
   state: RouteState,
   file: FileRoutes,
@@ -122,12 +122,12 @@ function* findUnwanted(state: RouteState, { routes }: FileRoutes, into: string[]
   }
 }
 
-/** The size of the cache of encoded targets. Most files have few different targets; some have one for each route. */
+/** How many encoded targets are cached. Most files have few different targets; some have another target for each route. */
 const CACHED_TARGETS = 1_024
 const MAX_CACHED_BYTES = 1_024
 const CREATED_TAG = 14 << 3
 const GENERATION_TAG = 15 << 3
-/** Maximum bytes of a stamp's number; an entry with a longer one must be decoded. */
+/** Maximum bytes of the numbers `created` and `generation`. An entry with a longer number must be decoded. */
 const NUMBER_BYTES = 7
 
 /** Recognizes stored routes by their bytes, without decoding them. */
@@ -139,7 +139,7 @@ export class StoredTargets {
     this.#state = state
   }
 
-  /** Returns true if the route surely has this target. After false, decode the entry to find out. */
+  /** Returns true if the route surely has this target. If false, the caller must decode the entry to find out. */
   has(key: string, target: RouteTarget): boolean {
     if (this.#state.isStored_ === undefined) return false
     const wanted = this.#encode(target)
@@ -169,7 +169,7 @@ function beginsWith(bytes: Uint8Array, start: number, end: number, wanted: Uint8
   return true
 }
 
-/** Reports whether the fields after a target are only its writer and its time. */
+/** Reports whether only `created` and `generation` follow the target. */
 function areStamps(bytes: Uint8Array, start: number, end: number): boolean {
   for (let at = start; at < end; at++) {
     const tag = bytes[at++]

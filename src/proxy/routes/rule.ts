@@ -110,7 +110,7 @@ export const routeShape = {
   response: absent(responseChanges, undefined, 'changes to answers of the servers', fieldShape),
 }
 
-/** Returns a check for the routes of one list. It also reports a route that an earlier one of the list has. */
+/** Returns a check for the routes of one list. The check also reports a route with the host and path of an earlier one. */
 export function routeCheck(upstreams: ReadonlySet<string>): ValueCheck<RouteRule> {
   const firstPositions: FirstPositions = new ShardedMap()
   return (value, place) => {

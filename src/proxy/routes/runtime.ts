@@ -1,4 +1,4 @@
-/** Changes of routes at run time. Either all changes of a call are made, or none; then the error lists the problems. */
+/** Computes changes of routes at run time: either all changes of a call, or none. In that case the error lists the problems. */
 
 import { ConfigPlace, formatPath, Problems, shown, type ValueCheck } from '../../config/check.js'
 import { FdbError } from '../../index.js'
@@ -26,6 +26,8 @@ export interface RouteAddition {
 }
 
 /**
+ * Adds routes.
+ *
  * @param given untrusted input: a list of routes as in the configuration file
  * @throws ERR_FDB_ROUTES with a line for each problem, `routes[INDEX].KEY: what is wrong`, at most 20
  */
@@ -78,7 +80,7 @@ export function* removeRoutes(state: RouteState, given: unknown): Generator<void
     if (!state.has(key)) {
       const why = inFile
         ? 'comes from the configuration file: change the file and reload it'
-        : 'is not there: see `fd-broker routes list`'
+        : 'does not exist: see `fd-broker routes list`'
       place.wrong(`${name} ${why}`)
       return
     }

@@ -8,7 +8,7 @@ export type RouteMessage = fdbroker.proxy.Route
 
 export const ROUTES = 'routes'
 
-/** The section has no cache, because lookups use the table. */
+/** Without a cache, because lookups use the RouteTable. */
 export const routesSection = defineSection<RouteMessage>({
   version: 1,
   codec: codec.protobuf<RouteMessage, fdbroker.proxy.Route.$Properties>(fdbroker.proxy.Route),

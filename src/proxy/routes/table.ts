@@ -12,7 +12,7 @@ import {
 } from './path-tree.js'
 
 export const NO_ROUTE = Symbol('no route')
-/** The path is refused (see path.ts), or its readings match different routes: the client gets 400. */
+/** The client gets 400: its path is one that path.ts refuses, or the path's readings match different routes. */
 export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 
 export type RouteMatch<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
@@ -87,7 +87,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     node.origin = origin
   }
 
-  /** Removes a route; the file's route that it overrides applies again. Returns false if the route does not exist. */
+  /** Removes a route. If the route overrides one of the file, the file's route applies again. Returns false if the route does not exist. */
   delete(id: RouteId): boolean {
     const { origin, host, path } = id
     const root = this.#rootOf(host)

@@ -12,12 +12,12 @@ import {
   upstreamsSection,
 } from './sections.js'
 
-/** As in Route: fields with lower numbers are values, of which a setting has exactly one. */
+/** A Setting has exactly one of the fields with lower numbers: its value. */
 const FIRST_ATTRIBUTE = 14
 
 /**
- * The configuration in the state. The serving process writes it. Upstreams that only the state has are adopted, because routes made at run time and
- * followers may use them.
+ * The configuration in the state. The serving process writes it. Every process also adopts upstreams that only the state has, because routes made at
+ * run time and followers may use them.
  */
 export class DeclaredState {
   readonly #declared: DeclaredSections
@@ -38,7 +38,7 @@ export class DeclaredState {
     })
   }
 
-  /** Writes the differences. Calls `between` while old and new upstreams exist; it returns the upstreams that must be kept. Rejects if this process must not write. */
+  /** Writes what differs. While old and new upstreams exist, calls `between`, which returns the upstreams to keep. Rejects if this process must not write. */
   async write(
     config: ProxyConfig,
     between: () => Promise<ReadonlySet<string>>,
@@ -54,7 +54,7 @@ export class DeclaredState {
       encode,
       keeps: name => needed.has(name),
     })
-    // Yields to the event loop here: the rest is slow when it runs for the first time, and would delay clients longer together with the above.
+    // Lets the event loop run here: code is slow when it runs for the first time, and both halves in one turn would delay clients longer.
     await nextTurn()
     const changes = {
       upstreams: put || removed ? { ...put, ...removed } : undefined,
@@ -65,7 +65,7 @@ export class DeclaredState {
       settings: await apply(this.#declared.settings, settingMessages(config, stamp), {
         encode: settingsSection.codec.encode,
         keptFrom: FIRST_ATTRIBUTE,
-        // Deletes only settings that this version knows as optional: those that it does not know are other versions' settings.
+        // Deletes only settings that this version knows to be optional: unknown settings belong to other versions.
         keeps: path => !isOptional(path),
       }),
     }
@@ -100,7 +100,7 @@ export class DeclaredState {
   }
 }
 
-/** Writes the differences. Returns the names that have changed, or undefined if there are none. */
+/** Returns the names of the changed entries, or undefined if nothing differs. */
 async function apply<M extends StoredEntry>(
   section: Section<M>,
   wanted: ReadonlyMap<string, M>,

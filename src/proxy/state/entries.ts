@@ -10,7 +10,7 @@ import type { ListenerMessage, SettingMessage, UpstreamMessage } from './section
 
 const { Upstream, Listener, Setting } = fdbroker.proxy
 
-/** The default age, which entries omit. */
+/** The default of `keepAlive.age`. An entry omits an age that is the default. */
 const DEFAULT_AGE_MS = 3_600_000
 
 /** The generation that wrote an entry, and the time (milliseconds since 1970). */
@@ -93,7 +93,7 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
   })
 }
 
-/** Keys that are not written as plain settings: they have their own section or form, are secret, or concern only the main process. */
+/** Keys that are not written as one setting for each value: they have their own section or form, are secret, or concern only the main process. */
 const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
   'listeners',
   'upstreams',
@@ -106,7 +106,7 @@ const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
 
 const HEALTH = 'upgrade.health.'
 
-/** Reports whether a setting exists only if the operator has set it. */
+/** Reports whether the setting is absent unless the operator has set it. */
 export function isOptional(path: string): boolean {
   return path.startsWith(HEALTH) && Object.hasOwn(healthShape, path.slice(HEALTH.length))
 }

@@ -57,7 +57,7 @@ export class FollowedConfig {
   }
 }
 
-/** Settings that may be `off` (null) or have several types. Any other setting must have the type of this version's value. */
+/** Settings that may be `off` (null) or have several types. Any other setting is ignored if its type differs from that of this version's value. */
 const FLEXIBLE_TYPES: ReadonlySet<string> = new Set([
   'instanceHeader',
   'via',

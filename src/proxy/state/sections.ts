@@ -1,4 +1,4 @@
-/** The sections of the state with the serving process's configuration, for tools and successors. The key of a setting is its path in the file. */
+/** The sections of the state with the serving process's configuration, for tools and successors. The key of a setting is its path in the file, such as `timeouts.idle`. */
 import { codec, defineSection, type Member, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 

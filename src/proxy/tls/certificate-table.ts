@@ -2,7 +2,7 @@ import type { SecureContext } from 'node:tls'
 import { nodeTls } from '../../base/lazy.js'
 import { type CertificateMaterial, lookupNames } from './material.js'
 
-/** Chooses a certificate by server name: exact names before wildcards, run time before file, then by position. The default is the first of the file. */
+/** Chooses a certificate by server name: exact names before wildcards, run-time certificates before the file's, then by position. The default is the file's first certificate. */
 export class CertificateTable {
   #file: readonly CertificateMaterial[] = []
   #runtime: readonly CertificateMaterial[] = []
@@ -11,7 +11,7 @@ export class CertificateTable {
   kinds: ReadonlyMap<string, CertificateMaterial> = new Map()
   readonly #contexts = new WeakMap<CertificateMaterial, SecureContext>()
 
-  /** Keeps the current list of a missing property. */
+  /** Replaces only the lists that are given. */
   replace(lists: { file?: readonly CertificateMaterial[]; runtime?: readonly CertificateMaterial[] }): void {
     this.#file = lists.file ?? this.#file
     this.#runtime = lists.runtime ?? this.#runtime
@@ -38,7 +38,7 @@ export class CertificateTable {
     return this.#file.some(({ names }) => names.includes(name))
   }
 
-  /** Reports how this process uses a stored certificate. Finds it by its contents. */
+  /** Reports how this process uses a stored certificate, which it finds by fingerprint and names. */
   statusOf(
     origin: 'file' | 'runtime',
     { fingerprint, names }: { fingerprint: string; names: readonly string[] },

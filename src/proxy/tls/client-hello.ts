@@ -1,4 +1,4 @@
-/** A larger ClientHello counts as one without a server name. */
+/** A larger ClientHello is treated as if it had no server name. */
 export const MAX_HELLO_BYTES = 64 * 1024
 
 const HANDSHAKE = 22
@@ -8,7 +8,7 @@ const HOST_NAME = 0
 const RECORD_HEAD = 5
 const MESSAGE_HEAD = 4
 
-/** Returns the server name in a ClientHello (RFC 6066, 3); undefined if more bytes are needed; null if there is none, or if it is malformed (OpenSSL reports that). */
+/** Returns the server name in a ClientHello (RFC 6066, 3); undefined if more bytes are needed; null if there is no name, or if the ClientHello is malformed (OpenSSL reports that). */
 export function serverNameOf(bytes: Buffer): string | null | undefined {
   const message = helloOf(bytes)
   if (!message) return message
@@ -37,7 +37,7 @@ function hostNameIn(extension: ByteReader): string | null {
   return null
 }
 
-/** Joins the body of the ClientHello from its records. Returns undefined and null as {@link serverNameOf}. */
+/** Joins the ClientHello's body from its TLS records. Returns undefined and null as {@link serverNameOf}. */
 function helloOf(bytes: Buffer): Buffer | null | undefined {
   const parts: Buffer[] = []
   let got = 0
@@ -61,7 +61,7 @@ function helloOf(bytes: Buffer): Buffer | null | undefined {
   }
 }
 
-/** Reads a part of the message. Beyond its end reads zeros and sets `broken`. */
+/** Reads a part of the message. A read beyond the end returns 0 and sets `broken`. */
 class ByteReader {
   broken = false
   #at = 0

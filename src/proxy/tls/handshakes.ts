@@ -18,7 +18,7 @@ export interface HandshakeOptions {
   certificates: CertificateTable
   settings: HandshakeSettings
   counts: HandshakeCounts
-  /** Refuses clients that offer only other protocols than HTTP/1.1 (ALPN). */
+  /** Whether to refuse clients whose ALPN list does not contain HTTP/1.1. */
   http: boolean
   /** Called after a successful handshake. `raw` is the socket that was given to {@link Handshakes.start}, if known. */
   onSecure: (socket: TLSSocket, raw: Socket | undefined) => void
@@ -42,8 +42,7 @@ interface HandshakeServer {
 export class Handshakes {
   readonly #options: HandshakeOptions
   readonly #handshaking = new Set<Socket>()
-  /** The servers by kind of key. */
-  readonly #servers = new Map<string, HandshakeServer>()
+  readonly #serverByKeyKind = new Map<string, HandshakeServer>()
   #settings: HandshakeSettings
   #http: boolean
 
@@ -59,13 +58,13 @@ export class Handshakes {
 
   configure(settings: HandshakeSettings): void {
     this.#settings = settings
-    this.#servers.clear()
+    this.#serverByKeyKind.clear()
   }
 
   set http(http: boolean) {
     if (http === this.#http) return
     this.#http = http
-    this.#servers.clear()
+    this.#serverByKeyKind.clear()
   }
 
   /** Takes over a socket from which nothing was read; it may be paused. */
@@ -73,7 +72,7 @@ export class Handshakes {
     this.#handshaking.add(raw)
     // A client that sends FIN before the end of its handshake will not complete it.
     raw.allowHalfOpen = false
-    // The handshake failed, or it succeeded but its raw socket was not found.
+    // If the set still has the socket, the handshake failed, or it succeeded and `underlyingSocket()` did not find the socket.
     raw.once('close', () => {
       if (this.#handshaking.delete(raw)) this.#options.onEnd()
     })
@@ -95,9 +94,10 @@ export class Handshakes {
   #handshake(raw: Socket, wanted: CertificateMaterial | undefined): void {
     const kind = wanted?.keyKind ?? ''
     const defaultCertificate = this.#options.certificates.kinds.get(kind)
-    let entry = this.#servers.get(kind)
+    let entry = this.#serverByKeyKind.get(kind)
     if (entry === undefined || entry.defaultCertificate !== defaultCertificate) {
-      this.#servers.set(kind, (entry = { defaultCertificate, server: this.#makeServer(defaultCertificate) }))
+      entry = { defaultCertificate, server: this.#makeServer(defaultCertificate) }
+      this.#serverByKeyKind.set(kind, entry)
     }
     entry.server.emit('connection', raw)
   }
@@ -118,7 +118,7 @@ export class Handshakes {
     server.on('secureConnection', socket => {
       counts.countCompleted(socket.isSessionReused())
       const raw = underlyingSocket(socket)
-      // The connection counts as a client from now on, and must not count twice.
+      // The relay counts the connection from now on: it must not be counted twice.
       const counted = raw !== undefined && this.#handshaking.delete(raw)
       onSecure(socket, raw)
       if (counted) onEnd()
@@ -148,7 +148,7 @@ export class Handshakes {
 
 type PeekEnd = 'timeout' | 'broken-off'
 
-/** Reads the server name that a client requests, and puts the bytes back. `done` gets the name or null; or the reason, if the socket was closed. */
+/** Reads the server name that a client requests, and puts the bytes back. `done` gets the name, or null if there is none; if the socket closes first, the reason. */
 function peekServerName(
   raw: Socket,
   timeoutMs: number,
@@ -182,7 +182,7 @@ function peekServerName(
   raw.on('readable', readHello).on('close', onClose).on('error', ignore)
 }
 
-/** The failures of this time share one line of the log, so that attackers cannot fill the log. */
+/** All failures of such an interval are logged in one line, so that attackers cannot fill the log. */
 const LOG_INTERVAL_MS = 10_000
 /** Maximum number of kinds of failures; further kinds count as `other`. */
 const MAX_KINDS = 32

@@ -30,7 +30,7 @@ export interface ListedCertificate {
   origin: CertificateOrigin
   name: string
   names: string[]
-  /** The names for which this process uses it; other certificates may override the other names. */
+  /** The names for which this process uses the certificate; other certificates override it for the rest of its names. */
   inForce: string[]
   /** The default certificate, for clients without a server name or with an unknown one. */
   standard: boolean
@@ -53,7 +53,7 @@ export interface CertificateAddition {
   warning: string | null
 }
 
-/** The certificates of a running proxy: those of its file, and those added at run time. The latter are in the state, and override the file; the newest wins. */
+/** The certificates of a running proxy: those of its file, and those added at run time. The state stores both; the newest certificate added at run time overrides the file's. */
 export class LiveCertificates {
   readonly #section: Section<CertificateMessage>
   readonly #table: CertificateTable
@@ -78,7 +78,7 @@ export class LiveCertificates {
     })
   }
 
-  /** Writes the changes of the file to the state. Rejects if this process must not write (any more); the certificates in use stay the same. */
+  /** Writes the changes of the file to the state. If this process must not write, rejects, and keeps the certificates in use. */
   write(file: readonly CertificateConfig[]): Promise<void> {
     return this.#order.run(async () => {
       const wanted = new Map<string, CertificateMessage>()
@@ -175,7 +175,7 @@ export class LiveCertificates {
     )
   }
 
-  /** Updates this certificate from the state, or removes it. Returns false, without effect, unless it was added at run time. */
+  /** Updates or removes a certificate made at run time, as in the state. Ignores other certificates, and returns false. */
   #readEntry(key: string): boolean {
     if (parseCertificateKey(key)?.origin !== 'runtime') return false
     try {
@@ -195,7 +195,7 @@ export class LiveCertificates {
   }
 }
 
-/** Returns the certificates of the serving process's file. Calls `onUnreadable` for each certificate that cannot be read. */
+/** Returns the state's certificates of the serving process's file. Calls `onUnreadable` for each one that cannot be read. */
 export function storedCertificates(
   section: Section<CertificateMessage>,
   onUnreadable: (key: string, error: unknown) => void,

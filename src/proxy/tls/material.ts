@@ -34,7 +34,7 @@ export class WrongMaterial {
   }
 }
 
-/** `names` replace those of the certificate. */
+/** Checks a certificate and its key. `names`, unless null, replaces the certificate's own names. */
 export function readMaterial(
   chain: string,
   key: string,
@@ -62,7 +62,7 @@ export function readMaterial(
   try {
     nodeTls().createSecureContext({ cert: chain, key })
   } catch (error) {
-    return new WrongMaterial('cert', `OpenSSL refuses it (${reason(error)})`)
+    return new WrongMaterial('cert', `OpenSSL refuses the certificate (${reason(error)})`)
   }
   return {
     names: names === null ? namesOf(leaf) : [...names],
@@ -82,7 +82,7 @@ export function validityProblem({ notBefore, notAfter }: CertificateMaterial, no
   return now < notBefore ? `it is valid only from ${new Date(notBefore).toISOString()} on` : null
 }
 
-/** Returns the certificate's DNS names that clients can request. */
+/** Omits names that clients cannot request, for example with invalid characters. */
 function namesOf(leaf: X509Certificate): string[] {
   const names = new Set<string>()
   for (const entry of (leaf.subjectAltName ?? '').split(', ')) {

@@ -5,10 +5,9 @@ import type { CertificateMaterial } from './material.js'
 /** A stored certificate, including fields of newer versions. Do not change it. */
 export type CertificateMessage = fdbroker.tls.Certificate
 
-/** The section contains the private keys too. */
 export const CERTIFICATES = 'certificates'
 
-/** The section has no cache, because handshakes use the table. */
+/** Secret, because it contains private keys. Without a cache, because handshakes use the CertificateTable. */
 export const certificatesSection = defineSection<CertificateMessage>({
   version: 1,
   codec: codec.protobuf<CertificateMessage, fdbroker.tls.Certificate.$Properties>(fdbroker.tls.Certificate),

@@ -37,7 +37,7 @@ export class TlsTermination {
     this.#configureHandshakes()
   }
 
-  /** Writes the changes of the file to the state. Rejects if this process must not write (any more). */
+  /** Writes the changes of the file to the state. Rejects if this process must not write. */
   write(config: TlsSettings): Promise<void> {
     return this.liveCertificates.write(config.tls.certificates)
   }
@@ -84,7 +84,7 @@ export class TlsTermination {
   }
 }
 
-/** Returns a warning for each well-formed certificate that clients will refuse. */
+/** Returns a warning for each certificate that is not valid at the time `now`. */
 export function certificateWarnings(
   { tls }: TlsSettings,
   now: number,

@@ -19,7 +19,7 @@ export class Balancer {
     this.configure(addresses, rules)
   }
 
-  /** Replaces the servers and the rules. A server that was there before keeps its health, unless `rules.failures` is null. */
+  /** Replaces the servers and the rules. A server that stays keeps its health, unless `rules.failures` is null. */
   configure(addresses: readonly string[], rules: HealthRules): void {
     const before = new Map(this.#servers.map(({ address, health }) => [address, health]))
     this.#servers = addresses.map(address => ({
@@ -36,7 +36,7 @@ export class Balancer {
     return this.#outCount === 0
   }
 
-  /** Returns the next server not in `tried`, or undefined. Prefers a server whose trial is due; if the request has failed before, a server that is up. */
+  /** Returns the next server that is not in `tried`, or undefined. Prefers a server whose trial is due; for a request that another server has failed, one that is up. */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
     if (this.#outCount === 0) return this.#pick(tried, isUp, now)
     const [first, second] = tried === undefined || tried.size === 0 ? [isRetryDue, isUp] : [isUp, isRetryDue]
@@ -97,7 +97,6 @@ export class Balancer {
 const isUp = ({ kind }: ServerHealth): boolean => kind === 'up'
 const isAny = (): boolean => true
 
-/** Times in milliseconds. */
 interface HealthRules {
   /** Consecutive failures after which a server is out; null: never. */
   readonly failures: number | null
@@ -105,13 +104,13 @@ interface HealthRules {
   readonly coolDown: number
 }
 
-/** `up`: gets requests in turn. `down`: gets no request before `until`. `probing`: one request is the trial; without an outcome before `until` another one is. */
+/** `up`: gets requests in turn. `down`: gets no request before `until`. `probing`: one request is its trial; if the trial has no outcome before `until`, another request is. */
 export type ServerHealth =
   | { readonly kind: 'up'; readonly failures: number }
   | { readonly kind: 'down'; readonly until: number }
   | { readonly kind: 'probing'; readonly until: number }
 
-/** `undecided`: the trial shows nothing about the server, for example because its client has disconnected. */
+/** `undecided`: the trial shows nothing about the server, for example because the client has disconnected. */
 export type HealthEvent = 'picked' | 'succeeded' | 'failed' | 'undecided'
 
 export const UP: ServerHealth = { kind: 'up', failures: 0 }
@@ -137,7 +136,7 @@ export function afterEvent(
       return health.kind === 'probing' ? { kind: 'down', until: now } : health
     case 'failed':
       if (failures === null) return UP
-      // Failures of requests that were sent before the server went out do not prolong its time.
+      // Failures of requests that were sent before the server was out do not keep it out longer.
       if (health.kind === 'down')
         return isRetryDue(health, now) ? { kind: 'down', until: now + coolDown } : health
       if (health.kind === 'up' && health.failures + 1 < failures)

@@ -1,5 +1,5 @@
 import { isIP } from 'node:net'
-import type { Destination, ExchangeOptions, Forward, KeepAlive } from '../../relay/index.js'
+import type { Destination, Forward, KeepAlive } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import { takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
@@ -16,7 +16,6 @@ export interface ServerWatch {
 export interface ServerOut {
   readonly upstream: string
   readonly server: string
-  /** `probing`: one request is the server's trial. */
   readonly state: 'down' | 'probing'
   readonly triedInSeconds: number
 }
@@ -47,7 +46,7 @@ export class Upstream {
     return this.#balancer !== null && this.#takesRequests
   }
 
-  /** Replaces the configuration; null removes it. Servers that were there before keep their health. */
+  /** Replaces the configuration; null removes it. Servers that stay keep their health. */
   configure(config: UpstreamConfig | null): void {
     if (config === null) {
       this.#balancer = null
@@ -69,8 +68,7 @@ export class Upstream {
     )
     this.#retry = retry
     this.#takesRequests = takesRequests(servers)
-    const options: ExchangeOptions = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
-    this.forward.options = options
+    this.forward.options = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
   }
 
   destination(key: string): Destination | undefined {

@@ -13,7 +13,7 @@ export class Upstreams {
   forRequests: ReadonlySet<string> = new Set()
   readonly #failing = new Set<string>()
 
-  /** `hosts` looks up the names of servers. If it is null, Node does. */
+  /** `hosts` looks up the host names of servers; if `hosts` is null, Node does it. */
   constructor(watch: Pick<ServerWatch, 'onOut' | 'onIn'>, hosts: Pick<Names, 'hostOf'> | null = null) {
     this.#hosts = hosts
     this.#watch = { ...watch, onFailure: server => this.#failing.add(server) }
@@ -28,7 +28,7 @@ export class Upstreams {
     return former
   }
 
-  /** Adds and changes upstreams. Removed ones are kept until {@link prune}, because routes may still lead to them. */
+  /** Adds and changes upstreams. Removed upstreams are kept until {@link prune}, because routes may still lead to them. */
   configure(configs: readonly UpstreamConfig[]): void {
     this.names = new Set(configs.map(({ name }) => name))
     this.forRequests = new Set(
@@ -37,7 +37,7 @@ export class Upstreams {
     for (const config of configs) this.get(config.name).configure(config)
   }
 
-  /** Adds an upstream that is not in the configuration, until {@link prune}. */
+  /** Adds an upstream that the configuration lacks. {@link prune} removes it unless a route needs it. */
   adopt(config: UpstreamConfig): void {
     if (!this.names.has(config.name)) this.get(config.name).configure(config)
   }
@@ -76,9 +76,9 @@ export class Upstreams {
     return undefined
   }
 
-  /** Updates the health of a server at the end of an exchange. Failed connection attempts are recorded at once instead. */
+  /** Updates the health of a server at the end of an exchange. Failed attempts to connect were recorded before, see `Destination.failed`. */
   recordOutcome({ subject, destination, serverFailed, reason, status }: ExchangeReport): void {
-    // Only the start of a TCP connection shows something about the server, not its end.
+    // The end of a forwarded TCP connection shows nothing about the server; `Destination.opened` has recorded the start.
     if (destination === undefined || subject === 'tcp') return
     if (serverFailed) {
       for (const upstream of this.#upstreams.values()) upstream.recordFailure(destination)
