@@ -105,7 +105,10 @@ function renameSessions(server: Server, context: string): void {
  */
 export function shareTicketKeys(member: Member, server: Server, options: TicketKeyOptions = {}): TicketKeys {
   if (typeof server?.setTicketKeys !== 'function' || typeof server.setSecureContext !== 'function') {
-    throw new FdbError('ERR_FDB_OPTION', 'only TLS servers have ticket keys: pass an https, tls or http2 server')
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'only TLS servers have ticket keys: pass an https, tls or http2 server',
+    )
   }
   const keys = new TicketKeys(member, options)
   acceptTickets(server, keys.name, keys)
