@@ -496,10 +496,16 @@ function takeOver(state: MemberState, sealed: boolean, rules: Rules): MemberStep
   return { state: next, effects }
 }
 
+type ReturningPhase = Exclude<MemberPhase, 'joining' | 'leaving' | 'gone'>
+
+/** Whether a member that has reconnected in this phase sends Back. */
+export function sendsBack(phase: MemberPhase): phase is ReturningPhase {
+  return phase !== 'joining' && phase !== 'leaving' && phase !== 'gone'
+}
+
 function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, rules: Rules): MemberStep {
-  const { phase } = state
-  if (phase === 'joining' || phase === 'leaving' || phase === 'gone') return same(state)
-  const { epoch, top, unfit } = state
+  const { phase, epoch, top, unfit } = state
+  if (!sendsBack(phase)) return same(state)
   const effects: MemberEffect[] = [
     {
       type: 'send',
@@ -516,7 +522,7 @@ function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, 
 }
 
 /** A member in `beginning` or `unfit` accepts without writing. Back names it `orphan`, which means the same and which every release knows. */
-function roleOf(phase: Exclude<MemberPhase, 'joining' | 'leaving' | 'gone'>): Role {
+function roleOf(phase: ReturningPhase): Role {
   return phase === 'beginning' || phase === 'unfit' ? 'orphan' : phase
 }
 

@@ -1,4 +1,5 @@
 import type { FdbError } from '../errors.js'
+import { sendsBack } from '../handoff/member-machine.js'
 import type { Entry } from '../holder/registry.js'
 import type { Operations } from '../operator/requests.js'
 import { RequestHandler } from '../operator/server.js'
@@ -167,15 +168,20 @@ export class DaemonHosting implements Hosting {
       const restarted = link.facts.incarnation !== old.facts.incarnation
       old.close()
       joined.attach(link)
+      // Back must be sent first: it claims all descriptors that the daemon has received before it.
+      if (sendsBack(machine.phase)) this.#registrations.hold(link.link)
+      else this.#registrations.repeat(link.link, settings.timeout)
       machine.step({ type: 'reconnected', restarted, sealed: machine.sealed })
-      // After the step, because Back must be sent first: it claims all descriptors that the daemon has received before it.
-      this.#registrations.repeat(link.link, settings.timeout)
       heartbeat.start()
     })
     void old.fate().then(fate => {
       if (fate === 'dead' && joined.holder === old)
         machine.step({ type: 'fate', fate, sealed: machine.sealed })
     })
+  }
+
+  onBackSent(link: Link): void {
+    this.#registrations.repeat(link, this.#deps.shared.settings.timeout)
   }
 
   fail(why: FdbError): void {
@@ -290,6 +296,7 @@ interface Registration {
 /** Daemon hosting: the registrations of descriptors that the daemon must keep. */
 export class Registrations {
   readonly #calls = new Calls<null, void, Registration>()
+  #held: Link | null = null
 
   /** Resolves when the daemon has dups of `items`. Rejects with the daemon's error, ERR_FDB_DEADLINE or ERR_FDB_CHANNEL_CLOSED. */
   async send(link: Link, items: readonly BundleItem[], timeoutMs: number): Promise<void> {
@@ -303,8 +310,14 @@ export class Registrations {
     await call.pending.limit(timeoutMs, late).answer
   }
 
-  /** Repeats the unanswered registrations over a new link. */
+  /** Sends nothing over this new link until {@link repeat}. Limits of time run on. */
+  hold(link: Link): void {
+    this.#held = link
+  }
+
+  /** Repeats the unanswered registrations over a new link, and sends those that were held. */
   repeat(link: Link, timeoutMs: number): void {
+    if (this.#held === link) this.#held = null
     for (const call of this.#calls.callsTo()) {
       call.link = link
       this.#announce(call, timeoutMs).catch(error => call.pending.reject(error))
@@ -324,6 +337,7 @@ export class Registrations {
   /** Sends a registration. Ignores the loss of the link, because {@link repeat} follows. */
   async #announce(call: Call<null, void> & Registration, timeoutMs: number): Promise<void> {
     const { items, link, number: request } = call
+    if (link === this.#held) return
     try {
       await link.sendBundle(items, timeoutMs)
       await link.send({ register: { request } })

@@ -3,7 +3,7 @@ import type { Holder } from '../holder/holder.js'
 import type { Entry } from '../holder/registry.js'
 import type { Segment } from '../state/segment.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
-import type { WireEnvelope } from '../wire/link.js'
+import type { Link, WireEnvelope } from '../wire/link.js'
 
 /**
  * The member's access to the holder, which decides which process serves. In `embedded-hosting.ts` the incumbent is the holder until it has
@@ -38,6 +38,8 @@ export interface Hosting {
   onHeard?(): void
   /** The channel to the holder has ended. The state machine has got the event before this call. */
   onLost?(): void
+  /** The holder has this process's descriptors and its Back over this new link. */
+  onBackSent?(link: Link): void
   /** This process, which drains or stands by, has connected to the process that serves. */
   onReportsReceived?(): void
 

@@ -179,6 +179,7 @@ export class MemberRuntime implements MemberContext {
     this.holdings = new Holdings(this, hosting, error => driver.refuse(error))
     this.toHolder = new ToHolderSender({
       ...runtime,
+      hosting,
       offers: this.offers,
       state: this.state,
     })

@@ -3,6 +3,7 @@ import type { ToHolder } from '../handoff/messages.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { packToHolder } from '../wire/envelope.js'
 import type { Heartbeat } from './heartbeat.js'
+import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
@@ -11,6 +12,7 @@ import type { OwnState } from './own-state.js'
 interface ToHolderDeps {
   readonly shared: MemberContext
   readonly joined: JoinedHolder
+  readonly hosting: () => Hosting
   readonly offers: OfferReceiver
   readonly state: OwnState
   readonly heartbeat: Heartbeat
@@ -80,12 +82,13 @@ export class ToHolderSender {
 
   /** Sends the descriptors before Back, because at Back the holder decides which process serves. */
   #back({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
-    const { joined, shared } = this.#deps
+    const { hosting, joined, shared } = this.#deps
     const { shutdown, machine, settings, segmentSet } = shared
     const link = joined.link
     link
       ?.sendBundle(this.#held(), settings.timeout)
       .then(() => link.send({ back: { role, epoch, sealed, top: segmentSet.top, unfit } }))
+      .then(() => hosting().onBackSent?.(link))
       .catch(error => {
         if (shutdown.over || joined.link !== link) return
         settings.logger.warn(

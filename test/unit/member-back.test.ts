@@ -7,7 +7,7 @@ import { expect, it, onTestFinished } from 'vitest'
 import { type Logger, SILENT } from '../../src/base/logger.js'
 import { receiveHello } from '../../src/holder/admission.js'
 import { join, serveDaemon } from '../../src/index.js'
-import { closeAll } from '../../src/kernel/index.js'
+import { closeAll, MAX_FDS_PER_MESSAGE } from '../../src/kernel/index.js'
 import { reconnectToDaemon } from '../../src/member/daemon-hosting.js'
 import type { HolderLink } from '../../src/member/holder-link.js'
 import type { Settings } from '../../src/member/options.js'
@@ -72,6 +72,25 @@ it('a member tells a new daemon where it stands until that has taken it', async 
   expect(heard.map(told => told.map(({ body }) => body))).toEqual([[], [], ['back']])
   expect(heard[2]?.[0]?.back).toMatchObject({ role: 'serving', sealed: false })
   expect(member.phase).toBe('serving')
+})
+
+it('a registration that a dead daemon did not answer is repeated after Back, also if Back takes several messages of descriptors', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const daemon = await serveDaemon({ control })
+  const member = await join({ service: 'shop', control, hosting: 'daemon', drain: { timeout: 0 } })
+  for (let i = 0; i <= MAX_FDS_PER_MESSAGE; i++) await member.listen(`web${i}`, 'tcp://127.0.0.1:0')
+  await member.ready({ unserved: true })
+  await daemon.close()
+  const late = member.listen('late', 'tcp://127.0.0.1:0').catch(() => {})
+  const heard = await deafDaemon(control, 0)
+  onTestFinished(async () => {
+    await member.close({ timeout: 0 })
+    await late
+  })
+  await until('the registration is repeated', () => heard[0]?.some(({ register }) => register))
+  expect(heard[0]!.map(({ body }) => body)).toEqual(['back', 'register'])
 })
 
 it('a member that is to end while a daemon does not answer connects no more, and blames no daemon', async () => {
