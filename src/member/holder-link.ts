@@ -38,22 +38,29 @@ export class HolderLink {
   readonly facts: HolderFacts
   readonly link: Link
   readonly #pidfd: OwnedFd | null
-  #watch: DeathWatch | null = null
+  readonly #watch: DeathWatch | null
+  #dead = false
+  #onDeath: (() => void) | null = null
   /** The holder's pid if the kernel reports the same one; otherwise 0, because the holder may be in another PID namespace. */
   readonly #confirmedPid: number
   #closed = false
 
+  /** Owns `link` and `pidfd`, unless it throws: ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
   private constructor(link: Link, pidfd: OwnedFd | null, facts: HolderFacts) {
     this.link = link
     this.#confirmedPid = link.channel.peer.pid === facts.pid ? facts.pid : 0
     this.#pidfd = pidfd
     this.facts = facts
+    this.#watch = watchProcess(pidfd, identify(this.#confirmedPid, facts), () => {
+      this.#dead = true
+      if (!this.#closed) this.#onDeath?.()
+    })
   }
 
   /**
    * Sends Hello on a new connection and waits for the Welcome. A daemon's member that connects again gives `back`. Rejects with the error in
-   * the holder's Reject (ERR_FDB_VERSION, ERR_FDB_SERVICE, ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE, and
-   * ERR_FDB_CHANNEL_CLOSED if the holder closes the connection.
+   * the holder's Reject (ERR_FDB_VERSION, ERR_FDB_SERVICE, ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE,
+   * ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD, and ERR_FDB_CHANNEL_CLOSED if the holder closes the connection.
    */
   static async greet(
     fd: OwnedFd,
@@ -87,7 +94,12 @@ export class HolderLink {
       const what = `the Welcome of ${pid > 0 ? `process ${pid}` : 'the process'} on the control socket`
       welcomed.limit(timeoutMs, () => welcomed.reject(deadlineError(what, timeoutMs)))
       const { welcome, pidfd } = await welcomed.answer
-      return new HolderLink(link, pidfd, factsOf(welcome))
+      try {
+        return new HolderLink(link, pidfd, factsOf(welcome))
+      } catch (error) {
+        pidfd?.close()
+        throw error
+      }
     } catch (error) {
       link.close()
       throw error
@@ -96,7 +108,7 @@ export class HolderLink {
     }
   }
 
-  /** Starts to read messages. `died`: called when the holder's process has ended. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
+  /** Starts to read messages. `died`: called when the holder's process has ended. */
   listen(handler: {
     message(envelope: WireEnvelope): void
     bundle(items: BundleItem[]): void
@@ -116,9 +128,8 @@ export class HolderLink {
     })
     this.link.channel.resume()
     if (!this.link.open) queueMicrotask(() => this.#closed || handler.lost(null))
-    this.#watch = watchProcess(this.#pidfd, identify(this.#confirmedPid, this.facts), () => {
-      if (!this.#closed) handler.died()
-    })
+    this.#onDeath = () => handler.died()
+    if (this.#dead) queueMicrotask(() => this.#closed || handler.died())
   }
 
   /** Returns the interval of this process's heartbeats: the shorter of `ownMs` and the holder's interval. */

@@ -1,10 +1,14 @@
+import { execFileSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
 import type { ToMember } from '../../src/handoff/messages.js'
-import { closeAll, OwnedFd } from '../../src/kernel/index.js'
+import { closeAll, memoryFile, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { HolderLink } from '../../src/member/holder-link.js'
 import { JoinedHolder } from '../../src/member/joined-holder.js'
+import { fdLimits } from '../../src/os/limits.js'
+import { ownPidfd } from '../../src/os/liveness.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Channel } from '../../src/wire/channel.js'
 import { packToMember } from '../../src/wire/envelope.js'
@@ -111,7 +115,7 @@ describe('the end of its channel', () => {
 })
 
 describe('the link to a holder', () => {
-  it('is read, and its holder watched, from when somebody listens', async () => {
+  it('is watched from the Welcome, and read from when the member listens', async () => {
     const [here, there] = native.socketPair()
     const far = new Link(new Channel(OwnedFd.own(there, 'holder')))
     far.start({
@@ -133,7 +137,7 @@ describe('the link to a holder', () => {
       link.close()
       far.close()
     })
-    expect([link.facts.generation, link.watched]).toEqual([3, false])
+    expect([link.facts.generation, link.watched]).toEqual([3, true])
     const heard: string[] = []
     link.listen({
       message: ({ body = '' }) => heard.push(body),
@@ -147,5 +151,41 @@ describe('the link to a holder', () => {
     far.close()
     await until('its end is told', () => heard.includes('lost'))
     expect(heard).toEqual(['heartbeat', 'lost'])
+  })
+
+  it('is not made if no descriptor is left for the watch, so that a member that reconnects tries again', async () => {
+    const [here, there] = native.socketPair()
+    const far = new Link(new Channel(OwnedFd.own(there, 'holder')))
+    const filling: OwnedFd[] = []
+    const soft = fdLimits().soft!
+    const limit = (to: number) => execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${to}:`])
+    onTestFinished(() => {
+      closeAll(filling)
+      limit(soft)
+      far.close()
+    })
+    far.start({
+      message: (_envelope, fds) => {
+        closeAll(fds)
+        const pidfd = ownPidfd()!
+        limit(Math.max(...readdirSync('/proc/self/fd').map(Number)) + 1)
+        expect(() => {
+          for (;;) filling.push(memoryFile('fills', 'a memory file'))
+        }).toThrow()
+        void far.send({ welcome: { version: 1, pid: process.pid, generation: 3 } }, [pidfd]).finally(() => {
+          // The one that is left is for the pidfd in the Welcome.
+          pidfd.close()
+        })
+      },
+      broken: () => {},
+      end: () => {},
+    })
+    await expect(
+      HolderLink.greet(
+        OwnedFd.own(here, 'member'),
+        { service: 'shop', versions: VERSIONS, wantedTimes: {}, stateFile: null },
+        { timeoutMs: 5_000, signal: undefined },
+      ),
+    ).rejects.toMatchObject({ code: 'ERR_FDB_NO_DESCRIPTORS' })
   })
 })
