@@ -1,11 +1,10 @@
-import { execFileSync } from 'node:child_process'
-import { closeSync, openSync, readdirSync } from 'node:fs'
 import http from 'node:http'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { SocketProtocol } from '../../src/index.js'
 import { get, RawClient } from '../connections-support/http-client.js'
 import { carry, mayMove, type Place, place, taken } from '../connections-support/http-pair.js'
+import { withoutDescriptors } from '../fixtures/descriptor-limit.js'
 import { untyped } from '../fixtures/untyped.js'
 import { openDescriptors } from '../native/support.js'
 import { until } from '../processes/until.js'
@@ -52,34 +51,6 @@ async function echoed(client: RawClient, text: string): Promise<void> {
   client.send(text)
   await until('it comes back', () => got.join('').endsWith(text))
   client.socket.off('data', listener)
-}
-
-/** No descriptor is to be had by this process until the returned function is called. */
-function withoutDescriptors(): () => void {
-  // What starting a program needs, for the way back.
-  const reserve = Array.from({ length: 24 }, () => openSync('/dev/null', 'r'))
-  const most = Math.max(...readdirSync('/proc/self/fd').map(Number))
-  const limit = (most: string) =>
-    execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${most}:`], { stdio: 'ignore' })
-  const before = execFileSync('prlimit', [
-    '--pid',
-    `${process.pid}`,
-    '--nofile',
-    '-o',
-    'SOFT',
-    '--noheadings',
-  ])
-  const fill: number[] = []
-  limit(`${most + 1}`)
-  try {
-    for (;;) fill.push(openSync('/dev/null', 'r'))
-  } catch {
-    // All are taken.
-  }
-  return () => {
-    for (const fd of [...reserve, ...fill]) closeSync(fd)
-    limit(before.toString().trim())
-  }
 }
 
 describe('a hook', () => {

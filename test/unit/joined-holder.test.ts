@@ -1,18 +1,16 @@
-import { execFileSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
 import type { ToMember } from '../../src/handoff/messages.js'
-import { closeAll, memoryFile, OwnedFd } from '../../src/kernel/index.js'
+import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { HolderLink } from '../../src/member/holder-link.js'
 import { JoinedHolder } from '../../src/member/joined-holder.js'
-import { fdLimits } from '../../src/os/limits.js'
 import { ownPidfd } from '../../src/os/liveness.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Channel } from '../../src/wire/channel.js'
 import { packToMember } from '../../src/wire/envelope.js'
 import { Link, VERSIONS, type WireEnvelope } from '../../src/wire/link.js'
+import { withoutDescriptors } from '../fixtures/descriptor-limit.js'
 import { until } from '../processes/until.js'
 
 const { Envelope } = fdbroker.wire
@@ -156,22 +154,16 @@ describe('the link to a holder', () => {
   it('is not made if no descriptor is left for the watch, so that a member that reconnects tries again', async () => {
     const [here, there] = native.socketPair()
     const far = new Link(new Channel(OwnedFd.own(there, 'holder')))
-    const filling: OwnedFd[] = []
-    const soft = fdLimits().soft!
-    const limit = (to: number) => execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${to}:`])
+    let giveBack = () => {}
     onTestFinished(() => {
-      closeAll(filling)
-      limit(soft)
+      giveBack()
       far.close()
     })
     far.start({
       message: (_envelope, fds) => {
         closeAll(fds)
         const pidfd = ownPidfd()!
-        limit(Math.max(...readdirSync('/proc/self/fd').map(Number)) + 1)
-        expect(() => {
-          for (;;) filling.push(memoryFile('fills', 'a memory file'))
-        }).toThrow()
+        giveBack = withoutDescriptors()
         void far.send({ welcome: { version: 1, pid: process.pid, generation: 3 } }, [pidfd]).finally(() => {
           // The one that is left is for the pidfd in the Welcome.
           pidfd.close()
