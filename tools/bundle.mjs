@@ -124,20 +124,58 @@ const lazyWithin = {
   },
 }
 
+const entries = await build({
+  ...common,
+  entryPoints: {
+    index: join(modules, 'index.js'),
+    proxy: join(modules, 'proxy/index.js'),
+    operator: join(modules, 'operator.js'),
+    adapter: join(modules, 'adapter.js'),
+    errors: join(modules, 'errors.js'),
+    stores: join(modules, 'stores/index.js'),
+    'auto-service': join(modules, 'auto/service.js'),
+    'config-worker': join(modules, 'proxy/config/config-worker.js'),
+  },
+  format: 'esm',
+  splitting: true,
+  chunkNames: 'chunk-[hash]',
+})
+
+/** The files of an entry, each after those that it imports. @param {string} entry */
+function filesOf(entry) {
+  /** @type {Set<string>} */
+  const visited = new Set()
+  /** @type {string[]} */
+  const ordered = []
+  const visit = (/** @type {string} */ path) => {
+    if (visited.has(path)) return
+    visited.add(path)
+    const { bytes = 0, imports = [] } = entries.metafile?.outputs[path] ?? {}
+    for (const { path: next, kind } of imports) if (kind === 'import-statement') visit(next)
+    if (bytes > 0) ordered.push(`./${basename(path)}`)
+  }
+  visit(`dist/${entry}.js`)
+  return ordered
+}
+
 /**
- * What is preloaded has the library as a file of its own, with the chunks of the entries.
+ * What is preloaded has the library as files of their own, the chunks of the entries.
  * @type {import('esbuild').Plugin}
  */
 const laterService = {
   name: 'the library, later',
-  setup({ onResolve }) {
+  setup({ onLoad, onResolve }) {
     onResolve({ filter: /^\.\/service\.js$/ }, ({ kind }) =>
       kind === 'dynamic-import' ? { path: './auto-service.js', external: true } : undefined,
     )
+    onLoad({ filter: /build\/modules\/auto\/library-files\.js$/ }, () => ({
+      contents: `export const LIBRARY_FILES = ${JSON.stringify(filesOf('auto-service'))}`,
+    }))
   },
 }
 
 const results = await Promise.all([
+  entries,
   build({
     ...common,
     entryPoints: { auto: join(modules, 'auto/index.js') },
@@ -154,22 +192,6 @@ const results = await Promise.all([
     // A successor loads it before anything else, for the two names that it shares with the library.
     supported: { 'dynamic-import': false },
     define: { 'import.meta.dirname': '__dirname' },
-  }),
-  build({
-    ...common,
-    entryPoints: {
-      index: join(modules, 'index.js'),
-      proxy: join(modules, 'proxy/index.js'),
-      operator: join(modules, 'operator.js'),
-      adapter: join(modules, 'adapter.js'),
-      errors: join(modules, 'errors.js'),
-      stores: join(modules, 'stores/index.js'),
-      'auto-service': join(modules, 'auto/service.js'),
-      'config-worker': join(modules, 'proxy/config/config-worker.js'),
-    },
-    format: 'esm',
-    splitting: true,
-    chunkNames: 'chunk-[hash]',
   }),
   build({
     ...common,

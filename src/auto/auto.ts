@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import type net from 'node:net'
 import { noMember } from '../member/process-member.js'
 import type { ListenRequest } from './listen-request.js'
+import { loadService } from './load-service.js'
 import type { AutoService } from './service.js'
 import type { AutoSettings } from './settings.js'
 import { messageOf, sayOnce } from './stderr.js'
@@ -83,11 +84,7 @@ export class Auto {
   async #take(waiting: WaitingServer, request: ListenRequest): Promise<void> {
     // A program that closed its last server and listens again joins again.
     await this.#service?.leaving
-    if (this.#service === null) {
-      // The program's first responses do not wait for this.
-      await new Promise(setImmediate)
-      await this.#join()
-    }
+    if (this.#service === null) await this.#join()
     if (this.#service === null) waiting.handOver(() => {})
     else this.#service.take(waiting, request)
   }
@@ -102,7 +99,7 @@ export class Auto {
   async #joinNow(): Promise<void> {
     if (this.#excluded || this.#service !== null) return
     try {
-      const { AutoService } = await import('./service.js')
+      const { AutoService } = await loadService()
       this.#service = await AutoService.join(this.#settings, () => {
         this.#service = null
         noMember()

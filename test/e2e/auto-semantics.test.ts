@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 
 /** Says in lines all that it sees of its servers, and ends by itself. `HOLD` in its environment: it serves. */
@@ -91,5 +92,41 @@ net.createServer().listen(8080, () => net.createServer().listen(8080))
     const told = (stderr: string) => /Error: listen EADDRINUSE.*/.exec(stderr)?.[0]
     expect(told(without.stderr)).toMatch(/EADDRINUSE/)
     expect([under.code, told(under.stderr)]).toEqual([without.code, told(without.stderr)])
+  })
+})
+
+/** Responds with the number of files that Node's loader for `import` has opened, and whether the program's own import succeeded. */
+const LOADING = `import { EventEmitter } from 'node:events'
+import http from 'node:http'
+const { init } = EventEmitter
+let files = 0
+EventEmitter.init = function (options) {
+  if (this.constructor?.name === 'FileHandle') files++
+  return init.call(this, options)
+}
+let imported = null
+const server = http.createServer((request, response) => response.end(JSON.stringify({ files, imported })))
+server.listen(8080)
+if (process.env.OWN_IMPORT) import('fd-broker').then(
+  library => { imported = typeof library.join },
+  error => { imported = String(error) },
+)
+`
+
+describe('the library under fd-broker/auto', () => {
+  it('makes no EventEmitter for each of its files, which would slow down the requests of a small server', async () => {
+    const program = await AutoProgram.of(LOADING)
+    await program.serve()
+    expect(await (await fetch(program.url)).json()).toEqual({ files: 0, imported: null })
+  })
+
+  it('is loaded while the program imports it too', async () => {
+    const program = await AutoProgram.of(LOADING)
+    await program.serve('import', 1, { OWN_IMPORT: '1' })
+    const imported = await until('the program has imported it', async () => {
+      const answer = (await (await fetch(program.url)).json()) as { readonly imported: string | null }
+      return answer.imported
+    })
+    expect(imported).toBe('function')
   })
 })
