@@ -1,6 +1,6 @@
 // @ts-check
-// `npm run api`: compares what the entries of the package export, as it was built last, with the reports in `test/api`, and prints what
-// is otherwise (exit code 1). `npm run api -- --update` writes the reports: a change of the public API is seen in the diff.
+// `npm run api`: compares the public API of the last build with the reports in `test/api`. If they differ, prints the difference and exits
+// with code 1. `npm run api -- --update` overwrites the reports, so that a commit's diff shows each change of the public API.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
@@ -24,7 +24,7 @@ for (const { name } of ENTRIES) {
   }
   spawnSync('diff', ['-uN', relative(root, report), relative(root, built)], { cwd: root, stdio: 'inherit' })
   console.error(
-    'api: the public API has changed. If it is to: npm run api -- --update, and a line in CHANGELOG.md.',
+    'api: the public API has changed. If the change is intended, run npm run api -- --update and add a line to CHANGELOG.md.',
   )
   process.exitCode = 1
 }

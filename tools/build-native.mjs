@@ -1,8 +1,8 @@
 // Builds the addon with node-gyp: `node tools/build-native.mjs [--force] [--asan]`.
 //
-// The headers come from an installed Node, so that nothing is downloaded in the usual case (tools/node-headers.mjs).
-// Nothing is done when the addon is newer than its sources. `--asan` builds a second one with AddressSanitizer
-// and UndefinedBehaviorSanitizer into build/asan; the normal build stays as it is.
+// Usually takes the headers from an installed Node, and then downloads nothing (tools/node-headers.mjs). Does nothing if the addon is newer
+// than its sources; `--force` builds it in any case. `--asan` builds another addon, with AddressSanitizer and UndefinedBehaviorSanitizer, in
+// build/asan, and leaves the normal addon alone.
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs'
 import { basename, join } from 'node:path'
@@ -49,7 +49,7 @@ function isFresh() {
   return sources().every(path => statSync(path).mtimeMs < built)
 }
 
-/** The sanitizer variant has a folder of its own: node-gyp always builds into ./build of where binding.gyp is. */
+/** Copies the sources for the sanitizer variant: node-gyp always builds into the folder `build` next to binding.gyp. */
 function copySources() {
   mkdirSync(folder, { recursive: true })
   cpSync(join(root, 'binding.gyp'), join(folder, 'binding.gyp'))
@@ -78,7 +78,8 @@ if (!force && isFresh()) {
   nodeGyp(gyp, nodedir, 'configure', ...(asan ? ['--', '-Dfdb_sanitize=1'] : []))
   nodeGyp(gyp, nodedir, 'build')
   const now = new Date()
-  utimesSync(addon, now, now) // make leaves it alone when only a time has changed
+  // If only the time of a source has changed, make does not write the addon, and isFresh() would stay false.
+  utimesSync(addon, now, now)
   process.stdout.write(
     `build-native: built ${asan ? 'the sanitizer variant' : basename(addon)} with the headers of ${nodedir}\n`,
   )

@@ -1,5 +1,6 @@
 // @ts-check
-// Writes src/proto/NAME.ts for every proto/NAME.proto, before tsc, and removes all else that was generated there. A file that is as it was is left alone.
+// Generates src/proto/NAME.ts from every proto/NAME.proto (before tsc runs), and removes generated files whose source no longer exists.
+// Does not write unchanged files.
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'

@@ -1,13 +1,13 @@
 // @ts-check
-// `npm run build`: the addon, and beside it the protobuf code, the TypeScript, and of these what is published, with the manual page; each part is
-// skipped by its own tool when it is up to date. Parts can be named: `node tools/build.mjs proto types`.
+// `npm run build`: builds the addon, and in parallel, one after the other, the protobuf code, the TypeScript modules, the declarations, and
+// dist/ with the manual page. Builds only the given parts if there are any: `node tools/build.mjs proto types`.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-/** @type {Record<string, string[][]>} */
+/** The scripts of each part, with their arguments. @type {Record<string, string[][]>} */
 const parts = {
   native: [['tools/build-native.mjs']],
   proto: [['tools/build-proto.mjs']],
@@ -23,7 +23,7 @@ if (unknown !== undefined) {
   process.exit(2)
 }
 
-/** @param {string[]} names of parts that are built one after the other */
+/** Builds the parts one after the other, up to the first failure. @param {string[]} names */
 async function build(names) {
   for (const name of names) {
     for (const step of parts[name] ?? []) {

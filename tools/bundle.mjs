@@ -1,25 +1,24 @@
 // @ts-check
-// Makes dist/, which is what is published and what end-to-end tests run, of the modules that tsc has written to build/modules:
+// Bundles the modules that tsc has written to build/modules into dist/, which is published and which the end-to-end tests run:
 //
-//   index, proxy, operator …        one file for each entry of `exports`; what they share is in chunks that they import, so that
-//                                   there is one class FdbError and one of everything else, whatever was imported first
-//   auto.cjs, auto.js               what `node --import` and `--require` load before a program: small, and for import it waits until it is known
-//                                   whether another version serves; auto-service loads the library
-//   config-worker                   the thread that reads a configuration
-//   started.cjs                     what a successor is started with: src/versions/output-preload.ts
-//   cli.cjs, program.cjs            the command, with all that only it uses: it is a program of its own, and shares nothing. The first
-//                                   runs the second with what V8 has kept of it
-//   msgpackr.cjs, js-yaml.cjs,      packages that are loaded when they are asked for: `imports` of package.json. The command has only js-yaml in
-//   yaml.cjs                        its own file, too: what it reads a configuration with, at each start
-//   bundled.js, lazy.cjs            the first entry as the bundler of an application finds it, and those packages by their paths
+//   index.js, proxy.js …            one file for each entry of `exports` in package.json. Code of several entries is in chunks (chunk-*.js), so
+//                                   that a process has each class and each variable once, for example FdbError
+//   auto.cjs, auto.js               fd-broker/auto for `node --require` and `node --import`: delays the program until it is known whether another
+//                                   version serves. Small, because it loads the library (auto-service.js) only when needed
+//   config-worker.js                the thread that reads a configuration of the proxy
+//   started.cjs                     the preload of a successor: src/versions/output-preload.ts
+//   cli.cjs, program.cjs            the command, which shares no files with the library. cli.cjs runs program.cjs with V8's code cache
+//   msgpackr.cjs, js-yaml.cjs,      packages that the library loads on first use, by the names in `imports` of package.json. program.cjs has
+//   yaml.cjs                        its own copy of js-yaml, because it reads a configuration at each start
+//   bundled.js, lazy.cjs            the entry `.` for an application's bundler, with the paths of these packages
 //   types/                          declarations, see tools/declarations.mjs
-//   THIRD-PARTY-NOTICES.txt         the licences of packages whose code is in these files
+//   THIRD-PARTY-NOTICES.txt         the licences of the packages whose code is in these files
 //
-// Nothing is installed beside it: what the library takes from npm (protobufjs) is in its files, too.
+// The package has no dependencies to install: the bundles contain them.
 //
-// It also writes build/bundle.json: which module is in which file, and what it imports. Files that are as they were are left alone.
+// Also writes build/bundle.json: which file contains which modules, and their imports. Does not write unchanged files.
 //
-// `node tools/bundle.mjs [--external PATTERN]`: what is imported by such a path stays an import (for tests that change sources).
+// `node tools/bundle.mjs [--external PATTERN]`: does not bundle imports that match the pattern (the mutation tests change these modules).
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -39,15 +38,15 @@ const { values: flags } = parseArgs({
 const { bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 /**
- * Of pino the transports, each a thread, are not used. Of protobufjs 64-bit numbers are not, of which `long` is for those that are not
- * exact: without it, it does not look for a copy of the application's either.
+ * Leaves out packages that no code uses: `thread-stream` (pino's transports) and `long` (inexact 64-bit numbers of protobufjs). As part of the
+ * bundle, an empty `long` also keeps protobufjs from looking for the application's copy.
  * @type {import('esbuild').Plugin}
  */
 const unused = {
   name: 'unused packages',
   setup({ onLoad, onResolve }) {
     onResolve({ filter: /^(?:long|thread-stream)$/ }, ({ path }) => ({ path, namespace: 'unused' }))
-    // commander's, for commands that are programs of their own: there are none.
+    // commander uses it only for commands that are separate programs.
     onResolve({ filter: /^node:child_process$/ }, ({ path, importer }) =>
       importer.includes('/commander/') ? { path, namespace: 'unused' } : undefined,
     )
@@ -65,7 +64,7 @@ const common = {
   platform: 'node',
   target: 'node20.19',
   charset: 'ascii',
-  // Names stay: a stack says where it was.
+  // Keeps names, so that stack traces show them.
   minifyWhitespace: true,
   minifySyntax: true,
   legalComments: 'none',
@@ -73,15 +72,15 @@ const common = {
   external: flags.external,
   plugins: [unused],
   alias: {
-    // Without its native part, which an install script would have to bring.
+    // The build without the native addon, which would need an install script.
     msgpackr: join(root, 'node_modules/msgpackr/index.js'),
-    // As ES modules, of which what nobody asks for is left out.
+    // The builds as ES modules, from which esbuild leaves out unused code.
     yaml: join(root, 'node_modules/yaml/browser/index.js'),
     'js-yaml': join(root, 'node_modules/js-yaml/dist/js-yaml.mjs'),
   },
 }
 
-/** Packages by the names that `imports` of package.json gives them, and what of them is used. */
+/** The exports that the library uses of each package in `imports` of package.json. */
 const LAZY = {
   msgpackr: "export { Packr } from 'msgpackr'",
   'js-yaml': "export { CORE_SCHEMA, load } from 'js-yaml'",
@@ -103,8 +102,7 @@ const lazy = await Promise.all(
 const JS_YAML = "load('#js-yaml')"
 
 /**
- * The command is one file and reads its configuration at each start: it has js-yaml inside, where V8's code cache keeps it, and evaluates it when it
- * is asked for.
+ * Puts js-yaml into program.cjs, so that V8's code cache includes it. Still evaluates it on first use.
  * @type {import('esbuild').Plugin}
  */
 const lazyWithin = {
@@ -118,7 +116,7 @@ const lazyWithin = {
     }))
     onLoad({ filter: /build\/modules\/base\/lazy\.js$/ }, ({ path }) => {
       const module = readFileSync(path, 'utf8')
-      if (!module.includes(JS_YAML)) throw new Error(`${path} does not say ${JS_YAML}`)
+      if (!module.includes(JS_YAML)) throw new Error(`${path} does not contain ${JS_YAML}`)
       return { contents: module.replace(JS_YAML, "require('js-yaml')"), resolveDir: dirname(path) }
     })
   },
@@ -141,7 +139,7 @@ const entries = await build({
   chunkNames: 'chunk-[hash]',
 })
 
-/** The files of an entry, each after those that it imports. @param {string} entry */
+/** Returns the files of an entry, each after the files that it imports. @param {string} entry */
 function filesOf(entry) {
   /** @type {Set<string>} */
   const visited = new Set()
@@ -159,7 +157,7 @@ function filesOf(entry) {
 }
 
 /**
- * What is preloaded has the library as files of their own, the chunks of the entries.
+ * Keeps the library out of auto.cjs, which loads the entries' files instead, see src/auto/load-service.ts.
  * @type {import('esbuild').Plugin}
  */
 const laterService = {
@@ -189,7 +187,6 @@ const results = await Promise.all([
     entryPoints: { started: join(modules, 'versions/output-preload.js') },
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
-    // A successor loads it before anything else, for the two names that it shares with the library.
     supported: { 'dynamic-import': false },
     define: { 'import.meta.dirname': '__dirname' },
   }),
@@ -198,7 +195,7 @@ const results = await Promise.all([
     entryPoints: { cli: join(modules, 'code-cache/main.js'), program: join(modules, 'cli/main.js') },
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
-    // A command is a process of its own, and 12 ms faster with one file than with those that the library's entries share.
+    // The command starts 12 ms faster from one file than from the chunks of the entries.
     plugins: [unused, lazyWithin],
     // CommonJS has no import.meta.
     supported: { 'dynamic-import': false },
@@ -209,7 +206,7 @@ const results = await Promise.all([
   }),
 ])
 
-/** What lies in dist, by its path there. @type {Map<string, string>} */
+/** Contents of the files of dist by path. @type {Map<string, string>} */
 const files = new Map()
 /** @type {Record<string, unknown>} */
 const inputs = {}
@@ -217,7 +214,7 @@ const inputs = {}
 const outputs = {}
 for (const { outputFiles, metafile } of [...lazy, ...results]) {
   const written = (outputFiles ?? []).map(({ path, text }) => ({ name: relative(dist, path), text }))
-  // A module that only exports what others have becomes an empty chunk.
+  // A module that only exports from other modules becomes an empty chunk, which is removed with its imports.
   const empty = written.filter(({ text }) => text === '').map(({ name }) => `import"./${name}";`)
   for (const { name, text } of written) {
     if (text === '') continue
@@ -229,10 +226,10 @@ for (const { outputFiles, metafile } of [...lazy, ...results]) {
 }
 for (const name of existsSync(declarations) ? readdirSync(declarations) : [])
   if (name.endsWith('.d.ts')) files.set(join('types', name), readFileSync(join(declarations, name), 'utf8'))
-// A CommonJS module cannot make its importer wait.
+// An ES module, because Node waits for its top-level await; a CommonJS module cannot delay the program.
 files.set('auto.js', "import auto from './auto.cjs'\nawait auto.started\nexport const { ready } = auto\n")
 files.set('types/auto.d.cts', 'export declare function ready(): void\n')
-// The bundler of an application follows these to the packages that the library loads when they are asked for.
+// An application's bundler follows these requires to the packages, so that its bundle contains them.
 files.set('bundled.js', "import './lazy.cjs'\nexport * from './index.js'\n")
 files.set(
   'lazy.cjs',
@@ -242,7 +239,7 @@ files.set('THIRD-PARTY-NOTICES.txt', notices(root, Object.keys(inputs)))
 
 for (const name of existsSync(dist) ? readdirSync(dist, { recursive: true, withFileTypes: true }) : []) {
   const path = join(name.parentPath, name.name)
-  // tools/man-page.mjs makes it.
+  // tools/man-page.mjs writes fd-broker.1.
   if (name.isFile() && !files.has(relative(dist, path)) && name.name !== 'fd-broker.1') rmSync(path)
 }
 for (const [name, content] of files) {

@@ -1,17 +1,17 @@
 // @ts-check
-// `node tools/command-docs.mjs` (after the build): makes docs/commands.md of the commands in src/cli.
+// `npm run command-docs` (after the build): generates docs/commands.md from the commands in src/cli.
 import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const root = new URL('..', import.meta.url)
 const BUILT = 'build/modules/cli/'
-/** An option that as many commands have, with the same words, is explained once. */
+/** An option that this many commands have, with the same description, is explained once. */
 const COMMON = 3
-/** Options that name the service; a command with all of them does not list them. */
+/** Options that select the service. A command that has all of them does not list them. */
 const SERVICE = ['--control <path>', '--service <name>', '--pid-file <file>']
 
 /**
- * A command as commander has it.
+ * The properties of commander's Command that this file reads.
  *
  * @typedef {object} Described
  * @property {() => string} name
@@ -26,7 +26,7 @@ const SERVICE = ['--control <path>', '--service <name>', '--pid-file <file>']
 /** @typedef {{ readonly description: string, name: () => string }} DescribedArgument */
 
 /**
- * The text of docs/commands.md.
+ * Returns the text of docs/commands.md.
  *
  * @param {Described} program
  * @param {Readonly<Record<number, string>>} exitCodes
@@ -59,7 +59,7 @@ function below(command) {
 }
 
 /**
- * Commands without commands of their own, by their name within the group.
+ * Returns the subcommands of a group with their names; for a command without subcommands itself, with an empty name.
  *
  * @param {Described} group
  */
@@ -113,7 +113,8 @@ function section(group, shared) {
 }
 
 /**
- * The name of a group whose commands find a service, with those that do not.
+ * Returns a function that formats a group whose commands have the options {@link SERVICE}: its name, and the commands without them. The
+ * function returns an empty list if no command has them.
  *
  * @param {ReadonlyMap<string, DescribedOption>} shared
  * @returns {(group: Described) => string[]}
@@ -129,7 +130,7 @@ function asksService(shared) {
 }
 
 /**
- * Those of SERVICE, if the command has all of them.
+ * Returns the options {@link SERVICE} of a command; an empty list if it lacks one.
  *
  * @param {Described} command
  * @param {ReadonlyMap<string, DescribedOption>} shared
@@ -150,11 +151,11 @@ function called(name, command) {
 /**
  * @param {Described} command
  * @param {ReadonlyMap<string, DescribedOption>} shared
- * @param {readonly string[]} said
+ * @param {readonly string[]} listed options that the group's section already lists
  */
-function list(command, shared, said) {
+function list(command, shared, listed) {
   const options = visible(command)
-  const unlisted = new Set([...said, ...serviceOptions(command, shared).map(line)])
+  const unlisted = new Set([...listed, ...serviceOptions(command, shared).map(line)])
   const others = named(options.filter(option => shared.has(line(option)) && !unlisted.has(line(option))))
   const lines = [
     ...command.registeredArguments

@@ -1,11 +1,11 @@
 // @ts-check
-// Makes build/declarations of what tsc has written to build/modules:
+// Generates build/declarations from the declarations that tsc has written to build/modules:
 //
-//   index.d.ts, proxy.d.ts …   what an entry of the package exports, by name
-//   declarations.d.ts          what that is: all that the entries come to, and nothing that is @internal
-//   index.api.md …             reports of the same, of which `npm run api` compares those in test/api
+//   index.d.ts, proxy.d.ts …   the names that an entry of the package exports
+//   declarations.d.ts          the declarations behind all these names, without `@internal` ones
+//   index.api.md …             a report of each entry; `npm run api` compares it with the one in test/api
 //
-// Does nothing when it has been made of the same before.
+// Does nothing if its input has not changed since the last run.
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -28,7 +28,7 @@ const print = hashOf([
 ])
 const stamp = join(made, 'made-of')
 if (!existsSync(stamp) || readFileSync(stamp, 'utf8') !== print) {
-  // Loaded only now: it is large.
+  // Imported on demand: api-extractor takes long to load.
   const { Declarations } = await import('./declarations/extract.mjs')
   const { brief } = await import('./declarations/brief.mjs')
   const declarations = new Declarations(root, modules, ENTRIES)

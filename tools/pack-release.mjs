@@ -1,7 +1,7 @@
 // @ts-check
-// node tools/pack-release.mjs [CHECKOUT] [FOLDER]: packs what a checkout has built, its JavaScript and nothing else, as
-// FOLDER/fd-broker-VERSION.tgz. Tests run it beside the present version (test/fixtures/releases). Build the checkout
-// first; the same commit gives the same JavaScript, and the same bytes with the same tar and gzip.
+// `node tools/pack-release.mjs [CHECKOUT] [FOLDER]`: packs the built JavaScript of a checkout as FOLDER/fd-broker-VERSION.tgz (default folder:
+// test/fixtures/releases), where tests take earlier releases from. Build the checkout first. The archive is reproducible: the same commit
+// gives the same bytes if tar and gzip are the same.
 import { execFileSync } from 'node:child_process'
 import {
   cpSync,
@@ -22,7 +22,7 @@ const [checkout = here, folder = join(here, 'test/fixtures/releases')] = process
   .slice(2)
   .map(path => resolve(path))
 
-/** Of package.json: what running it needs. */
+/** The keys of package.json that a running package needs. */
 const KEPT = ['name', 'version', 'license', 'type', 'engines', 'exports', 'imports', 'bin', 'dependencies']
 
 /** @param {string} why @returns {never} */
@@ -35,11 +35,11 @@ function refuse(why) {
 const git = (...args) => execFileSync('git', ['-C', checkout, ...args], { encoding: 'utf8' }).trim()
 
 if (!existsSync(join(checkout, 'dist/index.js'))) refuse(`${checkout} is not built: run npm run build there`)
-if (git('status', '--porcelain') !== '') refuse(`${checkout} has changes that are in no commit`)
+if (git('status', '--porcelain') !== '') refuse(`${checkout} has uncommitted changes`)
 const whole = JSON.parse(readFileSync(join(checkout, 'package.json'), 'utf8'))
 const manifest = Object.fromEntries(KEPT.filter(key => key in whole).map(key => [key, whole[key]]))
 const archive = join(folder, `fd-broker-${manifest.version}.tgz`)
-if (existsSync(archive)) refuse(`${archive} exists: a release does not change`)
+if (existsSync(archive)) refuse(`${archive} exists: a release must not change`)
 
 const staged = mkdtempSync(join(tmpdir(), 'fdb-pack-'))
 try {
@@ -50,7 +50,7 @@ try {
   })
   for (const file of readdirSync(root, { recursive: true, encoding: 'utf8' })) {
     if (!file.endsWith('.js')) continue
-    // Source maps are not in it: nobody should look for them.
+    // The archive has no source maps, so its files must not refer to them.
     const code = readFileSync(join(root, file), 'utf8')
     writeFileSync(join(root, file), code.replace(/^\/\/# sourceMappingURL=.*\n?/m, ''))
   }

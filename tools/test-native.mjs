@@ -1,9 +1,9 @@
-// Looks for memory errors in the addon: `node tools/test-native.mjs [--asan | --valgrind]` (both without an option).
+// Searches the addon for memory errors: `node tools/test-native.mjs [--asan | --valgrind]` (default: both).
 //
-//   asan: the tests of test/native and test/native/exercise.mjs on the sanitizer build (gcc's ASan and UBSan)
-//   valgrind: test/native/exercise.mjs on the normal build, with a search for leaks
+//   --asan      runs the tests of test/native and test/native/exercise.mjs with the sanitizer build (gcc's ASan and UBSan)
+//   --valgrind  runs test/native/exercise.mjs with the normal build, and also searches for leaks
 //
-// Only findings with a frame of the addon in their stack count: what Node and V8 do by themselves is not ours.
+// Ignores findings without a frame of the addon in their stack: Node and V8 have some of their own.
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -17,7 +17,7 @@ const exercise = join(root, 'test', 'native', 'exercise.mjs')
 const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs')
 let failures = 0
 
-function say(text) {
+function print(text) {
   process.stdout.write(`test-native: ${text}\n`)
 }
 
@@ -48,7 +48,7 @@ function build(...options) {
   return false
 }
 
-/** A folder of reports, one for each process that had something to say. */
+/** Returns the reports in a folder; each process with findings has written one. */
 function reports(folder) {
   return readdirSync(folder).map(name => readFileSync(join(folder, name), 'utf8'))
 }
@@ -62,7 +62,7 @@ function underSanitizers() {
   const env = {
     FD_BROKER_ADDON: join(root, 'build', 'asan', 'build', 'Release', 'fd_broker.node'),
     LD_PRELOAD: found,
-    // Node never frees much of what it has at exit: leaks are valgrind's part, where frames tell whose they are.
+    // Node does not free all its memory at exit. Valgrind searches for leaks, because its frames show which leaks are the addon's.
     ASAN_OPTIONS: `detect_leaks=0:abort_on_error=1:log_path=${join(folder, 'report')}`,
     UBSAN_OPTIONS: `halt_on_error=1:print_stacktrace=1:log_path=${join(folder, 'report')}`,
   }
@@ -72,7 +72,7 @@ function underSanitizers() {
   ]
   const texts = reports(folder)
   for (const [name, result] of runs) {
-    if (result.ok) say(`sanitizers: ${name} clean (${result.seconds} s)`)
+    if (result.ok) print(`sanitizers: ${name} clean (${result.seconds} s)`)
     else fail(`sanitizers: ${name} ended with ${result.how}`, result.text)
   }
   for (const text of texts) {
@@ -81,10 +81,10 @@ function underSanitizers() {
 }
 
 /**
- * The `<error>` blocks of valgrind's XML in whose stack the addon stands. What V8 notes about a page of its heap goes with the page, however it
- * came to be written to: V8 hides where it keeps that, so valgrind takes it for lost.
+ * Returns the `<error>` blocks of valgrind's XML that have a frame of the addon. Leaves out the metadata of V8's heap pages: V8 frees it with
+ * the page, but hides its pointer, so that valgrind reports a leak.
  */
-function ours(xml) {
+function addonErrors(xml) {
   return xml
     .split('<error>')
     .slice(1)
@@ -118,9 +118,9 @@ function underValgrind() {
   const texts = reports(folder)
   const loaded = texts.some(text => text.includes('</valgrindoutput>'))
   if (!loaded) return fail('valgrind: no complete report', result.text)
-  const findings = texts.flatMap(ours)
+  const findings = texts.flatMap(addonErrors)
   for (const finding of findings) fail('valgrind: a finding in the addon', `${finding}\n`)
-  if (findings.length === 0) say(`valgrind: exercise clean (${result.seconds} s)`)
+  if (findings.length === 0) print(`valgrind: exercise clean (${result.seconds} s)`)
 }
 
 try {

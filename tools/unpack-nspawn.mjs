@@ -1,5 +1,6 @@
 // @ts-check
-// `npm run unpack-nspawn`: systemd-nspawn of this Debian's own package below build/, for test/e2e/systemd-machine.test.ts. Installs nothing.
+// `npm run unpack-nspawn`: downloads Debian's package of systemd-nspawn and unpacks it below build/, for test/e2e/systemd-machine.test.ts.
+// Installs nothing.
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
