@@ -173,7 +173,7 @@ export abstract class PolledSocket {
    */
   protected adopt(fd: OwnedFd | Lent): void {
     this.#fd = fd instanceof OwnedFd ? adoptOwned(fd) : adoptLent(fd)
-    polledSet!.add(this.#fd, this)
+    openPolledSet()!.add(this.#fd, this)
   }
 
   /**
@@ -185,7 +185,7 @@ export abstract class PolledSocket {
       address.kind === 'unix'
         ? native.connectUnix(address.path, false)
         : native.connectTcp(address.host, address.port)
-    polledSet!.add(this.#fd, this)
+    openPolledSet()!.add(this.#fd, this)
   }
 
   /** Returns null if the connection is established, undefined if the result is not known yet. Returns a failure only once. */

@@ -1,5 +1,5 @@
 import type net from 'node:net'
-import { sendBypassingQueue } from '../node/kernel-sender.js'
+import { sendBypassingQueue } from '../node/socket-handle.js'
 
 /** The used part of `Http2Session`, declared here so that only the application loads `node:http2`. */
 interface Http2SessionLike extends NodeJS.EventEmitter {

@@ -1,5 +1,5 @@
 import net from 'node:net'
-import { isLent, type LentFd, socketOver, socketPair } from '../kernel/index.js'
+import { isLent, type LentFd, sendBytes, socketOver, socketPair } from '../kernel/index.js'
 import { internal } from './internal.js'
 
 /** `socket._handle` on Node 20 to 26: the libuv stream. `writeQueueSize` is the number of bytes that are not sent yet. */
@@ -91,4 +91,23 @@ export function plainAddress(address: string): string {
 export function descriptorOf(socket: net.Socket): LentFd | null {
   const fd = handleOf(socket)?.fd
   return fd !== undefined && isLent(fd) ? fd : null
+}
+
+/**
+ * Sends bytes directly to the kernel, bypassing Node's queue. Returns false if the queue is not empty, the connection is broken or the kernel has not taken
+ * all bytes; destroys the socket if the kernel has taken a part of the bytes. Use it for a socket to which native code writes (an HTTP/2 session): a
+ * `socket.write()` that must wait for the kernel would make Node abort the process.
+ */
+export function sendBypassingQueue(socket: net.Socket, bytes: Uint8Array): boolean {
+  const descriptor = descriptorOf(socket)
+  if (descriptor === null || !isPlain(socket) || socket.writableLength > 0 || unwrittenBytes(socket) > 0)
+    return false
+  try {
+    const sent = sendBytes(descriptor, bytes, 0, bytes.length)
+    if (sent > 0 && sent < bytes.length) socket.destroy()
+    return sent === bytes.length
+  } catch {
+    // The socket will emit the error.
+    return false
+  }
 }

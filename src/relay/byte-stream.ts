@@ -72,7 +72,7 @@ export interface ByteStream {
   readonly movable: boolean
   /** The stream owns the descriptor: use it at once, or make a dup if `movable`. Valid only while `alive` and not `connecting`. */
   readonly descriptor: LentFd
-  /** Closes the stream. A dup of {@link descriptor} keeps the connection open, so that the peer does not notice. Call it only while {@link descriptor} is valid. */
+  /** Closes the stream. A dup of {@link descriptor} keeps the connection open, so that the peer does not notice. Call it only if `movable`, and while {@link descriptor} is valid. */
   detach(): DetachedStream
 }
 

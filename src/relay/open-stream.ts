@@ -1,5 +1,5 @@
 import net from 'node:net'
-import { hasPolledSockets, keepAlive, type OwnedFd, socketOver } from '../kernel/index.js'
+import { hasPolledSockets, keepAlive, type OwnedFd } from '../kernel/index.js'
 import { type Accepted, acceptedOf } from '../node/accepted.js'
 import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
@@ -7,7 +7,7 @@ import type { Dial, DialAddress, NamedHost } from './destination.js'
 import { PolledStream } from './polled-stream.js'
 import { SocketStream } from './socket-stream.js'
 
-/** Takes over a connection without TLS. If memory is short or this system has no polled sockets, returns null and leaves `accepted` unchanged. */
+/** Takes over a connection without TLS. If no descriptor is free or this system has no polled sockets, returns null and leaves `accepted` unchanged. */
 export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Tally): ByteStream | null {
   if (!hasPolledSockets()) return null
   try {
@@ -80,9 +80,10 @@ function connect(address: DialAddress, named?: NamedHost): net.Socket {
   return socket
 }
 
-/** Makes a stream of a connected socket. Takes ownership of `fd`, and closes it before it throws. The stream does not read before {@link ByteStream.setReading}: if the connection moves on at once, it needs to carry no bytes. */
+/**
+ * Makes a stream of a connected socket. Takes ownership of `fd`, and closes it before it throws. The stream does not read before
+ * {@link ByteStream.setReading}: if the connection moves on at once, it needs to carry no bytes. Every system on which connections move has polled sockets.
+ */
 export function streamFromFd(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
-  if (hasPolledSockets()) return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
-  const options = { allowHalfOpen: true, readable: true, writable: true, manualStart: true }
-  return new SocketStream(socketOver(fd, options), owner, tally, { reading: false, remoteAddress })
+  return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
 }

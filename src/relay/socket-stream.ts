@@ -1,16 +1,6 @@
 import type net from 'node:net'
 import type { LentFd } from '../adapter.js'
-import { KernelSender } from '../node/kernel-sender.js'
-import {
-  addressOf,
-  descriptorOf,
-  isPlain,
-  readBuffered,
-  reset,
-  SOCKET_HANDLE,
-  stopReading,
-  unwrittenBytes,
-} from '../node/socket-handle.js'
+import { addressOf, descriptorOf, reset } from '../node/socket-handle.js'
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, joinCopies, NO_BYTES, READ_BYTES, toBuffer } from './bytes.js'
 
@@ -18,35 +8,21 @@ const STREAM = Symbol('stream')
 
 type StreamSocket = net.Socket & { [STREAM]?: SocketStream }
 
-interface SocketInput {
-  /** Default: true. */
-  reading?: boolean
-  /** Default: the address that the socket reports. */
-  remoteAddress?: string
-}
-
-/**
- * A {@link ByteStream} over a socket, which the stream owns. Without TLS it sends directly to the kernel as many bytes as the kernel accepts at once.
- * The socket gets the rest in one write; later writes wait in the stream, which therefore knows exactly which bytes are unsent.
- */
+/** A {@link ByteStream} over a socket of Node, which the stream owns: for TLS, and where no {@link PolledStream} is possible. Cannot move to another process. */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null
   since = 0
+  readonly movable = false
   readonly #socket: StreamSocket
   readonly #tally: Tally
-  /** Bytes to write to the socket after {@link #current}; null if no bytes are unsent. */
-  #queue: Buffer[] | null = null
-  /** The bytes of the socket's write in progress. */
-  #current: Buffer | null = null
-  #flushed: (() => void) | null = null
-  /** How many bytes were sent directly to the kernel. */
-  #bypassedBytes = 0
-  /** Null with TLS. */
-  readonly #sender: KernelSender | null
+  /** Bytes to write when the connection is established; null afterwards. */
+  #queue: Buffer[] | null
   #connecting: boolean
+  #congested: boolean
+  #written: (() => void) | null = null
   /** The last read filled its buffer, so the kernel may have more bytes. */
   #moreToRead = false
-  #reading: boolean
+  #reading = true
   #ended = false
   #peerEnded = false
   #closed = false
@@ -54,25 +30,20 @@ export class SocketStream implements ByteStream {
   #remoteAddress: string | undefined
 
   /** Nothing may have been read from the socket, and it must not have other listeners. `tally` counts the stream while it is open. */
-  constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, input: SocketInput = {}) {
+  constructor(socket: net.Socket, owner: StreamOwner, tally: Tally) {
     this.#socket = socket
-    this.#sender = isPlain(socket) ? new KernelSender(socket) : null
     this.#tally = tally
     this.owner = owner
     tally.open++
     socket.allowHalfOpen = true
     this.#connecting = socket.connecting
-    if (socket.connecting) {
-      this.#queue = []
-      socket.once('connect', onConnect)
-    }
+    this.#congested = socket.connecting
+    this.#queue = socket.connecting ? [] : null
+    if (socket.connecting) socket.once('connect', onConnect)
     this.#socket[STREAM] = this
     socket.on('error', onError)
     socket.on('close', onClose)
     socket.on('end', onEnd)
-    this.#reading = input.reading ?? true
-    this.#remoteAddress = input.remoteAddress
-    if (!this.#reading) socket.pause()
     socket.on('data', onData)
   }
 
@@ -81,13 +52,12 @@ export class SocketStream implements ByteStream {
   }
 
   get congested(): boolean {
-    return this.#queue !== null
+    return this.#congested
   }
 
   get unsentBytes(): number {
-    if (this.#queue === null) return 0
-    let bytes = this.#current === null ? 0 : unwrittenBytes(this.#socket)
-    for (const piece of this.#queue) bytes += piece.length
+    let bytes = this.#socket.writableLength
+    for (const piece of this.#queue ?? []) bytes += piece.length
     return bytes
   }
 
@@ -96,11 +66,7 @@ export class SocketStream implements ByteStream {
   }
 
   get reusable(): boolean {
-    return this.#queue === null && !this.#moreToRead && !this.#ended && !this.#peerEnded && this.alive
-  }
-
-  get movable(): boolean {
-    return this.#sender !== null && SOCKET_HANDLE.works
+    return !this.#congested && !this.#moreToRead && !this.#ended && !this.#peerEnded && this.alive
   }
 
   get descriptor(): LentFd {
@@ -112,7 +78,7 @@ export class SocketStream implements ByteStream {
   }
 
   get bytesWritten(): number {
-    return this.#bypassedBytes + this.#socket.bytesWritten
+    return this.#socket.bytesWritten
   }
 
   get remoteAddress(): string {
@@ -128,21 +94,10 @@ export class SocketStream implements ByteStream {
     moreFrom = 0,
     moreTo: number = more.length,
   ): void {
-    const length = to - from
-    const size = length + moreTo - moreFrom
-    if (size === 0) return
-    const first = typeof bytes === 'string' ? toBuffer(bytes) : bytes
-    if (this.#queue !== null) {
-      this.#queue.push(joinCopies(first, from, to, more, moreFrom, moreTo))
-      return
-    }
-    let sent = 0
-    if (this.#sender !== null && !this.#ended) {
-      sent = this.#sender.send(first, from, length, more, moreFrom, moreTo - moreFrom)
-      this.#bypassedBytes += sent
-      if (sent === size) return
-    }
-    this.#writeToSocket(joinCopies(first, from, to, more, moreFrom, moreTo, sent))
+    if (to - from + moreTo - moreFrom === 0 || this.#ended) return
+    const copy = joinCopies(toBuffer(bytes), from, to, more, moreFrom, moreTo)
+    if (this.#queue === null) this.#writeToSocket(copy)
+    else this.#queue.push(copy)
   }
 
   setReading(on: boolean): void {
@@ -155,7 +110,7 @@ export class SocketStream implements ByteStream {
   end(): void {
     if (this.#ended) return
     this.#ended = true
-    if (this.#queue === null) this.#socket.end()
+    if (!this.#congested) this.#socket.end()
   }
 
   destroy(): void {
@@ -169,51 +124,25 @@ export class SocketStream implements ByteStream {
   }
 
   takeUnsent(): Buffer[] {
-    const queue = this.#queue ?? []
-    this.#queue = []
-    return queue
+    return this.#queue?.splice(0) ?? []
   }
 
   detach(): DetachedStream {
-    const socket = this.#socket
-    stopReading(socket)
-    this.#markClosed()
-    socket.removeListener('data', onData)
-    const unread = readBuffered(socket)
-    socket.removeListener('close', onClose)
-    socket.removeListener('end', onEnd)
-    const unsent = this.#unsent()
-    // Not end(): FIN would end the connection for the process that has the dup, too.
-    socket.destroy()
-    return { unread, unsent, ended: this.#ended }
-  }
-
-  #unsent(): Buffer {
-    if (this.#queue === null) return NO_BYTES
-    if (this.#current === null) return concat(this.#queue)
-    const unwritten = this.#current.length - unwrittenBytes(this.#socket)
-    return concat([this.#current.subarray(unwritten), ...this.#queue])
+    throw new Error('a stream over a socket of Node cannot move')
   }
 
   /** The caller must not change `bytes` afterwards. */
   #writeToSocket(bytes: Buffer): void {
-    const socket = this.#socket
-    socket.write(bytes)
-    if (socket.writableLength === 0) return
-    this.#current = bytes
-    this.#queue = []
-    // Node calls back after this empty write, so when the kernel has accepted all earlier bytes.
-    socket.write(NO_BYTES, (this.#flushed ??= () => this.#onFlushed()))
+    this.#socket.write(bytes, (this.#written ??= () => this.#onWritten()))
+    this.#congested = this.#socket.writableLength > 0
   }
 
-  #onFlushed(): void {
-    const queue = this.#queue
-    if (this.#closed || queue === null || this.#socket.destroyed) return
-    this.#current = null
-    this.#queue = null
-    if (queue.length > 0) this.#writeToSocket(queue.length === 1 ? queue[0]! : concat(queue))
-    if (this.#queue !== null) return
-    if (this.#ended) this.#socket.end()
+  /** Called after each write that Node has given to the kernel, or that has failed. */
+  #onWritten(): void {
+    const socket = this.#socket
+    if (this.#closed || !this.#congested || socket.writableLength > 0 || socket.destroyed) return
+    this.#congested = false
+    if (this.#ended) socket.end()
     this.owner?.onDrain(this)
   }
 
@@ -228,7 +157,10 @@ export class SocketStream implements ByteStream {
     if (this.#closed) return
     this.#connecting = false
     this.owner?.onOpen(this)
-    this.#onFlushed()
+    const queue = this.takeUnsent()
+    this.#queue = null
+    if (queue.length > 0) this.#writeToSocket(concat(queue))
+    this.#onWritten()
   }
 
   onReceived(chunk: Buffer): void {
