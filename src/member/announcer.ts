@@ -6,7 +6,6 @@ import { Watchdog } from '../os/service-manager/watchdog.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { FdStoreMirror } from './fd-store-mirror.js'
 import { checkHealth } from './heartbeat.js'
-import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import { SELF } from './machine.js'
 import type { MemberContext } from './member-context.js'
@@ -25,7 +24,6 @@ type AnnouncedRole =
 
 export interface AnnouncerDeps {
   readonly shared: MemberContext
-  readonly hosting: () => Hosting
   readonly joined: JoinedHolder
   readonly upgrades: Upgrades
   /** Returns the descriptors of the control socket. Borrowed. */
@@ -163,9 +161,9 @@ export class Announcer {
 
   /** The successor that serves. Null if there is none, its pid is unknown in this PID namespace, or the holder is a daemon. */
   get #successor(): MainProcess | null {
-    const { hosting, shared } = this.#deps
-    const owner = shared.machine.holder?.owner ?? SELF
-    const peer = owner === SELF ? undefined : hosting().holder?.peer(owner)
+    const { hosting, machine } = this.#deps.shared
+    const owner = machine.holder?.owner ?? SELF
+    const peer = owner === SELF ? undefined : hosting.holder?.peer(owner)
     if (peer === undefined) return null
     const pid = peer.pidfd === null ? peer.pid : pidOf(peer.pidfd)
     return pid > 0 ? { pid, pidfd: peer.pidfd } : null

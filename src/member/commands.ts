@@ -13,7 +13,6 @@ import {
   STOP,
 } from '../operator/service-commands.js'
 import type { Announcer } from './announcer.js'
-import type { Hosting } from './hosting.js'
 import type { MemberContext } from './member-context.js'
 import type { CloseOptions } from './member-options.js'
 
@@ -91,22 +90,13 @@ const LEAVING_MS = 10_000
 
 interface ServiceCommandsDeps {
   readonly shared: MemberContext
-  readonly hosting: () => Hosting
   readonly commands: Commands
   readonly reloading: Reloading
   close(options: CloseOptions): Promise<void>
-  beat(): void
 }
 
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
-export function serveServiceCommands({
-  shared,
-  hosting,
-  commands,
-  reloading,
-  close,
-  beat,
-}: ServiceCommandsDeps): void {
+export function serveServiceCommands({ shared, commands, reloading, close }: ServiceCommandsDeps): void {
   const { changes, shutdown, machine } = shared
   const reply = () => processReply({ pid: process.pid, generation: shared.generation })
   commands.set(RELOAD, async () => {
@@ -114,11 +104,11 @@ export function serveServiceCommands({
     return reply()
   })
   commands.set(ROLLBACK, async (_body, { by }) => {
-    if (!hosting().standsBy) {
+    if (!shared.hosting.standsBy) {
       throw noStandbyError(`process ${process.pid} (generation ${shared.generation})`)
     }
     shutdown.requestedBy = rollbackBy(by)
-    beat()
+    shared.heartbeat.beat()
     void close({})
     const leaves = () => shutdown.over || machine.phase === 'leaving' || machine.phase === 'gone'
     await changes.until(leaves, LEAVING_MS)

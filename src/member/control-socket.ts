@@ -19,7 +19,6 @@ import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { ControlListener } from '../wire/control-listener.js'
 import { sendLast } from '../wire/frame.js'
-import type { Hosting } from './hosting.js'
 import { OlderGenerations, type OlderGenerationsDeps } from './older-generations.js'
 import { refuseMainProcess } from './options.js'
 
@@ -36,7 +35,6 @@ const HELLO_MS = 5_000
 const SLOW_MS = 1_000
 
 export interface ControlSocketDeps extends OlderGenerationsDeps {
-  readonly hosting: () => Hosting
   readonly operations: Operations
   /** Asks the standby to release this process as soon as that is safe, because a joiner waits. */
   endProbation(): void
@@ -169,11 +167,10 @@ export class ControlSocket {
 
   /** The control socket that the watch may restore. Null during a handoff, because a successor may have the descriptors. */
   get #heldControl(): HeldControl | null {
-    const { hosting, shared } = this.#deps
-    const { shutdown, machine, settings } = shared
+    const { hosting, shutdown, machine, settings } = this.#deps.shared
     const [path, lock, entry] = [settings.control, this.#lock, this.#entry ?? NOT_THERE]
     if (path === null || lock === null || shutdown.closing || shutdown.over) return null
-    if (hosting().holder === null || machine.holder?.phase !== 'idle') return null
+    if (hosting.holder === null || machine.holder?.phase !== 'idle') return null
     return { path, lock, entry, reservation: this.#reservation }
   }
 
@@ -239,7 +236,7 @@ export class ControlSocket {
   }
 
   #receiveJoiner(caller: Caller): void {
-    const { hosting, endProbation, shared } = this.#deps
+    const { endProbation, shared } = this.#deps
     const refusal = this.#refusal(caller)
     if (refusal !== null) {
       turnAway(caller, refusal)
@@ -253,7 +250,7 @@ export class ControlSocket {
       serviceStartedAt: shared.serviceStartedAt,
       heartbeatMs: shared.settings.times.heartbeat,
     })
-    if (hosting().holder !== null) {
+    if (shared.hosting.holder !== null) {
       this.#admit(caller)
       return
     }
@@ -268,8 +265,8 @@ export class ControlSocket {
   }
 
   #refusal({ pid, pidfd }: Caller): FdbError | null {
-    const { hosting, shared } = this.#deps
-    const { holder, stuckIncumbent: stuck } = hosting()
+    const { shared } = this.#deps
+    const { holder, stuckIncumbent: stuck } = shared.hosting
     const { closing } = shared.shutdown
     const [first] = this.#waiting
     if (first !== undefined && (closing || holder === null))
@@ -296,13 +293,13 @@ export class ControlSocket {
   }
 
   #admit(caller: Caller): void {
-    const holder = this.#deps.hosting().holder
+    const { hosting, generation } = this.#deps.shared
+    const { holder } = hosting
     if (!caller.link.open || holder === null) {
       this.#drop(caller)
       return
     }
-    const generation = this.#deps.shared.generation + 1
-    holder.admit({ ...caller, generation, capabilities: caller.hello.capabilities ?? [] })
+    holder.admit({ ...caller, generation: generation + 1, capabilities: caller.hello.capabilities ?? [] })
   }
 }
 

@@ -12,7 +12,6 @@ import type { BundleItem } from '../wire/bundle.js'
 import { type Call, Calls } from '../wire/calls.js'
 import { type Link, peerLeft, remoteError, type WireEnvelope } from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
-import type { Heartbeat } from './heartbeat.js'
 import { HolderLink } from './holder-link.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
@@ -24,15 +23,12 @@ import { WriteReceiver } from './writes/receiver.js'
 export interface DaemonHostingDeps {
   readonly shared: MemberContext
   readonly joined: JoinedHolder
-  readonly heartbeat: Heartbeat
   readonly operations: Operations
   readonly state: StateLog
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
   /** Asks the daemon for a move channel over the draining process's own connection, which is made again when the daemon is replaced. */
   readonly askForMove: () => void
-  /** Called if the serving process takes no connections of this process. */
-  readonly noReceiver: () => void
   /** Called when the handoff to this process cannot be undone any more. */
   readonly onSettled: () => void
 }
@@ -86,7 +82,7 @@ export class DaemonHosting implements Hosting {
   handle(envelope: WireEnvelope): boolean {
     const { moveRequest, registered, tellAppended } = envelope
     if (moveRequest) {
-      this.#deps.noReceiver()
+      this.#deps.shared.moves.noReceiver()
       return true
     }
     if (tellAppended) {
@@ -152,8 +148,8 @@ export class DaemonHosting implements Hosting {
   }
 
   reconnect(): void {
-    const { heartbeat, joined, shared } = this.#deps
-    const { shutdown, generation, machine, settings } = shared
+    const { joined, shared } = this.#deps
+    const { shutdown, generation, heartbeat, machine, settings } = shared
     this.#returning?.abort()
     const returning = new AbortController()
     this.#returning = returning

@@ -8,7 +8,6 @@ import type { Segment } from '../state/segment.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { FORWARDS_WRITES } from '../wire/link.js'
 import type { ControlSocket } from './control-socket.js'
-import type { Heartbeat } from './heartbeat.js'
 import type { HolderLink } from './holder-link.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
@@ -23,7 +22,6 @@ const SEAL_CHECK_MS = 100
 export interface EmbeddedHostingDeps {
   readonly shared: MemberContext
   readonly joined: JoinedHolder
-  readonly heartbeat: Heartbeat
   readonly offers: OfferReceiver
   readonly controlSocket: ControlSocket
   readonly state: OwnState
@@ -32,7 +30,6 @@ export interface EmbeddedHostingDeps {
   readonly onDecides: () => void
   /** Asks the serving process for a move channel, over the connection on which this process reports. */
   readonly askForMove: () => void
-  readonly retryMoves: () => void
 }
 
 /** Embedded hosting: the incumbent decides which process serves, until it releases this process. Then this process decides. Owns its own holder. */
@@ -105,7 +102,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   onReportsReceived(): void {
-    this.#deps.retryMoves()
+    this.#deps.shared.moves.retry()
   }
 
   store(entry: Entry, bound: boolean): void {
@@ -172,8 +169,8 @@ export class EmbeddedHosting implements Hosting {
   }
 
   becomeHolder(): void {
-    const { controlSocket, onDecides, heartbeat, joined, offers, shared, state } = this.#deps
-    const { changes, machine, registry, settings, segmentSet, timing } = shared
+    const { controlSocket, onDecides, joined, offers, shared, state } = this.#deps
+    const { changes, heartbeat, machine, registry, settings, segmentSet, timing } = shared
     timing.record('released')
     joined.detach()
     heartbeat.stop()
@@ -217,8 +214,8 @@ export class EmbeddedHosting implements Hosting {
 
   /** The link to the standby if it still decides but is silent, so that no process can join before the standby ends. Otherwise null. */
   get #stuck(): HolderLink | null {
-    const { heartbeat, joined } = this.#deps
-    const silent = this.#holder === null && heartbeat.holderSilent
+    const { joined, shared } = this.#deps
+    const silent = this.#holder === null && shared.heartbeat.holderSilent
     return silent && (joined.facts?.heartbeatMs ?? 0) > 0 ? joined.holder : null
   }
 }

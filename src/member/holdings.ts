@@ -5,14 +5,12 @@ import { closeAll, inspectOne, type OwnedFd } from '../kernel/index.js'
 import { addressOf, type ListenerSpec, parseListenerSpec } from '../listeners/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
 import { entryFencedError } from './cannot-serve.js'
-import type { Hosting } from './hosting.js'
 import type { Listener } from './listener.js'
 import type { MemberContext } from './member-context.js'
 
 /** Adds listeners and other descriptors to this process's registry, and removes them. */
 export class Holdings {
   readonly #shared: MemberContext
-  readonly #hosting: () => Hosting
   /** The listeners that this version has bound itself. Null as soon as the handoff cannot be undone. */
   #bound: Set<Entry> | null = new Set()
 
@@ -21,9 +19,8 @@ export class Holdings {
   readonly offered: OfferedListeners
 
   /** `refuse`: gives up the handoff. */
-  constructor(shared: MemberContext, hosting: () => Hosting, refuse: (error: FdbError) => void) {
+  constructor(shared: MemberContext, refuse: (error: FdbError) => void) {
     this.#shared = shared
-    this.#hosting = hosting
     this.#refuse = refuse
     this.offered = new OfferedListeners(shared)
   }
@@ -34,8 +31,7 @@ export class Holdings {
    * removed if the handoff is undone.
    */
   async register(entry: Entry, bound = false): Promise<void> {
-    const hosting = this.#hosting()
-    const { machine, registry, wanted } = this.#shared
+    const { hosting, machine, registry, wanted } = this.#shared
     if (bound) this.#bound?.add(entry)
     try {
       if (machine.phase === 'frozen' || machine.phase === 'standby') await this.#untilDecided(entry)
@@ -99,8 +95,8 @@ export class Holdings {
 
   /** Removes an entry, from the daemon's registry too. */
   unregister(name: string): void {
-    const hosting = this.#hosting()
-    this.#shared.wanted.delete(name)
+    const { hosting, wanted } = this.#shared
+    wanted.delete(name)
     this.#drop(name)
     hosting.removeFormerPaths?.()
     hosting.drop?.(name)
@@ -108,11 +104,11 @@ export class Holdings {
 
   /** The handoff cannot be undone any more: closes the entries that this version did not ask for. */
   settle(): void {
-    const { registry, wanted } = this.#shared
+    const { hosting, registry, wanted } = this.#shared
     this.#bound = null
     this.offered.close()
     for (const name of registry.names) if (!wanted.has(name)) this.#drop(name)
-    this.#hosting().removeFormerPaths?.()
+    hosting.removeFormerPaths?.()
   }
 
   /** Closes all entries. If the handoff can still be undone, removes the Unix paths that this version has bound. */
@@ -126,8 +122,9 @@ export class Holdings {
   }
 
   #drop(name: string): void {
-    this.#hosting().beforeDrop?.(name)
-    this.#shared.registry.drop(name)
+    const { hosting, registry } = this.#shared
+    hosting.beforeDrop?.(name)
+    registry.drop(name)
   }
 }
 

@@ -6,19 +6,13 @@ import { unpackToMember } from '../wire/envelope.js'
 import { type Link, remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
 import { fencedError } from './cannot-serve.js'
 import { type HolderFacts, type HolderLink, REFUSED } from './holder-link.js'
-import type { Hosting } from './hosting.js'
 import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
-import type { Readiness } from './readiness.js'
 
 interface JoinedHolderDeps {
   readonly shared: MemberContext
-  readonly hosting: () => Hosting
-  readonly readiness: Readiness
   readonly offers: OfferReceiver
   readonly refuse: (error: FdbError) => void
-  /** Owns the items. */
-  readonly acceptMoveChannel: (items: BundleItem[]) => void
   readonly followOn: () => void
 }
 
@@ -55,7 +49,7 @@ export class JoinedHolder {
   attach(holder: HolderLink): void {
     this.#holder = holder
     this.keepAlive(this.#keepsAlive)
-    const { hosting, refuse, shared } = this.#deps
+    const { refuse, shared } = this.#deps
     const { shutdown, machine } = shared
     let died = false
     const reportDeath = () => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
@@ -71,7 +65,7 @@ export class JoinedHolder {
         else if (!machine.member.holds) shutdown.recordReason(leftEarly(holder.facts.pid))
         machine.step({ type: 'lost' })
         if (died) reportDeath()
-        hosting().onLost?.()
+        shared.hosting.onLost?.()
       },
       died: () => {
         died = true
@@ -97,7 +91,7 @@ export class JoinedHolder {
 
   /** Checks whether the holder is alive; the state machine gets the result as event `fate`. */
   judge(): void {
-    const { shutdown, machine, segmentSet } = this.#deps.shared
+    const { readiness, shutdown, machine, segmentSet } = this.#deps.shared
     const holder = this.#holder
     if (holder === null) {
       // Without a holder, continue as if it had died.
@@ -113,7 +107,7 @@ export class JoinedHolder {
         machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
         return
       }
-      if (fate === 'alive' && !this.#deps.readiness.served) {
+      if (fate === 'alive' && !readiness.served) {
         shutdown.recordReason(
           new FdbError(
             'ERR_FDB_CHANNEL_CLOSED',
@@ -126,8 +120,8 @@ export class JoinedHolder {
   }
 
   #handle(envelope: WireEnvelope): void {
-    const { offers, readiness, refuse, hosting, shared } = this.#deps
-    const { shutdown, machine, settings } = shared
+    const { offers, refuse, shared } = this.#deps
+    const { readiness, hosting, shutdown, machine, settings } = shared
     const { offer, abort, reject: rejected } = envelope
     if (offer) {
       // A joining daemon skips this check, because it compares its limit of open files with its services' needs before ready().
@@ -142,7 +136,7 @@ export class JoinedHolder {
       readiness.limit(settings.times.ready + (offer.quiesceMs ?? 0) + settings.timeout)
       return
     }
-    if (hosting().handle?.(envelope)) return
+    if (hosting.handle?.(envelope)) return
     if (rejected) {
       shutdown.recordReason(remoteError(rejected, REFUSED))
       machine.step({ type: 'refused' })
@@ -158,23 +152,22 @@ export class JoinedHolder {
   }
 
   #handleMessage(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
-    const { hosting, shared } = this.#deps
-    const { shutdown, machine, segmentSet, cannotServe } = shared
+    const { hosting, shutdown, machine, segmentSet, cannotServe } = this.#deps.shared
     // An unfit process has already recorded why it cannot serve.
     if (message.kind === 'fenced' && cannotServe.cause === null)
       shutdown.replaceReason(fencedError(machine.member.epoch))
     if (message.kind === 'retire') shutdown.handleVerdict('retire')
     else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.handleVerdict('resume')
-    else if (message.kind === 'released') hosting().onReleased?.()
+    else if (message.kind === 'released') hosting.onReleased?.()
     const epoch = 'epoch' in message ? message.epoch : machine.member.epoch
     machine.step({ type: 'message', message, sealed: segmentSet.isSealed(epoch) })
   }
 
   #adopt(items: BundleItem[]): void {
-    const { acceptMoveChannel, followOn, offers, readiness, refuse, shared } = this.#deps
-    const { machine, settings, segmentSet, timing } = shared
+    const { followOn, offers, refuse, shared } = this.#deps
+    const { machine, moves, readiness, settings, segmentSet, timing } = shared
     if (items.some(({ role }) => role === 'moveChannel')) {
-      acceptMoveChannel(items)
+      moves.open(items)
       return
     }
     let offer: OfferEpochs | null

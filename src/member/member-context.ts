@@ -3,12 +3,17 @@ import type { SegmentSet } from '../holder/segment-set.js'
 import type { TakeoverStep } from '../operator/status-report.js'
 import { Pending } from '../wire/pending.js'
 import type { CannotServe } from './cannot-serve.js'
+import type { Heartbeat } from './heartbeat.js'
+import type { Hosting } from './hosting.js'
+import type { Leadership } from './leadership.js'
 import type { Listener } from './listener.js'
 import type { Machine } from './machine.js'
+import type { Moves } from './moves.js'
 import type { Settings } from './options.js'
+import type { Readiness } from './readiness.js'
 import type { Shutdown } from './shutdown.js'
 
-/** The objects that all parts of one member share. */
+/** The objects that all parts of one member share. A part's constructor must not use them yet, except those that are made before the part. */
 export interface MemberContext {
   readonly settings: Settings
   readonly generation: number
@@ -23,6 +28,11 @@ export interface MemberContext {
   readonly listeners: readonly Listener[]
   readonly timing: TakeoverTiming
   readonly cannotServe: CannotServe
+  readonly readiness: Readiness
+  readonly leadership: Leadership
+  readonly moves: Moves
+  readonly heartbeat: Heartbeat
+  readonly hosting: Hosting
 }
 
 /** Notifies listeners of every change that `status` shows. */

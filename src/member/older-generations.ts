@@ -8,7 +8,6 @@ import type { StateLog } from '../state/state-log.js'
 import { FORWARDS_WRITES } from '../wire/link.js'
 import { ForcedCloses } from './forced-closes.js'
 import type { MemberContext } from './member-context.js'
-import type { Moves } from './moves.js'
 import { WriteReceiver } from './writes/receiver.js'
 
 /** The most generations that may report at the same time. */
@@ -20,7 +19,6 @@ const CHANNEL_MS = 5_000
 
 export interface OlderGenerationsDeps {
   readonly shared: MemberContext
-  readonly moves: Pick<Moves, 'receive' | 'emptied'>
   readonly state: StateLog
 }
 
@@ -96,7 +94,7 @@ export class OlderGenerations {
 
   /** Opens a move channel from `caller` to this process. If that fails, the older generation asks again, and drains meanwhile. */
   #openMoveChannel(caller: Caller): void {
-    const { moves } = this.#deps
+    const { moves } = this.#deps.shared
     createMoveChannel({
       take: end => {
         const { channel, log } = ownEnd(end)
@@ -143,7 +141,7 @@ export class OlderGenerations {
 
   #drop(caller: Caller): void {
     const last = this.#callers.get(caller)
-    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#deps.moves.emptied(caller)
+    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#deps.shared.moves.emptied(caller)
     dismiss(caller)
     this.#callers.delete(caller)
     this.#supply.forget(caller)

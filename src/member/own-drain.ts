@@ -3,8 +3,6 @@ import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { FencedWrites } from './fenced-writes.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
-import type { Hosting } from './hosting.js'
-import type { Leadership } from './leadership.js'
 import type { Listener } from './listener.js'
 import type { MemberContext } from './member-context.js'
 import type { Moves } from './moves.js'
@@ -19,13 +17,10 @@ const FILE_END_MS = 10_000
 
 interface OwnDrainDeps {
   readonly shared: MemberContext
-  readonly hosting: () => Hosting
   readonly state: OwnState
   /** Resolves when all changes that the application has requested are made. */
   readonly changesSettled: () => Promise<void>
   readonly writes: () => FencedWrites
-  readonly moves: Moves
-  readonly leadership: Leadership
 }
 
 /** Drains this process's connections, and reports on the drain to the process that serves. Owns the link for the reports. */
@@ -42,10 +37,10 @@ export class OwnDrain {
 
   /** Starts to report to the process that serves. Returns whether that process accepts forwarded changes. */
   open(): boolean {
-    const { hosting, moves, shared, writes } = this.#deps
-    const { generation, settings, segmentSet } = shared
+    const { shared, writes } = this.#deps
+    const { generation, hosting, moves, settings, segmentSet } = shared
     const { control, service, versions, times } = settings
-    if (control === null || !hosting().acceptsReports) return this.#link !== null
+    if (control === null || !hosting.acceptsReports) return this.#link !== null
     this.#link ??= new ServingLink({
       control,
       service,
@@ -58,12 +53,12 @@ export class OwnDrain {
         if (items.some(({ role }) => role === 'moveChannel')) moves.open(items)
         else writes().takeNewer(items)
       },
-      connected: () => hosting().onReportsReceived?.(),
+      connected: () => hosting.onReportsReceived?.(),
       writes: writes().forwarder,
       handle: ({ moveRequest }) => moveRequest && moves.noReceiver(),
     })
     this.#link.start()
-    return hosting().acceptsWrites
+    return hosting.acceptsWrites
   }
 
   reconnect(): void {
@@ -75,8 +70,8 @@ export class OwnDrain {
   }
 
   get report(): DrainReport {
-    const { leadership, moves, shared, state } = this.#deps
-    const { generation, listeners, machine, cannotServe } = shared
+    const { shared, state } = this.#deps
+    const { generation, leadership, listeners, machine, moves, cannotServe } = shared
     const { phase } = machine
     // Reading the position reads new records, so that a standby notices early if it cannot read them.
     if (phase === 'standby') void state.log.position
@@ -96,9 +91,9 @@ export class OwnDrain {
   }
 
   get #standby(): Pick<DrainReport, 'leaves' | 'standbySeconds'> {
-    const { hosting, shared } = this.#deps
-    const leftMs = hosting().holder?.probationLeftMs ?? null
-    const requestedBy = shared.shutdown?.requestedBy ?? null
+    const { hosting, shutdown } = this.#deps.shared
+    const leftMs = hosting.holder?.probationLeftMs ?? null
+    const { requestedBy } = shutdown
     return {
       ...(leftMs !== null && { standbySeconds: leftMs / 1000 }),
       ...(requestedBy !== null && { leaves: requestedBy }),
@@ -107,13 +102,13 @@ export class OwnDrain {
 
   /** Waits until all connections have moved or ended; then the state machine gets the event `drained`. */
   start(): void {
-    const { hosting, moves, changesSettled, shared, state, writes } = this.#deps
-    const { shutdown, listeners, machine, settings } = shared
+    const { changesSettled, shared, state, writes } = this.#deps
+    const { hosting, moves, shutdown, listeners, machine, settings } = shared
     const toTheEnd = writes().leave()
-    if (!shutdown.closing) shutdown.leave(hosting().released)
+    if (!shutdown.closing) shutdown.leave(hosting.released)
     if (!shutdown.closing || machine.member.link !== 'local') this.open()
     // If a process closes while it serves, its connections can move only to a standby that takes over, or to another worker.
-    const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting().standsBy
+    const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting.standsBy
     moves.leave(receiver)
     if (!receiver) endIdle(listeners)
     const drained = drainListeners(listeners, this.#times, settings.logger, moves, ({ closed = [] }) => {

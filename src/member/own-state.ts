@@ -3,14 +3,12 @@ import { FdbError } from '../errors.js'
 import { StateFile, type StateFileStatus } from '../state/file/state-file.js'
 import { StateLog } from '../state/state-log.js'
 import type { StatePosition } from '../wire/envelope.js'
-import type { Hosting } from './hosting.js'
 import type { MemberContext } from './member-context.js'
 import { notReady } from './readiness.js'
 import { SegmentLoader } from './segment-loader.js'
 
 interface OwnStateDeps {
   readonly shared: MemberContext
-  readonly hosting: () => Hosting
   /** Called when the kernel refuses a write, because the segment is sealed. */
   readonly fenced: () => void
   readonly fileChanged: (status: StateFileStatus) => void
@@ -24,17 +22,15 @@ export class OwnState {
   /** The position up to which this process had read the state when it took over. */
   takenOver: StatePosition | null = null
   readonly #shared: MemberContext
-  readonly #hosting: () => Hosting
   readonly #secretRemoval: SecretRemoval
   /** The position of the log at the last freeze. */
   frozenAt: StatePosition | null = null
   #makingRoom = false
 
-  constructor({ shared, hosting, fenced, fileChanged }: OwnStateDeps) {
+  constructor({ shared, fenced, fileChanged }: OwnStateDeps) {
     const { settings, machine, segmentSet } = shared
     const { logger, stateFile, stateLimits } = settings
     this.#shared = shared
-    this.#hosting = hosting
     this.log = new StateLog({ logger, limits: stateLimits })
     this.loader = new SegmentLoader(this.log, segmentSet, logger)
     this.#secretRemoval = new SecretRemoval({
@@ -70,10 +66,10 @@ export class OwnState {
 
   /** Merges the segments of earlier generations if they are several or mostly garbage, or if `needed`. */
   async compact(options: { needed?: boolean } = {}): Promise<void> {
-    const { shutdown } = this.#shared
+    const { hosting, shutdown } = this.#shared
     if (shutdown.over) return
     await this.loader.compact(async snapshot => {
-      if (!shutdown.over) await this.#hosting().replaceMerged(snapshot)
+      if (!shutdown.over) await hosting.replaceMerged(snapshot)
     }, options)
   }
 
@@ -96,8 +92,7 @@ export class OwnState {
     if (this.#makingRoom) return
     this.#makingRoom = true
     setImmediate(async () => {
-      const { shutdown, machine, segmentSet } = this.#shared
-      const hosting = this.#hosting()
+      const { hosting, shutdown, machine, segmentSet } = this.#shared
       if (!shutdown.over && segmentSet.hasRecords(machine.member.epoch)) {
         await hosting.renew()
         await machine.settled()

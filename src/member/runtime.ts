@@ -90,7 +90,6 @@ export class MemberRuntime implements MemberContext {
   application: Application | null = null
 
   constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: RuntimeDriver) {
-    const hosting = () => this.hosting
     const checkSeal = () => this.writes.checkSeal()
     this.settings = settings
     // A daemon's registry has no limit, because it holds the entries of all services.
@@ -102,7 +101,6 @@ export class MemberRuntime implements MemberContext {
     this.readiness = new Readiness(() => driver.onDeadline(), settings.logger)
     this.state = new OwnState({
       shared: this,
-      hosting,
       fenced: checkSeal,
       fileChanged: status => this.application?.emit('stateFile', status),
     })
@@ -121,20 +119,15 @@ export class MemberRuntime implements MemberContext {
     })
     this.drain = new OwnDrain({
       shared: this,
-      hosting,
       state: this.state,
       changesSettled: () => this.view.settled(),
       writes: () => this.writes,
-      moves: this.moves,
-      leadership: this.leadership,
     })
     this.writes = new FencedWrites(this, this.state, this.drain)
     const operations = this.#operations(driver)
     this.controlSocket = new ControlSocket({
       shared: this,
-      hosting,
       operations,
-      moves: this.moves,
       state: log,
       endProbation: () => this.joined.post({ endProbation: {} }),
     })
@@ -146,48 +139,44 @@ export class MemberRuntime implements MemberContext {
     )
     this.joined = new JoinedHolder({
       shared: this,
-      hosting,
-      readiness: this.readiness,
       offers: this.offers,
       refuse: error => driver.refuse(error),
-      acceptMoveChannel: items => this.moves.open(items),
       followOn: () => this.writes.followOn(),
     })
     this.heartbeat = this.#beats()
-    const runtime = { shared: this, joined: this.joined, heartbeat: this.heartbeat }
+    const { joined } = this
     this.hosting =
       scope === 'member'
         ? new DaemonHosting({
-            ...runtime,
+            shared: this,
+            joined,
             operations,
             state: log,
             throwIfLeft: () => driver.throwIfLeft(),
             askForMove: () => this.drain.askForMove(),
-            noReceiver: () => this.moves.noReceiver(),
             onSettled: () => driver.onSettled(),
           })
         : new EmbeddedHosting({
-            ...runtime,
+            shared: this,
+            joined,
             offers: this.offers,
             controlSocket,
             state: this.state,
             checkSeal,
             onDecides: () => driver.onDecides(),
             askForMove: () => this.drain.askForMove(),
-            retryMoves: () => this.moves.retry(),
           })
-    this.holdings = new Holdings(this, hosting, error => driver.refuse(error))
+    this.holdings = new Holdings(this, error => driver.refuse(error))
     this.toHolder = new ToHolderSender({
-      ...runtime,
-      hosting,
+      shared: this,
+      joined,
       offers: this.offers,
       state: this.state,
     })
-    this.upgrades = new Upgrades(this, hosting)
+    this.upgrades = new Upgrades(this)
     this.announcer = new Announcer({
       shared: this,
-      hosting,
-      joined: this.joined,
+      joined,
       upgrades: this.upgrades,
       control: () => this.controlSocket.items(),
     })
@@ -206,11 +195,9 @@ export class MemberRuntime implements MemberContext {
       })
     serveServiceCommands({
       shared: this,
-      hosting,
       commands,
       reloading,
       close: how => driver.close(how),
-      beat: () => this.heartbeat.beat(),
     })
   }
 

@@ -2,8 +2,6 @@ import { FdbError } from '../errors.js'
 import type { ToHolder } from '../handoff/messages.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { packToHolder } from '../wire/envelope.js'
-import type { Heartbeat } from './heartbeat.js'
-import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
@@ -12,10 +10,8 @@ import type { OwnState } from './own-state.js'
 interface ToHolderDeps {
   readonly shared: MemberContext
   readonly joined: JoinedHolder
-  readonly hosting: () => Hosting
   readonly offers: OfferReceiver
   readonly state: OwnState
-  readonly heartbeat: Heartbeat
 }
 
 /** Sends the state machine's messages to the holder that this process has joined, and adds the facts that each message carries. */
@@ -26,7 +22,7 @@ export class ToHolderSender {
   }
 
   send(message: ToHolder): void | Promise<void> {
-    const { heartbeat, joined, shared } = this.#deps
+    const { joined, shared } = this.#deps
     if (joined.holder === null) return
     switch (message.kind) {
       case 'ready':
@@ -41,7 +37,7 @@ export class ToHolderSender {
         return joined.post({ unfit: { epoch: message.epoch, ...shared.cannotServe.report } })
       default:
         this.#plain(message)
-        if (message.kind === 'serving') heartbeat.start()
+        if (message.kind === 'serving') shared.heartbeat.start()
     }
   }
 
@@ -51,8 +47,8 @@ export class ToHolderSender {
   }
 
   #ready(): void {
-    const { heartbeat, joined, shared, state } = this.#deps
-    const { registry, timing, wanted } = shared
+    const { joined, shared, state } = this.#deps
+    const { heartbeat, registry, timing, wanted } = shared
     timing.record('ready')
     // After Ready the holder takes silence for a stuck process, so the heartbeats start first.
     heartbeat.start()
@@ -82,13 +78,13 @@ export class ToHolderSender {
 
   /** Sends the descriptors before Back, because at Back the holder decides which process serves. */
   #back({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
-    const { hosting, joined, shared } = this.#deps
-    const { shutdown, machine, settings, segmentSet } = shared
+    const { joined, shared } = this.#deps
+    const { hosting, shutdown, machine, settings, segmentSet } = shared
     const link = joined.link
     link
       ?.sendBundle(this.#held(), settings.timeout)
       .then(() => link.send({ back: { role, epoch, sealed, top: segmentSet.top, unfit } }))
-      .then(() => hosting().onBackSent?.(link))
+      .then(() => hosting.onBackSent?.(link))
       .catch(error => {
         if (shutdown.over || joined.link !== link) return
         settings.logger.warn(

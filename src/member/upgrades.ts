@@ -10,7 +10,6 @@ import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
-import type { Hosting } from './hosting.js'
 import { SELF } from './machine.js'
 import type { MemberContext } from './member-context.js'
 import type { UpgradeOptions } from './member-options.js'
@@ -41,7 +40,6 @@ export class Upgrades implements AttemptIncumbent {
   readonly started: Successor[] = []
   /** Opens the output of the next successor. Null if successors share the output of this process. */
   output: (() => SuccessorOutput) | null = null
-  readonly #hosting: () => Hosting
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
   #attempt: UpgradeAttempt | null = null
@@ -50,9 +48,8 @@ export class Upgrades implements AttemptIncumbent {
   /** The last failure of an upgrade that the handoff itself has not recorded. */
   #failure: Failure | null = null
 
-  constructor(shared: MemberContext, hosting: () => Hosting) {
+  constructor(shared: MemberContext) {
     this.shared = shared
-    this.#hosting = hosting
   }
 
   get underWay(): boolean {
@@ -61,7 +58,7 @@ export class Upgrades implements AttemptIncumbent {
 
   get lastFailure(): Failure | null {
     const own = this.#failure
-    const handoff = this.#hosting().holder?.timeline.lastFailure ?? null
+    const handoff = this.shared.hosting.holder?.timeline.lastFailure ?? null
     return own !== null && (handoff === null || own.at >= handoff.at) ? own : handoff
   }
 
@@ -86,7 +83,7 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult> {
-    return this.#hosting().cancelHandoff(reason)
+    return this.shared.hosting.cancelHandoff(reason)
   }
 
   watch(onChange: () => void): () => void {
@@ -194,7 +191,7 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   #peer(id: Id = SELF): Peer | undefined {
-    return id === SELF ? undefined : this.#hosting().holder?.peer(id)
+    return id === SELF ? undefined : this.shared.hosting.holder?.peer(id)
   }
 }
 

@@ -40,6 +40,7 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
     },
     segmentSet: { isSealed: () => false },
     cannotServe: { cause: null },
+    hosting,
   }
   let handler!: Handler
   const link = { open: true }
@@ -52,7 +53,6 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
   }
   const parts = {
     shared,
-    hosting: () => hosting,
     refuse: (error: FdbError) => story.push(`refuse ${error.code}`),
   }
   new JoinedHolder(parts as never).attach(holder as unknown as HolderLink)

@@ -43,12 +43,19 @@ it('a process that drains is brought newer segments, and ways for its connection
       listeners: [],
       machine: { phase: 'leaving' },
       cannotServe: { report: null },
+      shutdown: { requestedBy: null },
+      hosting: {
+        acceptsReports: true,
+        get acceptsWrites() {
+          return acceptsWrites
+        },
+        onReportsReceived: () => {},
+      },
+      moves: { open: take('moves'), counts: { report: {} } },
+      leadership: { quiescedMs: null },
     },
-    hosting: () => ({ acceptsReports: true, acceptsWrites, onReportsReceived: () => {} }),
     state: { log },
     writes: () => ({ forwarder: new WriteForwarder(log, 1_000, () => {}), takeNewer: take('state') }),
-    moves: { open: take('moves'), counts: { report: {} } },
-    leadership: { quiescedMs: null },
   } as never)
   onTestFinished(() => {
     drain.stop()
