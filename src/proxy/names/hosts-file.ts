@@ -1,30 +1,8 @@
 import { readFileSync, statSync } from 'node:fs'
 import { isIP, SocketAddress } from 'node:net'
 
-const NONE: readonly string[] = []
-
-/** A hosts file (hosts(5)). Changes take effect within a second. */
-export class HostsFile {
-  readonly #file: CachedFile
-  #text = ''
-  #names = new Map<string, string[]>()
-
-  constructor(path: string) {
-    this.#file = new CachedFile(path)
-  }
-
-  /** Returns the addresses of a lower-case name, in the order of the file. */
-  addresses(name: string, now: number): readonly string[] {
-    const text = this.#file.text(now)
-    if (text !== this.#text) {
-      this.#text = text
-      this.#names = parse(text)
-    }
-    return this.#names.get(name) ?? NONE
-  }
-}
-
-function parse(text: string): Map<string, string[]> {
+/** Returns the addresses of each lower-case name of a hosts file (hosts(5)), in the order of the file. */
+export function parseHosts(text: string): ReadonlyMap<string, readonly string[]> {
   const names = new Map<string, string[]>()
   for (const line of text.split('\n')) {
     const [given = '', ...aliases] = line.replace(/#.*/, '').trim().split(/\s+/)
@@ -51,31 +29,34 @@ function canonical(text: string): string | null {
 
 const CHECK_INTERVAL_MS = 1_000
 
-/** The cached text of a small file. Checks at most once a second whether the file has changed. */
-export class CachedFile {
+/** The parsed text of a small file; an unreadable file counts as empty. Checks at most once a second whether the file has changed, and returns the same value until then. */
+export class ParsedFile<T> {
   readonly #path: string
+  readonly #parse: (text: string) => T
   #checkAt = Number.NEGATIVE_INFINITY
   #version = ''
-  #text = ''
+  #value: T
 
-  constructor(path: string) {
+  constructor(path: string, parse: (text: string) => T) {
     this.#path = path
+    this.#parse = parse
+    this.#value = parse('')
   }
 
-  /** Returns the text, or '' if the file cannot be read. */
-  text(now: number): string {
-    if (now < this.#checkAt) return this.#text
+  value(now: number): T {
+    if (now < this.#checkAt) return this.#value
     this.#checkAt = now + CHECK_INTERVAL_MS
+    let version = ''
+    let text = ''
     try {
       const { ino, size, mtimeNs } = statSync(this.#path, { bigint: true })
-      const version = `${ino} ${size} ${mtimeNs}`
-      if (version === this.#version) return this.#text
-      this.#text = readFileSync(this.#path, 'utf8')
-      this.#version = version
+      version = `${ino} ${size} ${mtimeNs}`
+      if (version !== this.#version) text = readFileSync(this.#path, 'utf8')
     } catch {
-      this.#text = ''
-      this.#version = ''
+      version = ''
     }
-    return this.#text
+    if (version !== this.#version) this.#value = this.#parse(text)
+    this.#version = version
+    return this.#value
   }
 }

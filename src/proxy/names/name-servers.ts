@@ -1,6 +1,6 @@
 import type { promises as dns } from 'node:dns'
 import { setTimeout as delay } from 'node:timers/promises'
-import { CachedFile } from './hosts-file.js'
+import { ParsedFile } from './hosts-file.js'
 
 /** How long the answer for one address family waits for the other family. */
 const OTHER_FAMILY_MS = 50
@@ -23,13 +23,14 @@ export interface NameServersOptions {
 
 /** Looks up names with DNS. A slow lookup does not delay other lookups. */
 export class NameServers {
-  readonly #file: CachedFile
+  readonly #file: ParsedFile<SearchList>
   #options: NameServersOptions
   #resolver: dns.Resolver | null = null
-  #text = ''
+  /** The search list of {@link #resolver}. */
+  #searchList = NO_SEARCH
 
   constructor(resolvConf: string, options: NameServersOptions) {
-    this.#file = new CachedFile(resolvConf)
+    this.#file = new ParsedFile(resolvConf, searchList)
     this.#options = options
   }
 
@@ -63,9 +64,9 @@ export class NameServers {
   }
 
   #currentResolver(now: number): dns.Resolver {
-    const text = this.#file.text(now)
-    if (text !== this.#text) {
-      this.#text = text
+    const list = this.#file.value(now)
+    if (list !== this.#searchList) {
+      this.#searchList = list
       this.#resolver = null
     }
     if (this.#resolver !== null) return this.#resolver
@@ -78,7 +79,7 @@ export class NameServers {
 
   async #search(name: string, resolver: dns.Resolver, signal: AbortSignal): Promise<DnsAnswer> {
     let answer: DnsAnswer = NOT_FOUND
-    for (const candidate of candidates(name, searchList(this.#text))) {
+    for (const candidate of candidates(name, this.#searchList)) {
       answer = await resolveBothFamilies(candidate, resolver)
       if (answer.kind !== 'nothing' || signal.aborted) return answer
     }
@@ -126,6 +127,7 @@ interface SearchList {
   readonly dots: number
 }
 
+const NO_SEARCH: SearchList = { domains: [], dots: 1 }
 const MAX_DOMAINS = 6
 
 export function searchList(text: string): SearchList {

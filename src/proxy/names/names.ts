@@ -1,6 +1,6 @@
 import { isIPv6, type LookupFunction } from 'node:net'
 import type { NamedHost } from '../../relay/index.js'
-import { HostsFile } from './hosts-file.js'
+import { ParsedFile, parseHosts } from './hosts-file.js'
 import { type DnsAnswer, NameServers, type NameServersOptions } from './name-servers.js'
 
 export interface NamesOptions extends NameServersOptions {
@@ -20,7 +20,7 @@ type LookupCallback = (error: NodeJS.ErrnoException | null, addresses: readonly 
 
 /** Resolves names with the hosts file, otherwise with DNS. Keeps addresses for their TTL, and longer if no name server answers. A slow lookup does not delay other names. */
 export class Names {
-  readonly #hosts: HostsFile
+  readonly #hosts: ParsedFile<ReturnType<typeof parseHosts>>
   readonly #servers: NameServers
   readonly #onFailure: NamesOptions['onFailure']
   #closed = false
@@ -32,7 +32,7 @@ export class Names {
     onFailure,
     ...servers
   }: NamesOptions) {
-    this.#hosts = new HostsFile(hosts)
+    this.#hosts = new ParsedFile(hosts, parseHosts)
     this.#servers = new NameServers(resolvConf, servers)
     this.#onFailure = onFailure
   }
@@ -93,8 +93,8 @@ export class Names {
       if (this.#known.size >= MAX_NAMES) this.#known.delete(this.#known.keys().next().value!)
       this.#known.set(name, known)
     }
-    const localAddresses = this.#hosts.addresses(name, now)
-    if (localAddresses.length > 0) known.setLocal(localAddresses)
+    const localAddresses = this.#hosts.value(now).get(name)
+    if (localAddresses !== undefined) known.setLocal(localAddresses)
     else if (name === 'localhost' || name.endsWith('.localhost')) known.setLocal(LOOPBACK)
     else if (known.isDue(now)) this.#refresh(name, known, now)
     return known
