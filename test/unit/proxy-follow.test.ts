@@ -31,6 +31,7 @@ function follow() {
     },
     onUnreadable: key => unreadable.push(key),
   })
+  follower.refresh()
   const found = (host: string) => {
     const result = table.lookup(host, '/')
     return typeof result === 'symbol' ? result : result.name
@@ -120,6 +121,7 @@ describe('a table that follows the state', () => {
     const successor = reader.section(ROUTES, routesSection)
     const next = new RouteTable<string>()
     const taken = new RouteFollower(successor, next, { compile: () => 'app' })
+    taken.refresh()
     const result = await runInSlices(
       reconcile(successor, { routes: [], upstreams, former: new Set() }, STAMP),
     )

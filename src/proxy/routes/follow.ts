@@ -20,11 +20,12 @@ export interface FollowOptions<T> {
   compile: (target: RouteTarget) => T
   /** Called for an entry that cannot be read or compiled. The entry's route is not served. */
   onUnreadable?: (key: string, error: unknown) => void
-  /** Whether to add the existing entries (default true). If false, the caller adds them with {@link RouteFollower.put}. */
-  scan?: boolean
 }
 
-/** Applies the changes of a section to a table, in slices: even 100,000 changes at once do not block the event loop. See {@link caughtUp}. */
+/**
+ * Applies the changes of a section to a table, in slices: even 100,000 changes at once do not block the event loop. See {@link caughtUp}. The caller adds the
+ * existing entries by {@link put} or {@link refresh}.
+ */
 export class RouteFollower<T extends NonNullable<unknown>> {
   readonly #section: RouteSource
   readonly #table: RouteTable<T>
@@ -46,8 +47,6 @@ export class RouteFollower<T extends NonNullable<unknown>> {
       this.#queue.push(op === 'clear' ? null : key)
       this.#running ??= this.#run()
     })
-    table.clear()
-    if (options.scan ?? true) this.refresh()
   }
 
   /** Applies an entry that the caller has read. */

@@ -46,7 +46,6 @@ export class LiveRoutes {
     this.#view = new RouteView(section, serves)
     this.#unsubscribe = section.onChange(() => this.#changes++)
     this.#follower = new RouteFollower(this.#view, this.table, {
-      scan: false,
       compile,
       onUnreadable: (key, error) =>
         logger.warn({ err: error, key }, 'a route cannot be read and is not served'),

@@ -103,30 +103,24 @@ export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): 
   return best
 }
 
+function segmentsOf(path: string): string[] {
+  return path === '/' ? [] : path.slice(1).split('/')
+}
+
 /** Returns the node of a canonical path, and creates missing nodes. */
 export function ensureNode<T>(root: PathNode<T>, path: string): PathNode<T> {
   let node = root
-  for (let from = 1; from < path.length; ) {
-    let to = path.indexOf('/', from)
-    if (to < 0) to = path.length
-    const segment = path.slice(from, to)
-    node = node.child(segment) ?? node.addChild(segment)
-    from = to + 1
-  }
+  for (const segment of segmentsOf(path)) node = node.child(segment) ?? node.addChild(segment)
   return node
 }
 
 /** Returns the nodes from the root to the end of a canonical path, or null if a node is missing. */
 export function nodesAlong<T>(root: PathNode<T>, path: string): PathNode<T>[] | null {
   const nodes = [root]
-  let node: PathNode<T> | undefined = root
-  for (let from = 1; from < path.length; ) {
-    let to = path.indexOf('/', from)
-    if (to < 0) to = path.length
-    node = node.child(path.slice(from, to))
+  for (const segment of segmentsOf(path)) {
+    const node = nodes.at(-1)!.child(segment)
     if (node === undefined) return null
     nodes.push(node)
-    from = to + 1
   }
   return nodes
 }
