@@ -77,24 +77,21 @@ export class RateLimitedWarnings {
 
   warn(kind: string, facts: object, message: string): void {
     const pending = this.#repeats.get(kind)
-    if (pending !== undefined) {
-      pending.count++
-      pending.facts = facts
+    if (pending === undefined) {
+      this.#log(kind, { count: 1, facts }, message)
       return
     }
-    this.#logger.warn({ ...facts, count: 1 }, message)
-    this.#repeats.set(kind, { count: 0, facts })
-    setTimeout(() => this.#repeat(kind, message), REPEAT_MS).unref()
+    pending.count++
+    pending.facts = facts
   }
 
-  #repeat(kind: string, message: string): void {
-    const { count, facts } = this.#repeats.get(kind)!
-    if (count === 0) {
-      this.#repeats.delete(kind)
-      return
-    }
+  #log(kind: string, { count, facts }: { count: number; facts: object }, message: string): void {
     this.#logger.warn({ ...facts, count }, message)
-    this.#repeats.set(kind, { count: 0, facts })
-    setTimeout(() => this.#repeat(kind, message), REPEAT_MS).unref()
+    const repeats = { count: 0, facts }
+    this.#repeats.set(kind, repeats)
+    setTimeout(() => {
+      if (repeats.count > 0) this.#log(kind, repeats, message)
+      else this.#repeats.delete(kind)
+    }, REPEAT_MS).unref()
   }
 }
