@@ -6,12 +6,12 @@ import type { ListenRequest } from './listen-request.js'
 import { loadService } from './load-service.js'
 import type { AutoService } from './service.js'
 import type { AutoSettings } from './settings.js'
-import { messageOf, sayOnce } from './stderr.js'
+import { messageOf, printOnce } from './stderr.js'
 import { WaitingServer } from './waiting-server.js'
 
 /**
- * Makes the servers of a program listeners of a service. Loads the library only when needed: at the start of a next version, else when the
- * first server listens, while it already answers.
+ * Makes the servers of a program listeners of a service. Loads the library at the start if another version serves, otherwise after the
+ * first server has started to listen: that server answers clients meanwhile.
  */
 export class Auto {
   readonly #settings: AutoSettings
@@ -20,14 +20,14 @@ export class Auto {
   #joining: Promise<void> | null = null
   #excluded = false
   #isReady = false
-  /** Settles when it is known whether this process is a next version; null once it is. */
+  /** Resolves when it is known whether this process is a next version; null if that is known. */
   undecided: Promise<unknown> | null = null
 
   constructor(settings: AutoSettings) {
     this.#settings = settings
   }
 
-  /** Resolves when it is known whether another version serves; its sockets are here then. Never rejects. */
+  /** Resolves when it is known whether another version serves; this process then has its sockets. Never rejects. */
   async start(): Promise<void> {
     if (!existsSync(this.#settings.control)) return
     this.undecided = this.#join()
@@ -35,26 +35,26 @@ export class Auto {
     this.undecided = null
   }
 
-  /** Whether the previous version may hand over an address: then {@link adopt} is called. */
+  /** Whether the previous version may offer a socket for the next server: {@link adopt} tries it. */
   get adopts(): boolean {
     return this.#service?.adopts ?? false
   }
 
-  /** Lets the server listen on the previous version's socket as if it had bound it; false if there is none. */
+  /** Lets the server listen on the previous version's socket, as if it had bound the address itself. Returns false if there is no such socket. */
   adopt(server: net.Server, request: ListenRequest): boolean {
     return this.#service?.adopt(server, request) ?? false
   }
 
-  /** Called before a server listens through Node. */
-  listens(server: net.Server, request: ListenRequest): void {
+  /** Called before the program's call of `listen()` goes to Node. Makes the server a listener of the service after it has started to listen. */
+  watch(server: net.Server, request: ListenRequest): void {
     if (this.#excluded) return
     this.#stopWatching.get(server)?.()
     const waiting = new WaitingServer(server)
-    // Uses errorMonitor: an 'error' listener would hide an error that the program does not handle.
+    // errorMonitor, because with a listener of 'error' Node would not throw an error that the program does not handle.
     const monitored: NodeJS.EventEmitter = server
     const listening = () => {
       off()
-      void this.#take(waiting, request)
+      void this.#attach(waiting, request)
     }
     const stop = () => {
       off()
@@ -62,8 +62,8 @@ export class Auto {
     }
     const failed = (error: Error) => {
       stop()
-      // Some frameworks do not report the error.
-      if (this.#settings.isStarted) sayOnce(`a server does not listen: ${messageOf(error)}`)
+      // `fd-broker start` shows this line if the start fails. Some frameworks do not log the error.
+      if (this.#settings.isStarted) printOnce(`a server does not listen: ${messageOf(error)}`)
     }
     const off = () => {
       server.off('listening', listening)
@@ -81,12 +81,12 @@ export class Auto {
     this.#service?.reportReady()
   }
 
-  async #take(waiting: WaitingServer, request: ListenRequest): Promise<void> {
-    // A program that closed its last server and listens again joins again.
+  async #attach(waiting: WaitingServer, request: ListenRequest): Promise<void> {
+    // The program leaves the service when it closes its last server, and joins again when it listens again.
     await this.#service?.leaving
     if (this.#service === null) await this.#join()
     if (this.#service === null) waiting.handOver(() => {})
-    else this.#service.take(waiting, request)
+    else this.#service.takeOver(waiting, request)
   }
 
   #join(): Promise<void> {
@@ -105,7 +105,7 @@ export class Auto {
         noMember()
       })
     } catch (error) {
-      sayOnce(`this process runs without upgrades: ${messageOf(error)}`)
+      printOnce(`this process runs without upgrades: ${messageOf(error)}`)
     }
     this.#excluded = this.#service === null
     if (this.#excluded) noMember()

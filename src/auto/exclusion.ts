@@ -5,22 +5,21 @@ import { workerPlace } from '../os/default-control.js'
 import { ancestryOf } from '../os/main-process.js'
 import { isOff } from './settings.js'
 
-/**
- * Environment variable: the process that has joined a service. Its children inherit it: they are parts of that program, not next versions.
- */
+/** Environment variable: the pid of a process that has joined a service. Its children inherit the variable: they are not next versions. */
 export const PARENT = 'FD_BROKER_AUTO_PARENT'
 
-/** Why a process runs without fd-broker, as a notice for the user; null if no user would expect it to take part. */
+/** Why a process runs without fd-broker. */
 export interface Exclusion {
+  /** A message for the user; null if no user would expect this process to take part. */
   readonly notice: string | null
 }
 
 const QUIET: Exclusion = { notice: null }
 
-/** Tools that start programs: the service is that of the started program. */
+/** Programs that only start other programs. The programs that they start take part. */
 const TOOLS =
   /[\\/]node_modules[\\/](?:\.bin[\\/])?(?:npm|npx|yarn|pnpm|corepack|tsx|ts-node|nodemon|node-dev|ts-node-dev|pm2|vitest|jest|mocha|ava|c8|nyc|fd-broker)\b/
-/** Parent processes that restart a program when a file changes. */
+/** Tools that restart a program when a file changes. */
 const WATCHERS: readonly (readonly [RegExp, string])[] = [
   [/(?:^|[\\/])nodemon(?:\.js)?$/, 'nodemon'],
   [/(?:^|[\\/])(?:ts-)?node-dev(?:\.js)?$/, 'node-dev'],
@@ -28,40 +27,38 @@ const WATCHERS: readonly (readonly [RegExp, string])[] = [
 
 /** Returns null if the process takes part. */
 export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
-  const aloud = (why: string) => ({ notice: `${why}: this process runs without upgrades` })
+  const excluded = (why: string) => ({ notice: `${why}: this process runs without upgrades` })
   if (isOff(env) || !isMainThread || program === undefined) return QUIET
   if (TOOLS.test(program) || env.NODE_TEST_CONTEXT !== undefined) return QUIET
-  if (process.platform === 'win32') return aloud('fd-broker does not run on Windows')
-  if (workerPlace(env) !== null) return aloud('a worker of fd-broker workers calls join() itself')
+  if (process.platform === 'win32') return excluded('fd-broker does not run on Windows')
+  if (workerPlace(env) !== null) return excluded('a worker of fd-broker workers calls join() itself')
   const watcher = watcherOf(env)
-  if (watcher !== null) return aloud(`${watcher} restarts this program when a file changes`)
+  if (watcher !== null) return excluded(`${watcher} restarts this program when a file changes`)
   if (env[PARENT] !== undefined && env[PARENT] !== `${process.pid}`) return QUIET
-  // In node:cluster the primary prints the notice; a worker stays quiet.
+  // The primary prints the notice about node:cluster.
   if (process.send !== undefined && cluster().isWorker) return QUIET
   return null
 }
 
-/**
- * Whether this process is a node:cluster primary with workers: its servers belong to them. Node itself loads the module when a
- * server listens.
- */
+/** Whether this process is a node:cluster primary with workers: its servers accept connections for them. */
 export function isClusterPrimary(): boolean {
   const { isPrimary, workers } = cluster()
   return isPrimary && Object.keys(workers ?? {}).length > 0
 }
 
 function cluster(): Cluster {
+  // Loads nothing more than Node itself, which uses this module when a server listens.
   const found: unknown = process.getBuiltinModule('node:cluster')
   return found as Cluster
 }
 
-/** Returns the tool that restarts this process at each edit; null if none is found. */
+/** Returns the tool that restarts this process when a file changes; null if there is none. */
 function watcherOf(env: Readonly<NodeJS.ProcessEnv>): string | null {
   if (env.WATCH_REPORT_DEPENDENCIES !== undefined) return 'node --watch'
-  // A shell may stand between a watcher and its program.
-  let looks = 0
+  // The parent and its parent: a tool may start the program through a shell.
+  let checked = 0
   for (const pid of ancestryOf(process.ppid)) {
-    if (pid === 1 || looks++ === 2) return null
+    if (pid === 1 || checked++ === 2) return null
     const words = wordsOf(pid)
     for (const [pattern, name] of WATCHERS) if (words.some(word => pattern.test(word))) return name
     if (words.includes('watch') && words.some(word => /(?:^|[\\/])tsx(?:[\\/].*)?$/.test(word)))

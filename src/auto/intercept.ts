@@ -4,34 +4,35 @@ import { lookup } from 'node:dns'
 import { existsSync, renameSync } from 'node:fs'
 import net from 'node:net'
 import { resolve } from 'node:path'
+import { MAX_UNIX_NAME } from '../listeners/index.js'
 import { nameSocket } from '../node/held-handle.js'
 import type { Auto } from './auto.js'
 import { isClusterPrimary } from './exclusion.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
-import { sayOnce } from './stderr.js'
+import { printOnce } from './stderr.js'
 
 type Listen = (this: net.Server, ...args: unknown[]) => net.Server
 
 /** Replaces `server.listen()` of all servers of `net`, `http`, `https`, `http2` and `tls`. */
-export function intercept(servers: Auto): void {
+export function intercept(auto: Auto): void {
   const listen: Listen = function (...args) {
     const request = listenRequest(args)
     if ('why' in request) {
-      if (request.why !== null) sayOnce(request.why)
+      if (request.why !== null) printOnce(request.why)
       return Reflect.apply(originalListen, this, args)
     }
     if (isClusterPrimary()) {
-      sayOnce(
+      printOnce(
         'servers of node:cluster are not handed over: this program runs without upgrades (see fd-broker workers)',
       )
       return Reflect.apply(originalListen, this, args)
     }
-    if (servers.undecided !== null) {
-      void servers.undecided.then(() => Reflect.apply(listen, this, args))
+    if (auto.undecided !== null) {
+      void auto.undecided.then(() => Reflect.apply(listen, this, args))
       return this
     }
     if (this.listening) return Reflect.apply(originalListen, this, args)
-    if (servers.adopts) adoptOr(this, request, args)
+    if (auto.adopts) adoptOr(this, request, args)
     else bind(this, request, args)
     return this
   }
@@ -40,7 +41,7 @@ export function intercept(servers: Auto): void {
   Object.defineProperty(net.Server.prototype, 'listen', { ...own, value: listen })
 
   const bind = (server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
-    servers.listens(server, request)
+    auto.watch(server, request)
     if (request.path === undefined) Reflect.apply(originalListen, server, args)
     else listenAt(server, request.path, args)
   }
@@ -48,19 +49,19 @@ export function intercept(servers: Auto): void {
   const adoptOr = (server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
     const { host } = request
     if (host === undefined || request.path !== undefined) {
-      if (!servers.adopt(server, request)) bind(server, request, args)
+      if (!auto.adopt(server, request)) bind(server, request, args)
       return
     }
-    // Looks addresses up too, as Node does. Node reports the error of an unknown name.
+    // Node also calls lookup() for IP addresses. If the name is unknown, Node's own listen() reports the error.
     lookup(host, (error, address) => {
-      if (error !== null || !servers.adopt(server, { ...request, host: address })) bind(server, request, args)
+      if (error !== null || !auto.adopt(server, { ...request, host: address })) bind(server, request, args)
     })
   }
 }
 
 type Bind = (...args: unknown[]) => dgram.Socket
 
-/** Prints a notice about UDP sockets with a fixed port: they are not handed over, and the next version could not bind the port. */
+/** Warns about UDP sockets with a fixed port: they are not handed over, and the next version could not bind the port. */
 export function warnAboutUdp(): void {
   channel('udp.socket').subscribe(message => {
     const { socket } = message as { readonly socket: dgram.Socket }
@@ -68,7 +69,7 @@ export function warnAboutUdp(): void {
     const bindWithWarning: Bind = (...args) => {
       const port = portOf(args[0])
       if (port > 0)
-        sayOnce(
+        printOnce(
           `the UDP port ${port} is not handed over: the next version can bind it only if both versions set the option "reuseAddr"`,
         )
       return Reflect.apply(bind, socket, args)
@@ -77,30 +78,27 @@ export function warnAboutUdp(): void {
   })
 }
 
-/** Returns the port; 0 if the kernel chooses it, or for a descriptor. */
+/** Returns the port of a call of `bind()`; 0 if the kernel chooses it, or if the call is for a descriptor. */
 function portOf(first: unknown): number {
   const port =
     typeof first === 'object' && first !== null ? (first as { readonly port?: unknown }).port : first
   return Math.max(Number(port) || 0, 0)
 }
 
-/** Longest path of a Unix socket in bytes. */
-const LONGEST = 107
-
 /**
- * Lets a server listen at a path that its close leaves alone: Node would remove the path it bound, although the next version listens
- * there by then. Binds a temporary path, and renames it. `args` are those of `server.listen()`.
+ * Lets a server listen at a path so that its `close()` does not remove the path: Node removes the path that it has bound, but by then the
+ * next version listens there. Therefore binds a temporary path, and renames it. `args` are those of `server.listen()`.
  */
 export function listenAt(server: net.Server, path: string, args: readonly unknown[]): void {
   const other = `${resolve(path)}.${process.pid}`
-  const bind = (...given: unknown[]) => Reflect.apply(originalListen, server, given)
-  // Node reports an existing path as an error; an abstract name is no file.
-  if (path.startsWith('\0') || existsSync(path) || Buffer.byteLength(other) > LONGEST) {
-    bind(...args)
+  const listen = (...given: unknown[]) => Reflect.apply(originalListen, server, given)
+  // If the path exists, Node's own listen() reports the error. An abstract name is no file, so that Node does not remove it.
+  if (path.startsWith('\0') || existsSync(path) || Buffer.byteLength(other) > MAX_UNIX_NAME) {
+    listen(...args)
     return
   }
   const [first, ...rest] = args
-  bind(typeof first === 'object' ? { ...first, path: other } : other, ...rest)
+  listen(typeof first === 'object' ? { ...first, path: other } : other, ...rest)
   if (!server.listening) return
   renameSync(other, path)
   nameSocket(server, path)

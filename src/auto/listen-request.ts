@@ -16,8 +16,9 @@ export interface ListenRequest {
   readonly callback: (() => void) | undefined
 }
 
-/** A call that is left to Node; `why` is the notice to print, or null. */
+/** A call that goes to Node unchanged. */
 export interface LeftToNode {
+  /** Message for the user; null for calls that need none. */
   readonly why: string | null
 }
 
@@ -28,7 +29,7 @@ interface Options extends net.ListenOptions {
 
 const LEFT: LeftToNode = { why: null }
 
-/** Parses the arguments of `server.listen()` as Node does. Calls that Node refuses are left to it. */
+/** Parses the arguments of `server.listen()` as Node does. Leaves invalid calls to Node, which throws the error. */
 export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToNode {
   const last = args.at(-1)
   const callback = typeof last === 'function' ? (last as () => void) : undefined
@@ -47,7 +48,7 @@ export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToN
     host: form.host || undefined,
     port: wanted ?? 0,
     path: wanted === null ? path : undefined,
-    backlog: number(second) || number(third) || form.backlog || BACKLOG,
+    backlog: backlogOf(second) || backlogOf(third) || form.backlog || BACKLOG,
     ipv6Only: form.ipv6Only ?? false,
     signal: form.signal,
     callback,
@@ -62,24 +63,24 @@ function formOf([first, second]: readonly unknown[]): Options | null {
   return { port: Number(first), ...(typeof second === 'string' && { host: second }) }
 }
 
-/** Returns the port; null if the value is none. */
+/** Returns the port; null if the value is not a port. */
 function portOf(port: unknown): number | null {
   const value =
     typeof port === 'number' ? port : typeof port === 'string' && port.trim() !== '' ? Number(port) : -1
   return Number.isInteger(value) && value >= 0 && value <= 65_535 ? value : null
 }
 
-function number(value: unknown): number {
+function backlogOf(value: unknown): number {
   const found = typeof value === 'number' || typeof value === 'string' ? Number(value) : 0
   return Math.max(found, 0)
 }
 
-/** Whether the object is plain options and no handle of Node. */
+/** Whether the object has only options: a handle of Node has the method `listen`. */
 function isPlain(form: object): boolean {
   return typeof (form as { readonly listen?: unknown }).listen !== 'function'
 }
 
-/** Returns the addresses at which a server may listen after such a call, the likely one first. */
+/** Returns the addresses at which a server may listen after the call, the most likely one first. */
 export function addressesOf(request: ListenRequest): ListenerOptions[] {
   const { host, port, path, backlog, ipv6Only } = request
   if (path !== undefined) return [unixAddress(path, backlog)]
@@ -93,14 +94,14 @@ export function addressesOf(request: ListenRequest): ListenerOptions[] {
   return host === undefined ? [at('::'), at('0.0.0.0')] : [at(host)]
 }
 
-/** Returns the address at which a server listens; a port that the kernel chose stays 0, so that the next version asks for it. */
+/** Returns the address at which a server listens. If the kernel chose the port, the address has port 0, as in the next version's request. */
 export function addressNow(server: net.Server, request: ListenRequest): ListenerOptions {
   const address = server.address()
   if (address === null || typeof address === 'string') return addressesOf(request)[0]!
   return addressesOf({ ...request, host: address.address })[0]!
 }
 
-/** Returns the name of a listener: its address, numbered if the kernel chooses several ports. */
+/** Returns a name for the listener of an address: the address, with a number if the program has several servers on port 0 of the same host. */
 export function listenerName(address: ListenerOptions, isTaken: (name: string) => boolean): string {
   const plain = addressOf(parseListenerSpec(address))
   if (address.port !== 0 || !isTaken(plain)) return plain

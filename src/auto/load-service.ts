@@ -7,7 +7,7 @@ interface Service {
 }
 
 /**
- * Loads the library, one file in each turn of the event loop: the program already serves.
+ * Loads the library, one file in each turn of the event loop, because the program may already serve clients.
  *
  * Node's loader for `import` would make an EventEmitter (a FileHandle) for each file. After about 20 emitters V8 records the classes that
  * Node's EventEmitter functions see. With more than four classes property access in them is megamorphic, and a small HTTP server needs 2 to 4 %
@@ -24,7 +24,7 @@ export async function loadService(): Promise<Service> {
       }
       return last as Service
     } catch {
-      // The program imports the library at the same time: import() waits for it. It also reports a file that cannot be loaded.
+      // The program may import the library at the same time, and import() waits for that. If a file cannot be loaded, import() throws the error.
     }
   }
   return await import('./service.js')

@@ -6,30 +6,33 @@ import { replaceLink } from '../os/release-link.js'
 
 /** Environment variable: the log of a program started by `fd-broker start` (`shop.log`), a link to the serving version's file. */
 export const LOG_FILE = 'FD_BROKER_LOG_FILE'
-/** Environment variable: the log file of this process. Not for its children. */
+/** Environment variable: the log file of this process. */
 const OWN_PART = 'FD_BROKER_LOG_PART'
-/** Environment variable: size at which each file is rotated. */
+/** Environment variable: the size at which a log file is rotated. */
 export const LOG_SIZE = 'FD_BROKER_LOG_SIZE'
 /** Path of the command `fd-broker`, next to this bundle. */
 export const COMMAND = join(import.meta.dirname, 'cli.cjs')
+/** Number of links and of files that are kept. */
 const KEPT = 10
-/** Limit for the process that writes a log to create its file, and to write the last lines of a program that has ended. */
+/** Time limit for the log writer to create its file, and to write the last lines of a program that has ended. */
 export const LOG_WRITER_MS = 1_000
 
 type Env = Readonly<NodeJS.ProcessEnv>
 
-/** The output of one version, written to its own file by a small process that ends with the last writer. */
+/** The log file of one version. A small process, the log writer, writes it, and ends when no process has its pipe open. */
 export interface LogPart {
   readonly path: string
   readonly env: NodeJS.ProcessEnv
   readonly stdio: ['ignore', NonNullable<ChildProcess['stdin']>, NonNullable<ChildProcess['stdin']>]
-  /** Releases the pipe: the version has it, or was not started. */
+  /** Closes this process's end of the pipe. Call it after the start of the version, or after that has failed. */
   close(): void
 }
 
-/** The log of a program that `fd-broker start` has started, and the file of this process. */
+/** The log files of a process that `fd-broker start` has started. */
 export interface OwnPart {
+  /** See {@link LOG_FILE}. */
   readonly log: string
+  /** The file of this process. */
   readonly part: string
 }
 
@@ -41,6 +44,7 @@ export function defaultLog(service: string, env: Env): string {
   return join(folder, 'fd-broker', `${service}.log`)
 }
 
+/** Starts the log writer for a version that will be started. */
 export function openPart(log: string, env: Env): LogPart {
   const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 17)
   const path = join(dirname(log), `${stem(log)}.${stamp}.log`)
@@ -70,8 +74,8 @@ export function ownPart(env: Env): OwnPart | null {
 }
 
 /**
- * Links the log to the file of the generation that serves. `isNew`: the generation serves for the first time; then removes old files, and links
- * of higher generations, which are of an earlier run. Never throws.
+ * Links the log to the file of the generation that serves. If the generation serves for the first time (`isNew`), also removes old files, and
+ * links of higher generations, which are left from an earlier run of the service. Never throws.
  */
 export function linkLog({ log, part }: OwnPart, generation: number, isNew: boolean): void {
   try {
@@ -79,11 +83,11 @@ export function linkLog({ log, part }: OwnPart, generation: number, isNew: boole
     replaceLink(log, basename(part))
     if (isNew) removeOld(log, generation)
   } catch {
-    // The file keeps its own name.
+    // Without links, the log is still in its file.
   }
 }
 
-/** Returns the file of the version that was started last, also if it has not served; null if there is none. */
+/** Returns the file of the version that was started last, even if it never served; null if there is none. */
 export function newestPart(log: string): string | null {
   try {
     const [newest] = partsIn(log)
@@ -93,13 +97,13 @@ export function newestPart(log: string): string | null {
   }
 }
 
-/** Returns {@link newestPart} unless it is the serving version's. */
+/** Returns {@link newestPart} unless it is the file of the serving version. */
 export function unservedPart(log: string): string | null {
   const newest = newestPart(log)
   try {
     return newest !== null && realpathSync(log) !== realpathSync(newest) ? newest : null
   } catch {
-    // The service has just ended, and its link with it.
+    // The link leads to no file: an administrator may have removed one of them.
     return null
   }
 }

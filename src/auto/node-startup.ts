@@ -6,9 +6,9 @@ interface Runner {
 }
 
 /**
- * Delays the program's main file until `until` resolves if this was preloaded by `node --require`: Node lets preloaded modules replace the
- * function that runs it. With `--import`, or if the program imports this itself, Node has already called that function, and waits by
- * itself.
+ * Delays the program's main file until `until` resolves, if `node --require` has preloaded fd-broker/auto: a preloaded module can replace
+ * Node's function `runMain`. With `--import`, or if the program imports fd-broker/auto itself, Node has already called that function, and
+ * waits for the import.
  */
 export function delayMain(until: Promise<void>): void {
   const runner = Module as Runner
@@ -17,10 +17,10 @@ export function delayMain(until: Promise<void>): void {
   runner.runMain = (...args) => {
     runner.runMain = runMain
     // A pending promise does not keep the process alive.
-    const keeps = setInterval(() => {}, 60_000)
+    const alive = setInterval(() => {}, 60_000)
     void until.then(() => {
-      clearInterval(keeps)
-      // In a tick of its own: an exception of the program must not become a rejection.
+      clearInterval(alive)
+      // In its own tick, so that an exception of the program does not become a rejection of this promise.
       process.nextTick(() => Reflect.apply(runMain, runner, args))
     })
   }

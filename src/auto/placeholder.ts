@@ -13,16 +13,16 @@ const MASK = maskOf(SIGNALS)
 
 /**
  * Keeps a retired process alive if its exit would end the successors (PID 1 of a container, main process of a unit), or if a successor in
- * another session writes to this process's terminal: Ctrl-C must still end that successor. When the program exits, a small command replaces
- * its image in the same process, so that the program itself ends without delay and holds no memory.
+ * another session writes to this process's terminal: Ctrl-C must still end that successor. When the program exits, the small command
+ * `fd-broker keep` replaces it in the same process (execve), so that the program still ends at once and its memory is free.
  */
 export class Placeholder {
   readonly #control: string
   readonly #main = mainProcess(canNameMainProcess()) !== null
   #keeps = false
-  /** Set while the program's own handlers run: the signal is only for them. */
+  /** True while {@link endProgram} calls the program's own handlers: the signal is only for them. */
   #endsProgram = false
-  /** Resolves when it is decided whether the process is kept. */
+  /** Resolves when this class has decided whether to keep the process. */
   decided: Promise<void> = Promise.resolve()
 
   constructor(control: string) {
@@ -30,11 +30,11 @@ export class Placeholder {
     process.on('exit', () => this.#exit())
   }
 
-  /** Forwards signals to the process that serves now, until {@link stopForwarding}. */
+  /** Called when another process serves. If this process must be kept, forwards signals to the serving one, until {@link stopForwarding}. */
   markReplaced(): void {
     if (!this.#main && !hasTerminal()) return
     this.#keeps = true
-    // A signal that arrives now waits for the decision.
+    // A signal that arrives before the decision waits for it.
     for (const signal of SIGNALS) process.prependListener(signal, this.#forward)
     this.decided = this.#decide()
   }
@@ -45,12 +45,11 @@ export class Placeholder {
   }
 
   /**
-   * Calls the program's own handlers of SIGTERM; returns false if there are none. Signals are still forwarded: libuv drops a pending signal
-   * when its last listener is removed.
+   * Calls the program's own handlers of SIGTERM; returns false if there are none. Forwarding continues: libuv drops a pending signal when its
+   * last listener is removed.
    */
   endProgram(): boolean {
-    const passing = process.listeners('SIGTERM').includes(this.#forward) ? 1 : 0
-    if (process.listenerCount('SIGTERM') === passing) return false
+    if (!process.listeners('SIGTERM').some(listener => listener !== this.#forward)) return false
     this.#endsProgram = true
     try {
       process.emit('SIGTERM', 'SIGTERM')
@@ -60,7 +59,7 @@ export class Placeholder {
     return true
   }
 
-  /** Stops keeping the process: it serves again, or the service has ended. */
+  /** Lets the process end with its program: it serves again, or the service has ended. */
   stop(): void {
     this.#keeps = false
     this.stopForwarding()
@@ -74,7 +73,7 @@ export class Placeholder {
     if (this.#endsProgram) return
     void this.decided.then(async () => {
       const serves = this.#keeps ? await this.#servingPid() : process.pid
-      // The program's own handler got the signal.
+      // This process serves, and the program's own handler has received the signal.
       if (serves === process.pid && process.listenerCount(signal) > 0) return
       try {
         if (serves !== null) process.kill(serves, signal)
@@ -84,7 +83,7 @@ export class Placeholder {
     })
   }
 
-  /** Returns the pid of the serving process; null if none other serves, or it has no pid here. */
+  /** Returns the pid of the serving process; null if no other process serves, or if it is in another PID namespace. */
   async #servingPid(): Promise<number | null> {
     try {
       using client = await OperatorClient.connect(this.#control, { timeout: ANSWER_MS })
@@ -101,19 +100,19 @@ export class Placeholder {
     const words = ['keep', '--control', this.#control, ...(this.#main ? ['--main'] : [])]
     const env: NodeJS.ProcessEnv = { ...startedAs.env }
     delete env.NODE_OPTIONS
-    // Blocks the signals until the command has its handlers: a signal before that would end it, or be lost for PID 1.
+    // Blocks the signals until the command has its handlers: before that a signal would end the command, or be lost if this is PID 1.
     const holding = holdingVariables(MASK)
     try {
       if (holding !== null) holdSignals(MASK)
       const start = { file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words] }
       executeInstead({ ...start, env: { ...env, ...holding } }, [])
     } catch {
-      // The process ends as it would without this.
+      // The process ends, as without a placeholder.
     }
   }
 }
 
-/** Whether this process has a terminal, and gets its Ctrl-C. */
+/** Whether this process has a controlling terminal, so that Ctrl-C there sends SIGINT to it. */
 function hasTerminal(): boolean {
   return (statOf(process.pid)?.terminal ?? 0) !== 0
 }

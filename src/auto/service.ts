@@ -10,7 +10,6 @@ import {
   type RetiredReason,
 } from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
-import { noMember } from '../member/process-member.js'
 import { activeResources } from '../member/shutdown.js'
 import { HELD_HANDLE, holdHandle, listeningDescriptorOf, nameSocket } from '../node/held-handle.js'
 import { keptByText } from '../operator/status-report.js'
@@ -18,16 +17,16 @@ import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { PARENT } from './exclusion.js'
 import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
-import { linkLog, openPart, ownPart } from './log-files.js'
+import { linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
 import { openInspector } from './node-startup.js'
 import { Placeholder } from './placeholder.js'
 import type { AutoSettings } from './settings.js'
-import { autoLog, messageOf, say, sayOnce } from './stderr.js'
+import { autoLog, messageOf, print, printOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
 
-/** Limit for the serving version to report its program. */
+/** Time limit for the serving version to report its program. */
 const STATUS_MS = 5_000
-/** Interval of health checks before the first success. */
+/** Delay before a failed health check is repeated. */
 const RETRY_MS = 100
 
 /** The program as a member of its service: its servers are the member's listeners. */
@@ -42,9 +41,9 @@ export class AutoService {
   readonly #listeners = new Map<string, Listener>()
   /** Serializes attaches per listener name: a program may close a server and listen again at once. */
   readonly #attaching = new Map<string, Promise<void>>()
-  /** Adopted listeners whose server the program has closed: the previous version still serves the address. */
+  /** Adopted listeners whose server the program has closed before this process was ready: the previous version still serves their addresses. */
   readonly #unusedListeners = new Map<string, Listener>()
-  readonly #listening = new ListeningOnce()
+  readonly #listeningHandlers = new ListeningHandlers()
   #adopted = 0
   #quiet: NodeJS.Timeout | undefined
   #resolveCall: () => void = () => {}
@@ -55,27 +54,27 @@ export class AutoService {
   readonly #onLeft: () => void
   #leaving: Promise<void> | null = null
   /** The log of `fd-broker start`; null if this process was not started by it. */
-  readonly #log: ReturnType<typeof ownPart>
+  readonly #log: OwnPart | null
 
   /**
-   * Joins the service. Returns null, after a message, if another program serves under its name. `onLeft` is called when this program
-   * has left the service, and may join again. Rejects as `join()` does.
+   * Joins the service. Prints a message and returns null if another program serves under the same name. Calls `onLeft` when this program has
+   * left the service and may join again. Rejects as `join()` does.
    */
   static async join(settings: AutoSettings, onLeft: () => void): Promise<AutoService | null> {
     const { control, service, drainMs, exitMs, readyMs, probationMs, pidFile, stateFile } = settings
     const other = settings.isNamed ? null : await otherProgram(settings)
     if (other !== null) {
-      say(
+      print(
         `"${service}" is the service of another program, ${other}: this program runs without upgrades; set FD_BROKER_NAME to a name of its own (or to "${service}" to make it the next version of that program)`,
       )
       return null
     }
-    const joining = join({
+    const member = await join({
       service,
       control,
       logger: autoLog(settings.log),
       systemd: 'auto',
-      // `ends`, because the placeholder command replaces the process.
+      // Allows the program to end: Placeholder keeps its process alive.
       mainProcess: 'ends',
       exitWhenRetired: Math.max(HANDLER_MS, exitMs),
       upgrade: {
@@ -86,7 +85,7 @@ export class AutoService {
       ...(pidFile !== undefined && { pidFile }),
       ...(stateFile !== undefined && { stateFile }),
     })
-    return new AutoService(settings, await joining.catch(joinFailed), onLeft)
+    return new AutoService(settings, member, onLeft)
   }
 
   private constructor(settings: AutoSettings, member: Member, onLeft: () => void) {
@@ -99,27 +98,25 @@ export class AutoService {
     const log = ownPart(startedAs.env)
     this.#log = log
     member.describe(() => ({ program: settings.program, ...(log !== null && { log: log.log }) }))
-    if (log !== null) {
-      member.outputOfSuccessors(() => openPart(log.log, startedAs.env))
-    }
-    // Servers keep the process alive, as without fd-broker.
+    if (log !== null) member.outputOfSuccessors(() => openPart(log.log, startedAs.env))
+    // The member does not keep the process alive, so that the program ends as without fd-broker.
     member.keepAlive(false)
     member.on('retiring', () => {
       member.keepAlive(true)
-      // Order matters: libuv drops a signal of this turn if its last listener is removed before the next is added.
+      // In this order, because libuv drops a signal that has just arrived if its last listener is removed before another is added.
       placeholder.markReplaced()
       this.#shutdown.stopHandlingSignals()
-      this.#listening.setAside(this.#names.keys())
+      this.#listeningHandlers.remove(this.#names.keys())
     })
     member.on('reinstated', () => {
       if (log !== null) linkLog(log, member.generation, false)
       member.keepAlive(false)
-      this.#listening.bringBack()
+      this.#listeningHandlers.restore()
       this.#shutdown.handleSignals()
       placeholder.stop()
     })
     process.once('beforeExit', this.#onBeforeExit)
-    // The program's handler of a signal may exit as soon as its server has closed, before the member has.
+    // A signal handler of the program may call process.exit() as soon as its server has closed, before the member has closed.
     process.once('exit', this.#onExit)
     if (this.#offered.size > 0) openInspector()
   }
@@ -129,7 +126,7 @@ export class AutoService {
     return this.#leaving
   }
 
-  /** Whether the previous version may have a socket for a server of this one. */
+  /** See {@link Auto.adopts}. */
   get adopts(): boolean {
     return this.#offered.size > 0 && this.#phase === 'starts'
   }
@@ -144,9 +141,9 @@ export class AutoService {
       if (fd === null) continue
       const { callback, signal, backlog } = request
       if (callback !== undefined) server.once('listening', callback)
-      let begin: (() => void) | null = null
+      let startAccepting: (() => void) | null = null
       const listen = () => listenOver(server, fd, backlog)
-      if (HELD_HANDLE.works) begin = holdHandle(server, listen)
+      if (HELD_HANDLE.works) startAccepting = holdHandle(server, listen)
       else listen()
       if (request.path !== undefined) nameSocket(server, request.path)
       if (signal?.aborted) process.nextTick(() => server.close())
@@ -154,16 +151,16 @@ export class AutoService {
       this.#adopted++
       this.#member.keepAlive(true)
       const open = async () => this.#unusedListeners.get(name) ?? (await this.#member.listen(name, address))
-      const accept = begin ?? (() => {})
-      // Without a listener of the member, the server accepts as soon as it reports that it listens.
+      const accept = startAccepting ?? (() => {})
+      // If the member cannot open the listener, the server accepts without it.
       this.#attach(server, name, open, listener => listener.serveListening(server, accept), accept)
       return true
     }
     return false
   }
 
-  /** Takes over a server that is already listening. */
-  take(waiting: WaitingServer, request: ListenRequest): void {
+  /** Makes a server that already listens a listener of the member. */
+  takeOver(waiting: WaitingServer, request: ListenRequest): void {
     const { server } = waiting
     const lent = listeningDescriptorOf(server)
     if (lent === null || this.#phase === 'left') {
@@ -205,16 +202,19 @@ export class AutoService {
         serve(listener)
       })
       .catch(error => {
-        sayOnce(`${name} will not be handed over to the next version: ${messageOf(error)}`)
+        printOnce(`${name} will not be handed over to the next version: ${messageOf(error)}`)
         failed()
       })
     this.#attaching.set(name, attached)
-    onServerClose(server, { isDetached: () => this.#isTaken(server), closed: () => this.#onClosed(server) })
+    onServerClose(server, {
+      isDetached: () => this.#isDetached(server),
+      closed: () => this.#onClosed(server),
+    })
     this.#onListening()
   }
 
-  /** Whether another process has taken over the server. */
-  #isTaken(server: net.Server): boolean {
+  /** Whether the library has detached the server, because another process serves. */
+  #isDetached(server: net.Server): boolean {
     const { phase } = this.#member
     return this.#names.has(server) && !server.listening && phase !== 'joining' && phase !== 'ready'
   }
@@ -224,7 +224,7 @@ export class AutoService {
     if (name === undefined) return
     this.#names.delete(server)
     if (this.#names.size === 0 && this.#phase === 'starts') {
-      // Without a server this process does not take over, unless the program opens one.
+      // A process without a server does not take over. The program may still open another server.
       clearTimeout(this.#quiet)
       this.#member.keepAlive(false)
     }
@@ -234,7 +234,7 @@ export class AutoService {
     this.#releaseListener(name, listener)
   }
 
-  /** Releases a listener whose server the program has closed. */
+  /** Closes the member's listener after the program has closed its server; keeps an adopted one until this process is ready. */
   #releaseListener(name: string, listener: Listener): void {
     this.#listeners.delete(name)
     if (listener.adopted && this.#phase === 'starts') {
@@ -245,13 +245,13 @@ export class AutoService {
     if (this.#names.size === 0 && this.#phase === 'serves') this.#leave()
   }
 
-  /** Called when a server listens; once all do, this process is ready. */
+  /** Called when a server listens. If it is the last one that the program opens, reports that this process is ready. */
   #onListening(): void {
     if (this.#phase !== 'starts') return
     clearTimeout(this.#quiet)
     const names = new Set(this.#names.values())
     const whole = [...this.#offered].every(name => names.has(name))
-    // Waits for servers that the program opens in the same turn.
+    // The program may open more servers in the same turn.
     if (whole) this.#quiet = setTimeout(() => void this.#ready(), 0)
     else this.#quiet = setTimeout(() => this.#finishStart(), this.#settings.quietMs)
   }
@@ -263,7 +263,7 @@ export class AutoService {
     }
     const { service } = this.#settings
     const addresses = [...this.#offered].join(', ')
-    say(
+    print(
       `another process serves "${service}" on other addresses (${addresses}): this program is not its next version, and runs without upgrades; to change the addresses, stop that process first; to run both, set FD_BROKER_NAME to give this one a service of its own`,
     )
     this.#leave(
@@ -291,7 +291,7 @@ export class AutoService {
     if (this.#log !== null) linkLog(this.#log, this.#member.generation, true)
     this.#member.keepAlive(false)
     this.#shutdown.handleSignals()
-    if (log !== 'warn') say(`generation ${this.#member.generation} of "${service}" serves`)
+    if (log !== 'warn') print(`generation ${this.#member.generation} of "${service}" serves`)
     if (this.#names.size === 0) this.#leave()
   }
 
@@ -307,15 +307,15 @@ export class AutoService {
     this.#shutdown.leave()
     this.#phase = 'left'
     if (this.#offered.size === 0) {
-      say(`this process runs without upgrades: ${messageOf(error)}`)
+      print(`this process runs without upgrades: ${messageOf(error)}`)
       this.#onLeft()
       return
     }
-    say(`this version does not serve: ${messageOf(error)}`)
+    print(`this version does not serve: ${messageOf(error)}`)
     process.exit(1)
   }
 
-  /** Leaves the service when the program ends without a server. */
+  /** Leaves the service if the program ends without a server. */
   readonly #onBeforeExit = (): void => {
     if (this.#names.size === 0 && this.#phase === 'starts') this.#leave()
   }
@@ -338,13 +338,7 @@ export class AutoService {
   }
 }
 
-/** Starts work that waits in `runOnce()`, because this process has no member. */
-function joinFailed(error: unknown): never {
-  noMember()
-  throw error
-}
-
-/** Returns the program that serves under this name, if it is not this one; null if none does, or it does not report its program. */
+/** Returns the program that serves under this name, or its control socket if it does not report its program; null if none serves, or this one. */
 async function otherProgram({ control, program }: AutoSettings): Promise<string | null> {
   if (!existsSync(control)) return null
   try {
@@ -354,7 +348,7 @@ async function otherProgram({ control, program }: AutoSettings): Promise<string 
     if (typeof served !== 'string') return `${control} (pid ${client.peerPid})`
     return served === program ? null : served
   } catch (error) {
-    // No process listens any more: join() handles that.
+    // The control socket may be left from a process that has ended. join() handles that, and reports other errors.
     if (FdbError.is(error)) return null
     throw error
   }
@@ -368,7 +362,7 @@ function untilHealthy(check: Check): Check {
         return (await check({ signal })) !== false
       } catch (error) {
         if (signal.aborted) throw error
-        sayOnce(`this version does not serve yet: ${messageOf(error)}`)
+        printOnce(`this version does not serve yet: ${messageOf(error)}`)
       }
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
@@ -378,17 +372,16 @@ function untilHealthy(check: Check): Check {
 
 type Close = (callback?: (error?: Error) => void) => net.Server
 
-/** Servers whose close is watched. A program may close one and listen again. */
+/** Servers whose `close()` is replaced. A program may close a server and listen again. */
 const callbacksOf = new WeakMap<net.Server, CloseCallbacks>()
 
 interface CloseCallbacks {
-  /** Whether the library has detached the server because another process serves. */
   isDetached(): boolean
-  /** The server no longer accepts. */
+  /** Called when the server no longer accepts. */
   closed(): void
 }
 
-/** Reports when the program closes a server. If the library has detached the server, the close succeeds as on a listening one. */
+/** Replaces `server.close()`, to report it. On a detached server it succeeds as on a listening one; Node's own would report ERR_SERVER_NOT_RUNNING. */
 function onServerClose(server: net.Server, closing: CloseCallbacks): void {
   const known = callbacksOf.has(server)
   callbacksOf.set(server, closing)
@@ -403,12 +396,12 @@ function onServerClose(server: net.Server, closing: CloseCallbacks): void {
   const original = server.close as Close
   const close: Close = callback => {
     const now = callbacksOf.get(server) ?? closing
-    const taken = now.isDetached()
-    if (taken && callback !== undefined) {
+    const detached = now.isDetached()
+    if (detached && callback !== undefined) {
       if (emitted) process.nextTick(callback)
       else server.once('close', () => callback())
     }
-    Reflect.apply(original, server, taken || callback === undefined ? [] : [callback])
+    Reflect.apply(original, server, detached || callback === undefined ? [] : [callback])
     now.closed()
     return server
   }
@@ -418,41 +411,42 @@ function onServerClose(server: net.Server, closing: CloseCallbacks): void {
 type ListeningHandler = (...args: unknown[]) => void
 
 /**
- * Sets the program's 'listening' handlers aside while another process serves: when this process serves again Node emits the event again,
- * which a program that starts work there does not expect.
+ * Keeps the program's handlers of 'listening' from a second call: when this process serves again after another one, Node emits the event
+ * again, but a program expects it only once.
  */
-class ListeningOnce {
-  readonly #aside = new Map<net.Server, readonly ListeningHandler[]>()
+class ListeningHandlers {
+  readonly #removed = new Map<net.Server, readonly ListeningHandler[]>()
 
-  setAside(servers: Iterable<net.Server>): void {
+  /** Removes the handlers while another process serves. */
+  remove(servers: Iterable<net.Server>): void {
     for (const server of servers) {
-      this.#aside.set(server, server.rawListeners('listening') as ListeningHandler[])
+      this.#removed.set(server, server.rawListeners('listening') as ListeningHandler[])
       server.removeAllListeners('listening')
     }
   }
 
   /** Restores the handlers after the servers listen again. */
-  bringBack(): void {
-    for (const [server, heard] of this.#aside) {
-      const again = () => {
-        for (const each of heard) server.on('listening', each)
+  restore(): void {
+    for (const [server, handlers] of this.#removed) {
+      const add = () => {
+        for (const each of handlers) server.on('listening', each)
       }
-      // Node emits 'listening' in the turn in which the server listens.
-      if (server.listening) setImmediate(again)
-      else server.once('listening', () => setImmediate(again))
+      // Node emits 'listening' in the turn in which the server starts to listen.
+      if (server.listening) setImmediate(add)
+      else server.once('listening', () => setImmediate(add))
     }
-    this.#aside.clear()
+    this.#removed.clear()
   }
 }
 
 /** Time for the program's SIGTERM handler to finish its work. */
 const HANDLER_MS = 30_000
-/** Limit for closing the member at a signal. */
+/** Time limit for closing the member at a signal. */
 const CLOSE_MS = 2_000
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
-/** Ends the program: at a signal while it serves, and after it has retired. */
+/** Ends the program at a signal while it serves, and after it has retired. */
 class ProgramShutdown {
   readonly #member: Member
   readonly #exitMs: number
@@ -466,7 +460,7 @@ class ProgramShutdown {
     void member.retired.then(why => this.#onRetired(why))
   }
 
-  /** Called when this process serves: a signal that ends it also ends the service. */
+  /** Called when this process serves. A signal then ends the service with the process. */
   handleSignals(): void {
     for (const signal of SIGNALS)
       if (!process.listeners(signal).includes(this.#onSignal)) process.prependListener(signal, this.#onSignal)
@@ -477,7 +471,7 @@ class ProgramShutdown {
     for (const signal of SIGNALS) process.off(signal, this.#onSignal)
   }
 
-  /** Called when another process or none will serve: leaves this one to the program. */
+  /** Called when this process will not serve (again). The program then decides about signals and its end. */
   leave(): void {
     this.#ending = true
     this.stopHandlingSignals()
@@ -485,7 +479,7 @@ class ProgramShutdown {
 
   readonly #onSignal = (signal: NodeJS.Signals): void => {
     const own = process.listenerCount(signal) > 1
-    // A predecessor on standby would serve again as soon as this process ends.
+    // Closes the member first: otherwise a predecessor on standby would serve again when this process ends.
     if (own && this.#member.incumbent !== null) {
       this.#ending = true
       void this.#member.close({ handBack: false })
@@ -513,7 +507,7 @@ class ProgramShutdown {
     setTimeout(() => {
       const kept = activeResources()
       const what = Object.keys(kept).length === 0 ? 'something' : keptByText(kept)
-      say(
+      print(
         `process ${process.pid} no longer serves and its last connection has ended, but ${what} keeps it alive: fd-broker ends it. A SIGTERM handler that closes timers and pools would end it sooner`,
       )
       process.exit()

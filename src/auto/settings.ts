@@ -7,13 +7,13 @@ import { defaultControl, temporaryControl } from '../os/default-control.js'
 
 /** Settings of `fd-broker/auto`, from the program's path and the variables FD_BROKER_…. */
 export interface AutoSettings {
-  /** The program's file as given: a `current/` link stays a link. */
+  /** The program's file as given: a link such as `current/` is not resolved. */
   readonly program: string
   readonly service: string
-  /** Whether the operator named the service: then another program of that name is its next version. */
+  /** Whether FD_BROKER_NAME names the service. If so, another program with that name is its next version. */
   readonly isNamed: boolean
   readonly control: string
-  /** When the process is ready: when it listens, when it calls ready(), or when it answers a GET of this path. */
+  /** The process is ready when it listens, when it calls ready(), or when it answers a GET of this path. */
   readonly ready: 'listen' | 'call' | { readonly path: string }
   /** A next version that listens on some of the previous version's addresses is complete if it opens no other listener for this long. */
   readonly quietMs: number
@@ -26,7 +26,7 @@ export interface AutoSettings {
   readonly pidFile: string | undefined
   readonly stateFile: string | undefined
   readonly log: 'debug' | 'info' | 'warn'
-  /** Whether `fd-broker start` has started this process, and searches its log for reasons. */
+  /** Whether `fd-broker start` has started this process. */
   readonly isStarted: boolean
 }
 
@@ -34,7 +34,7 @@ type Env = Readonly<NodeJS.ProcessEnv>
 
 const EXIT_MS = 2_000
 const QUIET_MS = 3_000
-/** File names that do not identify a program. */
+/** Names of scripts that do not identify a program. */
 const COMMON = new Set(['app', 'bin', 'index', 'main', 'server', 'start', 'www'])
 
 const PREFIX = 'FD_BROKER_'
@@ -54,7 +54,7 @@ const VARIABLES = [
   'STATE_FILE',
 ]
 
-/** Returns a warning for each variable whose name is almost the name of one that is read. */
+/** Returns a warning for each FD_BROKER_ variable that is probably a misspelt setting. */
 export function misspelled(env: Env): string[] {
   const given = Object.keys(env).filter(name => name.startsWith(PREFIX))
   return given.flatMap(name => {
@@ -62,7 +62,7 @@ export function misspelled(env: Env): string[] {
     const meant = VARIABLES.includes(word) ? undefined : nearest(word, VARIABLES)
     return meant === undefined
       ? []
-      : [`${name} is no setting and is ignored: did you mean ${PREFIX}${meant}?`]
+      : [`${name} is not a setting and is ignored: did you mean ${PREFIX}${meant}?`]
   })
 }
 
@@ -71,7 +71,7 @@ export function isOff({ FD_BROKER_AUTO: text = '' }: Env): boolean {
   return /^(?:off|no|false|0)$/i.test(text)
 }
 
-/** Throws ERR_FDB_OPTION for a wrong value, ERR_FDB_CONTROL_PATH if the control socket has no possible path. */
+/** Throws ERR_FDB_OPTION for a wrong value, ERR_FDB_CONTROL_PATH if there is no usable path for the control socket. */
 export function settingsOf(program: string, env: Env): AutoSettings {
   const name = env.FD_BROKER_NAME
   const service = name || serviceName(program)
@@ -81,7 +81,7 @@ export function settingsOf(program: string, env: Env): AutoSettings {
     program,
     service,
     isNamed: Boolean(name),
-    control: env.FD_BROKER_CONTROL ? resolve(env.FD_BROKER_CONTROL) : placeFor(service, env),
+    control: env.FD_BROKER_CONTROL ? resolve(env.FD_BROKER_CONTROL) : controlFor(service, env),
     ready: readyOf(env.FD_BROKER_READY),
     quietMs: duration(env, 'FD_BROKER_QUIET') ?? QUIET_MS,
     exitMs: duration(env, 'FD_BROKER_EXIT') ?? EXIT_MS,
@@ -116,13 +116,13 @@ function packageName(folder: string): string | null {
       const { name } = JSON.parse(readFileSync(join(at, 'package.json'), 'utf8')) as { name?: unknown }
       if (typeof name === 'string' && name !== '') return name
     } catch {
-      // No readable package.json is here.
+      // The folder has no readable package.json.
     }
     if (dirname(at) === at) return null
   }
 }
 
-function placeFor(service: string, env: Env): string {
+function controlFor(service: string, env: Env): string {
   try {
     return defaultControl(service, env)
   } catch {

@@ -3,15 +3,15 @@ import type { Logger } from '../index.js'
 
 const printed = new Set<string>()
 
-/** Writes a line to stderr, once per process: the program has no other log for it. */
-export function sayOnce(text: string): void {
+/** Like {@link print}, but prints each text only once. */
+export function printOnce(text: string): void {
   if (printed.has(text)) return
   printed.add(text)
-  say(text)
+  print(text)
 }
 
-/** Writes a line to stderr. Never throws: the terminal may be closed, or the pipe without a reader. */
-export function say(text: string): void {
+/** Writes a line to stderr. Never throws, even if the terminal is closed or the pipe has no reader. */
+export function print(text: string): void {
   try {
     writeSync(2, `fd-broker: ${text}\n`)
   } catch {
@@ -25,10 +25,10 @@ export function messageOf(thrown: unknown): string {
 
 const LEVELS = ['debug', 'info', 'warn', 'error'] as const
 
-/** Start of the library's reminder to call ready(), which is not logged: the program decides when it listens. */
+/** Start of a warning of the library that is not written: a program under fd-broker/auto may start to listen at any time. */
 const REMINDER = 'ready() was not called'
 
-/** Logs to stderr: warnings and errors, more with FD_BROKER_LOG. */
+/** Returns a logger that writes to stderr; `least` is the lowest level that it writes (FD_BROKER_LOG). */
 export function autoLog(least: 'debug' | 'info' | 'warn'): Logger {
   const from = LEVELS.indexOf(least)
   const line =
@@ -38,7 +38,7 @@ export function autoLog(least: 'debug' | 'info' | 'warn'): Logger {
       const { err, ...others } = facts as { err?: unknown }
       const why = err === undefined ? '' : `: ${messageOf(err)}`
       const more = least === 'warn' || Object.keys(others).length === 0 ? '' : ` ${JSON.stringify(others)}`
-      say(`${message}${why}${more}`)
+      print(`${message}${why}${more}`)
     }
   return { debug: line('debug'), info: line('info'), warn: line('warn'), error: line('error') }
 }

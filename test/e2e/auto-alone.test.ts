@@ -156,7 +156,7 @@ describe('a program under fd-broker/auto', () => {
       FD_BROKER_LOG: 'warn',
     })
     expect(program.output).toBe(
-      'fd-broker: FD_BROKER_NAM is no setting and is ignored: did you mean FD_BROKER_NAME?\n',
+      'fd-broker: FD_BROKER_NAM is not a setting and is ignored: did you mean FD_BROKER_NAME?\n',
     )
   })
 

@@ -11,8 +11,8 @@ describe('the settings of fd-broker/auto', () => {
     expect(
       misspelled({ FD_BROKER_DRIAN: '1s', FD_BROKER_REDY: 'call', FD_BROKER_DRAIN: '1s', NAM: 'x' }),
     ).toEqual([
-      'FD_BROKER_DRIAN is no setting and is ignored: did you mean FD_BROKER_DRAIN?',
-      'FD_BROKER_REDY is no setting and is ignored: did you mean FD_BROKER_READY?',
+      'FD_BROKER_DRIAN is not a setting and is ignored: did you mean FD_BROKER_DRAIN?',
+      'FD_BROKER_REDY is not a setting and is ignored: did you mean FD_BROKER_READY?',
     ])
   })
 
