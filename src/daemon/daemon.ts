@@ -97,10 +97,9 @@ export class Daemon implements AsyncDisposable {
     this.#parts = parts
     const { member, runtime, reception, services, accessCheck, keptByManager, orchestrator } = parts
     this.control = runtime.settings.control ?? ''
-    const { registry, wanted } = runtime
     const { logger } = runtime.settings
     const settled = () => !reception.handsOver
-    const descriptors = new DescriptorStore(registry, wanted, settled, (what, name, pid) =>
+    const descriptors = new DescriptorStore(runtime.registry, settled, (what, name, pid) =>
       auditEnd(logger, what, name, pid),
     )
     this.#descriptors = descriptors
@@ -327,8 +326,8 @@ export async function openDaemon(
     throw error
   })
   const member = memberOf(driver)
-  const { changes, registry, wanted } = driver.runtime
-  const persisted = new PersistedFds(registry, wanted)
+  const { changes, registry } = driver.runtime
+  const persisted = new PersistedFds(registry)
   const services = new Services({
     control: settings.control!,
     times,

@@ -16,13 +16,10 @@ const WRITABLE = 'writable'
 /** The descriptors of a daemon's services, as entries of the daemon's own registry, so that its upgrade passes them on and a service manager stores them. */
 export class PersistedFds {
   readonly #registry: Registry
-  readonly #wanted: Set<string>
   readonly #services = new Map<string, Map<string, PersistedFd>>()
 
-  /** `wanted` has the names of entries that must stay open; the owner of the registry closes others when no standby can take over again. */
-  constructor(registry: Registry, wanted: Set<string>) {
+  constructor(registry: Registry) {
     this.#registry = registry
-    this.#wanted = wanted
   }
 
   /** Returns the items of the previous daemon, by service. The caller owns the descriptors. */
@@ -34,7 +31,7 @@ export class PersistedFds {
       if (item === null) continue
       const { service, ...rest } = item
       const own = fd.share()
-      this.#wanted.add(name)
+      this.#registry.wanted.add(name)
       this.#persistedOf(service).set(name, { fd: own, spec })
       const items = services.get(service) ?? []
       items.push({ ...rest, fd: own })
@@ -93,12 +90,11 @@ export class PersistedFds {
       // Reuses the duplicate: a service manager that stores it would first have to remove it.
       const duplicate = known?.fd === fd ? this.#registry.get(name)?.fd : undefined
       this.#registry.put({ name, role: 'named', spec, fd: duplicate ?? fd.share() })
-      this.#wanted.add(name)
+      this.#registry.wanted.add(name)
       persisted.set(name, { fd, spec })
     }
     for (const name of obsolete) {
       persisted.delete(name)
-      this.#wanted.delete(name)
       this.#registry.drop(name)
     }
   }

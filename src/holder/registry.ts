@@ -19,6 +19,8 @@ export const MAX_ENTRIES = 10_000
 export class Registry {
   readonly #entries = new Map<string, Entry>()
   readonly #most: number
+  /** The names of the entries that this version uses. The others are closed when the handoff to this version cannot be undone any more. */
+  readonly wanted = new Set<string>()
   changed: () => void = () => {}
   /** Called when a name gets a descriptor, or another one. */
   added: (entry: Entry) => void = () => {}
@@ -72,6 +74,7 @@ export class Registry {
   }
 
   drop(name: string): boolean {
+    this.wanted.delete(name)
     const entry = this.#entries.get(name)
     entry?.fd.close()
     const dropped = this.#entries.delete(name)

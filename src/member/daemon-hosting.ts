@@ -204,9 +204,9 @@ export class DaemonHosting implements Hosting {
 
   /** Undoes a registration that failed or timed out, because the daemon may still have accepted it. */
   #takeBackFrom(name: string): void {
-    const { registry, wanted } = this.#deps.shared
+    const { registry } = this.#deps.shared
     const present = registry.get(name)
-    if (present !== undefined && wanted.has(name)) this.#give([present]).catch(() => {})
+    if (present !== undefined && registry.wanted.has(name)) this.#give([present]).catch(() => {})
     else this.drop(name)
   }
 

@@ -31,7 +31,7 @@ export class Holdings {
    * removed if the handoff is undone.
    */
   async register(entry: Entry, bound = false): Promise<void> {
-    const { hosting, machine, registry, wanted } = this.#shared
+    const { hosting, machine, registry } = this.#shared
     if (bound) this.#bound?.add(entry)
     try {
       if (machine.phase === 'frozen' || machine.phase === 'standby') await this.#untilDecided(entry)
@@ -43,7 +43,7 @@ export class Holdings {
     }
     hosting.beforeDrop?.(entry.name)
     registry.put(entry)
-    wanted.add(entry.name)
+    registry.wanted.add(entry.name)
     hosting.removeFormerPaths?.()
   }
 
@@ -58,11 +58,11 @@ export class Holdings {
    * listener. Owns the descriptor.
    */
   takeLate(entry: Entry): void {
-    const { listeners, machine, registry, wanted } = this.#shared
+    const { listeners, machine, registry } = this.#shared
     const { name, role, fd } = entry
     if (role === 'named') {
       registry.put(entry)
-      wanted.add(name)
+      registry.wanted.add(name)
       return
     }
     const present = listeners.some(listener => listener.name === name) ? registry.get(name)?.fd : undefined
@@ -95,8 +95,7 @@ export class Holdings {
 
   /** Removes an entry, from the daemon's registry too. */
   unregister(name: string): void {
-    const { hosting, wanted } = this.#shared
-    wanted.delete(name)
+    const { hosting } = this.#shared
     this.#drop(name)
     hosting.removeFormerPaths?.()
     hosting.drop?.(name)
@@ -104,10 +103,10 @@ export class Holdings {
 
   /** The handoff cannot be undone any more: closes the entries that this version did not ask for. */
   settle(): void {
-    const { hosting, registry, wanted } = this.#shared
+    const { hosting, registry } = this.#shared
     this.#bound = null
     this.offered.close()
-    for (const name of registry.names) if (!wanted.has(name)) this.#drop(name)
+    for (const name of registry.names) if (!registry.wanted.has(name)) this.#drop(name)
     hosting.removeFormerPaths?.()
   }
 

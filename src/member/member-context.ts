@@ -23,8 +23,6 @@ export interface MemberContext {
   readonly changes: ChangeNotifier
   readonly registry: Registry
   readonly segmentSet: SegmentSet
-  /** The names of the listeners and descriptors that this version has asked for. */
-  readonly wanted: Set<string>
   readonly listeners: readonly Listener[]
   readonly timing: TakeoverTiming
   readonly cannotServe: CannotServe

@@ -270,7 +270,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   held(name: string): OwnedFd | undefined {
     const entry = this.#runtime.registry.get(name)
     if (entry === undefined) return undefined
-    this.#runtime.wanted.add(name)
+    this.#runtime.registry.wanted.add(name)
     return entry.fd.dup()
   }
 
@@ -294,7 +294,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
     checkOptions('ready()', options, READY)
-    for (const name of this.#listeners.names) this.#runtime.wanted.add(name)
+    for (const name of this.#listeners.names) this.#runtime.registry.wanted.add(name)
     await this.#driver.ready(options)
   }
 

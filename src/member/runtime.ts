@@ -61,7 +61,6 @@ export class MemberRuntime implements MemberContext {
   readonly serviceStartedAt: number
   readonly registry: Registry
   readonly segmentSet = new SegmentSet()
-  readonly wanted = new Set<string>()
   readonly changes = new ChangeNotifier()
   readonly timing = new TakeoverTiming()
   readonly cannotServe = new CannotServe()

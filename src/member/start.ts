@@ -60,12 +60,12 @@ export async function startFromRecovered(
 ): Promise<MemberDriver> {
   const { generation, serviceStartedAt, entries, segments, listener, lock, reservation } = recovered
   const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope: 'holder' })
-  const { controlSocket, machine, registry, segmentSet, state, wanted } = driver.runtime
+  const { controlSocket, machine, registry, segmentSet, state } = driver.runtime
   for (const segment of segments.filter(({ kind }) => kind === 'epoch')) segmentSet.put(segment, true)
   for (const segment of segments.filter(({ kind }) => kind === 'snapshot')) segmentSet.replaceUpTo(segment)
   for (const entry of entries) {
     registry.put(entry)
-    wanted.add(entry.name)
+    registry.wanted.add(entry.name)
   }
   const { top } = segmentSet
   machine.assume({ holds: true, link: 'none', epoch: top, source: top, wayBack: top, top })

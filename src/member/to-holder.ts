@@ -48,14 +48,14 @@ export class ToHolderSender {
 
   #ready(): void {
     const { joined, shared, state } = this.#deps
-    const { heartbeat, registry, timing, wanted } = shared
+    const { heartbeat, registry, timing } = shared
     timing.record('ready')
     // After Ready the holder takes silence for a stuck process, so the heartbeats start first.
     heartbeat.start()
     joined.post({
       ready: {
-        adopted: [...wanted],
-        refused: registry.names.filter(name => !wanted.has(name)),
+        adopted: [...registry.wanted],
+        refused: registry.names.filter(name => !registry.wanted.has(name)),
         position: state.log.position,
       },
     })
@@ -97,7 +97,7 @@ export class ToHolderSender {
 
   #held(): BundleItem[] {
     const { offers, shared } = this.#deps
-    const { registry, segmentSet, wanted } = shared
+    const { registry, segmentSet } = shared
     const segments = segmentSet.all.map(segment => ({
       role: 'segment' as const,
       epoch: segment.epoch,
@@ -105,6 +105,7 @@ export class ToHolderSender {
       fd: segment.fd,
     }))
     const pidfds = offers.pidfds.map(fd => ({ role: 'pidfd' as const, fd }))
-    return [...registry.items().filter(({ name }) => wanted.has(name ?? '')), ...segments, ...pidfds]
+    const wanted = registry.items().filter(({ name }) => registry.wanted.has(name ?? ''))
+    return [...wanted, ...segments, ...pidfds]
   }
 }

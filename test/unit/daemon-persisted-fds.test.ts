@@ -6,8 +6,7 @@ import { Segment } from '../fixtures/state.js'
 
 it('tries again to deposit what could not be duplicated, and drops what is no more', () => {
   const registry = new Registry()
-  const wanted = new Set<string>()
-  const persisted = new PersistedFds(registry, wanted)
+  const persisted = new PersistedFds(registry)
   const fd = memoryFile('web', 'a memory file')
   onTestFinished(() => {
     registry.close()
@@ -25,7 +24,7 @@ it('tries again to deposit what could not be duplicated, and drops what is no mo
   expect(() => persisted.update('shop', more)).toThrow('EMFILE')
   persisted.update('shop', more)
   expect(registry.names.sort()).toEqual(names('c', 'scarce'))
-  expect([...wanted].sort()).toEqual(names('c', 'scarce'))
+  expect([...registry.wanted].sort()).toEqual(names('c', 'scarce'))
 })
 
 it('tells once of all that has changed', () => {
@@ -40,7 +39,7 @@ it('tells once of all that has changed', () => {
     told++
   }
   const items = ['a', 'b', 'c'].map(name => ({ role: 'named' as const, name, fd }))
-  const persisted = new PersistedFds(registry, new Set())
+  const persisted = new PersistedFds(registry)
   persisted.update('shop', items)
   expect([told, registry.size]).toEqual([1, 3])
   persisted.update('shop', [])
@@ -49,7 +48,7 @@ it('tells once of all that has changed', () => {
 
 it('keeps the duplicate of what only changes its rights', () => {
   const registry = new Registry()
-  const persisted = new PersistedFds(registry, new Set())
+  const persisted = new PersistedFds(registry)
   const fd = memoryFile('epoch-1', 'a memory file')
   onTestFinished(() => {
     registry.close()
@@ -67,7 +66,7 @@ it('keeps the duplicate of what only changes its rights', () => {
 
 it('refuses what this release cannot read, and says of which service it is', () => {
   const registry = new Registry()
-  const persisted = new PersistedFds(registry, new Set())
+  const persisted = new PersistedFds(registry)
   const [segment, other] = [Segment.create(1), memoryFile('of another format', 'a memory file')]
   onTestFinished(() => {
     registry.close()

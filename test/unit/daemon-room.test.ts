@@ -8,7 +8,7 @@ import { fdLimits } from '../../src/os/limits.js'
 
 /** What is checked before a daemon takes over, where so many descriptors are left. */
 function check(registry: Registry, left: number, expected = 0): void {
-  const { checks = [] } = checkingRoom({ expected }, new PersistedFds(registry, new Set()))
+  const { checks = [] } = checkingRoom({ expected }, new PersistedFds(registry))
   const { open, soft } = fdLimits()
   const limit = (to: number) => execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${to}:`])
   limit(open! + left)

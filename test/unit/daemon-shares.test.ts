@@ -92,7 +92,7 @@ describe('services', () => {
       control: join(tmpdir(), 'fdb-no-such-folder', 'c.sock'),
       times: resolveTimes(undefined),
       logger: SILENT,
-      persisted: new PersistedFds(registry, new Set()),
+      persisted: new PersistedFds(registry),
       accessCheck: new AccessCheck(OWNERS_ONLY, SILENT),
       quotas: new UserQuotas(1_024),
       onChange: () => {},

@@ -18,14 +18,13 @@ function put(store: DescriptorStore, name: string, rest: { ms?: number; lifetime
 
 function open() {
   const registry = new Registry()
-  const wanted = new Set<string>()
   onTestFinished(() => registry.close())
-  return { registry, wanted, store: new DescriptorStore(registry, wanted) }
+  return { registry, store: new DescriptorStore(registry) }
 }
 
 describe('the descriptors that are held', () => {
   it('are entries of the registry: whoever goes on with that goes on with them and with their leases', async () => {
-    const { registry, wanted, store } = open()
+    const { registry, store } = open()
     const child = spawn('sleep', ['600'], { stdio: 'ignore' })
     await once(child, 'spawn')
     const fd = put(store, 'a/b %')
@@ -33,6 +32,7 @@ describe('the descriptors that are held', () => {
     put(store, 'while', { lifetime: openPidfd(child.pid!) as OwnedFd })
     store.claim({ name: 'timed', by: ME, shared: false, claimant: null }).fd.close()
     const before = store.list()
+    const wanted = new Set(registry.wanted)
     expect([...wanted].sort()).toEqual([...registry.names].sort())
     registry.put({
       name: 'shop/listener/web',
@@ -49,11 +49,11 @@ describe('the descriptors that are held', () => {
     store[Symbol.dispose]()
     expect(store.list()).toEqual([])
 
-    const kept = new Set<string>()
-    const next = new DescriptorStore(registry, kept)
+    registry.wanted.clear()
+    const next = new DescriptorStore(registry)
     next.takeOver()
     expect(next.list()).toEqual(before.map(each => ({ ...each, claimedBy: null })))
-    expect(kept).toEqual(wanted)
+    expect(registry.wanted).toEqual(wanted)
     using mine = next.claim({ name: 'a/b %', by: ME, shared: true, claimant: null }).fd
     expect(inspectOne(mine).ino).toBe(inspectOne(fd).ino)
     child.kill('SIGKILL')

@@ -39,7 +39,6 @@ export type EndReason =
  */
 export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #registry: Registry
-  readonly #wanted: Set<string>
   readonly #onEnd: (what: EndReason, name: string, pid: number | null) => void
   readonly #held = new Map<string, StoredDescriptor>()
   readonly #claims: ProcessClaims
@@ -49,20 +48,17 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #watching = new Set<() => void>()
 
   /**
-   * `wanted` has the names that stay open for the next daemon. `settled` returns whether no daemon is about to take over. `onEnd` is called when a
-   * descriptor or a claim ends without a request.
+   * `settled` returns whether no daemon is about to take over. `onEnd` is called when a descriptor or a claim ends without a request.
    */
   constructor(
     registry: Registry,
-    wanted: Set<string> = new Set(),
     settled = () => true,
     onEnd: (reason: EndReason, name: string, pid: number | null) => void = () => {},
   ) {
     this.#registry = registry
-    this.#wanted = wanted
     this.#isSettled = settled
     this.#onEnd = onEnd
-    this.#claims = new ProcessClaims(registry, wanted, (name, pid) => {
+    this.#claims = new ProcessClaims(registry, (name, pid) => {
       onEnd('a claim has ended with its process', name, pid)
       this.#notifyWatchers()
     })
@@ -84,7 +80,8 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       const name = nameOf(key)
       const record = name === null ? null : parseRecord(spec)
       if (name === null || record === null || this.#held.has(name)) continue
-      for (const each of [key, lifetimeOf(name)]) if (this.#registry.get(each)) this.#wanted.add(each)
+      for (const each of [key, lifetimeOf(name)])
+        if (this.#registry.get(each)) this.#registry.wanted.add(each)
       this.#hold(name, record)
     }
     this.#claims.takeOver(name => this.#held.has(name))
@@ -239,7 +236,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   #enter(key: string, spec: string, fd: OwnedFd): void {
-    this.#wanted.add(key)
+    this.#registry.wanted.add(key)
     this.#registry.put({ name: key, role: 'named', spec, fd })
   }
 
@@ -265,10 +262,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     held?.watch?.close()
     if (this.#held.delete(name)) this.#resize(name, -1)
     this.#claims.forget(name)
-    for (const key of [keyOf(name), lifetimeOf(name)]) {
-      this.#wanted.delete(key)
-      this.#registry.drop(key)
-    }
+    for (const key of [keyOf(name), lifetimeOf(name)]) this.#registry.drop(key)
   }
 
   #refuseMore(name: string, most: number): void {

@@ -25,15 +25,13 @@ interface Claim {
 /** Claims on descriptors that last as long as a process lives. The pidfds are entries of the daemon's registry. */
 export class ProcessClaims {
   readonly #registry: Registry
-  readonly #wanted: Set<string>
   readonly #onEnd: (name: string, pid: number) => void
   readonly #claims = new Map<string, Claim[]>()
   #count = 0
 
   /** `onEnd` is called when the process of a claim has ended. */
-  constructor(registry: Registry, wanted: Set<string>, onEnd: (name: string, pid: number) => void) {
+  constructor(registry: Registry, onEnd: (name: string, pid: number) => void) {
     this.#registry = registry
-    this.#wanted = wanted
     this.#onEnd = onEnd
   }
 
@@ -121,7 +119,7 @@ export class ProcessClaims {
       this.#onEnd(name, pid)
     })
     const claim: Claim = { key, pidfd, watch, pid, ...record }
-    this.#wanted.add(key)
+    this.#registry.wanted.add(key)
     this.#claims.set(name, [...(this.#claims.get(name) ?? []), claim])
   }
 
@@ -130,7 +128,6 @@ export class ProcessClaims {
     const remaining = (this.#claims.get(name) ?? []).filter(each => each !== claim)
     if (remaining.length === 0) this.#claims.delete(name)
     else this.#claims.set(name, remaining)
-    this.#wanted.delete(claim.key)
     this.#registry.drop(claim.key)
   }
 }

@@ -62,9 +62,9 @@ export const daemon = room(
     ],
     ['daemon/daemon.ts', 'members * PER_MEMBER', 'members', 'unit/daemon-room'],
     [
-      'daemon/persisted-fds.ts',
-      'for (const name of obsolete) {\n      persisted.delete(name)\n      this.#wanted.delete(name)',
-      'for (const name of obsolete) {\n      persisted.delete(name)',
+      'holder/registry.ts',
+      'drop(name: string): boolean {\n    this.wanted.delete(name)',
+      'drop(name: string): boolean {',
       'unit/daemon-persisted-fds',
       'unit/daemon-handed-over',
     ],
