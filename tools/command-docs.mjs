@@ -181,7 +181,7 @@ function sentence(text) {
 function line({ flags, description, mandatory, defaultValue, defaultValueDescription }) {
   const given = defaultValueDescription ?? (Array.isArray(defaultValue) ? undefined : defaultValue)
   const byDefault = given === undefined || given === false ? '' : ` (${given})`
-  return `- \`${flags}\`: ${markdown(description)}${byDefault}${mandatory && given === undefined ? ' (needed)' : ''}`
+  return `- \`${flags}\`: ${markdown(description)}${byDefault}${mandatory && given === undefined ? ' (required)' : ''}`
 }
 
 /** @param {string} text */

@@ -74,7 +74,7 @@ Examples:
   addAskOptions(fd.command('claim'))
     .description('claim a descriptor for a process until the process ends')
     .argument('<name>')
-    .requiredOption('--while <pid>', 'the process')
+    .requiredOption('--while <pid>', 'the claim lasts while this process lives')
     .option('--shared', 'let other processes get the descriptor too')
     .addHelpText(
       'after',
@@ -84,7 +84,7 @@ Examples:
   addAskOptions(fd.command('release'))
     .description('end the claim of a living process')
     .argument('<name>')
-    .requiredOption('--while <pid>', 'the process')
+    .requiredOption('--while <pid>', 'the process that has the claim')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker fd release --control /run/shop/broker.sock serial --while 4711',

@@ -90,7 +90,7 @@ export interface MovableConnections<Value extends Departure = Departure> {
    */
   check(record: Uint8Array, fds: readonly OwnedFd[]): Value | undefined
   /**
-   * Continues a connection: the result of {@link check}, or one of this server's own {@link departures}. Takes ownership of the descriptors, even if
+   * Starts to serve a connection. `value` is the result of {@link check}, or an element of this server's own {@link departures} whose move has failed. Takes ownership of the descriptors, even if
    * it throws. Returns undefined if the connection is not open yet.
    */
   arrive(value: Value, how: Arrival): Witness | undefined

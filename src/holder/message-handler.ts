@@ -138,9 +138,9 @@ export interface HolderHost {
   extraItems(): BundleItem[]
   /** Embedded: returns the position of this process in the state log at its last freeze, or null. Daemon: returns null. */
   position(): StatePosition | null
-  /** Whether the owner's `bulk()` is running, which would have to start again in a new segment. Absent if unknown (daemon). */
+  /** Whether the owner's `bulk()` is running, which would have to start again in a new segment. A daemon does not know, and has no such method. */
   amidBulk?(): boolean
-  /** Daemon: a joiner has sent Serving, so the names that it did not adopt may be dropped. */
+  /** Daemon: a successor has sent Serving, so the names that it did not adopt may be dropped. */
   onServing?(peer: Peer): void
   changed?(): void
   /** Handles a message that does not concern the handoff. Owns the descriptors. Returns false if the message is unknown. */

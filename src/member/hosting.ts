@@ -27,7 +27,7 @@ export interface Hosting {
   /** Whether segments can be merged as soon as a new one is in use. In daemon hosting the merge waits for Released. */
   readonly mergesAtOnce: boolean
 
-  // ---- events; a hosting leaves out the functions that it does not need
+  // ---- events; an implementation leaves out those that it does not need
 
   /** Handles a message that only this hosting knows. Returns whether the message was known. */
   handle?(envelope: WireEnvelope): boolean

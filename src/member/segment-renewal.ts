@@ -8,7 +8,7 @@ const ANSWER_MS = 1_000
 
 interface SegmentRenewalDeps {
   readonly segmentSet: SegmentSet
-  /** The size of a segment, in bytes, from which on this process asks for a new one. */
+  /** When a segment has reached this size, in bytes, this process asks for a new one. */
   readonly renewBytes: number
   /** Returns the epoch in which this process writes, or null if it does not write. */
   writingEpoch(): Epoch | null

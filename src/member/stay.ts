@@ -38,7 +38,7 @@ const UNANSWERED = 3
 const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
 export function staysForOthers(deps: MemberRuntime): boolean {
-  // A process that serves, or will serve, does not stay for others: it handles its signals itself.
+  // A process that serves, or will serve, needs no reason to stay alive, and handles its signals itself.
   return !isCurrent(deps.machine.phase) && whyStay(deps) !== null
 }
 

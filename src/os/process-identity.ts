@@ -16,7 +16,7 @@ const MOST_INSTANCE = 64
 /** Interval at which a process without a pidfd is checked. */
 const LOOK_MS = 100
 
-/** Returns the identity of a process. If `pid` is 0, because it is not visible in this PID namespace, takes the pid that it reported. */
+/** Returns the identity of a process. A `pid` of 0 means that the process is in another PID namespace: the identity then has the pid that the process reported. */
 export function identify(
   pid: number,
   reported: { pid?: number | null | undefined; instance?: string | null | undefined } = {},

@@ -117,7 +117,7 @@ interface KnownLines {
   readonly lines: Uint8Array
 }
 
-/** Writes the X-Forwarded-*, Forwarded and Via lines of a request. Caches the last lines of each client, because its next request usually needs the same. */
+/** Writes the X-Forwarded-*, Forwarded and Via lines of a request. Caches these lines for each client address, because the client's next request usually needs the same lines. */
 export class Forwarder {
   readonly #append: boolean
   readonly #x: boolean

@@ -20,7 +20,7 @@ const BEATS_UNREAD_BYTES = 52 * 1024
 const BATCH_WINDOW = 2
 
 export interface LinkHandler {
-  /** Receives one message. The handler owns `fds` and closes them, except for the pidfd of a Hello or Welcome: other descriptors come by {@link bundle}. */
+  /** Receives one message. The handler owns `fds`, and closes them if it does not need them. Only a Hello and a Welcome carry a descriptor, a pidfd; all others arrive by {@link bundle}. */
   message(envelope: WireEnvelope, fds: OwnedFd[]): void
   /** Receives a whole bundle of verified descriptors, which the handler owns. Without this method the link closes all received bundles. */
   bundle?(items: BundleItem[]): void

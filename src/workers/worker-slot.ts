@@ -201,7 +201,7 @@ export class WorkerSlot {
     if (this.#attempt !== null || this.#backOff !== undefined) return
     const since = this.#servesSince
     this.#servesSince = null
-    // After less than BRIEF_MS the restart is delayed. If no process has served since the last restart, the delay grows.
+    // The restart is immediate if the process served for at least BRIEF_MS, else delayed. If no process has served since the last restart, the delay grows.
     if (since === null) this.#failures++
     else this.#failures = performance.now() - since >= BRIEF_MS ? 1 : 2
     const bounds = { firstMs: restartDelay, longestMs: LONGEST_RESTART_MS }

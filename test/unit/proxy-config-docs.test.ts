@@ -18,7 +18,7 @@ function rows(shape: Shape, before = ''): string[] {
 }
 
 function byDefault({ byDefault, fields }: Field<unknown>): string {
-  if (!byDefault) return ' (needed)'
+  if (!byDefault) return ' (required)'
   const { written } = byDefault
   if (written === undefined || (fields && JSON.stringify(written) === '{}')) return ''
   return ` (\`${typeof written === 'string' && written !== '' ? written : JSON.stringify(written)}\`)`

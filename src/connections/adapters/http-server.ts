@@ -145,7 +145,7 @@ interface HttpServerParts extends Omit<SocketParts, 'hooks'> {
 }
 
 /**
- * The connections of a plain `http.Server`, which leave between two requests. A request that arrives during the move waits in the kernel.
+ * The connections of a plain `http.Server`. Each moves to the other process between two requests. A request that arrives during the move waits in the kernel.
  */
 export class HttpServerConnections implements MovableConnections<Value> {
   readonly protocol = 'node-http/1'

@@ -30,7 +30,7 @@ export interface SectionChanges<M> {
   added: string[]
 }
 
-/** Computes the changes that give a section the wanted entries. Skips equal entries, and keeps fields of newer versions. Yields where it may pause. */
+/** Computes the changes that give a section the wanted entries. Skips equal entries, and keeps fields of newer versions. A generator: each `yield` is a point at which the caller may end its turn of the event loop. */
 export function* difference<M extends StoredEntry>(
   state: EntryState<M>,
   wanted: ReadonlyMap<string, M>,

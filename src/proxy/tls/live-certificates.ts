@@ -78,7 +78,7 @@ export class LiveCertificates {
     })
   }
 
-  /** Writes the changes of the file to the state. If this process must not write, rejects, and keeps the certificates in use. */
+  /** Changes the state so that it has the certificates of the configuration file. If this process must not write, rejects, and keeps the certificates in use. */
   write(file: readonly CertificateConfig[]): Promise<void> {
     return this.#order.run(async () => {
       const wanted = new Map<string, CertificateMessage>()
