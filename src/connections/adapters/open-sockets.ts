@@ -1,17 +1,15 @@
 import type net from 'node:net'
 import { ListedSockets } from './listed-sockets.js'
-import { PendingSet } from './pending-set.js'
 
 /**
- * The open connections of a server. While the server only serves, they have no 'close' listener each, to save CPU time; the listeners are added when
- * connections must be found one by one, to move or to drain.
+ * The open connections of a server. While a plain `http.Server` only serves, they have no 'close' listener each, to save CPU time; the listeners are
+ * added when connections must be found one by one, to move or to drain.
  */
 export class OpenSockets implements Iterable<net.Socket> {
   #server: net.Server | null = null
-  /** The connections without 'close' listeners, if Node lists the server's connections; otherwise they are in {@link #unwatched}. */
+  /** The connections, as long as Node lists them; null: they are in {@link #watched}, with a 'close' listener each. */
   #listed: ListedSockets | null = null
-  readonly #unwatched = new PendingSet<net.Socket>(socket => socket.closed)
-  #watched: Set<net.Socket> | null = null
+  readonly #watched = new Set<net.Socket>()
   #emptied: (() => void)[] = []
   /** One function for all sockets, to save memory. */
   readonly #closed: (this: net.Socket) => void
@@ -54,14 +52,11 @@ export class OpenSockets implements Iterable<net.Socket> {
 
   /** Adds a connection until it closes or is {@link remove}d. */
   readonly add = (socket: net.Socket): void => {
-    if (this.#watched === null) {
-      const unwatched = this.#listed ?? this.#unwatched
-      unwatched.add(socket)
-      return
+    if (this.#listed !== null) this.#listed.add(socket)
+    else if (!this.#watched.has(socket)) {
+      this.#watched.add(socket)
+      socket.on('close', this.#closed)
     }
-    if (this.#watched.has(socket)) return
-    this.#watched.add(socket)
-    socket.on('close', this.#closed)
   }
 
   remove(socket: net.Socket): void {
@@ -78,19 +73,16 @@ export class OpenSockets implements Iterable<net.Socket> {
 
   /** Adds a 'close' listener to each connection, unless that was done before. Returns the connections. */
   #watch(): Set<net.Socket> {
-    if (this.#watched !== null) return this.#watched
-    this.#watched = this.#all()
-    for (const socket of this.#watched) socket.on('close', this.#closed)
-    this.#unwatched.clear()
-    if (this.#listed !== null) {
-      this.#listed.release()
-      this.#listed = null
-      this.#server!.on('connection', this.add)
-    }
+    const listed = this.#listed
+    if (listed === null) return this.#watched
+    this.#listed = null
+    listed.release()
+    this.#server!.on('connection', this.add)
+    for (const socket of listed.all()) this.add(socket)
     return this.#watched
   }
 
   #all(): Set<net.Socket> {
-    return this.#watched ?? new Set(this.#listed?.all() ?? this.#unwatched.all())
+    return this.#listed === null ? this.#watched : new Set(this.#listed.all())
   }
 }
