@@ -25,8 +25,14 @@ import {
 } from '../listeners/index.js'
 import { ancestryOf } from '../os/main-process.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
-import { CHECK_PARSERS, type CheckSpec, type HealthCheck, repeatCheck } from '../probing/health-check.js'
-import { type ChildStarter, childShell } from '../probing/shell.js'
+import {
+  CHECK_PARSERS,
+  type CheckSpec,
+  type HealthCheck,
+  repeatCheck,
+  tcpCheck,
+} from '../probing/health-check.js'
+import { type ChildStarter, childShell, commandCheck } from '../probing/shell.js'
 import { temporaryFolder } from '../probing/temporary-folder.js'
 
 const NEWLINE = 10
@@ -68,8 +74,8 @@ export class Probe implements Disposable {
   readonly env: NodeJS.ProcessEnv = {}
   /** The version's notify socket, borrowed. Absent if the version gets none. */
   readonly notifyEndpoint?: NotifyEndpoint
-  /** URL at which only this version answers; the next image of the supervisor needs it too. Absent if there is none. */
-  readonly url?: string
+  /** URL at which only this version answers; the next image of the supervisor needs it too. */
+  readonly url: string | undefined
   /** Whether health checks continue while the version serves. */
   readonly asksServing: boolean = false
 
@@ -174,6 +180,7 @@ const HTTP_STATUS = /^GET \S+: \d{3}\b/
 
 /** The version is ready when enough consecutive health checks have passed. Continues the checks, and reports when their result changes. */
 export class PollingProbe extends Probe {
+  override readonly url: string | undefined
   override readonly asksServing: boolean
   readonly #questionTo: (pid: number) => HealthCheck
   readonly #timing: CheckTiming
@@ -185,8 +192,13 @@ export class PollingProbe extends Probe {
   #isProved = false
 
   /** `questionTo` returns the health check of the version with this pid. */
-  constructor(questionTo: (pid: number) => HealthCheck, asking: CheckTiming, asksServing = true) {
+  constructor(
+    questionTo: (pid: number) => HealthCheck,
+    asking: CheckTiming,
+    { asksServing = true, url }: { readonly asksServing?: boolean; readonly url?: string } = {},
+  ) {
     super()
+    this.url = url
     this.#questionTo = questionTo
     this.#timing = asking
     this.asksServing = asksServing
@@ -255,7 +267,6 @@ export class PollingProbe extends Probe {
 /** Sends the health checks to a listener that only this version has, so that the serving version cannot answer them. */
 class PrivateListenerProbe extends PollingProbe {
   override readonly listeners: readonly GivenListener[]
-  override readonly url: string
   readonly #fd: OwnedFd
   readonly #inode: string
   readonly #descriptor: number
@@ -271,9 +282,8 @@ class PrivateListenerProbe extends PollingProbe {
     setBlocking(fd, !nonBlocking)
     const identity = inspectOne(fd)
     const address = formatAddress(identity)
-    const place = `${address.replace('tcp:', 'http:')}${path}`
-    super(() => questionAt(place), asking)
-    this.url = place
+    const url = `${address.replace('tcp:', 'http:')}${path}`
+    super(() => questionAt(url), asking, { url })
     this.listeners = [{ name: PRIVATE_NAME, fd, spec: PRIVATE_SPEC, address }]
     this.#fd = fd
     this.#inode = identity.ino
@@ -444,7 +454,7 @@ export interface ProbedSettings {
 
 const FIRST_FD = 3
 
-/** Creates the probe of a version. Loads only the module that this probe needs, to save memory. */
+/** Creates the probe of a version. Loads the larger modules only for a probe that needs them, to save memory. */
 export async function probeFor(settings: ProbedSettings, children: ChildStarter): Promise<Probe> {
   const { asking, ready, listen, nonBlocking, cwd, env } = settings
   const nextFd = FIRST_FD + listen.length
@@ -455,20 +465,15 @@ export async function probeFor(settings: ProbedSettings, children: ChildStarter)
       return new ReadyFdProbe(nextFd)
     case 'delay':
       return new DelayProbe(ready.ms)
-  }
-  switch (ready.kind) {
     case 'http': {
       const { httpCheck } = await import('../probing/http-check.js')
       return ready.url.startsWith('/')
         ? new PrivateListenerProbe(ready.url, { asking, nonBlocking }, nextFd, httpCheck)
         : new PollingProbe(() => httpCheck(ready.url), asking)
     }
-    case 'tcp': {
-      const { tcpCheck } = await import('../probing/health-check.js')
+    case 'tcp':
       return new PollingProbe(() => tcpCheck(ready.host, ready.port), asking)
-    }
     case 'command': {
-      const { commandCheck } = await import('../probing/shell.js')
       const shell = (pid: number) =>
         childShell(children, cwd ?? process.cwd(), { ...process.env, ...env, FD_BROKER_PID: `${pid}` })
       return new PollingProbe(pid => commandCheck(ready.text, shell(pid)), asking)
@@ -476,7 +481,7 @@ export async function probeFor(settings: ProbedSettings, children: ChildStarter)
     case 'handoff': {
       const { descendantServes } = await import('./descendant-serves.js')
       // Not checked while it serves: it may hand over by itself, and then another process answers.
-      return new PollingProbe(pid => descendantServes(ready.control, pid), asking, false)
+      return new PollingProbe(pid => descendantServes(ready.control, pid), asking, { asksServing: false })
     }
   }
 }
@@ -497,8 +502,8 @@ export async function probeOfInherited(
 ): Promise<Probe> {
   if (hearing !== null) return new NotifyProbe(hearing)
   const { asking, ready } = settings
-  const isPrivate = ready.kind === 'http' && ready.url.startsWith('/')
-  const canBeAsked = ready.kind === 'tcp' || ready.kind === 'command' || (ready.kind === 'http' && !isPrivate)
+  const canBeAsked =
+    ready.kind === 'tcp' || ready.kind === 'command' || (ready.kind === 'http' && !ready.url.startsWith('/'))
   if (!serves || (!canBeAsked && place === undefined)) return NO_PROBE
   const probe = place === undefined ? await probeFor(settings, children) : await probeAt(place, asking)
   probe.markServing()
@@ -506,6 +511,6 @@ export async function probeOfInherited(
 }
 
 async function probeAt(url: string, asking: CheckTiming): Promise<Probe> {
-  const { httpCheck: httpQuestion } = await import('../probing/http-check.js')
-  return new PollingProbe(() => httpQuestion(url), asking)
+  const { httpCheck } = await import('../probing/http-check.js')
+  return new PollingProbe(() => httpCheck(url), asking, { url })
 }

@@ -10,7 +10,7 @@ import { restorePassedSockets } from '../../src/os/service-manager/passed-socket
 import { RunningVersion, RunningVersions } from '../../src/run/running-version.js'
 import type { VersionSettings } from '../../src/run/settings.js'
 import { SharedListeners, StoredListeners } from '../../src/run/shared-listeners.js'
-import { NO_PROBE } from '../../src/versions/probe.js'
+import { NO_PROBE, probeOfInherited } from '../../src/versions/probe.js'
 import { until } from '../processes/until.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')
@@ -50,6 +50,16 @@ function bound() {
 }
 
 describe('a supervisor that goes on as another program', () => {
+  it('hands on where only its version answers, also to the program after it', async () => {
+    const settings = settingsWith({ ready: { kind: 'http', url: '/health' } })
+    const place = 'http://127.0.0.1:1/health'
+    const children = { ...NO_CHILDREN, start: () => 0 }
+    using probe = await probeOfInherited({ settings, hearing: null, place }, true, children)
+    expect([probe.url, probe.asksServing]).toEqual([place, true])
+    using other = await probeOfInherited({ settings, hearing: null }, true, children)
+    expect([other.url, other.asksServing]).toEqual([undefined, false])
+  })
+
   it('is told of a version that was reaped by the one before', async () => {
     const { pid } = spawnSync('true')
     const expected: number[] = []
