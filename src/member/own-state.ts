@@ -22,7 +22,9 @@ export class OwnState {
   /** The position up to which this process had read the state when it took over. */
   takenOver: StatePosition | null = null
   readonly #shared: MemberContext
-  readonly #secretRemoval: SecretRemoval
+  #secretsTimer: NodeJS.Timeout | undefined
+  /** The delay between attempts to remove secrets. */
+  readonly #secretsBackoff = new Backoff(IN_BACKGROUND)
   /** The position of the log at the last freeze. */
   frozenAt: StatePosition | null = null
   #makingRoom = false
@@ -33,14 +35,9 @@ export class OwnState {
     this.#shared = shared
     this.log = new StateLog({ logger, limits: stateLimits })
     this.loader = new SegmentLoader(this.log, segmentSet, logger)
-    this.#secretRemoval = new SecretRemoval({
-      stale: () => this.log.hasStaleSecrets,
-      possible: () => machine.phase === 'serving' && (machine.holder?.phase ?? 'idle') === 'idle',
-      rewrite: () => this.#makeRoom(),
-    })
     this.log.onFenced = fenced
     this.log.onFull = () => this.#makeRoom()
-    this.log.onStaleSecret = this.#secretRemoval.notice
+    this.log.onStaleSecret = () => this.#removeSecretsLater()
     this.log.onUnreadable = error => this.onUnreadable(error)
     this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
     this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
@@ -79,7 +76,7 @@ export class OwnState {
   }
 
   close(): void {
-    this.#secretRemoval.close()
+    clearTimeout(this.#secretsTimer)
     this.log.endWriting(
       new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
     )
@@ -102,46 +99,22 @@ export class OwnState {
       this.#makingRoom = false
     })
   }
-}
 
-interface SecretRemovalState {
-  /** Whether the log holds secrets that were replaced or deleted. */
-  stale(): boolean
-  /** Whether this process writes, and no handoff is under way. */
-  possible(): boolean
-  rewrite(): void
-}
-
-/** Removes replaced and deleted secrets from the log and the state file. */
-class SecretRemoval {
-  readonly #state: SecretRemovalState
-  #timer: NodeJS.Timeout | undefined
-  /** The delay between tries. A try rewrites nothing while a handoff is under way. */
-  readonly #backoff = new Backoff(IN_BACKGROUND)
-
-  constructor(state: SecretRemovalState) {
-    this.#state = state
+  /** Schedules an attempt to remove replaced and deleted secrets from the log and the state file, unless one is scheduled. */
+  #removeSecretsLater(): void {
+    if (this.#shared.shutdown.over) return
+    this.#secretsTimer ??= setTimeout(() => this.#removeSecrets(), this.#secretsBackoff.next()).unref()
   }
 
-  /** Schedules an attempt to remove stale secrets, unless one is scheduled. */
-  readonly notice = (): void => {
-    if (this.#timer !== undefined) return
-    this.#timer = setTimeout(() => this.#try(), this.#backoff.next()).unref()
-  }
-
-  #try(): void {
-    this.#timer = undefined
-    if (!this.#state.stale()) {
-      this.#backoff.reset()
+  /** While a handoff is under way, or if this process does not write, only schedules the next attempt. */
+  #removeSecrets(): void {
+    this.#secretsTimer = undefined
+    if (!this.log.hasStaleSecrets) {
+      this.#secretsBackoff.reset()
       return
     }
-    if (this.#state.possible()) this.#state.rewrite()
-    this.notice()
-  }
-
-  close(): void {
-    clearTimeout(this.#timer)
-    // While #timer is set, notice() does nothing.
-    this.#timer ??= setTimeout(() => {}, 0).unref()
+    const { machine } = this.#shared
+    if (machine.phase === 'serving' && (machine.holder?.phase ?? 'idle') === 'idle') this.#makeRoom()
+    this.#removeSecretsLater()
   }
 }
