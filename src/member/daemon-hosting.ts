@@ -1,5 +1,6 @@
 import type { FdbError } from '../errors.js'
 import { sendsBack } from '../handoff/member-machine.js'
+import type { Epoch } from '../handoff/messages.js'
 import type { Entry } from '../holder/registry.js'
 import type { Operations } from '../operator/requests.js'
 import { RequestHandler } from '../operator/server.js'
@@ -12,13 +13,18 @@ import type { BundleItem } from '../wire/bundle.js'
 import { type Call, Calls } from '../wire/calls.js'
 import { type Link, peerLeft, remoteError, type WireEnvelope } from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
+import { AppendNotice } from './append-notice.js'
 import { HolderLink } from './holder-link.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import type { MemberContext } from './member-context.js'
 import type { Settings } from './options.js'
-import { AppendNotice, SegmentRenewal } from './segment-renewal.js'
 import { WriteReceiver } from './writes/receiver.js'
+
+/** The interval at which the size of the present segment is checked. */
+const SIZE_CHECK_MS = 1_000
+/** The longest wait for a new segment from the daemon. */
+const SEGMENT_MS = 1_000
 
 export interface DaemonHostingDeps {
   readonly shared: MemberContext
@@ -43,24 +49,16 @@ export class DaemonHosting implements Hosting {
   readonly #deps: DaemonHostingDeps
   readonly #registrations = new Registrations()
   readonly #requests: OperatorRequests
-  readonly #renewal: SegmentRenewal
+  readonly #sizeTimer: NodeJS.Timeout
   readonly #appends: AppendNotice
   #returning: AbortController | null = null
   #standbyReleased = false
 
   constructor(deps: DaemonHostingDeps) {
     this.#deps = deps
-    const { joined, operations, shared, state } = deps
-    const { changes, machine, settings, segmentSet } = shared
+    const { joined, operations, state } = deps
     this.#requests = new OperatorRequests(operations, state, () => joined.link)
-    this.#renewal = new SegmentRenewal({
-      segmentSet,
-      renewBytes: settings.stateLimits.renewBytes,
-      writingEpoch: () => (machine.phase === 'serving' ? machine.member.epoch : null),
-      amidBulk: () => state.amidBulk,
-      ask: () => joined.post({ renew: {} }),
-      changes,
-    })
+    this.#sizeTimer = setInterval(() => this.#checkSize(), SIZE_CHECK_MS).unref()
     this.#appends = new AppendNotice(state.appendListeners, () => joined.post({ appended: {} }))
   }
 
@@ -119,7 +117,11 @@ export class DaemonHosting implements Hosting {
   }
 
   async renew(): Promise<void> {
-    await this.#renewal.requestNew()
+    const { joined, shared } = this.#deps
+    const epoch = this.#writingEpoch
+    if (epoch === null) return
+    joined.post({ renew: {} })
+    await shared.changes.until(() => this.#writingEpoch !== epoch, SEGMENT_MS)
   }
 
   async replaceMerged(snapshot: Segment): Promise<void> {
@@ -186,9 +188,28 @@ export class DaemonHosting implements Hosting {
 
   close(): void {
     this.#requests.close()
-    this.#renewal.close()
+    clearInterval(this.#sizeTimer)
     this.#appends.close()
     this.#returning?.abort()
+  }
+
+  /** The epoch in which this process writes, or null if it does not write. */
+  get #writingEpoch(): Epoch | null {
+    const { member, phase } = this.#deps.shared.machine
+    return phase === 'serving' ? member.epoch : null
+  }
+
+  /**
+   * Asks the daemon for a new segment when the present one is large, so that the present one can be compacted. The daemon does not know this
+   * process's limit. Not during a bulk of changes, which would start again in the new segment.
+   */
+  #checkSize(): void {
+    const { joined, shared, state } = this.#deps
+    const { settings, segmentSet } = shared
+    const epoch = this.#writingEpoch
+    if (epoch === null || state.amidBulk || !segmentSet.hasGrown(epoch, settings.stateLimits.renewBytes))
+      return
+    joined.post({ renew: {} })
   }
 
   async #keep(entry: Entry): Promise<void> {
