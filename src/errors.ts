@@ -1,13 +1,10 @@
 import type { CataloguedCode } from './errors/codes.js'
 import type { Http1Code } from './errors/http1-refusals.js'
 
-/** All error codes of this release; docs/errors.md explains each one and its remedy. */
+/** All error codes of this release; docs/errors.md has their causes and remedies. */
 export type FdbErrorCode = CataloguedCode | Http1Code
 
-/**
- * Every failure of this library has a stable `code`, a message with the numbers, and the remedy at its end. Errors are recognised
- * across duplicate copies of the package by this symbol.
- */
+/** Marks the errors of this library, so that {@link FdbError.is} also recognises those of another copy of the package. */
 const mark: unique symbol = Symbol.for('fd-broker.error') as never
 
 export interface FdbErrorOptions {
@@ -20,6 +17,7 @@ export interface FdbErrorOptions {
   details?: Record<string, unknown>
 }
 
+/** An error of this library: its `code` is stable, and its message has the facts and then the remedy. */
 export class FdbError extends Error {
   /** An error from another process may have a code of a newer release, which this type lacks. */
   readonly code: FdbErrorCode
@@ -51,7 +49,7 @@ export class FdbError extends Error {
   }
 }
 
-/** A TypeError for an argument of a wrong type, with everything of an {@link FdbError} (`FdbError.is` returns true). */
+/** A TypeError for an argument of a wrong type, with all fields of an {@link FdbError}. `FdbError.is()` returns true for it. */
 export class FdbTypeError extends TypeError {
   readonly code: FdbErrorCode
   readonly retryable = false

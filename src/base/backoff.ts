@@ -3,15 +3,15 @@ export interface BackoffBounds {
   readonly longestMs: number
 }
 
-/** Longest back-off before a failing process is restarted. The operator configures the first delay. */
+/** Longest delay before a failing process is restarted. The operator configures the first delay. */
 export const LONGEST_RESTART_MS = 30_000
-/** For background work, for which no client waits. */
+/** Delays for background work, which delays no client. */
 export const IN_BACKGROUND: BackoffBounds = { firstMs: 1_000, longestMs: 60_000 }
 
-/** More doublings exceed every bound. Without this limit a first delay of 0 ms would become 0 * Infinity, which is NaN. */
+/** Enough doublings to exceed every bound. Without this limit a first delay of 0 ms would become 0 * Infinity, which is NaN. */
 const MOST_DOUBLINGS = 60
 
-/** Returns the delay after `failures` (at least 1) failures in a row: doubled for each one, up to the longest. */
+/** Returns the delay after a number of failures in a row (at least 1). Each failure doubles it, up to the longest. */
 export function backoffMs({ firstMs, longestMs }: BackoffBounds, failures: number): number {
   return Math.min(firstMs * 2 ** Math.min(failures - 1, MOST_DOUBLINGS), longestMs)
 }

@@ -17,10 +17,10 @@ export function checkOptions<T>(what: string, given: T, checks: OptionChecks<T>,
   }
 }
 
-/** Accepts every value, for an option that is checked later, where the option is used. */
+/** Accepts every value, for an option that is checked where it is used. */
 export const unchecked: OptionCheck = () => {}
 
-/** Accepts values for which `holds` is true. `wanted` completes the message: "give …". */
+/** Accepts values for which `holds` returns true. The error's message ends with "give" and `wanted`. */
 export function predicate(wanted: string, holds: (value: unknown) => boolean): OptionCheck {
   return (value, name) => {
     if (!holds(value)) throw wrongOption(name, value, wanted)
@@ -97,7 +97,7 @@ export function shown(value: unknown): string {
   return text.length <= 100 ? text : `${text.slice(0, 99)}…`
 }
 
-/** Returns the known word that `word` probably means; undefined if none is close. */
+/** Returns the known word that `word` is probably a misspelling of; undefined if none is close. */
 export function nearest(word: string, known: Iterable<string>): string | undefined {
   const wanted = word.toLowerCase()
   let best: string | undefined

@@ -1,4 +1,4 @@
-/** Runs work strictly in order, also after work that failed. */
+/** Runs one piece of work after the other, in the order of the calls. Failed work does not stop the next. */
 export class InOrder {
   #last: Promise<unknown> = Promise.resolve()
 

@@ -1,18 +1,18 @@
 /** A {@link DividingMap} of up to this many keys is one `Map`. */
 export const ALONE = 16_384
-/** Each put moves this many keys from the first map to their parts. */
+/** While a map is being divided, each put moves this many keys from the first map to their parts. */
 const MOVED = 8
 /** Number of parts, a power of two. */
 export const PARTS = 256
 
 /**
- * A map that never stalls the event loop: one `Map` in insertion order while small, then 256 parts. Iteration may miss keys that are added
- * during it. No value is undefined.
+ * A map that never stalls the event loop: a large `Map` rehashes all its keys when it grows. Small ones are one `Map` in insertion order,
+ * larger ones 256 parts. Iteration may miss keys that are added during it. Values must not be undefined.
  */
 export abstract class DividingMap<K, V> {
-  /** All keys of a small map. While the map divides: the keys from before. Null when all keys are in parts. */
+  /** All keys of a small map. While the map is being divided: the keys from before the division. Null when all keys are in parts. */
   #first: Map<string, V> | null = new Map()
-  /** The keys of `#first` that are not yet in parts. Null before the map divides, and afterwards. */
+  /** The keys of `#first` that are not yet in parts. Null before and after the division. */
   #moving: IterableIterator<[string, V]> | null = null
   #size = 0
 
@@ -21,7 +21,7 @@ export abstract class DividingMap<K, V> {
   /** Returns undefined if the key was missing, else what `set` returns. */
   protected abstract setInPart(key: string | K, value: V): V | undefined
   protected abstract deleteInPart(key: string | K): boolean
-  /** Returns the entries of a part. Every map puts a key into the part of the same number. */
+  /** Returns the entries of a part. A key is in the part with the same number in all maps. */
   abstract run(part: number): Iterable<[string, V]>
 
   get size(): number {
@@ -63,7 +63,7 @@ export abstract class DividingMap<K, V> {
       this.#moveSome(this.#moving)
       return had
     }
-    // The first map still counts its keys.
+    // get() reads this key from the first map until all keys are in parts.
     first.set(text, value)
     if (this.getInPart(key) !== undefined) this.setInPart(key, value)
     this.#moveSome(this.#moving)
@@ -138,7 +138,7 @@ function* entriesBut<V>(
 
 const MASK = PARTS - 1
 
-/** Caches the last hash: a key is usually looked up several times in a row, in this map and the next. */
+/** Cache of the last hash: callers usually look a key up several times in a row, also in several maps. */
 let lastKey = ''
 let lastShard = hashed(lastKey)
 
@@ -148,7 +148,7 @@ function shardOf(key: string): number {
   return (lastShard = hashed(key))
 }
 
-/** FNV-1a over UTF-16 units: cheap, and spreads keys well enough. */
+/** Returns the part of a key by FNV-1a over UTF-16 units, which is cheap and distributes keys well enough. */
 function hashed(key: string): number {
   let hash = 0x811c9dc5
   for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193)
@@ -189,7 +189,7 @@ export class ShardedMap<V> extends DividingMap<never, V> {
 
 const CHUNK = 4096
 
-/** A list that never stalls the event loop while it grows: a growing array copies all items, 30 ms at a million. */
+/** A list that never stalls the event loop while it grows: a growing array of a million items copies all of them, which takes 30 ms. */
 export class GrowingList<T> implements Iterable<T> {
   readonly #chunks: T[][] = []
   #length = 0

@@ -5,9 +5,9 @@ import net from 'node:net'
 import type tls from 'node:tls'
 import { requireAs, thisFile } from './this-file.js'
 
-/** Each function loads a module on first use, because most processes start faster and use less memory without the module. */
+/** Functions that load a module on first use: most processes start faster and use less memory without the module. */
 
-/** Set in the bundle of an application, where package names cannot be resolved. */
+/** Key of a `require` for the packages: dist/lazy.cjs sets it in an application's bundle, where package names cannot be resolved. */
 const BUNDLED = Symbol.for('fd-broker.lazy')
 
 function load(name: string): never {
@@ -18,7 +18,7 @@ function load(name: string): never {
     return require(name) as never
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') throw error
-    // A bundler did not resolve the name: the file may be next to the bundle.
+    // In an application's bundle the name has no meaning, but the package's file may be next to the bundle.
     return require(`./${name.slice(1)}.cjs`) as never
   }
 }
@@ -32,7 +32,7 @@ export const nodeHttp = (): typeof http => process.getBuiltinModule('node:http')
 
 export const nodeTls = (): typeof tls => process.getBuiltinModule('node:tls')
 
-/** The package takes more than 1 MiB of memory. */
+/** The package uses more than 1 MiB of memory. */
 export const msgpackr = (): typeof import('msgpackr') => load('#msgpackr')
 
 /** A configuration in JSON does not need this package. */

@@ -18,7 +18,10 @@ interface BoundLogger {
   bindings?(): Record<string, unknown>
 }
 
-/** Returns the logger. If pino adds keys to each line, renames facts with the same key, so that no line has a key twice. Throws as {@link checkLogger}. */
+/**
+ * Returns a logger that calls `given`. Renames facts whose key pino also adds to each line, so that no line has a key twice. Throws as
+ * {@link checkLogger}.
+ */
 export function wrappedLogger(given: Logger = SILENT): Logger {
   checkLogger(given)
   const { bindings } = given as BoundLogger

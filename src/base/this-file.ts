@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 
 /**
  * Returns the path of the file that contains the caller: a module, or the bundle of an application. (In a CommonJS bundle `import.meta` is
- * empty, or names the build machine's folder.) If V8 does not report the file, returns the program's path.
+ * empty, or has the folder of the build machine.) If V8 does not report the file, returns the program's path.
  */
 export function thisFile(): string {
   const { prepareStackTrace, stackTraceLimit } = Error
@@ -14,7 +14,7 @@ export function thisFile(): string {
     const { stack } = new Error()
     if (Array.isArray(stack)) files = stack as string[]
   } catch {
-    // The intrinsics are frozen.
+    // The program has frozen Error.
   } finally {
     Object.assign(Error, { prepareStackTrace, stackTraceLimit })
   }
@@ -22,7 +22,7 @@ export function thisFile(): string {
   return [paths[1], paths[0], process.argv[1]].find(path => path && isAbsolute(path)) ?? process.execPath
 }
 
-/** Returns a `require` that resolves names like code in `file`, and that bundlers do not follow. */
+/** Returns a `require` that resolves names as in `file`. Bundlers do not follow its calls. */
 export function requireAs(file: string): NodeJS.Require {
   return process.getBuiltinModule('node:module').createRequire(file)
 }

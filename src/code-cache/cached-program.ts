@@ -12,11 +12,12 @@ export class CachedProgram {
   readonly #file: string
   readonly #cache: CodeCache | null
   #script: Script | undefined
-  /** Stage of the cache in use, if V8 accepted it. */
+  /** Stage of the cache that was read, if V8 accepted it, or that was written last. */
   #stage: CacheStage | undefined
+  /** Size of the cache that was read, if V8 accepted it. */
   #bytes = 0
 
-  /** With `cache` null nothing is cached. */
+  /** If `cache` is null, the file is compiled without a cache. */
   constructor(file: string, cache: CodeCache | null) {
     this.#file = file
     this.#cache = cache
@@ -39,8 +40,8 @@ export class CachedProgram {
   }
 
   /**
-   * Writes the functions compiled so far, unless a cache of the same or a later stage exists. Takes about 10 ms. Never throws. V8's flags
-   * must be those of the start.
+   * Writes the functions compiled so far, unless the cache already has them from this or a later stage. Takes about 10 ms. Never throws.
+   * V8 must have the same flags as at the start.
    */
   save(when: CacheStage): void {
     if (this.#cache === null || this.#script === undefined) return
@@ -48,10 +49,10 @@ export class CachedProgram {
     this.#stage = when
     try {
       const data = this.#script.createCachedData()
-      // V8 discards unused functions: a smaller cache than the one read is not written.
+      // V8 discards functions that were not called for a while: a smaller cache would lack them.
       if (data.length >= this.#bytes) this.#cache.write(data, when)
     } catch {
-      // Only the next start takes longer.
+      // The cache is lost: the next start takes longer.
     }
   }
 }

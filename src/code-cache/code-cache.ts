@@ -15,18 +15,18 @@ import { crc32 } from 'node:zlib'
 import { OWN_INSTANCE } from '../base/own-instance.js'
 
 /**
- * When a cache was made. Each later stage has compiled more functions: a command that ended, a server that serves, one that took over from
- * a predecessor, and one that was replaced.
+ * When a process writes the cache: after a command (`ended`), when a server serves (`served`), after it has taken over from a predecessor
+ * (`joined`), or when it was replaced (`left`). At each later stage V8 has compiled more functions.
  */
 export type CacheStage = 'ended' | 'served' | 'joined' | 'left'
 
 const STAGES: readonly CacheStage[] = ['ended', 'served', 'joined', 'left']
 const MARK_BYTES = 24
-/** u32le crc32 of V8's data, u32le length of the facts that follow. */
+/** The header's numbers: u32le crc32 of V8's data, u32le length of the facts, which follow. */
 const SUM_BYTES = 8
-/** V8 copies data that is not aligned to this many bytes. */
+/** V8 copies data whose address is not a multiple of this, so that the facts are padded. */
 const ALIGNMENT = 8
-/** Number of files kept, of all commands, releases and Node versions; the oldest are removed. */
+/** Maximum number of files in a folder, for all commands, releases and Node versions; older ones are removed. */
 const MOST_FILES = 16
 
 export interface CacheSubject {
@@ -39,7 +39,7 @@ export interface CacheSubject {
   readonly owner: { readonly uid: number; readonly mode: number }
 }
 
-/** Compiled code in a file. It runs unchecked, so it is only read and written where no other user can write: see {@link cacheFolders}. */
+/** A file of compiled code. V8 runs the code without checks, so the file must be where no other user can write: see {@link cacheFolders}. */
 export class CodeCache {
   readonly #folders: readonly CacheFolder[]
   readonly #name: string
@@ -64,7 +64,7 @@ export class CodeCache {
         const head = this.#headOf(data, stage)
         if (bytes.subarray(0, head.length).equals(head)) return { data, stage }
       } catch {
-        // Try the next folder.
+        // The next folder may have a cache.
       }
     }
     return undefined
@@ -89,7 +89,7 @@ export class CodeCache {
         } finally {
           rmSync(made, { force: true })
         }
-        tidy(folder.path)
+        removeOldest(folder.path)
         return
       } catch (error) {
         failure = error
@@ -98,7 +98,7 @@ export class CodeCache {
     if (failure !== undefined) throw failure
   }
 
-  /** The header identifies the program and its data: V8 does not verify its input. */
+  /** Returns the header, which identifies the program and protects the data: V8 does not verify it. */
   #headOf(data: Buffer, stage: CacheStage): Buffer {
     const sum = Buffer.alloc(SUM_BYTES)
     sum.writeUInt32LE(crc32(data))
@@ -115,7 +115,7 @@ export function isAsGood(stage: CacheStage, when: CacheStage): boolean {
   return STAGES.indexOf(stage) >= STAGES.indexOf(when)
 }
 
-function tidy(folder: string): void {
+function removeOldest(folder: string): void {
   const files = readdirSync(folder).map(name => join(folder, name))
   const byAge = files
     .map(path => ({ path, at: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
@@ -127,7 +127,7 @@ interface CacheFolder {
   readonly path: string
   /** The only user that may own the folder and its files. */
   readonly uid: number
-  /** Whether its parent folders must also be protected from other users, because they could replace one of them. */
+  /** Whether {@link isPrivate} also checks the parent folders, in which another user could replace this folder. */
   readonly guarded: boolean
   readonly mayWrite: boolean
   /** Mode of a new folder; its files get the same without execute permission. */
@@ -162,7 +162,7 @@ export function cacheFolders(
   return [...((program.mode & OTHERS_WRITE) === 0 ? [beside] : []), own(join(userFolder(env), 'fd-broker'))]
 }
 
-/** CACHE_DIRECTORY is systemd's list, of which the first folder is used. */
+/** Returns the user's cache folder: the first one that systemd names in CACHE_DIRECTORY, or that of XDG_CACHE_HOME. */
 function userFolder(env: NodeJS.ProcessEnv): string {
   const given = [env.CACHE_DIRECTORY?.split(':')[0], env.XDG_CACHE_HOME].find(
     path => path && isAbsolute(path),
@@ -182,7 +182,7 @@ export function isPrivate({ path, uid, guarded }: CacheFolder, file?: string): b
   return stats.isFile() && isOwn(stats)
 }
 
-/** Whether root or the user owns all parent folders, and others cannot rename their entries. */
+/** Whether root or the user owns all parent folders, and other users cannot rename their entries. */
 function isGuarded(path: string, uid: number): boolean {
   for (let folder = dirname(path); ; folder = dirname(folder)) {
     const { uid: owner, mode } = lstatSync(folder)

@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs'
 import { constants, getPriority, setPriority } from 'node:os'
 
 const LOW = constants.priority.PRIORITY_BELOW_NORMAL
-/** How much lower V8's threads run than the main thread. Not much: the main thread waits for V8's garbage collector. */
+/** Difference of nice values between V8's threads and the main thread. Small, because the main thread waits for V8's garbage collector. */
 const BELOW = 5
 
 /** Lowers this process's priority. Never throws and never raises it, which requires a privilege. */
@@ -10,11 +10,11 @@ export function lowerPriority(): void {
   try {
     if (getPriority() < LOW) setPriority(LOW)
   } catch {
-    // Only a lower priority is lost.
+    // The process keeps its priority.
   }
 }
 
-/** Returns the thread ids of V8's compiler and garbage collector. Call it first, before other threads exist. Empty except on Linux. */
+/** Returns the thread ids of V8's compiler and garbage collector. Call it before the program has started other threads. Returns none except on Linux. */
 export function threadsOfV8(): number[] {
   try {
     return readdirSync('/proc/self/task')
@@ -27,7 +27,7 @@ export function threadsOfV8(): number[] {
 
 /**
  * Lowers the priority of V8's threads below the main thread. After a takeover they are as busy as the main thread, and on a busy machine
- * each would run for milliseconds before it. Never throws. On Linux a thread has its own priority (setpriority(2), "C library/kernel
+ * each would run for milliseconds before the main thread does. Never throws. On Linux a thread has its own priority (setpriority(2), "C library/kernel
  * differences").
  */
 export function lowerThreads(threads: readonly number[]): void {

@@ -8,7 +8,7 @@ import { CachedProgram } from './cached-program.js'
 import { CodeCache } from './code-cache.js'
 import { lowerPriority, lowerThreads, threadsOfV8 } from './low-priority.js'
 
-/** By then a server has compiled the code of its start, and few clients wait. */
+/** Delay before a server saves the cache. After it the server has compiled the code of its start, and few clients wait. */
 const SETTLED_MS = 1_500
 
 const here = import.meta.dirname
@@ -19,14 +19,14 @@ const cached = new CachedProgram(file, command === undefined ? null : cacheFor(c
 const { main } = cached.load(createRequire(file)) as typeof program
 
 void main(process.argv.slice(2), (stage, withUsualFlags) => {
-  // All clients of the predecessor arrive now; until here the main thread waited for the compiled code.
+  // From now on the predecessor's clients connect to this process. Until now the main thread needed V8's threads for its start.
   if (stage === 'joined') lowerThreads(threads)
-  const keep = () => withUsualFlags(() => cached.save(stage))
-  if (stage !== 'left') setTimeout(keep, SETTLED_MS).unref()
+  const save = () => withUsualFlags(() => cached.save(stage))
+  if (stage !== 'left') setTimeout(save, SETTLED_MS).unref()
   else {
     // No client waits for this process, and its successor needs the processor.
     lowerPriority()
-    keep()
+    save()
   }
 }).then(code => {
   // Keeps an exit code that the command has set itself.

@@ -31,7 +31,7 @@ export function oneOf<const T extends string>(...words: T[]): ValueCheck<T> {
 export const boolean: ValueCheck<boolean> = (value, place) =>
   typeof value === 'boolean' ? value : place.wrong(`${shown(value)} is neither true nor false`)
 
-/** `word`: another allowed value, which the message then names. */
+/** Checks a whole number. `word` is a text that the caller also allows; the message mentions it. */
 export function integer(least: number, most: number, word?: string): ValueCheck<number> {
   const other = word === undefined ? '' : `, nor "${word}"`
   return (value, place) =>
@@ -45,7 +45,7 @@ export function orOff<T>(check: ValueCheck<T>): ValueCheck<T | null> {
   return (value, place) => (value === 'off' || value === false ? null : check(value, place))
 }
 
-/** Checks a list: all items, so that every wrong item is reported. */
+/** Checks a list. Checks every item, so that all wrong items are reported. */
 export function list<T>(
   item: ValueCheck<T>,
   limits: { least?: number; most?: number } = {},
@@ -71,7 +71,7 @@ export function list<T>(
   }
 }
 
-/** Checks a map from names to values of one kind; returns pairs. */
+/** Checks a map from names to values of one kind. Returns its pairs. */
 export function named<T>(
   name: (text: string) => InvalidValue | string,
   item: ValueCheck<T>,
@@ -94,8 +94,9 @@ export function named<T>(
 
 export interface Field<T> {
   check: ValueCheck<T>
-  /** The value of a missing key; `written` is this value as a file would write it. Undefined: the key is required. */
+  /** The value of a missing key, and the same as written in a file; undefined if the key is required. */
   byDefault: { written: unknown; value: T } | undefined
+  /** Description for the documentation. */
   about: string
   /** The fields of a nested map, for documentation and tests. */
   fields: Shape | undefined
@@ -108,7 +109,7 @@ export function required<T>(check: ValueCheck<T>, about: string, fields?: Shape)
   return { check, byDefault: undefined, about, fields }
 }
 
-/** A key with the default `written`, given as an operator would write it; `check` reads it like a value of the file. */
+/** Defines an optional key. `check` reads the default `written` like a value of a file. */
 export function optional<T>(check: ValueCheck<T>, written: unknown, about: string, fields?: Shape): Field<T> {
   let byDefault: { written: unknown; value: T } | undefined
   const unexpected = {
@@ -129,12 +130,12 @@ export function optional<T>(check: ValueCheck<T>, written: unknown, about: strin
   return field
 }
 
-/** An optional key. If a file lacks the key, its value is `value`, which no file can express. */
+/** Defines an optional key whose default is `value`, which no file can express. */
 export function absent<T, A>(check: ValueCheck<T>, value: A, about: string, fields?: Shape): Field<T | A> {
   return { check, byDefault: { written: undefined, value }, about, fields }
 }
 
-/** A nested map whose fields all have defaults, so that it may be missing. */
+/** Defines a nested map that may be missing, because all its fields have defaults. */
 export function group<S extends Shape>(shape: S, about: string): Field<ShapeValues<S>> {
   return optional(map(shape), {}, about, shape)
 }
@@ -182,7 +183,7 @@ export function map<S extends Shape>(shape: S): ValueCheck<ShapeValues<S>> {
   }
 }
 
-/** Accepts a map, or only the value of `key` as its short form: `4` for `{ count: 4 }`. */
+/** Checks a map that may be given as the value of `key` alone: `4` for `{ count: 4 }`. */
 export function shortFor<S extends Shape>(key: keyof S & string, shape: S): ValueCheck<ShapeValues<S>> {
   const whole = map(shape)
   return (value, place) => {
@@ -219,12 +220,12 @@ export type Path = readonly (string | number)[]
 
 interface Problem {
   path: Path
-  /** The problem is the key, not its value. */
+  /** Whether the key is wrong, not its value. */
   atKey: boolean
   message: string
 }
 
-/** Formats `upstreams.app.servers[1]`; other names in brackets: `upstreams["a b"]`. */
+/** Formats a path as `upstreams.app.servers[1]`, with unusual names in brackets: `upstreams["a b"]`. */
 export function formatPath(path: Path): string {
   let text = ''
   for (const step of path) {
@@ -235,7 +236,7 @@ export function formatPath(path: Path): string {
   return text
 }
 
-/** Beyond `most`, problems are only counted. */
+/** The problems of a document. Keeps the first `most`, and only counts further ones. */
 export class Problems {
   readonly most: number
   readonly list: Problem[] = []
@@ -245,7 +246,7 @@ export class Problems {
     this.most = most
   }
 
-  /** Whether further problems are only counted, so that their messages need no hints. */
+  /** Whether further problems are only counted, so that their messages do not matter. */
   get full(): boolean {
     return this.count >= this.most
   }
@@ -256,7 +257,7 @@ export class Problems {
   }
 }
 
-/** A value's place in the document, where its problems are reported. */
+/** The place of a value in the document. Checks report their problems here. */
 export class ConfigPlace {
   readonly problems: Problems
   readonly #within: ConfigPlace | null
@@ -268,7 +269,7 @@ export class ConfigPlace {
     this.#step = step
   }
 
-  /** Built on demand: most places have no problem. */
+  /** Computed on demand, because most places have no problem. */
   get path(): Path {
     return this.#within === null ? [] : [...this.#within.path, this.#step]
   }
@@ -291,7 +292,7 @@ export class ConfigPlace {
   }
 }
 
-/** The result of a reader for an invalid value: a sentence that says what is wrong and what to write. */
+/** The result of parsing an invalid value: what is wrong, and what to write instead. */
 export class InvalidValue {
   readonly why: string
 
@@ -360,7 +361,7 @@ export const absolutePath = text('a path', given =>
     : new InvalidValue(`${shown(given)} is no absolute path of a file`),
 )
 
-/** Returns a check of one list's items, which also reports two items with the same `key`. Does not compare wrong items. */
+/** Returns a function for {@link fresh} that creates a check of one list's items. The check also reports two valid items with the same `key`. */
 export function unique<T>(
   item: ValueCheck<T>,
   what: string,
@@ -384,7 +385,7 @@ export function unique<T>(
   }
 }
 
-/** Checks a list whose item check keeps state: `item` creates a new item check for each list. */
+/** Checks a list whose item check has state: calls `item` to create a check for each list. */
 export function fresh<T>(
   item: () => ValueCheck<T>,
   limits: { least?: number; most?: number },

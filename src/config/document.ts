@@ -13,8 +13,8 @@ export interface SyntaxProblem extends TextPosition {
 }
 
 /**
- * A YAML 1.2 document (JSON is one too). The package `yaml`, which knows positions but is eight times slower than `js-yaml`, is loaded
- * only to explain an error or to find a position.
+ * A YAML 1.2 document (JSON is one too). `js-yaml` parses it. The package `yaml` reports positions, but is eight times slower: it is loaded only
+ * for invalid or unusual documents, and to find the position of a problem.
  */
 export class ConfigDocument {
   readonly syntax: SyntaxProblem[]
@@ -40,7 +40,7 @@ export class ConfigDocument {
     try {
       this.value = document.toJS()
     } catch (error) {
-      this.syntax = this.#aliases(error)
+      this.syntax = this.#aliasProblems(error)
     }
   }
 
@@ -53,7 +53,10 @@ export class ConfigDocument {
     return this.#parsed
   }
 
-  /** Returns the position of the value at a path, or with `atKey` of its key. If the document lacks the path, returns the position of the map or list that should have it. */
+  /**
+   * Returns the position of the value at a path, or with `atKey` of its key. If the document lacks the path, returns the position of the map or
+   * list in which it is missing.
+   */
   position(path: Path, atKey: boolean): TextPosition {
     const { isAlias, isMap, isScalar, isSeq } = yaml()
     const { document } = this.#yaml
@@ -81,7 +84,7 @@ export class ConfigDocument {
     return { line: Math.max(line, 1), column: Math.max(col, 1) }
   }
 
-  #aliases(error: unknown): SyntaxProblem[] {
+  #aliasProblems(error: unknown): SyntaxProblem[] {
     const found: SyntaxProblem[] = []
     const { document } = this.#yaml
     yaml().visit(document, {
@@ -122,24 +125,24 @@ const BACKSLASH = 0x5c
 export function parseJson(text: string): unknown {
   if (!/^\s*[[{]/.test(text)) return undefined
   const value = jsonValue(text)
-  // JSON.parse() keeps the last of duplicate keys: then there are fewer keys than colons.
+  // JSON.parse() keeps the last of duplicate keys, so that the value then has fewer keys than the text has colons.
   return value !== undefined && keysIn(value) === colonsIn(text) ? value : undefined
 }
 
 function keysIn(value: unknown): number {
   let keys = 0
   const open: unknown[] = [value]
-  const look = (each: unknown) => {
+  const addIfObject = (each: unknown) => {
     if (typeof each === 'object' && each !== null) open.push(each)
   }
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
     if (Array.isArray(next)) {
-      for (const each of next) look(each)
+      for (const each of next) addIfObject(each)
       continue
     }
     for (const key in next as Record<string, unknown>) {
       keys++
-      look((next as Record<string, unknown>)[key])
+      addIfObject((next as Record<string, unknown>)[key])
     }
   }
   return keys
@@ -148,12 +151,12 @@ function keysIn(value: unknown): number {
 /** Counts colons outside of strings. */
 function colonsIn(json: string): number {
   let colons = 0
-  let text = false
+  let inString = false
   for (let at = 0; at < json.length; at++) {
     const code = json.charCodeAt(at)
-    if (code === QUOTE) text = !text
-    else if (text && code === BACKSLASH) at++
-    else if (!text && code === COLON) colons++
+    if (code === QUOTE) inString = !inString
+    else if (inString && code === BACKSLASH) at++
+    else if (!inString && code === COLON) colons++
   }
   return colons
 }
@@ -161,7 +164,7 @@ function colonsIn(json: string): number {
 /** Syntax that `js-yaml` and `yaml` may read differently, or that `yaml` warns about: an anchor, a tag, a directive, a merge key. */
 const UNUSUAL = /[&!%]|^<<|[{,\s]<</m
 
-/** Parses YAML 1.2 with `js-yaml`, which returns the same values as `yaml`. Returns undefined if `yaml` must parse the text, to report what is wrong and where. */
+/** Parses YAML 1.2 with `js-yaml`. Returns undefined for invalid and unusual texts, which `yaml` must parse. */
 export function yamlValue(text: string): unknown {
   if (UNUSUAL.test(text)) return undefined
   const { CORE_SCHEMA, load } = jsYaml()

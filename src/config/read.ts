@@ -19,7 +19,7 @@ export interface ConfigProblem {
 export function readDocument<T>(file: string, check: ValueCheck<T>): T {
   let bytes: Buffer
   try {
-    // Blocks no client, because a starting process serves none; an asynchronous read would wait for a thread of Node.
+    // Synchronous, because a starting process has no clients to block, and an asynchronous read would wait for a thread of Node.
     bytes = readFileSync(file)
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
@@ -32,7 +32,7 @@ export function readDocument<T>(file: string, check: ValueCheck<T>): T {
   return documentOf(bytes, file, check)
 }
 
-/** Like {@link readDocument}, but gets the contents of the file. */
+/** Like {@link readDocument}, for a file whose contents the caller has read. */
 export function documentOf<T>(bytes: Buffer, file: string, check: ValueCheck<T>): T {
   let text: string
   try {

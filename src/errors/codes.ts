@@ -1,4 +1,4 @@
-/** Codes that tools/errors explains; docs/errors.md is generated from there. */
+/** Codes with an explanation in tools/errors, from which docs/errors.md is generated. */
 export type CataloguedCode =
   // Joining and taking over
   | 'ERR_FDB_BUSY'

@@ -1,4 +1,4 @@
-/** All reasons to refuse a message. The code is `ERR_FDB_HTTP1_` and the reason in capitals. */
+/** Reasons for which the relay refuses an HTTP/1 message. Error codes are `ERR_FDB_HTTP1_` and the reason in capitals. */
 export type Http1Reason =
   | 'request-line'
   | 'method-unsupported'
@@ -39,7 +39,7 @@ export type Http1Reason =
 
 export type RequestRefusalStatus = 400 | 414 | 417 | 431 | 501 | 505
 
-/** The response status and a sentence for each reason. */
+/** The response status and a description of each reason. */
 export const REFUSALS: Readonly<Record<Http1Reason, readonly [RequestRefusalStatus, string]>> = {
   'request-line': [400, 'the request line is not "method SP target SP HTTP/1.x CRLF"'],
   'method-unsupported': [501, 'the method is longer than 32 characters or not made of A-Z, 0-9, "-" and "_"'],
@@ -83,7 +83,7 @@ export const REFUSALS: Readonly<Record<Http1Reason, readonly [RequestRefusalStat
   ],
   'chunk-extension': [
     400,
-    'a chunk extension is not ";token" or ";token=value" (a token or a quoted string), or they are longer than the limit',
+    'a chunk extension is not ";token" or ";token=value" (a token or a quoted string), or the extensions are longer than the limit',
   ],
   'chunk-ending': [400, 'chunk data is not followed by CRLF'],
   'trailer-invalid': [400, 'a trailer line is not "name: value CRLF"'],

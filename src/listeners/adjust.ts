@@ -17,7 +17,10 @@ export interface OptionChange {
   readonly reason?: string
 }
 
-/** Returns the current options of a socket and its path; options that the kernel does not report are taken from `spec`, which must be the last applied specification. */
+/**
+ * Returns the current options of a socket and its path. `spec` must be the specification that was applied last: it has the options that the
+ * kernel does not report.
+ */
 export function currentOptions(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
   if (spec.kind === 'unix') {
     const { path, abstract } = spec
@@ -30,8 +33,8 @@ export function currentOptions(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
 
 /**
  * Changes the options of a bound, shared socket to those of `wanted`, as far as the kernel allows it, and returns the changes. Affects all processes
- * that share the socket: call it only after the commit. `before` is the spec of the previous version. If it is null (unknown), the backlog
- * is set, but not reported as a change.
+ * that share the socket: call it only after the commit. `before` is the specification of the previous version. If it is unknown (null), sets
+ * the backlog without reporting a change.
  */
 export function adjustListener(
   fd: OwnedFd,

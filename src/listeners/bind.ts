@@ -49,7 +49,10 @@ function bindStale(spec: ListenerSpec, bind: () => OwnedFd, cause: unknown): Own
   return found
 }
 
-/** Binds the first of several sockets that share a TCP address (`reusePort`). Fails if another program has bound the address, even if that program used `reusePort`. */
+/**
+ * Binds the first of several sockets that share a TCP address (`reusePort`). Throws if another program has bound the address, even if that
+ * program used `reusePort`.
+ */
 export function bindFirstOfGroup(spec: ListenerSpec): OwnedFd {
   const { backlog, ...options } = bindOptions({ ...spec, reusePort: false })
   let fd: OwnedFd
@@ -94,7 +97,7 @@ function addressInUse(spec: ListenerSpec, occupant: Occupant | null, cause: unkn
   const address = formatListenerSpec(spec)
   const holder =
     occupant === null
-      ? 'a process that could not be determined (of another user, or in another namespace)'
+      ? 'an unknown process (of another user, or in another namespace)'
       : `process ${occupant.pid} (${occupant.command || 'command unknown'})`
   return new FdbError(
     'ERR_FDB_ADDRESS_IN_USE',
@@ -132,8 +135,9 @@ function bindError(spec: ListenerSpec, cause: unknown): FdbError {
   }
   const hints: Record<string, string> = {
     EADDRNOTAVAIL:
-      'No interface of this machine has the address: use an address that one has, or 0.0.0.0 or [::].',
-    EAFNOSUPPORT: 'This kernel has no such address family (IPv6 may be switched off): use an IPv4 address.',
+      'No interface of this machine has the address: use the address of an interface, or 0.0.0.0 or [::].',
+    EAFNOSUPPORT:
+      'This kernel does not support the address family (IPv6 may be disabled): use an IPv4 address.',
     ENOENT: 'Create its folder first.',
     ENOTDIR: 'A part of the path is not a folder.',
     EROFS: 'The file system is read-only.',

@@ -36,8 +36,8 @@ export type FdIdentity = Pick<
 const SOCKET_FACTS = ['family', 'socketType', 'protocol', 'accepting'] as const
 
 /**
- * Compares a received descriptor with the announced one. Returns null if it is the same kernel object (by socket cookie if both have one, otherwise
- * by device and inode), of the same kind and accepting state. Otherwise returns a sentence with the difference.
+ * Compares a received descriptor with the announced one. Returns null if both are the same kernel object (by the socket cookies if both have
+ * one, otherwise by device and inode) with the same type and state. Otherwise returns a sentence with the difference.
  */
 export function verifyIdentity(expected: FdIdentity, got: FdIdentity | Inspected): string | null {
   if ('error' in got && got.error !== undefined) return `the descriptor is not usable (${got.error})`

@@ -3,14 +3,12 @@
 export { adjustListener, currentOptions, type OptionChange } from './adjust.js'
 export { bindFirstOfGroup, bindListener } from './bind.js'
 export { type FdIdentity, formatAddress, verifyIdentity } from './identity.js'
-export { acceptQueueLength, commandOf, findOccupant, type Occupant, openTcpSockets } from './occupant.js'
+export { acceptQueueLength, commandOf, findOccupant, openTcpSockets } from './occupant.js'
 export {
   addressOf,
-  DEFAULT_BACKLOG,
   formatListenerSpec,
   isLocatedAt,
   isOfKind,
-  type ListenerKind,
   type ListenerOptions,
   type ListenerSpec,
   MAX_UNIX_NAME,

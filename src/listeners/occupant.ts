@@ -1,6 +1,6 @@
 /**
- * Finds the process that holds an address, for error messages. Gives up after a limited time. Does not find a process of another user or another
- * PID namespace, or a socket that one process is just sending to another.
+ * Finds the process that holds an address, for error messages. Gives up after a limited time. Finds no process of another user or in another
+ * PID namespace, and no socket that is in transit between two processes.
  */
 
 import { lstatSync, readFileSync } from 'node:fs'
@@ -16,7 +16,7 @@ export interface Occupant {
   control: string | null
 }
 
-/** Reads only this much of a table: /proc/net/tcp starts with the listening sockets. */
+/** Limit for reading a table. /proc/net/tcp starts with the listening sockets. */
 const TABLE_BYTES = 4 << 20
 /** Limit of the CPU time for a scan of /proc. */
 const SCAN_MS = 200
@@ -38,7 +38,7 @@ export function findOccupant(spec: ListenerSpec): Occupant | null {
   return pid === null ? null : { pid, command: commandOf(pid), control: controlOf(pid) }
 }
 
-/** With `onlyListening`, stops soon after the listening sockets, which come first in a TCP table. */
+/** Reads the lines of a table. With `onlyListening`, stops soon after the listening sockets, which come first in a TCP table. */
 function readTable(name: string, onlyListening = false): string[] {
   try {
     using fd = openFile(`/proc/self/net/${name}`, 'r', name)
@@ -101,7 +101,7 @@ function inetSockets(table: string, onlyListening = false): InetSocket[] {
   })
 }
 
-/** Returns the inodes of sockets on this port with the same address; if there are none, with an overlapping address (one of the two is a wildcard). */
+/** Returns the inodes of sockets on this port with the same address; if there are none, those with an overlapping address (0.0.0.0 or ::). */
 function inetInodes(spec: ListenerSpec): Set<string> {
   const wanted = kernelHex(spec.host)
   const same = new Set<string>()
@@ -125,7 +125,7 @@ export function acceptQueueLength(inode: string): number {
   return 0
 }
 
-/** Returns the TCP sockets of this network namespace that a process has open, so without connections that wait to be accepted. */
+/** Returns the TCP sockets of this network namespace that a process has open. A connection that waits to be accepted is not one of them. */
 export function openTcpSockets(): InetSocket[] {
   return ['tcp', 'tcp6'].flatMap(table => inetSockets(table).filter(({ inode }) => inode !== '0'))
 }
@@ -135,7 +135,7 @@ export function isBound(path: string): boolean {
   return unixInodes({ path, abstract: false }).size > 0
 }
 
-/** Returns the inodes of unconnected sockets (state 01) with this path: accepted connections have the path of their listener too. */
+/** Returns the inodes of unconnected sockets (state 01) with this path. An accepted connection also has the path of its listener. */
 function unixInodes({ path, abstract }: Pick<ListenerSpec, 'path' | 'abstract'>): Set<string> {
   const wanted = abstract ? `@${path}` : path
   const inodes = new Set<string>()
@@ -162,7 +162,7 @@ export function controlOf(pid: number): string | null {
     try {
       if (lstatSync(path).isSocket()) return path
     } catch {
-      // The path was removed, or is in a folder that this user may not read.
+      // The path was removed, or is in a folder that this user cannot read.
     }
   }
   return null

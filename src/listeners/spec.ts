@@ -28,7 +28,7 @@ export interface ListenerSpec {
   kind: ListenerKind
   /** IP address; '' for unix. */
   host: string
-  /** 0: the kernel chooses a port. Always 0 for unix. */
+  /** 0 lets the kernel choose a port. Always 0 for unix. */
   port: number
   /** Absolute path, or abstract name without its NUL; '' for tcp and udp. */
   path: string
@@ -55,7 +55,7 @@ function refuse(spec: unknown, part: SpecPart, why: string): never {
   })
 }
 
-/** Parses either form. Throws ERR_FDB_SPEC, which names the wrong part. */
+/** Parses a specification as a text or an object. Throws ERR_FDB_SPEC, which names the wrong part. */
 export function parseListenerSpec(input: string | ListenerOptions): ListenerSpec {
   if (typeof input === 'string') return complete(input, parseText(input))
   if (typeof input !== 'object' || input === null)
@@ -82,7 +82,7 @@ function parseHostPort(text: string, rest: string): Pick<ListenerOptions, 'host'
   const found = /^(?:\[(?<v6>[^\]]*)\]|(?<plain>[^:[\]]*)):(?<port>[^:]*)$/.exec(rest)
   if (found?.groups === undefined) {
     if (isIPv6(rest) || rest.split(':').length > 2) {
-      return refuse(text, 'host', 'an IPv6 address stands in brackets before the port: [::1]:80.')
+      return refuse(text, 'host', 'write an IPv6 address in brackets before the port: [::1]:80.')
     }
     return refuse(text, 'port', 'write HOST:PORT (port 0 lets the kernel choose).')
   }
@@ -157,7 +157,7 @@ function checkInteger(
   refuse(spec, part, `${value} is not an integer from ${min} to ${max}.`)
 }
 
-/** Checks the given fields and adds the defaults. */
+/** Checks the fields of `options` and adds the defaults. `input` is for messages. */
 function complete(input: unknown, options: ListenerOptions): ListenerSpec {
   const { kind } = options
   if (kind !== 'tcp' && kind !== 'udp' && kind !== 'unix') {
@@ -209,7 +209,7 @@ function completeUnix(input: unknown, options: ListenerOptions, backlog: number)
   const { path = '', abstract = false } = options
   if (options.host || options.port) refuse(input, 'host', 'a unix listener has a path, no host or port.')
   for (const part of ['reuseAddr', 'reusePort', 'ipv6Only'] as const) {
-    if (options[part]) refuse(input, part, 'unix sockets know no such option.')
+    if (options[part]) refuse(input, part, 'unix sockets do not have this option.')
   }
   if (path === '') refuse(input, 'path', 'it is empty.')
   if (path.includes('\0')) refuse(input, 'path', 'it contains a NUL.')
@@ -218,11 +218,7 @@ function completeUnix(input: unknown, options: ListenerOptions, backlog: number)
   }
   const bytes = Buffer.byteLength(path)
   if (bytes > MAX_UNIX_NAME) {
-    refuse(
-      input,
-      'path',
-      `it has ${bytes} bytes, the kernel takes at most ${MAX_UNIX_NAME}; use a shorter folder.`,
-    )
+    refuse(input, 'path', `it has ${bytes} bytes, the kernel allows ${MAX_UNIX_NAME}; use a shorter path.`)
   }
   checkInteger(input, 'mode', options.mode, 0, 0o777)
   checkInteger(input, 'uid', options.uid, 0, 2 ** 32 - 2)
@@ -274,7 +270,7 @@ export function formatEndpoint(kind: ListenerKind, name: string, port: number, a
   return `unix:${abstract ? '@' : ''}${name.replace(/[%?]/g, encodeURIComponent)}`
 }
 
-/** Reports whether a socket is of this kind: tcp and unix sockets must listen. */
+/** Reports whether a socket is of this kind. tcp and unix sockets must also listen. */
 export function isOfKind(about: Inspected, { kind }: Pick<ListenerSpec, 'kind'>): boolean {
   const stream = about.socketType === 'stream' && about.accepting === true
   if (kind === 'unix') return about.family === 'unix' && stream
@@ -282,7 +278,7 @@ export function isOfKind(about: Inspected, { kind }: Pick<ListenerSpec, 'kind'>)
   return inet && (kind === 'tcp' ? stream : about.socketType === 'dgram')
 }
 
-/** Reports whether a socket of the same kind is bound to this address. A socket of both families counts as bound to `0.0.0.0` too. */
+/** Reports whether a socket of the same kind is bound to this address. A socket on `::` for both families is also bound to `0.0.0.0`. */
 export function isLocatedAt(about: Inspected, { kind, host, port, path, abstract }: ListenerSpec): boolean {
   const { address = '' } = about
   // Up to Node 20, libuv pads an abstract name with NULs to its full length.

@@ -38,7 +38,10 @@ export function isSocketAt(fd: OwnedFd, spec: string): boolean {
   }
 }
 
-/** Renames the path, and checks again that it leads to the socket before removing it. If another process has replaced the path meanwhile, puts that process's socket back. */
+/**
+ * Renames the path, and checks again that it leads to the socket before removing it. If another process has replaced the path meanwhile, puts
+ * that process's socket back.
+ */
 function removeAside(fd: OwnedFd, path: string): boolean {
   const aside = `${path}.closed-${process.pid}`
   renameSync(path, aside)
@@ -54,12 +57,12 @@ function removeAside(fd: OwnedFd, path: string): boolean {
 /** Milliseconds to wait for the folder's lock, which a process holds for a few hundred microseconds to replace a path. */
 const LOCK_MS = 500
 
-/** A process listens on the path. `occupant` is null if the kernel did not name it. */
+/** Result if a process listens on the path. `occupant` is null if the kernel does not report the process. */
 export interface Occupied {
   readonly occupant: Occupant | null
 }
 
-/** The path exists, but is not a socket. */
+/** Result if the path exists but is not a socket. */
 export interface NoSocket {
   readonly noSocket: true
 }
@@ -68,7 +71,8 @@ export interface NoSocket {
  * Removes a Unix path on which no process listens any more, and calls `bind`. Holds a lock (flock) of the folder meanwhile, if the folder can be
  * read: if several processes want to replace the same path, each one checks it after the previous one has bound its new socket.
  *
- * Renames the stale socket and checks it again before deleting it: a program that does not take the lock may have bound a new socket there, which is put back.
+ * Renames the stale socket and checks it again before deleting it. If a program that does not take the lock has bound a new socket there, puts
+ * the new socket back.
  * (Binding a temporary name and renaming it would leave the temporary name in getsockname() forever.)
  */
 export function replaceStale(path: string, bind: () => OwnedFd): OwnedFd | Occupied | NoSocket {
@@ -145,7 +149,8 @@ function findListener(path: string): Occupant | null | 'stale' {
     return isKnown ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
   } catch (error) {
     if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
-    return null // the backlog is full, this user must not connect, or it is a datagram socket: the path is in use
+    // The backlog is full, this user must not connect, or it is a datagram socket: the path is in use.
+    return null
   }
 }
 

@@ -3,12 +3,12 @@ import { socketOver, socketPair } from '../kernel/index.js'
 import { acceptOptionsOf } from '../node/server-connections.js'
 
 /**
- * Connects to a server of this process by a socket pair; the server need not listen. Passes the server's end to `take`, by default to the
- * server as an accepted connection. Throws if the process has reached its limit of open files.
+ * Connects to a server of this process through a socket pair, even if the server does not listen. Calls `accept` with the server's end; by
+ * default the server gets it as an accepted connection. Throws if the process has reached its limit of open files.
  */
 export function connectionTo(
   server: Server,
-  take = (socket: Socket): unknown => server.emit('connection', socket),
+  accept = (socket: Socket): unknown => server.emit('connection', socket),
 ): Socket {
   const { allowHalfOpen, pauseOnConnect } = acceptOptionsOf(server)
   const [ours, theirs] = socketPair('connection of a process to itself')
@@ -20,7 +20,7 @@ export function connectionTo(
     throw error
   }
   try {
-    take(socketOver(theirs, { allowHalfOpen, pauseOnCreate: pauseOnConnect } as object))
+    accept(socketOver(theirs, { allowHalfOpen, pauseOnCreate: pauseOnConnect } as object))
   } catch (error) {
     own.destroy()
     throw error

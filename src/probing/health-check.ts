@@ -4,7 +4,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 export interface HealthCheck {
   /** The check's name in failures, such as `GET /health`. */
   readonly name: string
-  /** Resolves with null if the version is healthy, otherwise with its bad answer; rejects if the version does not answer. Callers ignore the result after `signal` has aborted. */
+  /**
+   * Resolves with null if the version is healthy, otherwise with its bad answer. Rejects if the version does not answer. The caller ignores the
+   * result after `signal` has aborted.
+   */
   run(signal: AbortSignal): Promise<string | null>
 }
 
@@ -31,7 +34,7 @@ export async function runCheck(
   return answer === null ? null : oneLine(`${check.name}: ${answer}`)
 }
 
-/** Ends a check that ignores its signal. */
+/** Rejects when the signal aborts, for checks that ignore it. */
 function rejectOnAbort(signal: AbortSignal): Promise<never> {
   return new Promise((_resolve, reject) => {
     signal.addEventListener('abort', () => reject(signal.reason), { once: true })
@@ -50,7 +53,10 @@ export interface CheckPace {
   readonly timeout: number
 }
 
-/** Repeats a check until `signal` aborts, and calls `answered` with each result of {@link runCheck}. Calls `pace` each time, because the pace may change. Never rejects. */
+/**
+ * Repeats a check until `signal` aborts, and calls `answered` with each result of {@link runCheck}. Calls `pace` before each check and each
+ * delay, because the pace may change. Never rejects.
+ */
 export async function repeatCheck(
   check: HealthCheck,
   pace: () => CheckPace,
@@ -82,7 +88,7 @@ export function tcpCheck(host: string, port: number): HealthCheck {
 
 /** Health checks that an operator can configure, the same for `fd-broker run` and the proxy. */
 export type CheckSpec =
-  /** Passes if the response's status is 2xx or 3xx. A `url` that begins with `/` is requested over a connection that reaches only the checked version. */
+  /** Passes if the response's status is 2xx or 3xx. For a `url` that begins with `/`, the connection reaches only the checked version. */
   | { readonly kind: 'http'; readonly url: string }
   /** Passes when a connection is accepted. */
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }

@@ -17,7 +17,7 @@ export interface PrivateGet {
   connect(): Socket
 }
 
-/** Checks by a GET. If all versions share the address, another version may answer. */
+/** Creates a check that sends a GET to `url`. If several versions share the address, another version may answer. */
 export function httpCheck(url: string): HealthCheck {
   return {
     name: `GET ${url}`,
@@ -25,13 +25,14 @@ export function httpCheck(url: string): HealthCheck {
   }
 }
 
+/** Creates a check that sends a GET over a connection to the checked version. */
 export function privateHttpCheck({ path, host, tls, status, connect }: PrivateGet): HealthCheck {
   return {
     name: `GET ${path}${host === 'localhost' ? '' : ` of ${host}`}`,
     run: async signal => {
       const socket = connect()
-      const over = () => socket.destroy()
-      signal.addEventListener('abort', over, { once: true })
+      const destroy = () => socket.destroy()
+      signal.addEventListener('abort', destroy, { once: true })
       const options: RequestOptions = {
         path,
         signal,
@@ -44,7 +45,7 @@ export function privateHttpCheck({ path, host, tls, status, connect }: PrivateGe
         socket.destroy()
         throw error
       } finally {
-        signal.removeEventListener('abort', over)
+        signal.removeEventListener('abort', destroy)
       }
     },
   }
@@ -62,21 +63,21 @@ function secured(socket: Socket, host: string): Socket {
 }
 
 function resultOf(
-  ask: (then: (answer: IncomingMessage) => void) => ClientRequest,
+  send: (then: (answer: IncomingMessage) => void) => ClientRequest,
   wanted: number | undefined,
 ): Promise<string | null> {
   return new Promise((resolve, reject) => {
-    const request = ask(answer => {
+    const request = send(answer => {
       const { statusCode = 0, statusMessage = '' } = answer
-      const well = wanted === undefined ? statusCode >= 200 && statusCode < 400 : statusCode === wanted
+      const passes = wanted === undefined ? statusCode >= 200 && statusCode < 400 : statusCode === wanted
       const status = `${statusCode} ${statusMessage}`.trim()
       const fail = (body: string) => {
         const [line = ''] = body.split('\n')
         resolve(line.trim() === '' ? status : `${status} (${line.slice(0, MAX_BODY_CHARACTERS)})`)
       }
-      if (well) resolve(null)
+      if (passes) resolve(null)
       else answer.once('data', chunk => fail(String(chunk))).once('end', () => fail(''))
-      // If the body breaks off, the status alone decides.
+      // If the body breaks off, the reason is only the status.
       answer.once('error', () => fail(''))
       answer.resume()
     })

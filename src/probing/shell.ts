@@ -5,7 +5,7 @@ import { type ChildStart, socketOver, socketPair } from '../kernel/index.js'
 import type { HealthCheck } from './health-check.js'
 
 const SHELL = '/bin/sh'
-/** How long to read the output after the shell's end: its children may keep the output open. */
+/** Time to read the output after the shell has ended: its children may keep the output open. */
 const OUTPUT_MS = 100
 /** The shell's exit code for a command that it cannot start. */
 const COULD_NOT_START = 126
@@ -32,7 +32,7 @@ export interface ChildStarter {
   kill(pid: number): void
 }
 
-/** Starts `sh -c text` in a new session. Throws, or emits 'error', if the shell cannot be started. */
+/** Starts `sh -c text` in a new session. Throws, or the child emits 'error', if the shell cannot be started. */
 export function spawnShell(text: string, env: NodeJS.ProcessEnv, stdio: StdioOptions): ChildProcess {
   const { spawn } = process.getBuiltinModule('node:child_process')
   return spawn(SHELL, ['-c', text], { env, stdio, detached: true })

@@ -9,8 +9,8 @@ const NAME = /^fd-broker-[A-Za-z0-9]{6}$/
 const YOUNG_MS = 60_000
 
 /**
- * Creates a folder for one socket. Also removes folders that killed processes of this user have left, in which no process listens. Tests this by
- * connecting, because a process in another PID namespace cannot be found by its pid.
+ * Creates a folder for one socket. Also removes the folders of killed processes of this user. Connects to a folder's socket to find out whether
+ * its process lives, because the pid of a process in another PID namespace is unknown.
  */
 export function temporaryFolder(): string {
   const parent = process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir()

@@ -7,7 +7,7 @@ import type { Section } from '../state/section.js'
 
 export interface Expiring<T> {
   readonly value: T
-  /** In milliseconds since 1970; null: never. */
+  /** Milliseconds since 1970; null if the entry never expires. */
   readonly expires: number | null
 }
 
@@ -21,8 +21,8 @@ export interface ExpiringSectionOptions<T> {
 const SWEEP_MS = 60_000
 
 /**
- * A section whose entries expire: reads never return an expired entry, and the serving process deletes it. Before this process has a
- * member, entries are in its own memory, and move to the member when it joins.
+ * A section whose entries expire: reads never return an expired entry, and the serving process deletes it within a minute. Before this
+ * process has a member, keeps the entries in memory, and writes them to the section when the process joins.
  */
 export class ExpiringSection<T> {
   readonly #options: ExpiringSectionOptions<T>
@@ -52,7 +52,7 @@ export class ExpiringSection<T> {
     else await this.#section.put(key, entry)
   }
 
-  /** Changes an existing entry. Nothing is written if `change` returns undefined. */
+  /** Replaces an existing entry by the result of `change`, unless the result is undefined. */
   async change(key: string, change: (entry: Expiring<T>) => Expiring<T> | undefined): Promise<void> {
     const changed = (entry: Expiring<T> | undefined) =>
       valid(entry) === undefined ? undefined : change(entry!)
@@ -64,15 +64,15 @@ export class ExpiringSection<T> {
     if (entry !== undefined) this.#early.set(key, entry)
   }
 
-  /** Resolves with whether the entry existed. */
+  /** Deletes an entry. Resolves with whether it existed. */
   async delete(key: string): Promise<boolean> {
-    const there = this.get(key) !== undefined
+    const existed = this.get(key) !== undefined
     if (this.#section === null) this.#early.delete(key)
     else await this.#section.delete(key)
-    return there
+    return existed
   }
 
-  /** Deletes entries whose key has this prefix. */
+  /** Deletes all entries whose key has this prefix. */
   async clear(prefix = ''): Promise<void> {
     if (this.#section !== null && prefix === '') {
       await this.#section.clear()
@@ -94,7 +94,7 @@ export class ExpiringSection<T> {
   #open(member: Member): void {
     const section = member.section(this.#options.section, this.#options.schema)
     this.#section = section
-    // A successor's entries are written when it serves.
+    // In a successor each put waits until this process serves.
     for (const [key, entry] of this.#early) section.put(key, entry).catch(() => {})
     this.#early.clear()
     member.whileServing(() => {

@@ -1,4 +1,4 @@
-/** fd-broker/stores: sessions and key-value stores that outlive upgrades. */
+/** fd-broker/stores: stores for sessions and for Keyv whose entries outlive upgrades. */
 
 export { KeyvStore, type KeyvStoreOptions } from './keyv-store.js'
 export {

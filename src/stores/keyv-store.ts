@@ -14,12 +14,15 @@ export interface KeyvStoreOptions {
 
 const OPTIONS: OptionChecks<KeyvStoreOptions> = { section: unchecked, member: unchecked }
 
-/** Shared by all stores: several may use the same section. */
+/**
+ * One schema object for all stores, because several stores may use the same section. Defined by the first store, because msgpack() loads a
+ * package.
+ */
 let schema: SectionSchema<Expiring<unknown>> | undefined
 
-/** A Keyv store that keeps its entries in the state of this process's service: `new Keyv({ store: new KeyvStore() })`. */
+/** A store for Keyv that keeps its entries in the state of this process's service: `new Keyv({ store: new KeyvStore() })`. */
 export class KeyvStore extends EventEmitter {
-  /** Keyv iterates only over stores of a dialect it knows. */
+  /** Keyv iterates only over stores with a dialect that it knows. */
   readonly opts = { dialect: 'redis', url: '' }
   /** Set by Keyv, which prefixes each key with it. */
   namespace: string | undefined = undefined
@@ -52,8 +55,8 @@ export class KeyvStore extends EventEmitter {
   }
 
   async deleteMany(keys: string[]): Promise<boolean> {
-    const there = await Promise.all(keys.map(key => this.#entries.delete(key)))
-    return there.includes(true)
+    const existed = await Promise.all(keys.map(key => this.#entries.delete(key)))
+    return existed.includes(true)
   }
 
   async has(key: string): Promise<boolean> {

@@ -45,10 +45,10 @@ const OPTIONS: OptionChecks<SessionStoreOptions> = {
   ttl: milliseconds(1),
   member: unchecked,
 }
-/** Shared by all stores: several may use the same section. */
+/** One schema object for all stores, because several stores may use the same section. */
 const SCHEMA = defineSection({ version: 1, codec: json<Expiring<SessionRecord>>(), secret: true })
 const DAY_MS = 86_400_000
-/** A touch is written only if it moves the expiry by this part of the lifetime, or by a minute. */
+/** A touch is written only if it moves the expiry by at least this part of the remaining lifetime, or by {@link MOST_TOUCH_MS}. */
 const TOUCH_PART = 0.01
 const MOST_TOUCH_MS = 60_000
 
@@ -103,9 +103,9 @@ export function sessionStore(
   return new SessionSectionStore()
 }
 
-/** Calls the callback in a tick of its own, so that its exception does not become the store's rejection. */
-function answer<T>(ask: () => Promise<T>, callback: ((error: unknown, value?: T) => void) | undefined): void {
-  ask().then(
+/** Calls the callback with the result, in its own tick, so that an exception of the callback does not become a rejection of the store. */
+function answer<T>(run: () => Promise<T>, callback: ((error: unknown, value?: T) => void) | undefined): void {
+  run().then(
     value => callback && process.nextTick(callback, null, value),
     error => callback && process.nextTick(callback, error),
   )
@@ -134,7 +134,7 @@ class Sessions {
     await this.#entries.delete(sid)
   }
 
-  /** A destroyed session is not created again. */
+  /** Updates the cookie and the expiry; does nothing if the session was destroyed. */
   async touch(sid: string, session: SessionRecord): Promise<void> {
     const left = this.#timeLeftMs(session)
     const expires = Date.now() + left
@@ -163,7 +163,7 @@ class Sessions {
   }
 }
 
-/** Copies through JSON, without the classes of express-session, as other JSON stores do. */
+/** Copies a session as JSON, without the classes of express-session, like other JSON stores. */
 function plain<T>(value: T): T {
   return JSON.parse(JSON.stringify(value)) as T
 }
