@@ -53,7 +53,7 @@ async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise
   const swap = () => installed.swap()
   const upgraded = await upgradeTo(
     { control, service },
-    installed.keptTarget,
+    installed.keptRelease,
     { path: installed.path, apply: swap, revert: swap },
     async release => {
       using client = await OperatorClient.connect(control, { timeout })

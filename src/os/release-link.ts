@@ -1,4 +1,5 @@
 import { readlinkSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 
 /** A release and the link that must point to it. Both paths are absolute. */
@@ -9,7 +10,7 @@ export interface Release {
   readonly to: string
 }
 
-/** The targets of a release link. */
+/** The targets of a release link, as the links store them: a relative path is relative to the folder of the link. */
 export interface LinkTargets {
   readonly to: string
   /** Target of the link `AT.previous`, which keeps the previous release; null if it does not exist. */
@@ -22,13 +23,14 @@ export function linkTargets(at: string): LinkTargets | null {
   return to === null ? null : { to, previous: targetOf(previousOf(at)) }
 }
 
-function previousOf(at: string): string {
+/** Returns the path that keeps the release before the one at `at`. */
+export function previousOf(at: string): string {
   return `${at}.previous`
 }
 
 /** Replaces `AT.previous`, then the release link, each atomically. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
 export function switchLink(at: string, { to, previous }: LinkTargets): void {
-  if (statSync(to, { throwIfNoEntry: false }) === undefined)
+  if (statSync(resolve(dirname(at), to), { throwIfNoEntry: false }) === undefined)
     throw new FdbError('ERR_FDB_NO_BINARY', `there is no release at ${to}: give the path of its folder`, {
       details: { path: to },
     })
@@ -37,10 +39,15 @@ export function switchLink(at: string, { to, previous }: LinkTargets): void {
     else replaceLink(previousOf(at), previous)
     replaceLink(at, to)
   } catch (cause) {
-    const { code = String(cause) } = cause as NodeJS.ErrnoException
-    const why = `process ${process.pid} (uid ${process.geteuid?.()}) cannot switch the link ${at} to ${to} (${code}): give its user write access to the folder of the link`
-    throw new FdbError('ERR_FDB_RELEASE_LINK', why, { cause, details: { path: at } })
+    throw unchangeable(at, cause)
   }
+}
+
+/** Returns the error of a release link or executable that this process cannot replace. */
+export function unchangeable(at: string, cause: unknown): FdbError {
+  const { code = String(cause) } = cause as NodeJS.ErrnoException
+  const why = `process ${process.pid} (uid ${process.geteuid?.()}) cannot replace ${at} (${code}): check that its user can write to ${dirname(at)}`
+  return new FdbError('ERR_FDB_RELEASE_LINK', why, { cause, details: { path: at } })
 }
 
 /** Creates a symbolic link, or replaces it atomically. */

@@ -1,4 +1,13 @@
-import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -28,8 +37,24 @@ describe.skipIf(
   ])('is not %s, and all is as it was', (_how, change) => {
     const folder = asStranger()
     const installed = new ReleasePath(join(folder, 'app'))
-    expect(() => change(installed, folder)).toThrow(expect.objectContaining({ code: 'EPERM' }))
+    expect(() => change(installed, folder)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_RELEASE_LINK',
+        message: expect.stringMatching(/cannot replace .*app \(EPERM\): check/),
+      }),
+    )
     expect(readdirSync(folder).sort()).toEqual(['app', 'app.previous', 'new'])
     expect(readFileSync(join(folder, 'app.previous'), 'utf8')).toBe('app.previous')
   })
+})
+
+it('names the release that is kept by an absolute path, also if the links are relative', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  for (const release of ['1', '2']) mkdirSync(join(folder, release))
+  symlinkSync('1', join(folder, 'current'))
+  const installed = new ReleasePath(join(folder, 'current'))
+  installed.install(join(folder, '2'))
+  installed.commit()
+  expect(installed.keptRelease).toBe(join(folder, '1'))
 })

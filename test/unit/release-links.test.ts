@@ -100,6 +100,15 @@ describe('the link of releases', () => {
     expect(led()[0]).toBe('3')
   })
 
+  it('may lead to a release by a path relative to its folder: it leads back there', () => {
+    const { at, install, led, links } = scene('relative')
+    rmSync(at)
+    symlinkSync('1', at)
+    install(2, 1)
+    links.follow(state({ 1: 'serving', 2: 'stopping' }))
+    expect([readlinkSync(at), led()[1]]).toEqual(['1', null])
+  })
+
   it('that cannot be changed is refused with the reason, and all is as it was', () => {
     // The name of what is kept beside it would be too long.
     const { at, folder, install } = scene('c'.repeat(250))

@@ -85,8 +85,8 @@ export const UPGRADING = {
     remedy: "Give the successor's `argv` with an absolute path",
   },
   ERR_FDB_RELEASE_LINK: {
-    cause: '`fd-broker run` may not change the link of `upgrade --binary NEW --at PATH`',
-    remedy: "Let its user write in the link's folder",
+    cause: '`fd-broker run`, `upgrade` or `rollback` cannot replace the PATH of `--at`',
+    remedy: "Let its user write in the path's folder",
   },
   ERR_FDB_NO_CWD: {
     cause: 'The folder in which this process was started was removed',
