@@ -5,7 +5,6 @@ import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
 import { listenerAt } from '../os/connect.js'
 import {
-  defaultPaths,
   existingControls,
   isRunControl,
   lookupPaths,
@@ -16,19 +15,21 @@ import { readPidFile } from '../os/pid-file.js'
 import { controlOption, durationOption } from './options.js'
 
 export interface ServiceFlags {
-  /** Set before the action runs: given, or found. */
+  /** Given as an option, or found before the action runs. */
   readonly control: string
   readonly pidFile?: string
   readonly service?: string
 }
 
 const HELP = `
-The service is found by --control, --pid-file, the variable FD_BROKER_CONTROL or --service NAME, in this order. For NAME these control sockets are
-tried: NAME.sock, NAME.run.sock (of fd-broker run), the main process's (for a worker, such as NAME.1) and daemon.sock, in $RUNTIME_DIRECTORY,
-/run/fd-broker, $XDG_RUNTIME_DIR/fd-broker and /run/NAME. Without any of these options the only socket in these folders is used. A service without a
-configured control path creates its socket in the first of these folders that belongs to its user.`
+fd-broker finds the service by --control, --pid-file, the variable FD_BROKER_CONTROL or --service NAME, in this order. For NAME it tries the
+control sockets NAME.sock, NAME.run.sock (of fd-broker run), that of the main process (for a worker, such as NAME.1) and daemon.sock in
+$RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker and /run/NAME; then NAME.sock and NAME.run.sock in fd-broker-UID in the user's
+temporary folder (/tmp, or $TMPDIR). Without any of these options it uses the only socket in these folders, without /run/NAME. A service without
+a configured control path creates its socket in the first of these folders that belongs to its user; only fd-broker start, fd-broker/auto and
+fd-broker run also use the temporary folder.`
 
-/** Adds the options that find a running service. If `needless` returns true, the service is not searched. */
+/** Adds the options that find a running service. If `needless` returns true, no service is searched. */
 export function addServiceOptions(command: Command, needless = (_asked: Command) => false): Command {
   return command
     .addOption(controlOption().makeOptionMandatory(false))
@@ -47,13 +48,14 @@ function find(command: Command): string {
   const { env } = process
   if (env.FD_BROKER_CONTROL) return env.FD_BROKER_CONTROL
   if (service !== undefined) {
-    const there = lookupPaths(service, env).filter(place => existsSync(place))
-    // A service that was killed leaves its socket behind.
+    const places = lookupPaths(service, env)
+    const there = places.filter(place => existsSync(place))
+    // A killed service leaves NAME.sock behind: a supervisor that listens at NAME.run.sock is preferred.
     const run = there.slice(1).find(isRunControl)
     if (run !== undefined && !isListening(there[0]!) && isListening(run)) return run
     if (there.length > 0) return there[0]!
-    const places = defaultPaths(service, env)
-    const looked = places.length === 0 ? 'a default place' : places.join(', ')
+    const own = places.filter(place => !isRunControl(place) && serviceAt(place) === service)
+    const looked = own.length === 0 ? 'a default path' : own.join(', ')
     const running = existingControls(env).filter(isListening).map(serviceAt)
     const others = running.length === 0 ? '' : `; running: ${running.join(', ')}`
     throw noService(
@@ -70,7 +72,7 @@ function find(command: Command): string {
   )
 }
 
-/** Whether a process may listen at the path. A process that was killed leaves its socket behind. */
+/** Whether a process may listen at the path: a killed process leaves its socket behind. */
 function isListening(path: string): boolean {
   try {
     return listenerAt(path) !== null

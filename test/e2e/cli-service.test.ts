@@ -129,7 +129,11 @@ describe('fd-broker reload, rollback and stop', () => {
     const services = (status: unknown) => (status as DaemonStatus).services
     const member = await desk.launch([process.execPath, MEMBER, desk.control, 'shop'])
     await desk.statusWhere('the member serves', status => services(status)[0]?.pid === member)
-    expect(await desk.run('stop', '--control', desk.control)).toMatchObject({ code: 0 })
+    expect(await desk.run('stop', '--control', desk.control)).toEqual({
+      code: 0,
+      stdout: `process ${pid} has ended\n`,
+      stderr: '',
+    })
     expect(hasEnded(pid)).toBe(true)
     expect(hasEnded(member)).toBe(false)
     const next = await desk.serve('--control', desk.control)
@@ -391,7 +395,8 @@ describe('the paths of a control socket that somebody has removed', () => {
     expect(await run.status()).toMatchObject({ supervisor: { pid: run.pid } })
     // What was put back is what it leaves behind, and goes with it.
     expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
-    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    const stopped = await run.desk.run('stop', '--control', run.control)
+    expect(stopped).toMatchObject({ code: 0, stdout: `process ${run.pid} has ended\n` })
     expect(existsSync(run.control)).toBe(false)
   })
 })
