@@ -335,14 +335,13 @@ export function duration(least: number): ValueCheck<number> {
 
 /** Checks a size (`512`, `16k`, `1m`, `2g`); returns bytes (k is 1,024). */
 export function size(least: number, most: number): ValueCheck<number> {
-  const within = (bytes: number, given: unknown) =>
-    bytes >= least && bytes <= most
-      ? bytes
-      : new InvalidValue(`${shown(given)} is ${bytes} bytes, outside of ${least} to ${most}`)
   const read = text('a size', given => {
     const [, number, unit = ''] = /^(\d+)([kmg]?)$/i.exec(given) ?? []
     if (number === undefined) return new InvalidValue(`${shown(given)} is no size (512, 16k, 1m, 2g)`)
-    return within(Number(number) * SIZES[unit.toLowerCase() as keyof typeof SIZES], given)
+    const bytes = Number(number) * SIZES[unit.toLowerCase() as keyof typeof SIZES]
+    return bytes >= least && bytes <= most
+      ? bytes
+      : new InvalidValue(`${shown(given)} is ${bytes} bytes, outside of ${least} to ${most}`)
   })
   return (value, place) =>
     read(typeof value === 'number' && Number.isInteger(value) && value >= 0 ? String(value) : value, place)

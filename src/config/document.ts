@@ -1,5 +1,5 @@
 import type { Document, LineCounter, Node } from 'yaml'
-import { jsonValue } from '../base/json.js'
+import { jsonObject } from '../base/json.js'
 import { jsYaml, yaml } from '../base/lazy.js'
 import type { Path } from './check.js'
 
@@ -121,29 +121,20 @@ const QUOTE = 0x22
 const COLON = 0x3a
 const BACKSLASH = 0x5c
 
-/** Parses JSON. Returns undefined for other text, and if an object has a key twice. */
+/** Parses a JSON object or array. Returns undefined for other texts, and if an object has a key twice. */
 export function parseJson(text: string): unknown {
-  if (!/^\s*[[{]/.test(text)) return undefined
-  const value = jsonValue(text)
+  const value = jsonObject(text)
   // JSON.parse() keeps the last of duplicate keys, so that the value then has fewer keys than the text has colons.
   return value !== undefined && keysIn(value) === colonsIn(text) ? value : undefined
 }
 
-function keysIn(value: unknown): number {
+function keysIn(value: object): number {
   let keys = 0
-  const open: unknown[] = [value]
-  const addIfObject = (each: unknown) => {
-    if (typeof each === 'object' && each !== null) open.push(each)
-  }
+  const open = [value]
   for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    if (Array.isArray(next)) {
-      for (const each of next) addIfObject(each)
-      continue
-    }
-    for (const key in next as Record<string, unknown>) {
-      keys++
-      addIfObject((next as Record<string, unknown>)[key])
-    }
+    const values = Object.values(next)
+    if (!Array.isArray(next)) keys += values.length
+    for (const each of values) if (typeof each === 'object' && each !== null) open.push(each)
   }
   return keys
 }

@@ -42,7 +42,7 @@ export class ExpiringSection<T> {
   }
 
   get(key: string): T | undefined {
-    return valid(this.#section === null ? this.#early.get(key) : this.#section.get(key))
+    return valid((this.#section ?? this.#early).get(key))
   }
 
   /** `ttlMs` null: the entry never expires. */
