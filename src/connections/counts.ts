@@ -29,9 +29,15 @@ export class TurnWork {
     }
   }
 
-  /** Returns the rest of this turn's {@link TURN_MS}. */
-  budget(): TurnBudget {
-    return new TurnBudget(TURN_MS - (this.#running ? this.#worked : 0) - this.#spent)
+  /**
+   * Returns a function that reports whether the rest of this turn's {@link TURN_MS} is used up, by both elapsed time and CPU time: on a busy machine this
+   * process gets little of the elapsed time.
+   */
+  budget(): () => boolean {
+    const ms = TURN_MS - (this.#running ? this.#worked : 0) - this.#spent
+    const startedAt = performance.now()
+    const cpu = process.cpuUsage()
+    return () => performance.now() - startedAt >= ms && cpuMs(cpu) >= ms
   }
 
   get #worked(): number {
@@ -48,22 +54,6 @@ export class TurnWork {
   #add(ms: number): void {
     this.#spentMs = this.#spent + ms
     if (this.#spentMs > this.#longestMs) this.#longestMs = this.#spentMs
-  }
-}
-
-/** A time budget, used up when both elapsed time and CPU time exceed it: on a busy machine this process gets little of the elapsed time. */
-export class TurnBudget {
-  readonly #ms: number
-  readonly #startedAt = performance.now()
-  readonly #cpu = process.cpuUsage()
-
-  constructor(ms: number) {
-    this.#ms = ms
-  }
-
-  get usedUp(): boolean {
-    if (performance.now() - this.#startedAt < this.#ms) return false
-    return cpuMs(this.#cpu) >= this.#ms
   }
 }
 

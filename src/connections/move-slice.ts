@@ -1,5 +1,6 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { closeAll, MAX_FDS_PER_MESSAGE, type OwnedFd } from '../kernel/index.js'
-import type { TurnBudget, TurnWork } from './counts.js'
+import type { TurnWork } from './counts.js'
 import { type Departure, MAX_CONNECTION_FDS, type MovableConnections, type Witness } from './movable.js'
 
 /** A slice is full when its records have this many bytes. */
@@ -25,19 +26,17 @@ export interface Item {
 /** Collects leaving connections for one slice, until the slice is full or the turn's time for moves is used up. */
 export class SliceFiller {
   readonly items: Item[] = []
-  readonly #budget: TurnBudget
+  readonly #isUsedUp: () => boolean
   #fds = 0
   #bytes = 0
 
   constructor(work: TurnWork) {
-    this.#budget = work.budget()
+    this.#isUsedUp = work.budget()
   }
 
   get open(): boolean {
     return (
-      this.#bytes < SLICE_BYTES &&
-      this.#fds + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE &&
-      !this.#budget.usedUp
+      this.#bytes < SLICE_BYTES && this.#fds + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE && !this.#isUsedUp()
     )
   }
 
@@ -53,10 +52,10 @@ export function runInTurns<T>(items: readonly T[], work: TurnWork, each: (item: 
   return new Promise(resolve => {
     let at = 0
     const turn = () => {
-      const budget = work.budget()
+      const isUsedUp = work.budget()
       while (at < items.length) {
         each(items[at++]!)
-        if (at < items.length && budget.usedUp) {
+        if (at < items.length && isUsedUp()) {
           setImmediate(() => work.run(turn))
           return
         }
@@ -116,16 +115,12 @@ export async function waitForProof(
   over: () => boolean,
 ): Promise<{ asked: number; answered: number }> {
   const startedAt = performance.now()
-  await pause(healthyMs)
+  await delay(healthyMs, undefined, { ref: false })
   for (;;) {
     const asked = witnesses.filter(witness => witness.asked).length
     const answered = witnesses.filter(witness => witness.answered).length
     const late = performance.now() - startedAt >= healthyMs + LONGEST_PROOF_MS
     if (asked === 0 || answered > 0 || late || over()) return { asked, answered }
-    await pause(CHECK_MS)
+    await delay(CHECK_MS, undefined, { ref: false })
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise(resolve => setTimeout(resolve, ms).unref())
 }

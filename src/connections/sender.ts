@@ -1,4 +1,3 @@
-import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import {
   initialMoveOut,
@@ -102,8 +101,8 @@ export interface ConnectionSenderOptions {
    * (milliseconds). 0: all connections leave at once.
    */
   readonly firstWaveMs: number
-  /** The time after which the remaining connections are closed, in milliseconds. Default: no limit. */
-  readonly drainMs?: number | undefined
+  /** The time after which the remaining connections are closed, in milliseconds. */
+  readonly drainMs: number
   readonly counts: MoveCounts
   readonly reportError: (error: unknown, message: string) => void
   /** Called when the receiver has served the first wave, or the time for that is over. */
@@ -281,14 +280,14 @@ export class ConnectionSender {
    * `firstWaveMs` instead. Waits at most half of `drainMs`, so that the remaining connections can leave in the other half.
    */
   #prove(): void {
-    const { link, firstWaveMs } = this.#options
+    const { link, firstWaveMs, drainMs } = this.#options
     this.#wave = null
     this.#proving = true
     // No connection leaves until the receiver has served the first wave, so servers need not hold connections for a move.
     for (const source of this.#watched) source.moving.onMovable = null
     if (this.#waves) link.post({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
-    this.#proof = setTimeout(() => this.#onProved(), Math.min(longest, this.#drainMs / 2)).unref()
+    this.#proof = setTimeout(() => this.#onProved(), Math.min(longest, drainMs / 2)).unref()
   }
 
   #onProved(): void {
@@ -296,14 +295,10 @@ export class ConnectionSender {
     this.#proving = false
     clearTimeout(this.#proof)
     this.#options.onProved?.()
-    const { sources, firstWaveMs } = this.#options
+    const { sources, firstWaveMs, drainMs } = this.#options
     const connections = countMovable(sources())
-    this.#spread = spreadPace({ connections, firstWaveMs, mostMs: this.#drainMs / 4, atOnce: FEWEST })
+    this.#spread = spreadPace({ connections, firstWaveMs, mostMs: drainMs / 4, atOnce: FEWEST })
     this.#schedule()
-  }
-
-  get #drainMs(): number {
-    return this.#options.drainMs ?? LONGEST_MS
   }
 
   #endPass(): void {

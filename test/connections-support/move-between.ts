@@ -34,7 +34,7 @@ export function moveBetween(old: readonly SocketPairs[], young: SocketPairs, opt
     which: 'auto',
     perSecond: options.perSecond ?? Number.POSITIVE_INFINITY,
     firstWaveMs: options.firstWaveMs ?? 0,
-    drainMs: options.drainMs,
+    drainMs: options.drainMs ?? 60_000,
     counts: given,
     reportError,
     onEnded: giverEnded,

@@ -607,6 +607,7 @@ function lonelyGiver() {
     log,
     sources: () => [{ listener: 'web', moving: old }],
     which: 'auto',
+    drainMs: 60_000,
     firstWaveMs: 0,
     perSecond: Number.POSITIVE_INFINITY,
     counts: given,
