@@ -32,6 +32,9 @@ interface Dialling {
   destroy(): void
 }
 
+/** The attempt of a stream that connects itself, and ends it by closing its descriptor. */
+const OWN_DIALLING: Dialling = { destroyed: false, destroy() {} }
+
 /** A {@link ByteStream} over a plain TCP or Unix socket without a `net.Socket`: an idle stream takes a few hundred bytes of memory. */
 export class PolledStream extends PolledSocket implements ByteStream {
   owner: StreamOwner | null
@@ -60,7 +63,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     { reading, remoteAddress, dialling, address }: PolledInput,
   ) {
     super(fd)
-    this.#dialling = address === undefined ? (dialling ?? null) : new OwnDialling()
+    this.#dialling = address === undefined ? (dialling ?? null) : OWN_DIALLING
     this.#queue = this.#dialling === null ? null : []
     this.owner = owner
     this.remoteAddress = remoteAddress
@@ -90,7 +93,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   get #exists(): boolean {
-    return this.open || this.#dialling?.destroyed === false
+    return this.open || (!this.#closed && this.#dialling?.destroyed === false)
   }
 
   get reusable(): boolean {
@@ -346,14 +349,6 @@ export class PolledStream extends PolledSocket implements ByteStream {
     if (this.#closed) return
     this.#closed = true
     this.#tally.open--
-  }
-}
-
-class OwnDialling implements Dialling {
-  destroyed = false
-
-  destroy(): void {
-    this.destroyed = true
   }
 }
 
