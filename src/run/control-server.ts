@@ -91,12 +91,9 @@ export function serveOperator(
  * Listens at the control path of a supervisor, with the socket that a service manager bound or a new one. Rejects with
  * ERR_FDB_CONTROL_TAKEN if another process listens there (`remedy` ends the message), and as {@link acquireControl} does.
  */
-export async function takeControl(
-  path: string,
-  { signal, remedy }: { signal?: AbortSignal | undefined; remedy: string },
-): Promise<FirstControl> {
+export async function takeControl(path: string, remedy: string): Promise<FirstControl> {
   const passed = passedSockets().takePath(resolve(path))
-  const place = await acquireControl(path, { signal, passed }).catch(error => {
+  const place = await acquireControl(path, { passed }).catch(error => {
     passed?.close()
     throw error
   })

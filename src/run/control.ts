@@ -18,10 +18,10 @@ export async function openControl(
 ): Promise<FirstControl | null> {
   const { control, name } = settings
   const remedy = 'upgrade that process (fd-broker upgrade), end it, or give another control path (--control)'
-  if (control !== null) return await takeControl(control, { remedy })
+  if (control !== null) return await takeControl(control, remedy)
   try {
     const remedy = 'give this program another name (--name)'
-    const place = await takeControl(runControl(name, startedAs.env), { remedy })
+    const place = await takeControl(runControl(name, startedAs.env), remedy)
     logger.info({ control: place.path }, `fd-broker commands find this program by --service ${name}`)
     return place
   } catch (error) {

@@ -28,13 +28,6 @@ export class UpgradeRequests {
   readonly #waiting = new Map<number, PendingRequest>()
   #count = 0
 
-  add(options: SupervisorUpgradeOptions): { id: number; answer: Promise<Upgraded> } {
-    const id = ++this.#count
-    const pending = new Pending<Upgraded>()
-    this.#waiting.set(id, { ...options, pending })
-    return { id, answer: pending.answer }
-  }
-
   /** Adds a request and dispatches its event. If `cancel` aborts or the timeout elapses, dispatches the event `cancel`. */
   ask(
     options: SupervisorUpgradeOptions,
@@ -42,7 +35,9 @@ export class UpgradeRequests {
     dispatch: (event: SupervisorEvent) => void,
     type: 'upgrade' | 'rollback' = 'upgrade',
   ): Promise<Upgraded> {
-    const { id, answer } = this.add(options)
+    const id = ++this.#count
+    const pending = new Pending<Upgraded>()
+    this.#waiting.set(id, { ...options, pending })
     dispatch({ type, asker: id })
     const cancelled = () => dispatch({ type: 'cancel', asker: id })
     if (cancel?.aborted) cancelled()
@@ -54,7 +49,7 @@ export class UpgradeRequests {
       cancelled()
     }
     const timer = timeoutMs > 0 ? setTimeout(late, timeoutMs + READY_FIRST_MS) : undefined
-    return answer.finally(() => {
+    return pending.answer.finally(() => {
       clearTimeout(timer)
       cancel?.removeEventListener('abort', cancelled)
     })

@@ -1,4 +1,5 @@
 import type { StdioOptions } from 'node:child_process'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { isCommitted } from '../handoff/phases.js'
@@ -268,7 +269,7 @@ export class UpgradeAttempt {
     let reason: string | null = null
     const committed = isCommitted(phase)
     if (BROKEN_CODES.has(code) && !committed) {
-      const exit = await Promise.race([this.child.exited, afterMs(REASON_MS)])
+      const exit = await Promise.race([this.child.exited, delay(REASON_MS, undefined, { ref: false })])
       how = exit === undefined ? null : exitText(exit)
       reason = this.child.exitReason.takeLine()
       lines = this.child.exitReason.takeLines()
@@ -301,10 +302,6 @@ export class UpgradeAttempt {
       `${what} within ${limit} ms${reason === null ? '' : `: ${reason}`}`,
     )
   }
-}
-
-function afterMs(ms: number): Promise<undefined> {
-  return new Promise(resolve => setTimeout(() => resolve(undefined), ms).unref())
 }
 
 /** Returns the reason of a cancellation for the successor and for `status`. */

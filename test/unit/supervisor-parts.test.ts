@@ -121,7 +121,10 @@ describe('a version', () => {
 describe('those who ask for an upgrade', () => {
   it('are forgotten when they are answered', async () => {
     const askers = new UpgradeRequests()
-    const { id, answer } = askers.add({ argv: ['a'] })
+    let id = 0
+    const answer = askers.ask({ argv: ['a'] }, undefined, event => {
+      id = 'asker' in event ? event.asker : 0
+    })
     askers.answer([id], { pid: 1, generation: 2 })
     expect(await answer).toMatchObject({ pid: 1 })
     expect(askers.argvOf([id])).toBeNull()
