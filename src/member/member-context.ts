@@ -1,7 +1,7 @@
 import type { Registry } from '../holder/registry.js'
 import type { SegmentSet } from '../holder/segment-set.js'
 import type { TakeoverStep } from '../operator/status-report.js'
-import { Pending } from '../wire/pending.js'
+import type { ChangeNotifier } from '../wire/pending.js'
 import type { CannotServe } from './cannot-serve.js'
 import type { Heartbeat } from './heartbeat.js'
 import type { Hosting } from './hosting.js'
@@ -31,32 +31,6 @@ export interface MemberContext {
   readonly moves: Moves
   readonly heartbeat: Heartbeat
   readonly hosting: Hosting
-}
-
-/** Notifies listeners of every change that `status` shows. */
-export class ChangeNotifier {
-  readonly #listeners = new Set<() => void>()
-
-  /** Calls `listener` after each change. Returns the function that removes it. */
-  watch(listener: () => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
-  }
-
-  notify(): void {
-    for (const listener of [...this.#listeners]) listener()
-  }
-
-  /** Resolves when `holds` returns true, which is checked after each change, or after `timeoutMs`. */
-  async until(holds: () => boolean, timeoutMs: number): Promise<void> {
-    if (holds()) return
-    const stop = this.watch(() => {
-      if (holds()) waiting.resolve()
-    })
-    const waiting = new Pending<void>({ onSettled: stop })
-    waiting.limit(timeoutMs, () => waiting.resolve())
-    await waiting.answer
-  }
 }
 
 export class TakeoverTiming {

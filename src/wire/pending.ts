@@ -102,6 +102,36 @@ export class Pending<T> {
   }
 }
 
+/** Notifies listeners of each change of an object, such as a member, a service of a daemon or a pool of workers. */
+export class ChangeNotifier {
+  readonly #listeners = new Set<() => void>()
+
+  /** Calls `listener` after each change. Returns the function that removes it. */
+  watch(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  notify(): void {
+    for (const listener of [...this.#listeners]) listener()
+  }
+
+  /**
+   * Resolves when `holds` returns true, which is checked after each change, or after `timeoutMs`; null: only when `holds` returns true.
+   * Rejects with the signal's reason.
+   */
+  async until(holds: () => boolean, timeoutMs: number | null, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted()
+    if (holds()) return
+    const stop = this.watch(() => {
+      if (holds()) waiting.resolve()
+    })
+    const waiting = new Pending<void>({ signal, onSettled: stop })
+    if (timeoutMs !== null) waiting.limit(timeoutMs, () => waiting.resolve())
+    await waiting.answer
+  }
+}
+
 /** Settles as `promise` does, but rejects with ERR_FDB_DEADLINE after `ms` milliseconds. `what` names the awaited message: "the holder's Welcome". */
 export function withDeadline<T>(promise: Promise<T>, ms: number, what: string): Promise<T> {
   const pending = new Pending<T>()

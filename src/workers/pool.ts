@@ -13,6 +13,7 @@ import {
   YIELD,
 } from '../operator/service-commands.js'
 import { slotOf } from '../os/default-control.js'
+import { ChangeNotifier } from '../wire/pending.js'
 import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
 import { UnservedListeners } from './unserved-listeners.js'
@@ -51,7 +52,7 @@ export class WorkerPool {
   /** When the remaining workers are killed, as `performance.now()`. */
   #killAt = Number.POSITIVE_INFINITY
   #killTimer: NodeJS.Timeout | undefined
-  #changed = () => {}
+  readonly #changes = new ChangeNotifier()
 
   constructor(settings: WorkersSettings) {
     this.#settings = settings
@@ -90,7 +91,7 @@ export class WorkerPool {
       if (!slot.isWanted && !this.#closing) this.#tellToYield(slot)
     }
     this.#unserved.update(this.#closing ? [] : this.#slots)
-    this.#changed()
+    this.#changes.notify()
   }
 
   /** Returns a duplicate of a worker's listener, or null if no listener has this key. */
@@ -123,7 +124,7 @@ export class WorkerPool {
 
   /** Resolves when a process serves in the slot: one of the previous main process that has reconnected to this one, or a new one. */
   async #ensureServing(slot: WorkerSlot): Promise<void> {
-    await this.#until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle')
+    await this.#changes.until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle', null)
     if (slot.owner === null && !this.#closing) await slot.start()
     if (!this.#closing) slot.keepServing()
   }
@@ -156,8 +157,7 @@ export class WorkerPool {
   /** Ends the probation in the slot, during which no other process can be started. Waits for that up to {@link PROBATION_MS}. */
   async #endProbation(slot: WorkerSlot): Promise<void> {
     this.#services?.get(slot.name)?.operations.endProbation()
-    const late = new Promise<void>(resolve => setTimeout(resolve, PROBATION_MS).unref())
-    await Promise.race([late, this.#until(() => slot.standing?.phase === 'idle')])
+    await this.#changes.until(() => slot.standing?.phase === 'idle', PROBATION_MS)
   }
 
   async resize(count: number): Promise<void> {
@@ -252,7 +252,7 @@ export class WorkerPool {
     const { stopTimeout } = this.#settings
     if (timeoutMs !== null) this.shortenDeadline(timeoutMs)
     else if (stopTimeout !== null) this.#killAfter(stopTimeout)
-    await this.#until(() => this.#slots.every(({ owner }) => owner === null))
+    await this.#changes.until(() => this.#slots.every(({ owner }) => owner === null), null)
     clearTimeout(this.#killTimer)
   }
 
@@ -273,19 +273,6 @@ export class WorkerPool {
     for (const { index, owner } of this.#slots)
       if (owner !== null)
         killWorker(index, owner, 'a worker has not left in time: it is killed', this.#settings.logger)
-  }
-
-  async #until(holds: () => boolean): Promise<void> {
-    while (!holds()) {
-      await new Promise<void>(resolve => {
-        const before = this.#changed
-        this.#changed = () => {
-          this.#changed = before
-          before()
-          resolve()
-        }
-      })
-    }
   }
 
   #addSlots(last: number): void {

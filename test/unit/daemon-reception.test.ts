@@ -6,11 +6,11 @@ import { DaemonReception } from '../../src/daemon/reception.js'
 import type { Services } from '../../src/daemon/services.js'
 import type { Caller } from '../../src/holder/admission.js'
 import { memoryFile } from '../../src/kernel/index.js'
-import { ChangeNotifier } from '../../src/member/member-context.js'
 import type { MemberRuntime } from '../../src/member/runtime.js'
 import type { Operations } from '../../src/operator/requests.js'
 import { DAEMON_ITSELF } from '../../src/operator/service-name.js'
 import type { LinkHandler, WireBody } from '../../src/wire/link.js'
+import { ChangeNotifier } from '../../src/wire/pending.js'
 import { until } from '../processes/until.js'
 
 /** Somebody who comes to join, as the reception sees him. */

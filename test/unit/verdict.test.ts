@@ -1,11 +1,12 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { PhaseGate } from '../../src/daemon/service/service-operations.js'
+import { type OperatedService, ServiceOperations } from '../../src/daemon/service/service-operations.js'
 import type { HolderPhase } from '../../src/handoff/phases.js'
 
-function open(phase: HolderPhase) {
+function open(phase: HolderPhase, commit = 60_000) {
   const now = { phase }
-  return { now, verdict: new PhaseGate(() => now.phase) }
+  const service = { times: { commit }, holder: { peer: () => undefined }, machine: () => now }
+  return { now, operations: new ServiceOperations(service as unknown as OperatedService) }
 }
 
 async function isSettled(waiting: Promise<unknown>): Promise<boolean> {
@@ -21,47 +22,41 @@ async function isSettled(waiting: Promise<unknown>): Promise<boolean> {
 describe('the wait for who serves', () => {
   it.each(['idle', 'offering', 'quiescing', 'freezing', 'preparing', 'probation'] as const)(
     'is over at once where that is known: %s',
-    async phase => {
-      expect(await isSettled(open(phase).verdict.within(60_000))).toBe(true)
+    phase => {
+      expect(open(phase).operations.whenDecided(60_000)).toBe(null)
     },
   )
 
   it.each(['committing', 'returning', 'rebuilding'] as const)(
     'lasts until it is decided: %s',
     async phase => {
-      const { now, verdict } = open(phase)
-      const waiting = verdict.within(60_000)
-      verdict.phaseChanged()
+      const { now, operations } = open(phase)
+      const waiting = operations.whenDecided(60_000)!
+      operations.phaseChanged()
       expect(await isSettled(waiting)).toBe(false)
       now.phase = 'idle'
-      verdict.phaseChanged()
+      operations.phaseChanged()
       expect(await isSettled(waiting)).toBe(true)
     },
   )
 
-  it('has a limit, and ends with the service', async () => {
-    const { verdict } = open('committing')
-    await verdict.within(20)
-    const waiting = verdict.within(60_000)
-    verdict.end()
+  it('has a limit, no longer than a commit may last, and ends with the service', async () => {
+    await open('committing').operations.whenDecided(20)
+    await open('committing', 20).operations.whenDecided(60_000)
+    const { operations } = open('committing')
+    const waiting = operations.whenDecided(60_000)!
+    operations.close()
     expect(await isSettled(waiting)).toBe(true)
   })
 
   it('is given up with its operator', async () => {
-    const { verdict } = open('committing')
+    const { operations } = open('committing')
     const left = new AbortController()
-    const waiting = verdict.within(60_000, left.signal)
+    const command = () =>
+      operations.command({ name: 'greet', body: Buffer.alloc(0), service: '' }, { signal: left.signal })
+    const waiting = command()
     left.abort(new Error('left'))
     await expect(waiting).rejects.toThrow('left')
-    await expect(verdict.within(60_000, left.signal)).rejects.toThrow('left')
-  })
-
-  it('is not for more than a few', async () => {
-    const { verdict } = open('committing')
-    const waiting = Array.from({ length: 64 }, () => verdict.within(60_000))
-    expect(await isSettled(verdict.within(60_000))).toBe(true)
-    expect(await isSettled(waiting[0]!)).toBe(false)
-    verdict.end()
-    await Promise.all(waiting)
+    await expect(command()).rejects.toThrow('left')
   })
 })

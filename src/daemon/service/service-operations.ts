@@ -23,7 +23,7 @@ import type { Failure } from '../../operator/status-report.js'
 import type { fdbroker } from '../../proto/wire.js'
 import { Calls } from '../../wire/calls.js'
 import type { WireEnvelope } from '../../wire/link.js'
-import { Pending } from '../../wire/pending.js'
+import { ChangeNotifier, type Pending } from '../../wire/pending.js'
 import type { DescriptorTable } from './descriptor-table.js'
 import { recoveringError } from './recovery.js'
 import { standbyOf } from './sole-copy.js'
@@ -67,19 +67,18 @@ export class ServiceOperations implements Operations {
   readonly #statusRequests = new StatusRequests()
   readonly #commands = new ForwardedCommands()
   readonly #upgrades: ForwardedUpgrades
-  readonly #decision: PhaseGate
-  readonly #handoff: PhaseGate
+  readonly #changes = new ChangeNotifier()
+  #closed = false
 
   constructor(service: OperatedService) {
     this.#service = service
-    this.#handoff = new PhaseGate(() => service.machine().phase, refusesJoiners)
-    this.#decision = new PhaseGate(() => service.machine().phase)
     this.#upgrades = new ForwardedUpgrades(service.times)
   }
 
   /** Resolves when it is decided which member serves, after `ms` at the latest. Returns null if no decision is pending. */
   whenDecided(ms: number): Promise<void> | null {
-    return this.#decision.open ? this.#decision.within(Math.min(ms, this.#service.times.commit)) : null
+    const { machine, times } = this.#service
+    return isUndecided(machine().phase) ? this.#whileIn(isUndecided, Math.min(ms, times.commit)) : null
   }
 
   /** Ends a running probation as soon as that is safe. */
@@ -115,7 +114,7 @@ export class ServiceOperations implements Operations {
 
   async status(): Promise<object> {
     // During recovery the status does not wait for the decision, which may take long: it must name the missing members.
-    if (this.#service.machine().phase !== 'rebuilding') await this.#decision.within(STATUS_MS)
+    if (this.#service.machine().phase !== 'rebuilding') await this.#whileIn(isUndecided, STATUS_MS)
     const peer = this.#serving
     const answer = peer === undefined ? null : await this.#statusRequests.ask(peer)
     // Ignores the report if another member serves now, so that the status is consistent.
@@ -177,14 +176,13 @@ export class ServiceOperations implements Operations {
 
   /** Ends the waits for a phase that the state machine has now reached. */
   phaseChanged(): void {
-    this.#decision.phaseChanged()
-    this.#handoff.phaseChanged()
+    this.#changes.notify()
   }
 
   /** Ends all waits, because the daemon no longer holds the service. */
   close(): void {
-    this.#decision.end()
-    this.#handoff.end()
+    this.#closed = true
+    this.#changes.notify()
   }
 
   /** Rejects the waiting upgrade requests with the reason of the last failed handoff. */
@@ -200,20 +198,25 @@ export class ServiceOperations implements Operations {
     this.#upgrades.forget(peer)
   }
 
+  /** Waits while the handoff is in one of these phases, at most for `ms`. Rejects with the signal's reason. */
+  #whileIn(phases: (phase: HolderPhase) => boolean, ms: number, signal?: AbortSignal): Promise<void> {
+    return this.#changes.until(() => this.#closed || !phases(this.#service.machine().phase), ms, signal)
+  }
+
   /** Waits until it is decided which member serves, at most for a commit. Returns the remaining `timeoutMs` (0: no limit). Rejects with the signal's reason. */
   async #awaitDecision(timeoutMs: number, signal: AbortSignal): Promise<number> {
     const startedAt = performance.now()
     const { commit } = this.#service.times
-    await this.#decision.within(timeoutMs > 0 ? Math.min(timeoutMs, commit) : commit, signal)
+    await this.#whileIn(isUndecided, timeoutMs > 0 ? Math.min(timeoutMs, commit) : commit, signal)
     return timeoutMs > 0 ? Math.max(1, Math.round(timeoutMs - (performance.now() - startedAt))) : 0
   }
 
   /** Throws ERR_FDB_BUSY if a running handoff would refuse the successor. */
   async #refuseDuringHandoff(signal: AbortSignal): Promise<void> {
-    await this.#handoff.within(START_MS, signal)
-    if (!this.#handoff.open) return
+    await this.#whileIn(refusesJoiners, START_MS, signal)
     const { holder, machine, name } = this.#service
     const { joiner, owner, phase } = machine()
+    if (!refusesJoiners(phase)) return
     const reason =
       phase === 'probation'
         ? `process ${holder.peer(owner)?.pid ?? 0} is in probation: try again when that is over, or return to the previous version (fd-broker rollback)`
@@ -296,44 +299,6 @@ export class StatusRequests {
     const { pending } = this.#calls.open(peer, {})
     peer.link.post({ statusRequest: {} })
     return pending.limit(ANSWER_MS, () => pending.resolve(''))
-  }
-}
-
-/** Maximum number of waiting requests; further ones continue at once. */
-const MOST_WAITING = 64
-
-/** Lets requests wait for the end of certain phases of a handoff, by default until it is decided which member serves: so operators do not see an outdated state. */
-export class PhaseGate {
-  readonly #phase: () => HolderPhase
-  readonly #isOpen: (phase: HolderPhase) => boolean
-  readonly #waiting = new Set<Pending<void>>()
-
-  constructor(phase: () => HolderPhase, isOpen: (phase: HolderPhase) => boolean = isUndecided) {
-    this.#phase = phase
-    this.#isOpen = isOpen
-  }
-
-  get open(): boolean {
-    return this.#isOpen(this.#phase())
-  }
-
-  /** Resolves when the phase has ended, after `ms` at the latest. Rejects with the signal's reason. */
-  async within(ms: number, signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted()
-    if (!this.open || this.#waiting.size >= MOST_WAITING) return
-    const pending = new Pending<void>({ signal, onSettled: () => this.#waiting.delete(pending) })
-    this.#waiting.add(pending)
-    await pending.limit(ms, () => pending.resolve(), { unref: true }).answer
-  }
-
-  /** Ends all waits if the phase now lets requests pass. */
-  phaseChanged(): void {
-    if (!this.open) this.end()
-  }
-
-  /** Ends all waits. */
-  end(): void {
-    for (const pending of [...this.#waiting]) pending.resolve()
   }
 }
 

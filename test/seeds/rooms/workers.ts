@@ -30,11 +30,7 @@ export const workers = room(
     ],
     ['versions/upgrade-attempt.ts', 'isCommitted(phase)', 'false'],
     ['workers/worker-slot.ts', 'pid => statOf(pid)?.session === child.pid', '() => true'],
-    [
-      'workers/pool.ts',
-      'const late = new Promise<void>(resolve => setTimeout(resolve, PROBATION_MS).unref())',
-      'const late = new Promise<void>(() => {})',
-    ],
+    ['workers/pool.ts', "=== 'idle', PROBATION_MS)", "=== 'idle', null)"],
     ['workers/pool.ts', 'this.#killAfter(timeoutMs + NOTICE_MS)', ''],
     ['workers/pool.ts', 'if (at >= this.#killAt) return\n', ''],
     [
