@@ -59,7 +59,9 @@ describe('what is released', () => {
     expect(said({ changelog: CHANGELOG.replace('2026-01-02', '2026-13-02') })).toContain('no date')
     expect(said({ changelog: CHANGELOG.replace('1.2.3', '1.2.4') })).toContain('no heading')
     expect(said({ changelog: CHANGELOG.replace('## 1.2.3', '- More.\n\n## 1.2.3') })).toContain('Unreleased')
-    expect(said({ changelog: CHANGELOG.replace('### Added\n\n- A thing.', '') })).toContain('says nothing')
+    expect(said({ changelog: CHANGELOG.replace('### Added\n\n- A thing.', '') })).toContain(
+      '1.2.3 has no changes',
+    )
   })
 
   it('is published from where package.json says that the project lives, at a tag of its version', () => {
@@ -73,7 +75,7 @@ describe('what is released', () => {
     expect(checkout({ workflow: tagged }).wrong.join()).toContain('v1.2.4')
   })
 
-  it('cannot be published while package.json does not say where the project lives', () => {
+  it('cannot be published while package.json has no home of the project', () => {
     for (const repository of [undefined, '', { url: 'git+.git' }]) {
       const { wrong, unpublishable } = checkout({
         manifest: { name: 'fd-broker', version: '1.2.3', repository },
@@ -116,7 +118,7 @@ describe('what is released', () => {
     const { sha256 } = packed(made, manifest, undefined)
     expect(packed(made, manifest, sha256).sha256).toBe(sha256)
     writeFileSync(join(made, 'fd-broker-1.2.3.tgz'), 'another')
-    expect(() => packed(made, manifest, sha256)).toThrow('is not what was packed')
+    expect(() => packed(made, manifest, sha256)).toThrow('is not the tarball that was packed')
   })
 
   it('has the version of package.json in every file that names it, and release:version writes the next one there', () => {

@@ -7,9 +7,9 @@ const HEAD = `Code of these packages is in the files of this folder, under their
 const RULE = '-'.repeat(100)
 
 /**
- * Name, version and licence of each package that these modules are from. Throws for one whose licence is not in it.
+ * Returns the name, version and licence of each npm package whose modules are bundled. Throws if a package has no licence file.
  * @param {string} root
- * @param {readonly string[]} modules paths from there
+ * @param {readonly string[]} modules paths of the bundled modules, relative to `root`
  */
 export function notices(root, modules) {
   const folders = new Set(modules.flatMap(path => /^.*node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path) ?? []))
@@ -17,7 +17,7 @@ export function notices(root, modules) {
     const { name, version, license } = JSON.parse(readFileSync(join(root, folder, 'package.json'), 'utf8'))
     const file = readdirSync(join(root, folder)).find(entry => /^licen[cs]e(\.\w+)?$/i.test(entry))
     if (file === undefined)
-      throw new Error(`${folder} has no file with its licence: what may be shipped of it?`)
+      throw new Error(`${folder} has no licence file: find out its licence before you bundle it`)
     return `${RULE}\n${name} ${version} (${license})\n\n${readFileSync(join(root, folder, file), 'utf8').trim()}\n`
   })
   return [HEAD, ...texts].join('\n')

@@ -1,16 +1,16 @@
 // @ts-check
 import { minify, parse } from 'rolldown/utils'
 
-/** Of a stack, a place can be found in lines of so many characters; and what Node shows of an exception is one of them. */
+/** Length from which lines are broken: a stack trace shows a useful position, and Node prints a whole line with an exception. */
 const LINE_CHARACTERS = 160
-/** What esbuild calls the function of a module that waits in the file: its path, between these. It is in stacks and profiles. */
+/** The path of a module, which esbuild makes the name of the function around the module. The name is in stack traces and profiles. */
 const MODULE = /\b(__esm|__commonJS)\(\s*\{\s*"(?:build\/modules\/|node_modules\/)?([^"]*?)(?:\.[cm]?js)?"/g
-/** What stands in these lists of a program begins behind a bracket, a comma, a semicolon or a colon: a line may end there. */
+/** Lists of syntax nodes. A line can end before each node, because a bracket, comma, semicolon or colon precedes it. */
 const LISTS = new Set(['arguments', 'body', 'cases', 'consequent', 'elements', 'properties'])
 
 /**
- * The same program with short names for its variables, and statements in fewer words: a quarter of its bytes less to install, to read and to
- * parse. Functions, classes and properties keep their names, so a stack says where it was.
+ * Minifies a program, which removes a quarter of its bytes. Functions, classes and properties keep their names, so that stack traces are
+ * readable.
  *
  * @param {string} name of the file
  * @param {string} code
@@ -19,7 +19,7 @@ export async function shorten(name, code) {
   const module = !name.endsWith('.cjs')
   const { code: short, errors } = await minify(name, code.replace(MODULE, '$1({"$2"'), {
     module,
-    // What nobody uses esbuild has left out.
+    // esbuild has already removed unused code.
     compress: { target: 'es2023', unused: false, keepNames: { function: true, class: true } },
     mangle: { toplevel: true, keepNames: true },
     codegen: { removeWhitespace: true },
@@ -34,7 +34,7 @@ export async function shorten(name, code) {
 }
 
 /**
- * Where lines may end.
+ * Yields the positions at which a line can end.
  *
  * @param {unknown} node
  * @returns {Generator<number>}
@@ -43,15 +43,15 @@ function* ends(node) {
   if (typeof node !== 'object' || node === null) return
   for (const [key, value] of Object.entries(node)) {
     if (Array.isArray(value)) {
-      for (const one of value) {
-        if (LISTS.has(key) && typeof one?.start === 'number') yield one.start
-        yield* ends(one)
+      for (const child of value) {
+        if (LISTS.has(key) && typeof child?.start === 'number') yield child.start
+        yield* ends(child)
       }
     } else yield* ends(value)
   }
 }
 
-/** @param {string} code @param {number[]} places in any order */
+/** Breaks the code into lines at some of the positions. @param {string} code @param {number[]} places in any order */
 function inLines(code, places) {
   const lines = []
   let from = 0

@@ -1,5 +1,6 @@
 // @ts-check
-// A tree with its DEBIAN folder as a .deb: by dpkg-deb, or where that is missing by ar and tar. The same tree and time give the same bytes.
+// Packs a tree with its DEBIAN folder as a .deb file: with dpkg-deb, or if that is not installed with ar and tar. The same tree and time give
+// the same bytes.
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -8,9 +9,9 @@ import { outputOf } from '../release/run.mjs'
 
 /**
  * @param {string} tree
- * @param {string} file replaced if it is there
- * @param {Date} time of all files in it
- * @param {{ byHand?: boolean }} [options] `byHand`: without dpkg-deb
+ * @param {string} file the .deb file, which is replaced if it exists
+ * @param {Date} time of all files in the package
+ * @param {{ byHand?: boolean }} [options] `byHand`: use ar and tar even if dpkg-deb is installed
  */
 export function writeDeb(tree, file, time, { byHand = !hasDpkg() } = {}) {
   rmSync(file, { force: true })
@@ -33,7 +34,7 @@ function byArAndTar(tree, file, seconds) {
     outputOf('tar', [...same, ...archive, control, '-C', join(tree, 'DEBIAN'), '.'], tree)
     const data = join(parts, 'data.tar.gz')
     outputOf('tar', [...same, ...archive, data, '--exclude=./DEBIAN', '-C', tree, '.'], tree)
-    // The order is part of the format.
+    // The format prescribes this order.
     outputOf('ar', ['rcD', file, 'debian-binary', 'control.tar.gz', 'data.tar.gz'], parts)
   } finally {
     rmSync(parts, { recursive: true, force: true })

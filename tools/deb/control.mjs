@@ -1,15 +1,15 @@
 // @ts-check
-// What Debian's tools are told of the package.
+// The control file and the maintainer scripts of the Debian package.
 import { homeOf } from '../release/home.mjs'
 
-/** Debian's names of the processors that there is an addon for, and Node's. */
+/** Debian's and Node's names of the architectures for which the package has an addon. */
 export const ARCHITECTURES = /** @type {Record<string, string>} */ ({ amd64: 'x64', arm64: 'arm64' })
 
-/** @param {string} version a pre-release comes before its release in Debian's order too */
+/** Returns Debian's form of a version: with `~` a pre-release sorts before its release. @param {string} version */
 export const debianVersion = version => version.replace('-', '~')
 
 /**
- * DEBIAN/control.
+ * Returns the text of DEBIAN/control.
  *
  * @param {any} manifest package.json
  * @param {string} architecture Debian's name
@@ -22,11 +22,10 @@ export function control(manifest, architecture, bytes) {
     Package: manifest.name,
     Version: debianVersion(manifest.version),
     Architecture: architecture,
-    // Whose address that is will be known with the project's home.
+    // A placeholder until the project has a home.
     Maintainer: manifest.author ?? 'The maintainers of fd-broker <maintainers@fd-broker.invalid>',
     'Installed-Size': String(Math.ceil(bytes / 1024)),
-    // The commands are nothing without it. A Node that is no Debian package (nvm, a tarball) is no reason for this package: npm
-    // installs the same commands there.
+    // The commands need Debian's Node. Users of another Node (nvm, a tarball) install the commands with npm.
     Depends: `nodejs (>= ${node})`,
     Section: 'net',
     Priority: 'optional',
@@ -43,8 +42,8 @@ export function control(manifest, architecture, bytes) {
 }
 
 /**
- * Maintainer scripts. Installing enables and starts nothing, and a newer version leaves alone what runs: when that is replaced is the operator's
- * decision. With `DPKG_ROOT` set (an image is being made) they leave the running system alone.
+ * Returns the maintainer scripts. An installation enables and starts no unit, and an upgrade does not restart one: the operator decides when
+ * to upgrade it. If `DPKG_ROOT` is set (dpkg installs into an image), the scripts do not touch the running system.
  *
  * @param {readonly string[]} units
  * @returns {Record<string, string>}
@@ -64,7 +63,7 @@ set -e
 if [ "$1" = remove ] && ${running}; then
     systemctl stop ${units.join(' ')} || true
 fi
-# What root's processes have left there (docs/install.md, "Starting fast").
+# Compiled code that processes of root have stored (docs/install.md, "Starting fast").
 rm -rf "\${DPKG_ROOT:-}/usr/lib/fd-broker/.code-cache"
 `,
     postrm: reread('remove'),

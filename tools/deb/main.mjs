@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // @ts-check
-// npm run package:deb -- [--tarball FILE] [--out FOLDER] [--arch amd64|arm64]...: makes Debian packages of the commands, out of
-// the npm tarball (packed here when none is named), and nothing else.
+// `npm run package:deb -- [--tarball FILE] [--out FOLDER] [--arch amd64|arm64]...`: makes Debian packages of the commands from the npm tarball;
+// packs a tarball first if none is given.
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,5 +1,5 @@
 // @ts-check
-// Lays out the files of the Debian package, as they are installed.
+// Creates the tree of files that the Debian package installs.
 import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
@@ -17,19 +17,19 @@ import { gzipSync } from 'node:zlib'
 import { ARCHITECTURES, control, scripts } from './control.mjs'
 
 const HOME = 'usr/lib/fd-broker'
-/** The units, in the checkout. */
+/** Folder of the systemd units in the checkout. */
 const SOURCES = 'docs/examples/systemd'
 const UNITS = 'usr/lib/systemd/system'
 const DOC = 'usr/share/doc/fd-broker'
 const EXAMPLES = `${DOC}/examples/systemd`
-/** Where shells look for the scripts that packages bring. */
+/** Paths at which the shells find completion scripts of packages. */
 const COMPLETIONS = {
   bash: 'usr/share/bash-completion/completions/fd-broker',
   zsh: 'usr/share/zsh/vendor-completions/_fd-broker',
   fish: 'usr/share/fish/vendor_completions.d/fd-broker.fish',
 }
 
-/** @param {string} folder every file below it, links too */
+/** Returns all files and links below a folder. @param {string} folder */
 const filesIn = folder =>
   readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter(entry => !entry.isDirectory())
@@ -37,10 +37,10 @@ const filesIn = folder =>
     .sort()
 
 /**
- * @param {string} tree must not be there
+ * @param {string} tree the folder to create
  * @param {object} from
- * @param {string} from.root of the checkout: the units
- * @param {string} from.unpacked what the npm tarball holds
+ * @param {string} from.root the checkout, which has the units
+ * @param {string} from.unpacked the unpacked npm tarball
  * @param {any} from.manifest
  * @param {string} from.architecture Debian's name
  */
@@ -50,22 +50,22 @@ export function layOut(tree, { root, unpacked, manifest, architecture }) {
   const kept = `linux-${ARCHITECTURES[architecture]}`
   for (const platform of readdirSync(join(home, 'prebuilds')))
     if (platform !== kept) rmSync(join(home, 'prebuilds', platform), { recursive: true })
-  // Debian has no musl underneath its Node.
+  // Debian's Node uses glibc.
   for (const file of filesIn(join(home, 'prebuilds'))) if (file.includes('musl')) rmSync(file)
 
-  // What only compilers read.
+  // Only compilers of programs that import the library read the types.
   rmSync(join(home, 'dist/types'), { recursive: true, force: true })
 
   const commands = /** @type {[string, string][]} */ (Object.entries(manifest.bin))
   for (const [name, file] of commands) {
     const target = join(home, file)
-    // Debian's own, whatever PATH says where a unit or a shell starts it.
+    // Always Debian's Node, whatever the PATH of a unit or shell is.
     writeFileSync(target, readFileSync(target, 'utf8').replace(/^#!.*/, '#!/usr/bin/node'))
     mkdirSync(join(tree, 'usr/bin'), { recursive: true })
     symlinkSync(join('../lib/fd-broker', file), join(tree, 'usr/bin', name))
   }
 
-  // The daemon is the package's own; the others are of services that an operator names, to be copied and changed.
+  // The package installs the daemon's units. The others are examples for services, which the operator copies and changes.
   const all = readdirSync(join(root, SOURCES))
   const units = all.filter(name => name.startsWith('fd-broker.'))
   for (const name of all)
@@ -94,12 +94,12 @@ export function layOut(tree, { root, unpacked, manifest, architecture }) {
 
 /** @param {string} command @param {string} shell */
 function completionOf(command, shell) {
-  // What it keeps of itself would be packed with it.
+  // Otherwise the command would write its code cache into the tree that is packed.
   const env = { ...process.env, FD_BROKER_CODE_CACHE: 'off' }
   return execFileSync(process.execPath, [command, 'completion', shell], { env })
 }
 
-/** DEBIAN/, and the modes of all files. @param {string} tree @param {any} manifest @param {string} architecture @param {readonly string[]} units */
+/** Sets the modes of all files, and writes DEBIAN/. @param {string} tree @param {any} manifest @param {string} architecture @param {readonly string[]} units */
 function describe(tree, manifest, architecture, units) {
   const executable = new Set(Object.values(manifest.bin).map(file => join(tree, HOME, String(file))))
   const files = filesIn(tree)

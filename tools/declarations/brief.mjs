@@ -1,27 +1,27 @@
 // @ts-check
 
-/** A line of a report is not longer, where it can be broken. */
+/** Longer lines of a report are broken at the members of a union. */
 const WIDTH = 120
 
-/** Entries whose declarations the later reports leave out. */
+/** Entries with the first reports; later reports leave out declarations that these have. */
 const FIRST = ['errors', 'operator', 'adapter', 'index']
 
 /**
- * Reports whose changes are easy to see: one member of a long union a line; a declaration that an entry only comes to is left out
- * where an earlier report has it.
+ * Returns the reports in a form whose diffs are easy to read: each member of a long union is on its own line, and a report leaves out a
+ * declaration that its entry does not export if an earlier report has it.
  * @param {Map<string, string>} reports by the entries' names
  * @returns {Map<string, string>}
  */
 export function brief(reports) {
   const rank = (/** @type {string} */ name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length)
   /** @type {Set<string>} */
-  const said = new Set()
+  const reported = new Set()
   const kept = [...reports]
     .toSorted(([a], [b]) => rank(a) - rank(b))
     .map(([name, text]) => {
       const blocks = broken(undecorated(text)).split('\n\n')
-      const own = blocks.filter(block => isExported(block) || !said.has(plain(block)))
-      if (rank(name) < FIRST.length) for (const block of blocks) said.add(plain(block))
+      const own = blocks.filter(block => isExported(block) || !reported.has(plain(block)))
+      if (rank(name) < FIRST.length) for (const block of blocks) reported.add(plain(block))
       return /** @type {const} */ ([name, own.join('\n\n')])
     })
   return new Map(kept)
@@ -34,7 +34,7 @@ const isExported = block =>
 /** @param {string} block */
 const plain = block => block.replace(/^export /gm, '')
 
-/** What is documented is told by the documentation. @param {string} text */
+/** Removes the marks of undocumented and of public declarations. @param {string} text */
 const undecorated = text =>
   text.replace(/^ *\/\/ \(undocumented\)\n/gm, '').replace(/^\/\/ @public.*\n/gm, '')
 

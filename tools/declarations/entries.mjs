@@ -1,6 +1,6 @@
 // @ts-check
 
-/** The package's entries, the first one being the one that others are told from; where each one's declarations are. */
+/** The entries of the package, with the paths of their declarations in build/modules. */
 export const ENTRIES = [
   { name: 'index', path: 'index.d.ts' },
   { name: 'proxy', path: 'proxy/index.d.ts' },

@@ -1,17 +1,17 @@
 // @ts-check
-// What of the declarations in a folder, as tsc writes them, somebody who imports the package sees.
+// Extracts the public declarations of the package's entries from a folder with the declarations that tsc has written.
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { CompilerState, Extractor, ExtractorConfig, ExtractorLogLevel } from '@microsoft/api-extractor'
 
-/** Its own, of a release that has an interface for programs. @type {any} */
+/** The TypeScript that api-extractor brings, because the package's own release has no API for programs. @type {any} */
 const ts = createRequire(createRequire(import.meta.url).resolve('@microsoft/api-extractor'))('typescript')
 
-/** @typedef {{ name: string, path: string }} Entry What it is called, and where its declarations are in the folder. */
+/** @typedef {{ name: string, path: string }} Entry An entry's name, and the path of its declarations in the folder. */
 
-/** Exports every one's. */
+/** Name of a temporary module that exports everything that the entries export. */
 const ALL = 'all-entries'
 
 export class Declarations {
@@ -36,8 +36,8 @@ export class Declarations {
   }
 
   /**
-   * One file with all that the entries come to, without what is `@internal`, and for each entry one that names what it exports:
-   * a class is the same one whichever entry it is imported from. Paths and texts.
+   * Returns files by path: `declarations.d.ts` with the declarations of all entries except `@internal` ones, and for each entry a file with the
+   * names that it exports from there. So a class has the same type in all entries.
    * @returns {Map<string, string>}
    */
   rolledUp() {
@@ -67,7 +67,7 @@ export class Declarations {
   }
 
   /**
-   * What each entry exports, in a form whose changes are easy to see: texts by the entries' names.
+   * Returns api-extractor's reports of what each entry exports, by the entries' names.
    * @returns {Map<string, string>}
    */
   reports() {
@@ -121,7 +121,7 @@ export class Declarations {
       localBuild: true,
       compilerState: this.#state,
       messageCallback: message => {
-        // It is told of the TypeScript that it brings, and of a report that is new.
+        // Hides the notices about the TypeScript version and about new reports.
         if (message.logLevel !== ExtractorLogLevel.Error) message.handled = true
       },
     })
@@ -149,7 +149,7 @@ export class Declarations {
     const checker = program.getTypeChecker()
     const source = program.getSourceFile(join(this.#folder, path))
     const module = source && checker.getSymbolAtLocation(source)
-    if (!module) throw new Error(`${path} is no module`)
+    if (!module) throw new Error(`${path} is not a module`)
     const names = checker
       .getExportsOfModule(module)
       .map((/** @type {any} */ symbol) => `  ${isTypeOnly(checker, symbol) ? 'type ' : ''}${symbol.name},\n`)

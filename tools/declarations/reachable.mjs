@@ -2,11 +2,11 @@
 import { readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 
-/** `from './x.js'`, `import './x.js'` and `import('./x.js')`: what tsc writes. */
+/** The forms of imports that tsc writes: `from './x.js'`, `import './x.js'` and `import('./x.js')`. */
 const REFERENCES = /\b(?:from|import)\s*\(?\s*(['"])(\.[^'"]+)\.js\1/g
 
 /**
- * The declarations that a consumer's compiler comes to from these: their texts by their paths.
+ * Returns the declarations that a consumer's compiler reads for these entries, directly or through imports: texts by paths.
  * @param {string} folder
  * @param {readonly string[]} entries paths in it
  */

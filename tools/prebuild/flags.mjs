@@ -1,10 +1,10 @@
 // @ts-check
-// What the compiler is told: sources, macros and warnings are those of binding.gyp, so that both builds are of the same code.
+// Arguments for the compiler. Sources, macros and warnings come from binding.gyp, so that both builds compile the same code.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 /**
- * The addon's target in binding.gyp; paths are relative to the root.
+ * Returns the addon's target in binding.gyp; its paths are relative to the root.
  *
  * @param {string} root
  * @returns {{ sources: string[], defines: string[], cflags: string[] }}
@@ -13,26 +13,26 @@ function addonOf(root) {
   return JSON.parse(readFileSync(join(root, 'binding.gyp'), 'utf8')).targets[0]
 }
 
-/** What node-gyp adds by itself (common.gypi, addon.gypi), and what makes overruns end the process instead of going on. */
+/** The options that node-gyp adds (common.gypi, addon.gypi), and options that end the process at a buffer overrun. */
 const COMPILING = [
   '-D_FILE_OFFSET_BITS=64',
   '-DNODE_GYP_MODULE_NAME=fd_broker',
   '-DBUILDING_NODE_EXTENSION',
   '-fPIC',
-  // All six are in the package. What is computed here (sums, scans) takes a tenth longer than with -O2, and most of the rest is system calls.
+  // Small, because the package has six addons. Checksums and scans take 10 % longer than with -O2, but most functions only make system calls.
   '-Os',
   '-g0',
   '-fstack-protector-strong',
   '-D_FORTIFY_SOURCE=2',
-  // Zig's own default; it would link a runtime for it.
+  // By default Zig links a runtime for this sanitizer.
   '-fno-sanitize=undefined',
 ]
 
-/** Addresses that the loader has filled in are read-only from then on, the stack is no code, and the id is of the content. */
+/** Makes the loader's tables read-only after loading, the stack not executable, and the build id a hash of the content. */
 const ELF = ['-shared', '-Wl,-z,relro,-z,now', '-Wl,-z,noexecstack', '-Wl,--build-id=sha1', '-s']
-/** CMSG_NXTHDR of musl's headers compares so. */
+/** The macro CMSG_NXTHDR of musl compares signed with unsigned values. */
 const MUSL = ['-Wno-sign-compare']
-/** The functions of Node are those of the program that loads it. The name in it would be the path to which it is written. */
+/** Resolves Node's functions when Node loads the addon. Sets the install name, which would otherwise be the output path. */
 const MACH_O = ['-shared', '-undefined', 'dynamic_lookup', '-Wl,-install_name,fd-broker.node', '-s']
 
 /**

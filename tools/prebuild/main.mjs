@@ -1,6 +1,6 @@
 // @ts-check
-// `npm run prebuilds [-- [--into FOLDER] TARGET...]`: the addon for all targets of the package (targets.mjs), or for those that are named, below
-// prebuilds/. The same sources give the same bytes. (A script named `prebuild` npm would run before each `build`.)
+// `npm run prebuilds [-- [--into FOLDER] TARGET...]`: builds the addon for the given targets (default: all of targets.mjs) into prebuilds/. The
+// same sources give the same bytes. (The script is not named `prebuild`, because npm would run that before each `build`.)
 import { createHash } from 'node:crypto'
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -15,8 +15,8 @@ const root = fileURLToPath(new URL('../..', import.meta.url))
 
 /**
  * @param {string} into
- * @param {readonly string[]} names none: all
- * @param {string} folder for what is unfinished
+ * @param {readonly string[]} names of targets; if empty, all
+ * @param {string} folder for unfinished files
  */
 function prebuild(into, names, folder) {
   const wanted = names.length === 0 ? TARGETS : TARGETS.filter(target => names.includes(target.name))
@@ -27,7 +27,7 @@ function prebuild(into, names, folder) {
   const headers = fetchHeaders()
   for (const target of wanted) {
     const start = performance.now()
-    // Its name is in a Mach-O file, its folder in none.
+    // A Mach-O file contains the name of the output, but not its folder.
     const unfinished = join(folder, basename(target.file))
     compile(zig, compilerArguments(root, target, headers, unfinished), root)
     const file = join(into, target.file)

@@ -3,12 +3,12 @@
  * A platform for which the package has an addon.
  *
  * @typedef {object} Target
- * @property {string} name as the command takes it
- * @property {string} triple as the compiler takes it: processor, system and its version, C library and its version
- * @property {string} file below prebuilds/, where src/kernel/addon.ts looks for it
+ * @property {string} name for the command line
+ * @property {string} triple for the compiler: processor, system and its version, C library and its version
+ * @property {string} file path below prebuilds/, where src/kernel/addon.ts finds it
  */
 
-/** The glibc of 2012: older than that of any system on which a supported Node runs. */
+/** A glibc of 2012. Systems on which a supported Node runs have newer ones. */
 const GLIBC = '2.17'
 /** The macOS of binding.gyp (MACOSX_DEPLOYMENT_TARGET). */
 const MACOS = '11.0'

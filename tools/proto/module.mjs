@@ -1,12 +1,11 @@
 // @ts-check
-// The TypeScript of a .proto file: for each message a class with its types, `encode` and `decode`, which behave as those of protobufjs do
-// (test/property/proto-as-protobufjs.test.ts). What messages have in common is in src/proto/message.ts. A field of a kind that no file of proto/ has
-// fails the build.
+// Generates TypeScript from a .proto file: a class for each message, with types, `encode` and `decode`. They behave like those of protobufjs
+// (test/property/proto-as-protobufjs.test.ts). src/proto/message.ts has the common code. Throws for kinds of fields that no file of proto/ uses.
 //
-// uint64 is a plain number, exact up to 2^53 - 1; `decode` throws for a larger one.
+// A uint64 is a number, up to 2^53 - 1; `decode` throws for a larger one.
 import protobuf from 'protobufjs'
 
-/** What a type is in TypeScript, the value that is not written, whether a value (`$`) is another one, and how one is read. */
+/** Code for each scalar type: its TypeScript type, its default value (not written), a test whether a value `$` is not the default, and how to read it. */
 const SCALARS = /** @type {const} */ ({
   bool: { type: 'boolean', none: 'false', other: '$', read: 'reader.bool()' },
   bytes: { type: 'Uint8Array', none: 'NO_BYTES', other: '$.length > 0', read: 'reader.bytes()' },
@@ -23,7 +22,7 @@ const WIRE_TYPES = protobuf.types.basic
 const PACKABLE = protobuf.types.packed
 const LENGTH_DELIMITED = 2
 
-/** @typedef {ReturnType<typeof fieldOf>} Field the lines about one field */
+/** @typedef {ReturnType<typeof fieldOf>} Field the code for one field */
 
 /** @param {protobuf.Root} root @param {string} file */
 export function moduleOf(root, file) {
@@ -112,7 +111,7 @@ function lines(indent, items, line) {
   return items.map(item => `\n${' '.repeat(indent)}${line(item)}`).join('')
 }
 
-/** The type of a message with oneofs. @param {Field[]} fields @param {protobuf.OneOf[]} oneOfs */
+/** Returns the type of a message with oneofs. @param {Field[]} fields @param {protobuf.OneOf[]} oneOfs */
 function shape(fields, oneOfs) {
   const narrowed = oneOfs.map(({ name, oneof }) => {
     const members = fields.filter(({ name }) => oneof.includes(name))
@@ -127,7 +126,7 @@ function shape(fields, oneOfs) {
 /** @param {protobuf.Field} field */
 function fieldOf(field) {
   const { name, id, partOf, resolvedType } = field
-  // From the package on: a message's own messages may have the name of one beside it.
+  // With the names of the outer messages, because a nested message may have the same name as another message.
   const reference = resolvedType?.fullName.split('.').slice(2).join('.')
   const type = resolvedType instanceof protobuf.Enum ? 'int32' : field.type
   const scalar = SCALARS[/** @type {keyof typeof SCALARS} */ (type)]
@@ -159,7 +158,7 @@ function fieldOf(field) {
     }
   if (field.repeated) {
     const read = isMessage ? `${reference}.decode(reader, reader.size(), depth + 1)` : scalar.read
-    // Numbers may come packed, however they are written here.
+    // Other implementations may send numbers packed.
     const packed = `case ${(id << 3) | LENGTH_DELIMITED}: reader.${type}s(${value}); continue`
     return {
       name,

@@ -1,14 +1,14 @@
 // @ts-check
-// What CHANGELOG.md says of a version.
+// Reads and edits CHANGELOG.md.
 
 const HEADING = /^## +\[?([^\]\s]+)\]?(?: +- +(\S+))?\s*$/
 
 /**
- * A version's part of the changelog.
+ * Returns a version's section of the changelog; null if there is none.
  *
  * @param {string} text of CHANGELOG.md
  * @param {string} version or "Unreleased"
- * @returns {{ date: string | null, body: string } | null} null: it has no heading; `date` as it stands there, null: none
+ * @returns {{ date: string | null, body: string } | null} `date` as written in the heading; null if the heading has none
  */
 export function changesOf(text, version) {
   const lines = text.split('\n')
@@ -23,14 +23,14 @@ export function changesOf(text, version) {
 }
 
 /**
- * What was unreleased gets the heading of a version, below an empty "Unreleased".
+ * Moves the unreleased changes to a new section for a version, and returns the new text. The section "Unreleased" is then empty.
  *
  * @param {string} text of CHANGELOG.md
  * @param {string} version
  * @param {string} date YYYY-MM-DD
  */
 export function withVersion(text, version, date) {
-  if (changesOf(text, version) !== null) throw new Error(`CHANGELOG.md has ${version} already`)
+  if (changesOf(text, version) !== null) throw new Error(`CHANGELOG.md already has a section ${version}`)
   if (!changesOf(text, 'Unreleased')?.body) throw new Error('CHANGELOG.md has nothing under "Unreleased"')
   return text.replace(/^## Unreleased$/m, `## Unreleased\n\n## ${version} - ${date}`)
 }

@@ -1,5 +1,5 @@
 // @ts-check
-// What must be so before a version is released.
+// Checks whether a checkout can be released.
 import { changesOf, isDate } from './changelog.mjs'
 import { homeOf } from './home.mjs'
 
@@ -8,20 +8,21 @@ import { homeOf } from './home.mjs'
  * @property {any} manifest package.json
  * @property {any} lock package-lock.json
  * @property {string} changelog
- * @property {string} changes what git calls changed, empty: nothing
+ * @property {string} changes output of `git status --porcelain`; empty if nothing has changed
  * @property {ReturnType<typeof import('./workflow.mjs').workflowOf>} workflow
  */
 
 /**
  * @param {Checkout} checkout
- * @returns {{ wrong: string[], unpublishable: string[] }} `wrong`: this is no release. `unpublishable`: it is one, and only what
- *   publishes it is missing.
+ * @returns {{ wrong: string[], unpublishable: string[] }} `wrong`: reasons not to release it. `unpublishable`: reasons only against publishing
+ *   the release.
  */
 export function checkRelease({ manifest, lock, changelog, changes, workflow }) {
   const { version } = manifest
   const wrong = []
-  if (changes !== '') wrong.push(`the tree has changes that are in no commit:\n${changes}`)
-  if (!/^\d+\.\d+\.\d+(-[0-9a-z.-]+)?$/.test(version)) wrong.push(`"${version}" is no version to release`)
+  if (changes !== '') wrong.push(`the tree has uncommitted changes:\n${changes}`)
+  if (!/^\d+\.\d+\.\d+(-[0-9a-z.-]+)?$/.test(version))
+    wrong.push(`"${version}" is not a version that can be released`)
   for (const [where, found] of [
     ['package-lock.json', lock.version],
     ['package-lock.json, packages', lock.packages?.['']?.version],
@@ -32,19 +33,19 @@ export function checkRelease({ manifest, lock, changelog, changes, workflow }) {
   if (section === null) wrong.push(`CHANGELOG.md has no heading "## ${version} - DATE"`)
   else {
     if (!isDate(section.date)) wrong.push(`CHANGELOG.md: ${version} has no date (${section.date})`)
-    if (section.body === '') wrong.push(`CHANGELOG.md says nothing of ${version}`)
+    if (section.body === '') wrong.push(`CHANGELOG.md: ${version} has no changes`)
   }
   if (changesOf(changelog, 'Unreleased')?.body)
-    wrong.push('CHANGELOG.md has changes under "Unreleased": they are in this version')
+    wrong.push('CHANGELOG.md has changes under "Unreleased": move them to this version')
 
   const unpublishable = []
   const { url, decided } = homeOf(manifest)
   if (!decided) {
     unpublishable.push(
-      `package.json does not say yet where the project lives (repository: ${url || 'none'}): node tools/release/home.mjs https://HOST/OWNER/NAME`,
+      `package.json has no home of the project (repository: ${url || 'none'}): run node tools/release/home.mjs https://HOST/OWNER/NAME`,
     )
   } else if (workflow !== null && workflow.home !== url)
-    unpublishable.push(`package.json says that the project lives at ${url}, this is ${workflow.home}`)
+    unpublishable.push(`the home in package.json is ${url}, but this workflow runs at ${workflow.home}`)
   if (workflow?.tag && workflow.tag !== `v${version}`)
     wrong.push(`the tag is ${workflow.tag}, the version ${version}`)
   return { wrong, unpublishable }

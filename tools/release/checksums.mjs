@@ -4,11 +4,11 @@ import { join } from 'node:path'
 import { sha256Of } from './tarball.mjs'
 
 const NAME = 'SHA256SUMS'
-/** What is read, and not handed out. */
+/** The release notes, which are not a download, so that they have no checksum. */
 export const NOTES = 'NOTES.md'
 
 /**
- * Writes what `sha256sum --check SHA256SUMS` reads.
+ * Writes SHA256SUMS, for `sha256sum --check SHA256SUMS`, and returns its text.
  *
  * @param {string} folder
  * @returns {string}

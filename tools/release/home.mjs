@@ -1,6 +1,6 @@
 // @ts-check
-// The project's home, as package.json says it. A registry that publishes with provenance compares this with the
-// repository whose workflow publishes. `node tools/release/home.mjs https://HOST/OWNER/NAME` writes it; until then nothing is published.
+// The project's home (its repository) in package.json. npm compares it with the repository of the workflow that publishes with provenance.
+// `node tools/release/home.mjs https://HOST/OWNER/NAME` writes it. Without it the package cannot be published.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
@@ -8,7 +8,7 @@ const FRONT = ['name', 'version', 'description', 'keywords']
 
 /**
  * @param {{ repository?: { url?: string } | string }} manifest
- * @returns {{ url: string, decided: boolean }} the address without `git+` and `.git`; decided: there is one
+ * @returns {{ url: string, decided: boolean }} the address without `git+` and `.git`; `decided`: there is an address
  */
 export function homeOf({ repository }) {
   const written = typeof repository === 'string' ? repository : (repository?.url ?? '')
@@ -24,7 +24,7 @@ export function homeOf({ repository }) {
 export function withHome(manifest, url) {
   const { protocol, pathname } = new URL(url)
   if (protocol !== 'https:' || !/^\/[^/]+\/[^/]+$/.test(pathname))
-    throw new Error(`${url} is no https://HOST/OWNER/NAME`)
+    throw new Error(`${url} does not have the form https://HOST/OWNER/NAME`)
   const { license, ...rest } = manifest
   const home = {
     homepage: `${url}#readme`,
@@ -32,7 +32,7 @@ export function withHome(manifest, url) {
     ...(license === undefined ? {} : { license }),
     repository: { type: 'git', url: `git+${url}.git` },
   }
-  // Behind what says what it is.
+  // The new keys follow the keys that describe the package.
   const known = Object.entries(rest).filter(([key]) => !(key in home))
   const front = known.filter(([key]) => FRONT.includes(key))
   const behind = known.filter(([key]) => !FRONT.includes(key))
@@ -46,7 +46,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   if (url !== undefined) writeFileSync(file, `${JSON.stringify(withHome(manifest, url), null, 2)}\n`)
   else if (!homeOf(manifest).decided) {
     console.error(
-      'package.json does not say yet where the project lives: node tools/release/home.mjs https://HOST/OWNER/NAME',
+      'package.json has no home of the project: run node tools/release/home.mjs https://HOST/OWNER/NAME',
     )
     process.exitCode = 1
   }

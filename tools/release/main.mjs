@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // @ts-check
-// npm run release -- --dry-run [--sha256 HEX] [STAGE...]: makes a release, all of it but publishing. Without --dry-run it
-// refuses outside of .github/workflows/release.yml, whose jobs run a stage each. What is made lies in release/.
+// `npm run release -- --dry-run [--sha256 HEX] [STAGE...]`: makes a release in release/, and does not publish it. Without --dry-run only
+// .github/workflows/release.yml can run this; each of its jobs runs one stage.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -26,7 +26,7 @@ const unknown = positionals.find(name => !names.includes(name))
 if (unknown !== undefined) refuse(`there is no stage "${unknown}"; there are ${names.join(', ')}`)
 const workflow = workflowOf(process.env)
 if (!values['dry-run'] && workflow === null)
-  refuse('only .github/workflows/release.yml releases; here there is npm run release -- --dry-run')
+  refuse('only .github/workflows/release.yml can release; run npm run release -- --dry-run here')
 
 /** @type {import('./stages.mjs').Release} */
 const release = {

@@ -1,8 +1,8 @@
 // @ts-check
-// Where the version stands beside package.json and its lock file.
+// Files that have the version besides package.json and package-lock.json.
 
 /**
- * By file: what is before it, and the version.
+ * For each file a pattern that matches the version; its group is the text before the version.
  *
  * @type {Readonly<Record<string, RegExp>>}
  */
@@ -12,7 +12,7 @@ export const NAMED = {
 }
 
 /**
- * One of these files, of another version.
+ * Returns the text of such a file with another version.
  *
  * @param {string} path
  * @param {string} text of the file
@@ -20,6 +20,6 @@ export const NAMED = {
  */
 export function withNamedVersion(path, text, version) {
   const pattern = NAMED[path]
-  if (!pattern?.test(text)) throw new Error(`${path} names no version`)
+  if (!pattern?.test(text)) throw new Error(`${path} has no version`)
   return text.replace(pattern, (_, before) => before + version)
 }

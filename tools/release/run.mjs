@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process'
 
 /**
- * Runs a step of a release, which says itself what it does. Throws unless it ends with 0.
+ * Runs a command with the output of this process. Throws unless it exits with code 0.
  *
  * @param {string} command
  * @param {readonly string[]} args
@@ -20,10 +20,12 @@ export function run(command, args, { cwd, env = {} }) {
 }
 
 /**
+ * Runs a command and returns its output. Throws unless it exits with code 0.
+ *
  * @param {string} command
  * @param {readonly string[]} args
  * @param {string} cwd
- * @returns {string} what it printed
+ * @returns {string}
  */
 export function outputOf(command, args, cwd) {
   const { status, stdout, stderr, error } = spawnSync(command, args, {

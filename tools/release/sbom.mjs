@@ -1,7 +1,7 @@
 // @ts-check
-// The bill of materials of a release, CycloneDX 1.5: what the tarball has inside, and what installing it brings.
+// Software bill of materials of a release (CycloneDX 1.5): the packages bundled in the tarball, and those that npm installs with it.
 
-/** What npm's own `npm sbom` calls code that is inside of another package. */
+/** The property with which `npm sbom` marks a bundled package. */
 const INSIDE = { name: 'cdx:npm:package:bundled', value: 'true' }
 
 /** @param {{ name: string, version: string }} of */
@@ -11,7 +11,7 @@ const refOf = ({ name, version }) => `${name}@${version}`
 const purlOf = ({ name, version }) => `pkg:npm/${name.replace('@', '%40')}@${version}`
 
 /**
- * "sha512-…" of a lock file.
+ * Converts a checksum of a lock file (`sha512-…`).
  *
  * @param {string} integrity
  */
@@ -27,11 +27,11 @@ const licensesOf = license =>
     ? []
     : [/ (OR|AND|WITH) /.test(license) ? { expression: license } : { license: { id: license } }]
 
-/** @param {import('./shipped.mjs').Shipped} one */
-function componentOf(one) {
-  const { name, version, license, integrity, resolved, inside } = one
+/** @param {import('./shipped.mjs').Shipped} shipped */
+function componentOf(shipped) {
+  const { name, version, license, integrity, resolved, inside } = shipped
   return {
-    'bom-ref': refOf(one),
+    'bom-ref': refOf(shipped),
     type: 'library',
     name,
     version,
@@ -45,7 +45,7 @@ function componentOf(one) {
 }
 
 /**
- * The same tarball and the same time give the same bill.
+ * Returns the bill. The same tarball and time give the same bill.
  *
  * @param {object} of
  * @param {any} of.manifest package.json
@@ -57,7 +57,7 @@ function componentOf(one) {
 export function billOf({ manifest, home, sha256, time, shipped }) {
   const { name, version, description, license } = manifest
   const root = { name, version }
-  // Of a package that is installed, and has code inside too, the stronger is said.
+  // A package that is both installed and bundled is listed as bundled.
   const once = new Map(shipped.map(one => [refOf(one), one]))
   for (const one of shipped) if (one.inside) once.set(refOf(one), one)
   const components = [...once.values()].sort((a, b) => (refOf(a) < refOf(b) ? -1 : 1))
@@ -97,7 +97,7 @@ export function billOf({ manifest, home, sha256, time, shipped }) {
   }
 }
 
-/** @param {string} hex as a UUID of the custom kind (version 8) */
+/** Returns a UUID (version 8) with the digits of a hash. @param {string} hex */
 function uuidOf(hex) {
   const variant = ((Number.parseInt(hex[16] ?? '0', 16) & 3) | 8).toString(16)
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-${variant}${hex.slice(17, 20)}-${hex.slice(20, 32)}`

@@ -1,5 +1,5 @@
 // @ts-check
-// Which packages reach a user, by the lock file: those that installing this one brings, and those whose code is inside of it.
+// Finds in the lock file the packages that a user gets: those that npm installs with this package, and those bundled in its files.
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
@@ -8,15 +8,15 @@ import { join } from 'node:path'
  * @property {string} name
  * @property {string} version
  * @property {string} path in node_modules of this checkout
- * @property {string} license SPDX; NOASSERTION: it does not say
- * @property {string} integrity as the lock file has it
+ * @property {string} license SPDX; NOASSERTION if unknown
+ * @property {string} integrity checksum, as in the lock file
  * @property {string} resolved the address of its tarball
- * @property {boolean} inside its code is in the files of this one
- * @property {string[]} needs paths of those that it depends on
+ * @property {boolean} inside whether it is bundled
+ * @property {string[]} needs paths of its dependencies
  */
 
 /**
- * What these packages lead to, each once, ordered by path. Optional ones, which are for some platforms only, are left out.
+ * Returns these packages and all their dependencies, each once, ordered by path. Leaves out optional ones, which are for some platforms only.
  *
  * @param {any} lock package-lock.json
  * @param {readonly string[]} names of packages that this one depends on
@@ -30,8 +30,7 @@ export function installedWith(lock, names) {
     const path = resolve(lock, name, from)
     if (path === null) throw new Error(`package-lock.json has no ${name} for ${from || 'the package itself'}`)
     if (found.has(path)) return
-    const one = shipped(lock, path, false)
-    found.set(path, one)
+    found.set(path, shipped(lock, path, false))
     for (const other of Object.keys(lock.packages[path].dependencies ?? {})) add(other, path)
   }
   for (const name of names) add(name, '')
@@ -39,10 +38,10 @@ export function installedWith(lock, names) {
 }
 
 /**
- * Those of which the bundler has taken code.
+ * Returns the packages of bundled modules.
  *
  * @param {any} lock package-lock.json
- * @param {readonly string[]} modules paths of what was bundled
+ * @param {readonly string[]} modules their paths
  * @returns {Shipped[]}
  */
 export function insideBy(lock, modules) {
@@ -51,7 +50,7 @@ export function insideBy(lock, modules) {
 }
 
 /**
- * What the bundler took the last time that this checkout was built.
+ * Returns the paths of the modules that the last build has bundled.
  *
  * @param {string} root
  * @returns {string[]}
@@ -72,7 +71,7 @@ function shipped(lock, path, inside) {
 }
 
 /**
- * As Node looks a package up: in the folder of who asks, then in those above.
+ * Returns the path of a package that `from` imports: like Node, searches the folder of `from`, then those above it. Null if there is none.
  *
  * @param {any} lock @param {string} name @param {string} from
  * @returns {string | null}

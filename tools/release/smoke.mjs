@@ -1,6 +1,6 @@
 // @ts-check
-// node tools/release/smoke.mjs FOLDER: installs the tarball that lies in FOLDER into an empty project, as a user does, and has
-// its proxy replaced once while it answers. It needs Node and npm, nothing of this checkout, and works where the tests do not.
+// `node tools/release/smoke.mjs FOLDER`: installs the tarball in FOLDER into an empty project, as a user does, starts its proxy, and upgrades the
+// proxy while it answers. Needs only Node and npm, so that it also runs on systems without this checkout.
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -26,7 +26,7 @@ async function until(what, holds) {
   for (;;) {
     const found = await holds().catch(() => false)
     if (found !== false) return /** @type {T} */ (found)
-    if (Date.now() > DEADLINE) throw new Error(`it has not come to this: ${what}`)
+    if (Date.now() > DEADLINE) throw new Error(`timeout: not true within 60 s: ${what}`)
     await wait(50)
   }
 }

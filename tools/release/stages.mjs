@@ -1,5 +1,5 @@
 // @ts-check
-// The stages of a release, in order. Each leaves in release/ what the next ones need, so that each may run on a machine of its own.
+// The stages of a release, in order. Each stage writes its results to release/, so that the next one can run on another machine.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
 import { changesOf } from './changelog.mjs'
@@ -14,10 +14,10 @@ import { pack, packed, sha256Of } from './tarball.mjs'
 /**
  * @typedef {object} Release
  * @property {string} root of the checkout
- * @property {string} folder what is made lies there
+ * @property {string} folder for the files of the release
  * @property {any} manifest package.json
  * @property {boolean} dryRun
- * @property {string | undefined} sha256 of the tarball that is meant
+ * @property {string | undefined} sha256 the expected hash of the tarball; undefined for any
  * @property {ReturnType<typeof import('./workflow.mjs').workflowOf>} workflow
  */
 
@@ -56,7 +56,7 @@ function build({ root }) {
 function packIt({ root, folder }) {
   const { file, files, bytes, unpacked } = pack(root, folder)
   console.log(`${relative(root, file)}: ${files} files, ${bytes} bytes, ${unpacked} unpacked`)
-  // What the jobs after this one are told (GITHUB_OUTPUT).
+  // Passes the hash to the next jobs of the workflow.
   console.log(`sha256=${sha256Of(file)}`)
   if (process.env.GITHUB_OUTPUT)
     writeFileSync(process.env.GITHUB_OUTPUT, `sha256=${sha256Of(file)}\n`, { flag: 'a' })
@@ -98,7 +98,7 @@ function deb(release) {
   })
 }
 
-/** Of the whole folder, and what the release's page says. @param {Release} release */
+/** Writes the checksums of the folder, and the release notes. @param {Release} release */
 function checksums(release) {
   const { folder, manifest } = release
   const changes = changesOf(textOf(release, 'CHANGELOG.md'), manifest.version)
@@ -115,15 +115,14 @@ function publish(release) {
   if (dryRun) {
     run('npm', [...args, '--dry-run'], { cwd: root })
     console.log(
-      `\nThe workflow would publish ${relative(root, file)}, and put with the release what lies in ${relative(root, folder)}/.`,
+      `\nThe workflow would publish ${relative(root, file)}, and attach the files of ${relative(root, folder)}/ to the release.`,
     )
-    for (const why of checked(release).unpublishable) console.log(`It would refuse now: ${why}`)
+    for (const why of checked(release).unpublishable) console.log(`Now it would refuse: ${why}`)
     return
   }
-  if (!workflow?.tag) throw new Error('only a tag is published')
-  if (!workflow.mayPublish)
-    throw new Error('the job has no right to an identity: permissions: id-token: write')
-  if (sha256 === undefined) throw new Error('which tarball was tested is not said: --sha256')
+  if (!workflow?.tag) throw new Error('only a workflow of a tag can publish')
+  if (!workflow.mayPublish) throw new Error('the job lacks the permission id-token: write')
+  if (sha256 === undefined) throw new Error('the hash of the tested tarball is missing: give --sha256')
   run('npm', [...args, '--provenance'], { cwd: root })
 }
 

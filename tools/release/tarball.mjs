@@ -1,18 +1,18 @@
 // @ts-check
-// The tarball of a release: it is made once, and what is tested, described and published are its bytes.
+// The tarball of a release. It is packed once: the other stages test, describe and publish the same bytes.
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { outputOf } from './run.mjs'
 
-/** @param {string} file @returns {string} hexadecimal */
+/** Returns the SHA-256 of a file in hexadecimal. @param {string} file @returns {string} */
 export const sha256Of = file => createHash('sha256').update(readFileSync(file)).digest('hex')
 
 /**
- * Packs what was built, without building anew.
+ * Packs the last build, without building again.
  *
  * @param {string} root
- * @param {string} folder emptied before
+ * @param {string} folder for the tarball; all its files are removed before
  * @returns {{ file: string, files: number, bytes: number, unpacked: number }}
  */
 export function pack(root, folder) {
@@ -20,7 +20,7 @@ export function pack(root, folder) {
   mkdirSync(folder, { recursive: true })
   const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', folder]
   const answer = JSON.parse(outputOf('npm', args, root))
-  // npm 12 answers by the package's name.
+  // npm 12 prints an object with the package's name as key.
   const [packed] = Array.isArray(answer) ? answer : Object.values(answer)
   return {
     file: join(folder, packed.filename),
@@ -31,17 +31,17 @@ export function pack(root, folder) {
 }
 
 /**
- * The tarball that was packed before, perhaps on another machine.
+ * Returns the tarball that an earlier stage has packed, perhaps on another machine.
  *
  * @param {string} folder
  * @param {{ name: string, version: string }} manifest
- * @param {string | undefined} expected its SHA-256; undefined: whatever lies there
+ * @param {string | undefined} expected its SHA-256; undefined for any
  */
 export function packed(folder, { name, version }, expected) {
   const file = join(folder, `${name}-${version}.tgz`)
   if (!existsSync(file)) throw new Error(`there is no ${file}: run the stage "pack" first`)
   const sha256 = sha256Of(file)
   if (expected !== undefined && sha256 !== expected)
-    throw new Error(`${file} is not what was packed: its SHA-256 is ${sha256}, not ${expected}`)
+    throw new Error(`${file} is not the tarball that was packed: its SHA-256 is ${sha256}, not ${expected}`)
   return { file, sha256 }
 }

@@ -1,6 +1,6 @@
 // @ts-check
-// npm run release:version -- X.Y.Z [--date YYYY-MM-DD]: makes this checkout that release, in two commits: the version with its heading in
-// CHANGELOG.md, and the release's own code among those that the skew tests run. Push both, with the tag it names.
+// `npm run release:version -- X.Y.Z [--date YYYY-MM-DD]`: makes two commits for a release. The first sets the version and its heading in
+// CHANGELOG.md. The second adds the packed release to those that the skew tests run. Push both commits, with the tag that is printed.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -34,14 +34,14 @@ function commit(subject, body) {
   run('git', ['commit', '--quiet', '--message', subject, '--message', body], { cwd: root })
 }
 
-if (!/^\d+\.\d+\.\d+$/.test(version)) refuse(`"${version}" is no version: npm run release:version -- 1.2.3`)
-if (!isDate(values.date)) refuse(`"${values.date}" is no date`)
-if (outputOf('git', ['status', '--porcelain'], root) !== '')
-  refuse('the tree has changes that are in no commit')
+if (!/^\d+\.\d+\.\d+$/.test(version))
+  refuse(`"${version}" is not a version: run npm run release:version -- 1.2.3`)
+if (!isDate(values.date)) refuse(`"${values.date}" is not a date`)
+if (outputOf('git', ['status', '--porcelain'], root) !== '') refuse('the tree has uncommitted changes')
 
 edit('CHANGELOG.md', text => withVersion(text, version, values.date))
 for (const path of Object.keys(NAMED)) edit(path, text => withNamedVersion(path, text, version))
-// A version that package.json has already is no error here, where the last release left it so.
+// package.json may already have this version.
 run('npm', ['version', version, '--no-git-tag-version', '--allow-same-version', '--ignore-scripts'], {
   cwd: root,
 })

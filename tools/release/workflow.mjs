@@ -1,12 +1,12 @@
 // @ts-check
-// The one workflow that may publish, seen from inside.
+// Reads from the environment whether this process runs in the workflow that may publish.
 
 const FILE = '.github/workflows/release.yml'
 
 /**
  * @param {NodeJS.ProcessEnv} env
- * @returns {{ home: string, tag: string | null, mayPublish: boolean } | null} null: this is not the workflow. `mayPublish`: the
- *   job was given the right to ask for an identity, with which it can publish without a token.
+ * @returns {{ home: string, tag: string | null, mayPublish: boolean } | null} null if this is not the workflow. `mayPublish`: the job can get an
+ *   identity token, with which npm publishes without a stored token.
  */
 export function workflowOf(env) {
   if (env.GITHUB_ACTIONS !== 'true') return null
