@@ -3,7 +3,7 @@ import { initialMoveIn, type MoveInEffect, type MoveInEvent, stepMoveIn } from '
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fateOf } from '../os/process-identity.js'
 import type { fdbroker } from '../proto/wire.js'
-import type { Link } from '../wire/link.js'
+import { type Link, peerLeft } from '../wire/link.js'
 import type { MoveCounts } from './counts.js'
 import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections, type Witness } from './movable.js'
 import type { MoveLog } from './move-log.js'
@@ -74,8 +74,8 @@ export class ConnectionReceiver {
         this.#doubt()
       },
       end: error => {
-        // Null is the usual end. An error may be a lack of descriptors, which the operator must learn of.
-        if (error !== null)
+        // If the sender has left, the move log shows the owner of each slice. Any other error may be a lack of descriptors.
+        if (error !== null && !peerLeft(error))
           this.#options.reportError(
             error,
             'the channel over which an older process sends its connections has failed: no more of them arrive over it',

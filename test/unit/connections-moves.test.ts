@@ -422,6 +422,20 @@ describe('connections that move', () => {
     expect(open()).toBe(before)
   })
 
+  it('arrive without a warning when the giver ends before it has read the last acknowledgement', async () => {
+    const { link, young, ended, log, told } = lonelyTaker()
+    link.channel.pause()
+    await prepare(link, 1, ['a'])
+    for (let turns = 0; turns < 20; turns++) await new Promise(resolve => setImmediate(resolve))
+    expect([acked, log.append(1, 'moved')]).toEqual([[], true])
+    link.close()
+    await ended
+    expect([...young.here.keys()]).toEqual(['a'])
+    expect(told).toEqual([])
+    log.close()
+    for (const fd of young.here.values()) fd.close()
+  })
+
   it('are kept by the other when the giver has decided and its word was lost', async () => {
     const { link, young, ended, log } = lonelyTaker()
     await prepare(link, 7, ['a'])
@@ -637,17 +651,18 @@ function lonelyTaker() {
   })
   let over!: () => void
   const ended = new Promise<void>(resolve => (over = resolve))
+  const told: string[] = []
   const receiver = new ConnectionReceiver({
     link: new Link(new Channel(pair.take)),
     log: MoveLog.open(pair.log.fd.dup()),
     sender: process.pid,
     target: (_listener, protocol) => (protocol === 'test/1' ? young : undefined),
     counts: new MoveCounts(),
-    reportError() {},
+    reportError: (_error, message) => void told.push(message),
     onEnded: over,
   })
   receiver.start()
-  return { link, receiver, young, ended, log: pair.log, refusals }
+  return { link, receiver, young, ended, log: pair.log, refusals, told }
 }
 
 async function prepare(link: Link, slice: number, names: readonly string[]): Promise<void> {
