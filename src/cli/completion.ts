@@ -2,7 +2,7 @@ import { Argument, type Command, type Option } from 'commander'
 
 const SHELLS = { bash, zsh, fish } as const
 
-/** `wholeProgram` returns the program with all its commands. */
+/** Adds the command. `wholeProgram` resolves with the program and all its commands. */
 export function addCompletion(program: Command, wholeProgram: () => Promise<Command>): void {
   program
     .command('completion')
@@ -24,13 +24,12 @@ Examples:
 }
 
 /** Shell code that lists service names by their control sockets. */
-const SERVICES =
-  'for each in /run/fd-broker/*.sock "$XDG_RUNTIME_DIR"/fd-broker/*.sock; do test -S "$each" && basename "$each" .sock; done 2>/dev/null'
+const SERVICES = `for each in /run/fd-broker/*.sock "$XDG_RUNTIME_DIR"/fd-broker/*.sock "\${TMPDIR:-/tmp}/fd-broker-$(id -u)"/*.sock; do test -S "$each" && basename "\${each%.run.sock}" .sock; done 2>/dev/null`
 
 const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`
 const isList = (value: ValueKind): value is readonly string[] => Array.isArray(value)
 
-/** Cases of a shell `case` that step into subcommands: `'fd-broker state show') … ;;`. */
+/** Returns the branches of a shell `case` that step into subcommands: `'fd-broker state show') … ;;`. */
 function steps(root: Outline, assign: (path: string) => string): string {
   return allOf(root)
     .filter(({ path }) => path !== root.path)
@@ -181,7 +180,7 @@ export interface Outline {
   readonly usage: string
   readonly options: readonly OutlinedOption[]
   readonly commands: readonly Outline[]
-  /** The help after the options: explanations and examples. */
+  /** The help text after the options: explanations and examples. */
   readonly after: string
   /** Values that the arguments accept. */
   readonly words: readonly string[]

@@ -1,5 +1,8 @@
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { Desk } from './cli-processes.js'
@@ -7,12 +10,15 @@ import { Desk } from './cli-processes.js'
 const MAN_PAGE = fileURLToPath(new URL('../../dist/fd-broker.1', import.meta.url))
 
 /** The words that bash offers for a command line whose last word is being written. */
-function completedBy(script: string, ...words: string[]): string[] {
+function completedBy(script: string, words: readonly string[], env = process.env): string[] {
   const program = `${script}
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
 compopt() { :; }
 _fd_broker; printf '%s\\n' "\${COMPREPLY[@]}"`
-  const text = execFileSync('bash', ['-c', program, 'bash', 'fd-broker', ...words], { encoding: 'utf8' })
+  const text = execFileSync('bash', ['-c', program, 'bash', 'fd-broker', ...words], {
+    encoding: 'utf8',
+    env,
+  })
   return text.split('\n').filter(line => line !== '')
 }
 
@@ -21,7 +27,7 @@ describe('fd-broker completion', () => {
     const desk = Desk.open()
     const { code, stdout: script } = await desk.run('completion', 'bash')
     expect(code).toBe(0)
-    const completed = (...words: string[]) => completedBy(script, ...words)
+    const completed = (...words: string[]) => completedBy(script, words)
     expect(completed('stat').sort()).toEqual(['state', 'status'])
     expect(completed('state', 's').sort()).toEqual(['show', 'stats'])
     expect(completed('upgrade', '--ti')).toEqual(['--timeout'])
@@ -35,6 +41,26 @@ describe('fd-broker completion', () => {
     expect(completed('upgrade', '--timeout', '')).toEqual([])
     // Behind it is another program's command line.
     expect(completed('run', '--', '--l')).toEqual([])
+  })
+
+  it('completes services by their name, also of fd-broker run and in the temporary folder', async () => {
+    const desk = Desk.open()
+    const { stdout: script } = await desk.run('completion', 'bash')
+    const folders = [join(desk.folder, 'fd-broker'), join(desk.folder, `fd-broker-${process.geteuid!()}`)]
+    for (const folder of folders) mkdirSync(folder)
+    const env = { ...process.env, TMPDIR: desk.folder, XDG_RUNTIME_DIR: desk.folder }
+    const paths = [join(folders[0]!, 'kiosk.run.sock'), join(folders[1]!, 'booth.sock')]
+    const servers = await Promise.all(
+      paths.map(async path => {
+        const server = createServer().listen(path)
+        await once(server, 'listening')
+        return server
+      }),
+    )
+    const completed = completedBy(script, ['status', '--service', ''], env)
+    for (const server of servers) server.close()
+    expect(completed).toEqual(expect.arrayContaining(['kiosk', 'booth']))
+    expect(completed).not.toContain('kiosk.run')
   })
 
   it('names every command and option in each shell, and in the manual page', async () => {
