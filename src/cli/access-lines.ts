@@ -1,19 +1,19 @@
 import type { Logger } from '../index.js'
 
-/** Longest delay of a line, to write several at once. */
+/** Longest delay of a line: lines that follow within this time are written with it. */
 const LATE_MS = 20
-/** Characters after which the lines are written at once. */
+/** If more characters than this wait, they are written immediately. */
 const MOST = 64 * 1024
 
 interface Sink {
   write(text: string): unknown
 }
 
-/** Writes log lines in pino's format, many per write. Facts are flat: strings and numbers; undefined is left out. */
+/** Writes log lines in pino's format, many per write. A fact is a string, a number, or undefined, which is omitted. */
 export class AccessLines implements Pick<Logger, 'info'> {
   readonly #sink: Sink
   readonly #pid = `,"pid":${process.pid}`
-  readonly #pass = (): void => this.flush()
+  readonly #onTimer = (): void => this.flush()
   /** Cached pieces by position: most lines have the same keys in the same order. */
   readonly #pieces: Piece[] = []
   #text = ''
@@ -34,7 +34,7 @@ export class AccessLines implements Pick<Logger, 'info'> {
       at++
       if (value !== undefined) line += value === piece.value ? piece.text : piece.of(value)
     }
-    this.#timer ??= setTimeout(this.#pass, LATE_MS)
+    this.#timer ??= setTimeout(this.#onTimer, LATE_MS)
     this.#text += `${line},"msg":${quoted(message)}}\n`
     if (this.#text.length > MOST) this.flush()
   }

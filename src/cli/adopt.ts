@@ -91,7 +91,7 @@ interface AdoptTarget {
   readonly timeout: number
 }
 
-/** Joins as the first member of the service, and leaves: the daemon keeps the listeners. */
+/** Moves listeners to a daemon: joins as the first member of the service, and leaves. The daemon keeps the listeners. */
 async function intoDaemon(
   pid: number,
   { listener, control, service, timeout }: AdoptTarget,
@@ -118,7 +118,7 @@ async function intoDaemon(
   }
 }
 
-/** Throws if the service exists: this process, which does not serve, would replace its member. */
+/** Rejects if the service exists, because this process does not serve, and would replace the member of the service. */
 async function refuseServed({ control, service, timeout }: Omit<AdoptTarget, 'listener'>): Promise<void> {
   const { statusAt } = await import('../operator/client.js')
   const { isDaemon } = await import('../operator/status-report.js')

@@ -23,7 +23,7 @@ export interface AnswerFlags extends AskFlags {
   json?: true
 }
 
-/** Asks the serving process, and retries errors of `codes` until the timeout. */
+/** Asks the serving process, and asks again after an error of `codes`, until the timeout. */
 export async function askService<T>(
   { control, timeout }: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,
@@ -37,13 +37,14 @@ export async function askService<T>(
     try {
       return await ask(client, left)
     } catch (error) {
-      const again = FdbError.is(error) && codes.has(error.code) && error.retryable
-      if (!again || performance.now() + RETRY_MS >= until) throw error
+      const canRetry = FdbError.is(error) && codes.has(error.code) && error.retryable
+      if (!canRetry || performance.now() + RETRY_MS >= until) throw error
     }
     await sleep(RETRY_MS)
   }
 }
 
+/** Sends a command to the serving process, as {@link askService}. */
 export function commandService(
   flags: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,
@@ -54,13 +55,13 @@ export function commandService(
   return askService(flags, codes, (client, timeout) => client.command(command, body, { timeout, service }))
 }
 
-/** Calls `look` repeatedly until it returns a value. Returns null if it found none by `until`. */
+/** Calls `attempt` until it resolves with a value. Resolves with null if it has not by `until` (of `performance.now()`). */
 export async function pollUntil<T>(
   until: number,
-  look: (leftMs: number) => Promise<T | null>,
+  attempt: (leftMs: number) => Promise<T | null>,
 ): Promise<T | null> {
   for (;;) {
-    const found = await look(Math.max(1, Math.round(until - performance.now())))
+    const found = await attempt(Math.max(1, Math.round(until - performance.now())))
     if (found !== null || performance.now() + RETRY_MS >= until) return found
     await sleep(RETRY_MS)
   }

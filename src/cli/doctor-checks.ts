@@ -25,41 +25,41 @@ const PM2: CheckResult = {
 }
 const OLDEST_NODE = [20, 19] as const
 const OLDEST_KERNEL = [5, 10] as const
-/** A lower limit is soon reached: during an upgrade both versions hold the descriptors of all clients. */
+/** A service soon reaches a lower limit: during an upgrade both versions hold the descriptors of all clients. */
 const FEW_DESCRIPTORS = 4_096
 
-/** Runs the checks that need no addon, then those that need it. */
+/** Runs all checks. If the addon cannot be loaded, omits those that need it. */
 export async function examine(subject: DoctorSubject): Promise<Finding[]> {
   const findings: Finding[] = []
-  const ask = async (name: string, question: () => CheckResult | Promise<CheckResult>) => {
+  const check = async (name: string, run: () => CheckResult | Promise<CheckResult>) => {
     try {
-      findings.push({ name, ...(await question()) })
+      findings.push({ name, ...(await run()) })
     } catch (error) {
       findings.push({ name, status: 'failed', found: messageOf(error) })
     }
   }
-  await ask('Node', () => checkNode(process.versions.node))
-  await ask('system', () => checkSystem(process.platform, kernelRelease()))
+  await check('Node', () => checkNode(process.versions.node))
+  await check('system', () => checkSystem(process.platform, kernelRelease()))
   let loaded = false
-  await ask('addon', async () => {
+  await check('addon', async () => {
     const { addonFile, requireAddon } = await import('../kernel/index.js')
     requireAddon()
     loaded = true
     return { status: 'ok', found: addonFile() ?? 'loaded' }
   })
   if (loaded) {
-    await ask('inside of Node', checkInternals)
-    await ask('descriptors over Unix sockets', checkDescriptorPassing)
-    await ask('sealed memory', checkSealedMemory)
-    await ask('pidfd', checkPidfd)
-    await ask('SO_REUSEPORT', checkReusePort)
-    await ask('control socket', () => checkControlSocket(subject))
-    await ask('limit on descriptors', checkDescriptorLimit)
-    await ask('main process', checkMainProcess)
+    await check('Node internals', checkInternals)
+    await check('descriptors over Unix sockets', checkDescriptorPassing)
+    await check('sealed memory', checkSealedMemory)
+    await check('pidfd', checkPidfd)
+    await check('SO_REUSEPORT', checkReusePort)
+    await check('control socket', () => checkControlSocket(subject))
+    await check('limit on descriptors', checkDescriptorLimit)
+    await check('main process', checkMainProcess)
   }
-  await ask('/proc', () => checkProc(existsSync('/proc/self/stat')))
-  await ask('systemd', () => checkSystemd(subject.env, existsSync('/run/systemd/system')))
-  if (subject.env.pm_id !== undefined) await ask('pm2', () => PM2)
+  await check('/proc', () => checkProc(existsSync('/proc/self/stat')))
+  await check('systemd', () => checkSystemd(subject.env, existsSync('/run/systemd/system')))
+  if (subject.env.pm_id !== undefined) await check('pm2', () => PM2)
   return findings
 }
 
@@ -189,7 +189,7 @@ async function checkControlSocket({ control, service, env }: DoctorSubject): Pro
     const result = await checkControlPath(defaultControl(service, env))
     return result.status === 'ok' ? result : { ...result, remedy }
   } catch (error) {
-    // A name that is no file name has no temporary path either.
+    // If the service name is not a file name, this throws too: it has no temporary path either.
     const result = await checkControlPath(temporaryControl(service))
     if (result.status !== 'ok') return { status: 'failed', found: messageOf(error), remedy }
     const found = `${result.found}: fd-broker start and fd-broker/auto work; join() without a control path does not, for ${messageOf(error)}`
@@ -206,7 +206,7 @@ async function checkControlPath(path: string): Promise<CheckResult> {
     const there = statSync(folder, { throwIfNoEntry: false })
     if (there === undefined) ensureFolder(folder)
     else requirePrivateFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
-    // A temporary name: a running service may own the path itself.
+    // The check uses a temporary name, because a running service may listen at the path itself.
     const temporary = join(folder, `.doctor-${process.pid}`)
     try {
       bindControl(temporary, 0o600).listener.close()
@@ -272,7 +272,7 @@ function checkSystemd(env: Readonly<NodeJS.ProcessEnv>, boots: boolean): CheckRe
     return {
       status: 'note',
       found:
-        'this is a unit without NOTIFY_SOCKET: systemd ends the service when its first process ends (but with KillMode=process)',
+        'this is a unit without NOTIFY_SOCKET: systemd ends the service when its first process ends (except with KillMode=process)',
       remedy: 'Type=notify and NotifyAccess=all in the unit',
     }
   return {

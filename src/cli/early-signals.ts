@@ -1,6 +1,6 @@
 import { forgetPreload } from '../os/command-line.js'
 
-/** Imported first: until a command installs handlers, SIGUSR1 would open Node's inspector, and HUP or USR2 of a supervisor would end it. */
+/** Commands that run until a signal ends them. */
 const LONG_RUNNING: ReadonlySet<string> = new Set(['proxy', 'serve', 'run', 'workers start'])
 const [, , command = '', part = ''] = process.argv
 const early = [command, `${command} ${part}`].some(each => LONG_RUNNING.has(each))
@@ -8,4 +8,5 @@ const early = [command, `${command} ${part}`].some(each => LONG_RUNNING.has(each
   : (['SIGUSR1'] as const)
 
 forgetPreload()
+// This module is imported first: until the command handles signals, SIGUSR1 would open Node's inspector, and HUP or USR2 would end the process.
 for (const signal of early) process.on(signal, () => {})

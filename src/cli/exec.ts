@@ -45,7 +45,7 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
   const wanted = names.map(wantedOf)
   refuseDuplicates(wanted)
   const { claimForLife, claimedVariables } = await import('../run/claimed-descriptors.js')
-  // Fails early: a missing command is reported before anything is bound.
+  // Throws if the command is missing, before the daemon binds anything.
   successorCommand({ argv })
   const claiming = {
     service: flags.service,
@@ -73,7 +73,7 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
   }
 }
 
-/** Splits the names before `--` from the program after it. Commander does not separate them. */
+/** Separates the names before `--` from the program after it, which Commander does not. */
 function splitCommand(command: Command): { names: readonly string[]; argv: readonly string[] } {
   const { rawArgs = [] } = command.parent as Command & { readonly rawArgs?: readonly string[] }
   const at = rawArgs.indexOf('--')

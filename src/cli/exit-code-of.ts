@@ -15,7 +15,7 @@ const SPECIAL_CODES: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
   ['ERR_FDB_COMMAND_UNKNOWN', 5],
 ])
 
-/** Codes of wrong usage, if this command itself raised them. */
+/** Errors that mean wrong usage, unless another process raised them. */
 const USAGE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_OPTION',
   'ERR_FDB_SPEC',
@@ -27,7 +27,7 @@ export function exitCodeOf(error: FdbError): ExitCode {
   return SPECIAL_CODES.get(error.code) ?? 1
 }
 
-/** Whether the address is valid but its path is taken. */
+/** Whether the address of a listener is valid, but another file or process has its path. */
 function isPathTaken({ code, details }: FdbError): boolean {
   return code === 'ERR_FDB_SPEC' && 'path' in details
 }

@@ -24,7 +24,7 @@ interface GetDescriptorFlags extends AnswerFlags {
   remove?: true
 }
 
-/** A shell sets LISTEN_PID to its own pid, which is unknown before the child starts, and becomes the command. */
+/** The command must find its own pid in LISTEN_PID. Only the started process knows this pid: a shell sets it, then executes the command. */
 const WITH_PID = ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh']
 const ignore = () => {}
 const FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
@@ -61,7 +61,7 @@ Examples:
     .argument('<name>', 'one or several names, separated by commas')
     .argument('<command...>', 'command to start, after --')
     .option('--exclusive', 'exclude other processes')
-    .option('--remove', 'the daemon closes its descriptors when the command has them')
+    .option('--remove', 'the daemon closes its copies when the command has them')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"',
@@ -150,7 +150,7 @@ async function get(
     const env = { ...process.env, LISTEN_FDS: `${fds.length}`, LISTEN_FDNAMES: names.join(':') }
     const started = spawn(file, args, { stdio: ['inherit', 'inherit', 'inherit', ...numbersOf(fds)], env })
     child = started
-    // A terminal signals the whole group: the command decides whether to end.
+    // A terminal signals this process and the command: the command decides whether to end.
     process.on('SIGINT', ignore).on('SIGQUIT', ignore)
     const ended = new Promise<number>((resolve, reject) => {
       started.once('error', reject)

@@ -1,8 +1,8 @@
 import { jsonObject } from '../base/json.js'
 import { plain, type Style, style } from './output.js'
 
-/** Facts that are the same in each line, or already shown at its start. */
-const SHOWN_AT_START: ReadonlySet<string> = new Set([
+/** Keys that are not shown after the message: their values are the same in each line, or stand before the message. */
+const NOT_REPEATED: ReadonlySet<string> = new Set([
   'level',
   'time',
   'pid',
@@ -27,7 +27,7 @@ export function humanLine(text: string, out: NodeJS.WriteStream = process.stderr
   const [, name, colour] = LEVELS.find(([least]) => level >= least)!
   const at = Number.isFinite(time) ? timeOf(new Date(Number(time))) : '-'
   const facts = Object.entries(line)
-    .filter(([key]) => !SHOWN_AT_START.has(key) || (key === 'pid' && line.ownPid !== undefined))
+    .filter(([key]) => !NOT_REPEATED.has(key) || (key === 'pid' && line.ownPid !== undefined))
     .map(([key, value]) => style('dim', `${key}=${valueText(value)}`, out))
   const error = err === undefined ? [] : [errorText(err)]
   const words = [style('dim', at, out), style(colour, name.padEnd(5), out), plain(msg), ...error, ...facts]

@@ -32,7 +32,7 @@ interface Manifest {
 }
 
 const AUTO = '--import fd-broker/auto'
-/** In order of precedence: the first one among the dependencies is reported. */
+/** The first of these names among the dependencies is reported. */
 const FRAMEWORKS = [
   '@nestjs/core',
   'next',
@@ -48,10 +48,10 @@ const FRAMEWORKS = [
 ]
 const ENTRIES = ['server', 'index', 'app', 'main', 'src/server', 'src/index', 'src/main', 'src/app']
 const EXTENSIONS = ['js', 'mjs', 'cjs', 'ts']
-/** Tools that restart a program themselves, so that `auto` must not be added. */
+/** Commands that start and restart a program themselves. With them init changes nothing. */
 const RESTARTING_TOOLS: readonly (readonly [pattern: RegExp, why: string])[] = [
-  [/\bpm2\b/, 'pm2 starts it: docs/deploy.md shows how pm2 and fd-broker share the work'],
-  [/\bnodemon\b|--watch\b|\bwatch\b|\bnext dev\b/, 'a watcher starts it, which restarts it at each edit'],
+  [/\bpm2\b/, 'pm2 starts it: docs/deploy.md shows how to use pm2 and fd-broker together'],
+  [/\bnodemon\b|--watch\b|\bwatch\b|\bnext dev\b/, 'a watcher starts it, and restarts it after each edit'],
   [/\bfd-broker\b/, 'fd-broker starts it already'],
 ]
 const SOURCE = /\.(?:[cm]?js|[cm]?ts)$/
@@ -75,7 +75,7 @@ const RISKY_CODE: readonly (readonly [pattern: RegExp, note: string])[] = [
   ],
 ]
 
-/** Throws ERR_FDB_OPTION if the folder has no package.json, or the entry is missing. */
+/** Examines an application. Throws ERR_FDB_OPTION if the folder has no package.json, or the entry is missing. */
 export function planOf(folder: string, entry: string | undefined): InitPlan {
   const file = join(folder, 'package.json')
   const text = read(file, folder)
@@ -92,7 +92,7 @@ export function planOf(folder: string, entry: string | undefined): InitPlan {
   const own = script === null ? null : readFileSync(join(folder, script), 'utf8')
   const service = serviceName(join(folder, script ?? 'server.js'))
   const found = [
-    ['framework', frameworkOf(manifest) ?? 'none that is known: any server of Node will do'],
+    ['framework', frameworkOf(manifest) ?? 'no known one: any server of Node works'],
     ['entry', script ?? 'not found'],
     ['start', start ?? 'package.json has no script "start"'],
     ['service', service],
@@ -124,7 +124,11 @@ function read(file: string, folder: string): string {
   try {
     return readFileSync(file, 'utf8')
   } catch {
-    throw wrongOption('folder', folder, 'a folder with a package.json: go to that of your application')
+    throw wrongOption(
+      'folder',
+      folder,
+      'a folder with a package.json: run this in the folder of your application',
+    )
   }
 }
 
@@ -140,7 +144,7 @@ function entryOf(folder: string, { main, scripts }: Manifest): string | null {
   return named.find(name => existsSync(join(folder, name))) ?? null
 }
 
-/** Adds `auto` to a start command; of several commands to the last, which serves. */
+/** Adds `auto` to a start command. If the line has several commands, adds it to the last, because that one serves. */
 function withAuto(start: string): string {
   const [, before = '', last = ''] = /^(.*(?:&&|\|\||;)\s*)?(.*)$/s.exec(start)!
   const node = /^((?:[A-Z_][A-Z0-9_]*=\S*\s+)*node)\s+(.*)$/s.exec(last)
@@ -148,7 +152,7 @@ function withAuto(start: string): string {
   return `${before}NODE_OPTIONS='${AUTO}' ${last}`
 }
 
-/** Adds the scripts. Changes only their lines if the file has the usual layout; otherwise formats it again. */
+/** Adds the scripts to the text of package.json. Changes only their lines if the file has the usual layout; otherwise formats the whole file. */
 function changedText(text: string, manifest: Manifest, scripts: Readonly<Record<string, string>>): string {
   const wanted = { ...manifest, scripts: { ...manifest.scripts, ...scripts } }
   const before = manifest.scripts?.start
@@ -214,7 +218,7 @@ function withoutOnceWork(text: string): string {
 /** Returns the index after the parenthesis that closes the one before `from`; `from` if there is none. */
 function endOfCall(text: string, from: number): number {
   let open = 1
-  // A string, a comment or a parenthesis.
+  // Matches a string, a comment or a parenthesis: parentheses in strings and comments do not count.
   const token = /(['"`])(?:\\.|(?!\1)[^\\])*\1|\/\/.*|\/\*[\s\S]*?\*\/|[()]/g
   token.lastIndex = from
   for (let match = token.exec(text); match !== null; match = token.exec(text)) {

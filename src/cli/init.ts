@@ -36,7 +36,7 @@ async function init(folder: string, { entry, yes }: InitFlags): Promise<void> {
   process.stdout.write(textOf(plan))
   if (plan.change === null) return
   const { file, text } = plan.change
-  if (!yes && !(await agreed())) {
+  if (!yes && !(await confirm())) {
     process.stdout.write('nothing was written\n')
     return
   }
@@ -55,8 +55,8 @@ function textOf({ found, notes, change, reason }: InitPlan): string {
   return `${[...lines, ...surprises, '', ...rest].join('\n')}\n`
 }
 
-/** Without a terminal the answer is no. */
-async function agreed(): Promise<boolean> {
+/** Asks whether to write. Without a terminal the answer is no. */
+async function confirm(): Promise<boolean> {
   if (!process.stdin.isTTY || !process.stdout.isTTY) {
     process.stdout.write('give --yes to write this; ')
     return false
@@ -64,7 +64,7 @@ async function agreed(): Promise<boolean> {
   const { createInterface } = await import('node:readline')
   const lines = createInterface({ input: process.stdin, output: process.stdout })
   return await new Promise(resolve => {
-    // Ctrl-C and Ctrl-D close it without an answer.
+    // Ctrl-C and Ctrl-D close the input without an answer.
     lines.once('close', () => {
       process.stdout.write('\n')
       resolve(false)

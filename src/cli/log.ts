@@ -14,7 +14,7 @@ export interface LogOptions {
   readonly level: string
   /** Default: stderr. */
   readonly file?: string | undefined
-  /** Reports in the other log that this one cannot be written. */
+  /** Writes to another log that this one cannot be written. */
   readonly other?: (facts: object, message: string) => void
 }
 
@@ -33,13 +33,14 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
     },
   )
   const own = { pid: process.pid, hostname: hostname(), name: 'fd-broker' }
-  // Facts replace these keys, so that no line has a key twice. A line about another process has this one's pid as `ownPid`.
+  // A fact with one of these keys replaces it, so that no line has a key twice. In a line about another process `pid` is that process, and
+  // `ownPid` this one.
   const mixin = (facts: object) => ('pid' in facts ? { ...own, ownPid: process.pid } : { ...own })
   const human = path === undefined && process.stderr.isTTY
   const { humanLine } = human ? await import('./human-log.js') : { humanLine: null }
   const out = humanLine === null ? file : { write: (text: string) => file.write(humanLine(text)) }
   const lines = pino({ base: null, level, mixin }, out)
-  // Plain functions hide that this is pino: the library would rename the keys that pino adds to each line.
+  // Plain functions hide that this is pino: for a pino logger the library renames facts, so that they do not repeat keys of pino.
   const logger: Logger = {
     debug: (facts, message) => lines.debug(facts, message),
     info: (facts, message) => lines.info(facts, message),
@@ -58,11 +59,11 @@ type Stream = ReturnType<Pino['destination']>
 
 /** Delay before a failed write is retried. */
 const RETRY_MS = 1_000
-/** Time for a slow reader to take the last lines. */
+/** Limit for writing the last lines to a slow reader. */
 const END_MS = 1_000
 
 interface LogTarget {
-  /** Command-line option of the file, for errors. */
+  /** Command-line option that names the file; errors name the option. */
   readonly option: string
   /** The file; undefined: write to `fd`. */
   readonly path: string | undefined
@@ -75,9 +76,9 @@ interface LogTarget {
 interface LogEvents {
   /** Writing failed: lines are dropped until writing works again. Called once per failure. */
   readonly failed: (error: Error) => void
-  /** Writing works again after `lines` lines were dropped; the callee logs that. */
+  /** Writing works again after `lines` lines were dropped. The callee logs their number. */
   readonly missing: (lines: number) => void
-  /** Opening the file again failed: the previous one stays in use. */
+  /** The file could not be opened again: the previous file stays in use. */
   readonly reopenFailed: (error: Error) => void
 }
 
@@ -132,7 +133,7 @@ export class LogFile {
 
   reopen(): void {
     if (this.#target.path === undefined) return
-    // In order: the file that was opened last must win.
+    // One after the other: the file that was opened last must stay in use.
     this.#reopened = this.#reopened
       .then(() => this.#open())
       .then(
@@ -141,7 +142,7 @@ export class LogFile {
       )
   }
 
-  /** Closes the file when all lines are written, at most after {@link END_MS}: a slow reader cannot keep the process alive. */
+  /** Closes the file when all lines are written. After {@link END_MS} no write is retried: a slow reader cannot keep the process alive. */
   end(): void {
     this.#endsAt = performance.now() + END_MS
     this.#reopened = this.#reopened.then(() => this.#close())
@@ -176,7 +177,7 @@ export class LogFile {
   #put(text: string): void {
     const errors = this.#errors
     this.#outlet.stream.write(text)
-    // An asynchronous write reports later.
+    // An asynchronous write succeeds later, at the event `drain`.
     if (this.#target.sync && this.#errors === errors) this.#written(this.#outlet)
   }
 
@@ -204,7 +205,7 @@ export class LogFile {
     this.#events.failed(error)
   }
 
-  /** Retries the write: the stream has kept the unwritten bytes, possibly half a line. */
+  /** Retries the write. The stream has kept the unwritten bytes, which may begin within a line. */
   #retry(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined

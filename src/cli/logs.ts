@@ -11,12 +11,12 @@ import { lookupPaths } from '../os/default-control.js'
 import { addServiceOptions } from './find-service.js'
 
 const ANSWER_MS = 2_000
-/** Interval at which a followed file is read. */
-const LOOK_MS = 200
-/** Bytes of one read when searching backwards from the end. */
+/** Interval at which followed files are read. */
+const POLL_MS = 200
+/** Bytes of one read. */
 const BLOCK = 64 * 1024
 const NEWLINE = 10
-/** Number of versions that are followed: older ones may still have connections. */
+/** Number of versions whose output is followed: a replaced version still writes while it has connections. */
 const FOLLOWED = 4
 
 interface LogsFlags {
@@ -74,15 +74,15 @@ async function logs(flags: LogsFlags): Promise<void> {
     throw new FdbError('ERR_FDB_OPTION', `there is no log ${path}: ${why}; give --log-file`)
   }
   const files = [new FollowedFile(realpathSync(path))]
-  await files[0]!.lastLines(lines)
+  await files[0]!.printLast(lines)
   let last = files[0]
   while (follow) {
-    await sleep(LOOK_MS)
+    await sleep(POLL_MS)
     const serving = realPathOf(existsSync(linked) ? linked : path)
     if (serving !== null && !files.some(file => file.path === serving)) files.push(new FollowedFile(serving))
     if (files.length > FOLLOWED) await files.splice(files[0]!.path === serving ? 1 : 0, 1)[0]!.close()
     for (const file of files)
-      await file.more(() => {
+      await file.printNew(() => {
         if (file !== last) process.stdout.write(`${last?.atLineStart ? '' : '\n'}==> ${file.path} <==\n`)
         last = file
       })
@@ -131,7 +131,7 @@ class FollowedFile {
     this.path = path
   }
 
-  async lastLines(lines: number): Promise<void> {
+  async printLast(lines: number): Promise<void> {
     const { size } = await this.#open()
     const blocks: Buffer[] = []
     let found = 0
@@ -150,8 +150,11 @@ class FollowedFile {
     this.#at = size
   }
 
-  /** Prints what was appended; calls `before` first. After a rotation the path names another file: prints the remainder of the previous one first. */
-  async more(before: () => void): Promise<void> {
+  /**
+   * Prints appended output. Calls `before` before each block of it. After a rotation the path names another file; the remainder of the
+   * previous file is printed first.
+   */
+  async printNew(before: () => void): Promise<void> {
     if (this.#handle === null) await this.#open()
     await this.#printRemainder(before)
     const inode = (await this.#handle!.stat()).ino

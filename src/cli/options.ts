@@ -23,6 +23,7 @@ export function durationOption(flags: string, description: string, byDefault?: s
   return byDefault === undefined ? option : option.default(toMs(byDefault), byDefault)
 }
 
+/** Parses a duration. Throws an error that Commander prints. */
 export function toMs(text: string): number {
   const ms = durationMs(text, 1)
   if (ms !== null) return ms

@@ -11,7 +11,7 @@ const CODES = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yel
 
 export type Style = keyof typeof CODES
 
-/** Styles text if the stream is a terminal and NO_COLOR is not set. */
+/** Styles text if the stream is a terminal that shows colours, and NO_COLOR is not set. */
 export function style(style: Style, text: string, out: NodeJS.WriteStream = process.stdout): string {
   if (!isColoured(out)) return text
   const [on, off] = CODES[style]
@@ -42,12 +42,12 @@ export function facts(pairs: readonly (readonly [name: string, value: string])[]
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`)
 }
 
-/** Writes a line to stderr synchronously. Never throws: with a full disk only the exit code remains. */
+/** Writes a line to stderr synchronously. Never throws: if the line is lost (a full disk), the exit code still reports the failure. */
 export function writeStderr(text: string): void {
   try {
     writeSync(2, `${text}\n`)
   } catch {
-    // No other place is left to report to.
+    // There is no other output for the failure.
   }
 }
 
@@ -55,13 +55,14 @@ export function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`
 }
 
+/** Prints `value` as JSON if `json` is set, otherwise `text`. */
 export function print(json: boolean | undefined, value: unknown, text: string | (() => string)): void {
   process.stdout.write(json ? jsonText(value) : typeof text === 'string' ? text : text())
 }
 
 export type ExitCode = keyof typeof EXIT_CODES
 
-/** Part of the interface: documented, and used by scripts. */
+/** Exit codes and their meanings. They are documented, and scripts depend on them. */
 export const EXIT_CODES = {
   0: 'done',
   1: 'failed: the old version keeps serving',
@@ -85,13 +86,14 @@ export function codeAndMessage({
   readonly code: string
   readonly message: string
 }): string {
-  // Some messages have one problem per line.
+  // Line breaks are kept: some messages have one problem per line.
   return `${plain(code)}: ${message.split('\n').map(plain).join('\n')}`
 }
 
-const EVERY_MS = 100
+/** Interval at which a line is drawn again. */
+const REDRAW_MS = 100
 
-/** A line on stderr, a terminal, that is drawn again and again. */
+/** A line on a terminal (stderr) that is drawn again and again. */
 class TerminalLine implements Disposable {
   protected readonly out = process.stderr
   #shown = false
@@ -101,7 +103,7 @@ class TerminalLine implements Disposable {
     this.out.write(`\r\x1b[K${line.slice(0, (this.out.columns || 80) - 1)}`)
   }
 
-  /** Removes the line so that another can be written. */
+  /** Removes the line, so that other text can be written. */
   clear(): void {
     if (this.#shown) this.out.write('\r\x1b[K')
     this.#shown = false
@@ -112,17 +114,17 @@ class TerminalLine implements Disposable {
   }
 }
 
-/** A line on stderr that shows the progress of long work. Draws nothing if stderr is no terminal. */
+/** Shows the progress of long work on stderr. Draws nothing if stderr is not a terminal. */
 export class ProgressLine extends TerminalLine {
   #last = performance.now()
 
   show(line: () => string): void {
-    if (!this.out.isTTY || performance.now() - this.#last < EVERY_MS) return
+    if (!this.out.isTTY || performance.now() - this.#last < REDRAW_MS) return
     this.#last = performance.now()
     this.draw(line())
   }
 
-  /** Shows bytes read so far, and the total if known. */
+  /** Shows the bytes that are done, and the total if it is known. */
   bytes(what: string, done: number, total?: number): void {
     const of = total === undefined ? '' : ` of ${mib(total)}`
     this.show(() => `${what}: ${mib(done)}${of} MiB`)
@@ -133,22 +135,22 @@ export class ProgressLine extends TerminalLine {
 const SHOWN_AFTER_MS = 1_000
 const FRAMES = ['|', '/', '-', '\\']
 
-/** A line on stderr of a command that waits. Draws nothing in the first second, or if stderr is no terminal. */
+/** Shows on stderr that a command waits, and for how long. Draws nothing in the first second, or if stderr is not a terminal. */
 export class WaitingLine extends TerminalLine {
-  readonly #begun = performance.now()
+  readonly #startedAt = performance.now()
   readonly #timer: NodeJS.Timeout | undefined
   text: string
 
   constructor(text: string) {
     super()
     this.text = text
-    if (this.out.isTTY) this.#timer = setInterval(() => this.#draw(), EVERY_MS).unref()
+    if (this.out.isTTY) this.#timer = setInterval(() => this.#draw(), REDRAW_MS).unref()
   }
 
   #draw(): void {
-    const ms = performance.now() - this.#begun
+    const ms = performance.now() - this.#startedAt
     if (ms < SHOWN_AFTER_MS) return
-    const frame = FRAMES[Math.floor(ms / EVERY_MS) % FRAMES.length]
+    const frame = FRAMES[Math.floor(ms / REDRAW_MS) % FRAMES.length]
     this.draw(`${frame} ${plain(this.text)}, ${(ms / 1000).toFixed(1)} s`)
   }
 

@@ -9,7 +9,7 @@ import { controlOption } from './options.js'
 
 const ANSWER_MS = 2_000
 const RETRY_MS = 200
-/** A service that does not answer for this long has ended. */
+/** A service that does not answer for this long counts as ended. */
 const UNANSWERED_MS = 3_000
 
 interface KeepFlags {
@@ -17,13 +17,16 @@ interface KeepFlags {
   readonly main?: true
 }
 
-/** The command that a retired `fd-broker/auto` process executes if its exit would end its successors or return the terminal to the shell. */
+/**
+ * Adds the command that a retired `fd-broker/auto` process executes if its exit would end its successors, or would return the terminal to the
+ * shell.
+ */
 export function addKeep(program: Command): void {
   program
     .command('keep', { hidden: true })
     .description('wait for the end of a service, and pass signals on to its process')
     .addOption(controlOption())
-    .option('--main', 'of a container or unit: all processes there end with this one')
+    .option('--main', 'this process is the main process of a container or unit: all others end with it')
     .action(keep)
 }
 
@@ -40,12 +43,12 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward)
   const hangUp = (signal: NodeJS.Signals) => {
     if (main) return forward(signal)
-    // A closed terminal ends only this command; the service keeps running. Ends by the signal, because Node aborts in exit() without its terminal.
+    // A closed terminal ends only this process; the service keeps running. Without its terminal Node aborts in exit(), so the signal ends it.
     process.off(signal, hangUp)
     process.kill(process.pid, signal)
   }
   process.on('SIGHUP', hangUp)
-  // The image that executed this command blocked these signals.
+  // The program image that executed this command has blocked these signals.
   releaseSignals()
   for (;;) {
     const pid = await servingPid(control)
@@ -53,7 +56,7 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     served = pid
     await endOf(pid)
   }
-  // The reaper takes an ended child ADOPTED_MS after it has found it, and finds one at a time.
+  // The reaper reaps an ended child ADOPTED_MS after it has found the child, and finds one child at a time.
   reaper.reap()
   do {
     await sleep(ADOPTED_MS)

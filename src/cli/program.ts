@@ -7,10 +7,10 @@ import { EXIT_CODES, type ExitCode, failureText, jsonText, style, writeStderr } 
 export async function run(args: readonly string[]): Promise<ExitCode> {
   try {
     const [first, about = ''] = args
-    // Commander would show the general help.
-    const unknown =
+    // For `help UNKNOWN` Commander would show the general help: the unknown command is reported instead.
+    const isUnknown =
       first === 'help' && about !== '' && !about.startsWith('-') && !COMMANDS.has(about) && about !== 'help'
-    const words = unknown ? [about] : args
+    const words = isUnknown ? [about] : args
     await (await program(words)).parseAsync(words, { from: 'user' })
     return 0
   } catch (error) {
@@ -27,7 +27,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
   }
 }
 
-/** Commands that leave the JSON of a failure to this module. */
+/** Commands whose failure this module prints as JSON if --json is given. */
 const JSON_FAILURES: ReadonlySet<string | undefined> = new Set(['status', 'stop', 'reload', 'rollback'])
 
 function codeOf(error: unknown): { readonly code: string; readonly message: string } {
@@ -98,7 +98,7 @@ Examples:
   $ fd-broker certificates list --control /run/edge/upgrade.sock
   $ fd-broker state stats --control /run/shop/upgrade.sock
 
-Exit codes: ${codes} (stderr: CODE: message); of run: that of the program.`,
+Exit codes: ${codes} (stderr: CODE: message). fd-broker run ends with the exit code of the program.`,
     )
   if (!WITHOUT_ADDON.has(name))
     root.hook('preAction', async () => (await import('../kernel/index.js')).requireAddon())
@@ -138,9 +138,9 @@ const SERVICE_COMMANDS: ReadonlySet<string> = new Set(['status', 'stop', 'reload
 function startHint(option: string | undefined, words: readonly string[]): string | null {
   if (option === undefined) return null
   const at = words.findIndex(word => word === option || word.startsWith(`${option}=`))
-  const isNodes = words.slice(0, at).every(word => word.startsWith('-'))
-  if (!isNodes) return 'put the options of the program after --'
-  // By NODE_OPTIONS this command would open the inspector too, at the same port.
+  const isOptionOfNode = words.slice(0, at).every(word => word.startsWith('-'))
+  if (!isOptionOfNode) return 'put the options of the program after --'
+  // NODE_OPTIONS would open an inspector in this command too, at the same port.
   if (option.startsWith('--inspect')) return 'kill -USR1 PID opens the inspector of a running program'
   return `set an option of Node in the environment: NODE_OPTIONS='${words[at] ?? option}'`
 }

@@ -3,7 +3,7 @@ import type { Logger } from '../base/logger.js'
 import type { ReverseProxy } from '../proxy/index.js'
 import { runLogged, Signals } from './signals.js'
 
-/** Delay between cutting all connections and exit: closing sockets takes a moment. */
+/** Delay between cutting all connections and exit, in which the sockets are closed. */
 const AT_ONCE_MS = 500
 
 export interface ProxySignals {
@@ -20,7 +20,10 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
   /** Actions of HUP and WINCH signals that arrived before the proxy served, the latest last. */
   const early = new Set<(proxy: ReverseProxy) => void>()
 
-  /** Skips the action in a process that was replaced and stays only for its connections: the successor gets the signal. */
+  /**
+   * Returns the handler of a signal. It does nothing in a process that was replaced and stays only for others. With `held` a signal that arrives
+   * before the proxy serves is handled when it does.
+   */
   const ifServing = (act: (proxy: ReverseProxy) => void, { held }: { held: boolean }) => {
     const unlessReplaced = (proxy: ReverseProxy) => {
       if (!proxy.member.staysForOthers) act(proxy)
@@ -39,7 +42,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
       signals.abandon(signal, 'it served')
       return
     }
-    const order = signals.end()
+    const order = signals.endOrder()
     if (order === 'first') {
       ending.abort()
       const timeout = { SIGTERM: proxy.config.drain.timeout, SIGINT: 0, SIGQUIT: LONGEST_MS }[signal]

@@ -132,7 +132,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   }
 }
 
-/** Returns how to run workers; null if this process serves itself, alone or as one of the workers. */
+/** Returns the options of the workers; null if this process serves, alone or as a worker, instead of starting workers. */
 function workersOptions(
   { workers }: ProxyFlags,
   config: ProxyConfig,
@@ -166,7 +166,7 @@ class ProxyChanges {
     this.#read = read
   }
 
-  /** `inForce` is the configuration that was read last. Rejects with ERR_FDB_CONFIG. */
+  /** `inForce` is the configuration that the proxy has applied last. Rejects with ERR_FDB_CONFIG. */
   async since(inForce: ProxyConfig): Promise<ChangeReport> {
     const code = this.#code.changed()
     // An upgrade follows: the next version reads the configuration itself.
@@ -205,7 +205,7 @@ interface AccessLog {
   end(): void
 }
 
-/** Opens the access log, in `path` or on stdout. Its failures go to the other log. */
+/** Opens the access log, in `path` or on stdout. Its failures are logged by `logger`. */
 async function openAccessLog(path: string | undefined, logger: Logger): Promise<AccessLog> {
   const file = await LogFile.open(
     { option: 'access-log-file', path, fd: 1, sync: false, most: MOST_BYTES },
@@ -234,35 +234,35 @@ async function openAccessLog(path: string | undefined, logger: Logger): Promise<
 const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`]
 
 /**
- * Compares the code of this process (Node, the package, its addons, its working folder) with the code that its command would load now. Compares
- * device, inode, size and times: reading contents would slow each start. A file that was rewritten with the same bytes counts as changed,
- * which costs a harmless upgrade.
+ * Compares the code of this process (Node, the package, its addons, its working folder) with the code that its command would load now. Only
+ * device, inode, size and times are compared: reading contents would slow each start. A file that was rewritten with the same bytes counts as
+ * changed, which costs a harmless upgrade.
  */
 export class CodeSnapshot {
-  readonly #atStart = lookAtStart()
+  readonly #atStart = partsAtStart()
 
-  /** Returns the names of changed parts. Throws the errors of `successorCommand()`: then there is nothing to upgrade to. */
+  /** Returns the names of changed parts. Throws the errors of `successorCommand()`: no upgrade is possible then. */
   changed(): string[] {
-    const now = look()
+    const now = identifyParts()
     const names = new Set([...this.#atStart.keys(), ...now.keys()])
     return [...names].filter(name => this.#atStart.get(name) !== now.get(name)).sort()
   }
 }
 
-/** A command that resolves to no program must not keep this process from serving: returns an empty map. */
-function lookAtStart(): Map<string, string> {
+/** Returns an empty map if the command resolves to no program, because this process must serve nevertheless. */
+function partsAtStart(): Map<string, string> {
   try {
-    return look()
+    return identifyParts()
   } catch {
     return new Map()
   }
 }
 
 /** Returns the identity of each part, by name. */
-function look(): Map<string, string> {
+function identifyParts(): Map<string, string> {
   const { file, cwd } = successorCommand()
   const found = new Map([['node', identityOf(realpathOf(file), true)]])
-  // Its times are left out: they change with every file in the folder.
+  // The times of the folder are left out: they change with every file in it.
   const { dev, ino } = statSync(cwd, { bigint: true })
   found.set('the working folder', `${dev} ${ino}`)
   if (startedAs.script === undefined) return found
@@ -274,7 +274,7 @@ function look(): Map<string, string> {
   return found
 }
 
-/** Returns real paths by name. Only links are resolved: realpath() costs more than everything else. */
+/** Returns the real path of each file, by name. Only links are resolved, because realpath() takes longer than all other calls here. */
 function filesIn(folder: string): [name: string, real: string | null][] {
   try {
     const real = realpathSync(folder)

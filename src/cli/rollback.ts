@@ -30,7 +30,10 @@ Examples:
 }
 
 async function rollback({ json, at, ...flags }: RollbackFlags): Promise<void> {
-  const { pid, generation, isNew } = await rollBack(flags, at === undefined ? null : new ReleasePath(at))
+  const { pid, generation, isNew } = await restorePrevious(
+    flags,
+    at === undefined ? null : new ReleasePath(at),
+  )
   const how = isNew ? 'serves: the previous version, started again' : 'serves again'
   print(json, { ok: true, pid, generation }, `generation ${generation} (pid ${pid}) ${how}\n`)
 }
@@ -40,10 +43,11 @@ interface RolledBack extends ProcessReply {
   readonly isNew: boolean
 }
 
-async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise<RolledBack> {
+/** Lets the previous version serve, and restores its release at `installed`. After the probation this is an upgrade. */
+async function restorePrevious(flags: AskFlags, installed: ReleasePath | null): Promise<RolledBack> {
   try {
     const { supervised, ...reply } = await handBack(flags, installed?.path ?? null)
-    // Otherwise the supervisor switches the link back, or the `upgrade` command that installed the release.
+    // Under a supervisor the release was restored by it, or by the `upgrade` command that installed the release.
     if (!supervised) installed?.swap()
     return reply
   } catch (error) {
@@ -67,7 +71,7 @@ interface RollbackResult extends RolledBack {
   readonly supervised: boolean
 }
 
-/** Resolves with the process that serves after the rollback. */
+/** Orders the serving process to hand back. Resolves with the process that serves then. */
 async function handBack(flags: AskFlags, at: string | null): Promise<RollbackResult> {
   const { control, service = '', timeout } = flags
   const until = performance.now() + timeout

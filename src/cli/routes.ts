@@ -13,7 +13,7 @@ import {
 import { addAskOptions } from './find-service.js'
 import { plain, print, table } from './output.js'
 
-/** How often a listing is repeated because the routes changed between two pages. */
+/** Number of attempts to list the routes: an attempt fails if the routes change between two of its pages. */
 const LIST_TRIES = 5
 
 interface RouteFlags extends AnswerFlags {
@@ -67,13 +67,13 @@ function addRouteOptions(command: Command): Command {
     .option('--path <prefix>', 'path of the route; default: /')
 }
 
-/** Replaces the error of a service that is no proxy. */
+/** Replaces the error of a service that is not a proxy. */
 async function ofProxy<T>(answer: Promise<T>): Promise<T> {
   try {
     return await answer
   } catch (error) {
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
-    const why = 'this service is no proxy and has no routes: name the proxy by --service or --control'
+    const why = 'this service is not a proxy and has no routes: name the proxy by --service or --control'
     throw new FdbError(error.code, why, { cause: error })
   }
 }

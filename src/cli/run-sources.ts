@@ -30,16 +30,16 @@ export const UPGRADE_SIGNALS: readonly NodeJS.Signals[] = [
 ]
 
 /**
- * The flags of `fd-broker run`. Each has an environment variable (`--pid-file`: FD_BROKER_PID_FILE), and each but {@link COMMAND_LINE_ONLY}
- * a key in --config.
+ * The options of `fd-broker run`. Each option has an environment variable (`--pid-file`: FD_BROKER_PID_FILE) and, unless it is
+ * {@link COMMAND_LINE_ONLY}, a key in the --config file.
  */
 export const RUN_OPTIONS = {
   listen: [
     '--listen <name=address...>',
     'listener that every version inherits, for example web=tcp://0.0.0.0:8080',
   ],
-  adopt: ['--adopt <pid>', 'take over the listeners of this process, then end it'],
-  from: ['--from <control>', 'the daemon with this control socket holds the listeners'],
+  adopt: ['--adopt <pid>', 'take over the listeners of this process, then end the process'],
+  from: ['--from <control>', 'control socket of a daemon that holds the listeners'],
   adoptSignal: [
     '--adopt-signal <signal>',
     'signal that ends the adopted process; or none (default: --stop-signal)',
@@ -83,7 +83,7 @@ export const RUN_OPTIONS = {
   ],
   pidFile: ['--pid-file <file>', 'pid file of this process'],
   name: ['--name <name>', 'name of the service (default: the name of the program or its package)'],
-  cwd: ['--cwd <folder>', 'working folder of the program (default: this one)'],
+  cwd: ['--cwd <folder>', 'working folder of the program (default: the current folder)'],
   survive: ['--survive', 'the program keeps running if this process is killed'],
   nonBlocking: ['--non-blocking', 'set O_NONBLOCK on listeners (systemd does not)'],
   config: ['--config <file>', 'settings in YAML or JSON, read again for every version'],
@@ -96,7 +96,7 @@ const COMMAND_LINE_ONLY: readonly string[] = [
   'from',
 ] satisfies (keyof typeof RUN_OPTIONS)[]
 
-/** Flags as commander returns them; values from the environment are text. */
+/** Options as Commander returns them. Values from the environment are text. */
 export type RunFlags = Readonly<
   Partial<
     Record<Exclude<keyof typeof RUN_OPTIONS, 'listen' | 'healthPasses' | 'survive' | 'nonBlocking'>, string>
@@ -108,7 +108,7 @@ export type RunFlags = Readonly<
   readonly nonBlocking?: true | string
 }
 
-/** The values in --config, after its keys were checked. */
+/** The values in the --config file. Its keys were checked. */
 type RunDocument = Readonly<Record<string, unknown>>
 
 const DOCUMENT: Readonly<Record<string, true>> = Object.fromEntries(
@@ -120,7 +120,7 @@ const DOCUMENT: Readonly<Record<string, true>> = Object.fromEntries(
 /** Reads the value of a setting. Throws ERR_FDB_OPTION, ERR_FDB_SPEC for a wrong value. */
 type SettingReader<T> = (name: string, value: unknown) => T
 
-/** Reads the settings of `fd-broker run`: flags and environment, which do not change, and a file, which is read again for each version. */
+/** Reads the settings of `fd-broker run` from options and environment, which do not change, and from a file, which is read again for each version. */
 export class RunSources {
   readonly #command: readonly string[]
   readonly #flags: RunFlags
@@ -137,7 +137,7 @@ export class RunSources {
     return this.#file !== null
   }
 
-  /** Reads the settings of the supervisor, fixed at its start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
+  /** Reads the settings that the supervisor keeps until its end. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
   async supervisorSettings(): Promise<SupervisorSettings> {
     return this.#read(setting => {
       const command = this.#commandOf(setting)
@@ -157,7 +157,7 @@ export class RunSources {
     })
   }
 
-  /** The process to take over, which only the command line can name: it happens once. Throws ERR_FDB_OPTION. */
+  /** The process to take over; null if there is none. Only the command line can name it, because a takeover happens once. Throws ERR_FDB_OPTION. */
   get takeover(): Takeover | null {
     return takeoverOf(this.#flags)
   }
@@ -249,9 +249,9 @@ class SettingsFile {
     try {
       checkKeys(this.#file, this.#values, DOCUMENT)
     } catch (error) {
-      throw this.#placed(error, FdbError.is(error) ? error.details.option : undefined, true)
+      throw this.#withPosition(error, FdbError.is(error) ? error.details.option : undefined, true)
     }
-    // Parsed again only for an error that has line and column.
+    // The document is parsed again only to throw an error with line and column.
     const { command } = this.#values
     if (command != null && !isTexts(command)) parseDocument(this.#text, this.#file, COMMAND)
   }
@@ -262,12 +262,12 @@ class SettingsFile {
     try {
       return read(name, value)
     } catch (error) {
-      throw this.#placed(error, name)
+      throw this.#withPosition(error, name)
     }
   }
 
   /** Adds the line and column of the option to an error about the file. */
-  #placed(error: unknown, option: unknown, atKey = false): unknown {
+  #withPosition(error: unknown, option: unknown, atKey = false): unknown {
     if (!FdbError.is(error) || typeof option !== 'string') return error
     const { line, column } = new ConfigDocument(this.#text).position([option], atKey)
     return new FdbError(error.code, `${this.#file}:${line}:${column}: ${error.message}`, {
@@ -342,7 +342,7 @@ const count: SettingReader<number> = (name, value) => {
   return number
 }
 
-/** `example` appears in the error message. */
+/** Reads one of the signals `of`, with or without SIG. `example` appears in the error message. */
 function signal(
   example: string,
   of: readonly string[] = Object.keys(constants.signals),

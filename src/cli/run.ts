@@ -53,9 +53,9 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const sources = new RunSources(command, flags)
   const state = inherited?.take ? inherited.state : null
   const settings = state?.settings ?? (await sources.supervisorSettings())
-  // Wrong settings are reported before anything is started.
+  // Wrong settings fail here, before the supervisor starts.
   const first = state === null ? await sources.versionSettings() : null
-  // An earlier image has already taken over; its descriptors are in the inherited state.
+  // If this image replaces an earlier one, the earlier image has taken over already: its state has the descriptors.
   const takeover = state === null ? sources.takeover : null
   const { Supervisor } = await import('../run/supervisor.js')
   if (inherited !== null && !inherited.take) return reportDryRun(inherited)
@@ -81,7 +81,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     reportServerStage('served')
     const { code, failure } = await running.ended
     process.exitCode = code
-    // Reported on stderr too: the log may be silent.
+    // The failure is printed too: the log may be silent.
     if (failure !== null) writeStderr(codeAndMessage(failure))
   } catch (error) {
     if (FdbError.is(error) && error.code === 'ERR_FDB_INTERNAL') throw error.cause
@@ -102,7 +102,7 @@ async function duplicateFrom(control: string, first: VersionSettings, logger: Lo
   for (const listener of taken) logger.info({ ...listener, daemon: control }, 'a daemon holds a listener')
 }
 
-/** Reports by exit code or error whether this release can continue from the state of the supervisor that runs it. */
+/** Reports to the running supervisor, by exit code or error, whether this release can continue from the state of that supervisor. */
 function reportDryRun({ state }: InheritedState): void {
   if (state === null)
     throw new FdbError(
@@ -119,25 +119,25 @@ function runSignals(
 ): Pick<Signals<Supervisor>, 'attach' | 'close'> {
   const early: NodeJS.Signals[] = []
   const end = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
-    // Kept until the supervisor runs: a signal to end must not be lost.
+    // The signal is kept until the supervisor runs: an order to end must not be lost.
     if (supervisor === null) {
       early.push(signal)
       return
     }
-    const order = signals.end()
+    const order = signals.endOrder()
     if (order === 'first') {
       logger.info({ signal }, 'the program is ended')
-      // TERM sends the configured stop signal; INT and QUIT are passed on unchanged.
+      // For TERM the program gets the configured stop signal; for INT and QUIT it gets the same signal.
       supervisor.stop(signal === 'SIGTERM' ? {} : { signal })
     } else if (order === 'again') supervisor.stop({ now: true })
   }
-  const other = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
+  const upgradeOrForward = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
     if (signal !== upgradeSignal) supervisor?.forward(signal)
     // The supervisor logs the result.
     else supervisor?.upgrade().catch(() => {})
   }
   const signals = new Signals<Supervisor>(SILENT, {
-    ...Object.fromEntries(UPGRADE_SIGNALS.map(signal => [signal, other])),
+    ...Object.fromEntries(UPGRADE_SIGNALS.map(signal => [signal, upgradeOrForward])),
     SIGTERM: end,
     SIGINT: end,
     SIGQUIT: end,

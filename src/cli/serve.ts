@@ -36,7 +36,7 @@ export function addServe(program: Command): void {
 Members join with join({ service, control, hosting: 'daemon' }). Without --control, and without control in join(), both use daemon.sock
 in the default folder (fd-broker status --help). TERM, INT and QUIT end the daemon; its members keep serving. If the daemon holds listeners
 or state of a service without a living member, it logs them, and ends only at a second signal within 60 s.
-If a daemon already listens on the control socket, the new one takes over from it, with all that it holds. USR2, or fd-broker upgrade
+If a daemon already listens on the control socket, the new daemon takes over everything that it holds. USR2, or fd-broker upgrade
 --self, starts the next daemon. After WINCH joining members wait until HUP, which also reads --config again. USR1 reopens --log-file. The
 daemon supports systemd (NOTIFY_SOCKET, LISTEN_FDS).
 
@@ -77,7 +77,7 @@ async function serve({
     })
     signals.attach(daemon)
     reportServerStage('served')
-    // A daemon must not end when the reader of its output ends.
+    // The daemon must not end if the reader of its output ends.
     process.stdout.removeAllListeners('error').on('error', () => {})
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)
     const stayed = daemon.stay({ signals: CONTROL_SIGNALS })

@@ -1,6 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 
+/** Signals that control a server. */
 export const CONTROL_SIGNALS = [
   'SIGUSR1',
   'SIGUSR2',
@@ -55,8 +56,8 @@ export class Signals<T> {
     this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before ${before}`))
   }
 
-  /** Returns whether a signal to end is the first one, a repetition of the first, or a second order. */
-  end(): 'first' | 'same' | 'again' {
+  /** Returns whether a signal to end is the first one, a repetition of it, or a second order. */
+  endOrder(): 'first' | 'same' | 'again' {
     const since = this.#endingSince
     if (since !== null) return performance.now() - since < SAME_ORDER_MS ? 'same' : 'again'
     this.#endingSince = performance.now()
@@ -68,7 +69,7 @@ export class Signals<T> {
   }
 }
 
-/** Runs an order and logs its outcome. */
+/** Runs the work of a signal, and logs its failure. Never rejects. */
 export async function runLogged<R>(
   logger: Logger,
   work: () => Promise<R>,
@@ -82,7 +83,7 @@ export async function runLogged<R>(
   }
 }
 
-/** Runs `work` under the V8 flags of the process start. */
+/** Runs `work` under the V8 flags with which the process was started. */
 type WithUsualFlags = <T>(work: () => T) => T
 
 /** `served`: the server is the first one; `joined`: it took over from a predecessor; `left`: it was replaced. */
@@ -92,11 +93,11 @@ export type OnServerStage = (stage: ServerStage, withUsualFlags: WithUsualFlags)
 
 let listener: OnServerStage = () => {}
 
-export function onServerStage(tell: OnServerStage): void {
-  listener = tell
+export function onServerStage(onStage: OnServerStage): void {
+  listener = onStage
 }
 
-/** Called once for each stage. */
+/** Calls the listener. A server calls this once for each stage. */
 export function reportServerStage(stage: ServerStage, withUsualFlags: WithUsualFlags = work => work()): void {
   listener(stage, withUsualFlags)
 }

@@ -21,16 +21,16 @@ import { codeAndMessage, plain, print, WaitingLine, writeStderr } from './output
 import { CANCEL_SIGNALS } from './signals.js'
 
 const ANSWER_MS = 2_000
-/** Bytes at the end of a log that are searched for a reason. */
+/** Bytes at the end of a log in which the reason of a failure is searched. */
 const SEARCHED = 64 * 1024
-/** Number of log lines in a failure. */
+/** Number of log lines in an error message. */
 const SHOWN_LINES = 10
-/** The line before an uncaught error that Node prints: `file:///srv/server.mjs:33`. */
+/** Node prints this line before an uncaught error: `file:///srv/server.mjs:33`. */
 const ERROR_PLACE = /^(?:file:\/\/|node:|\/)\S*:\d+$/
 const ERROR_LINES = 16
-/** Lines of fd-broker/auto. */
+/** Log lines of fd-broker/auto. */
 const OWN_LINE = /^fd-broker: /
-/** Lines of fd-broker/auto by which a program reports that it will not serve as a version. */
+/** A log line of fd-broker/auto: the program will not serve as a version. */
 const LEFT_OUT = /^fd-broker: (.*\bruns without upgrades\b.*)$/m
 
 interface StartProgramFlags {
@@ -51,7 +51,7 @@ export function addStart(program: Command): void {
     )
     .argument('<program>')
     .argument('[args...]', 'arguments of the program, after --')
-    .option('--name <service>', 'name of the service; default: the package’s or folder’s name')
+    .option('--name <service>', 'name of the service; default: the name of its package or folder')
     .option(
       '--ready <how>',
       'when the program is ready: listen, call, or a path such as /health that must answer; default: listen',
@@ -67,7 +67,7 @@ export function addStart(program: Command): void {
       '--pid-file <file>',
       'pid file of the serving process; default: SERVICE.pid beside the control socket',
     )
-    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
+    .addOption(durationOption('--timeout <duration>', 'the program must serve within this time', '60s'))
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',
@@ -103,13 +103,13 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   makeFolder('log-file', log)
   makeFolder('pid-file', pidFile)
   using waiting = new WaitingLine(`starting ${program}`)
-  // Before the program starts: a signal from here on ends the program too.
+  // Signals are handled from here on: the program starts next, and a signal must end it too.
   const cancelled = firstOf(CANCEL_SIGNALS)
   const part = openPart(log, { ...process.env, [LOG_SIZE]: flags.logSize })
   const auto = pathToFileURL(join(import.meta.dirname, 'auto.js')).href
   const command = successorCommand({
     argv: [process.execPath, '--import', auto, file, ...args],
-    // PARENT is removed: the program is not part of one that runs this command under auto.
+    // If a program under fd-broker/auto runs this command, PARENT would make the started program a part of that one.
     env: { ...named, ...part.env, FD_BROKER_PID_FILE: pidFile, [PARENT]: undefined },
   })
   const begun = performance.now()
@@ -120,21 +120,21 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   waiting.text = `waiting for ${start.name} to serve`
   const outcome = await start.outcome(begun + flags.timeout, cancelled)
   waiting[Symbol.dispose]()
-  if (outcome === null) throw await start.deadline(flags.timeout)
+  if (outcome === null) throw await start.deadlineError(flags.timeout)
   const generation = typeof outcome === 'number' ? outcome : await start.cancel(outcome)
   const ms = Math.round(performance.now() - begun)
   const text = `generation ${generation} of ${service} (pid ${child.pid}) serves, after ${ms} ms\nlog: ${log}\n`
   print(flags.json, { ok: true, service, generation, pid: child.pid, log, pidFile, control, ms }, text)
 }
 
-/** Resolves with the first of the signals. A second one ends this process. */
+/** Resolves with the first of the signals that arrives. The same signal again ends this process. */
 function firstOf(signals: readonly NodeJS.Signals[]): Promise<NodeJS.Signals> {
   return new Promise(resolve => {
     for (const signal of signals) process.once(signal, resolve)
   })
 }
 
-/** A program that was started, until it serves. */
+/** Watches a program that was started, until it serves. */
 class ProgramStart {
   readonly name: string
   readonly #child: Successor
@@ -158,19 +158,20 @@ class ProgramStart {
   }
 
   /**
-   * Resolves with the generation as which the program serves, with a signal to cancel, or with null at `until`. Rejects if the program has
-   * ended, or reports that it does not serve as a version.
+   * Resolves with the program's generation when it serves, with a signal that cancels the start, or with null at `until`. Rejects if the
+   * program has ended, or reports that it does not serve as a version.
    */
   async outcome(until: number, cancelled: Promise<NodeJS.Signals>): Promise<number | NodeJS.Signals | null> {
     try {
-      const look = async () => (this.#over ? 0 : ((await this.#generation()) ?? (await this.#leftOut())))
-      return await Promise.race([this.#ended(), cancelled, pollUntil(until, look)])
+      const attempt = async () =>
+        this.#over ? 0 : ((await this.#generation()) ?? (await this.#refuseLeftOut()))
+      return await Promise.race([this.#ended(), cancelled, pollUntil(until, attempt)])
     } finally {
       this.#over = true
     }
   }
 
-  /** Ends the program, and this process as by the signal. Resolves with the generation if the program serves. */
+  /** Resolves with the program's generation if it serves. Otherwise ends the program, and exits as this process would by the signal. */
   async cancel(signal: NodeJS.Signals): Promise<number> {
     writeStderr(`${signal}: cancelling the start`)
     const generation = await this.#generation()
@@ -183,9 +184,9 @@ class ProgramStart {
     process.exit(128 + constants.signals[signal])
   }
 
-  /** Ends the program. Resolves with the error of a limit. */
-  async deadline(limit: number): Promise<FdbError> {
-    const [why, lines] = [await this.#missing(), await lastLines(this.#log)]
+  /** Ends the program. Resolves with the error: it did not serve within `limit` milliseconds. */
+  async deadlineError(limit: number): Promise<FdbError> {
+    const [why, lines] = [await this.#whyUnserved(), await lastLines(this.#log)]
     const ended = await this.#end()
     return new FdbError(
       'ERR_FDB_DEADLINE',
@@ -196,12 +197,12 @@ class ProgramStart {
   async #ended(): Promise<never> {
     const exit = await this.#child.exited
     await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
-    // Ended by this process, which reports why.
+    // This process has ended the program, and reports the reason elsewhere.
     if (this.#over) return await new Promise<never>(() => {})
     const { why, lines: last } = this.#child.exitReason.takeReason()
     this.#child.exitReason.close()
     removeDeadControl(this.#control)
-    // The process that writes the log may not have written it yet.
+    // Another process writes the log, and may still be writing.
     const until = performance.now() + LOG_WRITER_MS
     const shown = why === NO_REASON ? await pollUntil(until, () => lastLines(this.#log)) : null
     const lines = last === null ? shown : ((await uncaughtError(this.#log)) ?? last)
@@ -211,7 +212,7 @@ class ProgramStart {
     )
   }
 
-  /** Returns the generation as which the program serves; null if it does not serve yet. */
+  /** Resolves with the program's generation; null if it does not serve yet. */
   async #generation(): Promise<number | null> {
     const { pid, role, generation } = await this.#serving()
     if (pid !== this.#child.pid || role !== 'serving') return null
@@ -219,8 +220,8 @@ class ProgramStart {
     return generation ?? null
   }
 
-  /** Returns null, or ends the program and throws if it reports that it does not serve as a version. */
-  async #leftOut(): Promise<null> {
+  /** Ends the program and rejects if it reports that it does not serve as a version. Otherwise resolves with null. */
+  async #refuseLeftOut(): Promise<null> {
     const [, why] = LEFT_OUT.exec(await this.#newLines.read()) ?? []
     if (why === undefined || this.#over) return null
     this.#over = true
@@ -231,8 +232,8 @@ class ProgramStart {
     )
   }
 
-  /** Returns the reason why the program does not serve yet. */
-  async #missing(): Promise<string> {
+  /** Resolves with the reason why the program does not serve yet. */
+  async #whyUnserved(): Promise<string> {
     const { pid, generation, listeners = [] } = await this.#serving()
     if (pid === undefined)
       return 'none of its servers listens: it has not called listen(), or listen() has failed'
@@ -260,14 +261,14 @@ class ProgramStart {
   }
 }
 
-/** Resolves with the last lines of fd-broker/auto in a log, or its last lines if there are none; null if the log is empty. */
+/** Resolves with the last lines of fd-broker/auto in a log; if there are none, with its last lines; if the log is empty, with null. */
 async function lastLines(log: string): Promise<string | null> {
   const lines = (await endOf(log)).split('\n').filter(line => line.trim() !== '')
   const own = lines.filter(line => OWN_LINE.test(line))
   return (own.length > 0 ? own : lines).slice(-SHOWN_LINES).join('\n') || null
 }
 
-/** Resolves with the first lines of the last error that Node has printed at its end: they name file and line; null if there is none. */
+/** Resolves with the first lines of the last uncaught error in a log, which name its file and line; null if there is none. */
 async function uncaughtError(log: string): Promise<string | null> {
   const lines = (await endOf(log)).split('\n')
   const first = lines.findLastIndex(line => ERROR_PLACE.test(line))
@@ -279,7 +280,7 @@ async function uncaughtError(log: string): Promise<string | null> {
         .join('\n')
 }
 
-/** Reads the lines that are appended to a log, each once; if more than {@link SEARCHED} bytes were appended, only the last ones. */
+/** Reads each line that is appended to a log once. If more than {@link SEARCHED} bytes were appended, reads only the last ones. */
 export class NewLines {
   readonly #path: string
   #from = 0
@@ -288,7 +289,7 @@ export class NewLines {
     this.#path = path
   }
 
-  /** Leaves an incomplete line for the next call. */
+  /** Resolves with the complete lines since the last call. */
   async read(): Promise<string> {
     const { bytes, from } = await endOfFile(this.#path, this.#from)
     const end = bytes.lastIndexOf('\n') + 1
@@ -301,7 +302,7 @@ async function endOf(path: string): Promise<string> {
   return (await endOfFile(path, 0)).bytes.toString()
 }
 
-/** Resolves with the last {@link SEARCHED} bytes of a file, or those after `after` if they are fewer; with none if it cannot be read. */
+/** Resolves with the bytes of a file after position `after`, at most the last {@link SEARCHED}; with none if it cannot be read. */
 async function endOfFile(path: string, after: number): Promise<{ bytes: Buffer; from: number }> {
   try {
     await using file = await open(path)

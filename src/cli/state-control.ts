@@ -5,7 +5,7 @@ import type { StateLog } from '../state/state-log.js'
 import { type AskFlags, askService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
 import type { ProgressLine } from './output.js'
 
-/** Retries also if the log was compacted. Repeating a change is safe: its request id identifies it. */
+/** As {@link IDEMPOTENT_RETRY_CODES}; also after a compaction of the log. A change is not applied twice: its request id identifies it. */
 export const STATE_RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   ...IDEMPOTENT_RETRY_CODES,
   'ERR_FDB_STATE_MOVED',
@@ -15,7 +15,7 @@ export interface ControlOptions extends AskFlags {
   service: string
 }
 
-/** Runs `work` with the serving process, and again from its start if another process starts to serve before `work` is done: `work` must be idempotent. */
+/** Runs `work` with the serving process. If another process starts to serve before `work` is done, runs it again: `work` must be idempotent. */
 export async function withServing<T>(
   options: ControlOptions,
   work: (ask: AskCommand) => Promise<T>,
@@ -26,7 +26,7 @@ export async function withServing<T>(
   )
 }
 
-/** Copies the serving process's log as it was when asked. */
+/** Copies the log of the serving process, up to its last record at the time of the request. */
 export async function copyState(
   options: ControlOptions,
   progress: ProgressLine,
@@ -35,7 +35,7 @@ export async function copyState(
   const reading = (done: number, total: number) => progress.bytes('reading the state', done, total)
   try {
     const position = await withServing(options, ask => copy.readNew(ask, reading))
-    // Sealed: bytes at the end are damage, not a record that is being written.
+    // In a sealed segment an incomplete record at the end is damage, not a record that is being written.
     copy.log.segments.at(-1)?.seal()
     return { log: copy.log, position }
   } catch (error) {

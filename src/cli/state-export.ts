@@ -22,7 +22,7 @@ export async function exportState({ format, section, out, secrets, ...flags }: E
   if (state.redacted > 0 && format === 'log') {
     throw new FdbError(
       'ERR_FDB_STATE_SECRET',
-      `${state.redacted} secret values are not in ${state.name}; take another source`,
+      `${state.redacted} secret values are not in ${state.name}; use a source that has them`,
     )
   }
   const names = state.log.schemas()
@@ -49,7 +49,7 @@ export async function exportState({ format, section, out, secrets, ...flags }: E
   }
 }
 
-/** Never overwrites a file. */
+/** Creates a file. Throws ERR_FDB_STATE_FILE if it exists. */
 function openNew(out: string): OwnedFd {
   try {
     return openFile(out, 'wx', out, 0o600)

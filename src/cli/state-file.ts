@@ -30,8 +30,9 @@ export interface FileState {
   torn: number
 }
 
-/** Entries per change when lines are read. */
+/** Entries of an export that are imported together. */
 const BATCH = 1000
+/** Longest time without a turn of the event loop, in which the progress is shown. */
 const SLICE_MS = 50
 
 /**
@@ -101,8 +102,8 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
   let head: ExportHead | null = null
   let redacted = 0
   const codecs = new Map<string, string>()
-  /** The highest entry version of each section that the first line does not name. */
-  const unsaid = new Map<string, number>()
+  /** The highest version of an entry, for each section that the first line does not name. */
+  const unnamed = new Map<string, number>()
   let schemas: StoredSchema[] = []
   let changes: NewChange[] = []
   let number = 0
@@ -116,9 +117,9 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
     schemas = []
     changes = []
   }
-  const take = (line: Record<string, unknown>) => {
+  const addLine = (line: Record<string, unknown>) => {
     if ('fdbState' in line) {
-      if (number > 1) throw wrong('the first line of another export')
+      if (number > 1) throw wrong('it is the first line of another export')
       head = headOf(line, wrong)
       schemas = head.sections.map(({ name, version, minReader, codec, secret }) => ({
         name,
@@ -133,10 +134,10 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
     const { section, key, version = 0 } = line
     if (typeof section !== 'string' || typeof key !== 'string') throw wrong('it lacks "section" or "key"')
     if (!Number.isInteger(version)) throw wrong('its "version" is not a whole number')
-    const highest = unsaid.get(section)
+    const highest = unnamed.get(section)
     if (!codecs.has(section) || (highest !== undefined && highest < (version as number))) {
       codecs.set(section, '')
-      unsaid.set(section, version as number)
+      unnamed.set(section, version as number)
       schemas.push({
         name: section,
         version: version as number,
@@ -157,7 +158,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
     for await (const text of linesOf(chunks)) {
       number++
       if (text.trim() === '') continue
-      take(parse(text, wrong))
+      addLine(parse(text, wrong))
       if (changes.length >= BATCH) await close()
     }
     await close()
@@ -181,7 +182,8 @@ function parse(text: string, wrong: (why: string) => FdbError): Record<string, u
 
 function headOf(line: Record<string, unknown>, wrong: (why: string) => FdbError): ExportHead {
   const { fdbState, sections } = line
-  if (fdbState !== 1) throw wrong(`an export of format ${String(fdbState)}; this release reads format 1`)
+  if (fdbState !== 1)
+    throw wrong(`it is an export of format ${String(fdbState)}; this release reads format 1`)
   const ok = (section: Partial<ExportHead['sections'][number]>) =>
     typeof section?.name === 'string' &&
     typeof section.codec === 'string' &&
@@ -208,7 +210,7 @@ async function* linesOf(chunks: AsyncIterable<Buffer>): AsyncGenerator<string> {
   if (last !== '') yield last
 }
 
-/** Describes the sections that differ from the first line of an export. Sections without a digest are not compared. */
+/** Describes the sections whose entries are not those of the first line of an export. Does not compare sections without a digest. */
 export function differencesFrom(head: ExportHead, digests: readonly SectionDigest[]): string[] {
   const now = new Map(digests.map(one => [one.name, one]))
   return head.sections.flatMap(({ name, digest, entries }) => {

@@ -14,7 +14,7 @@ import { ProgressLine, print } from './output.js'
 import { withServing } from './state-control.js'
 import { openState, type SourceFlags, schemasIn } from './state-source.js'
 
-/** Limits of one piece: bytes of its values, and entries. */
+/** Limits of one part of an import. */
 const PIECE_BYTES = 1024 * 1024
 const PIECE_ENTRIES = 10_000
 
@@ -37,11 +37,11 @@ export async function importState(flags: ImportFlags): Promise<void> {
     )
   }
   const schemas = schemasIn(state, wanted)
-  // Without a head the schemas are unknown here; the service uses its own, or refuses.
   const request: ImportRequest = {
     request: `import ${nodeCrypto().randomUUID()}`,
     replace: flags.replace ?? false,
   }
+  // If the file has no first line, the schemas are unknown here: the service uses its own, or refuses the import.
   const known = schemas.filter(({ codec }) => codec !== '')
   if (request.replace && known.length < schemas.length) {
     throw new FdbError(
@@ -53,7 +53,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   const total = entries.reduce((sum, section) => sum + section.entries, 0)
   using progress = new ProgressLine()
   const reply = await withServing({ control, service, timeout }, async ask => {
-    // A retry may reach another process, which has no earlier part: it starts under a new id.
+    // A retry may reach another process, which has no part yet: each try sends all parts, under a new id.
     const id = nodeCrypto().randomUUID()
     let part = 0
     let done = 0
@@ -77,7 +77,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   print(json, answer, `${reply.puts} entries of ${names.join(', ') || 'no section'} imported\n`)
 }
 
-/** Yields the entries in encoded pieces, at least one; the first piece has the schemas. */
+/** Yields the entries in encoded pieces, at least one. The first piece has the schemas. */
 function* piecesOf(
   log: StateLog,
   schemas: readonly StoredSchema[],

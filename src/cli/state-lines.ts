@@ -10,7 +10,7 @@ import type { RawEntry } from '../state/overview.js'
 import type { StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
 
-/** The value of an entry, in the first form that fits. `value`: decoded by the codec. */
+/** The value of an entry in the first form that fits. `value` is decoded by the codec, `text` and `base64` are its bytes. */
 export type LineValue =
   | { value: unknown }
   | { text: string }
@@ -30,7 +30,7 @@ const CODECS: ReadonlyMap<string, Codec<unknown>> = new Map(
   [json(), msgpack()].map(codec => [codec.name, codec]),
 )
 
-/** Messages of the built-in sections. Values of secret sections get here only with `--secrets`. */
+/** Message types of the built-in sections. Values of secret sections are decoded only with `--secrets`. */
 const MESSAGE_TYPES = new Map<string, { decode(bytes: Uint8Array): object }>([
   [ROUTES, fdbroker.proxy.Route],
   [UPSTREAMS, fdbroker.proxy.Upstream],
@@ -64,7 +64,7 @@ function decoded(schema: StoredSchema, bytes: Uint8Array, exact: boolean): unkno
     const codec = CODECS.get(schema.codec)
     if (codec) {
       const value = codec.decode(bytes)
-      // Compares after a round trip through JSON, as the line stores it.
+      // The value is compared after a round trip through JSON, because the line has it as JSON.
       const again = exact ? codec.encode(JSON.parse(JSON.stringify(value))) : bytes
       return Buffer.compare(again, bytes) === 0 ? value : undefined
     }
@@ -76,7 +76,7 @@ function decoded(schema: StoredSchema, bytes: Uint8Array, exact: boolean): unkno
   return undefined
 }
 
-/** Returns the bytes of a line, or a string that explains why it has none. */
+/** Returns the bytes of the value in a line, or a text that explains why there are none. */
 export function bytesOf(line: Record<string, unknown>, codecName: string): Uint8Array | string {
   const { value, text, base64, redacted } = line
   if (redacted === true) return 'its value was left out as a secret: export with --secrets'
@@ -105,7 +105,7 @@ export class LineWriter {
   constructor(out: Writable = process.stdout) {
     this.#out = out
     out.on('error', (error: NodeJS.ErrnoException) => {
-      // The reader closed the pipe, as `| head` does.
+      // The reader has closed the pipe, as `| head` does.
       if (error.code !== 'EPIPE') throw error
       this.#isClosed = true
     })

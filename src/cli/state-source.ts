@@ -18,13 +18,13 @@ export interface OpenOptions {
   edited?: boolean
 }
 
-/** A state that was read: a copy that belongs to this process. */
+/** A copy of a state. */
 export interface OpenState extends Disposable {
   log: StateLog
   name: string
   /** The source that the state was verified against. */
   verified: 'the service' | 'its first line' | 'its checksums'
-  /** Secret values that the file does not have. */
+  /** Number of secret values that the file does not have. */
   redacted: number
   /** Bytes of an incomplete record at the end, which were ignored. */
   torn: number
@@ -101,7 +101,7 @@ async function openFile(file: string, { edited = false }: OpenOptions): Promise<
     log.close()
     throw new FdbError(
       'ERR_FDB_STATE_DIGEST',
-      `${name} is not as it was written: ${differences.slice(0, 5).join('; ')}. Give --edited when it was changed on purpose`,
+      `${name} is not as it was written: ${differences.slice(0, 5).join('; ')}. Give --edited if it was changed on purpose`,
     )
   }
   const verified = compared ? 'its first line' : 'its checksums'

@@ -262,7 +262,7 @@ interface WatchFlags extends AskFlags {
   secrets?: boolean
 }
 
-/** The service's state. Each request goes to the process that serves then, so a watch continues across upgrades. */
+/** Returns the state of a service. Each request goes to the process that serves then, so a watch continues across upgrades. */
 function stateOf(flags: AskFlags): ServiceState {
   return new ServiceState((command, body) => commandService(flags, STATE_RETRY_CODES, command, body))
 }
@@ -280,7 +280,7 @@ async function putEntry(
 }
 
 async function encoded(state: ServiceState, section: string, text: string): Promise<Uint8Array> {
-  // If the section is missing, the serving process refuses the put.
+  // The serving process refuses a put if the section is missing.
   const schema = (await state.sections()).find(({ name }) => name === section)
   if (schema === undefined) return Buffer.from(text)
   const bytes = bytesOf({ value: parsed(text) }, schema.codec)
@@ -362,7 +362,7 @@ async function diffStates(from: string, to: string, { secrets, ...flags }: DiffF
   await out.flush()
   const { added, removed, changed } = counts
   const left = before.redacted + after.redacted
-  const note = left > 0 ? ` (${left} secret values are not in them, and count as missing)` : ''
+  const note = left > 0 ? ` (${left} secret values are not included, and count as missing)` : ''
   if (added + removed + changed === 0) return
   throw new FdbError(
     'ERR_FDB_STATE_DIFFERENT',

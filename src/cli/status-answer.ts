@@ -2,13 +2,13 @@ import { FdbError } from '../errors.js'
 import { DAEMON_ITSELF, refuseOtherService } from '../operator/service-name.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 
-/** A control socket and the name of a service there; empty: its only service. */
+/** A control socket, and the name of a service there. An empty name means the only service. */
 export interface ServiceAddress {
   readonly control: string
   readonly service: string
 }
 
-/** Returns the status of one service out of an answer that may list several. */
+/** Returns the status of one service from an answer that may list several. */
 export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | undefined {
   if (!isDaemon(answer)) return answer
   const { generation, pid, services } = answer
@@ -29,7 +29,7 @@ export function servingKey(answer: StatusAnswer, name: string): string | null {
   return service?.pid ? `${service.generation} ${service.pid}` : null
 }
 
-/** Reduces an answer to one service; the plain name of workers keeps all of them. Throws ERR_FDB_SERVICE. */
+/** Reduces an answer to one service. The common name of workers keeps all workers. Throws ERR_FDB_SERVICE. */
 export function narrowAnswer(answer: StatusAnswer, { control, service: name }: ServiceAddress): StatusAnswer {
   if (name === '') return answer
   if (!isDaemon(answer)) {

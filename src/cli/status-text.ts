@@ -7,7 +7,7 @@ import { type ExitCode, facts, plain, style, table } from './output.js'
 const DIGEST_SHOWN = 12
 const WORKERS = ['WORKER', 'SERVICE', 'PHASE', 'PID', 'GENERATION', 'CONNECTIONS', 'RESTARTS', 'LAST FAILURE']
 
-/** Formats a status for people. Fields that the other process did not send are left out. */
+/** Formats a status as text. Omits fields that the other process did not send. */
 export function statusText(answer: StatusAnswer, now: number = Date.now()): string {
   if (!isDaemon(answer)) return `${serviceLines(answer, now).join('\n')}\n`
   const { control, descriptors, generation, pid, programs, startedAt, rssBytes, services, workers } = answer
@@ -45,7 +45,7 @@ export function statusText(answer: StatusAnswer, now: number = Date.now()): stri
     ]
   })
   const blocks = [
-    [...known(head), ...kept, ...claims],
+    [...knownLines(head), ...kept, ...claims],
     ...services.map(service => serviceLines(service, now)),
   ]
   return `${blocks.map(lines => lines.join('\n')).join('\n\n')}\n`
@@ -53,7 +53,7 @@ export function statusText(answer: StatusAnswer, now: number = Date.now()): stri
 
 function serviceLines(report: ServiceStatus, now: number): string[] {
   return [
-    ...known(headline(report, now)),
+    ...knownLines(headline(report, now)),
     ...block(
       'listeners',
       ['NAME', 'ADDRESS', 'ACCEPTING', 'CONNECTIONS', 'KINDS'],
@@ -138,13 +138,13 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
   ]
 }
 
-function known(lines: readonly [string, string | null][]): string[] {
+function knownLines(lines: readonly [string, string | null][]): string[] {
   const there = lines.filter((line): line is [string, string] => line[1] !== null)
   const values = there.map(([name, value]) => coloured(name, value))
   return facts(there.map(([name], i) => [name, values[i]!]))
 }
 
-/** Lines that a terminal shows in red. */
+/** Names of the lines that a terminal shows in red. */
 const FAULTS: ReadonlySet<string> = new Set(['loop', 'unfit', 'blocked by', 'application', 'output'])
 
 function coloured(name: string, value: string): string {
@@ -204,7 +204,7 @@ function closedLine(closed: ServiceStatus['closed']): string | null {
 
 function phaseLine(report: ServiceStatus): string | null {
   const { phase, probationSeconds } = report
-  // Under `fd-broker run` the probation has a line of its own.
+  // Under `fd-broker run` another line shows the probation.
   const left = 'supervisor' in report ? '' : leftOf(probationSeconds)
   return shown(phase, text => `${text}${left}`)
 }
@@ -319,7 +319,7 @@ interface Illness {
   readonly why: string
 }
 
-/** Returns null if a process serves each service and no program is in a crash loop. */
+/** Returns the worst illness of the services; null if a process serves each service, and no program crashes repeatedly. */
 export function illnessOf(answer: StatusAnswer): Illness | null {
   const services: readonly ServiceStatus[] = isDaemon(answer) ? answer.services : [answer]
   const all = services.flatMap(service => illness(service) ?? [])
@@ -350,7 +350,7 @@ function withAge(report: ServiceStatus): ServiceStatus {
 
 /** Whether a version started to serve after the last failure. */
 function isOld(report: ServiceStatus): boolean {
-  // An earlier version serves because of this failure.
+  // The failure is not old: an earlier version was started again because of it.
   if (typeof (report as Partial<SupervisorStatus>).supervisor?.again === 'number') return false
   const { lastFailure, processStartedAt, handoffs } = report
   const at = lastFailure?.at ?? Number.NaN

@@ -18,7 +18,7 @@ export function addStatus(program: Command): void {
     .addHelpText(
       'after',
       `
-Exit code 3 also if no process serves, 1 also if a program under fd-broker run crashes repeatedly; stderr has the reason.
+The exit code is 3 also if no process serves, and 1 also if a program under fd-broker run crashes repeatedly. The reason is on stderr.
 
 Examples:
   $ fd-broker status --control /run/shop/upgrade.sock

@@ -12,7 +12,7 @@ import { durationOption } from './options.js'
 import { plain, print, writeStderr } from './output.js'
 import { CANCEL_SIGNALS } from './signals.js'
 
-/** Limit for a process that has not ended to report why. */
+/** Limit for the status of a process that was told to end and still lives. */
 const ANSWER_MS = 2_000
 
 interface StopFlags extends AnswerFlags {
@@ -41,28 +41,29 @@ Examples:
 async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): Promise<void> {
   const until = performance.now() + flags.timeout
   const body = stopBody({ timeoutMs: drain ?? null, drop: drop ?? false })
-  let seen = true
-  let told: ProcessReply | null = null
-  for (const signal of CANCEL_SIGNALS) process.once(signal, () => stopWaiting(signal, told))
+  let isWatched = true
+  let ending: ProcessReply | null = null
+  for (const signal of CANCEL_SIGNALS) process.once(signal, () => stopWaiting(signal, ending))
   const reply = await askService(flags, RETRY_CODES, async (client, timeout) => {
-    const left = readProcessReply(await client.command(STOP, body, { timeout, service }))
+    const told = readProcessReply(await client.command(STOP, body, { timeout, service }))
+    ending = told
     // The pid belongs to that process while it keeps this connection open.
-    seen = !client.inOtherPidNamespace
-    told = left
-    if (seen && !(await endsBy(left, until))) throw await whyStill(client, left, flags.timeout)
-    return left
+    isWatched = !client.inOtherPidNamespace
+    if (isWatched && !(await hasEndedBy(told, until)))
+      throw await stillLivesError(client, told, flags.timeout)
+    return told
   })
-  print(json, { ok: true, ...reply }, `process ${reply.pid} ${seen ? 'has ended' : 'ends'}\n`)
+  print(json, { ok: true, ...reply }, `process ${reply.pid} ${isWatched ? 'has ended' : 'ends'}\n`)
 }
 
-function stopWaiting(signal: NodeJS.Signals, told: ProcessReply | null): never {
-  const order = told === null ? 'the service may have been' : `process ${told.pid} was`
+function stopWaiting(signal: NodeJS.Signals, ending: ProcessReply | null): never {
+  const order = ending === null ? 'the service may have been' : `process ${ending.pid} was`
   writeStderr(`${signal}: no longer waiting; ${order} told to end, and ends after its last connection`)
   process.exit(128 + constants.signals[signal])
 }
 
-/** Resolves with true when the process has ended, or if it is in another PID namespace and cannot be watched. */
-async function endsBy({ pid }: ProcessReply, until: number): Promise<boolean> {
+/** Resolves with true when the process has ended or if it cannot be watched, and with false at `until`. */
+async function hasEndedBy({ pid }: ProcessReply, until: number): Promise<boolean> {
   const pidfd = openPidfd(pid)
   if (!(pidfd instanceof OwnedFd)) return true
   return await new Promise<boolean>(resolve => {
@@ -80,8 +81,12 @@ async function endsBy({ pid }: ProcessReply, until: number): Promise<boolean> {
   })
 }
 
-/** Asks over the connection that carried the order: it works even if the control path was removed. */
-async function whyStill(client: OperatorClient, { pid }: ProcessReply, timeout: number): Promise<FdbError> {
+/** Asks the process why it still lives. The connection of the order is used, because the control path may have been removed. */
+async function stillLivesError(
+  client: OperatorClient,
+  { pid }: ProcessReply,
+  timeout: number,
+): Promise<FdbError> {
   const prefix = `process ${pid} was told to end, but still lives after ${timeout} ms`
   let answer: StatusAnswer
   try {

@@ -17,7 +17,7 @@ export interface Plan {
   readonly changes: ChangeReport
 }
 
-/** Asks the serving process what has changed. Rejects with ERR_FDB_COMMAND_UNKNOWN if it cannot tell. */
+/** Asks the serving process for changes. Rejects with ERR_FDB_COMMAND_UNKNOWN if the process does not know the request. */
 export async function planFor(flags: AskFlags): Promise<Plan> {
   const reply = await commandService(flags, IDEMPOTENT_RETRY_CODES, CHANGES).catch(error => {
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
@@ -38,6 +38,7 @@ export async function planFor(flags: AskFlags): Promise<Plan> {
   return { done: 'nothing', because: 'nothing has changed', changes }
 }
 
+/** Makes the serving process read its configuration again. */
 export async function reload(flags: AskFlags): Promise<ProcessReply | ReloadReply> {
   const reply = await commandService(flags, RETRY_CODES, RELOAD)
   return readReloadReply(reply) ?? readProcessReply(reply)

@@ -20,7 +20,7 @@ import { narrowAnswer, serviceOf } from './status-answer.js'
 import { type Plan, planFor, reload } from './upgrade-plan.js'
 import { type ReleaseChange, upgradeTo } from './with-release.js'
 
-/** Limit for the first answer. Later answers may take the whole `--timeout`. */
+/** Limit for the answer of the running server. The upgrade itself may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
 
 interface UpgradeFlags extends AnswerFlags {
@@ -78,25 +78,26 @@ async function upgrade(
     )
   const daemon = self === true && isDaemon(await statusAt(control, timeout))
   const service = daemon ? DAEMON_ITSELF : serviceOption
+  const flags: AskFlags = { control, timeout, service }
   if (self && !daemon) {
     if (argv.length > 0 || binary !== undefined || smart)
       command.error('error: --self cannot be combined with a command, --binary or --smart')
-    return await upgradeSelf({ control, timeout, service: serviceOption }, json)
+    return await upgradeSelf(flags, json)
   }
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
   using waiting = new WaitingLine('waiting for the server')
-  const say = (line: string) => {
+  const printLine = (line: string) => {
     waiting.clear()
     if (!json) process.stdout.write(`${line}\n`)
   }
   if (smart && (argv.length > 0 || binary !== undefined || killStuck))
     command.error('error: --smart cannot be combined with a command, --binary or --kill-stuck')
-  const plan = smart ? await planFor({ control, timeout, service }) : null
+  const plan = smart ? await planFor(flags) : null
   if (plan !== null && plan.done !== 'upgrade') {
-    await withoutUpgrade(plan, { control, timeout, service }, json === true)
+    await withoutUpgrade(plan, flags, json)
     return
   }
-  if (plan !== null) say(`${plain(plan.because)}: an upgrade`)
+  if (plan !== null) printLine(`${plain(plan.because)}: an upgrade`)
   const decided = plan === null ? {} : { done: plan.done, changes: plan.changes }
   const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
   using client = await OperatorClient.connect(control, { timeout: answerMs })
@@ -106,7 +107,7 @@ async function upgrade(
       log = serviceOf(answer, service)?.details?.log
       // A member of an earlier release ignores a wrong service name; a daemon refuses it.
       if (!isDaemon(answer)) narrowAnswer(answer, { control, service })
-      say(headline(answer, service))
+      printLine(headline(answer, service))
       return false
     },
     error => {
@@ -121,7 +122,7 @@ async function upgrade(
     const ms = at > 0 ? Math.max(0, Math.round(at - begun)) : since()
     phases.push({ phase, ms, pid })
     waiting.text = `${phase} (pid ${pid})`
-    say(`${String(ms).padStart(7)} ms  ${plain(phase).padEnd(11)} pid ${pid}`)
+    printLine(`${String(ms).padStart(7)} ms  ${plain(phase).padEnd(11)} pid ${pid}`)
   }
   const interrupted = new AbortController()
   const cancel = (signal: NodeJS.Signals) => {
@@ -139,27 +140,27 @@ async function upgrade(
             ...limits,
             timeoutMs: timeout,
             control,
-            report: say,
+            report: printLine,
           })
         : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false, release })
     const { pid, generation } =
       binary === undefined || at === undefined
         ? await upgrade()
         : await upgradeTo({ control, service }, resolve(binary), installing(binary, at), upgrade)
-    say(style('green', `generation ${generation} (pid ${pid}) serves, after ${since()} ms`))
+    printLine(style('green', `generation ${generation} (pid ${pid}) serves, after ${since()} ms`))
     const output = client.inOtherPidNamespace
       ? undefined
       : { stdout: openFileOf(pid, 1) ?? undefined, stderr: openFileOf(pid, 2) ?? undefined }
-    // The process that writes the log reads a socket.
-    const logged = typeof log === 'string' ? `its log is ${log}` : null
-    const goes = logged ?? (output === undefined ? null : outputText(output))
-    if (goes !== null) say(plain(goes))
+    // The output of a program started by fd-broker start is a socket: another process reads it and writes the log.
+    const logText = typeof log === 'string' ? `its log is ${log}` : null
+    const note = logText ?? (output === undefined ? null : outputText(output))
+    if (note !== null) printLine(plain(note))
     print(json, { ok: true, ...decided, pid, generation, ms: since(), phases, output }, '')
   } catch (error) {
     if (FdbError.is(error)) {
       const { code, message } = error
       print(json, { ok: false, ...decided, code, message, ms: since(), phases }, '')
-      if (typeof log === 'string' && phases.length > 0) await sayFailedLog(log, say)
+      if (typeof log === 'string' && phases.length > 0) await printFailedLog(log, printLine)
     }
     throw error
   } finally {
@@ -167,11 +168,11 @@ async function upgrade(
   }
 }
 
-/** Names the log of the version that was started last and does not serve. */
-async function sayFailedLog(log: string, say: (line: string) => void): Promise<void> {
+/** Prints the path of the log of the version that was started last and does not serve. */
+async function printFailedLog(log: string, printLine: (line: string) => void): Promise<void> {
   const until = performance.now() + LOG_WRITER_MS
   const failed = await pollUntil(until, async () => unservedPart(log))
-  if (failed !== null) say(plain(`the log of the version that failed is ${failed}`))
+  if (failed !== null) printLine(plain(`the log of the version that failed is ${failed}`))
 }
 
 function headline(answer: StatusAnswer, name: string): string {
@@ -185,7 +186,7 @@ function headline(answer: StatusAnswer, name: string): string {
 async function withoutUpgrade(
   { done, because, changes }: Plan,
   flags: AskFlags,
-  json: boolean,
+  json: boolean | undefined,
 ): Promise<void> {
   const begun = Date.now()
   const reply = done === 'reload' ? await reload(flags) : null
@@ -204,13 +205,13 @@ function installing(binary: string, at: string): ReleaseChange {
   }
 }
 
-/** Where a process writes its output; undefined if /proc does not show it. */
+/** The open files to which a process writes its output; undefined if /proc does not show them. */
 interface OutputOf {
   readonly stdout: string | undefined
   readonly stderr: string | undefined
 }
 
-/** Warns about output that may end before the process does; null if it goes to a file or nowhere. */
+/** Returns a warning if the reader of the output may end before the process; null if the output is a file, or none. */
 function outputText({ stdout, stderr }: OutputOf): string | null {
   const targets = [...new Set([stdout, stderr])].flatMap(target =>
     target === undefined ? [] : (describe(target) ?? []),
@@ -225,7 +226,7 @@ function describe(target: string): string | null {
   return target.startsWith('socket:') ? `a socket (${lost})` : null
 }
 
-/** Replaces a supervisor by the installed release, and waits until that answers. */
+/** Replaces a supervisor by the installed release, and waits until the new one answers. */
 async function upgradeSelf(flags: AskFlags, json: boolean | undefined): Promise<void> {
   const { control, timeout } = flags
   const begun = performance.now()
@@ -250,7 +251,7 @@ async function upgradeSelf(flags: AskFlags, json: boolean | undefined): Promise<
   print(json, { ok: true, pid, ms }, `supervisor ${pid} runs the installed release, after ${ms} ms\n`)
 }
 
-/** Returns undefined if the process is no supervisor; it refuses the command itself. */
+/** Resolves with undefined if the process is not a supervisor. Such a process refuses the command itself. */
 async function supervisorAt(
   control: string,
   timeout: number,

@@ -15,7 +15,7 @@ export interface ReleaseChange {
 
 const ANSWER_MS = 5_000
 
-/** Upgrades to the release `to`. A supervisor switches the link itself, and back after a failure; for other servers this command does. */
+/** Upgrades to the release `to`. A supervisor switches the link itself, and back after a failure. For other servers this command does so. */
 export async function upgradeTo<T>(
   address: ServiceAddress,
   to: string,
@@ -33,7 +33,10 @@ export async function upgradeTo<T>(
   return await withRelease(address, change, () => upgrade())
 }
 
-/** Runs an upgrade to another release, and switches back if it fails. If it is unknown which process serves, the link keeps the new release, and a message reports this. */
+/**
+ * Runs an upgrade to another release, and restores the previous release if the upgrade fails. If it is unknown which process serves, keeps the
+ * new release at the path, and prints a message.
+ */
 async function withRelease<T>(
   address: ServiceAddress,
   change: ReleaseChange,
@@ -51,7 +54,7 @@ async function withRelease<T>(
       throw error
     }
     change.commit?.()
-    process.stderr.write(`it is unknown which version serves: ${change.path} is not switched back\n`)
+    process.stderr.write(`it is unknown which version serves: ${change.path} keeps the new release\n`)
     throw error
   }
 }

@@ -6,22 +6,22 @@ import { CONTROL_SIGNALS, type ControlSignal, reportServerStage, runLogged, Sign
 export interface RunDeps {
   readonly logger: Logger
   readonly reopen: () => void
-  /** Handles signals until this function takes over. */
+  /** Handles signals until the main process does. */
   readonly earlySignals?: { readonly starting: AbortSignal; close(): void }
-  /** Number of workers according to the configuration, asked after each reload. */
+  /** Reads the number of workers from the configuration, after each reload. */
   readonly count?: () => Promise<number | 'auto'>
 }
 
 /** Runs the main process of workers until it ends, controlled by signals. */
 export async function runWorkers(
   options: WorkersOptions,
-  { logger, reopen, earlySignals: before, count }: RunDeps,
+  { logger, reopen, earlySignals, count }: RunDeps,
 ): Promise<void> {
   const signals = mainSignals(logger, reopen)
-  before?.close()
+  earlySignals?.close()
   try {
     const { starting } = signals
-    const signal = before === undefined ? starting : AbortSignal.any([starting, before.starting])
+    const signal = earlySignals === undefined ? starting : AbortSignal.any([starting, earlySignals.starting])
     const workers = await startWorkers({
       ...options,
       logger,
@@ -52,7 +52,7 @@ function mainSignals(logger: Logger, reopen: () => void): Signals<Workers> {
       signals.abandon(signal, 'the workers served')
       return
     }
-    const order = signals.end()
+    const order = signals.endOrder()
     const atOnce = signal === 'SIGINT' || order === 'again'
     if (atOnce) workers.signal('SIGINT')
     if (order !== 'first') {

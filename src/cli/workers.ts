@@ -22,11 +22,11 @@ interface StartWorkersFlags {
 export function addWorkers(program: Command): void {
   const workers = program
     .command('workers')
-    .description('several processes that serve the same listeners, kept by a main process')
+    .description('run several processes that serve the same listeners, under a main process')
   workers
     .command('start')
     .description(
-      'start workers of a program that calls join() with this service, and stay their main process',
+      'start workers of a program that calls join() with this service, and run as their main process',
     )
     .argument('<command...>', 'command of each worker, after --')
     .requiredOption('--service <name>', 'name of the service')

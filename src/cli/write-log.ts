@@ -11,19 +11,19 @@ interface WriteFlags {
   readonly size: string
 }
 
-/** Runs the process that writes the output of a program started by `fd-broker start`. The process ends when the last writer of that output has ended. */
+/** Adds the command that writes the output of a program started by `fd-broker start`. Its process ends when the last writer of that output has ended. */
 export function addWriteLog(program: Command): void {
   program
     .command('write-log', { hidden: true })
-    .description('write standard input into a file, and rotate that by its size')
-    .requiredOption('--file <path>', 'of the log')
-    .requiredOption('--size <size>', 'of the file, at which it is rotated')
+    .description('write standard input to a file, and rotate the file by its size')
+    .requiredOption('--file <path>', 'the log')
+    .requiredOption('--size <size>', 'a log of this size is rotated')
     .action(writeLog)
 }
 
 async function writeLog({ file, size }: WriteFlags): Promise<void> {
   const { createStream } = await import('rotating-file-stream')
-  // Signals of the terminal must not end it before its input ends.
+  // A signal to the whole process group must not end this process before the output of the program ends.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
   const path = dirname(file)
   mkdirSync(path, { recursive: true, mode: 0o700 })

@@ -282,7 +282,7 @@ it.each([['list'], ['add', '--host', 'a.test', '--upstream', 'a'], ['remove', '-
       code: 5,
       stdout: '',
       stderr:
-        'ERR_FDB_COMMAND_UNKNOWN: this service is no proxy and has no routes: name the proxy by --service or --control\n',
+        'ERR_FDB_COMMAND_UNKNOWN: this service is not a proxy and has no routes: name the proxy by --service or --control\n',
     })
   },
 )
