@@ -189,9 +189,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   forwardTcp(route: Forward): void {
-    const exchange = new Exchange(this.#relay, this, new ExchangeFacts())
-    this.exchange = exchange
-    exchange.forwardTcp(route)
+    this.#startExchange().forwardTcp(route)
     this.settle()
   }
 
@@ -227,9 +225,13 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     }
     this.requestReader = null
     relay.readers.releaseRequest(reader)
-    const exchange = new Exchange(relay, this, new ExchangeFacts(head))
+    return this.#startExchange(head).startRequest(head, chunk, at + reader.consumed, to)
+  }
+
+  #startExchange(head?: RequestHead): Exchange {
+    const exchange = new Exchange(this.#relay, this, new ExchangeFacts(head))
     this.exchange = exchange
-    return exchange.startRequest(head, chunk, at + reader.consumed, to)
+    return exchange
   }
 
   #hold(chunk: Buffer, from: number, to: number): void {
@@ -246,9 +248,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
 
   #refuse(status: number, reason: string): void {
     this.requestReader = null
-    const exchange = new Exchange(this.#relay, this, new ExchangeFacts())
-    this.exchange = exchange
-    exchange.fail(status, reason)
+    this.#startExchange().fail(status, reason)
   }
 
   onFinished(close: boolean): void {

@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks'
 import {
   type FieldEdits,
   FieldId,
+  type Framing,
   fieldLine,
   type HeadWriter,
   Http1Refusal,
@@ -113,22 +114,10 @@ export class Exchange implements StreamOwner {
       facts.target = head.target
       facts.host = head.authority?.host ?? ''
     }
-    let end = at
+    let end: number | null = at
     if (head.chunked || head.contentLength !== undefined) {
-      const body = head.framing()
-      facts.requestBody = body
-      try {
-        end += body.advance(chunk, at, to)
-      } catch (error) {
-        this.#refuseRequest(error)
-        return to
-      }
-      facts.bodySeen = end - at
-      if ((head.contentLength ?? facts.bodySeen) > relay.limits.bodyBytes) {
-        this.fail(413, 'body-too-large')
-        return to
-      }
-      if (body.done) facts.requestBody = null
+      end = this.#followBody(head.framing(), chunk, at, to, head.contentLength)
+      if (end === null) return to
     }
     const decision = decide(head, relay, this.#side.origin)
     if (decision.kind === 'upstream') this.#forwardRequest(decision, head, chunk, at, end)
@@ -171,23 +160,31 @@ export class Exchange implements StreamOwner {
       this.#tunnel.fromClient(chunk, to)
       return to
     }
-    const { facts } = this
-    const body = facts.requestBody
+    const body = this.facts.requestBody
     if (body === null) return 0
-    let end: number
+    const end = this.#followBody(body, chunk, 0, to)
+    if (end === null) return to
+    this.upstream?.write(chunk, 0, end)
+    return end
+  }
+
+  /** Returns where the request's body ends in `chunk[from, to)`; null if the body is invalid or too large, and the request is refused. */
+  #followBody(body: Framing, chunk: Buffer, from: number, to: number, announced = 0): number | null {
+    const { facts } = this
+    facts.requestBody = body
+    let end = from
     try {
-      end = body.advance(chunk, 0, to)
+      end += body.advance(chunk, from, to)
     } catch (error) {
       this.#refuseRequest(error)
-      return to
+      return null
     }
-    facts.bodySeen += end
-    if (facts.bodySeen > this.#relay.limits.bodyBytes) {
+    facts.bodySeen += end - from
+    if (Math.max(announced, facts.bodySeen) > this.#relay.limits.bodyBytes) {
       this.fail(413, 'body-too-large')
-      return to
+      return null
     }
     if (body.done) facts.requestBody = null
-    this.upstream?.write(chunk, 0, end)
     return end
   }
 
