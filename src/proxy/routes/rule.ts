@@ -41,14 +41,12 @@ const body = text('a string', given => {
     : new InvalidValue(`the text has ${bytes} bytes, at most ${MAX_BODY_BYTES} are allowed`)
 })
 
+const headerLines = refine(named(headerName, text('a header value', headerValue)), uniqueHeaders)
+
 const respondShape = {
   status: optional(integer(200, 599), 200, 'status of the answer'),
   body: optional(body, '', 'text of the body, at most 64 KiB'),
-  headers: optional(
-    refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
-    {},
-    'further headers, but not `Connection`, `Content-Length` and the like',
-  ),
+  headers: optional(headerLines, {}, 'further headers, but not `Connection`, `Content-Length` and the like'),
 }
 
 const respond = refine(map(respondShape), (given, place): RespondTarget | undefined => {
@@ -71,11 +69,7 @@ function sentHost(given: string): string | InvalidValue {
 }
 
 const fieldShape = {
-  set: optional(
-    refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
-    {},
-    'headers to set or replace',
-  ),
+  set: optional(headerLines, {}, 'headers to set or replace'),
   remove: optional(list(text('a header name', headerName), { most: 100 }), [], 'headers to remove'),
 }
 const requestShape = {
