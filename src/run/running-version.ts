@@ -352,12 +352,6 @@ function openPidfdOf(pid: number): OwnedFd | null {
 /** Interval at which `endProcesses()` checks whether leftover processes have ended. */
 const LOOK_MS = 20
 
-/** Processes of a version that outlived its main process. As they may still accept, `run` tells them to end, then kills them. */
-interface LeftoverGroup {
-  readonly version: number
-  readonly members: LeftoverProcesses
-}
-
 export interface MainEnd {
   /** Whether the version was serving when its main process ended. */
   readonly served: boolean
@@ -385,7 +379,8 @@ export class RunningVersions {
   /** Ids of replaced versions that hand over: they end by themselves, without a stop timeout. */
   readonly draining: Set<number>
   readonly #running = new Map<number, RunningVersion>()
-  readonly #leftovers = new Set<LeftoverGroup>()
+  /** Processes that outlived their version's main process, with the version's id. As they may still accept, they are told to end, then killed. */
+  readonly #leftovers = new Map<LeftoverProcesses, number>()
   readonly #events: RunningEvents
   readonly #control: string | null
   readonly #closed = new AbortController()
@@ -455,30 +450,30 @@ export class RunningVersions {
     const { served, graceMs } = this.#events.mainEnded(id, code, pids)
     if (served) this.exits.record({ generation: id, pid, code }, startedAt)
     if (pids.length === 0) left[Symbol.dispose]()
-    else void this.#endLeftovers({ version: id, members: left }, stopSignal, graceMs, served ? null : result)
+    else void this.#endLeftovers(id, left, stopSignal, graceMs, served ? null : result)
     // If the version served, the next one starts without waiting for the end of the leftover processes.
     if (served || pids.length === 0) this.#events.exited(id, result)
   }
 
-  /** Ends leftover processes; owns `stray`. Then reports the version's end with code `result`, or nothing if that is null. */
+  /** Ends leftover processes; owns `left`. Then reports the version's end with code `result`, or nothing if that is null. */
   async #endLeftovers(
-    stray: LeftoverGroup,
+    version: number,
+    left: LeftoverProcesses,
     signal: NodeJS.Signals,
     graceMs: number,
     result: number | null,
   ): Promise<void> {
-    const { members, version } = stray
-    this.#leftovers.add(stray)
+    this.#leftovers.set(left, version)
     const givenUp = this.#closed.signal
     const options = { signal, graceMs, killedMs: Number.POSITIVE_INFINITY, lookMs: LOOK_MS, givenUp }
-    const ended = await endProcesses(members, options)
-    members[Symbol.dispose]()
-    this.#leftovers.delete(stray)
+    const ended = await endProcesses(left, options)
+    left[Symbol.dispose]()
+    this.#leftovers.delete(left)
     if (ended && result !== null) this.#events.exited(version, result)
   }
 
   get leftovers(): { readonly version: number; readonly pid: number }[] {
-    return [...this.#leftovers].flatMap(({ version, members }) => members.pids.map(pid => ({ version, pid })))
+    return [...this.#leftovers].flatMap(([left, version]) => left.pids.map(pid => ({ version, pid })))
   }
 
   /** Continues with versions that the previous image started; `probes` are in the same order. */
@@ -511,8 +506,8 @@ export class RunningVersions {
   }
 
   #killLeftovers(id: number | null): void {
-    for (const { members, version } of this.#leftovers)
-      if (id === null || version === id) members.signal(constants.signals.SIGKILL)
+    for (const [left, version] of this.#leftovers)
+      if (id === null || version === id) left.signal(constants.signals.SIGKILL)
   }
 
   forget(id: number): void {
