@@ -104,16 +104,23 @@ export class AttachedServer {
   ): HttpServerConnections | NetServerConnections | undefined {
     const { server } = this
     const parts = { open: this.#open, failed, run: this.#run }
-    if (!SOCKET_HANDLE.works || !SERVER_CONNECTIONS.works) return undefined
+    if (!SOCKET_HANDLE.assumed || !SERVER_CONNECTIONS.assumed) return undefined
     if (socket !== undefined) return new NetServerConnections({ ...parts, server, hooks: socket })
-    if (!isHttpServer(server) || !HTTP_CONNECTIONS.works) return undefined
+    if (!isHttpServer(server) || !HTTP_CONNECTIONS.assumed) return undefined
     return new HttpServerConnections({ ...parts, server, answers: this.#answers!, hooks, sniffed: move })
   }
 
   /** The connections that can move to another process. */
   get moving(): MovableConnections | undefined {
-    if (this.#keeper === null) return this.#moving
+    if (this.#keeper === null)
+      return this.#moving !== undefined && this.#internalsWork() ? this.#moving : undefined
     return this.#stays ? undefined : this.#keeper.moving
+  }
+
+  /** Tests what the constructor has assumed. */
+  #internalsWork(): boolean {
+    const works = SOCKET_HANDLE.works && SERVER_CONNECTIONS.works
+    return works && (this.#moving instanceof NetServerConnections || HTTP_CONNECTIONS.works)
   }
 
   get connections(): number {

@@ -53,7 +53,10 @@ export async function join(options: JoinOptions): Promise<Member> {
   return member
 }
 
-/** Checks Node's internals and loads a module for listen() while the incumbent handles the Hello, because both take milliseconds. */
+/**
+ * Loads a module for listen(), and tests Node's internals if fd-broker was not tested on this Node, while the incumbent handles the Hello: both take
+ * milliseconds.
+ */
 async function preloadWhileWaiting({ logger }: Settings): Promise<void> {
   await reportMissing(logger, missing => logger.warn({ err: missing }, missing.message))
   loadForListen()

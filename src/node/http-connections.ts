@@ -27,7 +27,8 @@ function listOf(server: http.Server): ConnectionsList | undefined {
 
 /** Reports whether the server lists its connections, as it does from its first 'listening' event on. */
 export function tracksConnections(server: http.Server): boolean {
-  return listOf(server) !== undefined
+  const list = listOf(server)
+  return typeof list?.all === 'function' && typeof list.idle === 'function'
 }
 
 /**

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { HTTP_CONNECTIONS } from './http-connections.js'
-import { describeMissing, type Internal } from './internal.js'
+import { describeMissing, type Internal, isTested } from './internal.js'
 import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
 import { SOCKET_HANDLE } from './socket-handle.js'
 import { SOCKET_TIMEOUT } from './socket-timeout.js'
@@ -22,8 +22,9 @@ export function missingInternals(internals: readonly Internal[] = INTERNALS): Fd
 }
 
 /**
- * Calls `report` for each of {@link INTERNALS} that does not work. Tests the internals of `soon` now, one per turn of the event loop, because together
- * they take milliseconds. Tests those of `late` at their first use, and reports each once per `owner`.
+ * Calls `report` for each of {@link INTERNALS} that does not work. On a version of Node on which fd-broker was not tested, tests the internals of `soon`
+ * now, one per turn of the event loop, because together they take milliseconds. Other internals are tested at their first use, and reported once per
+ * `owner`.
  */
 export async function reportMissing(
   owner: object,
@@ -31,12 +32,14 @@ export async function reportMissing(
   {
     soon = NEEDED_BY_ALL,
     late = NEEDED_BY_SOME,
-  }: { soon?: readonly Internal[]; late?: readonly Internal[] } = {},
+    node = process.versions.node,
+  }: { soon?: readonly Internal[]; late?: readonly Internal[]; node?: string } = {},
 ): Promise<void> {
-  for (const internal of late) internal.whenMissing(owner, () => report(errorOf(internal)))
+  for (const internal of [...soon, ...late]) internal.whenMissing(owner, () => report(errorOf(internal)))
+  if (isTested(node)) return
   for (const internal of soon) {
     await nextTurn()
-    for (const missing of missingInternals([internal])) report(missing)
+    missingInternals([internal])
   }
 }
 

@@ -50,6 +50,17 @@ it('a connection costs no event listener while the server only serves', async ()
   expect(server.listenerCount('request')).toBe(2)
 })
 
+it('connections are found on a Node whose servers do not list them', async () => {
+  const { served, client } = await attached(server => {
+    server.on('listening', () => {
+      for (const symbol of Object.getOwnPropertySymbols(server))
+        if (symbol.description === 'http.server.connections') Reflect.deleteProperty(server, symbol)
+    })
+  })
+  await client(GET('/'))
+  expect(served.connections).toBe(1)
+})
+
 it('the response under way announces the end, and so does the next on another connection', async () => {
   const { served, responses, client } = await attached()
   const busy = await client(GET('/1'))

@@ -31,7 +31,7 @@ describe('the inside of Node', () => {
     expect(missingInternals(ALL)).toEqual([])
   })
 
-  it('is tried part by part, each in a turn of the event loop of its own', async () => {
+  it('is tried part by part on a Node of another version, each in a turn of the event loop of its own', async () => {
     const [turns, told]: [number[], string[]] = [[], []]
     let turn = 0
     let done = false
@@ -48,6 +48,7 @@ describe('the inside of Node', () => {
     await reportMissing({}, ({ code, details }) => told.push(`${code} ${details.internal}`), {
       soon: parts,
       late: [],
+      node: '27.0.0',
     })
     done = true
     expect(turns).toEqual([turns[0]!, turns[0]! + 1, turns[0]! + 2])
@@ -73,6 +74,15 @@ describe('the inside of Node', () => {
     await tell()
     expect(told).toEqual(['a', 'a'])
     expect(attempt).toHaveBeenCalledOnce()
+  })
+
+  it('is not tried at the start on a Node that fd-broker is tested on, but when it is needed', async () => {
+    const told: string[] = []
+    const attempt = vi.fn(() => false)
+    const part = internal('a', 'b', attempt)
+    await reportMissing({}, ({ details }) => told.push(String(details.internal)), { soon: [part], late: [] })
+    expect([part.assumed, attempt.mock.calls.length, told]).toEqual([true, 0, []])
+    expect([part.works, part.assumed, told]).toEqual([false, false, ['a']])
   })
 
   it('has a probe for each of its parts, and none for two', () => {

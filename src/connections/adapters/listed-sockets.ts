@@ -6,6 +6,7 @@ import {
   isHttpServer,
   listedSockets,
   parserOf,
+  tracksConnections,
 } from '../../node/http-connections.js'
 
 /** The events with which Node hands a connection over to the application, if the application listens to them. */
@@ -20,10 +21,14 @@ export class ListedSockets {
   readonly #unlisted: () => void
   readonly #taken = new Set<net.Socket>()
 
-  /** Returns null if Node does not list the connections of this server. Calls `unlisted` when Node's own 'connection' listener was removed. */
+  /**
+   * Returns null if Node does not list the connections of this server. Calls `unlisted` when Node's own 'connection' listener is removed, or if the server
+   * has no list when it listens.
+   */
   static of(server: net.Server, unlisted: () => void): ListedSockets | null {
-    if (!isHttpServer(server) || 'setTicketKeys' in server || !HTTP_CONNECTIONS.works) return null
-    return hasNodeListener(server) ? new ListedSockets(server, unlisted) : null
+    if (!isHttpServer(server) || 'setTicketKeys' in server || !HTTP_CONNECTIONS.assumed) return null
+    if (!hasNodeListener(server) || (server.listening && !tracksConnections(server))) return null
+    return new ListedSockets(server, unlisted)
   }
 
   private constructor(server: http.Server, unlisted: () => void) {
@@ -34,6 +39,7 @@ export class ListedSockets {
     // Connections that were accepted earlier are emitted again in this turn.
     server.on('connection', this.add)
     setImmediate(() => server.off('connection', this.add))
+    server.on('listening', this.#onListening)
     server.on('newListener', this.#onNewListener)
     server.on('removeListener', this.#onRemoveListener)
   }
@@ -51,6 +57,7 @@ export class ListedSockets {
 
   release(): void {
     const server = this.#server
+    server.off('listening', this.#onListening)
     server.off('newListener', this.#onNewListener)
     server.off('removeListener', this.#onRemoveListener)
     server.off('connection', this.add)
@@ -59,6 +66,10 @@ export class ListedSockets {
 
   readonly #onTaken = (_request: http.IncomingMessage, socket: unknown): void =>
     this.add(socket as net.Socket)
+
+  readonly #onListening = (): void => {
+    if (!tracksConnections(this.#server)) this.#unlisted()
+  }
 
   /** Adds {@link #onTaken} only together with a listener of the application: without one, Node itself answers the request. */
   readonly #onNewListener = (event: string, listener: unknown): void => {
