@@ -36,20 +36,24 @@ export class AutoService {
   readonly #shutdown: ProgramShutdown
   /** Names of the listeners that the previous version offers. */
   readonly #offered: ReadonlySet<string>
+  /** Names of the listeners that the servers have or get. */
   readonly #names = new Map<net.Server, string>()
   /** Listeners that have a server. */
   readonly #listeners = new Map<string, Listener>()
-  /** Serializes attaches per listener name: a program may close a server and listen again at once. */
+  /** The last attach by listener name. The next one waits for it, because a program may close a server and listen again at once. */
   readonly #attaching = new Map<string, Promise<void>>()
   /** Adopted listeners whose server the program has closed before this process was ready: the previous version still serves their addresses. */
   readonly #unusedListeners = new Map<string, Listener>()
   readonly #listeningHandlers = new ListeningHandlers()
-  #adopted = 0
-  #quiet: NodeJS.Timeout | undefined
-  #resolveCall: () => void = () => {}
-  readonly #call = new Promise<void>(resolve => {
-    this.#resolveCall = resolve
+  #hasAdopted = false
+  /** Calls {@link #finishStart} when the program has opened no listener for {@link AutoSettings.quietMs}. */
+  #quietTimer: NodeJS.Timeout | undefined
+  #resolveReadyCall: () => void = () => {}
+  /** Resolves when the program calls ready(). */
+  readonly #readyCall = new Promise<void>(resolve => {
+    this.#resolveReadyCall = resolve
   })
+  /** `readies`: waits for the member's ready(). */
   #phase: 'starts' | 'readies' | 'serves' | 'left' = 'starts'
   readonly #onLeft: () => void
   #leaving: Promise<void> | null = null
@@ -148,7 +152,7 @@ export class AutoService {
       if (request.path !== undefined) nameSocket(server, request.path)
       if (signal?.aborted) process.nextTick(() => server.close())
       else signal?.addEventListener('abort', () => server.close(), { once: true })
-      this.#adopted++
+      this.#hasAdopted = true
       this.#member.keepAlive(true)
       const open = async () => this.#unusedListeners.get(name) ?? (await this.#member.listen(name, address))
       const accept = startAccepting ?? (() => {})
@@ -225,7 +229,7 @@ export class AutoService {
     this.#names.delete(server)
     if (this.#names.size === 0 && this.#phase === 'starts') {
       // A process without a server does not take over. The program may still open another server.
-      clearTimeout(this.#quiet)
+      clearTimeout(this.#quietTimer)
       this.#member.keepAlive(false)
     }
     const listener = this.#listeners.get(name)
@@ -248,16 +252,16 @@ export class AutoService {
   /** Called when a server listens. If it is the last one that the program opens, reports that this process is ready. */
   #onListening(): void {
     if (this.#phase !== 'starts') return
-    clearTimeout(this.#quiet)
+    clearTimeout(this.#quietTimer)
     const names = new Set(this.#names.values())
     const whole = [...this.#offered].every(name => names.has(name))
     // The program may open more servers in the same turn.
-    if (whole) this.#quiet = setTimeout(() => void this.#ready(), 0)
-    else this.#quiet = setTimeout(() => this.#finishStart(), this.#settings.quietMs)
+    if (whole) this.#quietTimer = setTimeout(() => void this.#ready(), 0)
+    else this.#quietTimer = setTimeout(() => this.#finishStart(), this.#settings.quietMs)
   }
 
   #finishStart(): void {
-    if (this.#adopted > 0) {
+    if (this.#hasAdopted) {
       void this.#ready()
       return
     }
@@ -273,7 +277,7 @@ export class AutoService {
 
   /** See {@link AutoSettings.ready}. */
   reportReady(): void {
-    this.#resolveCall()
+    this.#resolveReadyCall()
   }
 
   async #ready(): Promise<void> {
@@ -297,7 +301,8 @@ export class AutoService {
 
   #checks(ready: AutoSettings['ready']): Check[] {
     if (ready === 'listen') return []
-    if (ready === 'call') return [() => this.#call]
+    if (ready === 'call') return [() => this.#readyCall]
+    // Only HTTP servers have this property.
     const servers = [...this.#names.keys()].filter(server => 'maxHeadersCount' in server)
     return servers.slice(0, 1).map(server => untilHealthy(answers(server, { path: ready.path })))
   }
@@ -325,7 +330,7 @@ export class AutoService {
   #leave(why?: string): void {
     if (this.#phase === 'left') return
     this.#phase = 'left'
-    clearTimeout(this.#quiet)
+    clearTimeout(this.#quietTimer)
     process.off('beforeExit', this.#onBeforeExit)
     this.#shutdown.leave()
     this.#member.keepAlive(true)

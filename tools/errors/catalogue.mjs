@@ -6,7 +6,7 @@ import { LOG, STATE, STATE_FILE, STATE_TOOLS } from './state.mjs'
 import { CHANNEL, MOVING } from './wire.mjs'
 
 /**
- * The cause of an error and its remedy: sentences without their last full stop, in Markdown.
+ * The cause of an error and its remedy: Markdown sentences without the final full stop.
  *
  * @typedef {{ readonly cause: string, readonly remedy: string }} Explanation
  */
@@ -14,7 +14,7 @@ import { CHANNEL, MOVING } from './wire.mjs'
 /** @typedef {Partial<Record<import('../../src/errors.js').FdbErrorCode, Explanation>>} Explanations */
 
 /**
- * Every code of src/errors/codes.ts by area: the contents of docs/errors.md.
+ * All codes of src/errors/codes.ts by area, in the order of docs/errors.md.
  *
  * @type {Record<string, Explanations>}
  */

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Of `join()` and of the way from there to serving.
+ * Errors of `join()`, and of a member until it serves.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
@@ -67,7 +67,7 @@ export const JOINING = {
 }
 
 /**
- * Of `upgrade()`: unless it says otherwise, this process serves on.
+ * Errors of `upgrade()`. Unless the text says otherwise, the incumbent keeps serving.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * `fd-broker proxy`: a refused input changes nothing.
+ * Errors of `fd-broker proxy`. A refused input changes nothing.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
@@ -24,7 +24,7 @@ export const PROXY = {
 }
 
 /**
- * The relay between two sockets.
+ * Errors of the relay between two sockets.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Arguments of a call.
+ * Errors of arguments and of operators' commands.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
@@ -52,7 +52,7 @@ export const CALLER = {
 }
 
 /**
- * Of `listen()` and `serve()`.
+ * Errors of `listen()` and `serve()`.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
@@ -117,7 +117,7 @@ export const LISTENERS = {
 }
 
 /**
- * Who may use the control socket, and what stands at its path.
+ * Errors of the control socket: its path, and the right to use it.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
@@ -158,7 +158,7 @@ export const CONTROL = {
 }
 
 /**
- * What the system has not, or gives no more of.
+ * Errors of the system: missing features and exhausted resources.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */

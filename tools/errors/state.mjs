@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Sections and the changes of their entries.
+ * Errors of sections and of changes of their entries.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
@@ -44,7 +44,7 @@ export const STATE = {
 }
 
 /**
- * The log: segments, their order, their bytes.
+ * Errors of the log, which consists of segments.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
@@ -76,7 +76,7 @@ export const LOG = {
 }
 
 /**
- * The state on the disk.
+ * Errors of the state file.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
@@ -88,7 +88,7 @@ export const STATE_FILE = {
 }
 
 /**
- * `fd-broker state`.
+ * Errors of `fd-broker state`.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Frames and descriptors between two processes.
+ * Errors of frames and descriptors between two processes.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
@@ -76,7 +76,7 @@ export const CHANNEL = {
 }
 
 /**
- * Why a connection stays in the process that has it; counted under `refused` in `status`.
+ * Reasons for which a connection does not move to the successor. `status` counts them as `refused`.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
