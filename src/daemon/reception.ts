@@ -27,12 +27,6 @@ export interface DaemonContext {
   operationsFor(caller: Caller): Operations
 }
 
-interface WaitingCaller {
-  readonly caller: Caller
-  /** Passes the caller on to the daemon's own holder, see {@link Reception.receive}. */
-  readonly own: (caller: Caller) => void
-}
-
 /**
  * Receives the clients of a daemon's control socket. During the daemon's own handoff nothing that it holds may change, so clients that
  * would change it wait. If the next daemon fails, this one serves them; otherwise this one closes their connections and they connect to the next one.
@@ -48,7 +42,7 @@ export class DaemonReception implements Reception {
   /** The successor was passed on to the daemon's holder, whose phase shows the outcome. */
   #admitted = false
   #admits = true
-  #waiting: WaitingCaller[] = []
+  #waiting: Caller[] = []
 
   constructor(accessCheck: AccessCheck, { passed, takesOver }: Pick<Reception, 'passed' | 'takesOver'>) {
     this.#accessCheck = accessCheck
@@ -93,7 +87,7 @@ export class DaemonReception implements Reception {
   /** Disconnects waiting clients, because this daemon no longer serves; they connect again. */
   close(): void {
     this.#stage = 'over'
-    for (const { caller } of this.#waiting.splice(0)) dismiss(caller)
+    for (const caller of this.#waiting.splice(0)) dismiss(caller)
   }
 
   describe(): string {
@@ -102,16 +96,16 @@ export class DaemonReception implements Reception {
     return `holds ${size === 1 ? 'a service' : `${size} services`} at ${runtime?.settings.control ?? ''}`
   }
 
-  receive(caller: Caller, own: (caller: Caller) => void): void {
+  receive(caller: Caller): void {
     const { hello, intent } = caller
     if (this.#stage === 'over') dismiss(caller)
     else if (hello.service === DAEMON_ITSELF && intent !== 'operate') {
       if (this.#refuses(caller, peer => this.#accessCheck.demandOwner(DAEMON_ITSELF, peer))) return
-      if (intent === 'join') void this.#receiveSuccessor({ caller, own })
-      else own(caller)
-    } else if (this.#mayServe(caller)) this.#serve({ caller, own })
+      if (intent === 'join') void this.#receiveSuccessor(caller)
+      else this.#passOn(caller)
+    } else if (this.#mayServe(caller)) this.#serve(caller)
     else {
-      this.#waiting.push({ caller, own })
+      this.#waiting.push(caller)
       if (intent === 'join') this.#attend(caller)
       else caller.link.channel.pause()
     }
@@ -144,7 +138,7 @@ export class DaemonReception implements Reception {
   /** Watches a waiting process, which sends nothing before its Welcome, for the end of its connection. */
   #attend(caller: Caller): void {
     const left = () => {
-      this.#waiting = this.#waiting.filter(waiting => waiting.caller !== caller)
+      this.#waiting = this.#waiting.filter(waiting => waiting !== caller)
       dismiss(caller)
     }
     caller.link.start({ message: (_envelope, fds) => closeAll(fds), broken: left, end: left })
@@ -157,16 +151,16 @@ export class DaemonReception implements Reception {
   }
 
   #serveWaiting(): void {
-    for (const { caller, own } of this.#waiting.splice(0)) {
+    for (const caller of this.#waiting.splice(0)) {
       if (!caller.link.open) dismiss(caller)
       else {
-        this.receive(caller, own)
+        this.receive(caller)
         if (this.#mayServe(caller) && caller.link.open) caller.link.channel.resume()
       }
     }
   }
 
-  #serve({ caller, own }: WaitingCaller): void {
+  #serve(caller: Caller): void {
     const { operationsFor, services } = this.#context!
     const check = this.#accessCheck
     const name = caller.hello.service ?? ''
@@ -201,29 +195,29 @@ export class DaemonReception implements Reception {
         else {
           const decided = service.operations.whenDecided(DECIDED_MS)
           if (decided === null) service.join(caller)
-          else void this.#joinWhen(decided, service, { caller, own })
+          else void this.#joinWhen(decided, service, caller)
         }
       }
     }
   }
 
   /** Lets a successor join when `decided` resolves. The successor's starter may learn earlier than this daemon that the current version serves. */
-  async #joinWhen(decided: Promise<void>, service: Service, { caller, own }: WaitingCaller): Promise<void> {
+  async #joinWhen(decided: Promise<void>, service: Service, caller: Caller): Promise<void> {
     this.#attend(caller)
     await decided
     if (!caller.link.open) return
     const same = this.#context?.services.get(service.name) === service
     if (same && this.#mayServe(caller)) service.join(caller)
-    else this.receive(caller, own)
+    else this.receive(caller)
   }
 
   /** Passes the next daemon on to the holder, which offers it everything, when no handoff of a member is running. */
-  async #receiveSuccessor({ caller, own }: WaitingCaller): Promise<void> {
+  async #receiveSuccessor(caller: Caller): Promise<void> {
     const { link } = caller
     link.channel.pause()
     await this.#until(() => this.#stage !== 'opening')
     if (this.#stage === 'handing over' || this.#stage === 'opening') {
-      this.#refuseSuccessor({ caller, own })
+      this.#refuseSuccessor(caller)
       return
     }
     const { runtime, services } = this.#context!
@@ -238,22 +232,25 @@ export class DaemonReception implements Reception {
       turnAway(caller, new FdbError('ERR_FDB_BUSY', reason, { retryable: true }))
     } else {
       this.#admitted = true
-      own(caller)
-      if (link.open) link.channel.resume()
+      this.#passOn(caller)
     }
     if (this.#stage === 'handing over' && !this.#admitted) this.open()
     else runtime.changes.notify()
   }
 
   /** Refuses a second successor. If the holder already has the first one, the holder answers that it is busy. */
-  #refuseSuccessor({ caller, own }: WaitingCaller): void {
-    if (this.#admitted) {
-      own(caller)
-      if (caller.link.open) caller.link.channel.resume()
-    } else {
+  #refuseSuccessor(caller: Caller): void {
+    if (this.#admitted) this.#passOn(caller)
+    else {
       const reason = `process ${process.pid} is starting to serve, or is about to hand over to another daemon: try again`
       turnAway(caller, new FdbError('ERR_FDB_BUSY', reason, { retryable: true }))
     }
+  }
+
+  /** Passes a client of the daemon itself on to its control socket. */
+  #passOn(caller: Caller): void {
+    this.#context!.runtime.controlSocket.receive(caller)
+    if (caller.link.open) caller.link.channel.resume()
   }
 
   async #until(holds: () => boolean): Promise<void> {

@@ -115,8 +115,7 @@ export class ControlSocket {
     const connected = (uid: number, closed: Promise<void>) => reception?.connected(uid, closed) ?? null
     const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, mayConnect, connected }
     this.adjust()
-    const own = (caller: Caller) => this.#receive(caller)
-    const receive = reception === null ? own : (caller: Caller) => reception.receive(caller, own)
+    const receive = (caller: Caller) => (reception ?? this).receive(caller)
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, receive),
       crowded: (fd, cause) => {
@@ -209,7 +208,8 @@ export class ControlSocket {
     for (const caller of this.#waiting.splice(0)) turnAway(caller, busy(why))
   }
 
-  #receive(caller: Caller): void {
+  /** Handles and owns a client of this member. A daemon passes here only the clients of the daemon itself. */
+  receive(caller: Caller): void {
     switch (caller.intent) {
       case 'operate': {
         const { operations, shared } = this.#deps

@@ -276,8 +276,8 @@ export interface Reception {
   readonly passed: OwnedFd | null
   /** Whether to take over from a running daemon; otherwise joining fails with ERR_FDB_CONTROL_TAKEN. */
   readonly takesOver: boolean
-  /** Handles and owns a client. Passes joiners and operators of the daemon itself to `own`, possibly later. */
-  receive(caller: Caller, own: (caller: Caller) => void): void
+  /** Handles and owns a client. Passes the next daemon to the daemon's own control socket, possibly later. */
+  receive(caller: Caller): void
   /** Whether `uid` may connect, which is neither this process's user nor root. */
   mayConnect(uid: number): boolean
   /** Counts a connection until `closed` resolves. Returns an error if a limit is exceeded. */

@@ -40,7 +40,8 @@ function joiner(service: string, uid = 0) {
 
 function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
   const changes = new ChangeNotifier()
-  const state = { settled: true, paused: false, joined: [] as Caller[] }
+  const state = { settled: true, paused: false, joined: [] as Caller[], offered: [] as Caller[] }
+  const controlSocket = { receive: (caller: Caller) => void state.offered.push(caller) }
   const machine = { phase: 'serving', holder: { phase: 'idle' } }
   const services = {
     get idle() {
@@ -59,7 +60,12 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
   }
   const reception = new DaemonReception(gate, { passed: null, takesOver: false })
   reception.attach({
-    runtime: { changes, machine, settings: { control: '/run/shop/broker.sock' } } as unknown as MemberRuntime,
+    runtime: {
+      changes,
+      controlSocket,
+      machine,
+      settings: { control: '/run/shop/broker.sock' },
+    } as unknown as MemberRuntime,
     services: services as unknown as Services,
     operationsFor: () => ({}) as Operations,
   })
@@ -76,7 +82,7 @@ describe('who calls at a daemon', () => {
   it('is answered, also where something of what the daemon before held could not be taken', () => {
     const { reception, state } = staffed()
     const { caller } = joiner('shop')
-    reception.receive(caller, () => {})
+    reception.receive(caller)
     const fails = () => {
       throw new Error('dup EMFILE: too many open files')
     }
@@ -88,10 +94,10 @@ describe('who calls at a daemon', () => {
     const { reception, changes, state } = open()
     state.settled = false
     const [first, second] = [joiner(DAEMON_ITSELF), joiner(DAEMON_ITSELF)]
-    const offered: Caller[] = []
-    reception.receive(first.caller, caller => offered.push(caller))
+    const { offered } = state
+    reception.receive(first.caller)
     await until('what it has changes no more', () => state.paused)
-    reception.receive(second.caller, caller => offered.push(caller))
+    reception.receive(second.caller)
     await until('the second one is told, or offered', () => second.told.length + offered.length > 0)
     expect([second.code(), offered]).toEqual(['ERR_FDB_BUSY', []])
     expect([state.paused, reception.handsOver]).toEqual([true, true])
@@ -104,12 +110,12 @@ describe('who calls at a daemon', () => {
   it('as its successor, and is another user, gets nothing, whatever the rules let others do', () => {
     const anyone = { key: 'anyone', who: [ANYONE] }
     const gate = new AccessCheck({ ...OWNERS_ONLY, operate: anyone }, SILENT)
-    const { reception } = open(gate)
+    const { reception, state } = open(gate)
     const stranger = joiner(DAEMON_ITSELF, 12_345)
-    const offered: Caller[] = []
+    const { offered } = state
     expect(reception.mayConnect(12_345)).toBe(true)
     for (const intent of ['join', 'back', 'draining'] as const)
-      reception.receive({ ...stranger.caller, intent }, caller => offered.push(caller))
+      reception.receive({ ...stranger.caller, intent })
     expect([stranger.code(), offered, reception.handsOver]).toEqual(['ERR_FDB_DENIED', [], false])
   })
 
@@ -117,7 +123,7 @@ describe('who calls at a daemon', () => {
     const { reception, state } = open()
     reception.hold()
     const [gone, stays] = [joiner('shop'), joiner('shop')]
-    for (const { caller } of [gone, stays]) reception.receive(caller, () => {})
+    for (const { caller } of [gone, stays]) reception.receive(caller)
     gone.known.handler?.end(null)
     expect([gone.pidfd.closed, stays.pidfd.closed]).toEqual([true, false])
     reception.admit()
