@@ -33,8 +33,6 @@ export interface DaemonHostingDeps {
   readonly state: StateLog
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
-  /** Asks the daemon for a move channel over the draining process's own connection, which is made again when the daemon is replaced. */
-  readonly askForMove: () => void
   /** Called when the handoff to this process cannot be undone any more. */
   readonly onSettled: () => void
 }
@@ -131,11 +129,11 @@ export class DaemonHosting implements Hosting {
     segmentSet.replaceUpTo(snapshot.dup())
   }
 
-  /** A draining process does not rejoin a new daemon: it asks over the connection on which it reports. */
-  askForMove(): void {
-    const { joined, askForMove } = this.#deps
-    if (joined.link?.open) joined.post({ moveRequest: {} })
-    else askForMove()
+  askForMove(): boolean {
+    const { link } = this.#deps.joined
+    if (!link?.open) return false
+    link.post({ moveRequest: {} })
+    return true
   }
 
   cancelHandoff(reason: FdbError): Promise<CancelResult> {

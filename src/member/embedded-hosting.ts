@@ -28,8 +28,6 @@ export interface EmbeddedHostingDeps {
   readonly checkSeal: () => void
   /** Called when this process has its own holder and may hand over. */
   readonly onDecides: () => void
-  /** Asks the serving process for a move channel, over the connection on which this process reports. */
-  readonly askForMove: () => void
 }
 
 /** Embedded hosting: the incumbent decides which process serves, until it releases this process. Then this process decides. Owns its own holder. */
@@ -139,10 +137,6 @@ export class EmbeddedHosting implements Hosting {
   async replaceMerged(snapshot: Segment): Promise<void> {
     const { machine, segmentSet } = this.#deps.shared
     if (machine.holder?.phase === 'idle') segmentSet.replaceUpTo(snapshot.dup())
-  }
-
-  askForMove(): void {
-    this.#deps.askForMove()
   }
 
   cancelHandoff(reason: FdbError): CancelResult {

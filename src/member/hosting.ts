@@ -60,8 +60,8 @@ export interface Hosting {
   renew(): Promise<void>
   /** Replaces the segments that `snapshot` merges, unless a handoff needs them. */
   replaceMerged(snapshot: Segment): Promise<void>
-  /** Asks for a move channel to the process that serves. */
-  askForMove(): void
+  /** Asks a daemon for a move channel to the process that serves. Returns false if there is no connection to the daemon. */
+  askForMove?(): boolean
   /** Ends the handoff to the successor, unless Commit was sent. */
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
   /** Kills the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent in daemon hosting, where operators ask the daemon. */

@@ -115,7 +115,8 @@ export class MemberRuntime implements MemberContext {
     this.moves = new Moves({
       settings,
       listeners: () => this.listeners,
-      ask: () => this.hosting.askForMove(),
+      // A draining process does not rejoin a new daemon: it asks over the connection on which it reports, like every embedded process.
+      ask: () => void (this.hosting.askForMove?.() || this.drain.askForMove()),
     })
     this.drain = new OwnDrain({
       shared: this,
@@ -153,7 +154,6 @@ export class MemberRuntime implements MemberContext {
             operations,
             state: log,
             throwIfLeft: () => driver.throwIfLeft(),
-            askForMove: () => this.drain.askForMove(),
             onSettled: () => driver.onSettled(),
           })
         : new EmbeddedHosting({
@@ -164,7 +164,6 @@ export class MemberRuntime implements MemberContext {
             state: this.state,
             checkSeal,
             onDecides: () => driver.onDecides(),
-            askForMove: () => this.drain.askForMove(),
           })
     this.holdings = new Holdings(this, error => driver.refuse(error))
     this.toHolder = new ToHolderSender({
