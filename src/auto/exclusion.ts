@@ -25,7 +25,7 @@ const WATCHERS: readonly (readonly [RegExp, string])[] = [
   [/(?:^|[\\/])(?:ts-)?node-dev(?:\.js)?$/, 'node-dev'],
 ]
 
-/** Returns null if the process takes part. */
+/** Returns why this process does not take part; null if it does. */
 export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
   const excluded = (why: string) => ({ notice: `${why}: this process runs without upgrades` })
   if (isOff(env) || !isMainThread || program === undefined) return QUIET

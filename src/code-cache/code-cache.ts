@@ -52,7 +52,7 @@ export class CodeCache {
     this.#name = `${name}-${crc32(facts).toString(16).padStart(8, '0')}.v8`
   }
 
-  /** Returns the cache; undefined if there is none that is undamaged and trustworthy. */
+  /** Returns the cache from the first folder that has a trustworthy and intact one; undefined if no folder has one. */
   read(): { data: Buffer; stage: CacheStage } | undefined {
     for (const folder of this.#folders) {
       try {
@@ -162,7 +162,7 @@ export function cacheFolders(
   return [...((program.mode & OTHERS_WRITE) === 0 ? [beside] : []), own(join(userFolder(env), 'fd-broker'))]
 }
 
-/** Returns the user's cache folder: the first one that systemd names in CACHE_DIRECTORY, or that of XDG_CACHE_HOME. */
+/** Returns the user's cache folder: the first one that systemd names in CACHE_DIRECTORY, else that of XDG_CACHE_HOME, else `~/.cache`. */
 function userFolder(env: NodeJS.ProcessEnv): string {
   const given = [env.CACHE_DIRECTORY?.split(':')[0], env.XDG_CACHE_HOME].find(
     path => path && isAbsolute(path),

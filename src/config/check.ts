@@ -40,7 +40,7 @@ export function integer(least: number, most: number, word?: string): ValueCheck<
       : place.wrong(`${shown(value)} is no whole number from ${least} to ${most}${other}`)
 }
 
-/** Accepts `off` (or `false`) as null. */
+/** Also accepts `off` and `false`; returns null for them. */
 export function orOff<T>(check: ValueCheck<T>): ValueCheck<T | null> {
   return (value, place) => (value === 'off' || value === false ? null : check(value, place))
 }
@@ -321,7 +321,7 @@ function jsonOf(value: unknown): string {
 
 const SIZES = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 } as const
 
-/** Checks a duration as {@link durationMs} does; returns whole milliseconds. */
+/** Checks a duration with {@link durationMs}. Returns whole milliseconds. */
 export function duration(least: number): ValueCheck<number> {
   const read = text(
     'a duration',
@@ -333,7 +333,7 @@ export function duration(least: number): ValueCheck<number> {
       : read(value, place)
 }
 
-/** Checks a size (`512`, `16k`, `1m`, `2g`); returns bytes (k is 1,024). */
+/** Checks a size (`512`, `16k`, `1m`, `2g`; k is 1,024). Returns bytes. */
 export function size(least: number, most: number): ValueCheck<number> {
   const read = text('a size', given => {
     const [, number, unit = ''] = /^(\d+)([kmg]?)$/i.exec(given) ?? []

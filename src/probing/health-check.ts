@@ -90,9 +90,9 @@ export function tcpCheck(host: string, port: number): HealthCheck {
 export type CheckSpec =
   /** Passes if the response's status is 2xx or 3xx. For a `url` that begins with `/`, the connection reaches only the checked version. */
   | { readonly kind: 'http'; readonly url: string }
-  /** Passes when a connection is accepted. */
+  /** Passes if the kernel accepts a connection. */
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
-  /** Passes when `sh -c` of the text ends with 0. */
+  /** Passes if the text, as a command of `sh -c`, exits with code 0. */
   | { readonly kind: 'command'; readonly text: string }
 
 /** A parser for each kind of check. A parser returns null for an invalid text. */
