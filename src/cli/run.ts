@@ -83,9 +83,6 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     process.exitCode = code
     // The failure is printed too: the log may be silent.
     if (failure !== null) writeStderr(codeAndMessage(failure))
-  } catch (error) {
-    if (FdbError.is(error) && error.code === 'ERR_FDB_INTERNAL') throw error.cause
-    throw error
   } finally {
     predecessor?.[Symbol.dispose]()
     signals.close()
