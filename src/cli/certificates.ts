@@ -5,8 +5,7 @@ import { type AddCertificate, CERTIFICATE_COMMANDS, type CertificateList } from 
 import type { CertificateAddition, ListedCertificate } from '../proxy/tls/live-certificates.js'
 import { type AnswerFlags, commandService, IDEMPOTENT_RETRY_CODES, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
-import { formatDuration } from './options.js'
-import { plain, print, table } from './output.js'
+import { formatDuration, plain, print, table } from './output.js'
 
 interface AddCertificateFlags extends AnswerFlags {
   cert: string
@@ -49,7 +48,7 @@ async function list(flags: AnswerFlags): Promise<void> {
   print(flags.json, reply, () => certificatesText(reply, Date.now()))
 }
 
-async function add({ cert, key, name, replace = undefined, ...flags }: AddCertificateFlags): Promise<void> {
+async function add({ cert, key, name, replace, ...flags }: AddCertificateFlags): Promise<void> {
   const request: AddCertificate = {
     cert: await pem(cert),
     key: await pem(key),

@@ -160,7 +160,7 @@ ${allOf(root)
 }
 
 /** The kind of value that an option takes, for shell completion. */
-export type ValueKind = 'none' | 'file' | 'service' | 'other' | readonly string[]
+type ValueKind = 'none' | 'file' | 'service' | 'other' | readonly string[]
 
 interface OutlinedOption {
   /** For example `-h` and `--help`. */

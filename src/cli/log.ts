@@ -4,13 +4,13 @@ import { wrongOption } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
 import { writeStderr } from './output.js'
 
-export interface Log {
+interface Log {
   readonly logger: Logger
   /** Opens the log file again, for rotation. Does nothing without a file. */
   readonly reopen: () => void
 }
 
-export interface LogOptions {
+interface LogOptions {
   readonly level: string
   /** Default: stderr. */
   readonly file?: string | undefined

@@ -7,9 +7,10 @@ const NAME = /^[^:=\s]{1,255}$/
 
 /** Parses `NAME=ADDRESS` texts of the command line or the environment, where spaces separate them. Throws ERR_FDB_OPTION, ERR_FDB_SPEC. */
 export function parseListeners(listen: string | readonly string[]): NamedListener[] {
-  const texts = typeof listen === 'string' ? listen.split(/\s+/) : listen.flatMap(text => text.split(/\s+/))
   return checkedListeners(
-    texts
+    [listen]
+      .flat()
+      .flatMap(text => text.split(/\s+/))
       .filter(text => text !== '')
       .map(text => {
         const at = text.indexOf('=')

@@ -6,7 +6,7 @@ import { runLogged, Signals } from './signals.js'
 /** Delay between cutting all connections and exit, in which the sockets are closed. */
 const AT_ONCE_MS = 500
 
-export interface ProxySignals {
+interface ProxySignals {
   /** Aborted if TERM, INT or QUIT arrives before the proxy serves. */
   readonly starting: AbortSignal
   /** Aborted by the first TERM, INT or QUIT after the proxy serves. */

@@ -121,9 +121,8 @@ async function routesFrom(
   complete: boolean,
   needed: string,
 ): Promise<unknown[]> {
-  if ((file === undefined) === (route.host === undefined) || (file === undefined && !complete)) {
+  if (file === undefined ? !complete : route.host !== undefined)
     throw new FdbError('ERR_FDB_OPTION', `which routes? Give ${needed}, or --file`)
-  }
   return file === undefined ? [route] : await (await import('./routes-file.js')).readRoutes(file)
 }
 

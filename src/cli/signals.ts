@@ -20,7 +20,7 @@ export const CANCEL_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 const SAME_ORDER_MS = 2_000
 
 /** A command's action for each signal. `target` is the running server; null until {@link Signals.attach}. */
-export type SignalTable<T> = {
+type SignalTable<T> = {
   readonly [Signal in NodeJS.Signals]?: (target: T | null, signal: Signal) => void
 }
 

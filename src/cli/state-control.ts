@@ -11,7 +11,7 @@ export const STATE_RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode
   'ERR_FDB_STATE_MOVED',
 ])
 
-export interface ControlOptions extends AskFlags {
+interface ControlOptions extends AskFlags {
   service: string
 }
 

@@ -19,9 +19,8 @@ export interface ExportHead {
   sections: (StoredSchema & { entries: number; digest: string })[]
 }
 
-export interface FileState {
+interface FileState {
   log: StateLog
-  format: 'log' | 'lines'
   /** The first line of an export; null if the file has none. */
   head: ExportHead | null
   /** Entries whose secret values the export left out. */
@@ -50,9 +49,7 @@ export async function readStateFile(file: string, progress: ProgressLine): Promi
     yield* chunks
   }
   const lines = /^\s*\{/.test(first.value.toString('latin1', 0, 64))
-  return lines
-    ? readLines(all(), name)
-    : { ...(await readLog(all())), format: 'log', head: null, redacted: 0 }
+  return lines ? readLines(all(), name) : { ...(await readLog(all())), head: null, redacted: 0 }
 }
 
 async function* chunksOf(file: string, name: string, progress: ProgressLine): AsyncGenerator<Buffer, void> {
@@ -166,7 +163,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
     log.close()
     throw error
   }
-  return { log, format: 'lines', head, redacted, torn: 0 }
+  return { log, head, redacted, torn: 0 }
 }
 
 function parse(text: string, wrong: (why: string) => FdbError): Record<string, unknown> {

@@ -11,13 +11,13 @@ import type { StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
 
 /** The value of an entry in the first form that fits. `value` is decoded by the codec, `text` and `base64` are its bytes. */
-export type LineValue =
+type LineValue =
   | { value: unknown }
   | { text: string }
   | { base64: string }
   | { redacted: true; bytes: number }
 
-export type EntryLine = { section: string; key: string; version: number } & LineValue
+type EntryLine = { section: string; key: string; version: number } & LineValue
 
 export interface LineOptions {
   /** Show the values of sections that are marked secret. */

@@ -13,7 +13,7 @@ export interface SourceFlags {
   timeout: number
 }
 
-export interface OpenOptions {
+interface OpenOptions {
   /** The file was edited: do not compare it with its first line. */
   edited?: boolean
 }

@@ -30,7 +30,7 @@ import {
 interface ShowFlags extends SourceFlags {
   section?: string
   prefix?: string
-  secrets?: true
+  secrets: boolean
 }
 
 interface JsonFlags extends SourceFlags {
@@ -158,13 +158,13 @@ async function show({ section, prefix = '', secrets, ...flags }: ShowFlags): Pro
   using state = await openState(flags)
   const out = new LineWriter()
   for (const schema of schemasIn(state, section === undefined ? undefined : [section])) {
-    await writeEntries(state.log, schema, { secrets: secrets ?? false, exact: false }, out, prefix)
+    await writeEntries(state.log, schema, { secrets, exact: false }, out, prefix)
   }
   await out.flush()
 }
 
 interface GetEntryFlags extends SourceFlags {
-  secrets?: true
+  secrets: boolean
   raw?: true
 }
 
@@ -188,7 +188,7 @@ async function get(name: string, key: string, { secrets, raw, ...flags }: GetEnt
     process.stdout.write(entry.value)
     return
   }
-  const line = entryLine(schema, entry, { secrets: secrets ?? false, exact: false })
+  const line = entryLine(schema, entry, { secrets, exact: false })
   process.stdout.write(jsonText(line))
 }
 
@@ -259,7 +259,7 @@ async function repairState({ file, json }: { file: string; json?: true }): Promi
 interface WatchFlags extends AskFlags {
   section?: string
   initial?: true
-  secrets?: boolean
+  secrets: boolean
 }
 
 /** Returns the state of a service. Each request goes to the process that serves then, so a watch continues across upgrades. */
@@ -312,7 +312,7 @@ async function deleteEntry(section: string, key: string, flags: AskFlags): Promi
 }
 
 async function watchEntries(flags: WatchFlags): Promise<void> {
-  const { section, initial = false, secrets = false } = flags
+  const { section, initial = false, secrets } = flags
   const state = stateOf(flags)
   const known = new Map<string, StateSection>()
   const out = new LineWriter()

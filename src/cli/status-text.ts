@@ -1,8 +1,7 @@
 import type { MoveReport } from '../connections/counts.js'
 import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import type { SupervisorStatus } from '../run/status.js'
-import { formatDuration } from './options.js'
-import { type ExitCode, facts, plain, style, table } from './output.js'
+import { type ExitCode, facts, formatDuration, plain, style, table } from './output.js'
 
 const DIGEST_SHOWN = 12
 const WORKERS = ['WORKER', 'SERVICE', 'PHASE', 'PID', 'GENERATION', 'CONNECTIONS', 'RESTARTS', 'LAST FAILURE']

@@ -3,7 +3,7 @@ import type { Logger } from '../base/logger.js'
 import { startWorkers, type Workers, type WorkersOptions } from '../index.js'
 import { CONTROL_SIGNALS, type ControlSignal, reportServerStage, runLogged, Signals } from './signals.js'
 
-export interface RunDeps {
+interface RunDeps {
   readonly logger: Logger
   readonly reopen: () => void
   /** Handles signals until the main process does. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { durationMs } from '../../src/base/duration.js'
-import { formatDuration } from '../../src/cli/options.js'
+import { formatDuration } from '../../src/cli/output.js'
 import { statusText } from '../../src/cli/status-text.js'
 
 describe('durations', () => {
