@@ -15,7 +15,9 @@ export class Holdings {
   #bound: Set<Entry> | null = new Set()
 
   readonly #refuse: (error: FdbError) => void
-  readonly #unserved = new UnservedCheck()
+  /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
+  readonly #late = new Map<string, { readonly spec: string; readonly elsewhere: boolean }>()
+  #unserved: UnservedOption = false
   readonly offered: OfferedListeners
 
   /** `refuse`: gives up the handoff. */
@@ -49,8 +51,20 @@ export class Holdings {
 
   /** Throws ERR_FDB_UNSERVED if a listener of the incumbent would have no server in this version, unless `allowed` has it. */
   checkServed(allowed: UnservedOption): void {
-    this.#unserved.allowed = allowed
-    this.#unserved.check(this.#shared.listeners)
+    this.#unserved = allowed
+    this.#checkServed()
+  }
+
+  #checkServed(): void {
+    const { listeners } = this.#shared
+    const allowed = (name: string) =>
+      typeof this.#unserved === 'boolean' ? this.#unserved : this.#unserved.includes(name)
+    for (const [name, { spec, elsewhere }] of this.#late) {
+      const adopted = listeners.some(listener => listener.name === name && listener.adopted)
+      if ((elsewhere || !adopted) && !allowed(name)) throw openedMeanwhile(name, spec)
+    }
+    for (const listener of listeners)
+      if (listener.adopted && !listener.hasServer && !allowed(listener.name)) throw withoutServer(listener)
   }
 
   /**
@@ -59,7 +73,7 @@ export class Holdings {
    */
   takeLate(entry: Entry): void {
     const { listeners, machine, registry } = this.#shared
-    const { name, role, fd } = entry
+    const { name, role, spec, fd } = entry
     if (role === 'named') {
       registry.put(entry)
       registry.wanted.add(name)
@@ -73,10 +87,10 @@ export class Holdings {
       fd.close()
       if (same) return
     }
-    this.#unserved.addLate(entry, present !== undefined)
+    this.#late.set(name, { spec, elsewhere: present !== undefined })
     if (machine.phase !== 'ready') return
     try {
-      this.#unserved.check(listeners)
+      this.#checkServed()
     } catch (error) {
       this.#refuse(FdbError.from(error))
     }
@@ -129,32 +143,6 @@ export class Holdings {
 
 /** The listeners that may be without a server: all, none, or those with these names. */
 type UnservedOption = boolean | readonly string[]
-
-/** Finds listeners of the incumbent that this version would not serve: adopted ones without a server, and ones opened after the Offer. */
-class UnservedCheck {
-  /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
-  readonly #late = new Map<string, { readonly spec: string; readonly elsewhere: boolean }>()
-  allowed: UnservedOption = false
-
-  addLate({ name, spec }: Entry, elsewhere: boolean): void {
-    this.#late.set(name, { spec, elsewhere })
-  }
-
-  /** Throws ERR_FDB_UNSERVED. */
-  check(listeners: readonly Listener[]): void {
-    for (const [name, { spec, elsewhere }] of this.#late) {
-      const adopted = listeners.some(listener => listener.name === name && listener.adopted)
-      if ((elsewhere || !adopted) && !this.#isAllowed(name)) throw openedMeanwhile(name, spec)
-    }
-    for (const listener of listeners)
-      if (listener.adopted && !listener.hasServer && !this.#isAllowed(listener.name))
-        throw withoutServer(listener)
-  }
-
-  #isAllowed(name: string): boolean {
-    return typeof this.allowed === 'boolean' ? this.allowed : this.allowed.includes(name)
-  }
-}
 
 function withoutServer({ name, address }: Listener): FdbError {
   return new FdbError(
@@ -246,13 +234,7 @@ function isThere({ entry, before }: OfferedListener, spec: ListenerSpec): boolea
 }
 
 export function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
-  return (
-    a.kind === b.kind &&
-    a.host === b.host &&
-    a.port === b.port &&
-    a.path === b.path &&
-    a.abstract === b.abstract
-  )
+  return addressOf(a) === addressOf(b)
 }
 
 /** Whether a socket without a known specification may be bound at this address. Compares Unix paths only; any other socket passes. */
