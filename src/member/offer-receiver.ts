@@ -1,31 +1,26 @@
 import { FdbError } from '../errors.js'
-import type { Entry, Registry } from '../holder/registry.js'
-import type { SegmentSet } from '../holder/segment-set.js'
+import type { Entry } from '../holder/registry.js'
 import type { OfferEpochs } from '../holder/sharing.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { WireEnvelope } from '../wire/link.js'
 import type { ControlSocket } from './control-socket.js'
+import type { MemberContext } from './member-context.js'
 
 /** Distributes the descriptors that a holder sends, and checks that an Offer is complete. */
 export class OfferReceiver {
-  readonly #into: { registry: Registry; segmentSet: SegmentSet; controlSocket: ControlSocket }
-  /** Called with the epoch of each segment that arrives, because no epoch may be used twice. */
-  readonly #shared: (epoch: number) => void
+  readonly #shared: MemberContext
+  readonly #controlSocket: ControlSocket
   /** Called with each entry that the incumbent registered after the Offer. Owns the descriptor. */
   readonly #late: (entry: Entry) => void
   /** The pidfds of the daemon's other members. This process sends them to a restarted daemon, which needs them. */
   readonly pidfds: OwnedFd[] = []
   #offer: (OfferEpochs & { readonly items: number }) | null = null
 
-  constructor(
-    into: { registry: Registry; segmentSet: SegmentSet; controlSocket: ControlSocket },
-    shared: (epoch: number) => void,
-    late: (entry: Entry) => void,
-  ) {
-    this.#into = into
+  constructor(shared: MemberContext, controlSocket: ControlSocket, late: (entry: Entry) => void) {
     this.#shared = shared
+    this.#controlSocket = controlSocket
     this.#late = late
   }
 
@@ -45,7 +40,7 @@ export class OfferReceiver {
     if (this.#offer === null) return null
     const { items: announced, ...offer } = this.#offer
     this.#offer = null
-    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.#into.segmentSet.isWritable(epoch))
+    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.#shared.segmentSet.isWritable(epoch))
     if (announced === items.length && missing.length === 0) return offer
     const lacks = missing.length > 0 ? `, without the writable segments ${missing.join(' and ')}` : ''
     throw new FdbError(
@@ -59,7 +54,7 @@ export class OfferReceiver {
   }
 
   #add({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
-    const { registry, segmentSet, controlSocket } = this.#into
+    const { machine, registry, segmentSet } = this.#shared
     switch (role) {
       case 'listener':
       case 'named':
@@ -69,20 +64,21 @@ export class OfferReceiver {
       case 'segment': {
         const segment = Segment.open(fd)
         segmentSet.put(segment, writable)
-        this.#shared(segment.epoch)
+        // No epoch may be used twice.
+        machine.step({ type: 'shared', top: segment.epoch })
         return
       }
       case 'pidfd':
         this.pidfds.push(fd)
         return
       case 'control':
-        controlSocket.adopt({ listener: fd, spec })
+        this.#controlSocket.adopt({ listener: fd, spec })
         return
       case 'lock':
-        controlSocket.adopt({ lock: fd })
+        this.#controlSocket.adopt({ lock: fd })
         return
       case 'reservation':
-        controlSocket.adopt({ reservation: fd })
+        this.#controlSocket.adopt({ reservation: fd })
         return
       default:
         fd.close()

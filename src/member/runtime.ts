@@ -132,12 +132,8 @@ export class MemberRuntime implements MemberContext {
       state: log,
       endProbation: () => this.joined.post({ endProbation: {} }),
     })
-    const { controlSocket, registry, segmentSet } = this
-    this.offers = new OfferReceiver(
-      { registry, segmentSet, controlSocket },
-      top => this.machine.step({ type: 'shared', top }),
-      entry => this.holdings.takeLate(entry),
-    )
+    const { controlSocket } = this
+    this.offers = new OfferReceiver(this, controlSocket, entry => this.holdings.takeLate(entry))
     this.joined = new JoinedHolder({
       shared: this,
       offers: this.offers,
