@@ -61,11 +61,12 @@ export class ServingLink {
   stop(): void {
     this.#running = false
     clearTimeout(this.#timer)
-    if (this.#link !== null) this.#sendReport(this.#link)
     const link = this.#link
+    if (link === null) return
+    this.#sendReport(link)
     this.#link = null
-    link?.close()
-    if (link !== null) this.#options.writes.onLost(link)
+    link.close()
+    this.#options.writes.onLost(link)
   }
 
   askForMove(): void {
