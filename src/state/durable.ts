@@ -18,26 +18,26 @@ interface DurableOption {
   durable?: boolean
 }
 
-/** Makes a change. A durable change resolves when it is on disk. `byDefault` is the section's setting, which the option `durable` overrides. */
-export function makeDurably<R>(
+/**
+ * Makes a change. A durable change resolves when it is on disk. `byDefault` is the section's setting, which the option `durable` overrides. Without the
+ * option, `change` may find out that it is durable, see {@link requireDisk}.
+ */
+export async function makeDurably<R>(
   change: (durability: Durability | null) => Promise<R>,
   { durable }: DurableOption,
   disk: Disk | null,
   byDefault = false,
 ): Promise<R> {
-  return (durable ?? byDefault) ? makeAndFlush(disk, change, durable === true) : change(null)
-}
-
-/** Makes an update. Without the option `durable` it is durable if it changes a durable section, see {@link requireDisk}. */
-export async function updateDurably<R>(
-  change: (durability: Durability | null) => Promise<R>,
-  options: DurableOption,
-  disk: () => Disk | null,
-): Promise<R> {
-  if (options.durable !== undefined) return await makeDurably(change, options, disk())
-  const durability: Durability = { needed: false, done: false }
+  if (durable === false) return await change(null)
+  const durability: Durability = { needed: durable ?? byDefault, done: false }
+  if (durability.needed) {
+    const present = diskOrThrow(disk)
+    // Before ready() a change with the option is refused, and one of a durable section waits.
+    if (durable) present.checkServing()
+  }
   const result = await change(durability)
-  return await flushIfNeeded(disk(), durability, result)
+  if (durability.needed && !durability.done) await flush(disk)
+  return result
 }
 
 /** Marks an update that changes a durable section. Throws ERR_FDB_OPTION if there is no state file. */
@@ -45,18 +45,6 @@ export function requireDisk(durability: Durability | null, disk: Disk | null): v
   if (durability === null || durability.needed) return
   diskOrThrow(disk)
   durability.needed = true
-}
-
-/** `explicit`: the caller has set `durable: true`. Before ready() such a change is refused. */
-async function makeAndFlush<R>(
-  maybeDisk: Disk | null,
-  change: (durability: Durability) => Promise<R>,
-  explicit: boolean,
-): Promise<R> {
-  const disk = diskOrThrow(maybeDisk)
-  if (explicit) disk.checkServing()
-  const durability: Durability = { needed: true, done: false }
-  return await flushIfNeeded(disk, durability, await change(durability))
 }
 
 function diskOrThrow(disk: Disk | null): Disk {
@@ -68,13 +56,11 @@ function diskOrThrow(disk: Disk | null): Disk {
 }
 
 /** The error has `details.made`: the change is in effect, but a power cut may undo it. */
-async function flushIfNeeded<R>(disk: Disk | null, { needed, done }: Durability, result: R): Promise<R> {
-  if (!needed || done) return result
+async function flush(disk: Disk | null): Promise<void> {
   try {
     await disk?.flush()
   } catch (cause) {
     const reason = `the change was made, but may not be on disk yet: ${(cause as Error).message}`
     throw new FdbError('ERR_FDB_STATE_FILE', reason, { cause, retryable: true, details: { made: true } })
   }
-  return result
 }

@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { LogCore, LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
-import { type Disk, type Durability, updateDurably } from './durable.js'
+import { type Disk, type Durability, makeDurably } from './durable.js'
 import { closedError } from './entries.js'
 import type { ForwardingOptions, ForwardQueue } from './forward-queue.js'
 import { type Answer, type ForwardedWrite, IncomingWrite } from './forwarded-write.js'
@@ -288,7 +288,7 @@ export class StateLog implements LogOwner {
       // Print 0: the sections and keys that the update will change are unknown here.
       const request = checkRequest(options.request, this.#core.limits)
       const update = (durability: Durability | null) => writing.update(change, request, [0], durability)
-      return updateDurably(update, options, () => writing.disk)
+      return makeDurably(update, options, writing.disk)
     })
   }
 
