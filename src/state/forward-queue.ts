@@ -101,7 +101,12 @@ export class ForwardQueue {
     this.#writeSender = null
     this.#resetInFlight()
     this.#refused = true
-    void this.#core.queue.rejectUnsent(this.#options.refusal, this.#core.sliceMs)
+    const { queue, sliceMs } = this.#core
+    void queue.reject(
+      ({ sent = false }) => !sent,
+      () => this.#options.refusal,
+      sliceMs,
+    )
     this.wake()
   }
 

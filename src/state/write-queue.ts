@@ -111,26 +111,20 @@ export class WriteQueue {
     return this.#writes.at(-1)
   }
 
-  /** Rejects the changes that other processes forwarded; those processes still have them. */
-  rejectForeign(error: unknown): void {
-    for (const write of this.#removeWhere(({ foreign = false }) => foreign)) write.reject(error)
-  }
-
-  /** Rejects the changes that were never sent, so that no other process can have made them; in slices. */
-  async rejectUnsent(error: unknown, sliceMs: number): Promise<void> {
-    await reject(
-      this.#removeWhere(({ sent = false }) => !sent),
-      () => error,
-      sliceMs,
-    )
-  }
-
-  #removeWhere(which: (write: PendingWrite) => boolean): PendingWrite[] {
-    const taken = this.#writes.filter(which)
-    if (taken.length === 0) return taken
+  /** Removes the writes that `which` selects, and rejects them in slices. */
+  async reject(
+    which: (write: PendingWrite) => boolean,
+    errorOf: (write: PendingWrite) => unknown,
+    sliceMs: number,
+  ): Promise<void> {
+    const rejected = this.#writes.filter(which)
     this.#writes = this.#writes.filter(write => !which(write))
-    for (const write of taken) this.#forgetWrite(write)
-    return taken
+    for (const write of rejected) this.#forgetWrite(write)
+    const slice = new Slice(sliceMs)
+    for (const [i, write] of rejected.entries()) {
+      write.reject(errorOf(write))
+      if ((i + 1) % REJECTIONS_PER_CHECK === 0) await slice.passed()
+    }
   }
 
   #forgetWrite(write: PendingWrite): void {
@@ -157,25 +151,5 @@ export class WriteQueue {
   /** Removes the first writes; the caller settles them. */
   remove(count: number): void {
     for (const write of this.#writes.splice(0, count)) this.#forgetWrite(write)
-  }
-
-  async rejectAll(errorOf: (write: PendingWrite) => unknown, sliceMs: number): Promise<void> {
-    const writes = this.#writes
-    this.#writes = []
-    this.bytes = 0
-    this.#requests.clear()
-    await reject(writes, errorOf, sliceMs)
-  }
-}
-
-async function reject(
-  writes: readonly PendingWrite[],
-  errorOf: (write: PendingWrite) => unknown,
-  sliceMs: number,
-): Promise<void> {
-  const slice = new Slice(sliceMs)
-  for (let i = 0; i < writes.length; i++) {
-    writes[i]!.reject(errorOf(writes[i]!))
-    if (i % REJECTIONS_PER_CHECK === REJECTIONS_PER_CHECK - 1) await slice.passed()
   }
 }

@@ -73,17 +73,24 @@ export class Writer {
     this.#ended = error
     this.#stopForwarding()
     const { queue, sliceMs } = this.#core
-    queue.rejectForeign(NOT_WRITER)
     const reason = 'this process lost its connection to the serving process before that answered'
-    const errorOf = ({ sent, request }: PendingWrite) =>
-      sent ? unknownOutcomeError(reason, request, error) : error
-    void queue.rejectAll(errorOf, sliceMs)
+    const errorOf = ({ foreign, sent, request }: PendingWrite) => {
+      if (foreign) return NOT_WRITER
+      return sent ? unknownOutcomeError(reason, request, error) : error
+    }
+    void queue.reject(() => true, errorOf, sliceMs)
   }
 
   forward(options: ForwardingOptions): ForwardQueue {
     if (this.#forwarding) return this.#forwarding
     this.#mode = 'forwarding'
-    this.#core.queue.rejectForeign(NOT_WRITER)
+    const { queue, sliceMs } = this.#core
+    // The processes that forwarded these changes still have them.
+    void queue.reject(
+      ({ foreign = false }) => foreign,
+      () => NOT_WRITER,
+      sliceMs,
+    )
     this.#forwarding = new ForwardQueue(this.#core, this.#replay, options)
     return this.#forwarding
   }
