@@ -38,7 +38,7 @@ export async function loadStateFile(
     const reading = { limits }
     // In the segment a record may be longer than in the file: its epoch and sequence number may need more bytes.
     const fits = sizeOf(fd) <= (limits.segmentBytes / 8) * 7
-    const work = fits ? runInSlices(transcribe(fd, segment, reading)) : condense(fd, segment, reading)
+    const work = fits ? runInSlices(transcribe(fd, reading, () => segment)) : condense(fd, segment, reading)
     const { sequence, torn } = await work
     if (torn === 0) logger.info({ path, sequence }, 'the state was read from its file')
     else {
@@ -80,22 +80,23 @@ function remedy(path: string, { code, details }: FdbError): string {
 async function condense(fd: OwnedFd, segment: Segment, reading: FileReading): Promise<FileEnd> {
   const limits = { ...reading.limits, segmentBytes: DEFAULT_LIMITS.segmentBytes }
   const log = new StateLog({ limits })
-  const parts = [Segment.create(1)]
-  const next = () => {
+  const parts: Segment[] = []
+  const nextPart = () => {
     const part = Segment.create(parts.length + 1)
     parts.push(part)
     return part
   }
   try {
     try {
-      return await runInSlices(transcribe(fd, parts[0]!, { ...reading, limits }, next))
+      return await runInSlices(transcribe(fd, { ...reading, limits }, nextPart))
     } finally {
       for (const part of parts) {
         part.seal()
         await log.adopt(part)
       }
       const [merged] = await log.compact()
-      await runInSlices(transcribe(merged!.fd, segment, { ...reading, mayLackMarks: true }))
+      if (merged !== undefined)
+        await runInSlices(transcribe(merged.fd, { ...reading, mayLackMarks: true }, () => segment))
     }
   } finally {
     log.close()
