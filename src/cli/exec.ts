@@ -30,7 +30,7 @@ export function addExec(program: Command): void {
       `
 This process becomes the program after -- (execve), with the same pid, descriptors 0, 1, 2, and the claimed ones from 3. The program finds them as
 under systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and under Server::Starter (SERVER_STARTER_PORT). When the program ends, the daemon keeps
-them, and clients wait until the program is started again. With --service S the daemon holds them as S/NAME.
+the descriptors, and clients wait until the program is started again. With --service S the daemon holds them as S/NAME.
 
 Examples:
   $ fd-broker exec --service shop web=tcp://0.0.0.0:8080 -- gunicorn app:app

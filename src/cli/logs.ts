@@ -37,7 +37,7 @@ export function addLogs(program: Command): void {
     .addOption(
       new Option(
         '--generation <number>',
-        'output of this version; default: of the serving or last one',
+        'output of this version; default: the version that serves, or served last',
       ).argParser(count),
     )
     .addOption(

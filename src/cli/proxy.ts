@@ -44,8 +44,8 @@ export function addProxy(program: Command): void {
       'after',
       `
 Signals: USR2 upgrades (starts the same command again). HUP reads the configuration again. WINCH stops accepting until HUP.
-TERM ends the proxy within drain.timeout, QUIT when the last connection has ended (in probation the previous version
-serves again), INT or a second TERM at least 2 s later at once. USR1 reopens the log files. The access log, if any,
+TERM ends the proxy within drain.timeout, QUIT after the last connection (in probation the previous version serves
+again), INT or a second TERM at least 2 s later immediately. USR1 reopens the log files. The access log, if any,
 is on stdout, the log on stderr. The proxy supports systemd (NOTIFY_SOCKET, LISTEN_FDS).
 
 Examples:

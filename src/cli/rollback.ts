@@ -19,7 +19,7 @@ export function addRollback(program: Command): void {
     .addHelpText(
       'after',
       `
-After the probation there is no standby: give --at, or upgrade to the previous release by fd-broker upgrade -- COMMAND.
+After the probation no process stands by: give --at, or start the previous release by fd-broker upgrade -- COMMAND.
 Under fd-broker run the previous version is started again, also after the probation.
 
 Examples:

@@ -45,7 +45,7 @@ export function addState(program: Command): void {
       'after',
       `
 The state is read from the running service, from a state file, from a file that "state export" wrote, or from standard input
-(--file -). Checksums, sequence and digest are verified each time. Values of secret sections are omitted unless --secrets is given.
+(--file -). Each command verifies checksums, sequence and digest. Values of secret sections are omitted unless --secrets is given.
 
 Examples:
   $ fd-broker state stats --control /run/shop/upgrade.sock

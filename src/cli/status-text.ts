@@ -72,7 +72,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       older.connections,
       movesLine(older.moves),
     ]),
-    ...block('servers that are out', ['UPSTREAM', 'SERVER', 'STATE', 'TRIED IN'], serversOut(report), out => [
+    ...block('servers out of use', ['UPSTREAM', 'SERVER', 'STATE', 'TRIED IN'], serversOut(report), out => [
       out.upstream,
       out.server,
       out.state,
@@ -144,11 +144,11 @@ function knownLines(lines: readonly [string, string | null][]): string[] {
 }
 
 /** Names of the lines that a terminal shows in red. */
-const FAULTS: ReadonlySet<string> = new Set(['loop', 'unfit', 'blocked by', 'application', 'output'])
+const FAULTS: ReadonlySet<string> = new Set(['crash loop', 'unfit', 'blocked by', 'application', 'output'])
 
 function coloured(name: string, value: string): string {
   if (name === 'role' && value === 'serving') return style('green', value)
-  if (FAULTS.has(name) || /^SICK|CANNOT BE WRITTEN|^none: /.test(value)) return style('red', value)
+  if (FAULTS.has(name) || /^UNHEALTHY|CANNOT BE WRITTEN|^none: /.test(value)) return style('red', value)
   return name === 'last failure' && !value.startsWith('OLD') ? style('yellow', value) : value
 }
 
@@ -181,7 +181,7 @@ function fileLine({ state }: ServiceStatus): string | null {
   const { path, ok, lastError, behindBytes, sequence, syncedSequence } = file
   const there = `sequence ${plain(sequence)}, on the disk ${plain(syncedSequence)}`
   if (ok) return `${plain(path)}, ${there}${behindBytes > 0 ? `, ${size(behindBytes)} behind` : ''}`
-  return `${plain(path)} CANNOT BE WRITTEN, ${size(behindBytes)} are in memory alone (${there}): ${plain(lastError?.message ?? '')}`
+  return `${plain(path)} CANNOT BE WRITTEN, ${size(behindBytes)} are only in memory (${there}): ${plain(lastError?.message ?? '')}`
 }
 
 function movesLine(moves: MoveReport | undefined): string | null {
@@ -229,18 +229,18 @@ function supervisorLines(report: ServiceStatus, now: number): [string, string | 
     ],
     ['probation', shown(report.probationSeconds, seconds => `${formatDuration(Number(seconds))} left`)],
     ['health', healthLine(supervisor)],
-    ['way back', shown(before, id => `generation ${id} (fd-broker rollback)`)],
+    ['rollback to', shown(before, id => `generation ${id} (fd-broker rollback)`)],
     ['supervisor', `pid ${plain(pid)}, ${size(rssBytes)}`],
     ['crashed', ended],
-    ['loop', loops ? `IT CRASHES AGAIN AND AGAIN: ${plain(failures)} ends or failures in a row` : null],
+    ['crash loop', loops ? `${plain(failures)} ends or failures in a row` : null],
   ]
 }
 
 function healthLine({ healthy, complaint }: SupervisorStatus['supervisor']): string | null {
   if (healthy === null || healthy === undefined) return null
   const last = shown(complaint)
-  if (!healthy) return `SICK: ${last ?? 'it answered badly'}`
-  return last === null ? 'good' : `its last answer was bad: ${last}`
+  if (!healthy) return `UNHEALTHY: ${last ?? 'the health check fails'}`
+  return last === null ? 'good' : `good, but the last check failed: ${last}`
 }
 
 function exitText(code: number): string {
@@ -252,7 +252,7 @@ function failureLine(report: ServiceStatus): string | null {
   if (lastFailure === undefined || lastFailure === null) return null
   const { code, phase, at, message } = lastFailure
   const when = Number.isFinite(at) ? ` at ${new Date(at).toISOString()}` : ''
-  const age = isOld(report) ? 'OLD (a version has started to serve since): ' : ''
+  const age = isOld(report) ? 'OLD (a version has started to serve after it): ' : ''
   return `${age}${plain(code)} in phase ${plain(phase)}${when}: ${plain(message)}`
 }
 
@@ -333,7 +333,7 @@ function illness(report: ServiceStatus): Illness | null {
     const state = role === undefined || pid === null ? '' : ` (it is ${plain(role)})`
     return { code: 3, why: `no process serves ${plain(service)}${state}${loops}` }
   }
-  return loops === '' ? null : { code: 1, why: `${plain(service)} is in a loop of crashes${loops}` }
+  return loops === '' ? null : { code: 1, why: `${plain(service)} crashes repeatedly${loops}` }
 }
 
 /** Marks each last failure that is older than the serving version. */

@@ -53,8 +53,8 @@ export function addUpgrade(program: Command): void {
       'after',
       `
 The next version runs as the server's user, in its working folder and with its environment. INT (Ctrl-C), TERM and HUP
-cancel the upgrade: before its Commit the next version is ended, and the running one keeps serving; the answer says which version
-serves. A second signal, or kill -9, ends only this tool.
+cancel the upgrade: before the commit the next version is ended, and the running one keeps serving. The answer names the version that
+serves. A second signal, or kill -9, ends only this command.
 
 Examples:
   $ fd-broker upgrade --control /run/shop/upgrade.sock
@@ -97,7 +97,7 @@ async function upgrade(
     await withoutUpgrade(plan, flags, json)
     return
   }
-  if (plan !== null) printLine(`${plain(plan.because)}: an upgrade`)
+  if (plan !== null) printLine(`${plain(plan.because)}: upgrading`)
   const decided = plan === null ? {} : { done: plan.done, changes: plan.changes }
   const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
   using client = await OperatorClient.connect(control, { timeout: answerMs })

@@ -64,7 +64,7 @@ export function addWorkers(program: Command): void {
     .addHelpText(
       'after',
       `
-TERM ends the workers after their configured drain, then the main process; INT ends all at once, QUIT when the last connection has ended.
+TERM ends the workers after their configured drain, then the main process; INT ends all immediately, QUIT after the last connection.
 After HUP the workers read their configuration again. USR2 upgrades. USR1 and WINCH are passed on to the workers.
 
 Examples:

@@ -21,7 +21,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
     const pid = await run.serving(3)
     const { code, stdout, stderr } = await run.desk.run('status', '--control', run.control)
     expect(code).toBe(1)
-    expect(stderr).toMatch(/in a loop of crashes: its program ended or failed 2 times in a row\n$/)
+    expect(stderr).toMatch(/crashes repeatedly: its program ended or failed 2 times in a row\n$/)
     expect(stdout).toMatch(
       /^crashed +2 times; generation 2 \(pid \d+\) last, by signal 11, \d+\.\ds ago, after \d+\.\ds$/m,
     )
@@ -44,7 +44,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
     expect(probationSeconds).toBeGreaterThan(0)
     expect(probationSeconds).toBeLessThanOrEqual(60)
     expect(supervisor).toMatchObject({ healthy: true, complaint: null, before: 1, again: null })
-    expect(await text()).toMatch(/^way back +generation 1 \(fd-broker rollback\)$/m)
+    expect(await text()).toMatch(/^rollback to +generation 1 \(fd-broker rollback\)$/m)
   })
 
   it('calls a version sick, with what it answered, while no version can replace it', async () => {
@@ -56,7 +56,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
     })
     expect(supervisor.complaint).toMatch(/^GET .*\/health: 503/)
     const { stdout } = await run.desk.run('status', '--control', run.control)
-    expect(stdout).toMatch(/^health +SICK: GET .*\/health: 503/m)
+    expect(stdout).toMatch(/^health +UNHEALTHY: GET .*\/health: 503/m)
   })
 
   it('has the memory of the program, not of the supervisor', async () => {
@@ -77,7 +77,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
     const { code, stdout } = await run.desk.run('status', '--control', run.control)
     expect(code).toBe(0)
     expect(stdout).toMatch(
-      /^last failure +OLD \(a version has started to serve since\): ERR_FDB_SUCCESSOR_EXITED/m,
+      /^last failure +OLD \(a version has started to serve after it\): ERR_FDB_SUCCESSOR_EXITED/m,
     )
   })
 })
@@ -146,7 +146,7 @@ describe('fd-broker status of a proxy', () => {
     })
     await edge.serving(await edge.launch())
     await expect(edge.desk.run('status', '--control', edge.desk.control)).resolves.toMatchObject({
-      stdout: expect.not.stringContaining('servers that are out'),
+      stdout: expect.not.stringContaining('servers out of use'),
     })
     await until('a request has failed', async () => (await fetch(edge.url)).status >= 500)
     const { details } = await edge.desk.status()

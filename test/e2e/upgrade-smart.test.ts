@@ -56,7 +56,7 @@ describe('fd-broker upgrade --smart', () => {
     renameSync(`${folder}/1/new`, `${folder}/1/dist/program.cjs`)
     const third = await smart()
     expect(third).toMatchObject({ code: 0, stderr: '' })
-    expect(third.stdout).toMatch(/^the code has changed \(dist\/program\.cjs\): an upgrade\n.*generation 3 /s)
+    expect(third.stdout).toMatch(/^the code has changed \(dist\/program\.cjs\): upgrading\n.*generation 3 /s)
 
     // Another release, by its link; its configuration with it.
     edge.write(respond('three'))
