@@ -5,7 +5,7 @@ import type { Outcome } from '../handoff/effect-queue.js'
 import { concernedIds, type HolderEffect } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
-import { descriptorsOf, fdLimits, outOfDescriptors } from '../os/limits.js'
+import { outOfDescriptors } from '../os/limits.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
@@ -49,9 +49,8 @@ export class Holder {
     times: HandoffTimes
     logger: Logger
     renewBytes: number
-    firstId: Id
   }) {
-    const { host, registry, segmentSet, times, logger, firstId } = parts
+    const { host, registry, segmentSet, times, logger } = parts
     this.segmentSet = segmentSet
     this.#host = host
     this.#ownTimes = times
@@ -68,26 +67,22 @@ export class Holder {
     this.#peers = new Peers({
       handler: {
         message: (from, envelope, fds) => handleMessage(context, from, envelope, fds),
-        ...(host.bundle && { bundle: (from, items) => host.bundle?.(from, items) }),
+        bundle: (from, items) => host.bundle(from, items),
         lost: lost => this.#onLost(lost),
         replaced: lost => host.dispatch({ type: 'lost', id: lost.id }),
         died: dead => this.#onDied(dead),
-        forgotten: gone => host.forgotten?.(gone),
+        forgotten: gone => host.forgotten(gone),
       },
       logger,
-      firstId,
     })
     this.#sharing = new DescriptorSharing({
       registry,
       segmentSet,
       peers: this.#peers,
-      extraItems: () => host.extraItems(),
-      descriptors: () => this.#descriptorsOfOwner,
+      host,
       times: () => this.#times,
       repeatUntilDone: (what, act) => this.#repeat(what, act),
       undelivered: (joiner, taken) => this.#onUndelivered(joiner, taken),
-      joining: () => this.#joining,
-      giveUp: () => host.dispatch({ type: 'cancel' }),
       logger,
     })
     this.#probation = new Probation(
@@ -199,7 +194,7 @@ export class Holder {
     if (phase === 'probation') this.#probation.start()
     else this.#probation.end()
     this.#prune()
-    this.#host.changed?.()
+    this.#host.changed()
   }
 
   /** Carries out an effect. The next effect waits for the promise. */
@@ -251,39 +246,25 @@ export class Holder {
   #onLost(peer: Peer): void {
     this.#host.dispatch({ type: 'lost', id: peer.id })
     this.#forgetIfIdle(peer)
-    this.#host.changed?.()
+    this.#host.changed()
   }
 
   #onDied(peer: Peer): void {
     this.#host.dispatch({ type: 'dead', id: peer.id })
     this.#peers.forget(peer)
-    this.#host.changed?.()
+    this.#host.changed()
   }
 
   #onUndelivered(peer: Peer, taken: boolean): void {
     peer.holds = taken
     this.#host.dispatch({ type: 'undelivered', id: peer.id, taken })
     if (!peer.link.open) this.#forgetIfIdle(peer)
-    this.#host.changed?.()
+    this.#host.changed()
   }
 
   /** Forgets a peer that has lost its link, unless the state machine needs it. Its process may be alive, and may join again. */
   #forgetIfIdle(peer: Peer): void {
     if (!concernedIds(this.#host.state()).includes(peer.id)) this.#peers.forget(peer)
-  }
-
-  /** The number of descriptors that the owner has open, or null if unknown. */
-  get #descriptorsOfOwner(): number | null {
-    const { owner, scope } = this.#host.state()
-    if (scope === 'holder') return fdLimits().open
-    const peer = this.#peers.get(owner)
-    return peer?.proven ? descriptorsOf(peer.pid) : null
-  }
-
-  /** The joiner, or undefined if there is none or its Commit was sent. */
-  get #joining(): Peer | undefined {
-    const state = this.#host.state()
-    return isBeforeCommit(state.phase) ? this.#peers.get(state.joiner) : undefined
   }
 
   // ---- effects
@@ -337,7 +318,7 @@ export class Holder {
       { code: reason.code, phase, pid: peer?.pid, err: reason },
       'the handoff failed; the incumbent continues to serve',
     )
-    this.#host.changed?.()
+    this.#host.changed()
   }
 
   #prune(): void {

@@ -102,7 +102,7 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
   }
   host.dispatch({ type: 'message', from: peer.id, message })
   if (message.kind === 'serving') host.onServing?.(peer)
-  if (message.kind === 'gone' && !host.state().bound.includes(peer.id)) host.changed?.()
+  if (message.kind === 'gone' && !host.state().bound.includes(peer.id)) host.changed()
 }
 
 function whyLeft({ report }: Peer): string {
@@ -142,12 +142,12 @@ export interface HolderHost {
   amidBulk?(): boolean
   /** Daemon: a successor has sent Serving, so the names that it did not adopt may be dropped. */
   onServing?(peer: Peer): void
-  changed?(): void
+  changed(): void
   /** Handles a message that does not concern the handoff. Owns the descriptors. Returns false if the message is unknown. */
   otherMessage?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
-  /** The receiver owns the descriptors. Absent if members send none. */
-  bundle?(peer: Peer, items: BundleItem[]): void
+  /** The receiver owns the descriptors. */
+  bundle(peer: Peer, items: BundleItem[]): void
   /** Called when a reconnected member has sent all its descriptors and Back, before the state machine gets Back. */
   onReturned?(peer: Peer): void
-  forgotten?(peer: Peer): void
+  forgotten(peer: Peer): void
 }

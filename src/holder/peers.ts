@@ -22,8 +22,8 @@ export interface Candidate extends Pick<Caller, 'link' | 'pid' | 'identity' | 'p
 interface PeersHandler {
   /** The handler owns the descriptors. */
   message(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void
-  /** The handler owns the descriptors. Absent if peers send none. */
-  bundle?(peer: Peer, items: BundleItem[]): void
+  /** The handler owns the descriptors. */
+  bundle(peer: Peer, items: BundleItem[]): void
   lost(peer: Peer): void
   /** The peer has reconnected although its old channel was open; the old one is closed now. */
   replaced(peer: Peer): void
@@ -37,12 +37,12 @@ export class Peers {
   readonly #handler: PeersHandler
   readonly #logger: Logger
   readonly #peers = new Map<Id, Peer>()
-  #nextId: Id
+  /** Ids count from 1. In a member's own holder 0 is the member itself. */
+  #nextId: Id = 1
 
-  constructor(parts: { handler: PeersHandler; logger: Logger; firstId: Id }) {
+  constructor(parts: { handler: PeersHandler; logger: Logger }) {
     this.#handler = parts.handler
     this.#logger = parts.logger
-    this.#nextId = parts.firstId
   }
 
   get all(): Peer[] {
@@ -141,12 +141,10 @@ export class Peers {
         if (peer.forgotten) closeAll(fds)
         else handler.message(peer, envelope, fds)
       },
-      ...(handler.bundle && {
-        bundle: items => {
-          if (peer.forgotten) closeAll(items.map(item => item.fd))
-          else handler.bundle?.(peer, items)
-        },
-      }),
+      bundle: items => {
+        if (peer.forgotten) closeAll(items.map(item => item.fd))
+        else handler.bundle(peer, items)
+      },
       broken: error => {
         peer.reason = error
         this.#logger.warn(

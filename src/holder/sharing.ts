@@ -1,12 +1,14 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
+import { isBeforeCommit } from '../handoff/phases.js'
 import { closeAll } from '../kernel/index.js'
-import { outOfDescriptors } from '../os/limits.js'
+import { descriptorsOf, fdLimits, outOfDescriptors } from '../os/limits.js'
 import type { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { peerLeft } from '../wire/link.js'
 import { lostChannel } from './failure-reasons.js'
+import type { HolderHost } from './message-handler.js'
 import type { Peer } from './peer.js'
 import type { Peers } from './peers.js'
 import type { Entry, Registry } from './registry.js'
@@ -23,16 +25,11 @@ interface SharingDeps {
   registry: Registry
   segmentSet: SegmentSet
   peers: Peers
-  extraItems: () => BundleItem[]
+  host: HolderHost
   times: () => HandoffTimes
   repeatUntilDone: (what: string, act: () => void) => void | Promise<void>
   /** Sending an Offer failed. `taken`: the kernel has accepted descriptors, which the joiner can receive. */
   undelivered: (peer: Peer, taken: boolean) => void
-  /** Returns the number of descriptors that the owner has open, or null if unknown. */
-  descriptors: () => number | null
-  /** Returns the joiner until its Commit is sent. */
-  joining: () => Peer | undefined
-  giveUp: () => void
   logger: Logger
 }
 
@@ -73,7 +70,7 @@ export class DescriptorSharing {
         items: sent.length,
         timeoutMs,
         quiesceMs,
-        descriptors: this.#parts.descriptors() ?? 0,
+        descriptors: this.#descriptorsOfOwner ?? 0,
       },
     })
     this.#offering = peer.link
@@ -88,7 +85,7 @@ export class DescriptorSharing {
 
   /** Sends the joiner an entry that was registered after the Offer and before the Commit, so that the entry survives this process. */
   #late({ name, role, spec, fd }: Entry): void {
-    const peer = this.#parts.joining()
+    const peer = this.#joining
     // An Offer that is not sent yet will contain the entry.
     if (peer === undefined || !peer.holds) return
     if (role === 'named') {
@@ -99,9 +96,9 @@ export class DescriptorSharing {
     void this.#offering
       .then(() => peer.link.sendBundle([item], this.#parts.times().ready))
       .catch(error => {
-        if (this.#parts.joining() !== peer) return
+        if (this.#joining !== peer) return
         peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
-        this.#parts.giveUp()
+        this.#parts.host.dispatch({ type: 'cancel' })
       })
       .finally(() => item.fd.close())
   }
@@ -129,6 +126,20 @@ export class DescriptorSharing {
     if (missed.length > 0) this.#share(peer, missed).catch(() => {})
   }
 
+  /** The number of descriptors that the owner has open, or null if unknown. */
+  get #descriptorsOfOwner(): number | null {
+    const { owner, scope } = this.#parts.host.state()
+    if (scope === 'holder') return fdLimits().open
+    const peer = this.#parts.peers.get(owner)
+    return peer?.proven ? descriptorsOf(peer.pid) : null
+  }
+
+  /** The joiner, or undefined if there is none or its Commit was sent. */
+  get #joining(): Peer | undefined {
+    const { phase, joiner } = this.#parts.host.state()
+    return isBeforeCommit(phase) ? this.#parts.peers.get(joiner) : undefined
+  }
+
   /** Collects the descriptors of an Offer. `share()` keeps them open until the peer has received them, even if a listener closes before. */
   #collect(peer: Peer, { epoch, wayBack, source }: OfferEpochs): BundleItem[] {
     if (this.#parts.segmentSet.get(epoch) === undefined || this.#parts.segmentSet.get(wayBack) === undefined)
@@ -136,7 +147,7 @@ export class DescriptorSharing {
     const sent: BundleItem[] = []
     const segments = this.#parts.segmentSet.offer(source, [epoch, wayBack])
     try {
-      const items = [...this.#parts.registry.items(), ...this.#parts.extraItems(), ...segments.items]
+      const items = [...this.#parts.registry.items(), ...this.#parts.host.extraItems(), ...segments.items]
       for (const item of [...items, ...this.#pidfds(peer)]) sent.push({ ...item, fd: item.fd.share() })
       return sent
     } catch (error) {

@@ -11,7 +11,6 @@ import type { ControlSocket } from './control-socket.js'
 import type { HolderLink } from './holder-link.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
-import { SELF } from './machine.js'
 import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
@@ -191,7 +190,6 @@ export class EmbeddedHosting implements Hosting {
       times: settings.times,
       logger: settings.logger,
       renewBytes: settings.stateLimits.renewBytes,
-      firstId: SELF + 1,
     })
     // In `beginning` this process must read the changes of earlier processes before it may hand over.
     if (machine.phase !== 'beginning') onDecides()

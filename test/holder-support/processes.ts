@@ -27,14 +27,23 @@ export function linked(): { link: Link; far: Link; heard: WireEnvelope[] } {
   return { link, far, heard }
 }
 
-const UNTOLD = { message() {}, lost() {}, replaced() {}, died() {}, forgotten() {} }
+const UNTOLD = { message() {}, bundle() {}, lost() {}, replaced() {}, died() {}, forgotten() {} }
 
 /** A process that a holder talks to; by default one that cannot be seen from here. */
 export function peerWith({ id = 1, ...facts }: Partial<Candidate> & { readonly id?: number } = {}): Peer {
-  const peers = new Peers({ handler: UNTOLD, logger: SILENT, firstId: id })
+  const peers = new Peers({ handler: UNTOLD, logger: SILENT })
   onTestFinished(() => peers.close())
   const { pid = process.pid, link = linked().link } = facts
-  return peers.add({ generation: 1, proven: false, pidfd: null, identity: { pid }, ...facts, pid, link })!
+  const peer = peers.add({
+    generation: 1,
+    proven: false,
+    pidfd: null,
+    identity: { pid },
+    ...facts,
+    pid,
+    link,
+  })!
+  return Object.assign(peer, { id })
 }
 
 /** A process of this user that has said Hello. */

@@ -25,6 +25,8 @@ function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }) {
       state: () => machine,
       dispatch: event => story.push('message' in event ? event.message.kind : event.type),
       extraItems: () => [],
+      bundle() {},
+      changed() {},
       position: () => null,
       forgotten: peer => story.push(`forgotten ${peer.pid === pid}`),
     },
@@ -33,7 +35,6 @@ function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }) {
     times: HANDOFF_TIMES,
     logger: SILENT,
     renewBytes: 1_000_000,
-    firstId: 1,
   })
   onTestFinished(() => holder.close())
   return { holder, story }

@@ -128,13 +128,13 @@ describe('a member that comes back over another channel', () => {
     const peers = new Peers({
       handler: {
         message: () => {},
+        bundle: () => {},
         lost: () => heard.push('lost'),
         replaced: () => heard.push('replaced'),
         died: () => {},
         forgotten: () => {},
       },
       logger: SILENT,
-      firstId: 1,
     })
     onTestFinished(() => peers.close())
     const candidate = (of: Link): Candidate => ({

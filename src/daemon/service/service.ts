@@ -140,7 +140,6 @@ export class Service {
       times: deps.times,
       logger: deps.logger,
       renewBytes: DEFAULT_LIMITS.renewBytes,
-      firstId: 1,
     })
     this.operations = new ServiceOperations({
       name: this.name,
