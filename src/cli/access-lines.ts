@@ -32,7 +32,7 @@ export class AccessLines implements Pick<Logger, 'info'> {
       let piece = pieces[at]
       if (piece === undefined || piece.key !== key) piece = pieces[at] = new Piece(key)
       at++
-      if (value !== undefined) line += value === piece.value ? piece.text : piece.of(value)
+      if (value !== undefined) line += value === piece.value ? piece.text : piece.format(value)
     }
     this.#timer ??= setTimeout(this.#onTimer, LATE_MS)
     this.#text += `${line},"msg":${quoted(message)}}\n`
@@ -60,7 +60,7 @@ class Piece {
     this.#start = `,"${key}":`
   }
 
-  of(value: unknown): string {
+  format(value: unknown): string {
     this.value = value
     this.text = this.#start + (typeof value === 'string' ? quoted(value) : value)
     return this.text

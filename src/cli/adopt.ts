@@ -52,7 +52,7 @@ async function adopt({ pid: text, listener, control, service, json, timeout }: A
       'ERR_FDB_OPTION',
       'give --listener, --control and --service to move listeners into a daemon, or none of these options to list the listeners',
     )
-  const held = await intoDaemon(pid, { listener, control, service, timeout })
+  const held = await moveToDaemon(pid, { listener, control, service, timeout })
   const names = held.map(({ name, address }) => `${name}  ${address}`).join('\n')
   const summary = `${names}\nthe daemon holds them for ${service}; process ${pid} keeps serving\n`
   print(json, { ok: true, pid, service, listeners: held }, summary)
@@ -92,7 +92,7 @@ interface AdoptTarget {
 }
 
 /** Moves listeners to a daemon: joins as the first member of the service, and leaves. The daemon keeps the listeners. */
-async function intoDaemon(
+async function moveToDaemon(
   pid: number,
   { listener, control, service, timeout }: AdoptTarget,
 ): Promise<{ name: string; address: string }[]> {

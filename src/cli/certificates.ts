@@ -50,8 +50,8 @@ async function list(flags: AnswerFlags): Promise<void> {
 
 async function add({ cert, key, name, replace, ...flags }: AddCertificateFlags): Promise<void> {
   const request: AddCertificate = {
-    cert: await pem(cert),
-    key: await pem(key),
+    cert: await readPem(cert),
+    key: await readPem(key),
     ...(name && { names: name }),
     ...(replace && { replace }),
   }
@@ -78,7 +78,7 @@ async function ask<T>(
   return JSON.parse(`${await commandService(flags, again, command, JSON.stringify(request))}`) as T
 }
 
-async function pem(file: string): Promise<string> {
+async function readPem(file: string): Promise<string> {
   try {
     return await readFile(file, 'latin1')
   } catch (error) {

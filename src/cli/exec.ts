@@ -42,7 +42,7 @@ Examples:
 
 async function exec(flags: ExecFlags, command: Command): Promise<void> {
   const { names, argv } = splitCommand(command)
-  const wanted = names.map(wantedOf)
+  const wanted = names.map(parseWanted)
   refuseDuplicates(wanted)
   const { claimForLife, claimedVariables } = await import('../run/claimed-descriptors.js')
   // Throws if the command is missing, before the daemon binds anything.
@@ -85,7 +85,7 @@ function splitCommand(command: Command): { names: readonly string[]; argv: reado
   )
 }
 
-function wantedOf(text: string): WantedDescriptor {
+function parseWanted(text: string): WantedDescriptor {
   if (text.includes('=')) return parseListeners([text])[0]!
   checkDescriptorName(text)
   return { name: text, spec: null }

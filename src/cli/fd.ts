@@ -41,7 +41,7 @@ export function addFd(program: Command): void {
   addAskOptions(fd.command('put'))
     .description('store a descriptor: an open file, pipe, device, socket, memory file …')
     .argument('<name>', 'name by which clients find it')
-    .option('--descriptor <number>', 'number of the descriptor in its process', numberOf, 0)
+    .option('--descriptor <number>', 'number of the descriptor in its process', parseNumber, 0)
     .option('--pid <pid>', 'take the descriptor from this process (as fd-broker adopt does)')
     .addOption(
       durationOption('--for <duration>', 'hold the descriptor for this time; default: until it is removed'),
@@ -205,7 +205,7 @@ function descriptorOf(pid: number, number: number): OwnedFd {
   return other.duplicate(number, `descriptor ${number} of process ${pid}`)
 }
 
-function numberOf(text: string): number {
+function parseNumber(text: string): number {
   if (/^\d{1,7}$/.test(text)) return Number(text)
   throw new InvalidArgumentError('Give the number of a descriptor.')
 }

@@ -37,14 +37,14 @@ export function addServiceOptions(command: Command, needless = (_asked: Command)
     .option('--service <name>', 'name of the service')
     .addHelpText('after', HELP)
     .hook('preAction', (_root, asked) => {
-      if (!needless(asked)) asked.setOptionValue('control', find(asked))
+      if (!needless(asked)) asked.setOptionValue('control', findControl(asked))
     })
 }
 
-function find(command: Command): string {
+function findControl(command: Command): string {
   const { control, pidFile, service } = command.opts<Partial<ServiceFlags>>()
   if (control !== undefined) return control
-  if (pidFile !== undefined) return byPidFile(pidFile)
+  if (pidFile !== undefined) return controlByPidFile(pidFile)
   const { env } = process
   if (env.FD_BROKER_CONTROL) return env.FD_BROKER_CONTROL
   if (service !== undefined) {
@@ -82,7 +82,7 @@ function isListening(path: string): boolean {
   }
 }
 
-function byPidFile(file: string): string {
+function controlByPidFile(file: string): string {
   const pid = readPidFile(file)
   if (pid === null) throw noService(`${file} names no process`)
   const control = controlOf(pid)

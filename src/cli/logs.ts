@@ -38,10 +38,10 @@ export function addLogs(program: Command): void {
       new Option(
         '--generation <number>',
         'output of this version; default: the version that serves, or served last',
-      ).argParser(count),
+      ).argParser(parseCount),
     )
     .addOption(
-      new Option('-n, --lines <number>', 'number of last lines to print').argParser(count).default(100),
+      new Option('-n, --lines <number>', 'number of last lines to print').argParser(parseCount).default(100),
     )
     .option('--log-file <file>', 'log file that was given to fd-broker start')
     .addHelpText(
@@ -55,7 +55,7 @@ Examples:
     .action(logs)
 }
 
-function count(text: string): number {
+function parseCount(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text)
   throw new InvalidArgumentError('Give a number.')
 }

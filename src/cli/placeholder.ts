@@ -54,7 +54,7 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     const pid = await servingPid(control)
     if (pid === null) break
     served = pid
-    await endOf(pid)
+    await waitForEnd(pid)
   }
   // The reaper reaps an ended child ADOPTED_MS after it has found the child, and finds one child at a time.
   reaper.reap()
@@ -92,7 +92,7 @@ function signalPid(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-async function endOf(pid: number): Promise<void> {
+async function waitForEnd(pid: number): Promise<void> {
   const pidfd = openPidfd(pid)
   if (!(pidfd instanceof OwnedFd)) {
     await sleep(RETRY_MS)

@@ -11,7 +11,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     const isUnknown =
       first === 'help' && about !== '' && !about.startsWith('-') && !COMMANDS.has(about) && about !== 'help'
     const words = isUnknown ? [about] : args
-    await (await program(words)).parseAsync(words, { from: 'user' })
+    await (await buildProgram(words)).parseAsync(words, { from: 'user' })
     return 0
   } catch (error) {
     // Commander has printed the error.
@@ -68,10 +68,10 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
 ])
 
 export function wholeProgram(): Promise<Command> {
-  return program(['--help', '--version'])
+  return buildProgram(['--help', '--version'])
 }
 
-async function program(args: readonly string[]): Promise<Command> {
+async function buildProgram(args: readonly string[]): Promise<Command> {
   const [name = ''] = args
   const codes = Object.entries(EXIT_CODES)
     .map(([code, what]) => `${code} ${what}`)

@@ -39,7 +39,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
   const end = (proxy: ReverseProxy | null, signal: 'SIGTERM' | 'SIGINT' | 'SIGQUIT') => {
     if (proxy === null) {
       if (signals.starting.aborted) process.exit(1)
-      signals.abandon(signal, 'it served')
+      signals.abortStart(signal, 'it served')
       return
     }
     const order = signals.endOrder()

@@ -133,7 +133,7 @@ export class RunSources {
   }
 
   /** Whether there is a --config file, which may change. */
-  get changeable(): boolean {
+  get hasFile(): boolean {
     return this.#file !== null
   }
 

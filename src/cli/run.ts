@@ -69,7 +69,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     const parts = {
       settings,
       read: () => sources.versionSettings(),
-      readSupervisorSettings: sources.changeable ? () => sources.supervisorSettings() : null,
+      readSupervisorSettings: sources.hasFile ? () => sources.supervisorSettings() : null,
       logger,
       predecessor,
     }

@@ -114,7 +114,7 @@ function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signal
     return drop || again || alone.length === 0
   }
   const end = (daemon: Daemon | null, signal: NodeJS.Signals) => {
-    if (daemon === null) signals.abandon(signal, 'it listened')
+    if (daemon === null) signals.abortStart(signal, 'it listened')
     else if (mayEnd(daemon)) {
       logger.info({ signal }, 'the daemon ends')
       void daemon.close()

@@ -52,7 +52,7 @@ export class Signals<T> {
   }
 
   /** Aborts the start. `before` completes "ended by TERM before …". */
-  abandon(signal: NodeJS.Signals, before: string): void {
+  abortStart(signal: NodeJS.Signals, before: string): void {
     this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before ${before}`))
   }
 

@@ -61,7 +61,9 @@ export function addStart(program: Command): void {
       'file for the output; default: SERVICE.log in /var/log/fd-broker, or in the state folder',
     )
     .addOption(
-      new Option('--log-size <size>', 'a log file of this size is rotated').argParser(sizeIn).default('10M'),
+      new Option('--log-size <size>', 'a log file of this size is rotated')
+        .argParser(parseSize)
+        .default('10M'),
     )
     .option(
       '--pid-file <file>',
@@ -84,7 +86,7 @@ Examples:
     .action(start)
 }
 
-function sizeIn(text: string): string {
+function parseSize(text: string): string {
   if (/^[1-9]\d*[BKMG]$/.test(text)) return text
   throw new InvalidArgumentError('Give a number with its unit: 500K, 10M, 1G.')
 }
@@ -165,7 +167,7 @@ class ProgramStart {
     try {
       const attempt = async () =>
         this.#over ? 0 : ((await this.#generation()) ?? (await this.#refuseLeftOut()))
-      return await Promise.race([this.#ended(), cancelled, pollUntil(until, attempt)])
+      return await Promise.race([this.#rejectAtEnd(), cancelled, pollUntil(until, attempt)])
     } finally {
       this.#over = true
     }
@@ -177,7 +179,7 @@ class ProgramStart {
     const generation = await this.#generation()
     if (generation !== null) return generation
     const ended = await this.#end()
-    const { pid, generation: other } = await this.#serving()
+    const { pid, generation: other } = await this.#status()
     const serves = pid === undefined ? '' : `; process ${pid} (generation ${other}) serves on`
     const message = `the start was cancelled: ${this.name} ${ended}${serves}; its log is ${this.#log}`
     writeStderr(codeAndMessage({ code: 'ERR_FDB_ABORTED', message }))
@@ -194,7 +196,8 @@ class ProgramStart {
     )
   }
 
-  async #ended(): Promise<never> {
+  /** Rejects with the reason when the program has ended by itself. */
+  async #rejectAtEnd(): Promise<never> {
     const exit = await this.#child.exited
     await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
     // This process has ended the program, and reports the reason elsewhere.
@@ -214,7 +217,7 @@ class ProgramStart {
 
   /** Resolves with the program's generation; null if it does not serve yet. */
   async #generation(): Promise<number | null> {
-    const { pid, role, generation } = await this.#serving()
+    const { pid, role, generation } = await this.#status()
     if (pid !== this.#child.pid || role !== 'serving') return null
     this.#child.exitReason.close()
     return generation ?? null
@@ -234,7 +237,7 @@ class ProgramStart {
 
   /** Resolves with the reason why the program does not serve yet. */
   async #whyUnserved(): Promise<string> {
-    const { pid, generation, listeners = [] } = await this.#serving()
+    const { pid, generation, listeners = [] } = await this.#status()
     if (pid === undefined)
       return 'none of its servers listens: it has not called listen(), or listen() has failed'
     if (pid === this.#child.pid) return `it listens, but ${this.#unready}`
@@ -248,7 +251,7 @@ class ProgramStart {
     return this.#ready === 'listen' ? 'is not ready' : `GET ${this.#ready.path} has not succeeded`
   }
 
-  async #serving(): Promise<ServiceStatus> {
+  async #status(): Promise<ServiceStatus> {
     const answer = await statusAt(this.#control, ANSWER_MS).catch(() => null)
     return answer === null || isDaemon(answer) ? {} : answer
   }
@@ -263,14 +266,14 @@ class ProgramStart {
 
 /** Resolves with the last lines of fd-broker/auto in a log; if there are none, with its last lines; if the log is empty, with null. */
 async function lastLines(log: string): Promise<string | null> {
-  const lines = (await endOf(log)).split('\n').filter(line => line.trim() !== '')
+  const lines = (await readTail(log)).split('\n').filter(line => line.trim() !== '')
   const own = lines.filter(line => OWN_LINE.test(line))
   return (own.length > 0 ? own : lines).slice(-SHOWN_LINES).join('\n') || null
 }
 
 /** Resolves with the first lines of the last uncaught error in a log, which name its file and line; null if there is none. */
 async function uncaughtError(log: string): Promise<string | null> {
-  const lines = (await endOf(log)).split('\n')
+  const lines = (await readTail(log)).split('\n')
   const first = lines.findLastIndex(line => ERROR_PLACE.test(line))
   return first < 0
     ? null
@@ -291,19 +294,19 @@ export class NewLines {
 
   /** Resolves with the complete lines since the last call. */
   async read(): Promise<string> {
-    const { bytes, from } = await endOfFile(this.#path, this.#from)
+    const { bytes, from } = await readTailBytes(this.#path, this.#from)
     const end = bytes.lastIndexOf('\n') + 1
     this.#from = from + end
     return bytes.toString('utf8', 0, end)
   }
 }
 
-async function endOf(path: string): Promise<string> {
-  return (await endOfFile(path, 0)).bytes.toString()
+async function readTail(path: string): Promise<string> {
+  return (await readTailBytes(path, 0)).bytes.toString()
 }
 
 /** Resolves with the bytes of a file after position `after`, at most the last {@link SEARCHED}; with none if it cannot be read. */
-async function endOfFile(path: string, after: number): Promise<{ bytes: Buffer; from: number }> {
+async function readTailBytes(path: string, after: number): Promise<{ bytes: Buffer; from: number }> {
   try {
     await using file = await open(path)
     const { size } = await file.stat()

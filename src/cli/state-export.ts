@@ -25,9 +25,8 @@ export async function exportState({ format, section, out, secrets, ...flags }: E
       `${state.redacted} secret values are not in ${state.name}; use a source that has them`,
     )
   }
-  const names = state.log.schemas()
-  if (format === 'log' && !secrets && names.some(schema => schema.secret)) {
-    const secret = names.filter(schema => schema.secret).map(schema => schema.name)
+  const secret = state.log.schemas().flatMap(schema => (schema.secret ? [schema.name] : []))
+  if (format === 'log' && !secrets && secret.length > 0) {
     throw new FdbError(
       'ERR_FDB_STATE_SECRET',
       `the log holds secret sections (${secret.join(', ')}): give --secrets, or use --format lines, which leaves their values out`,

@@ -50,7 +50,7 @@ export function lineValue(
   { secrets, exact }: LineOptions,
 ): LineValue {
   if (schema.secret && !secrets) return { redacted: true, bytes: bytes.length }
-  const value = decoded(schema, bytes, exact)
+  const value = decodeValue(schema, bytes, exact)
   if (value !== undefined) return { value }
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const text = buffer.toString()
@@ -59,7 +59,7 @@ export function lineValue(
   return { base64: buffer.toString('base64') }
 }
 
-function decoded(schema: StoredSchema, bytes: Uint8Array, exact: boolean): unknown {
+function decodeValue(schema: StoredSchema, bytes: Uint8Array, exact: boolean): unknown {
   try {
     const codec = CODECS.get(schema.codec)
     if (codec) {

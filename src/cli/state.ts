@@ -55,7 +55,7 @@ Examples:
   $ fd-broker state watch --control /run/shop/upgrade.sock --section prices
   $ fd-broker state diff /run/shop/upgrade.sock state.jsonl`,
     )
-  source(state.command('show'))
+  addSource(state.command('show'))
     .description('print the entries, one JSON object per line')
     .option('--section <name>', 'only this section')
     .option('--prefix <prefix>', 'only keys with this prefix')
@@ -65,35 +65,35 @@ Examples:
       '\nExamples:\n  $ fd-broker state show --control /run/shop/upgrade.sock --section prices | head',
     )
     .action(show)
-  source(state.command('get'))
+  addSource(state.command('get'))
     .description('print one entry as JSON; exit code 1 if the entry does not exist')
     .argument('<section>')
     .argument('<key>')
     .addOption(secretsOption())
     .option('--raw', 'print the bytes of the value')
     .action(get)
-  running(state.command('put'))
+  addRunningService(state.command('put'))
     .description('put one entry, checked by the serving process')
     .argument('<section>')
     .argument('<key>')
     .argument('[value]', 'JSON, for codec json or msgpack; default: bytes from standard input')
     .action(putEntry)
-  running(state.command('delete'))
+  addRunningService(state.command('delete'))
     .description('delete one entry; exit code 1 if the entry does not exist')
     .argument('<section>')
     .argument('<key>')
     .action(deleteEntry)
-  running(state.command('watch'))
+  addRunningService(state.command('watch'))
     .description('print each change as a line of JSON')
     .option('--section <name>', 'only this section')
     .option('--initial', 'first print the current entries')
     .addOption(secretsOption())
     .action(watchEntries)
-  source(state.command('stats'))
+  addSource(state.command('stats'))
     .description('print sections, entries and bytes')
     .option('--json', 'print the answer as JSON')
     .action(stats)
-  source(state.command('verify'))
+  addSource(state.command('verify'))
     .description('check the whole log against its checksums and digests')
     .option('--json', 'print the answer as JSON')
     .action(verify)
@@ -104,14 +104,14 @@ Examples:
     .option('--json', 'print the answer as JSON')
     .addHelpText('after', '\nRun this as the user that owns the file. A file without damage is not changed.')
     .action(repairState)
-  limited(state.command('diff'))
+  addTimeout(state.command('diff'))
     .option('--service <name>', 'name of the service')
     .description('print entries that differ, as lines of JSON; exit code 1 if there are any')
     .argument('<from>', 'control socket, file, or -')
     .argument('<to>')
     .addOption(secretsOption())
     .action(diffStates)
-  source(state.command('export'))
+  addSource(state.command('export'))
     .description('write all entries with their schemas, for "state import"')
     .addOption(
       new Option('--format <format>', 'JSON lines, or the log itself')
@@ -122,7 +122,7 @@ Examples:
     .option('--out <file>', 'write to this new file (mode 0600) instead of standard output')
     .addOption(secretsOption())
     .action(exportState)
-  running(state.command('import'))
+  addRunningService(state.command('import'))
     .description('import the entries of an export into a running service: all or none')
     .requiredOption('--file <file>', 'output of "state export"; - is standard input')
     .option('--section <name...>', 'only these sections')
@@ -132,20 +132,20 @@ Examples:
     .action(importState)
 }
 
-function limited(command: Command): Command {
+function addTimeout(command: Command): Command {
   return command.addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
 }
 
-function running(command: Command): Command {
-  return limited(addServiceOptions(command))
+function addRunningService(command: Command): Command {
+  return addTimeout(addServiceOptions(command))
 }
 
-function source(command: Command): Command {
+function addSource(command: Command): Command {
   const isFile = (asked: Command) => {
     const { file, pidFile } = asked.opts<SourceFlags & { pidFile?: string }>()
     return file !== undefined && pidFile === undefined
   }
-  return limited(
+  return addTimeout(
     addServiceOptions(command, isFile).option('--file <file>', 'state file or export; - is standard input'),
   )
 }
@@ -274,16 +274,16 @@ async function putEntry(
   flags: AskFlags,
 ): Promise<void> {
   const state = stateOf(flags)
-  const bytes = value === undefined ? await buffer(process.stdin) : await encoded(state, section, value)
+  const bytes = value === undefined ? await buffer(process.stdin) : await encodeValue(state, section, value)
   await state.put(section, key, bytes)
   process.stdout.write(`${key} of ${section} is put: ${bytes.length} bytes\n`)
 }
 
-async function encoded(state: ServiceState, section: string, text: string): Promise<Uint8Array> {
+async function encodeValue(state: ServiceState, section: string, text: string): Promise<Uint8Array> {
   // The serving process refuses a put if the section is missing.
   const schema = (await state.sections()).find(({ name }) => name === section)
   if (schema === undefined) return Buffer.from(text)
-  const bytes = bytesOf({ value: parsed(text) }, schema.codec)
+  const bytes = bytesOf({ value: parseValue(text) }, schema.codec)
   if (typeof bytes !== 'string') return bytes
   throw new FdbError(
     'ERR_FDB_OPTION',
@@ -291,7 +291,7 @@ async function encoded(state: ServiceState, section: string, text: string): Prom
   )
 }
 
-function parsed(text: string): unknown {
+function parseValue(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (cause) {

@@ -138,9 +138,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
 }
 
 function knownLines(lines: readonly [string, string | null][]): string[] {
-  const there = lines.filter((line): line is [string, string] => line[1] !== null)
-  const values = there.map(([name, value]) => coloured(name, value))
-  return facts(there.map(([name], i) => [name, values[i]!]))
+  return facts(lines.flatMap(([name, value]) => (value === null ? [] : [[name, coloured(name, value)]])))
 }
 
 /** Names of the lines that a terminal shows in red. */

@@ -94,7 +94,7 @@ async function upgrade(
     command.error('error: --smart cannot be combined with a command, --binary or --kill-stuck')
   const plan = smart ? await planFor(flags) : null
   if (plan !== null && plan.done !== 'upgrade') {
-    await withoutUpgrade(plan, flags, json)
+    await executePlan(plan, flags, json)
     return
   }
   if (plan !== null) printLine(`${plain(plan.because)}: upgrading`)
@@ -146,7 +146,7 @@ async function upgrade(
     const { pid, generation } =
       binary === undefined || at === undefined
         ? await upgrade()
-        : await upgradeTo({ control, service }, resolve(binary), installing(binary, at), upgrade)
+        : await upgradeTo({ control, service }, resolve(binary), releaseChange(binary, at), upgrade)
     printLine(style('green', `generation ${generation} (pid ${pid}) serves, after ${since()} ms`))
     const output = client.inOtherPidNamespace
       ? undefined
@@ -183,7 +183,7 @@ function headline(answer: StatusAnswer, name: string): string {
 }
 
 /** Carries out a plan without an upgrade: a reload, or nothing. */
-async function withoutUpgrade(
+async function executePlan(
   { done, because, changes }: Plan,
   flags: AskFlags,
   json: boolean | undefined,
@@ -195,7 +195,7 @@ async function withoutUpgrade(
   print(json, { ok: true, done, changes, ...reply, ms }, `${plain(because)}${by ?? ''}\n`)
 }
 
-function installing(binary: string, at: string): ReleaseChange {
+function releaseChange(binary: string, at: string): ReleaseChange {
   const installed = new ReleasePath(at)
   return {
     path: installed.path,

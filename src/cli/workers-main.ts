@@ -49,7 +49,7 @@ function mainSignals(logger: Logger, reopen: () => void): Signals<Workers> {
     })
   const end = (workers: Workers | null, signal: ControlSignal) => {
     if (workers === null) {
-      signals.abandon(signal, 'the workers served')
+      signals.abortStart(signal, 'the workers served')
       return
     }
     const order = signals.endOrder()
