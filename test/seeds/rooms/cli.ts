@@ -38,7 +38,7 @@ export const cli = room(
       'e2e/cli-usage',
     ],
     [
-      'cli/options.ts',
+      'cli/output.ts',
       'Math.floor(whole / 3600) % 24',
       'Math.floor(whole / 3600)',
       'unit/cli-parts',
