@@ -38,10 +38,13 @@ export interface StateDraft {
   delete<T>(section: DraftableSection<T>, key: string): boolean
 }
 
-interface DraftedChange {
-  readonly change: NewChange
-  /** The new value, or undefined if the change deletes the entry. */
-  readonly value: unknown
+/** One section in an update. */
+interface DraftedSection<T> {
+  readonly section: DraftSection<T>
+  /** The changes by key; `value` is undefined if the change deletes the entry. */
+  readonly changes: Map<string, { readonly change: NewChange; readonly value: T | undefined }>
+  /** Keys of the entries of the log that the update has read. */
+  readonly reads: Set<string>
 }
 
 /** Runs an update's function on the current state and encodes its changes. Passes on an exception of the function; nothing is changed then. */
@@ -54,10 +57,8 @@ export function runUpdate<R>(update: (state: StateDraft) => R, store: Store): Up
 }
 
 class Draft implements StateDraft {
-  readonly #sections = new Map<SectionStore, Map<string, DraftedChange>>()
-  readonly #reads = new Map<SectionStore, Set<string>>()
+  readonly #sections = new Map<DraftableSection<never>, DraftedSection<never>>()
   readonly #store: Store
-  readonly #durable = new Set<SectionStore>()
   #closed = false
 
   constructor(store: Store) {
@@ -68,83 +69,73 @@ class Draft implements StateDraft {
     this.#closed = true
   }
 
-  get<T>(section: DraftableSection<T>, key: string): T | undefined {
-    const access = this.#openSection(section)
-    const drafted = this.#changesOf(access).get(key)
-    if (drafted) return drafted.value as T | undefined
-    this.#recordRead(access, key)
-    return access.read(key)
+  get<T>(of: DraftableSection<T>, key: string): T | undefined {
+    const { section, changes, reads } = this.#open(of)
+    const drafted = changes.get(key)
+    if (drafted) return drafted.value
+    reads.add(key)
+    return section.read(key)
   }
 
-  has<T>(section: DraftableSection<T>, key: string): boolean {
-    const access = this.#openSection(section)
-    const drafted = this.#changesOf(access).get(key)
+  has<T>(of: DraftableSection<T>, key: string): boolean {
+    const { section, changes, reads } = this.#open(of)
+    const drafted = changes.get(key)
     if (drafted) return drafted.value !== undefined
-    this.#recordRead(access, key)
-    return access.has(key)
+    reads.add(key)
+    return section.has(key)
   }
 
-  put<T>(section: DraftableSection<T>, key: string, value: T): void {
-    const access = this.#openSection(section)
-    this.#changesOf(access).set(key, { change: access.put(key, value), value })
+  put<T>(of: DraftableSection<T>, key: string, value: T): void {
+    const { section, changes } = this.#open(of)
+    changes.set(key, { change: section.put(key, value), value })
   }
 
-  delete<T>(section: DraftableSection<T>, key: string): boolean {
-    const access = this.#openSection(section)
-    const existed = this.has(section, key)
-    const drafted = this.#changesOf(access)
-    if (access.has(key)) drafted.set(key, { change: access.delete(key), value: undefined })
-    else drafted.delete(key)
+  delete<T>(of: DraftableSection<T>, key: string): boolean {
+    const existed = this.has(of, key)
+    const { section, changes } = this.#open(of)
+    if (section.has(key)) changes.set(key, { change: section.delete(key), value: undefined })
+    else changes.delete(key)
     return existed
   }
 
   get reads(): UpdateResult['reads'] {
-    return [...this.#reads].flatMap(([section, keys]) => [...keys].map(key => ({ section, key })))
-  }
-
-  #recordRead({ store }: DraftSection<never> | DraftSection<unknown>, key: string): void {
-    const keys = this.#reads.get(store)
-    if (keys) keys.add(key)
-    else this.#reads.set(store, new Set([key]))
-  }
-
-  encode(limits: StateLimits): Pick<UpdateResult, 'sections' | 'parts' | 'durable'> {
-    const sections: SectionStore[] = []
-    const changes: NewChange[] = []
-    for (const [section, drafted] of this.#sections) {
-      if (drafted.size > 0) sections.push(section)
-      for (const { change } of drafted.values()) changes.push(change)
-    }
-    if (changes.length === 0) return { sections, parts: [] }
-    if (changes.length > limits.changesPerRecord)
-      throw limitError(
-        'the number of changes of an update',
-        changes.length,
-        'changesPerRecord',
-        limits.changesPerRecord,
-      )
-    const body = encodeBody(changes)
-    const most = mostBodyBytes(limits)
-    if (body.length > most) throw limitError('an update', body.length, 'recordBytes', most)
-    return { sections, parts: [body], durable: sections.some(section => this.#durable.has(section)) }
-  }
-
-  #openSection<T>(section: DraftableSection<T>): DraftSection<T> {
-    if (!this.#closed) {
-      const access = section.draft_(this.#store)
-      if (access.durable) this.#durable.add(access.store)
-      return access
-    }
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      'this update has ended: read and change the state before its function returns',
+    return [...this.#sections.values()].flatMap(({ section, reads }) =>
+      [...reads].map(key => ({ section: section.store, key })),
     )
   }
 
-  #changesOf({ store }: DraftSection<never> | DraftSection<unknown>): Map<string, DraftedChange> {
-    let drafted = this.#sections.get(store)
-    if (drafted === undefined) this.#sections.set(store, (drafted = new Map()))
-    return drafted
+  encode(limits: StateLimits): Pick<UpdateResult, 'sections' | 'parts' | 'durable'> {
+    const changed = [...this.#sections.values()].filter(({ changes }) => changes.size > 0)
+    const sections = changed.map(({ section }) => section.store)
+    const all = changed.flatMap(({ changes }) => [...changes.values()].map(({ change }) => change))
+    if (all.length === 0) return { sections, parts: [] }
+    const { changesPerRecord } = limits
+    if (all.length > changesPerRecord)
+      throw limitError('the number of changes of an update', all.length, 'changesPerRecord', changesPerRecord)
+    const body = encodeBody(all)
+    const most = mostBodyBytes(limits)
+    if (body.length > most) throw limitError('an update', body.length, 'recordBytes', most)
+    return { sections, parts: [body], durable: changed.some(({ section }) => section.durable) }
+  }
+
+  #open<T>(section: DraftableSection<T>): DraftedSection<T> {
+    if (this.#closed) {
+      throw new FdbError(
+        'ERR_FDB_OPTION',
+        'this update has ended: read and change the state before its function returns',
+      )
+    }
+    const key = section as DraftableSection<never>
+    let drafted = this.#sections.get(key)
+    if (drafted === undefined) {
+      drafted = {
+        section: section.draft_(this.#store) as DraftSection<never>,
+        changes: new Map(),
+        reads: new Set(),
+      }
+      this.#sections.set(key, drafted)
+    }
+    return drafted as DraftedSection<unknown> as DraftedSection<T>
   }
 }
 
