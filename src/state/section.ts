@@ -47,21 +47,7 @@ export class Section<T> {
   readonly #warned = new Set<string>()
 
   /** @internal Use {@link StateLog.section}. */
-  static create<T>(
-    core: LogCore,
-    writing: Writer,
-    section: SectionStore,
-    schema: SectionSchema<T> | null,
-  ): Section<T> {
-    return new Section(core, writing, section, schema)
-  }
-
-  private constructor(
-    core: LogCore,
-    writing: Writer,
-    section: SectionStore,
-    schema: SectionSchema<T> | null,
-  ) {
+  constructor(core: LogCore, writing: Writer, section: SectionStore, schema: SectionSchema<T> | null) {
     this.name = section.name
     this.#core = core
     this.#writer = writing

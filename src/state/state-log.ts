@@ -236,7 +236,7 @@ export class StateLog implements LogOwner {
       if (refusal) throw refusal
       store.schema = schema as unknown as SectionSchema<never>
     }
-    const section = Section.create<T>(this.#core, this.#writer, store, schema)
+    const section = new Section<T>(this.#core, this.#writer, store, schema)
     this.#sections.set(name, section as unknown as Section<never>)
     return section
   }
