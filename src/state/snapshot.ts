@@ -56,19 +56,12 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
 
     const at: Location = { segment: 0, offset: 0, length: 0 }
     let entries = 0
-    for (let slot = 0; slot < before.end; slot++) {
-      if (slot % SLOTS_PER_STEP === 0) yield
-      before.get(slot, at)
-      if (at.length > 0 && at.segment <= last) {
-        writer.add(at, slot)
-        entries++
-      }
-    }
-    for (let slot = 0; slot < displaced.end; slot++) {
-      if (slot % SLOTS_PER_STEP === 0) yield
-      displaced.get(slot, at)
-      if (at.length > 0 && at.segment <= last) {
-        writer.add(at, -1)
+    for (const locations of [before, displaced]) {
+      for (let slot = 0; slot < locations.end; slot++) {
+        if (slot % SLOTS_PER_STEP === 0) yield
+        locations.get(slot, at)
+        if (at.length === 0 || at.segment > last) continue
+        writer.add(at, locations === displaced ? -1 : slot)
         entries++
       }
     }
