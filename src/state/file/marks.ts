@@ -13,7 +13,7 @@ export const MARKS = 2
 const NUMBERS_BYTES = 16
 const NOTHING: Mark = { length: 0, sequence: 0 }
 
-function markFrame(epoch: number, { length, sequence }: Mark): Buffer {
+export function markFrame(epoch: number, { length, sequence }: Mark): Buffer {
   const mark = Buffer.allocUnsafe(NUMBERS_BYTES)
   mark.writeBigUInt64LE(BigInt(length), 0)
   mark.writeBigUInt64LE(BigInt(sequence), 8)
@@ -23,29 +23,6 @@ function markFrame(epoch: number, { length, sequence }: Mark): Buffer {
 export function firstMarks(epoch: number): Buffer {
   const mark = markFrame(epoch, NOTHING)
   return Buffer.concat(Array.from({ length: MARKS }, () => mark))
-}
-
-/** The file offsets of a file's marks, and which mark to overwrite next. */
-export class MarkSlots {
-  readonly #epoch: number
-  readonly #at: number
-  #turn = 0
-
-  /** `at` is the file offset of {@link firstMarks}. */
-  constructor(epoch: number, at: number) {
-    this.#epoch = epoch
-    this.#at = at
-  }
-
-  next(mark: Mark): { bytes: Buffer; at: number } {
-    const bytes = markFrame(this.#epoch, mark)
-    return { bytes, at: this.#at + this.#turn * bytes.length }
-  }
-
-  /** Switches to the other slot for the next mark, when the present mark has been written. */
-  advance(): void {
-    this.#turn = (this.#turn + 1) % MARKS
-  }
 }
 
 /** Reads the marks at a file offset. `mark` is the newest complete one, or null; `end` is the offset after the marks. */

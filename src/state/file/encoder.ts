@@ -1,0 +1,143 @@
+import { readAt } from '../../kernel/index.js'
+import type { LogPiece } from '../history.js'
+import { headerFrame, type Segment } from '../segment.js'
+import type { StateLog } from '../state-log.js'
+import type { StateFileKind } from './files.js'
+import { firstMarks, MARKS, markFrame } from './marks.js'
+
+const NOTHING = Buffer.alloc(0)
+/** Maximum bytes per write: reading that many from the segment takes well under a millisecond. */
+const WRITE_BYTES = 256 * 1024
+
+/** The position in the log up to which records were copied. */
+interface CopyPosition {
+  segment: { kind: Segment['kind']; epoch: number }
+  offset: number
+  /** The segment is final and was copied to its end. */
+  whole: boolean
+}
+
+export interface NextWrite {
+  bytes: Buffer
+  /** The bytes begin with a segment header. Everything before a header must be synced before it is written. */
+  header: boolean
+  /** Bytes of records. */
+  count: number
+  /** The caller must call this function when the bytes are written at the file offset {@link FileEncoder.size}. */
+  onWritten(): void
+}
+
+/** Encodes a log as a state file: headers of segments, marks and records, one write at a time. */
+export class FileEncoder {
+  readonly #kind: StateFileKind
+  #copiedTo: CopyPosition | null = null
+  /** The epoch and file offset of the marks; null until the first ones are written. */
+  #marks: { readonly epoch: number; readonly at: number } | null = null
+  /** Which mark to overwrite next. */
+  #nextMark = 0
+  #markedLength = 0
+  /** Bytes written, and the file offset of the next write. */
+  size = 0
+  /** The file ends with a complete record. */
+  whole = false
+  /** The sequence number of the last change when the file was last {@link whole}. */
+  sequence = 0
+
+  constructor(kind: StateFileKind) {
+    this.#kind = kind
+  }
+
+  /** Returns the bytes of the log that the file lacks, or null if a compaction has merged missing records with copied ones, so that the copy cannot be continued. */
+  missingBytes(log: StateLog): number | null {
+    const pieces = log.pieces()
+    const at = this.#positionIn(pieces)
+    if (at === null) return null
+    let bytes = 0
+    for (const { segment, end } of pieces.slice(at.index)) bytes += end - segment.start
+    return bytes - at.copied
+  }
+
+  /** Returns the next write, at most 256 KiB of records; 0 at the end of the log; null if the copy cannot be continued. */
+  next(log: StateLog): NextWrite | 0 | null {
+    if (log.secret && !this.#kind.secret) return null
+    const pieces = log.pieces()
+    const next = this.#nextPiece(pieces)
+    if (next === null) return null
+    if (next === 'all') {
+      this.#markSegmentWhole(pieces)
+      return 0
+    }
+    const { piece, from } = next
+    const { segment, end, final, sequence } = piece
+    const { kind, epoch } = segment
+    const to = Math.min(end, from + WRITE_BYTES)
+    const header = from === segment.start
+    const first = this.size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
+    const head = header ? headerFrame(epoch, kind, first) : NOTHING
+    // The marks precede the first record of an epoch, or follow the snapshot: every change that is written after the installation comes after the marks.
+    const marks = this.#marks === null && (kind === 'epoch' || to === end) ? firstMarks(epoch) : NOTHING
+    const count = to - from
+    const marksAt = kind === 'epoch' ? head.length : head.length + count
+    const recordsAt = kind === 'epoch' ? head.length + marks.length : head.length
+    const bytes = Buffer.allocUnsafe(head.length + marks.length + count)
+    head.copy(bytes)
+    marks.copy(bytes, marksAt)
+    readAt(segment.fd, bytes, recordsAt, count, from)
+    const onWritten = () => {
+      if (marks.length > 0) this.#marks = { epoch, at: this.size + marksAt }
+      this.size += bytes.length
+      this.#copiedTo = { segment: { kind, epoch }, offset: to, whole: final && to === end }
+      this.whole = to === end
+      if (this.whole) this.sequence = sequence
+    }
+    return { bytes, header, count, onWritten }
+  }
+
+  /** Notes that the last copied segment has become final. */
+  #markSegmentWhole(pieces: readonly LogPiece[]): void {
+    const { segment, offset = 0 } = this.#copiedTo ?? {}
+    const piece = pieces.find(
+      each => each.segment.kind === segment?.kind && each.segment.epoch === segment.epoch,
+    )
+    if (this.#copiedTo !== null && piece?.final && piece.end === offset) this.#copiedTo.whole = true
+  }
+
+  #nextPiece(pieces: readonly LogPiece[]): { piece: LogPiece; from: number } | 'all' | null {
+    const at = this.#positionIn(pieces)
+    if (at === null) return null
+    for (const [i, piece] of pieces.slice(at.index).entries()) {
+      const from = piece.segment.start + (i === 0 ? at.copied : 0)
+      if (from < piece.end) return { piece, from }
+      // The next piece may be copied only if this piece is final.
+      if (!piece.final) break
+    }
+    return 'all'
+  }
+
+  /** Returns the piece in which the copy ends and the number of its copied bytes, or null if the copy cannot be continued. */
+  #positionIn(pieces: readonly LogPiece[]): { index: number; copied: number } | null {
+    const position = this.#copiedTo
+    if (position === null) return { index: 0, copied: 0 }
+    const { kind, epoch } = position.segment
+    const index = pieces.findIndex(({ segment }) => segment.kind === kind && segment.epoch === epoch)
+    if (index >= 0) return { index, copied: position.offset - pieces[index]!.segment.start }
+    // The segment was merged. The snapshot omits replaced secrets, which must not stay in the file either, so a new copy is needed.
+    if (this.#kind.secret) return null
+    const merged = pieces.findIndex(({ segment }) => segment.kind === 'snapshot' && segment.epoch === epoch)
+    return merged >= 0 && position.whole ? { index: merged + 1, copied: 0 } : null
+  }
+
+  /** Returns the mark of the present size, or null if that mark is written or the file does not end with a complete record. */
+  nextMark(): { bytes: Buffer; at: number } | null {
+    const { size: length, sequence } = this
+    if (this.#marks === null || !this.whole || this.#markedLength === length) return null
+    const bytes = markFrame(this.#marks.epoch, { length, sequence })
+    return { bytes, at: this.#marks.at + this.#nextMark * bytes.length }
+  }
+
+  /** The caller must call this method when the bytes of {@link nextMark} are written. */
+  onMarked(): void {
+    this.#nextMark = (this.#nextMark + 1) % MARKS
+    this.#markedLength = this.size
+  }
+}
