@@ -15,6 +15,7 @@ import {
   serviceIn,
 } from '../../operator/held-descriptors.js'
 import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
+import { ChangeNotifier } from '../../wire/pending.js'
 import { serviceLimitError } from '../policy/policy.js'
 import { ProcessClaims } from './process-claims.js'
 import type { SoleCopy } from './sole-copy.js'
@@ -45,7 +46,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   /** Number of descriptors by service. */
   readonly #sizes = new Map<string | null, number>()
   readonly #isSettled: () => boolean
-  readonly #watching = new Set<() => void>()
+  readonly #changes = new ChangeNotifier()
 
   /**
    * `settled` returns whether no daemon is about to take over. `onEnd` is called when a descriptor or a claim ends without a request.
@@ -60,7 +61,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#onEnd = onEnd
     this.#claims = new ProcessClaims(registry, (name, pid) => {
       onEnd('a claim has ended with its process', name, pid)
-      this.#notifyWatchers()
+      this.#changes.notify()
     })
   }
 
@@ -130,7 +131,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       lifetime?.close()
       throw error
     } finally {
-      if (changed) this.#notifyWatchers()
+      if (changed) this.#changes.notify()
     }
   }
 
@@ -149,7 +150,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
         fd.close()
         throw error
       }
-      if (claimant !== null || !shared) this.#notifyWatchers()
+      if (claimant !== null || !shared) this.#changes.notify()
       return { fd, others: others.length }
     } catch (error) {
       claimant?.close()
@@ -161,20 +162,20 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const held = this.#getOrThrow(name)
     if (claimant !== null) {
       this.#refuseUnsettled()
-      if (this.#claims.release(name, claimant)) this.#notifyWatchers()
+      if (this.#claims.release(name, claimant)) this.#changes.notify()
       return
     }
     this.#otherClaims(name, by, null)
     if (held.claimedBy === null) return
     held.claimedBy = null
-    this.#notifyWatchers()
+    this.#changes.notify()
   }
 
   remove(name: string): void {
     this.#refuseUnsettled()
     this.#getOrThrow(name)
     this.#forget(name)
-    this.#notifyWatchers()
+    this.#changes.notify()
   }
 
   /** Removes a descriptor whose lease has ended, even during the daemon's own handoff. */
@@ -182,7 +183,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const { whilePid } = this.#held.get(name)!
     this.#forget(name)
     this.#onEnd(what, name, whilePid)
-    this.#notifyWatchers()
+    this.#changes.notify()
   }
 
   countOf(user: number): number {
@@ -192,15 +193,14 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   operatorLeft(by: DescriptorUser): void {
     const claimed = [...this.#held.values()].filter(({ claimedBy }) => claimedBy === by)
     for (const held of claimed) held.claimedBy = null
-    if (claimed.length > 0) this.#notifyWatchers()
+    if (claimed.length > 0) this.#changes.notify()
   }
 
   watch(changed: () => void): () => void {
-    this.#watching.add(changed)
-    return () => this.#watching.delete(changed)
+    return this.#changes.watch(changed)
   }
 
-  /** Ends all watches; the registry keeps its entries. */
+  /** Ends all leases and claims in this process; the registry keeps its entries. */
   [Symbol.dispose](): void {
     for (const { timer, watch } of this.#held.values()) {
       clearTimeout(timer)
@@ -209,7 +209,6 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#held.clear()
     this.#claims.close()
     this.#sizes.clear()
-    this.#watching.clear()
   }
 
   /** Throws ERR_FDB_BUSY while another daemon is about to take over. */
@@ -295,10 +294,6 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const exclusive = others.find(each => each.exclusive)
     if (exclusive !== undefined) throw claimedError(name, exclusive.pid)
     return others
-  }
-
-  #notifyWatchers(): void {
-    for (const changed of [...this.#watching]) changed()
   }
 }
 
