@@ -151,7 +151,7 @@ member.whileServing(() => chokidar.watch('.'))
   it('refuses a folder without a package.json, one that is no JSON, and an entry that is not there', async () => {
     expect(await application({}).init()).toMatchObject({
       code: 2,
-      stderr: expect.stringMatching(/package\.json: go to/),
+      stderr: expect.stringMatching(/package\.json: run this in/),
     })
     expect(await application({ 'package.json': '{' }).init()).toMatchObject({ code: 2 })
     const missing = application({ 'package.json': '{}' }).init('--entry', 'none.js')
