@@ -21,7 +21,7 @@ import type { OwnedFd } from '../kernel/index.js'
 import { DAEMON, defaultControl, slotOf, type WorkerPlace, workerPlace } from '../os/default-control.js'
 import { mainProcess } from '../os/main-process.js'
 import { canNameMainProcess } from '../os/service-manager/service-manager.js'
-import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/files.js'
+import { type StateFileOptions, stateFileSettings } from '../state/file/files.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
 import { VERSIONS, type VersionRange } from '../wire/link.js'
 import type { Health } from './heartbeat.js'
@@ -122,37 +122,8 @@ export interface JoinOptions {
   versions?: VersionRange
 }
 
-export interface Settings {
-  readonly service: string
-  readonly control: string | null
-  readonly hosting: 'embedded' | 'daemon'
-  /** The service whose state this member follows, or null if it has its own. */
-  readonly follow: string | null
-  readonly signal: AbortSignal | undefined
-  readonly logger: Logger
-  readonly timeout: number
-  readonly times: HandoffTimes
-  /** The limits that the application gave. Sent to a daemon, which adds its own defaults. */
-  readonly wantedTimes: Partial<HandoffTimes>
-  readonly drainTimeout: number
-  readonly drainTlsTimeout: number
-  readonly move: 'auto' | 'idle' | 'off'
-  readonly movesPerSecond: number
-  readonly firstWave: number
-  readonly stateFile: StateFileSettings | null
-  readonly stateLimits: Readonly<StateLimits>
-  readonly health: Health
-  readonly mainProcess: 'refuse' | 'stays' | 'ends'
-  readonly systemd: 'auto' | 'off'
-  readonly pidFile: string | null
-  /** Milliseconds, or null if the process is not ended. */
-  readonly exitWhenRetired: number | null
-  readonly versions: VersionRange
-  /** Null if this process is no worker of a main process. */
-  readonly worker: WorkerPlace | null
-  /** Null if this process is no daemon. */
-  readonly reception: Reception | null
-}
+/** The options of {@link join}, with their defaults. */
+export type Settings = Readonly<ReturnType<typeof resolveOptions>>
 
 const HOUR_MS = 3_600_000
 
@@ -190,7 +161,7 @@ const JOIN: OptionChecks<JoinOptions> = {
 }
 
 /** Throws ERR_FDB_OPTION. */
-export function resolveOptions(given: JoinOptions): Settings {
+export function resolveOptions(given: JoinOptions) {
   checkOptions('join()', given, JOIN)
   // checkOptions() accepts missing options, but `service` is required.
   JOIN.service(given.service, 'service')
@@ -204,11 +175,13 @@ export function resolveOptions(given: JoinOptions): Settings {
     service,
     control: control === false ? null : resolve(control ?? defaultControlPath(service, hosting)),
     hosting,
+    /** The service whose state this member follows, or null if it has its own. */
     follow: follow ?? null,
     signal: options.signal,
     logger: wrappedLogger(options.logger),
     timeout: options.timeout ?? 10_000,
     times: resolveTimes(options.upgrade),
+    /** The limits that the application gave. Sent to a daemon, which adds its own defaults. */
     wantedTimes: withoutUndefined(options.upgrade ?? {}),
     drainTimeout: drain.timeout ?? 30_000,
     drainTlsTimeout: drain.tlsTimeout ?? HOUR_MS,
@@ -221,10 +194,13 @@ export function resolveOptions(given: JoinOptions): Settings {
     mainProcess: options.mainProcess ?? 'refuse',
     systemd: options.systemd ?? 'off',
     pidFile: pidFile === undefined ? null : resolve(pidFile),
+    /** Milliseconds, or null if the process is not ended. */
     exitWhenRetired: exitAfter(options.exitWhenRetired ?? false),
     versions: options.versions ?? VERSIONS,
+    /** Null if this process is no worker of a main process. */
     worker,
-    reception: null,
+    /** Null if this process is no daemon. */
+    reception: null as Reception | null,
   }
 }
 
@@ -266,7 +242,7 @@ function workerOptions({ index, service, control }: WorkerPlace, given: JoinOpti
 }
 
 /** A daemon may hold several services, so its default name is not the service's. */
-function defaultControlPath(service: string, hosting: Settings['hosting']): string {
+function defaultControlPath(service: string, hosting: 'embedded' | 'daemon'): string {
   return defaultControl(hosting === 'daemon' ? DAEMON : service, process.env)
 }
 

@@ -58,21 +58,8 @@ export interface WorkersOptions {
   signal?: AbortSignal
 }
 
-export interface WorkersSettings {
-  readonly service: string
-  readonly count: number
-  /** If null, the command of this process. */
-  readonly command: readonly string[] | null
-  readonly control: string
-  readonly replace: 'one-by-one' | 'at-once'
-  readonly logger: Logger
-  readonly timeout: number
-  readonly restartDelay: number
-  /** If null, workers have no limit to stop. */
-  readonly stopTimeout: number | null
-  /** If null, silent workers are not replaced. */
-  readonly hungTimeout: number | null
-}
+/** The options of {@link startWorkers}, with their defaults. */
+export type WorkersSettings = Readonly<ReturnType<typeof settleWorkers>>
 
 const OPTIONS: OptionChecks<WorkersOptions> = {
   service: nameUpTo(LONGEST_NAME),
@@ -95,7 +82,7 @@ const OPTIONS: OptionChecks<WorkersOptions> = {
 }
 
 /** Throws ERR_FDB_OPTION. */
-export function settleWorkers(options: WorkersOptions): WorkersSettings {
+export function settleWorkers(options: WorkersOptions) {
   checkOptions('startWorkers()', options, OPTIONS)
   OPTIONS.service(options.service, 'service')
   const { service, workers, command, control, replace = 'one-by-one' } = options
@@ -104,13 +91,16 @@ export function settleWorkers(options: WorkersOptions): WorkersSettings {
   return {
     service,
     count: countOf(workers),
+    /** Null: the command of this process. */
     command: command ?? null,
     control: resolve(control ?? defaultControl(slotOf(service, 0), process.env)),
     replace,
     logger: wrappedLogger(logger),
     timeout,
     restartDelay,
+    /** Null: workers have no limit to stop. */
     stopTimeout: stopTimeout === 'off' ? null : stopTimeout,
+    /** Null: silent workers are not replaced. */
     hungTimeout: hungTimeout === 'off' ? null : hungTimeout,
   }
 }
