@@ -28,28 +28,27 @@ export class FdStoreMirror {
   #serves = false
 
   constructor(deps: FdStoreMirrorDeps) {
-    const { generation, registry, serviceStartedAt, settings } = deps.shared
+    const { generation, registry, segmentSet, serviceStartedAt, settings } = deps.shared
     this.#deps = deps
     this.#names = new DescriptorNames(
       { service: settings.service, generation, serviceStartedAt },
       () => registry.entries,
       () => this.#segments,
     )
-  }
-
-  /** Starts to mirror, because this process serves. Idempotent. */
-  start(): void {
-    const { shared, store } = this.#deps
-    const { machine, registry, segmentSet } = shared
-    if (store === null || this.#serves || machine.member.scope === 'member') return
-    this.#serves = true
-    this.#stored.clear()
     const { changed } = registry
     registry.changed = () => {
       changed()
       this.#update()
     }
     segmentSet.changed = () => this.#update()
+  }
+
+  /** Starts to mirror, because this process serves. Idempotent. */
+  start(): void {
+    const { shared, store } = this.#deps
+    if (store === null || this.#serves || shared.machine.member.scope === 'member') return
+    this.#serves = true
+    this.#stored.clear()
     this.#update()
     this.#sweep(store)
   }
@@ -57,7 +56,6 @@ export class FdStoreMirror {
   /** Stops mirroring and leaves the store as it is, because another process serves or the service ends. */
   end(): void {
     this.#serves = false
-    this.#deps.shared.segmentSet.changed = () => {}
   }
 
   close(): void {
