@@ -39,12 +39,15 @@ export class ClientLimits {
     return Math.min(MAX_LINGERING, this.#room.spare / 2)
   }
 
-  /** Returns null for a client within all limits. `trusted` clients are proxies: `connectionsPerClient` does not apply to them. */
-  exceededLimit({ descriptor, remoteAddress }: IncomingConnection, trusted: boolean): ExceededLimit | null {
+  /** Returns null for a client within all limits. `connectionsPerClient` does not apply to clients that are proxies (`trusts`). */
+  exceededLimit(
+    { descriptor, remoteAddress }: IncomingConnection,
+    trusts: (client: string) => boolean,
+  ): ExceededLimit | null {
     if (takesSpare(descriptor, this.#room)) return 'descriptors'
     const { connectionsPerClient } = this.#options.limits()
     if (this.#options.open() >= this.#maxConnections) return 'connections'
-    if (connectionsPerClient === null || trusted) return null
+    if (connectionsPerClient === null || trusts(remoteAddress)) return null
     return this.tally.of(remoteAddress) >= connectionsPerClient ? 'connectionsPerClient' : null
   }
 

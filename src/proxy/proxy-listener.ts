@@ -1,6 +1,5 @@
-import { BlockList, createServer, type Server, type Socket } from 'node:net'
+import { createServer, type Server, type Socket } from 'node:net'
 import type { ConnectionKeeper, DrainCounts } from '../adapter.js'
-import { isIPv6 } from '../base/lazy.js'
 import type { ForcedClose } from '../index.js'
 import { type Accepted, acceptWithoutSocket } from '../node/accepted.js'
 import { addressOf, descriptorOf } from '../node/socket-handle.js'
@@ -38,12 +37,12 @@ export type RelayWiring = Pick<
   'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'onShortage' | 'pools'
 >
 
-/** The relays of one configuration. `trusted` serves the clients of `forwarded.trust`, whose forwarding headers are kept. */
-interface Relays {
-  settings: string
-  plain: Relay
-  trusted: Relay | null
-  trust: BlockList
+/** The relay of one configuration. */
+interface ConfiguredRelay {
+  readonly relay: Relay
+  readonly settings: string
+  /** Reports whether a client is in `forwarded.trust`. */
+  readonly trusts: (client: string) => boolean
 }
 
 /** One listener's connections. A new configuration applies to new connections. */
@@ -61,7 +60,7 @@ export class ProxyListener implements ConnectionKeeper {
   #secure = false
   /** See {@link Relay.end}. */
   readonly #lastEvent: string
-  #relays: Relays
+  #current: ConfiguredRelay
   /** Relays of earlier configurations that still have connections. */
   #former: Relay[] = []
   #lingering = 0
@@ -84,7 +83,7 @@ export class ProxyListener implements ConnectionKeeper {
     this.#wiring = wiring
     this.#clientLimits = clientLimits
     this.#lastEvent = config.drain.lastEvent
-    this.#relays = this.#makeRelays(config)
+    this.#current = this.#makeRelay(config)
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
       this.#startConnection(socket),
     )
@@ -92,7 +91,7 @@ export class ProxyListener implements ConnectionKeeper {
     this.moving = new RelayedConnections({
       listener: name,
       relays: () => this.#allRelays(),
-      relayFor: client => this.#relayFor(client),
+      relay: () => this.#current.relay,
     })
     this.#configureProtocol(config)
   }
@@ -104,11 +103,10 @@ export class ProxyListener implements ConnectionKeeper {
 
   configure(config: ProxyConfig): void {
     this.#configureProtocol(config)
-    const before = this.#relays
+    const before = this.#current
     if (before.settings === relaySettings(config, this.#halfCloseOf(config))) return
-    this.#relays = this.#makeRelays(config)
-    this.#former.push(before.plain)
-    if (before.trusted !== null) this.#former.push(before.trusted)
+    this.#current = this.#makeRelay(config)
+    this.#former.push(before.relay)
     this.#pruneFormer()
   }
 
@@ -168,25 +166,22 @@ export class ProxyListener implements ConnectionKeeper {
   }
 
   *#allRelays(): Generator<Relay> {
-    yield this.#relays.plain
-    if (this.#relays.trusted !== null) yield this.#relays.trusted
+    yield this.#current.relay
     yield* this.#former
   }
 
-  #makeRelays(config: ProxyConfig): Relays {
-    const trust = new BlockList()
-    for (const { address, prefix, family } of config.forwarded.trust) trust.addSubnet(address, prefix, family)
+  #makeRelay(config: ProxyConfig): ConfiguredRelay {
     const halfClose = this.#halfCloseOf(config)
     const counted = config.limits.connectionsPerClient === null ? {} : { clients: this.#clientLimits.tally }
-    const relay = (trusted: boolean) =>
-      new Relay({
-        ...this.#wiring,
-        ...counted,
-        ...relayOptions(config, { trusted, halfClose }),
-        onEmpty: () => this.#pruneFormer(),
-      })
-    const trusted = config.forwarded.trust.length > 0 ? relay(true) : null
-    return { settings: relaySettings(config, halfClose), plain: relay(false), trusted, trust }
+    const options = relayOptions(config, halfClose)
+    const relay = new Relay({
+      ...this.#wiring,
+      ...counted,
+      ...options,
+      onEmpty: () => this.#pruneFormer(),
+    })
+    const trusts = options.forwarded?.trusts ?? (() => false)
+    return { relay, settings: relaySettings(config, halfClose), trusts }
   }
 
   #halfCloseOf({ listeners }: ProxyConfig): boolean {
@@ -231,18 +226,13 @@ export class ProxyListener implements ConnectionKeeper {
   }
 
   #excess(arriving: IncomingConnection): ExceededLimit | null {
-    const { trusted, trust } = this.#relays
-    return this.#clientLimits.exceededLimit(
-      arriving,
-      trusted !== null && isTrusted(trust, arriving.remoteAddress),
-    )
+    return this.#clientLimits.exceededLimit(arriving, this.#current.trusts)
   }
 
   /** Accepts a connection without TLS and without a `net.Socket`. Returns false if Node must make the socket, also in order to refuse the client. */
   #acceptWithoutSocket(connection: Accepted): boolean {
     if (this.#secure || this.#excess(connection) !== null) return false
-    const { relay, route } = this.#destinationOf(connection.remoteAddress)
-    return relay.acceptWithoutSocket(connection, this.#origins.http, route)
+    return this.#current.relay.acceptWithoutSocket(connection, this.#origins.http, this.#forwardRoute)
   }
 
   /** `raw` is the socket below TLS, if known. */
@@ -254,19 +244,12 @@ export class ProxyListener implements ConnectionKeeper {
       this.#refuseConnection(socket, excess)
       return
     }
-    const { relay, route } = this.#destinationOf(arriving.remoteAddress)
-    relay.accept(socket, this.#origins[scheme], route)
+    this.#current.relay.accept(socket, this.#origins[scheme], this.#forwardRoute)
   }
 
-  #destinationOf(client: string): { relay: Relay; route?: Forward } {
-    if (this.#forward === null) return { relay: this.#relayFor(client) }
-    // If the upstream no longer exists, the relay resets the connection, and reports it.
-    return { relay: this.#relays.plain, route: this.#wiring.routeByName?.(this.#forward) ?? NOWHERE }
-  }
-
-  #relayFor(client: string): Relay {
-    const { plain, trusted, trust } = this.#relays
-    return trusted !== null && isTrusted(trust, client) ? trusted : plain
+  /** The route of whole connections; undefined for HTTP. If the upstream no longer exists, the relay resets the connection, and reports it. */
+  get #forwardRoute(): Forward | undefined {
+    return this.#forward === null ? undefined : (this.#wiring.routeByName?.(this.#forward) ?? NOWHERE)
   }
 
   #refuseConnection(socket: Socket, excess: ExceededLimit): void {
@@ -303,10 +286,4 @@ export class ProxyListener implements ConnectionKeeper {
 
 function incomingOver(socket: Socket): IncomingConnection {
   return { descriptor: descriptorOf(socket), remoteAddress: addressOf(socket) }
-}
-
-/** `client` is an IP address or ''. */
-function isTrusted(trust: BlockList, client: string): boolean {
-  if (client === '') return false
-  return trust.check(client, isIPv6(client) ? 'ipv6' : 'ipv4')
 }

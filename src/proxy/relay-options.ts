@@ -1,7 +1,9 @@
+import { BlockList } from 'node:net'
 import { hostname } from 'node:os'
 import { crc32 } from 'node:zlib'
+import { isIPv6 } from '../base/lazy.js'
 import type { Decision, RelayOptions, Router } from '../relay/index.js'
-import type { ProxyConfig } from './config/config.js'
+import type { AddressRange, ProxyConfig } from './config/config.js'
 import { decisionOf, type RouteAction } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
 
@@ -11,7 +13,7 @@ const MAX_ATTEMPTS = 11
 /** Returns a relay's options. Two configurations with equal {@link relaySettings} have equal options. */
 export function relayOptions(
   config: ProxyConfig,
-  { trusted, halfClose }: { trusted: boolean; halfClose: boolean },
+  halfClose: boolean,
 ): Pick<
   RelayOptions,
   'timeouts' | 'limits' | 'headLimits' | 'forwarded' | 'gateway' | 'responseFields' | 'halfClosedClients'
@@ -29,13 +31,20 @@ export function relayOptions(
     headLimits: { headBytes, fields, targetBytes: Math.min(headBytes, 8 * 1024) },
     gateway: { via: config.via === 'auto' ? viaName(config) : config.via, trace: config.trace },
     forwarded: {
-      client: trusted ? 'append' : 'replace',
+      ...(forwarded.trust.length > 0 && { trusts: isIn(forwarded.trust) }),
       xForwarded: forwarded.headers === 'x-forwarded' || forwarded.headers === 'both',
       forwarded: forwarded.headers === 'forwarded' || forwarded.headers === 'both',
     },
   }
   if (instanceHeader === null) return options
   return { ...options, responseFields: { set: { [instanceHeader]: String(process.pid) } } }
+}
+
+/** Returns a function that reports whether an IP address is in one of the ranges. */
+function isIn(ranges: readonly AddressRange[]): (address: string) => boolean {
+  const list = new BlockList()
+  for (const { address, prefix, family } of ranges) list.addSubnet(address, prefix, family)
+  return address => address !== '' && list.check(address, isIPv6(address) ? 'ipv6' : 'ipv4')
 }
 
 /** Returns the same name for all generations of one proxy, and other names for other proxies. */

@@ -62,7 +62,7 @@ function relayOf(config: ProxyConfig, routed: ProxyConfig): WarmUpRelay {
   for (const { host, path, target } of routed.routes)
     table.put({ origin: 'file', host, path }, compileTarget(target, upstreams))
   return {
-    ...relayOptions(config, { trusted: false, halfClose: false }),
+    ...relayOptions(config, false),
     route: routerOf(table, () => config),
     onExchange: (report: ExchangeReport) => upstreams.recordOutcome(report),
   }

@@ -24,6 +24,7 @@ const MAX_MOVED_BYTES = MAX_RECORD_BYTES / 2
 export class RelayConnection implements StreamOwner, Timed, ExchangeSide, WatchedClient {
   readonly client: ByteStream
   readonly origin: ClientOrigin
+  readonly trusted: boolean
   exchange: Exchange | null = null
   /** The relay has sent the last response and FIN. The relay discards further bytes until the client sends FIN too. */
   closing = false
@@ -48,6 +49,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.#relay = relay
     this.client = client
     this.origin = origin
+    this.trusted = relay.trusts?.(client.remoteAddress) ?? false
     client.owner = this
   }
 

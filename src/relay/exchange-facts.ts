@@ -82,6 +82,8 @@ export interface ExchangeSide {
   readonly client: ByteStream
   readonly origin: ClientOrigin
   readonly clientEnded: boolean
+  /** See {@link ForwardedOptions.trusts}. */
+  readonly trusted: boolean
   readonly hasHeld: boolean
   /** The client has sent FIN, and no further request waits. */
   readonly isLast: boolean

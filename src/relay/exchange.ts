@@ -436,10 +436,10 @@ function upstreamRequest(
   options: ExchangeOptions | undefined,
   destination: Destination,
 ): HeadWriter {
-  const forwardedLines = relay.forwarder.lines(head, side.client.remoteAddress, side.origin)
+  const forwardedLines = relay.forwarder.lines(head, side.client.remoteAddress, side.origin, side.trusted)
   const counted = relay.gateway?.mustDecrementMaxForwards(head) === true
   return writeRequest(head, {
-    edits: relay.fields.request(options?.fields),
+    edits: relay.fields.request(options?.fields, side.trusted),
     extra: counted ? decrementMaxForwards(head, forwardedLines) : forwardedLines,
     without: counted ? REPLACED_FIELDS : undefined,
     proxyAuthentication: options?.proxyAuthentication,

@@ -35,17 +35,18 @@ class EditCache {
 
 /** The prepared edits of each route, combined with the relay's own edits. */
 export class RouteEdits {
-  readonly #requests: EditCache
+  readonly #requests = new EditCache(rules => requestEdits(rules.request))
+  readonly #trustedRequests = new EditCache(rules => requestEdits(rules.request, true))
   readonly #responses: EditCache
 
-  /** `trusted`: the clients are proxies, whose X-Forwarded-* about their own clients is kept. `response`: edits of every response; a route can override them. */
-  constructor(trusted: boolean, response: FieldEditOptions = {}) {
-    this.#requests = new EditCache(rules => requestEdits(rules.request, trusted))
+  /** `response`: edits of every response; a route can override them. */
+  constructor(response: FieldEditOptions = {}) {
     this.#responses = new EditCache(rules => responseEdits(rules.response, response))
   }
 
-  request(rules: FieldRules = NONE): FieldEdits {
-    return this.#requests.get(rules)
+  /** `trusted`: see {@link ForwardedOptions.trusts}. */
+  request(rules: FieldRules = NONE, trusted = false): FieldEdits {
+    return (trusted ? this.#trustedRequests : this.#requests).get(rules)
   }
 
   response(rules: FieldRules = NONE): FieldEdits {
@@ -64,10 +65,10 @@ function responseEdits(
 
 export interface ForwardedOptions {
   /**
-   * `replace` (default): the relay overwrites X-Forwarded-* and Forwarded, so that a client cannot forge them. `append`, for a relay behind another
-   * proxy: the relay appends the address of its client, and keeps protocol and host.
+   * Reports whether the client with this IP address ('' for Unix sockets) is itself a proxy: then the relay appends the client's address to X-Forwarded-* and
+   * Forwarded, and keeps protocol and host. The relay overwrites the fields of other clients, which could forge them. Default: no client is a proxy.
    */
-  client?: 'replace' | 'append'
+  trusts?(client: string): boolean
   /** X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host; default true. */
   xForwarded?: boolean
   /** Forwarded (RFC 7239); default false. */
@@ -119,7 +120,6 @@ interface KnownLines {
 
 /** Writes the X-Forwarded-*, Forwarded and Via lines of a request. Caches these lines for each client address, because the client's next request usually needs the same lines. */
 export class Forwarder {
-  readonly #append: boolean
   readonly #x: boolean
   readonly #rfc: boolean
   readonly #via: readonly [string, string]
@@ -127,14 +127,14 @@ export class Forwarder {
 
   /** `via[minor]` is the Via line for a request of HTTP/1.minor. */
   constructor(options: ForwardedOptions = {}, via: readonly [string, string] = ['', '']) {
-    this.#append = options.client === 'append'
     this.#x = options.xForwarded ?? true
     this.#rfc = options.forwarded ?? false
     this.#via = via
   }
 
-  /** Returns the lines to append to the head. `client`: the client's IP address, or ''. */
-  lines(head: RequestHead, client: string, origin: ClientOrigin): Uint8Array {
+  /** Returns the lines to append to the head. `client`: the client's IP address, or ''. `trusted`: see {@link ForwardedOptions.trusts}. */
+  lines(head: RequestHead, client: string, origin: ClientOrigin, trusted = false): Uint8Array {
+    if (trusted) return Buffer.from(this.#format(head, client, origin, true), 'latin1')
     const { authority, minor } = head
     const { scheme } = origin
     const known = this.#knownLines.get(client)
@@ -145,35 +145,31 @@ export class Forwarder {
       known.scheme === scheme
     )
       return known.lines
-    const lines = Buffer.from(this.#format(head, client, origin), 'latin1')
-    if (this.#append) return lines
+    const lines = Buffer.from(this.#format(head, client, origin, false), 'latin1')
     if (this.#knownLines.size >= MAX_CLIENTS) this.#knownLines.clear()
     this.#knownLines.set(client, { authority, minor, scheme, lines })
     return lines
   }
 
-  #format(head: RequestHead, client: string, origin: ClientOrigin): string {
+  #format(head: RequestHead, client: string, origin: ClientOrigin, trusted: boolean): string {
+    const given = (name: string) => (trusted ? head.fields.get(name) || undefined : undefined)
     const by = client === '' ? 'unknown' : client
     const host = head.authority === undefined ? '' : hostText(head.authority)
     let lines = ''
     if (this.#x) {
-      const before = this.#clientValue(head, 'x-forwarded-for')
-      const proto = this.#clientValue(head, 'x-forwarded-proto') ?? origin.scheme
-      const forHost = this.#clientValue(head, 'x-forwarded-host') ?? host
+      const before = given('x-forwarded-for')
+      const proto = given('x-forwarded-proto') ?? origin.scheme
+      const forHost = given('x-forwarded-host') ?? host
       lines = `X-Forwarded-For: ${before === undefined ? by : `${before}, ${by}`}\r\nX-Forwarded-Proto: ${proto}\r\n`
       if (forHost !== '') lines += `X-Forwarded-Host: ${forHost}\r\n`
     }
     if (this.#rfc) {
-      const before = this.#clientValue(head, 'forwarded')
+      const before = given('forwarded')
       const node = by.includes(':') ? `"[${by}]"` : by
       const element = `for=${node};proto=${origin.scheme}${host === '' ? '' : `;host="${host}"`}`
       lines += `Forwarded: ${before === undefined ? element : `${before}, ${element}`}\r\n`
     }
     return lines + this.#via[head.minor]
-  }
-
-  #clientValue(head: RequestHead, name: string): string | undefined {
-    return this.#append ? head.fields.get(name) || undefined : undefined
   }
 }
 

@@ -33,6 +33,8 @@ export interface RelayContext {
   /** Not null while all movable connections move to another process. */
   readonly leaving: PendingMoves | null
   readonly abortHalfClosed: boolean
+  /** See {@link ForwardedOptions.trusts}. */
+  readonly trusts: ((client: string) => boolean) | undefined
   readonly routeByName: ((name: string) => Forward | undefined) | undefined
   readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
   readonly onExchange: ((report: ExchangeReport) => void) | undefined

@@ -16,8 +16,8 @@ import type { Relay } from './relay.js'
 export interface RelayedOptions {
   listener: string
   relays(): Iterable<Relay>
-  /** Returns the relay for a client with this IP address ('' for Unix). */
-  relayFor(client: string): Relay
+  /** Returns the relay for connections that arrive. */
+  relay(): Relay
 }
 
 export type RelayedConnection = ConnectionValue<ConnectionRecord>
@@ -57,7 +57,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
   }
 
   check(record: Uint8Array, fds: readonly OwnedFd[]): RelayedConnection {
-    const { listener, relayFor } = this.#options
+    const { listener, relay } = this.#options
     const state = decodeRecord(record, fds.length)
     if (state.listener !== listener) {
       throw refusal(
@@ -66,7 +66,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     }
     const route = state.exchange?.facts.route
     // With only the client's descriptor the connection has no server yet, so this process must choose a server.
-    if (route !== undefined && fds.length === 1 && !relayFor(state.client).knowsRoute(route)) {
+    if (route !== undefined && fds.length === 1 && !relay().knowsRoute(route)) {
       throw refusal(
         `the connection's request needs the route ${JSON.stringify(route)}, which this process does not have`,
       )
@@ -83,8 +83,9 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
 
   arrive({ state, fds }: RelayedConnection, how: Arrival): Witness {
     try {
-      const relay = this.#options.relayFor(state.client)
-      return relay.import({ record: state, client: fds[0]!, upstream: fds[1] ?? null }, how === 'refused')
+      return this.#options
+        .relay()
+        .import({ record: state, client: fds[0]!, upstream: fds[1] ?? null }, how === 'refused')
     } catch (error) {
       closeAll(fds)
       throw error

@@ -2,7 +2,7 @@ import { type Relay, type RelayedConnection, RelayedConnections } from '../../sr
 
 /** The connections of one relay, as those of the listener `listener`. */
 export function movable(relay: Relay, listener = 'test'): RelayedConnections {
-  return new RelayedConnections({ listener, relays: () => [relay], relayFor: () => relay })
+  return new RelayedConnections({ listener, relays: () => [relay], relay: () => relay })
 }
 
 /** From another process, which has sent bytes. */

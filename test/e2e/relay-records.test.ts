@@ -67,7 +67,7 @@ beforeAll(async () => {
     const here = new RelayedConnections({
       listener: 'test',
       relays: () => [world.relay],
-      relayFor: () => world.relay,
+      relay: () => world.relay,
     })
     // What was sent may still be on its way.
     await new Promise(resolve => setTimeout(resolve, 20))
@@ -85,7 +85,7 @@ beforeAll(async () => {
     tickMs: 10,
     timeouts: { idle: 50, head: 50, response: 50, stall: 50, tunnel: 50, linger: 20 },
   })
-  connections = new RelayedConnections({ listener: 'test', relays: () => [relay], relayFor: () => relay })
+  connections = new RelayedConnections({ listener: 'test', relays: () => [relay], relay: () => relay })
 })
 
 afterAll(() => relay.close())

@@ -71,7 +71,7 @@ function mixture(salt: number, bytes: number): string {
 
 const edits = requestEdits({ remove: ['X-Removed'], set: { 'X-Set': 'x' } })
 const responseEdits = new FieldEdits({ set: { 'X-Set': 'x' } })
-const forwarder = new Forwarder({ client: 'append', forwarded: true })
+const forwarder = new Forwarder({ forwarded: true })
 const table = new RouteTable<{ name: string }>()
 for (const path of ['/', '/a', '/a/b']) {
   table.put({ origin: 'file', host: '*', path: canonicalPath(path) as string }, { name: path })
@@ -85,7 +85,7 @@ function passRequest(text: string): void {
     head.framing()
     table.lookup(head.authority?.host ?? '', head.resource)
     readings(head.resource)
-    const extra = forwarder.lines(head, '192.0.2.1', { listener: 'web', scheme: 'http' })
+    const extra = forwarder.lines(head, '192.0.2.1', { listener: 'web', scheme: 'http' }, true)
     void writeRequest(head, { edits, extra, connection: 'upgrade' }).bytes[0]
   } catch (error) {
     if (!(error instanceof Http1Refusal)) throw error

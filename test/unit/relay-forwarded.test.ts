@@ -10,8 +10,13 @@ function head(lines: string): RequestHead {
   return new RequestReader().read(Buffer.from(`GET / HTTP/1.1\r\n${lines}\r\n`, 'latin1'))!
 }
 
-const lines = (options: ForwardedOptions, client: string, request = 'Host: A.example:81\r\n'): string =>
-  Buffer.from(new Forwarder(options).lines(head(request), client, origin)).toString('latin1')
+const lines = (
+  options: ForwardedOptions,
+  client: string,
+  request = 'Host: A.example:81\r\n',
+  trusted = false,
+): string =>
+  Buffer.from(new Forwarder(options).lines(head(request), client, origin, trusted)).toString('latin1')
 
 const THEIRS =
   'Host: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: b\r\nForwarded: for=1.1.1.1\r\n'
@@ -60,7 +65,7 @@ describe('what a server is told about the client', () => {
   })
 
   it('is added behind what a trusted relay in front says', () => {
-    expect(lines({ forwarded: true, client: 'append' }, '9.9.9.9', THEIRS)).toBe(
+    expect(lines({ forwarded: true }, '9.9.9.9', THEIRS, true)).toBe(
       'X-Forwarded-For: 1.1.1.1, 2.2.2.2, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: b\r\n' +
         'Forwarded: for=1.1.1.1, for=9.9.9.9;proto=https;host="a"\r\n',
     )
