@@ -89,8 +89,8 @@ export class OperatorClient implements Disposable {
   #commands = 0
   /** The pid from the kernel when the connection was made; later the pid that the process itself reported. */
   #pid: number
+  /** Why the connection has ended, or null while it is open. */
   #failure: FdbError | null = null
-  #end: FdbError | null | undefined
   #descriptors: HeldDescriptors | undefined
   #state: ServiceState | undefined
 
@@ -116,10 +116,7 @@ export class OperatorClient implements Disposable {
         closeAll(fds)
       },
       broken: error => this.#fail(error),
-      end: error => {
-        this.#end = error
-        for (const waiting of [...this.#pendingAnswers]) waiting.reject(this.#endError())
-      },
+      end: error => this.#fail(this.#endError(error)),
     })
     this.#link.post({
       hello: {
@@ -247,9 +244,7 @@ export class OperatorClient implements Disposable {
 
   /** Idempotent. */
   close(): void {
-    this.#link.close()
-    this.#end ??= null
-    for (const waiting of [...this.#pendingAnswers]) waiting.reject(this.#endError())
+    this.#fail(this.#endError(null))
   }
 
   [Symbol.dispose](): void {
@@ -277,7 +272,7 @@ export class OperatorClient implements Disposable {
       reject: error => pending.reject(error),
     }
     const pending = new Pending<T>({ signal, onSettled: () => this.#pendingAnswers.delete(waiting) })
-    if (this.#failure !== null || this.#end !== undefined) pending.reject(this.#endError())
+    if (this.#failure !== null) pending.reject(this.#failure)
     if (pending.settled) return pending.answer
     this.#pendingAnswers.add(waiting)
     // A send that fails is ignored: the link first delivers the messages that the peer has sent, then reports its end.
@@ -302,9 +297,7 @@ export class OperatorClient implements Disposable {
     this.#link.close()
   }
 
-  #endError(): FdbError {
-    if (this.#failure !== null) return this.#failure
-    const end = this.#end ?? null
+  #endError(end: FdbError | null): FdbError {
     if (end !== null && !peerLeft(end)) return end
     return new FdbError(
       'ERR_FDB_CHANNEL_CLOSED',
