@@ -54,7 +54,6 @@ export class ForwardQueue {
   readonly #replay: Replay
   readonly #options: ForwardingOptions
   readonly #inFlight = new Map<PendingWrite, InFlight>()
-  readonly #byNumber = new Map<number, PendingWrite>()
   /** Entries that the updates in flight have read: another update that reads them would conflict. */
   readonly #reads = new Set<string>()
   /** The next update, if it must wait: its function has read an entry of {@link #reads}, or has thrown. */
@@ -111,14 +110,14 @@ export class ForwardQueue {
   }
 
   onAnswer(number: number, answer: Answer): void {
-    const write = this.#byNumber.get(number)
-    const flight = write && this.#inFlight.get(write)
-    if (!flight) return
-    this.#byNumber.delete(number)
-    if (answer.outcome === 'applied' && write?.durability) write.durability.done = true
-    flight.answer = answer
-    flight.answeredAt = performance.now()
-    this.wake()
+    for (const [write, flight] of this.#inFlight) {
+      if (flight.number !== number || flight.answer !== null) continue
+      if (answer.outcome === 'applied' && write.durability) write.durability.done = true
+      flight.answer = answer
+      flight.answeredAt = performance.now()
+      this.wake()
+      return
+    }
   }
 
   /** Continues forwarding after a change was queued or new records were read. */
@@ -136,7 +135,6 @@ export class ForwardQueue {
 
   #resetInFlight(): void {
     this.#inFlight.clear()
-    this.#byNumber.clear()
     this.#reads.clear()
     this.#bytes = 0
   }
@@ -257,7 +255,6 @@ export class ForwardQueue {
     const number = ++this.#lastNumber
     this.#inFlight.set(write, { number, bytes, reads, answer: null, answeredAt: 0 })
     for (const read of reads) this.#reads.add(read)
-    this.#byNumber.set(number, write)
     this.#bytes += bytes
     write.sent = true
     writeSender.send(number, { request: write.request, ...forwarded })
@@ -309,7 +306,6 @@ export class ForwardQueue {
     const flight = this.#inFlight.get(write)
     if (flight === undefined) return
     this.#bytes -= flight.bytes
-    this.#byNumber.delete(flight.number)
     this.#inFlight.delete(write)
     for (const read of flight.reads) this.#reads.delete(read)
   }
