@@ -28,17 +28,6 @@ export class Entries {
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
-  /** Takes over the contents of `other`, which must not be used afterwards. Values in the previous segments stay readable until the history closes these segments. */
-  takeOver(other: Entries): void {
-    for (const [ordinal, held] of other.segments) this.segments.set(ordinal, held)
-    this.locations = other.locations
-    this.displaced = other.displaced
-    this.newest = other.newest
-    this.count = other.count
-    this.liveBytes = other.liveBytes
-    this.staleSecrets = other.staleSecrets
-  }
-
   /** Stores a new location for `key`. `slot` is the key's slot, if the key exists. The caller adds the new entry to the digest. */
   put(
     section: SectionStore,

@@ -1,7 +1,7 @@
-import type { Entries } from './entries.js'
 import type { Location } from './locations.js'
 import { READ_AHEAD_BYTES } from './read-ahead.js'
 import type { SectionStore } from './section-store.js'
+import type { Store } from './store.js'
 
 /** Maximum keys per batch: so many that one read-ahead range has thousands of them if the log has a million entries. */
 const MOST_KEYS = 262_144
@@ -21,7 +21,7 @@ interface KeyGroup {
 /** Yields `read`'s result for each key, in batches by file offset, so that one read serves many keys; null where the caller may pause. Skips deleted keys. */
 export function* inFileOrder<T>(
   section: SectionStore,
-  entries: Entries,
+  store: Store,
   read: (key: string, slot: number) => T | null,
 ): Generator<T | null, undefined> {
   const listed = section.slots
@@ -33,7 +33,7 @@ export function* inFileOrder<T>(
   for (let most = FIRST_KEYS; ; most = Math.min(MOST_KEYS, most * GROWTH)) {
     const { slots } = section
     const { changes } = slots
-    const groups = yield* nextBatch(remaining, most, currentSlot, entries)
+    const groups = yield* nextBatch(remaining, most, currentSlot, store)
     if (groups.length === 0) return
     for (const group of groups) {
       for (let i = 0; i < group.keys.length; i++) {
@@ -52,7 +52,7 @@ function* nextBatch(
   remaining: Iterator<[string, number]>,
   most: number,
   currentSlot: (entry: [string, number]) => number | undefined,
-  entries: Entries,
+  store: Store,
 ): Generator<null, KeyGroup[]> {
   const groups = new Map<number, KeyGroup>()
   const at: Location = { segment: 0, offset: 0, length: 0 }
@@ -63,7 +63,7 @@ function* nextBatch(
     const slot = currentSlot(next.value)
     if (slot === undefined) continue
     count++
-    const { segment, offset } = entries.locations.get(slot, at)
+    const { segment, offset } = store.entries.locations.get(slot, at)
     const block = segment * BLOCKS_PER_SEGMENT + Math.floor(offset / READ_AHEAD_BYTES)
     let group = groups.get(block)
     if (group === undefined) groups.set(block, (group = { keys: [], slots: [] }))

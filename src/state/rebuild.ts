@@ -8,8 +8,6 @@ import type { Segment } from './segment.js'
 import { Store } from './store.js'
 import { inSteps } from './time-slices.js'
 
-const ENTRIES_PER_STEP = 32
-
 interface SectionDifference {
   readonly section: SectionStore
   /** The section in the new log, or null if that log does not have it. */
@@ -61,24 +59,21 @@ function* compare(before: Store, after: Store, name: string): Generator<unknown,
   const section = before.sectionNamed(name)
   const now = after.sections.get(name) ?? null
   const changes: SectionDifference['changes'] = new GrowingList()
-  let steps = 0
-  for (const [key, slot] of now?.slots.entries() ?? []) {
-    if (++steps % ENTRIES_PER_STEP === 0) yield
+  yield* inSteps(now?.slots.entries() ?? [], ([key, slot]) => {
     const old = section.slots.get(key)
     if (old === undefined) {
       changes.push({ op: 'put', key, before: null })
-      continue
+      return
     }
     const was = before.entries.read(section, key, old)
     const is = after.entries.read(now!, key, slot)
     if (was.version !== is.version || !was.value.equals(is.value))
       changes.push({ op: 'put', key, before: before.entries.locate(section, old) })
-  }
-  for (const [key, slot] of section.slots.entries()) {
-    if (++steps % ENTRIES_PER_STEP === 0) yield
+  })
+  yield* inSteps(section.slots.entries(), ([key, slot]) => {
     if (!now?.slots.has(key))
       changes.push({ op: 'delete', key, before: before.entries.locate(section, slot) })
-  }
+  })
   return { section, now, changes }
 }
 

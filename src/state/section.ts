@@ -145,9 +145,7 @@ export class Section<T> {
   /** Yields null where the caller may pause. */
   #readEntries(options: IterationOptions): Generator<[string, T] | null, undefined> {
     this.#core.flush()
-    return inFileOrder(this.#section, this.#core.store.entries, (key, slot) =>
-      this.#decodeEntry(key, slot, options),
-    )
+    return inFileOrder(this.#section, this.#core.store, (key, slot) => this.#decodeEntry(key, slot, options))
   }
 
   /** Returns null, after reporting, if the entry cannot be decoded. */

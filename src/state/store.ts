@@ -19,7 +19,7 @@ const CHANGES_PER_STEP = 32
 export class Store {
   readonly sections = new Map<string, SectionStore>()
   requests: RequestMemory
-  readonly entries = new Entries()
+  entries = new Entries()
   readonly limits: StateLimits
   readonly deferred: DeferredWork
   readonly #reportListener: (error: unknown, section: string) => void
@@ -186,11 +186,17 @@ export class Store {
     }
   }
 
-  /** Replaces the entries and the memory of requests by those of `other`, whose entries must not be used afterwards. Drops the incomplete transactions of both stores. */
+  /**
+   * Replaces the entries and the memory of requests by those of `other`. Values in the previous segments stay readable until the history closes these
+   * segments. Drops the incomplete transactions of both stores.
+   */
   takeOver(other: Store): void {
     this.open = null
     other.abandonOpen()
-    this.entries.takeOver(other.entries)
+    const { entries } = this
+    for (const [ordinal, held] of entries.segments) other.entries.segments.set(ordinal, held)
+    other.entries.onStaleSecret = entries.onStaleSecret
+    this.entries = other.entries
     this.requests = other.requests
   }
 
