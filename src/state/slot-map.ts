@@ -13,7 +13,7 @@ export class SlotMap {
   size = 0
   /** Counts changes of slots. If it has changed, a slot that was looked up before may be free or belong to another key. */
   changes = 0
-  /** Counts replacements of many slots at once. If it has changed, a running iteration over {@link runs} yields old slots. */
+  /** Counts replacements of many slots at once. If it has changed, a running iteration over {@link entries} yields old slots. */
   renewals = 0
 
   get empty(): boolean {
@@ -65,22 +65,13 @@ export class SlotMap {
 
   /** Yields each key once, even during a merge. */
   *entries(): IterableIterator<[string, number]> {
-    for (const run of this.runs()) yield* run
-  }
-
-  /** Yields the entries in groups: one per part if both maps are divided, otherwise all in one group. */
-  *runs(): IterableIterator<Iterable<[string, number]>> {
     const layer = this.#layer
-    if (layer === null) {
-      yield* this.#main.runs()
-      return
-    }
-    if (!layer.isDivided || !this.#main.isDivided) {
-      yield this.#overlay(layer, layer.entries(), () => this.#main.entries())
-      return
-    }
-    for (let part = 0; part < PARTS; part++)
-      yield this.#overlay(layer, layer.run(part), () => this.#main.run(part))
+    if (layer === null) yield* this.#main.entries()
+    else if (!layer.isDivided || !this.#main.isDivided)
+      yield* this.#overlay(layer, layer.entries(), () => this.#main.entries())
+    else
+      for (let part = 0; part < PARTS; part++)
+        yield* this.#overlay(layer, layer.run(part), () => this.#main.run(part))
   }
 
   *#overlay(
