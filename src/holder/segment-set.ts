@@ -168,15 +168,21 @@ export function segmentsSince(all: readonly Segment[], top: Epoch, { whole = fal
 }
 
 function openReadOnly(segments: readonly Segment[]): SegmentBundle {
-  const own: Segment[] = []
+  const own = copyAll(segments, segment => segment.readOnly())
   const release = () => {
     for (const segment of own) segment.close()
   }
+  return { items: own.map(({ epoch, fd }) => ({ role: 'segment', epoch, writable: false, fd })), release }
+}
+
+/** Copies each segment by `copy`. If one call throws, closes the copies that are made. */
+export function copyAll(segments: readonly Segment[], copy: (segment: Segment) => Segment): Segment[] {
+  const copies: Segment[] = []
   try {
-    for (const segment of segments) own.push(segment.readOnly())
+    for (const segment of segments) copies.push(copy(segment))
+    return copies
   } catch (error) {
-    release()
+    for (const made of copies) made.close()
     throw error
   }
-  return { items: own.map(({ epoch, fd }) => ({ role: 'segment', epoch, writable: false, fd })), release }
 }

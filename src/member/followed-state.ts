@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { SegmentSet } from '../holder/segment-set.js'
+import { copyAll, SegmentSet } from '../holder/segment-set.js'
 import { closeAll } from '../kernel/index.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
@@ -188,7 +188,7 @@ export class FollowedState {
     this.#segmentSet.close()
     for (const segment of segments) this.#segmentSet.put(segment, false)
     try {
-      await this.log.rebuild(duplicateAll(segments))
+      await this.log.rebuild(copyAll(segments, segment => segment.dup()))
     } catch (error) {
       // The retry asks for all segments.
       this.#segmentSet.close()
@@ -215,17 +215,5 @@ export class FollowedState {
       { err: error, follows: this.#service },
       'the state that this process follows cannot be read: this process continues with older state',
     )
-  }
-}
-
-/** Duplicates all segments, or throws and holds none. */
-function duplicateAll(segments: readonly Segment[]): Segment[] {
-  const dups: Segment[] = []
-  try {
-    for (const segment of segments) dups.push(segment.dup())
-    return dups
-  } catch (error) {
-    for (const dup of dups) dup.close()
-    throw error
   }
 }
