@@ -86,11 +86,11 @@ export class WorkerSlot {
    * Starts a new process for this worker, and resolves when it serves. Rejects if it fails to start; the previous process then keeps
    * serving. Rejects with ERR_FDB_BUSY during another start.
    */
-  async start(command: readonly string[] | null = this.#deps.settings.command): Promise<Upgraded> {
+  async start(): Promise<Upgraded> {
     if (this.#attempt !== null)
       throw new FdbError('ERR_FDB_BUSY', `${this.name} is being started: try again`, { retryable: true })
     const cancel = new AbortController()
-    const outcome = this.#startSuccessor(command, cancel.signal)
+    const outcome = this.#startSuccessor(cancel.signal)
     this.#attempt = { cancel, outcome }
     try {
       const upgraded = await outcome
@@ -106,9 +106,9 @@ export class WorkerSlot {
     }
   }
 
-  async #startSuccessor(command: readonly string[] | null, signal: AbortSignal): Promise<Upgraded> {
+  async #startSuccessor(signal: AbortSignal): Promise<Upgraded> {
     const { index } = this
-    const { control, logger, service, timeout } = this.#deps.settings
+    const { command, control, logger, service, timeout } = this.#deps.settings
     const env = { ...NO_MANAGER_VARIABLES, ...workerVariables({ index, service, control }) }
     const attempt = await UpgradeAttempt.start(this.#incumbent, {
       command: successorCommand({ env, ...(command !== null && { argv: command }) }),

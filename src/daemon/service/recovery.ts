@@ -185,7 +185,7 @@ export class RightsHolders {
   /** Writes the file if it differs from the list. After an exception the next call tries again. */
   write(): void {
     if (!this.#stale) return
-    writeSideFile(this.#path, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`, 0o600)
+    writeSideFile(this.#path, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`)
     this.#stale = false
   }
 }
@@ -241,11 +241,11 @@ function readSideFile(path: string): string | null {
  * Writes such a file atomically: readers see either the old or the new contents. Creates the new file under a random name, so that no other user can
  * place a link there. Throws the kernel's errors, and leaves no temporary file.
  */
-function writeSideFile(path: string, text: string, mode: number): void {
+function writeSideFile(path: string, text: string): void {
   const aside = `${path}~${nodeCrypto().randomBytes(8).toString('hex')}`
   try {
     {
-      using file = openFile(aside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, `side file ${aside}`, mode)
+      using file = openFile(aside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, `side file ${aside}`, 0o600)
       writeAllAt(file, Buffer.from(text), 0)
     }
     renameSync(aside, path)
