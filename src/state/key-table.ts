@@ -1,4 +1,4 @@
-import { areEqual, Bytes, copyKey, type KeyBytes } from './key-bytes.js'
+import { areEqual, Bytes, copyKey, emptyKey, type KeyBytes } from './key-bytes.js'
 
 /** Contents of an index entry: never used, deleted key, or the key's place (its ordinal in the table) plus {@link FIRST_PLACE}. */
 const EMPTY = 0
@@ -62,7 +62,7 @@ export class KeyTable {
 
   /** The key must be new. */
   #add(key: KeyBytes, stored: number): void {
-    if (4 * (this.#indexed + 1) > this.#index.length) this.#rebuildIndex()
+    if (4 * (this.#indexed + 1) > this.#index.length) this.#rebuild()
     const index = this.#index
     const mask = index.length - 1
     let at = (2 * key.hash) & mask
@@ -122,51 +122,31 @@ export class KeyTable {
     this.size++
   }
 
-  /** Doubles the capacity and drops deleted keys. */
-  #rebuildIndex(): void {
+  /** Doubles the capacity and drops deleted keys: adds all others again, in their order. */
+  #rebuild(): void {
+    const index = this.#index
+    const places = this.#places
+    const count = this.#count
+    const key = emptyKey()
+    key.bytes = this.#bytes
+    const hashes = new Uint32Array(count)
+    for (let at = 0; at < index.length; at += 2) {
+      const place = index[at + 1]!
+      if (place >= FIRST_PLACE) hashes[place - FIRST_PLACE] = index[at]!
+    }
     let room = LEAST
     while (room < 2 * this.size) room *= 2
-    const index = new Uint32Array(2 * 2 * room)
-    const places = new Uint32Array(2 * room)
-    const moved = this.size < this.#count ? this.#compact(places) : null
-    if (moved === null) places.set(this.#places.subarray(0, 2 * this.#count))
-    const old = this.#index
-    const mask = index.length - 1
-    for (let from = 0; from < old.length; from += 2) {
-      const place = old[from + 1]!
-      if (place < FIRST_PLACE) continue
-      let at = (2 * old[from]!) & mask
-      while (index[at + 1] !== EMPTY) at = (at + 2) & mask
-      index[at] = old[from]!
-      index[at + 1] = moved === null ? place : moved[place - FIRST_PLACE]! + FIRST_PLACE
+    const keyBytes = this.#keyStart(count) - this.#deleted
+    this.#index = new Uint32Array(2 * 2 * room)
+    this.#places = new Uint32Array(2 * room)
+    this.#bytes = new Bytes(Buffer.allocUnsafeSlow(Math.max(LEAST * KEY_BYTES, 2 * keyBytes)))
+    this.size = this.#indexed = this.#count = this.#deleted = 0
+    for (let place = 0; place < count; place++) {
+      key.start = key.end
+      key.end = places[2 * place + 1]!
+      key.hash = hashes[place]!
+      if (places[2 * place] !== DELETED) this.#add(key, places[2 * place]!)
     }
-    this.#index = index
-    this.#places = places
-    this.#indexed = this.#count = this.size
-  }
-
-  /** Copies the keys that are not deleted. Returns the new place of each, by old place. */
-  #compact(places: Uint32Array): Uint32Array {
-    const moved = new Uint32Array(this.#count)
-    const bytes = new Bytes(
-      Buffer.allocUnsafeSlow(Math.max(LEAST * KEY_BYTES, 2 * (this.#keyStart(this.#count) - this.#deleted))),
-    )
-    let end = 0
-    for (let old = 0, place = 0, from = 0; old < this.#count; old++) {
-      const to = this.#places[2 * old + 1]!
-      const stored = this.#places[2 * old]!
-      if (stored !== DELETED) {
-        copyKey(this.#bytes, from, to, bytes, end)
-        end += to - from
-        moved[old] = place
-        places[2 * place] = stored
-        places[2 * place++ + 1] = end
-      }
-      from = to
-    }
-    this.#bytes = bytes
-    this.#deleted = 0
-    return moved
   }
 
   /** Iterates over the keys at the time of the call, with their current values; skips deleted keys. `lookUp` returns the value of a key after the table was rebuilt. */
