@@ -157,7 +157,7 @@ export class RunSources {
     })
   }
 
-  /** The process to take over; null if there is none. Only the command line can name it, because a takeover happens once. Throws ERR_FDB_OPTION. */
+  /** The running process whose place the first version takes (`--adopt`); null if there is none. The configuration file cannot name it: it would be named again at each later start. Throws ERR_FDB_OPTION. */
   get takeover(): Takeover | null {
     return takeoverOf(this.#flags)
   }

@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { closeAll, MAX_FDS_PER_MESSAGE, type OwnedFd } from '../kernel/index.js'
 import type { TurnWork } from './counts.js'
 import { type Departure, MAX_CONNECTION_FDS, type MovableConnections, type Witness } from './movable.js'
@@ -47,7 +46,7 @@ export class SliceFiller {
   }
 }
 
-/** Calls `each` for all items: at least one per turn of the event loop, and more until the turn's time for moves is used up. Resolves after the last call. */
+/** Calls `each` for all items: at least one per turn of the event loop, and more until the turn's time for moves is used up. Resolves after the call for the last item. */
 export function runInTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) => void): Promise<void> {
   return new Promise(resolve => {
     let at = 0
@@ -115,12 +114,16 @@ export async function waitForProof(
   over: () => boolean,
 ): Promise<{ asked: number; answered: number }> {
   const startedAt = performance.now()
-  await delay(healthyMs, undefined, { ref: false })
+  await pause(healthyMs)
   for (;;) {
     const asked = witnesses.filter(witness => witness.asked).length
     const answered = witnesses.filter(witness => witness.answered).length
     const late = performance.now() - startedAt >= healthyMs + LONGEST_PROOF_MS
     if (asked === 0 || answered > 0 || late || over()) return { asked, answered }
-    await delay(CHECK_MS, undefined, { ref: false })
+    await pause(CHECK_MS)
   }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise(resolve => setTimeout(resolve, ms).unref())
 }

@@ -53,7 +53,7 @@ export class Probation {
     return performance.now() - this.#since
   }
 
-  /** Ends probation as soon as a recent Heartbeat reports health, however early. */
+  /** Ends probation as soon as a Heartbeat of the last two intervals reports that the successor is healthy, even if the time of probation is not over. */
   endSoon(): void {
     this.#endSoon = true
     this.#judge()

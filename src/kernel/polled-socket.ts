@@ -133,7 +133,10 @@ export interface Lent {
   close(): void
 }
 
-/** Duplicates a descriptor of Node and closes Node's. The result has the lowest free number, often the same: `isBeyond()` relies on low numbers. */
+/**
+ * Duplicates a descriptor of Node and closes Node's. Returns the lowest free number, which is often the number of Node's descriptor. `isBeyond()` relies on
+ * low numbers.
+ */
 function adoptLent(lent: Lent): number {
   const spare = native.dup(lent.descriptor)
   lent.close()

@@ -71,8 +71,8 @@ export interface NoSocket {
  * Removes a Unix path on which no process listens any more, and calls `bind`. Holds a lock (flock) of the folder meanwhile, if the folder can be
  * read: if several processes want to replace the same path, each one checks it after the previous one has bound its new socket.
  *
- * Renames the stale socket and checks it again before deleting it. If a program that does not take the lock has bound a new socket there, puts
- * the new socket back.
+ * Renames the stale socket, and checks the renamed file before it deletes it: a program that does not take the lock may have bound a new socket at the
+ * path in between. Then the function renames that socket back.
  * (Binding a temporary name and renaming it would leave the temporary name in getsockname() forever.)
  */
 export function replaceStale(path: string, bind: () => OwnedFd): OwnedFd | Occupied | NoSocket {

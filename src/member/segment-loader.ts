@@ -8,7 +8,7 @@ import { loadStateFile } from '../state/file/load.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
 
-/** Up to this size the sealed segments are compacted after each handoff; above it, when there are {@link COMPACT_SEGMENTS} of them. */
+/** Sealed segments that together have at most this size are compacted after each handoff. Larger ones are compacted if they number {@link COMPACT_SEGMENTS}. */
 const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024
 const COMPACT_SEGMENTS = 8
 /** Above this size the sealed segments are also compacted if less than half of their bytes are live. */

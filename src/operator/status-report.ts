@@ -70,7 +70,7 @@ export interface StatusReport {
   readonly handoffs: readonly HandoffRecord[]
   /** Number of exceptions that the application's event listeners threw; each is logged. */
   readonly applicationErrors: number
-  /** In phase `probation` the minimum of seconds for which the previous version still stands by; null if unknown, and in other phases. */
+  /** In phase `probation`, for how many seconds at least the previous version still stands by; null if unknown, and in other phases. */
   readonly probationSeconds: number | null
   /** Details that the application added with {@link Member.describe}. */
   readonly details: Readonly<Record<string, unknown>>

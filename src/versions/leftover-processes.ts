@@ -76,7 +76,7 @@ export interface OrphanSigns {
   /** The orphan started at this tick of the kernel's clock or later, and before `before`. */
   readonly since: number
   readonly before: number
-  /** The orphan has one of these open, as /proc/PID/fd names them: `socket:[4711]`. */
+  /** The names of sockets in /proc/PID/fd (`socket:[4711]`). The orphan has at least one of these sockets open. */
   readonly sockets: ReadonlySet<string>
 }
 

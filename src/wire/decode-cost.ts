@@ -53,7 +53,7 @@ export function checkDecodeCost(payload: Uint8Array): void {
   })
 }
 
-/** Counts the fields and calls `onLengthDelimited` for each length-delimited one. Throws if there are more than `most`. */
+/** Counts the fields and calls `onLengthDelimited` for each length-delimited one. Throws if there are more than `most` fields. */
 function walk(
   bytes: Uint8Array,
   from: number,
