@@ -64,10 +64,13 @@ export class SlotMap {
   }
 
   /** Yields each key once, even during a merge. */
-  *entries(): IterableIterator<[string, number]> {
-    const layer = this.#layer
-    if (layer === null) yield* this.#main.entries()
-    else if (!layer.isDivided || !this.#main.isDivided)
+  entries(): IterableIterator<[string, number]> {
+    // A generator that only delegates would slow an iteration over many keys.
+    return this.#layer === null ? this.#main.entries() : this.#overlaid(this.#layer)
+  }
+
+  *#overlaid(layer: Layer): Generator<[string, number], undefined> {
+    if (!layer.isDivided || !this.#main.isDivided)
       yield* this.#overlay(layer, layer.entries(), () => this.#main.entries())
     else
       for (let part = 0; part < PARTS; part++)
