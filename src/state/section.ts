@@ -171,12 +171,8 @@ export class Section<T> {
   }
 
   /** Iterates in time slices. May return the old or the new value of an entry that changes during the iteration; may miss new entries. */
-  async *[Symbol.asyncIterator](): AsyncIterableIterator<[string, T]> {
-    const slice = new Slice(this.#core.sliceMs)
-    for (const entry of this.#readEntries({})) {
-      if (slice.over) await slice.next()
-      if (entry !== null) yield entry
-    }
+  [Symbol.asyncIterator](): AsyncIterableIterator<[string, T]> {
+    return new SlicedIterator(this.#readEntries({}), this.#core.sliceMs)
   }
 
   /**
@@ -369,6 +365,52 @@ export class Section<T> {
 function mayBeShared(value: unknown, frozen: boolean): boolean {
   if (typeof value === 'object' && value !== null) return frozen && deepFreeze(value)
   return typeof value !== 'function'
+}
+
+type Step<T> = IteratorResult<T | null, undefined>
+
+/** Iterates in time slices; cheaper than an async generator. Where `all` yields null it may pause. */
+class SlicedIterator<T extends object> implements AsyncIterableIterator<T, undefined, undefined> {
+  readonly #all: Iterator<T | null, undefined, undefined>
+  readonly #sliceMs: number
+  #slice: Slice | null = null
+
+  constructor(all: Iterator<T | null, undefined, undefined>, sliceMs: number) {
+    this.#all = all
+    this.#sliceMs = sliceMs
+  }
+
+  next(): Promise<IteratorResult<T, undefined>> {
+    this.#slice ??= new Slice(this.#sliceMs)
+    try {
+      while (!this.#slice.over) {
+        const step = this.#all.next()
+        if (isValueOrEnd(step)) return Promise.resolve(step)
+      }
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    return this.#nextInLaterTurn(this.#slice)
+  }
+
+  async #nextInLaterTurn(slice: Slice): Promise<IteratorResult<T, undefined>> {
+    await slice.next()
+    const step = this.#all.next()
+    return isValueOrEnd(step) ? step : this.next()
+  }
+
+  return(): Promise<IteratorResult<T, undefined>> {
+    this.#all.return?.()
+    return Promise.resolve({ done: true, value: undefined })
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+}
+
+function isValueOrEnd<T>(step: Step<T>): step is IteratorResult<T, undefined> {
+  return step.done === true || step.value !== null
 }
 
 /** Freezes a value with all its contents. Returns false if a part cannot be frozen (bytes, a Date, a Map); other parts may be frozen then. */
