@@ -1,7 +1,7 @@
 import type { FdbError } from '../errors.js'
 import { CHANGE_FIELDS, scanChanges } from '../kernel/index.js'
 import { areAscii, Bytes, emptyKey, hashOf, type KeyBytes, SEED } from './key-bytes.js'
-import { limitError } from './limits.js'
+import { limitError, type StateLimits } from './limits.js'
 import {
   emptyChange,
   MalformedRecord,
@@ -11,16 +11,21 @@ import {
   scanRecord,
 } from './records.js'
 import type { SectionStore } from './section-store.js'
-import type { Store } from './store.js'
 
 const SCANNED_AT_ONCE = 32
+
+/** The part of a store that {@link ChangeCursor} uses. */
+interface CursorStore {
+  readonly limits: StateLimits
+  sectionNamed(name: string): SectionStore
+}
 
 /** Reads the changes of a record one by one, and checks section name and key. The caller checks the kind of change. */
 export class ChangeCursor {
   readonly change: Readonly<ScannedChange>
   readonly #change = emptyChange()
   readonly #key = emptyKey()
-  readonly #store: Store
+  readonly #store: CursorStore
   readonly #malformed: (reason: string) => FdbError
   #bytes = this.#key.bytes
   /** Alternating start and end offsets of the changes. */
@@ -34,7 +39,7 @@ export class ChangeCursor {
   #print: number | null = null
 
   /** `malformed` creates the error for a malformed record. */
-  constructor(store: Store, malformed: (reason: string) => FdbError) {
+  constructor(store: CursorStore, malformed: (reason: string) => FdbError) {
     this.change = this.#change
     this.#store = store
     this.#malformed = malformed
