@@ -27,7 +27,7 @@ control sockets NAME.sock, NAME.run.sock (of fd-broker run), that of the main pr
 $RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker and /run/NAME; then NAME.sock and NAME.run.sock in fd-broker-UID in the user's
 temporary folder (/tmp, or $TMPDIR). Without any of these options it uses the only socket in these folders, without /run/NAME. A service without
 a configured control path creates its socket in the first of these folders that belongs to its user; only fd-broker start, fd-broker/auto and
-fd-broker run also use the temporary folder.`
+fd-broker run also use the temporary folder: run the command as the service's user, because root does not look in another user's folder.`
 
 /** Adds the options that find a running service. If `needless` returns true, no service is searched. */
 export function addServiceOptions(command: Command, needless = (_asked: Command) => false): Command {
@@ -47,21 +47,7 @@ function findControl(command: Command): string {
   if (pidFile !== undefined) return controlByPidFile(pidFile)
   const { env } = process
   if (env.FD_BROKER_CONTROL) return env.FD_BROKER_CONTROL
-  if (service !== undefined) {
-    const places = lookupPaths(service, env)
-    const there = places.filter(place => existsSync(place))
-    // A killed service leaves NAME.sock behind: a supervisor that listens at NAME.run.sock is preferred.
-    const run = there.slice(1).find(isRunControl)
-    if (run !== undefined && !isListening(there[0]!) && isListening(run)) return run
-    if (there.length > 0) return there[0]!
-    const own = places.filter(place => !isRunControl(place) && serviceAt(place) === service)
-    const looked = own.length === 0 ? 'a default path' : own.join(', ')
-    const running = existingControls(env).filter(isListening).map(serviceAt)
-    const others = running.length === 0 ? '' : `; running: ${running.join(', ')}`
-    throw noService(
-      `no service "${service}" runs: it has no control socket at ${looked}, and no daemon has one there${others}${didYouMean(service, running)}`,
-    )
-  }
+  if (service !== undefined) return controlByName(service, env)
   const existing = existingControls(env)
   const there = existing.length === 1 ? existing : withoutRunOf(existing.filter(isListening))
   if (there.length === 1) return there[0]!
@@ -69,6 +55,23 @@ function findControl(command: Command): string {
     throw noService('no service was found at a default path, and none was named (--service, --pid-file)')
   return command.error(
     `error: which service? ${there.map(serviceAt).join(', ')} run: give --service NAME (or --control, --pid-file, FD_BROKER_CONTROL)`,
+  )
+}
+
+/** Returns the control path of the service with this name. Throws ERR_FDB_NO_HOLDER. */
+export function controlByName(service: string, env: Readonly<NodeJS.ProcessEnv>): string {
+  const places = lookupPaths(service, env)
+  const there = places.filter(place => existsSync(place))
+  // A killed service leaves NAME.sock behind: a supervisor that listens at NAME.run.sock is preferred.
+  const run = there.slice(1).find(isRunControl)
+  if (run !== undefined && !isListening(there[0]!) && isListening(run)) return run
+  if (there.length > 0) return there[0]!
+  const own = places.filter(place => !isRunControl(place) && serviceAt(place) === service)
+  const looked = own.length === 0 ? 'a default path' : own.join(', ')
+  const running = existingControls(env).filter(isListening).map(serviceAt)
+  const others = running.length === 0 ? '' : `; running: ${running.join(', ')}`
+  throw noService(
+    `no service "${service}" runs: it has no control socket at ${looked}, and no daemon has one there${others}${didYouMean(service, running)}`,
   )
 }
 

@@ -17,6 +17,8 @@ export interface InitPlan {
     readonly difference: readonly string[]
   } | null
   readonly reason: string
+  /** Whether there is neither a script nor a command that starts the application. */
+  readonly isEmpty?: true
   readonly next: readonly string[]
 }
 
@@ -103,7 +105,7 @@ export function planOf(folder: string, entry: string | undefined): InitPlan {
   const foreign = RESTARTING_TOOLS.find(([pattern]) => start !== undefined && pattern.test(start))
   if (foreign !== undefined) return { ...plan, reason: `${foreign[1]}: nothing is written` }
   if (start === undefined && script === null)
-    return { ...plan, reason: 'there is nothing to start: name the script by --entry' }
+    return { ...plan, reason: 'there is nothing to start: name the script by --entry', isEmpty: true }
   const started = start === undefined ? `node ${AUTO} ${script}` : withAuto(start)
   const upgrade = `fd-broker upgrade --service ${service}`
   const changed = changedText(text, manifest, {

@@ -34,6 +34,7 @@ async function init(folder: string, { entry, yes }: InitFlags): Promise<void> {
   const { planOf } = await import('./init-plan.js')
   const plan = planOf(resolve(folder), entry)
   process.stdout.write(textOf(plan))
+  if (plan.isEmpty) process.exitCode = 1
   if (plan.change === null) return
   const { file, text } = plan.change
   if (!yes && !(await confirm())) {

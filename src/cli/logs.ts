@@ -8,7 +8,7 @@ import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { lookupPaths } from '../os/default-control.js'
-import { addServiceOptions } from './find-service.js'
+import { addServiceOptions, controlByName } from './find-service.js'
 
 const ANSWER_MS = 2_000
 /** Interval at which followed files are read. */
@@ -67,6 +67,8 @@ async function logs(flags: LogsFlags): Promise<void> {
   // A version that has not served has no link yet.
   const path = existsSync(linked) || generation !== undefined ? linked : (newestPart(log) ?? linked)
   if (!existsSync(path)) {
+    // If no such service runs either, its name is probably wrong.
+    if (flags.logFile === undefined && flags.service !== undefined) controlByName(flags.service, process.env)
     const why =
       generation === undefined
         ? 'fd-broker start did not start the service, or its log is too old'

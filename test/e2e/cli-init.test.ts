@@ -139,13 +139,18 @@ member.whileServing(() => chokidar.watch('.'))
     ['{"scripts":{"start":"pm2 start app.js"}}', /pm2 starts it: docs\/deploy\.md/],
     ['{"scripts":{"start":"nodemon app.js"}}', /a watcher starts it/],
     ['{"main":"joined.mjs"}', /joined\.mjs calls join\(\) already: nothing is needed/],
-    ['{}', /there is nothing to start: name the script by --entry/],
   ])('writes nothing where nothing is needed: %s', async (manifest, why) => {
     const joined = "import { join } from 'fd-broker'\nawait join({ service: 'a' })\n"
     const { init, read } = application({ 'package.json': manifest, 'joined.mjs': joined })
     const { code, stdout } = await init('--yes')
     expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringMatching(why) })
     expect(read('package.json')).toBe(manifest)
+  })
+
+  it('fails if there is nothing to start', async () => {
+    const { code, stdout, stderr } = await application({ 'package.json': '{}' }).init('--yes')
+    expect({ code, stderr }).toEqual({ code: 1, stderr: '' })
+    expect(stdout).toMatch(/there is nothing to start: name the script by --entry/)
   })
 
   it('refuses a folder without a package.json, one that is no JSON, and an entry that is not there', async () => {
