@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module'
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { FdbError } from '../errors.js'
 import { EXIT_CODES, type ExitCode, failureText, jsonText, style, writeStderr } from './output.js'
 
@@ -38,13 +38,17 @@ function codeOf(error: unknown): { readonly code: string; readonly message: stri
 /** Commands that work where the addon cannot be loaded. */
 const WITHOUT_ADDON: ReadonlySet<string> = new Set(['completion', 'doctor', 'init'])
 
-/** Loads and adds each command: a command line loads only its own, the help loads all. */
+/** Loads and adds each command, in the order of the help: a command line loads only its own, the help loads all. */
 const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new Map([
-  ['status', async (program: Command) => (await import('./status.js')).addStatus(program)],
+  ['start', async (program: Command) => (await import('./start.js')).addStart(program)],
+  ['status', async program => (await import('./status.js')).addStatus(program)],
+  ['logs', async program => (await import('./logs.js')).addLogs(program)],
   ['upgrade', async program => (await import('./upgrade.js')).addUpgrade(program)],
+  ['stop', async program => (await import('./stop.js')).addStop(program)],
+  ['init', async program => (await import('./init.js')).addInit(program)],
+  ['doctor', async program => (await import('./doctor.js')).addDoctor(program)],
   ['reload', async program => (await import('./reload.js')).addReload(program)],
   ['rollback', async program => (await import('./rollback.js')).addRollback(program)],
-  ['stop', async program => (await import('./stop.js')).addStop(program)],
   ['serve', async program => (await import('./serve.js')).addServe(program)],
   ['workers', async program => (await import('./workers.js')).addWorkers(program)],
   ['run', async program => (await import('./run.js')).addRun(program)],
@@ -55,12 +59,8 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['routes', async program => (await import('./routes.js')).addRoutes(program)],
   ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
   ['state', async program => (await import('./state.js')).addState(program)],
-  ['start', async program => (await import('./start.js')).addStart(program)],
-  ['logs', async program => (await import('./logs.js')).addLogs(program)],
   ['write-log', async program => (await import('./write-log.js')).addWriteLog(program)],
   ['keep', async program => (await import('./placeholder.js')).addKeep(program)],
-  ['init', async program => (await import('./init.js')).addInit(program)],
-  ['doctor', async program => (await import('./doctor.js')).addDoctor(program)],
   [
     'completion',
     async program => (await import('./completion.js')).addCompletion(program, () => wholeProgram()),
@@ -85,6 +85,7 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
       'after',
       `
 Examples:
+  $ fd-broker start server.js
   $ fd-broker status --control /run/shop/upgrade.sock
   $ fd-broker upgrade --control /run/shop/upgrade.sock
   $ fd-broker serve --control /run/shop/broker.sock
@@ -106,7 +107,22 @@ Exit codes: ${codes} (stderr: CODE: message). fd-broker run ends with the exit c
   // Reading package.json costs time: only the help and `--version` need it.
   if (entry === undefined || args.includes('--version') || args.includes('-V')) root.version(version())
   for (const add of entry ? [entry] : COMMANDS.values()) await add(root)
+  refuseEmptyValues(root)
   return root
+}
+
+/** An empty name or path is an error in every command: it comes from a shell variable that is not set. */
+function refuseEmptyValues(command: Command): void {
+  for (const option of command.options) {
+    const [, kind] = /<(file|name|path|service)>$/.exec(option.flags) ?? []
+    if (kind !== undefined && option.parseArg === undefined) option.argParser(text => nonEmpty(kind, text))
+  }
+  for (const each of command.commands) refuseEmptyValues(each)
+}
+
+function nonEmpty(kind: string, text: string): string {
+  if (text !== '') return text
+  throw new InvalidArgumentError(`Give a ${kind === 'service' ? 'name' : kind}.`)
 }
 
 function version(): string {
@@ -117,7 +133,10 @@ function version(): string {
 /** Adds a hint to an error of Commander. `args`: the command line without node and script. */
 function withHint(error: string, args: readonly string[]): string {
   const hint = hintFor(error, args)
-  return hint === null ? error : `${error.trimEnd().replace(/\.$/, '')}: ${hint}\n`
+  if (hint === null) return error
+  // An option of Node is not a misspelt one.
+  const what = hint.startsWith('set ') ? error.replace(/\n\(Did you mean .*\)/, '') : error
+  return `${what.trimEnd().replace(/\.$/, '')}: ${hint}\n`
 }
 
 function hintFor(error: string, args: readonly string[]): string | null {
@@ -138,9 +157,29 @@ const SERVICE_COMMANDS: ReadonlySet<string> = new Set(['status', 'stop', 'reload
 function startHint(option: string | undefined, words: readonly string[]): string | null {
   if (option === undefined) return null
   const at = words.findIndex(word => word === option || word.startsWith(`${option}=`))
-  const isOptionOfNode = words.slice(0, at).every(word => word.startsWith('-'))
+  const isOptionOfNode = words.slice(0, at).every((word, i, before) => {
+    const last = before[i - 1] ?? ''
+    return word.startsWith('-') || (last.startsWith('--') && !last.includes('=') && last !== '--json')
+  })
   if (!isOptionOfNode) return 'put the options of the program after --'
+  const program = words.find((word, i) => i > at && isProgram(word)) ?? 'server.js'
+  if (option.startsWith('--watch'))
+    return `start has no watch mode: in development use node --watch --import fd-broker/auto ${program}`
   // NODE_OPTIONS would open an inspector in this command too, at the same port.
   if (option.startsWith('--inspect')) return 'kill -USR1 PID opens the inspector of a running program'
-  return `set an option of Node in the environment: NODE_OPTIONS='${words[at] ?? option}'`
+  if (!process.allowedNodeEnvironmentFlags.has(option)) return null
+  return `set an option of Node in the environment: NODE_OPTIONS='${withValue(words.slice(at))}'`
+}
+
+/** Returns an option of Node with its value. The next word is a value if a program follows it. */
+function withValue([option = '', value = '', ...rest]: readonly string[]): string {
+  const end = rest.indexOf('--')
+  const hasValue = !option.includes('=') && !value.startsWith('-')
+  return hasValue && rest.slice(0, end < 0 ? rest.length : end).some(isProgram)
+    ? `${option} ${value}`
+    : option
+}
+
+function isProgram(word: string): boolean {
+  return /\.[cm]?[jt]s$/.test(word)
 }

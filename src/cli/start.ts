@@ -49,12 +49,13 @@ export function addStart(program: Command): void {
     .description(
       'start a Node program in the background under fd-broker/auto. If the program already runs, start its next version. Wait until it serves',
     )
-    .argument('<program>')
+    .argument('<program>', '', parseProgram)
     .argument('[args...]', 'arguments of the program, after --')
-    .option('--name <service>', 'name of the service; default: the name of its package or folder')
+    .option('--name <service>', 'name of the service; default: the name of its package or folder', parseName)
     .option(
       '--ready <how>',
       'when the program is ready: listen, call, or a path such as /health that must answer; default: listen',
+      parseReady,
     )
     .option(
       '--log-file <file>',
@@ -84,6 +85,22 @@ Examples:
   $ fd-broker stop --service shop`,
     )
     .action(start)
+}
+
+function parseProgram(text: string): string {
+  if (text !== '') return text
+  throw new InvalidArgumentError('Give the file of a Node program.')
+}
+
+function parseName(text: string): string {
+  if (text === '') throw new InvalidArgumentError('Give a name.')
+  if (!/[/\0]/.test(text)) return text
+  throw new InvalidArgumentError('Give the name of a file, which has no slash.')
+}
+
+function parseReady(text: string): string {
+  if (text === 'listen' || text === 'call' || text.startsWith('/')) return text
+  throw new InvalidArgumentError('Give listen, call, or a path such as /health.')
 }
 
 function parseSize(text: string): string {

@@ -22,6 +22,14 @@ describe('fd-broker on the command line', () => {
     }
   })
 
+  it('shows the commands of the first day first, with an example', async () => {
+    const { stdout } = await Desk.open().run('--help')
+    const [, commands = ''] = /\nCommands:\n([\s\S]*?)\n\n/.exec(stdout) ?? []
+    const names = [...commands.matchAll(/^ {2}([\w-]+)/gm)].map(([, name]) => name)
+    expect(names.slice(0, 7)).toEqual(['start', 'status', 'logs', 'upgrade', 'stop', 'init', 'doctor'])
+    expect(stdout).toContain('Examples:\n  $ fd-broker start server.js\n')
+  })
+
   it('tells the version of the package', async () => {
     const desk = Desk.open()
     const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
@@ -54,6 +62,30 @@ describe('fd-broker on the command line', () => {
       ['start', '--enable-source-maps', 'server.js'],
       /option '--enable-source-maps': set an option of Node in the environment: NODE_OPTIONS='--enable-source-maps'\n/,
     ],
+    [
+      ['start', '--import', 'tsx', 'server.js'],
+      /^error: unknown option '--import': set an option of Node in the environment: NODE_OPTIONS='--import tsx'\n/,
+    ],
+    [
+      ['start', '--name', 'shop', '-r', 'dotenv/config', 'server.js'],
+      /unknown option '-r': set an option of Node in the environment: NODE_OPTIONS='-r dotenv\/config'\n/,
+    ],
+    [
+      ['start', '--watch', 'server.js'],
+      /'--watch': start has no watch mode: in development use node --watch --import fd-broker\/auto server\.js\n/,
+    ],
+    [['start', '--bogus', 'server.js'], /^error: unknown option '--bogus'\n\(--help/],
+    [['start', 'server.js', '--name', ''], /--name <service>' argument '' is invalid\. Give a name\./],
+    [['start', 'server.js', '--name', 'a/b'], /--name <service>' argument 'a\/b' is invalid\. .*no slash/],
+    [['start', 'server.js', '--pid-file', ''], /--pid-file <file>' argument '' is invalid/],
+    [['start', ''], /value '' is invalid for argument 'program'\. Give the file/],
+    [
+      ['start', 'server.js', '--ready', 'health'],
+      /--ready <how>' argument 'health' is invalid.*such as \/health/,
+    ],
+    [['stop', '--service', ''], /--service <name>' argument '' is invalid/],
+    [['workers', 'start', '--service', '', '--', 'true'], /--service <name>' argument '' is invalid/],
+    [['doctor', '--service', ''], /--service <name>' argument '' is invalid/],
     [
       ['start', 'server.js', '--port', '3'],
       /unknown option '--port': put the options of the program after --\n/,
@@ -122,15 +154,18 @@ describe('fd-broker on the command line', () => {
     })
   })
 
-  it.each([['status'], ['routes list']])('exits 3 where %s finds no service', async line => {
-    const desk = Desk.open()
-    const away = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', 'FD_BROKER_CONTROL=']
-    const { code, stderr } = await desk.runCommand([...away, process.execPath, CLI, ...line.split(' ')])
-    expect({ code, stderr }).toEqual({
-      code: 3,
-      stderr: expect.stringMatching(/^ERR_FDB_NO_HOLDER: no service was found .*--control/),
-    })
-  })
+  it.each([['status'], ['routes list'], ['logs --service nope']])(
+    'exits 3 where %s finds no service',
+    async line => {
+      const desk = Desk.open()
+      const away = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', 'FD_BROKER_CONTROL=']
+      const { code, stderr } = await desk.runCommand([...away, process.execPath, CLI, ...line.split(' ')])
+      expect({ code, stderr }).toEqual({
+        code: 3,
+        stderr: expect.stringMatching(/^ERR_FDB_NO_HOLDER: no service (?:was found|"nope" runs).*--control/),
+      })
+    },
+  )
 
   it.skipIf(process.geteuid?.() !== 0)(
     'exits 5 at the socket of another user; the daemon’s own is told that it holds nothing',
