@@ -86,7 +86,7 @@ function resolveBinary(name: string, { cwd, path, given }: Search): string {
       if (runnable(file)) return file
     }
   }
-  throw noBinary(name, `no executable of that name in PATH=${path ?? ''}`, given)
+  throw noBinary(name, `no executable of that name is in a folder of PATH`, given)
 }
 
 function noBinary(name: string, why: string, given: boolean): FdbError {
