@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
+import { accessSync, constants, existsSync, readFileSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { FdbError } from '../errors.js'
 
@@ -54,6 +54,7 @@ export async function examine(subject: DoctorSubject): Promise<Finding[]> {
     await check('pidfd', checkPidfd)
     await check('SO_REUSEPORT', checkReusePort)
     await check('control socket', () => checkControlSocket(subject))
+    await check('log file', () => checkLogFile(subject))
     await check('limit on descriptors', checkDescriptorLimit)
     await check('main process', checkMainProcess)
   }
@@ -192,7 +193,7 @@ async function checkControlSocket({ control, service, env }: DoctorSubject): Pro
     // If the service name is not a file name, this throws too: it has no temporary path either.
     const result = await checkControlPath(temporaryControl(service))
     if (result.status !== 'ok') return { status: 'failed', found: messageOf(error), remedy }
-    const found = `${result.found}: fd-broker start and fd-broker/auto work; join() without a control path does not, for ${messageOf(error)}`
+    const found = `${result.found}: fd-broker start and fd-broker/auto use it; join() without a control path does not, for ${messageOf(error)}`
     return { status: 'warning', found, remedy }
   }
 }
@@ -217,6 +218,24 @@ async function checkControlPath(path: string): Promise<CheckResult> {
     return { status: 'ok', found: `${path} can be created${existsSync(path) ? ', and exists' : ''}` }
   } catch (error) {
     return { status: 'failed', found: messageOf(error) }
+  }
+}
+
+/** Checks the log of `fd-broker start`. Creates nothing. */
+async function checkLogFile({ service, env }: DoctorSubject): Promise<CheckResult> {
+  const { defaultLog, LOG_FILE } = await import('../auto/log-files.js')
+  const log = env[LOG_FILE] || defaultLog(service, env)
+  let folder = dirname(log)
+  while (!existsSync(folder)) folder = dirname(folder)
+  try {
+    accessSync(folder, constants.W_OK | constants.X_OK)
+    return { status: 'ok', found: `${log} can be created${existsSync(log) ? ', and exists' : ''}` }
+  } catch {
+    return {
+      status: 'warning',
+      found: `${log} cannot be created: this user cannot write to ${folder}`,
+      remedy: 'give fd-broker start a --log-file, or set XDG_STATE_HOME to a folder of this user',
+    }
   }
 }
 

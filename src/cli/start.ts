@@ -12,6 +12,7 @@ import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon, type ServiceStatus } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
+import { checkSocketPath } from '../os/connect.js'
 import { removeDeadControl } from '../os/control-path.js'
 import { indented, NO_REASON } from '../versions/exit-reason.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
@@ -117,9 +118,12 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
     ...(flags.ready !== undefined && { FD_BROKER_READY: flags.ready }),
   }
   const { service, control, ready } = settingsOf(file, { ...process.env, ...named })
-  const log = resolve(flags.logFile ?? process.env[LOG_FILE] ?? defaultLog(service, process.env))
+  checkSocketPath(control)
+  const givenLog = flags.logFile ?? process.env[LOG_FILE]
+  const log = resolve(givenLog ?? defaultLog(service, process.env))
   const pidFile = resolve(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
-  makeFolder('log-file', log)
+  if (givenLog === undefined) makeDefaultFolder(log)
+  else makeFolder('log-file', log)
   makeFolder('pid-file', pidFile)
   using waiting = new WaitingLine(`starting ${program}`)
   // Signals are handled from here on: the program starts next, and a signal must end it too.
@@ -333,6 +337,17 @@ async function readTailBytes(path: string, after: number): Promise<{ bytes: Buff
     return { bytes: buffer.subarray(0, bytesRead), from }
   } catch {
     return { bytes: Buffer.alloc(0), from: after }
+  }
+}
+
+function makeDefaultFolder(log: string): void {
+  try {
+    mkdirSync(dirname(log), { recursive: true, mode: 0o700 })
+  } catch (error) {
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      `the default log file ${log} cannot be created (${(error as Error).message}): give --log-file, or set XDG_STATE_HOME to a folder of this user`,
+    )
   }
 }
 

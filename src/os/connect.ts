@@ -12,7 +12,8 @@ import {
   requireAddon,
 } from '../kernel/index.js'
 
-const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
+/** One byte less than the longest path of a Unix socket: a control socket is bound under a temporary name, which is one byte longer. */
+const MAX_CONTROL_PATH_BYTES = process.platform === 'darwin' ? 102 : 106
 
 export interface ConnectOptions {
   signal?: AbortSignal | undefined
@@ -22,10 +23,10 @@ export interface ConnectOptions {
   as?: ConnectRole | undefined
 }
 
-/** Throws if `path`, with a suffix of `spare` bytes, does not fit into the address of a Unix socket. */
-export function checkSocketPath(path: string, spare = 0): void {
+/** Throws if a control socket cannot have this path. */
+export function checkSocketPath(path: string): void {
   const length = Buffer.byteLength(path)
-  const limit = MAX_SOCKET_PATH_BYTES - spare
+  const limit = MAX_CONTROL_PATH_BYTES
   if (length > limit) {
     throw new FdbError(
       'ERR_FDB_PATH_TOO_LONG',

@@ -79,7 +79,7 @@ export async function acquireControl(
 ): Promise<FirstControl | NextControl> {
   const { signal, timeoutMs = 10_000, mode = 0o600, passed = null } = options
   path = resolve(path)
-  checkSocketPath(path, TEMPORARY_SUFFIX.length)
+  checkSocketPath(path)
   const until = performance.now() + timeoutMs
   let state: keyof typeof STATES = 'absent'
   let lost = false
@@ -206,6 +206,7 @@ export function closeControl(control: FirstControl): void {
 /** Stands for a path that this process must not remove, because a service manager owns it. */
 export const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
 
+/** One byte, which the limit of {@link checkSocketPath} reserves. */
 const TEMPORARY_SUFFIX = '~'
 
 /** Locks the lock file. Returns null if another process has the lock. The path names the returned file, not a newer one. */

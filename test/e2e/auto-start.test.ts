@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -73,6 +73,8 @@ function linkOf(path: string): string {
 }
 
 const pidIn = (text: string) => Number(/\(pid (\d+)\)/.exec(text)?.[1])
+
+const UNPRIVILEGED = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
 
 /** Programs that do not serve, and what is said of them. */
 const NOT_SERVING: readonly (readonly [
@@ -260,6 +262,40 @@ describe('fd-broker start', () => {
       code: 2,
       stdout: '',
       stderr: `ERR_FDB_OPTION: there is no file ${program.path('nosuch.mjs')}: give the file of a Node program\n`,
+    })
+  })
+
+  it('refuses a control path that is too long, before it starts the program', async () => {
+    const program = await AutoProgram.of("import 'node:fs'\nsetInterval(() => {}, 1000)\n")
+    const control = `/tmp/${'x'.repeat(102)}`
+    const log = ['--log-file', program.path('log/shop.log')]
+    const args = ['env', `FD_BROKER_CONTROL=${control}`, ...words(program, ['start', 'server.mjs', ...log])]
+    expect(await program.desk.runCommand(args)).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: expect.stringMatching(
+        /^ERR_FDB_PATH_TOO_LONG: control socket path of 107 bytes exceeds .* 106:/,
+      ),
+    })
+    expect(existsSync(program.path('log'))).toBe(false)
+  })
+
+  it('says that the default log file cannot be created, and the remedy', async () => {
+    const program = await AutoProgram.of(SERVER)
+    program.write('state', '')
+    const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
+    chmodSync(program.desk.folder, 0o755)
+    const env = ['env', `XDG_STATE_HOME=${program.path('state')}`, `TMPDIR=${program.desk.folder}`]
+    const { code, stderr } = await program.desk.runCommand([
+      ...user,
+      ...env,
+      ...words(program, ['start', 'server.mjs']),
+    ])
+    expect({ code, stderr }).toEqual({
+      code: 2,
+      stderr: expect.stringMatching(
+        /^ERR_FDB_OPTION: the default log file \S+\/state\/fd-broker\/shop\.log cannot be created .*: give --log-file, or set XDG_STATE_HOME/,
+      ),
     })
   })
 

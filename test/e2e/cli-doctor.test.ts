@@ -84,12 +84,35 @@ describe('fd-broker doctor', () => {
         name: 'control socket',
         status: 'warning',
         found: expect.stringMatching(
-          /temporary\/fd-broker-\d+\/shop\.sock can be created: fd-broker start .* work; join\(\) .*ERR_FDB_CONTROL_PATH/,
+          /temporary\/fd-broker-\d+\/shop\.sock can be created: fd-broker start .* use it; join\(\) .*ERR_FDB_CONTROL_PATH/,
         ),
         remedy: expect.stringContaining('create /run/fd-broker'),
       },
     ])
     expect(readdirSync(temporary)).toEqual([])
+  })
+
+  it('warns of a user without a folder for the log of fd-broker start', async () => {
+    const desk = Desk.open()
+    chmodSync(desk.folder, 0o755)
+    const user =
+      process.geteuid?.() === 0 ? ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] : []
+    const logCheck = async (state: string) => {
+      const env = ['env', `XDG_STATE_HOME=${state}`, process.execPath, CLI]
+      const { stdout } = await desk.runCommand([...user, ...env, 'doctor', '--service', 'shop', '--json'])
+      return (JSON.parse(stdout) as { findings: Finding[] }).findings.find(({ name }) => name === 'log file')
+    }
+    expect(await logCheck('/proc/nowhere')).toEqual({
+      name: 'log file',
+      status: 'warning',
+      found: '/proc/nowhere/fd-broker/shop.log cannot be created: this user cannot write to /proc',
+      remedy: 'give fd-broker start a --log-file, or set XDG_STATE_HOME to a folder of this user',
+    })
+    const own = join(desk.folder, 'own')
+    mkdirSync(own)
+    chmodSync(own, 0o777)
+    expect(await logCheck(own)).toMatchObject({ status: 'ok' })
+    expect(readdirSync(own)).toEqual([])
   })
 
   it('warns where memory cannot be sealed, where there are no pidfds, and of few descriptors', async () => {

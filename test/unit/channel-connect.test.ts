@@ -56,10 +56,10 @@ describe('Channel.connect', () => {
   })
 
   it('names limit and length of a path that is too long', async () => {
-    await expect(Channel.connect(`/tmp/${'x'.repeat(103)}`)).rejects.toMatchObject({
+    await expect(Channel.connect(`/tmp/${'x'.repeat(102)}`)).rejects.toMatchObject({
       code: 'ERR_FDB_PATH_TOO_LONG',
-      message: expect.stringMatching(/^control socket path of 108 bytes exceeds the limit of 107:/),
-      details: { limit: 107, got: 108 },
+      message: expect.stringMatching(/^control socket path of 107 bytes exceeds the limit of 106:/),
+      details: { limit: 106, got: 107 },
     })
     await expect(Channel.connect('')).rejects.toMatchObject({ code: 'ERR_FDB_CONTROL_PATH' })
   })

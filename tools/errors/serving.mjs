@@ -131,7 +131,7 @@ export const CONTROL = {
     remedy: 'Upgrade or end that process, or choose another path',
   },
   ERR_FDB_PATH_TOO_LONG: {
-    cause: 'The control path is longer than 106 bytes (to serve) or 107 bytes (to connect)',
+    cause: 'The control path is longer than 106 bytes',
     remedy: 'Choose a shorter folder, for example under `/run`',
   },
   ERR_FDB_DENIED: {
