@@ -10,7 +10,7 @@ import {
   type RetiredReason,
 } from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
-import { activeResources } from '../member/shutdown.js'
+import { activeResources } from '../node/active-resources.js'
 import { HELD_HANDLE, holdHandle, listeningDescriptorOf, nameSocket } from '../node/held-handle.js'
 import { keptByText } from '../operator/status-report.js'
 import { OperatorClient } from '../operator.js'
@@ -511,9 +511,8 @@ class ProgramShutdown {
     if (this.#placeholder.endProgram()) return
     setTimeout(() => {
       const kept = activeResources()
-      const what = Object.keys(kept).length === 0 ? 'something' : keptByText(kept)
       print(
-        `process ${process.pid} no longer serves and its last connection has ended, but ${what} keeps it alive: fd-broker ends it. A SIGTERM handler that closes timers and pools would end it sooner`,
+        `process ${process.pid} no longer serves and its last connection has ended, but ${keptByText(kept, 'keep')} it alive: fd-broker ends it. A SIGTERM handler that closes timers and pools would end it sooner`,
       )
       process.exit()
     }, this.#exitMs).unref()

@@ -109,8 +109,8 @@ function reasonOf(answer: StatusAnswer, pid: number): string {
     isDaemon(answer) && answer.pid === pid ? [] : services.flatMap(({ draining = [] }) => draining)
   const { connections = 0, keptBy } = own ?? older.find(report => report.pid === pid) ?? {}
   if (keptBy) {
-    const what = plain(keptByText(keptBy))
-    return `its last connection has ended, and ${what} keeps it: close that when member.retired resolves, or give join() exitWhenRetired; kill ${pid} ends it now`
+    const what = plain(keptByText(keptBy, 'keep'))
+    return `its last connection has ended, and ${what} it: close that when member.retired resolves, or give join() exitWhenRetired; kill ${pid} ends it now`
   }
   if (connections > 0) {
     const kinds = own?.listeners?.flatMap(({ kinds = {} }) => Object.entries(kinds)) ?? []

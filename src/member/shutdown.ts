@@ -1,5 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import type { FdbError } from '../errors.js'
+import { activeResources } from '../node/active-resources.js'
 import { activeIntervals } from '../node/intervals.js'
 import { keptByText } from '../operator/status-report.js'
 import type { RetiredReason } from './member-options.js'
@@ -153,7 +154,7 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report }
     }
     logger.warn(
       facts,
-      `process ${process.pid} has retired and does not end: ${keptByText(resources)} keeps it; close that when member.retired resolves, or give join() exitWhenRetired`,
+      `process ${process.pid} has retired and does not end: ${keptByText(resources, 'keep')} it; close that when member.retired resolves, or give join() exitWhenRetired`,
     )
     report()
   }, ms).unref()
@@ -181,11 +182,4 @@ export function watchDoubledIntervals(logger: Logger, over: () => boolean): void
       `process ${process.pid} was replaced and its intervals still run, as do those of the next version: ${list.join('; ')}. Start them in runOnce() or member.whileServing(), or clear them on retiring`,
     )
   }, DOUBLED_MS).unref()
-}
-
-/** Returns the resources that keep the event loop of this process alive, by Node's names. */
-export function activeResources(): Record<string, number> {
-  const resources: Record<string, number> = {}
-  for (const type of process.getActiveResourcesInfo()) resources[type] = (resources[type] ?? 0) + 1
-  return resources
 }

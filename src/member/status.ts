@@ -1,12 +1,12 @@
 import type { Entry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
+import { activeResources } from '../node/active-resources.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
 import { inheritedOutput } from '../versions/successor-output.js'
 import type { Listener } from './listener.js'
 import type { MemberRuntime } from './runtime.js'
-import { activeResources } from './shutdown.js'
 
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
 

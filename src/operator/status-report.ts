@@ -111,10 +111,12 @@ export function readKeptBy(report: unknown): Pick<DrainReport, 'keptBy'> {
   return { keptBy: Object.fromEntries(known.slice(0, MOST_KINDS)) }
 }
 
-/** Formats `keptBy`: `2 Timeout, 1 TCPSocketWrap`. */
-export function keptByText(kept: Readonly<Record<string, number>>): string {
+/** Formats `keptBy`: `2 Timeout, 1 TCPSocketWrap`. With a verb: `1 Timeout keeps`, `2 Timeout keep`. */
+export function keptByText(kept: Readonly<Record<string, number>>, verb?: 'keep'): string {
   const parts = Object.entries(kept).map(([type, count]) => `${count} ${type}`)
-  return parts.length === 0 ? 'something that Node does not name' : parts.join(', ')
+  const text = parts.length === 0 ? 'something that Node does not name' : parts.join(', ')
+  const isOne = Object.values(kept).reduce((sum, count) => sum + count, 0) <= 1
+  return verb === undefined ? text : `${text} ${verb}${isOne ? 's' : ''}`
 }
 
 /** Connections of one kind that a process closed at the end of its drain, and that were still open for the same reason. */

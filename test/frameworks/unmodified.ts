@@ -49,7 +49,7 @@ export async function unmodifiedFolder(
 
 /** Lines of a program's processes that are no complaint: of a replaced one that a timer kept, and of node-cron on a busy machine. */
 const FINE = [
-  /^fd-broker: process \d+ no longer serves .* keeps it alive: fd-broker ends it\. /,
+  /^fd-broker: process \d+ no longer serves .* keeps? it alive: fd-broker ends it\. /,
   /\[NODE-CRON\].*\[WARN\].* missed execution at /,
 ]
 /** Of one whose drain came to its limit. */
