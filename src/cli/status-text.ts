@@ -269,9 +269,13 @@ function errorsLine({ applicationErrors }: ServiceStatus): string | null {
   return `its event listeners threw ${plain(applicationErrors)} times: see the log`
 }
 
-function outputLine({ droppedOutput }: ServiceStatus): string | null {
+function outputLine({ droppedOutput, details }: ServiceStatus): string | null {
   if (!droppedOutput) return null
-  return `${plain(droppedOutput)} writes were dropped: its terminal is closed, or its pipe has no reader`
+  const why =
+    typeof details?.log === 'string'
+      ? 'the process that writes its log has ended; the next version has a new one'
+      : 'its terminal is closed, or its pipe has no reader'
+  return `${plain(droppedOutput)} writes were dropped: ${why}`
 }
 
 function block<T>(

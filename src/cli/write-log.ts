@@ -1,10 +1,5 @@
-import { mkdirSync } from 'node:fs'
-import { basename, dirname } from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import type { Command } from 'commander'
-
-/** Rotated files that are kept besides the current one. */
-const KEPT = 5
+import { RotatedLog } from './rotated-log.js'
 
 interface WriteFlags {
   readonly file: string
@@ -22,10 +17,12 @@ export function addWriteLog(program: Command): void {
 }
 
 async function writeLog({ file, size }: WriteFlags): Promise<void> {
-  const { createStream } = await import('rotating-file-stream')
   // A signal to the whole process group must not end this process before the output of the program ends.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
-  const path = dirname(file)
-  mkdirSync(path, { recursive: true, mode: 0o700 })
-  await pipeline(process.stdin, createStream(basename(file), { path, size, rotate: KEPT, mode: 0o600 }))
+  const log = new RotatedLog(file, size)
+  try {
+    for await (const output of process.stdin) await log.write(output as Buffer)
+  } finally {
+    await log.close()
+  }
 }

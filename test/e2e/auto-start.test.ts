@@ -413,6 +413,9 @@ describe('fd-broker start', () => {
     )
     signalPid(Number(writer), 'SIGKILL')
     await program.statusWhere('its output is dropped', ({ droppedOutput }) => (droppedOutput ?? 0) > 2)
+    expect((await program.desk.run('status', '--control', program.control)).stdout).toMatch(
+      /\d+ writes were dropped: the process that writes its log has ended; the next version has a new one/,
+    )
     await program.answeredBy(pid)
   })
 })

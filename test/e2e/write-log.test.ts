@@ -1,0 +1,132 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { until } from '../processes/until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+/** `fd-broker` that cannot write more than 1 KiB into a file. */
+const LIMITED = ['sh', '-c', 'ulimit -S -f "$1"; shift; exec "$@"', 'sh', '2']
+const LINE = `${'a'.repeat(99)}\n`
+const FULL = 'this log could not be written: EFBIG: file too large, write'
+
+/** The process that writes a log; its file need not exist. */
+class Writer {
+  readonly folder = mkdtempSync(join(tmpdir(), 'fdb-write-log-'))
+  readonly path: string
+  readonly #process
+
+  constructor(name = 'log', size = '10M', before: readonly string[] = []) {
+    this.path = join(this.folder, name)
+    const [file = '', ...words] = [...before, process.execPath, CLI, 'write-log', '--file', this.path]
+    this.#process = spawn(file, [...words, '--size', size], { stdio: ['pipe', 'inherit', 'inherit'] })
+    onTestFinished(() => {
+      this.#process.kill('SIGKILL')
+      rmSync(this.folder, { recursive: true, force: true })
+    })
+  }
+
+  get text(): string {
+    return existsSync(this.path) ? readFileSync(this.path, 'utf8') : ''
+  }
+
+  /** Resolves when the process has had time to read it. */
+  async write(text: string): Promise<void> {
+    this.#process.stdin.write(text)
+    await sleep(100)
+  }
+
+  async shows(text: string): Promise<void> {
+    await until(
+      'the log has the text',
+      () => this.text === text || null,
+      10_000,
+      () => this.text,
+    )
+  }
+
+  async end(): Promise<void> {
+    this.#process.stdin.end()
+    const [code] = await once(this.#process, 'exit')
+    expect(code).toBe(0)
+  }
+}
+
+describe('the process that writes a log', () => {
+  it('goes on when there is room again, and reports how much is missing', async () => {
+    const writer = new Writer('log', '10M', LIMITED)
+    await writer.write(LINE.repeat(10))
+    await writer.shows(LINE.repeat(10))
+    await writer.write(LINE.repeat(2))
+    await writer.shows(LINE.repeat(10) + LINE.slice(0, 24))
+    await writer.write(LINE)
+    await sleep(1_500)
+    expect(writer.text).toBe(LINE.repeat(10) + LINE.slice(0, 24))
+    renameSync(writer.path, join(writer.folder, 'full'))
+    const report = `fd-broker: 276 bytes (3 lines) are missing here: ${FULL}\n`
+    await writer.shows(report)
+    await writer.write(LINE)
+    await writer.shows(report + LINE)
+    await writer.end()
+  })
+
+  it('goes on at the beginning of a line', async () => {
+    const writer = new Writer('log', '10M', LIMITED)
+    await writer.write(LINE.repeat(10))
+    await writer.write(LINE + LINE.slice(0, 50))
+    await writer.shows(LINE.repeat(10) + LINE.slice(0, 24))
+    rmSync(writer.path)
+    await sleep(1_500)
+    expect(writer.text).toBe('')
+    await writer.write(`${LINE.slice(50)}next\n`)
+    await writer.end()
+    expect(writer.text).toBe(`fd-broker: 176 bytes (2 lines) are missing here: ${FULL}\nnext\n`)
+  })
+
+  it('goes on when the file can be opened', async () => {
+    const writer = new Writer('folder/log')
+    writeFileSync(join(writer.folder, 'folder'), '')
+    await writer.write('lost\n')
+    await sleep(500)
+    expect(readdirSync(writer.folder)).toEqual(['folder'])
+    rmSync(join(writer.folder, 'folder'))
+    await until('the file is there', () => writer.text !== '' || null)
+    await writer.write('next\n')
+    await writer.end()
+    expect(writer.text).toMatch(
+      /^fd-broker: 5 bytes \(1 line\) are missing here: this log could not be written: E.*\nnext\n$/,
+    )
+  })
+
+  it('rotates the file at the end of a line, and keeps five old ones', async () => {
+    const writer = new Writer('log', '150B')
+    await writer.write(LINE + LINE.slice(0, 60))
+    await writer.shows(LINE + LINE.slice(0, 60))
+    await writer.write(`${LINE.slice(60)}next\n`)
+    await writer.shows('next\n')
+    expect(readFileSync(`${writer.path}.1`, 'utf8')).toBe(LINE.repeat(2))
+    for (let count = 0; count < 6; count++) {
+      const lines = `${count} ${LINE}${LINE}`
+      await writer.write(lines)
+      await writer.shows(count === 0 ? `next\n${lines}` : lines)
+    }
+    await writer.end()
+    expect(readdirSync(writer.folder).sort()).toEqual([
+      'log',
+      ...[1, 2, 3, 4, 5].map(count => `log.${count}`),
+    ])
+    expect(readFileSync(`${writer.path}.5`, 'utf8')).toBe(`next\n0 ${LINE}${LINE}`)
+  })
+})
