@@ -103,6 +103,7 @@ export class AutoService {
     this.#log = log
     member.describe(() => ({ program: settings.program, ...(log !== null && { log: log.log }) }))
     if (log !== null) member.outputOfSuccessors(() => openPart(log.log, startedAs.env))
+    member.unreadySuccessors(() => this.#unreadyText)
     // The member does not keep the process alive, so that the program ends as without fd-broker.
     member.keepAlive(false)
     member.on('retiring', () => {
@@ -178,6 +179,14 @@ export class AutoService {
     this.#attach(server, name, open, listener =>
       waiting.handOver(() => listener.serveListening(server, () => {})),
     )
+  }
+
+  /** Names the step that a next version has missed if it has joined and is not ready. */
+  get #unreadyText(): string {
+    const { ready } = this.#settings
+    const text = `does not listen on ${[...this.#listeners.keys()].join(', ')}`
+    if (ready === 'listen') return text
+    return `${text}, or ${ready === 'call' ? 'has not called ready() of fd-broker/auto' : `GET ${ready.path} has not succeeded`}`
   }
 
   #isUsed(name: string): boolean {
@@ -343,13 +352,18 @@ export class AutoService {
   }
 }
 
-/** Returns the program that serves under this name, or its control socket if it does not report its program; null if none serves, or this one. */
+/**
+ * Returns the program that serves under this name, or its control socket if it does not report its program. Returns null if none serves, or
+ * this one, or `upgrade --kill-stuck`, which waits for the next version of a killed process.
+ */
 async function otherProgram({ control, program }: AutoSettings): Promise<string | null> {
   if (!existsSync(control)) return null
   try {
     using client = await OperatorClient.connect(control, { timeout: STATUS_MS })
     const answer = await client.status({ timeout: STATUS_MS })
-    const { program: served } = 'details' in answer ? answer.details : { program: undefined }
+    const { program: served, replaces } =
+      'details' in answer ? answer.details : ({} as Record<string, unknown>)
+    if (replaces !== undefined) return null
     if (typeof served !== 'string') return `${control} (pid ${client.peerPid})`
     return served === program ? null : served
   } catch (error) {

@@ -55,6 +55,11 @@ export function commandService(
   return askService(flags, codes, (client, timeout) => client.command(command, body, { timeout, service }))
 }
 
+/** Returns the remedy for a serving process that does not answer. */
+export function killHungText(control: string): string {
+  return `fd-broker upgrade --kill-stuck --control ${control} kills it and starts its next version`
+}
+
 /** Calls `attempt` until it resolves with a value. Resolves with null if it has not by `until` (of `performance.now()`). */
 export async function pollUntil<T>(
   until: number,

@@ -9,14 +9,14 @@ import { defaultLog, LOG_FILE, LOG_SIZE, LOG_WRITER_MS, openPart } from '../auto
 import { type AutoSettings, settingsOf } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
-import { statusAt } from '../operator/client.js'
+import { OperatorClient, statusAt } from '../operator/client.js'
 import { isDaemon, type ServiceStatus } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { checkSocketPath } from '../os/connect.js'
 import { removeDeadControl } from '../os/control-path.js'
 import { indented, NO_REASON } from '../versions/exit-reason.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
-import { pollUntil } from './ask-service.js'
+import { killHungText, pollUntil } from './ask-service.js'
 import { durationOption } from './options.js'
 import { codeAndMessage, plain, print, WaitingLine, writeStderr } from './output.js'
 import { CANCEL_SIGNALS } from './signals.js'
@@ -33,6 +33,8 @@ const ERROR_LINES = 16
 const OWN_LINE = /^fd-broker: /
 /** A log line of fd-broker/auto: the program will not serve as a version. */
 const LEFT_OUT = /^fd-broker: (.*\bruns without upgrades\b.*)$/m
+/** In such a line. It is untrue of a program that `start` has ended. */
+const RUNS_ALONE = /\bruns without upgrades\b/
 
 interface StartProgramFlags {
   readonly name?: string
@@ -252,12 +254,18 @@ class ProgramStart {
     const ended = await this.#end()
     throw new FdbError(
       'ERR_FDB_SUCCESSOR_LOST',
-      `${this.name} does not serve as a version, and ${ended}: ${plain(why)}; its log is ${this.#log}`,
+      `${this.name} does not serve as a version, and ${ended}: ${plain(why.replace(RUNS_ALONE, 'would run without upgrades'))}; its log is ${this.#log}`,
     )
   }
 
   /** Resolves with the reason why the program does not serve yet. */
   async #whyUnserved(): Promise<string> {
+    using client = await OperatorClient.connect(this.#control, { timeout: ANSWER_MS }).catch(() => null)
+    const answer = await client?.status({ timeout: ANSWER_MS }).catch((error: unknown) => error)
+    if (client !== null && FdbError.is(answer) && answer.code === 'ERR_FDB_DEADLINE') {
+      const who = client.peerPid === 0 ? 'the process that' : `process ${client.peerPid}, which`
+      return `${who} listens at ${this.#control}, does not answer (it is stopped, overloaded, or hangs): ${killHungText(this.#control)}`
+    }
     const { pid, generation, listeners = [] } = await this.#status()
     if (pid === undefined)
       return 'none of its servers listens: it has not called listen(), or listen() has failed'

@@ -10,7 +10,7 @@ import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
 import type { Release } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
-import { type AnswerFlags, type AskFlags, commandService, pollUntil } from './ask-service.js'
+import { type AnswerFlags, type AskFlags, commandService, killHungText, pollUntil } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { plain, print, style, WaitingLine } from './output.js'
@@ -43,7 +43,10 @@ export function addUpgrade(program: Command): void {
     .description('start the next version of the running server, and wait until it serves')
     .argument('[command...]', 'command of the next version, after --; default: the current one')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
-    .option('--kill-stuck', 'first kill processes that block the upgrade; listeners and state are kept')
+    .option(
+      '--kill-stuck',
+      'first kill processes that block the upgrade; listeners and state are kept until the next version serves, at most for --timeout',
+    )
     .option('--binary <new>', 'release to install at --at before the upgrade; undone if the upgrade fails')
     .option('--at <path>', 'the server’s link to a release folder, or its executable')
     .option('--smart', 'reload, upgrade or do nothing, depending on what has changed (fd-broker proxy)')
@@ -111,8 +114,9 @@ async function upgrade(
       return false
     },
     error => {
-      if (!killStuck || (error as Partial<FdbError>).code !== 'ERR_FDB_DEADLINE') throw error
-      return true
+      if (!FdbError.is(error) || error.code !== 'ERR_FDB_DEADLINE') throw error
+      if (killStuck) return true
+      throw new FdbError(error.code, `${error.message}; ${killHungText(control)}`, { retryable: true })
     },
   )
   const phases: ReportedPhase[] = []

@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd, type PeerCredentials, peerPidfd } from '../kernel/index.js'
+import { closeAll, hasEnded, type OwnedFd, type PeerCredentials, peerPidfd } from '../kernel/index.js'
 import type { Operations } from '../operator/requests.js'
 import { serveOperator } from '../operator/server.js'
 import { outOfDescriptors } from '../os/limits.js'
@@ -75,9 +75,11 @@ export function receiveHello(
   let unwatched: FdbError | null = null
   try {
     const peer = peerPidfd(fd, `pidfd of ${who.pid}`)
-    ended = peer === 'dead'
     if (peer !== 'dead') pidfd = peer
-    else unwatched = new FdbError('ERR_FDB_CHANNEL_CLOSED', `process ${who.pid}, which connected, has ended`)
+    // The caller may have ended while its connection waited to be accepted, because this process was stopped or has just recovered the socket.
+    ended = peer === 'dead' || (peer !== null && hasEnded(peer))
+    if (ended)
+      unwatched = new FdbError('ERR_FDB_CHANNEL_CLOSED', `process ${who.pid}, which connected, has ended`)
   } catch (cause) {
     unwatched = outOfDescriptors(`process ${who.pid} cannot be watched`, cause)
   }

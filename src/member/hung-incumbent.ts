@@ -1,6 +1,8 @@
 import { constants } from 'node:os'
 import { resolve } from 'node:path'
+import { Backoff } from '../base/backoff.js'
 import { FdbError } from '../errors.js'
+import { isUnderWay } from '../handoff/phases.js'
 import { NOTE_NAME, type NotedDescriptors, readDescriptorNames } from '../holder/descriptor-names.js'
 import type { Entry } from '../holder/registry.js'
 import { STUCK_MS, untilGone } from '../holder/stuck.js'
@@ -25,6 +27,8 @@ import { type RecoveredDescriptors, sealRecovered, startFromRecovered, wholeSegm
 
 /** After the handoff this process waits at most this long for its own retirement. */
 const END_MS = 10_000
+/** Delays before a next version that has failed is started again. */
+const RESTART = { firstMs: 500, longestMs: 5_000 }
 
 interface ReplaceHung {
   readonly control: string
@@ -42,11 +46,14 @@ interface ReplaceHung {
  * hands everything over to a successor. Connections that wait in the listen queues reach the successor; accepted ones end with the hung
  * process.
  *
+ * Starts a next version that fails again, until one serves or `timeoutMs` elapses: this process keeps the listeners meanwhile. Then, or if
+ * `signal` aborts, closes them; no process serves.
+ *
  * The hung process is the one that the kernel reports for the control socket, and it must still hold that socket. Before the kill, rejects
  * with ERR_FDB_STUCK (the process is unknown, or holds no such socket), ERR_FDB_DENIED or ERR_FDB_TRACE; later with the errors of `upgrade`.
  */
 export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
-  const { control, argv, timeoutMs, progress, signal, report } = options
+  const { control, argv, progress, signal, report } = options
   using hung = await findListeningProcess(control)
   const own = process.geteuid?.()
   if (hung.uid !== own) {
@@ -80,6 +87,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
       resolveOptions({ service, control, upgrade: { probation: 0 } }),
       recovered,
     )
+    driver.runtime.replacedPid = hung.pid
   } catch (error) {
     closeRecovered(recovered)
     closeAll(output)
@@ -88,8 +96,10 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   try {
     await driver.ready({})
     const stdio = ['ignore' as const, ...numbersOf(output)]
-    const ask = { argv: command, env, timeout: timeoutMs, progress, signal }
-    const upgraded = await driver.runtime.upgrades.start(ask, { cwd: startedAs.cwd, stdio })
+    const where = { cwd: startedAs.cwd, stdio, isStandIn: true }
+    const upgraded = await repeatUntilServed(driver, options, hung.pid, timeout =>
+      driver.runtime.upgrades.start({ argv: command, env, timeout, progress, signal }, where),
+    )
     await Promise.race([
       driver.runtime.shutdown.retired,
       new Promise(resolve => setTimeout(resolve, END_MS).unref()),
@@ -99,6 +109,43 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     closeAll(output)
     await driver.close({ timeout: 0, handBack: false })
   }
+}
+
+/** Starts a next version, and again after each failure, until one serves, also one that another command has started. */
+async function repeatUntilServed(
+  driver: MemberDriver,
+  { timeoutMs, signal, report }: ReplaceHung,
+  hung: number,
+  start: (timeoutMs: number) => Promise<Upgraded>,
+): Promise<Upgraded> {
+  const { changes, hosting, machine, upgrades } = driver.runtime
+  const until = performance.now() + timeoutMs
+  const backoff = new Backoff(RESTART)
+  const holds = () => machine.phase === 'serving'
+  for (;;) {
+    try {
+      return await start(Math.max(1, Math.round(until - performance.now())))
+    } catch (thrown) {
+      await upgrades.whenServing()
+      if (!holds()) return upgrades.servedBy(0) ?? Promise.reject(thrown)
+      const error = FdbError.from(thrown, signal.aborted ? 'ERR_FDB_ABORTED' : undefined)
+      const pauseMs = backoff.next()
+      const left = until - performance.now() - pauseMs
+      if (signal.aborted || left <= 0) throw lost(hung, error)
+      report(
+        `no version serves yet: the next one is started again in ${pauseMs} ms, until it serves, for ${Math.ceil(left / 1_000)} s at most; this command keeps the listeners meanwhile. ${error.code}: ${error.message}`,
+      )
+      // A failed version that keeps descriptors would block the next one.
+      if (!isUnderWay(machine.holder?.phase)) await hosting.killStuck?.().catch(() => {})
+      await changes.until(() => !holds(), pauseMs, signal).catch(() => {})
+    }
+  }
+}
+
+/** Returns the error of a replacement that has left no process: the hung one was killed, and no next version has served. */
+function lost(hung: number, { code, message, phase, details }: FdbError): FdbError {
+  const why = `no version serves: process ${hung} was killed, its next version did not serve, and this command has closed the listeners; state that is in no file is lost; start the program again. The next version failed: ${message}`
+  return new FdbError(code, why, { details, ...(phase !== undefined && { phase }) })
 }
 
 /** Returns the process that called listen() on the control socket (SO_PEERCRED). */

@@ -221,6 +221,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#runtime.upgrades.output = open
   }
 
+  /** @internal Sets the function that names the step that a successor has missed if it has joined and is not ready. */
+  unreadySuccessors(unready: () => string): void {
+    this.#runtime.upgrades.unready = unready
+  }
+
   /** @internal Closes this member before it serves. The incumbent reports `why`. */
   async closeBecause(why: string): Promise<void> {
     await this.#driver.close({}, why)

@@ -88,6 +88,8 @@ export class MemberRuntime implements MemberContext {
   readonly reloading: Reloading
   /** Null until {@link MemberDriver.bind}. */
   application: Application | null = null
+  /** Pid of the killed process whose descriptors this one holds until a next version serves. Null in any other process. */
+  replacedPid: number | null = null
 
   constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: RuntimeDriver) {
     const checkSeal = () => this.writes.checkSeal()

@@ -58,7 +58,7 @@ export function describe(runtime: MemberRuntime): StatusReport {
     applicationErrors: application?.failures() ?? 0,
     probationSeconds:
       older.reports.find(({ standbySeconds }) => standbySeconds !== undefined)?.standbySeconds ?? null,
-    details: detailsOf(application),
+    details: runtime.replacedPid === null ? detailsOf(application) : { replaces: runtime.replacedPid },
     droppedOutput: inheritedOutput()?.dropped ?? 0,
     keptBy: runtime.shutdown.over ? activeResources() : null,
   }

@@ -21,6 +21,8 @@ const GIVEN_UP_MS = 10_000
 const SERVING_MS = 2_000
 
 interface SuccessorStart {
+  /** Whether this process only holds the descriptors of a killed one. Errors then do not say that it serves on. */
+  readonly isStandIn?: boolean
   /** Default: the folder in which this process was started. */
   readonly cwd?: string
   readonly stdio?: StdioOptions
@@ -40,6 +42,8 @@ export class Upgrades implements AttemptIncumbent {
   readonly started: Successor[] = []
   /** Opens the output of the next successor. Null if successors share the output of this process. */
   output: (() => SuccessorOutput) | null = null
+  /** Returns the step that a successor has missed if it has joined and is not ready. */
+  unready: () => string = () => 'has not called ready()'
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
   #attempt: UpgradeAttempt | null = null
@@ -142,7 +146,7 @@ export class Upgrades implements AttemptIncumbent {
 
   async #run(options: UpgradeOptions & SuccessorStart, ended: AbortSignal): Promise<Upgraded> {
     const { control, logger, times, timeout } = this.shared.settings
-    const { argv = [], cwd, env, signal } = options
+    const { argv = [], cwd, env, isStandIn = false, signal } = options
     const { ready, quiesce, freeze, prepare, commit } = times
     const output = options.stdio === undefined ? (this.output?.() ?? null) : null
     const attempt = await UpgradeAttempt.start(this, {
@@ -158,7 +162,8 @@ export class Upgrades implements AttemptIncumbent {
       commitMs: commit + prepare + OWN_END_MS,
       endAfterMs: OWN_END_MS,
       name: pid => `the successor ${pid}`,
-      ours: true,
+      servesOn: isStandIn ? null : `process ${process.pid} serves on`,
+      unready: () => this.unready(),
       progress: guardedProgress(options.progress, logger),
       signals: signal === undefined ? [ended] : [ended, signal],
     }).finally(() => output?.close())

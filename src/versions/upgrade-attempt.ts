@@ -73,8 +73,10 @@ export interface AttemptOptions {
   readonly endAfterMs: number
   /** Returns the successor's name for messages. */
   name(pid: number): string
-  /** Whether the successor replaces this process. */
-  readonly ours: boolean
+  /** Text for errors about the incumbent: "process 4711 serves on". Null if they do not mention it. */
+  readonly servesOn: string | null
+  /** Returns the step that a successor has missed if it has joined and is not ready: "has not called ready()". */
+  readonly unready?: () => string
   /** Never throws. */
   readonly progress?: (step: UpgradeProgress) => void
   /** An abort of any of them cancels the attempt. */
@@ -173,7 +175,8 @@ export class UpgradeAttempt {
   }
 
   get #keepsServing(): string {
-    return this.#options.ours ? '; this process serves on' : ''
+    const { servesOn } = this.#options
+    return servesOn === null ? '' : `; ${servesOn}`
   }
 
   #report(phase: string, pid: number): void {
@@ -215,9 +218,8 @@ export class UpgradeAttempt {
     const childEnd = ended
       ? `its successor ${pid} was ended`
       : `its successor ${pid} could not be ended (it is another user's, or has left its session)`
-    const servesOn = this.#options.ours ? `; process ${process.pid} serves on` : ''
     this.#settled.reject(
-      cancelledError(reason, `${childEnd}${servesOn}`, phase === 'idle' ? 'starting' : phase),
+      cancelledError(reason, `${childEnd}${this.#keepsServing}`, phase === 'idle' ? 'starting' : phase),
     )
   }
 
@@ -275,7 +277,7 @@ export class UpgradeAttempt {
       lines = this.child.exitReason.takeLines()
     }
     this.#hasMoreDetail = how !== null || lines !== null || reason !== null
-    const name = this.#options.ours ? '' : `${this.#name} did not start to serve: `
+    const name = this.#options.servesOn !== null ? '' : `${this.#name} did not start to serve: `
     const end = how === null ? '' : `; it ended ${how}`
     const why =
       reason === null
@@ -293,7 +295,12 @@ export class UpgradeAttempt {
 
   /** Returns the error for an attempt that took longer than `limit`. */
   #lateError(limit: number): FdbError {
-    const reason = this.child.exitReason.takeLine()
+    const { joinerPid, phase } = this.#incumbent
+    const unready =
+      phase === 'offering' && joinerPid !== null && this.#options.unready !== undefined
+        ? `process ${joinerPid} has joined, but ${this.#options.unready()}`
+        : null
+    const reason = this.child.exitReason.takeLine() ?? unready
     const what = this.#wrapperEnded
       ? `the command ${this.child.pid} ended with code 0, and nothing that it started has served`
       : `${this.#name} did not serve`

@@ -118,7 +118,7 @@ export class WorkerSlot {
       commitMs: OWN_END_MS,
       endAfterMs: 0,
       name: pid => `worker ${index} of ${service} (pid ${pid})`,
-      ours: false,
+      servesOn: null,
       signals: [signal],
     })
     return await attempt.outcome

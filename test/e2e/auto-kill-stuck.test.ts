@@ -1,0 +1,107 @@
+import { fileURLToPath } from 'node:url'
+import { expect, it } from 'vitest'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
+import type { Ran } from './cli-processes.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const SERVER = `import http from 'node:http'
+http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+`
+
+/** `fd-broker start server.mjs …` in the program's folder, without a name. */
+function start(program: AutoProgram, ...args: string[]): Promise<Ran> {
+  const place = `RUNTIME_DIRECTORY=${program.place.RUNTIME_DIRECTORY}`
+  const log = ['--log-file', program.path('log/shop.log')]
+  return program.desk.runCommand([
+    ...['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh', program.desk.folder],
+    ...['env', place, process.execPath, CLI, 'start', 'server.mjs', ...log, ...args],
+  ])
+}
+
+function upgrade(program: AutoProgram, ...args: string[]): Promise<Ran> {
+  return program.desk.run('upgrade', '--control', program.control, ...args)
+}
+
+/** A program that serves as generation 1 and is stopped. */
+async function stopped(): Promise<{ program: AutoProgram; hung: number }> {
+  const program = await AutoProgram.of(SERVER)
+  expect(await start(program)).toMatchObject({ code: 0, stderr: '' })
+  const hung = await program.serves(1)
+  signalPid(hung, 'SIGSTOP')
+  return { program, hung }
+}
+
+it('replaces a stopped program without a name of its own, also after a start that gave up', async () => {
+  const { program, hung } = await stopped()
+  const late = await start(program, '--timeout', '3s')
+  expect(late.code).toBe(1)
+  expect(late.stderr).toMatch(
+    new RegExp(
+      `^ERR_FDB_DEADLINE: server\\.mjs \\(pid \\d+\\) did not serve within 3000 ms, and was ended: process ${hung}, which listens at \\S+, does not answer .*: fd-broker upgrade --kill-stuck --control ${program.control} kills it `,
+    ),
+  )
+  const asked = await upgrade(program, '--timeout', '500ms')
+  expect(asked.code).toBe(1)
+  expect(asked.stderr).toMatch(
+    new RegExp(`^ERR_FDB_DEADLINE: .*process ${hung} .*fd-broker upgrade --kill-stuck`),
+  )
+  const { code, stdout, stderr } = await upgrade(program, '--kill-stuck', '--timeout', '20s')
+  expect({ code, stderr }, `${stdout}${program.output}`).toEqual({ code: 0, stderr: '' })
+  const pid = await program.serves(2)
+  expect(stdout).toContain(`generation 2 (pid ${pid}) serves`)
+  // The program that gave up has ended: it is no joiner.
+  for (const [, joiner] of stdout.matchAll(/ms {2}\w+ +pid (\d+)/g)) expect(Number(joiner), stdout).toBe(pid)
+  expect(hasEnded(hung)).toBe(true)
+  await program.answeredBy(pid)
+  await program.command('upgrade')
+  await program.command('stop')
+})
+
+it('starts a next version that fails again until it serves, and keeps the listeners meanwhile', async () => {
+  const { program, hung } = await stopped()
+  program.write(
+    'server.mjs',
+    `import { writeFileSync } from 'node:fs'\nwriteFileSync('failed', 'x')\nthrow new Error('a mistake')\n`,
+  )
+  const run = upgrade(program, '--kill-stuck', '--timeout', '30s')
+  await until('it has failed', () => program.read('failed') !== '')
+  const answer = fetch(program.url)
+  program.write('server.mjs', SERVER)
+  const { code, stdout, stderr } = await run
+  expect({ code, stderr }, stdout).toEqual({ code: 0, stderr: '' })
+  expect(stdout).toMatch(/^no version serves yet: .* this command keeps the listeners meanwhile\. ERR_FDB_/m)
+  expect(stdout).not.toContain('serves on')
+  expect(hasEnded(hung)).toBe(true)
+  const pid = await program.serves(2)
+  expect(await (await answer).text()).toBe(`pid ${pid}`)
+  await program.command('stop')
+})
+
+it('says that no version serves if none has served until the limit', async () => {
+  const { program, hung } = await stopped()
+  program.write('server.mjs', "throw new Error('a mistake')\n")
+  const { code, stderr } = await upgrade(program, '--kill-stuck', '--timeout', '2s')
+  expect(code).toBe(1)
+  expect(stderr).toMatch(
+    new RegExp(`^ERR_FDB_\\w+: no version serves: process ${hung} was killed, .* closed the listeners; `),
+  )
+  expect(stderr).not.toContain('serves on')
+  expect(stderr).toMatch(/Error: a mistake|did not serve within/)
+})
+
+it('says at its limit that the next version does not listen', async () => {
+  const program = await AutoProgram.of(SERVER)
+  const pid = await program.serve()
+  program.write('server.mjs', 'setInterval(() => {}, 1000)\n')
+  const { code, stderr } = await upgrade(program, '--timeout', '2s')
+  expect(code).toBe(1)
+  expect(stderr).toMatch(
+    new RegExp(
+      `^ERR_FDB_DEADLINE: the successor (\\d+) did not serve within 2000 ms: process \\1 has joined, but does not listen on tcp:\\S+ \\(phase offering\\): its successor \\1 was ended; process ${pid} serves on\n$`,
+    ),
+  )
+  await program.answeredBy(pid)
+  await program.command('stop')
+})
