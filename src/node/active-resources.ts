@@ -1,5 +1,6 @@
 interface ActiveHandle {
-  readonly fd?: number
+  /** Node sets it for standard output and error, not for standard input, which keeps a process alive. */
+  readonly _isStdio?: true
   readonly isTTY?: boolean
 }
 
@@ -22,5 +23,5 @@ export function activeResources(): Record<string, number> {
 /** Returns the streams of standard output and error that are open. A read of `process.stdout` would open it. */
 function activeOutputs(): ActiveHandle[] {
   const { _getActiveHandles: list } = process as { _getActiveHandles?(): ActiveHandle[] }
-  return list?.call(process).filter(({ fd }) => fd === 1 || fd === 2) ?? []
+  return list?.call(process).filter(({ _isStdio }) => _isStdio) ?? []
 }

@@ -5,7 +5,6 @@ import { workerCount } from '../../src/cli/options.js'
 import { formatDuration } from '../../src/cli/output.js'
 import { serviceOf, servingKey } from '../../src/cli/status-answer.js'
 import { FdbError } from '../../src/errors.js'
-import { keptByText } from '../../src/operator/status-report.js'
 import type { ServiceStatus, StatusAnswer } from '../../src/operator.js'
 import { remoteError } from '../../src/wire/link.js'
 import { MOST_WORKERS } from '../../src/workers/options.js'
@@ -23,15 +22,6 @@ describe('the exit code of a command', () => {
   it('is 2 for an address that is none, and 1 for one whose path is in the way', () => {
     expect(exitCodeOf(new FdbError('ERR_FDB_SPEC', 'no address'))).toBe(2)
     expect(exitCodeOf(new FdbError('ERR_FDB_SPEC', 'no socket', { details: { path: '/a' } }))).toBe(1)
-  })
-})
-
-describe('what keeps a process', () => {
-  it('is told with a verb in its number', () => {
-    expect(keptByText({ Timeout: 1 }, 'keep')).toBe('1 Timeout keeps')
-    expect(keptByText({ Timeout: 1, TCPSocketWrap: 1 }, 'keep')).toBe('1 Timeout, 1 TCPSocketWrap keep')
-    expect(keptByText({ Timeout: 2 })).toBe('2 Timeout')
-    expect(keptByText({}, 'keep')).toBe('something that Node does not name keeps')
   })
 })
 

@@ -1,6 +1,7 @@
-import { describe, expect, it } from 'vitest'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, it, vi } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { Shutdown } from '../../src/member/shutdown.js'
+import { RETIRED_MS, Shutdown, watchRetired } from '../../src/member/shutdown.js'
 
 const DRAIN_MS = 1_000
 const failed = new FdbError('ERR_FDB_DEADLINE', 'too late')
@@ -75,5 +76,28 @@ describe('the departure of a process', () => {
     expect(shutdown.reason).toBe(fenced)
     shutdown.serve()
     expect(shutdown.reason).toBeNull()
+  })
+})
+
+describe('a retired process that does not end', () => {
+  it('logs what keeps it, with the verb in its number', async () => {
+    const listed = vi.spyOn(process, 'getActiveResourcesInfo')
+    const messages: string[] = []
+    const debug = () => {}
+    const warn = (_facts: object, message: string) => void messages.push(message)
+    for (const kept of [['Timeout'], ['Timeout', 'Timeout', 'Immediate'], []]) {
+      listed.mockReturnValue(kept)
+      watchRetired(
+        {},
+        { logger: { debug, info: debug, warn, error: debug }, exitWhenRetired: null, report: () => {} },
+      )
+      await sleep(RETIRED_MS + 100)
+    }
+    expect(messages.map(message => /does not end: (.*?);/.exec(message)?.[1])).toEqual([
+      '1 Timeout keeps it',
+      '2 Timeout, 1 Immediate keep it',
+      'something that Node does not name keeps it',
+    ])
+    listed.mockRestore()
   })
 })
