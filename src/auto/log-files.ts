@@ -1,7 +1,16 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { lstatSync, readdirSync, readlinkSync, realpathSync, rmSync } from 'node:fs'
+import {
+  lstatSync,
+  readdirSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  type Stats,
+  writeFileSync,
+} from 'node:fs'
 import { homedir } from 'node:os'
 import { basename, dirname, isAbsolute, join } from 'node:path'
+import { FdbError } from '../errors.js'
 import { replaceLink } from '../os/release-link.js'
 
 /** Environment variable: the log of a program started by `fd-broker start` (`shop.log`), a link to the serving version's file. */
@@ -44,10 +53,32 @@ export function defaultLog(service: string, env: Env): string {
   return join(folder, 'fd-broker', `${service}.log`)
 }
 
+/**
+ * Creates the log file of a version that will be started, and returns its path. Throws ERR_FDB_OPTION if the file cannot be created, or if
+ * `log` is neither free nor a link that {@link linkLog} has made.
+ */
+export function createPart(log: string): string {
+  try {
+    const found = lstatSync(log, { throwIfNoEntry: false })
+    if (found !== undefined && !isOwnLink(log, log)) {
+      const why = `there is ${kindOf(found)} at ${log}, and fd-broker start would replace it by a link to the log`
+      throw logError(log, `${why}: give --log-file a path that does not exist`)
+    }
+    const path = newPart(log)
+    writeFileSync(path, '', { flag: 'a', mode: 0o600 })
+    return path
+  } catch (error) {
+    if (FdbError.is(error)) throw error
+    const why = `process ${process.pid} (uid ${process.geteuid?.()}) cannot create the log ${log}`
+    throw logError(
+      log,
+      `${why} (${(error as Error).message}): give --log-file a path in a folder in which its user can create files`,
+    )
+  }
+}
+
 /** Starts the log writer for a version that will be started. */
-export function openPart(log: string, env: Env): LogPart {
-  const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 17)
-  const path = join(dirname(log), `${stem(log)}.${stamp}.log`)
+export function openPart(log: string, env: Env, path = newPart(log)): LogPart {
   const size = env[LOG_SIZE] ?? '10M'
   const writer = spawn(process.execPath, [COMMAND, 'write-log', '--file', path, '--size', size], {
     cwd: '/',
@@ -75,12 +106,13 @@ export function ownPart(env: Env): OwnPart | null {
 
 /**
  * Links the log to the file of the generation that serves. If the generation serves for the first time (`isNew`), also removes old files, and
- * links of higher generations, which are left from an earlier run of the service. Never throws.
+ * links of higher generations, which are left from an earlier run of the service. Replaces and removes no file of another origin. Never throws.
  */
 export function linkLog({ log, part }: OwnPart, generation: number, isNew: boolean): void {
   try {
-    replaceLink(generationLog(log, generation), basename(part))
-    replaceLink(log, basename(part))
+    for (const link of [generationLog(log, generation), log])
+      if (lstatSync(link, { throwIfNoEntry: false }) === undefined || isOwnLink(link, log))
+        replaceLink(link, basename(part))
     if (isNew) removeOld(log, generation)
   } catch {
     // Without links, the log is still in its file.
@@ -117,11 +149,41 @@ function stem(log: string): string {
   return basename(log, '.log')
 }
 
+function newPart(log: string): string {
+  const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 17)
+  return join(dirname(log), `${stem(log)}.${stamp}.log`)
+}
+
+/** Returns true if the path is a link to the file of a version in the same folder. */
+function isOwnLink(path: string, log: string): boolean {
+  try {
+    return isPart(readlinkSync(path), log)
+  } catch {
+    return false
+  }
+}
+
+/** Returns true if this is the name of a version's file: `shop.20260131120000000.log`. */
+function isPart(name: string, log: string): boolean {
+  const before = `${stem(log)}.`
+  return name.startsWith(before) && /^\d{17}\.log$/.test(name.slice(before.length))
+}
+
+function kindOf(found: Stats): string {
+  if (found.isFile()) return 'a file'
+  if (found.isDirectory()) return 'a folder'
+  if (found.isSymbolicLink()) return 'a symbolic link'
+  return found.isCharacterDevice() || found.isBlockDevice() ? 'a device' : 'a pipe or socket'
+}
+
+function logError(log: string, message: string): FdbError {
+  return new FdbError('ERR_FDB_OPTION', message, { details: { option: 'log-file', path: log } })
+}
+
 /** Returns the names of the files of versions, newest first. */
 function partsIn(log: string): string[] {
-  const before = `${stem(log)}.`
   return readdirSync(dirname(log))
-    .filter(name => name.startsWith(before) && /^\d{17}\.log$/.test(name.slice(before.length)))
+    .filter(name => isPart(name, log))
     .sort()
     .reverse()
 }
@@ -132,7 +194,7 @@ function removeOld(log: string, generation: number): void {
   const before = `${stem(log)}.generation-`
   const names = readdirSync(folder)
   const links = names
-    .filter(name => name.startsWith(before))
+    .filter(name => name.startsWith(before) && isOwnLink(join(folder, name), log))
     .map(name => ({ name, at: lstatSync(join(folder, name)).mtimeMs }))
     .toSorted((a, b) => b.at - a.at)
   const own = links.filter(({ name }) => Number.parseInt(name.slice(before.length), 10) <= generation)

@@ -5,7 +5,7 @@ import { dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { PARENT } from '../auto/exclusion.js'
-import { defaultLog, LOG_FILE, LOG_SIZE, LOG_WRITER_MS, openPart } from '../auto/log-files.js'
+import { createPart, defaultLog, LOG_FILE, LOG_SIZE, LOG_WRITER_MS, openPart } from '../auto/log-files.js'
 import { type AutoSettings, settingsOf } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
@@ -127,10 +127,11 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   if (givenLog === undefined) makeDefaultFolder(log)
   else makeFolder('log-file', log)
   makeFolder('pid-file', pidFile)
+  const partPath = createPart(log)
   using waiting = new WaitingLine(`starting ${program}`)
   // Signals are handled from here on: the program starts next, and a signal must end it too.
   const cancelled = firstOf(CANCEL_SIGNALS)
-  const part = openPart(log, { ...process.env, [LOG_SIZE]: flags.logSize })
+  const part = openPart(log, { ...process.env, [LOG_SIZE]: flags.logSize }, partPath)
   const auto = pathToFileURL(join(import.meta.dirname, 'auto.js')).href
   const command = successorCommand({
     argv: [process.execPath, '--import', auto, file, ...args],

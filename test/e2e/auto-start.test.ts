@@ -1,6 +1,17 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -297,6 +308,53 @@ describe('fd-broker start', () => {
         /^ERR_FDB_OPTION: the default log file \S+\/state\/fd-broker\/shop\.log cannot be created .*: give --log-file, or set XDG_STATE_HOME/,
       ),
     })
+  })
+
+  it.each([
+    ['a file', 'precious'],
+    ['a folder', 'folder'],
+    ['a pipe or socket', 'fifo'],
+    ['a symbolic link', 'link'],
+  ])('does not replace %s by its log', async (what, name) => {
+    const program = await AutoProgram.of(SERVER)
+    const folder = program.path('log')
+    mkdirSync(join(folder, 'folder'), { recursive: true })
+    program.write('log/precious', 'precious\n')
+    symlinkSync('precious', join(folder, 'link'))
+    execFileSync('mkfifo', [join(folder, 'fifo')])
+    const before = readdirSync(folder)
+    const path = join(folder, name)
+    expect(await command(program, 'start', 'server.mjs', '--log-file', path)).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: `ERR_FDB_OPTION: there is ${what} at ${path}, and fd-broker start would replace it by a link to the log: give --log-file a path that does not exist\n`,
+    })
+    expect(readdirSync(folder)).toEqual(before)
+    expect(lstatSync(join(folder, 'fifo')).isFIFO()).toBe(true)
+    expect(program.read('log/link')).toBe('precious\n')
+  })
+
+  it('refuses a log that it cannot create', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const { code, stderr } = await command(program, 'start', 'server.mjs', '--log-file', '/proc/shop.log')
+    expect(code).toBe(2)
+    expect(stderr).toMatch(
+      /^ERR_FDB_OPTION: process \d+ \(uid \d+\) cannot create the log \/proc\/shop\.log \(E\w+: .*\): give --log-file a path in a folder /,
+    )
+    expect(program.desk.processes()).toEqual([])
+  })
+
+  it('keeps files of another origin beside its files, and in the place of its link', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await start(program)
+    rmSync(program.path('log/shop.log'))
+    const names = ['log/shop.log', 'log/shop.generation-notes', 'log/shop.generation-2.log']
+    for (const name of names) program.write(name, 'precious\n')
+    expect(await program.desk.run('upgrade', '--control', program.control)).toMatchObject({ code: 0 })
+    const second = await program.serves(2)
+    expect(second).not.toBe(first.pid)
+    for (const name of names) expect(program.read(name)).toBe('precious\n')
+    await program.command('stop')
   })
 
   it.each(NOT_SERVING.slice(0, perLane(2, 4)))(
