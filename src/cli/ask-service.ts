@@ -27,15 +27,15 @@ export interface AnswerFlags extends AskFlags {
 export async function askService<T>(
   { control, timeout }: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,
-  ask: (client: OperatorClient, timeout: number) => Promise<T>,
+  ask: (client: OperatorClient, timeout: number, line: WaitingLine) => Promise<T>,
 ): Promise<T> {
   const until = performance.now() + timeout
-  using _line = new WaitingLine(`waiting for the process at ${control}`)
+  using line = new WaitingLine(`waiting for the process at ${control}`)
   for (;;) {
     const left = Math.max(1, Math.round(until - performance.now()))
     using client = await OperatorClient.connect(control, { timeout: left })
     try {
-      return await ask(client, left)
+      return await ask(client, left, line)
     } catch (error) {
       const canRetry = FdbError.is(error) && codes.has(error.code) && error.retryable
       if (!canRetry || performance.now() + RETRY_MS >= until) throw error

@@ -9,11 +9,13 @@ import { openPidfd, watchDeath } from '../os/liveness.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
 import { durationOption } from './options.js'
-import { plain, print, writeStderr } from './output.js'
+import { plain, print, type WaitingLine, writeStderr } from './output.js'
 import { CANCEL_SIGNALS } from './signals.js'
 
 /** Limit for the status of a process that was told to end and still lives. */
 const ANSWER_MS = 2_000
+/** A process that still lives after this time may wait long for its connections. */
+const NOTICE_MS = 1_000
 
 interface StopFlags extends AnswerFlags {
   drain?: number
@@ -44,11 +46,13 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   let isWatched = true
   let ending: ProcessReply | null = null
   for (const signal of CANCEL_SIGNALS) process.once(signal, () => stopWaiting(signal, ending))
-  const reply = await askService(flags, RETRY_CODES, async (client, timeout) => {
+  const reply = await askService(flags, RETRY_CODES, async (client, timeout, line) => {
     const told = readProcessReply(await client.command(STOP, body, { timeout, service }))
     ending = told
     // The pid belongs to that process while it keeps this connection open.
     isWatched = !client.inOtherPidNamespace
+    const notice = setTimeout(() => void noteConnections(client, told, line), NOTICE_MS)
+    using _notice = { [Symbol.dispose]: () => clearTimeout(notice) }
     if (isWatched && !(await hasEndedBy(told, until)))
       throw await stillLivesError(client, told, flags.timeout)
     return told
@@ -81,6 +85,20 @@ async function hasEndedBy({ pid }: ProcessReply, until: number): Promise<boolean
   })
 }
 
+/** Shows for which connections the process waits: on a terminal in the line, else as one line on stderr. Never rejects. */
+async function noteConnections(
+  client: OperatorClient,
+  { pid }: ProcessReply,
+  line: WaitingLine,
+): Promise<void> {
+  const answer = await client.status({ timeout: ANSWER_MS }).catch(() => null)
+  const { connections, text } = answer === null ? NO_CONNECTIONS : connectionsOf(answer, pid)
+  if (connections === 0) return
+  const waits = `process ${pid} waits for ${text}, at most until its drain is over (--drain)`
+  if (process.stderr.isTTY) line.text = waits
+  else writeStderr(waits)
+}
+
 /** Asks the process why it still lives. The connection of the order is used, because the control path may have been removed. */
 async function stillLivesError(
   client: OperatorClient,
@@ -102,22 +120,39 @@ async function stillLivesError(
   return new FdbError('ERR_FDB_DEADLINE', `${prefix}: ${reasonOf(answer, pid)}`)
 }
 
-function reasonOf(answer: StatusAnswer, pid: number): string {
+const NO_CONNECTIONS = { connections: 0, text: '' }
+
+/** Returns the connections of a process that was told to end: their number, and a text such as `2 connections (2 webSocket)`. */
+function connectionsOf(answer: StatusAnswer, pid: number): typeof NO_CONNECTIONS {
+  const { own, older } = reportsOf(answer, pid)
+  const { connections = 0 } = own ?? older.find(report => report.pid === pid) ?? {}
+  const kinds = own?.listeners?.flatMap(({ kinds = {} }) => Object.entries(kinds)) ?? []
+  const kindsText =
+    kinds.length === 0 ? '' : ` (${kinds.map(([kind, count]) => `${count} ${plain(kind)}`).join(', ')})`
+  return {
+    connections,
+    text: `${connections} ${connections === 1 ? 'connection' : 'connections'}${kindsText}`,
+  }
+}
+
+function reportsOf(answer: StatusAnswer, pid: number) {
   const services: readonly ServiceStatus[] = isDaemon(answer) ? answer.services : [answer]
   const own = services.find(service => service.pid === pid)
   const older =
     isDaemon(answer) && answer.pid === pid ? [] : services.flatMap(({ draining = [] }) => draining)
-  const { connections = 0, keptBy } = own ?? older.find(report => report.pid === pid) ?? {}
+  return { own, older }
+}
+
+function reasonOf(answer: StatusAnswer, pid: number): string {
+  const { own, older } = reportsOf(answer, pid)
+  const { keptBy } = own ?? older.find(report => report.pid === pid) ?? {}
   if (keptBy) {
     const what = plain(keptByText(keptBy, 'keep'))
     return `its last connection has ended, and ${what} it: close that when member.retired resolves, or give join() exitWhenRetired; kill ${pid} ends it now`
   }
-  if (connections > 0) {
-    const kinds = own?.listeners?.flatMap(({ kinds = {} }) => Object.entries(kinds)) ?? []
-    const kindsText =
-      kinds.length === 0 ? '' : ` (${kinds.map(([kind, count]) => `${count} ${plain(kind)}`).join(', ')})`
-    return `it has ${connections} ${connections === 1 ? 'connection' : 'connections'} still${kindsText} and ends with the last, or when its drain is over (--drain)`
-  }
+  const { connections, text } = connectionsOf(answer, pid)
+  if (connections > 0)
+    return `it still has ${text} and ends with the last, or when its drain is over (--drain)`
   const versions = older.map(
     report => `version ${plain(report.generation)} (pid ${plain(report.pid)}, ${plain(report.phase)})`,
   )

@@ -102,7 +102,7 @@ describe('fd-broker reload, rollback and stop', () => {
     expect(await edge.desk.run('stop', ...control)).toMatchObject({ code: 3, stdout: '' })
   })
 
-  it('stop: fails when its time is over and a client is still connected; the process ends with the client', async () => {
+  it('stop: says after a second that a client is still connected, fails when its time is over; the process ends with the client', async () => {
     const { edge, pid } = await proxy()
     const client = connect(edge.port, '127.0.0.1')
     client.on('error', () => {})
@@ -111,11 +111,13 @@ describe('fd-broker reload, rollback and stop', () => {
     await until('the client is connected', () => client.readyState === 'open')
     const stopped = await edge.desk.run(
       ...['stop', '--control', edge.desk.control],
-      ...['--timeout', '300ms', '--drain', '60s'],
+      ...['--timeout', '2s', '--drain', '60s'],
     )
     expect(stopped).toMatchObject({ code: 1, stdout: '' })
-    expect(stopped.stderr).toContain(
-      `process ${pid} was told to end, but still lives after 300 ms: it has 1 connection still`,
+    const [waits, late] = stopped.stderr.split('\n')
+    expect(waits).toBe(`process ${pid} waits for 1 connection, at most until its drain is over (--drain)`)
+    expect(late).toContain(
+      `process ${pid} was told to end, but still lives after 2000 ms: it still has 1 connection`,
     )
     expect(hasEnded(pid)).toBe(false)
     client.destroy()
