@@ -1,5 +1,4 @@
 import type { Command } from 'commander'
-import { RotatedLog } from './rotated-log.js'
 
 interface WriteFlags {
   readonly file: string
@@ -17,6 +16,7 @@ export function addWriteLog(program: Command): void {
 }
 
 async function writeLog({ file, size }: WriteFlags): Promise<void> {
+  const { RotatedLog } = await import('./rotated-log.js')
   // A signal to the whole process group must not end this process before the output of the program ends.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
   const log = new RotatedLog(file, size)

@@ -75,24 +75,26 @@ describe('the process that writes a log', () => {
     await sleep(1_500)
     expect(writer.text).toBe(LINE.repeat(10) + LINE.slice(0, 24))
     renameSync(writer.path, join(writer.folder, 'full'))
-    const report = `fd-broker: 276 bytes (3 lines) are missing here: ${FULL}\n`
-    await writer.shows(report)
     await writer.write(LINE)
-    await writer.shows(report + LINE)
     await writer.end()
+    expect(writer.text).toMatch(
+      new RegExp(`^\\nfd-broker: at least \\d+ bytes are missing here: ${FULL}\\n${LINE}$`),
+    )
   })
 
   it('goes on at the beginning of a line', async () => {
     const writer = new Writer('log', '10M', LIMITED)
     await writer.write(LINE.repeat(10))
-    await writer.write(LINE + LINE.slice(0, 50))
+    await writer.write(LINE)
+    await writer.write(LINE.slice(0, 50))
     await writer.shows(LINE.repeat(10) + LINE.slice(0, 24))
     rmSync(writer.path)
     await sleep(1_500)
-    expect(writer.text).toBe('')
     await writer.write(`${LINE.slice(50)}next\n`)
     await writer.end()
-    expect(writer.text).toBe(`fd-broker: 176 bytes (2 lines) are missing here: ${FULL}\nnext\n`)
+    expect(writer.text).toMatch(
+      new RegExp(`^\\nfd-broker: at least \\d+ bytes are missing here: ${FULL}\\nnext\\n$`),
+    )
   })
 
   it('goes on when the file can be opened', async () => {
@@ -102,31 +104,22 @@ describe('the process that writes a log', () => {
     await sleep(500)
     expect(readdirSync(writer.folder)).toEqual(['folder'])
     rmSync(join(writer.folder, 'folder'))
-    await until('the file is there', () => writer.text !== '' || null)
+    await sleep(1_000)
     await writer.write('next\n')
     await writer.end()
     expect(writer.text).toMatch(
-      /^fd-broker: 5 bytes \(1 line\) are missing here: this log could not be written: E.*\nnext\n$/,
+      /^\nfd-broker: at least 5 bytes are missing here: this log could not be written: E.*\nnext\n$/,
     )
   })
 
-  it('rotates the file at the end of a line, and keeps five old ones', async () => {
-    const writer = new Writer('log', '150B')
-    await writer.write(LINE + LINE.slice(0, 60))
-    await writer.shows(LINE + LINE.slice(0, 60))
-    await writer.write(`${LINE.slice(60)}next\n`)
-    await writer.shows('next\n')
-    expect(readFileSync(`${writer.path}.1`, 'utf8')).toBe(LINE.repeat(2))
-    for (let count = 0; count < 6; count++) {
-      const lines = `${count} ${LINE}${LINE}`
-      await writer.write(lines)
-      await writer.shows(count === 0 ? `next\n${lines}` : lines)
-    }
+  it('rotates the file, and keeps five old ones', async () => {
+    const writer = new Writer('log', '100B')
+    for (let count = 0; count < 8; count++) await writer.write(`${count} ${LINE}`)
     await writer.end()
     expect(readdirSync(writer.folder).sort()).toEqual([
       'log',
       ...[1, 2, 3, 4, 5].map(count => `log.${count}`),
     ])
-    expect(readFileSync(`${writer.path}.5`, 'utf8')).toBe(`next\n0 ${LINE}${LINE}`)
+    expect(readFileSync(`${writer.path}.5`, 'utf8')).toBe(`3 ${LINE}`)
   })
 })

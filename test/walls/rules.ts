@@ -160,7 +160,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'cli',
     about: 'the commands; thin',
-    packages: ['commander', 'pino', 'yaml'],
+    packages: ['commander', 'pino', 'rotating-file-stream', 'yaml'],
   },
   {
     name: 'code-cache',
