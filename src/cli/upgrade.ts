@@ -152,6 +152,11 @@ async function upgrade(
         ? await upgrade()
         : await upgradeTo({ control, service }, resolve(binary), releaseChange(binary, at), upgrade)
     printLine(style('green', `generation ${generation} (pid ${pid}) serves, after ${since()} ms`))
+    const unserved = phases.find(({ phase }) => phase === 'unserved')
+    if (unserved !== undefined)
+      printLine(
+        `process ${unserved.pid}, which this upgrade started, does not serve: another command, or a service manager, started process ${pid}`,
+      )
     const output = client.inOtherPidNamespace
       ? undefined
       : { stdout: openFileOf(pid, 1) ?? undefined, stderr: openFileOf(pid, 2) ?? undefined }

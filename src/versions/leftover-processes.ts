@@ -173,6 +173,12 @@ export function mayBeAlive({ name, value }: EnvironmentMark, withinMs: number): 
   })
 }
 
+/** Whether a process surely is not of the version that has this leader and mark: it is in another session and started without the mark. */
+export function isOfAnother(pid: number, leader: number, { name, value }: EnvironmentMark): boolean {
+  const session = statOf(pid)?.session
+  return session !== undefined && session !== leader && environmentHas(pid, `${name}=${value}`) === false
+}
+
 /** Whether the process started with this variable. Null if the environment is unreadable, because the process is another user's. */
 function environmentHas(pid: number, mark: string): boolean | null {
   try {

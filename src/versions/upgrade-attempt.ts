@@ -8,7 +8,7 @@ import type { Failure } from '../operator/status-report.js'
 import type { SuccessorCommand } from '../os/command-line.js'
 import { Pending } from '../wire/pending.js'
 import { indented } from './exit-reason.js'
-import { mayBeAlive } from './leftover-processes.js'
+import { isOfAnother, mayBeAlive } from './leftover-processes.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
 
 /** Time for a failed successor to report why, and to end by itself, before it is ended. */
@@ -238,8 +238,10 @@ export class UpgradeAttempt {
     const served = this.#incumbent.servedBy(this.child.pid)
     if (served === null) return false
     this.#isSettled = true
+    const { exitReason, pid } = this.child
     this.child.release()
     this.#report('serving', served.pid)
+    if (served.pid !== pid && isOfAnother(served.pid, pid, exitReason.mark)) this.#report('unserved', pid)
     this.#settled.resolve(served)
     return true
   }

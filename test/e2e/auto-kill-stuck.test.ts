@@ -105,3 +105,32 @@ it('says at its limit that the next version does not listen', async () => {
   await program.answeredBy(pid)
   await program.command('stop')
 })
+
+it('an upgrade says that its process does not serve if another command was faster', async () => {
+  const program = await AutoProgram.of(`await new Promise(resolve => setTimeout(resolve, 2_000))\n${SERVER}`)
+  await program.serve()
+  const other = program.desk.runCommand(program.words('import', {}, []))
+  await program.statusWhere('it joins', ({ phase }) => phase === 'offering')
+  const { code, stdout } = await upgrade(program)
+  const pid = await program.serves(2)
+  expect(code, program.output).toBe(0)
+  const [, own] = /ms {2}started +pid (\d+)/.exec(stdout) ?? []
+  expect(own).not.toBe(`${pid}`)
+  expect(stdout).toContain(
+    `\nprocess ${own}, which this upgrade started, does not serve: another command, or a service manager, started process ${pid}\n`,
+  )
+  await program.command('stop')
+  await other
+})
+
+it('an upgrade by a command that starts the server does not say so', async () => {
+  const program = await AutoProgram.of(SERVER)
+  await program.serve()
+  const words = ['sh', '-c', '"$@"; true', 'sh', ...program.words('import', {}, [])]
+  const { code, stdout } = await upgrade(program, '--', ...words)
+  expect(code, program.output).toBe(0)
+  const pid = await program.serves(2)
+  expect(stdout).not.toMatch(new RegExp(`started +pid ${pid}$`, 'm'))
+  expect(stdout).not.toContain('does not serve')
+  await program.command('stop')
+})
