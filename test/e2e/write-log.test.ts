@@ -86,8 +86,9 @@ describe('the process that writes a log', () => {
     const writer = new Writer('log', '10M', LIMITED)
     await writer.write(LINE.repeat(10))
     await writer.write(LINE)
-    await writer.write(LINE.slice(0, 50))
     await writer.shows(LINE.repeat(10) + LINE.slice(0, 24))
+    await writer.write(LINE.slice(0, 50))
+    await sleep(500)
     rmSync(writer.path)
     await sleep(1_500)
     await writer.write(`${LINE.slice(50)}next\n`)
@@ -114,7 +115,14 @@ describe('the process that writes a log', () => {
 
   it('rotates the file, and keeps five old ones', async () => {
     const writer = new Writer('log', '100B')
-    for (let count = 0; count < 8; count++) await writer.write(`${count} ${LINE}`)
+    for (let count = 0; count < 8; count++) {
+      await writer.write(`${count} ${LINE}`)
+      const rotated = `${writer.path}.1`
+      await until(
+        'it is rotated',
+        () => existsSync(rotated) && readFileSync(rotated, 'utf8').startsWith(`${count} `),
+      )
+    }
     await writer.end()
     expect(readdirSync(writer.folder).sort()).toEqual([
       'log',
