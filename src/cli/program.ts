@@ -181,5 +181,5 @@ function withValue([option = '', value = '', ...rest]: readonly string[]): strin
 }
 
 function isProgram(word: string): boolean {
-  return /\.[cm]?[jt]s$/.test(word)
+  return /\.[cm]?[jt]sx?$/.test(word)
 }

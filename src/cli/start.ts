@@ -121,7 +121,7 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   }
   const { service, control, ready } = settingsOf(file, { ...process.env, ...named })
   checkSocketPath(control)
-  const givenLog = flags.logFile ?? process.env[LOG_FILE]
+  const givenLog = flags.logFile ?? (process.env[LOG_FILE] || undefined)
   const log = resolve(givenLog ?? defaultLog(service, process.env))
   const pidFile = resolve(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
   if (givenLog === undefined) makeDefaultFolder(log)

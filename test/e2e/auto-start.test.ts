@@ -296,7 +296,12 @@ describe('fd-broker start', () => {
     program.write('state', '')
     const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
     chmodSync(program.desk.folder, 0o755)
-    const env = ['env', `XDG_STATE_HOME=${program.path('state')}`, `TMPDIR=${program.desk.folder}`]
+    const env = [
+      'env',
+      'FD_BROKER_LOG_FILE=',
+      `XDG_STATE_HOME=${program.path('state')}`,
+      `TMPDIR=${program.desk.folder}`,
+    ]
     const { code, stderr } = await program.desk.runCommand([
       ...user,
       ...env,

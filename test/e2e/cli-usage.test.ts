@@ -63,7 +63,7 @@ describe('fd-broker on the command line', () => {
       /option '--enable-source-maps': set an option of Node in the environment: NODE_OPTIONS='--enable-source-maps'\n/,
     ],
     [
-      ['start', '--import', 'tsx', 'server.js'],
+      ['start', '--import', 'tsx', 'src/server.tsx'],
       /^error: unknown option '--import': set an option of Node in the environment: NODE_OPTIONS='--import tsx'\n/,
     ],
     [
