@@ -55,7 +55,7 @@ describe('fd-broker status', () => {
     const desk = Desk.open()
     const long = await desk.run('status', '--control', join(desk.folder, 'x'.repeat(120)))
     expect(long.code).toBe(1)
-    expect(long.stderr).toMatch(/^ERR_FDB_PATH_TOO_LONG: .* 107/)
+    expect(long.stderr).toMatch(/^ERR_FDB_PATH_TOO_LONG: .* 106/)
 
     const file = join(desk.folder, 'file')
     writeFileSync(file, '')
