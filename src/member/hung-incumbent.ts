@@ -128,12 +128,15 @@ async function repeatUntilServed(
     } catch (thrown) {
       await upgrades.whenServing()
       if (!holds()) return upgrades.servedBy(0) ?? Promise.reject(thrown)
-      const error = FdbError.from(thrown, signal.aborted ? 'ERR_FDB_ABORTED' : undefined)
+      const error =
+        signal.aborted && !FdbError.is(thrown)
+          ? new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled')
+          : FdbError.from(thrown)
       const pauseMs = backoff.next()
       const left = until - performance.now() - pauseMs
       if (signal.aborted || left <= 0) throw lost(hung, error)
       report(
-        `no version serves yet: the next one is started again in ${pauseMs} ms, until it serves, for ${Math.ceil(left / 1_000)} s at most; this command keeps the listeners meanwhile. ${error.code}: ${error.message}`,
+        `no version serves yet: the next one is started again in ${pauseMs} ms, until it serves, for ${Math.ceil(left / 1_000)} s at most; this command keeps the listeners meanwhile, and Ctrl-C closes them. ${error.code}: ${error.message}`,
       )
       // A failed version that keeps descriptors would block the next one.
       if (!isUnderWay(machine.holder?.phase)) await hosting.killStuck?.().catch(() => {})
@@ -144,7 +147,7 @@ async function repeatUntilServed(
 
 /** Returns the error of a replacement that has left no process: the hung one was killed, and no next version has served. */
 function lost(hung: number, { code, message, phase, details }: FdbError): FdbError {
-  const why = `no version serves: process ${hung} was killed, its next version did not serve, and this command has closed the listeners; state that is in no file is lost; start the program again. The next version failed: ${message}`
+  const why = `no version serves: process ${hung} was killed, its next version did not serve, and this command has closed the listeners; state that is in no file is lost; start the program again. The last error: ${message}`
   return new FdbError(code, why, { details, ...(phase !== undefined && { phase }) })
 }
 

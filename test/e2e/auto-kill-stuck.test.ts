@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
@@ -8,6 +9,10 @@ import type { Ran } from './cli-processes.js'
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const SERVER = `import http from 'node:http'
 http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+`
+const FAILS = `import { writeFileSync } from 'node:fs'
+writeFileSync('failed', 'x')
+throw new Error('a mistake')
 `
 
 /** `fd-broker start server.mjs …` in the program's folder, without a name. */
@@ -61,17 +66,16 @@ it('replaces a stopped program without a name of its own, also after a start tha
 
 it('starts a next version that fails again until it serves, and keeps the listeners meanwhile', async () => {
   const { program, hung } = await stopped()
-  program.write(
-    'server.mjs',
-    `import { writeFileSync } from 'node:fs'\nwriteFileSync('failed', 'x')\nthrow new Error('a mistake')\n`,
-  )
+  program.write('server.mjs', FAILS)
   const run = upgrade(program, '--kill-stuck', '--timeout', '30s')
   await until('it has failed', () => program.read('failed') !== '')
   const answer = fetch(program.url)
   program.write('server.mjs', SERVER)
   const { code, stdout, stderr } = await run
   expect({ code, stderr }, stdout).toEqual({ code: 0, stderr: '' })
-  expect(stdout).toMatch(/^no version serves yet: .* this command keeps the listeners meanwhile\. ERR_FDB_/m)
+  expect(stdout).toMatch(
+    /^no version serves yet: .* this command keeps the listeners meanwhile, and Ctrl-C closes them\. ERR_FDB_/m,
+  )
   expect(stdout).not.toContain('serves on')
   expect(hasEnded(hung)).toBe(true)
   const pid = await program.serves(2)
@@ -89,6 +93,39 @@ it('says that no version serves if none has served until the limit', async () =>
   )
   expect(stderr).not.toContain('serves on')
   expect(stderr).toMatch(/Error: a mistake|did not serve within/)
+})
+
+it.runIf(NIGHTLY)('ends when another command has started a version that serves', async () => {
+  const { program } = await stopped()
+  program.write('server.mjs', FAILS)
+  const run = upgrade(program, '--kill-stuck', '--timeout', '30s')
+  await until('it has failed', () => program.read('failed') !== '')
+  program.write('fixed.mjs', SERVER)
+  const words = program.words('import', { FD_BROKER_NAME: 'shop' }, [])
+  const fixed = program.desk.runCommand(words.map(word => (word === 'server.mjs' ? 'fixed.mjs' : word)))
+  const { code, stdout, stderr } = await run
+  expect({ code, stderr }, stdout).toEqual({ code: 0, stderr: '' })
+  const pid = await program.serves(2)
+  expect(stdout).toContain(`generation 2 (pid ${pid}) serves`)
+  await program.answeredBy(pid)
+  await program.command('stop')
+  await fixed
+})
+
+it.runIf(NIGHTLY)('says at Ctrl-C that no version serves', async () => {
+  const { program, hung } = await stopped()
+  program.write('server.mjs', FAILS)
+  const args = ['upgrade', '--control', program.control, '--kill-stuck', '--timeout', '60s']
+  const { stdout, stderr } = await program.desk.runCommand([
+    ...['timeout', '--preserve-status', '-s', 'INT', '9', process.execPath, CLI],
+    ...args,
+  ])
+  expect(stdout).toContain('no version serves yet: ')
+  expect(stderr).toMatch(
+    new RegExp(
+      `^SIGINT: cancelling the upgrade\nERR_FDB_ABORTED: no version serves: process ${hung} was killed, .*: the upgrade was cancelled`,
+    ),
+  )
 })
 
 it('says at its limit that the next version does not listen', async () => {
@@ -123,7 +160,7 @@ it('an upgrade says that its process does not serve if another command was faste
   await other
 })
 
-it('an upgrade by a command that starts the server does not say so', async () => {
+it.runIf(NIGHTLY)('an upgrade by a command that starts the server does not say so', async () => {
   const program = await AutoProgram.of(SERVER)
   await program.serve()
   const words = ['sh', '-c', '"$@"; true', 'sh', ...program.words('import', {}, [])]
