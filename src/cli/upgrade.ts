@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { LOG_WRITER_MS, unservedPart } from '../auto/log-files.js'
+import { LOG_WRITER_MS, openPart, ownPart, unservedPart } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
 import { openFileOf } from '../kernel/index.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
@@ -145,6 +145,11 @@ async function upgrade(
             timeoutMs: timeout,
             control,
             report: printLine,
+            openOutput: env => {
+              const own = ownPart(env)
+              log = own?.log
+              return own === null ? null : openPart(own.log, env)
+            },
           })
         : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false, release })
     const { pid, generation } =

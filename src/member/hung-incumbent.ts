@@ -24,6 +24,7 @@ import { Segment } from '../state/segment.js'
 import type { MemberDriver } from './driver.js'
 import { resolveOptions } from './options.js'
 import { type RecoveredDescriptors, sealRecovered, startFromRecovered, wholeSegments } from './start.js'
+import type { SuccessorOutput } from './upgrades.js'
 
 /** After the handoff this process waits at most this long for its own retirement. */
 const END_MS = 10_000
@@ -39,6 +40,8 @@ interface ReplaceHung {
   readonly signal: AbortSignal
   /** Called with a line for the operator before each step. */
   readonly report: (line: string) => void
+  /** Opens the output of a successor, for the environment of the hung process; null: the successor shares the output of that process. */
+  readonly openOutput: (env: Readonly<NodeJS.ProcessEnv>) => SuccessorOutput | null
 }
 
 /**
@@ -53,7 +56,7 @@ interface ReplaceHung {
  * with ERR_FDB_STUCK (the process is unknown, or holds no such socket), ERR_FDB_DENIED or ERR_FDB_TRACE; later with the errors of `upgrade`.
  */
 export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
-  const { control, argv, progress, signal, report } = options
+  const { control, argv, progress, signal, report, openOutput } = options
   using hung = await findListeningProcess(control)
   const own = process.geteuid?.()
   if (hung.uid !== own) {
@@ -95,15 +98,14 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   }
   try {
     await driver.ready({})
-    const stdio = ['ignore' as const, ...numbersOf(output)]
-    const where = { cwd: startedAs.cwd, stdio, isStandIn: true }
+    const { upgrades, shutdown } = driver.runtime
+    const shared: SuccessorOutput = { stdio: ['ignore', ...numbersOf(output)], env: {}, close: () => {} }
+    upgrades.output = () => openOutput(startedAs.env) ?? shared
+    const where = { cwd: startedAs.cwd, isStandIn: true }
     const upgraded = await repeatUntilServed(driver, options, hung.pid, timeout =>
-      driver.runtime.upgrades.start({ argv: command, env, timeout, progress, signal }, where),
+      upgrades.start({ argv: command, env, timeout, progress, signal }, where),
     )
-    await Promise.race([
-      driver.runtime.shutdown.retired,
-      new Promise(resolve => setTimeout(resolve, END_MS).unref()),
-    ])
+    await Promise.race([shutdown.retired, new Promise(resolve => setTimeout(resolve, END_MS).unref())])
     return upgraded
   } finally {
     closeAll(output)

@@ -25,7 +25,6 @@ interface SuccessorStart {
   readonly isStandIn?: boolean
   /** Default: the folder in which this process was started. */
   readonly cwd?: string
-  readonly stdio?: StdioOptions
 }
 
 /** The output of a successor, if it does not share that of this process. */
@@ -148,7 +147,7 @@ export class Upgrades implements AttemptIncumbent {
     const { control, logger, times, timeout } = this.shared.settings
     const { argv = [], cwd, env, isStandIn = false, signal } = options
     const { ready, quiesce, freeze, prepare, commit } = times
-    const output = options.stdio === undefined ? (this.output?.() ?? null) : null
+    const output = this.output?.() ?? null
     const attempt = await UpgradeAttempt.start(this, {
       command: successorCommand({
         argv: argv.length > 0 ? argv : undefined,
@@ -156,7 +155,7 @@ export class Upgrades implements AttemptIncumbent {
         cwd,
       }),
       control: control!,
-      stdio: output?.stdio ?? options.stdio,
+      stdio: output?.stdio,
       logger,
       limitMs: options.timeout ?? ready + quiesce + freeze + prepare + commit + timeout,
       commitMs: commit + prepare + OWN_END_MS,

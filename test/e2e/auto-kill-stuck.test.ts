@@ -9,6 +9,7 @@ import type { Ran } from './cli-processes.js'
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const SERVER = `import http from 'node:http'
 http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+console.log(process.pid + ' starts')
 `
 const FAILS = `import { writeFileSync } from 'node:fs'
 writeFileSync('failed', 'x')
@@ -60,6 +61,9 @@ it('replaces a stopped program without a name of its own, also after a start tha
   for (const [, joiner] of stdout.matchAll(/ms {2}\w+ +pid (\d+)/g)) expect(Number(joiner), stdout).toBe(pid)
   expect(hasEnded(hung)).toBe(true)
   await program.answeredBy(pid)
+  expect(stdout).toContain(`\nits log is ${program.path('log/shop.log')}\n`)
+  await until('it has its own log', () => program.read('log/shop.log') === `${pid} starts\n`)
+  expect(program.read('log/shop.generation-1.log')).toBe(`${hung} starts\n`)
   await program.command('upgrade')
   await program.command('stop')
 })
