@@ -11,7 +11,7 @@ const FILES: readonly Rule[] = [
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 40_000],
   [/^dist\/(?:index|proxy|operator|adapter|errors|stores|config-worker)\.js$/, 200_000],
   [/^dist\/chunk-\w+\.js$/, 700_000, '?'],
-  [/^dist\/fd-broker\.1$/, 60_000],
+  [/^dist\/fd-broker\.1$/, 65_000],
   [/^dist\/(?:auto|auto-service)\.js$/, 20_000],
   [/^dist\/auto\.cjs$/, 25_000],
   [/^dist\/started\.cjs$/, 4_000],
