@@ -10,7 +10,7 @@ import { type AutoSettings, settingsOf } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
-import { isDaemon, type ServiceStatus } from '../operator/status-report.js'
+import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { checkSocketPath } from '../os/connect.js'
 import { removeDeadControl } from '../os/control-path.js'
@@ -262,12 +262,17 @@ class ProgramStart {
   /** Resolves with the reason why the program does not serve yet. */
   async #whyUnserved(): Promise<string> {
     using client = await OperatorClient.connect(this.#control, { timeout: ANSWER_MS }).catch(() => null)
-    const answer = await client?.status({ timeout: ANSWER_MS }).catch((error: unknown) => error)
+    const answer = await client
+      ?.status({ timeout: ANSWER_MS })
+      .catch((error: unknown) => FdbError.from(error))
     if (client !== null && FdbError.is(answer) && answer.code === 'ERR_FDB_DEADLINE') {
-      const who = client.peerPid === 0 ? 'the process that' : `process ${client.peerPid}, which`
-      return `${who} listens at ${this.#control}, does not answer (it is stopped, overloaded, or hangs): ${killHungText(this.#control)}`
+      const process =
+        client.peerPid === 0
+          ? `the process that listens at ${this.#control}`
+          : `process ${client.peerPid}, which listens at ${this.#control},`
+      return `${process} does not answer (it is stopped, overloaded, or hangs): ${killHungText(this.#control)}`
     }
-    const { pid, generation, listeners = [] } = await this.#status()
+    const { pid, generation, listeners = [] } = FdbError.is(answer) ? {} : serviceIn(answer)
     if (pid === undefined)
       return 'none of its servers listens: it has not called listen(), or listen() has failed'
     if (pid === this.#child.pid) return `it listens, but ${this.#unready}`
@@ -282,8 +287,7 @@ class ProgramStart {
   }
 
   async #status(): Promise<ServiceStatus> {
-    const answer = await statusAt(this.#control, ANSWER_MS).catch(() => null)
-    return answer === null || isDaemon(answer) ? {} : answer
+    return serviceIn(await statusAt(this.#control, ANSWER_MS).catch(() => null))
   }
 
   async #end(): Promise<string> {
@@ -292,6 +296,11 @@ class ProgramStart {
     removeDeadControl(this.#control)
     return ended ? 'was ended' : 'could not be ended'
   }
+}
+
+/** Returns the status of the service; an empty one without an answer, or if a daemon has answered. */
+function serviceIn(answer: StatusAnswer | null | undefined): ServiceStatus {
+  return answer == null || isDaemon(answer) ? {} : answer
 }
 
 /** Resolves with the last lines of fd-broker/auto in a log; if there are none, with its last lines; if the log is empty, with null. */
