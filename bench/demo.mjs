@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util'
 import { App } from './app.mjs'
 import { startEdge } from './proxy/edge.mjs'
 import { spawnLoad } from './referee/remote.mjs'
-import { LOSSES } from './referee/verdicts.mjs'
+import { LOSSES, lost } from './referee/verdicts.mjs'
 import { Figures, Progress, table } from './report.mjs'
 import { phasesOf, status } from './status.mjs'
 
@@ -225,7 +225,7 @@ function print({ total, phases, incidents, webSockets, ownLagMs }) {
   figures.info('latency max', total.latencyMs.max, 'ms')
   figures.info("the referee's own lag, at most", ownLagMs, 'ms')
   const bad = figures.finish(flags.json)
-  const broken = LOSSES.reduce((sum, kind) => sum + (kind === 'dropped' ? 0 : total.counts[kind]), 0)
+  const broken = lost(total.counts) - total.counts.dropped
   if (bad > 0 && broken === 0 && ownLagMs > BUSY_MS)
     console.log(
       `No connection was refused or broken. The machine was busy: the load generator itself waited up to ${ownLagMs.toFixed(0)} ms for a processor, so answers that came late, or not within 5 s (dropped), may be the machine's. Run the demo again when nothing else runs.`,
