@@ -10,6 +10,7 @@ import {
   NO_ENTRY,
   type PathEntry,
   removeControl,
+  removeDeadControl,
 } from '../os/control-path.js'
 import { outOfDescriptors } from '../os/limits.js'
 import { pidOf } from '../os/liveness.js'
@@ -186,16 +187,22 @@ export class ControlSocket {
     }
   }
 
-  /** Closes all descriptors, and rejects waiting joiners. */
-  release(): void {
+  /**
+   * Closes all descriptors, and rejects waiting joiners. Then calls `ended` and removes the path if no other process of the service has the
+   * lock: if successor and standby leave at the same time, each expects the other to serve on, and only the kernel knows the last one.
+   */
+  release(ended: () => void): void {
     this.close()
     this.#refuseWaiting()
+    const locked = this.#lock !== null
     this.#listener?.fd.close()
     this.#lock?.close()
     this.#reservation?.close()
     this.#listener = null
     this.#lock = null
     this.#reservation = null
+    const { control: path } = this.#deps.shared.settings
+    if (locked && path !== null && this.#entry !== NO_ENTRY) removeDeadControl(path, ended)
   }
 
   admitWaiting(): void {

@@ -224,8 +224,9 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   #closeListeners(): void {
-    this.runtime.controlSocket.release()
-    this.runtime.holdings.close()
+    const { controlSocket, holdings, registry } = this.runtime
+    controlSocket.release(() => removePaths(registry))
+    holdings.close()
   }
 
   removePaths(): void {
@@ -236,8 +237,9 @@ export class MemberDriver implements RuntimeDriver {
   /** Called when the process exits. Removes all paths synchronously, unless another process has taken over or may be about to. */
   exits(): void {
     const { machine } = this.runtime
-    if (!accepts(this.phase) || machine.member.link !== 'local' || machine.holder?.phase !== 'idle') return
-    this.removePaths()
+    if (accepts(this.phase) && machine.member.link === 'local' && machine.holder?.phase === 'idle')
+      this.removePaths()
+    this.#closeListeners()
   }
 
   onDecides(): void {

@@ -181,14 +181,19 @@ export function releaseControl(control: FirstControl, logger: Logger): void {
   closeControl(control)
 }
 
-/** Removes the control socket that a killed process left. Does nothing if another process serves or starts at the path. Never throws. */
-export function removeDeadControl(path: string): void {
+/**
+ * Calls `before` and removes the control socket that an ended process left. Does nothing if another process serves or starts at the path.
+ * Never throws.
+ */
+export function removeDeadControl(path: string, before: () => void = () => {}): void {
   try {
     if (!lstatSync(path).isSocket()) return
     const right = takeRight(path)
     if (right === null || right === 'lost') return
     try {
-      if (listenerAt(path) === null) unlinkSync(path)
+      if (listenerAt(path) !== null) return
+      before()
+      unlinkSync(path)
     } finally {
       closeRight(right)
     }

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { createServer, type ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -176,6 +176,29 @@ describe('close() of the last process', () => {
     await member.close()
     expect(member.phase).toBe('gone')
     expect(told).toMatchObject([{ facts: { err: { code: 'ELOOP' }, control } }])
+  })
+})
+
+describe('close() of both processes of a probation at the same time', () => {
+  it('removes the control socket and the Unix listener, because the last one to close is the last of the service', async () => {
+    const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-deadlines-'))
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    const control = joinPath(folder, 'control.sock')
+    const begin = async () => {
+      const member = await join({ service: 'shop', control, upgrade: { probation: 60_000 } })
+      onTestFinished(() => member.close({ timeout: 0 }))
+      const web = await member.listen(`unix:${joinPath(folder, 'web.sock')}`)
+      web.serve(createServer())
+      await member.ready()
+      return member
+    }
+    const first = await begin()
+    const second = await begin()
+    await until('the first stands by', () => first.phase === 'standby')
+    expect(second.phase).toBe('serving')
+    await Promise.all([first.close(), second.close()])
+    await until('only the lock file is left', () => readdirSync(folder).length === 1)
+    expect(readdirSync(folder)).toEqual(['control.sock.lock'])
   })
 })
 
