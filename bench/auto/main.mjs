@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { median } from '../median.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { answers, cpuMs, ended, freePort, start } from '../start/processes.mjs'
 import { closedLoad } from './closed-load.mjs'
@@ -34,9 +35,6 @@ const folder = mkdtempSync(join(tmpdir(), 'fd-broker-auto-'))
 const progress = new Progress()
 const figures = new Figures('auto')
 let services = 0
-
-/** @param {number[]} values */
-const median = values => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
 /** @param {import('node:child_process').ChildProcess} child */
 async function end(child) {

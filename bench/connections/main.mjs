@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { buildBaseline } from '../fds/pair.mjs'
+import { median } from '../median.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { prove } from './prove.mjs'
 
@@ -29,9 +30,6 @@ const rate = Number(flags.rate)
 const ROUNDS_OFF = 1
 /** As many in a message as a slice has at most. */
 const FDS_A_MESSAGE = 249
-
-/** @param {number[]} values */
-const median = values => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 
 const progress = new Progress()
 

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { median } from '../median.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { buildBaseline, startPair } from './pair.mjs'
 import { overChannel, overChildProcess } from './round-trip.mjs'
@@ -22,12 +23,6 @@ const RUNS = /** @type {const} */ ([
 ])
 /** Messages in flight: what the receiver's descriptor table and the kernel's limits easily hold. */
 const WINDOW = 8
-
-/** @param {number[]} values */
-function median(values) {
-  const sorted = values.toSorted((a, b) => a - b)
-  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
-}
 
 const progress = new Progress()
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-bench-'))

@@ -4,6 +4,7 @@
 import { createRequire } from 'node:module'
 import { parseArgs } from 'node:util'
 import { RequestReader, ResponseReader, writeRequest } from '../../build/modules/http1/index.js'
+import { median } from '../median.mjs'
 
 const { HTTPParser } = createRequire(import.meta.url)('node:_http_common')
 const { values: flags } = parseArgs({
@@ -71,11 +72,6 @@ function rate(one) {
   const start = process.hrtime.bigint()
   for (let i = 0; i < requests; i++) one()
   return (requests * 1e9) / Number(process.hrtime.bigint() - start)
-}
-
-/** @param {number[]} values */
-function median(values) {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 }
 
 /** @param {string} name @param {() => number} ours @param {() => number} theirs */

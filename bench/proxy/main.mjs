@@ -10,6 +10,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { median } from '../median.mjs'
 import { releaseCommand } from '../release.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { Bare } from './bare.mjs'
@@ -26,7 +27,7 @@ import {
   startUndici,
   UNDICI,
 } from './kinds.mjs'
-import { cpu, median, memoryOf, rest } from './processes.mjs'
+import { cpu, memoryOf, rest } from './processes.mjs'
 import { reloads } from './reloads.mjs'
 import { windows } from './windows.mjs'
 

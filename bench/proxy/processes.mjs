@@ -40,9 +40,6 @@ export function family(pid) {
   return [pid, ...children]
 }
 
-/** @param {number[]} values */
-export const median = values => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
-
 /** @returns {Promise<number>} */
 export const freePort = () =>
   new Promise(resolve => {

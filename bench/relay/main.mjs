@@ -5,6 +5,7 @@ import { fork } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { median } from '../median.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 
 const { values: flags } = parseArgs({
@@ -51,9 +52,6 @@ function cpu(child) {
 /** @param {Child} child in KiB */
 const resident = child =>
   Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1] ?? Number.NaN)
-
-/** @param {number[]} values */
-const median = values => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 
 const upstream = start('./upstream.mjs')
 const { port: upstreamPort } = await message(upstream)

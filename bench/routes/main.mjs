@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { RouteTable } from '../../build/modules/proxy/routes/table.js'
+import { median } from '../median.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 
 const { values: flags } = parseArgs({
@@ -41,9 +42,6 @@ const SHAPES = [
     target: i => ({ host: `www.shop${i}.example.com`, path: '/cart' }),
   },
 ]
-
-/** @param {number[]} values */
-const median = values => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
 /**
  * In slices, as the proxy does it.

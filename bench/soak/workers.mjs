@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs, promisify } from 'node:util'
 import { freePort } from '../app.mjs'
+import { median } from '../median.mjs'
 import { plainEnv } from '../plain-env.mjs'
 import { CLI } from '../proxy/edge.mjs'
 import { edgeConfig } from '../referee/edge.mjs'
@@ -375,11 +376,6 @@ function total({ pids }) {
 /** @param {Report} report */
 function perSecond(report) {
   return Math.round(total(report) / report.seconds)
-}
-
-/** @param {number[]} values */
-function median(values) {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
 }
 
 /** @param {number} ms */

@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { median } from '../median.mjs'
 import { Bare } from '../proxy/bare.mjs'
 import { OpenLoad } from '../proxy/open-load.mjs'
 import { releaseCommand, releaseProgram } from '../release.mjs'
@@ -141,9 +142,6 @@ async function untilKept() {
   }
   while (!kept() && performance.now() < give) await new Promise(resolve => setTimeout(resolve, 50))
 }
-
-/** @param {number[]} values */
-const median = values => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
 /**
  * @param {string} node

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { median } from '../median.mjs'
 import { Figures, Progress, table } from '../report.mjs'
 import { startGenerations } from './pair.mjs'
 import { bulks, followed, fromFile, proxies } from './scenes.mjs'
@@ -30,8 +31,6 @@ const CODECS = ['protobufjs', 'msgpackr', 'v8.serialize', 'JSON']
 const oneShot = fileURLToPath(new URL('one-shot.mjs', import.meta.url))
 const MB = 2 ** 20
 
-/** @param {number[]} values */
-const median = values => values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 /** Percent. @param {{ before: number, peak: number }} memory */
 const growth = ({ before, peak }) => (100 * Math.max(0, peak - before)) / before
 /** @param {number} value */

@@ -11,6 +11,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { freePort } from '../app.mjs'
+import { median } from '../median.mjs'
 import { CLI } from '../proxy/edge.mjs'
 import { Figures, Progress } from '../report.mjs'
 import { status } from '../status.mjs'
@@ -63,11 +64,6 @@ async function agentsTo(url, control) {
     }
   }
   return agents
-}
-
-/** @param {number[]} values */
-function median(values) {
-  return values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-workers-'))
