@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { RULES } from '../../src/handoff/rules.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { BOUNDS } from './bounds.js'
 import { DEFECTS } from './defects.js'
 import { line } from './line.js'
@@ -31,7 +32,7 @@ describe('a defect of what the worlds run is found', () => {
   const worlds = new Map(
     DEFECTS.map(({ parties, bounds }) => [JSON.stringify({ parties, bounds }), { parties, bounds }]),
   )
-  it.each([...worlds])('there is none without it: %s', (name, { parties, bounds }) => {
+  it.runIf(NIGHTLY).each([...worlds])('there is none without it: %s', (name, { parties, bounds }) => {
     const world = worldOf({ parties, bounds: { ...BOUNDS, ...bounds } }, RULES)
     const report = explore(world, { states: 1_000_000, violations: 1 })
     console.log(line(name, report))

@@ -6,7 +6,7 @@ import { RawClient } from '../connections-support/http-client.js'
 import { giveBack, type Place, place, taken } from '../connections-support/http-pair.js'
 import { perLane } from '../lanes/lane.js'
 
-const RUNS = perLane(50, 200)
+const RUNS = perLane(25, 200)
 
 interface Request {
   readonly kind: 'get' | 'length' | 'chunked'

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import protobuf from 'protobufjs'
 import { beforeAll, describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 
 /** What the generated code of a message is called with. */
 interface Generated {
@@ -114,7 +115,7 @@ describe('every message of ours', () => {
             Buffer.from(theirs.encode(theirs.create(fields)).finish()),
           )
         }),
-        { numRuns: 60 },
+        { numRuns: perLane(25, 60) },
       )
   })
 
@@ -146,7 +147,7 @@ describe('every message of ours', () => {
           if (typeof got === 'string' && /uint64/.test(got)) return
           expect(got).toEqual(expected)
         }),
-        { numRuns: 120 },
+        { numRuns: perLane(50, 120) },
       )
     }
   })

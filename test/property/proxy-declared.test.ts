@@ -13,6 +13,7 @@ import { listenersSection, settingsSection, upstreamsSection } from '../../src/p
 import type { UpstreamConfig } from '../../src/proxy/upstreams/upstream.js'
 import { runAtOnce } from '../../src/state/time-slices.js'
 import { config, LEAST } from '../fixtures/proxy-config.js'
+import { perLane } from '../lanes/lane.js'
 
 const name = fc.constantFrom('a', 'b', 'c', 'd')
 const ms = fc.integer({ min: 1, max: 2 ** 31 - 1 })
@@ -156,7 +157,7 @@ describe('the sections of what was configured', () => {
           }
         }
       }),
-      { seed: 51, numRuns: 150 },
+      { seed: 51, numRuns: perLane(60, 150) },
     )
   })
 
@@ -181,7 +182,7 @@ describe('the sections of what was configured', () => {
           }
         }
       }),
-      { seed: 52, numRuns: 150 },
+      { seed: 52, numRuns: perLane(60, 150) },
     )
   })
 
@@ -194,7 +195,7 @@ describe('the sections of what was configured', () => {
           expect(upstreamOf(each.name, stored)).toEqual(each)
         }
       }),
-      { seed: 53, numRuns: 200 },
+      { seed: 53, numRuns: perLane(80, 200) },
     )
   })
 })

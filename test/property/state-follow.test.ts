@@ -8,6 +8,7 @@ import type { Answer, ForwardedWrite } from '../../src/state/forwarded-write.js'
 import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
+import { perLane } from '../lanes/lane.js'
 
 const schema = defineSection<number>({ version: 1, codec: json() })
 const refusal = new FdbError('ERR_FDB_DEADLINE', 'nobody took it in time', { retryable: true })
@@ -174,6 +175,6 @@ it('whatever breaks, each change of a follower is made once, and all come to the
         world.close()
       }
     }),
-    { numRuns: 60 },
+    { numRuns: perLane(30, 60) },
   )
 })

@@ -2,6 +2,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { defineSection, json, Segment, StateLog, type StateLogOptions } from '../fixtures/state.js'
 import { longestTurn, segmentOf } from '../fixtures/state-logs.js'
+import { perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import { leastOf } from '../processes/worked.js'
 
@@ -181,7 +182,7 @@ describe('a log that is read anew in place of another', () => {
     const [longest] = await leastOf(80, async () => {
       const { writer, reader } = await pair()
       const counts = writer.section('counts', schema)
-      const count = 200_000
+      const count = perLane(100_000, 200_000)
       const numbered = function* (value: number) {
         for (let i = 0; i < count; i++) yield { key: `key-${i}`, value }
       }
