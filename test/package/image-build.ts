@@ -72,6 +72,8 @@ function scriptOf({ steps }: Stage, at: number, stages: readonly Stage[], tarbal
     `mount -t overlay none -o lowerdir=/,upperdir=${own}/upper,workdir=${own}/work ${root}`,
     `for each in dev tmp; do mount --rbind /$each ${root}/$each; done`,
     `mount -t proc none ${root}/proc`,
+    // A base image has an empty /run; this machine may serve in its own.
+    `mount -t tmpfs -o mode=755 none ${root}/run`,
   ]
   for (const { instruction, args } of steps) {
     if (instruction === 'RUN') lines.push(`chroot ${root} sh -c ${quoted(args)}`)
