@@ -18,6 +18,7 @@ const SPECIAL_CODES: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
 /** Errors that mean wrong usage, unless another process raised them. */
 const USAGE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_OPTION',
+  'ERR_FDB_PATH_TOO_LONG',
   'ERR_FDB_SPEC',
   'ERR_FDB_STATE_SOURCE',
 ])

@@ -282,7 +282,7 @@ describe('fd-broker start', () => {
     const log = ['--log-file', program.path('log/shop.log')]
     const args = ['env', `FD_BROKER_CONTROL=${control}`, ...words(program, ['start', 'server.mjs', ...log])]
     expect(await program.desk.runCommand(args)).toEqual({
-      code: 1,
+      code: 2,
       stdout: '',
       stderr: expect.stringMatching(
         /^ERR_FDB_PATH_TOO_LONG: control socket path of 107 bytes exceeds .* 106:/,

@@ -54,7 +54,7 @@ describe('fd-broker status', () => {
   it('names a path over the limit and a file that is no socket', async () => {
     const desk = Desk.open()
     const long = await desk.run('status', '--control', join(desk.folder, 'x'.repeat(120)))
-    expect(long.code).toBe(1)
+    expect(long.code).toBe(2)
     expect(long.stderr).toMatch(/^ERR_FDB_PATH_TOO_LONG: .* 106/)
 
     const file = join(desk.folder, 'file')
