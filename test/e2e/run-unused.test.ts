@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { SERVER, Supervised } from '../processes/supervised.js'
+import { Supervised } from '../processes/supervised.js'
 
 const WARNING = 'the program does not serve a listener that it was given'
 const NODE = [process.execPath, '-e']
@@ -23,6 +23,7 @@ function warnings(run: Supervised) {
   return run.lines.filter(line => line.msg.startsWith(WARNING))
 }
 
+const SERVER = "require('node:net').createServer(() => {}).listen({ fd: 3 })"
 const LATE = "setTimeout(() => require('node:net').createServer(() => {}).listen({ fd: 3 }), 12_000)"
 /** Has a listener of its own, and serves one connection at a time. */
 const BUSY = `
@@ -38,9 +39,9 @@ describe('fd-broker run', () => {
       started([...NODE, "require('node:net').createServer(() => {}).listen(0)"]),
       started(['bash', '-c', 'exec 3>&-; exec sleep 1000']),
       started([...NODE, LATE]),
-      started(['sh', '-c', `${SERVER} & wait`]),
+      started(['sh', '-c', `${process.execPath} -e "${SERVER}" & wait`]),
       started(['python3', '-c', BUSY]),
-      started([...NODE, "require('node:net').createServer(() => {}).listen({ fd: 3 })"]),
+      started([...NODE, SERVER]),
     ])
     for (const run of [bound, ...good]) for (let i = 0; i < 2; i++) await connected(run)
     await new Promise(resolve => setTimeout(resolve, 17_000))
@@ -59,5 +60,6 @@ describe('fd-broker run', () => {
       }),
     ])
     expect(good.flatMap(warnings)).toEqual([])
+    expect(good.flatMap(run => run.lines.filter(line => line.msg === 'a version has ended'))).toEqual([])
   })
 })
