@@ -39,8 +39,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   deadline = 0
   tick = -1
   #detached = false
-  /** How many bytes the congested peers had acknowledged at the last deadline, see {@link #peersProgress}. */
-  #ackedBytes = 0
+  /** How many bytes the congested client had acknowledged at the last deadline, see {@link #peersProgress}; 0 if it was not congested. */
+  #clientAcked = 0
+  /** As {@link #clientAcked}, for the server. */
+  #serverAcked = 0
   /** {@link ClientWatch} polls the client, because the relay does not read from the client during this exchange. */
   #watched = false
   readonly #relay: RelayContext
@@ -185,9 +187,13 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
    */
   #peersProgress(): boolean {
     if (this.exchange?.overdue) return false
-    const before = this.#ackedBytes
-    this.#ackedBytes = ackedOf(this.client) + ackedOf(this.exchange?.upstream ?? null)
-    return this.#ackedBytes > before
+    const client = ackedOf(this.client)
+    const server = ackedOf(this.exchange?.upstream ?? null)
+    const clientMoved = client !== 0 && client !== this.#clientAcked
+    const serverMoved = server !== 0 && server !== this.#serverAcked
+    this.#clientAcked = client
+    this.#serverAcked = server
+    return clientMoved || serverMoved
   }
 
   forwardTcp(route: Forward): void {

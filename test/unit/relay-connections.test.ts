@@ -150,6 +150,36 @@ describe('how long nothing may happen in an exchange', () => {
   })
 })
 
+describe('a peer that takes its bytes slowly', () => {
+  afterEach(() => void vi.useRealTimers())
+
+  it('is kept while it takes more, also after the other side had taken more than it ever did', () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
+    const [clientPair, serverPair] = [socketPair('client'), socketPair('server')]
+    onTestFinished(() => {
+      for (const fd of [...clientPair, ...serverPair]) fd.close()
+    })
+    const timeouts = { tunnel: 200 }
+    const { relay, client, connects } = relayWith({ timeouts, tickMs: 10 }, undefined, clientPair[0].raw)
+    client.hear(UPGRADE)
+    const server = Object.assign(connects(), { descriptor: serverPair[0].raw })
+    server.hear(SWITCHED)
+    // These sockets hold no unread bytes, so all written bytes count as taken.
+    Object.assign(client, { congested: true, bytesWritten: 1_000 })
+    Object.assign(server, { congested: true, bytesWritten: 500 })
+    vi.advanceTimersByTime(230)
+    expect(relay.size).toBe(1)
+    Object.assign(client, { congested: false })
+    for (let round = 0; round < 3; round++) {
+      server.bytesWritten += 100
+      vi.advanceTimersByTime(230)
+      expect(relay.size).toBe(1)
+    }
+    vi.advanceTimersByTime(230)
+    expect(relay.size).toBe(0)
+  })
+})
+
 describe('clients that have gone while nothing is read from them', () => {
   afterEach(() => void vi.useRealTimers())
 
