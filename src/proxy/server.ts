@@ -299,7 +299,6 @@ export class ReverseProxy {
     // Upstreams and certificates first: a new listener may need them.
     this.#upstreams.configure(config.upstreams)
     this.#tls.configure(config)
-    this.#names.configure(config.resolver)
     try {
       await this.#relisten(before, config)
     } catch (error) {
@@ -307,6 +306,7 @@ export class ReverseProxy {
       this.#tls.configure(before)
       throw error
     }
+    this.#names.configure(config.resolver)
     this.#config = config
     for (const proxyListener of this.#proxyListeners.values()) proxyListener.configure(config)
     await nextTurn()

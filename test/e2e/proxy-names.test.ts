@@ -103,6 +103,23 @@ describe('a server that is named by its name', () => {
     await until('the other address answers', async () => (await get('app')).body === '127.0.0.2')
   })
 
+  it('is asked of the same name servers as before when the configuration is refused', async () => {
+    const port = await freePort()
+    await at('127.0.0.1', port)
+    await at('127.0.0.2', port)
+    const { edge, get } = await start(port, { 'app.test': { a: ['127.0.0.1'] } })
+    expect(await get('app')).toMatchObject({ body: '127.0.0.1' })
+    const other = await NameServer.start({ 'app.test': { a: ['127.0.0.2'] } })
+    const taken = { name: 'taken', address: `tcp://127.0.0.1:${port}` }
+    const refused = await edge.reload({
+      resolver: { servers: [other.address] },
+      listeners: [...(edge.config.listeners as object[]), taken],
+    })
+    expect(refused.err).toMatchObject({ code: 'ERR_FDB_ADDRESS_IN_USE' })
+    expect(await get('app')).toMatchObject({ body: '127.0.0.1' })
+    expect(other.timesAsked('app.test')).toBe(0)
+  })
+
   it('has no address: the request fails at once, and the log names the server and the reason', async () => {
     const { edge, names, get } = await start(await freePort(), { 'gone.test': {} })
     names.zones.delete('gone.test')
