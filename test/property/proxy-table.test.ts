@@ -13,7 +13,7 @@ const hostPattern = fc.oneof(
   { weight: 3, arbitrary: name.map(suffix => `*.${suffix}`) },
   { weight: 1, arbitrary: fc.constant('*') },
 )
-const segment = fc.constantFrom('x', 'y', 'xy', '.w', '%2C')
+const segment = fc.constantFrom('x', 'y', 'xy', '.w', '%20')
 const pathPattern = fc
   .array(segment, { maxLength: 4 })
   .map(segments => (segments.length === 0 ? '/' : segments.map(each => `/${each}`).join('')))

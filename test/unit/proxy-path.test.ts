@@ -13,6 +13,8 @@ describe('a path prefix', () => {
     ['/.well-known', '/.well-known'],
     ['/...', '/...'],
     ["/-._~!$&'()+,=:@", "/-._~!$&'()+,=:@"],
+    ['/%40app%2Bx', '/@app+x'],
+    ['/%2a', '/%2A'],
   ])('%s is %s', (given, expected) => {
     expect(canonicalPath(given)).toBe(expected)
   })
@@ -74,7 +76,10 @@ describe('a request’s path', () => {
     ['/caf\xc3\xa9', '/caf%C3%A9'],
     ['/a"b', '/a%22b'],
     ['/<a>', '/%3Ca%3E'],
-    ["/!$&'()*+,=:@", "/!$&'()*+,=:@"],
+    ["/!$&'()+,=:@", "/!$&'()+,=:@"],
+    ['/%21%24%26%27%28%29%2b%2c%3d%3a%40', "/!$&'()+,=:@"],
+    ['/a*', '/a%2A'],
+    ['/a%2a', '/a%2A'],
     ['/[]{}|^`', '/%5B%5D%7B%7D%7C%5E%60'],
   ])('%s is compared as %s', (given, expected) => {
     expect(readings(given)?.[0]).toBe(expected)
@@ -128,6 +133,8 @@ describe('the readings of a path', () => {
     ['/a%252Fb', ['/a%252Fb', '/a/b']],
     ['/a%2fb%252Fc', ['/a%2Fb%252Fc', '/a/b%252Fc', '/a/b/c']],
     ['/%2561dmin', ['/%2561dmin', '/admin']],
+    ['/%2540admin', ['/%2540admin', '/@admin']],
+    ['/%252A', ['/%252A', '/%2A']],
     ['/%252561dmin', ['/%252561dmin', '/admin']],
     ['/%%361dmin', ['/%61dmin', '/admin']],
     ['/a%2%46b', ['/a%2Fb', '/a/b']],

@@ -5,8 +5,8 @@
  * `/admin` with 403. Normalisation
  *
  * - removes query and fragment;
- * - decodes percent-encoded letters, digits and `-._~` once (`/%61dmin` becomes `/admin`), and changes other escapes to upper case; escapes all characters
- *   except these, `!$&'()*+,=:@` and `%` (`/caf\xc3\xa9` becomes `/caf%C3%A9`);
+ * - decodes percent-encoded letters, digits and `-._~!$&'()+,=:@` once (`/%61dmin` becomes `/admin`), and changes other escapes to upper case; escapes
+ *   all characters except these and `%` (`/caf\xc3\xa9` becomes `/caf%C3%A9`);
  * - merges consecutive slashes (`//admin` becomes `/admin`), and removes one at the end;
  * - removes the parameters of each segment (`/admin;v=1` becomes `/admin`).
  *
@@ -52,11 +52,11 @@ export function canonicalPath(prefix: string): string | InvalidValue {
 }
 
 /** Matches the bytes that normalisation escapes in a latin1 target. */
-const TO_ESCAPE = /[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/g
+const TO_ESCAPE = /[^A-Za-z0-9\-._~!$&'()+,;=:@%/]/g
 /** 1 for ASCII characters that may need normalisation. */
 const NOT_PLAIN = new Uint8Array(128)
 for (let code = 0; code < 128; code++)
-  if (/[%;\\]|[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/.test(String.fromCharCode(code))) NOT_PLAIN[code] = 1
+  if (/[%;\\]|[^A-Za-z0-9\-._~!$&'()+,;=:@%/]/.test(String.fromCharCode(code))) NOT_PLAIN[code] = 1
 
 /** Returns the index at which the target's path ends, or -1 if the path needs normalisation. */
 export function plainEnd(target: string): number {
@@ -114,7 +114,7 @@ function joinSegments(text: string): string | null {
 
 function decode(escaped: string): string {
   const plain = String.fromCharCode(Number.parseInt(escaped.slice(1), 16))
-  return /[A-Za-z0-9\-._~]/.test(plain) ? plain : escaped.toUpperCase()
+  return /[A-Za-z0-9\-._~!$&'()+,=:@]/.test(plain) ? plain : escaped.toUpperCase()
 }
 
 function escaped(byte: string): string {
@@ -125,8 +125,8 @@ function decodeSeparators(decoded: string): string {
   return decoded.replace(/%(?:2F|5C)/g, '/').replace(/%3B/g, ';')
 }
 
-/** The characters to decode repeatedly: `%`, and those with a meaning in paths. */
-const DECODED_CHARACTERS = /[A-Za-z0-9\-._~/\\;%\0]/
+/** The characters to decode repeatedly: `%`, those that {@link decode} decodes, and those with a meaning in paths. */
+const DECODED_CHARACTERS = /[A-Za-z0-9\-._~!$&'()+,=:@/\\;%\0]/
 
 function decodeFully(raw: string): string {
   const out: string[] = []
