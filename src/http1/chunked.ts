@@ -233,7 +233,10 @@ function hashName(hash: number, lower: number): number {
   return Math.imul(hash ^ (lower === UNDERSCORE ? HYPHEN : lower), FNV_PRIME) >>> 0
 }
 
-/** Fields that frame, route, authenticate or describe a message: they must not be trailers (RFC 9110, 6.5.1). */
+/**
+ * Fields that frame, route, authenticate or describe a message: they must not be trailers (RFC 9110, 6.5.1). Also those that a client must not forge: a
+ * server may treat a trailer as a header.
+ */
 const FORBIDDEN = [
   'authorization',
   'cache-control',
@@ -249,6 +252,7 @@ const FORBIDDEN = [
   'keep-alive',
   'location',
   'max-forwards',
+  'proxy',
   'proxy-authenticate',
   'proxy-authorization',
   'proxy-connection',
@@ -261,7 +265,14 @@ const FORBIDDEN = [
   'www-authenticate',
   'x-forwarded-for',
   'x-forwarded-host',
+  'x-forwarded-port',
+  'x-forwarded-prefix',
   'x-forwarded-proto',
+  'x-forwarded-server',
+  'x-original-host',
+  'x-original-url',
+  'x-real-ip',
+  'x-rewrite-url',
 ]
 
 const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].reduce(hashName, FNV_OFFSET)))

@@ -225,6 +225,20 @@ describe('RFC 9112, 7.1.2: trailers', () => {
     expect(read(`0\r\nX: y\r\n${name}: 1\r\n\r\n`)).toBe('trailer-forbidden')
   })
 
+  it.each([
+    'X-Forwarded-Port',
+    'X_Forwarded_Prefix',
+    'X-Forwarded-Server',
+    'X-Real-IP',
+    'x-real_ip',
+    'X-Original-URL',
+    'X-Original-Host',
+    'X-Rewrite-URL',
+    'Proxy',
+  ])('refuses %s, which only a proxy may write', name => {
+    expect(read(`0\r\n${name}: 1\r\n\r\n`)).toBe('trailer-forbidden')
+  })
+
   it('bounds them', () => {
     const most = `X: ${'y'.repeat(MAX_TRAILER_BYTES - 5)}\r\n`
     expect(read(`0\r\n${most}\r\n`)).toMatchObject({ done: true })
