@@ -80,6 +80,28 @@ describe('a table that follows the state', () => {
     log.close()
   })
 
+  it('forgets the compiled targets of routes that were removed', async () => {
+    const { log, section, follower, found, compiled } = follow()
+    await section.put('file:kept/', routeMessage(to('kept'), STAMP))
+    for (let round = 0; round < 4; round++) {
+      const upstreams = Array.from({ length: 500 }, (_, i) => `${round}.${i}`)
+      await section.bulk(
+        upstreams.map((name, i) => ({ key: `runtime:h${i}/`, value: routeMessage(to(name), STAMP) })),
+      )
+      await follower.caughtUp()
+      await section.bulk(upstreams.map((_, i) => ({ key: `runtime:h${i}/`, delete: true })))
+      await follower.caughtUp()
+    }
+    await section.put('file:again/', routeMessage(to('0.0'), STAMP))
+    await follower.caughtUp()
+    expect(compiled.filter(name => name === '0.0')).toHaveLength(2)
+    expect([found('kept'), found('again'), found('h0')]).toEqual(['kept', '0.0', NO_ROUTE])
+    // Routes that stay are compiled again only rarely.
+    expect(compiled.filter(name => name === 'kept').length).toBeLessThan(4)
+    follower.stop()
+    log.close()
+  })
+
   it('serves no route that it cannot read or compile, and says which', async () => {
     const { log, section, follower, found, unreadable } = follow()
     const newer = fdbroker.proxy.Route.create({})

@@ -15,6 +15,9 @@ export interface RouteSource {
   onChange(listener: (change: { op: 'put' | 'delete' | 'clear'; key: string }) => void): () => void
 }
 
+/** The compiled targets of removed routes are forgotten only if there are more than this number. */
+const SPARE_TARGETS = 1_024
+
 export interface FollowOptions<T> {
   /** Creates the table's value for a target. Called once for equal upstream targets. */
   compile: (target: RouteTarget) => T
@@ -135,7 +138,16 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     if (target.kind !== 'upstream') return this.#options.compile(target)
     const name = targetKey(target)
     let compiled = this.#compiled.get(name)
-    if (compiled === undefined) this.#compiled.set(name, (compiled = this.#options.compile(target)))
+    if (compiled === undefined) {
+      this.#forgetUnused()
+      this.#compiled.set(name, (compiled = this.#options.compile(target)))
+    }
     return compiled
+  }
+
+  /** Compiles all routes again when more than half of the compiled targets belong to removed routes. */
+  #forgetUnused(): void {
+    const { size, shadowed } = this.#table
+    if (this.#compiled.size > 2 * (size + shadowed) + SPARE_TARGETS) this.refresh()
   }
 }
