@@ -5,7 +5,10 @@ import type { StateLog } from '../state/state-log.js'
 import { type AskFlags, askService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
 import type { ProgressLine } from './output.js'
 
-/** As {@link IDEMPOTENT_RETRY_CODES}; also after a compaction of the log. A change is not applied twice: its request id identifies it. */
+/**
+ * Errors after which a request about the state is repeated: {@link IDEMPOTENT_RETRY_CODES}, and ERR_FDB_STATE_MOVED, which follows a
+ * compaction of the log. The service does not apply a repeated change twice, because the request id identifies the change.
+ */
 export const STATE_RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   ...IDEMPOTENT_RETRY_CODES,
   'ERR_FDB_STATE_MOVED',

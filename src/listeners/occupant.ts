@@ -38,7 +38,10 @@ export function findOccupant(spec: ListenerSpec): Occupant | null {
   return pid === null ? null : { pid, command: commandOf(pid), control: controlOf(pid) }
 }
 
-/** Reads the lines of a table. With `onlyListening`, stops soon after the listening sockets, which come first in a TCP table. */
+/**
+ * Returns the lines of /proc/self/net/NAME without the header; none if the file cannot be read. With `onlyListening`, stops reading when the
+ * first other socket appears: a TCP table begins with the listening sockets.
+ */
 function readTable(name: string, onlyListening = false): string[] {
   try {
     using fd = openFile(`/proc/self/net/${name}`, 'r', name)

@@ -13,7 +13,7 @@ import type { MemberRuntime } from './runtime.js'
 
 export interface StayOptions {
   /**
-   * The signals that this process forwards to the process that serves after it. Their handlers stay installed until that process has ended.
+   * The signals that this process forwards to the process that serves after it. The handlers of these signals stay installed until that process has ended.
    * Default: none.
    */
   signals?: readonly NodeJS.Signals[]

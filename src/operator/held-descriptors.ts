@@ -11,7 +11,7 @@ export interface HeldDescriptor {
   readonly type: string
   /** The address of a socket, such as `udp://127.0.0.1:53`; null for other types. */
   readonly address: string | null
-  /** Inode number, decimal. All descriptors of one file or socket have the same. */
+  /** Inode number, decimal. All descriptors of one file or socket have the same number. */
   readonly inode: string
   /** The process that gave the descriptor to the daemon; 0 if the process is in another PID namespace. */
   readonly pid: number

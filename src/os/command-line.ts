@@ -36,7 +36,7 @@ export interface SuccessorOptions {
 /** Environment variable: `1` says that the process is a main process, see main-process.ts. Removed for its successors. */
 export const MAIN_PROCESS = 'FD_BROKER_MAIN_PROCESS'
 
-/** Key under which copies of this module share `startedAs`: `fd-broker/auto` is a bundle that loads the library, another bundle, later. */
+/** Global key under which the copies of this module share `startedAs`: `fd-broker/auto` and the library, which it loads later, are two bundles. */
 const CAPTURED = Symbol.for('fd-broker.started-as')
 
 /** Read when this module is first imported: later the program may call chdir(), or overwrite the command line by process.title. */

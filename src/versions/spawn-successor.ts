@@ -30,7 +30,7 @@ export interface Successor {
    * may not signal another user's process (sudo, setuid).
    */
   end(graceMs?: number): Promise<boolean>
-  /** Closes the pidfds of its processes: they will not be ended by {@link end}. Idempotent. */
+  /** Closes the pidfds of its processes, which {@link end} then leaves alone. Idempotent. */
   release(): void
   /** Lets this process end before the successor, which keeps running in its own session. */
   unref(): void
@@ -75,9 +75,10 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       return
     }
     let leftovers: LeftoverProcesses | null = null
+    let isReleased = false
     const exited = new Promise<Exit>(done => {
       child.once('exit', (code, signal) => {
-        leftovers = LeftoverProcesses.ofSession(child.pid!)
+        if (!isReleased) leftovers = LeftoverProcesses.ofSession(child.pid!)
         logger?.info({ pid: child.pid, code, signal }, 'successor exited')
         done({ code, signal })
       })
@@ -87,20 +88,26 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       logger?.info({ pid: child.pid, file: command.file }, 'successor started')
       child.off('error', failed)
       child.on('error', () => {})
-      const letGo = () => leftovers?.[Symbol.dispose]()
+      const release = () => {
+        isReleased = true
+        leftovers?.[Symbol.dispose]()
+      }
       const session = {
         get hasEnded() {
-          return leftovers?.hasEnded ?? false
+          return isReleased || (leftovers?.hasEnded ?? false)
         },
-        signal: (signal: number) =>
-          leftovers === null ? signalGroup(child.pid!, signal) : leftovers.signal(signal),
+        signal: (signal: number) => {
+          if (isReleased) return
+          if (leftovers === null) signalGroup(child.pid!, signal)
+          else leftovers.signal(signal)
+        },
       }
       const end = async (graceMs = GRACE_MS) => {
         const ended = await endProcesses(session, { graceMs, killedMs: KILLED_MS })
-        letGo()
+        release()
         return ended
       }
-      resolve({ pid: child.pid!, exitReason, exited, end, release: letGo, unref: () => child.unref() })
+      resolve({ pid: child.pid!, exitReason, exited, end, release, unref: () => child.unref() })
     })
   })
 }

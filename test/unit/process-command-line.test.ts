@@ -1,11 +1,22 @@
 import { spawnSync } from 'node:child_process'
-import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { startedAs, successorCommand } from '../../src/os/command-line.js'
 import { fdLimits } from '../../src/os/limits.js'
 import { spawnSuccessor } from '../../src/versions/spawn-successor.js'
+import { openFds } from '../processes/descriptors.js'
+import { hasEnded } from '../processes/launch.js'
 
 const project = resolve(import.meta.dirname, '../..')
 const fixture = join(project, 'test/fixtures/host-command-line.ts')
@@ -99,7 +110,6 @@ describe('spawnSuccessor', () => {
     expect(successor.pid).toBeGreaterThan(0)
     expect(await successor.exited).toEqual({ code: 7, signal: null })
     expect(logged).toEqual(['successor started', 'successor exited'])
-    const { readFileSync } = await import('node:fs')
     expect(readFileSync(join(folder, 'out'), 'utf8')).toBe(`hello ${process.execPath}`)
   })
 
@@ -130,6 +140,21 @@ describe('spawnSuccessor', () => {
       encoding: 'utf8',
     })
     expect([said.stdout, said.stderr]).toEqual(['{"code":3,"ended":true,"lives":false}\n', ''])
+  })
+
+  it('keeps no descriptor of a process that was released, and leaves alone those that it has started', async () => {
+    const argv = ['sh', '-c', 'sleep 60 & echo $! > left']
+    const command = successorCommand({ argv, cwd: folder })
+    const pidfds = () => openFds(process.pid).filter(target => target.includes('pidfd')).length
+    const before = pidfds()
+    const successor = await spawnSuccessor(command, { control: join(folder, 'control'), stdio: 'ignore' })
+    successor.release()
+    await successor.exited
+    const left = Number(readFileSync(join(folder, 'left'), 'latin1'))
+    expect(pidfds()).toBe(before)
+    expect(await successor.end(0)).toBe(true)
+    expect(hasEnded(left)).toBe(false)
+    process.kill(left)
   })
 
   it('rejects what cannot be executed', async () => {

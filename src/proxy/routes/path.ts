@@ -125,7 +125,7 @@ function decodeSeparators(decoded: string): string {
   return decoded.replace(/%(?:2F|5C)/g, '/').replace(/%3B/g, ';')
 }
 
-/** The characters to decode repeatedly: `%`, those that {@link decode} decodes, and those with a meaning in paths. */
+/** The characters whose escapes are decoded, also if escaped more than once (`%252F`): those of {@link decode}, and `/`, `\\`, `;`, `%` and NUL. */
 const DECODED_CHARACTERS = /[A-Za-z0-9\-._~!$&'()+,=:@/\\;%\0]/
 
 function decodeFully(raw: string): string {
