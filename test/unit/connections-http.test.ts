@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { AttachedServer } from '../../src/member/attached-server.js'
 import { descriptorOf } from '../../src/node/socket-handle.js'
@@ -205,6 +205,22 @@ describe('what goes along', () => {
     const after = performance.now() - begun
     expect(after).toBeGreaterThan(950)
     expect(after).toBeLessThan(6_000)
+  })
+
+  it('is a timeout that is forgotten when the connection has ended, or has had a request', async () => {
+    const [from, to] = await pair({ keepAliveTimeout: 600_000 })
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const clients = [await RawClient.to(portOf(from)), await RawClient.to(portOf(from))] as const
+    for (const client of clients) await client.ask('/')
+    let carried = 0
+    await until('both are idle', () => (carried += carry(from, to)) === 2)
+    expect(vi.getTimerCount()).toBe(1)
+    clients[0].socket.destroy()
+    await until('one has ended', () => to.served.connections === 1)
+    expect(await clients[1].ask('/again')).toBe('new /again')
+    vi.advanceTimersByTime(100)
+    expect(vi.getTimerCount()).toBe(0)
   })
 
   it('is not a timeout for a request that has begun', async () => {

@@ -51,9 +51,10 @@ class KeepAliveExpiry {
   #closeExpired(): void {
     const now = performance.now()
     for (const [socket, at] of this.#expiring) {
-      if (at > now) continue
+      const ended = socket.destroyed || socket.bytesRead > 0
+      if (!ended && at > now) continue
       this.#expiring.delete(socket)
-      if (!socket.destroyed && socket.bytesRead === 0) socket.emit('timeout')
+      if (!ended) socket.emit('timeout')
     }
     if (this.#expiring.size > 0) return
     clearInterval(this.#timer)
