@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { daemonStatus, serveByCommand, serviceWhere } from '../processes/daemon.js'
 import { hasEnded } from '../processes/launch.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -129,8 +130,18 @@ describe.runIf(isRoot && TRACES_ALL)('the right that is missing is named:', () =
       [],
       /uid 0, this one as uid 12001: run as uid 0, or as root with CAP_SYS_PTRACE/,
     ],
-    ['root has no CAP_SYS_PTRACE', powerless, asUser, /uid 12001, this one as uid 0/],
-    ['it has more capabilities', powerless, [], /capabilities that this one lacks: run with CAP_SYS_PTRACE/],
+    ...perLane<[string, readonly string[], readonly string[], RegExp][]>(
+      [],
+      [
+        ['root has no CAP_SYS_PTRACE', powerless, asUser, /uid 12001, this one as uid 0/],
+        [
+          'it has more capabilities',
+          powerless,
+          [],
+          /capabilities that this one lacks: run with CAP_SYS_PTRACE/,
+        ],
+      ],
+    ),
   ])('%s', async (_what, as, wrap, right) => {
     const desk = Desk.open()
     const pid = await plain(LOCAL, wrap)

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
 import { until } from '../processes/until.js'
@@ -34,15 +35,18 @@ async function refuses(url: string): Promise<void> {
 }
 
 describe('under fd-broker/auto a signal to the process that serves ends the service:', () => {
-  it.each(['SIGTERM', 'SIGINT'] as const)('%s, by its default action', async signal => {
-    const program = await AutoProgram.of(SERVER)
-    const pid = await program.serve()
-    signalPid(pid, signal)
-    await program.ends(pid)
-    await refuses(program.url)
-  })
+  it.each(perLane(['SIGTERM'] as const, ['SIGTERM', 'SIGINT'] as const))(
+    '%s, by its default action',
+    async signal => {
+      const program = await AutoProgram.of(SERVER)
+      const pid = await program.serve()
+      signalPid(pid, signal)
+      await program.ends(pid)
+      await refuses(program.url)
+    },
+  )
 
-  it('also the version that stands by', async () => {
+  it.runIf(NIGHTLY)('also the version that stands by', async () => {
     const program = await AutoProgram.of(SERVER)
     const first = await program.serve()
     const second = await program.serve('import', 2)
@@ -65,7 +69,7 @@ describe('under fd-broker/auto a signal to the process that serves ends the serv
   })
 })
 
-it.each(['server.close(() => process.exit())', 'process.exit()'])(
+it.each(perLane(['process.exit()'], ['server.close(() => process.exit())', 'process.exit()']))(
   'under fd-broker/auto a program whose handler of SIGTERM calls %s leaves no control socket, unless a successor has it',
   async end => {
     const program = await AutoProgram.of(
@@ -120,19 +124,22 @@ setInterval(() => {}, 1_000)
   await program.answeredBy(second)
 })
 
-it('under fd-broker/auto a program that listens again as soon as its server is closed is served, and upgraded', async () => {
-  const program =
-    await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create')}process.on('SIGUSR2', () => {
+it.runIf(NIGHTLY)(
+  'under fd-broker/auto a program that listens again as soon as its server is closed is served, and upgraded',
+  async () => {
+    const program =
+      await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create')}process.on('SIGUSR2', () => {
   server.close(() => server.listen(8080, () => console.log('listens again')))
 })
 `)
-  const first = await program.serve()
-  signalPid(first, 'SIGUSR2')
-  await until('it listens again', () => program.output.includes('listens again') || null)
-  expect(await program.serves(1)).toBe(first)
-  const second = await program.serve('import', 2, SOON)
-  await program.answeredBy(second)
-})
+    const first = await program.serve()
+    signalPid(first, 'SIGUSR2')
+    await until('it listens again', () => program.output.includes('listens again') || null)
+    expect(await program.serves(1)).toBe(first)
+    const second = await program.serve('import', 2, SOON)
+    await program.answeredBy(second)
+  },
+)
 
 describe('under fd-broker/auto a replaced version', () => {
   it('ends by its own handler of SIGTERM, whose close of the server succeeds', async () => {

@@ -87,7 +87,7 @@ it('starts a next version that fails again until it serves, and keeps the listen
   await program.command('stop')
 })
 
-it('says that no version serves if none has served until the limit', async () => {
+it.runIf(NIGHTLY)('says that no version serves if none has served until the limit', async () => {
   const { program, hung } = await stopped()
   program.write('server.mjs', "throw new Error('a mistake')\n")
   const { code, stderr } = await upgrade(program, '--kill-stuck', '--timeout', '2s')
@@ -147,22 +147,27 @@ it('says at its limit that the next version does not listen', async () => {
   await program.command('stop')
 })
 
-it('an upgrade says that its process does not serve if another command was faster', async () => {
-  const program = await AutoProgram.of(`await new Promise(resolve => setTimeout(resolve, 2_000))\n${SERVER}`)
-  await program.serve()
-  const other = program.desk.runCommand(program.words('import', {}, []))
-  await program.statusWhere('it joins', ({ phase }) => phase === 'offering')
-  const { code, stdout } = await upgrade(program)
-  const pid = await program.serves(2)
-  expect(code, program.output).toBe(0)
-  const [, own] = /ms {2}started +pid (\d+)/.exec(stdout) ?? []
-  expect(own).not.toBe(`${pid}`)
-  expect(stdout).toContain(
-    `\nprocess ${own}, which this upgrade started, does not serve: another command, or a service manager, started process ${pid}\n`,
-  )
-  await program.command('stop')
-  await other
-})
+it.runIf(NIGHTLY)(
+  'an upgrade says that its process does not serve if another command was faster',
+  async () => {
+    const program = await AutoProgram.of(
+      `await new Promise(resolve => setTimeout(resolve, 2_000))\n${SERVER}`,
+    )
+    await program.serve()
+    const other = program.desk.runCommand(program.words('import', {}, []))
+    await program.statusWhere('it joins', ({ phase }) => phase === 'offering')
+    const { code, stdout } = await upgrade(program)
+    const pid = await program.serves(2)
+    expect(code, program.output).toBe(0)
+    const [, own] = /ms {2}started +pid (\d+)/.exec(stdout) ?? []
+    expect(own).not.toBe(`${pid}`)
+    expect(stdout).toContain(
+      `\nprocess ${own}, which this upgrade started, does not serve: another command, or a service manager, started process ${pid}\n`,
+    )
+    await program.command('stop')
+    await other
+  },
+)
 
 it.runIf(NIGHTLY)('an upgrade by a command that starts the server does not say so', async () => {
   const program = await AutoProgram.of(SERVER)

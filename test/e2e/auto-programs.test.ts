@@ -50,7 +50,7 @@ describe('a program under fd-broker/auto is upgraded without a lost request:', (
   it.each(perLane(['import'] as const, ['import', 'options'] as const))('an HTTP server, by %s', async by => {
     const program = await AutoProgram.of(HTTP)
     await program.serve(by)
-    await program.upgradedUnderLoad(by)
+    await program.upgradedUnderLoad(by, { upgrades: perLane(2, 3) })
   })
 
   it('CommonJS, by --require, which answers as without it', async () => {
@@ -75,7 +75,8 @@ describe('a program under fd-broker/auto is upgraded without a lost request:', (
   it('a server on a Unix socket', async () => {
     const program = await AutoProgram.of(UNIX)
     await program.serve()
-    await program.upgradedWhileAsked(() => whole(connect(program.path('shop.sock'))))
+    const ask = () => whole(connect(program.path('shop.sock')))
+    await program.upgradedWhileAsked(ask, 'import', { upgrades: perLane(1, 3) })
   })
 
   it('an HTTPS server', async () => {
@@ -129,7 +130,7 @@ server.listen(8080)
       said.push(String(data)),
     )
     await until('it is open', () => socket.readyState === WebSocket.OPEN || null)
-    await program.upgradedUnderLoad()
+    await program.upgradedUnderLoad('import', { upgrades: perLane(1, 3) })
     socket.send('who?')
     await until('the first version answers', () => said.at(-1) === `pid ${first}` || null)
     socket.close()

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 
@@ -67,12 +68,15 @@ async function linesOf(
 }
 
 describe('a program under fd-broker/auto sees of its servers what it sees without it:', () => {
-  it.each(['import', 'options', 'require'] as const)('as the first version, by %s', async by => {
-    const program = await AutoProgram.of(RECORD)
-    const wanted = await linesOf(program, 'nothing')
-    expect(wanted.length).toBeGreaterThan(20)
-    expect(await linesOf(program, by)).toEqual(wanted)
-  })
+  it.each(perLane(['require'] as const, ['import', 'options', 'require'] as const))(
+    'as the first version, by %s',
+    async by => {
+      const program = await AutoProgram.of(RECORD)
+      const wanted = await linesOf(program, 'nothing')
+      expect(wanted.length).toBeGreaterThan(20)
+      expect(await linesOf(program, by)).toEqual(wanted)
+    },
+  )
 
   it('as the next version, whose listeners are those of the version before', async () => {
     const program = await AutoProgram.of(RECORD)

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { handles, procText } from '../processes/marked.js'
 import { until } from '../processes/until.js'
@@ -48,7 +49,7 @@ async function refuses({ url }: AutoProgram): Promise<void> {
 }
 
 describe('a program that was started in a terminal', () => {
-  it.each([{ handles: '' }, { handles: 'yes' }])(
+  it.each(perLane([{ handles: '' }], [{ handles: '' }, { handles: 'yes' }]))(
     'keeps its place there for its successors, which Ctrl-C ends (own handler: $handles)',
     async ({ handles }) => {
       const program = await AutoProgram.of(SERVER)
@@ -95,42 +96,48 @@ describe('a program that was started in a terminal', () => {
     await program.answeredBy(second)
   })
 
-  it('leaves a command there that ends by SIGHUP, and does not abort, when the terminal is closed', async () => {
-    const program = await AutoProgram.of(SERVER)
-    // The shell gets the signal of the kernel, and outlives it.
-    const { script } = onTerminal(
-      program,
-      {},
-      '',
-      command => `trap '' HUP; ${command}; echo $? >code.new; mv code.new code`,
-    )
-    const first = await program.serves(1)
-    await program.command('upgrade')
-    const second = await program.serves(2)
-    await until('a command has its place', () => procText(first, 'cmdline').includes('keep') || null)
-    await until('it has a handler of SIGHUP', () => handles(first, 'SIGHUP') || null)
-    const ended = once(script, 'exit')
-    signalPid(script.pid!, 'SIGKILL')
-    await ended
-    signalPid(first, 'SIGHUP')
-    await program.ends(first)
-    expect(await until('its exit code is known', () => program.read('code') || null)).toBe('129\n')
-    await program.answeredBy(second)
-  })
+  it.runIf(NIGHTLY)(
+    'leaves a command there that ends by SIGHUP, and does not abort, when the terminal is closed',
+    async () => {
+      const program = await AutoProgram.of(SERVER)
+      // The shell gets the signal of the kernel, and outlives it.
+      const { script } = onTerminal(
+        program,
+        {},
+        '',
+        command => `trap '' HUP; ${command}; echo $? >code.new; mv code.new code`,
+      )
+      const first = await program.serves(1)
+      await program.command('upgrade')
+      const second = await program.serves(2)
+      await until('a command has its place', () => procText(first, 'cmdline').includes('keep') || null)
+      await until('it has a handler of SIGHUP', () => handles(first, 'SIGHUP') || null)
+      const ended = once(script, 'exit')
+      signalPid(script.pid!, 'SIGKILL')
+      await ended
+      signalPid(first, 'SIGHUP')
+      await program.ends(first)
+      expect(await until('its exit code is known', () => program.read('code') || null)).toBe('129\n')
+      await program.answeredBy(second)
+    },
+  )
 
-  it('has no inspector that its successor has not: that one gets a free port, and prints it', async () => {
-    const program = await AutoProgram.of(SERVER)
-    const { shown } = onTerminal(program, {}, '--inspect=127.0.0.1:0')
-    await program.serves(1)
-    const first = /Debugger listening on ws:\/\/127\.0\.0\.1:(\d+)/.exec(shown())![1]!
-    program.write('server.mjs', SERVER)
-    const other = onTerminal(program, { FD_BROKER_PROBATION: '0' }, `--inspect=127.0.0.1:${first}`)
-    await program.serves(2)
-    const second = await until(
-      'its inspector listens',
-      () => /Debugger listening on ws:\/\/127\.0\.0\.1:(\d+)/.exec(other.shown())?.[1],
-    )
-    expect(other.shown()).toContain('address already in use')
-    expect(second).not.toBe(first)
-  })
+  it.runIf(NIGHTLY)(
+    'has no inspector that its successor has not: that one gets a free port, and prints it',
+    async () => {
+      const program = await AutoProgram.of(SERVER)
+      const { shown } = onTerminal(program, {}, '--inspect=127.0.0.1:0')
+      await program.serves(1)
+      const first = /Debugger listening on ws:\/\/127\.0\.0\.1:(\d+)/.exec(shown())![1]!
+      program.write('server.mjs', SERVER)
+      const other = onTerminal(program, { FD_BROKER_PROBATION: '0' }, `--inspect=127.0.0.1:${first}`)
+      await program.serves(2)
+      const second = await until(
+        'its inspector listens',
+        () => /Debugger listening on ws:\/\/127\.0\.0\.1:(\d+)/.exec(other.shown())?.[1],
+      )
+      expect(other.shown()).toContain('address already in use')
+      expect(second).not.toBe(first)
+    },
+  )
 })

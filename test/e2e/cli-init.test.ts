@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 import { Desk } from './cli-processes.js'
@@ -102,33 +103,38 @@ member.whileServing(() => chokidar.watch('.'))
     ])
   })
 
-  it.each([
-    ['Ctrl-C', '\x03'],
-    ['Ctrl-D', '\x04'],
-  ])('takes %s for no', async (_name, key) => {
-    const { desk, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
-    const words = `TERM=xterm ${process.execPath} ${CLI} init ${desk.folder}`
-    const script = spawn('script', ['-qefc', words, '/dev/null'], { env: desk.env })
-    onTestFinished(() => void script.kill('SIGKILL'))
-    let shown = ''
-    script.stdout.setEncoding('utf8').on('data', text => (shown += text))
-    await until('it asks', () => shown.includes('[y/N] ') || null)
-    script.stdin.write(key)
-    const [code] = await once(script, 'close')
-    expect(shown.split('[y/N]')[1]!.replaceAll('\r', '')).toMatch(/\nnothing was written\n$/)
-    expect(shown).not.toContain('ERR_FDB')
-    expect([code, read('package.json')]).toEqual([0, SHOP])
-  })
+  it.each([['Ctrl-C', '\x03'], ...perLane([], [['Ctrl-D', '\x04']])])(
+    'takes %s for no',
+    async (_name, key) => {
+      const { desk, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
+      const words = `TERM=xterm ${process.execPath} ${CLI} init ${desk.folder}`
+      const script = spawn('script', ['-qefc', words, '/dev/null'], { env: desk.env })
+      onTestFinished(() => void script.kill('SIGKILL'))
+      let shown = ''
+      script.stdout.setEncoding('utf8').on('data', text => (shown += text))
+      await until('it asks', () => shown.includes('[y/N] ') || null)
+      script.stdin.write(key)
+      const [code] = await once(script, 'close')
+      expect(shown.split('[y/N]')[1]!.replaceAll('\r', '')).toMatch(/\nnothing was written\n$/)
+      expect(shown).not.toContain('ERR_FDB')
+      expect([code, read('package.json')]).toEqual([0, SHOP])
+    },
+  )
 
   it.each([
-    ['no start', '{ "name": "a" }', 'node --import fd-broker/auto index.mjs'],
     ['next', '{"scripts":{"start":"next start"}}', "NODE_OPTIONS='--import fd-broker/auto' next start"],
-    ['a variable', '{"scripts":{"start":"PORT=80 node ."}}', 'PORT=80 node --import fd-broker/auto .'],
     [
       'two commands',
       '{"scripts":{"start":"tsc && PORT=80 node dist/a.js"}}',
       'tsc && PORT=80 node --import fd-broker/auto dist/a.js',
     ],
+    ...perLane(
+      [],
+      [
+        ['no start', '{ "name": "a" }', 'node --import fd-broker/auto index.mjs'],
+        ['a variable', '{"scripts":{"start":"PORT=80 node ."}}', 'PORT=80 node --import fd-broker/auto .'],
+      ],
+    ),
   ])('starts it with auto: %s', async (_what, manifest, start) => {
     const { init, read } = application({ 'package.json': manifest, 'index.mjs': '' })
     expect(await init('--yes')).toMatchObject({ code: 0 })

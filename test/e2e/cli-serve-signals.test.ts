@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import type { DaemonStatus } from '../../src/operator/status-report.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
@@ -108,7 +109,7 @@ describe('signals to fd-broker serve', () => {
     expect(next).not.toBe(pid)
   })
 
-  it.each(['SIGTERM', 'SIGINT'] as const)(
+  it.each(perLane(['SIGTERM'] as const, ['SIGTERM', 'SIGINT'] as const))(
     '%s when it alone holds a service: says which and what, needs a second one',
     async signal => {
       const desk = Desk.open()
@@ -173,7 +174,7 @@ describe('signals to fd-broker serve', () => {
     expect(await visits()).toContain(`${first}`)
   })
 
-  it('with --drop, it says so when that cannot be written, and ends', async () => {
+  it.runIf(NIGHTLY)('with --drop, it says so when that cannot be written, and ends', async () => {
     const desk = Desk.open()
     const folder = join(desk.folder, 'files')
     mkdirSync(folder)

@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import type { DaemonStatus } from '../../src/operator/status-report.js'
+import { perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
@@ -8,7 +9,7 @@ import { Desk } from './cli-processes.js'
 const MEMBER = fileURLToPath(new URL('cli-member.mjs', import.meta.url))
 
 describe('fd-broker serve', () => {
-  it.each(['SIGTERM', 'SIGINT'] as const)(
+  it.each(perLane(['SIGINT'] as const, ['SIGTERM', 'SIGINT'] as const))(
     'says where it listens, answers status, ends on %s with exit code 0',
     async signal => {
       const desk = Desk.open()

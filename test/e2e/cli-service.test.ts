@@ -13,7 +13,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { DaemonStatus } from '../../src/operator/status-report.js'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -275,22 +275,31 @@ describe('a running service is found', () => {
   })
 })
 
-it.each([['list'], ['add', '--host', 'a.test', '--upstream', 'a'], ['remove', '--host', 'a.test']])(
-  'routes %s names the cause where the service is no proxy',
-  async (...words) => {
-    const scene = Scene.open()
-    await scene.serve()
-    expect(await Desk.open().run('routes', ...words, '--control', scene.control)).toEqual({
-      code: 5,
-      stdout: '',
-      stderr:
-        'ERR_FDB_COMMAND_UNKNOWN: this service is not a proxy and has no routes: name the proxy by --service or --control\n',
-    })
-  },
-)
+it.each([
+  ['list'],
+  ...perLane(
+    [],
+    [
+      ['add', '--host', 'a.test', '--upstream', 'a'],
+      ['remove', '--host', 'a.test'],
+    ],
+  ),
+])('routes %s names the cause where the service is no proxy', async (...words) => {
+  const scene = Scene.open()
+  await scene.serve()
+  expect(await Desk.open().run('routes', ...words, '--control', scene.control)).toEqual({
+    code: 5,
+    stdout: '',
+    stderr:
+      'ERR_FDB_COMMAND_UNKNOWN: this service is not a proxy and has no routes: name the proxy by --service or --control\n',
+  })
+})
 
 describe('a service that is asked for by another’s name', () => {
-  const orders = ['stop', 'upgrade', 'reload', 'rollback', 'routes list', 'certificates list']
+  const orders = perLane(
+    ['stop', 'upgrade', 'rollback'],
+    ['stop', 'upgrade', 'reload', 'rollback', 'routes list', 'certificates list'],
+  )
 
   it('does nothing, and says whose control socket that is; by its own name, or its socket’s, it is meant', async () => {
     const { edge, pid } = await proxy()
@@ -317,7 +326,7 @@ describe('a service that is asked for by another’s name', () => {
       })
   })
 
-  it('is not stopped where it is a program under fd-broker run either', async () => {
+  it.runIf(NIGHTLY)('is not stopped where it is a program under fd-broker run either', async () => {
     const { control, desk, pid } = await Supervised.start(['--ready', 'fd', '--name', 'shop'])
     const asked = ['stop', '--control', control, '--service']
     expect((await desk.run(...asked, 'other')).stderr).toMatch(/^ERR_FDB_SERVICE: .*"shop".*"other"/)

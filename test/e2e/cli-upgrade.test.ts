@@ -28,7 +28,7 @@ describe('fd-broker upgrade', () => {
     expect(after.sections).toEqual(before.sections)
   })
 
-  it('starts another command and prints one JSON object with --json', async () => {
+  it.runIf(NIGHTLY)('starts another command and prints one JSON object with --json', async () => {
     const desk = Desk.open()
     await desk.shop()
     const url = urlOf(await desk.status())

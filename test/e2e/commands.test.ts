@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { COMMAND_BYTES } from '../../src/operator/requests.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
@@ -48,7 +49,7 @@ describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting
     client.close()
   })
 
-  it('tell why they were not done', async () => {
+  it.runIf(NIGHTLY || hosting === 'embedded')('tell why they were not done', async () => {
     const { client } = await open(hosting)
     await expect(client.command('refuse', '')).rejects.toMatchObject({
       code: 'ERR_FDB_CHECK',
@@ -63,7 +64,7 @@ describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting
     client.close()
   })
 
-  it('are bounded in both directions', async () => {
+  it.runIf(NIGHTLY || hosting === 'daemon')('are bounded in both directions', async () => {
     const { client } = await open(hosting)
     expect(await codeOf(client.command('echo', Buffer.alloc(COMMAND_BYTES + 1)))).toBe('ERR_FDB_COMMAND_SIZE')
     expect((await client.command('echo', Buffer.alloc(COMMAND_BYTES))).length).toBe(COMMAND_BYTES)
@@ -83,7 +84,7 @@ describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting
     client.close()
   })
 
-  it('fail when the process ends before it has answered', async () => {
+  it.runIf(NIGHTLY || hosting === 'daemon')('fail when the process ends before it has answered', async () => {
     const { pid, client } = await open(hosting)
     const asked = codeOf(client.command('large', String(COMMAND_BYTES)))
     signalPid(pid, 'SIGKILL')
@@ -94,34 +95,37 @@ describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting
   })
 })
 
-describe.each(['embedded', 'daemon'])('listeners that change while the process serves (%s)', hosting => {
-  it('move to another address, or go', async () => {
-    const { desk, client } = await open(hosting)
-    const service = async () => {
-      const answer = await client.status()
-      return 'services' in answer ? answer.services![0]! : answer
-    }
-    const urlNow = async () => (await service()).listeners?.[0]?.address?.replace('tcp:', 'http:')
-    const before = (await urlNow())!
-    const after = (await client.command('move', '')).toString().replace('tcp:', 'http:')
-    expect(after).not.toBe(before)
-    expect(await (await fetch(after)).text()).not.toBe('')
-    await until('the old address is closed', () =>
-      fetch(before).then(
-        () => false,
-        () => true,
-      ),
-    )
-    expect(await urlNow()).toBe(after)
-    await client.command('shut', '')
-    await until('the new address is closed', () =>
-      fetch(after).then(
-        () => false,
-        () => true,
-      ),
-    )
-    expect((await service()).listeners).toEqual([])
-    client.close()
-    expect(desk.output).not.toContain('Error')
-  })
-})
+describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
+  'listeners that change while the process serves (%s)',
+  hosting => {
+    it('move to another address, or go', async () => {
+      const { desk, client } = await open(hosting)
+      const service = async () => {
+        const answer = await client.status()
+        return 'services' in answer ? answer.services![0]! : answer
+      }
+      const urlNow = async () => (await service()).listeners?.[0]?.address?.replace('tcp:', 'http:')
+      const before = (await urlNow())!
+      const after = (await client.command('move', '')).toString().replace('tcp:', 'http:')
+      expect(after).not.toBe(before)
+      expect(await (await fetch(after)).text()).not.toBe('')
+      await until('the old address is closed', () =>
+        fetch(before).then(
+          () => false,
+          () => true,
+        ),
+      )
+      expect(await urlNow()).toBe(after)
+      await client.command('shut', '')
+      await until('the new address is closed', () =>
+        fetch(after).then(
+          () => false,
+          () => true,
+        ),
+      )
+      expect((await service()).listeners).toEqual([])
+      client.close()
+      expect(desk.output).not.toContain('Error')
+    })
+  },
+)

@@ -147,27 +147,24 @@ describe('a successor that dies soon after its commit', () => {
   )
 })
 
-describe('a way back with both alive', () => {
-  it.runIf(NIGHTLY)(
-    'takes every connection along, when an operator ends the new one in probation',
-    async () => {
-      const scene = await standby()
-      const first = scene.app.pid
-      const clients = clientsOf(scene)
-      await clients.ready()
-      const second = await next(scene)
-      await seen(scene, 'all are there', ({ connections }) => connections === IDLE + TALKS)
-      signalPid(second, 'SIGQUIT')
-      await served(scene, first)
-      const back = await seen(scene, 'all are back', ({ connections }) => connections === IDLE + TALKS)
-      expect(back.moves).toMatchObject({ moved: IDLE + TALKS, arrived: IDLE + TALKS, lost: 0, refused: {} })
-      await until('the other ends', () => hasEnded(second))
-      expect(await clients.stop()).toEqual({ closed: 0, failed: 0, wrong: 0, incidents: [] })
-      expect((await status(scene.app.control)).moves.lost).toBe(0)
-    },
-  )
+describe.runIf(NIGHTLY)('a way back with both alive', () => {
+  it('takes every connection along, when an operator ends the new one in probation', async () => {
+    const scene = await standby()
+    const first = scene.app.pid
+    const clients = clientsOf(scene)
+    await clients.ready()
+    const second = await next(scene)
+    await seen(scene, 'all are there', ({ connections }) => connections === IDLE + TALKS)
+    signalPid(second, 'SIGQUIT')
+    await served(scene, first)
+    const back = await seen(scene, 'all are back', ({ connections }) => connections === IDLE + TALKS)
+    expect(back.moves).toMatchObject({ moved: IDLE + TALKS, arrived: IDLE + TALKS, lost: 0, refused: {} })
+    await until('the other ends', () => hasEnded(second))
+    expect(await clients.stop()).toEqual({ closed: 0, failed: 0, wrong: 0, incidents: [] })
+    expect((await status(scene.app.control)).moves.lost).toBe(0)
+  })
 
-  it.runIf(NIGHTLY)('takes every connection along, when the new one did not answer for a while', async () => {
+  it('takes every connection along, when the new one did not answer for a while', async () => {
     const scene = await standby()
     const first = scene.app.pid
     const clients = clientsOf(scene)
@@ -250,7 +247,7 @@ describe('upgrades while older generations still have connections', () => {
   })
 })
 
-describe('a successor with few descriptors', () => {
+describe.runIf(NIGHTLY)('a successor with few descriptors', () => {
   it('takes what it has room for, says why no more, and the others stay until they end', async () => {
     const scene = await standby({ upgrade: {} })
     const clients = clientsOf(scene)

@@ -11,7 +11,7 @@ import { until } from '../processes/until.js'
  */
 const MOMENTS = Number(process.env.FDB_MOMENTS ?? perLane(30, 150))
 const SEED = Number(process.env.FDB_SEED ?? 1)
-const CLIENTS = 100
+const CLIENTS = perLane(40, 100)
 const UPGRADE_MS = 20_000
 
 it(

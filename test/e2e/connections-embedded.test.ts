@@ -17,6 +17,10 @@ const ROOM = fileURLToPath(new URL('../../docs/examples/websocket/server.mjs', i
 /** On a machine that has much else to do. Alone an upgrade takes a tenth of a second. */
 const BUSY_MS = 60_000
 const ROUNDS = perLane(2, 3)
+/** Connections of the first test: a tenth of them are busy. */
+const CLIENTS = perLane(200, 500)
+/** Connections that always talk. */
+const TALKING = perLane(6, 20)
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 20_000 }
 
@@ -40,12 +44,12 @@ describe('an http.Server that is upgraded', () => {
     const [scene, port] = await sceneWith('http')
     let app = await scene.serve()
     const clients: RawClient[] = []
-    for (let i = 0; i < 500; i++) clients.push(await RawClient.to(port))
+    for (let i = 0; i < CLIENTS; i++) clients.push(await RawClient.to(port))
     // A third has never asked anything when the first upgrade comes.
-    await Promise.all(clients.slice(160).map(client => client.ask('/whoami')))
+    await Promise.all(clients.slice(CLIENTS / 3).map(client => client.ask('/whoami')))
     let stopped = false
     const served = new Set<string>()
-    const busy = clients.slice(450).map(async (client, i) => {
+    const busy = clients.slice(CLIENTS * 0.9).map(async (client, i) => {
       for (let n = 0; !stopped; n++) {
         // Some never wait between an answer and the next request.
         if (i % 10 === 0) served.add((await client.ask('/whoami')).split(',')[0]!)
@@ -72,7 +76,7 @@ describe('an http.Server that is upgraded', () => {
     const answers = await Promise.all(clients.map(client => client.ask('/whoami')))
     expect(new Set(answers)).toEqual(new Set([`${ROUNDS + 1},${app.pid}\n`]))
     expect([...served].sort()).toEqual(Array.from({ length: ROUNDS + 1 }, (_, round) => `${round + 1}`))
-    expect((await app.status()).moves).toMatchObject({ arrived: 500, lost: 0 })
+    expect((await app.status()).moves).toMatchObject({ arrived: CLIENTS, lost: 0 })
   })
 
   it('lets slow requests end where they are, and then has their connections', async () => {
@@ -119,7 +123,7 @@ describe('an http.Server that is upgraded', () => {
     let app = await scene.serve()
     const clients = await Promise.all(Array.from({ length: 50 }, () => RawClient.to(port)))
     await Promise.all(clients.map(client => client.ask('/whoami')))
-    for (let round = 0; round < 2; round++) app = await upgrade(scene, app)
+    for (let round = 0; round < perLane(1, 2); round++) app = await upgrade(scene, app)
     const answers = await Promise.all(clients.map(client => client.ask('/whoami')))
     expect(new Set(answers)).toEqual(new Set([`${app.find('joined')!.generation},${app.pid}\n`]))
     expect(clients.filter(({ end }) => end !== null)).toHaveLength(0)
@@ -202,7 +206,7 @@ describe('WebSockets that the application terminates', () => {
   }, async () => {
     const [scene, port] = await sceneWith('ws')
     let app = await scene.serve()
-    const chats = await Promise.all(Array.from({ length: 20 }, () => Chat.open(port)))
+    const chats = await Promise.all(Array.from({ length: TALKING }, () => Chat.open(port)))
     const talks = chats.map(chat => chat.talk())
     for (let round = 0; round < ROUNDS; round++) {
       app = await upgrade(scene, app)
@@ -268,7 +272,7 @@ describe('connections of an application protocol', () => {
   it('go on through one upgrade after the other at any byte', { timeout: 240_000 }, async () => {
     const [scene, port] = await sceneWith('lines')
     let app = await scene.serve()
-    const sockets = await Promise.all(Array.from({ length: 20 }, () => connected(port)))
+    const sockets = await Promise.all(Array.from({ length: TALKING }, () => connected(port)))
     let stopped = false
     const talks = sockets.map(async socket => {
       let text = ''

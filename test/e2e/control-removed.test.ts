@@ -1,6 +1,7 @@
 import { existsSync, renameSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
@@ -8,7 +9,10 @@ const TIMES = { probation: 200, heartbeat: 50 }
 
 describe('a version that starts when a cleaner has removed', () => {
   it.each([
-    ['the lock file', (control: string) => rmSync(`${control}.lock`)],
+    ...perLane<[string, (control: string) => void][]>(
+      [],
+      [['the lock file', control => rmSync(`${control}.lock`)]],
+    ),
     ['the folder of the control path', (control: string) => rmSync(dirname(control), { recursive: true })],
   ])(
     '%s, while the process that serves is stopped: waits for it, and takes over from it',

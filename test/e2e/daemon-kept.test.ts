@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { memoryFile, numbersOf, type OwnedFd } from '../../src/kernel/index.js'
+import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { daemonStatus, requestUpgrade, serviceStatus, serviceWhere } from '../processes/daemon.js'
 import { startWithKept } from '../processes/fd-store.js'
@@ -12,6 +13,11 @@ import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+/** What happens to the daemon, one after the other; behind an upgrade it is killed. */
+const ENDS = perLane<readonly ('SIGKILL' | 'SIGTERM' | 'upgrade')[]>(
+  ['SIGTERM', 'upgrade'],
+  ['SIGKILL', 'SIGTERM', 'upgrade', 'SIGKILL'],
+)
 const UPGRADE = { probation: 200, heartbeat: 50, silence: 1_000, freeze: 500 }
 
 function isSegment(fd: OwnedFd): boolean {
@@ -55,7 +61,7 @@ async function unit() {
 }
 
 describe('what the service manager keeps of a daemon', () => {
-  it('is gone on with where no member lives: killed, restarted, upgraded and killed; who connects waits', async () => {
+  it(`is gone on with where no member lives (${ENDS.join(', ')}); who connects waits`, async () => {
     const { scene, manager, start, end, url } = await unit()
     let daemon = await start()
     const mail = { service: 'mail', listeners: [] }
@@ -63,7 +69,7 @@ describe('what the service manager keeps of a daemon', () => {
     let app = await scene.serve()
     const kept: Record<string, { item: string }> = {}
     let waiting: Promise<unknown> | null = null
-    for (const how of ['SIGKILL', 'SIGTERM', 'upgrade', 'SIGKILL'] as const) {
+    for (const how of ENDS) {
       kept[how] = { item: how }
       await app.order('put', { key: how, value: kept[how] })
       if (how === 'upgrade') {

@@ -22,7 +22,7 @@ describe('fd-broker serve, and a member that is killed', () => {
     expect(app.find('joined')).toMatchObject({ generation: 1, first: true })
     const load = spawnLoad({
       target: `http://127.0.0.1:${port}`,
-      rate: 200,
+      rate: perLane(80, 200),
       connections: 8,
       routes: 1_000,
       every: 50,
@@ -64,7 +64,7 @@ describe('fd-broker serve, and a member that is killed', () => {
     const scene = Scene.open({ hosting: 'daemon', routes: 50 })
     const daemon = await serveByCommand(scene)
     let app = await scene.serve()
-    for (let kill = 1; kill <= perLane(2, 5); kill++) {
+    for (let kill = 1; kill <= perLane(1, 5); kill++) {
       daemon.signal('SIGSTOP')
       await app.kill()
       const before = socketsAt(scene.control)

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
 import { ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
@@ -14,6 +14,8 @@ import { Writes } from '../processes/writes.js'
 
 /** Long enough to fail in it. */
 const LONG = { probation: 60_000, heartbeat: 50, silence: 500, freeze: 300, quiesce: 1_000 }
+
+const HOWS = ['is killed', 'is stopped', 'says that it is not healthy'] as const
 
 async function open(
   upgrade: AppConfig['upgrade'] = LONG,
@@ -42,7 +44,7 @@ async function expectAll(writes: Writes, serving: App): Promise<void> {
 }
 
 describe('a successor that fails in probation under the daemon', () => {
-  for (const how of ['is killed', 'is stopped', 'says that it is not healthy'] as const) {
+  for (const how of perLane<readonly (typeof HOWS)[number][]>(HOWS.slice(0, 2), HOWS)) {
     it(`${how}: the elder serves again, with what both of them have acknowledged`, async () => {
       const { scene, target } = await open()
       const elder = await scene.serve()
@@ -154,7 +156,7 @@ describe('a daemon that is stopped in a probation', () => {
 })
 
 describe('a process that was kept from listening', () => {
-  for (const how of ['by itself', 'by SIGSTOP'] as const) {
+  for (const how of perLane(['by SIGSTOP'] as const, ['by itself', 'by SIGSTOP'] as const)) {
     it(`${how}, longer than the daemon may be silent, does not take that for the daemon’s silence`, async () => {
       const { scene } = await open({ ...LONG, silence: 60_000 })
       // On a busy machine the daemon's next heartbeat may take longer than 300 ms after the process continues.

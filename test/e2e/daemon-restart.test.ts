@@ -185,7 +185,7 @@ describe('a daemon that is killed and started again', () => {
     },
   )
 
-  it('begins anew without waiting when all members are dead', async () => {
+  it.runIf(NIGHTLY)('begins anew without waiting when all members are dead', async () => {
     const { scene } = await open()
     const first = await startDaemon(scene, { upgrade: UPGRADE })
     const app = await scene.serve()

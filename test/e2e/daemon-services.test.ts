@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import {
   daemonStatus,
   launchDaemon,
@@ -100,7 +101,7 @@ describe('a daemon', () => {
     expect(await (await late.start()).failure()).toMatchObject({ code: 'ERR_FDB_NO_HOLDER' })
   })
 
-  it('keeps nothing of a name that nobody came to serve under', async () => {
+  it.runIf(NIGHTLY)('keeps nothing of a name that nobody came to serve under', async () => {
     const scene = Scene.open({ hosting: 'daemon' })
     const daemon = await startDaemon(scene)
     await scene.serve()
@@ -152,7 +153,7 @@ describe('a daemon', () => {
     const app = await scene.serve()
     const [before, fds] = [lasting(await servedBy(scene, app)), await settledFds(daemon.pid)]
     for (const how of [
-      { exitBeforeReady: true },
+      ...perLane([], [{ exitBeforeReady: true }]),
       { check: 'throw' as const },
       { traps: { 'member ready': 'SIGKILL' as const } },
     ]) {
@@ -256,7 +257,7 @@ describe('a daemon', () => {
       app.said.filter(({ say }) => say === 'held').map(({ kind, ino, dev }) => ({ kind, ino, dev }))
     const held = identities()
     expect(held).toHaveLength(3)
-    for (let kill = 0; kill < 2; kill++) {
+    for (let kill = 0; kill < perLane(1, 2); kill++) {
       await app.kill()
       app = await scene.serve()
       expect(identities()).toEqual(held)

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { memoryFile } from '../../src/kernel/index.js'
 import { OperatorClient } from '../../src/operator/client.js'
+import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import {
   daemonStatus,
@@ -97,12 +98,12 @@ describe('a daemon that is started where one runs', () => {
     })
     waits.write('GET /whoami HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n')
     const [load, writes, knocking] = [
-      await loadOn(target, { routes: 50 }),
+      await loadOn(target, { routes: 50, rate: perLane(100, 300) }),
       new Writes(target),
       new Knocking(scene.control),
     ]
     let fds: readonly string[] = []
-    for (let takeover = 1; takeover <= 4; takeover++) {
+    for (let takeover = 1; takeover <= perLane(2, 4); takeover++) {
       await more(writes)
       const before = daemon
       daemon = await serveByCommand(scene)

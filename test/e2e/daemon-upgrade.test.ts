@@ -1,12 +1,14 @@
 import { describe, expect, it } from 'vitest'
 import { spawnLoad } from '../../bench/referee/remote.mjs'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { requestUpgrade, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { answersBy } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const NO_LOSS = { refused: 0, reset: 0, dropped: 0, raced: 0, truncated: 0, wrong: 0 }
+/** Requests a second. */
+const RATE = perLane(150, 600)
 const UPGRADE = { probation: 300, heartbeat: 50 }
 
 async function open(config: object = {}): Promise<{ scene: Scene; port: number }> {
@@ -26,13 +28,13 @@ describe('upgrades of a member through the daemon', () => {
     await startDaemon(scene, { upgrade: UPGRADE })
     let old = await scene.serve()
     const { serviceStartedAt } = await serviceStatus(scene)
-    const load = spawnLoad({ target: `http://127.0.0.1:${port}`, rate: 600, routes: 1_000, every: 50 })
+    const load = spawnLoad({ target: `http://127.0.0.1:${port}`, rate: RATE, routes: 1_000, every: 50 })
     try {
-      await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > 200)
+      await until('the load is answered', () => (load.snapshot()?.answered ?? 0) > RATE / 3)
       for (let upgrade = 1; upgrade <= 2; upgrade++) {
         await load.mark(`upgrade ${upgrade}`)
         const next = await scene.serve()
-        await until('clients are answered by the new one', () => answersBy(load, next.pid) >= 200)
+        await until('clients are answered by the new one', () => answersBy(load, next.pid) >= RATE / 3)
         const during = await serviceWhere(scene, 'the old one drains', ({ draining }) => draining.length > 0)
         expect(during).toMatchObject({
           pid: next.pid,

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { OperatorClient } from '../../src/operator/client.js'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { freePort } from '../processes/scene.js'
@@ -203,7 +203,7 @@ describe('a program that is killed under load, and started again by fd-broker ex
     const web = `web=tcp://127.0.0.1:${scene.port}`
     const server = ['--', 'python3', join(PROGRAMS, 'server.py')]
     const command = (start: number) => [...scene.exec, start === 0 ? web : 'web', ...server]
-    await killedUnderLoad(scene, command, pid => pid, { kills: 2 })
+    await killedUnderLoad(scene, command, pid => pid, { kills: perLane(1, 2) })
   })
 
   it.runIf(NIGHTLY)('gunicorn', async ({ skip }) => {

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -8,7 +9,7 @@ import { until } from '../processes/until.js'
 const CLIENTS = 150
 const LIMIT = 100
 
-it.each(['embedded', 'daemon'] as const)(
+it.each(perLane(['embedded'] as const, ['embedded', 'daemon'] as const))(
   'a version that may have fewer descriptors than the one that serves has open is refused before the commit, with both numbers (%s hosting)',
   async hosting => {
     const scene = Scene.open({ hosting, upgrade: { probation: 30_000, heartbeat: 50 } })

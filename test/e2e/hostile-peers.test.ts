@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -21,7 +22,12 @@ async function fdsAreBackTo(count: number, app: App): Promise<void> {
   )
 }
 
-async function leaves(scene: Scene, app: App, attack: (stranger: Stranger) => unknown, times = 20) {
+async function leaves(
+  scene: Scene,
+  app: App,
+  attack: (stranger: Stranger) => unknown,
+  times = perLane(8, 20),
+) {
   await scene.status()
   const before = openFds(app)
   for (let i = 0; i < times; i++) {

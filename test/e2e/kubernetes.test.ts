@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { parseAllDocuments } from 'yaml'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
@@ -178,7 +178,7 @@ describe('a pod in which fd-broker run is PID 1', () => {
     await run.serving()
     const answer = async () => (await ask(`${run.url}/release`).answer).body
     expect(await answer()).toBe('1')
-    const load = await loadOn(run.url, { ...FRESH, rate: 200 })
+    const load = await loadOn(run.url, { ...FRESH, rate: perLane(80, 200) })
     for (let n = 2; n <= 3; n++) {
       release(n)
       const upgraded = await pod.exec(process.execPath, CLI, 'upgrade', '--control', run.control)

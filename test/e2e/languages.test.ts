@@ -102,15 +102,15 @@ describe.skipIf(there.length === 0)('members in several languages (skipped witho
         )
       let serving = await node(scene)
       const left: App[] = []
-      const load = await loadOn(target, { rate: 200, writes: 40, slow: 1 })
-      const clients = counting(target, 4)
+      const load = await loadOn(target, { rate: perLane(80, 200), writes: 40, slow: 1 })
+      const clients = counting(target, perLane(2, 4))
       for (let round = 0; round < ROUNDS; round++) {
         for (const language of CHAIN.slice(1)) {
           await load.mark(language)
           const next = await serve(scene, language)
           await load.answeredBy(next.pid, 20)
           await settled(next)
-          await clients.more(100)
+          await clients.more(perLane(30, 100))
           left.push(serving)
           serving = next
         }

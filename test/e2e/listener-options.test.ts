@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, statSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -55,32 +56,38 @@ function next(scene: Scene, config: AppConfig): Promise<App> {
 }
 
 describe.each(HOSTINGS)('the options of a shared listener, %s hosting', hosting => {
-  it('are the incumbent’s while a successor starts and when it dies before its commit, and the successor’s behind it', async () => {
-    const place = await open(hosting)
-    const { scene } = place
-    const first = await scene.serve(wanted(place, '0666', 70))
-    const doomed = await scene.start({ ...wanted(place, '0600', 7), hang: 'sleep' })
-    await until('the successor has both listeners', () => doomed.said.filter(isListener).length === 2)
-    expect(options(place)).toEqual({ mode: '0666', backlog: 70 })
-    await doomed.kill()
-    expect(options(place)).toEqual({ mode: '0666', backlog: 70 })
-    const second = await next(scene, wanted(place, '0600', 7))
-    await optionsAre(place, '0600', 7)
-    expect(first.ended || second.ended).toBe(false)
-  })
+  it.runIf(NIGHTLY || hosting === 'daemon')(
+    'are the incumbent’s while a successor starts and when it dies before its commit, and the successor’s behind it',
+    async () => {
+      const place = await open(hosting)
+      const { scene } = place
+      const first = await scene.serve(wanted(place, '0666', 70))
+      const doomed = await scene.start({ ...wanted(place, '0600', 7), hang: 'sleep' })
+      await until('the successor has both listeners', () => doomed.said.filter(isListener).length === 2)
+      expect(options(place)).toEqual({ mode: '0666', backlog: 70 })
+      await doomed.kill()
+      expect(options(place)).toEqual({ mode: '0666', backlog: 70 })
+      const second = await next(scene, wanted(place, '0600', 7))
+      await optionsAre(place, '0600', 7)
+      expect(first.ended || second.ended).toBe(false)
+    },
+  )
 
-  it('are again what they were, also where the incumbent asks for none, when a successor dies in probation', async () => {
-    const place = await open(hosting)
-    const { scene, path } = place
-    const first = await scene.serve(wanted(place, '', 70))
-    execFileSync('chmod', ['0647', path])
-    const doomed = await scene.serve(wanted(place, '0600', 7))
-    await optionsAre(place, '0600', 7)
-    await first.says('retiring')
-    await doomed.kill()
-    await first.says('reinstated')
-    await optionsAre(place, '0647', 70)
-  })
+  it.runIf(NIGHTLY || hosting === 'embedded')(
+    'are again what they were, also where the incumbent asks for none, when a successor dies in probation',
+    async () => {
+      const place = await open(hosting)
+      const { scene, path } = place
+      const first = await scene.serve(wanted(place, '', 70))
+      execFileSync('chmod', ['0647', path])
+      const doomed = await scene.serve(wanted(place, '0600', 7))
+      await optionsAre(place, '0600', 7)
+      await first.says('retiring')
+      await doomed.kill()
+      await first.says('reinstated')
+      await optionsAre(place, '0647', 70)
+    },
+  )
 })
 
 describe.each(HOSTINGS)('the path of a Unix listener that a version has bound, %s hosting', hosting => {
@@ -90,17 +97,20 @@ describe.each(HOSTINGS)('the path of a Unix listener that a version has bound, %
   })
   const bound = (app: App) => until('the path is bound', () => app.said.some(({ name }) => name === 'new'))
 
-  it('goes with the version when it is killed before its commit', async () => {
-    const place = await open(hosting)
-    await place.scene.serve(wanted(place, '', 70))
-    const doomed = await place.scene.start(withNew(place, { hang: 'sleep' }))
-    await bound(doomed)
-    expect(existsSync(`${place.path}.new`)).toBe(true)
-    await doomed.kill()
-    await until('the path is gone', () => !existsSync(`${place.path}.new`))
-  })
+  it.runIf(NIGHTLY || hosting === 'daemon')(
+    'goes with the version when it is killed before its commit',
+    async () => {
+      const place = await open(hosting)
+      await place.scene.serve(wanted(place, '', 70))
+      const doomed = await place.scene.start(withNew(place, { hang: 'sleep' }))
+      await bound(doomed)
+      expect(existsSync(`${place.path}.new`)).toBe(true)
+      await doomed.kill()
+      await until('the path is gone', () => !existsSync(`${place.path}.new`))
+    },
+  )
 
-  it('goes with the version when its check fails', async () => {
+  it.runIf(NIGHTLY || hosting === 'embedded')('goes with the version when its check fails', async () => {
     const place = await open(hosting)
     await place.scene.serve(wanted(place, '', 70))
     const refused = await place.scene.start(withNew(place, { check: 'throw' }))
@@ -109,17 +119,20 @@ describe.each(HOSTINGS)('the path of a Unix listener that a version has bound, %
     expect(existsSync(place.path)).toBe(true)
   })
 
-  it('goes with the version when it is killed in probation', async () => {
-    const place = await open(hosting)
-    const first = await place.scene.serve(wanted(place, '', 70))
-    const doomed = await place.scene.serve(withNew(place))
-    await first.says('retiring')
-    await doomed.kill()
-    await first.says('reinstated')
-    await until('the path is gone', () => !existsSync(`${place.path}.new`))
-  })
+  it.runIf(NIGHTLY || hosting === 'daemon')(
+    'goes with the version when it is killed in probation',
+    async () => {
+      const place = await open(hosting)
+      const first = await place.scene.serve(wanted(place, '', 70))
+      const doomed = await place.scene.serve(withNew(place))
+      await first.says('retiring')
+      await doomed.kill()
+      await first.says('reinstated')
+      await until('the path is gone', () => !existsSync(`${place.path}.new`))
+    },
+  )
 
-  it('stays with a version that serves for good', async () => {
+  it.runIf(NIGHTLY || hosting === 'embedded')('stays with a version that serves for good', async () => {
     const place = await open(hosting, { ...UPGRADE, probation: 100 })
     const first = await place.scene.serve(wanted(place, '', 70))
     const second = await place.scene.serve(withNew(place))

@@ -1,6 +1,7 @@
 import { existsSync, renameSync } from 'node:fs'
 import { connect, createServer as createNetServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { serveByCommand, serviceWhere } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -46,24 +47,27 @@ describe('the path of a Unix listener', () => {
     expect([existsSync(paths.web), existsSync(paths.admin)]).toEqual([false, false])
   })
 
-  it.each(['embedded', 'daemon'] as const)('goes when a version drops it, %s hosting', async hosting => {
-    const place = await open(hosting)
-    const { scene, paths } = place
-    const first = await scene.serve(listeners(place, 'web', 'admin'))
-    const second = await scene.serve(listeners(place, 'web'))
-    await first.end()
-    await until('the path of the listener that was dropped is gone', () => !existsSync(paths.admin))
-    expect(await accepts(paths.web)).toBe(true)
-    // Elsewhere under the same name: the old path is dropped too.
-    const elsewhere = scene.file('elsewhere.sock')
-    const third = await scene.serve({
-      listeners: [{ name: 'web', spec: `unix:${elsewhere}`, server: 'http' }],
-    })
-    await second.end()
-    await until('the former path is gone', () => !existsSync(paths.web))
-    expect(await accepts(elsewhere)).toBe(true)
-    expect(third.ended).toBe(false)
-  })
+  it.each(perLane(['daemon'] as const, ['embedded', 'daemon'] as const))(
+    'goes when a version drops it, %s hosting',
+    async hosting => {
+      const place = await open(hosting)
+      const { scene, paths } = place
+      const first = await scene.serve(listeners(place, 'web', 'admin'))
+      const second = await scene.serve(listeners(place, 'web'))
+      await first.end()
+      await until('the path of the listener that was dropped is gone', () => !existsSync(paths.admin))
+      expect(await accepts(paths.web)).toBe(true)
+      // Elsewhere under the same name: the old path is dropped too.
+      const elsewhere = scene.file('elsewhere.sock')
+      const third = await scene.serve({
+        listeners: [{ name: 'web', spec: `unix:${elsewhere}`, server: 'http' }],
+      })
+      await second.end()
+      await until('the former path is gone', () => !existsSync(paths.web))
+      expect(await accepts(elsewhere)).toBe(true)
+      expect(third.ended).toBe(false)
+    },
+  )
 
   it('stays for the one that comes back, when the version that dropped it dies in probation', async () => {
     const place = await open('embedded', { upgrade: { ...UPGRADE, probation: 30_000 } })

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, truncateSync, writeFil
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { signalPid } from '../processes/launch.js'
@@ -106,7 +107,7 @@ describe('a log that finds no room', () => {
     expect(said()).toBe(1)
   })
 
-  it('of workers: they serve on', async () => {
+  it.runIf(NIGHTLY)('of workers: they serve on', async () => {
     const desk = Desk.open()
     const { control } = desk
     const command = ['--service', 'shop', '--count', '1', '--control', control, '--log-file', '/dev/full']
@@ -173,10 +174,15 @@ describe('USR1 where the file of a log cannot be opened anew', () => {
 
 describe('the file of a log that cannot be opened', () => {
   it.each([
-    ['log-file', 'proxy'],
     ['access-log-file', 'proxy'],
     ['log-file', 'serve'],
-    ['log-file', 'workers'],
+    ...perLane(
+      [],
+      [
+        ['log-file', 'proxy'],
+        ['log-file', 'workers'],
+      ],
+    ),
   ])('--%s of %s: is told by option and path, and nothing is joined', async (option, command) => {
     const edge = await prepare()
     const { desk } = edge
