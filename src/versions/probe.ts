@@ -261,6 +261,8 @@ export class PollingProbe extends Probe {
 
   override stop(): void {
     this.#stopped.abort()
+    // The result of a check that waits for its answer is ignored.
+    this.#isOpen = false
   }
 }
 

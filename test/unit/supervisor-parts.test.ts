@@ -83,6 +83,20 @@ describe('a version', () => {
     expect(readyAt).toBe(4)
   })
 
+  it('that serves and is not checked any more has no check open that would delay the end of its probation', async () => {
+    let asked = 0
+    const question: HealthCheck = {
+      name: 'it',
+      run: () => (++asked === 1 ? Promise.resolve(null) : new Promise(() => {})),
+    }
+    const timing = { interval: 1, timeout: 1_000, passes: 1 }
+    const probe = new PollingProbe(() => question, timing, { asksServing: false })
+    probe.start(1, told().events)
+    await until('the second check waits for its answer', () => asked === 2 && probe.isOpen)
+    probe.markServing()
+    expect(probe.isOpen).toBe(false)
+  })
+
   it('that closes the descriptor without a line is not ready, and is not listened to any more', async () => {
     const { heard, events } = told()
     const open = native.openCount()
