@@ -1,3 +1,4 @@
+import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Release } from '../os/release-link.js'
@@ -48,7 +49,8 @@ export class UpgradeRequests {
       if (asker !== undefined) asker.late = servesLateError(timeoutMs)
       cancelled()
     }
-    const timer = timeoutMs > 0 ? setTimeout(late, timeoutMs + READY_FIRST_MS) : undefined
+    const timer =
+      timeoutMs > 0 ? setTimeout(late, Math.min(timeoutMs + READY_FIRST_MS, LONGEST_MS)) : undefined
     return pending.answer.finally(() => {
       clearTimeout(timer)
       cancel?.removeEventListener('abort', cancelled)

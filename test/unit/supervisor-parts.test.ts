@@ -143,6 +143,15 @@ describe('those who ask for an upgrade', () => {
     expect(await answer).toMatchObject({ pid: 1 })
     expect(askers.argvOf([id])).toBeNull()
   })
+
+  it('wait as long as a timer can, if they name a longer time', () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const askers = new UpgradeRequests()
+    const heard: string[] = []
+    void askers.ask({ timeoutMs: 2 ** 31 - 1 }, undefined, event => heard.push(event.type))
+    vi.advanceTimersByTime(60_000)
+    expect(heard).toEqual(['upgrade'])
+  })
 })
 
 describe('the machine of a supervisor', () => {
