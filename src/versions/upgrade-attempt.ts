@@ -168,6 +168,8 @@ export class UpgradeAttempt {
     const { command } = this.#options
     const why = `${this.#name} (${command.argv0} …) ${text}`
     this.#settled.reject(new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code, signal } }))
+    // A process that the command has left behind, as a wrapper does, must not join after this failure.
+    if (!isCommitted(this.#incumbent.phase ?? this.#phase)) void this.child.end()
   }
 
   get #name(): string {

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import type { ServiceStanding } from '../../src/daemon/service/service-operations.js'
+import { native } from '../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { settleWorkers, type WorkersSettings } from '../../src/workers/options.js'
 import { WorkerPool } from '../../src/workers/pool.js'
@@ -107,6 +108,17 @@ function children(): string[] {
   })
 }
 
+/** Processes with this argument, whatever their parent. */
+function processesWith(argument: string): string[] {
+  return readdirSync('/proc').filter(entry => {
+    try {
+      return /^\d+$/.test(entry) && commandOf(entry).split('\0').includes(argument)
+    } catch {
+      return false
+    }
+  })
+}
+
 const commandOf = (pid: string) => readFileSync(`/proc/${pid}/cmdline`, 'utf8')
 
 describe('the place of a worker', () => {
@@ -198,6 +210,23 @@ describe('an attempt to bring a worker', () => {
     const { outcome } = attemptWith(300)
     await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE' })
     expect(children()).toEqual([])
+  })
+})
+
+describe('an attempt whose command ends', () => {
+  it('ends the processes that the command leaves behind: none of them may join later', async () => {
+    const mark = join(folder, 'left-behind')
+    const left = () => processesWith(mark)
+    onTestFinished(() => {
+      for (const pid of left()) process.kill(Number(pid), 'SIGKILL')
+    })
+    const [node, ...args] = STAYS
+    const script = `"$0" "$@" & exit 3`
+    const { slot } = slotWith({ command: ['/bin/sh', '-c', script, node!, ...args, mark] })
+    const open = native.openCount()
+    await expect(slot.start()).rejects.toMatchObject({ code: 'ERR_FDB_SUCCESSOR_EXITED' })
+    await until('none of its processes is left', () => left().length === 0, 5_000)
+    await until('its descriptors are closed', () => native.openCount() === open)
   })
 })
 
