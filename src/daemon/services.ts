@@ -66,6 +66,7 @@ export class Services {
       logger: deps.logger,
       rule: name => deps.accessCheck.policyOf(name).unserved,
       isUnserved: name => this.get(name)?.unserved ?? false,
+      isPaused: () => this.#paused,
       end: name => this.#end(name),
     })
   }
@@ -260,7 +261,7 @@ export class Services {
   /** Ends a service without members, as its rule demands. */
   #end(name: string): void {
     const service = this.get(name)
-    if (service === undefined || this.#paused) return
+    if (service === undefined) return
     this.#remove(service)
     this.#noteChange()
   }
@@ -346,9 +347,14 @@ interface UnservedDeps {
   /** Returns the rule of the service, or null if the daemon waits for the next member. */
   rule(service: string): Unserved | null
   isUnserved(service: string): boolean
+  /** Whether another daemon may take over the services now, so that no rule may be applied. */
+  isPaused(): boolean
   /** Ends the service and closes everything that it has. */
   end(service: string): void
 }
+
+/** Delay before a rule whose time has passed during a handoff of the daemon is applied. */
+const PAUSED_MS = 1_000
 
 /** A service without members. */
 interface UnservedService {
@@ -394,7 +400,11 @@ export class UnservedServices {
   }
 
   #act(service: string, waiting: UnservedService): void {
-    const { end, logger } = this.#deps
+    const { end, isPaused, logger } = this.#deps
+    if (isPaused()) {
+      this.#schedule(PAUSED_MS, service, waiting)
+      return
+    }
     const { act, afterMs } = waiting.rule
     if (act === 'close') {
       this.#waiting.delete(service)

@@ -201,6 +201,7 @@ describe('a service that nobody serves', () => {
       logger: SILENT,
       rule: () => rule,
       isUnserved: () => true,
+      isPaused: () => false,
       end: service => ended.push(service),
     })
     services.update('shop')

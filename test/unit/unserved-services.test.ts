@@ -3,8 +3,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
+import { PersistedFds } from '../../src/daemon/persisted-fds.js'
+import { AccessCheck } from '../../src/daemon/policy/access-check.js'
 import type { Unserved } from '../../src/daemon/policy/policy.js'
-import { UnservedServices } from '../../src/daemon/services.js'
+import { parsePolicy } from '../../src/daemon/policy/schema.js'
+import { Services, UnservedServices } from '../../src/daemon/services.js'
+import { UserQuotas } from '../../src/daemon/user-quotas.js'
+import { Registry } from '../../src/holder/registry.js'
+import { resolveTimes } from '../../src/holder/times.js'
+import { memoryFile } from '../../src/kernel/index.js'
 import { until } from '../processes/until.js'
 
 function folderOf(): string {
@@ -23,6 +30,7 @@ function underRule(ruled: () => Unserved) {
     logger: { ...SILENT, warn },
     rule: ruled,
     isUnserved: () => true,
+    isPaused: () => false,
     end: service => ended.push(service),
   })
   onTestFinished(() => services.close())
@@ -71,5 +79,31 @@ describe('a service that nobody serves', () => {
     const looks = setInterval(() => services.update('shop'), 20)
     onTestFinished(() => clearInterval(looks))
     await until('it is ended', () => ended.length > 0)
+  })
+
+  it('is ended when the daemon goes on, if its time has passed during a handoff of the daemon that failed', async () => {
+    const registry = new Registry()
+    registry.put({ name: 'shop/named/web', role: 'named', spec: '', fd: memoryFile('web', 'a memory file') })
+    const policy = parsePolicy('default: { unserved: { after: 100ms, close: true } }', 'daemon.yaml')
+    const services = new Services({
+      control: join(folderOf(), 'daemon.sock'),
+      times: resolveTimes(undefined),
+      logger: SILENT,
+      persisted: new PersistedFds(registry),
+      accessCheck: new AccessCheck(policy, SILENT),
+      quotas: new UserQuotas(1_024),
+      onChange: () => {},
+      receiver: () => undefined,
+    })
+    onTestFinished(() => {
+      services.close({ kept: true })
+      registry.close()
+    })
+    services.restore()
+    services.pause()
+    await new Promise(resolve => setTimeout(resolve, 200))
+    expect(services.size).toBe(1)
+    services.resume()
+    await until('it is ended', () => services.size === 0)
   })
 })
