@@ -125,6 +125,8 @@ export class WorkerPool {
   /** Resolves when a process serves in the slot: one of the previous main process that has reconnected to this one, or a new one. */
   async #ensureServing(slot: WorkerSlot): Promise<void> {
     await this.#changes.until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle', null)
+    // A worker that has ended may be starting again.
+    await slot.whenSettled()
     if (slot.owner === null && !this.#closing) await slot.start()
     if (!this.#closing) slot.keepServing()
   }

@@ -308,6 +308,27 @@ describe('a worker that fails behind its Commit', () => {
 })
 
 describe('all workers', () => {
+  it('that must be a new number may include one that is being started again: that start is waited for', async () => {
+    const { pool, standings } = poolWith({ command: STAYS })
+    const [slot] = pool.slots
+    const again = slot!.start()
+    again.catch(() => {})
+    await until('it is being started', () => children().length > 0)
+    onTestFinished(async () => {
+      for (const pid of children()) process.kill(Number(pid), 'SIGKILL')
+      await until('its process has ended', () => children().length === 0)
+    })
+    const resized = pool.resize(1).then(
+      () => 'serves',
+      error => error.code,
+    )
+    await turns()
+    standings.set(slot!.name, owned(100))
+    slot!.update()
+    await again
+    expect(await resized).toBe('serves')
+  })
+
   it('are replaced although a probation does not end: that is waited for 10 s', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings } = serving(1)
