@@ -1,10 +1,12 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { onTestFinished } from 'vitest'
+import { buildSync } from 'esbuild'
+import { afterAll, onTestFinished } from 'vitest'
+import { addonFile } from '../../src/kernel/addon.js'
 import type { StateFileOptions } from '../../src/state/file/files.js'
 import type { StateFileStatus } from '../../src/state/file/state-file.js'
 import type { Position } from '../../src/state/history.js'
@@ -24,6 +26,36 @@ export interface DiskCall {
   failed: number
 }
 
+interface Built {
+  readonly folder: string
+  /** Notes the calls. */
+  readonly library: string
+  /** The program of a host: a host that loads TypeScript takes several times as long to start. */
+  readonly host: string
+}
+
+let built: Built | undefined
+afterAll(() => {
+  if (built !== undefined) rmSync(built.folder, { recursive: true })
+})
+
+/** Builds what all hosts of a test file have in common, once. */
+function build(): Built {
+  if (built !== undefined) return built
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-hosts-'))
+  built = { folder, library: join(folder, 'disk-calls.so'), host: join(folder, 'host.cjs') }
+  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', built.library, CALLS, '-ldl'])
+  buildSync({
+    entryPoints: [HOST],
+    outfile: built.host,
+    bundle: true,
+    platform: 'node',
+    target: 'node20',
+    logLevel: 'error',
+  })
+  return built
+}
+
 /** A process that keeps a state file, and what it asks of the disk. */
 export class FileHost {
   readonly folder = mkdtempSync(join(tmpdir(), 'fdb-host-'))
@@ -32,13 +64,13 @@ export class FileHost {
   #answer: Promise<unknown>
 
   private constructor(options: Partial<StateFileOptions> & { service?: string }, path?: string) {
-    const library = join(this.folder, 'disk-calls.so')
-    execFileSync('mkdir', [join(this.folder, 'files')])
-    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', library, CALLS, '-ldl'])
-    this.child = spawn(process.execPath, ['--import', 'tsx', HOST], {
+    mkdirSync(join(this.folder, 'files'))
+    const { library, host } = build()
+    this.child = spawn(process.execPath, [host], {
       stdio: ['ignore', 'pipe', 'ignore', 'ipc'],
       env: {
         ...process.env,
+        FD_BROKER_ADDON: addonFile()!,
         LD_PRELOAD: library,
         FDB_DISK_UNDER: join(this.folder, 'files'),
         FDB_DISK_CALLS: join(this.folder, 'calls'),
