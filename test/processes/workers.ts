@@ -1,7 +1,7 @@
 import type { WorkersReport } from '../../src/operator/status-report.js'
 import { ask } from './client.js'
 import { daemonStatus } from './daemon.js'
-import { until } from './until.js'
+import { pause, until } from './until.js'
 
 export interface MainStatus {
   readonly pid: number
@@ -92,6 +92,8 @@ export class Clients {
       } catch (error) {
         this.failures.push((error as NodeJS.ErrnoException).code ?? String(error))
       }
+      // The processor is for the workers.
+      await pause(5)
     }
   }
 }
