@@ -49,7 +49,7 @@ describe('fd-broker proxy as PID 1 of a container', () => {
   it('stays when it was replaced: no request is lost in three upgrades, and a stop reaches who serves', async () => {
     const edge = await prepare()
     const inside = await contained(edge)
-    const load = await loadOn(edge.url, { streams: 0, writes: 0 })
+    const load = await loadOn(edge.url, { rate: 200, streams: 0, writes: 0 })
     const second = await upgrade(edge)
     await edge.logged('the proxy has ended', line => line.pid === 1)
     await edge.logged(STAYS, line => line.pid === 1)

@@ -5,21 +5,18 @@ import { Scene } from '../processes/scene.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
 
-/** A service in its third generation: the first two have ended. */
-async function third(scene: Scene) {
-  let last = await scene.serve()
-  for (let n = 0; n < 2; n++) {
-    const next = await scene.serve()
-    await last.end()
-    last = next
-  }
-  return last
+/** A service in its second generation: the process that bound the control path has ended. */
+async function second(scene: Scene) {
+  const first = await scene.serve()
+  const next = await scene.serve()
+  await first.end()
+  return next
 }
 
 describe('who is named is the process that lives and is meant, not the one that once bound the control path', () => {
   it('as an operator’s peer, before it has answered and after', async () => {
     const scene = Scene.open({ upgrade: TIMES })
-    const serving = await third(scene)
+    const serving = await second(scene)
     using client = await OperatorClient.connect(scene.control)
     expect(client.peerPid).toBe(serving.pid)
     await client.status()
@@ -28,7 +25,7 @@ describe('who is named is the process that lives and is meant, not the one that 
 
   it('when it is stopped and does not answer: to an operator, and to a process that joins', async () => {
     const scene = Scene.open({ upgrade: TIMES, timeout: 600 })
-    const stopped = await third(scene)
+    const stopped = await second(scene)
     stopped.signal('SIGSTOP')
     const late = { code: 'ERR_FDB_DEADLINE', message: expect.stringContaining(`process ${stopped.pid} `) }
     using client = await OperatorClient.connect(scene.control)
@@ -66,7 +63,7 @@ describe('who is named is the process that lives and is meant, not the one that 
 
   it('nobody, rather than one that is dead', async () => {
     const scene = Scene.open({ upgrade: TIMES })
-    const serving = await third(scene)
+    const serving = await second(scene)
     using client = await OperatorClient.connect(scene.control)
     await client.status()
     await serving.kill()

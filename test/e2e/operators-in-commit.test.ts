@@ -46,15 +46,18 @@ function only(answer: StatusAnswer) {
 describe.each(['embedded', 'daemon'] as const)(
   'an operator who knows that a version serves (%s)',
   hosting => {
-    it('before whoever decides has heard it has the status of that version', async () => {
-      const scene = await open(hosting)
-      await scene.serve()
-      const second = await trapped(scene, KNOWS)
-      const answer = await meanwhile(scene, second, client => client.status())
-      expect(only(answer)).toMatchObject({ pid: second.pid, generation: 2 })
-    })
+    it.runIf(NIGHTLY || hosting === 'daemon')(
+      'before whoever decides has heard it has the status of that version',
+      async () => {
+        const scene = await open(hosting)
+        await scene.serve()
+        const second = await trapped(scene, KNOWS)
+        const answer = await meanwhile(scene, second, client => client.status())
+        expect(only(answer)).toMatchObject({ pid: second.pid, generation: 2 })
+      },
+    )
 
-    it('has that one upgraded', async () => {
+    it.runIf(NIGHTLY || hosting === 'embedded')('has that one upgraded', async () => {
       const scene = await open(hosting)
       // The next one can join at the first sign of health.
       await scene.serve({ upgrade: { ...TIMES, probation: 0 } })
@@ -126,7 +129,7 @@ describe('an operator of a daemon that was started again', () => {
     expect(upgraded).toMatchObject({ generation: 2 })
   })
 
-  it('is told who is awaited, where that one does not come back', async () => {
+  it.runIf(NIGHTLY)('is told who is awaited, where that one does not come back', async () => {
     const { scene, member } = await restarted()
     using client = await OperatorClient.connect(scene.control)
     await expect(client.upgrade({ timeoutMs: 500 })).rejects.toMatchObject({

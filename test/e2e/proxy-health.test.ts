@@ -71,24 +71,29 @@ const unhealthy = (phase: string, message: RegExp) => ({
 })
 
 describe('a version of the proxy that is to prove itself', () => {
-  it('and answers only 502 is refused before the commit; the one before serves on, and nothing fails', async () => {
-    const well = await judge()
-    const edge = await start(well, { http: '/health', timeout: '1s', within: '1s' })
-    // The first was not asked: there was nobody to serve in its place.
-    expect(well.asked).toEqual([])
-    const load = await loadOn(edge.url, { rate: 200, writes: 0 })
-    const { upstreams } = edge.config as { upstreams: object }
-    edge.write({ upstreams: { ...upstreams, judge: { servers: [`http://127.0.0.1:${await freePort()}`] } } })
-    expect(await refused(edge)).toEqual(
-      unhealthy(
-        'offering',
-        /upgrade\.health: \d+ checks within 1000 ms, but not 2 successful in a row: GET \/health: 502 Bad Gateway \(connect-failed\)/,
-      ),
-    )
-    await load.stop()
-    // By the shared listener all was well, all the time.
-    expect((await ask(`${edge.url}/health`).answer).status).toBe(200)
-  })
+  it.runIf(NIGHTLY)(
+    'and answers only 502 is refused before the commit; the one before serves on, and nothing fails',
+    async () => {
+      const well = await judge()
+      const edge = await start(well, { http: '/health', timeout: '1s', within: '1s' })
+      // The first was not asked: there was nobody to serve in its place.
+      expect(well.asked).toEqual([])
+      const load = await loadOn(edge.url, { rate: 200, writes: 0 })
+      const { upstreams } = edge.config as { upstreams: object }
+      edge.write({
+        upstreams: { ...upstreams, judge: { servers: [`http://127.0.0.1:${await freePort()}`] } },
+      })
+      expect(await refused(edge)).toEqual(
+        unhealthy(
+          'offering',
+          /upgrade\.health: \d+ checks within 1000 ms, but not 2 successful in a row: GET \/health: 502 Bad Gateway \(connect-failed\)/,
+        ),
+      )
+      await load.stop()
+      // By the shared listener all was well, all the time.
+      expect((await ask(`${edge.url}/health`).answer).status).toBe(200)
+    },
+  )
 
   it('and hangs is refused; one that is well takes over, is asked in probation, and is committed', async () => {
     const slow = await judge()
@@ -206,7 +211,7 @@ describe('a command', () => {
     expect(await edge.pid).toBe(next)
   })
 
-  it('that takes too long is killed, and the version is refused', async () => {
+  it.runIf(NIGHTLY)('that takes too long is killed, and the version is refused', async () => {
     const edge = await start(await judge(), { http: '/health' })
     const file = `${edge.desk.folder}/pids`
     const health = { ...PACE, timeout: '300ms', within: '1s', command: `echo $$ >> ${file}; sleep 600` }

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
@@ -113,7 +114,7 @@ describe('signals to the proxy', () => {
     await edge.ended(pid, 3_000)
   })
 
-  it('TERM, and TERM again after a while: at once', async () => {
+  it.runIf(NIGHTLY)('TERM, and TERM again after a while: at once', async () => {
     const { edge, pid } = await start()
     const stream = (await edge.raw()).send('GET /stream?lines=1000 HTTP/1.1\r\nHost: a\r\n\r\n')
     await stream.until(text => text.includes('line 3'))
@@ -152,7 +153,7 @@ describe('signals to the proxy', () => {
     expect(edge.desk.output).not.toMatch(/debugger/i)
   })
 
-  it('QUIT: it ends with its last connection, however long that takes', async () => {
+  it.runIf(NIGHTLY)('QUIT: it ends with its last connection, however long that takes', async () => {
     const { edge, pid } = await start({ drain: { timeout: '100ms' } })
     const slow = (await edge.raw()).send('GET /slow HTTP/1.1\r\nHost: a\r\n\r\n')
     await until('the request is under way', async () => (await edge.status()).connections === 1)

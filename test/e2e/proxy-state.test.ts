@@ -5,6 +5,7 @@ import { fdbroker } from '../../src/proto/proxy.js'
 import { STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
+import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
@@ -87,7 +88,7 @@ describe('the configuration of the proxy', () => {
       (await ask(`${edge.url}/r/1`, { headers: { host: 'a.test' } }).answer).headers['x-upstream']
     expect(await answeredBy()).toBe('spare')
     edge.write({ upstreams })
-    for (let generation = 2; generation <= 3; generation++) {
+    for (let generation = 2; generation <= perLane(2, 3); generation++) {
       const pid = await edge.next()
       expect(await answeredBy()).toBe('spare')
       expect(await edge.logged(served, line => line.pid === pid)).toMatchObject({

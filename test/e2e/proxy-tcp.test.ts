@@ -53,7 +53,7 @@ async function forwarding(servers: TcpServer[], config: Record<string, unknown> 
   return { edge, port, listen }
 }
 
-const TALKS = 100
+const TALKS = perLane(30, 100)
 const UPGRADES = perLane(2, 6)
 
 /** A connection that carries numbered bytes all the time, and wants each of them back in its order. */

@@ -8,6 +8,7 @@ import { askTls } from '../processes/tls-client.js'
 import { until } from '../processes/until.js'
 
 const VERSIONS = perLane<('TLSv1.2' | 'TLSv1.3')[]>(['TLSv1.3'], ['TLSv1.2', 'TLSv1.3'])
+const UPGRADES = perLane(2, 3)
 const NAMES = [undefined, 'a.test', 'sub.b.test']
 
 /** A connection of its own, which nobody need wait for. */
@@ -82,11 +83,11 @@ function keepAsking(port: number, clients: number) {
 }
 
 describe('an upgrade of the proxy under TLS', () => {
-  it('fails no request, three times', async () => {
+  it(`fails no request, ${UPGRADES} times`, async () => {
     const { edge, first } = await secured()
-    const load = keepAsking(edge.port, 12)
+    const load = keepAsking(edge.port, perLane(4, 12))
     const pids = [first]
-    for (let n = 0; n < 3; n++) {
+    for (let n = 0; n < UPGRADES; n++) {
       await until(`process ${pids.at(-1)} answers`, () => (load.answers[pids.at(-1)!] ?? 0) > 100, 20_000)
       pids.push(await edge.next())
       // Its clients are told on their next answer, and then it is empty.

@@ -183,7 +183,7 @@ describe('a changed certificate', () => {
     const { edge, certificates } = await secured({}, ['a.test'])
     let going = true
     const counts: Record<string, number> = {}
-    const clients = Array.from({ length: 8 }, async (_, index) => {
+    const clients = Array.from({ length: perLane(4, 8) }, async (_, index) => {
       const servername = index % 2 === 0 ? 'a.test' : 'localhost'
       while (going) {
         const { certificate, socket } = await askTls(edge.port, { servername })
@@ -192,7 +192,7 @@ describe('a changed certificate', () => {
       }
     })
     const fresh = [edge.issue('fresh'), edge.issue('b.test', ['a.test'])]
-    for (let n = 0; n < 10; n++) {
+    for (let n = 0; n < perLane(4, 10); n++) {
       const done = await edge.reload(edge.secured(n % 2 === 0 ? fresh : certificates))
       expect(done.level).toBe(30)
     }

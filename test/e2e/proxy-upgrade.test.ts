@@ -13,7 +13,7 @@ import { loadOn } from '../processes/load.js'
 import { pause, until } from '../processes/until.js'
 import { behind } from './edge-behind.js'
 
-const ROUTES = perLane(20_000, 100_000)
+const ROUTES = perLane(5_000, 100_000)
 /** `FDB_UPGRADES=60` for the whole bar. */
 const UPGRADES = Number(process.env.FDB_UPGRADES ?? perLane(2, 12))
 const EVERY_MS = 1_000
@@ -85,7 +85,7 @@ describe('an upgrade of the proxy', () => {
   it('shows every generation that drains, while they are replaced each second', async () => {
     const edge = await behind({ drain: { timeout: '5m', move: 'off' } })
     const pids: number[] = []
-    for (let n = 0; n < 3; n++) {
+    for (let n = 0; n < perLane(2, 3); n++) {
       await edge.talking()
       pids.push(await edge.pid)
       const due = performance.now() + EVERY_MS
@@ -111,7 +111,7 @@ describe('an upgrade of the proxy', () => {
       expect({ code, stdout, stderr }).toMatchObject({ code: 0, stderr: '' })
       added.push(host)
     }
-    for (let n = 0; n < perLane(2, 4); n++) {
+    for (let n = 0; n < perLane(1, 4); n++) {
       // The tool may take longer than the upgrade: one at least begins with it, and ends when it ends.
       let upgrading = true
       const adding = async () => {

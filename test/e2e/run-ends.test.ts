@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { freePort } from '../processes/scene.js'
 import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
@@ -29,7 +30,7 @@ async function running(run: Supervised) {
 
 describe('fd-broker run', () => {
   it('ends with 0 when it was told to end and its program ended by the signal for that', async () => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    for (const signal of perLane(['SIGTERM'] as const, ['SIGTERM', 'SIGINT'] as const)) {
       const { child } = await running(await Supervised.prepare())
       child.kill(signal)
       expect(await once(child, 'exit'), signal).toEqual([0, null])

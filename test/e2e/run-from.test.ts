@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { OperatorClient } from '../../src/operator/client.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
@@ -47,29 +48,32 @@ describe('fd-broker run with listeners that a daemon holds', () => {
     expect(await again).toMatchObject({ generation: 1 })
   })
 
-  it('leaves it as it is whether a listener blocks where another program runs on it, and so do others with its own', async () => {
-    const { args, control, held, run } = await daemon()
-    const flags = ['sh', '-c', 'grep flags /proc/self/fdinfo/3']
-    const exec = async (...options: string[]) => {
-      const { stdout } = await run.desk.run('exec', '--control', control, ...options, 'web', '--', ...flags)
-      return Number.parseInt(stdout.split(/\s/)[1]!, 8) & constants.O_NONBLOCK ? 'does not block' : 'blocks'
-    }
-    // A server with an event loop.
-    await run.launch(args, [SERVER])
-    await run.serving()
-    expect(await held()).toHaveLength(1)
-    expect(await exec()).toBe('does not block')
-    run.signal('SIGTERM')
-    await run.ended()
-    expect(await exec()).toBe('blocks')
-    const there = [process.execPath, CLI, 'exec', '--control', control, '--non-blocking', 'web']
-    await run.desk.launch([...there, '--', 'sleep', '600'])
-    using client = await OperatorClient.connect(control)
-    await until('it is claimed', async () => (await client.descriptors.list())[0]!.users.length === 1)
-    await run.launch(['--from', control], ['sleep', '600'])
-    await run.logged('a version serves', line => line.pid === run.pid)
-    expect(await exec()).toBe('does not block')
-  })
+  it.runIf(NIGHTLY)(
+    'leaves it as it is whether a listener blocks where another program runs on it, and so do others with its own',
+    async () => {
+      const { args, control, held, run } = await daemon()
+      const flags = ['sh', '-c', 'grep flags /proc/self/fdinfo/3']
+      const exec = async (...options: string[]) => {
+        const { stdout } = await run.desk.run('exec', '--control', control, ...options, 'web', '--', ...flags)
+        return Number.parseInt(stdout.split(/\s/)[1]!, 8) & constants.O_NONBLOCK ? 'does not block' : 'blocks'
+      }
+      // A server with an event loop.
+      await run.launch(args, [SERVER])
+      await run.serving()
+      expect(await held()).toHaveLength(1)
+      expect(await exec()).toBe('does not block')
+      run.signal('SIGTERM')
+      await run.ended()
+      expect(await exec()).toBe('blocks')
+      const there = [process.execPath, CLI, 'exec', '--control', control, '--non-blocking', 'web']
+      await run.desk.launch([...there, '--', 'sleep', '600'])
+      using client = await OperatorClient.connect(control)
+      await until('it is claimed', async () => (await client.descriptors.list())[0]!.users.length === 1)
+      await run.launch(['--from', control], ['sleep', '600'])
+      await run.logged('a version serves', line => line.pid === run.pid)
+      expect(await exec()).toBe('does not block')
+    },
+  )
 
   it('refuses a name that is held for something else, and a daemon that is not there', async () => {
     const { control, run } = await daemon()

@@ -5,6 +5,7 @@ import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { numbersOf } from '../../src/kernel/index.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded } from '../processes/launch.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
@@ -83,7 +84,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     expect(manager.kept.size).toBe(2)
   })
 
-  it('are let go of when no version wants them', async () => {
+  it.runIf(NIGHTLY)('are let go of when no version wants them', async () => {
     const { end, manager, run, start, write } = await unit()
     const path = (name: string) => `unix:${join(run.desk.folder, name)}`
     const web = `tcp://127.0.0.1:${run.port}`
@@ -114,7 +115,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     await run.ended()
   })
 
-  it('are closed when systemctl is late to say that the unit stops', async () => {
+  it.runIf(NIGHTLY)('are closed when systemctl is late to say that the unit stops', async () => {
     const { manager, run, start, write } = await unit('stop running', 'sleep 0.8;')
     write({ web: `tcp://127.0.0.1:${run.port}` })
     await start()

@@ -8,6 +8,8 @@ import { goServer, gunicorn, has } from '../processes/toolchains.js'
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 /** Every other one crashes at its start. */
 const UPGRADES = perLane(2, 6)
+/** Of requests a second. */
+const RATE = perLane(400, 1_000)
 
 /** Upgrades it under load: no request may be lost, and what was started last serves. */
 async function upgraded(run: Supervised, rate = 200): Promise<void> {
@@ -23,9 +25,9 @@ async function upgraded(run: Supervised, rate = 200): Promise<void> {
 }
 
 describe('fd-broker run upgrades, while every other version crashes at its start,', () => {
-  it('a Node program, at 1,000 requests a second', async () => {
+  it(`a Node program, at ${RATE} requests a second`, async () => {
     const env = { FDB_SUPERVISED: JSON.stringify({ crashEven: true }) }
-    await upgraded(await Supervised.start(['--ready', 'fd'], [SERVER], env), 1_000)
+    await upgraded(await Supervised.start(['--ready', 'fd'], [SERVER], env), RATE)
   })
 
   it.runIf(NIGHTLY)('a plain Python server', async ({ skip }) => {

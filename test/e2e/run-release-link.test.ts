@@ -27,7 +27,7 @@ describe('the link of a release and the version that serves, under fd-broker run
     expect([await settled(), leadsTo()]).toEqual(['1', one])
   })
 
-  it('stay one when the client is killed and the next version fails', async () => {
+  it.runIf(NIGHTLY)('stay one when the client is killed and the next version fails', async () => {
     const { client, held, leadsTo, one, settled, started } = await released(READY)
     const pid = await client(held('later'))
     const version = await started(2)
@@ -38,7 +38,7 @@ describe('the link of a release and the version that serves, under fd-broker run
     expect([await settled(), leadsTo()]).toEqual(['1', one])
   })
 
-  it('stay one when a client gives up a version that HUP has asked for too', async () => {
+  it.runIf(NIGHTLY)('stay one when a client gives up a version that HUP has asked for too', async () => {
     const { client, held, leadsTo, link, open, run, settled, started } = await released(READY)
     const [first, second] = [held('first'), held('second')]
     await client(first)
@@ -88,16 +88,19 @@ describe('the link of a release and the version that serves, under fd-broker run
     expect(leadsTo()).toBe(one)
   })
 
-  it('stay one when what is to be led is no link: the upgrade is refused with the reason', async () => {
-    const { leadsTo, one, run, settled, two } = await released(READY)
-    using operator = await OperatorClient.connect(run.control)
-    const release = { at: one, to: two }
-    await expect(operator.upgrade({ timeoutMs: 60_000, release })).rejects.toMatchObject({
-      code: 'ERR_FDB_NO_BINARY',
-      message: expect.stringMatching(/no symbolic link/),
-    })
-    expect([await settled(), leadsTo()]).toEqual(['1', one])
-  })
+  it.runIf(NIGHTLY)(
+    'stay one when what is to be led is no link: the upgrade is refused with the reason',
+    async () => {
+      const { leadsTo, one, run, settled, two } = await released(READY)
+      using operator = await OperatorClient.connect(run.control)
+      const release = { at: one, to: two }
+      await expect(operator.upgrade({ timeoutMs: 60_000, release })).rejects.toMatchObject({
+        code: 'ERR_FDB_NO_BINARY',
+        message: expect.stringMatching(/no symbolic link/),
+      })
+      expect([await settled(), leadsTo()]).toEqual(['1', one])
+    },
+  )
 
   it.runIf(NIGHTLY)(
     'stay one when rollback --at is asked for and another program has led the link: the release that was kept is upgraded to',

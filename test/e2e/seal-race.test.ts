@@ -84,7 +84,7 @@ describe('a seal against an append in another process', () => {
   })
 
   it('leaves in the log exactly what was acknowledged to the writer', async () => {
-    for (let i = 0; i < 3; i++) {
+    for (let i = 0; i < perLane(1, 3); i++) {
       const segment = Segment.create(1)
       const child = start('seal-race-log', segment.fd.raw)
       const lines = createInterface({ input: child.stdout! })[Symbol.asyncIterator]()

@@ -40,13 +40,13 @@ describe.each(CASES)('a daemon of %s, beside %s', (_daemon, _other, first, secon
         others++
       }
     }
-    await through([second, first, second])
+    await through(perLane([second, first], [second, first, second]))
     for (const version of perLane([second], [second, first])) {
       signalPid(daemon, 'SIGKILL')
       await until('the daemon ends', () => hasEnded(daemon))
       daemon = await service.daemon(version)
       await clients.goOn()
-      await through([first, second])
+      await through(perLane([second], [first, second]))
     }
     await clients.stop()
 

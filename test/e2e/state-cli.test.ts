@@ -56,7 +56,6 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
         ['keys', 1, 'bytes', 1, true],
         ['prices', 3000, 'json', 2, false],
       ])
-      expect(await state(desk, 'stats', ...source)).toMatch(/^prices +3000 +2 +1 +json/m)
       expect(JSON.parse(await state(desk, 'get', ...source, 'carts', 'anna'))).toEqual({
         section: 'carts',
         key: 'anna',
@@ -66,11 +65,6 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
       const all = parsed(await state(desk, 'show', ...source))
       expect(all.length).toBe(3002)
       expect(all[1]).toEqual({ section: 'keys', key: 'ticket', version: 1, redacted: true, bytes: 11 })
-      const some = parsed(await state(desk, 'show', ...source, '--section', 'prices', '--prefix', 'item 299'))
-      expect(some.map(({ key }) => key)).toContain('item 2999')
-      expect(some.length).toBe(11)
-      const [secret] = parsed(await state(desk, 'show', ...source, '--section', 'keys', '--secrets'))
-      expect(secret).toMatchObject({ text: 'do not tell' })
       expect(await refused(desk, 'get', ...source, '--raw', 'keys', 'ticket')).toMatch(
         /^ERR_FDB_STATE_SECRET/,
       )
@@ -83,6 +77,17 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
         digest: stats.digest,
         torn: false,
       })
+    })
+
+    it.runIf(NIGHTLY)('shows a part of its entries, and tells what it does not have', async () => {
+      const desk = await openState(hosting)
+      const source = ['--control', desk.control]
+      expect(await state(desk, 'stats', ...source)).toMatch(/^prices +3000 +2 +1 +json/m)
+      const some = parsed(await state(desk, 'show', ...source, '--section', 'prices', '--prefix', 'item 299'))
+      expect(some.map(({ key }) => key)).toContain('item 2999')
+      expect(some.length).toBe(11)
+      const [secret] = parsed(await state(desk, 'show', ...source, '--section', 'keys', '--secrets'))
+      expect(secret).toMatchObject({ text: 'do not tell' })
       expect(await refused(desk, 'get', ...source, 'prices', 'none')).toMatch(
         /^ERR_FDB_STATE_NO_ENTRY: .* no key "none"/,
       )
@@ -97,7 +102,7 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
       const file = join(desk.folder, 'state.jsonl')
       await state(desk, 'export', ...source, '--secrets', '--out', file)
       expect(statSync(file).mode & 0o777).toBe(0o600)
-      expect(await state(desk, 'diff', desk.control, file)).toBe('')
+      if (NIGHTLY) expect(await state(desk, 'diff', desk.control, file)).toBe('')
       const before = JSON.parse(await state(desk, 'stats', ...source, '--json'))
       expect(JSON.parse(await state(desk, 'verify', '--file', file, '--json'))).toMatchObject({
         verified: 'its first line',
@@ -130,8 +135,8 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
       expect(await state(desk, 'import', ...source, '--file', file, '--replace')).toBe(
         '3002 entries of carts, keys, prices imported\n',
       )
-      expect(JSON.parse(await state(desk, 'stats', ...source, '--json')).digest).toBe(before.digest)
-      expect(JSON.parse(await state(desk, 'verify', ...source, '--json')).verified).toBe('the service')
+      const { digest, verified } = JSON.parse(await state(desk, 'verify', ...source, '--json'))
+      expect({ digest, verified }).toEqual({ digest: before.digest, verified: 'the service' })
     })
   },
 )
@@ -153,6 +158,7 @@ describe('fd-broker state', () => {
     expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(
       /^ERR_FDB_STATE_IMPORT: section "unheard"/,
     )
+    if (!NIGHTLY) return
     writeFileSync(wrong, '{"section":"prices","key":"k","redacted":true,"bytes":1}\n')
     expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(/^ERR_FDB_STATE_SECRET/)
     writeFileSync(wrong, '{"section":"prices"}\n')
@@ -217,7 +223,7 @@ describe('fd-broker state', () => {
     })
   })
 
-  it('asks for one source', async () => {
+  it.runIf(NIGHTLY)('asks for one source', async () => {
     const desk = Desk.open()
     const both = await desk.run('state', 'stats', '--control', 'a', '--file', 'b')
     expect(both).toMatchObject({ code: 2, stderr: expect.stringMatching(/^ERR_FDB_STATE_SOURCE/) })

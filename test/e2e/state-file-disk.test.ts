@@ -5,7 +5,7 @@ import { stateFileSettings } from '../../src/state/file/files.js'
 import { loadStateFile } from '../../src/state/file/load.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { type DiskCall, FileHost } from '../processes/file-host.js'
 import { until } from '../processes/until.js'
 
@@ -111,7 +111,7 @@ describe('a sync that fails', () => {
     ['EIO', EIO, 'always'],
     ['ENOSPC', ENOSPC, 20],
   ] as const
-  it.each(failures.slice(0, perLane(2, failures.length)))(
+  it.each(failures.slice(0, perLane(1, failures.length)))(
     'of the state file (%s, %i, sync: %s) leads to a new file: what it was told of once is not asked for again',
     async (_, errno, sync) => {
       const host = await FileHost.start({ sync })
@@ -145,7 +145,7 @@ describe('a sync that fails', () => {
     expect(readdirSync(`${host.folder}/files`)).toEqual(['state'])
   })
 
-  it('of the folder, when the new one has its name already, leads to one more', async () => {
+  it.runIf(NIGHTLY)('of the folder, when the new one has its name already, leads to one more', async () => {
     const host = await FileHost.start({ sync: 'never' })
     host.failNext('fsync', EIO)
     await host.ask('put', 'a', 'x')
@@ -177,7 +177,7 @@ describe('a process that ends by itself', () => {
   it.each(perLane(['exit'] as const, ['exit', 'throw'] as const))(
     '(%s) leaves everything that it acknowledged in the file',
     async how => {
-      for (const sync of ['never', 'always', 1000] as const) {
+      for (const sync of perLane(['never'] as const, ['never', 'always', 1000] as const)) {
         const host = await FileHost.start({ sync })
         await host.ask('put', 'a', 'x')
         await host.ask('flush')
@@ -200,7 +200,7 @@ describe('a process that ends by itself', () => {
     expect(host.calls.map(({ call }) => call).slice(-3)).toEqual(['fdatasync', 'rename', 'fsync'])
   })
 
-  it('leaves the file of another service as it is', async () => {
+  it.runIf(NIGHTLY)('leaves the file of another service as it is', async () => {
     const shop = await FileHost.start({ service: 'shop' })
     await shop.ask('put', 'a', 'x')
     await shop.ask('flush')
@@ -214,7 +214,7 @@ describe('a process that ends by itself', () => {
   })
 
   it('in the middle of writes, at any moment', async () => {
-    for (let round = 0; round < perLane(3, 12); round++) {
+    for (let round = 0; round < perLane(2, 12); round++) {
       const sync = (['never', 'always', 1] as const)[round % 3]!
       const host = await FileHost.start({ sync })
       let said = ''

@@ -46,7 +46,7 @@ describe('a state file', () => {
   it('is what a service begins with when all its processes were killed, again and again', async () => {
     const { scene: s, path } = scene()
     let digest = ''
-    for (let boot = 0; boot < perLane(3, 4); boot++) {
+    for (let boot = 0; boot < perLane(2, 4); boot++) {
       const app = await s.serve({ routes: boot === 0 ? 300 : 0 })
       expect(app.find('joined')).toMatchObject({ generation: 1, first: true })
       if (boot > 0) expect((await s.status()).state.digest).toBe(digest)
@@ -121,7 +121,7 @@ describe('a state file', () => {
     const bytes = readFileSync(path)
     bytes[bytes.length >> 1]! ^= 1
     writeFileSync(path, bytes)
-    for (let again = 0; again < 2; again++) {
+    for (let again = 0; again < perLane(1, 2); again++) {
       const { code, message } = await (await s.start({ routes: 0 })).failure()
       expect(code).toBe('ERR_FDB_STATE_DAMAGED')
       expect(message).toMatch(/offset \d+, after sequence \d+/)

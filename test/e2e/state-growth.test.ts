@@ -6,6 +6,8 @@ import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const TIMES = { probation: 0, heartbeat: 50 }
+/** So often 1000 changes are made, and after each `EVERY` of them a new segment is waited for. */
+const [ROUNDS, EVERY] = perLane([9, 3], [40, 10])
 
 describe('a service that changes the same entries again and again', () => {
   it('goes on in new segments and compacts the old ones, without an upgrade; nothing is lost', async () => {
@@ -15,13 +17,13 @@ describe('a service that changes the same entries again and again', () => {
     const first = await scene.serve({ routes: 0, ...stateFile })
     let most = 0
     let written = 0
-    for (let round = 0; round < 40; round++) {
+    for (let round = 0; round < ROUNDS; round++) {
       await first.order('many', { count: 1000 })
       const { state } = await scene.status()
       most = Math.max(most, state.bytes)
       written = state.sequence
       // As a service that runs for long: it is looked once a second how much was written.
-      if (round % 10 === 9) {
+      if (round % EVERY === EVERY - 1) {
         const { epoch } = await scene.status()
         await until('it goes on in the next segment', async () => {
           // So much that it is more than the limit, where a new one has just begun.
@@ -30,7 +32,7 @@ describe('a service that changes the same entries again and again', () => {
         })
       }
     }
-    expect(written).toBeGreaterThanOrEqual(40_000)
+    expect(written).toBeGreaterThanOrEqual(ROUNDS * 1000)
     const { state, epoch, generation } = await scene.statusWhere(
       'it is compacted',
       ({ state }) => state.bytes < 1_000_000,
@@ -58,7 +60,7 @@ describe('a service that changes the same entries again and again', () => {
       if (hosting === 'daemon') await serveByCommand(scene)
       const app = await scene.serve({ routes: 100 })
       let refused = 0
-      for (let round = 0; round < 400; round++) {
+      for (let round = 0; round < perLane(200, 400); round++) {
         const put = { key: 'same', value: { item: 'x'.repeat(5000) }, request: `r${round}` }
         await until('there is room', async () => {
           try {

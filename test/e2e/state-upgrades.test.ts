@@ -10,7 +10,7 @@ import { Desk } from './cli-processes.js'
 
 const MEMBER = fileURLToPath(new URL('state-member.mjs', import.meta.url))
 /** The acceptance run: FDB_UPGRADES=200. */
-const UPGRADES = Number(process.env.FDB_UPGRADES ?? perLane(3, 8))
+const UPGRADES = Number(process.env.FDB_UPGRADES ?? perLane(2, 8))
 const CLIENTS = 3
 
 describe('changes through the control socket', () => {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { Edge } from '../processes/edge.js'
 import { signalPid } from '../processes/launch.js'
 import { freePort } from '../processes/scene.js'
@@ -59,7 +60,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
     expect(stdout).toMatch(/^health +UNHEALTHY: GET .*\/health: 503/m)
   })
 
-  it('has the memory of the program, not of the supervisor', async () => {
+  it.runIf(NIGHTLY)('has the memory of the program, not of the supervisor', async () => {
     const run = await Supervised.start(['--ready', 'fd'])
     const { pid, rssBytes, supervisor } = await run.status()
     expect(pid).not.toBe(run.pid)
@@ -68,7 +69,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
     expect(supervisor.rssBytes).not.toBe(rssBytes)
   })
 
-  it('marks a failure as old when a version has come to serve since', async () => {
+  it.runIf(NIGHTLY)('marks a failure as old when a version has come to serve since', async () => {
     const run = await Supervised.start(['--ready', 'fd'])
     expect(await run.upgrade('--', 'false')).toMatchObject({ code: 1 })
     expect((await run.status()).lastFailure).toMatchObject({ old: false })

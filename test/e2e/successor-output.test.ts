@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -65,6 +66,7 @@ describe('the failure of a version that does not come to serve', () => {
     const wrong = file('wrong.mjs', "import 'node:http'\nconst a = ;\n")
     const first = `${wrong.place(2)}  const a = ;\n`
     expect(await failed(app, wrong)).toContain(first)
+    if (!NIGHTLY) return
     expect(await failed(app, file('main.mjs', "import './wrong.mjs'\n"))).toContain(first)
     const missing = file('missing.mjs', "import { nosuch } from 'node:http'\n")
     expect(await failed(app, missing)).toContain(`${missing.place(1)}  import { nosuch }`)
@@ -83,7 +85,7 @@ describe('the failure of a version that does not come to serve', () => {
     expect(leftIn(scene)).toEqual([])
   })
 
-  it('is in the status of its daemon', async () => {
+  it.runIf(NIGHTLY)('is in the status of its daemon', async () => {
     const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
     await startDaemon(scene, { upgrade: TIMES })
     const app = await scene.serve()

@@ -50,7 +50,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
     expect(entry).toMatchObject({ entries: 1, version: 1 })
   })
 
-  it('is resumed by a server that has set its certificate anew', async () => {
+  it.runIf(NIGHTLY)('is resumed by a server that has set its certificate anew', async () => {
     const { port, next } = await shop()
     await next()
     const { session } = await askTls(port, limits)
@@ -117,13 +117,16 @@ describe('ticket keys', () => {
     expect((await askTls(port, { session })).reused).toBe(true)
   })
 
-  it('are rotated in time by the process that serves, also when it did not make them', async () => {
-    const { port, next } = await shop()
-    await next()
-    const { session } = await askTls(port)
-    await next({ tickets: { rotateEvery: 500 } })
-    await until('they are rotated', async () => !(await askTls(port, { session })).reused, 20_000)
-  })
+  it.runIf(NIGHTLY)(
+    'are rotated in time by the process that serves, also when it did not make them',
+    async () => {
+      const { port, next } = await shop()
+      await next()
+      const { session } = await askTls(port)
+      await next({ tickets: { rotateEvery: 500 } })
+      await until('they are rotated', async () => !(await askTls(port, { session })).reused, 20_000)
+    },
+  )
 
   it('are made by the next version where the one before shared none, and are state when it serves', async () => {
     const { scene, port, next } = await shop()

@@ -82,7 +82,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
     it('with a successor that is being made ready: no client notices', async () => {
       const place = await open(hosting)
       const { first, url } = place
-      const load = await loadOn(url, { streams: 0 })
+      const load = await loadOn(url, { rate: 100, streams: 0 })
       const upgrade = outcome(first.order('upgrade', successor(place, { hang: 'sleep' })))
       const pid = await started(first)
       await until('it has joined', () => joined(first) === 2)
@@ -145,38 +145,42 @@ function joined(app: App): number {
 }
 
 describe('fd-broker upgrade that is interrupted', () => {
-  it.each([
-    ['SIGINT', 'that has not joined', [process.execPath, '-e', 'setInterval(() => {}, 1e6)']],
+  const interrupts = [
     [
       'SIGTERM',
       'that has joined',
       [process.execPath, '-e', "import('fd-broker').then(({ join }) => join(JSON.parse(process.argv[1])))"],
     ],
-  ] as const)('by %s, with a successor %s: ends it, and says who serves', async (signal, _, command) => {
-    const desk = Desk.open()
-    const pid = await desk.shop()
-    const url = urlOf(await desk.status())
-    const options = JSON.stringify({ service: 'shop', control: desk.control })
-    const args = ['upgrade', '--control', desk.control, '--', ...command, options]
-    const child = spawn(process.execPath, [CLI, ...args], { env: desk.env })
-    let output = ''
-    for (const stream of [child.stdout, child.stderr])
-      stream.setEncoding('utf8').on('data', text => (output += text))
-    const exit = new Promise<number | null>(resolve => child.once('close', resolve))
-    const told = signal === 'SIGINT' ? 'started' : 'offering'
-    await until(
-      `the successor is ${told}`,
-      () => output.includes(` ${told} `),
-      10_000,
-      () => output,
-    )
-    child.kill(signal)
-    expect(await exit).toBe(1)
-    expect(output).toMatch(new RegExp(`^ERR_FDB_ABORTED: .*was ended; process ${pid} serves on$`, 'm'))
-    const [, successor] = /started +pid (\d+)/.exec(output) ?? []
-    expect(hasEnded(Number(successor))).toBe(true)
-    expect(await whoami(url)).toEqual({ generation: 1, pid })
-    const again = await desk.run('upgrade', '--control', desk.control)
-    expect({ code: again.code, stderr: again.stderr }).toEqual({ code: 0, stderr: '' })
-  })
+    ['SIGINT', 'that has not joined', [process.execPath, '-e', 'setInterval(() => {}, 1e6)']],
+  ] as const
+  it.each(interrupts.slice(0, perLane(1, 2)))(
+    'by %s, with a successor %s: ends it, and says who serves',
+    async (signal, _, command) => {
+      const desk = Desk.open()
+      const pid = await desk.shop()
+      const url = urlOf(await desk.status())
+      const options = JSON.stringify({ service: 'shop', control: desk.control })
+      const args = ['upgrade', '--control', desk.control, '--', ...command, options]
+      const child = spawn(process.execPath, [CLI, ...args], { env: desk.env })
+      let output = ''
+      for (const stream of [child.stdout, child.stderr])
+        stream.setEncoding('utf8').on('data', text => (output += text))
+      const exit = new Promise<number | null>(resolve => child.once('close', resolve))
+      const told = signal === 'SIGINT' ? 'started' : 'offering'
+      await until(
+        `the successor is ${told}`,
+        () => output.includes(` ${told} `),
+        10_000,
+        () => output,
+      )
+      child.kill(signal)
+      expect(await exit).toBe(1)
+      expect(output).toMatch(new RegExp(`^ERR_FDB_ABORTED: .*was ended; process ${pid} serves on$`, 'm'))
+      const [, successor] = /started +pid (\d+)/.exec(output) ?? []
+      expect(hasEnded(Number(successor))).toBe(true)
+      expect(await whoami(url)).toEqual({ generation: 1, pid })
+      const again = await desk.run('upgrade', '--control', desk.control)
+      expect({ code: again.code, stderr: again.stderr }).toEqual({ code: 0, stderr: '' })
+    },
+  )
 })

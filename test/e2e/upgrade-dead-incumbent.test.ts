@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -63,7 +64,10 @@ describe('an incumbent that is killed', () => {
     expect(await whoServes(url)).toBe(heir.pid)
   })
 
-  for (const phase of PHASES) {
+  for (const phase of perLane<readonly (typeof PHASES)[number][]>(
+    ['member frozen', 'holder committing'],
+    PHASES,
+  )) {
     it(`in phase ${phase}: the successor serves with everything that was acknowledged`, async () => {
       const { scene, url, first } = await stage({ traps: { [phase]: 'SIGKILL' } })
       const heir = await scene.start()
@@ -72,7 +76,7 @@ describe('an incumbent that is killed', () => {
     })
   }
 
-  it('with the word of its successor unread that it is ready: that one serves', async () => {
+  it.runIf(NIGHTLY)('with the word of its successor unread that it is ready: that one serves', async () => {
     const { scene, url, first } = await stage()
     const heir = await scene.start({ readyDelay: 300 })
     await heir.says('listener')

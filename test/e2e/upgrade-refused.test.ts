@@ -4,6 +4,7 @@ import { createServer, type Server } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { hasFdsAgain, settledFds } from '../processes/descriptors.js'
 import { Scene } from '../processes/scene.js'
@@ -147,7 +148,7 @@ describe('a control path', () => {
     await scene.serve({ control: fits })
     const next = await scene.serve({ control: fits })
     expect(next.find('joined')).toMatchObject({ generation: 2 })
-    for (const control of [`${fits}y`, `${fits}yz`]) {
+    for (const control of [`${fits}y`, `${fits}yz`].slice(0, perLane(1, 2))) {
       const refused = await scene.start({ control })
       expect(await refused.failure()).toMatchObject({
         code: 'ERR_FDB_PATH_TOO_LONG',
@@ -204,17 +205,18 @@ describe('a control path', () => {
 })
 
 describe('wrong options are named', () => {
-  it.each([
+  const wrong: [option: string, config: AppConfig][] = [
     ['service', { service: '' }],
+    ['hosting', { options: { hosting: 'cloud' } }],
+    ['upgrade.probation', { options: { upgrade: { probation: -1 } } }],
     ['service', { options: { service: 7 } }],
     ['control', { options: { control: 7 } }],
-    ['hosting', { options: { hosting: 'cloud' } }],
     ['control', { options: { control: false, hosting: 'daemon' } }],
     ['timeout', { options: { timeout: 0 } }],
-    ['upgrade.probation', { options: { upgrade: { probation: -1 } } }],
     ['upgrade.ready', { options: { upgrade: { ready: Number.NaN } } }],
     ['drain.timeout', { options: { drain: { timeout: 'soon' } } }],
-  ] as [string, AppConfig][])('%s in %j', async (option, config) => {
+  ] as [string, AppConfig][]
+  it.each(wrong.slice(0, perLane(3, wrong.length)))('%s in %j', async (option, config) => {
     const scene = Scene.open()
     const refused = await scene.start(config)
     const failure = await refused.failure()

@@ -6,7 +6,7 @@ import { Agent, get as getHttps } from 'node:https'
 import { connect, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { ask, whoServes } from '../processes/client.js'
 import { loadOn } from '../processes/load.js'
@@ -57,7 +57,7 @@ describe('servers of other kinds cross an upgrade', () => {
     agent.destroy()
   })
 
-  for (const server of ['h2c', 'h2'] as const) {
+  for (const server of perLane(['h2'] as const, ['h2c', 'h2'] as const)) {
     it(`http2 (${server}): a session ends with GOAWAY, its stream is answered whole`, async () => {
       const port = await freePort()
       const scene = Scene.open({ upgrade: TIMES })

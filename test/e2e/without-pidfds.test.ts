@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { serviceWhere, startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -42,7 +43,7 @@ describe('where there are no pidfds', () => {
     expect((await free(scene)).pid).toBe(first.pid)
   })
 
-  it('a successor inherits from an incumbent that dies', async () => {
+  it.runIf(NIGHTLY)('a successor inherits from an incumbent that dies', async () => {
     const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000, ready: 20_000 } })
     const first = await serve(scene, { traps: { 'holder probation': 'SIGKILL' } })
     const second = await serve(scene)
@@ -56,7 +57,7 @@ describe('where there are no pidfds', () => {
     expect((await scene.status()).pid).toBe(third.pid)
   })
 
-  it('a member of a daemon that dies is followed by the next', async () => {
+  it.runIf(NIGHTLY)('a member of a daemon that dies is followed by the next', async () => {
     const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
     await startDaemon(scene, { upgrade: TIMES }, { env: ENV })
     const first = await serve(scene)

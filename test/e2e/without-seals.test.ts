@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { serviceWhere, startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -55,15 +56,18 @@ describe('where memory cannot be sealed', () => {
     expect(await next.order('get', { key: 'after' })).toEqual({ item: 'after' })
   })
 
-  it('members of a daemon: a successor that is stopped when it serves is not replaced by the one before', async () => {
-    const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
-    await startDaemon(scene, { upgrade: TIMES }, { env: ENV })
-    const first = await serve(scene)
-    const second = await scene.start({ traps: { 'says serving': 'SIGSTOP' } }, { env: ENV })
-    await first.end()
-    second.signal('SIGCONT')
-    await second.serving()
-    await put(second, 'last')
-    await serviceWhere(scene, 'the second serves', ({ pid }) => pid === second.pid)
-  })
+  it.runIf(NIGHTLY)(
+    'members of a daemon: a successor that is stopped when it serves is not replaced by the one before',
+    async () => {
+      const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
+      await startDaemon(scene, { upgrade: TIMES }, { env: ENV })
+      const first = await serve(scene)
+      const second = await scene.start({ traps: { 'says serving': 'SIGSTOP' } }, { env: ENV })
+      await first.end()
+      second.signal('SIGCONT')
+      await second.serving()
+      await put(second, 'last')
+      await serviceWhere(scene, 'the second serves', ({ pid }) => pid === second.pid)
+    },
+  )
 })

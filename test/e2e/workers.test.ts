@@ -1,7 +1,7 @@
 import { type AddressInfo, createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -37,7 +37,7 @@ describe('a proxy of two workers', () => {
     const clients = clientsOf(edge)
     await until('both answer', () => clients.answered.size === 2)
     const [first, second] = pidsOf(before) as [number, number]
-    for (const [index, victim] of [second, first].entries()) {
+    for (const [index, victim] of [second, first].slice(0, perLane(1, 2)).entries()) {
       signalPid(victim, 'SIGKILL')
       const killed = (status: MainStatus) => servedByAll(2)(status) && !pids(status).includes(victim)
       const after = await mainWhere(control, `a worker in the place of ${victim}`, killed)
