@@ -198,7 +198,14 @@ export class Exchange implements StreamOwner {
     const destination = this.#dispatch.chooseServer(route)
     if (destination === null) return
     facts.answer = responseRules(route.options)
-    const written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
+    let written: HeadWriter
+    try {
+      written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
+    } catch (error) {
+      // The edits of the route are invalid, for example because another version wrote them.
+      this.#refuseRequest(error)
+      return
+    }
     if (at === end && facts.requestBody === null && isIdempotent(head.method))
       this.#dispatch.keepForRetry(keepHead())
     this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end, this.startedAt)

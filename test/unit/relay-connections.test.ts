@@ -150,6 +150,21 @@ describe('how long nothing may happen in an exchange', () => {
   })
 })
 
+describe('a request whose head cannot be written for the server', () => {
+  it.each([
+    ['an impossible field', { fields: { request: { set: { Connection: 'x' } } } }],
+    ['an impossible host', { host: 'a\r\nb' }],
+  ])('is answered with 500, and the fault is told: %s', (_, route) => {
+    const faults: unknown[] = []
+    const { client, servers, reports } = relayWith({ onFault: error => faults.push(error) }, route)
+    client.hear(GET)
+    expect(client.calls.join('')).toMatch(/^HTTP\/1.1 500 [\s\S]*\r\n\r\ninternal\nend$/)
+    expect(faults).toMatchObject([{ code: 'ERR_FDB_HTTP1_FIELD' }])
+    expect(reports).toMatchObject([{ status: 500, reason: 'internal', serverFailed: false }])
+    expect(servers).toEqual([])
+  })
+})
+
 describe('a peer that takes its bytes slowly', () => {
   afterEach(() => void vi.useRealTimers())
 
