@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { RawClient } from '../connections-support/http-client.js'
+import { perLane } from '../lanes/lane.js'
 import { freePort, Scene } from '../processes/scene.js'
 
 /** Linux 6.3 or newer. */
@@ -16,7 +17,7 @@ function inSystemWith(memfdNoexec: number): string[] {
   ]
 }
 
-describe.skipIf(!KNOWN).each([1, 2])('on a system with vm.memfd_noexec = %i', setting => {
+describe.skipIf(!KNOWN).each(perLane([2], [1, 2]))('on a system with vm.memfd_noexec = %i', setting => {
   it('state and connections go on in the next process', async () => {
     const port = await freePort()
     const scene = Scene.open(

@@ -98,7 +98,7 @@ describe('fd-broker stop of a process that does not end', () => {
     )
   })
 
-  it('says of one that is stopped that it does not answer', async () => {
+  it.runIf(NIGHTLY)('says of one that is stopped that it does not answer', async () => {
     const scene = Scene.open({ upgrade: TIMES, traps: { 'member leaving': 'SIGSTOP' } })
     const app = await scene.serve()
     const { code, stderr } = await stopped(scene, '--timeout', '300ms')

@@ -84,7 +84,7 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     expect(inodeOf(run.port)).toBe(inode)
   })
 
-  it('takes over a Python server under load', async ({ skip }) => {
+  it.runIf(NIGHTLY)('takes over a Python server under load', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
     const run = await Supervised.prepare()
     const { pid, load } = await serving(run, ['python3', join(PROGRAMS, 'server.py'), String(run.port)])

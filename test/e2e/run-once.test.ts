@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded } from '../processes/launch.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -80,7 +81,7 @@ setInterval(function pollTheQueue() {}, 1500)
     expect(program.output.match(/setInterval of [^;.]*/g)).toEqual(['setInterval of 1500 ms, pollTheQueue()'])
   })
 
-  it('runs work of a program that fd-broker/auto leaves without upgrades', async () => {
+  it.runIf(NIGHTLY)('runs work of a program that fd-broker/auto leaves without upgrades', async () => {
     const program = await AutoProgram.of(UNDER_AUTO)
     const pid = await program.launch('import', { FD_BROKER_CONTROL: '/nowhere/at/all.sock' })
     await until('it works', () => program.read('journal').includes(`start ${pid}\n`))

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import type { Desk } from './cli-processes.js'
 import { launchMember, openState } from './state-desk.js'
@@ -54,15 +54,23 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
       { op: 'delete', section: 'carts', key: 'bert' },
     ])
 
-    expect(await run('delete', 'carts', 'bert')).toMatch(/^ERR_FDB_STATE_NO_ENTRY/)
     expect(await run('put', 'prices', 'apple', '{"euros":1}')).toMatch(/^ERR_FDB_STATE_VALUE/)
-    expect(await run('put', 'prices', 'apple', '{')).toMatch(/^ERR_FDB_OPTION: .*not valid JSON/)
-    expect(await run('put', 'keys', 'ticket', '1')).toMatch(/^ERR_FDB_OPTION: .*at standard input/)
-    expect(await run('put', 'non', 'ticket', '1')).toMatch(/^ERR_FDB_STATE_NO_ENTRY: .*carts, keys, prices/)
     const piped = [process.execPath, CLI, 'state', 'put', '--control', desk.control, 'keys', 'ticket']
     const { code } = await desk.runCommand(['sh', '-c', 'printf told | "$@"', 'sh', ...piped])
     expect(code).toBe(0)
     expect(await run('get', '--raw', '--secrets', 'keys', 'ticket')).toBe('told')
+  })
+
+  it.runIf(NIGHTLY)('are refused by command, with the reason', async () => {
+    const desk = await openState(hosting)
+    const refused = async (...args: string[]) =>
+      (await desk.run('state', ...args, '--control', desk.control)).stderr
+    expect(await refused('delete', 'carts', 'bert')).toMatch(/^ERR_FDB_STATE_NO_ENTRY/)
+    expect(await refused('put', 'prices', 'apple', '{')).toMatch(/^ERR_FDB_OPTION: .*not valid JSON/)
+    expect(await refused('put', 'keys', 'ticket', '1')).toMatch(/^ERR_FDB_OPTION: .*at standard input/)
+    expect(await refused('put', 'non', 'ticket', '1')).toMatch(
+      /^ERR_FDB_STATE_NO_ENTRY: .*carts, keys, prices/,
+    )
   })
 
   it('are read and changed by a program', async () => {

@@ -146,7 +146,7 @@ describe('a service manager is told', () => {
     })
   })
 
-  it('under an abstract name too; and nothing where `systemd` is off', async () => {
+  it.runIf(NIGHTLY)('under an abstract name too; and nothing where `systemd` is off', async () => {
     const { scene } = world()
     const manager = NotifyRecorder.open(`@fdb-notify-${process.pid}`)
     const silent = await scene.serve({ options: {} }, { env: { ...manager.env } })

@@ -2,6 +2,7 @@ import { appendFileSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, wri
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { Edge } from '../processes/edge.js'
 import { install } from '../processes/installed.js'
 import { until } from '../processes/until.js'
@@ -61,7 +62,7 @@ describe('a release by its link: the new code runs, a failed one leaves it, a ro
     expect(led()).toBe('1')
   })
 
-  it('of the proxy, whose program it is', async () => {
+  it.runIf(NIGHTLY)('of the proxy, whose program it is', async () => {
     const edge = await Edge.prepare({
       routes: [{ host: '*', respond: { body: 'fine' } }],
       upgrade: { probation: '0s' },
