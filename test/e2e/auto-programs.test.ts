@@ -64,7 +64,7 @@ describe('a program under fd-broker/auto is upgraded without a lost request:', (
     expect(program.output).toBe('')
   })
 
-  it('a TCP server', async () => {
+  it.runIf(NIGHTLY)('a TCP server', async () => {
     const program = await AutoProgram.of(TCP, 'server.mjs', SOON)
     await program.serve()
     const ask = () => whole(connect(program.port, '127.0.0.1'))

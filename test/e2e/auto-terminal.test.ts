@@ -56,7 +56,7 @@ describe('a program that was started in a terminal', () => {
       const { script } = onTerminal(program, { HANDLES: handles })
       const first = await program.serves(1)
       let serving = first
-      for (const generation of [2, 3]) {
+      for (const generation of perLane([2], [2, 3])) {
         await program.command('upgrade')
         serving = await program.serves(generation)
       }

@@ -219,7 +219,7 @@ describe('a release', () => {
     expect(readlinkSync(link)).toBe(two)
   })
 
-  it('may be an executable: its bytes are replaced at one stroke, and come back', async () => {
+  it.runIf(NIGHTLY)('may be an executable: its bytes are replaced at one stroke, and come back', async () => {
     const { edge } = await proxy()
     const program = join(edge.desk.folder, 'program')
     const next = join(edge.desk.folder, 'next')

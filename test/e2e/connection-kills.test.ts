@@ -121,7 +121,7 @@ describe('a successor that is killed in the middle of the move', () => {
   )
 })
 
-describe('a successor that dies soon after its commit', () => {
+describe.runIf(NIGHTLY)('a successor that dies soon after its commit', () => {
   it(
     `takes with it no more than the first wave, ${KILLS} times`,
     async () => {

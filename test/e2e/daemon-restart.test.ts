@@ -143,7 +143,7 @@ describe('a daemon that is killed and started again', () => {
     })
   }
 
-  it('gives the right to a joiner that was ready when its owner died meanwhile', async () => {
+  it.runIf(NIGHTLY)('gives the right to a joiner that was ready when its owner died meanwhile', async () => {
     const { scene, target } = await open()
     const first = await startDaemon(scene, { upgrade: UPGRADE })
     const app = await scene.serve()

@@ -157,7 +157,7 @@ describe('USR1 where the file of a log cannot be opened anew', () => {
     await until('both are there', () => ['log', 'access'].every(file => existsSync(join(folder, file))))
   })
 
-  it('the daemon goes on with the one that it has', async () => {
+  it.runIf(NIGHTLY)('the daemon goes on with the one that it has', async () => {
     const desk = Desk.open()
     const folder = join(desk.folder, 'logs')
     mkdirSync(folder)
