@@ -192,7 +192,7 @@ function nameList(what: string, names: readonly string[], count: number): string
 }
 
 function targetText(target: ListedRoute['target']): string {
-  if (target === null) return 'of a newer version'
+  if (target === null) return 'not served by this version'
   if (target.kind === 'respond') return `respond ${target.status}`
   return target.connect ? `${target.upstream} (CONNECT too)` : target.upstream
 }

@@ -121,6 +121,36 @@ describe('a route that an older version changes', () => {
   })
 })
 
+describe('a stored route that cannot be read', () => {
+  class Damaged extends Map<string, RouteMessage> {
+    override get(key: string): RouteMessage | undefined {
+      if (key.includes('bad')) throw new Error(`${key} cannot be decoded`)
+      return super.get(key)
+    }
+  }
+  const damaged = () => new Damaged(state({ 'file:bad/': app, 'runtime:bad/x': app, 'runtime:r/': app }))
+
+  it('keeps no file from being used, which replaces its own', () => {
+    expect(reconciled(damaged(), [rule('bad/'), rule('a/')])).toMatchObject({
+      puts: [{ key: 'file:bad/' }, { key: 'file:a/' }],
+      deletes: [],
+      unchanged: 0,
+    })
+    expect(reconciled(damaged(), [rule('a/')])).toMatchObject({ deletes: ['file:bad/'] })
+  })
+
+  it('is listed without a target, and may be replaced', () => {
+    expect(listOf(damaged()).map(({ host, path, target }) => [`${host}${path}`, target])).toEqual([
+      ['bad/', null],
+      ['bad/x', null],
+      ['r/', app],
+    ])
+    const given = [{ host: 'bad', path: '/x', upstream: 'other', connect: true }]
+    const { changes, added } = runAtOnce(addRoutes(damaged(), given, { ...STAMP, upstreams }))
+    expect([added, changes.map(({ key }) => key)]).toEqual([1, ['runtime:bad/x']])
+  })
+})
+
 describe('a new file', () => {
   it('replaces the routes of the file before and leaves those made at run time', () => {
     const current = state({

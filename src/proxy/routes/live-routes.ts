@@ -1,7 +1,7 @@
 import { InOrder } from '../../base/in-order.js'
 import { ShardedMap } from '../../base/large-collections.js'
 import { type Logger, runInSlices, type Section } from '../../index.js'
-import { changesOf } from '../entries/difference.js'
+import { changesOf, getIfReadable } from '../entries/difference.js'
 import type { RouteAction } from './action.js'
 import { RouteFollower, type RouteSource } from './follow.js'
 import { originOf, parseRouteKey, type RouteOrigin, routeKey } from './path-tree.js'
@@ -190,7 +190,7 @@ export interface ListedRoute {
   origin: RouteOrigin
   /** A route made at run time overrides this route of the file. */
   shadowed: boolean
-  /** Null if a newer version wrote the target: this version does not serve the route. */
+  /** Null if this version does not serve the route: a newer version wrote the target, or the entry cannot be read. */
   target: RouteTarget | null
   /** Milliseconds since 1970. */
   created: number
@@ -200,12 +200,12 @@ export interface ListedRoute {
 /** Returns null if the route no longer exists, or if this version does not know its kind of key. */
 export function describeRoute(state: RouteState, key: string): ListedRoute | null {
   const id = parseRouteKey(key)
-  const stored = id && state.get(key)
-  if (!id || !stored) return null
+  if (id === null || !state.has(key)) return null
+  const stored = getIfReadable(state, key)
   const { host, path, origin } = id
   const shadowed = origin === 'file' && state.has(routeKey({ origin: 'runtime', host, path }))
-  const { created, generation } = stored
-  return { host, path, origin, shadowed, target: targetOf(stored), created, generation }
+  const { created = 0, generation = 0 } = stored ?? {}
+  return { host, path, origin, shadowed, target: stored ? targetOf(stored) : null, created, generation }
 }
 
 const STEP = 32

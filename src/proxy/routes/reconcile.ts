@@ -5,6 +5,7 @@
  */
 import { GrowingList, ShardedMap } from '../../base/large-collections.js'
 import { fdbroker } from '../../proto/proxy.js'
+import { getIfReadable } from '../entries/difference.js'
 import { originOf, parseRouteKey, type RouteId, routeKey, routeName } from './path-tree.js'
 import type { RouteRule } from './rule.js'
 import {
@@ -62,7 +63,7 @@ export function* reconcile(
     const key = routeKey(id)
     served(id, target)
     const isUnchanged = stored.has(key, target)
-    const before = isUnchanged ? undefined : state.get(key)
+    const before = isUnchanged ? undefined : getIfReadable(state, key)
     if (isUnchanged || before) foundCount++
     if (isUnchanged || hasTarget(before, target)) result.unchanged++
     else result.puts.push({ key, value: routeMessage(target, stamp, before) })
@@ -98,7 +99,7 @@ function* reconcileOthers(
   }
   for (const key of runtimeKeys) {
     if (++steps % STEP === 0) yield
-    const stored = state.get(key)
+    const stored = getIfReadable(state, key)
     const target = stored && targetOf(stored)
     const id = parseRouteKey(key)
     if (id && target) served(id, target)

@@ -2,6 +2,7 @@
 
 import { ConfigPlace, formatPath, Problems, shown, type ValueCheck } from '../../config/check.js'
 import { FdbError } from '../../index.js'
+import { getIfReadable } from '../entries/difference.js'
 import { routeKey, routeName } from './path-tree.js'
 import { routeCheck, routeNameCheck } from './rule.js'
 import { hasTarget, type RouteChange, type RouteStamp, type RouteState, routeMessage } from './section.js'
@@ -40,7 +41,7 @@ export function* addRoutes(
   const result: RouteAddition = { changes: [], added: 0, replaced: 0, unchanged: 0, shadows: [] }
   yield* eachOf(given, routeCheck(upstreams), ({ host, path, target }, place) => {
     const key = routeKey({ origin: 'runtime', host, path })
-    const stored = state.get(key)
+    const stored = getIfReadable(state, key)
     if (hasTarget(stored, target)) {
       result.unchanged++
       return
