@@ -3,7 +3,6 @@ import { once } from 'node:events'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
@@ -13,10 +12,10 @@ import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { COUNT, changesOf } from '../fixtures/state-kill-changes.js'
 import { perLane } from '../lanes/lane.js'
+import { bundled } from '../processes/bundled.js'
 
 /** The acceptance run: FDB_KILLS=200. */
 const KILLS = Number(process.env.FDB_KILLS ?? perLane(1, 6))
-const WRITER = fileURLToPath(new URL('../fixtures/state-file-writer.ts', import.meta.url))
 
 function modelOf(made: number): Map<string, Uint8Array> {
   const entries = new Map<string, Uint8Array>()
@@ -45,7 +44,9 @@ it(`a state file whose writer is killed while it replaces it is readable, and ho
   for (let kill = 0; kill < KILLS; kill++) {
     // Now and then it begins anew, as what is written grows.
     if (kill % 10 === 0) rmSync(path, { force: true })
-    const child = spawn(process.execPath, ['--import', 'tsx', WRITER, path], {
+    const { file, env } = bundled('state-file-writer.ts')
+    const child = spawn(process.execPath, [file, path], {
+      env,
       stdio: ['ignore', 'pipe', 'inherit', board.raw],
     })
     onTestFinished(() => void child.kill('SIGKILL'))

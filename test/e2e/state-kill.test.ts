@@ -1,6 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
@@ -10,12 +9,12 @@ import { StateLog } from '../../src/state/state-log.js'
 import { readSegment } from '../fixtures/read-segment.js'
 import { COUNT, changesOf } from '../fixtures/state-kill-changes.js'
 import { perLane } from '../lanes/lane.js'
+import { bundled } from '../processes/bundled.js'
 
 /** Writers, one after the other, in the same segment. */
 const CHAIN = 5
 /** The acceptance run: FDB_KILLS=200. */
 const KILLS = Number(process.env.FDB_KILLS ?? perLane(CHAIN, 20))
-const WRITER = fileURLToPath(new URL('../fixtures/state-kill-writer.ts', import.meta.url))
 
 const children: ChildProcess[] = []
 afterEach(() => {
@@ -68,7 +67,9 @@ describe('a writer that is killed', () => {
       const model = new Model()
       for (let writer = 0; writer < Math.min(CHAIN, left); writer++) {
         const before = model.changes
-        const child = spawn(process.execPath, ['--import', 'tsx', WRITER], {
+        const { file, env } = bundled('state-kill-writer.ts')
+        const child = spawn(process.execPath, [file], {
+          env,
           stdio: ['ignore', 'pipe', 'inherit', segment.fd.raw, board.raw],
         })
         children.push(child)

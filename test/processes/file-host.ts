@@ -4,14 +4,12 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { buildSync } from 'esbuild'
 import { afterAll, onTestFinished } from 'vitest'
-import { addonFile } from '../../src/kernel/addon.js'
 import type { StateFileOptions } from '../../src/state/file/files.js'
 import type { StateFileStatus } from '../../src/state/file/state-file.js'
 import type { Position } from '../../src/state/history.js'
+import { bundled } from './bundled.js'
 
-const HOST = fileURLToPath(new URL('../fixtures/state-file-host.ts', import.meta.url))
 const CALLS = fileURLToPath(new URL('../fixtures/disk-calls.c', import.meta.url))
 
 /** A call that brings something to the disk. */
@@ -26,34 +24,19 @@ export interface DiskCall {
   failed: number
 }
 
-interface Built {
-  readonly folder: string
-  /** Notes the calls. */
-  readonly library: string
-  /** The program of a host: a host that loads TypeScript takes several times as long to start. */
-  readonly host: string
-}
-
-let built: Built | undefined
+let built: string | undefined
 afterAll(() => {
-  if (built !== undefined) rmSync(built.folder, { recursive: true })
+  if (built !== undefined) rmSync(built, { recursive: true })
+  built = undefined
 })
 
-/** Builds what all hosts of a test file have in common, once. */
-function build(): Built {
-  if (built !== undefined) return built
-  const folder = mkdtempSync(join(tmpdir(), 'fdb-hosts-'))
-  built = { folder, library: join(folder, 'disk-calls.so'), host: join(folder, 'host.cjs') }
-  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', built.library, CALLS, '-ldl'])
-  buildSync({
-    entryPoints: [HOST],
-    outfile: built.host,
-    bundle: true,
-    platform: 'node',
-    target: 'node20',
-    logLevel: 'error',
-  })
-  return built
+/** Returns the library that notes the calls. The compiler makes it once for all hosts of a test file. */
+function diskCalls(): string {
+  if (built === undefined) {
+    built = mkdtempSync(join(tmpdir(), 'fdb-disk-calls-'))
+    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', join(built, 'disk-calls.so'), CALLS, '-ldl'])
+  }
+  return join(built, 'disk-calls.so')
 }
 
 /** A process that keeps a state file, and what it asks of the disk. */
@@ -65,13 +48,12 @@ export class FileHost {
 
   private constructor(options: Partial<StateFileOptions> & { service?: string }, path?: string) {
     mkdirSync(join(this.folder, 'files'))
-    const { library, host } = build()
-    this.child = spawn(process.execPath, [host], {
+    const { file, env } = bundled('state-file-host.ts')
+    this.child = spawn(process.execPath, [file], {
       stdio: ['ignore', 'pipe', 'ignore', 'ipc'],
       env: {
-        ...process.env,
-        FD_BROKER_ADDON: addonFile()!,
-        LD_PRELOAD: library,
+        ...env,
+        LD_PRELOAD: diskCalls(),
         FDB_DISK_UNDER: join(this.folder, 'files'),
         FDB_DISK_CALLS: join(this.folder, 'calls'),
         FDB_DISK_FAIL: join(this.folder, 'fail'),
