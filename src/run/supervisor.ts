@@ -187,8 +187,8 @@ export class Supervisor {
 
   /**
    * Cancels the candidate (a version that starts). If there is none, starts the previous version, which replaces the serving one when it
-   * is ready. Resolves with the cancelled or replaced version. Rejects, and keeps the serving version, with ERR_FDB_NO_STANDBY and the
-   * errors of {@link upgrade}.
+   * is ready. Resolves with the cancelled or replaced version. Rejects, and keeps the serving version, with ERR_FDB_NO_STANDBY,
+   * ERR_FDB_BUSY (no operator started the candidate) and the errors of {@link upgrade}.
    */
   async rollback({ reason, at }: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply> {
     const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
@@ -198,7 +198,10 @@ export class Supervisor {
     if (now !== undefined && next !== undefined && next.of === null) {
       const running = this.#versions.get(next.id)
       if (running?.handsOver) throw noPreviousVersionError()
-      for (const asker of [...state.next, ...next.askers]) dispatch({ type: 'cancel', asker })
+      const askers = [...state.next, ...next.askers]
+      // No operator has started it: it replaces a serving version that fails its health checks.
+      if (askers.length === 0) throw busyError()
+      for (const asker of askers) dispatch({ type: 'cancel', asker })
       return { pid: running?.pid ?? 0, generation: next.id }
     }
     const leaves = now && this.#versions.get(now.id)

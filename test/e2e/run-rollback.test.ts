@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
@@ -65,6 +65,26 @@ describe('a release of a program that fd-broker run supervises', () => {
       ),
     })
     expect(await run.status()).toMatchObject({ pid, generation: 2, role: 'serving' })
+  })
+
+  it('is not said to serve again by a rollback that stops nothing: the next start of a failing version goes on', async () => {
+    const run = await Supervised.prepare()
+    const healthy = join(run.desk.folder, 'healthy')
+    writeFileSync(healthy, '')
+    const checks = ['--ready', `command:test -e ${healthy}`, '--health-interval', '20ms']
+    const restarts = ['--restart', 'always', '--restart-delay', '20ms', '--probation', '100ms']
+    await run.launch([...checks, ...restarts], ['sleep', '60'])
+    await until('its probation is over', async () => {
+      const { role, probationSeconds } = (await run.status().catch(() => null)) ?? {}
+      return role === 'serving' && probationSeconds === null
+    })
+    rmSync(healthy)
+    await until('the next one is started', async () => (await run.status()).phase === 'starting')
+    expect(await run.desk.run('rollback', '--control', run.control, '--timeout', '200ms')).toMatchObject({
+      code: 4,
+      stderr: expect.stringMatching(/^ERR_FDB_BUSY: .* is just starting a version/),
+    })
+    expect((await run.status()).phase).toBe('starting')
   })
 
   it.runIf(NIGHTLY)(
