@@ -213,9 +213,10 @@ export class Supervisor {
     return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }
   }
 
-  /** Ends all versions; {@link ended} resolves when they have ended. */
+  /** Ends all versions; {@link ended} resolves when they have ended. A later call can shorten the time. */
   stop(options: StopOptions = {}): void {
     if (this.#state.mode === 'running') this.#stopOptions = options
+    else if (options.timeoutMs !== undefined) this.#shortenStop(options.timeoutMs)
     void this.#versions.endListeners()
     this.#dispatch({ type: 'stop', now: options.now ?? false })
     // Replaced versions that still drain are killed after the stop timeout too.
@@ -223,6 +224,15 @@ export class Supervisor {
       this.#versions.draining.delete(id)
       this.#versions.get(id)?.signal(options.signal ?? 'SIGTERM')
       this.#startTimer('stop', id)
+    }
+  }
+
+  #shortenStop(ms: number): void {
+    const { timeoutMs = ms } = this.#stopOptions
+    this.#stopOptions = { ...this.#stopOptions, timeoutMs: Math.min(ms, timeoutMs) }
+    for (const { id, phase } of this.#state.versions) {
+      const leftMs = this.#timers.remainingOf('stop', id)
+      if (phase === 'stopping' && leftMs !== null && leftMs > ms) this.#timers.start('stop', id, ms)
     }
   }
 

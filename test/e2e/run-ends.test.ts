@@ -37,6 +37,15 @@ describe('fd-broker run', () => {
     }
   })
 
+  it('kills a program that does not end in the time of a later stop that is shorter', async () => {
+    const run = await Supervised.prepare()
+    await run.launch(['--ready', 'delay:50ms'], ['sh', '-c', 'trap "" TERM; while :; do sleep 1; done'])
+    await until('it serves', async () => (await run.status().catch(() => null))?.role === 'serving')
+    const stop = (...limits: string[]) => run.desk.run('stop', '--control', run.control, ...limits)
+    expect(await stop('--drain', '10m', '--timeout', '300ms')).toMatchObject({ code: 1 })
+    expect(await stop('--drain', '100ms', '--timeout', '5s')).toMatchObject({ code: 0 })
+  })
+
   it('ends with the code of a program that another process has ended by a signal', async () => {
     const { child, pid } = await running(await Supervised.prepare())
     process.kill(pid, 'SIGTERM')
