@@ -362,9 +362,10 @@ export class MemberDriver implements RuntimeDriver {
     { timeout, handBack = true }: CloseOptions,
     why = 'the application closed this member before it served',
   ): Promise<void> {
-    const { changes, shutdown, settings } = this.runtime
+    const { changes, drain, shutdown, settings } = this.runtime
     if (timeout !== undefined) shutdown.drainTimeout = timeout
     if (shutdown.over) return
+    if (shutdown.closing && timeout !== undefined) drain.shorten()
     if (!shutdown.closing) {
       shutdown.close()
       changes.notify()

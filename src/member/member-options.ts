@@ -39,7 +39,7 @@ export interface UpgradeOptions {
 
 /** Options of {@link Member.close}. */
 export interface CloseOptions {
-  /** The time after which remaining connections are closed, in milliseconds. Default: `drain.timeout`. */
+  /** The time after which remaining connections are closed, in milliseconds. Default: `drain.timeout`. A later call can shorten it. */
   timeout?: number
   /**
    * Whether a standby of the previous version takes over again, with the connections, as after a crash. Default true. With false the service

@@ -31,6 +31,7 @@ export class OwnDrain {
   /** The member has retired, but the process still lives. */
   #lingers = false
   #closed: readonly ForcedClose[] = []
+  #cuts: readonly DrainCut[] = []
 
   constructor(deps: OwnDrainDeps) {
     this.#deps = deps
@@ -112,10 +113,14 @@ export class OwnDrain {
     const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting.standsBy
     moves.leave(receiver)
     if (!receiver) endIdle(listeners)
-    const drained = drainListeners(listeners, this.#times, settings.logger, moves, ({ closed = [] }) => {
+    const onCut = ({ closed = [] }: DrainCounts) => {
       this.#closed = [...this.#closed, ...closed]
       this.#link?.reportNow()
-    })
+    }
+    const onStart = (cuts: readonly DrainCut[]) => {
+      this.#cuts = cuts
+    }
+    const drained = drainListeners(listeners, this.#times, settings.logger, moves, onCut, onStart)
     // The last clients may have made changes just before they left.
     const settled = drained.then(() => changesSettled())
     const file = async () => {
@@ -123,6 +128,12 @@ export class OwnDrain {
       await state.file?.finish(FILE_END_MS)
     }
     void Promise.all([settled, file()]).then(() => machine.step({ type: 'drained' }))
+  }
+
+  /** The application closes the member with another time limit, which applies to a drain under way if it is shorter. */
+  shorten(): void {
+    const { plain, tls } = this.#times
+    for (const cut of this.#cuts) cut.shorten(cut.isTls ? tls : plain)
   }
 
   /** Reports the resources that keep this retired process alive, for the status of the process that serves. */
@@ -158,13 +169,17 @@ interface DrainTimes {
   readonly tls: number
 }
 
-/** @internal Resolves when the last connection has moved or ended. After `times`, closes the remaining ones and passes their counts to `onCut`. */
+/**
+ * @internal Resolves when the last connection has moved or ended. After `times`, closes the remaining ones and passes their counts to
+ * `onCut`. `onStart` gets the timers.
+ */
 export async function drainListeners(
   listeners: readonly DrainingListener[],
   times: DrainTimes,
   logger: Logger,
   moves: Pick<Moves, 'settled'>,
   onCut: (counts: DrainCounts) => void,
+  onStart: (cuts: readonly DrainCut[]) => void = () => {},
 ): Promise<void> {
   for (const listener of listeners) listener.finish()
   const emptied = allEnded(listeners, moves)
@@ -174,11 +189,41 @@ export async function drainListeners(
     logger.warn({ ...counts, afterMs }, 'connections did not end in time and were closed')
     onCut(counts)
   }
-  const plain = setTimeout(() => cut(false, times.plain), times.plain)
-  const tls = setTimeout(() => cut(true, times.tls), times.tls)
+  const cuts = [new DrainCut(false, times.plain, cut), new DrainCut(true, times.tls, cut)]
+  onStart(cuts)
   await emptied
-  clearTimeout(plain)
-  clearTimeout(tls)
+  for (const each of cuts) each.close()
+}
+
+/** Closes the remaining connections, with or without TLS, when their time is over. */
+class DrainCut {
+  readonly isTls: boolean
+  readonly #cut: (tls: boolean, afterMs: number) => void
+  readonly #startedAt = performance.now()
+  #until = Number.POSITIVE_INFINITY
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(isTls: boolean, ms: number, cut: (tls: boolean, afterMs: number) => void) {
+    this.isTls = isTls
+    this.#cut = cut
+    this.shorten(ms)
+  }
+
+  /** Sets the remaining time, unless it is longer than the present one. */
+  shorten(ms: number): void {
+    const now = performance.now()
+    if (now + ms >= this.#until) return
+    this.#until = now + ms
+    clearTimeout(this.#timer)
+    const afterMs = Math.round(now - this.#startedAt + ms)
+    this.#timer = setTimeout(() => this.#cut(this.isTls, afterMs), ms)
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#until = 0
+    clearTimeout(this.#timer)
+  }
 }
 
 /** Closes connections between two requests, because the service ends. First lets Node read requests that have already arrived. */

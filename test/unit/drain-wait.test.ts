@@ -1,6 +1,10 @@
-import { describe, expect, it } from 'vitest'
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
+import { join } from '../../src/index.js'
 import { drainListeners } from '../../src/member/own-drain.js'
+import { until } from '../processes/until.js'
 
 describe('the wait for the last connection', () => {
   it('goes on, and lets others have their turn, where a keeper says that it is empty and has connections', async () => {
@@ -28,5 +32,22 @@ describe('the wait for the last connection', () => {
     )
     expect(connections).toBe(0)
     expect(cuts).toEqual([2])
+  })
+
+  it('is shortened by a later close with a shorter time, and not prolonged by one with a longer time', async () => {
+    const member = await join({ service: 'shop', control: false })
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const server = createServer(socket => socket.on('error', () => {}))
+    web.serve(server)
+    await member.ready()
+    const client = connect(web.address.port!, '127.0.0.1')
+    client.on('error', () => {})
+    onTestFinished(() => void client.destroy())
+    await once(server, 'connection')
+    const closed = [member.close({ timeout: 60_000 })]
+    await until('it drains', () => member.phase === 'leaving')
+    closed.push(member.close({ timeout: 20 }), member.close({ timeout: 60_000 }))
+    await until('it has ended', () => member.phase === 'gone', 5_000)
+    await Promise.all(closed)
   })
 })
