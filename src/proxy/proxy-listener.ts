@@ -158,11 +158,16 @@ export class ProxyListener implements ConnectionKeeper {
     return { idle, busy, closed }
   }
 
-  close(): void {
+  /** Closes all connections at once. The listener can still accept new ones. */
+  closeConnections(): void {
     for (const relay of this.#allRelays()) relay.close()
-    if (this.#handshakes === null) return
-    this.#handshakes.cut()
-    this.#tls.release(this.#handshakes)
+    this.#handshakes?.cut()
+  }
+
+  /** As {@link closeConnections}, for a listener that accepts no more connections. */
+  close(): void {
+    this.closeConnections()
+    if (this.#handshakes !== null) this.#tls.release(this.#handshakes)
   }
 
   *#allRelays(): Generator<Relay> {

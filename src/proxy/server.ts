@@ -238,7 +238,7 @@ export class ReverseProxy {
 
   /** Closes all connections at once. */
   cut(): void {
-    for (const proxyListener of this.#allProxyListeners()) proxyListener.close()
+    for (const proxyListener of this.#allProxyListeners()) proxyListener.closeConnections()
   }
 
   *#allProxyListeners(): Generator<ProxyListener> {

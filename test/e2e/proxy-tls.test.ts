@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { connect as connectTcp } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { parseConfig, startProxy } from '../../src/proxy/index.js'
 import { EXPIRED } from '../fixtures/expired-certificate.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { Edge, type Line, upstream } from '../processes/edge.js'
@@ -60,6 +61,23 @@ describe('a TLS listener', () => {
     await edge.reload(edge.secured(certificates, { minVersion: 'TLSv1.3' }))
     await expect(askTls(edge.port, { maxVersion: 'TLSv1.2' })).rejects.toThrow(/alert protocol version/i)
     expect((await askTls(edge.port)).socket.getProtocol()).toBe('TLSv1.3')
+  })
+
+  it('takes further settings over after the proxy has closed all connections at once', async () => {
+    const edge = await Edge.prepare({ routes: answers('hello\n'), ...QUICK })
+    const certificates = [edge.issue('localhost')]
+    const configWith = (tls: object) => {
+      edge.write(edge.secured(certificates, tls))
+      return parseConfig(JSON.stringify(edge.config), 'edge.json')
+    }
+    const proxy = await startProxy(configWith({}))
+    onTestFinished(() => proxy.close({ timeout: 0 }))
+    const old = { maxVersion: 'TLSv1.2' } as const
+    const { socket } = await askTls(edge.port, old)
+    proxy.cut()
+    await until('its connection is closed', () => socket.destroyed)
+    await proxy.reload(configWith({ minVersion: 'TLSv1.3' }))
+    await expect(askTls(edge.port, old)).rejects.toThrow(/alert protocol version/i)
   })
 
   it('gives each client the certificate for the name that it asks for', async () => {
