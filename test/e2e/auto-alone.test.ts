@@ -36,7 +36,7 @@ describe('a program under fd-broker/auto runs as without it, and says why once,'
     await program.ends(pid)
   })
 
-  it('if another program has a service of that name', async () => {
+  it.runIf(NIGHTLY)('if another program has a service of that name', async () => {
     const program = await AutoProgram.of(SERVER)
     const first = await program.serve()
     program.write('index.mjs', SERVER)

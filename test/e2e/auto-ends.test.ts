@@ -142,7 +142,7 @@ it.runIf(NIGHTLY)(
 )
 
 describe('under fd-broker/auto a replaced version', () => {
-  it('ends by its own handler of SIGTERM, whose close of the server succeeds', async () => {
+  it.runIf(NIGHTLY)('ends by its own handler of SIGTERM, whose close of the server succeeds', async () => {
     const program = await AutoProgram.of(HANDLED)
     const first = await program.serve('import', 1, SOON)
     await program.serve('import', 2, SOON)

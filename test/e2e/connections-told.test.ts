@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { get, RawClient } from '../connections-support/http-client.js'
+import { perLane } from '../lanes/lane.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause } from '../processes/until.js'
 
@@ -11,7 +12,7 @@ async function client(port: number): Promise<'told' | 'moved' | 'cut'> {
       const { head, body } = await here.send(get('/whoami')).answer()
       if (/^connection: close$/im.test(head)) return 'told'
       if (body.startsWith('2,')) return 'moved'
-      await pause(20)
+      await pause(perLane(50, 20))
     }
   } catch {
     return 'cut'

@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
+import { perLane } from '../lanes/lane.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
@@ -77,7 +78,7 @@ describe(`a container that is upgraded ${UPGRADES} times under load, whose PID 1
     const url = `http://127.0.0.1:${port}`
     const args = ['--control', desk.control, '--listen', `tcp://127.0.0.1:${port}`, '--routes', '100']
     const { container, upgradeUnderLoad } = await contained([process.execPath, SHOP, ...args], desk, url)
-    const last = await upgradeUnderLoad({})
+    const last = await upgradeUnderLoad(perLane({ rate: 100 }, {}))
     await until('the last one answers', async () => (await whoami(url)).pid === last)
     container.signal('SIGTERM')
     expect(await container.exit).toBe(0)

@@ -5,7 +5,7 @@ import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import type { WireBody } from '../../src/wire/link.js'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
@@ -15,7 +15,7 @@ import { workOf } from '../processes/worked.js'
 
 const TIMES = { probation: 10_000, heartbeat: 50, ready: 2_000 }
 const SEED = 20_260
-const RUNS = 150
+const RUNS = perLane(60, 150)
 const INTENTS = ['JOIN', 'BACK', 'OPERATE', 'DRAINING'] as const
 const { Role } = fdbroker.wire.Item
 

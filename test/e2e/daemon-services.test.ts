@@ -249,7 +249,7 @@ describe('a daemon', () => {
     await scene.serve()
   })
 
-  it('keeps named descriptors and what is in them when the member is killed', async () => {
+  it.runIf(NIGHTLY)('keeps named descriptors and what is in them when the member is killed', async () => {
     const scene = Scene.open({ hosting: 'daemon', hold: ['file', 'pipe', 'memfd'] })
     await startDaemon(scene)
     let app = await scene.serve()
