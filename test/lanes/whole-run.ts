@@ -5,8 +5,11 @@ import { entriesOf, processesWith, temporaryFolder } from './remains.js'
 /** A limit, not a pause: for what ends by itself when its test is over. */
 const MOST_MS = 20_000
 
-/** The folder of a `fd-broker run` that was killed: the next one to start removes it, and the last one of all has none behind it. */
-const OF_KILLED_RUN = /^fd-broker-/
+/**
+ * The folder of a `fd-broker run` that was killed: the next one to start removes it, and the last one of all has none behind it. And what the test
+ * files of a process share (test/processes/bundled.ts): it is removed with the folder of the run.
+ */
+const MAY_STAY = /^(fd-broker-|fdb-shared-)/
 
 /**
  * A run of the suite leaves no process and no entry of the temporary folder: end-to-end tests, whose processes outlive a file's hooks
@@ -27,7 +30,7 @@ export default function setup(): (() => Promise<void>) | undefined {
     const remainder = () => [
       ...processesWith(mark).map(one => `the process ${one}`),
       ...entriesOf(folder)
-        .filter(name => !OF_KILLED_RUN.test(name))
+        .filter(name => !MAY_STAY.test(name))
         .map(name => `${name} in the temporary folder`),
     ]
     let left = remainder()

@@ -4,11 +4,11 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { afterAll, onTestFinished } from 'vitest'
+import { onTestFinished } from 'vitest'
 import type { StateFileOptions } from '../../src/state/file/files.js'
 import type { StateFileStatus } from '../../src/state/file/state-file.js'
 import type { Position } from '../../src/state/history.js'
-import { bundled } from './bundled.js'
+import { bundled, shared } from './bundled.js'
 
 const CALLS = fileURLToPath(new URL('../fixtures/disk-calls.c', import.meta.url))
 
@@ -24,21 +24,6 @@ export interface DiskCall {
   failed: number
 }
 
-let built: string | undefined
-afterAll(() => {
-  if (built !== undefined) rmSync(built, { recursive: true })
-  built = undefined
-})
-
-/** Returns the library that notes the calls. The compiler makes it once for all hosts of a test file. */
-function diskCalls(): string {
-  if (built === undefined) {
-    built = mkdtempSync(join(tmpdir(), 'fdb-disk-calls-'))
-    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', join(built, 'disk-calls.so'), CALLS, '-ldl'])
-  }
-  return join(built, 'disk-calls.so')
-}
-
 /** A process that keeps a state file, and what it asks of the disk. */
 export class FileHost {
   readonly folder = mkdtempSync(join(tmpdir(), 'fdb-host-'))
@@ -49,11 +34,14 @@ export class FileHost {
   private constructor(options: Partial<StateFileOptions> & { service?: string }, path?: string) {
     mkdirSync(join(this.folder, 'files'))
     const { file, env } = bundled('state-file-host.ts')
+    const library = shared('disk-calls.so', built => {
+      execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', built, CALLS, '-ldl'])
+    })
     this.child = spawn(process.execPath, [file], {
       stdio: ['ignore', 'pipe', 'ignore', 'ipc'],
       env: {
         ...env,
-        LD_PRELOAD: diskCalls(),
+        LD_PRELOAD: library,
         FDB_DISK_UNDER: join(this.folder, 'files'),
         FDB_DISK_CALLS: join(this.folder, 'calls'),
         FDB_DISK_FAIL: join(this.folder, 'fail'),
