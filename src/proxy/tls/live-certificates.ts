@@ -1,7 +1,7 @@
 import { InOrder } from '../../base/in-order.js'
 import { isMap, shown } from '../../config/check.js'
 import { FdbError, type Logger, type Member, type Section } from '../../index.js'
-import { applyDifference } from '../entries/difference.js'
+import { applyDifference, getIfReadable } from '../entries/difference.js'
 import type { CertificateTable } from './certificate-table.js'
 import {
   type CertificateConfig,
@@ -142,11 +142,12 @@ export class LiveCertificates {
     })
   }
 
+  /** Leaves out certificates that cannot be read. */
   list(): ListedCertificate[] {
     const listed: ListedCertificate[] = []
     for (const key of this.#section.keys()) {
       const id = parseCertificateKey(key)
-      const stored = id && this.#section.get(key)
+      const stored = id && getIfReadable(this.#section, key)
       if (!id || !stored) continue
       const { names, serial, fingerprint, notBefore, notAfter, created, generation } = stored
       const { inForce, standard } = this.#table.statusOf(id.origin, stored)
