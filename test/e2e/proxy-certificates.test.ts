@@ -1,6 +1,11 @@
 import { readFileSync, statSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
+import type { Member } from '../../src/index.js'
+import { CertificateTable } from '../../src/proxy/tls/certificate-table.js'
 import type { CertificateList } from '../../src/proxy/tls/commands.js'
+import { LiveCertificates } from '../../src/proxy/tls/live-certificates.js'
+import { type CertificateMessage, certificateMessage } from '../../src/proxy/tls/section.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { Edge } from '../processes/edge.js'
 import { askTls } from '../processes/tls-client.js'
@@ -164,5 +169,28 @@ describe('certificates as state', () => {
     for (const output of [edge.desk.output, text, show.stdout, JSON.stringify(certificates)]) {
       expect(output).not.toContain(key)
     }
+  })
+})
+
+describe('a stored certificate that cannot be read', () => {
+  it('is left out of the list of all', () => {
+    const times = { notBefore: 0, notAfter: 1 }
+    const material = { names: ['a.test'], chain: '', key: '', keyKind: 'ec', serial: '1', fingerprint: '2' }
+    const good = certificateMessage({ ...material, ...times }, { created: 3, generation: 4 })
+    class Damaged extends Map<string, CertificateMessage> {
+      override get(key: string): CertificateMessage | undefined {
+        if (key.includes('bad')) throw new Error(`${key} cannot be decoded`)
+        return super.get(key)
+      }
+      onChange() {
+        return () => {}
+      }
+    }
+    const keys = ['file:bad.test', 'runtime:bad.test', 'runtime:a.test']
+    const section = new Damaged(keys.map(key => [key, good]))
+    const member = { generation: 1, section: () => section } as unknown as Member
+    const certificates = new LiveCertificates(member, new CertificateTable(), SILENT)
+    expect(certificates.list().map(({ name }) => name)).toEqual(['a.test'])
+    certificates.stop()
   })
 })
