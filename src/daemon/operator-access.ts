@@ -119,7 +119,7 @@ export class DescriptorAccess implements DescriptorHolder {
     let most: number
     try {
       const { limits } = this.#demand('put', order.name)
-      this.#demandQuota()
+      this.#demandQuota(order.name)
       most = limits.descriptors
     } catch (error) {
       order.fd.close()
@@ -201,9 +201,11 @@ export class DescriptorAccess implements DescriptorHolder {
     }
   }
 
-  #demandQuota(): void {
+  /** `replaced`: the name of the descriptor that the new one replaces, if it is held. */
+  #demandQuota(replaced?: string): void {
     const { uid } = this.#peer
-    if (isForeign({ uid })) this.#checks.quotas.demandNames(uid, this.#checks.store.countOf(uid) + 1)
+    if (isForeign({ uid }))
+      this.#checks.quotas.demandNames(uid, this.#checks.store.countOf(uid, replaced) + 1)
   }
 
   #demandClaim({ name, shared }: ClaimOrder): void {

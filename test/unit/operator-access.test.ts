@@ -3,6 +3,7 @@ import { SILENT } from '../../src/base/logger.js'
 import { DescriptorAccess } from '../../src/daemon/operator-access.js'
 import { AccessCheck } from '../../src/daemon/policy/access-check.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/policy.js'
+import { parsePolicy } from '../../src/daemon/policy/schema.js'
 import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { UserQuotas } from '../../src/daemon/user-quotas.js'
 import { Registry } from '../../src/holder/registry.js'
@@ -33,4 +34,28 @@ it('a pidfd that comes with the question for a listener of workers is closed, wh
     ['given', true],
     ['refused', true],
   ])
+})
+
+it('another user that has all descriptors that it may have can still replace one of its own', () => {
+  const registry = new Registry()
+  const store = new DescriptorStore(registry)
+  onTestFinished(() => {
+    store[Symbol.dispose]()
+    registry.close()
+  })
+  const accessCheck = new AccessCheck(parsePolicy('default: { put: [anyone] }', 'daemon.yaml'), SILENT)
+  const checks = { store, accessCheck, quotas: new UserQuotas(64), logger: SILENT, workerListener: null }
+  const by = { pid: 7, uid: 12_001 }
+  const access = new DescriptorAccess(checks, { ...by, gid: 12_001, pidfd: null })
+  const put = (name: string, replace = false) => {
+    const fd = memoryFile(name, 'a memory file')
+    try {
+      access.put({ name: `shop/${name}`, fd, lifetime: null, ms: null, replace, by })
+      return 'put'
+    } catch (error) {
+      return (error as { code: string }).code
+    }
+  }
+  expect(['a', 'b', 'c'].map(name => put(name))).toEqual(['put', 'put', 'ERR_FDB_SHARE'])
+  expect([put('a', true), put('c', true)]).toEqual(['put', 'ERR_FDB_SHARE'])
 })

@@ -186,8 +186,10 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#changes.notify()
   }
 
-  countOf(user: number): number {
-    return [...this.#held.values()].filter(({ uid }) => uid === user).length + this.#claims.countOf(user)
+  /** Returns the number of descriptors and claims of a user, without the descriptor `except`. */
+  countOf(user: number, except?: string): number {
+    const held = [...this.#held].filter(([name, { uid }]) => uid === user && name !== except)
+    return held.length + this.#claims.countOf(user)
   }
 
   operatorLeft(by: DescriptorUser): void {
