@@ -1,4 +1,5 @@
 import { checkMs, checkOptions, type OptionChecks, unchecked, wrongOption } from '../base/check-option.js'
+import { LONGEST_MS } from '../base/duration.js'
 import { jsonObject, jsonValue } from '../base/json.js'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
@@ -75,7 +76,8 @@ export class HeldDescriptors {
     const what = 'the list of descriptors'
     const request = ++this.#requests
     const ended = new AbortController()
-    const timer = setTimeout(() => ended.abort(deadlineError(what, timeoutMs)), timeoutMs)
+    const late = () => ended.abort(deadlineError(what, timeoutMs))
+    const timer = setTimeout(late, Math.min(timeoutMs, LONGEST_MS))
     let latest: HeldDescriptor[] | null = null
     let failure: { readonly error: unknown } | null = null
     let wake = () => {}

@@ -166,7 +166,7 @@ describe('a daemon holds descriptors', () => {
   })
 
   it('and tells whoever watches of each change, in the end of the last one', async () => {
-    const { control, held } = await daemon()
+    const { control, held, pid } = await daemon()
     const { client, held: watched } = await operator(control)
     using fd = memoryFile('watched', 'a memory file')
     const lists: string[] = []
@@ -195,6 +195,11 @@ describe('a daemon holds descriptors', () => {
     await aborted.next()
     stopped.abort(new Error('enough'))
     await expect(aborted.next()).rejects.toThrow('enough')
+    // A time limit that is longer than a timer can be.
+    process.kill(pid, 'SIGSTOP')
+    const patient = held.watch({ timeout: Number.POSITIVE_INFINITY }).next()
+    setTimeout(() => process.kill(pid, 'SIGCONT'), 50)
+    expect(names((await patient).value!)).toEqual(['b'])
   })
 
   it('and names them before it ends', async () => {
