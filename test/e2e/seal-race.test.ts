@@ -69,7 +69,7 @@ describe('a seal against an append in another process', () => {
         if (result === 'whole') expect([written, records, torn]).toEqual([bytes, 1, false])
         else expect([result, written, bytes, records, torn]).toEqual(['sealed', 0, 0, 0, false])
         seen[result as 'whole' | 'sealed']++
-        const delay = delays[size]! * (result === 'whole' ? 0.9 : 1.1)
+        const delay = delays[size]! * (result === 'whole' ? 0.75 : 4 / 3)
         delays[size] = Math.min(DELAY_MS.most, Math.max(DELAY_MS.least, delay))
       }
       board.waitForDone(batch, alive)
