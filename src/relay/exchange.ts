@@ -480,9 +480,15 @@ function responseText(response: Respond, options: ResponseOptions): string {
   const { status } = response
   const body = typeof response.body === 'string' ? Buffer.from(response.body) : (response.body ?? NO_BYTES)
   let text = `HTTP/1.1 ${status} ${reasonOf(status)}\r\nDate: ${new Date().toUTCString()}\r\n`
-  for (const [name, value] of response.headers ?? [])
+  const { headers = [] } = response
+  const { edits } = options
+  for (const [name, value] of headers)
     if (!RELAY_FIELDS.has(name.toLowerCase())) text += fieldLine(name, value)
-  text += options.edits?.unplacedLines([]) ?? ''
+  if (edits !== undefined) {
+    // A field of the response itself overrides the one of every response.
+    const own = headers.flatMap(([name]) => edits.find(Buffer.from(name, 'latin1'), 0, name.length) ?? [])
+    text += edits.unplacedLines(own)
+  }
   const bodyless = status === 204 || status === 304
   if (!bodyless) text += `Content-Length: ${body.length}\r\n`
   if (options.connection !== undefined) text += `Connection: ${options.connection}\r\n`

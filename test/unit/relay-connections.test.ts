@@ -165,6 +165,18 @@ describe('a request whose head cannot be written for the server', () => {
   })
 })
 
+describe('an answer of the relay itself', () => {
+  it('has a field of its route instead of the one of every response, not both', () => {
+    const { client } = relayWith({
+      responseFields: { set: { 'X-Pid': '7', 'X-All': '1' } },
+      route: () => ({ kind: 'respond', status: 200, headers: [['x-pid', 'mine']] }),
+    })
+    client.hear(GET)
+    const lines = client.calls.join('').split('\r\n')
+    expect(lines.filter(line => /^x-/i.test(line))).toEqual(['x-pid: mine', 'X-All: 1'])
+  })
+})
+
 describe('a peer that takes its bytes slowly', () => {
   afterEach(() => void vi.useRealTimers())
 
