@@ -1,5 +1,6 @@
 import type { StdioOptions } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'
+import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { isCommitted } from '../handoff/phases.js'
@@ -115,7 +116,8 @@ export class UpgradeAttempt {
     this.#failureBefore = replaced.lastFailure
     this.#report('started', child.pid)
     const { limitMs, signals } = options
-    const timer = setTimeout(() => void this.#cancel(this.#lateError(limitMs)), limitMs)
+    const late = () => void this.#cancel(this.#lateError(limitMs))
+    const timer = setTimeout(late, Math.min(limitMs, LONGEST_MS))
     const stop = replaced.watch(() => this.#check())
     const cancel = ({ target }: { target: EventTarget | null }) =>
       void this.#cancel((target as AbortSignal).reason)
@@ -228,10 +230,13 @@ export class UpgradeAttempt {
   /** After the Commit the holder's deadlines decide which process serves. Limits the wait in case the holder reports nothing. */
   #limitAfterCommit(): void {
     const why = `${this.#name} was sent its Commit and has not reported since: see fd-broker status`
-    const timer = setTimeout(() => {
-      if (this.#settled.reject(new FdbError('ERR_FDB_DEADLINE', why)))
-        this.#incumbent.failedAfterCommit?.(this.child)
-    }, this.#options.commitMs)
+    const timer = setTimeout(
+      () => {
+        if (this.#settled.reject(new FdbError('ERR_FDB_DEADLINE', why)))
+          this.#incumbent.failedAfterCommit?.(this.child)
+      },
+      Math.min(this.#options.commitMs, LONGEST_MS),
+    )
     void this.outcome.catch(() => {}).finally(() => clearTimeout(timer))
   }
 

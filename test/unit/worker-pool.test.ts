@@ -213,6 +213,21 @@ describe('an attempt to bring a worker', () => {
   })
 })
 
+describe('an attempt with a time limit above the longest delay of a timer', () => {
+  it('goes on: a member may add up its limits to more than that', async () => {
+    const { slot } = slotWith({ timeout: 2 ** 31, command: STAYS })
+    let failed = false
+    const outcome = slot.start().catch(() => {
+      failed = true
+    })
+    await until('it runs', () => children().length > 0)
+    await new Promise(resolve => setTimeout(resolve, 50))
+    expect(failed).toBe(false)
+    await slot.abandon('the test ends')
+    await outcome
+  })
+})
+
 describe('an attempt whose command ends', () => {
   it('ends the processes that the command leaves behind: none of them may join later', async () => {
     const mark = join(folder, 'left-behind')
