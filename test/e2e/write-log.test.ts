@@ -42,8 +42,12 @@ class Writer {
     return existsSync(this.path) ? readFileSync(this.path, 'utf8') : ''
   }
 
-  /** Resolves when the process has had time to read it. */
+  /** Resolves when the process has started, which takes its time on a busy machine, and has had time to read it. */
   async write(text: string): Promise<void> {
+    await until('the process handles SIGHUP', () => {
+      const status = readFileSync(`/proc/${this.#process.pid}/status`, 'latin1')
+      return (BigInt(`0x${/^SigCgt:\s*(\w+)/m.exec(status)![1]}`) & 1n) !== 0n
+    })
     this.#process.stdin.write(text)
     await sleep(100)
   }

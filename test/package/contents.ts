@@ -32,8 +32,8 @@ const MOST = {
   filesWithoutAddons: 64,
   packed: 1_080_000,
   packedWithoutAddons: 885_000,
-  // 2_740_000 until 2026-11-25: messages with their remedy, and what `fd-broker start` says of a program that does not serve.
-  withoutAddons: 2_800_000,
+  // 2_800_000 until 2026-11-26: some twenty mends of two reviews, which check more and say more.
+  withoutAddons: 2_820_000,
 }
 
 /**

@@ -20,8 +20,8 @@ export const workers = room(
     ['versions/upgrade-attempt.ts', 'await this.child.end(replaced.graceMs(cancelled))', 'true'],
     [
       'versions/upgrade-attempt.ts',
-      'void this.#cancel(this.#lateError(limitMs)), limitMs)',
-      'void this.#cancel(this.#lateError(limitMs)), limitMs * 1000)',
+      'setTimeout(late, Math.min(limitMs, LONGEST_MS))',
+      'setTimeout(late, LONGEST_MS)',
     ],
     [
       'versions/upgrade-attempt.ts',
