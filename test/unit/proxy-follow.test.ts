@@ -6,7 +6,9 @@ import { addRoutes } from '../../src/proxy/routes/runtime.js'
 import { ROUTES, type RouteChange, routeMessage, routesSection } from '../../src/proxy/routes/section.js'
 import { NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
+import { applySetting } from '../../src/proxy/state/entries.js'
 import { runInSlices } from '../../src/state/time-slices.js'
+import { config, EXAMPLE } from '../fixtures/proxy-config.js'
 import type { StateLog } from '../fixtures/state.js'
 import { longestTurn, readBy, writingLog } from '../fixtures/state-logs.js'
 import { perLane } from '../lanes/lane.js'
@@ -153,5 +155,20 @@ describe('a table that follows the state', () => {
     taken.stop()
     reader.close()
     log.close()
+  })
+})
+
+describe('a setting of the followed state', () => {
+  it.each([
+    ['instanceHeader', 'X-Pid', 'X Pid'],
+    ['via', 'edge', 'edge\r\nSet-Cookie: a=b'],
+  ] as const)('named %s is taken only if it fits into a head', (path, possible, impossible) => {
+    const ours = config(EXAMPLE)
+    const apply = (text: string | null) => {
+      applySetting(ours, path, fdbroker.proxy.Setting.create({ text }))
+      return ours[path]
+    }
+    const before = ours[path]
+    expect([impossible, possible, null].map(apply)).toEqual([before, possible, null])
   })
 })

@@ -47,15 +47,10 @@ import type {
   WorkersConfig,
 } from './config.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
+import { viaName } from './via-name.js'
 
 const KiB = 1024
 const GiB = 2 ** 30
-
-function viaName(given: string): string | InvalidValue {
-  return /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/.test(given)
-    ? given
-    : new InvalidValue(`${shown(given)} is not a name for Via (a token, at most 128 characters)`)
-}
 
 function controlPath(given: string): string | InvalidValue {
   const bytes = Buffer.byteLength(given)

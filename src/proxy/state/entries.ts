@@ -1,9 +1,12 @@
 import { LONGEST_MS } from '../../base/duration.js'
+import { isIPv6 } from '../../base/lazy.js'
 import { InvalidValue } from '../../config/check.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
-import type { ListenerConfig, ProxyConfig } from '../config/config.js'
+import type { ForwardedConfig, ListenerConfig, ProxyConfig } from '../config/config.js'
 import { healthShape } from '../config/health.js'
+import { viaName } from '../config/via-name.js'
+import { headerName } from '../routes/rule.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import type { UpstreamConfig } from '../upstreams/upstream.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
@@ -140,4 +143,56 @@ function settingMessage(value: unknown, stamp: Stamp): SettingMessage {
   if (typeof value === 'string') return Setting.create({ text: value, ...stamp })
   if (Array.isArray(value)) return Setting.create({ list: { items: value.map(String) }, ...stamp })
   return Setting.create(stamp)
+}
+
+/** Settings that may be `off` (null) or have several types. Any other setting is ignored if its type differs from that of this version's value. */
+const FLEXIBLE_TYPES: ReadonlySet<string> = new Set([
+  'instanceHeader',
+  'via',
+  'timeouts.request',
+  'limits.body',
+  'limits.connections',
+  'limits.connectionsPerClient',
+])
+/** Checks the texts that the proxy writes into heads. Another version may have written a text that would break a head. */
+const HEAD_TEXTS: ReadonlyMap<string, (text: string) => string | InvalidValue> = new Map([
+  ['instanceHeader', headerName],
+  ['via', viaName],
+])
+/** Settings that a follower never takes from the state. */
+const OWN_SETTINGS: ReadonlySet<string> = new Set([
+  'service',
+  'control',
+  'drain',
+  'upgrade',
+  'stateFile',
+  'resolver',
+])
+
+/** Changes the setting in `config`, unless a follower never takes it from the state or this version cannot use its value. */
+export function applySetting(config: ProxyConfig, path: string, setting: SettingMessage): void {
+  const names = path.split('.')
+  const last = names.pop()!
+  let at = config as unknown as Record<string, unknown>
+  if (OWN_SETTINGS.has(names[0] ?? last)) return
+  for (const name of names) {
+    const below = Object.hasOwn(at, name) ? at[name] : null
+    if (typeof below !== 'object' || below === null) return
+    at = below as Record<string, unknown>
+  }
+  if (!Object.hasOwn(at, last)) return
+  const { number, flag, text, list } = setting
+  if (path === 'forwarded.trust') at[last] = rangesOf(list?.items ?? [])
+  else {
+    const value = number ?? flag ?? text ?? null
+    if (typeof value === 'string' && HEAD_TEXTS.get(path)?.(value) instanceof InvalidValue) return
+    if (FLEXIBLE_TYPES.has(path) || typeof value === typeof at[last]) at[last] = value
+  }
+}
+
+function rangesOf(items: readonly string[]): ForwardedConfig['trust'] {
+  return items.map(item => {
+    const [address = '', prefix = ''] = item.split('/')
+    return { address, prefix: Number(prefix), family: isIPv6(address) ? 'ipv6' : 'ipv4' }
+  })
 }

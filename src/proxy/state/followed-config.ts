@@ -1,17 +1,15 @@
-import { isIPv6 } from '../../base/lazy.js'
 import type { Logger, Member, Section } from '../../index.js'
-import type { ForwardedConfig, ListenerConfig, ProxyConfig } from '../config/config.js'
+import type { ListenerConfig, ProxyConfig } from '../config/config.js'
 import { getIfReadable } from '../entries/difference.js'
 import { storedCertificates } from '../tls/live-certificates.js'
 import type { CertificateConfig } from '../tls/material.js'
 import { CERTIFICATES, type CertificateMessage, certificatesSection } from '../tls/section.js'
 import type { UpstreamConfig } from '../upstreams/upstream.js'
-import { listenerOf, upstreamOf } from './entries.js'
+import { applySetting, listenerOf, upstreamOf } from './entries.js'
 import {
   type DeclaredSections,
   declaredSections,
   type ListenerMessage,
-  type SettingMessage,
   type UpstreamMessage,
 } from './sections.js'
 
@@ -57,26 +55,7 @@ export class FollowedConfig {
   }
 }
 
-/** Settings that may be `off` (null) or have several types. Any other setting is ignored if its type differs from that of this version's value. */
-const FLEXIBLE_TYPES: ReadonlySet<string> = new Set([
-  'instanceHeader',
-  'via',
-  'timeouts.request',
-  'limits.body',
-  'limits.connections',
-  'limits.connectionsPerClient',
-])
-/** Settings that a follower never takes from the state. */
-const OWN_SETTINGS: ReadonlySet<string> = new Set([
-  'service',
-  'control',
-  'drain',
-  'upgrade',
-  'stateFile',
-  'resolver',
-])
-
-/** Returns the configuration in the state. Takes from `own` the {@link OWN_SETTINGS}, and settings that the state lacks or this version cannot use. */
+/** Returns the configuration in the state. See {@link applySetting} for the settings that it takes from `own`. */
 function storedConfig(
   stored: DeclaredSections & { certificates: CertificateConfig[] },
   own: ProxyConfig,
@@ -91,32 +70,6 @@ function storedConfig(
   config.listeners = readAll<ListenerMessage, ListenerConfig>(stored.listeners, listenerOf)
   config.tls.certificates = stored.certificates
   return config
-}
-
-function applySetting(config: ProxyConfig, path: string, setting: SettingMessage): void {
-  const names = path.split('.')
-  const last = names.pop()!
-  let at = config as unknown as Record<string, unknown>
-  if (OWN_SETTINGS.has(names[0] ?? last)) return
-  for (const name of names) {
-    const below = Object.hasOwn(at, name) ? at[name] : null
-    if (typeof below !== 'object' || below === null) return
-    at = below as Record<string, unknown>
-  }
-  if (!Object.hasOwn(at, last)) return
-  const { number, flag, text, list } = setting
-  if (path === 'forwarded.trust') at[last] = rangesOf(list?.items ?? [])
-  else {
-    const value = number ?? flag ?? text ?? null
-    if (FLEXIBLE_TYPES.has(path) || typeof value === typeof at[last]) at[last] = value
-  }
-}
-
-function rangesOf(items: readonly string[]): ForwardedConfig['trust'] {
-  return items.map(item => {
-    const [address = '', prefix = ''] = item.split('/')
-    return { address, prefix: Number(prefix), family: isIPv6(address) ? 'ipv6' : 'ipv4' }
-  })
 }
 
 function readAll<M, C>(section: Section<M>, read: (name: string, message: M) => C | null): C[] {
