@@ -100,6 +100,21 @@ describe('an idle HTTP connection', () => {
     served.cut()
     server.close()
   })
+
+  it('that comes before the server listens is closed if the server closes instead', async () => {
+    const from = await httpPlace('old')
+    const client = await RawClient.to(portOf(from))
+    const idle = mayMove(from)
+    await client.ask('/')
+    await idle
+    const server = http.createServer()
+    const served = new AttachedServer(server)
+    onTestFinished(() => served.release())
+    server.listen(0)
+    for (const departure of taken(from)) served.moving!.arrive(departure, 'moved')
+    server.close()
+    expect(await client.ended()).toBe('fin')
+  })
 })
 
 describe('a busy HTTP connection', () => {

@@ -376,8 +376,25 @@ export class HttpServerConnections implements MovableConnections<Value> {
     }
     if ((this.#listens ||= tracksConnections(this.#parts.server))) return this.#adopt(fds[0]!, idle!, how)
     // Node creates its list of connections when the server starts to listen, in the next turn: adds the connection after that.
-    this.#parts.server.once('listening', () => this.#adoptLate(fds[0]!, idle!, how))
+    this.#whenListening(
+      () => this.#adoptLate(fds[0]!, idle!, how),
+      () => fds[0]!.close(),
+    )
     return undefined
+  }
+
+  /** Calls `closed` instead of `listening` if the server closes before it listens. */
+  #whenListening(listening: () => void, closed: () => void): void {
+    const { server } = this.#parts
+    const onListening = () => {
+      server.off('close', onClose)
+      listening()
+    }
+    const onClose = () => {
+      server.off('listening', onListening)
+      closed()
+    }
+    server.once('listening', onListening).once('close', onClose)
   }
 
   #adoptLate(fd: OwnedFd, record: IdleRecord, how: Arrival): void {
