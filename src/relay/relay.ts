@@ -36,6 +36,8 @@ export class Relay {
   readonly #clients: ClientTally | undefined
   #unmovable = 0
   #ending: ClosingOptions | null = null
+  /** How many times {@link resume} was called. */
+  #resumed = 0
 
   constructor(options: RelayOptions) {
     const timeouts = relayTimeouts(options.timeouts)
@@ -117,11 +119,12 @@ export class Relay {
     this.#context.draining = true
   }
 
-  /** Undoes {@link drain}. A response that has already announced the end of its connection still ends it. */
+  /** Undoes {@link drain} and {@link end}. A response that has already announced the end of its connection still ends it, and a tunnel that has ended stays ended. */
   resume(): void {
     this.#context.draining = false
     this.#context.leaving = null
     this.#ending = null
+    this.#resumed++
     this.#unmovable = 0
     for (const connection of this.#connections) {
       connection.pinned = false
@@ -156,10 +159,14 @@ export class Relay {
 
   #endAll(left: readonly RelayConnection[], { lastEvent, lingerMs }: ClosingOptions): void {
     for (const connection of left) connection.end(lastEvent)
+    const resumed = this.#resumed
+    // After resume() only the tunnels that have ended are closed: the other clients still get their responses.
+    const ending = () =>
+      left.filter(connection => this.#resumed === resumed || connection.exchange?.tunnelEnded === true)
     const giveUp = () => {
-      for (const connection of left) connection.giveUp()
+      for (const connection of ending()) connection.giveUp()
       setTimeout(() => {
-        for (const connection of left) connection.abort('drained')
+        for (const connection of ending()) connection.abort('drained')
       }, LAST_ERROR_MS).unref()
     }
     setTimeout(giveUp, lingerMs).unref()

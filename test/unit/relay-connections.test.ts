@@ -259,6 +259,33 @@ describe('a tunnel without frames', () => {
   })
 })
 
+describe('a relay that serves again', () => {
+  afterEach(() => void vi.useRealTimers())
+
+  it('lets the requests go on that its drain would have given up', () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { relay, client, connects } = relayWith()
+    client.hear(GET)
+    const server = connects()
+    relay.end('', 1_000)
+    relay.resume()
+    vi.advanceTimersByTime(2_000)
+    server.hear('HTTP/1.1 204 No Content\r\n\r\n')
+    expect(client.calls.join('')).toMatch(/^HTTP\/1\.1 204 /)
+  })
+
+  it('still gives up the tunnels that it has ended', () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { relay, client, connects } = relayWith()
+    client.hear(UPGRADE)
+    connects().hear(SWITCHED)
+    relay.end('', 1_000)
+    relay.resume()
+    vi.advanceTimersByTime(2_000)
+    expect([client.alive, relay.size]).toEqual([false, 0])
+  })
+})
+
 describe('a connection that leaves in the middle of a request head', () => {
   it.each([
     ['takes along what was read of the head, and behind it what its stream had read', 'GET / HT', false],
