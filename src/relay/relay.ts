@@ -128,6 +128,7 @@ export class Relay {
     this.#unmovable = 0
     for (const connection of this.#connections) {
       connection.pinned = false
+      connection.moveDeferredAt = 0
       if (!connection.movable) this.#unmovable++
     }
   }

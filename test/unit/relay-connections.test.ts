@@ -284,6 +284,17 @@ describe('a relay that serves again', () => {
     vi.advanceTimersByTime(2_000)
     expect([client.alive, relay.size]).toEqual([false, 0])
   })
+
+  it('waits again for a server that does not accept before its client moves', () => {
+    vi.useFakeTimers({ toFake: ['performance'] })
+    const { relay, client, leaves } = relayWith()
+    client.hear(GET)
+    vi.advanceTimersByTime(1)
+    expect(leaves()).toBeNull()
+    relay.resume()
+    vi.advanceTimersByTime(101)
+    expect(leaves()).toBeNull()
+  })
 })
 
 describe('a connection that leaves in the middle of a request head', () => {
