@@ -185,7 +185,11 @@ const limitShape = {
     'size of a request’s head (431) and of an answer’s (502)',
   ),
   fields: optional(integer(1, 10_000), 100, 'number of headers (431, 502)'),
-  body: optional(orOff(size(0, 1024 * GiB)), 'off', 'size of a request’s body (413)'),
+  body: optional(
+    orOff(size(0, 1024 * GiB)),
+    'off',
+    'size of a request’s body as sent, chunk sizes included (413)',
+  ),
   connections: optional(
     or(orOff(integer(1, 10_000_000, 'auto')), 'auto'),
     'auto',
