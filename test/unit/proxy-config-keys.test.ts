@@ -107,6 +107,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['routes[0].respond.headers', '[a]', /not a map of names/],
   ['routes[0].respond.headers["a b"]', 'x', /not a header name/],
   ['routes[0].respond.headers.Connection', 'close', /set by the proxy itself/],
+  ['routes[0].respond.headers.Date', 'now', /set by the proxy itself/],
   ['routes[0].respond.headers.X-A', '"a\\r\\nSet-Cookie: b"', /not a header value/],
   ['routes[0].connect', 'yes', /"yes" is neither true nor false/],
   ['routes[0].request', 'x', /not a map; its keys are: host/],
@@ -267,11 +268,11 @@ describe('a wrong value', () => {
     const lines = text.split('\n')
     expect(line).toBe(lines.length - 1)
     const there = lines[line - 1]!.slice(column - 1)
-    expect([value, '"a b"', '"Connection"'].some(start => there.startsWith(start))).toBe(true)
+    expect([value, '"a b"', '"Connection"', '"Date"'].some(start => there.startsWith(start))).toBe(true)
   })
 
   it('is tested for every key that there is', () => {
-    const tested = new Set(WRONG.map(([key]) => key.replace(/\["a b"\]|\.Connection|\.X-A/, '')))
+    const tested = new Set(WRONG.map(([key]) => key.replace(/\["a b"\]|\.Connection|\.Date|\.X-A/, '')))
     expect(keysOf(configShape(new Set())).filter(key => !tested.has(key))).toEqual([])
   })
 

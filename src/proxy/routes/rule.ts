@@ -43,10 +43,16 @@ const body = text('a string', given => {
 
 const headerLines = refine(named(headerName, text('a header value', headerValue)), uniqueHeaders)
 
+const answerHeaders = refine(headerLines, (headers, place): [string, string][] | undefined => {
+  const date = headers.find(([name]) => name.toLowerCase() === 'date')
+  if (date === undefined) return headers
+  return place.at(date[0]).wrongKey(`"${date[0]}" is set by the proxy itself; choose another header`)
+})
+
 const respondShape = {
   status: optional(integer(200, 599), 200, 'status of the answer'),
   body: optional(body, '', 'text of the body, at most 64 KiB'),
-  headers: optional(headerLines, {}, 'further headers, but not `Connection`, `Content-Length` and the like'),
+  headers: optional(answerHeaders, {}, 'further headers, but not `Date`, `Content-Length` and the like'),
 }
 
 const respond = refine(map(respondShape), (given, place): RespondTarget | undefined => {
