@@ -208,7 +208,8 @@ export class ReverseProxy {
   /**
    * Applies another configuration without closing a connection. Timeouts, limits and headers apply to new connections; `drain` and `upgrade` to the
    * next process. Rejects, and keeps the current configuration, if a key cannot change (ERR_FDB_RELOAD), an address is in use, or another process
-   * serves already.
+   * serves already. Also rejects if the state cannot be written: then the new configuration applies, but the old routes may stay in use until the
+   * next reload.
    */
   reload(config: ProxyConfig): Promise<void> {
     return this.#reloads.run(() => this.#reload(this.#followed?.read(config) ?? config))
