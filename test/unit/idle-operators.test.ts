@@ -1,6 +1,8 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
+import type { OwnedFd } from '../../src/kernel/index.js'
 import type { DescriptorHolder } from '../../src/operator/held-descriptors.js'
 import { serveOperator } from '../../src/operator/server.js'
+import { openPidfd } from '../../src/os/liveness.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Link, type WireEnvelope } from '../../src/wire/link.js'
 import { channelPair } from '../processes/channel-pair.js'
@@ -9,7 +11,11 @@ import { until } from '../processes/until.js'
 const { Op } = fdbroker.wire.DescriptorRequest
 
 /** An operator that may ask nothing for so long. */
-function operator(idleMs: number | null, status: () => Promise<object> = async () => ({})) {
+function operator(
+  idleMs: number | null,
+  status: () => Promise<object> = async () => ({}),
+  held: Partial<DescriptorHolder> = {},
+) {
   const [ours, theirs] = channelPair()
   const changed = new Set<() => void>()
   const none = () => expect.fail('it is not asked for that')
@@ -24,6 +30,7 @@ function operator(idleMs: number | null, status: () => Promise<object> = async (
       changed.add(told)
       return () => changed.delete(told)
     },
+    ...held,
   }
   serveOperator(new Link(ours), { status, descriptors, upgrade: none, command: none }, idleMs)
   const link = new Link(theirs)
@@ -64,5 +71,23 @@ describe('an operator that asks nothing', () => {
     answer({})
     await until('it is answered', () => waiting.heard.length === 1)
     await until('and has asked nothing since', () => waiting.seen.ended)
+  })
+
+  it('is sent away after it has released its last exclusive claim', async () => {
+    const { link, heard, seen } = operator(100, undefined, {
+      claim: () => ({ fd: openPidfd(process.pid) as OwnedFd, others: 0 }),
+      release: () => {},
+    })
+    const ask = (request: number, op: number, name: string) =>
+      link.send({ descriptorRequest: { request, op, name } })
+    await ask(1, Op.CLAIM, 'a')
+    await ask(2, Op.CLAIM, 'b')
+    await ask(3, Op.RELEASE, 'a')
+    await until('it is answered', () => heard.length === 3)
+    const later = operator(100)
+    await until('a later one has ended', () => later.seen.ended)
+    expect(seen.ended).toBe(false)
+    await ask(4, Op.RELEASE, 'b')
+    await until('it has ended', () => seen.ended)
   })
 })
