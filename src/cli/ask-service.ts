@@ -4,6 +4,8 @@ import { OperatorClient } from '../operator/client.js'
 import { WaitingLine } from './output.js'
 
 const RETRY_MS = 50
+/** A process that gets less time for its answer may be late without being stuck. */
+const ANSWER_MS = 1_000
 /** Errors of a process that is being replaced: the request is retried until its successor answers. */
 export const RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
 /** As {@link RETRY_CODES}, for requests that may run twice: also retried if the process ended before it answered. */
@@ -23,7 +25,10 @@ export interface AnswerFlags extends AskFlags {
   json?: true
 }
 
-/** Asks the serving process, and asks again after an error of `codes`, until the timeout. */
+/**
+ * Asks the serving process, and asks again after an error of `codes`, until the timeout. If the time for the last answer was too short, rejects
+ * with the error before.
+ */
 export async function askService<T>(
   { control, timeout }: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,
@@ -31,14 +36,17 @@ export async function askService<T>(
 ): Promise<T> {
   const until = performance.now() + timeout
   using line = new WaitingLine(`waiting for the process at ${control}`)
+  let refusal: FdbError | null = null
   for (;;) {
     const left = Math.max(1, Math.round(until - performance.now()))
-    using client = await OperatorClient.connect(control, { timeout: left })
     try {
+      using client = await OperatorClient.connect(control, { timeout: left })
       return await ask(client, left, line)
     } catch (error) {
-      const canRetry = FdbError.is(error) && codes.has(error.code) && error.retryable
-      if (!canRetry || performance.now() + RETRY_MS >= until) throw error
+      if (!FdbError.is(error)) throw error
+      if (refusal !== null && error.code === 'ERR_FDB_DEADLINE' && left < ANSWER_MS) throw refusal
+      if (!codes.has(error.code) || !error.retryable || performance.now() + RETRY_MS >= until) throw error
+      refusal = error
     }
     await sleep(RETRY_MS)
   }

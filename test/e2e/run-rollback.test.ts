@@ -80,7 +80,7 @@ describe('a release of a program that fd-broker run supervises', () => {
     })
     rmSync(healthy)
     await until('the next one is started', async () => (await run.status()).phase === 'starting')
-    expect(await run.desk.run('rollback', '--control', run.control, '--timeout', '200ms')).toMatchObject({
+    expect(await run.desk.run('rollback', '--control', run.control, '--timeout', '1s')).toMatchObject({
       code: 4,
       stderr: expect.stringMatching(/^ERR_FDB_BUSY: .* is just starting a version/),
     })
