@@ -292,9 +292,10 @@ export class RunningVersion {
     if (this.#closed || pid === this.#pid || !endsWithUs(pid)) return
     const pidfd = openPidfdOf(pid)
     if (pidfd === null) return
+    // If the end cannot be noticed, the previous main process remains.
+    if (!this.#watchEnd(pid, pidfd)) return
     this.#pid = pid
     this.#children.expect(pid, code => this.#exited(pid, code))
-    this.#watchEnd(pid, pidfd)
   }
 
   #resume({ pid, says, replaced }: InheritedVersion): void {
@@ -311,17 +312,26 @@ export class RunningVersion {
     if (found !== null) this.#watchEnd(pid, found)
   }
 
-  /** Owns the pidfd. */
-  #watchEnd(pid: number, pidfd: OwnedFd): void {
+  /** Owns the pidfd. Returns false, and changes nothing, if the process cannot be watched: this process has no free descriptor. */
+  #watchEnd(pid: number, pidfd: OwnedFd): boolean {
+    let watch: DeathWatch
+    try {
+      watch = watchDeath(pidfd, () => {
+        setTimeout(() => this.#exited(pid, UNKNOWN_CODE), REAPED_MS)
+      })
+    } catch {
+      pidfd.close()
+      return false
+    }
     this.#watch?.close()
     this.#pidfd?.close()
+    this.#watch = watch
     this.#pidfd = pidfd
-    this.#watch = watchDeath(pidfd, () => {
-      setTimeout(() => this.#exited(pid, UNKNOWN_CODE), REAPED_MS)
-    })
-    if (statOf(pid)?.parent !== process.pid) return
-    pidfd.close()
-    this.#pidfd = null
+    if (statOf(pid)?.parent === process.pid) {
+      pidfd.close()
+      this.#pidfd = null
+    }
+    return true
   }
 }
 

@@ -2,15 +2,16 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { constants, existsSync, readFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
-import { describe, expect, it, onTestFinished } from 'vitest'
-import { inspectOne, numbersOf, type OwnedFd, setBlocking } from '../../src/kernel/index.js'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { inspectOne, numbersOf, OwnedFd, setBlocking } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 import type { NamedListener } from '../../src/os/foreign-listeners.js'
 import { restorePassedSockets } from '../../src/os/service-manager/passed-sockets.js'
 import { RunningVersion, RunningVersions } from '../../src/run/running-version.js'
 import type { VersionSettings } from '../../src/run/settings.js'
 import { SharedListeners, StoredListeners } from '../../src/run/shared-listeners.js'
-import { NO_PROBE, probeOfInherited } from '../../src/versions/probe.js'
+import { NO_PROBE, Probe, type ProbeEvents, probeOfInherited } from '../../src/versions/probe.js'
 import { until } from '../processes/until.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')
@@ -86,6 +87,43 @@ describe('a supervisor that goes on as another program', () => {
     expect(code).toBe(1)
     // Nobody is to be signalled by that number.
     expect(expected).toEqual([])
+  })
+
+  it('keeps the main process if no descriptor is free to watch another one', async () => {
+    const child = spawn('sleep', ['60'])
+    onTestFinished(() => void child.kill('SIGKILL'))
+    await once(child, 'spawn')
+    const pid = child.pid!
+    const settings = settingsWith({})
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
+    const heard: ProbeEvents[] = []
+    class Told extends Probe {
+      override start(_pid: number, events: ProbeEvents): void {
+        heard.push(events)
+      }
+    }
+    const probe = new Told()
+    const events = {
+      exited: () => expect.unreachable('it lives'),
+      ready() {},
+      failed() {},
+      recovered() {},
+      isOthers: () => false,
+      nextStart: () => Infinity,
+    }
+    const was = { id: 1, pid: process.pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
+    const deps = { id: 1, settings, probe, children: NO_CHILDREN, listeners, alone: true }
+    const version = new RunningVersion(deps, events, was)
+    onTestFinished(() => version.close())
+    const before = native.openCount()
+    const dup = vi.spyOn(OwnedFd.prototype, 'dup').mockImplementation(() => {
+      throw Object.assign(new Error('too many open files'), { code: 'EMFILE' })
+    })
+    heard[0]!.mainProcess(pid)
+    dup.mockRestore()
+    expect([version.pid, native.openCount()]).toEqual([process.pid, before])
+    heard[0]!.mainProcess(pid)
+    expect(version.pid).toBe(pid)
   })
 })
 
