@@ -34,6 +34,7 @@ export function recoverFromFdStore({
     if (fd !== undefined) remaining.delete(fd)
     return fd
   }
+  const entries: Entry[] = []
   try {
     const noted = newestNote(stored)
     if (stored.length === 0 || isServed(control)) return null
@@ -54,7 +55,6 @@ export function recoverFromFdStore({
       closeAll([listener, lock].filter(fd => fd !== undefined))
       return null
     }
-    const entries: Entry[] = []
     const fdsByName = new Map<string, OwnedFd>()
     for (const { name, role, spec, keptAs } of noted.entries) {
       // A socket may be registered under several names.
@@ -81,6 +81,9 @@ export function recoverFromFdStore({
       lock,
       reservation: take('reservation') ?? null,
     }
+  } catch (error) {
+    closeAll([...stored, ...entries].map(({ fd }) => fd))
+    throw error
   } finally {
     closeAll(remaining)
   }

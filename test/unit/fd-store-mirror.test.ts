@@ -1,18 +1,11 @@
 import { mkdtempSync, readSync, rmSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { Registry } from '../../src/holder/registry.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
-import {
-  bindSocket,
-  closeAll,
-  inspectOne,
-  memoryFile,
-  type OwnedFd,
-  openFile,
-} from '../../src/kernel/index.js'
+import { bindSocket, closeAll, inspectOne, memoryFile, OwnedFd, openFile } from '../../src/kernel/index.js'
 import { FdStoreMirror } from '../../src/member/fd-store-mirror.js'
 import { recoverFromFdStore } from '../../src/member/fd-store-recovery.js'
 import type { MemberContext } from '../../src/member/member-context.js'
@@ -73,14 +66,20 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
   // A service manager keeps one more under a name that it has.
   const names = store.kept.map(({ name }) => name)
   expect(names).toEqual([...new Set(names)])
-  restorePassedSockets(store.kept.map(({ name, fd }) => ({ name: `fdb.shop.${name}`, fd })))
+  const passed = (copy: (fd: OwnedFd) => OwnedFd) =>
+    store.kept.map(({ name, fd }) => ({ name: `fdb.shop.${name}`, fd: copy(fd) }))
+  const recovery = { service: 'shop', control: join(folder, 'nobody'), logger: SILENT, discard: () => {} }
+  const failing = passed(fd => fd.dup())
+  restorePassedSockets(failing)
+  const dup = vi.spyOn(OwnedFd.prototype, 'dup').mockImplementation(() => {
+    throw new Error('no free descriptor')
+  })
+  expect(() => recoverFromFdStore(recovery)).toThrow('no free descriptor')
+  dup.mockRestore()
+  expect(failing.filter(({ fd }) => !fd.closed).map(({ name }) => name)).toEqual([])
 
-  const legacy = recoverFromFdStore({
-    service: 'shop',
-    control: join(folder, 'nobody'),
-    logger: SILENT,
-    discard: () => {},
-  })!
+  restorePassedSockets(passed(fd => fd))
+  const legacy = recoverFromFdStore(recovery)!
   const fds = new Map(legacy.entries.map(({ name, fd }) => [name, fd]))
   onTestFinished(() => closeAll([...fds.values(), legacy.listener, legacy.lock]))
   expect([...fds.keys()].sort()).toEqual(registry.names.sort())
