@@ -13,6 +13,8 @@ import { UserQuotas } from './user-quotas.js'
 
 /** Time for running upgrades of members to end when the next daemon wants to take over. The next daemon itself waits longer. */
 const SETTLE_MS = 5_000
+/** Number of services that an error names. */
+const NAMED = 3
 
 /** Longest wait of a joining process until it is decided which member serves; usually less than its own timeout. */
 const DECIDED_MS = 5_000
@@ -224,11 +226,13 @@ export class DaemonReception implements Reception {
     if (this.#stage === 'open') {
       this.#stage = 'handing over'
       services.pause()
+      for (const service of services.busy) service.cancelOverdue(handsOverError())
       await this.#until(() => this.#stage !== 'handing over' || !link.open || this.#isSettled)
     }
     if (this.#stage === 'over' || !link.open) dismiss(caller)
     else if (!this.#isSettled) {
-      const reason = `an upgrade of a member is running, and has not ended within ${SETTLE_MS} ms: try again when it has ended`
+      const busy = services.busy.slice(0, NAMED).map(service => service.handoffText)
+      const reason = `an upgrade is running in ${busy.join(', ') || 'the daemon'}, and has not ended within ${SETTLE_MS} ms: try again when it has ended, or end that process`
       turnAway(caller, new FdbError('ERR_FDB_BUSY', reason, { retryable: true }))
     } else {
       this.#admitted = true
@@ -269,4 +273,11 @@ export class DaemonReception implements Reception {
     if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')
       this.open()
   }
+}
+
+/** Ends the handoff of a member whose upgrade would keep the daemon from its own. */
+function handsOverError(): FdbError {
+  const reason =
+    'the daemon hands over to its next version, and the upgrade of this service has lasted longer than the limit upgrade.ready of the daemon: try again'
+  return new FdbError('ERR_FDB_BUSY', reason, { retryable: true })
 }

@@ -171,7 +171,12 @@ export class Services {
 
   /** Whether no handoff is running. */
   get idle(): boolean {
-    return this.all.every(service => service.idle)
+    return this.busy.length === 0
+  }
+
+  /** The services with a running handoff. */
+  get busy(): Service[] {
+    return this.all.filter(service => !service.idle)
   }
 
   /** Keeps the services' items unchanged until {@link resume}, except for deaths of members. */

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { memoryFile } from '../../src/kernel/index.js'
 import { OperatorClient } from '../../src/operator/client.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import {
   daemonStatus,
@@ -20,7 +20,7 @@ import { Knocking } from '../processes/knocking.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 import { Writes } from '../processes/writes.js'
 
 const UPGRADE = { probation: 200, heartbeat: 50, silence: 1_000, freeze: 500 }
@@ -210,5 +210,39 @@ describe('a daemon that is started where one runs', () => {
     expect((await serviceStatus(scene)).generation).toBe(2)
     await more(writes)
     await nothingLost(joiner, writes)
+  })
+
+  it('ends an upgrade of a member that lasts longer than the limit of the daemon, whatever limit the member has', async () => {
+    const { scene } = await open({ upgrade: { ...UPGRADE, ready: 600_000 } })
+    const daemon = await startDaemon(scene, { upgrade: { ...UPGRADE, ready: 100 } })
+    const app = await scene.serve()
+    const readyFile = scene.file('ready')
+    const joiner = await scene.start({ readyFile })
+    await joiner.says('joined')
+    await pause(200)
+    const next = await launchDaemon(scene, { takeOver: true, upgrade: UPGRADE })
+    await joiner.says('retired')
+    writeFileSync(readyFile, '')
+    expect(await joiner.failure()).toMatchObject({
+      code: 'ERR_FDB_BUSY',
+      message: expect.stringContaining('the daemon hands over to its next version'),
+    })
+    await next.says('listening')
+    await daemon.end()
+    await isBack(scene, app)
+  })
+
+  it.runIf(NIGHTLY)('is refused while an upgrade of a member is under way, which is named', async () => {
+    const { scene } = await open()
+    const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+    await scene.serve()
+    const joiner = await scene.start({ readyFile: scene.file('never') })
+    await joiner.says('joined')
+    const next = await launchDaemon(scene, { takeOver: true, upgrade: UPGRADE })
+    expect(await next.failure()).toMatchObject({
+      code: 'ERR_FDB_BUSY',
+      message: expect.stringContaining(`service "shop" (process ${joiner.pid}, phase offering)`),
+    })
+    expect((await daemonStatus(scene.control)).pid).toBe(daemon.pid)
   })
 })

@@ -177,6 +177,18 @@ export class Service {
     return this.#machine.phase === 'idle' || this.#machine.phase === 'rebuilding'
   }
 
+  /** Names the service and its joining process, for an error while a handoff is running. */
+  get handoffText(): string {
+    const { joiner, phase } = this.#machine
+    return `service "${this.name}" (process ${this.#holder.peer(joiner)?.pid ?? 0}, phase ${phase})`
+  }
+
+  /** Cancels a handoff that has not reached its Commit within the daemon's own limit: the limit that a member has set may be longer. */
+  cancelOverdue(reason: FdbError): void {
+    const begunAt = this.#holder.timeline.current?.phases[0]?.at ?? Number.POSITIVE_INFINITY
+    if (Date.now() - begunAt > this.#deps.times.ready) this.#holder.cancel(reason)
+  }
+
   /** Keeps the items unchanged until {@link resume}, and ends a probation as soon as that is safe. */
   pause(): void {
     this.#pause.start()
