@@ -47,6 +47,7 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     get idle() {
       return state.settled
     },
+    busy: [],
     pause() {
       state.paused = true
     },
