@@ -16,12 +16,15 @@ import { durationOption } from './options.js'
 import { plain, print, style, WaitingLine } from './output.js'
 import { ReleasePath } from './release-path.js'
 import { CANCEL_SIGNALS } from './signals.js'
-import { narrowAnswer, serviceOf } from './status-answer.js'
+import { narrowAnswer, type ServiceAddress, serviceOf } from './status-answer.js'
 import { type Plan, planFor, reload } from './upgrade-plan.js'
 import { type ReleaseChange, upgradeTo } from './with-release.js'
 
 /** Limit for the answer of the running server. The upgrade itself may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
+
+/** Limit for the time in which the previous version reports how long it stands by. */
+const STANDBY_MS = 1_000
 
 interface UpgradeFlags extends AnswerFlags {
   killStuck?: true
@@ -169,6 +172,8 @@ async function upgrade(
     const logText = typeof log === 'string' ? `its log is ${log}` : null
     const note = logText ?? (output === undefined ? null : outputText(output))
     if (note !== null) printLine(plain(note))
+    const standby = json ? null : await standbyText({ control, service }, pid)
+    if (standby !== null) printLine(standby)
     print(json, { ok: true, ...decided, pid, generation, ms: since(), phases, output }, '')
   } catch (error) {
     if (FdbError.is(error)) {
@@ -180,6 +185,19 @@ async function upgrade(
   } finally {
     for (const signal of CANCEL_SIGNALS) process.off(signal, cancel)
   }
+}
+
+/** Resolves with a hint while the previous version stands by; null if it does not, or if the remaining time stays unknown. */
+async function standbyText({ control, service }: ServiceAddress, pid: number): Promise<string | null> {
+  const until = performance.now() + STANDBY_MS
+  const seconds = await pollUntil(until, async leftMs => {
+    const answer = await statusAt(control, leftMs).catch(() => null)
+    const now = answer && serviceOf(answer, service)
+    if (now?.pid !== pid) return null
+    return now.phase === 'probation' ? (now.probationSeconds ?? null) : 0
+  })
+  const whole = Math.round(seconds ?? 0)
+  return whole > 0 ? `the previous version stands by for ${whole} s: fd-broker rollback returns to it` : null
 }
 
 /** Prints the path of the log of the version that was started last and does not serve. */

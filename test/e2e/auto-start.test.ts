@@ -131,7 +131,9 @@ describe('fd-broker start', () => {
     expect(second.generation).toBe(2)
     await program.answeredBy(second.pid, '/two')
     const { stdout } = await program.desk.run('upgrade', '--control', program.control)
-    expect(stdout).toMatch(/serves, after \d+ ms\nits log is \S+\/log\/shop\.log\n$/)
+    expect(stdout).toMatch(
+      /serves, after \d+ ms\nits log is \S+\/log\/shop\.log\nthe previous version stands by for \d+ s: .*\n$/,
+    )
     const third = await program.serves(3)
     await program.answeredBy(third, '/three')
     const asked = ['/one', '/two', '/three']

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
 import { Desk, SHOP, urlOf, whoami } from './cli-processes.js'
 
 describe('fd-broker upgrade', () => {
@@ -16,6 +17,9 @@ describe('fd-broker upgrade', () => {
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     const lines = stdout.trimEnd().split('\n')
     expect(lines[0]).toBe(`upgrading shop from generation 1 (pid ${pid})`)
+    expect(lines.pop()).toMatch(
+      /^the previous version stands by for (9|10) s: fd-broker rollback returns to it$/,
+    )
     for (const line of lines.slice(1, -1)) expect(line).toMatch(/^ *\d+ ms {2}[a-z]+ +pid \d+$/)
     expect(lines[1]).toMatch(/ms {2}started +pid/)
     const [, successor] = /^generation 2 \(pid (\d+)\) serves, after \d+ ms$/.exec(lines.at(-1)!) ?? []
@@ -26,6 +30,17 @@ describe('fd-broker upgrade', () => {
     expect(after).toMatchObject({ generation: 2, pid: Number(successor), role: 'serving' })
     expect(after.listeners[0]!.cookie).toBe(before.listeners[0]!.cookie)
     expect(after.sections).toEqual(before.sections)
+  })
+
+  it('does not mention a standby if there is no probation', async () => {
+    const program = await AutoProgram.of(
+      "import http from 'node:http'\nhttp.createServer((_, answer) => answer.end()).listen(8080)\n",
+    )
+    await program.serve('import', 1, { FD_BROKER_PROBATION: '0' })
+    const { code, stdout } = await program.desk.run('upgrade', '--control', program.control)
+    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringMatching(/serves, after \d+ ms$/m) })
+    expect(stdout).not.toContain('stands by')
+    await program.command('stop')
   })
 
   it.runIf(NIGHTLY)('starts another command and prints one JSON object with --json', async () => {
