@@ -10,7 +10,7 @@ import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { type HandoffFacts, joinRefusal, observedReason } from './failure-reasons.js'
-import { type HandlerContext, type HolderHost, handleMessage } from './message-handler.js'
+import { type HandlerContext, type HolderHost, handleMessage, requesterOf } from './message-handler.js'
 import type { Peer } from './peer.js'
 import { type Candidate, Peers } from './peers.js'
 import { Probation } from './probation.js'
@@ -314,10 +314,18 @@ export class Holder {
     const peer = this.#peers.get(id)
     const reason = this.#reason(peer)
     this.timeline.fail({ code: reason.code, phase, at: Date.now(), message: reason.message })
-    this.#logger.warn(
-      { code: reason.code, phase, pid: peer?.pid, err: reason },
-      'the handoff failed; the incumbent continues to serve',
-    )
+    const { code } = reason
+    const requester = code === 'ERR_FDB_SUCCESSOR_LEFT' && peer !== undefined ? requesterOf(peer) : null
+    if (requester === null)
+      this.#logger.warn(
+        { code, phase, pid: peer?.pid, err: reason },
+        'the handoff failed; the incumbent continues to serve',
+      )
+    else {
+      const { owner } = this.#host.state()
+      const pid = this.#peers.get(owner)?.pid ?? process.pid
+      this.#logger.info({ code, phase, pid: peer?.pid }, `process ${pid} serves again: ${requester}`)
+    }
     this.#host.changed()
   }
 

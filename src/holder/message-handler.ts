@@ -97,7 +97,7 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
   if (message.kind === 'gone') {
     peer.reason ??= new FdbError(
       'ERR_FDB_SUCCESSOR_LEFT',
-      `process ${peer.pid} was told to end while another process stood by: ${whyLeft(peer)}`,
+      `process ${peer.pid} was told to end while another process stood by: ${requesterOf(peer) ?? 'its application closed it (for example at a signal)'}`,
     )
   }
   host.dispatch({ type: 'message', from: peer.id, message })
@@ -105,10 +105,10 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
   if (message.kind === 'gone' && !host.state().bound.includes(peer.id)) host.changed()
 }
 
-function whyLeft({ report }: Peer): string {
+/** Returns the operator's request by which a process leaves, such as `fd-broker rollback by uid 0`; null if its application closes it. */
+export function requesterOf({ report }: Peer): string | null {
   const { leaves } = (report ?? {}) as { leaves?: unknown }
-  if (typeof leaves !== 'string') return 'its application closed it (for example at a signal)'
-  return leaves.slice(0, REASON_CHARACTERS)
+  return typeof leaves === 'string' ? leaves.slice(0, REASON_CHARACTERS) : null
 }
 
 /** Returns an error if the joiner's state differs from the owner's. */

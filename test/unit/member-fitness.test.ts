@@ -7,6 +7,7 @@ import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { codec, defineSection, join, type Member } from '../../src/index.js'
 import type { JoinOptions } from '../../src/member/options.js'
+import { OperatorClient } from '../../src/operator.js'
 import { until } from '../processes/until.js'
 
 const TIMES = { probation: 60_000, heartbeat: 20, silence: 200 }
@@ -218,4 +219,28 @@ describe('a process that stands by and cannot come back', () => {
     expect(await service.ask()).toBe('new')
     expect(events.filter(event => event !== 'unfit')).toEqual(['retiring'])
   })
+})
+
+it('a rollback by an operator is logged as such, and not as a failure', async () => {
+  const service = new Service()
+  const logged: { readonly message: string; readonly facts: { readonly [fact: string]: unknown } }[] = []
+  const old = await service.join({}, (message, facts) => logged.push({ message, facts }))
+  await service.serve(old, 'old')
+  await old.ready()
+  const next = await service.join()
+  await service.serve(next, 'new')
+  await next.ready()
+  await until('the old one stands by', () => old.phase === 'standby')
+  using client = await OperatorClient.connect(service.control)
+  await client.command('service.rollback', '')
+  await until('the old one serves', () => old.phase === 'serving')
+  expect(logged.map(({ message }) => message)).toContainEqual(
+    expect.stringMatching(
+      new RegExp(
+        `^process ${process.pid} serves again: fd-broker rollback by uid ${process.getuid!()} \\(pid \\d+\\)$`,
+      ),
+    ),
+  )
+  expect(logged.filter(({ message }) => message.includes('failed'))).toEqual([])
+  expect(old.status().lastFailure).toMatchObject({ code: 'ERR_FDB_SUCCESSOR_LEFT', phase: 'probation' })
 })
