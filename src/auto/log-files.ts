@@ -129,13 +129,18 @@ export function newestPart(log: string): string | null {
   }
 }
 
-/** Returns {@link newestPart} unless it is the file of the serving version. */
-export function unservedPart(log: string): string | null {
-  const newest = newestPart(log)
+/**
+ * Returns the file of the version that was started last, at or after `since` (milliseconds since 1970), and does not serve. Returns undefined
+ * if no version that was started since then has a file: such a version has written nothing. Returns null if the link leads to no file.
+ */
+export function unservedPart(log: string, since: number): string | null | undefined {
   try {
-    return newest !== null && realpathSync(log) !== realpathSync(newest) ? newest : null
+    const serving = realpathSync(log)
+    const newest = newestPart(log)
+    const isSince = newest !== null && basename(newest) >= basename(partAt(log, since))
+    return isSince && realpathSync(newest) !== serving ? newest : undefined
   } catch {
-    // The link leads to no file: an administrator may have removed one of them.
+    // An administrator may have removed the link or its file, or this process cannot see them.
     return null
   }
 }
@@ -150,7 +155,12 @@ function stem(log: string): string {
 }
 
 function newPart(log: string): string {
-  const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 17)
+  return partAt(log, Date.now())
+}
+
+/** Returns the path of the file of a version that is started at this time. */
+function partAt(log: string, ms: number): string {
+  const stamp = new Date(ms).toISOString().replace(/\D/g, '').slice(0, 17)
   return join(dirname(log), `${stem(log)}.${stamp}.log`)
 }
 

@@ -179,7 +179,7 @@ async function upgrade(
     if (FdbError.is(error)) {
       const { code, message } = error
       print(json, { ok: false, ...decided, code, message, ms: since(), phases }, '')
-      if (typeof log === 'string' && phases.length > 0) await printFailedLog(log, printLine)
+      if (typeof log === 'string' && phases.length > 0) await printFailedLog(log, begun, printLine)
     }
     throw error
   } finally {
@@ -200,11 +200,18 @@ async function standbyText({ control, service }: ServiceAddress, pid: number): P
   return whole > 0 ? `the previous version stands by for ${whole} s: fd-broker rollback returns to it` : null
 }
 
-/** Prints the path of the log of the version that was started last and does not serve. */
-async function printFailedLog(log: string, printLine: (line: string) => void): Promise<void> {
+/** Prints the path of the log of the version that was started since `begun` and does not serve. */
+async function printFailedLog(log: string, begun: number, printLine: (line: string) => void): Promise<void> {
   const until = performance.now() + LOG_WRITER_MS
-  const failed = await pollUntil(until, async () => unservedPart(log))
-  if (failed !== null) printLine(plain(`the log of the version that failed is ${failed}`))
+  // The log writer creates the file at the first output of the version.
+  await pollUntil(until, async () => (unservedPart(log, begun) === undefined ? null : true))
+  const failed = unservedPart(log, begun)
+  if (failed === null) return
+  const text =
+    failed === undefined
+      ? 'the version that failed wrote nothing to its log'
+      : `the log of the version that failed is ${failed}`
+  printLine(plain(text))
 }
 
 function headline(answer: StatusAnswer, name: string): string {

@@ -156,6 +156,10 @@ describe('fd-broker start', () => {
     const failed = await program.desk.run('upgrade', '--control', program.control)
     const [, log = ''] = /^the log of the version that failed is (.*)$/m.exec(failed.stdout) ?? []
     await until('it has the error', () => readFileSync(log, 'utf8').includes('Error: a mistake'))
+    program.write('server.mjs', 'process.exit(3)\n')
+    const silent = await program.desk.run('upgrade', '--control', program.control)
+    expect(silent.stdout).not.toContain('the log of the version that failed is')
+    expect(silent.stdout).toContain('the version that failed wrote nothing to its log\n')
     await program.command('stop')
     expect(hasEnded(third)).toBe(true)
     expect(program.read('run/shop.pid')).toBe('')
