@@ -69,7 +69,7 @@ export class AutoService {
     const other = settings.isNamed ? null : await otherProgram(settings)
     if (other !== null) {
       print(
-        `"${service}" is the service of another program, ${other}: this program runs without upgrades; set FD_BROKER_NAME to a name of its own (or to "${service}" to make it the next version of that program)`,
+        `"${service}" is the service of another program, ${other}: this program runs without upgrades; set FD_BROKER_NAME (with fd-broker start: --name) to a name of its own (or to "${service}" to make it the next version of that program)`,
       )
       return null
     }
@@ -277,7 +277,7 @@ export class AutoService {
     const { service } = this.#settings
     const addresses = [...this.#offered].join(', ')
     print(
-      `another process serves "${service}" on other addresses (${addresses}): this program is not its next version, and runs without upgrades; to change the addresses, stop that process first; to run both, set FD_BROKER_NAME to give this one a service of its own`,
+      `another process serves "${service}" on other addresses (${addresses}): this program is not its next version, and runs without upgrades; to change the addresses, stop that process first; to run both, set FD_BROKER_NAME (with fd-broker start: --name) to give this one a service of its own`,
     )
     this.#leave(
       `the next version listens on none of the addresses of "${service}" (${addresses}); to change the addresses, stop the service first`,

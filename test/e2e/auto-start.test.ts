@@ -410,7 +410,7 @@ describe('fd-broker start', () => {
       'is another of the same name',
       'index.mjs',
       '8080',
-      /"shop" is the service of another program, .*: this program would run without upgrades; set FD_BROKER_NAME/,
+      /"shop" is the service of another program, .*: this program would run without upgrades; set FD_BROKER_NAME \(with fd-broker start: --name\) to a name/,
     ],
     ...perLane(
       [],
