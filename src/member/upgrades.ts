@@ -46,6 +46,8 @@ export class Upgrades implements AttemptIncumbent {
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
   #attempt: UpgradeAttempt | null = null
+  /** The last reported step of the upgrade under way. */
+  #step: UpgradeProgress | null = null
   /** The time between SIGTERM and SIGKILL for the successor of a cancelled upgrade. */
   #graceMs = GRACE_MS
   /** The last failure of an upgrade that the handoff itself has not recorded. */
@@ -133,6 +135,7 @@ export class Upgrades implements AttemptIncumbent {
     } finally {
       this.#underWay = null
       this.#attempt = null
+      this.#step = null
       this.shared.changes.notify()
     }
   }
@@ -148,6 +151,7 @@ export class Upgrades implements AttemptIncumbent {
     const { argv = [], cwd, env, isStandIn = false, signal } = options
     const { ready, quiesce, freeze, prepare, commit } = times
     const output = this.output?.() ?? null
+    const report = guardedProgress(options.progress, logger)
     const attempt = await UpgradeAttempt.start(this, {
       command: successorCommand({
         argv: argv.length > 0 ? argv : undefined,
@@ -163,7 +167,10 @@ export class Upgrades implements AttemptIncumbent {
       name: pid => `the successor ${pid}`,
       servesOn: isStandIn ? null : `process ${process.pid} serves on`,
       unready: () => this.unready(),
-      progress: guardedProgress(options.progress, logger),
+      progress: step => {
+        this.#step = step
+        report(step)
+      },
       signals: signal === undefined ? [ended] : [ended, signal],
     }).finally(() => output?.close())
     this.#attempt = attempt
@@ -184,9 +191,13 @@ export class Upgrades implements AttemptIncumbent {
     // An unfit process may be upgraded, because the next version may be able to write.
     const serves = phase === 'serving' || phase === 'unfit'
     if (serves && this.#underWay === null) return
+    const step =
+      this.#step === null ? '' : `: process ${this.#step.pid} is its successor (${this.#step.phase})`
     const why =
-      this.#underWay === null ? `this process does not serve (it is ${phase})` : 'an upgrade is under way'
-    throw new FdbError('ERR_FDB_BUSY', `${why}: try again later`, { retryable: true, phase })
+      this.#underWay === null
+        ? `this process does not serve (it is ${phase})`
+        : `an upgrade is under way${step}`
+    throw new FdbError('ERR_FDB_BUSY', `${why}; try again later`, { retryable: true, phase })
   }
 
   #recordFailure({ code, message, phase = 'starting' }: FdbError): void {

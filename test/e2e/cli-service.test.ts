@@ -154,8 +154,13 @@ describe('fd-broker reload, rollback and stop', () => {
     const control = ['--control', edge.desk.control]
     const slow = edge.desk.run('upgrade', ...control, '--timeout', '5s', '--', 'sleep', '60')
     await until('the first is under way', () => edge.desk.processes().some(line => line === 'sleep 60 '))
-    expect(await edge.desk.run('upgrade', ...control)).toMatchObject({ code: 4 })
-    expect(await slow).toMatchObject({ code: 1 })
+    const busy = await edge.desk.run('upgrade', ...control)
+    expect(busy.code).toBe(4)
+    const [, pid = ''] =
+      /^ERR_FDB_BUSY: .*is under way: process (\d+) is its successor \(started\)/.exec(busy.stderr) ?? []
+    const failed = await slow
+    expect(failed.code).toBe(1)
+    expect(failed.stdout).toContain(`started     pid ${pid}\n`)
   })
 })
 
