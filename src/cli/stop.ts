@@ -51,10 +51,10 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
     ending = told
     // The pid belongs to that process while it keeps this connection open.
     isWatched = !client.inOtherPidNamespace
-    const notice = setTimeout(() => void noteConnections(client, told, line), NOTICE_MS)
+    const notice = setTimeout(() => void noteConnections(client, told, drain, line), NOTICE_MS)
     using _notice = { [Symbol.dispose]: () => clearTimeout(notice) }
     if (isWatched && !(await hasEndedBy(told, until)))
-      throw await stillLivesError(client, told, flags.timeout)
+      throw await stillLivesError(client, told, { timeout: flags.timeout, drain })
     return told
   })
   print(json, { ok: true, ...reply }, `process ${reply.pid} ${isWatched ? 'has ended' : 'ends'}\n`)
@@ -89,12 +89,13 @@ async function hasEndedBy({ pid }: ProcessReply, until: number): Promise<boolean
 async function noteConnections(
   client: OperatorClient,
   { pid }: ProcessReply,
+  drain: number | undefined,
   line: WaitingLine,
 ): Promise<void> {
   const answer = await client.status({ timeout: ANSWER_MS }).catch(() => null)
   const { connections, text } = answer === null ? NO_CONNECTIONS : connectionsOf(answer, pid)
   if (connections === 0) return
-  const waits = `process ${pid} waits for ${text}, at most until its drain is over (--drain)`
+  const waits = `process ${pid} waits for ${text}, at most until ${drainText(drain)} is over; kill -9 ${pid} ends it at once`
   if (process.stderr.isTTY) line.text = waits
   else writeStderr(waits)
 }
@@ -103,7 +104,7 @@ async function noteConnections(
 async function stillLivesError(
   client: OperatorClient,
   { pid }: ProcessReply,
-  timeout: number,
+  { timeout, drain }: { readonly timeout: number; readonly drain: number | undefined },
 ): Promise<FdbError> {
   const prefix = `process ${pid} was told to end, but still lives after ${timeout} ms`
   let answer: StatusAnswer
@@ -117,7 +118,12 @@ async function stillLivesError(
         : `it could not be asked why (${(error as Error).message})`
     return new FdbError('ERR_FDB_DEADLINE', `${prefix}: ${why}`, { cause: error })
   }
-  return new FdbError('ERR_FDB_DEADLINE', `${prefix}: ${reasonOf(answer, pid)}`)
+  return new FdbError('ERR_FDB_DEADLINE', `${prefix}: ${reasonOf(answer, pid, drain)}`)
+}
+
+/** Only signals still reach the process after the order: its control path may have been removed, so `--drain` cannot be given again. */
+function drainText(drain: number | undefined): string {
+  return drain === undefined ? 'its configured drain' : `its drain of ${drain} ms`
 }
 
 const NO_CONNECTIONS = { connections: 0, text: '' }
@@ -143,7 +149,7 @@ function reportsOf(answer: StatusAnswer, pid: number) {
   return { own, older }
 }
 
-function reasonOf(answer: StatusAnswer, pid: number): string {
+function reasonOf(answer: StatusAnswer, pid: number, drain: number | undefined): string {
   const { own, older } = reportsOf(answer, pid)
   const { keptBy } = own ?? older.find(report => report.pid === pid) ?? {}
   if (keptBy) {
@@ -152,7 +158,7 @@ function reasonOf(answer: StatusAnswer, pid: number): string {
   }
   const { connections, text } = connectionsOf(answer, pid)
   if (connections > 0)
-    return `it still has ${text} and ends with the last, or when its drain is over (--drain)`
+    return `it still has ${text}. It ends with the last one, or when ${drainText(drain)} is over. kill ${pid} ends it sooner, unless its own SIGTERM handler waits for the connections; kill -9 ${pid} ends it at once`
   const versions = older.map(
     report => `version ${plain(report.generation)} (pid ${plain(report.pid)}, ${plain(report.phase)})`,
   )

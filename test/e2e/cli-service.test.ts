@@ -115,9 +115,11 @@ describe('fd-broker reload, rollback and stop', () => {
     )
     expect(stopped).toMatchObject({ code: 1, stdout: '' })
     const [waits, late] = stopped.stderr.split('\n')
-    expect(waits).toBe(`process ${pid} waits for 1 connection, at most until its drain is over (--drain)`)
+    expect(waits).toBe(
+      `process ${pid} waits for 1 connection, at most until its drain of 60000 ms is over; kill -9 ${pid} ends it at once`,
+    )
     expect(late).toContain(
-      `process ${pid} was told to end, but still lives after 2000 ms: it still has 1 connection`,
+      `process ${pid} was told to end, but still lives after 2000 ms: it still has 1 connection. It ends with the last one, or when its drain of 60000 ms is over. kill ${pid} ends it sooner, unless its own SIGTERM handler waits for the connections; kill -9 ${pid} ends it at once`,
     )
     expect(hasEnded(pid)).toBe(false)
     client.destroy()
