@@ -2,6 +2,7 @@ import { errorMonitor } from 'node:events'
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
 import { noMember } from '../member/process-member.js'
+import { rememberLine } from '../versions/successor-output.js'
 import type { ListenRequest } from './listen-request.js'
 import { loadService } from './load-service.js'
 import type { AutoService } from './service.js'
@@ -62,8 +63,10 @@ export class Auto {
     }
     const failed = (error: Error) => {
       stop()
-      // `fd-broker start` shows this line if the start fails. Some frameworks do not log the error.
-      if (this.#settings.isStarted) printOnce(`a server does not listen: ${messageOf(error)}`)
+      // `fd-broker start` and `upgrade` show this line if they fail. Some frameworks do not log the error, or throw another one.
+      if (!this.#settings.isStarted) return
+      const text = `a server does not listen: ${messageOf(error)}`
+      if (printOnce(text)) rememberLine(`fd-broker: ${text}`)
     }
     const off = () => {
       server.off('listening', listening)

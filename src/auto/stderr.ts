@@ -3,11 +3,12 @@ import type { Logger } from '../index.js'
 
 const printed = new Set<string>()
 
-/** Like {@link print}, but prints each text only once. */
-export function printOnce(text: string): void {
-  if (printed.has(text)) return
+/** Like {@link print}, but prints each text only once. Returns true if it has printed the text. */
+export function printOnce(text: string): boolean {
+  if (printed.has(text)) return false
   printed.add(text)
   print(text)
+  return true
 }
 
 /** Writes a line to stderr. Never throws, even if the terminal is closed or the pipe has no reader. */

@@ -31,6 +31,8 @@ const ERROR_PLACE = /^(?:file:\/\/|node:|\/)\S*:\d+$/
 const ERROR_LINES = 16
 /** Log lines of fd-broker/auto. */
 const OWN_LINE = /^fd-broker: /
+/** A log line of fd-broker/auto: a server does not listen. */
+const UNLISTENED = /^fd-broker: a server does not listen: /
 /** A log line of fd-broker/auto: the program will not serve as a version. */
 const LEFT_OUT = /^fd-broker: (.*\bruns without upgrades\b.*)$/m
 /** In such a line. It is untrue of a program that `start` has ended. */
@@ -310,16 +312,17 @@ async function lastLines(log: string): Promise<string | null> {
   return (own.length > 0 ? own : lines).slice(-SHOWN_LINES).join('\n') || null
 }
 
-/** Resolves with the first lines of the last uncaught error in a log, which name its file and line; null if there is none. */
+/**
+ * Resolves with the first lines of the last uncaught error in a log, which name its file and line; null if there is none. The reasons why
+ * servers do not listen are before them: a program may throw another error because of it.
+ */
 async function uncaughtError(log: string): Promise<string | null> {
   const lines = (await readTail(log)).split('\n')
   const first = lines.findLastIndex(line => ERROR_PLACE.test(line))
-  return first < 0
-    ? null
-    : lines
-        .slice(first, first + ERROR_LINES)
-        .filter(line => line.trim() !== '')
-        .join('\n')
+  if (first < 0) return null
+  const unlistened = lines.slice(0, first).filter(line => UNLISTENED.test(line))
+  const error = lines.slice(first, first + ERROR_LINES).filter(line => line.trim() !== '')
+  return [...unlistened.slice(-SHOWN_LINES), ...error].join('\n')
 }
 
 /** Reads each line that is appended to a log once. If more than {@link SEARCHED} bytes were appended, reads only the last ones. */

@@ -40,6 +40,12 @@ export function inheritedOutput(): InheritedOutput | null {
   return (globalThis as WithInheritedOutput)[OWN] ?? null
 }
 
+/** Adds a line to the last lines on stderr. For lines that are written to the descriptor, which the preload does not see. */
+export function rememberLine(line: string): void {
+  const output = inheritedOutput()
+  if (output !== null && output.lines !== null) output.lines += `${line}\n`
+}
+
 /** Creates the state. Called by the preload in the main thread. */
 export function beginOutput(): InheritedOutput {
   const shared = new SharedArrayBuffer(4)

@@ -12,7 +12,7 @@ import {
   statSync,
   symlinkSync,
 } from 'node:fs'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -193,6 +193,30 @@ describe('fd-broker start', () => {
     expect(stderr).toContain(`\n  ${place}\n`)
     expect(stderr).toContain(`\n  ${error}\n`)
     expect(readdirSync(program.path('run'))).toEqual([])
+  })
+
+  it('says why a server does not listen if the program then throws another error, also in an upgrade', async () => {
+    const text =
+      "import http from 'node:http'\nconst server = http.createServer((_, answer) => answer.end('pid ' + process.pid))\n"
+    const throws = `${text}server.once('error', () => console.log(server.address().port)).listen(PORT)\n`
+    const said =
+      /\n {2}fd-broker: a server does not listen: listen EADDRINUSE: address already in use :::\d+\n[\s\S]*TypeError: /
+    const other = createServer().listen(0)
+    onTestFinished(() => void other.close())
+    await once(other, 'listening')
+    const taken = throws.replace('PORT', String((other.address() as AddressInfo).port))
+    const program = await AutoProgram.of(taken)
+    const options = ['--log-file', program.path('log/shop.log')]
+    const failed = await command(program, 'start', 'server.mjs', ...options)
+    expect(failed.code).toBe(1)
+    expect(failed.stderr).toMatch(said)
+    program.write('server.mjs', `${text}server.listen(8080)\n`)
+    await start(program)
+    program.write('server.mjs', taken)
+    const upgrade = await program.desk.run('upgrade', '--control', program.control)
+    expect(upgrade.code).toBe(1)
+    expect(upgrade.stderr).toMatch(said)
+    await program.command('stop')
   })
 
   it.each([
