@@ -1,4 +1,4 @@
-import { inheritedOutput } from '../versions/successor-output.js'
+import { inheritedOutput } from '../base/successor-output.js'
 import type { Member } from './member.js'
 
 /** The member of this process, for code that has no reference to it. */

@@ -1,10 +1,10 @@
+import { inheritedOutput } from '../base/successor-output.js'
 import type { Entry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import { activeResources } from '../node/active-resources.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
-import { inheritedOutput } from '../versions/successor-output.js'
 import type { Listener } from './listener.js'
 import type { MemberRuntime } from './runtime.js'
 

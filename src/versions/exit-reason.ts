@@ -1,7 +1,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { nodeCrypto } from '../base/lazy.js'
+import { inheritedOutput, LAST_LINES } from '../base/successor-output.js'
 import type { EnvironmentMark } from './leftover-processes.js'
-import { inheritedOutput, LAST_LINES } from './successor-output.js'
 
 /** Environment variable: the file in which a successor writes why it ends before it joins. Removed for its children. */
 const VARIABLE = 'FD_BROKER_LAST_WORDS'

@@ -8,7 +8,7 @@ import { syncBuiltinESMExports } from 'node:module'
 import { inspect } from 'node:util'
 import { runInThisContext } from 'node:vm'
 import { isMainThread } from 'node:worker_threads'
-import { beginOutput, counter, LAST_LINES, OWN_OPTIONS } from './successor-output.js'
+import { beginOutput, counter, LAST_LINES, OWN_OPTIONS } from '../base/successor-output.js'
 
 /** Maximum number of characters of the stored stderr lines. */
 const MOST_CHARACTERS = 4_000

@@ -1,9 +1,9 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
+import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
 import type { SuccessorCommand } from '../os/command-line.js'
 import { ExitReason } from './exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from './leftover-processes.js'
-import { startedWith } from './successor-output.js'
 
 export interface SpawnOptions {
   /** Control path: beside it the successor writes why it ends. */
