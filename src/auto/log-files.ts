@@ -145,6 +145,16 @@ export function unservedPart(log: string, since: number): string | null | undefi
   }
 }
 
+/** Returns the names of the services that have a log in this folder, sorted; none if this process cannot read the folder. */
+export function servicesWithLog(folder: string): string[] {
+  try {
+    const names = readdirSync(folder).flatMap(name => /^(.+)\.\d{17}\.log$/.exec(name)?.[1] ?? [])
+    return [...new Set(names)].sort()
+  } catch {
+    return []
+  }
+}
+
 /** Returns the link to a generation's file. */
 export function generationLog(log: string, generation: number): string {
   return join(dirname(log), `${stem(log)}.generation-${generation}.log`)

@@ -41,7 +41,8 @@ export function addServiceOptions(command: Command, needless = (_asked: Command)
     })
 }
 
-function findControl(command: Command): string {
+/** Returns the control path that the options of {@link addServiceOptions} name, or that of the only service. Throws ERR_FDB_NO_HOLDER. */
+export function findControl(command: Command): string {
   const { control, pidFile, service } = command.opts<Partial<ServiceFlags>>()
   if (control !== undefined) return control
   if (pidFile !== undefined) return controlByPidFile(pidFile)

@@ -3,12 +3,13 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { defaultLog, generationLog, newestPart } from '../auto/log-files.js'
+import { defaultLog, generationLog, newestPart, servicesWithLog } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { lookupPaths } from '../os/default-control.js'
-import { addServiceOptions, controlByName } from './find-service.js'
+import { addServiceOptions, controlByName, findControl, type ServiceFlags } from './find-service.js'
+import { plain } from './output.js'
 
 const ANSWER_MS = 2_000
 /** Interval at which followed files are read. */
@@ -18,6 +19,8 @@ const BLOCK = 64 * 1024
 const NEWLINE = 10
 /** Number of versions whose output is followed: a replaced version still writes while it has connections. */
 const FOLLOWED = 4
+/** Number of services that an error names. */
+const SHOWN_SERVICES = 5
 
 interface LogsFlags {
   readonly control?: string
@@ -31,7 +34,8 @@ interface LogsFlags {
 export function addLogs(program: Command): void {
   addServiceOptions(
     program.command('logs').description('show the output of a program started by fd-broker start'),
-    asked => asked.opts<LogsFlags>().logFile !== undefined || asked.opts<LogsFlags>().service !== undefined,
+    // The log of a service that does not run can be shown too.
+    () => true,
   )
     .option('-f, --follow', 'also print new output, including that of other versions')
     .addOption(
@@ -60,9 +64,9 @@ function parseCount(text: string): number {
   throw new InvalidArgumentError('Give a number.')
 }
 
-async function logs(flags: LogsFlags): Promise<void> {
+async function logs(flags: LogsFlags, command: Command): Promise<void> {
   const { generation, lines, follow } = flags
-  const log = await logPath(flags)
+  const log = await logPath(flags, command)
   const linked = generation === undefined ? log : generationLog(log, generation)
   // A version that has not served has no link yet.
   const path = existsSync(linked) || generation !== undefined ? linked : (newestPart(log) ?? linked)
@@ -100,14 +104,46 @@ function realPathOf(path: string): string | null {
   }
 }
 
-async function logPath({ control, service, logFile }: LogsFlags): Promise<string> {
+async function logPath({ control, service, logFile }: LogsFlags, command: Command): Promise<string> {
   if (logFile !== undefined) return logFile
   const { env } = process
   const controlPath =
-    control ?? (service === undefined ? undefined : lookupPaths(service, env).find(existsSync))
+    control ?? (service === undefined ? onlyControl(command) : lookupPaths(service, env).find(existsSync))
   const running = controlPath === undefined ? null : await logOfRunning(controlPath)
-  const name = running?.service ?? service ?? ''
-  return running?.log ?? defaultLog(name, env)
+  if (running?.log !== undefined) return running.log
+  const name = running?.service ?? service
+  if (name === undefined) throw unnamedError(controlPath, running !== null)
+  return defaultLog(name, env)
+}
+
+/** Returns undefined if no service was named and none is found. */
+function onlyControl(command: Command): string | undefined {
+  try {
+    return findControl(command)
+  } catch (error) {
+    const isNamed = command.opts<ServiceFlags>().pidFile !== undefined
+    if (!isNamed && FdbError.is(error) && error.code === 'ERR_FDB_NO_HOLDER') return undefined
+    throw error
+  }
+}
+
+/** Returns the error if the name of the service is unknown. */
+function unnamedError(control: string | undefined, answers: boolean): FdbError {
+  const folder = dirname(defaultLog('', process.env))
+  const services = servicesWithLog(folder)
+  const others = services.length - SHOWN_SERVICES
+  const names = `${services.slice(0, SHOWN_SERVICES).map(plain).join(', ')}${others > 0 ? ` and ${others} more` : ''}`
+  const remedy =
+    services.length === 0
+      ? `there is no log in ${folder}: give --service NAME, or --log-file`
+      : `${folder} has logs of ${names}: give --service NAME`
+  if (answers)
+    return new FdbError(
+      'ERR_FDB_OPTION',
+      `the process at ${control} is a daemon, or its service has no name; ${remedy}`,
+    )
+  const why = control === undefined ? 'no service runs at a default path' : `no service answers at ${control}`
+  return new FdbError('ERR_FDB_NO_HOLDER', `${why}; ${remedy}`, { retryable: true })
 }
 
 /** Returns null if the service does not answer. */

@@ -583,6 +583,30 @@ describe('fd-broker logs', () => {
     },
   )
 
+  it('names the logs that exist if no service is named and none runs', async () => {
+    const program = await AutoProgram.of('')
+    const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
+    chmodSync(program.desk.folder, 0o755)
+    const env = ['env', `XDG_STATE_HOME=${program.path('state')}`]
+    const control = program.path('none.sock')
+    const logs = () =>
+      program.desk.runCommand([...user, ...env, ...words(program, ['logs', '--control', control])])
+    const folder = program.path('state/fd-broker')
+    const none = `ERR_FDB_NO_HOLDER: no service answers at ${control}`
+    expect(await logs()).toEqual({
+      code: 3,
+      stdout: '',
+      stderr: `${none}; there is no log in ${folder}: give --service NAME, or --log-file\n`,
+    })
+    for (const name of ['shop', 'edge'])
+      program.write(`state/fd-broker/${name}.20260131120000000.log`, 'a line\n')
+    expect((await logs()).stderr).toBe(`${none}; ${folder} has logs of edge, shop: give --service NAME\n`)
+    for (const name of 'abcdef') program.write(`state/fd-broker/${name}.20260131120000000.log`, 'a line\n')
+    expect((await logs()).stderr).toBe(
+      `${none}; ${folder} has logs of a, b, c, d, e and 3 more: give --service NAME\n`,
+    )
+  })
+
   it.runIf(NIGHTLY)('has the generations of the last run only; keeps the files of earlier runs', async () => {
     const program = await AutoProgram.of(SERVER)
     await start(program)
