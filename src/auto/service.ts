@@ -123,6 +123,7 @@ export class AutoService {
     process.once('beforeExit', this.#onBeforeExit)
     // A signal handler of the program may call process.exit() as soon as its server has closed, before the member has closed.
     process.once('exit', this.#onExit)
+    this.#reportMissing()
     if (this.#offered.size > 0) openInspector()
   }
 
@@ -181,7 +182,7 @@ export class AutoService {
     )
   }
 
-  /** Names the step that a next version has missed if it has joined and is not ready. */
+  /** Names the step that a next version may have missed if it has joined, is not ready and has not reported its step. */
   get #unreadyText(): string {
     const { ready } = this.#settings
     const text = `does not listen on ${[...this.#listeners.keys()].join(', ')}`
@@ -258,10 +259,18 @@ export class AutoService {
     if (this.#names.size === 0 && this.#phase === 'serves') this.#leave()
   }
 
+  /** Reports the listeners that this process has not adopted yet. */
+  #reportMissing(): void {
+    const names = new Set(this.#names.values())
+    const missing = [...this.#offered].filter(name => !names.has(name))
+    if (missing.length > 0) this.#member.reportStep(`does not listen on ${missing.join(', ')}`)
+  }
+
   /** Called when a server listens. If it is the last one that the program opens, reports that this process is ready. */
   #onListening(): void {
     if (this.#phase !== 'starts') return
     clearTimeout(this.#quietTimer)
+    this.#reportMissing()
     const names = new Set(this.#names.values())
     const whole = [...this.#offered].every(name => names.has(name))
     // The program may open more servers in the same turn.
@@ -292,6 +301,9 @@ export class AutoService {
   async #ready(): Promise<void> {
     this.#phase = 'readies'
     const { service, log, ready } = this.#settings
+    if (ready === 'listen') this.#member.reportStep('is not ready')
+    else if (ready === 'call') this.#member.reportStep('has not called ready() of fd-broker/auto')
+    else this.#member.reportStep(`has no answer to GET ${ready.path} yet`)
     try {
       await Promise.all(this.#attaching.values())
       for (const [name, listener] of this.#unusedListeners) this.#releaseListener(name, listener)
@@ -313,7 +325,8 @@ export class AutoService {
     if (ready === 'call') return [() => this.#readyCall]
     // Only HTTP servers have this property.
     const servers = [...this.#names.keys()].filter(server => 'maxHeadersCount' in server)
-    return servers.slice(0, 1).map(server => untilHealthy(answers(server, { path: ready.path })))
+    const report = (step: string) => this.#member.reportStep(step)
+    return servers.slice(0, 1).map(server => untilHealthy(answers(server, { path: ready.path }), report))
   }
 
   #onFailed(error: unknown): void {
@@ -373,15 +386,19 @@ async function otherProgram({ control, program }: AutoSettings): Promise<string 
   }
 }
 
-/** Repeats a check until it passes. Prints each new reason why it fails. */
-function untilHealthy(check: Check): Check {
+/** Repeats a check until it passes. Prints each new reason why it fails, and passes each reason to `onFailed`. */
+function untilHealthy(check: Check, onFailed: (step: string) => void): Check {
   const repeated: Check = async ({ signal }) => {
     for (;;) {
       try {
         return (await check({ signal })) !== false
       } catch (error) {
         if (signal.aborted) throw error
-        printOnce(`this version does not serve yet: ${messageOf(error)}`)
+        const why = messageOf(error)
+        onFailed(
+          `fails its check: ${why.replace(/^the server of this process does not answer as required: /, '')}`,
+        )
+        printOnce(`this version does not serve yet: ${why}`)
       }
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }

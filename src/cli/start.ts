@@ -277,9 +277,11 @@ class ProgramStart {
     const { pid, generation, listeners = [] } = FdbError.is(answer) ? {} : serviceIn(answer)
     if (pid === undefined)
       return 'none of its servers listens: it has not called listen(), or listen() has failed'
-    if (pid === this.#child.pid) return `it listens, but ${this.#unready}`
+    const step = this.#child.exitReason.takeStep()
+    if (pid === this.#child.pid) return `it listens, but ${step === null ? this.#unready : plain(step)}`
     const addresses = listeners.map(({ address }) => plain(address)).join(', ')
-    const why = `it does not listen on ${addresses}${this.#ready === 'listen' ? '' : `, or ${this.#unready}`}`
+    const unknown = `it does not listen on ${addresses}${this.#ready === 'listen' ? '' : `, or ${this.#unready}`}`
+    const why = step === null ? unknown : `it ${plain(step)}`
     return `${why}; process ${pid} (generation ${generation}) serves on`
   }
 

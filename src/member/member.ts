@@ -20,6 +20,7 @@ import type { StateDraft } from '../state/draft.js'
 import type { WriteOptions } from '../state/requests.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
+import { writeStep } from '../versions/exit-reason.js'
 import type { MemberDriver } from './driver.js'
 import type { StartWork } from './leadership.js'
 import { type Listener, startListeners } from './listener.js'
@@ -224,6 +225,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /** @internal Sets the function that names the step that a successor has missed if it has joined and is not ready. */
   unreadySuccessors(unready: () => string): void {
     this.#runtime.upgrades.unready = unready
+  }
+
+  /** @internal Reports the step that this process must complete before it serves, for the error of its incumbent. */
+  reportStep(step: string): void {
+    writeStep(step)
   }
 
   /** @internal Closes this member before it serves. The incumbent reports `why`. */

@@ -1,4 +1,4 @@
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { nodeCrypto } from '../base/lazy.js'
 import { inheritedOutput, LAST_LINES } from '../base/successor-output.js'
 import type { EnvironmentMark } from './leftover-processes.js'
@@ -24,14 +24,18 @@ export class ExitReason {
   readonly #file: string
   /** File to which the successor's preload writes its last stderr lines. */
   readonly #lines: string
+  /** File to which the successor writes the step that it has not completed. */
+  readonly #step: string
 
   constructor(control: string) {
     this.#file = `${control}.${nodeCrypto().randomBytes(8).toString('hex')}`
     this.#lines = `${this.#file}.stderr`
+    this.#step = stepFile(this.#file)
     this.env = { [VARIABLE]: this.#file, [LAST_LINES]: this.#lines }
     try {
       // Created here, not by the successor: if this process no longer waits, the successor finds no file and leaves none.
       writeFileSync(this.#lines, '', { flag: 'wx', mode: 0o600 })
+      writeFileSync(this.#step, '', { flag: 'wx', mode: 0o600 })
     } catch {
       // The lines are in the successor's own output.
     }
@@ -51,6 +55,11 @@ export class ExitReason {
         .trim()
         .replace(/\s*\n\s*/g, '; ') || null
     )
+  }
+
+  /** Returns, once, the step that the successor has not completed: `does not listen on …`. Null if it reported none. */
+  takeStep(): string | null {
+    return readOnce(this.#step)?.slice(0, MOST_CHARACTERS).replace(/\s+/g, ' ').trim() || null
   }
 
   /** Returns the successor's last stderr lines, once. Null if there are none, or if the successor is not a Node program. */
@@ -81,7 +90,12 @@ export class ExitReason {
   close(): void {
     rmSync(this.#file, { force: true })
     rmSync(this.#lines, { force: true })
+    rmSync(this.#step, { force: true })
   }
+}
+
+function stepFile(reason: string): string {
+  return `${reason}.step`
 }
 
 /** Reads a file and removes it; null if it does not exist. */
@@ -109,6 +123,19 @@ export function writeExitReason(text: string): void {
     writeFileSync(file, text, { flag: 'wx', mode: 0o600 })
   } catch {
     // The reason is in the process's own output.
+  }
+}
+
+/** Reports the step that this process must complete before it serves. Does nothing if this process is not a successor. */
+export function writeStep(text: string): void {
+  if (reasonFile === undefined) return
+  const path = stepFile(reasonFile)
+  try {
+    // Fails if the file does not exist: the process that started this one no longer waits.
+    truncateSync(path)
+    writeFileSync(path, text, { flag: 'r+' })
+  } catch {
+    // The step is missing in the error message.
   }
 }
 

@@ -307,7 +307,7 @@ export class UpgradeAttempt {
     const { joinerPid, phase } = this.#incumbent
     const unready =
       phase === 'offering' && joinerPid !== null && this.#options.unready !== undefined
-        ? `process ${joinerPid} has joined, but ${this.#options.unready()}`
+        ? `process ${joinerPid} has joined, but ${this.child.exitReason.takeStep() ?? this.#options.unready()}`
         : null
     const reason = this.child.exitReason.takeLine() ?? unready
     const what = this.#wrapperEnded

@@ -147,6 +147,19 @@ it('says at its limit that the next version does not listen', async () => {
   await program.command('stop')
 })
 
+it('says at its limit that the next version listens, and the last answer to its check', async () => {
+  const program = await AutoProgram.of(SERVER, 'server.mjs', { env: { FD_BROKER_READY: '/' } })
+  const pid = await program.serve()
+  program.write('server.mjs', SERVER.replace('response.end', 'response.writeHead(500).end'))
+  const { code, stderr } = await upgrade(program, '--timeout', '2s')
+  expect(code).toBe(1)
+  expect(stderr).toMatch(
+    /: process \d+ has joined, but fails its check: GET \/: 500 Internal Server Error \(pid \d+\) \(phase offering\)/,
+  )
+  await program.answeredBy(pid)
+  await program.command('stop')
+})
+
 it.runIf(NIGHTLY)(
   'an upgrade says that its process does not serve if another command was faster',
   async () => {
