@@ -89,10 +89,13 @@ describe('processes that a version leaves behind', () => {
       given(run, { leaves: { code: null, child: { fail: true } } }),
     )
     await run.serving()
+    // A program says that it listens after it has reported that it is ready.
+    await until('both say that they listen', () => listened(run).length === 2)
     const [child, main] = listened(run)
     process.kill(main!, 'SIGKILL')
     await run.ended(child)
     await run.serving(2)
+    await until('those of the second version do too', () => listened(run).length === 4)
     const [, , secondChild] = listened(run)
     expect(hasEnded(secondChild!)).toBe(false)
     expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
