@@ -265,7 +265,8 @@ describe('changes of a process that was replaced', () => {
     const first = new Way(forwarding, writer)
     first.prompt = false
     const made = [counts.here.put('a', 1), counts.here.update('n', next), counts.here.put('a', 2)]
-    await until('the first is there', () => counts.there.get('a') === 1)
+    // Until it is in view here it would be sent again, and the second would wait for its answer.
+    await until('the first is read here', () => counts.here.get('a') === 1)
     forwarding.disconnect()
     const second = new Way(forwarding, writer)
     second.prompt = false
