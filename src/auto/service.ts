@@ -259,23 +259,21 @@ export class AutoService {
     if (this.#names.size === 0 && this.#phase === 'serves') this.#leave()
   }
 
-  /** Reports the listeners that this process has not adopted yet. */
-  #reportMissing(): void {
-    const names = new Set(this.#names.values())
-    const missing = [...this.#offered].filter(name => !names.has(name))
+  /** Reports the listeners that this process has not adopted yet. Returns true if there are any. */
+  #reportMissing(): boolean {
+    const missing = [...this.#offered].filter(name => !this.#isUsed(name))
     if (missing.length > 0) this.#member.reportStep(`does not listen on ${missing.join(', ')}`)
+    return missing.length > 0
   }
 
   /** Called when a server listens. If it is the last one that the program opens, reports that this process is ready. */
   #onListening(): void {
     if (this.#phase !== 'starts') return
     clearTimeout(this.#quietTimer)
-    this.#reportMissing()
-    const names = new Set(this.#names.values())
-    const whole = [...this.#offered].every(name => names.has(name))
+    if (this.#reportMissing())
+      this.#quietTimer = setTimeout(() => this.#finishStart(), this.#settings.quietMs)
     // The program may open more servers in the same turn.
-    if (whole) this.#quietTimer = setTimeout(() => void this.#ready(), 0)
-    else this.#quietTimer = setTimeout(() => this.#finishStart(), this.#settings.quietMs)
+    else this.#quietTimer = setTimeout(() => void this.#ready(), 0)
   }
 
   #finishStart(): void {

@@ -203,9 +203,12 @@ async function standbyText({ control, service }: ServiceAddress, pid: number): P
 /** Prints the path of the log of the version that was started since `begun` and does not serve. */
 async function printFailedLog(log: string, begun: number, printLine: (line: string) => void): Promise<void> {
   const until = performance.now() + LOG_WRITER_MS
+  let failed: string | null | undefined
   // The log writer creates the file at the first output of the version.
-  await pollUntil(until, async () => (unservedPart(log, begun) === undefined ? null : true))
-  const failed = unservedPart(log, begun)
+  await pollUntil(until, async () => {
+    failed = unservedPart(log, begun)
+    return failed === undefined ? null : true
+  })
   if (failed === null) return
   const text =
     failed === undefined

@@ -15,8 +15,8 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
     ...before,
     down: before.down.filter(d => d !== id),
     unfit: back.unfit && rules.unfit ? [...others, id].sort((a, b) => a - b) : others,
-    // A restarted daemon learns from its members' Back messages which epochs exist. If Back has no `top`, at most two epochs exist above the member's own: the
-    // successor's, and the one for a rollback.
+    // A restarted daemon learns from its members' Back messages which epochs exist. If Back has no `top`, at most two epochs exist above the
+    // member's own: the successor's, and the one for a rollback.
     top: Math.max(before.top, back.top ?? (before.phase === 'rebuilding' ? epoch + 2 : NO_EPOCH)),
   }
   switch (state.phase) {

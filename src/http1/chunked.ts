@@ -234,8 +234,8 @@ function hashName(hash: number, lower: number): number {
 }
 
 /**
- * Fields that frame, route, authenticate or describe a message: they must not be trailers (RFC 9110, 6.5.1). Also those that a client must not forge: a
- * server may treat a trailer as a header.
+ * Fields that frame, route, authenticate or describe a message: they must not be trailers (RFC 9110, 6.5.1). Also those that a client must
+ * not forge: a server may treat a trailer as a header.
  */
 const FORBIDDEN = [
   'authorization',

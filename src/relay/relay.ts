@@ -119,7 +119,10 @@ export class Relay {
     this.#context.draining = true
   }
 
-  /** Undoes {@link drain} and {@link end}. A response that has already announced the end of its connection still ends it, and a tunnel that has ended stays ended. */
+  /**
+   * Undoes {@link drain} and {@link end}. A response that has already announced the end of its connection still ends it, and a tunnel that has
+   * ended stays ended.
+   */
   resume(): void {
     this.#context.draining = false
     this.#context.leaving = null

@@ -88,9 +88,10 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       logger?.info({ pid: child.pid, file: command.file }, 'successor started')
       child.off('error', failed)
       child.on('error', () => {})
+      const closePidfds = () => leftovers?.[Symbol.dispose]()
       const release = () => {
         isReleased = true
-        leftovers?.[Symbol.dispose]()
+        closePidfds()
       }
       const session = {
         get hasEnded() {
@@ -104,7 +105,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       }
       const end = async (graceMs = GRACE_MS) => {
         const ended = await endProcesses(session, { graceMs, killedMs: KILLED_MS })
-        release()
+        closePidfds()
         return ended
       }
       resolve({ pid: child.pid!, exitReason, exited, end, release, unref: () => child.unref() })

@@ -148,13 +148,19 @@ describe.runIf(NIGHTLY)('a successor that dies soon after its commit', () => {
 })
 
 describe.runIf(NIGHTLY)('a way back with both alive', () => {
-  it('takes every connection along, when an operator ends the new one in probation', async () => {
+  /** The new version has all connections, and the old one stands by. */
+  async function moved() {
     const scene = await standby()
     const first = scene.app.pid
     const clients = clientsOf(scene)
     await clients.ready()
     const second = await next(scene)
     await seen(scene, 'all are there', ({ connections }) => connections === IDLE + TALKS)
+    return { scene, first, clients, second }
+  }
+
+  it('takes every connection along, when an operator ends the new one in probation', async () => {
+    const { scene, first, clients, second } = await moved()
     signalPid(second, 'SIGQUIT')
     await served(scene, first)
     const back = await seen(scene, 'all are back', ({ connections }) => connections === IDLE + TALKS)
@@ -165,12 +171,7 @@ describe.runIf(NIGHTLY)('a way back with both alive', () => {
   })
 
   it('takes every connection along, when the new one did not answer for a while', async () => {
-    const scene = await standby()
-    const first = scene.app.pid
-    const clients = clientsOf(scene)
-    await clients.ready()
-    const second = await next(scene)
-    await seen(scene, 'all are there', ({ connections }) => connections === IDLE + TALKS)
+    const { scene, first, clients, second } = await moved()
     signalPid(second, 'SIGSTOP')
     await served(scene, first)
     signalPid(second, 'SIGCONT')
