@@ -233,6 +233,18 @@ function hashName(hash: number, lower: number): number {
   return Math.imul(hash ^ (lower === UNDERSCORE ? HYPHEN : lower), FNV_PRIME) >>> 0
 }
 
+/** Fields that a client must not forge, because servers believe that a proxy wrote them. CGI turns `Proxy` into the variable HTTP_PROXY. */
+export const FORGEABLE_FIELDS = [
+  'X-Real-IP',
+  'X-Forwarded-Port',
+  'X-Forwarded-Prefix',
+  'X-Forwarded-Server',
+  'X-Original-URL',
+  'X-Original-Host',
+  'X-Rewrite-URL',
+  'Proxy',
+]
+
 /**
  * Fields that frame, route, authenticate or describe a message: they must not be trailers (RFC 9110, 6.5.1). Also those that a client must
  * not forge: a server may treat a trailer as a header.
@@ -252,7 +264,6 @@ const FORBIDDEN = [
   'keep-alive',
   'location',
   'max-forwards',
-  'proxy',
   'proxy-authenticate',
   'proxy-authorization',
   'proxy-connection',
@@ -265,14 +276,8 @@ const FORBIDDEN = [
   'www-authenticate',
   'x-forwarded-for',
   'x-forwarded-host',
-  'x-forwarded-port',
-  'x-forwarded-prefix',
   'x-forwarded-proto',
-  'x-forwarded-server',
-  'x-original-host',
-  'x-original-url',
-  'x-real-ip',
-  'x-rewrite-url',
+  ...FORGEABLE_FIELDS.map(name => name.toLowerCase()),
 ]
 
 const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].reduce(hashName, FNV_OFFSET)))

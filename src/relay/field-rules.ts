@@ -1,4 +1,10 @@
-import { type Authority, type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
+import {
+  type Authority,
+  type FieldEditOptions,
+  FieldEdits,
+  FORGEABLE_FIELDS,
+  type RequestHead,
+} from '../http1/index.js'
 import type { ClientOrigin } from './destination.js'
 
 /** A route's edits of request and response heads. Do not change the object: {@link EditCache} prepares its edits only once. */
@@ -78,17 +84,8 @@ export interface ForwardedOptions {
 /** The fields that {@link Forwarder} writes, also with `_` in their names, because some servers read `_` as `-`. */
 const FORWARDED = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
 
-/** More fields that a client must not forge, because servers believe that a proxy wrote them. CGI turns `Proxy` into the variable HTTP_PROXY. */
-const FORGED = [
-  'X-Real-IP',
-  'X-Forwarded-Port',
-  'X-Forwarded-Prefix',
-  'X-Forwarded-Server',
-  'X-Original-URL',
-  'X-Original-Host',
-  'X-Rewrite-URL',
-  'Proxy',
-].flatMap(spellings)
+/** All spellings of the further fields that a client must not forge. */
+const FORGED = FORGEABLE_FIELDS.flatMap(spellings)
 
 function spellings(name: string): string[] {
   const at = name.indexOf('-')
