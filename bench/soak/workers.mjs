@@ -60,7 +60,7 @@ async function main() {
           skew(slow, count),
           '%',
           '<=',
-          10 + noise(slow, count),
+          10 + noise(total(slow), count),
         )
         const fast = await edge.clients('kept', Number(flags.connections), seconds)
         figures.add(
@@ -68,7 +68,7 @@ async function main() {
           skew(fast, count),
           '%',
           '<=',
-          10,
+          10 + noise(Number(flags.connections), count),
         )
         for (const each of [slow, fast]) figures.add('failed', each.failures.length, 'requests', '=', 0)
       } finally {
@@ -363,9 +363,13 @@ function skew({ pids }, count) {
   return (Math.max(...shares, share) / share - 1) * 100
 }
 
-/** Two standard deviations of a share, where each request goes to any: what chance alone may do. @param {Report} report @param {number} count */
-function noise(report, count) {
-  return 200 * Math.sqrt((count - 1) / total(report))
+/**
+ * Two standard deviations of a worker's share in percent, if the kernel sends each of `connections` to a worker at random. A connection
+ * stays with its worker, so requests over few kept connections are as uneven as these connections.
+ * @param {number} connections @param {number} count Workers.
+ */
+function noise(connections, count) {
+  return 200 * Math.sqrt((count - 1) / connections)
 }
 
 /** @param {Report} report */

@@ -130,8 +130,8 @@ export class OwnedFd implements Disposable {
   }
 
   /**
-   * Closes a large memory file in another thread, because the last close waits until the kernel has freed the memory: 0.2 ms for each MB. The number
-   * stays in use until then. @internal
+   * Closes in another thread a descriptor whose last close waits in the kernel: that of a large memory file until its memory is free (0.2 ms for each
+   * MB), that of an inotify instance up to 20 ms. The number stays in use until then. @internal
    */
   closeAside(): void {
     const raw = this.#slot.raw

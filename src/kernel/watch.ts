@@ -22,7 +22,8 @@ export function watchPaths(folder: string, files: readonly string[], changed: ()
 function onceReadable(fd: OwnedFd, callback: () => void): Disposable & { readonly poll: Poll } {
   const close = () => {
     poll.close()
-    fd.close()
+    // The last close of an inotify instance waits for readers of the kernel's watch lists: measured 0.2 to 20 ms.
+    fd.closeAside()
   }
   const poll = native.createPoll(fd.raw, () => {
     close()

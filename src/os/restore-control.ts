@@ -127,6 +127,8 @@ export class ControlWatch {
   #timer: NodeJS.Timeout | undefined
   #soon: NodeJS.Timeout | undefined
   #notice: Disposable | null = null
+  /** The last check found everything in place, so that {@link #notice} watches the files that are there now. */
+  #current = false
   #repairedAt = Number.NEGATIVE_INFINITY
   /** Message of the last failure, which is logged once if the next check fails in the same way. */
   #failure = ''
@@ -152,14 +154,17 @@ export class ControlWatch {
   check(): void {
     const { logger } = this.#watched
     const control = this.#watched.control()
-    this.#disarm()
+    clearTimeout(this.#soon)
+    if (control === null || !this.#current) this.#disarm()
     if (control === null || this.#timer === undefined) return
+    this.#current = false
     try {
       // The watch starts before the check, so that it reports a removal during the check.
-      this.#watch(control)
+      if (this.#notice === null) this.#watch(control)
       if (control.reservation !== null) dropQueries(control.reservation)
       const made = restoreControl(control)
       this.#failure = this.#logged = ''
+      this.#current = made === null
       if (made === null) return
       this.#repairedAt = performance.now()
       if (made.lock !== null || made.listener !== null)

@@ -1,9 +1,13 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
 import {
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
   realpathSync,
   renameSync,
   rmSync,
@@ -34,6 +38,18 @@ async function asFirst(): Promise<FirstControl> {
   const control = await acquireControl(path)
   if (control.role !== 'first') throw new Error('expected to be first')
   return control
+}
+
+/** The numbers of this process's inotify descriptors. */
+function inotifyNumbers(): string[] {
+  return readdirSync('/proc/self/fd').filter(fd => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:inotify'
+    } catch {
+      // The descriptor of the folder itself.
+      return false
+    }
+  })
 }
 
 /** A holder of the path, which is looked after until the test ends. */
@@ -88,6 +104,17 @@ describe('what a holder has of its control path, when it is removed', () => {
     expect(next.role).toBe('next')
     if (next.role === 'next') next.channel.close()
     expect(holder.errors).toEqual([])
+  })
+
+  it('has one watch for as long as nothing is missing', async () => {
+    const lower = openSync('/dev/null', 'r')
+    const holder = new Holder(await asFirst())
+    const watches = inotifyNumbers()
+    expect(watches).toHaveLength(1)
+    // A new watch would get this lower number.
+    closeSync(lower)
+    for (let check = 0; check < 3; check++) holder.watch.check()
+    expect(inotifyNumbers()).toEqual(watches)
   })
 
   it('is put back again and again', async () => {
