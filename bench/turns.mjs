@@ -70,10 +70,12 @@ export class Collections {
  * Times each turn of the event loop, by a ring of immediates: the loop never sleeps meanwhile. Of the longest: `turn` with
  * everything; `work` by the clock, without the waits for a processor that others had and without V8's collections (of these two the
  * longer: the one may have been in the other), or the CPU time of the process where that is less (the host ran somebody else).
+ * `blocked`: the time that the main thread slept in a turn, for example in a system call that waits. The loop does not sleep
+ * between turns, and the kernel counts CPU time to within 4 ms, so a smaller value says nothing.
  */
 export function watchTurns() {
   const collections = new Collections()
-  /** @type {{ from: number, to: number, waited: number, cpu: number }[]} */
+  /** @type {{ from: number, to: number, ran: number, waited: number, cpu: number }[]} */
   const turns = []
   let running = true
   let last = look()
@@ -82,7 +84,13 @@ export function watchTurns() {
     const now = look()
     const cpuNow = cpuMs()
     if (now.at - last.at >= SHORT_MS)
-      turns.push({ from: last.at, to: now.at, waited: now.waited - last.waited, cpu: cpuNow - cpu })
+      turns.push({
+        from: last.at,
+        to: now.at,
+        ran: now.ran - last.ran,
+        waited: now.waited - last.waited,
+        cpu: cpuNow - cpu,
+      })
     last = now
     cpu = cpuNow
     if (running) setImmediate(tick)
@@ -99,11 +107,12 @@ export function watchTurns() {
     running = false
     await collections.settled()
     collections.stop()
-    const longest = { turn: 0, work: 0 }
-    for (const { from, to, waited, cpu } of turns) {
+    const longest = { turn: 0, work: 0, blocked: 0 }
+    for (const { from, to, ran, waited, cpu } of turns) {
       const clock = to - from - Math.max(waited, collections.within(from, to))
       longest.turn = Math.max(longest.turn, to - from)
       longest.work = Math.max(longest.work, Math.min(clock, cpu))
+      longest.blocked = Math.max(longest.blocked, clock - ran)
     }
     return longest
   }

@@ -143,6 +143,7 @@ async function measureHandoffs(name, count) {
     turn: most(turns, ({ left }) => left.turn),
     turnIdle: most(turns, ({ idle }) => idle.turn),
     work: most(turns, ({ left }) => left.work),
+    blocked: most(turns, ({ left }) => left.blocked),
     workIdle: most(turns, ({ idle }) => idle.work),
     cpu: most(cpu, ({ left }) => left.cpu),
     cpuIdle: median(cpu.map(({ idle, left }) => (idle.cpu / idle.ms) * left.ms)),
@@ -167,6 +168,7 @@ async function measureHandoffs(name, count) {
   rows.next.push([count, ...[next.read, next.serving, next.turn, next.work, next.cpu, next.peak].map(one)])
 
   figures.add(`${name}: old process, work in one turn`, old.work, 'ms', '<=', TURN_MS)
+  figures.add(`${name}: old process, asleep in one turn`, old.blocked, 'ms', '<=', TURN_MS)
   figures.info(`${name}: old process, longest turn with garbage collection and scheduler`, old.turn, 'ms')
   figures.info(`${name}: the same without an upgrade`, old.turnIdle, 'ms')
   figures.add(`${name}: old process, CPU time of the handoff`, old.cpu, 'ms', '<=', 20)

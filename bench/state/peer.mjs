@@ -35,7 +35,12 @@ function watch(what) {
   return async () => {
     const spent = cpuMs() - cpu
     const ms = now() - started
-    return { ms, cpu: spent, ...memory(), ...(turns === null ? { turn: 0, work: 0 } : await turns.end()) }
+    return {
+      ms,
+      cpu: spent,
+      ...memory(),
+      ...(turns === null ? { turn: 0, work: 0, blocked: 0 } : await turns.end()),
+    }
   }
 }
 
