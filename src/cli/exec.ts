@@ -56,18 +56,13 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
     claimForLife(client, wanted, { ...claiming, timeoutMs: timeout }),
   )
   const numbers = claimed.map((_, index) => `${3 + index};`).join('')
-  const { file, argv0, args, cwd, env } = successorCommand({
-    argv,
-    env: { ...claimedVariables(claimed), ...(flags.nginx && { NGINX: numbers }) },
-  })
-  const start = { file, cwd, argv: [argv0, ...args], env }
+  const env = { ...claimedVariables(claimed), ...(flags.nginx && { NGINX: numbers }) }
+  const start = successorCommand({ argv, env })
+  const fds = claimed.map(({ fd }) => fd)
   try {
-    executeInstead(
-      start,
-      claimed.map(({ fd }) => fd),
-      3,
-    )
+    executeInstead(start, fds, 3)
   } catch (cause) {
+    const { file } = start
     const why = `${file} cannot be executed (${(cause as NativeError).code}): check that it is a program for this machine, or a script whose first line names its interpreter`
     throw new FdbError('ERR_FDB_SPAWN', why, { cause, details: { file } })
   }

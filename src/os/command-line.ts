@@ -14,12 +14,12 @@ export interface CommandLine {
   env: Readonly<NodeJS.ProcessEnv>
 }
 
-/** A command as `spawn` and `execve` need it. */
+/** A command as `execve` needs it. */
 export interface SuccessorCommand {
   /** Absolute path of the program; symbolic links are not resolved. */
   file: string
-  argv0: string
-  args: readonly string[]
+  /** The whole command line including argv[0]. */
+  argv: readonly string[]
   cwd: string
   env: NodeJS.ProcessEnv
 }
@@ -60,9 +60,8 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
   }
   const env: NodeJS.ProcessEnv = { ...startedAs.env, PWD: cwd, [MAIN_PROCESS]: undefined, ...options.env }
   for (const name of Object.keys(env)) if (env[name] === undefined) delete env[name]
-  const name = argv[0] ?? ''
   const search = { cwd: startedAs.cwd, path: env.PATH, given: options.argv !== undefined }
-  return { file: resolveBinary(name, search), argv0: name, args: argv.slice(1), cwd, env }
+  return { file: resolveBinary(argv[0] ?? '', search), argv, cwd, env }
 }
 
 interface Search {

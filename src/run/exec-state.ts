@@ -225,10 +225,7 @@ function becomeNextImage(state: ExecState, env: NodeJS.ProcessEnv): never {
 
 /** Looks up this process's command again, as a release may have moved. Omits LISTEN_FDS: the state has the passed sockets. */
 function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramStart {
-  const { file, argv0, args, cwd, env } = successorCommand({
-    env: { ...NO_PASSED_SOCKETS, ...variables, [EXEC_STATE_VARIABLE]: order },
-  })
-  return { file, cwd, argv: [argv0, ...args], env }
+  return successorCommand({ env: { ...NO_PASSED_SOCKETS, ...variables, [EXEC_STATE_VARIABLE]: order } })
 }
 
 function notStarted({ file, cwd }: ProgramStart, cause: NativeError): FdbError {

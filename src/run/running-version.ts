@@ -236,15 +236,10 @@ export class RunningVersion {
       ...this.#probe.env,
       ...settings.env,
     }
-    const { file, argv0, args, cwd, env } = successorCommand({
-      argv: settings.command,
-      cwd: settings.cwd,
-      env: variables,
-    })
+    const command = successorCommand({ argv: settings.command, cwd: settings.cwd, env: variables })
+    const { file, cwd, env } = command
     const start = {
-      file,
-      cwd,
-      argv: [argv0, ...args],
+      ...command,
       env: this.#exitReason === null ? env : startedWith({ ...env, ...this.#exitReason.env }),
       ...(listeners.length > 0 && { pidVariable: PID_VARIABLE }),
       fds: [...listeners.map(({ fd }) => fd), ...this.#probe.fds],

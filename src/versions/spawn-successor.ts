@@ -63,8 +63,9 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
     const { spawn } = process.getBuiltinModule('node:child_process')
     let child: ChildProcess
     try {
-      child = spawn(command.file, command.args, {
-        argv0: command.argv0,
+      const [argv0, ...args] = command.argv
+      child = spawn(command.file, args, {
+        ...(argv0 !== undefined && { argv0 }),
         cwd: command.cwd,
         env: startedWith({ ...command.env, ...exitReason.env }),
         stdio,

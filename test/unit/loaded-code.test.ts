@@ -14,7 +14,7 @@ it('serves on where its own command leads nowhere, as when it was given another 
   vi.mocked(successorCommand).mockImplementation(nowhere)
   const code = new CodeSnapshot()
   expect(() => code.changed()).toThrow('cannot resolve own binary')
-  const command = { file: process.execPath, argv0: 'node', args: [], cwd: process.cwd(), env: {} }
+  const command = { file: process.execPath, argv: ['node'], cwd: process.cwd(), env: {} }
   vi.mocked(successorCommand).mockReturnValue(command)
   expect(code.changed()).toContain('node')
 })

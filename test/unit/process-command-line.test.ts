@@ -55,8 +55,7 @@ describe('the command line of the successor', () => {
     })
     expect(seen.command).toMatchObject({
       file: `${cwd}/./node`,
-      argv0: './node',
-      args: ['--import', tsx, 'main.ts', 'serve', '', '--flag', 'a b'],
+      argv: ['./node', '--import', tsx, 'main.ts', 'serve', '', '--flag', 'a b'],
       cwd,
       env: { EXTRA: '1', PWD: cwd, gone: false, had: true },
     })
