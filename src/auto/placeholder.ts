@@ -1,5 +1,5 @@
 import { isatty } from 'node:tty'
-import { executeInstead, holdSignals, openFileOf } from '../kernel/index.js'
+import { executeInstead, holdSignals, openFileOf, trySignal } from '../kernel/index.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, maskOf } from '../os/held-signals.js'
@@ -75,11 +75,7 @@ export class Placeholder {
       const serves = this.#keeps ? await this.#servingPid() : process.pid
       // This process serves, and the program's own handler has received the signal.
       if (serves === process.pid && process.listenerCount(signal) > 0) return
-      try {
-        if (serves !== null) process.kill(serves, signal)
-      } catch {
-        // The process has just ended.
-      }
+      if (serves !== null) trySignal(serves, signal)
     })
   }
 

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
-import { OwnedFd, releaseSignals } from '../kernel/index.js'
+import { OwnedFd, releaseSignals, trySignal } from '../kernel/index.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
@@ -38,7 +38,7 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   const forward = async (signal: NodeJS.Signals) => {
     // The awaited process may have been replaced.
     served = (await servingPid(control)) ?? served
-    if (served !== null) signalPid(served, signal)
+    if (served !== null) trySignal(served, signal)
   }
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward)
   const hangUp = (signal: NodeJS.Signals) => {
@@ -81,14 +81,6 @@ async function servingPid(control: string): Promise<number | null> {
     }
     if (performance.now() >= until) return null
     await sleep(RETRY_MS)
-  }
-}
-
-function signalPid(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal)
-  } catch {
-    // The process has just ended.
   }
 }
 

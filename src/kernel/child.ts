@@ -109,6 +109,25 @@ export function signalTo(pidfd: OwnedFd, signal: number): void {
   native.pidfdSignal(pidfd.raw, signal)
 }
 
+/** As {@link signalTo}. Returns false if the process has ended, or if this process may not signal it. */
+export function trySignalTo(pidfd: OwnedFd, signal: number): boolean {
+  try {
+    signalTo(pidfd, signal)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Signals a process or, if `pid` is negative, a process group. Returns false if it has ended, or if this process may not signal it. */
+export function trySignal(pid: number, signal: NodeJS.Signals | number): boolean {
+  try {
+    return process.kill(pid, signal)
+  } catch {
+    return false
+  }
+}
+
 /** Duplicates the descriptor `number` of another process. Throws EPERM (no access to the process), ESRCH, EBADF or ENOSYS. */
 export function duplicateFrom(pidfd: OwnedFd, number: number, label: string): OwnedFd {
   return OwnedFd.own(native.pidfdTake(pidfd.raw, number), label)

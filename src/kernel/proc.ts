@@ -1,4 +1,4 @@
-import { readdirSync, readlinkSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 
 /** The CPU time is checked after this many descriptors. */
 const READS_BETWEEN = 128
@@ -11,6 +11,15 @@ export function processes(): number[] {
     return readdirSync('/proc').map(Number).filter(Number.isInteger)
   } catch {
     return []
+  }
+}
+
+/** Returns the text of a file in /proc, such as `self/limits`; '' if this process cannot read it. */
+export function procText(path: string): string {
+  try {
+    return readFileSync(`/proc/${path}`, 'latin1')
+  } catch {
+    return ''
   }
 }
 

@@ -1,6 +1,6 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { readdirSync, statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { makeRoom } from '../kernel/index.js'
+import { makeRoom, procText } from '../kernel/index.js'
 
 export interface FdLimits {
   /** RLIMIT_NOFILE; Infinity for "unlimited"; null without /proc. */
@@ -14,7 +14,7 @@ const OWN_FOLDER = '/proc/self/fd'
 
 /** Returns the limits on this process's descriptors, and their current number. Never throws. */
 export function fdLimits(): FdLimits {
-  const row = /^Max open files\s+(\S+)\s+(\S+)/m.exec(read('/proc/self/limits'))
+  const row = /^Max open files\s+(\S+)\s+(\S+)/m.exec(procText('self/limits'))
   if (row !== null) lastLimits = { soft: limit(row[1]!), hard: limit(row[2]!) }
   return { ...lastLimits, open: openFds(OWN_FOLDER) }
 }
@@ -64,14 +64,6 @@ export function outOfDescriptors(what: string, cause: unknown): FdbError {
 
 function limit(text: string): number {
   return text === 'unlimited' ? Number.POSITIVE_INFINITY : Number(text)
-}
-
-function read(path: string): string {
-  try {
-    return readFileSync(path, 'latin1')
-  } catch {
-    return ''
-  }
 }
 
 function openFds(folder: string): number | null {

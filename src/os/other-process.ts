@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { duplicateFrom, hasEnded, type NativeError, OwnedFd, signalTo } from '../kernel/index.js'
+import { duplicateFrom, hasEnded, type NativeError, OwnedFd, procText, signalTo } from '../kernel/index.js'
 import { outOfDescriptors } from './limits.js'
 import { openPidfd } from './liveness.js'
 
@@ -213,20 +213,17 @@ function traceRefused(pid: number, cause: unknown): FdbError {
 }
 
 function factsOf(pid: number | 'self'): TraceFacts | null {
-  try {
-    const text = readFileSync(`/proc/${pid}/status`, 'latin1')
-    const field = (name: string) => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(text)?.[1] ?? ''
-    const ids = (name: string) => field(name).split(/\s+/).slice(0, 3).map(Number)
-    const capabilities = (name: string) => BigInt(`0x${field(name) || '0'}`)
-    return {
-      uids: ids('Uid'),
-      gids: ids('Gid'),
-      permitted: capabilities('CapPrm'),
-      effective: capabilities('CapEff'),
-      filtered: Number(field('Seccomp')) > 0,
-    }
-  } catch {
-    return null
+  const text = procText(`${pid}/status`)
+  if (text === '') return null
+  const field = (name: string) => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(text)?.[1] ?? ''
+  const ids = (name: string) => field(name).split(/\s+/).slice(0, 3).map(Number)
+  const capabilities = (name: string) => BigInt(`0x${field(name) || '0'}`)
+  return {
+    uids: ids('Uid'),
+    gids: ids('Gid'),
+    permitted: capabilities('CapPrm'),
+    effective: capabilities('CapEff'),
+    filtered: Number(field('Seccomp')) > 0,
   }
 }
 
@@ -235,9 +232,6 @@ function fdOwnerOf(pid: number): number | null {
 }
 
 function yamaScope(): number | null {
-  try {
-    return Number(readFileSync('/proc/sys/kernel/yama/ptrace_scope', 'latin1'))
-  } catch {
-    return null
-  }
+  const text = procText('sys/kernel/yama/ptrace_scope')
+  return text === '' ? null : Number(text)
 }

@@ -1,7 +1,7 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
-import { type ChildStart, socketOver, socketPair } from '../kernel/index.js'
+import { type ChildStart, socketOver, socketPair, trySignal } from '../kernel/index.js'
 import type { HealthCheck } from './health-check.js'
 
 const SHELL = '/bin/sh'
@@ -61,12 +61,7 @@ export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
     return {
       kill() {
         // Until Node has reaped the child, no other process or group can get its pid.
-        if (over || child.pid === undefined) return
-        try {
-          process.kill(-child.pid, 'SIGKILL')
-        } catch {
-          // EPERM: the shell now runs as another user.
-        }
+        if (!over && child.pid !== undefined) trySignal(-child.pid, 'SIGKILL')
       },
     }
   }

@@ -1,7 +1,7 @@
 import { constants } from 'node:os'
 import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
-import { hasEnded, inspectOne, OwnedFd, processes, signalTo } from '../kernel/index.js'
+import { hasEnded, inspectOne, OwnedFd, processes, trySignalTo } from '../kernel/index.js'
 import { successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { descendsFrom, endsWithUs, statOf } from '../os/main-process.js'
@@ -201,7 +201,7 @@ export class RunningVersion {
 
   signal(signal: NodeJS.Signals): void {
     if (this.#pidfd === null) this.#children.signal(this.#pid, signal)
-    else signalBy(this.#pidfd, signal)
+    else trySignalTo(this.#pidfd, constants.signals[signal])
   }
 
   async #signalAll(signal: NodeJS.Signals): Promise<void> {
@@ -338,15 +338,7 @@ async function servesAt(control: string): Promise<number | null> {
 /** Ignores a process that has ended, or that this user may not signal. */
 function signalOther(pid: number, signal: NodeJS.Signals): void {
   using pidfd = openPidfdOf(pid)
-  if (pidfd !== null) signalBy(pidfd, signal)
-}
-
-function signalBy(pidfd: OwnedFd, signal: NodeJS.Signals): void {
-  try {
-    signalTo(pidfd, constants.signals[signal])
-  } catch {
-    // The process has just ended.
-  }
+  if (pidfd !== null) trySignalTo(pidfd, constants.signals[signal])
 }
 
 function openPidfdOf(pid: number): OwnedFd | null {

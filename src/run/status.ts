@@ -1,5 +1,4 @@
-import { readFileSync } from 'node:fs'
-import { processes } from '../kernel/index.js'
+import { processes, procText } from '../kernel/index.js'
 import { formatListenerSpec } from '../listeners/index.js'
 import type { Failure, ServiceStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
@@ -196,10 +195,6 @@ function memoryOfGroup(leader: number): number | null {
 }
 
 function memoryOf(pid: number): number | null {
-  try {
-    const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
-    return kilobytes === undefined ? null : Number(kilobytes) * 1024
-  } catch {
-    return null
-  }
+  const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(procText(`${pid}/status`))?.[1]
+  return kilobytes === undefined ? null : Number(kilobytes) * 1024
 }

@@ -1,6 +1,5 @@
-import { readFileSync } from 'node:fs'
 import type { Logger } from '../base/logger.js'
-import { inspectOne, processes, scanOpenFiles } from '../kernel/index.js'
+import { inspectOne, processes, procText, scanOpenFiles } from '../kernel/index.js'
 import { acceptQueueLength, formatListenerSpec, openTcpSockets } from '../listeners/index.js'
 import type { RunningVersion, RunningVersions } from './running-version.js'
 
@@ -130,7 +129,8 @@ function socketUse(inode: string, pids: readonly number[], but: number): SocketU
       if (files === null) seen = false
       for (const [fd, target] of files ?? []) {
         if (target.startsWith(SOCKET)) sockets.add(inodeOf(target))
-        else if (target === 'anon_inode:[eventpoll]' && waits.test(infoOf(pid, fd))) return 'waits'
+        else if (target === 'anon_inode:[eventpoll]' && waits.test(procText(`${pid}/fdinfo/${fd}`)))
+          return 'waits'
       }
     }
     const isOpen = sockets.has(inode)
@@ -149,12 +149,4 @@ const SOCKET = 'socket:['
 
 function inodeOf(target: string): string {
   return target.startsWith(SOCKET) ? target.slice(SOCKET.length, -1) : ''
-}
-
-function infoOf(pid: number, fd: string): string {
-  try {
-    return readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1')
-  } catch {
-    return ''
-  }
 }

@@ -1,5 +1,11 @@
-import { constants } from 'node:os'
-import { adoptOrphans, type ChildStart, endedChild, reapChild, startChild } from '../kernel/index.js'
+import {
+  adoptOrphans,
+  type ChildStart,
+  endedChild,
+  reapChild,
+  startChild,
+  trySignal,
+} from '../kernel/index.js'
 
 /** Gets the exit code, or 128 plus the number of the signal. */
 type OnEnded = (code: number) => void
@@ -33,16 +39,15 @@ export class ChildProcesses {
 
   /** Signals a child. Returns false if the child has ended, or if the signal is refused. */
   signal(pid: number, signal: NodeJS.Signals): boolean {
-    if (!this.#onEnded.has(pid)) return false
-    return send(pid, signal)
+    return this.#onEnded.has(pid) && trySignal(pid, signal)
   }
 
   /** Kills a child and its process group, and the group once more when the child has ended. */
   kill(pid: number): void {
     if (!this.#onEnded.has(pid)) return
     this.#groups.add(pid)
-    send(pid, 'SIGKILL')
-    send(-pid, 'SIGKILL')
+    trySignal(pid, 'SIGKILL')
+    trySignal(-pid, 'SIGKILL')
   }
 
   /** Stops reporting a child's end. */
@@ -60,7 +65,7 @@ export class ChildProcesses {
       const pid = endedChild()
       if (pid <= 0) return
       // Before the child is reaped: until then no other group can have its pid as number.
-      if (this.#groups.delete(pid)) send(-pid, 'SIGKILL')
+      if (this.#groups.delete(pid)) trySignal(-pid, 'SIGKILL')
       const code = reap(pid) ?? 0
       const ended = this.#onEnded.get(pid)
       this.#onEnded.delete(pid)
@@ -73,15 +78,6 @@ export class ChildProcesses {
 function reap(pid: number): number | null {
   const status = reapChild(pid)
   return status !== null && status < 0 ? 128 - status : status
-}
-
-function send(pid: number, signal: NodeJS.Signals): boolean {
-  try {
-    return process.kill(pid, constants.signals[signal])
-  } catch {
-    // The process has ended, or runs as another user now.
-    return false
-  }
 }
 
 /** Node reaps its own children at once. A child that has ended and is not reaped for this time is an adopted one. */

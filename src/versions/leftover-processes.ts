@@ -1,6 +1,14 @@
 import { readFileSync } from 'node:fs'
 import { constants } from 'node:os'
-import { hasEnded, type OwnedFd, openFilesOf, pidfdOf, processes, signalTo } from '../kernel/index.js'
+import {
+  hasEnded,
+  type OwnedFd,
+  openFilesOf,
+  pidfdOf,
+  processes,
+  procText,
+  trySignalTo,
+} from '../kernel/index.js'
 import { ancestryOf, endsWithUs, statOf } from '../os/main-process.js'
 
 /** USER_HZ on Linux: the unit of start times. */
@@ -124,13 +132,7 @@ export class LeftoverProcesses implements Disposable {
   }
 
   signal(signal: number): void {
-    for (const pid of this.pids) {
-      try {
-        signalTo(this.#members.get(pid)!, signal)
-      } catch {
-        // The process has just ended, or runs as another user now.
-      }
-    }
+    for (const pid of this.pids) trySignalTo(this.#members.get(pid)!, signal)
   }
 
   [Symbol.dispose](): void {
@@ -160,12 +162,8 @@ export class LeftoverProcesses implements Disposable {
 /** Whether a process that started with `mark` in the last `withinMs` may still run. Counts other users' processes: theirs is unreadable. */
 export function mayBeAlive({ name, value }: EnvironmentMark, withinMs: number): boolean {
   const text = `${name}=${value}`
-  let uptime: number
-  try {
-    uptime = Number.parseFloat(readFileSync('/proc/uptime', 'latin1'))
-  } catch {
-    return true
-  }
+  const uptime = Number.parseFloat(procText('uptime'))
+  if (Number.isNaN(uptime)) return true
   const since = (uptime - withinMs / 1000 - 1) * TICKS_A_SECOND
   return processes().some(pid => {
     const startTime = statOf(pid)?.startTicks
@@ -201,11 +199,7 @@ function adoptedAncestor(pid: number): number {
 function isOrphan(pid: number, name: string, { since, before, sockets }: OrphanSigns): boolean {
   const startTicks = pid === 0 ? undefined : statOf(pid)?.startTicks
   if (startTicks === undefined || startTicks < since || startTicks >= before) return false
-  try {
-    if (`\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`.includes(`\0${name}=`)) return false
-    return (openFilesOf(pid) ?? []).some(([, target]) => sockets.has(target))
-  } catch {
-    // The process has ended, or is another user's.
-    return false
-  }
+  if (`\0${procText(`${pid}/environ`)}`.includes(`\0${name}=`)) return false
+  // openFilesOf() returns null if the process has ended, or belongs to another user.
+  return (openFilesOf(pid) ?? []).some(([, target]) => sockets.has(target))
 }

@@ -1,6 +1,7 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
+import { trySignal } from '../kernel/index.js'
 import type { SuccessorCommand } from '../os/command-line.js'
 import { ExitReason } from './exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from './leftover-processes.js'
@@ -100,7 +101,8 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
         },
         signal: (signal: number) => {
           if (isReleased) return
-          if (leftovers === null) signalGroup(child.pid!, signal)
+          // Before the child is reaped no other process group can get its pid.
+          if (leftovers === null) trySignal(-child.pid!, signal)
           else leftovers.signal(signal)
         },
       }
@@ -112,13 +114,4 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       resolve({ pid: child.pid!, exitReason, exited, end, release, unref: () => child.unref() })
     })
   })
-}
-
-/** Call it before the child is reaped: after that another process group may get the pid. */
-function signalGroup(pid: number, signal: number): void {
-  try {
-    process.kill(-pid, signal)
-  } catch {
-    // The child now runs as another user.
-  }
 }

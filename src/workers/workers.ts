@@ -1,6 +1,7 @@
 import { InOrder } from '../base/in-order.js'
 import { type Daemon, openDaemon } from '../daemon/daemon.js'
 import type { Orchestrator } from '../daemon/orchestrator.js'
+import { trySignal } from '../kernel/index.js'
 import type { UpgradeOptions } from '../member/member-options.js'
 import type { StayOptions } from '../member/stay.js'
 import { guardedProgress } from '../member/upgrades.js'
@@ -122,13 +123,7 @@ export class Workers implements AsyncDisposable {
 
   /** Forwards a signal to the workers that serve. */
   signal(signal: NodeJS.Signals): void {
-    for (const { owner } of this.#pool.slots) {
-      try {
-        if (owner !== null) process.kill(owner.pid, signal)
-      } catch {
-        // The worker has just ended.
-      }
-    }
+    for (const { owner } of this.#pool.slots) if (owner !== null) trySignal(owner.pid, signal)
   }
 
   /**

@@ -29,7 +29,7 @@ export const run = room('run', PARTS, [
   ['versions/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
   [
     'versions/child-processes.ts',
-    "if (this.#groups.delete(pid)) send(-pid, 'SIGKILL')",
+    "if (this.#groups.delete(pid)) trySignal(-pid, 'SIGKILL')",
     '',
     'unit/supervisor-parts',
     'e2e/run',
