@@ -1,4 +1,3 @@
-import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { receiveHello, serveCaller, turnAway } from '../holder/admission.js'
@@ -17,8 +16,6 @@ import {
   UPGRADE_SELF,
 } from '../operator/service-commands.js'
 import { operationsOnly, type ServedService } from '../operator/service-name.js'
-import { acquireControl, type FirstControl } from '../os/control-path.js'
-import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { VERSIONS } from '../wire/link.js'
 import type { RollbackOrder, SupervisorUpgradeOptions } from './upgrade-requests.js'
 
@@ -85,20 +82,4 @@ export function serveOperator(
     }
     serveCaller(caller, operationsOf(supervisor, service))
   })
-}
-
-/**
- * Listens at the control path of a supervisor, with the socket that a service manager bound or a new one. Rejects with
- * ERR_FDB_CONTROL_TAKEN if another process listens there (`remedy` ends the message), and as {@link acquireControl} does.
- */
-export async function takeControl(path: string, remedy: string): Promise<FirstControl> {
-  const passed = passedSockets().takePath(resolve(path))
-  const place = await acquireControl(path, { passed }).catch(error => {
-    passed?.close()
-    throw error
-  })
-  if (place.role === 'first') return place
-  place.channel.close()
-  passed?.close()
-  throw new FdbError('ERR_FDB_CONTROL_TAKEN', `another process holds ${place.path}: ${remedy}`)
 }

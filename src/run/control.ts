@@ -1,11 +1,14 @@
+import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
+import { FdbError } from '../errors.js'
 import type { ServedService } from '../operator/service-name.js'
 import { startedAs } from '../os/command-line.js'
-import { type FirstControl, releaseControl } from '../os/control-path.js'
+import { acquireControl, type FirstControl, releaseControl } from '../os/control-path.js'
 import { runControl } from '../os/default-control.js'
 import { ControlWatch, withRestored } from '../os/restore-control.js'
+import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ControlListener } from '../wire/control-listener.js'
-import { type OperableSupervisor, takeControl } from './control-server.js'
+import type { OperableSupervisor } from './control-server.js'
 import type { SupervisorSettings } from './settings.js'
 
 /**
@@ -31,6 +34,22 @@ export async function openControl(
     )
     return null
   }
+}
+
+/**
+ * Listens at the control path of a supervisor, with the socket that a service manager bound or a new one. Rejects with
+ * ERR_FDB_CONTROL_TAKEN if another process listens there (`remedy` ends the message), and as {@link acquireControl} does.
+ */
+async function takeControl(path: string, remedy: string): Promise<FirstControl> {
+  const passed = passedSockets().takePath(resolve(path))
+  const place = await acquireControl(path, { passed }).catch(error => {
+    passed?.close()
+    throw error
+  })
+  if (place.role === 'first') return place
+  place.channel.close()
+  passed?.close()
+  throw new FdbError('ERR_FDB_CONTROL_TAKEN', `another process holds ${place.path}: ${remedy}`)
 }
 
 /** The control socket of a supervisor. The module that serves clients is loaded when the first one connects. */
@@ -90,8 +109,7 @@ export class Control {
     this.#listener.start({
       channel: (fd, credentials) => {
         import('./control-server.js').then(
-          ({ serveOperator: receive }) =>
-            receive(fd, credentials, this.#supervisor, this.#served, this.#logger),
+          ({ serveOperator }) => serveOperator(fd, credentials, this.#supervisor, this.#served, this.#logger),
           error => {
             fd.close()
             this.#logger.error({ err: error }, 'the connection of an operator was closed without an answer')
