@@ -126,8 +126,7 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   const givenLog = flags.logFile ?? (process.env[LOG_FILE] || undefined)
   const log = resolve(givenLog ?? defaultLog(service, process.env))
   const pidFile = resolve(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
-  if (givenLog === undefined) makeDefaultFolder(log)
-  else makeFolder('log-file', log)
+  makeFolder('log-file', log, givenLog === undefined)
   makeFolder('pid-file', pidFile)
   const partPath = createPart(log)
   using waiting = new WaitingLine(`starting ${program}`)
@@ -363,21 +362,14 @@ async function readTailBytes(path: string, after: number): Promise<{ bytes: Buff
   }
 }
 
-function makeDefaultFolder(log: string): void {
-  try {
-    mkdirSync(dirname(log), { recursive: true, mode: 0o700 })
-  } catch (error) {
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      `the default log file ${log} cannot be created (${(error as Error).message}): give --log-file, or set XDG_STATE_HOME to a folder of this user`,
-    )
-  }
-}
-
-function makeFolder(option: string, path: string): void {
+/** Creates the folder of a file that the option names. Throws ERR_FDB_OPTION; `isDefault`: the option was not given. */
+function makeFolder(option: string, path: string, isDefault = false): void {
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   } catch (error) {
-    throw wrongOption(option, path, `a file in a folder that can be made (${(error as Error).message})`)
+    const { message } = error as Error
+    if (!isDefault) throw wrongOption(option, path, `a file in a folder that can be made (${message})`)
+    const why = `the default log file ${path} cannot be created (${message}): give --log-file, or set XDG_STATE_HOME to a folder of this user`
+    throw new FdbError('ERR_FDB_OPTION', why)
   }
 }
