@@ -2,8 +2,21 @@ import { createRequire } from 'node:module'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { FdbError } from '../errors.js'
 import { EXIT_CODES, type ExitCode, failureText, jsonText, style, writeStderr } from './output.js'
+import { type OnServerStage, onServerStage } from './signals.js'
 
-/** Runs one command line (without node and script). Never rejects: failures are printed on stderr. */
+/** Runs one command line (without node and script). `onStage` is called at each stage of a server. Never rejects. */
+export function main(args: readonly string[], onStage: OnServerStage): Promise<ExitCode> {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    // The reader has closed the pipe, as `head -1` does.
+    if (error.code === 'EPIPE') process.exit()
+    writeStderr(`stdout cannot be written: ${error.message}`)
+    process.exit(1)
+  })
+  onServerStage(onStage)
+  return run(args)
+}
+
+/** Never rejects: failures are printed on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
   try {
     const [first, about = ''] = args

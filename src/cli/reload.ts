@@ -1,9 +1,14 @@
 import type { Command } from 'commander'
-import type { ReloadReply } from '../operator/service-commands.js'
-import type { AnswerFlags } from './ask-service.js'
+import {
+  type ProcessReply,
+  RELOAD,
+  type ReloadReply,
+  readProcessReply,
+  readReloadReply,
+} from '../operator/service-commands.js'
+import { type AnswerFlags, type AskFlags, commandService, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
 import { plain, print } from './output.js'
-import { reload } from './upgrade-plan.js'
 
 export function addReload(program: Command): void {
   addAskOptions(program.command('reload').description('let the running server read its configuration again'))
@@ -15,6 +20,12 @@ Examples:
   $ fd-broker reload --service edge`,
     )
     .action(reloadService)
+}
+
+/** Makes the serving process read its configuration again. */
+export async function reload(flags: AskFlags): Promise<ProcessReply | ReloadReply> {
+  const reply = await commandService(flags, RETRY_CODES, RELOAD)
+  return readReloadReply(reply) ?? readProcessReply(reply)
 }
 
 async function reloadService({ json, ...flags }: AnswerFlags): Promise<void> {

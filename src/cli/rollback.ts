@@ -5,9 +5,8 @@ import { type ProcessReply, ROLLBACK, readProcessReply, rollbackBody } from '../
 import { type AnswerFlags, type AskFlags, commandService, pollUntil, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
 import { print } from './output.js'
-import { ReleasePath } from './release-path.js'
+import { ReleasePath, upgradeTo } from './release-path.js'
 import { serviceOf } from './status-answer.js'
-import { upgradeTo } from './with-release.js'
 
 interface RollbackFlags extends AnswerFlags {
   at?: string

@@ -11,8 +11,7 @@ import { encodeImport } from '../state/import.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
 import { ProgressLine, print } from './output.js'
-import { withServing } from './state-control.js'
-import { openState, type SourceFlags, schemasIn } from './state-source.js'
+import { openState, type SourceFlags, schemasIn, withServing } from './state-source.js'
 
 /** Limits of one part of an import. */
 const PIECE_BYTES = 1024 * 1024

@@ -14,7 +14,6 @@ import { type AskFlags, commandService } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { facts, jsonText, print, table } from './output.js'
-import { STATE_RETRY_CODES } from './state-control.js'
 import { exportState } from './state-export.js'
 import { importState } from './state-import.js'
 import { bytesOf, entryLine, type LineOptions, LineWriter, lineValue, writeEntries } from './state-lines.js'
@@ -23,6 +22,7 @@ import {
   openDiffSide,
   openState,
   type SourceFlags,
+  STATE_RETRY_CODES,
   schemasIn,
   withDigests,
 } from './state-source.js'

@@ -1,11 +1,13 @@
 import type { Command } from 'commander'
+import type { MoveReport } from '../connections/counts.js'
 import { statusAt } from '../operator/client.js'
+import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
+import type { SupervisorStatus } from '../run/status.js'
 import type { AnswerFlags } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
-import { print, writeStderr } from './output.js'
+import { type ExitCode, facts, formatDuration, plain, print, style, table, writeStderr } from './output.js'
 import { narrowAnswer } from './status-answer.js'
-import { illnessOf, statusText, withAges } from './status-text.js'
 
 export function addStatus(program: Command): void {
   addServiceOptions(
@@ -34,4 +36,363 @@ async function status({ control, json, service = '', timeout }: AnswerFlags): Pr
   if (ill === null) return
   writeStderr(ill.why)
   process.exitCode = ill.code
+}
+
+const DIGEST_SHOWN = 12
+const WORKERS = ['WORKER', 'SERVICE', 'PHASE', 'PID', 'GENERATION', 'CONNECTIONS', 'RESTARTS', 'LAST FAILURE']
+
+/** Formats a status as text. Omits fields that the other process did not send. */
+export function statusText(answer: StatusAnswer, now: number = Date.now()): string {
+  if (!isDaemon(answer)) return `${serviceLines(answer, now).join('\n')}\n`
+  const { control, descriptors, generation, pid, programs, startedAt, rssBytes, services, workers } = answer
+  const head: [string, string | null][] = [
+    ['daemon', services.length === 1 ? '1 service' : `${services.length} services`],
+    ['control', shown(control)],
+    ['generation', shown(generation)],
+    ['pid', shown(pid)],
+    ['uptime', since(startedAt, now)],
+    ['memory', shown(rssBytes, size)],
+    ['workers', shown(workers?.count)],
+    [
+      'connections',
+      workers ? shown(services.reduce((sum, { connections = 0 }) => sum + connections, 0)) : null,
+    ],
+    ['descriptors', descriptors ? shown(descriptors) : null],
+  ]
+  const claims = block('programs', ['PID', 'SINCE', 'DESCRIPTORS'], programs, program => [
+    program.pid || 'another',
+    program.since,
+    program.names.join(', '),
+  ])
+  const kept = block('workers', WORKERS, workers?.all, worker => {
+    const { connections } = services.find(({ service }) => service === worker.service) ?? {}
+    const { index, service, phase, pid, generation, restarts, lastFailure } = worker
+    return [
+      index,
+      service,
+      phase,
+      pid ?? undefined,
+      generation,
+      connections,
+      restarts,
+      lastFailure ?? undefined,
+    ]
+  })
+  const blocks = [
+    [...knownLines(head), ...kept, ...claims],
+    ...services.map(service => serviceLines(service, now)),
+  ]
+  return `${blocks.map(lines => lines.join('\n')).join('\n\n')}\n`
+}
+
+function serviceLines(report: ServiceStatus, now: number): string[] {
+  return [
+    ...knownLines(headline(report, now)),
+    ...block(
+      'listeners',
+      ['NAME', 'ADDRESS', 'ACCEPTING', 'CONNECTIONS', 'KINDS'],
+      report.listeners,
+      listener => [
+        listener.name,
+        withScheme(listener),
+        listener.accepting === undefined ? undefined : listener.accepting ? 'yes' : 'no',
+        listener.connections,
+        kindsOf(listener.kinds),
+      ],
+    ),
+    ...block('draining', ['GENERATION', 'PID', 'PHASE', 'CONNECTIONS', 'MOVES'], report.draining, older => [
+      older.generation,
+      older.pid,
+      phaseOf(older),
+      older.connections,
+      movesLine(older.moves),
+    ]),
+    ...block('servers out of use', ['UPSTREAM', 'SERVER', 'STATE', 'TRIED IN'], serversOut(report), out => [
+      out.upstream,
+      out.server,
+      out.state,
+      formatDuration(Number(out.triedInSeconds)),
+    ]),
+    ...block('sections', ['NAME', 'VERSION', 'ENTRIES', 'DIGEST'], report.sections, section => [
+      section.name,
+      section.version,
+      section.entries,
+      short(section.digest),
+    ]),
+  ]
+}
+
+function serversOut({ details }: ServiceStatus): readonly Record<string, unknown>[] | undefined {
+  const out = details?.serversOut
+  return Array.isArray(out) ? out.filter(one => typeof one === 'object' && one !== null) : undefined
+}
+
+function phaseOf({ phase, unfit, keptBy }: NonNullable<ServiceStatus['draining']>[number]): unknown {
+  if (unfit) return `${phase}, cannot come back (${unfit.code})`
+  return keptBy ? `${phase}, kept by ${plain(keptByText(keptBy))}` : phase
+}
+
+function kindsOf(kinds: Readonly<Record<string, number>> | undefined): string {
+  return Object.entries(kinds ?? {})
+    .map(([kind, count]) => `${count} ${plain(kind)}`)
+    .join(', ')
+}
+
+function withScheme({ address, scheme }: NonNullable<ServiceStatus['listeners']>[number]): unknown {
+  return scheme ? `${plain(address)} (${plain(scheme)})` : address
+}
+
+function headline(report: ServiceStatus, now: number): [string, string | null][] {
+  return [
+    ['service', plain(report.service)],
+    ['generation', shown(report.generation)],
+    ['pid', report.pid === null ? 'none: no process serves' : shown(report.pid)],
+    ['epoch', shown(report.epoch)],
+    ['role', shown(report.role)],
+    ['handoff', phaseLine(report)],
+    [
+      'control',
+      shown(report.control, control => `${control}${report.hosting ? ` (${report.hosting})` : ''}`),
+    ],
+    ['uptime', uptime(report, now)],
+    ['connections', shown(report.connections)],
+    ['moves', movesLine(report.moves)],
+    ['closed', closedLine(report.closed)],
+    ['held', report.held?.length ? report.held.map(plain).join(', ') : null],
+    ['state', stateLine(report)],
+    ['state file', fileLine(report)],
+    ['memory', shown(report.rssBytes, size)],
+    ['open fds', shown(report.openFds)],
+    ...supervisorLines(report, now),
+    ['last failure', failureLine(report)],
+    ['blocked by', blockedLine(report)],
+    ['application', errorsLine(report)],
+    ['output', outputLine(report)],
+    ['unfit', unfitLine(report)],
+  ]
+}
+
+function knownLines(lines: readonly [string, string | null][]): string[] {
+  return facts(lines.flatMap(([name, value]) => (value === null ? [] : [[name, coloured(name, value)]])))
+}
+
+/** Names of the lines that a terminal shows in red. */
+const FAULTS: ReadonlySet<string> = new Set(['crash loop', 'unfit', 'blocked by', 'application', 'output'])
+
+function coloured(name: string, value: string): string {
+  if (name === 'role' && value === 'serving') return style('green', value)
+  if (FAULTS.has(name) || /^UNHEALTHY|CANNOT BE WRITTEN|^none: /.test(value)) return style('red', value)
+  return name === 'last failure' && !value.startsWith('OLD') ? style('yellow', value) : value
+}
+
+function uptime({ uptimeSeconds, processStartedAt }: ServiceStatus, now: number): string | null {
+  const parts: string[] = []
+  if (uptimeSeconds !== undefined) parts.push(`service ${formatDuration(uptimeSeconds)}`)
+  const started = since(processStartedAt, now)
+  if (started !== null) parts.push(`process ${started}`)
+  return parts.length === 0 ? null : parts.join(', ')
+}
+
+function since(startedAt: string | undefined, now: number): string | null {
+  const started = Date.parse(startedAt ?? '')
+  return Number.isNaN(started) ? null : formatDuration(Math.max(0, now - started) / 1000)
+}
+
+function stateLine({ state, segments, logBytes }: ServiceStatus): string | null {
+  const memory = (bytes: number, count: number) =>
+    `${size(bytes)} in ${count} ${count === 1 ? 'segment' : 'segments'}`
+  if (state) {
+    const { entries, sequence, digest } = state
+    return `${entries === 1 ? '1 entry' : `${plain(entries)} entries`}, ${memory(state.bytes, state.segments)}, sequence ${plain(sequence)}, digest ${short(digest)}`
+  }
+  return segments === undefined ? null : memory(logBytes ?? Number.NaN, segments)
+}
+
+function fileLine({ state }: ServiceStatus): string | null {
+  const file = state?.file
+  if (!file) return null
+  const { path, ok, lastError, behindBytes, sequence, syncedSequence } = file
+  const there = `sequence ${plain(sequence)}, on the disk ${plain(syncedSequence)}`
+  if (ok) return `${plain(path)}, ${there}${behindBytes > 0 ? `, ${size(behindBytes)} behind` : ''}`
+  return `${plain(path)} CANNOT BE WRITTEN, ${size(behindBytes)} are only in memory (${there}): ${plain(lastError?.message ?? '')}`
+}
+
+function movesLine(moves: MoveReport | undefined): string | null {
+  if (moves === undefined) return null
+  const { moved, arrived, lost, refused, wave } = moves
+  const parts = [
+    ...(arrived > 0 ? [`${arrived} arrived`] : []),
+    ...(moved > 0 ? [`${moved} moved${wave === 'first' ? ' (the first few)' : ''}`] : []),
+    ...(lost > 0 ? [`${lost} lost`] : []),
+    ...Object.entries(refused ?? {}).map(([code, count]) => `${count} stay (${code})`),
+  ]
+  return parts.length === 0 ? null : plain(parts.join(', '))
+}
+
+function closedLine(closed: ServiceStatus['closed']): string | null {
+  if (!closed?.length) return null
+  return plain(closed.map(({ kind, reason, count }) => `${count} ${kind} (${reason})`).join(', '))
+}
+
+function phaseLine(report: ServiceStatus): string | null {
+  const { phase, probationSeconds } = report
+  // Under `fd-broker run` another line shows the probation.
+  const left = 'supervisor' in report ? '' : leftOf(probationSeconds)
+  return shown(phase, text => `${text}${left}`)
+}
+
+function leftOf(probationSeconds: number | null | undefined): string {
+  return typeof probationSeconds === 'number' ? `, ${formatDuration(probationSeconds)} left` : ''
+}
+
+/** Lines about the supervisor of `fd-broker run`, a separate process. */
+function supervisorLines(report: ServiceStatus, now: number): [string, string | null][] {
+  const { supervisor } = report as Partial<SupervisorStatus>
+  if (supervisor === undefined) return []
+  const { pid, rssBytes, loops, failures, exits, again, before } = supervisor
+  const last = exits?.last?.at(-1)
+  const ended =
+    last === undefined
+      ? null
+      : `${plain(exits.count)} times; generation ${plain(last.generation)} (pid ${plain(last.pid)}) last, ${exitText(last.code)}, ${formatDuration((now - last.at) / 1000)} ago, after ${formatDuration(last.seconds)}`
+  return [
+    [
+      'serves again',
+      shown(again, id => `generation ${id}, started again as generation ${report.generation}`),
+    ],
+    ['probation', shown(report.probationSeconds, seconds => `${formatDuration(Number(seconds))} left`)],
+    ['health', healthLine(supervisor)],
+    ['rollback to', shown(before, id => `generation ${id} (fd-broker rollback)`)],
+    ['supervisor', `pid ${plain(pid)}, ${size(rssBytes)}`],
+    ['crashed', ended],
+    ['crash loop', loops ? `${plain(failures)} ends or failures in a row` : null],
+  ]
+}
+
+function healthLine({ healthy, complaint }: SupervisorStatus['supervisor']): string | null {
+  if (healthy === null || healthy === undefined) return null
+  const last = shown(complaint)
+  if (!healthy) return `UNHEALTHY: ${last ?? 'the health check fails'}`
+  return last === null ? 'good' : `good, but the last check failed: ${last}`
+}
+
+function exitText(code: number): string {
+  return code > 128 ? `by signal ${code - 128}` : `with code ${plain(code)}`
+}
+
+function failureLine(report: ServiceStatus): string | null {
+  const { lastFailure } = report
+  if (lastFailure === undefined || lastFailure === null) return null
+  const { code, phase, at, message } = lastFailure
+  const when = Number.isFinite(at) ? ` at ${new Date(at).toISOString()}` : ''
+  const age = isOld(report) ? 'OLD (a version has started to serve after it): ' : ''
+  return `${age}${plain(code)} in phase ${plain(phase)}${when}: ${plain(message)}`
+}
+
+function blockedLine({ blockedBy }: ServiceStatus): string | null {
+  if (!blockedBy?.length) return null
+  return `${blockedBy.map(pid => `pid ${plain(pid)}`).join(', ')} (may still live: the next upgrade waits until it has ended)`
+}
+
+function unfitLine({ unfit }: ServiceStatus): string | null {
+  if (!unfit) return null
+  return `it answers from its memory and CANNOT WRITE: ${plain(unfit.code)}: ${plain(unfit.message)}`
+}
+
+function errorsLine({ applicationErrors }: ServiceStatus): string | null {
+  if (!applicationErrors) return null
+  return `its event listeners threw ${plain(applicationErrors)} times: see the log`
+}
+
+function outputLine({ droppedOutput, details }: ServiceStatus): string | null {
+  if (!droppedOutput) return null
+  const why =
+    typeof details?.log === 'string'
+      ? 'the process that writes its log has ended; the next version has a new one'
+      : 'its terminal is closed, or its pipe has no reader'
+  return `${plain(droppedOutput)} writes were dropped: ${why}`
+}
+
+function block<T>(
+  title: string,
+  head: readonly string[],
+  items: readonly T[] | undefined,
+  cells: (item: T) => readonly unknown[],
+): string[] {
+  if (!items?.length) return []
+  return ['', style('bold', title), ...table(head, items.map(cells)).map(line => `  ${line}`)]
+}
+
+function shown<T>(value: T | null | undefined, show: (value: T) => string = String): string | null {
+  return value === undefined || value === null ? null : plain(show(value))
+}
+
+function short(digest: unknown): string {
+  return plain(digest).slice(0, DIGEST_SHOWN)
+}
+
+function size(bytes: number | undefined): string {
+  if (bytes === undefined || !Number.isFinite(bytes)) return '-'
+  if (bytes < 1024) return `${bytes} B`
+  if (bytes < 1024 ** 2) return `${(bytes / 1024).toFixed(1)} KiB`
+  if (bytes < 1024 ** 3) return `${(bytes / 1024 ** 2).toFixed(1)} MiB`
+  return `${(bytes / 1024 ** 3).toFixed(1)} GiB`
+}
+
+/** Roles of a process that does not serve. */
+const NOT_SERVING: ReadonlySet<string | undefined> = new Set([
+  'joining',
+  'ready',
+  'spawning',
+  'starting',
+  'waiting',
+  'gone',
+])
+
+/** Why a service is unhealthy, and the exit code of `fd-broker status` for it. */
+interface Illness {
+  readonly code: ExitCode
+  readonly why: string
+}
+
+/** Returns the worst illness of the services; null if a process serves each service, and no program crashes repeatedly. */
+export function illnessOf(answer: StatusAnswer): Illness | null {
+  const services: readonly ServiceStatus[] = isDaemon(answer) ? answer.services : [answer]
+  const all = services.flatMap(service => illness(service) ?? [])
+  return all.find(({ code }) => code === 3) ?? all[0] ?? null
+}
+
+function illness(report: ServiceStatus): Illness | null {
+  const { pid, role, service } = report
+  const { supervisor } = report as Partial<SupervisorStatus>
+  const loops = supervisor?.loops ? `: its program ended or failed ${supervisor.failures} times in a row` : ''
+  if (pid === null || NOT_SERVING.has(role)) {
+    const state = role === undefined || pid === null ? '' : ` (it is ${plain(role)})`
+    return { code: 3, why: `no process serves ${plain(service)}${state}${loops}` }
+  }
+  return loops === '' ? null : { code: 1, why: `${plain(service)} crashes repeatedly${loops}` }
+}
+
+/** Marks each last failure that is older than the serving version. */
+export function withAges(answer: StatusAnswer): StatusAnswer {
+  if (isDaemon(answer)) return { ...answer, services: answer.services.map(withAge) }
+  return withAge(answer)
+}
+
+function withAge(report: ServiceStatus): ServiceStatus {
+  const { lastFailure } = report
+  return lastFailure ? { ...report, lastFailure: { ...lastFailure, old: isOld(report) } } : report
+}
+
+/** Whether a version started to serve after the last failure. */
+function isOld(report: ServiceStatus): boolean {
+  // The failure is not old: an earlier version was started again because of it.
+  if (typeof (report as Partial<SupervisorStatus>).supervisor?.again === 'number') return false
+  const { lastFailure, processStartedAt, handoffs } = report
+  const at = lastFailure?.at ?? Number.NaN
+  const served = handoffs?.some(
+    ({ outcome, phases }) =>
+      (outcome === 'serving' || outcome === 'released') && (phases.at(-1)?.at ?? 0) > at,
+  )
+  return served === true || Date.parse(processStartedAt ?? '') > at
 }

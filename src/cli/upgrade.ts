@@ -5,20 +5,26 @@ import { FdbError } from '../errors.js'
 import { openFileOf } from '../kernel/index.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import type { UpgradeProgress } from '../operator/requests.js'
-import { UPGRADE_SELF } from '../operator/service-commands.js'
+import { CHANGES, type ChangeReport, readChanges, UPGRADE_SELF } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
 import type { Release } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
-import { type AnswerFlags, type AskFlags, commandService, killHungText, pollUntil } from './ask-service.js'
+import {
+  type AnswerFlags,
+  type AskFlags,
+  commandService,
+  IDEMPOTENT_RETRY_CODES,
+  killHungText,
+  pollUntil,
+} from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { plain, print, style, WaitingLine } from './output.js'
-import { ReleasePath } from './release-path.js'
+import { type ReleaseChange, ReleasePath, upgradeTo } from './release-path.js'
+import { reload } from './reload.js'
 import { CANCEL_SIGNALS } from './signals.js'
 import { narrowAnswer, type ServiceAddress, serviceOf } from './status-answer.js'
-import { type Plan, planFor, reload } from './upgrade-plan.js'
-import { type ReleaseChange, upgradeTo } from './with-release.js'
 
 /** Limit for the answer of the running server. The upgrade itself may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
@@ -222,6 +228,40 @@ function headline(answer: StatusAnswer, name: string): string {
   // The daemon refuses an unknown name itself.
   if (now === undefined) return 'upgrading'
   return `upgrading ${plain(now.service)} from generation ${plain(now.generation)} (pid ${plain(now.pid)})`
+}
+
+interface Plan {
+  readonly done: 'upgrade' | 'reload' | 'nothing'
+  readonly because: string
+  readonly changes: ChangeReport
+}
+
+/** Asks the serving process for changes. Rejects with ERR_FDB_COMMAND_UNKNOWN if the process does not know the request. */
+async function planFor(flags: AskFlags): Promise<Plan> {
+  const reply = await commandService(flags, IDEMPOTENT_RETRY_CODES, CHANGES).catch(error => {
+    if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
+    const why =
+      'this service cannot tell what has changed since its start (fd-broker proxy can): omit --smart'
+    throw new FdbError(error.code, why, { cause: error })
+  })
+  const changes = readChanges(reply)
+  const { code, next, configuration } = changes
+  if (code.length > 0) return { done: 'upgrade', because: `the code has changed (${summary(code)})`, changes }
+  if (next.length > 0) {
+    const because = `the configuration has changes that only the next process applies (${summary(next)})`
+    return { done: 'upgrade', because, changes }
+  }
+  if (configuration.length > 0) {
+    return { done: 'reload', because: `the configuration has changed (${summary(configuration)})`, changes }
+  }
+  return { done: 'nothing', because: 'nothing has changed', changes }
+}
+
+const SHOWN = 3
+
+function summary(names: readonly string[]): string {
+  const more = names.length > SHOWN ? ` and ${names.length - SHOWN} more` : ''
+  return names.slice(0, SHOWN).join(', ') + more
 }
 
 /** Carries out a plan without an upgrade: a reload, or nothing. */

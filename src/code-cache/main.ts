@@ -3,9 +3,8 @@ import '../cli/early-signals.js'
 import { statSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
-import type * as program from '../cli/main.js'
-import { CachedProgram } from './cached-program.js'
-import { CodeCache } from './code-cache.js'
+import type * as program from '../cli/program.js'
+import { CachedProgram, CodeCache } from './code-cache.js'
 import { lowerPriority, lowerThreads, threadsOfV8 } from './low-priority.js'
 
 /** Delay before a server saves the cache. After it the server has compiled the code of its start, and few clients wait. */

@@ -5,7 +5,6 @@ export { addonFile } from './addon.js'
 export * from './child.js'
 export * from './file.js'
 export * from './for-node.js'
-export * from './memory-file.js'
 export {
   type BindOptions,
   type Inspected,

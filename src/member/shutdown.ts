@@ -1,7 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import type { FdbError } from '../errors.js'
-import { activeResources } from '../node/active-resources.js'
-import { activeIntervals } from '../node/intervals.js'
+import { activeIntervals, activeResources } from '../node/active-resources.js'
 import { keptByText } from '../operator/status-report.js'
 import type { RetiredReason } from './member-options.js'
 

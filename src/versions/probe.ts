@@ -24,7 +24,7 @@ import {
   parseListenerSpec,
 } from '../listeners/index.js'
 import { ancestryOf } from '../os/main-process.js'
-import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
+import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-socket.js'
 import {
   CHECK_PARSERS,
   type CheckSpec,

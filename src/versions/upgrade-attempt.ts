@@ -168,7 +168,7 @@ export class UpgradeAttempt {
 
   #exited(text: string, { code, signal }: { code: number | null; signal: string | null }): void {
     const { command } = this.#options
-    const why = `${this.#name} (${command.argv0} …) ${text}`
+    const why = `${this.#name} (${command.argv[0]} …) ${text}`
     this.#settled.reject(new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code, signal } }))
     // A process that the command has left behind, as a wrapper does, must not join after this failure.
     if (!isCommitted(this.#incumbent.phase ?? this.#phase)) void this.child.end()

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { durationMs } from '../../src/base/duration.js'
 import { formatDuration } from '../../src/cli/output.js'
-import { statusText } from '../../src/cli/status-text.js'
+import { statusText } from '../../src/cli/status.js'
 
 describe('durations', () => {
   it.each([

@@ -16,7 +16,7 @@ const PROGRAM = fileURLToPath(new URL('../../dist/program.cjs', import.meta.url)
  */
 async function said(...args: string[]): Promise<Ran> {
   if (NIGHTLY) return await Desk.open().run(...args)
-  const { main } = createRequire(import.meta.url)(PROGRAM) as typeof import('../../src/cli/main.js')
+  const { main } = createRequire(import.meta.url)(PROGRAM) as typeof import('../../src/cli/program.js')
   const texts = { stdout: '', stderr: '' }
   const spies = (['stdout', 'stderr'] as const).map(name =>
     vi.spyOn(process[name], 'write').mockImplementation(text => {

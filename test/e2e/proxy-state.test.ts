@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { withServing } from '../../src/cli/state-control.js'
+import { withServing } from '../../src/cli/state-source.js'
 import { fdbroker } from '../../src/proto/proxy.js'
 import { STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'

@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { withServing } from '../../src/cli/state-control.js'
+import { withServing } from '../../src/cli/state-source.js'
 import { type SegmentsReply, STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'

@@ -1,4 +1,4 @@
-import { withAges } from '../../src/cli/status-text.js'
+import { withAges } from '../../src/cli/status.js'
 import { closeAll } from '../../src/kernel/index.js'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { fdbroker } from '../../src/proto/wire.js'

@@ -1,5 +1,5 @@
 import { onTestFinished } from 'vitest'
-import { withServing } from '../../src/cli/state-control.js'
+import { withServing } from '../../src/cli/state-source.js'
 import type { AddReply, RemoveReply } from '../../src/proxy/routes/commands.js'
 import { pause } from './until.js'
 

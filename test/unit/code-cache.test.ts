@@ -14,8 +14,7 @@ import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { CachedProgram } from '../../src/code-cache/cached-program.js'
-import { CodeCache, cacheFolders, isPrivate } from '../../src/code-cache/code-cache.js'
+import { CachedProgram, CodeCache, cacheFolders, isPrivate } from '../../src/code-cache/code-cache.js'
 
 const OWN = process.geteuid!()
 const PROGRAM = { uid: OWN, mode: 0o100644 }

@@ -1,6 +1,6 @@
 import { createServer } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { activeIntervals } from '../../src/node/intervals.js'
+import { activeIntervals } from '../../src/node/active-resources.js'
 
 function interval(callback: () => void, ms: number): NodeJS.Timeout {
   const timer = setInterval(callback, ms)

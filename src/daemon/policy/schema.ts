@@ -20,7 +20,7 @@ import {
   text,
   type ValueCheck,
 } from '../../config/check.js'
-import { parseDocument, readDocument } from '../../config/read.js'
+import { parseDocument, readDocument } from '../../config/document.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
 import type { Policy, ProcessMatch, Unserved } from './policy.js'
 import { ANYONE, LIMITS, OWNER, servicePolicy } from './policy.js'

@@ -1,9 +1,9 @@
-import { checkMade, documentOf, parseDocument, readDocument } from '../../config/read.js'
+import { checkMade, documentOf, parseDocument, readDocument } from '../../config/document.js'
 import type { ProxyConfig } from './config.js'
 import type { ProxyDocument } from './proxy-document.js'
 import { checkConfig } from './schema.js'
 
-export type { ConfigProblem } from '../../config/read.js'
+export type { ConfigProblem } from '../../config/document.js'
 
 /** Reads and checks a configuration file (YAML or JSON) in one turn of the event loop. Rejects with ERR_FDB_CONFIG. */
 export async function readConfig(file: string): Promise<ProxyConfig> {

@@ -36,7 +36,7 @@ export const kernel = room(
     ],
     ['kernel/polled-socket.ts', 'if (member?.open)', 'if (member)', ...POLLED],
     [
-      'kernel/memory-file.ts',
+      'kernel/file.ts',
       'for (let left = ATTEMPTS - 1; ; left--)',
       'for (let left = 0; ; left--)',
       'unit/state-segment',

@@ -22,7 +22,7 @@ export const serviceManager = room(
     ],
     ['os/service-manager/notify-socket.ts', "return text.replace(/[\\r\\n]+/g, ' ')", 'return text'],
     ['os/service-manager/notify-socket.ts', 'for (const { fd } of this.#pending.splice(0)) fd?.close()', ''],
-    ['os/service-manager/notify-receiver.ts', 'closeAll(fds ?? [])', '', 'unit/notify-probe'],
+    ['os/service-manager/notify-socket.ts', 'closeAll(fds ?? [])', '', 'unit/notify-probe'],
     ['os/service-manager/watchdog.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
     ['os/service-manager/watchdog.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],
     ['os/service-manager/watchdog.ts', 'this.#extension = setInterval(extend, EXTEND_AGAIN_MS).unref()', ''],
