@@ -32,6 +32,7 @@ export function addStop(program: Command): void {
       'after',
       `
 With a daemon's control socket and without --service this ends the daemon; its members keep serving.
+A main process of workers ends with all its workers.
 
 Examples:
   $ fd-broker stop --control /run/shop/upgrade.sock

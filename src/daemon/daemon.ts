@@ -115,6 +115,7 @@ export class Daemon implements AsyncDisposable {
         return this.upgrade({ argv, progress, signal: cancel, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
       },
       command: (order, context) => this.#command(order, context, runtime),
+      stopped: orchestrator === null ? DAEMON_ITSELF : '',
     }
     const { quotas } = reception
     const workerListener = orchestrator && ((key: string) => orchestrator.listener(key))
@@ -234,7 +235,7 @@ export class Daemon implements AsyncDisposable {
     const { orchestrator, services } = this.#parts
     const reply = addressesAll(orchestrator, service) ? orchestrator.command(name, body) : null
     if (reply != null) return await reply
-    if (name === STOP && (service === '' || service === DAEMON_ITSELF)) return this.#stop(readStopOrder(body))
+    if (name === STOP && service === DAEMON_ITSELF) return this.#stop(readStopOrder(body))
     if (name === RELOAD && service === DAEMON_ITSELF) {
       await this.reload()
       return this.#processReply()

@@ -34,6 +34,8 @@ export interface DaemonOperations extends Required<Omit<Operations, 'status' | '
   status(shows: (service: string | null) => boolean): Promise<object>
   /** Returns the name of the addressed service, see {@link Services.find}, or {@link DAEMON_ITSELF}. */
   resolveService(service: string, shows: (service: string) => boolean): string
+  /** The service that a stop without a service addresses: all workers (''), or the daemon itself. */
+  readonly stopped: '' | typeof DAEMON_ITSELF
 }
 
 /** Dependencies for checking and executing operators' requests. */
@@ -76,9 +78,8 @@ export class OperatorAccess implements Operations {
   }
 
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
-    const service = this.#authorize(
-      order.name === STOP && order.service === '' ? DAEMON_ITSELF : order.service,
-    )
+    const isStop = order.name === STOP && order.service === ''
+    const service = this.#authorize(isStop ? this.#operations.stopped : order.service)
     return await this.#operations.command({ ...order, service }, context)
   }
 

@@ -140,6 +140,20 @@ describe('a proxy of two workers', () => {
     expect(hasEnded(third)).toBe(true)
     await clients.stop()
     expect(clients.failures).toEqual([])
+
+    const left = [fewer.pid, ...pids(fewer)]
+    expect(await edge.desk.run('stop', '--control', control)).toMatchObject({ code: 0 })
+    expect(left.map(hasEnded)).toEqual(left.map(() => true))
+  })
+
+  it('ends with all its workers on `fd-broker stop`, also with those that stand by in a probation', async () => {
+    const { edge, control, now } = await several({ upgrade: { probation: '60s' } })
+    const old = pids(await now())
+    expect(await edge.desk.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
+    const { pid, ...upgraded } = await mainWhere(control, 'the next workers serve', servedByAll(2))
+    expect(old.filter(hasEnded)).toEqual([])
+    expect(await edge.desk.run('stop', '--control', control)).toMatchObject({ code: 0 })
+    for (const each of [pid, ...pids({ pid, ...upgraded }), ...old]) await edge.ended(each)
   })
 })
 
