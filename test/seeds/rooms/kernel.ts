@@ -45,8 +45,8 @@ export const kernel = room(
     ],
     [
       'kernel/watch.ts',
-      '    poll.close()\n    fd.close()',
-      '    poll.close()',
+      '    fd.closeAside()\n',
+      '',
       'native/remainder',
       'unit/operator-access',
       'unit/descriptor-store',
