@@ -1,4 +1,4 @@
-import { type OwnedFd, socketPair } from '../kernel/index.js'
+import { closeOnThrow, type OwnedFd, socketPair } from '../kernel/index.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { MoveLog } from './move-log.js'
 
@@ -16,14 +16,7 @@ export interface MovePair extends Disposable {
 /** Throws if the kernel has no sealable memory files, or the process has reached its limit of open files. */
 export function movePair(): MovePair {
   const log = MoveLog.create()
-  let ends: [OwnedFd, OwnedFd]
-  try {
-    ends = socketPair('move channel')
-  } catch (error) {
-    log.close()
-    throw error
-  }
-  const [give, take] = ends
+  const [give, take] = closeOnThrow([log], () => socketPair('move channel'))
   return {
     give,
     take,
@@ -60,12 +53,7 @@ export async function createMoveChannel(ends: {
 /** Duplicates an end. The caller owns the dups. */
 export function ownEnd(end: MoveChannelEnd): { channel: OwnedFd; log: OwnedFd } {
   const channel = end.channel.dup()
-  try {
-    return { channel, log: end.log.dup() }
-  } catch (error) {
-    channel.close()
-    throw error
-  }
+  return closeOnThrow([channel], () => ({ channel, log: end.log.dup() }))
 }
 
 /** Returns the bundle items that send an end; they borrow its descriptors. `other`: the process at the other end, if the receiver cannot know it. */

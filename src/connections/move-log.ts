@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import {
   addSeals,
+  closeOnThrow,
   memoryFile,
   type NativeError,
   type OwnedFd,
@@ -53,7 +54,7 @@ export class MoveLog implements Disposable {
 
   /** Opens a log that another process made. Takes ownership of `fd`, even if it throws ERR_FDB_MOVE_LOG. */
   static open(fd: OwnedFd): MoveLog {
-    try {
+    return closeOnThrow([fd], () => {
       const seals = sealsOf(fd)
       if (seals === null || (seals & HINDERING) !== 0 || sizeOf(fd) !== 0) {
         throw new FdbError(
@@ -62,10 +63,7 @@ export class MoveLog implements Disposable {
         )
       }
       return new MoveLog(fd)
-    } catch (error) {
-      fd.close()
-      throw error
-    }
+    })
   }
 
   /** Returns false if the receiver has sealed the log. */

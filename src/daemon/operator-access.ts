@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
-import { hasEnded, type OwnedFd } from '../kernel/index.js'
+import { closeOnThrow, hasEnded, type OwnedFd } from '../kernel/index.js'
 import {
   type ClaimOrder,
   type ClaimResult,
@@ -117,16 +117,11 @@ export class DescriptorAccess implements DescriptorHolder {
   }
 
   put(order: DescriptorOrder): void {
-    let most: number
-    try {
+    const most = closeOnThrow([order.fd, order.lifetime], () => {
       const { limits } = this.#demand('put', order.name)
       this.#demandQuota(order.name)
-      most = limits.descriptors
-    } catch (error) {
-      order.fd.close()
-      order.lifetime?.close()
-      throw error
-    }
+      return limits.descriptors
+    })
     const { name, by, ms, replace, lifetime } = order
     const lease = lifetime !== null ? { whilePid: pidOf(lifetime) } : ms !== null ? { leaseMs: ms } : {}
     const facts = { descriptor: name, ...by, ...lease, ...(replace && { replace }) }
@@ -134,16 +129,13 @@ export class DescriptorAccess implements DescriptorHolder {
   }
 
   claim(order: ClaimOrder): ClaimResult {
-    try {
+    closeOnThrow([order.claimant], () => {
       this.#demandClaim(order)
       if (order.claimant !== null) {
         demandProcess(this.#peer, order.claimant)
         this.#demandQuota()
       }
-    } catch (error) {
-      order.claimant?.close()
-      throw error
-    }
+    })
     const { name, by, shared, claimant } = order
     if (this.#checks.workerListener !== null && name.startsWith(GROUP_LISTENER)) {
       // The listener belongs to the workers: a claim excludes no other worker.

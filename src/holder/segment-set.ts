@@ -1,5 +1,6 @@
 import { type Epoch, NO_EPOCH } from '../handoff/messages.js'
 import { RULES, type Rules, WITHOUT_SEALS } from '../handoff/rules.js'
+import { closeOnThrow } from '../kernel/index.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 
@@ -178,11 +179,8 @@ function openReadOnly(segments: readonly Segment[]): SegmentBundle {
 /** Copies each segment by `copy`. If one call throws, closes the copies that are made. */
 export function copyAll(segments: readonly Segment[], copy: (segment: Segment) => Segment): Segment[] {
   const copies: Segment[] = []
-  try {
+  return closeOnThrow(copies, () => {
     for (const segment of segments) copies.push(copy(segment))
     return copies
-  } catch (error) {
-    for (const made of copies) made.close()
-    throw error
-  }
+  })
 }

@@ -1,16 +1,10 @@
 import net from 'node:net'
 import { native } from './native.js'
-import { OwnedFd } from './owned.js'
+import { closeOnThrow, OwnedFd } from './owned.js'
 
 /** Creates a `net.Socket` for a connected TCP or Unix stream descriptor. Takes ownership of the descriptor, and closes it if it throws. */
 export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts, 'fd'>): net.Socket {
-  let socket: net.Socket
-  try {
-    socket = new net.Socket({ ...options, fd: fd.raw })
-  } catch (error) {
-    fd.close()
-    throw error
-  }
+  const socket = closeOnThrow([fd], () => new net.Socket({ ...options, fd: fd.raw }))
   fd.release()
   return socket
 }

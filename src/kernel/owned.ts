@@ -163,6 +163,16 @@ export function closeAll(fds: Iterable<OwnedFd>): void {
   OwnedFd.closeAll(fds)
 }
 
+/** Returns the result of `work`. If it throws, closes `owned` first. */
+export function closeOnThrow<T>(owned: Iterable<{ close(): void } | null | undefined>, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    for (const each of owned) each?.close()
+    throw error
+  }
+}
+
 function closedError(label: string): FdbError {
   return new FdbError(
     'ERR_FDB_FD_CLOSED',

@@ -1,6 +1,6 @@
 import { OWN_INSTANCE } from '../base/own-instance.js'
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd } from '../kernel/index.js'
+import { closeAll, closeOnThrow, type OwnedFd } from '../kernel/index.js'
 import { type DeathWatch, ownPidfd, pidOf } from '../os/liveness.js'
 import { fateOf, identify, killVerified, watchProcess } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
@@ -94,12 +94,7 @@ export class HolderLink {
       const what = `the Welcome of ${pid > 0 ? `process ${pid}` : 'the process'} on the control socket`
       welcomed.limit(timeoutMs, () => welcomed.reject(deadlineError(what, timeoutMs)))
       const { welcome, pidfd } = await welcomed.answer
-      try {
-        return new HolderLink(link, pidfd, factsOf(welcome))
-      } catch (error) {
-        pidfd?.close()
-        throw error
-      }
+      return closeOnThrow([pidfd], () => new HolderLink(link, pidfd, factsOf(welcome)))
     } catch (error) {
       link.close()
       throw error

@@ -6,7 +6,7 @@ import { MoveLog } from '../connections/move-log.js'
 import { countMovable, type Source } from '../connections/move-slice.js'
 import { ConnectionReceiver } from '../connections/receiver.js'
 import { ConnectionSender } from '../connections/sender.js'
-import { closeAll, type OwnedFd, peerPidfd } from '../kernel/index.js'
+import { closeAll, closeOnThrow, type OwnedFd, peerPidfd } from '../kernel/index.js'
 import { keyOf } from '../os/liveness.js'
 import { fateOf } from '../os/process-identity.js'
 import type { BundleItem } from '../wire/bundle.js'
@@ -285,12 +285,9 @@ function endOfChannel(
   peer: OwnedFd | null,
 ): { link: Link; log: MoveLog; other: OwnedFd | null } {
   const own = [channel, log]
-  try {
+  return closeOnThrow(own, () => {
     const other = peer?.dup() ?? null
     if (other !== null) own.push(other)
     return { log: MoveLog.open(log), link: new Link(new Channel(channel)), other }
-  } catch (error) {
-    closeAll(own)
-    throw error
-  }
+  })
 }

@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Backoff } from '../base/backoff.js'
 import { FdbError } from '../errors.js'
 import {
+  closeOnThrow,
   connectToUnix,
   type NativeError,
   OwnedFd,
@@ -101,13 +102,10 @@ function kindAt(path: string): string | null {
 
 /** Returns the channel if the listening process is trusted; else closes the channel and throws. */
 export function verifiedChannel(channel: OwnedFd, path: string, role: ConnectRole): OwnedFd {
-  try {
+  return closeOnThrow([channel], () => {
     verifyHolder(channel, path, role)
     return channel
-  } catch (error) {
-    channel.close()
-    throw error
-  }
+  })
 }
 
 function remedy(code: string): string {

@@ -2,7 +2,7 @@ import { existsSync, lstatSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd, watchPaths } from '../kernel/index.js'
+import { closeOnThrow, type OwnedFd, watchPaths } from '../kernel/index.js'
 import { listenerAt } from './connect.js'
 import {
   bindControl,
@@ -41,7 +41,7 @@ function restoreControl(held: HeldControl): RestoredControl | null {
     if (fd !== null) made.push(fd)
     return fd
   }
-  try {
+  return closeOnThrow(made, () => {
     if (!existsSync(path) || !existsSync(lockFile(path))) ensureFolder(dirname(path))
     // The lock file first: a process that starts decides by the lock whether it may bind the path.
     const lock = keep(missingLock(held))
@@ -49,10 +49,7 @@ function restoreControl(held: HeldControl): RestoredControl | null {
     const bound = isIntact(path, entry) ? null : bindControl(path, 0o600)
     if (bound === null && made.length === 0) return null
     return { lock, reservation, listener: bound?.listener ?? null, entry: bound?.entry ?? entry }
-  } catch (error) {
-    closeAll(made)
-    throw error
-  }
+  })
 }
 
 /** Returns `control` with the restored parts; closes the parts that they replace. */

@@ -1,5 +1,5 @@
 import type { Server, Socket } from 'node:net'
-import { socketOver, socketPair } from '../kernel/index.js'
+import { closeOnThrow, socketOver, socketPair } from '../kernel/index.js'
 import { acceptOptionsOf } from '../node/server-connections.js'
 
 /**
@@ -12,13 +12,7 @@ export function connectionTo(
 ): Socket {
   const { allowHalfOpen, pauseOnConnect } = acceptOptionsOf(server)
   const [ours, theirs] = socketPair('connection of a process to itself')
-  let own: Socket
-  try {
-    own = socketOver(ours, {})
-  } catch (error) {
-    theirs.close()
-    throw error
-  }
+  const own = closeOnThrow([theirs], () => socketOver(ours, {}))
   try {
     accept(socketOver(theirs, { allowHalfOpen, pauseOnCreate: pauseOnConnect } as object))
   } catch (error) {

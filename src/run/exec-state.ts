@@ -3,6 +3,7 @@ import { setImmediate } from 'node:timers/promises'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import {
+  closeOnThrow,
   executeInstead,
   holdSignals,
   memoryFile,
@@ -82,13 +83,10 @@ function writeState(state: ExecState): { readonly memory: OwnedFd; readonly fds:
     return { [FD_KEY]: numbersOf([value])[0], label: value.label }
   })
   const memory = memoryFile('fd-broker run', 'the state of a supervisor')
-  try {
+  return closeOnThrow([memory], () => {
     writeAllAt(memory, Buffer.from(text), 0)
     return { memory, fds }
-  } catch (error) {
-    memory.close()
-    throw error
-  }
+  })
 }
 
 export interface InheritedState {

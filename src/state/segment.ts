@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import {
   addSeals,
   closeAll,
+  closeOnThrow,
   memoryFile,
   type NativeError,
   type OwnedFd,
@@ -106,7 +107,7 @@ export class Segment {
       throw new FdbError('ERR_FDB_OPTION', `epoch is ${epoch}; give a whole number of at least 0`)
     }
     const fd = memoryFile(name, `state segment ${epoch}`)
-    try {
+    return closeOnThrow([fd], () => {
       const bytes = headerFrame(epoch, kind)
       if (writeAt(fd, bytes, 0, bytes.length, 0) < bytes.length) {
         throw new FdbError(
@@ -115,21 +116,15 @@ export class Segment {
         )
       }
       return new Segment(fd, epoch, kind, bytes.length, bytes.length)
-    } catch (error) {
-      fd.close()
-      throw error
-    }
+    })
   }
 
   /** Opens another process's segment. Takes ownership of `fd`; closes it on ERR_FDB_STATE_FORMAT (no segment, or a newer format). */
   static open(fd: OwnedFd): Segment {
-    try {
+    return closeOnThrow([fd], () => {
       const { epoch, kind, start } = readHeader(fd, 0)
       return new Segment(fd, epoch, kind, start, start)
-    } catch (error) {
-      fd.close()
-      throw error
-    }
+    })
   }
 
   /** Opens several segments. If opening one fails, closes all descriptors. */

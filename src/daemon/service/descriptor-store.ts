@@ -2,7 +2,7 @@ import { LONGEST_MS } from '../../base/duration.js'
 import { jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../../holder/registry.js'
-import { inspectOne, type OwnedFd } from '../../kernel/index.js'
+import { closeOnThrow, inspectOne, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import {
   type ClaimOrder,
@@ -136,26 +136,20 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   claim({ name, by, shared, claimant }: ClaimOrder): ClaimResult {
-    try {
+    return closeOnThrow([claimant], () => {
       // The next daemon gets the claims of processes, so that none may be added during its takeover.
       if (claimant !== null) this.#refuseUnsettled()
       const held = this.#getOrThrow(name)
       const others = this.#otherClaims(name, by, claimant)
       if (!shared && others[0] !== undefined) throw claimedError(name, others[0].pid)
       const fd = this.#registry.get(keyOf(name))!.fd.dup()
-      try {
+      closeOnThrow([fd], () => {
         if (claimant !== null) this.#claims.add(name, claimant, { exclusive: !shared, uid: by.uid })
         else if (!shared) held.claimedBy = by
-      } catch (error) {
-        fd.close()
-        throw error
-      }
+      })
       if (claimant !== null || !shared) this.#changes.notify()
       return { fd, others: others.length }
-    } catch (error) {
-      claimant?.close()
-      throw error
-    }
+    })
   }
 
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {

@@ -4,7 +4,7 @@ import type { Caller } from '../../holder/admission.js'
 import type { Peer } from '../../holder/peer.js'
 import { type SegmentBundle, type SegmentSet, segmentsSince } from '../../holder/segment-set.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
-import { inspectOne, memoryFile, readAt, writeAllAt } from '../../kernel/index.js'
+import { closeOnThrow, inspectOne, memoryFile, readAt, writeAllAt } from '../../kernel/index.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import { recordsOf } from '../../state/reader.js'
 import { Segment } from '../../state/segment.js'
@@ -218,17 +218,14 @@ export class SegmentCopies {
     if (this.#copies.has(key)) return
     const { epoch, start } = from
     const source = from.dup()
-    try {
+    closeOnThrow([source], () => {
       const fd = memoryFile(`fdb-state-${epoch}-copy`, `copy of state segment ${epoch}`)
       const header = Buffer.alloc(start)
       readAt(source.fd, header, 0, start, 0)
       writeAllAt(fd, header, 0)
       const segment = Segment.open(fd)
       this.#copies.set(key, { source, segment, end: segment.start })
-    } catch (error) {
-      source.close()
-      throw error
-    }
+    })
   }
 
   #publish(sources: readonly Segment[]): void {

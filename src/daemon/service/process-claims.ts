@@ -1,7 +1,7 @@
 import { jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import type { Registry } from '../../holder/registry.js'
-import { hasEnded, type OwnedFd } from '../../kernel/index.js'
+import { closeOnThrow, hasEnded, type OwnedFd } from '../../kernel/index.js'
 import type { ClaimingProcess } from '../../operator/held-descriptors.js'
 import { type DeathWatch, keyOf, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
 
@@ -56,7 +56,7 @@ export class ProcessClaims {
 
   /** Adds a claim; it replaces one of the same process. Takes ownership of the pidfd, also if it throws (ERR_FDB_FD_CLAIMED, ERR_FDB_NO_PIDFD). */
   add(name: string, pidfd: OwnedFd, by: Pick<Claim, 'exclusive' | 'uid'>): void {
-    try {
+    closeOnThrow([pidfd], () => {
       const others = this.others(name, pidfd).length
       if (others >= MOST)
         throw new FdbError(
@@ -65,10 +65,7 @@ export class ProcessClaims {
           { retryable: true },
         )
       refuseNoPidfd(pidfd)
-    } catch (error) {
-      pidfd.close()
-      throw error
-    }
+    })
     this.release(name, pidfd)
     const since = Date.now()
     const key = keyFor(name, `${since}.${++this.#count}`)

@@ -5,7 +5,7 @@ import type { Epoch } from '../../handoff/messages.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Entry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
-import { closeAll, type OwnedFd } from '../../kernel/index.js'
+import { closeAll, closeOnThrow, type OwnedFd } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
 import { epochIsSane } from '../../wire/envelope.js'
 import type { DescriptorTable, NamedLimits } from './descriptor-table.js'
@@ -41,12 +41,7 @@ function takeNamed(
   forGood: boolean,
   { descriptorTable, limits: limited }: ReattachTarget,
 ): void {
-  try {
-    descriptorTable.demandRoom(peer, entry, forGood, limited)
-  } catch (error) {
-    entry.fd.close()
-    throw error
-  }
+  closeOnThrow([entry.fd], () => descriptorTable.demandRoom(peer, entry, forGood, limited))
   if (forGood) descriptorTable.hold(peer, entry)
   else descriptorTable.holdProvisionally(peer, entry)
 }

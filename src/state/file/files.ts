@@ -5,7 +5,7 @@ import { checkOptions, type OptionChecks, oneOf, predicate } from '../../base/ch
 import { LONGEST_MS } from '../../base/duration.js'
 import { nodeCrypto, nodeFiles } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
-import { type OwnedFd, openFile, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
+import { closeOnThrow, type OwnedFd, openFile, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
 import { MOST_HEADER_BYTES, parseHeader, readHeader } from '../segment.js'
 
 /** Mode of a file without secrets, before the umask. */
@@ -25,13 +25,10 @@ export function openStateFile(path: string): OwnedFd | null {
     if (code === 'ELOOP') throw isLink(path)
     throw new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} cannot be read (${code})`, { cause })
   }
-  try {
+  return closeOnThrow([fd], () => {
     checkKind(path, statOf(fd))
     return fd
-  } catch (error) {
-    fd.close()
-    throw error
-  }
+  })
 }
 
 /** Throws ERR_FDB_STATE_FILE if the file belongs to another service. */
