@@ -66,16 +66,17 @@ export class VersionFailures {
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }
 
-  /** Records that a version ended in its probation. */
+  /** Records that a version ended in its probation. `isReplaced`: the previous version is started again. */
   recordCrash(
     version: FailedVersion & { readonly startedAt: number },
     code: number,
-    left: readonly number[],
+    { left, isReplaced }: { readonly left: readonly number[]; readonly isReplaced: boolean },
   ): void {
     const { id, pid, settings, startedAt } = version
     const behind = left.length === 0 ? '' : ` and left ${left.length} processes behind (${left.join(', ')})`
     const lived = ((Date.now() - startedAt) / 1000).toFixed(1)
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${exitCodeText(code)} in its probation, ${lived} s after its start${behind}: the previous version is started again${indented(version.takeLines())}`
+    const next = isReplaced ? 'the previous version is started again' : 'no other version is known to be good'
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${exitCodeText(code)} in its probation, ${lived} s after its start${behind}: ${next}${indented(version.takeLines())}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 

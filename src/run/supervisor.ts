@@ -393,13 +393,14 @@ export class Supervisor {
   #onMainEnded(id: number, code: number, left: readonly number[]): MainEnd {
     const version = this.#versions.get(id)!
     this.#deps.logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
-    const { phase, proved } = this.#find(id) ?? {}
+    const { phase, proved, of } = this.#find(id) ?? {}
+    const { good } = this.#state
     const served = phase === 'serving'
     if (phase === 'starting' || phase === 'trial') {
       this.#failures.recordEnd(version, phase, code, left)
       if (left.length > 0) this.#dispatch({ type: 'unhealthy', version: id })
-    } else if (served && !proved && this.#state.good.length > 0)
-      this.#failures.recordCrash(version, code, left)
+    } else if (served && !proved && good.length > 0)
+      this.#failures.recordCrash(version, code, { left, isReplaced: good.some(known => known !== of) })
     if (served) this.#deps.predecessor?.cancelRetirement()
     return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : GRACE_MS }
   }

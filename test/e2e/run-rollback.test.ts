@@ -2,6 +2,7 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
+import { signalPid } from '../processes/launch.js'
 import { released } from '../processes/released.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
@@ -65,6 +66,18 @@ describe('a release of a program that fd-broker run supervises', () => {
       ),
     })
     expect(await run.status()).toMatchObject({ pid, generation: 2, role: 'serving' })
+  })
+
+  it('ends with its last version, and promises no other, if the version that a rollback started again crashes', async () => {
+    const run = await Supervised.start(['--ready', 'fd'])
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    expect(await run.desk.run('rollback', '--control', run.control)).toMatchObject({ code: 0 })
+    signalPid((await run.status()).pid, 'SIGKILL')
+    await run.ended()
+    const { err } = await run.logged('the serving version has failed', ({ version }) => version === 3)
+    expect(err.message).toMatch(
+      /served and ended by signal 9 in its probation, .*: no other version is known to be good/,
+    )
   })
 
   it('is not said to serve again by a rollback that stops nothing: the next start of a failing version goes on', async () => {
