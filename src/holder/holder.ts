@@ -316,13 +316,11 @@ export class Holder {
     this.timeline.fail({ code: reason.code, phase, at: Date.now(), message: reason.message })
     const { code } = reason
     const requester = code === 'ERR_FDB_SUCCESSOR_LEFT' && peer !== undefined ? requesterOf(peer) : null
-    if (requester === null)
-      this.#logger.warn(
-        { code, phase, pid: peer?.pid, err: reason },
-        'the handoff failed; the incumbent continues to serve',
-      )
-    else {
-      const { owner } = this.#host.state()
+    const { owner } = this.#host.state()
+    if (requester === null) {
+      const now = owner === NOBODY ? 'no process serves' : 'the incumbent continues to serve'
+      this.#logger.warn({ code, phase, pid: peer?.pid, err: reason }, `the handoff failed; ${now}`)
+    } else {
       const pid = this.#peers.get(owner)?.pid ?? process.pid
       this.#logger.info({ code, phase, pid: peer?.pid }, `process ${pid} serves again: ${requester}`)
     }

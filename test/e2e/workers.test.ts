@@ -216,5 +216,6 @@ describe('the address of workers', () => {
     const { code, stderr } = await edge.desk.run('proxy', '--config', edge.file)
     expect(code).not.toBe(0)
     expect(stderr).toMatch(/worker 0 of edge .* did not start to serve: ERR_FDB_ADDRESS_IN_USE: tcp/)
+    expect(stderr).toContain('"the handoff failed; no process serves"')
   })
 })
