@@ -90,41 +90,46 @@ export function startTimeOf(pid: number): string | null | undefined {
 
 const SIGKILL = 9
 
-/**
- * Sends SIGKILL through a pidfd, because a pid may be reused. Borrows `pidfd`, which must come from the kernel, not from the process. If it
- * is null, opens a pidfd and compares the identity with its process. Throws ERR_FDB_STUCK if the process cannot be identified or signalled.
- * Does nothing if the process has ended.
- */
+/** Sends SIGKILL as {@link signalVerified}. Throws ERR_FDB_STUCK if the process cannot be identified or signalled. */
 export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): void {
-  if (pidfd !== null) {
-    kill(identity, pidfd)
-    return
-  }
-  if (identity.startTime === undefined)
-    throw stuckError(identity, 'it cannot be seen from here (another PID namespace)')
+  const why = signalVerified(identity, pidfd, SIGKILL)
+  if (why === null) return
+  const { pid } = identity
+  throw new FdbError('ERR_FDB_STUCK', `process ${pid} was not killed: ${why}; end it manually`, {
+    details: { pids: [pid] },
+  })
+}
+
+/**
+ * Sends a signal through a pidfd, because a pid may be reused. Borrows `pidfd`, which must come from the kernel, not from the process. If it
+ * is null, opens a pidfd and compares the identity with its process. Returns why the process cannot be identified or signalled; null if the
+ * signal was sent, or if the process has ended.
+ */
+export function signalVerified(
+  identity: ProcessIdentity,
+  pidfd: OwnedFd | null,
+  signal: number,
+): string | null {
+  if (pidfd !== null) return send(pidfd, signal)
+  if (identity.startTime === undefined) return 'it cannot be seen from here (another PID namespace)'
   const opened = openPidfd(identity.pid)
-  if (opened === 'dead') return
-  if (opened === null) throw stuckError(identity, 'no pidfd can be opened for it')
+  if (opened === 'dead') return null
+  if (opened === null) return 'no pidfd can be opened for it'
   try {
-    if (isAlive(identity)) kill(identity, opened)
+    return isAlive(identity) ? send(opened, signal) : null
   } finally {
     opened.close()
   }
 }
 
-function kill(identity: ProcessIdentity, pidfd: OwnedFd): void {
+function send(pidfd: OwnedFd, signal: number): string | null {
   try {
-    signalTo(pidfd, SIGKILL)
+    signalTo(pidfd, signal)
+    return null
   } catch (error) {
     const { code } = error as NativeError
-    if (code !== 'ESRCH') throw stuckError(identity, `it may not be signalled (${code})`)
+    return code === 'ESRCH' ? null : `it may not be signalled (${code})`
   }
-}
-
-function stuckError({ pid }: ProcessIdentity, why: string): FdbError {
-  return new FdbError('ERR_FDB_STUCK', `process ${pid} was not killed: ${why}; end it manually`, {
-    details: { pids: [pid] },
-  })
 }
 
 const PID_POLL_MS = 5

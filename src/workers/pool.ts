@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { LONGEST_MS } from '../base/duration.js'
 import type { ServiceOperations, ServiceStanding } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
@@ -13,6 +14,7 @@ import {
   YIELD,
 } from '../operator/service-commands.js'
 import { slotOf } from '../os/default-control.js'
+import { signalVerified } from '../os/process-identity.js'
 import { ChangeNotifier } from '../wire/pending.js'
 import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
@@ -22,6 +24,8 @@ import { WorkerSlot } from './worker-slot.js'
 const RETRY_MS = 200
 /** Maximum time to wait, before a worker is replaced, for the end of its probation. */
 const PROBATION_MS = 10_000
+/** Maximum time to wait, before a worker is replaced, for the end of a process that was told to leave. */
+const LEAVE_MS = 10_000
 /** Added to the time limit of an order to end, which may reach a worker late, before the worker is killed. */
 const NOTICE_MS = 5_000
 const NEVER_ABORTED = new AbortController().signal
@@ -110,25 +114,49 @@ export class WorkerPool {
     return this.wantedSlots.find(({ isHung, owner }) => owner !== null && !isHung)?.owner ?? null
   }
 
-  /** Starts the first worker, which binds the addresses that only one process can bind, then the others. */
-  async startAll(): Promise<void> {
+  /**
+   * Starts the first worker, which binds the addresses that only one process can bind, then the others. Rejects if one fails to start. With
+   * `takesOver` a worker that fails is started again later instead: it must not end the service, which workers of the previous main process
+   * serve.
+   */
+  async startAll({ takesOver }: { readonly takesOver: boolean }): Promise<void> {
     this.#hung.start()
     const [first, ...others] = this.#slots
+    const start = async (slot: WorkerSlot) => {
+      try {
+        await this.#ensureServing(slot)
+      } catch (error) {
+        if (!takesOver || this.#closing) throw error
+        this.#settings.logger.error({ worker: slot.index, err: error }, 'a worker failed to start')
+        slot.keepServing()
+      }
+    }
     // If the previous main process had more workers, the surplus ones are ended below.
     for (let index = this.#count; index < MOST_WORKERS; index++)
       if (this.#services?.get(slotOf(this.#settings.service, index))) this.#addSlots(index)
-    await this.#ensureServing(first!)
-    await Promise.all(others.map(slot => this.#ensureServing(slot)))
-    await this.resize(this.#count)
+    await start(first!)
+    await Promise.all(others.map(start))
+    await this.#endSurplus(this.#count)
   }
 
-  /** Resolves when a process serves in the slot: one of the previous main process that has reconnected to this one, or a new one. */
+  /**
+   * Resolves when a process serves in the slot: one of the previous main process that has reconnected to this one, or a new one. A process
+   * that was told to leave does not count. If that process has not left after {@link LEAVE_MS}, a new one replaces it.
+   */
   async #ensureServing(slot: WorkerSlot): Promise<void> {
+    if (!this.#closing) slot.keepPlace()
     await this.#changes.until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle', null)
+    await this.#changes.until(() => !this.#isLeaving(slot), LEAVE_MS)
     // A worker that has ended may be starting again.
     await slot.whenSettled()
-    if (slot.owner === null && !this.#closing) await slot.start()
+    if ((slot.owner === null || this.#isLeaving(slot)) && !this.#closing) await slot.start()
     if (!this.#closing) slot.keepServing()
+  }
+
+  /** Whether the process in the slot was told to leave and still serves. */
+  #isLeaving(slot: WorkerSlot): boolean {
+    const { owner } = slot
+    return owner !== null && this.#yielding.get(slot) === owner.pid
   }
 
   async replaceAll(slots: readonly WorkerSlot[]): Promise<void> {
@@ -147,7 +175,9 @@ export class WorkerPool {
       else for (const slot of others) await replace(slot)
     } catch (error) {
       const { code, message } = FdbError.from(error)
-      const reply = [...old].map(({ name, owner }) => `${name}${owner === null ? '' : ` (pid ${owner.pid})`}`)
+      const reply = [...old].flatMap(({ name, owner }) =>
+        owner === null ? [] : `${name} (pid ${owner.pid})`,
+      )
       throw new FdbError(
         code,
         `${message}; these workers were not replaced and keep serving: ${reply.join(', ')}`,
@@ -188,7 +218,7 @@ export class WorkerPool {
   /** Tells each process of a surplus worker once to stop serving. */
   #tellToYield(slot: WorkerSlot): void {
     const { owner } = slot
-    if (owner === null || this.#yielding.get(slot) === owner.pid) return
+    if (owner === null || this.#isLeaving(slot)) return
     this.#yielding.set(slot, owner.pid)
     this.#order(slot, YIELD, '').catch(error => {
       this.#settings.logger.warn(
@@ -223,7 +253,18 @@ export class WorkerPool {
   }
 
   get startedByPredecessor(): WorkerSlot[] {
-    return this.wantedSlots.filter(({ isStartedHere: startedHere }) => !startedHere)
+    return this.wantedSlots.filter(({ isStartedHere, owner }) => !isStartedHere && owner !== null)
+  }
+
+  /** Sends a signal to all workers that serve, also to surplus ones. */
+  signalAll(signal: NodeJS.Signals): void {
+    for (const { index, owner } of this.#slots) {
+      if (owner === null) continue
+      const { identity, pid, pidfd, proven } = owner
+      const why = signalVerified(identity, proven ? pidfd : null, constants.signals[signal])
+      if (why !== null)
+        this.#settings.logger.warn({ worker: index, pid, signal, why }, 'a worker did not get a signal')
+    }
   }
 
   async #order(slot: WorkerSlot, name: string, body: string): Promise<Buffer> {

@@ -62,6 +62,11 @@ export class WorkerSlot {
     return this.whenSettled()
   }
 
+  /** Makes the worker a wanted one again after {@link abandon}. */
+  keepPlace(): void {
+    this.#isWanted = true
+  }
+
   /** From now on starts a process whenever none serves. */
   keepServing(): void {
     this.#isWanted = true

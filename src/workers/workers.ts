@@ -1,7 +1,6 @@
 import { InOrder } from '../base/in-order.js'
 import { type Daemon, openDaemon } from '../daemon/daemon.js'
 import type { Orchestrator } from '../daemon/orchestrator.js'
-import { trySignal } from '../kernel/index.js'
 import type { UpgradeOptions } from '../member/member-options.js'
 import type { StayOptions } from '../member/stay.js'
 import { guardedProgress } from '../member/upgrades.js'
@@ -123,7 +122,7 @@ export class Workers implements AsyncDisposable {
 
   /** Forwards a signal to the workers that serve. */
   signal(signal: NodeJS.Signals): void {
-    for (const { owner } of this.#pool.slots) if (owner !== null) trySignal(owner.pid, signal)
+    this.#pool.signalAll(signal)
   }
 
   /**
@@ -162,19 +161,20 @@ export class Workers implements AsyncDisposable {
         return this.#orchestrator
       },
     )
+    // This process has taken over from another main process: that is an upgrade, even if the other one did not start it.
+    const takesOver = this.#daemon.generation > 1
     const aborted = () => void this.close({ timeout: 0 })
     signal?.addEventListener('abort', aborted, { once: true })
     try {
       // The signal may have aborted during the takeover.
       signal?.throwIfAborted()
-      await this.#orders.run(() => this.#pool.startAll())
+      await this.#orders.run(() => this.#pool.startAll({ takesOver }))
       signal?.throwIfAborted()
     } catch (error) {
       await this.close({ timeout: 0 })
       throw error
     }
-    // This process has taken over from another main process: that is an upgrade, even if the other one did not start it.
-    if (this.#daemon.generation > 1) this.#renew().catch(() => {})
+    if (takesOver) this.#renew().catch(() => {})
   }
 
   #renew(): Promise<void> {
@@ -240,7 +240,8 @@ export class Workers implements AsyncDisposable {
 /**
  * Starts workers, and keeps them running. Resolves when all serve. Rejects, with no process left, with ERR_FDB_OPTION,
  * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes over
- * from it and then replaces its workers. If a replacement fails, the old worker keeps serving; the failure is logged, and is in `report`.
+ * from it and then replaces its workers. If a replacement fails, the old worker keeps serving; the failure of a worker is then logged, and is
+ * in `report`.
  */
 export function startWorkers(options: WorkersOptions): Promise<Workers> {
   return Workers.start(options)

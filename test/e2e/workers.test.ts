@@ -1,12 +1,18 @@
 import { type AddressInfo, createServer } from 'node:net'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
+import { present } from '../processes/release.js'
+import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 import { Clients, type MainStatus, mainStatus, mainWhere, pidsOf, servedByAll } from '../processes/workers.js'
+import { Desk } from './cli-processes.js'
+
+const APP = fileURLToPath(new URL('../fixtures/app-workers.mjs', import.meta.url))
 
 /** A proxy of two workers that answers by itself, and clients of it. */
 async function several(more: object = {}) {
@@ -200,6 +206,27 @@ describe('a second main process', () => {
     expect([status.pid, ...pids(status)]).toEqual([next, ...old])
     expect(status.workers.all[0]?.lastFailure).toContain('ERR_FDB_ADDRESS_IN_USE')
     expect((await ask(edge.url).answer).body).toBe('here\n')
+  })
+
+  it('that cannot start more workers than the first one had leaves those of the first one serving', async () => {
+    const desk = Desk.open()
+    const { control } = desk
+    const url = `http://127.0.0.1:${await freePort()}`
+    const start = (count: number, ...command: string[]) => {
+      const options = ['--service', 'shop', '--control', control, '--count', `${count}`]
+      return desk.launch([...present.cli, 'workers', 'start', ...options, '--', ...command])
+    }
+    const main = await start(2, process.execPath, APP, url.replace('http:', 'tcp:'))
+    const old = pids(await mainWhere(control, 'two serve', servedByAll(2)))
+    const next = await start(3, 'false')
+    await until('the first one has ended', () => hasEnded(main))
+    const status = await mainWhere(control, 'the next one has tried all', ({ workers: { all } }) =>
+      all.every(({ lastFailure }, at) => at === 1 || lastFailure !== null),
+    )
+    expect([status.pid, ...pids(status)]).toEqual([next, ...old])
+    expect(status.workers.all.map(({ phase }) => phase).slice(0, 2)).toEqual(['serving', 'serving'])
+    expect((await ask(url).answer).body).toBe('0')
+    expect(hasEnded(next)).toBe(false)
   })
 })
 

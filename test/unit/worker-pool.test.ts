@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,6 +8,7 @@ import { SILENT } from '../../src/base/logger.js'
 import type { ServiceStanding } from '../../src/daemon/service/service-operations.js'
 import { native } from '../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
+import { identify, type ProcessIdentity } from '../../src/os/process-identity.js'
 import { settleWorkers, type WorkersSettings } from '../../src/workers/options.js'
 import { WorkerPool } from '../../src/workers/pool.js'
 import { peerWith } from '../holder-support/processes.js'
@@ -378,6 +381,65 @@ describe('all workers', () => {
     expect(told.filter(({ worker }) => worker === pool.slots[1]!.name)).toHaveLength(1)
   })
 
+  it('that must be more again do not include one that was told to leave: its end is waited for', async () => {
+    const { pool, standings, told } = serving(2)
+    const [, other] = pool.slots
+    await pool.resize(1)
+    expect(told).toMatchObject([{ worker: other!.name, order: 'workers.yield' }])
+    let outcome = 'pending'
+    const resized = pool.resize(2).then(
+      () => (outcome = 'serves'),
+      () => (outcome = 'started anew'),
+    )
+    await turns()
+    expect(outcome).toBe('pending')
+    standings.set(other!.name, NOBODY)
+    pool.update()
+    // The program of these workers cannot be started.
+    expect(await resized).toBe('started anew')
+    await other!.abandon('the test ends')
+  })
+
+  it('that must be more again replace one that was told to leave and does not', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool } = serving(2)
+    await pool.resize(1)
+    let failed: unknown
+    const resized = pool.resize(2).catch(error => {
+      failed = error
+    })
+    await turns()
+    await vi.advanceTimersByTimeAsync(11_000)
+    const late = Date.now() + 10_000
+    while (failed === undefined && Date.now() < late) await turns()
+    expect(String(failed)).toMatch(/no.such.program/)
+    await resized
+    await pool.slots[1]!.abandon('the test ends')
+  })
+
+  it('get a signal through their pidfds, and a process that has got the pid of one gets none', async () => {
+    const { pool, standings, logged } = poolWith({ count: 3 })
+    const sleepers = [0, 1, 2].map(() => spawn('sleep', ['60'], { stdio: 'ignore' }))
+    onTestFinished(() => {
+      for (const sleeper of sleepers) sleeper.kill('SIGKILL')
+    })
+    await Promise.all(sleepers.map(sleeper => once(sleeper, 'spawn')))
+    const [own, reused, foreign] = sleepers.map(({ pid }) => pid!)
+    const names = pool.slots.map(({ name }) => name)
+    const stand = (at: number, pid: number, identity: ProcessIdentity) =>
+      standings.set(names[at]!, { ...NOBODY, owner: peerWith({ pid, identity }) })
+    stand(0, own!, identify(own!))
+    stand(1, reused!, { pid: reused!, startTime: '1' })
+    // In another PID namespace: the pid is the one that it has there.
+    stand(2, foreign!, { pid: foreign! })
+    const ended = once(sleepers[0]!, 'exit')
+    pool.signalAll('SIGUSR1')
+    expect(await ended).toEqual([null, 'SIGUSR1'])
+    await new Promise(resolve => setTimeout(resolve, 50))
+    expect(sleepers.slice(1).map(({ signalCode }) => signalCode)).toEqual([null, null])
+    expect(logged).toMatchObject([{ text: 'a worker did not get a signal', facts: { worker: 2 } }])
+  })
+
   it('are killed 5 s behind the time in which they must leave; a later time changes nothing', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings, logged } = serving(1)
@@ -416,7 +478,7 @@ describe('workers that hang', () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings, logged } = serving(2)
     for (const { owner } of standings.values()) owner!.sendsHeartbeats = true
-    await pool.startAll()
+    await pool.startAll({ takesOver: false })
     const hung: boolean[][] = []
     const update = pool.update.bind(pool)
     vi.spyOn(pool, 'update').mockImplementation(() => {
