@@ -163,6 +163,10 @@ export class DescriptorAccess implements DescriptorHolder {
     this.#audited('a descriptor was removed', facts, () => this.#checks.store.remove(name))
   }
 
+  hasClaim(by: DescriptorUser): boolean {
+    return this.#checks.store.hasClaim(by)
+  }
+
   operatorLeft(by: DescriptorUser): void {
     this.#checks.store.operatorLeft(by)
     this.#peer.pidfd?.close()

@@ -131,6 +131,8 @@ export class Holder {
     this.#peers.reportDeaths()
     const peer = this.#peers.add(candidate)
     if (peer !== null) this.#host.dispatch({ type: 'join', id: peer.id })
+    // A daemon may have made the service only for this candidate.
+    else this.#host.changed()
   }
 
   /** Handles a member that has reconnected. Owns the link and the pidfd. */

@@ -12,6 +12,7 @@ import { HeldDescriptors } from './descriptors.js'
 import {
   ANSWER_MS,
   ASK,
+  type AskExtras,
   type AskLimits,
   type AskOptions,
   COMMAND_MS,
@@ -39,7 +40,7 @@ export interface UpgradeAsk {
   argv?: readonly string[]
   /** Name of the service, for a daemon that holds several. */
   service?: string
-  /** Time limit until the new version serves, in milliseconds. Default 60000. */
+  /** Time limit until the new version serves, in milliseconds; at least 1. Default 60000. */
   timeout?: number
   /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
@@ -230,8 +231,8 @@ export class OperatorClient implements Disposable {
 
   /** The descriptors that a daemon holds for other processes. */
   get descriptors(): HeldDescriptors {
-    this.#descriptors ??= new HeldDescriptors((body, { what, ...limits }, read, sent) =>
-      this.#ask(body, { what: `${what} of ${this.#peer}`, ...limits }, read, sent),
+    this.#descriptors ??= new HeldDescriptors((body, { what, ...limits }, read, extras) =>
+      this.#ask(body, { what: `${what} of ${this.#peer}`, ...limits }, read, extras),
     )
     return this.#descriptors
   }
@@ -257,21 +258,33 @@ export class OperatorClient implements Disposable {
       : `process ${this.peerPid} at ${this.#control}`
   }
 
-  #ask<T>(body: WireBody, limits: AskLimits, read: ReadAnswer<T>, sent?: readonly OwnedFd[]): Promise<T> {
+  #ask<T>(
+    body: WireBody,
+    limits: AskLimits,
+    read: ReadAnswer<T>,
+    { late, sent }: AskExtras<T> = {},
+  ): Promise<T> {
     const { what, timeoutMs, signal } = limits
+    const forget = () => this.#pendingAnswers.delete(waiting)
     const waiting: PendingAnswer = {
       accept: (envelope, fds) => {
         try {
           const got = read(envelope, fds)
-          if (got !== null && got !== 'part') pending.resolve(got.answer)
-          return got !== null
+          if (got === null || got === 'part') return got !== null
+          forget()
+          if (!pending.resolve(got.answer)) late?.(got.answer)
         } catch (error) {
-          return pending.reject(error)
+          forget()
+          pending.reject(error)
         }
+        return true
       },
-      reject: error => pending.reject(error),
+      reject: error => {
+        forget()
+        pending.reject(error)
+      },
     }
-    const pending = new Pending<T>({ signal, onSettled: () => this.#pendingAnswers.delete(waiting) })
+    const pending = new Pending<T>({ signal, ...(late === undefined && { onSettled: forget }) })
     if (this.#failure !== null) pending.reject(this.#failure)
     if (pending.settled) return pending.answer
     this.#pendingAnswers.add(waiting)

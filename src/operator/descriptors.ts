@@ -13,7 +13,7 @@ import {
   type DescriptorLease,
   type HeldDescriptor,
 } from './held-descriptors.js'
-import { ANSWER_MS, ASK, type Ask, type AskOptions, limitOf } from './requests.js'
+import { ANSWER_MS, ASK, type Ask, type AskExtras, type AskOptions, limitOf } from './requests.js'
 
 export interface PutOptions extends AskOptions {
   /** How long the daemon holds the descriptor. Default `forever`: until it is removed. */
@@ -50,6 +50,8 @@ type Reply = fdbroker.wire.DescriptorReply.$Properties
  */
 export class HeldDescriptors {
   readonly #ask: Ask
+  /** Number of claims that callers wait for or have, by {@link claimKey}. While there is one, a late answer to another ends no claim. */
+  readonly #claims = new Map<string, number>()
   #requests = 0
 
   /** @internal See `OperatorClient.descriptors`. */
@@ -133,7 +135,8 @@ export class HeldDescriptors {
     const leaseMs = lease !== 'forever' && 'ms' in lease ? lease.ms : 0
     const request = { op: Op.PUT, name, replace, leaseMs }
     const sent = lifetime === null ? [fd] : [fd, lifetime]
-    await this.#request(request, `the confirmation that "${name}" is held`, options, () => undefined, sent)
+    const what = `the confirmation that "${name}" is held`
+    await this.#request(request, what, options, () => undefined, { sent })
   }
 
   /**
@@ -155,7 +158,28 @@ export class HeldDescriptors {
       if (fd !== undefined) return { fd, others: Number(jsonObject(json ?? '')?.others) || 0 }
       throw new FdbError('ERR_FDB_FDS_MISSING', `the answer came without the descriptor "${name}"`)
     }
-    return await this.#request(request, `the descriptor "${name}"`, options, read, sent)
+    const pid = options.while?.pid
+    const key = claimKey(name, pid)
+    const claims = claimant !== null || !request.shared
+    // The caller does not know that it has the claim, so it never releases it.
+    const late = ({ fd }: ClaimResult) => {
+      fd.close()
+      if (claims && !this.#claims.has(key))
+        this.release(name, pid === undefined ? {} : { pid }).catch(() => {})
+    }
+    if (claims) this.#count(key, 1)
+    try {
+      return await this.#request(request, `the descriptor "${name}"`, options, read, { sent, late })
+    } catch (error) {
+      if (claims) this.#count(key, -1)
+      throw error
+    }
+  }
+
+  #count(key: string, by: number): void {
+    const count = (this.#claims.get(key) ?? 0) + by
+    if (count > 0) this.#claims.set(key, count)
+    else this.#claims.delete(key)
   }
 
   /**
@@ -167,7 +191,8 @@ export class HeldDescriptors {
     using claimant = options.pid === undefined ? null : pidfdFor('pid', options.pid)
     const what = `the confirmation that "${name}" is released`
     const sent = claimant === null ? undefined : [claimant]
-    await this.#request({ op: Op.RELEASE, name }, what, options, () => undefined, sent)
+    await this.#request({ op: Op.RELEASE, name }, what, options, () => undefined, { sent })
+    this.#claims.delete(claimKey(name, options.pid))
   }
 
   /** Closes the daemon's descriptor, even if it is claimed. Processes keep their duplicates. Rejects with ERR_FDB_FD_UNKNOWN. */
@@ -182,7 +207,7 @@ export class HeldDescriptors {
     what: string,
     options: AskOptions,
     read: (reply: Reply, fds: OwnedFd[]) => T,
-    sent?: readonly OwnedFd[],
+    extras?: AskExtras<T>,
   ): Promise<T> {
     const request = ++this.#requests
     return this.#ask(
@@ -192,9 +217,14 @@ export class HeldDescriptors {
         const reply = replyTo(request, envelope)
         return reply && { answer: read(reply, fds) }
       },
-      sent,
+      extras,
     )
   }
+}
+
+/** Returns the key of a claim that ends with the process `pid` or, if that is undefined, with the connection. */
+function claimKey(name: string, pid: number | undefined): string {
+  return `${name}:${pid ?? ''}`
 }
 
 /** Returns the answer to this request; null for another message. Throws the daemon's refusal. */

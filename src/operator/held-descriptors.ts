@@ -91,6 +91,8 @@ export interface DescriptorHolder {
   /** Ends the claim of this connection or, with the borrowed pidfd `claimant`, of that process. */
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void
   remove(name: string, by: DescriptorUser): void
+  /** Whether this connection has a claim that excludes others and ends with it. */
+  hasClaim(by: DescriptorUser): boolean
   /** Ends the claims of a connection that has closed. */
   operatorLeft(by: DescriptorUser): void
   /** Calls `changed` after each change of the list. Returns a function that ends the calls. */

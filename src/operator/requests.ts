@@ -1,4 +1,4 @@
-import { abortSignal, type OptionChecks, unchecked } from '../base/check-option.js'
+import { abortSignal, type OptionChecks, predicate } from '../base/check-option.js'
 import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
@@ -165,7 +165,7 @@ export function asBuffer(bytes: Uint8Array | null | undefined): Buffer {
 export const ANSWER_MS = 5_000
 
 export interface AskOptions {
-  /** Time limit in milliseconds for connecting, and separately for each answer. Default 5000; for `command()` 60000. */
+  /** Time limit in milliseconds for connecting, and separately for each answer; at least 1. Default 5000; for `command()` 60000. */
   timeout?: number
   /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
@@ -173,10 +173,17 @@ export interface AskOptions {
   signal?: AbortSignal
 }
 
-export const ASK: OptionChecks<AskOptions> = { timeout: unchecked, timeoutMs: unchecked, signal: abortSignal }
+/** 0 is refused: in the protocol it means "no limit". */
+const limit = predicate('milliseconds, at least 1', value => typeof value === 'number' && value >= 1)
+
+export const ASK: OptionChecks<AskOptions> = {
+  timeout: limit,
+  timeoutMs: limit,
+  signal: abortSignal,
+}
 
 export function limitOf(options: AskOptions, defaultMs: number): number {
-  return options.timeout ?? options.timeoutMs ?? defaultMs
+  return Math.min(options.timeout ?? options.timeoutMs ?? defaultMs, LONGEST_MS)
 }
 
 /**
@@ -193,10 +200,17 @@ export interface AskLimits {
   readonly signal: AbortSignal | undefined
 }
 
-/** Sends a request over an operator's connection. Borrows the descriptors in `sent` for the call. */
+export interface AskExtras<T> {
+  /** Descriptors to send, borrowed for the call. */
+  readonly sent?: readonly OwnedFd[] | undefined
+  /** Gets the answer if it arrives after the time limit or the signal's abort. */
+  readonly late?: (answer: T) => void
+}
+
+/** Sends a request over an operator's connection. */
 export type Ask = <T>(
   body: WireBody,
   limits: AskLimits,
   read: ReadAnswer<T>,
-  sent?: readonly OwnedFd[],
+  extras?: AskExtras<T>,
 ) => Promise<T>

@@ -159,8 +159,6 @@ class DescriptorRequests {
   readonly #user: DescriptorUser
   /** Functions that end a watch, by number of the request that started it. */
   readonly #watches = new Map<number, () => void>()
-  /** Names of the exclusive claims that end with the connection. */
-  readonly #claims = new Set<string>()
 
   /** Without a `holder`, in a process that is not a daemon, all requests fail. */
   constructor(link: Link, holder: DescriptorHolder | undefined) {
@@ -172,7 +170,7 @@ class DescriptorRequests {
 
   /** Whether the connection must stay open although it is idle: it has a watch, or a claim that ends with it. */
   get lasting(): boolean {
-    return this.#watches.size > 0 || this.#claims.size > 0
+    return this.#watches.size > 0 || (this.#holder?.hasClaim(this.#user) ?? false)
   }
 
   /** Executes a request. Removes the descriptors that it takes from `fds`. Never throws. */
@@ -228,15 +226,11 @@ class DescriptorRequests {
       case Op.CLAIM: {
         const claimant = fds.shift() ?? null
         const { fd, others } = holder.claim({ name: name ?? '', by, shared: shared ?? false, claimant })
-        if (claimant === null && !shared) this.#claims.add(name ?? '')
         return { json: JSON.stringify({ others }), sent: [fd] }
       }
-      case Op.RELEASE: {
-        const claimant = fds[0] ?? null
-        holder.release(name ?? '', by, claimant)
-        if (claimant === null) this.#claims.delete(name ?? '')
+      case Op.RELEASE:
+        holder.release(name ?? '', by, fds[0] ?? null)
         return {}
-      }
       case Op.REMOVE:
         holder.remove(name ?? '', by)
         return {}

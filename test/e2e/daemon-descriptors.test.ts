@@ -19,7 +19,7 @@ import { OperatorClient } from '../../src/operator/client.js'
 import type { HeldDescriptor } from '../../src/operator/held-descriptors.js'
 import { serveByCommand } from '../processes/daemon.js'
 import { openFds } from '../processes/descriptors.js'
-import { hasEnded } from '../processes/launch.js'
+import { hasEnded, signalPid } from '../processes/launch.js'
 import { Scene } from '../processes/scene.js'
 import { TRACES_OWN } from '../processes/tracing.js'
 import { until } from '../processes/until.js'
@@ -163,6 +163,33 @@ describe('a daemon holds descriptors', () => {
     await others.claim('it').then(taken => taken.close())
     client.close()
     await until('it is free', async () => (await held.list())[0]?.claimedBy === null)
+  })
+
+  it('and ends a claim whose answer came too late, unless the claimant has asked again', async () => {
+    const { control, held, pid } = await daemon()
+    using it = memoryFile('it', 'a memory file')
+    for (const name of ['late', 'again', 'for a process']) await held.put(name.replaceAll(' ', '-'), it)
+    const theirs = (await operator(control)).held
+    const { pid: whose } = await other()
+    const open = openFds(process.pid).length
+    signalPid(pid, 'SIGSTOP')
+    const options = { timeout: 200 }
+    const late = [
+      theirs.claim('late', options),
+      theirs.claim('again', options),
+      theirs.claim('for-a-process', { ...options, while: { pid: whose } }),
+    ]
+    for (const claim of late) await expect(claim).rejects.toEqual(code('ERR_FDB_DEADLINE', true))
+    const again = theirs.claim('again')
+    signalPid(pid, 'SIGCONT')
+    const fd = await again
+    await until('no claim is left that is not known', async () =>
+      (await held.list()).every(({ name, claimedBy }) => (claimedBy !== null) === (name === 'again')),
+    )
+    fd.close()
+    expect(openFds(process.pid)).toHaveLength(open)
+    await theirs.release('again')
+    ;(await held.claim('again')).close()
   })
 
   it('and tells whoever watches of each change, in the end of the last one', async () => {

@@ -117,6 +117,15 @@ describe('services', () => {
     expect(begin('service 7', OWN)).toBe(services.get('service 7'))
   })
 
+  it('are not kept if the process that begins one is refused, because it cannot be watched', async () => {
+    const { begin, services } = open()
+    const { link } = linked()
+    const pidfd = memoryFile('no pidfd', 'a memory file')
+    begin('shop', OWN)!.join(callerWith({ hello: { service: 'shop' }, uid: OWN, link, pidfd }))
+    await until('it is forgotten', () => services.size === 0)
+    expect(pidfd.closed).toBe(true)
+  })
+
   it('are 32 at most that one other user has begun', async () => {
     const { begin, refused, services } = open()
     for (let i = 0; i < 32; i++) expect(begin(`theirs ${i}`, OTHER)).not.toBe(null)

@@ -1,8 +1,9 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { OwnedFd } from '../../src/kernel/index.js'
+import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
+import { Registry } from '../../src/holder/registry.js'
+import { memoryFile } from '../../src/kernel/index.js'
 import type { DescriptorHolder } from '../../src/operator/held-descriptors.js'
 import { serveOperator } from '../../src/operator/server.js'
-import { openPidfd } from '../../src/os/liveness.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Link, type WireEnvelope } from '../../src/wire/link.js'
 import { channelPair } from '../processes/channel-pair.js'
@@ -25,6 +26,7 @@ function operator(
     release: none,
     remove: none,
     list: () => [],
+    hasClaim: () => false,
     operatorLeft: () => {},
     watch: told => {
       changed.add(told)
@@ -73,21 +75,46 @@ describe('an operator that asks nothing', () => {
     await until('and has asked nothing since', () => waiting.seen.ended)
   })
 
-  it('is sent away after it has released its last exclusive claim', async () => {
-    const { link, heard, seen } = operator(100, undefined, {
-      claim: () => ({ fd: openPidfd(process.pid) as OwnedFd, others: 0 }),
-      release: () => {},
+  /** A store with these descriptors of the daemon's user, and an operator of it. */
+  function atStore(...names: string[]) {
+    const registry = new Registry()
+    const store = new DescriptorStore(registry)
+    onTestFinished(() => {
+      store[Symbol.dispose]()
+      registry.close()
     })
-    const ask = (request: number, op: number, name: string) =>
-      link.send({ descriptorRequest: { request, op, name } })
+    const by = { pid: process.pid, uid: 0 }
+    for (const name of names)
+      store.put({ name, fd: memoryFile(name, name), lifetime: null, ms: null, replace: false, by })
+    const { heard, link, seen } = operator(100, undefined, {
+      claim: order => store.claim(order),
+      hasClaim: by => store.hasClaim(by),
+      release: (name, by, claimant) => store.release(name, by, claimant),
+    })
+    const ask = async (request: number, op: number, name: string) => {
+      await link.send({ descriptorRequest: { request, op, name } })
+      await until('it is answered', () => heard.length === request)
+      expect(heard.at(-1)!.descriptorReply).toMatchObject({ request, ok: true })
+    }
+    return { ask, seen, store }
+  }
+
+  it('is sent away after it has released its last exclusive claim', async () => {
+    const { ask, seen } = atStore('a', 'b')
     await ask(1, Op.CLAIM, 'a')
     await ask(2, Op.CLAIM, 'b')
     await ask(3, Op.RELEASE, 'a')
-    await until('it is answered', () => heard.length === 3)
     const later = operator(100)
     await until('a later one has ended', () => later.seen.ended)
     expect(seen.ended).toBe(false)
     await ask(4, Op.RELEASE, 'b')
+    await until('it has ended', () => seen.ended)
+  })
+
+  it('is sent away after the descriptor that it has claimed was removed', async () => {
+    const { ask, seen, store } = atStore('a')
+    await ask(1, Op.CLAIM, 'a')
+    store.remove('a')
     await until('it has ended', () => seen.ended)
   })
 })

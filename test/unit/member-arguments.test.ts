@@ -1,4 +1,6 @@
 import { type EventEmitter, once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../src/daemon/daemon.js'
 import { codec, defineSection, join, type Member, type SectionOptions } from '../../src/index.js'
@@ -76,6 +78,25 @@ describe('what a caller passes is checked at the call', () => {
     await expect(OperatorClient.connect('/x', untyped({ timeOut: 1 }))).rejects.toMatchObject(
       refused('did you mean "timeout"'),
     )
+  })
+
+  it('time limits of operators: none means "no limit"', async () => {
+    const folder = mkdtempSync(`${tmpdir()}/fdb-arguments-`)
+    const control = `${folder}/shop.sock`
+    const member = await join({ service: 'shop', control })
+    onTestFinished(async () => {
+      await member.close({ timeout: 0 })
+      rmSync(folder, { recursive: true })
+    })
+    await member.ready()
+    using client = await OperatorClient.connect(control)
+    for (const timeout of [0, -1, Number.NaN, untyped<number>('5s')]) {
+      const wrong = refused('option "timeout" is')
+      await expect(client.upgrade({ timeout })).rejects.toMatchObject(wrong)
+      await expect(client.command('x', '', { timeout })).rejects.toMatchObject(wrong)
+      await expect(client.status({ timeout })).rejects.toMatchObject(wrong)
+      await expect(client.descriptors.claim('x', { timeout })).rejects.toMatchObject(wrong)
+    }
   })
 })
 

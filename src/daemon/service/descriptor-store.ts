@@ -186,6 +186,10 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     return held.length + this.#claims.countOf(user)
   }
 
+  hasClaim(by: DescriptorUser): boolean {
+    return [...this.#held.values()].some(({ claimedBy }) => claimedBy === by)
+  }
+
   operatorLeft(by: DescriptorUser): void {
     const claimed = [...this.#held.values()].filter(({ claimedBy }) => claimedBy === by)
     for (const held of claimed) held.claimedBy = null
