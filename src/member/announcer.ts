@@ -178,8 +178,11 @@ export class Announcer {
     if (upgrades.underWay || isUnderWay(machine.holder?.phase)) parts.push('an upgrade is under way')
     else if (this.#reloading > 0) parts.push('the configuration is being reloaded')
     const { lastFailure } = upgrades
-    if (lastFailure !== null)
-      parts.push(`the last upgrade failed: ${lastFailure.code}: ${lastFailure.message}`)
+    if (lastFailure !== null) {
+      const { code, message } = lastFailure
+      const what = code === 'ERR_FDB_SUCCESSOR_LEFT' ? 'was rolled back' : `failed: ${code}`
+      parts.push(`the last upgrade ${what}: ${message}`)
+    }
     if (this.#reloadFailed !== null) parts.push(`the last reload failed: ${this.#reloadFailed}`)
     const { report } = cannotServe
     if (report !== null) parts.push(`the process cannot write: ${report.message}`)

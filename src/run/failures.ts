@@ -24,6 +24,8 @@ export class VersionFailures {
   readonly #logger: Logger
   readonly #reasons = new Map<number, FdbError>()
   #last: Failure | null
+  /** The version of the last failure; 0 if the previous image of the supervisor recorded that failure. */
+  #lastVersion = 0
 
   constructor(logger: Logger, last: Failure | null) {
     this.#logger = logger
@@ -37,17 +39,23 @@ export class VersionFailures {
   /** Must precede the failure's event: the state machine's answer to the requests contains the reason. */
   record(version: number, reason: FdbError): void {
     this.#reasons.set(version, reason)
-    const { code, message, phase = 'starting' } = reason
-    this.#last = { code, message, phase, at: Date.now() }
-    const what =
-      code === 'ERR_FDB_SUCCESSOR_LEFT'
-        ? 'an operator rolled back to the previous version'
-        : phase === 'serving'
-          ? 'the serving version has failed'
-          : 'a version failed before it served'
+    const { message } = reason
+    const phase = this.#note(version, reason)
+    const what = phase === 'serving' ? 'the serving version has failed' : 'a version failed before it served'
     // Without a cause the stack is omitted: it shows only the supervisor's code, not the version's.
     const err = reason.cause === undefined ? { ...reason, message } : reason
     this.#logger.error({ version, err }, what)
+  }
+
+  #note(version: number, { code, message, phase = 'starting' }: FdbError): string {
+    this.#last = { code, message, phase, at: Date.now() }
+    this.#lastVersion = version
+    return phase
+  }
+
+  /** Returns why a version newer than `serving` does not serve; null if none has failed. */
+  newerThan(serving: number): string | null {
+    return this.#lastVersion > serving ? (this.#last?.message ?? null) : null
   }
 
   /** Records that a version's main process ended before the version served. `left`: pids of its processes that still run. */
@@ -80,9 +88,11 @@ export class VersionFailures {
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 
+  /** Records that the version `before`, started again at an operator's request, has replaced a version. */
   recordRollback({ id, pid, settings }: FailedVersion, before: number, asked: string): void {
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) is replaced by version ${before}, which is started again: ${asked}`
-    this.record(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
+    this.#note(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
+    this.#logger.info({ version: id, before, asked }, 'an operator rolled back to the previous version')
   }
 
   recordTimeout({ id, pid, complaint }: FailedVersion, ms: number): void {

@@ -140,7 +140,7 @@ export class ManagerReport {
     this.#watchdog.start()
   }
 
-  /** Called after each step of the state machine. `failure`: why the last version that failed does not serve. */
+  /** Called after each step of the state machine. `failure`: why a version newer than the serving one does not serve; null if none has failed. */
   update(state: SupervisorState, failure: string | null): void {
     const manager = this.#manager
     if (manager === null) return
@@ -158,7 +158,7 @@ export class ManagerReport {
       this.#wasUp = true
       const status = `version ${now.id} serves`
       if (this.#isNew(`serves ${now.id} ${state.started}`))
-        manager.serves(now.id === state.started || failure === null ? status : `${status}: ${failure}`)
+        manager.serves(failure === null ? status : `${status}: ${failure}`)
     }
     // Starting or stopping a version may take longer than the manager's timeout.
     if (now !== undefined && next === undefined && state.mode === 'running') this.#watchdog.endExtension()

@@ -208,8 +208,8 @@ export class Supervisor {
     const returns = next?.of ?? (leaves?.handsOver ? null : state.before)
     if (returns === null || (now === undefined && next === undefined)) throw noPreviousVersionError()
     if (at !== null && !this.#known.canSwitchBack(at, returns, now?.id)) throw noPreviousVersionError()
-    if (leaves !== undefined && next === undefined) this.#failures.recordRollback(leaves, returns, reason)
     await this.#requests.ask({}, cancel, dispatch, 'rollback')
+    if (leaves !== undefined && next === undefined) this.#failures.recordRollback(leaves, returns, reason)
     return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }
   }
 
@@ -293,7 +293,7 @@ export class Supervisor {
   }
 
   #updateReport(): void {
-    this.#report.update(this.#state, this.#failures.last?.message ?? null)
+    this.#report.update(this.#state, this.#failures.newerThan(this.generation))
   }
 
   #perform(effect: SupervisorEffect): void {

@@ -56,8 +56,10 @@ export interface SupervisorState {
   readonly good: readonly number[]
   /** The version that a rollback starts again, or null. */
   readonly before: number | null
-  /** The supervisor's exit code: that of the version that served last. */
+  /** The supervisor's exit code: that of the version that served last; if none has served, of the version that failed last. */
   readonly code: number
+  /** Whether a version has ended while it served. Absent: none has, or an earlier release wrote this state. */
+  readonly served?: boolean
 }
 
 export type TimerName = 'ready' | 'healthy' | 'proved' | 'stop' | 'kill'
@@ -309,6 +311,7 @@ function removeVersion(draft: StepDraft, id: number, code: number): void {
   if (version.relayed) draft.code = code
   if (phase === 'serving') {
     draft.code = code
+    draft.served = true
     // The serving version has died: a candidate on trial replaces it at once.
     const next = candidate(draft)
     if (next?.phase === 'trial') {
@@ -331,7 +334,7 @@ function handleLoss(draft: StepDraft, version: Version, code: number): void {
     startForWaiting(draft)
     return
   }
-  if (now === undefined) draft.code = code
+  if (now === undefined && !draft.served) draft.code = code
   if (draft.next.length > 0) {
     draft.failures++
     startForWaiting(draft)
@@ -446,6 +449,8 @@ function stop(draft: StepDraft, now: boolean): void {
     answer(draft, draft.next, null, 'ending')
     draft.next = []
     const last = serving(draft) ?? candidate(draft)
+    // The end of the last version was not requested, but that of the supervisor is.
+    if (last === undefined) draft.code = 0
     for (const { id, phase, askers } of draft.versions) {
       change(draft, id, { relayed: id === last?.id })
       if (phase === 'stopping' || phase === 'killed') continue

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { ancestorsOf } from '../processes/launch.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
+import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
@@ -21,6 +22,26 @@ describe('fd-broker run under a service manager', () => {
     run.signal('SIGTERM')
     await manager.tells('READY', 'RELOADING', 'READY', 'RELOADING', 'READY', 'STOPPING')
     await run.ended()
+  })
+
+  it('names no failure that is older than the serving version, and calls no rollback an error', async () => {
+    const run = await Supervised.prepare()
+    const manager = NotifyRecorder.open(run.desk.folder)
+    await run.launch(['--ready', 'fd'], [SERVER], manager.env)
+    await run.serving()
+    expect((await run.upgrade()).code).toBe(0)
+    const rollback = () => run.desk.run('rollback', '--control', run.control)
+    expect((await rollback()).code).toBe(0)
+    expect(await run.logged('an operator rolled back to the previous version')).toMatchObject({
+      ...{ level: 30, version: 2, before: 1 },
+      asked: expect.stringMatching(/^fd-broker rollback by uid/),
+    })
+    const cancelled = run.upgrade('--', 'sleep', '60')
+    await manager.says(/^version 4 starts; version 3 serves$/)
+    expect((await rollback()).code).toBe(0)
+    expect((await cancelled).code).toBe(1)
+    await until('the manager was told', () => manager.count('READY') === 4)
+    expect(manager.status).toBe('version 3 serves')
   })
 
   it('adopts the sockets that it is given, and is heard: one supervises another', async () => {

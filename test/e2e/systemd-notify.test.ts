@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import { ROLLBACK } from '../../src/operator/service-commands.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -126,6 +128,17 @@ describe('a service manager is told', () => {
     await manager.says(/^generation 1 serves; the last upgrade failed: /)
     expect(named()).toBe(one.pid)
     expect(manager.count('STOPPING')).toBe(0)
+  })
+
+  it('of a rollback by an operator: that the upgrade was rolled back, not that it failed', async () => {
+    const { first, manager, scene } = world({ probation: 30_000, heartbeat: 50 })
+    const one = await first()
+    await scene.serve({ options: { systemd: 'auto' } }, { env: { ...manager.env } })
+    await one.says('retiring')
+    using client = await OperatorClient.connect(scene.control)
+    await client.command(ROLLBACK, '')
+    await one.says('reinstated')
+    await manager.says(/^generation 1 serves; the last upgrade was rolled back: process \d+ was told to end/)
   })
 
   it('that it lives, by whoever serves, while it is healthy', async () => {

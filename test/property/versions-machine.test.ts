@@ -418,6 +418,26 @@ describe('a supervisor', () => {
     expect(ended.effects).toEqual([{ type: 'exit', code: 143 }])
   })
 
+  it('ends with that code too if the next version, which was being started, fails after it', () => {
+    const failed = told(
+      'never',
+      ...up,
+      { type: 'upgrade', asker: 7 },
+      { type: 'spawned', version: 2 },
+      { type: 'exited', version: 1, code: 3 },
+      { type: 'exited', version: 2, code: 5 },
+    )
+    expect(failed.effects).toEqual([
+      { type: 'answer', askers: [7], version: 2, outcome: 'failed' },
+      { type: 'exit', code: 3 },
+    ])
+  })
+
+  it('that is told to end while no version runs ends with 0', () => {
+    const ended = told('always', ...up, { type: 'exited', version: 1, code: 3 }, { type: 'stop', now: false })
+    expect(ended.effects).toEqual([{ type: 'exit', code: 0 }])
+  })
+
   it('does not call a first version that was never ready a success', () => {
     const late = told(
       'never',
