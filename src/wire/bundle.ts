@@ -49,21 +49,38 @@ export interface BundleItem {
 type WireItem = fdbroker.wire.Item.$Properties
 export type WireFds = fdbroker.wire.Fds.$Properties
 
-/** Splits a bundle into messages of at most 253 descriptors. The generator inspects a message's descriptors when it yields that message. */
+/** Limit of the names and specs in one message. The receiver accepts items of 512 KiB, including the identities of the descriptors. */
+const MOST_TEXT_BYTES = 256 * 1024
+
+/**
+ * Splits a bundle into messages of at most 253 descriptors, and of about {@link MOST_TEXT_BYTES}. The generator inspects a message's descriptors
+ * when it yields that message.
+ */
 export function* packBundle(items: readonly BundleItem[]): Generator<{ fds: OwnedFd[]; message: WireFds }> {
-  for (let index = 0, at = 0; at < items.length || at === 0; index++, at += MAX_FDS_PER_MESSAGE) {
-    const slice = items.slice(at, at + MAX_FDS_PER_MESSAGE)
+  for (let index = 0, at = 0, end = 0; at < items.length || index === 0; index++, at = end) {
+    end = endOfBatch(items, at)
+    const slice = items.slice(at, end)
     const fds = slice.map(item => item.fd)
     const identities = inspect(fds)
     yield {
       fds,
       message: {
         index,
-        last: at + MAX_FDS_PER_MESSAGE >= items.length,
+        last: end >= items.length,
         items: slice.map((item, i) => packItem(item, identities[i]!)),
       },
     }
   }
+}
+
+function endOfBatch(items: readonly BundleItem[], from: number): number {
+  let end = from
+  for (let bytes = 0; end < items.length && end - from < MAX_FDS_PER_MESSAGE; end++) {
+    const { name = '', spec = '' } = items[end]!
+    bytes += Buffer.byteLength(name) + Buffer.byteLength(spec)
+    if (bytes > MOST_TEXT_BYTES && end > from) break
+  }
+  return end
 }
 
 function packItem({ role, name, spec, epoch, writable }: BundleItem, identity: FdIdentity): WireItem {
