@@ -91,6 +91,21 @@ describe('what a member of a daemon has registered', () => {
     expect(held.segmentSet.all.map(({ epoch }) => epoch)).toEqual([7, 9])
   })
 
+  it('is closed if its name or specification is so long that the next daemon could not take it over', () => {
+    const held = new Held()
+    const peer = member(1)
+    const whole = () => ({ ...named('whole'), name: 'x'.repeat(256) })
+    for (const long of [{ name: 'x'.repeat(257) }, { spec: 'x'.repeat(4_097) }]) {
+      const faulty = () => ({ ...named('faulty'), ...long })
+      held.descriptorTable.arrive(peer, [faulty(), whole()])
+      expect(takeRegistered(peer, true, held)).toMatchObject({ code: 'ERR_FDB_OPTION' })
+      expect([held.names, held.count]).toEqual([['x'.repeat(256)], 1])
+      held.descriptorTable.arrive(peer, [faulty()])
+      reattach(peer, true, held)
+      expect([held.names, held.count]).toEqual([['x'.repeat(256)], 1])
+    }
+  })
+
   it('is kept for those that can come to serve, and closed for all others', () => {
     const { descriptorTable } = new Held()
     const [joiner, failed] = [member(1), member(2)]

@@ -10,6 +10,9 @@ import { Segment } from '../../state/segment.js'
 import { epochIsSane } from '../../wire/envelope.js'
 import type { DescriptorTable, NamedLimits } from './descriptor-table.js'
 
+const MOST_NAME_CHARACTERS = 256
+const MOST_SPEC_CHARACTERS = 4_096
+
 /** The service to which members bring descriptors. */
 export interface ReattachTarget {
   readonly machine: HolderState
@@ -41,9 +44,20 @@ function takeNamed(
   forGood: boolean,
   { descriptorTable, limits: limited }: ReattachTarget,
 ): void {
-  closeOnThrow([entry.fd], () => descriptorTable.demandRoom(peer, entry, forGood, limited))
+  closeOnThrow([entry.fd], () => {
+    checkTexts(peer, entry)
+    descriptorTable.demandRoom(peer, entry, forGood, limited)
+  })
   if (forGood) descriptorTable.hold(peer, entry)
   else descriptorTable.holdProvisionally(peer, entry)
+}
+
+/** Throws ERR_FDB_OPTION if a text is longer than members of this release can choose: the next daemon could not take over such an entry. */
+function checkTexts({ pid }: Peer, entry: Entry): Entry {
+  const { name, spec } = entry
+  if (name.length <= MOST_NAME_CHARACTERS && spec.length <= MOST_SPEC_CHARACTERS) return entry
+  const reason = `process ${pid} sent a descriptor whose name has ${name.length} characters (at most ${MOST_NAME_CHARACTERS}) and whose specification has ${spec.length} (at most ${MOST_SPEC_CHARACTERS}): it is faulty`
+  throw new FdbError('ERR_FDB_OPTION', reason)
 }
 
 /** Takes the descriptors that a returning member has sent. Returns the highest known epoch, because no epoch may be granted twice. */
@@ -52,17 +66,17 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
   let { top } = machine
   const brought: Entry[] = []
   for (const { role, name = '', spec = '', writable = false, fd } of descriptorTable.takeUnclaimed(peer)) {
-    if (role === 'listener' || role === 'named') brought.push({ role, name, spec, fd })
-    else if (role === 'segment') {
-      try {
-        top = Math.max(top, takeSegment(fd, writable, peer, to))
-      } catch (error) {
-        logger.warn(
-          { err: error, pid: peer.pid },
-          'a returning member sent a segment that the daemon cannot use and ignores',
-        )
-      }
-    } else fd.close()
+    try {
+      if (role === 'listener' || role === 'named') brought.push(checkTexts(peer, { role, name, spec, fd }))
+      else if (role === 'segment') top = Math.max(top, takeSegment(fd, writable, peer, to))
+      else fd.close()
+    } catch (error) {
+      fd.close()
+      logger.warn(
+        { err: error, pid: peer.pid },
+        'a returning member sent a descriptor that the daemon cannot use and ignores',
+      )
+    }
   }
   if (machine.phase === 'rebuilding') descriptorTable.setBrought(peer, brought)
   else if (forGood) descriptorTable.complete(peer, brought)

@@ -246,6 +246,7 @@ export class Service {
     }
   }
 
+  /** Takes a member back. `limits.members` does not count here: the member may have the right to write, and must hear if it has lost it. */
   back(caller: Caller): void {
     const generation = caller.hello.generation ?? 0
     this.#welcome(caller, generation)
