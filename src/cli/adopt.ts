@@ -103,19 +103,15 @@ async function moveToDaemon(
   const { passedSockets } = await import('../os/service-manager/passed-sockets.js')
   passedSockets().offer(adopted)
   const { join } = await import('../member/join.js')
-  const member = await join({ service, control, hosting: 'daemon', timeout })
-  try {
-    const held = []
-    for (const { name, spec } of adopted) {
-      const { address } = await member.listen(name, spec)
-      held.push({ name, address: address.url })
-    }
-    // `unserved`: the daemon holds the listeners, and no member serves them yet.
-    await member.ready({ timeout, unserved: true })
-    return held
-  } finally {
-    await member.close()
+  await using member = await join({ service, control, hosting: 'daemon', timeout })
+  const held = []
+  for (const { name, spec } of adopted) {
+    const { address } = await member.listen(name, spec)
+    held.push({ name, address: address.url })
   }
+  // `unserved`: the daemon holds the listeners, and no member serves them yet.
+  await member.ready({ timeout, unserved: true })
+  return held
 }
 
 /** Rejects if the service exists, because this process does not serve, and would replace the member of the service. */

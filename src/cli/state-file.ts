@@ -68,16 +68,11 @@ async function* chunksOf(file: string, name: string, progress: ProgressLine): As
 }
 
 async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; torn: number }> {
-  const fd = memoryFile('fdb-state-file', 'a copy of a state file')
+  using fd = memoryFile('fdb-state-file', 'a copy of a state file')
   let at = 0
-  try {
-    for await (const chunk of chunks) {
-      writeAt(fd, chunk, 0, chunk.length, at)
-      at += chunk.length
-    }
-  } catch (error) {
-    fd.close()
-    throw error
+  for await (const chunk of chunks) {
+    writeAt(fd, chunk, 0, chunk.length, at)
+    at += chunk.length
   }
   const log = new StateLog({ limits: limitsToRead(at) })
   try {
@@ -88,8 +83,6 @@ async function readLog(chunks: AsyncIterable<Buffer>): Promise<{ log: StateLog; 
   } catch (error) {
     log.close()
     throw error
-  } finally {
-    fd.close()
   }
 }
 

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
-import { SuccessorWatch } from '../../src/holder/successor-watch.js'
+import { SuccessorWatch } from '../../src/holder/stuck.js'
 import { identify } from '../../src/os/process-identity.js'
 import { peerWith } from '../holder-support/processes.js'
 import { until } from '../processes/until.js'
