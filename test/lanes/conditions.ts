@@ -9,8 +9,12 @@ export interface Condition {
 export function conditionsOf(source: string): Condition[] {
   return [...source.matchAll(/\.(?:skipIf|runIf)\(/g)].map(({ 0: call, index }) => {
     const from = index + call.length
-    return { line: source.slice(0, index).split('\n').length, text: insideBrackets(source, from) }
+    return { line: lineAt(source, index), text: insideBrackets(source, from) }
   })
+}
+
+function lineAt(source: string, at: number): number {
+  return source.slice(0, at).split('\n').length
 }
 
 function insideBrackets(source: string, from: number): string {
@@ -27,7 +31,15 @@ function insideBrackets(source: string, from: number): string {
     .trim()
 }
 
-/** The one that decides about what is called in this line: the last that begins there or before. */
-export function conditionAt(conditions: readonly Condition[], line: number): string | null {
-  return conditions.findLast(condition => condition.line <= line)?.text ?? null
+/** A call of a test or a suite, with the method that its name is followed by. */
+const CALL = /\b(?:it|test|describe)(?:\.(\w+))?[<(]/g
+
+/**
+ * Returns the condition of the test or the suite that is called at this line; null if it has none. A call that spans several lines may be
+ * reported with any of them.
+ */
+export function conditionAt(source: string, line: number): string | null {
+  const call = [...source.matchAll(CALL)].findLast(({ index }) => lineAt(source, index) <= line)
+  if (call === undefined || !/^(?:skipIf|runIf)$/.test(call[1] ?? '')) return null
+  return insideBrackets(source, call.index + call[0].length)
 }

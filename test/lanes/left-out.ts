@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { relative } from 'node:path'
 import type { Reporter, TestCase, TestModule, TestSuite } from 'vitest/node'
-import { conditionAt, conditionsOf } from './conditions.js'
+import { conditionAt } from './conditions.js'
 import { NOTES_OF_ROOT, REASONS } from './reasons.js'
 
 /** Tests of one file that were left out for one reason. */
@@ -52,16 +52,21 @@ function reasonOf(test: TestCase): { reason: string; always: boolean } {
   const result = test.result()
   const note = result.state === 'skipped' ? result.note : undefined
   if (note !== undefined) return { reason: note, always: NOTES_OF_ROOT.includes(note) }
-  const line = outermost(test).location?.line
-  if (line === undefined) return { reason: 'not told', always: false }
-  const condition = conditionAt(conditionsOf(readFileSync(test.module.moduleId, 'utf8')), line)
-  const known = condition === null ? undefined : REASONS[condition]
+  const source = readFileSync(test.module.moduleId, 'utf8')
+  const condition = leftOutAround(test)
+    .map(({ location }) => (location ? conditionAt(source, location.line) : null))
+    .find(each => each !== null)
+  const known = condition === undefined ? undefined : REASONS[condition]
   return { reason: known?.text ?? condition ?? 'not told', always: known?.always === true }
 }
 
-/** What was left out as a whole: a suite takes along all that is in it. */
-function outermost(test: TestCase): TestCase | TestSuite {
-  let found: TestCase | TestSuite = test
-  for (let up = test.parent; up.type === 'suite'; up = up.parent) if (up.options.mode === 'skip') found = up
+/**
+ * Returns the test and the suites around it that were left out as a whole, the outermost first. A suite takes along all that is in it; one
+ * without a condition was left out because each of its tests was.
+ */
+function leftOutAround(test: TestCase): (TestCase | TestSuite)[] {
+  const found: (TestCase | TestSuite)[] = [test]
+  for (let up = test.parent; up.type === 'suite'; up = up.parent)
+    if (up.options.mode === 'skip') found.unshift(up)
   return found
 }

@@ -59,13 +59,19 @@ describe('a run that leaves tests out', () => {
 })
 it.skipIf(takesAny)('three', () => {})
 it('four', ({ skip }) => skip('there is no such tool'))
+describe('of several', () => {
+  it.runIf(ROOT)('five', () => {})
+  it.skipIf(takesAny).each([
+    'six',
+  ])('%s', () => {})
+})
 `
 
   it('prints which they are, how many, and why', () => {
     const { code, text } = runOf(SOME)
-    expect(text).toContain('Left out, 4 tests:\n')
-    expect(text).toMatch(/some\.test\.ts: 2 tests: it needs root\n/)
-    expect(text).toMatch(/some\.test\.ts: 1 test: this kind of connection goes on with any descriptor\n/)
+    expect(text).toContain('Left out, 6 tests:\n')
+    expect(text).toMatch(/some\.test\.ts: 3 tests: it needs root\n/)
+    expect(text).toMatch(/some\.test\.ts: 2 tests: this kind of connection goes on with any descriptor\n/)
     expect(text).toMatch(/some\.test\.ts: 1 test: there is no such tool\n/)
     expect(code).toBe(0)
   })
@@ -73,7 +79,7 @@ it('four', ({ skip }) => skip('there is no such tool'))
   it('fails where only what is listed may be left out, and names what is not', () => {
     const { code, text } = runOf(SOME, { FD_BROKER_LEFT_OUT: 'listed' })
     expect(text.match(/NOT LISTED .*/g)?.map(line => line.replace(/\S*some/, 'some'))).toEqual([
-      'NOT LISTED some.test.ts: 2 tests: it needs root',
+      'NOT LISTED some.test.ts: 3 tests: it needs root',
       'NOT LISTED some.test.ts: 1 test: there is no such tool',
     ])
     expect(code).toBe(1)
