@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
@@ -11,6 +10,7 @@ import { StateLog } from '../../src/state/state-log.js'
 import { readSegment } from '../fixtures/read-segment.js'
 import { BATCH, RaceBoard, SIZES } from '../fixtures/seal-race-board.js'
 import { perLane } from '../lanes/lane.js'
+import { bundled } from '../processes/bundled.js'
 
 /** The acceptance run: FDB_RACES=10000. */
 const RACES = Number(process.env.FDB_RACES ?? perLane(100, 1000))
@@ -24,9 +24,9 @@ afterEach(() => {
 })
 
 function start(fixture: string, fd: number): ChildProcess {
-  const file = fileURLToPath(new URL(`../fixtures/${fixture}.ts`, import.meta.url))
+  const { file, env } = bundled(`${fixture}.ts`)
   const stdio: ('ignore' | 'pipe' | 'inherit' | number)[] = ['ignore', 'pipe', 'inherit', fd]
-  const child = spawn(process.execPath, ['--import', 'tsx', file], { stdio })
+  const child = spawn(process.execPath, [file], { env, stdio })
   children.push(child)
   return child
 }

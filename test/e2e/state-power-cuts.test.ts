@@ -11,6 +11,7 @@ import { StateLog } from '../../src/state/state-log.js'
 import { changed } from '../fixtures/disk-changes.js'
 import { seeded } from '../fixtures/seeded.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
+import { bundled, shared } from '../processes/bundled.js'
 import { eventsOf, type Fate, SimulatedDisk } from '../processes/simulated-disk.js'
 
 /** `npm run soak -- disk` gives more of both, and another seed. */
@@ -18,39 +19,29 @@ const FATES = Number(process.env.FDB_DISK_FATES ?? perLane(3, 6))
 const SEED = Number(process.env.FDB_DISK_SEED ?? 32)
 const ERRORS = process.env.FDB_DISK_ERRORS === 'all' ? (['EIO', 'ENOSPC'] as const) : (['EIO'] as const)
 
-const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url))
+const RECORDER = fileURLToPath(new URL('../fixtures/disk-recorder.c', import.meta.url))
 
 /** Runs disk-scenarios.ts under the recorder. */
 function run(how: string, ...given: string[]): { folder: string; out: string; record: string } {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-cuts-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
-  const [library, files] = [join(folder, 'recorder.so'), join(folder, 'files')]
+  const files = join(folder, 'files')
   mkdirSync(files)
-  execFileSync('cc', [
-    '-shared',
-    '-fPIC',
-    '-O1',
-    '-o',
-    library,
-    fixture('disk-recorder.c'),
-    '-ldl',
-    '-lpthread',
-  ])
-  const { stdout, stderr, status } = spawnSync(
-    process.execPath,
-    ['--import', 'tsx', fixture('disk-scenarios.ts'), how, files, ...given],
-    {
-      encoding: 'utf8',
-      maxBuffer: 1 << 28,
-      env: {
-        ...process.env,
-        LD_PRELOAD: library,
-        FDB_DISK_UNDER: files,
-        ...(how === 'record' && { FDB_DISK_RECORD: join(folder, 'record') }),
-        FDB_DISK_FAIL: join(folder, 'fail'),
-      },
+  const library = shared('disk-recorder.so', built => {
+    execFileSync('cc', ['-shared', '-fPIC', '-O1', '-o', built, RECORDER, '-ldl', '-lpthread'])
+  })
+  const { file, env } = bundled('disk-scenarios.ts')
+  const { stdout, stderr, status } = spawnSync(process.execPath, [file, how, files, ...given], {
+    encoding: 'utf8',
+    maxBuffer: 1 << 28,
+    env: {
+      ...env,
+      LD_PRELOAD: library,
+      FDB_DISK_UNDER: files,
+      ...(how === 'record' && { FDB_DISK_RECORD: join(folder, 'record') }),
+      FDB_DISK_FAIL: join(folder, 'fail'),
     },
-  )
+  })
   expect({ status, stderr }).toMatchObject({ status: 0 })
   return { folder, out: stdout, record: how === 'record' ? readFileSync(join(folder, 'record'), 'utf8') : '' }
 }

@@ -1,21 +1,26 @@
 import { randomUUID } from 'node:crypto'
-import { rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import type { TestProject } from 'vitest/node'
 import { entriesOf, processesWith, temporaryFolder } from './remains.js'
 
 /** A limit, not a pause: for what ends by itself when its test is over. */
 const MOST_MS = 20_000
 
+/** What test files share (test/processes/bundled.ts). */
+const SHARED = 'shared'
+
 /**
- * The folder of a `fd-broker run` that was killed: the next one to start removes it, and the last one of all has none behind it. And what the test
- * files of a process share (test/processes/bundled.ts): it is removed with the folder of the run.
+ * The folder of a `fd-broker run` that was killed: the next one to start removes it, and the last one of all has none behind it. And what test files
+ * share: the run removes it with its own folder.
  */
-const MAY_STAY = /^(fd-broker-|fdb-shared-)/
+const MAY_STAY = /^(fd-broker-|shared$)/
 
 /**
  * A run of the suite leaves no process and no entry of the temporary folder: end-to-end tests, whose processes outlive a file's hooks
  * for a moment, are looked at together when all are over.
  */
-export default function setup(): (() => Promise<void>) | undefined {
+export default function setup(project: TestProject): (() => Promise<void>) | undefined {
   // Once, and not for each project of the suite.
   if (process.env.FDB_TEST_RUN !== undefined) return undefined
   const shared = process.env.TMPDIR
@@ -23,6 +28,13 @@ export default function setup(): (() => Promise<void>) | undefined {
   const mark = `FDB_TEST_RUN=${randomUUID()}`
   process.env.FDB_TEST_RUN = mark.split('=')[1]
   process.env.TMPDIR = folder
+  const files = join(folder, SHARED)
+  process.env.FDB_TEST_SHARED = files
+  mkdirSync(files)
+  // A source of them may have changed.
+  project.onTestsRerun(() => {
+    for (const name of readdirSync(files)) rmSync(join(files, name))
+  })
   return async () => {
     if (shared === undefined) delete process.env.TMPDIR
     else process.env.TMPDIR = shared

@@ -1,27 +1,35 @@
-import { mkdtempSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { execFileSync } from 'node:child_process'
+import { existsSync, renameSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { buildSync } from 'esbuild'
-import { addonFile } from '../../src/kernel/addon.js'
+import { addonFile, requireAddon } from '../../src/kernel/index.js'
 
-let folder: string | undefined
-const files = new Map<string, string>()
-
-/** Returns a file that `make` makes for all test files of this process. The run removes it at its end. */
+/** Returns a file that `make` makes once for all test files of a run. test/lanes/whole-run.ts removes it. */
 export function shared(name: string, make: (file: string) => void): string {
-  folder ??= mkdtempSync(join(tmpdir(), 'fdb-shared-'))
-  let file = files.get(name)
-  if (file === undefined) {
-    file = join(folder, name)
-    make(file)
-    files.set(name, file)
+  const file = join(process.env.FDB_TEST_SHARED!, name)
+  if (!existsSync(file)) {
+    // Two processes can make the file at the same time. The other one must not find half of it.
+    const own = `${file}.${process.pid}`
+    make(own)
+    renameSync(own, file)
   }
   return file
 }
 
+/** Its library would keep a process until the end of this one. */
+const ESBUILD = fileURLToPath(new URL('../../node_modules/.bin/esbuild', import.meta.url))
 /** A bundle may contain packages that call `require`. */
 const REQUIRE = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);"
+const OPTIONS = [
+  '--bundle',
+  '--format=esm',
+  '--platform=node',
+  '--target=node20',
+  // The runtime of test/mutants looks for its orders beside its own file.
+  '--external:*/mutants-runtime.mjs',
+  `--banner:js=${REQUIRE}`,
+  '--log-level=error',
+]
 
 /**
  * Bundles a program of test/fixtures. Node.js starts the bundle several times as fast as it starts a program that tsx
@@ -29,16 +37,9 @@ const REQUIRE = "import { createRequire } from 'node:module'; const require = cr
  */
 export function bundled(fixture: string): { readonly file: string; readonly env: NodeJS.ProcessEnv } {
   const file = shared(`${basename(fixture, '.ts')}.mjs`, outfile => {
-    buildSync({
-      entryPoints: [fileURLToPath(new URL(`../fixtures/${fixture}`, import.meta.url))],
-      outfile,
-      bundle: true,
-      format: 'esm',
-      platform: 'node',
-      target: 'node20',
-      banner: { js: REQUIRE },
-      logLevel: 'error',
-    })
+    const program = fileURLToPath(new URL(`../fixtures/${fixture}`, import.meta.url))
+    execFileSync(ESBUILD, [program, `--outfile=${outfile}`, ...OPTIONS])
   })
+  requireAddon()
   return { file, env: { ...process.env, FD_BROKER_ADDON: addonFile()! } }
 }

@@ -1,13 +1,12 @@
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { onTestFinished, type TestContext } from 'vitest'
 import type { fdbroker } from '../../src/proto/wire.js'
 import type { WireBody } from '../../src/wire/link.js'
+import { bundled } from './bundled.js'
 import { signalPid } from './launch.js'
 import { hello } from './stranger.js'
 
-const FIXTURE = fileURLToPath(new URL('../fixtures/second-user.ts', import.meta.url))
 /** A user of no name. */
 export const SECOND_UID = 12_001
 
@@ -63,10 +62,11 @@ export class SecondUser {
 
   static async start(uid = SECOND_UID): Promise<SecondUser> {
     const user = ['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups']
-    const [file = '', ...args] = [...user, process.execPath, '--import', 'tsx', FIXTURE]
+    const program = bundled('second-user.ts')
+    const [file = '', ...args] = [...user, process.execPath, program.file]
     const child = spawn(file, args, {
       stdio: ['pipe', 'pipe', 'inherit'],
-      env: { ...process.env, NODE_OPTIONS: '', TSX_DISABLE_CACHE: '1' },
+      env: { ...program.env, NODE_OPTIONS: '' },
     })
     onTestFinished(() => void child.kill('SIGKILL'))
     const lines = createInterface(child.stdout)[Symbol.asyncIterator]()

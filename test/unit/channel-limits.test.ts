@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process'
-import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { OwnedFd, receiveMessage, socketPair } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { Channel } from '../../src/wire/channel.js'
+import { bundled } from '../processes/bundled.js'
 import { channelPair } from '../processes/channel-pair.js'
 
 const silent = { message: () => {}, end: () => {} }
@@ -160,9 +160,9 @@ describe('a send that has to wait', () => {
 
 /** Runs a fixture with this RLIMIT_NOFILE, soft and hard (Node raises the soft one), and parses what it prints. */
 function withDescriptors(limit: number, fixture: string): Record<string, unknown> {
-  const script = `ulimit -n ${limit}; exec "$0" --import tsx "$1"`
-  const file = join(import.meta.dirname, '../fixtures', fixture)
-  return JSON.parse(execFileSync('sh', ['-c', script, process.execPath, file], { encoding: 'utf8' }))
+  const script = `ulimit -n ${limit}; exec "$0" "$1"`
+  const { file, env } = bundled(fixture)
+  return JSON.parse(execFileSync('sh', ['-c', script, process.execPath, file], { env, encoding: 'utf8' }))
 }
 
 describe('too few descriptors', () => {

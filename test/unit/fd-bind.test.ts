@@ -16,6 +16,7 @@ import {
   formatAddress,
   parseListenerSpec,
 } from '../../src/listeners/index.js'
+import { bundled } from '../processes/bundled.js'
 
 const fds: OwnedFd[] = []
 const folders: string[] = []
@@ -161,9 +162,9 @@ describe('Unix paths', () => {
   it('are won by exactly one of several processes that find them stale', async () => {
     const folder = await makeFolder()
     const path = join(folder, 's')
-    const script = fileURLToPath(new URL('../native/children/contend.ts', import.meta.url))
+    const { file, env } = bundled('../native/children/contend.ts')
     const children = Array.from({ length: 4 }, () =>
-      spawn(process.execPath, ['--import', 'tsx', script, path], { stdio: ['pipe', 'pipe', 'inherit'] }),
+      spawn(process.execPath, [file, path], { env, stdio: ['pipe', 'pipe', 'inherit'] }),
     )
     const all = async (order?: string) => {
       const answers = children.map(child => once(child.stdout, 'data').then(([data]) => String(data).trim()))
@@ -235,10 +236,8 @@ describe('failures', () => {
 
   it('of a low port or a folder without the right to write names the remedy', async () => {
     const folder = await makeFolder()
-    const script = fileURLToPath(new URL('../native/children/denied.ts', import.meta.url))
-    const child = spawnSync(process.execPath, ['--import', 'tsx', script, join(folder, 's')], {
-      encoding: 'utf8',
-    })
+    const { file, env } = bundled('../native/children/denied.ts')
+    const child = spawnSync(process.execPath, [file, join(folder, 's')], { env, encoding: 'utf8' })
     expect(child.stderr).toBe('')
     const [low, path] = JSON.parse(child.stdout)
     if (low !== null) expect(low).toMatch(/^ERR_FDB_BIND_DENIED .*CAP_NET_BIND_SERVICE/)

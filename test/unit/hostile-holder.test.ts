@@ -13,6 +13,7 @@ import type { BundleItem } from '../../src/wire/bundle.js'
 import { ControlListener } from '../../src/wire/control-listener.js'
 import { VERSIONS, type WireBody } from '../../src/wire/link.js'
 import { Segment } from '../fixtures/state.js'
+import { bundled } from '../processes/bundled.js'
 import { until } from '../processes/until.js'
 
 interface Tale {
@@ -131,9 +132,9 @@ describe('a process that joins a holder which does not keep to the protocol', ()
 
 describe('a process that cannot watch another, for want of a descriptor', () => {
   it('finds out whether it has died all the same, and takes nobody who lives for dead', () => {
-    const fixture = joinPath(import.meta.dirname, '../fixtures/host-fate-without-room.ts')
-    const script = 'ulimit -n 80; exec "$0" --import tsx "$1"'
-    const said = execFileSync('sh', ['-c', script, process.execPath, fixture], { encoding: 'utf8' })
+    const { file, env } = bundled('host-fate-without-room.ts')
+    const script = 'ulimit -n 80; exec "$0" "$1"'
+    const said = execFileSync('sh', ['-c', script, process.execPath, file], { env, encoding: 'utf8' })
     expect(JSON.parse(said)).toEqual({
       own: { known: true, pidfd: null, alive: true },
       alive: 'alive',

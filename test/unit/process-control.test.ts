@@ -26,6 +26,7 @@ import {
 } from '../../src/os/control-path.js'
 import { Channel } from '../../src/wire/channel.js'
 import { ControlListener } from '../../src/wire/control-listener.js'
+import { bundled } from '../processes/bundled.js'
 
 let folder: string
 beforeEach(() => {
@@ -45,9 +46,8 @@ class Candidate {
   readonly ready: Promise<unknown>
 
   constructor() {
-    this.process = fork(join(import.meta.dirname, '../fixtures/host-candidate.ts'), {
-      execArgv: ['--import', 'tsx'],
-    })
+    const { file, env } = bundled('host-candidate.ts')
+    this.process = fork(file, { env, execArgv: [] })
     this.ready = once(this.process, 'message')
   }
 

@@ -1,16 +1,16 @@
 import { execFile } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
-
-const fixture = fileURLToPath(new URL('../fixtures/state-full.ts', import.meta.url))
+import { bundled } from '../processes/bundled.js'
 
 describe('a segment that may not grow', () => {
   it('keeps the whole records of a write that was cut short, refuses the rest, and takes what fits later', async () => {
     // 40 blocks of 512 bytes; the signal that comes with the limit is ignored, so that write() says EFBIG.
-    const script = 'trap "" XFSZ; ulimit -f 40; exec "$0" --import tsx "$1"'
-    const env = { ...process.env, TSX_DISABLE_CACHE: '1', NODE_V8_COVERAGE: '' }
-    const { stdout } = await promisify(execFile)('sh', ['-c', script, process.execPath, fixture], { env })
+    const script = 'trap "" XFSZ; ulimit -f 40; exec "$0" "$1"'
+    const { file, env } = bundled('state-full.ts')
+    const { stdout } = await promisify(execFile)('sh', ['-c', script, process.execPath, file], {
+      env: { ...env, NODE_V8_COVERAGE: '' },
+    })
     expect(JSON.parse(stdout)).toEqual({
       results: [
         'a done',
