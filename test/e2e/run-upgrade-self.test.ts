@@ -44,6 +44,16 @@ class Installed {
     this.release('one')
   }
 
+  /** One that serves. */
+  static async serving(): Promise<Installed> {
+    const run = await Supervised.prepare()
+    const installed = new Installed(run)
+    const own = installed.command(['--ready', 'fd'])
+    run.pid = await run.desk.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
+    await run.serving()
+    return installed
+  }
+
   putNode(): void {
     rmSync(this.node, { force: true })
     symlinkSync(process.execPath, this.node)
@@ -125,11 +135,8 @@ describe('fd-broker upgrade --self', () => {
   it.runIf(NIGHTLY)(
     'leaves the supervisor as it is where what is installed cannot be started, or cannot go on',
     async () => {
-      const run = await Supervised.prepare()
-      const installed = new Installed(run)
-      const own = installed.command(['--ready', 'fd'])
-      run.pid = await run.desk.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
-      await run.serving()
+      const installed = await Installed.serving()
+      const { run } = installed
       const { pid } = await run.whoami()
       const stays = async (why: RegExp) => {
         expect(await installed.upgradeSelf()).toMatchObject({ code: 1, stderr: expect.stringMatching(why) })
@@ -248,11 +255,8 @@ describe('fd-broker upgrade --self', () => {
   it.runIf(NIGHTLY)(
     'is replaced without holding signals where a program of the command refuses what is preloaded',
     async () => {
-      const run = await Supervised.prepare()
-      const installed = new Installed(run)
-      const own = installed.command(['--ready', 'fd'])
-      run.pid = await run.desk.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
-      await run.serving()
+      const installed = await Installed.serving()
+      const { run } = installed
       installed.wrapNode('if [ -n "$LD_PRELOAD" ]; then exit 127; fi')
       expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
       await run.logged(

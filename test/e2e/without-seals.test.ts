@@ -13,6 +13,17 @@ const TIMES = { probation: 60_000, heartbeat: 50, silence: 300, commit: 200 }
 const serve = (scene: Scene, config?: AppConfig): Promise<App> => scene.serve(config, { env: ENV })
 const put = (app: App, key: string) => app.order('put', { key, value: { item: key } })
 
+/** Upgrades to a version that is stopped when it serves, and that changes the state when it goes on. Returns this version. */
+async function upgradeToStopped(scene: Scene): Promise<App> {
+  const first = await serve(scene)
+  const second = await scene.start({ traps: { 'says serving': 'SIGSTOP' } }, { env: ENV })
+  await first.end()
+  second.signal('SIGCONT')
+  await second.serving()
+  await put(second, 'last')
+  return second
+}
+
 describe('where memory cannot be sealed', () => {
   it('each upgrade is released at its commit, and the state goes on', async () => {
     const scene = Scene.open({ upgrade: TIMES })
@@ -35,12 +46,7 @@ describe('where memory cannot be sealed', () => {
 
   it('a successor that is stopped when it serves is the only one that acknowledges when it goes on', async () => {
     const scene = Scene.open({ upgrade: TIMES })
-    const first = await serve(scene)
-    const second = await scene.start({ traps: { 'says serving': 'SIGSTOP' } }, { env: ENV })
-    await first.end()
-    second.signal('SIGCONT')
-    await second.serving()
-    await put(second, 'last')
+    const second = await upgradeToStopped(scene)
     expect((await scene.status()).pid).toBe(second.pid)
   })
 
@@ -61,12 +67,7 @@ describe('where memory cannot be sealed', () => {
     async () => {
       const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
       await startDaemon(scene, { upgrade: TIMES }, { env: ENV })
-      const first = await serve(scene)
-      const second = await scene.start({ traps: { 'says serving': 'SIGSTOP' } }, { env: ENV })
-      await first.end()
-      second.signal('SIGCONT')
-      await second.serving()
-      await put(second, 'last')
+      const second = await upgradeToStopped(scene)
       await serviceWhere(scene, 'the second serves', ({ pid }) => pid === second.pid)
     },
   )

@@ -24,6 +24,20 @@ async function pair(options: http.ServerOptions = {}): Promise<[Place<http.Serve
   return [await httpPlace('old', options), await httpPlace('new', options)]
 }
 
+/** Moves an idle connection to a server that is about to listen. */
+async function arrivedEarly(server: http.Server, host?: string) {
+  const from = await httpPlace('old')
+  const client = await RawClient.to(portOf(from))
+  const idle = mayMove(from)
+  await client.ask('/')
+  await idle
+  const served = new AttachedServer(server)
+  onTestFinished(() => served.release())
+  server.listen(0, host)
+  for (const departure of taken(from)) served.moving!.arrive(departure, 'moved')
+  return { client, served }
+}
+
 describe('an idle HTTP connection', () => {
   it('goes on in another server, and its client notices nothing', async () => {
     const [from, to] = await pair()
@@ -86,32 +100,16 @@ describe('an idle HTTP connection', () => {
   })
 
   it('that comes before the server listens is served when it does', async () => {
-    const from = await httpPlace('old')
-    const client = await RawClient.to(portOf(from))
-    const idle = mayMove(from)
-    await client.ask('/')
-    await idle
     const server = http.createServer((_request, response) => response.end('young'))
-    const served = new AttachedServer(server)
-    onTestFinished(() => served.release())
-    server.listen(0, '127.0.0.1')
-    for (const departure of taken(from)) served.moving!.arrive(departure, 'moved')
+    const { client, served } = await arrivedEarly(server, '127.0.0.1')
     expect((await client.send(get('/')).answer()).body).toBe('young')
     served.cut()
     server.close()
   })
 
   it('that comes before the server listens is closed if the server closes instead', async () => {
-    const from = await httpPlace('old')
-    const client = await RawClient.to(portOf(from))
-    const idle = mayMove(from)
-    await client.ask('/')
-    await idle
     const server = http.createServer()
-    const served = new AttachedServer(server)
-    onTestFinished(() => served.release())
-    server.listen(0)
-    for (const departure of taken(from)) served.moving!.arrive(departure, 'moved')
+    const { client } = await arrivedEarly(server)
     server.close()
     expect(await client.ended()).toBe('fin')
   })

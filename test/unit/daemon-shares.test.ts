@@ -1,17 +1,12 @@
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { SILENT } from '../../src/base/logger.js'
-import { PersistedFds } from '../../src/daemon/persisted-fds.js'
-import { AccessCheck } from '../../src/daemon/policy/access-check.js'
-import { OWNERS_ONLY } from '../../src/daemon/policy/policy.js'
 import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
-import { Services } from '../../src/daemon/services.js'
 import { UserQuotas } from '../../src/daemon/user-quotas.js'
 import { Registry } from '../../src/holder/registry.js'
-import { resolveTimes } from '../../src/holder/times.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { openPidfd } from '../../src/os/liveness.js'
+import { daemonServices } from '../holder-support/daemon-services.js'
 import { callerWith, linked } from '../holder-support/processes.js'
 import { until } from '../processes/until.js'
 
@@ -87,21 +82,7 @@ describe('the share of another user in a daemon', () => {
 
 describe('services', () => {
   function open() {
-    const registry = new Registry()
-    const services = new Services({
-      control: join(tmpdir(), 'fdb-no-such-folder', 'c.sock'),
-      times: resolveTimes(undefined),
-      logger: SILENT,
-      persisted: new PersistedFds(registry),
-      accessCheck: new AccessCheck(OWNERS_ONLY, SILENT),
-      quotas: new UserQuotas(1_024),
-      onChange: () => {},
-      receiver: () => undefined,
-    })
-    onTestFinished(() => {
-      services.close({ kept: true })
-      registry.close()
-    })
+    const services = daemonServices(join(tmpdir(), 'fdb-no-such-folder'))
     const { link, heard } = linked()
     const begin = (service: string, uid: number) =>
       services.findOrCreate(callerWith({ hello: { service }, uid, link }))

@@ -3,15 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { PersistedFds } from '../../src/daemon/persisted-fds.js'
-import { AccessCheck } from '../../src/daemon/policy/access-check.js'
 import type { Unserved } from '../../src/daemon/policy/policy.js'
 import { parsePolicy } from '../../src/daemon/policy/schema.js'
-import { Services, UnservedServices } from '../../src/daemon/services.js'
-import { UserQuotas } from '../../src/daemon/user-quotas.js'
+import { UnservedServices } from '../../src/daemon/services.js'
 import { Registry } from '../../src/holder/registry.js'
-import { resolveTimes } from '../../src/holder/times.js'
 import { memoryFile } from '../../src/kernel/index.js'
+import { daemonServices } from '../holder-support/daemon-services.js'
 import { until } from '../processes/until.js'
 
 function folderOf(): string {
@@ -85,20 +82,7 @@ describe('a service that nobody serves', () => {
     const registry = new Registry()
     registry.put({ name: 'shop/named/web', role: 'named', spec: '', fd: memoryFile('web', 'a memory file') })
     const policy = parsePolicy('default: { unserved: { after: 100ms, close: true } }', 'daemon.yaml')
-    const services = new Services({
-      control: join(folderOf(), 'daemon.sock'),
-      times: resolveTimes(undefined),
-      logger: SILENT,
-      persisted: new PersistedFds(registry),
-      accessCheck: new AccessCheck(policy, SILENT),
-      quotas: new UserQuotas(1_024),
-      onChange: () => {},
-      receiver: () => undefined,
-    })
-    onTestFinished(() => {
-      services.close({ kept: true })
-      registry.close()
-    })
+    const services = daemonServices(folderOf(), { registry, policy })
     services.restore()
     services.pause()
     await new Promise(resolve => setTimeout(resolve, 200))
