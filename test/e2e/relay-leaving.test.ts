@@ -4,6 +4,7 @@ import { promisify } from 'node:util'
 import { afterEach, describe, expect, it } from 'vitest'
 import { closeAll, inspectOne, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { decodeRecord } from '../../src/relay/connection-record.js'
 import type {
   ByteStream,
   Destination,
@@ -11,6 +12,7 @@ import type {
   RelayedConnections,
   RelayOptions,
 } from '../../src/relay/index.js'
+import { bundled } from '../processes/bundled.js'
 import { arriveMoved, movable } from './relay-moving.js'
 import {
   type Peer,
@@ -253,8 +255,13 @@ describe('what another process offers', () => {
     // Before the request: its time may be running when `waiting` returns.
     const began = performance.now()
     const peer = await waiting(here)
-    await new Promise(resolve => setTimeout(resolve, 200))
-    arriveAll(there.connections, all(here.connections), 'moved')
+    const asked = performance.now()
+    await until(() => performance.now() - asked > 50, 'a part of the time is over')
+    const departures = all(here.connections)
+    const [left] = departures.map(({ record, fds }) => decodeRecord(record, fds.length).remainingMs)
+    // The relay's clock may be a tick late.
+    expect(left).toBeLessThan(375)
+    arriveAll(there.connections, departures, 'moved')
     expect(await peer.sees('response-timeout')).toContain('504')
     expect(performance.now() - began).toBeGreaterThan(390)
   })
@@ -286,14 +293,10 @@ describe('what is no plain socket', () => {
 
 describe('a process without a free descriptor', () => {
   it('keeps its connections, and lets them go when there is one again', async () => {
-    const args = [
-      '--nofile=100:100',
-      process.execPath,
-      '--import',
-      'tsx',
-      'test/fixtures/relay-few-descriptors.ts',
-    ]
-    const { stdout } = await promisify(execFile)('prlimit', args)
+    const { file, env } = bundled('relay-few-descriptors.ts')
+    const { stdout } = await promisify(execFile)('prlimit', ['--nofile=100:100', process.execPath, file], {
+      env,
+    })
     expect(JSON.parse(stdout)).toEqual({
       before: 1,
       without: 0,

@@ -1,7 +1,7 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it, vi } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { RETIRED_MS, Shutdown, watchRetired } from '../../src/member/shutdown.js'
+import { Shutdown, watchRetired } from '../../src/member/shutdown.js'
+import { until } from '../processes/until.js'
 
 const DRAIN_MS = 1_000
 const failed = new FdbError('ERR_FDB_DEADLINE', 'too late')
@@ -86,13 +86,13 @@ describe('a retired process that does not end', () => {
     const debug = () => {}
     const warn = (_facts: object, message: string) => void messages.push(message)
     for (const kept of [['Timeout'], ['Timeout', 'Timeout', 'Immediate'], []]) {
-      listed.mockReturnValue(kept)
+      listed.mockReturnValueOnce(kept)
       watchRetired(
         {},
         { logger: { debug, info: debug, warn, error: debug }, exitWhenRetired: null, report: () => {} },
       )
-      await sleep(RETIRED_MS + 100)
     }
+    await until('each is logged', () => messages.length === 3)
     expect(messages.map(message => /does not end: (.*?);/.exec(message)?.[1])).toEqual([
       '1 Timeout keeps it',
       '2 Timeout, 1 Immediate keep it',
