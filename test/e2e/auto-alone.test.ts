@@ -51,7 +51,7 @@ describe('a program under fd-broker/auto runs as without it, and says why once,'
       ],
       ...['OTHER_PORT=0', 'node', '--import', 'fd-broker/auto', 'index.mjs'],
     ])
-    await program.says(`"shop" is the service of another program, ${program.path('server.mjs')}`)
+    await program.says(`"${program.name}" is the service of another program, ${program.path('server.mjs')}`)
     expect([hasEnded(first), hasEnded(other)]).toEqual([false, false])
     expect((await operator.status(program.control)).generation).toBe(1)
   })
@@ -60,7 +60,7 @@ describe('a program under fd-broker/auto runs as without it, and says why once,'
     const program = await AutoProgram.of(SERVER)
     const first = await program.serve()
     const second = await program.launch('import', { OTHER_PORT: '0', FD_BROKER_QUIET: '200ms' })
-    await program.says('another process serves "shop" on other addresses')
+    await program.says(`another process serves "${program.name}" on other addresses`)
     expect([hasEnded(first), hasEnded(second)]).toEqual([false, false])
     expect(await answerOf(program.url)).toBe(`pid ${first}`)
     expect((await operator.status(program.control)).generation).toBe(1)
@@ -194,7 +194,7 @@ describe('a program under fd-broker/auto', () => {
           cli,
           'status',
           '--service',
-          'shop',
+          program.name,
           '--json',
         ])
         return ran.code === 0 ? (JSON.parse(ran.stdout) as StatusReport) : null

@@ -105,7 +105,7 @@ it.runIf(NIGHTLY)('ends when another command has started a version that serves',
   const run = upgrade(program, '--kill-stuck', '--timeout', '30s')
   await until('it has failed', () => program.read('failed') !== '')
   program.write('fixed.mjs', SERVER)
-  const words = program.words('import', { FD_BROKER_NAME: 'shop' }, [])
+  const words = program.words('import', { FD_BROKER_NAME: program.name }, [])
   const fixed = program.desk.runCommand(words.map(word => (word === 'server.mjs' ? 'fixed.mjs' : word)))
   const { code, stdout, stderr } = await run
   expect({ code, stderr }, stdout).toEqual({ code: 0, stderr: '' })

@@ -45,6 +45,8 @@ const WORDS: Record<By, readonly string[]> = {
 /** A program that knows nothing of fd-broker, in a folder of its own with the package installed; 8080 in its text is a free port. */
 export class AutoProgram {
   readonly desk = Desk.open()
+  /** Its service. A socket of this name in a folder of the machine would be preferred to one that {@link place} has not yet. */
+  readonly name = `shop-${this.desk.folder.slice(-6)}`
   readonly port: number
   readonly file: string
   readonly #more: ProgramOptions
@@ -65,7 +67,7 @@ export class AutoProgram {
       mkdirSync(join(this.desk.folder, 'node_modules'))
       symlinkSync(ROOT, join(this.desk.folder, 'node_modules/fd-broker'))
     } else symlinkSync(modules, join(this.desk.folder, 'node_modules'))
-    this.write('package.json', '{ "name": "shop" }')
+    this.write('package.json', JSON.stringify({ name: this.name }))
   }
 
   get url(): string {
@@ -74,7 +76,7 @@ export class AutoProgram {
 
   /** Its control socket, if it is not named otherwise. */
   get control(): string {
-    return join(this.desk.folder, 'run/shop.sock')
+    return this.path(`run/${this.name}.sock`)
   }
 
   /** The folder for its control socket. */

@@ -43,16 +43,21 @@ function command(program: AutoProgram, ...args: string[]): Promise<Ran> {
   return program.desk.runCommand(words(program, args))
 }
 
+/** The words of a command that starts it. */
+function startWords(program: AutoProgram, log = 'shop.log'): string[] {
+  return ['start', 'server.mjs', '--log-file', program.path(log)]
+}
+
 /** Starts it; what is printed as JSON. */
 async function start(program: AutoProgram, ...args: string[]): Promise<{ pid: number; generation: number }> {
-  const options = ['--log-file', program.path('log/shop.log'), '--json']
-  const { code, stdout, stderr } = await command(program, 'start', 'server.mjs', ...options, ...args)
+  const line = [...startWords(program, 'log/shop.log'), '--json', ...args]
+  const { code, stdout, stderr } = await command(program, ...line)
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   return JSON.parse(stdout)
 }
 
 async function linesOf(program: AutoProgram, ...args: string[]): Promise<string[]> {
-  const { stdout, stderr } = await command(program, 'logs', '--service', 'shop', ...args)
+  const { stdout, stderr } = await command(program, 'logs', '--service', program.name, ...args)
   expect(stderr).toBe('')
   return stdout.split('\n').slice(0, -1)
 }
@@ -124,8 +129,8 @@ describe('fd-broker start', () => {
   it('serves in the background, upgrades when it is called again, and has the output of each generation', async () => {
     const program = await AutoProgram.of(SERVER)
     const first = await start(program)
-    expect(first).toMatchObject({ generation: 1, service: 'shop', control: program.control })
-    expect(Number(program.read('run/shop.pid'))).toBe(first.pid)
+    expect(first).toMatchObject({ generation: 1, service: program.name, control: program.control })
+    expect(Number(program.read(`run/${program.name}.pid`))).toBe(first.pid)
     await program.answeredBy(first.pid, '/one')
     const second = await start(program)
     expect(second.generation).toBe(2)
@@ -162,7 +167,7 @@ describe('fd-broker start', () => {
     expect(silent.stdout).toContain('the version that failed wrote nothing to its log\n')
     await program.command('stop')
     expect(hasEnded(third)).toBe(true)
-    expect(program.read('run/shop.pid')).toBe('')
+    expect(program.read(`run/${program.name}.pid`)).toBe('')
   })
 
   it.each<[what: string, text: string, line: number, error: string]>([
@@ -178,13 +183,7 @@ describe('fd-broker start', () => {
     ),
   ])('says why a program does not serve, with the first lines of %s', async (_, text, line, error) => {
     const program = await AutoProgram.of(text)
-    const { code, stderr } = await command(
-      program,
-      'start',
-      'server.mjs',
-      '--log-file',
-      program.path('shop.log'),
-    )
+    const { code, stderr } = await command(program, ...startWords(program))
     expect(code).toBe(1)
     expect(stderr).toMatch(
       /ERR_FDB_SUCCESSOR_EXITED: server\.mjs \(pid \d+\) ended with code 1 before it served/,
@@ -206,8 +205,7 @@ describe('fd-broker start', () => {
     await once(other, 'listening')
     const taken = throws.replace('PORT', String((other.address() as AddressInfo).port))
     const program = await AutoProgram.of(taken)
-    const options = ['--log-file', program.path('log/shop.log')]
-    const failed = await command(program, 'start', 'server.mjs', ...options)
+    const failed = await command(program, ...startWords(program))
     expect(failed.code).toBe(1)
     expect(failed.stderr).toMatch(said)
     program.write('server.mjs', `${text}server.listen(8080)\n`)
@@ -226,13 +224,7 @@ describe('fd-broker start', () => {
     ...perLane([], [['SIGINT', 130] as const]),
   ] as const)('ends what it has started when it gets %s, and exits %d', async (signal, code) => {
     const program = await AutoProgram.of("console.log('begins')\nsetInterval(() => {}, 1000)\n")
-    const { command: run, ended } = begin(
-      program,
-      'start',
-      'server.mjs',
-      '--log-file',
-      program.path('shop.log'),
-    )
+    const { command: run, ended } = begin(program, ...startWords(program))
     await until('the program runs', () => logOf(program).includes('begins') || null)
     run.kill(signal)
     const { stderr, ...exit } = await ended
@@ -259,27 +251,20 @@ describe('fd-broker start', () => {
     ),
   ])('leaves no control socket if the program listens, and %s before it serves', async (_, more, limit) => {
     const program = await AutoProgram.of(`${SERVER}\n${more}`)
-    const options = ['--ready', 'call', '--log-file', program.path('shop.log')]
     const timeout = limit === null ? [] : ['--timeout', limit]
-    const { command: run, ended } = begin(program, 'start', 'server.mjs', ...options, ...timeout)
+    const { command: run, ended } = begin(program, ...startWords(program), '--ready', 'call', ...timeout)
     await until('the control socket is there', () => existsSync(program.control) || null)
     if (limit === null) run.kill('SIGINT')
     const { code } = await ended
     expect(code).not.toBe(0)
-    expect(readdirSync(program.path('run'))).toEqual(['shop.sock.lock'])
+    expect(readdirSync(program.path('run'))).toEqual([`${program.name}.sock.lock`])
   })
 
   it('ends a next version at Ctrl-C, and the previous one serves on', async () => {
     const program = await AutoProgram.of(SERVER)
     const first = await start(program)
     program.write('server.mjs', "console.log('begins')\nsetInterval(() => {}, 1000)\n")
-    const { command: run, ended } = begin(
-      program,
-      'start',
-      'server.mjs',
-      '--log-file',
-      program.path('next/shop.log'),
-    )
+    const { command: run, ended } = begin(program, ...startWords(program, 'next/shop.log'))
     await until('the program runs', () => logOf(program, 'next').includes('begins') || null)
     run.kill('SIGINT')
     const { code, stderr } = await ended
@@ -297,13 +282,7 @@ describe('fd-broker start', () => {
       )
       const taken = createServer().listen(program.port)
       onTestFinished(() => void taken.close())
-      const { code, stderr } = await command(
-        program,
-        'start',
-        'server.mjs',
-        '--log-file',
-        program.path('shop.log'),
-      )
+      const { code, stderr } = await command(program, ...startWords(program))
       expect(code).toBe(1)
       expect(stderr).toMatch(/^ERR_FDB_SUCCESSOR_EXITED: server\.mjs .* ended with code 0 .*\n.*EADDRINUSE/)
     },
@@ -321,8 +300,8 @@ describe('fd-broker start', () => {
   it('refuses a control path that is too long, before it starts the program', async () => {
     const program = await AutoProgram.of("import 'node:fs'\nsetInterval(() => {}, 1000)\n")
     const control = `/tmp/${'x'.repeat(102)}`
-    const log = ['--log-file', program.path('log/shop.log')]
-    const args = ['env', `FD_BROKER_CONTROL=${control}`, ...words(program, ['start', 'server.mjs', ...log])]
+    const line = words(program, startWords(program, 'log/shop.log'))
+    const args = ['env', `FD_BROKER_CONTROL=${control}`, ...line]
     expect(await program.desk.runCommand(args)).toEqual({
       code: 2,
       stdout: '',
@@ -352,7 +331,7 @@ describe('fd-broker start', () => {
     expect({ code, stderr }).toEqual({
       code: 2,
       stderr: expect.stringMatching(
-        /^ERR_FDB_OPTION: the default log file \S+\/state\/fd-broker\/shop\.log cannot be created .*: give --log-file, or set XDG_STATE_HOME/,
+        /^ERR_FDB_OPTION: the default log file \S+\/state\/fd-broker\/shop-\w+\.log cannot be created .*: give --log-file, or set XDG_STATE_HOME/,
       ),
     })
   })
@@ -418,8 +397,8 @@ describe('fd-broker start', () => {
       const program = await AutoProgram.of(text)
       const taken = createServer().listen(program.port)
       onTestFinished(() => void taken.close())
-      const log = ['--log-file', program.path('shop.log'), '--timeout', '2s']
-      const { code, stderr } = await command(program, 'start', 'server.mjs', ...log, ...options)
+      const line = [...startWords(program), '--timeout', '2s', ...options]
+      const { code, stderr } = await command(program, ...line)
       expect(code).toBe(1)
       expect(stderr).toMatch(
         /^ERR_FDB_DEADLINE: server\.mjs \(pid \d+\) did not serve within 2000 ms, and was ended: /,
@@ -434,7 +413,7 @@ describe('fd-broker start', () => {
       'is another of the same name',
       'index.mjs',
       '8080',
-      /"shop" is the service of another program, .*: this program would run without upgrades; set FD_BROKER_NAME \(with fd-broker start: --name\) to a name/,
+      /"shop-\w+" is the service of another program, .*: this program would run without upgrades; set FD_BROKER_NAME \(with fd-broker start: --name\) to a name/,
     ],
     ...perLane(
       [],
@@ -443,7 +422,7 @@ describe('fd-broker start', () => {
           'is on another port',
           'server.mjs',
           '0',
-          /another process serves "shop" on other addresses \(tcp:.*stop that process first/,
+          /another process serves "shop-\w+" on other addresses \(tcp:.*stop that process first/,
         ] as const,
       ],
     ),
@@ -477,7 +456,7 @@ describe('fd-broker start', () => {
     const { code, stderr } = await program.desk.run('upgrade', '--control', program.control)
     expect(code).toBe(1)
     expect(stderr).toMatch(
-      /^ERR_FDB_CLOSED: the next version listens on none of the addresses of "shop" \(tcp:\S+\); to change the addresses, stop the service first \(phase offering; process \d+ serves on\)\n$/,
+      /^ERR_FDB_CLOSED: the next version listens on none of the addresses of "shop-\w+" \(tcp:\S+\); to change the addresses, stop the service first \(phase offering; process \d+ serves on\)\n$/,
     )
     await program.answeredBy(first.pid)
     await program.command('stop')
@@ -487,7 +466,7 @@ describe('fd-broker start', () => {
     const program = await AutoProgram.of(
       `setTimeout(async () => {\n${SERVER.replace(/^import.*$/m, "const { default: http } = await import('node:http')")}}, 1500)\n`,
     )
-    const line = words(program, ['start', 'server.mjs', '--log-file', program.path('shop.log')])
+    const line = words(program, startWords(program))
     const { stdout } = await program.desk.runCommand([
       'script',
       '-qec',
@@ -495,7 +474,7 @@ describe('fd-broker start', () => {
       '/dev/null',
     ])
     expect(stdout).toMatch(/[|/\\-] waiting for server\.mjs \(pid \d+\) to serve, 1\.\d s\r/)
-    expect(stdout).toMatch(/generation 1 of shop \(pid \d+\) serves/)
+    expect(stdout).toMatch(/generation 1 of shop-\w+ \(pid \d+\) serves/)
     await program.command('stop')
   })
 
@@ -515,7 +494,7 @@ describe('fd-broker start', () => {
 
   it('starts what survives the end of its terminal and of the process that has its output', async () => {
     const program = await AutoProgram.of(`${SERVER}setInterval(() => console.log('still there'), 20)\n`)
-    const line = words(program, ['start', 'server.mjs', '--log-file', program.path('log/shop.log')])
+    const line = words(program, startWords(program, 'log/shop.log'))
     const terminal = spawn('script', ['-qec', line.map(word => `'${word}'`).join(' '), '/dev/null'], {
       env: program.desk.env,
     })
@@ -545,7 +524,7 @@ describe('fd-broker stop', () => {
     )
     const { pid } = await start(program)
     const answer = await fetch(program.url)
-    const { command: run, ended } = begin(program, 'stop', '--service', 'shop')
+    const { command: run, ended } = begin(program, 'stop', '--service', program.name)
     // A shell is replaced by the command, which then watches the process.
     const fds = `/proc/${run.pid}/fd`
     await until(
@@ -614,7 +593,7 @@ describe('fd-broker logs', () => {
     await program.command('stop')
     const last = await start(program)
     expect(await linesOf(program, '--generation', '1')).toEqual([`${last.pid} listens`])
-    const { code, stderr } = await command(program, 'logs', '--service', 'shop', '--generation', '2')
+    const { code, stderr } = await command(program, 'logs', '--service', program.name, '--generation', '2')
     expect({ code, stderr }).toEqual({
       code: 2,
       stderr: `ERR_FDB_OPTION: there is no log ${program.path('log/shop.generation-2.log')}: fd-broker start did not start generation 2 of this run, or its log is too old; files of earlier runs are in ${program.path('log')}; give --log-file\n`,
@@ -638,13 +617,7 @@ describe('fd-broker logs', () => {
 
   it('shows the output of a version that has not served yet', async () => {
     const program = await AutoProgram.of("console.log('begins')\nsetInterval(() => {}, 1000)\n")
-    const { command: run, ended } = begin(
-      program,
-      'start',
-      'server.mjs',
-      '--log-file',
-      program.path('shop.log'),
-    )
+    const { command: run, ended } = begin(program, ...startWords(program))
     await until('the program runs', () => logOf(program).includes('begins') || null)
     expect(await command(program, 'logs', '--log-file', program.path('shop.log'))).toEqual({
       code: 0,
@@ -664,7 +637,7 @@ describe('fd-broker logs --follow', () => {
         `${SERVER}setInterval(() => console.log(process.pid + ' works'), 100)\n`,
       )
       const first = await start(program)
-      const [file = '', ...args] = words(program, ['logs', '--service', 'shop', '-f'])
+      const [file = '', ...args] = words(program, ['logs', '--service', program.name, '-f'])
       const follower = spawn(file, args, { env: program.desk.env })
       onTestFinished(() => void follower.kill('SIGKILL'))
       let shown = ''

@@ -69,7 +69,8 @@ describe('fd-broker doctor', () => {
     mkdirSync(temporary)
     chmodSync(temporary, 0o1777)
     chmodSync(desk.folder, 0o755)
-    writeFileSync(join(desk.folder, 'package.json'), '{ "name": "shop" }')
+    const name = `shop-${desk.folder.slice(-6)}`
+    writeFileSync(join(desk.folder, 'package.json'), JSON.stringify({ name }))
     const user =
       process.geteuid?.() === 0 ? ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] : []
     const { code, stdout } = await desk.runCommand([
@@ -84,7 +85,7 @@ describe('fd-broker doctor', () => {
         name: 'control socket',
         status: 'warning',
         found: expect.stringMatching(
-          /temporary\/fd-broker-\d+\/shop\.sock can be created: fd-broker start .* use it; join\(\) .*ERR_FDB_CONTROL_PATH/,
+          /temporary\/fd-broker-\d+\/shop-\w+\.sock can be created: fd-broker start .* use it; join\(\) .*ERR_FDB_CONTROL_PATH/,
         ),
         remedy: expect.stringContaining('create /run/fd-broker'),
       },

@@ -172,10 +172,11 @@ member.whileServing(() => chokidar.watch('.'))
   it('names the service as auto does: its script "upgrade" upgrades what its script "start" has started', async () => {
     const server = "require('node:http').createServer((_q, r) => r.end('x')).listen(8080, '127.0.0.1')\n"
     const program = await AutoProgram.of(server, 'app.cjs')
-    program.write('package.json', '{ "name": "@team/shop", "scripts": { "start": "node app.cjs" } }')
+    const start = { start: 'node app.cjs' }
+    program.write('package.json', JSON.stringify({ name: `@team/${program.name}`, scripts: start }))
     expect(await program.desk.run('init', program.desk.folder, '--yes')).toMatchObject({ code: 0 })
     const { scripts } = JSON.parse(program.read('package.json'))
-    expect(scripts.upgrade).toBe('fd-broker upgrade --service shop')
+    expect(scripts.upgrade).toBe(`fd-broker upgrade --service ${program.name}`)
     await program.serve()
     const runtime = `RUNTIME_DIRECTORY=${program.path('run')}`
     const words = scripts.upgrade.split(' ').slice(1)

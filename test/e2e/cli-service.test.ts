@@ -17,6 +17,7 @@ import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
+import { WITH_EMPTY_RUN } from '../processes/namespace.js'
 import { Scene } from '../processes/scene.js'
 import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
@@ -259,20 +260,19 @@ describe('a running service is found', () => {
     const runtime = (desk: Desk) => join(desk.folder, 'runtime')
     const { edge, pid } = await proxy()
     const { desk } = edge
-    const status = async (env: Record<string, string>, ...args: string[]) => {
-      const assignments = Object.entries(env).map(([name, value]) => `${name}=${value}`)
-      const words = ['env', ...assignments, process.execPath, CLI, 'status', '--json', ...args]
-      const { code, stdout, stderr } = await desk.runCommand(words)
+    const status = async (before: readonly string[], ...args: string[]) => {
+      const words = [process.execPath, CLI, 'status', '--json', ...args]
+      const { code, stdout, stderr } = await desk.runCommand([...before, ...words])
       return code === 0 ? JSON.parse(stdout).pid : `${code} ${stderr}`
     }
     const pidFile = join(desk.folder, 'edge.pid')
-    expect(await status({}, '--pid-file', pidFile)).toBe(pid)
-    expect(await status({ FD_BROKER_CONTROL: desk.control })).toBe(pid)
+    expect(await status([], '--pid-file', pidFile)).toBe(pid)
+    expect(await status(['env', `FD_BROKER_CONTROL=${desk.control}`])).toBe(pid)
     await edge.desk.run('stop', '--control', desk.control)
-    expect(await status({}, '--pid-file', pidFile)).toMatch(/^3 ERR_FDB_NO_HOLDER: .*names no process/)
+    expect(await status([], '--pid-file', pidFile)).toMatch(/^3 ERR_FDB_NO_HOLDER: .*names no process/)
 
     mkdirSync(runtime(desk), { mode: 0o700 })
-    const place = { RUNTIME_DIRECTORY: runtime(desk), XDG_RUNTIME_DIR: '' }
+    const place = [...WITH_EMPTY_RUN, 'env', `RUNTIME_DIRECTORY=${runtime(desk)}`, 'XDG_RUNTIME_DIR=']
     expect(await status(place)).toMatch(/^3 ERR_FDB_NO_HOLDER: no service was found/)
     edge.write({ control: join(runtime(desk), 'edge.sock') })
     const second = await edge.launch()

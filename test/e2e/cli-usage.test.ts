@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, vi } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
+import { WITH_EMPTY_RUN } from '../processes/namespace.js'
 import { Desk, type Ran } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -189,7 +190,8 @@ describe('fd-broker on the command line', () => {
     'exits 3 where %s finds no service',
     async line => {
       const desk = Desk.open()
-      const away = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', 'FD_BROKER_CONTROL=']
+      const env = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', 'FD_BROKER_CONTROL=']
+      const away = [...WITH_EMPTY_RUN, ...env]
       const { code, stderr } = await desk.runCommand([...away, process.execPath, CLI, ...line.split(' ')])
       expect({ code, stderr }).toEqual({
         code: 3,

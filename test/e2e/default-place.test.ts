@@ -6,19 +6,20 @@ import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { ancestorsOf, hasEnded, signalPid } from '../processes/launch.js'
+import { WITH_EMPTY_RUN } from '../processes/namespace.js'
 import { until } from '../processes/until.js'
 import { Desk, type Ran } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MEMBER = fileURLToPath(new URL('../fixtures/default-member.mjs', import.meta.url))
 const PROXY = { routes: [{ host: '*', respond: { body: 'one' } }], upgrade: { probation: '30s' } }
-const USER = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']
 
 /** What is started from here finds its folder in the environment, as in a unit of systemd. */
 function unitOf(desk: Desk) {
   const runtime = join(desk.folder, 'runtime')
   mkdirSync(runtime, { mode: 0o700 })
-  const words = ['env', `RUNTIME_DIRECTORY=${runtime}`, 'XDG_RUNTIME_DIR=', process.execPath]
+  const env = ['env', `RUNTIME_DIRECTORY=${runtime}`, 'XDG_RUNTIME_DIR=']
+  const words = [...WITH_EMPTY_RUN, ...env, process.execPath]
   return {
     runtime,
     launch: (...args: string[]) => desk.launch([...words, ...args]),
@@ -223,16 +224,14 @@ describe('a service that was given no control path', () => {
   it('as root: in /run/fd-broker, which is made for nobody else; a name with a slash has no place', async () => {
     const edge = await Edge.prepare({ ...PROXY, control: undefined })
     const { desk } = edge
-    // An empty /run of its own. It has this process's number until all of it has ended.
-    const apart = ['unshare', ...USER, '--mount', 'sh', '-c', 'mount -t tmpfs none /run && exec "$@"', 'sh']
     const bare = ['env', '-u', 'RUNTIME_DIRECTORY', '-u', 'XDG_RUNTIME_DIR', process.execPath, CLI]
-    const first = await desk.launch([...apart, ...bare, 'proxy', '--config', edge.file])
+    const first = await desk.launch([...WITH_EMPTY_RUN, ...bare, 'proxy', '--config', edge.file])
     await edge.serving(first)
     const beside = [
       'nsenter',
       '--target',
       String(first),
-      ...(USER.length ? ['--user', '--preserve-credentials'] : []),
+      ...(process.getuid?.() === 0 ? [] : ['--user', '--preserve-credentials']),
     ]
     const run = (...args: string[]) => desk.runCommand([...beside, '--mount', ...bare, ...args])
     const { mode, uid } = statSync(`/proc/${first}/root/run/fd-broker`)

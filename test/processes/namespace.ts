@@ -5,6 +5,12 @@ import { until } from './until.js'
 
 const INTO = [...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user'])]
 
+/** Before a command: its process has an empty /run of its own, and so no service of the machine beside those of the test. */
+export const WITH_EMPTY_RUN = [
+  ...['unshare', ...INTO, '--mount'],
+  ...['sh', '-c', 'mount -t tmpfs none /run && exec "$@"', 'sh'],
+]
+
 /** A PID namespace of its own, as a container has it, seen from outside. All of it ends with its first process. */
 export class PidNamespace {
   /** Resolves with the exit code of its first process; of one that a signal ended with 128 and its number. */
