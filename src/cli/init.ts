@@ -5,7 +5,7 @@ import type { Command } from 'commander'
 import { serviceName } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { jsonValue } from '../base/json.js'
-import { plain, style } from './output.js'
+import { plain, style, writeStderr } from './output.js'
 
 interface InitFlags {
   entry?: string
@@ -24,7 +24,8 @@ export function addInit(program: Command): void {
     .addHelpText(
       'after',
       `
-init never changes your sources. It names lines that could cause surprises in an upgrade.
+init never changes your sources. It names lines that could cause surprises in an upgrade. Without a terminal it cannot ask: it shows the
+change, writes nothing and exits with 2, unless --yes is given.
 
 Examples:
   $ fd-broker init
@@ -39,6 +40,11 @@ async function init(folder: string, { entry, yes }: InitFlags): Promise<void> {
   if (plan.isEmpty) process.exitCode = 1
   if (plan.change === null) return
   const { file, text } = plan.change
+  if (!yes && (!process.stdin.isTTY || !process.stdout.isTTY)) {
+    writeStderr('nothing was written, because there is no terminal to ask on: give --yes to write this')
+    process.exitCode = 2
+    return
+  }
   if (!yes && !(await confirm())) {
     process.stdout.write('nothing was written\n')
     return
@@ -58,12 +64,8 @@ function textOf({ found, notes, change, reason }: InitPlan): string {
   return `${[...lines, ...surprises, '', ...rest].join('\n')}\n`
 }
 
-/** Asks whether to write. Without a terminal the answer is no. */
+/** Asks on the terminal whether to write. */
 async function confirm(): Promise<boolean> {
-  if (!process.stdin.isTTY || !process.stdout.isTTY) {
-    process.stdout.write('give --yes to write this; ')
-    return false
-  }
   const { createInterface } = await import('node:readline')
   const lines = createInterface({ input: process.stdin, output: process.stdout })
   return await new Promise(resolve => {
