@@ -178,7 +178,7 @@ export function watchDoubledIntervals(logger: Logger, over: () => boolean): void
     const list = intervals.map(({ everyMs, what }) => `setInterval of ${everyMs} ms, ${what}`)
     logger.warn(
       { intervals },
-      `process ${process.pid} was replaced and its intervals still run, as do those of the next version: ${list.join('; ')}. Start them in runOnce() or member.whileServing(), or clear them on retiring`,
+      `process ${process.pid} was replaced, and until it ends its timers run beside those of the next version, so their work may be done twice: ${list.join('; ')}. Start a timer that must run only once in runOnce() of fd-broker, or clear it on retiring. Ignore this if the timers concern only their own process; NODE_ENV=production turns this hint off`,
     )
   }, DOUBLED_MS).unref()
 }

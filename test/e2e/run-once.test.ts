@@ -41,7 +41,7 @@ describe('runOnce()', () => {
     expect(first.find('stopped')!.at).toBeLessThan(second.find('started')!.at)
     const { text } = await first.says('warning')
     expect(text).toMatch(
-      /its intervals still run, .*setInterval of 1500 ms, pollTheQueue\(\)\. Start them in runOnce/,
+      /was replaced, and until it ends its timers run beside .* twice: setInterval of 1500 ms, pollTheQueue\(\)\. Start a timer that must run only once in runOnce\(\)/,
     )
     expect(text.match(/setInterval of/g)).toHaveLength(1)
     first.signal('SIGTERM')
@@ -76,7 +76,7 @@ setInterval(function pollTheQueue() {}, 1500)
 `)
     const first = await program.serve()
     await program.serve('import', 2)
-    await program.says(`process ${first} was replaced and its intervals still run`)
+    await program.says(`process ${first} was replaced, and until it ends its timers run`)
     expect(hasEnded(first)).toBe(false)
     expect(program.output.match(/setInterval of [^;.]*/g)).toEqual(['setInterval of 1500 ms, pollTheQueue()'])
   })
