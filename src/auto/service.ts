@@ -17,7 +17,7 @@ import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { PARENT } from './exclusion.js'
 import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
-import { linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
+import { linkLog, type OwnPart, openPart, ownPart, servingPart } from './log-files.js'
 import { openInspector } from './node-startup.js'
 import { Placeholder } from './placeholder.js'
 import type { AutoSettings } from './settings.js'
@@ -59,6 +59,8 @@ export class AutoService {
   #leaving: Promise<void> | null = null
   /** The log of `fd-broker start`; null if this process was not started by it. */
   readonly #log: OwnPart | null
+  /** The log file of the version that served last before this process served again; null if there is none. */
+  #failedLog: string | null = null
 
   /**
    * Joins the service. Prints a message and returns null if another program serves under the same name. Calls `onLeft` when this program has
@@ -101,7 +103,7 @@ export class AutoService {
     this.#shutdown = new ProgramShutdown(member, settings.exitMs, placeholder)
     const log = ownPart(startedAs.env)
     this.#log = log
-    member.describe(() => ({ program: settings.program, ...(log !== null && { log: log.log }) }))
+    member.describe(() => this.#details)
     if (log !== null) member.outputOfSuccessors(() => openPart(log.log, startedAs.env))
     member.unreadySuccessors(() => this.#unreadyText)
     // The member does not keep the process alive, so that the program ends as without fd-broker.
@@ -114,7 +116,7 @@ export class AutoService {
       this.#listeningHandlers.remove(this.#names.keys())
     })
     member.on('reinstated', () => {
-      if (log !== null) linkLog(log, member.generation, false)
+      if (log !== null) this.#takeLogBack(log)
       member.keepAlive(false)
       this.#listeningHandlers.restore()
       this.#shutdown.handleSignals()
@@ -180,6 +182,24 @@ export class AutoService {
     this.#attach(server, name, open, listener =>
       waiting.handOver(() => listener.serveListening(server, () => {})),
     )
+  }
+
+  get #details(): Record<string, unknown> {
+    const { program, ready } = this.#settings
+    return {
+      program,
+      ready: typeof ready === 'string' ? ready : ready.path,
+      ...(this.#log !== null && { log: this.#log.log }),
+      ...(this.#failedLog !== null && { failedLog: this.#failedLog }),
+    }
+  }
+
+  /** Points the log’s link to the file of this process, which serves again. */
+  #takeLogBack(log: OwnPart): void {
+    const before = servingPart(log.log)
+    this.#failedLog = before === servingPart(log.part) ? null : before
+    if (this.#failedLog !== null) print(`the log of the version that served before is ${this.#failedLog}`)
+    linkLog(log, this.#member.generation, false)
   }
 
   /** Names the step that a next version may have missed if it has joined, is not ready and has not reported its step. */
@@ -393,9 +413,8 @@ function untilHealthy(check: Check, onFailed: (step: string) => void): Check {
       } catch (error) {
         if (signal.aborted) throw error
         const why = messageOf(error)
-        onFailed(
-          `fails its check: ${why.replace(/^the server of this process does not answer as required: /, '')}`,
-        )
+        const { reason = why } = FdbError.is(error) ? error.details : {}
+        onFailed(`fails its check: ${reason}`)
         printOnce(`this version does not serve yet: ${why}`)
       }
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))

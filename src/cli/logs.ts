@@ -9,7 +9,8 @@ import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { lookupPaths } from '../os/default-control.js'
 import { addServiceOptions, controlByName, findControl, type ServiceFlags } from './find-service.js'
-import { plain } from './output.js'
+import { plain, writeStderr } from './output.js'
+import { failedUpgradeText } from './status.js'
 
 const ANSWER_MS = 2_000
 /** Interval at which followed files are read. */
@@ -66,7 +67,7 @@ function parseCount(text: string): number {
 
 async function logs(flags: LogsFlags, command: Command): Promise<void> {
   const { generation, lines, follow } = flags
-  const log = await logPath(flags, command)
+  const { path: log, note } = await findLog(flags, command)
   const linked = generation === undefined ? log : generationLog(log, generation)
   // A version that has not served has no link yet.
   const path = existsSync(linked) || generation !== undefined ? linked : (newestPart(log) ?? linked)
@@ -81,6 +82,7 @@ async function logs(flags: LogsFlags, command: Command): Promise<void> {
   }
   const files = [new FollowedFile(realpathSync(path))]
   await files[0]!.printLast(lines)
+  if (note && generation === undefined) writeStderr(note)
   let last = files[0]
   while (follow) {
     await sleep(POLL_MS)
@@ -104,16 +106,22 @@ function realPathOf(path: string): string | null {
   }
 }
 
-async function logPath({ control, service, logFile }: LogsFlags, command: Command): Promise<string> {
-  if (logFile !== undefined) return logFile
+interface FoundLog {
+  readonly path: string
+  /** Text about another version, whose log the user may want; null if there is none. */
+  readonly note?: string | null
+}
+
+async function findLog({ control, service, logFile }: LogsFlags, command: Command): Promise<FoundLog> {
+  if (logFile !== undefined) return { path: logFile }
   const { env } = process
   const controlPath =
     control ?? (service === undefined ? onlyControl(command) : lookupPaths(service, env).find(existsSync))
   const running = controlPath === undefined ? null : await logOfRunning(controlPath)
-  if (running?.log !== undefined) return running.log
+  if (running?.log !== undefined) return { path: running.log, note: running.note ?? null }
   const name = running?.service ?? service
   if (name === undefined) throw unnamedError(controlPath, running !== null)
-  return defaultLog(name, env)
+  return { path: defaultLog(name, env) }
 }
 
 /** Returns undefined if no service was named and none is found. */
@@ -147,12 +155,18 @@ function unnamedError(control: string | undefined, answers: boolean): FdbError {
 }
 
 /** Returns null if the service does not answer. */
-async function logOfRunning(control: string): Promise<{ service?: string; log?: string } | null> {
+async function logOfRunning(
+  control: string,
+): Promise<{ service?: string; log?: string; note?: string | null } | null> {
   try {
     const answer = await statusAt(control, ANSWER_MS)
     if (isDaemon(answer)) return {}
     const { log } = answer.details ?? {}
-    return { ...(answer.service && { service: answer.service }), ...(typeof log === 'string' && { log }) }
+    return {
+      ...(answer.service && { service: answer.service }),
+      ...(typeof log === 'string' && { log }),
+      note: failedUpgradeText(answer),
+    }
   } catch {
     return null
   }

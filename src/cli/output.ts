@@ -160,6 +160,41 @@ export class WaitingLine extends TerminalLine {
   }
 }
 
+/** Delay before the first note of a waiting command. Each pause after it is twice as long as the one before. */
+const NOTE_MS = 5_000
+
+/** Shows why a command waits: on a terminal in the line, otherwise as lines on stderr after 5 s, 15 s, 35 s … */
+export class WaitingNotes implements Disposable {
+  readonly #line: WaitingLine
+  readonly #reason: () => Promise<string>
+  #timer: NodeJS.Timeout | undefined
+  #over = false
+
+  /** `reason` must not reject. */
+  constructor(line: WaitingLine, reason: () => Promise<string>) {
+    this.#line = line
+    this.#reason = reason
+    this.#wait(NOTE_MS)
+  }
+
+  #wait(ms: number): void {
+    this.#timer = setTimeout(() => void this.#show(ms), ms).unref()
+  }
+
+  async #show(ms: number): Promise<void> {
+    const text = await this.#reason()
+    if (this.#over) return
+    if (process.stderr.isTTY) this.#line.text = text
+    else writeStderr(plain(text))
+    this.#wait(ms * 2)
+  }
+
+  [Symbol.dispose](): void {
+    this.#over = true
+    clearTimeout(this.#timer)
+  }
+}
+
 function mib(bytes: number): string {
   return (bytes / 2 ** 20).toFixed(1)
 }

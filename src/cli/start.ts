@@ -18,7 +18,7 @@ import { indented, NO_REASON } from '../versions/exit-reason.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
 import { killHungText, pollUntil } from './ask-service.js'
 import { durationOption } from './options.js'
-import { codeAndMessage, plain, print, WaitingLine, writeStderr } from './output.js'
+import { codeAndMessage, plain, print, WaitingLine, WaitingNotes, writeStderr } from './output.js'
 import { CANCEL_SIGNALS } from './signals.js'
 
 const ANSWER_MS = 2_000
@@ -82,6 +82,7 @@ export function addStart(program: Command): void {
       `
 The program runs in its own session: it survives the end of the terminal. Each version writes to its own file; fd-broker logs shows
 these files. fd-broker status, upgrade and stop find the program by --service. Ctrl-C ends a program that does not serve yet.
+start remembers nothing: give its options and arguments each time. fd-broker upgrade keeps those of the running version.
 
 Examples:
   $ fd-broker start server.js
@@ -128,6 +129,7 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   const pidFile = resolve(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
   makeFolder('log-file', log, givenLog === undefined)
   makeFolder('pid-file', pidFile)
+  if (ready === 'listen' && flags.ready === undefined) await noteForgottenReady(control)
   const partPath = createPart(log)
   using waiting = new WaitingLine(`starting ${program}`)
   // Signals are handled from here on: the program starts next, and a signal must end it too.
@@ -145,13 +147,26 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   child.unref()
   const start = new ProgramStart(program, child, { control, ready, log: part.path })
   waiting.text = `waiting for ${start.name} to serve`
-  const outcome = await start.outcome(begun + flags.timeout, cancelled)
-  waiting[Symbol.dispose]()
+  const notes = new WaitingNotes(waiting, () => start.missingText())
+  const outcome = await start.outcome(begun + flags.timeout, cancelled).finally(() => {
+    notes[Symbol.dispose]()
+    waiting[Symbol.dispose]()
+  })
   if (outcome === null) throw await start.deadlineError(flags.timeout)
   const generation = typeof outcome === 'number' ? outcome : await start.cancel(outcome)
   const ms = Math.round(performance.now() - begun)
   const text = `generation ${generation} of ${service} (pid ${child.pid}) serves, after ${ms} ms\nlog: ${log}\n`
   print(flags.json, { ok: true, service, generation, pid: child.pid, log, pidFile, control, ms }, text)
+}
+
+/** Prints a note if the running version was started with --ready, and this start does not give the option. */
+async function noteForgottenReady(control: string): Promise<void> {
+  const answer = existsSync(control) ? await statusAt(control, ANSWER_MS).catch(() => null) : null
+  const { ready = 'listen' } = serviceIn(answer).details ?? {}
+  if (ready === 'listen') return
+  writeStderr(
+    `the running version was started with --ready ${plain(ready)}, but this start does not give the option, and remembers none: fd-broker upgrade keeps the options of the running version`,
+  )
 }
 
 /** Resolves with the first of the signals that arrives. The same signal again ends this process. */
@@ -209,6 +224,11 @@ class ProgramStart {
     const message = `the start was cancelled: ${this.name} ${ended}${serves}; its log is ${this.#log}`
     writeStderr(codeAndMessage({ code: 'ERR_FDB_ABORTED', message }))
     process.exit(128 + constants.signals[signal])
+  }
+
+  /** Resolves with what the program has not done yet. */
+  async missingText(): Promise<string> {
+    return `${this.name} does not serve yet: ${await this.#whyUnserved()}; its log is ${this.#log}`
   }
 
   /** Ends the program. Resolves with the error: it did not serve within `limit` milliseconds. */
@@ -276,7 +296,7 @@ class ProgramStart {
     const { pid, generation, listeners = [] } = FdbError.is(answer) ? {} : serviceIn(answer)
     if (pid === undefined)
       return 'none of its servers listens: it has not called listen(), or listen() has failed'
-    const step = this.#child.exitReason.takeStep()
+    const step = this.#child.exitReason.step
     if (pid === this.#child.pid) return `it listens, but ${step === null ? this.#unready : plain(step)}`
     const addresses = listeners.map(({ address }) => plain(address)).join(', ')
     const unknown = `it does not listen on ${addresses}${this.#ready === 'listen' ? '' : `, or ${this.#unready}`}`

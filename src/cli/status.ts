@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import type { MoveReport } from '../connections/counts.js'
+import { isCommitted } from '../handoff/phases.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import type { SupervisorStatus } from '../run/status.js'
@@ -164,6 +165,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['memory', shown(report.rssBytes, size)],
     ['open fds', shown(report.openFds)],
     ...supervisorLines(report, now),
+    ['upgrade', upgradeLine(report)],
     ['last failure', failureLine(report)],
     ['blocked by', blockedLine(report)],
     ['application', errorsLine(report)],
@@ -286,7 +288,30 @@ function failureLine(report: ServiceStatus): string | null {
   const { code, phase, at, message } = lastFailure
   const when = Number.isFinite(at) ? ` at ${new Date(at).toISOString()}` : ''
   const age = isOld(report) ? 'OLD (a version has started to serve after it): ' : ''
-  return `${age}${plain(code)} in phase ${plain(phase)}${when}: ${plain(message)}`
+  const log = failedLogOf(report)
+  return `${age}${plain(code)} in phase ${plain(phase)}${when}: ${plain(message)}${log === null ? '' : `; its log is ${plain(log)}`}`
+}
+
+/** Returns the log of the version that failed; null if the last failure is that of a version that has not served. */
+function failedLogOf({ lastFailure, details }: ServiceStatus): string | null {
+  const { failedLog } = details ?? {}
+  return lastFailure && isCommitted(lastFailure.phase) && typeof failedLog === 'string' ? failedLog : null
+}
+
+function upgradeLine({ upgrade }: ServiceStatus): string | null {
+  if (!upgrade) return null
+  const { pid, phase, missing } = upgrade
+  return `process ${plain(pid)} is the next version, in phase ${plain(phase)}${missing ? `: ${plain(missing)}` : ''}`
+}
+
+/** Returns the text about a last upgrade whose version has served and failed, with its log; null if there is none. */
+export function failedUpgradeText(report: ServiceStatus): string | null {
+  const { lastFailure } = report
+  const log = failedLogOf(report)
+  // A rollback by an operator is no failure.
+  if (log === null || !lastFailure || lastFailure.code === 'ERR_FDB_SUCCESSOR_LEFT' || isOld(report))
+    return null
+  return `the last upgrade failed: ${plain(lastFailure.message)}; the log of that version is ${plain(log)}`
 }
 
 function blockedLine({ blockedBy }: ServiceStatus): string | null {

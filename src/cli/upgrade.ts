@@ -2,6 +2,7 @@ import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { LOG_WRITER_MS, openPart, ownPart, unservedPart } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
+import { isCommitted } from '../handoff/phases.js'
 import { openFileOf } from '../kernel/index.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import type { UpgradeProgress } from '../operator/requests.js'
@@ -20,7 +21,7 @@ import {
 } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
-import { plain, print, style, WaitingLine } from './output.js'
+import { plain, print, style, WaitingLine, WaitingNotes } from './output.js'
 import { type ReleaseChange, ReleasePath, upgradeTo } from './release-path.js'
 import { reload } from './reload.js'
 import { CANCEL_SIGNALS } from './signals.js'
@@ -31,6 +32,9 @@ const FIRST_ANSWER_MS = 5_000
 
 /** Limit for the time in which the previous version reports how long it stands by. */
 const STANDBY_MS = 1_000
+
+/** Limit for the status of a server that is being upgraded. */
+const STATUS_MS = 2_000
 
 interface UpgradeFlags extends AnswerFlags {
   killStuck?: true
@@ -114,12 +118,18 @@ async function upgrade(
   const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
   using client = await OperatorClient.connect(control, { timeout: answerMs })
   let log: unknown
+  // Printed with the first step: a refused upgrade (ERR_FDB_BUSY) starts nothing.
+  let headline: string | null = null
+  const printHeadline = () => {
+    if (headline !== null) printLine(headline)
+    headline = null
+  }
   const hung = await client.status({ timeout: answerMs }).then(
     answer => {
       log = serviceOf(answer, service)?.details?.log
       // A member of an earlier release ignores a wrong service name; a daemon refuses it.
       if (!isDaemon(answer)) narrowAnswer(answer, { control, service })
-      printLine(headline(answer, service))
+      headline = headlineOf(answer, service)
       return false
     },
     error => {
@@ -135,6 +145,7 @@ async function upgrade(
     const ms = at > 0 ? Math.max(0, Math.round(at - begun)) : since()
     phases.push({ phase, ms, pid })
     waiting.text = `${phase} (pid ${pid})`
+    printHeadline()
     printLine(`${String(ms).padStart(7)} ms  ${plain(phase).padEnd(11)} pid ${pid}`)
   }
   const interrupted = new AbortController()
@@ -147,8 +158,14 @@ async function upgrade(
   for (const signal of CANCEL_SIGNALS) process.on(signal, cancel)
   try {
     const limits = { argv, timeout, progress, signal: interrupted.signal }
-    const upgrade = async (release?: Release) =>
-      hung
+    const upgrade = async (release?: Release) => {
+      using _notes = new WaitingNotes(waiting, async () => {
+        const left = Math.max(0, Math.round((timeout - since()) / 1000))
+        const part = typeof log === 'string' ? unservedPart(log, begun) : null
+        const logText = part == null ? '' : `; its log is ${part}`
+        return `${await missingText({ control, service }, phases.at(-1))}${logText}; waiting for at most ${left} s more`
+      })
+      return hung
         ? await (await import('../member/hung-incumbent.js')).replaceHung({
             ...limits,
             timeoutMs: timeout,
@@ -161,10 +178,12 @@ async function upgrade(
             },
           })
         : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false, release })
+    }
     const { pid, generation } =
       binary === undefined || at === undefined
         ? await upgrade()
         : await upgradeTo({ control, service }, resolve(binary), releaseChange(binary, at), upgrade)
+    printHeadline()
     printLine(style('green', `generation ${generation} (pid ${pid}) serves, after ${since()} ms`))
     const unserved = phases.find(({ phase }) => phase === 'unserved')
     if (unserved !== undefined)
@@ -178,8 +197,8 @@ async function upgrade(
     const logText = typeof log === 'string' ? `its log is ${log}` : null
     const note = logText ?? (output === undefined ? null : outputText(output))
     if (note !== null) printLine(plain(note))
-    const standby = json ? null : await standbyText({ control, service }, pid)
-    if (standby !== null) printLine(standby)
+    const seconds = await standbySeconds({ control, service }, { pid, generation, begun })
+    if (seconds > 0) printLine(standbyText(seconds, at))
     print(json, { ok: true, ...decided, pid, generation, ms: since(), phases, output }, '')
   } catch (error) {
     if (FdbError.is(error)) {
@@ -193,17 +212,49 @@ async function upgrade(
   }
 }
 
-/** Resolves with a hint while the previous version stands by; null if it does not, or if the remaining time stays unknown. */
-async function standbyText({ control, service }: ServiceAddress, pid: number): Promise<string | null> {
+/** Resolves with what the next version has not done yet. `last`: the last phase of the upgrade; undefined if no process was started. */
+async function missingText(
+  { control, service }: ServiceAddress,
+  last: ReportedPhase | undefined,
+): Promise<string> {
+  if (last === undefined) return 'the server has not started the next version yet'
+  const { pid, phase } = last
+  const answer = await statusAt(control, STATUS_MS).catch(() => null)
+  const { missing = null } = (answer && serviceOf(answer, service)?.upgrade) ?? {}
+  const unjoined = 'it has not joined: it still loads, or does not use fd-broker'
+  const why = missing ?? (phase === 'started' ? unjoined : `it is in phase ${phase}`)
+  return `process ${pid}, the next version, does not serve yet: ${why}`
+}
+
+/**
+ * Resolves with the seconds for which the previous version still stands by; 0 if it does not, or if that stays unknown. Rejects if the new
+ * version has already failed, so that the previous one serves again.
+ */
+async function standbySeconds(
+  { control, service }: ServiceAddress,
+  { pid, generation, begun }: { readonly pid: number; readonly generation: number; readonly begun: number },
+): Promise<number> {
   const until = performance.now() + STANDBY_MS
   const seconds = await pollUntil(until, async leftMs => {
     const answer = await statusAt(control, leftMs).catch(() => null)
     const now = answer && serviceOf(answer, service)
-    if (now?.pid !== pid) return null
-    return now.phase === 'probation' ? (now.probationSeconds ?? null) : 0
+    if (now == null) return null
+    if (now.pid === pid) return now.phase === 'probation' ? (now.probationSeconds ?? null) : 0
+    const { lastFailure: failure, role } = now
+    if (role !== 'serving' || !failure || failure.at < begun || !isCommitted(failure.phase)) return null
+    throw new FdbError(
+      failure.code,
+      `generation ${generation} (pid ${pid}) has served and failed: ${plain(failure.message)}; process ${now.pid} (generation ${now.generation}) serves again`,
+      { phase: failure.phase },
+    )
   })
-  const whole = Math.round(seconds ?? 0)
-  return whole > 0 ? `the previous version stands by for ${whole} s: fd-broker rollback returns to it` : null
+  return Math.round(seconds ?? 0)
+}
+
+function standbyText(seconds: number, at: string | undefined): string {
+  // Without --at a rollback would leave the link, or the executable, at the new release.
+  const rollback = `fd-broker rollback${at === undefined ? '' : ` --at ${at}`}`
+  return `the previous version stands by for ${seconds} s: ${rollback} returns to it`
 }
 
 /** Prints the path of the log of the version that was started since `begun` and does not serve. */
@@ -223,7 +274,7 @@ async function printFailedLog(log: string, begun: number, printLine: (line: stri
   printLine(plain(text))
 }
 
-function headline(answer: StatusAnswer, name: string): string {
+function headlineOf(answer: StatusAnswer, name: string): string {
   const now = serviceOf(answer, name)
   // The daemon refuses an unknown name itself.
   if (now === undefined) return 'upgrading'

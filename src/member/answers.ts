@@ -41,7 +41,8 @@ const OPTIONS: OptionChecks<AnswersOptions> = {
  * arrives over a socket pair, because the version that serves would answer a request to the listener. The server sees a Unix connection,
  * and need not listen yet. For `http` and `https` servers; the certificate is not verified.
  *
- * The check rejects with ERR_FDB_CHECK, whose message names the request and the response. `answers()` throws ERR_FDB_OPTION.
+ * The check rejects with ERR_FDB_CHECK, whose message and `details.reason` name the request and the response. `answers()` throws
+ * ERR_FDB_OPTION.
  */
 export function answers(server: Server, options: AnswersOptions = {}): Check {
   checkOptions('answers()', options, OPTIONS)
@@ -58,7 +59,9 @@ export function answers(server: Server, options: AnswersOptions = {}): Check {
     const get = privateHttpCheck({ path, host, tls, status, connect: () => connectionTo(server) })
     const why = await runCheck(get, timeout, signal)
     if (why !== null)
-      throw new FdbError('ERR_FDB_CHECK', `the server of this process does not answer as required: ${why}`)
+      throw new FdbError('ERR_FDB_CHECK', `the server of this process does not answer as required: ${why}`, {
+        details: { reason: why },
+      })
   }
   return Object.defineProperty(check, 'name', { value: `answers ${path}` })
 }

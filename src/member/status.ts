@@ -51,6 +51,7 @@ export function describe(runtime: MemberRuntime): StatusReport {
     openFds: fdLimits().open,
     rssBytes: residentBytes(),
     lastFailure: runtime.upgrades.lastFailure,
+    upgrade: runtime.upgrades.report,
     blockedBy: hosting.blockedBy,
     incumbent: incumbentOf(runtime),
     takeover: runtime.timing.steps,

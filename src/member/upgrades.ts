@@ -4,7 +4,7 @@ import { FdbError } from '../errors.js'
 import type { Id } from '../handoff/messages.js'
 import type { Peer } from '../holder/peer.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
-import type { Failure } from '../operator/status-report.js'
+import type { Failure, UpgradeReport } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
@@ -65,6 +65,13 @@ export class Upgrades implements AttemptIncumbent {
     const own = this.#failure
     const handoff = this.shared.hosting.holder?.timeline.lastFailure ?? null
     return own !== null && (handoff === null || own.at >= handoff.at) ? own : handoff
+  }
+
+  get report(): UpgradeReport | null {
+    if (this.#attempt === null || this.#step === null) return null
+    const { pid, phase } = this.#step
+    const { missingStep } = this.#attempt
+    return { pid, phase, missing: missingStep === null ? null : `it ${missingStep}` }
   }
 
   get phase(): string | undefined {

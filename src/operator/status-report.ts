@@ -60,6 +60,8 @@ export interface StatusReport {
   /** Null without /proc. */
   readonly rssBytes: number | null
   readonly lastFailure: Failure | null
+  /** The upgrade that this process carries out; null if there is none, or if another process has started the next version. */
+  readonly upgrade: UpgradeReport | null
   /** Pids of processes that got the listeners and may still have them: each blocks the next upgrade. */
   readonly blockedBy: readonly number[]
   /** Pid of the previous version while it can take over again; null after that, or if only a daemon knows the pid. */
@@ -161,6 +163,15 @@ export interface Failure {
   readonly message: string
   /** `fd-broker status` sets this if another version has started to serve after the failure. */
   readonly old?: boolean
+}
+
+/** An upgrade under way. */
+export interface UpgradeReport {
+  /** Pid of the next version. */
+  readonly pid: number
+  readonly phase: string
+  /** The step that the next version has not completed, such as `it has not called ready()`; null if unknown. */
+  readonly missing: string | null
 }
 
 export interface HandoffRecord {

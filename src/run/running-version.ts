@@ -130,6 +130,11 @@ export class RunningVersion {
     return this.#probe.complaint
   }
 
+  /** The step that a version that is not ready has not completed. */
+  get missing(): string {
+    return this.complaint ?? `it is not ready as --ready ${this.settings.ready.kind} requires`
+  }
+
   /** See {@link ExitReason.takeReason}. */
   takeReason(): ReturnType<ExitReason['takeReason']> {
     return this.#exitReason?.takeReason() ?? { why: NO_REASON, lines: null }

@@ -73,6 +73,7 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
   const next = candidate(state)
   const shown = now ?? next
   const running = shown && versions.get(shown.id)
+  const starting = now && next && versions.get(next.id)
   return {
     service: settings.name,
     control: parts.control,
@@ -99,6 +100,13 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
       ...versions.leftovers.map(({ version, pid }) => ({ generation: version, pid, phase: 'left behind' })),
     ],
     lastFailure,
+    upgrade: starting
+      ? {
+          pid: starting.pid,
+          phase: next.phase,
+          missing: next.phase === 'starting' ? starting.missing : starting.complaint,
+        }
+      : null,
     probationSeconds: probationSeconds(now, parts.timers),
     ...(running && { rssBytes: memoryOfGroup(running.pid) ?? 0 }),
     supervisor: {

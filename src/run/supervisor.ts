@@ -45,6 +45,8 @@ import {
 const PENDING_CHECK_MS = 50
 /** Time after SIGKILL before a process that has not ended, because it waits in the kernel, is given up. */
 const KILLED_MS = 5_000
+/** Time after the start of a version that is not ready until the log says what the version has not done. */
+const UNREADY_MS = 5_000
 
 export interface SupervisorDeps extends SettingsSource {
   readonly logger: Logger
@@ -356,6 +358,7 @@ export class Supervisor {
       )
       requests.report(ids, 'started', pid)
       this.#dispatch({ type: 'spawned', version: id })
+      if (settings.ready.kind !== 'delay') setTimeout(() => this.#noteUnready(id), UNREADY_MS).unref()
     } catch (error) {
       this.#failures.record(id, FdbError.from(error))
       this.#dispatch({ type: 'spawn-failed', version: id })
@@ -375,6 +378,14 @@ export class Supervisor {
     if (version === undefined) return
     this.#requests.report(candidate(this.#state)?.askers ?? [], 'ready', version.pid)
     this.#dispatch({ type: 'ready', version: id })
+  }
+
+  /** Logs what a version has not done yet: its failure comes only at the time limit. */
+  #noteUnready(id: number): void {
+    const version = this.#versions.get(id)
+    if (version === undefined || this.#find(id)?.phase !== 'starting') return
+    const { pid, missing: why } = version
+    this.#deps.logger.warn({ version: id, child: pid, why }, 'a version is not ready yet')
   }
 
   #onFailed(id: number, why: string): void {

@@ -57,9 +57,9 @@ export class ExitReason {
     )
   }
 
-  /** Returns, once, the step that the successor has not completed: `does not listen on …`. Null if it reported none. */
-  takeStep(): string | null {
-    return readOnce(this.#step)?.slice(0, MOST_CHARACTERS).replace(/\s+/g, ' ').trim() || null
+  /** The step that the successor has not completed: `does not listen on …`. Null if it reported none. */
+  get step(): string | null {
+    return textOf(this.#step)?.slice(0, MOST_CHARACTERS).replace(/\s+/g, ' ').trim() || null
   }
 
   /** Returns the successor's last stderr lines, once. Null if there are none, or if the successor is not a Node program. */
@@ -100,10 +100,14 @@ function stepFile(reason: string): string {
 
 /** Reads a file and removes it; null if it does not exist. */
 function readOnce(path: string): string | null {
+  const text = textOf(path)
+  if (text !== null) rmSync(path, { force: true })
+  return text
+}
+
+function textOf(path: string): string | null {
   try {
-    const text = readFileSync(path, 'utf8')
-    rmSync(path, { force: true })
-    return text
+    return readFileSync(path, 'utf8')
   } catch {
     return null
   }

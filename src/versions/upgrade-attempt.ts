@@ -266,6 +266,13 @@ export class UpgradeAttempt {
     this.#report(phase, joinerPid ?? this.child.pid)
   }
 
+  /** The step that a successor that has joined has not completed: `has not called ready()`. Null if it has not joined, or is ready. */
+  get missingStep(): string | null {
+    const { joinerPid, phase } = this.#incumbent
+    if (phase !== 'offering' || joinerPid === null) return null
+    return this.child.exitReason.step ?? this.#options.unready?.() ?? null
+  }
+
   /** Whether the error has facts from the successor's process (exit code, reason, stderr) that the handoff does not know. */
   get hasMoreDetail(): boolean {
     return this.#hasMoreDetail
@@ -304,11 +311,9 @@ export class UpgradeAttempt {
 
   /** Returns the error for an attempt that took longer than `limit`. */
   #lateError(limit: number): FdbError {
-    const { joinerPid, phase } = this.#incumbent
-    const unready =
-      phase === 'offering' && joinerPid !== null && this.#options.unready !== undefined
-        ? `process ${joinerPid} has joined, but ${this.child.exitReason.takeStep() ?? this.#options.unready()}`
-        : null
+    const { joinerPid } = this.#incumbent
+    const step = this.missingStep
+    const unready = step === null ? null : `process ${joinerPid} has joined, but ${step}`
     const reason = this.child.exitReason.takeLine() ?? unready
     const what = this.#wrapperEnded
       ? `the command ${this.child.pid} ended with code 0, and nothing that it started has served`

@@ -288,6 +288,45 @@ describe('fd-broker start', () => {
     },
   )
 
+  it('names the log of a version that fails after it has served, in status, logs and the upgrade itself', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await start(program)
+    // The failing version stops the command until it has failed.
+    program.write(
+      'server.mjs',
+      `import { readFileSync } from 'node:fs'
+process.kill(Number(readFileSync('command', 'utf8')), 'SIGSTOP')
+${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
+`,
+    )
+    const { command: run, ended } = begin(program, 'upgrade', '--service', 'shop')
+    program.write('command', String(run.pid))
+    await program.statusWhere(
+      'the first version serves again',
+      ({ lastFailure, pid, role }) => lastFailure !== null && pid === first.pid && role === 'serving',
+    )
+    signalPid(run.pid!, 'SIGCONT')
+    const { code, stdout, stderr } = await ended
+    expect(code).toBe(1)
+    const [, log = ''] = /^the log of the version that failed is (.*)$/m.exec(stdout) ?? []
+    expect(readFileSync(log, 'utf8')).toContain('Error: a late mistake')
+    expect(stderr).toMatch(
+      new RegExp(
+        `^ERR_FDB_SUCCESSOR_LOST: generation 2 \\(pid \\d+\\) has served and failed: .*; process ${first.pid} \\(generation 1\\) serves again\n$`,
+      ),
+    )
+    expect((await program.desk.run('status', '--control', program.control)).stdout).toMatch(
+      new RegExp(`^last failure .* after it had served for \\d+ ms; its log is ${log}$`, 'm'),
+    )
+    expect((await command(program, 'logs', '--service', 'shop')).stderr).toMatch(
+      new RegExp(`^the last upgrade failed: .*; the log of that version is ${log}\n$`),
+    )
+    program.write('server.mjs', SERVER)
+    await start(program)
+    expect(await linesOf(program, '-n', '1')).not.toEqual([])
+    await program.command('stop')
+  })
+
   it('says that there is no such file', async () => {
     const program = await AutoProgram.of(SERVER)
     expect(await command(program, 'start', 'nosuch.mjs')).toEqual({
@@ -461,6 +500,55 @@ describe('fd-broker start', () => {
     await program.answeredBy(first.pid)
     await program.command('stop')
   })
+
+  it('notes that the running version was started with --ready, which start does not remember', async () => {
+    const program = await AutoProgram.of(SERVER)
+    await start(program, '--ready', '/health')
+    const { code, stderr } = await command(
+      program,
+      'start',
+      'server.mjs',
+      '--log-file',
+      program.path('log/shop.log'),
+    )
+    expect(code).toBe(0)
+    expect(stderr).toMatch(
+      /^the running version was started with --ready \/health, but this start does not give the option, .*\n$/,
+    )
+    await start(program)
+    await program.command('stop')
+  })
+
+  it.runIf(NIGHTLY)(
+    'says after some seconds what a program that never listens has not done, also in an upgrade',
+    async () => {
+      const program = await AutoProgram.of('setInterval(() => {}, 1000)\n')
+      const log = ['--log-file', program.path('log/shop.log')]
+      const late = await command(program, 'start', 'server.mjs', ...log, '--timeout', '7s')
+      expect(late.stderr).toMatch(
+        /^server\.mjs \(pid \d+\) does not serve yet: none of its servers listens: .*; its log is \S+\nERR_FDB_DEADLINE: /,
+      )
+      program.write('server.mjs', SERVER)
+      await start(program)
+      program.write('server.mjs', "console.log('begins')\nsetInterval(() => {}, 1000)\n")
+      const { ended } = begin(program, 'upgrade', '--service', 'shop', '--timeout', '8s')
+      const { upgrade } = await program.statusWhere(
+        'the next version has joined',
+        ({ upgrade }) => upgrade?.missing != null,
+      )
+      const missing = `it does not listen on tcp://[::]:${program.port}`
+      expect(upgrade).toEqual({ pid: expect.any(Number), phase: 'offering', missing })
+      expect((await program.desk.run('status', '--control', program.control)).stdout).toContain(
+        `process ${upgrade!.pid} is the next version, in phase offering: ${missing}\n`,
+      )
+      const { code, stderr } = await ended
+      expect(code).toBe(1)
+      expect(stderr).toMatch(
+        /^process \d+, the next version, does not serve yet: it does not listen on \S+; its log is \S+\/shop\.\d+\.log; waiting for at most [23] s more\nERR_FDB_DEADLINE: /,
+      )
+      await program.command('stop')
+    },
+  )
 
   it.runIf(NIGHTLY)('shows on a terminal what it waits for', async () => {
     const program = await AutoProgram.of(

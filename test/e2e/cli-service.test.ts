@@ -158,7 +158,7 @@ describe('fd-broker reload, rollback and stop', () => {
     const slow = edge.desk.run('upgrade', ...control, '--timeout', '5s', '--', 'sleep', '60')
     await until('the first is under way', () => edge.desk.processes().some(line => line === 'sleep 60 '))
     const busy = await edge.desk.run('upgrade', ...control)
-    expect(busy.code).toBe(4)
+    expect(busy).toMatchObject({ code: 4, stdout: '' })
     const [, pid = ''] =
       /^ERR_FDB_BUSY: .*is under way: process (\d+) is its successor \(started\)/.exec(busy.stderr) ?? []
     const failed = await slow
@@ -206,7 +206,9 @@ describe('a release', () => {
     const failed = await upgrade(wrong)
     expect(failed).toMatchObject({ code: 1 })
     expect(readlinkSync(link)).toBe(one)
-    expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
+    const upgraded = await upgrade(two)
+    expect(upgraded).toMatchObject({ code: 0, stderr: '' })
+    expect(upgraded.stdout).toMatch(new RegExp(`: fd-broker rollback --at ${link} returns to it\\n$`))
     expect(readlinkSync(link)).toBe(two)
     expect(await body(edge)).toBe('two')
     expect(await rollback()).toMatchObject({ code: 0, stdout: `generation 1 (pid ${pid}) serves again\n` })

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { freePort } from '../processes/scene.js'
 import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
@@ -106,6 +106,18 @@ describe('fd-broker run', () => {
     expect(stderr).toMatch(
       /it does not accept on descriptor 4 \(LISTEN_FDNAMES: ready\).*takes descriptor 3 only/,
     )
+  })
+
+  it.runIf(NIGHTLY)('tells so after some seconds, in its log and in the upgrade', async () => {
+    const run = await Supervised.start(['--ready', 'http:/'])
+    const { stderr } = await run.upgrade('--timeout', '7s', '--', ...FIRST)
+    const why = /it does not accept on descriptor 4 \(LISTEN_FDNAMES: ready\).*takes descriptor 3 only/
+    expect(stderr.split('\n')[0]).toMatch(
+      /^process \d+, the next version, does not serve yet: it does not accept/,
+    )
+    expect(run.lines.filter(({ msg }) => msg === 'a version is not ready yet')).toEqual([
+      expect.objectContaining({ version: 2, why: expect.stringMatching(why) }),
+    ])
   })
 })
 

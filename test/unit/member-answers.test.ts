@@ -46,6 +46,7 @@ describe('answers()', () => {
     ).rejects.toMatchObject({
       code: 'ERR_FDB_CHECK',
       message: expect.stringContaining('GET /health of shop.test: 502 Bad Gateway (no upstream)'),
+      details: { reason: 'GET /health of shop.test: 502 Bad Gateway (no upstream)' },
     })
     await sick.close()
     const { lastFailure } = await until('the handoff is over', () => {
