@@ -129,10 +129,16 @@ function drainText(drain: number | undefined): string {
 
 const NO_CONNECTIONS = { connections: 0, text: '' }
 
-/** Returns the connections of a process that was told to end: their number, and a text such as `2 connections (2 webSocket)`. */
+/**
+ * Returns the connections for which a process that was told to end waits: their number, and a text such as `2 connections (2 webSocket)`. A main
+ * process waits for those of its workers.
+ */
 function connectionsOf(answer: StatusAnswer, pid: number): typeof NO_CONNECTIONS {
   const { own, older } = reportsOf(answer, pid)
-  const { connections = 0 } = own ?? older.find(report => report.pid === pid) ?? {}
+  const connections =
+    isDaemon(answer) && answer.pid === pid
+      ? sumOf(answer.services, older)
+      : sumOf([own ?? older.find(report => report.pid === pid) ?? {}])
   const kinds = own?.listeners?.flatMap(({ kinds = {} }) => Object.entries(kinds)) ?? []
   const kindsText =
     kinds.length === 0 ? '' : ` (${kinds.map(([kind, count]) => `${count} ${plain(kind)}`).join(', ')})`
@@ -142,12 +148,14 @@ function connectionsOf(answer: StatusAnswer, pid: number): typeof NO_CONNECTIONS
   }
 }
 
+function sumOf(...reports: readonly (readonly { readonly connections?: number | undefined }[])[]): number {
+  return reports.flat().reduce((sum, { connections = 0 }) => sum + connections, 0)
+}
+
 function reportsOf(answer: StatusAnswer, pid: number) {
   const services: readonly ServiceStatus[] = isDaemon(answer) ? answer.services : [answer]
   const own = services.find(service => service.pid === pid)
-  const older =
-    isDaemon(answer) && answer.pid === pid ? [] : services.flatMap(({ draining = [] }) => draining)
-  return { own, older }
+  return { own, older: services.flatMap(({ draining = [] }) => draining) }
 }
 
 function reasonOf(answer: StatusAnswer, pid: number, drain: number | undefined): string {

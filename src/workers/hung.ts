@@ -1,4 +1,5 @@
 import type { Logger } from '../base/logger.js'
+import type { MemberProcess } from '../daemon/service/service-operations.js'
 import { HeartbeatSilence } from '../holder/stuck.js'
 import { killVerified } from '../os/process-identity.js'
 import type { WorkerSlot } from './worker-slot.js'
@@ -127,7 +128,7 @@ export class HungWorkers {
 }
 
 /** Kills a worker's process. `what` is the log message. */
-export function killWorker(worker: number, process: WorkerProcess, what: string, logger: Logger): void {
+export function killWorker(worker: number, process: MemberProcess, what: string, logger: Logger): void {
   const { identity, pid, pidfd, proven } = process
   logger.warn({ worker, pid }, what)
   try {

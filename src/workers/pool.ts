@@ -1,6 +1,10 @@
 import { constants } from 'node:os'
 import { LONGEST_MS } from '../base/duration.js'
-import type { ServiceOperations, ServiceStanding } from '../daemon/service/service-operations.js'
+import type {
+  MemberProcess,
+  ServiceOperations,
+  ServiceStanding,
+} from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { groupKeyOf, standInBody } from '../member/worker-orders.js'
@@ -256,15 +260,16 @@ export class WorkerPool {
     return this.wantedSlots.filter(({ isStartedHere, owner }) => !isStartedHere && owner !== null)
   }
 
-  /** Sends a signal to all workers that serve, also to surplus ones. */
+  /** Sends a signal to all processes of all workers, also to those that stand by or drain. */
   signalAll(signal: NodeJS.Signals): void {
-    for (const { index, owner } of this.#slots) {
-      if (owner === null) continue
-      const { identity, pid, pidfd, proven } = owner
-      const why = signalVerified(identity, proven ? pidfd : null, constants.signals[signal])
-      if (why !== null)
-        this.#settings.logger.warn({ worker: index, pid, signal, why }, 'a worker did not get a signal')
-    }
+    for (const { index, processes } of this.#slots)
+      for (const process of processes) this.#signal(index, process, signal)
+  }
+
+  #signal(index: number, { identity, pid, pidfd, proven }: MemberProcess, signal: NodeJS.Signals): void {
+    const why = signalVerified(identity, proven ? pidfd : null, constants.signals[signal])
+    if (why !== null)
+      this.#settings.logger.warn({ worker: index, pid, signal, why }, 'a worker did not get a signal')
   }
 
   async #order(slot: WorkerSlot, name: string, body: string): Promise<Buffer> {
@@ -274,8 +279,8 @@ export class WorkerPool {
   }
 
   /**
-   * Ends all workers, and kills those that still serve {@link NOTICE_MS} after `timeoutMs`. If that is null, each drains as its own
-   * configuration says, and is killed after `stopTimeout` if it still serves.
+   * Ends all workers, and resolves when no process of them is left. Kills those that live {@link NOTICE_MS} after `timeoutMs`. If that is
+   * null, each drains as its own configuration says, and is killed after `stopTimeout` if it still serves.
    */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true
@@ -293,29 +298,33 @@ export class WorkerPool {
           )
       })
     const { stopTimeout } = this.#settings
+    let stopTimer: NodeJS.Timeout | undefined
     if (timeoutMs !== null) this.shortenDeadline(timeoutMs)
-    else if (stopTimeout !== null) this.#killAfter(stopTimeout)
-    await this.#changes.until(() => this.#slots.every(({ owner }) => owner === null), null)
+    else if (stopTimeout !== null)
+      stopTimer = setTimeout(
+        () => this.#kill(({ owner }) => (owner === null ? [] : [owner])),
+        Math.min(stopTimeout, LONGEST_MS),
+      )
+    // A worker that does not serve any more still answers its last requests. In a container it would be killed with the main process.
+    await this.#changes.until(() => this.#slots.every(({ processes }) => processes.length === 0), null)
+    clearTimeout(stopTimer)
     clearTimeout(this.#killTimer)
   }
 
-  /** Sets the time for workers to end, unless it is longer than the time that is left. After it and {@link NOTICE_MS} they are killed. */
+  /** Sets the time for all processes to end, unless it is longer than the time that is left. After it and {@link NOTICE_MS} they are killed. */
   shortenDeadline(timeoutMs: number): void {
-    this.#killAfter(timeoutMs + NOTICE_MS)
-  }
-
-  #killAfter(ms: number): void {
+    const ms = timeoutMs + NOTICE_MS
     const at = performance.now() + ms
     if (at >= this.#killAt) return
     this.#killAt = at
     clearTimeout(this.#killTimer)
-    this.#killTimer = setTimeout(() => this.#killAll(), Math.min(ms, LONGEST_MS))
+    this.#killTimer = setTimeout(() => this.#kill(({ processes }) => processes), Math.min(ms, LONGEST_MS))
   }
 
-  #killAll(): void {
-    for (const { index, owner } of this.#slots)
-      if (owner !== null)
-        killWorker(index, owner, 'a worker has not left in time: it is killed', this.#settings.logger)
+  #kill(chosen: (slot: WorkerSlot) => readonly MemberProcess[]): void {
+    for (const slot of this.#slots)
+      for (const process of chosen(slot))
+        killWorker(slot.index, process, 'a worker has not left in time: it is killed', this.#settings.logger)
   }
 
   #addSlots(last: number): void {

@@ -1,6 +1,6 @@
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import { LONGEST_MS } from '../base/duration.js'
-import type { ServiceStanding } from '../daemon/service/service-operations.js'
+import type { MemberProcess, ServiceStanding } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import { isGranted } from '../handoff/phases.js'
 import type { Upgraded } from '../operator/requests.js'
@@ -85,6 +85,12 @@ export class WorkerSlot {
 
   get owner(): ServiceStanding['owner'] {
     return this.standing?.owner ?? null
+  }
+
+  /** The processes of this worker that are connected: the one that serves, and those that join, stand by or drain. */
+  get processes(): readonly MemberProcess[] {
+    const { owner = null, others = [] } = this.standing ?? {}
+    return owner === null ? others : [owner, ...others]
   }
 
   /**

@@ -120,15 +120,15 @@ export class Workers implements AsyncDisposable {
     this.#onReload = count
   }
 
-  /** Forwards a signal to the workers that serve. */
+  /** Forwards a signal to all processes of the workers. */
   signal(signal: NodeJS.Signals): void {
     this.#pool.signalAll(signal)
   }
 
   /**
    * Ends all workers as `Member.close()` does, within `timeout` milliseconds (default: the time that each worker configures), then this
-   * main process. Workers that still serve 5 s after `timeout` (by default after `stopTimeout`) are killed. Another call can shorten the
-   * time.
+   * main process. Workers that live 5 s after `timeout` are killed; without it, those that still serve after `stopTimeout`. Another call
+   * can shorten the time.
    */
   async close({ timeout }: { timeout?: number } = {}): Promise<void> {
     const daemon = this.#daemon

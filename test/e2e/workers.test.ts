@@ -1,9 +1,12 @@
-import { type AddressInfo, createServer } from 'node:net'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import { text } from 'node:stream/consumers'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
+import { daemonStatus } from '../processes/daemon.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { present } from '../processes/release.js'
@@ -26,6 +29,19 @@ async function several(more: object = {}) {
   await edge.logged('the workers serve')
   const { control } = edge.desk
   return { edge, main, control, now: () => mainStatus(control) }
+}
+
+/** A proxy of two workers, one of which waits for the rest of a request. */
+async function withHalfRequest() {
+  const { edge, main, control } = await several()
+  const old = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as number[]
+  const request = connect(edge.port, '127.0.0.1')
+  onTestFinished(() => void request.destroy())
+  request.write('GET / HTTP/1.1\r\nHost: any.test\r\nConnection: close\r\n')
+  await until('a worker has the connection', async () =>
+    (await daemonStatus(control)).services.some(({ connections }) => connections === 1),
+  )
+  return { edge, main, control, old, request }
 }
 
 function clientsOf(edge: Edge): Clients {
@@ -92,6 +108,31 @@ describe('a proxy of two workers', () => {
       worker: 1,
       pid: second,
     })
+  })
+
+  it.each(['TERM', 'fd-broker stop'])('ends after the last connection of its workers: %s', async how => {
+    const { edge, main, control, old, request } = await withHalfRequest()
+    const answer = text(request)
+    const stop = () => edge.desk.run('stop', '--control', control)
+    const stopped = how === 'TERM' ? signalPid(main, 'SIGTERM') : stop()
+    await edge.logged('member phase', ({ phase }) => phase === 'leaving')
+    await until('one worker has ended', () => old.some(hasEnded))
+    expect(old.every(hasEnded)).toBe(false)
+    // Half a second is more than the main process needs to end.
+    await sleep(500)
+    expect(hasEnded(main)).toBe(false)
+    request.write('\r\n')
+    expect(await answer).toContain('here')
+    for (const pid of [...old, main]) await edge.ended(pid)
+    if (how !== 'TERM') expect(await stopped).toMatchObject({ code: 0, stderr: '' })
+  })
+
+  it('ends at once on INT, while a worker drains', async () => {
+    const { edge, main, old } = await withHalfRequest()
+    signalPid(main, 'SIGTERM')
+    await until('one worker has ended', () => old.some(hasEnded))
+    signalPid(main, 'SIGINT')
+    for (const pid of [...old, main]) await edge.ended(pid, 4_000)
   })
 
   it.runIf(NIGHTLY)(

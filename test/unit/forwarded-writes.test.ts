@@ -40,6 +40,7 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       writer: () => undefined,
       onGivenUp: process => gaveUp.push(process),
       moveConnections: () => {},
+      changed: () => {},
     })
     const hello = { capabilities: [FORWARDS_WRITES] }
     writes.add(callerWith({ hello, intent: 'draining', link: new Link(ours), identity }), {}, true)
@@ -82,6 +83,7 @@ describe('those that follow a service', () => {
       writer: () => undefined,
       onGivenUp: () => {},
       moveConnections: () => {},
+      changed: () => {},
     })
     const told: WireBody[] = []
     const follower = () => {
@@ -142,6 +144,7 @@ describe('a change that is forwarded in several pieces', () => {
       writer: () => writer?.peer,
       onGivenUp: () => {},
       moveConnections: () => {},
+      changed: () => {},
     })
     onTestFinished(() => writes.close())
     const author = () => {

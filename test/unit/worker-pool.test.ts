@@ -35,7 +35,9 @@ function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
   return { ...settings, command: NO_PROGRAM, stopTimeout: null, ...facts }
 }
 
-const NOBODY: ServiceStanding = { owner: null, phase: 'idle', lastFailure: null, bound: [], entries: [] }
+const NOBODY: ServiceStanding = {
+  ...{ owner: null, others: [], phase: 'idle', lastFailure: null, bound: [], entries: [] },
+}
 
 function owned(pid = 42, generation = 1): ServiceStanding {
   return { ...NOBODY, owner: peerWith({ pid, generation }) }

@@ -66,6 +66,8 @@ export interface WriteTarget {
   onGivenUp(process: ProcessIdentity): void
   /** Opens a channel from a draining process to the member that serves, for its connections. */
   moveConnections(from: Caller): void
+  /** Called when an older generation has retired or gone. */
+  changed(): void
 }
 
 /**
@@ -134,6 +136,13 @@ export class ForwardedWrites {
     if (caller.intent === 'follow') this.#followers.add(caller.link)
   }
 
+  /** The older generations that drain. */
+  get draining(): Caller[] {
+    return [...this.#authors.values()].flatMap(({ caller, retired }) =>
+      caller.intent === 'follow' || retired !== null ? [] : [caller],
+    )
+  }
+
   get retired(): DrainReport[] {
     return [...this.#authors.values()].flatMap(({ retired }) => retired ?? [])
   }
@@ -145,6 +154,7 @@ export class ForwardedWrites {
     if (phase !== 'retired') return
     const generation = caller.hello.generation ?? 0
     author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readKeptBy(keptBy) }
+    this.#target.changed()
   }
 
   /** If another member has become the writer: asks the authors to repeat the changes that a hanging member has not answered. */
@@ -285,6 +295,7 @@ export class ForwardedWrites {
     this.#followers.remove(caller.link)
     dismiss(caller)
     for (const mapped of author?.inFlight.values() ?? []) this.#removeInFlight(author!, mapped)
+    if (caller.intent !== 'follow') this.#target.changed()
   }
 }
 

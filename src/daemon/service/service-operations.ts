@@ -42,16 +42,23 @@ export interface OperatedService {
   machine(): HolderState
   /** Returns the member that takes connections while no member serves this service. */
   receiver(): Peer | undefined
+  /** Returns the older generations that drain and are no members any more. */
+  olderGenerations(): readonly MemberProcess[]
   /** Returns the pids of the members for which a restarted daemon waits. */
   missing(): readonly number[]
   /** Returns the status, based on the serving member's report if there is one. */
   describe(answer: Record<string, unknown> | null): object
 }
 
+/** A process that is, or was, a member. */
+export type MemberProcess = Pick<Peer, 'pid' | 'identity' | 'proven' | 'pidfd'>
+
 /** The current situation of a service, for its orchestrator. */
 export interface ServiceStanding {
   /** The member that has the right to write, or null. */
   readonly owner: Peer | null
+  /** All other processes of the service: they join, stand by, or drain. */
+  readonly others: readonly MemberProcess[]
   readonly phase: HolderPhase
   readonly lastFailure: Failure | null
   /** Pids of processes that got descriptors, and have neither released them nor ended. */
@@ -93,6 +100,7 @@ export class ServiceOperations implements Operations {
     const pids = bound.map(id => holder.peer(id)?.pid ?? 0)
     return {
       owner: owner ?? null,
+      others: [...holder.peers.filter(peer => peer !== owner), ...this.#service.olderGenerations()],
       phase,
       lastFailure,
       bound: pids,

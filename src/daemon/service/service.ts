@@ -99,6 +99,7 @@ export class Service {
       isSilent: peer => this.#holder.isSilent(peer),
       onGivenUp: identity => this.#recovery.stopAwaiting(identity),
       moveConnections: drainer => this.#openMoveChannel(drainer),
+      changed: () => deps.changed(),
     })
     this.#recovery = new Recovery(record.members, () => {
       this.#tryRebuilt()
@@ -148,6 +149,7 @@ export class Service {
       machine: () => this.#machine,
       descriptorTable: this.#descriptorTable,
       receiver: () => deps.receiver(this.name),
+      olderGenerations: () => this.#writes.draining,
       missing: () => this.#missing,
       describe: answer => this.#describe(answer),
     })
