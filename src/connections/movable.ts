@@ -82,7 +82,7 @@ export interface MovableConnections<Value extends Departure = Departure> {
    * that cannot leave now; calls {@link onMovable} when that may have changed. The caller may stop after any step.
    */
   departures(which: MoveWhich): Iterator<Value, void, undefined>
-  /** Called at most once a turn of the event loop, when a connection may be able to leave that was not before. fd-broker sets this property. */
+  /** Called at most once a turn of the event loop, when a connection may be able to leave that was not before. fd-broker sets this property, and sets it to null while no connection leaves. */
   onMovable: (() => void) | null
   /**
    * Checks an arriving connection without opening it; the caller keeps the descriptors. Returns the argument of {@link arrive}; if it

@@ -1,7 +1,12 @@
 import http from 'node:http'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { MoveCounts } from '../../src/connections/counts.js'
+import { movePair } from '../../src/connections/move-channel.js'
+import { ConnectionSender } from '../../src/connections/sender.js'
 import type { SocketProtocol } from '../../src/index.js'
+import { Channel } from '../../src/wire/channel.js'
+import { Link } from '../../src/wire/link.js'
 import { get, RawClient } from '../connections-support/http-client.js'
 import { carry, mayMove, type Place, place, taken } from '../connections-support/http-pair.js'
 import { withoutDescriptors } from '../fixtures/descriptor-limit.js'
@@ -109,8 +114,27 @@ describe('a hook', () => {
   })
 })
 
+describe('a connection that its application ends while it gives it away', () => {
+  it('ends', async () => {
+    const old = new Echo()
+    const from = await place(old.server, { socket: old.hooks })
+    const before = openDescriptors()
+    const client = await RawClient.to(portOf(from))
+    await until('it is there', () => from.sockets.length === 1)
+    old.returns = socket => {
+      socket.end('bye')
+      return Buffer.from('facts')
+    }
+    expect(taken(from)).toEqual([])
+    expect(await client.ended()).toBe('fin')
+    client.socket.destroy()
+    await until('it is gone', () => from.served.connections === 0 && openDescriptors() === before)
+    expect([old.restored, from.faults]).toEqual([[], []])
+  })
+})
+
 describe('a connection whose application writes while it gives it away', () => {
-  async function given(): Promise<[Echo, Place, RawClient]> {
+  async function given(asked = true): Promise<[Echo, Place, RawClient]> {
     const old = new Echo()
     const from = await place(old.server, { socket: old.hooks })
     const client = await RawClient.to(portOf(from))
@@ -120,10 +144,37 @@ describe('a connection whose application writes while it gives it away', () => {
       socket.write(Buffer.alloc(32 << 20, '.'))
       return Buffer.from('facts')
     }
+    if (!asked) return [old, from, client]
     expect(taken(from)).toEqual([])
     expect(old.given.length).toBe(1)
     client.send('unread')
     return [old, from, client]
+  }
+
+  /** As {@link given}, by a sender whose receiver is `peer`, which takes nothing. */
+  async function sending() {
+    const [old, from, client] = await given(false)
+    const { give, take, log } = movePair()
+    const sender = new ConnectionSender({
+      link: new Link(new Channel(give)),
+      log,
+      sources: () => [{ listener: 'web', moving: from.moving }],
+      which: 'auto',
+      perSecond: Number.POSITIVE_INFINITY,
+      firstWaveMs: 0,
+      drainMs: 60_000,
+      counts: new MoveCounts(),
+      reportError: error => from.faults.push(error),
+      onEnded: () => {},
+    })
+    sender.start()
+    onTestFinished(() => {
+      take.close()
+      return sender.stop()
+    })
+    await until('the hook has written', () => old.given.length === 1)
+    client.send('unread')
+    return { old, from, client, sender, peer: take }
   }
 
   /** All that was written before, then the echo. */
@@ -160,6 +211,23 @@ describe('a connection whose application writes while it gives it away', () => {
     await whole(client, () => old.restored.length === 1)
     expect(old.restored[0]).not.toBe(old.given[0])
     expect([old.given.length, from.served.connections]).toEqual([1, 1])
+  })
+
+  it.each([
+    ['while its bytes wait', 'before'],
+    ['when its bytes are out', 'after'],
+  ] as const)('comes back when the channel to the next process ends %s', async (_, when) => {
+    const { old, from, client, sender, peer } = await sending()
+    if (when === 'after') from.moving.departures = () => [][Symbol.iterator]()
+    else peer.close()
+    const out = () => from.sockets[0]!.destroyed || from.sockets[0]!.writableLength === 0
+    const all = whole(client, () => old.restored.length === 1)
+    await until('the bytes are out', out)
+    if (when === 'after') expect(old.restored.length).toBe(0)
+    peer.close()
+    await all
+    await sender.stop()
+    expect([old.given.length, from.served.connections, from.faults]).toEqual([1, 1, []])
   })
 
   it('holds no descriptor when it ends meanwhile', async () => {

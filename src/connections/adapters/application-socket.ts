@@ -62,6 +62,8 @@ interface Serialized {
   readonly record: Uint8Array
   /** The descriptor of the connection; owned. */
   readonly fd: OwnedFd
+  /** The connection returns to the application when its written bytes have been sent, because no other process takes connections now. */
+  returns: boolean
 }
 
 export interface SocketParts {
@@ -70,6 +72,8 @@ export interface SocketParts {
   readonly open: OpenSockets
   /** Calls the hooks in the application's async context. */
   readonly run: <T>(work: () => T) => T
+  /** Gets the exceptions of the hooks. */
+  readonly failed: (error: unknown) => void
 }
 
 /** Takes connections of a {@link SocketProtocol} out of a server, and adds them to one. */
@@ -87,8 +91,10 @@ export class ApplicationSockets {
 
   /** Returns null if the connection cannot leave now. Throws the hook's exception or ERR_FDB_HOOK; the connection then does not move. */
   depart(socket: net.Socket): { fd: OwnedFd; record: Record } | null {
+    const waiting = this.#serialized.get(socket)
+    if (waiting !== undefined) waiting.returns = false
     if (!canLeave(socket)) return null
-    const serialized = this.#serialized.get(socket) ?? this.#serialize(socket)
+    const serialized = waiting ?? this.#serialize(socket)
     if (serialized === null) return null
     if (!canLeave(socket)) {
       this.#leaveLater(socket, serialized)
@@ -99,19 +105,23 @@ export class ApplicationSockets {
     return { fd: serialized.fd, record: this.#record(socket, serialized) }
   }
 
-  /** This process serves again: returns the serialized connections that have not left to the application. */
-  resume(failed: (error: unknown) => void): void {
+  /** Returns the serialized connections to the application, each when its written bytes have been sent. A connection that {@link depart} is asked for again leaves instead. */
+  takeBack(): void {
     for (const [socket, serialized] of [...this.#serialized]) {
-      // The callback runs after all waiting bytes of the socket have been written.
-      socket.write('', () => {
-        if (socket.destroyed || !this.#serialized.delete(socket)) return
-        this.#parts.open.remove(socket)
-        try {
-          this.arrive(serialized.fd, this.#record(socket, serialized))
-        } catch (error) {
-          failed(error)
-        }
-      })
+      serialized.returns = true
+      if (canLeave(socket)) this.#return(socket)
+    }
+  }
+
+  #return(socket: net.Socket): void {
+    const serialized = this.#serialized.get(socket)
+    if (serialized === undefined || !serialized.returns || socket.destroyed) return
+    this.#serialized.delete(socket)
+    this.#parts.open.remove(socket)
+    try {
+      this.arrive(serialized.fd, this.#record(socket, serialized))
+    } catch (error) {
+      this.#parts.failed(error)
     }
   }
 
@@ -142,7 +152,9 @@ export class ApplicationSockets {
     if (fd === null) return null
     try {
       const returned = this.hooks.serialize(socket)
-      if (returned !== undefined && !socket.destroyed) return { fd, record: bytesOf(returned) }
+      const record = returned === undefined ? null : bytesOf(returned)
+      // The hook may have ended the connection.
+      if (record !== null && socket.writable) return { fd, record, returns: false }
     } catch (error) {
       fd.close()
       throw error
@@ -153,9 +165,10 @@ export class ApplicationSockets {
 
   /** Keeps the serialized connection unread until its written bytes have been sent. */
   #leaveLater(socket: net.Socket, serialized: Serialized): void {
-    if (this.#serialized.has(socket)) return
     this.#serialized.set(socket, serialized)
     stopReading(socket)
+    // The callback runs after all waiting bytes of the socket have been written.
+    socket.write('', () => this.#return(socket))
     socket.once('close', () => {
       if (this.#serialized.delete(socket)) serialized.fd.close()
     })

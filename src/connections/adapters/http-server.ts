@@ -139,8 +139,6 @@ interface HttpServerParts extends Omit<SocketParts, 'hooks'> {
   readonly server: http.Server
   readonly answers: HttpResponses
   readonly hooks: HttpHooks
-  /** Gets the exceptions of the hooks. */
-  readonly failed: (error: unknown) => void
   /** Connections may move although a listener of the application, not Node's own, gets them first. */
   readonly sniffed: boolean
 }
@@ -181,7 +179,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   resume(): void {
     this.#refused = new WeakSet()
     this.#keptBack = new WeakMap()
-    this.#upgraded?.resume(this.#parts.failed)
+    this.#upgraded?.takeBack()
   }
 
   get #isDirect(): boolean {
@@ -215,7 +213,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
   set onMovable(listener: (() => void) | null) {
     this.#onMovable = listener
     this.#parts.answers.onEnded = listener && (socket => this.#ended(socket))
-    if (listener === null) this.#held.readAgain()
+    if (listener !== null) return
+    this.#held.readAgain()
+    this.#upgraded?.takeBack()
   }
 
   /** Holds the connection, because a busy client would send its next request before a receiver takes the connection. */

@@ -20,7 +20,7 @@ type Value = ConnectionValue<fdbroker.connections.Application.$Properties>
 
 /** The connections of a `net.Server` whose protocol is the application's own. */
 export class NetServerConnections implements MovableConnections<Value> {
-  onMovable: (() => void) | null = null
+  #onMovable: (() => void) | null = null
   readonly #sockets: ApplicationSockets
   readonly #open: OpenSockets
   #refused = new WeakSet<net.Socket>()
@@ -28,8 +28,8 @@ export class NetServerConnections implements MovableConnections<Value> {
   /** The connections whose hook has thrown: further exceptions are not reported. */
   readonly #faulty = new WeakSet<net.Socket>()
 
-  /** `failed`: gets the exceptions of the hooks. Throws ERR_FDB_OPTION. */
-  constructor(parts: SocketParts & { failed: (error: unknown) => void }) {
+  /** Throws ERR_FDB_OPTION. */
+  constructor(parts: SocketParts) {
     this.#sockets = new ApplicationSockets(parts)
     this.#open = parts.open
     this.#failed = parts.failed
@@ -42,7 +42,16 @@ export class NetServerConnections implements MovableConnections<Value> {
   /** This process serves again: connections that one successor refused may be offered to the next one. */
   resume(): void {
     this.#refused = new WeakSet()
-    this.#sockets.resume(this.#failed)
+    this.#sockets.takeBack()
+  }
+
+  get onMovable(): (() => void) | null {
+    return this.#onMovable
+  }
+
+  set onMovable(listener: (() => void) | null) {
+    this.#onMovable = listener
+    if (listener === null) this.#sockets.takeBack()
   }
 
   get movable(): number {
