@@ -262,6 +262,11 @@ export class ConnectionSender {
     if (this.#over || this.#machine.pending !== 0 || this.#proving) return
     const filler = new SliceFiller(this.#options.counts.sending)
     this.#fill(filler)
+    // A hook of the application has ended the moves.
+    if (this.#over) {
+      this.#return(filler.items, 'returned')
+      return
+    }
     if (filler.items.length === 0) {
       // The turn's time was used up before the pass found a movable connection: continue the pass in a later turn.
       if (this.#pass !== null) this.#schedule()
@@ -312,7 +317,7 @@ export class ConnectionSender {
   #fill(filler: SliceFiller): void {
     this.#pass ??= this.#options.sources()[Symbol.iterator]()
     const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#most)
-    while (filler.open && filler.items.length < most) {
+    while (!this.#over && filler.open && filler.items.length < most) {
       const departure = this.#next()
       if (departure === null) return
       const source = this.#source!

@@ -367,6 +367,23 @@ describe('connections that move', () => {
     for (const name of old.here.keys()) expect(young.here.has(name)).toBe(false)
   })
 
+  it('come back when their server ends the moves while it gives them', async () => {
+    const { sender, receiver, old, given, ended } = way()
+    fill(old, 3)
+    const departures = old.departures.bind(old)
+    old.departures = function* (which) {
+      for (const value of departures(which)) {
+        void sender.stop()
+        yield value
+      }
+    }
+    receiver.start()
+    sender.start()
+    await ended
+    await seen(() => old.here.size === 3)
+    expect([old.came, given.report.moved, old.onMovable]).toEqual([[['c0', 'returned']], 0, null])
+  })
+
   it('are kept by the other when the giver dies and has not decided', async () => {
     const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' })
     children.push(child)
