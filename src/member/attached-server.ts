@@ -17,7 +17,7 @@ import {
 } from '../node/server-connections.js'
 import { SOCKET_HANDLE } from '../node/socket-handle.js'
 import { outOfDescriptors } from '../os/limits.js'
-import { closesOfServer, type DrainCounts } from './forced-closes.js'
+import { closesOfServer, type DrainCounts, sumCounts } from './forced-closes.js'
 import { Http2Sessions } from './http2-sessions.js'
 import {
   type ConnectionKeeper,
@@ -288,6 +288,13 @@ export class AttachedServer {
     this.#sessions.destroy()
     for (const socket of [...this.#open]) socket.destroy()
     return counts
+  }
+
+  /** As {@link cut}, for connections that were on their way to another process at that time, and have come back. A keeper closes these itself. */
+  cutReturned(): DrainCounts {
+    const back =
+      this.#keeper === null && this.#detached && [...this.#open].some(({ destroyed }) => !destroyed)
+    return back ? this.cut() : sumCounts([])
   }
 
   /** Removes the event listeners from the application's server. */

@@ -284,6 +284,12 @@ export class Listener {
     return sumCounts(this.#servers.filter(served => served.secure === tls).map(served => served.cut()))
   }
 
+  /** @internal See {@link AttachedServer.cutReturned}. */
+  cutReturned(): DrainCounts {
+    // Connections with TLS do not move, and have a time limit of their own.
+    return sumCounts(this.#servers.filter(({ secure }) => !secure).map(served => served.cutReturned()))
+  }
+
   /** @internal */
   release(): void {
     this.keepStandIns(new Set())

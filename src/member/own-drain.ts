@@ -161,7 +161,10 @@ export class OwnDrain {
 /** The interval at which the remaining connections are counted again. */
 const CHECK_MS = 10
 
-type DrainingListener = Pick<Listener, 'connections' | 'finish' | 'endIdle' | 'emptied' | 'cut'>
+type DrainingListener = Pick<
+  Listener,
+  'connections' | 'finish' | 'endIdle' | 'emptied' | 'cut' | 'cutReturned'
+>
 
 /** The times after which remaining connections without and with TLS are closed, in milliseconds. */
 interface DrainTimes {
@@ -183,11 +186,16 @@ export async function drainListeners(
 ): Promise<void> {
   for (const listener of listeners) listener.finish()
   const emptied = allEnded(listeners, moves)
-  const cut = (tls: boolean, afterMs: number) => {
-    const counts = sumCounts(listeners.map(listener => listener.cut(tls)))
+  const report = (counts: DrainCounts, afterMs: number) => {
     if (counts.idle + counts.busy === 0) return
     logger.warn({ ...counts, afterMs }, 'connections did not end in time and were closed')
     onCut(counts)
+  }
+  const cut = (tls: boolean, afterMs: number) => {
+    report(sumCounts(listeners.map(listener => listener.cut(tls))), afterMs)
+    if (tls) return
+    const cutReturned = () => report(sumCounts(listeners.map(listener => listener.cutReturned())), afterMs)
+    void moves.settled().then(cutReturned)
   }
   const cuts = [new DrainCut(false, times.plain, cut), new DrainCut(true, times.tls, cut)]
   onStart(cuts)

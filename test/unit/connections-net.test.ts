@@ -173,6 +173,19 @@ describe('a connection of an application protocol', () => {
     expect(await lines.client.ended()).toBe('fin')
   })
 
+  it('is closed when it comes back after the end of the drain', async () => {
+    const [, , from] = await pair()
+    const lines = await connected(from)
+    const departures = taken(from)
+    from.served.detach()
+    expect(from.served.cut()).toMatchObject({ idle: 0, busy: 0 })
+    expect(from.served.cutReturned()).toMatchObject({ idle: 0, busy: 0 })
+    giveBack(from, departures, 'returned')
+    expect(from.served.cutReturned()).toMatchObject({ idle: 1, busy: 0 })
+    expect(from.served.cutReturned()).toMatchObject({ idle: 0, busy: 0 })
+    expect(await lines.client.ended()).toBe('fin')
+  })
+
   it('that ends meanwhile ends in the next process', async () => {
     const [, , from, to] = await pair()
     const before = openDescriptors()

@@ -21,6 +21,7 @@ describe('the wait for the last connection', () => {
         connections = 0
         return { idle: 0, busy }
       },
+      cutReturned: () => ({ idle: 0, busy: 0 }),
     }
     const cuts: number[] = []
     await drainListeners(
@@ -32,6 +33,49 @@ describe('the wait for the last connection', () => {
     )
     expect(connections).toBe(0)
     expect(cuts).toEqual([2])
+  })
+
+  it('ends for a connection that was between two processes when its time was over, and came back', async () => {
+    let connections = 1
+    const waiting: (() => void)[] = []
+    const leave = () => {
+      connections = 0
+      for (const resolve of waiting.splice(0)) resolve()
+    }
+    const end = () => {
+      const idle = connections
+      leave()
+      return { idle, busy: 0 }
+    }
+    const keeper = {
+      get connections() {
+        return connections
+      },
+      finish() {},
+      endIdle() {},
+      emptied: () =>
+        connections === 0 ? Promise.resolve() : new Promise<void>(resolve => void waiting.push(resolve)),
+      cut: end,
+      cutReturned: end,
+    }
+    let comeBack = () => {}
+    const returned = new Promise<void>(resolve => {
+      comeBack = resolve
+    })
+    const cuts: number[] = []
+    const drained = drainListeners(
+      [keeper],
+      { plain: 10, tls: 10 },
+      SILENT,
+      { settled: () => returned },
+      ({ idle }) => cuts.push(idle),
+    )
+    leave()
+    await new Promise(resolve => setTimeout(resolve, 30))
+    connections = 1
+    comeBack()
+    await drained
+    expect([connections, cuts]).toEqual([0, [1]])
   })
 
   it('is shortened by a later close with a shorter time, and not prolonged by one with a longer time', async () => {
