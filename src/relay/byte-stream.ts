@@ -5,6 +5,8 @@ export type BytesOrText = Buffer | string
 
 /** Receives the events of a stream. A stream may change its owner; after {@link ByteStream.destroy} or {@link ByteStream.detach} the owner gets no event. */
 export interface StreamOwner {
+  /** Whether a broken stream stays open while the owner does not read, so that the owner gets all bytes that the peer had sent. Default: the stream closes at once. */
+  readonly readsToEnd?: boolean
   /** The connection is established. Called only for a stream that started as `connecting`. */
   onOpen(stream: ByteStream): void
   /** `chunk[0, to)` has arrived. The chunk is valid only during the call: the next read overwrites it. */

@@ -82,7 +82,12 @@ export class Exchange implements StreamOwner {
   /** Whether the server can take more bytes of the client; null if the exchange expects no more bytes. */
   get wantsBytes(): boolean | null {
     if (this.#tunnel === null && this.facts.requestBody === null) return null
-    return this.upstream !== null && !this.upstream.congested
+    // The relay discards the rest of the body for a broken server: the client may read the response only after it has sent the body.
+    return this.upstream !== null && (!this.upstream.congested || !this.upstream.alive)
+  }
+
+  get readsToEnd(): boolean {
+    return this.#tunnel === null
   }
 
   get overdue(): boolean {

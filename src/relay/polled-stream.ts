@@ -113,7 +113,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     moreTo: number = more.length,
   ): void {
     const size = to - from + moreTo - moreFrom
-    if (size === 0 || this.#ended || !this.#exists) return
+    if (size === 0 || this.#ended || !this.alive) return
     const first = typeof bytes === 'string' ? toBuffer(bytes) : bytes
     if (this.#queue !== null) {
       this.#queue.push(joinCopies(first, from, to, more, moreFrom, moreTo))
@@ -129,8 +129,9 @@ export class PolledStream extends PolledSocket implements ByteStream {
     if (on === this.#reading) return
     this.#reading = on
     // Pausing leaves the epoll set unchanged until the next event, because reading usually resumes before it.
-    if (on) this.#watchEvents()
-    else this.setEager(false)
+    if (!on) this.setEager(false)
+    else if (this.#ending) setImmediate(endNow, this)
+    else this.#watchEvents()
   }
 
   end(): void {
@@ -318,7 +319,10 @@ export class PolledStream extends PolledSocket implements ByteStream {
     // The peer may have sent its response before it broke the connection.
     if (this.#ending) this.#read(MAX_READS)
     if (!this.open) return
-    if (this.#ending && this.#moreToRead && this.#reading) setImmediate(endNow, this)
+    if (this.#ending && !this.#reading && !this.#peerEnded && this.owner?.readsToEnd) {
+      // setReading() continues. The kernel reports the broken connection for every watched event.
+      this.watch(0)
+    } else if (this.#ending && this.#moreToRead && this.#reading) setImmediate(endNow, this)
     else this.#fail(this.#ending ?? null)
   }
 

@@ -3,7 +3,9 @@ import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
+import { ackedBytes } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { descriptorOf } from '../../src/node/socket-handle.js'
 import type { Forward, RelayOptions } from '../../src/relay/index.js'
 import { type Reply, send, startWorld, turn, Upstream, until, type World } from './relay-world.js'
 
@@ -385,6 +387,54 @@ describe('an answer before the whole request', () => {
     expect(reports).toMatchObject([{ status: 413, serverFailed: false }])
     early.close()
   })
+
+  it.each([
+    ['sends more of its body', 'x'],
+    ['sends more than all buffers hold', 'x'.repeat(32 << 20)],
+  ])(
+    'comes whole to a client that reads late, %s, although its server has broken the connection',
+    async (_name, more) => {
+      const sockets: net.Socket[] = []
+      const early = net.createServer(socket =>
+        sockets.push(socket.on('error', () => {}).on('data', () => {})),
+      )
+      await new Promise<void>(resolve => early.listen(0, '127.0.0.1', resolve))
+      const { port } = early.address() as net.AddressInfo
+      const { client, relay, reports } = await world(
+        send({ key: 'early', authority: 'a', address: { kind: 'tcp', host: '127.0.0.1', port } }),
+      )
+      const peer = await client()
+      peer.socket.pause()
+      await peer.write(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${64 << 20}\r\n\r\n`)
+      await until(() => sockets.some(({ bytesRead }) => bytesRead > 0), 'the server has the head')
+      const server = sockets[0]!
+      server.pause()
+      const sent = async (text: string): Promise<void> => {
+        server.write(text)
+        await until(
+          () =>
+            server.writableLength === 0 &&
+            ackedBytes(descriptorOf(server)!, server.bytesWritten) === server.bytesWritten,
+          'the relay has it in its buffer',
+        )
+      }
+      await sent('HTTP/1.1 413 Too Large\r\nTransfer-Encoding: chunked\r\n\r\n')
+      const chunk = `8000\r\n${'.'.repeat(32_768)}\r\n`
+      let chunks = 0
+      for (; relay.heldBytes() === 0; chunks++) await sent(chunk)
+      // The relay has stopped to read.
+      for (let i = 0; i < 2; i++, chunks++) await sent(chunk)
+      await sent('0\r\n\r\n')
+      server.resetAndDestroy()
+      peer.socket.write(more)
+      await new Promise(resolve => setTimeout(resolve, 100))
+      peer.socket.resume()
+      const body = (await peer.all()).split('\r\n\r\n').slice(1).join('\r\n\r\n')
+      expect(body === `${chunk.repeat(chunks)}0\r\n\r\n`).toBe(true)
+      expect(reports).toMatchObject([{ status: 413, serverFailed: false }])
+      early.close()
+    },
+  )
 
   it('may itself be long: both bodies flow at once', async () => {
     const server = net.createServer(socket => {
