@@ -67,6 +67,11 @@ export class Exchange implements StreamOwner {
     return this.#tunnel?.ended ?? false
   }
 
+  /** The relay, not the server, ends the stream of events or the tunnel, because of {@link end}. */
+  get isEnding(): boolean {
+    return this.tunnelEnded || this.#response.isEnding
+  }
+
   /** A copy of the incomplete head of the response. */
   get pending(): Buffer {
     return this.#response.pending

@@ -130,7 +130,8 @@ export class Relay {
     this.#resumed++
     this.#unmovable = 0
     for (const connection of this.#connections) {
-      connection.pinned = false
+      // The record of a connection does not say that this relay ends the response or tunnel itself.
+      connection.pinned = connection.exchange?.isEnding ?? false
       connection.moveDeferredAt = 0
       if (!connection.movable) this.#unmovable++
     }

@@ -57,6 +57,10 @@ export class ServerResponse {
     return this.#reader?.pending ?? NO_BYTES
   }
 
+  get isEnding(): boolean {
+    return this.#lastEvent !== null
+  }
+
   /** Reads any interim (1xx) heads and the final head. Returns whether at least one head is complete, because each complete head restarts the timeout. */
   readHeads(chunk: Buffer, to: number): boolean {
     let headRead = false
@@ -177,8 +181,9 @@ export class ServerResponse {
     this.#exchange.finish()
   }
 
-  /** Ends a stream of events after the current event, with `text` as the last event. */
+  /** Ends a stream of events after the current event, with `text` as the last event. Idempotent. */
   endAfterEvent(text: string): void {
+    if (this.#lastEvent !== null) return
     this.#lastEvent = new LastEvent(text, this.#exchange.facts.coding)
     this.readBody(NO_BYTES, 0, 0)
   }

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { CLOSE_FRAME } from '../../src/relay/boundaries.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
-import { arriveMoved, movable } from './relay-moving.js'
+import { arriveMoved, movable, move } from './relay-moving.js'
 import {
   lateReader,
   type Peer,
@@ -327,6 +327,27 @@ describe('a stream of events at that time', () => {
     end(world.relay)
     await server.write(`0\r\n\r\n`)
     expect(await client.all()).toBe(`${before}0\r\n\r\n`)
+  })
+
+  it('stays when this process serves again: the chunks that the client gets are no longer those of the server', async () => {
+    const [world, other] = [await side(), await side()]
+    const { client, server } = await asking(
+      world,
+      GET,
+      `${HEAD}Transfer-Encoding: chunked\r\n\r\n${chunk('data: half')}`,
+    )
+    const before = client.got
+    end(world.relay)
+    world.relay.resume()
+    await server.write('a\r\n12345')
+    await client.sees('12345')
+    expect([move(movable(world.relay), movable(other.relay)), world.relay.movable]).toEqual([0, 0])
+    end(world.relay)
+    world.relay.resume()
+    await server.write('67890\r\n')
+    await client.sees('67890')
+    await server.write(chunk('\n\ndata: never seen'))
+    expect(await client.all()).toBe(before + chunk('12345') + chunk('67890') + chunk('\n\n') + LAST)
   })
 
   it('that is compressed, or has a length, is an answer like any other', async () => {
