@@ -2,7 +2,7 @@ import { BlockList } from 'node:net'
 import { hostname } from 'node:os'
 import { crc32 } from 'node:zlib'
 import { isIPv6 } from '../base/lazy.js'
-import type { Decision, RelayOptions, Router } from '../relay/index.js'
+import { type Decision, Relay, type RelayOptions, type Router, UpstreamPools } from '../relay/index.js'
 import type { AddressRange, ProxyConfig } from './config/config.js'
 import { decisionOf, type RouteAction } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
@@ -38,6 +38,11 @@ export function relayOptions(
   }
   if (instanceHeader === null) return options
   return { ...options, responseFields: { set: { [instanceHeader]: String(process.pid) } } }
+}
+
+/** Throws ERR_FDB_RELAY_OPTION or ERR_FDB_HTTP1_LIMIT for values that no relay can have: an application may have changed the checked configuration. */
+export function checkRelayOptions(config: ProxyConfig): void {
+  void new Relay({ ...relayOptions(config, false), route: () => NOT_FOUND, pools: new UpstreamPools() })
 }
 
 /** Returns a function that reports whether an IP address is in one of the ranges. */

@@ -19,7 +19,7 @@ import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { HealthChecker, prepareCheck } from './health/health.js'
 import { Names } from './names/names.js'
 import { ProxyListener, type RelayWiring } from './proxy-listener.js'
-import { routerOf } from './relay-options.js'
+import { checkRelayOptions, routerOf } from './relay-options.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
@@ -297,6 +297,7 @@ export class ReverseProxy {
         `a reload cannot change "${key}" from ${before[key] ?? 'the default'} to ${config[key] ?? 'the default'}: stop this proxy and start it with the new configuration`,
       )
     }
+    checkRelayOptions(config)
     // Upstreams and certificates first: a new listener may need them.
     this.#upstreams.configure(config.upstreams)
     this.#tls.configure(config)

@@ -1,6 +1,7 @@
 import { createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
+import { configFrom, type ProxyDocument, startProxy } from '../../src/proxy/index.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { freePort } from '../processes/scene.js'
@@ -73,6 +74,27 @@ describe('HUP', () => {
     expect(await bodyAt(edge.port)).toBe('old\n')
     expect((await edge.reload({ routes: answers('right\n') })).level).toBe(30)
     expect(await bodyAt(edge.port)).toBe('right\n')
+  })
+
+  it('changes nothing when a program gives values that no proxy can have', async () => {
+    const edge = await Edge.prepare({ routes: answers('old\n') })
+    const read = (changes: object) => configFrom({ ...edge.config, ...changes } as unknown as ProxyDocument)
+    const before = read({})
+    const proxy = await startProxy(before)
+    onTestFinished(() => proxy.close({ timeout: 0 }))
+    const next = read({ routes: answers('new\n'), upstreams: { app: { servers: ['http://127.0.0.1:9'] } } })
+    for (const impossible of [
+      { timeouts: { ...next.timeouts, idle: 0 } },
+      { limits: { ...next.limits, fields: Number.NaN } },
+    ]) {
+      await expect(proxy.reload({ ...next, ...impossible })).rejects.toMatchObject({
+        code: expect.stringMatching(/^ERR_FDB_(?:RELAY_OPTION|HTTP1_LIMIT)$/),
+      })
+      expect(proxy.config).toBe(before)
+    }
+    expect(await bodyAt(edge.port)).toBe('old\n')
+    await proxy.reload(next)
+    expect(await bodyAt(edge.port)).toBe('new\n')
   })
 
   it('leaves routes made at run time, also those whose upstream the new file does not have', async () => {
