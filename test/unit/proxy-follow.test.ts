@@ -171,4 +171,38 @@ describe('a setting of the followed state', () => {
     const before = ours[path]
     expect([impossible, possible, null].map(apply)).toEqual([before, possible, null])
   })
+
+  it.each([
+    ['timeouts.idle', { number: 5_000 }, [{ number: 0 }, { number: Number.NaN }, { text: '5s' }, {}]],
+    ['timeouts.request', { number: 5_000 }, [{ number: -1 }, { number: 2 ** 31 }]],
+    ['limits.fields', { number: 7 }, [{ number: 0 }, { number: 1.5 }]],
+    ['limits.body', { number: 0 }, [{ number: -1 }, { text: '1m' }, { flag: true }]],
+    ['limits.connections', { text: 'auto' }, [{ text: 'many' }, { number: 0 }]],
+    ['limits.connectionsPerClient', { number: 3 }, [{ text: 'auto' }]],
+    ['tls.minVersion', { text: 'TLSv1.3' }, [{ text: 'TLSv1.4' }]],
+    ['tls.rotateTicketKeys', { number: 60_000 }, [{ number: 0 }]],
+    ['forwarded.headers', { text: 'both' }, [{ text: 'all' }]],
+    ['instanceHeader', { text: 'X-Pid' }, [{ number: 1 }, { flag: true }]],
+    ['accessLog', { flag: true }, [{ number: 1 }]],
+  ])('named %s is taken only if this version can use it', (path, possible, impossible) => {
+    const ours = config(EXAMPLE)
+    const apply = (values: object) => {
+      applySetting(ours, path, fdbroker.proxy.Setting.create(values))
+      return path.split('.').reduce<unknown>((at, name) => (at as Record<string, unknown>)[name], ours)
+    }
+    const taken = Object.values(possible)[0]
+    expect(apply(possible)).toBe(taken)
+    expect(impossible.map(apply)).toEqual(impossible.map(() => taken))
+  })
+
+  it('with networks is taken without those that this version cannot read', () => {
+    const ours = config(EXAMPLE)
+    const items = ['10.0.0.0/8', 'fd00::/8', '10.0.0.0/99', 'edge.test', 'fd00::/-1', '192.0.2.1/32']
+    applySetting(ours, 'forwarded.trust', fdbroker.proxy.Setting.create({ list: { items } }))
+    expect(ours.forwarded.trust).toEqual([
+      { address: '10.0.0.0', prefix: 8, family: 'ipv4' },
+      { address: 'fd00::', prefix: 8, family: 'ipv6' },
+      { address: '192.0.2.1', prefix: 32, family: 'ipv4' },
+    ])
+  })
 })

@@ -36,9 +36,9 @@ import { headerName, noUpstream, type RouteRule, routeCheck, routeShape } from '
 import { canonicalName } from '../tls/material.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
 import type { UpstreamConfig } from '../upstreams/upstream.js'
+import { addressRange } from './address-range.js'
 import { readCertificateFiles } from './certificate-files.js'
 import type {
-  AddressRange,
   ForwardedConfig,
   ListenerConfig,
   ProxyConfig,
@@ -477,16 +477,6 @@ const workersShape = {
   ),
 }
 export const workers: ValueCheck<WorkersConfig | null> = orOff(shortFor('count', workersShape))
-
-function addressRange(given: string): AddressRange | InvalidValue {
-  const [, address = '', bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(given) ?? []
-  const version = isIP(address)
-  const maxPrefix = version === 4 ? 32 : 128
-  const prefix = bits === undefined ? maxPrefix : Number(bits)
-  if (version === 0 || prefix > maxPrefix)
-    return new InvalidValue(`${shown(given)} is not an address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
-  return { address, prefix, family: version === 4 ? 'ipv4' : 'ipv6' }
-}
 
 const headers = oneOf('off', 'x-forwarded', 'forwarded', 'both')
 const forwardedShape = {

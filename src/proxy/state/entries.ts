@@ -1,8 +1,8 @@
 import { LONGEST_MS } from '../../base/duration.js'
-import { isIPv6 } from '../../base/lazy.js'
 import { InvalidValue } from '../../config/check.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
+import { addressRange } from '../config/address-range.js'
 import type { ForwardedConfig, ListenerConfig, ProxyConfig } from '../config/config.js'
 import { healthShape } from '../config/health.js'
 import { viaName } from '../config/via-name.js'
@@ -145,20 +145,37 @@ function settingMessage(value: unknown, stamp: Stamp): SettingMessage {
   return Setting.create(stamp)
 }
 
-/** Settings that may be `off` (null) or have several types. Any other setting is ignored if its type differs from that of this version's value. */
-const FLEXIBLE_TYPES: ReadonlySet<string> = new Set([
-  'instanceHeader',
-  'via',
-  'timeouts.request',
-  'limits.body',
-  'limits.connections',
-  'limits.connectionsPerClient',
+type SettingCheck = (value: unknown) => boolean
+
+const fitsHead =
+  (read: (text: string) => string | InvalidValue): SettingCheck =>
+  value =>
+    value === null || (typeof value === 'string' && !(read(value) instanceof InvalidValue))
+const isTime: SettingCheck = value => typeof value === 'number' && isDuration(value)
+const isCount: SettingCheck = value => Number.isSafeInteger(value) && (value as number) >= 1
+const either =
+  (...checks: (SettingCheck | string | null)[]): SettingCheck =>
+  value =>
+    checks.some(check => (typeof check === 'function' ? check(value) : check === value))
+
+/** Reports whether this version can use the value: another version may have other limits. A setting without a check must have the type of this version's value. */
+const SETTING_CHECKS: ReadonlyMap<string, SettingCheck> = new Map([
+  ['instanceHeader', fitsHead(headerName)],
+  ['via', fitsHead(viaName)],
+  ...['handshake', 'head', 'idle', 'stall', 'tunnel', 'connect', 'response'].map(
+    name => [`timeouts.${name}`, isTime] as const,
+  ),
+  ['timeouts.request', either(isTime, null)],
+  ['limits.headBytes', isCount],
+  ['limits.fields', isCount],
+  ['limits.body', either(isCount, value => value === 0, null)],
+  ['limits.connections', either(isCount, 'auto', null)],
+  ['limits.connectionsPerClient', either(isCount, null)],
+  ['tls.minVersion', either('TLSv1.2', 'TLSv1.3')],
+  ['tls.rotateTicketKeys', isTime],
+  ['forwarded.headers', either('off', 'x-forwarded', 'forwarded', 'both')],
 ])
-/** Checks the texts that the proxy writes into heads. Another version may have written a text that would break a head. */
-const HEAD_TEXTS: ReadonlyMap<string, (text: string) => string | InvalidValue> = new Map([
-  ['instanceHeader', headerName],
-  ['via', viaName],
-])
+
 /** Settings that a follower never takes from the state. */
 const OWN_SETTINGS: ReadonlySet<string> = new Set([
   'service',
@@ -185,14 +202,14 @@ export function applySetting(config: ProxyConfig, path: string, setting: Setting
   if (path === 'forwarded.trust') at[last] = rangesOf(list?.items ?? [])
   else {
     const value = number ?? flag ?? text ?? null
-    if (typeof value === 'string' && HEAD_TEXTS.get(path)?.(value) instanceof InvalidValue) return
-    if (FLEXIBLE_TYPES.has(path) || typeof value === typeof at[last]) at[last] = value
+    if (SETTING_CHECKS.get(path)?.(value) ?? typeof value === typeof at[last]) at[last] = value
   }
 }
 
+/** Omits ranges that this version cannot read: their clients are not trusted. */
 function rangesOf(items: readonly string[]): ForwardedConfig['trust'] {
-  return items.map(item => {
-    const [address = '', prefix = ''] = item.split('/')
-    return { address, prefix: Number(prefix), family: isIPv6(address) ? 'ipv6' : 'ipv4' }
+  return items.flatMap(item => {
+    const range = addressRange(item)
+    return range instanceof InvalidValue ? [] : [range]
   })
 }
