@@ -77,7 +77,10 @@ export function named<T>(
   item: ValueCheck<T>,
 ): ValueCheck<[string, T][]> {
   return (value, place) => {
-    if (!isMap(value)) return place.wrong(`${shown(value)} is ${kindOf(value)}, not a map of names to values`)
+    if (!isMap(value)) {
+      const what = `${shown(value)} is ${kindOf(value)}, not a map of names to values`
+      return place.wrong(`${what}${isOpaque(value) ? '; give a plain object' : ''}`)
+    }
     const pairs: [string, T][] = []
     let whole = true
     for (const [key, each] of Object.entries(value)) {
@@ -147,9 +150,10 @@ export function map<S extends Shape>(shape: S): ValueCheck<ShapeValues<S>> {
     if (!isMap(value)) {
       if (value === null && place.path.length === 0)
         return place.wrong(`the file is empty; its keys are: ${known.join(', ')}`)
-      const empty = value === null ? ' (nothing follows the colon)' : ''
+      const hint =
+        value === null ? ' (nothing follows the colon)' : isOpaque(value) ? ' (give a plain object)' : ''
       return place.wrong(
-        `${shown(value)} is ${kindOf(value)}, not a map${empty}; its keys are: ${known.join(', ')}`,
+        `${shown(value)} is ${kindOf(value)}, not a map${hint}; its keys are: ${known.join(', ')}`,
       )
     }
     let whole = true
@@ -202,14 +206,26 @@ export function refine<T, U>(
   }
 }
 
+/** Returns false also for a `Map`, a `Date` and the like: `Object.entries()` does not show what they hold. */
 export function isMap(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
+  if (typeof value !== 'object' || value === null) return false
+  return Object.getPrototypeOf(value) === Object.prototype || /^(?:Object|Module)$/.test(classOf(value))
+}
+
+/** Whether only a program can give this value, not a file. */
+function isOpaque(value: unknown): boolean {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && !isMap(value)
+}
+
+function classOf(value: object): string {
+  return Object.prototype.toString.call(value).slice('[object '.length, -1)
 }
 
 function kindOf(value: unknown): string {
   if (value === null || value === undefined) return 'empty'
   if (Array.isArray(value)) return 'a list'
-  return typeof value === 'object' ? 'a map' : `a ${typeof value}`
+  if (isMap(value)) return 'a map'
+  return isOpaque(value) ? `an object of class ${classOf(value as object)}` : `a ${typeof value}`
 }
 
 function refuseDefault(message: string): undefined {

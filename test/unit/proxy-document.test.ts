@@ -138,4 +138,34 @@ describe('a configuration that a program makes', () => {
       'via',
     ])
   })
+
+  it.each([
+    ['instanceHeader', new Date(0), 'is an object of class Date, not a header name'],
+    [
+      'timeouts',
+      new Map([['idle', '5s']]),
+      'is an object of class Map, not a map (give a plain object); its keys are:',
+    ],
+    [
+      'upstreams',
+      new Map([['app', {}]]),
+      'is an object of class Map, not a map of names to values; give a plain object',
+    ],
+    ['forwarded', new Date(0), 'is none of "off", "x-forwarded"'],
+    ['upgrade', Promise.resolve(), 'is an object of class Promise'],
+    ['via', Buffer.from('edge'), 'is an object of class Uint8Array'],
+  ])('is refused where %s is an object that is not a plain one', (key, value, why) => {
+    const wrong = { ...EVERY, [key]: value } as ProxyDocument
+    const text = expect.stringContaining(why)
+    expect(() => configFrom(wrong)).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_CONFIG', message: text }),
+    )
+  })
+
+  it('may be a module, or made without a prototype', () => {
+    const module = Object.defineProperty(Object.assign(Object.create(null), EVERY), Symbol.toStringTag, {
+      value: 'Module',
+    })
+    expect(configFrom(module)).toMatchObject({ service: 'edge' })
+  })
 })
