@@ -27,6 +27,7 @@ import { AccessCheck, clientIdentity } from './policy/access-check.js'
 import { OWNERS_ONLY, type Policy } from './policy/policy.js'
 import { DaemonReception } from './reception.js'
 import { DescriptorStore } from './service/descriptor-store.js'
+import type { ServiceReport } from './service/service-operations.js'
 import type { SoleCopy } from './service/sole-copy.js'
 import { Services } from './services.js'
 
@@ -148,7 +149,8 @@ export class Daemon implements AsyncDisposable {
 
   async #status(shows: (service: string | null) => boolean): Promise<DaemonStatus> {
     const shown = this.#parts.services.all.filter(({ name }) => shows(name))
-    const services = await Promise.all(shown.map(({ operations }) => operations.status()))
+    const reports = await Promise.all(shown.map(({ operations }) => operations.report()))
+    const services = describeAll(reports)
     return {
       hosting: 'daemon',
       control: this.control,
@@ -264,6 +266,20 @@ export class Daemon implements AsyncDisposable {
   #processReply(): Buffer {
     return processReply({ pid: process.pid, generation: this.generation })
   }
+}
+
+/** Limit of the members' parts of a status in characters: the whole status must fit into a message. */
+const MOST_REPORTED = 8 * 1024 * 1024
+
+/** Returns the status of each service. Without the longest parts of members if all together are too long: no member can keep operators from the status. */
+function describeAll(reports: readonly ServiceReport[]): object[] {
+  const whole = new Set<ServiceReport>()
+  let characters = 0
+  for (const report of [...reports].sort((a, b) => a.characters - b.characters)) {
+    characters += report.characters
+    if (characters <= MOST_REPORTED) whole.add(report)
+  }
+  return reports.map(report => report.describe(whole.has(report)))
 }
 
 const OPTIONS: OptionChecks<DaemonOptions> = {

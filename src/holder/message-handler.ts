@@ -1,4 +1,4 @@
-import { jsonValue } from '../base/json.js'
+import { isNestedDeeper, jsonValue } from '../base/json.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
@@ -122,11 +122,13 @@ function comparePositions({ host, peer: peerOf }: HandlerContext, peer: Peer): F
 
 /** A longer reason is cut off. */
 const REASON_CHARACTERS = 500
-/** A longer report is ignored. */
+/** A longer or deeper report is ignored. */
 const REPORT_CHARACTERS = 4096
+const REPORT_LEVELS = 100
 
 export function parseReport(text: string): unknown {
-  return text.length > REPORT_CHARACTERS ? null : (jsonValue(text) ?? null)
+  if (text.length > REPORT_CHARACTERS || isNestedDeeper(text, REPORT_LEVELS)) return null
+  return jsonValue(text) ?? null
 }
 
 /** The functions that a holder calls in its process, which is an embedded server or a daemon. */

@@ -5,6 +5,7 @@ import { type Link, remoteError, type WireBody, type WireEnvelope } from '../wir
 import { checkDescriptorName, type DescriptorHolder, type DescriptorUser } from './held-descriptors.js'
 import {
   type CommandContext,
+  checkCommandSize,
   commandAnswer,
   failedAnswer,
   failedCommandAnswer,
@@ -53,7 +54,9 @@ export class RequestHandler {
 
   async #status(): Promise<WireBody> {
     try {
-      return { status: { json: JSON.stringify(await this.#operations.status()) } }
+      const json = JSON.stringify(await this.#operations.status())
+      checkCommandSize('the status', Buffer.byteLength(json))
+      return { status: { json } }
     } catch (error) {
       return failedAnswer(0, error)
     }

@@ -1,5 +1,8 @@
 import { readdirSync } from 'node:fs'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import type { DaemonStatus } from '../../src/operator/status-report.js'
+import type { WireEnvelope } from '../../src/wire/link.js'
 import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
@@ -87,6 +90,43 @@ describe('a peer that breaks the protocol leaves the serving process as it was',
       [false, 'failed'],
       [true, 'failed'],
     ])
+  })
+
+  it('when it reports to a daemon what fits into no message, or cannot be written: operators get the rest of the status', async () => {
+    const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
+    const daemon = await startDaemon(scene, { upgrade: TIMES })
+    const long = JSON.stringify({ details: { much: 'x'.repeat(6 * 1024 * 1024) } })
+    const deep = `{"details":{"[":${'['.repeat(10_000)}${']'.repeat(10_000)}}}`
+    const serve = async (service: string, report: string) => {
+      const stranger = await Stranger.connect(scene.control)
+      const told = (what: string, holds: (envelope: WireEnvelope) => unknown) =>
+        until(what, () => stranger.heard.find(envelope => holds(envelope)))
+      stranger.say(hello('JOIN', service))
+      await told('all is with it', ({ fds }) => fds?.last)
+      for (const { fds } of stranger.heard)
+        if (fds) stranger.say({ fdsAck: { bundle: fds.bundle ?? 0, index: fds.index ?? 0 } })
+      stranger.say({ ready: { adopted: [], refused: [] } })
+      await told('it is sealed', ({ sealed }) => sealed)
+      stranger.say({ prepared: {} })
+      const { commit } = await told('it may serve', envelope => envelope.commit)
+      stranger.say({ serving: { epoch: commit?.epoch ?? 0 } })
+      let answered = 0
+      const timer = setInterval(() => {
+        const asked = stranger.heard.filter(({ statusRequest }) => statusRequest).length
+        for (; answered < asked; answered++) stranger.say({ status: { json: report } })
+      }, 10)
+      onTestFinished(() => {
+        clearInterval(timer)
+        stranger.leave()
+      })
+    }
+    const names = ['first', 'second', 'third', 'deep']
+    for (const name of names) await serve(name, name === 'deep' ? deep : long)
+    using client = await OperatorClient.connect(scene.control)
+    const { services } = (await client.status()) as DaemonStatus
+    expect(services.map(({ service, phase }) => [service, phase])).toEqual(names.map(name => [name, 'idle']))
+    expect(services.map(({ details }) => details !== undefined)).toEqual([true, false, false, false])
+    expect(daemon.ended).toBe(false)
   })
 
   it('when it comes back to a daemon that never knew it, and goes', async () => {

@@ -1,4 +1,4 @@
-import { jsonObject } from '../../base/json.js'
+import { isNestedDeeper, jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
@@ -67,6 +67,14 @@ export interface ServiceStanding {
   readonly entries: readonly Entry[]
 }
 
+/** The status of a service, of which a part comes from the serving member. */
+export interface ServiceReport {
+  /** Length of the member's part. */
+  readonly characters: number
+  /** Returns the status, with the member's part if `whole`. */
+  describe(whole: boolean): object
+}
+
 /** Operators' requests to one service of a daemon, which the serving member answers. */
 export class ServiceOperations implements Operations {
   readonly #service: OperatedService
@@ -120,12 +128,20 @@ export class ServiceOperations implements Operations {
   }
 
   async status(): Promise<object> {
+    return (await this.report()).describe(true)
+  }
+
+  /** Asks the serving member for its part of the status. */
+  async report(): Promise<ServiceReport> {
     // During recovery the status does not wait for the decision, which may take long: it must name the missing members.
     if (this.#service.machine().phase !== 'rebuilding') await this.#whileIn(isUndecided, STATUS_MS)
     const peer = this.#serving
-    const answer = peer === undefined ? null : await this.#statusRequests.ask(peer)
-    // Ignores the report if another member serves now, so that the status is consistent.
-    return this.#service.describe(this.#serving === peer ? answer : null)
+    const json = peer === undefined ? '' : await this.#statusRequests.ask(peer)
+    return {
+      characters: json.length,
+      // Ignores the report if another member serves now, so that the status is consistent.
+      describe: whole => this.#service.describe(whole && this.#serving === peer ? readReport(json) : null),
+    }
   }
 
   /** Orders the serving member to start its successor, which joins at this daemon. */
@@ -279,6 +295,13 @@ export class ForwardedCommands {
   }
 }
 
+/** A status with more levels than this is faulty. */
+const MOST_LEVELS = 100
+
+function readReport(json: string): Record<string, unknown> | null {
+  return isNestedDeeper(json, MOST_LEVELS) ? null : (jsonObject(json) ?? null)
+}
+
 /** Without a member's answer within this time the status lacks the member's part. */
 const ANSWER_MS = 1_000
 
@@ -286,11 +309,10 @@ const ANSWER_MS = 1_000
 export class StatusRequests {
   readonly #calls = new Calls<Peer, string>()
 
-  /** Resolves with the member's status, or with null if it does not answer or its answer is not a JSON object. */
-  async ask(peer: Peer): Promise<Record<string, unknown> | null> {
-    if (!peer.link.open) return null
-    const json = await (this.#calls.callsTo(peer)[0]?.pending ?? this.#ask(peer)).answer
-    return jsonObject(json) ?? null
+  /** Resolves with the member's status as JSON, not checked; with an empty text if the member does not answer. */
+  async ask(peer: Peer): Promise<string> {
+    if (!peer.link.open) return ''
+    return await (this.#calls.callsTo(peer)[0]?.pending ?? this.#ask(peer)).answer
   }
 
   handleAnswer(peer: Peer, json: string): void {
