@@ -1,7 +1,8 @@
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SegmentCopies } from '../../src/daemon/service/followers.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { readAt, sizeOf } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
 import { fdbroker } from '../../src/proto/state.js'
 import { frame } from '../../src/state/segment.js'
 import { Segment } from '../fixtures/state.js'
@@ -48,6 +49,19 @@ describe('the copies of segments', () => {
     const second = record(2, 'second')
     segment.append(second)
     expect(await copied()).toEqual([Buffer.concat([first, second]).toString('latin1')])
+  })
+
+  it('leave no descriptor if there is no memory for them', async () => {
+    const { copies, segment, copied } = open()
+    segment.append(record(1, 'first'))
+    const before = native.openCount()
+    const pwrite = vi.spyOn(native, 'pwrite').mockImplementationOnce(() => {
+      throw Object.assign(new Error('no memory'), { code: 'ENOMEM' })
+    })
+    onTestFinished(() => pwrite.mockRestore())
+    await expect(copies.refresh()).rejects.toThrow('no memory')
+    expect(native.openCount()).toBe(before)
+    expect(await copied()).toEqual([record(1, 'first').toString('latin1')])
   })
 
   it('are sealed when their segments are, and go with them', async () => {

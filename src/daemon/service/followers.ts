@@ -220,9 +220,11 @@ export class SegmentCopies {
     const source = from.dup()
     closeOnThrow([source], () => {
       const fd = memoryFile(`fdb-state-${epoch}-copy`, `copy of state segment ${epoch}`)
-      const header = Buffer.alloc(start)
-      readAt(source.fd, header, 0, start, 0)
-      writeAllAt(fd, header, 0)
+      closeOnThrow([fd], () => {
+        const header = Buffer.alloc(start)
+        readAt(source.fd, header, 0, start, 0)
+        writeAllAt(fd, header, 0)
+      })
       const segment = Segment.open(fd)
       this.#copies.set(key, { source, segment, end: segment.start })
     })
