@@ -33,6 +33,7 @@ const LEAVE_MS = 10_000
 /** Added to the time limit of an order to end, which may reach a worker late, before the worker is killed. */
 const NOTICE_MS = 5_000
 const NEVER_ABORTED = new AbortController().signal
+const NEVER = new Promise<void>(() => {})
 
 interface WorkerService {
   readonly operations: Pick<ServiceOperations, 'command' | 'endProbation' | 'standing'>
@@ -280,9 +281,10 @@ export class WorkerPool {
 
   /**
    * Ends all workers, and resolves when no process of them is left. Kills those that live {@link NOTICE_MS} after `timeoutMs`. If that is
-   * null, each drains as its own configuration says, and is killed after `stopTimeout` if it still serves.
+   * null, each drains as its own configuration says, and is killed after `stopTimeout` if it still serves. Also resolves with `takenOver`:
+   * from then on the workers belong to another main process.
    */
-  async endAll(timeoutMs: number | null): Promise<void> {
+  async endAll(timeoutMs: number | null, takenOver: Promise<void> = NEVER): Promise<void> {
     this.#closing = true
     this.#hung.stop()
     await Promise.all(this.#slots.map(slot => slot.abandon('its main process ends')))
@@ -306,7 +308,8 @@ export class WorkerPool {
         Math.min(stopTimeout, LONGEST_MS),
       )
     // A worker that does not serve any more still answers its last requests. In a container it would be killed with the main process.
-    await this.#changes.until(() => this.#slots.every(({ processes }) => processes.length === 0), null)
+    const ended = () => this.#slots.every(({ processes }) => processes.length === 0)
+    await Promise.race([this.#changes.until(ended, null), takenOver])
     clearTimeout(stopTimer)
     clearTimeout(this.#killTimer)
   }

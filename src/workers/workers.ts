@@ -135,7 +135,7 @@ export class Workers implements AsyncDisposable {
     if (daemon === null) return
     if (!this.#closing) {
       this.#closing = true
-      await this.#pool.endAll(timeout ?? null)
+      await this.#pool.endAll(timeout ?? null, daemon.closed)
       await daemon.close()
     } else if (timeout !== undefined) this.#pool.shortenDeadline(timeout)
     await daemon.closed

@@ -3,6 +3,8 @@ import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
+import { startWorkers } from '../../src/index.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
@@ -11,7 +13,7 @@ import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { present } from '../processes/release.js'
 import { freePort } from '../processes/scene.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 import { Clients, type MainStatus, mainStatus, mainWhere, pidsOf, servedByAll } from '../processes/workers.js'
 import { Desk } from './cli-processes.js'
 
@@ -269,6 +271,23 @@ describe('a second main process', () => {
     expect((await ask(url).answer).body).toBe('0')
     expect(hasEnded(next)).toBe(false)
   })
+})
+
+it('a main process that is closed while another one takes over ends', async () => {
+  const { control } = Desk.open()
+  const desk = Desk.open()
+  const address = `tcp://127.0.0.1:${await freePort()}`
+  const command = [process.execPath, APP, address]
+  const phases: unknown[] = []
+  const logger = { ...SILENT, debug: (facts: object) => phases.push((facts as { phase?: unknown }).phase) }
+  const workers = await startWorkers({ service: 'shop', workers: 1, control, command, logger })
+  phases.length = 0
+  const options = ['--service', 'shop', '--control', control, '--count', '1']
+  const next = await desk.launch([...present.cli, 'workers', 'start', ...options, '--', ...command])
+  while (!phases.includes('offering')) await pause(1)
+  const closed = workers.close().then(() => true)
+  expect(await Promise.race([closed, pause(10_000)])).toBe(true)
+  await mainWhere(control, 'the next one serves', status => status.pid === next && servedByAll(1)(status))
 })
 
 describe('the address of workers', () => {
