@@ -66,8 +66,7 @@ export class Auto {
       stop()
       // `fd-broker start` and `upgrade` show this line if they fail. Some frameworks do not log the error, or throw another one.
       if (!this.#settings.isStarted) return
-      const text = `a server does not listen: ${messageOf(error)}`
-      if (printOnce(text)) rememberLine(`fd-broker: ${text}`)
+      printReason(`a server does not listen: ${messageOf(error)}`)
     }
     const off = () => {
       server.off('listening', listening)
@@ -109,7 +108,8 @@ export class Auto {
         noMember()
       })
     } catch (error) {
-      printOnce(`this process runs without upgrades: ${messageOf(error)}`)
+      // Without the previous version's sockets a next version usually fails with EADDRINUSE.
+      printReason(`this process runs without upgrades: ${messageOf(error)}`)
     }
     this.#excluded = this.#service === null
     if (this.#excluded) noMember()
@@ -143,4 +143,9 @@ async function loadService(): Promise<Library> {
     }
   }
   return await import('./service.js')
+}
+
+/** Prints a text, which the error of `fd-broker start` or `upgrade` repeats if this process fails. */
+function printReason(text: string): void {
+  if (printOnce(text)) rememberLine(`fd-broker: ${text}`)
 }

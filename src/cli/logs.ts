@@ -7,7 +7,7 @@ import { defaultLog, generationLog, newestPart, servicesWithLog } from '../auto/
 import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
-import { lookupPaths } from '../os/default-control.js'
+import { lookupPaths, serviceAt } from '../os/default-control.js'
 import { addServiceOptions, controlByName, findControl, type ServiceFlags } from './find-service.js'
 import { plain, writeStderr } from './output.js'
 import { failedUpgradeText } from './status.js'
@@ -119,9 +119,16 @@ async function findLog({ control, service, logFile }: LogsFlags, command: Comman
     control ?? (service === undefined ? onlyControl(command) : lookupPaths(service, env).find(existsSync))
   const running = controlPath === undefined ? null : await logOfRunning(controlPath)
   if (running?.log !== undefined) return { path: running.log, note: running.note ?? null }
-  const name = running?.service ?? service
+  const name = running?.service ?? service ?? (running === null ? killedService(controlPath) : undefined)
   if (name === undefined) throw unnamedError(controlPath, running !== null)
   return { path: defaultLog(name, env) }
+}
+
+/** Returns the service that had this control socket, which a killed process leaves behind; undefined if it has no log at the default path. */
+function killedService(control: string | undefined): string | undefined {
+  const name = control === undefined ? '' : serviceAt(control)
+  const log = defaultLog(name, process.env)
+  return name !== '' && (existsSync(log) || newestPart(log) !== null) ? name : undefined
 }
 
 /** Returns undefined if no service was named and none is found. */

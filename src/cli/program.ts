@@ -41,7 +41,13 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
 }
 
 /** Commands whose failure this module prints as JSON if --json is given. */
-const JSON_FAILURES: ReadonlySet<string | undefined> = new Set(['status', 'stop', 'reload', 'rollback'])
+const JSON_FAILURES: ReadonlySet<string | undefined> = new Set([
+  'start',
+  'status',
+  'stop',
+  'reload',
+  'rollback',
+])
 
 function codeOf(error: unknown): { readonly code: string; readonly message: string } {
   if (FdbError.is(error)) return { code: error.code, message: error.message }

@@ -19,6 +19,7 @@ import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versi
 import { killHungText, pollUntil } from './ask-service.js'
 import { durationOption } from './options.js'
 import { codeAndMessage, plain, print, WaitingLine, WaitingNotes, writeStderr } from './output.js'
+import { portHolderText } from './port-holder.js'
 import { CANCEL_SIGNALS } from './signals.js'
 
 const ANSWER_MS = 2_000
@@ -31,8 +32,8 @@ const ERROR_PLACE = /^(?:file:\/\/|node:|\/)\S*:\d+$/
 const ERROR_LINES = 16
 /** Log lines of fd-broker/auto. */
 const OWN_LINE = /^fd-broker: /
-/** A log line of fd-broker/auto: a server does not listen. */
-const UNLISTENED = /^fd-broker: a server does not listen: /
+/** Log lines of fd-broker/auto with a reason for an error that follows. */
+const REASON = /^fd-broker: (?:a server does not listen: |.*\bruns without upgrades\b)/
 /** A log line of fd-broker/auto: the program will not serve as a version. */
 const LEFT_OUT = /^fd-broker: (.*\bruns without upgrades\b.*)$/m
 /** In such a line. It is untrue of a program that `start` has ended. */
@@ -237,7 +238,7 @@ class ProgramStart {
     const ended = await this.#end()
     return new FdbError(
       'ERR_FDB_DEADLINE',
-      `${this.name} did not serve within ${limit} ms, and ${ended}: ${why}; its log is ${this.#log}${indented(lines)}`,
+      `${this.name} did not serve within ${limit} ms, and ${ended}: ${why}${hintFor(lines)}; its log is ${this.#log}${indented(lines)}`,
     )
   }
 
@@ -256,7 +257,7 @@ class ProgramStart {
     const lines = last === null ? shown : ((await uncaughtError(this.#log)) ?? last)
     throw new FdbError(
       'ERR_FDB_SUCCESSOR_EXITED',
-      `${this.name} ended ${exitText(exit)} before it served: ${why}; its log is ${this.#log}${indented(lines)}`,
+      `${this.name} ended ${exitText(exit)} before it served: ${why}${hintFor(lines)}; its log is ${this.#log}${indented(lines)}`,
     )
   }
 
@@ -321,6 +322,14 @@ class ProgramStart {
   }
 }
 
+/** Returns a hint about the cause in the last lines of a program; '' if there is none. */
+function hintFor(lines: string | null): string {
+  if (lines !== null && /ERR_UNKNOWN_FILE_EXTENSION.*\.[cm]?tsx?"/s.test(lines))
+    return `; Node ${process.versions.node} does not run TypeScript: compile the program, or install tsx and set NODE_OPTIONS='--import tsx'`
+  const holder = portHolderText(lines)
+  return holder === null ? '' : `; ${holder}`
+}
+
 /** Returns the status of the service; an empty one without an answer, or if a daemon has answered. */
 function serviceIn(answer: StatusAnswer | null | undefined): ServiceStatus {
   return answer == null || isDaemon(answer) ? {} : answer
@@ -334,16 +343,16 @@ async function lastLines(log: string): Promise<string | null> {
 }
 
 /**
- * Resolves with the first lines of the last uncaught error in a log, which name its file and line; null if there is none. The reasons why
- * servers do not listen are before them: a program may throw another error because of it.
+ * Resolves with the first lines of the last uncaught error in a log, which name its file and line; null if there is none. The lines with
+ * {@link REASON} are before them: a program may throw another error because of it.
  */
 async function uncaughtError(log: string): Promise<string | null> {
   const lines = (await readTail(log)).split('\n')
   const first = lines.findLastIndex(line => ERROR_PLACE.test(line))
   if (first < 0) return null
-  const unlistened = lines.slice(0, first).filter(line => UNLISTENED.test(line))
+  const reasons = lines.slice(0, first).filter(line => REASON.test(line))
   const error = lines.slice(first, first + ERROR_LINES).filter(line => line.trim() !== '')
-  return [...unlistened.slice(-SHOWN_LINES), ...error].join('\n')
+  return [...reasons.slice(-SHOWN_LINES), ...error].join('\n')
 }
 
 /** Reads each line that is appended to a log once. If more than {@link SEARCHED} bytes were appended, reads only the last ones. */

@@ -22,6 +22,7 @@ import {
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { plain, print, style, WaitingLine, WaitingNotes } from './output.js'
+import { portHolderText } from './port-holder.js'
 import { type ReleaseChange, ReleasePath, upgradeTo } from './release-path.js'
 import { reload } from './reload.js'
 import { CANCEL_SIGNALS } from './signals.js'
@@ -204,6 +205,8 @@ async function upgrade(
     if (FdbError.is(error)) {
       const { code, message } = error
       print(json, { ok: false, ...decided, code, message, ms: since(), phases }, '')
+      const holder = phases.length === 0 ? null : portHolderText(message)
+      if (holder !== null) printLine(holder)
       if (typeof log === 'string' && phases.length > 0) await printFailedLog(log, begun, printLine)
     }
     throw error

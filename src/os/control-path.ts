@@ -107,7 +107,7 @@ export async function acquireControl(
     if (lost) return lostControlError(path, STATES[state], timeoutMs)
     return new FdbError(
       'ERR_FDB_DEADLINE',
-      `after ${timeoutMs} ms the control socket ${path} ${STATES[state]}, while another process holds its lock ${path}.lock: that process is stuck or stopped (find it with fuser or lsof on the lock file)`,
+      `after ${Math.round(timeoutMs)} ms the control socket ${path} ${STATES[state]}, while another process holds its lock ${path}.lock: that process is stuck or stopped (find it with fuser or lsof on the lock file)`,
       { retryable: true, details: { path, lock: `${path}.lock`, ms: timeoutMs, state } },
     )
   }

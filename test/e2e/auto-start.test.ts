@@ -3,11 +3,13 @@ import { once } from 'node:events'
 import {
   chmodSync,
   existsSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -217,6 +219,61 @@ describe('fd-broker start', () => {
     await program.command('stop')
   })
 
+  it('names the process that has the port, and prints the failure as JSON', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const taken = createServer().listen(program.port)
+    onTestFinished(() => void taken.close())
+    const log = ['--log-file', program.path('log/shop.log')]
+    const { code, stdout, stderr } = await command(program, 'start', 'server.mjs', ...log, '--json')
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      new RegExp(
+        `^ERR_FDB_SUCCESSOR_EXITED: .*; port ${program.port} is in use by process ${process.pid} \\(`,
+      ),
+    )
+    expect(JSON.parse(stdout)).toEqual({
+      ok: false,
+      code: 'ERR_FDB_SUCCESSOR_EXITED',
+      message: expect.stringContaining(`port ${program.port} is in use`),
+    })
+  })
+
+  it('says that this Node does not run TypeScript', async () => {
+    const program = await AutoProgram.of(
+      `throw new TypeError('[ERR_UNKNOWN_FILE_EXTENSION]: Unknown file extension ".ts" for server.ts')\n`,
+    )
+    const { stderr } = await command(
+      program,
+      'start',
+      'server.mjs',
+      '--log-file',
+      program.path('log/shop.log'),
+    )
+    expect(stderr).toMatch(
+      / does not run TypeScript: compile the program, or install tsx and set NODE_OPTIONS='--import tsx'; its log/,
+    )
+  })
+
+  it('says why a next version got no socket, and names the process that has the port', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await start(program)
+    const second = await start(program)
+    signalPid(second.pid, 'SIGSTOP')
+    onTestFinished(() => signalPid(second.pid, 'SIGKILL'))
+    await program.statusWhere(
+      'the first serves again',
+      ({ pid, role }) => pid === first.pid && role === 'serving',
+    )
+    const { code, stdout, stderr } = await program.desk.run('upgrade', '--control', program.control)
+    expect(code).toBe(1)
+    expect(stderr).toContain(
+      `\n  fd-broker: this process runs without upgrades: process ${second.pid} was given the listeners in an earlier handoff`,
+    )
+    expect(stdout).toMatch(
+      new RegExp(`^port ${program.port} is in use by process (${first.pid}|${second.pid}) `, 'm'),
+    )
+  })
+
   it.each([
     ['SIGTERM', 143],
     ['SIGHUP', 129],
@@ -299,7 +356,7 @@ process.kill(Number(readFileSync('command', 'utf8')), 'SIGSTOP')
 ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
 `,
     )
-    const { command: run, ended } = begin(program, 'upgrade', '--service', 'shop')
+    const { command: run, ended } = begin(program, 'upgrade', '--service', program.name)
     program.write('command', String(run.pid))
     await program.statusWhere(
       'the first version serves again',
@@ -318,7 +375,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     expect((await program.desk.run('status', '--control', program.control)).stdout).toMatch(
       new RegExp(`^last failure .* after it had served for \\d+ ms; its log is ${log}$`, 'm'),
     )
-    expect((await command(program, 'logs', '--service', 'shop')).stderr).toMatch(
+    expect((await command(program, 'logs', '--service', program.name)).stderr).toMatch(
       new RegExp(`^the last upgrade failed: .*; the log of that version is ${log}\n$`),
     )
     program.write('server.mjs', SERVER)
@@ -531,7 +588,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
       program.write('server.mjs', SERVER)
       await start(program)
       program.write('server.mjs', "console.log('begins')\nsetInterval(() => {}, 1000)\n")
-      const { ended } = begin(program, 'upgrade', '--service', 'shop', '--timeout', '8s')
+      const { ended } = begin(program, 'upgrade', '--service', program.name, '--timeout', '8s')
       const { upgrade } = await program.statusWhere(
         'the next version has joined',
         ({ upgrade }) => upgrade?.missing != null,
@@ -672,6 +729,26 @@ describe('fd-broker logs', () => {
     expect((await logs()).stderr).toBe(
       `${none}; ${folder} has logs of a, b, c, d, e and 3 more: give --service NAME\n`,
     )
+  })
+
+  it('shows the log of a killed service that is the only one', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
+    chmodSync(program.desk.folder, 0o755)
+    program.write(`state/fd-broker/${program.name}.20260131120000000.log`, 'its last words\n')
+    const killed = createServer().listen(program.control)
+    await once(killed, 'listening')
+    // A killed process leaves its socket behind.
+    linkSync(program.control, program.path('run/left.sock'))
+    killed.close()
+    await once(killed, 'close')
+    renameSync(program.path('run/left.sock'), program.control)
+    const env = ['env', `XDG_STATE_HOME=${program.path('state')}`, `FD_BROKER_CONTROL=${program.control}`]
+    expect(await program.desk.runCommand([...user, ...env, ...words(program, ['logs'])])).toEqual({
+      code: 0,
+      stdout: 'its last words\n',
+      stderr: '',
+    })
   })
 
   it.runIf(NIGHTLY)('has the generations of the last run only; keeps the files of earlier runs', async () => {
