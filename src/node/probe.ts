@@ -3,8 +3,7 @@ import { FdbError } from '../errors.js'
 import { HTTP_CONNECTIONS } from './http-connections.js'
 import { describeMissing, type Internal, isTested } from './internal.js'
 import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
-import { SOCKET_HANDLE } from './socket-handle.js'
-import { SOCKET_TIMEOUT } from './socket-timeout.js'
+import { SOCKET_HANDLE, SOCKET_TIMEOUT } from './socket-handle.js'
 
 /** Internals that every server without TLS needs. */
 const NEEDED_BY_ALL: readonly Internal[] = [SOCKET_HANDLE, SERVER_CONNECTIONS, SERVER_CLOSE]

@@ -3,8 +3,7 @@ import { formatListenerSpec } from '../listeners/index.js'
 import type { Failure, ServiceStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
 import { statOf } from '../os/main-process.js'
-import type { ServiceManager } from '../os/service-manager/service-manager.js'
-import { Watchdog } from '../os/service-manager/watchdog.js'
+import { type ServiceManager, Watchdog } from '../os/service-manager/service-manager.js'
 import {
   candidate,
   type SupervisorState,

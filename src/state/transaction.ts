@@ -2,11 +2,10 @@ import type { ChangeCursor } from './change-cursor.js'
 import { Digest, type PendingEntries } from './digest.js'
 import type { Entries } from './entries.js'
 import { emptyKey, type KeyBytes } from './key-bytes.js'
-import { KeyMap } from './key-map.js'
 import type { FoundRecord } from './reader.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
-import type { Layer } from './slot-map.js'
+import { KeyMap, type Layer } from './slot-map.js'
 import { type DeferredWork, inSteps } from './time-slices.js'
 
 interface StagedSection {

@@ -6,8 +6,7 @@ import { bindSocket, inspectOne, memoryFile, receiveMessage } from '../../src/ke
 import { startedAs } from '../../src/os/command-line.js'
 import { NotifySocket } from '../../src/os/service-manager/notify-socket.js'
 import { FdStore, PassedSockets } from '../../src/os/service-manager/passed-sockets.js'
-import { ServiceManager } from '../../src/os/service-manager/service-manager.js'
-import { Watchdog } from '../../src/os/service-manager/watchdog.js'
+import { ServiceManager, Watchdog } from '../../src/os/service-manager/service-manager.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
 import { until } from '../processes/until.js'
 

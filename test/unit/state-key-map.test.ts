@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { keyBytesOf } from '../../src/state/key-bytes.js'
-import { KeyMap } from '../../src/state/key-map.js'
+import { KeyMap } from '../../src/state/slot-map.js'
 import { arrayBuffersInUse } from '../fixtures/array-buffers.js'
 import { lying } from '../fixtures/lying-keys.js'
 import { seeded } from '../fixtures/seeded.js'

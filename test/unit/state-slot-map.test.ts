@@ -1,6 +1,5 @@
 import { describe, expect, it, vi } from 'vitest'
-import { KeyMap } from '../../src/state/key-map.js'
-import { type Layer, SlotMap } from '../../src/state/slot-map.js'
+import { KeyMap, type Layer, SlotMap } from '../../src/state/slot-map.js'
 
 const COUNT = 60_000
 

@@ -12,8 +12,7 @@ import {
   parserOf,
   tracksConnections,
 } from '../../node/http-connections.js'
-import { isPlain } from '../../node/socket-handle.js'
-import { timeoutLeft } from '../../node/socket-timeout.js'
+import { isPlain, timeoutLeft } from '../../node/socket-handle.js'
 import { fdbroker } from '../../proto/connections.js'
 import {
   type Arrival,

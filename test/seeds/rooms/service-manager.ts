@@ -23,10 +23,14 @@ export const serviceManager = room(
     ['os/service-manager/notify-socket.ts', "return text.replace(/[\\r\\n]+/g, ' ')", 'return text'],
     ['os/service-manager/notify-socket.ts', 'for (const { fd } of this.#pending.splice(0)) fd?.close()', ''],
     ['os/service-manager/notify-socket.ts', 'closeAll(fds ?? [])', '', 'unit/notify-probe'],
-    ['os/service-manager/watchdog.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
-    ['os/service-manager/watchdog.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],
-    ['os/service-manager/watchdog.ts', 'this.#extension = setInterval(extend, EXTEND_AGAIN_MS).unref()', ''],
-    ['os/service-manager/watchdog.ts', '    clearInterval(this.#timer)\n', '\n'],
+    ['os/service-manager/service-manager.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
+    ['os/service-manager/service-manager.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],
+    [
+      'os/service-manager/service-manager.ts',
+      'this.#extension = setInterval(extend, EXTEND_AGAIN_MS).unref()',
+      '',
+    ],
+    ['os/service-manager/service-manager.ts', '    clearInterval(this.#timer)\n', '\n'],
     ['os/service-manager/service-manager.ts', 'Math.floor(usec / 1000)', 'Math.floor(usec)'],
     ['os/service-manager/service-manager.ts', 'EXTEND_TIMEOUT_USEC: ms * 1000', 'EXTEND_TIMEOUT_USEC: ms'],
     [

@@ -31,13 +31,9 @@ export const workers = room(
     ['versions/upgrade-attempt.ts', 'isCommitted(phase)', 'false'],
     ['workers/worker-slot.ts', 'pid => statOf(pid)?.session === child.pid', '() => true'],
     ['workers/pool.ts', "=== 'idle', PROBATION_MS)", "=== 'idle', null)"],
-    ['workers/pool.ts', 'this.#killAfter(timeoutMs + NOTICE_MS)', ''],
+    ['workers/pool.ts', 'if (timeoutMs !== null) this.shortenDeadline(timeoutMs)\n    else if', 'if'],
     ['workers/pool.ts', 'if (at >= this.#killAt) return\n', ''],
-    [
-      'workers/pool.ts',
-      'if (owner === null || this.#yielding.get(slot) === owner.pid) return',
-      'if (owner === null) return',
-    ],
+    ['workers/pool.ts', 'if (owner === null || this.#isLeaving(slot)) return', 'if (owner === null) return'],
     ['workers/pool.ts', 'if (failures.length > 0) throw failures[0]', ''],
     [
       'workers/unserved-listeners.ts',
