@@ -120,9 +120,9 @@ export class WorkerPool {
   }
 
   /**
-   * Starts the first worker, which binds the addresses that only one process can bind, then the others. Rejects if one fails to start. With
-   * `takesOver` a worker that fails is started again later instead: it must not end the service, which workers of the previous main process
-   * serve.
+   * Starts the first worker, which binds the addresses that only one process can bind, then the others. Rejects if one fails to start. If
+   * `takesOver`, or if a worker of a previous main process serves, a worker that fails is started again later instead: the failure must not
+   * end the service.
    */
   async startAll({ takesOver }: { readonly takesOver: boolean }): Promise<void> {
     this.#hung.start()
@@ -131,7 +131,8 @@ export class WorkerPool {
       try {
         await this.#ensureServing(slot)
       } catch (error) {
-        if (!takesOver || this.#closing) throw error
+        const goesOn = takesOver || this.startedByPredecessor.length > 0
+        if (!goesOn || this.#closing) throw error
         this.#settings.logger.error({ worker: slot.index, err: error }, 'a worker failed to start')
         slot.keepServing()
       }

@@ -251,26 +251,35 @@ describe('a second main process', () => {
     expect((await ask(edge.url).answer).body).toBe('here\n')
   })
 
-  it('that cannot start more workers than the first one had leaves those of the first one serving', async () => {
-    const desk = Desk.open()
-    const { control } = desk
-    const url = `http://127.0.0.1:${await freePort()}`
-    const start = (count: number, ...command: string[]) => {
-      const options = ['--service', 'shop', '--control', control, '--count', `${count}`]
-      return desk.launch([...present.cli, 'workers', 'start', ...options, '--', ...command])
-    }
-    const main = await start(2, process.execPath, APP, url.replace('http:', 'tcp:'))
-    const old = pids(await mainWhere(control, 'two serve', servedByAll(2)))
-    const next = await start(3, 'false')
-    await until('the first one has ended', () => hasEnded(main))
-    const status = await mainWhere(control, 'the next one has tried all', ({ workers: { all } }) =>
-      all.every(({ lastFailure }, at) => at === 1 || lastFailure !== null),
-    )
-    expect([status.pid, ...pids(status)]).toEqual([next, ...old])
-    expect(status.workers.all.map(({ phase }) => phase).slice(0, 2)).toEqual(['serving', 'serving'])
-    expect((await ask(url).answer).body).toBe('0')
-    expect(hasEnded(next)).toBe(false)
-  })
+  it.each(['and takes over from it', 'which was killed'])(
+    'that cannot start more workers than the first one had, %s, leaves those serving',
+    async how => {
+      const desk = Desk.open()
+      const { control } = desk
+      const url = `http://127.0.0.1:${await freePort()}`
+      const start = (count: number, ...command: string[]) => {
+        const options = ['--service', 'shop', '--control', control, '--count', `${count}`]
+        return desk.launch([...present.cli, 'workers', 'start', ...options, '--', ...command])
+      }
+      const main = await start(2, process.execPath, APP, url.replace('http:', 'tcp:'))
+      const old = pids(await mainWhere(control, 'two serve', servedByAll(2)))
+      if (how === 'which was killed') signalPid(main, 'SIGKILL')
+      const next = await start(3, 'false')
+      await until('the first one has ended', () => hasEnded(main))
+      const status = await mainWhere(control, 'the next one has tried all', ({ workers: { all } }) =>
+        all.every(
+          ({ lastFailure }, at) =>
+            at === 1 || (at === 0 && how === 'which was killed') || lastFailure !== null,
+        ),
+      )
+      expect([status.pid, ...pids(status)]).toEqual([next, ...old])
+      expect(status.workers.all.map(({ phase }) => phase).slice(0, 2)).toEqual(['serving', 'serving'])
+      expect((await ask(url).answer).body).toBe('0')
+      // A main process that ends its workers would have ended them by now.
+      await pause(500)
+      expect([next, ...old].filter(hasEnded)).toEqual([])
+    },
+  )
 })
 
 it('a main process that is closed while another one takes over ends', async () => {
