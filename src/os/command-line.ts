@@ -1,6 +1,7 @@
 import { accessSync, constants, readFileSync, statSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
 import { FdbError } from '../errors.js'
+import type { ProgramStart } from '../kernel/index.js'
 
 export interface CommandLine {
   /** argv[0] as the shell passed it: `node`, not the path that PATH gave; a symbolic link, not its target. */
@@ -12,16 +13,6 @@ export interface CommandLine {
   /** The working folder at the start. $PWD if it names this folder, so that a link in it, such as `current/`, is followed again later. */
   cwd: string
   env: Readonly<NodeJS.ProcessEnv>
-}
-
-/** A command as `execve` needs it. */
-export interface SuccessorCommand {
-  /** Absolute path of the program; symbolic links are not resolved. */
-  file: string
-  /** The whole command line including argv[0]. */
-  argv: readonly string[]
-  cwd: string
-  env: NodeJS.ProcessEnv
 }
 
 export interface SuccessorOptions {
@@ -47,7 +38,7 @@ export const startedAs: CommandLine = ((globalThis as { [CAPTURED]?: CommandLine
  * relative to the start folder; by PATH). The real path of the running program is not used, so that a replaced link or package leads to
  * the new version. Throws ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD.
  */
-export function successorCommand(options: SuccessorOptions = {}): SuccessorCommand {
+export function successorCommand(options: SuccessorOptions = {}): ProgramStart {
   const { argv0, execArgv, script, args } = startedAs
   const argv = options.argv ?? [argv0, ...execArgv, ...(script === undefined ? [] : [script]), ...args]
   const cwd = options.cwd ?? startedAs.cwd

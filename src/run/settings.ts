@@ -3,22 +3,14 @@ import { FdbError } from '../errors.js'
 import type { ReloadReply } from '../operator/service-commands.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
 import type { Restart } from '../versions/machine.js'
-import type { CheckTiming, ReadinessSpec } from '../versions/probe.js'
+import type { ProbedSettings } from '../versions/probe.js'
 
 /** How a version is started, checked and stopped. Read again before each version starts. Times are in milliseconds. */
-export interface VersionSettings {
+export interface VersionSettings extends ProbedSettings {
   /** The command line with argv[0], which is looked up in PATH again for each version. */
   readonly command: readonly string[]
-  /** Default: the folder in which the supervisor was started. Symbolic links in its path are followed again for each version. */
-  readonly cwd?: string | undefined
-  /** Overrides the supervisor's environment; undefined removes a variable. */
-  readonly env: Readonly<NodeJS.ProcessEnv>
   /** The listeners that the version gets as descriptors 3, 4 and so on. */
   readonly listen: readonly NamedListener[]
-  /** Whether the listeners get O_NONBLOCK. Sockets of systemd do not have it by default. */
-  readonly nonBlocking: boolean
-  readonly ready: ReadinessSpec
-  readonly asking: CheckTiming
   readonly readyTimeout: number
   /** How long a ready version must stay ready before it replaces the serving version. */
   readonly healthyFor: number

@@ -6,12 +6,7 @@ import type { StoredSchema } from './records.js'
 import { isSameSchema, mergedSchema, type SectionSchema, storedForm } from './schema.js'
 import { SlotMap } from './slot-map.js'
 
-export interface StoredChange {
-  readonly op: 'put' | 'delete' | 'clear'
-  /** Empty for `clear`. */
-  readonly key: string
-  /** 'local': this process appended it; 'replay': another process did. */
-  readonly origin: 'local' | 'replay'
+export interface StoredChange extends Omit<SectionChange, 'previous'> {
   /** The location of the replaced entry; null if there was none, and for `clear`. */
   readonly before: Location | null
 }

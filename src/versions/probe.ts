@@ -449,8 +449,11 @@ export interface ProbedSettings {
   readonly ready: ReadinessSpec
   readonly asking: CheckTiming
   readonly listen: readonly unknown[]
+  /** Whether the listeners get O_NONBLOCK. Sockets of systemd do not have it by default. */
   readonly nonBlocking: boolean
+  /** Default: the folder in which the supervisor was started. Symbolic links in its path are followed again for each version. */
   readonly cwd?: string | undefined
+  /** Overrides the supervisor's environment; undefined removes a variable. */
   readonly env: Readonly<NodeJS.ProcessEnv>
 }
 

@@ -1,8 +1,7 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
-import { trySignal } from '../kernel/index.js'
-import type { SuccessorCommand } from '../os/command-line.js'
+import { type ProgramStart, trySignal } from '../kernel/index.js'
 import { ExitReason } from './exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from './leftover-processes.js'
 
@@ -48,7 +47,7 @@ export function exitText({ code, signal }: Exit): string {
 }
 
 /** Starts a member's successor in its own session. Rejects with ERR_FDB_SPAWN if it cannot be executed. */
-export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions): Promise<Successor> {
+export function spawnSuccessor(command: ProgramStart, options: SpawnOptions): Promise<Successor> {
   const { control, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
   return new Promise((resolve, reject) => {
     const exitReason = new ExitReason(control)

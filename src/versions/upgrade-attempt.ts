@@ -4,9 +4,9 @@ import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { isCommitted } from '../handoff/phases.js'
+import type { ProgramStart } from '../kernel/index.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
-import type { SuccessorCommand } from '../os/command-line.js'
 import { Pending } from '../wire/pending.js'
 import { indented } from './exit-reason.js'
 import { isOfAnother, mayBeAlive } from './leftover-processes.js'
@@ -62,7 +62,7 @@ export interface AttemptIncumbent {
 }
 
 export interface AttemptOptions {
-  readonly command: SuccessorCommand
+  readonly command: ProgramStart
   readonly control: string
   readonly stdio?: StdioOptions | undefined
   readonly logger: Logger

@@ -26,19 +26,14 @@ const MAX_LOGGED_NAMES = 20
 const MAX_PEM_BYTES = 1024 * 1024
 
 /** A stored certificate without its key. */
-export interface ListedCertificate {
+export interface ListedCertificate
+  extends Pick<CertificateMaterial, 'names' | 'serial' | 'fingerprint' | 'notBefore' | 'notAfter'> {
   origin: CertificateOrigin
   name: string
-  names: string[]
   /** The names for which this process uses the certificate; other certificates override it for the rest of its names. */
   inForce: string[]
   /** The default certificate, for clients without a server name or with an unknown one. */
   standard: boolean
-  serial: string
-  fingerprint: string
-  /** Milliseconds since 1970. */
-  notBefore: number
-  notAfter: number
   created: number
   generation: number
 }
