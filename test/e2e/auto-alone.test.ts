@@ -111,7 +111,7 @@ else http.createServer((request, response) => response.end('worker ' + cluster.w
       `import dgram from 'node:dgram'\nfor (const count of [1, 2]) dgram.createSocket({ type: 'udp4', reuseAddr: true }).bind(8080)\n${SERVER}`,
     )
     const pid = await program.serve()
-    expect(program.output).toMatch(/^fd-broker: the UDP port \d+ is not handed over.*\n$/)
+    await program.says(/^fd-broker: the UDP port \d+ is not handed over.*\n$/)
     expect(await answerOf(program.url)).toBe(`pid ${pid}`)
   })
 

@@ -80,8 +80,11 @@ describe('fd-broker run', () => {
     const listen = `tcp://127.0.0.1:${await freePort()}`
     const hint = 'take the socket from LISTEN_FDS instead of binding it (docs/run.md)'
     const failure = async (options: string[], ...command: string[]) => {
-      const { code, stderr } = await desk.run('run', ...options, '--', ...command)
+      // On a busy machine Node starts for longer than the default, one second.
+      const ready = ['--ready', 'delay:1m']
+      const { code, stderr } = await desk.run('run', ...ready, ...options, '--', ...command)
       expect(code).toBe(1)
+      expect(stderr).toContain('"a version failed before it served"')
       const line = stderr.split('\n').find(text => text.includes('"a version failed before it served"'))!
       const { err } = JSON.parse(line) as { err: { message: string; stack?: string } }
       expect(err.stack).toBeFalsy()
