@@ -165,7 +165,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['memory', shown(report.rssBytes, size)],
     ['open fds', shown(report.openFds)],
     ...supervisorLines(report, now),
-    ['upgrade', upgradeLine(report)],
+    ['next version', nextLine(report)],
     ['last failure', failureLine(report)],
     ['blocked by', blockedLine(report)],
     ['application', errorsLine(report)],
@@ -298,10 +298,10 @@ function failedLogOf({ lastFailure, details }: ServiceStatus): string | null {
   return lastFailure && isCommitted(lastFailure.phase) && typeof failedLog === 'string' ? failedLog : null
 }
 
-function upgradeLine({ upgrade }: ServiceStatus): string | null {
+function nextLine({ upgrade }: ServiceStatus): string | null {
   if (!upgrade) return null
   const { pid, phase, missing } = upgrade
-  return `process ${plain(pid)} is the next version, in phase ${plain(phase)}${missing ? `: ${plain(missing)}` : ''}`
+  return `process ${plain(pid)}, phase ${plain(phase)}${missing ? `: ${plain(missing)}` : ''}`
 }
 
 /** Returns the text about a last upgrade whose version has served and failed, with its log; null if there is none. */

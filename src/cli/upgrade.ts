@@ -119,6 +119,7 @@ async function upgrade(
   const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
   using client = await OperatorClient.connect(control, { timeout: answerMs })
   let log: unknown
+  let serving: number | null | undefined
   // Printed with the first step: a refused upgrade (ERR_FDB_BUSY) starts nothing.
   let headline: string | null = null
   const printHeadline = () => {
@@ -127,7 +128,10 @@ async function upgrade(
   }
   const hung = await client.status({ timeout: answerMs }).then(
     answer => {
-      log = serviceOf(answer, service)?.details?.log
+      const now = serviceOf(answer, service)
+      log = now?.details?.log
+      // A supervisor's program takes its socket from its parent.
+      serving = now?.hosting === 'supervisor' ? null : now?.pid
       // A member of an earlier release ignores a wrong service name; a daemon refuses it.
       if (!isDaemon(answer)) narrowAnswer(answer, { control, service })
       headline = headlineOf(answer, service)
@@ -205,7 +209,7 @@ async function upgrade(
     if (FdbError.is(error)) {
       const { code, message } = error
       print(json, { ok: false, ...decided, code, message, ms: since(), phases }, '')
-      const holder = phases.length === 0 ? null : portHolderText(message)
+      const holder = phases.length === 0 ? null : portHolderText(message, serving)
       if (holder !== null) printLine(holder)
       if (typeof log === 'string' && phases.length > 0) await printFailedLog(log, begun, printLine)
     }
@@ -220,10 +224,14 @@ async function missingText(
   { control, service }: ServiceAddress,
   last: ReportedPhase | undefined,
 ): Promise<string> {
-  if (last === undefined) return 'the server has not started the next version yet'
-  const { pid, phase } = last
   const answer = await statusAt(control, STATUS_MS).catch(() => null)
-  const { missing = null } = (answer && serviceOf(answer, service)?.upgrade) ?? {}
+  const { pid: starting, missing = null } = (answer && serviceOf(answer, service)?.upgrade) ?? {}
+  if (last === undefined) {
+    const first =
+      starting === undefined ? '' : `: process ${starting} does not serve yet (${missing ?? 'it starts'})`
+    return `the server has not started the next version yet${first}`
+  }
+  const { pid, phase } = last
   const unjoined = 'it has not joined: it still loads, or does not use fd-broker'
   const why = missing ?? (phase === 'started' ? unjoined : `it is in phase ${phase}`)
   return `process ${pid}, the next version, does not serve yet: ${why}`

@@ -199,7 +199,9 @@ export class Upgrades implements AttemptIncumbent {
     const serves = phase === 'serving' || phase === 'unfit'
     if (serves && this.#underWay === null) return
     const step =
-      this.#step === null ? '' : `: process ${this.#step.pid} is its successor (${this.#step.phase})`
+      this.#step === null
+        ? ''
+        : `: process ${this.#step.pid} is its successor (${this.#step.phase}), and its end cancels the upgrade`
     const why =
       this.#underWay === null
         ? `this process does not serve (it is ${phase})`

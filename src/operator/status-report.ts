@@ -60,7 +60,10 @@ export interface StatusReport {
   /** Null without /proc. */
   readonly rssBytes: number | null
   readonly lastFailure: Failure | null
-  /** The upgrade that this process carries out; null if there is none, or if another process has started the next version. */
+  /**
+   * The upgrade that this process carries out, or the first start of a program under `fd-broker run`; null if there is none, or if another
+   * process has started the next version.
+   */
   readonly upgrade: UpgradeReport | null
   /** Pids of processes that got the listeners and may still have them: each blocks the next upgrade. */
   readonly blockedBy: readonly number[]

@@ -111,10 +111,10 @@ export class VersionFailures {
 
 /** Returns a remedy if the version may have ended because `run` already listens on an address that the version binds. */
 function bindHint(listen: VersionSettings['listen'], reason: string, lines: string | null): string {
-  if (listen.length === 0) return ''
   const hint = 'take the socket from LISTEN_FDS instead of binding it (docs/run.md)'
-  if (reason === NO_REASON) return `; if an address was in use, ${hint}`
-  return /EADDRINUSE|address already in use/i.test(lines ?? '') ? `; ${hint}` : ''
+  if (/EADDRINUSE|address already in use/i.test(lines ?? ''))
+    return listen.length > 0 ? `; ${hint}` : `; give the address to run by --listen, and ${hint}`
+  return listen.length > 0 && reason === NO_REASON ? `; if an address was in use, ${hint}` : ''
 }
 
 /** An unrequested end of a serving version. */

@@ -72,7 +72,7 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
   const next = candidate(state)
   const shown = now ?? next
   const running = shown && versions.get(shown.id)
-  const starting = now && next && versions.get(next.id)
+  const starting = next && versions.get(next.id)
   return {
     service: settings.name,
     control: parts.control,

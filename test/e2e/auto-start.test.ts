@@ -219,6 +219,18 @@ describe('fd-broker start', () => {
     await program.command('stop')
   })
 
+  it('says that the command of a next version does not load fd-broker', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const { pid } = await start(program)
+    const command = ['--', 'node', program.path('server.mjs')]
+    const { code, stdout } = await program.desk.run('upgrade', '--control', program.control, ...command)
+    expect(code).toBe(1)
+    expect(stdout).toContain(
+      `\nport ${program.port} is in use by process ${pid}, which serves: the next version did not take over its socket. Does the command of the next version load fd-broker, `,
+    )
+    await program.command('stop')
+  })
+
   it('names the process that has the port, and prints the failure as JSON', async () => {
     const program = await AutoProgram.of(SERVER)
     const taken = createServer().listen(program.port)
@@ -270,7 +282,10 @@ describe('fd-broker start', () => {
       `\n  fd-broker: this process runs without upgrades: process ${second.pid} was given the listeners in an earlier handoff`,
     )
     expect(stdout).toMatch(
-      new RegExp(`^port ${program.port} is in use by process (${first.pid}|${second.pid}) `, 'm'),
+      new RegExp(
+        `^port ${program.port} is in use by process (?:${first.pid}, which serves|${second.pid} )`,
+        'm',
+      ),
     )
   })
 
@@ -596,7 +611,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
       const missing = `it does not listen on tcp://[::]:${program.port}`
       expect(upgrade).toEqual({ pid: expect.any(Number), phase: 'offering', missing })
       expect((await program.desk.run('status', '--control', program.control)).stdout).toContain(
-        `process ${upgrade!.pid} is the next version, in phase offering: ${missing}\n`,
+        `process ${upgrade!.pid}, phase offering: ${missing}\n`,
       )
       const { code, stderr } = await ended
       expect(code).toBe(1)

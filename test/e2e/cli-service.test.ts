@@ -160,7 +160,9 @@ describe('fd-broker reload, rollback and stop', () => {
     const busy = await edge.desk.run('upgrade', ...control)
     expect(busy).toMatchObject({ code: 4, stdout: '' })
     const [, pid = ''] =
-      /^ERR_FDB_BUSY: .*is under way: process (\d+) is its successor \(started\)/.exec(busy.stderr) ?? []
+      /^ERR_FDB_BUSY: .*is under way: process (\d+) is its successor \(started\), and its end cancels the upgrade;/.exec(
+        busy.stderr,
+      ) ?? []
     const failed = await slow
     expect(failed.code).toBe(1)
     expect(failed.stdout).toContain(`started     pid ${pid}\n`)

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
@@ -96,6 +97,14 @@ describe('fd-broker run', () => {
     expect(await failure([...web, ...control], process.execPath, '-e', binds)).toContain(
       `its last lines on stderr are below; ${hint}\n`,
     )
+    // The supervisor has bound no address here: its program binds one that another process has.
+    const taken = createServer().listen(0, '127.0.0.1')
+    await once(taken, 'listening')
+    const other = binds.replace(/listen\(\d+/, `listen(${(taken.address() as AddressInfo).port}`)
+    expect(await failure(control, process.execPath, '-e', other)).toContain(
+      `; give the address to run by --listen, and ${hint}\n`,
+    )
+    taken.close()
     expect(await failure(web, 'sh', '-c', 'exit 1')).toContain(
       `see its own output; if an address was in use, ${hint}`,
     )
@@ -108,6 +117,21 @@ describe('fd-broker run', () => {
     expect(code).toBe(1)
     expect(stderr).toMatch(
       /it does not accept on descriptor 4 \(LISTEN_FDNAMES: ready\).*takes descriptor 3 only/,
+    )
+  })
+
+  it('has in its status what its first version has not done yet', async () => {
+    const run = await Supervised.prepare()
+    await run.launch(['--ready', 'http:/', '--stop-timeout', '100ms'], FIRST)
+    const { upgrade } = await until('the check waits', async () => {
+      const status = await run.status().catch(() => null)
+      return status?.upgrade?.missing?.includes('descriptor') ? status : null
+    })
+    expect((await run.desk.run('status', '--control', run.control)).stdout).toMatch(
+      new RegExp(
+        `^next version {2}process ${upgrade!.pid}, phase starting: it does not accept on descriptor 4 `,
+        'm',
+      ),
     )
   })
 
