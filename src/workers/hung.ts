@@ -88,7 +88,13 @@ export class HungWorkers {
 
   #replace(slot: WorkerSlot, process: WorkerProcess, silentMs: number): void {
     const { limitMs, logger } = this.#deps
-    if (limitMs === null || !slot.isWanted || slot.isStarting || slot.standing?.phase !== 'idle') return
+    if (limitMs === null) return
+    if (!slot.isWanted) {
+      // A surplus worker gets no successor, and does not hear that it must leave.
+      if (silentMs > limitMs) this.#kill(process, slot)
+      return
+    }
+    if (slot.isStarting || slot.standing?.phase !== 'idle') return
     const before = this.#replaced.get(slot)
     if (before?.process === process) {
       // The attempt to replace this process failed.

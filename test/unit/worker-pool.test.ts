@@ -503,4 +503,29 @@ describe('workers that hang', () => {
     standings.clear()
     pool.update()
   })
+
+  it('and are surplus are killed behind the limit: they do not hear that they must leave', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, logged } = serving(2, { hungTimeout: 5_000 })
+    const gone = { pid: 2 ** 22 + 1, startTime: '1' }
+    const owner = peerWith({ pid: gone.pid, identity: gone })
+    owner.sendsHeartbeats = true
+    standings.set(pool.slots[1]!.name, { ...NOBODY, owner })
+    await pool.startAll({ takesOver: false })
+    await pool.resize(1)
+    const killed = () => logged.filter(({ text }) => text === 'a worker that hangs is killed')
+    const look = async (ms: number) => {
+      for (let passed = 0; passed < ms; passed += 250) {
+        await vi.advanceTimersByTimeAsync(250)
+        await turns()
+      }
+    }
+    await look(4_500)
+    expect(killed()).toEqual([])
+    await look(1_500)
+    expect(killed()).toMatchObject([{ facts: { worker: 1, pid: gone.pid } }])
+    void pool.endAll(null)
+    standings.clear()
+    pool.update()
+  })
 })
