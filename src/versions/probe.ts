@@ -147,7 +147,8 @@ export class ReadyFdProbe extends Probe {
     closeAll(this.fds)
     const bytes = Buffer.alloc(64)
     this.#poll = watch(this.#own, () => {
-      const { bytes: got } = receiveMessage(this.#own, bytes)
+      const { bytes: got, fds } = receiveMessage(this.#own, bytes)
+      closeAll(fds ?? [])
       if (got < 0) return
       if (got === 0) this.stop()
       else if (bytes.subarray(0, got).includes(NEWLINE)) {

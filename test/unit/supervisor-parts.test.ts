@@ -104,7 +104,8 @@ describe('a version', () => {
     const theirs = probe.fds[0]!.dup()
     probe.start(1, events)
     const line = Buffer.from('not yet')
-    sendMessage(theirs, line, 0, line.length, [])
+    // A program may pass descriptors, which no version needs to.
+    sendMessage(theirs, line, 0, line.length, [theirs])
     theirs.close()
     await until('the probe has closed its descriptors', () => native.openCount() === open, 1_000)
     expect(heard).toEqual([])
