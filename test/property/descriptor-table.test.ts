@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { LIMITS } from '../../src/daemon/policy/policy.js'
 import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
 import type { Peer } from '../../src/holder/peer.js'
 import type { Entry } from '../../src/holder/registry.js'
@@ -58,8 +59,10 @@ function carryOut(table: DescriptorTable, by: Peer, kind: Kind, names: readonly 
       table.release(by, name, kind === 'letGoForGood')
       return
     case 'setBrought':
+      table.setBrought(by, names.map(entry))
+      return
     case 'complete':
-      table[kind](by, names.map(entry))
+      table.complete(by, names.map(entry), { service: 'shop', limits: { ...LIMITS, descriptors: 2 } })
       return
     case 'keepProvisional':
       table.keepProvisional([by])

@@ -261,6 +261,16 @@ describe('what a member brings back to its daemon', () => {
     expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
   })
 
+  it('is closed where the service has as much as it may have', () => {
+    const held = new Held()
+    Object.assign(held, { limits: { service: 'shop', limits: { ...LIMITS, descriptors: 2, listeners: 0 } } })
+    const peer = member(1)
+    held.descriptorTable.hold(peer, named('here'))
+    held.descriptorTable.arrive(peer, [listening('web'), named('lacking'), named('too many')])
+    reattach(peer, true, held)
+    expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
+  })
+
   it('is closed, when another serves', () => {
     const held = new Held()
     const other = member(2)

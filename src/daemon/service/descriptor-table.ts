@@ -3,7 +3,7 @@ import { FdbError } from '../../errors.js'
 import type { Peer } from '../../holder/peer.js'
 import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
 import { discardListeners, FormerListeners, removePaths } from '../../holder/unix-paths.js'
-import { closeAll } from '../../kernel/index.js'
+import { closeAll, closeOnThrow } from '../../kernel/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
 
@@ -155,12 +155,19 @@ export class DescriptorTable {
     })
   }
 
-  /** Adds those entries of a returning serving member that the service lacks. Takes ownership of the descriptors. */
-  complete(peer: Peer, entries: readonly Entry[]): void {
+  /** Adds those entries of a returning serving member that the service lacks, up to its limits. Takes ownership of the descriptors. */
+  complete(peer: Peer, entries: readonly Entry[], limited: NamedLimits): void {
     for (const entry of entries) {
-      const lacking = this.held.get(entry.name) === undefined && this.held.size < MAX_ENTRIES
-      if (lacking) this.hold(peer, entry)
-      else entry.fd.close()
+      if (this.held.get(entry.name) !== undefined) {
+        entry.fd.close()
+        continue
+      }
+      try {
+        closeOnThrow([entry.fd], () => this.demandRoom(peer, entry, true, limited))
+        this.hold(peer, entry)
+      } catch (err) {
+        this.#logger.warn({ err, pid: peer.pid }, 'the daemon closed a descriptor of a returning member')
+      }
     }
   }
 

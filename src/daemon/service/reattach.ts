@@ -79,7 +79,7 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
     }
   }
   if (machine.phase === 'rebuilding') descriptorTable.setBrought(peer, brought)
-  else if (forGood) descriptorTable.complete(peer, brought)
+  else if (forGood) descriptorTable.complete(peer, brought, to.limits)
   else closeAll(brought.map(({ fd }) => fd))
   return top
 }
