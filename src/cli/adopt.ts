@@ -84,12 +84,7 @@ function showListeners(pid: number, json: true | undefined): void {
   }
 }
 
-interface AdoptTarget {
-  readonly listener: readonly string[]
-  readonly control: string
-  readonly service: string
-  readonly timeout: number
-}
+type AdoptTarget = Required<Pick<AdoptFlags, 'listener' | 'control' | 'service' | 'timeout'>>
 
 /** Moves listeners to a daemon: joins as the first member of the service, and leaves. The daemon keeps the listeners. */
 async function moveToDaemon(

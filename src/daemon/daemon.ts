@@ -3,8 +3,9 @@ import { abortSignal, checkOptions, flag, type OptionChecks, path, unchecked } f
 import { type Logger, wrappedLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
+import type { Peer } from '../holder/peer.js'
 import { type HandoffTimes, resolveTimes } from '../holder/times.js'
-import { requireAddon } from '../kernel/index.js'
+import { type OwnedFd, requireAddon } from '../kernel/index.js'
 import { startMember } from '../member/join.js'
 import { type Member, memberOf } from '../member/member.js'
 import type { ReadyOptions, UpgradeOptions } from '../member/member-options.js'
@@ -12,7 +13,13 @@ import { resolveOptions } from '../member/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
 import type { StayOptions } from '../member/stay.js'
 import { serviceIn } from '../operator/held-descriptors.js'
-import type { CommandContext, CommandOrder, Upgraded } from '../operator/requests.js'
+import type {
+  CommandContext,
+  CommandOrder,
+  Upgraded,
+  UpgradeOrder,
+  UpgradeProgress,
+} from '../operator/requests.js'
 import { processReply, RELOAD, readStopOrder, STOP, type StopOrder } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import type { DaemonStatus } from '../operator/status-report.js'
@@ -21,7 +28,6 @@ import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import { TURN_ACCEPTS } from '../wire/control-listener.js'
 import { auditEnd, type DaemonOperations, OperatorAccess } from './operator-access.js'
-import { addressesAll, type Orchestrator } from './orchestrator.js'
 import { PersistedFds } from './persisted-fds.js'
 import { AccessCheck, clientIdentity } from './policy/access-check.js'
 import { OWNERS_ONLY, type Policy } from './policy/policy.js'
@@ -415,4 +421,31 @@ function demandRoom(members: number, brought: number): void {
       `and may have ${soft}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again; the previous daemon continues`,
     { retryable: true, details: { open, more, members, soft } },
   )
+}
+
+/** Starts and replaces the processes of a daemon's services. The only implementation is the main process of workers. */
+export interface Orchestrator {
+  /** The common service name of all workers, which is also the target of requests that name no service. */
+  readonly service: string
+  /** Fields to add to the daemon's status. */
+  status(): object
+  /** Upgrades all workers, for a request for which {@link addressesAll} is true. */
+  upgrade(
+    order: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<Upgraded>
+  /** Runs a command, or returns null if the daemon itself must handle it. */
+  command(name: string, body: Buffer): Promise<Uint8Array> | null
+  /** Returns a duplicate of the workers' listener with this key, or null. */
+  listener(key: string): OwnedFd | null
+  /** Returns the member that takes the connections of a service without a serving member, or null. */
+  receiver(service: string): Peer | null
+  /** Called after any change of the services. */
+  servicesChanged(): void
+}
+
+/** Whether a request addresses all workers: it names no service, or their common name. */
+function addressesAll(orchestrator: Orchestrator | null, service: string): orchestrator is Orchestrator {
+  return orchestrator !== null && (service === '' || service === orchestrator.service)
 }

@@ -1,6 +1,5 @@
 import { InOrder } from '../base/in-order.js'
-import { type Daemon, openDaemon } from '../daemon/daemon.js'
-import type { Orchestrator } from '../daemon/orchestrator.js'
+import { type Daemon, type Orchestrator, openDaemon } from '../daemon/daemon.js'
 import type { UpgradeOptions } from '../member/member-options.js'
 import type { StayOptions } from '../member/stay.js'
 import { guardedProgress } from '../member/upgrades.js'
