@@ -149,4 +149,16 @@ describe('what a process runs', () => {
     expect(executableOf(pidfd)).toBeNull()
     expect(executableOf(null)).toBeNull()
   })
+
+  it('of a rule whose path cannot be followed matches no process, and takes no right from others', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-loop-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const loop = join(folder, 'loop')
+    symlinkSync(loop, loop)
+    using pidfd = ownPidfd()!
+    const rules = `[{ executable: ${loop} }, owner]`
+    const one = gateOf(`services: { shop: { join: ${rules}, list: ${rules} } }`)
+    expect([own, OTHER].map(uid => joins(one, peer(uid, uid, pidfd)))).toEqual([true, false])
+    expect(one.gate.listFilter(peer(own, own, pidfd))('shop')).toBe(true)
+  })
 })

@@ -1,4 +1,4 @@
-import { readlinkSync, realpathSync, statSync } from 'node:fs'
+import { type BigIntStats, readlinkSync, realpathSync, statSync } from 'node:fs'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { Caller } from '../../holder/admission.js'
@@ -200,9 +200,18 @@ export function executableOf(pidfd: OwnedFd | null): Executable | null {
 
 /** Whether the executable is the program at `file`: the same file, or the previous one at that path if it was replaced after the start. */
 export function isProgram({ path, dev, ino, here }: Executable, file: string): boolean {
-  const present = statSync(file, { bigint: true, throwIfNoEntry: false })
+  const present = statOf(file)
   if (present !== undefined && present.dev === dev && present.ino === ino) return true
   if (!here || !path.endsWith(DELETED)) return false
   const original = path.slice(0, -DELETED.length)
   return original === file || (present !== undefined && original === realpathSync(file))
+}
+
+/** Returns undefined for a path that leads to no file. Its owner may be another user, who must not break the check of other rules. */
+function statOf(file: string): BigIntStats | undefined {
+  try {
+    return statSync(file, { bigint: true })
+  } catch {
+    return undefined
+  }
 }
