@@ -153,14 +153,15 @@ function version(): string {
 function withHint(error: string, args: readonly string[]): string {
   const hint = hintFor(error, args)
   if (hint === null) return error
-  // An option of Node is not a misspelt one.
-  const what = hint.startsWith('set ') ? error.replace(/\n\(Did you mean .*\)/, '') : error
+  // An option of Node, or a command of another process manager, is not a misspelt one.
+  const what = /^(?:set|fd-broker) /.test(hint) ? error.replace(/\n\(Did you mean .*\)/, '') : error
   return `${what.trimEnd().replace(/\.$/, '')}: ${hint}\n`
 }
 
 function hintFor(error: string, args: readonly string[]): string | null {
   const [command = '', ...rest] = args
   const [word] = rest
+  if (error.startsWith('error: unknown command ')) return commandHint(command)
   if (command === 'start') return startHint(/^error: unknown option '([^']+)'/.exec(error)?.[1], rest)
   if (word === undefined || word.startsWith('-')) return null
   if (command === 'proxy' && /^error: (?:required option '--config|too many)/.test(error))
@@ -168,6 +169,21 @@ function hintFor(error: string, args: readonly string[]): string | null {
   if (SERVICE_COMMANDS.has(command) && error.startsWith('error: too many arguments'))
     return `name the service by --service ${word}`
   return null
+}
+
+/** Commands of other process managers, and what does their work here. */
+const COMMAND_HINTS: Readonly<Record<string, string>> = {
+  delete: 'fd-broker stop stops a service',
+  kill: 'fd-broker stop stops a service',
+  list: 'fd-broker status shows a service',
+  ls: 'fd-broker status shows a service',
+  ps: 'fd-broker status shows a service',
+  restart: 'fd-broker upgrade starts the next version',
+}
+
+function commandHint(command: string): string | null {
+  if (isProgram(command)) return `fd-broker start ${command} starts it`
+  return Object.hasOwn(COMMAND_HINTS, command) ? COMMAND_HINTS[command]! : null
 }
 
 /** Commands without arguments that find their service by `--service`. */
@@ -184,6 +200,8 @@ function startHint(option: string | undefined, words: readonly string[]): string
   const program = words.find((word, i) => i > at && isProgram(word)) ?? 'server.js'
   if (option.startsWith('--watch'))
     return `start has no watch mode: in development use node --watch --import fd-broker/auto ${program}`
+  if (option.startsWith('--env-file'))
+    return `load the file by process.loadEnvFile() in the program, or in the shell: set -a; . ./.env; fd-broker start ${program}`
   // NODE_OPTIONS would open an inspector in this command too, at the same port.
   if (option.startsWith('--inspect')) return 'kill -USR1 PID opens the inspector of a running program'
   if (!process.allowedNodeEnvironmentFlags.has(option)) return null

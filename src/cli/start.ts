@@ -248,12 +248,13 @@ class ProgramStart {
     await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
     // This process has ended the program, and reports the reason elsewhere.
     if (this.#over) return await new Promise<never>(() => {})
-    const { why, lines: last } = this.#child.exitReason.takeReason()
+    const { why: reason, lines: last } = this.#child.exitReason.takeReason()
+    const why = reason === NO_REASON && exit.code === 0 ? 'none of its servers listened' : reason
     this.#child.exitReason.close()
     removeDeadControl(this.#control)
     // Another process writes the log, and may still be writing.
     const until = performance.now() + LOG_WRITER_MS
-    const shown = why === NO_REASON ? await pollUntil(until, () => lastLines(this.#log)) : null
+    const shown = reason === NO_REASON ? await pollUntil(until, () => lastLines(this.#log)) : null
     const lines = last === null ? shown : ((await uncaughtError(this.#log)) ?? last)
     throw new FdbError(
       'ERR_FDB_SUCCESSOR_EXITED',

@@ -250,6 +250,20 @@ describe('fd-broker start', () => {
     })
   })
 
+  it('says that no server listened if a program ends by itself', async () => {
+    const program = await AutoProgram.of("import 'node:fs'\n")
+    const { stderr } = await command(
+      program,
+      'start',
+      'server.mjs',
+      '--log-file',
+      program.path('log/shop.log'),
+    )
+    expect(stderr).toMatch(
+      /ended with code 0 before it served: none of its servers listened; its log is \S+\n$/,
+    )
+  })
+
   it('says that this Node does not run TypeScript', async () => {
     const program = await AutoProgram.of(
       `throw new TypeError('[ERR_UNKNOWN_FILE_EXTENSION]: Unknown file extension ".ts" for server.ts')\n`,

@@ -66,6 +66,14 @@ describe('fd-broker on the command line', () => {
 
   it.each([
     [['frobnicate'], /unknown command 'frobnicate'/],
+    [['restart'], /^error: unknown command 'restart': fd-broker upgrade starts the next version\n/],
+    [['ls'], /^error: unknown command 'ls': fd-broker status shows a service\n/],
+    [['server.js'], /unknown command 'server\.js': fd-broker start server\.js starts it\n/],
+    // Node itself would read the option before the command does.
+    [
+      ['start', '--env-files', 'server.js'],
+      /unknown option '--env-files': load the file by process\.loadEnvFile\(\) in the program/,
+    ],
     [['status', '--control', ''], /--control <path>.*Give the path of a Unix socket/],
     [['status', '--control', 'x', '--jsno'], /unknown option '--jsno'/],
     [['status', '--control', 'x', '--timeout', '5'], /argument '5' is invalid.*500ms, 30s, 2m, 1h/],
