@@ -12,6 +12,8 @@ export class RawClient {
   /** How the connection ended; null: it is open. */
   end: 'fin' | 'reset' | null = null
   #text = ''
+  /** With fewer characters the next answer is not whole: to search a long text each time that it grows costs seconds. */
+  #least = 0
   #wake = () => {}
 
   private constructor(socket: net.Socket) {
@@ -71,13 +73,17 @@ export class RawClient {
   }
 
   #take(): { head: string; body: string } | null {
+    if (this.#text.length < this.#least) return null
     const at = this.#text.indexOf('\r\n\r\n')
     if (at < 0) return null
     const head = this.#text.slice(0, at)
     const length = Number(/^content-length: (\d+)$/im.exec(head)?.[1] ?? 0)
-    const rest = this.#text.slice(at + 4)
-    if (rest.length < length) return null
-    this.#text = rest.slice(length)
-    return { head, body: rest.slice(0, length) }
+    const end = at + 4 + length
+    this.#least = end
+    if (this.#text.length < end) return null
+    this.#least = 0
+    const body = this.#text.slice(at + 4, end)
+    this.#text = this.#text.slice(end)
+    return { head, body }
   }
 }
