@@ -27,7 +27,7 @@ describe('a good server', () => {
   it('is found guilty of nothing, by any kind of request', async () => {
     await using server = await goodServer()
     const workload = shopWorkload({ routes: 500, lines: 10 })
-    // Server, clients and other tests share the processors: a second would be a verdict on the machine.
+    // Server, clients and other tests share the processors: seconds would be a verdict on the machine.
     const mix = {
       rate: 400,
       slow: 10,
@@ -36,6 +36,7 @@ describe('a good server', () => {
       idle: 10,
       idleEveryMs: 300,
       lateMs: 30_000,
+      deadlineMs: 30_000,
       workload,
     }
     const report = await referee(server.target, mix, so => so.answered >= 500)
