@@ -4,7 +4,16 @@ import { FdbError } from '../errors.js'
 /** Removes control characters, which could move a terminal's cursor: names and messages come from other processes. */
 export function plain(value: unknown): string {
   if (value === undefined || value === null || value === '') return '-'
-  return String(value).replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')
+  return textOf(value).replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')
+}
+
+/** Returns `?` for an object from another process that has no text, because its `toString` is no function. */
+function textOf(value: unknown): string {
+  try {
+    return String(value)
+  } catch {
+    return '?'
+  }
 }
 
 const CODES = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yellow: [33, 39] } as const

@@ -81,9 +81,21 @@ export function statusText(answer: StatusAnswer, now: number = Date.now()): stri
   })
   const blocks = [
     [...knownLines(head), ...kept, ...claims],
-    ...services.map(service => serviceLines(service, now)),
+    ...services.map(service => shownLines(service, now)),
   ]
   return `${blocks.map(lines => lines.join('\n')).join('\n\n')}\n`
+}
+
+/** Returns the lines of one service of several. A faulty member of one service must not hide the others. */
+function shownLines(report: ServiceStatus, now: number): string[] {
+  try {
+    return serviceLines(report, now)
+  } catch {
+    return facts([
+      ['service', plain(report.service)],
+      ['status', 'its member sent one that cannot be shown: see fd-broker status --json'],
+    ])
+  }
 }
 
 function serviceLines(report: ServiceStatus, now: number): string[] {
@@ -406,7 +418,13 @@ export function withAges(answer: StatusAnswer): StatusAnswer {
 
 function withAge(report: ServiceStatus): ServiceStatus {
   const { lastFailure } = report
-  return lastFailure ? { ...report, lastFailure: { ...lastFailure, old: isOld(report) } } : report
+  if (!lastFailure) return report
+  try {
+    return { ...report, lastFailure: { ...lastFailure, old: isOld(report) } }
+  } catch {
+    // The member sent something else than a time.
+    return report
+  }
 }
 
 /** Whether a version started to serve after the last failure. */

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { durationMs } from '../../src/base/duration.js'
 import { formatDuration } from '../../src/cli/output.js'
-import { statusText } from '../../src/cli/status.js'
+import { statusText, withAges } from '../../src/cli/status.js'
+import { untyped } from '../fixtures/untyped.js'
 
 describe('durations', () => {
   it.each([
@@ -153,6 +154,21 @@ listeners
 
 service  -
 `)
+  })
+
+  it('shows the other services of a daemon, whatever the member of one reports', () => {
+    const odd = JSON.parse('{ "toString": 1, "valueOf": 1 }')
+    const fields = ['role', 'draining', 'listeners', 'lastFailure', 'held', 'blockedBy', 'sections', 'moves']
+    for (const field of [...fields, 'processStartedAt', 'epoch', 'upgrade', 'openFds', 'supervisor'])
+      for (const value of [odd, [odd], [[odd]], [null], null, 'x', 7, { at: odd, code: odd, phase: odd }]) {
+        const faulty = { service: 'faulty', pid: 1, lastFailure: { at: 1 }, [field]: value }
+        const answer = withAges(
+          untyped({ hosting: 'daemon', services: [faulty, { service: 'shop', pid: 2 }] }),
+        )
+        const text = statusText(answer)
+        expect(text, field).toMatch(/^service +faulty$/m)
+        expect(text, field).toMatch(/^service +shop$/m)
+      }
   })
 
   it('lets nothing through that moves the cursor', () => {
