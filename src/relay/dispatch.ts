@@ -1,3 +1,4 @@
+import { hangups } from '../adapter.js'
 import type { HeadWriter } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { concat, NO_BYTES } from './bytes.js'
@@ -106,7 +107,8 @@ export class Dispatch {
     const { facts } = exchange
     let stream: ByteStream | null
     try {
-      stream = this.#relay.pools.acquire(this.destination!, exchange, fresh || this.#isTunnel, now)
+      do stream = this.#relay.pools.acquire(this.destination!, exchange, fresh || this.#isTunnel, now)
+      while (stream !== null && this.#isStale(stream))
     } catch (error) {
       return this.#connectFailed(shortageOf(error), 'connect-failed')
     }
@@ -115,6 +117,23 @@ export class Dispatch {
     exchange.upstream = stream
     facts.reused = !stream.connecting
     return stream
+  }
+
+  /**
+   * Closes a reused connection that its server has closed, which the event loop has not reported yet. Does not check it for a request that
+   * {@link retry} can send again, because the check is a system call.
+   */
+  #isStale(stream: ByteStream): boolean {
+    if (
+      stream.connecting ||
+      !stream.movable ||
+      this.#retryHead !== null ||
+      this.#exchange.facts.resend !== ''
+    )
+      return false
+    if (hangups([stream.descriptor])[0] === 'none') return false
+    stream.destroy()
+    return true
   }
 
   /** Connecting has failed: sends the queued bytes to the next server. */

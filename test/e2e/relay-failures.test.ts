@@ -214,6 +214,29 @@ describe('a server that goes away', () => {
     expect(server.got.match(/POST/g)).toHaveLength(1)
   })
 
+  it.each([
+    ['ends', (socket: net.Socket) => void socket.destroy()],
+    ['breaks', (socket: net.Socket) => void socket.resetAndDestroy()],
+  ])(
+    'and %s a connection used before just when a POST comes: it is sent over a fresh one',
+    async (_name, leave) => {
+      const server = await answering()
+      const { client, reports } = await world(send(server))
+      const peer = await client()
+      await peer.write(GET)
+      await peer.gets(OK.length)
+      // The relay is told of both in one turn, and of the request first.
+      peer.socket.write(POST)
+      leave(server.peers[0]!.socket)
+      expect(await peer.gets(OK.length * 2)).toBe(OK + OK)
+      expect([server.peers.length, server.requests.map(({ head, body }) => head.method + body)]).toEqual([
+        2,
+        ['GET', 'POSTbody'],
+      ])
+      expect(reports[1]).toMatchObject({ status: 200, attempts: 1 })
+    },
+  )
+
   it('while its connection is unused: nobody notices', async () => {
     const server = await answering()
     const { client, relay } = await world(send(server))
