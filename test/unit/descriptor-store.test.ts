@@ -83,6 +83,21 @@ describe('the descriptors that are held', () => {
     store[Symbol.dispose]()
   })
 
+  it('are released by the connection that has claimed them, although its process has claimed them too', () => {
+    const { store } = open()
+    put(store, 'spool')
+    const claim = (claimant: OwnedFd | null) =>
+      store.claim({ name: 'spool', by: ME, shared: false, claimant }).fd.close()
+    claim(null)
+    claim(openPidfd(process.pid) as OwnedFd)
+    store.release('spool', ME, null)
+    expect(store.list()).toMatchObject([{ claimedBy: process.pid, users: [{ exclusive: true }] }])
+    using claimant = openPidfd(process.pid) as OwnedFd
+    store.release('spool', ME, claimant)
+    expect(store.list()).toMatchObject([{ claimedBy: null, users: [] }])
+    store[Symbol.dispose]()
+  })
+
   it('are held when the clock was set back since they were put', async () => {
     const { registry, store } = open()
     const spec = JSON.stringify({ pid: 7, putAt: Date.now(), until: Date.now() + 2 ** 33 })

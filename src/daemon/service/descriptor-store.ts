@@ -159,8 +159,10 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       if (this.#claims.release(name, claimant)) this.#changes.notify()
       return
     }
-    this.#otherClaims(name, by, null)
-    if (held.claimedBy === null) return
+    if (held.claimedBy !== by) {
+      this.#otherClaims(name, by, null)
+      return
+    }
     held.claimedBy = null
     this.#changes.notify()
   }
