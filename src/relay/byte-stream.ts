@@ -5,7 +5,7 @@ export type BytesOrText = Buffer | string
 
 /** Receives the events of a stream. A stream may change its owner; after {@link ByteStream.destroy} or {@link ByteStream.detach} the owner gets no event. */
 export interface StreamOwner {
-  /** Whether a broken stream stays open while the owner does not read, so that the owner gets all bytes that the peer had sent. Default: the stream closes at once. */
+  /** Whether a broken stream stays open while the owner does not read, so that the owner gets all bytes that the peer had sent. Default: the stream closes at once, as a stream over a socket of Node always does. */
   readonly readsToEnd?: boolean
   /** The connection is established. Called only for a stream that started as `connecting`. */
   onOpen(stream: ByteStream): void
