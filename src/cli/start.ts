@@ -9,6 +9,7 @@ import { createPart, defaultLog, LOG_FILE, LOG_SIZE, LOG_WRITER_MS, openPart } f
 import { type AutoSettings, settingsOf } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
+import { type HolderPhase, isUnderWay } from '../handoff/phases.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
@@ -248,6 +249,7 @@ class ProgramStart {
     await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
     // This process has ended the program, and reports the reason elsewhere.
     if (this.#over) return await new Promise<never>(() => {})
+    const hasJoined = this.#child.exitReason.step !== null
     const { why: reason, lines: last } = this.#child.exitReason.takeReason()
     const why = reason === NO_REASON && exit.code === 0 ? 'none of its servers listened' : reason
     this.#child.exitReason.close()
@@ -256,8 +258,9 @@ class ProgramStart {
     const until = performance.now() + LOG_WRITER_MS
     const shown = reason === NO_REASON ? await pollUntil(until, () => lastLines(this.#log)) : null
     const lines = last === null ? shown : ((await uncaughtError(this.#log)) ?? last)
+    const isBusy = lines !== null && RUNS_ALONE.test(lines) && (await this.#isBusy(hasJoined))
     throw new FdbError(
-      'ERR_FDB_SUCCESSOR_EXITED',
+      isBusy ? 'ERR_FDB_BUSY' : 'ERR_FDB_SUCCESSOR_EXITED',
       `${this.name} ended ${exitText(exit)} before it served: ${why}${hintFor(lines)}; its log is ${this.#log}${indented(lines)}`,
     )
   }
@@ -275,9 +278,10 @@ class ProgramStart {
     const [, why] = LEFT_OUT.exec(await this.#newLines.read()) ?? []
     if (why === undefined || this.#over) return null
     this.#over = true
+    const isBusy = await this.#isBusy(this.#child.exitReason.step !== null)
     const ended = await this.#end()
     throw new FdbError(
-      'ERR_FDB_SUCCESSOR_LOST',
+      isBusy ? 'ERR_FDB_BUSY' : 'ERR_FDB_SUCCESSOR_LOST',
       `${this.name} does not serve as a version, and ${ended}: ${plain(why.replace(RUNS_ALONE, 'would run without upgrades'))}; its log is ${this.#log}`,
     )
   }
@@ -309,6 +313,13 @@ class ProgramStart {
   get #unready(): string {
     if (this.#ready === 'call') return 'has not called ready() of fd-broker/auto'
     return this.#ready === 'listen' ? 'is not ready' : `GET ${this.#ready.path} has not succeeded`
+  }
+
+  /** Resolves with true if another next version is taking over, and the service has therefore refused this one, which has not joined. */
+  async #isBusy(hasJoined: boolean): Promise<boolean> {
+    if (hasJoined) return false
+    const { phase } = await this.#status()
+    return isUnderWay(phase as HolderPhase | undefined)
   }
 
   async #status(): Promise<ServiceStatus> {
