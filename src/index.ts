@@ -30,7 +30,7 @@ export type {
   UpgradeOptions,
 } from './member/member-options.js'
 export type { JoinOptions } from './member/options.js'
-export { runOnce } from './member/run-once.js'
+export { runOnce } from './member/process-member.js'
 export type { ServableServer, ServeOptions } from './member/serve-options.js'
 export type { StayOptions } from './member/stay.js'
 export type {

@@ -1,7 +1,7 @@
 import { createMoveChannel, moveChannelItems, ownEnd } from '../connections/move-channel.js'
 import { type Caller, dismiss, welcome } from '../holder/admission.js'
 import { parseReport } from '../holder/message-handler.js'
-import { SegmentSupply } from '../holder/segment-supply.js'
+import { SegmentSupply } from '../holder/segment-set.js'
 import { closeAll } from '../kernel/index.js'
 import { type DrainReport, type ForcedClose, readKeptBy } from '../operator/status-report.js'
 import type { StateLog } from '../state/state-log.js'

@@ -1,6 +1,6 @@
 /** The public API of `fd-broker/proxy`: a reverse proxy inside an application's process. The proxy's routes are in the state; an upgrade keeps its connections. */
 export type { ProxyConfig } from './config/config.js'
-export { type ConfigProblem, configFrom, parseConfig, readConfig } from './config/load.js'
+export { type ConfigProblem, configFrom, parseConfig, readConfig, readConfigAside } from './config/load.js'
 export type {
   Duration,
   FieldsDocument,
@@ -12,6 +12,5 @@ export type {
   Size,
   UpstreamDocument,
 } from './config/proxy-document.js'
-export { readConfigAside } from './config/read-aside.js'
 export { type ProxyOptions, type ReverseProxy, startProxy } from './server.js'
 export { certificateWarnings } from './tls/termination.js'

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { StateSizes, UnservedServices } from '../../src/daemon/services.js'
-import { AppendNotice } from '../../src/member/append-notice.js'
+import { AppendNotice } from '../../src/member/daemon-hosting.js'
 import { Heartbeat } from '../../src/member/heartbeat.js'
 import { Leadership } from '../../src/member/leadership.js'
 import { addPrint, RequestMemory } from '../../src/state/requests.js'

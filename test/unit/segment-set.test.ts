@@ -1,7 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Caller } from '../../src/holder/admission.js'
-import { SegmentSet } from '../../src/holder/segment-set.js'
-import { SegmentSupply } from '../../src/holder/segment-supply.js'
+import { SegmentSet, SegmentSupply } from '../../src/holder/segment-set.js'
 import { native } from '../../src/kernel/native.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
 import { Segment } from '../fixtures/state.js'

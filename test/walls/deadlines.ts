@@ -37,7 +37,7 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'member/followed-state.ts': ['unit/member-follow: waits until somebody serves what it follows'],
   'member/holder-link.ts': ['unit/deadlines: a Welcome that does not come'],
   'member/joined-holder.ts': ['unit/member-deadlines: gives up at its timeout'],
-  'member/run-once.ts': ['e2e/run-once: stops what runs when the process joins late'],
+  'member/process-member.ts': ['e2e/run-once: stops what runs when the process joins late'],
   'member/start.ts': ['unit/member-deadlines: gives up at its timeout'],
   'operator/client.ts': ['unit/deadlines: the answer to an operator'],
   'probing/health-check.ts': ['unit/deadlines: is of a version that is asked whether it is well'],

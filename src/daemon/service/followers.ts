@@ -2,8 +2,12 @@ import { FdbError } from '../../errors.js'
 import type { Epoch } from '../../handoff/messages.js'
 import type { Caller } from '../../holder/admission.js'
 import type { Peer } from '../../holder/peer.js'
-import { type SegmentBundle, type SegmentSet, segmentsSince } from '../../holder/segment-set.js'
-import { SegmentSupply } from '../../holder/segment-supply.js'
+import {
+  type SegmentBundle,
+  type SegmentSet,
+  SegmentSupply,
+  segmentsSince,
+} from '../../holder/segment-set.js'
 import { closeOnThrow, inspectOne, memoryFile, readAt, writeAllAt } from '../../kernel/index.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import { recordsOf } from '../../state/reader.js'

@@ -6,7 +6,7 @@ import { type Caller, dismiss, isForeign, turnAway, welcome } from '../../holder
 import { parseReport } from '../../holder/message-handler.js'
 import type { Peer } from '../../holder/peer.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
-import { SegmentSupply } from '../../holder/segment-supply.js'
+import { SegmentSupply } from '../../holder/segment-set.js'
 import { closeAll } from '../../kernel/index.js'
 import { type DrainReport, readKeptBy } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'

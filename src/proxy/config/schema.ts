@@ -36,7 +36,6 @@ import { headerName, noUpstream, type RouteRule, routeCheck, routeShape } from '
 import { canonicalName } from '../tls/material.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
 import type { UpstreamConfig } from '../upstreams/upstream.js'
-import { addressRange } from './address-range.js'
 import { readCertificateFiles } from './certificate-files.js'
 import type {
   ForwardedConfig,
@@ -47,7 +46,7 @@ import type {
   WorkersConfig,
 } from './config.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
-import { viaName } from './via-name.js'
+import { addressRange, viaName } from './values.js'
 
 const KiB = 1024
 const GiB = 2 ** 30

@@ -3,7 +3,7 @@ import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import type { StateFileKind } from './files.js'
-import { firstMarks, MARKS, markFrame } from './marks.js'
+import { firstMarks, MARKS, markFrame } from './records.js'
 
 const NOTHING = Buffer.alloc(0)
 /** Maximum bytes per write: reading that many from the segment takes well under a millisecond. */

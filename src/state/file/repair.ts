@@ -4,7 +4,7 @@ import { sizeOf, statOf, tryLock } from '../../kernel/index.js'
 import { limitsToRead } from '../limits.js'
 import { Segment } from '../segment.js'
 import { StateLog } from '../state-log.js'
-import { finishAtOnce } from './at-once.js'
+import { finishAtOnce } from './copy.js'
 import { openStateFile, serviceIn, stateFileSettings, syncFolderNow } from './files.js'
 import { type Damage, loadStateFile } from './load.js'
 

@@ -2,8 +2,7 @@ import { Backoff } from '../../base/backoff.js'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
-import { finishAtOnce } from './at-once.js'
-import { DISK_FULL_CODES, FileCopy } from './copy.js'
+import { DISK_FULL_CODES, FileCopy, finishAtOnce } from './copy.js'
 import {
   checkReplaceable,
   removeLeftovers,

@@ -67,14 +67,14 @@ export const member = room(
     ],
     ['member/shutdown.ts', 'this.#reason ??= error', 'this.#reason = error', 'unit/member-shutdown'],
     [
-      'member/append-notice.ts',
+      'member/daemon-hosting.ts',
       'Math.max(0, this.#notifiedAt + EVERY_MS - performance.now())',
       '0',
       'unit/member-runtime',
       'unit/append-notice',
     ],
     [
-      'member/append-notice.ts',
+      'member/daemon-hosting.ts',
       'this.#appended.delete(this.#onAppend)',
       '',
       'unit/member-runtime',
