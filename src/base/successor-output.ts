@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { getEnvironmentData, setEnvironmentData } from 'node:worker_threads'
-import { thisFile } from './this-file.js'
+import { thisFile } from './lazy.js'
 
 /** Environment variable: the file to which a successor writes its last stderr lines if it ends before it serves. */
 export const LAST_LINES = 'FD_BROKER_LAST_LINES'

@@ -1,6 +1,6 @@
 import { closeSync, existsSync, openSync, readFileSync, readSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
-import { requireAs, thisFile } from '../base/this-file.js'
+import { requireAs, thisFile } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 
 /** The C libraries for which there are builds of the addon. */

@@ -1,6 +1,6 @@
 import { dirname, join } from 'node:path'
 import type { Worker } from 'node:worker_threads'
-import { thisFile } from '../../base/this-file.js'
+import { thisFile } from '../../base/lazy.js'
 import { checkMade, documentOf, parseDocument, readDocument } from '../../config/document.js'
 import { FdbError, type FdbErrorCode } from '../../index.js'
 import type { RouteRule } from '../routes/rule.js'
