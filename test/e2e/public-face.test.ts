@@ -131,7 +131,7 @@ describe('the other entries', () => {
     for (const room of ['proxy', 'relay', 'member', 'holder', 'state', 'moving'])
       expect(status).not.toContain(`src/${room}`)
     expect(status).not.toContain('yaml')
-    expect([...rooms(command('main'))].filter(name => /^(?:src|yaml|pino)/.test(name)).sort()).toEqual([
+    expect([...rooms(command('program'))].filter(name => /^(?:src|yaml|pino)/.test(name)).sort()).toEqual([
       'src/cli',
       'src/errors.ts',
     ])
