@@ -23,7 +23,7 @@ import { hasEnded, signalPid } from '../processes/launch.js'
 import { procText } from '../processes/marked.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
-import type { Ran } from './cli-processes.js'
+import { type Ran, withoutNotes } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const SERVER = `import http from 'node:http'
@@ -54,11 +54,7 @@ function startWords(program: AutoProgram, log = 'shop.log'): string[] {
 async function start(program: AutoProgram, ...args: string[]): Promise<{ pid: number; generation: number }> {
   const line = [...startWords(program, 'log/shop.log'), '--json', ...args]
   const { code, stdout, stderr } = await command(program, ...line)
-  // A slow machine gets notes.
-  expect({ code, stderr: stderr.replace(/^.* does not serve yet: .*\n/gm, '') }).toEqual({
-    code: 0,
-    stderr: '',
-  })
+  expect({ code, stderr: withoutNotes(stderr) }).toEqual({ code: 0, stderr: '' })
   return JSON.parse(stdout)
 }
 

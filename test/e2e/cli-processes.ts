@@ -126,6 +126,14 @@ export class Desk {
   }
 }
 
+/** Returns what a command has written to stderr, without its notes on what it waits for: on a busy machine it waits long enough to write some. */
+export function withoutNotes(stderr: string): string {
+  return stderr.replace(
+    /^(?:.* does not serve yet|the server has not started the next version yet).*\n/gm,
+    '',
+  )
+}
+
 /** `http://…` of a shop's first listener. */
 export function urlOf(status: StatusReport): string {
   return status.listeners[0]!.address.replace('tcp:', 'http:')
