@@ -16,7 +16,7 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 25_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/cli\.cjs$/, 20_000],
-  [/^dist\/program\.cjs$/, 1_400_000],
+  [/^dist\/program\.cjs$/, 1_415_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml|yaml)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores)\.d\.ts$/, 3_000],
@@ -26,14 +26,14 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 3_290_000
+export const MOST_UNPACKED = 3_325_000
 /** Of the whole, and of it what is not below `prebuilds/`: a checkout may be without, and the gate sees there what grows. */
 const MOST = {
   filesWithoutAddons: 64,
-  packed: 1_080_000,
-  packedWithoutAddons: 885_000,
-  // 2_800_000 until 2026-11-26: some twenty mends of two reviews, which check more and say more.
-  withoutAddons: 2_820_000,
+  packed: 1_090_000,
+  packedWithoutAddons: 893_000,
+  // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more.
+  withoutAddons: 2_855_000,
 }
 
 /**

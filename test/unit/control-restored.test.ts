@@ -107,6 +107,8 @@ describe('what a holder has of its control path, when it is removed', () => {
   })
 
   it('has one watch for as long as nothing is missing', async () => {
+    // Another thread closes the watches of the tests before.
+    await until('no watch is left', () => inotifyNumbers().length === 0)
     const lower = openSync('/dev/null', 'r')
     const holder = new Holder(await asFirst())
     const watches = inotifyNumbers()

@@ -1,7 +1,6 @@
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { Shutdown, watchRetired } from '../../src/member/shutdown.js'
-import { until } from '../processes/until.js'
+import { RETIRED_MS, Shutdown, watchRetired } from '../../src/member/shutdown.js'
 
 const DRAIN_MS = 1_000
 const failed = new FdbError('ERR_FDB_DEADLINE', 'too late')
@@ -80,19 +79,19 @@ describe('the departure of a process', () => {
 })
 
 describe('a retired process that does not end', () => {
-  it('logs what keeps it, with the verb in its number', async () => {
+  it('logs what keeps it, with the verb in its number', () => {
+    vi.useFakeTimers()
+    onTestFinished(() => void vi.useRealTimers())
     const listed = vi.spyOn(process, 'getActiveResourcesInfo')
     const messages: string[] = []
     const debug = () => {}
     const warn = (_facts: object, message: string) => void messages.push(message)
+    const logger = { debug, info: debug, warn, error: debug }
     for (const kept of [['Timeout'], ['Timeout', 'Timeout', 'Immediate'], []]) {
-      listed.mockReturnValueOnce(kept)
-      watchRetired(
-        {},
-        { logger: { debug, info: debug, warn, error: debug }, exitWhenRetired: null, report: () => {} },
-      )
+      listed.mockReturnValue(kept)
+      watchRetired({}, { logger, exitWhenRetired: null, report: () => {} })
+      vi.advanceTimersByTime(RETIRED_MS)
     }
-    await until('each is logged', () => messages.length === 3)
     expect(messages.map(message => /does not end: (.*?);/.exec(message)?.[1])).toEqual([
       '1 Timeout keeps it',
       '2 Timeout, 1 Immediate keep it',
