@@ -1,4 +1,3 @@
-import { readdirSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { MoveCounts } from '../../src/connections/counts.js'
@@ -13,16 +12,15 @@ import { memoryFile } from '../../src/kernel/index.js'
 import { ownPidfd } from '../../src/os/liveness.js'
 import { identify } from '../../src/os/process-identity.js'
 import { Link, type LinkHandler, type WireEnvelope } from '../../src/wire/link.js'
+import { openDescriptors } from '../fixtures/open-descriptors.js'
 import { channelPair } from '../processes/channel-pair.js'
-
-const open = () => readdirSync('/proc/self/fd').length
 
 describe('a taker of connections', () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }))
   afterEach(() => void vi.useRealTimers())
 
   function receiver() {
-    const before = open()
+    const before = openDescriptors()
     const [ours, theirs] = channelPair()
     const heard: WireEnvelope[] = []
     const sender = new Link(theirs)
@@ -67,7 +65,7 @@ describe('a taker of connections', () => {
     expect(over()).toBe(true)
     sender.close()
     fd.close()
-    expect(open()).toBe(before)
+    expect(openDescriptors()).toBe(before)
   })
 
   it('refuses a connection whose record is too large, and takes the others', async () => {

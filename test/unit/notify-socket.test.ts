@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
@@ -7,6 +7,7 @@ import { startedAs } from '../../src/os/command-line.js'
 import { NotifySocket } from '../../src/os/service-manager/notify-socket.js'
 import { FdStore, PassedSockets } from '../../src/os/service-manager/passed-sockets.js'
 import { ServiceManager, Watchdog } from '../../src/os/service-manager/service-manager.js'
+import { openDescriptors } from '../fixtures/open-descriptors.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
 import { until } from '../processes/until.js'
 
@@ -36,8 +37,6 @@ function unread() {
   return { env: { NOTIFY_SOCKET: path }, read }
 }
 
-const open = () => readdirSync('/proc/self/fd').length
-
 describe('what a service manager is told', () => {
   it('is one assignment a line, whatever a status says', async () => {
     const recorder = NotifyRecorder.open(folder())
@@ -63,10 +62,10 @@ describe('what a service manager is told', () => {
     const socket = NotifySocket.of(env, () => {})!
     using fd = memoryFile('kept', 'kept')
     for (let n = 0; n < 1_000; n++) socket.send({ STATUS: n })
-    const before = open()
+    const before = openDescriptors()
     socket.send({ FDSTORE: 1, FDNAME: 'a' }, fd)
     for (let n = 0; n < 1_500; n++) socket.send({ STATUS: `later ${n}` })
-    expect(open()).toBe(before)
+    expect(openDescriptors()).toBe(before)
     const heard: string[] = []
     await until('the last is heard', () => {
       heard.push(...read())
@@ -78,17 +77,17 @@ describe('what a service manager is told', () => {
   it('leaves no descriptor behind once it was heard, nor where nobody can hear it', async () => {
     const { env, read } = unread()
     using fd = memoryFile('kept', 'kept')
-    const before = open()
+    const before = openDescriptors()
     NotifySocket.of(env, () => {})!.send({ FDSTORE: 1, FDNAME: 'a' }, fd)
     expect(read()).toHaveLength(1)
-    expect(open()).toBe(before)
+    expect(openDescriptors()).toBe(before)
     const failed: unknown[] = []
     NotifySocket.of({ NOTIFY_SOCKET: join(folder(), 'none') }, error => failed.push(error))!.send(
       { FDSTORE: 1 },
       fd,
     )
     expect(failed).toHaveLength(1)
-    expect(open()).toBe(before)
+    expect(openDescriptors()).toBe(before)
   })
 
   it('has milliseconds where it gives microseconds, and the other way round', async () => {
@@ -119,12 +118,12 @@ describe('the name under which a descriptor is kept', () => {
 
 describe('sockets that were offered and that nobody took', () => {
   it('are closed when they are discarded', () => {
-    const before = open()
+    const before = openDescriptors()
     const passed = new PassedSockets([])
     const fd = memoryFile('a', 'a')
     passed.offer([{ name: 'a', fd, about: inspectOne(fd) }])
     passed.discard()
-    expect(open()).toBe(before)
+    expect(openDescriptors()).toBe(before)
   })
 })
 

@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -16,6 +16,7 @@ import {
   type StreamOwner,
   streamFromFd,
 } from '../../src/relay/index.js'
+import { openDescriptors } from '../fixtures/open-descriptors.js'
 import { until } from '../processes/until.js'
 
 interface Heard extends StreamOwner {
@@ -459,13 +460,12 @@ describe('a stream that connects by itself', () => {
   it('is writable without delay, and needs one descriptor', async () => {
     const { listener, sockets } = await server(() => false)
     const { port } = listener.address() as net.AddressInfo
-    const open = () => readdirSync('/proc/self/fd').length
-    const before = open()
+    const before = openDescriptors()
     const { stream } = dial({ kind: 'tcp', host: '127.0.0.1', port }, listening())
-    expect(open() - before).toBe(1)
+    expect(openDescriptors() - before).toBe(1)
     await until('it has connected', () => sockets.length === 1 && !stream.connecting)
     // Its own, and that of the peer, which is in this process too.
-    expect(open() - before).toBe(2)
+    expect(openDescriptors() - before).toBe(2)
   })
 
   it('has failed where no descriptor is left, and says so in a later turn', () => {

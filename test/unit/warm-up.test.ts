@@ -1,12 +1,10 @@
-import { readdirSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { hasPolledSockets, socketPair } from '../../src/kernel/index.js'
 import type { Destination, Forward } from '../../src/relay/index.js'
 import { StandIn, type WarmUpRelay, warmUp } from '../../src/relay/warm-up.js'
+import { openDescriptors } from '../fixtures/open-descriptors.js'
 import { until } from '../processes/until.js'
-
-const openFds = () => readdirSync('/proc/self/fd').length
 
 function relayOf(decision: Forward | { kind: 'refuse'; status: number; reason: string }) {
   const reports: { status: number; reason: string | undefined }[] = []
@@ -38,13 +36,13 @@ describe('a warm-up', () => {
     const { make, reports } = relayOf(sendOn)
     // What all share stays open.
     hasPolledSockets()
-    const before = openFds()
+    const before = openDescriptors()
     expect(await warmUp(make, { maxRequests: 300, within: 20_000, needed: () => true })).toBe(300)
     // The last ones are on their way when it ends.
     expect(
       reports.filter(({ status, reason }) => status === 200 && reason === undefined).length,
     ).toBeGreaterThanOrEqual(299)
-    await until('all is closed', () => openFds() === before)
+    await until('all is closed', () => openDescriptors() === before)
     expect(connections()).toBe(0)
   })
 
