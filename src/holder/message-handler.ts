@@ -1,4 +1,4 @@
-import { isNestedDeeper, jsonValue } from '../base/json.js'
+import { isTooDeep, jsonValue } from '../base/json.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
@@ -124,10 +124,9 @@ function comparePositions({ host, peer: peerOf }: HandlerContext, peer: Peer): F
 const REASON_CHARACTERS = 500
 /** A longer or deeper report is ignored. */
 const REPORT_CHARACTERS = 4096
-const REPORT_LEVELS = 100
 
 export function parseReport(text: string): unknown {
-  if (text.length > REPORT_CHARACTERS || isNestedDeeper(text, REPORT_LEVELS)) return null
+  if (text.length > REPORT_CHARACTERS || isTooDeep(text)) return null
   return jsonValue(text) ?? null
 }
 

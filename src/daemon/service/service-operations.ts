@@ -1,4 +1,4 @@
-import { isNestedDeeper, jsonObject } from '../../base/json.js'
+import { isTooDeep, jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
@@ -295,11 +295,8 @@ export class ForwardedCommands {
   }
 }
 
-/** A status with more levels than this is faulty. */
-const MOST_LEVELS = 100
-
 function readReport(json: string): Record<string, unknown> | null {
-  return isNestedDeeper(json, MOST_LEVELS) ? null : (jsonObject(json) ?? null)
+  return isTooDeep(json) ? null : (jsonObject(json) ?? null)
 }
 
 /** Without a member's answer within this time the status lacks the member's part. */
