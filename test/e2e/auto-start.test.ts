@@ -257,13 +257,7 @@ describe('fd-broker start', () => {
     const { command: upgrade, ended } = begin(program, 'upgrade', '--control', program.control)
     await until('the next version runs', () => logOf(program, 'log').includes('begins') || null)
     program.write('server.mjs', SERVER)
-    const { code, stderr } = await command(
-      program,
-      'start',
-      'server.mjs',
-      '--log-file',
-      program.path('log/shop.log'),
-    )
+    const { code, stderr } = await command(program, ...startWords(program, 'log/shop.log'))
     expect(stderr).toMatch(/^ERR_FDB_BUSY: server\.mjs /)
     expect(stderr).toContain('a handoff is under way (phase offering, process ')
     expect(code).toBe(4)
@@ -274,13 +268,7 @@ describe('fd-broker start', () => {
 
   it('says that no server listened if a program ends by itself', async () => {
     const program = await AutoProgram.of("import 'node:fs'\n")
-    const { stderr } = await command(
-      program,
-      'start',
-      'server.mjs',
-      '--log-file',
-      program.path('log/shop.log'),
-    )
+    const { stderr } = await command(program, ...startWords(program, 'log/shop.log'))
     expect(stderr).toMatch(
       /ended with code 0 before it served: none of its servers listened; its log is \S+\n$/,
     )
@@ -290,13 +278,7 @@ describe('fd-broker start', () => {
     const program = await AutoProgram.of(
       `throw new TypeError('[ERR_UNKNOWN_FILE_EXTENSION]: Unknown file extension ".ts" for server.ts')\n`,
     )
-    const { stderr } = await command(
-      program,
-      'start',
-      'server.mjs',
-      '--log-file',
-      program.path('log/shop.log'),
-    )
+    const { stderr } = await command(program, ...startWords(program, 'log/shop.log'))
     expect(stderr).toMatch(
       / does not run TypeScript: compile the program, or install tsx and set NODE_OPTIONS='--import tsx'; its log/,
     )
@@ -612,13 +594,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
   it('notes that the running version was started with --ready, which start does not remember', async () => {
     const program = await AutoProgram.of(SERVER)
     await start(program, '--ready', '/health')
-    const { code, stderr } = await command(
-      program,
-      'start',
-      'server.mjs',
-      '--log-file',
-      program.path('log/shop.log'),
-    )
+    const { code, stderr } = await command(program, ...startWords(program, 'log/shop.log'))
     expect(code).toBe(0)
     expect(stderr).toMatch(
       /^the running version was started with --ready \/health, but this start does not give the option, .*\n$/,

@@ -274,6 +274,7 @@ describe('a WebSocket at that time', () => {
 describe('a stream of events at that time', () => {
   const HEAD = 'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n'
   const chunk = (content: string) => `${content.length.toString(16)}\r\n${content}\r\n`
+  const HALF_EVENT = `${HEAD}Transfer-Encoding: chunked\r\n\r\n${chunk('data: half')}`
   const LAST = `${chunk(EVENT)}0\r\n\r\n`
 
   it('ends behind the event of the operator, at once when it stands between two', async () => {
@@ -318,11 +319,7 @@ describe('a stream of events at that time', () => {
 
   it('that its server ends in time ends like that', async () => {
     const world = await side()
-    const { client, server } = await asking(
-      world,
-      GET,
-      `${HEAD}Transfer-Encoding: chunked\r\n\r\n${chunk('data: half')}`,
-    )
+    const { client, server } = await asking(world, GET, HALF_EVENT)
     const before = client.got
     end(world.relay)
     await server.write(`0\r\n\r\n`)
@@ -331,11 +328,7 @@ describe('a stream of events at that time', () => {
 
   it('stays when this process serves again: the chunks that the client gets are no longer those of the server', async () => {
     const [world, other] = [await side(), await side()]
-    const { client, server } = await asking(
-      world,
-      GET,
-      `${HEAD}Transfer-Encoding: chunked\r\n\r\n${chunk('data: half')}`,
-    )
+    const { client, server } = await asking(world, GET, HALF_EVENT)
     const before = client.got
     end(world.relay)
     world.relay.resume()

@@ -6,8 +6,6 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
-  readdirSync,
-  readlinkSync,
   realpathSync,
   renameSync,
   rmSync,
@@ -24,6 +22,7 @@ import { native } from '../../src/kernel/native.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
 import { locationInFileSystem, reserve } from '../../src/os/reservation.js'
 import { ControlWatch, type RestoredControl, withRestored } from '../../src/os/restore-control.js'
+import { inotifyNumbers } from '../fixtures/open-descriptors.js'
 import { until } from '../processes/until.js'
 
 let folder: string
@@ -38,18 +37,6 @@ async function asFirst(): Promise<FirstControl> {
   const control = await acquireControl(path)
   if (control.role !== 'first') throw new Error('expected to be first')
   return control
-}
-
-/** The numbers of this process's inotify descriptors. */
-function inotifyNumbers(): string[] {
-  return readdirSync('/proc/self/fd').filter(fd => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:inotify'
-    } catch {
-      // The descriptor of the folder itself.
-      return false
-    }
-  })
 }
 
 /** A holder of the path, which is looked after until the test ends. */
