@@ -207,7 +207,7 @@ export function isProgram({ path, dev, ino, here }: Executable, file: string): b
   return original === file || (present !== undefined && original === realpathSync(file))
 }
 
-/** Returns undefined for a path that leads to no file. Its owner may be another user, who must not break the check of other rules. */
+/** Returns undefined for a path that leads to no file. Never throws: the path may belong to another user, and a bad path must not break the check of other rules. */
 function statOf(file: string): BigIntStats | undefined {
   try {
     return statSync(file, { bigint: true })
