@@ -122,7 +122,7 @@ function comparePositions({ host, peer: peerOf }: HandlerContext, peer: Peer): F
 
 /** A longer reason is cut off. */
 const REASON_CHARACTERS = 500
-/** A longer or deeper report is ignored. */
+/** A longer report is ignored. */
 const REPORT_CHARACTERS = 4096
 
 export function parseReport(text: string): unknown {
