@@ -147,8 +147,8 @@ export class ForwardQueue {
     while (this.#woken && !this.#stopped) {
       this.#woken = false
       this.#replay.follow()
-      while (!this.#stopped && this.#settleFirst()) await slice.passed()
-      while (!this.#stopped && this.#sendNext()) await slice.passed()
+      // Settles before each change that it sends: between two slices this process may have read a change that it would send again.
+      while (!this.#stopped && (this.#settleFirst() || this.#sendNext())) await slice.passed()
     }
     this.#running = false
     clearTimeout(this.#timer)

@@ -281,6 +281,21 @@ describe('changes of a process that was replaced', () => {
     expect(counts.there.get('a')).toBe(3)
   })
 
+  it('are not sent again once they are read here, also where the queue goes on in the next turn', async () => {
+    const { forwarding, counts, writer } = await replaced({ author: { sliceMs: 1e-6 } })
+    const first = new Way(forwarding, writer)
+    first.prompt = false
+    const put = counts.here.put('a', 1)
+    // In the turn in which it was sent.
+    for (let step = 0; step < 100 && counts.here.get('a') !== 1; step++) await null
+    expect(counts.here.get('a')).toBe(1)
+    forwarding.disconnect()
+    const second = new Way(forwarding, writer)
+    second.prompt = false
+    await put
+    expect(second.sent).toEqual([])
+  })
+
   it('are known to be made, as they are in view, when the writer died before it answered', async () => {
     const { forwarding, counts, writer } = await replaced()
     const way = new Way(forwarding, writer)
