@@ -298,10 +298,10 @@ export class ReverseProxy {
       )
     }
     checkRelayOptions(config)
-    // Upstreams and certificates first: a new listener may need them.
-    this.#upstreams.configure(config.upstreams)
-    this.#tls.configure(config)
     try {
+      // Upstreams and certificates first: a new listener may need them.
+      this.#upstreams.configure(config.upstreams)
+      this.#tls.configure(config)
       await this.#relisten(before, config)
     } catch (error) {
       this.#upstreams.configure(before.upstreams)

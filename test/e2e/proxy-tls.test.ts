@@ -80,6 +80,30 @@ describe('a TLS listener', () => {
     await expect(askTls(edge.port, old)).rejects.toThrow(/alert protocol version/i)
   })
 
+  it('serves on after a program gave it settings that no TLS server can have', async () => {
+    const edge = await Edge.prepare({ routes: answers('hello\n'), ...QUICK })
+    edge.write(edge.secured([edge.issue('localhost')]))
+    const config = parseConfig(JSON.stringify(edge.config), 'edge.json')
+    const proxy = await startProxy(config)
+    onTestFinished(() => proxy.close({ timeout: 0 }))
+    const changed = (tls: object) => ({ ...config, tls: { ...config.tls, ...tls } })
+    const upstreams = parseConfig(
+      JSON.stringify({ ...edge.config, upstreams: { app: { servers: ['http://127.0.0.1:9'] } } }),
+      'edge.json',
+    ).upstreams
+    await expect(proxy.reload({ ...changed({ rotateTicketKeys: 0 }), upstreams })).rejects.toMatchObject({
+      code: 'ERR_FDB_OPTION',
+    })
+    expect((await edge.routes('add', '--host', 'a.test', '--upstream', 'app')).stderr).toContain(
+      'there is no upstream "app"',
+    )
+    expect((await askTls(edge.port)).certificate).toBe('localhost')
+    await proxy.reload(changed({ minVersion: 'TLSv9' as 'TLSv1.2' }))
+    await expect(askTls(edge.port)).rejects.toThrow()
+    await proxy.reload(config)
+    expect((await askTls(edge.port)).certificate).toBe('localhost')
+  })
+
   it('gives each client the certificate for the name that it asks for', async () => {
     const edge = await Edge.prepare({ routes: answers('hello\n'), ...QUICK })
     const certificates = [

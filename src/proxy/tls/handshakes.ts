@@ -96,7 +96,14 @@ export class Handshakes {
     const defaultCertificate = this.#options.certificates.kinds.get(kind)
     let entry = this.#serverByKeyKind.get(kind)
     if (entry === undefined || entry.defaultCertificate !== defaultCertificate) {
-      entry = { defaultCertificate, server: this.#makeServer(defaultCertificate) }
+      try {
+        entry = { defaultCertificate, server: this.#makeServer(defaultCertificate) }
+      } catch (error) {
+        // The program has given settings that no `tls.Server` can have.
+        this.#options.counts.countFailed(failureOf(error as Error))
+        raw.destroy()
+        return
+      }
       this.#serverByKeyKind.set(kind, entry)
     }
     entry.server.emit('connection', raw)

@@ -66,16 +66,18 @@ export class TlsTermination {
   }
 
   #shareTickets(rotateEvery: number): void {
-    if (this.tickets?.rotateEvery === rotateEvery) return
-    if (this.tickets === null)
+    const former = this.tickets
+    if (former?.rotateEvery === rotateEvery) return
+    if (former === null)
       for (const missing of missingInternals(TLS_INTERNALS))
         this.#logger.warn({ err: missing }, missing.message)
-    this.tickets?.stop()
+    // Throws for an impossible interval: then the former keys are still rotated.
     this.tickets = new TicketKeys(this.#member, {
       name: TICKET_KEYS_NAME,
       rotateEvery,
       logger: this.#logger,
     })
+    former?.stop()
     this.tickets.onChange(() => this.#configureHandshakes())
   }
 
