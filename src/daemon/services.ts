@@ -49,8 +49,6 @@ export class Services {
   #sweep: NodeJS.Immediate | undefined
   /** Services that have changed since the last {@link #dropEmpty}. */
   readonly #touched = new Set<string>()
-  /** The uid of the process that started each service, if this daemon has seen it. */
-  readonly #startedBy = new Map<string, number>()
 
   constructor(deps: ServicesDeps) {
     this.#deps = deps
@@ -157,16 +155,15 @@ export class Services {
     }
     const { uid } = caller
     try {
-      const started = [...this.#startedBy.values()].filter(user => user === uid).length
+      const started = this.all.filter(({ startedBy }) => startedBy === uid).length
       this.#deps.quotas.demandServices(uid, started + 1)
     } catch (error) {
       turnAway(caller, FdbError.from(error))
       return null
     }
-    this.#startedBy.set(name, uid)
     // A member returns to a service that this daemon does not know: recovery waits for it as for the listed members.
     const members = caller.intent === 'back' ? [caller.identity] : []
-    return this.#add({ service: name, generation: 0, startedAt: Date.now(), members }, [])
+    return this.#add({ service: name, generation: 0, startedAt: Date.now(), startedBy: uid, members }, [])
   }
 
   /** Whether no handoff is running. */
@@ -273,7 +270,6 @@ export class Services {
 
   #remove(service: Service): void {
     this.#services.delete(service.name)
-    this.#startedBy.delete(service.name)
     this.#rightsHolders.forget(service.name)
     service.close({ kept: false })
     this.#deps.persisted.dropService(service.name)

@@ -1,3 +1,4 @@
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -6,6 +7,7 @@ import { UserQuotas } from '../../src/daemon/user-quotas.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { openPidfd } from '../../src/os/liveness.js'
+import { identify } from '../../src/os/process-identity.js'
 import { daemonServices } from '../holder-support/daemon-services.js'
 import { callerWith, linked } from '../holder-support/processes.js'
 import { until } from '../processes/until.js'
@@ -114,5 +116,31 @@ describe('services', () => {
     expect(await refused()).toBe('ERR_FDB_SHARE')
     expect(begin('ours', OWN)).not.toBe(null)
     expect(services.size).toBe(33)
+  })
+  it('are counted with those that one user has begun at the previous daemon', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-shares-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const { link, heard } = linked()
+    const callerOf = (service: string, own = linked().link) =>
+      callerWith({
+        hello: { service },
+        uid: OTHER,
+        intent: 'back',
+        identity: identify(process.pid),
+        link: own,
+      })
+    const first = daemonServices(folder)
+    first.restore()
+    for (let i = 0; i < 32; i++) {
+      expect(first.findOrCreate(callerOf(`theirs ${i}`))).not.toBe(null)
+    }
+    // It writes the list of its services anew.
+    first.pause()
+    first.resume()
+    first.close({ kept: true })
+    const next = daemonServices(folder)
+    next.restore()
+    expect([next.size, next.findOrCreate(callerOf('theirs too', link))]).toEqual([32, null])
+    expect(await until('it is refused', () => heard[0]?.reject?.code)).toBe('ERR_FDB_SHARE')
   })
 })

@@ -119,6 +119,8 @@ export interface ServiceRecord {
   readonly service: string
   readonly generation: number
   readonly startedAt: number
+  /** The uid of the process that started the service, if a daemon has seen it. */
+  readonly startedBy?: number
   readonly members: readonly RightsHolder[]
   /** The members' state file; '' or absent if there is none. */
   readonly stateFile?: string
@@ -191,9 +193,10 @@ export class RightsHolders {
 }
 
 function isService(value: unknown): value is ServiceRecord {
-  const { service, generation, startedAt, members, stateFile, diedAt } = (value ??
+  const { service, generation, startedAt, startedBy, members, stateFile, diedAt } = (value ??
     {}) as Partial<ServiceRecord>
   return (
+    (startedBy === undefined || Number.isSafeInteger(startedBy)) &&
     (stateFile === undefined || typeof stateFile === 'string') &&
     (diedAt === undefined || Number.isFinite(diedAt)) &&
     typeof service === 'string' &&

@@ -60,6 +60,8 @@ interface ServiceDeps {
 /** One service that a daemon holds: its descriptors, its segments and the state machine of its handoffs. */
 export class Service {
   readonly name: string
+  /** The uid of the process that started the service, if a daemon has seen it. */
+  readonly startedBy: number | undefined
   /** The operators' requests to the service. */
   readonly operations: ServiceOperations
   readonly #deps: ServiceDeps
@@ -82,6 +84,7 @@ export class Service {
 
   constructor(deps: ServiceDeps, record: ServiceRecord, items: readonly BundleItem[]) {
     this.name = record.service
+    this.startedBy = record.startedBy
     this.#deps = deps
     this.#generation = record.generation
     this.#startedAt = record.startedAt
@@ -162,6 +165,7 @@ export class Service {
       service: this.name,
       generation: this.#generation,
       startedAt: this.#startedAt,
+      ...(this.startedBy !== undefined && { startedBy: this.startedBy }),
       members: this.#recovery.mergeMembers(present),
       stateFile: this.#stateFile,
       diedAt: this.#diedAt,
