@@ -62,13 +62,16 @@ function recordHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartb
 }
 
 /** Records the contents that the state machine does not need: reasons, names and positions. */
-function recordFacts({ logger }: HandlerContext, peer: Peer, envelope: WireEnvelope): void {
+function recordFacts({ host, logger }: HandlerContext, peer: Peer, envelope: WireEnvelope): void {
   const { abort, unfit, ready, frozen, prepared } = envelope
   if (abort) peer.reason = remoteError(abort, GAVE_UP)
   if (unfit) {
     const { code, message } = unfit
+    const before = peer.reason?.message
     peer.reason = remoteError({ code, message }, CANNOT_SERVE)
-    logger.warn({ pid: peer.pid, err: peer.reason }, 'a process reports that it cannot serve')
+    // A process may repeat its message.
+    if (!host.state().unfit.includes(peer.id) && peer.reason.message !== before)
+      logger.warn({ pid: peer.pid, err: peer.reason }, 'a process reports that it cannot serve')
   }
   if (ready) peer.adopted = new Set([...(ready.adopted ?? []), ...peer.lateNames])
   const position = ready?.position ?? frozen?.position ?? prepared?.position

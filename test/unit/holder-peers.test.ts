@@ -16,7 +16,7 @@ import { hasEnded } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 
 /** A holder that tells what comes to its machine, which reckons with the first peer still. */
-function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }) {
+function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }, logger = SILENT) {
   const story: string[] = []
   const machine = { ...initialHolder('member', 0, 1), ...facts }
   const segmentSet = new SegmentSet()
@@ -33,7 +33,7 @@ function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }) {
     registry: new Registry(),
     segmentSet,
     times: HANDOFF_TIMES,
-    logger: SILENT,
+    logger,
     renewBytes: 1_000_000,
   })
   onTestFinished(() => holder.close())
@@ -124,4 +124,16 @@ it('who comes is told of the process that serves, lives and has no channel', asy
   expect(told).toEqual([
     `process ${process.pid}, which serves, has lost its channel to this process and is still alive: try again when it has reconnected, or end it`,
   ])
+})
+
+it('a process that repeats that it cannot serve fills no log', async () => {
+  const lines: unknown[] = []
+  const { holder, story } = watching(process.pid, {}, { ...SILENT, warn: (...line) => lines.push(line) })
+  const { far, candidate } = peerOf(process.pid, null)
+  holder.admit(candidate)
+  const say = (message: string) => far.post({ unfit: { epoch: 1, code: 'ERR_FDB_SCHEMA', message } })
+  for (let i = 0; i < 50; i++) say('too new')
+  say('another reason')
+  await until('all are heard', () => story.filter(kind => kind === 'unfit').length === 51)
+  expect(lines).toHaveLength(2)
 })
