@@ -102,6 +102,13 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
           `process ${holderLink.facts.pid} on ${control} holds its sockets itself and is no daemon: start fd-broker serve on another path, or join with hosting: 'embedded'`,
         )
       }
+      if (hosting === 'embedded' && holderLink.facts.daemon) {
+        holderLink.close()
+        throw controlTaken(
+          control,
+          `process ${holderLink.facts.pid} is a daemon or the main process of workers; stop it first, use another control path, or join with hosting: 'daemon'`,
+        )
+      }
       const driver = await startNext(settings, holderLink, Math.max(1, until - performance.now()))
       // The incumbent has handed over a descriptor of the same socket.
       reception?.passed?.close()

@@ -81,6 +81,13 @@ describe('a daemon', () => {
     expect(await second.failure()).toMatchObject({ code: 'ERR_FDB_CONTROL_TAKEN' })
     await second.end()
     expect(daemon.ended).toBe(false)
+    const served = await scene.serve({ hosting: 'daemon' })
+    const alone = await scene.start({ hosting: 'embedded' })
+    expect(await alone.failure()).toMatchObject({
+      code: 'ERR_FDB_CONTROL_TAKEN',
+      message: expect.stringContaining(`process ${daemon.pid} is a daemon`),
+    })
+    expect(await serviceStatus(scene)).toMatchObject({ pid: served.pid, generation: 1 })
     const embedded = Scene.open()
     const app = await embedded.serve()
     const stranger = await embedded.start({ hosting: 'daemon' })

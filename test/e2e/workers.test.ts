@@ -225,6 +225,26 @@ describe('a second main process', () => {
     expect(clients.failures).toEqual([])
   })
 
+  it('is refused if it is a proxy without workers, started beside the first one or by its upgrade', async () => {
+    const { edge, main, control, now } = await several()
+    const old = pids(await now())
+    edge.write({ workers: undefined })
+    const refused = {
+      code: 1,
+      stderr: expect.stringMatching(
+        new RegExp(`ERR_FDB_CONTROL_TAKEN: .*process ${main} is a daemon or the main process of workers`),
+      ),
+    }
+    expect(await edge.desk.run('proxy', '--config', edge.file)).toMatchObject(refused)
+    expect(await edge.desk.run('upgrade', '--control', control)).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('ERR_FDB_'),
+    })
+    const status = await now()
+    expect([status.pid, ...pids(status)]).toEqual([main, ...old])
+    expect((await ask(edge.url).answer).body).toBe('here\n')
+  })
+
   it('says which workers it could not replace, and why; they serve on', async () => {
     const foreign = createServer()
     const taken = await new Promise<number>(resolve => {
