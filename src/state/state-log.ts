@@ -34,7 +34,7 @@ import { Writer } from './writer.js'
 
 export interface StateLogOptions {
   logger?: Pick<Logger, 'warn'> | undefined
-  /** Maximum time per turn of the event loop for reading or compacting, in milliseconds; default 3. */
+  /** Maximum time per turn of the event loop for reading or compacting, in milliseconds; default 1. */
   sliceMs?: number
   limits?: Partial<StateLimits>
 }
@@ -60,7 +60,7 @@ export class StateLog implements LogOwner {
   readonly #closing = new AbortController()
 
   constructor(options: StateLogOptions = {}) {
-    const { logger, sliceMs = 3 } = options
+    const { logger, sliceMs = 1 } = options
     const closing = this.#closing.signal
     const limits = limitsFrom(options.limits)
     const warn = (facts: object, message: string) => logger?.warn(facts, message)

@@ -2,14 +2,14 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 
 export interface SliceOptions {
-  /** Maximum time of work per turn of the event loop, in milliseconds; default 3. */
+  /** Maximum time of work per turn of the event loop, in milliseconds; default 1. */
   sliceMs?: number
   signal?: AbortSignal | undefined
 }
 
 /** Runs a generator for at most `sliceMs` per turn of the event loop; all sliced work together gets {@link TURN_MS}. The generator yields where it may be paused or aborted. */
 export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
-  const { sliceMs = 3, signal } = options
+  const { sliceMs = 1, signal } = options
   const slice = new Slice(sliceMs)
   try {
     for (;;) {
@@ -24,7 +24,7 @@ export async function runInSlices<T>(work: Generator<unknown, T>, options: Slice
 }
 
 /** All sliced work shares this time per event-loop turn. */
-const TURN_MS = 5
+const TURN_MS = 2
 /** Each task gets at least this time per turn. */
 const LEAST_MS = 1
 
