@@ -28,6 +28,8 @@ const rounds = Number(flags.rounds)
 const rate = Number(flags.rate)
 /** Without moves most of the drain is waiting: one is enough. */
 const ROUNDS_OFF = 1
+/** The first wave takes 250 ms, and the others follow during 750 ms: half as much again for the machine. */
+const EMPTY_MS = 1_500
 /** As many in a message as a slice has at most. */
 const FDS_A_MESSAGE = 249
 
@@ -45,7 +47,12 @@ function run(size, move) {
     everyMs: 1_000,
     quietMs: 5_000,
     // Without moves whoever is idle stays until it is cut: that is looked at as it is after two seconds.
-    scene: { fds: 20_000, everyMs: 1_000, drain: { move, timeout: move === 'auto' ? '5m' : '2s' } },
+    scene: {
+      fds: 20_000,
+      limits: { connections: 14_000 },
+      everyMs: 1_000,
+      drain: { move, timeout: move === 'auto' ? '5m' : '2s' },
+    },
     say: line => progress.show([line], `${size} connections, move: ${move}: ${line}`),
   })
 }
@@ -152,7 +159,7 @@ try {
       of(each => each.emptyMs ?? Number.NaN),
       'ms',
       '<=',
-      1_000,
+      EMPTY_MS,
     )
     figures.info(`${size}: CPU a connection, sender`, sender / bare, 'of bare C, both sides, a descriptor')
     figures.info(
