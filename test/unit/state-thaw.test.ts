@@ -8,7 +8,7 @@ import { leastOf } from '../processes/worked.js'
 
 /** As many as may wait. */
 const MOST = perLane(16_384, 65_536)
-/** A slice is 3 ms; one collection of garbage among so many promises may take several times as long. All at once took 400. */
+/** A slice is 1 ms; one collection of garbage among so many promises may take several times as long. All at once took 400. */
 const MOST_MS = 60
 
 async function waiting(log: StateLog): Promise<Promise<void>[]> {
