@@ -19,7 +19,7 @@ interface BoundLogger {
 }
 
 /**
- * Returns a logger that calls `given`. Renames facts whose key pino also adds to each line, so that no line has a key twice. Throws as
+ * Returns a logger that calls `given`. Renames a fact if pino adds a field of that key to each line, so that no line has a key twice. Throws as
  * {@link checkLogger}.
  */
 export function wrappedLogger(given: Logger = SILENT): Logger {

@@ -100,6 +100,7 @@ export class ConnectionReceiver {
   #perform(effect: MoveInEffect): void {
     switch (effect.type) {
       case 'acknowledge':
+        // #prepared() sends the Ack when the connections are checked and the previous slice is adopted.
         return
       case 'adopt':
         this.#adopt()

@@ -12,13 +12,13 @@ import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { type HandoffFacts, joinRefusal, observedReason } from './failure-reasons.js'
 import { type HandlerContext, type HolderHost, handleMessage, requesterOf } from './message-handler.js'
+import { OfferSender } from './offer-sender.js'
 import type { Peer } from './peer.js'
 import { type Candidate, Peers } from './peers.js'
 import { Probation } from './probation.js'
 import type { Registry } from './registry.js'
 import { Renewal } from './renewal.js'
 import type { SegmentSet } from './segment-set.js'
-import { DescriptorSharing } from './sharing.js'
 import { HeartbeatSilence, killPeer, STUCK_MS, SuccessorWatch, untilGone } from './stuck.js'
 import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
 
@@ -30,7 +30,7 @@ export class Holder {
   readonly #ownTimes: HandoffTimes
   readonly #logger: Logger
   readonly #peers: Peers
-  readonly #sharing: DescriptorSharing
+  readonly #offerSender: OfferSender
   readonly #probation: Probation
   readonly #successorWatch: SuccessorWatch
   readonly #renewal: Renewal
@@ -61,7 +61,7 @@ export class Holder {
       logger,
       peer,
       endProbation: () => this.endProbation(),
-      catchUp: back => this.#sharing.catchUp(back),
+      catchUp: back => this.#offerSender.catchUp(back),
     }
     this.#peers = new Peers({
       handler: {
@@ -74,7 +74,7 @@ export class Holder {
       },
       logger,
     })
-    this.#sharing = new DescriptorSharing({
+    this.#offerSender = new OfferSender({
       registry,
       segmentSet,
       peers: this.#peers,
@@ -206,7 +206,7 @@ export class Holder {
       case 'seal':
         return this.#repeat('seal', () => this.segmentSet.seal(effect.from, effect.below))
       case 'make':
-        return this.#sharing.make(effect.epochs, effect.offer ?? false)
+        return this.#offerSender.make(effect.epochs, effect.offer ?? false)
       case 'mark':
         return this.#repeat('mark', () => this.segmentSet.mark(effect.epoch))
       case 'refuse':
@@ -279,7 +279,7 @@ export class Holder {
     if (peer === undefined || !peer.link.open || peer.returning) return
     switch (message.kind) {
       case 'offer':
-        this.#sharing.offer(peer, message)
+        this.#offerSender.offer(peer, message)
         return
       case 'abort': {
         const { code, message: why } = this.#reason(peer)

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { OfferEpochs } from '../holder/sharing.js'
+import type { OfferEpochs } from '../holder/offer-sender.js'
 import { tooFewDescriptors } from '../os/limits.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { unpackToMember } from '../wire/envelope.js'

@@ -165,8 +165,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /**
    * Changes entries of several sections atomically, depending on their present values. `change` is called when all earlier changes are
    * made, like the function of {@link Section.update}, and must be synchronous. Resolves with the result of `change` when the change is in
-   * the log, or with undefined if a change with the same `request` id was made before. Rejects like `put`, and with the exception of
-   * `change`; then nothing has changed.
+   * the log, or with undefined if a change with the same `request` id was made before. Rejects as `put` does, and
+   * with the error that `change` throws; then nothing has changed.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     return this.#runtime.view.update(change, options)

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
+import type { OfferEpochs } from '../holder/offer-sender.js'
 import type { Entry } from '../holder/registry.js'
-import type { OfferEpochs } from '../holder/sharing.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'

@@ -35,7 +35,8 @@ const RECONNECT_MS = 10
 
 /**
  * Reports to the process that serves, over a connection to the control path. Used by a process that stands by or drains, so that `status`
- * shows all generations, and by a follower. Connects to the next process if the one that serves is replaced.
+ * shows all generations, and by a follower. Over this link it also asks for move channels, and gets new segments. Connects to the next
+ * process if the one that serves is replaced.
  */
 export class ServingLink {
   readonly #options: ServingLinkOptions

@@ -24,7 +24,7 @@ export interface WantedDescriptor {
 }
 
 export interface ClaimingOptions {
-  /** Service in the daemon's names, `SERVICE/NAME`. If undefined, the daemon's names are the program's. */
+  /** Service in the daemon's names, `SERVICE/NAME`. If undefined, the daemon uses the program's names without `SERVICE/`. */
   readonly service: string | undefined
   readonly exclusive: boolean
   readonly nonBlocking: boolean
@@ -40,8 +40,8 @@ export interface ClaimedDescriptor {
 
 /**
  * Claims descriptors of a daemon until this process ends, also after an exec. Binds listeners that the daemon does not hold, and stores
- * them in it. The caller owns the descriptors. Rejects, with all of them closed, with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_TAKEN if the daemon
- * holds a name for another address, with bind errors, and as {@link OperatorClient} does.
+ * them in it. The caller owns the descriptors. Rejects with ERR_FDB_FD_UNKNOWN, with ERR_FDB_FD_TAKEN if the daemon holds a name for another
+ * address, with the errors of bind, and with those of {@link OperatorClient}; then all descriptors are closed.
  */
 export async function claimForLife(
   client: OperatorClient,

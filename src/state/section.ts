@@ -218,7 +218,7 @@ export class Section<T> {
    * before that process makes the change. `change` must be synchronous and without side effects, and may change the value in place. It returns the
    * new value, {@link REMOVE} to delete the entry, or undefined to leave the entry unchanged.
    *
-   * Resolves, when the change is in the log, with the entry's new value. Rejects as `put` does, and with an exception of `change`, without effect.
+   * Resolves, when the change is in the log, with the entry's new value. Rejects as `put` does, and with the error that `change` throws; then nothing has changed.
    */
   update(
     key: string,

@@ -144,7 +144,7 @@ export class Transaction {
     for (const work of remaining) work()
   }
 
-  /** Commits one section. Returns a function to call after all sections are committed, which notifies the listeners. */
+  /** Commits one section. Returns a function that notifies the listeners; call it after all sections are committed. */
   #commitSection(staged: StagedSection, origin: StoredChange['origin'], deferred: DeferredWork): () => void {
     const { section, layer, cleared, size, bytes, digest } = staged
     const { slots } = section

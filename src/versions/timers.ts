@@ -16,6 +16,7 @@ interface TimerEvents {
   backedOff(): void
 }
 
+/** The timers of all versions, and the back-off before the next version starts. */
 export class Timers {
   readonly #waiting = new Map<string, RunningTimer>()
   readonly #events: TimerEvents

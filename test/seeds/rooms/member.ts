@@ -96,7 +96,7 @@ export const member = room(
       'unit/deadlines',
     ],
     [
-      'member/fenced-writes.ts',
+      'member/writes/fenced-writes.ts',
       "machine.phase !== 'standby' && machine.phase !== 'leaving'",
       "machine.phase !== 'leaving'",
       'unit/member-follow',

@@ -21,7 +21,7 @@ export interface OfferEpochs {
   readonly source: Epoch
 }
 
-interface SharingDeps {
+interface OfferSenderDeps {
   registry: Registry
   segmentSet: SegmentSet
   peers: Peers
@@ -37,12 +37,12 @@ interface SharingDeps {
  * Sends a joiner all descriptors of the service, including those that are registered before the Commit, and sends new segments to each
  * process that may have to read or write them. Owns the dups that are in flight.
  */
-export class DescriptorSharing {
-  readonly #parts: SharingDeps
+export class OfferSender {
+  readonly #parts: OfferSenderDeps
   /** Resolves when the last Offer was sent. Later bundles wait, so that the joiner does not take them for a part of the Offer. */
   #offering: Promise<void> = Promise.resolve()
 
-  constructor(parts: SharingDeps) {
+  constructor(parts: OfferSenderDeps) {
     this.#parts = parts
     parts.registry.added = entry => this.#late(entry)
   }
