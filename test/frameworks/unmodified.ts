@@ -38,7 +38,7 @@ export async function unmodifiedFolder(
   options: ProgramOptions,
 ): Promise<AutoProgram> {
   const made = await AutoProgram.of('', program, { ...options, env: { ...SOON, ...options.env } })
-  made.write('package.json', '{ "name": "shop", "type": "module" }')
+  made.write('package.json', JSON.stringify({ name: made.name, type: 'module' }))
   const files = readdirSync(fileURLToPath(new URL(`apps/${folder}`, import.meta.url)), {
     recursive: true,
     encoding: 'utf8',
