@@ -2,6 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { activeResources } from '../node/active-resources.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import type { BundleItem } from '../wire/bundle.js'
+import type { FencedWrites } from './fenced-writes.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { Listener } from './listener.js'
 import type { MemberContext } from './member-context.js'
@@ -9,7 +10,6 @@ import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import { ServingLink } from './serving-link.js'
 import { RETIRED_MS } from './shutdown.js'
-import type { FencedWrites } from './writes/fenced-writes.js'
 
 /** The `top` that a retired process reports: above all epochs, so that it gets no more segments. */
 const NO_SEGMENTS = 2 ** 32 - 1

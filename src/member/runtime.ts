@@ -14,6 +14,7 @@ import { Commands, Reloading, serveServiceCommands } from './commands.js'
 import { ControlSocket } from './control-socket.js'
 import { DaemonHosting } from './daemon-hosting.js'
 import { EmbeddedHosting } from './embedded-hosting.js'
+import { FencedWrites } from './fenced-writes.js'
 import { FollowedState } from './followed-state.js'
 import { Heartbeat } from './heartbeat.js'
 import { Holdings } from './holdings.js'
@@ -34,7 +35,6 @@ import { Shutdown } from './shutdown.js'
 import { ToHolderSender } from './to-holder.js'
 import { Upgrades } from './upgrades.js'
 import { serveMainProcess } from './worker-orders.js'
-import { FencedWrites } from './writes/fenced-writes.js'
 
 export interface Origin {
   readonly generation: number

@@ -96,7 +96,7 @@ export const member = room(
       'unit/deadlines',
     ],
     [
-      'member/writes/fenced-writes.ts',
+      'member/fenced-writes.ts',
       "machine.phase !== 'standby' && machine.phase !== 'leaving'",
       "machine.phase !== 'leaving'",
       'unit/member-follow',

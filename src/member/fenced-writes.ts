@@ -1,9 +1,9 @@
-import { Segment } from '../../state/segment.js'
-import type { BundleItem } from '../../wire/bundle.js'
-import { DescriptorShortage, fencedError, isDescriptorShortage } from '../cannot-serve.js'
-import type { MemberContext } from '../member-context.js'
-import type { OwnState } from '../own-state.js'
-import { WriteForwarder } from './forwarder.js'
+import { Segment } from '../state/segment.js'
+import type { BundleItem } from '../wire/bundle.js'
+import { DescriptorShortage, fencedError, isDescriptorShortage } from './cannot-serve.js'
+import type { MemberContext } from './member-context.js'
+import type { OwnState } from './own-state.js'
+import { WriteForwarder } from './writes/forwarder.js'
 
 /** The connection to the process that serves, over which changes are forwarded. */
 export interface WriteConnection {
