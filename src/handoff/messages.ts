@@ -4,7 +4,7 @@
 export type Id = number
 export const NOBODY: Id = -1
 
-/** The number of a segment, and of the right to write: its holder writes in that segment. Numbers only increase, and no number is used twice. */
+/** The number of a segment. The right to write in the segment has the same number. Numbers only increase, and no number is used twice. */
 export type Epoch = number
 export const NO_EPOCH: Epoch = -1
 

@@ -38,7 +38,7 @@ export class DeclaredState {
     })
   }
 
-  /** Writes what differs. Calls `between` when old and new upstreams exist, which returns the upstreams to keep. Rejects if this process must not write. */
+  /** Writes what differs. When old and new upstreams exist, calls `between`, which returns the upstreams to keep. Rejects if this process must not write. */
   async write(
     config: ProxyConfig,
     between: () => Promise<ReadonlySet<string>>,
