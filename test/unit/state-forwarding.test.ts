@@ -593,12 +593,15 @@ describe('changes of a process that was replaced', () => {
     const { writer } = await replaced()
     const forge = (part: Uint8Array) => make(writer, { request: 'r', parts: [part], reads: [] })
     const stored = { name: 'x', version: 1, minReader: 1, codec: 'json', secret: false }
+    const changes = [{ section: 'counts', op: PUT, key: 'n', value: Buffer.from('2'), version: 1 }]
     for (const part of [
       encodeEnvelope({ epoch: 9, sequence: 99 }),
-      encodeEnvelope({ request: 'another' }),
-      encodeEnvelope({ requests: ['another'] }),
-      encodeEnvelope({ end: { entries: 1, digest: '' } }),
-      encodeEnvelope({ part: { index: 1, last: true } }),
+      encodeEnvelope({ changes, epoch: 9 }),
+      encodeEnvelope({ changes, sequence: 99 }),
+      encodeEnvelope({ changes, request: 'another' }),
+      encodeEnvelope({ changes, requests: ['another'] }),
+      encodeEnvelope({ changes, end: { entries: 1, digest: '' } }),
+      encodeEnvelope({ changes, part: { index: 1, last: true } }),
       encodeEnvelope({ changes: [{ section: 'counts', op: untyped(7), key: 'a' }] }),
       encodeEnvelope({ changes: [{ section: 'unknown', op: 0, key: 'a', version: 1 }] }),
       encodeEnvelope({ changes: [{ section: 'counts', op: 0, key: 'a', version: 9 }] }),
