@@ -200,7 +200,7 @@ export function executableOf(pidfd: OwnedFd | null): Executable | null {
 
 /** Whether the executable is the program at `file`: the same file, or the previous one at that path if it was replaced after the start. */
 export function isProgram({ path, dev, ino, here }: Executable, file: string): boolean {
-  const present = statOf(file)
+  const present = statIfPresent(file)
   if (present !== undefined && present.dev === dev && present.ino === ino) return true
   if (!here || !path.endsWith(DELETED)) return false
   const original = path.slice(0, -DELETED.length)
@@ -208,7 +208,7 @@ export function isProgram({ path, dev, ino, here }: Executable, file: string): b
 }
 
 /** Returns undefined for a path that leads to no file. Never throws: the path may belong to another user, and a bad path must not break the check of other rules. */
-function statOf(file: string): BigIntStats | undefined {
+function statIfPresent(file: string): BigIntStats | undefined {
   try {
     return statSync(file, { bigint: true })
   } catch {
