@@ -119,15 +119,6 @@ export function linkLog({ log, part }: OwnPart, generation: number, isNew: boole
   }
 }
 
-/** Returns the file to which the log's link leads: that of the version that serves, or has served last. Null if there is none. */
-export function servingPart(log: string): string | null {
-  try {
-    return realpathSync(log)
-  } catch {
-    return null
-  }
-}
-
 /** Returns the file of the version that was started last, even if it never served; null if there is none. */
 export function newestPart(log: string): string | null {
   try {

@@ -15,9 +15,10 @@ import { HELD_HANDLE, holdHandle, listeningDescriptorOf, nameSocket } from '../n
 import { keptByText } from '../operator/status-report.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
+import { realPathOf } from '../os/release-link.js'
 import { PARENT } from './exclusion.js'
 import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
-import { linkLog, type OwnPart, openPart, ownPart, servingPart } from './log-files.js'
+import { linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
 import { openInspector } from './node-startup.js'
 import { Placeholder } from './placeholder.js'
 import type { AutoSettings } from './settings.js'
@@ -196,8 +197,9 @@ export class AutoService {
 
   /** Points the log’s link to the file of this process, which serves again. */
   #takeLogBack(log: OwnPart): void {
-    const before = servingPart(log.log)
-    this.#failedLog = before === servingPart(log.part) ? null : before
+    // The link leads to the file of the version that serves, or has served last.
+    const before = realPathOf(log.log)
+    this.#failedLog = before === realPathOf(log.part) ? null : before
     if (this.#failedLog !== null) print(`the log of the version that served before is ${this.#failedLog}`)
     linkLog(log, this.#member.generation, false)
   }

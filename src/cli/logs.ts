@@ -8,6 +8,7 @@ import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { lookupPaths, serviceAt } from '../os/default-control.js'
+import { realPathOf } from '../os/release-link.js'
 import { addServiceOptions, controlByName, findControl, type ServiceFlags } from './find-service.js'
 import { plain, writeStderr } from './output.js'
 import { failedUpgradeText } from './status.js'
@@ -96,14 +97,6 @@ async function logs(flags: LogsFlags, command: Command): Promise<void> {
       })
   }
   await files[0]!.close()
-}
-
-function realPathOf(path: string): string | null {
-  try {
-    return realpathSync(path)
-  } catch {
-    return null
-  }
 }
 
 interface FoundLog {

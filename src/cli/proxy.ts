@@ -6,6 +6,7 @@ import { FdbError } from '../errors.js'
 import { CHANGES, type ChangeReport } from '../operator/service-commands.js'
 import { startedAs, successorCommand } from '../os/command-line.js'
 import { requireDefaultPath, workerPlace } from '../os/default-control.js'
+import { realPathOf } from '../os/release-link.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
 import { AccessLines } from './access-lines.js'
@@ -261,7 +262,7 @@ function partsAtStart(): Map<string, string> {
 /** Returns the identity of each part, by name. */
 function identifyParts(): Map<string, string> {
   const { file, cwd } = successorCommand()
-  const found = new Map([['node', identityOf(realpathOf(file), true)]])
+  const found = new Map([['node', identityOf(realPathOf(file), true)]])
   // The times of the folder are left out: they change with every file in it.
   const { dev, ino } = statSync(cwd, { bigint: true })
   found.set('the working folder', `${dev} ${ino}`)
@@ -270,7 +271,7 @@ function identifyParts(): Map<string, string> {
   const root = dirname(dirname(script))
   for (const folder of [basename(dirname(script)), ...ADDONS])
     for (const [name, real] of filesIn(join(root, folder))) found.set(`${folder}/${name}`, identityOf(real))
-  found.set('package.json', identityOf(realpathOf(join(root, 'package.json'))))
+  found.set('package.json', identityOf(realPathOf(join(root, 'package.json'))))
   return found
 }
 
@@ -282,18 +283,10 @@ function filesIn(folder: string): [name: string, real: string | null][] {
       .filter(entry => !entry.isDirectory())
       .map(entry => {
         const path = join(real, entry.name)
-        return [entry.name, entry.isSymbolicLink() ? realpathOf(path) : path]
+        return [entry.name, entry.isSymbolicLink() ? realPathOf(path) : path]
       })
   } catch {
     return []
-  }
-}
-
-function realpathOf(path: string): string | null {
-  try {
-    return realpathSync(path)
-  } catch {
-    return null
   }
 }
 

@@ -1,4 +1,4 @@
-import { readlinkSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
+import { readlinkSync, realpathSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 
@@ -67,6 +67,15 @@ export function replaceLink(path: string, to: string): void {
 function targetOf(path: string): string | null {
   try {
     return readlinkSync(path)
+  } catch {
+    return null
+  }
+}
+
+/** Returns the path of the file to which `path` leads, without symbolic links; null if there is none. */
+export function realPathOf(path: string): string | null {
+  try {
+    return realpathSync(path)
   } catch {
     return null
   }
