@@ -8,8 +8,8 @@
 //   config-worker.js                the thread that reads a configuration of the proxy
 //   started.cjs                     the preload of a successor: src/versions/output-preload.ts
 //   cli.cjs, program.cjs            the command, which shares no files with the library. cli.cjs runs program.cjs with V8's code cache
-//   msgpackr.cjs, js-yaml.cjs,      packages that the library loads on first use, by the names in `imports` of package.json. program.cjs has
-//   yaml.cjs                        its own copy of js-yaml, because it reads a configuration at each start
+//   msgpackr.cjs, js-yaml.cjs       packages that the library loads on first use, by the names in `imports` of package.json. program.cjs has
+//                                   its own copy of js-yaml, because it reads a configuration at each start
 //   bundled.js, lazy.cjs            the entry `.` for an application's bundler, with the paths of these packages
 //   types/                          declarations, see tools/declarations.mjs
 //   THIRD-PARTY-NOTICES.txt         the licences of the packages whose code is in these files
@@ -74,8 +74,7 @@ const common = {
   alias: {
     // The build without the native addon, which would need an install script.
     msgpackr: join(root, 'node_modules/msgpackr/index.js'),
-    // The builds as ES modules, from which esbuild leaves out unused code.
-    yaml: join(root, 'node_modules/yaml/browser/index.js'),
+    // The build as an ES module, from which esbuild leaves out unused code.
     'js-yaml': join(root, 'node_modules/js-yaml/dist/js-yaml.mjs'),
   },
 }
@@ -83,8 +82,8 @@ const common = {
 /** The exports that the library uses of each package in `imports` of package.json. */
 const LAZY = {
   msgpackr: "export { Packr } from 'msgpackr'",
-  'js-yaml': "export { CORE_SCHEMA, load } from 'js-yaml'",
-  yaml: "export { isAlias, isMap, isScalar, isSeq, LineCounter, parse, parseDocument, visit } from 'yaml'",
+  'js-yaml':
+    "export { constructFromEvents, CORE_SCHEMA, EVENT_ID, getScalarValue, parseEvents, SCALAR_STYLE, YAMLException } from 'js-yaml'",
 }
 
 const lazy = await Promise.all(
@@ -107,13 +106,12 @@ const JS_YAML = "load('#js-yaml')"
  */
 const lazyWithin = {
   name: 'a lazy package within',
-  setup({ onLoad }) {
+  setup({ onLoad, onResolve }) {
     const made = lazy.flatMap(({ outputFiles = [] }) => outputFiles)
     const text = made.find(({ path }) => basename(path) === 'js-yaml.cjs')?.text
-    onLoad({ filter: /node_modules\/js-yaml\/dist\/js-yaml\.mjs$/ }, () => ({
-      contents: text ?? '',
-      loader: 'js',
-    }))
+    // The path has no .mjs: in an ES module `module.exports` would have no effect.
+    onResolve({ filter: /^js-yaml$/ }, () => ({ path: 'js-yaml.cjs', namespace: 'within' }))
+    onLoad({ filter: /./, namespace: 'within' }, () => ({ contents: text ?? '', loader: 'js' }))
     onLoad({ filter: /build\/modules\/base\/lazy\.js$/ }, ({ path }) => {
       const module = readFileSync(path, 'utf8')
       if (!module.includes(JS_YAML)) throw new Error(`${path} does not contain ${JS_YAML}`)
@@ -233,7 +231,7 @@ files.set('types/auto.d.cts', 'export declare function ready(): void\n')
 files.set('bundled.js', "import './lazy.cjs'\nexport * from './index.js'\n")
 files.set(
   'lazy.cjs',
-  "globalThis[Symbol.for('fd-broker.lazy')]=n=>n==='#msgpackr'?require('./msgpackr.cjs'):n==='#yaml'?require('./yaml.cjs'):require('./js-yaml.cjs')\n",
+  "globalThis[Symbol.for('fd-broker.lazy')]=n=>n==='#msgpackr'?require('./msgpackr.cjs'):require('./js-yaml.cjs')\n",
 )
 files.set('THIRD-PARTY-NOTICES.txt', notices(root, Object.keys(inputs)))
 

@@ -36,9 +36,19 @@ export const nodeTls = (): typeof tls => process.getBuiltinModule('node:tls')
 /** The package uses more than 1 MiB of memory. */
 export const msgpackr = (): typeof import('msgpackr') => load('#msgpackr')
 
+type JsYaml = Pick<
+  typeof import('js-yaml'),
+  | 'constructFromEvents'
+  | 'CORE_SCHEMA'
+  | 'EVENT_ID'
+  | 'getScalarValue'
+  | 'parseEvents'
+  | 'SCALAR_STYLE'
+  | 'YAMLException'
+>
+
 /** A configuration in JSON does not need this package. */
-export const yaml = (): typeof import('yaml') => load('#yaml')
-export const jsYaml = (): Pick<typeof import('js-yaml'), 'CORE_SCHEMA' | 'load'> => load('#js-yaml')
+export const jsYaml = (): JsYaml => load('#js-yaml')
 
 /** Like `net.isIPv6()`, but avoids the pattern that Node compiles at the first call (3 ms) for most texts that are no IPv6 address. */
 export function isIPv6(text: string): boolean {

@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs'
-import type { Document, LineCounter, Node } from 'yaml'
+import type { Event, YAMLException } from 'js-yaml'
 import { jsonObject } from '../base/json.js'
-import { jsYaml, yaml } from '../base/lazy.js'
+import { jsYaml } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import { ConfigPlace, formatPath, type Path, Problems, type ValueCheck } from './check.js'
+import { Places } from './places.js'
 
 export interface TextPosition {
   line: number
@@ -14,45 +15,27 @@ export interface SyntaxProblem extends TextPosition {
   message: string
 }
 
-/**
- * A YAML 1.2 document (JSON is one too). `js-yaml` parses it. The package `yaml` reports positions, but is eight times slower: it is loaded only
- * for invalid or unusual documents, and to find the position of a problem.
- */
+/** A YAML 1.2 document (JSON is one too). */
 export class ConfigDocument {
-  readonly syntax: SyntaxProblem[]
+  readonly syntax: SyntaxProblem[] = []
   readonly value: unknown
   readonly #text: string
-  #parsed: { readonly document: Document.Parsed; readonly lines: LineCounter } | null = null
+  #events: readonly Event[] | null = null
 
   constructor(text: string) {
     this.#text = text
-    const plain = parseJson(text) ?? yamlValue(text)
-    if (plain !== undefined) {
-      this.syntax = []
-      this.value = plain
+    const json = parseJson(text)
+    if (json !== undefined) {
+      this.value = json
       return
     }
-    const { document } = this.#yaml
-    const { errors, warnings } = document
-    this.syntax = [...errors, ...warnings].map(({ code, message, pos }) => ({
-      ...this.#position(pos[0]),
-      message: explain(code, message),
-    }))
-    if (this.syntax.length > 0) return
     try {
-      this.value = document.toJS()
+      this.value = yamlValue(text)
     } catch (error) {
-      this.syntax = this.#aliasProblems(error)
+      if (!isSyntaxError(error)) throw error
+      const { offset, message } = explain(error, text)
+      this.syntax.push({ ...positionAt(text, offset), message })
     }
-  }
-
-  get #yaml() {
-    if (this.#parsed !== null) return this.#parsed
-    const { LineCounter, parseDocument } = yaml()
-    const lines = new LineCounter()
-    const options = { lineCounter: lines, prettyErrors: false, version: '1.2' } as const
-    this.#parsed = { document: parseDocument(this.#text, options), lines }
-    return this.#parsed
   }
 
   /**
@@ -60,74 +43,111 @@ export class ConfigDocument {
    * list in which it is missing.
    */
   position(path: Path, atKey: boolean): TextPosition {
-    const { isAlias, isMap, isScalar, isSeq } = yaml()
-    const { document } = this.#yaml
-    let node: Node | null = document.contents
-    let offset = node?.range?.[0] ?? 0
-    for (const [depth, step] of path.entries()) {
-      if (isAlias(node)) node = node.resolve(document) ?? null
-      let key: Node | null = null
-      let next: Node | null = null
-      if (isMap(node)) {
-        const pair = node.items.find(item => isScalar(item.key) && String(item.key.value) === String(step))
-        key = (pair?.key as Node | undefined) ?? null
-        next = (pair?.value as Node | undefined) ?? null
-      } else if (isSeq(node)) next = (node.items[Number(step)] as Node | undefined) ?? null
-      const at = atKey && depth === path.length - 1 ? (key ?? next) : (next ?? key)
-      if (at?.range == null) break
-      offset = at.range[0]
-      node = next
-    }
-    return this.#position(offset)
-  }
-
-  #position(offset: number): TextPosition {
-    const { line, col } = this.#yaml.lines.linePos(offset)
-    return { line: Math.max(line, 1), column: Math.max(col, 1) }
-  }
-
-  #aliasProblems(error: unknown): SyntaxProblem[] {
-    const found: SyntaxProblem[] = []
-    const { document } = this.#yaml
-    yaml().visit(document, {
-      Alias: (_, alias) => {
-        if (alias.resolve(document)) return
-        const message = `*${alias.source} refers to nothing; put a value that begins with * in quotes, "*${alias.source}"`
-        found.push({ ...this.#position(alias.range?.[0] ?? 0), message })
-      },
-    })
-    if (found.length > 0) return found
-    return [{ line: 1, column: 1, message: error instanceof Error ? error.message : String(error) }]
+    this.#events ??= jsYaml().parseEvents(this.#text, {})
+    return positionAt(this.#text, new Places(this.#text, this.#events).offsetOf(path, atKey))
   }
 }
 
-function explain(code: string, message: string): string {
-  const [first = ''] = message.split('\n')
-  switch (code) {
-    case 'BAD_ALIAS':
-      return 'put a value that begins with * in quotes, "*"'
-    case 'MULTIPLE_DOCS':
-      return 'a second document begins here; the configuration is one document'
-    case 'DUPLICATE_KEY':
-      return 'this key is given twice in the same map'
-    case 'TAB_AS_INDENT':
-      return 'tabs are not allowed as indentation; use spaces'
-    case 'RESOURCE_EXHAUSTION':
-      return 'this is nested too deeply to be read'
-    default:
-      return first.charAt(0).toLowerCase() + first.slice(1)
-  }
+function positionAt(text: string, offset: number): TextPosition {
+  const before = text.slice(0, offset)
+  const lineStart = before.lastIndexOf('\n') + 1
+  let line = 1
+  for (let at = before.indexOf('\n'); at >= 0; at = before.indexOf('\n', at + 1)) line++
+  return { line, column: offset - lineStart + 1 }
 }
+
+/** Parses YAML 1.2. Returns null for an empty text. Throws a `YAMLException`. */
+export function yamlValue(text: string): unknown {
+  const { constructFromEvents, CORE_SCHEMA, EVENT_ID, parseEvents, YAMLException } = jsYaml()
+  const events = parseEvents(text, {})
+  const documents = events.filter(({ type }) => type === EVENT_ID.DOCUMENT)
+  if (documents.length > 1) YAMLException.throwAt(text, secondDocument(text, documents[0]), SECOND_DOCUMENT)
+  const [value = null] = constructFromEvents(events, { source: text, schema: CORE_SCHEMA })
+  if (events.some(({ type }) => type === EVENT_ID.ALIAS) && sizeOf(value) > MAX_SIZE)
+    YAMLException.throwAt(text, 0, 'its aliases repeat too much; write the values out')
+  return value
+}
+
+const SECOND_DOCUMENT = 'a second document begins here; the configuration is one document'
+
+/** Only the markers `---` and `...` end a document; no value has a line that begins with one of them. */
+function secondDocument(text: string, first: Event | undefined): number {
+  const marks = [...text.matchAll(/^(?:---|\.\.\.)(?=\s|$)/gm)]
+  const begins = first !== undefined && 'explicitStart' in first && first.explicitStart
+  return marks[begins ? 1 : 0]?.index ?? 0
+}
+
+const MAX_SIZE = 10_000_000
+
+/** Returns the number of values if each alias were written out. A value inside of itself counts once. */
+function sizeOf(value: unknown, known = new Map<unknown, number>()): number {
+  if (typeof value !== 'object' || value === null) return 1
+  const before = known.get(value)
+  if (before !== undefined) return before
+  known.set(value, 1)
+  let size = 1
+  for (const each of Object.values(value)) size += sizeOf(each, known)
+  known.set(value, size)
+  return size
+}
+
+function isSyntaxError(error: unknown): error is YAMLException {
+  return error instanceof jsYaml().YAMLException
+}
+
+/** Explains an error of the parser. Returns its place too. */
+function explain({ reason, mark }: YAMLException, text: string): { offset: number; message: string } {
+  const offset = mark?.position ?? 0
+  const isAt = (sign: string) => text.startsWith(sign, offset)
+  const [, name] = /^unidentified alias "(.*)"$/s.exec(reason) ?? []
+  if (name !== undefined) {
+    const message = `*${name} refers to nothing; put a value that begins with * in quotes, "*${name}"`
+    return { offset: offset - 1, message }
+  }
+  const [, message] = EXPLANATIONS.find(([pattern]) => pattern.test(reason)) ?? []
+  if (/^name of an alias/.test(reason))
+    return { offset: offset - 1, message: 'put a value that begins with * in quotes, "*"' }
+  if (reason === 'duplicated mapping key') {
+    const quoted = /["']/.test(text.charAt(offset - 1))
+    return { offset: quoted ? offset - 1 : offset, message: 'this key is given twice in the same map' }
+  }
+  if (/^unknown \w+ tag /.test(reason)) {
+    const [tag = ''] = /^[^\s,[\]{}]+/.exec(text.slice(offset)) ?? []
+    return { offset, message: `unresolved tag: ${tag}` }
+  }
+  if (isAt('@') || isAt('`'))
+    return { offset, message: `put a value that begins with ${text.charAt(offset)} in quotes` }
+  return { offset, message: message ?? reason }
+}
+
+const EXPLANATIONS: readonly (readonly [RegExp, string])[] = [
+  [/^tab characters/, 'tabs are not allowed as indentation; use spaces'],
+  [/^nesting exceeded/, 'this is nested too deeply to be read'],
+  [/within a double quoted scalar$/, 'missing closing "quote'],
+  [/within a single quoted scalar$/, "missing closing 'quote"],
+  [/within a flow collection$/, 'a [ or { is not closed'],
+  [/^deficient indentation/, 'this is indented too little, or a [ or { before it is not closed'],
+  [
+    /^bad indentation/,
+    'this does not continue the map or list: correct the indentation, or put a text with ": " in quotes',
+  ],
+  [/complex keys/, 'a key must be a text'],
+]
 
 const QUOTE = 0x22
 const COLON = 0x3a
 const BACKSLASH = 0x5c
+const [OPENS_LIST, CLOSES_LIST] = [0x5b, 0x5d]
+const [OPENS_MAP, CLOSES_MAP] = [0x7b, 0x7d]
+const MOST_LEVELS = 100
 
-/** Parses a JSON object or array. Returns undefined for other texts, and if an object has a key twice. */
+/** Parses a JSON object or array. Returns undefined for other texts, if an object has a key twice, and for more levels than {@link yamlValue} reads. */
 export function parseJson(text: string): unknown {
   const value = jsonObject(text)
+  if (value === undefined) return undefined
+  const { colons, levels } = signsIn(text)
   // JSON.parse() keeps the last of duplicate keys, so that the value then has fewer keys than the text has colons.
-  return value !== undefined && keysIn(value) === colonsIn(text) ? value : undefined
+  return levels <= MOST_LEVELS && keysIn(value) === colons ? value : undefined
 }
 
 function keysIn(value: object): number {
@@ -141,31 +161,22 @@ function keysIn(value: object): number {
   return keys
 }
 
-/** Counts colons outside of strings. */
-function colonsIn(json: string): number {
+/** Counts colons outside of strings, and the levels of brackets. */
+function signsIn(json: string): { colons: number; levels: number } {
   let colons = 0
+  let level = 0
+  let levels = 0
   let inString = false
   for (let at = 0; at < json.length; at++) {
     const code = json.charCodeAt(at)
     if (code === QUOTE) inString = !inString
-    else if (inString && code === BACKSLASH) at++
-    else if (!inString && code === COLON) colons++
+    else if (inString) {
+      if (code === BACKSLASH) at++
+    } else if (code === COLON) colons++
+    else if (code === OPENS_LIST || code === OPENS_MAP) levels = Math.max(levels, ++level)
+    else if (code === CLOSES_LIST || code === CLOSES_MAP) level--
   }
-  return colons
-}
-
-/** Syntax that `js-yaml` and `yaml` may read differently, or that `yaml` warns about: an anchor, a tag, a directive, a merge key. */
-const UNUSUAL = /[&!%]|^<<|[{,\s]<</m
-
-/** Parses YAML 1.2 with `js-yaml`. Returns undefined for invalid and unusual texts, which `yaml` must parse. */
-export function yamlValue(text: string): unknown {
-  if (UNUSUAL.test(text)) return undefined
-  const { CORE_SCHEMA, load } = jsYaml()
-  try {
-    return load(text, { schema: CORE_SCHEMA })
-  } catch {
-    return undefined
-  }
+  return { colons, levels }
 }
 
 const MOST = 20

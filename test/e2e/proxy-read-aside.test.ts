@@ -1,10 +1,12 @@
+import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import type * as ProxyEntry from '../../src/proxy/index.js'
-import { NIGHTLY } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 
 const ROUTES = 40_000
 
@@ -47,3 +49,39 @@ it.runIf(NIGHTLY)(
     expect(new Set(asked).size).toBe(asked.length)
   },
 )
+
+const REPORT = `data:text/javascript,${encodeURIComponent(
+  `process.on("exit", () => { const { user, system } = process.cpuUsage(); process.stderr.write("cpu " + (user + system) / 1e3 + " ms") })`,
+)}`
+
+/** Milliseconds of processor time that the shipped command needs to check a file. */
+function checkCost(file: string): number {
+  const cli = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+  const { status, stderr } = spawnSync(process.execPath, [cli, 'proxy', '--check', '--config', file], {
+    encoding: 'utf8',
+    env: { ...process.env, NODE_OPTIONS: `--import ${REPORT}` },
+  })
+  expect(status, stderr).toBe(0)
+  return Number(/cpu (.*) ms/.exec(stderr)?.[1])
+}
+
+it('the shipped command reads YAML for at most three times the processor time of JSON', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fd-broker-yaml-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const routes = perLane(20_000, 100_000)
+  const hosts = Array.from({ length: routes }, (_, n) => `h${n}.test`)
+  const listeners = [{ name: 'web', address: 'tcp://127.0.0.1:0' }]
+  const json = join(folder, 'edge.json')
+  const respond = { body: 'x' }
+  writeFileSync(
+    json,
+    JSON.stringify({ service: 'cost', listeners, routes: hosts.map(host => ({ host, respond })) }),
+  )
+  const yaml = join(folder, 'edge.yaml')
+  const lines = hosts.map(host => `  - host: ${host}\n    respond: { body: x }\n`)
+  writeFileSync(
+    yaml,
+    `service: cost\nlisteners: [{ name: web, address: "tcp://127.0.0.1:0" }]\nroutes:\n${lines.join('')}`,
+  )
+  expect(checkCost(yaml)).toBeLessThan(3 * checkCost(json))
+})

@@ -18,7 +18,7 @@ const FILES: readonly Rule[] = [
   [/^dist\/cli\.cjs$/, 20_000],
   [/^dist\/program\.cjs$/, 1_415_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
-  [/^dist\/(?:msgpackr|js-yaml|yaml)\.cjs$/, 200_000],
+  [/^dist\/(?:msgpackr|js-yaml)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores)\.d\.ts$/, 3_000],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
   [/^dist\/types\/declarations\.d\.ts$/, 128_000],

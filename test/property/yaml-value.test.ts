@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { parseDocument } from 'yaml'
-import { yamlValue } from '../../src/config/document.js'
+import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml'
+import { ConfigDocument } from '../../src/config/document.js'
 import { perLane } from '../lanes/lane.js'
 
 const SEED = { seed: 20_26 }
@@ -23,6 +23,18 @@ function whole(text: string): unknown {
   } catch {
     return Symbol('an alias of nothing')
   }
+}
+
+function placeOf(text: string, path: (string | number)[]): { line: number; column: number } {
+  const lineCounter = new LineCounter()
+  let node: Node | null = parseDocument(text, { lineCounter, version: '1.2' }).contents
+  for (const step of path) {
+    if (isSeq(node)) node = node.items[Number(step)] as Node
+    else if (isMap(node))
+      node = node.items.find(({ key }) => isScalar(key) && String(key.value) === step)?.value as Node
+  }
+  const { line, col } = lineCounter.linePos(node!.range![0])
+  return { line, column: col }
 }
 
 /** Texts that mean something in one place, and something else, or nothing, in another. */
@@ -239,26 +251,44 @@ function written(given: unknown, space: string, isInLine: boolean): string {
   return `${space}${inLine(given)}\n`
 }
 
+/** The value, or a symbol if the reader refuses the text. */
+function read(text: string): unknown {
+  const { syntax, value } = new ConfigDocument(text)
+  return syntax.length > 0 ? Symbol('refused') : value
+}
+
+/** The texts of all values, by path, with the place at which each stands. */
+function* places(given: unknown, path: (string | number)[] = []): Generator<(string | number)[]> {
+  if (path.length > 0) yield path
+  if (typeof given !== 'object' || given === null) return
+  for (const [key, its] of Object.entries(given))
+    yield* places(its, [...path, Array.isArray(given) ? Number(key) : key])
+}
+
 describe('the value of a YAML text', () => {
-  it('is the one that the package has which knows where it stands, or left to that', () => {
-    let read = 0
+  it('is that of another reader of YAML, wherever both accept the text', () => {
+    let compared = 0
     const property = fc.property(fc.array(line, { minLength: 1, maxLength: 5 }), lines => {
       const text = lines.join('\n')
-      const found = yamlValue(text)
-      if (found === undefined) return
-      read++
-      expect(named(found)).toStrictEqual(named(whole(text)))
+      const found = read(text)
+      const other = whole(text)
+      if (typeof found === 'symbol' || typeof other === 'symbol') return
+      compared++
+      expect(named(found)).toStrictEqual(named(other))
     })
     fc.assert(property, { ...SEED, numRuns: perLane(1_500, 6_000) })
-    expect(read).toBeGreaterThan(100)
+    expect(compared).toBeGreaterThan(100)
   })
 
-  it('as people write it is not left to that', () => {
+  it('as people write it is read, and each of its values stands where another reader finds it', () => {
     const property = fc.property(value, fc.boolean(), (given, isInLine) => {
       if (typeof given !== 'object' || given === null || Object.keys(given).length === 0) return
       const text = written(given, '', isInLine)
-      expect(yamlValue(text)).toStrictEqual(given)
+      expect(read(text)).toStrictEqual(given)
       if (!isDeepStrictEqual(whole(text), given)) throw new Error(`the test writes it wrong:\n${text}`)
+      const document = new ConfigDocument(text)
+      for (const path of places(given))
+        expect(document.position(path, false), `${path.join('.')} in\n${text}`).toEqual(placeOf(text, path))
     })
     fc.assert(property, { ...SEED, numRuns: perLane(250, 1_000) })
   })
@@ -270,21 +300,23 @@ describe('the value of a YAML text', () => {
     ['other line breaks', 'a: 1\r\nb: 2'],
     ['a single text', 'a'],
     ['brackets that go on', 'a: [b,\n  c]'],
-  ])('is the same of %s', (_, text) => {
-    expect(yamlValue(text)).toStrictEqual(whole(text))
-  })
-
-  it.each([
     ['anchors', 'a: &x 1\nb: *x'],
     ['tags', 'a: !!str 1'],
     ['merged maps', 'a: {b: 1}\n<<: {c: 1}'],
-    ['several documents', 'a: 1\n---\nb: 1'],
     ['directives', '%YAML 1.2\n---\na: 1'],
-    ['a key that is there twice', 'a: 1\na: 2'],
     ['nothing', ''],
     ['comments alone', '# a\n'],
+  ])('is the same of %s', (_, text) => {
+    expect(read(text)).toStrictEqual(whole(text))
+  })
+
+  it.each([
+    ['several documents', 'a: 1\n---\nb: 1'],
+    ['a key that is there twice', 'a: 1\na: 2'],
     ['what is nested too deep', `${'['.repeat(1000)}${']'.repeat(1000)}`],
-  ])('leaves %s to the package that knows where it stands', (_, text) => {
-    expect(yamlValue(text)).toBeUndefined()
+    ['an unknown tag', 'a: !b 1'],
+    ['an alias of nothing', 'a: *b'],
+  ])('is none of %s', (_, text) => {
+    expect(new ConfigDocument(text).syntax).toHaveLength(1)
   })
 })

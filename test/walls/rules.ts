@@ -34,13 +34,13 @@ export const ROOMS: readonly Room[] = [
     about:
       'for every room: exponential backoff, checks of options, durations, ordered and lazy work, loggers, large lists and maps',
     only: ['errors'],
-    packages: ['js-yaml', 'msgpackr', 'yaml'],
+    packages: ['js-yaml', 'msgpackr'],
   },
   {
     name: 'config',
     about: 'reads and checks a configuration in YAML or JSON; an error names line and key',
     only: ['errors', 'base'],
-    packages: ['js-yaml', 'yaml'],
+    packages: ['js-yaml'],
   },
   {
     name: 'kernel',
@@ -160,7 +160,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'cli',
     about: 'the commands; thin',
-    packages: ['commander', 'pino', 'rotating-file-stream', 'yaml'],
+    packages: ['commander', 'pino', 'rotating-file-stream'],
   },
   {
     name: 'code-cache',
