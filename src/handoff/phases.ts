@@ -51,6 +51,8 @@ const BEFORE_COMMIT: ReadonlySet<string | undefined> = new Set<HolderPhase>([
 const ACCEPTS: ReadonlySet<MemberPhase> = new Set(['beginning', 'serving', 'unfit'])
 const CURRENT: ReadonlySet<MemberPhase> = new Set([...ACCEPTS, 'joining', 'ready', 'frozen'])
 
+const REPLACED: ReadonlySet<MemberPhase> = new Set(['standby', 'orphan', 'leaving'])
+
 /** Whether the handoff can still be given up, so that the incumbent continues to write. */
 export function isBeforeCommit(phase: string | undefined): boolean {
   return BEFORE_COMMIT.has(phase)
@@ -94,4 +96,9 @@ export function accepts(phase: MemberPhase): boolean {
 /** Whether the member accepts or will accept, because no other process has taken over from it. */
 export function isCurrent(phase: MemberPhase): boolean {
   return CURRENT.has(phase)
+}
+
+/** Whether the member has no right to write, and reads what the process with the right writes. */
+export function isReplaced(phase: MemberPhase): boolean {
+  return REPLACED.has(phase)
 }

@@ -146,6 +146,7 @@ export class MemberDriver implements RuntimeDriver {
       if (link === 'local') this.#notifyServing()
     }
     if (phase === 'unfit') this.#cannotWrite()
+    if (phase === 'orphan') this.runtime.writes.followOn()
     if (before === 'beginning' && link === 'local') this.onDecides()
     if (phase === 'leaving' && !readiness.served) readiness.fail(this.leaveReason())
     if (phase === 'frozen' && link !== 'local') {

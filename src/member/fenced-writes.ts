@@ -1,3 +1,4 @@
+import { isReplaced } from '../handoff/phases.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { DescriptorShortage, fencedError, isDescriptorShortage } from './cannot-serve.js'
@@ -40,8 +41,11 @@ export class FencedWrites {
   leave(): boolean {
     const toTheEnd = this.#keepsWriting
     if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fencedError()))
-    // Changes may wait in the queue, if this process accepted without the right to write.
-    else this.#forwardOrRefuse()
+    else {
+      // Changes may wait in the queue, if this process accepted without the right to write.
+      this.#forwardOrRefuse()
+      this.followOn()
+    }
     return toTheEnd
   }
 
@@ -70,12 +74,14 @@ export class FencedWrites {
     this.followOn()
   }
 
-  /** Reads newer segments. Retries if descriptors are short. */
+  /** Reads newer segments, in a phase in which another process may write. Retries if descriptors are short. */
   followOn(): void {
     const { shutdown, machine, settings } = this.#shared
-    if (shutdown.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return
+    if (shutdown.over || !isReplaced(machine.phase)) return
     if (shutdown.closing && !this.forwarder.active) return
-    this.#state.loader.follow().then(
+    // A process that has never served reads only the incumbent's segments: it may have to write in the next one.
+    const below = this.forwarder.active || machine.phase !== 'orphan' ? undefined : machine.member.epoch
+    this.#state.loader.follow(below).then(
       () => this.#shortage.end(),
       error => {
         if (shutdown.over) return

@@ -50,7 +50,11 @@ export class SegmentLoader {
    * Reads every acknowledged change of the segments below this epoch. `seal`: seals them first, if this process has its own holder, because
    * the segment of a dead process must be sealed before later ones can be read.
    */
-  async carry(below: Epoch, seal: boolean): Promise<void> {
+  carry(below: Epoch, seal: boolean): Promise<void> {
+    return this.#order.run(() => this.#carry(below, seal))
+  }
+
+  async #carry(below: Epoch, seal: boolean): Promise<void> {
     if (seal) for (const segment of this.#segmentSet.all) if (segment.epoch < below) segment.sealForDead()
     const newest = this.#newest
     for (const segment of this.#segmentSet.all) {
@@ -61,14 +65,15 @@ export class SegmentLoader {
     await this.#log.catchUp()
   }
 
-  /** Follows the records of the process that serves. Called again when newer segments have arrived. */
-  follow(): Promise<void> {
-    return this.#order.run(() => this.#followOn())
+  /** Follows the records of the process that serves, in segments below this epoch. Called again when newer segments have arrived. */
+  follow(below: Epoch = Number.POSITIVE_INFINITY): Promise<void> {
+    return this.#order.run(() => this.#followOn(below))
   }
 
-  async #followOn(): Promise<void> {
+  async #followOn(below: Epoch): Promise<void> {
     for (const segment of this.#segmentSet.all) {
-      if (segment.kind === 'epoch' && segment.epoch > this.#newest) await this.#log.adopt(segment.dup())
+      const { kind, epoch } = segment
+      if (kind === 'epoch' && epoch > this.#newest && epoch < below) await this.#log.adopt(segment.dup())
     }
     this.#log.follow()
   }

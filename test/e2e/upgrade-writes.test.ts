@@ -289,6 +289,61 @@ describe('changes made in a member that drains', () => {
     expect(await again).toEqual({ item: 2 })
     expect(await third.order('get', { key: 'all' })).toEqual({ item: 2 })
   })
+
+  it('are made when the daemon was killed within the probation, and are read there', async () => {
+    const port = await freePort()
+    const LONG = { ...TIMES, probation: 30_000 }
+    const scene = Scene.open({
+      hosting: 'daemon',
+      upgrade: LONG,
+      timeout: 3_000,
+      drain: { timeout: 60_000 },
+      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    })
+    const daemon = await startDaemon(scene, { upgrade: LONG })
+    const first = await scene.serve({ routes: 0 })
+    ask(`http://127.0.0.1:${port}/slow?ms=60000`).answer.catch(() => {})
+    const second = await scene.serve()
+    await until('the first one stands by', async () => (await first.order('phase')) === 'standby')
+    await daemon.kill()
+    await until('the first one notices', async () => (await first.order('phase')) === 'orphan')
+    await startDaemon(scene, { upgrade: LONG })
+    await serviceWhere(
+      scene,
+      'the second one serves',
+      ({ phase, pid }) => phase !== 'rebuilding' && pid === second.pid,
+    )
+    for (let n = 1; n <= 3; n++) {
+      await second.order('put', { key: 'of-second', value: { item: n } })
+      await until(
+        'the first one reads it',
+        async () => (await first.order<{ item: number } | null>('get', { key: 'of-second' }))?.item === n,
+      )
+      await first.order('count', { key: 'all' })
+      expect(await second.order('get', { key: 'all' })).toEqual({ item: n })
+    }
+  })
+})
+
+describe('a joiner that accepts because the daemon was killed', () => {
+  it('reads what the incumbent goes on to write', async () => {
+    const port = await freePort()
+    const scene = Scene.open({
+      hosting: 'daemon',
+      upgrade: TIMES,
+      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+    })
+    await startDaemon(scene, { upgrade: TIMES, traps: { 'holder quiescing': 'SIGKILL' } })
+    const first = await scene.serve({ routes: 0 })
+    const joiner = await scene.start()
+    await until('the joiner accepts', async () => (await joiner.order('phase')) === 'orphan')
+    await first.order('put', { key: 'new', value: { item: 1 } })
+    await until('it reads the change', async () => (await joiner.order('get', { key: 'new' })) !== null)
+    await startDaemon(scene, { upgrade: TIMES })
+    await serviceWhere(scene, 'the daemon is back', ({ phase, pid }) => phase === 'idle' && pid === first.pid)
+    await first.order('count', { key: 'all' })
+    expect(await (await scene.serve()).order('get', { key: 'all' })).toEqual({ item: 1 })
+  })
 })
 
 describe('close() of the last process', () => {

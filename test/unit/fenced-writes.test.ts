@@ -32,7 +32,9 @@ describe('a process that may not write any more', () => {
       segmentSet,
       cannotServe: { refusal: () => new Error('unfit') },
     }
-    const state = { log, file: null, loader: { follow: async () => {} } }
+    const followed: (number | undefined)[] = []
+    const follow = async (below?: number) => void followed.push(below)
+    const state = { log, file: null, loader: { follow } }
     const writes = new FencedWrites(shared as never, state as never, {
       open: () => true,
       reconnect: () => {},
@@ -42,7 +44,7 @@ describe('a process that may not write any more', () => {
       log.close()
       segmentSet.close()
     })
-    return { writes, segmentSet, steps }
+    return { writes, segmentSet, steps, followed }
   }
 
   it('forwards its changes when it stands by, leaves or was cut off, and ends them when it is unfit, or the only one', async () => {
@@ -92,5 +94,27 @@ describe('a process that may not write any more', () => {
       [true, true, false, true],
     ])
     expect(bring(true)).toEqual([[2], [true, true, true, true]])
+  })
+
+  it('reads newer segments in each phase in which another may write, and catches up when it leaves', async () => {
+    for (const phase of ['standby', 'orphan', 'leaving']) {
+      const { writes, followed } = late({ phase })
+      await writes.end()
+      writes.takeNewer([{ role: 'segment', epoch: 3, fd: Segment.create(3).fd }])
+      expect([phase, followed]).toEqual([phase, [undefined, undefined]])
+      writes.leave()
+      expect(followed).toHaveLength(3)
+    }
+    for (const phase of ['ready', 'beginning', 'serving', 'frozen']) {
+      const { writes, followed } = late({ phase })
+      writes.takeNewer([{ role: 'segment', epoch: 3, fd: Segment.create(3).fd }])
+      expect([phase, followed]).toEqual([phase, []])
+    }
+  })
+
+  it('reads only the segments of others in place of a silent holder, if it has never served', () => {
+    const { writes, followed } = late({ phase: 'orphan' })
+    writes.followOn()
+    expect(followed).toEqual([1])
   })
 })

@@ -96,11 +96,16 @@ export const member = room(
       'unit/deadlines',
     ],
     [
+      'handoff/phases.ts',
+      "new Set(['standby', 'orphan', 'leaving'])",
+      "new Set(['standby', 'leaving'])",
+      'unit/fenced-writes',
+    ],
+    [
       'member/fenced-writes.ts',
-      "machine.phase !== 'standby' && machine.phase !== 'leaving'",
-      "machine.phase !== 'leaving'",
-      'unit/member-follow',
-      'unit/state-forwarding',
+      'this.#forwardOrRefuse()\n      this.followOn()',
+      'this.#forwardOrRefuse()',
+      'unit/fenced-writes',
     ],
   ],
 )
