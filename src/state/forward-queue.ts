@@ -1,3 +1,4 @@
+import { Backoff, type BackoffBounds } from '../base/backoff.js'
 import { OWN_INSTANCE } from '../base/own-instance.js'
 import { FdbError } from '../errors.js'
 import type { LogCore } from './core.js'
@@ -21,6 +22,9 @@ const POLL_MS = 20
 /** How long a change that the serving process has made waits until its record is readable here. If that takes longer, a snapshot has probably replaced the record. */
 const VIEW_MS = 2_000
 
+/** Delays of an update whose conflict this process cannot see: it has not read so far as the process that writes, or has read nothing new. */
+const CONFLICT: BackoffBounds = { firstMs: 100, longestMs: 2_000 }
+
 /** Counts the request ids that this process has created, for all its logs. */
 let requestIds = 0
 
@@ -39,6 +43,8 @@ export interface ForwardingOptions {
 
 interface InFlight {
   readonly number: number
+  /** How far this process had read the log when it sent the change. */
+  readonly readTo: number
   readonly bytes: number
   readonly reads: readonly string[]
   answer: Answer | null
@@ -58,6 +64,9 @@ export class ForwardQueue {
   readonly #reads = new Set<string>()
   /** The next update, if it must wait: its function has read an entry of {@link #reads}, or has thrown. */
   #blocked: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
+  /** The first change, if it had a conflict: it runs again when the log is read to `sequence`, or after a delay. */
+  #conflict: { readonly write: PendingWrite; readonly sequence: number; readonly until: number } | null = null
+  readonly #conflicts = new Backoff(CONFLICT)
   readonly #startedAt = performance.now()
   #writeSender: WriteSender | null = null
   #refused = false
@@ -187,7 +196,12 @@ export class ForwardQueue {
         write.reject(answer.error)
         return true
       case 'conflict':
-        // Runs the update again on the current state. No other update of these entries is in flight.
+        // Runs the update again, on newer state. No other update of these entries is in flight.
+        this.#conflict = {
+          write,
+          sequence: Math.max(answer.sequence, flight!.readTo + 1),
+          until: performance.now() + this.#conflicts.next(),
+        }
         this.#dropInFlight(write)
         return false
       case 'again':
@@ -221,6 +235,7 @@ export class ForwardQueue {
     if (write === undefined || sent >= MOST_IN_FLIGHT || (sent > 0 && this.#bytes >= MOST_IN_FLIGHT_BYTES))
       return false
     if (sent > 0 && this.#mustWait(write, queue.at(sent - 1)!)) return false
+    if (this.#waitsForView(write)) return false
     const { waitingBytes } = this.#core.limits
     let forwarded: Omit<ForwardedWrite, 'request'>
     let reads: readonly string[]
@@ -253,7 +268,8 @@ export class ForwardQueue {
     let bytes = 0
     for (const part of forwarded.parts) bytes += part.length
     const number = ++this.#lastNumber
-    this.#inFlight.set(write, { number, bytes, reads, answer: null, answeredAt: 0 })
+    const readTo = this.#core.history.sequence
+    this.#inFlight.set(write, { number, readTo, bytes, reads, answer: null, answeredAt: 0 })
     for (const read of reads) this.#reads.add(read)
     this.#bytes += bytes
     write.sent = true
@@ -271,6 +287,17 @@ export class ForwardQueue {
       before.makeUpdate === undefined ||
       (this.#blocked?.write === write && this.#areRead(this.#blocked.reads))
     )
+  }
+
+  /** Whether `write` had a conflict with a change that this process has probably not read yet. */
+  #waitsForView(write: PendingWrite): boolean {
+    const conflict = this.#conflict
+    if (conflict?.write !== write) return false
+    const isRead = this.#core.history.sequence >= conflict.sequence
+    if (!isRead && performance.now() < conflict.until) return true
+    if (isRead) this.#conflicts.reset()
+    this.#conflict = null
+    return false
   }
 
   #areRead(reads: readonly string[]): boolean {
@@ -298,6 +325,10 @@ export class ForwardQueue {
   }
 
   #settle(write: PendingWrite): void {
+    if (this.#conflict?.write === write) {
+      this.#conflict = null
+      this.#conflicts.reset()
+    }
     this.#dropInFlight(write)
     this.#core.queue.remove(1)
   }

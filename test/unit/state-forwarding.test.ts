@@ -58,6 +58,8 @@ async function replaced(
     timeoutMs?: number
     author?: StateLogOptions
     writer?: StateLogOptions
+    /** The author does not get the writer's segment. */
+    blind?: boolean
   } = {},
 ) {
   const author = new StateLog(options.author)
@@ -72,7 +74,7 @@ async function replaced(
   const segment = Segment.create(2)
   writer.startWriting(segment)
   const forwarding = author.forwardWriting({ timeoutMs: options.timeoutMs ?? 5_000, refusal })
-  await author.adopt(segment.readOnly())
+  if (!options.blind) await author.adopt(segment.readOnly())
   author.follow()
   onTestFinished(() => {
     author.close()
@@ -82,7 +84,7 @@ async function replaced(
     here: author.section('counts', counterSchema),
     there: writer.section('counts', counterSchema),
   }
-  return { author, writer, forwarding, counts }
+  return { author, writer, forwarding, counts, segment }
 }
 
 describe('changes of a process that was replaced', () => {
@@ -587,6 +589,39 @@ describe('changes of a process that was replaced', () => {
       await Promise.all(refused)
       expect(await forwarded).toEqual({ outcome: 'again' })
     })
+  })
+
+  it('are sent again after a conflict when they are computed from newer state, not before', async () => {
+    const { author, forwarding, counts, writer, segment } = await replaced({ blind: true })
+    const way = new Way(forwarding, writer)
+    await counts.there.update('n', next)
+    const counted = counts.here.update('n', next)
+    await until('the conflict is answered', () => way.answers.length === 1)
+    await author.adopt(segment.readOnly())
+    author.follow()
+    await counted
+    expect([counts.here.get('n'), way.sent.length]).toEqual([3, 2])
+  })
+
+  it('are sent again ever more rarely where the newer state cannot be read', async () => {
+    const { forwarding, counts, writer } = await replaced({ blind: true, timeoutMs: 500 })
+    const way = new Way(forwarding, writer)
+    await counts.there.update('n', next)
+    await expect(counts.here.update('n', next)).rejects.toEqual(code('ERR_FDB_DEADLINE'))
+    expect(way.sent.length).toBeLessThanOrEqual(4)
+  })
+
+  it('are sent again at their rate too where the process that writes answers a conflict to no change', async () => {
+    const { forwarding, counts } = await replaced({ timeoutMs: 500 })
+    const sent: number[] = []
+    forwarding.connect({
+      send: number => {
+        sent.push(number)
+        queueMicrotask(() => forwarding.onAnswer(number, { outcome: 'conflict', sequence: 0 }))
+      },
+    })
+    await expect(counts.here.update('n', next)).rejects.toEqual(code('ERR_FDB_DEADLINE'))
+    expect(sent.length).toBeLessThanOrEqual(4)
   })
 
   it('that are no changes are refused, and nothing is made of them', async () => {
