@@ -208,6 +208,30 @@ for (const { language, name, tool } of MEMBERS) {
       expect(kept).toBeLessThan(30)
     })
 
+    it('makes the changes itself that wait for its successor when that dies, each once', async () => {
+      const { scene, target } = await open(WATCHED)
+      const first = await serve(scene, language)
+      const agent = new Agent({ keepAlive: true })
+      onTestFinished(() => agent.destroy())
+      const count = async () => {
+        const { status, body } = await ask(`${target}/count`, { method: 'POST', agent }).answer
+        return `${status} ${body}`
+      }
+      const clients = Array.from({ length: 8 }, (_, n) => n)
+      await Promise.all(clients.map(() => ask(`${target}/slow?ms=50`, { agent }).answer))
+      const successor = await node(scene)
+      await servedBy(scene, successor)
+      expect(await count()).toBe('200 1')
+      process.kill(successor.pid, 'SIGSTOP')
+      const waiting = clients.slice(1).map(count)
+      await until(
+        'the changes are forwarded',
+        () => first.said.filter(({ say }) => say === 'forwards').length === 8,
+      )
+      await successor.kill()
+      expect((await Promise.all(waiting)).sort()).toEqual(clients.slice(1).map(n => `200 ${n + 1}`))
+    })
+
     it('ends with `service.stop` in its probation, and the version that stands by does too', async () => {
       const { scene } = await open(WATCHED)
       const first = await node(scene)

@@ -8,6 +8,7 @@ import { fdbroker } from '../../src/proto/wire.js'
 import { FrameDecoder } from '../../src/wire/frame-decoder.js'
 import { StateLog } from '../fixtures/state.js'
 import { segmentOf } from '../fixtures/state-logs.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { GO_ALONE, has } from '../processes/toolchains.js'
 import type { FrameVector } from '../vectors/frames.js'
 import { fileOf, PAGE, textOf, vectors, withTable } from '../vectors/make.js'
@@ -138,4 +139,10 @@ describe.skipIf(!has('go'))('the member in Go (skipped without go)', () => {
     expect(go('test', '-count=1', '.')).toMatch(/^ok/)
     expect(go('vet', './...')).toBe('')
   })
+
+  for (const system of ['darwin', 'windows', 'freebsd'])
+    it.runIf(NIGHTLY)(`does not break the build of a program for ${system}`, () => {
+      const env = { ...process.env, ...GO_ALONE, GOOS: system }
+      for (const act of ['vet', 'build']) execFileSync('go', [act, './...'], { cwd: GO, stdio: 'pipe', env })
+    })
 })

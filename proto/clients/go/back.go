@@ -10,10 +10,14 @@ import (
 
 // judge finds out whether the holder is dead, or has only closed its channel. Its end comes before the pidfd tells: a grace first.
 func (m *Member) judge() {
-	pidfd := m.holderPidfd
+	of := m.last
 	m.later(grace, func() {
+		// It has come back meanwhile: over the new link it is alive.
+		if m.last != of {
+			return
+		}
 		fate := "alive"
-		if pidfd >= 0 && pidfd == m.holderPidfd && hasEnded(pidfd) {
+		if m.holderPidfd >= 0 && hasEnded(m.holderPidfd) {
 			fate = "dead"
 		}
 		m.step(event{Type: "fate", Fate: fate, Sealed: m.sealed(m.state.Epoch)})

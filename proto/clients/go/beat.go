@@ -68,7 +68,9 @@ func (m *Member) beatOnce(now time.Time) {
 		said.Healthy, said.Unwell = false, err
 	}
 	link := m.link
-	m.tell(envelope{Heartbeat: &said})
+	if link.beat(said) != nil {
+		link.close()
+	}
 	heard := time.Unix(0, link.receivedAt.Load())
 	if m.awakeSince.After(heard) {
 		heard = m.awakeSince

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // sendLimit is how long a peer may not take a frame.
@@ -83,6 +84,33 @@ func (c *channel) send(said envelope, fds ...int) error {
 	c.queue = append(c.queue, outgoing{data, own})
 	c.nudge()
 	return nil
+}
+
+// mostUnread is how much a peer may leave unread before no heartbeat is sent: the socket of one that is stopped keeps room for what matters.
+const mostUnread = 52 << 10
+
+// beat sends a heartbeat, if the peer reads.
+func (c *channel) beat(said heartbeat) error {
+	c.mu.Lock()
+	waits := len(c.queue) > 0
+	c.mu.Unlock()
+	if waits || c.unread() >= mostUnread {
+		return nil
+	}
+	return c.send(envelope{Heartbeat: &said})
+}
+
+// unread is what the peer has not read; 0 where the kernel does not tell.
+func (c *channel) unread() int {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	var count int32
+	raw.Control(func(fd uintptr) {
+		syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&count)))
+	})
+	return int(count)
 }
 
 func (c *channel) nudge() {

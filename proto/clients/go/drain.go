@@ -4,6 +4,7 @@ package fdbroker
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -37,10 +38,10 @@ func (d *drain) over() bool {
 	}
 }
 
-// forward returns when the process that serves has made the change, or says that an entry of its reads is another by now. With the member's
-// lock, which it gives up while it waits.
-func (d *drain) forward(ctx context.Context, asked write) (*written, error) {
-	m, sent := d.m, false
+// forward gives the answer of the process that serves: the change is made, or an entry of its reads is another by now. Nil: no answer comes
+// over this connection, or not in time. With the member's lock, which it gives up while it waits.
+func (d *drain) forward(ctx context.Context, asked *forwarded) (*written, error) {
+	m := d.m
 	for ctx.Err() == nil && !d.over() {
 		channel := d.channel
 		if channel == nil {
@@ -50,13 +51,16 @@ func (d *drain) forward(ctx context.Context, asked write) (*written, error) {
 		d.numbers++
 		number := d.numbers
 		d.answers[number] = nil
-		asked.Number = number
-		if channel.send(envelope{Write: &asked}) != nil {
+		said := write{Number: number, Request: asked.request, Parts: asked.parts, Reads: asked.reads}
+		if err := channel.send(envelope{Write: &said}); err != nil {
 			delete(d.answers, number)
+			if !errors.Is(err, errChannelClosed) {
+				return nil, err
+			}
 			d.drop(channel)
 			continue
 		}
-		sent = true
+		asked.sent = true
 		m.await(ctx, func() bool { return d.answers[number] != nil || d.channel != channel || d.over() })
 		answer := d.answers[number]
 		delete(d.answers, number)
@@ -70,11 +74,7 @@ func (d *drain) forward(ctx context.Context, asked write) (*written, error) {
 			d.drop(channel)
 		}
 	}
-	if sent {
-		why := "nobody said whether the change was made: try again with the same request id"
-		return nil, passing("ERR_FDB_DEADLINE", why)
-	}
-	return nil, passing("ERR_FDB_FENCED", "another process serves, and takes no changes of this one")
+	return nil, nil
 }
 
 // drop has it connect anew.
@@ -97,7 +97,7 @@ func (d *drain) close() {
 		d.m.notify()
 		d.m.mu.Unlock()
 		if channel != nil {
-			channel.send(envelope{Heartbeat: &heartbeat{Healthy: true, Report: report}})
+			channel.beat(heartbeat{Healthy: true, Report: report})
 			channel.finish()
 			select {
 			case <-channel.flushed:
@@ -167,7 +167,7 @@ func (d *drain) beat(channel *channel, ended chan struct{}) {
 		d.m.mu.RLock()
 		report := d.m.report()
 		d.m.mu.RUnlock()
-		if channel.send(envelope{Heartbeat: &heartbeat{Healthy: true, Report: report}}) != nil {
+		if channel.beat(heartbeat{Healthy: true, Report: report}) != nil {
 			return
 		}
 		select {

@@ -15,6 +15,8 @@ func (m *Member) attach(link *channel, got *greeting) {
 	closeAll([]int{m.holderPidfd})
 	m.holderPidfd = got.pidfd
 	m.awakeSince, m.followed = time.Now(), false
+	// The daemon numbers those who send changes for each link anew.
+	m.incoming = newIncoming()
 	go m.listen(link, got.rest)
 }
 

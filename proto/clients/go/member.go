@@ -61,8 +61,7 @@ type Member struct {
 	writing  *segment
 	paused   bool
 	frozenAt *position
-	arriving map[[2]uint64][][]byte
-	sentAway map[uint64]bool
+	incoming *incoming
 	// followed: somebody in another service reads along. growing: it will be told.
 	followed, growing bool
 	drain             *drain
@@ -79,7 +78,7 @@ func newMember(control, service string, options Options) *Member {
 		bundles: bundles{}, acks: map[[2]uint64]bool{}, answers: map[uint64]*registered{}, nextNumber: 1,
 		registry: map[string]held{}, listeners: map[string]*Listener{},
 		log: newStateLog(), shelf: map[uint64]*segment{}, sections: map[string]sectionSchema{},
-		arriving: map[[2]uint64][][]byte{}, sentAway: map[uint64]bool{},
+		incoming: newIncoming(),
 	}
 	go m.beat()
 	return m

@@ -18,6 +18,7 @@ const (
 	writeLimit  = 30 * time.Second
 	viewLimit   = 2 * time.Second
 	viewPause   = 20 * time.Millisecond
+	againPause  = 100 * time.Millisecond
 )
 
 // Codec says how values are bytes in the state. Its name is told to members in other languages, which must use one of the same name.
@@ -266,6 +267,7 @@ func (m *Member) made(request string) bool {
 func (m *Member) write(ctx context.Context, schema sectionSchema, made record, reads []entryRead) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	asked := forwarded{request: made.Request, reads: reads}
 	for {
 		if m.log.knows(made.Request) {
 			return true, nil
@@ -283,47 +285,71 @@ func (m *Member) write(ctx context.Context, schema sectionSchema, made record, r
 		case m.state.joining() && !m.first():
 			return false, fault("ERR_FDB_NOT_READY", "the state can be changed when this process serves: after Ready")
 		case m.over:
-			return false, fault("ERR_FDB_CLOSED", "this member has left: nothing can be written any more")
-		case m.state.in("standby", "leaving"):
-			return m.writeElsewhere(ctx, schema, made, reads)
+			return false, asked.unmade(fault("ERR_FDB_CLOSED", "this member has left: nothing can be written any more"))
 		}
-		if m.awaitChange(ctx) != nil {
-			return false, passing("ERR_FDB_FENCED", "this process has no right to write now")
+		m.follow()
+		if m.drain == nil || !m.state.in("standby", "leaving") {
+			if m.awaitChange(ctx) != nil {
+				return false, asked.unmade(passing("ERR_FDB_FENCED", "this process has no right to write now"))
+			}
+			continue
+		}
+		asked.parts = nil
+		if unsaid := m.unsaid(schema); unsaid != nil {
+			asked.parts = append(asked.parts, marshal(&record{Schemas: unsaid}))
+		}
+		asked.parts = append(asked.parts, marshal(&record{Changes: made.Changes}))
+		known := m.log.sequence
+		answer, err := m.drain.forward(ctx, &asked)
+		if err != nil {
+			return false, err
+		}
+		// None: over this way it cannot be made any more. This process may serve again, and make it itself.
+		if answer != nil {
+			m.see(made.Request, answer, known)
+			return answer.Outcome == outcomeApplied, nil
+		}
+		if ctx.Err() != nil {
+			return false, asked.unmade(passing("ERR_FDB_FENCED", "another process serves, and takes no changes of this one"))
 		}
 	}
 }
 
-// writeElsewhere has the one that serves make the change, and waits until it is seen here.
-func (m *Member) writeElsewhere(ctx context.Context, schema sectionSchema, made record, reads []entryRead) (bool, error) {
-	m.follow()
-	if m.drain == nil {
-		return false, passing("ERR_FDB_FENCED", "this process has no right to write now")
+// forwarded is a change that waits until it is made, here or elsewhere: always under the same request id.
+type forwarded struct {
+	request string
+	parts   [][]byte
+	reads   []entryRead
+	// sent: it may have been made, by a process that has not answered.
+	sent bool
+}
+
+// unmade is what the caller hears when it is given up.
+func (f *forwarded) unmade(why *Error) *Error {
+	if f.sent {
+		return passing("ERR_FDB_DEADLINE", "nobody said whether the change was made: try again with the same request id")
 	}
-	var parts [][]byte
-	if unsaid := m.unsaid(schema); unsaid != nil {
-		parts = append(parts, marshal(&record{Schemas: unsaid}))
-	}
-	parts = append(parts, marshal(&record{Changes: made.Changes}))
-	answer, err := m.drain.forward(ctx, write{Request: made.Request, Parts: parts, Reads: reads})
-	if err != nil {
-		return false, err
-	}
-	done := answer.Outcome == outcomeApplied
-	there := func() bool {
-		if done {
-			return m.log.knows(made.Request)
+	return why
+}
+
+// see waits until this process has read what the one that serves has done, or has found there.
+func (m *Member) see(request string, answer *written, known uint64) {
+	there, limit := func() bool { return m.log.knows(request) }, viewLimit
+	if answer.Outcome == outcomeConflict {
+		// Without anything new to read, the next try would be the same.
+		there = func() bool { return float64(m.log.sequence) >= answer.Sequence && m.log.sequence > known }
+		if answer.Sequence <= float64(known) {
+			limit = againPause
 		}
-		return float64(m.log.sequence) >= answer.Sequence
 	}
-	for until := time.Now().Add(viewLimit); time.Now().Before(until); {
+	for until := time.Now().Add(limit); !m.over; {
 		m.follow()
-		if m.over || there() {
-			break
+		if there() || !time.Now().Before(until) {
+			return
 		}
 		// The file tells nobody that it has grown.
 		m.mu.Unlock()
 		time.Sleep(viewPause)
 		m.mu.Lock()
 	}
-	return done, nil
 }

@@ -60,7 +60,6 @@ func (m *Member) writeIn(epoch int64) error {
 	}
 	one.cut(size - one.end)
 	m.writing, m.paused = one, false
-	m.sentAway, m.arriving = map[uint64]bool{}, map[[2]uint64][][]byte{}
 	if m.drain != nil {
 		go m.drain.close()
 		m.drain = nil

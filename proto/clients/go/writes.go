@@ -10,56 +10,43 @@ import (
 
 // takeWrite: a change that was made in a process that drains is made here, once.
 func (m *Member) takeWrite(asked *write) {
-	key := [2]uint64{asked.Source, asked.Number}
-	parts := append(m.arriving[key], asked.Parts...)
-	delete(m.arriving, key)
-	if asked.Request == "" {
-		return
+	if answer := m.incoming.take(asked, m.makeWrite); answer != nil {
+		answer.Number = asked.Number
+		m.tell(envelope{Written: answer})
 	}
-	if asked.More {
-		m.arriving[key] = parts
-		return
-	}
-	answer, err := m.makeWrite(asked, parts)
-	if err != nil {
-		why := coded(err)
-		answer = written{Outcome: outcomeRefused, Code: why.Code, Message: why.Message, Retryable: why.Retryable}
-	}
-	answer.Number = asked.Number
-	m.tell(envelope{Written: &answer})
 }
 
-func (m *Member) makeWrite(asked *write, parts [][]byte) (written, error) {
+func (m *Member) makeWrite(asked *write, parts [][]byte) (*written, error) {
 	sequence := func() float64 { return float64(m.log.sequence) }
 	if m.log.knows(asked.Request) {
-		return written{Outcome: outcomeApplied, Sequence: sequence()}, nil
+		return &written{Outcome: outcomeApplied, Sequence: sequence()}, nil
 	}
-	if m.sentAway[asked.Source] || m.writing == nil || m.paused {
-		// A later change of it must not be made before an earlier one: until it connects anew, as another source.
-		m.sentAway[asked.Source] = true
-		return written{Outcome: outcomeAgain}, nil
+	if m.writing == nil || m.paused {
+		return &written{Outcome: outcomeAgain}, nil
 	}
 	if asked.Durable {
-		return written{}, fault("ERR_FDB_STATE_FILE", "the member that serves keeps no state file")
+		return nil, fault("ERR_FDB_STATE_FILE", "the member that serves keeps no state file")
 	}
 	existed, err := m.checkWrite(parts)
 	if err != nil {
-		return written{}, err
+		return nil, err
+	}
+	if len(parts) == 0 && len(asked.Reads) == 0 {
+		return nil, malformed("there is no change in it")
 	}
 	if m.changedSince(asked.Reads) {
-		return written{Outcome: outcomeConflict, Sequence: sequence()}, nil
+		return &written{Outcome: outcomeConflict, Sequence: sequence()}, nil
 	}
 	if len(parts) > 0 {
 		done, err := m.append(record{Request: asked.Request}, bytes.Join(parts, nil))
 		if err != nil {
-			return written{}, err
+			return nil, err
 		}
 		if !done {
-			m.sentAway[asked.Source] = true
-			return written{Outcome: outcomeAgain}, nil
+			return &written{Outcome: outcomeAgain}, nil
 		}
 	}
-	return written{Outcome: outcomeApplied, Existed: existed, Sequence: sequence()}, nil
+	return &written{Outcome: outcomeApplied, Existed: existed, Sequence: sequence()}, nil
 }
 
 // checkWrite lets pass only changes and schemas, which this process and all that read its log may read. True: one deletion, of what

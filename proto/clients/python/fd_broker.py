@@ -24,6 +24,7 @@ import socket
 import stat
 import struct
 import sys
+import termios
 import threading
 import time
 import uuid
@@ -157,6 +158,7 @@ MESSAGES = {
 JOIN, BACK = 1, 2
 LISTENER, NAMED, SEGMENT, CONTROL, LOCK, PIDFD, MOVE_LOG, MOVE_CHANNEL = range(1, 9)
 PUT, DELETE, CLEAR = range(3)
+_APPLIED, _CONFLICT, _AGAIN, _REFUSED = range(1, 5)
 
 _MOST_DEPTH = 16
 
@@ -290,6 +292,9 @@ FRAMING_VERSION = 1
 FDS_PER_BATCH = 253
 MOST_FRAME_FDS = FRAME_HEADER * FDS_PER_BATCH
 MOST_PAYLOAD = 16 * 1024 * 1024
+# No heartbeat is sent while the peer has this much unread.
+_MOST_UNREAD = 52 * 1024
+_MOST_REPORT = 4096
 
 
 def frame(payload, fds=0):
@@ -392,6 +397,32 @@ class Channel:
                 except OSError as error:
                     raise FdBrokerError('ERR_FDB_CHANNEL_CLOSED', f'the channel is closed ({error})', True) from error
                 data, fds = data[sent:], rest
+
+    def try_send(self, body, message, fds=()):
+        """As send; returns why it failed, or None."""
+        try:
+            self.send(body, message, fds)
+        except FdBrokerError as error:
+            return error
+        return None
+
+    def beat(self, health, report):
+        """Sends a heartbeat, unless much waits unread: the socket of a peer that is stopped must keep room for what matters."""
+        if not self.closed and self._unread() < _MOST_UNREAD:
+            self.send('heartbeat', {**health, 'report': json.dumps(report)[:_MOST_REPORT]})
+
+    def _unread(self):
+        try:
+            return struct.unpack('i', fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))[0]
+        except OSError:
+            return 0
+
+    def end_reading(self):
+        """Whoever reads hears the end; what is sent still arrives."""
+        try:
+            self._sock.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass
 
     def receive(self):
         """Reads once. Every message that is whole now: (body, message, descriptors). None at the end of the stream."""
@@ -529,6 +560,8 @@ _SNAPSHOT = 1
 _MOST_HEADER = 4096
 _MOST_RECORD = 16 * 1024 * 1024
 _MOST_REQUESTS = 65_536
+_MOST_CHANGES = 500_000
+_BLANK = 1 << 20
 EMPTY_DIGEST = '0' * 64
 
 
@@ -649,16 +682,26 @@ class Segment:
         except PermissionError:
             return False
         except OSError as error:
-            if written:
-                # Half a record must not stand before the next.
-                try:
-                    os.ftruncate(self.fd, self.end)
-                except PermissionError:
-                    if not self.sealed:
-                        os.pwrite(self.fd, bytes(written), self.end)
+            # Half a record must not stand before the next.
+            self.cut(written)
             raise FdBrokerError('ERR_FDB_STATE_FULL', f'the state cannot be written: {error}', True) from error
         self.end += written
         return True
+
+    def cut(self, count):
+        """Takes away so many bytes behind the last whole record, or blanks them where a seal forbids to cut."""
+        if count <= 0 or self.sealed:
+            return
+        try:
+            os.ftruncate(self.fd, self.end)
+            return
+        except OSError:
+            pass
+        try:
+            for at in range(0, count, _BLANK):
+                os.pwrite(self.fd, bytes(min(count - at, _BLANK)), self.end + at)
+        except OSError:
+            pass
 
     def close(self):
         os.close(self.fd)
@@ -1447,13 +1490,15 @@ class Member:
     _RETRY_S = 0.1
     _GRACE_S = 0.1
     _VIEW_S = 2.0
+    _AGAIN_S = 0.1
+    _GROWN_S = 0.01
     _ASK_S = 10.0
 
     def __init__(self, control, service, health, times, log):
         self.control = control
         self.service = service
         self.generation = 0
-        self._health = health
+        self._health = _Health(health)
         self._times = times
         self._told = log
         self._lock = threading.RLock()
@@ -1482,9 +1527,8 @@ class Member:
         self._quiesced = False
         self._served = False
         self._hooks = {'quiesce': [], 'resumed': []}
-        self._sent_away = set()
-        self._tells_appended = False
-        self._arriving = {}
+        self._incoming = _Incoming()
+        self._tells_appended = self._growing = False
         self._reason = None
         self._over = False
         self._link = None
@@ -1604,15 +1648,20 @@ class Member:
 
     def close(self):
         """Leaves. Without a successor the daemon keeps listeners and state for the next. Idempotent."""
+        leaving = [{'type': 'leave'}, {'type': 'drained'}]
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._post({'type': 'leave'})
-            self._post({'type': 'drained'})
+            for event in leaving:
+                self._post(event)
             self._thread.join(5.0)
         else:
             with self._changed:
+                # Also here the daemon is told: it waits for a process that has only closed its channel.
+                for event in leaving:
+                    self._step(event)
                 self._end()
         if self._drain is not None:
             self._drain.close()
+            self._drain.join(1.0)
         with self._lock:
             for segment in self._shelf.values():
                 segment.close()
@@ -1636,8 +1685,7 @@ class Member:
         self._attach(channel, welcome, pidfd)
         self._settled = channel
         with self._changed:
-            for message in rest:
-                self._hear(*message)
+            self._hear_all(channel, rest)
             self._thread.start()
             if not self._changed.wait_for(lambda: self._state['holds'] or self._over, timeout):
                 raise FdBrokerError('ERR_FDB_DEADLINE', f'the daemon made no offer within {timeout} s', True)
@@ -1660,6 +1708,9 @@ class Member:
         if self._holder_pidfd is not None:
             os.close(self._holder_pidfd)
         self._holder_pidfd = pidfd
+        self._tells_appended = False
+        # The daemon numbers those who send changes for each link anew.
+        self._incoming = _Incoming()
         self._awake_since = time.monotonic()
 
     # ---- the thread that hears the holder
@@ -1718,11 +1769,14 @@ class Member:
         if messages is None:
             self._lose()
             return
+        self._hear_all(link, messages)
+
+    def _hear_all(self, link, messages):
         for message in messages:
-            if link is not self._link:
+            if link is self._link:
+                self._hear(*message)
+            else:
                 _close_all(message[2])
-                continue
-            self._hear(*message)
 
     def _lose(self):
         link, self._link = self._link, None
@@ -1760,6 +1814,7 @@ class Member:
             act()
         if self._beats and now >= self._beat_at:
             self._beat_at = now + every
+            self._health.ask()
             self._beat(now)
         following = [at for at, _ in self._timers]
         return min([every, *(at - now for at in following)])
@@ -1774,17 +1829,15 @@ class Member:
         link = self._link
         if link is None:
             return
-        self._tell('heartbeat', {'healthy': self._healthy(), 'report': json.dumps(self._report())})
+        try:
+            link.beat(self._health.said(), self._report())
+        except FdBrokerError:
+            link.close()
+            self._wake()
         silence = (self._times.get('silence') or self._SILENCE_MS) / 1000
         if link is self._link:
             silent = now - max(link.received_at, self._awake_since) > silence
             self._step({'type': 'silent' if silent else 'heard'})
-
-    def _healthy(self):
-        try:
-            return True if self._health is None else bool(self._health())
-        except Exception:
-            return False
 
     def _report(self):
         return {'pid': os.getpid(), 'generation': self.generation, 'phase': self.phase}
@@ -2052,20 +2105,35 @@ class Member:
             self._acks.discard((bundle, index))
 
     def _register(self, item):
-        with self._changed:
-            there = lambda: self._over or (self._link is not None and self._link is self._settled)
-            if not self._changed.wait_for(there, self._ASK_S) or self._over:
-                raise FdBrokerError('ERR_FDB_CHANNEL_CLOSED', 'the daemon is not there just now', True)
-            link = self._link
-            request = self._next_number
-            self._next_number += 1
-        with self._bundling:
-            self._send_bundle(link, [item])
-            link.send('register', {'request': request})
-            self._await(lambda: request in self._registered, link)
-        answer = self._registered.pop(request)
-        if answer.get('code'):
-            raise FdBrokerError(answer['code'], answer.get('message', ''))
+        """Gives the daemon a descriptor to keep; over the next link, where one is lost meanwhile."""
+        until = time.monotonic() + self._ASK_S
+        while True:
+            left = lambda: self._over or self.phase in _OVER
+            with self._changed:
+                there = lambda: left() or (self._link is not None and self._link is self._settled)
+                if not self._changed.wait_for(there, until - time.monotonic()):
+                    raise FdBrokerError('ERR_FDB_DEADLINE', 'the daemon is not there just now', True)
+                if left():
+                    raise self._reason or FdBrokerError('ERR_FDB_CLOSED', 'this member has left')
+                link = self._link
+                request = self._next_number
+                self._next_number += 1
+            try:
+                with self._bundling:
+                    self._send_bundle(link, [item])
+                    link.send('register', {'request': request})
+                    self._await(lambda: request in self._registered, link)
+            except FdBrokerError as error:
+                if error.code != 'ERR_FDB_CHANNEL_CLOSED':
+                    raise
+                with self._changed:
+                    # Its end is heard soon, and another follows.
+                    self._changed.wait_for(lambda: self._link is not link or left(), until - time.monotonic())
+                continue
+            answer = self._registered.pop(request)
+            if answer.get('code'):
+                raise FdBrokerError(answer['code'], answer.get('message', ''))
+            return
 
     def _await(self, answered, link):
         with self._changed:
@@ -2103,12 +2171,13 @@ class Member:
 
     def _judge(self):
         """Is the holder dead, or has it only closed its channel? Its end comes before the pidfd tells: a grace first."""
-        pidfd = self._holder_pidfd
+        links = self._links
 
         def answer():
-            if self._over:
+            # It has come back meanwhile: over the new link it is alive.
+            if self._over or links != self._links:
                 return
-            dead = pidfd is not None and pidfd == self._holder_pidfd and _poll(pidfd, select.POLLIN, 0)
+            dead = self._holder_pidfd is not None and _poll(self._holder_pidfd, select.POLLIN, 0)
             self._step({'type': 'fate', 'fate': 'dead' if dead else 'alive', 'sealed': self._is_sealed(self._state['epoch'])})
 
         self._later(self._GRACE_S, answer)
@@ -2141,15 +2210,13 @@ class Member:
                     if self._over or self.phase in ('leaving', 'gone'):
                         channel.release()
                         _close_all([] if pidfd is None else [pidfd])
-                        for _, _, fds in rest:
-                            _close_all(fds)
+                        _close_messages(rest)
                         return
                     self._attach(channel, welcome, pidfd)
                     sealed = self._is_sealed(self._state['epoch'])
                     restarted = welcome.get('incarnation', '') != known
                     self._step({'type': 'reconnected', 'restarted': restarted, 'sealed': sealed})
-                    for message in rest:
-                        self._hear(*message)
+                    self._hear_all(channel, rest)
                     self._wake()
                 return
 
@@ -2205,12 +2272,8 @@ class Member:
         if segment not in self._log.segments:
             self._log.adopt(segment)
             self._log.catch_up()
-        if segment.size > segment.end and not segment.sealed:
-            # Half a record of a writer that was killed.
-            try:
-                os.ftruncate(segment.fd, segment.end)
-            except PermissionError:
-                os.pwrite(segment.fd, bytes(segment.size - segment.end), segment.end)
+        # Half a record of a writer that was killed.
+        segment.cut(segment.size - segment.end)
         self._writing = segment
         self._paused = False
         if self._drain is not None:
@@ -2247,39 +2310,48 @@ class Member:
         if len(changes[0]['key'].encode()) > 65_535:
             raise FdBrokerError('ERR_FDB_STATE_LIMIT', 'a key has at most 65,535 bytes')
         # A change that may be sent twice has an id, so that it is made once.
-        request = request or str(uuid.uuid4())
+        asked = _Forwarded(request or str(uuid.uuid4()), changes, reads)
         with self._changed:
             while True:
-                if self._log.knows_request(request):
+                if self._log.knows_request(asked.request):
                     return True
                 if self._writing is not None and not self._paused:
                     if self._changed_since(reads):
                         return False
                     unsaid = section.unsaid()
-                    if self._append({'request': request, 'changes': changes, 'schemas': [unsaid] if unsaid else []}):
+                    if self._append({'request': asked.request, 'changes': changes, 'schemas': [unsaid] if unsaid else []}):
                         return True
                 if self.phase == 'joining' and not self.first:
                     raise FdBrokerError('ERR_FDB_NOT_READY', 'the state can be changed when this process serves: after ready()')
                 if self._over or self.phase == 'gone':
-                    raise FdBrokerError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more')
-                if self.phase in ('standby', 'leaving'):
-                    break
+                    raise asked.unmade('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more')
                 left = until - time.monotonic()
                 if left <= 0:
-                    raise FdBrokerError('ERR_FDB_FENCED', 'this process has no right to write now', True)
-                self._changed.wait(left)
-            unsaid = section.unsaid()
+                    raise asked.unmade('ERR_FDB_FENCED', 'this process has no right to write now')
+                self._follow()
+                if self.phase not in ('standby', 'leaving') or self._drain is None:
+                    self._changed.wait(left)
+                    continue
+                known = self._log.sequence
+                answer = self._drain.forward(asked, section.unsaid(), until)
+                # None: over this way it cannot be made any more. This process may serve again, and make it itself.
+                if answer is not None:
+                    self._see(asked.request, answer, known)
+                    return answer['outcome'] == _APPLIED
+
+    def _see(self, request, answer, known):
+        """Waits until this process has read what the one that serves has done, or has found there."""
+        made, sequence = answer['outcome'] == _APPLIED, answer.get('sequence', 0)
+        # After a conflict without anything new to read, the next try would be the same.
+        there = lambda: self._log.knows_request(request) if made else self._log.sequence >= sequence > known
+        limit = self._VIEW_S if made or sequence > known else self._AGAIN_S
+        view = time.monotonic() + limit
+        while not self._over:
             self._follow()
-            drain = self._drain
-        parts = ([encode('Record', {'schemas': [unsaid]})] if unsaid else []) + [encode('Record', {'changes': changes})]
-        made, sequence = drain.forward(request, parts, until, reads)
-        with self._changed:
-            there = lambda: self._log.knows_request(request) if made else self._log.sequence >= sequence
-            seen = lambda: self._follow() or there()
-            view = time.monotonic() + self._VIEW_S
-            while not seen() and time.monotonic() < view:
-                self._changed.wait(0.02)
-        return made
+            left = view - time.monotonic()
+            if there() or left <= 0:
+                return
+            self._changed.wait(min(left, 0.02))
 
     def _changed_since(self, reads):
         return any(_mark_of(self._log.section(one['section']).entries.get(one['key'])) != one['mark'] for one in reads)
@@ -2298,44 +2370,41 @@ class Member:
         return True
 
     def _told_appended(self):
-        """Somebody reads along, in another process."""
-        if self._tells_appended:
+        """Somebody reads along, in another process: several appends are told as one."""
+        if not self._tells_appended or self._growing:
+            return
+        self._growing = True
+
+        def tell():
+            self._growing = False
             self._tell('appended', {})
+
+        self._later(self._GROWN_S, tell)
 
     # ---- what other processes ask of the one that serves
 
     def _take_write(self, message):
         """A change that was made in a process that drains: it is made here, once."""
-        number, source, request = message.get('number', 0), message.get('source', 0), message.get('request', '')
-        parts = self._arriving.pop((source, number), []) + message['parts']
-        if not request:
-            return
-        if message.get('more'):
-            self._arriving[source, number] = parts
-            return
-        self._tell('written', {'number': number, **self._make_write(source, request, parts, message)})
+        answer = self._incoming.take(message, self._make_write)
+        if answer is not None:
+            self._tell('written', {'number': message.get('number', 0), **answer})
 
-    def _make_write(self, source, request, parts, message):
-        applied, conflict, again, refused = 1, 2, 3, 4
-        if self._log.knows_request(request):
-            return {'outcome': applied, 'sequence': self._log.sequence}
-        if source in self._sent_away or self._writing is None or self._paused:
-            # A later change of it must not be made before an earlier one: until it connects anew, as another source.
-            self._sent_away.add(source)
-            return {'outcome': again}
+    def _make_write(self, parts, message):
+        if self._log.knows_request(message['request']):
+            return {'outcome': _APPLIED, 'sequence': self._log.sequence}
+        if self._writing is None or self._paused:
+            return {'outcome': _AGAIN}
         if message.get('durable'):
-            return {'outcome': refused, 'code': 'ERR_FDB_STATE_FILE', 'message': 'the member that serves keeps no state file'}
-        try:
-            existed = self._check_write(parts)
-            reads = [{'section': '', 'key': '', 'mark': b'', **read} for read in message['reads']]
-            if self._changed_since(reads):
-                return {'outcome': conflict, 'sequence': self._log.sequence}
-            if parts and not self._append({'request': request}, b''.join(parts)):
-                self._sent_away.add(source)
-                return {'outcome': again}
-        except FdBrokerError as error:
-            return {'outcome': refused, 'code': error.code, 'message': error.message, 'retryable': error.retryable}
-        return {'outcome': applied, 'existed': existed, 'sequence': self._log.sequence}
+            raise FdBrokerError('ERR_FDB_STATE_FILE', 'the member that serves keeps no state file')
+        existed = self._check_write(parts)
+        reads = [{'section': '', 'key': '', 'mark': b'', **read} for read in message['reads']]
+        if not parts and not reads:
+            raise FdBrokerError('ERR_FDB_MESSAGE', 'there is no change in it')
+        if self._changed_since(reads):
+            return {'outcome': _CONFLICT, 'sequence': self._log.sequence}
+        if parts and not self._append({'request': message['request']}, b''.join(parts)):
+            return {'outcome': _AGAIN}
+        return {'outcome': _APPLIED, 'existed': existed, 'sequence': self._log.sequence}
 
     def _check_write(self, parts):
         """Only changes and schemas, which this process and all that read its log may read. True: one deletion, of what was there."""
@@ -2358,6 +2427,8 @@ class Member:
             for change in record['changes']:
                 self._check_change(change, given)
                 changes.append(change)
+                if len(changes) > _MOST_CHANGES:
+                    raise FdBrokerError('ERR_FDB_STATE_LIMIT', f'a change of more than {_MOST_CHANGES} entries')
         if len(changes) != 1 or changes[0].get('op', PUT) != DELETE:
             return False
         return changes[0].get('key', '') in self._log.section(changes[0].get('section', '')).entries
@@ -2400,6 +2471,112 @@ class Member:
             self._told(text)
 
 
+class _Incoming:
+    """The changes that come over one link, in pieces, from several processes."""
+
+    MOST_ARRIVING = 64
+    MOST_REMEMBERED = 1024
+
+    def __init__(self):
+        self._arriving = {}
+        """Pieces by source and number."""
+        self._answered = OrderedDict()
+        """Changes that were answered before their last piece: the rest is ignored."""
+        self._sent_away = OrderedDict()
+        """Sources that were answered AGAIN. A later change must not be made before an earlier one: until they connect again, as others."""
+
+    def take(self, message, make):
+        """The answer, or None: none yet. `make` makes a change that is whole."""
+        source, request, more = message.get('source', 0), message.get('request', ''), message.get('more', False)
+        key = (source, message.get('number', 0))
+        if not request:
+            self._arriving.pop(key, None)
+            self._answered.pop(key, None)
+            return None
+        if key in self._answered:
+            if not more:
+                del self._answered[key]
+            return None
+        known = self._arriving.pop(key, None)
+        parts = [*(known or []), *message['parts']]
+        answer = None
+        if source in self._sent_away or (more and known is None and len(self._arriving) >= self.MOST_ARRIVING):
+            answer = {'outcome': _AGAIN}
+        elif sum(map(len, parts)) > _MOST_RECORD:
+            answer = {'outcome': _REFUSED, 'code': 'ERR_FDB_STATE_LIMIT', 'message': f'a change of more than {_MOST_RECORD} bytes'}
+        elif more:
+            self._arriving[key] = parts
+            return None
+        else:
+            try:
+                answer = make(parts, message)
+            except FdBrokerError as error:
+                answer = {'outcome': _REFUSED, 'code': error.code, 'message': error.message, 'retryable': error.retryable}
+        if more:
+            self._remember(self._answered, key)
+        if answer['outcome'] == _AGAIN:
+            self._remember(self._sent_away, source)
+        return answer
+
+    def _remember(self, memory, what):
+        memory[what] = None
+        if len(memory) > self.MOST_REMEMBERED:
+            memory.popitem(last=False)
+
+
+class _Health:
+    """What the application says of its health, asked in a thread of its own: one that does not answer must not hold up anything else."""
+
+    LIMIT_S = 3.0
+
+    def __init__(self, ask):
+        self._ask = ask
+        self._asked_at = None
+        self._said = {'healthy': True} if ask is None else {'healthy': False, 'unwell': 'its health check has not answered yet'}
+
+    def ask(self):
+        if self._ask is None or self._asked_at is not None:
+            return
+        self._asked_at = time.monotonic()
+        threading.Thread(target=self._run, name='fd-broker-health', daemon=True).start()
+
+    def _run(self):
+        try:
+            well, why = bool(self._ask()), ''
+        except Exception as error:
+            well, why = False, f'its health check threw: {error}'[:500]
+        self._said, self._asked_at = {'healthy': well, 'unwell': why}, None
+
+    def said(self):
+        asked_at = self._asked_at
+        if asked_at is not None and time.monotonic() - asked_at > self.LIMIT_S:
+            return {'healthy': False, 'unwell': 'its health check does not answer'}
+        return self._said
+
+
+class _Forwarded:
+    """A change that waits until it is made, here or elsewhere: always under the same request id."""
+
+    def __init__(self, request, changes, reads):
+        self.request = request
+        self.sent = False
+        """It may have been made, by a process that has not answered."""
+        self._changes = encode('Record', {'changes': changes})
+        self._reads = list(reads)
+
+    def message(self, unsaid):
+        """As a Write, without its number. `unsaid`: the schema that the log lacks."""
+        schemas = [encode('Record', {'schemas': [unsaid]})] if unsaid else []
+        return {'request': self.request, 'parts': [*schemas, self._changes], 'reads': self._reads}
+
+    def unmade(self, code, message):
+        """What the caller hears when the time is over."""
+        if self.sent:
+            why = 'nobody said whether the change was made: try again with the same request id'
+            return FdBrokerError('ERR_FDB_DEADLINE', why, True)
+        return FdBrokerError(code, message, code == 'ERR_FDB_FENCED')
+
+
 class _Drain:
     """The connection of a process that does not serve any more: says that it is there, gets newer state, and sends its changes."""
 
@@ -2407,60 +2584,74 @@ class _Drain:
 
     def __init__(self, member):
         self._member = member
+        self._link = None
         self._channel = None
+        """The link, when changes can be sent over it."""
         self._numbers = 0
         self._answers = {}
         self._closed = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name='fd-broker-drain', daemon=True)
         self._thread.start()
 
-    def forward(self, request, parts, until, reads=()):
-        """Whether the process that serves has made the change, and the sequence of its state; False: an entry of `reads` is another by
-        now. Raises ERR_FDB_FENCED, ERR_FDB_DEADLINE, or what it was refused with."""
-        changed, sent = self._member._changed, False
-        with changed:
-            while True:
-                left = until - time.monotonic()
-                if self._closed or left <= 0:
-                    break
-                channel = self._channel
-                if channel is None:
-                    changed.wait(min(left, 0.25))
-                    continue
-                self._numbers += 1
-                number = self._numbers
-                try:
-                    channel.send('write', {'number': number, 'request': request, 'parts': parts, 'reads': list(reads)})
-                except FdBrokerError:
-                    self._drop(channel)
-                    continue
-                sent = True
-                changed.wait_for(lambda: number in self._answers or self._channel is not channel or self._closed, left)
-                answer = self._answers.pop(number, None)
-                outcome = (answer or {}).get('outcome', 0)
-                if outcome in (1, 2):
-                    return outcome == 1, answer.get('sequence', 0)
-                if outcome == 4:
-                    raise FdBrokerError(answer.get('code') or 'ERR_FDB_FENCED', answer.get('message', ''), answer.get('retryable', False))
-                if outcome == 3:
-                    self._drop(channel)
-        if sent:
-            raise FdBrokerError('ERR_FDB_DEADLINE', 'nobody said whether the change was made: try again with the same request id', True)
-        raise FdBrokerError('ERR_FDB_FENCED', 'another process serves, and takes no changes of this one', True)
+    def forward(self, asked, unsaid, until):
+        """The answer of the process that serves: the change is made, or an entry of its reads is another by now. None: no answer comes over
+        this connection, or not in time. Raises what it was refused with. With the member's lock, which it gives up while it waits."""
+        changed = self._member._changed
+        while not self._closed:
+            left = until - time.monotonic()
+            if left <= 0:
+                return None
+            channel = self._channel
+            if channel is None:
+                changed.wait(left)
+                continue
+            self._numbers += 1
+            number = self._numbers
+            self._answers[number] = None
+            asked.sent = True
+            # A daemon that does not read must not keep others from the state.
+            changed.release()
+            try:
+                failure = channel.try_send('write', {'number': number, **asked.message(unsaid)})
+            finally:
+                changed.acquire()
+            if failure is not None:
+                del self._answers[number]
+                if failure.code == 'ERR_FDB_FRAME_TOO_LARGE':
+                    raise failure
+                self._drop(channel)
+                continue
+            changed.wait_for(lambda: self._answers[number] or self._channel is not channel or self._closed, left)
+            answer = self._answers.pop(number)
+            outcome = answer.get('outcome', 0) if answer else None
+            if outcome in (_APPLIED, _CONFLICT):
+                return answer
+            if outcome == _REFUSED:
+                raise FdBrokerError(answer.get('code') or 'ERR_FDB_FENCED', answer.get('message', ''), answer.get('retryable', False))
+            if answer is not None:
+                # The next connection follows after a pause.
+                self._drop(channel)
+        return None
 
     def close(self):
-        self._closed = True
-        channel = self._channel
-        if channel is not None:
-            try:
-                channel.send('heartbeat', {'healthy': True, 'report': json.dumps(self._member._report())})
-            except FdBrokerError:
-                pass
-            self._drop(channel)
+        """What waits for an answer goes on where this process can make it. Does not wait: the thread says once more how this process is."""
+        with self._member._changed:
+            self._closed = True
+            self._closing.set()
+            self._channel = None
+            self._member._changed.notify_all()
+            if self._link is not None:
+                self._link.end_reading()
+
+    def join(self, seconds):
+        if threading.current_thread() is not self._thread:
+            self._thread.join(seconds)
 
     def _drop(self, channel):
         if self._channel is channel:
             self._channel = None
+            self._member._changed.notify_all()
         channel.close()
 
     def _run(self):
@@ -2475,20 +2666,23 @@ class _Drain:
                 welcome, pidfd, rest = _greet(channel, hello, 1.0)
                 _close_all([] if pidfd is None else [pidfd])
                 with member._changed:
+                    self._link = channel
                     if 'writes' in welcome['capabilities'] and not self._closed:
                         self._channel = channel
                     member._changed.notify_all()
                 self._listen(channel, rest)
+                if self._closed:
+                    channel.beat({'healthy': True}, member._report())
             except (FdBrokerError, OSError):
                 pass
             with member._changed:
+                self._link = None
                 if self._channel is channel:
                     self._channel = None
                 member._changed.notify_all()
             if channel is not None:
                 channel.release()
-            if not self._closed:
-                time.sleep(self._BEAT_S)
+            self._closing.wait(self._BEAT_S)
 
     def _listen(self, channel, messages):
         bundles = {}
@@ -2511,15 +2705,17 @@ class _Drain:
                     _close_all(fds)
                     if body == 'written':
                         with member._changed:
-                            self._answers[message.get('number', 0)] = message
-                            member._changed.notify_all()
+                            # Nobody may wait for it any more.
+                            if message.get('number', 0) in self._answers:
+                                self._answers[message['number']] = message
+                                member._changed.notify_all()
                 except BaseException:
                     _close_messages(messages)
                     raise
             now = time.monotonic()
             if now >= beat_at:
                 beat_at = now + self._BEAT_S
-                channel.send('heartbeat', {'healthy': True, 'report': json.dumps(member._report())})
+                channel.beat({'healthy': True}, member._report())
             messages = channel.receive() if _poll(channel.fileno(), select.POLLIN, self._BEAT_S) else []
 
     def _take_batch(self, channel, message, fds, bundles):

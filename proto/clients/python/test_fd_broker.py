@@ -242,21 +242,21 @@ class Updates(unittest.TestCase):
     def test_elsewhere_send_what_they_have_read_and_are_made_anew_on_conflict(self):
         asked = []
 
-        class Drain:
-            def forward(_, request, parts, until, reads):
-                asked.append((request, reads))
-                return len(asked) > 1, 0
+        def forward(change, _unsaid, _until):
+            asked.append((change.request, change.message(None)['reads']))
+            return {'outcome': 1 if len(asked) > 1 else 2}
 
-            def close(_):
-                pass
-
-        with self.member._changed:
-            self.member._writing, self.member._drain = None, Drain()
-            self.member._state['phase'] = 'standby'
-            self.member._VIEW_S = 0
+        self.stand_by(forward)
         self.assertEqual(self.counter.update('n', lambda n: n + 1, 0), 1)
         (first, reads), (second, _) = asked
         self.assertEqual((first, reads), (second, [{'section': 'counter', 'key': 'n', 'mark': b''}]))
+
+    def stand_by(self, forward):
+        drain = unittest.mock.Mock(spec=fd_broker._Drain, forward=forward)
+        with self.member._changed:
+            self.member._writing, self.member._drain = None, drain
+            self.member._state['phase'] = 'standby'
+            self.member._VIEW_S = self.member._AGAIN_S = 0
 
 
 class Channels(unittest.TestCase):
