@@ -33,6 +33,7 @@ import { AccessCheck, clientIdentity } from './policy/access-check.js'
 import { OWNERS_ONLY, type Policy } from './policy/policy.js'
 import { DaemonReception } from './reception.js'
 import { DescriptorStore } from './service/descriptor-store.js'
+import type { Service } from './service/service.js'
 import type { ServiceReport } from './service/service-operations.js'
 import type { SoleCopy } from './service/sole-copy.js'
 import { Services } from './services.js'
@@ -137,6 +138,7 @@ export class Daemon implements AsyncDisposable {
     const close = (how: { readonly kept: boolean }) => {
       reception.close()
       services.close(how)
+      orchestrator?.replaced()
       descriptors[Symbol.dispose]()
     }
     member.on('serving', onServing)
@@ -154,7 +156,9 @@ export class Daemon implements AsyncDisposable {
   }
 
   async #status(shows: (service: string | null) => boolean): Promise<DaemonStatus> {
-    const shown = this.#parts.services.all.filter(({ name }) => shows(name))
+    const { orchestrator } = this.#parts
+    const isOver = ({ name, unserved }: Service) => unserved && orchestrator?.isSurplus(name)
+    const shown = this.#parts.services.all.filter(service => shows(service.name) && !isOver(service))
     const reports = await Promise.all(shown.map(({ operations }) => operations.report()))
     const services = describeAll(reports)
     return {
@@ -166,7 +170,7 @@ export class Daemon implements AsyncDisposable {
       rssBytes: residentBytes(),
       descriptors: this.#descriptors.size,
       programs: this.#descriptors.usersOf(name => shows(serviceIn(name))),
-      ...this.#parts.orchestrator?.status(),
+      ...orchestrator?.status(),
       services,
     }
   }
@@ -443,6 +447,10 @@ export interface Orchestrator {
   receiver(service: string): Peer | null
   /** Called after any change of the services. */
   servicesChanged(): void
+  /** Called when this daemon no longer owns the services. It owns them again from the next {@link servicesChanged} on, if the next daemon fails. */
+  replaced(): void
+  /** Whether the service has more listeners than processes by intention: without a member it is not missing one. */
+  isSurplus(service: string): boolean
 }
 
 /** Whether a request addresses all workers: it names no service, or their common name. */

@@ -20,6 +20,13 @@ interface HungReplacement {
   readonly doublings: number
 }
 
+/** A process whose silence counts from the moment at which this main process began to wait for it. */
+interface MissingProcess {
+  readonly heartbeatAt: number
+  readonly sendsHeartbeats: true
+  readonly isKilled: boolean
+}
+
 export interface HungDeps {
   readonly logger: Logger
   /** A worker that sends no heartbeat for so many milliseconds is replaced; null: never. */
@@ -41,6 +48,8 @@ export class HungWorkers {
   /** Processes that were replaced because they hung, and that may have to be killed. */
   readonly #replacedProcesses = new Map<WorkerProcess, WorkerSlot>()
   readonly #killed = new WeakSet<WorkerProcess>()
+  /** Processes that have not reconnected to this main process, each with the time since when it is awaited. */
+  readonly #missing = new Map<string, MissingProcess>()
 
   constructor(deps: HungDeps) {
     this.#deps = deps
@@ -56,29 +65,56 @@ export class HungWorkers {
 
   #judge(): void {
     let changed = false
+    const missing = new Map(this.#missing)
+    this.#missing.clear()
     for (const slot of this.#deps.slots()) {
       const { owner } = slot
-      const ms = this.#silence.of(owner ?? undefined)
+      const ms = owner === null ? this.#awaitMissing(slot, missing) : this.#silence.of(owner)
       const isHung = ms > SILENT_MS
       if (isHung !== slot.isHung) {
         changed = true
         slot.isHung = isHung
         this.#reportHung(slot)
       }
-      if (isHung) this.#replace(slot, owner!, ms)
+      if (isHung && owner !== null) this.#replace(slot, owner, ms)
     }
     for (const [process, slot] of this.#replacedProcesses)
       this.#endReplaced(process, slot, this.#silence.of(process))
     if (changed) this.#deps.changed()
   }
 
+  /**
+   * Kills processes that do not reconnect within the limit: until they are back or dead, this main process cannot start their successor.
+   * Returns for how many milliseconds the first of them is awaited.
+   */
+  #awaitMissing(slot: WorkerSlot, before: ReadonlyMap<string, MissingProcess>): number {
+    const { limitMs, logger } = this.#deps
+    let longest = 0
+    for (const identity of slot.missing) {
+      const key = `${slot.name}/${identity.pid}/${identity.startTime ?? ''}`
+      const known = before.get(key) ?? {
+        heartbeatAt: performance.now(),
+        sendsHeartbeats: true,
+        isKilled: false,
+      }
+      const ms = this.#silence.of(known)
+      longest = Math.max(longest, ms)
+      const kills = limitMs !== null && ms > limitMs && !known.isKilled
+      this.#missing.set(key, kills ? { ...known, isKilled: true } : known)
+      if (!kills) continue
+      const why = 'a worker that hangs has not reconnected to this main process: it is killed'
+      killWorker(slot.index, { identity, pid: identity.pid, pidfd: null, proven: false }, why, logger)
+    }
+    return longest
+  }
+
   #reportHung(slot: WorkerSlot): void {
     const { logger } = this.#deps
     const { isHung, index, owner } = slot
-    const facts = { worker: index, pid: owner?.pid }
+    const facts = { worker: index, pid: owner?.pid ?? slot.missing[0]?.pid }
     const same = this.#hung.get(slot) === owner
     if (isHung) {
-      this.#hung.set(slot, owner!)
+      if (owner !== null) this.#hung.set(slot, owner)
       logger.warn(facts, 'a worker hangs: other workers accept on its listeners')
     } else {
       this.#hung.delete(slot)

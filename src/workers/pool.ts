@@ -22,6 +22,7 @@ import { signalVerified } from '../os/process-identity.js'
 import { ChangeNotifier } from '../wire/pending.js'
 import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
+import { Ownership } from './ownership.js'
 import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot } from './worker-slot.js'
 
@@ -50,6 +51,7 @@ export interface WorkerServices {
 /** The slots of all workers, and the operations that concern all of them. */
 export class WorkerPool {
   readonly #settings: WorkersSettings
+  readonly #ownership = new Ownership()
   readonly #slots: WorkerSlot[] = []
   readonly #unserved: UnservedListeners
   readonly #hung: HungWorkers
@@ -92,9 +94,26 @@ export class WorkerPool {
     this.#services = services
   }
 
-  /** Called when a service may have changed. */
+  /** Whether this main process may start and end workers. Otherwise another main process has taken over. */
+  get isOwner(): boolean {
+    return this.#ownership.isHeld
+  }
+
+  /** Called when another main process has taken over: cancels everything that this one does with workers. */
+  lose(): void {
+    this.#hung.stop()
+    for (const slot of this.#slots) slot.cancelRestart()
+    this.#ownership.lose()
+    this.#changes.notify()
+  }
+
+  /** Called when a service may have changed. If this main process serves again, because the next one has failed, goes on with the workers. */
   update(): void {
     if (this.#services === null || this.#services.paused) return
+    if (!this.isOwner) {
+      this.#ownership.regain()
+      if (!this.#closing) this.#hung.start()
+    }
     for (const slot of this.#slots) {
       slot.update()
       if (!slot.isWanted && !this.#closing) this.#tellToYield(slot)
@@ -113,9 +132,18 @@ export class WorkerPool {
     return null
   }
 
+  isSurplus(service: string): boolean {
+    return this.#slots.some(({ name, isWanted }) => name === service && !isWanted)
+  }
+
+  /** Whether the worker is surplus, and no process of it is left. Its listeners stay open. */
+  hasEnded(slot: WorkerSlot): boolean {
+    return !slot.isWanted && slot.processes.length === 0 && slot.missing.length === 0
+  }
+
   /** Returns the worker to which a surplus worker's connections move; null if no worker can take them, or `service` is not surplus. */
   receiver(service: string): ServiceStanding['owner'] {
-    if (!this.#slots.some(({ name, isWanted: wanted }) => name === service && !wanted)) return null
+    if (!this.isSurplus(service)) return null
     return this.wantedSlots.find(({ isHung, owner }) => owner !== null && !isHung)?.owner ?? null
   }
 
@@ -132,7 +160,7 @@ export class WorkerPool {
         await this.#ensureServing(slot)
       } catch (error) {
         const goesOn = takesOver || this.startedByPredecessor.length > 0
-        if (!goesOn || this.#closing) throw error
+        if (!goesOn || this.#closing || !this.isOwner) throw error
         this.#settings.logger.error({ worker: slot.index, err: error }, 'a worker failed to start')
         slot.keepServing()
       }
@@ -147,16 +175,27 @@ export class WorkerPool {
 
   /**
    * Resolves when a process serves in the slot: one of the previous main process that has reconnected to this one, or a new one. A process
-   * that was told to leave does not count. If that process has not left after {@link LEAVE_MS}, a new one replaces it.
+   * that was told to leave does not count. If that process has not left after {@link LEAVE_MS}, a new one replaces it. Rejects with
+   * ERR_FDB_DEADLINE if a process of the previous main process lives and does not reconnect in time.
    */
   async #ensureServing(slot: WorkerSlot): Promise<void> {
     if (!this.#closing) slot.keepPlace()
-    await this.#changes.until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle', null)
-    await this.#changes.until(() => !this.#isLeaving(slot), LEAVE_MS)
+    const { signal } = this.#ownership
+    const { timeout } = this.#settings
+    const isDecided = () => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle'
+    await this.#changes.until(isDecided, timeout, signal)
+    if (slot.owner === null && slot.isRecovering) throw notBackError(slot, timeout)
+    await this.#changes.until(() => !this.#isLeaving(slot), LEAVE_MS, signal)
     // A worker that has ended may be starting again.
     await slot.whenSettled()
-    if ((slot.owner === null || this.#isLeaving(slot)) && !this.#closing) await slot.start()
+    if ((slot.owner === null || this.#isLeaving(slot)) && !this.#closing) await this.#start(slot)
     if (!this.#closing) slot.keepServing()
+  }
+
+  /** Starts a process as {@link WorkerSlot.start} does, but not while another main process may take over. */
+  async #start(slot: WorkerSlot): Promise<void> {
+    await this.#changes.until(() => this.#services?.paused !== true, null, this.#ownership.signal)
+    await slot.start()
   }
 
   /** Whether the process in the slot was told to leave and still serves. */
@@ -172,7 +211,7 @@ export class WorkerPool {
     const replace = async (slot: WorkerSlot) => {
       await slot.whenSettled()
       await this.#endProbation(slot)
-      await slot.start()
+      await this.#start(slot)
       old.delete(slot)
     }
     try {
@@ -180,6 +219,7 @@ export class WorkerPool {
       if (this.#settings.replace === 'at-once') await settleAll(others.map(replace))
       else for (const slot of others) await replace(slot)
     } catch (error) {
+      if (!this.isOwner) throw error
       const { code, message } = FdbError.from(error)
       const reply = [...old].flatMap(({ name, owner }) =>
         owner === null ? [] : `${name} (pid ${owner.pid})`,
@@ -195,10 +235,11 @@ export class WorkerPool {
   /** Ends the probation in the slot, during which no other process can be started. Waits for that up to {@link PROBATION_MS}. */
   async #endProbation(slot: WorkerSlot): Promise<void> {
     this.#services?.get(slot.name)?.operations.endProbation()
-    await this.#changes.until(() => slot.standing?.phase === 'idle', PROBATION_MS)
+    await this.#changes.until(() => slot.standing?.phase === 'idle', PROBATION_MS, this.#ownership.signal)
   }
 
   async resize(count: number): Promise<void> {
+    this.#ownership.demand()
     this.#count = count
     this.#addSlots(count - 1)
     const lacking = this.#slots.filter(({ index }) => index < count)
@@ -207,7 +248,7 @@ export class WorkerPool {
         await this.#ensureServing(slot)
       } catch (error) {
         // From now on the slot tries to start a process again, with a growing delay.
-        if (!this.#closing) slot.keepServing()
+        if (!this.#closing && this.isOwner) slot.keepServing()
         throw error
       }
     }
@@ -238,6 +279,7 @@ export class WorkerPool {
 
   /** Tells the workers one after the other to read their configuration again. Tries all of them, then rejects with the first failure. */
   async reloadAll(): Promise<void> {
+    this.#ownership.demand()
     const failures: unknown[] = []
     for (const slot of this.wantedSlots) {
       if (slot.isHung) failures.push(hungError(slot))
@@ -248,6 +290,7 @@ export class WorkerPool {
 
   /** Rolls back each worker whose previous process stands by. Resolves with the reply of the first of them; rejects if there is none. */
   async rollback(): Promise<Buffer> {
+    this.#ownership.demand()
     const replies = await Promise.allSettled(this.wantedSlots.map(slot => this.#order(slot, ROLLBACK, '')))
     const left = replies.find(one => one.status === 'fulfilled') ?? replies[0]!
     if (left.status === 'rejected') throw left.reason
@@ -317,6 +360,7 @@ export class WorkerPool {
 
   /** Sets the time for all processes to end, unless it is longer than the time that is left. After it and {@link NOTICE_MS} they are killed. */
   shortenDeadline(timeoutMs: number): void {
+    if (!this.isOwner) return
     const ms = timeoutMs + NOTICE_MS
     const at = performance.now() + ms
     if (at >= this.#killAt) return
@@ -333,14 +377,25 @@ export class WorkerPool {
 
   #addSlots(last: number): void {
     const standing = (name: string) => this.#services?.get(name)?.operations.standing ?? null
-    for (let index = this.#slots.length; index <= last; index++)
-      this.#slots.push(new WorkerSlot(index, { settings: this.#settings, standing }))
+    const deps = {
+      settings: this.#settings,
+      ownership: this.#ownership,
+      isPaused: () => this.#services?.paused ?? false,
+      standing,
+    }
+    for (let index = this.#slots.length; index <= last; index++) this.#slots.push(new WorkerSlot(index, deps))
   }
 }
 
 function hungError({ name, owner }: WorkerSlot): FdbError {
   const why = `${name} (pid ${owner?.pid ?? 0}) hangs, and has not read its configuration again: retry when it has been replaced`
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
+}
+
+function notBackError({ missing, name }: WorkerSlot, timeoutMs: number): FdbError {
+  const pids = missing.map(({ pid }) => pid)
+  const why = `${name}: process ${pids.join(', ')} of the previous main process has not reconnected within ${timeoutMs} ms: it hangs; end it, then its successor starts`
+  return new FdbError('ERR_FDB_DEADLINE', why, { details: { pids } })
 }
 
 /** Waits for all promises, then rejects as the first one that has rejected. */

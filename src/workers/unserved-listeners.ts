@@ -39,7 +39,12 @@ export class UnservedListeners {
     for (const slot of slots) {
       const { owner = null, phase = 'idle' } = slot.standing ?? {}
       // Listeners stay assigned while a new process of their worker joins: it does not accept yet, and may fail.
-      if ((owner !== null && !slot.isHung) || phase === 'rebuilding' || serving.length === 0) continue
+      if (
+        (owner !== null && !slot.isHung) ||
+        (phase === 'rebuilding' && !slot.isHung) ||
+        serving.length === 0
+      )
+        continue
       shares
         .get(serving[next++ % serving.length]!)!
         .push(...ownListeners(slot).map(({ name, key }) => ({ name, key })))

@@ -8,17 +8,22 @@ import type { WorkerReport } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { slotOf, workerVariables } from '../os/default-control.js'
 import { statOf } from '../os/main-process.js'
+import type { ProcessIdentity } from '../os/process-identity.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { WorkersSettings } from './options.js'
+import type { Ownership } from './ownership.js'
 
 /** A worker that ends after it has served for this time is restarted without delay. */
 const BRIEF_MS = 1_000
 
 export interface WorkerSlotDeps {
   readonly settings: WorkersSettings
+  readonly ownership: Ownership
+  /** Whether another main process may take over: it is not decided yet which one starts workers. */
+  isPaused(): boolean
   /** Returns null if the service is unknown because no process has joined. */
   standing(slot: string): ServiceStanding | null
 }
@@ -56,10 +61,15 @@ export class WorkerSlot {
   abandon(why: string): Promise<void> {
     this.#isWanted = false
     this.#restartsEnded = false
-    clearTimeout(this.#backOff)
-    this.#backOff = undefined
+    this.cancelRestart()
     this.#attempt?.cancel.abort(new FdbError('ERR_FDB_ABORTED', `${this.name}: ${why}`))
     return this.whenSettled()
+  }
+
+  /** Ends the delay before a restart. {@link update} may begin another one. */
+  cancelRestart(): void {
+    clearTimeout(this.#backOff)
+    this.#backOff = undefined
   }
 
   /** Makes the worker a wanted one again after {@link abandon}. */
@@ -87,6 +97,16 @@ export class WorkerSlot {
     return this.standing?.owner ?? null
   }
 
+  /** Whether the service waits for {@link missing} processes. */
+  get isRecovering(): boolean {
+    return this.standing?.phase === 'rebuilding'
+  }
+
+  /** The processes of the previous main process that live and have not reconnected to this one. */
+  get missing(): readonly ProcessIdentity[] {
+    return this.standing?.missing ?? []
+  }
+
   /** The processes of this worker that are connected: the one that serves, and those that join, stand by or drain. */
   get processes(): readonly MemberProcess[] {
     const { owner = null, others = [] } = this.standing ?? {}
@@ -95,9 +115,11 @@ export class WorkerSlot {
 
   /**
    * Starts a new process for this worker, and resolves when it serves. Rejects if it fails to start; the previous process then keeps
-   * serving. Rejects with ERR_FDB_BUSY during another start.
+   * serving. Rejects with ERR_FDB_BUSY during another start, and with ERR_FDB_CLOSED if another main process has taken over or takes over
+   * meanwhile.
    */
   async start(): Promise<Upgraded> {
+    this.#deps.ownership.demand()
     if (this.#attempt !== null)
       throw new FdbError('ERR_FDB_BUSY', `${this.name} is being started: try again`, { retryable: true })
     const cancel = new AbortController()
@@ -130,7 +152,7 @@ export class WorkerSlot {
       endAfterMs: 0,
       name: pid => `worker ${index} of ${service} (pid ${pid})`,
       servesOn: null,
-      signals: [signal],
+      signals: [signal, this.#deps.ownership.signal],
     })
     return await attempt.outcome
   }
@@ -206,7 +228,9 @@ export class WorkerSlot {
       this.#servesSince ??= performance.now()
       return
     }
-    const { logger, restartDelay } = this.#deps.settings
+    const { isPaused, ownership, settings } = this.#deps
+    if (!ownership.isHeld || isPaused()) return
+    const { logger, restartDelay } = settings
     // During recovery (phase `rebuilding`) workers of the previous main process may still reconnect.
     if (!this.#isWanted || !this.#restartsEnded || phase !== 'idle') return
     if (this.#attempt !== null || this.#backOff !== undefined) return
@@ -221,6 +245,8 @@ export class WorkerSlot {
     this.#backOff = setTimeout(() => {
       this.#backOff = undefined
       if (!this.#isWanted || this.owner !== null || this.#attempt !== null) return
+      // The end of the pause calls update() again.
+      if (!ownership.isHeld || isPaused()) return
       this.#restarts++
       this.start().catch(error =>
         logger.error({ worker: this.index, err: error }, 'a worker failed to start'),
@@ -238,12 +264,12 @@ export class WorkerSlot {
         ? 'leaving'
         : this.#attempt !== null
           ? 'starting'
-          : serving
-            ? this.isHung
-              ? 'hung'
-              : 'serving'
-            : 'resting',
-      pid: owner?.pid ?? null,
+          : this.isHung
+            ? 'hung'
+            : serving
+              ? 'serving'
+              : 'resting',
+      pid: owner?.pid ?? (this.isHung ? (this.missing[0]?.pid ?? null) : null),
       generation: owner?.generation ?? 0,
       restarts: this.#restarts,
       lastFailure: this.#lastFailure,

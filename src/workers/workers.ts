@@ -56,11 +56,16 @@ export class Workers implements AsyncDisposable {
     return this.#pool.count
   }
 
+  /** @internal Whether another main process has taken over. */
+  get replaced(): boolean {
+    return !this.#pool.isOwner
+  }
+
   get report(): WorkersReport {
     return {
       count: this.#pool.count,
       replace: this.#settings.replace,
-      all: this.#pool.slots.map(({ report }) => report),
+      all: this.#pool.slots.filter(slot => !this.#pool.hasEnded(slot)).map(({ report }) => report),
     }
   }
 
@@ -170,6 +175,8 @@ export class Workers implements AsyncDisposable {
       await this.#orders.run(() => this.#pool.startAll({ takesOver }))
       signal?.throwIfAborted()
     } catch (error) {
+      // The workers belong to the next main process now.
+      if (!this.#pool.isOwner && !this.#closing) return
       await this.close({ timeout: 0 })
       throw error
     }
@@ -184,7 +191,7 @@ export class Workers implements AsyncDisposable {
         () =>
           logger.info({ workers: this.report.all }, 'the workers of the previous main process were replaced'),
         error => {
-          if (!this.#closing)
+          if (!this.#closing && this.#pool.isOwner)
             logger.error(
               { err: error },
               'the workers of the previous main process were not replaced and keep serving',
@@ -205,6 +212,8 @@ export class Workers implements AsyncDisposable {
       listener: key => this.#pool.listener(key),
       receiver: service => this.#pool.receiver(service),
       servicesChanged: () => this.#pool.update(),
+      replaced: () => this.#pool.lose(),
+      isSurplus: service => this.#pool.isSurplus(service),
     }
   }
 
@@ -237,7 +246,7 @@ export class Workers implements AsyncDisposable {
 }
 
 /**
- * Starts workers, and keeps them running. Resolves when all serve. Rejects, with no process left, with ERR_FDB_OPTION,
+ * Starts workers, and keeps them running. Resolves when all serve, or when another main process has taken over meanwhile. Rejects, with no process left, with ERR_FDB_OPTION,
  * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes over
  * from it and then replaces its workers. If a replacement fails, the old worker keeps serving; the failure of a worker is then logged, and is
  * in `report`.

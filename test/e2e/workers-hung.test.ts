@@ -71,6 +71,26 @@ describe('a worker that is stopped', () => {
   })
 })
 
+describe('an upgrade while a worker is stopped', () => {
+  // A worker hangs when it has been silent for 2 s, the shortest limit of its replacement.
+  it('replaces that worker too, and clients of its listener are answered meanwhile', async () => {
+    const desk = Desk.open()
+    const { control } = desk
+    const url = `http://127.0.0.1:${await freePort()}`
+    const start = ['workers', 'start', '--service', 'shop', '--control', control, '--count', '2']
+    const app = ['--hung-timeout', '2s', '--', process.execPath, APP, url.replace('http', 'tcp')]
+    await desk.launch([...present.cli, ...start, ...app])
+    const old = pidsOf(await mainWhere(control, 'two serve', servedByAll(2))) as [number, number]
+    onTestFinished(() => signalPid(old[1], 'SIGCONT'))
+    signalPid(old[1], 'SIGSTOP')
+    expect(await desk.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
+    const all = await mainWhere(control, 'two serve', servedByAll(2))
+    expect(pidsOf(all).filter(pid => old.includes(pid!))).toEqual([])
+    await until('the stopped one was killed', () => hasEnded(old[1]))
+    expect((await answeredBy(url, 10)).size).toBeGreaterThan(0)
+  })
+})
+
 describe('a first worker that is stopped', () => {
   it.runIf(NIGHTLY)(
     'keeps no change of the others waiting: its successor makes them, each once',

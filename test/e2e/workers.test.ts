@@ -182,8 +182,8 @@ describe('a proxy of two workers', () => {
     const third = pidsOf(await now())[2]!
     await until('the third answers', () => clients.answered.has(String(third)))
     expect(await edge.desk.run('workers', 'set', '--control', control, '1')).toMatchObject({ code: 0 })
-    const fewer = await mainWhere(control, 'one serves', servedByAll(1))
-    expect(fewer.workers.all.map(({ phase }) => phase)).toEqual(['serving', 'leaving', 'leaving'])
+    const fewer = await mainWhere(control, 'one serves', ({ workers }) => workers.all.length === 1)
+    expect(await edge.desk.run('status', '--control', control)).toMatchObject({ code: 0, stderr: '' })
     // What comes to the others' listeners is answered too.
     await clients.more(200)
     expect(hasEnded(third)).toBe(true)
@@ -223,6 +223,32 @@ describe('a second main process', () => {
     for (const pid of [main, ...old]) await edge.ended(pid)
     await clients.stop()
     expect(clients.failures).toEqual([])
+  })
+
+  it('ends when a third one takes over while it replaces workers: only the third starts workers then', async () => {
+    const answering = (body: string) => ({ routes: [{ host: '*', respond: { status: 200, body } }] })
+    const { edge, control } = await several({ workers: 3, ...answering('first') })
+    edge.write(answering('second'))
+    const second = await edge.launch()
+    await mainWhere(control, 'the second one has taken over', ({ pid }) => pid === second)
+    edge.write(answering('third'))
+    const third = await edge.launch()
+    await edge.ended(second)
+    const { pid } = await mainWhere(
+      control,
+      'the third one has replaced all workers',
+      status => servedByAll(3)(status) && status.pid === third,
+    )
+    await until('the third configuration answers', async () => {
+      const bodies = await Promise.all(
+        Array.from({ length: 12 }, async () => (await ask(edge.url).answer).body),
+      )
+      return bodies.every(body => body === 'third')
+    })
+    const left = [pid, ...pids(await mainStatus(control))]
+    expect(await edge.desk.run('stop', '--control', control)).toMatchObject({ code: 0 })
+    for (const each of left) await edge.ended(each)
+    await expect(ask(edge.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
   })
 
   it('is refused if it is a proxy without workers, started beside the first one or by its upgrade', async () => {

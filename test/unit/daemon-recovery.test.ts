@@ -4,7 +4,7 @@ import { expect, it, onTestFinished, vi } from 'vitest'
 import { OWN_INSTANCE } from '../../src/base/own-instance.js'
 import { Recovery } from '../../src/daemon/service/recovery.js'
 import { native } from '../../src/kernel/native.js'
-import { identify } from '../../src/os/process-identity.js'
+import { identify, type ProcessIdentity } from '../../src/os/process-identity.js'
 import { pause, until } from '../processes/until.js'
 
 function started(): ChildProcess & { pid: number } {
@@ -13,21 +13,23 @@ function started(): ChildProcess & { pid: number } {
   return child as ChildProcess & { pid: number }
 }
 
+const pidsOf = (members: readonly ProcessIdentity[]) => members.map(({ pid }) => pid)
+
 it('a restarted daemon waits for members until each is back or dead', async () => {
   const [one, other] = [started(), started()]
   const members = [identify(one.pid), identify(other.pid), identify(process.pid, { instance: OWN_INSTANCE })]
   let changes = 0
   const call = new Recovery(members, () => changes++)
   onTestFinished(() => call.close())
-  expect(call.missing([])).toEqual([one.pid, other.pid, process.pid])
-  expect(call.missing([members[2]])).toEqual([one.pid, other.pid])
+  expect(pidsOf(call.missing([]))).toEqual([one.pid, other.pid, process.pid])
+  expect(pidsOf(call.missing([members[2]]))).toEqual([one.pid, other.pid])
   one.kill('SIGKILL')
   await until('its death is known', () => changes === 1)
-  expect(call.missing([])).toEqual([other.pid, process.pid])
+  expect(pidsOf(call.missing([]))).toEqual([other.pid, process.pid])
   call.stopAwaiting(members[0]!)
   expect(changes).toBe(1)
   call.stopAwaiting(members[1]!)
-  expect([changes, call.missing([])]).toEqual([2, [process.pid]])
+  expect([changes, pidsOf(call.missing([]))]).toEqual([2, [process.pid]])
 })
 
 it('a restarted daemon that waits no more watches nobody', async () => {
@@ -35,7 +37,7 @@ it('a restarted daemon that waits no more watches nobody', async () => {
   const before = native.openCount()
   let changes = 0
   const call = new Recovery([identify(child.pid)], () => changes++)
-  expect(call.missing([])).toEqual([child.pid])
+  expect(pidsOf(call.missing([]))).toEqual([child.pid])
   call.close()
   expect([call.members, native.openCount()]).toEqual([[], before])
   child.kill('SIGKILL')
@@ -53,7 +55,7 @@ it('a restarted daemon waits 5 s for a member whose death cannot be seen, and on
   const call = new Recovery([identify(seen.pid), unseen], () => changes++)
   onTestFinished(() => call.close())
   vi.advanceTimersByTime(4_999)
-  expect([changes, call.missing([])]).toEqual([0, [seen.pid, 7]])
+  expect([changes, pidsOf(call.missing([]))]).toEqual([0, [seen.pid, 7]])
   vi.advanceTimersByTime(1)
-  expect([changes, call.missing([])]).toEqual([1, [seen.pid]])
+  expect([changes, pidsOf(call.missing([]))]).toEqual([1, [seen.pid]])
 })

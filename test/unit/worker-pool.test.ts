@@ -36,7 +36,7 @@ function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
 }
 
 const NOBODY: ServiceStanding = {
-  ...{ owner: null, others: [], phase: 'idle', lastFailure: null, bound: [], entries: [] },
+  ...{ owner: null, others: [], phase: 'idle', lastFailure: null, bound: [], missing: [], entries: [] },
 }
 
 function owned(pid = 42, generation = 1): ServiceStanding {
@@ -61,12 +61,13 @@ function poolWith(facts: Partial<WorkersSettings> = {}) {
     },
   })
   const service = (name: string) => ({ operations: operationsOf(name) })
-  pool.setServices({
+  const services = {
     paused: false,
-    get: name => (standings.has(name) ? service(name) : undefined),
+    get: (name: string) => (standings.has(name) ? service(name) : undefined),
     find: service,
-  })
-  return { pool, standings, told, failing, logged }
+  }
+  pool.setServices(services)
+  return { pool, services, standings, told, failing, logged }
 }
 
 /** The same with workers that serve. */
@@ -178,6 +179,139 @@ describe('the place of a worker', () => {
     await slot.abandon('the number of workers was reduced')
     expect(vi.getTimerCount()).toBe(0)
     expect(slot.report.restarts).toBe(0)
+  })
+})
+
+describe('a main process that another one has replaced', () => {
+  /** As a daemon that hands over: it pauses, then closes its services. */
+  function replaced(made: ReturnType<typeof poolWith>) {
+    made.services.paused = true
+    made.standings.clear()
+    made.pool.lose()
+  }
+
+  it('starts no worker after a back-off that began before', async () => {
+    vi.useFakeTimers(FAKE)
+    const made = serving(1)
+    const [slot] = made.pool.slots
+    slot!.keepServing()
+    made.standings.set(slot!.name, NOBODY)
+    slot!.update()
+    expect(vi.getTimerCount()).toBe(1)
+    replaced(made)
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(slot!.report.restarts).toBe(0)
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('starts no worker while another main process may take over, and starts it if that one fails', async () => {
+    vi.useFakeTimers(FAKE)
+    const made = serving(1)
+    const [slot] = made.pool.slots
+    slot!.keepServing()
+    made.standings.set(slot!.name, NOBODY)
+    slot!.update()
+    made.services.paused = true
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(slot!.report.restarts).toBe(0)
+    made.services.paused = false
+    made.pool.update()
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(slot!.report.restarts).toBeGreaterThan(0)
+    await slot!.abandon('the test ends')
+  })
+
+  it('ends the process that it was starting, and starts no other one', async () => {
+    const made = poolWith({ command: STAYS })
+    const [slot] = made.pool.slots
+    slot!.keepServing()
+    const outcome = slot!.start()
+    outcome.catch(() => {})
+    await until('it runs', () => children().length > 0)
+    replaced(made)
+    await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED' })
+    await turns()
+    expect(children()).toEqual([])
+    expect(slot!.isStarting).toBe(false)
+  })
+
+  it('replaces none of the remaining workers', async () => {
+    const made = serving(3, { command: STAYS })
+    const work = made.pool.replaceAll(made.pool.slots)
+    work.catch(() => {})
+    await until('the first one is being replaced', () => children().length > 0)
+    replaced(made)
+    await expect(work).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED' })
+    await turns()
+    expect(children()).toEqual([])
+  })
+
+  it('rejects orders that change workers, and those that wait', async () => {
+    const made = serving(2)
+    const [, second] = made.pool.slots
+    await made.pool.resize(1)
+    const waits = made.pool.resize(2)
+    waits.catch(() => {})
+    await turns()
+    replaced(made)
+    for (const order of [
+      waits,
+      made.pool.resize(3),
+      made.pool.reloadAll(),
+      made.pool.rollback(),
+      made.pool.replaceAll([second!]),
+    ])
+      await expect(order).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED', retryable: true })
+  })
+
+  it('has no timer left if it is told again to end sooner', async () => {
+    vi.useFakeTimers(FAKE)
+    const made = serving(1)
+    const taken = new Promise<void>(resolve => setImmediate(resolve))
+    const ended = made.pool.endAll(60_000, taken)
+    replaced(made)
+    await turns()
+    await ended
+    made.pool.shortenDeadline(1_000)
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('starts workers again if the other one has failed', async () => {
+    const made = serving(1, { command: STAYS })
+    const [slot] = made.pool.slots
+    slot!.keepServing()
+    replaced(made)
+    made.services.paused = false
+    made.standings.set(slot!.name, NOBODY)
+    made.pool.update()
+    await until('it runs', () => children().length > 0)
+    await slot!.abandon('the test ends')
+  })
+})
+
+describe('a process of the previous main process', () => {
+  const awaited = (pid: number): ServiceStanding => ({
+    ...NOBODY,
+    phase: 'rebuilding',
+    missing: [{ pid, startTime: '1' }],
+  })
+
+  it('is waited for within the time limit of a start, and then named', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, logged } = poolWith({ count: 1, timeout: 5_000, hungTimeout: null })
+    const [slot] = pool.slots
+    standings.set(slot!.name, awaited(4711))
+    const errors: unknown[] = []
+    const started = pool.startAll({ takesOver: false }).catch(error => errors.push(error))
+    await vi.advanceTimersByTimeAsync(5_000)
+    await turns()
+    await started
+    expect(errors).toMatchObject([
+      { code: 'ERR_FDB_DEADLINE', message: expect.stringMatching(/process 4711 .* within 5000 ms/) },
+    ])
+    expect(slot!.report).toMatchObject({ phase: 'hung', pid: 4711 })
+    expect(logged.some(({ text }) => /a worker hangs/.test(text))).toBe(true)
+    await slot!.abandon('the test ends')
   })
 })
 

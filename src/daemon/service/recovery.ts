@@ -47,11 +47,9 @@ export class Recovery {
     return all
   }
 
-  /** Returns the pids of the awaited members that are not in `present`. */
-  missing(present: readonly (ProcessIdentity | undefined)[]): number[] {
-    return this.#members
-      .filter(member => !present.some(one => one !== undefined && isSame(one, member)))
-      .map(({ pid }) => pid)
+  /** Returns the awaited members that are not in `present`. */
+  missing(present: readonly (ProcessIdentity | undefined)[]): ProcessIdentity[] {
+    return this.#members.filter(member => !present.some(one => one !== undefined && isSame(one, member)))
   }
 
   /** Stops waiting for a member that is dead or has given up its rights. */
@@ -105,9 +103,9 @@ function watchOf(member: RightsHolder, pidfd: OwnedFd | null, died: () => void):
 }
 
 /** The error for a request during recovery. */
-export function recoveringError(pids: readonly number[]): FdbError {
-  const missing = pids.map(pid => `process ${pid}`).join(', ')
-  const reason = `the daemon was restarted and waits for ${missing} to reconnect or end: try again`
+export function recoveringError(missing: readonly ProcessIdentity[]): FdbError {
+  const names = missing.map(({ pid }) => `process ${pid}`).join(', ')
+  const reason = `the daemon was restarted and waits for ${names} to reconnect or end: try again`
   return new FdbError('ERR_FDB_BUSY', reason, { retryable: true })
 }
 

@@ -20,6 +20,7 @@ import {
 } from '../../operator/requests.js'
 import { noStandbyError, ROLLBACK } from '../../operator/service-commands.js'
 import type { Failure } from '../../operator/status-report.js'
+import type { ProcessIdentity } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../wire/link.js'
 import { Calls, ChangeNotifier, type Pending } from '../../wire/pending.js'
@@ -44,8 +45,8 @@ export interface OperatedService {
   receiver(): Peer | undefined
   /** Returns the older generations that drain and are no members any more. */
   olderGenerations(): readonly MemberProcess[]
-  /** Returns the pids of the members for which a restarted daemon waits. */
-  missing(): readonly number[]
+  /** Returns the members for which a restarted daemon waits. */
+  missing(): readonly ProcessIdentity[]
   /** Returns the status, based on the serving member's report if there is one. */
   describe(answer: Record<string, unknown> | null): object
 }
@@ -63,6 +64,8 @@ export interface ServiceStanding {
   readonly lastFailure: Failure | null
   /** Pids of processes that got descriptors, and have neither released them nor ended. */
   readonly bound: readonly number[]
+  /** The processes for which a restarted daemon waits: they serve as before, but have not reconnected. */
+  readonly missing: readonly ProcessIdentity[]
   /** Borrowed. */
   readonly entries: readonly Entry[]
 }
@@ -101,7 +104,7 @@ export class ServiceOperations implements Operations {
   }
 
   get standing(): ServiceStanding {
-    const { descriptorTable, holder, machine } = this.#service
+    const { descriptorTable, holder, machine, missing } = this.#service
     const { lastFailure } = holder.timeline
     const owner = this.#serving
     const { bound, phase } = machine()
@@ -112,6 +115,7 @@ export class ServiceOperations implements Operations {
       phase,
       lastFailure,
       bound: pids,
+      missing: phase === 'rebuilding' ? missing() : [],
       entries: descriptorTable.entriesFor(owner),
     }
   }

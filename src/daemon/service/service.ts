@@ -21,7 +21,7 @@ import { type HandoffTimes, readTimes } from '../../holder/times.js'
 import { closeAll, inspect, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import type { Failure } from '../../operator/status-report.js'
-import { isSame } from '../../os/process-identity.js'
+import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { FORWARDS_WRITES, remoteError, TAKES_CONNECTIONS, type WireEnvelope } from '../../wire/link.js'
@@ -312,7 +312,10 @@ export class Service {
       logBytes: segments.reduce((sum, segment) => sum + segment.size(), 0),
       probationSeconds: probationLeftMs === null ? null : probationLeftMs / 1000,
       lastFailure: newer(timeline.lastFailure, answer?.lastFailure),
-      blockedBy: [...bound.map(id => this.#holder.peer(id)?.pid ?? 0), ...this.#missing],
+      blockedBy: [
+        ...bound.map(id => this.#holder.peer(id)?.pid ?? 0),
+        ...this.#missing.map(({ pid }) => pid),
+      ],
       handoffs: timeline.records,
     }
   }
@@ -475,8 +478,8 @@ export class Service {
 
   // ---- after a restart
 
-  /** Pids of rights-holders that are neither back nor dead. */
-  get #missing(): number[] {
+  /** Rights-holders that are neither back nor dead. */
+  get #missing(): readonly ProcessIdentity[] {
     const back = this.#machine.returned.map(({ id }) => this.#holder.peer(id)?.identity)
     return this.#recovery.missing(back)
   }

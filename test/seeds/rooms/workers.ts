@@ -9,8 +9,8 @@ export const workers = room(
     ['workers/worker-slot.ts', 'performance.now() - since >= BRIEF_MS ? 1 : 2', '1'],
     [
       'workers/worker-slot.ts',
-      '    clearTimeout(this.#backOff)\n    this.#backOff = undefined\n    this.#attempt',
-      '    this.#attempt',
+      '    this.#restartsEnded = false\n    this.cancelRestart()\n',
+      '    this.#restartsEnded = false\n',
     ],
     [
       'workers/worker-slot.ts',
@@ -30,7 +30,15 @@ export const workers = room(
     ],
     ['versions/upgrade-attempt.ts', 'isCommitted(phase)', 'false'],
     ['workers/worker-slot.ts', 'pid => statOf(pid)?.session === child.pid', '() => true'],
-    ['workers/pool.ts', "=== 'idle', PROBATION_MS)", "=== 'idle', null)"],
+    ['workers/pool.ts', 'PROBATION_MS, this.#ownership.signal', 'null, this.#ownership.signal'],
+    ['workers/pool.ts', '    this.#ownership.lose()\n', ''],
+    ['workers/pool.ts', '      this.#ownership.regain()\n', ''],
+    ['workers/worker-slot.ts', 'signals: [signal, this.#deps.ownership.signal]', 'signals: [signal]'],
+    [
+      'workers/worker-slot.ts',
+      '      if (!ownership.isHeld || isPaused()) return\n      this.#restarts++',
+      '      this.#restarts++',
+    ],
     ['workers/pool.ts', 'if (timeoutMs !== null) this.shortenDeadline(timeoutMs)\n    else if', 'if'],
     ['workers/pool.ts', 'if (at >= this.#killAt) return\n', ''],
     ['workers/pool.ts', 'if (owner === null || this.#isLeaving(slot)) return', 'if (owner === null) return'],
