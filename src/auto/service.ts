@@ -540,12 +540,24 @@ class ProgramShutdown {
       void this.#member.close({ handBack: false })
     }
     if (own) return
+    // Not handled any more: a second signal ends this process at once.
+    this.stopHandlingSignals()
+    void this.#end(signal)
+  }
+
+  /** Ends the service, or only this process if a next version that is starting serves in time. */
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    if (await this.#member.handedOver()) {
+      await this.#member.close({ handBack: false })
+      // Forwarded to the next version if this process must be kept for it.
+      process.kill(process.pid, signal)
+      return
+    }
     this.leave()
     const limit = setTimeout(() => process.kill(process.pid, signal), CLOSE_MS)
-    void this.#member.close({ handBack: false, timeout: 0 }).finally(() => {
-      clearTimeout(limit)
-      process.kill(process.pid, signal)
-    })
+    await this.#member.close({ handBack: false, timeout: 0 }).catch(() => {})
+    clearTimeout(limit)
+    process.kill(process.pid, signal)
   }
 
   /** Ends a retired program through its own SIGTERM handlers, which close its resources. */

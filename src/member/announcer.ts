@@ -45,7 +45,11 @@ export class Announcer {
     const { health, logger, pidFile, service, systemd } = deps.shared.settings
     this.#deps = deps
     this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
-    this.#watchdog = new Watchdog(this.#manager, () => checkHealth(health).healthy)
+    this.#watchdog = new Watchdog(
+      this.#manager,
+      () => checkHealth(health).healthy,
+      () => deps.shared.shutdown.order.leftMs,
+    )
     this.#pidFile = PidFile.at(pidFile, logger)
     const store = this.#manager?.storeFor(service) ?? null
     this.#storeMirror = new FdStoreMirror({ shared: deps.shared, control: deps.control, store })

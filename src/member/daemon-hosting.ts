@@ -1,6 +1,7 @@
 import type { FdbError } from '../errors.js'
 import { sendsBack } from '../handoff/member-machine.js'
 import type { Epoch } from '../handoff/messages.js'
+import { isCurrent } from '../handoff/phases.js'
 import type { Entry } from '../holder/registry.js'
 import type { Operations } from '../operator/requests.js'
 import { RequestHandler } from '../operator/server.js'
@@ -62,6 +63,17 @@ export class DaemonHosting implements Hosting {
   get standsBy(): boolean {
     const { phase, source } = this.#deps.shared.machine.member
     return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#standbyReleased
+  }
+
+  /**
+   * The daemon does not tell the owner of a joiner, but shares the two segments of a handoff before it makes the Offer, and seals them if the
+   * handoff fails. A single one may be left of the handoff to this process.
+   */
+  get isHandingOver(): boolean {
+    const { machine, segmentSet } = this.#deps.shared
+    const { epoch, link, phase } = machine.member
+    if (link !== 'up' || !isCurrent(phase)) return false
+    return segmentSet.all.filter(other => other.epoch > epoch && !other.sealed).length > 1
   }
 
   get acceptsReports(): boolean {

@@ -2,12 +2,13 @@ import { FdbError } from '../errors.js'
 import type { Outcome } from '../handoff/effect-queue.js'
 import type { EmbeddedEffect, EmbeddedEvent } from '../handoff/embedded.js'
 import type { MemberEffect, MemberState } from '../handoff/member-machine.js'
-import { accepts, isCurrent, isUnderWay, type MemberPhase } from '../handoff/phases.js'
+import { accepts, isCurrent, type MemberPhase } from '../handoff/phases.js'
 import { repeatUntilDone } from '../holder/holder.js'
 import { removePaths } from '../holder/unix-paths.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { dropExitReason } from '../versions/exit-reason.js'
 import { afterReading, type Limit } from '../wire/pending.js'
+import { settledOf } from './end-order.js'
 import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions } from './member-options.js'
 import type { Settings } from './options.js'
@@ -15,6 +16,9 @@ import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from
 import { addActive, removeActive, watchDoubledIntervals, watchRetired } from './shutdown.js'
 import { describe } from './status.js'
 import { staysForOthers } from './stay.js'
+
+/** The interval at which a process that closes looks whether a handoff is still under way. */
+const LOOK_MS = 50
 
 /** The action for each effect of the member's state machine. The next effect waits for the promise. */
 type Effects = {
@@ -136,11 +140,12 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   #phaseChanged(before: MemberPhase, { phase, epoch, link }: MemberState): void {
-    const { generation, machine, readiness, settings } = this.runtime
+    const { generation, machine, readiness, settings, shutdown } = this.runtime
     // A daemon logs the phases of its members; its own are for debugging only.
     const level = settings.reception === null ? 'info' : 'debug'
     settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
     this.#freezeLimit?.clear()
+    if (phase === 'standby' || (phase === 'leaving' && !shutdown.leavesByItself)) shutdown.retire()
     if (before === 'beginning' && phase === 'serving') {
       this.#onServing()
       if (link === 'local') this.#notifyServing()
@@ -215,8 +220,7 @@ export class MemberDriver implements RuntimeDriver {
     const { controlSocket, shutdown, drain, leadership, listeners, moves, settings } = this.runtime
     for (const listener of listeners) listener.stop()
     controlSocket.close()
-    if (!shutdown.closing) {
-      shutdown.retire()
+    if (shutdown.isRetired) {
       moves.leave(true)
       drain.open()
       watchDoubledIntervals(settings.logger, () => isCurrent(this.phase))
@@ -364,45 +368,78 @@ export class MemberDriver implements RuntimeDriver {
     why = 'the application closed this member before it served',
   ): Promise<void> {
     const { changes, drain, shutdown, settings } = this.runtime
-    if (timeout !== undefined) shutdown.drainTimeout = timeout
     if (shutdown.over) return
-    if (shutdown.closing && timeout !== undefined) drain.shorten()
+    if (!handBack) shutdown.order.handBack = false
+    if (shutdown.order.give(timeout ?? settings.drainTimeout)) {
+      drain.shorten()
+      changes.notify()
+    }
+    await this.#end(why)
+  }
+
+  /** Waits while a handoff is under way. Resolves with whether another process serves then. */
+  async handedOver(): Promise<boolean> {
+    await this.#waitWhileHandingOver(this.runtime.settings.drainTimeout)
+    return !isCurrent(this.phase)
+  }
+
+  /** Leaves the service to other workers. That is no order to end: connections that cannot move keep their time. */
+  async yield(): Promise<void> {
+    const { shutdown } = this.runtime
+    shutdown.yields = true
+    shutdown.order.handBack = false
+    await this.#end('the main process replaced this worker before it served')
+  }
+
+  async #end(why: string): Promise<void> {
+    const { changes, shutdown } = this.runtime
     if (!shutdown.closing) {
       shutdown.close()
       changes.notify()
-      await this.#finishWork(timeout ?? settings.drainTimeout, handBack)
+      await this.#finishWork()
       if (shutdown.over) return
-      this.#leave(handBack, why)
+      this.#leave(why)
     }
     if (!shutdown.over) await shutdown.retired
   }
 
-  async #finishWork(timeoutMs: number, handBack: boolean): Promise<void> {
-    const { changes, shutdown, hosting, machine, upgrades } = this.runtime
+  async #finishWork(): Promise<void> {
+    const { hosting, machine, settings, shutdown, upgrades } = this.runtime
+    const { silence, quiesce } = settings.times
+    const most = shutdown.order.isGiven ? shutdown.order.leftMs : settings.drainTimeout
     // First the upgrade that this process has started is cancelled, unless Commit was sent.
-    await upgrades.end(timeoutMs)
+    await this.#waitFor(upgrades.end(most), most)
     // Then a running handoff must end, because its successor may serve afterwards.
-    await changes.until(() => shutdown.over || !isUnderWay(machine.holder?.phase), timeoutMs)
-    if (shutdown.over || machine.phase !== 'serving') return
-    if (!handBack) await hosting.releaseStandby()
-    await this.#endLeadership()
+    await this.#waitWhileHandingOver(most)
+    if (shutdown.over || !(accepts(machine.phase) || machine.phase === 'frozen')) return
+    if (!shutdown.order.handBack) await this.#waitFor(hosting.releaseStandby(), silence)
+    if (machine.phase === 'serving') await this.#endLeadership(quiesce)
   }
 
-  async #endLeadership(): Promise<void> {
-    const { changes, shutdown, leadership, settings } = this.runtime
-    const quiesced = leadership.quiesce()
+  async #waitFor(work: Promise<unknown>, ms: number): Promise<void> {
+    const { changes, shutdown } = this.runtime
+    const settled = settledOf(changes, work)
+    await shutdown.order.untilLeaving(changes, () => shutdown.over || settled(), ms)
+  }
+
+  async #waitWhileHandingOver(ms: number): Promise<void> {
+    const { changes, hosting, shutdown } = this.runtime
+    // In daemon hosting a failed handoff shows in its segments, which nothing tells: they are looked at regularly.
+    const ticks = setInterval(() => changes.notify(), LOOK_MS)
+    await shutdown.order.untilLeaving(changes, () => shutdown.over || !hosting.isHandingOver, ms)
+    clearInterval(ticks)
+  }
+
+  async #endLeadership(ms: number): Promise<void> {
+    const quiesced = this.runtime.leadership.quiesce()
     if (quiesced === undefined) return
-    let ended = false
-    void quiesced.then(() => {
-      ended = true
-      changes.notify()
-    })
-    await changes.until(() => shutdown.over || ended, settings.times.quiesce)
-    leadership.abortLate()
+    await this.#waitFor(quiesced, ms)
+    this.runtime.leadership.abortLate()
   }
 
-  #leave(handBack: boolean, why: string): void {
+  #leave(why: string): void {
     const { announcer, shutdown, hosting, machine } = this.runtime
+    const { handBack } = shutdown.order
     const { phase } = machine
     if (phase !== 'leaving') shutdown.closedBy(phase === 'standby' ? 'replaced' : 'closed')
     const { link } = machine.member

@@ -1,4 +1,5 @@
 import type { FdbError } from '../errors.js'
+import { isUnderWay } from '../handoff/phases.js'
 import { DescriptorNames } from '../holder/descriptor-names.js'
 import { Holder } from '../holder/holder.js'
 import type { Entry } from '../holder/registry.js'
@@ -78,6 +79,10 @@ export class EmbeddedHosting implements Hosting {
     const { owner } = this.#deps.shared.machine.holder ?? {}
     const peer = owner === undefined ? undefined : this.#holder?.peer(owner)
     return peer?.capabilities.has(FORWARDS_WRITES) ?? true
+  }
+
+  get isHandingOver(): boolean {
+    return isUnderWay(this.#deps.shared.machine.holder?.phase)
   }
 
   get released(): boolean {

@@ -18,6 +18,8 @@ export interface Hosting {
   readonly stuckIncumbent: number | null
   /** A standby takes over again, with the connections, if this process leaves. */
   readonly standsBy: boolean
+  /** A handoff to a successor is under way, which may still fail. */
+  readonly isHandingOver: boolean
   /** This process's own holder has released the successor: this process cannot serve again. */
   readonly released: boolean
   /** The process that serves accepts reports of older generations. */

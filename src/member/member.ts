@@ -237,6 +237,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.#driver.close({}, why)
   }
 
+  /** @internal Waits while a handoff is under way, at most `drain.timeout`. Resolves with whether another process serves then. */
+  async handedOver(): Promise<boolean> {
+    return await this.#driver.handedOver()
+  }
+
   /** @internal Sets whether the membership keeps the process alive. Default true. */
   keepAlive(on: boolean): void {
     this.#runtime.controlSocket.keepAlive(on)

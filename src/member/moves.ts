@@ -77,10 +77,19 @@ export class Moves {
     this.#leftAt = { at: performance.now(), moved: this.counts.moved }
     this.#waited = 0
     this.#pause = { since: 0, ms: 0 }
-    this.#cutAt = performance.now() + drainTimeout
-    this.#halfTime = setTimeout(() => this.#announce(), Math.min(drainTimeout / 2, LONGEST_MS))
-    this.#halfTime.unref()
+    this.#cutAt = Number.POSITIVE_INFINITY
+    this.limit(drainTimeout)
     this.#askForChannel()
+  }
+
+  /** Remaining connections are closed after `ms`, unless that is later than planned. */
+  limit(ms: number): void {
+    const cutAt = performance.now() + ms
+    if (!this.#leaving || cutAt >= this.#cutAt) return
+    this.#cutAt = cutAt
+    clearTimeout(this.#halfTime)
+    this.#halfTime = setTimeout(() => this.#announce(), Math.min(ms / 2, LONGEST_MS))
+    this.#halfTime.unref()
   }
 
   /** This process starts to serve: takes back the connections of an undecided slice, and counts those that moved to a dead process as lost. */

@@ -105,13 +105,14 @@ export class OwnDrain {
   /** Waits until all connections have moved or ended; then the state machine gets the event `drained`. */
   start(): void {
     const { changesSettled, shared, state, writes } = this.#deps
-    const { hosting, moves, shutdown, listeners, machine, settings } = shared
+    const { changes, hosting, moves, shutdown, listeners, machine, settings } = shared
     const toTheEnd = writes().leave()
-    if (!shutdown.closing) shutdown.leave(hosting.released)
-    if (!shutdown.closing || machine.member.link !== 'local') this.open()
-    // If a process closes while it serves, its connections can move only to a standby that takes over, or to another worker.
-    const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting.standsBy
+    shutdown.leave(hosting.released)
+    // If this process leaves by itself, connections can move only to a standby or joiner that takes over, or to another worker.
+    const receiver = shutdown.isRetired || shutdown.yields || hosting.standsBy || hosting.isHandingOver
+    if (receiver || machine.member.link !== 'local') this.open()
     moves.leave(receiver)
+    moves.limit(shutdown.order.leftMs)
     if (!receiver) endIdle(listeners)
     const onCut = ({ closed = [] }: DrainCounts) => {
       this.#closed = [...this.#closed, ...closed]
@@ -122,7 +123,7 @@ export class OwnDrain {
     }
     const drained = drainListeners(listeners, this.#times, settings.logger, moves, onCut, onStart)
     // The last clients may have made changes just before they left.
-    const settled = drained.then(() => changesSettled())
+    const settled = drained.then(() => shutdown.order.untilEnd(changes, changesSettled()))
     const file = async () => {
       if (toTheEnd) await settled
       await state.file?.finish(FILE_END_MS)
@@ -130,10 +131,12 @@ export class OwnDrain {
     void Promise.all([settled, file()]).then(() => machine.step({ type: 'drained' }))
   }
 
-  /** The application closes the member with another time limit, which applies to a drain under way if it is shorter. */
+  /** This process was ordered to end earlier than before: the order also applies to a drain under way. */
   shorten(): void {
-    const { plain, tls } = this.#times
-    for (const cut of this.#cuts) cut.shorten(cut.isTls ? tls : plain)
+    const { moves, shutdown } = this.#deps.shared
+    const { leftMs } = shutdown.order
+    moves.limit(leftMs)
+    for (const cut of this.#cuts) cut.shorten(leftMs)
   }
 
   /** Reports the resources that keep this retired process alive, for the status of the process that serves. */
@@ -147,14 +150,13 @@ export class OwnDrain {
     this.#link?.stop()
   }
 
-  /** If the service ends, TLS connections get no more time than others. */
+  /** After an order to end TLS connections get no more time than others. */
   get #times(): DrainTimes {
     const { shutdown, settings } = this.#deps.shared
-    const plain = shutdown.drainTimeout
-    return {
-      plain,
-      tls: shutdown.closing && !shutdown.yields ? plain : Math.max(plain, settings.drainTlsTimeout),
-    }
+    const { isGiven, leftMs } = shutdown.order
+    if (isGiven) return { plain: leftMs, tls: leftMs }
+    const { drainTimeout: plain, drainTlsTimeout } = settings
+    return { plain, tls: Math.max(plain, drainTlsTimeout) }
   }
 }
 

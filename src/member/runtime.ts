@@ -49,6 +49,8 @@ export interface RuntimeDriver extends MachineDriver {
   throwIfLeft(): void
   status(): StatusReport
   close(options: CloseOptions): Promise<void>
+  /** Leaves the service to other workers, which get the connections. */
+  yield(): Promise<void>
   /** The handoff to this process cannot be undone any more. */
   onSettled(): void
   /** This process has taken over, and has its own holder. */
@@ -98,7 +100,7 @@ export class MemberRuntime implements MemberContext {
     this.registry = new Registry(settings.reception === null ? undefined : Number.POSITIVE_INFINITY)
     this.generation = generation
     this.serviceStartedAt = serviceStartedAt
-    this.shutdown = new Shutdown(settings.drainTimeout)
+    this.shutdown = new Shutdown()
     this.machine = new Machine(scope, this.segmentSet, driver)
     this.readiness = new Readiness(() => driver.onDeadline(), settings.logger)
     this.state = new OwnState({
@@ -185,10 +187,7 @@ export class MemberRuntime implements MemberContext {
         commands,
         worker,
         listeners: () => this.listeners,
-        close: () => {
-          this.shutdown.yields = true
-          return driver.close({ handBack: false })
-        },
+        close: () => driver.yield(),
       })
     serveServiceCommands({
       shared: this,

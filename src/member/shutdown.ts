@@ -2,53 +2,51 @@ import type { Logger } from '../base/logger.js'
 import type { FdbError } from '../errors.js'
 import { activeIntervals, activeResources } from '../node/active-resources.js'
 import { keptByText } from '../operator/status-report.js'
+import { EndOrder } from './end-order.js'
 import type { RetiredReason } from './member-options.js'
-
-type Stage =
-  /** The process serves, or may still serve. */
-  | 'stays'
-  /** Another process serves, and the application was notified. */
-  | 'retired'
-  /** The application closes the member, and was not notified of another process that serves. */
-  | 'closing'
-  | 'closing, retired'
-  /** Everything is released. */
-  | 'over'
 
 /** How far this process has left the service, and why. */
 export class Shutdown {
   /** Resolves when everything is released. */
   readonly retired: Promise<RetiredReason>
-  /** The time after which remaining connections are closed, in milliseconds. */
-  drainTimeout: number
-  /** Connections may move although the application closes the member, because another worker serves the same addresses. */
+  readonly order = new EndOrder()
+  /** Connections may move although this process leaves by itself, because another worker serves the same addresses. */
   yields = false
   /** The operator who asked this process to leave, or null if the application closes by itself. */
   requestedBy: string | null = null
-  #stage: Stage = 'stays'
+  #closing = false
+  #retired = false
+  #over = false
   #resolve!: (why: RetiredReason) => void
-  #why: RetiredReason = 'lost'
+  #why: RetiredReason | null = null
   /** The holder's last decision about this process. `none`: no other process has replaced it. */
   #verdict: 'none' | 'retire' | 'released' = 'none'
   #reason: FdbError | null = null
 
-  constructor(drainTimeout: number) {
-    this.drainTimeout = drainTimeout
+  constructor() {
     this.retired = new Promise(resolve => {
       this.#resolve = resolve
     })
   }
 
+  /** Another process serves, also if this one is closing: connections may move there. */
   get isRetired(): boolean {
-    return this.#stage === 'retired' || this.#stage === 'closing, retired'
+    return this.#retired && !this.#over
   }
 
+  /** This process was ordered to end. It may still serve, and another process may still take over from it. */
   get closing(): boolean {
-    return this.#stage === 'closing' || this.#stage === 'closing, retired'
+    return this.#closing && !this.#over
   }
 
+  /** Everything is released. */
   get over(): boolean {
-    return this.#stage === 'over'
+    return this.#over
+  }
+
+  /** The application's close made this process leave, not the word of the holder. */
+  get leavesByItself(): boolean {
+    return this.#why !== null
   }
 
   /** The application has closed the member before another process took over from it. */
@@ -71,19 +69,17 @@ export class Shutdown {
   }
 
   retire(): void {
-    if (this.#stage === 'stays') this.#stage = 'retired'
+    this.#retired = true
   }
 
   /** Undoes {@link retire}: this process writes, for the first time or again. */
   serve(): void {
     this.#reason = null
-    if (this.#stage === 'retired') this.#stage = 'stays'
-    else if (this.#stage === 'closing, retired') this.#stage = 'closing'
+    this.#retired = false
   }
 
   close(): void {
-    if (this.#stage === 'stays') this.#stage = 'closing'
-    else if (this.#stage === 'retired') this.#stage = 'closing, retired'
+    this.#closing = true
   }
 
   /** Records the holder's decision about this process. `released` is final. */
@@ -97,19 +93,20 @@ export class Shutdown {
     this.#why = why
   }
 
-  /** Records the reason if the member leaves without being closed. `released`: its own holder has released the successor. */
+  /** Records the reason unless {@link closedBy} has. `released`: its own holder has released the successor. */
   leave(released: boolean): void {
-    this.#why = released || this.#verdict !== 'none' ? 'replaced' : 'lost'
+    this.#why ??= released || this.#verdict !== 'none' ? 'replaced' : 'lost'
   }
 
   end(why: FdbError): void {
-    this.#stage = 'over'
+    this.#over = true
     this.recordReason(why)
   }
 
   settle(application: (why: RetiredReason) => void): void {
-    this.#resolve(this.#why)
-    application(this.#why)
+    const why = this.#why ?? 'lost'
+    this.#resolve(why)
+    application(why)
   }
 }
 

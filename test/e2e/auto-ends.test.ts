@@ -1,7 +1,8 @@
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
+import { RawClient } from '../connections-support/http-client.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
@@ -21,6 +22,18 @@ process.on('SIGTERM', () => {
     clearInterval(timer)
   })
 })
+`
+/** Its server listens when a file is there. */
+const STARTS_AT_A_FILE = `import { existsSync } from 'node:fs'
+import http from 'node:http'
+if (!existsSync('ready')) console.log('the next one waits')
+const server = http.createServer((request, response) => response.end('pid ' + process.pid))
+server.keepAliveTimeout = 60_000
+const timer = setInterval(() => {
+  if (!existsSync('ready')) return
+  clearInterval(timer)
+  server.listen(8080)
+}, 10)
 `
 /** It stands by only until the next one is known to be well. */
 const SOON = { FD_BROKER_PROBATION: '0' }
@@ -55,6 +68,23 @@ describe('under fd-broker/auto a signal to the process that serves ends the serv
     await program.ends(second)
     await program.ends(first)
     await refuses(program.url)
+  })
+
+  it('but not while the next version starts: that one serves first, and gets the connections', async () => {
+    const program = await AutoProgram.of(STARTS_AT_A_FILE)
+    program.write('ready', '')
+    const first = await program.serve()
+    rmSync(program.path('ready'))
+    const client = await RawClient.to(program.port)
+    expect(await client.ask('/')).toBe(`pid ${first}`)
+    const second = await program.launch()
+    await program.says('the next one waits')
+    signalPid(first, 'SIGTERM')
+    expect(await client.ask('/')).toBe(`pid ${first}`)
+    program.write('ready', '')
+    await program.ends(first)
+    expect(await client.ask('/')).toBe(`pid ${second}`)
+    expect(client.end).toBeNull()
   })
 
   it('by its own handler, and the version that stands by', async () => {

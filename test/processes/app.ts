@@ -37,6 +37,8 @@ export interface AppConfig {
   exitBeforeReady?: boolean
   /** Its RLIMIT_NOFILE, from before join() on: Node itself opens far more files at once while it loads modules. */
   descriptors?: number
+  /** At SIGTERM it closes its member with this timeout (5 s), also before it serves. */
+  endWithin?: number
   /** The process does not end with its member. */
   staysAlive?: boolean
   readyTimeout?: number

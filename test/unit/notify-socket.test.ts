@@ -128,7 +128,7 @@ describe('sockets that were offered and that nobody took', () => {
 })
 
 describe('what a service manager wants to hear again', () => {
-  function watchdogOf(watchdogMs: number | null) {
+  function watchdogOf(watchdogMs: number | null, leftMs?: () => number) {
     vi.useFakeTimers()
     const heard: string[] = []
     let healthy = true
@@ -137,7 +137,7 @@ describe('what a service manager wants to hear again', () => {
       lives: () => void heard.push('lives'),
       extendTimeout: (ms: number) => void heard.push(`${ms}`),
     }
-    const watchdog = new Watchdog(manager, () => healthy)
+    const watchdog = new Watchdog(manager, () => healthy, leftMs)
     const fall = () => {
       healthy = false
     }
@@ -172,5 +172,15 @@ describe('what a service manager wants to hear again', () => {
     expect(heard).toEqual(['30000', '30000', '30000'])
     watchdog.endExtension()
     expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('is never more time than was ordered for the end', () => {
+    vi.useFakeTimers()
+    const endAt = performance.now() + 34_000
+    const { heard, watchdog } = watchdogOf(null, () => endAt - performance.now())
+    watchdog.extendTimeout()
+    vi.advanceTimersByTime(60_000)
+    expect(heard).toEqual(['30000', '24000', '14000', '4000'])
+    watchdog.close()
   })
 })

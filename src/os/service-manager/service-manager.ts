@@ -118,12 +118,19 @@ type WatchedManager = Pick<ServiceManager, 'extendTimeout' | 'lives' | 'watchdog
 export class Watchdog {
   readonly #manager: WatchedManager | null
   readonly #healthy: () => boolean
+  readonly #leftMs: () => number
   #timer: NodeJS.Timeout | undefined
   #extension: NodeJS.Timeout | undefined
 
-  constructor(manager: WatchedManager | null, healthy: () => boolean) {
+  /** `leftMs`: the time in which this process was ordered to end; infinite without an order. */
+  constructor(
+    manager: WatchedManager | null,
+    healthy: () => boolean,
+    leftMs = () => Number.POSITIVE_INFINITY,
+  ) {
     this.#manager = manager
     this.#healthy = healthy
+    this.#leftMs = leftMs
   }
 
   /** Starts to send WATCHDOG=1: the manager now watches this process. Idempotent. */
@@ -147,7 +154,11 @@ export class Watchdog {
   extendTimeout(): void {
     const manager = this.#manager
     if (manager === null || this.#extension !== undefined) return
-    const extend = () => manager.extendTimeout(EXTENSION_MS)
+    // Never more than was ordered: the manager then ends a process that does not keep to its order.
+    const extend = () => {
+      const ms = Math.floor(Math.min(EXTENSION_MS, this.#leftMs()))
+      if (ms > 0) manager.extendTimeout(ms)
+    }
     extend()
     this.#extension = setInterval(extend, EXTEND_AGAIN_MS).unref()
   }
