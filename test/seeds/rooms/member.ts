@@ -55,8 +55,8 @@ export const member = room(
     ],
     [
       'member/shutdown.ts',
-      "if (this.#stage === 'retired') this.#stage = 'stays'\n    else if",
-      'if',
+      'this.#reason = null\n    this.#retired = false',
+      'this.#reason = null',
       'unit/member-shutdown',
     ],
     [
