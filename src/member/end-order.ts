@@ -7,7 +7,7 @@ const LEAST_MS = 500
 /** After the ordered time the last changes get this long to be made. */
 const LATE_MS = 500
 
-/** The orders to end this process. Of several orders the earliest end counts, so a later order can only shorten the time. */
+/** The orders to end this process. The earliest end counts, so a later order can only shorten the time. */
 export class EndOrder {
   /** False as soon as one order says so: the standby must not serve again instead of this process. */
   handBack = true
