@@ -213,13 +213,21 @@ function since(startedAt: string | undefined, now: number): string | null {
 }
 
 function stateLine({ state, segments, logBytes }: ServiceStatus): string | null {
-  const memory = (bytes: number, count: number) =>
-    `${size(bytes)} in ${count} ${count === 1 ? 'segment' : 'segments'}`
-  if (state) {
-    const { entries, sequence, digest } = state
-    return `${entries === 1 ? '1 entry' : `${plain(entries)} entries`}, ${memory(state.bytes, state.segments)}, sequence ${plain(sequence)}, digest ${short(digest)}`
-  }
-  return segments === undefined ? null : memory(logBytes ?? Number.NaN, segments)
+  // A member in another language may send only a part of `state`; the daemon knows the segments.
+  const {
+    entries,
+    bytes = logBytes,
+    segments: count = segments,
+    sequence,
+    digest,
+  } = (state ?? {}) as Partial<NonNullable<ServiceStatus['state']>>
+  const parts = [
+    shown(entries, number => (number === 1 ? '1 entry' : `${number} entries`)),
+    shown(count, number => `${size(bytes)} in ${number} ${number === 1 ? 'segment' : 'segments'}`),
+    shown(sequence, number => `sequence ${number}`),
+    shown(digest, text => `digest ${short(text)}`),
+  ].filter(part => part !== null)
+  return parts.length === 0 ? null : parts.join(', ')
 }
 
 function fileLine({ state }: ServiceStatus): string | null {

@@ -156,6 +156,13 @@ service  -
 `)
   })
 
+  it('leaves out of the state what a member in another language does not send', () => {
+    const shown = (state: object) => statusText(untyped({ service: 'a', segments: 1, logBytes: 100, state }))
+    const text = shown({ sequence: 7, digest: 'a'.repeat(64) })
+    expect(text).toBe('service  a\nstate    100 B in 1 segment, sequence 7, digest aaaaaaaaaaaa\n')
+    expect(shown({})).toBe('service  a\nstate    100 B in 1 segment\n')
+  })
+
   it('shows the other services of a daemon, whatever the member of one reports', () => {
     const odd = JSON.parse('{ "toString": 1, "valueOf": 1 }')
     const fields = ['role', 'draining', 'listeners', 'lastFailure', 'held', 'blockedBy', 'sections', 'moves']

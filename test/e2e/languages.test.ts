@@ -1,10 +1,12 @@
 import { Agent } from 'node:http'
+import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { statusText } from '../../src/cli/status.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { readProcessReply, STOP, stopBody } from '../../src/operator/service-commands.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
-import { ask } from '../processes/client.js'
+import { ask, whoServes } from '../processes/client.js'
 import { servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { loadOn } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -232,6 +234,14 @@ for (const { language, name, tool } of MEMBERS) {
       expect((await Promise.all(waiting)).sort()).toEqual(clients.slice(1).map(n => `200 ${n + 1}`))
     })
 
+    it('tells `status` how large the state is', async () => {
+      const { scene } = await open()
+      const own = await serve(scene, language)
+      expect(statusText(await servedBy(scene, own))).toMatch(
+        /^state +100 entries, [\d.]+ KiB in 1 segment, sequence \d+, digest \w{12}$/m,
+      )
+    })
+
     it('ends with `service.stop` in its probation, and the version that stands by does too', async () => {
       const { scene } = await open(WATCHED)
       const first = await node(scene)
@@ -283,3 +293,38 @@ for (const { language, name, tool } of MEMBERS) {
     )
   })
 }
+
+describe.skipIf(!has('python3'))('a server on asyncio (skipped without python3)', () => {
+  const FILE = fileURLToPath(new URL('../fixtures/app_asyncio.py', import.meta.url))
+
+  async function asyncio(scene: Scene): Promise<App> {
+    const { env } = await builtMember('python')
+    return await (await scene.start({}, { wrap: ['python3', FILE], env })).serving()
+  }
+
+  it('accepts on the public socket of its listener in its turn: no request fails, and it ends with its last connection', async () => {
+    const { scene, target } = await open()
+    await node(scene)
+    const clients = counting(target, 2)
+    const own = await asyncio(scene)
+    await clients.more(10)
+    await serviceWhere(scene, 'it serves alone', ({ pid, phase }) => pid === own.pid && phase === 'idle')
+    await node(scene)
+    await clients.more(10)
+    await own.end()
+    expect(own.find('ended')).toMatchObject({ why: 'replaced' })
+    await clients.stop()
+    expect(clients.counts.sort((a, b) => a - b)).toEqual(clients.counts.map((_, i) => i + 1))
+  })
+
+  it('accepts again when its successor dies', async () => {
+    const { scene, target } = await open(WATCHED)
+    const own = await asyncio(scene)
+    const next = await node(scene)
+    await servedBy(scene, next)
+    expect(await whoServes(target)).toBe(next.pid)
+    await next.kill()
+    await servedBy(scene, own)
+    expect(await whoServes(target)).toBe(own.pid)
+  })
+})

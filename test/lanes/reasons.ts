@@ -30,6 +30,11 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     text: 'it needs root and fs.protected_hardlinks=1',
   },
   "!has('python3')": { text: 'there is no python3' },
+  'MYPY === null': { text: 'there is no mypy (the nightly lane installs it)' },
+  "NIGHTLY && has('python3')": {
+    text: 'it is of the nightly lane (npm run nightly), and needs python3',
+    always: true,
+  },
   "!has('go')": { text: 'there is no Go toolchain' },
   '!has(tool)': { text: 'the toolchain of this language is not there' },
   'there.length === 0': { text: 'there is neither python3 nor a Go toolchain' },

@@ -95,3 +95,17 @@ export async function gunicorn(): Promise<string | null> {
     return null
   }
 }
+
+/** The folder with mypy for PYTHONPATH, installed once if `install`; null: it is not there. */
+export function mypy(install: boolean): string | null {
+  const folder = join(BUILD, 'mypy')
+  if (existsSync(join(folder, 'mypy')) || !has('python3')) return existsSync(folder) ? folder : null
+  if (!install) return null
+  try {
+    const pip = ['-m', 'pip', 'install', '--quiet', '--target', folder, 'mypy<3']
+    execFileSync('python3', pip, { stdio: 'pipe', timeout: 60_000 })
+    return folder
+  } catch {
+    return null
+  }
+}

@@ -126,7 +126,7 @@ describe('what is released', () => {
     const { version } = JSON.parse(read('package.json'))
     expect(Object.keys(NAMED)).toEqual([
       'proto/clients/python/pyproject.toml',
-      'proto/clients/python/fd_broker.py',
+      'proto/clients/python/fd_broker/__init__.py',
     ])
     for (const path of Object.keys(NAMED)) {
       const text = read(path)

@@ -8,7 +8,7 @@
  */
 export const NAMED = {
   'proto/clients/python/pyproject.toml': /^(version = ")[^"]+/m,
-  'proto/clients/python/fd_broker.py': /^(__version__ = ')[^']+/m,
+  'proto/clients/python/fd_broker/__init__.py': /^(__version__ = ')[^']+/m,
 }
 
 /**

@@ -20,10 +20,17 @@ func (m *Member) status() string {
 		listeners = append(listeners, listening{name, one.accepting})
 		one.mu.Unlock()
 	}
-	where := m.log.position()
+	where, size := m.log.position(), int64(0)
+	for _, one := range m.log.segments {
+		if bytes, err := sizeOf(one.fd); err == nil {
+			size += bytes
+		}
+	}
 	said, _ := json.Marshal(map[string]any{
-		"language":  runtime.Version(),
-		"state":     map[string]any{"sequence": where.Sequence, "digest": where.Digest},
+		"language": runtime.Version(),
+		"state": map[string]any{
+			"sequence": where.Sequence, "digest": where.Digest, "entries": m.log.count, "bytes": size, "segments": len(m.log.segments),
+		},
 		"listeners": listeners,
 	})
 	return string(said)

@@ -1,4 +1,4 @@
-"""Holds fd_broker.py to the vectors of the project (test/vectors) and to logs that its first release has written."""
+"""Holds fd_broker to the vectors of the project (test/vectors) and to logs that its first release has written."""
 
 import base64
 import errno
@@ -11,8 +11,18 @@ import threading
 import unittest
 import unittest.mock
 
-import fd_broker
+import fd_broker.link
 from fd_broker import FdBrokerError
+from fd_broker.channel import Channel
+from fd_broker.drain import Drain
+from fd_broker.frames import FrameDecoder, frame
+from fd_broker.identity import difference, identity_of
+from fd_broker.log import Digest, StateLog
+from fd_broker.machine import initial_member, step_member
+from fd_broker.member import Member
+from fd_broker.messages import LISTENER, MESSAGES, NAMED, SEGMENT, decode, encode
+from fd_broker.segment import SEAL_WRITE, Segment, state_frame
+from fd_broker.specs import parse_spec
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.join(HERE, '..', '..', '..', 'test')
@@ -35,13 +45,13 @@ def snake(value):
 
 def with_bytes(name, message):
     """Base64 as bytes, by the kinds of the fields."""
-    kinds = dict(fd_broker.MESSAGES[name].values())
+    kinds = dict(MESSAGES[name].values())
     made = {}
     for field, value in message.items():
         kind = kinds[field].strip('*=')
         if kind == 'y':
             made[field] = [base64.b64decode(v) for v in value] if isinstance(value, list) else base64.b64decode(value)
-        elif kind in fd_broker.MESSAGES:
+        elif kind in MESSAGES:
             made[field] = [with_bytes(kind, v) for v in value] if isinstance(value, list) else with_bytes(kind, value)
         else:
             made[field] = value
@@ -61,8 +71,8 @@ def segment_of(data, sealed):
     fd = os.memfd_create('given', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.pwrite(fd, data, 0)
     if sealed:
-        fcntl.fcntl(fd, F_ADD_SEALS, fd_broker._SEAL_WRITE)
-    return fd_broker.Segment(fd)
+        fcntl.fcntl(fd, F_ADD_SEALS, SEAL_WRITE)
+    return Segment(fd)
 
 
 def sections_of(log):
@@ -88,7 +98,7 @@ class Vectors(unittest.TestCase):
     def test_frames(self):
         for vector in read('vectors', 'frames.json'):
             with self.subTest(vector['name']):
-                decoder = fd_broker.FrameDecoder()
+                decoder = FrameDecoder()
                 code = got = None
                 try:
                     decoder.push(bytes.fromhex(vector['bytes']), [-1] * vector['arriving'])
@@ -99,32 +109,32 @@ class Vectors(unittest.TestCase):
                 if code is None:
                     payload, fds = got
                     self.assertEqual((payload.hex(), len(fds)), (vector['payload'], vector['fds']))
-                    self.assertEqual(fd_broker.frame(payload, len(fds)).hex(), vector['bytes'])
+                    self.assertEqual(frame(payload, len(fds)).hex(), vector['bytes'])
 
     def test_frames_that_come_in_pieces(self):
-        decoder = fd_broker.FrameDecoder()
-        data = fd_broker.frame(b'one', 1) + fd_broker.frame(b'two')
+        decoder = FrameDecoder()
+        data = frame(b'one', 1) + frame(b'two')
         got = []
         for i, byte in enumerate(data):
             decoder.push(bytes([byte]), [9] if i == 3 else [])
-            while (frame := decoder.next()) is not None:
-                got.append(frame)
+            while (one := decoder.next()) is not None:
+                got.append(one)
         self.assertEqual(got, [(b'one', [9]), (b'two', [])])
 
     def test_messages(self):
         for vector in read('vectors', 'messages.json'):
             with self.subTest(vector['name']):
                 data, message = bytes.fromhex(vector['bytes']), with_bytes('Envelope', snake(vector['message']))
-                self.assertEqual(told(fd_broker.decode('Envelope', data)), told(message))
+                self.assertEqual(told(decode('Envelope', data)), told(message))
                 if not vector.get('decodeOnly'):
-                    self.assertEqual(fd_broker.encode('Envelope', message).hex(), vector['bytes'])
+                    self.assertEqual(encode('Envelope', message).hex(), vector['bytes'])
 
     def test_messages_that_are_cut_are_refused(self):
         for vector in read('vectors', 'messages.json'):
             data = bytes.fromhex(vector['bytes'])
             for end in range(1, len(data)):
                 try:
-                    fd_broker.decode('Envelope', data[:end])
+                    decode('Envelope', data[:end])
                 except FdBrokerError as error:
                     self.assertEqual(error.code, 'ERR_FDB_MESSAGE')
 
@@ -132,7 +142,7 @@ class Vectors(unittest.TestCase):
         for vector in read('vectors', 'state.json'):
             with self.subTest(vector['name']):
                 if 'digest' in vector:
-                    digest = fd_broker.Digest()
+                    digest = Digest()
                     for entry in vector['entries']:
                         digest.add(*(part.encode() for part in entry))
                     self.assertEqual(str(digest), vector['digest'])
@@ -140,7 +150,7 @@ class Vectors(unittest.TestCase):
                     self.check_log(vector)
 
     def check_log(self, vector):
-        log, code = fd_broker.StateLog(), None
+        log, code = StateLog(), None
         try:
             for one in vector['segments']:
                 log.adopt(segment_of(bytes.fromhex(one['bytes']), one['sealed']))
@@ -158,7 +168,7 @@ class Vectors(unittest.TestCase):
         for name in ('application', 'bulk', 'bulk-given-up', 'compacted', 'compacted-again', 'routes', 'torn'):
             with self.subTest(name):
                 fixture = read('fixtures', 'first-schema', f'{name}.json')
-                log = fd_broker.StateLog()
+                log = StateLog()
                 for at, file in enumerate(fixture['files']):
                     with open(os.path.join(folder, file), 'rb') as data:
                         log.adopt(segment_of(data.read(), at < len(fixture['files']) - 1))
@@ -174,9 +184,9 @@ class Vectors(unittest.TestCase):
 
     def test_what_a_member_does(self):
         for n, walk in enumerate(read('vectors', 'member.json')):
-            state = fd_broker.initial_member()
+            state = initial_member()
             for at, step in enumerate(walk['steps']):
-                state, effects = fd_broker.step_member(state, step['event'])
+                state, effects = step_member(state, step['event'])
                 with self.subTest(walk=n, step=at, event=step['event']):
                     self.assertEqual(effects, step['effects'])
                     for fact in ('phase', 'holds', 'accepting', 'link', 'epoch', 'top', 'unfit'):
@@ -185,17 +195,17 @@ class Vectors(unittest.TestCase):
 
 class Writing(unittest.TestCase):
     def test_what_is_appended_is_read_back_and_a_seal_ends_it(self):
-        header = fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': 3})
-        segment = segment_of(fd_broker.state_frame(header), False)
+        header = encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': 3})
+        segment = segment_of(state_frame(header), False)
         record = {'epoch': 3, 'sequence': 1, 'changes': [{'section': 's', 'key': 'k', 'value': b'v', 'version': 1}]}
-        frame = fd_broker.state_frame(fd_broker.encode('Record', record))
-        self.assertTrue(segment.append(frame))
-        reader = fd_broker.StateLog()
-        reader.adopt(fd_broker.Segment(os.open(f'/proc/self/fd/{segment.fd}', os.O_RDONLY)))
+        data = state_frame(encode('Record', record))
+        self.assertTrue(segment.append(data))
+        reader = StateLog()
+        reader.adopt(Segment(os.open(f'/proc/self/fd/{segment.fd}', os.O_RDONLY)))
         reader.catch_up()
         self.assertEqual(reader.section('s').entries, {'k': (b'v', 1)})
-        fcntl.fcntl(segment.fd, F_ADD_SEALS, fd_broker._SEAL_WRITE)
-        self.assertFalse(segment.append(frame))
+        fcntl.fcntl(segment.fd, F_ADD_SEALS, SEAL_WRITE)
+        self.assertFalse(segment.append(data))
         self.assertTrue(segment.sealed)
         reader.close()
         segment.close()
@@ -203,13 +213,13 @@ class Writing(unittest.TestCase):
 
 class Updates(unittest.TestCase):
     def setUp(self):
-        self.member = fd_broker.Member('/nowhere', 'shop', None, {}, None)
+        self.member = Member('/nowhere', 'shop', None, {}, None)
         self.addCleanup(self.member.close)
-        header = fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': 3})
+        header = encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': 3})
         fd = os.memfd_create('state', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.pwrite(fd, fd_broker.state_frame(header), 0)
+        os.pwrite(fd, state_frame(header), 0)
         with self.member._changed:
-            segment = self.member._shelf[3] = fd_broker.Segment(fd, True)
+            segment = self.member._shelf[3] = Segment(fd, True)
             self.member._log.adopt(segment)
             self.member._write_in(3)
         self.counter = self.member.section('counter')
@@ -252,7 +262,7 @@ class Updates(unittest.TestCase):
         self.assertEqual((first, reads), (second, [{'section': 'counter', 'key': 'n', 'mark': b''}]))
 
     def stand_by(self, forward):
-        drain = unittest.mock.Mock(spec=fd_broker._Drain, forward=forward)
+        drain = unittest.mock.Mock(spec=Drain, forward=forward)
         with self.member._changed:
             self.member._writing, self.member._drain = None, drain
             self.member._state['phase'] = 'standby'
@@ -261,7 +271,7 @@ class Updates(unittest.TestCase):
 
 class Channels(unittest.TestCase):
     def test_600_descriptors_arrive_in_order_and_are_who_they_were(self):
-        a, b = (fd_broker.Channel(sock) for sock in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+        a, b = (Channel(sock) for sock in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
         with open('/dev/null', 'rb') as null, socket.socket() as listening:
             listening.bind(('127.0.0.1', 0))
             listening.listen()
@@ -272,10 +282,10 @@ class Channels(unittest.TestCase):
                 got = b.receive()
             ((body, message, arrived),) = got
             self.assertEqual((body, message.get('last')), ('fds', True))
-            identities = [fd_broker.identity_of(fd) for fd in arrived]
+            identities = [identity_of(fd) for fd in arrived]
             for fd, identity in zip(fds, identities):
-                self.assertIsNone(fd_broker.difference(fd_broker.identity_of(fd), identity))
-            self.assertIsNotNone(fd_broker.difference(identities[0], identities[1]))
+                self.assertIsNone(difference(identity_of(fd), identity))
+            self.assertIsNotNone(difference(identities[0], identities[1]))
             self.assertTrue(all(fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC for fd in arrived))
             for fd in arrived:
                 os.close(fd)
@@ -288,21 +298,21 @@ class Channels(unittest.TestCase):
             for sock in (one, other):
                 sock.bind(('127.0.0.1', 0))
                 sock.listen()
-            announced, got = (fd_broker.identity_of(sock.fileno()) for sock in (one, other))
-            self.assertIn('another socket', fd_broker.difference(announced, got))
-            self.assertIn('accepting', fd_broker.difference({**announced, 'accepting': False}, announced))
+            announced, got = (identity_of(sock.fileno()) for sock in (one, other))
+            self.assertIn('another socket', difference(announced, got))
+            self.assertIn('accepting', difference({**announced, 'accepting': False}, announced))
 
 
 class Links(unittest.TestCase):
     def member(self):
-        member = fd_broker.Member('/nowhere', 'shop', None, {}, None)
+        member = Member('/nowhere', 'shop', None, {}, None)
         self.addCleanup(member.close)
         return member
 
     def test_what_has_come_of_a_bundle_is_closed_when_its_rest_does_not(self):
         member = self.member()
         fd = os.open('/dev/null', os.O_RDONLY)
-        items = [{'role': fd_broker.NAMED, 'name': 'spool', 'identity': fd_broker.identity_of(fd)}]
+        items = [{'role': NAMED, 'name': 'spool', 'identity': identity_of(fd)}]
         member._take_batch({'bundle': 1, 'index': 0, 'items': items}, [fd])
         os.fstat(fd)
         with member._changed:
@@ -311,7 +321,7 @@ class Links(unittest.TestCase):
             os.fstat(fd)
 
     def test_a_bundle_with_a_bad_segment_leaves_nothing_open(self):
-        header = fd_broker.state_frame(fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': 3}))
+        header = state_frame(encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': 3}))
         before = set(os.listdir('/proc/self/fd'))
         member = self.member()
         fds = []
@@ -319,8 +329,8 @@ class Links(unittest.TestCase):
             fds.append(os.memfd_create('given', os.MFD_CLOEXEC))
             os.pwrite(fds[-1], data, 0)
         fds.append(os.open('/dev/null', os.O_RDONLY))
-        roles = (fd_broker.SEGMENT, fd_broker.SEGMENT, fd_broker.LISTENER)
-        items = [{'role': role, 'name': 'web', 'identity': fd_broker.identity_of(fd)} for role, fd in zip(roles, fds)]
+        roles = (SEGMENT, SEGMENT, LISTENER)
+        items = [{'role': role, 'name': 'web', 'identity': identity_of(fd)} for role, fd in zip(roles, fds)]
         with member._changed:
             member._take_batch({'bundle': 1, 'index': 0, 'items': items, 'last': True}, fds)
         self.assertEqual((member.phase, member._reason.code), ('gone', 'ERR_FDB_STATE_FORMAT'))
@@ -330,8 +340,8 @@ class Links(unittest.TestCase):
     def test_segments_in_which_nothing_was_written_are_not_kept(self):
         member = self.member()
         for epoch in (3, 4, 5):
-            header = fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
-            segment = member._shelf[epoch] = segment_of(fd_broker.state_frame(header), epoch < 5)
+            header = encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
+            segment = member._shelf[epoch] = segment_of(state_frame(header), epoch < 5)
             member._log.adopt(segment)
         member._state['epoch'] = 5
         member._prune()
@@ -340,8 +350,8 @@ class Links(unittest.TestCase):
     def test_a_late_reinstate_in_a_segment_that_was_dropped_is_not_obeyed(self):
         member = self.member()
         for epoch in (3, 4, 5):
-            header = fd_broker.encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
-            member._shelf[epoch] = segment_of(fd_broker.state_frame(header), epoch == 4)
+            header = encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
+            member._shelf[epoch] = segment_of(state_frame(header), epoch == 4)
         member._state.update(phase='standby', holds=True, epoch=3)
         with member._changed:
             member._prune()
@@ -353,17 +363,17 @@ class Links(unittest.TestCase):
 
     def test_a_drained_process_closes_what_it_does_not_take(self):
         member = self.member()
-        drain = unittest.mock.Mock(spec=fd_broker._Drain, _member=member)
+        drain = unittest.mock.Mock(spec=Drain, _member=member)
         fds = [os.memfd_create('given', os.MFD_CLOEXEC) for _ in range(2)]
         with self.assertRaises(FdBrokerError):
-            fd_broker._Drain._take(drain, [({'role': fd_broker.SEGMENT, 'epoch': 9}, fd) for fd in fds])
+            Drain._take(drain, [({'role': SEGMENT, 'epoch': 9}, fd) for fd in fds])
         for fd in fds:
             with self.assertRaises(OSError):
                 os.fstat(fd)
         other = os.open('/dev/null', os.O_RDONLY)
-        message = {'items': [{'role': fd_broker.SEGMENT, 'identity': {'type': 'file', 'dev': '1', 'ino': '1'}}]}
+        message = {'items': [{'role': SEGMENT, 'identity': {'type': 'file', 'dev': '1', 'ino': '1'}}]}
         with self.assertRaises(FdBrokerError) as caught:
-            fd_broker._Drain._take_batch(drain, None, message, [other], {})
+            Drain._take_batch(drain, None, message, [other], {})
         self.assertEqual(caught.exception.code, 'ERR_FDB_FD_MISMATCH')
         with self.assertRaises(OSError):
             os.fstat(other)
@@ -379,7 +389,7 @@ class Links(unittest.TestCase):
             raise FdBrokerError('ERR_FDB_CONTROL_PATH', 'nobody listens', True)
 
         member = self.member()
-        with unittest.mock.patch.object(fd_broker, '_connect', connect):
+        with unittest.mock.patch.object(fd_broker.link, 'connect', connect):
             with member._changed:
                 member._reconnect()
             self.assertTrue(again.wait(20))
@@ -388,15 +398,15 @@ class Links(unittest.TestCase):
 
 class Specs(unittest.TestCase):
     def test_are_read(self):
-        self.assertEqual(fd_broker.parse_spec('tcp://127.0.0.1:80')['port'], 80)
-        self.assertEqual(fd_broker.parse_spec('tcp://*:80?reusePort')['host'], '::')
-        self.assertTrue(fd_broker.parse_spec('tcp://[::1]:80?reusePort')['reuse_port'])
-        self.assertEqual(fd_broker.parse_spec('unix:/run/a.sock?mode=0660')['mode'], 0o660)
+        self.assertEqual(parse_spec('tcp://127.0.0.1:80')['port'], 80)
+        self.assertEqual(parse_spec('tcp://*:80?reusePort')['host'], '::')
+        self.assertTrue(parse_spec('tcp://[::1]:80?reusePort')['reuse_port'])
+        self.assertEqual(parse_spec('unix:/run/a.sock?mode=0660')['mode'], 0o660)
 
     def test_are_refused(self):
         for spec in ('127.0.0.1:80', 'tcp://localhost:80', 'tcp://127.0.0.1', 'unix:a.sock', 'tcp://127.0.0.1:80?x=1'):
             with self.subTest(spec), self.assertRaises(FdBrokerError) as caught:
-                fd_broker.parse_spec(spec)
+                parse_spec(spec)
             self.assertEqual(caught.exception.code, 'ERR_FDB_SPEC')
 
 
