@@ -27,6 +27,7 @@ import type { FileRoutes } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { DeclaredState } from './state/declared-state.js'
 import { FollowedConfig } from './state/followed-config.js'
+import { LearnedState } from './state/learned.js'
 import { serveCertificateCommands } from './tls/commands.js'
 import { TlsTermination } from './tls/termination.js'
 import type { ServerWatch } from './upstreams/upstream.js'
@@ -66,6 +67,7 @@ export class ReverseProxy {
   readonly #listeners = new Map<string, Listener>()
   readonly #upstreams: Upstreams
   readonly #names: Names
+  readonly #learned: LearnedState
   readonly #pools = new UpstreamPools()
   readonly #clientLimits: ClientLimits
   readonly #routes: LiveRoutes
@@ -86,16 +88,19 @@ export class ReverseProxy {
     this.#logger = logger
     this.#access = access
     const warnings = new RateLimitedWarnings(logger)
+    this.#learned = new LearnedState(member, logger)
     this.#names = new Names({
       ...config.resolver,
+      shared: this.#learned,
       onFailure: (host, code) =>
         warnings.warn(`name ${host}`, { host, code }, 'the name of a server could not be looked up'),
     })
-    const watch: Pick<ServerWatch, 'onOut' | 'onIn'> = {
+    const watch: Omit<ServerWatch, 'onFailure'> = {
       onOut: (upstream, server) =>
         logger.warn({ upstream, server }, 'a server failed too often and gets no requests for a while'),
       onIn: (upstream, server) =>
         logger.info({ upstream, server }, 'a server responds and gets requests again'),
+      onHealth: (upstream, server, ms) => this.#learned.recordHealth(upstream, server, ms),
     }
     this.#upstreams = new Upstreams(watch, this.#names)
     this.#upstreams.configure(config.upstreams)
@@ -105,6 +110,7 @@ export class ReverseProxy {
       logger,
     })
     this.#declared = new DeclaredState(member, this.#upstreams, logger)
+    this.#learned.follow(this.#upstreams)
     this.#tls = new TlsTermination(member, config, logger)
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
@@ -149,6 +155,8 @@ export class ReverseProxy {
       await nextTurn()
       if (member.follows === null) await proxy.#routes.prepare(proxy.#fileRoutesOf(config))
       else await proxy.#routes.refresh()
+      // While a previous version serves, no client waits for the addresses of a name.
+      if (member.incumbent !== null) await proxy.#names.prepare(proxy.#upstreams.hosts)
       health = await proxy.#openHealth(config)
       warmUpInFirstWave(proxy.config, member, proxy.#logger)
       const checkHealth: Check = ({ signal }) =>
@@ -364,11 +372,17 @@ export class ReverseProxy {
   /** Returns the upstreams that routes still need although the configuration lacks them. */
   async #writeConfig(config: ProxyConfig): Promise<ReadonlySet<string>> {
     if (this.#followed !== null) return new Set()
-    return await this.#declared.write(config, async () => {
+    const needed = await this.#declared.write(config, async () => {
       const { needed } = await this.#routes.apply(this.#fileRoutesOf(config))
       await this.#tls.write(config)
       return needed
     })
+    const { hosts } = this.#upstreams
+    await this.#learned.prune(
+      (upstream, server) => this.#upstreams.hasServer(upstream, server),
+      host => hosts.has(host),
+    )
+    return needed
   }
 
   #fileRoutesOf({ routes }: ProxyConfig): FileRoutes {
@@ -389,6 +403,7 @@ export class ReverseProxy {
   #release(): void {
     this.#routes.stop()
     this.#declared.stop()
+    this.#learned.stop()
     this.#followed?.stop()
     this.#tls.stop()
     for (const proxyListener of this.#allProxyListeners()) proxyListener.close()

@@ -56,7 +56,7 @@ const ROUTED: ProxyDocument = {
 }
 
 function relayOf(config: ProxyConfig, routed: ProxyConfig): WarmUpRelay {
-  const upstreams = new Upstreams({ onOut: () => {}, onIn: () => {} })
+  const upstreams = new Upstreams({ onOut: () => {}, onIn: () => {}, onHealth: () => {} })
   upstreams.configure(routed.upstreams)
   const table = new RouteTable<RouteAction>()
   for (const { host, path, target } of routed.routes)

@@ -18,6 +18,8 @@ export interface NamedHost {
   readonly lookup: LookupFunction
   /** Reports whether the name still has this address. A connection to another address is not reused. */
   current(address: string): boolean
+  /** Returns the address that gets the next request; null for a name with fewer than two known addresses. Each address gets as many requests as the others. */
+  turn(): string | null
   /** Called when an attempt to connect to one of the addresses has ended. */
   tried(address: string, connected: boolean): void
 }
@@ -39,8 +41,13 @@ export interface Destination {
   failed?(failure: DialFailure): void
 }
 
-/** Starts to connect, and returns a stream that is still `connecting`. May throw. */
-export type Dial = (destination: Destination, owner: StreamOwner, tally: Tally) => ByteStream
+/** Starts to connect, and returns a stream that is still `connecting`. `first`: the address of the name to try first. May throw. */
+export type Dial = (
+  destination: Destination,
+  owner: StreamOwner,
+  tally: Tally,
+  first?: string | null,
+) => ByteStream
 
 /** The listener that accepted a client's connection, and its scheme. All connections of a listener share one object. */
 export interface ClientOrigin {

@@ -25,11 +25,11 @@ export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tall
   return stream ?? new SocketStream(socket, owner, tally)
 }
 
-export const dialSocket: Dial = ({ address, named }, owner, tally) => {
+export const dialSocket: Dial = ({ address, named }, owner, tally, first = null) => {
   if (hasPolledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
     return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
-  if (hasPolledSockets() && SOCKET_HANDLE.works) return dialByName(address, named, owner, tally)
-  return new SocketStream(connect(address, named), owner, tally)
+  if (hasPolledSockets() && SOCKET_HANDLE.works) return dialByName(address, named, owner, tally, first)
+  return new SocketStream(connect(address, named, first), owner, tally)
 }
 
 /** Lets Node look up the name and connect, then takes the descriptor from Node's socket. */
@@ -38,8 +38,9 @@ function dialByName(
   named: NamedHost | undefined,
   owner: StreamOwner,
   tally: Tally,
+  first: string | null,
 ): ByteStream {
-  const socket = connect(address, named)
+  const socket = connect(address, named, first)
   const stream = new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', dialling: socket })
   let failure: Error | null = null
   const onClose = () => stream.failConnect(failure)
@@ -58,12 +59,12 @@ function dialByName(
 /** Node tries the next address of a name if the current address does not accept within this time. */
 const NEXT_ADDRESS_MS = 500
 
-function connect(address: DialAddress, named?: NamedHost): net.Socket {
+function connect(address: DialAddress, named: NamedHost | undefined, first: string | null): net.Socket {
   if (address.kind === 'unix') return net.connect({ path: address.path, allowHalfOpen: true })
   const { host, port } = address
   const common = { host, port, allowHalfOpen: true, noDelay: true }
   const lookup = named && {
-    lookup: named.lookup,
+    lookup: first === null ? named.lookup : beginningWith(first, named.lookup),
     autoSelectFamily: true,
     autoSelectFamilyAttemptTimeout: NEXT_ADDRESS_MS,
   }
@@ -78,6 +79,18 @@ function connect(address: DialAddress, named?: NamedHost): net.Socket {
   socket.on('connectionAttemptTimeout', failed)
   socket.once('connect', () => named.tried(socket.remoteAddress ?? '', true))
   return socket
+}
+
+/** Returns a lookup that gives one of the addresses first. */
+function beginningWith(first: string, lookup: net.LookupFunction): net.LookupFunction {
+  return (name, options, callback) =>
+    lookup(name, options, (error, found, family) => {
+      if (error !== null || typeof found === 'string') callback(error, found, family)
+      else {
+        const isFirst = ({ address }: { address: string }) => address === first
+        callback(null, [...found.filter(isFirst), ...found.filter(each => !isFirst(each))])
+      }
+    })
 }
 
 /**

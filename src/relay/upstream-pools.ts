@@ -13,6 +13,9 @@ export interface PoolOptions {
 /** The limit of connections is high because, above it, each request to a busy server needs a new connection. */
 const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
 
+/** A request looks at so many idle connections for one to the address whose turn it is; then it opens a new one. */
+const MAX_SEARCHED = 64
+
 /** The idle connections to one server. If the server sends bytes on an idle connection or closes it, the pool discards the connection at once. */
 class UpstreamPool implements StreamOwner, Timed {
   readonly tally: Tally = { open: 0 }
@@ -48,6 +51,32 @@ class UpstreamPool implements StreamOwner, Timed {
         return last.stream
       }
       last.stream.destroy()
+    }
+    return undefined
+  }
+
+  /** As {@link acquire}, but only a connection to this address of the name. */
+  acquireAt(
+    address: string,
+    owner: StreamOwner,
+    { connections, idleMs }: KeepAlive,
+    named: NamedHost,
+    now: number,
+  ): ByteStream | undefined {
+    this.retired = false
+    if (connections === 0) return undefined
+    const stop = Math.max(0, this.#idle.length - MAX_SEARCHED)
+    for (let at = this.#idle.length - 1; at >= stop; at--) {
+      const { stream, since } = this.#idle[at]!
+      if (now - since >= idleMs) return undefined
+      if (stream.remoteAddress === address) {
+        this.#idle.splice(at, 1)
+        stream.owner = owner
+        return stream
+      }
+      if (named.current(stream.remoteAddress)) continue
+      this.#idle.splice(at, 1)
+      stream.destroy()
     }
     return undefined
   }
@@ -138,11 +167,18 @@ export class UpstreamPools {
   ): ByteStream | null {
     const pool = this.#poolOf(destination.key)
     const { keepAlive = DEFAULT_KEEP_ALIVE, connections: maxOpen = Number.POSITIVE_INFINITY } = destination
-    const stream = fresh ? undefined : pool.acquire(owner, keepAlive, destination.named, now)
-    if (stream !== undefined) return stream
+    const { named } = destination
+    const turn = named?.turn() ?? null
+    if (!fresh) {
+      const stream =
+        turn === null
+          ? pool.acquire(owner, keepAlive, named, now)
+          : pool.acquireAt(turn, owner, keepAlive, named!, now)
+      if (stream !== undefined) return stream
+    }
     // Idle connections that cannot be reused make room for a new one.
     while (pool.tally.open >= maxOpen) if (!pool.closeOldest()) return null
-    const dialled = this.#dial(destination, owner, pool.tally)
+    const dialled = this.#dial(destination, owner, pool.tally, turn)
     dialled.since = now
     return dialled
   }

@@ -14,6 +14,7 @@ function upstreams(text: string) {
   const all = new Upstreams({
     onOut: (group, server) => down.push(`${group} ${server}`),
     onIn: (group, server) => up.push(`${group} ${server}`),
+    onHealth: () => {},
   })
   all.configure(configs(text))
   return { all, down, up }

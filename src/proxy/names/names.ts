@@ -9,6 +9,19 @@ export interface NamesOptions extends NameServersOptions {
   resolvConf?: string
   /** Called when a lookup gives no address. */
   onFailure?: (name: string, code: string) => void
+  shared?: SharedNames
+}
+
+export interface ResolvedName {
+  readonly addresses: readonly string[]
+  /** Milliseconds until the name must be looked up again; negative: since then. */
+  readonly ttlMs: number
+}
+
+/** The names that the other processes of the service have looked up. `resolver`: the configured name servers. */
+export interface SharedNames {
+  name(host: string, resolver: readonly string[]): ResolvedName | null
+  recordName(host: string, resolver: readonly string[], found: ResolvedName | null): void
 }
 
 const MAX_NAMES = 10_000
@@ -23,6 +36,8 @@ export class Names {
   readonly #hosts: ParsedFile<ReturnType<typeof parseHosts>>
   readonly #servers: NameServers
   readonly #onFailure: NamesOptions['onFailure']
+  readonly #shared: SharedNames | undefined
+  #resolver: readonly string[]
   #closed = false
   readonly #known = new Map<string, KnownName>()
 
@@ -30,16 +45,31 @@ export class Names {
     hosts = '/etc/hosts',
     resolvConf = '/etc/resolv.conf',
     onFailure,
+    shared,
     ...servers
   }: NamesOptions) {
     this.#hosts = new ParsedFile(hosts, parseHosts)
     this.#servers = new NameServers(resolvConf, servers)
     this.#onFailure = onFailure
+    this.#shared = shared
+    this.#resolver = servers.servers
   }
 
   /** Forgets all names if the name servers have changed, because the new ones may give other addresses. */
   configure(options: NameServersOptions): void {
+    this.#resolver = options.servers
     if (this.#servers.configure(options)) this.#known.clear()
+  }
+
+  /** Looks up these names. Resolves when the addresses of each are known, or when its name servers have not answered in time. */
+  async prepare(names: Iterable<string>): Promise<void> {
+    const now = performance.now()
+    const pending: (Promise<void> | null)[] = []
+    for (const name of names) {
+      const known = this.#knownName(name, now)
+      if (known.addresses.length === 0) pending.push(known.pending)
+    }
+    await Promise.all(pending)
   }
 
   close(): void {
@@ -59,6 +89,10 @@ export class Names {
     return {
       lookup,
       current: address => this.#knownName(name, performance.now()).addresses.includes(address),
+      turn: () => {
+        const now = performance.now()
+        return this.#knownName(name, now).turn(now)
+      },
       tried: (address, connected) =>
         this.#known.get(name)?.recordAttempt(address, connected, performance.now()),
     }
@@ -90,6 +124,8 @@ export class Names {
     let known = this.#known.get(name)
     if (known === undefined) {
       known = new KnownName()
+      const shared = this.#shared?.name(name, this.#resolver) ?? null
+      if (shared !== null) known.restore(shared, now)
       if (this.#known.size >= MAX_NAMES) this.#known.delete(this.#known.keys().next().value!)
       this.#known.set(name, known)
     }
@@ -101,9 +137,14 @@ export class Names {
   }
 
   #refresh(name: string, known: KnownName, now: number): void {
+    const resolver = this.#resolver
     known.pending = this.#servers.resolve(name, now).then(answer => {
       known.pending = null
       known.applyAnswer(answer, performance.now())
+      // The name servers may have changed meanwhile.
+      const isKnown = !this.#closed && this.#known.get(name) === known
+      if (isKnown && answer.kind !== 'failed')
+        this.#shared?.recordName(name, resolver, answer.kind === 'nothing' ? null : answer)
       if (answer.kind !== 'addresses' && !this.#closed) this.#onFailure?.(name, answer.code)
     })
   }
@@ -138,6 +179,7 @@ export class KnownName {
   validUntil = Number.NEGATIVE_INFINITY
   pending: Promise<void> | null = null
   #next = 0
+  #turn = 0
   readonly #failedUntil = new Map<string, number>()
 
   isDue(now: number): boolean {
@@ -148,6 +190,12 @@ export class KnownName {
   setLocal(addresses: readonly string[]): void {
     if (this.addresses !== addresses) this.#setAddresses(addresses)
     this.validUntil = Number.NEGATIVE_INFINITY
+  }
+
+  /** Takes over the addresses that another process has looked up. */
+  restore({ addresses, ttlMs }: ResolvedName, now: number): void {
+    this.#setAddresses(addresses)
+    this.validUntil = now + Math.min(MAX_TTL_MS, ttlMs)
   }
 
   applyAnswer(answer: DnsAnswer, now: number): void {
@@ -169,6 +217,17 @@ export class KnownName {
     if (this.#failedUntil.size === 0) return turned
     const failedRecently = (address: string) => (this.#failedUntil.get(address) ?? 0) > now
     return [...turned.filter(address => !failedRecently(address)), ...turned.filter(failedRecently)]
+  }
+
+  /** Returns the address whose turn it is, and passes over those that failed recently; null for fewer than two addresses. */
+  turn(now: number): string | null {
+    const { addresses } = this
+    if (addresses.length < 2) return null
+    for (let tried = 0; tried < addresses.length; tried++) {
+      const address = addresses[this.#turn++ % addresses.length]!
+      if (this.#failedUntil.size === 0 || (this.#failedUntil.get(address) ?? 0) <= now) return address
+    }
+    return addresses[this.#turn++ % addresses.length]!
   }
 
   recordAttempt(address: string, connected: boolean, now: number): void {

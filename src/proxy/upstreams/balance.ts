@@ -75,6 +75,23 @@ export class Balancer {
     this.#applyEvent(address, 'undecided', now)
   }
 
+  /** Returns when a server that is down is tried again, or null. */
+  downUntil(address: string): number | null {
+    const health = this.#servers.find(server => server.address === address)?.health
+    return health?.kind === 'down' ? health.until : null
+  }
+
+  /** Applies what another process has found out: `until` is the time of the next trial, or null for a server that is up. */
+  apply(address: string, until: number | null, now: number): void {
+    const server = this.#servers.find(server => server.address === address)
+    if (server === undefined || this.#rules.failures === null) return
+    const wasUp = server.health.kind === 'up'
+    if (until === null) {
+      if (!wasUp) server.health = UP
+    } else server.health = { kind: 'down', until: Math.min(until, now + this.#rules.coolDown) }
+    this.#outCount += Number(wasUp) - Number(server.health.kind === 'up')
+  }
+
   #applyEvent(address: string, event: HealthEvent, now: number): 'in' | 'out' | null {
     const server = this.#servers.find(server => server.address === address)
     if (server === undefined) return null

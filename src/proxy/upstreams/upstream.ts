@@ -10,6 +10,8 @@ export interface ServerWatch {
   onOut(upstream: string, server: string): void
   /** The server passed its trial and gets requests again. */
   onIn(upstream: string, server: string): void
+  /** As the other two, and for each further failed trial. `ms`: the time until the next trial; null: the server is up. */
+  onHealth(upstream: string, server: string, ms: number | null): void
 }
 
 /** A server that is out, for the status. */
@@ -71,12 +73,22 @@ export class Upstream {
     this.forward.options = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
   }
 
+  /** The host names, not addresses, of the servers. */
+  get hosts(): string[] {
+    const found: string[] = []
+    for (const { address } of this.#destinations.values())
+      if (address.kind === 'tcp' && isIP(address.host) === 0) found.push(address.host)
+    return found
+  }
+
   destination(key: string): Destination | undefined {
     return this.#destinations.get(key)
   }
 
   recordSuccess(key: string): void {
-    if (this.#balancer?.recordSuccess(key, performance.now())) this.#watch.onIn(this.name, key)
+    if (!this.#balancer?.recordSuccess(key, performance.now())) return
+    this.#watch.onIn(this.name, key)
+    this.#watch.onHealth(this.name, key, null)
   }
 
   recordUndecided(key: string): void {
@@ -94,9 +106,22 @@ export class Upstream {
   }
 
   recordFailure(key: string): void {
-    if (this.#balancer === null) return
+    const balancer = this.#balancer
+    if (balancer === null) return
     this.#watch.onFailure(key)
-    if (this.#balancer.recordFailure(key, performance.now())) this.#watch.onOut(this.name, key)
+    const now = performance.now()
+    const before = balancer.downUntil(key)
+    if (balancer.recordFailure(key, now)) this.#watch.onOut(this.name, key)
+    const until = balancer.downUntil(key)
+    if (until !== null && until !== before) this.#watch.onHealth(this.name, key, until - now)
+  }
+
+  /** See {@link Balancer.apply}. `ms`: the time until the next trial. */
+  applyHealth(key: string, ms: number | null): void {
+    const now = performance.now()
+    this.#balancer?.apply(key, ms === null ? null : now + ms, now)
+    // So that a success is recorded.
+    if (ms !== null && this.#destinations.has(key)) this.#watch.onFailure(key)
   }
 
   #pick(tried: readonly Destination[]): Destination | null {

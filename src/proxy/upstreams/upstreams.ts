@@ -14,7 +14,7 @@ export class Upstreams {
   readonly #failing = new Set<string>()
 
   /** `hosts` looks up the host names of servers; if `hosts` is null, Node does it. */
-  constructor(watch: Pick<ServerWatch, 'onOut' | 'onIn'>, hosts: Pick<Names, 'hostOf'> | null = null) {
+  constructor(watch: Omit<ServerWatch, 'onFailure'>, hosts: Pick<Names, 'hostOf'> | null = null) {
     this.#hosts = hosts
     this.#watch = { ...watch, onFailure: server => this.#failing.add(server) }
   }
@@ -62,6 +62,20 @@ export class Upstreams {
   findConfigured(name: string): Upstream | undefined {
     const upstream = this.#upstreams.get(name)
     return upstream?.configured ? upstream : undefined
+  }
+
+  /** Applies what another process has found out about a server. `ms`: the time until the next trial; null: the server is up. */
+  applyHealth(upstream: string, server: string, ms: number | null): void {
+    this.#upstreams.get(upstream)?.applyHealth(server, ms)
+  }
+
+  hasServer(upstream: string, server: string): boolean {
+    return this.#upstreams.get(upstream)?.destination(server) !== undefined
+  }
+
+  /** The host names, not addresses, of all servers. */
+  get hosts(): ReadonlySet<string> {
+    return new Set([...this.#upstreams.values()].flatMap(upstream => upstream.hosts))
   }
 
   get out(): ServerOut[] {
