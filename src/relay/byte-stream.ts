@@ -46,6 +46,8 @@ export interface ByteStream {
   readonly alive: boolean
   /** Another request may be sent: neither side has sent FIN, and no bytes are known to wait in either direction. */
   readonly reusable: boolean
+  /** As {@link reusable}, but asks the kernel whether bytes, FIN or an error have arrived that the event loop has not reported yet. Call it just before another request is sent. */
+  readonly untouched: boolean
   readonly bytesRead: number
   readonly bytesWritten: number
   /** The peer's IP address without zone or port; '' for Unix sockets. */

@@ -24,6 +24,8 @@ export interface ConnectionRecord {
   endedClient: boolean
   /** The last response is complete: the relay sends `toClient` and FIN, and discards all further bytes of the client. */
   closing: boolean
+  /** Milliseconds for which the relay reads the rest of a body before it closes; -1: the client has sent its whole request. */
+  uploadMs: number
   /** Bytes of the client that the relay has not processed: part of a head, or pipelined requests. */
   fromClient: Buffer
   /** Bytes still to be sent to the client. */
@@ -73,6 +75,7 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
   if (record.clientEnded) message.clientEnded = true
   if (record.endedClient) message.endedClient = true
   if (record.closing) message.closing = true
+  if (record.uploadMs >= 0) message.uploadMs = record.uploadMs
   if (record.fromClient.length > 0) message.fromClient = record.fromClient
   if (record.toClient.length > 0) message.toClient = record.toClient
   if (record.exchange !== null) {
@@ -129,6 +132,7 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
     clientEnded,
     endedClient,
     closing,
+    uploadMs: closing ? milliseconds(message.uploadMs) : -1,
     fromClient: copyField(message.fromClient),
     toClient: copyField(message.toClient),
     exchange,

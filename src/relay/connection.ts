@@ -38,6 +38,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   requestReader: RequestReader | null = null
   deadline = 0
   tick = -1
+  /** When the relay stops to read the rest of a body after the last response, in milliseconds of {@link TimerWheel.now}; Infinity: the request is complete. */
+  #uploadUntil = Number.POSITIVE_INFINITY
   #detached = false
   /** How many bytes the congested client had acknowledged at the last deadline, see {@link #peersProgress}; 0 if it was not congested. */
   #clientAcked = 0
@@ -139,7 +141,11 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   onOpen(): void {}
 
   onData(_client: ByteStream, chunk: Buffer, to: number): void {
-    if (this.closing || this.#detached) return
+    if (this.#detached) return
+    if (this.closing) {
+      if (this.#uploadUntil < Number.POSITIVE_INFINITY) this.arm()
+      return
+    }
     if (this.exchange !== null) {
       const consumed = this.exchange.fromClient(chunk, to)
       if (consumed > 0) this.arm()
@@ -259,10 +265,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.#startExchange().fail(status, reason)
   }
 
-  onFinished(close: boolean): void {
+  onFinished(close: boolean, isUploading: boolean): void {
     this.exchange = null
     if (!this.client.alive) this.#cancel('client-gone')
-    else if (close) this.#close()
+    else if (close) this.#close(isUploading)
     else this.arm()
   }
 
@@ -323,13 +329,32 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     const { timeouts } = this.#relay
     if (this.exchange !== null) return this.exchange.timeoutMs
     if (this.client.congested) return timeouts.stall
-    if (this.closing) return timeouts.linger
+    if (this.closing) return this.#lingerMs
     return this.requestReader === null ? timeouts.idle : timeouts.head
   }
 
-  /** Sends FIN after the last response, and reads on for the `linger` timeout: unread bytes at a close cause RST, which can destroy the response. */
-  #close(): void {
+  /** How long the relay still reads the rest of a body after the last response; Infinity: the client has sent its whole request. */
+  get uploadMs(): number {
+    return this.#uploadUntil - this.#relay.wheel.now
+  }
+
+  set uploadMs(ms: number) {
+    // Arms the wheel before `now` is read: its clock stands while no deadline is armed.
+    this.#relay.wheel.arm(this, ms)
+    this.#uploadUntil = this.#relay.wheel.now + ms
+  }
+
+  get #lingerMs(): number {
+    const { linger, upload } = this.#relay.timeouts
+    return this.#uploadUntil === Number.POSITIVE_INFINITY
+      ? linger
+      : Math.max(0, Math.min(upload, this.uploadMs))
+  }
+
+  /** Sends FIN after the last response, and reads on for the `linger` or `upload` timeout: unread bytes at a close cause RST, which can destroy the response. */
+  #close(isUploading = false): void {
     this.closing = true
+    if (isUploading) this.uploadMs = this.#relay.timeouts.uploadTotal
     this.held = null
     this.requestReader = null
     this.client.end()

@@ -1,4 +1,3 @@
-import { hangups } from '../adapter.js'
 import type { HeadWriter } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { concat, NO_BYTES } from './bytes.js'
@@ -119,19 +118,9 @@ export class Dispatch {
     return stream
   }
 
-  /**
-   * Closes a reused connection that its server has closed, which the event loop has not reported yet. Does not check it for a request that
-   * {@link retry} can send again, because the check is a system call.
-   */
+  /** Closes a reused connection on which something has arrived: its server has closed it, or has sent bytes that the next response would begin with. */
   #isStale(stream: ByteStream): boolean {
-    if (
-      stream.connecting ||
-      !stream.movable ||
-      this.#retryHead !== null ||
-      this.#exchange.facts.resend !== ''
-    )
-      return false
-    if (hangups([stream.descriptor])[0] === 'none') return false
+    if (stream.connecting || stream.untouched) return false
     stream.destroy()
     return true
   }

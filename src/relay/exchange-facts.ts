@@ -95,7 +95,7 @@ export interface ExchangeSide {
   /** Starts or stops reading from the client and the server, and starts the next request if none is in progress. Call it after every change of {@link Exchange.facts}. */
   settle(): void
   /** Called when the exchange is complete. `close`: no further exchange may follow. */
-  onFinished(close: boolean): void
+  onFinished(close: boolean, isUploading: boolean): void
   /** Closes the connections to client and server at once, with RST to the client. */
   abort(reason: string): void
 }

@@ -389,7 +389,8 @@ export class Exchange implements StreamOwner {
       else upstream.destroy()
     }
     reportExchange(this, this.#side, this.#relay, now)
-    this.#side.onFinished(facts.closeClient || facts.requestBody !== null)
+    const isUploading = facts.requestBody !== null
+    this.#side.onFinished(facts.closeClient || isUploading, isUploading)
   }
 }
 

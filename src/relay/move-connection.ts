@@ -39,6 +39,7 @@ export function exportConnection(
     clientEnded: ended,
     endedClient: detached.ended,
     closing: connection.closing,
+    uploadMs: Number.isFinite(connection.uploadMs) ? wholeMs(Math.max(0, connection.uploadMs)) : -1,
     fromClient: early.length === 0 ? detached.unread : concat([early, detached.unread]),
     toClient: detached.unsent,
     exchange: exchangeRecord,
@@ -91,6 +92,7 @@ export function importConnection(
   const phase = record.exchange?.facts.phase
   connection.clientEnded = record.clientEnded
   connection.closing = record.closing
+  if (record.uploadMs >= 0) connection.uploadMs = record.uploadMs
   if (record.toClient.length > 0) client.write(record.toClient)
   if (record.endedClient) client.end()
   if (record.exchange !== null) importExchange(relay, record.exchange, connection, upstream)

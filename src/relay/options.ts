@@ -33,6 +33,9 @@ const DEFAULT_TIMEOUTS = {
   tunnel: 3_600_000,
   /** How long the relay discards what a client sends after the last response, before it closes the connection. */
   linger: 2_000,
+  /** The same as `linger`, if the client has not sent its whole request: for this time without a byte, and at most `uploadTotal`. */
+  upload: 5_000,
+  uploadTotal: 30_000,
 }
 
 /** Positive integers, or `Infinity` for no limit. */

@@ -17,6 +17,9 @@ const MAX_RETRY_MS = 32
 /** After this many full reads in one turn a socket must wait, so that other sockets get their turn. */
 const MAX_READS = 4
 
+/** Not a shared buffer: a caller of {@link PolledStream.untouched} may be processing bytes in it. */
+const ONE_BYTE = Buffer.alloc(1)
+
 interface PolledInput {
   reading: boolean
   remoteAddress: string
@@ -98,6 +101,16 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   get reusable(): boolean {
     return this.#queue === null && !this.#moreToRead && !this.#ended && !this.#peerEnded && this.alive
+  }
+
+  get untouched(): boolean {
+    if (!this.reusable || this.takeRead() !== null) return false
+    try {
+      return this.receive(ONE_BYTE) === -1
+    } catch {
+      // The connection is broken: the caller closes it.
+      return false
+    }
   }
 
   get movable(): boolean {

@@ -69,6 +69,10 @@ export class SocketStream implements ByteStream {
     return !this.#congested && !this.#moreToRead && !this.#ended && !this.#peerEnded && this.alive
   }
 
+  get untouched(): boolean {
+    return this.reusable
+  }
+
   get descriptor(): LentFd {
     return descriptorOf(this.#socket)!
   }

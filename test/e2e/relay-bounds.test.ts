@@ -286,6 +286,59 @@ describe('timeouts', () => {
   })
 })
 
+describe('an upload after its answer', () => {
+  const UPLOAD = 'POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n'
+
+  /** The server answers as soon as it has the head. Resolves with a client that has its answer, and goes on sending. */
+  async function answered(timeouts: Partial<RelayOptions['timeouts'] & object>) {
+    const made = await start(answer, { timeouts })
+    const peer = await made.client()
+    await peer.write(`${UPLOAD}begun`)
+    await until(() => server.peers[0]?.got.endsWith('begun') === true, 'the server has the beginning')
+    server.peers[0]!.socket.write(OK)
+    await peer.sees('ok')
+    return { peer, relay: made.relay }
+  }
+
+  it('is read on while it goes on, for longer than a client that owes nothing is waited for', async () => {
+    const { peer, relay } = await answered({ linger: 20, upload: 400, uploadTotal: 60_000 })
+    const began = performance.now()
+    while (performance.now() - began < 600) {
+      peer.socket.write('more')
+      await new Promise(resolve => setTimeout(resolve, 20))
+      expect([relay.counts().closing, peer.error]).toEqual([1, undefined])
+    }
+    peer.socket.end()
+    await until(() => relay.size === 0, 'both have ended')
+    expect(peer.error).toBeUndefined()
+  })
+
+  it.each([
+    ['it stops', { upload: 60, uploadTotal: 60_000 }, false],
+    ['its time is over', { upload: 60_000, uploadTotal: 100 }, true],
+  ])('is given up when %s', async (_, timeouts, goesOn) => {
+    const { peer, relay } = await answered({ linger: 60_000, ...timeouts })
+    const drip = setInterval(() => goesOn && peer.socket.write('more'), 10)
+    onTestFinished(() => clearInterval(drip))
+    await until(() => relay.size === 0, 'it is given up')
+  })
+
+  it('is read on by the next process', async () => {
+    const { peer, relay } = await answered({ linger: 20, upload: 400, uploadTotal: 60_000 })
+    const moving = startMoving(relay)
+    const began = performance.now()
+    while (performance.now() - began < 300) {
+      peer.socket.write('more')
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
+    await moving.stop()
+    expect(moving.moves).toBeGreaterThan(3)
+    expect([relay.counts().closing, peer.error]).toEqual([1, undefined])
+    peer.socket.end()
+    await until(() => relay.size === 0, 'both have ended')
+  })
+})
+
 describe('limits', () => {
   it.each([
     [

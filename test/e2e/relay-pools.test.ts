@@ -179,6 +179,23 @@ describe('connections kept open to a server', () => {
     expect(server.peers.map(({ got }) => got.includes('GET /x'))).toEqual([false, true])
   })
 
+  it('are none on which bytes arrive that no request has asked for, together with the next request', async () => {
+    const server = await answering()
+    const { client, faults } = await world(kept(server, { connections: 8, idleMs: LONG }))
+    for (let n = 0; n < 8; n++) {
+      const peer = await client()
+      await peer.write(GET)
+      expect(await peer.gets(OK.length)).toBe(OK)
+      const opened = server.peers.length
+      // Both have arrived before the event loop looks: it hears of the request first.
+      peer.socket.write(GET)
+      server.peers.at(-1)!.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nNO')
+      expect(await peer.gets(2 * OK.length)).toBe(OK + OK)
+      expect(server.peers.length).toBe(opened + 1)
+    }
+    expect(faults).toEqual([])
+  })
+
   it('serve all relays that share them, and outlive each', async () => {
     const server = await answering()
     const shared = pools()

@@ -35,6 +35,7 @@ class Stream implements ByteStream {
   unsentBytes = 0
   alive = true
   reusable = true
+  untouched = true
   bytesRead = 0
   bytesWritten = 0
   remoteAddress = '9.9.9.9'

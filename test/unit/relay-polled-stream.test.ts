@@ -139,6 +139,16 @@ describe('a polled stream', () => {
     expect([heard.text, heard.events, stream.alive, stream.reusable]).toEqual(['early', ['end'], true, false])
   })
 
+  it.each([
+    ['bytes', (peer: net.Socket) => peer.write('late')],
+    ['RST', (peer: net.Socket) => peer.resetAndDestroy()],
+  ])('knows that %s has arrived before the event loop says so', async (_, happens) => {
+    const { stream, peer } = await connected()
+    expect(stream.untouched).toBe(true)
+    happens(peer)
+    expect(stream.untouched).toBe(false)
+  })
+
   it('is closed, and says so in a later turn, when both sides have ended', async () => {
     const { stream, peer, heard, tally } = await connected()
     peer.end('bye')
