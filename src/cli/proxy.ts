@@ -1,11 +1,12 @@
-import { readdirSync, realpathSync, statSync } from 'node:fs'
+import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import type { Logger } from '../base/logger.js'
+import { ConfigDocument } from '../config/document.js'
 import { FdbError } from '../errors.js'
 import { CHANGES, type ChangeReport } from '../operator/service-commands.js'
 import { startedAs, successorCommand } from '../os/command-line.js'
-import { requireDefaultPath, workerPlace } from '../os/default-control.js'
+import { hasDefaultPath, workerPlace } from '../os/default-control.js'
 import { realPathOf } from '../os/release-link.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
@@ -62,7 +63,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const { certificateWarnings, readConfig, readConfigAside, startProxy } = await import('../proxy/index.js')
   if (check) {
     const config = await readConfig(file)
-    if (config.control === null) requireDefaultPath(config.service)
+    requireControl(config, file)
     for (const { facts, text } of certificateWarnings(config, Date.now()))
       process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
     const { listeners, upstreams, routes } = config
@@ -92,6 +93,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   try {
     // Read in this thread: no client waits yet, and a worker thread would take longer.
     const config = await readConfig(file)
+    requireControl(config, file)
     logsAccess = config.accessLog
     const several = workersOptions(flags, config)
     if (several !== null) {
@@ -131,6 +133,16 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     signals.close()
     accessLog.end()
   }
+}
+
+/** Throws ERR_FDB_CONFIG if the default path of the control socket cannot be made of the service's name. */
+function requireControl({ control, service }: ProxyConfig, file: string): void {
+  if (control !== null || hasDefaultPath(service)) return
+  const { line, column } = new ConfigDocument(readFileSync(file, 'utf8')).position(['service'], false)
+  const message = `${JSON.stringify(service)} cannot be the name of a control socket, because it has a slash; write another name, or give "control"`
+  throw new FdbError('ERR_FDB_CONFIG', `${file}:${line}:${column}: service: ${message}`, {
+    details: { file, problems: [{ line, column, key: 'service', message }], count: 1 },
+  })
 }
 
 /** Returns the options of the workers; null if this process serves, alone or as a worker, instead of starting workers. */

@@ -80,10 +80,14 @@ function existingOrOwn(places: readonly string[]): string | undefined {
   return places.find(path => existsSync(path)) ?? places.find(path => isOwnFolder(dirname(path)))
 }
 
+/** Reports whether the name is a file name. */
+export function hasDefaultPath(name: string): boolean {
+  return defaultPaths(name, {}).length > 0
+}
+
 /** Throws ERR_FDB_CONTROL_PATH if the name is not a file name. */
-export function requireDefaultPath(name: string): void {
-  if (defaultPaths(name, {}).length === 0)
-    throw noDefaultPath(name, 'a name of a file has no slash and no NUL', [])
+function requireDefaultPath(name: string): void {
+  if (!hasDefaultPath(name)) throw noDefaultPath(name, 'a name of a file has no slash and no NUL', [])
 }
 
 function noDefaultPath(name: string, why: string, places: readonly string[]): FdbError {

@@ -188,10 +188,14 @@ describe('fd-broker on the command line', () => {
     const desk = Desk.open()
     const config = join(desk.folder, 'edge.yaml')
     writeFileSync(config, 'service: a/b\nlisteners: [{ name: http, address: "tcp://127.0.0.1:0" }]\n')
-    expect(await desk.run('proxy', '--config', config, '--check')).toMatchObject({
-      code: 1,
-      stderr: expect.stringMatching(/^ERR_FDB_CONTROL_PATH: .*"a\/b".*Give a path \(control\)/),
-    })
+    for (const more of [['--check'], []]) {
+      expect(await desk.run('proxy', '--config', config, ...more)).toMatchObject({
+        code: 1,
+        stderr: expect.stringMatching(
+          /^ERR_FDB_CONFIG: .*edge\.yaml:1:10: service: "a\/b" cannot be .* give "control"$/m,
+        ),
+      })
+    }
   })
 
   it.each(perLane(['status', 'logs --service nope'], ['status', 'routes list', 'logs --service nope']))(

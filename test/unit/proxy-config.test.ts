@@ -287,6 +287,33 @@ routes:
     ])
   })
 
+  it.each([
+    ['tcp://*:80', 'tcp://127.0.0.1:80'],
+    ['tcp://127.0.0.1:80', 'tcp://0.0.0.0:80'],
+    ['tcp://*:80', 'tcp://0.0.0.0:80'],
+    ['tcp://[::]:80', 'tcp://[::1]:80'],
+    ['tcp://*:80?reusePort', 'tcp://[::1]:80'],
+  ])('is refused for listeners of which the kernel binds one only: %s and %s', (one, other) => {
+    const text = LEAST.replace(/"tcp.*"/, `"${one}" }, { name: b, address: "${other}"`)
+    expect(refusal(text)).toEqual([
+      expect.stringMatching(
+        /^edge\.yaml:3:\d+: listeners\[1\]\.address: it overlaps with .* of the listener "http": /,
+      ),
+    ])
+  })
+
+  it.each([
+    ['tcp://[::]:80', 'tcp://0.0.0.0:80'],
+    ['tcp://[::]:80', 'tcp://127.0.0.1:80'],
+    ['tcp://*:80', 'tcp://127.0.0.1:81'],
+    ['tcp://127.0.0.1:80', 'tcp://127.0.0.2:80'],
+    ['tcp://*:80?reusePort', 'tcp://127.0.0.1:80?reusePort'],
+    ['unix:/a', 'unix:/b'],
+  ])('lets listeners have addresses that do not include each other: %s and %s', (one, other) => {
+    const text = LEAST.replace(/"tcp.*"/, `"${one}" }, { name: b, address: "${other}"`)
+    expect(config(text).listeners).toHaveLength(2)
+  })
+
   it('lets two listeners have a port of the kernel’s choice', () => {
     const text = LEAST.replace(/8080" }/, '0" }, { name: b, address: "tcp://127.0.0.1:0" }')
     expect(config(text).listeners).toHaveLength(2)

@@ -31,7 +31,7 @@ import {
   unique,
   type ValueCheck,
 } from '../../config/check.js'
-import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
+import { FdbError, formatListenerSpec, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { headerName, noUpstream, type RouteRule, routeCheck, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
@@ -46,7 +46,8 @@ import type {
   WorkersConfig,
 } from './config.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
-import { addressRange, viaName } from './values.js'
+import { overlap } from './overlap.js'
+import { addressRange, isFolder, isNoFile, viaName } from './values.js'
 
 const KiB = 1024
 const GiB = 2 ** 30
@@ -56,6 +57,7 @@ function controlPath(given: string): string | InvalidValue {
   if (!given.startsWith('/') || given.endsWith('/') || given.includes('\0')) {
     return new InvalidValue(`${shown(given)} is not an absolute path of a socket (/run/edge/upgrade.sock)`)
   }
+  if (isFolder(given)) return new InvalidValue(`${shown(given)} is a folder; write the path of a socket`)
   return bytes <= 106
     ? given
     : new InvalidValue(`the path has ${bytes} bytes, a control socket's at most 106; use a shorter folder`)
@@ -240,11 +242,30 @@ const listeners = (upstreamNames: ReadonlySet<string>) => (): ValueCheck<Listene
       return place
         .at('halfClose')
         .wrong('whole connections may always be ended one side at a time; leave it out')
+    if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
+      return place.at('address').wrong(`${shown(spec.path)} is a folder; write the path of a socket`)
     if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls, halfClose }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })
   const names = unique(listener, 'the name', each => each.name, 'name')()
-  return unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')()
+  return apart(unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')())
+}
+
+/** Also reports a listener whose address overlaps with that of an earlier one. */
+function apart(listener: ValueCheck<ListenerConfig>): ValueCheck<ListenerConfig> {
+  const before: ListenerConfig[] = []
+  return (value, place) => {
+    const given = listener(value, place)
+    if (given === undefined) return undefined
+    const other = before.find(({ spec }) => overlap(spec, given.spec))
+    before.push(given)
+    if (other === undefined) return given
+    return place
+      .at('address')
+      .wrong(
+        `it overlaps with ${formatListenerSpec(other.spec)} of the listener "${other.name}": the kernel gives a port to one of them only; write addresses that do not include each other`,
+      )
+  }
 }
 
 /** Counts the listeners with port 0, so that they have different endpoints: the kernel gives each of them another port. */
@@ -438,7 +459,16 @@ const resolverShape = {
 }
 
 const stateFileShape = {
-  path: required(absolutePath, 'absolute path in an existing folder; only one service may use the file'),
+  path: required(
+    refine(absolutePath, (path, place) =>
+      isNoFile(path)
+        ? place.wrong(
+            `${shown(path)} is ${isFolder(path) ? 'a folder' : 'no regular file'}; write the path of a file`,
+          )
+        : path,
+    ),
+    'absolute path in an existing folder; only one service may use the file',
+  ),
   sync: optional(
     or(duration(1), 'always', 'never'),
     '1s',
