@@ -26,7 +26,7 @@ const namesSection = defineSection<NameMessage>({
 /** The time of an unchanged name in the state may be this old: a name with a short TTL is not written at each lookup. */
 const NAME_AGE_MS = 60_000
 
-/** What the processes of a service have learned about servers: which are down, and the addresses of names. Other workers and the next version need not learn it again. */
+/** The knowledge of a service about servers in the state: down servers, and addresses of names. Other workers and the next version need not learn it again. */
 export class LearnedState {
   readonly #down: Section<DownMessage>
   readonly #names: Section<NameMessage>
@@ -41,7 +41,7 @@ export class LearnedState {
     this.#logger = logger
   }
 
-  /** Applies what is in the state, and further changes of other processes. */
+  /** Applies the entries of the state, and later changes of other processes. */
   follow(upstreams: Upstreams): void {
     const apply = (key: string): void => {
       const space = key.indexOf(' ')
@@ -89,7 +89,7 @@ export class LearnedState {
     this.#write(this.#names.put(host, ServerName.create(message)))
   }
 
-  /** Deletes what concerns servers that are not configured any more. */
+  /** Deletes entries of servers that are not configured any more. */
   async prune(
     isServer: (upstream: string, server: string) => boolean,
     isHost: (host: string) => boolean,

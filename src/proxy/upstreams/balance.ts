@@ -81,7 +81,7 @@ export class Balancer {
     return health?.kind === 'down' ? health.until : null
   }
 
-  /** Applies what another process has found out: `until` is the time of the next trial, or null for a server that is up. */
+  /** Applies the finding of another process: `until` is the time of the next trial, or null for a server that is up. */
   apply(address: string, until: number | null, now: number): void {
     const server = this.#servers.find(server => server.address === address)
     if (server === undefined || this.#rules.failures === null) return

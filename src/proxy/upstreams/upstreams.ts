@@ -64,7 +64,7 @@ export class Upstreams {
     return upstream?.configured ? upstream : undefined
   }
 
-  /** Applies what another process has found out about a server. `ms`: the time until the next trial; null: the server is up. */
+  /** Applies the finding of another process about a server. `ms`: the time until the next trial; null: the server is up. */
   applyHealth(upstream: string, server: string, ms: number | null): void {
     this.#upstreams.get(upstream)?.applyHealth(server, ms)
   }
