@@ -7,7 +7,7 @@ export const PARTS = 256
 
 /**
  * A map that never stalls the event loop: a large `Map` rehashes all its keys when it grows. Small ones are one `Map` in insertion order,
- * larger ones 256 parts. Iteration may miss keys that are added during it. Values must not be undefined.
+ * larger ones 256 parts. Iteration may miss keys that are added during it, and ends although more are added. Values must not be undefined.
  */
 export abstract class DividingMap<K, V> {
   /** All keys of a small map. While the map is being divided: the keys from before the division. Null when all keys are in parts. */
@@ -112,7 +112,7 @@ export abstract class DividingMap<K, V> {
   }
 
   *#entriesOf(first: Map<string, V>): Generator<[string, V], void> {
-    for (const entry of first) {
+    for (const entry of presentEntries(first)) {
       if (this.#first === first) {
         yield entry
         continue
@@ -121,6 +121,15 @@ export abstract class DividingMap<K, V> {
       const value = this.get(entry[0])
       if (value !== undefined) yield [entry[0], value]
     }
+  }
+}
+
+/** Yields at most as many entries as the map has now: a `Map` would also yield each key that is added, or deleted and added again, meanwhile. */
+function* presentEntries<V>(map: ReadonlyMap<string, V>): Generator<[string, V], void> {
+  let left = map.size
+  for (const entry of map) {
+    if (left-- === 0) return
+    yield entry
   }
 }
 
@@ -178,7 +187,8 @@ export class ShardedMap<V> extends DividingMap<never, V> {
   }
 
   run(part: number): Iterable<[string, V]> {
-    return this.#shards[part] ?? []
+    const shard = this.#shards[part]
+    return shard === undefined ? [] : presentEntries(shard)
   }
 }
 

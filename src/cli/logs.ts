@@ -232,7 +232,9 @@ class FollowedFile {
   }
 
   async #printRemainder(before: () => void): Promise<void> {
-    for (;;) {
+    // The file may grow as fast as it is printed; the other files have their turn then.
+    const { size } = await this.#handle!.stat()
+    while (this.#at < size) {
       const block = await this.#read(this.#at, BLOCK)
       if (block.length === 0) return
       this.#at += block.length

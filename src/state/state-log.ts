@@ -188,9 +188,9 @@ export class StateLog implements LogOwner {
     return this.#writer.forward(options)
   }
 
+  /** Resolves when every change that waits now was made or refused. */
   async settled(): Promise<void> {
-    const { queue } = this.#core
-    for (let { last } = queue; last !== undefined; last = queue.last) await last.promise.catch(() => {})
+    await this.#core.queue.last?.promise.catch(() => {})
   }
 
   /** Returns an empty forwarded change, which the caller fills in pieces. */

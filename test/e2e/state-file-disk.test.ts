@@ -71,6 +71,42 @@ describe('what is said to be on the disk', () => {
   })
 })
 
+describe('a slow disk', () => {
+  it('keeps no change from the file, where it survives the end of the process, while a sync takes long', async () => {
+    const host = await FileHost.start({ sync: 50 })
+    await host.ask('put', 'a', 'x')
+    await host.ask('flush')
+    const release = host.holdSyncs('/state')
+    await host.ask('put', 'b', 'x')
+    const calls = host.calls.length
+    await until('it is being synced', () => host.calls.length > calls)
+    await host.ask('put', 'c', 'x')
+    await until('c is in the file', async () => (await host.ask('status')).sequence === 3)
+    expect(await host.ask('status')).toMatchObject({ ok: true, syncedSequence: 1 })
+    const ended = once(host.child, 'exit')
+    host.child.kill('SIGKILL')
+    release()
+    await ended
+    expect((await load(host.path)).section('routes').size).toBe(3)
+  })
+
+  it('keeps no durable change waiting for the file that will replace the present one', async () => {
+    const host = await FileHost.start({ sync: 'never' })
+    await host.ask('putDurable', 'a', 'x')
+    await host.ask('overwrite', 40)
+    const release = host.holdSyncs('.new-')
+    const calls = host.calls.length
+    await host.ask('compact')
+    await until('the new file is being synced', () => host.calls.length > calls)
+    await host.ask('putDurable', 'b', 'x')
+    const before = inode(host)
+    release()
+    await until('the new file is in place', () => inode(host) !== before)
+    await host.ask('putDurable', 'c', 'x')
+    expect((await load(host.path)).section('routes').size).toBe(3)
+  })
+})
+
 describe('a file with secrets', () => {
   const modes = (host: FileHost) => host.creations.map(({ size }) => size.toString(8))
 

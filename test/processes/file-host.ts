@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -45,6 +45,7 @@ export class FileHost {
         FDB_DISK_UNDER: join(this.folder, 'files'),
         FDB_DISK_CALLS: join(this.folder, 'calls'),
         FDB_DISK_FAIL: join(this.folder, 'fail'),
+        FDB_DISK_HOLD: join(this.folder, 'hold'),
         FDB_HOST: JSON.stringify({ path: path ?? this.path, ...options }),
       },
     })
@@ -81,6 +82,14 @@ export class FileHost {
   /** The next call of this name fails. */
   failNext(call: 'fdatasync' | 'fsync', errno: number): void {
     writeFileSync(join(this.folder, 'fail'), `${call} ${errno}`)
+  }
+
+  /** Syncs of files whose path has this part take until the returned function is called. */
+  holdSyncs(part: string): () => void {
+    const hold = join(this.folder, 'hold')
+    writeFileSync(`${hold}.new`, part)
+    renameSync(`${hold}.new`, hold)
+    return () => rmSync(hold)
   }
 
   /** What was told to fail has failed. */

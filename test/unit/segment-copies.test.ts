@@ -51,6 +51,31 @@ describe('the copies of segments', () => {
     expect(await copied()).toEqual([Buffer.concat([first, second]).toString('latin1')])
   })
 
+  it('have what the segments had at the call, although these grow as fast as they are copied', async () => {
+    const { segment, copies } = open()
+    const value = Buffer.alloc(3 * 1024 * 1024)
+    let sequence = 0
+    const grow = () => {
+      const changes = [{ section: 's', key: 'k', value }]
+      segment.append(frame(Record.encode({ epoch: 1, sequence: ++sequence, changes }).finish()))
+    }
+    grow()
+    const had = segment.size()
+    let refreshed = false
+    void copies.refresh().then(() => {
+      refreshed = true
+    })
+    let turns = 0
+    for (; !refreshed && turns < 40; turns++) {
+      grow()
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    expect({ refreshed, turns }).toMatchObject({ refreshed: true })
+    const { items, release } = copies.since(0)
+    expect(sizeOf(items[0]!.fd)).toBeGreaterThanOrEqual(had)
+    release()
+  })
+
   it('leave no descriptor if there is no memory for them', async () => {
     const { copies, segment, copied } = open()
     segment.append(record(1, 'first'))

@@ -158,6 +158,8 @@ interface Copy {
   readonly segment: Segment
   /** File offset after the last copied record. */
   end: number
+  /** The file offset at which the present {@link SegmentCopies.refresh} ends, because a segment may grow as fast as it is copied. */
+  goal: number
 }
 
 /**
@@ -176,11 +178,12 @@ export class SegmentCopies {
   }
 
   /**
-   * Copies new records of the segments, for a few milliseconds per turn of the event loop. Resolves with whether there were any. Also completes and
+   * Copies the records that the segments have now, for a few milliseconds per turn of the event loop. Resolves with whether there were new ones. Also completes and
    * seals the copy of a segment that was sealed and has left the set since the last call, because readers wait for the seal.
    */
   async refresh(): Promise<boolean> {
     let copied = false
+    for (const copy of this.#copies.values()) copy.goal = copy.source.size()
     for (;;) {
       const sources = this.#segmentSet.all
       for (const source of sources) this.#open(source)
@@ -230,7 +233,7 @@ export class SegmentCopies {
         writeAllAt(fd, header, 0)
       })
       const segment = Segment.open(fd)
-      this.#copies.set(key, { source, segment, end: segment.start })
+      this.#copies.set(key, { source, segment, end: segment.start, goal: source.size() })
     })
   }
 
@@ -250,10 +253,11 @@ function copyPiece(copy: Copy): 'end' | 'more' | 'nothing' {
   if (copy.segment.sealed) return 'nothing'
   const { end: from, source } = copy
   const { sealed } = source
+  const goal = sealed ? source.size() : copy.goal
   const records = recordsOf(source, { from, live: true, limits: LIMITS })
   let next = records.next()
   let end = from
-  while (!next.done && end - from < PIECE_BYTES) {
+  while (!next.done && end - from < PIECE_BYTES && end < goal) {
     end = next.value?.next ?? end
     next = records.next()
   }
@@ -262,9 +266,9 @@ function copyPiece(copy: Copy): 'end' | 'more' | 'nothing' {
     writeAllAt(copy.segment.fd, bytes.subarray(0, readAt(source.fd, bytes, 0, bytes.length, from)), from)
     copy.end = end
   }
-  if (!next.done) return 'more'
-  if (sealed) copy.segment.seal()
-  return end > from || sealed ? 'end' : 'nothing'
+  if (!next.done && end < goal) return 'more'
+  if (next.done && sealed) copy.segment.seal()
+  return end > from || copy.segment.sealed ? 'end' : 'nothing'
 }
 
 function closeBoth({ segment, source }: Copy): void {

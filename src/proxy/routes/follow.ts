@@ -39,6 +39,9 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   #scan: Iterable<string> | null = null
   /** Changed keys; null means that the section was cleared. */
   #queue = new GrowingList<string | null>()
+  /** Numbers of the changes that were noted, and that were applied. */
+  #noted = 0
+  #applied = 0
   #running: Promise<void> | null = null
   #stopped = false
 
@@ -48,6 +51,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     this.#options = options
     this.#unsubscribe = section.onChange(({ op, key }) => {
       this.#queue.push(op === 'clear' ? null : key)
+      this.#noted++
       this.#running ??= this.#run()
     })
   }
@@ -65,7 +69,8 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   /** Resolves when the table has all changes made before this call, or after {@link stop}. */
   async caughtUp(): Promise<void> {
     void this.#section.size
-    while (this.#running) await this.#running
+    const goal = this.#noted
+    while (this.#running && this.#applied < goal) await nextTurn()
   }
 
   /** Stops following. The table keeps its contents. */
@@ -79,6 +84,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     if (this.#stopped) return
     this.#compiled.clear()
     this.#scan = this.#section.keys()
+    this.#noted++
     this.#running ??= this.#run()
   }
 
@@ -112,8 +118,10 @@ export class RouteFollower<T extends NonNullable<unknown>> {
       }
       if (this.#queue.length === 0) return
       const queue = this.#queue
+      const noted = this.#noted
       this.#queue = new GrowingList()
       yield* queue
+      this.#applied = noted
     }
   }
 

@@ -12,7 +12,7 @@ import {
   writeNow,
 } from '../../kernel/index.js'
 import type { StateLog } from '../state-log.js'
-import { FileEncoder, type NextWrite } from './encoder.js'
+import { FileEncoder, type NextWrite, WRITE_BYTES } from './encoder.js'
 import {
   CREATE,
   checkService,
@@ -24,9 +24,17 @@ import {
   syncFolderNow,
   temporaryPath,
 } from './files.js'
+import type { Mark } from './records.js'
 
 /** Error codes of a full disk, which is a temporary failure. */
 export const DISK_FULL_CODES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
+
+/**
+ * Bytes per write for each millisecond since the write before: so that a copy keeps up in a process whose turns of the event loop are long, because
+ * there is one write per turn.
+ */
+const BYTES_PER_MS = 256 * 1024
+const MOST_WRITE_BYTES = 8 * 1024 * 1024
 
 /** Copies a log to a file, one write at a time. If the disk is full, the caller retries. close() removes the file unless it is installed as the state file. */
 export class FileCopy extends FileEncoder {
@@ -42,10 +50,15 @@ export class FileCopy extends FileEncoder {
   /** The contents on disk are unknown after a failed sync (the kernel reports lost pages only once) or write. The caller must then start a new copy. */
   lost = false
   syncedSequence = 0
-  /** Changes were written since the last sync. */
-  unsynced = false
   /** The newest mark may not be on the disk. */
   markUnsynced = false
+  /** The time (performance.now()) of the last write. */
+  #wroteAt = performance.now()
+  #syncing: Promise<void> | null = null
+  #marking: Promise<void> = Promise.resolve()
+  /** Why a mark could not be written; thrown by the next {@link copySome}. */
+  #markError: unknown = null
+  #identity: { dev: bigint; ino: bigint } | null = null
 
   private constructor(path: string, handle: FileHandle, kind: StateFileKind) {
     super(kind)
@@ -58,11 +71,31 @@ export class FileCopy extends FileEncoder {
     return new FileCopy(beside, handle, kind)
   }
 
-  /** Copies the next bytes, at most 256 KiB. Returns their number, 0 at the end of the log, or null if the copy cannot be continued. */
+  /** Changes were written since the last sync. */
+  get unsynced(): boolean {
+    return this.#syncedBytes < this.size
+  }
+
+  /** Copies the log up to its present end. `written` is called after each write, and may stop the copy by returning false. Returns false if the copy cannot be continued. */
+  async copyAll(log: StateLog, written?: () => Promise<boolean>): Promise<boolean> {
+    this.aim(log)
+    for (;;) {
+      const copied = await this.copySome(log)
+      if (copied === null) return false
+      if (copied === 0 || (written && !(await written()))) return true
+    }
+  }
+
+  /** Copies the next bytes. Returns their number, 0 at the goal or the end of the log, or null if the copy cannot be continued. */
   async copySome(log: StateLog): Promise<number | null> {
-    const next = this.lost ? null : this.next(log)
+    const failed = this.#markError
+    this.#markError = null
+    if (failed !== null) throw failed
+    const most = Math.min(MOST_WRITE_BYTES, BYTES_PER_MS * (performance.now() - this.#wroteAt))
+    const next = this.lost ? null : this.next(log, Math.max(WRITE_BYTES, Math.round(most)))
     if (next === null || next === 0) return next
-    if (next.header && this.#syncedBytes < this.size) await this.#syncData()
+    if (next.header) await this.sync()
+    this.#wroteAt = performance.now()
     await this.#append(next)
     return next.count
   }
@@ -74,11 +107,12 @@ export class FileCopy extends FileEncoder {
     if (this.lost || this.#closed || running === 'truncate') return false
     if (running !== null) this.#writeNow(running)
     else if (this.#needsTruncation) truncateNow(this.#handle, this.size)
+    this.aim(log)
     for (;;) {
       const next = this.next(log)
       if (next === null) return false
       if (next === 0) break
-      if (next.header && this.#syncedBytes < this.size) this.#syncDataNow()
+      if (next.header && this.unsynced) this.#syncDataNow()
       this.#writeNow(next)
     }
     if (!this.installed) this.#markNow()
@@ -87,12 +121,12 @@ export class FileCopy extends FileEncoder {
     return true
   }
 
-  /** Writes a mark. Returns false if the newest mark is up to date, or if the file does not end with a complete record. */
+  /** Writes a mark. Returns false if the newest mark is up to date. */
   #markNow(): boolean {
-    const mark = this.nextMark()
+    const mark = this.nextMark(this.wholeAt)
     if (mark === null) return false
     writeNow(this.#handle, mark.bytes, mark.at)
-    this.onMarked()
+    this.onMarked(this.wholeAt)
     return true
   }
 
@@ -125,7 +159,6 @@ export class FileCopy extends FileEncoder {
       this.#writing = null
     }
     this.#needsTruncation = false
-    this.unsynced = true
     next.onWritten()
   }
 
@@ -141,40 +174,34 @@ export class FileCopy extends FileEncoder {
   }
 
   /**
-   * Syncs the file, and writes a mark of its length if it is {@link whole}; sets {@link lost} on failure. In the installed file a mark must not reach
-   * the disk before the bytes that it covers: it is written after the sync, and the next sync or {@link settle} syncs it. A file that is not
-   * installed yet is marked before the sync.
+   * Syncs what is written now, and writes a mark of it; sets {@link lost} on failure. In the installed file a mark must not reach the disk before
+   * the bytes that it covers: it is written after the sync, and the next sync or {@link settle} syncs it. A file that is not installed yet is marked
+   * before the sync. The log may be copied meanwhile.
    */
   async sync(): Promise<void> {
-    if (!this.unsynced) return
-    if (!this.installed) await this.#mark()
-    await this.#syncData()
-    await this.#mark()
+    const goal = this.size
+    // A running sync may have begun before the last bytes were written. The next one covers them.
+    while (this.#syncedBytes < goal) await this.#syncOnce()
   }
 
   /** Syncs everything, including the newest mark. */
   async settle(): Promise<void> {
+    await this.#marking
     if (this.unsynced) await this.sync()
-    else if (this.markUnsynced) await this.#syncData()
+    else if (this.markUnsynced) await this.#syncOnce()
   }
 
-  async #mark(): Promise<void> {
-    const mark = this.nextMark()
-    if (mark === null) return
-    this.markUnsynced = true
-    try {
-      await this.#write(mark.bytes, mark.at)
-    } catch (error) {
-      this.#markLost(error)
-      throw error
-    }
-    this.onMarked()
+  #syncOnce(): Promise<void> {
+    this.#syncing ??= this.#syncAndMark().finally(() => {
+      this.#syncing = null
+    })
+    return this.#syncing
   }
 
-  async #syncData(): Promise<void> {
-    const { sequence, whole } = this
-    const size = this.size
-    this.unsynced = false
+  async #syncAndMark(): Promise<void> {
+    const { size, wholeAt } = this
+    await this.#marking
+    if (!this.installed) await this.#mark(wholeAt)
     try {
       await this.#handle.datasync()
     } catch (error) {
@@ -183,7 +210,24 @@ export class FileCopy extends FileEncoder {
     }
     this.#syncedBytes = size
     this.markUnsynced = false
-    if (whole) this.syncedSequence = sequence
+    this.syncedSequence = wholeAt.sequence
+    // A durable change does not wait for the mark.
+    this.#marking = this.#mark(wholeAt).catch(error => {
+      this.#markError = error
+    })
+  }
+
+  async #mark(wholeAt: Mark): Promise<void> {
+    const mark = this.nextMark(wholeAt)
+    if (mark === null) return
+    this.markUnsynced = true
+    try {
+      await this.#write(mark.bytes, mark.at)
+    } catch (error) {
+      this.#markLost(error)
+      throw error
+    }
+    this.onMarked(wholeAt)
   }
 
   /** Renames the file to `path` and syncs the directory. If only that sync fails, the file is installed and {@link lost}. */
@@ -210,7 +254,7 @@ export class FileCopy extends FileEncoder {
   }
 
   async isAt(path: string): Promise<boolean> {
-    const own = await this.#handle.stat({ bigint: true })
+    const own = (this.#identity ??= await this.#handle.stat({ bigint: true }))
     const { lstat } = nodeFiles()
     const present = await lstat(path, { bigint: true }).catch(() => null)
     return present?.ino === own.ino && present.dev === own.dev
@@ -260,7 +304,7 @@ function writeStateFileNow(path: string, log: StateLog, kind: StateFileKind): vo
       writeAllAt(fd, next.bytes, encoder.size)
       next.onWritten()
     }
-    const mark = encoder.nextMark()
+    const mark = encoder.nextMark(encoder.wholeAt)
     if (mark !== null) writeAllAt(fd, mark.bytes, mark.at)
     syncData(fd)
     renameSync(beside, path)

@@ -3,11 +3,11 @@ import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import type { StateFileKind } from './files.js'
-import { firstMarks, MARKS, markFrame } from './records.js'
+import { firstMarks, MARKS, type Mark, markFrame } from './records.js'
 
 const NOTHING = Buffer.alloc(0)
-/** Maximum bytes per write: reading that many from the segment takes well under a millisecond. */
-const WRITE_BYTES = 256 * 1024
+/** Bytes per write, unless the caller gives another number: reading that many from the segment takes well under a millisecond. */
+export const WRITE_BYTES = 256 * 1024
 
 /** The position in the log up to which records were copied. */
 interface CopyPosition {
@@ -15,6 +15,14 @@ interface CopyPosition {
   offset: number
   /** The segment is final and was copied to its end. */
   whole: boolean
+}
+
+/** A position in the log: the end of a record. */
+interface Goal {
+  readonly kind: Segment['kind']
+  readonly epoch: number
+  readonly end: number
+  readonly sequence: number
 }
 
 export interface NextWrite {
@@ -31,6 +39,8 @@ export interface NextWrite {
 export class FileEncoder {
   readonly #kind: StateFileKind
   #copiedTo: CopyPosition | null = null
+  /** The copy ends here; null: at the end of the log. See {@link aim}. */
+  #goal: Goal | null = null
   /** The epoch and file offset of the marks; null until the first ones are written. */
   #marks: { readonly epoch: number; readonly at: number } | null = null
   /** Which mark to overwrite next. */
@@ -38,13 +48,24 @@ export class FileEncoder {
   #markedLength = 0
   /** Bytes written, and the file offset of the next write. */
   size = 0
-  /** The file ends with a complete record. */
-  whole = false
-  /** The sequence number of the last change when the file was last {@link whole}. */
-  sequence = 0
+  /** The length of the file, and the sequence number of its last change, when it last ended with a complete record. */
+  wholeAt: Mark = { length: 0, sequence: 0 }
 
   constructor(kind: StateFileKind) {
     this.#kind = kind
+  }
+
+  /** The sequence number of the last change in {@link wholeAt}. */
+  get sequence(): number {
+    return this.wholeAt.sequence
+  }
+
+  /** Makes the copy end where the log ends now. The log may grow as fast as it is copied, so a copy without a goal might never end. */
+  aim(log: StateLog): void {
+    const last = log.pieces().at(-1)
+    if (last === undefined) return
+    const { segment, end, sequence } = last
+    this.#goal = { kind: segment.kind, epoch: segment.epoch, end, sequence }
   }
 
   /** Returns the bytes of the log that the file lacks, or null if a compaction has merged missing records with copied ones, so that the copy cannot be continued. */
@@ -57,9 +78,11 @@ export class FileEncoder {
     return bytes - at.copied
   }
 
-  /** Returns the next write, at most 256 KiB of records; 0 at the end of the log; null if the copy cannot be continued. */
-  next(log: StateLog): NextWrite | 0 | null {
+  /** Returns the next write, at most `most` bytes of records; 0 at the goal or the end of the log; null if the copy cannot be continued. */
+  next(log: StateLog, most = WRITE_BYTES): NextWrite | 0 | null {
     if (log.secret && !this.#kind.secret) return null
+    // A compaction has merged the goal's segment.
+    if (this.#goal !== null && !log.pieces().some(piece => isIn(piece, this.#goal))) this.aim(log)
     const pieces = log.pieces()
     const next = this.#nextPiece(pieces)
     if (next === null) return null
@@ -70,7 +93,7 @@ export class FileEncoder {
     const { piece, from } = next
     const { segment, end, final, sequence } = piece
     const { kind, epoch } = segment
-    const to = Math.min(end, from + WRITE_BYTES)
+    const to = Math.min(end, from + most)
     const header = from === segment.start
     const first = this.size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
     const head = header ? headerFrame(epoch, kind, first) : NOTHING
@@ -87,8 +110,7 @@ export class FileEncoder {
       if (marks.length > 0) this.#marks = { epoch, at: this.size + marksAt }
       this.size += bytes.length
       this.#copiedTo = { segment: { kind, epoch }, offset: to, whole: final && to === end }
-      this.whole = to === end
-      if (this.whole) this.sequence = sequence
+      if (to === end) this.wholeAt = { length: this.size, sequence }
     }
     return { bytes, header, count, onWritten }
   }
@@ -105,11 +127,14 @@ export class FileEncoder {
   #nextPiece(pieces: readonly LogPiece[]): { piece: LogPiece; from: number } | 'all' | null {
     const at = this.#positionIn(pieces)
     if (at === null) return null
+    const goal = this.#goal
+    if (pieces.slice(0, at.index).some(piece => isIn(piece, goal))) return 'all'
     for (const [i, piece] of pieces.slice(at.index).entries()) {
       const from = piece.segment.start + (i === 0 ? at.copied : 0)
-      if (from < piece.end) return { piece, from }
+      const limited = isIn(piece, goal) ? upTo(piece, goal!) : piece
+      if (from < limited.end) return { piece: limited, from }
       // The next piece may be copied only if this piece is final.
-      if (!piece.final) break
+      if (!piece.final || limited !== piece) break
     }
     return 'all'
   }
@@ -127,17 +152,25 @@ export class FileEncoder {
     return merged >= 0 && position.whole ? { index: merged + 1, copied: 0 } : null
   }
 
-  /** Returns the mark of the present size, or null if that mark is written or the file does not end with a complete record. */
-  nextMark(): { bytes: Buffer; at: number } | null {
-    const { size: length, sequence } = this
-    if (this.#marks === null || !this.whole || this.#markedLength === length) return null
-    const bytes = markFrame(this.#marks.epoch, { length, sequence })
+  /** Returns the mark of a {@link wholeAt} to write, or null if it is written. */
+  nextMark(mark: Mark): { bytes: Buffer; at: number } | null {
+    if (this.#marks === null || mark.length <= this.#markedLength) return null
+    const bytes = markFrame(this.#marks.epoch, mark)
     return { bytes, at: this.#marks.at + this.#nextMark * bytes.length }
   }
 
   /** The caller must call this method when the bytes of {@link nextMark} are written. */
-  onMarked(): void {
+  onMarked({ length }: Mark): void {
     this.#nextMark = (this.#nextMark + 1) % MARKS
-    this.#markedLength = this.size
+    this.#markedLength = length
   }
+}
+
+function isIn({ segment }: LogPiece, goal: Goal | null): boolean {
+  return segment.kind === goal?.kind && segment.epoch === goal.epoch
+}
+
+/** Returns the part of the goal's piece that is before the goal. */
+function upTo(piece: LogPiece, { end, sequence }: Goal): LogPiece {
+  return piece.end <= end ? piece : { ...piece, end, sequence, final: false }
 }

@@ -181,10 +181,10 @@ async function temporaryFiles(path: string): Promise<string[]> {
 /** Replaces the state file atomically: after a power cut `path` is either the old file or the new one. Calls `onRenamed` before the directory is synced. */
 export async function replaceStateFile(from: string, path: string, onRenamed: () => void): Promise<void> {
   const { open, rename } = nodeFiles()
-  await rename(from, path)
-  onRenamed()
   const folder = await open(dirname(path), O_RDONLY)
   try {
+    await rename(from, path)
+    onRenamed()
     await folder.sync()
   } finally {
     await folder.close()

@@ -1,4 +1,5 @@
 import { Backoff } from '../../base/backoff.js'
+import { InOrder } from '../../base/in-order.js'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
@@ -17,6 +18,8 @@ const FOLLOW_MS = 10
 const CHECK_MS = 1000
 /** The file is rewritten if it is larger than twice the log in memory plus this many bytes. */
 const SPARE_BYTES = 16 * 1024 * 1024
+/** A new file of this size is synced before it is brought up to date, and synced again, to replace the present one. */
+const SYNC_BEFORE_BYTES = 1024 * 1024
 
 type Mode = 'idle' | 'preparing' | 'serving'
 
@@ -45,6 +48,10 @@ export class StateFile {
   /** Writes acknowledged changes that are only in memory, at process.exit() and after an uncaught exception. */
   readonly #atExit = () => this.#finishNow()
   readonly #onAppended = () => this.#schedulePass(FOLLOW_MS)
+  /** The making of a file that replaces {@link #file}; changes are written to {@link #file} meanwhile. */
+  #replacing: Promise<void> | null = null
+  /** {@link #file} can have every change of the log. */
+  #follows = false
   #flushing: Promise<void> | null = null
   /** After a failed rewrite the next one starts at this time of performance.now() at the earliest. */
   #rewriteAfter = 0
@@ -52,7 +59,8 @@ export class StateFile {
   #checkAt = 0
   #passTimer: NodeJS.Timeout | undefined
   #checkTimer: NodeJS.Timeout | undefined
-  #work: Promise<unknown> = Promise.resolve()
+  /** Passes, and the exchange of the file, one after the other. */
+  readonly #order = new InOrder()
   #queued = false
   #onReplaced: (() => void) | null = null
 
@@ -100,15 +108,15 @@ export class StateFile {
     this.#passTimer = this.#checkTimer = undefined
     this.#failures.stop()
     for (const copy of [this.#file, this.#next]) void copy?.close()
-    this.#file = this.#next = null
-    this.#installing = false
+    this.#file = this.#next = this.#replacing = null
+    this.#installing = this.#follows = false
   }
 
   /** Resolves when everything that is in the log now is synced. Rejects with ERR_FDB_STATE_FILE or ERR_FDB_FENCED. */
   async flush(): Promise<void> {
     this.checkServing()
     const { completeSequence: sequence } = this.#log
-    await (this.#flushing ??= this.#flush())
+    await (this.#flushing ??= this.#flush(sequence))
     const synced = this.#file?.syncedSequence ?? 0
     if (synced >= sequence) return
     const { message = 'the state changes faster than the disk can write' } = this.#failures.last ?? {}
@@ -119,16 +127,26 @@ export class StateFile {
     )
   }
 
-  async #flush(): Promise<void> {
+  async #flush(sequence: number): Promise<void> {
     try {
-      await this.#enqueue(async () => {
-        this.#flushing = null
-        await this.#writeOnce()
-        await this.#file?.sync()
-        await this.#checkInPlace()
-      })
+      await this.#pass()
+      if (!this.#follows && this.#replacing !== null) {
+        await this.#replacing
+        if (this.#file !== null && this.#file.syncedSequence < sequence) await this.#pass()
+      }
     } finally {
       this.#flushing = null
+    }
+    const file = this.#file
+    if (file === null) return
+    // Together, because each takes a turn of the event loop.
+    const inPlace = file.isAt(this.#settings.path)
+    inPlace.catch(() => {})
+    try {
+      await file.sync()
+      if (!(await inPlace)) await this.#enqueue(() => this.#checkInPlace())
+    } catch (error) {
+      await this.#enqueue(() => Promise.reject(error))
     }
   }
 
@@ -184,14 +202,22 @@ export class StateFile {
     if (this.#passTimer || this.#failures.waiting) return
     this.#passTimer = setTimeout(() => {
       this.#passTimer = undefined
-      if (!this.#queued) void this.#enqueue(() => this.#writeOnce())
+      if (!this.#queued) void this.#pass()
     }, ms).unref()
   }
 
-  #enqueue(work: () => Promise<void>): Promise<void> {
+  #pass(): Promise<void> {
     this.#queued = true
-    const done = this.#work.then(async () => {
+    return this.#enqueue(async () => {
       this.#queued = false
+      // Later calls of flush() need another pass, because this one ends at the present end of the log.
+      this.#flushing = null
+      await this.#writeOnce()
+    })
+  }
+
+  #enqueue(work: () => Promise<void>): Promise<void> {
+    return this.#order.run(async () => {
       const stops = this.#stops
       try {
         if (this.#mode === 'idle') return
@@ -203,8 +229,6 @@ export class StateFile {
           this.#writeFailed(error as NodeJS.ErrnoException)
       }
     })
-    this.#work = done
-    return done
   }
 
   async #writeOnce(): Promise<void> {
@@ -215,31 +239,24 @@ export class StateFile {
       this.stop()
       return
     }
+    const stops = this.#stops
     const follows = file !== null && (await this.#copyNew(file))
-    if (!follows) await this.#rewrite()
-    else if (file.size > 2 * this.#logBytes + SPARE_BYTES && performance.now() >= this.#rewriteAfter) {
-      try {
-        await this.#rewrite()
-      } catch (error) {
-        // The present file is complete, only larger than necessary.
-        this.#rewriteAfter = performance.now() + LONGEST_BACKOFF_MS
-        this.#logger.warn(
-          { err: error, path: this.#settings.path },
-          'the state file is complete, but cannot be made smaller; fd-broker tries again after 10 s',
-        )
-      }
-    }
+    if (stops !== this.#stops) return
+    this.#follows = follows
+    if (!follows) this.#replace()
+    else if (file.size > 2 * this.#logBytes + SPARE_BYTES && performance.now() >= this.#rewriteAfter)
+      this.#replace()
   }
 
-  /** Copies new changes. Returns false if this copy cannot be continued. */
+  /** Copies the changes that are in the log now. Returns false if this copy cannot be continued. */
   async #copyNew(file: FileCopy): Promise<boolean> {
-    for (;;) {
-      if (!this.#mayWrite()) return true
-      const copied = await file.copySome(this.#log)
-      if (copied === null) return false
-      await this.#syncWhenDue(file)
-      if (copied === 0) return true
-    }
+    const always = this.#settings.sync === 'always'
+    const whole = await file.copyAll(this.#log, async () => {
+      if (always) await file.sync()
+      return this.#mayWrite()
+    })
+    if (whole && this.#mayWrite()) await this.#syncWhenDue(file)
+    return whole
   }
 
   /** Closes the file if its contents on disk are unknown; the next pass writes a new one. */
@@ -269,7 +286,6 @@ export class StateFile {
 
   async #syncWhenDue(file: FileCopy): Promise<void> {
     const { sync } = this.#settings
-    if (sync === 'always') await file.sync()
     const every = typeof sync === 'number' ? sync : CHECK_MS
     const now = performance.now()
     if (now < this.#checkAt) {
@@ -279,8 +295,11 @@ export class StateFile {
     this.#checkAt = now + every
     await this.#checkInPlace()
     if (sync === 'never') return
-    await file.settle()
-    if (file.markUnsynced) this.#scheduleCheck(every)
+    // Beside the next passes: while the disk is slow, changes still reach the page cache, where they survive the end of this process.
+    const settled = () => {
+      if (file.markUnsynced) this.#scheduleCheck(every)
+    }
+    file.settle().then(settled, error => void this.#enqueue(() => Promise.reject(error)))
   }
 
   /** Throws if another program has removed or replaced the file; the next pass writes a new one. */
@@ -303,23 +322,48 @@ export class StateFile {
     }, ms).unref()
   }
 
-  /** Copies the whole log to a new file and installs it. Ends when that file is complete, or the right to write has ended; flush() relies on that. */
-  async #rewrite(): Promise<void> {
+  /** Starts to copy the whole log to a new file, which then replaces the present one, unless that is under way. */
+  #replace(): void {
+    if (this.#replacing !== null) return
     const stops = this.#stops
+    const over = () => stops !== this.#stops
+    const replacing = this.#makeNext(over)
+      .catch(error => {
+        if (over() || this.#mode !== 'serving') return
+        if (!this.#follows) return this.#writeFailed(error)
+        this.#rewriteAfter = performance.now() + LONGEST_BACKOFF_MS
+        this.#logger.warn(
+          { err: error, path: this.#settings.path },
+          'the state file is complete, but cannot be made smaller; fd-broker tries again after 10 s',
+        )
+      })
+      .finally(() => {
+        if (over()) return
+        this.#replacing = null
+        // serve() was called after the copy that prepare() made.
+        if (this.#mode === 'serving' && this.#file === null) this.#schedulePass(0)
+      })
+    this.#replacing = replacing
+  }
+
+  /** Ends when the new file is installed or, before serve(), complete. flush() relies on that. */
+  async #makeNext(over: () => boolean): Promise<void> {
     const { path } = this.#settings
     do {
       if (this.#next === null) {
         if (this.#log.pieces().length === 0) return
         await removeLeftovers(path)
         const next = await FileCopy.create(path, this.#kind)
-        if (stops !== this.#stops) return await next.close()
+        if (over()) return await next.close()
         this.#next = next
       }
       const next = this.#next
       try {
-        if (await this.#copyAll(next)) {
-          await next.sync()
-          if (this.#mode !== 'serving' || (await this.#install(next))) return
+        if (await next.copyAll(this.#log)) {
+          // So that the exchange takes less time.
+          if (next.size > SYNC_BEFORE_BYTES) await next.sync()
+          if (this.#mode !== 'serving' || over()) return
+          if (await this.#order.run(async () => over() || (await this.#install(next)))) return
         }
       } catch (error) {
         if (this.#next === next) this.#next = null
@@ -329,28 +373,15 @@ export class StateFile {
       if (this.#next === next) this.#next = null
       await next.close()
       // Records were merged while the copy was made: start again.
-    } while (stops === this.#stops && this.#mayWrite())
+    } while (!over() && this.#mayWrite())
   }
 
-  async #copyAll(next: FileCopy): Promise<boolean> {
-    for (;;) {
-      const copied = await next.copySome(this.#log)
-      if (copied === null) return false
-      if (copied === 0) return true
-      // A rewrite takes long: keep the present file up to date until the new one replaces it.
-      if (this.#queued && this.#file !== null) await this.#copyNew(this.#file)
-    }
-  }
-
-  /** Returns false if the copy cannot be continued, or if another process may write now. */
+  /** Returns false if the copy cannot be continued, or if another process may write now. No pass runs meanwhile. */
   async #install(next: FileCopy): Promise<boolean> {
     const { path } = this.#settings
-    // The new file must have every change that the present one has. The present file is not written during this loop.
-    do {
-      if ((await next.copySome(this.#log)) === null) return false
-    } while (!next.whole)
-    await next.sync()
-    await checkReplaceable(path, this.#settings.service)
+    // The new file must have every change that the present one has.
+    if (!(await next.copyAll(this.#log))) return false
+    await Promise.all([next.sync(), checkReplaceable(path, this.#settings.service)])
     if (!this.#mayWrite()) return false
     const before = this.#file
     // A process that was paused and replaced by this one must not rename its file later.
@@ -373,13 +404,16 @@ export class StateFile {
     }
     if (stops !== this.#stops) return true
     this.#checkAt = 0
-    await this.#copyNew(next)
+    this.#follows = true
+    this.#writeSucceeded()
+    this.#schedulePass(0)
     return true
   }
 
   #writeSucceeded(): void {
+    if (this.#file === null || !this.#follows) return
     this.#failures.backoff.reset()
-    if (this.#file === null || !this.#failures.recordSuccess()) return
+    if (!this.#failures.recordSuccess()) return
     const { path } = this.#settings
     this.#logger.info({ path, sequence: this.#file.sequence }, 'the state file is complete again')
     this.onChange?.(this.status())
