@@ -184,6 +184,7 @@ NAPI_MODULE_INIT() {
     METHOD("openLockFile", fdb_open_lock_file),
     METHOD("watchPaths", fdb_watch_paths),
     METHOD("createPoll", fdb_create_poll),
+    METHOD("watchPauses", fdb_watch_pauses),
     METHOD("openCount", fdb_open_count),
   };
   if (napi_define_properties(env, exports, sizeof(calls) / sizeof(calls[0]), calls) != napi_ok) return NULL;

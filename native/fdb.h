@@ -180,6 +180,7 @@ FDB_CALL(fdb_try_lock);
 FDB_CALL(fdb_open_lock_file);
 FDB_CALL(fdb_watch_paths);
 FDB_CALL(fdb_create_poll);
+FDB_CALL(fdb_watch_pauses);
 FDB_CALL(fdb_open_count);
 
 /* poll.c: closes all handles at the end of the environment. */

@@ -1,5 +1,5 @@
 /*
- * Watches a descriptor on the event loop. Uses uv_poll with napi_make_callback: an exception in the callback becomes an
+ * Watches a descriptor on the event loop, or the pauses of the loop itself. Uses uv_poll with napi_make_callback: an exception in the callback becomes an
  * uncaught exception, and the async context is kept, on every version of Node (a threadsafe function does neither).
  *
  * The struct is freed after both libuv's close callback and the JavaScript object's finalizer. A strong reference keeps
@@ -15,7 +15,13 @@
 #define ALL_EVENTS (UV_READABLE | UV_WRITABLE | UV_DISCONNECT)
 
 typedef struct fdb_poll {
-  uv_poll_t handle; /* must be first: a pointer to it is cast to fdb_poll */
+  union { /* must be first: a pointer to it is cast to fdb_poll */
+    uv_handle_t any;
+    uv_poll_t poll;
+    uv_check_t check; /* of a watch of pauses */
+  } handle;
+  bool pauses;
+  uint64_t longest, turned; /* nanoseconds: the longest turn that is no pause, and the end of the last turn */
   fdb_instance *self;
   struct fdb_poll *next, **link; /* in self->polls */
   napi_async_context context;
@@ -58,7 +64,7 @@ static void close_poll(fdb_poll *poll) {
   *poll->link = poll->next;
   if (poll->next != NULL) poll->next->link = poll->link;
   self->closing++;
-  uv_close((uv_handle_t *)&poll->handle, on_closed);
+  uv_close(&poll->handle.any, on_closed);
   if (!poll->calling) let_go(self->env, poll);
 }
 
@@ -80,21 +86,19 @@ static void on_events(uv_poll_t *handle, int status, int events);
    gets the remaining data and then the real error. Only a closed descriptor really is EBADF. */
 static int error_as_readiness(fdb_poll *poll, int *status) {
   if (*status != UV_EBADF || fcntl(poll->fd, F_GETFD) < 0) return 0;
-  int result = uv_poll_start(&poll->handle, poll->watched, on_events);
+  int result = uv_poll_start(&poll->handle.poll, poll->watched, on_events);
   *status = result;
   return result < 0 ? 0 : poll->watched;
 }
 
-static void on_events(uv_poll_t *handle, int status, int events) {
-  fdb_poll *poll = (fdb_poll *)handle;
+/* Calls the callback with `number`, and with an error unless it is 0. */
+static void call_back(fdb_poll *poll, int64_t number, int error) {
   napi_env env = poll->self->env;
   napi_handle_scope scope;
   napi_value object, callback, argv[2];
-  if (poll->closing) return;
-  if (status < 0) events = error_as_readiness(poll, &status);
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
-  argv[0] = fdb_int_value(env, events);
-  argv[1] = status < 0 ? fdb_error(env, -status, "poll") : fdb_null(env);
+  argv[0] = fdb_int_value(env, number);
+  argv[1] = error != 0 ? fdb_error(env, error, "poll") : fdb_null(env);
   if (argv[1] != NULL && napi_get_reference_value(env, poll->object, &object) == napi_ok &&
       napi_get_reference_value(env, poll->callback, &callback) == napi_ok) {
     /* The callback may close this poll; the struct is freed in a later phase of the loop. */
@@ -103,11 +107,27 @@ static void on_events(uv_poll_t *handle, int status, int events) {
     poll->calling = false;
     if (poll->closing) let_go(env, poll);
     if (called == napi_pending_exception) {
-      napi_value error;
-      if (napi_get_and_clear_last_exception(env, &error) == napi_ok) napi_fatal_exception(env, error);
+      napi_value thrown;
+      if (napi_get_and_clear_last_exception(env, &thrown) == napi_ok) napi_fatal_exception(env, thrown);
     }
   }
   napi_close_handle_scope(env, scope);
+}
+
+static void on_events(uv_poll_t *handle, int status, int events) {
+  fdb_poll *poll = (fdb_poll *)handle;
+  if (poll->closing) return;
+  if (status < 0) events = error_as_readiness(poll, &status);
+  call_back(poll, events, status < 0 ? -status : 0);
+}
+
+/* Runs in each turn of the loop after the descriptors and before the timers. */
+static void on_turn(uv_check_t *handle) {
+  fdb_poll *poll = (fdb_poll *)handle;
+  if (poll->closing) return;
+  uint64_t turn = uv_hrtime() - poll->turned;
+  if (turn > poll->longest) call_back(poll, (int64_t)(turn / 1000000), 0);
+  poll->turned = uv_hrtime();
 }
 
 /* Returns the poll of `this`, or NULL with a pending TypeError. */
@@ -132,9 +152,9 @@ static napi_value poll_start(napi_env env, napi_callback_info info) {
   if (poll == NULL) return NULL;
   if (argc < 1) return fdb_throw_type(env, "events must be a number");
   if (!fdb_int(env, argv[0], "events", 0, ALL_EVENTS, &events)) return NULL;
-  if (poll->closing) return fdb_throw(env, EBADF, "poll");
+  if (poll->closing || poll->pauses) return fdb_throw(env, EBADF, "poll");
   poll->watched = events;
-  int result = uv_poll_start(&poll->handle, events, on_events);
+  int result = uv_poll_start(&poll->handle.poll, events, on_events);
   return result < 0 ? fdb_throw(env, -result, "poll") : fdb_undefined(env);
 }
 
@@ -142,7 +162,7 @@ static napi_value poll_stop(napi_env env, napi_callback_info info) {
   size_t argc = 0;
   fdb_poll *poll = this_poll(env, info, &argc, NULL);
   if (poll == NULL) return NULL;
-  if (!poll->closing) uv_poll_stop(&poll->handle);
+  if (!poll->closing && !poll->pauses) uv_poll_stop(&poll->handle.poll);
   return fdb_undefined(env);
 }
 
@@ -158,7 +178,7 @@ static napi_value poll_ref(napi_env env, napi_callback_info info) {
   size_t argc = 0;
   fdb_poll *poll = this_poll(env, info, &argc, NULL);
   if (poll == NULL) return NULL;
-  if (!poll->closing) uv_ref((uv_handle_t *)&poll->handle);
+  if (!poll->closing) uv_ref(&poll->handle.any);
   return fdb_undefined(env);
 }
 
@@ -166,7 +186,7 @@ static napi_value poll_unref(napi_env env, napi_callback_info info) {
   size_t argc = 0;
   fdb_poll *poll = this_poll(env, info, &argc, NULL);
   if (poll == NULL) return NULL;
-  if (!poll->closing) uv_unref((uv_handle_t *)&poll->handle);
+  if (!poll->closing) uv_unref(&poll->handle.any);
   return fdb_undefined(env);
 }
 
@@ -198,34 +218,68 @@ static void on_abandoned(uv_handle_t *handle) {
   on_closed(handle);
 }
 
+/* Completes a poll whose handle is initialized; returns its JavaScript object, or NULL while the environment is ending. */
+static napi_value add_poll(fdb_instance *self, fdb_poll *poll, napi_value callback) {
+  napi_value object;
+  poll->self = self;
+  if (!make_object(self->env, poll, callback, &object)) {
+    let_go(self->env, poll); /* make_object() fails only while the environment is ending */
+    self->closing++;
+    uv_close(&poll->handle.any, on_abandoned);
+    return NULL;
+  }
+  poll->next = self->polls;
+  poll->link = &self->polls;
+  if (poll->next != NULL) poll->next->link = &poll->next;
+  self->polls = poll;
+  return object;
+}
+
+/* Returns a new poll, or NULL with a pending exception. */
+static fdb_poll *new_poll(const fdb_call *call, uv_loop_t **loop) {
+  napi_valuetype type;
+  if (napi_typeof(call->env, call->argv[1], &type) != napi_ok || type != napi_function) {
+    fdb_throw_type(call->env, "callback must be a function");
+    return NULL;
+  }
+  if (call->self->ending || napi_get_uv_event_loop(call->env, loop) != napi_ok) {
+    fdb_throw(call->env, ECANCELED, "poll");
+    return NULL;
+  }
+  fdb_poll *poll = calloc(1, sizeof(*poll));
+  if (poll == NULL) fdb_throw(call->env, ENOMEM, "calloc");
+  return poll;
+}
+
 napi_value fdb_create_poll(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd;
-  napi_valuetype type;
-  napi_value object;
   uv_loop_t *loop;
   if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
-  if (napi_typeof(env, call.argv[1], &type) != napi_ok || type != napi_function)
-    return fdb_throw_type(env, "callback must be a function");
-  if (call.self->ending || napi_get_uv_event_loop(env, &loop) != napi_ok) return fdb_throw(env, ECANCELED, "poll");
-  fdb_poll *poll = calloc(1, sizeof(*poll));
-  if (poll == NULL) return fdb_throw(env, ENOMEM, "calloc");
-  int result = uv_poll_init(loop, &poll->handle, fd);
+  fdb_poll *poll = new_poll(&call, &loop);
+  if (poll == NULL) return NULL;
+  int result = uv_poll_init(loop, &poll->handle.poll, fd);
   if (result < 0) {
     free(poll);
     return fdb_throw(env, -result, "poll");
   }
-  poll->self = call.self;
   poll->fd = fd;
-  if (!make_object(env, poll, call.argv[1], &object)) {
-    let_go(env, poll); /* make_object() fails only while the environment is ending */
-    call.self->closing++;
-    uv_close((uv_handle_t *)&poll->handle, on_abandoned);
-    return NULL;
-  }
-  poll->next = call.self->polls;
-  poll->link = &call.self->polls;
-  if (poll->next != NULL) poll->next->link = &poll->next;
-  call.self->polls = poll;
-  return object;
+  return add_poll(call.self, poll, call.argv[1]);
+}
+
+/* Does not keep the process alive. */
+napi_value fdb_watch_pauses(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int ms;
+  uv_loop_t *loop;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_int(env, call.argv[0], "ms", 1, 1000000, &ms)) return NULL;
+  fdb_poll *poll = new_poll(&call, &loop);
+  if (poll == NULL) return NULL;
+  poll->pauses = true;
+  poll->longest = (uint64_t)ms * 1000000;
+  poll->turned = uv_hrtime();
+  uv_check_init(loop, &poll->handle.check);
+  uv_check_start(&poll->handle.check, on_turn);
+  uv_unref(&poll->handle.any);
+  return add_poll(call.self, poll, call.argv[1]);
 }

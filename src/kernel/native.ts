@@ -315,6 +315,7 @@ export interface Native {
 
   // poll.c
   createPoll(fd: number, callback: (events: number, error: NativeError | null) => void): Poll
+  watchPauses(ms: number, callback: (pausedMs: number) => void): Pick<Poll, 'close'>
 
   /** Returns the number of descriptors that this environment has opened or adopted, and not closed or released. */
   openCount(): number

@@ -7,6 +7,14 @@ export function watch(fd: OwnedFd, callback: (events: number, error: NativeError
 }
 
 /**
+ * Calls `paused` after each turn of the event loop that took longer than `ms`, by a computation, by a SIGSTOP or because nothing happened: after
+ * the descriptors that were ready, before all timers. Does not keep the process alive.
+ */
+export function watchPauses(ms: number, paused: (pausedMs: number) => void): Pick<Poll, 'close'> {
+  return native.watchPauses(ms, paused)
+}
+
+/**
  * Calls `changed` once when the folder or one of the files is removed, replaced or renamed. Ignores files that do not exist. Returns null without
  * inotify, or if this user's limit of inotify instances is reached. Does not keep the process alive.
  */

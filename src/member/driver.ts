@@ -275,6 +275,7 @@ export class MemberDriver implements RuntimeDriver {
     const why = error ?? new FdbError('ERR_FDB_CLOSED', 'this member was closed before it served')
     shutdown.end(why)
     this.#freezeLimit?.clear()
+    this.runtime.pauses.close()
     announcer.close()
     heartbeat.stop()
     drain.stop()

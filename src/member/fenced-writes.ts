@@ -51,10 +51,15 @@ export class FencedWrites {
 
   /** Checks whether this process's segment is sealed, and passes the result to the state machine. */
   checkSeal(): void {
-    const { shutdown, machine } = this.#shared
+    const { leadership, shutdown, machine } = this.#shared
     if (shutdown.over || !machine.sealed) return
     if (shutdown.closing && machine.phase === 'leaving') this.#forward()
-    else machine.step({ type: 'sealed' })
+    else {
+      // The incumbent has sealed this segment to serve itself. If it is dead, this process starts the work again when it has taken over.
+      const { scope, link } = machine.member
+      if (scope === 'holder' && link !== 'local') void leadership.quiesce()
+      machine.step({ type: 'sealed' })
+    }
   }
 
   /** Adds newer segments, from which this process answers while it drains. Takes ownership. */

@@ -152,10 +152,12 @@ export class JoinedHolder {
   }
 
   #handleMessage(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
-    const { hosting, shutdown, machine, segmentSet, cannotServe } = this.#deps.shared
+    const { hosting, leadership, shutdown, machine, segmentSet, cannotServe } = this.#deps.shared
     // An unfit process has already recorded why it cannot serve.
     if (message.kind === 'fenced' && cannotServe.cause === null)
       shutdown.replaceReason(fencedError(machine.member.epoch))
+    // Another process serves; the state machine may first find out whether that one has died meanwhile.
+    if (message.kind === 'fenced' && machine.sealed) void leadership.quiesce()
     if (message.kind === 'retire') shutdown.handleVerdict('retire')
     else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.handleVerdict('resume')
     else if (message.kind === 'released') hosting.onReleased?.()

@@ -36,6 +36,7 @@ export class OwnState {
     this.log = new StateLog({ logger, limits: stateLimits })
     this.loader = new SegmentLoader(this.log, segmentSet, logger)
     this.log.onFenced = fenced
+    this.log.segmentsAfter = epoch => this.loader.after(epoch)
     this.log.onFull = () => this.#makeRoom()
     this.log.onStaleSecret = () => this.#removeSecretsLater()
     this.log.onUnreadable = error => this.onUnreadable(error)

@@ -30,6 +30,7 @@ import { OfferReceiver } from './offer-receiver.js'
 import type { Settings } from './options.js'
 import { OwnDrain } from './own-drain.js'
 import { OwnState } from './own-state.js'
+import { Pauses } from './pauses.js'
 import { Readiness } from './readiness.js'
 import { Shutdown } from './shutdown.js'
 import { ToHolderSender } from './to-holder.js'
@@ -88,6 +89,7 @@ export class MemberRuntime implements MemberContext {
   readonly upgrades: Upgrades
   readonly announcer: Announcer
   readonly reloading: Reloading
+  readonly pauses: Pauses
   /** Null until {@link MemberDriver.bind}. */
   application: Application | null = null
   /** Pid of the killed process whose descriptors this one holds until a next version serves. Null in any other process. */
@@ -146,6 +148,7 @@ export class MemberRuntime implements MemberContext {
     })
     this.heartbeat = this.#beats()
     const { joined } = this
+    this.pauses = new Pauses({ shared: this, joined, state: log, checkSeal })
     this.hosting =
       scope === 'member'
         ? new DaemonHosting({
@@ -208,12 +211,12 @@ export class MemberRuntime implements MemberContext {
 
   #operations(driver: RuntimeDriver): Operations {
     const { changes, machine, settings } = this
-    // A Commit that has been sent must first take effect, so that it is known which process serves.
-    const decided = () =>
-      changes.until(
-        () => machine.phase !== 'beginning' && machine.holder?.phase !== 'committing',
-        settings.times.commit,
-      )
+    // A Commit that has been sent, or a seal, must first take effect, so that it is known which process serves.
+    const isDecided = () => {
+      const { phase, holder, sealed } = machine
+      return phase !== 'beginning' && holder?.phase !== 'committing' && !(phase === 'serving' && sealed)
+    }
+    const decided = () => changes.until(isDecided, settings.times.commit)
     return {
       status: () => driver.status(),
       upgrade: async ({ argv, timeoutMs, killStuck }, progress, signal) => {

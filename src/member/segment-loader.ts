@@ -2,7 +2,7 @@ import { InOrder } from '../base/in-order.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
-import type { SegmentSet } from '../holder/segment-set.js'
+import { copyAll, type SegmentSet } from '../holder/segment-set.js'
 import type { StateFileSettings } from '../state/file/files.js'
 import { loadStateFile } from '../state/file/load.js'
 import type { Segment } from '../state/segment.js'
@@ -76,6 +76,12 @@ export class SegmentLoader {
       if (kind === 'epoch' && epoch > this.#newest && epoch < below) await this.#log.adopt(segment.dup())
     }
     this.#log.follow()
+  }
+
+  /** Returns copies of the segments that come after `epoch`, for the log, which owns them. */
+  after(epoch: Epoch): Segment[] {
+    const next = this.#segmentSet.all.filter(segment => segment.kind === 'epoch' && segment.epoch > epoch)
+    return copyAll(next, segment => segment.dup())
   }
 
   write(epoch: Epoch): void {

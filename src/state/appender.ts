@@ -55,7 +55,8 @@ export class Appender {
   }
 
   flush(): void {
-    if (this.#backlog) return
+    // Nothing to append is the usual case, as each read calls this: it must cost nothing.
+    if (this.#backlog || !this.#mayAppend) return
     const { queue, history, sliceMs } = this.#core
     const until = performance.now() + sliceMs
     while (this.#mayAppend) {

@@ -2,6 +2,7 @@ import type { FdbError } from '../errors.js'
 import type { Disk } from './durable.js'
 import type { History } from './history.js'
 import type { StateLimits } from './limits.js'
+import type { Segment } from './segment.js'
 import type { Store } from './store.js'
 import type { DeferredWork } from './time-slices.js'
 import type { WriteQueue } from './write-queue.js'
@@ -10,6 +11,8 @@ import type { WriteQueue } from './write-queue.js'
 export interface LogOwner {
   /** Another process has sealed the segment; changes wait until startWriting or endWriting. Called once per seal, in a microtask. */
   onFenced: (() => void) | null
+  /** Returns the next segments, of epochs above `epoch`, which the log then owns. Called when the log's own segment is sealed: another process may write. */
+  segmentsAfter: ((epoch: number) => readonly Segment[]) | null
   /** A change was refused because of the limit `logBytes`. */
   onFull: (() => void) | null
   /** {@link StateLog.hasStaleSecrets} may have become true. */

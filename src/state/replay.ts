@@ -5,11 +5,15 @@ import { runAtOnce, runInSlices } from './time-slices.js'
 
 /** A section's read replays up to this many new bytes synchronously; more are read in slices. */
 const FOLLOW_BYTES = 64 * 1024
+/** The same for the first read after another process has sealed the segment: this process may have been stopped meanwhile. */
+const CATCH_UP_BYTES = 8 * 1024 * 1024
 
 /** Reads the records of other processes: in slices, one task after the other, or, in a followed log, before each read of a section. */
 export class Replay {
   /** Whether the log is followed: each read of a section first replays new records of other processes. Ends at an unreadable record. */
-  following = false
+  #following = false
+  /** The log is followed since its own segment was found sealed; the owner has not said yet that another process writes. */
+  #early = false
   readonly #core: LogCore
   #reading: Promise<unknown> = Promise.resolve()
   #readers = 0
@@ -49,13 +53,47 @@ export class Replay {
     while (this.#readers > 0)
   }
 
-  /** Reads new records, if the log is followed. */
-  follow(): void {
+  /** Follows the log in the segments that come next. Called when the log's own segment is sealed. */
+  adoptNext(): void {
+    const { owner, history, warn, closing } = this.#core
+    if (this.#occupied || closing.aborted) return
+    try {
+      const newest = history.held.at(-1)!.segment.epoch
+      for (const segment of owner.segmentsAfter?.(newest) ?? []) history.hold(segment)
+    } catch (error) {
+      warn({ err: error }, 'newer state cannot be read: this process may answer from older state')
+    }
+    if (this.#following || this.#early) return
+    this.#following = this.#early = true
+    this.follow(CATCH_UP_BYTES)
+  }
+
+  /** Starts or stops to follow. An error that was found early is reported now. */
+  setFollowing(on: boolean): void {
+    const early = this.#early
+    this.#following = on
+    this.#early = false
+    if (!on || !early) return
+    try {
+      this.#checkSchemas()
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  /** A record is being read or applied. */
+  get #occupied(): boolean {
     const { history, deferred } = this.#core
-    if (!this.following || this.busy || history.applying || deferred.stepping) return
+    return this.busy || history.applying || deferred.stepping
+  }
+
+  /** Reads new records, if the log is followed; more than `most` bytes in slices. */
+  follow(most = FOLLOW_BYTES): void {
+    const { history, deferred } = this.#core
+    if (!this.#following || this.#occupied) return
     const fresh = history.unread()
     if (fresh === 0) return
-    if (fresh > FOLLOW_BYTES || deferred.pending) {
+    if (fresh > most || deferred.pending) {
       this.enqueue(() => history.readNew()).catch(error => this.#fail(error))
       return
     }
@@ -77,8 +115,9 @@ export class Replay {
   /** After ERR_FDB_SCHEMA the log is still followed for its other sections; after any other error it is not. */
   #fail(error: unknown): void {
     const forbidden = FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA'
-    if (!forbidden) this.following = false
-    else if (this.#schemaReported) return
+    if (!forbidden) this.#following = false
+    if (this.#early) return
+    if (forbidden && this.#schemaReported) return
     this.#schemaReported ||= forbidden
     const { closing, warn, owner } = this.#core
     if (closing.aborted) return

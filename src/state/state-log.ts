@@ -45,6 +45,7 @@ export interface StateLogOptions {
  */
 export class StateLog implements LogOwner {
   onFenced: (() => void) | null = null
+  segmentsAfter: ((epoch: number) => readonly Segment[]) | null = null
   onFull: (() => void) | null = null
   onStaleSecret: (() => void) | null = null
   onUnreadable: ((error: unknown) => void) | null = null
@@ -293,6 +294,7 @@ export class StateLog implements LogOwner {
   }
 
   #flush(): void {
+    this.#writer.checkRight()
     this.#replay.follow()
     this.#writer.flush()
   }
@@ -309,7 +311,7 @@ export class StateLog implements LogOwner {
   /** Rejects waiting changes (ERR_FDB_STATE_CLOSED), and closes the segments when reading and compacting have stopped. Idempotent. */
   close(): void {
     if (this.#core.closing.aborted) return
-    this.#replay.following = false
+    this.#replay.setFollowing(false)
     this.#flush()
     this.#closing.abort()
     this.endWriting(closedError())

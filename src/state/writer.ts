@@ -18,6 +18,9 @@ import { checkWrite, requestRefusal, type WriteOptions } from './requests.js'
 import type { Segment } from './segment.js'
 import type { NewWrite, PendingWrite, UpdateResult } from './write-queue.js'
 
+/** How long a read may rely on the last look at the seal. The look costs a system call. */
+const SEAL_MS = 1
+
 type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
 
 /** Queues each change and, depending on this process's role, appends it, forwards it to the process that writes, makes it wait, or refuses it. */
@@ -28,6 +31,7 @@ export class Writer {
   #mode: Mode = 'reading'
   #ended: unknown = null
   #forwarding: ForwardQueue | null = null
+  #nextLook = 0
 
   constructor(core: LogCore, replay: Replay) {
     this.#core = core
@@ -51,7 +55,7 @@ export class Writer {
     this.#core.history.claim(segment)
     this.#mode = 'writing'
     this.#ended = null
-    this.#replay.following = false
+    this.#replay.setFollowing(false)
     this.#stopForwarding()
     this.#core.flush()
   }
@@ -100,15 +104,33 @@ export class Writer {
     this.#forwarding = null
   }
 
+  /**
+   * Called before each read: if another process has sealed the segment, it may write by now, although this process has not heard so. From then on
+   * reads see what others append to the segments that this process has.
+   */
+  checkRight(): void {
+    if (this.#mode !== 'writing' && this.#mode !== 'paused' && this.#mode !== 'fenced') return
+    const now = performance.now()
+    if (now < this.#nextLook) return
+    this.#nextLook = now + SEAL_MS
+    if (this.#mode !== 'fenced') {
+      if (!this.#core.history.writeSegment!.segment.sealed) return
+      this.#fence()
+    }
+    this.#replay.adoptNext()
+  }
+
   #fence(): void {
     this.#mode = 'fenced'
+    this.#nextLook = 0
     queueMicrotask(() => {
       if (this.#mode === 'fenced') this.#core.owner.onFenced?.()
     })
   }
 
   follow(): void {
-    this.#replay.following = (this.#anotherWrites || this.#mode === 'reading') && !this.#core.closing.aborted
+    const mayRead = this.#anotherWrites || this.#mode === 'reading' || this.#mode === 'fenced'
+    this.#replay.setFollowing(mayRead && !this.#core.closing.aborted)
     this.#forwarding?.wake()
   }
 

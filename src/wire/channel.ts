@@ -23,6 +23,8 @@ const BUFFER_BYTES = 64 * 1024
 /** Per turn of the event loop a channel reads at most this many bytes and delivers messages for at most this long. */
 const TURN_BYTES = 256 * 1024
 const TURN_MS = 3
+/** {@link Channel.readNow} takes at most this long. */
+const NOW_MS = 50
 
 export interface ChannelOptions {
   /** Frame limits for both directions. */
@@ -145,6 +147,12 @@ export class Channel {
     this.#continueLater()
   }
 
+  /** Delivers in this turn of the event loop what has arrived before it, at most for 50 ms. */
+  readNow(): void {
+    const until = performance.now() + NOW_MS
+    while (this.#pump() && performance.now() < until);
+  }
+
   /** Number of descriptors that the kernel has accepted since the channel was created. */
   get fdsSent(): number {
     return this.#outbound.fdsSent
@@ -200,19 +208,22 @@ export class Channel {
     this.#pump()
   }
 
-  /** Delivers decoded frames and reads more, within the limits of a turn. */
-  #pump(): void {
+  /** Delivers decoded frames and reads more, within the limits of a turn. Returns whether a limit has ended that. */
+  #pump(): boolean {
     const handler = this.#handler
-    if (handler === null || this.#pumping || this.#isClosed) return
+    if (handler === null || this.#pumping || this.#isClosed) return false
     this.#pumping = true
     const until = performance.now() + TURN_MS
     let failure: FdbError | null | undefined
     let drained = false
+    let limited = false
     try {
       for (let bytes = 0; ; ) {
         failure = this.#deliver(handler, until)
-        if (failure !== undefined || this.#isClosed || this.#paused || this.#decoder.pending) break
-        if (drained || bytes >= TURN_BYTES || performance.now() >= until) break
+        if (failure !== undefined || this.#isClosed || this.#paused) break
+        const over = bytes >= TURN_BYTES || performance.now() >= until
+        limited = this.#decoder.pending || (over && !drained)
+        if (limited || drained) break
         const got = this.#read()
         if (typeof got !== 'number') {
           failure = got
@@ -231,6 +242,7 @@ export class Channel {
       }
     }
     if (failure !== undefined) this.#finish(failure)
+    return limited
   }
 
   /** Returns the decoder's error, which ends the channel. An exception of the handler passes through and leaves the channel usable. */

@@ -294,6 +294,16 @@ async function polls() {
     })
   }
   refused(() => native.createPoll(never, () => {}), 'EBADF')
+  await new Promise(resolve => {
+    const pauses = native.watchPauses(1, () => {
+      pauses.close()
+      resolve()
+    })
+    refused(() => pauses.start(1), 'EBADF')
+    pauses.stop()
+    pauses.ref()
+    setTimeout(() => {}, 20)
+  })
   native.closeMany([a, b])
 }
 
@@ -334,6 +344,7 @@ try {
   globalThis.gc?.()
   // Left open on purpose: the end of the main environment closes them.
   native.createPoll(native.socketPair()[0], () => {}).unref()
+  native.watchPauses(1000, () => {})
   process.stdout.write('exercised\n')
 } finally {
   rmSync(folder, { recursive: true, force: true })

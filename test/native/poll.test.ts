@@ -140,3 +140,44 @@ describe('createPoll', () => {
     expect(printed).toBe('uncaught: from the callback\nstill watching: 2\n')
   })
 })
+
+describe('watchPauses', () => {
+  const busy = (ms: number) => {
+    const until = performance.now() + ms
+    while (performance.now() < until);
+  }
+
+  it('reports a long turn of the event loop before the timers of that turn, and none once it is closed', async () => {
+    const seen: string[] = []
+    const watch = native.watchPauses(20, ms => {
+      expect(ms).toBeGreaterThanOrEqual(20)
+      seen.push('pause')
+    })
+    await turn()
+    const timer = new Promise<void>(resolve =>
+      setTimeout(() => {
+        seen.push('timer')
+        resolve()
+      }, 1),
+    )
+    // The end of this promise is the poll phase of a turn, before its timers.
+    const [a, b] = keep(native.socketPair())
+    await first(b!, READABLE, () => native.sendMessage(a!, byte, 0, 1, null))
+    seen.length = 0
+    busy(30)
+    await timer
+    expect(seen).toEqual(['pause', 'timer'])
+    watch.close()
+    busy(30)
+    await turn()
+    await turn()
+    expect(seen).toEqual(['pause', 'timer'])
+    watch.close()
+  })
+
+  it('checks its arguments', () => {
+    for (const ms of [0, 0.5, 2 ** 31])
+      expect(thrown(() => native.watchPauses(ms, () => {}))).toBeInstanceOf(Error)
+    expect(thrown(() => native.watchPauses(1, undefined as never))).toBeInstanceOf(TypeError)
+  })
+})

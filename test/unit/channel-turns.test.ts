@@ -42,3 +42,16 @@ it('a channel to which nothing comes takes no turn of the event loop', async () 
   }
   await Promise.all([near.close(), far.close()])
 })
+
+it('a channel that is read now delivers in this turn all that has arrived, of any size', async () => {
+  const [near, far] = channelPair()
+  const heard: number[] = []
+  near.start({ message: ({ length }) => heard.push(length), end: () => {} })
+  await Promise.all(Array.from({ length: 100 }, () => far.send(Buffer.alloc(1_000))))
+  near.readNow()
+  expect(heard).toHaveLength(100)
+  near.readNow()
+  expect(heard).toHaveLength(100)
+  await Promise.all([near.close(), far.close()])
+  near.readNow()
+})

@@ -29,6 +29,7 @@ describe('a process that may not write any more', () => {
         step: ({ type }: { type: string }) => steps.push(type),
       },
       settings: { timeout: 1_000, logger: SILENT },
+      leadership: { quiesce: () => {} },
       segmentSet,
       cannotServe: { refusal: () => new Error('unfit') },
     }

@@ -200,6 +200,42 @@ describe('freeze, seal and fence', () => {
     log.close()
   })
 
+  it('reads what the next one writes as soon as its segment is sealed, although nobody has told it', async () => {
+    const { log, segment } = writingLog()
+    const routes = log.section('routes', routeSchema)
+    await routes.put('a', { to: 'mine' })
+    const other = await readBy(log)
+    segment.seal()
+    await other.catchUp()
+    const theirs = Segment.create(2)
+    other.startWriting(theirs)
+    await other.section('routes', routeSchema).put('a', { to: 'theirs' })
+    const offered: number[] = []
+    log.segmentsAfter = epoch => {
+      offered.push(epoch)
+      return epoch < 2 ? [theirs.readOnly(), Segment.create(3)] : []
+    }
+    const fenced = new Promise<void>(resolve => {
+      log.onFenced = resolve
+    })
+    // So long a read may rely on the last look.
+    const from = performance.now()
+    while (performance.now() < from + 2);
+    expect(routes.get('a')).toEqual({ to: 'theirs' })
+    await fenced
+    await other.section('routes', routeSchema).put('a', { to: 'theirs again' })
+    expect(routes.get('a')).toEqual({ to: 'theirs again' })
+    expect(offered[0]).toBe(1)
+    // It may go on in the last one.
+    theirs.seal()
+    await log.catchUp()
+    log.startWriting(log.segments.at(-1)!)
+    await routes.put('a', { to: 'mine again' })
+    expect(log.position).toMatchObject({ epoch: 3, sequence: 4 })
+    other.close()
+    log.close()
+  })
+
   it('rejects what waits, and what comes later, once its right has ended for good', async () => {
     const { log, segment } = writingLog()
     const routes = log.section('routes', routeSchema)

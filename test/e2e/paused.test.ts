@@ -1,0 +1,68 @@
+import { appendFileSync, existsSync, readFileSync } from 'node:fs'
+import { Agent } from 'node:http'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { ask } from '../processes/client.js'
+import { servedBy, startDaemon } from '../processes/daemon.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+
+const UPGRADE = { probation: 60_000, heartbeat: 50, silence: 300 }
+
+interface Line {
+  readonly pid: number
+  readonly what: string
+}
+
+describe.each(['embedded', 'daemon'] as const)(
+  'a version that was stopped until it was rolled back, %s hosting',
+  hosting => {
+    /** The next version is stopped, the old one serves again and has changed "a" to 2. */
+    const stopped = async () => {
+      const port = await freePort()
+      const url = `http://127.0.0.1:${port}`
+      const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }]
+      const scene = Scene.open({ hosting, upgrade: UPGRADE, listeners })
+      if (hosting === 'daemon') await startDaemon(scene, { upgrade: UPGRADE })
+      const work = scene.file('journal')
+      const lines = (): Line[] =>
+        existsSync(work)
+          ? readFileSync(work, 'utf8')
+              .split('\n')
+              .flatMap(line => (line === '' ? [] : (JSON.parse(line) as Line)))
+          : []
+      const old = await scene.serve({ work, routes: 0 })
+      const next = await scene.serve({ work })
+      await old.says('retiring')
+      if (hosting === 'daemon') await servedBy(scene, next)
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+      onTestFinished(() => agent.destroy())
+      const request = (path: string, method = 'GET', body?: string) =>
+        ask(`${url}${path}`, { agent, method, ...(body !== undefined && { body }) }).answer
+      expect((await request('/r/a', 'PUT', '1')).headers['x-generation']).toBe('2')
+      await until('it works', () => lines().some(({ pid, what }) => pid === next.pid && what === 'tick'))
+      next.signal('SIGSTOP')
+      await old.says('reinstated')
+      await old.order('put', { key: 'a', value: { item: '2' } })
+      return { next, request, work, lines }
+    }
+
+    it('answers from the state of the one that serves, at its first read', async () => {
+      const { next, request } = await stopped()
+      const asked = request('/r/a')
+      next.signal('SIGCONT')
+      expect(await asked).toMatchObject({ status: 200, body: 'a 2\n', headers: { 'x-generation': '2' } })
+      await next.end()
+    })
+
+    it('does no more of the work that must run in one process only', async () => {
+      const { next, work, lines } = await stopped()
+      appendFileSync(work, `${JSON.stringify({ pid: 0, what: 'goes on' })}\n`)
+      next.signal('SIGCONT')
+      await next.end()
+      const all = lines()
+      const later = all.slice(all.findIndex(({ what }) => what === 'goes on'))
+      expect(later.some(({ pid, what }) => pid === next.pid && what === 'stop')).toBe(true)
+      expect(later.filter(({ pid, what }) => pid === next.pid && /tick|begin/.test(what))).toEqual([])
+    })
+  },
+)
