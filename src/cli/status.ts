@@ -108,7 +108,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
       listener => [
         listener.name,
         withScheme(listener),
-        listener.accepting === undefined ? undefined : listener.accepting ? 'yes' : 'no',
+        listener.accepting === undefined ? undefined : acceptingText(listener),
         listener.connections,
         kindsOf(listener.kinds),
       ],
@@ -143,6 +143,10 @@ function serversOut({ details }: ServiceStatus): readonly Record<string, unknown
 function phaseOf({ phase, unfit, keptBy }: NonNullable<ServiceStatus['draining']>[number]): unknown {
   if (unfit) return `${phase}, cannot come back (${unfit.code})`
   return keptBy ? `${phase}, kept by ${plain(keptByText(keptBy))}` : phase
+}
+
+function acceptingText({ accepting, fault }: NonNullable<ServiceStatus['listeners']>[number]): string {
+  return accepting ? 'yes' : fault ? `NO: ${plain(fault)}` : 'no'
 }
 
 function kindsOf(kinds: Readonly<Record<string, number>> | undefined): string {

@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
+import type { ListenerGuard } from '../listeners/index.js'
 import type { BundleItem } from '../wire/bundle.js'
 
 /** A named descriptor of a service. */
@@ -22,10 +23,13 @@ export class Registry {
   /** The names of the entries that this version uses. The others are closed when the handoff to this version cannot be undone any more. */
   readonly wanted = new Set<string>()
   changed: () => void = () => {}
+  /** Keeps the listeners reachable. Null: another registry of this process does that. */
+  readonly guard: ListenerGuard | null
   /** Called when a name gets a descriptor, or another one. */
   added: (entry: Entry) => void = () => {}
 
-  constructor(most = MAX_ENTRIES) {
+  constructor(guard: ListenerGuard | null = null, most = MAX_ENTRIES) {
+    this.guard = guard
     this.#most = most
   }
 
@@ -67,8 +71,9 @@ export class Registry {
       entry.fd.close()
       throw tooMany(entry.name)
     }
-    if (present !== undefined && present.fd !== entry.fd) present.fd.close()
+    if (present !== undefined && present.fd !== entry.fd) this.#close(present)
     this.#entries.set(entry.name, entry)
+    if (entry.role === 'listener') this.guard?.add(entry)
     this.changed()
     if (present?.fd !== entry.fd) this.added(entry)
   }
@@ -76,7 +81,7 @@ export class Registry {
   drop(name: string): boolean {
     this.wanted.delete(name)
     const entry = this.#entries.get(name)
-    entry?.fd.close()
+    if (entry !== undefined) this.#close(entry)
     const dropped = this.#entries.delete(name)
     if (dropped) this.changed()
     return dropped
@@ -85,6 +90,11 @@ export class Registry {
   /** The bundle borrows the descriptors. */
   items(): BundleItem[] {
     return this.entries.map(({ role, name, spec, fd }) => ({ role, name, spec, fd }))
+  }
+
+  #close({ fd }: Entry): void {
+    this.guard?.remove(fd)
+    fd.close()
   }
 
   close(): void {

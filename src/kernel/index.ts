@@ -7,6 +7,7 @@ export * from './file.js'
 export * from './for-node.js'
 export {
   type BindOptions,
+  DISCONNECT,
   type Inspected,
   MAX_FDS_PER_MESSAGE,
   type NativeError,

@@ -11,6 +11,7 @@ import {
   sleepSync,
   tryLock,
 } from '../kernel/index.js'
+import { dropSecondName } from './kept-path.js'
 import { commandOf, controlOf, isBound, type Occupant } from './occupant.js'
 import { parseListenerSpec } from './spec.js'
 
@@ -21,7 +22,10 @@ import { parseListenerSpec } from './spec.js'
  */
 export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
   try {
-    return isSocketAt(fd, spec) && removeAside(fd, parseListenerSpec(spec).path)
+    const { kind, path, abstract } = parseListenerSpec(spec)
+    if (kind !== 'unix' || abstract) return false
+    dropSecondName(fd, path)
+    return namesSocket(fd, path) === true && removeAside(fd, path)
   } catch {
     // This process has no permission to remove the path, or another process has removed it.
     return false

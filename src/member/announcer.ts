@@ -83,6 +83,7 @@ export class Announcer {
     this.#watchdog.close()
     this.#storeMirror.close()
     if (this.#role === 'ending') this.#pidFile?.remove()
+    else this.#pidFile?.leave()
   }
 
   #update(): void {
@@ -152,6 +153,7 @@ export class Announcer {
 
   #isReplaced(): void {
     this.#role = 'replaced'
+    this.#pidFile?.leave()
     this.#storeMirror.end()
     this.#status = ''
     this.#watchdog.close()

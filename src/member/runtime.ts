@@ -3,6 +3,7 @@ import type { Scope } from '../handoff/messages.js'
 import { Registry } from '../holder/registry.js'
 import { SegmentSet } from '../holder/segment-set.js'
 import { patience } from '../holder/times.js'
+import { ListenerGuard } from '../listeners/index.js'
 import type { Operations } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { serveStateCommands } from '../state/commands.js'
@@ -98,8 +99,11 @@ export class MemberRuntime implements MemberContext {
   constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: RuntimeDriver) {
     const checkSeal = () => this.writes.checkSeal()
     this.settings = settings
-    // A daemon's registry has no limit, because it holds the entries of all services.
-    this.registry = new Registry(settings.reception === null ? undefined : Number.POSITIVE_INFINITY)
+    // A daemon's registry has no limit, because it holds the entries of all services; the table of each service guards its listeners.
+    this.registry =
+      settings.reception === null
+        ? new Registry(new ListenerGuard(settings.logger))
+        : new Registry(null, Number.POSITIVE_INFINITY)
     this.generation = generation
     this.serviceStartedAt = serviceStartedAt
     this.shutdown = new Shutdown()

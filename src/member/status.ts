@@ -1,5 +1,5 @@
 import { inheritedOutput } from '../base/successor-output.js'
-import type { Entry } from '../holder/registry.js'
+import type { Registry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import { activeResources } from '../node/active-resources.js'
@@ -31,7 +31,7 @@ export function describe(runtime: MemberRuntime): StatusReport {
     serviceStartedAt: new Date(runtime.serviceStartedAt).toISOString(),
     uptimeSeconds: Math.max(0, (Date.now() - runtime.serviceStartedAt) / 1000),
     processStartedAt,
-    listeners: listenersOf(registry.entries, listeners),
+    listeners: listenersOf(registry, listeners),
     held: registry.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
     connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
     moves: moves.counts.report,
@@ -78,21 +78,26 @@ function detailsOf(application: MemberRuntime['application']): Record<string, un
   }
 }
 
-function listenersOf(entries: readonly Entry[], listeners: readonly Listener[]): StatusReport['listeners'] {
+function listenersOf(
+  { entries, guard }: Registry,
+  listeners: readonly Listener[],
+): StatusReport['listeners'] {
   const sockets = entries.filter(entry => entry.role === 'listener')
   const identities = inspect(sockets.map(entry => entry.fd))
   // Reversed, so that an open listener replaces a closed one of the same name that still has connections.
   const byName = new Map([...listeners].reverse().map(listener => [listener.name, listener]))
-  return sockets.map(({ name }, i) => {
+  return sockets.map(({ fd, name }, i) => {
     const identity = identities[i]!
     const listener = byName.get(name)
+    const fault = guard?.faultOf(fd) ?? null
     return {
       name,
       address: formatAddress(identity),
       scheme: listener?.scheme ?? null,
       inode: identity.ino,
       cookie: identity.cookie ?? null,
-      accepting: listener?.accepting ?? false,
+      accepting: fault === null && (listener?.accepting ?? false),
+      fault,
       connections: listener?.connections ?? 0,
       kinds: listener?.kinds() ?? {},
     }

@@ -28,7 +28,10 @@ export interface StatusReport {
     readonly scheme: string | null
     readonly inode: string
     readonly cookie: string | null
+    /** Whether a server accepts and clients reach the listener. */
     readonly accepting: boolean
+    /** Why clients cannot reach the listener; null if they can. */
+    readonly fault?: string | null
     readonly connections: number
     /** Number of these connections by activity, as far as the server that accepts on the listener reports it. */
     readonly kinds: Readonly<Record<string, number>>

@@ -2,12 +2,18 @@ import { readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync }
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 
+/** Interval at which a removed file is noticed. */
+const CHECK_MS = 5_000
+
 /** A file with the pid of the serving process, which is replaced atomically. Failures are only logged. */
 export class PidFile {
   readonly #path: string
   readonly #logger: Logger
   /** Inode of the file that this process wrote last. The pid in it is no proof: a process of another container may have the same one. */
   #written: bigint | undefined
+  #timer: NodeJS.Timeout | undefined
+  /** Whether the last change failed. The file is then not written again, because each attempt would be logged. */
+  #failed = false
 
   static at(path: string | null, logger: Logger): PidFile | null {
     return path === null ? null : new PidFile(path, logger)
@@ -18,7 +24,9 @@ export class PidFile {
     this.#logger = logger
   }
 
+  /** Writes the file, and again if a cleaner removes it, until {@link leave} or {@link remove}. */
   write(): void {
+    this.#timer ??= setInterval(() => this.#restore(), CHECK_MS).unref()
     this.#change(() => {
       const aside = `${this.#path}.${process.pid}~`
       // Removed first: in a folder that others can write to, another user may have created a link of this name.
@@ -34,8 +42,21 @@ export class PidFile {
     })
   }
 
+  #restore(): void {
+    if (this.#failed || inodeOf(this.#path) !== undefined) return
+    this.#logger.warn({ pidFile: this.#path }, 'the pid file was removed: this process writes it again')
+    this.write()
+  }
+
+  /** Leaves the file to the process that serves next. */
+  leave(): void {
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
   /** Removes the file, unless another process has written it. */
   remove(): void {
+    this.leave()
     this.#change(() => {
       if (this.#written !== undefined && inodeOf(this.#path) === this.#written) unlinkSync(this.#path)
     })
@@ -44,7 +65,9 @@ export class PidFile {
   #change(act: () => void): void {
     try {
       act()
+      this.#failed = false
     } catch (error) {
+      this.#failed = true
       this.#logger.error(
         { err: error, pidFile: this.#path },
         'the pid file could not be changed and keeps its content',
@@ -53,6 +76,7 @@ export class PidFile {
   }
 }
 
+/** Returns undefined if no file exists. */
 function inodeOf(path: string): bigint | undefined {
   return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino
 }

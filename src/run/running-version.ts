@@ -2,6 +2,7 @@ import { constants } from 'node:os'
 import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
 import { hasEnded, inspectOne, OwnedFd, processes, trySignalTo } from '../kernel/index.js'
+import type { ListenerGuard } from '../listeners/index.js'
 import { successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { descendsFrom, endsWithUs, statOf } from '../os/main-process.js'
@@ -393,10 +394,11 @@ export class RunningVersions {
     inherited: ExecState | null,
     predecessor: Pick<Predecessor, 'phase'> | null,
     control: string | null = null,
+    guard: ListenerGuard | null = null,
   ) {
     this.#control = control
     this.#events = events
-    this.listeners = new SharedListeners(kept, inherited?.listeners, predecessor)
+    this.listeners = new SharedListeners(kept, inherited?.listeners, predecessor, guard)
     this.draining = new Set(inherited?.draining)
     this.exits = new Exits(inherited?.exits)
   }

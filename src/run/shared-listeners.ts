@@ -4,6 +4,7 @@ import {
   formatAddress,
   formatListenerSpec,
   isOfKind,
+  type ListenerGuard,
   type ListenerSpec,
 } from '../listeners/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
@@ -32,16 +33,20 @@ export class SharedListeners implements Disposable {
   readonly #held: Map<string, SharedListener>
   readonly #kept: StoredListeners
   readonly #predecessor: Pick<Predecessor, 'phase'> | null
+  readonly #guard: ListenerGuard | null
 
   /** Owns the existing listeners `held`. `predecessor` owns the Unix paths of adopted listeners until it has ended. */
   constructor(
     kept: StoredListeners,
     held: readonly SharedListener[] = [],
     predecessor: Pick<Predecessor, 'phase'> | null = null,
+    guard: ListenerGuard | null = null,
   ) {
     this.#kept = kept
-    this.#held = new Map(held.map(each => [each.key, each]))
     this.#predecessor = predecessor
+    this.#guard = guard
+    this.#held = new Map()
+    for (const each of held) this.#hold(each)
   }
 
   /** The listeners are borrowed by the caller. */
@@ -54,9 +59,22 @@ export class SharedListeners implements Disposable {
     return new Map([...this.#held].map(([key, { fd }]) => [key, formatAddress(inspectOne(fd))]))
   }
 
+  /** Returns why clients cannot reach the listener of this specification; null if they can. */
+  faultOf(key: string): string | null {
+    const fd = this.#held.get(key)?.fd
+    return fd === undefined ? null : (this.#guard?.faultOf(fd) ?? null)
+  }
+
+  #hold(listener: SharedListener): void {
+    const { fd, key, name } = listener
+    this.#held.set(key, listener)
+    // The path of another process's socket is its own.
+    this.#guard?.add({ fd, name, spec: this.#isOthers(listener) ? '' : key })
+  }
+
   /**
    * Returns the wanted listeners, borrowed. Binds those that neither this object holds, nor a service manager or the predecessor has
-   * passed. If one fails, closes the newly bound ones; passed ones stay open for the next attempt. Changes O_NONBLOCK only if no version
+   * passed, and those that clients cannot reach any more. If one fails, closes the newly bound ones; passed ones stay open for the next attempt. Changes O_NONBLOCK only if no version
    * runs (`alone`): a running version that accepts until EAGAIN would block without it.
    */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean, alone: boolean): GivenListener[] {
@@ -64,6 +82,7 @@ export class SharedListeners implements Disposable {
     try {
       return wanted.map(({ name, spec }) => {
         const key = formatListenerSpec(spec)
+        if (this.faultOf(key) !== null) this.#drop(key)
         let held = this.#held.get(key)
         let free = alone && held !== undefined && !held.passed && !held.adopted
         if (held === undefined) {
@@ -71,7 +90,7 @@ export class SharedListeners implements Disposable {
           const adopted = passed?.adopted ?? false
           const fd = passed?.fd ?? this.#kept.claim(key, spec) ?? bindListener(spec)
           held = { key, name, fd, passed: passed !== null && !adopted, adopted }
-          this.#held.set(key, held)
+          this.#hold(held)
           if (passed === null) bound.push(key)
           // The manager keeps the listeners that it bound itself anyway.
           if (!held.passed) this.#kept.keep(key, fd)
@@ -109,6 +128,7 @@ export class SharedListeners implements Disposable {
   [Symbol.dispose](): void {
     for (const held of this.#held.values()) this.#close(held)
     this.#held.clear()
+    this.#guard?.[Symbol.dispose]()
   }
 
   #drop(key: string): void {
@@ -116,11 +136,13 @@ export class SharedListeners implements Disposable {
     this.#held.delete(key)
     this.#kept.drop(key)
     const { name, fd } = held
+    this.#guard?.remove(fd)
     if (held.passed && !held.adopted) passedSockets().offer([{ name, fd, about: inspectOne(fd) }], false)
     else this.#close(held)
   }
 
   #close(held: SharedListener): void {
+    this.#guard?.remove(held.fd)
     if (!this.#isOthers(held)) removeUnixPath(held.fd, held.key)
     held.fd.close()
   }

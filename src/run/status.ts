@@ -86,7 +86,9 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
     ...(running && { processStartedAt: new Date(running.startedAt).toISOString() }),
     listeners: (running?.settings.listen ?? []).map(({ name, spec }) => {
       const wanted = formatListenerSpec(spec)
-      return { name, address: addresses.get(wanted) ?? wanted, accepting: now !== undefined }
+      const fault = versions.listeners.faultOf(wanted)
+      const accepting = now !== undefined && fault === null
+      return { name, address: addresses.get(wanted) ?? wanted, accepting, fault }
     }),
     draining: [
       ...(predecessor === null || predecessor.phase === 'ended'

@@ -1,5 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import { ListenerGuard } from '../listeners/index.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { ProcessReply, ReloadReply } from '../operator/service-commands.js'
 import type { FirstControl } from '../os/control-path.js'
@@ -104,6 +105,7 @@ export class Supervisor {
       inherited,
       deps.predecessor ?? null,
       control?.path ?? null,
+      new ListenerGuard(deps.logger),
     )
     this.#report = new ManagerReport(manager)
     this.#unused = new UnusedListeners(this.#versions, deps.logger)

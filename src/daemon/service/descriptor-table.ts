@@ -4,6 +4,7 @@ import type { Peer } from '../../holder/peer.js'
 import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
 import { discardListeners, FormerListeners, removePaths } from '../../holder/unix-paths.js'
 import { closeAll, closeOnThrow } from '../../kernel/index.js'
+import { ListenerGuard } from '../../listeners/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
 
@@ -37,13 +38,16 @@ interface MemberDescriptors {
  */
 export class DescriptorTable {
   /** The entries of the service, which the Offer passes to a successor. */
-  readonly held = new Registry()
+  readonly held: Registry
+  readonly #guard: ListenerGuard
   readonly #rows = new Map<Peer, MemberDescriptors>()
   readonly #former = new FormerListeners()
   readonly #logger: Logger
 
   constructor(logger: Logger) {
     this.#logger = logger
+    this.#guard = new ListenerGuard(logger)
+    this.held = new Registry(this.#guard)
   }
 
   /** Stores received descriptors until a message claims them. If too many are unclaimed, closes them all and throws. */
@@ -80,6 +84,7 @@ export class DescriptorTable {
 
   set foreign(foreign: boolean) {
     this.#former.keepPaths = foreign
+    this.#guard.keepsPaths = !foreign
   }
 
   /** Throws ERR_FDB_SERVICE_LIMIT if the entry would exceed the service's limits. `forGood`: it is for {@link hold}, otherwise for {@link holdProvisionally}. */

@@ -283,10 +283,12 @@ export class Service {
     const owner = this.#holder.peer(ownerId)
     const entries = this.#descriptorTable.entriesFor(owner)
     const identities = inspect(entries.map(({ fd }) => fd))
-    const listeners = entries.flatMap(({ name, role }, i) => {
+    const listeners = entries.flatMap(({ fd, name, role }, i) => {
       const { ino: inode, cookie = null } = identities[i]!
+      const fault = this.#descriptorTable.held.guard?.faultOf(fd) ?? null
+      const state = fault === null ? {} : { fault, accepting: false }
       return role === 'listener'
-        ? [{ name, role, address: formatAddress(identities[i]!), inode, cookie }]
+        ? [{ name, role, address: formatAddress(identities[i]!), inode, cookie, ...state }]
         : []
     })
     const segments = this.#segmentSet.all

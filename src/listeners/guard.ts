@@ -1,0 +1,202 @@
+import { lstatSync } from 'node:fs'
+import type { Logger } from '../base/logger.js'
+import {
+  DISCONNECT,
+  inspectOne,
+  listen,
+  namesSocket,
+  type OwnedFd,
+  type Poll,
+  watch,
+} from '../kernel/index.js'
+import { formatAddress } from './identity.js'
+import { keepPath, restorePath } from './kept-path.js'
+import { type ListenerSpec, parseListenerSpec } from './spec.js'
+
+/** Interval at which the paths of Unix listeners are checked. The kernel reports a shutdown(2) at once. */
+const CHECK_MS = 1_000
+/** Minimum time between two log lines about the same repair. */
+const LOG_MS = 60_000
+/** Node's default. Used if the specification is unknown. */
+const BACKLOG = 511
+
+export interface GuardedListener {
+  readonly name: string
+  /** The specification as text; '' if the path belongs to another process. */
+  readonly spec: string
+  readonly fd: OwnedFd
+}
+
+interface Guarded {
+  readonly name: string
+  readonly spec: ListenerSpec | null
+  readonly address: string
+  poll: Poll | null
+  /** Why clients cannot reach the listener; null if they can. */
+  fault: string | null
+  mendedAt: number
+  loggedAt: number
+  /** The fault of the last check; a fault is logged when two checks find it, because a path may be just being removed with its listener. */
+  seen: string | null
+}
+
+/**
+ * Keeps shared listeners reachable. Each process that has a duplicate can end the socket for all of them by shutdown(2), as WEBrick does when it
+ * stops: a TCP socket listens again. A removed path of a Unix socket is linked again. Other faults are logged, and shown by `status`. Borrows the descriptors: remove a listener before you close it.
+ */
+export class ListenerGuard implements Disposable {
+  readonly #logger: Logger
+  readonly #guarded = new Map<OwnedFd, Guarded>()
+  #timer: NodeJS.Timeout | undefined
+  /** False if another user chose the paths: that user may redirect them to other files. */
+  keepsPaths = true
+
+  constructor(logger: Logger) {
+    this.#logger = logger
+  }
+
+  /** Does nothing for a descriptor that does not listen. */
+  add({ fd, name, spec: text }: GuardedListener): void {
+    const about = inspectOne(fd)
+    if (about.accepting !== true || this.#guarded.has(fd)) return
+    const guarded: Guarded = {
+      name,
+      spec: parsed(text),
+      address: formatAddress(about),
+      poll: null,
+      mendedAt: Number.NEGATIVE_INFINITY,
+      loggedAt: Number.NEGATIVE_INFINITY,
+      fault: null,
+      seen: null,
+    }
+    this.#guarded.set(fd, guarded)
+    try {
+      guarded.poll = watch(fd, () => this.#disconnected(fd, guarded))
+      guarded.poll.unref()
+      guarded.poll.start(DISCONNECT)
+    } catch (error) {
+      // The checks find a TCP socket that was shut down, a little later.
+      this.#logger.debug({ err: error, listener: name }, 'the kernel does not report the end of a listener')
+    }
+    if (isPath(guarded.spec) && this.keepsPaths) keepPath(fd, guarded.spec.path)
+    this.#timer ??= setInterval(() => this.check(), CHECK_MS).unref()
+  }
+
+  /** Idempotent. */
+  remove(fd: OwnedFd): void {
+    this.#guarded.get(fd)?.poll?.close()
+    this.#guarded.delete(fd)
+    if (this.#guarded.size > 0) return
+    clearInterval(this.#timer)
+    this.#timer = undefined
+  }
+
+  /** Returns why clients cannot reach the listener; null if they can, or if it is not guarded. */
+  faultOf(fd: OwnedFd): string | null {
+    return this.#guarded.get(fd)?.fault ?? null
+  }
+
+  /** Mends what can be mended now. Never throws. */
+  check(): void {
+    for (const [fd, guarded] of this.#guarded) {
+      const { spec } = guarded
+      if (isPath(spec)) {
+        if (guarded.poll !== null) this.#found(guarded, this.#checkPath(fd, spec.path, guarded.name))
+      } else if (inspectOne(fd).accepting === false) this.#listenAgain(fd, guarded)
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const fd of [...this.#guarded.keys()]) this.remove(fd)
+  }
+
+  #disconnected(fd: OwnedFd, guarded: Guarded): void {
+    if (inspectOne(fd).accepting === false) this.#listenAgain(fd, guarded)
+    else {
+      // The kernel reports it again and again, and refuses clients of a Unix socket that was shut down until it is closed.
+      this.#unwatch(guarded)
+      this.#report(
+        guarded,
+        'a process that shares the socket has shut it down, and a Unix socket cannot listen again: end that program’s use of shutdown(2), and upgrade',
+      )
+    }
+  }
+
+  #listenAgain(fd: OwnedFd, guarded: Guarded): void {
+    const { address, name, spec } = guarded
+    const now = performance.now()
+    // A program that shuts the socket down again and again must not keep this process busy: the next check mends it.
+    if (now - guarded.mendedAt < CHECK_MS / 2) {
+      guarded.poll?.stop()
+      return
+    }
+    guarded.mendedAt = now
+    try {
+      listen(fd, spec?.backlog ?? BACKLOG)
+      guarded.poll?.start(DISCONNECT)
+      const bound = formatAddress(inspectOne(fd))
+      if (bound !== address)
+        throw new Error(`the kernel chose another port, ${bound}, because the listener has port 0`)
+    } catch (error) {
+      this.#unwatch(guarded)
+      this.#report(guarded, `it was shut down, and cannot listen again: ${(error as Error).message}`)
+      return
+    }
+    guarded.fault = guarded.seen = null
+    if (now - guarded.loggedAt < LOG_MS) return
+    guarded.loggedAt = now
+    this.#logger.warn(
+      { listener: name, address },
+      'a process that shares a listener has shut it down for all; this process listens again',
+    )
+  }
+
+  #checkPath(fd: OwnedFd, path: string, name: string): string | null {
+    if (namesSocket(fd, path) !== false) {
+      if (this.keepsPaths) keepPath(fd, path)
+      return null
+    }
+    if (this.keepsPaths && restorePath(fd, path)) {
+      this.#logger.warn(
+        { listener: name, path },
+        'the path of a listener was removed: this process has restored it',
+      )
+      return null
+    }
+    return lstatSync(path, { throwIfNoEntry: false }) === undefined
+      ? `${path} was removed and cannot be restored: restart the service to bind it again`
+      : `${path} belongs to another program now: end that program, then restart the service`
+  }
+
+  #found(guarded: Guarded, fault: string | null): void {
+    const again = fault !== null && guarded.seen === fault
+    guarded.seen = fault
+    if (fault === null) guarded.fault = null
+    else if (again) this.#report(guarded, fault)
+  }
+
+  #report(guarded: Guarded, fault: string): void {
+    if (guarded.fault === fault) return
+    guarded.fault = fault
+    const { address, name } = guarded
+    this.#logger.error({ listener: name, address, why: fault }, 'clients cannot reach a listener')
+  }
+
+  #unwatch(guarded: Guarded): void {
+    guarded.poll?.close()
+    guarded.poll = null
+  }
+}
+
+function isPath(spec: ListenerSpec | null): spec is ListenerSpec {
+  return spec !== null && spec.kind === 'unix' && !spec.abstract
+}
+
+/** Returns null for a specification of another release that this one cannot parse. */
+function parsed(spec: string): ListenerSpec | null {
+  try {
+    return spec === '' ? null : parseListenerSpec(spec)
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,48 @@
+import { linkSync, renameSync, rmSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { namesSocket, type OwnedFd } from '../kernel/index.js'
+
+/**
+ * The second name of a Unix listener, a hard link beside its path. If a program or a cleaner removes the path, a new link to the second name makes
+ * the same socket reachable again, for all processes that share it. The kernel offers no way to link a socket that has no name left (linkat(2): ENOENT).
+ */
+function secondName(path: string): string {
+  return join(dirname(path), `.${basename(path)}.fd-broker`)
+}
+
+/** Gives the socket its second name, if the path leads to it. Never throws: a folder may be read-only, or its file system without hard links. */
+export function keepPath(fd: OwnedFd, path: string): void {
+  const kept = secondName(path)
+  try {
+    if (namesSocket(fd, kept) === true || namesSocket(fd, path) !== true) return
+    const aside = `${kept}-${process.pid}`
+    rmSync(aside, { force: true })
+    linkSync(path, aside)
+    renameSync(aside, kept)
+  } catch {
+    // The listener has no second name: a removed path is reported, and not restored.
+  }
+}
+
+/** Restores a removed path by the second name. Returns whether the path leads to the socket. Never throws. */
+export function restorePath(fd: OwnedFd, path: string): boolean {
+  const kept = secondName(path)
+  try {
+    if (namesSocket(fd, kept) !== true) return false
+    linkSync(kept, path)
+    return namesSocket(fd, path) === true
+  } catch {
+    // Another program has bound the path meanwhile, or the folder has gone.
+    return false
+  }
+}
+
+/** Removes the second name, unless it leads to another socket. Call it before the path is removed: another process may restore the path. Never throws. */
+export function dropSecondName(fd: OwnedFd, path: string): void {
+  const kept = secondName(path)
+  try {
+    if (namesSocket(fd, kept) === true) rmSync(kept, { force: true })
+  } catch {
+    // It has gone, or this process may not remove it.
+  }
+}
