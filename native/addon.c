@@ -167,6 +167,7 @@ NAPI_MODULE_INIT() {
     METHOD("endedChild", fdb_ended_child),
     METHOD("reapChild", fdb_reap_child),
     METHOD("spawn", fdb_spawn),
+    METHOD("spawnGuarded", fdb_spawn_guarded),
     METHOD("execute", fdb_execute),
     METHOD("holdSignals", fdb_hold_signals),
     METHOD("releaseSignals", fdb_release_signals),

@@ -1,23 +1,29 @@
-/* Starts a child with the given descriptors as numbers 3, 4, …, with its own pid in its environment, and with a signal when its parent ends. */
+/* Starts a child with the given descriptors as numbers 3, 4, …, with its own pid in its environment, and with a signal when its parent ends; or a
+   grandchild whose parent, a guardian, ends when this process wants that: then init or a subreaper becomes its parent. */
 #include "fdb.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #ifdef __linux__
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #endif
 
 #define PID_DIGITS 10
 #define FIRST_FD 3
+#define STANDARD_FDS 3
 
 /* What the child needs is prepared before the fork: until execve() the child may make only async-signal-safe calls, because the parent has threads. */
 typedef struct {
@@ -26,13 +32,17 @@ typedef struct {
   char *pid_at; /* where the child writes its pid into `env`; NULL: nowhere */
   int fds[FDB_SCRATCH]; /* the size that fdb_copy_fds() needs; at most FDB_MAX_FDS are used */
   uint32_t count;
+  int first; /* the number of the first of `fds` in the child */
+  bool in_session; /* the child is the leader of a new session, not only of a new process group */
   int death_signal;
   pid_t parent;
   int report;
 } start;
 
+/* A guardian's message with the pid of its child, or the failure of a call. */
 typedef struct {
-  int error;
+  int error; /* 0: none */
+  pid_t pid;
   char syscall[12];
 } failure;
 
@@ -56,7 +66,7 @@ static void run(start *it) {
   struct sigaction usual = { .sa_handler = SIG_DFL };
   /* Resets all signals: Node ignores SIGPIPE, and the next program would inherit that. */
   for (int number = 1; number < NSIG; number++) sigaction(number, &usual, NULL);
-  if (setpgid(0, 0) < 0) fail(it, "setpgid");
+  if (it->in_session ? setsid() < 0 : setpgid(0, 0) < 0) fail(it, it->in_session ? "setsid" : "setpgid");
 #ifdef __linux__
   if (it->death_signal != 0) {
     if (prctl(PR_SET_PDEATHSIG, it->death_signal, 0, 0, 0) < 0) fail(it, "prctl");
@@ -65,16 +75,16 @@ static void run(start *it) {
 #endif
   if (it->cwd[0] != 0 && chdir(it->cwd) < 0) fail(it, "chdir");
   /* First copies all descriptors above the new numbers: a descriptor may have the new number of another one. */
-  int above = FIRST_FD + (int)it->count;
+  int above = it->first + (int)it->count;
   int report = fcntl(it->report, F_DUPFD_CLOEXEC, above);
   if (report < 0) fail(it, "dup");
   it->report = report;
   for (uint32_t i = 0; i < it->count; i++)
     if ((it->fds[i] = fcntl(it->fds[i], F_DUPFD_CLOEXEC, above)) < 0) fail(it, "dup");
   for (uint32_t i = 0; i < it->count; i++)
-    if (dup2(it->fds[i], FIRST_FD + (int)i) < 0) fail(it, "dup2");
+    if (dup2(it->fds[i], it->first + (int)i) < 0) fail(it, "dup2");
   /* The child inherits stdin, stdout and stderr, on which Node has set CLOEXEC. */
-  for (int fd = 0; fd < FIRST_FD; fd++) fcntl(fd, F_SETFD, 0);
+  for (int fd = 0; fd < STANDARD_FDS; fd++) fcntl(fd, F_SETFD, 0);
   fdb_close_at_exec(above); /* some descriptors may lack CLOEXEC, because this process has inherited them */
   if (it->pid_at != NULL) write_pid(it->pid_at);
   sigset_t none;
@@ -118,13 +128,144 @@ static napi_value begin(napi_env env, start *it) {
   return fdb_throw(env, why.error, why.syscall);
 }
 
+#ifdef __linux__
+#define LARGE (128u << 10)
+#define LINE 512
+
+static uintptr_t hex(const char *text, const char **end) {
+  uintptr_t value = 0;
+  for (;; text++) {
+    int digit = *text >= '0' && *text <= '9' ? *text - '0' : *text >= 'a' && *text <= 'f' ? *text - 'a' + 10 : -1;
+    if (digit < 0) break;
+    value = value << 4 | (uintptr_t)digit;
+  }
+  *end = text;
+  return value;
+}
+
+/* Gives back the large anonymous memory of one line of /proc/self/maps, unless this function's stack or the thread's variables are in it. */
+static void drop_line(const char *line) {
+  const char *at;
+  uintptr_t start = hex(line, &at), end = *at == '-' ? hex(at + 1, &at) : 0;
+  uintptr_t stack = (uintptr_t)&at, variables = (uintptr_t)&errno;
+  if (end <= start || end - start < LARGE || strncmp(at, " rw-p ", 6) != 0) return;
+  if ((stack >= start && stack < end) || (variables >= start && variables < end)) return;
+  for (int fields = 0; fields < 4; fields++) { /* permissions, offset, device, inode */
+    while (*at == ' ') at++;
+    if (fields == 3 && !(at[0] == '0' && (at[1] == ' ' || at[1] == 0))) return;
+    while (*at != ' ' && *at != 0) at++;
+  }
+  madvise((void *)start, end - start, MADV_DONTNEED);
+}
+
+/* A forked process shares its parent's memory until one of them writes to it: without this, the kernel would copy every page that the parent writes.
+   Afterwards only syscall() may be called: to find other functions, the loader needs its memory. */
+static void drop_memory(void) {
+  char buffer[4096], line[LINE];
+  size_t length = 0;
+  int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  if (maps < 0) return;
+  for (ssize_t size; (size = read(maps, buffer, sizeof(buffer))) > 0;)
+    for (ssize_t i = 0; i < size; i++) {
+      if (buffer[i] != '\n') {
+        if (length < LINE - 1) line[length++] = buffer[i];
+        continue;
+      }
+      line[length] = 0;
+      length = 0;
+      drop_line(line);
+    }
+  syscall(SYS_close, maps);
+}
+
+/* The guardian: starts the program, writes its end to `leash`, and ends when the other end of `leash` is closed. Keeps all signals blocked, because a
+   signal to a whole session or control group is not for it. Does not reap the program: until the guardian has ended, its pid belongs to no other process. */
+static void guard(start *it, int leash) {
+  pid_t pid = fork();
+  if (pid == 0) {
+    it->parent = getppid();
+    run(it);
+  }
+  if (pid < 0) fail(it, "fork");
+  failure started = { .pid = pid };
+  ssize_t ignored = write(it->report, &started, sizeof(started));
+  (void)ignored;
+  if (dup2(leash, 0) < 0) _exit(0);
+  syscall(SYS_close_range, 1u, ~0u, 0);
+  if (chdir("/") < 0) errno = 0;
+  prctl(PR_SET_NAME, "fdb-guardian");
+  drop_memory();
+  int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+  struct pollfd watched[] = { { .fd = 0, .events = POLLIN }, { .fd = pidfd, .events = POLLIN } };
+  for (;;) {
+    if (syscall(SYS_ppoll, watched, 2, NULL, NULL, 0) < 0) continue;
+    if (watched[0].revents != 0) syscall(SYS_exit_group, 0);
+    if (watched[1].revents == 0) continue;
+    siginfo_t ended = { 0 };
+    if (syscall(SYS_waitid, P_PID, pid, &ended, WEXITED | WNOWAIT, NULL) < 0) continue;
+    int32_t how = ended.si_code == CLD_EXITED ? ended.si_status : -ended.si_status;
+    syscall(SYS_sendto, 0, &how, sizeof(how), MSG_NOSIGNAL, NULL, 0);
+    watched[1].fd = -1;
+  }
+}
+
+/* Returns [the program's pid, the guardian's pid, `leash`]. */
+static napi_value begin_guarded(const fdb_call *call, start *it) {
+  napi_env env = call->env;
+  int ends[2], leash[2];
+  failure message, why = { 0 };
+  sigset_t all, before;
+  pid_t pid = 0;
+  if (pipe2(ends, O_CLOEXEC) < 0) return fdb_throw(env, errno, "pipe");
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, leash) < 0) {
+    int error = errno;
+    close(ends[0]);
+    close(ends[1]);
+    return fdb_throw(env, error, "socketpair");
+  }
+  it->report = ends[1];
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pid_t guardian = fork();
+  if (guardian == 0) guard(it, leash[1]);
+  int error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  close(ends[1]);
+  close(leash[1]);
+  if (guardian < 0) why = (failure){ .error = error, .syscall = "fork" };
+  /* Until the guardian and the program have closed their ends. */
+  for (;;) {
+    ssize_t size = read(ends[0], &message, sizeof(message));
+    if (size < 0 && errno == EINTR) continue;
+    if (size != (ssize_t)sizeof(message)) break;
+    if (message.error != 0) why = message;
+    else pid = message.pid;
+  }
+  close(ends[0]);
+  if (why.error == 0 && pid == 0) why = (failure){ .error = ECHILD, .syscall = "fork" }; /* the guardian was killed */
+  if (why.error != 0) {
+    close(leash[0]);
+    if (guardian > 0)
+      while (waitpid(guardian, NULL, 0) < 0 && errno == EINTR) continue;
+    return fdb_throw(env, why.error, why.syscall);
+  }
+  napi_value result, owned = fdb_owned_value(call->self, leash[0]);
+  if (owned == NULL || napi_create_array_with_length(env, 3, &result) != napi_ok ||
+      napi_set_element(env, result, 0, fdb_int_value(env, pid)) != napi_ok ||
+      napi_set_element(env, result, 1, fdb_int_value(env, guardian)) != napi_ok ||
+      napi_set_element(env, result, 2, owned) != napi_ok)
+    return NULL;
+  return result;
+}
+#endif
+
 napi_value fdb_spawn(napi_env env, napi_callback_info info) {
   fdb_call call;
   char *words, *variables;
   size_t words_length, variables_length, count, variable_count;
   uint32_t length;
   int pid_at;
-  start it = { 0 };
+  start it = { .first = FIRST_FD };
   if (!fdb_enter(env, info, 5, &call) || !fdb_int(env, call.argv[2], "pidAt", -1, INT_MAX, &pid_at) ||
       !fdb_array_length(env, call.argv[3], "fds", &length) ||
       !fdb_int(env, call.argv[4], "deathSignal", 0, 64, &it.death_signal))
@@ -152,4 +293,41 @@ napi_value fdb_spawn(napi_env env, napi_callback_info info) {
   free(all);
   free(it.env);
   return result;
+}
+
+napi_value fdb_spawn_guarded(napi_env env, napi_callback_info info) {
+#ifdef __linux__
+  fdb_call call;
+  char *words, *variables;
+  size_t words_length, variables_length, count, variable_count;
+  start it = { .first = 0, .in_session = true };
+  if (!fdb_enter(env, info, 3, &call) || !fdb_array_length(env, call.argv[2], "standard", &it.count)) return NULL;
+  if (it.count != STANDARD_FDS) return fdb_throw_range(env, "%d standard descriptors, got %u", STANDARD_FDS, it.count);
+  for (uint32_t i = 0; i < STANDARD_FDS; i++) {
+    napi_value number;
+    if (napi_get_element(env, call.argv[2], i, &number) != napi_ok || !fdb_int(env, number, "standard", 0, INT_MAX, &it.fds[i]))
+      return NULL;
+  }
+  /* Reads the buffers last: a getter of the array could detach them. */
+  if (!fdb_strings(env, call.argv[0], "words", &words, &words_length) ||
+      !fdb_strings(env, call.argv[1], "env", &variables, &variables_length))
+    return NULL;
+  char **all = fdb_split(words, words_length, &count);
+  it.env = fdb_split(variables, variables_length, &variable_count);
+  napi_value result = NULL;
+  if (all == NULL || it.env == NULL) fdb_throw(env, ENOMEM, "calloc");
+  else if (count < 3) fdb_throw_range(env, "words are file, folder and argv[0] at least, got %zu", count);
+  else {
+    it.file = all[0];
+    it.cwd = all[1];
+    it.argv = all + 2;
+    result = begin_guarded(&call, &it);
+  }
+  free(all);
+  free(it.env);
+  return result;
+#else
+  (void)info;
+  return fdb_throw(env, ENOSYS, "fork");
+#endif
 }

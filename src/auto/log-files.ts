@@ -8,9 +8,11 @@ import {
   type Stats,
   writeFileSync,
 } from 'node:fs'
+import type { Socket } from 'node:net'
 import { homedir } from 'node:os'
 import { basename, dirname, isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
+import { handleOf } from '../node/socket-handle.js'
 import { replaceLink } from '../os/release-link.js'
 
 /** Environment variable: the log of a program started by `fd-broker start` (`shop.log`), a link to the serving version's file. */
@@ -28,11 +30,14 @@ export const LOG_WRITER_MS = 1_000
 
 type Env = Readonly<NodeJS.ProcessEnv>
 
+/** A stream, if its descriptor is unknown. */
+type LogPipe = number | NonNullable<ChildProcess['stdin']>
+
 /** The log file of one version. A small process, the log writer, writes it, and ends when no process has its pipe open. */
 export interface LogPart {
   readonly path: string
   readonly env: NodeJS.ProcessEnv
-  readonly stdio: ['ignore', NonNullable<ChildProcess['stdin']>, NonNullable<ChildProcess['stdin']>]
+  readonly stdio: ['ignore', LogPipe, LogPipe]
   /** Closes this process's end of the pipe. Call it after the start of the version, or after that has failed. */
   close(): void
 }
@@ -90,10 +95,11 @@ export function openPart(log: string, env: Env, path = newPart(log)): LogPart {
   writer.unref()
   const { stdin } = writer
   stdin.on('error', () => {})
+  const pipe = handleOf(stdin as Socket)?.fd ?? stdin
   return {
     path,
     env: { [LOG_FILE]: log, [OWN_PART]: path, [LOG_SIZE]: size },
-    stdio: ['ignore', stdin, stdin],
+    stdio: ['ignore', pipe, pipe],
     close: () => stdin.destroy(),
   }
 }

@@ -1,5 +1,8 @@
-import { type NativeError, native } from './native.js'
+import { closeSync, openSync } from 'node:fs'
+import { sleepSync } from './file.js'
+import { type NativeError, native, READABLE } from './native.js'
 import { OwnedFd } from './owned.js'
+import { watch } from './watch.js'
 
 export interface ProgramStart {
   /** Absolute, or relative to this process's folder; PATH is not searched. */
@@ -37,6 +40,77 @@ export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal
     fds.map(fd => fd.raw),
     deathSignal,
   )
+}
+
+/** The source of a standard descriptor: nothing, the same of this process, or the number of another one. */
+export type StandardSource = 'ignore' | 'inherit' | number
+
+/** A program that {@link startGuarded} has started. */
+export interface GuardedProgram {
+  readonly pid: number
+  /**
+   * Ends the guardian. When this function returns, init or a subreaper (a service manager) is the program's parent, and its end is not reported. Idempotent.
+   */
+  orphan(): void
+  unref(): void
+}
+
+/** Time for the guardian, which has nothing else to do, to end. */
+const GUARDIAN_ENDS_MS = 1_000
+
+/**
+ * Starts a program as the leader of a new session, and as the child of a guardian: a small process that ends when {@link GuardedProgram.orphan} is called, or
+ * when this process has ended. Calls `ended` once with the exit code, or the negative number of the signal; with null if the guardian was killed, and the
+ * program's end is not known. During that call the program's pid belongs to no other process. Linux only. Throws as {@link startChild} does.
+ */
+export function startGuarded(
+  { file, cwd, argv, env }: ProgramStart,
+  standard: readonly StandardSource[],
+  ended: (status: number | null) => void,
+): GuardedProgram {
+  const nothing = openSync('/dev/null', 'r+')
+  const numbers = standard.map((source, at) =>
+    source === 'ignore' ? nothing : source === 'inherit' ? at : source,
+  )
+  const spawned = (() => {
+    try {
+      return native.spawnGuarded(joinWithNul([file, cwd, ...argv]), joinWithNul(envAssignments(env)), numbers)
+    } finally {
+      closeSync(nothing)
+    }
+  })()
+  const [pid, guardian, raw] = spawned
+  const leash = OwnedFd.own(raw, `guardian of ${pid}`)
+  let isOrphan = false
+  const orphan = () => {
+    if (isOrphan) return
+    isOrphan = true
+    poll.close()
+    leash.close()
+    const until = performance.now() + GUARDIAN_ENDS_MS
+    // The kernel gives the guardian's child another parent before the guardian can be reaped.
+    while (native.reapChild(guardian) === null && performance.now() < until) sleepSync(1)
+  }
+  const poll = watch(leash, () => {
+    const status = Buffer.alloc(4)
+    const known = readStatus(leash, status)
+    try {
+      ended(known ? status.readInt32LE() : null)
+    } finally {
+      orphan()
+    }
+  })
+  poll.start(READABLE)
+  return { pid, orphan, unref: () => poll.unref() }
+}
+
+/** Returns false if the guardian has closed its end without a status. */
+function readStatus(leash: OwnedFd, status: Buffer): boolean {
+  try {
+    return native.receive(leash.raw, status, 0, status.length) === status.length
+  } catch {
+    return false
+  }
 }
 
 /**

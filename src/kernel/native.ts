@@ -247,6 +247,15 @@ export interface Native {
     fds: readonly number[],
     deathSignal: number,
   ): number
+  /**
+   * See `startGuarded()`. `words` and `env` as for {@link spawn}. `standard` are numbers of any descriptors, which the program gets as 0, 1 and 2. Returns
+   * the pids of program and guardian, and the descriptor that ends the guardian when it is closed.
+   */
+  spawnGuarded(
+    words: Uint8Array,
+    env: Uint8Array,
+    standard: readonly number[],
+  ): [pid: number, guardian: number, leash: number]
 
   // execute.c
   /**

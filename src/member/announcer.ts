@@ -1,14 +1,23 @@
 import { isUnderWay } from '../handoff/phases.js'
-import { pidOf } from '../os/liveness.js'
+import { OwnedFd } from '../kernel/index.js'
+import { openPidfd, pidOf, watchDeath } from '../os/liveness.js'
+import { descendsFrom, statOf } from '../os/main-process.js'
 import { PidFile } from '../os/pid-file.js'
 import { type MainProcess, ServiceManager, Watchdog } from '../os/service-manager/service-manager.js'
+import { isStartedSuccessor } from '../versions/exit-reason.js'
+import type { Successor } from '../versions/spawn-successor.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { FdStoreMirror } from './fd-store-mirror.js'
 import { checkHealth } from './heartbeat.js'
 import type { JoinedHolder } from './joined-holder.js'
 import { SELF } from './machine.js'
 import type { MemberContext } from './member-context.js'
+import { servingPid } from './serving-pid.js'
 import type { Upgrades } from './upgrades.js'
+
+/** A successor that does not end within this time after its main process was told to end may not have been told. */
+const DECIDES_MS = 1_000
+const ASK_AGAIN_MS = 500
 
 /** The role that this process announced last. */
 type AnnouncedRole =
@@ -29,7 +38,10 @@ export interface AnnouncerDeps {
   readonly control: () => readonly BundleItem[]
 }
 
-/** Announces the serving process to the service manager, and writes the pid file. An embedded incumbent announces its successor at the Commit. */
+/**
+ * Announces the serving process to the service manager, and writes the pid file. An incumbent stays the unit's main process while it stands by: a manager
+ * that notices the end of the main process ends the service, and the successor may still fail. When the incumbent leaves, it announces its successor.
+ */
 export class Announcer {
   readonly #deps: AnnouncerDeps
   readonly #manager: ServiceManager | null
@@ -40,6 +52,12 @@ export class Announcer {
   #status = ''
   #reloading = 0
   #reloadFailed: string | null = null
+  /** Whether the manager was told that the successor is the main process. */
+  #isNamed = false
+  /** Whether that was before this process was told to end. */
+  #namedBeforeEnd = false
+  /** Pid of the process that is the main process after this one. */
+  #heir: number | null = null
 
   constructor(deps: AnnouncerDeps) {
     const { health, logger, pidFile, service, systemd } = deps.shared.settings
@@ -79,6 +97,27 @@ export class Announcer {
     this.#watchdog.extendTimeout()
   }
 
+  /** Whether this process was replaced, but the manager does not know another main process yet. */
+  get isReplacedMain(): boolean {
+    return this.#manager !== null && this.#role === 'replaced' && !this.#isNamed
+  }
+
+  /**
+   * If this process is the main process of the unit and was replaced, resolves when its successor has ended or serves on: with the main process the
+   * manager ends all others. `waits` is called before.
+   */
+  async successorEnded(waits: () => void): Promise<void> {
+    const successor = this.#heir
+    if (this.#manager === null || successor === null || this.#namedBeforeEnd) return
+    const { control, service } = this.#deps.shared.settings
+    waits()
+    const pidfd = openPidfd(successor)
+    if (!(pidfd instanceof OwnedFd)) return
+    using _ = pidfd
+    for (let ms = DECIDES_MS; !(await endsWithin(pidfd, ms)); ms = ASK_AGAIN_MS)
+      if ((await servingPid(control, service)) !== null) return
+  }
+
   close(): void {
     this.#watchdog.close()
     this.#storeMirror.close()
@@ -102,11 +141,14 @@ export class Announcer {
         return
       // Without probation a replaced process has already left `standby` when this function runs.
       case 'leaving':
-        if (before === 'replaced' || before === 'starting') return
-        if (this.#successor !== null) this.#isReplaced()
-        else if (machine.holder === null && machine.member.scope === 'holder') {
+        if (before === 'starting') return
+        if (before === 'replaced' || this.#successor !== null) {
+          if (before !== 'replaced') this.#isReplaced()
+          this.#nameSuccessor()
+        } else if (machine.holder === null && machine.member.scope === 'holder') {
           // The standby takes over again, and announces itself to the service manager.
           this.#role = 'replaced'
+          this.#isNamed = true
           this.#pidFile?.remove()
         }
     }
@@ -128,6 +170,7 @@ export class Announcer {
     this.#role = role
     this.#status = status
     if (starts) {
+      this.#isNamed = false
       this.#storeMirror.start()
       this.#pidFile?.write()
       this.#watchdog.start()
@@ -145,10 +188,10 @@ export class Announcer {
     }
   }
 
-  /** Whether this successor must announce itself: its incumbent is dead, or the holder is a daemon. */
+  /** Whether this successor must announce itself: its incumbent is dead or, if the holder is a daemon, has not started this process. */
   get #announcesItself(): boolean {
     const { link, scope, source } = this.#deps.shared.machine.member
-    return source !== 0 && (scope === 'member' || link !== 'up')
+    return source !== 0 && (link !== 'up' || (scope === 'member' && !isStartedSuccessor))
   }
 
   #isReplaced(): void {
@@ -160,8 +203,32 @@ export class Announcer {
     const successor = this.#successor
     if (successor === null) return
     const { generation } = this.#deps.shared
-    const status = `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`
-    this.#manager?.serves(status, successor)
+    this.#manager?.serves(
+      `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`,
+    )
+  }
+
+  /** Makes the service manager the parent of the successor, before the manager is told of it: later it would not notice that. */
+  #nameSuccessor(): void {
+    if (this.#isNamed) return
+    this.#isNamed = true
+    this.#namedBeforeEnd = !this.#deps.shared.shutdown.closing
+    const successor = this.#successor
+    const started = this.#started(successor)
+    started?.orphan()
+    const main =
+      started === null || started.pid === successor?.pid ? successor : { pid: started.pid, pidfd: null }
+    if (main === null) return
+    this.#heir = main.pid
+    this.#manager?.names(main)
+  }
+
+  /** The process that this one has started as its successor, or whose descendant the successor is. Null if another process has started it. */
+  #started(successor: MainProcess | null): Successor | null {
+    const { upgrades } = this.#deps
+    const last = upgrades.started.findLast(({ pid }) => !['Z', undefined].includes(statOf(pid)?.state))
+    if (last === undefined) return null
+    return successor === null || descendsFrom(successor.pid, last.pid) ? last : null
   }
 
   /** The successor that serves. Null if there is none, its pid is unknown in this PID namespace, or the holder is a daemon. */
@@ -193,6 +260,20 @@ export class Announcer {
     if (report !== null) parts.push(`the process cannot write: ${report.message}`)
     return parts.join('; ')
   }
+}
+
+/** Resolves with whether the process of `pidfd` ends within `ms`. */
+function endsWithin(pidfd: OwnedFd, ms: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const death = watchDeath(pidfd, () => {
+      clearTimeout(timer)
+      resolve(true)
+    })
+    const timer = setTimeout(() => {
+      death.close()
+      resolve(false)
+    }, ms)
+  })
 }
 
 const SELF_MAIN: MainProcess = { pid: process.pid, pidfd: null }

@@ -74,7 +74,10 @@ export class MemberDriver implements RuntimeDriver {
       this.runtime.hosting.reconnect?.()
     },
     drain: () => this.runtime.drain.start(),
-    exit: () => this.end(this.runtime.shutdown.reason),
+    exit: async () => {
+      await this.#othersEnded()
+      this.end(this.runtime.shutdown.reason)
+    },
   }
 
   constructor(settings: Settings, origin: Origin) {
@@ -270,7 +273,7 @@ export class MemberDriver implements RuntimeDriver {
 
   end(error: FdbError | null): void {
     const { announcer, application, shutdown, drain, heartbeat } = this.runtime
-    const { hosting, joined, moves, offers, readiness } = this.runtime
+    const { controlSocket, hosting, joined, moves, offers, readiness } = this.runtime
     if (shutdown.over) return
     const why = error ?? new FdbError('ERR_FDB_CLOSED', 'this member was closed before it served')
     shutdown.end(why)
@@ -280,6 +283,7 @@ export class MemberDriver implements RuntimeDriver {
     heartbeat.stop()
     drain.stop()
     moves.close()
+    controlSocket.older.close()
     this.#closeListeners()
     hosting.close()
     joined.detach()
@@ -368,11 +372,12 @@ export class MemberDriver implements RuntimeDriver {
     { timeout, handBack = true }: CloseOptions,
     why = 'the application closed this member before it served',
   ): Promise<void> {
-    const { changes, drain, shutdown, settings } = this.runtime
+    const { changes, controlSocket, drain, shutdown, settings } = this.runtime
     if (shutdown.over) return
     if (!handBack) shutdown.order.handBack = false
     if (shutdown.order.give(timeout ?? settings.drainTimeout)) {
       drain.shorten()
+      controlSocket.older.shorten(shutdown.order.leftMs)
       changes.notify()
     }
     await this.#end(why)
@@ -402,6 +407,13 @@ export class MemberDriver implements RuntimeDriver {
       this.#leave(why)
     }
     if (!shutdown.over) await shutdown.retired
+  }
+
+  /** The process that served last ends last, and so does the main process of a unit: with it, a manager ends all others. */
+  async #othersEnded(): Promise<void> {
+    const { announcer, controlSocket, drain } = this.runtime
+    await controlSocket.older.ended()
+    await announcer.successorEnded(() => drain.waitLast())
   }
 
   async #finishWork(): Promise<void> {
@@ -439,8 +451,8 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   #leave(why: string): void {
-    const { announcer, shutdown, hosting, machine } = this.runtime
-    const { handBack } = shutdown.order
+    const { announcer, controlSocket, shutdown, hosting, machine } = this.runtime
+    const { handBack, leftMs } = shutdown.order
     const { phase } = machine
     if (phase !== 'leaving') shutdown.closedBy(phase === 'standby' ? 'replaced' : 'closed')
     const { link } = machine.member
@@ -449,7 +461,10 @@ export class MemberDriver implements RuntimeDriver {
       this.refuse(new FdbError('ERR_FDB_CLOSED', why))
       return
     }
-    if (accepts(phase) && !(handBack && hosting.standsBy)) announcer.ends()
+    if (accepts(phase) && !(handBack && hosting.standsBy)) {
+      announcer.ends()
+      if (!shutdown.yields) controlSocket.older.end(leftMs)
+    }
     if (accepts(phase) && link === 'local') this.removePaths()
     // A standby that leaves cannot take over again: release the successor now.
     if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })

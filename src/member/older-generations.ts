@@ -1,3 +1,4 @@
+import { LONGEST_MS } from '../base/duration.js'
 import { createMoveChannel, moveChannelItems, ownEnd } from '../connections/move-channel.js'
 import { type Caller, dismiss, welcome } from '../holder/admission.js'
 import { parseReport } from '../holder/message-handler.js'
@@ -5,7 +6,7 @@ import { SegmentSupply } from '../holder/segment-set.js'
 import { closeAll } from '../kernel/index.js'
 import { type DrainReport, type ForcedClose, readKeptBy } from '../operator/status-report.js'
 import type { StateLog } from '../state/state-log.js'
-import { FORWARDS_WRITES } from '../wire/link.js'
+import { FORWARDS_WRITES, type Link } from '../wire/link.js'
 import { ForcedCloses } from './forced-closes.js'
 import type { MemberContext } from './member-context.js'
 import { WriteReceiver } from './writes/receiver.js'
@@ -14,6 +15,12 @@ import { WriteReceiver } from './writes/receiver.js'
 const MOST_GENERATIONS = 256
 /** The phase of a generation that has not reported yet. */
 const UNKNOWN = 'unknown'
+/** The phase of a generation that waits for the end of the process that served after it. */
+export const LAST = 'last'
+/** The phases of generations that have no connection left, and that wait for other processes or their application. */
+const DONE: ReadonlySet<string> = new Set(['retired', LAST])
+/** Time beyond the limit of their drains in which older generations end. */
+const ENDS_MS = 2_000
 /** The link to a generation that does not acknowledge a move channel within this time is closed; then that generation reconnects. */
 const CHANNEL_MS = 5_000
 
@@ -36,6 +43,8 @@ export class OlderGenerations {
   readonly #closed = new Map<string, readonly ForcedClose[]>()
   readonly #deps: OlderGenerationsDeps
   readonly #supply: SegmentSupply
+  /** The time limit that the generations were given when the service ended; null: it does not end. */
+  #endsWithin: number | null = null
 
   constructor(deps: OlderGenerationsDeps) {
     this.#deps = deps
@@ -85,6 +94,48 @@ export class OlderGenerations {
       welcome(link, { version, pid: process.pid, daemon: false, generation, serviceStartedAt, capabilities })
     }
     this.#supply.add(caller)
+    this.#sendEnd(link)
+  }
+
+  /**
+   * Makes all older generations close their remaining connections within `timeoutMs`, and end, because the service ends. Earlier releases ignore that. From then
+   * on {@link close} does nothing until {@link ended} has resolved.
+   */
+  end(timeoutMs: number): void {
+    this.#endsWithin = Math.ceil(Math.min(timeoutMs, LONGEST_MS))
+    for (const { link } of this.#callers.keys()) this.#sendEnd(link)
+    this.#deps.shared.changes.notify()
+  }
+
+  /** Shortens the time limit if {@link end} was called. */
+  shorten(timeoutMs: number): void {
+    if (this.#endsWithin !== null && timeoutMs < this.#endsWithin) this.end(timeoutMs)
+  }
+
+  /** Resolves when {@link end} was not called, or no older generation has a connection left, or when their time is over. */
+  async ended(): Promise<void> {
+    const { changes, settings } = this.#deps.shared
+    const left = () => this.reports.filter(({ phase }) => !DONE.has(phase))
+    // Again, because the limit may have become shorter meanwhile.
+    for (let ms = this.#endsWithin; ms !== null && left().length > 0; ) {
+      const within = ms
+      const isOver = () => left().length === 0 || this.#endsWithin !== within
+      await changes.until(isOver, Math.min(within + ENDS_MS, LONGEST_MS))
+      if (this.#endsWithin === within) break
+      ms = this.#endsWithin
+    }
+    const late = left()
+    if (late.length > 0)
+      settings.logger.warn(
+        { older: late },
+        'older versions were told to end and live on: they end with their connections',
+      )
+    this.#endsWithin = null
+    this.close()
+  }
+
+  #sendEnd(link: Link): void {
+    if (this.#endsWithin !== null) link.post({ endDrain: { timeoutMs: this.#endsWithin } })
   }
 
   /** Sends new segments to the older generations, because they still answer clients from the state. */
@@ -106,6 +157,7 @@ export class OlderGenerations {
 
   /** Closes all links: the older generations then connect to the next process that serves. */
   close(): void {
+    if (this.#endsWithin !== null) return
     for (const caller of [...this.#callers.keys()]) this.#drop(caller)
   }
 
@@ -123,6 +175,7 @@ export class OlderGenerations {
         ...readKeptBy(keptBy),
         ...(typeof standbySeconds === 'number' && { standbySeconds }),
       })
+      if (this.#endsWithin !== null) this.#deps.shared.changes.notify()
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {
       // The report is no valid JSON. The previous one stays.
@@ -145,5 +198,6 @@ export class OlderGenerations {
     dismiss(caller)
     this.#callers.delete(caller)
     this.#supply.forget(caller)
+    if (this.#endsWithin !== null) this.#deps.shared.changes.notify()
   }
 }

@@ -7,6 +7,7 @@ import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { Listener } from './listener.js'
 import type { MemberContext } from './member-context.js'
 import type { Moves } from './moves.js'
+import { LAST } from './older-generations.js'
 import type { OwnState } from './own-state.js'
 import { ServingLink } from './serving-link.js'
 import { RETIRED_MS } from './shutdown.js'
@@ -22,6 +23,8 @@ interface OwnDrainDeps {
   /** Resolves when all changes that the application has requested are made. */
   readonly changesSettled: () => Promise<void>
   readonly writes: () => FencedWrites
+  /** The process that served has ended the service: the remaining connections must end within this time. */
+  readonly onEnd: (timeoutMs: number) => void
 }
 
 /** Drains this process's connections, and reports on the drain to the process that serves. Owns the link for the reports. */
@@ -30,6 +33,7 @@ export class OwnDrain {
   #link: ServingLink | null = null
   /** The member has retired, but the process still lives. */
   #lingers = false
+  #isLast = false
   #closed: readonly ForcedClose[] = []
   #cuts: readonly DrainCut[] = []
 
@@ -57,7 +61,10 @@ export class OwnDrain {
       },
       connected: () => hosting.onReportsReceived?.(),
       writes: writes().forwarder,
-      handle: ({ moveRequest }) => moveRequest && moves.noReceiver(),
+      handle: ({ moveRequest, endDrain }) => {
+        if (moveRequest) moves.noReceiver()
+        if (endDrain) this.#deps.onEnd(endDrain.timeoutMs ?? 0)
+      },
     })
     this.#link.start()
     return hosting.acceptsWrites
@@ -81,7 +88,7 @@ export class OwnDrain {
     return {
       pid: process.pid,
       generation,
-      phase: this.#lingers ? 'retired' : phase,
+      phase: this.#lingers ? 'retired' : this.#isLast ? LAST : phase,
       ...(this.#lingers && { keptBy: activeResources() }),
       ...this.#standby,
       connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
@@ -143,6 +150,12 @@ export class OwnDrain {
   linger(): void {
     this.#lingers = true
     this.#link?.start()
+  }
+
+  /** Reports that this process only waits for the end of the process that served after it. */
+  waitLast(): void {
+    this.#isLast = true
+    this.#link?.reportNow()
   }
 
   /** Sends a last report and ends the connection: this process serves again, or ends. */

@@ -133,6 +133,7 @@ export class MemberRuntime implements MemberContext {
       state: this.state,
       changesSettled: () => this.view.settled(),
       writes: () => this.writes,
+      onEnd: timeout => void driver.close({ timeout, handBack: false }),
     })
     this.writes = new FencedWrites(this, this.state, this.drain)
     const operations = this.#operations(driver)

@@ -1,15 +1,13 @@
 import { constants } from 'node:os'
 import { isCurrent } from '../handoff/phases.js'
-import { OwnedFd, processes, signalTo } from '../kernel/index.js'
-import { OperatorClient } from '../operator/client.js'
-import { DAEMON_ITSELF } from '../operator/service-name.js'
-import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
+import { OwnedFd, processes, signalTo, trySignal } from '../kernel/index.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import type { Exit } from '../versions/spawn-successor.js'
 import { mainProcessReason } from './options.js'
 import type { MemberRuntime } from './runtime.js'
+import { findServing, type ServingProcess, servingPid } from './serving-pid.js'
 
 export interface StayOptions {
   /**
@@ -27,7 +25,6 @@ export interface StayOptions {
 
 /** The interval at which children are checked even if no SIGCHLD has arrived. */
 const CHECK_MS = 5_000
-const ANSWER_MS = 2_000
 /** The interval of polls whether a process in another container serves. */
 const ELSEWHERE_MS = 2_000
 /** The delay after a poll without an answer. */
@@ -39,7 +36,7 @@ const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
 export function staysForOthers(deps: MemberRuntime): boolean {
   // A process that serves, or will serve, needs no reason to stay alive, and handles its signals itself.
-  return !isCurrent(deps.machine.phase) && whyStay(deps) !== null
+  return !isCurrent(deps.machine.phase) && (whyStay(deps) !== null || deps.announcer.isReplacedMain)
 }
 
 function whyStay({ settings }: MemberRuntime): string | null {
@@ -48,16 +45,18 @@ function whyStay({ settings }: MemberRuntime): string | null {
 
 export async function stay(deps: MemberRuntime, { signals = [], until }: StayOptions): Promise<number> {
   const why = whyStay(deps)
-  if (why === null) {
+  const others = why === null ? null : new DependentProcesses(deps)
+  const forward = (signal: NodeJS.Signals) => {
+    if (staysForOthers(deps)) void (others?.forward(signal) ?? forwardToServing(deps, signal))
+  }
+  for (const signal of signals) process.on(signal, forward)
+  if (others === null) {
+    // The main process of a unit that knows its successor: it leaves when the manager knows it too.
     await deps.shutdown.retired
+    for (const signal of signals) process.off(signal, forward)
     return 0
   }
-  const others = new DependentProcesses(deps)
-  const forward = (signal: NodeJS.Signals) => {
-    if (staysForOthers(deps)) void others.forward(signal)
-  }
   const wake = () => others.wake()
-  for (const signal of signals) process.on(signal, forward)
   process.on('SIGCHLD', wake)
   try {
     const reason = await deps.shutdown.retired
@@ -70,6 +69,14 @@ export async function stay(deps: MemberRuntime, { signals = [], until }: StayOpt
     for (const signal of signals) process.off(signal, forward)
     process.off('SIGCHLD', wake)
   }
+}
+
+async function forwardToServing({ settings }: MemberRuntime, signal: NodeJS.Signals): Promise<void> {
+  const { control, logger, service } = settings
+  const pid = await servingPid(control, service)
+  if (pid === null || pid === process.pid) return
+  trySignal(pid, signal)
+  logger.info({ signal, to: pid }, 'signal forwarded')
 }
 
 class DependentProcesses {
@@ -174,35 +181,20 @@ class DependentProcesses {
     return null
   }
 
-  /** Returns the pid of the process that serves, if it is in this PID namespace. */
-  async #here(): Promise<number | null> {
-    const server = await this.#findServer()
-    return server === null || server.elsewhere ? null : server.pid
+  #here(): Promise<number | null> {
+    const { control, service } = this.#deps.settings
+    return servingPid(control, service)
   }
 
-  /** Returns the process that serves, or null if there is none. `elsewhere`: in another PID namespace. */
-  async #findServer(): Promise<{ pid: number; elsewhere: boolean } | null> {
+  #findServer(): Promise<ServingProcess | null> {
     const { control, service } = this.#deps.settings
-    if (control === null) return null
-    try {
-      using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
-      const pid = serverOf(await client.status({ timeout: ANSWER_MS }), service)
-      return pid === null ? null : { pid, elsewhere: client.inOtherPidNamespace }
-    } catch {
-      return null
-    }
+    return findServing(control, service)
   }
 }
 
 /** Returns the pids of all children. Valid in this turn of the event loop only: after a child is reaped, its pid may be reused. */
 function children(): number[] {
   return processes().filter(pid => statOf(pid)?.parent === process.pid)
-}
-
-function serverOf(answer: StatusAnswer, service: string): number | null {
-  if (!isDaemon(answer)) return answer.pid ?? null
-  const { pid, services } = answer
-  return (service === DAEMON_ITSELF ? pid : services.find(one => one.service === service)?.pid) ?? null
 }
 
 function codeOf({ code, signal }: Exit): number {

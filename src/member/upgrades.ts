@@ -6,6 +6,7 @@ import type { Peer } from '../holder/peer.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure, UpgradeReport } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
+import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
@@ -154,7 +155,7 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   async #run(options: UpgradeOptions & SuccessorStart, ended: AbortSignal): Promise<Upgraded> {
-    const { control, logger, times, timeout } = this.shared.settings
+    const { control, logger, systemd, times, timeout } = this.shared.settings
     const { argv = [], cwd, env, isStandIn = false, signal } = options
     const { ready, quiesce, freeze, prepare, commit } = times
     const output = this.output?.() ?? null
@@ -167,6 +168,7 @@ export class Upgrades implements AttemptIncumbent {
       }),
       control: control!,
       stdio: output?.stdio,
+      isGuarded: systemd === 'auto' && canNameMainProcess(),
       logger,
       limitMs: options.timeout ?? ready + quiesce + freeze + prepare + commit + timeout,
       commitMs: commit + prepare + OWN_END_MS,

@@ -13,6 +13,8 @@ const MOST_LINES = 24
 export const NO_REASON = 'see its own output'
 
 let reasonFile = process.env[VARIABLE]
+/** Whether another process has started this one as its successor. */
+export const isStartedSuccessor = reasonFile !== undefined
 delete process.env[VARIABLE]
 
 /**

@@ -1,7 +1,9 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
+import { constants } from 'node:os'
 import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
-import { type ProgramStart, trySignal } from '../kernel/index.js'
+import { OwnedFd, type ProgramStart, type StandardSource, startGuarded, trySignal } from '../kernel/index.js'
+import { openPidfd, ownPidfd, watchDeath } from '../os/liveness.js'
 import { ExitReason } from './exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from './leftover-processes.js'
 
@@ -10,9 +12,14 @@ export interface SpawnOptions {
   control: string
   /** Default: no input, this process's stdout and stderr. */
   stdio?: StdioOptions | undefined
+  /**
+   * Makes {@link Successor.orphan} effective, for a successor that will be the main process of a unit. Not if `stdio` has a stream, and not without pidfds.
+   */
+  isGuarded?: boolean | undefined
   logger?: { info(facts: object, message: string): void } | undefined
 }
 
+/** Both are null if the exit is unknown. */
 export interface Exit {
   code: number | null
   signal: NodeJS.Signals | null
@@ -22,7 +29,7 @@ export interface Successor {
   pid: number
   /** Owned by the caller. */
   exitReason: ExitReason
-  /** Never rejects. */
+  /** Never rejects. Stays pending after {@link orphan}. */
   exited: Promise<Exit>
   /**
    * Ends the successor and the processes in its session: sends SIGTERM to its group and, `graceMs` later (default {@link GRACE_MS}; 0: at
@@ -34,6 +41,11 @@ export interface Successor {
   release(): void
   /** Lets this process end before the successor, which keeps running in its own session. */
   unref(): void
+  /**
+   * Makes the service manager, or init, the parent of the successor, if it is guarded: a manager waits only for its own children. When this function returns,
+   * that is done. Idempotent.
+   */
+  orphan(): void
 }
 
 /** Delay after a successor's end: the handoff, whose reason is more exact, must report it first. */
@@ -43,74 +55,152 @@ const KILLED_MS = 2_000
 
 /** Formats an exit as `with code 1` or `by SIGTERM`. */
 export function exitText({ code, signal }: Exit): string {
-  return signal === null ? `with code ${code}` : `by ${signal}`
+  if (signal !== null) return `by ${signal}`
+  return code === null ? 'with an unknown code' : `with code ${code}`
+}
+
+/** A started successor, as the kernel or Node knows it. */
+interface StartedProcess {
+  readonly pid: number
+  /** Calls `ended` once, in the turn in which the process's pid is still its own. */
+  onExit(ended: (exit: Exit) => void): void
+  unref(): void
+  orphan(): void
+}
+
+/** Rejects with the error of the call that failed. */
+function startDetached(
+  { file, argv, cwd }: ProgramStart,
+  env: NodeJS.ProcessEnv,
+  stdio: StdioOptions,
+): Promise<StartedProcess> {
+  return new Promise((resolve, reject) => {
+    // Loaded only here: most processes start no child.
+    const { spawn } = process.getBuiltinModule('node:child_process')
+    const [argv0, ...args] = argv
+    const child: ChildProcess = spawn(file, args, {
+      ...(argv0 !== undefined && { argv0 }),
+      cwd,
+      env,
+      stdio,
+      detached: true,
+    })
+    child.once('error', reject)
+    child.once('spawn', () => {
+      child.off('error', reject)
+      child.on('error', () => {})
+      resolve({
+        pid: child.pid!,
+        onExit: ended => child.once('exit', (code, signal) => ended({ code, signal })),
+        unref: () => child.unref(),
+        orphan: () => {},
+      })
+    })
+  })
+}
+
+/** Throws the error of the call that failed. */
+function startUnderGuardian(start: ProgramStart, standard: readonly StandardSource[]): StartedProcess {
+  let exit: Exit | null = null
+  let report = (ended: Exit) => {
+    exit = ended
+  }
+  const ended = (status: number | null) => {
+    if (status === null) watchUnguarded(program.pid, () => report({ code: null, signal: null }))
+    else report(status < 0 ? { code: null, signal: nameOf(-status) } : { code: status, signal: null })
+  }
+  const program = startGuarded(start, standard, ended)
+  return {
+    pid: program.pid,
+    onExit: onExit => {
+      report = onExit
+      if (exit !== null) onExit(exit)
+    },
+    unref: () => program.unref(),
+    orphan: () => program.orphan(),
+  }
+}
+
+/** Watches a program whose guardian was killed: init reaps it, so its exit code stays unknown. */
+function watchUnguarded(pid: number, ended: () => void): void {
+  const pidfd = openPidfd(pid)
+  if (!(pidfd instanceof OwnedFd)) {
+    if (pidfd === 'dead') ended()
+    return
+  }
+  using _ = pidfd
+  watchDeath(pidfd, ended).unref()
+}
+
+function nameOf(signal: number): NodeJS.Signals {
+  const [name = 'SIGKILL'] = Object.entries(constants.signals).find(([, number]) => number === signal) ?? []
+  return name as NodeJS.Signals
+}
+
+/** Returns the sources of stdin, stdout and stderr; null if one of them is a stream. */
+function standardOf(stdio: StdioOptions): StandardSource[] | null {
+  const all = Array.isArray(stdio) ? stdio : [stdio, stdio, stdio]
+  return all.every(source => source === 'ignore' || source === 'inherit' || typeof source === 'number')
+    ? all
+    : null
+}
+
+/** Whether this kernel has pidfds, by which a guardian notices the end of its program. */
+function hasPidfds(): boolean {
+  using own = ownPidfd()
+  return own !== null
 }
 
 /** Starts a member's successor in its own session. Rejects with ERR_FDB_SPAWN if it cannot be executed. */
-export function spawnSuccessor(command: ProgramStart, options: SpawnOptions): Promise<Successor> {
-  const { control, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
-  return new Promise((resolve, reject) => {
-    const exitReason = new ExitReason(control)
-    const failed = (cause: unknown) => {
-      exitReason.close()
-      const code = (cause as NodeJS.ErrnoException).code ?? String(cause)
-      const message = `cannot start the successor ${command.file} in ${command.cwd} (${code}): check that it is executable and that the process limit is not reached`
-      reject(
-        new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file: command.file, cwd: command.cwd } }),
-      )
-    }
-    // Loaded only here: most processes start no child.
-    const { spawn } = process.getBuiltinModule('node:child_process')
-    let child: ChildProcess
-    try {
-      const [argv0, ...args] = command.argv
-      child = spawn(command.file, args, {
-        ...(argv0 !== undefined && { argv0 }),
-        cwd: command.cwd,
-        env: startedWith({ ...command.env, ...exitReason.env }),
-        stdio,
-        detached: true,
-      })
-    } catch (error) {
-      failed(error)
-      return
-    }
-    let leftovers: LeftoverProcesses | null = null
-    let isReleased = false
-    const exited = new Promise<Exit>(done => {
-      child.once('exit', (code, signal) => {
-        if (!isReleased) leftovers = LeftoverProcesses.ofSession(child.pid!)
-        logger?.info({ pid: child.pid, code, signal }, 'successor exited')
-        done({ code, signal })
-      })
-    })
-    child.once('error', failed)
-    child.once('spawn', () => {
-      logger?.info({ pid: child.pid, file: command.file }, 'successor started')
-      child.off('error', failed)
-      child.on('error', () => {})
-      const closePidfds = () => leftovers?.[Symbol.dispose]()
-      const release = () => {
-        isReleased = true
-        closePidfds()
-      }
-      const session = {
-        get hasEnded() {
-          return isReleased || (leftovers?.hasEnded ?? false)
-        },
-        signal: (signal: number) => {
-          if (isReleased) return
-          // Before the child is reaped no other process group can get its pid.
-          if (leftovers === null) trySignal(-child.pid!, signal)
-          else leftovers.signal(signal)
-        },
-      }
-      const end = async (graceMs = GRACE_MS) => {
-        const ended = await endProcesses(session, { graceMs, killedMs: KILLED_MS })
-        closePidfds()
-        return ended
-      }
-      resolve({ pid: child.pid!, exitReason, exited, end, release, unref: () => child.unref() })
+export async function spawnSuccessor(command: ProgramStart, options: SpawnOptions): Promise<Successor> {
+  const { control, stdio = ['ignore', 'inherit', 'inherit'], isGuarded = false, logger } = options
+  const exitReason = new ExitReason(control)
+  const env = startedWith({ ...command.env, ...exitReason.env })
+  let child: StartedProcess
+  try {
+    const standard = isGuarded && hasPidfds() ? standardOf(stdio) : null
+    child =
+      standard === null
+        ? await startDetached(command, env, stdio)
+        : startUnderGuardian({ ...command, env }, standard)
+  } catch (cause) {
+    exitReason.close()
+    const code = (cause as NodeJS.ErrnoException).code ?? String(cause)
+    const message = `cannot start the successor ${command.file} in ${command.cwd} (${code}): check that it is executable and that the process limit is not reached`
+    throw new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file: command.file, cwd: command.cwd } })
+  }
+  const { pid } = child
+  logger?.info({ pid, file: command.file }, 'successor started')
+  let leftovers: LeftoverProcesses | null = null
+  let isReleased = false
+  const exited = new Promise<Exit>(done => {
+    child.onExit(exit => {
+      if (!isReleased) leftovers = LeftoverProcesses.ofSession(pid)
+      logger?.info({ pid, ...exit }, 'successor exited')
+      done(exit)
     })
   })
+  const closePidfds = () => leftovers?.[Symbol.dispose]()
+  const release = () => {
+    isReleased = true
+    closePidfds()
+  }
+  const session = {
+    get hasEnded() {
+      return isReleased || (leftovers?.hasEnded ?? false)
+    },
+    signal: (signal: number) => {
+      if (isReleased) return
+      // Before the child is reaped no other process group can get its pid.
+      if (leftovers === null) trySignal(-pid, signal)
+      else leftovers.signal(signal)
+    },
+  }
+  const end = async (graceMs = GRACE_MS) => {
+    const ended = await endProcesses(session, { graceMs, killedMs: KILLED_MS })
+    closePidfds()
+    return ended
+  }
+  const { unref, orphan } = child
+  return { pid, exitReason, exited, end, release, unref, orphan }
 }

@@ -65,6 +65,8 @@ export interface AttemptOptions {
   readonly command: ProgramStart
   readonly control: string
   readonly stdio?: StdioOptions | undefined
+  /** See `spawnSuccessor()`. */
+  readonly isGuarded?: boolean
   readonly logger: Logger
   /** Time for the successor to serve, or at least to get its Commit. */
   readonly limitMs: number

@@ -23,20 +23,24 @@ describe('the units in docs/examples/systemd, as they are, with a systemd of the
       const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }
       const pid = (step: string) => Number(at(step).MainPID)
       const running = { code: 0, ActiveState: 'active', SubState: 'running' }
-      for (const { step, MainPID, file } of said.filter(({ step }) => !['stop', 'end'].includes(step)))
+      // During its probation a version serves, but the previous one is the main process.
+      const others = ['reload', 'reload again', 'USR2', 'stop', 'end']
+      for (const { step, MainPID, file } of said.filter(({ step }) => !others.includes(step)))
         expect({ step, MainPID }).toEqual({ step, MainPID: file })
 
+      expect(at('end').journal).not.toMatch(/not our child|SIGKILL.*stop/)
       expect(at('start')).toMatchObject({ ...running, StatusText: 'generation 1 serves' })
       expect(at('reload')).toMatchObject({
         ...running,
         StatusText: expect.stringMatching(/^generation 2 serves/),
       })
-      expect(pid('reload')).not.toBe(pid('start'))
-      // The one that stood by is the main process again, and nothing was started anew.
+      expect(at('reload').file).not.toBe(at('start').file)
+      expect(pid('reload')).toBe(pid('start'))
+      // The one that stood by serves again, and nothing was started anew.
       expect(at('killed in probation')).toMatchObject({ ...running, NRestarts: '0' })
       expect(pid('killed in probation')).toBe(pid('start'))
       expect(at('after probation')).toMatchObject({ ...running, StatusText: 'generation 2 serves' })
-      expect(pid('after probation')).toBe(pid('reload again'))
+      expect(pid('after probation')).toBe(Number(at('reload again').file))
       expect(at('failed reload')).toMatchObject({ ...running, code: 1 })
       expect(at('failed reload').StatusText).toMatch(
         /^generation 2 serves; the last upgrade failed: ERR_FDB_SUCC/,

@@ -139,3 +139,91 @@ describe('setBlocking', () => {
     expect(flags() & 0o4000).toBe(0o4000)
   })
 })
+
+describe('spawnGuarded', () => {
+  const start = (line: string, standard = [0, 1, 2]) => {
+    const words = bytes('/bin/sh', folder, 'sh', '-c', line)
+    const [pid, guardian, leash] = native.spawnGuarded(words, bytes('PATH=/bin:/usr/bin'), standard)
+    return { pid, guardian, leash: keep([leash])[0]! }
+  }
+  const parentOf = (pid: number) =>
+    Number(/^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+  const told = async (leash: number) => {
+    const status = Buffer.alloc(4)
+    const read = () => {
+      try {
+        return native.receive(leash, status, 0, 4)
+      } catch (error) {
+        return (error as NodeJS.ErrnoException).code
+      }
+    }
+    await expect.poll(read).toBe(4)
+    return status.readInt32LE()
+  }
+
+  it('starts a program as the leader of its session and the child of a guardian, with the given standard descriptors', async () => {
+    const [a, b] = keep(native.socketPair())
+    const { pid, guardian, leash } = start('echo $$; pwd -P; ls /proc/self/fd; exec sleep 60', [0, b!, b!])
+    try {
+      expect(parentOf(pid)).toBe(guardian)
+      expect(parentOf(guardian)).toBe(process.pid)
+      const into = Buffer.alloc(4_096)
+      let said = ''
+      const lines = () => {
+        const { bytes: size } = native.receiveMessage(a!, into, 0, into.length)
+        said += into.toString('utf8', 0, Math.max(0, size))
+        return said.split('\n')
+      }
+      await expect.poll(() => lines().length).toBe(7)
+      expect(said).toBe(`${pid}\n${realpathSync(folder)}\n0\n1\n2\n3\n`)
+      expect(readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[3]).toBe(`${pid}`)
+    } finally {
+      process.kill(pid, 'SIGKILL')
+      expect(await told(leash)).toBe(-9)
+      native.close(leash)
+      await expect.poll(() => native.reapChild(guardian)).toBe(0)
+    }
+  })
+
+  it('gives the program another parent when the leash is closed, and holds no descriptor and little memory until then', async () => {
+    const big = Buffer.alloc(64 << 20, 1)
+    const { pid, guardian, leash } = start('exec sleep 60')
+    try {
+      const own = () =>
+        Number(/^RssAnon:\s+(\d+)/m.exec(readFileSync(`/proc/${guardian}/status`, 'utf8'))?.[1])
+      await expect.poll(own).toBeLessThan(4_096)
+      expect(readdirSync(`/proc/${guardian}/fd`).length).toBeLessThanOrEqual(2)
+      expect(big[1]).toBe(1)
+      process.kill(guardian, 'SIGTERM')
+      expect(native.reapChild(guardian)).toBe(null)
+      native.close(leash)
+      await expect.poll(() => native.reapChild(guardian)).toBe(0)
+      expect(parentOf(pid)).not.toBe(guardian)
+    } finally {
+      process.kill(pid, 'SIGKILL')
+    }
+  })
+
+  it('reports the exit code, and keeps the pid of the program until the leash is closed', async () => {
+    const { pid, guardian, leash } = start('exit 7')
+    expect(await told(leash)).toBe(7)
+    expect(process.kill(pid, 0)).toBe(true)
+    native.close(leash)
+    await expect.poll(() => native.reapChild(guardian)).toBe(0)
+  })
+
+  it('throws the error of the call that failed, and leaves no process behind', async () => {
+    const words = bytes('/no/such/program', '', 'x')
+    expect(thrown(() => native.spawnGuarded(words, bytes('A=b'), [0, 1, 2]))).toMatchObject({
+      code: 'ENOENT',
+      syscall: 'execve',
+    })
+    const there = bytes('/bin/sh', '/no/such/folder', 'sh')
+    expect(thrown(() => native.spawnGuarded(there, bytes('A=b'), [0, 1, 2]))).toMatchObject({
+      code: 'ENOENT',
+      syscall: 'chdir',
+    })
+    expect(thrown(() => native.spawnGuarded(there, bytes('A=b'), [0, 1]))).toBeInstanceOf(RangeError)
+    await expect.poll(() => native.endedChild()).toBe(-1)
+  })
+})

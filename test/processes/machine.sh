@@ -4,7 +4,7 @@ nspawn=$1 folder=$2 root=$3 node=$4
 mount -t tmpfs tmpfs "$folder/machine" && cd "$folder/machine" && mkdir upper work root || exit 9
 mount -t overlay overlay -o "lowerdir=/,upperdir=upper,workdir=work" root && mount -t tmpfs tmpfs /run || exit 9
 mkdir -p root/etc/systemd/system root/out root/opt
-cp "$folder"/units/* root/etc/systemd/system/
+cp -r "$folder"/units/* root/etc/systemd/system/
 echo 11111111111111111111111111111111 >root/etc/machine-id
 printf '#!/bin/sh\nexec "%s" /opt/fd-broker/dist/cli.cjs "$@"\n' "$node" >root/usr/bin/fd-broker
 chmod 755 root/usr/bin/fd-broker

@@ -10,7 +10,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
@@ -47,21 +47,37 @@ export function noMachine(): string | null {
   return mounted.status === 0 ? null : 'mounting is not allowed'
 }
 
+interface MachineOptions {
+  /** Further units, or files for existing ones (`edge.service.d/test.conf`), by name. */
+  readonly units?: Readonly<Record<string, string>>
+  /** It is ended after this time. */
+  readonly ms?: number
+}
+
 /**
  * Boots a machine with these units beside those in `docs/examples/systemd`, runs a driver (`node /opt/fd-broker/test/…` inside) and resolves with what it said when
  * the machine has ended. `files`: in /out.
  */
-export async function runMachine(driver: string, files: Readonly<Record<string, string>>): Promise<Said[]> {
+export async function runMachine(
+  driver: string,
+  files: Readonly<Record<string, string>>,
+  { units = {}, ms = BOOTED_MS }: MachineOptions = {},
+): Promise<Said[]> {
   // Not below /tmp: inside there is another.
   const folder = mkdtempSync('/var/tmp/fdb-machine-')
   try {
     for (const name of ['machine', 'out']) mkdirSync(join(folder, name))
     cpSync(join(ROOT, 'docs/examples/systemd'), join(folder, 'units'), { recursive: true })
+    for (const [name, text] of Object.entries(units)) {
+      mkdirSync(dirname(join(folder, 'units', name)), { recursive: true })
+      writeFileSync(join(folder, 'units', name), text)
+    }
     writeFileSync(join(folder, 'units/test.target'), '[Unit]\nRequires=driver.service\n')
     writeFileSync(
       join(folder, 'units/driver.service'),
       `[Service]
 Type=oneshot
+TimeoutStartSec=infinity
 ExecStart="${process.execPath}" /opt/fd-broker/test/fixtures/${driver}
 ExecStopPost=/bin/systemctl --no-block exit 0
 StandardOutput=file:/out/said
@@ -69,7 +85,7 @@ StandardError=file:/out/errors
 `,
     )
     for (const [name, text] of Object.entries(files)) writeFileSync(join(folder, 'out', name), text)
-    const end = await boot(folder)
+    const end = await boot(folder, ms)
     const read = (name: string) =>
       existsSync(join(folder, 'out', name)) ? readFileSync(join(folder, 'out', name), 'utf8') : ''
     const said = read('said')
@@ -88,7 +104,7 @@ StandardError=file:/out/errors
   }
 }
 
-function boot(folder: string): Promise<string> {
+function boot(folder: string, ms: number): Promise<string> {
   const args = [
     '--mount',
     '--propagation',
@@ -100,7 +116,7 @@ function boot(folder: string): Promise<string> {
     ROOT,
     process.execPath,
   ]
-  const child = spawn('unshare', args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: BOOTED_MS })
+  const child = spawn('unshare', args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: ms })
   let output = ''
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', text => (output += text))

@@ -55,6 +55,11 @@ export class ServiceManager {
     this.#socket.send({ ...(main && mainPid(main)), READY: 1, STATUS: status })
   }
 
+  /** Reports that another process of the service is its main process. */
+  names(main: MainProcess): void {
+    this.#socket.send(mainPid(main))
+  }
+
   /** Reports that the service is being upgraded or reloaded, until {@link serves} is called. */
   changes(status: string): void {
     const usec = process.hrtime.bigint() / 1000n
