@@ -63,13 +63,26 @@ export function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Ru
     return { state: last.state, effects: [...late, retire, ...last.effects] }
   }
   if (state.phase === 'returning' && from === state.owner) {
+    if (state.standsByAgain && state.joiner !== NOBODY) return standByAgain(state, epoch)
     const others = [...(state.joiner === NOBODY ? [] : [state.joiner]), ...state.bound]
     return {
-      state: { ...state, phase: 'idle', joiner: NOBODY, epoch, bound: others },
+      state: { ...state, phase: 'idle', joiner: NOBODY, standsByAgain: false, epoch, bound: others },
       effects: rules.ackBack ? fencedEffects(state, others) : NOTHING,
     }
   }
   return same(before)
+}
+
+/** The owner serves under a restarted daemon: its probation, which the restart has interrupted, begins again. */
+function standByAgain(state: HolderState, epoch: Epoch): HolderStep {
+  const { bound, down, joiner: standby } = state
+  const retire: HolderEffect[] = down.includes(standby)
+    ? []
+    : [{ type: 'tell', to: standby, message: { kind: 'retire' } }]
+  return {
+    state: { ...state, phase: 'probation', joiner: NOBODY, standby, standsByAgain: false, epoch },
+    effects: [...retire, ...fencedEffects(state, bound)],
+  }
 }
 
 export function onHealthy(state: HolderState): HolderStep {

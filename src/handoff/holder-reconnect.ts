@@ -1,7 +1,15 @@
 /** The holder's steps when a member reconnects, and when all members of a restarted daemon have reconnected. */
 
 import { onServing } from './commit.js'
-import { bind, type HolderEffect, type HolderState, type HolderStep, NOTHING, same } from './holder-state.js'
+import {
+  bind,
+  type HolderEffect,
+  type HolderState,
+  type HolderStep,
+  NOTHING,
+  type Returned,
+  same,
+} from './holder-state.js'
 import { type Epoch, type Id, NO_EPOCH, NOBODY, type Role, type ToHolder } from './messages.js'
 import { giveUp, grantAgain, regrant, reinstate, rollBack } from './rollback.js'
 import type { Rules } from './rules.js'
@@ -21,9 +29,10 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
   }
   switch (state.phase) {
     case 'rebuilding': {
-      const backs = [...state.returned.filter(b => b.id !== id), { id, role, epoch }].sort(
-        (a, b) => a.id - b.id,
-      )
+      const backs = [
+        ...state.returned.filter(b => b.id !== id),
+        { id, role, epoch, top: back.top ?? null },
+      ].sort((a, b) => a.id - b.id)
       const known: HolderState = { ...state, returned: backs }
       return rules.rebuildWaits ? { state: known, effects: NOTHING } : onRebuilt(known, rules)
     }
@@ -112,11 +121,24 @@ export function onRebuilt(state: HolderState, rules: Rules): HolderStep {
     (a, b) => unfit(a.id) - unfit(b.id) || serves(b.role) - serves(a.role) || b.epoch - a.epoch,
   )[0]
   if (best === undefined) return { state: { ...state, phase: 'idle', returned: [] }, effects: NOTHING }
-  const others = state.returned.filter(b => b.id !== best.id).map(b => b.id)
-  const step = reinstate({ ...state, owner: best.id, returned: [] })
+  const others = state.returned.filter(b => b.id !== best.id)
+  const elder = standbyOf(best, others)
+  const [joiner = NOBODY, ...bound] = [
+    ...(elder === undefined ? [] : [elder.id]),
+    ...others.filter(b => b !== elder).map(b => b.id),
+  ]
+  const step = reinstate({ ...state, owner: best.id, returned: [] }, elder !== undefined && rules.arbiter)
   const effects = rules.sealRest ? step.effects : step.effects.filter(e => e.type !== 'seal')
-  return {
-    state: { ...step.state, joiner: others[0] ?? NOBODY, bound: others.slice(1) },
-    effects,
-  }
+  return { state: { ...step.state, joiner, bound }, effects }
+}
+
+/**
+ * Returns the member that stood by for `owner`, or was about to, when the daemon was lost. Both know the same epochs, because after a probation the
+ * owner alone gets new ones.
+ */
+function standbyOf(owner: Returned, others: readonly Returned[]): Returned | undefined {
+  if (!isServing(owner.role) || owner.top === null) return undefined
+  return others
+    .filter(({ role, epoch, top }) => role !== 'ready' && epoch < owner.epoch && top === owner.top)
+    .sort((a, b) => b.epoch - a.epoch)[0]
 }

@@ -36,8 +36,18 @@ export interface HolderState {
   readonly unfit: readonly Id[]
   /** The process that should serve is silent, so the holder has told the helper to accept: the other process, which is unfit to write. */
   readonly helperAccepts: boolean
+  /** In `returning` after a daemon's restart: the joiner is the owner's predecessor, which stands by again when the owner serves. */
+  readonly standsByAgain: boolean
   /** The members that have reconnected in `rebuilding`. */
-  readonly returned: readonly { readonly id: Id; readonly role: Role; readonly epoch: Epoch }[]
+  readonly returned: readonly Returned[]
+}
+
+/** What a member has sent in Back. */
+export interface Returned {
+  readonly id: Id
+  readonly role: Role
+  readonly epoch: Epoch
+  readonly top: Epoch | null
 }
 
 export type HolderEvent =
@@ -97,6 +107,7 @@ export function initialHolder(scope: Scope, owner: Id, epoch: Epoch, top: Epoch 
     down: [],
     unfit: [],
     helperAccepts: false,
+    standsByAgain: false,
     returned: [],
   }
 }

@@ -71,6 +71,7 @@ export function rollBack(state: HolderState, rules: Rules, newcomerDead = false)
       epoch: state.wayBack,
       grant: state.wayBack,
       helperAccepts: false,
+      standsByAgain: false,
     }
     const effects: HolderEffect[] = [failed]
     if (rules.acceptFirst) effects.push({ type: 'tell', to: old, message: { kind: 'resume' } })
@@ -103,7 +104,14 @@ export function regrant(state: HolderState): HolderStep {
   const grant = state.top + 1
   const wayBack = state.top + 2
   return {
-    state: { ...clearUnfit(state, state.joiner), phase: 'committing', grant, wayBack, top: wayBack },
+    state: {
+      ...clearUnfit(state, state.joiner),
+      phase: 'committing',
+      grant,
+      wayBack,
+      top: wayBack,
+      standsByAgain: false,
+    },
     effects: [
       { type: 'make', epochs: [grant, wayBack] },
       { type: 'seal', from: 0, below: grant },
@@ -112,20 +120,22 @@ export function regrant(state: HolderState): HolderStep {
   }
 }
 
-/** Gives the owner the right in a new segment. */
-export function reinstate(state: HolderState): HolderStep {
+/** Gives the owner the right in a new segment. `standsByAgain`: a standby gets a segment too, in which it would write instead of the owner. */
+export function reinstate(state: HolderState, standsByAgain = false): HolderStep {
   const grant = state.top + 1
+  const wayBack = standsByAgain ? grant + 1 : grant
   return {
     state: {
       ...clearUnfit(state, state.owner),
       phase: 'returning',
       joiner: NOBODY,
+      standsByAgain,
       grant,
-      wayBack: grant,
-      top: grant,
+      wayBack,
+      top: wayBack,
     },
     effects: [
-      { type: 'make', epochs: [grant] },
+      { type: 'make', epochs: standsByAgain ? [grant, wayBack] : [grant] },
       { type: 'seal', from: 0, below: grant },
       { type: 'tell', to: state.owner, message: { kind: 'reinstate', epoch: grant } },
     ],

@@ -60,7 +60,6 @@ export class Holder {
       host,
       logger,
       peer,
-      endProbation: () => this.endProbation(),
       catchUp: back => this.#offerSender.catchUp(back),
     }
     this.#peers = new Peers({
@@ -90,6 +89,7 @@ export class Holder {
         dispatch: event => host.dispatch(event),
         peer,
         times: () => this.#times,
+        mayEnd: () => host.probationMayEnd?.() ?? true,
         onKept: successor => this.#noteKept(successor),
       },
       times.heartbeat,
@@ -175,11 +175,6 @@ export class Holder {
     if (peer !== undefined) peer.reason = reason
     this.#host.dispatch({ type: 'cancel' })
     return 'cancelled'
-  }
-
-  /** Ends probation at the next healthy heartbeat, because a process waits to join. */
-  endProbation(): void {
-    this.#probation.endSoon()
   }
 
   /** The host calls this after each step of the state machine. */

@@ -17,8 +17,6 @@ export interface HandlerContext {
   readonly host: HolderHost
   readonly logger: Logger
   peer(id: Id): Peer | undefined
-  /** Ends probation at the next healthy heartbeat. */
-  endProbation(): void
   /** Sends a reconnected member the segments that were made while it had no channel. */
   catchUp(peer: Peer): void
 }
@@ -39,9 +37,9 @@ export function handleMessage(
   if (endProbation) {
     closeAll(fds)
     const { host } = context
-    // The owner ends the service: release the standby even if the owner is not healthy.
+    // The owner ends the service: release the standby even if the owner is not healthy. Releases up to 0.4.0 also sent this, without
+    // `closing`, for a process that wants to join: but that one may fail, so the standby stays.
     if (endProbation.closing && peer.id === host.state().owner) host.dispatch({ type: 'healthy' })
-    else context.endProbation()
     return
   }
   recordFacts(context, peer, envelope)
@@ -147,6 +145,8 @@ export interface HolderHost {
   /** Daemon: a successor has sent Serving, so the names that it did not adopt may be dropped. */
   onServing?(peer: Peer): void
   changed(): void
+  /** Daemon: false while the next daemon takes over, which continues the probation. Absent: always true. */
+  probationMayEnd?(): boolean
   /** Handles a message that does not concern the handoff. Owns the descriptors. Returns false if the message is unknown. */
   otherMessage?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
   /** The receiver owns the descriptors. */

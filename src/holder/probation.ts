@@ -9,6 +9,8 @@ interface ProbationHost {
   dispatch(event: HolderEvent): void
   peer(id: Id): Peer | undefined
   times(): HandoffTimes
+  /** Whether a probation may end now; otherwise it lasts until it may. */
+  mayEnd(): boolean
   /** Called once for each unhealthy successor that keeps serving because the standby cannot take over again. */
   onKept(peer: Peer): void
 }
@@ -24,8 +26,6 @@ export class Probation {
   readonly #awake = new SuspendDetector()
   #ticker: NodeJS.Timeout | undefined
   #since = 0
-  /** The next healthy Heartbeat ends probation: a process waits to join. */
-  #endSoon = false
   /** The last successor that was reported with `onKept`. */
   #keptId: Id = NOBODY
 
@@ -53,17 +53,10 @@ export class Probation {
     return performance.now() - this.#since
   }
 
-  /** Ends probation as soon as a Heartbeat of the last two intervals reports that the successor is healthy, even if the time of probation is not over. */
-  endSoon(): void {
-    this.#endSoon = true
-    this.#judge()
-  }
-
   /** Stops judging, because the handoff has left the phase. Idempotent. */
   end(): void {
     clearInterval(this.#ticker)
     this.#ticker = undefined
-    this.#endSoon = false
   }
 
   #judge(): void {
@@ -75,7 +68,7 @@ export class Probation {
     const beat = this.#heartbeatMs
     const { probation, silence } = this.#host.times()
     const awakeSince = this.#awake.tick(beat, now)
-    const over = this.#endSoon || now - this.#since >= probation
+    const over = now - this.#since >= probation && this.#host.mayEnd()
     const fresh = now - peer.heartbeatAt <= beat * 2
     if (over && fresh && peer.healthy && peer.link.open) this.#host.dispatch({ type: 'healthy' })
     else if (now - Math.max(peer.healthyAt, awakeSince) > patience(silence, beat)) {

@@ -22,6 +22,7 @@ import { ControlListener } from '../wire/control-listener.js'
 import { sendLast } from '../wire/frame.js'
 import { OlderGenerations, type OlderGenerationsDeps } from './older-generations.js'
 import { refuseMainProcess } from './options.js'
+import { probationError } from './upgrades.js'
 
 /** Stands for the missing entry of a path that was removed before this process got the socket. Matches no existing file. */
 const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
@@ -32,13 +33,13 @@ const { Envelope } = fdbroker.wire
 const PASSED = 'passed'
 /** The time in which a client must send Hello. */
 const HELLO_MS = 5_000
+/** Within this time after a probation the standby has heard a healthy heartbeat, and has released this process. */
+const RELEASE_MS = 2_000
 /** After the Commit only the successor accepts, normally within milliseconds. If it is stopped, this process accepts again after this time. */
 const SLOW_MS = 1_000
 
 export interface ControlSocketDeps extends OlderGenerationsDeps {
   readonly operations: Operations
-  /** Asks the standby to release this process as soon as that is safe, because a joiner waits. */
-  endProbation(): void
 }
 
 /** The control socket of an embedded holder, or of a daemon. Accepts its clients. Owns the socket, its lock file and its reservation. */
@@ -243,7 +244,7 @@ export class ControlSocket {
   }
 
   #receiveJoiner(caller: Caller): void {
-    const { endProbation, shared } = this.#deps
+    const { shared } = this.#deps
     const refusal = this.#refusal(caller)
     if (refusal !== null) {
       turnAway(caller, refusal)
@@ -256,19 +257,26 @@ export class ControlSocket {
       generation: shared.generation + 1,
       serviceStartedAt: shared.serviceStartedAt,
       heartbeatMs: shared.settings.times.heartbeat,
+      waitMs: this.#releaseMs,
     })
     if (shared.hosting.holder !== null) {
       this.#admit(caller)
       return
     }
-    // The joiner waits until the incumbent has released this process.
+    // The joiner waits until the incumbent has released this process. The incumbent stands by meanwhile: the joiner may fail, or this process.
     this.#waiting.push(caller)
     caller.link.start({
       message: (_envelope, fds) => closeAll(fds),
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
     })
-    endProbation()
+  }
+
+  /** For how long a joiner may have to wait until the standby has released this process. */
+  get #releaseMs(): number {
+    const { hosting, settings } = this.#deps.shared
+    if (hosting.holder !== null) return 0
+    return Math.ceil(hosting.probationLeftMs ?? settings.times.probation) + RELEASE_MS
   }
 
   #refusal({ pid, pidfd }: Caller): FdbError | null {
@@ -283,6 +291,8 @@ export class ControlSocket {
       return busy(
         `process ${stuck} stands by and does not answer (stopped or stuck): resume it (SIGCONT), or end it (fd-broker upgrade --kill-stuck)`,
       )
+    const tooEarly = probationError(shared.hosting, shared.settings.timeout)
+    if (tooEarly !== null) return tooEarly
     // Refuses a joiner that would end with this process, unless the option `mainProcess` allows that.
     const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null

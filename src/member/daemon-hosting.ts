@@ -41,6 +41,7 @@ export class DaemonHosting implements Hosting {
   readonly holder = null
   readonly blockedBy = []
   readonly stuckIncumbent = null
+  readonly probationLeftMs = null
   readonly released = false
   readonly mergesAtOnce = false
   readonly #deps: DaemonHostingDeps

@@ -89,6 +89,13 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.holder?.phase === 'released'
   }
 
+  /** As the previous version reports it: that one is the holder. */
+  get probationLeftMs(): number | null {
+    if (!this.standsBy) return null
+    const standby = this.#deps.controlSocket.older.reports.find(report => report.standbySeconds !== undefined)
+    return standby?.standbySeconds === undefined ? null : standby.standbySeconds * 1_000
+  }
+
   /** While there is no channel, checks regularly whether this process was released or its segment was sealed. */
   onLost(): void {
     const { checkSeal, shared } = this.#deps

@@ -17,6 +17,9 @@ export const REFUSED = {
   message: 'the process that serves refused this process without a reason',
 } as const
 
+/** A holder can make a joiner wait at most this long for the end of a probation. */
+const LONGEST_WAIT_MS = 3_600_000
+
 export interface HolderFacts {
   readonly pid: number
   /** Whether the holder is a daemon, which stays the holder after the handoff. */
@@ -29,6 +32,8 @@ export interface HolderFacts {
   readonly serviceStartedAt: number
   /** The interval of heartbeats in both directions, in milliseconds; 0 if the Welcome has none. */
   readonly heartbeatMs: number
+  /** The Offer may come so much later than usual, because the holder is in probation. */
+  readonly waitMs: number
 }
 
 type HelloSettings = Pick<Settings, 'service' | 'versions' | 'wantedTimes' | 'stateFile'>
@@ -200,5 +205,6 @@ function factsOf(welcome: fdbroker.wire.Welcome.$Properties): HolderFacts {
     generation: welcome.generation ?? 1,
     serviceStartedAt: welcome.serviceStartedAt ?? Date.now(),
     heartbeatMs: welcome.heartbeatMs ?? 0,
+    waitMs: Math.min(welcome.waitMs ?? 0, LONGEST_WAIT_MS),
   }
 }

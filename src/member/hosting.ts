@@ -29,6 +29,9 @@ export interface Hosting {
   /** Whether segments can be merged as soon as a new one is in use. In daemon hosting the merge waits for Released. */
   readonly mergesAtOnce: boolean
 
+  /** Milliseconds for which the previous version can take over again; null if unknown or over. Always null in daemon hosting. */
+  readonly probationLeftMs: number | null
+
   // ---- events; an implementation leaves out those that it does not need
 
   /** Handles a message that only this hosting knows. Returns whether the message was known. */

@@ -141,7 +141,6 @@ export class MemberRuntime implements MemberContext {
       shared: this,
       operations,
       state: log,
-      endProbation: () => this.joined.post({ endProbation: {} }),
     })
     const { controlSocket } = this
     this.offers = new OfferReceiver(this, controlSocket, entry => this.holdings.takeLate(entry))

@@ -97,7 +97,7 @@ export async function startNext(
   const aborted = () =>
     driver.refuse(new FdbError('ERR_FDB_ABORTED', 'the application aborted the takeover (signal of join())'))
   signal?.addEventListener('abort', aborted, { once: true })
-  readiness.limit(timeoutMs)
+  readiness.limit(timeoutMs + link.facts.waitMs)
   try {
     joined.attach(link)
     makeRoomForDescriptors()

@@ -11,6 +11,7 @@ import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
+import type { Hosting } from './hosting.js'
 import { SELF } from './machine.js'
 import type { MemberContext } from './member-context.js'
 import type { UpgradeOptions } from './member-options.js'
@@ -199,7 +200,11 @@ export class Upgrades implements AttemptIncumbent {
     refuseMainProcess(this.shared, 'its successor')
     // An unfit process may be upgraded, because the next version may be able to write.
     const serves = phase === 'serving' || phase === 'unfit'
-    if (serves && this.#underWay === null) return
+    if (serves && this.#underWay === null) {
+      const tooEarly = probationError(this.shared.hosting, settings.timeout)
+      if (tooEarly !== null) throw tooEarly
+      return
+    }
     const step =
       this.#step === null
         ? ''
@@ -219,6 +224,19 @@ export class Upgrades implements AttemptIncumbent {
   #peer(id: Id = SELF): Peer | undefined {
     return id === SELF ? undefined : this.shared.hosting.holder?.peer(id)
   }
+}
+
+/** Returns ERR_FDB_BUSY if the previous version can take over again for longer than a next one waits. */
+export function probationError(
+  { probationLeftMs }: Pick<Hosting, 'probationLeftMs'>,
+  timeoutMs: number,
+): FdbError | null {
+  if (probationLeftMs === null || probationLeftMs <= timeoutMs) return null
+  return new FdbError(
+    'ERR_FDB_BUSY',
+    `process ${process.pid} is in probation: the previous version can take over again for another ${Math.ceil(probationLeftMs / 1_000)} s; try again when that is over, or return to the previous version (fd-broker rollback)`,
+    { retryable: true },
+  )
 }
 
 /** Logs the exceptions of the caller's function, because they must not end the upgrade. */

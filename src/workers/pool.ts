@@ -27,8 +27,8 @@ import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot } from './worker-slot.js'
 
 const RETRY_MS = 200
-/** Maximum time to wait, before a worker is replaced, for the end of its probation. */
-const PROBATION_MS = 10_000
+/** Maximum time to wait, before a worker is replaced, for its healthy heartbeat after its probation, or for the end of a handoff. */
+const HANDOFF_MS = 10_000
 /** Maximum time to wait, before a worker is replaced, for the end of a process that was told to leave. */
 const LEAVE_MS = 10_000
 /** Added to the time limit of an order to end, which may reach a worker late, before the worker is killed. */
@@ -37,7 +37,7 @@ const NEVER_ABORTED = new AbortController().signal
 const NEVER = new Promise<void>(() => {})
 
 interface WorkerService {
-  readonly operations: Pick<ServiceOperations, 'command' | 'endProbation' | 'standing'>
+  readonly operations: Pick<ServiceOperations, 'command' | 'standing'>
 }
 
 export interface WorkerServices {
@@ -210,7 +210,7 @@ export class WorkerPool {
     const old = new Set(slots)
     const replace = async (slot: WorkerSlot) => {
       await slot.whenSettled()
-      await this.#endProbation(slot)
+      await this.#whenProved(slot)
       await this.#start(slot)
       old.delete(slot)
     }
@@ -232,10 +232,10 @@ export class WorkerPool {
     }
   }
 
-  /** Ends the probation in the slot, during which no other process can be started. Waits for that up to {@link PROBATION_MS}. */
-  async #endProbation(slot: WorkerSlot): Promise<void> {
-    this.#services?.get(slot.name)?.operations.endProbation()
-    await this.#changes.until(() => slot.standing?.phase === 'idle', PROBATION_MS, this.#ownership.signal)
+  /** Waits for the end of the probation in the slot: until then the previous worker can serve again, and no other process can be started. */
+  async #whenProved(slot: WorkerSlot): Promise<void> {
+    const ms = (slot.standing?.probationLeftMs ?? 0) + HANDOFF_MS
+    await this.#changes.until(() => slot.standing?.phase === 'idle', ms, this.#ownership.signal)
   }
 
   async resize(count: number): Promise<void> {

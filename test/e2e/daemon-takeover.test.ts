@@ -191,7 +191,7 @@ describe('a daemon that is started where one runs', () => {
     await isBack(scene, next)
   })
 
-  it('waits for an upgrade of a member that is under way, and for the end of its probation', async () => {
+  it('waits for an upgrade of a member that is under way, and goes on with its probation', async () => {
     const long = { ...UPGRADE, probation: 60_000 }
     const { scene, target } = await open({ upgrade: long })
     const daemon = await startDaemon(scene, { upgrade: long })
@@ -205,8 +205,12 @@ describe('a daemon that is started where one runs', () => {
     await joiner.serving()
     await next.says('listening')
     await daemon.end()
-    await app.end()
-    await isBack(scene, joiner)
+    await serviceWhere(
+      scene,
+      'it is in probation',
+      ({ phase, pid }) => phase === 'probation' && pid === joiner.pid,
+    )
+    expect(await app.order('phase')).toBe('standby')
     expect((await serviceStatus(scene)).generation).toBe(2)
     await more(writes)
     await nothingLost(joiner, writes)

@@ -6,6 +6,7 @@ const [control = '', hosting = 'embedded'] = process.argv.slice(2)
 const member = await join({
   service: 'stall',
   control,
+  upgrade: { probation: 0 },
   hosting: hosting === 'daemon' ? 'daemon' : 'embedded',
 })
 const validate = (/** @type {any} */ price) => {

@@ -7,7 +7,7 @@ it('one that waits to join is turned away when the process that was to hand over
   const port = await freePort()
   const scene = Scene.open({
     // The first takes back when it has not heard from the second for so long: the third must have come by then.
-    upgrade: { probation: 60_000, heartbeat: 50, silence: 5_000 },
+    upgrade: { probation: 9_000, heartbeat: 50, silence: 5_000 },
     listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}`, server: 'net' }],
   })
   const first = await scene.serve()

@@ -5,7 +5,8 @@ import { HANDOFF_TIMES } from '../../src/holder/times.js'
 import { peerWith } from '../holder-support/processes.js'
 
 const BEAT = 100
-const TIMES = { ...HANDOFF_TIMES, probation: 1_000, silence: 500, heartbeat: BEAT }
+const PROBATION = 1_000
+const TIMES = { ...HANDOFF_TIMES, probation: PROBATION, silence: 500, heartbeat: BEAT }
 
 beforeEach(() => vi.useFakeTimers())
 afterEach(() => vi.useRealTimers())
@@ -15,6 +16,7 @@ function watched(phase: HolderPhase = 'probation') {
   const peer = peerWith({ id: 2 })
   const heard: string[] = []
   const kept: number[] = []
+  let isHeld = false
   const beat = (healthy = true) => {
     peer.heartbeatAt = performance.now()
     peer.healthy = healthy
@@ -26,6 +28,7 @@ function watched(phase: HolderPhase = 'probation') {
       dispatch: event => heard.push(event.type),
       peer: () => peer,
       times: () => TIMES,
+      mayEnd: () => !isHeld,
       onKept: ({ id }) => kept.push(id),
     },
     BEAT,
@@ -38,7 +41,10 @@ function watched(phase: HolderPhase = 'probation') {
       vi.advanceTimersByTime(BEAT)
     }
   }
-  return { probation, peer, heard, kept, live }
+  const hold = (on: boolean) => {
+    isHeld = on
+  }
+  return { probation, peer, heard, kept, live, hold }
 }
 
 describe('probation', () => {
@@ -92,16 +98,15 @@ describe('probation', () => {
     probation.end()
   })
 
-  it('is in no hurry for the next successor because the one before had to be', () => {
-    const { probation, heard, live } = watched()
+  it('does not end while it may not, and then at once', () => {
+    const { probation, heard, live, hold } = watched()
     probation.start()
-    probation.endSoon()
-    expect(heard).toEqual(['healthy'])
-    probation.end()
-    heard.length = 0
-    probation.start()
-    live(500)
+    hold(true)
+    live(PROBATION * 2)
     expect(heard).toEqual([])
+    hold(false)
+    live(BEAT)
+    expect(heard[0]).toBe('healthy')
     probation.end()
   })
 

@@ -7,7 +7,7 @@ import {
   restartedHolder,
   stepHolder,
 } from '../../src/handoff/holder-machine.js'
-import { NO_EPOCH, NOBODY, type ToHolder } from '../../src/handoff/messages.js'
+import { NO_EPOCH, NOBODY, type Role, type ToHolder } from '../../src/handoff/messages.js'
 import { WITHOUT_SEALS } from '../../src/handoff/rules.js'
 import { untyped } from '../fixtures/untyped.js'
 
@@ -365,6 +365,44 @@ describe('the holder, when something fails', () => {
       restartedHolder(),
     )
     expect(effects(rebuilding, { type: 'rebuilt' })).toEqual(['make 5', 'seal 0..4', 'tell 1 reinstate 5'])
+  })
+
+  const back = (role: Role, epoch: number, top: number | undefined, sealed = true) =>
+    ({ kind: 'back', role, epoch, sealed, ...(top !== undefined && { top }) }) as const
+
+  it('goes on with a probation after a restart: the elder stands by, with a segment of its own', () => {
+    const rebuilding = after(
+      [says(1, back('orphan', 1, 3)), says(2, back('serving', 2, 3, false))],
+      restartedHolder(),
+    )
+    expect(effects(rebuilding, { type: 'rebuilt' })).toEqual(['make 4 5', 'seal 0..3', 'tell 2 reinstate 4'])
+    const returning = after([{ type: 'rebuilt' }], rebuilding)
+    expect(effects(returning, says(2, { kind: 'serving', epoch: 4 }))).toEqual(['tell 1 retire'])
+    const probation = after([says(2, { kind: 'serving', epoch: 4 })], returning)
+    expect(probation).toMatchObject({
+      phase: 'probation',
+      owner: 2,
+      standby: 1,
+      epoch: 4,
+      wayBack: 5,
+      top: 5,
+    })
+    expect(effects(probation, { type: 'dead', id: 2 })).toEqual(
+      expect.arrayContaining(['tell 1 resume', 'seal 0..4', 'tell 1 reinstate 5']),
+    )
+    // It is not one of a rollback: the successor that was rolled back leaves.
+    const rolledBack = after([{ type: 'unhealthy' }, says(1, { kind: 'serving', epoch: 5 })], probation)
+    expect(rolledBack).toMatchObject({ phase: 'idle', owner: 1, bound: [2] })
+  })
+
+  it.each([
+    ['a joiner, which has never served', back('ready', 3, 3)],
+    ['one that was released: the owner has got a segment since', back('standby', 1, 2)],
+    ['one of an earlier release, which does not say what it knows', back('standby', 1, undefined)],
+  ])('does not let %s stand by after a restart', (_who, other) => {
+    const rebuilding = after([says(1, other), says(2, back('serving', 2, 3, false))], restartedHolder())
+    const idle = after([{ type: 'rebuilt' }, says(2, { kind: 'serving', epoch: 4 })], rebuilding)
+    expect(idle).toMatchObject({ phase: 'idle', owner: 2, bound: [1] })
   })
 })
 

@@ -36,7 +36,8 @@ function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
 }
 
 const NOBODY: ServiceStanding = {
-  ...{ owner: null, others: [], phase: 'idle', lastFailure: null, bound: [], missing: [], entries: [] },
+  ...{ owner: null, others: [], phase: 'idle', probationLeftMs: null, lastFailure: null },
+  ...{ bound: [], missing: [], entries: [] },
 }
 
 function owned(pid = 42, generation = 1): ServiceStanding {
@@ -53,7 +54,6 @@ function poolWith(facts: Partial<WorkersSettings> = {}) {
   const pool = new WorkerPool(settingsWith({ logger: { ...SILENT, warn }, ...facts }))
   const operationsOf = (name: string) => ({
     standing: standings.get(name) ?? NOBODY,
-    endProbation() {},
     command: async (order: { name: string; body: Uint8Array }) => {
       told.push({ worker: name, order: order.name, body: Buffer.from(order.body).toString() })
       if (failing.has(name)) throw new Error(`${name} refuses`)
@@ -483,16 +483,16 @@ describe('all workers', () => {
     expect(await resized).toBe('serves')
   })
 
-  it('are replaced although a probation does not end: that is waited for 10 s', async () => {
+  it('are not replaced in their probation, which is waited for, and 10 s more', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings } = serving(1)
     const [slot] = pool.slots
-    standings.set(slot!.name, { ...owned(), phase: 'probation' })
+    standings.set(slot!.name, { ...owned(), phase: 'probation', probationLeftMs: 5_000 })
     let failed: unknown
     const replaced = pool.replaceAll(pool.slots).catch(error => {
       failed = error
     })
-    await vi.advanceTimersByTimeAsync(9_000)
+    await vi.advanceTimersByTimeAsync(14_000)
     await turns()
     expect(failed).toBeUndefined()
     await vi.advanceTimersByTimeAsync(2_000)

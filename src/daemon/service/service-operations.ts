@@ -61,6 +61,8 @@ export interface ServiceStanding {
   /** All other processes of the service: they join, stand by, or drain. */
   readonly others: readonly MemberProcess[]
   readonly phase: HolderPhase
+  /** The remaining milliseconds of probation, or null outside of probation. */
+  readonly probationLeftMs: number | null
   readonly lastFailure: Failure | null
   /** Pids of processes that got descriptors, and have neither released them nor ended. */
   readonly bound: readonly number[]
@@ -98,11 +100,6 @@ export class ServiceOperations implements Operations {
     return isUndecided(machine().phase) ? this.#whileIn(isUndecided, Math.min(ms, times.commit)) : null
   }
 
-  /** Ends a running probation as soon as that is safe. */
-  endProbation(): void {
-    this.#service.holder.endProbation()
-  }
-
   get standing(): ServiceStanding {
     const { descriptorTable, holder, machine, missing } = this.#service
     const { lastFailure } = holder.timeline
@@ -113,6 +110,7 @@ export class ServiceOperations implements Operations {
       owner: owner ?? null,
       others: [...holder.peers.filter(peer => peer !== owner), ...this.#service.olderGenerations()],
       phase,
+      probationLeftMs: holder.probationLeftMs,
       lastFailure,
       bound: pids,
       missing: phase === 'rebuilding' ? missing() : [],

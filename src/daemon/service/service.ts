@@ -134,6 +134,7 @@ export class Service {
         position: () => null,
         onServing: peer => this.#settled(peer),
         changed: () => deps.changed(),
+        probationMayEnd: () => !this.#pause.isOn,
         otherMessage: (peer, envelope, fds) => this.#onOther(peer, envelope, fds),
         bundle: (peer, items) => this.#onBundle(peer, items),
         onReturned: peer => this.#takeBack(peer),
@@ -178,9 +179,10 @@ export class Service {
     return itemsOf(this.#descriptorTable, this.#segmentSet)
   }
 
-  /** Whether no handoff is running. */
+  /** Whether no handoff is running. The next daemon continues a probation. */
   get idle(): boolean {
-    return this.#machine.phase === 'idle' || this.#machine.phase === 'rebuilding'
+    const { phase } = this.#machine
+    return phase === 'idle' || phase === 'rebuilding' || phase === 'probation'
   }
 
   /** Names the service and its joining process, for an error while a handoff is running. */
@@ -195,10 +197,9 @@ export class Service {
     if (Date.now() - begunAt > this.#deps.times.ready) this.#holder.cancel(reason)
   }
 
-  /** Keeps the items unchanged until {@link resume}, and ends a probation as soon as that is safe. */
+  /** Keeps the items unchanged until {@link resume}: a probation does not end meanwhile. */
   pause(): void {
     this.#pause.start()
-    this.#holder.endProbation()
   }
 
   resume(): void {
@@ -535,6 +536,10 @@ function candidate(caller: Caller, generation: number): Candidate {
 /** Delays the members' requests that would change the items while the daemon hands these over. */
 class Pause {
   #waiting: (() => void)[] | null = null
+
+  get isOn(): boolean {
+    return this.#waiting !== null
+  }
 
   start(): void {
     this.#waiting ??= []

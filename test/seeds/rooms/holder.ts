@@ -32,8 +32,8 @@ export const holder = room(
     ],
     [
       'holder/probation.ts',
-      '    this.#ticker = undefined\n    this.#endSoon = false',
-      '    this.#ticker = undefined',
+      'now - this.#since >= probation && this.#host.mayEnd()',
+      'now - this.#since >= probation',
       ...PROBATION,
     ],
     [

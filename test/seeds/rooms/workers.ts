@@ -30,7 +30,7 @@ export const workers = room(
     ],
     ['versions/upgrade-attempt.ts', 'isCommitted(phase)', 'false'],
     ['workers/worker-slot.ts', 'pid => statOf(pid)?.session === child.pid', '() => true'],
-    ['workers/pool.ts', 'PROBATION_MS, this.#ownership.signal', 'null, this.#ownership.signal'],
+    ['workers/pool.ts', 'ms, this.#ownership.signal', 'null, this.#ownership.signal'],
     ['workers/pool.ts', '    this.#ownership.lose()\n', ''],
     ['workers/pool.ts', '      this.#ownership.regain()\n', ''],
     ['workers/worker-slot.ts', 'signals: [signal, this.#deps.ownership.signal]', 'signals: [signal]'],
