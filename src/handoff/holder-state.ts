@@ -42,7 +42,7 @@ export interface HolderState {
   readonly returned: readonly Returned[]
 }
 
-/** What a member has sent in Back. */
+/** The facts in a member’s Back. */
 export interface Returned {
   readonly id: Id
   readonly role: Role
