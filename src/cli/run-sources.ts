@@ -8,6 +8,7 @@ import { isMap, list, text, type ValueCheck } from '../config/check.js'
 import { ConfigDocument, parseDocument } from '../config/document.js'
 import { FdbError } from '../errors.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
+import { refuseOwnAddress } from '../run/own-address.js'
 import type { Takeover } from '../run/predecessor.js'
 import type { SupervisorSettings, VersionSettings } from '../run/settings.js'
 import type { Restart } from '../versions/machine.js'
@@ -163,16 +164,23 @@ export class RunSources {
 
   /** Reads the settings for the next version. Rejects with ERR_FDB_OPTION, ERR_FDB_SPEC, ERR_FDB_CONFIG. */
   async versionSettings(): Promise<VersionSettings> {
-    return this.#read(setting => ({
+    return this.#read(setting => {
+      const listen =
+        this.#flags.listen === undefined
+          ? setting('listen', listeners, [])
+          : parseListeners(this.#flags.listen)
+      return this.#settingsWith(setting, listen)
+    })
+  }
+
+  #settingsWith(setting: Setting, listen: readonly NamedListener[]): VersionSettings {
+    return {
       command: this.#commandOf(setting),
       cwd: setting('cwd', path, undefined),
       env: setting('env', environment, {}),
-      listen:
-        this.#flags.listen === undefined
-          ? setting('listen', listeners, [])
-          : parseListeners(this.#flags.listen),
+      listen,
       nonBlocking: setting('nonBlocking', flag, false),
-      ready: setting('ready', readiness, DELAY),
+      ready: setting('ready', (name, value) => refuseOwnAddress(readiness(name, value), listen), DELAY),
       asking: {
         interval: setting('healthInterval', duration(1), null),
         timeout: setting('healthTimeout', duration(1), 5_000),
@@ -184,7 +192,7 @@ export class RunSources {
       stopSignal: setting('stopSignal', signal('TERM'), 'SIGTERM'),
       stopTimeout: setting('stopTimeout', duration(), 30_000),
       survive: setting('survive', flag, false),
-    }))
+    }
   }
 
   #commandOf(setting: Setting): readonly string[] {

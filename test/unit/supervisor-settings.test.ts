@@ -38,6 +38,44 @@ describe('--ready', () => {
   })
 })
 
+describe('--ready at an address of a listener', () => {
+  const read = (listen: string, ready: string) =>
+    new RunSources(['a'], { listen: [listen], ready }).versionSettings()
+
+  it.each([
+    ['web=tcp://127.0.0.1:8080', 'http://127.0.0.1:8080/health'],
+    ['web=tcp://127.0.0.1:8080', 'http://localhost:8080/'],
+    ['web=tcp://0.0.0.0:8080', 'http://127.0.0.1:8080/'],
+    ['web=tcp://[::]:80', 'http://[::1]/'],
+    ['web=tcp://[::1]:80', 'http://[::1]/'],
+    ['web=tcp://0.0.0.0:8080', 'tcp:localhost:8080'],
+    ['web=tcp://127.0.0.1:8080', 'tcp:0.0.0.0:8080'],
+  ])('%s refuses %s: the old version would answer', async (listen, ready) => {
+    await expect(read(listen, ready)).rejects.toMatchObject({
+      code: 'ERR_FDB_OPTION',
+      message: expect.stringMatching(/is the listener "web".*Give http:\/PATH/),
+    })
+  })
+
+  it.each([
+    ['web=tcp://127.0.0.1:8080', 'http://127.0.0.1:8081/'],
+    ['web=tcp://127.0.0.1:8080', 'http://127.0.0.2:8080/'],
+    ['web=tcp://0.0.0.0:8080', 'http://192.0.2.1:8080/'],
+    ['web=unix:/run/a.sock', 'tcp:127.0.0.1:80'],
+    ['web=tcp://127.0.0.1:8080', 'http:/health'],
+  ])('%s allows %s', async (listen, ready) => {
+    await expect(read(listen, ready)).resolves.toMatchObject({ ready: parseReadiness(ready) })
+  })
+
+  it('is refused with its place in a file', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-run-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const config = join(folder, 'run.yaml')
+    writeFileSync(config, 'command: [a]\nlisten: { web: "tcp://127.0.0.1:80" }\nready: http://127.0.0.1/\n')
+    await expect(new RunSources([], { config }).versionSettings()).rejects.toThrow(/run\.yaml:3:\d+/)
+  })
+})
+
 describe('the name of a service', () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-run-'))
   const nameOf = async (command: readonly string[], flags = {}) => {
