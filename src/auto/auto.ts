@@ -1,9 +1,9 @@
-import { errorMonitor } from 'node:events'
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type net from 'node:net'
 import { rememberLine } from '../base/successor-output.js'
 import { noMember } from '../member/process-member.js'
+import { observe } from '../node/observed-events.js'
 import { LIBRARY_FILES } from './library-files.js'
 import type { ListenRequest } from './listen-request.js'
 import type { AutoService } from './service.js'
@@ -19,6 +19,8 @@ export class Auto {
   readonly #settings: AutoSettings
   readonly #stopWatching = new WeakMap<net.Server, () => void>()
   #service: AutoService | null = null
+  /** The last service, also after this program has left it. */
+  #joined: AutoService | null = null
   #joining: Promise<void> | null = null
   #excluded = false
   #isReady = false
@@ -27,6 +29,12 @@ export class Auto {
 
   constructor(settings: AutoSettings) {
     this.#settings = settings
+    // Now, before libraries replace process.emit(), which some of them restore later.
+    observe(
+      process,
+      new Map([['beforeExit', () => this.#service?.beforeExit()]]),
+      new Map([['exit', () => this.#joined?.exits()]]),
+    )
   }
 
   /** Resolves when it is known whether another version serves; this process then has its sockets. Never rejects. */
@@ -52,8 +60,6 @@ export class Auto {
     if (this.#excluded) return
     this.#stopWatching.get(server)?.()
     const waiting = new WaitingServer(server)
-    // errorMonitor, because with a listener of 'error' Node would not throw an error that the program does not handle.
-    const monitored: NodeJS.EventEmitter = server
     const listening = () => {
       off()
       void this.#attach(waiting, request)
@@ -68,13 +74,15 @@ export class Auto {
       if (!this.#settings.isStarted) return
       printReason(`a server does not listen: ${messageOf(error)}`)
     }
+    const observers = new Map<string, (...args: never[]) => void>([
+      ['listening', listening],
+      ['error', failed],
+    ])
+    const stopObserving = observe(server, observers)
     const off = () => {
-      server.off('listening', listening)
-      monitored.off(errorMonitor, failed)
+      stopObserving()
       this.#stopWatching.delete(server)
     }
-    server.prependListener('listening', listening)
-    monitored.prependListener(errorMonitor, failed)
     this.#stopWatching.set(server, stop)
   }
 
@@ -111,6 +119,7 @@ export class Auto {
       // Without the previous version's sockets a next version usually fails with EADDRINUSE.
       printReason(`this process runs without upgrades: ${messageOf(error)}`)
     }
+    this.#joined = this.#service ?? this.#joined
     this.#excluded = this.#service === null
     if (this.#excluded) noMember()
     if (this.#isReady) this.#service?.reportReady()

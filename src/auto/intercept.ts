@@ -6,6 +6,7 @@ import net from 'node:net'
 import { resolve } from 'node:path'
 import { MAX_UNIX_NAME } from '../listeners/index.js'
 import { nameSocket } from '../node/held-handle.js'
+import { setMethod } from '../node/observed-events.js'
 import type { Auto } from './auto.js'
 import { isClusterPrimary } from './exclusion.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
@@ -74,7 +75,7 @@ export function warnAboutUdp(): void {
         )
       return Reflect.apply(bind, socket, args)
     }
-    Object.defineProperty(socket, 'bind', { configurable: true, writable: true, value: bindWithWarning })
+    setMethod(socket, 'bind', bindWithWarning)
   })
 }
 

@@ -1,18 +1,9 @@
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
-import {
-  answers,
-  type Check,
-  FdbError,
-  join,
-  type Listener,
-  type Member,
-  type RetiredReason,
-} from '../index.js'
+import { answers, type Check, FdbError, join, type Listener, type Member } from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
-import { activeResources } from '../node/active-resources.js'
 import { HELD_HANDLE, holdHandle, listeningDescriptorOf, nameSocket } from '../node/held-handle.js'
-import { keptByText } from '../operator/status-report.js'
+import { observe, setMethod } from '../node/observed-events.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { realPathOf } from '../os/release-link.js'
@@ -21,6 +12,7 @@ import { addressesOf, addressNow, type ListenRequest, listenerName } from './lis
 import { linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
 import { openInspector } from './node-startup.js'
 import { Placeholder } from './placeholder.js'
+import { HANDLER_MS, ProgramShutdown } from './program-shutdown.js'
 import type { AutoSettings } from './settings.js'
 import { autoLog, messageOf, print, printOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
@@ -34,6 +26,7 @@ const RETRY_MS = 100
 export class AutoService {
   readonly #settings: AutoSettings
   readonly #member: Member
+  readonly #placeholder: Placeholder
   readonly #shutdown: ProgramShutdown
   /** Names of the listeners that the previous version offers. */
   readonly #offered: ReadonlySet<string>
@@ -45,7 +38,7 @@ export class AutoService {
   readonly #attaching = new Map<string, Promise<void>>()
   /** Adopted listeners whose server the program has closed before this process was ready: the previous version still serves their addresses. */
   readonly #unusedListeners = new Map<string, Listener>()
-  readonly #listeningHandlers = new ListeningHandlers()
+  readonly #listeningEvents = new ListeningEvents()
   #hasAdopted = false
   /** Calls {@link #finishStart} when the program has opened no listener for {@link AutoSettings.quietMs}. */
   #quietTimer: NodeJS.Timeout | undefined
@@ -101,6 +94,7 @@ export class AutoService {
     this.#onLeft = onLeft
     this.#offered = new Set(member.known)
     const placeholder = new Placeholder(settings.control)
+    this.#placeholder = placeholder
     this.#shutdown = new ProgramShutdown(member, settings.exitMs, placeholder)
     const log = ownPart(startedAs.env)
     this.#log = log
@@ -114,18 +108,15 @@ export class AutoService {
       // In this order, because libuv drops a signal that has just arrived if its last listener is removed before another is added.
       placeholder.markReplaced()
       this.#shutdown.stopHandlingSignals()
-      this.#listeningHandlers.remove(this.#names.keys())
+      this.#listeningEvents.mute(this.#names.keys())
     })
     member.on('reinstated', () => {
       if (log !== null) this.#takeLogBack(log)
       member.keepAlive(false)
-      this.#listeningHandlers.restore()
+      this.#listeningEvents.restore()
       this.#shutdown.handleSignals()
       placeholder.stop()
     })
-    process.once('beforeExit', this.#onBeforeExit)
-    // A signal handler of the program may call process.exit() as soon as its server has closed, before the member has closed.
-    process.once('exit', this.#onExit)
     this.#reportMissing()
     if (this.#offered.size > 0) openInspector()
   }
@@ -362,26 +353,28 @@ export class AutoService {
     process.exit(1)
   }
 
-  /** Leaves the service if the program ends without a server. */
-  readonly #onBeforeExit = (): void => {
+  /** Called when nothing keeps the process alive. Leaves the service if the program ends without a server. */
+  beforeExit(): void {
     if (this.#names.size === 0 && this.#phase === 'starts') this.#leave()
   }
 
-  readonly #onExit = (): void => this.#member.exits()
+  /**
+   * Called when the process exits, after the program's own handlers. A signal handler of the program may call process.exit() as soon as its
+   * server has closed, before the member has closed.
+   */
+  exits(): void {
+    this.#placeholder.exits()
+    this.#member.exits()
+  }
 
   #leave(why?: string): void {
     if (this.#phase === 'left') return
     this.#phase = 'left'
     clearTimeout(this.#quietTimer)
-    process.off('beforeExit', this.#onBeforeExit)
     this.#shutdown.leave()
     this.#member.keepAlive(true)
-    const left = () => {
-      process.off('exit', this.#onExit)
-      this.#onLeft()
-    }
     const closed = why === undefined ? this.#member.close() : this.#member.closeBecause(why)
-    this.#leaving = closed.then(left, left)
+    this.#leaving = closed.then(this.#onLeft, this.#onLeft)
   }
 }
 
@@ -442,12 +435,23 @@ function onServerClose(server: net.Server, closing: CloseCallbacks): void {
   callbacksOf.set(server, closing)
   if (known) return
   let emitted = false
-  server.on('close', () => {
-    emitted = true
-  })
-  server.on('listening', () => {
-    emitted = false
-  })
+  observe(
+    server,
+    new Map([
+      [
+        'close',
+        () => {
+          emitted = true
+        },
+      ],
+      [
+        'listening',
+        () => {
+          emitted = false
+        },
+      ],
+    ]),
+  )
   const original = server.close as Close
   const close: Close = callback => {
     const now = callbacksOf.get(server) ?? closing
@@ -460,123 +464,45 @@ function onServerClose(server: net.Server, closing: CloseCallbacks): void {
     now.closed()
     return server
   }
-  Object.defineProperty(server, 'close', { configurable: true, writable: true, value: close })
+  setMethod(server, 'close', close)
 }
-
-type ListeningHandler = (...args: unknown[]) => void
 
 /**
  * Keeps the program's handlers of 'listening' from a second call: when this process serves again after another one, Node emits the event
  * again, but a program expects it only once.
  */
-class ListeningHandlers {
-  readonly #removed = new Map<net.Server, readonly ListeningHandler[]>()
+class ListeningEvents {
+  readonly #muted = new Map<net.Server, () => void>()
 
-  /** Removes the handlers while another process serves. */
-  remove(servers: Iterable<net.Server>): void {
+  /** While another process serves: the next 'listening' does not reach the program. */
+  mute(servers: Iterable<net.Server>): void {
     for (const server of servers) {
-      this.#removed.set(server, server.rawListeners('listening') as ListeningHandler[])
-      server.removeAllListeners('listening')
-    }
-  }
-
-  /** Restores the handlers after the servers listen again. */
-  restore(): void {
-    for (const [server, handlers] of this.#removed) {
-      const add = () => {
-        for (const each of handlers) server.on('listening', each)
-      }
-      // Node emits 'listening' in the turn in which the server starts to listen.
-      if (server.listening) setImmediate(add)
-      else server.once('listening', () => setImmediate(add))
-    }
-    this.#removed.clear()
-  }
-}
-
-/** Time for the program's SIGTERM handler to finish its work. */
-const HANDLER_MS = 30_000
-/** Time limit for closing the member at a signal. */
-const CLOSE_MS = 2_000
-
-const SIGNALS = ['SIGINT', 'SIGTERM'] as const
-
-/** Ends the program at a signal while it serves, and after it has retired. */
-class ProgramShutdown {
-  readonly #member: Member
-  readonly #exitMs: number
-  readonly #placeholder: Placeholder
-  #ending = false
-
-  constructor(member: Member, exitMs: number, placeholder: Placeholder) {
-    this.#member = member
-    this.#exitMs = exitMs
-    this.#placeholder = placeholder
-    void member.retired.then(why => this.#onRetired(why))
-  }
-
-  /** Called when this process serves. A signal then ends the service with the process. */
-  handleSignals(): void {
-    for (const signal of SIGNALS)
-      if (!process.listeners(signal).includes(this.#onSignal)) process.prependListener(signal, this.#onSignal)
-  }
-
-  /** Leaves signals to the program. */
-  stopHandlingSignals(): void {
-    for (const signal of SIGNALS) process.off(signal, this.#onSignal)
-  }
-
-  /** Called when this process will not serve (again). The program then decides about signals and its end. */
-  leave(): void {
-    this.#ending = true
-    this.stopHandlingSignals()
-  }
-
-  readonly #onSignal = (signal: NodeJS.Signals): void => {
-    const own = process.listenerCount(signal) > 1
-    // Closes the member first: otherwise a predecessor on standby would serve again when this process ends.
-    if (own && this.#member.incumbent !== null) {
-      this.#ending = true
-      void this.#member.close({ handBack: false })
-    }
-    if (own) return
-    // Not handled any more: a second signal ends this process at once.
-    this.stopHandlingSignals()
-    void this.#end(signal)
-  }
-
-  /** Ends the service, or only this process if a next version that is starting serves in time. */
-  async #end(signal: NodeJS.Signals): Promise<void> {
-    if (await this.#member.handedOver()) {
-      await this.#member.close({ handBack: false })
-      // Forwarded to the next version if this process must be kept for it.
-      process.kill(process.pid, signal)
-      return
-    }
-    this.leave()
-    const limit = setTimeout(() => process.kill(process.pid, signal), CLOSE_MS)
-    await this.#member.close({ handBack: false, timeout: 0 }).catch(() => {})
-    clearTimeout(limit)
-    process.kill(process.pid, signal)
-  }
-
-  /** Ends a retired program through its own SIGTERM handlers, which close its resources. */
-  async #onRetired(why: RetiredReason): Promise<void> {
-    this.stopHandlingSignals()
-    await this.#placeholder.decided
-    if (why !== 'replaced') this.#placeholder.stop()
-    if (this.#ending || why === 'lost') {
-      this.#placeholder.stopForwarding()
-      return
-    }
-    this.#ending = true
-    if (this.#placeholder.endProgram()) return
-    setTimeout(() => {
-      const kept = activeResources()
-      print(
-        `process ${process.pid} no longer serves and its last connection has ended, but ${keptByText(kept, 'keep')} it alive: fd-broker ends it. A SIGTERM handler that closes timers and pools would end it sooner`,
+      this.#muted.get(server)?.()
+      const unmute = observe(
+        server,
+        new Map([
+          [
+            'listening',
+            () => {
+              unmute()
+              this.#muted.delete(server)
+              return false
+            },
+          ],
+        ]),
       )
-      process.exit()
-    }, this.#exitMs).unref()
+      this.#muted.set(server, unmute)
+    }
+  }
+
+  /** This process serves again. A server that has not stopped to listen does not emit the event. */
+  restore(): void {
+    setImmediate(() => {
+      for (const [server, unmute] of this.#muted) {
+        if (!server.listening) continue
+        unmute()
+        this.#muted.delete(server)
+      }
+    })
   }
 }

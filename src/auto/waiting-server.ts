@@ -1,4 +1,5 @@
 import type net from 'node:net'
+import { type Observers, observe, replay } from '../node/observed-events.js'
 
 const EVENTS = ['connection', 'secureConnection', 'session'] as const
 type RecordedConnection = { readonly event: (typeof EVENTS)[number]; readonly of: NodeJS.EventEmitter }
@@ -7,36 +8,27 @@ type RecordedConnection = { readonly event: (typeof EVENTS)[number]; readonly of
 export class WaitingServer {
   readonly server: net.Server
   readonly #recorded = new Set<RecordedConnection>()
-  readonly #listeners = EVENTS.map(event => ({
-    event,
-    record: (of: NodeJS.EventEmitter) => this.#record(event, of),
-  }))
+  readonly #stop: () => void
 
   constructor(server: net.Server) {
     this.server = server
-    for (const { event, record } of this.#listeners) server.on(event, record)
+    const observers: Observers = new Map(
+      EVENTS.map(event => [event, (of: NodeJS.EventEmitter) => this.#record(event, of)] as const),
+    )
+    this.#stop = observe(server, observers)
   }
 
   #record(event: RecordedConnection['event'], of: NodeJS.EventEmitter): void {
     const connection = { event, of }
     this.#recorded.add(connection)
-    of.once('close', () => this.#recorded.delete(connection))
+    observe(of, new Map([['close', () => this.#recorded.delete(connection)]]))
   }
 
-  /** Calls `add`, then calls the event listeners that `add` has added with each connection that is still open. */
+  /** Calls `add`, then replays to the observers that `add` has added each connection that is still open. */
   handOver(add: () => void): void {
-    const { server } = this
-    for (const { event, record } of this.#listeners) server.off(event, record)
-    const before = new Map(EVENTS.map(event => [event, new Set(server.listeners(event))]))
+    this.#stop()
     add()
-    const added = EVENTS.map(event => ({
-      event,
-      listeners: server.listeners(event).filter(listener => !before.get(event)!.has(listener)),
-    }))
-    for (const connection of this.#recorded)
-      for (const { event, listeners } of added)
-        if (event === connection.event)
-          for (const listener of listeners) Reflect.apply(listener, server, [connection.of])
+    for (const { event, of } of this.#recorded) replay(this.server, event, of)
     this.#recorded.clear()
   }
 }

@@ -9,6 +9,7 @@ import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
 import { HTTP_CONNECTIONS, idleParsers, isHttpServer, isResponding } from '../node/http-connections.js'
+import { type Observers, observe } from '../node/observed-events.js'
 import {
   emitDelayedClose,
   enableClose,
@@ -44,6 +45,8 @@ export class AttachedServer {
   readonly server: ServableServer
   readonly #open = new OpenSockets()
   readonly #sessions = new Http2Sessions()
+  #stopObserving: () => void = () => {}
+  readonly #onSecureClose: Observers
   /** The decrypted sockets of a TLS server, with the time when each finished its handshake (performance.now()). */
   readonly #secure = new Map<net.Socket, number>()
   readonly #keeper: ConnectionKeeper | null
@@ -77,6 +80,15 @@ export class AttachedServer {
       )
     }
     if (server.listening && begin === null) throw listensAlready()
+    const secure = this.#secure
+    this.#onSecureClose = new Map([
+      [
+        'close',
+        function (this: net.Socket) {
+          secure.delete(this)
+        },
+      ],
+    ])
     this.#begin = begin
     this.server = server
     this.#failed = failed
@@ -92,10 +104,16 @@ export class AttachedServer {
     this.#open.follow(server)
     this.#answers = new HttpResponses(server as http.Server, this.#open.areListed ? this.#open : null)
     this.#moving = this.#stays ? undefined : this.#movable(options, failed)
-    server.on('secureConnection', this.#onSecure)
-    if (!('updateSettings' in server)) return
-    if (!('setTicketKeys' in server)) server.prependListener('connection', this.#sessions.onConnection)
-    server.on('session', this.#sessions.add)
+    this.#stopObserving = observe(server, this.#observers)
+  }
+
+  get #observers(): Observers {
+    const { server } = this
+    const { onConnection, add } = this.#sessions
+    const observers = new Map<string, (...args: never[]) => void>([['secureConnection', this.#onSecure]])
+    if (!('updateSettings' in server)) return observers
+    if (!('setTicketKeys' in server)) observers.set('connection', onConnection)
+    return observers.set('session', add)
   }
 
   #movable(
@@ -173,8 +191,7 @@ export class AttachedServer {
     this.#attached = true
     await new Promise<void>((resolve, reject) => {
       const settled = () => {
-        server.off('listening', done)
-        server.off('error', failed)
+        stopObserving()
         this.#onDetach = () => {}
       }
       const done = () => {
@@ -187,8 +204,20 @@ export class AttachedServer {
       }
       // detach() resolves the promise, because the server does not emit 'listening' after it.
       this.#onDetach = done
-      server.on('listening', done)
-      server.on('error', failed)
+      const stopObserving = observe(
+        server,
+        new Map<string, (...args: never[]) => unknown>([
+          ['listening', done],
+          [
+            'error',
+            (error: Error) => {
+              failed(error)
+              // The caller of attach() gets it. Without a listener of the application it would end the process, too.
+              return server.listenerCount('error') > 0
+            },
+          ],
+        ]),
+      )
       enableClose(server)
       this.#run(() => listenOver(server, own, backlog))
       // If the application has closed the server by then, it emits neither 'listening' nor 'error'.
@@ -297,16 +326,14 @@ export class AttachedServer {
     return back ? this.cut() : sumCounts([])
   }
 
-  /** Removes the event listeners from the application's server. */
+  /** Ends the observation of the application's server. */
   release(): void {
     const { server } = this
     attachedServers.delete(server)
     this.finish()
     this.#answers?.release()
     this.#open.release()
-    server.off('secureConnection', this.#onSecure)
-    server.off('connection', this.#sessions.onConnection)
-    server.off('session', this.#sessions.add)
+    this.#stopObserving()
   }
 
   #remaining(): DrainCounts {
@@ -323,7 +350,7 @@ export class AttachedServer {
 
   readonly #onSecure = (socket: net.Socket): void => {
     this.#secure.set(socket, performance.now())
-    socket.once('close', () => this.#secure.delete(socket))
+    observe(socket, this.#onSecureClose)
   }
 
   readonly #run = <T>(work: () => T): T => this.#context.runInAsyncScope(work)

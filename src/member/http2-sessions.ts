@@ -1,4 +1,5 @@
 import type net from 'node:net'
+import { type Observers, observe } from '../node/observed-events.js'
 import { sendBypassingQueue } from '../node/socket-handle.js'
 
 /** The used part of `Http2Session`, declared here so that only the application loads `node:http2`. */
@@ -38,21 +39,30 @@ export class Http2Sessions {
   #connecting: net.Socket | null = null
   #leaving = false
 
-  /** The listener of 'connection', which must run before the server's own. Not used with TLS. */
+  /** Observes 'connection' before the server's own listener makes the session. Not used with TLS. */
   readonly onConnection = (socket: net.Socket): void => {
     this.#connecting = socket
   }
 
-  /** The listener of 'session'. */
+  /** Observes 'session'. */
   readonly add = (session: Http2SessionLike): void => {
     const facts: OpenSession = { socket: this.#connecting, streams: 0 }
     this.#connecting = null
     this.#sessions.set(session, facts)
-    session.on('stream', (stream: NodeJS.EventEmitter) => {
-      facts.streams++
-      stream.once('close', () => facts.streams--)
-    })
-    session.once('close', () => this.#sessions.delete(session))
+    const onStreamClose: Observers = new Map([['close', () => facts.streams--]])
+    observe(
+      session,
+      new Map<string, (...args: never[]) => void>([
+        [
+          'stream',
+          (stream: NodeJS.EventEmitter) => {
+            facts.streams++
+            observe(stream, onStreamClose)
+          },
+        ],
+        ['close', () => void this.#sessions.delete(session)],
+      ]),
+    )
     if (this.#leaving) endSession(session, facts)
   }
 
@@ -88,18 +98,28 @@ function endSession(session: Http2SessionLike, { socket }: OpenSession): void {
   const end = () => {
     clearTimeout(timer)
     clearTimeout(retry)
-    session.off('close', end)
+    stop()
     if (!session.closed && !session.destroyed) session.close()
   }
   const timer = setTimeout(end, PING_MS)
   timer.unref()
-  session.once('close', end)
   const announce = () => {
     if (session.closed || session.destroyed) return
     // ping() returns false if the application already waits for too many pings: then the timer ends the session.
     if (sendBypassingQueue(socket, GOAWAY)) session.ping(end)
     else retry = setTimeout(announce, RETRY_MS)
   }
-  if (session.pendingSettingsAck) session.once('localSettings', announce)
-  else announce()
+  let waits = session.pendingSettingsAck
+  const acknowledged = () => {
+    if (waits) announce()
+    waits = false
+  }
+  const stop = observe(
+    session,
+    new Map([
+      ['close', end],
+      ['localSettings', acknowledged],
+    ]),
+  )
+  if (!waits) announce()
 }

@@ -67,6 +67,56 @@ async function linesOf(
   return stdout.trim().split('\n')
 }
 
+/** Says all traces that a library could leave on objects of Node and of the program (.github/WATCHING.md). `HOLD` as above. */
+const TRACES = `import dgram from 'node:dgram'
+import { EventEmitter, once } from 'node:events'
+import http from 'node:http'
+import net from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+const say = (...facts) => console.log(JSON.stringify(facts))
+const listeners = one => one.eventNames().filter(name => typeof name === 'string').sort().map(name => [name, one.rawListeners(name).length])
+const keys = one => Object.keys(one).sort()
+const method = ({ name, length }) => [name, length]
+const enumerable = (one, name) => Object.getOwnPropertyDescriptor(one, name)?.enumerable ?? false
+let serving = null
+const server = http.createServer(async (request, response) => {
+  say('request', listeners(request), listeners(response), listeners(request.socket), keys(request.socket))
+  response.end('pid ' + process.pid)
+})
+server.on('upgrade', (request, socket) => socket.end())
+const look = when => say(when, listeners(server), keys(server), method(server.listen), method(server.close), method(server.emit), listeners(process), keys(process).length, process.getMaxListeners())
+look('made')
+server.listen(8080)
+await once(server, 'listening')
+look('listening')
+const udp = dgram.createSocket('udp4')
+say('udp', listeners(udp), keys(udp), method(udp.bind), enumerable(udp, 'bind'))
+udp.close()
+const { value, ...flags } = Object.getOwnPropertyDescriptor(net.Server.prototype, 'listen')
+say('prototype', flags, method(value), method(process.emit), enumerable(process, 'emit'))
+// fd-broker joins meanwhile, as the first version does.
+if (process.env.SERVED) while (!process.env.FD_BROKER_AUTO_PARENT) await pause(10)
+await pause(300)
+look('served')
+await fetch('http://127.0.0.1:8080', { headers: { connection: 'close' } })
+look('asked')
+process.once('exit', code => say('exit', code, process.exitCode))
+const warned = []
+process.on('warning', warning => warned.push(warning.name))
+while (process.listenerCount('exit') < EventEmitter.defaultMaxListeners) process.on('exit', () => {})
+while (process.listenerCount('SIGTERM') < EventEmitter.defaultMaxListeners) process.on('SIGTERM', () => {})
+while (server.listenerCount('close') < EventEmitter.defaultMaxListeners) server.on('close', () => {})
+await pause(10)
+say('warned', warned)
+process.once('beforeExit', code => {
+  say('beforeExit', code)
+  process.exitCode = 3
+})
+if (process.env.HOLD) await new Promise(() => setInterval(() => {}, 1_000))
+process.removeAllListeners('SIGTERM')
+server.close()
+`
+
 describe('a program under fd-broker/auto sees of its servers what it sees without it:', () => {
   it.each(perLane(['require'] as const, ['import', 'options', 'require'] as const))(
     'as the first version, by %s',
@@ -86,6 +136,21 @@ describe('a program under fd-broker/auto sees of its servers what it sees withou
     await program.statusWhere('all of it listens', ({ listeners }) => listeners.length >= 4)
     expect(await linesOf(program, 'import')).toEqual(wanted)
     expect(first).toBeGreaterThan(0)
+  })
+
+  it('no listener, property or warning but its own, as the first version and as the next one', async () => {
+    const program = await AutoProgram.of(TRACES)
+    const said = async (by: 'nothing' | 'import', env = {}) => {
+      const { code, stdout, stderr } = await program.run(by, env)
+      expect({ code, stderr }).toEqual({ code: 3, stderr: '' })
+      return stdout.trim().split('\n')
+    }
+    const wanted = await said('nothing')
+    expect(wanted).toContain('["warned",[]]')
+    expect(await said('import', { SERVED: '1' })).toEqual(wanted)
+    await program.launch('import', { HOLD: '1' })
+    await program.serves(1)
+    expect(await said('import', { SERVED: '1' })).toEqual(wanted)
   })
 
   it('an error that it does not handle ends it', async () => {

@@ -5,6 +5,7 @@ import { expect, it, onTestFinished } from 'vitest'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { AttachedServer } from '../../src/member/attached-server.js'
 import { connectionListener } from '../../src/node/http-connections.js'
+import { replay } from '../../src/node/observed-events.js'
 import { stopListening } from '../../src/node/server-connections.js'
 import { until } from '../processes/until.js'
 
@@ -47,7 +48,7 @@ it('a connection costs no event listener while the server only serves', async ()
   expect(served.connections).toBe(1)
   expect(served.kinds()).toEqual({ answering: 1 })
   served.announce()
-  expect(server.listenerCount('request')).toBe(2)
+  expect([server.listenerCount('connection'), server.listenerCount('request')]).toEqual([1, 1])
 })
 
 it('connections are found on a Node whose servers do not list them', async () => {
@@ -124,7 +125,7 @@ it('an upgrade is refused as without the library once the application has remove
   const { server, served, responses, client } = await attached()
   const handler = () => {}
   server.on('upgrade', handler)
-  expect(server.listenerCount('upgrade')).toBe(2)
+  expect(server.listenerCount('upgrade')).toBe(1)
   server.off('upgrade', handler)
   expect(server.listenerCount('upgrade')).toBe(0)
   await client(UPGRADE)
@@ -169,7 +170,7 @@ it('after a failed upgrade, responses are persistent again and cost no event lis
   served.announce()
   served.detach()
   stopListening(server)
-  expect(server.listenerCount('request')).toBe(2)
+  expect([server.listenerCount('connection'), server.listenerCount('request')]).toEqual([1, 1])
   using fd = bindListener(parseListenerSpec('tcp://127.0.0.1:0'))
   await served.attach(fd, 8)
   expect(server.listenerCount('request')).toBe(1)
@@ -179,7 +180,7 @@ it('after a failed upgrade, responses are persistent again and cost no event lis
   expect(answer()).toMatch(/^connection: keep-alive$/im)
 })
 
-it('a connection that was upgraded before the server was attached is found if it is replayed to the new listeners', async () => {
+it('a connection that was upgraded before the server was attached is found if it is replayed', async () => {
   const sockets: net.Socket[] = []
   const { server, served, client } = await attached(server =>
     server.on('upgrade', (_request, socket) => sockets.push(socket as net.Socket)),
@@ -187,15 +188,13 @@ it('a connection that was upgraded before the server was attached is found if it
   await client(UPGRADE)
   await until('it is upgraded', () => sockets.length === 1)
   served.release()
-  const before = server.listeners('connection')
   const again = new AttachedServer(
     server,
     {},
     () => {},
     () => {},
   )
-  const added = server.listeners('connection').filter(listener => !before.includes(listener))
-  for (const listener of added) listener.call(server, sockets[0])
+  replay(server, 'connection', sockets[0])
   expect(again.kinds()).toEqual({ upgraded: 1 })
   again.cut()
   await again.emptied()

@@ -2,17 +2,22 @@ import type http from 'node:http'
 import type net from 'node:net'
 import { nodeHttp } from '../../base/lazy.js'
 import { isResponding, lastRequestOf, responseOf } from '../../node/http-connections.js'
+import { type Observers, observe } from '../../node/observed-events.js'
+
+/** The events of a request on HTTP/1. (An HTTP/2 server emits 'request' for a request on HTTP/2 only if the application listens to it.) */
+const REQUESTS = ['request', 'checkContinue', 'checkExpectation'] as const
 
 /**
  * The responses under way of an HTTP/1 server. A response that announces the end (`Connection: close`) is the last on its connection.
  *
- * While the server only serves, there is no 'request' listener, which would take 2 % of the CPU time of a short request. The first {@link announce},
- * {@link announceOn} or {@link onEnded} adds the listener and finds the responses under way.
+ * While the server only serves, requests are not observed, which would take 2 % of the CPU time of a short request. The first {@link announce},
+ * {@link announceOn} or {@link onEnded} begins to observe them, and finds the responses under way.
  */
 export class HttpResponses {
   readonly #server: http.Server
   readonly #connections: Iterable<net.Socket> | null
-  #listens = false
+  #observes = false
+  #stopObserving: () => void = () => {}
   /** Node never sets `closed` on a pipelined response whose connection has ended, so a destroyed socket counts as the response's end too. */
   readonly #underWay = new PendingSet<http.ServerResponse>(
     ({ closed, req }) => (closed && req.complete) || req.socket.destroyed,
@@ -33,34 +38,43 @@ export class HttpResponses {
   #announced = false
   #onEnded: ((socket: net.Socket) => void) | null = null
   #ServerResponse: typeof http.ServerResponse | null = null
-  readonly #onClose: (this: http.ServerResponse) => void
+  readonly #watched = new WeakSet<http.ServerResponse>()
+  readonly #onClose: Observers
 
   /** `connections`: null if responses cannot be found later, because Node does not list the connections of this server. */
   constructor(server: http.Server, connections: Iterable<net.Socket> | null) {
     this.#server = server
     this.#connections = connections
     const closed = (response: http.ServerResponse) => this.#closed(response)
-    // One function for all responses, to save memory.
-    this.#onClose = function () {
-      closed(this)
-    }
+    // One for all responses, to save memory.
+    this.#onClose = new Map([
+      [
+        'close',
+        function (this: http.ServerResponse) {
+          closed(this)
+        },
+      ],
+    ])
     this.listenIfNeeded()
   }
 
-  /** Adds or removes the 'request' listener. Call it repeatedly, because the application may set `maxRequestsPerSocket` at any time. */
+  /** Begins or ends to observe requests. Call it repeatedly, because the application may set `maxRequestsPerSocket` at any time. */
   listenIfNeeded(): void {
     const { maxRequestsPerSocket } = this.#server
     const ends = this.#announced || this.#ending !== null || this.#onEnded !== null
     const needed = this.#connections === null || ends || (maxRequestsPerSocket ?? 0) > 0
-    if (needed === this.#listens) return
-    this.#listens = needed
+    if (needed === this.#observes) return
+    this.#observes = needed
     if (!needed) {
       this.release()
       this.#newest = null
       return
     }
-    // The application's own listener must find the response already marked.
-    this.#server.prependListener('request', this.#onRequest)
+    // The application's own listener finds the response already marked.
+    this.#stopObserving = observe(
+      this.#server,
+      new Map(REQUESTS.map(event => [event, this.#onRequest] as const)),
+    )
     for (const socket of this.#connections ?? []) this.#find(socket)
   }
 
@@ -99,7 +113,7 @@ export class HttpResponses {
   }
 
   busy(): Set<net.Socket> {
-    if (!this.#listens) return new Set([...this.#connections!].filter(isResponding))
+    if (!this.#observes) return new Set([...this.#connections!].filter(isResponding))
     const answering = this.#underWay.all().filter(({ closed }) => !closed)
     return new Set(answering.map(({ req }) => req.socket))
   }
@@ -121,7 +135,7 @@ export class HttpResponses {
   }
 
   release(): void {
-    this.#server.off('request', this.#onRequest)
+    this.#stopObserving()
     this.#underWay.clear()
   }
 
@@ -129,6 +143,8 @@ export class HttpResponses {
     // HTTP/2 responses are of another class.
     this.#ServerResponse ??= nodeHttp().ServerResponse
     if (!(response instanceof this.#ServerResponse)) return
+    // The application passes a request of 'checkContinue' on as a 'request'.
+    if (this.#newest?.get(request.socket) === response) return
     this.#underWay.add(response)
     const limit = this.#server.maxRequestsPerSocket ?? 0
     if (limit === 0 && this.#newest === null) return
@@ -149,18 +165,18 @@ export class HttpResponses {
     const response = responseOf(socket)
     const last = lastRequestOf(socket)
     if (response === null) {
-      if (last !== null && !last.complete) last.once('close', () => this.#onEnded?.(socket))
+      if (last !== null && !last.complete) onClose(last, () => this.#onEnded?.(socket))
       return
     }
     this.#underWay.add(response)
     if (last === null || last === response.req) return
     this.#followed.add(response)
-    response.once('close', () => this.#findNext(socket))
+    onClose(response, () => this.#findNext(socket))
   }
 
   /** Finds the next response on a connection when a response of {@link #followed} has ended. */
   #findNext(socket: net.Socket): void {
-    if (!this.#listens || this.#newest?.has(socket)) return
+    if (!this.#observes || this.#newest?.has(socket)) return
     this.#find(socket)
     const next = responseOf(socket)
     if (next === null || this.#followed.has(next)) return
@@ -181,14 +197,15 @@ export class HttpResponses {
       this.#closed(response)
       return
     }
-    response.off('close', this.#onClose)
-    response.on('close', this.#onClose)
+    if (this.#watched.has(response)) return
+    this.#watched.add(response)
+    observe(response, this.#onClose)
   }
 
   /** A response may end before its request has been read completely. */
   #closed({ req }: http.ServerResponse): void {
     const { socket, complete } = req
-    if (!complete) req.once('close', () => this.#onEnded?.(socket))
+    if (!complete) onClose(req, () => this.#onEnded?.(socket))
     this.#onEnded?.(socket)
   }
 
@@ -221,6 +238,21 @@ export class HttpResponses {
     const { socket, complete } = response.req
     if (complete && this.#marked.has(response) && this.#newest?.get(socket) === response) socket.pause()
   }
+}
+
+function onClose(message: http.IncomingMessage | http.ServerResponse, closed: () => void): void {
+  const stop = observe(
+    message,
+    new Map([
+      [
+        'close',
+        () => {
+          stop()
+          closed()
+        },
+      ],
+    ]),
+  )
 }
 
 /** Ended entries are dropped when the list has twice as many entries as after the last drop, and this many more. */

@@ -12,6 +12,7 @@ import {
   parserOf,
   tracksConnections,
 } from '../../node/http-connections.js'
+import { observe } from '../../node/observed-events.js'
 import { isPlain, timeoutLeft } from '../../node/socket-handle.js'
 import { fdbroker } from '../../proto/connections.js'
 import {
@@ -384,16 +385,26 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Calls `closed` instead of `listening` if the server closes before it listens. */
   #whenListening(listening: () => void, closed: () => void): void {
-    const { server } = this.#parts
-    const onListening = () => {
-      server.off('close', onClose)
-      listening()
-    }
-    const onClose = () => {
-      server.off('listening', onListening)
-      closed()
-    }
-    server.once('listening', onListening).once('close', onClose)
+    const stop = observe(
+      this.#parts.server,
+      new Map([
+        [
+          'listening',
+          () => {
+            stop()
+            // After Node's own listener, which makes the list.
+            process.nextTick(listening)
+          },
+        ],
+        [
+          'close',
+          () => {
+            stop()
+            closed()
+          },
+        ],
+      ]),
+    )
   }
 
   #adoptLate(fd: OwnedFd, record: IdleRecord, how: Arrival): void {

@@ -8,35 +8,46 @@ import {
   parserOf,
   tracksConnections,
 } from '../../node/http-connections.js'
+import { type Observers, observe } from '../../node/observed-events.js'
 
 /** The events with which Node hands a connection over to the application, if the application listens to them. */
 const TAKEN = ['upgrade', 'connect'] as const
 
 /**
- * The open connections of a server. While a plain `http.Server` only serves, they have no 'close' listener each, to save CPU time; the listeners are
- * added when connections must be found one by one, to move or to drain.
+ * The open connections of a server. While a plain `http.Server` only serves, their 'close' is not observed, to save CPU time; it is from when
+ * connections must be found one by one, to move or to drain.
  */
 export class OpenSockets implements Iterable<net.Socket> {
   #server: net.Server | null = null
-  /** The connections, as long as Node lists them; null: they are in {@link #watched}, with a 'close' listener each. */
+  /** The connections, as long as Node lists them; null: they are in {@link #watched}, and each is observed until it closes. */
   #listed: ListedSockets | null = null
   readonly #watched = new Set<net.Socket>()
   #emptied: (() => void)[] = []
-  /** One function for all sockets, to save memory. */
-  readonly #closed: (this: net.Socket) => void
+  #stopObserving: () => void = () => {}
+  /** One for all sockets, to save memory. */
+  readonly #onClose: Observers
 
   constructor() {
     const open = this
-    this.#closed = function () {
-      open.remove(this)
-    }
+    this.#onClose = new Map([
+      [
+        'close',
+        function (this: net.Socket) {
+          open.remove(this)
+        },
+      ],
+    ])
   }
 
   /** Adds the connections of `server` until {@link release}. */
   follow(server: net.Server): void {
     this.#server = server
     this.#listed = ListedSockets.of(server, () => this.#watch())
-    if (this.#listed === null) server.on('connection', this.add)
+    if (this.#listed === null) this.#observe()
+  }
+
+  #observe(): void {
+    this.#stopObserving = observe(this.#server!, new Map([['connection', this.add]]))
   }
 
   /** Whether Node lists the connections. */
@@ -45,7 +56,7 @@ export class OpenSockets implements Iterable<net.Socket> {
   }
 
   release(): void {
-    this.#server?.off('connection', this.add)
+    this.#stopObserving()
     this.#listed?.release()
   }
 
@@ -66,7 +77,7 @@ export class OpenSockets implements Iterable<net.Socket> {
     if (this.#listed !== null) this.#listed.add(socket)
     else if (!this.#watched.has(socket)) {
       this.#watched.add(socket)
-      socket.on('close', this.#closed)
+      observe(socket, this.#onClose)
     }
   }
 
@@ -82,13 +93,13 @@ export class OpenSockets implements Iterable<net.Socket> {
     return this.#watch().size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
   }
 
-  /** Adds a 'close' listener to each connection, unless that was done before. Returns the connections. */
+  /** Observes each connection, unless that was done before. Returns the connections. */
   #watch(): Set<net.Socket> {
     const listed = this.#listed
     if (listed === null) return this.#watched
     this.#listed = null
     listed.release()
-    this.#server!.on('connection', this.add)
+    this.#observe()
     for (const socket of listed.all()) this.add(socket)
     return this.#watched
   }
@@ -99,16 +110,20 @@ export class OpenSockets implements Iterable<net.Socket> {
 }
 
 /**
- * The open connections of a plain `http.Server`. Uses Node's own list, because a 'connection' listener and a second list would
- * take 2 % of the CPU time of a short request. Keeps only the connections that the application has taken over: Node does not list these.
+ * The open connections of a plain `http.Server`. Uses Node's own list, because a second list would take 2 % of the CPU time of a short
+ * request. Keeps only the connections that the application has taken over: Node does not list these.
  */
 class ListedSockets {
   readonly #server: http.Server
   readonly #unlisted: () => void
   readonly #taken = new Set<net.Socket>()
+  readonly #stopObserving: () => void
+  readonly #onTakenClose: Observers
+  /** In this turn of the event loop connections that were accepted earlier are replayed. */
+  #replays = true
 
   /**
-   * Returns null if Node does not list the connections of this server. Calls `unlisted` when Node's own 'connection' listener is removed, or if the server
+   * Returns null if Node does not list the connections of this server. Calls `unlisted` when Node's own 'connection' listener is missing, or if the server
    * has no list when it listens.
    */
   static of(server: net.Server, unlisted: () => void): ListedSockets | null {
@@ -120,14 +135,26 @@ class ListedSockets {
   private constructor(server: http.Server, unlisted: () => void) {
     this.#server = server
     this.#unlisted = unlisted
-    for (const event of TAKEN)
-      if (server.listenerCount(event) > 0) server.prependListener(event, this.#onTaken)
-    // Connections that were accepted earlier are emitted again in this turn.
-    server.on('connection', this.add)
-    setImmediate(() => server.off('connection', this.add))
-    server.on('listening', this.#onListening)
-    server.on('newListener', this.#onNewListener)
-    server.on('removeListener', this.#onRemoveListener)
+    const taken = this.#taken
+    this.#onTakenClose = new Map([
+      [
+        'close',
+        function (this: net.Socket) {
+          taken.delete(this)
+        },
+      ],
+    ])
+    setImmediate(() => {
+      this.#replays = false
+    })
+    this.#stopObserving = observe(
+      server,
+      new Map<string, (...args: never[]) => void>([
+        ['connection', this.#onConnection],
+        ['listening', this.#onListening],
+        ...TAKEN.map(event => [event, this.#onTaken] as const),
+      ]),
+    )
   }
 
   all(): net.Socket[] {
@@ -135,41 +162,29 @@ class ListedSockets {
   }
 
   /** Adds a connection unless Node lists it. */
-  readonly add = (socket: net.Socket): void => {
-    if (parserOf(socket) !== null || socket.destroyed) return
+  add(socket: net.Socket): void {
+    if (parserOf(socket) !== null || socket.destroyed || this.#taken.has(socket)) return
     this.#taken.add(socket)
-    socket.once('close', () => this.#taken.delete(socket))
+    observe(socket, this.#onTakenClose)
   }
 
   release(): void {
-    const server = this.#server
-    server.off('listening', this.#onListening)
-    server.off('newListener', this.#onNewListener)
-    server.off('removeListener', this.#onRemoveListener)
-    server.off('connection', this.add)
-    for (const event of TAKEN) server.off(event, this.#onTaken)
+    this.#stopObserving()
   }
 
-  readonly #onTaken = (_request: http.IncomingMessage, socket: unknown): void =>
-    this.add(socket as net.Socket)
-
-  readonly #onListening = (): void => {
-    if (!tracksConnections(this.#server)) this.#unlisted()
+  readonly #onConnection = (socket: net.Socket): void => {
+    if (this.#replays) this.add(socket)
+    else if (!hasNodeListener(this.#server)) {
+      this.#taken.add(socket)
+      this.#unlisted()
+    }
   }
 
-  /** Adds {@link #onTaken} only together with a listener of the application: without one, Node itself answers the request. */
-  readonly #onNewListener = (event: string, listener: unknown): void => {
-    if (isTaken(event) && listener !== this.#onTaken && this.#server.listenerCount(event) === 0)
-      this.#server.prependListener(event, this.#onTaken)
-  }
+  readonly #onTaken = (_request: http.IncomingMessage, socket: net.Socket): void => this.add(socket)
 
-  readonly #onRemoveListener = (event: string, listener: unknown): void => {
-    if (event === 'connection' && !hasNodeListener(this.#server)) this.#unlisted()
-    if (isTaken(event) && listener !== this.#onTaken && this.#server.listenerCount(event) === 1)
-      this.#server.off(event, this.#onTaken)
-  }
-}
-
-function isTaken(event: string): event is (typeof TAKEN)[number] {
-  return (TAKEN as readonly string[]).includes(event)
+  readonly #onListening = (): void =>
+    // Node's own listener, which makes the list, gets the event later.
+    process.nextTick(() => {
+      if (!tracksConnections(this.#server)) this.#unlisted()
+    })
 }
