@@ -186,6 +186,7 @@ NAPI_MODULE_INIT() {
     METHOD("watchPaths", fdb_watch_paths),
     METHOD("createPoll", fdb_create_poll),
     METHOD("watchPauses", fdb_watch_pauses),
+    METHOD("watchSignal", fdb_watch_signal),
     METHOD("openCount", fdb_open_count),
   };
   if (napi_define_properties(env, exports, sizeof(calls) / sizeof(calls[0]), calls) != napi_ok) return NULL;

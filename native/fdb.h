@@ -182,7 +182,13 @@ FDB_CALL(fdb_open_lock_file);
 FDB_CALL(fdb_watch_paths);
 FDB_CALL(fdb_create_poll);
 FDB_CALL(fdb_watch_pauses);
+FDB_CALL(fdb_watch_signal);
 FDB_CALL(fdb_open_count);
+
+/* signals.c: records whether this process itself sends the signal, which libuv handles and does not tell. */
+void fdb_note_senders(int number);
+void fdb_ignore_senders(int number);
+bool fdb_took_own_signal(int number); /* true: only this process has sent the signal since the last call */
 
 /* poll.c: closes all handles at the end of the environment. */
 void fdb_close_polls(fdb_instance *self);

@@ -1,5 +1,5 @@
 /*
- * Watches a descriptor on the event loop, or the pauses of the loop itself. Uses uv_poll with napi_make_callback: an exception in the callback becomes an
+ * Watches a descriptor on the event loop, a signal, or the pauses of the loop itself. Uses uv_poll with napi_make_callback: an exception in the callback becomes an
  * uncaught exception, and the async context is kept, on every version of Node (a threadsafe function does neither).
  *
  * The struct is freed after both libuv's close callback and the JavaScript object's finalizer. A strong reference keeps
@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <uv.h>
 
 #define ALL_EVENTS (UV_READABLE | UV_WRITABLE | UV_DISCONNECT)
@@ -18,22 +19,26 @@ typedef struct fdb_poll {
   union { /* must be first: a pointer to it is cast to fdb_poll */
     uv_handle_t any;
     uv_poll_t poll;
-    uv_check_t check; /* of a watch of pauses */
+    uv_check_t check;   /* of a watch of pauses */
+    uv_signal_t signal; /* of a watch of a signal */
   } handle;
   bool pauses;
+  int signal; /* the number; 0: watches no signal */
   uint64_t longest, turned; /* nanoseconds: the longest turn that is no pause, and the end of the last turn */
   fdb_instance *self;
   struct fdb_poll *next, **link; /* in self->polls */
   napi_async_context context;
   napi_ref object, callback;
   int fd, watched;
-  bool calling, closing, closed, collected;
+  bool calling, closing, closed, collected, mapped;
 } fdb_poll;
 
 static const napi_type_tag poll_tag = { 0x6664627270306c6cULL, 0x9d2f4c1be8a75310ULL };
 
 static void free_if_done(fdb_poll *poll) {
-  if (poll->closed && poll->collected) free(poll);
+  if (!poll->closed || !poll->collected) return;
+  if (poll->mapped) munmap(poll, sizeof(*poll));
+  else free(poll);
 }
 
 static void on_closed(uv_handle_t *handle) {
@@ -64,6 +69,10 @@ static void close_poll(fdb_poll *poll) {
   *poll->link = poll->next;
   if (poll->next != NULL) poll->next->link = poll->link;
   self->closing++;
+  if (poll->signal != 0) {
+    uv_signal_stop(&poll->handle.signal);
+    fdb_ignore_senders(poll->signal);
+  }
   uv_close(&poll->handle.any, on_closed);
   if (!poll->calling) let_go(self->env, poll);
 }
@@ -130,6 +139,12 @@ static void on_turn(uv_check_t *handle) {
   poll->turned = uv_hrtime();
 }
 
+/* Calls the callback with 1 if only this process has sent the signal, otherwise with 0. */
+static void on_signal(uv_signal_t *handle, int number) {
+  fdb_poll *poll = (fdb_poll *)handle;
+  if (!poll->closing) call_back(poll, fdb_took_own_signal(number), 0);
+}
+
 /* Returns the poll of `this`, or NULL with a pending TypeError. */
 static fdb_poll *this_poll(napi_env env, napi_callback_info info, size_t *argc, napi_value *argv) {
   napi_value object;
@@ -152,7 +167,7 @@ static napi_value poll_start(napi_env env, napi_callback_info info) {
   if (poll == NULL) return NULL;
   if (argc < 1) return fdb_throw_type(env, "events must be a number");
   if (!fdb_int(env, argv[0], "events", 0, ALL_EVENTS, &events)) return NULL;
-  if (poll->closing || poll->pauses) return fdb_throw(env, EBADF, "poll");
+  if (poll->closing || poll->pauses || poll->signal != 0) return fdb_throw(env, EBADF, "poll");
   poll->watched = events;
   int result = uv_poll_start(&poll->handle.poll, events, on_events);
   return result < 0 ? fdb_throw(env, -result, "poll") : fdb_undefined(env);
@@ -162,7 +177,7 @@ static napi_value poll_stop(napi_env env, napi_callback_info info) {
   size_t argc = 0;
   fdb_poll *poll = this_poll(env, info, &argc, NULL);
   if (poll == NULL) return NULL;
-  if (!poll->closing && !poll->pauses) uv_poll_stop(&poll->handle.poll);
+  if (!poll->closing && !poll->pauses && poll->signal == 0) uv_poll_stop(&poll->handle.poll);
   return fdb_undefined(env);
 }
 
@@ -224,6 +239,7 @@ static napi_value add_poll(fdb_instance *self, fdb_poll *poll, napi_value callba
   poll->self = self;
   if (!make_object(self->env, poll, callback, &object)) {
     let_go(self->env, poll); /* make_object() fails only while the environment is ending */
+    if (poll->signal != 0) fdb_ignore_senders(poll->signal);
     self->closing++;
     uv_close(&poll->handle.any, on_abandoned);
     return NULL;
@@ -235,8 +251,38 @@ static napi_value add_poll(fdb_instance *self, fdb_poll *poll, napi_value callba
   return object;
 }
 
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+/* The kernel's usual vm.mmap_min_addr, and the lowest address of a program. */
+#define LOWEST 0x10000
+#define LOWEST_OF_PROGRAM 0x400000
+
+/*
+ * libuv calls the handles of a signal in the order of their addresses. Maps the watch below all memory of the program, so
+ * that its callback runs before those of Node: it then sees the listeners that the program has for this signal, before
+ * `process.once()` removes one.
+ */
+static fdb_poll *lowest_memory(void) {
+#ifdef __linux__
+  for (uintptr_t at = LOWEST; at < LOWEST_OF_PROGRAM; at += LOWEST) {
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+    void *memory = mmap((void *)at, sizeof(fdb_poll), PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (memory == MAP_FAILED) continue;
+    if (memory == (void *)at) {
+      fdb_poll *poll = memory;
+      poll->mapped = true;
+      return poll;
+    }
+    munmap(memory, sizeof(fdb_poll));
+    break;
+  }
+#endif
+  return calloc(1, sizeof(fdb_poll));
+}
+
 /* Returns a new poll, or NULL with a pending exception. */
-static fdb_poll *new_poll(const fdb_call *call, uv_loop_t **loop) {
+static fdb_poll *new_poll(const fdb_call *call, uv_loop_t **loop, fdb_poll *(*allocate)(void)) {
   napi_valuetype type;
   if (napi_typeof(call->env, call->argv[1], &type) != napi_ok || type != napi_function) {
     fdb_throw_type(call->env, "callback must be a function");
@@ -246,9 +292,13 @@ static fdb_poll *new_poll(const fdb_call *call, uv_loop_t **loop) {
     fdb_throw(call->env, ECANCELED, "poll");
     return NULL;
   }
-  fdb_poll *poll = calloc(1, sizeof(*poll));
+  fdb_poll *poll = allocate();
   if (poll == NULL) fdb_throw(call->env, ENOMEM, "calloc");
   return poll;
+}
+
+static fdb_poll *any_memory(void) {
+  return calloc(1, sizeof(fdb_poll));
 }
 
 napi_value fdb_create_poll(napi_env env, napi_callback_info info) {
@@ -256,7 +306,7 @@ napi_value fdb_create_poll(napi_env env, napi_callback_info info) {
   int fd;
   uv_loop_t *loop;
   if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
-  fdb_poll *poll = new_poll(&call, &loop);
+  fdb_poll *poll = new_poll(&call, &loop, any_memory);
   if (poll == NULL) return NULL;
   int result = uv_poll_init(loop, &poll->handle.poll, fd);
   if (result < 0) {
@@ -273,13 +323,40 @@ napi_value fdb_watch_pauses(napi_env env, napi_callback_info info) {
   int ms;
   uv_loop_t *loop;
   if (!fdb_enter(env, info, 2, &call) || !fdb_int(env, call.argv[0], "ms", 1, 1000000, &ms)) return NULL;
-  fdb_poll *poll = new_poll(&call, &loop);
+  fdb_poll *poll = new_poll(&call, &loop, any_memory);
   if (poll == NULL) return NULL;
   poll->pauses = true;
   poll->longest = (uint64_t)ms * 1000000;
   poll->turned = uv_hrtime();
   uv_check_init(loop, &poll->handle.check);
   uv_check_start(&poll->handle.check, on_turn);
+  uv_unref(&poll->handle.any);
+  return add_poll(call.self, poll, call.argv[1]);
+}
+
+/* Does not keep the process alive. */
+napi_value fdb_watch_signal(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int number;
+  uv_loop_t *loop;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_int(env, call.argv[0], "signal", 1, 31, &number)) return NULL;
+  fdb_poll *poll = new_poll(&call, &loop, lowest_memory);
+  if (poll == NULL) return NULL;
+  int result = uv_signal_init(loop, &poll->handle.signal);
+  if (result < 0) {
+    poll->closed = poll->collected = true;
+    free_if_done(poll);
+    return fdb_throw(env, -result, "signal");
+  }
+  result = uv_signal_start(&poll->handle.signal, on_signal, number);
+  if (result < 0) {
+    poll->self = call.self;
+    call.self->closing++;
+    uv_close(&poll->handle.any, on_abandoned);
+    return fdb_throw(env, -result, "signal");
+  }
+  poll->signal = number;
+  fdb_note_senders(number);
   uv_unref(&poll->handle.any);
   return add_poll(call.self, poll, call.argv[1]);
 }

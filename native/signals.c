@@ -1,5 +1,5 @@
 /* Holds signals for the next program of this process: execve() keeps signals that are blocked and pending, while the next program would miss those
-   that a handler of this program has received. */
+   that a handler of this program has received. Records who sends watched signals. */
 #include "fdb.h"
 
 #include <signal.h>
@@ -85,4 +85,40 @@ napi_value fdb_release_signals(napi_env env, napi_callback_info info) {
   }
   pthread_sigmask(SIG_UNBLOCK, &set, &before);
   return fdb_bool_value(env, sigismember(&before, SIGTERM) == 1);
+}
+
+static struct sigaction of_libuv[SIGNALS + 1];
+static int noted[SIGNALS + 1]; /* the number of watches */
+static volatile sig_atomic_t from_self[SIGNALS + 1], from_other[SIGNALS + 1];
+
+static void note_sender(int number, siginfo_t *info, void *context) {
+  (void)context;
+  if (info->si_code <= 0 && info->si_pid == getpid()) from_self[number] = 1;
+  else from_other[number] = 1;
+  of_libuv[number].sa_handler(number);
+}
+
+/* Call it after libuv has installed its handler, which it keeps as long as it has a handle for the signal. */
+void fdb_note_senders(int number) {
+  if (noted[number]++ > 0 || sigaction(number, NULL, &of_libuv[number]) != 0) return;
+  from_self[number] = from_other[number] = 0;
+  if (of_libuv[number].sa_flags & SA_SIGINFO || of_libuv[number].sa_handler == SIG_DFL) return;
+  struct sigaction action = of_libuv[number];
+  action.sa_flags |= SA_SIGINFO;
+  action.sa_sigaction = note_sender;
+  sigaction(number, &action, NULL);
+}
+
+/* Call it after libuv has stopped its handle. */
+void fdb_ignore_senders(int number) {
+  struct sigaction now;
+  if (--noted[number] > 0 || sigaction(number, NULL, &now) != 0) return;
+  /* The program has handles of its own, so libuv has kept the handler. */
+  if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == note_sender) sigaction(number, &of_libuv[number], NULL);
+}
+
+bool fdb_took_own_signal(int number) {
+  bool own = from_self[number] && !from_other[number];
+  from_self[number] = from_other[number] = 0;
+  return own;
 }

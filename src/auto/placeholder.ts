@@ -1,10 +1,19 @@
+import { constants } from 'node:os'
 import { isatty } from 'node:tty'
-import { executeInstead, holdSignals, openFileOf, trySignal } from '../kernel/index.js'
+import {
+  executeInstead,
+  holdSignals,
+  openFileOf,
+  type SignalWatch,
+  trySignal,
+  watchSignal,
+} from '../kernel/index.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, maskOf } from '../os/held-signals.js'
 import { mainProcess, statOf } from '../os/main-process.js'
 import { canNameMainProcess } from '../os/service-manager/service-manager.js'
+import { endBy } from './end-by.js'
 import { COMMAND } from './log-files.js'
 
 const ANSWER_MS = 2_000
@@ -20,14 +29,13 @@ export class Placeholder {
   readonly #control: string
   readonly #main = mainProcess(canNameMainProcess()) !== null
   #keeps = false
-  /** True while {@link endProgram} calls the program's own handlers: the signal is only for them. */
-  #endsProgram = false
+  /** Signals are forwarded. */
+  #watches: SignalWatch[] = []
   /** Resolves when this class has decided whether to keep the process. */
   decided: Promise<void> = Promise.resolve()
 
   constructor(control: string) {
     this.#control = control
-    process.on('exit', () => this.#exit())
   }
 
   /** Called when another process serves. If this process must be kept, forwards signals to the serving one, until {@link stopForwarding}. */
@@ -35,7 +43,7 @@ export class Placeholder {
     if (!this.#main && !hasTerminal()) return
     this.#keeps = true
     // A signal that arrives before the decision waits for it.
-    for (const signal of SIGNALS) process.prependListener(signal, this.#forward)
+    this.#watches = SIGNALS.map(signal => watchSignal(signal, own => this.#onSignal(signal, own)))
     this.decided = this.#decide()
   }
 
@@ -44,19 +52,9 @@ export class Placeholder {
     if (serves === null || !(this.#main || writesToOurTerminal(serves))) this.stop()
   }
 
-  /**
-   * Calls the program's own handlers of SIGTERM; returns false if there are none. Forwarding continues: libuv drops a pending signal when its
-   * last listener is removed.
-   */
+  /** Calls the program's own handlers of SIGTERM; returns false if there are none. */
   endProgram(): boolean {
-    if (!process.listeners('SIGTERM').some(listener => listener !== this.#forward)) return false
-    this.#endsProgram = true
-    try {
-      process.emit('SIGTERM', 'SIGTERM')
-    } finally {
-      this.#endsProgram = false
-    }
-    return true
+    return process.emit('SIGTERM', 'SIGTERM')
   }
 
   /** Lets the process end with its program: it serves again, or the service has ended. */
@@ -66,17 +64,26 @@ export class Placeholder {
   }
 
   stopForwarding(): void {
-    for (const signal of SIGNALS) process.off(signal, this.#forward)
+    for (const watch of this.#watches.splice(0)) watch.close()
   }
 
-  readonly #forward = (signal: NodeJS.Signals): void => {
-    if (this.#endsProgram) return
-    void this.decided.then(async () => {
-      const serves = this.#keeps ? await this.#servingPid() : process.pid
-      // This process serves, and the program's own handler has received the signal.
-      if (serves === process.pid && process.listenerCount(signal) > 0) return
-      if (serves !== null) trySignal(serves, signal)
-    })
+  #onSignal(signal: NodeJS.Signals, own: boolean): void {
+    const handled = process.listenerCount(signal) > 0
+    if (own) {
+      // A handler of the program has cleaned up, removed itself and sent the signal again, to end this process. The service goes on.
+      if (!handled) process.exit(128 + constants.signals[signal])
+      return
+    }
+    void this.passOn(signal, handled)
+  }
+
+  /** Passes a signal on to the process that serves; if this one does not stay for others, carries out the default action, unless `handled`. */
+  async passOn(signal: NodeJS.Signals, handled = false): Promise<void> {
+    await this.decided
+    const serves = this.#keeps ? await this.#servingPid() : process.pid
+    if (serves === process.pid) {
+      if (!handled) endBy(signal)
+    } else if (serves !== null) trySignal(serves, signal)
   }
 
   /** Returns the pid of the serving process; null if no other process serves, or if it is in another PID namespace. */
@@ -91,7 +98,8 @@ export class Placeholder {
     }
   }
 
-  #exit(): void {
+  /** Called when the process exits. If it is kept, does not return. */
+  exits(): void {
     if (!this.#keeps) return
     const words = ['keep', '--control', this.#control, ...(this.#main ? ['--main'] : [])]
     const env: NodeJS.ProcessEnv = { ...startedAs.env }

@@ -94,6 +94,11 @@ export interface Poll {
   unref(): void
 }
 
+export interface SignalWatch {
+  /** Stops watching and frees the handle. Idempotent. */
+  close(): void
+}
+
 export const READABLE = 1
 export const WRITABLE = 2
 export const DISCONNECT = 4
@@ -325,6 +330,12 @@ export interface Native {
   // poll.c
   createPoll(fd: number, callback: (events: number, error: NativeError | null) => void): Poll
   watchPauses(ms: number, callback: (pausedMs: number) => void): Pick<Poll, 'close'>
+
+  /**
+   * Calls `callback` when this process gets the signal (by number), before the program's listeners. `own`: 1 if only this process has sent
+   * it, else 0. Until `close()` the signal has no default action. Does not keep the process alive.
+   */
+  watchSignal(signal: number, callback: (own: number) => void): SignalWatch
 
   /** Returns the number of descriptors that this environment has opened or adopted, and not closed or released. */
   openCount(): number

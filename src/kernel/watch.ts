@@ -1,4 +1,5 @@
-import { type NativeError, native, type Poll, READABLE } from './native.js'
+import { constants } from 'node:os'
+import { type NativeError, native, type Poll, READABLE, type SignalWatch } from './native.js'
 import { OwnedFd } from './owned.js'
 
 /** Watches a descriptor with the event loop, without owning it: close the watch before you close the descriptor. */
@@ -39,4 +40,13 @@ function onceReadable(fd: OwnedFd, callback: () => void): Disposable & { readonl
   })
   poll.start(READABLE)
   return { poll, [Symbol.dispose]: close }
+}
+
+/**
+ * Calls `callback` for each such signal, before the program's own handlers, and without a listener: libraries end the process at a signal only if
+ * no other code listens for it. `own`: the process has sent the signal to itself. Until `close()` the caller decides about the default action:
+ * `process.listenerCount()` is the number of the program's handlers.
+ */
+export function watchSignal(signal: NodeJS.Signals, callback: (own: boolean) => void): SignalWatch {
+  return native.watchSignal(constants.signals[signal], own => callback(own === 1))
 }

@@ -304,6 +304,21 @@ async function polls() {
     pauses.ref()
     setTimeout(() => {}, 20)
   })
+  // A watched signal keeps no process alive.
+  const alive = setInterval(() => {}, 1000)
+  for (const last of [false, true]) {
+    const got = await new Promise(resolve => {
+      const watch = native.watchSignal(12, own => {
+        if (last) watch.close()
+        resolve(own)
+        if (!last) watch.close()
+      })
+      process.kill(process.pid, 12)
+    })
+    assert.equal(got, 1)
+  }
+  clearInterval(alive)
+  refused(() => native.watchSignal(9, () => {}), 'EINVAL')
   native.closeMany([a, b])
 }
 
@@ -345,6 +360,7 @@ try {
   // Left open on purpose: the end of the main environment closes them.
   native.createPoll(native.socketPair()[0], () => {}).unref()
   native.watchPauses(1000, () => {})
+  native.watchSignal(12, () => {})
   process.stdout.write('exercised\n')
 } finally {
   rmSync(folder, { recursive: true, force: true })

@@ -61,3 +61,39 @@ describe('holdSignals', () => {
     ])
   })
 })
+
+describe('watchSignal', () => {
+  const watched = fileURLToPath(new URL('children/watched-signal.mjs', import.meta.url))
+
+  it('gets a signal before the listeners, and leaves the program its own and the default action', async () => {
+    const failed = await promisify(execFile)(process.execPath, [watched]).catch(error => error)
+    expect(failed.signal).toBe('SIGTERM')
+    expect(failed.stdout.trim().split('\n')).toEqual([
+      'watched its own, 1 listen',
+      'once, 0 left',
+      'watched of another, 0 listen',
+      'as any uncaught one',
+      'watched its own, 1 listen',
+      'on',
+      'on',
+    ])
+  })
+
+  it('keeps no process alive', async () => {
+    const text = `const native = { exports: {} }; process.dlopen(native, ${JSON.stringify(addonFile())}); native.exports.watchSignal(15, () => {})`
+    await promisify(execFile)(process.execPath, ['-e', text])
+  })
+
+  it('refuses what is no signal, and no function', () => {
+    const refused = (signal: unknown, callback: unknown = () => {}) =>
+      thrown(() => native.watchSignal(signal as number, callback as () => void))
+    expect([refused(0).name, refused(32).name, refused('SIGTERM').name, refused(15, null).name]).toEqual([
+      'RangeError',
+      'RangeError',
+      'TypeError',
+      'TypeError',
+    ])
+    // The kernel lets no process handle it.
+    expect(refused(constants.signals.SIGKILL)).toMatchObject({ code: 'EINVAL', syscall: 'signal' })
+  })
+})

@@ -1,0 +1,100 @@
+import type { Member, RetiredReason } from '../index.js'
+import { type SignalWatch, watchSignal } from '../kernel/index.js'
+import { activeResources } from '../node/active-resources.js'
+import { keptByText } from '../operator/status-report.js'
+import { endBy } from './end-by.js'
+import type { Placeholder } from './placeholder.js'
+import { print } from './stderr.js'
+
+/** Time for the program's SIGTERM handler to finish its work. */
+export const HANDLER_MS = 30_000
+/** Time limit for closing the member at a signal. */
+const CLOSE_MS = 2_000
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+
+/** Ends the program at a signal while it serves, and after it has retired. */
+export class ProgramShutdown {
+  readonly #member: Member
+  readonly #exitMs: number
+  readonly #placeholder: Placeholder
+  /** While this process serves. */
+  readonly #watches = new Map<NodeJS.Signals, SignalWatch>()
+  #ending = false
+
+  constructor(member: Member, exitMs: number, placeholder: Placeholder) {
+    this.#member = member
+    this.#exitMs = exitMs
+    this.#placeholder = placeholder
+    void member.retired.then(why => this.#onRetired(why))
+  }
+
+  /** Called when this process serves. A signal then ends the service with the process. */
+  handleSignals(): void {
+    for (const signal of SIGNALS)
+      if (!this.#watches.has(signal))
+        this.#watches.set(
+          signal,
+          watchSignal(signal, () => this.#onSignal(signal)),
+        )
+  }
+
+  /** Leaves signals to the program. */
+  stopHandlingSignals(): void {
+    for (const watch of this.#watches.values()) watch.close()
+    this.#watches.clear()
+  }
+
+  /** Called when this process will not serve (again). The program then decides about signals and its end. */
+  leave(): void {
+    this.#ending = true
+    this.stopHandlingSignals()
+  }
+
+  #onSignal(signal: NodeJS.Signals): void {
+    const handled = process.listenerCount(signal) > 0
+    // Closes the member first: otherwise a predecessor on standby would serve again when this process ends.
+    if (handled && this.#member.incumbent !== null) {
+      this.#ending = true
+      void this.#member.close({ handBack: false })
+    }
+    if (handled) return
+    // Not watched any more: a second signal ends this process at once.
+    this.stopHandlingSignals()
+    void this.#end(signal)
+  }
+
+  /** Ends the service, or only this process if a next version that is starting serves in time. */
+  async #end(signal: NodeJS.Signals): Promise<void> {
+    if (await this.#member.handedOver()) {
+      await this.#member.close({ handBack: false })
+      await this.#placeholder.passOn(signal)
+      return
+    }
+    this.leave()
+    const limit = setTimeout(() => endBy(signal), CLOSE_MS)
+    await this.#member.close({ handBack: false, timeout: 0 }).catch(() => {})
+    clearTimeout(limit)
+    endBy(signal)
+  }
+
+  /** Ends a retired program through its own SIGTERM handlers, which close its resources. */
+  async #onRetired(why: RetiredReason): Promise<void> {
+    this.stopHandlingSignals()
+    await this.#placeholder.decided
+    if (why !== 'replaced') this.#placeholder.stop()
+    if (this.#ending || why === 'lost') {
+      this.#placeholder.stopForwarding()
+      return
+    }
+    this.#ending = true
+    if (this.#placeholder.endProgram()) return
+    setTimeout(() => {
+      const kept = activeResources()
+      print(
+        `process ${process.pid} no longer serves and its last connection has ended, but ${keptByText(kept, 'keep')} it alive: fd-broker ends it. A SIGTERM handler that closes timers and pools would end it sooner`,
+      )
+      process.exit()
+    }, this.#exitMs).unref()
+  }
+}

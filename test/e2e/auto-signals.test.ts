@@ -1,0 +1,122 @@
+import { describe, expect, it } from 'vitest'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
+import { signalPid } from '../processes/launch.js'
+import { PidNamespace } from '../processes/namespace.js'
+import * as operator from '../processes/operator.js'
+import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
+
+const SERVER = `import http from 'node:http'
+http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+`
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+
+/** Cleans up, and ends the process only if no other code listens: each waits for the other if there are two such. */
+const LAST = `for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, async () => {
+  await new Promise(resolve => setTimeout(resolve, 50))
+  console.log('cleaned up')
+  if (process.listenerCount(signal) === 0) process.exit(0)
+})
+`
+/** As packages that run code at the exit of a process: if theirs are the only listeners, they remove them, and send the signal again. */
+const AGAIN = `for (const signal of ['SIGINT', 'SIGTERM']) {
+  const listener = () => {
+    if (process.listeners(signal).length > 1) return
+    process.off(signal, listener)
+    console.log('cleaned up')
+    process.kill(process.pid, signal)
+  }
+  process.on(signal, listener)
+}
+`
+const SOON = { FD_BROKER_PROBATION: '0' }
+/** A process has this time before a timeout of fd-broker would end it (2 s). */
+const AT_ONCE_MS = 1_000
+
+async function endsAtOnce(program: AutoProgram, pid: number, signal: NodeJS.Signals): Promise<void> {
+  const begin = performance.now()
+  signalPid(pid, signal)
+  await program.ends(pid)
+  expect(performance.now() - begin).toBeLessThan(AT_ONCE_MS)
+  await expect(fetch(program.url)).rejects.toThrow()
+}
+
+describe('under fd-broker/auto a signal ends the program as without it,', () => {
+  for (const [how, library] of Object.entries({
+    'without a handler': '',
+    'if a library ends the process only if no other code listens': LAST,
+    'if a library removes its listener and sends the signal again': AGAIN,
+  }))
+    it.each(perLane<readonly NodeJS.Signals[]>(['SIGTERM'], SIGNALS))(
+      `${how}: %s, before and after an upgrade`,
+      async signal => {
+        const program = await AutoProgram.of(`${library}${SERVER}`)
+        const alone = await program.serve('import', 1, SOON)
+        await endsAtOnce(program, alone, signal)
+        const first = await program.serve('import', 1, SOON)
+        const second = await program.serve('import', 2, SOON)
+        await program.ends(first)
+        await endsAtOnce(program, second, signal)
+        // The replaced version has called its handler, too.
+        expect(program.output).toBe('cleaned up\n'.repeat(library === '' ? 0 : 3))
+      },
+    )
+})
+
+it('under fd-broker/auto a program sees no listener of a signal but its own, serving and replaced', async () => {
+  const program = await AutoProgram.of(`${SERVER}
+const facts = () => JSON.stringify(['SIGINT', 'SIGTERM'].map(signal => process.listenerCount(signal)))
+process.on('SIGUSR2', () => console.log(facts(), process.eventNames().filter(name => /^SIG/.test(name)).join()))
+`)
+  const first = await program.serve()
+  const second = await program.serve('import', 2)
+  for (const [n, pid] of [first, second].entries()) {
+    signalPid(pid, 'SIGUSR2')
+    await until('it says so', () => program.output.split('\n').length === n + 2 || null)
+  }
+  expect(program.output).toBe('[0,0] SIGUSR2\n'.repeat(2))
+})
+
+describe('as PID 1 of a container under fd-broker/auto', () => {
+  /** Two generations in a container: PID 1 is the first. */
+  async function contained(library: string, { upgrades }: { upgrades: number }) {
+    const program = await AutoProgram.of(`${library}${SERVER}`)
+    const { env, log } = program.desk
+    const container = await PidNamespace.start(program.words('import', SOON, []), { env, log })
+    await program.serves(1)
+    for (let generation = 2; generation <= 1 + upgrades; generation++) {
+      await program.command('upgrade')
+      await program.serves(generation)
+    }
+    return { program, container }
+  }
+
+  it('a program without a handler, which the kernel would not end, ends at TERM', async () => {
+    const { container } = await contained('', { upgrades: 0 })
+    container.signal('SIGTERM')
+    expect(await container.exit).toBe(143)
+  })
+
+  it.each([
+    ['ends the process only if no other code listens', LAST, 0],
+    ['sends the signal again', AGAIN, 143],
+  ])(
+    'a replaced program with a library that %s keeps the container, until TERM ends all',
+    async (_how, library, code) => {
+      const { program, container } = await contained(library, { upgrades: 1 })
+      await until('PID 1 has ended its program', () => program.output.includes('cleaned up') || null)
+      const { pid } = await operator.status(program.control)
+      await program.answeredBy(pid)
+      container.signal('SIGTERM')
+      expect(await container.exit).toBe(code)
+    },
+  )
+
+  it.runIf(NIGHTLY)('a replaced program that still has a client passes TERM on', async () => {
+    const { program, container } = await contained(AGAIN, { upgrades: 0 })
+    await program.command('upgrade')
+    await program.serves(2)
+    container.signal('SIGTERM')
+    expect(await container.exit).toBe(143)
+  })
+})
