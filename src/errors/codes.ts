@@ -51,6 +51,7 @@ export type CataloguedCode =
   | 'ERR_FDB_STATE_IO'
   // The state: its file
   | 'ERR_FDB_STATE_FILE'
+  | 'ERR_FDB_STATE_FILE_IN_USE'
   // Listeners and servers
   | 'ERR_FDB_SPEC'
   | 'ERR_FDB_ADDRESS_IN_USE'

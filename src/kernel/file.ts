@@ -103,6 +103,15 @@ export function tryLockNow(file: OpenFile): boolean {
   return native.tryLock(file.fd)
 }
 
+/** As {@link tryLock}. Returns null if the file system has no locks, as some network file systems. */
+export function lockIfPossible(file: OwnedFd | OpenFile): boolean | null {
+  try {
+    return file instanceof OwnedFd ? tryLock(file) : tryLockNow(file)
+  } catch {
+    return null
+  }
+}
+
 /** Reads from the descriptor's current position, as files in /proc require. Returns 0 at the end. */
 export function readNext(fd: OwnedFd, into: Uint8Array): number {
   return readSync(fd.raw, into)

@@ -36,9 +36,11 @@ export async function startFirst(
   machine.assume({ holds: true, link: 'none', epoch: FIRST_EPOCH, source: 0, wayBack: FIRST_EPOCH })
   segmentSet.make([FIRST_EPOCH])
   try {
+    await state.file?.claim()
     // The first process may write before ready(), because no other process can.
     await state.loader.startFirst(FIRST_EPOCH, settings.stateFile)
   } catch (error) {
+    state.file?.stop()
     state.log.close()
     segmentSet.close()
     throw error
@@ -106,6 +108,7 @@ export async function startNext(
     inView?.catch(() => {})
     await readiness.offer.answer
     await state.loader.read(machine.member.source)
+    if (driver.first) await state.file?.claim()
     // The first process may write before ready(), because no other process can.
     if (driver.first) await state.loader.startFirst(machine.member.epoch, settings.stateFile)
     await inView

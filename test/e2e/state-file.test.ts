@@ -58,6 +58,25 @@ describe('a state file', () => {
     expect(readdirSync(dirname(path)).filter(name => name.startsWith('state'))).toEqual(['state'])
   })
 
+  it('is kept from a process of another control path, before and after an upgrade', async () => {
+    const { scene: s } = scene()
+    const other = s.file('other.sock')
+    const refused = async () => {
+      const failure = await (await s.start({ control: other })).failure()
+      expect(failure).toMatchObject({ code: 'ERR_FDB_STATE_FILE_IN_USE' })
+    }
+    const first = await s.serve({ routes: 10 })
+    await s.statusWhere('it is saved', saved)
+    await refused()
+    const second = await s.serve()
+    await s.statusWhere('it is saved', report => report.pid === second.pid && saved(report))
+    await first.end()
+    await refused()
+    await second.kill()
+    const last = await s.serve({ control: other })
+    expect(last.find('joined')).toMatchObject({ first: true })
+  })
+
   it(`goes on over ${UPGRADES} upgrades with changes all the time, and an upgrade that fails`, async () => {
     const { scene: s, path } = scene()
     let current = await s.serve({ routes: 200 })

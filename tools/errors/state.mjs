@@ -85,6 +85,11 @@ export const STATE_FILE = {
     cause: 'The state file cannot be read or written, or is not trusted',
     remedy: 'See the message. A durable change with `details.made` was made, and is written to disk later',
   },
+  ERR_FDB_STATE_FILE_IN_USE: {
+    cause: 'Another process, with another control path, writes the state file',
+    remedy:
+      'Start at the control path of that process (`details.pid`), to take over from it, or give another `stateFile`',
+  },
 }
 
 /**

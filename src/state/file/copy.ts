@@ -1,8 +1,10 @@
 import { lstatSync, renameSync, rmSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { nodeFiles } from '../../base/lazy.js'
+import type { FdbError } from '../../errors.js'
 import {
   identityNow,
+  lockIfPossible,
   openFile,
   statOf,
   syncData,
@@ -280,21 +282,41 @@ export class FileCopy extends FileEncoder {
   }
 }
 
-/** Brings the state file up to date and syncs it, synchronously, at the end of a process. `installing` is a copy that a thread may be renaming at this moment. */
+/**
+ * Brings the state file up to date and syncs it, synchronously, at the end of a process. `installing` is a copy that a thread may be renaming at this
+ * moment. `inUse`: as for checkReplaceable().
+ */
 export function finishAtOnce(
   path: string,
   log: StateLog,
   kind: StateFileKind,
-  { file, installing }: { file: FileCopy | null; installing: FileCopy | null },
+  {
+    file,
+    installing,
+    inUse = null,
+  }: {
+    file: FileCopy | null
+    installing: FileCopy | null
+    inUse?: ((inode: bigint) => FdbError) | null
+  },
 ): void {
+  const isOwn = file?.isAtNow(path) ?? false
   if (installing?.finishNow(log)) installing.installNow(path)
-  else if (file?.isAtNow(path) && file.finishNow(log)) return
-  else if (log.pieces().length > 0) writeStateFileNow(path, log, kind)
+  else if (isOwn && file?.finishNow(log)) return
+  else if (log.pieces().length > 0) writeStateFileNow(path, log, kind, isOwn ? null : inUse)
 }
 
-function writeStateFileNow(path: string, log: StateLog, kind: StateFileKind): void {
+function writeStateFileNow(
+  path: string,
+  log: StateLog,
+  kind: StateFileKind,
+  inUse: ((inode: bigint) => FdbError) | null,
+): void {
   using present = openStateFile(path)
-  if (present !== null) checkService(path, present, kind.service)
+  if (present !== null) {
+    checkService(path, present, kind.service)
+    if (inUse !== null && lockIfPossible(present) === false) throw inUse(BigInt(statOf(present).ino))
+  }
   const mode = newMode(present && statOf(present), kind.secret)
   const beside = temporaryPath(path)
   using fd = openFile(beside, CREATE, `new state file ${beside}`, mode)

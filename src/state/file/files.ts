@@ -5,22 +5,33 @@ import { checkOptions, type OptionChecks, oneOf, predicate } from '../../base/ch
 import { LONGEST_MS } from '../../base/duration.js'
 import { nodeCrypto, nodeFiles } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
-import { closeOnThrow, type OwnedFd, openFile, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
+import {
+  closeOnThrow,
+  lockIfPossible,
+  type OwnedFd,
+  openFile,
+  statOf,
+  syncFolder,
+} from '../../kernel/index.js'
 import { MOST_HEADER_BYTES, parseHeader, readHeader } from '../segment.js'
 
 /** Mode of a file without secrets, before the umask. */
 const OPEN_MODE = 0o640
-const SECRET_MODE = 0o600
+export const SECRET_MODE = 0o600
 
-const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_WRONLY } = constants
 
-/** Opens the file for reading; returns null if it does not exist. Throws ERR_FDB_STATE_FILE unless it is a regular file of this user or of root. */
-export function openStateFile(path: string): OwnedFd | null {
+/**
+ * Opens the file for reading; returns null if it does not exist. Throws ERR_FDB_STATE_FILE unless it is a regular file of this user or of root. `write`:
+ * also for writing if possible, because NFS locks only such files.
+ */
+export function openStateFile(path: string, { write = false } = {}): OwnedFd | null {
   let fd: OwnedFd
   try {
-    fd = openFile(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, `state file ${path}`)
+    fd = openFile(path, (write ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_NONBLOCK, `state file ${path}`)
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
+    if (write && code !== 'ENOENT' && code !== 'ELOOP') return openStateFile(path)
     if (code === 'ENOENT' || code === 'ENOTDIR') return null
     if (code === 'ELOOP') throw isLink(path)
     throw new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} cannot be read (${code})`, { cause })
@@ -68,8 +79,15 @@ function checkOwner(path: string, owner: string, service: string): void {
   )
 }
 
-/** Returns the mode of the present file, or null if there is none. Throws ERR_FDB_STATE_FILE if this process must not replace it. */
-export async function checkReplaceable(path: string, service: string): Promise<{ mode: number } | null> {
+/**
+ * Returns the mode of the present file, or null if there is none. Throws ERR_FDB_STATE_FILE if this process must not replace it. `inUse`: the error to throw
+ * if another process writes it; null if that may be the predecessor.
+ */
+export async function checkReplaceable(
+  path: string,
+  service: string,
+  inUse: ((inode: bigint) => FdbError) | null = null,
+): Promise<{ mode: number } | null> {
   const { lstat, open } = nodeFiles()
   const present = await lstat(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null
@@ -84,6 +102,8 @@ export async function checkReplaceable(path: string, service: string): Promise<{
     const { bytesRead = 0 } = (await handle?.read(head, 0, head.length, 0)) ?? {}
     const owner = serviceOf(() => parseHeader(head.subarray(0, bytesRead)))
     checkOwner(path, owner, service)
+    if (inUse !== null && handle !== null && lockIfPossible(handle) === false)
+      throw inUse((await handle.stat({ bigint: true })).ino)
   } finally {
     await handle?.close()
   }
@@ -145,7 +165,7 @@ export async function createTemporary(
   const beside = temporaryPath(path)
   const handle = await open(beside, CREATE, newMode(present, secret))
   // The lock marks the file as in use for removeLeftovers().
-  tryLockNow(handle)
+  lockIfPossible(handle)
   return { path: beside, handle }
 }
 
@@ -156,7 +176,7 @@ export async function removeLeftovers(path: string): Promise<void> {
     const handle = await open(beside, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
     if (handle === null) continue
     try {
-      if (tryLockNow(handle)) await unlink(beside).catch(() => {})
+      if (lockIfPossible(handle)) await unlink(beside).catch(() => {})
     } finally {
       await handle.close()
     }
@@ -170,12 +190,14 @@ export async function removeOthers(path: string, own: string): Promise<void> {
 }
 
 async function temporaryFiles(path: string): Promise<string[]> {
-  const prefix = `${basename(path)}.new-`
   const names = await nodeFiles().readdir(dirname(path))
-  const temporary = names.filter(
-    name => name.startsWith(prefix) && /^[0-9a-f]{8}$/.test(name.slice(prefix.length)),
-  )
-  return temporary.map(name => join(dirname(path), name))
+  return names.filter(name => isTemporary(name, path)).map(name => join(dirname(path), name))
+}
+
+/** Whether this is the name of a temporary file beside the state file. */
+export function isTemporary(name: string, path: string): boolean {
+  const prefix = `${basename(path)}.new-`
+  return name.startsWith(prefix) && /^[0-9a-f]{8}$/.test(name.slice(prefix.length))
 }
 
 /** Replaces the state file atomically: after a power cut `path` is either the old file or the new one. Calls `onRenamed` before the directory is synced. */

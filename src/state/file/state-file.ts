@@ -3,6 +3,7 @@ import { InOrder } from '../../base/in-order.js'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
+import { FileClaim, inUseError } from './claim.js'
 import { DISK_FULL_CODES, FileCopy, finishAtOnce } from './copy.js'
 import {
   checkReplaceable,
@@ -59,6 +60,10 @@ export class StateFile {
   #checkAt = 0
   #passTimer: NodeJS.Timeout | undefined
   #checkTimer: NodeJS.Timeout | undefined
+  /** Until this process has written its own file; null in a successor. */
+  #claim: FileClaim | null = null
+  /** No other process may write the file: this one has claimed or written it. */
+  #owns = false
   /** Passes, and the exchange of the file, one after the other. */
   readonly #order = new InOrder()
   #queued = false
@@ -75,6 +80,12 @@ export class StateFile {
     this.#log = log
     this.#logger = logger
     this.#mayWrite = mayWrite
+  }
+
+  /** Makes this process, which is the first one, the owner of the file. Rejects with ERR_FDB_STATE_FILE_IN_USE; see {@link FileClaim}. */
+  async claim(patienceMs?: number): Promise<void> {
+    this.#claim = await FileClaim.take(this.#settings.path, this.#logger, patienceMs)
+    this.#owns = true
   }
 
   /** Starts to write the log to a temporary file before this process serves, so that {@link serve} has little left to write. */
@@ -99,6 +110,8 @@ export class StateFile {
 
   /** Stops writing at once, because the right to write has ended. Idempotent. */
   stop(): void {
+    this.#endClaim()
+    this.#owns = false
     if (this.#mode === 'idle') return
     this.#mode = 'idle'
     process.off('exit', this.#atExit)
@@ -110,6 +123,11 @@ export class StateFile {
     for (const copy of [this.#file, this.#next]) void copy?.close()
     this.#file = this.#next = this.#replacing = null
     this.#installing = this.#follows = false
+  }
+
+  #endClaim(): void {
+    this.#claim?.close()
+    this.#claim = null
   }
 
   /** Resolves when everything that is in the log now is synced. Rejects with ERR_FDB_STATE_FILE or ERR_FDB_FENCED. */
@@ -267,6 +285,10 @@ export class StateFile {
     await file.close()
   }
 
+  get #inUse(): ((inode: bigint) => FdbError) | null {
+    return this.#owns ? inode => inUseError(this.#settings.path, inode) : null
+  }
+
   get #kind(): StateFileKind {
     return { secret: this.#log.secret, service: this.#settings.service }
   }
@@ -277,8 +299,9 @@ export class StateFile {
       if (!this.#mayWrite()) return
       // The `position` getter appends the changes that wait for the end of the turn.
       void this.#log.position
+      this.#endClaim()
       const installing = this.#installing ? this.#next : null
-      finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file })
+      finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file, inUse: this.#inUse })
     } catch (error) {
       this.#logger.warn({ err: error, path }, 'the state file lacks the last changes')
     }
@@ -381,9 +404,12 @@ export class StateFile {
     const { path } = this.#settings
     // The new file must have every change that the present one has.
     if (!(await next.copyAll(this.#log))) return false
-    await Promise.all([next.sync(), checkReplaceable(path, this.#settings.service)])
-    if (!this.#mayWrite()) return false
     const before = this.#file
+    // The present file has this process's own lock until it is replaced.
+    const inUse = before === null ? this.#inUse : null
+    this.#endClaim()
+    await Promise.all([next.sync(), checkReplaceable(path, this.#settings.service, inUse)])
+    if (!this.#mayWrite()) return false
     // A process that was paused and replaced by this one must not rename its file later.
     if (before === null) await removeOthers(path, next.path)
     if (!this.#mayWrite()) return false
@@ -397,6 +423,7 @@ export class StateFile {
         // Even after an error the rename may have succeeded.
         if (next.installed) {
           this.#file = next.lost ? null : next
+          this.#owns = true
           this.#next = null
           await before?.close()
         }
