@@ -25,6 +25,7 @@ interface RouteFlags extends AnswerFlags {
   file?: string
   host?: string
   path?: string
+  listener?: string
 }
 
 interface AddRouteFlags extends RouteFlags {
@@ -70,6 +71,7 @@ function addRouteOptions(command: Command): Command {
     .option('--file <file>', 'use the routes in this file')
     .option('--host <host>', 'host of the route')
     .option('--path <prefix>', 'path of the route; default: /')
+    .option('--listener <name>', 'listener of the route; default: all')
 }
 
 /** Replaces the error of a service that is not a proxy. */
@@ -91,8 +93,17 @@ async function list(flags: AnswerFlags): Promise<void> {
   print(flags.json, routes, () => listText(routes))
 }
 
-async function add({ file, host, path, upstream, connect, replace, ...flags }: AddRouteFlags): Promise<void> {
-  const route = { host, path, upstream, connect }
+async function add({
+  file,
+  host,
+  path,
+  listener,
+  upstream,
+  connect,
+  replace,
+  ...flags
+}: AddRouteFlags): Promise<void> {
+  const route = { host, path, listener, upstream, connect }
   const routes = await routesFrom(
     file,
     route,
@@ -105,13 +116,13 @@ async function add({ file, host, path, upstream, connect, replace, ...flags }: A
   print(flags.json, reply, addText(reply))
 }
 
-async function remove({ file, host, path, ...flags }: RouteFlags): Promise<void> {
-  const routes = await routesFrom(file, { host, path }, host !== undefined, '--host')
+async function remove({ file, host, path, listener, ...flags }: RouteFlags): Promise<void> {
+  const routes = await routesFrom(file, { host, path, listener }, host !== undefined, '--host')
   const places = routes.map(route => {
     if (typeof route !== 'object' || route === null || Array.isArray(route)) return route
     // Other keys are ignored, so the file that added the routes can also remove them.
-    const { host, path } = route as RouteFlags
-    return { host, path }
+    const { host, path, listener } = route as RouteFlags
+    return { host, path, listener }
   })
   const body = lines([{}, ...places])
   const answer = await ofProxy(commandService(flags, RETRY_CODES, ROUTE_COMMANDS.remove, body))
@@ -122,7 +133,7 @@ async function remove({ file, host, path, ...flags }: RouteFlags): Promise<void>
 
 async function routesFrom(
   file: string | undefined,
-  route: { host: string | undefined; path: string | undefined },
+  route: { host: string | undefined; path: string | undefined; listener: string | undefined },
   complete: boolean,
   needed: string,
 ): Promise<unknown[]> {
@@ -174,7 +185,7 @@ function listText(routes: readonly ListedRoute[]): string {
     (a, b) => compare(a.host, b.host) || compare(a.path, b.path) || compare(a.origin, b.origin),
   )
   const rows = sorted.map(route => [
-    route.host,
+    route.listener ? `${route.listener}@${route.host}` : route.host,
     route.path,
     route.shadowed ? 'file (not used)' : route.origin,
     targetText(route.target),

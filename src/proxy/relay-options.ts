@@ -72,12 +72,13 @@ const NO_HOST = ''
 const ROOT = '/'
 
 export function routerOf(table: RouteTable<RouteAction>, config: () => ProxyConfig): Router {
-  return head => {
+  return (head, origin, client) => {
     const connect = head.method === 'CONNECT'
-    const match = table.lookup(head.authority?.host ?? NO_HOST, connect ? ROOT : head.resource)
+    const host = head.authority?.host ?? NO_HOST
+    const match = table.lookup(host, connect ? ROOT : head.resource, origin.listener)
     if (match === NO_ROUTE) return NOT_FOUND
     if (match === AMBIGUOUS_PATH) return AMBIGUOUS
     if (config().limits.body === 0 && (head.chunked || (head.contentLength ?? 0) > 0)) return NO_BODY
-    return decisionOf(match, head.method)
+    return decisionOf(match, head, origin, client)
   }
 }

@@ -15,7 +15,7 @@ import {
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
 import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
-import type { ListenerConfig, ProxyConfig } from './config/config.js'
+import { type ListenerConfig, type ProxyConfig, requestListeners } from './config/config.js'
 import { HealthChecker, prepareCheck } from './health/health.js'
 import { Names } from './names/names.js'
 import { ProxyListener, type RelayWiring } from './proxy-listener.js'
@@ -25,6 +25,7 @@ import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
 import type { FileRoutes } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
+import { encodeNonAscii } from './routes/variables.js'
 import { DeclaredState } from './state/declared-state.js'
 import { FollowedConfig } from './state/followed-config.js'
 import { LearnedState } from './state/learned.js'
@@ -135,7 +136,10 @@ export class ReverseProxy {
     }
     member.describe(() => ({ serversOut: this.#upstreams.out }))
     serveCertificateCommands(member, this.#tls)
-    serveRouteCommands(member, this.#routes, () => this.#upstreams.forRequests)
+    serveRouteCommands(member, this.#routes, () => ({
+      upstreams: this.#upstreams.forRequests,
+      listeners: requestListeners(this.#config.listeners),
+    }))
     member.on('reinstated', () => void this.#onReinstated())
     void member.retired.then(() => this.#release())
   }
@@ -472,8 +476,4 @@ function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
     },
     tcp ? 'connection' : 'request',
   )
-}
-
-function encodeNonAscii(target: string): string {
-  return target.replace(/[\x80-\xff]/g, byte => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
 }

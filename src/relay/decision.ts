@@ -41,5 +41,5 @@ export interface Refuse {
 
 export type Decision = Forward | Respond | Refuse
 
-/** Decides what the relay does with a request. If the router throws, the client gets 500. */
-export type Router = (head: RequestHead, origin: ClientOrigin) => Decision
+/** Decides what the relay does with a request. `client`: the client's IP address, or ''. If the router throws, the client gets 500. */
+export type Router = (head: RequestHead, origin: ClientOrigin, client: string) => Decision

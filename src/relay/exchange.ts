@@ -17,7 +17,7 @@ import type { ByteStream, BytesOrText, StreamOwner } from './byte-stream.js'
 import { NO_BYTES } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, ExchangeOptions, Forward, Respond } from './decision.js'
-import type { ClientOrigin, Destination } from './destination.js'
+import type { Destination } from './destination.js'
 import { Dispatch } from './dispatch.js'
 import {
   type ExchangeFacts,
@@ -129,7 +129,7 @@ export class Exchange implements StreamOwner {
       end = this.#followBody(head.framing(), chunk, at, to, head.contentLength)
       if (end === null) return to
     }
-    const decision = decide(head, relay, this.#side.origin)
+    const decision = decide(head, relay, this.#side)
     if (decision.kind === 'upstream') this.#forwardRequest(decision, head, chunk, at, end)
     else if (decision.kind === 'respond') this.#respond(decision)
     else this.fail(decision.status, decision.reason, decision.headers)
@@ -536,9 +536,9 @@ function errorResponse(status: number, reason: string, headers: Respond['headers
 }
 
 /** Returns the gateway's response or the router's decision; a 500 if the router throws. */
-function decide(head: RequestHead, relay: RelayContext, origin: ClientOrigin): Decision {
+function decide(head: RequestHead, relay: RelayContext, { origin, client }: ExchangeSide): Decision {
   try {
-    return relay.gateway?.respondLocally(head) ?? relay.route(head, origin)
+    return relay.gateway?.respondLocally(head) ?? relay.route(head, origin, client.remoteAddress)
   } catch (error) {
     relay.onFault?.(error)
     return { kind: 'refuse', status: 500, reason: 'route-failed' }

@@ -11,6 +11,7 @@ import { runAtOnce } from '../../src/state/time-slices.js'
 import { perLane } from '../lanes/lane.js'
 
 const STAMP = { generation: 1, now: 1 }
+const NO_LISTENERS: ReadonlySet<string> = new Set()
 const upstreams = new Set(['one', 'two'])
 const places = fc.uniqueArray(fc.constantFrom('a/', 'a/x', 'b/', '*/', '*.c/y'), { maxLength: 5 })
 const upstream = fc.constantFrom('one', 'two')
@@ -71,7 +72,12 @@ describe('files and changes at run time, in any order', () => {
               deletes: [],
             })
           } else if (kind === 'add') {
-            apply(state, runAtOnce(addRoutes(state, routes, { ...STAMP, upstreams, replace: true })).changes)
+            apply(
+              state,
+              runAtOnce(
+                addRoutes(state, routes, { ...STAMP, upstreams, listeners: NO_LISTENERS, replace: true }),
+              ).changes,
+            )
             for (const route of routes) runtime.set(routeName(route), route.upstream)
           } else {
             const given = routes.map(({ host, path }) => ({ host, path }))

@@ -93,6 +93,13 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.timeouts.response', '1d', /not a duration/],
   ['routes', '{}', /is a map, not a list/],
   ['routes[0]', 'null', /not a map \(nothing follows the colon\)/],
+  ['routes[0].listener', 'htp', /there is no listener "htp" for requests \(did you mean "http"\?\)/],
+  [
+    'routes[0].respond.headers.X-A',
+    '"https://$hots/"',
+    /"\$hots" is no variable \(did you mean "\$host"\?\); the variables are \$host, /,
+  ],
+  ['routes[0].request.set.X-A', '"5$"', /no variable follows a \$; .*; write \$\$ for a dollar sign/],
   ['routes[0].host', '"a.com:80"', /leave the port out/],
   ['routes[0].host', '"a..com"', /is not a label/],
   ['routes[0].host', '"*.*.com"', /a \* stands alone or as the whole first label/],
@@ -277,11 +284,11 @@ describe('a wrong value', () => {
 
   it('is tested for every key that there is', () => {
     const tested = new Set(WRONG.map(([key]) => key.replace(/\["a b"\]|\.Connection|\.Date|\.X-A/, '')))
-    expect(keysOf(configShape(new Set())).filter(key => !tested.has(key))).toEqual([])
+    expect(keysOf(configShape(new Set(), new Set())).filter(key => !tested.has(key))).toEqual([])
   })
 
   it('of no kind is taken for another: every key refuses a map of something else', () => {
-    for (const key of keysOf(configShape(new Set()))) {
+    for (const key of keysOf(configShape(new Set(), new Set()))) {
       const found = problems(fileWith(key, '{ nonsense: 1 }'))
       expect(found[0]?.key, key).toMatch(new RegExp(`^${key.replace(/[[\]]/g, '\\$&')}`))
     }

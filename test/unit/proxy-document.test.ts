@@ -35,7 +35,7 @@ const EVERY: ProxyDocument = {
       request: { host: 'b', set: { a: 'b' }, remove: ['c'] },
       response: { set: { a: 'b' }, remove: ['c'] },
     },
-    { host: '*', respond: { status: 200, body: 'ok', headers: { a: 'b' } } },
+    { host: '*', listener: 'http', respond: { status: 200, body: 'ok', headers: { a: 'b' } } },
   ],
   resolver: { servers: ['127.0.0.1:53'], timeout: '1s' },
   tls: { certificates: [], minVersion: 'TLSv1.3', rotateTicketKeys: '1h' },

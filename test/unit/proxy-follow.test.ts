@@ -122,7 +122,7 @@ describe('a table that follows the state', () => {
   it(`takes ${MANY} routes at run time without stalling, and so does the successor`, async () => {
     const upstreams = new Set(['app'])
     const given = Array.from({ length: MANY }, (_, i) => ({ host: `h${i}.example.com`, upstream: 'app' }))
-    const planning = { ...STAMP, upstreams }
+    const planning = { ...STAMP, upstreams, listeners: new Set<string>() }
     let log!: StateLog
     const turns = await leastOf(100, async () => {
       log?.close()

@@ -20,7 +20,16 @@ function many() {
       seen.read++
       const host = key.slice('file:'.length, -1)
       const target = { kind: 'upstream', upstream: 'app', connect: false } as const
-      return { host, path: '/', origin: 'file', shadowed: false, target, created: 1, generation: 1 }
+      return {
+        host,
+        listener: null,
+        path: '/',
+        origin: 'file',
+        shadowed: false,
+        target,
+        created: 1,
+        generation: 1,
+      }
     },
   }
   return { seen, routes }

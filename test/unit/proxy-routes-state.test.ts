@@ -15,6 +15,7 @@ import type { RouteTarget } from '../../src/proxy/routes/target.js'
 import { runAtOnce } from '../../src/state/time-slices.js'
 
 const STAMP = { generation: 7, now: 1_700_000_000_000 }
+const NO_LISTENERS: ReadonlySet<string> = new Set()
 const app: RouteTarget = { kind: 'upstream', upstream: 'app', connect: false }
 const other: RouteTarget = { kind: 'upstream', upstream: 'other', connect: true }
 const answer: RouteTarget = {
@@ -101,7 +102,9 @@ describe('a route that an older version changes', () => {
       const stored = codec.decode(Buffer.concat([before, Uint8Array.from(newerFacts)]))
       const current = new Map([['runtime:a/', stored]])
       const given = [{ host: 'a', path: '/', upstream: 'other', connect: true }]
-      const { changes } = runAtOnce(addRoutes(current, given, { upstreams, replace: true, ...STAMP }))
+      const { changes } = runAtOnce(
+        addRoutes(current, given, { upstreams, listeners: NO_LISTENERS, replace: true, ...STAMP }),
+      )
       const [change] = changes
       const value = (change as { value: RouteMessage }).value
       const bytes = [...codec.encode(value)]
@@ -146,7 +149,9 @@ describe('a stored route that cannot be read', () => {
       ['r/', app],
     ])
     const given = [{ host: 'bad', path: '/x', upstream: 'other', connect: true }]
-    const { changes, added } = runAtOnce(addRoutes(damaged(), given, { ...STAMP, upstreams }))
+    const { changes, added } = runAtOnce(
+      addRoutes(damaged(), given, { ...STAMP, upstreams, listeners: NO_LISTENERS }),
+    )
     expect([added, changes.map(({ key }) => key)]).toEqual([1, ['runtime:bad/x']])
   })
 })
@@ -222,7 +227,7 @@ describe('a new file', () => {
 
 describe('routes at run time', () => {
   const add = (current: Map<string, RouteMessage>, given: unknown, replace = false) =>
-    runAtOnce(addRoutes(current, given, { ...STAMP, upstreams, replace }))
+    runAtOnce(addRoutes(current, given, { ...STAMP, upstreams, listeners: NO_LISTENERS, replace }))
   const refused = (work: () => unknown): string[] => {
     try {
       work()
@@ -285,8 +290,8 @@ describe('routes at run time', () => {
       'routes[3].upstream: there is no upstream "ap" (did you mean "app"?)',
       'routes[4]: the route has no target: give "upstream" or "respond"',
       'routes[5]: fine/ is given twice, first by routes[0]',
-      'routes[6].upstrem: unknown key (did you mean "upstream"?); the keys here are: host, path, upstream, respond, connect, request, response',
-      'routes[7]: "f" is a string, not a map; its keys are: host, path, upstream, respond, connect, request, response',
+      'routes[6].upstrem: unknown key (did you mean "upstream"?); the keys here are: host, path, listener, upstream, respond, connect, request, response',
+      'routes[7]: "f" is a string, not a map; its keys are: host, path, listener, upstream, respond, connect, request, response',
     ])
     expect(refused(() => add(current, []))).toContain('routes: the list is empty')
     expect(refused(() => add(current, {}))).toContain('routes: {} is not a list of routes')

@@ -48,6 +48,11 @@ export interface ListenerConfig {
   halfClose: boolean
 }
 
+/** Returns the names of the listeners that take requests. */
+export function requestListeners(listeners: readonly ListenerConfig[]): ReadonlySet<string> {
+  return new Set(listeners.filter(({ forward }) => forward === null).map(({ name }) => name))
+}
+
 /** `timeout` limits the whole upgrade; the other times limit its steps, see `join({ upgrade })`. The proxy has nothing to quiesce. */
 export interface UpgradeConfig extends Omit<HandoffTimes, 'quiesce'> {
   timeout: number

@@ -109,6 +109,7 @@ export interface UpstreamDocument {
 /** Either `upstream` or `respond` must be set. */
 export interface RouteDocument {
   host: string
+  listener?: string
   path?: string
   upstream?: string
   respond?: { status?: number; body?: string; headers?: Readonly<Record<string, string>> }

@@ -327,7 +327,7 @@ function ofOneKind<T extends ShapeValues<typeof upstreamShape>>(given: T, place:
   return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
 }
 
-export function configShape(upstreamNames: ReadonlySet<string>) {
+export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: ReadonlySet<string>) {
   return {
     service: required(
       text('a name', given =>
@@ -360,7 +360,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     ),
     upstreams: optional(upstreams, {}, 'groups of servers by name', upstreamShape),
     routes: optional(
-      fresh(() => routeCheck(upstreamNames), {}),
+      fresh(() => routeCheck(upstreamNames, listenerNames), {}),
       [],
       'which requests go to which upstream',
       routeShape,
@@ -390,7 +390,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
 
 export const checkConfig: ValueCheck<ProxyConfig> = (value, place) => {
   const names = isMap(value) && isMap(value.upstreams) ? Object.keys(value.upstreams) : []
-  const given = map(configShape(new Set(names)))(value, place)
+  const given = map(configShape(new Set(names), requestListenersIn(value)))(value, place)
   if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
     return undefined
   if (!healthListener(given, place)) return undefined
@@ -400,6 +400,16 @@ export const checkConfig: ValueCheck<ProxyConfig> = (value, place) => {
     timeouts: { ...given.timeouts, stall, tunnel },
     upstreams: given.upstreams.map(each => withTimeouts(each, given.timeouts)),
   }
+}
+
+/** Reads the names before the listeners are checked: routes refer to them. */
+function requestListenersIn(value: unknown): ReadonlySet<string> {
+  const given = isMap(value) && Array.isArray(value.listeners) ? value.listeners : []
+  return new Set(
+    given.flatMap(each =>
+      isMap(each) && typeof each.name === 'string' && each.forward === undefined ? [each.name] : [],
+    ),
+  )
 }
 
 function hasCertificate(

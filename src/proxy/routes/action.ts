@@ -1,15 +1,19 @@
 import {
   ALLOW,
+  type ClientOrigin,
   type Decision,
   type ExchangeOptions,
   type FieldRules,
   type Forward,
   type Respond,
+  type Router,
 } from '../../relay/index.js'
 import type { Upstream } from '../upstreams/upstream.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
-import type { FieldChanges, RouteTarget, UpstreamTarget } from './target.js'
+import type { FieldChanges, RouteChanges, RouteTarget, UpstreamTarget } from './target.js'
+import { expand, hasVariables, type RequestFacts } from './variables.js'
 
+type RequestHead = Parameters<Router>[0]
 type FieldEditRules = FieldRules['request'] & object
 
 export type RouteAction =
@@ -18,18 +22,45 @@ export type RouteAction =
       readonly upstream: Upstream
       readonly connect: boolean
       readonly forward: Forward
+      /** Undefined if the route's headers have no variables. */
+      readonly expand?: (facts: RequestFacts) => Forward
     }
-  | Respond
+  | (Respond & { readonly expand?: (facts: RequestFacts) => Respond })
 
 export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteAction {
   if (target.kind === 'upstream') {
     const upstream = upstreams.get(target.upstream)
-    return { kind: 'upstream', upstream, connect: target.connect, forward: forwardOf(target, upstream) }
+    const forward = forwardOf(target, upstream)
+    const action = { kind: 'upstream', upstream, connect: target.connect, forward } as const
+    const { request, response } = target.changes ?? {}
+    if (!hasVariables([...(request?.set ?? []), ...(response?.set ?? [])])) return action
+    return { ...action, expand: facts => expandForward(forward, target.changes!, facts) }
   }
   const { status, headers, body } = target
   const typed = body === '' || headers.some(([name]) => name.toLowerCase() === 'content-type')
   const text: [string, string] = ['Content-Type', 'text/plain; charset=utf-8']
-  return { kind: 'respond', status, headers: typed ? headers : [...headers, text], body: Buffer.from(body) }
+  const action: Respond = {
+    kind: 'respond',
+    status,
+    headers: typed ? headers : [...headers, text],
+    body: Buffer.from(body),
+  }
+  if (!hasVariables(headers)) return action
+  return { ...action, expand: facts => ({ ...action, headers: expand(action.headers!, facts) }) }
+}
+
+/** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
+function expandForward(
+  { kind, name, pick, options }: Forward,
+  { request, response }: RouteChanges,
+  facts: RequestFacts,
+): Forward {
+  const edits = ({ set, remove }: FieldChanges) => editsOf({ set: expand(set, facts), remove })
+  const fields = {
+    ...(request && { request: edits(request) }),
+    ...(response && { response: edits(response) }),
+  }
+  return { kind, name, pick, options: { ...options, fields } }
 }
 
 /** Combines the upstream's options with the route's. A route with `connect` leads to servers that are proxies themselves. */
@@ -77,8 +108,26 @@ const CONNECT_REFUSED: Decision = {
 }
 const UNKNOWN_UPSTREAM: Decision = { kind: 'refuse', status: 503, reason: 'upstream-unknown' }
 
-export function decisionOf(action: RouteAction, method: string): Decision {
-  if (action.kind === 'respond') return method === 'CONNECT' ? CONNECT_REFUSED : action
-  if (method === 'CONNECT' && !action.connect) return CONNECT_REFUSED
-  return action.upstream.takesRequests ? action.forward : UNKNOWN_UPSTREAM
+/** `client`: the client's IP address, or ''. */
+export function decisionOf(
+  action: RouteAction,
+  head: RequestHead,
+  origin: ClientOrigin,
+  client: string,
+): Decision {
+  if (head.method === 'CONNECT' && (action.kind === 'respond' || !action.connect)) return CONNECT_REFUSED
+  if (action.kind === 'upstream' && !action.upstream.takesRequests) return UNKNOWN_UPSTREAM
+  if (action.expand !== undefined) return action.expand(factsOf(head, origin, client))
+  return action.kind === 'respond' ? action : action.forward
+}
+
+function factsOf(head: RequestHead, { scheme }: ClientOrigin, client: string): RequestFacts {
+  const { method, authority, resource } = head
+  return {
+    host: authority?.host ?? '',
+    request_uri: resource,
+    remote_addr: client,
+    scheme,
+    request_method: method,
+  }
 }

@@ -2,6 +2,7 @@
 import { isMap } from '../../config/check.js'
 import { FdbError, type Member, runInSlices } from '../../index.js'
 import type { ListedRoute, LiveRoutes } from './live-routes.js'
+import type { AddOptions } from './runtime.js'
 
 export const ROUTE_COMMANDS = { add: 'routes.add', remove: 'routes.remove', list: 'routes.list' } as const
 
@@ -47,14 +48,14 @@ export interface ListReply {
 export function serveRouteCommands(
   member: Member,
   routes: LiveRoutes,
-  upstreams: () => ReadonlySet<string>,
+  known: () => Pick<AddOptions, 'upstreams' | 'listeners'>,
 ): void {
   member
     .command(ROUTE_COMMANDS.add, async body => {
       const lines = await runInSlices(readLines(body))
       const [options, given] = [lines[0], lines.slice(1)]
       const { replace = false } = isMap(options) ? (options as AddRequest) : {}
-      const result = await routes.add(given, { upstreams: upstreams(), replace: replace === true })
+      const result = await routes.add(given, { ...known(), replace: replace === true })
       const { added, replaced, unchanged, shadows } = result
       const reply: AddReply = {
         added,

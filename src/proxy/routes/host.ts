@@ -41,6 +41,19 @@ export function canonicalHost(pattern: string): string | InvalidValue {
   return wildcard ? `*.${ascii}` : ascii
 }
 
+/** Returns a host pattern that applies to the requests of one listener only, in the form `LISTENER@HOST`: no host has an @. */
+export function scopedHost(listener: string | undefined, host: string): string {
+  return listener === undefined ? host : `${listener}@${host}`
+}
+
+/** Reverses {@link scopedHost}. `listener`: null for a host of all listeners. */
+export function splitScope(scoped: string): { listener: string | null; host: string } {
+  const at = scoped.indexOf('@')
+  return at < 0
+    ? { listener: null, host: scoped }
+    : { listener: scoped.slice(0, at), host: scoped.slice(at + 1) }
+}
+
 /** Returns a request's host in the form of a pattern: lower case, without port and trailing dot. Does not validate it: an invalid host can match only wildcards. */
 export function requestHost(host: string): string {
   let end = 0

@@ -4,6 +4,7 @@ import { type Logger, runInSlices, type Section } from '../../index.js'
 import { changesOf, getIfReadable } from '../entries/difference.js'
 import type { RouteAction } from './action.js'
 import { RouteFollower, type RouteSource } from './follow.js'
+import { splitScope } from './host.js'
 import { originOf, parseRouteKey, type RouteOrigin, routeKey } from './path-tree.js'
 import { type FileRoutes, type Reconciled, reconcile } from './reconcile.js'
 import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
@@ -186,6 +187,8 @@ function* batches(changes: Iterable<RouteChange>): Generator<RouteChange[]> {
 
 export interface ListedRoute {
   host: string
+  /** Null: the route applies to all listeners. */
+  listener: string | null
   path: string
   origin: RouteOrigin
   /** A route made at run time overrides this route of the file. */
@@ -202,10 +205,20 @@ export function describeRoute(state: RouteState, key: string): ListedRoute | nul
   const id = parseRouteKey(key)
   if (id === null || !state.has(key)) return null
   const stored = getIfReadable(state, key)
-  const { host, path, origin } = id
-  const shadowed = origin === 'file' && state.has(routeKey({ origin: 'runtime', host, path }))
+  const { path, origin } = id
+  const { listener, host } = splitScope(id.host)
+  const shadowed = origin === 'file' && state.has(routeKey({ origin: 'runtime', host: id.host, path }))
   const { created = 0, generation = 0 } = stored ?? {}
-  return { host, path, origin, shadowed, target: stored ? targetOf(stored) : null, created, generation }
+  return {
+    host,
+    listener,
+    path,
+    origin,
+    shadowed,
+    target: stored ? targetOf(stored) : null,
+    created,
+    generation,
+  }
 }
 
 const STEP = 32

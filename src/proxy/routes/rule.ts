@@ -8,6 +8,7 @@ import {
   integer,
   list,
   map,
+  name,
   named,
   optional,
   refine,
@@ -16,13 +17,15 @@ import {
   text,
   type ValueCheck,
 } from '../../config/check.js'
-import { canonicalHost } from './host.js'
+import { canonicalHost, scopedHost } from './host.js'
 import { canonicalPath } from './path.js'
 import { routeName } from './path-tree.js'
 import { type FieldChanges, type RespondTarget, type RouteTarget, routeChanges } from './target.js'
+import { checkVariables } from './variables.js'
 
 /** A checked route of a file or of `routes add`. Host and path are canonical. */
 export interface RouteRule {
+  /** With the listener if the route has one, see {@link scopedHost}. */
   host: string
   path: string
   target: RouteTarget
@@ -52,7 +55,11 @@ const answerHeaders = refine(headerLines, (headers, place): [string, string][] |
 const respondShape = {
   status: optional(integer(200, 599), 200, 'status of the answer'),
   body: optional(body, '', 'text of the body, at most 64 KiB'),
-  headers: optional(answerHeaders, {}, 'further headers, but not `Date`, `Content-Length` and the like'),
+  headers: optional(
+    answerHeaders,
+    {},
+    'further headers with [variables](#fields), but not `Date`, `Content-Length` and the like',
+  ),
 }
 
 const respond = refine(map(respondShape), (given, place): RespondTarget | undefined => {
@@ -66,6 +73,11 @@ const respond = refine(map(respondShape), (given, place): RespondTarget | undefi
 const placeShape = {
   host: required(text('a host', canonicalHost), '`example.com`, `*.example.com` (all below it), `*`'),
   path: optional(text('a path', canonicalPath), '/', 'path prefix; `/api` does not match `/apis`'),
+  listener: absent(
+    text('the name of a listener', name),
+    undefined,
+    'only requests of this listener; such a route wins over routes of all listeners',
+  ),
 }
 
 function sentHost(given: string): string | InvalidValue {
@@ -75,7 +87,7 @@ function sentHost(given: string): string | InvalidValue {
 }
 
 const fieldShape = {
-  set: optional(headerLines, {}, 'headers to set or replace'),
+  set: optional(headerLines, {}, 'headers to set or replace, with [variables](#fields)'),
   remove: optional(list(text('a header name', headerName), { most: 100 }), [], 'headers to remove'),
 }
 const requestShape = {
@@ -111,13 +123,23 @@ export const routeShape = {
 }
 
 /** Returns a check for the routes of one list. The check also reports a route with the host and path of an earlier one. */
-export function routeCheck(upstreams: ReadonlySet<string>): ValueCheck<RouteRule> {
+export function routeCheck(
+  upstreams: ReadonlySet<string>,
+  listeners: ReadonlySet<string>,
+): ValueCheck<RouteRule> {
   const firstPositions: FirstPositions = new ShardedMap()
   return (value, place) => {
     const given = readRoute(value, place)
     if (given === undefined) return undefined
-    const { host, path, upstream, respond, connect, request, response } = given
-    if (!isFirst(firstPositions, given, place)) return undefined
+    const { path, upstream, respond, connect, request, response, listener } = given
+    const host = scopedHost(listener, given.host)
+    if (!isFirst(firstPositions, { host, path }, place)) return undefined
+    if (listener !== undefined && !listeners.has(listener)) {
+      const known = place.problems.full ? new Set<string>() : listeners
+      return place
+        .at('listener')
+        .wrong(`there is no listener ${JSON.stringify(listener)} for requests${didYouMean(listener, known)}`)
+    }
     if (respond) {
       if (upstream !== undefined)
         return place.at('respond').wrongKey('give "upstream" or "respond", not both')
@@ -153,7 +175,10 @@ export function routeNameCheck(): ValueCheck<{ host: string; path: string }> {
   const firstPositions: FirstPositions = new ShardedMap()
   return (value, place) => {
     const given = readPlace(value, place)
-    return given !== undefined && isFirst(firstPositions, given, place) ? given : undefined
+    if (given === undefined) return undefined
+    const { path, listener } = given
+    const host = scopedHost(listener, given.host)
+    return isFirst(firstPositions, { host, path }, place) ? { host, path } : undefined
   }
 }
 
@@ -213,7 +238,7 @@ export function headerName(text: string): string | InvalidValue {
 function headerValue(text: string): string | InvalidValue {
   if (text.length > 4096)
     return new InvalidValue(`the header value has ${text.length} characters; at most 4096 are allowed`)
-  if (/^[\t\x20-\x7e]*$/.test(text) && text.trim() === text) return text
+  if (/^[\t\x20-\x7e]*$/.test(text) && text.trim() === text) return checkVariables(text)
   return new InvalidValue(
     `${shown(text)} is not a header value (visible ASCII, no line break, no blank at either end)`,
   )

@@ -12,6 +12,8 @@ const STEP = 16
 
 export interface AddOptions extends RouteStamp {
   upstreams: ReadonlySet<string>
+  /** The listeners that take requests. */
+  listeners: ReadonlySet<string>
   /** Replaces existing runtime routes that have a different target. Without this option, such a route is an error. */
   replace?: boolean
 }
@@ -37,9 +39,9 @@ export function* addRoutes(
   given: unknown,
   options: AddOptions,
 ): Generator<void, RouteAddition> {
-  const { upstreams, replace = false } = options
+  const { upstreams, listeners, replace = false } = options
   const result: RouteAddition = { changes: [], added: 0, replaced: 0, unchanged: 0, shadows: [] }
-  yield* eachOf(given, routeCheck(upstreams), ({ host, path, target }, place) => {
+  yield* eachOf(given, routeCheck(upstreams, listeners), ({ host, path, target }, place) => {
     const key = routeKey({ origin: 'runtime', host, path })
     const stored = getIfReadable(state, key)
     if (hasTarget(stored, target)) {

@@ -1,5 +1,5 @@
 import { ShardedMap } from '../../base/large-collections.js'
-import { requestHost } from './host.js'
+import { requestHost, splitScope } from './host.js'
 import { plainEnd, readings } from './path.js'
 import {
   ensureNode,
@@ -18,7 +18,7 @@ export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 export type RouteMatch<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
 
 /**
- * Finds the route of a request. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route made
+ * Finds the route of a request. A route of the request's listener wins over routes of all listeners. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route made
  * at run time. The cost of a lookup depends on the number of path segments, not on the number of routes.
  */
 export class RouteTable<T extends NonNullable<unknown>> {
@@ -29,18 +29,28 @@ export class RouteTable<T extends NonNullable<unknown>> {
   /** Values of the file's routes that a route made at run time overrides, by route name. */
   #shadowed = new ShardedMap<T>()
   #size = 0
+  /** The routes that apply to one listener only, by its name. */
+  readonly #scopes = new Map<string, RouteTable<T>>()
 
   get size(): number {
-    return this.#size
+    let size = this.#size
+    for (const scope of this.#scopes.values()) size += scope.size
+    return size
   }
 
   /** The number of the file's routes that a route made at run time overrides. */
   get shadowed(): number {
-    return this.#shadowed.size
+    let { size } = this.#shadowed
+    for (const scope of this.#scopes.values()) size += scope.shadowed
+    return size
   }
 
   /** `host` is the value of Host. `target` is the request's target in origin form (`/path?query`) or `*`; use `/` for CONNECT. */
-  lookup(host: string, target: string): RouteMatch<T> {
+  lookup(host: string, target: string, listener = ''): RouteMatch<T> {
+    if (this.#scopes.size > 0) {
+      const found = this.#scopes.get(listener)?.lookup(host, target) ?? NO_ROUTE
+      if (found !== NO_ROUTE) return found
+    }
     const name = requestHost(host)
     const end = plainEnd(target)
     if (end >= 0) return this.#match(name, target, end)
@@ -73,7 +83,12 @@ export class RouteTable<T extends NonNullable<unknown>> {
 
   /** Host and path must be canonical (`canonicalHost`, `canonicalPath`). */
   put(id: RouteId, value: T): void {
-    const { origin, host, path } = id
+    const { origin, path } = id
+    const { listener, host } = splitScope(id.host)
+    if (listener !== null) {
+      this.#makeScope(listener).put({ origin, host, path }, value)
+      return
+    }
     const node = ensureNode(this.#makeRoot(host), path)
     if (node.origin === null) this.#size++
     else if (node.origin !== origin) {
@@ -89,7 +104,9 @@ export class RouteTable<T extends NonNullable<unknown>> {
 
   /** Removes a route. If the route overrides one of the file, the file's route applies again. Returns false if the route does not exist. */
   delete(id: RouteId): boolean {
-    const { origin, host, path } = id
+    const { origin, path } = id
+    const { listener, host } = splitScope(id.host)
+    if (listener !== null) return this.#scopes.get(listener)?.delete({ origin, host, path }) ?? false
     const root = this.#rootOf(host)
     const nodes = root && nodesAlong(root, path)
     const node = nodes?.at(-1)
@@ -117,6 +134,13 @@ export class RouteTable<T extends NonNullable<unknown>> {
     this.#any = new PathNode('')
     this.#shadowed = new ShardedMap()
     this.#size = 0
+    this.#scopes.clear()
+  }
+
+  #makeScope(listener: string): RouteTable<T> {
+    let scope = this.#scopes.get(listener)
+    if (scope === undefined) this.#scopes.set(listener, (scope = new RouteTable()))
+    return scope
   }
 
   #rootOf(host: string): PathNode<T> | undefined {

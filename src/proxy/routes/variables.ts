@@ -1,0 +1,69 @@
+import { didYouMean } from '../../base/check-option.js'
+import { InvalidValue, shown } from '../../config/check.js'
+
+/** The facts of a request that header values can contain. */
+export interface RequestFacts {
+  /** As in the request, without a port; '' if it has none. */
+  readonly host: string
+  /** Path and query, as the client has sent them. */
+  readonly request_uri: string
+  /** The client's IP address; '' for a Unix socket. */
+  readonly remote_addr: string
+  readonly scheme: 'http' | 'https'
+  readonly request_method: string
+}
+
+const NAMES: readonly (keyof RequestFacts)[] = [
+  'host',
+  'request_uri',
+  'remote_addr',
+  'scheme',
+  'request_method',
+]
+
+const VARIABLE = /\$(?:\$|(\w+)|\{(\w+)\})?/g
+
+function isName(name: string | undefined): name is keyof RequestFacts {
+  return (NAMES as readonly (string | undefined)[]).includes(name)
+}
+
+/** Checks the variables in a header value: `$host` or `${host}`; `$$` is a dollar sign. */
+export function checkVariables(value: string): string | InvalidValue {
+  for (const [text, bare, braced] of value.matchAll(VARIABLE)) {
+    const name = bare ?? braced
+    if (text === '$$' || isName(name)) continue
+    const known = NAMES.map(each => `$${each}`)
+    const why = name === undefined ? 'no variable follows a $' : `${shown(text)} is no variable`
+    const hint = name === undefined ? '' : didYouMean(`$${name}`, known)
+    return new InvalidValue(
+      `${why}${hint}; the variables are ${known.join(', ')}; write $$ for a dollar sign`,
+    )
+  }
+  return value
+}
+
+export function hasVariables(values: readonly (readonly [name: string, value: string])[]): boolean {
+  return values.some(([, value]) => value.includes('$'))
+}
+
+/** Returns the values for a request. Keeps variables that this version does not know: another version may have written them. */
+export function expand(
+  values: readonly (readonly [name: string, value: string])[],
+  facts: RequestFacts,
+): [name: string, value: string][] {
+  return values.map(([name, value]) => [name, expandOne(value, facts)])
+}
+
+function expandOne(value: string, facts: RequestFacts): string {
+  const expanded = value.replace(VARIABLE, (text, bare?: string, braced?: string) => {
+    const name = bare ?? braced
+    if (text === '$$') return '$'
+    return isName(name) ? encodeNonAscii(facts[name]) : text
+  })
+  // A header value neither begins nor ends with a blank; an empty variable may leave one there.
+  return expanded.trim()
+}
+
+export function encodeNonAscii(text: string): string {
+  return text.replace(/[\x80-\xff]/g, byte => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
+}
