@@ -64,6 +64,7 @@ export class MemberDriver implements RuntimeDriver {
     make: ({ epochs }) => this.#insist('make', () => void this.runtime.segmentSet.make(epochs)),
     write: ({ epoch }) => {
       this.#setOptions()
+      this.runtime.hosting.onGranted?.()
       return this.runtime.state.loader.write(epoch)
     },
     endWriting: () => this.runtime.writes.end(),
@@ -182,8 +183,9 @@ export class MemberDriver implements RuntimeDriver {
 
   /** Called when this process has read every acknowledged change, and writes. */
   #onServing(): void {
-    const { shutdown, drain, moves, state, timing, cannotServe, writes } = this.runtime
+    const { shutdown, drain, hosting, moves, state, timing, cannotServe, writes } = this.runtime
     cannotServe.cause = null
+    hosting.onServing?.()
     dropExitReason()
     moves.serve()
     state.file?.serve()

@@ -1,13 +1,18 @@
 import type { FdbError } from '../errors.js'
-import { isUnderWay } from '../handoff/phases.js'
+import { accepts, isGranted, isUnderWay } from '../handoff/phases.js'
 import { DescriptorNames } from '../holder/descriptor-names.js'
 import { Holder } from '../holder/holder.js'
+import type { Peer } from '../holder/peer.js'
 import type { Entry } from '../holder/registry.js'
 import { STUCK_MS, untilGone } from '../holder/stuck.js'
+import { SuccessorNames } from '../holder/successor-names.js'
 import { FormerListeners, SuccessorPaths } from '../holder/unix-paths.js'
+import { closeAll } from '../kernel/index.js'
 import type { Segment } from '../state/segment.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
-import { FORWARDS_WRITES } from '../wire/link.js'
+import type { BundleItem } from '../wire/bundle.js'
+import { FORWARDS_WRITES, peerLeft } from '../wire/link.js'
+import { entryFencedError } from './cannot-serve.js'
 import type { ControlSocket } from './control-socket.js'
 import type { HolderLink } from './holder-link.js'
 import type { Hosting } from './hosting.js'
@@ -26,6 +31,8 @@ export interface EmbeddedHostingDeps {
   readonly controlSocket: ControlSocket
   readonly state: OwnState
   readonly checkSeal: () => void
+  /** Adds a descriptor that the successor has named; owns it. */
+  readonly takeNamed: (entry: Entry) => void
   /** Called when this process has its own holder and may hand over. */
   readonly onDecides: () => void
 }
@@ -39,6 +46,10 @@ export class EmbeddedHosting implements Hosting {
   /** The names of the descriptors, for `upgrade --kill-stuck` if this process hangs. */
   readonly #names: DescriptorNames | null = null
   readonly #successorPaths: SuccessorPaths
+  /** The descriptors that the successor has named since its Commit. */
+  readonly #successorNames = new SuccessorNames()
+  /** The names that this process has given to descriptors while the incumbent can take over again. */
+  readonly #named = new Set<string>()
   #holder: Holder | null = null
   #sealTimer: NodeJS.Timeout | undefined
 
@@ -114,8 +125,63 @@ export class EmbeddedHosting implements Hosting {
     this.#deps.shared.moves.retry()
   }
 
-  store(entry: Entry, bound: boolean): void {
-    if (bound && this.#holder === null) this.#reportPath(entry)
+  /** A named descriptor must outlive a rollback, as a change of the state does: the incumbent gets it, after the Commit before the call ends. */
+  store(entry: Entry, bound: boolean): void | Promise<void> {
+    if (this.#holder !== null) return
+    if (bound) this.#reportPath(entry)
+    if (entry.role !== 'named') return
+    this.#named.add(entry.name)
+    if (accepts(this.#deps.shared.machine.phase)) return this.#giveToIncumbent(entry)
+  }
+
+  /** Sends the descriptors that this version has named before its Commit: they arrive before Serving. */
+  onGranted(): void {
+    const { registry, settings } = this.#deps.shared
+    const { link } = this.#deps.joined
+    if (link === undefined || this.#holder !== null) return
+    const items = registry.items().flatMap(item => {
+      return this.#named.has(item.name ?? '') ? { ...item, fd: item.fd.share() } : []
+    })
+    if (items.length === 0) return
+    link
+      .sendBundle(items, settings.timeout)
+      .catch(() => {})
+      .finally(() => closeAll(items.map(({ fd }) => fd)))
+  }
+
+  /** This process serves again: it has what its successor has named. */
+  onServing(): void {
+    for (const entry of this.#successorNames.take()) this.#deps.takeNamed(entry)
+  }
+
+  /** Closes the descriptor if it rejects: then another process serves, or the incumbent is stuck. */
+  async #giveToIncumbent({ name, role, spec, fd }: Entry): Promise<void> {
+    const { changes, machine, settings, shutdown } = this.#deps.shared
+    const over = () => shutdown.over || machine.member.link === 'local' || !accepts(machine.phase)
+    try {
+      await this.#deps.joined.link?.sendBundle([{ name, role, spec, fd }], settings.timeout)
+    } catch (error) {
+      // If the incumbent is dead, this process serves for good.
+      if (peerLeft(error)) await changes.until(over, settings.timeout)
+      if (machine.member.link !== 'local') {
+        fd.close()
+        throw peerLeft(error) ? entryFencedError(name) : error
+      }
+    }
+    // The incumbent may have taken over before it got the descriptor.
+    if (machine.member.link === 'local' || (accepts(machine.phase) && !machine.sealed)) return
+    fd.close()
+    throw entryFencedError(name)
+  }
+
+  /** Keeps what a successor has named since its Commit, until it is released or rolled back. */
+  #keepNamed({ id }: Peer, items: readonly BundleItem[]): void {
+    const { phase, owner, joiner } = this.#deps.shared.machine.holder!
+    const kept = isGranted(phase) && (id === owner || id === joiner)
+    for (const { name = '', fd } of items) {
+      if (kept && name !== '') this.#successorNames.put({ name, role: 'named', spec: '', fd })
+      else fd.close()
+    }
   }
 
   /** Sends a new Unix listener to the incumbent, which removes its path if this process dies. */
@@ -189,11 +255,20 @@ export class EmbeddedHosting implements Hosting {
         extraItems: () => controlSocket.items(),
         position: () => state.frozenAt,
         amidBulk: () => state.log.amidBulk,
-        bundle: (peer, items) => this.#successorPaths.arrive(peer, items),
+        bundle: (peer, items) => {
+          const named = items.filter(({ role }) => role === 'named')
+          this.#keepNamed(peer, named)
+          this.#successorPaths.arrive(
+            peer,
+            items.filter(item => !named.includes(item)),
+          )
+        },
         forgotten: peer => this.#successorPaths.forgotten(peer),
         changed: () => {
-          controlSocket.leaveToSuccessor(machine.holder?.phase === 'committing')
-          if (machine.holder?.phase === 'released') this.#successorPaths.close()
+          const phase = machine.holder?.phase
+          controlSocket.leaveToSuccessor(phase === 'committing')
+          if (phase === 'released') this.#successorPaths.close()
+          if (phase === 'released' || phase === 'offering') this.#successorNames.close()
           changes.notify()
         },
       },
@@ -212,6 +287,7 @@ export class EmbeddedHosting implements Hosting {
     this.#deps.shared.registry.changed = () => {}
     this.#names?.close()
     this.#successorPaths.close()
+    this.#successorNames.close()
     this.#holder?.close()
     this.#former.close()
   }

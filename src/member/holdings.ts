@@ -75,8 +75,7 @@ export class Holdings {
     const { listeners, machine, registry } = this.#shared
     const { name, role, spec, fd } = entry
     if (role === 'named') {
-      registry.put(entry)
-      registry.wanted.add(name)
+      this.takeNamed(entry)
       return
     }
     const present = listeners.some(listener => listener.name === name) ? registry.get(name)?.fd : undefined
@@ -94,6 +93,17 @@ export class Holdings {
     } catch (error) {
       this.#refuse(FdbError.from(error))
     }
+  }
+
+  /** Adds a descriptor that another version has named, unless the name is that of an open listener. Owns it. */
+  takeNamed(entry: Entry): void {
+    const { listeners, registry } = this.#shared
+    if (listeners.some(listener => listener.name === entry.name)) {
+      entry.fd.close()
+      return
+    }
+    registry.put(entry)
+    registry.wanted.add(entry.name)
   }
 
   /** Waits until the handoff under way ends. If another process serves then, closes the descriptor and throws ERR_FDB_FENCED. */

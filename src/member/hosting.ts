@@ -47,6 +47,10 @@ export interface Hosting {
   onBackSent?(link: Link): void
   /** This process, which drains or stands by, has connected to the process that serves. */
   onReportsReceived?(): void
+  /** This process has the right to write, and has not told its holder yet that it serves. */
+  onGranted?(): void
+  /** This process serves, for the first time or again. */
+  onServing?(): void
 
   // ---- requests
 

@@ -271,7 +271,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * a listener. Owns `fd`, which may be a number from `fs.openSync`, but not one that a stream or server of Node uses: do not close it
    * afterwards. Closes an earlier descriptor of that name.
    *
-   * A successor that is starting gets the descriptor too. While a handoff commits, the call waits. Rejects with ERR_FDB_FENCED, and closes
+   * A successor that is starting gets the descriptor too, and after a rollback the previous version. While a handoff commits, the call waits. Rejects with ERR_FDB_FENCED, and closes
    * the descriptor, if another process serves. Rejects with ERR_FDB_CLOSED if this member has left; then the caller still owns the
    * descriptor.
    */

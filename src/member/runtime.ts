@@ -170,6 +170,7 @@ export class MemberRuntime implements MemberContext {
             controlSocket,
             state: this.state,
             checkSeal,
+            takeNamed: entry => this.holdings.takeNamed(entry),
             onDecides: () => driver.onDecides(),
           })
     this.holdings = new Holdings(this, error => driver.refuse(error))

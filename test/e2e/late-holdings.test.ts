@@ -1,4 +1,6 @@
+import { unlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { servedBy, startDaemon } from '../processes/daemon.js'
 import { signalPid } from '../processes/launch.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -42,3 +44,62 @@ describe('a descriptor that is given to the incumbent while the handoff commits'
     expect((await second.status()).held).toEqual([])
   })
 })
+
+describe.each(['embedded', 'daemon'] as const)(
+  'a descriptor that is given to a version in its probation, %s hosting',
+  hosting => {
+    it.each(['is killed', 'is not well'] as const)(
+      'comes back with the service when that version %s, also in place of an earlier one',
+      async how => {
+        const upgrade = { probation: 60_000, heartbeat: 50, silence: 1_000 }
+        const scene = Scene.open({ hosting, upgrade })
+        if (hosting === 'daemon') await startDaemon(scene, { upgrade })
+        const files = Object.fromEntries(
+          ['old', 'new', 'early', 'more'].map(name => [name, scene.write(name, name)]),
+        )
+        const first = await scene.serve()
+        await first.order('holdFile', { name: 'ledger', file: files.old })
+        const sickFile = scene.file('sick')
+        const readyFile = scene.file('ready')
+        const second = await scene.start({ readyFile, sickFile })
+        await second.order('holdFile', { name: 'early', file: files.early })
+        scene.write('ready', '')
+        await second.serving()
+        await first.says('retiring')
+        if (hosting === 'daemon') await servedBy(scene, second)
+        await second.order('holdFile', { name: 'ledger', file: files.new })
+        await second.order('holdFile', { name: 'more', file: files.more })
+        if (how === 'is killed') await second.kill()
+        else scene.write('sick', '')
+        await first.says('reinstated')
+        for (const [name, file] of [
+          ['ledger', files.new],
+          ['early', files.early],
+          ['more', files.more],
+        ])
+          expect([name, await first.order('heldFile', { name })]).toEqual([name, file])
+        await second.end()
+        if (how === 'is not well') unlinkSync(sickFile)
+        const third = await scene.serve({ sickFile: scene.file('none') })
+        expect(await third.order('heldFile', { name: 'ledger' })).toEqual(files.new)
+        expect((await third.status()).held.toSorted()).toEqual(['early', 'ledger', 'more'])
+      },
+    )
+
+    it('is not kept when that version is released or gives up before its commit', async () => {
+      const upgrade = { probation: 0, heartbeat: 50, silence: 1_000 }
+      const scene = Scene.open({ hosting, upgrade })
+      if (hosting === 'daemon') await startDaemon(scene, { upgrade })
+      const first = await scene.serve()
+      const second = await scene.start({ readyFile: scene.file('never') })
+      await second.order('holdFile', { name: 'early' })
+      await second.kill()
+      expect(await first.order('heldFile', { name: 'early' })).toBeNull()
+      expect((await first.status()).held).toEqual([])
+      const third = await scene.serve()
+      await third.order('holdFile', { name: 'ledger' })
+      await first.end()
+      expect((await third.status()).held).toEqual(['ledger'])
+    })
+  },
+)

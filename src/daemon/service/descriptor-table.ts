@@ -30,6 +30,8 @@ interface MemberDescriptors {
   readonly provisional: Map<string, Entry>
   /** Names that the member released while another member could still start to serve. */
   readonly releasedLate: Set<string>
+  /** Names of descriptors of its successor, which the member gets because it serves again. */
+  readonly owed: Set<string>
 }
 
 /**
@@ -191,6 +193,29 @@ export class DescriptorTable {
     })
   }
 
+  /**
+   * The member `to` serves again instead of its successor `from`: the descriptors other than listeners that `from` has registered become the
+   * service's, as its changes of the state do. `to` gets them by {@link takeOwed}.
+   */
+  handBack(from: Peer, to: Peer): void {
+    const row = this.#rows.get(from)
+    const named = this.#provisionalOf(from).filter(({ role }) => role === 'named')
+    for (const { name } of named) {
+      row?.provisional.delete(name)
+      to.adopted.add(name)
+      this.#row(to).owed.add(name)
+    }
+    this.#holdAll(from, named)
+  }
+
+  /** Returns the descriptors that {@link handBack} owes the member, which it has then got. Borrowed. */
+  takeOwed(peer: Peer): Entry[] {
+    const owed = this.#rows.get(peer)?.owed
+    const entries = this.held.entries.filter(({ name }) => owed?.has(name))
+    owed?.clear()
+    return entries
+  }
+
   /** Adds the registered entries of a member that died between its Commit and its Serving, if no other can take over again: it may have accepted on these listeners. */
   inherit(peer: Peer | undefined): void {
     if (peer === undefined) return
@@ -244,6 +269,7 @@ export class DescriptorTable {
       brought: null,
       provisional: new Map(),
       releasedLate: new Set(),
+      owed: new Set(),
     }
     this.#rows.set(peer, row)
     return row

@@ -28,6 +28,7 @@ import { FORWARDS_WRITES, remoteError, TAKES_CONNECTIONS, type WireEnvelope } fr
 import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
 import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
+import { giveOwed, handBack } from './hand-back.js'
 import { type ReattachTarget, reattach, sealForTheDead, takeRegistered } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
 import {
@@ -351,6 +352,8 @@ export class Service {
     this.#stateFile = this.#holder.peer(state.owner)?.stateFile ?? this.#stateFile
     // Writes the list of rights-holders before the effects give a member any descriptor.
     this.#deps.changed()
+    // Before the effects, one of which tells the previous member to serve again.
+    handBack(before, state, id => this.#holder.peer(id), this.#receiving)
     this.#queue.push(effects)
     this.#holder.stepped()
     if (before.phase === 'committing' && state.phase === 'idle' && state.owner === NOBODY)
@@ -433,6 +436,7 @@ export class Service {
 
   #takeBack(peer: Peer): void {
     this.#machine = { ...this.#machine, top: reattach(peer, this.#servesForGood(peer), this.#receiving) }
+    giveOwed(peer, this.#receiving)
   }
 
   get #receiving(): ReattachTarget {

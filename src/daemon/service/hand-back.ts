@@ -1,0 +1,40 @@
+import type { HolderState } from '../../handoff/holder-machine.js'
+import type { Id } from '../../handoff/messages.js'
+import { isCommitted } from '../../handoff/phases.js'
+import type { Peer } from '../../holder/peer.js'
+import { closeAll } from '../../kernel/index.js'
+import type { ReattachTarget } from './reattach.js'
+
+const GIVE_MS = 10_000
+
+type Parts = Pick<ReattachTarget, 'descriptorTable' | 'logger'>
+
+/** At a rollback, gives the member that serves again the descriptors that its successor has registered. Call it before the member is told to serve. */
+export function handBack(
+  before: HolderState,
+  now: HolderState,
+  peer: (id: Id) => Peer | undefined,
+  parts: Parts,
+): void {
+  if (!isCommitted(before.phase) || now.phase !== 'returning') return
+  const from = peer(before.phase === 'committing' ? before.joiner : before.owner)
+  const to = peer(now.owner)
+  if (from === undefined || to === undefined) return
+  parts.descriptorTable.handBack(from, to)
+  // Otherwise the member gets them when it has returned.
+  if (to.link.open && !to.returning) giveOwed(to, parts)
+}
+
+export function giveOwed(peer: Peer, { descriptorTable, logger }: Parts): void {
+  const items = descriptorTable.takeOwed(peer).map(entry => ({ ...entry, fd: entry.fd.share() }))
+  if (items.length === 0) return
+  peer.link
+    .sendBundle(items, GIVE_MS)
+    .catch(err =>
+      logger.warn(
+        { err, pid: peer.pid },
+        'a member that serves again did not take the descriptors that its successor has named',
+      ),
+    )
+    .finally(() => closeAll(items.map(({ fd }) => fd)))
+}
