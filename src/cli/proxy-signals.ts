@@ -55,7 +55,11 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
     if (!proxy.member.staysForOthers) setTimeout(() => process.exit(), AT_ONCE_MS).unref()
   }
   const signals = new Signals<ReverseProxy>(logger, {
-    SIGUSR1: reopen,
+    SIGUSR1: proxy => {
+      reopen()
+      // Their files were rotated too.
+      proxy?.member.signalOlder('SIGUSR1')
+    },
     // USR2 before the proxy serves is dropped: there is nothing to replace yet.
     SIGUSR2: ifServing(proxy => void upgrade(proxy, logger), { held: false }),
     SIGHUP: ifServing(proxy => void reload(proxy, logger), { held: true }),

@@ -4,7 +4,13 @@ import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
 import type { OperatorClient } from '../operator/client.js'
 import { type ProcessReply, readProcessReply, STOP, stopBody } from '../operator/service-commands.js'
-import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
+import {
+  type DrainReport,
+  isDaemon,
+  keptByText,
+  type ServiceStatus,
+  type StatusAnswer,
+} from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
@@ -48,17 +54,27 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   let ending: ProcessReply | null = null
   for (const signal of CANCEL_SIGNALS) process.once(signal, () => stopWaiting(signal, ending))
   const reply = await askService(flags, RETRY_CODES, async (client, timeout, line) => {
+    isWatched = !client.inOtherPidNamespace
+    using older = await OlderVersions.find(client, service)
     const told = readProcessReply(await client.command(STOP, body, { timeout, service }))
     ending = told
     // The pid belongs to that process while it keeps this connection open.
-    isWatched = !client.inOtherPidNamespace
     const notice = setTimeout(() => void noteConnections(client, told, drain, line), NOTICE_MS)
     using _notice = { [Symbol.dispose]: () => clearTimeout(notice) }
     if (isWatched && !(await hasEndedBy(told, until)))
       throw await stillLivesError(client, told, { timeout: flags.timeout, drain })
-    return told
+    if (isWatched) await older.ended(until, told, flags.timeout)
+    return { ...told, older: older.reports.map(({ pid, generation }) => ({ pid, generation })) }
   })
-  print(json, { ok: true, ...reply }, `process ${reply.pid} ${isWatched ? 'has ended' : 'ends'}\n`)
+  const { older } = reply
+  const many =
+    older.length === 0
+      ? ''
+      : older.length === 1
+        ? ' and an older version'
+        : ` and ${older.length} older versions`
+  const verb = many === '' ? (isWatched ? 'has ended' : 'ends') : isWatched ? 'have ended' : 'end'
+  print(json, { ok: true, ...reply }, `process ${reply.pid}${many} ${verb}\n`)
 }
 
 function stopWaiting(signal: NodeJS.Signals, ending: ProcessReply | null): never {
@@ -67,16 +83,67 @@ function stopWaiting(signal: NodeJS.Signals, ending: ProcessReply | null): never
   process.exit(128 + constants.signals[signal])
 }
 
+/** The older versions of a service that stand by or drain when the service is told to end. Owns their pidfds. */
+class OlderVersions implements Disposable {
+  readonly reports: readonly DrainReport[]
+  readonly #pidfds: ReadonlyMap<number, OwnedFd>
+
+  private constructor(reports: readonly DrainReport[]) {
+    this.reports = reports
+    const open = reports.map(({ pid }) => [pid, openPidfd(pid)] as const)
+    this.#pidfds = new Map(open.filter((each): each is [number, OwnedFd] => each[1] instanceof OwnedFd))
+  }
+
+  /** Finds none if the serving process does not say. */
+  static async find(client: OperatorClient, service: string): Promise<OlderVersions> {
+    const answer = await client.status({ timeout: ANSWER_MS }).catch(() => null)
+    // The members of a daemon that is told to end keep serving.
+    if (answer === null || client.inOtherPidNamespace) return new OlderVersions([])
+    const of = isDaemon(answer) ? answer.services.filter(each => each.service === service) : [answer]
+    const draining = of.flatMap(({ draining = [] }) => draining)
+    return new OlderVersions(
+      draining.flatMap(({ pid, generation = 0, phase = '', connections = 0 }) =>
+        pid === undefined ? [] : [{ pid, generation, phase, connections }],
+      ),
+    )
+  }
+
+  /** Rejects with ERR_FDB_DEADLINE if one of them lives at `until`. */
+  async ended(until: number, { pid }: ProcessReply, timeout: number): Promise<void> {
+    const ended = await Promise.all([...this.#pidfds.values()].map(pidfd => pidfdEndsBy(pidfd, until)))
+    const pids = [...this.#pidfds.keys()].filter((_, at) => !ended[at])
+    if (pids.length === 0) return
+    const left = this.reports.filter(report => pids.includes(report.pid))
+    const texts = left.map(
+      ({ generation, pid, connections }) =>
+        `version ${plain(generation)} (pid ${pid}) with ${connections} ${connections === 1 ? 'connection' : 'connections'}`,
+    )
+    throw new FdbError(
+      'ERR_FDB_DEADLINE',
+      `process ${pid} has ended, but older versions still live after ${timeout} ms: ${texts.join(', ')}. Each ends with its last connection or at the end of its drain; an earlier release takes no order to end. kill ${pids.join(' ')} ends them sooner, kill -9 at once`,
+    )
+  }
+
+  [Symbol.dispose](): void {
+    for (const pidfd of this.#pidfds.values()) pidfd.close()
+  }
+}
+
 /** Resolves with true when the process has ended or if it cannot be watched, and with false at `until`. */
 async function hasEndedBy({ pid }: ProcessReply, until: number): Promise<boolean> {
   const pidfd = openPidfd(pid)
   if (!(pidfd instanceof OwnedFd)) return true
+  using _ = pidfd
+  return await pidfdEndsBy(pidfd, until)
+}
+
+/** Resolves with true when the process has ended, and with false at `until`. Borrows the pidfd until then. */
+async function pidfdEndsBy(pidfd: OwnedFd, until: number): Promise<boolean> {
   return await new Promise<boolean>(resolve => {
     const watch = watchDeath(pidfd, () => {
       clearTimeout(timer)
       resolve(true)
     })
-    pidfd.close()
     const late = () => {
       // An open watch would keep this command alive.
       watch.close()

@@ -390,6 +390,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#driver.exits()
   }
 
+  /** @internal Sends a signal to the older versions that stand by or drain. */
+  signalOlder(signal: NodeJS.Signals): void {
+    this.#runtime.controlSocket.older.signal(signal)
+  }
+
   /** @internal Whether this process no longer serves but must live on, because other processes would end with it: see {@link stay}. */
   get staysForOthers(): boolean {
     return staysForOthers(this.#runtime)

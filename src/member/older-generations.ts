@@ -1,9 +1,10 @@
+import { constants } from 'node:os'
 import { LONGEST_MS } from '../base/duration.js'
 import { createMoveChannel, moveChannelItems, ownEnd } from '../connections/move-channel.js'
 import { type Caller, dismiss, welcome } from '../holder/admission.js'
 import { parseReport } from '../holder/message-handler.js'
 import { SegmentSupply } from '../holder/segment-set.js'
-import { closeAll } from '../kernel/index.js'
+import { closeAll, trySignalTo } from '../kernel/index.js'
 import { type DrainReport, type ForcedClose, readKeptBy } from '../operator/status-report.js'
 import type { StateLog } from '../state/state-log.js'
 import { FORWARDS_WRITES, type Link } from '../wire/link.js'
@@ -19,6 +20,8 @@ const UNKNOWN = 'unknown'
 export const LAST = 'last'
 /** The phases of generations that have no connection left, and that wait for other processes or their application. */
 const DONE: ReadonlySet<string> = new Set(['retired', LAST])
+/** The oldest of too many generations closes its connections within this time. */
+const EARLY_MS = 10_000
 /** Time beyond the limit of their drains in which older generations end. */
 const ENDS_MS = 2_000
 /** The link to a generation that does not acknowledge a move channel within this time is closed; then that generation reconnects. */
@@ -43,6 +46,8 @@ export class OlderGenerations {
   readonly #closed = new Map<string, readonly ForcedClose[]>()
   readonly #deps: OlderGenerationsDeps
   readonly #supply: SegmentSupply
+  /** Generations that were told to end because too many drain. */
+  readonly #early = new WeakSet<Caller>()
   /** The time limit that the generations were given when the service ended; null: it does not end. */
   #endsWithin: number | null = null
 
@@ -175,11 +180,35 @@ export class OlderGenerations {
         ...readKeptBy(keptBy),
         ...(typeof standbySeconds === 'number' && { standbySeconds }),
       })
+      this.#limitDraining()
       if (this.#endsWithin !== null) this.#deps.shared.changes.notify()
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {
       // The report is no valid JSON. The previous one stays.
     }
+  }
+
+  /** Lets the oldest generation end earlier if too many drain. */
+  #limitDraining(): void {
+    const { drainGenerations, drainTimeout, logger } = this.#deps.shared.settings
+    const draining = [...this.#callers].filter(([, { phase }]) => phase === 'leaving')
+    draining.sort(([, a], [, b]) => a.generation - b.generation)
+    for (const [caller, { pid, generation, connections }] of draining.slice(0, -drainGenerations)) {
+      if (this.#early.has(caller)) continue
+      this.#early.add(caller)
+      const timeoutMs = Math.min(EARLY_MS, drainTimeout)
+      logger.warn(
+        { pid, generation, connections, timeoutMs },
+        `more than ${drainGenerations} older versions drain (drain.generations): the oldest closes its connections`,
+      )
+      caller.link.post({ endDrain: { timeoutMs } })
+    }
+  }
+
+  /** Sends a signal to all older generations. */
+  signal(signal: NodeJS.Signals): void {
+    for (const { pidfd } of this.#callers.keys())
+      if (pidfd !== null) trySignalTo(pidfd, constants.signals[signal])
   }
 
   #noteClosed({ pid, generation }: DrainReport, closed: readonly ForcedClose[]): void {

@@ -71,6 +71,10 @@ export interface JoinOptions {
      */
     tlsTimeout?: number
     /**
+     * The most older versions that drain at the same time. One more, and the oldest closes its connections within `timeout`, but at most 10 s. Default 16.
+     */
+    generations?: number
+    /**
      * Which connections move to the process that serves. `auto` (default): each as soon as it can move; some kinds can even amid a
      * request. `idle`: each between two requests only. `off`: none; all drain.
      */
@@ -130,6 +134,7 @@ const HOUR_MS = 3_600_000
 const DRAIN: OptionChecks<NonNullable<JoinOptions['drain']>> = {
   timeout: milliseconds(0),
   tlsTimeout: milliseconds(0),
+  generations: predicate('an integer from 1 to 255', isGenerationCount),
   move: oneOf('auto', 'idle', 'off'),
   movesPerSecond: predicate('a number of at least 1', value => typeof value === 'number' && value >= 1),
   firstWave: milliseconds(0),
@@ -160,6 +165,10 @@ const JOIN: OptionChecks<JoinOptions> = {
   versions: unchecked,
 }
 
+function isGenerationCount(value: unknown): boolean {
+  return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= 255
+}
+
 /** Throws ERR_FDB_OPTION. */
 export function resolveOptions(given: JoinOptions) {
   checkOptions('join()', given, JOIN)
@@ -185,6 +194,7 @@ export function resolveOptions(given: JoinOptions) {
     wantedTimes: withoutUndefined(options.upgrade ?? {}),
     drainTimeout: drain.timeout ?? 30_000,
     drainTlsTimeout: drain.tlsTimeout ?? HOUR_MS,
+    drainGenerations: drain.generations ?? 16,
     move: drain.move ?? 'auto',
     movesPerSecond: drain.movesPerSecond ?? Number.POSITIVE_INFINITY,
     firstWave: drain.firstWave ?? 250,

@@ -1,3 +1,4 @@
+import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
 import { activeResources } from '../node/active-resources.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
@@ -17,14 +18,21 @@ const NO_SEGMENTS = 2 ** 32 - 1
 /** If the service ends, the last changes must reach the state file within this time. */
 const FILE_END_MS = 10_000
 
+/** The limit in EndDrain that stands for the receiver's own one. */
+export const OWN_LIMIT = 2 ** 32 - 1
+
+function limitOf(timeoutMs: number): number | undefined {
+  return timeoutMs === OWN_LIMIT ? undefined : Math.min(timeoutMs, LONGEST_MS)
+}
+
 interface OwnDrainDeps {
   readonly shared: MemberContext
   readonly state: OwnState
   /** Resolves when all changes that the application has requested are made. */
   readonly changesSettled: () => Promise<void>
   readonly writes: () => FencedWrites
-  /** The process that served has ended the service: the remaining connections must end within this time. */
-  readonly onEnd: (timeoutMs: number) => void
+  /** This process must close its remaining connections within this time (undefined: as configured), and end. */
+  readonly onEnd: (timeoutMs: number | undefined) => void
 }
 
 /** Drains this process's connections, and reports on the drain to the process that serves. Owns the link for the reports. */
@@ -63,7 +71,7 @@ export class OwnDrain {
       writes: writes().forwarder,
       handle: ({ moveRequest, endDrain }) => {
         if (moveRequest) moves.noReceiver()
-        if (endDrain) this.#deps.onEnd(endDrain.timeoutMs ?? 0)
+        if (endDrain) this.#deps.onEnd(limitOf(endDrain.timeoutMs ?? 0))
       },
     })
     this.#link.start()

@@ -133,7 +133,7 @@ export class MemberRuntime implements MemberContext {
       state: this.state,
       changesSettled: () => this.view.settled(),
       writes: () => this.writes,
-      onEnd: timeout => void driver.close({ timeout, handBack: false }),
+      onEnd: timeout => void driver.close({ handBack: false, ...(timeout !== undefined && { timeout }) }),
     })
     this.writes = new FencedWrites(this, this.state, this.drain)
     const operations = this.#operations(driver)

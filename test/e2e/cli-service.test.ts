@@ -1,6 +1,7 @@
 import {
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   renameSync,
@@ -379,6 +380,18 @@ describe('signals to fd-broker proxy', () => {
       readFileSync(log, 'utf8').includes('the configuration was read again'),
     )
   })
+
+  it('USR1: reaches the version that stands by too', async () => {
+    const { edge, pid } = await proxy()
+    const next = JSON.parse((await edge.desk.run('upgrade', '--control', edge.desk.control, '--json')).stdout)
+    const log = join(edge.desk.folder, 'edge.log')
+    renameSync(log, `${log}.1`)
+    await edge.signal('SIGUSR1', next.pid)
+    await until('both write to the new file', () => {
+      const open = [pid, next.pid].map(each => openFiles(each))
+      return open.every(files => files.includes(log))
+    })
+  })
 })
 
 describe('the paths of a control socket that somebody has removed', () => {
@@ -422,3 +435,15 @@ describe('the paths of a control socket that somebody has removed', () => {
     expect(existsSync(run.control)).toBe(false)
   })
 })
+
+/** The files that a process has open. */
+function openFiles(pid: number): string[] {
+  const folder = `/proc/${pid}/fd`
+  return readdirSync(folder).flatMap(fd => {
+    try {
+      return [readlinkSync(join(folder, fd))]
+    } catch {
+      return []
+    }
+  })
+}

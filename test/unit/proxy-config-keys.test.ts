@@ -161,6 +161,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['drain.timeout', '-1s', /not a duration/],
   ['drain.move', 'always', /none of/],
   ['drain.tlsTimeout', 'never', /duration/],
+  ['drain.generations', '0', /from 1 to 255/],
   ['drain.firstWave', 'soon', /duration/],
   ['drain.movesPerSecond', 'fast', /no whole number/],
   ['drain.lastEvent', 'x'.repeat(4_097), /4097 bytes, more than 4096/],

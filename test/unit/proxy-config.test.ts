@@ -39,6 +39,7 @@ describe('a configuration', () => {
       drain: {
         timeout: 30_000,
         tlsTimeout: 3_600_000,
+        generations: 16,
         move: 'auto',
         firstWave: 250,
         movesPerSecond: null,

@@ -142,6 +142,11 @@ export class ForwardedWrites {
     )
   }
 
+  /** Makes all older generations close their connections within `timeoutMs`, and end. */
+  endDraining(timeoutMs: number): void {
+    for (const { link } of this.draining) link.post({ endDrain: { timeoutMs } })
+  }
+
   get retired(): DrainReport[] {
     return [...this.#authors.values()].flatMap(({ retired }) => retired ?? [])
   }

@@ -18,7 +18,7 @@ import {
   type UpgradeOrder,
   type UpgradeProgress,
 } from '../../operator/requests.js'
-import { noStandbyError, ROLLBACK } from '../../operator/service-commands.js'
+import { noStandbyError, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
 import type { Failure } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
@@ -45,6 +45,8 @@ export interface OperatedService {
   receiver(): Peer | undefined
   /** Returns the older generations that drain and are no members any more. */
   olderGenerations(): readonly MemberProcess[]
+  /** Makes these generations close their connections within this time (null: as configured), and end. */
+  endDraining(timeoutMs: number | null): void
   /** Returns the members for which a restarted daemon waits. */
   missing(): readonly ProcessIdentity[]
   /** Returns the status, based on the serving member's report if there is one. */
@@ -186,7 +188,9 @@ export class ServiceOperations implements Operations {
     if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined) {
       throw noStandbyError(`the member that serves "${name}"`)
     }
-    return await this.#commands.ask(this.#owner, order, context)
+    const reply = await this.#commands.ask(this.#owner, order, context)
+    if (order.name === STOP) this.#service.endDraining(readStopOrder(Buffer.from(order.body)).timeoutMs)
+    return reply
   }
 
   /** Handles a message of a member. Returns whether it was an answer, or a part of one. */

@@ -20,6 +20,7 @@ import { SegmentSet } from '../../holder/segment-set.js'
 import { type HandoffTimes, readTimes } from '../../holder/times.js'
 import { closeAll, inspect, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
+import { OWN_LIMIT } from '../../member/own-drain.js'
 import type { Failure } from '../../operator/status-report.js'
 import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
@@ -155,6 +156,7 @@ export class Service {
       descriptorTable: this.#descriptorTable,
       receiver: () => deps.receiver(this.name),
       olderGenerations: () => this.#writes.draining,
+      endDraining: timeoutMs => this.#writes.endDraining(timeoutMs ?? OWN_LIMIT),
       missing: () => this.#missing,
       describe: answer => this.#describe(answer),
     })

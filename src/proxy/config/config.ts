@@ -21,6 +21,7 @@ export interface ProxyConfig {
   drain: {
     timeout: number
     tlsTimeout: number
+    generations: number
     move: 'auto' | 'idle' | 'off'
     firstWave: number
     movesPerSecond: number | null

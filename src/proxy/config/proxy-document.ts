@@ -32,6 +32,7 @@ export interface ProxyDocument {
     timeout?: Duration
     move?: 'auto' | 'idle' | 'off'
     tlsTimeout?: Duration
+    generations?: number
     firstWave?: Duration
     movesPerSecond?: number | Off
     lastEvent?: string

@@ -101,6 +101,11 @@ const drainShape = {
     '1h',
     'replaces `drain.timeout` for TLS connections, which cannot move; not shorter than it',
   ),
+  generations: optional(
+    integer(1, 255),
+    16,
+    'most older versions that drain at the same time; one more, and the oldest closes its connections within `drain.timeout`, at most 10 s',
+  ),
   firstWave: optional(
     duration(0),
     '250ms',

@@ -1,0 +1,63 @@
+import { once } from 'node:events'
+import { connect, type TLSSocket } from 'node:tls'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { makeCertificate } from '../processes/certificate.js'
+import { freePort, Scene } from '../processes/scene.js'
+import { Desk } from './cli-processes.js'
+
+/** A service over TLS: a connection stays in its generation. */
+async function world(drain: object) {
+  const port = await freePort()
+  const scene = Scene.open({
+    upgrade: { probation: 0, heartbeat: 50 },
+    drain,
+    listeners: [{ name: 'tls', spec: `tcp://127.0.0.1:${port}`, server: 'https' }],
+  })
+  Object.assign(scene.defaults, makeCertificate(scene))
+  const client = async (): Promise<TLSSocket> => {
+    const socket = connect({ host: '127.0.0.1', port, rejectUnauthorized: false }).resume()
+    socket.on('error', () => {})
+    onTestFinished(() => void socket.destroy())
+    await once(socket, 'secureConnect')
+    return socket
+  }
+  return { scene, client }
+}
+
+describe('older versions that drain', () => {
+  it('end with the service on fd-broker stop, which waits for them; the one that served ends last', async () => {
+    const { scene, client } = await world({ timeout: 60_000, tlsTimeout: 60_000 })
+    const first = await scene.serve()
+    await client()
+    await scene.statusWhere('it is there', ({ connections }) => connections === 1)
+    const second = await scene.serve()
+    await scene.statusWhere('the first one drains', ({ draining }) => draining[0]?.connections === 1)
+    const desk = Desk.open()
+    const stopped = await desk.run('stop', '--control', scene.control, '--drain', '300ms')
+    expect(stopped).toEqual({
+      code: 0,
+      stdout: `process ${second.pid} and an older version have ended\n`,
+      stderr: '',
+    })
+    expect([first.ended, second.ended]).toEqual([true, true])
+  })
+
+  it('close their connections, the oldest first, when there are more than drain.generations', async () => {
+    const { scene, client } = await world({ timeout: 300, tlsTimeout: 60_000, generations: 1 })
+    const generations = [await scene.serve()]
+    const clients = [await client()]
+    await scene.statusWhere('it is there', ({ connections }) => connections === 1)
+    generations.push(await scene.serve())
+    clients.push(await client())
+    await scene.statusWhere('the second has one too', ({ connections }) => connections === 1)
+    const cut = once(clients[0]!, 'close')
+    await scene.serve()
+    await cut
+    await generations[0]!.end()
+    expect(generations[1]!.ended).toBe(false)
+    const { draining } = await scene.status()
+    expect(draining).toMatchObject([{ generation: 2, connections: 1 }])
+    clients[1]!.destroy()
+    await generations[1]!.end()
+  })
+})
