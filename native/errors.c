@@ -8,13 +8,15 @@
 #include <uv.h>
 
 void fdb_error_name(int error, char *into, size_t size) {
+  /* libuv has no name for these errors */
 #ifdef ETOOMANYREFS
-  if (error == ETOOMANYREFS) { /* libuv has no name for this error */
+  if (error == ETOOMANYREFS) {
     snprintf(into, size, "ETOOMANYREFS");
     return;
   }
 #endif
-  uv_err_name_r(-error, into, size);
+  if (error == ENOEXEC) snprintf(into, size, "ENOEXEC");
+  else uv_err_name_r(-error, into, size);
 }
 
 napi_value fdb_error(napi_env env, int error, const char *syscall) {
@@ -24,6 +26,7 @@ napi_value fdb_error(napi_env env, int error, const char *syscall) {
 #ifdef ETOOMANYREFS
   if (error == ETOOMANYREFS) snprintf(text, sizeof(text), "too many descriptors of this user are in flight");
 #endif
+  if (error == ENOEXEC) snprintf(text, sizeof(text), "exec format error");
   snprintf(message, sizeof(message), "%s %s: %s", syscall, name, text);
   napi_value result = NULL, code, words, number, call;
   if (napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &code) != napi_ok ||

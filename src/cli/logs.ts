@@ -11,6 +11,7 @@ import { lookupPaths, serviceAt } from '../os/default-control.js'
 import { realPathOf } from '../os/release-link.js'
 import { addServiceOptions, controlByName, findControl, type ServiceFlags } from './find-service.js'
 import { plain, writeStderr } from './output.js'
+import { rotatedPath } from './rotated-log.js'
 import { failedUpgradeText } from './status.js'
 
 const ANSWER_MS = 2_000
@@ -183,17 +184,19 @@ class FollowedFile {
     this.path = path
   }
 
+  /** Prints the last lines, also those of rotated files if the current one has fewer. */
   async printLast(lines: number): Promise<void> {
     const { size } = await this.#open()
     const blocks: Buffer[] = []
-    let found = 0
-    let from = size
-    while (from > 0 && found <= lines) {
-      const start = Math.max(0, from - BLOCK)
-      const block = await this.#read(start, from - start)
-      found += block.reduce((sum, byte) => sum + (byte === NEWLINE ? 1 : 0), 0)
-      blocks.unshift(block)
-      from = start
+    let found = await collectLast(this.#handle!, size, lines, blocks)
+    for (let count = 1; found <= lines; count++) {
+      const rotated = await open(rotatedPath(this.path, count)).catch(() => null)
+      if (rotated === null) break
+      try {
+        found += await collectLast(rotated, (await rotated.stat()).size, lines - found, blocks)
+      } finally {
+        await rotated.close()
+      }
     }
     const text = Buffer.concat(blocks).toString()
     const whole = text.endsWith('\n') ? text.slice(0, -1).split('\n') : text.split('\n')
@@ -235,7 +238,7 @@ class FollowedFile {
     // The file may grow as fast as it is printed; the other files have their turn then.
     const { size } = await this.#handle!.stat()
     while (this.#at < size) {
-      const block = await this.#read(this.#at, BLOCK)
+      const block = await readAt(this.#handle!, this.#at, BLOCK)
       if (block.length === 0) return
       this.#at += block.length
       before()
@@ -243,10 +246,22 @@ class FollowedFile {
       this.atLineStart = block.at(-1) === NEWLINE
     }
   }
+}
 
-  async #read(at: number, length: number): Promise<Buffer> {
-    const buffer = Buffer.alloc(length)
-    const { bytesRead } = await this.#handle!.read(buffer, 0, length, at)
-    return buffer.subarray(0, bytesRead)
+/** Puts the last blocks of a file before `blocks`, until they have more than `lines` line breaks. Resolves with the number of line breaks. */
+async function collectLast(file: FileHandle, size: number, lines: number, blocks: Buffer[]): Promise<number> {
+  let found = 0
+  for (let from = size; from > 0 && found <= lines; from = Math.max(0, from - BLOCK)) {
+    const start = Math.max(0, from - BLOCK)
+    const block = await readAt(file, start, from - start)
+    found += block.reduce((sum, byte) => sum + (byte === NEWLINE ? 1 : 0), 0)
+    blocks.unshift(block)
   }
+  return found
+}
+
+async function readAt(file: FileHandle, at: number, length: number): Promise<Buffer> {
+  const buffer = Buffer.alloc(length)
+  const { bytesRead } = await file.read(buffer, 0, length, at)
+  return buffer.subarray(0, bytesRead)
 }

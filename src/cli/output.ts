@@ -81,6 +81,19 @@ export const EXIT_CODES = {
   5: 'refused',
 } as const
 
+/** Failures that were printed as JSON. */
+const printedFailures = new WeakSet<object>()
+
+/** Prints a failure as JSON, once. `more`: what else the command knows. */
+export function printFailure(error: object, more: object = {}): void {
+  if (printedFailures.has(error)) return
+  printedFailures.add(error)
+  const { code, message } = FdbError.is(error)
+    ? error
+    : { code: 'ERR_FDB_INTERNAL', message: error instanceof Error ? error.message : plain(error) }
+  process.stdout.write(jsonText({ ok: false, ...more, code, message }))
+}
+
 /** Formats a failure as `CODE: message`. */
 export function failureText(error: unknown): string {
   if (FdbError.is(error)) return codeAndMessage(error)

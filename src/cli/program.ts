@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import { FdbError } from '../errors.js'
-import { EXIT_CODES, type ExitCode, failureText, jsonText, style, writeStderr } from './output.js'
+import { EXIT_CODES, type ExitCode, failureText, printFailure, style, writeStderr } from './output.js'
 import { type OnServerStage, onServerStage } from './signals.js'
 
 /** Runs one command line (without node and script). `onStage` is called at each stage of a server. Never rejects. */
@@ -31,8 +31,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     const why = failureText(error)
     writeStderr(why.replace(/^ERR_FDB_\w+/, code => style('red', code, process.stderr)))
-    if (JSON_FAILURES.has(args[0]) && args.includes('--json'))
-      process.stdout.write(jsonText({ ok: false, ...codeOf(error) }))
+    if (asksForJson(args)) printFailure(error as object)
     const { writeExitReason } = await import('../versions/exit-reason.js')
     writeExitReason(why)
     if (!FdbError.is(error)) return 1
@@ -40,18 +39,10 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
   }
 }
 
-/** Commands whose failure this module prints as JSON if --json is given. */
-const JSON_FAILURES: ReadonlySet<string | undefined> = new Set([
-  'start',
-  'status',
-  'stop',
-  'reload',
-  'rollback',
-])
-
-function codeOf(error: unknown): { readonly code: string; readonly message: string } {
-  if (FdbError.is(error)) return { code: error.code, message: error.message }
-  return { code: 'ERR_FDB_INTERNAL', message: error instanceof Error ? error.message : String(error) }
+/** Whether --json is given, and not to the program behind `--`. */
+function asksForJson(args: readonly string[]): boolean {
+  const end = args.indexOf('--')
+  return (end < 0 ? args : args.slice(0, end)).includes('--json')
 }
 
 /** Commands that work where the addon cannot be loaded. */

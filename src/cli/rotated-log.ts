@@ -8,6 +8,11 @@ const KEPT = 5
 const RETRY_MS = 1_000
 const NEWLINE = 10
 
+/** Returns the path of a rotated file; `count` is 1 for the newest. */
+export function rotatedPath(path: string, count: number): string {
+  return `${path}.${count}`
+}
+
 /** Output that could not be written. */
 interface Lost {
   bytes: number

@@ -21,7 +21,7 @@ import {
 } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
-import { plain, print, style, WaitingLine, WaitingNotes } from './output.js'
+import { plain, print, printFailure, style, WaitingLine, WaitingNotes } from './output.js'
 import { portHolderText } from './port-holder.js'
 import { type ReleaseChange, ReleasePath, upgradeTo } from './release-path.js'
 import { reload } from './reload.js'
@@ -207,8 +207,8 @@ async function upgrade(
     print(json, { ok: true, ...decided, pid, generation, ms: since(), phases, output }, '')
   } catch (error) {
     if (FdbError.is(error)) {
-      const { code, message } = error
-      print(json, { ok: false, ...decided, code, message, ms: since(), phases }, '')
+      const { message } = error
+      if (json) printFailure(error, { ...decided, ms: since(), phases })
       const holder = phases.length === 0 ? null : portHolderText(message, serving)
       if (holder !== null) printLine(holder)
       if (typeof log === 'string' && phases.length > 0) await printFailedLog(log, begun, printLine)

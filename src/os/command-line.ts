@@ -166,3 +166,14 @@ function forgetPreloadIn(env: NodeJS.ProcessEnv): void {
   if (end < 0) delete env.LD_PRELOAD
   else env.LD_PRELOAD = files?.slice(end + 1)
 }
+
+const START_REMEDIES: Readonly<Record<string, string>> = {
+  EACCES: 'make it executable (chmod +x), and its file system too (noexec)',
+  EAGAIN: 'raise the process limit (ulimit -u, TasksMax=)',
+  ENOEXEC: 'it is empty, for another processor, or a script without a #! line',
+}
+
+/** Returns what to do if a program cannot be started with this errno name. */
+export function startRemedy(code: string): string {
+  return START_REMEDIES[code] ?? 'check that it is executable and that the process limit is not reached'
+}

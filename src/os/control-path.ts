@@ -221,7 +221,7 @@ export function takeLock(path: string): OwnedFd | null {
     try {
       lock = openLockFile(path, 0o600, 'control lock')
     } catch (error) {
-      throw pathError(`cannot open the lock file ${path}`, error as NativeError)
+      throw lockError(path, error as NativeError)
     }
     try {
       if (!tryLock(lock)) {
@@ -314,6 +314,16 @@ export function ensureFolder(folder: string): void {
     }
     requirePrivateFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
   }
+}
+
+/** Returns the error for a lock file that cannot be opened. The file of another user, as root leaves one, is refused in a folder of this user too. */
+function lockError(path: string, error: NativeError): FdbError {
+  const what = `cannot open the lock file ${path}`
+  const uid = statSync(path, { throwIfNoEntry: false })?.uid
+  const own = process.geteuid?.()
+  if (error.code !== 'EACCES' || uid === undefined || uid === own) return pathError(what, error)
+  const why = `${what} (EACCES), which belongs to uid ${uid}, not to uid ${own}: remove it if no process of that user serves there, or run as that user`
+  return new FdbError('ERR_FDB_CONTROL_PATH', why, { cause: error, details: { path, uid } })
 }
 
 function pathError(what: string, error: NativeError): FdbError {

@@ -18,7 +18,7 @@ import {
   writeAllAt,
 } from '../kernel/index.js'
 import type { Failure } from '../operator/status-report.js'
-import { successorCommand } from '../os/command-line.js'
+import { startRemedy, successorCommand } from '../os/command-line.js'
 import type { FirstControl } from '../os/control-path.js'
 import { holdingVariables, maskOf } from '../os/held-signals.js'
 import type { UnclaimedSocket } from '../os/service-manager/passed-sockets.js'
@@ -227,6 +227,6 @@ function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramS
 }
 
 function notStarted({ file, cwd }: ProgramStart, cause: NativeError): FdbError {
-  const why = `this supervisor cannot execute ${file} in ${cwd} (${cause.code}): check that it is executable; the supervisor keeps running unchanged`
+  const why = `this supervisor cannot execute ${file} in ${cwd} (${cause.code}): ${startRemedy(cause.code)}; the supervisor keeps running unchanged`
   return new FdbError('ERR_FDB_SPAWN', why, { cause, details: { file, cwd } })
 }

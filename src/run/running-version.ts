@@ -3,7 +3,7 @@ import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
 import { hasEnded, inspectOne, OwnedFd, processes, trySignalTo } from '../kernel/index.js'
 import type { ListenerGuard } from '../listeners/index.js'
-import { successorCommand } from '../os/command-line.js'
+import { startRemedy, successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { descendsFrom, endsWithUs, statOf } from '../os/main-process.js'
 import { ChildProcesses } from '../versions/child-processes.js'
@@ -256,7 +256,7 @@ export class RunningVersion {
       return pid
     } catch (cause) {
       const { code = String(cause) } = cause as NodeJS.ErrnoException
-      const message = `cannot start ${file} in ${cwd} (${code}): check that it is executable and that the process limit is not reached`
+      const message = `cannot start ${file} in ${cwd} (${code}): ${startRemedy(code)}`
       throw new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file, cwd } })
     }
   }

@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
 import { OwnedFd, type ProgramStart, type StandardSource, startGuarded, trySignal } from '../kernel/index.js'
+import { startRemedy } from '../os/command-line.js'
 import { openPidfd, ownPidfd, watchDeath } from '../os/liveness.js'
 import { ExitReason } from './exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from './leftover-processes.js'
@@ -166,7 +167,7 @@ export async function spawnSuccessor(command: ProgramStart, options: SpawnOption
   } catch (cause) {
     exitReason.close()
     const code = (cause as NodeJS.ErrnoException).code ?? String(cause)
-    const message = `cannot start the successor ${command.file} in ${command.cwd} (${code}): check that it is executable and that the process limit is not reached`
+    const message = `cannot start the successor ${command.file} in ${command.cwd} (${code}): ${startRemedy(code)}`
     throw new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file: command.file, cwd: command.cwd } })
   }
   const { pid } = child

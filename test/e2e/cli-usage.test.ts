@@ -1,8 +1,9 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it, vi } from 'vitest'
+import { afterAll, describe, expect, it, vi } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { WITH_EMPTY_RUN } from '../processes/namespace.js'
 import { Desk, type Ran } from './cli-processes.js'
@@ -35,7 +36,57 @@ async function said(...args: string[]): Promise<Ran> {
   }
 }
 
+const folder = mkdtempSync(join(tmpdir(), 'fdb-usage-'))
+afterAll(() => rmSync(folder, { recursive: true }))
+const EMPTY = join(folder, 'empty')
+writeFileSync(EMPTY, '', { mode: 0o755 })
+
 describe('fd-broker on the command line', () => {
+  it('prints the last lines of a log, also those of rotated files', async () => {
+    const log = join(folder, 'shop.log')
+    writeFileSync(`${log}.3`, 'too old\n')
+    writeFileSync(`${log}.2`, 'a\nb\n')
+    writeFileSync(`${log}.1`, 'c\nd')
+    writeFileSync(log, 'd\ne\n')
+    const last = async (lines: number) => (await said('logs', '--log-file', log, '-n', String(lines))).stdout
+    expect(await last(1)).toBe('e\n')
+    expect(await last(2)).toBe('dd\ne\n')
+    expect(await last(4)).toBe('b\nc\ndd\ne\n')
+    expect(await last(100)).toBe('too old\na\nb\nc\ndd\ne\n')
+  })
+
+  it('prints each failure as JSON if --json is given, not for the program behind --', async () => {
+    const control = ['--control', '/nowhere/no.sock', '--json']
+    const section = ['--section', 's']
+    for (const args of [
+      ['status', ...control],
+      ['upgrade', ...control],
+      ['stop', ...control],
+      ['workers', 'restart', ...control],
+      ['routes', 'list', ...control],
+      ['certificates', 'list', ...control],
+      ['fd', 'list', ...control],
+      ['state', 'stats', ...control],
+      ['state', 'verify', ...control],
+      ['state', 'import', '--file', '/nowhere/a.jsonl', ...section, ...control],
+    ]) {
+      const { code, stdout } = await said(...args)
+      expect([args, code, JSON.parse(stdout)]).toEqual([
+        args,
+        expect.any(Number),
+        {
+          ok: false,
+          code: expect.stringMatching(/^ERR_FDB_/),
+          message: expect.any(String),
+        },
+      ])
+      expect(code).not.toBe(0)
+    }
+    expect(await said('exec', '--control', '/nowhere/no.sock', 'web', '--', 'a', '--json')).toMatchObject({
+      stdout: '',
+    })
+  })
+
   it('has help with examples for every command, exit code 0', async () => {
     const verbs = ['list', 'add', 'remove']
     const routes = verbs.map(name => ['routes', name])
@@ -179,6 +230,7 @@ describe('fd-broker on the command line', () => {
       ['run', '--cwd', '/nowhere', '--', 'true'],
       /the folder \/nowhere to start in does not exist.*ERR_FDB_NO_CWD/,
     ],
+    [['run', '--', EMPTY], /\(ENOEXEC\): it is empty, for another processor, or a script without a #! line/],
   ])('says what is not there in the words of its options: %j', async (args, message) => {
     const { code, stderr } = await Desk.open().run(...args)
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) })
