@@ -259,6 +259,19 @@ async function children() {
   let status = null
   while ((status = native.reapChild(pid)) === null) await new Promise(resolve => setTimeout(resolve, 5))
   assert.equal(status, 0)
+  if (process.platform === 'linux') {
+    const [program, guardian, leash] = native.spawnGuarded(
+      strings('/bin/true', '/', 'true'),
+      strings('A=b'),
+      [0, 1, 2],
+    )
+    assert.ok(program > 0)
+    native.close(leash)
+    // This process has adopted orphans: the program is its child from then on.
+    for (const pid of [guardian, program])
+      while (native.reapChild(pid) === null) await new Promise(resolve => setTimeout(resolve, 5))
+  } else made.add('spawnGuarded')
+  refused(() => native.spawnGuarded(strings('/none', '', 'x'), env, [0, 1, 2]), 'ENOENT')
   refused(() => native.spawn(strings('/none', '', 'x'), env, -1, [], 0), 'ENOENT')
   refused(() => native.spawn(strings('/bin/sh', '', 'x'), env, -1, [never], 0), 'EBADF')
   refused(() => native.spawn(strings('/bin/sh'), env, -1, [], 0), 'ERR_OUT_OF_RANGE')
