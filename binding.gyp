@@ -14,6 +14,7 @@
         "native/streams.c",
         "native/epoll.c",
         "native/descriptors.c",
+        "native/aside.c",
         "native/inspect.c",
         "native/peers.c",
         "native/children.c",
@@ -31,6 +32,7 @@
       ],
       "defines": ["NAPI_VERSION=9", "_GNU_SOURCE"],
       "cflags": ["-std=c11", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"],
+      "ldflags": ["-Wl,-z,nodelete"],
       "xcode_settings": {
         "GCC_C_LANGUAGE_STANDARD": "c11",
         "GCC_SYMBOLS_PRIVATE_EXTERN": "YES",

@@ -147,6 +147,8 @@ NAPI_MODULE_INIT() {
     METHOD("makeRoom", fdb_make_room),
     METHOD("close", fdb_close),
     METHOD("closeMany", fdb_close_many),
+    METHOD("closeAside", fdb_close_aside),
+    METHOD("closingAside", fdb_closing_aside),
     METHOD("release", fdb_release),
     METHOD("adopt", fdb_adopt),
     METHOD("setCloexec", fdb_set_cloexec),

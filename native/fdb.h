@@ -141,6 +141,8 @@ FDB_CALL(fdb_dup);
 FDB_CALL(fdb_make_room);
 FDB_CALL(fdb_close);
 FDB_CALL(fdb_close_many);
+FDB_CALL(fdb_close_aside);
+FDB_CALL(fdb_closing_aside);
 FDB_CALL(fdb_release);
 FDB_CALL(fdb_adopt);
 FDB_CALL(fdb_set_cloexec);

@@ -10,6 +10,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#ifdef __linux__
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+#endif
 
 #if defined(__linux__) && !defined(SO_COOKIE)
 #define SO_COOKIE 57
@@ -200,9 +206,25 @@ static napi_value inspect_socket(fdb_instance *self, batch *shared, int fd, cons
   return fdb_make(self, MAKE_INET6, 13, values);
 }
 
+/* Does not ask a file system's server, for example a FUSE process of another user, which may never answer. */
+static int stat_without_asking(int fd, struct stat *into) {
+#if defined(__linux__) && defined(SYS_statx) && defined(STATX_TYPE)
+  struct statx found;
+  if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &found) == 0) {
+    memset(into, 0, sizeof(*into));
+    into->st_mode = found.stx_mode;
+    into->st_ino = found.stx_ino;
+    into->st_dev = makedev(found.stx_dev_major, found.stx_dev_minor);
+    return 0;
+  }
+  if (!fdb_is_missing(errno)) return -1;
+#endif
+  return fstat(fd, into);
+}
+
 static napi_value inspect_one(fdb_instance *self, batch *shared, int fd) {
   struct stat found;
-  if (fstat(fd, &found) == 0) {
+  if (stat_without_asking(fd, &found) == 0) {
     if (S_ISSOCK(found.st_mode)) return inspect_socket(self, shared, fd, &found);
     napi_value values[3] = { text(shared->env, file_type(found.st_mode)), dev_value(shared, found.st_dev),
                              decimal(shared->env, found.st_ino) };

@@ -106,6 +106,7 @@ export class Daemon implements AsyncDisposable {
     const { member, runtime, reception, services, accessCheck, keptByManager, orchestrator } = parts
     this.control = runtime.settings.control ?? ''
     const { logger } = runtime.settings
+    const { quotas } = reception
     const settled = () => !reception.handsOver
     const descriptors = new DescriptorStore(runtime.registry, settled, (what, name, pid) =>
       auditEnd(logger, what, name, pid),
@@ -125,14 +126,13 @@ export class Daemon implements AsyncDisposable {
       command: (order, context) => this.#command(order, context, runtime),
       stopped: orchestrator === null ? DAEMON_ITSELF : '',
     }
-    const { quotas } = reception
     const workerListener = orchestrator && ((key: string) => orchestrator.listener(key))
     const checks = { operations, store: descriptors, accessCheck, quotas, logger, workerListener }
     const operationsFor = (caller: Caller) => new OperatorAccess(checks, clientIdentity(caller))
     reception.attach({ runtime, services, operationsFor })
     const restore = () => {
       services.restore()
-      descriptors.takeOver()
+      descriptors.takeOver(uid => quotas.guestOf(uid)?.fds ?? null)
     }
     const onServing = () => reception.open(restore)
     const close = (how: { readonly kept: boolean }) => {

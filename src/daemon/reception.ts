@@ -5,6 +5,8 @@ import type { Reception } from '../member/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
 import type { Operations } from '../operator/requests.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
+import { SMALL_FRAMES } from '../wire/frame.js'
+import type { Guest } from '../wire/guest.js'
 import { type AccessCheck, type ClientIdentity, clientIdentity } from './policy/access-check.js'
 import { noStateError } from './service/followers.js'
 import type { Service } from './service/service.js'
@@ -121,6 +123,10 @@ export class DaemonReception implements Reception {
     return this.quotas.connect(uid, closed)
   }
 
+  guestOf(uid: number): Guest | undefined {
+    return this.quotas.guestOf(uid)
+  }
+
   /** If no rule mentions other users, the kernel keeps them out. */
   get controlMode(): number {
     return this.#accessCheck.opensToOthers ? 0o666 : 0o600
@@ -170,8 +176,11 @@ export class DaemonReception implements Reception {
     const action = caller.intent === 'follow' ? 'follow' : 'join'
     const demand = (peer: ClientIdentity) => check.demand(action, { service: name }, policy, peer)
     if (caller.intent !== 'operate' && this.#refuses(caller, demand)) return
+    const { link } = caller
     switch (caller.intent) {
       case 'operate':
+        // Only commands and upgrades have long messages.
+        if (check.operatesAny(clientIdentity(caller))) link.channel.allow({ fds: SMALL_FRAMES.fds })
         // The operations own the pidfd: the access check uses it for every request.
         serveCaller(
           { ...caller, pidfd: null },
@@ -183,8 +192,9 @@ export class DaemonReception implements Reception {
       case 'draining':
       case 'follow': {
         const service = services.get(name)
-        if (service !== undefined)
-          service.addAuthor(caller, check.allows('join', policy, clientIdentity(caller)))
+        const writes = check.allows('join', policy, clientIdentity(caller))
+        if (writes) link.channel.allow({})
+        if (service !== undefined) service.addAuthor(caller, writes)
         else if (caller.intent === 'follow') turnAway(caller, noStateError(name))
         else dismiss(caller)
         return
@@ -193,6 +203,7 @@ export class DaemonReception implements Reception {
       case 'back': {
         const service = services.findOrCreate(caller)
         if (service === null) return
+        link.channel.allow({})
         if (caller.intent === 'back') service.back(caller)
         else {
           const decided = service.operations.whenDecided(DECIDED_MS)
@@ -226,15 +237,23 @@ export class DaemonReception implements Reception {
     if (this.#stage === 'open') {
       this.#stage = 'handing over'
       services.pause()
-      for (const service of services.busy) service.cancelOverdue(handsOverError())
+      for (const service of services.busy) service.cancelForDaemon(handsOverError())
       await this.#until(() => this.#stage !== 'handing over' || !link.open || this.#isSettled)
     }
+    const busy = this.#isSettled ? [] : services.busy
     if (this.#stage === 'over' || !link.open) dismiss(caller)
-    else if (!this.#isSettled) {
-      const busy = services.busy.slice(0, NAMED).map(service => service.handoffText)
-      const reason = `an upgrade is running in ${busy.join(', ') || 'the daemon'}, and has not ended within ${SETTLE_MS} ms: try again when it has ended, or end that process`
+    else if (!this.#mayHandOver) {
+      const texts = busy.slice(0, NAMED).map(service => service.handoffText)
+      const reason = `an upgrade is running in ${texts.join(', ') || 'the daemon'}, and has not ended within ${SETTLE_MS} ms: try again when it has ended, or end that process`
       turnAway(caller, new FdbError('ERR_FDB_BUSY', reason, { retryable: true }))
     } else {
+      if (busy.length > 0) {
+        const texts = busy.slice(0, NAMED).map(service => service.handoffText)
+        runtime.settings.logger.warn(
+          { handoffs: texts },
+          'the daemon hands over although upgrades of other users have not ended: the next daemon decides them, as after a crash of this one',
+        )
+      }
       this.#admitted = true
       this.#passOn(caller)
     }
@@ -266,6 +285,12 @@ export class DaemonReception implements Reception {
     return services.idle && runtime.machine.holder?.phase === 'idle'
   }
 
+  /** Whether at most handoffs of other users are running, for which the daemon waits no longer. */
+  get #mayHandOver(): boolean {
+    const { runtime, services } = this.#context!
+    return services.busy.every(service => service.isOthers) && runtime.machine.holder?.phase === 'idle'
+  }
+
   /** Serves again if the successor has failed. */
   #checkSuccessor(): void {
     const machine = this.#context?.runtime.machine
@@ -278,6 +303,6 @@ export class DaemonReception implements Reception {
 /** Ends the handoff of a member whose upgrade would keep the daemon from its own. */
 function handsOverError(): FdbError {
   const reason =
-    'the daemon hands over to its next version, and the upgrade of this service has lasted longer than the limit upgrade.ready of the daemon: try again'
+    'the daemon hands over to its next version, and the upgrade of this service is one of another user, or has lasted longer than the limit upgrade.ready of the daemon: try again'
   return new FdbError('ERR_FDB_BUSY', reason, { retryable: true })
 }

@@ -4,10 +4,10 @@ import { backoffMs, IN_BACKGROUND } from '../base/backoff.js'
 import { nodeCrypto } from '../base/lazy.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { type Caller, turnAway } from '../holder/admission.js'
+import { type Caller, MOST_SERVICE_CHARACTERS, turnAway } from '../holder/admission.js'
 import type { Peer } from '../holder/peer.js'
 import type { HandoffTimes } from '../holder/times.js'
-import { sizeOf } from '../kernel/index.js'
+import { foreignConnections, sizeOf } from '../kernel/index.js'
 import { MAIN_PROCESS } from '../os/command-line.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { spawnShell } from '../probing/shell.js'
@@ -29,7 +29,7 @@ export interface ServicesDeps {
   readonly logger: Logger
   readonly persisted: PersistedFds
   readonly accessCheck: AccessCheck
-  readonly quotas: Pick<UserQuotas, 'demandServices'>
+  readonly quotas: Pick<UserQuotas, 'demandServices' | 'guestOf'>
   /** Called when something that `status` shows has changed. */
   onChange(): void
   /** Returns the member that takes the connections of a service without members. */
@@ -145,11 +145,11 @@ export class Services {
     const name = caller.hello.service ?? ''
     const known = this.get(name)
     if (known !== undefined) return known
-    if (name === '' || name.length > 128 || this.size >= MAX_SERVICES) {
+    if (name === '' || name.length > MOST_SERVICE_CHARACTERS || this.size >= MAX_SERVICES) {
       const reason =
         this.size >= MAX_SERVICES
           ? `this daemon holds ${MAX_SERVICES} services already`
-          : 'a service needs a name of 1 to 128 characters'
+          : `a service needs a name of 1 to ${MOST_SERVICE_CHARACTERS} characters`
       turnAway(caller, new FdbError('ERR_FDB_SERVICE', reason))
       return null
     }
@@ -215,6 +215,7 @@ export class Services {
   #add(record: ServiceRecord, items: readonly BundleItem[]): Service {
     const { persisted, accessCheck, logger, times } = this.#deps
     const name = record.service
+    this.#countForeign(record, items)
     const service = new Service(
       {
         times,
@@ -230,6 +231,14 @@ export class Services {
     )
     this.#services.set(service.name, service)
     return service
+  }
+
+  /** Counts the descriptors that the previous daemon has handed over as those of the user that started the service. */
+  #countForeign({ startedBy, foreign = false }: ServiceRecord, items: readonly BundleItem[]): void {
+    const guest = startedBy === undefined ? undefined : this.#deps.quotas.guestOf(startedBy)
+    if (guest === undefined && !foreign) return
+    for (const { role, fd } of items)
+      if (role === 'listener' || role === 'named') fd.countAs(guest?.fds ?? foreignConnections)
   }
 
   #noteChangeOf(name: string): void {

@@ -1,6 +1,8 @@
 import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
+import { ForeignFds } from '../kernel/index.js'
 import { fdLimits } from '../os/limits.js'
+import type { Guest } from '../wire/guest.js'
 
 /** Share of the daemon's descriptors that one other user may take. */
 const USER_SHARE = 1 / 16
@@ -13,6 +15,17 @@ const MOST_WATCHES = 16
 const MOST_NAMES = 1_000
 const MOST_SERVICES = 32
 
+/** Limit of the bytes of incomplete messages, and of those that wait for slow readers, of one user. */
+const MOST_BYTES = 64 * 1024 * 1024
+/** Limit of the same bytes of all other users together. */
+const ALL_USERS_BYTES = 4 * MOST_BYTES
+
+/** Shares of the event loop's time that one user, and all other users together, may take for long, and the milliseconds that they may take at once. */
+const TIME_SHARE = 1 / 5
+const ALL_USERS_TIME_SHARE = 2 / 5
+const TIME_AT_ONCE_MS = 20
+/** No more debt is counted: a user that floods the daemon waits at most this long, divided by the share. */
+const MOST_DEBT_MS = 200
 type Kind = 'connections' | 'watches'
 
 /** Limits how much of a daemon other users may take. The daemon's user and root have no limits here. */
@@ -21,11 +34,37 @@ export class UserQuotas {
   readonly #inUse = new Map<string, number>()
   readonly #perUser: number
   readonly #ofAllUsers: number
+  readonly #guests = new Map<number, UserGuest>()
+  readonly #all: AllGuests
 
   /** `soft` is the number of descriptors that this process may have. */
   constructor(soft = fdLimits().soft ?? Number.POSITIVE_INFINITY) {
     this.#perUser = Math.floor(soft * USER_SHARE)
     this.#ofAllUsers = Math.floor(soft * ALL_USERS_SHARE)
+    this.#all = {
+      fds: this.#ofAllUsers,
+      bytes: 0,
+      time: new TimeShare(ALL_USERS_TIME_SHARE),
+      guests: this.#guests,
+    }
+  }
+
+  /** Returns what counts the messages and descriptors of a user; undefined for the daemon's user and root. */
+  guestOf(uid: number): Guest | undefined {
+    if (!isForeign({ uid })) return undefined
+    let guest = this.#guests.get(uid)
+    if (guest === undefined) {
+      // Users that are gone take no more than an entry, until there are many.
+      if (this.#guests.size >= MOST_CONNECTIONS) this.#dropIdle()
+      guest = new UserGuest(uid, Math.max(1, this.#perUser), this.#all)
+      this.#guests.set(uid, guest)
+    }
+    return guest
+  }
+
+  #dropIdle(): void {
+    for (const [uid, guest] of this.#guests)
+      if (guest.idle && this.#count('connections', uid) === 0) this.#guests.delete(uid)
   }
 
   /** Counts a connection until `closed` resolves. Returns an error if the user, or all users together, have too many. */
@@ -83,6 +122,109 @@ export class UserQuotas {
       released = true
     }
   }
+}
+
+/** A share of time: it may be used at once up to {@link TIME_AT_ONCE_MS}, and comes back at a steady rate. */
+class TimeShare {
+  readonly #rate: number
+  #left = TIME_AT_ONCE_MS
+  #at = performance.now()
+
+  constructor(rate: number) {
+    this.#rate = rate
+  }
+
+  spend(ms: number): void {
+    this.#refill()
+    this.#left = Math.max(-MOST_DEBT_MS, this.#left - ms)
+  }
+
+  get waitMs(): number {
+    this.#refill()
+    return Math.max(0, -this.#left / this.#rate)
+  }
+
+  get full(): boolean {
+    this.#refill()
+    return this.#left === TIME_AT_ONCE_MS
+  }
+
+  #refill(): void {
+    const now = performance.now()
+    this.#left = Math.min(TIME_AT_ONCE_MS, this.#left + (now - this.#at) * this.#rate)
+    this.#at = now
+  }
+}
+
+interface AllGuests {
+  /** Limit of the descriptors of all users. */
+  readonly fds: number
+  bytes: number
+  readonly time: TimeShare
+  readonly guests: ReadonlyMap<number, UserGuest>
+}
+
+class UserGuest implements Guest {
+  readonly fds: ForeignFds
+  readonly #uid: number
+  readonly #mostFds: number
+  readonly #all: AllGuests
+  readonly #time = new TimeShare(TIME_SHARE)
+  #bytes = 0
+
+  constructor(uid: number, mostFds: number, all: AllGuests) {
+    this.fds = new ForeignFds(uid)
+    this.#uid = uid
+    this.#mostFds = mostFds
+    this.#all = all
+  }
+
+  get idle(): boolean {
+    return this.#bytes === 0 && this.fds.count === 0 && this.#time.full
+  }
+
+  demandFds(): FdbError | null {
+    if (this.fds.count > this.#mostFds)
+      return quotaError(this.#uid, 'descriptors that it has sent', this.#mostFds)
+    let all = 0
+    for (const { fds } of this.#all.guests.values()) all += fds.count
+    const most = Math.max(1, this.#all.fds)
+    return all > most
+      ? quotaError(this.#uid, 'descriptors that all other users together have sent', most)
+      : null
+  }
+
+  demandKept(): FdbError | null {
+    const most = Math.max(1, Math.floor(this.#mostFds / 2))
+    return this.fds.count > most ? quotaError(this.#uid, 'descriptors that it has registered', most) : null
+  }
+
+  holdBytes(by: number): FdbError | null {
+    this.#bytes += by
+    this.#all.bytes += by
+    if (by <= 0) return null
+    if (this.#bytes > MOST_BYTES) return bytesError(this.#uid, 'its', MOST_BYTES)
+    return this.#all.bytes > ALL_USERS_BYTES
+      ? bytesError(this.#uid, 'all other users’', ALL_USERS_BYTES)
+      : null
+  }
+
+  spend(ms: number): void {
+    this.#time.spend(ms)
+    this.#all.time.spend(ms)
+  }
+
+  get waitMs(): number {
+    return Math.max(this.#time.waitMs, this.#all.time.waitMs)
+  }
+}
+
+function bytesError(uid: number, whose: string, most: number): FdbError {
+  return new FdbError(
+    'ERR_FDB_SHARE',
+    `the daemon holds ${most} bytes of ${whose} messages that are incomplete or not read yet, which is the limit for uid ${uid}: complete messages, and read the answers`,
+    { retryable: true, details: { uid, kind: 'bytes', most } },
+  )
 }
 
 function quotaError(uid: number, kind: string, most: number): FdbError {

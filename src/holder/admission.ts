@@ -1,6 +1,13 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { closeAll, hasEnded, type OwnedFd, type PeerCredentials, peerPidfd } from '../kernel/index.js'
+import {
+  closeAll,
+  foreignConnections,
+  hasEnded,
+  type OwnedFd,
+  type PeerCredentials,
+  peerPidfd,
+} from '../kernel/index.js'
 import type { Operations } from '../operator/requests.js'
 import { serveOperator } from '../operator/server.js'
 import { outOfDescriptors } from '../os/limits.js'
@@ -8,11 +15,15 @@ import { ownPidfd, pidOf } from '../os/liveness.js'
 import { identify, type ProcessIdentity } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
+import type { Guest } from '../wire/guest.js'
 import { Link, negotiate, type VersionRange } from '../wire/link.js'
 import { afterReading } from '../wire/pending.js'
 
 export type Hello = fdbroker.wire.Hello.$Properties
 export type Intent = 'join' | 'back' | 'operate' | 'draining' | 'follow'
+
+/** Limit of the name of a service. */
+export const MOST_SERVICE_CHARACTERS = 128
 
 const INTENTS: ReadonlyMap<number, Intent> = new Map([
   [fdbroker.wire.Intent.JOIN, 'join'],
@@ -55,7 +66,14 @@ interface AdmissionOptions {
   readonly mayConnect?: (uid: number) => boolean
   /** Counts a connection of `uid` until `closed` resolves. Returns an error if the user has too many. If absent, there is no limit. */
   readonly connected?: (uid: number, closed: Promise<void>) => FdbError | null
+  /** Returns what counts and limits the messages of another user. */
+  readonly guestOf?: (uid: number) => Guest | undefined
 }
+
+/** Time of the event loop that a connection takes besides its messages. */
+const CONNECTION_MS = 0.3
+/** A user whose connections must wait longer than this is not even answered: it floods the control socket. */
+const FLOOD_MS = 500
 
 /**
  * Reads the Hello of a client that runs as this process's user, as root, or as a user that `mayConnect` allows; rejects all others. Calls
@@ -68,8 +86,15 @@ export function receiveHello(
   admit: (caller: Caller) => void,
 ): void {
   const own = process.geteuid?.() ?? who.uid
+  const guest = options.guestOf?.(who.uid)
+  if (isForeign(who)) fd.countAs(foreignConnections)
+  guest?.spend(CONNECTION_MS)
+  if (guest !== undefined && guest.waitMs > FLOOD_MS) {
+    fd.close()
+    return
+  }
   // Made first, so that the channel closes `fd` even if a later step throws.
-  const link = new Link(new Channel(fd))
+  const link = new Link(new Channel(fd, { guest }))
   let pidfd: OwnedFd | null = null
   let ended = false
   let unwatched: FdbError | null = null
@@ -172,6 +197,14 @@ function checkHello(hello: Hello, options: AdmissionOptions): { intent: Intent; 
       `no common protocol version: this process speaks ${rangeText(options.versions)}, process ${hello.pid} speaks ${rangeText(theirs)}; upgrade by way of a release that speaks both`,
     )
   }
+  // Before the name is in a message or a log.
+  const { length } = hello.service ?? ''
+  if (length > MOST_SERVICE_CHARACTERS)
+    return new FdbError(
+      'ERR_FDB_SERVICE',
+      `process ${hello.pid} names a service of ${length} characters: a name has 1 to ${MOST_SERVICE_CHARACTERS}`,
+      { details: { length, most: MOST_SERVICE_CHARACTERS } },
+    )
   const intent = INTENTS.get(hello.intent ?? 0)
   if (intent === undefined)
     return new FdbError(

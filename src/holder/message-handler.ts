@@ -75,7 +75,8 @@ function recordFacts({ host, logger }: HandlerContext, peer: Peer, envelope: Wir
   const position = ready?.position ?? frozen?.position ?? prepared?.position
   if (position) {
     const { epoch, sequence, digest } = position
-    peer.position = { epoch: epoch ?? 0, sequence: sequence ?? 0, digest: digest ?? '' }
+    const text = (digest ?? '').slice(0, DIGEST_CHARACTERS)
+    peer.position = { epoch: epoch ?? 0, sequence: sequence ?? 0, digest: text }
   }
 }
 
@@ -121,6 +122,8 @@ function comparePositions({ host, peer: peerOf }: HandlerContext, peer: Peer): F
   return stateMismatch(ours, peer.position)
 }
 
+/** A digest has 64 characters. */
+const DIGEST_CHARACTERS = 128
 /** A longer reason is cut off. */
 const REASON_CHARACTERS = 500
 /** A longer report is ignored. */

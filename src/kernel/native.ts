@@ -209,6 +209,17 @@ export interface Native {
   adopt(fd: number): void
   setCloexec(fd: number, on: boolean): void
   setBlocking(fd: number, on: boolean): void
+
+  // aside.c
+  /**
+   * Closes descriptors in another thread, because the close may wait: those of a lane in order, lanes independently of each other. A lane is a uid or
+   * -1. A wait of SO_LINGER ends after a millisecond; a wait of FUSE's flush cannot be ended. The numbers stay in use until then.
+   */
+  closeAside(lane: number, fds: readonly number[]): void
+  /** Returns the number of descriptors of a lane that are not closed yet. */
+  closingAside(lane: number): number
+
+  // inspect.c
   inspect(fds: readonly number[]): Inspected[]
   firstNotStream(fds: readonly number[]): number
 

@@ -8,19 +8,57 @@ export interface Leak {
   label: string
 }
 
+/**
+ * Counts the descriptors that processes of one other user have sent, and their duplicates, until they are closed. They are closed in another thread,
+ * because the close may wait for as long as that user likes: SO_LINGER with unsent data, FUSE.
+ */
+export class ForeignFds {
+  /** The uid, or -1 for the connections of all other users, which never wait for their descriptors. */
+  readonly lane: number
+  /** @internal */
+  open = 0
+
+  constructor(lane: number) {
+    this.lane = lane
+  }
+
+  /** Number of descriptors that are open or wait to be closed. */
+  get count(): number {
+    return this.open + native.closingAside(this.lane)
+  }
+}
+
+/** Connections of other users: descriptors that such a user has sent, and that no process has received, are closed with the connection. */
+export const foreignConnections = new ForeignFds(-1)
+
 /** Outlives its {@link OwnedFd}, so that the finalizer can see whether the owner was closed. */
 interface Slot {
   /** -1 after close() and release(). */
   raw: number
   readonly label: string
   /** The number of owners of the same descriptor; null if it was never shared. */
-  sharers: { count: number } | null
+  sharers: { count: number; foreign: ForeignFds | null } | null
+  /** Null if it came from this process, its user or root. If it is shared, {@link sharers} has the value. */
+  foreign: ForeignFds | null
+}
+
+function foreignOf({ sharers, foreign }: Slot): ForeignFds | null {
+  return sharers === null ? foreign : sharers.foreign
 }
 
 /** Removes one owner. If it was the last, returns true: the caller must close the descriptor or give it away. */
 function dropOwner(slot: Slot): boolean {
   slot.raw = -1
-  return slot.sharers === null || --slot.sharers.count === 0
+  const last = slot.sharers === null || --slot.sharers.count === 0
+  const foreign = foreignOf(slot)
+  if (last && foreign !== null) foreign.open--
+  return last
+}
+
+function closeNumber(raw: number, slot: Slot): void {
+  const foreign = foreignOf(slot)
+  if (foreign === null) native.close(raw)
+  else native.closeAside(foreign.lane, [raw])
 }
 
 const listeners = new Set<(leak: Leak) => void>()
@@ -30,7 +68,7 @@ const registry = new FinalizationRegistry((slot: Slot) => {
   if (slot.raw < 0) return
   const leak: Leak = { fd: slot.raw, label: slot.label }
   try {
-    if (dropOwner(slot)) native.close(leak.fd)
+    if (dropOwner(slot)) closeNumber(leak.fd, slot)
   } catch {
     // Other code has closed the number. The leak is reported anyway.
   }
@@ -55,22 +93,28 @@ export function onLeak(listener: (leak: Leak) => void): () => void {
 export class OwnedFd implements Disposable {
   readonly #slot: Slot
 
-  private constructor(raw: number, label: string, sharers: Slot['sharers'] = null) {
-    this.#slot = { raw, label, sharers }
+  private constructor(
+    raw: number,
+    label: string,
+    foreign: ForeignFds | null,
+    sharers: Slot['sharers'] = null,
+  ) {
+    this.#slot = { raw, label, sharers, foreign }
+    if (foreign !== null && sharers === null) foreign.open++
     registry.register(this, this.#slot)
   }
 
   /**
    * Takes ownership of a descriptor without another owner: not one of a stream or socket of Node. The caller must not use or close `raw` afterwards.
-   * A descriptor that the addon has not opened stays open when its thread ends, unless you use `ownNumber()`.
+   * A descriptor that the addon has not opened stays open when its thread ends, unless you use `ownNumber()`. `foreign`: it came from another user.
    */
-  static own(raw: number, label: string): OwnedFd {
-    return new OwnedFd(raw, label)
+  static own(raw: number, label: string, foreign: ForeignFds | null = null): OwnedFd {
+    return new OwnedFd(raw, label, foreign)
   }
 
   /** Duplicates a descriptor that has another owner, for example a socket of Node. Throws EMFILE. */
   static duplicate(raw: number, label: string): OwnedFd {
-    return new OwnedFd(native.dup(raw), label)
+    return new OwnedFd(native.dup(raw), label, null)
   }
 
   /** The purpose of this descriptor, for messages. */
@@ -92,7 +136,16 @@ export class OwnedFd implements Disposable {
 
   /** Returns a second descriptor (CLOEXEC) of the same open file description, with its own owner. */
   dup(label: string = this.#slot.label): OwnedFd {
-    return OwnedFd.duplicate(this.raw, label)
+    return new OwnedFd(native.dup(this.raw), label, foreignOf(this.#slot))
+  }
+
+  /** Counts a descriptor as another user's from now on, unless it counts as one already. @internal */
+  countAs(foreign: ForeignFds | null): this {
+    if (foreign === null || this.closed || foreignOf(this.#slot) !== null) return this
+    const slot = this.#slot.sharers ?? this.#slot
+    slot.foreign = foreign
+    foreign.open++
+    return this
   }
 
   /**
@@ -103,9 +156,9 @@ export class OwnedFd implements Disposable {
   share(): OwnedFd {
     const { label } = this.#slot
     const raw = this.raw
-    this.#slot.sharers ??= { count: 1 }
+    this.#slot.sharers ??= { count: 1, foreign: this.#slot.foreign }
     this.#slot.sharers.count++
-    return new OwnedFd(raw, label, this.#slot.sharers)
+    return new OwnedFd(raw, label, null, this.#slot.sharers)
   }
 
   /** Gives the descriptor to another owner, which closes it: for example to Node with `listen({ fd })` or `new Socket({ fd })`. */
@@ -126,7 +179,7 @@ export class OwnedFd implements Disposable {
 
   close(): void {
     const raw = this.#slot.raw
-    if (raw >= 0 && dropOwner(this.#slot)) native.close(raw)
+    if (raw >= 0 && dropOwner(this.#slot)) closeNumber(raw, this.#slot)
   }
 
   /**
@@ -136,8 +189,9 @@ export class OwnedFd implements Disposable {
   closeAside(): void {
     const raw = this.#slot.raw
     if (raw < 0 || !dropOwner(this.#slot)) return
+    if (foreignOf(this.#slot) !== null) closeNumber(raw, this.#slot)
     // In a worker, Node would warn that the worker has not opened the descriptor.
-    if (process.getBuiltinModule('node:worker_threads').isMainThread) {
+    else if (process.getBuiltinModule('node:worker_threads').isMainThread) {
       native.release(raw)
       close(raw, () => {})
     } else native.close(raw)
@@ -150,10 +204,19 @@ export class OwnedFd implements Disposable {
   /** @internal */
   static closeAll(fds: Iterable<OwnedFd>): void {
     const raws: number[] = []
+    const aside = new Map<ForeignFds, number[]>()
     for (const fd of fds) {
       const { raw } = fd.#slot
-      if (raw >= 0 && dropOwner(fd.#slot)) raws.push(raw)
+      const foreign = foreignOf(fd.#slot)
+      if (raw < 0 || !dropOwner(fd.#slot)) continue
+      if (foreign === null) raws.push(raw)
+      else {
+        const each = aside.get(foreign)
+        if (each === undefined) aside.set(foreign, [raw])
+        else each.push(raw)
+      }
     }
+    for (const [{ lane }, each] of aside) native.closeAside(lane, each)
     if (raws.length > 0) native.closeMany(raws)
   }
 }

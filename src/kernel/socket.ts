@@ -1,6 +1,6 @@
 import { numbersOf } from './for-node.js'
 import { type BindOptions, type Inspected, native, type PeerCredentials } from './native.js'
-import { OwnedFd } from './owned.js'
+import { type ForeignFds, OwnedFd } from './owned.js'
 
 export function bindSocket(options: BindOptions, label: string): OwnedFd {
   return OwnedFd.own(native.bindSocket(options), label)
@@ -105,9 +105,15 @@ export interface ReceivedMessage {
   readonly truncated: boolean
 }
 
-export function receiveMessage(socket: OwnedFd, into: Uint8Array): ReceivedMessage {
+/** `foreign`: the sender is another user's process. */
+export function receiveMessage(
+  socket: OwnedFd,
+  into: Uint8Array,
+  foreign: ForeignFds | null = null,
+): ReceivedMessage {
   const { bytes, fds, truncated } = native.receiveMessage(socket.raw, into, 0, into.length)
-  return { bytes, fds: fds === null ? null : fds.map(raw => OwnedFd.own(raw, 'received')), truncated }
+  const owned = fds === null ? null : fds.map(raw => OwnedFd.own(raw, 'received', foreign))
+  return { bytes, fds: owned, truncated }
 }
 
 export interface ReceivedDatagram extends ReceivedMessage {

@@ -1,7 +1,15 @@
 import { chmodSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { type Caller, dismiss, receiveHello, serveCaller, turnAway, welcome } from '../holder/admission.js'
-import { closeAll, type OwnedFd } from '../kernel/index.js'
+import {
+  type Caller,
+  dismiss,
+  isForeign,
+  receiveHello,
+  serveCaller,
+  turnAway,
+  welcome,
+} from '../holder/admission.js'
+import { closeAll, foreignConnections, type OwnedFd, peerCredentials } from '../kernel/index.js'
 import type { Operations } from '../operator/requests.js'
 import { operationsOnly } from '../operator/service-name.js'
 import {
@@ -115,12 +123,15 @@ export class ControlSocket {
     const mayConnect = (uid: number) => reception?.mayConnect(uid) ?? false
     const named = reception === null ? service : null
     const connected = (uid: number, closed: Promise<void>) => reception?.connected(uid, closed) ?? null
-    const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, mayConnect, connected }
+    const guestOf = (uid: number) => reception?.guestOf(uid)
+    const rules = { mayConnect, connected, guestOf }
+    const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, ...rules }
     this.adjust()
     const receive = (caller: Caller) => (reception ?? this).receive(caller)
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, receive),
       crowded: (fd, cause) => {
+        if (isForeign(peerCredentials(fd))) fd.countAs(foreignConnections)
         const error = outOfDescriptors('the connection to the control socket cannot be kept', cause)
         const { code, message, retryable } = error
         sendLast(fd, Envelope.encode({ reject: { code, message, retryable } }).finish())

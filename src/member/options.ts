@@ -23,6 +23,7 @@ import { mainProcess } from '../os/main-process.js'
 import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { type StateFileOptions, stateFileSettings } from '../state/file/files.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
+import type { Guest } from '../wire/guest.js'
 import { VERSIONS, type VersionRange } from '../wire/link.js'
 import type { Health } from './heartbeat.js'
 import { RETIRED_MS } from './shutdown.js'
@@ -268,6 +269,8 @@ export interface Reception {
   mayConnect(uid: number): boolean
   /** Counts a connection until `closed` resolves. Returns an error if a limit is exceeded. */
   connected(uid: number, closed: Promise<void>): FdbError | null
+  /** Returns what counts and limits the messages of another user. */
+  guestOf(uid: number): Guest | undefined
   /** The permission bits of the control socket. */
   readonly controlMode: number
   /** Describes the daemon for the service manager. */

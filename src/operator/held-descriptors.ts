@@ -105,14 +105,21 @@ export function serviceIn(name: string): string | null {
   return slash < 1 ? null : name.slice(0, slash)
 }
 
+/** Longer names are not repeated in messages and logs. */
+const MOST_SHOWN = 256
 /** Names contain no colon and no comma, which separate names in LISTEN_FDNAMES and on command lines. */
 const NAME = /^[^:,\s\p{Cc}]{1,128}$/u
 
 /** Throws ERR_FDB_OPTION. */
+/** Throws ERR_FDB_OPTION if no descriptor, and no listener of workers, can have so long a name. */
+export function checkNameLength(name: string): void {
+  if (name.length > MOST_SHOWN) checkDescriptorName(name)
+}
+
 export function checkDescriptorName(name: string): void {
   if (typeof name === 'string' && NAME.test(name)) return
   throw new FdbError(
     'ERR_FDB_OPTION',
-    `the name of a descriptor is ${JSON.stringify(name)}: give 1 to 128 characters without colon, comma and space`,
+    `the name of a descriptor is ${typeof name === 'string' && name.length > MOST_SHOWN ? `${name.length} characters long` : JSON.stringify(name)}: give 1 to 128 characters without colon, comma and space`,
   )
 }

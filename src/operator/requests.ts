@@ -84,6 +84,9 @@ type CommandReply = fdbroker.wire.CommandReply.$Properties
 type Result = fdbroker.wire.Result.$Properties
 type Progress = fdbroker.wire.Progress.$Properties
 
+/** Limit of the names in an operator's requests. */
+const MOST_NAME_CHARACTERS = 128
+
 export function readUpgrade({
   argv,
   timeoutMs,
@@ -95,7 +98,7 @@ export function readUpgrade({
   return {
     argv: argv ?? [],
     timeoutMs: timeoutMs && timeoutMs > 0 ? Math.min(timeoutMs, LONGEST_MS) : 0,
-    service: service ?? '',
+    service: checkedText('service', service),
     killStuck: killStuck ?? false,
     ...(at && to && { release: { at, to } }),
   }
@@ -125,7 +128,21 @@ export function readUpgraded(
 }
 
 export function readCommand({ name, body, service }: Command): CommandOrder {
-  return { name: name ?? '', body: asBuffer(body), service: service ?? '' }
+  return {
+    name: checkedText('command', name),
+    body: asBuffer(body),
+    service: checkedText('service', service),
+  }
+}
+
+/** Throws ERR_FDB_OPTION for a name that is too long, before it is in a message or a log. */
+function checkedText(what: string, name: string | null | undefined): string {
+  if (name == null) return ''
+  if (name.length <= MOST_NAME_CHARACTERS) return name
+  throw new FdbError(
+    'ERR_FDB_OPTION',
+    `the name of a ${what} has ${name.length} characters: give at most ${MOST_NAME_CHARACTERS}`,
+  )
 }
 
 export function checkCommandSize(what: string, bytes: number): void {

@@ -2,7 +2,12 @@ import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { fdbroker } from '../proto/wire.js'
 import { type Link, remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
-import { checkDescriptorName, type DescriptorHolder, type DescriptorUser } from './held-descriptors.js'
+import {
+  checkDescriptorName,
+  checkNameLength,
+  type DescriptorHolder,
+  type DescriptorUser,
+} from './held-descriptors.js'
 import {
   type CommandContext,
   checkCommandSize,
@@ -207,6 +212,7 @@ class DescriptorRequests {
         `process ${process.pid} holds no descriptors for other processes: connect to a daemon (fd-broker serve)`,
       )
     }
+    checkNameLength(name ?? '')
     switch (op) {
       case Op.LIST:
         return { json: JSON.stringify(holder.list()) }

@@ -15,11 +15,17 @@ import {
 } from '../kernel/index.js'
 import { type ConnectOptions, connectUnix, listeningPid } from '../os/connect.js'
 import { fdLimits } from '../os/limits.js'
-import { type FrameLimits, frameLimits } from './frame.js'
+import { type FrameLimits, frameLimits, SMALL_FRAMES } from './frame.js'
 import { FrameDecoder } from './frame-decoder.js'
+import type { Guest } from './guest.js'
 import { Outbound } from './outbound.js'
+import { deadlineError } from './pending.js'
 
 const BUFFER_BYTES = 64 * 1024
+/** There may be many connections of other users, and few of them have much to say. */
+const GUEST_BUFFER_BYTES = 16 * 1024
+/** A frame of a guest must be complete after this time. */
+const FRAME_MS = 10_000
 /** Per turn of the event loop a channel reads at most this many bytes and delivers messages for at most this long. */
 const TURN_BYTES = 256 * 1024
 const TURN_MS = 3
@@ -33,6 +39,8 @@ export interface ChannelOptions {
   sendTimeoutMs?: number
   /** Bytes that may be queued for a slow peer, counting 1 KiB of overhead per frame. One frame may always be queued. Default 64 MiB. */
   maxQueuedBytes?: number
+  /** The other user whose process the peer is. Until {@link Channel.allow} the limits of received frames are those of `SMALL_FRAMES`. */
+  guest?: Guest | undefined
 }
 
 interface ChannelHandler {
@@ -56,6 +64,8 @@ export class Channel {
   readonly peer: PeerCredentials
   /** Resolves when the socket is closed, for any reason. Never rejects. */
   readonly closed: Promise<void>
+  /** The other user whose process the peer is. */
+  readonly guest: Guest | undefined
   readonly #fd: OwnedFd
   readonly #poll: Poll
   readonly #decoder: FrameDecoder<OwnedFd>
@@ -72,6 +82,13 @@ export class Channel {
   #resolveClosed!: () => void
   #stoppedAtFds = false
   #lastReceivedAt = performance.now()
+  /** Bytes that the guest was charged for this channel. */
+  #heldBytes = 0
+  #frameTimer: NodeJS.Timeout | undefined
+  /** Whether a frame was delivered since {@link #frameTimer} was set. */
+  #delivered = false
+  /** Set while the guest has used more than its share of time. */
+  #waitTimer: NodeJS.Timeout | undefined
 
   static async connect(path: string, options: ChannelOptions & ConnectOptions = {}): Promise<Channel> {
     return new Channel(await connectUnix(path, options), options)
@@ -89,10 +106,11 @@ export class Channel {
       throw error
     }
     this.#fd = fd
+    this.guest = options.guest
     this.closed = new Promise(resolve => {
       this.#resolveClosed = resolve
     })
-    this.#decoder = new FrameDecoder(limits)
+    this.#decoder = new FrameDecoder(this.guest === undefined ? limits : SMALL_FRAMES)
     const { sendTimeoutMs = 10_000, maxQueuedBytes = 64 * 1024 * 1024 } = options
     this.#maxQueuedBytes = maxQueuedBytes
     this.#outbound = new Outbound(
@@ -118,8 +136,13 @@ export class Channel {
     }
     this.#refuseClosed()
     this.#handler = handler
-    this.#buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES)
+    this.#buffer = Buffer.allocUnsafeSlow(this.guest === undefined ? BUFFER_BYTES : GUEST_BUFFER_BYTES)
     this.#watch()
+  }
+
+  /** Sets the limits of the frames that a guest may send. */
+  allow(limits: Partial<FrameLimits>): void {
+    if (this.guest !== undefined) this.#decoder.limits = limits
   }
 
   /**
@@ -131,7 +154,9 @@ export class Channel {
    * ERR_FDB_FDS_REFUSED, ERR_FDB_SEND.
    */
   send(payload: Uint8Array, fds?: readonly OwnedFd[]): Promise<void> {
-    return this.#outbound.send(payload, fds)
+    const sent = this.#outbound.send(payload, fds)
+    if (this.guest !== undefined) this.#charge()
+    return sent
   }
 
   /** Stops reading and delivering until {@link resume}. Sending continues. */
@@ -205,7 +230,61 @@ export class Channel {
   /** Called on a socket error too: the channel reads the remaining bytes, then the read fails with the cause. */
   #onPoll(): void {
     if (this.#wantsWritable) this.#outbound.flush()
-    this.#pump()
+    if (this.guest === undefined) this.#pump()
+    else {
+      this.#charge()
+      this.#pumpOf(this.guest)
+    }
+  }
+
+  /** Reads in the guest's share of time. */
+  #pumpOf(guest: Guest): void {
+    if (this.#waitTimer !== undefined || this.#handler === null || this.#isClosed) return
+    if (this.#waits(guest)) return
+    const startedAt = performance.now()
+    try {
+      this.#pump()
+    } finally {
+      guest.spend(performance.now() - startedAt)
+      this.#charge()
+      if (!this.#isClosed) {
+        this.#limitFrame()
+        this.#waits(guest)
+      }
+    }
+  }
+
+  /** Stops reading for as long as the guest must wait. Returns whether it must. */
+  #waits({ waitMs }: Guest): boolean {
+    if (waitMs <= 0) return false
+    this.#waitTimer = setTimeout(() => {
+      this.#waitTimer = undefined
+      this.#watch()
+      this.#continueLater()
+    }, Math.ceil(waitMs)).unref()
+    this.#watch()
+    return true
+  }
+
+  /** Charges the guest for the memory that this channel holds now, and ends the channel if that is too much. */
+  #charge(): void {
+    const held = this.#isClosed ? 0 : this.#decoder.heldBytes + this.#outbound.heldBytes
+    const by = held - this.#heldBytes
+    this.#heldBytes = held
+    const error = by === 0 ? null : this.guest!.holdBytes(by)
+    if (error !== null) this.#finish(error)
+  }
+
+  /** Ends the channel if a frame stays incomplete. */
+  #limitFrame(): void {
+    const waits = this.#decoder.midFrame && !this.#paused
+    if (waits && !this.#delivered && this.#frameTimer !== undefined) return
+    this.#delivered = false
+    clearTimeout(this.#frameTimer)
+    this.#frameTimer = undefined
+    if (!waits) return
+    const late = () => this.#finish(deadlineError('the end of a message', FRAME_MS))
+    this.#frameTimer = setTimeout(late, FRAME_MS).unref()
   }
 
   /** Delivers decoded frames and reads more, within the limits of a turn. Returns whether a limit has ended that. */
@@ -232,7 +311,7 @@ export class Channel {
         if (got === 0) break
         bytes += got
         // If recvmsg does not fill the buffer, the socket is empty, or recvmsg stopped at a batch of descriptors.
-        drained = got < BUFFER_BYTES && !this.#stoppedAtFds
+        drained = got < this.#buffer!.length && !this.#stoppedAtFds
       }
     } finally {
       this.#pumping = false
@@ -255,6 +334,7 @@ export class Channel {
         return error as FdbError
       }
       if (frame === null) return undefined
+      this.#delivered = true
       handler.message(frame.payload, frame.fds)
       if (this.#decoder.pending && performance.now() >= until) return undefined
     }
@@ -266,7 +346,7 @@ export class Channel {
     const buffer = this.#buffer!
     let got: ReceivedMessage
     try {
-      got = receiveMessage(this.#fd, buffer)
+      got = receiveMessage(this.#fd, buffer, this.guest?.fds)
     } catch (error) {
       return receiveError(error as NativeError)
     }
@@ -287,20 +367,21 @@ export class Channel {
     } catch (error) {
       return error as FdbError
     }
-    return got.bytes
+    return (fds === null ? null : this.guest?.demandFds()) ?? got.bytes
   }
 
   #continueLater(): void {
     if (this.#pumpTimer !== undefined || this.#paused || this.#pumping || !this.#decoder.pending) return
     this.#pumpTimer = setImmediate(() => {
       this.#pumpTimer = undefined
-      this.#pump()
+      if (this.guest === undefined) this.#pump()
+      else this.#pumpOf(this.guest)
     })
   }
 
   #watch(): void {
     if (this.#isClosed) return
-    const reads = this.#handler !== null && !this.#paused
+    const reads = this.#handler !== null && !this.#paused && this.#waitTimer === undefined
     const interest = (reads ? READABLE : 0) | (this.#wantsWritable ? WRITABLE : 0)
     if (interest === this.#interest) return
     this.#interest = interest
@@ -318,11 +399,15 @@ export class Channel {
     if (this.#isClosed) return
     this.#isClosed = true
     clearImmediate(this.#pumpTimer)
+    clearTimeout(this.#frameTimer)
+    clearTimeout(this.#waitTimer)
     // Closes the poll first: epoll keeps reporting a socket as long as another process holds a descriptor of it.
     this.#poll.close()
     this.#fd.close()
     closeAll(this.#decoder.takeFds())
     this.#buffer = null
+    if (this.#heldBytes > 0) this.guest?.holdBytes(-this.#heldBytes)
+    this.#heldBytes = 0
     this.#outbound.fail(
       new FdbError('ERR_FDB_CHANNEL_CLOSED', 'the channel is closed: nothing more can be sent on it', {
         cause: error ?? undefined,

@@ -24,7 +24,7 @@ const FIRST_GRANT = 64 * 1024
  * a method throws, call {@link takeFds} and close the stream: the decoder cannot continue.
  */
 export class FrameDecoder<F> {
-  readonly #limits: FrameLimits
+  #limits: FrameLimits
   readonly #header = new Uint8Array(HEADER_BYTES)
   #headerBytes = 0
   #payload: Buffer | null = null
@@ -37,6 +37,16 @@ export class FrameDecoder<F> {
 
   constructor(limits: Partial<FrameLimits> = {}) {
     this.#limits = frameLimits(limits)
+  }
+
+  /** Sets the limits for frames whose header has not been read yet. */
+  set limits(limits: Partial<FrameLimits>) {
+    this.#limits = frameLimits(limits)
+  }
+
+  /** Bytes of memory that the decoder holds. */
+  get heldBytes(): number {
+    return (this.#payload?.length ?? 0) + (this.#chunk.length - this.#at)
   }
 
   /** Adds the result of one recvmsg. Reads `bytes` in place until {@link next} returns null. Owns the descriptors, also if it throws. */

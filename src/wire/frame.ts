@@ -37,6 +37,9 @@ export interface Frame<F> {
   fds: F[]
 }
 
+/** Limits for another user's process that has not shown yet that it may do more. */
+export const SMALL_FRAMES: FrameLimits = { payloadBytes: 64 * 1024, fds: 16, queuedFds: 16 }
+
 export function frameLimits(partial: Partial<FrameLimits> = {}): FrameLimits {
   const payloadBytes = within('payloadBytes', partial.payloadBytes ?? 16 * 1024 * 1024, 0xffffffff)
   const fds = within('fds', partial.fds ?? MAX_FRAME_FDS, MAX_FRAME_FDS)

@@ -14,6 +14,8 @@ export type WireBody = fdbroker.wire.Envelope.$Properties
 const MAX_BUNDLE_FDS = 100_000
 /** Limit of incomplete bundles per link. */
 const MAX_BUNDLES = 64
+/** A guest must complete its bundles within this time. */
+const BUNDLE_MS = 30_000
 /** No heartbeat is sent while the peer has this much unread: a quarter of the usual buffer of a Unix socket (`net.core.wmem_default`, 208 KiB). */
 const BEATS_UNREAD_BYTES = 52 * 1024
 /** Number of batches that may be unacknowledged at a time. */
@@ -37,6 +39,8 @@ export class Link {
   /** The incomplete bundles, by number. */
   readonly #incoming = new Map<number, BundleItem[]>()
   #incomingFds = 0
+  /** Runs while a guest's bundle is incomplete. */
+  #bundleTimer: NodeJS.Timeout | undefined
   readonly #acks = new Map<string, () => void>()
   #nextBundle = 0
   #ended: FdbError | null | undefined
@@ -195,13 +199,28 @@ export class Link {
       return
     }
     this.post({ fdsAck: { bundle, index: message.index ?? 0, verified: fds.length } })
-    if (!message.last) return
-    this.#incoming.delete(bundle)
-    this.#incomingFds -= items.length
-    this.#handler.bundle(items)
+    if (message.last) {
+      this.#incoming.delete(bundle)
+      this.#incomingFds -= items.length
+    }
+    if (this.channel.guest !== undefined) this.#limitBundles()
+    if (message.last) this.#handler.bundle(items)
+  }
+
+  #limitBundles(): void {
+    if (this.#incoming.size === 0) {
+      clearTimeout(this.#bundleTimer)
+      this.#bundleTimer = undefined
+    } else
+      this.#bundleTimer ??= setTimeout(() => {
+        this.#dropIncoming()
+        this.#handler?.broken(deadlineError('the end of a bundle of descriptors', BUNDLE_MS))
+      }, BUNDLE_MS).unref()
   }
 
   #dropIncoming(): void {
+    clearTimeout(this.#bundleTimer)
+    this.#bundleTimer = undefined
     for (const items of this.#incoming.values()) closeAll(items.map(item => item.fd))
     this.#incoming.clear()
     this.#incomingFds = 0
@@ -260,18 +279,26 @@ export function isRemoteError(error: FdbError): boolean {
   return remoteErrors.has(error)
 }
 
+/** Limits of the texts of a reported failure, which come into logs and into the status. */
+const MOST_CODE_CHARACTERS = 64
+const MOST_MESSAGE_CHARACTERS = 8_192
+
 /** Converts a reported failure into an error. `fallback` replaces a code that is not of fd-broker, and a missing message. */
 export function remoteError(
   { code, message, retryable, phase, details }: ErrorReport,
   fallback: { code: FdbErrorCode; message: string },
 ): FdbError {
   // A code of a newer release passes unchanged.
-  const known = code?.startsWith('ERR_FDB_') ? (code as FdbErrorCode) : fallback.code
-  const error = new FdbError(known, message || fallback.message, {
-    retryable: retryable ?? false,
-    ...(phase ? { phase } : {}),
-    ...(details ? { details } : {}),
-  })
+  const isCode = code?.startsWith('ERR_FDB_') && code.length <= MOST_CODE_CHARACTERS
+  const error = new FdbError(
+    isCode ? (code as FdbErrorCode) : fallback.code,
+    message?.slice(0, MOST_MESSAGE_CHARACTERS) || fallback.message,
+    {
+      retryable: retryable ?? false,
+      ...(phase ? { phase: phase.slice(0, MOST_CODE_CHARACTERS) } : {}),
+      ...(details ? { details } : {}),
+    },
+  )
   remoteErrors.add(error)
   return error
 }

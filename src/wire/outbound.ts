@@ -69,6 +69,11 @@ export class Outbound {
     return this.#queuedBytes
   }
 
+  /** Memory that the queue takes, in bytes. */
+  get heldBytes(): number {
+    return this.#idle ? 0 : this.#cost
+  }
+
   get fdsSent(): number {
     return this.#fdsSent
   }

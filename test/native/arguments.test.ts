@@ -51,7 +51,9 @@ describe('wrong arguments', () => {
         }
         // What may succeed: empty lists, numbers that nobody owns or is a child of ours, and room above the limit.
         expect([
+          'closeAside',
           'closeMany',
+          'closingAside',
           'firstNotStream',
           'hangups',
           'inspect',

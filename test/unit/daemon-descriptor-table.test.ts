@@ -28,7 +28,7 @@ function listening(name: string): Entry {
 }
 
 function member(pid: number): Peer {
-  return { id: pid, pid, pidfd: null, adopted: new Set() } as unknown as Peer
+  return { id: pid, pid, pidfd: null, adopted: new Set(), link: { channel: {} } } as unknown as Peer
 }
 
 /** What a daemon holds of one service, and how many descriptors that are. */

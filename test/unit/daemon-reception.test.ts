@@ -19,7 +19,7 @@ function joiner(service: string, uid = 0) {
   const known: { handler: LinkHandler | null } = { handler: null }
   const link = {
     open: true,
-    channel: { pause() {}, resume() {} },
+    channel: { allow() {}, pause() {}, resume() {} },
     start(handler: LinkHandler) {
       known.handler = handler
     },

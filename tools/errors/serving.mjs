@@ -82,8 +82,9 @@ export const LISTENERS = {
     remedy: 'Use fewer, or several services',
   },
   ERR_FDB_SHARE: {
-    cause: 'A user other than the daemon’s has reached its share of descriptors',
-    remedy: 'Close some, or give the daemon more (`ulimit -n`, `LimitNOFILE=`)',
+    cause: 'A user other than the daemon’s has reached its share of descriptors or bytes',
+    remedy:
+      'Close some, complete or read its messages, or give the daemon more descriptors (`ulimit -n`, `LimitNOFILE=`)',
   },
   ERR_FDB_SIDE_FILE: {
     cause: '`PATH.members` beside the control socket is a link, or other users may write it',

@@ -29,7 +29,14 @@ const COMPILING = [
 ]
 
 /** Makes the loader's tables read-only after loading, the stack not executable, and the build id a hash of the content. */
-const ELF = ['-shared', '-Wl,-z,relro,-z,now', '-Wl,-z,noexecstack', '-Wl,--build-id=sha1', '-s']
+const ELF = [
+  '-shared',
+  '-Wl,-z,relro,-z,now',
+  '-Wl,-z,noexecstack',
+  '-Wl,-z,nodelete',
+  '-Wl,--build-id=sha1',
+  '-s',
+]
 /** The macro CMSG_NXTHDR of musl compares signed with unsigned values. */
 const MUSL = ['-Wno-sign-compare']
 /** Resolves Node's functions when Node loads the addon. Sets the install name, which would otherwise be the output path. */

@@ -87,6 +87,14 @@ export class AccessCheck {
     return new Subject(peer, this.#own).ruleOf(policy.may[action]) !== null
   }
 
+  /** Whether a rule allows the client to operate any service, or the daemon. Does not log. */
+  operatesAny(peer: ClientIdentity): boolean {
+    const { operate, others, services } = this.#policy
+    const subject = new Subject(peer, this.#own)
+    const rules = [operate, ...[others, ...services.values()].map(({ may }) => may.operate)]
+    return rules.some(rule => subject.ruleOf(rule) !== null)
+  }
+
   /** Checks a request to the daemon itself. Throws ERR_FDB_DENIED. */
   demandDaemon(service: string, peer: ClientIdentity): void {
     this.#demand('operate', { service }, this.#policy.operate, peer)

@@ -2,7 +2,7 @@ import { LONGEST_MS } from '../../base/duration.js'
 import { jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../../holder/registry.js'
-import { closeOnThrow, inspectOne, type OwnedFd } from '../../kernel/index.js'
+import { closeOnThrow, type ForeignFds, inspectOne, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import {
   type ClaimOrder,
@@ -75,14 +75,15 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     return [{ service: '', listeners: [], held: [...this.#held.keys()], stateBytes: 0, stateFile: null }]
   }
 
-  /** Takes over the previous daemon's descriptors in this registry. Leases and claims of processes continue; claims of connections have ended. */
-  takeOver(): void {
+  /** Takes over the previous daemon's descriptors in this registry. Leases and claims of processes continue; claims of connections have ended. `foreignFds` returns what counts the descriptors of another user. */
+  takeOver(foreignFds: (uid: number) => ForeignFds | null = () => null): void {
     for (const { name: key, spec } of this.#registry.entries) {
       const name = nameOf(key)
       const record = name === null ? null : parseRecord(spec)
       if (name === null || record === null || this.#held.has(name)) continue
       for (const each of [key, lifetimeOf(name)])
         if (this.#registry.get(each)) this.#registry.wanted.add(each)
+      this.#registry.get(key)?.fd.countAs(foreignFds(record.uid))
       this.#hold(name, record)
     }
     this.#claims.takeOver(name => this.#held.has(name))

@@ -11,6 +11,9 @@ import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
 /** Limit of the descriptors without a name (segments, pidfds) that a member may send. */
 const OTHERS = 1_000
 
+/** Limit of the name of an entry. */
+export const MOST_NAME_CHARACTERS = 256
+
 type EntryKey = Pick<Entry, 'name' | 'role'>
 
 export interface NamedLimits {
@@ -129,7 +132,12 @@ export class DescriptorTable {
     provisional?.delete(name)
     this.#forgetRegistered(peer, name)
     if (forGood) this.#drop(name)
-    else this.#row(peer).releasedLate.add(name)
+    else this.#releaseLater(this.#row(peer).releasedLate, name)
+  }
+
+  #releaseLater(names: Set<string>, name: string): void {
+    // No entry has a longer name, and there are no more entries.
+    if (name.length <= MOST_NAME_CHARACTERS && names.size < MAX_ENTRIES) names.add(name)
   }
 
   /** Closes the entries that the serving member released during a handoff, as no other member needs them any more. Call it when no handoff is running. */

@@ -5,12 +5,11 @@ import type { Epoch } from '../../handoff/messages.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Entry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
-import { closeAll, closeOnThrow, type OwnedFd } from '../../kernel/index.js'
+import { closeAll, closeOnThrow, type OwnedFd, sealsOf } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
 import { epochIsSane } from '../../wire/envelope.js'
-import type { DescriptorTable, NamedLimits } from './descriptor-table.js'
+import { type DescriptorTable, MOST_NAME_CHARACTERS, type NamedLimits } from './descriptor-table.js'
 
-const MOST_NAME_CHARACTERS = 256
 const MOST_SPEC_CHARACTERS = 4_096
 
 /** The service to which members bring descriptors. */
@@ -46,6 +45,8 @@ function takeNamed(
 ): void {
   closeOnThrow([entry.fd], () => {
     checkTexts(peer, entry)
+    const tooMany = peer.link.channel.guest?.demandKept() ?? null
+    if (tooMany !== null) throw tooMany
     descriptorTable.demandRoom(peer, entry, forGood, limited)
   })
   if (forGood) descriptorTable.hold(peer, entry)
@@ -91,14 +92,28 @@ export function sealForTheDead(segmentSet: SegmentSet): void {
   for (const segment of segmentSet.all) segment.sealForDead()
 }
 
+/**
+ * Opens a segment that a member has sent. Another user's must be a memory file: reading any other may wait for as long as that user likes. Throws
+ * ERR_FDB_STATE_FORMAT.
+ */
+function openSegment(fd: OwnedFd, { link }: Peer): Segment {
+  if (link.channel.guest !== undefined && sealsOf(fd) === null)
+    throw new FdbError(
+      'ERR_FDB_STATE_FORMAT',
+      'a member of another user sent a segment that is no memory file: the daemon does not read it',
+    )
+  return Segment.open(fd)
+}
+
 function takeSegment(
   fd: OwnedFd,
   writable: boolean,
-  { id }: Peer,
+  peer: Peer,
   { machine, segmentSet }: ReattachTarget,
 ): Epoch {
+  const { id } = peer
   const { phase, owner, joiner, standby, top } = machine
-  const segment = Segment.open(fd)
+  const segment = openSegment(fd, peer)
   const { epoch } = segment
   if (!epochIsSane(epoch)) {
     segment.close()
@@ -121,14 +136,10 @@ function takeSegment(
  * Replaces the sealed segments by the snapshot into which the serving member has merged them, unless a handoff still uses them. Ignores a late
  * snapshot of a previous member that was stopped while it merged: two snapshots of one state cannot be read.
  */
-function takeCompacted(
-  fd: OwnedFd,
-  epoch: Epoch,
-  { id }: Peer,
-  { machine, segmentSet }: ReattachTarget,
-): void {
+function takeCompacted(fd: OwnedFd, epoch: Epoch, peer: Peer, { machine, segmentSet }: ReattachTarget): void {
+  const { id } = peer
   const { phase, owner } = machine
-  const snapshot = Segment.open(fd)
+  const snapshot = closeOnThrow([fd], () => openSegment(fd, peer))
   const valid = phase === 'idle' && id === owner && snapshot.kind === 'snapshot' && epoch < machine.epoch
   if (valid && !segmentSet.all.some(each => each.kind === 'snapshot' && each.epoch >= epoch))
     segmentSet.replaceUpTo(snapshot)

@@ -1,6 +1,7 @@
 import { room } from '../seed.js'
 
 const REMAINDER = 'unit/kernel-remainder'
+const ASIDE = 'native/aside'
 const POLLED = [REMAINDER, 'unit/relay-polled-stream', 'unit/relay-socket-stream']
 
 export const kernel = room(
@@ -8,7 +9,7 @@ export const kernel = room(
   ['unit/fd-owned', 'unit/fd-bind', 'unit/fd-inspect'],
   [
     ['kernel/owned.ts', '--slot.sharers.count === 0', '--slot.sharers.count >= 0'],
-    ['kernel/owned.ts', 'this.#slot.sharers ??= { count: 1 }', 'this.#slot.sharers ??= { count: 0 }'],
+    ['kernel/owned.ts', 'this.#slot.sharers ??= { count: 1,', 'this.#slot.sharers ??= { count: 0,'],
     [
       'kernel/owned.ts',
       'const raw = this.transfer()\n    native.release(raw)',
@@ -16,10 +17,17 @@ export const kernel = room(
     ],
     [
       'kernel/owned.ts',
-      'if (raw >= 0 && dropOwner(fd.#slot)) raws.push(raw)',
-      'if (raw >= 0) raws.push(raw)',
+      'if (raw < 0 || !dropOwner(fd.#slot)) continue',
+      'if (raw < 0) continue\n      dropOwner(fd.#slot)',
     ],
     ['kernel/owned.ts', 'for (const listener of listeners) listener(leak)', ''],
+    ['kernel/owned.ts', 'if (last && foreign !== null) foreign.open--', '', ASIDE],
+    [
+      'kernel/owned.ts',
+      'new OwnedFd(native.dup(this.raw), label, foreignOf(this.#slot))',
+      'new OwnedFd(native.dup(this.raw), label, null)',
+      ASIDE,
+    ],
     ['kernel/polled-socket.ts', 'if (--this.#count === 0) this.#poll.stop()', '--this.#count', REMAINDER],
     ['kernel/polled-socket.ts', 'this.setEager(fd, 0)', '', ...POLLED],
     [

@@ -1,5 +1,7 @@
 import { room } from '../seed.js'
 
+const GUESTS = 'unit/channel-guests'
+
 export const wire = room(
   'wire',
   [
@@ -14,6 +16,10 @@ export const wire = room(
     'unit/channel-turns',
   ],
   [
+    ['wire/channel.ts', 'if (this.#waits(guest)) return\n    const', 'const', GUESTS],
+    ['wire/channel.ts', 'if (waits && !this.#delivered && this', 'if (waits && this', GUESTS],
+    ['wire/channel.ts', '(fds === null ? null : this.guest?.demandFds()) ?? got.bytes', 'got.bytes', GUESTS],
+    ['wire/channel.ts', 'this.guest === undefined ? limits : SMALL_FRAMES', 'limits', GUESTS],
     [
       'wire/outbound.ts',
       'if (entry.deadline > performance.now()) {\n      this.#armDeadline()\n      return',

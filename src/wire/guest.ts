@@ -1,0 +1,18 @@
+import type { FdbError } from '../errors.js'
+import type { ForeignFds } from '../kernel/index.js'
+
+/** Another user at this process: counts what the connections of all its processes make this process hold and do, and limits it. */
+export interface Guest {
+  /** Counts the descriptors that its processes have sent. */
+  readonly fds: ForeignFds
+  /** Returns an error if there are more descriptors than the user may send. */
+  demandFds(): FdbError | null
+  /** Returns an error if there are more descriptors than this process keeps for the user: fewer, so that a returning member can bring its own. */
+  demandKept(): FdbError | null
+  /** Counts bytes that this process holds for the user, until the same number is subtracted. Returns an error if there are too many. */
+  holdBytes(by: number): FdbError | null
+  /** Counts time of the event loop. */
+  spend(ms: number): void
+  /** Milliseconds until the user's connections may be read again; 0: now. */
+  readonly waitMs: number
+}
