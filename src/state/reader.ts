@@ -2,10 +2,11 @@ import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
 import { type OwnedFd, readAt } from '../kernel/index.js'
 import { limitError, type StateLimits } from './limits.js'
-import { MalformedRecord, type ScannedRecord, scanRecord } from './records.js'
+import { emptyRecord, MalformedRecord, type ScannedRecord, scanRecord } from './records.js'
 import { decodeHeader, FRAME_HEADER, isHeader, type SegmentHeader } from './segment.js'
 
 const READ_BYTES = 256 * 1024
+const UNPARSED = emptyRecord()
 
 /** A source of records: a segment, or a part of a file that has the same format. */
 export interface RecordSource extends SegmentHeader {
@@ -37,6 +38,8 @@ export interface FrameOptions {
   /** Called for the header of each further segment in the same file; may throw. */
   next?: (header: SegmentHeader, offset: number) => void
   limits: StateLimits
+  /** Checks lengths and checksums only, for a copy whose readers check the records: `record` is empty, and one above the limits is not read at all. */
+  unparsed?: boolean
 }
 
 export function damagedError(
@@ -103,6 +106,7 @@ export function* recordsOf(
         `a record of ${length} bytes, but ${size - position} are left`,
       )
     if (next > size) return
+    if (large && options.unparsed) throw tooLarge(position, length, limits)
 
     let buffer = window
     let bufferBase = base
@@ -136,10 +140,15 @@ export function* recordsOf(
       if (live || next === size) return
       throw damagedError(source, position, after, `wrong checksum, and ${size - next} bytes follow`)
     }
-    if (large) throw limitError(`the record at offset ${position}`, length, 'recordBytes', limits.recordBytes)
+    if (large) throw tooLarge(position, length, limits)
     if (options.next && isHeader(buffer, start)) {
       source = decodeHeader(buffer.subarray(start, start + length))
       options.next(source, position)
+      position = next
+      continue
+    }
+    if (options.unparsed) {
+      yield { record: UNPARSED, buffer, base: bufferBase, offset: position, next }
       position = next
       continue
     }
@@ -155,6 +164,10 @@ export function* recordsOf(
     after = record.sequence
     position = next
   }
+}
+
+function tooLarge(position: number, length: number, { recordBytes }: StateLimits): FdbError {
+  return limitError(`the record at offset ${position}`, length, 'recordBytes', recordBytes)
 }
 
 /** Throws if the record's epoch or sequence number does not follow the previous record. */

@@ -21,7 +21,7 @@ export interface StoredSchema {
 /** A scanned record; its changes are offsets into the buffer. */
 export type ScannedRecord = ReturnType<typeof emptyRecord>
 
-function emptyRecord() {
+export function emptyRecord() {
   return {
     epoch: 0,
     sequence: 0,

@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { SegmentCopies } from '../../src/daemon/service/followers.js'
+import { SegmentCopies } from '../../src/daemon/service/segment-copies.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
-import { readAt, sizeOf } from '../../src/kernel/index.js'
+import { readAt, sizeOf, statOf, truncate, writeAllAt } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { fdbroker } from '../../src/proto/state.js'
 import { frame } from '../../src/state/segment.js'
@@ -9,9 +9,9 @@ import { Segment } from '../fixtures/state.js'
 
 const { Record } = fdbroker.state
 
-function open() {
+function open(most?: number) {
   const segmentSet = new SegmentSet()
-  const copies = new SegmentCopies(segmentSet)
+  const copies = new SegmentCopies(segmentSet, () => most ?? Number.POSITIVE_INFINITY)
   onTestFinished(() => {
     copies.close()
     segmentSet.close()
@@ -87,6 +87,73 @@ describe('the copies of segments', () => {
     await expect(copies.refresh()).rejects.toThrow('no memory')
     expect(native.openCount()).toBe(before)
     expect(await copied()).toEqual([record(1, 'first').toString('latin1')])
+  })
+
+  it('take no more memory than their segments: pages of zeros take none', async () => {
+    const { copies, segment, copied } = open()
+    const zeros = Buffer.alloc(3_000_000)
+    zeros.write('text', 1_000_000)
+    const changes = [{ section: 's', key: 'k', value: zeros }]
+    segment.append(record(1, 'first'))
+    segment.append(frame(Record.encode({ epoch: 1, sequence: 2, changes }).finish()))
+    segment.append(
+      frame(
+        Record.encode({
+          epoch: 1,
+          sequence: 3,
+          changes: [{ ...changes[0], value: zeros.subarray(0, 9_000) }],
+        }).finish(),
+      ),
+    )
+    const bytes = Buffer.alloc(sizeOf(segment.fd))
+    readAt(segment.fd, bytes, 0, bytes.length, 0)
+    expect(await copied()).toEqual([bytes.toString('latin1', segment.start)])
+    const { items, release } = copies.since(0)
+    expect(statOf(items[0]!.fd).blocks * 512).toBeLessThan(100_000)
+    release()
+  })
+
+  it('are refused by its length if a record is larger than readers accept, however little memory it takes', async () => {
+    const { copies, segment } = open()
+    segment.append(record(1, 'first'))
+    const head = Buffer.alloc(8)
+    head.writeUInt32LE(2 ** 31, 0)
+    writeAllAt(segment.fd, head, segment.end)
+    truncate(segment.fd, segment.end + 8 + 2 ** 31)
+    const pread = vi.spyOn(native, 'pread')
+    onTestFinished(() => pread.mockRestore())
+    await expect(copies.refresh()).rejects.toMatchObject({ code: 'ERR_FDB_STATE_LIMIT' })
+    expect(pread.mock.calls.length).toBeLessThan(10)
+  })
+
+  it('are refused if the state is larger than others may follow', async () => {
+    const { copies, segment, copied } = open(10_000)
+    segment.append(record(1, 'first'))
+    expect(await copied()).toHaveLength(1)
+    truncate(segment.fd, 10_001)
+    await expect(copies.refresh()).rejects.toMatchObject({
+      code: 'ERR_FDB_STATE_LIMIT',
+      details: { most: 10_000 },
+    })
+  })
+
+  it('are made in short slices, however large a record is', async () => {
+    const { copies, segment } = open()
+    const changes = [{ section: 's', key: 'k', value: Buffer.alloc(15_000_000, 'x') }]
+    segment.append(frame(Record.encode({ epoch: 1, sequence: 1, changes }).finish()))
+    let turns = 0
+    let working = true
+    const count = () => {
+      turns++
+      if (working) setImmediate(count)
+    }
+    setImmediate(count)
+    await copies.refresh()
+    working = false
+    expect(turns).toBeGreaterThan(2)
+    const { items, release } = copies.since(0)
+    expect(sizeOf(items[0]!.fd)).toBe(sizeOf(segment.fd))
+    release()
   })
 
   it('are sealed when their segments are, and go with them', async () => {

@@ -2,17 +2,9 @@ import { FdbError } from '../../errors.js'
 import type { Epoch } from '../../handoff/messages.js'
 import type { Caller } from '../../holder/admission.js'
 import type { Peer } from '../../holder/peer.js'
-import {
-  type SegmentBundle,
-  type SegmentSet,
-  SegmentSupply,
-  segmentsSince,
-} from '../../holder/segment-set.js'
-import { closeOnThrow, inspectOne, memoryFile, readAt, writeAllAt } from '../../kernel/index.js'
-import { DEFAULT_LIMITS } from '../../state/limits.js'
-import { recordsOf } from '../../state/reader.js'
-import { Segment } from '../../state/segment.js'
+import { type SegmentSet, SegmentSupply } from '../../holder/segment-set.js'
 import type { Link } from '../../wire/link.js'
+import { SegmentCopies } from './segment-copies.js'
 
 /** Tells the followers of a service about new records. While there are followers, the writing member reports each append. */
 export class Followers {
@@ -74,6 +66,7 @@ export class ForeignFollowers {
   readonly #copies: SegmentCopies
   readonly #supply: SegmentSupply
   readonly #drop: (caller: Caller) => void
+  readonly #onFailure: (error: unknown) => void
   /** Followers that wait for their first segments, with the highest epoch that each of them has. */
   readonly #waiting = new Map<Caller, Epoch>()
   readonly #all = new Set<Caller>()
@@ -82,9 +75,17 @@ export class ForeignFollowers {
   #again = false
   #closed = false
 
-  /** `drop` disconnects a follower that cannot get segments now; it connects again later. */
-  constructor(segmentSet: SegmentSet, drop: (caller: Caller) => void) {
-    this.#copies = new SegmentCopies(segmentSet)
+  /**
+   * `most`: limit of the bytes of all copies. `drop` disconnects a follower that cannot get segments now; it connects again later. `onFailure` is
+   * called with the reason if no follower can get them.
+   */
+  constructor(
+    segmentSet: SegmentSet,
+    most: () => number,
+    { drop, onFailure }: { drop(caller: Caller): void; onFailure(error: unknown): void },
+  ) {
+    this.#copies = new SegmentCopies(segmentSet, most)
+    this.#onFailure = onFailure
     this.#supply = new SegmentSupply(this.#copies, drop)
     this.#drop = drop
     this.#timer = setInterval(() => this.refresh(), REFRESH_MS).unref()
@@ -125,8 +126,9 @@ export class ForeignFollowers {
         this.#again = false
         await this.#refresh()
       }
-    } catch {
-      // Memory or descriptors are exhausted, or a follower prevents the seal of a copy.
+    } catch (error) {
+      // Memory or descriptors are exhausted, the state exceeds a limit, or a follower prevents the seal of a copy.
+      this.#onFailure(error)
       this.#copies.close()
       for (const caller of [...this.#all]) this.#drop(caller)
     } finally {
@@ -144,139 +146,4 @@ export class ForeignFollowers {
     }
     if (copied) for (const { link } of this.#all) link.post({ appended: {} })
   }
-}
-
-/** Limit of the time spent copying per turn of the event loop. */
-const TURN_MS = 3
-const PIECE_BYTES = 1024 * 1024
-/** No limits while copying: the readers of a copy check its records. */
-const LIMITS = { ...DEFAULT_LIMITS, segmentBytes: Number.MAX_SAFE_INTEGER, recordBytes: 2 ** 32 }
-
-interface Copy {
-  /** A duplicate: the original may be sealed, merged and closed before the copy is complete. */
-  readonly source: Segment
-  readonly segment: Segment
-  /** File offset after the last copied record. */
-  end: number
-  /** The file offset at which the present {@link SegmentCopies.refresh} ends, because a segment may grow as fast as it is copied. */
-  goal: number
-}
-
-/**
- * Copies of a service's segments for other users. A process that has a copy can neither change nor seal the segment, and cannot prevent the segment's
- * seal by holding pages of it. A copy has only complete records, and is sealed after its segment.
- */
-export class SegmentCopies {
-  readonly #segmentSet: SegmentSet
-  readonly #copies = new Map<string, Copy>()
-  /** The copies of all segments, once each is complete. */
-  #complete: readonly Segment[] = []
-  #closed = false
-
-  constructor(segmentSet: SegmentSet) {
-    this.#segmentSet = segmentSet
-  }
-
-  /**
-   * Copies the records that the segments have now, for a few milliseconds per turn of the event loop. Resolves with whether there were new ones. Also completes and
-   * seals the copy of a segment that was sealed and has left the set since the last call, because readers wait for the seal.
-   */
-  async refresh(): Promise<boolean> {
-    let copied = false
-    for (const copy of this.#copies.values()) copy.goal = copy.source.size()
-    for (;;) {
-      const sources = this.#segmentSet.all
-      for (const source of sources) this.#open(source)
-      const copies = [...this.#copies.values()]
-      const startedAt = performance.now()
-      let piece: 'end' | 'more' | 'nothing' = 'nothing'
-      for (const copy of copies) {
-        do {
-          piece = copyPiece(copy)
-          copied ||= piece !== 'nothing'
-        } while (piece === 'more' && performance.now() - startedAt < TURN_MS)
-        if (performance.now() - startedAt >= TURN_MS && copy !== copies.at(-1)) piece = 'more'
-        if (piece === 'more') break
-      }
-      if (piece !== 'more') {
-        this.#publish(sources)
-        return copied
-      }
-      await new Promise(resolve => setImmediate(resolve))
-      if (this.#closed) return false
-    }
-  }
-
-  /** As {@link SegmentSet.since}, for the copies. */
-  since(top: Epoch, options: { readonly whole?: boolean } = {}): SegmentBundle {
-    return segmentsSince(this.#complete, top, options)
-  }
-
-  close(): void {
-    this.#closed = true
-    this.#complete = []
-    for (const copy of this.#copies.values()) closeBoth(copy)
-    this.#copies.clear()
-  }
-
-  /** Creates an empty copy of a segment, unless there is one. Throws the kernel's errors. */
-  #open(from: Segment): void {
-    const key = keyOf(from)
-    if (this.#copies.has(key)) return
-    const { epoch, start } = from
-    const source = from.dup()
-    closeOnThrow([source], () => {
-      const fd = memoryFile(`fdb-state-${epoch}-copy`, `copy of state segment ${epoch}`)
-      closeOnThrow([fd], () => {
-        const header = Buffer.alloc(start)
-        readAt(source.fd, header, 0, start, 0)
-        writeAllAt(fd, header, 0)
-      })
-      const segment = Segment.open(fd)
-      this.#copies.set(key, { source, segment, end: segment.start, goal: source.size() })
-    })
-  }
-
-  #publish(sources: readonly Segment[]): void {
-    const keys = new Set(sources.map(keyOf))
-    this.#complete = sources.map(source => this.#copies.get(keyOf(source))!.segment)
-    for (const [key, copy] of this.#copies) {
-      if (keys.has(key)) continue
-      closeBoth(copy)
-      this.#copies.delete(key)
-    }
-  }
-}
-
-/** Copies about {@link PIECE_BYTES} of new records. Returns 'end' if the copy is complete now, 'nothing' if it was before. Throws the kernel's errors. */
-function copyPiece(copy: Copy): 'end' | 'more' | 'nothing' {
-  if (copy.segment.sealed) return 'nothing'
-  const { end: from, source } = copy
-  const { sealed } = source
-  const goal = sealed ? source.size() : copy.goal
-  const records = recordsOf(source, { from, live: true, limits: LIMITS })
-  let next = records.next()
-  let end = from
-  while (!next.done && end - from < PIECE_BYTES && end < goal) {
-    end = next.value?.next ?? end
-    next = records.next()
-  }
-  if (end > from) {
-    const bytes = Buffer.allocUnsafe(end - from)
-    writeAllAt(copy.segment.fd, bytes.subarray(0, readAt(source.fd, bytes, 0, bytes.length, from)), from)
-    copy.end = end
-  }
-  if (!next.done && end < goal) return 'more'
-  if (next.done && sealed) copy.segment.seal()
-  return end > from || copy.segment.sealed ? 'end' : 'nothing'
-}
-
-function closeBoth({ segment, source }: Copy): void {
-  segment.close()
-  source.close()
-}
-
-/** Identifies a segment. The inode distinguishes it from one of a previous service of the same name, whose epochs are the same. */
-function keyOf({ epoch, fd, kind }: Segment): string {
-  return `${kind} ${epoch} ${inspectOne(fd).ino}`
 }

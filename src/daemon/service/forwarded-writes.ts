@@ -19,6 +19,9 @@ export const MOST_AUTHORS = 1_024
 /** Limit of an author's changes that were answered before their last piece arrived. An author sends one change after the other, so that few are open. */
 const MOST_CUT = 64
 
+/** A failure that recurs is logged once in this time. */
+const LOG_MS = 60_000
+
 /** Phases in which a member can never serve again. */
 const GIVEN_UP: ReadonlySet<unknown> = new Set<MemberPhase>(['leaving', 'gone'])
 
@@ -55,6 +58,8 @@ export interface WriteTarget {
   readonly name: string
   readonly logger: Logger
   readonly segmentSet: SegmentSet
+  /** Returns the limit of the bytes of the state that followers of other users get. */
+  mostState(): number
   /** Whether a member has served, so that there is a state to follow. */
   hasState(): boolean
   /** Returns the member that may write, if it is connected. */
@@ -79,6 +84,8 @@ export class ForwardedWrites {
   readonly #followers: Followers
   /** Followers of other users, by uid. */
   readonly #foreign = new Map<number, ForeignFollowers>()
+  /** When it was logged last that the state cannot be copied for a user (performance.now()), by uid. */
+  readonly #uncopied = new Map<number, number>()
   readonly #authors = new Map<Caller, Author>()
   readonly #inFlight = new Map<number, InFlightWrite>()
   /** Whether the refusal for too many authors was logged. */
@@ -277,7 +284,20 @@ export class ForwardedWrites {
   #foreignOf({ uid }: Caller): ForeignFollowers {
     const known = this.#foreign.get(uid)
     if (known !== undefined) return known
-    const followers = new ForeignFollowers(this.#target.segmentSet, caller => this.#drop(caller))
+    const { logger, mostState, name, segmentSet } = this.#target
+    const followers = new ForeignFollowers(segmentSet, mostState, {
+      drop: caller => this.#drop(caller),
+      onFailure: err => {
+        // The followers connect again and again.
+        const now = performance.now()
+        if (now - (this.#uncopied.get(uid) ?? Number.NEGATIVE_INFINITY) < LOG_MS) return
+        this.#uncopied.set(uid, now)
+        logger.warn(
+          { err, service: name, uid },
+          'the state cannot be copied for the followers of another user',
+        )
+      },
+    })
     this.#foreign.set(uid, followers)
     return followers
   }

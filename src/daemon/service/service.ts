@@ -99,6 +99,7 @@ export class Service {
       name: this.name,
       logger: deps.logger,
       segmentSet: this.#segmentSet,
+      mostState: () => deps.limits().state,
       hasState: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== UNSERVED_HOLDER.epoch,
       writer: () => this.#holder.peer(this.#machine.owner),
       isSilent: peer => this.#holder.isSilent(peer),

@@ -2,6 +2,8 @@ import { room } from '../seed.js'
 
 const WRITES = ['unit/forwarded-writes', 'unit/followers']
 
+const COPIES = 'unit/segment-copies'
+
 export const daemon = room(
   'daemon',
   [
@@ -11,6 +13,15 @@ export const daemon = room(
     'unit/daemon-persisted-fds',
   ],
   [
+    [
+      'daemon/service/segment-copies.ts',
+      'if (performance.now() >= until) return',
+      'if (until < 0) return',
+      COPIES,
+    ],
+    ['daemon/service/segment-copies.ts', 'if (!skips(at)) continue', 'if (at >= 0) continue', COPIES],
+    ['daemon/service/segment-copies.ts', 'this.#demandSize()\n', '\n', COPIES],
+    ['daemon/service/segment-copies.ts', 'unparsed: true', 'unparsed: false', COPIES],
     [
       'daemon/operator-access.ts',
       "    this.#demand('remove', name)\n",
