@@ -106,9 +106,14 @@ export class OwnedFd implements Disposable {
 
   /**
    * Takes ownership of a descriptor without another owner: not one of a stream or socket of Node. The caller must not use or close `raw` afterwards.
-   * A descriptor that the addon has not opened stays open when its thread ends, unless you use `ownNumber()`. `foreign`: it came from another user.
+   * A descriptor that the addon has not opened stays open when its thread ends, unless you use `ownNumber()`.
    */
-  static own(raw: number, label: string, foreign: ForeignFds | null = null): OwnedFd {
+  static own(raw: number, label: string): OwnedFd {
+    return new OwnedFd(raw, label, null)
+  }
+
+  /** As {@link own}, for a descriptor that another user has sent if `foreign` is given. @internal */
+  static ownReceived(raw: number, label: string, foreign: ForeignFds | null): OwnedFd {
     return new OwnedFd(raw, label, foreign)
   }
 

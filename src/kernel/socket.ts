@@ -112,7 +112,7 @@ export function receiveMessage(
   foreign: ForeignFds | null = null,
 ): ReceivedMessage {
   const { bytes, fds, truncated } = native.receiveMessage(socket.raw, into, 0, into.length)
-  const owned = fds === null ? null : fds.map(raw => OwnedFd.own(raw, 'received', foreign))
+  const owned = fds === null ? null : fds.map(raw => OwnedFd.ownReceived(raw, 'received', foreign))
   return { bytes, fds: owned, truncated }
 }
 

@@ -88,7 +88,7 @@ describe('closing descriptors aside', () => {
 describe('descriptors of another user', () => {
   it('are counted with their duplicates until they are closed', async () => {
     const foreign = new ForeignFds(LANE)
-    const a = OwnedFd.own(native.memfd('a'), 'a', foreign)
+    const a = OwnedFd.ownReceived(native.memfd('a'), 'a', foreign)
     const b = a.dup()
     const c = b.share()
     expect(foreign.count).toBe(3 - 1)
