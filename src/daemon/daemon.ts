@@ -132,7 +132,7 @@ export class Daemon implements AsyncDisposable {
     reception.attach({ runtime, services, operationsFor })
     const restore = () => {
       services.restore()
-      descriptors.takeOver(uid => quotas.guestOf(uid)?.fds ?? null)
+      descriptors.takeOver(uid => quotas.foreignUserOf(uid)?.fds ?? null)
     }
     const onServing = () => reception.open(restore)
     const close = (how: { readonly kept: boolean }) => {

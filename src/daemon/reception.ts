@@ -5,8 +5,8 @@ import type { Reception } from '../member/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
 import type { Operations } from '../operator/requests.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
+import type { ForeignUser } from '../wire/foreign-user.js'
 import { SMALL_FRAMES } from '../wire/frame.js'
-import type { Guest } from '../wire/guest.js'
 import { type AccessCheck, type ClientIdentity, clientIdentity } from './policy/access-check.js'
 import { noStateError } from './service/followers.js'
 import type { Service } from './service/service.js'
@@ -123,8 +123,8 @@ export class DaemonReception implements Reception {
     return this.quotas.connect(uid, closed)
   }
 
-  guestOf(uid: number): Guest | undefined {
-    return this.quotas.guestOf(uid)
+  foreignUserOf(uid: number): ForeignUser | undefined {
+    return this.quotas.foreignUserOf(uid)
   }
 
   /** If no rule mentions other users, the kernel keeps them out. */

@@ -29,7 +29,7 @@ export interface ServicesDeps {
   readonly logger: Logger
   readonly persisted: PersistedFds
   readonly accessCheck: AccessCheck
-  readonly quotas: Pick<UserQuotas, 'demandServices' | 'guestOf'>
+  readonly quotas: Pick<UserQuotas, 'demandServices' | 'foreignUserOf'>
   /** Called when something that `status` shows has changed. */
   onChange(): void
   /** Returns the member that takes the connections of a service without members. */
@@ -235,10 +235,10 @@ export class Services {
 
   /** Counts the descriptors that the previous daemon has handed over as those of the user that started the service. */
   #countForeign({ startedBy, foreign = false }: ServiceRecord, items: readonly BundleItem[]): void {
-    const guest = startedBy === undefined ? undefined : this.#deps.quotas.guestOf(startedBy)
-    if (guest === undefined && !foreign) return
+    const foreignUser = startedBy === undefined ? undefined : this.#deps.quotas.foreignUserOf(startedBy)
+    if (foreignUser === undefined && !foreign) return
     for (const { role, fd } of items)
-      if (role === 'listener' || role === 'named') fd.countAs(guest?.fds ?? foreignConnections)
+      if (role === 'listener' || role === 'named') fd.countAs(foreignUser?.fds ?? foreignConnections)
   }
 
   #noteChangeOf(name: string): void {

@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
 import { ForeignFds } from '../kernel/index.js'
 import { fdLimits } from '../os/limits.js'
-import type { Guest } from '../wire/guest.js'
+import type { ForeignUser } from '../wire/foreign-user.js'
 
 /** Share of the daemon's descriptors that one other user may take. */
 const USER_SHARE = 1 / 16
@@ -34,8 +34,8 @@ export class UserQuotas {
   readonly #inUse = new Map<string, number>()
   readonly #perUser: number
   readonly #ofAllUsers: number
-  readonly #guests = new Map<number, UserGuest>()
-  readonly #all: AllGuests
+  readonly #foreignUsers = new Map<number, CountedUser>()
+  readonly #all: AllUsers
 
   /** `soft` is the number of descriptors that this process may have. */
   constructor(soft = fdLimits().soft ?? Number.POSITIVE_INFINITY) {
@@ -45,26 +45,26 @@ export class UserQuotas {
       fds: this.#ofAllUsers,
       bytes: 0,
       time: new TimeShare(ALL_USERS_TIME_SHARE),
-      guests: this.#guests,
+      foreignUsers: this.#foreignUsers,
     }
   }
 
   /** Returns what counts the messages and descriptors of a user; undefined for the daemon's user and root. */
-  guestOf(uid: number): Guest | undefined {
+  foreignUserOf(uid: number): ForeignUser | undefined {
     if (!isForeign({ uid })) return undefined
-    let guest = this.#guests.get(uid)
-    if (guest === undefined) {
+    let foreignUser = this.#foreignUsers.get(uid)
+    if (foreignUser === undefined) {
       // Users that are gone take no more than an entry, until there are many.
-      if (this.#guests.size >= MOST_CONNECTIONS) this.#dropIdle()
-      guest = new UserGuest(uid, Math.max(1, this.#perUser), this.#all)
-      this.#guests.set(uid, guest)
+      if (this.#foreignUsers.size >= MOST_CONNECTIONS) this.#dropIdle()
+      foreignUser = new CountedUser(uid, Math.max(1, this.#perUser), this.#all)
+      this.#foreignUsers.set(uid, foreignUser)
     }
-    return guest
+    return foreignUser
   }
 
   #dropIdle(): void {
-    for (const [uid, guest] of this.#guests)
-      if (guest.idle && this.#count('connections', uid) === 0) this.#guests.delete(uid)
+    for (const [uid, foreignUser] of this.#foreignUsers)
+      if (foreignUser.idle && this.#count('connections', uid) === 0) this.#foreignUsers.delete(uid)
   }
 
   /** Counts a connection until `closed` resolves. Returns an error if the user, or all users together, have too many. */
@@ -156,23 +156,23 @@ class TimeShare {
   }
 }
 
-interface AllGuests {
+interface AllUsers {
   /** Limit of the descriptors of all users. */
   readonly fds: number
   bytes: number
   readonly time: TimeShare
-  readonly guests: ReadonlyMap<number, UserGuest>
+  readonly foreignUsers: ReadonlyMap<number, CountedUser>
 }
 
-class UserGuest implements Guest {
+class CountedUser implements ForeignUser {
   readonly fds: ForeignFds
   readonly #uid: number
   readonly #mostFds: number
-  readonly #all: AllGuests
+  readonly #all: AllUsers
   readonly #time = new TimeShare(TIME_SHARE)
   #bytes = 0
 
-  constructor(uid: number, mostFds: number, all: AllGuests) {
+  constructor(uid: number, mostFds: number, all: AllUsers) {
     this.fds = new ForeignFds(uid)
     this.#uid = uid
     this.#mostFds = mostFds
@@ -187,7 +187,7 @@ class UserGuest implements Guest {
     if (this.fds.count > this.#mostFds)
       return quotaError(this.#uid, 'descriptors that it has sent', this.#mostFds)
     let all = 0
-    for (const { fds } of this.#all.guests.values()) all += fds.count
+    for (const { fds } of this.#all.foreignUsers.values()) all += fds.count
     const most = Math.max(1, this.#all.fds)
     return all > most
       ? quotaError(this.#uid, 'descriptors that all other users together have sent', most)

@@ -15,7 +15,7 @@ import { ownPidfd, pidOf } from '../os/liveness.js'
 import { identify, type ProcessIdentity } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
-import type { Guest } from '../wire/guest.js'
+import type { ForeignUser } from '../wire/foreign-user.js'
 import { Link, negotiate, type VersionRange } from '../wire/link.js'
 import { afterReading } from '../wire/pending.js'
 
@@ -67,7 +67,7 @@ interface AdmissionOptions {
   /** Counts a connection of `uid` until `closed` resolves. Returns an error if the user has too many. If absent, there is no limit. */
   readonly connected?: (uid: number, closed: Promise<void>) => FdbError | null
   /** Returns what counts and limits the messages of another user. */
-  readonly guestOf?: (uid: number) => Guest | undefined
+  readonly foreignUserOf?: (uid: number) => ForeignUser | undefined
 }
 
 /** Time of the event loop that a connection takes besides its messages. */
@@ -86,15 +86,15 @@ export function receiveHello(
   admit: (caller: Caller) => void,
 ): void {
   const own = process.geteuid?.() ?? who.uid
-  const guest = options.guestOf?.(who.uid)
+  const foreignUser = options.foreignUserOf?.(who.uid)
   if (isForeign(who)) fd.countAs(foreignConnections)
-  guest?.spend(CONNECTION_MS)
-  if (guest !== undefined && guest.waitMs > FLOOD_MS) {
+  foreignUser?.spend(CONNECTION_MS)
+  if (foreignUser !== undefined && foreignUser.waitMs > FLOOD_MS) {
     fd.close()
     return
   }
   // Made first, so that the channel closes `fd` even if a later step throws.
-  const link = new Link(new Channel(fd, { guest }))
+  const link = new Link(new Channel(fd, { foreignUser }))
   let pidfd: OwnedFd | null = null
   let ended = false
   let unwatched: FdbError | null = null

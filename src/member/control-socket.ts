@@ -123,8 +123,8 @@ export class ControlSocket {
     const mayConnect = (uid: number) => reception?.mayConnect(uid) ?? false
     const named = reception === null ? service : null
     const connected = (uid: number, closed: Promise<void>) => reception?.connected(uid, closed) ?? null
-    const guestOf = (uid: number) => reception?.guestOf(uid)
-    const rules = { mayConnect, connected, guestOf }
+    const foreignUserOf = (uid: number) => reception?.foreignUserOf(uid)
+    const rules = { mayConnect, connected, foreignUserOf }
     const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, ...rules }
     this.adjust()
     const receive = (caller: Caller) => (reception ?? this).receive(caller)

@@ -23,7 +23,7 @@ import { mainProcess } from '../os/main-process.js'
 import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { type StateFileOptions, stateFileSettings } from '../state/file/files.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
-import type { Guest } from '../wire/guest.js'
+import type { ForeignUser } from '../wire/foreign-user.js'
 import { VERSIONS, type VersionRange } from '../wire/link.js'
 import type { Health } from './heartbeat.js'
 import { RETIRED_MS } from './shutdown.js'
@@ -270,7 +270,7 @@ export interface Reception {
   /** Counts a connection until `closed` resolves. Returns an error if a limit is exceeded. */
   connected(uid: number, closed: Promise<void>): FdbError | null
   /** Returns what counts and limits the messages of another user. */
-  guestOf(uid: number): Guest | undefined
+  foreignUserOf(uid: number): ForeignUser | undefined
   /** The permission bits of the control socket. */
   readonly controlMode: number
   /** Describes the daemon for the service manager. */

@@ -15,16 +15,16 @@ import {
 } from '../kernel/index.js'
 import { type ConnectOptions, connectUnix, listeningPid } from '../os/connect.js'
 import { fdLimits } from '../os/limits.js'
+import type { ForeignUser } from './foreign-user.js'
 import { type FrameLimits, frameLimits, SMALL_FRAMES } from './frame.js'
 import { FrameDecoder } from './frame-decoder.js'
-import type { Guest } from './guest.js'
 import { Outbound } from './outbound.js'
 import { deadlineError } from './pending.js'
 
 const BUFFER_BYTES = 64 * 1024
 /** There may be many connections of other users, and few of them have much to say. */
-const GUEST_BUFFER_BYTES = 16 * 1024
-/** A frame of a guest must be complete after this time. */
+const FOREIGN_BUFFER_BYTES = 16 * 1024
+/** A frame of another user must be complete after this time. */
 const FRAME_MS = 10_000
 /** Per turn of the event loop a channel reads at most this many bytes and delivers messages for at most this long. */
 const TURN_BYTES = 256 * 1024
@@ -40,7 +40,7 @@ export interface ChannelOptions {
   /** Bytes that may be queued for a slow peer, counting 1 KiB of overhead per frame. One frame may always be queued. Default 64 MiB. */
   maxQueuedBytes?: number
   /** The other user whose process the peer is. Until {@link Channel.allow} the limits of received frames are those of `SMALL_FRAMES`. */
-  guest?: Guest | undefined
+  foreignUser?: ForeignUser | undefined
 }
 
 interface ChannelHandler {
@@ -65,7 +65,7 @@ export class Channel {
   /** Resolves when the socket is closed, for any reason. Never rejects. */
   readonly closed: Promise<void>
   /** The other user whose process the peer is. */
-  readonly guest: Guest | undefined
+  readonly foreignUser: ForeignUser | undefined
   readonly #fd: OwnedFd
   readonly #poll: Poll
   readonly #decoder: FrameDecoder<OwnedFd>
@@ -82,12 +82,12 @@ export class Channel {
   #resolveClosed!: () => void
   #stoppedAtFds = false
   #lastReceivedAt = performance.now()
-  /** Bytes that the guest was charged for this channel. */
+  /** Bytes that the user was charged for this channel. */
   #heldBytes = 0
   #frameTimer: NodeJS.Timeout | undefined
   /** Whether a frame was delivered since {@link #frameTimer} was set. */
   #delivered = false
-  /** Set while the guest has used more than its share of time. */
+  /** Set while the user has used more than its share of time. */
   #waitTimer: NodeJS.Timeout | undefined
 
   static async connect(path: string, options: ChannelOptions & ConnectOptions = {}): Promise<Channel> {
@@ -106,11 +106,11 @@ export class Channel {
       throw error
     }
     this.#fd = fd
-    this.guest = options.guest
+    this.foreignUser = options.foreignUser
     this.closed = new Promise(resolve => {
       this.#resolveClosed = resolve
     })
-    this.#decoder = new FrameDecoder(this.guest === undefined ? limits : SMALL_FRAMES)
+    this.#decoder = new FrameDecoder(this.foreignUser === undefined ? limits : SMALL_FRAMES)
     const { sendTimeoutMs = 10_000, maxQueuedBytes = 64 * 1024 * 1024 } = options
     this.#maxQueuedBytes = maxQueuedBytes
     this.#outbound = new Outbound(
@@ -136,13 +136,15 @@ export class Channel {
     }
     this.#refuseClosed()
     this.#handler = handler
-    this.#buffer = Buffer.allocUnsafeSlow(this.guest === undefined ? BUFFER_BYTES : GUEST_BUFFER_BYTES)
+    this.#buffer = Buffer.allocUnsafeSlow(
+      this.foreignUser === undefined ? BUFFER_BYTES : FOREIGN_BUFFER_BYTES,
+    )
     this.#watch()
   }
 
-  /** Sets the limits of the frames that a guest may send. */
+  /** Sets the limits of the frames that another user may send. */
   allow(limits: Partial<FrameLimits>): void {
-    if (this.guest !== undefined) this.#decoder.limits = limits
+    if (this.foreignUser !== undefined) this.#decoder.limits = limits
   }
 
   /**
@@ -155,7 +157,7 @@ export class Channel {
    */
   send(payload: Uint8Array, fds?: readonly OwnedFd[]): Promise<void> {
     const sent = this.#outbound.send(payload, fds)
-    if (this.guest !== undefined) this.#charge()
+    if (this.foreignUser !== undefined) this.#charge()
     return sent
   }
 
@@ -230,32 +232,32 @@ export class Channel {
   /** Called on a socket error too: the channel reads the remaining bytes, then the read fails with the cause. */
   #onPoll(): void {
     if (this.#wantsWritable) this.#outbound.flush()
-    if (this.guest === undefined) this.#pump()
+    if (this.foreignUser === undefined) this.#pump()
     else {
       this.#charge()
-      this.#pumpOf(this.guest)
+      this.#pumpOf(this.foreignUser)
     }
   }
 
-  /** Reads in the guest's share of time. */
-  #pumpOf(guest: Guest): void {
+  /** Reads in the user's share of time. */
+  #pumpOf(user: ForeignUser): void {
     if (this.#waitTimer !== undefined || this.#handler === null || this.#isClosed) return
-    if (this.#waits(guest)) return
+    if (this.#waits(user)) return
     const startedAt = performance.now()
     try {
       this.#pump()
     } finally {
-      guest.spend(performance.now() - startedAt)
+      user.spend(performance.now() - startedAt)
       this.#charge()
       if (!this.#isClosed) {
         this.#limitFrame()
-        this.#waits(guest)
+        this.#waits(user)
       }
     }
   }
 
-  /** Stops reading for as long as the guest must wait. Returns whether it must. */
-  #waits({ waitMs }: Guest): boolean {
+  /** Stops reading for as long as the user must wait. Returns whether it must. */
+  #waits({ waitMs }: ForeignUser): boolean {
     if (waitMs <= 0) return false
     this.#waitTimer = setTimeout(() => {
       this.#waitTimer = undefined
@@ -266,12 +268,12 @@ export class Channel {
     return true
   }
 
-  /** Charges the guest for the memory that this channel holds now, and ends the channel if that is too much. */
+  /** Charges the user for the memory that this channel holds now, and ends the channel if that is too much. */
   #charge(): void {
     const held = this.#isClosed ? 0 : this.#decoder.heldBytes + this.#outbound.heldBytes
     const by = held - this.#heldBytes
     this.#heldBytes = held
-    const error = by === 0 ? null : this.guest!.holdBytes(by)
+    const error = by === 0 ? null : this.foreignUser!.holdBytes(by)
     if (error !== null) this.#finish(error)
   }
 
@@ -346,7 +348,7 @@ export class Channel {
     const buffer = this.#buffer!
     let got: ReceivedMessage
     try {
-      got = receiveMessage(this.#fd, buffer, this.guest?.fds)
+      got = receiveMessage(this.#fd, buffer, this.foreignUser?.fds)
     } catch (error) {
       return receiveError(error as NativeError)
     }
@@ -367,15 +369,15 @@ export class Channel {
     } catch (error) {
       return error as FdbError
     }
-    return (fds === null ? null : this.guest?.demandFds()) ?? got.bytes
+    return (fds === null ? null : this.foreignUser?.demandFds()) ?? got.bytes
   }
 
   #continueLater(): void {
     if (this.#pumpTimer !== undefined || this.#paused || this.#pumping || !this.#decoder.pending) return
     this.#pumpTimer = setImmediate(() => {
       this.#pumpTimer = undefined
-      if (this.guest === undefined) this.#pump()
-      else this.#pumpOf(this.guest)
+      if (this.foreignUser === undefined) this.#pump()
+      else this.#pumpOf(this.foreignUser)
     })
   }
 
@@ -406,7 +408,7 @@ export class Channel {
     this.#fd.close()
     closeAll(this.#decoder.takeFds())
     this.#buffer = null
-    if (this.#heldBytes > 0) this.guest?.holdBytes(-this.#heldBytes)
+    if (this.#heldBytes > 0) this.foreignUser?.holdBytes(-this.#heldBytes)
     this.#heldBytes = 0
     this.#outbound.fail(
       new FdbError('ERR_FDB_CHANNEL_CLOSED', 'the channel is closed: nothing more can be sent on it', {

@@ -14,7 +14,7 @@ export type WireBody = fdbroker.wire.Envelope.$Properties
 const MAX_BUNDLE_FDS = 100_000
 /** Limit of incomplete bundles per link. */
 const MAX_BUNDLES = 64
-/** A guest must complete its bundles within this time. */
+/** Another user must complete its bundles within this time. */
 const BUNDLE_MS = 30_000
 /** No heartbeat is sent while the peer has this much unread: a quarter of the usual buffer of a Unix socket (`net.core.wmem_default`, 208 KiB). */
 const BEATS_UNREAD_BYTES = 52 * 1024
@@ -39,7 +39,7 @@ export class Link {
   /** The incomplete bundles, by number. */
   readonly #incoming = new Map<number, BundleItem[]>()
   #incomingFds = 0
-  /** Runs while a guest's bundle is incomplete. */
+  /** Runs while another user's bundle is incomplete. */
   #bundleTimer: NodeJS.Timeout | undefined
   readonly #acks = new Map<string, () => void>()
   #nextBundle = 0
@@ -203,7 +203,7 @@ export class Link {
       this.#incoming.delete(bundle)
       this.#incomingFds -= items.length
     }
-    if (this.channel.guest !== undefined) this.#limitBundles()
+    if (this.channel.foreignUser !== undefined) this.#limitBundles()
     if (message.last) this.#handler.bundle(items)
   }
 

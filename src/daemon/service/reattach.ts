@@ -45,7 +45,7 @@ function takeNamed(
 ): void {
   closeOnThrow([entry.fd], () => {
     checkTexts(peer, entry)
-    const tooMany = peer.link.channel.guest?.demandKept() ?? null
+    const tooMany = peer.link.channel.foreignUser?.demandKept() ?? null
     if (tooMany !== null) throw tooMany
     descriptorTable.demandRoom(peer, entry, forGood, limited)
   })
@@ -97,7 +97,7 @@ export function sealForTheDead(segmentSet: SegmentSet): void {
  * ERR_FDB_STATE_FORMAT.
  */
 function openSegment(fd: OwnedFd, { link }: Peer): Segment {
-  if (link.channel.guest !== undefined && sealsOf(fd) === null)
+  if (link.channel.foreignUser !== undefined && sealsOf(fd) === null)
     throw new FdbError(
       'ERR_FDB_STATE_FORMAT',
       'a member of another user sent a segment that is no memory file: the daemon does not read it',

@@ -21,7 +21,6 @@ import { type HandoffTimes, readTimes } from '../../holder/times.js'
 import { closeAll, inspect, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import { OWN_LIMIT } from '../../member/own-drain.js'
-import type { Failure } from '../../operator/status-report.js'
 import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
@@ -32,6 +31,7 @@ import { ForwardedWrites } from './forwarded-writes.js'
 import { giveOwed, handBack } from './hand-back.js'
 import { type ReattachTarget, reattach, sealForTheDead, takeRegistered } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
+import { merged, newer } from './reported-parts.js'
 import {
   awaitsMembers,
   heldFor,
@@ -198,7 +198,7 @@ export class Service {
   /** Whether a process of another user takes part in the handoff, which may last for as long as that user likes. */
   get isOthers(): boolean {
     const { joiner, owner } = this.#machine
-    return [joiner, owner].some(id => this.#holder.peer(id)?.link.channel.guest !== undefined)
+    return [joiner, owner].some(id => this.#holder.peer(id)?.link.channel.foreignUser !== undefined)
   }
 
   /**
@@ -589,22 +589,3 @@ const SEND_CHANNEL_MS = 5_000
 
 /** A previous member: a peer of this daemon, or a caller that was a peer of the daemon before this one. */
 type PreviousMember = Pick<Caller, 'link' | 'pid' | 'pidfd' | 'identity'>
-
-/** Failures of the successor's process, about which the member knows more than the daemon. */
-const PROCESS_FAILURES: ReadonlySet<unknown> = new Set([
-  'ERR_FDB_SUCCESSOR_EXITED',
-  'ERR_FDB_SUCCESSOR_LOST',
-  'ERR_FDB_SUCCESSOR_DIED',
-])
-
-function newer(own: Failure | null, reported: unknown): unknown {
-  const { at, code } = (reported ?? {}) as Partial<Failure>
-  return PROCESS_FAILURES.has(code) && at !== undefined && at > (own?.at ?? 0) ? reported : own
-}
-
-/** Merges the listeners: the daemon knows which sockets exist, the member knows which processes accept on them. */
-function merged<T extends { name: string }>(own: readonly T[], answer: Record<string, unknown>): object[] {
-  const listeners = Array.isArray(answer.listeners) ? (answer.listeners as (T | null)[]) : []
-  const theirs = new Map(listeners.map(listener => [listener?.name, listener]))
-  return own.map(listener => ({ ...theirs.get(listener.name), ...listener }))
-}

@@ -1,6 +1,6 @@
 import { room } from '../seed.js'
 
-const GUESTS = 'unit/channel-guests'
+const FOREIGN = 'unit/channel-foreign-users'
 
 export const wire = room(
   'wire',
@@ -16,10 +16,15 @@ export const wire = room(
     'unit/channel-turns',
   ],
   [
-    ['wire/channel.ts', 'if (this.#waits(guest)) return\n    const', 'const', GUESTS],
-    ['wire/channel.ts', 'if (waits && !this.#delivered && this', 'if (waits && this', GUESTS],
-    ['wire/channel.ts', '(fds === null ? null : this.guest?.demandFds()) ?? got.bytes', 'got.bytes', GUESTS],
-    ['wire/channel.ts', 'this.guest === undefined ? limits : SMALL_FRAMES', 'limits', GUESTS],
+    ['wire/channel.ts', 'if (this.#waits(user)) return\n    const', 'const', FOREIGN],
+    ['wire/channel.ts', 'if (waits && !this.#delivered && this', 'if (waits && this', FOREIGN],
+    [
+      'wire/channel.ts',
+      '(fds === null ? null : this.foreignUser?.demandFds()) ?? got.bytes',
+      'got.bytes',
+      FOREIGN,
+    ],
+    ['wire/channel.ts', 'this.foreignUser === undefined ? limits : SMALL_FRAMES', 'limits', FOREIGN],
     [
       'wire/outbound.ts',
       'if (entry.deadline > performance.now()) {\n      this.#armDeadline()\n      return',

@@ -2,7 +2,7 @@ import type { FdbError } from '../errors.js'
 import type { ForeignFds } from '../kernel/index.js'
 
 /** Another user at this process: counts what the connections of all its processes make this process hold and do, and limits it. */
-export interface Guest {
+export interface ForeignUser {
   /** Counts the descriptors that its processes have sent. */
   readonly fds: ForeignFds
   /** Returns an error if there are more descriptors than the user may send. */

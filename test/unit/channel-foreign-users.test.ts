@@ -9,9 +9,9 @@ const OTHER = 12_001
 
 /** A channel of another user in a daemon that may have `soft` descriptors, and the user's end. */
 function open(quotas = new UserQuotas(1_024), uid = OTHER) {
-  const guest = quotas.guestOf(uid)!
+  const foreignUser = quotas.foreignUserOf(uid)!
   const [a, b] = socketPair('channel')
-  const [host, user] = [new Channel(a, { guest }), new Channel(b)]
+  const [host, user] = [new Channel(a, { foreignUser }), new Channel(b)]
   const got: { bytes: number; fds: OwnedFd[] }[] = []
   const ended = new Promise<string | undefined>(resolve =>
     host.start({
@@ -24,14 +24,14 @@ function open(quotas = new UserQuotas(1_024), uid = OTHER) {
     for (const { fds } of got) closeAll(fds)
     await Promise.all([host.close(), user.close()])
     // The next test counts the descriptors of the same users.
-    await until('all descriptors are closed', () => guest.fds.count === 0)
+    await until('all descriptors are closed', () => foreignUser.fds.count === 0)
   })
   const fds = (count: number) => {
     const files = Array.from({ length: count }, () => memoryFile('x', 'x'))
     onTestFinished(() => closeAll(files))
     return files
   }
-  return { quotas, guest, host, user, got, ended, fds }
+  return { quotas, foreignUser, host, user, got, ended, fds }
 }
 
 describe('the channel of another user', () => {
@@ -56,13 +56,13 @@ describe('the channel of another user', () => {
   })
 
   it('ends when the user has sent more descriptors than its share, wherever they are, and not before', async () => {
-    const { quotas, guest, host, user, got, ended, fds } = open()
+    const { quotas, foreignUser, host, user, got, ended, fds } = open()
     host.allow({})
     const other = open(quotas)
     for (let i = 0; i < 4; i++) await user.send(Buffer.alloc(1), fds(12))
     await until('they have come', () => got.length === 4)
-    expect(guest.fds.count).toBe(48)
-    expect([guest.demandFds(), guest.demandKept()]).toEqual([
+    expect(foreignUser.fds.count).toBe(48)
+    expect([foreignUser.demandFds(), foreignUser.demandKept()]).toEqual([
       null,
       expect.objectContaining({ code: 'ERR_FDB_SHARE' }),
     ])
@@ -72,7 +72,7 @@ describe('the channel of another user', () => {
     expect(await ended).toBe('ERR_FDB_SHARE')
     // A share that is given back is a share again.
     for (const { fds } of got.splice(0)) closeAll(fds)
-    await until('they are closed', () => guest.fds.count === 16)
+    await until('they are closed', () => foreignUser.fds.count === 16)
     await other.user.send(Buffer.alloc(1), fds(16))
     await until('they have come', () => other.got.length === 2)
   })
@@ -97,7 +97,7 @@ describe('the channel of another user', () => {
     const half = open(quotas)
     half.host.allow({})
     host.allow({})
-    const holding = quotas.guestOf(OTHER)!
+    const holding = quotas.foreignUserOf(OTHER)!
     // Another connection of the user holds nearly all.
     expect(holding.holdBytes(64 * 1024 * 1024 - 100_000)).toBe(null)
     void user.send(Buffer.alloc(10_000_000)).catch(() => {})
@@ -112,7 +112,7 @@ describe('the channel of another user', () => {
     onTestFinished(() => void vi.useRealTimers())
     const [a, b] = socketPair('half')
     onTestFinished(() => b.close())
-    const host = new Channel(a, { guest: new UserQuotas(1_024).guestOf(OTHER) })
+    const host = new Channel(a, { foreignUser: new UserQuotas(1_024).foreignUserOf(OTHER) })
     let [code, got]: [unknown, number] = [undefined, 0]
     host.start({ message: () => void got++, end: error => (code = error?.code) })
     const send = (frame: number[]) => sendMessage(b, Uint8Array.from(frame), 0, frame.length, [])
@@ -131,7 +131,7 @@ describe('the channel of another user', () => {
   it('ends when its answers, which the user does not read, take more than its share', async () => {
     const quotas = new UserQuotas(1_024)
     const [a, b] = socketPair('mute')
-    const mute = new Channel(a, { guest: quotas.guestOf(OTHER) })
+    const mute = new Channel(a, { foreignUser: quotas.foreignUserOf(OTHER) })
     onTestFinished(() => {
       void mute.close()
       b.close()
@@ -148,17 +148,17 @@ describe('the channel of another user', () => {
 describe('the time of another user', () => {
   it('is bounded for all of its connections together, and comes back', async () => {
     const quotas = new UserQuotas(1_024)
-    const guest = quotas.guestOf(OTHER)!
-    expect(guest.waitMs).toBe(0)
-    guest.spend(60)
+    const foreignUser = quotas.foreignUserOf(OTHER)!
+    expect(foreignUser.waitMs).toBe(0)
+    foreignUser.spend(60)
     // 40 ms too many, at a fifth of the time.
-    expect(guest.waitMs).toBeGreaterThan(100)
-    expect(quotas.guestOf(OTHER)!.waitMs).toBeGreaterThan(100)
-    expect(quotas.guestOf(OTHER + 1)!.waitMs).toBeLessThan(150)
+    expect(foreignUser.waitMs).toBeGreaterThan(100)
+    expect(quotas.foreignUserOf(OTHER)!.waitMs).toBeGreaterThan(100)
+    expect(quotas.foreignUserOf(OTHER + 1)!.waitMs).toBeLessThan(150)
     const { user, got } = open(quotas)
     await user.send(Buffer.alloc(1))
     await until('it is read', () => got.length === 1)
-    expect(guest.waitMs).toBe(0)
-    expect(quotas.guestOf(0)).toBe(undefined)
+    expect(foreignUser.waitMs).toBe(0)
+    expect(quotas.foreignUserOf(0)).toBe(undefined)
   })
 })
