@@ -45,7 +45,7 @@ export type {
   HandoffRecord,
   StatusReport,
 } from './operator/status-report.js'
-export type { BulkChange } from './state/bulk.js'
+export type { BulkChange, EntryChange } from './state/bulk.js'
 export * as codec from './state/codec.js'
 export { REMOVE, type StateDraft } from './state/draft.js'
 export type { StateFileOptions } from './state/file/files.js'

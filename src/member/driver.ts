@@ -10,7 +10,7 @@ import { dropExitReason } from '../versions/exit-reason.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { settledOf } from './end-order.js'
 import { startListeners } from './listener.js'
-import type { CloseOptions, ReadyOptions } from './member-options.js'
+import type { Check, CloseOptions, ReadyOptions } from './member-options.js'
 import type { Settings } from './options.js'
 import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from './runtime.js'
 import { addActive, removeActive, watchDoubledIntervals, watchRetired } from './shutdown.js'
@@ -330,7 +330,7 @@ export class MemberDriver implements RuntimeDriver {
     }
     const serving = readiness.waitForServing()
     try {
-      await readiness.check(options, serving, () => {
+      await readiness.check(this.#withStateCheck(options), serving, () => {
         for (const listener of this.runtime.listeners) listener.check()
         this.runtime.holdings.checkServed(options.unserved ?? false)
       })
@@ -340,6 +340,16 @@ export class MemberDriver implements RuntimeDriver {
     }
     machine.step({ type: 'adopted' })
     await serving
+    if (this.first) this.runtime.state.writeMigrated()
+  }
+
+  /** Adds a check of the state's entries, so that a version with a wrong `migrate` does not take over with a state that looks empty. */
+  #withStateCheck({ skipInvalid = false, checks = [], ...options }: ReadyOptions): ReadyOptions {
+    const { view } = this.runtime
+    view.skipInvalid = skipInvalid
+    if (skipInvalid || !view.hasSchemas) return { ...options, checks }
+    const stateEntries: Check = ({ signal }) => view.checkEntries(signal)
+    return { ...options, checks: [stateEntries, ...checks] }
   }
 
   /** Gives up the handoff; the incumbent continues to serve and gets the reason. */

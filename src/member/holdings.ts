@@ -49,7 +49,7 @@ export class Holdings {
     hosting.removeFormerPaths?.()
   }
 
-  /** Throws ERR_FDB_UNSERVED if a listener of the incumbent would have no server in this version, unless `allowed` has it. */
+  /** Throws ERR_FDB_UNSERVED if a listener of this version, or of the incumbent, would have no server, unless `allowed` has it. */
   checkServed(allowed: UnservedOption): void {
     this.#unserved = allowed
     this.#checkServed()
@@ -64,7 +64,7 @@ export class Holdings {
       if ((elsewhere || !adopted) && !allowed(name)) throw openedMeanwhile(name, spec)
     }
     for (const listener of listeners)
-      if (listener.adopted && !listener.hasServer && !allowed(listener.name)) throw withoutServer(listener)
+      if (!listener.hasServer && !allowed(listener.name)) throw withoutServer(listener)
   }
 
   /**
@@ -154,10 +154,10 @@ export class Holdings {
 /** The listeners that may be without a server: all, none, or those with these names. */
 type UnservedOption = boolean | readonly string[]
 
-function withoutServer({ name, address }: Listener): FdbError {
+function withoutServer({ adopted, name, address }: Listener): FdbError {
   return new FdbError(
     'ERR_FDB_UNSERVED',
-    `listener "${name}" (${address.url}) was taken over and has no server: its clients would wait and never be accepted. Call serve() before ready(), or ready({ unserved: ['${name}'] }) if that is intended`,
+    `listener "${name}" (${address.url})${adopted ? ' was taken over and' : ''} has no server: its clients would wait and never be accepted. Call serve() before ready(), or ready({ unserved: ['${name}'] }) if that is intended`,
     { details: { listener: name } },
   )
 }

@@ -21,10 +21,15 @@ export interface ReadyOptions {
   /** The limit for the checks and the handoff, in milliseconds. Default: the incumbent's own limits. */
   timeout?: number
   /**
-   * The listeners that may be without a server, by name; true: all. Otherwise `ready()` rejects with ERR_FDB_UNSERVED if an adopted stream
+   * The listeners that may be without a server, by name; true: all. Otherwise `ready()` rejects with ERR_FDB_UNSERVED if a stream
    * listener has no server and was not borrowed, or if the incumbent opened a listener after this version joined.
    */
   unserved?: boolean | readonly string[]
+  /**
+   * Serve although entries of the state cannot be decoded by this version: iterations skip them, with a warning, and `get` throws. Default
+   * false: `ready()` rejects with ERR_FDB_STATE_VALUE. `ready()` decodes the entries of other schema versions, and all of sections with `validate`.
+   */
+  skipInvalid?: boolean
 }
 
 /** Options of {@link Member.upgrade}. */

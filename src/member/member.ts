@@ -54,6 +54,7 @@ const READY: OptionChecks<ReadyOptions> = {
     value => Array.isArray(value) && value.every(check => typeof check === 'function'),
   ),
   timeout: milliseconds(1),
+  skipInvalid: predicate('true or false', value => typeof value === 'boolean'),
   unserved: predicate(
     'true, or a list of names of listeners',
     value =>
@@ -306,7 +307,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * process has closed its listeners and state, and should end.
    *
    * Rejects with the error of a check (ERR_FDB_CHECK), ERR_FDB_UNSERVED (a listener would be without a server), ERR_FDB_DEADLINE,
-   * ERR_FDB_SCHEMA, and errors of the incumbent such as ERR_FDB_ABORTED.
+   * ERR_FDB_STATE_VALUE (entries cannot be decoded), ERR_FDB_SCHEMA, and errors of the incumbent such as ERR_FDB_ABORTED.
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
     checkOptions('ready()', options, READY)

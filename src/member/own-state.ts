@@ -71,9 +71,30 @@ export class OwnState {
     }, options)
   }
 
-  /** Merges segments, because the handoff cannot be undone any more. */
+  /** Merges segments, because the handoff cannot be undone any more, and writes migrated entries, which the previous version may be unable to read. */
   onSettled(): void {
     void this.compact({ needed: this.#makingRoom })
+    this.writeMigrated()
+  }
+
+  /** Puts the entries that this version migrates, so that it does so once, and not at each read. */
+  writeMigrated(): void {
+    const { machine, settings, shutdown } = this.#shared
+    const mayGoOn = () => !shutdown.over && machine.phase === 'serving'
+    if (!mayGoOn()) return
+    this.log
+      .writeMigrated(mayGoOn)
+      .then(written => {
+        if (written > 0)
+          settings.logger.info({ entries: written }, 'the migrated entries of the state were written')
+      })
+      .catch(error => {
+        if (mayGoOn())
+          settings.logger.warn(
+            { err: error },
+            'migrated entries of the state could not be written; they are migrated at each read',
+          )
+      })
   }
 
   close(): void {

@@ -165,7 +165,8 @@ export class ReverseProxy {
       warmUpInFirstWave(proxy.config, member, proxy.#logger)
       const checkHealth: Check = ({ signal }) =>
         health?.waitUntilHealthy(signal, () => member.incumbent !== null)
-      await member.ready({ timeout, checks: [checkHealth] })
+      // An unreadable entry is reported, and its route left out.
+      await member.ready({ timeout, checks: [checkHealth], skipInvalid: true })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
       // Waiting requests go first, before the state is written.
       await nextTurn()

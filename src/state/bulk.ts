@@ -8,6 +8,13 @@ import type { PendingWrite } from './write-queue.js'
 /** Maximum bytes of changes per part, unless the part is a single change. */
 const PART_BYTES = 16 * 1024
 
+/** A change in the form that listeners get ({@link SectionChange}). */
+export type EntryChange<T> =
+  | { readonly op: 'put'; readonly key: string; readonly value: T }
+  | { readonly op: 'delete'; readonly key: string }
+  | { readonly op: 'clear' }
+
+/** A short form of an {@link EntryChange}. */
 export type BulkChange<T> = { key: string; value: T } | { key: string; delete: true }
 
 /** Encodes the changes of a bulk as parts. The appender splits a large bulk into records of whole parts. */
@@ -62,18 +69,23 @@ export function checkChanges(changes: unknown, section: string): void {
   const what = `section "${section}": the changes of a bulk are ${typeof changes}`
   throw new FdbTypeError(
     'ERR_FDB_STATE_VALUE',
-    `${what}; give an iterable of { key, value } and { key, delete: true }`,
+    `${what}; give an iterable of { key, value }, { op: 'delete', key } and { op: 'clear' }`,
   )
 }
 
-export function isDeletion(
-  change: { key: string; delete?: unknown } | null,
-): change is { key: string; delete: true } {
-  if (typeof change === 'object' && change !== null) return change.delete === true
-  throw new FdbTypeError(
-    'ERR_FDB_STATE_VALUE',
-    `a change of a bulk is ${String(change)}; give { key, value } or { key, delete: true }`,
-  )
+/** Returns the kind of a change. Throws a TypeError (ERR_FDB_STATE_VALUE) if `change` is none. */
+export function opOf(
+  change: { readonly op?: unknown; readonly delete?: unknown } | null,
+): 'put' | 'delete' | 'clear' {
+  const refused = (given: string) =>
+    new FdbTypeError(
+      'ERR_FDB_STATE_VALUE',
+      `a change of a bulk is ${given}; give { key, value }, { op: 'delete', key } or { op: 'clear' }`,
+    )
+  if (typeof change !== 'object' || change === null) throw refused(String(change))
+  const { op = change.delete === true ? 'delete' : 'put' } = change
+  if (op === 'put' || op === 'delete' || op === 'clear') return op
+  throw refused(`of kind ${String(op)}`)
 }
 
 export const PART_CHANGES = 64

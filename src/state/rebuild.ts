@@ -48,7 +48,10 @@ function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unk
     replace(core, after, fresh, different)
     // The previous segments stay open until all listeners are notified, because listeners may read previous values.
     for (const { section, changes } of different)
-      yield* inSteps(changes, ({ op, key, before }) => section.notify(op, key, 'replay', before))
+      yield* inSteps(changes, ({ op, key, before }) => {
+        const after = op === 'put' ? store.entries.locate(section, section.slots.get(key)) : null
+        section.notify(op, key, 'replay', before, after)
+      })
   } finally {
     if (replaced) for (const held of previous) history.release(held)
     else for (const segment of segments) segment.close()

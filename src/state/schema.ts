@@ -13,7 +13,8 @@ export interface SectionOptions<T> {
   validate?: (value: T) => void
   /**
    * Converts a value of an older schema version to this version; `from` is the entry's version, `to` is this schema's version. Called each time
-   * such an entry is decoded: the log keeps the old value until the entry is put again. May change the decoded value in place, and should
+   * such an entry is decoded. When the handoff cannot be undone any more, the process that serves puts all such entries, converted: listeners get
+   * these changes. May change the decoded value in place, and should
    * with protobuf, so that unknown fields survive. Must not overwrite new fields that exist already: an entry that a newer version wrote and an older
    * version then changed has the older version's number. Values of a newer version, or of no version, are not migrated.
    */

@@ -6,9 +6,14 @@ import type { StoredSchema } from './records.js'
 import { isSameSchema, mergedSchema, type SectionSchema, storedForm } from './schema.js'
 import { SlotMap } from './slot-map.js'
 
-export interface StoredChange extends Omit<SectionChange, 'previous'> {
+export interface StoredChange {
+  readonly op: SectionChange['op']
+  readonly key: string
+  readonly origin: SectionChange['origin']
   /** The location of the replaced entry; null if there was none, and for `clear`. */
   readonly before: Location | null
+  /** The location of the entry that was put; null for other changes, and if a later change has deleted the entry already. */
+  readonly after: Location | null
 }
 
 /** One section of the log: its keys, the locations of its encoded values, its digest. */
@@ -36,10 +41,16 @@ export class SectionStore {
     this.#report = report
   }
 
-  notify(op: StoredChange['op'], key: string, origin: StoredChange['origin'], before: Location | null): void {
+  notify(
+    op: StoredChange['op'],
+    key: string,
+    origin: StoredChange['origin'],
+    before: Location | null,
+    after: Location | null,
+  ): void {
     for (const listener of this.listeners) {
       try {
-        listener({ op, key, origin, before })
+        listener({ op, key, origin, before, after })
       } catch (error) {
         this.#report(error, this.name)
       }
@@ -76,11 +87,7 @@ export class SectionStore {
   }
 }
 
-/** A change that was applied. */
-export interface SectionChange<T = unknown> {
-  readonly op: 'put' | 'delete' | 'clear'
-  /** Empty for `clear`. */
-  readonly key: string
+interface AnyChange<T> {
   /** 'local': this process made the change; 'replay': another process did. */
   readonly origin: 'local' | 'replay'
   /**
@@ -90,47 +97,85 @@ export interface SectionChange<T = unknown> {
   readonly previous: T | undefined
 }
 
+interface PutChange<T> extends AnyChange<T> {
+  readonly op: 'put'
+  readonly key: string
+  /** The new value. Read it before the listener returns, as `previous`. */
+  readonly value: T
+}
+
+interface DeleteChange<T> extends AnyChange<T> {
+  readonly op: 'delete'
+  readonly key: string
+  readonly value: undefined
+}
+
+interface ClearChange<T> extends AnyChange<T> {
+  readonly op: 'clear'
+  readonly key: ''
+  readonly value: undefined
+}
+
+/** A change that was applied. `bulk()` of another section accepts it. */
+export type SectionChange<T = unknown> = PutChange<T> | DeleteChange<T> | ClearChange<T>
+
 export type ChangeListener<T = unknown> = (change: SectionChange<T>) => void
 
-export class AppliedChange<T> implements SectionChange<T> {
+export class AppliedChange<T> {
   readonly op: SectionChange['op']
   readonly key: string
   readonly origin: SectionChange['origin']
   readonly #before: Location | null
+  readonly #after: Location | null
   readonly #read: (at: Location) => T
   #previous: T | undefined
-  #isRead: boolean
+  #value: T | undefined
+  #previousIsRead: boolean
+  #valueIsRead: boolean
   #expired = false
 
-  private constructor({ op, key, origin, before }: StoredChange, read: (at: Location) => T) {
+  private constructor({ op, key, origin, before, after }: StoredChange, read: (at: Location) => T) {
     this.op = op
     this.key = key
     this.origin = origin
     this.#before = before
+    this.#after = after
     this.#read = read
-    this.#isRead = before === null
+    this.#previousIsRead = before === null
+    this.#valueIsRead = after === null
   }
 
   /** `read` decodes the entry at a location; the location is valid until the listener returns. */
   static notify<T>(listener: ChangeListener<T>, change: StoredChange, read: (at: Location) => T): void {
     const applied = new AppliedChange(change, read)
     try {
-      listener(applied)
+      listener(applied as unknown as SectionChange<T>)
     } finally {
       applied.#expired = true
     }
   }
 
   get previous(): T | undefined {
-    if (this.#isRead) return this.#previous
-    if (this.#expired) {
-      throw new FdbError(
-        'ERR_FDB_STATE_MOVED',
-        `the log may no longer have the previous value of "${this.key}": read \`previous\` before the listener returns`,
-      )
+    if (!this.#previousIsRead) {
+      this.#previous = this.#readAt(this.#before!, 'previous')
+      this.#previousIsRead = true
     }
-    this.#previous = this.#read(this.#before!)
-    this.#isRead = true
     return this.#previous
+  }
+
+  get value(): T | undefined {
+    if (!this.#valueIsRead) {
+      this.#value = this.#readAt(this.#after!, 'value')
+      this.#valueIsRead = true
+    }
+    return this.#value
+  }
+
+  #readAt(at: Location, property: string): T {
+    if (!this.#expired) return this.#read(at)
+    throw new FdbError(
+      'ERR_FDB_STATE_MOVED',
+      `the log may no longer have this value of "${this.key}": read \`${property}\` before the listener returns`,
+    )
   }
 }

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { Bulk, type BulkChange, checkChanges, isDeletion } from './bulk.js'
+import { Bulk, type BulkChange, checkChanges, type EntryChange, opOf } from './bulk.js'
 import type { LogCore } from './core.js'
 import { type DraftSection, REMOVE, refuseThenable, type StateDraft } from './draft.js'
 import { type Durability, makeDurably } from './durable.js'
@@ -21,7 +21,8 @@ const CHANGES_PER_CHECK = 256
 export interface IterationOptions {
   /**
    * Called for each entry that cannot be decoded, with the ERR_FDB_STATE_VALUE that `get` throws; the iteration skips the entry. An
-   * exception of `invalid` ends the iteration. Default: logs one warning per key.
+   * exception of `invalid` ends the iteration. Default: the iteration throws that error; after `ready({ skipInvalid: true })` it skips the
+   * entry, with one warning per key.
    */
   invalid?: (key: string, error: FdbError) => void
 }
@@ -137,7 +138,7 @@ export class Section<T> {
     return this.#section.slots.keys()
   }
 
-  /** Iterates over the entries in no particular order, without pauses: for many entries use `for await` on the section. Skips and reports entries that cannot be decoded. */
+  /** Iterates over the entries in no particular order, without pauses: for many entries use `for await` on the section. Throws at an entry that cannot be decoded, unless `invalid` is given. */
   *entries(options: IterationOptions = {}): IterableIterator<[string, T]> {
     for (const entry of this.#readEntries(options)) if (entry !== null) yield entry
   }
@@ -155,7 +156,8 @@ export class Section<T> {
     } catch (error) {
       if (!FdbError.is(error) || error.code !== 'ERR_FDB_STATE_VALUE') throw error
       if (invalid) invalid(key, error)
-      else this.#warn(key, error)
+      else if (this.#core.owner.skipInvalid) this.#warn(key, error)
+      else throw error
       return null
     }
   }
@@ -263,20 +265,18 @@ export class Section<T> {
    * appended. A bulk that a handoff interrupts has no effect until the next writing process has appended the whole bulk; if that is another process
    * and the bulk is larger than `waitingBytes`, rejects with ERR_FDB_STATE_LIMIT.
    */
-  bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
+  bulk(changes: Iterable<BulkChange<T> | EntryChange<T>>, options: WriteOptions = {}): Promise<void> {
     return this.#writer.change('bulk()', options, () => this.#bulk(changes, options))
   }
 
-  async #bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions): Promise<void> {
+  async #bulk(changes: Iterable<BulkChange<T> | EntryChange<T>>, options: WriteOptions): Promise<void> {
     checkChanges(changes, this.name)
     const { limits, sliceMs } = this.#core
     const request = checkRequest(options.request, limits)
     const bulk = new Bulk(this.#section, limits, request)
     const slice = new Slice(sliceMs)
     for (const change of changes) {
-      bulk.add(
-        isDeletion(change) ? this.#encode(DELETE, change.key) : this.#encodePut(change.key, change.value),
-      )
+      bulk.add(this.#encodeChange(change))
       if (bulk.count % CHANGES_PER_CHECK === 0 && slice.over) await slice.next()
     }
     bulk.closePart()
@@ -292,6 +292,47 @@ export class Section<T> {
     }
     this.#section.listeners.add(own)
     return () => void this.#section.listeners.delete(own)
+  }
+
+  /** @internal Decodes entries that this version may be unable to decode: those of other schema versions, or all if the schema has `validate`. Returns the errors and the number of the others. */
+  *invalidEntries_(): Generator<FdbError | null, void> {
+    const schema = this.#schema
+    if (schema === null) return
+    const { entries } = this.#core.store
+    yield* inFileOrder(this.#section, this.#core.store, (key, slot) => {
+      const raw = entries.read(this.#section, key, slot)
+      if (raw.version === schema.version && schema.validate === undefined) return null
+      try {
+        this.#values.decode(key, raw)
+        return null
+      } catch (error) {
+        return FdbError.from(error)
+      }
+    })
+  }
+
+  /** @internal Yields the keys of entries that `migrate` converts at each read; null where the caller may pause. */
+  outdatedKeys_(): Generator<string | null, undefined> {
+    const { entries } = this.#core.store
+    return inFileOrder(this.#section, this.#core.store, (key, slot) => {
+      const raw = entries.read(this.#section, key, slot)
+      return this.#values.isOutdated(raw) ? key : null
+    })
+  }
+
+  /** @internal Puts these entries as `migrate` converts them, in one change. Leaves out those that cannot be decoded. */
+  async putMigrated_(keys: readonly string[]): Promise<void> {
+    const write = (state: StateDraft) => {
+      for (const key of keys) {
+        try {
+          const value = state.get(this, key)
+          if (value !== undefined) state.put(this, key, value as NoInfer<T>)
+        } catch (error) {
+          if (!FdbError.is(error) || error.code !== 'ERR_FDB_STATE_VALUE') throw error
+        }
+      }
+    }
+    await this.#writer.update(write, '', [], null)
   }
 
   /** @internal */
@@ -347,6 +388,13 @@ export class Section<T> {
     const writing = this.#writer
     const make = (durability: Durability | null) => writing.write({ ...write, durability })
     return makeDurably(make, options, writing.disk, this.#schema?.durable)
+  }
+
+  #encodeChange(change: BulkChange<T> | EntryChange<T>): NewChange {
+    const op = opOf(change as { op?: unknown; delete?: unknown } | null)
+    if (op === 'clear') return this.#encode(CLEAR, '')
+    const { key, value } = change as { key: string; value: T }
+    return op === 'delete' ? this.#encode(DELETE, key) : this.#encodePut(key, value)
   }
 
   #encodePut(key: string, value: T): NewChange {

@@ -25,6 +25,7 @@ import { Replay } from './replay.js'
 import type { WriteOptions } from './requests.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
+import { checkSection, writeMigrated } from './section-entries.js'
 import type { Segment } from './segment.js'
 import { writeSnapshot } from './snapshot.js'
 import { Store } from './store.js'
@@ -52,6 +53,7 @@ export class StateLog implements LogOwner {
   readonly appendListeners = new Set<() => void>()
   prematureError: (() => FdbError | null) | null = null
   disk: Disk | null = null
+  skipInvalid = false
 
   readonly #core: LogCore
   readonly #replay: Replay
@@ -240,6 +242,25 @@ export class StateLog implements LogOwner {
     const section = new Section<T>(this.#core, this.#writer, store, schema)
     this.#sections.set(name, section as unknown as Section<never>)
     return section
+  }
+
+  get hasSchemas(): boolean {
+    return [...this.#core.store.sections.values()].some(({ schema }) => schema !== null)
+  }
+
+  /** Rejects with ERR_FDB_STATE_VALUE if entries of the registered sections cannot be decoded. Decodes those of other schema versions, or all if the schema has `validate`. */
+  async checkEntries(signal?: AbortSignal): Promise<void> {
+    this.#flush()
+    for (const section of this.#sections.values())
+      await runInSlices(checkSection(section), { sliceMs: this.#core.sliceMs, signal })
+  }
+
+  /** Puts all entries that `migrate` converts at each read, some per turn of the event loop, while `mayGoOn` returns true. Resolves with their number. */
+  async writeMigrated(mayGoOn: () => boolean): Promise<number> {
+    let written = 0
+    for (const section of this.#sections.values())
+      written += await writeMigrated(section, this.#core, mayGoOn)
+    return written
   }
 
   digests(): SectionDigest[] {

@@ -160,12 +160,12 @@ export class Store {
     if (change.op === DELETE) {
       if (slot === undefined) return
       this.entries.remove(section, key, slot, at.segment)
-      this.#notifyListeners(section, 'delete', origin, before)
+      this.#notifyListeners(section, 'delete', origin, before, null)
       return
     }
     this.entries.put(section, key, slot, at)
     this.#pendingEntries.add(section.digest, section.nameBytes, this.#cursor.buffer, change)
-    this.#notifyListeners(section, 'put', origin, before)
+    this.#notifyListeners(section, 'put', origin, before, at)
   }
 
   #notifyListeners(
@@ -173,10 +173,11 @@ export class Store {
     op: 'put' | 'delete',
     origin: StoredChange['origin'],
     before: Location | null,
+    after: Location | null,
   ): void {
     if (section.listeners.size === 0) return
     this.#pendingEntries.flush()
-    section.notify(op, this.#cursor.key, origin, before)
+    section.notify(op, this.#cursor.key, origin, before, after)
   }
 
   #mergeSchemas(schemas: readonly StoredSchema[]): void {

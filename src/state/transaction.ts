@@ -155,13 +155,17 @@ export class Transaction {
     const change = (key: string, put: boolean, below: number | undefined) => {
       const before = this.#entries.locate(section, below)
       if (below !== undefined) this.#entries.free(section, below, this.ordinal)
-      return () => section.notify(put ? 'put' : 'delete', key, origin, before)
+      const after =
+        put && section.listeners.size > 0
+          ? this.#entries.locate(section, section.slots.get(key) ?? staged.layer.get(key) ?? undefined)
+          : null
+      return () => section.notify(put ? 'put' : 'delete', key, origin, before, after)
     }
     if (cleared || (slots.empty && layer.size > SMALL)) {
       // There are no earlier entries to keep: the layer becomes the main map.
       const before = slots.replace(layer as KeyMap<number>)
       return () => {
-        if (cleared) section.notify('clear', '', origin, null)
+        if (cleared) section.notify('clear', '', origin, null, null)
         if (before.size > 0 || section.listeners.size > 0)
           deferred.add(this.#afterClear(before, staged, origin), before.size + size)
       }
@@ -180,7 +184,8 @@ export class Transaction {
       if (slot !== null && below !== undefined) {
         const before = this.#entries.locate(section, below)
         this.#entries.move(section, slot, below, this.ordinal)
-        notifications.push(() => section.notify('put', key, origin, before))
+        const after = this.#entries.locate(section, below)
+        notifications.push(() => section.notify('put', key, origin, before, after))
         continue
       }
       notifications.push(change(key, slot !== null, below))
@@ -198,7 +203,8 @@ export class Transaction {
     origin: StoredChange['origin'],
   ): Generator<undefined, void> {
     yield* inSteps(before.entries(), ([, slot]) => this.#entries.free(section, slot, this.ordinal))
-    yield* inSteps(layer.keys(), key => section.notify('put', key, origin, null))
+    const located = (slot: number | null) => this.#entries.locate(section, slot ?? undefined)
+    yield* inSteps(layer.entries(), ([key, slot]) => section.notify('put', key, origin, null, located(slot)))
   }
 
   /** Frees the slots of a bulk that will never be complete. */

@@ -25,6 +25,12 @@ export class Values<T> {
     return (this.#schema?.secret ?? false) || (this.#section.stored?.secret ?? false)
   }
 
+  /** Whether `migrate` converts such a value each time that it is decoded. */
+  isOutdated({ version }: { version: number }): boolean {
+    const { migrate, version: to = 0 } = this.#schema ?? {}
+    return migrate !== undefined && version > 0 && version < to
+  }
+
   /** Returns a new value, which the caller owns. Throws ERR_FDB_STATE_VALUE. */
   decode(key: string, raw: { value: Uint8Array; version: number }, remedy = REMEDY): T {
     const schema = this.#schema
@@ -47,7 +53,7 @@ export class Values<T> {
 
   #migrate(schema: SectionSchema<T>, value: T, key: string, from: number): T {
     const { migrate, version: to } = schema
-    if (migrate === undefined || from === 0 || from >= to) return value
+    if (migrate === undefined || !this.isOutdated({ version: from })) return value
     const failed = (reason: string, cause?: unknown) =>
       new MigrationError(
         'ERR_FDB_STATE_VALUE',

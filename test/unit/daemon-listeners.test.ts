@@ -28,7 +28,7 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       const first = await next()
       const web = await first.listen('web', 'tcp://127.0.0.1:0')
       await first.listen('old', `unix:${path}`)
-      await first.ready()
+      await first.ready({ unserved: true })
       const second = await next()
       const again = await second.listen('web', 'tcp://127.0.0.1:0')
       expect([again.adopted, again.address]).toEqual([true, web.address])

@@ -54,7 +54,7 @@ describe('a server given to a listener', () => {
     expect(() => web.serve(server)).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_SERVER_LISTENS', message: expect.stringContaining('web') }),
     )
-    await member.ready()
+    await member.ready({ unserved: true })
     expect(await get((server.address() as AddressInfo).port)).toBe('ok')
     server.close()
   })
@@ -310,7 +310,7 @@ describe('a member', () => {
     ])
     expect(both.map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
     expect(both[1]).toMatchObject({ reason: { code: 'ERR_FDB_LISTENER_TWICE' } })
-    await member.ready()
+    await member.ready({ unserved: true })
     member.unlisten('web')
     await member.listen('web', 'tcp://127.0.0.1:0')
   })

@@ -63,7 +63,7 @@ it('a member tells a new daemon where it stands until that has taken it', async 
     drain: { timeout: 0 },
   })
   await member.listen('web', 'tcp://127.0.0.1:0')
-  await member.ready()
+  await member.ready({ unserved: true })
   await daemon.close()
   const heard = await deafDaemon(control, 2)
   onTestFinished(() => member.close({ timeout: 0 }))

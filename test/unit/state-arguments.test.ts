@@ -288,7 +288,7 @@ describe('what get() returns', () => {
 })
 
 describe('an entry that cannot be decoded', () => {
-  it('does not end an iteration: it is left out, and told of once, or to who asks', async () => {
+  it('ends an iteration, unless the program skips it: then it is left out, and told of once, or to who asks', async () => {
     const { log } = writingLog()
     const raw = log.section('s')
     await raw.bulk(
@@ -303,6 +303,14 @@ describe('an entry that cannot be decoded', () => {
     const section = reader.section('s', defineSection<number>({ version: 1, codec: json() }))
     const sound = Array.from({ length: 20 }, (_, i) => i).filter(i => i % 5 !== 3)
     const numeric = (values: number[]) => values.sort((a, b) => a - b)
+    const unreadable = { code: 'ERR_FDB_STATE_VALUE' }
+    expect(() => [...section]).toThrow(expect.objectContaining(unreadable))
+    const all = async () => {
+      for await (const entry of section) void entry
+    }
+    await expect(all()).rejects.toMatchObject(unreadable)
+    expect(warnings).toEqual([])
+    reader.skipInvalid = true
     expect(numeric([...section].map(([, value]) => value))).toEqual(sound)
     const slowly: number[] = []
     for await (const [, value] of section) slowly.push(value)

@@ -1,5 +1,5 @@
 import protobufjs from 'protobufjs/minimal.js'
-import { type BulkChange, runInSlices, type Section } from '../../index.js'
+import { runInSlices, type Section } from '../../index.js'
 
 export interface StoredEntry {
   created: number
@@ -68,7 +68,9 @@ export async function applyDifference<M extends StoredEntry>(
 export function* changesOf<M>({
   puts,
   deletes,
-}: Pick<SectionChanges<M>, 'puts' | 'deletes'>): Generator<BulkChange<M>> {
+}: Pick<SectionChanges<M>, 'puts' | 'deletes'>): Generator<
+  SectionChanges<M>['puts'][number] | { key: string; delete: true }
+> {
   yield* puts
   for (const key of deletes) yield { key, delete: true }
 }

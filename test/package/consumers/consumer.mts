@@ -38,6 +38,12 @@ export async function serve(control: string): Promise<Member> {
     'routes',
     defineSection<Route>({ version: 1, codec: codec.json() }),
   )
+  routes.onChange(change => {
+    const now: Route | undefined = change.value
+    if (change.op === 'put') void routes.put(`copy of ${change.key}`, change.value)
+    void routes.bulk([change, { key: 'last', delete: true }])
+    return now
+  })
   const raw: Section<Uint8Array> = member.section('raw', defineSection({ version: 1, codec: codec.bytes() }))
   const web: Listener = await member.listen('web', 'tcp://127.0.0.1:0')
   const server = http.createServer((_, response) => response.end(routes.get('/')?.to))
