@@ -247,6 +247,9 @@ static napi_value begin_guarded(const fdb_call *call, start *it) {
     close(leash[0]);
     if (guardian > 0)
       while (waitpid(guardian, NULL, 0) < 0 && errno == EINTR) continue;
+    /* A subreaper, or the first process of a container, is the parent of the failed program now. Otherwise: ECHILD. */
+    if (pid > 0)
+      while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) continue;
     return fdb_throw(env, why.error, why.syscall);
   }
   napi_value result, owned = fdb_owned_value(call->self, leash[0]);
