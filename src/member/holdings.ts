@@ -208,6 +208,19 @@ export class OfferedListeners {
     return entry === undefined ? null : withSpec(entry)
   }
 
+  /** Returns the service's listener that keeps this address from being bound: one of them is a wildcard (0.0.0.0, [::]) with the port of the other. */
+  overlapping(spec: ListenerSpec): Entry | null {
+    if (spec.kind === 'unix') return null
+    const overlaps = (other: ListenerSpec) =>
+      other.kind === spec.kind &&
+      other.port === spec.port &&
+      (other.host === spec.host || WILDCARDS.has(other.host) || WILDCARDS.has(spec.host))
+    const entries = this.#shared.registry.entries.filter(
+      ({ role, spec }) => role === 'listener' && spec !== '',
+    )
+    return entries.find(entry => overlaps(parseListenerSpec(entry.spec))) ?? null
+  }
+
   /** Marks a socket as used, so that {@link find} does not return it again. */
   use(fd: OwnedFd): void {
     this.#used.add(inspectOne(fd).ino)
@@ -225,6 +238,8 @@ export class OfferedListeners {
     closeAll(this.#renamed.splice(0).map(({ fd }) => fd))
   }
 }
+
+const WILDCARDS: ReadonlySet<string> = new Set(['0.0.0.0', '::'])
 
 function inodeOf({ fd }: Entry): string {
   return inspectOne(fd).ino

@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import type { Entry } from '../holder/registry.js'
 import { inspectOne, type OwnedFd } from '../kernel/index.js'
 import {
   bindListener,
@@ -159,11 +160,22 @@ export class OwnListeners {
     const bound =
       ownFd === undefined && this.#worker !== null
         ? await bindForWorker(this.#worker, name, spec)
-        : { fd: ownFd ?? bindListener(spec), spec: formatListenerSpec(spec) }
+        : { fd: ownFd ?? this.#bindAlone(spec), spec: formatListenerSpec(spec) }
     // This version may still adopt the previous version's listener of this name, by its address and under another name.
     this.#offered.rename(name)
     await this.#deps.holdings.register({ name, role: 'listener', ...bound }, true)
     return { fd: bound.fd, passed: false }
+  }
+
+  /** Binds the address. If a listener of this service is in the way, names it: joining the service, as the usual error advises, does not help. */
+  #bindAlone(spec: ListenerSpec): OwnedFd {
+    try {
+      return bindListener(spec)
+    } catch (error) {
+      const inUse = FdbError.is(error) && error.code === 'ERR_FDB_ADDRESS_IN_USE'
+      const entry = inUse ? this.#offered.overlapping(spec) : null
+      throw entry === null ? error : overlapError(spec, entry, error as FdbError)
+    }
   }
 
   /** Registers a listener that a service manager or another process has passed. A service manager's Unix socket gets no specification, see `#adopt()`. */
@@ -195,6 +207,15 @@ export function checkName(name: string): void {
   throw new FdbError(
     'ERR_FDB_OPTION',
     `the name of a listener or descriptor ${got}: give a string of 1 to ${MOST_NAME_CHARACTERS} characters`,
+  )
+}
+
+function overlapError(spec: ListenerSpec, { name, spec: held }: Entry, cause: FdbError): FdbError {
+  const address = formatListenerSpec(spec)
+  return new FdbError(
+    'ERR_FDB_ADDRESS_IN_USE',
+    `${address} overlaps the listener "${name}" of this service (${held}), which stays open until no version needs it. Listen at the same address or at another port, or end the service (fd-broker stop) before you start a version with the new address`,
+    { cause, details: { ...cause.details, listener: name } },
   )
 }
 

@@ -45,6 +45,13 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['workers.hungTimeout', '1s', /"1s" is not a duration from 2000ms/],
   ['instanceHeader', '"X Gen"', /not a header name/],
   ['instanceHeader', 'Content-Length', /set by the proxy itself/],
+  ...['Date', 'set-cookie', 'Location', 'ETag', 'Content-Type', 'Access-Control-Allow-Origin'].map(
+    (name): [string, string, RegExp] => [
+      'instanceHeader',
+      name,
+      /has a meaning for clients and caches; choose another/,
+    ],
+  ),
   ['listeners', '[]', /the list is empty; give at least 1/],
   ['listeners', '{ http: "tcp://*:80" }', /is a map, not a list/],
   ['listeners[0].name', '""', /no name/],

@@ -116,4 +116,23 @@ describe.each(['embedded', 'daemon'] as const)('the next version, %s hosting,', 
     })
     expect(await ask({ port })).toBe('v1 web false')
   })
+
+  it('that wants a wider or narrower address at the same port is told of the listener in the way', async () => {
+    const { scene, version } = await service(hosting)
+    const port = await freePort()
+    const first = await version('v1', { web: at(port) })
+    const second = await join({ service: 'shop', control: scene.control, hosting, upgrade: UPGRADE })
+    onTestFinished(() => second.close({ timeout: 0 }))
+    const refused = {
+      code: 'ERR_FDB_ADDRESS_IN_USE',
+      message: expect.stringMatching(
+        /overlaps the listener "web" of this service .*Listen at the same address or/,
+      ),
+      details: { listener: 'web' },
+    }
+    await expect(second.listen('web', `tcp://0.0.0.0:${port}`)).rejects.toMatchObject(refused)
+    await expect(first.relisten('web', `tcp://0.0.0.0:${port}`)).rejects.toMatchObject(refused)
+    expect(first.phase).toBe('serving')
+    expect(await ask({ port })).toBe('v1 web false')
+  })
 })

@@ -32,7 +32,7 @@ import {
   type ValueCheck,
 } from '../../config/check.js'
 import { FdbError, formatListenerSpec, type ListenerSpec, parseListenerSpec } from '../../index.js'
-import { headerName, noUpstream, type RouteRule, routeCheck, routeShape } from '../routes/rule.js'
+import { noUpstream, type RouteRule, routeCheck, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
 import type { UpstreamConfig } from '../upstreams/upstream.js'
@@ -47,7 +47,7 @@ import type {
 } from './config.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { overlap } from './overlap.js'
-import { addressRange, isFolder, isNoFile, viaName } from './values.js'
+import { addressRange, instanceHeaderName, isFolder, isNoFile, viaName } from './values.js'
 
 const KiB = 1024
 const GiB = 2 ** 30
@@ -348,7 +348,7 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
       "absolute path of the control socket, at most 106 bytes; default: [by the service's name](systemd.md#commands)",
     ),
     instanceHeader: optional(
-      orOff(text('a header name', headerName)),
+      orOff(text('a header name', instanceHeaderName)),
       'off',
       'name of a response header with the process’s pid',
     ),

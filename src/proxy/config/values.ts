@@ -1,6 +1,7 @@
 import { type Stats, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { InvalidValue, shown } from '../../config/check.js'
+import { headerName } from '../routes/rule.js'
 import type { AddressRange } from './config.js'
 
 /** Reports whether a path leads to something that is no regular file, and so can be no state file. */
@@ -36,4 +37,32 @@ export function addressRange(given: string): AddressRange | InvalidValue {
   if (version === 0 || prefix > maxPrefix)
     return new InvalidValue(`${shown(given)} is not an address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
   return { address, prefix, family: version === 4 ? 'ipv4' : 'ipv6' }
+}
+
+/** Response headers that say something about the answer itself: with the pid as value they would break clients and caches. */
+const OF_THE_ANSWER: ReadonlySet<string> = new Set([
+  ...[
+    'accept-ranges',
+    'age',
+    'allow',
+    'alt-svc',
+    'cache-control',
+    'date',
+    'etag',
+    'expires',
+    'last-modified',
+  ],
+  ...['link', 'location', 'pragma', 'refresh', 'retry-after', 'set-cookie', 'strict-transport-security'],
+  ...['vary', 'www-authenticate'],
+])
+const OF_THE_CONTENT = /^(?:access-control|content|cross-origin|sec)-/
+
+/** Checks the name of the response header that carries the pid. */
+export function instanceHeaderName(text: string): string | InvalidValue {
+  const name = headerName(text)
+  const lower = text.toLowerCase()
+  if (name instanceof InvalidValue || (!OF_THE_ANSWER.has(lower) && !OF_THE_CONTENT.test(lower))) return name
+  return new InvalidValue(
+    `${shown(text)} has a meaning for clients and caches; choose another header, such as X-Instance`,
+  )
 }

@@ -4,8 +4,7 @@ import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import type { ForwardedConfig, ListenerConfig, ProxyConfig } from '../config/config.js'
 import { healthShape } from '../config/health.js'
-import { addressRange, viaName } from '../config/values.js'
-import { headerName } from '../routes/rule.js'
+import { addressRange, instanceHeaderName, viaName } from '../config/values.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import type { UpstreamConfig } from '../upstreams/upstream.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
@@ -159,7 +158,7 @@ const either =
 
 /** Reports whether this version can use the value: another version may have other limits. A setting without a check must have the type of this version's value. */
 const SETTING_CHECKS: ReadonlyMap<string, SettingCheck> = new Map([
-  ['instanceHeader', fitsHead(headerName)],
+  ['instanceHeader', fitsHead(instanceHeaderName)],
   ['via', fitsHead(viaName)],
   ...['handshake', 'head', 'idle', 'stall', 'tunnel', 'connect', 'response'].map(
     name => [`timeouts.${name}`, isTime] as const,
