@@ -38,6 +38,8 @@ function cacheFor(command: string): CodeCache | null {
   try {
     const { size, mtimeMs, ino, uid, mode } = statSync(file)
     const facts = [
+      // V8 restores the path of the cached code, by which the program finds its other files.
+      file,
       size,
       mtimeMs,
       ino,

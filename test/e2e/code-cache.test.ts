@@ -1,8 +1,20 @@
-import { existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
+import { hasEnded } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
@@ -124,4 +136,59 @@ it('a proxy keeps it when it has served for a while, and V8 takes it for the nex
   expect(readFileSync(file, 'latin1')).toContain('served')
   const { stdout } = await desk.runCommand([process.execPath, '-e', TAKES, join(DIST, 'program.cjs'), file])
   expect(stdout).toBe('true')
+})
+
+describe('an installation with the code that its commands have kept', () => {
+  /** A folder as a package manager makes it. */
+  function installed() {
+    const { desk, config } = scene()
+    const at = (name: string) => join(desk.folder, name)
+    const copy = (from: string, to: string, ...how: string[]) => execFileSync('cp', ['-a', ...how, from, to])
+    mkdirSync(join(at('a'), 'build'), { recursive: true })
+    const root = join(DIST, '..')
+    copy(DIST, at('a/dist'))
+    copy(join(root, 'package.json'), at('a/package.json'))
+    copy(join(root, 'build/Release'), at('a/build/Release'))
+    const command = (name: string, ...args: string[]) => [
+      ...['env', '-u', 'FD_BROKER_CODE_CACHE', '-u', 'FD_BROKER_ADDON', process.execPath],
+      ...[join(at(name), 'dist/cli.cjs'), 'proxy', '--config', config, ...args],
+    ]
+    /** The folders from which a proxy has loaded files. */
+    const loadedBy = async (name: string) => {
+      const pid = await desk.launch(command(name))
+      await desk.statusWhere('it serves', status => status.pid === pid)
+      const maps = readFileSync(`/proc/${pid}/maps`, 'utf8')
+      process.kill(pid, 'SIGKILL')
+      await until('it has ended', () => hasEnded(pid))
+      return [...new Set(maps.match(/\/\S+fd_broker\.node/g))]
+    }
+    const check = (name: string) => desk.runCommand(command(name, '--check'))
+    const kept = (name: string) =>
+      readdirSync(join(at(name), '.code-cache')).filter(file => /\.v8$/.test(file))
+    return { at, copy, check, loadedBy, kept }
+  }
+
+  it('starts from where it was moved or copied to, and keeps the code again', async () => {
+    const { at, copy, check, kept } = installed()
+    expect(await check('a')).toMatchObject({ code: 0, stderr: '' })
+    expect(kept('a')).toHaveLength(1)
+    renameSync(at('a'), at('b'))
+    expect(await check('b')).toMatchObject({ code: 0, stderr: '' })
+    expect(kept('b')).toHaveLength(2)
+    copy(at('b'), at('c'))
+    renameSync(at('b'), at('hidden'))
+    expect(await check('c')).toMatchObject({ code: 0, stderr: '' })
+  })
+
+  it('loads its own addon, also if its files are hard links of another one’s', async () => {
+    const { at, copy, check, loadedBy } = installed()
+    expect(await check('a')).toMatchObject({ code: 0 })
+    // As a proxy keeps it.
+    const [ended = ''] = readdirSync(join(at('a'), '.code-cache'))
+    expect(ended).toMatch(/^proxy-/)
+    copy(at('a'), at('b'), '-l')
+    expect(await loadedBy('b')).toEqual([at('b/build/Release/fd_broker.node')])
+    rmSync(at('a'), { recursive: true })
+    expect(await loadedBy('b')).toEqual([at('b/build/Release/fd_broker.node')])
+  })
 })
