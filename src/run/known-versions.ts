@@ -172,7 +172,7 @@ export class ReleaseLinks {
   #wanted(state: SupervisorState): ReleaseLinkTargets | undefined {
     const now = serving(state)
     const next = candidate(state)
-    const last = state.versions.find(({ relayed }) => relayed)
+    const last = state.versions.find(version => version.last)
     if (last !== undefined) return this.#known.linksOf(last.id)
     if (next !== undefined) {
       const links = this.#known.linksOf(next.of ?? next.id)

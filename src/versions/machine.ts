@@ -24,8 +24,8 @@ export interface Version {
   readonly askers: readonly number[]
   /** Whether the version was cancelled before it had a process. Such a version is told to end as soon as it has one. */
   readonly doomed: boolean
-  /** Whether the version's exit code becomes the supervisor's: true for the last version when the supervisor stops. */
-  readonly relayed: boolean
+  /** Whether this is the last version of a supervisor that was told to end. */
+  readonly last: boolean
   /** Id of the earlier version whose settings this version was started with; null: with the current settings. */
   readonly of: number | null
   /** Whether the version has completed its probation. */
@@ -56,7 +56,7 @@ export interface SupervisorState {
   readonly good: readonly number[]
   /** The version that a rollback starts again, or null. */
   readonly before: number | null
-  /** The supervisor's exit code: that of the version that served last; if none has served, of the version that failed last. */
+  /** The supervisor's exit code: 0 if it was told to end; else that of the version that served last or, if none has served, that failed last. */
   readonly code: number
   /** Whether a version has ended while it served. Absent: none has, or an earlier release wrote this state. */
   readonly served?: boolean
@@ -213,7 +213,7 @@ function launch(draft: StepDraft, askers: readonly number[], of: number | null =
   const id = ++draft.started
   draft.waiting = false
   const wanted = of === null && askers.length > 0
-  const fresh = { doomed: false, relayed: false, proved: false, sick: false, wanted }
+  const fresh = { doomed: false, last: false, proved: false, sick: false, wanted }
   draft.versions = [...draft.versions, { id, phase: 'spawning', askers, of, ...fresh }]
   draft.effects.push(of === null ? { type: 'spawn', version: id } : { type: 'spawn', version: id, of })
 }
@@ -308,7 +308,6 @@ function removeVersion(draft: StepDraft, id: number, code: number): void {
   draft.versions = draft.versions.filter(version => version.id !== id)
   answer(draft, version.askers, id, version.doomed ? 'cancelled' : 'failed')
   const { phase } = version
-  if (version.relayed) draft.code = code
   if (phase === 'serving') {
     draft.code = code
     draft.served = true
@@ -449,10 +448,10 @@ function stop(draft: StepDraft, now: boolean): void {
     answer(draft, draft.next, null, 'ending')
     draft.next = []
     const last = serving(draft) ?? candidate(draft)
-    // The end of the last version was not requested, but that of the supervisor is.
-    if (last === undefined) draft.code = 0
+    // Whatever code the versions end with: a service manager must not take an end that it ordered for a failure.
+    draft.code = 0
     for (const { id, phase, askers } of draft.versions) {
-      change(draft, id, { relayed: id === last?.id })
+      change(draft, id, { last: id === last?.id })
       if (phase === 'stopping' || phase === 'killed') continue
       answer(draft, askers, id, 'ending')
       change(draft, id, { askers: [] })

@@ -19,8 +19,8 @@ const FIRST = [
   "require('node:http').createServer((q, r) => r.end('ok')).listen({ fd: 3 })",
 ]
 
-async function running(run: Supervised) {
-  const own = run.commandLine(['--ready', 'delay:50ms'], PLAIN)
+async function running(run: Supervised, program = PLAIN, ...options: string[]) {
+  const own = run.commandLine(['--ready', 'delay:50ms', ...options], program)
   const child = spawn(own[0]!, own.slice(1), { env: run.desk.env, stdio: 'ignore' })
   const { pid } = await until('it serves', async () => {
     const status = await run.status().catch(() => null)
@@ -30,12 +30,29 @@ async function running(run: Supervised) {
 }
 
 describe('fd-broker run', () => {
-  it('ends with 0 when it was told to end and its program ended by the signal for that', async () => {
-    for (const signal of perLane(['SIGTERM'] as const, ['SIGTERM', 'SIGINT'] as const)) {
-      const { child } = await running(await Supervised.prepare())
-      child.kill(signal)
-      expect(await once(child, 'exit'), signal).toEqual([0, null])
+  it('ends with 0 when it was told to end, whatever its program does then', async () => {
+    const loop = 'while :; do sleep 0.05; done'
+    const programs = {
+      'no handler': PLAIN,
+      'exits with 3': ['sh', '-c', `trap 'exit 3' TERM INT; ${loop}`],
+      'kills itself': ['sh', '-c', `trap 'kill -9 $$' TERM INT; ${loop}`],
+      'ignores it': ['sh', '-c', `trap '' TERM INT; ${loop}`],
     }
+    const orders = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'stop'] as const
+    const all = Object.entries(programs).flatMap(([name, program]) =>
+      orders.map(order => ({ name, program, order })),
+    )
+    const short = ['no handler SIGTERM', 'exits with 3 SIGTERM', 'ignores it stop']
+    const cases = all.filter(({ name, order }) => perLane(short.includes(`${name} ${order}`), true))
+    const ends = cases.map(async ({ name, program, order }) => {
+      const run = await Supervised.prepare()
+      const { child } = await running(run, program, '--stop-timeout', '200ms')
+      const end = once(child, 'exit')
+      if (order !== 'stop') child.kill(order)
+      else expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+      return [name, order, await end]
+    })
+    expect(await Promise.all(ends)).toEqual(cases.map(({ name, order }) => [name, order, [0, null]]))
   })
 
   it('kills a program that does not end in the time of a later stop that is shorter', async () => {

@@ -107,17 +107,14 @@ describe('fd-broker run', () => {
     expect((await run.whoami()).generation).toBeLessThanOrEqual(3)
   })
 
-  it('passes the exit code on, and a crash is the end unless it is told to restart', async () => {
+  it('ends its program by the configured signal, and a crash is the end unless it is told to restart', async () => {
     const run = await Supervised.prepare()
-    const own = run.commandLine(['--ready', 'fd', '--stop-signal', 'INT'], [SERVER])
-    const child = spawn(own[0]!, own.slice(1), {
-      env: { ...run.desk.env, FDB_SUPERVISED: run.orders({}) },
-      stdio: ['ignore', 'ignore', 'ignore'],
-    })
+    await run.launch(['--ready', 'fd', '--stop-signal', 'INT'])
     await run.says('listens')
-    await until('it serves', async () => (await run.status().catch(() => ({}))).role === 'serving')
-    child.kill('SIGTERM')
-    expect(await once(child, 'exit')).toEqual([4, null])
+    await run.serving()
+    run.signal('SIGTERM')
+    await run.logged('a version has ended', line => line.code === 4)
+    await run.ended()
     const again = await Supervised.start([
       '--ready',
       'fd',

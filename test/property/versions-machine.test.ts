@@ -409,13 +409,13 @@ describe('a supervisor', () => {
     expect(told('never', ...up, { type: 'exited', version: 1, code: 3 }).effects).toEqual([
       { type: 'exit', code: 3 },
     ])
-    const ended = told(
-      'never',
-      ...up,
-      { type: 'stop', now: false },
-      { type: 'exited', version: 1, code: 143 },
-    )
-    expect(ended.effects).toEqual([{ type: 'exit', code: 143 }])
+  })
+
+  it('that is told to end ends with 0, with whatever code its version ends', () => {
+    for (const code of [0, 3, 137])
+      expect(
+        told('never', ...up, { type: 'stop', now: false }, { type: 'exited', version: 1, code }).effects,
+      ).toEqual([{ type: 'exit', code: 0 }])
   })
 
   it('ends with that code too if the next version, which was being started, fails after it', () => {

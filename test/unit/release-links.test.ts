@@ -15,7 +15,7 @@ type Phase = SupervisorState['versions'][number]['phase']
 /** Versions by their phases; `of`: as which earlier one the last is started. */
 function state(phases: Record<number, Phase>, of: number | null = null): SupervisorState {
   const ids = Object.keys(phases).map(Number)
-  const fresh = { askers: [], doomed: false, relayed: false, proved: false, sick: false, wanted: false }
+  const fresh = { askers: [], doomed: false, last: false, proved: false, sick: false, wanted: false }
   const versions = ids.map(id => ({ ...fresh, id, phase: phases[id]!, of: id === ids.at(-1) ? of : null }))
   return { ...initial(), versions }
 }
