@@ -54,7 +54,7 @@ export class ProgramShutdown {
   #onSignal(signal: NodeJS.Signals): void {
     const handled = process.listenerCount(signal) > 0
     // Closes the member first: otherwise a predecessor on standby would serve again when this process ends.
-    if (handled && this.#member.incumbent !== null) {
+    if (handled && this.#member.isStoodBy) {
       this.#ending = true
       void this.#member.close({ handBack: false })
     }

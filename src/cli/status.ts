@@ -185,6 +185,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
     ['last failure', failureLine(report)],
     ['blocked by', blockedLine(report)],
     ['application', errorsLine(report)],
+    ['standby', standbyLine(report)],
     ['output', outputLine(report)],
     ['unfit', unfitLine(report)],
   ]
@@ -195,7 +196,14 @@ function knownLines(lines: readonly [string, string | null][]): string[] {
 }
 
 /** Names of the lines that a terminal shows in red. */
-const FAULTS: ReadonlySet<string> = new Set(['crash loop', 'unfit', 'blocked by', 'application', 'output'])
+const FAULTS: ReadonlySet<string> = new Set([
+  'crash loop',
+  'unfit',
+  'standby',
+  'blocked by',
+  'application',
+  'output',
+])
 
 function coloured(name: string, value: string): string {
   if (name === 'role' && value === 'serving') return style('green', value)
@@ -341,6 +349,14 @@ export function failedUpgradeText(report: ServiceStatus): string | null {
 function blockedLine({ blockedBy }: ServiceStatus): string | null {
   if (!blockedBy?.length) return null
   return `${blockedBy.map(pid => `pid ${plain(pid)}`).join(', ')} (may still live: the next upgrade waits until it has ended)`
+}
+
+/** Reports a standby that could not take over if the serving process failed. */
+function standbyLine({ draining }: ServiceStatus): string | null {
+  const standby = draining?.find(({ phase, unfit }) => phase === 'standby' && unfit)
+  if (!standby?.unfit) return null
+  const { code, message } = standby.unfit
+  return `no process can take over: process ${plain(standby.pid)} stands by, and cannot write: ${plain(code)}: ${plain(message)}`
 }
 
 function unfitLine({ unfit }: ServiceStatus): string | null {

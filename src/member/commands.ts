@@ -104,9 +104,10 @@ export function serveServiceCommands({ shared, commands, reloading, close }: Ser
     return reply()
   })
   commands.set(ROLLBACK, async (_body, { by }) => {
-    if (!shared.hosting.standsBy) {
-      throw noStandbyError(`process ${process.pid} (generation ${shared.generation})`)
-    }
+    const { hosting } = shared
+    await hosting.hearStandby?.()
+    if (!hosting.standsBy)
+      throw noStandbyError(`process ${process.pid} (generation ${shared.generation})`, hosting.unfitStandby)
     shutdown.requestedBy = rollbackBy(by)
     shared.heartbeat.beat()
     void close({})

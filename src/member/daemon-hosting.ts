@@ -42,6 +42,7 @@ export class DaemonHosting implements Hosting {
   readonly blockedBy = []
   readonly stuckIncumbent = null
   readonly probationLeftMs = null
+  readonly unfitStandby = null
   readonly released = false
   readonly mergesAtOnce = false
   readonly #deps: DaemonHostingDeps

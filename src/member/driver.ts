@@ -437,7 +437,11 @@ export class MemberDriver implements RuntimeDriver {
     // Then a running handoff must end, because its successor may serve afterwards.
     await this.#waitWhileHandingOver(most)
     if (shutdown.over || !(accepts(machine.phase) || machine.phase === 'frozen')) return
-    if (!shutdown.order.handBack) await this.#waitFor(hosting.releaseStandby(), silence)
+    if (shutdown.order.handBack && hosting.hearStandby !== undefined)
+      await this.#waitFor(hosting.hearStandby(), silence)
+    // A standby that cannot take over would answer reads, and refuse changes, as long as it lives.
+    if (!shutdown.order.handBack || hosting.unfitStandby !== null)
+      await this.#waitFor(hosting.releaseStandby(), silence)
     if (machine.phase === 'serving') await this.#endLeadership(quiesce)
   }
 

@@ -8,6 +8,7 @@ import { STUCK_MS, untilGone } from '../holder/stuck.js'
 import { SuccessorNames } from '../holder/successor-names.js'
 import { FormerListeners, SuccessorPaths } from '../holder/unix-paths.js'
 import { closeAll } from '../kernel/index.js'
+import type { DrainReport, UnfitReport } from '../operator/status-report.js'
 import type { Segment } from '../state/segment.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import type { BundleItem } from '../wire/bundle.js'
@@ -20,6 +21,9 @@ import type { JoinedHolder } from './joined-holder.js'
 import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
+
+/** A standby that has not reported within so many heartbeats is stopped or stuck. */
+const REPORTS = 2
 
 /** The interval at which a successor without a channel to its incumbent checks whether its segment is sealed. */
 const SEAL_CHECK_MS = 100
@@ -82,7 +86,11 @@ export class EmbeddedHosting implements Hosting {
   }
 
   get standsBy(): boolean {
-    return this.#deps.shared.machine.member.link === 'up'
+    return this.#deps.shared.machine.member.link === 'up' && this.unfitStandby === null
+  }
+
+  get unfitStandby(): UnfitReport | null {
+    return this.#standby?.unfit ?? null
   }
 
   /** True if no successor is known: then the Welcome of the serving process shows whether it accepts changes. */
@@ -102,9 +110,8 @@ export class EmbeddedHosting implements Hosting {
 
   /** As the previous version reports it: that one is the holder. */
   get probationLeftMs(): number | null {
-    if (!this.standsBy) return null
-    const standby = this.#deps.controlSocket.older.reports.find(report => report.standbySeconds !== undefined)
-    return standby?.standbySeconds === undefined ? null : standby.standbySeconds * 1_000
+    const seconds = this.#standby?.standbySeconds
+    return seconds === undefined ? null : seconds * 1_000
   }
 
   /** While there is no channel, checks regularly whether this process was released or its segment was sealed. */
@@ -231,6 +238,11 @@ export class EmbeddedHosting implements Hosting {
     await untilGone(() => (this.#holder === null ? [stuck.facts.pid] : []), STUCK_MS)
   }
 
+  async hearStandby(): Promise<void> {
+    const { controlSocket, shared } = this.#deps
+    if (this.standsBy) await controlSocket.older.reported(REPORTS * shared.settings.times.heartbeat)
+  }
+
   /** Waits until the standby has released this process, because only then this process may remove the paths. */
   async releaseStandby(): Promise<void> {
     const { changes, shutdown, machine, settings } = this.#deps.shared
@@ -290,6 +302,12 @@ export class EmbeddedHosting implements Hosting {
     this.#successorNames.close()
     this.#holder?.close()
     this.#former.close()
+  }
+
+  /** The last report of the standby; undefined if there is none, or if it has not reported yet. */
+  get #standby(): DrainReport | undefined {
+    if (this.#deps.shared.machine.member.link !== 'up') return undefined
+    return this.#deps.controlSocket.older.reports.find(({ phase }) => phase === 'standby')
   }
 
   /** The link to the standby if it still decides but is silent, so that no process can join before the standby ends. Otherwise null. */

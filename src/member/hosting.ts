@@ -1,6 +1,7 @@
 import type { FdbError } from '../errors.js'
 import type { Holder } from '../holder/holder.js'
 import type { Entry } from '../holder/registry.js'
+import type { UnfitReport } from '../operator/status-report.js'
 import type { Segment } from '../state/segment.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import type { Link, WireEnvelope } from '../wire/link.js'
@@ -16,8 +17,10 @@ export interface Hosting {
   readonly blockedBy: readonly number[]
   /** Pid of the incumbent if it is still the holder but sends no heartbeats; otherwise null. */
   readonly stuckIncumbent: number | null
-  /** A standby takes over again, with the connections, if this process leaves. */
+  /** A standby takes over again, with the connections, if this process leaves. False if the standby is known to be unfit. */
   readonly standsBy: boolean
+  /** Why the standby cannot take over again; null if it can, or if there is none. Always null in daemon hosting, where the daemon knows. */
+  readonly unfitStandby: UnfitReport | null
   /** A handoff to a successor is under way, which may still fail. */
   readonly isHandingOver: boolean
   /** This process's own holder has released the successor: this process cannot serve again. */
@@ -75,6 +78,8 @@ export interface Hosting {
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
   /** Kills the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent in daemon hosting, where operators ask the daemon. */
   killStuck?(): Promise<void>
+  /** Waits for the next report of the standby, which shows whether it could read all changes up to now. */
+  hearStandby?(): Promise<void>
   /** The service ends with this process: releases the standby, so that it does not take over again. */
   releaseStandby(): Promise<void>
 

@@ -238,6 +238,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.#driver.close({}, why)
   }
 
+  /** @internal Whether a previous version would accept again if this process ended, even if it could not write. */
+  get isStoodBy(): boolean {
+    const { standsBy, unfitStandby } = this.#runtime.hosting
+    return standsBy || unfitStandby !== null
+  }
+
   /** @internal Waits while a handoff is under way, at most `drain.timeout`. Resolves with whether another process serves then. */
   async handedOver(): Promise<boolean> {
     return await this.#driver.handedOver()

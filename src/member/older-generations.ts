@@ -8,6 +8,7 @@ import { closeAll, trySignalTo } from '../kernel/index.js'
 import { type DrainReport, type ForcedClose, readKeptBy } from '../operator/status-report.js'
 import type { StateLog } from '../state/state-log.js'
 import { FORWARDS_WRITES, type Link } from '../wire/link.js'
+import { ChangeNotifier } from '../wire/pending.js'
 import { ForcedCloses } from './forced-closes.js'
 import type { MemberContext } from './member-context.js'
 import { WriteReceiver } from './writes/receiver.js'
@@ -48,6 +49,7 @@ export class OlderGenerations {
   readonly #supply: SegmentSupply
   /** Generations that were told to end because too many drain. */
   readonly #early = new WeakSet<Caller>()
+  readonly #reported = new ChangeNotifier()
   /** The time limit that the generations were given when the service ended; null: it does not end. */
   #endsWithin: number | null = null
 
@@ -58,6 +60,14 @@ export class OlderGenerations {
 
   get reports(): DrainReport[] {
     return [...this.#callers.values()].sort((a, b) => a.generation - b.generation)
+  }
+
+  /** Resolves when each generation that stands by has reported once more, or after `ms`. */
+  async reported(ms: number): Promise<void> {
+    const before = new Set(this.#callers.values())
+    const haveAll = () =>
+      [...this.#callers.values()].every(report => report.phase !== 'standby' || !before.has(report))
+    await this.#reported.until(haveAll, ms)
   }
 
   /** The connections that older generations, including ended ones, closed at the end of their drains. */
@@ -183,6 +193,7 @@ export class OlderGenerations {
       this.#limitDraining()
       if (this.#endsWithin !== null) this.#deps.shared.changes.notify()
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
+      this.#reported.notify()
     } catch {
       // The report is no valid JSON. The previous one stays.
     }

@@ -1,6 +1,7 @@
 import { LONGEST_MS } from '../base/duration.js'
 import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
+import type { UnfitReport } from './status-report.js'
 
 // Names and bodies of the commands that services answer in addition to those of their applications.
 
@@ -116,10 +117,15 @@ function read(body: Buffer): Record<string, unknown> {
   throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a service command are not a JSON object`)
 }
 
-/** Returns the error of a rollback if the previous version cannot take over again any more. */
-export function noStandbyError(serving: string): FdbError {
+/** Returns the error of a rollback if the previous version cannot take over again. `unfit`: its reason, if it stands by. */
+export function noStandbyError(serving: string, unfit: UnfitReport | null): FdbError {
+  const why =
+    unfit === null
+      ? `no process stands by for ${serving}: the probation of ${serving} is over, or it is the first version`
+      : `the process that stands by for ${serving} cannot take over again, so ${serving} keeps serving (${unfit.code}: ${unfit.message})`
   return new FdbError(
     'ERR_FDB_NO_STANDBY',
-    `no process stands by for ${serving}: the probation of ${serving} is over, or it is the first version. To return to the previous release, start it as the next version: fd-broker upgrade -- COMMAND`,
+    `${why}. To return to the previous release, start it as the next version: fd-broker upgrade -- COMMAND`,
+    unfit === null ? {} : { details: { reason: unfit.code } },
   )
 }

@@ -1,7 +1,12 @@
+import { execFile } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { join as joinService } from '../../src/member/join.js'
+import { OperatorClient } from '../../src/operator/client.js'
+import { ROLLBACK } from '../../src/operator/service-commands.js'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
@@ -10,6 +15,7 @@ import { serviceStatus, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** Long enough to fail in it. */
 const LONG = { probation: 60_000, heartbeat: 50, silence: 400 }
 /** Versions that only read what they know, and one that writes more. */
@@ -110,6 +116,56 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
     })
   },
 )
+
+describe.each(['embedded', 'daemon'] as const)(
+  'a standby that cannot read the state any more, %s',
+  hosting => {
+    it('is not given way to by a rollback, even right after the change, which says why', async () => {
+      const { scene, status, target } = await open(hosting)
+      const elder = await scene.serve(FIRST)
+      const second = await scene.serve(SECOND)
+      await standsBy(elder)
+      using client = await OperatorClient.connect(scene.control)
+      if (hosting === 'daemon') {
+        await second.order('put', { key: 'a', value: { item: 'x' } })
+        await until('it is known', async () =>
+          (await status()).draining.some(({ unfit }) => unfit !== undefined),
+        )
+      } else {
+        await until('it reports', async () => (await status()).probationSeconds !== null)
+        await second.order('put', { key: 'a', value: { item: 'x' } })
+      }
+      const asked = client.command(ROLLBACK, '', hosting === 'daemon' ? { service: 'shop' } : {})
+      await expect(asked).rejects.toMatchObject({
+        code: 'ERR_FDB_NO_STANDBY',
+        message: expect.stringMatching(
+          /cannot take over again, so .* keeps serving \(ERR_FDB_SCHEMA: .*version 2/,
+        ),
+      })
+      await second.order('put', { key: 'b', value: { item: 'y' } })
+      expect(await whoAnswers(target)).toBe(second.pid)
+      const [serving, draining] = [second.pid, [{ pid: elder.pid, unfit: { code: 'ERR_FDB_SCHEMA' } }]]
+      expect(await status()).toMatchObject({ pid: serving, role: 'serving', draining })
+      const shown = await promisify(execFile)(process.execPath, [CLI, 'status', '--control', scene.control])
+      const line = `standby +no process can take over: process ${elder.pid} stands by, and cannot write: ERR_FDB_SCHEMA`
+      if (hosting === 'embedded') expect(shown.stdout).toMatch(new RegExp(line))
+    })
+  },
+)
+
+it('a process whose standby cannot take over ends the service when it is closed, with the standby', async () => {
+  const { scene } = await open('embedded')
+  const elder = await scene.serve(FIRST)
+  const second = await scene.serve(SECOND)
+  await standsBy(elder)
+  await until('it reports', async () => (await scene.status()).probationSeconds !== null)
+  await second.order('put', { key: 'a', value: { item: 'x' } })
+  second.signal('SIGTERM')
+  await Promise.all([second.end(), elder.end()])
+  expect(second.find('retired')).toMatchObject({ why: 'closed' })
+  expect(elder.find('retired')).toMatchObject({ why: 'replaced' })
+  expect(elder.story).not.toContain('unfit')
+})
 
 describe('a joiner that gave up before anything was handed to it', () => {
   it('blocks nobody, though its process lives on', async () => {

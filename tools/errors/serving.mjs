@@ -30,7 +30,7 @@ export const CALLER = {
     remedy: 'Split it',
   },
   ERR_FDB_NO_STANDBY: {
-    cause: '`fd-broker rollback` found no standby',
+    cause: '`fd-broker rollback` found no standby, or one that cannot take over',
     remedy: 'Upgrade to the previous release: `fd-broker upgrade -- COMMAND`',
   },
   ERR_FDB_HELD_ALONE: {

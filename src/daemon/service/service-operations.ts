@@ -19,7 +19,7 @@ import {
   type UpgradeProgress,
 } from '../../operator/requests.js'
 import { noStandbyError, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
-import type { Failure } from '../../operator/status-report.js'
+import type { Failure, UnfitReport } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../wire/link.js'
@@ -33,6 +33,9 @@ const STATUS_MS = 1_000
 
 /** A successor's process takes about this long to start: a handoff that ends within this time does not block it. */
 const START_MS = 1_000
+
+/** The reason of a standby that has reconnected, and does not say it again. */
+const UNKNOWN: UnfitReport = { code: 'ERR_FDB_UNFIT', message: 'the process cannot serve' }
 
 /** The parts of a service that operators' requests need. */
 export interface OperatedService {
@@ -185,9 +188,8 @@ export class ServiceOperations implements Operations {
     const { name, holder, machine } = this.#service
     await this.#awaitDecision(0, context.signal)
     // Checked here, because only the daemon knows for certain whether a standby can take over again.
-    if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined) {
-      throw noStandbyError(`the member that serves "${name}"`)
-    }
+    if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined)
+      throw noStandbyError(`the member that serves "${name}"`, this.#unfitStandby)
     const reply = await this.#commands.ask(this.#owner, order, context)
     if (order.name === STOP) this.#service.endDraining(readStopOrder(Buffer.from(order.body)).timeoutMs)
     return reply
@@ -251,6 +253,15 @@ export class ServiceOperations implements Operations {
         ? `process ${holder.peer(owner)?.pid ?? 0} is in probation: try again when that is over, or return to the previous version (fd-broker rollback)`
         : `process ${holder.peer(joiner)?.pid ?? 0} is taking over (phase ${phase}): try again when that is over`
     throw new FdbError('ERR_FDB_BUSY', `${name}: ${reason}`, { retryable: true, phase })
+  }
+
+  /** Why the standby cannot take over again; null if it can, or if there is none. */
+  get #unfitStandby(): UnfitReport | null {
+    const { holder, machine } = this.#service
+    const { phase, standby, unfit } = machine()
+    if (phase !== 'probation' || !unfit.includes(standby)) return null
+    const { code, message } = holder.peer(standby)?.reason ?? UNKNOWN
+    return { code, message }
   }
 
   /** The serving member. Throws if there is none. */
