@@ -17,6 +17,8 @@ import type { Upgrades } from './upgrades.js'
 
 /** A successor that does not end within this time after its main process was told to end may not have been told. */
 const DECIDES_MS = 1_000
+/** An ordered end takes at most this much longer than was ordered if the successor serves on. */
+const LATE_MS = 500
 const ASK_AGAIN_MS = 500
 
 /** The role that this process announced last. */
@@ -109,12 +111,14 @@ export class Announcer {
   async successorEnded(waits: () => void): Promise<void> {
     const successor = this.#heir
     if (this.#manager === null || successor === null || this.#namedBeforeEnd) return
-    const { control, service } = this.#deps.shared.settings
+    const { settings, shutdown } = this.#deps.shared
+    const { control, service } = settings
+    const decidesMs = Math.min(DECIDES_MS, shutdown.order.leftMs + LATE_MS)
     waits()
     const pidfd = openPidfd(successor)
     if (!(pidfd instanceof OwnedFd)) return
     using _ = pidfd
-    for (let ms = DECIDES_MS; !(await endsWithin(pidfd, ms)); ms = ASK_AGAIN_MS)
+    for (let ms = decidesMs; !(await endsWithin(pidfd, ms)); ms = ASK_AGAIN_MS)
       if ((await servingPid(control, service)) !== null) return
   }
 
