@@ -85,9 +85,10 @@ export class SegmentLoader {
   }
 
   write(epoch: Epoch): void {
-    const last = this.#log.segments.at(-1)
-    if (last?.epoch === epoch) {
-      this.#log.startWriting(last)
+    // A process that has followed the log may also have the segment for a rollback, which was made with this one.
+    const held = this.#log.backTo(epoch)
+    if (held !== undefined) {
+      this.#log.startWriting(held)
       return
     }
     const segment = this.#segmentSet.get(epoch)

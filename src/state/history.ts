@@ -320,6 +320,17 @@ export class History {
     this.#store.entries.segments.set(ordinal, held)
   }
 
+  /** Closes the segments after `epoch` in which nothing is: they were made together with that one, for a rollback. */
+  dropUnused(epoch: number): void {
+    for (;;) {
+      const last = this.held.at(-1)
+      if (last === undefined || last === this.writeSegment || last.segment.epoch <= epoch) return
+      if (last.segment.size() > last.segment.start) return
+      this.held.pop()
+      this.release(last)
+    }
+  }
+
   release({ ordinal, segment }: HeldSegment): void {
     this.#store.entries.segments.delete(ordinal)
     segment.close()

@@ -85,6 +85,12 @@ export class StateLog implements LogOwner {
     return this.#core.limits
   }
 
+  /** Returns the segment of this epoch, if the log has it, as its last one: closes later segments in which nothing is. */
+  backTo(epoch: number): Segment | undefined {
+    this.#core.history.dropUnused(epoch)
+    return this.segments.find(segment => segment.epoch === epoch)
+  }
+
   /** The segments in replay order. A compaction closes them: take `dup()` or `readOnly()` in the same turn. */
   get segments(): readonly Segment[] {
     return this.#core.history.held.map(held => held.segment)

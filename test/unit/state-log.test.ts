@@ -281,6 +281,36 @@ describe('freeze, seal and fence', () => {
     log.close()
   })
 
+  it('writes in a segment behind which it holds an empty one, made for a rollback', async () => {
+    const { log, segment } = writingLog()
+    segment.seal()
+    log.endWriting(new FdbError('ERR_FDB_FENCED', 'epoch 1 is over'))
+    const granted = Segment.create(2)
+    await log.adopt(granted.dup())
+    await log.adopt(Segment.create(3))
+    log.startWriting(log.backTo(2)!)
+    await log.section('routes', routeSchema).put('a', { to: 'mine' })
+    expect(log.segments.map(({ epoch }) => epoch)).toEqual([1, 2])
+    granted.close()
+    log.close()
+  })
+
+  it('does not go back behind a segment in which another process has written', async () => {
+    const { log, segment } = writingLog()
+    segment.seal()
+    log.endWriting(new FdbError('ERR_FDB_FENCED', 'epoch 1 is over'))
+    await log.adopt(Segment.create(2))
+    const other = new StateLog()
+    const theirs = Segment.create(3)
+    other.startWriting(theirs)
+    await other.section('routes', routeSchema).put('a', { to: 'theirs' })
+    await log.adopt(theirs.dup())
+    const held = log.backTo(2)!
+    expect(() => log.startWriting(held)).toThrow(code('ERR_FDB_STATE_ORDER'))
+    other.close()
+    log.close()
+  })
+
   it('holds the next segment before the seal once it has given up its right, and reads it behind the seal', async () => {
     const { log, segment } = writingLog()
     await log.section('raw').put('a', Buffer.from('ours'))
