@@ -47,7 +47,7 @@ export class Holder {
     segmentSet: SegmentSet
     times: HandoffTimes
     logger: Logger
-    renewBytes: number
+    renewBytes(): number
   }) {
     const { host, registry, segmentSet, times, logger } = parts
     this.segmentSet = segmentSet
@@ -104,7 +104,7 @@ export class Holder {
     })
     this.#silence = new HeartbeatSilence(times.heartbeat)
     this.#beats = setInterval(() => this.#beat(), times.heartbeat).unref()
-    this.#renewal = new Renewal(host, segmentSet, parts.renewBytes)
+    this.#renewal = new Renewal(host, segmentSet, () => parts.renewBytes())
   }
 
   /** The remaining milliseconds of probation, or null outside of probation. */

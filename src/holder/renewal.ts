@@ -18,7 +18,7 @@ type RenewalMachine = Pick<HolderHost, 'state' | 'dispatch' | 'amidBulk'>
 export class Renewal {
   readonly #machine: RenewalMachine
   readonly #segmentSet: SegmentSet
-  readonly #renewBytes: number
+  readonly #renewBytes: () => number
   readonly #timer: NodeJS.Timeout
   /** When an unfit owner may try again (performance.now()). */
   #retryAt = 0
@@ -26,7 +26,7 @@ export class Renewal {
   /** The size of the owner's segment at the last check, in bytes. */
   #size = 0
 
-  constructor(machine: RenewalMachine, segmentSet: SegmentSet, renewBytes: number) {
+  constructor(machine: RenewalMachine, segmentSet: SegmentSet, renewBytes: () => number) {
     this.#machine = machine
     this.#segmentSet = segmentSet
     this.#renewBytes = renewBytes
@@ -47,7 +47,7 @@ export class Renewal {
     this.#retryAt = 0
     this.#backoff.reset()
     const amidBulk = this.#machine.amidBulk?.() ?? this.#growsFast(epoch)
-    if (!amidBulk && this.#segmentSet.hasGrown(epoch, this.#renewBytes))
+    if (!amidBulk && this.#segmentSet.hasGrown(epoch, this.#renewBytes()))
       this.#machine.dispatch({ type: 'renew' })
   }
 
@@ -55,7 +55,7 @@ export class Renewal {
   #growsFast(epoch: Epoch): boolean {
     const before = this.#size
     this.#size = this.#segmentSet.get(epoch)?.size() ?? 0
-    return this.#size - before > FAST_BYTES && this.#size < MOST_TIMES * this.#renewBytes
+    return this.#size - before > FAST_BYTES && this.#size < MOST_TIMES * this.#renewBytes()
   }
 
   /** Lets an unfit owner try again, because a lack of descriptors or memory may have passed. */

@@ -288,7 +288,7 @@ export class EmbeddedHosting implements Hosting {
       segmentSet,
       times: settings.times,
       logger: settings.logger,
-      renewBytes: settings.stateLimits.renewBytes,
+      renewBytes: () => settings.stateLimits.renewBytes,
     })
     // In `beginning` this process must read the changes of earlier processes before it may hand over.
     if (machine.phase !== 'beginning') onDecides()

@@ -6,7 +6,14 @@ import { fateOf, identify, killVerified, watchProcess } from '../os/process-iden
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { Channel } from '../wire/channel.js'
-import { FORWARDS_WRITES, Link, remoteError, TAKES_CONNECTIONS, type WireEnvelope } from '../wire/link.js'
+import {
+  FORWARDS_WRITES,
+  Link,
+  MERGES_SEGMENTS,
+  remoteError,
+  TAKES_CONNECTIONS,
+  type WireEnvelope,
+} from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
 import type { Settings } from './options.js'
 
@@ -87,7 +94,7 @@ export class HolderLink {
             service,
             intent: back === undefined ? Intent.JOIN : Intent.BACK,
             pid: process.pid,
-            capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES],
+            capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES, MERGES_SEGMENTS],
             times: wantedTimes,
             instance: OWN_INSTANCE,
             stateFile: stateFile?.path ?? '',

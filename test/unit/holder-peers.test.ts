@@ -34,7 +34,7 @@ function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }, logg
     segmentSet,
     times: HANDOFF_TIMES,
     logger,
-    renewBytes: 1_000_000,
+    renewBytes: () => 1_000_000,
   })
   onTestFinished(() => holder.close())
   return { holder, story }

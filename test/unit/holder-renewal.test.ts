@@ -16,7 +16,7 @@ function renewing(
   const machine = { state: initialHolder('member', 1, 1) }
   let asked = 0
   const host = { state: () => machine.state, dispatch: () => asked++, ...owner }
-  const renewal = new Renewal(host, segmentSet, renewBytes)
+  const renewal = new Renewal(host, segmentSet, () => renewBytes)
   onTestFinished(() => {
     renewal.close()
     segmentSet.close()

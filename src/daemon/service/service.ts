@@ -24,11 +24,19 @@ import { OWN_LIMIT } from '../../member/own-drain.js'
 import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
-import { FORWARDS_WRITES, remoteError, TAKES_CONNECTIONS, type WireEnvelope } from '../../wire/link.js'
+import {
+  FORWARDS_WRITES,
+  MERGES_SEGMENTS,
+  remoteError,
+  TAKES_CONNECTIONS,
+  type WireEnvelope,
+} from '../../wire/link.js'
 import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
 import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { giveOwed, handBack } from './hand-back.js'
+import { Merging } from './merging.js'
+import { Pause } from './pause.js'
 import { type ReattachTarget, reattach, sealForTheDead, takeRegistered } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
 import { merged, newer } from './reported-parts.js'
@@ -71,6 +79,7 @@ export class Service {
   readonly #segmentSet = new SegmentSet()
   readonly #queue: EffectQueue<HolderEffect>
   readonly #holder: Holder
+  readonly #merging: Merging
   readonly #writes: ForwardedWrites
   /** The previous daemon handed over items of the service: they stay valid even if no member lives any more. */
   readonly #handedOver: boolean
@@ -147,7 +156,14 @@ export class Service {
       segmentSet: this.#segmentSet,
       times: deps.times,
       logger: deps.logger,
-      renewBytes: DEFAULT_LIMITS.renewBytes,
+      renewBytes: () => (this.#memberMerges ? DEFAULT_LIMITS.renewBytes : RENEW_BYTES),
+    })
+    this.#merging = new Merging({
+      service: this.name,
+      segmentSet: this.#segmentSet,
+      logger: deps.logger,
+      mayMerge: () => this.#machine.phase === 'idle' && !this.#memberMerges && !this.#pause.active,
+      isForeign: () => this.#descriptorTable.foreign,
     })
     this.operations = new ServiceOperations({
       name: this.name,
@@ -343,6 +359,7 @@ export class Service {
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
     const parts = [
       this.#recovery,
+      this.#merging,
       this.#writes,
       this.#holder,
       this.operations,
@@ -468,6 +485,11 @@ export class Service {
     return peer.id === this.#machine.owner && this.#machine.phase !== 'probation'
   }
 
+  /** Also true if no member serves: the next one reads the state as it is. */
+  get #memberMerges(): boolean {
+    return this.#holder.peer(this.#machine.owner)?.capabilities.has(MERGES_SEGMENTS) ?? true
+  }
+
   #settled(peer: Peer): void {
     if (peer.id !== this.#machine.owner) return
     this.#generation = Math.max(this.#generation, peer.generation)
@@ -549,31 +571,8 @@ function candidate(caller: Caller, generation: number): Candidate {
   }
 }
 
-/** Delays the members' requests that would change the items while the daemon hands these over. */
-class Pause {
-  #waiting: (() => void)[] | null = null
-
-  get isOn(): boolean {
-    return this.#waiting !== null
-  }
-
-  start(): void {
-    this.#waiting ??= []
-  }
-
-  /** Runs the delayed work in order. */
-  end(): void {
-    const waiting = this.#waiting ?? []
-    this.#waiting = null
-    for (const work of waiting) work()
-  }
-
-  /** Runs `work` at once, or at the end of the pause unless the peer has left by then. */
-  do(peer: Peer, work: () => void): void {
-    if (this.#waiting === null) work()
-    else this.#waiting.push(() => peer.forgotten || work())
-  }
-}
+/** The daemon gives a member that does not merge segments a new one at this size, and merges the old one. */
+const RENEW_BYTES = 128 * 1024
 
 /** Whether from this step on the serving member serves for good: no standby can take over again. */
 function settles(before: HolderState, { phase, owner, epoch }: HolderState, event: HolderEvent): boolean {
