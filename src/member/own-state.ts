@@ -7,6 +7,8 @@ import type { MemberContext } from './member-context.js'
 import { notReady } from './readiness.js'
 import { SegmentLoader } from './segment-loader.js'
 
+const SHRINK_BYTES = 64 * 1024
+
 interface OwnStateDeps {
   readonly shared: MemberContext
   /** Called when the kernel refuses a write, because the segment is sealed. */
@@ -43,7 +45,10 @@ export class OwnState {
     this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
     this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
     this.log.disk = this.file
-    if (this.file !== null) this.file.onChange = fileChanged
+    if (this.file !== null) {
+      this.file.onChange = fileChanged
+      this.file.onNoRoom = () => this.#shrink()
+    }
   }
 
   freeze(): void {
@@ -104,6 +109,12 @@ export class OwnState {
     )
     this.file?.stop()
     this.log.close()
+  }
+
+  /** Merges the log if it is mostly garbage, so that the state file can be replaced by a smaller one. */
+  #shrink(): void {
+    const { bytes, liveBytes } = this.log.stats()
+    if (bytes > 2 * liveBytes + SHRINK_BYTES) this.#makeRoom()
   }
 
   /** Continues in a new segment and compacts the earlier ones, because the log is full. */

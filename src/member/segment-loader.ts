@@ -5,6 +5,8 @@ import type { Epoch } from '../handoff/messages.js'
 import { copyAll, type SegmentSet } from '../holder/segment-set.js'
 import type { StateFileSettings } from '../state/file/files.js'
 import { loadStateFile } from '../state/file/load.js'
+import type { FileEnd } from '../state/file/records.js'
+import type { StateFile } from '../state/file/state-file.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
 
@@ -28,15 +30,20 @@ export class SegmentLoader {
   }
 
   /** Starts the state of a first process in `epoch`, with the entries of the state file if there is one. */
-  async startFirst(epoch: Epoch, file: StateFileSettings | null): Promise<void> {
+  async startFirst(epoch: Epoch, settings: StateFileSettings | null, file: StateFile | null): Promise<void> {
     const segment = this.#segmentSet.get(epoch)!.dup()
+    let end: FileEnd | null = null
+    const onRead = (read: FileEnd) => {
+      end = read
+    }
     try {
-      if (file !== null) await loadStateFile(file, segment, this.#log.limits, this.#logger)
+      if (settings !== null) await loadStateFile(settings, segment, this.#log.limits, this.#logger, onRead)
     } catch (error) {
       segment.close()
       throw error
     }
     if (segment.end > segment.start) await this.#log.adopt(segment)
+    if (end !== null) file?.begin({ end, log: { epoch, end: segment.end, sequence: this.#log.sequence } })
     this.#log.startWriting(segment)
   }
 

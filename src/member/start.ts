@@ -38,7 +38,7 @@ export async function startFirst(
   try {
     await state.file?.claim()
     // The first process may write before ready(), because no other process can.
-    await state.loader.startFirst(FIRST_EPOCH, settings.stateFile)
+    await state.loader.startFirst(FIRST_EPOCH, settings.stateFile, state.file)
   } catch (error) {
     state.file?.stop()
     state.log.close()
@@ -110,7 +110,7 @@ export async function startNext(
     await state.loader.read(machine.member.source)
     if (driver.first) await state.file?.claim()
     // The first process may write before ready(), because no other process can.
-    if (driver.first) await state.loader.startFirst(machine.member.epoch, settings.stateFile)
+    if (driver.first) await state.loader.startFirst(machine.member.epoch, settings.stateFile, state.file)
     await inView
     state.file?.prepare()
     timing.record('read')

@@ -1,4 +1,4 @@
-import { lstatSync, renameSync, rmSync } from 'node:fs'
+import { constants, lstatSync, renameSync, rmSync } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { nodeFiles } from '../../base/lazy.js'
 import type { FdbError } from '../../errors.js'
@@ -14,7 +14,7 @@ import {
   writeNow,
 } from '../../kernel/index.js'
 import type { StateLog } from '../state-log.js'
-import { FileEncoder, type NextWrite, WRITE_BYTES } from './encoder.js'
+import { type BegunFile, FileEncoder, type NextWrite, WRITE_BYTES } from './encoder.js'
 import {
   CREATE,
   checkService,
@@ -62,10 +62,18 @@ export class FileCopy extends FileEncoder {
   #markError: unknown = null
   #identity: { dev: bigint; ino: bigint } | null = null
 
-  private constructor(path: string, handle: FileHandle, kind: StateFileKind) {
-    super(kind)
+  private constructor(path: string, handle: FileHandle, kind: StateFileKind, begun: BegunFile | null = null) {
+    super(kind, begun)
     this.path = path
     this.#handle = handle
+    this.installed = begun !== null
+    this.#needsTruncation = begun !== null && begun.end.torn > 0
+  }
+
+  /** Continues the state file that is there, for a disk without room for a second one. */
+  static async continue(path: string, kind: StateFileKind, begun: BegunFile): Promise<FileCopy> {
+    const { O_NOFOLLOW, O_RDWR } = constants
+    return new FileCopy(path, await nodeFiles().open(path, O_RDWR | O_NOFOLLOW), kind, begun)
   }
 
   static async create(path: string, kind: StateFileKind): Promise<FileCopy> {
@@ -184,6 +192,11 @@ export class FileCopy extends FileEncoder {
     const goal = this.size
     // A running sync may have begun before the last bytes were written. The next one covers them.
     while (this.#syncedBytes < goal) await this.#syncOnce()
+  }
+
+  /** Resolves when the mark of the last sync is written. If it cannot be, the next {@link copySome} throws. */
+  marked(): Promise<void> {
+    return this.#marking
   }
 
   /** Syncs everything, including the newest mark. */

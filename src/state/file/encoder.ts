@@ -1,9 +1,12 @@
 import { readAt } from '../../kernel/index.js'
 import type { LogPiece } from '../history.js'
+import { DEFAULT_LIMITS, type StateLimits } from '../limits.js'
+import { recordsOf } from '../reader.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import type { StateFileKind } from './files.js'
-import { firstMarks, MARKS, type Mark, markFrame } from './records.js'
+import { type FileEnd, firstMarks, MARKS, type Mark, markFrame } from './records.js'
+import { reframed } from './transcribe.js'
 
 const NOTHING = Buffer.alloc(0)
 /** Bytes per write, unless the caller gives another number: reading that many from the segment takes well under a millisecond. */
@@ -25,6 +28,12 @@ interface Goal {
   readonly sequence: number
 }
 
+/** A state file that a first process has read, and how much of its own log has the same records. */
+export interface BegunFile {
+  readonly end: FileEnd
+  readonly log: { readonly epoch: number; readonly end: number; readonly sequence: number }
+}
+
 export interface NextWrite {
   bytes: Buffer
   /** The bytes begin with a segment header. Everything before a header must be synced before it is written. */
@@ -35,9 +44,21 @@ export interface NextWrite {
   onWritten(): void
 }
 
+/** The log that is copied has been read within the limits of this process. */
+const ANY_LIMITS: StateLimits = {
+  ...DEFAULT_LIMITS,
+  segmentBytes: Number.MAX_SAFE_INTEGER,
+  recordBytes: Number.MAX_SAFE_INTEGER,
+  changesPerRecord: Number.MAX_SAFE_INTEGER,
+}
+
 /** Encodes a log as a state file: headers of segments, marks and records, one write at a time. */
 export class FileEncoder {
   readonly #kind: StateFileKind
+  /** In a file that another process has begun: what is added to the epochs and sequence numbers of the log. */
+  readonly #shift: { readonly epoch: number; readonly sequence: number } | null
+  /** The next write must begin with a header although it does not begin a segment. */
+  #needsHeader = false
   #copiedTo: CopyPosition | null = null
   /** The copy ends here; null: at the end of the log. See {@link aim}. */
   #goal: Goal | null = null
@@ -51,8 +72,26 @@ export class FileEncoder {
   /** The length of the file, and the sequence number of its last change, when it last ended with a complete record. */
   wholeAt: Mark = { length: 0, sequence: 0 }
 
-  constructor(kind: StateFileKind) {
+  /** `begun`: the file has the log up to there already. */
+  constructor(kind: StateFileKind, begun: BegunFile | null = null) {
     this.#kind = kind
+    this.#shift = null
+    if (begun === null) return
+    const { end, log } = begun
+    const { marks, position, epoch, sequence } = end
+    this.#shift = { epoch, sequence: sequence - log.sequence }
+    this.#needsHeader = true
+    this.#copiedTo = { segment: { kind: 'epoch', epoch: log.epoch }, offset: log.end, whole: false }
+    this.size = position
+    this.wholeAt = { length: position, sequence: log.sequence }
+    this.#marks = marks
+    this.#nextMark = marks?.next ?? 0
+    this.#markedLength = marks?.length ?? 0
+  }
+
+  /** Whether another process has begun the file. */
+  get isContinued(): boolean {
+    return this.#shift !== null
   }
 
   /** The sequence number of the last change in {@link wholeAt}. */
@@ -93,6 +132,7 @@ export class FileEncoder {
     const { piece, from } = next
     const { segment, end, final, sequence } = piece
     const { kind, epoch } = segment
+    if (this.#shift !== null) return this.#nextShifted(piece, from, most, this.#shift)
     const to = Math.min(end, from + most)
     const header = from === segment.start
     const first = this.size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
@@ -113,6 +153,41 @@ export class FileEncoder {
       if (to === end) this.wholeAt = { length: this.size, sequence }
     }
     return { bytes, header, count, onWritten }
+  }
+
+  /** Returns whole records, with the epoch and sequence numbers that follow those in the file. */
+  #nextShifted(
+    { segment, end, final, sequence }: LogPiece,
+    from: number,
+    most: number,
+    shift: { epoch: number; sequence: number },
+  ): NextWrite | null {
+    const { kind, epoch, fd, start } = segment
+    // A snapshot can only begin a file.
+    if (kind === 'snapshot') return null
+    const fileEpoch = epoch + shift.epoch
+    const header = from === start || this.#needsHeader
+    const frames = header ? [headerFrame(fileEpoch, kind)] : []
+    let to = from
+    const records = recordsOf(
+      { kind, epoch, fd, start, sealed: false, size: () => end },
+      { from, live: true, limits: ANY_LIMITS },
+    )
+    for (const found of records) {
+      if (!found) continue
+      frames.push(reframed(found, { epoch: fileEpoch, sequence: found.record.sequence + shift.sequence }))
+      to = found.next
+      if (to - from >= most) break
+    }
+    if (to === from) return null
+    const bytes = Buffer.concat(frames)
+    const onWritten = () => {
+      this.#needsHeader = false
+      this.size += bytes.length
+      this.#copiedTo = { segment: { kind, epoch }, offset: to, whole: final && to === end }
+      if (to === end) this.wholeAt = { length: this.size, sequence }
+    }
+    return { bytes, header, count: to - from, onWritten }
   }
 
   /** Notes that the last copied segment has become final. */
@@ -155,7 +230,8 @@ export class FileEncoder {
   /** Returns the mark of a {@link wholeAt} to write, or null if it is written. */
   nextMark(mark: Mark): { bytes: Buffer; at: number } | null {
     if (this.#marks === null || mark.length <= this.#markedLength) return null
-    const bytes = markFrame(this.#marks.epoch, mark)
+    const { length, sequence } = mark
+    const bytes = markFrame(this.#marks.epoch, { length, sequence: sequence + (this.#shift?.sequence ?? 0) })
     return { bytes, at: this.#marks.at + this.#nextMark * bytes.length }
   }
 

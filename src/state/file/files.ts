@@ -169,6 +169,17 @@ export async function createTemporary(
   return { path: beside, handle }
 }
 
+/** Whether the disk has room for a state file of so many bytes, and for some changes. */
+export async function hasRoom(path: string, bytes: number): Promise<boolean> {
+  const free = await nodeFiles()
+    .statfs(dirname(path))
+    .then(({ bavail, bsize }) => bavail * bsize)
+    .catch(() => Number.POSITIVE_INFINITY)
+  return free >= bytes + bytes / 16 + SPARE_ROOM
+}
+
+const SPARE_ROOM = 64 * 1024
+
 /** Removes the temporary files that killed processes left beside the state file. */
 export async function removeLeftovers(path: string): Promise<void> {
   const { open, unlink } = nodeFiles()

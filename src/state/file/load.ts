@@ -20,7 +20,7 @@ export interface Damage {
  * Fills a new segment from the state file; does nothing if there is no file. Records that did not reach the disk before a power cut, at most
  * those since the last `sync`, are missing; a warning reports that. Resolves with the damage that `damaged: 'prefix'` tolerates.
  *
- * Rejects with ERR_FDB_STATE_DAMAGED if the file is damaged elsewhere (unless `damaged: 'prefix'`), with ERR_FDB_STATE_FORMAT if it is not a
+ * `onRead` is called with the end of an undamaged file. Rejects with ERR_FDB_STATE_DAMAGED if the file is damaged elsewhere (unless `damaged: 'prefix'`), with ERR_FDB_STATE_FORMAT if it is not a
  * state file or has a newer format, with ERR_FDB_STATE_FILE if it is unreadable or belongs to another user or service.
  */
 export async function loadStateFile(
@@ -28,6 +28,7 @@ export async function loadStateFile(
   segment: Segment,
   limits: StateLimits,
   logger: Pick<Logger, 'info' | 'warn'>,
+  onRead?: (end: FileEnd) => void,
 ): Promise<Damage | null> {
   using fd = openStateFile(path)
   if (fd === null) return null
@@ -39,7 +40,9 @@ export async function loadStateFile(
     // In the segment a record may be longer than in the file: its epoch and sequence number may need more bytes.
     const fits = sizeOf(fd) <= (limits.segmentBytes / 8) * 7
     const work = fits ? runInSlices(transcribe(fd, reading, () => segment)) : condense(fd, segment, reading)
-    const { sequence, torn } = await work
+    const end = await work
+    const { sequence, torn } = end
+    onRead?.(end)
     if (torn === 0) logger.info({ path, sequence }, 'the state was read from its file')
     else {
       const message =

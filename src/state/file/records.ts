@@ -16,6 +16,21 @@ export interface FileEnd {
   position: number
   /** Number of bytes in the file after the last valid record. */
   torn: number
+  /** The epoch of the last segment. */
+  epoch: number
+  /** The file's marks; null in a segment or an exported log, which have none. */
+  marks: FileMarks | null
+}
+
+/** Where the marks of a state file are. */
+export interface FileMarks {
+  readonly epoch: number
+  /** The file offset of the first mark. */
+  readonly at: number
+  /** The index of the older mark, which the next one overwrites. */
+  readonly next: number
+  /** The length in the newest mark. */
+  readonly length: number
 }
 
 export interface FileReading {
@@ -47,10 +62,12 @@ export function* recordsOfFile(
   let position = start
   let whole = header.kind === 'epoch'
   let mark: Mark | null = null
+  let found: FileMarks | null = null
   const passMarks = () => {
     if (marks === 0) return
     const read = readMarks(fd, position, first.epoch, marks)
     mark = read.mark
+    found = { epoch: first.epoch, at: position, next: read.older, length: read.mark?.length ?? 0 }
     position = read.end
   }
   const next = (following: SegmentHeader, offset: number) => {
@@ -76,14 +93,14 @@ export function* recordsOfFile(
   for (;;) {
     const step = records.next()
     if (step.done) break
-    const found = step.value
-    if (found) {
+    const record = step.value
+    if (record) {
       if (header.kind === 'snapshot' && whole)
-        throw damagedError(header, found.offset, sequence, 'records follow the end of the snapshot')
-      yield { found, header }
-      sequence = found.record.sequence
-      position = found.next
-      if (!whole && found.record.end !== null) {
+        throw damagedError(header, record.offset, sequence, 'records follow the end of the snapshot')
+      yield { found: record, header }
+      sequence = record.record.sequence
+      position = record.next
+      if (!whole && record.record.end !== null) {
         whole = true
         if (marks > 0) {
           passMarks()
@@ -95,7 +112,7 @@ export function* recordsOfFile(
   const size = sizeOf(fd)
   if (!whole) throw damagedError(header, position, sequence, 'the end of the snapshot is missing')
   if (marks > 0) checkSynced(header, { position, sequence, size }, mark)
-  return { sequence, position, torn: Math.max(0, size - position) }
+  return { sequence, position, torn: Math.max(0, size - position), epoch: header.epoch, marks: found }
 }
 
 function checkSynced(
@@ -144,7 +161,7 @@ export function readMarks(
   at: number,
   epoch: number,
   count: number,
-): { mark: Mark | null; end: number } {
+): { mark: Mark | null; end: number; older: number } {
   const { length } = markFrame(epoch, NOTHING)
   const marks = Array.from({ length: Math.min(count, MARKS) }, (_, i) => readMark(fd, at + i * length))
   const whole = marks.filter(mark => mark !== null)
@@ -152,7 +169,8 @@ export function readMarks(
     (newest, each) => (newest !== null && newest.length >= each.length ? newest : each),
     null,
   )
-  return { mark, end: at + count * length }
+  const older = marks.findIndex(each => each !== mark)
+  return { mark, end: at + count * length, older: Math.max(0, older) }
 }
 
 function readMark(fd: OwnedFd, at: number): Mark | null {

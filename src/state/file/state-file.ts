@@ -5,8 +5,10 @@ import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
 import { FileClaim, inUseError } from './claim.js'
 import { DISK_FULL_CODES, FileCopy, finishAtOnce } from './copy.js'
+import type { BegunFile } from './encoder.js'
 import {
   checkReplaceable,
+  hasRoom,
   removeLeftovers,
   removeOthers,
   type StateFileKind,
@@ -32,6 +34,8 @@ type Mode = 'idle' | 'preparing' | 'serving'
 export class StateFile {
   /** Called when `ok` changes. Must not throw. */
   onChange: ((status: StateFileStatus) => void) | null = null
+  /** Called when the disk is full: if the log gets smaller, a smaller file can replace the present one. Must not throw. */
+  onNoRoom: (() => void) | null = null
   readonly #settings: StateFileSettings
   readonly #log: StateLog
   readonly #logger: Pick<Logger, 'info' | 'warn'>
@@ -64,6 +68,8 @@ export class StateFile {
   #claim: FileClaim | null = null
   /** No other process may write the file: this one has claimed or written it. */
   #owns = false
+  /** The file that this first process has read and claimed, until it has its own. */
+  #begun: BegunFile | null = null
   /** Passes, and the exchange of the file, one after the other. */
   readonly #order = new InOrder()
   #queued = false
@@ -86,6 +92,11 @@ export class StateFile {
   async claim(patienceMs?: number): Promise<void> {
     this.#claim = await FileClaim.take(this.#settings.path, this.#logger, patienceMs)
     this.#owns = true
+  }
+
+  /** Tells what the claimed file has: if there is no room for a second file, this process continues that one. */
+  begin(begun: BegunFile): void {
+    this.#begun = begun
   }
 
   /** Starts to write the log to a temporary file before this process serves, so that {@link serve} has little left to write. */
@@ -112,6 +123,7 @@ export class StateFile {
   stop(): void {
     this.#endClaim()
     this.#owns = false
+    this.#begun = null
     if (this.#mode === 'idle') return
     this.#mode = 'idle'
     process.off('exit', this.#atExit)
@@ -162,9 +174,10 @@ export class StateFile {
     inPlace.catch(() => {})
     try {
       await file.sync()
+      await file.marked()
       if (!(await inPlace)) await this.#enqueue(() => this.#checkInPlace())
     } catch (error) {
-      await this.#enqueue(() => Promise.reject(error))
+      await this.#fileFailed(file, error)
     }
   }
 
@@ -262,8 +275,39 @@ export class StateFile {
     if (stops !== this.#stops) return
     this.#follows = follows
     if (!follows) this.#replace()
-    else if (file.size > 2 * this.#logBytes + SPARE_BYTES && performance.now() >= this.#rewriteAfter)
-      this.#replace()
+    else if (performance.now() >= this.#rewriteAfter) {
+      const large = file.size > 2 * this.#logBytes + SPARE_BYTES
+      if (file.isContinued) await this.#replaceIfRoom()
+      else if (large) this.#replace()
+    }
+  }
+
+  /** Replaces a file that another process has begun, or that cannot grow, when the disk has room for a second one. */
+  async #replaceIfRoom(): Promise<void> {
+    this.#rewriteAfter = performance.now() + LOOK_FOR_ROOM_MS
+    if (await hasRoom(this.#settings.path, this.#logBytes)) this.#replace()
+    else this.onNoRoom?.()
+  }
+
+  /** Whether this process can append to the claimed file. A file with secrets is always written again, without those that were replaced. */
+  get #mayContinue(): boolean {
+    return this.#file === null && this.#claim !== null && this.#begun !== null && !this.#log.secret
+  }
+
+  async #continueBegun(over: () => boolean): Promise<void> {
+    const { path } = this.#settings
+    const file = await FileCopy.continue(path, this.#kind, this.#begun!)
+    await this.#order.run(async () => {
+      if (over() || this.#file !== null || this.#mode !== 'serving') return await file.close()
+      this.#file = file
+      this.#follows = true
+      this.#rewriteAfter = performance.now() + LOOK_FOR_ROOM_MS
+    })
+    this.#logger.warn(
+      { path, bytes: file.size },
+      'the disk has no room for a second state file: fd-broker appends to the present one, and replaces it when there is room',
+    )
+    this.#schedulePass(0)
   }
 
   /** Copies the changes that are in the log now. Returns false if this copy cannot be continued. */
@@ -322,7 +366,14 @@ export class StateFile {
     const settled = () => {
       if (file.markUnsynced) this.#scheduleCheck(every)
     }
-    file.settle().then(settled, error => void this.#enqueue(() => Promise.reject(error)))
+    file.settle().then(settled, error => void this.#fileFailed(file, error))
+  }
+
+  /** Reports the failure of a sync, unless the file was replaced and closed meanwhile: the new file has all that it had, and is synced. */
+  async #fileFailed(file: FileCopy, error: unknown): Promise<void> {
+    await this.#enqueue(async () => {
+      if (this.#file === file) throw error
+    })
   }
 
   /** Throws if another program has removed or replaced the file; the next pass writes a new one. */
@@ -351,6 +402,10 @@ export class StateFile {
     const stops = this.#stops
     const over = () => stops !== this.#stops
     const replacing = this.#makeNext(over)
+      .catch(async error => {
+        if (!DISK_FULL_CODES.has(error.code ?? '') || over() || !this.#mayContinue) throw error
+        if (this.#mode === 'serving') await this.#continueBegun(over)
+      })
       .catch(error => {
         if (over() || this.#mode !== 'serving') return
         if (!this.#follows) return this.#writeFailed(error)
@@ -372,6 +427,10 @@ export class StateFile {
   /** Ends when the new file is installed or, before serve(), complete. flush() relies on that. */
   async #makeNext(over: () => boolean): Promise<void> {
     const { path } = this.#settings
+    if (this.#mayContinue && !(await hasRoom(path, this.#logBytes))) {
+      if (this.#mode === 'serving' && !over()) await this.#continueBegun(over)
+      return
+    }
     do {
       if (this.#next === null) {
         if (this.#log.pieces().length === 0) return
@@ -424,6 +483,7 @@ export class StateFile {
         if (next.installed) {
           this.#file = next.lost ? null : next
           this.#owns = true
+          this.#begun = null
           this.#next = null
           await before?.close()
         }
@@ -448,8 +508,11 @@ export class StateFile {
 
   #writeFailed(error: NodeJS.ErrnoException): void {
     const { path } = this.#settings
-    if (!this.#failures.recordFailure(error, () => this.#schedulePass(0))) return
-    const remedy = DISK_FULL_CODES.has(error.code ?? '') ? 'make room' : 'see the error'
+    const full = DISK_FULL_CODES.has(error.code ?? '')
+    const isNew = this.#failures.recordFailure(error, () => this.#schedulePass(0))
+    if (full && this.#file !== null) void this.#replaceIfRoom()
+    if (!isNew) return
+    const remedy = full ? 'make room' : 'see the error'
     const message = `the state file cannot be written: the state is in memory only, and survives upgrades but no reboot; ${remedy}. fd-broker tries again`
     this.#logger.warn({ err: error, path }, message)
     this.onChange?.(this.status())
@@ -457,6 +520,7 @@ export class StateFile {
 }
 
 const LONGEST_BACKOFF_MS = 10_000
+const LOOK_FOR_ROOM_MS = 2_000
 
 /** Tracks failed writes of the state file and schedules the next attempt. */
 class WriteFailures {

@@ -58,13 +58,18 @@ export function transcribe(
 ): Generator<unknown, FileEnd> {
   let sequence = 0
   return appendRecords(fd, reading, segmentFor, (found, { epoch }) =>
-    frame(withoutPosition(payloadOf(found)), encodeEnvelope({ epoch, sequence: ++sequence })),
+    reframed(found, { epoch, sequence: ++sequence }),
   )
 }
 
 /** Whether two headers belong to one segment. A file repeats a header to state that everything before the repeated header was synced. */
 function isSame(a: SegmentHeader, b: SegmentHeader): boolean {
   return a.epoch === b.epoch && a.kind === b.kind
+}
+
+/** Returns the frame of a record with another epoch and sequence number. */
+export function reframed(found: FoundRecord, position: { epoch: number; sequence: number }): Buffer {
+  return frame(withoutPosition(payloadOf(found)), encodeEnvelope(position))
 }
 
 function payloadOf({ buffer, base, offset, next }: FoundRecord): Buffer {
