@@ -5,23 +5,37 @@ import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 import type { Dial, DialAddress, NamedHost } from './destination.js'
 import { PolledStream } from './polled-stream.js'
+import { shortageOf } from './shortage.js'
 import { SocketStream } from './socket-stream.js'
 
-/** Takes over a connection without TLS. If no descriptor is free or this system has no polled sockets, returns null and leaves `accepted` unchanged. */
-export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Tally): ByteStream | null {
+type OnFault = ((error: unknown) => void) | undefined
+
+/** Takes over a connection without TLS. If no descriptor is free or this system has no polled sockets, returns null and leaves `accepted` unchanged. `onFault` gets any other error. */
+export function acceptedStream(
+  accepted: Accepted,
+  owner: StreamOwner,
+  tally: Tally,
+  onFault?: OnFault,
+): ByteStream | null {
   if (!hasPolledSockets()) return null
   try {
     const { remoteAddress } = accepted
     return new PolledStream(accepted, owner, tally, { reading: true, remoteAddress })
-  } catch {
+  } catch (error) {
+    if (shortageOf(error) === null) onFault?.(error)
     return null
   }
 }
 
 /** Takes over a socket of a TLS server or a `net.Server`. Nothing may have been read from the socket. For a `net.Server`, `pauseOnConnect` is the cheapest way. */
-export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tally): ByteStream {
+export function socketStream(
+  socket: net.Socket,
+  owner: StreamOwner,
+  tally: Tally,
+  onFault?: OnFault,
+): ByteStream {
   const accepted = acceptedOf(socket)
-  const stream = accepted === null ? null : acceptedStream(accepted, owner, tally)
+  const stream = accepted === null ? null : acceptedStream(accepted, owner, tally, onFault)
   return stream ?? new SocketStream(socket, owner, tally)
 }
 

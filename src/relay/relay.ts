@@ -76,12 +76,13 @@ export class Relay {
    * no server, the client gets RST.
    */
   accept(socket: net.Socket, origin: ClientOrigin, forward?: Forward): void {
-    this.acceptStream(socketStream(socket, NO_OWNER, this.#tally), origin, forward)
+    const { onFault } = this.#context
+    this.acceptStream(socketStream(socket, NO_OWNER, this.#tally, onFault), origin, forward)
   }
 
   /** As {@link accept}, for a connection without a `net.Socket`. Returns false if the caller must create a `net.Socket` and call {@link accept}. */
   acceptWithoutSocket(accepted: Accepted, origin: ClientOrigin, forward?: Forward): boolean {
-    const stream = acceptedStream(accepted, NO_OWNER, this.#tally)
+    const stream = acceptedStream(accepted, NO_OWNER, this.#tally, this.#context.onFault)
     if (stream === null) return false
     this.acceptStream(stream, origin, forward)
     return true

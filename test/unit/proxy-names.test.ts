@@ -1,7 +1,8 @@
-import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { ParsedFile } from '../../src/proxy/names/hosts-file.js'
 import { candidates, searchList } from '../../src/proxy/names/name-servers.js'
 import { KnownName, Names } from '../../src/proxy/names/names.js'
 import { NameServer, type Zone } from '../processes/name-server.js'
@@ -129,6 +130,21 @@ describe('the names of servers', () => {
     await until('the file is read', () => names.hostOf('b.test').current('127.0.0.3'))
     expect(names.hostOf('b.test').current('127.0.0.2')).toBe(false)
     expect([...(await find('localhost'))].sort()).toEqual(['127.0.0.1', '::1'])
+  })
+
+  it('of a file that cannot be read for a while stay as they were; those of a missing file are gone', () => {
+    const path = join(folder(), 'hosts')
+    writeFileSync(path, 'one')
+    const file = new ParsedFile(path, text => text)
+    expect(file.value(0)).toBe('one')
+    rmSync(path)
+    // Reading a folder fails, as reading a file does without a free descriptor.
+    mkdirSync(path)
+    expect(file.value(2_000)).toBe('one')
+    rmSync(path, { recursive: true })
+    expect(file.value(4_000)).toBe('')
+    writeFileSync(path, 'two')
+    expect(file.value(6_000)).toBe('two')
   })
 
   it('are looked for in the domains of resolv.conf', async () => {

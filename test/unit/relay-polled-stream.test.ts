@@ -94,6 +94,14 @@ describe('a connection that is taken before Node makes a socket of it', () => {
     expect([stream.bytesRead, stream.bytesWritten]).toEqual([8, 6])
   })
 
+  it('is none of a descriptor that is not open, and the fault is told', () => {
+    const faults: unknown[] = []
+    const accepted = { descriptor: (1 << 20) as LentFd, remoteAddress: '', close() {} }
+    const owner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
+    expect(acceptedStream(accepted, owner, { open: 0 }, fault => faults.push(fault))).toBeNull()
+    expect(faults).toEqual([expect.objectContaining({ code: 'EBADF' })])
+  })
+
   it('has no address where its peer has none', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-'))
     onTestFinished(() => rmSync(folder, { recursive: true }))

@@ -29,7 +29,10 @@ function canonical(text: string): string | null {
 
 const CHECK_INTERVAL_MS = 1_000
 
-/** The parsed text of a small file; an unreadable file counts as empty. Checks at most once a second whether the file has changed, and returns the same value until then. */
+/** Errors of a file that does not exist for this user. */
+const MISSING: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR', 'EACCES'])
+
+/** The parsed text of a small file; a file that is missing counts as empty. Keeps the value if the file cannot be read for another reason, such as a lack of descriptors. Checks at most once a second whether the file has changed, and returns the same value until then. */
 export class ParsedFile<T> {
   readonly #path: string
   readonly #parse: (text: string) => T
@@ -52,7 +55,8 @@ export class ParsedFile<T> {
       const { ino, size, mtimeNs } = statSync(this.#path, { bigint: true })
       version = `${ino} ${size} ${mtimeNs}`
       if (version !== this.#version) text = readFileSync(this.#path, 'utf8')
-    } catch {
+    } catch (error) {
+      if (!MISSING.has((error as NodeJS.ErrnoException).code)) return this.#value
       version = ''
     }
     if (version !== this.#version) this.#value = this.#parse(text)

@@ -1,6 +1,5 @@
 import type { Logger, Member, Section } from '../../index.js'
 import type { ListenerConfig, ProxyConfig } from '../config/config.js'
-import { getIfReadable } from '../entries/difference.js'
 import { storedCertificates } from '../tls/live-certificates.js'
 import type { CertificateConfig } from '../tls/material.js'
 import { CERTIFICATES, type CertificateMessage, certificatesSection } from '../tls/section.js'
@@ -31,7 +30,12 @@ export class FollowedConfig {
     const certificates = storedCertificates(this.#certificates, (key, error) =>
       this.#logger.warn({ err: error, key }, 'a certificate cannot be read and is not used'),
     )
-    return storedConfig({ ...this.#declared, certificates }, own)
+    return storedConfig({ ...this.#declared, certificates }, own, (key, error) =>
+      this.#logger.warn(
+        { err: error, key },
+        'an entry of the followed configuration cannot be used and is left out',
+      ),
+    )
   }
 
   /** Calls `changed` once for all changes of the same turn. */
@@ -59,25 +63,44 @@ export class FollowedConfig {
 function storedConfig(
   stored: DeclaredSections & { certificates: CertificateConfig[] },
   own: ProxyConfig,
+  onUnusable: OnUnusable,
 ): ProxyConfig {
   const { routes, ...rest } = own
   const config: ProxyConfig = { ...structuredClone(rest), routes }
   for (const path of stored.settings.keys()) {
-    const setting = getIfReadable(stored.settings, path)
+    const setting = read(stored.settings, path, onUnusable)
     if (setting !== undefined) applySetting(config, path, setting)
   }
-  config.upstreams = readAll<UpstreamMessage, UpstreamConfig>(stored.upstreams, upstreamOf)
-  config.listeners = readAll<ListenerMessage, ListenerConfig>(stored.listeners, listenerOf)
+  config.upstreams = readAll<UpstreamMessage, UpstreamConfig>(stored.upstreams, upstreamOf, onUnusable)
+  config.listeners = readAll<ListenerMessage, ListenerConfig>(stored.listeners, listenerOf, onUnusable)
   config.tls.certificates = stored.certificates
   return config
 }
 
-function readAll<M, C>(section: Section<M>, read: (name: string, message: M) => C | null): C[] {
+/** Called for an entry that cannot be read, or that a newer version has written for itself (`error` is undefined). */
+type OnUnusable = (key: string, error?: unknown) => void
+
+function read<M>(section: Section<M>, key: string, onUnusable: OnUnusable): M | undefined {
+  try {
+    return section.get(key)
+  } catch (error) {
+    onUnusable(key, error)
+    return undefined
+  }
+}
+
+function readAll<M, C>(
+  section: Section<M>,
+  configOf: (name: string, message: M) => C | null,
+  onUnusable: OnUnusable,
+): C[] {
   const found: C[] = []
   for (const name of [...section.keys()].sort()) {
-    const message = getIfReadable(section, name)
-    const config = message === undefined ? null : read(name, message)
-    if (config !== null) found.push(config)
+    const message = read(section, name, onUnusable)
+    if (message === undefined) continue
+    const config = configOf(name, message)
+    if (config === null) onUnusable(name)
+    else found.push(config)
   }
   return found
 }
