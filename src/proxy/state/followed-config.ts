@@ -19,7 +19,7 @@ export class FollowedConfig {
   readonly #logger: Logger
   #unsubscribe: (() => void)[] = []
 
-  constructor(member: Member, logger: Logger) {
+  constructor(member: Pick<Member, 'section'>, logger: Logger) {
     this.#declared = declaredSections(member)
     this.#certificates = member.section(CERTIFICATES, certificatesSection)
     this.#logger = logger

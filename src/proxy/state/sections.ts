@@ -37,7 +37,7 @@ export interface DeclaredSections {
   readonly settings: Section<SettingMessage>
 }
 
-export function declaredSections(member: Member): DeclaredSections {
+export function declaredSections(member: Pick<Member, 'section'>): DeclaredSections {
   return {
     upstreams: member.section(UPSTREAMS, upstreamsSection),
     listeners: member.section(LISTENERS, listenersSection),
