@@ -315,6 +315,14 @@ routes:
     expect(config(text).listeners).toHaveLength(2)
   })
 
+  it('is refused for a path that is used twice', () => {
+    const text = `${LEAST.replace(/"tcp.*"/, '"unix:/run/edge/upgrade.sock"')}stateFile: /run/edge/upgrade.sock\n`
+    expect(refusal(text)).toEqual([
+      'edge.yaml:3:36: listeners[0].address: "/run/edge/upgrade.sock" is the path of the control socket too; write another one',
+      'edge.yaml:4:12: stateFile: "/run/edge/upgrade.sock" is the path of a socket too; write another one',
+    ])
+  })
+
   it('lets two listeners have a port of the kernel’s choice', () => {
     const text = LEAST.replace(/8080" }/, '0" }, { name: b, address: "tcp://127.0.0.1:0" }')
     expect(config(text).listeners).toHaveLength(2)

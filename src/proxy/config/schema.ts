@@ -398,7 +398,7 @@ export const checkConfig: ValueCheck<ProxyConfig> = (value, place) => {
   const given = map(configShape(new Set(names), requestListenersIn(value)))(value, place)
   if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
     return undefined
-  if (!healthListener(given, place)) return undefined
+  if (!healthListener(given, place) || !pathsDiffer(given, place)) return undefined
   const { idle, stall = idle, tunnel = idle } = given.timeouts
   return {
     ...given,
@@ -415,6 +415,28 @@ function requestListenersIn(value: unknown): ReadonlySet<string> {
       isMap(each) && typeof each.name === 'string' && each.forward === undefined ? [each.name] : [],
     ),
   )
+}
+
+/** Reports a path that the configuration uses for two things. */
+function pathsDiffer(
+  {
+    control,
+    stateFile,
+    listeners,
+  }: { control: string | null; stateFile: StateFileConfig | null; listeners: ListenerConfig[] },
+  place: ConfigPlace,
+): boolean {
+  const { count } = place.problems
+  const at = place.at('listeners')
+  for (const [index, { spec }] of listeners.entries())
+    if (spec.kind === 'unix' && !spec.abstract && spec.path === control)
+      at.at(index)
+        .at('address')
+        .wrong(`${shown(spec.path)} is the path of the control socket too; write another one`)
+  const sockets = [control, ...listeners.map(({ spec }) => spec.path)]
+  if (stateFile !== null && sockets.includes(stateFile.path))
+    place.at('stateFile').wrong(`${shown(stateFile.path)} is the path of a socket too; write another one`)
+  return place.problems.count === count
 }
 
 function hasCertificate(
