@@ -48,6 +48,17 @@ export interface ConnectionValue<State> extends Departure {
   readonly state: State
 }
 
+/** Thrown by {@link MovableConnections.arrive} for a connection that has moved: a hook has thrown, nothing was read, and the other process can continue it. */
+export class NotRestored extends Error {
+  /** Owned by the catcher. */
+  readonly fd: OwnedFd
+
+  constructor(fd: OwnedFd, cause: unknown) {
+    super('the hook of a moved connection has thrown', { cause })
+    this.fd = fd
+  }
+}
+
 /** The traffic on a connection since it arrived, as evidence that the receiver can serve it. */
 export interface Witness {
   /** The client has sent something, or was already waiting for a response. */

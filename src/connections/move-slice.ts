@@ -1,6 +1,9 @@
 import { closeAll, MAX_FDS_PER_MESSAGE, type OwnedFd } from '../kernel/index.js'
+import type { fdbroker } from '../proto/wire.js'
 import type { TurnWork } from './counts.js'
 import { type Departure, MAX_CONNECTION_FDS, type MovableConnections, type Witness } from './movable.js'
+
+type WireMoving = fdbroker.wire.Moving.$Properties
 
 /** A slice is full when its records have this many bytes. */
 const SLICE_BYTES = 1024 * 1024
@@ -126,4 +129,8 @@ export async function waitForProof(
 
 function pause(ms: number): Promise<void> {
   return new Promise(resolve => setTimeout(resolve, ms).unref())
+}
+
+export function toWire({ listener, moving }: Source, { record, fds }: Departure): WireMoving {
+  return { listener, protocol: moving.protocol, record, fds: fds.length }
 }

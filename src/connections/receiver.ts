@@ -5,9 +5,15 @@ import { fateOf } from '../os/process-identity.js'
 import type { fdbroker } from '../proto/wire.js'
 import { type Link, peerLeft } from '../wire/link.js'
 import type { MoveCounts } from './counts.js'
-import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections, type Witness } from './movable.js'
+import {
+  MAX_CONNECTION_FDS,
+  MAX_RECORD_BYTES,
+  type MovableConnections,
+  NotRestored,
+  type Witness,
+} from './movable.js'
 import type { MoveLog } from './move-log.js'
-import { closeItems, type Item, runInTurns, waitForProof } from './move-slice.js'
+import { closeItems, fdsOf, type Item, runInTurns, toWire, waitForProof } from './move-slice.js'
 
 /** The sender decides as soon as it has the acknowledgement. If no decision arrives within this time, the receiver reads the move log. */
 const DECISION_MS = 5_000
@@ -103,7 +109,7 @@ export class ConnectionReceiver {
         // #prepared() sends the Ack when the connections are checked and the previous slice is adopted.
         return
       case 'adopt':
-        this.#adopt()
+        this.#adopt(effect.slice)
         return
       case 'release':
         this.#release()
@@ -150,7 +156,7 @@ export class ConnectionReceiver {
     // The previous slice is adopted before the next is acknowledged, so that the sender does not send faster than this process adopts.
     void Promise.all([held.checked, this.#adopting]).then(() => {
       if (this.#over) return
-      this.#options.link.post({ prepareAck: { slice, refused, waves: true } })
+      this.#options.link.post({ prepareAck: { slice, refused, waves: true, returns: true } })
       this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS).unref()
     })
   }
@@ -180,23 +186,45 @@ export class ConnectionReceiver {
     return { source: { listener: listener ?? '', moving }, departure }
   }
 
-  #adopt(): void {
+  #adopt(slice: number): void {
     clearTimeout(this.#decision)
     const { items, checked } = this.#slice
     const { counts, reportError } = this.#options
+    const returned: Item[] = []
     const adopt = ({ source, departure }: Item) => {
       try {
         const witness = source.moving.arrive(departure, 'moved')
         if (witness !== undefined && this.#witnesses !== null) this.#witnesses.push(witness)
         counts.arrived++
       } catch (error) {
-        counts.lost++
-        reportError(error, 'a connection of an older process could not be continued and is closed')
+        if (error instanceof NotRestored)
+          returned.push({ source, departure: { record: departure.record, fds: [error.fd] } })
+        else {
+          counts.lost++
+          reportError(error, 'a connection of an older process could not be continued and is closed')
+        }
       }
     }
-    this.#adopting = Promise.all([this.#adopting, checked]).then(() =>
-      runInTurns(items, counts.receiving, adopt),
-    )
+    this.#adopting = Promise.all([this.#adopting, checked])
+      .then(() => runInTurns(items, counts.receiving, adopt))
+      .then(() => this.#giveBack(slice, returned))
+  }
+
+  /** Tells the sender that the slice is adopted, and gives those connections back that the application could not restore. */
+  #giveBack(slice: number, items: readonly Item[]): void {
+    const { counts, link, reportError } = this.#options
+    const returned = items.map(({ source, departure }) => toWire(source, departure))
+    link
+      .send({ adopted: { slice, returned } }, fdsOf(items))
+      .catch(error => {
+        counts.lost += items.length
+        if (items.length > 0)
+          reportError(
+            error,
+            'connections whose hook has thrown cannot go back to the older process: they are closed',
+          )
+      })
+      .finally(() => closeItems(items))
   }
 
   #release(): void {

@@ -5,7 +5,8 @@ import {
   type MoveOutEvent,
   stepMoveOut,
 } from '../handoff/move-machine.js'
-import { closeAll } from '../kernel/index.js'
+import { closeAll, type OwnedFd } from '../kernel/index.js'
+import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../wire/link.js'
 import type { MoveCounts } from './counts.js'
 import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from './movable.js'
@@ -20,6 +21,7 @@ import {
   runInTurns,
   SliceFiller,
   type Source,
+  toWire,
 } from './move-slice.js'
 
 /**
@@ -146,7 +148,12 @@ export class ConnectionSender {
   #proving = false
   /** The receiver supports waves. */
   #waves = false
+  /** The receiver reports each slice that it has adopted, and gives connections back whose hook has thrown. */
+  #returns = false
+  /** The last slice that moved, until the receiver has adopted it. */
+  #unadopted = 0
   #proof: NodeJS.Timeout | undefined
+  #adoption: NodeJS.Timeout | undefined
 
   constructor(options: ConnectionSenderOptions) {
     this.#options = options
@@ -159,11 +166,13 @@ export class ConnectionSender {
     link.channel.unref()
     link.start({
       message: (envelope, fds) => {
-        closeAll(fds)
-        const { prepareAck, waveProved } = envelope
+        const { adopted, prepareAck, waveProved } = envelope
+        if (adopted) this.#onAdopted(adopted, fds)
+        else closeAll(fds)
         if (waveProved) this.#onProved()
         if (!prepareAck || prepareAck.slice !== this.#machine.pending) return
         this.#waves = prepareAck.waves ?? false
+        this.#returns = prepareAck.returns ?? false
         const most = this.#items.length
         for (const { index = 0, code } of prepareAck.refused ?? [])
           if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
@@ -176,9 +185,10 @@ export class ConnectionSender {
     this.#schedule()
   }
 
-  /** Resolves when no connection is between the two processes. */
+  /** Resolves when no connection is between the two processes, and none can come back. */
   async settled(): Promise<void> {
-    if (this.#machine.pending !== 0) await new Promise<void>(resolve => this.#decided.push(resolve))
+    if (this.#machine.pending !== 0 || this.#unadopted !== 0)
+      await new Promise<void>(resolve => this.#decided.push(resolve))
     await this.#returning
   }
 
@@ -195,6 +205,7 @@ export class ConnectionSender {
     clearTimeout(this.#timer)
     clearTimeout(this.#proof)
     for (const source of this.#watched) source.moving.onMovable = null
+    this.#endAdoption()
     this.#step({ type: 'lost' })
     const { link, log, onEnded } = this.#options
     link.close()
@@ -206,9 +217,45 @@ export class ConnectionSender {
     const { state, effects } = stepMoveOut(this.#machine, event)
     this.#machine = state
     for (const effect of effects) this.#perform(effect)
-    if (this.#machine.pending === 0) for (const resolve of this.#decided.splice(0)) resolve()
+    this.#resolveDecided()
     // The receiver has sealed the log. A connection that left its server now would be in no slice.
     if (this.#machine.over) this.#end()
+  }
+
+  #resolveDecided(): void {
+    if (this.#machine.pending !== 0 || this.#unadopted !== 0) return
+    for (const resolve of this.#decided.splice(0)) resolve()
+  }
+
+  /** Takes back the connections that the application of the receiver could not restore. They stay in this process. */
+  #onAdopted({ slice, returned }: fdbroker.wire.Adopted.$Properties, fds: OwnedFd[]): void {
+    const { counts, sources, reportError } = this.#options
+    const items: Item[] = []
+    for (const { listener, protocol, record, fds: count } of returned ?? []) {
+      const own = fds.splice(0, count ?? 0)
+      const source = [...sources()].find(one => one.listener === listener && one.moving.protocol === protocol)
+      try {
+        if (source === undefined) throw new FdbError('ERR_FDB_NO_TARGET', `"${listener}" is closed`)
+        const bytes = record ?? new Uint8Array(0)
+        const departure = source.moving.check(bytes, own) ?? { record: bytes, fds: own }
+        items.push({ source, departure })
+        counts.moved--
+        counts.refuse('ERR_FDB_HOOK')
+      } catch (error) {
+        closeAll(own)
+        counts.lost++
+        reportError(error, 'a connection that the next process gave back could not be taken and is closed')
+      }
+    }
+    closeAll(fds)
+    if (items.length > 0) this.#return(items, 'refused')
+    if (slice === this.#unadopted) this.#endAdoption()
+  }
+
+  #endAdoption(): void {
+    clearTimeout(this.#adoption)
+    this.#unadopted = 0
+    this.#resolveDecided()
   }
 
   #perform(effect: MoveOutEffect): void {
@@ -397,12 +444,7 @@ export class ConnectionSender {
     this.#refused.clear()
     this.#preparedAt = performance.now()
     const items = this.#items
-    const connections = items.map(({ source, departure }) => ({
-      listener: source.listener,
-      protocol: source.moving.protocol,
-      record: departure.record,
-      fds: departure.fds.length,
-    }))
+    const connections = items.map(({ source, departure }) => toWire(source, departure))
     this.#deadline = setTimeout(() => {
       this.#step({ type: 'deadline' })
       // The receiver may still hold the slice: the end of the channel makes the receiver read the move log.
@@ -428,6 +470,11 @@ export class ConnectionSender {
     this.#items = []
     link.post({ moved: { slice } })
     counts.moved += moved.length
+    if (this.#returns && !this.#over) {
+      this.#unadopted = slice
+      clearTimeout(this.#adoption)
+      this.#adoption = setTimeout(() => this.#endAdoption(), ACK_MS).unref()
+    }
     closeItems(moved)
     if (refused.length > 0) this.#return(refused, 'refused')
     this.#schedule()

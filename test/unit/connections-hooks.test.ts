@@ -3,6 +3,8 @@ import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { MoveCounts } from '../../src/connections/counts.js'
 import { movePair } from '../../src/connections/move-channel.js'
+import { MoveLog } from '../../src/connections/move-log.js'
+import { ConnectionReceiver } from '../../src/connections/receiver.js'
 import { ConnectionSender } from '../../src/connections/sender.js'
 import type { SocketProtocol } from '../../src/index.js'
 import { Channel } from '../../src/wire/channel.js'
@@ -270,5 +272,87 @@ describe('an HTTP connection that is not let go', () => {
       told = /^connection: close$/im.test((await client.answer()).head)
     }
     expect(told).toBe(true)
+  })
+})
+
+describe('a hook restore() that throws in the next process', () => {
+  /** Moves all connections, and resolves when none is under way any more. */
+  async function move(from: Place, to: Place) {
+    const pair = movePair()
+    const [given, arrived] = [new MoveCounts(), new MoveCounts()]
+    const faults: unknown[] = []
+    const reportError = (error: unknown) => faults.push(error)
+    const log = MoveLog.open(pair.log.fd.dup())
+    const receiver = new ConnectionReceiver({
+      link: new Link(new Channel(pair.take)),
+      log,
+      sender: process.pid,
+      target: () => to.moving,
+      counts: arrived,
+      reportError,
+      onEnded: () => {},
+    })
+    let gone = () => {}
+    const idle = new Promise<void>(resolve => (gone = resolve))
+    const sender = new ConnectionSender({
+      link: new Link(new Channel(pair.give)),
+      log: pair.log,
+      sources: () => [{ listener: 'web', moving: from.moving }],
+      which: 'auto',
+      perSecond: Number.POSITIVE_INFINITY,
+      firstWaveMs: 0,
+      drainMs: 10_000,
+      counts: given,
+      reportError,
+      onIdle: () => gone(),
+      onEnded: () => {},
+    })
+    onTestFinished(async () => {
+      await sender.stop()
+      await receiver.stop()
+    })
+    receiver.start()
+    sender.start()
+    await idle
+    await sender.settled()
+    return { given, arrived, faults }
+  }
+  const thrown = new Error('the new version has a defect')
+  const throws = () => {
+    throw thrown
+  }
+
+  it('leaves the connections in the old one, with each byte, and the new one is told', async () => {
+    const old = new Echo()
+    const young = new Echo()
+    const from = await place(old.server, { socket: old.hooks })
+    const to = await place(young.server, { socket: { ...young.hooks, restore: throws } })
+    const clients = [await RawClient.to(portOf(from)), await RawClient.to(portOf(from))]
+    await until('they are there', () => from.sockets.length === 2)
+    for (const client of clients) await echoed(client, 'before')
+    const before = openDescriptors()
+    const { given, arrived, faults } = await move(from, to)
+    expect([given.moved, given.lost, arrived.arrived, arrived.lost, faults]).toEqual([0, 0, 0, 0, []])
+    expect(to.faults).toEqual([thrown, thrown])
+    expect(old.restored).toHaveLength(2)
+    for (const client of clients) await echoed(client, 'still here')
+    expect(from.moving.movable).toBe(0)
+    // Those of the channel and of its logs.
+    expect(openDescriptors()).toBeLessThanOrEqual(before + 4)
+  })
+
+  it('leaves an HTTP connection in the old one, which answers the next request and says that it closes', async () => {
+    const server = (name: string) => http.createServer((_request, response) => response.end(name))
+    const serialize = () => Buffer.from('ann')
+    const from = await place(server('old'), { http: { serialize, restore: () => {} } })
+    const to = await place(server('new'), { http: { serialize, restore: throws } })
+    const client = await RawClient.to(portOf(from))
+    const idle = mayMove(from)
+    await client.ask('/')
+    await idle
+    const { arrived } = await move(from, to)
+    expect([to.faults, arrived.lost]).toEqual([[thrown], 0])
+    expect(await client.ask('/')).toBe('old')
+    expect(await client.ended()).toBe('fin')
   })
 })

@@ -4,7 +4,8 @@ import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import { stopReading } from '../../node/socket-handle.js'
 import type { fdbroker } from '../../proto/connections.js'
-import { abandon, canLeave, connectionOf, openSocket, publish } from './node-socket.js'
+import type { Arrival } from '../movable.js'
+import { abandon, canLeave, connectionOf, notRestored, openSocket, publish } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 
 /** Moves the connections of an application's own protocol to another process. Plain TCP and Unix connections only. */
@@ -119,18 +120,18 @@ export class ApplicationSockets {
     this.#serialized.delete(socket)
     this.#parts.open.remove(socket)
     try {
-      this.arrive(serialized.fd, this.#record(socket, serialized))
+      this.arrive(serialized.fd, this.#record(socket, serialized), 'returned')
     } catch (error) {
       this.#parts.failed(error)
     }
   }
 
   /** Takes ownership of the descriptor, even if it throws. */
-  arrive(fd: OwnedFd, record: Record): net.Socket {
-    return this.#parts.run(() => this.#arrive(fd, record))
+  arrive(fd: OwnedFd, record: Record, how: Arrival): net.Socket {
+    return this.#parts.run(() => this.#arrive(fd, record, how))
   }
 
-  #arrive(fd: OwnedFd, { record, unread }: Record): net.Socket {
+  #arrive(fd: OwnedFd, { record, unread }: Record, how: Arrival): net.Socket {
     const socket = openSocket(fd, this.#parts.server)
     this.#parts.open.add(socket)
     try {
@@ -140,8 +141,9 @@ export class ApplicationSockets {
       // Starts to read, as Node does for accepted connections. Does not if bytes are unread: each move would add to them.
       if (!unread?.length) socket.read(0)
     } catch (error) {
-      socket.destroy()
-      throw error
+      if (how === 'moved') this.#parts.failed(error)
+      this.#parts.open.remove(socket)
+      throw notRestored(socket, how, error)
     }
     return socket
   }

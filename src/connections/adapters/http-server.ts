@@ -26,7 +26,15 @@ import {
 } from '../movable.js'
 import { ApplicationSockets, bytesOf, type SocketParts, type SocketProtocol } from './application-socket.js'
 import type { HttpResponses } from './http-responses.js'
-import { abandon, canLeave, connectionOf, openSocket, publish, witnessOf } from './node-socket.js'
+import {
+  abandon,
+  canLeave,
+  connectionOf,
+  notRestored,
+  openSocket,
+  publish,
+  witnessOf,
+} from './node-socket.js'
 
 /** The interval at which the keep-alive timeouts of adopted connections are checked. */
 const EXPIRY_MS = 100
@@ -370,7 +378,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #arrive({ state: { idle, application }, fds }: Value, how: Arrival): Witness | undefined {
     if (application) {
-      const socket = this.#upgraded!.arrive(fds[0]!, application)
+      const socket = this.#upgraded!.arrive(fds[0]!, application, how)
       if (how === 'refused') this.#refused.add(socket)
       return witnessOf(socket)
     }
@@ -409,7 +417,8 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #adoptLate(fd: OwnedFd, record: IdleRecord, how: Arrival): void {
     try {
-      this.#adopt(fd, record, how)
+      // The group that it came with is adopted already: it cannot go back.
+      this.#adopt(fd, record, how === 'moved' ? 'returned' : how)
     } catch (error) {
       this.#parts.failed(error)
     }
@@ -430,8 +439,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
     try {
       if (data != null) this.#parts.hooks.restore?.(socket, data)
     } catch (error) {
-      socket.destroy()
-      throw error
+      if (how === 'moved') this.#parts.failed(error)
+      this.#parts.open.remove(socket)
+      throw notRestored(socket, how, error)
     }
     publish(socket)
     const parser = parserOf(socket)

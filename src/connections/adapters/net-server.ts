@@ -80,7 +80,7 @@ export class NetServerConnections implements MovableConnections<Value> {
   }
 
   arrive({ state, fds }: Value, how: Arrival): Witness {
-    const socket = this.#sockets.arrive(fds[0]!, state)
+    const socket = this.#sockets.arrive(fds[0]!, state, how)
     if (how === 'refused') this.#refused.add(socket)
     return witnessOf(socket)
   }

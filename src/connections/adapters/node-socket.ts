@@ -3,7 +3,7 @@ import type net from 'node:net'
 import { duplicateLent, type OwnedFd, socketOver } from '../../kernel/index.js'
 import { countAsAccepted, socketOptionsOf } from '../../node/server-connections.js'
 import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from '../../node/socket-handle.js'
-import type { Witness } from '../movable.js'
+import { type Arrival, NotRestored, type Witness } from '../movable.js'
 
 const NOTHING = Buffer.alloc(0)
 /** Node's own channel for connections that a server accepts. */
@@ -36,6 +36,13 @@ export function abandon(socket: net.Socket): Buffer {
   }
   socket.destroy()
   return unread
+}
+
+/** Takes a moved connection, whose hook has thrown, out of this process. Returns the error for {@link MovableConnections.arrive}; the connection is closed if it cannot leave. */
+export function notRestored(socket: net.Socket, how: Arrival, cause: unknown): unknown {
+  const fd = how === 'moved' && canLeave(socket) ? connectionOf(socket) : null
+  abandon(socket)
+  return fd === null ? cause : new NotRestored(fd, cause)
 }
 
 /** Makes a socket as `server` does for accepted connections, without reading yet. Takes ownership of the descriptor, even if it throws. */
