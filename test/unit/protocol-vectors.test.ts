@@ -10,11 +10,12 @@ import { StateLog } from '../fixtures/state.js'
 import { segmentOf } from '../fixtures/state-logs.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { GO_ALONE, has } from '../processes/toolchains.js'
-import type { FrameVector } from '../vectors/frames.js'
+import type { FrameVector, StreamVector } from '../vectors/frames.js'
 import { fileOf, PAGE, textOf, vectors, withTable } from '../vectors/make.js'
 import type { MemberWalk } from '../vectors/member.js'
 import { jsonOf, type MessageVector } from '../vectors/messages.js'
 import { type DigestVector, type StateVector, sectionsOf } from '../vectors/state.js'
+import type { WriteVector } from '../vectors/writes.js'
 
 const PYTHON = fileURLToPath(new URL('../../proto/clients/python', import.meta.url))
 const GO = fileURLToPath(new URL('../../proto/clients/go', import.meta.url))
@@ -58,8 +59,32 @@ describe('the vectors of the protocol', () => {
     })
   }
 
+  for (const { name, reads, frames, error } of read<StreamVector>('streams')) {
+    it(`frames: ${name}`, async () => {
+      const decoder = new FrameDecoder<number>()
+      const got: { payload: string; fds: number }[] = []
+      let arrived = 0
+      const code = await refusal(() => {
+        for (const { bytes, arriving } of reads) {
+          decoder.push(
+            Buffer.from(bytes, 'hex'),
+            Array.from({ length: arriving }, () => arrived++),
+          )
+          for (let frame = decoder.next(); frame !== null; frame = decoder.next())
+            got.push({ payload: frame.payload.toString('hex'), fds: frame.fds.length })
+        }
+      })
+      expect(got).toEqual(frames)
+      expect(code).toBe(error)
+    })
+  }
+
   it('messages decode to what they say', () => {
-    for (const { name, bytes, message } of read<MessageVector>('messages')) {
+    for (const { name, bytes, message, error } of read<MessageVector>('messages')) {
+      if (error !== undefined) {
+        expect(() => fdbroker.wire.Envelope.decode(Buffer.from(bytes, 'hex')), name).toThrow()
+        continue
+      }
       const decoded = fdbroker.wire.Envelope.decode(Buffer.from(bytes, 'hex'))
       const { body, $unknowns, ...rest } = decoded
       expect(jsonOf(rest), name).toMatchObject(message)
@@ -96,6 +121,14 @@ describe('the vectors of the protocol', () => {
     })
   }
 
+  it('changes of other processes are made, turned away or refused, each in its own way', () => {
+    const answers = read<WriteVector>('writes').flatMap(({ steps }) =>
+      steps.flatMap(step => ('written' in step ? [step.written] : [])),
+    )
+    const outcomes = answers.map(written => (written as { outcome: number }).outcome)
+    expect([...new Set(outcomes)].sort()).toEqual([1, 2, 3, 4])
+  })
+
   it('members do what they say', () => {
     for (const { steps } of read<MemberWalk>('member')) {
       let state = initialMember('member')
@@ -121,7 +154,7 @@ describe('the vectors of the protocol', () => {
 
 describe.skipIf(!has('python3'))('the member in Python (skipped without python3)', () => {
   it('comes to the same', () => {
-    const out = execFileSync('python3', ['-m', 'unittest', '-q', 'test_fd_broker'], {
+    const out = execFileSync('python3', ['-m', 'unittest', '-q'], {
       cwd: PYTHON,
       encoding: 'utf8',
       stdio: 'pipe',

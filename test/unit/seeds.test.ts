@@ -4,8 +4,10 @@ import { describe, expect, it } from 'vitest'
 import { parseAst } from 'vitest/node'
 import { NIGHTLY } from '../lanes/lane.js'
 import { ROOT } from '../mutants/workspace.js'
+import { isStale as isStaleInClient } from '../seeds/clients.js'
 import { SEEDS } from '../seeds/list.js'
 import { placeOf } from '../seeds/place.js'
+import { CLIENT_SEEDS } from '../seeds/rooms/clients.js'
 import { isStale, numbered, switchable } from '../seeds/switchable.js'
 
 const seeds = numbered(SEEDS)
@@ -21,6 +23,7 @@ describe('the list of seeds', () => {
 
   it('finds the text of every seed once in its source', () => {
     expect(stale).toEqual([])
+    expect(CLIENT_SEEDS.filter(isStaleInClient)).toEqual([])
   })
 
   it('names a test that is there for every seed', () => {

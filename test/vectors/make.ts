@@ -2,19 +2,23 @@
 // the machine of this checkout make them. test/unit/protocol-vectors.test.ts fails when they would be others.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { frameVectors } from './frames.js'
+import { frameVectors, streamVectors } from './frames.js'
 import { memberVectors } from './member.js'
 import { memberTable } from './member-table.js'
 import { messageVectors } from './messages.js'
+import { oddLogs } from './odd-logs.js'
 import { stateVectors } from './state.js'
+import { writeVectors } from './writes.js'
 
 /** The vectors by the name of their file, one line for each. */
 export async function vectors(): Promise<Record<string, object[]>> {
   return {
     frames: frameVectors(),
+    streams: streamVectors(),
     messages: messageVectors(),
-    state: await stateVectors(),
+    state: [...(await stateVectors()), ...(await oddLogs())],
     member: memberVectors(),
+    writes: await writeVectors(),
   }
 }
 

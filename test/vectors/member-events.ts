@@ -35,6 +35,7 @@ export function eventsFor({ epoch, wayBack, top }: MemberState): Map<string, Mem
     ...bare.map(type => [type, { type }] as const),
     ['quiesced', { type: 'quiesced', epoch: next }],
     ['shared', { type: 'shared', top: next }],
+    ['shared, of an older epoch', { type: 'shared', top: top - 1 }],
     ['begun', { type: 'begun', epoch }],
     ['begun, of another epoch', { type: 'begun', epoch: epoch - 1 }],
     ['failed carry', { type: 'failed', effect: 'carry', epoch }],

@@ -18,7 +18,7 @@ interface Told extends Pick<MemberState, (typeof TOLD)[number]> {
 }
 
 /** What a step tells of the state after it. */
-const TOLD = ['phase', 'holds', 'accepting', 'link', 'epoch', 'top', 'unfit'] as const
+const TOLD = ['phase', 'holds', 'accepting', 'link', 'epoch', 'top', 'unfit', 'unheard'] as const
 
 /** States that differ in numbers alone are the same, and what has ended does nothing any more. */
 export function shapeOf({ phase, holds, accepting, link, unfit, unheard }: MemberState): string {

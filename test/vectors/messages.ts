@@ -10,6 +10,8 @@ export interface MessageVector {
   readonly message: object
   /** The bytes have what `message` does not know: they decode to it, and are not made of it. */
   readonly decodeOnly?: true
+  /** With what code a receiver refuses the bytes; `message` is empty then. */
+  readonly error?: string
 }
 
 const digest = '0123456789abcdef'.repeat(4)
@@ -213,6 +215,30 @@ const UNKNOWN: Record<string, { bytes: string; message: object }> = {
     message: { commit: { epoch: 4 } },
   },
   'a body that is not known': { bytes: 'a23f03616263', message: {} },
+  'a fixed32 that is not known, before a body': {
+    bytes: 'c53e0102030462020804',
+    message: { commit: { epoch: 4 } },
+  },
+  'a fixed32 that is not known, in a body': {
+    bytes: '6208c53e010203040804',
+    message: { commit: { epoch: 4 } },
+  },
+  'a fixed64 that is not known, in a body': {
+    bytes: '620cc13e01020304050607080804',
+    message: { commit: { epoch: 4 } },
+  },
+  'a known field of another type': { bytes: '62050a01610804', message: { commit: { epoch: 4 } } },
+  'two bodies, of which the last counts': { bytes: '620208047200', message: { retire: {} } },
+}
+
+const MALFORMED: Record<string, string> = {
+  'a field of number 0': '0000',
+  'a field of a type that there is not': '0e',
+  'the end of a group': '0c',
+  'a number of eleven bytes': '620c08ffffffffffffffffffff01',
+  'a length behind the end': '621008',
+  'a fixed32 that is cut': 'c53e0102',
+  'a text that is no UTF-8': '9a01040a02c328',
 }
 
 export function messageVectors(): MessageVector[] {
@@ -226,7 +252,13 @@ export function messageVectors(): MessageVector[] {
     ...given,
     decodeOnly: true as const,
   }))
-  return [...known, ...unknown]
+  const malformed = Object.entries(MALFORMED).map(([name, bytes]) => ({
+    name,
+    bytes,
+    message: {},
+    error: 'ERR_FDB_MESSAGE',
+  }))
+  return [...known, ...unknown, ...malformed]
 }
 
 /** Bytes in base64. */

@@ -183,7 +183,7 @@ func onMessage(s memberState, e event) (memberState, []effect) {
 			return s, []effect{{Type: "stopAccepting"}}
 		}
 		if s.in("beginning", "serving", "unfit", "frozen", "orphan") {
-			s.Accepting = false
+			s.Accepting, s.Unheard = false, false
 			return s.to("standby"), []effect{{Type: "endWriting"}, {Type: "stopAccepting"}}
 		}
 	case "resume":
@@ -218,7 +218,7 @@ func begin(s memberState, epoch int64) (memberState, []effect) {
 	if !s.Accepting {
 		effects = append(effects, effect{Type: "accept"})
 	}
-	s.Phase, s.Epoch, s.Accepting, s.Unfit, s.Top = "beginning", epoch, true, false, max(s.Top, epoch)
+	s.Phase, s.Epoch, s.Accepting, s.Unfit, s.Unheard, s.Top = "beginning", epoch, true, false, false, max(s.Top, epoch)
 	return s, append(effects, effect{Type: "carry", Below: epoch}, effect{Type: "write", Epoch: epoch})
 }
 

@@ -36,7 +36,7 @@ func channels(t *testing.T) (*channel, *channel) {
 			t.Fatal(err)
 		}
 		made[i] = newChannel(conn.(*net.UnixConn))
-		t.Cleanup(made[i].release)
+		t.Cleanup(made[i].close)
 	}
 	return made[0], made[1]
 }

@@ -86,6 +86,63 @@ func TestFrames(t *testing.T) {
 	}
 }
 
+func TestStreamsOfFrames(t *testing.T) {
+	type frame struct {
+		Payload string
+		Fds     int
+	}
+	var vectors []struct {
+		Name  string
+		Reads []struct {
+			Bytes    string
+			Arriving int
+		}
+		Frames []frame
+		Error  string
+	}
+	readJSON(t, &vectors, true, "vectors", "streams.json")
+	for _, v := range vectors {
+		var decoder frameDecoder
+		var got []frame
+		var taken []int
+		arrived := 0
+		err := func() error {
+			for _, one := range v.Reads {
+				var fds []int
+				for range make([]struct{}, one.Arriving) {
+					arrived++
+					fds = append(fds, -arrived)
+				}
+				if err := decoder.push(fromHex(t, one.Bytes), fds); err != nil {
+					return err
+				}
+				for {
+					payload, fds, ok, err := decoder.next()
+					if err != nil || !ok {
+						if err != nil {
+							return err
+						}
+						break
+					}
+					got, taken = append(got, frame{hex.EncodeToString(payload), len(fds)}), append(taken, fds...)
+				}
+			}
+			return nil
+		}()
+		if codeOf(err) != v.Error {
+			t.Errorf("%s: %v, want %q", v.Name, err, v.Error)
+		}
+		if !reflect.DeepEqual(got, v.Frames) && len(got)+len(v.Frames) > 0 {
+			t.Errorf("%s: got %v", v.Name, got)
+		}
+		for i, fd := range taken {
+			if fd != -1-i {
+				t.Errorf("%s: descriptors %v", v.Name, taken)
+			}
+		}
+	}
+}
+
 func TestFramesThatComeInPieces(t *testing.T) {
 	one, _ := makeFrame([]byte("one"), 1)
 	two, _ := makeFrame([]byte("two"), 0)
@@ -119,9 +176,9 @@ func TestFramesThatComeInPieces(t *testing.T) {
 }
 
 type messageVector struct {
-	Name, Bytes string
-	Message     envelope
-	DecodeOnly  bool
+	Name, Bytes, Error string
+	Message            envelope
+	DecodeOnly         bool
 }
 
 func TestMessages(t *testing.T) {
@@ -130,8 +187,12 @@ func TestMessages(t *testing.T) {
 	for _, v := range vectors {
 		data := fromHex(t, v.Bytes)
 		var got envelope
-		if err := unmarshal(data, &got, mostEnvelopeFields); err != nil {
-			t.Errorf("%s: %v", v.Name, err)
+		err := unmarshal(data, &got, mostEnvelopeFields)
+		if codeOf(err) != v.Error {
+			t.Errorf("%s: %v, want %q", v.Name, err, v.Error)
+		}
+		if v.Error != "" {
+			continue
 		}
 		if !reflect.DeepEqual(got, v.Message) {
 			t.Errorf("%s: got %+v", v.Name, got)
@@ -327,6 +388,78 @@ func TestLogsOfTheFirstRelease(t *testing.T) {
 	}
 }
 
+func TestChangesOfOtherProcesses(t *testing.T) {
+	var vectors []struct {
+		Name     string
+		Segments []string
+		Epoch    int64
+		Steps    []struct {
+			Write   *write
+			Written *written
+			Ends    bool
+			Begins  int64
+		}
+		Sequence uint64
+		Digest   string
+		Sections map[string]givenSection
+	}
+	readJSON(t, &vectors, true, "vectors", "writes.json")
+	for _, v := range vectors {
+		m := alone(t)
+		if _, err := OpenSection(m, "list", Bytes(), Schema{Version: 2}); err != nil {
+			t.Fatal(err)
+		}
+		m.mu.Lock()
+		shelve := func(data []byte, sealed bool) *segment {
+			s, err := openSegment(memfd(t, data, sealed), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.shelve(s)
+			return s
+		}
+		begin := func(epoch int64) {
+			shelve(segmentBytes(uint64(epoch)), false)
+			if err := m.log.catchUp(); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.writeIn(epoch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, data := range v.Segments {
+			if err := m.log.adopt(shelve(fromHex(t, data), true)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin(v.Epoch)
+		for at, step := range v.Steps {
+			switch {
+			case step.Ends:
+				seal(t, m.writing.fd)
+				m.writing = nil
+			case step.Begins > 0:
+				begin(step.Begins)
+			default:
+				answer := m.incoming.take(step.Write, m.makeWrite)
+				if answer != nil {
+					answer.Number, answer.Message, answer.Retryable = step.Write.Number, "", false
+				}
+				if !reflect.DeepEqual(answer, step.Written) {
+					t.Errorf("%s, step %d: %+v, want %+v", v.Name, at, answer, step.Written)
+				}
+			}
+		}
+		if got := *m.log.position(); uint64(got.Sequence) != v.Sequence || got.Digest != v.Digest {
+			t.Errorf("%s: at %+v", v.Name, got)
+		}
+		if got := sectionsOf(m.log); !reflect.DeepEqual(got, v.Sections) {
+			t.Errorf("%s: got %+v", v.Name, got)
+		}
+		m.mu.Unlock()
+	}
+}
+
 func TestWhatAMemberDoes(t *testing.T) {
 	var walks []struct {
 		Steps []struct {
@@ -339,6 +472,7 @@ func TestWhatAMemberDoes(t *testing.T) {
 			Epoch     int64
 			Top       int64
 			Unfit     bool
+			Unheard   bool
 		}
 	}
 	readJSON(t, &walks, true, "vectors", "member.json")
@@ -354,7 +488,7 @@ func TestWhatAMemberDoes(t *testing.T) {
 			}
 			want := state
 			want.Phase, want.Holds, want.Accepting, want.Down = step.Phase, step.Holds, step.Accepting, step.Link == "down"
-			want.Epoch, want.Top, want.Unfit = step.Epoch, step.Top, step.Unfit
+			want.Epoch, want.Top, want.Unfit, want.Unheard = step.Epoch, step.Top, step.Unfit, step.Unheard
 			if state != want {
 				t.Fatalf("walk %d, step %d, %+v: is %+v, want %+v", n, at, step.Event, state, step)
 			}

@@ -111,6 +111,23 @@ class Vectors(unittest.TestCase):
                     self.assertEqual((payload.hex(), len(fds)), (vector['payload'], vector['fds']))
                     self.assertEqual(frame(payload, len(fds)).hex(), vector['bytes'])
 
+    def test_streams_of_frames(self):
+        for vector in read('vectors', 'streams.json'):
+            with self.subTest(vector['name']):
+                decoder, got, arrived, code = FrameDecoder(), [], 0, None
+                try:
+                    for one in vector['reads']:
+                        decoder.push(bytes.fromhex(one['bytes']), [-1 - arrived - n for n in range(one['arriving'])])
+                        arrived += one['arriving']
+                        while (found := decoder.next()) is not None:
+                            got.append(found)
+                except FdBrokerError as error:
+                    code = error.code
+                self.assertEqual(code, vector.get('error'))
+                self.assertEqual([(p.hex(), len(fds)) for p, fds in got], [(f['payload'], f['fds']) for f in vector['frames']])
+                taken = [fd for _, fds in got for fd in fds]
+                self.assertEqual(taken, [-1 - n for n in range(len(taken))])
+
     def test_frames_that_come_in_pieces(self):
         decoder = FrameDecoder()
         data = frame(b'one', 1) + frame(b'two')
@@ -124,6 +141,11 @@ class Vectors(unittest.TestCase):
     def test_messages(self):
         for vector in read('vectors', 'messages.json'):
             with self.subTest(vector['name']):
+                if 'error' in vector:
+                    with self.assertRaises(FdBrokerError) as caught:
+                        decode('Envelope', bytes.fromhex(vector['bytes']))
+                    self.assertEqual(caught.exception.code, vector['error'])
+                    continue
                 data, message = bytes.fromhex(vector['bytes']), with_bytes('Envelope', snake(vector['message']))
                 self.assertEqual(told(decode('Envelope', data)), told(message))
                 if not vector.get('decodeOnly'):
@@ -182,6 +204,47 @@ class Vectors(unittest.TestCase):
                     self.assertTrue(log.knows_request(request))
                 log.close()
 
+    def test_changes_of_other_processes(self):
+        for vector in read('vectors', 'writes.json'):
+            with self.subTest(vector['name']):
+                self.check_writes(vector)
+
+    def check_writes(self, vector):
+        member = Member('/nowhere', 'shop', None, {}, None)
+        self.addCleanup(member.close)
+        member.section('list', codec='bytes', version=2)
+        for data in vector['segments']:
+            segment = segment_of(bytes.fromhex(data), True)
+            member._shelf[segment.epoch] = segment
+            member._log.adopt(segment)
+        member._log.catch_up()
+
+        def begin(epoch):
+            header = encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
+            member._shelf[epoch] = segment_of(state_frame(header), False)
+            member._write_in(epoch)
+
+        with member._changed:
+            begin(vector['epoch'])
+            for step in vector['steps']:
+                if 'ends' in step:
+                    fcntl.fcntl(member._writing.fd, F_ADD_SEALS, SEAL_WRITE)
+                    member._writing = None
+                elif 'begins' in step:
+                    member._log.catch_up()
+                    begin(step['begins'])
+                else:
+                    asked = {'parts': [], 'reads': [], **with_bytes('Write', snake(step['write']))}
+                    answer = member._incoming.take(asked, member._make_write)
+                    wanted = step.get('written')
+                    if wanted is not None:
+                        answer = {'number': asked['number'], 'existed': False, **answer}
+                        answer = {fact: answer.get(fact) for fact in wanted}
+                    self.assertEqual(answer, wanted)
+        position = member._log.position
+        self.assertEqual((position['sequence'], position['digest']), (vector['sequence'], vector['digest']))
+        self.assertEqual(sections_of(member._log), vector['sections'])
+
     def test_what_a_member_does(self):
         for n, walk in enumerate(read('vectors', 'member.json')):
             state = initial_member()
@@ -189,7 +252,7 @@ class Vectors(unittest.TestCase):
                 state, effects = step_member(state, step['event'])
                 with self.subTest(walk=n, step=at, event=step['event']):
                     self.assertEqual(effects, step['effects'])
-                    for fact in ('phase', 'holds', 'accepting', 'link', 'epoch', 'top', 'unfit'):
+                    for fact in ('phase', 'holds', 'accepting', 'link', 'epoch', 'top', 'unfit', 'unheard'):
                         self.assertEqual(state[fact], step[fact])
 
 

@@ -108,12 +108,14 @@ class Drain:
             try:
                 channel = Channel(connect(member.control, 1.0))
                 with member._lock:
+                    self._link = channel
+                    if self._closed:
+                        channel.end_reading()
                     top = max(member._shelf, default=0)
                 hello = {'service': member.service, 'intent': DRAINING, 'generation': member.generation, 'top': top}
                 welcome, pidfd, rest = greet(channel, hello, 1.0)
                 close_all([] if pidfd is None else [pidfd])
                 with member._changed:
-                    self._link = channel
                     if 'writes' in welcome['capabilities'] and not self._closed:
                         self._channel = channel
                     member._changed.notify_all()

@@ -250,21 +250,24 @@ class LinkPart(StatePart):
 
     def _say_back(self, link: Channel, back: Message) -> None:
         """What is held goes first: the holder decides when it hears Back."""
-        with self._lock:
-            held = [dict(entry, fd=os.dup(entry['fd'])) for name, entry in self._registry.items() if name in self._listeners]
-            held += [
-                {'role': SEGMENT, 'epoch': one.epoch, 'writable': one.writable, 'fd': os.dup(one.fd)}
-                for _, one in sorted(self._shelf.items())
-            ]
-            held += [{'role': PIDFD, 'fd': os.dup(fd)} for fd in self._pidfds]
+        held: list[Message] = []
         try:
+            with self._lock:
+                listeners = [entry for name, entry in self._registry.items() if name in self._listeners]
+                segments = [
+                    {'role': SEGMENT, 'epoch': one.epoch, 'writable': one.writable, 'fd': one.fd}
+                    for _, one in sorted(self._shelf.items())
+                ]
+                for item in [*listeners, *segments, *({'role': PIDFD, 'fd': fd} for fd in self._pidfds)]:
+                    held.append({**item, 'fd': os.dup(item['fd'])})
             with self._bundling:
                 self._send_bundle(link, held)
                 link.send('back', back)
             with self._changed:
                 self._settled = link
                 self._changed.notify_all()
-        except (FdBrokerError, OSError) as error:
+        except Exception as error:
+            # Also where there is no descriptor left: the end of this link leads to the next try.
             self._warn(f'the holder did not take back what is held: {error}')
             link.close()
             self._wake()

@@ -414,10 +414,11 @@ class Member(LinkPart):
             self._tell('abort', {'code': reason.code, 'message': reason.message, 'phase': self.phase})
         elif kind == 'unfit':
             reason = self._reason or FdBrokerError('ERR_FDB_UNFIT', 'it cannot serve')
-            self._tell('unfit', {'epoch': epoch, 'code': reason.code, 'message': reason.message})
+            self._tell('unfit', {'epoch': max(0, epoch), 'code': reason.code, 'message': reason.message})
         elif kind == 'back':
-            facts = {name: message[name] for name in ('role', 'epoch', 'sealed', 'top')}
-            threading.Thread(target=self._say_back, args=(self._link, {**facts, 'unfit': message.get('unfit')}), daemon=True).start()
+            epochs = {name: max(0, message[name]) for name in ('epoch', 'top')}
+            back = {**message, **epochs}
+            threading.Thread(target=self._say_back, args=(self._link, back), daemon=True).start()
 
     def _quiesce(self, epoch: int) -> None:
         hooks = list(self._hooks['quiesce'])

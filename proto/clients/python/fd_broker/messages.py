@@ -198,6 +198,9 @@ def decode(name: str, data: Buffer, depth: int = 0) -> Message:
         if at > end:
             raise malformed('a field that is cut')
         if number in fields:
+            if name == 'Envelope':
+                # It has one body: of several the last counts.
+                message = {}
             _take_field(message, fields[number], wire, value, depth)
     return message
 
