@@ -227,7 +227,7 @@ const UNKNOWN: Record<string, { bytes: string; message: object }> = {
     bytes: '620cc13e01020304050607080804',
     message: { commit: { epoch: 4 } },
   },
-  'a known field of another type': { bytes: '62050a01610804', message: { commit: { epoch: 4 } } },
+  'a known field of another type': { bytes: '620508040a0161', message: { commit: { epoch: 4 } } },
   'two bodies, of which the last counts': { bytes: '620208047200', message: { retire: {} } },
 }
 

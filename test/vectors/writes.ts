@@ -139,7 +139,9 @@ const CASES: Record<string, readonly Given[]> = {
     asks(2, 'r2', [part({ changes: [put('x', 'x', 2)] })]),
     asks(3, 'r3', [part({ schemas: [schema({ codec: 'json' })], changes: [put('x')] })]),
     asks(4, 'r4', [part({ schemas: [schema({ version: 3, minReader: 3 })], changes: [put('x', 'x', 3)] })]),
-    asks(5, 'r5', [part({ changes: [{ section: 'list', op: 7, key: 'x' }] })]),
+    asks(5, 'r5', [
+      part({ changes: [{ section: 'list', op: 7 as number as fdbroker.state.Change.Op, key: 'x' }] }),
+    ]),
     asks(6, 'r6', [Buffer.from('0a', 'hex')]),
     asks(7, 'r7', []),
   ],
@@ -203,8 +205,9 @@ export async function receiver(segments: readonly Uint8Array[], epoch: number) {
       written = undefined
       incoming.receive(asked)
       for (let turns = 0; turns < 4; turns++) await nextTurn()
-      const { message, retryable, ...facts } = written ?? {}
-      return written && facts
+      if (written === undefined) return undefined
+      const { message, retryable, ...facts } = written as Written
+      return facts
     },
   }
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -29,7 +30,13 @@ type played struct {
 
 func playDaemon(t *testing.T) *played {
 	t.Helper()
-	control := filepath.Join(t.TempDir(), "d.sock")
+	// Not t.TempDir, whose path has the name of the test: that of a socket has at most 107 bytes.
+	folder, err := os.MkdirTemp("", "fdb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	control := filepath.Join(folder, "d.sock")
 	listening, err := net.ListenUnix("unix", &net.UnixAddr{Name: control, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -391,6 +398,20 @@ func TestAJoinerThatIsBackBeforeItIsKnownWhetherTheDaemonLivesDoesNotGiveUp(t *t
 	case <-m.Retired():
 		t.Errorf("it has left: %v", m.Err())
 	case <-time.After(2 * grace):
+	}
+}
+
+func TestADaemonThatBeatsSlowlyIsNotSilent(t *testing.T) {
+	m := newMember("/nowhere", "shop", Options{})
+	t.Cleanup(func() { m.Close() })
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.silence() != 3*time.Second {
+		t.Error(m.silence())
+	}
+	m.holder = &welcome{HeartbeatMs: 2000}
+	if m.silence() != 6*time.Second {
+		t.Error(m.silence())
 	}
 }
 

@@ -34,6 +34,15 @@ func (m *Member) every() time.Duration {
 	return own
 }
 
+// silence is how long the holder may say nothing: at least three of its heartbeats.
+func (m *Member) silence() time.Duration {
+	own := orElse(m.options.Times.Silence, defaultSilence)
+	if m.holder == nil {
+		return own
+	}
+	return max(own, 3*time.Duration(m.holder.HeartbeatMs)*time.Millisecond)
+}
+
 // beat tells the holder of this process's health until the member has ended.
 func (m *Member) beat() {
 	ticked := time.Now()
@@ -78,7 +87,7 @@ func (m *Member) beatOnce(now time.Time) {
 	if link != m.link {
 		return
 	}
-	if now.Sub(heard) > orElse(m.options.Times.Silence, defaultSilence) {
+	if now.Sub(heard) > m.silence() {
 		m.step(event{Type: "silent"})
 	} else {
 		m.step(event{Type: "heard"})

@@ -308,15 +308,14 @@ type header struct {
 }
 
 type record struct {
-	Epoch         uint64          `pb:"1"`
-	Sequence      uint64          `pb:"2"`
-	Request       string          `pb:"3"`
-	Changes       []change        `pb:"4"`
-	Schemas       []sectionSchema `pb:"5"`
-	Requests      []string        `pb:"6"`
-	End           *end            `pb:"7"`
-	Part          *part           `pb:"8"`
-	RequestPrints []uint64        `pb:"9"`
+	Epoch    uint64          `pb:"1"`
+	Sequence uint64          `pb:"2"`
+	Request  string          `pb:"3"`
+	Changes  []change        `pb:"4"`
+	Schemas  []sectionSchema `pb:"5"`
+	Requests []string        `pb:"6"`
+	End      *end            `pb:"7"`
+	Part     *part           `pb:"8"`
 }
 
 type part struct {

@@ -199,17 +199,6 @@ func takeMessage(data []byte, message reflect.Value, left *int, depth int) error
 }
 
 func takeField(field fieldPlan, wire, value uint64, bytes []byte, into reflect.Value, left *int, depth int) error {
-	if field.repeated && field.kind == reflect.Uint64 && wire == wireLength {
-		for len(bytes) > 0 {
-			one, rest, err := varint(bytes)
-			if err != nil {
-				return err
-			}
-			into.Set(reflect.Append(into, reflect.ValueOf(one)))
-			bytes = rest
-		}
-		return nil
-	}
 	expected := uint64(wireLength)
 	switch field.kind {
 	case reflect.Uint64, reflect.Bool:

@@ -164,8 +164,7 @@ class Author(unittest.TestCase):
         update = self.update()
         first = self.asked(6)
         self.answer(first, CONFLICT, sequence=2)
-        # What is not readable yet is waited for.
-        self.assertFalse(poll(self.link.fileno(), 1, 0.05))
+        # What is not readable yet is waited for: the next Write is of what is read by then.
         self.written(2, 70)
         second = self.asked(71)
         self.assertEqual(second['request'], first['request'])
@@ -311,6 +310,11 @@ class Links(unittest.TestCase):
         self.assertEqual(self.daemon.hear(link, 'back')['role'], 'ready')
         with self.member._changed:
             self.assertFalse(self.member._changed.wait_for(lambda: self.member.phase != 'ready', 0.5))
+
+    def test_a_daemon_that_beats_slowly_is_not_silent(self):
+        self.assertEqual(self.member._silence_s, 3.0)
+        self.member._holder = {'heartbeat_ms': 2_000}
+        self.assertEqual(self.member._silence_s, 6.0)
 
     def test_no_heartbeats_pile_up_in_front_of_a_daemon_that_is_stopped(self):
         link = self.attach(phase='serving')

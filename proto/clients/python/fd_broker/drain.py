@@ -55,7 +55,7 @@ class Drain:
             self._numbers += 1
             number = self._numbers
             self._answers[number] = None
-            asked.sent = True
+            before, asked.sent = asked.sent, True
             # A daemon that does not read must not keep others from the state.
             changed.release()
             try:
@@ -63,6 +63,8 @@ class Drain:
             finally:
                 changed.acquire()
             if failure is not None:
+                # Of a frame that is not whole the daemon makes nothing.
+                asked.sent = before
                 del self._answers[number]
                 if failure.code == 'ERR_FDB_FRAME_TOO_LARGE':
                     raise failure

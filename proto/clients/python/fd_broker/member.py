@@ -310,6 +310,12 @@ class Member(LinkPart):
         wanted = self._holder.get('heartbeat_ms') or own
         return min(own, wanted) / 1000
 
+    @property
+    def _silence_s(self) -> float:
+        own = self._times.get('silence') or self._SILENCE_MS
+        beat: int = self._holder.get('heartbeat_ms', 0)
+        return max(own, 3 * beat) / 1000
+
     def _beat(self, now: float) -> None:
         link = self._link
         if link is None:
@@ -319,7 +325,7 @@ class Member(LinkPart):
         except FdBrokerError:
             link.close()
             self._wake()
-        silence = (self._times.get('silence') or self._SILENCE_MS) / 1000
+        silence = self._silence_s
         if link is self._link:
             silent = now - max(link.received_at, self._awake_since) > silence
             self._step({'type': 'silent' if silent else 'heard'})

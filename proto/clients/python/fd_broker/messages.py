@@ -100,7 +100,6 @@ MESSAGES = {
     'Record': {
         1: ('epoch', 'u'), 2: ('sequence', 'u'), 3: ('request', 's'), 4: ('changes', 'Change*'),
         5: ('schemas', 'SectionSchema*'), 6: ('requests', 's*'), 7: ('end', 'End'), 8: ('part', 'Part'),
-        9: ('request_prints', 'u*'),
     },
     'Part': {1: ('index', 'u'), 2: ('last', 'b')},
     'Change': {1: ('section', 's'), 2: ('op', 'u'), 3: ('key', 's'), 4: ('value', 'y'), 5: ('version', 'u')},
@@ -208,12 +207,6 @@ def decode(name: str, data: Buffer, depth: int = 0) -> Message:
 def _take_field(message: Message, known: tuple[str, str], wire: int, value: Any, depth: int) -> None:
     field, kind = known
     repeated, kind = kind.endswith('*'), kind.strip('*=')
-    if kind == 'u' and repeated and wire == _LENGTH:
-        at = 0
-        while at < len(value):
-            one, at = _varint(value, at, len(value))
-            message[field].append(one)
-        return
     if wire != {'u': _VARINT, 'b': _VARINT, 'd': _FIXED64}.get(kind, _LENGTH):
         return
     if kind == 'b':
