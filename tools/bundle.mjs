@@ -3,8 +3,8 @@
 //
 //   index.js, proxy.js …            one file for each entry of `exports` in package.json. Code of several entries is in chunks (chunk-*.js), so
 //                                   that a process has each class and each variable once, for example FdbError
-//   auto.cjs, auto.js               fd-broker/auto for `node --require` and `node --import`: delays the program until it is known whether another
-//                                   version serves. Small, because it loads the library (auto-service.js) only when needed
+//   auto.cjs, auto.js               fd-broker/auto for `node --require` and `node --import`: delays the program until the version that serves
+//                                   knows of it. Small, because it loads the library (auto-service.js) only when needed
 //   config-worker.js                the thread that reads a configuration of the proxy
 //   started.cjs                     the preload of a successor: src/versions/output-preload.ts
 //   cli.cjs, program.cjs            the command, which shares no files with the library. cli.cjs runs program.cjs with V8's code cache

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type net from 'node:net'
 import { rememberLine } from '../base/successor-output.js'
-import { noMember } from '../member/process-member.js'
+import { expectMember, noMember } from '../member/process-member.js'
 import { observe } from '../node/observed-events.js'
 import { LIBRARY_FILES } from './library-files.js'
 import type { ListenRequest } from './listen-request.js'
@@ -12,8 +12,10 @@ import { messageOf, printOnce } from './stderr.js'
 import { WaitingServer } from './waiting-server.js'
 
 /**
- * Makes the servers of a program listeners of a service. Loads the library at the start if another version serves, otherwise after the
- * first server has started to listen: that server answers clients meanwhile.
+ * Makes the servers of a program listeners of a service, which it joins when the program calls `listen()` for the first time: processes that
+ * never listen (tools that start the program, its children) do not take the place of a next version. If another version serves, servers
+ * wait until this process has its sockets. Otherwise the library is loaded after the first server has started to listen, which answers
+ * clients meanwhile.
  */
 export class Auto {
   readonly #settings: AutoSettings
@@ -24,11 +26,15 @@ export class Auto {
   #joining: Promise<void> | null = null
   #excluded = false
   #isReady = false
-  /** Resolves when it is known whether this process is a next version; null if that is known. */
-  undecided: Promise<unknown> | null = null
+  #undecided: Promise<unknown> | null = null
+  #isDecided = false
+  /** Null if no other version serves. See {@link AutoService.announceStart}. */
+  readonly announced: Promise<() => void> | null
 
   constructor(settings: AutoSettings) {
     this.#settings = settings
+    this.announced = existsSync(settings.control) ? announce(settings.control) : null
+    if (this.announced !== null) expectMember()
     // Now, before libraries replace process.emit(), which some of them restore later.
     observe(
       process,
@@ -37,12 +43,19 @@ export class Auto {
     )
   }
 
-  /** Resolves when it is known whether another version serves; this process then has its sockets. Never rejects. */
-  async start(): Promise<void> {
-    if (!existsSync(this.#settings.control)) return
-    this.undecided = this.#join()
-    await this.undecided
-    this.undecided = null
+  /** Resolves when it is known whether another version serves; this process then has its sockets. Null if that is known. Never rejects. */
+  get undecided(): Promise<unknown> | null {
+    if (this.#isDecided) return this.#undecided
+    this.#isDecided = true
+    if (!existsSync(this.#settings.control)) return null
+    // A pending promise does not keep the process alive.
+    const alive = setInterval(() => {}, 60_000)
+    this.#undecided = this.#join().then(() => {
+      clearInterval(alive)
+      this.#undecided = null
+      void this.announced?.then(end => end())
+    })
+    return this.#undecided
   }
 
   /** Whether the previous version may offer a socket for the next server: {@link adopt} tries it. */
@@ -123,6 +136,16 @@ export class Auto {
     this.#excluded = this.#service === null
     if (this.#excluded) noMember()
     if (this.#isReady) this.#service?.reportReady()
+  }
+}
+
+/** Tells the version that serves that this process starts. Never rejects. */
+async function announce(control: string): Promise<() => void> {
+  try {
+    const { AutoService } = await loadService()
+    return await AutoService.announceStart(control)
+  } catch {
+    return () => {}
   }
 }
 

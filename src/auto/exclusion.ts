@@ -16,9 +16,8 @@ export interface Exclusion {
 
 const QUIET: Exclusion = { notice: null }
 
-/** Programs that only start other programs. The programs that they start take part. */
-const TOOLS =
-  /[\\/]node_modules[\\/](?:\.bin[\\/])?(?:npm|npx|yarn|pnpm|corepack|tsx|ts-node|nodemon|node-dev|ts-node-dev|pm2|vitest|jest|mocha|ava|c8|nyc|fd-broker)\b/
+/** Programs that listen, and are not the server: test runners, and the daemon of pm2, which starts the server. */
+const OTHERS = /[\\/]node_modules[\\/](?:\.bin[\\/])?(?:pm2|vitest|jest|mocha|ava|fd-broker)\b/
 /** Tools that restart a program when a file changes. */
 const WATCHERS: readonly (readonly [RegExp, string])[] = [
   [/(?:^|[\\/])nodemon(?:\.js)?$/, 'nodemon'],
@@ -29,7 +28,7 @@ const WATCHERS: readonly (readonly [RegExp, string])[] = [
 export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
   const excluded = (why: string) => ({ notice: `${why}: this process runs without upgrades` })
   if (isOff(env) || !isMainThread || program === undefined) return QUIET
-  if (TOOLS.test(program) || env.NODE_TEST_CONTEXT !== undefined) return QUIET
+  if (OTHERS.test(program) || env.NODE_TEST_CONTEXT !== undefined) return QUIET
   if (process.platform === 'win32') return excluded('fd-broker does not run on Windows')
   if (workerPlace(env) !== null) return excluded('a worker of fd-broker workers calls join() itself')
   const watcher = watcherOf(env)

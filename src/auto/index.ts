@@ -9,36 +9,46 @@ import { delayMain } from './node-startup.js'
 import { misspelled, settingsOf } from './settings.js'
 import { messageOf, printOnce } from './stderr.js'
 
+/** Printed when the program listens for the first time: tools that only start it have no part in upgrades. */
+const notices: string[] = []
+/** Null if this process runs without upgrades, as the notices say; undefined if no user would expect that it takes part. */
 const auto = createAuto()
 
-/** Resolves when it is known whether another version serves; this process then has its sockets. The entry for `import` awaits it. @internal */
-export const started: Promise<void> = auto?.start() ?? Promise.resolve()
+if (auto !== undefined) {
+  const listens = () => {
+    for (const notice of notices.splice(0)) printOnce(notice)
+    return auto
+  }
+  intercept(listens)
+  if (auto !== null) warnAboutUdp()
+}
 
-delayMain(started)
+/** Resolves when the version that serves knows that this process starts. The entry for `import` awaits it. @internal */
+export const started: Promise<unknown> = auto?.announced ?? Promise.resolve()
+
+if (auto?.announced) delayMain(started)
 
 /** Reports that this version can serve, if FD_BROKER_READY is `call`; otherwise does nothing. */
 export function ready(): void {
   auto?.ready()
 }
 
-function createAuto(): Auto | null {
+function createAuto(): Auto | null | undefined {
   // Settings come from the environment at the start, which a successor gets too, not from variables that the program has set.
   const { env } = startedAs
   const script = process.argv[1]
   const program = script === undefined ? undefined : resolve(script)
   const exclusion = exclusionOf(program, process.env)
   if (exclusion !== null) {
-    if (exclusion.notice !== null) printOnce(exclusion.notice)
+    if (exclusion.notice === null) return undefined
+    notices.push(exclusion.notice)
     return null
   }
-  for (const warning of misspelled(env)) printOnce(warning)
+  notices.push(...misspelled(env))
   try {
-    const created = new Auto(settingsOf(program!, env))
-    intercept(created)
-    warnAboutUdp()
-    return created
+    return new Auto(settingsOf(program!, env))
   } catch (error) {
-    printOnce(`this process runs without upgrades: ${messageOf(error)}`)
+    notices.push(`this process runs without upgrades: ${messageOf(error)}`)
     return null
   }
 }

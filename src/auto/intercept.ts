@@ -5,7 +5,7 @@ import { existsSync, renameSync } from 'node:fs'
 import net from 'node:net'
 import { resolve } from 'node:path'
 import { MAX_UNIX_NAME } from '../listeners/index.js'
-import { nameSocket } from '../node/held-handle.js'
+import { nameSocket, seemToListen } from '../node/held-handle.js'
 import { setMethod } from '../node/observed-events.js'
 import type { Auto } from './auto.js'
 import { isClusterPrimary } from './exclusion.js'
@@ -14,50 +14,70 @@ import { printOnce } from './stderr.js'
 
 type Listen = (this: net.Server, ...args: unknown[]) => net.Server
 
-/** Replaces `server.listen()` of all servers of `net`, `http`, `https`, `http2` and `tls`. */
-export function intercept(auto: Auto): void {
+/** Replaces `server.listen()` of all servers of `net`, `http`, `https`, `http2` and `tls`. `listens` is called at each call; null: Node's own follows. */
+export function intercept(listens: () => Auto | null): void {
   const listen: Listen = function (...args) {
+    const toNode = () => Reflect.apply(originalListen, this, args)
     const request = listenRequest(args)
+    if ('why' in request && request.why === null) return toNode()
+    const auto = listens()
+    if (auto === null) return toNode()
     if ('why' in request) {
-      if (request.why !== null) printOnce(request.why)
-      return Reflect.apply(originalListen, this, args)
+      printOnce(request.why!)
+      return toNode()
     }
     if (isClusterPrimary()) {
       printOnce(
         'servers of node:cluster are not handed over: this program runs without upgrades (see fd-broker workers)',
       )
-      return Reflect.apply(originalListen, this, args)
+      return toNode()
     }
-    if (auto.undecided !== null) {
-      void auto.undecided.then(() => Reflect.apply(listen, this, args))
-      return this
-    }
-    if (this.listening) return Reflect.apply(originalListen, this, args)
-    if (auto.adopts) adoptOr(this, request, args)
-    else bind(this, request, args)
+    if (this.listening) return toNode()
+    const { undecided } = auto
+    if (undecided !== null) listenLater(this, request, undecided, () => Reflect.apply(listen, this, args))
+    else if (auto.adopts) adoptOr(auto, this, request, args)
+    else bind(auto, this, request, args)
     return this
   }
   const own = Object.getOwnPropertyDescriptor(net.Server.prototype, 'listen')
   Object.defineProperty(listen, 'name', { value: originalListen.name })
   Object.defineProperty(net.Server.prototype, 'listen', { ...own, value: listen })
 
-  const bind = (server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
+  const bind = (auto: Auto, server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
     auto.watch(server, request)
     if (request.path === undefined) Reflect.apply(originalListen, server, args)
     else listenAt(server, request.path, args)
   }
 
-  const adoptOr = (server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
+  const adoptOr = (auto: Auto, server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
     const { host } = request
     if (host === undefined || request.path !== undefined) {
-      if (!auto.adopt(server, request)) bind(server, request, args)
+      if (!auto.adopt(server, request)) bind(auto, server, request, args)
       return
     }
     // Node also calls lookup() for IP addresses. If the name is unknown, Node's own listen() reports the error.
     lookup(host, (error, address) => {
-      if (error !== null || !auto.adopt(server, { ...request, host: address })) bind(server, request, args)
+      if (error !== null || !auto.adopt(server, { ...request, host: address }))
+        bind(auto, server, request, args)
     })
   }
+}
+
+/**
+ * Calls `listen` when it is known whether this process is a next version. Meanwhile the server seems to listen, as after a call of Node's
+ * own listen() without a host; its address has port 0 if the kernel is to choose the port.
+ */
+function listenLater(
+  server: net.Server,
+  { host, port, path }: ListenRequest,
+  decided: Promise<unknown>,
+  listen: () => void,
+): void {
+  const waits = host === undefined || path !== undefined ? seemToListen(server, path ?? port) : () => true
+  void decided.then(() => {
+    // In its own tick, so that an exception does not become a rejection of this promise.
+    if (waits()) process.nextTick(listen)
+  })
 }
 
 type Bind = (...args: unknown[]) => dgram.Socket

@@ -10,7 +10,7 @@ interface Runner {
  * Node's function `runMain`. With `--import`, or if the program imports fd-broker/auto itself, Node has already called that function, and
  * waits for the import.
  */
-export function delayMain(until: Promise<void>): void {
+export function delayMain(until: Promise<unknown>): void {
   const runner = Module as Runner
   const { runMain } = runner
   if (typeof runMain !== 'function') return

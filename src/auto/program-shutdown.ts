@@ -4,6 +4,8 @@ import { activeResources } from '../node/active-resources.js'
 import { keptByText } from '../operator/status-report.js'
 import { endBy } from './end-by.js'
 import type { Placeholder } from './placeholder.js'
+import type { AutoSettings } from './settings.js'
+import { StartingProcesses } from './starting.js'
 import { print } from './stderr.js'
 
 /** Time for the program's SIGTERM handler to finish its work. */
@@ -11,20 +13,27 @@ export const HANDLER_MS = 30_000
 /** Time limit for closing the member at a signal. */
 const CLOSE_MS = 2_000
 
+/** As the option `drain.timeout`. */
+const DRAIN_MS = 30_000
+
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
 /** Ends the program at a signal while it serves, and after it has retired. */
 export class ProgramShutdown {
   readonly #member: Member
   readonly #exitMs: number
+  readonly #drainMs: number
+  readonly #starting: StartingProcesses
   readonly #placeholder: Placeholder
   /** While this process serves. */
   readonly #watches = new Map<NodeJS.Signals, SignalWatch>()
   #ending = false
 
-  constructor(member: Member, exitMs: number, placeholder: Placeholder) {
+  constructor(member: Member, { exitMs, drainMs = DRAIN_MS }: AutoSettings, placeholder: Placeholder) {
     this.#member = member
     this.#exitMs = exitMs
+    this.#drainMs = drainMs
+    this.#starting = new StartingProcesses(member)
     this.#placeholder = placeholder
     void member.retired.then(why => this.#onRetired(why))
   }
@@ -66,6 +75,7 @@ export class ProgramShutdown {
 
   /** Ends the service, or only this process if a next version that is starting serves in time. */
   async #end(signal: NodeJS.Signals): Promise<void> {
+    await this.#starting.settled(this.#drainMs)
     if (await this.#member.handedOver()) {
       await this.#member.close({ handBack: false })
       await this.#placeholder.passOn(signal)

@@ -14,6 +14,7 @@ import { openInspector } from './node-startup.js'
 import { Placeholder } from './placeholder.js'
 import { HANDLER_MS, ProgramShutdown } from './program-shutdown.js'
 import type { AutoSettings } from './settings.js'
+import { announceStart } from './starting.js'
 import { autoLog, messageOf, print, printOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
 
@@ -88,6 +89,11 @@ export class AutoService {
     return new AutoService(settings, member, onLeft)
   }
 
+  /** See {@link announceStart}. */
+  static announceStart(control: string): Promise<() => void> {
+    return announceStart(control)
+  }
+
   private constructor(settings: AutoSettings, member: Member, onLeft: () => void) {
     this.#settings = settings
     this.#member = member
@@ -95,7 +101,7 @@ export class AutoService {
     this.#offered = new Set(member.known)
     const placeholder = new Placeholder(settings.control)
     this.#placeholder = placeholder
-    this.#shutdown = new ProgramShutdown(member, settings.exitMs, placeholder)
+    this.#shutdown = new ProgramShutdown(member, settings, placeholder)
     const log = ownPart(startedAs.env)
     this.#log = log
     member.describe(() => this.#details)

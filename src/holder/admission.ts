@@ -117,7 +117,9 @@ export function receiveHello(
     pidfd?.close()
     const { pid, uid, gid } = who
     const audit = error.code === 'ERR_FDB_DENIED' ? { audit: 'connect', allowed: false } : {}
-    options.logger.warn({ err: error, ...audit, pid, uid, gid }, 'refused a process on the control socket')
+    // A process that has ended waits for no answer: a child or tool under fd-broker/auto that has only started.
+    const level = ended ? 'info' : 'warn'
+    options.logger[level]({ err: error, ...audit, pid, uid, gid }, 'refused a process on the control socket')
     reject(link, error, facts)
   }
   const silent = () =>

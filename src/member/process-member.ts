@@ -30,6 +30,11 @@ export function processMember(): ProcessMember {
   return holder[OWN]
 }
 
+/** Lets work wait for `join()`, also if that is not called soon. */
+export function expectMember(): void {
+  processMember().expected = true
+}
+
 /** Starts the waiting work without a member, because none will join or serve. */
 export function noMember(): void {
   const own = processMember()

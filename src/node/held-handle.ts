@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import net from 'node:net'
 import type { LentFd } from '../kernel/index.js'
 import { internal } from './internal.js'
@@ -80,4 +81,42 @@ function startAccepting(handle: ServerHandle, backlog: number): void {
 /** Sets the path that `server.address()` returns: Node knows the path only of a Unix socket that it has bound itself. */
 export function nameSocket(server: net.Server, path: string): void {
   Object.assign(server, { _pipeName: path })
+}
+
+/** The part of a handle that a server uses on Node 20 to 26 until it has connections. */
+interface StandIn {
+  readonly getsockname?: (into: object) => 0
+  close(): void
+  ref(): void
+  unref(): void
+}
+
+/**
+ * Lets a server seem to listen on a port or at a path, as it does after a call of Node's own listen(). Returns a function that ends this, and returns
+ * false if the program has closed the server meanwhile.
+ */
+export function seemToListen(server: net.Server, at: number | string): () => boolean {
+  const hasIpv6 = process.platform !== 'linux' || existsSync('/proc/net/if_inet6')
+  const address = hasIpv6 ? { address: '::', family: 'IPv6' } : { address: '0.0.0.0', family: 'IPv4' }
+  const nothing = () => {}
+  const standIn: StandIn = {
+    close: nothing,
+    ref: nothing,
+    unref: nothing,
+    ...(typeof at === 'number' && {
+      getsockname: into => {
+        Object.assign(into, address, { port: at })
+        return 0
+      },
+    }),
+  }
+  const inside = server as unknown as { _handle: unknown; _pipeName?: string | null }
+  inside._handle = standIn
+  if (typeof at === 'string') inside._pipeName = at
+  return () => {
+    if (inside._handle !== standIn) return false
+    inside._handle = null
+    if (typeof at === 'string') inside._pipeName = null
+    return true
+  }
 }

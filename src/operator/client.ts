@@ -88,6 +88,7 @@ export class OperatorClient implements Disposable {
   readonly #link: Link
   readonly #pendingAnswers = new Set<PendingAnswer>()
   #commands = 0
+  #isUnref = false
   /** The pid from the kernel when the connection was made; later the pid that the process itself reported. */
   #pid: number
   /** Why the connection has ended, or null while it is open. */
@@ -243,6 +244,12 @@ export class OperatorClient implements Disposable {
     return this.#state
   }
 
+  /** @internal From now on no request keeps the process alive. */
+  unref(): void {
+    this.#isUnref = true
+    this.#link.channel.unref()
+  }
+
   /** Idempotent. */
   close(): void {
     this.#fail(this.#endError(null))
@@ -292,7 +299,8 @@ export class OperatorClient implements Disposable {
     if (sent === undefined) this.#link.post(body)
     else this.#send(body, sent, error => pending.reject(error))
     if (timeoutMs === null) return pending.answer
-    return pending.limit(timeoutMs, () => pending.reject(deadlineError(what, timeoutMs))).answer
+    const onLate = () => pending.reject(deadlineError(what, timeoutMs))
+    return pending.limit(timeoutMs, onLate, { unref: this.#isUnref }).answer
   }
 
   #send(body: WireBody, borrowed: readonly OwnedFd[], failed: (error: unknown) => void): void {

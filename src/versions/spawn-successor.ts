@@ -57,6 +57,8 @@ const KILLED_MS = 2_000
 /** Formats an exit as `with code 1` or `by SIGTERM`. */
 export function exitText({ code, signal }: Exit): string {
   if (signal !== null) return `by ${signal}`
+  // Node's own code.
+  if (code === 13) return 'with code 13: a top-level await of it never settled, and nothing kept it alive'
   return code === null ? 'with an unknown code' : `with code ${code}`
 }
 

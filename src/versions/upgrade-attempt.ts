@@ -315,7 +315,12 @@ export class UpgradeAttempt {
   #lateError(limit: number): FdbError {
     const { joinerPid } = this.#incumbent
     const step = this.missingStep
-    const unready = step === null ? null : `process ${joinerPid} has joined, but ${step}`
+    const unready =
+      joinerPid === null
+        ? 'it has not joined: it has called neither join() nor, under fd-broker/auto, listen()'
+        : step === null
+          ? null
+          : `process ${joinerPid} has joined, but ${step}`
     const reason = this.child.exitReason.takeLine() ?? unready
     const what = this.#wrapperEnded
       ? `the command ${this.child.pid} ended with code 0, and nothing that it started has served`

@@ -142,7 +142,7 @@ it('says at its limit that the next version does not listen', async () => {
   expect(code).toBe(1)
   expect(stderr).toMatch(
     new RegExp(
-      `^ERR_FDB_DEADLINE: the successor (\\d+) did not serve within 2000 ms: process \\1 has joined, but does not listen on tcp:\\S+ \\(phase offering\\): its successor \\1 was ended; process ${pid} serves on\n$`,
+      `^ERR_FDB_DEADLINE: the successor (\\d+) did not serve within 2000 ms: it has not joined: it has called neither join\\(\\) nor, under fd-broker/auto, listen\\(\\) \\(phase starting\\): its successor \\1 was ended; process ${pid} serves on\n$`,
     ),
   )
   await program.answeredBy(pid)

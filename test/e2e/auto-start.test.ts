@@ -252,12 +252,14 @@ describe('fd-broker start', () => {
 
   it('exits 4 if another next version is taking over', async () => {
     const program = await AutoProgram.of(SERVER)
-    await start(program)
-    program.write('server.mjs', "console.log('begins')\nsetInterval(() => {}, 1000)\n")
+    await start(program, '--ready', '/')
+    const silent = `import http from 'node:http'\nhttp.createServer(() => console.log('keeps silent')).listen(8080)\n`
+    program.write('server.mjs', silent)
     const { command: upgrade, ended } = begin(program, 'upgrade', '--control', program.control)
-    await until('the next version runs', () => logOf(program, 'log').includes('begins') || null)
+    await until('the next version has joined', () => logOf(program, 'log').includes('keeps silent') || null)
     program.write('server.mjs', SERVER)
-    const { code, stderr } = await command(program, ...startWords(program, 'log/shop.log'))
+    const again = await command(program, ...startWords(program, 'log/shop.log'), '--ready', '/')
+    const { code, stderr } = { ...again, stderr: withoutNotes(again.stderr) }
     expect(stderr).toMatch(/^ERR_FDB_BUSY: server\.mjs /)
     expect(stderr).toContain('a handoff is under way (phase offering, process ')
     expect(code).toBe(4)

@@ -1,0 +1,60 @@
+import { LONGEST_MS } from '../base/duration.js'
+import type { Member } from '../index.js'
+import { OperatorClient } from '../operator.js'
+
+/** The command with which a starting process tells the serving one of itself. It is answered when the process joins or ends. */
+const COMMAND = 'fd-broker/auto:starts'
+const CONNECT_MS = 5_000
+/** A process that starts for longer (a tool that never listens) is not waited for. */
+const MOST_MS = 60_000
+
+/** The processes that start under fd-broker/auto: each may become the next version when it listens. */
+export class StartingProcesses {
+  /** Until when each is waited for (performance.now()). */
+  readonly #until = new Map<AbortSignal, number>()
+  #changed: () => void = () => {}
+
+  constructor(member: Member) {
+    member.command(COMMAND, (_body, { signal }) => this.#add(signal))
+  }
+
+  #add(signal: AbortSignal): Promise<string> {
+    this.#until.set(signal, performance.now() + MOST_MS)
+    return new Promise(resolve =>
+      signal.addEventListener('abort', () => {
+        this.#until.delete(signal)
+        this.#changed()
+        resolve('')
+      }),
+    )
+  }
+
+  /** Resolves when no process starts, at the latest after `ms`. */
+  async settled(ms: number): Promise<void> {
+    const latest = performance.now() + ms
+    for (;;) {
+      const left = Math.min(latest, Math.max(0, ...this.#until.values())) - performance.now()
+      if (left <= 0) return
+      await new Promise<void>(resolve => {
+        const timer = setTimeout(resolve, left)
+        this.#changed = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+      })
+    }
+  }
+}
+
+/** Tells the serving process that this one starts, until the returned function is called. Does not keep the process alive. Never rejects. */
+export async function announceStart(control: string): Promise<() => void> {
+  try {
+    const client = await OperatorClient.connect(control, { timeout: CONNECT_MS })
+    client.unref()
+    // A version without this command need not know of this process.
+    client.command(COMMAND, '', { timeout: LONGEST_MS }).catch(() => {})
+    return () => client.close()
+  } catch {
+    return () => {}
+  }
+}
