@@ -1,4 +1,5 @@
 import { wrongOption } from '../base/check-option.js'
+import { FdbError } from '../errors.js'
 import type { Member } from '../member/member.js'
 import { processMember } from '../member/process-member.js'
 import { REMOVE } from '../state/draft.js'
@@ -22,7 +23,8 @@ const SWEEP_MS = 60_000
 
 /**
  * A section whose entries expire: reads never return an expired entry, and the serving process deletes it within a minute. Before this
- * process has a member, keeps the entries in memory, and writes them to the section when the process joins.
+ * process has a member, keeps the entries in memory, and writes them to the section when the process joins. A change in a next version is
+ * made when that version serves.
  */
 export class ExpiringSection<T> {
   readonly #options: ExpiringSectionOptions<T>
@@ -49,7 +51,7 @@ export class ExpiringSection<T> {
   async put(key: string, value: T, ttlMs: number | null): Promise<void> {
     const entry = { value, expires: ttlMs === null ? null : Date.now() + ttlMs }
     if (this.#section === null) this.#early.set(key, entry)
-    else await this.#section.put(key, entry)
+    else await made(this.#section.put(key, entry))
   }
 
   /** Replaces an existing entry by the result of `change`, unless the result is undefined. */
@@ -57,7 +59,7 @@ export class ExpiringSection<T> {
     const changed = (entry: Expiring<T> | undefined) =>
       valid(entry) === undefined ? undefined : change(entry!)
     if (this.#section !== null) {
-      if (changed(this.#section.get(key)) !== undefined) await this.#section.update(key, changed)
+      if (changed(this.#section.get(key)) !== undefined) await made(this.#section.update(key, changed))
       return
     }
     const entry = changed(this.#early.get(key))
@@ -68,14 +70,14 @@ export class ExpiringSection<T> {
   async delete(key: string): Promise<boolean> {
     const existed = this.get(key) !== undefined
     if (this.#section === null) this.#early.delete(key)
-    else await this.#section.delete(key)
+    else await made(this.#section.delete(key))
     return existed
   }
 
   /** Deletes all entries whose key has this prefix. */
   async clear(prefix = ''): Promise<void> {
     if (this.#section !== null && prefix === '') {
-      await this.#section.clear()
+      await made(this.#section.clear())
       return
     }
     for (const key of [...(this.#section ?? this.#early).keys()])
@@ -101,6 +103,18 @@ export class ExpiringSection<T> {
       const timer = setInterval(() => void sweep(section).catch(() => {}), SWEEP_MS).unref()
       return () => clearInterval(timer)
     })
+  }
+}
+
+/**
+ * Awaits a change. In a next version that is not ready yet, as in a request of its health check, the section keeps the change until this
+ * version serves: awaiting it would keep the check from passing.
+ */
+async function made(change: Promise<unknown>): Promise<void> {
+  try {
+    await change
+  } catch (error) {
+    if (!FdbError.is(error) || error.code !== 'ERR_FDB_NOT_READY') throw error
   }
 }
 

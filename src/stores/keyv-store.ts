@@ -7,9 +7,9 @@ import { type Expiring, ExpiringSection } from './expiring-section.js'
 
 export interface KeyvStoreOptions {
   /** Name of the section; default `keyv`. */
-  section?: string
+  section?: string | undefined
   /** Default: the member of this process, which may join later. */
-  member?: Member
+  member?: Member | undefined
 }
 
 const OPTIONS: OptionChecks<KeyvStoreOptions> = { section: unchecked, member: unchecked }

@@ -13,11 +13,11 @@ import { type Expiring, ExpiringSection } from './expiring-section.js'
 
 export interface SessionStoreOptions {
   /** Name of the section; default `sessions`. */
-  section?: string
+  section?: string | undefined
   /** Lifetime of a session whose cookie has no expiry, in milliseconds. Default: a day. */
-  ttl?: number
+  ttl?: number | undefined
   /** Default: the member of this process, which may join later. */
-  member?: Member
+  member?: Member | undefined
 }
 
 export interface SessionRecord {
@@ -25,12 +25,13 @@ export interface SessionRecord {
   [name: string]: unknown
 }
 
+/** `T`: the type that the module of the sessions gives them. */
 export interface SessionStoreMethods {
-  get(sid: string, callback: (error: unknown, session?: SessionRecord | null) => void): void
-  set(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void
+  get<T = SessionRecord>(sid: string, callback: (error: unknown, session?: T | null) => void): void
+  set(sid: string, session: object, callback?: (error?: unknown) => void): void
   destroy(sid: string, callback?: (error?: unknown) => void): void
-  touch(sid: string, session: SessionRecord, callback?: () => void): void
-  all(callback: (error: unknown, sessions?: Record<string, SessionRecord>) => void): void
+  touch(sid: string, session: object, callback?: () => void): void
+  all<T = SessionRecord>(callback: (error: unknown, sessions?: Record<string, T>) => void): void
   length(callback: (error: unknown, length?: number) => void): void
   clear(callback?: (error?: unknown) => void): void
 }
@@ -72,24 +73,24 @@ export function sessionStore(
   if (typeof Base !== 'function') throw wrongOption('module', module, 'express-session, with its class Store')
   const sessions = new Sessions(options)
   class SessionSectionStore extends (Base as new () => object) implements SessionStoreMethods {
-    get(sid: string, callback: (error: unknown, session?: SessionRecord | null) => void): void {
-      answer(async () => sessions.get(sid) ?? null, callback)
+    get<T>(sid: string, callback: (error: unknown, session?: T | null) => void): void {
+      answer(async () => (sessions.get(sid) as T | undefined) ?? null, callback)
     }
 
-    set(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void {
-      answer(() => sessions.set(sid, session), callback)
+    set(sid: string, session: object, callback?: (error?: unknown) => void): void {
+      answer(() => sessions.set(sid, session as SessionRecord), callback)
     }
 
     destroy(sid: string, callback?: (error?: unknown) => void): void {
       answer(() => sessions.destroy(sid), callback)
     }
 
-    touch(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void {
-      answer(() => sessions.touch(sid, session), callback)
+    touch(sid: string, session: object, callback?: (error?: unknown) => void): void {
+      answer(() => sessions.touch(sid, session as SessionRecord), callback)
     }
 
-    all(callback: (error: unknown, all?: Record<string, SessionRecord>) => void): void {
-      answer(() => sessions.all(), callback)
+    all<T>(callback: (error: unknown, all?: Record<string, T>) => void): void {
+      answer(() => sessions.all() as Promise<Record<string, T>>, callback)
     }
 
     length(callback: (error: unknown, length?: number) => void): void {

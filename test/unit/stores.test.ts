@@ -25,7 +25,46 @@ function cookieFor(ms: number) {
   return { cookie: { originalMaxAge: ms, expires: new Date(Date.now() + ms), httpOnly: true, path: '/' } }
 }
 
+/** A session and a store, as `@fastify/session` declares them. */
+interface FastifySession {
+  readonly sessionId: string
+  user?: string
+}
+// biome-ignore lint/suspicious/noExplicitAny: as there.
+type FastifyError = any
+interface FastifyStore {
+  set(sessionId: string, session: FastifySession, callback: (error?: FastifyError) => void): void
+  get(sessionId: string, callback: (error: FastifyError, session?: FastifySession | null) => void): void
+  destroy(sessionId: string, callback: (error?: FastifyError) => void): void
+}
+
 describe('the session store', () => {
+  it('has the types of the modules that take it, and options that may be undefined', async () => {
+    const shop = await member()
+    const fastify: FastifyStore = sessionStore()
+    const express: session.Store = sessionStore(session, { member: shop, ttl: undefined, section: undefined })
+    const keyv = new KeyvStore({ section: undefined, member: undefined })
+    expect([typeof fastify.get, typeof express.get, typeof keyv.get]).toEqual(Array(3).fill('function'))
+  })
+
+  it('keeps what a request of a health check writes, until this version serves', async () => {
+    const shop = await join({ service: 'shop', control: false })
+    onTestFinished(() => shop.close({ timeout: 0 }))
+    const store = sessionStore(null, { member: shop })
+    const keyv = new KeyvStore({ member: shop })
+    const check = async () => {
+      await asked(done => store.set('a', { user: 'anna' }, done))
+      await asked(done => store.touch('a', { user: 'anna' }, () => done(null)))
+      await asked(done => store.destroy('b', done))
+      await keyv.set('key', 1)
+    }
+    await shop.ready({ checks: [check] })
+    const found = await until('the session is there', () =>
+      asked<object | null>(done => store.get('a', done)),
+    )
+    expect(found).toMatchObject({ user: 'anna' })
+  })
+
   it('is a store of express-session', async () => {
     const store = sessionStore(session, { member: await member() })
     expect(store).toBeInstanceOf(session.Store)
