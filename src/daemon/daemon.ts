@@ -280,14 +280,18 @@ export class Daemon implements AsyncDisposable {
 
 /** Limit of the members' parts of a status in characters: the whole status must fit into a message. */
 const MOST_REPORTED = 8 * 1024 * 1024
+/** Limit of the parts of other users' members, whose text this process would have to parse in one turn. */
+const MOST_REPORTED_BY_OTHERS = 256 * 1024
 
 /** Returns the status of each service. Without the longest parts of members if all together are too long: no member can keep operators from the status. */
 function describeAll(reports: readonly ServiceReport[]): object[] {
   const whole = new Set<ServiceReport>()
-  let characters = 0
+  let [characters, others] = [0, 0]
   for (const report of [...reports].sort((a, b) => a.characters - b.characters)) {
     characters += report.characters
-    if (characters <= MOST_REPORTED) whole.add(report)
+    if (report.isOthers) others += report.characters
+    if (characters <= MOST_REPORTED && (!report.isOthers || others <= MOST_REPORTED_BY_OTHERS))
+      whole.add(report)
   }
   return reports.map(report => report.describe(whole.has(report)))
 }

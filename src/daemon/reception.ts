@@ -288,7 +288,9 @@ export class DaemonReception implements Reception {
   /** Whether at most handoffs of other users are running, for which the daemon waits no longer. */
   get #mayHandOver(): boolean {
     const { runtime, services } = this.#context!
-    return services.busy.every(service => service.isOthers) && runtime.machine.holder?.phase === 'idle'
+    return (
+      services.busy.every(({ operations }) => operations.isOthers) && runtime.machine.holder?.phase === 'idle'
+    )
   }
 
   /** Serves again if the successor has failed. */

@@ -9,6 +9,8 @@ import type { Peer } from '../holder/peer.js'
 import type { HandoffTimes } from '../holder/times.js'
 import { foreignConnections, sizeOf } from '../kernel/index.js'
 import { MAIN_PROCESS } from '../os/command-line.js'
+import { openPidfd } from '../os/liveness.js'
+import { credentialsOf, type ProcessIdentity } from '../os/process-identity.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { spawnShell } from '../probing/shell.js'
 import type { BundleItem } from '../wire/bundle.js'
@@ -75,7 +77,8 @@ export class Services {
     for (const record of this.#rightsHolders.read()) {
       const handedOver = items.get(record.service) ?? []
       items.delete(record.service)
-      if (record.members.length > 0 || handedOver.length > 0) this.#add(record, handedOver)
+      const members = record.members.filter(member => this.#mayReturn(record.service, member))
+      if (members.length > 0 || handedOver.length > 0) this.#add({ ...record, members }, handedOver)
     }
     // These services are missing in the list, so the users of their members are unknown.
     for (const [service, handedOver] of items)
@@ -83,6 +86,24 @@ export class Services {
     this.#resumeWriting()
     this.applyPolicy()
     this.#sizes.open()
+  }
+
+  /** Whether the rules allow a member of the previous daemon to come back. If they do not, this daemon does not wait for it: it may live for long. */
+  #mayReturn(service: string, { pid, startTime }: ProcessIdentity): boolean {
+    const { accessCheck, logger } = this.#deps
+    const credentials = startTime === undefined ? null : credentialsOf(pid)
+    // In another PID namespace, or ended by now: recovery gives up such a process soon.
+    if (credentials === null) return true
+    const pidfd = openPidfd(pid)
+    const peer = { pid, ...credentials, pidfd: pidfd === 'dead' ? null : pidfd }
+    const may = accessCheck.allows('join', accessCheck.policyOf(service), peer)
+    peer.pidfd?.close()
+    if (!may)
+      logger.warn(
+        { service, pid, uid: credentials.uid },
+        'a member of the previous daemon may no longer be one: this daemon does not wait for it. The process keeps its listeners until you end it',
+      )
+    return may
   }
 
   #sizeOf({ items, name: service }: Service): StateSize {

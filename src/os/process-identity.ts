@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { hasEnded, type NativeError, type OwnedFd, signalTo } from '../kernel/index.js'
+import { hasEnded, type NativeError, type OwnedFd, procText, signalTo } from '../kernel/index.js'
 import { type DeathWatch, openPidfd, watchDeath, watchError } from './liveness.js'
 import { statIfSeen } from './main-process.js'
 
@@ -41,6 +41,14 @@ export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
   if (startTime === undefined) return true
   const now = startTimeOf(pid)
   return now === undefined || now === startTime
+}
+
+/** Returns the effective user and group of a process; null if it is not visible. */
+export function credentialsOf(pid: number): { uid: number; gid: number } | null {
+  const status = procText(`${pid}/status`)
+  const idOf = (what: string) => Number(new RegExp(`^${what}:\\t\\d+\\t(\\d+)`, 'm').exec(status)?.[1] ?? -1)
+  const [uid, gid] = [idOf('Uid'), idOf('Gid')]
+  return uid < 0 || gid < 0 ? null : { uid, gid }
 }
 
 /** Calls `onDead` when the process has ended or is a zombie. Needs no pidfd, but polls. Returns null for a process that is not visible. */

@@ -12,16 +12,18 @@ export interface AttackOptions {
   readonly service?: string
   readonly seed?: number
   readonly seconds?: number
+  /** The attacker's niceness: it should not take the processor from the daemon. */
+  readonly nice?: number
 }
 
 /** Starts a process of another user that attacks a daemon in these ways. Resolves when the first attack has begun. */
 export async function attack(
   control: string,
   attacks: readonly string[],
-  { uid = SECOND_UID, service = 'demo', seed = 1, seconds = 30 }: AttackOptions = {},
+  { uid = SECOND_UID, service = 'demo', seed = 1, seconds = 30, nice = 0 }: AttackOptions = {},
 ): Promise<{ readonly pid: number; readonly ended: Promise<void>; stop(): void }> {
   const args = [ATTACKS, `${uid}`, control, service, `${seed}`, `${seconds}`, ...attacks]
-  const child = spawn('python3', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn('nice', ['-n', `${nice}`, 'python3', ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
   const ended = new Promise<void>(resolve => child.once('exit', () => resolve()))
   onTestFinished(async () => {
     child.kill('SIGKILL')

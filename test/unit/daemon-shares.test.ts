@@ -1,15 +1,19 @@
+import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { parsePolicy } from '../../src/daemon/policy/schema.js'
 import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
+import { RightsHolders } from '../../src/daemon/service/recovery.js'
 import { UserQuotas } from '../../src/daemon/user-quotas.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { openPidfd } from '../../src/os/liveness.js'
-import { identify } from '../../src/os/process-identity.js'
+import { credentialsOf, identify } from '../../src/os/process-identity.js'
 import { daemonServices } from '../holder-support/daemon-services.js'
 import { callerWith, linked } from '../holder-support/processes.js'
+import { needsRoot } from '../processes/second-user.js'
 import { until } from '../processes/until.js'
 
 const OTHER = 12_001
@@ -79,6 +83,30 @@ describe('the share of another user in a daemon', () => {
     next.takeOver()
     expect(next.countOf(OTHER)).toBe(2)
     next[Symbol.dispose]()
+  })
+})
+
+describe('a member of the previous daemon', () => {
+  it('is not waited for if the rules no longer allow its user to join', context => {
+    needsRoot(context)
+    const child = spawn('setpriv', [`--reuid=${OTHER}`, `--regid=${OTHER}`, '--clear-groups', 'sleep', '60'])
+    onTestFinished(() => void child.kill('SIGKILL'))
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-revoked-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const list = new RightsHolders(join(folder, 'daemon.sock'))
+    list.remember({ service: 'shop', generation: 1, startedAt: 1, members: [identify(child.pid!)] })
+    list.write()
+    const restored = (join: readonly object[]) => {
+      const services = daemonServices(folder, {
+        policy: parsePolicy(JSON.stringify({ default: { join } }), 'rules'),
+      })
+      services.restore()
+      return services.get('shop')?.record.members.length
+    }
+    return until('it is another user’s', () => credentialsOf(child.pid!)?.uid === OTHER).then(() => {
+      expect(restored([{ uid: OTHER }])).toBe(1)
+      expect(restored([])).toBe(undefined)
+    })
   })
 })
 

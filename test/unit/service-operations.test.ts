@@ -1,6 +1,12 @@
 import { afterEach, expect, it, vi } from 'vitest'
-import { type OperatedService, ServiceOperations } from '../../src/daemon/service/service-operations.js'
+import {
+  type OperatedService,
+  ServiceOperations,
+  StatusRequests,
+} from '../../src/daemon/service/service-operations.js'
+import { UserQuotas } from '../../src/daemon/user-quotas.js'
 import type { HolderPhase } from '../../src/handoff/phases.js'
+import type { Peer } from '../../src/holder/peer.js'
 import type { WireBody } from '../../src/wire/link.js'
 
 afterEach(() => void vi.useRealTimers())
@@ -11,7 +17,7 @@ function open(phase: HolderPhase) {
   const peerOf = (id: number) => ({
     id,
     pid: 100 + id,
-    link: { open: true, post: (body: WireBody) => told.push(body) },
+    link: { open: true, channel: {}, post: (body: WireBody) => told.push(body) },
   })
   const owner = peerOf(1)
   const service = {
@@ -52,4 +58,29 @@ it('an upgrade in a probation that ends soon is asked for then', async () => {
   now.phase = 'idle'
   operations.phaseChanged()
   await vi.waitFor(() => expect(asked()).toBe(1))
+})
+
+it('a status does not wait long for a member of another user, whose previous answer stands in for a late one', async () => {
+  vi.useFakeTimers()
+  const peerOf = (uid: number) =>
+    ({
+      link: { open: true, channel: { foreignUser: new UserQuotas(1_024).foreignUserOf(uid) }, post() {} },
+    }) as unknown as Peer
+  const requests = new StatusRequests()
+  const answerOf = async (peer: Peer, ms: number) => {
+    const answer = requests.ask(peer).then(json => ({ json }))
+    await vi.advanceTimersByTimeAsync(ms)
+    return await Promise.race([answer, Promise.resolve(null)])
+  }
+  const [other, own] = [peerOf(12_001), peerOf(0)]
+  expect(await answerOf(other, 100)).toEqual({ json: '' })
+  expect(await answerOf(own, 100)).toBe(null)
+  requests.handleAnswer(other, '{"a":1}')
+  expect(await answerOf(other, 100)).toEqual({ json: '{"a":1}' })
+  const long = JSON.stringify('x'.repeat(100_000))
+  requests.handleAnswer(other, long)
+  expect(await answerOf(other, 100)).toEqual({ json: '' })
+  const waits = requests.ask(own)
+  requests.handleAnswer(own, long)
+  expect(await waits).toBe(long)
 })

@@ -25,6 +25,7 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
     'unit/deadlines: the answer of a member to an upgrade',
     'unit/deadlines: the reply of a member to a command',
     'unit/deadlines: the answer of a member to a question for its status',
+    'unit/service-operations: a status does not wait long for a member of another user',
   ],
   'holder/admission.ts': ['unit/deadlines: a Hello that does not come'],
   'holder/holder.ts': ['unit/deadlines: a phase of a handoff'],

@@ -23,7 +23,7 @@ import type { Failure, UnfitReport } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../wire/link.js'
-import { Calls, ChangeNotifier, type Pending } from '../../wire/pending.js'
+import { Calls, ChangeNotifier, Pending } from '../../wire/pending.js'
 import type { DescriptorTable } from './descriptor-table.js'
 import { recoveringError } from './recovery.js'
 import { standbyOf } from './sole-copy.js'
@@ -79,6 +79,8 @@ export interface ServiceStanding {
 
 /** The status of a service, of which a part comes from the serving member. */
 export interface ServiceReport {
+  /** Whether the member is another user's process, or its joining successor is. */
+  readonly isOthers: boolean
   /** Length of the member's part. */
   readonly characters: number
   /** Returns the status, with the member's part if `whole`. */
@@ -134,17 +136,27 @@ export class ServiceOperations implements Operations {
     return holder.peer(machine().owner)
   }
 
+  /** Whether a process of another user takes part in the service, which may be silent for as long as that user likes. */
+  get isOthers(): boolean {
+    const { holder, machine } = this.#service
+    const { joiner, owner } = machine()
+    return [joiner, owner].some(id => holder.peer(id)?.link.channel.foreignUser !== undefined)
+  }
+
   async status(): Promise<object> {
     return (await this.report()).describe(true)
   }
 
   /** Asks the serving member for its part of the status. */
   async report(): Promise<ServiceReport> {
-    // During recovery the status does not wait for the decision, which may take long: it must name the missing members.
-    if (this.#service.machine().phase !== 'rebuilding') await this.#whileIn(isUndecided, STATUS_MS)
+    // During recovery the status does not wait for the decision, which may take long: it must name the missing members. Nor does it for other users.
+    const { isOthers } = this
+    if (!isOthers && this.#service.machine().phase !== 'rebuilding')
+      await this.#whileIn(isUndecided, STATUS_MS)
     const peer = this.#serving
     const json = peer === undefined ? '' : await this.#statusRequests.ask(peer)
     return {
+      isOthers,
       characters: json.length,
       // Ignores the report if another member serves now, so that the status is consistent.
       describe: whole => this.#service.describe(whole && this.#serving === peer ? readReport(json) : null),
@@ -318,24 +330,41 @@ function readReport(json: string): Record<string, unknown> | null {
 
 /** Without a member's answer within this time the status lacks the member's part. */
 const ANSWER_MS = 1_000
+/** Another user's member has less time; its previous answer stands in for a late one. */
+const FOREIGN_ANSWER_MS = 30
+/** Another user's member with a longer answer has none. */
+const FOREIGN_CHARACTERS = 64 * 1024
+
+function isOthers({ link }: Peer): boolean {
+  return link.channel.foreignUser !== undefined
+}
 
 /** Asks the serving member for its status, with one request at a time that all waiting operators share. */
 export class StatusRequests {
   readonly #calls = new Calls<Peer, string>()
+  /** The last answers of other users' members. */
+  readonly #previous = new WeakMap<Peer, string>()
 
   /** Resolves with the member's status as JSON, not checked; with an empty text if the member does not answer. */
   async ask(peer: Peer): Promise<string> {
     if (!peer.link.open) return ''
-    return await (this.#calls.callsTo(peer)[0]?.pending ?? this.#ask(peer)).answer
+    const { answer } = this.#calls.callsTo(peer)[0]?.pending ?? this.#ask(peer)
+    if (!isOthers(peer)) return await answer
+    const soon = new Pending<string>()
+    soon.limit(FOREIGN_ANSWER_MS, () => soon.resolve(this.#previous.get(peer) ?? ''))
+    void answer.then(json => soon.resolve(json))
+    return await soon.answer
   }
 
   handleAnswer(peer: Peer, json: string): void {
-    this.#calls.answer(peer, 0, () => json)
+    const tooLong = isOthers(peer) && json.length > FOREIGN_CHARACTERS
+    if (isOthers(peer)) this.#previous.set(peer, tooLong ? '' : json)
+    this.#calls.answer(peer, 0, () => (tooLong ? '' : json))
   }
 
   /** Ends the request to a member that has left. */
   forget(peer: Peer): void {
-    this.handleAnswer(peer, '')
+    this.#calls.answer(peer, 0, () => '')
   }
 
   #ask(peer: Peer): Pending<string> {

@@ -211,19 +211,13 @@ export class Service {
     return `service "${this.name}" (process ${this.#holder.peer(joiner)?.pid ?? 0}, phase ${phase})`
   }
 
-  /** Whether a process of another user takes part in the handoff, which may last for as long as that user likes. */
-  get isOthers(): boolean {
-    const { joiner, owner } = this.#machine
-    return [joiner, owner].some(id => this.#holder.peer(id)?.link.channel.foreignUser !== undefined)
-  }
-
   /**
    * Cancels a handoff that has not reached its Commit, if another user takes part in it, or if it has lasted longer than the daemon's own limit: the
    * limit that a member has set may be longer.
    */
   cancelForDaemon(reason: FdbError): void {
     const begunAt = this.#holder.timeline.current?.phases[0]?.at ?? Number.POSITIVE_INFINITY
-    if (this.isOthers || Date.now() - begunAt > this.#deps.times.ready) this.#holder.cancel(reason)
+    if (this.operations.isOthers || Date.now() - begunAt > this.#deps.times.ready) this.#holder.cancel(reason)
   }
 
   /** Keeps the items unchanged until {@link resume}: a probation does not end meanwhile. */

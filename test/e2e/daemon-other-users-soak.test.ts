@@ -1,0 +1,184 @@
+import { spawn } from 'node:child_process'
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join as joinPath } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { join } from '../../src/member/join.js'
+import { OperatorClient } from '../../src/operator/client.js'
+import { NIGHTLY } from '../lanes/lane.js'
+import { attack } from '../processes/attacker.js'
+import { needsRoot } from '../processes/second-user.js'
+import { pause, until } from '../processes/until.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const DESCRIPTORS = 1_024
+/** Length of the soak, and its seed: `FD_BROKER_SOAK_SECONDS`, `FD_BROKER_SOAK_SEED`. */
+const SECONDS = Number(process.env.FD_BROKER_SOAK_SECONDS ?? 600)
+const SEED = Number(process.env.FD_BROKER_SOAK_SEED ?? Date.now() % 1_000_000)
+const ROUND_SECONDS = 8
+/** The promise: the owner's status within this time, on a machine that is not busy. */
+const STATUS_MS = 100
+
+/** The users, each with its rights, and what it can do with them. */
+const ANYONES = ['linger', 'connect_flood', 'big_name', 'garbage']
+const OPERATORS = [
+  ...ANYONES,
+  'half_fds',
+  'half_memory',
+  'slow_reader',
+  'list_flood',
+  'status_flood',
+  'big_descriptor_name',
+]
+const USERS = [
+  { uid: 12_001, may: ['list'], attacks: OPERATORS },
+  { uid: 12_002, may: ['list', 'put', 'claim', 'remove'], attacks: [...OPERATORS, 'puts'] },
+  { uid: 12_003, may: ['list', 'join', 'follow'], attacks: [...OPERATORS, 'bundle', 'silent_member'] },
+  { uid: 12_004, may: ['join'], attacks: [...ANYONES, 'bundle', 'silent_member'] },
+  { uid: 12_005, may: ['list', 'operate'], attacks: OPERATORS },
+  { uid: 12_006, may: [], attacks: ANYONES },
+]
+
+/** Numbers from 0 to 1 that follow from the seed (mulberry32). */
+function chance(seed: number): () => number {
+  let state = seed
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+function serviceOf(uid: number): string {
+  return `of-${uid}`
+}
+
+async function serve(services: object) {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-soak-'))
+  chmodSync(folder, 0o755)
+  const control = joinPath(folder, 'c.sock')
+  const config = joinPath(folder, 'broker.json')
+  writeFileSync(config, JSON.stringify({ services }))
+  const script = `ulimit -n ${DESCRIPTORS}; exec "$0" "$@" >>"$LOG" 2>&1`
+  const args = ['-c', script, process.execPath, CLI, 'serve', '--control', control, '--config', config]
+  const env = { ...process.env, NODE_OPTIONS: '', LOG: joinPath(folder, 'log') }
+  spawn('/bin/sh', args, { stdio: 'ignore', env })
+  const first = await until('it listens', () => status(control).catch(() => null), 20_000)
+  let { pid } = first
+  onTestFinished(async () => {
+    pid = (await status(control).catch(() => ({ pid }))).pid
+    process.kill(pid, 'SIGKILL')
+    rmSync(folder, { recursive: true, force: true })
+  })
+  return { control, pid }
+}
+
+async function status(control: string): Promise<{ pid: number; services: object[] }> {
+  using client = await OperatorClient.connect(control)
+  return (await client.status({ timeout: 20_000 })) as never
+}
+
+async function timed(work: () => Promise<unknown>): Promise<number> {
+  const startedAt = performance.now()
+  await work()
+  return performance.now() - startedAt
+}
+
+async function version(control: string) {
+  const member = await join({
+    service: 'shop',
+    control,
+    hosting: 'daemon',
+    timeout: 20_000,
+    upgrade: { probation: 50 },
+    drain: { timeout: 0 },
+  })
+  await member.ready()
+  return member
+}
+
+const openFds = (pid: number) => readdirSync(`/proc/${pid}/fd`).length
+const residentMiB = (pid: number) =>
+  Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]) / 1024
+
+describe('a daemon at which other users have some rights', () => {
+  it.runIf(NIGHTLY)(
+    'serves its own user as before, within their shares, whatever they do',
+    async context => {
+      needsRoot(context)
+      process.stdout.write(`seed ${SEED}, ${SECONDS} s\n`)
+      const random = chance(SEED)
+      const services = Object.fromEntries(
+        USERS.map(({ uid, may }) => [
+          serviceOf(uid),
+          Object.fromEntries(may.map(action => [action, [{ uid }]])),
+        ]),
+      )
+      const { control, pid } = await serve(services)
+      // A daemon that is not attacked, on the same machine: what it takes, the machine takes.
+      const reference = await serve({})
+      let member = await version(control)
+      onTestFinished(() => member.close({ timeout: 0 }))
+      const before = { fds: openFds(pid), mib: residentMiB(pid) }
+      let now = pid
+      const found = { statuses: 0, late: 0, worst: 0, upgrades: 0, daemons: 0, fds: 0, mib: 0 }
+      const endsAt = performance.now() + SECONDS * 1_000
+      for (let round = 0; performance.now() < endsAt; round++) {
+        const users = USERS.filter(() => random() < 0.5)
+        const attackers = await Promise.all(
+          users.map(({ uid, attacks }) => {
+            const chosen = attacks.filter(() => random() < 0.4)
+            const names = chosen.length > 0 ? chosen : [attacks[Math.floor(random() * attacks.length)]!]
+            const seed = Math.floor(random() * 2 ** 31)
+            return attack(control, names, {
+              uid,
+              service: serviceOf(uid),
+              seed,
+              seconds: ROUND_SECONDS,
+              nice: 19,
+            })
+          }),
+        )
+        let stopped = false
+        const probing = (async () => {
+          while (!stopped) {
+            const machine = await timed(() => status(reference.control))
+            const took = await timed(async () => {
+              now = (await status(control)).pid
+            })
+            const again = await timed(() => status(reference.control))
+            const over = took - Math.max(machine, again)
+            found.statuses++
+            found.worst = Math.max(found.worst, over)
+            if (over > STATUS_MS) found.late++
+            found.fds = Math.max(found.fds, openFds(now) - before.fds)
+            found.mib = Math.max(found.mib, residentMiB(now) - before.mib)
+            await pause(50)
+          }
+        })()
+        const next = await version(control)
+        found.upgrades++
+        await member.close({ timeout: 0 })
+        member = next
+        if (round % 2 === 1) {
+          using client = await OperatorClient.connect(control)
+          await client.upgrade({ service: 'fd-broker.daemon', timeout: 60_000 })
+          found.daemons++
+        }
+        for (const attacker of attackers) await attacker.ended
+        stopped = true
+        await probing
+        process.stdout.write(`round ${round}: ${JSON.stringify(found)}\n`)
+      }
+      // Two shares of each kind for all users together, and the messages that are being read.
+      expect(found.fds).toBeLessThan(DESCRIPTORS / 2 + 253)
+      expect(found.mib).toBeLessThan(256 + 128)
+      expect(found.late).toBeLessThanOrEqual(found.statuses / 100)
+      expect(found.upgrades).toBeGreaterThan(0)
+      await until('the daemon has its descriptors again', () => openFds(now) <= before.fds + 16, 60_000)
+    },
+    SECONDS * 1_000 + 120_000,
+  )
+})
