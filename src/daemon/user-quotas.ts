@@ -144,9 +144,10 @@ class TimeShare {
     return Math.max(0, -this.#left / this.#rate)
   }
 
-  get full(): boolean {
+  /** Whether at least this part of what may be used at once is left. */
+  hasLeft(part: number): boolean {
     this.#refill()
-    return this.#left === TIME_AT_ONCE_MS
+    return this.#left >= TIME_AT_ONCE_MS * part
   }
 
   #refill(): void {
@@ -180,7 +181,7 @@ class CountedUser implements ForeignUser {
   }
 
   get idle(): boolean {
-    return this.#bytes === 0 && this.fds.count === 0 && this.#time.full
+    return this.#bytes === 0 && this.fds.count === 0 && this.#time.hasLeft(1)
   }
 
   demandFds(): FdbError | null {
@@ -215,7 +216,8 @@ class CountedUser implements ForeignUser {
   }
 
   get waitMs(): number {
-    return Math.max(this.#time.waitMs, this.#all.time.waitMs)
+    // A user that has used little for a while does not wait because others flood the daemon.
+    return this.#time.hasLeft(1 / 2) ? 0 : Math.max(this.#time.waitMs, this.#all.time.waitMs)
   }
 }
 

@@ -207,6 +207,8 @@ export class ControlSocket {
     this.close()
     this.#refuseWaiting()
     const locked = this.#lock !== null
+    // Connections of other users may wait in its queue, with descriptors whose close waits.
+    if (this.#deps.shared.settings.reception !== null) this.#listener?.fd.countAs(foreignConnections)
     this.#listener?.fd.close()
     this.#lock?.close()
     this.#reservation?.close()

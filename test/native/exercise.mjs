@@ -77,6 +77,8 @@ function sockets() {
   assert.equal(native.firstNotStream([never]), 0)
   native.closeMany(all)
   refused(() => native.closeMany([never]), 'EBADF')
+  native.closeAside(7, [native.memfd('aside')])
+  assert.ok(native.closingAside(7) <= 1)
   refused(() => native.close(never), 'EBADF')
   void native.makeRoom(1_000)
 }

@@ -161,4 +161,14 @@ describe('the time of another user', () => {
     expect(foreignUser.waitMs).toBe(0)
     expect(quotas.foreignUserOf(0)).toBe(undefined)
   })
+
+  it('is bounded for all other users together, but does not run out for a user that takes little', () => {
+    const quotas = new UserQuotas(1_024)
+    const users = [0, 1, 2].map(number => quotas.foreignUserOf(OTHER + number)!)
+    for (const user of users.slice(0, 2)) user.spend(100)
+    users[2]!.spend(5)
+    expect(users[2]!.waitMs).toBe(0)
+    users[2]!.spend(10)
+    expect(users[2]!.waitMs).toBeGreaterThan(100)
+  })
 })

@@ -1,4 +1,4 @@
-import { afterEach, expect, it, vi } from 'vitest'
+import { afterEach, expect, it, onTestFinished, vi } from 'vitest'
 import {
   type OperatedService,
   ServiceOperations,
@@ -7,7 +7,10 @@ import {
 import { UserQuotas } from '../../src/daemon/user-quotas.js'
 import type { HolderPhase } from '../../src/handoff/phases.js'
 import type { Peer } from '../../src/holder/peer.js'
-import type { WireBody } from '../../src/wire/link.js'
+import { socketPair } from '../../src/kernel/index.js'
+import { Channel } from '../../src/wire/channel.js'
+import { Link, type WireBody } from '../../src/wire/link.js'
+import { peerWith } from '../holder-support/processes.js'
 
 afterEach(() => void vi.useRealTimers())
 
@@ -62,10 +65,16 @@ it('an upgrade in a probation that ends soon is asked for then', async () => {
 
 it('a status does not wait long for a member of another user, whose previous answer stands in for a late one', async () => {
   vi.useFakeTimers()
-  const peerOf = (uid: number) =>
-    ({
-      link: { open: true, channel: { foreignUser: new UserQuotas(1_024).foreignUserOf(uid) }, post() {} },
-    }) as unknown as Peer
+  const quotas = new UserQuotas(1_024)
+  const peerOf = (uid: number): Peer => {
+    const [a, b] = socketPair('member')
+    const link = new Link(new Channel(a, { foreignUser: quotas.foreignUserOf(uid) }))
+    onTestFinished(() => {
+      link.close()
+      b.close()
+    })
+    return peerWith({ link })
+  }
   const requests = new StatusRequests()
   const answerOf = async (peer: Peer, ms: number) => {
     const answer = requests.ask(peer).then(json => ({ json }))
