@@ -3,8 +3,8 @@ import { FdbError } from '../errors.js'
 export interface Disk {
   /** Throws ERR_FDB_FENCED unless this process writes the state file. */
   checkServing(): void
-  /** Resolves when everything that is in the log now is fsynced. */
-  flush(): Promise<void>
+  /** Resolves when everything that is in the log now is fsynced. `marked`: and when the mark that notices later damage of it is written; default true. */
+  flush(options?: { readonly marked?: boolean }): Promise<void>
 }
 
 export interface Durability {

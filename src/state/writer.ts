@@ -162,7 +162,7 @@ export class Writer {
   /** Flushes the log. If another process writes by now, its log has these changes too: forwards an empty durable change to wait for that process's disk. */
   async #flushTo(disk: Disk): Promise<void> {
     try {
-      await disk.flush()
+      await disk.flush({ marked: false })
       return
     } catch (error) {
       if (isServing(disk)) throw error
@@ -177,7 +177,7 @@ export class Writer {
       makeUpdate: emptyUpdate,
     })
     // If no other process has answered, this process writes again.
-    if (!durability.done) await disk.flush()
+    if (!durability.done) await disk.flush({ marked: false })
   }
 
   /** Resolves with the result of `readResult` or `makeUpdate`. Throws if the write is refused at once. */

@@ -220,7 +220,7 @@ export async function replaceStateFile(from: string, path: string, onRenamed: ()
     onRenamed()
     await folder.sync()
   } finally {
-    await folder.close()
+    void folder.close().catch(() => {})
   }
 }
 

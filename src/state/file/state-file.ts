@@ -143,10 +143,11 @@ export class StateFile {
   }
 
   /** Resolves when everything that is in the log now is synced. Rejects with ERR_FDB_STATE_FILE or ERR_FDB_FENCED. */
-  async flush(): Promise<void> {
+  async flush({ marked = true }: { readonly marked?: boolean } = {}): Promise<void> {
     this.checkServing()
     const { completeSequence: sequence } = this.#log
     await (this.#flushing ??= this.#flush(sequence))
+    if (marked) await this.#file?.marked()
     const synced = this.#file?.syncedSequence ?? 0
     if (synced >= sequence) return
     const { message = 'the state changes faster than the disk can write' } = this.#failures.last ?? {}
@@ -174,7 +175,6 @@ export class StateFile {
     inPlace.catch(() => {})
     try {
       await file.sync()
-      await file.marked()
       if (!(await inPlace)) await this.#enqueue(() => this.#checkInPlace())
     } catch (error) {
       await this.#fileFailed(file, error)
@@ -441,8 +441,9 @@ export class StateFile {
       }
       const next = this.#next
       try {
-        if (await next.copyAll(this.#log)) {
-          // So that the exchange takes less time.
+        // Copies and syncs a large log before the exchange, so that this takes less time.
+        const isLarge = this.#logBytes > SYNC_BEFORE_BYTES || this.#mode !== 'serving'
+        if (!isLarge || (await next.copyAll(this.#log))) {
           if (next.size > SYNC_BEFORE_BYTES) await next.sync()
           if (this.#mode !== 'serving' || over()) return
           if (await this.#order.run(async () => over() || (await this.#install(next)))) return
@@ -467,10 +468,12 @@ export class StateFile {
     // The present file has this process's own lock until it is replaced.
     const inUse = before === null ? this.#inUse : null
     this.#endClaim()
-    await Promise.all([next.sync(), checkReplaceable(path, this.#settings.service, inUse)])
-    if (!this.#mayWrite()) return false
-    // A process that was paused and replaced by this one must not rename its file later.
-    if (before === null) await removeOthers(path, next.path)
+    const others = async () => {
+      await checkReplaceable(path, this.#settings.service, inUse)
+      // A process that was paused and replaced by this one must not rename its file later. An owner has replaced no process.
+      if (before === null && inUse === null && this.#mayWrite()) await removeOthers(path, next.path)
+    }
+    await Promise.all([next.sync(), others()])
     if (!this.#mayWrite()) return false
     const stops = this.#stops
     this.#installing = true
