@@ -2,22 +2,12 @@ import { describe, expect, it } from 'vitest'
 import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { ask } from '../processes/client.js'
+import { randomFrom } from '../processes/random.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 
 const ROUNDS = Number(process.env.FDB_CHAOS_ROUNDS ?? perLane(4, 20))
 const SEED = Number(process.env.FDB_CHAOS_SEED ?? 1)
-
-/** A small generator, so that a run can be repeated as far as the machine allows (mulberry32). */
-function randomFrom(seed: number): (below: number) => number {
-  let state = seed
-  return below => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * below)
-  }
-}
 
 /** Writes under an id until acknowledged, through whoever answers. */
 async function write(url: string, key: string, running: () => boolean): Promise<boolean> {
