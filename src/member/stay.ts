@@ -83,6 +83,8 @@ class DependentProcesses {
   readonly #deps: MemberRuntime
   readonly #reaper = new ZombieReaper((pid, code) => this.#recordExit(pid, code))
   #code = 0
+  /** The signals that were forwarded to end the service: a process that one of them ends has not failed. */
+  readonly #endSignals = new Set<number>()
   /** Resolves when it is known for all recorded exits whether they count. */
   #judging: Promise<void> = Promise.resolve()
   #onWake = () => {}
@@ -100,6 +102,7 @@ class DependentProcesses {
     const { logger } = this.#deps.settings
     using server = await this.#dependentServer()
     const number = constants.signals[signal]
+    if (ENDING.has(signal)) this.#endSignals.add(number)
     try {
       if (server !== null) signalTo(server.pidfd, number)
       // If only the serving process left, a standby would take over.
@@ -146,7 +149,8 @@ class DependentProcesses {
   }
 
   /** The exit code of a process counts if no process serves after its end. */
-  #recordExit(pid: number, code: number): void {
+  #recordExit(pid: number, exitCode: number): void {
+    const code = this.#endSignals.has(exitCode - 128) ? 0 : exitCode
     this.#judging = this.#judging.then(async () => {
       const serves = await this.#findServer()
       this.#code = serves === null ? this.#code || code : 0
