@@ -22,6 +22,7 @@
         "native/execute.c",
         "native/signals.c",
         "native/preloaded.c",
+        "native/waiting.c",
         "native/unix_path.c",
         "native/memory.c",
         "native/sums.c",

@@ -1,8 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
-import { OwnedFd, releaseSignals, trySignal } from '../kernel/index.js'
+import { executeInstead, holdSignals, OwnedFd, releaseSignals, trySignal } from '../kernel/index.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
+import { startedAs } from '../os/command-line.js'
+import { holdingVariables, maskOf } from '../os/held-signals.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import { controlOption } from './options.js'
@@ -11,6 +13,15 @@ const ANSWER_MS = 2_000
 const RETRY_MS = 200
 /** A service that does not answer for this long counts as ended. */
 const UNANSWERED_MS = 3_000
+
+const ORDERS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+const MASK = maskOf(ORDERS)
+/** Environment variable of `native/waiting.c`: the process whose end the addon awaits before Node starts. */
+const WAITS = 'FD_BROKER_WAITS'
+/** Environment variable of `native/waiting.c`: the awaited pid, and `PID:CODE` of children that have ended. */
+const WAITED = 'FD_BROKER_WAITED'
+/** Delay before this process waits without Node: another signal may follow. */
+const SETTLED_MS = 1_000
 
 interface KeepFlags {
   readonly control: string
@@ -31,14 +42,19 @@ export function addKeep(program: Command): void {
 }
 
 async function keep({ control, main }: KeepFlags): Promise<void> {
-  const codes = new Map<number, number>()
+  const { awaited, codes } = takeWaited()
+  // The addon cannot wait here, or it would have removed the variable.
+  let waitsInNode = process.env[WAITS] !== undefined
   const reaper = new ZombieReaper((pid, code) => codes.set(pid, code))
   const reaping = setInterval(() => reaper.reap(), ADOPTED_MS)
-  let served: number | null = null
+  let served = awaited
+  let forwarding = 0
   const forward = async (signal: NodeJS.Signals) => {
+    forwarding++
     // The awaited process may have been replaced.
     served = (await servingPid(control)) ?? served
     if (served !== null) trySignal(served, signal)
+    forwarding--
   }
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward)
   const hangUp = (signal: NodeJS.Signals) => {
@@ -54,7 +70,15 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     const pid = await servingPid(control)
     if (pid === null) break
     served = pid
-    await waitForEnd(pid)
+    if (!waitsInNode && !(await endsWithin(pid, SETTLED_MS))) {
+      holdSignals(MASK)
+      // Signals that came before are handled in these turns of the event loop.
+      await nextTurn()
+      await nextTurn()
+      if (forwarding === 0) waitsInNode = !executeWaiting(pid)
+      releaseSignals()
+    }
+    if (waitsInNode) await waitForEnd(pid)
   }
   // The reaper reaps an ended child ADOPTED_MS after it has found the child, and finds one child at a time.
   reaper.reap()
@@ -82,6 +106,43 @@ async function servingPid(control: string): Promise<number | null> {
     if (performance.now() >= until) return null
     await sleep(RETRY_MS)
   }
+}
+
+/** Removes the variables of the addon, and returns what it has seen. */
+function takeWaited(): { awaited: number | null; codes: Map<number, number> } {
+  const [awaited = '', ...ends] = (process.env[WAITED] ?? '').split(' ')
+  const codes = new Map(ends.map(end => end.split(':').map(Number) as [number, number]))
+  delete process.env[WAITED]
+  return { awaited: Number(awaited) || null, codes }
+}
+
+/**
+ * Waits for the end of the process without Node, which needs 40 MiB: executes this command again, with the addon preloaded, which does not let Node start
+ * before. Returns false if this process cannot do that.
+ */
+function executeWaiting(pid: number): boolean {
+  const holding = holdingVariables(MASK)
+  const [, script] = process.argv
+  if (holding === null || script === undefined) return false
+  const { [WAITS]: _, [WAITED]: __, ...env } = startedAs.env
+  const argv = ['node', script, ...process.argv.slice(2)]
+  try {
+    executeInstead(
+      { file: process.execPath, cwd: '/', argv, env: { ...env, ...holding, [WAITS]: `${pid}` } },
+      [],
+    )
+  } catch {
+    return false
+  }
+}
+
+/** Resolves with whether the process ends within `ms`. */
+async function endsWithin(pid: number, ms: number): Promise<boolean> {
+  const timer = new AbortController()
+  const late = sleep(ms, false, { signal: timer.signal }).catch(() => false)
+  const ended = await Promise.race([waitForEnd(pid).then(() => true), late])
+  timer.abort()
+  return ended
 }
 
 async function waitForEnd(pid: number): Promise<void> {

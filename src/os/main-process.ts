@@ -10,15 +10,17 @@ const SMALL_INITS: ReadonlySet<string> = new Set([
   'podman-init',
 ])
 
+/** Shells end with the last command of their command line, whatever else they have started. */
+const SHELLS: ReadonlySet<string> = new Set(['sh', 'ash', 'bash', 'busybox', 'dash', 'ksh', 'zsh'])
+
 interface MainProcessKind {
   /** Why the process is a main process. */
   readonly why: string
   /** Whether it is one of a systemd unit, which can be told of a new main process. */
   readonly ofUnit: boolean
+  /** Whether all processes of the PID namespace end with it. */
+  readonly ofNamespace: boolean
 }
-
-/** Determined when this process starts: later its parent may be another process. */
-const ownKind = find(process.pid, process.ppid, startedAs.env)
 
 /**
  * Returns why the end of this process would end its descendants; null if it would not. With `managerKnows` a unit's main process does not
@@ -29,18 +31,59 @@ export function mainProcess(managerKnows = false): string | null {
 }
 
 function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): MainProcessKind | null {
-  if (pid === 1)
-    return { why: 'it is PID 1 of its PID namespace (the main process of a container)', ofUnit: false }
+  if (pid === 1) {
+    const why = 'it is PID 1 of its PID namespace (the main process of a container)'
+    return { why, ofUnit: false, ofNamespace: true }
+  }
   if (env[MAIN_PROCESS] === '1')
-    return { why: `${MAIN_PROCESS}=1 says that it is a main process`, ofUnit: false }
+    return { why: `${MAIN_PROCESS}=1 says that it is a main process`, ofUnit: false, ofNamespace: false }
+  const wrapper = outermostWrapper(pid)
+  const through =
+    wrapper === null || wrapper.pid === pid ? '' : ` (${wrapper.command}, process ${wrapper.pid})`
   // SYSTEMD_EXEC_PID is the pid of the process that systemd started: children inherit the variable but have another pid.
-  if (env.INVOCATION_ID !== undefined && env.SYSTEMD_EXEC_PID === String(pid))
-    return { why: 'it is the main process of a systemd unit', ofUnit: true }
-  if (parent !== 1) return null
+  if (env.INVOCATION_ID !== undefined && env.SYSTEMD_EXEC_PID === String(wrapper?.pid ?? pid)) {
+    const why =
+      through === ''
+        ? 'it is the main process of a systemd unit'
+        : `the main process of its systemd unit${through} ends with it`
+    return { why, ofUnit: true, ofNamespace: false }
+  }
+  if (wrapper?.pid === 1) {
+    const why = `PID 1 of its PID namespace${through} ends with it, and the whole container`
+    return { why, ofUnit: false, ofNamespace: true }
+  }
+  if ((wrapper?.parent ?? parent) !== 1) return null
   const init = statOf(1)
   // An orphan's parent is the init too, but an orphan usually has a session of its own.
   if (init === null || !SMALL_INITS.has(init.command) || statOf(pid)?.session !== init.session) return null
-  return { why: `it is the main process of a container whose init is ${init.command}`, ofUnit: false }
+  const why = `it is the main process of a container whose init is ${init.command}${through}`
+  return { why, ofUnit: false, ofNamespace: true }
+}
+
+/** Whether a process has more than one child: a test runner or a supervisor does not end with one of them. */
+function hasOtherChildren(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').trim().includes(' ')
+  } catch {
+    return false // the kernel does not say
+  }
+}
+
+/**
+ * Returns the outermost ancestor that probably waits for this process only, and ends with it: a shell that runs a command line, `npm start`. Those are of the
+ * same process group: an interactive shell and a supervisor give each program a group of its own. The process itself if it has none; null without /proc.
+ */
+function outermostWrapper(pid: number): { pid: number; parent: number; command: string } | null {
+  const own = statOf(pid)
+  if (own === null) return null
+  let outermost = { pid, ...own }
+  for (const at of ancestryOf(pid)) {
+    const found = statOf(at)
+    if (found === null || found.session !== own.session || found.group !== own.group) break
+    if (at !== pid && !SHELLS.has(found.command) && hasOtherChildren(at)) break
+    outermost = { pid: at, ...found }
+  }
+  return outermost
 }
 
 /** Fields of proc_pid_stat(5). */
@@ -99,9 +142,12 @@ export function descendsFrom(pid: number, from: number): boolean {
   return false
 }
 
-/** Whether process `pid` is a descendant of this process or, if this process is PID 1, any other process of its PID namespace. */
+/** Whether process `pid` is a descendant of this process or, if its PID namespace ends with this process, any other one of it. */
 export function endsWithUs(pid: number): boolean {
   if (pid <= 0 || pid === process.pid) return false
-  if (process.pid === 1) return statOf(pid) !== null
+  if (ownKind?.ofNamespace) return statOf(pid) !== null
   return descendsFrom(pid, process.pid)
 }
+
+/** Determined when this process starts: later its parent may be another process. Last in this module, because it uses all of it. */
+const ownKind = find(process.pid, process.ppid, startedAs.env)

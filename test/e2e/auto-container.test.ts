@@ -3,20 +3,24 @@ import { expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { procText } from '../processes/marked.js'
 import { PidNamespace } from '../processes/namespace.js'
+import * as operator from '../processes/operator.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 
-/** A program whose first process is PID 1 of a container. */
-async function contained() {
+/** A program whose first process is PID 1 of a container, or is started by PID 1. */
+async function contained(wrap: readonly string[] = []) {
   const program = await AutoProgram.of(`import http from 'node:http'
 const server = http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
 process.on('SIGTERM', () => server.close(() => process.exit(0)))
 `)
   const { env, log } = program.desk
-  const container = await PidNamespace.start(program.words('import', { FD_BROKER_PROBATION: '0' }, []), {
-    env,
-    log,
-  })
+  const container = await PidNamespace.start(
+    [...wrap, ...program.words('import', { FD_BROKER_PROBATION: '0' }, [])],
+    {
+      env,
+      log,
+    },
+  )
   await program.serves(1)
   return { program, container }
 }
@@ -32,6 +36,29 @@ it('PID 1 of a container keeps its place when a program under fd-broker/auto is 
     return /^pid (?!1$)\d+$/.test(answer) || null
   })
   container.signal('SIGTERM')
+  expect(await container.exit).toBe(0)
+})
+
+/** Ends with its last command, as npm does with its script. */
+const SHELL = ['sh', '-c', '"$@"; exit $?', 'sh']
+
+it('the first process in a container that would end with it keeps its place, in 3 MiB, passes TERM on, and leaves no zombie', async () => {
+  const { program, container } = await contained(SHELL)
+  const { pid: first } = await operator.status(program.control)
+  for (const generation of [2, 3]) {
+    await program.command('upgrade')
+    await program.serves(generation)
+  }
+  const outside = container.outside(first)
+  await until('it waits without Node', () => {
+    const kib = /^VmRSS:\s+(\d+)/m.exec(procText(outside, 'status'))?.[1]
+    return Number(kib) < 3 * 1024
+  })
+  await until('the version between has been reaped', () =>
+    [...container.processes.values()].every(pid => !/^State:\s+Z/m.test(procText(pid, 'status'))),
+  )
+  expect([...container.processes.keys()]).toEqual(expect.arrayContaining([1, first]))
+  container.signal('SIGTERM', first)
   expect(await container.exit).toBe(0)
 })
 

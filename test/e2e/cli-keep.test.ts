@@ -35,7 +35,8 @@ until [ -e "$CONTROL.serves" ]; do sleep 0.02; done
 echo
 exec "$NODE" "$CLI" keep --control "$CONTROL"`
 
-it('fd-broker keep ends with the code of the server, whatever else ends with the server', async () => {
+/** Runs it, with a server and its helpers as older children of the same process. */
+async function kept() {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-keep-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const variables = { NODE: process.execPath, SERVER, CLI, CONTROL: join(folder, 'shop.sock') }
@@ -52,12 +53,23 @@ it('fd-broker keep ends with the code of the server, whatever else ends with the
     }
   })
   await once(kept.stdout!, 'data')
-  const ended = once(kept, 'exit')
-  const { pid } = kept
-  await until(
-    'keep passes signals on',
-    () => procText(pid!, 'cmdline').includes('keep') && handles(pid!, 'SIGHUP'),
-  )
-  kept.kill('SIGTERM')
+  await until('the command runs', () => procText(kept.pid!, 'cmdline').includes('\0keep\0'))
+  return { kept, ended: once(kept, 'exit') }
+}
+
+it('fd-broker keep ends with the code of the server, whatever else ends with the server', async () => {
+  const { kept: command, ended } = await kept()
+  await until('it passes signals on', () => handles(command.pid!, 'SIGHUP'))
+  command.kill('SIGTERM')
+  expect(await ended).toEqual([7, null])
+})
+
+it('fd-broker keep soon waits without Node, and passes signals on all the same', async () => {
+  const { kept: command, ended } = await kept()
+  const kib = () => Number(/^VmRSS:\s+(\d+)/m.exec(procText(command.pid!, 'status'))?.[1])
+  await until('it needs little memory', () => kib() < 3 * 1024)
+  // This one it only takes.
+  command.kill('SIGUSR2')
+  command.kill('SIGTERM')
   expect(await ended).toEqual([7, null])
 })

@@ -138,6 +138,32 @@ describe('a server of its own as PID 1 of a container', () => {
   })
 })
 
+describe('a server that PID 1 waits for', () => {
+  /** PID 1 is a shell, which ends with the server. */
+  const SHELL = [
+    'unshare',
+    ...USER,
+    '--pid',
+    '--fork',
+    '--kill-child',
+    '--mount-proc',
+    'sh',
+    '-c',
+    '"$@"; exit $?',
+    'sh',
+  ]
+
+  it('refuses an upgrade, and names PID 1 and what it runs', async () => {
+    const port = await freePort()
+    const scene = Scene.open({ listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }] }, '/var/tmp')
+    const first = await scene.serve({}, { wrap: SHELL })
+    expect(await first.order('upgrade', {}).catch(error => error)).toMatchObject({
+      code: 'ERR_FDB_MAIN_PROCESS',
+      message: expect.stringMatching(/PID 1 of its PID namespace \(sh, process 1\) ends with it/),
+    })
+  })
+})
+
 describe('the main process of a unit', () => {
   // What systemd says to it: its own number, which successors inherit and is not theirs.
   const unit = ['sh', '-c', 'SYSTEMD_EXEC_PID=$$ INVOCATION_ID=0123456789abcdef exec "$@"', 'sh']

@@ -1,0 +1,129 @@
+/*
+ * If the addon is preloaded (LD_PRELOAD) and FD_BROKER_WAITS has a pid, the process waits here, before Node starts, until that process has ended or
+ * an order (INT, TERM, HUP) has come. It reaps children, and needs some hundred KiB instead of Node's 40 MiB. Then it executes the same command again:
+ * orders stay pending for it, and FD_BROKER_WAITED has that pid, and the ends of the last children ("PID PID:CODE …").
+ */
+#ifdef __linux__
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define WAITS "FD_BROKER_WAITS"
+#define WAITED "FD_BROKER_WAITED"
+#define MOST_ENDS 16
+#define MOST_WORDS 64
+#define MOST_BYTES 8192
+#define LINE 512
+
+extern char **environ;
+
+typedef struct {
+  pid_t pid;
+  int code;
+} end;
+
+static end ends[MOST_ENDS];
+static unsigned count;
+
+static void reap(void) {
+  int status;
+  for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0; count++)
+    ends[count % MOST_ENDS] = (end){ pid, WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status) };
+}
+
+static void report(pid_t pid) {
+  char text[(MOST_ENDS + 1) * 20];
+  size_t length = (size_t)snprintf(text, sizeof(text), "%d", (int)pid);
+  unsigned from = count > MOST_ENDS ? count - MOST_ENDS : 0;
+  for (unsigned i = from; i < count; i++)
+    length += (size_t)snprintf(text + length, sizeof(text) - length, " %d:%d", (int)ends[i % MOST_ENDS].pid,
+                               ends[i % MOST_ENDS].code);
+  setenv(WAITED, text, 1);
+}
+
+/* Returns false if this command line is too long. */
+static bool read_words(char *buffer, char **words) {
+  ssize_t length = 0;
+  int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  for (ssize_t size; length < MOST_BYTES && (size = read(fd, buffer + length, (size_t)(MOST_BYTES - length))) > 0;) length += size;
+  close(fd);
+  if (length <= 0 || length == MOST_BYTES || buffer[length - 1] != 0) return false;
+  unsigned word = 0;
+  for (ssize_t at = 0; at < length; at += (ssize_t)strlen(buffer + at) + 1) {
+    if (word == MOST_WORDS - 1) return false;
+    words[word++] = buffer + at;
+  }
+  words[word] = NULL;
+  return true;
+}
+
+/* Pages of files, which many processes share, count as this process's memory until they are given back. They are read again when they are needed, unless this
+   process has changed them (relocations). */
+static void drop_pages(void) {
+  FILE *maps = fopen("/proc/self/smaps", "re");
+  char line[LINE];
+  unsigned long from, to, start = 0, stop = 0, inode = 0, changed;
+  char rights[5] = "";
+  if (maps == NULL) return;
+  while (fgets(line, sizeof(line), maps) != NULL) {
+    if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &from, &to, rights, &inode) == 4) start = from, stop = to;
+    else if (sscanf(line, "Anonymous: %lu", &changed) == 1 && changed == 0 && inode != 0 && rights[1] == '-')
+      madvise((void *)start, stop - start, MADV_DONTNEED);
+  }
+  fclose(maps);
+}
+
+static int watch_signals(const int *numbers, int flags) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (; *numbers != 0; numbers++) sigaddset(&set, *numbers);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  return signalfd(-1, &set, flags | SFD_CLOEXEC);
+}
+
+__attribute__((constructor)) static void wait_before_node(void) {
+  static const int ORDERS[] = { SIGINT, SIGTERM, SIGHUP, 0 }, CHILDREN[] = { SIGCHLD, 0 };
+  static const int IGNORED[] = { SIGUSR1, SIGUSR2, SIGPIPE };
+  static char buffer[MOST_BYTES];
+  static char *words[MOST_WORDS];
+  struct sigaction before[sizeof(IGNORED) / sizeof(*IGNORED)], ignore = { .sa_handler = SIG_IGN };
+  const char *text = getenv(WAITS);
+  pid_t pid = text == NULL ? 0 : (pid_t)atoi(text);
+  if (pid <= 0) return;
+  unsetenv(WAITS);
+  /* Without one of these Node starts, and waits itself. */
+  int ended = (int)syscall(SYS_pidfd_open, pid, 0);
+  bool gone = ended < 0 && errno == ESRCH;
+  if ((ended < 0 && !gone) || !read_words(buffer, words)) return;
+  int orders = watch_signals(ORDERS, 0), children = watch_signals(CHILDREN, SFD_NONBLOCK);
+  if (orders < 0 || children < 0) return;
+  for (size_t i = 0; i < sizeof(IGNORED) / sizeof(*IGNORED); i++) sigaction(IGNORED[i], &ignore, &before[i]);
+  struct pollfd watched[] = { { .fd = ended, .events = POLLIN }, { .fd = orders, .events = POLLIN }, { .fd = children, .events = POLLIN } };
+  drop_pages();
+  while (!gone) {
+    struct signalfd_siginfo about;
+    if (poll(watched, 3, -1) < 0 && errno != EINTR) break;
+    while (read(children, &about, sizeof(about)) > 0) continue;
+    if (watched[0].revents != 0 || watched[1].revents != 0) break;
+    reap();
+  }
+  reap();
+  report(pid);
+  for (size_t i = 0; i < sizeof(IGNORED) / sizeof(*IGNORED); i++) sigaction(IGNORED[i], &before[i], NULL);
+  execve("/proc/self/exe", words, environ);
+  _exit(127);
+}
+#else
+typedef int nothing_waits;
+#endif
