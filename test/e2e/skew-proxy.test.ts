@@ -117,6 +117,8 @@ describe.each(releases())('the proxy of $name and the present one', previous => 
         const pid = await edge.next(version)
         expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8')).toContain(version.cli.at(-1))
         await load.answeredBy(pid)
+        // The setting drain.generations, which 0.4.0 lacks and keeps.
+        if (step === 0) others++
         await goOn()
         const state = await look()
         // What both had at the commit, as the one that took over read it; without equal digests there is none.
