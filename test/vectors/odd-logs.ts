@@ -66,6 +66,8 @@ export async function oddLogs(): Promise<StateVector[]> {
   const second = record({ epoch: 1, sequence: 2, changes: [put('b')] })
   const wrong = Buffer.from(second)
   wrong[wrong.length - 1]! ^= 1
+  const wrongHeader = header(1)
+  wrongHeader[4]! ^= 1
   const next = record({ epoch: 2, sequence: 2, changes: [put('c')] })
   const far = 2 ** 36 + 5
   const many = 2 ** 40
@@ -96,6 +98,15 @@ export async function oddLogs(): Promise<StateVector[]> {
       open(header(1), first, record({ epoch: 1, sequence: 1, changes: [put('z')] })),
     ],
     'a segment of a kind that is not known': [open(header(1, 2))],
+    'a header with a wrong checksum': [open(wrongHeader, first)],
+    'a snapshot that puts an entry twice': [
+      sealed(
+        header(3, 1),
+        half(7, 'a', { schemas: [schema()] }),
+        record({ epoch: 3, sequence: 7, changes: [put('b', 'first')] }),
+        half(7, 'b', { end: good }),
+      ),
+    ],
     'numbers of more than 35 bits': [
       sealed(snapshot(far, many, entries)),
       open(header(far + 1), record({ epoch: far + 1, sequence: many + 1, changes: [put('c')] })),

@@ -223,7 +223,6 @@ const TOLD_LATER: readonly Told[] = [
     '\tif s.Down {\n\t\treturn exit(s)\n\t}\n\treturn exit(s, say("abort"))',
     '\treturn exit(s, say("abort"))',
   ],
-  ['go', 'machine', 'machine.go', 'if !e.Sealed && s.Holds && s.Phase', 'if !e.Sealed && s.Phase'],
   [
     'go',
     'machine',
@@ -237,13 +236,6 @@ const TOLD_LATER: readonly Told[] = [
     'fd_broker/messages.py',
     "        elif kind.startswith('='):",
     "        elif kind.startswith('=') and value:",
-  ],
-  [
-    'python',
-    'codec',
-    'fd_broker/messages.py',
-    '    if depth > _MOST_DEPTH:',
-    '    if depth > 100 * _MOST_DEPTH:',
   ],
   ['go', 'codec', 'protobuf.go', '\t\tif !utf8.Valid(bytes) {', '\t\tif false && !utf8.Valid(bytes) {'],
   ['go', 'codec', 'protobuf.go', 'if value > uint64(len(rest)) {', 'if value > uint64(len(rest))+1 {'],
