@@ -43,6 +43,7 @@ const EVERY: ProxyDocument = {
     timeout: '1s',
     move: 'idle',
     tlsTimeout: '1h',
+    generations: 4,
     firstWave: '0s',
     movesPerSecond: 5,
     lastEvent: 'event: bye',
