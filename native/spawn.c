@@ -21,6 +21,13 @@
 #include <sys/syscall.h>
 #endif
 
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
 #define PID_DIGITS 10
 #define FIRST_FD 3
 #define STANDARD_FDS 3

@@ -18,6 +18,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
 #define WAITS "FD_BROKER_WAITS"
 #define WAITED "FD_BROKER_WAITED"
 #define MOST_ENDS 16
