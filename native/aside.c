@@ -22,6 +22,7 @@
 #endif
 
 #define MOST_THREADS 16
+#define FDB_OWN_LANES 8 /* lanes that are no uid: from -1 down */
 #define STACK_BYTES (256 * 1024)
 
 typedef struct lane {
@@ -198,7 +199,7 @@ static bool attend(void) {
 
 static bool lane_of(napi_env env, napi_value value, int64_t *id) {
   double number;
-  if (!fdb_integer(env, value, "lane", -1, 4294967295.0, &number)) return false;
+  if (!fdb_integer(env, value, "lane", -FDB_OWN_LANES, 4294967295.0, &number)) return false;
   *id = (int64_t)number;
   return true;
 }

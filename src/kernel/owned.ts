@@ -13,23 +13,37 @@ export interface Leak {
  * because the close may wait for as long as that user likes: SO_LINGER with unsent data, FUSE.
  */
 export class ForeignFds {
-  /** The uid, or -1 for the connections of all other users, which never wait for their descriptors. */
-  readonly lane: number
+  /** Lanes of {@link Native.closeAside}. Descriptors of different lanes are closed in no order. */
+  readonly #lanes: readonly number[]
+  #next = 0
   /** @internal */
   open = 0
 
-  constructor(lane: number) {
-    this.lane = lane
+  constructor(...lanes: number[]) {
+    this.#lanes = lanes
+  }
+
+  /** Number of descriptors that wait to be closed. */
+  get closing(): number {
+    return this.#lanes.reduce((sum, lane) => sum + native.closingAside(lane), 0)
   }
 
   /** Number of descriptors that are open or wait to be closed. */
   get count(): number {
-    return this.open + native.closingAside(this.lane)
+    return this.open + this.closing
+  }
+
+  /** @internal */
+  close(raws: readonly number[]): void {
+    native.closeAside(this.#lanes[this.#next++ % this.#lanes.length]!, raws)
   }
 }
 
-/** Connections of other users: descriptors that such a user has sent, and that no process has received, are closed with the connection. */
-export const foreignConnections = new ForeignFds(-1)
+/**
+ * Connections of other users: descriptors that such a user has sent, and that no process has received, are closed with the connection. They never wait
+ * for descriptors that were received, and hardly for each other.
+ */
+export const foreignConnections = new ForeignFds(-1, -2, -3, -4, -5, -6, -7, -8)
 
 /** Outlives its {@link OwnedFd}, so that the finalizer can see whether the owner was closed. */
 interface Slot {
@@ -58,7 +72,7 @@ function dropOwner(slot: Slot): boolean {
 function closeNumber(raw: number, slot: Slot): void {
   const foreign = foreignOf(slot)
   if (foreign === null) native.close(raw)
-  else native.closeAside(foreign.lane, [raw])
+  else foreign.close([raw])
 }
 
 const listeners = new Set<(leak: Leak) => void>()
@@ -221,7 +235,7 @@ export class OwnedFd implements Disposable {
         else each.push(raw)
       }
     }
-    for (const [{ lane }, each] of aside) native.closeAside(lane, each)
+    for (const [foreign, each] of aside) foreign.close(each)
     if (raws.length > 0) native.closeMany(raws)
   }
 }

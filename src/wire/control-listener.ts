@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import {
   accept,
+  foreignConnections,
   listen,
   type NativeError,
   type OwnedFd,
@@ -14,6 +15,10 @@ import { CONTROL_BACKLOG } from '../os/control-path.js'
 
 /** The maximum number of connections that are accepted in one turn of the event loop. */
 export const TURN_ACCEPTS = 16
+/** While more connections of other users wait to be closed, none is accepted: each keeps its descriptor until then. */
+const MOST_CLOSING = 64
+/** Delay until it is looked whether they are closed; each takes about a millisecond. */
+const CLOSING_MS = 5
 /** Delay after accept() failed for lack of descriptors or memory: the socket stays readable, so an immediate retry would use all CPU time. */
 const RETRY_MS = 100
 
@@ -93,6 +98,10 @@ export class ControlListener {
 
   #accept(): void {
     for (let i = 0; i < TURN_ACCEPTS && this.#poll !== null; i++) {
+      if (foreignConnections.closing > MOST_CLOSING) {
+        this.#acceptLater(CLOSING_MS)
+        return
+      }
       let fd: OwnedFd | null
       try {
         fd = accept(this.fd, 'control connection')
@@ -111,6 +120,12 @@ export class ControlListener {
         this.#reportLostPeer(cause)
       }
     }
+  }
+
+  #acceptLater(ms: number): void {
+    this.#poll?.stop()
+    this.#retryTimer = setTimeout(() => this.#poll?.start(READABLE), ms)
+    if (!this.#referenced) this.#retryTimer.unref()
   }
 
   #reserveSpare(): void {
@@ -149,11 +164,8 @@ export class ControlListener {
   #acceptFailed(error: NativeError): void {
     const events = this.#events
     const temporary = ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'].includes(error.code)
-    if (temporary) {
-      this.#poll?.stop()
-      this.#retryTimer = setTimeout(() => this.#poll?.start(READABLE), RETRY_MS)
-      if (!this.#referenced) this.#retryTimer.unref()
-    } else this.stop()
+    if (temporary) this.#acceptLater(RETRY_MS)
+    else this.stop()
     const remedy = temporary
       ? `retried in ${RETRY_MS} ms; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)`
       : 'this process accepts no more control connections; see the cause'

@@ -70,7 +70,7 @@ export const wire = room(
     ['wire/pending.ts', "    this.#signal?.removeEventListener('abort', this.#aborted)\n", ''],
     [
       'wire/control-listener.ts',
-      'this.#retryTimer = setTimeout(() => this.#poll?.start(READABLE), RETRY_MS)',
+      'this.#retryTimer = setTimeout(() => this.#poll?.start(READABLE), ms)',
       '',
       'unit/control-socket',
       'unit/channel-connect',
