@@ -66,6 +66,13 @@ RuntimeDirectory=app
 TimeoutStopSec=20
 `
 
+/** npm ends with its script. */
+const NPM = AUTO.replace(/ExecStart=.*/, 'ExecStart=npm start').replace(
+  'FD_BROKER_NAME=app',
+  'FD_BROKER_NAME=app FD_BROKER_PROBATION=1s',
+)
+const PLAIN_NPM = NPM.replace('Type=notify\nNotifyAccess=all\n', '')
+
 interface Orders {
   readonly unit: string
   readonly port: number
@@ -76,6 +83,7 @@ interface Orders {
 }
 
 const edge = { unit: 'edge', port: 8443, tls: true, slow: '/slow', setup: SETUP_EDGE }
+const app = { unit: 'app', port: 8080, tls: false, slow: '/slow', setup: SETUP_AUTO }
 const CASES: Readonly<Record<string, Orders>> = {
   'the shipped unit of the proxy': { ...edge, units: { 'edge.service.d/test.conf': LIMITED } },
   'a plain unit of the proxy, without messages to systemd': {
@@ -94,14 +102,9 @@ const CASES: Readonly<Record<string, Orders>> = {
     setup: SETUP_SHOP,
     units: { 'shop.service.d/test.conf': LIMITED },
   },
-  'a unit of an unchanged program under fd-broker/auto': {
-    unit: 'app',
-    port: 8080,
-    tls: false,
-    slow: '/slow',
-    setup: SETUP_AUTO,
-    units: { 'app.service': AUTO },
-  },
+  'a unit of an unchanged program under fd-broker/auto': { ...app, units: { 'app.service': AUTO } },
+  'such a unit whose main process is npm start': { ...app, units: { 'app.service': NPM } },
+  'such a plain unit, without messages to systemd': { ...app, units: { 'app.service': PLAIN_NPM } },
 }
 
 describe('systemctl reload, restart, stop and kill, in every order of three', () => {
