@@ -90,8 +90,8 @@ export class OwnState {
     this.log
       .writeMigrated(mayGoOn)
       .then(written => {
-        if (written > 0)
-          settings.logger.info({ entries: written }, 'the migrated entries of the state were written')
+        if (written.entries > 0)
+          settings.logger.info({ ...written }, 'the migrated entries of the state were written')
       })
       .catch(error => {
         if (mayGoOn())

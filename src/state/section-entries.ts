@@ -27,26 +27,34 @@ export function* checkSection(section: Section<never>): Generator<undefined, voi
 /** Entries per change. */
 const KEYS_PER_CHANGE = 64
 
-/** Puts the entries that `migrate` converts, while `mayGoOn` returns true. Resolves with their number. */
+/** What {@link writeMigrated} has written. */
+export interface Migrated {
+  readonly entries: number
+  readonly changes: number
+}
+
+/** Puts the entries that `migrate` converts, while `mayGoOn` returns true. */
 export async function writeMigrated(
   section: Section<never>,
   { sliceMs }: LogCore,
   mayGoOn: () => boolean,
-): Promise<number> {
+): Promise<Migrated> {
   const slice = new Slice(sliceMs)
   let keys: string[] = []
-  let written = 0
+  let entries = 0
+  let changes = 0
   const put = async () => {
     await section.putMigrated_(keys)
-    written += keys.length
+    entries += keys.length
+    changes++
     keys = []
   }
   for (const key of section.outdatedKeys_()) {
     if (key !== null) keys.push(key)
     if (slice.over) await slice.next()
-    if (!mayGoOn()) return written
+    if (!mayGoOn()) return { entries, changes }
     if (keys.length >= KEYS_PER_CHANGE) await put()
   }
   if (keys.length > 0) await put()
-  return written
+  return { entries, changes }
 }

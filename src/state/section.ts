@@ -311,10 +311,15 @@ export class Section<T> {
     })
   }
 
-  /** @internal Yields the keys of entries that `migrate` converts at each read; null where the caller may pause. */
-  outdatedKeys_(): Generator<string | null, undefined> {
+  /**
+   * @internal Yields the keys of entries that `migrate` converts at each read; null where the caller may pause. Yields none as long as only this
+   * schema has the higher `minReader`: to write them would keep the older versions, which can still read the section, from coming back.
+   */
+  *outdatedKeys_(): Generator<string | null, undefined> {
     const { entries } = this.#core.store
-    return inFileOrder(this.#section, this.#core.store, (key, slot) => {
+    const { schema, stored } = this.#section
+    if (schema !== null && stored !== null && schema.minReader > stored.minReader) return
+    yield* inFileOrder(this.#section, this.#core.store, (key, slot) => {
       const raw = entries.read(this.#section, key, slot)
       return this.#values.isOutdated(raw) ? key : null
     })

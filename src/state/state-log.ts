@@ -25,7 +25,7 @@ import { Replay } from './replay.js'
 import type { WriteOptions } from './requests.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
-import { checkSection, writeMigrated } from './section-entries.js'
+import { checkSection, type Migrated, writeMigrated } from './section-entries.js'
 import type { Segment } from './segment.js'
 import { writeSnapshot } from './snapshot.js'
 import { Store } from './store.js'
@@ -261,11 +261,14 @@ export class StateLog implements LogOwner {
       await runInSlices(checkSection(section), { sliceMs: this.#core.sliceMs, signal })
   }
 
-  /** Puts all entries that `migrate` converts at each read, some per turn of the event loop, while `mayGoOn` returns true. Resolves with their number. */
-  async writeMigrated(mayGoOn: () => boolean): Promise<number> {
-    let written = 0
-    for (const section of this.#sections.values())
-      written += await writeMigrated(section, this.#core, mayGoOn)
+  /** Puts all entries that `migrate` converts at each read, some per turn of the event loop, while `mayGoOn` returns true. */
+  async writeMigrated(mayGoOn: () => boolean): Promise<Migrated> {
+    const written = { entries: 0, changes: 0 }
+    for (const section of this.#sections.values()) {
+      const { entries, changes } = await writeMigrated(section, this.#core, mayGoOn)
+      written.entries += entries
+      written.changes += changes
+    }
     return written
   }
 

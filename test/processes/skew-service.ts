@@ -86,6 +86,14 @@ export class Service {
     )
   }
 
+  /** The number of changes by which versions have written entries that they migrate. Each such change has several entries. */
+  get migrations(): number {
+    const lines = this.desk.output
+      .split('\n')
+      .filter(line => line.startsWith('{"msg":"migrated"') && line.endsWith('}'))
+    return lines.reduce((sum, line) => sum + JSON.parse(line).changes, 0)
+  }
+
   /** The body of a 200; a change that came too late for the process that was asked is made again. */
   async ask(path: string, method = 'GET', body: unknown = undefined, id = ''): Promise<string> {
     const headers: Record<string, string> = id === '' ? {} : { 'x-request-id': id }
