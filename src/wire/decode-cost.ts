@@ -16,6 +16,7 @@ export const INNER: Readonly<Record<number, number>> = {
   40: 2,
   41: 2,
   43: 5,
+  74: 2,
 }
 /** Limit of the fields of all inner messages: 32,768 entries of three fields each, and one more field for later releases. */
 const MOST_INNER_FIELDS = 4 * MOST_FIELDS

@@ -17,11 +17,16 @@ const NO_MACHINE = {
 export const REASONS: Readonly<Record<string, Reason>> = {
   'process.geteuid?.() !== 0': NO_ROOT,
   'process.getuid?.() === 0': NO_ROOT,
+  'process.geteuid?.() === 0': NO_ROOT,
   isRoot: NO_ROOT,
   ROOT: NO_ROOT,
   TRACES_OWN: NO_TRACING,
   'isRoot && TRACES_ALL': NO_TRACING,
   'why !== null': NO_MACHINE,
+  'NIGHTLY && why === null': {
+    text: `it is of the nightly lane (npm run nightly), and needs a machine that can be booted`,
+    always: true,
+  },
   'analyzer() === null': { text: 'there is no systemd-analyze' },
   "spawnSync('systemd-analyze', ['--version']).status !== 0": { text: 'there is no systemd-analyze' },
   "existsSync('/proc/self/io')": { text: 'this kernel does not count what a process reads' },

@@ -170,7 +170,8 @@ describe('what a member of a daemon has registered', () => {
     descriptorTable.holdProvisionally(next, named('other'))
     descriptorTable.holdProvisionally(next, { ...stays, name: 'now', fd: stays.fd.dup() })
     descriptorTable.settle(next)
-    expect(readdirSync(folder)).toEqual(['stays'])
+    // The path, and its second name.
+    expect(readdirSync(folder)).toEqual(['.stays.fd-broker', 'stays'])
   })
 
   it('may have an address that this release cannot read: its path is left alone', () => {

@@ -34,9 +34,9 @@ function passes(machine: Machine): boolean {
     return steps.every(({ event, told }) => {
       const step = machine(state, event)
       state = step.state
-      const { phase, holds, accepting, link, epoch, top, unfit } = state
+      const { phase, holds, accepting, link, epoch, top, unfit, unheard } = state
       const { effects } = step
-      return JSON.stringify({ effects, phase, holds, accepting, link, epoch, top, unfit }) === told
+      return JSON.stringify({ effects, phase, holds, accepting, link, epoch, top, unfit, unheard }) === told
     })
   })
 }

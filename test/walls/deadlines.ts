@@ -38,6 +38,12 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'member/followed-state.ts': ['unit/member-follow: waits until somebody serves what it follows'],
   'member/holder-link.ts': ['unit/deadlines: a Welcome that does not come'],
   'member/joined-holder.ts': ['unit/member-deadlines: gives up at its timeout'],
+  // Both pass on the time of the order, or of the drain: Moves.limit() has the timer.
+  'member/moves.ts': ['unit/end-order: shorten a wait that is under way'],
+  'member/own-drain.ts': [
+    'unit/end-order: set the time of the earliest end',
+    'unit/end-order: keep half of the time, at most 5 s, for the last connections',
+  ],
   'member/process-member.ts': ['e2e/run-once: stops what runs when the process joins late'],
   'member/start.ts': ['unit/member-deadlines: gives up at its timeout'],
   'operator/client.ts': ['unit/deadlines: the answer to an operator'],
