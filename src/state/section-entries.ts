@@ -27,7 +27,7 @@ export function* checkSection(section: Section<never>): Generator<undefined, voi
 /** Entries per change. */
 const KEYS_PER_CHANGE = 64
 
-/** What {@link writeMigrated} has written. */
+/** The result of {@link writeMigrated}. */
 export interface Migrated {
   readonly entries: number
   readonly changes: number
