@@ -10,7 +10,7 @@ import {
 } from '../kernel/index.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
-import { holdingVariables, maskOf } from '../os/held-signals.js'
+import { holdingVariables, KEEP_MASK } from '../os/held-signals.js'
 import { mainProcess, statOf } from '../os/main-process.js'
 import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { endBy } from './end-by.js'
@@ -18,7 +18,6 @@ import { COMMAND } from './log-files.js'
 
 const ANSWER_MS = 2_000
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
-const MASK = maskOf(SIGNALS)
 
 /**
  * Keeps a retired process alive if its exit would end the successors (PID 1 of a container, main process of a unit), or if a successor in
@@ -105,9 +104,9 @@ export class Placeholder {
     const env: NodeJS.ProcessEnv = { ...startedAs.env }
     delete env.NODE_OPTIONS
     // Blocks the signals until the command has its handlers: before that a signal would end the command, or be lost if this is PID 1.
-    const holding = holdingVariables(MASK)
+    const holding = holdingVariables(KEEP_MASK)
     try {
-      if (holding !== null) holdSignals(MASK)
+      if (holding !== null) holdSignals(KEEP_MASK)
       const start = { file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words] }
       executeInstead({ ...start, env: { ...env, ...holding } }, [])
     } catch {

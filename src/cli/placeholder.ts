@@ -4,7 +4,7 @@ import { executeInstead, holdSignals, OwnedFd, releaseSignals, trySignal } from 
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { startedAs } from '../os/command-line.js'
-import { holdingVariables, maskOf } from '../os/held-signals.js'
+import { holdingVariables, KEEP_MASK } from '../os/held-signals.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import { controlOption } from './options.js'
@@ -14,8 +14,6 @@ const RETRY_MS = 200
 /** A service that does not answer for this long counts as ended. */
 const UNANSWERED_MS = 3_000
 
-const ORDERS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
-const MASK = maskOf(ORDERS)
 /** Environment variable of `native/waiting.c`: the process whose end the addon awaits before Node starts. */
 const WAITS = 'FD_BROKER_WAITS'
 /** Environment variable of `native/waiting.c`: the awaited pid, and `PID:CODE` of children that have ended. */
@@ -71,7 +69,7 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     if (pid === null) break
     served = pid
     if (!waitsInNode && !(await endsWithin(pid, SETTLED_MS))) {
-      holdSignals(MASK)
+      holdSignals(KEEP_MASK)
       // Signals that came before are handled in these turns of the event loop.
       await nextTurn()
       await nextTurn()
@@ -121,7 +119,7 @@ function takeWaited(): { awaited: number | null; codes: Map<number, number> } {
  * before. Returns false if this process cannot do that.
  */
 function executeWaiting(pid: number): boolean {
-  const holding = holdingVariables(MASK)
+  const holding = holdingVariables(KEEP_MASK)
   const [, script] = process.argv
   if (holding === null || script === undefined) return false
   const { [WAITS]: _, [WAITED]: __, ...env } = startedAs.env

@@ -13,6 +13,12 @@ export function maskOf(signals: readonly string[]): number {
     .reduce((mask, number) => mask | (1 << (number - 1)), 0)
 }
 
+/**
+ * The signals that `fd-broker keep` passes on or ignores. They stay blocked while a program of the same process executes another, until that one handles
+ * them: the default action would end the process, and SIGUSR1 would open Node's inspector.
+ */
+export const KEEP_MASK = maskOf(['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'])
+
 /** Returns variables by which the program that this process executes preloads the addon, which blocks these signals; null if impossible. */
 export function holdingVariables(mask: number): NodeJS.ProcessEnv | null {
   const file = process.platform === 'linux' ? addonFile() : null
