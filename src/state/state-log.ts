@@ -45,6 +45,8 @@ export interface StateLogOptions {
  * in a bounded queue. A change that is not made rejects its promise; a change is visible only after its record is in the segment.
  */
 export class StateLog implements LogOwner {
+  /** Whether the log was read in the present synchronous block. */
+  #hasLooked = false
   onFenced: (() => void) | null = null
   segmentsAfter: ((epoch: number) => readonly Segment[]) | null = null
   onFull: (() => void) | null = null
@@ -323,10 +325,22 @@ export class StateLog implements LogOwner {
     })
   }
 
+  /**
+   * Called before each read. The changes of other processes become visible at the first read of a synchronous block only, so that its reads see one
+   * state: not one account before a transfer, and the other one after it.
+   */
   #flush(): void {
-    this.#writer.checkRight()
-    this.#replay.follow()
+    if (!this.#hasLooked) {
+      this.#hasLooked = true
+      queueMicrotask(this.#endBlock)
+      this.#writer.checkRight()
+      this.#replay.follow()
+    }
     this.#writer.flush()
+  }
+
+  readonly #endBlock = (): void => {
+    this.#hasLooked = false
   }
 
   /**

@@ -200,6 +200,38 @@ describe('freeze, seal and fence', () => {
     log.close()
   })
 
+  it('shows one state to all reads of a synchronous block, although its segment is sealed meanwhile', async () => {
+    const { log, segment } = writingLog()
+    const [left, right] = [log.section('left', routeSchema), log.section('right', routeSchema)]
+    await left.put('a', { to: 'before' })
+    await right.put('a', { to: 'before' })
+    const other = await readBy(log)
+    await other.catchUp()
+    const theirs = Segment.create(2)
+    log.segmentsAfter = epoch => (epoch < 2 ? [theirs.readOnly()] : [])
+    const both = () => [left.get('a')!.to, right.get('a')!.to]
+    // The other process takes over, and changes both sections, between two reads.
+    const first = left.get('a')!.to
+    segment.seal()
+    other.startWriting(theirs)
+    const changes = ['left', 'right'].map(name => other.section(name, routeSchema).put('a', { to: 'after' }))
+    expect(other.position.sequence).toBe(4)
+    const from = performance.now()
+    while (performance.now() < from + 2);
+    expect([first, ...both()]).toEqual(['before', 'before', 'before'])
+    await Promise.all(changes)
+    expect(both()).toEqual(['after', 'after'])
+    // The same in a log that follows already.
+    const again = left.get('a')!.to
+    const more = ['left', 'right'].map(name => other.section(name, routeSchema).put('a', { to: 'later' }))
+    expect(other.position.sequence).toBe(6)
+    expect([again, ...both()]).toEqual(['after', 'after', 'after'])
+    await Promise.all(more)
+    expect(both()).toEqual(['later', 'later'])
+    other.close()
+    log.close()
+  })
+
   it('reads what the next one writes as soon as its segment is sealed, although nobody has told it', async () => {
     const { log, segment } = writingLog()
     const routes = log.section('routes', routeSchema)
