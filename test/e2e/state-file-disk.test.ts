@@ -58,9 +58,11 @@ describe('what is said to be on the disk', () => {
     const always = await FileHost.start({ sync: 'always' })
     await always.ask('put', 'a', 'x')
     await always.ask('flush')
+    // The first file may have been made before the first change.
+    const before = always.calls.length
     await always.ask('put', 'b', 'x')
     await until('it is synced', async () => (await always.ask('status')).syncedSequence === 2)
-    expect(always.calls.slice(3).map(named)).toEqual(['fdatasync state'])
+    expect(always.calls.slice(before).map(named)).toEqual(['fdatasync state'])
     const never = await FileHost.start({ sync: 'never' })
     await never.ask('putDurable', 'a', 'x')
     expect(never.calls.map(named)).toEqual(['fdatasync state.new-XXXXXXXX', 'rename state', 'fsync files'])
