@@ -62,7 +62,10 @@ describe('what is said to be on the disk', () => {
     const before = always.calls.length
     await always.ask('put', 'b', 'x')
     await until('it is synced', async () => (await always.ask('status')).syncedSequence === 2)
-    expect(always.calls.slice(before).map(named)).toEqual(['fdatasync state'])
+    // One for the change; a check that is due meanwhile syncs the mark that was written after it.
+    const syncs = always.calls.slice(before).map(named)
+    expect(new Set(syncs)).toEqual(new Set(['fdatasync state']))
+    expect(syncs.length).toBeLessThanOrEqual(2)
     const never = await FileHost.start({ sync: 'never' })
     await never.ask('putDurable', 'a', 'x')
     expect(never.calls.map(named)).toEqual(['fdatasync state.new-XXXXXXXX', 'rename state', 'fsync files'])
@@ -79,8 +82,8 @@ describe('a slow disk', () => {
     await host.ask('put', 'a', 'x')
     await host.ask('flush')
     const release = host.holdSyncs('/state')
-    await host.ask('put', 'b', 'x')
     const calls = host.calls.length
+    await host.ask('put', 'b', 'x')
     await until('it is being synced', () => host.calls.length > calls)
     await host.ask('put', 'c', 'x')
     await until('c is in the file', async () => (await host.ask('status')).sequence === 3)
