@@ -47,6 +47,8 @@ export interface StateLogOptions {
 export class StateLog implements LogOwner {
   /** Whether the log was read in the present synchronous block. */
   #hasLooked = false
+  /** Whether there was another read in the block, for which no changes of other processes were read. */
+  #looksAgain = false
   onFenced: (() => void) | null = null
   segmentsAfter: ((epoch: number) => readonly Segment[]) | null = null
   onFull: (() => void) | null = null
@@ -335,12 +337,16 @@ export class StateLog implements LogOwner {
       queueMicrotask(this.#endBlock)
       this.#writer.checkRight()
       this.#replay.follow()
-    }
+    } else this.#looksAgain = true
     this.#writer.flush()
   }
 
+  /** A read of the block may have been the answer to the word that there are new changes: they are read now. */
   readonly #endBlock = (): void => {
     this.#hasLooked = false
+    if (!this.#looksAgain) return
+    this.#looksAgain = false
+    this.#replay.follow()
   }
 
   /**
