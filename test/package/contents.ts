@@ -12,11 +12,11 @@ const FILES: readonly Rule[] = [
   [/^dist\/(?:index|proxy|operator|adapter|errors|stores|config-worker)\.js$/, 200_000],
   [/^dist\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/fd-broker\.1$/, 65_000],
-  [/^dist\/(?:auto|auto-service)\.js$/, 20_000],
-  [/^dist\/auto\.cjs$/, 25_000],
+  [/^dist\/(?:auto|auto-service)\.js$/, 21_500],
+  [/^dist\/auto\.cjs$/, 28_000],
   [/^dist\/started\.cjs$/, 4_000],
-  [/^dist\/cli\.cjs$/, 20_000],
-  [/^dist\/program\.cjs$/, 1_415_000],
+  [/^dist\/cli\.cjs$/, 21_500],
+  [/^dist\/program\.cjs$/, 1_520_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores)\.d\.ts$/, 3_000],
@@ -31,9 +31,9 @@ export const MOST_UNPACKED = 3_325_000
 const MOST = {
   filesWithoutAddons: 64,
   packed: 1_090_000,
-  packedWithoutAddons: 893_000,
+  packedWithoutAddons: 935_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more.
-  withoutAddons: 2_855_000,
+  withoutAddons: 2_990_000,
 }
 
 /**
