@@ -9,13 +9,13 @@ const LOOKS_AT_ITS_PROCESS =
 const NAMED = [
   'test/native/**/*.test.ts',
   'test/property/**/*.test.ts',
-  'test/unit/{addon,early-signals,kernel-remainder,node-internals}.test.ts',
+  'test/unit/{kernel/addon,cli/early-signals,kernel/remainder,node/internals}.test.ts',
 ]
 
 /** Patterns of the files that those before them in a process would disturb. */
 export function ownProcess(project: string): string[] {
   const looking = ['test/unit', 'test/e2e'].flatMap(folder =>
-    readdirSync(join(project, folder))
+    readdirSync(join(project, folder), { recursive: true, encoding: 'utf8' })
       .map(name => `${folder}/${name}`)
       .filter(
         file =>

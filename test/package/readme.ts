@@ -5,7 +5,7 @@ import { freePort } from './processes.js'
 import type { Project } from './project.js'
 
 /** Blocks for a clone: CI runs them there. */
-const IN_A_CLONE = [/^npm install && npm run demo$/, /^npm test$/]
+const IN_A_CLONE = [/^npm install && npm run demo$/, /^npm install && npm test$/]
 /** The README installs a clone beside the application; a project here has the tarball, by its name. */
 const FROM_A_CLONE = 'npm install ../fd-broker'
 

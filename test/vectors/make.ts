@@ -1,5 +1,5 @@
 // npx tsx test/vectors/make.ts: writes the vectors of docs/protocol.md and the table of events beside them, as the codec, the state log and
-// the machine of this checkout make them. test/unit/protocol-vectors.test.ts fails when they would be others.
+// the machine of this checkout make them. test/unit/wire/protocol-vectors.test.ts fails when they would be others.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { frameVectors, streamVectors } from './frames.js'

@@ -1,10 +1,10 @@
 import { room } from '../seed.js'
 
-const LOG = ['unit/cli-log-file']
+const LOG = ['unit/cli/log-file']
 
 export const cli = room(
   'cli',
-  ['unit/cli-answer-of', 'unit/cli-parts'],
+  ['unit/cli/answer-of', 'unit/cli/parts'],
   [
     [
       'cli/log.ts',
@@ -20,14 +20,14 @@ export const cli = room(
       'cli/exit-code-of.ts',
       "return code === 'ERR_FDB_SPEC' && 'path' in details",
       'return false',
-      'unit/cli-parts',
+      'unit/cli/parts',
       'e2e/cli-usage',
     ],
     [
       'cli/exit-code-of.ts',
       'USAGE.has(error.code) && !isRemoteError(error)',
       'USAGE.has(error.code)',
-      'unit/cli-parts',
+      'unit/cli/parts',
       'e2e/cli-usage',
     ],
     [
@@ -41,10 +41,10 @@ export const cli = room(
       'cli/output.ts',
       'Math.floor(whole / 3600) % 24',
       'Math.floor(whole / 3600)',
-      'unit/cli-parts',
+      'unit/cli/parts',
       'e2e/cli-text',
     ],
-    ['cli/options.ts', 'count >= 1 && count <= MOST_WORKERS', 'count >= 1', 'unit/cli-parts', 'e2e/workers'],
+    ['cli/options.ts', 'count >= 1 && count <= MOST_WORKERS', 'count >= 1', 'unit/cli/parts', 'e2e/workers'],
     ['cli/status-answer.ts', 'return service?.pid ?', 'return service ?'],
     [
       'cli/status-answer.ts',
@@ -56,14 +56,14 @@ export const cli = room(
       'pid !== leaving.pid || generation !== leaving.generation',
       'pid !== leaving.pid',
       'e2e/cli-service',
-      'unit/cli-parts',
+      'unit/cli/parts',
     ],
     [
       'cli/stop.ts',
       'until - performance.now()',
       '1000 * (until - performance.now())',
       'e2e/cli-service',
-      'unit/deadlines',
+      'unit/wire/deadlines',
     ],
   ],
 )

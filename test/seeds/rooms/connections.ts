@@ -2,22 +2,22 @@ import { room } from '../seed.js'
 
 export const connections = room(
   'connections',
-  ['unit/holder-remainder', 'unit/connections-moves', 'unit/connections-pace', 'unit/connections-turn-work'],
+  ['unit/holder/remainder', 'unit/connections/moves', 'unit/connections/pace', 'unit/connections/turn-work'],
   [
     [
       'connections/receiver.ts',
       "this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS).unref()",
       '',
-      'unit/connections-moves',
-      'unit/deadlines',
-      'unit/holder-remainder',
+      'unit/connections/moves',
+      'unit/wire/deadlines',
+      'unit/holder/remainder',
     ],
     [
       'connections/receiver.ts',
       'DECISION_MS = 5_000',
       'DECISION_MS = 5',
-      'unit/connections-moves',
-      'unit/deadlines',
+      'unit/connections/moves',
+      'unit/wire/deadlines',
     ],
     ['connections/receiver.ts', 'if (held.released) closeAll(own)\n        else ', ''],
     [
@@ -59,8 +59,8 @@ export const connections = room(
       'connections/move-slice.ts',
       'if (asked === 0 || answered > 0 || late || over())',
       'if (asked === 0 || answered > 0 || over())',
-      'unit/connections-moves',
-      'unit/deadlines',
+      'unit/connections/moves',
+      'unit/wire/deadlines',
     ],
     [
       'connections/move-slice.ts',

@@ -1,16 +1,16 @@
 import { room } from '../seed.js'
 
-const WRITES = ['unit/forwarded-writes', 'unit/followers']
+const WRITES = ['unit/daemon/forwarded-writes', 'unit/daemon/followers']
 
-const COPIES = 'unit/segment-copies'
+const COPIES = 'unit/daemon/segment-copies'
 
 export const daemon = room(
   'daemon',
   [
-    'unit/member-runtime',
-    'unit/daemon-access-check',
-    'unit/daemon-descriptor-table',
-    'unit/daemon-persisted-fds',
+    'unit/member/runtime',
+    'unit/daemon/access-check',
+    'unit/daemon/descriptor-table',
+    'unit/daemon/persisted-fds',
   ],
   [
     [
@@ -26,15 +26,15 @@ export const daemon = room(
       'daemon/operator-access.ts',
       "    this.#demand('remove', name)\n",
       '\n',
-      'unit/daemon-access-check',
-      'unit/daemon-policy-docs',
+      'unit/daemon/access-check',
+      'unit/daemon/policy-docs',
       'e2e/daemon-policy',
     ],
     [
       'daemon/operator-access.ts',
       "check.demand('operate', { service }, check.policyOf(service), peer)",
       '',
-      'unit/daemon-access-check',
+      'unit/daemon/access-check',
       'e2e/daemon-policy',
     ],
     ['daemon/policy/access-check.ts', 'if (match.gid !== null && match.gid !== gid) return false\n', ''],
@@ -47,37 +47,37 @@ export const daemon = room(
       'daemon/services.ts',
       'backoffMs(IN_BACKGROUND, waiting.runs)',
       'IN_BACKGROUND.firstMs',
-      'unit/member-runtime',
-      'unit/unserved-services',
+      'unit/member/runtime',
+      'unit/daemon/unserved-services',
     ],
     [
       'daemon/services.ts',
       'if (unserved && isDeepStrictEqual(waiting?.rule, rule)) return\n',
       '',
-      'unit/member-runtime',
-      'unit/unserved-services',
+      'unit/member/runtime',
+      'unit/daemon/unserved-services',
     ],
     [
       'daemon/services.ts',
       'for (const { timer } of this.#waiting.values()) clearTimeout(timer)',
       '',
-      'unit/member-runtime',
-      'unit/unserved-services',
+      'unit/member/runtime',
+      'unit/daemon/unserved-services',
     ],
     [
       'daemon/services.ts',
       'for (const service of this.#overLimit) if (!present.has(service)) this.#overLimit.delete(service)',
       '',
-      'unit/member-runtime',
-      'unit/daemon-state-sizes',
+      'unit/member/runtime',
+      'unit/daemon/state-sizes',
     ],
-    ['daemon/daemon.ts', 'members * PER_MEMBER', 'members', 'unit/daemon-room'],
+    ['daemon/daemon.ts', 'members * PER_MEMBER', 'members', 'unit/daemon/room'],
     [
       'holder/registry.ts',
       'drop(name: string): boolean {\n    this.wanted.delete(name)',
       'drop(name: string): boolean {',
-      'unit/daemon-persisted-fds',
-      'unit/daemon-handed-over',
+      'unit/daemon/persisted-fds',
+      'unit/daemon/handed-over',
     ],
     [
       'daemon/service/forwarded-writes.ts',
@@ -101,13 +101,13 @@ export const daemon = room(
       'daemon/service/recovery.ts',
       'this.#timer = setTimeout(() => this.#giveUpUnseen(), UNSEEN_MS)',
       'this.#timer = setTimeout(() => {}, UNSEEN_MS)',
-      'unit/daemon-recovery',
+      'unit/daemon/recovery',
     ],
     [
       'daemon/service/recovery.ts',
       'for (const watch of this.#watches.splice(0)) watch.close()',
       '',
-      'unit/daemon-recovery',
+      'unit/daemon/recovery',
     ],
   ],
 )

@@ -1,12 +1,12 @@
 import { room } from '../seed.js'
 
-const LINK = ['unit/protocol-bundle', 'unit/link-beats', 'unit/channel-connect']
-const MEMBER = ['unit/protocol-member', 'unit/protocol-embedded', 'exploration/exploration']
-const HOLDER = ['unit/protocol-holder', 'unit/protocol-embedded', 'exploration/exploration']
+const LINK = ['unit/wire/bundle', 'unit/wire/link-beats', 'unit/wire/channel-connect']
+const MEMBER = ['unit/handoff/member-machine', 'unit/handoff/embedded', 'exploration/exploration']
+const HOLDER = ['unit/handoff/holder-machine', 'unit/handoff/embedded', 'exploration/exploration']
 
 export const handoff = room(
   'handoff',
-  ['unit/protocol-moves', 'exploration/exploration'],
+  ['unit/handoff/move-machine', 'exploration/exploration'],
   [
     [
       'handoff/move-machine.ts',
@@ -21,26 +21,26 @@ export const handoff = room(
       'this.channel.unreadBytes >= 0',
       ...LINK,
     ],
-    ['wire/link.ts', 'this.#incomingFds -= items.length', '', 'unit/channel-bounds'],
+    ['wire/link.ts', 'this.#incomingFds -= items.length', '', 'unit/wire/channel-bounds'],
     [
       'wire/link.ts',
       "pending.limit(Math.max(0, until - performance.now()), () =>\n      pending.reject(deadlineError('the acknowledgement of the descriptors', timeoutMs)),\n    )",
       '',
       ...LINK,
-      'unit/deadlines',
+      'unit/wire/deadlines',
     ],
     [
       'handoff/effect-queue.ts',
       'later.step !== step || !this.#driver.needs(effect, later.effect)',
       'later.step === step || !this.#driver.needs(effect, later.effect)',
-      'unit/machine',
+      'unit/os/unsupported-machine',
       'exploration/exploration',
     ],
     [
       'handoff/member-machine.ts',
       "if (phase !== 'joining' || state.holds) return same(state)",
       "if (phase !== 'joining') return same(state)",
-      'unit/protocol-member',
+      'unit/handoff/member-machine',
     ],
     [
       'handoff/member-machine.ts',

@@ -1,15 +1,15 @@
 import { room } from '../seed.js'
 
-const PROBATION = ['unit/holder-probation', 'unit/holder-peers']
+const PROBATION = ['unit/holder/probation', 'unit/holder/peers']
 
 export const holder = room(
   'holder',
   [
-    'unit/holder-remainder',
-    'unit/holder-admission',
-    'unit/holder-peers',
-    'unit/holder-registry',
-    'unit/segment-set',
+    'unit/holder/remainder',
+    'unit/holder/admission',
+    'unit/holder/peers',
+    'unit/holder/registry',
+    'unit/holder/segment-set',
   ],
   [
     [
@@ -40,38 +40,38 @@ export const holder = room(
       'holder/times.ts',
       'Math.max(silenceMs, BEATS_OF_SILENCE * heartbeatMs)',
       'Math.min(silenceMs, BEATS_OF_SILENCE * heartbeatMs)',
-      'unit/holder-times',
+      'unit/holder/times',
       ...PROBATION,
     ],
     [
       'holder/times.ts',
       "    case 'preparing':\n      return prepare",
       "    case 'preparing':\n      return undefined",
-      'unit/holder-times',
-      'unit/deadlines',
+      'unit/holder/times',
+      'unit/wire/deadlines',
     ],
     [
       'holder/times.ts',
       'silentMs > waitingSilence(times) ? Math.min(limit, heartbeat) : limit',
       'limit',
-      'unit/holder-times',
-      'unit/deadlines',
+      'unit/holder/times',
+      'unit/wire/deadlines',
     ],
     [
       'holder/times.ts',
       'if (silence <= 2 * heartbeat)',
       'if (silence <= heartbeat)',
-      'unit/holder-times',
-      'unit/holder-remainder',
+      'unit/holder/times',
+      'unit/holder/remainder',
     ],
-    ['holder/renewal.ts', 'if (now < this.#retryAt) return\n', '', 'unit/holder-renewal'],
-    ['holder/renewal.ts', 'this.#backoff.next()', 'IN_BACKGROUND.firstMs', 'unit/holder-renewal'],
+    ['holder/renewal.ts', 'if (now < this.#retryAt) return\n', '', 'unit/holder/renewal'],
+    ['holder/renewal.ts', 'this.#backoff.next()', 'IN_BACKGROUND.firstMs', 'unit/holder/renewal'],
     [
       'holder/admission.ts',
       'const limit = afterReading(options.timeoutMs, silent, { unref: true })',
       'const limit = afterReading(options.timeoutMs * 1000, silent, { unref: true })',
-      'unit/holder-admission',
-      'unit/deadlines',
+      'unit/holder/admission',
+      'unit/wire/deadlines',
     ],
     [
       'holder/admission.ts',
@@ -98,10 +98,10 @@ export const holder = room(
       'holder/message-handler.ts',
       'if (peer.healthy) peer.healthyAt = peer.heartbeatAt',
       'peer.healthyAt = peer.heartbeatAt',
-      'unit/holder-peers',
-      'unit/holder-probation',
-      'unit/member-heartbeats',
-      'unit/holder-remainder',
+      'unit/holder/peers',
+      'unit/holder/probation',
+      'unit/member/heartbeats',
+      'unit/holder/remainder',
     ],
   ],
 )

@@ -1,15 +1,15 @@
 import { room } from '../seed.js'
 
-const CHUNKED = ['unit/http1-chunked', 'unit/http1-limits', 'unit/http1-records']
+const CHUNKED = ['unit/http1/chunked', 'unit/http1/limits', 'unit/http1/records']
 
 export const http1 = room(
   'http1',
   [
-    'unit/http1-request-line',
-    'unit/http1-smuggling',
-    'unit/http1-fields',
-    'unit/http1-framing',
-    'unit/http1-limits',
+    'unit/http1/request-line',
+    'unit/http1/smuggling',
+    'unit/http1/fields',
+    'unit/http1/framing',
+    'unit/http1/limits',
   ],
   [
     ['http1/chunked.ts', '++state.count > MAX_DIGITS', 'state.count > MAX_DIGITS', ...CHUNKED],
@@ -41,7 +41,7 @@ export const http1 = room(
       'http1/framing.ts',
       'taken = Math.min(this.left, taken)',
       'taken = Math.max(this.left, taken)',
-      'unit/http1-framing',
+      'unit/http1/framing',
     ],
     [
       'http1/request-head.ts',
@@ -53,35 +53,35 @@ export const http1 = room(
       'parsed.authority && host && !sameAuthority(parsed.authority, host, parsed.port)',
       'parsed.authority && host && parsed.authority.host !== host.host',
     ],
-    ['http1/request-head.ts', 'this.#checkExpectation()\n', '', 'unit/http1-connection'],
+    ['http1/request-head.ts', 'this.#checkExpectation()\n', '', 'unit/http1/connection'],
     [
       'http1/response-head.ts',
       "status < 200 || status === 204 || status === 304 || request.method === 'HEAD'",
       "status < 200 || status === 204 || request.method === 'HEAD'",
-      'unit/http1-responses',
-      'unit/http1-framing',
+      'unit/http1/responses',
+      'unit/http1/framing',
     ],
     [
       'http1/response-head.ts',
       '!request.upgrade || this.upgrade === undefined',
       'this.upgrade === undefined',
-      'unit/http1-responses',
-      'unit/http1-framing',
+      'unit/http1/responses',
+      'unit/http1/framing',
     ],
     ['http1/head-reader.ts', 'if (bytes >= limit)', 'if (bytes > limit)'],
     [
       'http1/request-head.ts',
       '!PORT.test(digits) || port > 65535',
       '!PORT.test(digits)',
-      'unit/http1-request-line',
-      'unit/http1-fields',
+      'unit/http1/request-line',
+      'unit/http1/fields',
     ],
     [
       'http1/request-head.ts',
       'if (known[i] !== bytes[start + i]) return false',
       'if (known[i] === undefined) return false',
-      'unit/http1-request-line',
-      'unit/http1-fields',
+      'unit/http1/request-line',
+      'unit/http1/fields',
     ],
   ],
 )

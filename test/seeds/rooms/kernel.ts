@@ -1,12 +1,12 @@
 import { room } from '../seed.js'
 
-const REMAINDER = 'unit/kernel-remainder'
+const REMAINDER = 'unit/kernel/remainder'
 const ASIDE = 'native/aside'
-const POLLED = [REMAINDER, 'unit/relay-polled-stream', 'unit/relay-socket-stream']
+const POLLED = [REMAINDER, 'unit/relay/polled-stream', 'unit/relay/socket-stream']
 
 export const kernel = room(
   'kernel',
-  ['unit/fd-owned', 'unit/fd-bind', 'unit/fd-inspect'],
+  ['unit/kernel/owned-fd', 'unit/listeners/bind', 'unit/listeners/inspect'],
   [
     ['kernel/owned.ts', '--slot.sharers.count === 0', '--slot.sharers.count >= 0'],
     ['kernel/owned.ts', 'this.#slot.sharers ??= { count: 1,', 'this.#slot.sharers ??= { count: 0,'],
@@ -47,8 +47,8 @@ export const kernel = room(
       'kernel/file.ts',
       'for (let left = ATTEMPTS - 1; ; left--)',
       'for (let left = 0; ; left--)',
-      'unit/state-segment',
-      'unit/seal-legacy',
+      'unit/state/segment',
+      'unit/member/seal-legacy',
       'native/memory',
     ],
     [
@@ -56,9 +56,9 @@ export const kernel = room(
       '    fd.closeAside()\n',
       '',
       'native/remainder',
-      'unit/operator-access',
-      'unit/descriptor-store',
-      'unit/kept-listeners',
+      'unit/daemon/operator-access',
+      'unit/daemon/descriptor-store',
+      'unit/run/kept-listeners',
     ],
     [
       'kernel/child.ts',

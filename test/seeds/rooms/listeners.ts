@@ -1,10 +1,10 @@
 import { room } from '../seed.js'
 
-const OPTIONS = ['unit/listener-options', 'unit/fd-bind']
+const OPTIONS = ['unit/listeners/options', 'unit/listeners/bind']
 
 export const listeners = room(
   'listeners',
-  ['unit/process-remainder', 'unit/fd-bind', 'unit/fd-spec', 'unit/kept-path'],
+  ['unit/os/remainder', 'unit/listeners/bind', 'unit/listeners/spec', 'unit/run/kept-path'],
   [
     [
       'listeners/adjust.ts',
@@ -30,16 +30,16 @@ export const listeners = room(
       'listeners/bind.ts',
       "setSocketOption(fd, 'reusePort', true)",
       "setSocketOption(fd, 'reusePort', false)",
-      'unit/fd-bind',
-      'unit/workers-start',
+      'unit/listeners/bind',
+      'unit/workers/start',
       'e2e/workers',
     ],
     [
       'listeners/bind.ts',
       'bindOptions({ ...spec, reusePort: false })',
       'bindOptions(spec)',
-      'unit/fd-bind',
-      'unit/workers-start',
+      'unit/listeners/bind',
+      'unit/workers/start',
       'e2e/workers',
     ],
     ['listeners/unix-path.ts', 'if (isBound(path)) return { occupant: null }', ''],
@@ -48,31 +48,31 @@ export const listeners = room(
       '  } finally {\n    folder?.close()\n  }',
       '  } finally {\n  }',
       'native/remainder',
-      'unit/fd-bind',
-      'unit/process-liveness',
+      'unit/listeners/bind',
+      'unit/os/liveness',
     ],
     [
       'listeners/unix-path.ts',
       'moved.ino === before.ino && moved.dev === before.dev && moved.mtimeNs === before.mtimeNs',
       'true',
-      'unit/listeners-replaced',
+      'unit/listeners/replaced',
     ],
-    ['listeners/unix-path.ts', 'if (!isOurs) linkSync(aside, path)', '', 'unit/listeners-replaced'],
+    ['listeners/unix-path.ts', 'if (!isOurs) linkSync(aside, path)', '', 'unit/listeners/replaced'],
     [
       'listeners/spec.ts',
       "const every = address === '::' && about.ipv6Only === false",
       "const every = address === '::'",
-      'unit/named-files',
+      'unit/project/named-files',
       'e2e/socket-activation',
-      'unit/listener-options',
+      'unit/listeners/options',
     ],
     [
       'listeners/identity.ts',
       'expected.dev === got.dev && expected.ino === got.ino',
       'expected.ino === got.ino',
-      'unit/fd-inspect',
-      'unit/protocol-bundle',
-      'unit/process-remainder',
+      'unit/listeners/inspect',
+      'unit/wire/bundle',
+      'unit/os/remainder',
     ],
     [
       'listeners/spec.ts',

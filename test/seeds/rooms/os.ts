@@ -1,25 +1,25 @@
 import { room } from '../seed.js'
 
-const CONTROL = ['unit/process-remainder', 'unit/process-control', 'unit/process-control-folder']
+const CONTROL = ['unit/os/remainder', 'unit/os/control-path', 'unit/os/control-folder']
 
 export const os = room(
   'os',
-  ['unit/process-remainder', 'unit/process-liveness'],
+  ['unit/os/remainder', 'unit/os/liveness'],
   [
     [
       'os/liveness.ts',
       'if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#resumedAt = now',
       '',
-      'unit/member-heartbeats',
-      'unit/holder-probation',
+      'unit/member/heartbeats',
+      'unit/holder/probation',
     ],
     [
       'os/liveness.ts',
       '    poll.close()\n    own.close()\n  }\n  return',
       '    poll.close()\n  }\n  return',
       'native/remainder',
-      'unit/fd-bind',
-      'unit/process-liveness',
+      'unit/listeners/bind',
+      'unit/os/liveness',
     ],
     ['os/liveness.ts', "if ((error as NativeError).code === 'EINVAL') throw error", ''],
     [
@@ -32,17 +32,17 @@ export const os = room(
       'os/process-identity.ts',
       'return isAlive(identity) ? send(opened, signal) : null',
       'return send(opened, signal)',
-      'unit/process-liveness',
-      'unit/verified-kill',
-      'unit/holder-peers',
+      'unit/os/liveness',
+      'unit/os/verified-kill',
+      'unit/holder/peers',
     ],
     [
       'os/process-identity.ts',
       "return code === 'ESRCH' ? null : ",
       'return ',
-      'unit/process-liveness',
-      'unit/verified-kill',
-      'unit/holder-peers',
+      'unit/os/liveness',
+      'unit/os/verified-kill',
+      'unit/holder/peers',
     ],
     ['os/process-identity.ts', 'graceMs = 100', 'graceMs = 0'],
     ['os/process-identity.ts', '    clearTimeout(timer)\n      watch.close()', '    clearTimeout(timer)'],
@@ -57,24 +57,24 @@ export const os = room(
       'os/process-identity.ts',
       'return one.pid === other.pid && one.startTime === other.startTime',
       'return one.pid === other.pid',
-      'unit/process-liveness',
-      'unit/daemon-recovery',
-      'unit/holder-peers',
-      'unit/process-remainder',
+      'unit/os/liveness',
+      'unit/daemon/recovery',
+      'unit/holder/peers',
+      'unit/os/remainder',
     ],
     [
       'versions/child-processes.ts',
       'if (now - this.#seen.at < ADOPTED_MS) return true\n',
       '',
-      'unit/process-liveness',
+      'unit/os/liveness',
     ],
-    ['os/pid-file.ts', 'rmSync(aside, { force: true })', '', 'unit/pid-file'],
+    ['os/pid-file.ts', 'rmSync(aside, { force: true })', '', 'unit/os/pid-file'],
     [
       'versions/exit-reason.ts',
       'if (text !== null) rmSync(path, { force: true })',
       '',
-      'unit/process-command-line',
-      'unit/last-words',
+      'unit/os/command-line',
+      'unit/versions/last-words',
     ],
   ],
 )

@@ -1,12 +1,12 @@
 import { room } from '../seed.js'
 
-const BALANCE = ['property/proxy-balance', 'unit/proxy-upstreams']
-const NAMES = ['unit/proxy-names', 'e2e/proxy-names']
+const BALANCE = ['property/proxy-balance', 'unit/proxy/upstreams']
+const NAMES = ['unit/proxy/names', 'e2e/proxy-names']
 const POOLS = ['e2e/relay-pools', 'e2e/proxy-names']
 
 export const proxy = room(
   'proxy',
-  ['unit/proxy-table', 'unit/proxy-host', 'property/proxy-table'],
+  ['unit/proxy/table', 'unit/proxy/host', 'property/proxy-table'],
   [
     [
       'proxy/upstreams/balance.ts',
@@ -37,7 +37,7 @@ export const proxy = room(
       'relay/client-tally.ts',
       'const NETWORK_GROUPS = 4',
       'const NETWORK_GROUPS = 5',
-      'unit/relay-client-tally',
+      'unit/relay/client-tally',
     ],
     ['proxy/upstreams/balance.ts', 'health.until <= now', 'health.until >= now', ...BALANCE],
     ['proxy/upstreams/balance.ts', "{ kind: 'down', until: now } : health", 'health : health', ...BALANCE],
@@ -65,25 +65,25 @@ export const proxy = room(
       'proxy/health/health.ts',
       'inARow = why === null ? inARow + 1 : 0',
       'inARow = why === null ? inARow + 1 : inARow',
-      'unit/proxy-health',
-      'unit/probing',
+      'unit/proxy/health',
+      'unit/probing/probing',
       'e2e/proxy-health',
     ],
     [
       'proxy/health/health.ts',
       '    this.#failure = null\n    this.#disposed.abort()',
       '    this.#disposed.abort()',
-      'unit/proxy-health',
-      'unit/probing',
+      'unit/proxy/health',
+      'unit/probing/probing',
       'e2e/proxy-health',
     ],
     [
       'probing/health-check.ts',
       'AbortSignal.timeout(timeoutMs)',
       'AbortSignal.timeout(timeoutMs * 100)',
-      'unit/probing',
+      'unit/probing/probing',
       'property/probing',
-      'unit/deadlines',
+      'unit/wire/deadlines',
     ],
     [
       'proxy/routes/path-tree.ts',

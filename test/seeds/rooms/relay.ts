@@ -1,11 +1,11 @@
 import { room } from '../seed.js'
 
-const TRANSFER = ['unit/relay-connections', 'unit/relay-record-format', 'e2e/relay-records']
-const POOLS = ['unit/relay-connections', 'e2e/relay-pools']
+const TRANSFER = ['unit/relay/connections', 'unit/relay/record-format', 'e2e/relay-records']
+const POOLS = ['unit/relay/connections', 'e2e/relay-pools']
 
 export const relay = room(
   'relay',
-  ['unit/relay-connections', 'unit/relay-response-plan', 'unit/relay-forwarded'],
+  ['unit/relay/connections', 'unit/relay/response-plan', 'unit/relay/forwarded'],
   [
     ['relay/move-connection.ts', 'concat([early, detached.unread])', 'early', ...TRANSFER],
     [
@@ -32,14 +32,14 @@ export const relay = room(
       'relay/timer-wheel.ts',
       'if (entry.deadline > this.now) this.#insert(entry)\n      else entry.onDeadline()',
       'entry.onDeadline()',
-      'unit/relay-timer-wheel',
+      'unit/relay/timer-wheel',
     ],
-    ['relay/timer-wheel.ts', 'if (this.#count > 0) return\n', '', 'unit/relay-timer-wheel'],
+    ['relay/timer-wheel.ts', 'if (this.#count > 0) return\n', '', 'unit/relay/timer-wheel'],
     [
       'relay/timer-wheel.ts',
       'entry.deadline - this.tickMs - this.now',
       'entry.deadline - this.now',
-      'unit/relay-timer-wheel',
+      'unit/relay/timer-wheel',
     ],
     ['relay/upstream-pools.ts', 'stream.setReading(true)', '', ...POOLS],
     ['relay/upstream-pools.ts', 'now - last.since >= idleMs', 'false', ...POOLS],
@@ -49,7 +49,7 @@ export const relay = room(
       'relay/client-watch.ts',
       "if (state !== 'none' && this.#watched.has(connection)) connection.onHangup(state)",
       "if (state !== 'none') connection.onHangup(state)",
-      'unit/relay-connections',
+      'unit/relay/connections',
       'e2e/relay-gone-clients',
     ],
     [
@@ -72,8 +72,8 @@ export const relay = room(
       '',
       'e2e/relay-tcp',
       'e2e/relay-leaving',
-      'unit/relay-connections',
+      'unit/relay/connections',
     ],
-    ['relay/field-rules.ts', '      known.authority === authority &&\n', '', 'unit/relay-forwarded'],
+    ['relay/field-rules.ts', '      known.authority === authority &&\n', '', 'unit/relay/forwarded'],
   ],
 )

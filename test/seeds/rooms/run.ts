@@ -1,7 +1,7 @@
 import { room } from '../seed.js'
 
-const MACHINE = ['property/versions-machine', 'unit/supervisor-parts']
-const PARTS = ['unit/supervisor-parts', 'unit/supervisor-settings']
+const MACHINE = ['property/versions-machine', 'unit/run/parts']
+const PARTS = ['unit/run/parts', 'unit/run/settings']
 
 export const run = room('run', PARTS, [
   [
@@ -16,29 +16,29 @@ export const run = room('run', PARTS, [
     'versions/probe.ts',
     'passed = why === null ? passed + 1 : 0',
     'passed = why === null ? passed + 1 : passed',
-    'unit/supervisor-parts',
-    'unit/probing',
+    'unit/run/parts',
+    'unit/probing/probing',
   ],
   [
     'versions/probe.ts',
     'if (got === 0) this.stop()\n      else if',
     'if',
-    'unit/supervisor-parts',
+    'unit/run/parts',
     'e2e/run-programs',
   ],
-  ['versions/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
+  ['versions/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/run/parts'],
   [
     'versions/child-processes.ts',
     "if (this.#groups.delete(pid)) trySignal(-pid, 'SIGKILL')",
     '',
-    'unit/supervisor-parts',
+    'unit/run/parts',
     'e2e/run',
   ],
   [
     'versions/child-processes.ts',
     'status < 0 ? 128 - status : status',
     'status < 0 ? 128 + status : status',
-    'unit/supervisor-parts',
+    'unit/run/parts',
     'e2e/run',
   ],
   ['run/upgrade-requests.ts', 'this.#waiting.delete(id)', '', ...PARTS],

@@ -2,7 +2,7 @@ import { room } from '../seed.js'
 
 export const serviceManager = room(
   'service-manager',
-  ['unit/notify-socket', 'unit/fd-store-mirror', 'e2e/systemd-notify'],
+  ['unit/os/notify-socket', 'unit/member/fd-store-mirror', 'e2e/systemd-notify'],
   [
     [
       'os/service-manager/notify-socket.ts',
@@ -22,7 +22,7 @@ export const serviceManager = room(
     ],
     ['os/service-manager/notify-socket.ts', "return text.replace(/[\\r\\n]+/g, ' ')", 'return text'],
     ['os/service-manager/notify-socket.ts', 'for (const { fd } of this.#pending.splice(0)) fd?.close()', ''],
-    ['os/service-manager/notify-socket.ts', 'closeAll(fds ?? [])', '', 'unit/notify-probe'],
+    ['os/service-manager/notify-socket.ts', 'closeAll(fds ?? [])', '', 'unit/versions/notify-probe'],
     ['os/service-manager/service-manager.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
     ['os/service-manager/service-manager.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],
     [
@@ -38,22 +38,22 @@ export const serviceManager = room(
       'LISTEN_PID !== String(process.pid) || ',
       '',
       'e2e/socket-activation',
-      'unit/notify-socket',
-      'unit/process-remainder',
+      'unit/os/notify-socket',
+      'unit/os/remainder',
     ],
     [
       'os/service-manager/passed-sockets.ts',
       '    closeAll(this.#adopted)\n',
       '',
       'e2e/adopt',
-      'unit/notify-socket',
+      'unit/os/notify-socket',
     ],
     [
       'os/service-manager/passed-sockets.ts',
       'if (whole.length <= MOST_NAME) this.#socket.send({ FDSTORE: 1',
       'if (whole.length <= 2 * MOST_NAME) this.#socket.send({ FDSTORE: 1',
-      'unit/fd-store-mirror',
-      'unit/notify-socket',
+      'unit/member/fd-store-mirror',
+      'unit/os/notify-socket',
     ],
   ],
 )

@@ -1,6 +1,6 @@
 import { room } from '../seed.js'
 
-const KEYS = ['unit/tls-ticket-keys', 'unit/tls-forgotten-keys', 'e2e/tls-tickets']
+const KEYS = ['unit/tls/ticket-keys', 'unit/tls/forgotten-keys', 'e2e/tls-tickets']
 
 export const tls = room('tls', KEYS, [
   [
@@ -41,23 +41,23 @@ export const tls = room('tls', KEYS, [
     'tls/ticket-server.ts',
     '    useTicketKeys(server, keys)\n  }\n',
     '  }\n',
-    'unit/tls-revoked-clients',
-    'unit/tls-ticket-keys',
+    'unit/tls/revoked-clients',
+    'unit/tls/ticket-keys',
     'e2e/tls-tickets',
   ],
   [
     'tls/ticket-server.ts',
     'JSON.stringify([name, requestCert, rejectUnauthorized])',
     'JSON.stringify([name])',
-    'unit/tls-revoked-clients',
-    'unit/tls-ticket-keys',
+    'unit/tls/revoked-clients',
+    'unit/tls/ticket-keys',
     'e2e/tls-tickets',
   ],
   [
     'tls/ticket-server.ts',
     "if (crl !== undefined) add(['crl', crl])",
     '',
-    'unit/tls-revoked-clients',
-    'unit/tls-ticket-keys',
+    'unit/tls/revoked-clients',
+    'unit/tls/ticket-keys',
   ],
 ])

@@ -1,19 +1,19 @@
 import { room } from '../seed.js'
 
-const FOREIGN = 'unit/channel-foreign-users'
+const FOREIGN = 'unit/wire/channel-foreign-users'
 
 export const wire = room(
   'wire',
   [
-    'unit/channel-remainder',
-    'unit/deadlines',
-    'unit/channel-bounds',
-    'unit/channel-deadline',
-    'unit/channel-failures',
-    'unit/channel-limits',
-    'unit/channel-messages',
-    'unit/channel-pending',
-    'unit/channel-turns',
+    'unit/wire/channel-remainder',
+    'unit/wire/deadlines',
+    'unit/wire/channel-bounds',
+    'unit/wire/channel-deadline',
+    'unit/wire/channel-failures',
+    'unit/wire/channel-limits',
+    'unit/wire/channel-messages',
+    'unit/wire/channel-pending',
+    'unit/wire/channel-turns',
   ],
   [
     ['wire/channel.ts', 'if (this.#waits(user)) return\n    const', 'const', FOREIGN],
@@ -29,20 +29,20 @@ export const wire = room(
       'wire/outbound.ts',
       'if (entry.deadline > performance.now()) {\n      this.#armDeadline()\n      return',
       'if (entry.deadline > performance.now()) {\n      return',
-      'unit/channel-remainder',
+      'unit/wire/channel-remainder',
     ],
     [
       'wire/outbound.ts',
       'if (this.#deadlineTimer === undefined) this.#armDeadline()',
       '',
-      'unit/channel-remainder',
+      'unit/wire/channel-remainder',
     ],
     ['wire/outbound.ts', 'if (this.#failure !== null) return\n        this.#shift()', 'this.#shift()'],
     [
       'wire/outbound.ts',
       'new Backoff(RETRY_BOUNDS)',
       'new Backoff({ firstMs: 1, longestMs: Number.MAX_VALUE })',
-      'unit/channel-limits',
+      'unit/wire/channel-limits',
     ],
     [
       'wire/outbound.ts',
@@ -53,7 +53,7 @@ export const wire = room(
       'wire/channel.ts',
       'while (!this.#paused && !this.#isClosed) {',
       'while (!this.#paused) {',
-      'unit/channel-remainder',
+      'unit/wire/channel-remainder',
     ],
     ['wire/channel.ts', 'closeAll(this.#decoder.takeFds())', ''],
     ['wire/channel.ts', 'return this.#decoder.midFrame ? cutError() : null', 'return null'],
@@ -72,18 +72,18 @@ export const wire = room(
       'wire/control-listener.ts',
       'this.#retryTimer = setTimeout(() => this.#poll?.start(READABLE), ms)',
       '',
-      'unit/control-socket',
-      'unit/channel-connect',
-      'unit/channel-failures',
+      'unit/member/control-socket',
+      'unit/wire/channel-connect',
+      'unit/wire/channel-failures',
       'e2e/descriptors-exhausted',
     ],
     [
       'wire/frame-decoder.ts',
       'this.#fds.length > this.#limits.queuedFds',
       'this.#fds.length > this.#limits.queuedFds + 1000',
-      'unit/channel-limits',
+      'unit/wire/channel-limits',
       'property/frames',
-      'unit/channel-remainder',
+      'unit/wire/channel-remainder',
     ],
   ],
 )

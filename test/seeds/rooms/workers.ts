@@ -2,7 +2,7 @@ import { room } from '../seed.js'
 
 export const workers = room(
   'workers',
-  ['unit/worker-pool', 'unit/workers-start'],
+  ['unit/workers/pool', 'unit/workers/start'],
   [
     ['workers/worker-slot.ts', 'this.#failures === 1 ? 0 : backoffMs(bounds, this.#failures - 1)', '0'],
     ['workers/worker-slot.ts', 'longestMs: LONGEST_RESTART_MS', 'longestMs: Number.MAX_VALUE'],

@@ -1,0 +1,60 @@
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { ReleasePath } from '../../../src/cli/release-path.js'
+
+const NOBODY = 65_534
+
+/** A release that is a file, and the one that it has replaced; this process may not make another link to a file of root's. */
+function asStranger(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
+  chmodSync(folder, 0o777)
+  for (const name of ['app', 'app.previous', 'new']) writeFileSync(join(folder, name), name, { mode: 0o755 })
+  process.seteuid!(NOBODY)
+  onTestFinished(() => {
+    process.seteuid!(0)
+    rmSync(folder, { recursive: true })
+  })
+  return folder
+}
+
+describe.skipIf(
+  process.geteuid?.() !== 0 || readFileSync('/proc/sys/fs/protected_hardlinks', 'latin1').trim() !== '1',
+)('a release that cannot be kept, as hard links are refused', () => {
+  it.each([
+    ['installed', (installed: ReleasePath, folder: string) => installed.install(join(folder, 'new'))],
+    ['swapped', (installed: ReleasePath) => installed.swap()],
+  ])('is not %s, and all is as it was', (_how, change) => {
+    const folder = asStranger()
+    const installed = new ReleasePath(join(folder, 'app'))
+    expect(() => change(installed, folder)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_RELEASE_LINK',
+        message: expect.stringMatching(/cannot replace .*app \(EPERM\): check/),
+      }),
+    )
+    expect(readdirSync(folder).sort()).toEqual(['app', 'app.previous', 'new'])
+    expect(readFileSync(join(folder, 'app.previous'), 'utf8')).toBe('app.previous')
+  })
+})
+
+it('names the release that is kept by an absolute path, also if the links are relative', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  for (const release of ['1', '2']) mkdirSync(join(folder, release))
+  symlinkSync('1', join(folder, 'current'))
+  const installed = new ReleasePath(join(folder, 'current'))
+  installed.install(join(folder, '2'))
+  installed.commit()
+  expect(installed.keptRelease).toBe(join(folder, '1'))
+})

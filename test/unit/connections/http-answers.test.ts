@@ -1,0 +1,42 @@
+import { once } from 'node:events'
+import http from 'node:http'
+import net from 'node:net'
+import { expect, it, onTestFinished } from 'vitest'
+import { HttpResponses } from '../../../src/connections/adapters/http-responses.js'
+import { until } from '../../processes/until.js'
+
+/** A server that answers when it is told to, and a client that has sent these requests at once. */
+async function asked(...paths: readonly string[]) {
+  const responses: http.ServerResponse[] = []
+  const server = http.createServer((_request, response) => responses.push(response))
+  const answers = new HttpResponses(server, null)
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const client = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1')
+  onTestFinished(() => {
+    client.destroy()
+    server.close()
+  })
+  for (const path of paths) client.write(`GET ${path} HTTP/1.1\r\nHost: shop\r\n\r\n`)
+  await until('all requests have come', () => responses.length === paths.length)
+  return { answers, responses, client, server }
+}
+
+it('a connection is busy until the last of its pipelined requests is answered', async () => {
+  const { answers, responses } = await asked('/1', '/2')
+  const { socket } = responses[0]!.req
+  expect([...answers.busy()]).toEqual([socket])
+  responses[0]!.end()
+  await once(responses[0]!, 'close')
+  expect([...answers.busy()]).toEqual([socket])
+  responses[1]!.end()
+  await once(responses[1]!, 'close')
+  expect(answers.busy().size).toBe(0)
+})
+
+it('a connection that ends with several requests unanswered is not busy any more', async () => {
+  const { answers, responses, client } = await asked('/1', '/2', '/3')
+  client.destroy()
+  await once(responses[0]!.req.socket, 'close')
+  await until('none is busy', () => answers.busy().size === 0)
+})

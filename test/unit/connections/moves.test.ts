@@ -1,0 +1,745 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import net from 'node:net'
+import { afterEach, assert, describe, expect, it } from 'vitest'
+import { MoveCounts, TURN_MS } from '../../../src/connections/counts.js'
+import {
+  type Arrival,
+  MAX_CONNECTION_FDS,
+  MAX_RECORD_BYTES,
+  type MoveWhich,
+  type Witness,
+} from '../../../src/connections/movable.js'
+import { movePair } from '../../../src/connections/move-channel.js'
+import { MoveLog } from '../../../src/connections/move-log.js'
+import { fdsOf, SliceFiller } from '../../../src/connections/move-slice.js'
+import { ConnectionReceiver } from '../../../src/connections/receiver.js'
+import { ConnectionSender } from '../../../src/connections/sender.js'
+import { closeAll, MAX_FDS_PER_MESSAGE, OwnedFd, SEAL_WRITE } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
+import { openPidfd } from '../../../src/os/liveness.js'
+import { Channel } from '../../../src/wire/channel.js'
+import { Link } from '../../../src/wire/link.js'
+import { type MoveOptions, moveBetween } from '../../connections-support/move-between.js'
+import { type PairConnection, SocketPairs } from '../../connections-support/socket-pairs.js'
+import { longestTurn } from '../../fixtures/state-logs.js'
+import { pause, until } from '../../processes/until.js'
+import { leastOf } from '../../processes/worked.js'
+
+const seen = (look: () => boolean) => until('connections where they belong', look)
+
+const hands: SocketPairs[] = []
+
+/** Connected socket pairs by name: one end is moved about, the other stays with the test. */
+class Hand extends SocketPairs {
+  readonly came: [string, Arrival][] = []
+  /** Milliseconds that it takes to take one out, or in. */
+  slow = 0
+  /** Of which there is more to tell than a message may hold. */
+  large = new Set<string>()
+  /** Of which the server throws when it should give them. They are given last. */
+  faulty = new Set<string>()
+  /** Of every connection that arrives. */
+  witness = { asked: false, answered: false }
+
+  constructor() {
+    super()
+    hands.push(this)
+  }
+
+  override *departures(which: MoveWhich): Generator<PairConnection, void, undefined> {
+    for (const value of super.departures(which)) {
+      if (this.faulty.has(value.state)) {
+        this.here.set(value.state, value.fds[0]!)
+        throw new Error(`${value.state} cannot go`)
+      }
+      busy(this.slow)
+      yield value
+    }
+  }
+
+  override arrive(value: PairConnection, how: Arrival): Witness {
+    busy(this.slow)
+    this.came.push([value.state, how])
+    if (how === 'refused') value.fds[0]!.close()
+    else super.arrive(value, how)
+    return this.witness
+  }
+
+  protected override recordOf(name: string): Uint8Array {
+    return Buffer.from(name.padEnd(this.large.has(name) ? MAX_RECORD_BYTES + 1 : 0))
+  }
+}
+
+/** By the processor's time, which a budget of a turn counts where others have the processor meanwhile. */
+function busy(ms: number): void {
+  const begun = process.cpuUsage()
+  for (;;) {
+    const { user, system } = process.cpuUsage(begun)
+    if (user + system >= ms * 1000) return
+  }
+}
+
+const others: OwnedFd[] = []
+const children: ChildProcess[] = []
+
+afterEach(() => {
+  for (const fd of others.splice(0)) fd.close()
+  // Or the next test counts them, until they are collected.
+  for (const hand of hands.splice(0)) for (const fd of hand.here.values()) fd.close()
+  for (const child of children.splice(0)) child.kill('SIGKILL')
+})
+
+function fill(hand: Hand, count: number): void {
+  others.push(...hand.fill(count))
+}
+
+/** `before`: servers that are asked for connections before `old`. */
+function way({ before = [], ...options }: MoveOptions & { before?: readonly Hand[] } = {}) {
+  const old = new Hand()
+  const young = new Hand()
+  return { ...moveBetween([...before, old], young, options), old, young }
+}
+
+const open = () => native.openCount()
+
+describe('connections that move', () => {
+  it('are all in the hands of the other process at the end, and in order, whatever the number', async () => {
+    const before = open()
+    const { sender, receiver, old, young, given, taken, ended } = way()
+    fill(old, 1_000)
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 1_000)
+    expect(old.here.size).toBe(0)
+    expect(young.came.map(([name]) => name)).toEqual(Array.from({ length: 1_000 }, (_, i) => `c${i}`))
+    await seen(() => given.moved === 1_000)
+    expect(taken.report).toMatchObject({ moved: 0, arrived: 1_000, lost: 0, refused: {} })
+    await sender.stop()
+    await ended
+    for (const fd of young.here.values()) fd.close()
+    for (const fd of others.splice(0)) fd.close()
+    expect(open()).toBe(before)
+  })
+
+  it('stay where they are when the other refuses them, with the reason counted', async () => {
+    const { sender, receiver, old, young, given } = way()
+    fill(old, 100)
+    young.refuses = name => Number(name.slice(1)) % 10 === 0
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 90 && old.came.length === 10)
+    expect(old.came.every(([name, how]) => how === 'refused' && name.endsWith('0'))).toBe(true)
+    expect(given.report).toMatchObject({
+      moved: 90,
+      arrived: 0,
+      lost: 0,
+      refused: { ERR_FDB_RELAYED_REFUSED: 10 },
+    })
+    await sender.stop()
+  })
+
+  it('come back when the other leaves before it has acknowledged them', async () => {
+    const { sender, receiver, old, young, ended } = way()
+    fill(old, 50)
+    sender.start()
+    // The receiver never reads: its end of the channel is closed as by a death.
+    await seen(() => old.here.size < 50)
+    void receiver.stop()
+    await ended
+    expect(old.here.size).toBe(50)
+    expect(old.came.every(([, how]) => how === 'returned')).toBe(true)
+    expect(young.here.size).toBe(0)
+  })
+
+  it('come back when the other does not acknowledge them in time; then no more goes this way, and it is told so', async () => {
+    const before = open()
+    const { link, sender, old, given, ended } = lonelyGiver()
+    fill(old, 50)
+    const heard: number[] = []
+    const told = new Promise<void>(resolve => {
+      link.start({
+        message: ({ prepare }, fds) => {
+          if (prepare) heard.push(prepare.slice ?? 0)
+          for (const fd of fds) fd.close()
+        },
+        broken() {},
+        end: () => resolve(),
+      })
+    })
+    sender.start()
+    await Promise.all([told, ended])
+    expect(heard).toEqual([1])
+    expect(old.here.size).toBe(50)
+    expect(given.report).toMatchObject({ moved: 0, lost: 0, refused: {} })
+    // What comes later is for nobody: another way would be asked for.
+    old.onMovable?.()
+    await sender.settled()
+    expect(old.here.size).toBe(50)
+    for (const fd of old.here.values()) fd.close()
+    for (const fd of others.splice(0)) fd.close()
+    expect(open()).toBe(before)
+  })
+
+  it('stay when the other has sealed the log before it acknowledges them: no more goes this way', async () => {
+    const before = open()
+    const { link, sender, old, log, given, ended } = lonelyGiver()
+    const theirs = MoveLog.open(log.fd.dup())
+    fill(old, 50)
+    const heard: number[] = []
+    link.start({
+      message: ({ prepare }, fds) => {
+        closeAll(fds)
+        if (!prepare) return
+        heard.push(prepare.slice ?? 0)
+        theirs.seal()
+        link.post({ prepareAck: { slice: prepare.slice } })
+      },
+      broken() {},
+      end() {},
+    })
+    sender.start()
+    await seen(() => old.came.length > 0)
+    // They are open again, and could leave, while the channel is not seen to end.
+    old.onMovable?.()
+    await ended
+    expect(heard).toEqual([1])
+    expect(old.here.size).toBe(50)
+    expect(given.report).toMatchObject({ moved: 0, lost: 0, refused: {} })
+    link.close()
+    theirs.close()
+    for (const fd of old.here.values()) fd.close()
+    for (const fd of others.splice(0)) fd.close()
+    expect(open()).toBe(before)
+  })
+
+  it('are not lost when their server fails in the middle: the fault is reported, and the others go in the next pass', async () => {
+    const { sender, receiver, old, young, faults } = way()
+    fill(old, 10)
+    old.faulty.add('c2')
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 9)
+    expect([...old.here.keys()]).toEqual(['c2'])
+    expect(faults[0]).toMatchObject({ message: 'c2 cannot go' })
+    old.faulty.clear()
+    await seen(() => young.here.size === 10)
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('go although a server that is asked before theirs fails each time', async () => {
+    const broken = new Hand()
+    const { sender, receiver, old, young, faults } = way({ before: [broken] })
+    fill(old, 10)
+    broken.departures = () => {
+      throw new Error('it is broken')
+    }
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 10)
+    expect(faults[0]).toMatchObject({ message: 'it is broken' })
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('move in two waves: the rest follows when the taker has lived with the first few for a while', async () => {
+    const { sender, receiver, old, young, given } = way({ firstWaveMs: 150 })
+    fill(old, 1_000)
+    receiver.start()
+    const begun = performance.now()
+    sender.start()
+    await seen(() => young.here.size === 10)
+    await seen(() => given.moved > 10)
+    expect(performance.now() - begun).toBeGreaterThanOrEqual(149)
+    await seen(() => young.here.size === 1_000)
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('come one after the other when the first few are proved, and those at once that can leave later', async () => {
+    const { sender, receiver, old, young, given } = way({ firstWaveMs: 200 })
+    const all = async (count: number) => {
+      const begun = performance.now()
+      await seen(() => young.here.size === count)
+      return performance.now() - begun
+    }
+    fill(old, 308)
+    receiver.start()
+    sender.start()
+    await seen(() => given.moved > 8)
+    const first = await all(308)
+    // 600 ms, but for those that may be late and those that went until it was seen.
+    expect(first).toBeGreaterThan(450)
+    // The next pass finds nothing left.
+    await seen(() => given.moved === 308)
+    await pause(50)
+    for (const fd of young.here.values()) fd.close()
+    young.here.clear()
+    fill(old, 300)
+    old.onMovable!()
+    expect(await all(300)).toBeLessThan(first / 2)
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('wait for an answer where something was asked on the first few', async () => {
+    const { sender, receiver, old, young } = way({ firstWaveMs: 1 })
+    young.witness = { asked: true, answered: false }
+    fill(old, 100)
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 8)
+    await new Promise(resolve => setTimeout(resolve, 100))
+    expect(young.here.size).toBe(8)
+    young.witness.answered = true
+    await seen(() => young.here.size === 100)
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('go without an answer when half of the time is over after which they are closed', async () => {
+    const { sender, receiver, old, young } = way({ firstWaveMs: 60_000, drainMs: 100 })
+    young.witness = { asked: true, answered: false }
+    fill(old, 100)
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 100)
+    await sender.stop()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('are lost with a taker that dies in the first wave, but for those that were not in it', async () => {
+    const { sender, receiver, old, young, ended } = way({ firstWaveMs: 60_000 })
+    fill(old, 100)
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 8)
+    await receiver.stop()
+    await ended
+    expect([old.here.size, young.here.size]).toEqual([92, 8])
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('stay alone when their record is too large: the others go, and the reason is counted', async () => {
+    const { sender, receiver, old, young, given, faults } = way()
+    fill(old, 300)
+    for (const name of ['c0', 'c150', 'c299']) old.large.add(name)
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size === 297 && given.moved === 297)
+    await sender.stop()
+    expect(old.came).toEqual([...old.large].map(name => [name, 'refused']))
+    expect(given.report).toMatchObject({ refused: { ERR_FDB_CONNECTION_LARGE: 3 }, lost: 0 })
+    expect(faults).toMatchObject(Array(3).fill({ code: 'ERR_FDB_CONNECTION_LARGE' }))
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('are waited for until they are in somebody’s hands', async () => {
+    const { sender, receiver, old, ended } = way()
+    fill(old, 50)
+    sender.start()
+    await seen(() => old.here.size < 50)
+    let settled = false
+    const settling = sender.settled().then(() => {
+      settled = true
+    })
+    await pause(20)
+    expect(settled).toBe(false)
+    void receiver.stop()
+    await settling
+    expect(old.here.size).toBe(50)
+    await ended
+    await sender.settled()
+  })
+
+  it('come back when the giver stops in the middle, and none is in two hands', async () => {
+    const { sender, receiver, old, young, ended } = way()
+    fill(old, 500)
+    old.slow = 0.2
+    receiver.start()
+    sender.start()
+    await seen(() => young.here.size > 0)
+    await sender.stop()
+    expect(old.onMovable).toBeNull()
+    await ended
+    expect(old.here.size + young.here.size).toBe(500)
+    for (const name of old.here.keys()) expect(young.here.has(name)).toBe(false)
+  })
+
+  it('come back when their server ends the moves while it gives them', async () => {
+    const { sender, receiver, old, given, ended } = way()
+    fill(old, 3)
+    const departures = old.departures.bind(old)
+    old.departures = function* (which) {
+      for (const value of departures(which)) {
+        void sender.stop()
+        yield value
+      }
+    }
+    receiver.start()
+    sender.start()
+    await ended
+    await seen(() => old.here.size === 3)
+    expect([old.came, given.report.moved, old.onMovable]).toEqual([[['c0', 'returned']], 0, null])
+  })
+
+  it('are kept by the other when the giver dies and has not decided', async () => {
+    const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' })
+    children.push(child)
+    await once(child, 'spawn')
+    const pidfd = openPidfd(child.pid!)
+    assert(pidfd !== null && pidfd !== 'dead', 'this kernel tells processes by descriptors')
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+    const young = new Hand()
+    const pair = movePair()
+    const link = new Link(new Channel(pair.give))
+    const acks: number[] = []
+    link.start({
+      message: ({ prepareAck }) => prepareAck && acks.push(prepareAck.slice ?? 0),
+      broken() {},
+      end() {},
+    })
+    let over!: () => void
+    const ended = new Promise<void>(resolve => (over = resolve))
+    new ConnectionReceiver({
+      link: new Link(new Channel(pair.take)),
+      log: MoveLog.open(pair.log.fd.dup()),
+      sender: pidfd,
+      target: () => young,
+      counts: new MoveCounts(),
+      reportError() {},
+      onEnded: over,
+    }).start()
+    await prepare(link, 1, ['a', 'b'])
+    await seen(() => acks.length === 1)
+    expect(young.here.size).toBe(0)
+    link.close()
+    await ended
+    expect([...young.here.keys()]).toEqual(['a', 'b'])
+    expect(pair.log.append(1, 'moved')).toBe(false)
+    pair.log.close()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('are let go by the other when the giver lives and has not decided; it cannot decide any more then', async () => {
+    const before = open()
+    const { link, young, ended, log } = lonelyTaker()
+    await prepare(link, 1, ['a', 'b'])
+    await seen(() => acked.length === 1)
+    link.close()
+    await ended
+    expect(young.here.size).toBe(0)
+    expect(log.append(1, 'moved')).toBe(false)
+    log.close()
+    // Nobody has them: the descriptors are closed, and whoever is at the other end sees that.
+    expect(others.map(fd => native.receiveMessage(fd.raw, Buffer.alloc(1), 0, 1).bytes)).toEqual([0, 0])
+    for (const fd of others.splice(0)) fd.close()
+    expect(open()).toBe(before)
+  })
+
+  it('arrive without a warning when the giver ends before it has read the last acknowledgement', async () => {
+    const { link, young, ended, log, told } = lonelyTaker()
+    link.channel.pause()
+    await prepare(link, 1, ['a'])
+    for (let turns = 0; turns < 20; turns++) await new Promise(resolve => setImmediate(resolve))
+    expect([acked, log.append(1, 'moved')]).toEqual([[], true])
+    link.close()
+    await ended
+    expect([...young.here.keys()]).toEqual(['a'])
+    expect(told).toEqual([])
+    log.close()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('are kept by the other when the giver has decided and its word was lost', async () => {
+    const { link, young, ended, log } = lonelyTaker()
+    await prepare(link, 7, ['a'])
+    await seen(() => acked.length === 1)
+    expect(log.append(7, 'moved')).toBe(true)
+    link.close()
+    await ended
+    expect([...young.here.keys()]).toEqual(['a'])
+    log.close()
+    for (const fd of young.here.values()) fd.close()
+  })
+
+  it('go no faster than the bound on the rate', async () => {
+    const { sender, receiver, old, young, given } = way({ perSecond: 100 })
+    fill(old, 120)
+    receiver.start()
+    const began = performance.now()
+    sender.start()
+    await seen(() => young.here.size === 120)
+    expect(performance.now() - began).toBeGreaterThan(150)
+    await seen(() => given.moved === 120)
+    await sender.stop()
+  })
+
+  it('hold neither event loop for long, however slow each of them is', async () => {
+    // Both are in this process. All of them in one turn would be 60 ms for either.
+    const bound = 2 * TURN_MS + 14
+    const [longest] = await leastOf(bound, async () => {
+      const { sender, receiver, old, young } = way()
+      fill(old, 60)
+      old.slow = 1
+      young.slow = 1
+      const longest = await longestTurn(() => {
+        receiver.start()
+        sender.start()
+        return seen(() => young.here.size === 60)
+      })
+      await sender.stop()
+      return [longest]
+    })
+    expect(longest).toBeLessThan(bound)
+  })
+
+  it('move later when they could not at first and their server says that they can', async () => {
+    const { sender, receiver, old, young } = way()
+    receiver.start()
+    sender.start()
+    await seen(() => old.onMovable !== null)
+    fill(old, 5)
+    old.onMovable!()
+    await seen(() => young.here.size === 5)
+    await sender.stop()
+  })
+
+  it('stay when the other refuses them without a word: that is counted too', async () => {
+    const { link, sender, old, given } = lonelyGiver()
+    fill(old, 3)
+    link.start({
+      message: ({ prepare }, fds) => {
+        for (const fd of fds) fd.close()
+        if (!prepare) return
+        const refused = (prepare.connections ?? []).map((_, index) => ({ index }))
+        link.post({ prepareAck: { slice: prepare.slice ?? 0, refused } })
+      },
+      broken() {},
+      end() {},
+    })
+    sender.start()
+    await seen(() => old.came.length === 3)
+    expect(given.report).toMatchObject({ moved: 0, refused: { ERR_FDB_REFUSED: 3 } })
+    await sender.stop()
+    link.close()
+  })
+
+  it('are not taken by a log that is none, or that somebody has written or sealed', () => {
+    const none = native.dup(0)
+    const written = native.memfd('written')
+    native.pwrite(written, Buffer.alloc(8), 0, 8, 0)
+    const sealed = native.memfd('sealed')
+    native.addSeals(sealed, SEAL_WRITE)
+    for (const raw of [none, written, sealed]) {
+      const fd = OwnedFd.own(raw, 'no log')
+      expect(() => MoveLog.open(fd)).toThrow(expect.objectContaining({ code: 'ERR_FDB_MOVE_LOG' }))
+      expect(fd.closed).toBe(true)
+    }
+  })
+
+  it('go also where an acknowledgement of another slice refuses some', async () => {
+    const { link, sender, old, given, ended } = lonelyGiver()
+    fill(old, 4)
+    link.start({
+      message: ({ prepare }, fds) => {
+        closeAll(fds)
+        if (!prepare) return
+        const slice = prepare.slice ?? 0
+        link.post({ prepareAck: { slice: slice + 1, refused: [{ index: 0, code: 'ERR_FDB_REFUSED' }] } })
+        link.post({ prepareAck: { slice } })
+      },
+      broken() {},
+      end() {},
+    })
+    sender.start()
+    await seen(() => given.moved + old.came.length === 4)
+    expect([given.moved, old.came]).toEqual([4, []])
+    await sender.stop()
+    await ended
+    link.close()
+  })
+
+  it('are closed also where they were not looked at when they are let go', async () => {
+    const before = open()
+    const { link, receiver, young, ended, log } = lonelyTaker()
+    let looked = 0
+    young.refuses = () => {
+      // Longer than a turn may last.
+      busy(2 * TURN_MS)
+      if (++looked === 1) setImmediate(() => void receiver.stop())
+      return false
+    }
+    await prepare(link, 1, ['a', 'b', 'c', 'd'])
+    await ended
+    link.close()
+    log.close()
+    for (const fd of others.splice(0)) fd.close()
+    await seen(() => open() === before)
+    expect(looked).toBeLessThan(4)
+    expect(young.here.size).toBe(0)
+  })
+
+  it('are no more in a slice than a message has room for their descriptors', () => {
+    const filler = new SliceFiller(new MoveCounts().sending)
+    const source = { listener: 'web', moving: new Hand() }
+    const fds = Array.from({ length: MAX_CONNECTION_FDS }, () => others[0]!)
+    while (filler.open && filler.items.length < MAX_FDS_PER_MESSAGE)
+      filler.add(source, { record: Buffer.alloc(0), fds })
+    expect(fdsOf(filler.items).length).toBeLessThanOrEqual(MAX_FDS_PER_MESSAGE)
+    expect(fdsOf(filler.items).length).toBeGreaterThan(MAX_FDS_PER_MESSAGE - MAX_CONNECTION_FDS)
+  })
+
+  it('are refused one by one when what came is not what was announced, and the rest goes on', async () => {
+    const { link, young, ended, refusals, log } = lonelyTaker()
+    const [a, b] = native.socketPair()
+    const fds = [OwnedFd.own(a, 'a'), OwnedFd.own(b, 'b')]
+    await link.send(
+      {
+        prepare: {
+          slice: 1,
+          connections: [
+            { listener: 'web', protocol: 'test/1', record: Buffer.from('good'), fds: 1 },
+            { listener: 'web', protocol: 'test/2', record: Buffer.from('other protocol'), fds: 1 },
+            { listener: 'web', protocol: 'test/1', record: Buffer.from('no descriptor'), fds: 0 },
+            { listener: 'web', protocol: 'test/1', record: Buffer.from('missing'), fds: 3 },
+          ],
+        },
+      },
+      fds,
+    )
+    for (const fd of fds) fd.close()
+    await seen(() => acked.length === 1)
+    expect(refusals.map(({ index, code }) => [index, code])).toEqual([
+      [1, 'ERR_FDB_NO_TARGET'],
+      [2, 'ERR_FDB_FDS_MISSING'],
+      [3, 'ERR_FDB_FDS_MISSING'],
+    ])
+    log.append(1, 'moved')
+    await link.send({ moved: { slice: 1 } })
+    await seen(() => young.here.size === 1)
+    link.close()
+    await ended
+    for (const fd of young.here.values()) fd.close()
+  })
+})
+
+/** Nobody takes; the other end of its channel is the test's. */
+function lonelyGiver() {
+  const { give, take, log } = movePair()
+  const old = new Hand()
+  const given = new MoveCounts()
+  let over!: () => void
+  const ended = new Promise<void>(resolve => (over = resolve))
+  const sender = new ConnectionSender({
+    link: new Link(new Channel(give)),
+    log,
+    sources: () => [{ listener: 'web', moving: old }],
+    which: 'auto',
+    drainMs: 60_000,
+    firstWaveMs: 0,
+    perSecond: Number.POSITIVE_INFINITY,
+    counts: given,
+    reportError() {},
+    onEnded: over,
+  })
+  return { link: new Link(new Channel(take)), log, sender, old, given, ended }
+}
+
+let acked: number[] = []
+
+function lonelyTaker() {
+  const young = new Hand()
+  const pair = movePair()
+  const link = new Link(new Channel(pair.give))
+  const refusals: { index: number; code: string }[] = []
+  acked = []
+  link.start({
+    message: ({ prepareAck }) => {
+      if (!prepareAck) return
+      acked.push(prepareAck.slice ?? 0)
+      for (const { index, code } of prepareAck.refused ?? [])
+        refusals.push({ index: index ?? 0, code: code ?? '' })
+    },
+    broken() {},
+    end() {},
+  })
+  let over!: () => void
+  const ended = new Promise<void>(resolve => (over = resolve))
+  const told: string[] = []
+  const receiver = new ConnectionReceiver({
+    link: new Link(new Channel(pair.take)),
+    log: MoveLog.open(pair.log.fd.dup()),
+    sender: process.pid,
+    target: (_listener, protocol) => (protocol === 'test/1' ? young : undefined),
+    counts: new MoveCounts(),
+    reportError: (_error, message) => void told.push(message),
+    onEnded: over,
+  })
+  receiver.start()
+  return { link, receiver, young, ended, log: pair.log, refusals, told }
+}
+
+async function prepare(link: Link, slice: number, names: readonly string[]): Promise<void> {
+  const fds: OwnedFd[] = []
+  for (const name of names) {
+    const [a, b] = native.socketPair()
+    fds.push(OwnedFd.own(a, name))
+    others.push(OwnedFd.own(b, name))
+  }
+  await link.send(
+    {
+      prepare: {
+        slice,
+        connections: names.map(name => ({
+          listener: 'web',
+          protocol: 'test/1',
+          record: Buffer.from(name),
+          fds: 1,
+        })),
+      },
+    },
+    fds,
+  )
+  for (const fd of fds) fd.close()
+}
+
+describe('the log of a move', () => {
+  it('says of each slice what was written of it, and nothing of others', () => {
+    using log = MoveLog.create()
+    for (let slice = 1; slice <= 2_000; slice++) log.append(slice, slice % 3 === 0 ? 'back' : 'moved')
+    expect(log.read(3)).toBe('back')
+    expect(log.read(1)).toBe('moved')
+    expect(log.read(2_000)).toBe('moved')
+    expect(log.read(2_001)).toBe('nothing')
+  })
+
+  it('takes no more once it is sealed', () => {
+    using log = MoveLog.create()
+    expect(log.append(1, 'moved')).toBe(true)
+    log.seal()
+    log.seal()
+    expect(log.append(2, 'moved')).toBe(false)
+    expect(log.read(1)).toBe('moved')
+    expect(log.read(2)).toBe('nothing')
+  })
+
+  it('is not taken when it was written or sealed before, or is no memory file', async () => {
+    const written = MoveLog.create()
+    written.append(1, 'moved')
+    expect(() => MoveLog.open(written.fd.dup())).toThrow(/empty memory file/)
+    const sealed = MoveLog.create()
+    sealed.seal()
+    expect(() => MoveLog.open(sealed.fd.dup())).toThrow(/empty memory file/)
+    const server = net.createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const [a, b] = native.socketPair()
+    OwnedFd.own(b, 'b').close()
+    expect(() => MoveLog.open(OwnedFd.own(a, 'a'))).toThrow(/empty memory file/)
+    server.close()
+    written.close()
+    sealed.close()
+  })
+})

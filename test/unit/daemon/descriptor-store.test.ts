@@ -1,0 +1,128 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { DescriptorStore } from '../../../src/daemon/service/descriptor-store.js'
+import { Registry } from '../../../src/holder/registry.js'
+import { inspectOne, memoryFile, type OwnedFd } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
+import { openPidfd } from '../../../src/os/liveness.js'
+import { until } from '../../processes/until.js'
+
+const ME = { pid: 7, uid: 0 }
+
+function put(store: DescriptorStore, name: string, rest: { ms?: number; lifetime?: OwnedFd } = {}) {
+  const fd = memoryFile(name, 'a memory file')
+  store.put({ name, fd, lifetime: rest.lifetime ?? null, ms: rest.ms ?? null, replace: false, by: ME })
+  return fd
+}
+
+function open() {
+  const registry = new Registry()
+  onTestFinished(() => registry.close())
+  return { registry, store: new DescriptorStore(registry) }
+}
+
+describe('the descriptors that are held', () => {
+  it('are entries of the registry: whoever goes on with that goes on with them and with their leases', async () => {
+    const { registry, store } = open()
+    const child = spawn('sleep', ['600'], { stdio: 'ignore' })
+    await once(child, 'spawn')
+    const fd = put(store, 'a/b %')
+    put(store, 'timed', { ms: 3_600_000 })
+    put(store, 'while', { lifetime: openPidfd(child.pid!) as OwnedFd })
+    store.claim({ name: 'timed', by: ME, shared: false, claimant: null }).fd.close()
+    const before = store.list()
+    const wanted = new Set(registry.wanted)
+    expect([...wanted].sort()).toEqual([...registry.names].sort())
+    registry.put({
+      name: 'shop/listener/web',
+      role: 'named',
+      spec: '',
+      fd: memoryFile('not ours', 'a memory file'),
+    })
+    registry.put({
+      name: 'fd/strange',
+      role: 'named',
+      spec: 'of another release',
+      fd: memoryFile('strange', 'a memory file'),
+    })
+    store[Symbol.dispose]()
+    expect(store.list()).toEqual([])
+
+    registry.wanted.clear()
+    const next = new DescriptorStore(registry)
+    next.takeOver()
+    expect(next.list()).toEqual(before.map(each => ({ ...each, claimedBy: null })))
+    expect(registry.wanted).toEqual(wanted)
+    using mine = next.claim({ name: 'a/b %', by: ME, shared: true, claimant: null }).fd
+    expect(inspectOne(mine).ino).toBe(inspectOne(fd).ino)
+    child.kill('SIGKILL')
+    await until('it went with the process', () => next.size === 2)
+    expect(registry.names.filter(name => name.startsWith('lifetime/'))).toEqual([])
+    next[Symbol.dispose]()
+  })
+
+  it('are taken over without a descriptor more for the leases and claims: their own are watched, for as long as they are there', async () => {
+    const { registry, store } = open()
+    const child = spawn('sleep', ['600'], { stdio: 'ignore' })
+    await once(child, 'spawn')
+    const pidfd = () => openPidfd(child.pid!) as OwnedFd
+    put(store, 'lease', { lifetime: pidfd() })
+    put(store, 'claimed')
+    store.claim({ name: 'claimed', by: ME, shared: true, claimant: pidfd() }).fd.close()
+    store[Symbol.dispose]()
+    const before = native.openCount()
+    store.takeOver()
+    expect([native.openCount(), registry.size]).toEqual([before, 4])
+    // Again, in the same turn: another process has taken over, and failed.
+    store[Symbol.dispose]()
+    store.takeOver()
+    child.kill('SIGKILL')
+    await until('they went with the process', () => registry.size === 1)
+    expect(native.openCount()).toBe(before - 3)
+    store[Symbol.dispose]()
+  })
+
+  it('are released by the connection that has claimed them, although its process has claimed them too', () => {
+    const { store } = open()
+    put(store, 'spool')
+    const claim = (claimant: OwnedFd | null) =>
+      store.claim({ name: 'spool', by: ME, shared: false, claimant }).fd.close()
+    claim(null)
+    claim(openPidfd(process.pid) as OwnedFd)
+    store.release('spool', ME, null)
+    expect(store.list()).toMatchObject([{ claimedBy: process.pid, users: [{ exclusive: true }] }])
+    using claimant = openPidfd(process.pid) as OwnedFd
+    store.release('spool', ME, claimant)
+    expect(store.list()).toMatchObject([{ claimedBy: null, users: [] }])
+    store[Symbol.dispose]()
+  })
+
+  it('are held when the clock was set back since they were put', async () => {
+    const { registry, store } = open()
+    const spec = JSON.stringify({ pid: 7, putAt: Date.now(), until: Date.now() + 2 ** 33 })
+    registry.put({ name: 'fd/it', role: 'named', spec, fd: memoryFile('it', 'a memory file') })
+    store.takeOver()
+    onTestFinished(() => store[Symbol.dispose]())
+    // A timer that cannot run for so long runs for a millisecond.
+    await new Promise(resolve => setTimeout(resolve, 20))
+    expect(store.list().map(({ name }) => name)).toEqual(['it'])
+  })
+
+  it('are closed when they cannot be held, and nothing else is', () => {
+    const { registry, store } = open()
+    const held = put(store, 'it')
+    const refused = memoryFile('refused', 'a memory file')
+    const noPidfd = memoryFile('no pidfd', 'a memory file')
+    const order = { name: 'it', fd: refused, lifetime: noPidfd, ms: null, replace: true, by: ME }
+    expect(() => store.put(order)).toThrow(expect.objectContaining({ code: 'ERR_FDB_NO_PIDFD' }))
+    expect([refused.closed, noPidfd.closed, held.closed]).toEqual([true, true, false])
+    expect(() =>
+      store.put({ ...order, fd: memoryFile('twice', 'a memory file'), lifetime: null, replace: false }),
+    ).toThrow(expect.objectContaining({ code: 'ERR_FDB_FD_TAKEN' }))
+    expect(registry.names).toEqual(['fd/it'])
+    store.remove('it')
+    expect([held.closed, registry.size, store.soleCopies]).toEqual([true, 0, []])
+    store[Symbol.dispose]()
+  })
+})

@@ -1,0 +1,335 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { type Logger, SILENT } from '../../../src/base/logger.js'
+import { LIMITS } from '../../../src/daemon/policy/policy.js'
+import { DescriptorTable } from '../../../src/daemon/service/descriptor-table.js'
+import { type ReattachTarget, reattach, takeRegistered } from '../../../src/daemon/service/reattach.js'
+import { soleCopyOf } from '../../../src/daemon/service/sole-copy.js'
+import type { FdbError } from '../../../src/errors.js'
+import { type HolderState, initialHolder, restartedHolder } from '../../../src/handoff/holder-machine.js'
+import { NOBODY } from '../../../src/handoff/messages.js'
+import type { Peer } from '../../../src/holder/peer.js'
+import type { Entry } from '../../../src/holder/registry.js'
+import { SegmentSet } from '../../../src/holder/segment-set.js'
+import { memoryFile, OwnedFd } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
+import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
+import { Segment } from '../../fixtures/state.js'
+
+function named(name: string): Entry {
+  return { role: 'named', name, spec: '', fd: OwnedFd.own(native.memfd(name), name) }
+}
+
+function listening(name: string): Entry {
+  const fd = OwnedFd.own(native.bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, backlog: 1 }), name)
+  return { role: 'listener', name, spec: 'tcp://127.0.0.1:0', fd }
+}
+
+function member(pid: number): Peer {
+  return { id: pid, pid, pidfd: null, adopted: new Set(), link: { channel: {} } } as unknown as Peer
+}
+
+/** What a daemon holds of one service, and how many descriptors that are. */
+class Held implements ReattachTarget {
+  readonly said: string[] = []
+  readonly logger = {
+    ...SILENT,
+    error: ({ err, count }: { err: FdbError; count: number }) => this.said.push(`${err.code} ${count}`),
+  } as unknown as Logger
+  readonly limits = { service: 'shop', limits: LIMITS }
+  readonly descriptorTable = new DescriptorTable(this.logger)
+  readonly segmentSet = new SegmentSet()
+  machine: HolderState = initialHolder('member', 1, 1)
+  readonly #before = native.openCount()
+  constructor() {
+    onTestFinished(() => this.close())
+  }
+  get count(): number {
+    return native.openCount() - this.#before
+  }
+  get names(): string[] {
+    return this.descriptorTable.held.names
+  }
+  close(): void {
+    this.descriptorTable.close()
+    this.segmentSet.close()
+  }
+}
+
+/** So many names; each is the same descriptor. */
+function many(prefix: string, count: number): Entry[] {
+  using fd = memoryFile(prefix, 'a memory file')
+  return Array.from({ length: count }, (_, i) => ({
+    role: 'named',
+    name: `${prefix}${i}`,
+    spec: '',
+    fd: fd.share(),
+  }))
+}
+
+describe('what a member of a daemon has registered', () => {
+  it('is no snapshot of a member that has served before: the one of the member that serves stays alone', () => {
+    const held = new Held()
+    const [late, owner] = [member(1), member(2)]
+    held.machine = initialHolder('member', 2, 9)
+    held.segmentSet.make([9])
+    const merged = (peer: Peer, epoch: number) => {
+      const { fd } = Segment.create(epoch, { kind: 'snapshot' })
+      held.descriptorTable.arrive(peer, [{ role: 'segment', epoch, writable: false, fd }])
+      expect(takeRegistered(peer, true, held)).toBeNull()
+    }
+    merged(owner, 5)
+    merged(late, 3)
+    merged(owner, 4)
+    expect(held.segmentSet.all.map(({ epoch, kind }) => [epoch, kind])).toEqual([
+      [5, 'snapshot'],
+      [9, 'epoch'],
+    ])
+    merged(owner, 7)
+    expect(held.segmentSet.all.map(({ epoch }) => epoch)).toEqual([7, 9])
+  })
+
+  it('is closed if its name or specification is so long that the next daemon could not take it over', () => {
+    const held = new Held()
+    const peer = member(1)
+    const whole = () => ({ ...named('whole'), name: 'x'.repeat(256) })
+    for (const long of [{ name: 'x'.repeat(257) }, { spec: 'x'.repeat(4_097) }]) {
+      const faulty = () => ({ ...named('faulty'), ...long })
+      held.descriptorTable.arrive(peer, [faulty(), whole()])
+      expect(takeRegistered(peer, true, held)).toMatchObject({ code: 'ERR_FDB_OPTION' })
+      expect([held.names, held.count]).toEqual([['x'.repeat(256)], 1])
+      held.descriptorTable.arrive(peer, [faulty()])
+      reattach(peer, true, held)
+      expect([held.names, held.count]).toEqual([['x'.repeat(256)], 1])
+    }
+  })
+
+  it('is kept for those that can come to serve, and closed for all others', () => {
+    const { descriptorTable } = new Held()
+    const [joiner, failed] = [member(1), member(2)]
+    const [kept, dropped] = [named('a'), named('a')]
+    descriptorTable.holdProvisionally(joiner, kept)
+    descriptorTable.holdProvisionally(failed, dropped)
+    descriptorTable.keepProvisional([undefined, joiner])
+    expect([kept.fd.closed, dropped.fd.closed]).toEqual([false, true])
+    expect(descriptorTable.entriesFor(joiner)).toEqual([kept])
+    expect(descriptorTable.entriesFor(failed)).toEqual([])
+  })
+
+  it('is the service’s when it serves for good; what it did not ask for is closed', () => {
+    const { descriptorTable } = new Held()
+    const [first, next] = [member(1), member(2)]
+    const [old, both, fresh] = [named('old'), named('both'), named('both')]
+    descriptorTable.hold(first, old)
+    descriptorTable.hold(first, both)
+    descriptorTable.holdProvisionally(next, fresh)
+    expect(descriptorTable.entriesFor(next)).toEqual([old, fresh])
+    expect(descriptorTable.entriesFor(first)).toEqual([old, both])
+    descriptorTable.settle(next)
+    expect([old, both, fresh].map(({ fd }) => fd.closed)).toEqual([true, true, false])
+    expect(descriptorTable.held.entries).toEqual([fresh])
+  })
+
+  it('makes room for itself: more names than a service may have, of two versions together, are not too many', () => {
+    const { descriptorTable, said } = new Held()
+    const [first, next] = [member(1), member(2)]
+    for (const entry of many('old', 6_000)) descriptorTable.hold(first, entry)
+    for (const entry of many('new', 4_001)) descriptorTable.holdProvisionally(next, entry)
+    descriptorTable.settle(next)
+    expect(said).toEqual([])
+    expect(descriptorTable.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
+  })
+
+  it('is closed above what a service may have, with what it asked for of the version before, and that is said', () => {
+    const { descriptorTable, said } = new Held()
+    const [first, next] = [member(1), member(2)]
+    for (const entry of many('old', 6_000)) descriptorTable.hold(first, entry)
+    next.adopted = new Set(descriptorTable.held.names)
+    const entries = many('new', 4_002)
+    for (const entry of entries) descriptorTable.holdProvisionally(next, entry)
+    descriptorTable.settle(next)
+    expect(said).toEqual(['ERR_FDB_TOO_MANY_NAMES 2'])
+    expect([descriptorTable.held.size, entries.filter(({ fd }) => fd.closed).length]).toEqual([10_000, 2])
+  })
+
+  it('keeps the path of a Unix listener that it has under another name, and those of others go', () => {
+    const { descriptorTable } = new Held()
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-custody-'))
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    const at = (name: string): Entry => {
+      const spec = `unix:${join(folder, name)}`
+      return { role: 'listener', name, spec, fd: bindListener(parseListenerSpec(spec)) }
+    }
+    const [first, next] = [member(1), member(2)]
+    const stays = at('stays')
+    descriptorTable.hold(first, stays)
+    descriptorTable.hold(first, at('goes'))
+    // One that does not matter comes first.
+    descriptorTable.holdProvisionally(next, named('other'))
+    descriptorTable.holdProvisionally(next, { ...stays, name: 'now', fd: stays.fd.dup() })
+    descriptorTable.settle(next)
+    // The path, and its second name.
+    expect(readdirSync(folder)).toEqual(['.stays.fd-broker', 'stays'])
+  })
+
+  it('may have an address that this release cannot read: its path is left alone', () => {
+    const { descriptorTable } = new Held()
+    const [first, next] = [member(1), member(2)]
+    descriptorTable.hold(first, {
+      ...listening('strange'),
+      spec: 'unix:/run/shop.sock?option-of-a-later-release=1',
+    })
+    descriptorTable.hold(first, listening('web'))
+    descriptorTable.holdProvisionally(next, listening('web'))
+    descriptorTable.settle(next)
+    expect(descriptorTable.held.names).toEqual(['web'])
+  })
+
+  it('is told of once, however much one that comes back brings, and one that serves for good has registered', () => {
+    const { descriptorTable } = new Held()
+    const peer = member(1)
+    const names = Array.from({ length: 20 }, (_, i) => `l${i}`)
+    let told = 0
+    descriptorTable.held.changed = () => {
+      told++
+    }
+    descriptorTable.setBrought(peer, names.map(named))
+    descriptorTable.adopt(peer)
+    expect([told, descriptorTable.held.size]).toEqual([1, 20])
+    for (const name of names) descriptorTable.holdProvisionally(peer, named(name))
+    descriptorTable.settle(peer)
+    expect([told, descriptorTable.held.size]).toEqual([2, 20])
+    descriptorTable.held.changed = () => {}
+  })
+
+  it('is not taken later, when it was dropped meanwhile; what came behind that is', () => {
+    const { descriptorTable } = new Held()
+    const peer = member(1)
+    const [dropped, other, anew] = [named('web'), named('other'), named('web')]
+    descriptorTable.arrive(peer, [dropped, other])
+    descriptorTable.markRegistered(peer)
+    descriptorTable.release(peer, 'web', true)
+    descriptorTable.arrive(peer, [anew])
+    expect(dropped.fd.closed).toBe(true)
+    descriptorTable.release(peer, 'other', true)
+    expect(descriptorTable.takeUnclaimed(peer)).toEqual([anew])
+    anew.fd.close()
+  })
+
+  it('goes with it, whatever had come of it', () => {
+    const held = new Held()
+    const { descriptorTable } = held
+    const peer = member(1)
+    descriptorTable.holdProvisionally(peer, named('provisional'))
+    descriptorTable.arrive(peer, [named('arrived')])
+    descriptorTable.setBrought(peer, [named('brought')])
+    descriptorTable.forget(peer)
+    expect(held.count).toBe(0)
+  })
+})
+
+describe('what a member has registered that dies as soon as it may have accepted', () => {
+  it('is the service’s where that has none of the name, with no descriptor more, and as far as it may have more', () => {
+    const held = new Held()
+    const { descriptorTable } = held
+    const [first, dead] = [member(1), member(2)]
+    const [both, fresh, late] = [named('both'), named('fresh'), named('late')]
+    for (const entry of many('old', 9_998)) descriptorTable.hold(first, entry)
+    descriptorTable.hold(first, named('both'))
+    for (const entry of [both, fresh, late]) descriptorTable.holdProvisionally(dead, entry)
+    const { count } = held
+    descriptorTable.inherit(dead)
+    expect(held.said).toEqual(['ERR_FDB_TOO_MANY_NAMES 1'])
+    expect([both, fresh, late].map(({ fd }) => fd.closed)).toEqual([true, false, true])
+    expect([descriptorTable.held.get('fresh')?.fd, descriptorTable.held.size, held.count]).toEqual([
+      fresh.fd,
+      10_000,
+      count - 2,
+    ])
+  })
+})
+
+describe('what a member brings back to its daemon', () => {
+  it('is the service’s where it was lacking, when it comes from the one that serves', () => {
+    const held = new Held()
+    const { descriptorTable } = held
+    const peer = member(1)
+    descriptorTable.hold(peer, named('here'))
+    descriptorTable.arrive(peer, [named('here'), named('lacking')])
+    reattach(peer, true, held)
+    expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
+  })
+
+  it('is closed where the service has as much as it may have', () => {
+    const held = new Held()
+    Object.assign(held, { limits: { service: 'shop', limits: { ...LIMITS, descriptors: 2, listeners: 0 } } })
+    const peer = member(1)
+    held.descriptorTable.hold(peer, named('here'))
+    held.descriptorTable.arrive(peer, [listening('web'), named('lacking'), named('too many')])
+    reattach(peer, true, held)
+    expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
+  })
+
+  it('is closed, when another serves', () => {
+    const held = new Held()
+    const other = member(2)
+    held.descriptorTable.arrive(other, [named('web'), { role: 'control', fd: named('control').fd }])
+    reattach(other, false, held)
+    expect([held.names, held.count]).toEqual([[], 0])
+  })
+
+  it('is all that the service has when that is settled, however much else it had', () => {
+    const { descriptorTable } = new Held()
+    const peer = member(2)
+    for (const entry of many('old', 6_000)) descriptorTable.hold(member(1), entry)
+    descriptorTable.setBrought(peer, many('new', 4_001))
+    descriptorTable.adopt(peer)
+    expect(descriptorTable.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
+  })
+
+  it('is kept until it is settled who serves, when the daemon was started again', () => {
+    const held = new Held()
+    held.machine = restartedHolder()
+    const [one, other] = [member(1), member(2)]
+    held.descriptorTable.arrive(one, [named('one')])
+    held.descriptorTable.arrive(other, [named('other')])
+    reattach(one, false, held)
+    reattach(other, false, held)
+    expect([held.names, held.count]).toEqual([[], 2])
+    held.descriptorTable.settle(other)
+    expect([held.names, held.count]).toEqual([['other'], 1])
+  })
+})
+
+describe('what a daemon alone has of a service', () => {
+  it('is named: listeners with their addresses, other descriptors, and the state', () => {
+    const { descriptorTable, machine, segmentSet } = new Held()
+    const web = listening('web')
+    descriptorTable.hold(member(1), web)
+    descriptorTable.hold(member(1), named('lease'))
+    segmentSet.make([1])
+    const known = { service: 'shop', machine, registry: descriptorTable.held, segmentSet, stateFile: '' }
+    expect(soleCopyOf({ ...known, peer: () => undefined })).toEqual({
+      service: 'shop',
+      listeners: [expect.stringMatching(/^web .*127\.0\.0\.1:\d+$/)],
+      held: ['lease'],
+      stateBytes: 0,
+      stateFile: null,
+    })
+  })
+
+  it('is nothing while a member that serves, is to serve or stands by lives, or is awaited, and where there is nothing', () => {
+    const { descriptorTable, machine, segmentSet } = new Held()
+    const known = { service: 'shop', registry: descriptorTable.held, segmentSet, stateFile: '/state' }
+    expect(soleCopyOf({ ...known, machine, peer: () => undefined })).toBeNull()
+    descriptorTable.hold(member(1), named('lease'))
+    const living = (id: number) => (id === 1 ? member(1) : undefined)
+    const others = { owner: NOBODY, joiner: NOBODY, standby: NOBODY }
+    for (const role of ['owner', 'joiner', 'standby'] as const)
+      expect(soleCopyOf({ ...known, machine: { ...machine, ...others, [role]: 1 }, peer: living })).toBeNull()
+    expect(soleCopyOf({ ...known, machine: restartedHolder(), peer: () => undefined })).toBeNull()
+    expect(soleCopyOf({ ...known, machine, peer: () => undefined })?.stateFile).toBe('/state')
+  })
+})

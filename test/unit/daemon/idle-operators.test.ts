@@ -1,0 +1,120 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { DescriptorStore } from '../../../src/daemon/service/descriptor-store.js'
+import { Registry } from '../../../src/holder/registry.js'
+import { memoryFile } from '../../../src/kernel/index.js'
+import type { DescriptorHolder } from '../../../src/operator/held-descriptors.js'
+import { serveOperator } from '../../../src/operator/server.js'
+import { fdbroker } from '../../../src/proto/wire.js'
+import { Link, type WireEnvelope } from '../../../src/wire/link.js'
+import { channelPair } from '../../processes/channel-pair.js'
+import { until } from '../../processes/until.js'
+
+const { Op } = fdbroker.wire.DescriptorRequest
+
+/** An operator that may ask nothing for so long. */
+function operator(
+  idleMs: number | null,
+  status: () => Promise<object> = async () => ({}),
+  held: Partial<DescriptorHolder> = {},
+) {
+  const [ours, theirs] = channelPair()
+  const changed = new Set<() => void>()
+  const none = () => expect.fail('it is not asked for that')
+  const descriptors: DescriptorHolder = {
+    claim: none,
+    put: none,
+    release: none,
+    remove: none,
+    list: () => [],
+    hasClaim: () => false,
+    operatorLeft: () => {},
+    watch: told => {
+      changed.add(told)
+      return () => changed.delete(told)
+    },
+    ...held,
+  }
+  serveOperator(new Link(ours), { status, descriptors, upgrade: none, command: none }, idleMs)
+  const link = new Link(theirs)
+  onTestFinished(() => link.close())
+  const heard: WireEnvelope[] = []
+  const seen = { ended: false }
+  const end = () => {
+    seen.ended = true
+  }
+  link.start({ message: envelope => heard.push(envelope), broken: end, end })
+  const change = () => {
+    for (const told of changed) told()
+  }
+  return { change, heard, link, seen }
+}
+
+describe('an operator that asks nothing', () => {
+  it('is sent away after its time, unless it watches, waits for an answer, or has no such limit', async () => {
+    let answer = (_status: object) => {}
+    const slow = new Promise<object>(resolve => {
+      answer = resolve
+    })
+    const [idle, watching, waiting, own] = [
+      operator(100),
+      operator(100),
+      operator(100, () => slow),
+      operator(null),
+    ] as const
+    await watching.link.send({ descriptorRequest: { request: 1, op: Op.WATCH } })
+    await waiting.link.send({ statusRequest: {} })
+    await until('the idle one has ended', () => idle.seen.ended)
+    // Later than all others could have been sent away.
+    const later = operator(100)
+    await until('a later one has ended too', () => later.seen.ended)
+    expect([watching.seen.ended, waiting.seen.ended, own.seen.ended]).toEqual([false, false, false])
+    watching.change()
+    await until('it is told', () => watching.heard.length === 2)
+    answer({})
+    await until('it is answered', () => waiting.heard.length === 1)
+    await until('and has asked nothing since', () => waiting.seen.ended)
+  })
+
+  /** A store with these descriptors of the daemon's user, and an operator of it. */
+  function atStore(...names: string[]) {
+    const registry = new Registry()
+    const store = new DescriptorStore(registry)
+    onTestFinished(() => {
+      store[Symbol.dispose]()
+      registry.close()
+    })
+    const by = { pid: process.pid, uid: 0 }
+    for (const name of names)
+      store.put({ name, fd: memoryFile(name, name), lifetime: null, ms: null, replace: false, by })
+    const { heard, link, seen } = operator(100, undefined, {
+      claim: order => store.claim(order),
+      hasClaim: by => store.hasClaim(by),
+      release: (name, by, claimant) => store.release(name, by, claimant),
+    })
+    const ask = async (request: number, op: number, name: string) => {
+      await link.send({ descriptorRequest: { request, op, name } })
+      await until('it is answered', () => heard.length === request)
+      expect(heard.at(-1)!.descriptorReply).toMatchObject({ request, ok: true })
+    }
+    return { ask, seen, store }
+  }
+
+  it('is sent away after it has released its last exclusive claim', async () => {
+    const { ask, seen } = atStore('a', 'b')
+    await ask(1, Op.CLAIM, 'a')
+    await ask(2, Op.CLAIM, 'b')
+    await ask(3, Op.RELEASE, 'a')
+    const later = operator(100)
+    await until('a later one has ended', () => later.seen.ended)
+    expect(seen.ended).toBe(false)
+    await ask(4, Op.RELEASE, 'b')
+    await until('it has ended', () => seen.ended)
+  })
+
+  it('is sent away after the descriptor that it has claimed was removed', async () => {
+    const { ask, seen, store } = atStore('a')
+    await ask(1, Op.CLAIM, 'a')
+    store.remove('a')
+    await until('it has ended', () => seen.ended)
+  })
+})

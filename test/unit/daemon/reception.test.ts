@@ -1,0 +1,133 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { AccessCheck } from '../../../src/daemon/policy/access-check.js'
+import { ANYONE, OWNERS_ONLY } from '../../../src/daemon/policy/policy.js'
+import { DaemonReception } from '../../../src/daemon/reception.js'
+import type { Services } from '../../../src/daemon/services.js'
+import type { Caller } from '../../../src/holder/admission.js'
+import { memoryFile } from '../../../src/kernel/index.js'
+import type { MemberRuntime } from '../../../src/member/runtime.js'
+import type { Operations } from '../../../src/operator/requests.js'
+import { DAEMON_ITSELF } from '../../../src/operator/service-name.js'
+import type { LinkHandler, WireBody } from '../../../src/wire/link.js'
+import { ChangeNotifier } from '../../../src/wire/pending.js'
+import { until } from '../../processes/until.js'
+
+/** Somebody who comes to join, as the reception sees him. */
+function joiner(service: string, uid = 0) {
+  const told: WireBody[] = []
+  const known: { handler: LinkHandler | null } = { handler: null }
+  const link = {
+    open: true,
+    channel: { allow() {}, pause() {}, resume() {} },
+    start(handler: LinkHandler) {
+      known.handler = handler
+    },
+    send(body: WireBody) {
+      told.push(body)
+      return Promise.resolve()
+    },
+    close() {
+      link.open = false
+    },
+  }
+  const pidfd = memoryFile('in place of a pidfd', 'a memory file')
+  onTestFinished(() => pidfd.close())
+  const who = { pid: 7, uid, gid: 0, pidfd }
+  const caller = { hello: { service }, intent: 'join', link, ...who } as unknown as Caller
+  return { caller, link, pidfd, known, told, code: () => told[0]?.reject?.code }
+}
+
+function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
+  const changes = new ChangeNotifier()
+  const state = { settled: true, paused: false, joined: [] as Caller[], offered: [] as Caller[] }
+  const controlSocket = { receive: (caller: Caller) => void state.offered.push(caller) }
+  const machine = { phase: 'serving', holder: { phase: 'idle' } }
+  const services = {
+    get idle() {
+      return state.settled
+    },
+    busy: [],
+    pause() {
+      state.paused = true
+    },
+    resume() {
+      state.paused = false
+    },
+    findOrCreate: () => ({
+      join: (caller: Caller) => state.joined.push(caller),
+      operations: { whenDecided: () => null },
+    }),
+  }
+  const reception = new DaemonReception(gate, { passed: null, takesOver: false })
+  reception.attach({
+    runtime: {
+      changes,
+      controlSocket,
+      machine,
+      settings: { control: '/run/shop/broker.sock' },
+    } as unknown as MemberRuntime,
+    services: services as unknown as Services,
+    operationsFor: () => ({}) as Operations,
+  })
+  return { reception, changes, state }
+}
+
+function open(gate?: AccessCheck) {
+  const { reception, ...rest } = staffed(gate)
+  reception.open()
+  return { reception, ...rest }
+}
+
+describe('who calls at a daemon', () => {
+  it('is answered, also where something of what the daemon before held could not be taken', () => {
+    const { reception, state } = staffed()
+    const { caller } = joiner('shop')
+    reception.receive(caller)
+    const fails = () => {
+      throw new Error('dup EMFILE: too many open files')
+    }
+    expect(() => reception.open(fails)).toThrow('EMFILE')
+    expect(state.joined).toEqual([caller])
+  })
+
+  it('as its successor is offered nothing while another one waits for that, and changes nothing for that one', async () => {
+    const { reception, changes, state } = open()
+    state.settled = false
+    const [first, second] = [joiner(DAEMON_ITSELF), joiner(DAEMON_ITSELF)]
+    const { offered } = state
+    reception.receive(first.caller)
+    await until('what it has changes no more', () => state.paused)
+    reception.receive(second.caller)
+    await until('the second one is told, or offered', () => second.told.length + offered.length > 0)
+    expect([second.code(), offered]).toEqual(['ERR_FDB_BUSY', []])
+    expect([state.paused, reception.handsOver]).toEqual([true, true])
+    state.settled = true
+    changes.notify()
+    await until('the first one is offered it', () => offered.length > 0)
+    expect(offered).toEqual([first.caller])
+  })
+
+  it('as its successor, and is another user, gets nothing, whatever the rules let others do', () => {
+    const anyone = { key: 'anyone', who: [ANYONE] }
+    const gate = new AccessCheck({ ...OWNERS_ONLY, operate: anyone }, SILENT)
+    const { reception, state } = open(gate)
+    const stranger = joiner(DAEMON_ITSELF, 12_345)
+    const { offered } = state
+    expect(reception.mayConnect(12_345)).toBe(true)
+    for (const intent of ['join', 'back', 'draining'] as const)
+      reception.receive({ ...stranger.caller, intent })
+    expect([stranger.code(), offered, reception.handsOver]).toEqual(['ERR_FDB_DENIED', [], false])
+  })
+
+  it('and waits there is let go of when he leaves', () => {
+    const { reception, state } = open()
+    reception.hold()
+    const [gone, stays] = [joiner('shop'), joiner('shop')]
+    for (const { caller } of [gone, stays]) reception.receive(caller)
+    gone.known.handler?.end(null)
+    expect([gone.pidfd.closed, stays.pidfd.closed]).toEqual([true, false])
+    reception.admit()
+    expect(state.joined).toEqual([stays.caller])
+  })
+})

@@ -1,0 +1,95 @@
+import { afterEach, expect, it, onTestFinished, vi } from 'vitest'
+import {
+  type OperatedService,
+  ServiceOperations,
+  StatusRequests,
+} from '../../../src/daemon/service/service-operations.js'
+import { UserQuotas } from '../../../src/daemon/user-quotas.js'
+import type { HolderPhase } from '../../../src/handoff/phases.js'
+import type { Peer } from '../../../src/holder/peer.js'
+import { socketPair } from '../../../src/kernel/index.js'
+import { Channel } from '../../../src/wire/channel.js'
+import { Link, type WireBody } from '../../../src/wire/link.js'
+import { peerWith } from '../../holder-support/processes.js'
+
+afterEach(() => void vi.useRealTimers())
+
+function open(phase: HolderPhase) {
+  const told: WireBody[] = []
+  const now = { phase, owner: 1, joiner: 2 }
+  const peerOf = (id: number) => ({
+    id,
+    pid: 100 + id,
+    link: { open: true, channel: {}, post: (body: WireBody) => told.push(body) },
+  })
+  const owner = peerOf(1)
+  const service = {
+    name: 'shop',
+    times: { ready: 1, quiesce: 1, freeze: 1, prepare: 1, commit: 1 },
+    holder: { peer: (id: number) => (id === 1 ? owner : peerOf(id)) },
+    machine: () => now,
+  } as unknown as OperatedService
+  const operations = new ServiceOperations(service)
+  const order = { argv: [], timeoutMs: 60_000, service: 'shop', killStuck: false }
+  const upgrade = () => operations.upgrade(order, () => {}, new AbortController().signal)
+  const asked = () => told.filter(body => body.upgradeRequest).length
+  return { now, operations, upgrade, asked }
+}
+
+it.each([
+  ['probation', /process 101 is in probation.*rollback/],
+  ['offering', /process 102 is taking over/],
+  ['preparing', /process 102 is taking over/],
+] as const)('an upgrade in %s is refused as busy before a successor is started', async (phase, message) => {
+  vi.useFakeTimers()
+  const { asked, upgrade } = open(phase)
+  const refused = upgrade().catch(error => error)
+  await vi.advanceTimersByTimeAsync(5_000)
+  expect(asked()).toBe(0)
+  expect(await refused).toMatchObject({
+    code: 'ERR_FDB_BUSY',
+    retryable: true,
+    message: expect.stringMatching(message),
+  })
+})
+
+it('an upgrade in a probation that ends soon is asked for then', async () => {
+  const { asked, now, operations, upgrade } = open('probation')
+  void upgrade().catch(() => {})
+  await new Promise(resolve => setImmediate(resolve))
+  expect(asked()).toBe(0)
+  now.phase = 'idle'
+  operations.phaseChanged()
+  await vi.waitFor(() => expect(asked()).toBe(1))
+})
+
+it('a status does not wait long for a member of another user, whose previous answer stands in for a late one', async () => {
+  vi.useFakeTimers()
+  const quotas = new UserQuotas(1_024)
+  const peerOf = (uid: number): Peer => {
+    const [a, b] = socketPair('member')
+    const link = new Link(new Channel(a, { foreignUser: quotas.foreignUserOf(uid) }))
+    onTestFinished(() => {
+      link.close()
+      b.close()
+    })
+    return peerWith({ link })
+  }
+  const requests = new StatusRequests()
+  const answerOf = async (peer: Peer, ms: number) => {
+    const answer = requests.ask(peer).then(json => ({ json }))
+    await vi.advanceTimersByTimeAsync(ms)
+    return await Promise.race([answer, Promise.resolve(null)])
+  }
+  const [other, own] = [peerOf(12_001), peerOf(0)]
+  expect(await answerOf(other, 100)).toEqual({ json: '' })
+  expect(await answerOf(own, 100)).toBe(null)
+  requests.handleAnswer(other, '{"a":1}')
+  expect(await answerOf(other, 100)).toEqual({ json: '{"a":1}' })
+  const long = JSON.stringify('x'.repeat(100_000))
+  requests.handleAnswer(other, long)
+  expect(await answerOf(other, 100)).toEqual({ json: '' })
+  const waits = requests.ask(own)
+  requests.handleAnswer(own, long)
+  expect(await waits).toBe(long)
+})

@@ -1,0 +1,93 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import type { Unserved } from '../../../src/daemon/policy/policy.js'
+import { parsePolicy } from '../../../src/daemon/policy/schema.js'
+import { UnservedServices } from '../../../src/daemon/services.js'
+import { Registry } from '../../../src/holder/registry.js'
+import { memoryFile } from '../../../src/kernel/index.js'
+import { daemonServices } from '../../holder-support/daemon-services.js'
+import { until } from '../../processes/until.js'
+
+function folderOf(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-unserved-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/** A service that nobody serves, under a rule that may be another one at each look. */
+function underRule(ruled: () => Unserved) {
+  const lines: { readonly facts: object; readonly message: string }[] = []
+  const warn = (facts: object, message: string) => lines.push({ facts, message })
+  const ended: string[] = []
+  const services = new UnservedServices({
+    control: '/run/daemon.sock',
+    logger: { ...SILENT, warn },
+    rule: ruled,
+    isUnserved: () => true,
+    isPaused: () => false,
+    end: service => ended.push(service),
+  })
+  onTestFinished(() => services.close())
+  return { services, lines, ended }
+}
+
+describe('a service that nobody serves', () => {
+  it('has its command run without what the daemon was told of itself', async () => {
+    const file = join(folderOf(), 'env')
+    const told = { NOTIFY_SOCKET: '/run/systemd/notify', FDSTORE: '512', FD_BROKER_MAIN_PROCESS: '1' }
+    for (const [name, value] of Object.entries(told)) vi.stubEnv(name, value)
+    onTestFinished(() => void vi.unstubAllEnvs())
+    const { services } = underRule(() => ({
+      afterMs: 0,
+      act: { run: `env > ${file}~; mv ${file}~ ${file}` },
+    }))
+    services.update('shop')
+    await until('it has run', () => existsSync(file))
+    const names = readFileSync(file, 'utf8')
+      .split('\n')
+      .map(line => line.split('=')[0])
+    expect(names).toEqual(expect.arrayContaining(['PATH', 'FD_BROKER_SERVICE', 'FD_BROKER_CONTROL']))
+    for (const name of Object.keys(told)) expect(names).not.toContain(name)
+  })
+
+  it('whose command cannot be started is waited for, and that is said', async () => {
+    // No process is given an argument of that length.
+    const { lines, services } = underRule(() => ({ afterMs: 0, act: { run: `: ${'x'.repeat(300_000)}` } }))
+    services.update('shop')
+    await until('it was tried', () => lines.length > 0)
+    expect(lines[0]).toMatchObject({ facts: { service: 'shop', err: { code: 'E2BIG' }, againMs: 1000 } })
+  })
+
+  it('has its command run again after twice as long each time, and 60 s at most', () => {
+    vi.useFakeTimers()
+    onTestFinished(() => void vi.useRealTimers())
+    const { lines, services } = underRule(() => ({ afterMs: 0, act: { run: `: ${'x'.repeat(300_000)}` } }))
+    services.update('shop')
+    vi.advanceTimersByTime(150_000)
+    const pauses = lines.map(({ facts }) => (facts as { againMs: number }).againMs / 1000)
+    expect(pauses).toEqual([1, 2, 4, 8, 16, 32, 60, 60])
+  })
+
+  it('is not waited for anew when the same rule was read anew', async () => {
+    const { ended, services } = underRule(() => ({ afterMs: 200, act: 'close' }))
+    const looks = setInterval(() => services.update('shop'), 20)
+    onTestFinished(() => clearInterval(looks))
+    await until('it is ended', () => ended.length > 0)
+  })
+
+  it('is ended when the daemon goes on, if its time has passed during a handoff of the daemon that failed', async () => {
+    const registry = new Registry()
+    registry.put({ name: 'shop/named/web', role: 'named', spec: '', fd: memoryFile('web', 'a memory file') })
+    const policy = parsePolicy('default: { unserved: { after: 100ms, close: true } }', 'daemon.yaml')
+    const services = daemonServices(folderOf(), { registry, policy })
+    services.restore()
+    services.pause()
+    await new Promise(resolve => setTimeout(resolve, 200))
+    expect(services.size).toBe(1)
+    services.resume()
+    await until('it is ended', () => services.size === 0)
+  })
+})

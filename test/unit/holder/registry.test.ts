@@ -1,0 +1,21 @@
+import { expect, it } from 'vitest'
+import { MAX_ENTRIES, Registry } from '../../../src/holder/registry.js'
+import { OwnedFd } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
+
+it('a service names so many descriptors and no more: the one too many is closed, others can be exchanged', () => {
+  const registry = new Registry()
+  const [raw, peer] = native.socketPair()
+  native.close(peer)
+  const one = OwnedFd.own(raw, 'one')
+  const entry = (name: string, fd: OwnedFd) => ({ name, role: 'named', spec: '', fd }) as const
+  for (let i = 0; i < MAX_ENTRIES; i++) registry.put(entry(`n${i}`, one))
+  const over = one.dup()
+  expect(() => registry.put(entry('over', over))).toThrow(
+    expect.objectContaining({ code: 'ERR_FDB_TOO_MANY_NAMES', message: expect.stringContaining('"over"') }),
+  )
+  expect(over.closed).toBe(true)
+  registry.put(entry('n0', one))
+  expect(registry.size).toBe(MAX_ENTRIES)
+  registry.close()
+})

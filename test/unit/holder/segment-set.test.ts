@@ -1,0 +1,105 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Caller } from '../../../src/holder/admission.js'
+import { SegmentSet, SegmentSupply } from '../../../src/holder/segment-set.js'
+import { native } from '../../../src/kernel/native.js'
+import type { BundleItem } from '../../../src/wire/bundle.js'
+import { Segment } from '../../fixtures/state.js'
+import { until } from '../../processes/until.js'
+
+function shelfWith(...epochs: number[]): SegmentSet {
+  const segmentSet = new SegmentSet()
+  onTestFinished(() => segmentSet.close())
+  segmentSet.make(epochs)
+  return segmentSet
+}
+
+const epochsOf = ({ all }: SegmentSet) => all.map(({ epoch }) => epoch)
+
+describe('the segments that a process holds', () => {
+  it('are one for each epoch: a writable one takes the place of one of its kind, and nothing else does', () => {
+    const before = native.openCount()
+    const segmentSet = shelfWith()
+    const readOnly = Segment.create(1)
+    const writable = readOnly.dup()
+    const snapshot = Segment.create(1, { kind: 'snapshot' })
+    segmentSet.put(readOnly, false)
+    expect(segmentSet.isWritable(1)).toBe(false)
+    segmentSet.put(snapshot, true)
+    segmentSet.put(readOnly.dup(), false)
+    expect(segmentSet.get(1)).toBe(readOnly)
+    segmentSet.put(writable, true)
+    expect([segmentSet.get(1), segmentSet.isWritable(1)]).toEqual([writable, true])
+    expect(native.openCount()).toBe(before + 1)
+    segmentSet.close()
+    expect([segmentSet.isWritable(1), native.openCount()]).toEqual([false, before])
+  })
+
+  it('are sealed for who asks later, also where they held nothing and were dropped', () => {
+    const segmentSet = shelfWith(1, 2, 3)
+    segmentSet.seal(2, 3)
+    expect([1, 2, 3, 4].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false, false])
+    segmentSet.prune(1)
+    expect(epochsOf(segmentSet)).toEqual([1, 3])
+    // A Reinstate that a stopped process reads late names it: that one is not to accept, and fail to write.
+    expect([1, 2, 3, 4].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false, false])
+  })
+
+  it('are dropped below an epoch when they are nobody’s state, and no others', () => {
+    const segmentSet = shelfWith(1, 2, 3, 4)
+    segmentSet.dropBelow(3)
+    expect([segmentSet.top, epochsOf(segmentSet)]).toEqual([4, [3, 4]])
+    segmentSet.dropBelow(3)
+    expect(epochsOf(segmentSet)).toEqual([3, 4])
+  })
+
+  it('are sealed within the bounds that are named', () => {
+    const segmentSet = shelfWith(1, 2, 3)
+    segmentSet.seal(2, 3)
+    expect([1, 2, 3].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false])
+  })
+
+  it('are given read-only to one that drains, from the one after those that it has', () => {
+    const segmentSet = shelfWith(1, 2, 3)
+    const before = native.openCount()
+    const { items, release } = segmentSet.since(1)
+    expect(items.map(({ epoch, writable }) => [epoch, writable])).toEqual([
+      [2, false],
+      [3, false],
+    ])
+    for (const { fd } of items) {
+      const given = Segment.open(fd.dup())
+      expect(() => given.seal()).toThrow()
+      given.close()
+    }
+    release()
+    expect(native.openCount()).toBe(before)
+    segmentSet.replaceUpTo(Segment.create(2, { kind: 'snapshot' }))
+    expect([segmentSet.since(1).items, epochsOf(segmentSet)]).toEqual([[], [2, 3]])
+  })
+})
+
+describe('a generation that drains', () => {
+  it('is sent what was made since, once, and nothing when there is nothing', async () => {
+    const segmentSet = shelfWith(1, 2)
+    const before = native.openCount()
+    const sent: number[][] = []
+    const link = {
+      sendBundle: async (items: BundleItem[]) => void sent.push(items.map(({ epoch = 0 }) => epoch)),
+    }
+    const dropped: Caller[] = []
+    const supply = new SegmentSupply(segmentSet, caller => dropped.push(caller))
+    const caller = { hello: { top: 1 }, link } as unknown as Caller
+    supply.add(caller)
+    supply.share()
+    segmentSet.make([3, 4])
+    supply.share()
+    supply.share()
+    supply.forget(caller)
+    segmentSet.make([5])
+    supply.share()
+    expect(sent).toEqual([[2], [3, 4]])
+    // Three were made here; what was sent is closed.
+    await until('the rest is closed', () => native.openCount() === before + 3)
+    expect(dropped).toEqual([])
+  })
+})

@@ -1,0 +1,199 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { numbersOf, type OwnedFd } from '../../../src/kernel/index.js'
+import {
+  bindListener,
+  formatListenerSpec,
+  ListenerGuard,
+  parseListenerSpec,
+} from '../../../src/listeners/index.js'
+import { removeUnixPath } from '../../../src/listeners/unix-path.js'
+import { SharedListeners, StoredListeners } from '../../../src/run/shared-listeners.js'
+import { freePort } from '../../processes/scene.js'
+import { until } from '../../processes/until.js'
+
+interface Line {
+  readonly level: 'warn' | 'error'
+  readonly text: string
+  readonly why?: string
+}
+
+function guarded(spec: string, { named = spec } = {}) {
+  const lines: Line[] = []
+  const log = (level: Line['level']) => (facts: object, text: string) =>
+    void lines.push({ ...facts, level, text })
+  const guard = new ListenerGuard({ ...SILENT, warn: log('warn'), error: log('error') })
+  const fd = bindListener(parseListenerSpec(spec))
+  guard.add({ name: 'web', spec: named, fd })
+  onTestFinished(() => {
+    guard[Symbol.dispose]()
+    removeUnixPath(fd, spec)
+    fd.close()
+  })
+  return { guard, fd, lines }
+}
+
+function folder(): string {
+  const made = mkdtempSync(join(tmpdir(), 'fdb-guard-'))
+  onTestFinished(() => rmSync(made, { recursive: true, force: true }))
+  return made
+}
+
+/** Lets another process that shares the socket call shutdown(2), `times` times. */
+async function shutDown(fd: OwnedFd, times = 1): Promise<void> {
+  const script = `import socket, time\ns = socket.socket(fileno=3)\nfor _ in range(${times}):\n  s.shutdown(2)\n  time.sleep(0.002)`
+  const child = spawn('python3', ['-c', script], {
+    stdio: ['ignore', 'inherit', 'ignore', ...numbersOf([fd])],
+  })
+  await once(child, 'exit')
+}
+
+/** 'connected', or the code of the failure. */
+async function reach(to: { port: number; host: string } | { path: string }): Promise<string> {
+  const client = connect(to)
+  return (await new Promise(resolve => {
+    client
+      .on('connect', () => resolve('connected'))
+      .on('error', error => resolve((error as { code?: string }).code!))
+  }).finally(() => client.destroy())) as string
+}
+
+describe('a shared TCP listener', () => {
+  it('listens again at once when a process shuts it down, and the log says so once', async () => {
+    const port = await freePort()
+    const { fd, guard, lines } = guarded(`tcp://127.0.0.1:${port}`)
+    for (let i = 0; i < 2; i++) {
+      await shutDown(fd)
+      await until(
+        'it listens again',
+        async () => (await reach({ port, host: '127.0.0.1' })) === 'connected',
+        5_000,
+      )
+    }
+    expect(guard.faultOf(fd)).toBeNull()
+    expect(lines).toMatchObject([{ level: 'warn', text: expect.stringMatching(/shut it down for all/) }])
+  })
+
+  it('listens again after a process has shut it down many times', async () => {
+    const port = await freePort()
+    const { fd, guard, lines } = guarded(`tcp://127.0.0.1:${port}`)
+    await shutDown(fd, 200)
+    await until(
+      'it listens again',
+      async () => (await reach({ port, host: '127.0.0.1' })) === 'connected',
+      5_000,
+    )
+    expect([guard.faultOf(fd), lines.length]).toEqual([null, 1])
+  })
+})
+
+describe('the path of a Unix listener', () => {
+  it('is restored with the same socket when a program removes it', async () => {
+    const path = join(folder(), 'app.sock')
+    const { guard, lines } = guarded(`unix:${path}`)
+    rmSync(path)
+    guard.check()
+    expect(await reach({ path })).toBe('connected')
+    expect(lines).toMatchObject([{ level: 'warn', text: expect.stringMatching(/was removed.*restored/) }])
+  })
+
+  it('is reported as lost if its second name was removed too, once', async () => {
+    const home = folder()
+    const { fd, guard, lines } = guarded(`unix:${join(home, 'app.sock')}`)
+    for (const name of readdirSync(home)) rmSync(join(home, name))
+    guard.check()
+    expect(guard.faultOf(fd)).toBeNull()
+    for (let i = 0; i < 3; i++) guard.check()
+    expect(guard.faultOf(fd)).toMatch(/app\.sock was removed and cannot be restored: restart/)
+    expect(lines).toMatchObject([{ level: 'error', text: 'clients cannot reach a listener' }])
+  })
+
+  it('stays with another program that has bound it', async () => {
+    const home = folder()
+    const path = join(home, 'app.sock')
+    const { fd, guard } = guarded(`unix:${path}`)
+    rmSync(path)
+    const other = bindListener(parseListenerSpec(`unix:${path}`))
+    onTestFinished(() => other.close())
+    for (let i = 0; i < 2; i++) guard.check()
+    expect(guard.faultOf(fd)).toMatch(/belongs to another program now/)
+    expect(removeUnixPath(fd, `unix:${path}`)).toBe(false)
+    expect(readdirSync(home)).toEqual(['app.sock'])
+  })
+
+  it('is found again after it was moved away and back', () => {
+    const path = join(folder(), 'app.sock')
+    const { fd, guard } = guarded(`unix:${path}`)
+    guard.keepsPaths = false
+    renameSync(path, `${path}.away`)
+    for (let i = 0; i < 2; i++) guard.check()
+    expect(guard.faultOf(fd)).not.toBeNull()
+    renameSync(`${path}.away`, path)
+    guard.check()
+    expect(guard.faultOf(fd)).toBeNull()
+  })
+
+  it('has no second name, and is not restored, if another user chose it', () => {
+    const home = folder()
+    const path = join(home, 'app.sock')
+    const guard = new ListenerGuard(SILENT)
+    guard.keepsPaths = false
+    const fd = bindListener(parseListenerSpec(`unix:${path}`))
+    onTestFinished(() => {
+      guard[Symbol.dispose]()
+      fd.close()
+    })
+    guard.add({ name: 'web', spec: `unix:${path}`, fd })
+    expect(readdirSync(home)).toEqual(['app.sock'])
+    rmSync(path)
+    guard.check()
+    expect(existsSync(path)).toBe(false)
+  })
+
+  it('is removed with its second name', () => {
+    const home = folder()
+    const spec = `unix:${join(home, 'app.sock')}`
+    const { fd } = guarded(spec)
+    expect(readdirSync(home)).toHaveLength(2)
+    expect(removeUnixPath(fd, spec)).toBe(true)
+    expect(readdirSync(home)).toEqual([])
+  })
+
+  it('gets a second name although a killed process has left one', async () => {
+    const home = folder()
+    const path = join(home, 'app.sock')
+    writeFileSync(join(home, '.app.sock.fd-broker'), '')
+    const { guard } = guarded(`unix:${path}`)
+    rmSync(path)
+    guard.check()
+    expect(await reach({ path })).toBe('connected')
+  })
+})
+
+describe('a Unix listener that a process has shut down', () => {
+  it('is reported, because it cannot listen again; the next version of `run` gets a new socket', async () => {
+    const path = join(folder(), 'app.sock')
+    const spec = parseListenerSpec(`unix:${path}`)
+    const lines: Line[] = []
+    const error = (facts: object, text: string) => void lines.push({ ...facts, level: 'error', text })
+    const guard = new ListenerGuard({ ...SILENT, error })
+    using shared = new SharedListeners(new StoredListeners(null, 'shop'), [], null, guard)
+    const wanted = [{ name: 'web', spec }]
+    const [first] = shared.provide(wanted, true, true)
+    await shutDown(first!.fd)
+    const key = formatListenerSpec(spec)
+    await until('it is noticed', () => shared.faultOf(key) !== null)
+    expect(shared.faultOf(key)).toMatch(/has shut it down.*upgrade/)
+    expect(lines).toHaveLength(1)
+    expect(await reach({ path })).toBe('ECONNREFUSED')
+    shared.provide(wanted, true, false)
+    expect(await reach({ path })).toBe('connected')
+    expect(shared.faultOf(key)).toBeNull()
+  })
+})

@@ -1,0 +1,96 @@
+import { chownSync, lstatSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { closeAll, connectToUnix, inspectOne, listenOver, type OwnedFd } from '../../../src/kernel/index.js'
+import { adjustListener, bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
+import { removeUnixPath } from '../../../src/listeners/unix-path.js'
+import { until } from '../../processes/until.js'
+
+function folder(): string {
+  const path = mkdtempSync(join(tmpdir(), 'fdb-options-'))
+  onTestFinished(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+function bound(spec: string): OwnedFd {
+  const fd = bindListener(parseListenerSpec(spec))
+  onTestFinished(() => fd.close())
+  return fd
+}
+
+const root = process.geteuid?.() === 0
+
+describe('an adopted listener', () => {
+  it('has the mode and the owner that the next version asks for, and says what was changed', () => {
+    const path = join(folder(), 'x.sock')
+    const fd = bound(`unix:${path}?mode=0600`)
+    const { uid, gid } = lstatSync(path)
+    const before = parseListenerSpec(`unix:${path}?mode=0600`)
+    const adjusted = (options: string) =>
+      adjustListener(fd, inspectOne(fd), before, parseListenerSpec(`unix:${path}?${options}`))
+    expect(adjusted('mode=0660')).toEqual([{ option: 'mode', applied: true }])
+    expect(lstatSync(path).mode & 0o777).toBe(0o660)
+    expect(adjusted(`mode=0660&uid=${uid}&gid=${gid}`)).toEqual([])
+    if (!root) return
+    expect(adjusted(`uid=${uid + 1}`)).toEqual([{ option: 'owner', applied: true }])
+    expect(lstatSync(path)).toMatchObject({ uid: uid + 1, gid })
+    chownSync(path, uid, gid)
+  })
+
+  it('whose path leads to another socket by now leaves that as it is, and says so', () => {
+    const path = join(folder(), 'x.sock')
+    const fd = bound(`unix:${path}?mode=0600`)
+    renameSync(path, `${path}.away`)
+    bound(`unix:${path}?mode=0600`)
+    const before = lstatSync(path)
+    const wanted = parseListenerSpec(`unix:${path}?mode=0666&uid=${before.uid + 1}`)
+    const reason = expect.stringContaining(path)
+    expect(adjustListener(fd, inspectOne(fd), null, wanted)).toEqual([
+      { option: 'mode', applied: false, reason },
+      { option: 'owner', applied: false, reason },
+    ])
+    const { mode, uid } = lstatSync(path)
+    expect({ mode, uid }).toEqual({ mode: before.mode, uid: before.uid })
+  })
+
+  it('has room for who comes while many wait and a server begins to accept', async () => {
+    const path = join(folder(), 'x.sock')
+    const fd = bound(`unix:${path}`)
+    const clients = Array.from({ length: 600 }, () => connectToUnix(path, 'a client'))
+    onTestFinished(() => closeAll(clients))
+    const accepted: net.Socket[] = []
+    const server = net.createServer(socket => accepted.push(socket))
+    onTestFinished(() => {
+      for (const socket of accepted) socket.destroy()
+      server.close()
+    })
+    listenOver(server, fd.dup(), parseListenerSpec(`unix:${path}`).backlog)
+    // Before anything else of this process runs.
+    clients.push(connectToUnix(path, 'one more'))
+    await until('all are accepted', () => accepted.length === clients.length)
+  })
+})
+
+describe('the path of a Unix listener', () => {
+  it('has the owner that was asked for from its birth', ({ skip }) => {
+    if (!root) return skip('only root gives files away')
+    const path = join(folder(), 'x.sock')
+    bound(`unix:${path}?uid=7&gid=8`)
+    expect(lstatSync(path)).toMatchObject({ uid: 7, gid: 8 })
+  })
+
+  it('is removed by whom it leads to, and left alone by all others', () => {
+    const path = join(folder(), 'x.sock')
+    const first = bound(`unix:${path}`)
+    renameSync(path, `${path}.away`)
+    const second = bound(`unix:${path}`)
+    for (const spec of [`unix:${path}`, 'unix:@abstract', 'tcp://127.0.0.1:1', 'no spec'])
+      expect(removeUnixPath(first, spec)).toBe(false)
+    expect(lstatSync(path).isSocket()).toBe(true)
+    expect(removeUnixPath(second, `unix:${path}`)).toBe(true)
+    expect(lstatSync(path, { throwIfNoEntry: false })).toBeUndefined()
+    expect(removeUnixPath(second, `unix:${path}`)).toBe(false)
+  })
+})

@@ -1,0 +1,118 @@
+import { type EventEmitter, once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { serveDaemon } from '../../../src/daemon/daemon.js'
+import { codec, defineSection, join, type Member, type SectionOptions } from '../../../src/index.js'
+import { OperatorClient } from '../../../src/operator.js'
+import { untyped } from '../../fixtures/untyped.js'
+
+const ALONE = { service: 'shop', control: false } as const
+const DAEMON = { service: 'shop', hosting: 'daemon' } as const
+
+async function alone(): Promise<Member> {
+  const member = await join(ALONE)
+  onTestFinished(() => member.close({ timeout: 0 }))
+  return member
+}
+
+function refused(text: string) {
+  return { code: 'ERR_FDB_OPTION', message: expect.stringContaining(text) }
+}
+
+// As JavaScript may call it.
+const anyJoin = join as (options?: unknown) => Promise<Member>
+
+describe('what a caller passes is checked at the call', () => {
+  it.each([
+    ['nothing', undefined, 'the options of join() are undefined'],
+    ['a text', 'shop', 'the options of join() are "shop"'],
+    ['a misspelt option', { ...ALONE, controll: '/x' }, 'did you mean "control"'],
+    ['a misspelt limit of upgrades', { ...ALONE, upgrade: { probaton: 1 } }, 'did you mean "probation"'],
+    ['a misspelt option of drains', { ...ALONE, drain: { timeOut: 1 } }, 'did you mean "timeout"'],
+    ['a misspelt limit of the state', { ...ALONE, stateLimits: { keybytes: 1 } }, 'did you mean "keyBytes"'],
+    [
+      'a misspelt option of the file',
+      { ...ALONE, stateFile: { path: '/x', synch: 1 } },
+      'did you mean "sync"',
+    ],
+    ['a logger that is a function', { ...ALONE, logger: console.log }, 'it lacks debug, info, warn, error'],
+    ['a service that follows itself', { ...DAEMON, follow: 'shop' }, 'option "follow" is "shop"'],
+    ['a name to follow that is none', { ...DAEMON, follow: 7 }, 'option "follow" is 7'],
+    ['one that follows without a daemon', { service: 'shop', follow: 'a' }, 'option "hosting" is undefined'],
+    ['one that follows and keeps a file', { ...DAEMON, follow: 'a', stateFile: '/x' }, 'option "stateFile"'],
+    ['a health that is no function', { ...ALONE, health: true }, 'option "health" is true'],
+    ['a signal that is none', { ...ALONE, signal: 'SIGTERM' }, 'option "signal" is "SIGTERM"'],
+  ])('join(): %s', async (_what, options, text) => {
+    await expect(anyJoin(options)).rejects.toMatchObject(refused(text))
+  })
+
+  it('console is a logger', async () => {
+    const member = await join({ ...ALONE, logger: console })
+    await member.close()
+  })
+
+  it('methods of a member', async () => {
+    const member = await alone()
+    // biome-ignore lint/suspicious/noExplicitAny: as JavaScript may call it
+    const any = member as any
+    await expect(any.ready({ check: [] })).rejects.toMatchObject(refused('did you mean "checks"'))
+    await expect(any.ready({ checks: () => {} })).rejects.toMatchObject(refused('a list of functions'))
+    await expect(any.ready(5_000)).rejects.toMatchObject(refused('the options of ready() are 5000'))
+    await expect(any.close({ timeoutMs: 1 })).rejects.toMatchObject(refused('no option "timeoutMs"'))
+    await expect(any.close(1)).rejects.toMatchObject(refused('the options of close()'))
+    await expect(any.upgrade({ arguments: [] })).rejects.toMatchObject(refused('no option "arguments"'))
+    expect(() => any.command('x', 'not a function')).toThrow(expect.objectContaining(refused('handler')))
+    expect(member.phase).toBe('joining')
+    await member.ready()
+  })
+
+  it('the daemon, sections, and operators', async () => {
+    await expect(serveDaemon(untyped({ controll: '/x' }))).rejects.toMatchObject(refused('"control"'))
+    await expect(serveDaemon({ control: '/x', upgrade: { freeze: -1 } })).rejects.toMatchObject(
+      refused('upgrade.freeze'),
+    )
+    expect(() =>
+      defineSection(untyped<SectionOptions<unknown>>({ version: 1, codec: codec.json(), secrets: true })),
+    ).toThrow(expect.objectContaining(refused('did you mean "secret"')))
+    await expect(OperatorClient.connect('/x', untyped({ timeOut: 1 }))).rejects.toMatchObject(
+      refused('did you mean "timeout"'),
+    )
+  })
+
+  it('time limits of operators: none means "no limit"', async () => {
+    const folder = mkdtempSync(`${tmpdir()}/fdb-arguments-`)
+    const control = `${folder}/shop.sock`
+    const member = await join({ service: 'shop', control })
+    onTestFinished(async () => {
+      await member.close({ timeout: 0 })
+      rmSync(folder, { recursive: true })
+    })
+    await member.ready()
+    using client = await OperatorClient.connect(control)
+    for (const timeout of [0, -1, Number.NaN, untyped<number>('5s')]) {
+      const wrong = refused('option "timeout" is')
+      await expect(client.upgrade({ timeout })).rejects.toMatchObject(wrong)
+      await expect(client.command('x', '', { timeout })).rejects.toMatchObject(wrong)
+      await expect(client.status({ timeout })).rejects.toMatchObject(wrong)
+      await expect(client.descriptors.claim('x', { timeout })).rejects.toMatchObject(wrong)
+    }
+  })
+})
+
+describe('events of a member', () => {
+  it('that are misspelt are refused, however they are listened to', async () => {
+    const member = await alone()
+    const wrong = expect.objectContaining({
+      code: 'ERR_FDB_EVENT',
+      message: expect.stringContaining('did you mean "retiring"'),
+    })
+    for (const method of ['on', 'once', 'addListener', 'prependListener', 'prependOnceListener'] as const)
+      expect(() => (member as EventEmitter)[method]('retireing', () => {})).toThrow(wrong)
+    await expect(once(member, 'retireing')).rejects.toEqual(wrong)
+    expect((member as EventEmitter).eventNames()).toEqual(['newListener'])
+    const served = once(member, 'serving')
+    await member.ready()
+    await served
+  })
+})

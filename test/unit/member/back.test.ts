@@ -1,0 +1,118 @@
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join as joinPath } from 'node:path'
+import { expect, it, onTestFinished } from 'vitest'
+import { type Logger, SILENT } from '../../../src/base/logger.js'
+import { receiveHello } from '../../../src/holder/admission.js'
+import { join, serveDaemon } from '../../../src/index.js'
+import { closeAll, MAX_FDS_PER_MESSAGE } from '../../../src/kernel/index.js'
+import { reconnectToDaemon } from '../../../src/member/daemon-hosting.js'
+import type { HolderLink } from '../../../src/member/holder-link.js'
+import type { Settings } from '../../../src/member/options.js'
+import { acquireControl, closeControl, type FirstControl } from '../../../src/os/control-path.js'
+import { ControlListener } from '../../../src/wire/control-listener.js'
+import { VERSIONS, type WireEnvelope } from '../../../src/wire/link.js'
+import { until } from '../../processes/until.js'
+
+/** A daemon that does not acknowledge what the first ones bring to it. Answers what it was told, a list for each channel. */
+async function deafDaemon(control: string, deaf: number): Promise<WireEnvelope[][]> {
+  const place = (await acquireControl(control)) as FirstControl
+  const listener = new ControlListener(place.listener)
+  const heard: WireEnvelope[][] = []
+  const admission = { versions: VERSIONS, service: null, timeoutMs: 5_000, logger: SILENT }
+  const ends: (() => void)[] = []
+  listener.start((fd, who) =>
+    receiveHello(fd, who, admission, ({ link, pidfd }) => {
+      const told: WireEnvelope[] = []
+      ends.push(() => link.close())
+      pidfd?.close()
+      const taken = heard.push(told) > deaf
+      link.start({
+        message: (envelope, fds) => {
+          closeAll(fds)
+          if (!envelope.heartbeat) told.push(envelope)
+        },
+        ...(taken && { bundle: items => closeAll(items.map(({ fd }) => fd)) }),
+        broken: () => {},
+        end: () => {},
+      })
+      const { pid } = process
+      link.post({ welcome: { version: 1, pid, daemon: true, incarnation: 'another', generation: 1 } })
+    }),
+  )
+  onTestFinished(() => {
+    listener.stop()
+    for (const end of ends) end()
+    closeControl(place)
+  })
+  return heard
+}
+
+it('a member tells a new daemon where it stands until that has taken it', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const daemon = await serveDaemon({ control })
+  const member = await join({
+    service: 'shop',
+    control,
+    hosting: 'daemon',
+    timeout: 200,
+    drain: { timeout: 0 },
+  })
+  await member.listen('web', 'tcp://127.0.0.1:0')
+  await member.ready({ unserved: true })
+  await daemon.close()
+  const heard = await deafDaemon(control, 2)
+  onTestFinished(() => member.close({ timeout: 0 }))
+  await until('it is back', () => heard.at(-1)?.some(({ back }) => back))
+  // What is held was not acknowledged on the first two channels: nothing is said there that would count on it.
+  expect(heard.map(told => told.map(({ body }) => body))).toEqual([[], [], ['back']])
+  expect(heard[2]?.[0]?.back).toMatchObject({ role: 'serving', sealed: false })
+  expect(member.phase).toBe('serving')
+})
+
+it('a registration that a dead daemon did not answer is repeated after Back, also if Back takes several messages of descriptors', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const daemon = await serveDaemon({ control })
+  const member = await join({ service: 'shop', control, hosting: 'daemon', drain: { timeout: 0 } })
+  for (let i = 0; i <= MAX_FDS_PER_MESSAGE; i++) await member.listen(`web${i}`, 'tcp://127.0.0.1:0')
+  await member.ready({ unserved: true })
+  await daemon.close()
+  const late = member.listen('late', 'tcp://127.0.0.1:0').catch(() => {})
+  const heard = await deafDaemon(control, 0)
+  onTestFinished(async () => {
+    await member.close({ timeout: 0 })
+    await late
+  })
+  await until('the registration is repeated', () => heard[0]?.some(({ register }) => register))
+  expect(heard[0]!.map(({ body }) => body)).toEqual(['back', 'register'])
+})
+
+it('a member that is to end while a daemon does not answer connects no more, and blames no daemon', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-back-'))
+  const control = joinPath(folder, 'control.sock')
+  const connections: Socket[] = []
+  const daemon = createServer(socket => connections.push(socket)).listen(control)
+  onTestFinished(() => {
+    for (const socket of connections) socket.destroy()
+    daemon.close()
+    rmSync(folder, { recursive: true, force: true })
+  })
+  await once(daemon, 'listening')
+  const told: string[] = []
+  const logger: Logger = { ...SILENT, debug: (_facts: object, text?: string) => told.push(text ?? '') }
+  const settings = { control, service: 'shop', versions: VERSIONS, timeout: 60_000, logger } as Settings
+  const over = new AbortController()
+  const old = { facts: { incarnation: 'old' } } as HolderLink
+  const back = reconnectToDaemon(settings, old, 1, over.signal)
+  await until('the daemon is asked', () => connections.length === 1)
+  over.abort()
+  expect(await back).toBeNull()
+  expect(told).toEqual([])
+  expect(connections).toHaveLength(1)
+})

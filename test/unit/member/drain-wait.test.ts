@@ -1,0 +1,97 @@
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { join } from '../../../src/index.js'
+import { drainListeners } from '../../../src/member/own-drain.js'
+import { until } from '../../processes/until.js'
+
+describe('the wait for the last connection', () => {
+  it('goes on, and lets others have their turn, where a keeper says that it is empty and has connections', async () => {
+    let connections = 2
+    const keeper = {
+      get connections() {
+        return connections
+      },
+      finish() {},
+      endIdle() {},
+      emptied: () => Promise.resolve(),
+      cut() {
+        const busy = connections
+        connections = 0
+        return { idle: 0, busy }
+      },
+      cutReturned: () => ({ idle: 0, busy: 0 }),
+    }
+    const cuts: number[] = []
+    await drainListeners(
+      [keeper],
+      { plain: 30, tls: 60 },
+      SILENT,
+      { settled: () => Promise.resolve() },
+      ({ busy }) => cuts.push(busy),
+    )
+    expect(connections).toBe(0)
+    expect(cuts).toEqual([2])
+  })
+
+  it('ends for a connection that was between two processes when its time was over, and came back', async () => {
+    let connections = 1
+    const waiting: (() => void)[] = []
+    const leave = () => {
+      connections = 0
+      for (const resolve of waiting.splice(0)) resolve()
+    }
+    const end = () => {
+      const idle = connections
+      leave()
+      return { idle, busy: 0 }
+    }
+    const keeper = {
+      get connections() {
+        return connections
+      },
+      finish() {},
+      endIdle() {},
+      emptied: () =>
+        connections === 0 ? Promise.resolve() : new Promise<void>(resolve => void waiting.push(resolve)),
+      cut: end,
+      cutReturned: end,
+    }
+    let comeBack = () => {}
+    const returned = new Promise<void>(resolve => {
+      comeBack = resolve
+    })
+    const cuts: number[] = []
+    const drained = drainListeners(
+      [keeper],
+      { plain: 10, tls: 10 },
+      SILENT,
+      { settled: () => returned },
+      ({ idle }) => cuts.push(idle),
+    )
+    leave()
+    await new Promise(resolve => setTimeout(resolve, 30))
+    connections = 1
+    comeBack()
+    await drained
+    expect([connections, cuts]).toEqual([0, [1]])
+  })
+
+  it('is shortened by a later close with a shorter time, and not prolonged by one with a longer time', async () => {
+    const member = await join({ service: 'shop', control: false })
+    const web = await member.listen('web', 'tcp://127.0.0.1:0')
+    const server = createServer(socket => socket.on('error', () => {}))
+    web.serve(server)
+    await member.ready()
+    const client = connect(web.address.port!, '127.0.0.1')
+    client.on('error', () => {})
+    onTestFinished(() => void client.destroy())
+    await once(server, 'connection')
+    const closed = [member.close({ timeout: 60_000 })]
+    await until('it drains', () => member.phase === 'leaving')
+    closed.push(member.close({ timeout: 20 }), member.close({ timeout: 60_000 }))
+    await until('it has ended', () => member.phase === 'gone', 5_000)
+    await Promise.all(closed)
+  })
+})

@@ -1,0 +1,89 @@
+import { mkdtempSync, readSync, rmSync, writeSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, it, onTestFinished, vi } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { Registry } from '../../../src/holder/registry.js'
+import { SegmentSet } from '../../../src/holder/segment-set.js'
+import { bindSocket, closeAll, inspectOne, memoryFile, OwnedFd, openFile } from '../../../src/kernel/index.js'
+import { FdStoreMirror } from '../../../src/member/fd-store-mirror.js'
+import { recoverFromFdStore } from '../../../src/member/fd-store-recovery.js'
+import type { MemberContext } from '../../../src/member/member-context.js'
+import { type FdStore, restorePassedSockets } from '../../../src/os/service-manager/passed-sockets.js'
+
+/** What a service manager keeps. */
+class Store implements Pick<FdStore, 'keep' | 'drop'> {
+  kept: { name: string; fd: OwnedFd }[] = []
+  keep(name: string, fd: OwnedFd): void {
+    this.kept.push({ name, fd: fd.dup() })
+  }
+  /** All of this name. */
+  drop(name: string): void {
+    closeAll(this.kept.filter(one => one.name === name).map(({ fd }) => fd))
+    this.kept = this.kept.filter(one => one.name !== name)
+  }
+}
+
+it('gives each name its own descriptor back: of a file that is open twice, of a socket with two names, of one that was replaced', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-'))
+  const file = join(folder, 'file')
+  const opened = (flags: string) => openFile(file, flags, 'a file')
+  const registry = new Registry()
+  const put = (name: string, fd: OwnedFd) => registry.put({ name, role: 'named', spec: '', fd })
+  const store = new Store()
+  const control = [
+    { role: 'control' as const, fd: memoryFile('control', 'in its place') },
+    { role: 'lock' as const, fd: memoryFile('lock', 'in its place') },
+  ]
+  const shared = {
+    generation: 1,
+    registry,
+    serviceStartedAt: 0,
+    settings: { service: 'shop' },
+    segmentSet: new SegmentSet(),
+    machine: { member: { scope: 'holder' } },
+  } as unknown as MemberContext
+  const storeMirror = new FdStoreMirror({
+    shared,
+    control: () => control,
+    store: store as unknown as FdStore,
+  })
+  onTestFinished(() => {
+    storeMirror.close()
+    registry.close()
+    closeAll(control.map(({ fd }) => fd))
+    restorePassedSockets([])
+    rmSync(folder, { recursive: true })
+  })
+  put('writes', opened('w'))
+  storeMirror.start()
+  put('reads', opened('r'))
+  const socket = bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, 'a socket')
+  put('one', socket)
+  put('other', socket.dup())
+  put('replaced', opened('r'))
+  put('replaced', opened('w'))
+  // A service manager keeps one more under a name that it has.
+  const names = store.kept.map(({ name }) => name)
+  expect(names).toEqual([...new Set(names)])
+  const passed = (copy: (fd: OwnedFd) => OwnedFd) =>
+    store.kept.map(({ name, fd }) => ({ name: `fdb.shop.${name}`, fd: copy(fd) }))
+  const recovery = { service: 'shop', control: join(folder, 'nobody'), logger: SILENT, discard: () => {} }
+  const failing = passed(fd => fd.dup())
+  restorePassedSockets(failing)
+  const dup = vi.spyOn(OwnedFd.prototype, 'dup').mockImplementation(() => {
+    throw new Error('no free descriptor')
+  })
+  expect(() => recoverFromFdStore(recovery)).toThrow('no free descriptor')
+  dup.mockRestore()
+  expect(failing.filter(({ fd }) => !fd.closed).map(({ name }) => name)).toEqual([])
+
+  restorePassedSockets(passed(fd => fd))
+  const legacy = recoverFromFdStore(recovery)!
+  const fds = new Map(legacy.entries.map(({ name, fd }) => [name, fd]))
+  onTestFinished(() => closeAll([...fds.values(), legacy.listener, legacy.lock]))
+  expect([...fds.keys()].sort()).toEqual(registry.names.sort())
+  expect(inspectOne(fds.get('other')!).ino).toBe(inspectOne(socket).ino)
+  for (const name of ['writes', 'replaced']) expect(writeSync(fds.get(name)!.raw, 'x')).toBe(1)
+  expect(readSync(fds.get('reads')!.raw, Buffer.alloc(1))).toBe(1)
+})

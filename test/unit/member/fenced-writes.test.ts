@@ -1,0 +1,121 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { SegmentSet } from '../../../src/holder/segment-set.js'
+import { OwnedFd } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
+import { FencedWrites } from '../../../src/member/fenced-writes.js'
+import type { BundleItem } from '../../../src/wire/bundle.js'
+import { Segment, StateLog } from '../../fixtures/state.js'
+
+describe('a process that may not write any more', () => {
+  function late(facts: {
+    phase: string
+    closing?: boolean
+    over?: boolean
+    sealed?: boolean
+    alone?: boolean
+  }) {
+    const log = new StateLog()
+    const segmentSet = new SegmentSet()
+    const steps: string[] = []
+    const { phase, closing = false, over = false, sealed = false, alone = false } = facts
+    const shared = {
+      shutdown: { closing, over },
+      machine: {
+        phase,
+        sealed,
+        member: { epoch: 1, link: alone ? 'local' : 'up' },
+        holder: alone ? { phase: 'idle' } : null,
+        step: ({ type }: { type: string }) => steps.push(type),
+      },
+      settings: { timeout: 1_000, logger: SILENT },
+      leadership: { quiesce: () => {} },
+      segmentSet,
+      cannotServe: { refusal: () => new Error('unfit') },
+    }
+    const followed: (number | undefined)[] = []
+    const follow = async (below?: number) => void followed.push(below)
+    const state = { log, file: null, loader: { follow } }
+    const writes = new FencedWrites(shared as never, state as never, {
+      open: () => true,
+      reconnect: () => {},
+    })
+    onTestFinished(() => {
+      writes.forwarder.end()
+      log.close()
+      segmentSet.close()
+    })
+    return { writes, segmentSet, steps, followed }
+  }
+
+  it('forwards its changes when it stands by, leaves or was cut off, and ends them when it is unfit, or the only one', async () => {
+    for (const facts of [{ phase: 'standby' }, { phase: 'leaving' }, { phase: 'leaving', closing: true }]) {
+      const { writes } = late(facts)
+      await writes.end()
+      expect(writes.forwarder.active).toBe(true)
+    }
+    for (const facts of [{ phase: 'unfit' }, { phase: 'leaving', alone: true }]) {
+      const { writes } = late(facts)
+      writes.forwarder.start(new Error('late') as never)
+      await writes.end()
+      expect(writes.leave()).toBe(false)
+      expect(writes.forwarder.active).toBe(false)
+    }
+  })
+
+  it('that finds its segment sealed forwards them when it leaves, and else asks where it stands', () => {
+    const leaving = late({ phase: 'leaving', closing: true, sealed: true })
+    leaving.writes.checkSeal()
+    expect([leaving.writes.forwarder.active, leaving.steps]).toEqual([true, []])
+    const serving = late({ phase: 'serving', sealed: true })
+    serving.writes.checkSeal()
+    expect([serving.writes.forwarder.active, serving.steps]).toEqual([false, ['sealed']])
+    for (const facts of [{ phase: 'serving' }, { phase: 'gone', over: true, sealed: true }]) {
+      const quiet = late(facts)
+      quiet.writes.checkSeal()
+      expect(quiet.steps).toEqual([])
+    }
+  })
+
+  it('takes segments that are newer than those that it has, and closes the rest', () => {
+    const bring = (over: boolean) => {
+      const { writes, segmentSet } = late({ phase: 'standby', over })
+      segmentSet.make([2])
+      const segments = [1, 2, 3].map(epoch => Segment.create(epoch))
+      const other = OwnedFd.own(native.memfd('other'), 'other')
+      const items: BundleItem[] = segments.map(({ epoch, fd }) => ({ role: 'segment', epoch, fd }))
+      writes.takeNewer([...items, { role: 'named', epoch: 9, fd: other }])
+      return [
+        segmentSet.all.map(({ epoch }) => epoch),
+        [...segments.map(({ fd }) => fd), other].map(fd => fd.closed),
+      ]
+    }
+    expect(bring(false)).toEqual([
+      [2, 3],
+      [true, true, false, true],
+    ])
+    expect(bring(true)).toEqual([[2], [true, true, true, true]])
+  })
+
+  it('reads newer segments in each phase in which another may write, and catches up when it leaves', async () => {
+    for (const phase of ['standby', 'orphan', 'leaving']) {
+      const { writes, followed } = late({ phase })
+      await writes.end()
+      writes.takeNewer([{ role: 'segment', epoch: 3, fd: Segment.create(3).fd }])
+      expect([phase, followed]).toEqual([phase, [undefined, undefined]])
+      writes.leave()
+      expect(followed).toHaveLength(3)
+    }
+    for (const phase of ['ready', 'beginning', 'serving', 'frozen']) {
+      const { writes, followed } = late({ phase })
+      writes.takeNewer([{ role: 'segment', epoch: 3, fd: Segment.create(3).fd }])
+      expect([phase, followed]).toEqual([phase, []])
+    }
+  })
+
+  it('reads only the segments of others in place of a silent holder, if it has never served', () => {
+    const { writes, followed } = late({ phase: 'orphan' })
+    writes.followOn()
+    expect(followed).toEqual([1])
+  })
+})

@@ -1,0 +1,183 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { FdbError } from '../../../src/errors.js'
+import type { ToMember } from '../../../src/handoff/messages.js'
+import { closeAll, OwnedFd } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
+import { HolderLink } from '../../../src/member/holder-link.js'
+import { JoinedHolder } from '../../../src/member/joined-holder.js'
+import { ownPidfd } from '../../../src/os/liveness.js'
+import { fdbroker } from '../../../src/proto/wire.js'
+import { Channel } from '../../../src/wire/channel.js'
+import { packToMember } from '../../../src/wire/envelope.js'
+import { Link, VERSIONS, type WireEnvelope } from '../../../src/wire/link.js'
+import { withoutDescriptors } from '../../fixtures/descriptor-limit.js'
+import { until } from '../../processes/until.js'
+
+const { Envelope } = fdbroker.wire
+type Handler = Parameters<HolderLink['listen']>[0]
+
+/** A joined holder, what it is told, and what comes of that, in order. */
+function joined(holds = true): { handler: Handler; story: string[]; link: { open: boolean } } {
+  const story: string[] = []
+  const because = (error: FdbError) => story.push(`because ${error.code}`)
+  const hosting = {
+    handle: () => false,
+    onLost: () => story.push('hosting lost'),
+    onReleased: () => story.push('hosting released'),
+  }
+  const shared = {
+    shutdown: {
+      recordReason: because,
+      replaceReason: because,
+      handleVerdict: (word: string) => story.push(`shutdown ${word}`),
+      over: false,
+    },
+    machine: {
+      member: { epoch: 1, holds },
+      sealed: false,
+      step: (event: { type: string; message?: { kind: string }; fate?: string }) =>
+        story.push(['step', event.type, event.message?.kind ?? event.fate ?? ''].join(' ').trim()),
+    },
+    segmentSet: { isSealed: () => false },
+    cannotServe: { cause: null },
+    hosting,
+  }
+  let handler!: Handler
+  const link = { open: true }
+  const holder = {
+    facts: { pid: 7 },
+    link,
+    listen: (given: Handler) => {
+      handler = given
+    },
+  }
+  const parts = {
+    shared,
+    refuse: (error: FdbError) => story.push(`refuse ${error.code}`),
+  }
+  new JoinedHolder(parts as never).attach(holder as unknown as HolderLink)
+  return { handler, story, link }
+}
+
+/** As it arrives. */
+const said = (message: Exclude<ToMember, { kind: 'offer' }>): WireEnvelope =>
+  Envelope.decode(Envelope.encode(packToMember(message)).finish())
+
+describe('what the holder says', () => {
+  it.each([
+    ['retire', { kind: 'retire' }, ['shutdown retire', 'step message retire']],
+    ['resume', { kind: 'resume' }, ['shutdown resume', 'step message resume']],
+    ['reinstate', { kind: 'reinstate', epoch: 2 }, ['shutdown resume', 'step message reinstate']],
+    ['released', { kind: 'released' }, ['hosting released', 'step message released']],
+    ['fenced', { kind: 'fenced' }, ['because ERR_FDB_FENCED', 'step message fenced']],
+    ['abort', { kind: 'abort' }, ['because ERR_FDB_ABORTED', 'step message abort']],
+    ['freeze', { kind: 'freeze' }, ['step message freeze']],
+  ] as const)('is heard: %s', (_name, message, wanted) => {
+    const { handler, story } = joined()
+    handler.message(said(message))
+    expect(story).toEqual(wanted)
+  })
+
+  it('is why this process is refused', () => {
+    const { handler, story } = joined()
+    handler.message({ reject: { code: 'ERR_FDB_BUSY', message: 'later' } } as WireEnvelope)
+    expect(story).toEqual(['because ERR_FDB_BUSY', 'step refused'])
+  })
+})
+
+describe('the end of its channel', () => {
+  it('is told to the machine, with the reason, and then to who looks after the service', () => {
+    const lost = (error: FdbError | null, holds: boolean) => {
+      const { handler, story } = joined(holds)
+      handler.lost(error)
+      return story
+    }
+    expect(lost(null, true)).toEqual(['step lost', 'hosting lost'])
+    expect(lost(null, false)).toEqual(['because ERR_FDB_CHANNEL_CLOSED', 'step lost', 'hosting lost'])
+    const cut = { code: 'ERR_FDB_CHANNEL_RESET' } as FdbError
+    expect(lost(cut, true)).toEqual(['because ERR_FDB_CHANNEL_RESET', 'step lost', 'hosting lost'])
+  })
+
+  it('comes before its death is told: what it said last is in the channel, and counts', () => {
+    const first = joined()
+    first.handler.died()
+    expect(first.story).toEqual([])
+    first.handler.lost(null)
+    expect(first.story).toEqual(['step lost', 'step fate dead', 'hosting lost'])
+    const after = joined()
+    after.handler.lost(null)
+    after.link.open = false
+    after.handler.died()
+    expect(after.story).toEqual(['step lost', 'hosting lost', 'step fate dead'])
+  })
+})
+
+describe('the link to a holder', () => {
+  it('is watched from the Welcome, and read from when the member listens', async () => {
+    const [here, there] = native.socketPair()
+    const far = new Link(new Channel(OwnedFd.own(there, 'holder')))
+    far.start({
+      message: ({ hello }, fds) => {
+        closeAll(fds)
+        if (!hello) return
+        far.post({ welcome: { version: 1, pid: process.pid, generation: 3 } })
+        far.post({ heartbeat: { healthy: true } })
+      },
+      broken: () => {},
+      end: () => {},
+    })
+    const link = await HolderLink.greet(
+      OwnedFd.own(here, 'member'),
+      { service: 'shop', versions: VERSIONS, wantedTimes: {}, stateFile: null },
+      { timeoutMs: 5_000, signal: undefined },
+    )
+    onTestFinished(() => {
+      link.close()
+      far.close()
+    })
+    expect([link.facts.generation, link.watched]).toEqual([3, true])
+    const heard: string[] = []
+    link.listen({
+      message: ({ body = '' }) => heard.push(body),
+      bundle: () => {},
+      broken: () => {},
+      lost: () => heard.push('lost'),
+      died: () => heard.push('died'),
+    })
+    expect(link.watched).toBe(true)
+    await until('what came behind the Welcome is heard', () => heard.includes('heartbeat'))
+    far.close()
+    await until('its end is told', () => heard.includes('lost'))
+    expect(heard).toEqual(['heartbeat', 'lost'])
+  })
+
+  it('is not made if no descriptor is left for the watch, so that a member that reconnects tries again', async () => {
+    const [here, there] = native.socketPair()
+    const far = new Link(new Channel(OwnedFd.own(there, 'holder')))
+    let giveBack = () => {}
+    onTestFinished(() => {
+      giveBack()
+      far.close()
+    })
+    far.start({
+      message: (_envelope, fds) => {
+        closeAll(fds)
+        const pidfd = ownPidfd()!
+        giveBack = withoutDescriptors()
+        void far.send({ welcome: { version: 1, pid: process.pid, generation: 3 } }, [pidfd]).finally(() => {
+          // The one that is left is for the pidfd in the Welcome.
+          pidfd.close()
+        })
+      },
+      broken: () => {},
+      end: () => {},
+    })
+    await expect(
+      HolderLink.greet(
+        OwnedFd.own(here, 'member'),
+        { service: 'shop', versions: VERSIONS, wantedTimes: {}, stateFile: null },
+        { timeoutMs: 5_000, signal: undefined },
+      ),
+    ).rejects.toMatchObject({ code: 'ERR_FDB_NO_DESCRIPTORS' })
+  })
+})

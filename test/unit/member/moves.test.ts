@@ -1,0 +1,65 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { movePair } from '../../../src/connections/move-channel.js'
+import type { Listener } from '../../../src/index.js'
+import { Moves } from '../../../src/member/moves.js'
+import { until } from '../../processes/until.js'
+
+describe('the moves of connections', () => {
+  function moves(connections: number, movable: number) {
+    const told: string[] = []
+    const logger = { ...SILENT, info: (_: object, message: string) => void told.push(message) }
+    const listener = {
+      name: 'web',
+      connections,
+      moving: [{ movable, protocol: 'http' }],
+      announce: () => told.push('announced'),
+      announceFixed: () => {},
+    }
+    const made = new Moves({
+      settings: { move: 'auto', drainTimeout: 60_000, movesPerSecond: 1, firstWave: 0, logger } as never,
+      listeners: () => [listener as unknown as Listener],
+      ask: () => told.push('asked'),
+    })
+    onTestFinished(() => made.close())
+    return { made, told, listener }
+  }
+
+  it('are asked for where there is something to move, and a process that serves', () => {
+    const [some, none, alone] = [moves(2, 1), moves(2, 0), moves(2, 1)]
+    some.made.leave(true)
+    none.made.leave(true)
+    alone.made.leave(false)
+    expect([some.told, none.told, alone.told]).toEqual([['asked'], [], ['announced']])
+  })
+
+  it('are waited for in vain before peers are told to go, and a pause in which the process stood still is not waiting', async () => {
+    const { made, told } = moves(2, 1)
+    made.leave(true)
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_200)
+    await until('it has asked again', () => told.length > 1)
+    expect(told).not.toContain('announced')
+    await until('peers are told', () => told.includes('announced'))
+    expect(told.indexOf('announced')).toBeGreaterThanOrEqual(8)
+  })
+
+  it('are said to be over, once, when no connection is left', () => {
+    const { made, told, listener } = moves(1, 0)
+    made.leave(true)
+    made.close()
+    expect(told).toEqual([])
+    made.leave(true)
+    listener.connections = 0
+    made.close()
+    made.close()
+    expect(told).toEqual([expect.stringContaining('no connection is left')])
+  })
+
+  it('need a process that leaves: one that serves gives nothing', () => {
+    const { made } = moves(1, 1)
+    using pair = movePair()
+    const [channel, log] = [pair.give.dup(), pair.log.fd.dup()]
+    made.send(channel, log, null)
+    expect([channel.closed, log.closed]).toEqual([true, true])
+  })
+})

@@ -1,0 +1,279 @@
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { StateSizes, UnservedServices } from '../../../src/daemon/services.js'
+import { AppendNotice } from '../../../src/member/daemon-hosting.js'
+import { Heartbeat } from '../../../src/member/heartbeat.js'
+import { Leadership } from '../../../src/member/leadership.js'
+import { addPrint, RequestMemory } from '../../../src/state/requests.js'
+import { type NewWrite, WriteQueue } from '../../../src/state/write-queue.js'
+import { DEFAULT_LIMITS } from '../../fixtures/state.js'
+
+beforeEach(() => void vi.useFakeTimers())
+afterEach(() => void vi.useRealTimers())
+
+describe('work that one process does at a time', () => {
+  function leadership({ hooked = true } = {}) {
+    const story: string[] = []
+    let end = () => {}
+    let ends = 0
+    const work = new Leadership(
+      event => story.push(event),
+      () => {},
+      SILENT,
+    )
+    const hook = () =>
+      new Promise<void>(resolve => {
+        ends++
+        end = () => resolve()
+      })
+    if (hooked) work.add(hook)
+    const settle = () => vi.advanceTimersByTimeAsync(1)
+    return { work, story, end: () => end(), ends: () => ends, settle }
+  }
+
+  it('is told of once for each change, and not when nothing has changed', () => {
+    const { work, story } = leadership({ hooked: false })
+    work.resume()
+    work.retire()
+    expect(story).toEqual([])
+    work.acquire()
+    work.resume()
+    work.acquire()
+    expect(story).toEqual(['serving'])
+    work.retire()
+    work.retire()
+    work.resume()
+    expect(story).toEqual(['serving', 'retiring'])
+    work.acquire()
+    expect(story).toEqual(['serving', 'retiring', 'reinstated'])
+  })
+
+  it('ends once when another serves, also where its end was not asked for before', () => {
+    const { work, ends } = leadership()
+    work.acquire()
+    work.retire()
+    work.retire()
+    expect(ends()).toBe(1)
+  })
+
+  it('is not begun again without its turn: another serves by the time the work before has ended', async () => {
+    const { work, story, end, settle } = leadership()
+    work.acquire()
+    void work.quiesce()
+    work.resume()
+    work.retire()
+    end()
+    await settle()
+    expect(story).toEqual(['serving', 'retiring'])
+  })
+
+  it('is not begun again where it was never ended, and does not end where it never was', async () => {
+    const { work, story, settle } = leadership()
+    work.resume()
+    work.retire()
+    expect(story).toEqual([])
+    work.acquire()
+    work.resume()
+    await settle()
+    expect(story).toEqual(['serving'])
+  })
+
+  it('is begun again once it has ended, where the handoff has failed', async () => {
+    const { work, story, end, settle } = leadership()
+    work.acquire()
+    void work.quiesce()
+    work.resume()
+    expect(story).toEqual(['serving'])
+    end()
+    await settle()
+    expect(story).toEqual(['serving', 'resumed'])
+  })
+})
+
+describe('the notice that something was appended', () => {
+  it('comes at once, then at most every 10 ms, and not when nobody wants it any more', () => {
+    const appended = new Set<() => void>()
+    let told = 0
+    const notice = new AppendNotice(appended, () => {
+      told++
+    })
+    notice.want(true)
+    vi.advanceTimersByTime(1)
+    expect(told).toBe(1)
+    for (const note of appended) note()
+    vi.advanceTimersByTime(5)
+    expect(told).toBe(1)
+    vi.advanceTimersByTime(6)
+    expect(told).toBe(2)
+    notice.close()
+    expect(appended.size).toBe(0)
+  })
+})
+
+describe('a heartbeat', () => {
+  function heartbeat() {
+    const beats: unknown[] = []
+    let silent = 0
+    const link = { open: true, idleMs: 60_000, beat: (of: unknown) => beats.push(of) }
+    const heart = new Heartbeat({
+      everyMs: () => 100,
+      link: () => link,
+      healthy: () => true,
+      report: () => ({}),
+      silenceMs: () => 500,
+      onSilent: () => {
+        silent++
+      },
+      onHeard: () => {},
+    })
+    return { heart, beats, silent: () => silent }
+  }
+
+  it('takes nobody for silent before it has listened for as long itself', () => {
+    const { heart, silent } = heartbeat()
+    heart.start()
+    vi.advanceTimersByTime(400)
+    expect(silent()).toBe(0)
+    vi.advanceTimersByTime(300)
+    expect(silent()).toBeGreaterThan(0)
+    heart.stop()
+  })
+
+  it('tells how this process is, and notices the silence of a holder that has a channel', () => {
+    const told: unknown[] = []
+    const link = { open: true, idleMs: 0, beat: (heartbeat: object) => void told.push(heartbeat) }
+    let well: () => boolean = () => true
+    let silent = 0
+    let heard = 0
+    const beats = new Heartbeat({
+      everyMs: () => 20,
+      link: () => link,
+      healthy: () => well(),
+      report: () => ({ connections: 1 }),
+      silenceMs: () => 100,
+      onSilent: () => void silent++,
+      onHeard: () => void heard++,
+    })
+    onTestFinished(() => beats.stop())
+    expect(beats.holderSilent).toBe(false)
+    beats.start()
+    const pass = (ms: number, idleMs: number) => {
+      link.idleMs = idleMs
+      vi.advanceTimersByTime(ms)
+    }
+    pass(200, 0)
+    expect([beats.holderSilent, silent, told.length]).toEqual([false, 0, 11])
+    pass(20, 101)
+    expect([beats.holderSilent, silent]).toEqual([true, 1])
+    pass(40, 0)
+    expect([beats.holderSilent, silent, heard]).toEqual([false, 1, 1])
+    well = () => false
+    pass(20, 0)
+    well = () => {
+      throw new Error('of the hook')
+    }
+    pass(20, 0)
+    expect(told.slice(-3)).toEqual([
+      { healthy: true, report: '{"connections":1}' },
+      { healthy: false, report: '{"connections":1}' },
+      { healthy: false, unwell: 'its health hook threw: of the hook', report: '{"connections":1}' },
+    ])
+    link.open = false
+    pass(20, 1_000)
+    expect(beats.holderSilent).toBe(false)
+  })
+
+  it('ends, and leaves no timer where it was started twice', () => {
+    const { heart } = heartbeat()
+    heart.start()
+    heart.start()
+    heart.stop()
+    expect(vi.getTimerCount()).toBe(0)
+  })
+})
+
+describe('a service that nobody serves', () => {
+  it('is waited for no more once the daemon ends', () => {
+    const rule = { afterMs: 1_000, act: 'close' } as const
+    const ended: string[] = []
+    const services = new UnservedServices({
+      control: '/tmp/no.sock',
+      logger: SILENT,
+      rule: () => rule,
+      isUnserved: () => true,
+      isPaused: () => false,
+      end: service => ended.push(service),
+    })
+    services.update('shop')
+    services.close()
+    expect(vi.getTimerCount()).toBe(0)
+    vi.advanceTimersByTime(2_000)
+    expect(ended).toEqual([])
+  })
+})
+
+describe('a state that is larger than its limit', () => {
+  it('is told of again where the service had ended meanwhile', () => {
+    const said: object[] = []
+    const logger = { ...SILENT, warn: (facts: object) => void said.push(facts) }
+    let sizes = [{ service: 'shop', bytes: 11, most: 10 }]
+    const watched = new StateSizes(() => sizes, logger)
+    const all = sizes
+    watched.update()
+    watched.update()
+    expect(said).toHaveLength(1)
+    sizes = []
+    watched.update()
+    sizes = all
+    watched.update()
+    expect(said).toHaveLength(2)
+  })
+})
+
+describe('changes that wait', () => {
+  const write = (facts: Partial<NewWrite> = {}): NewWrite => ({
+    sections: [],
+    parts: [new Uint8Array(10)],
+    request: '',
+    prints: [],
+    ...facts,
+  })
+
+  it('are as many as the limit says, and their bytes are free when they are settled', () => {
+    const queue = new WriteQueue({ ...DEFAULT_LIMITS, waitingWrites: 2, waitingBytes: 1_000 })
+    for (const _change of [1, 2]) void queue.add(write())
+    expect(() => queue.add(write())).toThrow(/wait to be appended/)
+    queue.remove(2)
+    expect([queue.length, queue.bytes]).toEqual([0, 0])
+    for (let n = 0; n < 200; n++) {
+      void queue.add(write())
+      queue.remove(1)
+    }
+    expect(queue.bytes).toBe(0)
+  })
+
+  it('are taken together up to the bytes that are asked for, an update always alone', () => {
+    const queue = new WriteQueue(DEFAULT_LIMITS)
+    const draw = () => ({ reads: [], sections: [], parts: [], result: null })
+    void queue.add(write({ makeUpdate: draw, parts: [] }))
+    void queue.add(write())
+    void queue.add(write())
+    expect(queue.first(1_000_000)).toHaveLength(1)
+    queue.remove(1)
+    expect(queue.first(1_000_000)).toHaveLength(2)
+  })
+})
+
+describe('requests that are remembered', () => {
+  it('are as many as the limit says: the oldest is forgotten', () => {
+    const memory = new RequestMemory(2)
+    for (const [at, id] of ['a', 'b', 'c', 'd'].entries()) memory.add(id, at + 1, 1)
+    expect([memory.get('a'), memory.get('b')]).toEqual([undefined, undefined])
+    expect(memory.upTo(3).map(({ id }) => id)).toEqual(['c'])
+  })
+
+  it('have a print that is never that of one that is not known', () => {
+    expect(addPrint(0xffff_ffff, 1)).not.toBe(0)
+    expect(addPrint(1, 2)).toBe(3)
+  })
+})

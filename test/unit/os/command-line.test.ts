@@ -1,0 +1,177 @@
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { startedAs, successorCommand } from '../../../src/os/command-line.js'
+import { fdLimits } from '../../../src/os/limits.js'
+import { spawnSuccessor } from '../../../src/versions/spawn-successor.js'
+import { openFds } from '../../processes/descriptors.js'
+import { hasEnded } from '../../processes/launch.js'
+
+const project = resolve(import.meta.dirname, '../../..')
+const fixture = join(project, 'test/fixtures/host-command-line.ts')
+const tsx = join(project, 'node_modules/tsx/dist/loader.mjs')
+
+let folder: string
+beforeEach(() => {
+  folder = realpathSync(mkdtempSync(join(tmpdir(), 'fdb-command-')))
+  mkdirSync(join(folder, 'v1'))
+  symlinkSync('v1', join(folder, 'current'))
+  symlinkSync(process.execPath, join(folder, 'v1', 'node'))
+  symlinkSync(fixture, join(folder, 'v1', 'main.ts'))
+})
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+function start(argv0: string, cwd: string, env: NodeJS.ProcessEnv = {}) {
+  const args = ['--import', tsx, 'main.ts', 'serve', '', '--flag', 'a b']
+  const result = spawnSync('sh', ['-c', 'cd "$0" && exec "$@"', cwd, argv0, ...args], {
+    env: { ...process.env, GONE: '1', ...env },
+    encoding: 'utf8',
+  })
+  if (result.status !== 0) throw new Error(result.stderr)
+  return JSON.parse(result.stdout)
+}
+
+describe('the command line of the successor', () => {
+  it('is the one this process was given, word for word, whatever it did since', () => {
+    const cwd = join(folder, 'current')
+    const seen = start('./node', cwd)
+    expect(seen).toMatchObject({
+      argv0: './node',
+      execArgv: ['--import', tsx],
+      script: 'main.ts',
+      args: ['serve', '', '--flag', 'a b'],
+      cwd,
+    })
+    expect(seen.command).toMatchObject({
+      file: `${cwd}/./node`,
+      argv: ['./node', '--import', tsx, 'main.ts', 'serve', '', '--flag', 'a b'],
+      cwd,
+      env: { EXTRA: '1', PWD: cwd, gone: false, had: true },
+    })
+  })
+
+  it('finds a bare name by PATH again, and an absolute one as it stands', () => {
+    const cwd = join(folder, 'v1')
+    const path = `/nowhere:${folder}/current:${process.env.PATH}`
+    expect(start('node', cwd, { PATH: path }).command.file).toBe(`${folder}/current/node`)
+    expect(start(`${folder}/current/node`, cwd).command.file).toBe(`${folder}/current/node`)
+  })
+
+  it('says what is missing', () => {
+    expect(() => successorCommand({ argv: ['./no-such'] })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_NO_BINARY',
+        message: expect.stringContaining('there is no program "./no-such"'),
+      }),
+    )
+    expect(() => successorCommand({ argv: ['no-such'], env: { PATH: folder } })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_NO_BINARY',
+        message:
+          'there is no program "no-such": no executable of that name is in a folder of PATH. Correct its name, or give its absolute path',
+      }),
+    )
+    expect(() => successorCommand({ cwd: join(folder, 'gone') })).toThrow(
+      expect.objectContaining({
+        code: 'ERR_FDB_NO_CWD',
+        message: expect.stringMatching(
+          /^the folder .*gone to start in does not exist: create it, or give another/,
+        ),
+      }),
+    )
+    expect(startedAs.argv0).not.toBe('')
+  })
+})
+
+describe('spawnSuccessor', () => {
+  it('runs it in a session of its own and tells how it exited', async () => {
+    const script =
+      'require("fs").writeFileSync("out", process.env.WORD + " " + process.argv0); process.exit(7)'
+    const env = { WORD: 'hello' }
+    const command = successorCommand({ argv: [process.execPath, '-e', script], cwd: folder, env })
+    const logged: string[] = []
+    const successor = await spawnSuccessor(command, {
+      control: join(folder, 'control'),
+      stdio: 'ignore',
+      logger: { info: (_, message) => logged.push(message) },
+    })
+    expect(successor.pid).toBeGreaterThan(0)
+    expect(await successor.exited).toEqual({ code: 7, signal: null })
+    expect(logged).toEqual(['successor started', 'successor exited'])
+    expect(readFileSync(join(folder, 'out'), 'utf8')).toBe(`hello ${process.execPath}`)
+  })
+
+  it('tells the exit also while no descriptor is free, and finds later whom it has left behind', () => {
+    const script = `
+      import { closeSync, existsSync, openSync, readFileSync, statSync } from 'node:fs'
+      import { successorCommand } from './src/os/command-line.ts'
+      import { spawnSuccessor } from './src/versions/spawn-successor.ts'
+      const left = process.argv[1]
+      const argv = ['sh', '-c', 'trap "exit 3" TERM; sleep 60 & echo $! > "$0"; wait', left]
+      const successor = await spawnSuccessor(successorCommand({ argv }), { control: left, stdio: 'ignore' })
+      while (!existsSync(left) || statSync(left).size === 0) await new Promise(resolve => setTimeout(resolve, 5))
+      const pid = Number(readFileSync(left, 'latin1'))
+      const fill = []
+      try {
+        for (;;) fill.push(openSync('/dev/null', 'r'))
+      } catch {}
+      process.kill(successor.pid, 'SIGTERM')
+      const { code } = await successor.exited
+      for (const fd of fill) closeSync(fd)
+      const ended = await successor.end(0)
+      const lives = existsSync('/proc/' + pid) && !/\\) Z /.test(readFileSync('/proc/' + pid + '/stat', 'latin1'))
+      console.log(JSON.stringify({ code, ended, lives }))
+    `
+    const node = [process.execPath, '--import', 'tsx', '--input-type=module', '-e', script]
+    const said = spawnSync('sh', ['-c', 'ulimit -n 64; exec "$@"', 'sh', ...node, join(folder, 'left')], {
+      cwd: project,
+      encoding: 'utf8',
+    })
+    expect([said.stdout, said.stderr]).toEqual(['{"code":3,"ended":true,"lives":false}\n', ''])
+  })
+
+  it('keeps no descriptor of a process that was released, and leaves alone those that it has started', async () => {
+    const argv = ['sh', '-c', 'sleep 60 & echo $! > left']
+    const command = successorCommand({ argv, cwd: folder })
+    const pidfds = () => openFds(process.pid).filter(target => target.includes('pidfd')).length
+    const before = pidfds()
+    const successor = await spawnSuccessor(command, { control: join(folder, 'control'), stdio: 'ignore' })
+    successor.release()
+    await successor.exited
+    const left = Number(readFileSync(join(folder, 'left'), 'latin1'))
+    expect(pidfds()).toBe(before)
+    expect(await successor.end(0)).toBe(true)
+    expect(hasEnded(left)).toBe(false)
+    process.kill(left)
+  })
+
+  it('rejects what cannot be executed', async () => {
+    const file = join(folder, 'text')
+    writeFileSync(file, '#!/no/such/interpreter\n')
+    chmodSync(file, 0o755)
+    const command = successorCommand({ argv: [file], cwd: folder })
+    const started = spawnSuccessor(command, { control: join(folder, 'control') })
+    await expect(started).rejects.toMatchObject({ code: 'ERR_FDB_SPAWN', details: { file } })
+  })
+})
+
+describe('the limits of this process', () => {
+  it('are what the kernel says', () => {
+    const { soft, hard, open } = fdLimits()
+    expect(soft).toBeGreaterThan(0)
+    expect(hard).toBeGreaterThanOrEqual(soft!)
+    expect(open).toBeGreaterThan(2)
+    expect(open).toBeLessThan(soft!)
+  })
+})

@@ -1,0 +1,83 @@
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { PidFile, readPidFile } from '../../../src/os/pid-file.js'
+
+function folder(): string {
+  const made = mkdtempSync(join(tmpdir(), 'fdb-pid-file-'))
+  onTestFinished(() => rmSync(made, { recursive: true, force: true }))
+  return made
+}
+
+describe('a pid file', () => {
+  it('names this process, and goes with it', () => {
+    const path = join(folder(), 'shop.pid')
+    const file = PidFile.at(path, SILENT)!
+    file.write()
+    expect(readPidFile(path)).toBe(process.pid)
+    file.remove()
+    expect(readPidFile(path)).toBeNull()
+  })
+
+  it('is written again if it is removed, until the next process serves', () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const path = join(folder(), 'shop.pid')
+    const file = PidFile.at(path, SILENT)!
+    file.write()
+    rmSync(path)
+    vi.advanceTimersByTime(5_000)
+    expect(readPidFile(path)).toBe(process.pid)
+    file.leave()
+    rmSync(path)
+    vi.advanceTimersByTime(60_000)
+    expect([readPidFile(path), vi.getTimerCount()]).toEqual([null, 0])
+  })
+
+  it('that cannot be written again is logged once', () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const home = folder()
+    const path = join(home, 'run', 'shop.pid')
+    mkdirSync(join(home, 'run'))
+    let errors = 0
+    const file = PidFile.at(path, { ...SILENT, error: () => errors++ })!
+    file.write()
+    rmSync(join(home, 'run'), { recursive: true })
+    vi.advanceTimersByTime(60_000)
+    expect(errors).toBe(1)
+    file.leave()
+  })
+
+  it('is not written through a link that somebody has put where it is made', () => {
+    const there = folder()
+    const path = join(there, 'shop.pid')
+    const precious = join(there, 'precious')
+    writeFileSync(precious, 'kept')
+    symlinkSync(precious, `${path}.${process.pid}~`)
+    PidFile.at(path, SILENT)!.write()
+    expect(readFileSync(precious, 'utf8')).toBe('kept')
+    expect(readPidFile(path)).toBe(process.pid)
+    expect(readdirSync(there).sort()).toEqual(['precious', 'shop.pid'])
+  })
+
+  it('that cannot be written is logged, no more', () => {
+    const told: string[] = []
+    const path = join(folder(), 'missing', 'shop.pid')
+    const logger = { ...SILENT, error: (_facts: object, message: string) => told.push(message) }
+    const file = PidFile.at(path, logger)!
+    file.write()
+    file.remove()
+    expect(told).toEqual(['the pid file could not be changed and keeps its content'])
+  })
+})

@@ -1,0 +1,47 @@
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+
+const root = join(import.meta.dirname, '../../..')
+
+/** What a program prints that is run with these options of Node's. */
+function said(program: string, imported: string, env: NodeJS.ProcessEnv = {}): string {
+  const args = ['--import', imported, '--input-type=module', '-e', program]
+  const options = { cwd: root, env: { ...process.env, ...env }, encoding: 'utf8' } as const
+  const { stdout, stderr } = spawnSync(process.execPath, args, options)
+  return stdout.trim() || stderr
+}
+
+describe('on a machine', () => {
+  const JOIN = `
+    const { codec, join, parseListenerSpec, runOnce } = await import('fd-broker')
+    await import('fd-broker/stores')
+    parseListenerSpec('tcp://127.0.0.1:8080')
+    codec.json()
+    await join({ service: 'a', control: false }).catch(({ code, message }) => console.log(code, message))`
+
+  it('that is Windows, the import works, and join() says that it cannot be', () => {
+    const windows = 'data:text/javascript,Object.defineProperty(process, "platform", { value: "win32" })'
+    expect(said(JOIN, windows)).toMatch(/^ERR_FDB_PLATFORM .*Windows/)
+  })
+
+  it('without an addon, the import works, and join() and a daemon say what is missing', () => {
+    const nothing = 'data:text/javascript,'
+    const env = { FD_BROKER_ADDON: '/nowhere/fd_broker.node' }
+    const missing =
+      /^ERR_FDB_ADDON no addon could be loaded for .*\/nowhere\/fd_broker\.node: there is no such file.*correct FD_BROKER_ADDON/
+    expect(said(JOIN, nothing, env)).toMatch(missing)
+    const daemon = `
+      const { serveDaemon } = await import('fd-broker')
+      await serveDaemon({ control: '/nowhere/a.sock' }).catch(({ code, message }) => console.log(code, message))`
+    expect(said(daemon, nothing, env)).toMatch(missing)
+  })
+
+  it('without memory files that can be sealed, connections are said not to move', () => {
+    const program = `
+      const { MoveLog } = await import('./src/connections/move-log.js')
+      try { MoveLog.create() } catch ({ code }) { console.log(code) }`
+    const addon = join(root, 'test/fixtures/addon-without-seals.cjs')
+    expect(said(program, 'tsx', { FD_BROKER_ADDON: addon })).toBe('ERR_FDB_NO_SEALS')
+  })
+})

@@ -1,0 +1,225 @@
+import { getEventListeners } from 'node:events'
+import { createServer, type RequestListener } from 'node:http'
+import { createServer as createSecureServer } from 'node:https'
+import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { connectionTo } from '../../../src/probing/connection-to.js'
+import { type HealthCheck, repeatCheck, runCheck, tcpCheck } from '../../../src/probing/health-check.js'
+import { httpCheck, privateHttpCheck } from '../../../src/probing/http-check.js'
+import { commandCheck, nodeShell } from '../../../src/probing/shell.js'
+
+import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
+import { hasEnded, signalPid } from '../../processes/launch.js'
+import { until } from '../../processes/until.js'
+
+const NEVER = new AbortController().signal
+/** Where an answer is expected: longer than any machine takes. */
+const LONG_MS = 20_000
+
+const ask = (question: HealthCheck, timeout = LONG_MS) => runCheck(question, timeout, NEVER)
+
+const answer: RequestListener = ({ url, headers, socket }, response) => {
+  switch (url) {
+    case '/moved':
+      response.writeHead(302, { location: '/' }).end()
+      return
+    case '/sick':
+      response.writeHead(503).end('no database\nsecond line\n')
+      return
+    case '/silent':
+      response.writeHead(500, '').end()
+      return
+    case '/hangs':
+      return
+    case '/cut':
+      socket.destroy()
+      return
+    default:
+      response.end(headers.host)
+  }
+}
+
+async function listening(server: Server): Promise<number> {
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => {
+    server.close()
+    if ('closeAllConnections' in server) (server as ReturnType<typeof createServer>).closeAllConnections()
+  })
+  return (server.address() as AddressInfo).port
+}
+
+describe('a question by http', () => {
+  it('is answered by 2xx and 3xx, and else by the status and the first line of the body', async () => {
+    const at = `http://127.0.0.1:${await listening(createServer(answer))}`
+    expect(await ask(httpCheck(`${at}/`))).toBeNull()
+    expect(await ask(httpCheck(`${at}/moved`))).toBeNull()
+    expect(await ask(httpCheck(`${at}/sick`))).toBe(`GET ${at}/sick: 503 Service Unavailable (no database)`)
+    expect(await ask(httpCheck(`${at}/silent`))).toMatch(/\/silent: 500/)
+    expect(await ask(httpCheck(`${at}/cut`))).toMatch(/\/cut: socket hang up$/)
+    expect(await ask(httpCheck(`${at}/hangs`), 50)).toBe(`GET ${at}/hangs: no answer within 50 ms`)
+  })
+
+  it('to nobody is refused', async () => {
+    const server = createTcpServer()
+    const port = await listening(server)
+    await new Promise(resolve => server.close(resolve))
+    expect(await ask(httpCheck(`http://127.0.0.1:${port}/`))).toMatch(/: connect ECONNREFUSED/)
+    expect(await ask(tcpCheck('127.0.0.1', port))).toMatch(
+      new RegExp(`^connect to 127\\.0\\.0\\.1:${port}: connect ECONNREFUSED`),
+    )
+  })
+
+  it('reaches a server of this process that listens nowhere, with its Host', async () => {
+    const hosts: (string | undefined)[] = []
+    const server = createServer((request, response) => {
+      hosts.push(request.headers.host)
+      answer(request, response)
+    })
+    const question = (path: string, status?: number) =>
+      privateHttpCheck({
+        path,
+        host: 'app.example.com',
+        tls: false,
+        status,
+        connect: () => connectionTo(server),
+      })
+    expect(await ask(question('/'))).toBeNull()
+    expect(await ask(question('/', 204))).toBe('GET / of app.example.com: 200 OK (app.example.com)')
+    expect(await ask(question('/sick', 503))).toBeNull()
+    expect(await ask(question('/hangs'), 50)).toMatch(/no answer within 50 ms$/)
+    expect(hosts).toEqual(Array(4).fill('app.example.com'))
+    expect(server.listening).toBe(false)
+  })
+
+  it('reaches one that speaks TLS, whose certificate is not looked at', async () => {
+    const names: unknown[] = []
+    const server = createSecureServer({ cert: CERTIFICATE, key: KEY }, answer)
+    server.on('secureConnection', socket => names.push(socket.servername))
+    const question = (host: string) =>
+      privateHttpCheck({ path: '/', host, tls: true, connect: () => connectionTo(server) })
+    expect(await ask(question('app.example.com:8443'))).toBeNull()
+    expect(await ask(question('127.0.0.1'))).toBeNull()
+    expect(names).toEqual(['app.example.com', false])
+  })
+
+  it('ends with its signal', async () => {
+    const server = createServer(answer)
+    const over = new AbortController()
+    const socket = connectionTo(server)
+    const question = privateHttpCheck({ path: '/hangs', host: 'a', tls: false, connect: () => socket })
+    const asked = runCheck(question, LONG_MS, over.signal)
+    over.abort()
+    await asked
+    await until('the connection has ended', () => socket.destroyed)
+  })
+})
+
+describe('a question by tcp', () => {
+  it('is answered by who takes the connection', async () => {
+    expect(await ask(tcpCheck('127.0.0.1', await listening(createTcpServer())))).toBeNull()
+  })
+})
+
+describe('a question by a command', () => {
+  const question = (text: string, env: NodeJS.ProcessEnv) => commandCheck(text, nodeShell(env))
+
+  it('is answered by its exit code, with the last line that it wrote', async () => {
+    expect(await ask(question('test "$A" = b', { A: 'b' }))).toBeNull()
+    expect(await ask(question('echo one; echo no such luck >&2; exit 3', {}))).toBe(
+      'command "echo one; echo no such luck >&2; exit 3": ended with 3 (no such luck)',
+    )
+    expect(await ask(question('kill -TERM $$', {}))).toMatch(/ended with 143$/)
+    expect(await ask(question('exit 4', {}))).toMatch(/ended with 4$/)
+  })
+
+  it('is not waited for, and what the command has left behind does not hold it up', async () => {
+    const why = await ask(question('sleep 600 & echo left $!; exit 5', {}))
+    expect(why).toMatch(/ended with 5 \(left \d+\)$/)
+    signalPid(Number(/left (\d+)/.exec(why!)![1]), 'SIGKILL')
+  })
+})
+
+describe('a command that takes too long', () => {
+  it('is killed, with what it has started', async () => {
+    const pids: number[] = []
+    const start = nodeShell({})
+    const question = commandCheck('sleep 600 & echo $!; echo $$; wait', (text, { output, ended }) =>
+      start(text, {
+        ended,
+        output: bytes => {
+          pids.push(...`${bytes}`.trim().split('\n').map(Number))
+          output(bytes)
+        },
+      }),
+    )
+    const over = new AbortController()
+    const asked = runCheck(question, LONG_MS, over.signal)
+    await until('both run', () => pids.length === 2)
+    over.abort()
+    await asked
+    await until('both have ended', () => pids.every(hasEnded))
+  })
+})
+
+describe('asking again', () => {
+  it('leaves nothing behind of one question when it asks the next', async () => {
+    const over = new AbortController()
+    const listening: number[] = []
+    await repeatCheck(
+      { name: 'it', run: async () => null },
+      () => ({ interval: 1, timeout: LONG_MS }),
+      over.signal,
+      () => {
+        listening.push(getEventListeners(over.signal, 'abort').length)
+        if (listening.length === 10) over.abort()
+      },
+    )
+    expect(new Set(listening).size).toBe(1)
+  })
+
+  it('asks one at a time, until it is told to stop', async () => {
+    const over = new AbortController()
+    let open = 0
+    let most = 0
+    const told: (string | null)[] = []
+    const answers = [null, 'no', null]
+    const question: HealthCheck = {
+      name: 'it',
+      async run() {
+        most = Math.max(most, ++open)
+        await new Promise(resolve => setImmediate(resolve))
+        open--
+        if (told.length === 1) throw new Error('is gone')
+        return answers[told.length] ?? null
+      },
+    }
+    await repeatCheck(
+      question,
+      () => ({ interval: 1, timeout: LONG_MS }),
+      over.signal,
+      why => {
+        told.push(why)
+        if (told.length === 4) over.abort()
+      },
+    )
+    expect(told).toEqual([null, 'it: is gone', null, null])
+    expect(most).toBe(1)
+  })
+
+  it('tells failures in one line of bounded length', async () => {
+    const question: HealthCheck = { name: 'it', run: async () => `a\r\nb\x1b[31m${'c'.repeat(1000)}` }
+    const why = await ask(question)
+    expect(why).toMatch(/^it: a b \[31mc+…$/)
+    expect(why).toHaveLength(300)
+  })
+})
+
+it('hears of the end of a shell that was started, and of which nothing more could be had', async () => {
+  let ended: (code: number) => void = () => {}
+  const question = commandCheck('true', (_text, events) => {
+    ended = events.ended
+    throw new Error('no descriptor left')
+  })
+  expect(await ask(question)).toBe('command "true": no descriptor left')
+  expect(() => ended(0)).not.toThrow()
+})

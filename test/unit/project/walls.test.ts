@@ -1,0 +1,323 @@
+import { spawnSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { castsIn, importedBy } from '../../walls/casts.js'
+import { violations } from '../../walls/check.js'
+import { importsOf, sourcesBelow } from '../../walls/imports.js'
+import { HARD_WORDS, ROOMS, ROOT_ENTRIES, UNIT_TESTS } from '../../walls/rules.js'
+import { commentLines, hardWords, proseLines, retiredNames } from '../../walls/words.js'
+
+const root = fileURLToPath(new URL('../../..', import.meta.url))
+
+/** What is found in made-up sources. */
+function found(sources: Record<string, string>): string[] {
+  return violations(new Map(Object.entries(sources)))
+}
+
+describe('the sources', () => {
+  const all = sourcesBelow(root, 'src')
+
+  it('break no rule', () => {
+    expect(all.size).toBeGreaterThan(250)
+    expect(violations(all)).toEqual([])
+  })
+
+  it('fill every room', () => {
+    const paths = [...all.keys()]
+    const empty = ROOMS.flatMap(({ name, places = [name] }) => places).filter(
+      place => !paths.some(path => path === `src/${place}` || path.startsWith(`src/${place}/`)),
+    )
+    expect(empty).toEqual([])
+  })
+
+  it('are described in CONTRIBUTING.md as they are checked', () => {
+    const text = readFileSync(`${root}/.github/CONTRIBUTING.md`, 'utf8')
+    const rows = text.split('\n').filter(line => /^\| `src\//.test(line))
+    expect(rows).toEqual(
+      ROOMS.map(({ name, places = [name], about, only }) => {
+        const where = places.map(place => `\`src/${place}\``).join(', ')
+        const from =
+          only === undefined ? 'all above' : only.map(each => `\`${each}\``).join(', ') || 'nothing'
+        return `| ${where} | ${about} | ${from} |`
+      }),
+    )
+  })
+})
+
+describe('the words', () => {
+  it('of the sources and pages are no harder than the walls say', () => {
+    const names = readdirSync(`${root}/docs`, { recursive: true, encoding: 'utf8' })
+    const pages = [
+      'README.md',
+      '.github/CONTRIBUTING.md',
+      '.github/SECURITY.md',
+      ...names.map(name => `docs/${name}`),
+    ]
+    const found = hardWords(
+      [...sourcesBelow(root, 'src').values()],
+      pages.filter(name => name.endsWith('.md')).map(name => readFileSync(`${root}/${name}`, 'utf8')),
+    )
+    for (const kind of ['comments', 'pronouns', 'pages', 'names'] as const) {
+      expect(found[kind], kind).toBeLessThanOrEqual(HARD_WORDS[kind])
+    }
+  })
+
+  it.each([
+    ['/** Who waits for it. */', 1],
+    ['const a = 1 // Nobody serves.', 0],
+    ['  // A limit. Of it, a part.', 1],
+    ['/**\n * The client. What it\n * sends to whoever asks.\n */', 2],
+    ['/** The offer of a holder. */', 0],
+  ])('of the comment %j are counted', (source, count) => {
+    expect(hardWords([source], [])).toMatchObject({ comments: count, pages: 0, names: 0 })
+  })
+
+  it('count a comment that begins with a pronoun', () => {
+    const source = '/** A limit. It ends. */\n// Null: none.\n/** The client and its limit. */\n'
+    expect(hardWords([source], []).pronouns).toBe(2)
+  })
+
+  it('of a page are counted without its code', () => {
+    const page = '# Who serves\n\n```sh\nWhat is this\n```\n- Nobody waits.\nA client waits.\n'
+    expect(hardWords([], [page])).toMatchObject({ comments: 0, pages: 2, names: 0 })
+    expect(proseLines('1. Of it')).toEqual(['Of it'])
+    expect(commentLines(' * a\n*/\n// b')).toEqual(['a', 'b'])
+  })
+
+  it('of names are those of code, as parts of a name too', () => {
+    const source = "const frontDesk = 'duty' // custody\nfrontDesk.custodyOf(deskTop, shelf_of, crewed)"
+    expect(retiredNames(source)).toEqual(['frontDesk', 'frontDesk', 'custodyOf', 'deskTop', 'shelf_of'])
+  })
+})
+
+describe('the root folder', () => {
+  it('has no more entries than the walls say', () => {
+    const files = spawnSync('git', ['ls-files'], { cwd: root, encoding: 'utf8' }).stdout.split('\n')
+    const entries = new Set(files.filter(file => file !== '').map(file => file.split('/')[0]))
+    expect(entries.size, [...entries].join(' ')).toBeLessThanOrEqual(ROOT_ENTRIES)
+  })
+})
+
+describe('the unit tests', () => {
+  const all = sourcesBelow(root, 'test/unit')
+
+  it('stand in folders of the names of rooms', () => {
+    const rooms = new Set(
+      ROOMS.flatMap(({ name, places = [name] }) => places.map(place => place.split('/')[0]!)),
+    )
+    const other = readdirSync(`${root}/test/unit`).filter(
+      folder => !rooms.has(folder) && folder !== 'project',
+    )
+    expect(other).toEqual([])
+  })
+
+  it('import no more files of src, and have no more casts, than the walls say', () => {
+    expect(importedBy(all).size).toBeLessThanOrEqual(UNIT_TESTS.imported)
+    expect(castsIn(all)).toBeLessThanOrEqual(UNIT_TESTS.casts)
+  })
+
+  it('are counted by what is code', () => {
+    const made = new Map([
+      [
+        'test/unit/a/b.test.ts',
+        "import { a } from '../../../src/a/b.js'\nit('as never', () => a({} as never, 1 as unknown as A)) // as never",
+      ],
+    ])
+    expect([castsIn(made), [...importedBy(made)]]).toEqual([2, ['src/a/b.ts']])
+  })
+})
+
+describe('a planted violation is found:', () => {
+  it.each<[what: string, sources: Record<string, string>, sentence: string]>([
+    [
+      'an import of a room below',
+      { 'src/os/a.ts': "import { join } from '../member/join.js'" },
+      'src/os/a.ts:1 imports upward: src/member/join.ts',
+    ],
+    [
+      'an import of a type of a room below',
+      { 'src/handoff/a.ts': "// Why.\nimport type { Member } from '../member/member.js'" },
+      'src/handoff/a.ts:2 imports upward: src/member/member.ts',
+    ],
+    [
+      'a type that is imported where it is used',
+      { 'src/state/a.ts': "export type A = import('../member/member.js').Member" },
+      'src/state/a.ts:1 imports upward: src/member/member.ts',
+    ],
+    [
+      'an import that waits until it is needed',
+      { 'src/holder/a.ts': "const { join } = await import('../member/join.js')" },
+      'src/holder/a.ts:1 imports upward: src/member/join.ts',
+    ],
+    [
+      'what is exported again',
+      { 'src/wire/a.ts': "export {\n  type Holder,\n} from '../holder/holder.js'" },
+      'src/wire/a.ts:1 imports upward: src/holder/holder.ts',
+    ],
+    [
+      'a worker that is started',
+      { 'src/state/a.ts': "new Worker(new URL('../proxy/worker.js', import.meta.url))" },
+      'src/state/a.ts:1 imports upward: src/proxy/worker.ts',
+    ],
+    [
+      'an import of a room above that is not for this one',
+      { 'src/http1/a.ts': "import { inspect } from '../kernel/index.js'" },
+      'src/http1/a.ts:1 imports src/kernel/index.ts: http1 may import only errors',
+    ],
+    [
+      'an import past a door',
+      { 'src/state/a.ts': "import { OwnedFd } from '../kernel/owned.js'" },
+      'src/state/a.ts:1 imports src/kernel/owned.ts past kernel/index.ts',
+    ],
+    [
+      'a package that belongs to another room',
+      { 'src/member/a.ts': "import { parse } from 'yaml/util'" },
+      'src/member/a.ts:1 uses the package yaml',
+    ],
+    [
+      'a package by require',
+      { 'src/member/a.ts': "const { Packr } = createRequire(import.meta.url)('x'), b = require('@a/b/c')" },
+      'src/member/a.ts:1 uses the package @a/b',
+    ],
+    [
+      'a circle of files',
+      {
+        'src/state/a.ts': "import { b } from './b.js'",
+        'src/state/b.ts': "import { c } from './c.js'",
+        'src/state/c.ts': "import { a } from './a.js'",
+      },
+      'files in a circle: src/state/a.ts, src/state/b.ts, src/state/c.ts',
+    ],
+    [
+      'a circle of types alone',
+      {
+        'src/state/a.ts': "import type { B } from './b.js'",
+        'src/state/b.ts': "import { type A } from './a.js'",
+      },
+      'files in a circle: src/state/a.ts, src/state/b.ts',
+    ],
+    [
+      'a circle of folders without one of files',
+      {
+        'src/proxy/x/a.ts': "import { b } from '../y/b.js'",
+        'src/proxy/y/c.ts': "import { d } from '../x/d.js'",
+      },
+      'folders in a circle: src/proxy/x, src/proxy/y',
+    ],
+    [
+      'a folder in a circle with what lies in it',
+      {
+        'src/state/a.ts': "import { b } from './file/b.js'",
+        'src/state/file/c.ts': "import { d } from '../d.js'",
+      },
+      'folders in a circle: src/state, src/state/file',
+    ],
+    [
+      'a folder that is no room',
+      { 'src/utils/a.ts': '' },
+      'src/utils/a.ts is in no room: name it in test/walls/rules.ts and CONTRIBUTING.md',
+    ],
+    [
+      'the addon',
+      { 'src/holder/a.ts': 'native.memfd(name)' },
+      'src/holder/a.ts:1 says native: the addon belongs to src/kernel',
+    ],
+    [
+      'a raw descriptor number',
+      { 'src/state/a.ts': '/* A comment\n with .raw in it */\nfstatSync(fd.raw)' },
+      'src/state/a.ts:3 says .raw: a raw descriptor number belongs to src/kernel',
+    ],
+    [
+      'a descriptor that was opened without an owner',
+      { 'src/cli/a.ts': "const fd = openSync(path, 'r')" },
+      'src/cli/a.ts:1 says openSync: a raw descriptor number belongs to src/kernel',
+    ],
+    [
+      'a number that is given to Node',
+      { 'src/member/a.ts': 'server.listen({ fd: fd.release() })' },
+      'src/member/a.ts:1 says fd.release(: a raw descriptor number belongs to src/kernel',
+    ],
+    [
+      'the number of a file that Node opened',
+      { 'src/state/a.ts': 'fsyncSync(this.#handle.fd)' },
+      'src/state/a.ts:1 says handle.fd: a raw descriptor number belongs to src/kernel',
+    ],
+    [
+      'a number as an argument',
+      { 'src/relay/a.ts': 'function look(fd: number): void {}' },
+      'src/relay/a.ts:1 says fd: number: a raw descriptor number belongs to src/kernel',
+    ],
+    ...(
+      [
+        ['socket._handle.fd', '._handle'],
+        ["socket['_handle']", "['_handle"],
+        ['const { _parent } = socket', '{ _parent }'],
+        ['interface A { _connections: number }', '{ _connections:'],
+        ['type A = { _httpMessage?: unknown }', '_httpMessage?:'],
+        ['socket.parser', '.parser'],
+        ['Object.getOwnPropertySymbols(server)', 'getOwnPropertySymbols'],
+        ['Reflect.ownKeys(server)', 'Reflect.ownKeys'],
+        ["process.binding('tcp_wrap')", 'process.binding'],
+        ['handle.writeQueueSize', 'writeQueueSize'],
+        ['parser.onIncoming = null', 'onIncoming'],
+      ] as const
+    ).map(([code, said]): [string, Record<string, string>, string] => [
+      `the inside of Node: ${code}`,
+      { 'src/relay/a.ts': code },
+      `src/relay/a.ts:1 says ${said}: the inside of one of Node's own objects belongs to src/node`,
+    ]),
+    [
+      'a file that is too long',
+      { 'src/member/a.ts': 'x()\n'.repeat(601) },
+      'src/member/a.ts has 601 lines; a file has at most 600',
+    ],
+  ])('%s', (_what, sources, sentence) => {
+    expect(found(sources)).toEqual([sentence])
+  })
+})
+
+describe('no violation is', () => {
+  it.each<[what: string, path: string, source: string]>([
+    ['a comment', 'src/relay/a.ts', '// socket._handle.fd\n/** {@link OwnedFd.own} and fd.raw */'],
+    ['a text', 'src/relay/a.ts', "say('the fd: number of openSync is no secret, nor socket._handle')"],
+    [
+      'a text in which code stands',
+      'src/relay/a.ts',
+      'say(`import \x24{a} from \x24{`b \x24{c}`} and .raw`)',
+    ],
+    ['an argument that is not used', 'src/relay/a.ts', 'on((_request, _events: number) => answer())'],
+    ['a division', 'src/relay/a.ts', 'const half = (a + b) / 2 // openSync / closeSync'],
+    ['a regular expression', 'src/relay/a.ts', String.raw`const quoted = /['"\`]/.test(text)`],
+    ['what stands in its own room', 'src/kernel/a.ts', 'native.close(fd.raw)'],
+    ['the inside of Node in its room', 'src/node/a.ts', 'socket._handle.readStop()'],
+    ['an import of a room above', 'src/member/a.ts', "import { inspect } from '../kernel/index.js'"],
+    ['a package of this room', 'src/cli/a.ts', "import { Command } from 'commander'"],
+  ])('%s', (_what, path, source) => {
+    expect(found({ [path]: source })).toEqual([])
+  })
+})
+
+describe('imports', () => {
+  it('are read in all their forms, with their lines', () => {
+    const source = `
+import a from './a.js'
+import './b.js'
+import * as c from "./c.js"
+import d, { type D } from './d.js' // import e from './e.js'
+export * from './f.js'
+export const text = 'import g from "./g.js"', h = await import('./h.js')
+this.#import('i', all, 'j')
+type K = typeof import('./k.js')
+`
+    expect(importsOf('src/x/y.ts', source).map(({ to, line }) => `${to}:${line}`)).toEqual([
+      'src/x/a.ts:2',
+      'src/x/b.ts:3',
+      'src/x/c.ts:4',
+      'src/x/d.ts:5',
+      'src/x/f.ts:6',
+      'src/x/h.ts:7',
+      'src/x/k.ts:9',
+    ])
+  })
+})

@@ -1,0 +1,172 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { FdbError } from '../../../src/index.js'
+import { configFrom } from '../../../src/proxy/config/load.js'
+import type { ProxyDocument } from '../../../src/proxy/config/proxy-document.js'
+import { config, EXAMPLE } from '../../fixtures/proxy-config.js'
+
+/** Every key that a program can give: one that the type does not know does not compile. */
+const EVERY: ProxyDocument = {
+  service: 'edge',
+  control: '/run/edge/upgrade.sock',
+  instanceHeader: 'X-Gen',
+  workers: { count: 2, replace: 'at-once', stopTimeout: '5s', hungTimeout: '1m' },
+  listeners: [
+    { name: 'http', address: 'tcp://127.0.0.1:8080', tls: false, halfClose: true },
+    { name: 'db', address: 'tcp://127.0.0.1:5432', forward: 'db' },
+  ],
+  upstreams: {
+    app: {
+      servers: ['http://127.0.0.1:9001'],
+      health: { failures: 'off', coolDown: '1s' },
+      keepAlive: { connections: 1, idle: '500ms', age: '5m' },
+      connections: false,
+      retry: 0,
+      timeouts: { connect: '1s', response: '2m' },
+    },
+    db: { servers: ['tcp://127.0.0.1:9002'] },
+  },
+  routes: [
+    {
+      host: '*',
+      path: '/a',
+      upstream: 'app',
+      connect: false,
+      request: { host: 'b', set: { a: 'b' }, remove: ['c'] },
+      response: { set: { a: 'b' }, remove: ['c'] },
+    },
+    { host: '*', listener: 'http', respond: { status: 200, body: 'ok', headers: { a: 'b' } } },
+  ],
+  resolver: { servers: ['127.0.0.1:53'], timeout: '1s' },
+  tls: { certificates: [], minVersion: 'TLSv1.3', rotateTicketKeys: '1h' },
+  drain: {
+    timeout: '1s',
+    move: 'idle',
+    tlsTimeout: '1h',
+    generations: 4,
+    firstWave: '0s',
+    movesPerSecond: 5,
+    lastEvent: 'event: bye',
+  },
+  upgrade: {
+    timeout: '1s',
+    probation: '0s',
+    ready: '1s',
+    freeze: '1s',
+    prepare: '1s',
+    commit: '1s',
+    heartbeat: '1s',
+    silence: '3s',
+    health: {
+      http: '/health',
+      host: 'a.test',
+      listener: 'http',
+      interval: '10ms',
+      timeout: '100ms',
+      passes: 1,
+      within: '500ms',
+    },
+  },
+  timeouts: {
+    handshake: '1s',
+    head: '1s',
+    idle: '1s',
+    stall: '1s',
+    tunnel: '1h',
+    connect: '1s',
+    response: '1s',
+    request: 'off',
+  },
+  limits: { headBytes: '16k', fields: 10, body: 512, connections: 'auto', connectionsPerClient: 'off' },
+  via: 'off',
+  trace: true,
+  accessLog: true,
+  stateFile: { path: '/var/lib/edge.state', sync: 'always', damaged: 'prefix' },
+  forwarded: { headers: 'both', trust: ['10.0.0.0/8'] },
+}
+/** Read from files, so not given here. */
+const FILES = ['cert', 'key', 'names'].map(key => `tls.certificates[].${key}`)
+/** In place of `upgrade.health.http`. */
+const OTHERS = ['upgrade.health.tcp', 'upgrade.health.command']
+
+function keysOf(value: unknown, path = ''): string[] {
+  if (Array.isArray(value)) return value.flatMap(item => keysOf(item, `${path}[]`))
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([key, below]) => {
+    const name = path === 'upstreams' ? 'upstreams.NAME' : path === '' ? key : `${path}.${key}`
+    return [name, ...(/\.(?:set|headers)$/.test(name) ? [] : keysOf(below, name))]
+  })
+}
+
+describe('a configuration that a program makes', () => {
+  it('has every key that a file can have, and no other', () => {
+    const text = readFileSync(new URL('../../../docs/proxy-config.md', import.meta.url), 'utf8')
+    const documented = [...text.matchAll(/^- `([a-zA-Z.[\]]+)`(?: \(.*?\))?: /gm)].map(([, key]) => key!)
+    const given = new Set([...keysOf(EVERY), ...FILES, ...OTHERS])
+    given.delete('upstreams.NAME')
+    expect([...given].sort()).toEqual(documented.sort())
+    expect(configFrom(EVERY)).toMatchObject({ service: 'edge', drain: { move: 'idle' } })
+  })
+
+  it('is what the same text is', () => {
+    const document: ProxyDocument = {
+      service: 'edge',
+      control: '/run/edge/upgrade.sock',
+      instanceHeader: 'X-Gen',
+      listeners: [{ name: 'http', address: 'tcp://127.0.0.1:8080' }],
+      upstreams: { app: { servers: ['http://127.0.0.1:9001', 'http://127.0.0.1:9002'] } },
+      routes: [
+        { host: '*', path: '/', upstream: 'app' },
+        { host: '*', path: '/health', respond: { status: 200, body: 'ok\n' } },
+      ],
+      drain: { timeout: '30s' },
+      upgrade: { timeout: '30s', probation: '10s' },
+    }
+    expect(configFrom(document)).toEqual(config(EXAMPLE))
+  })
+
+  it('is refused with each key that is wrong', () => {
+    const wrong = { ...EVERY, via: 'no name', limits: { fields: 0 } }
+    let thrown: unknown
+    try {
+      configFrom(wrong)
+    } catch (error) {
+      thrown = error
+    }
+    expect(FdbError.is(thrown) && [thrown.code, thrown.details.count]).toEqual(['ERR_FDB_CONFIG', 2])
+    expect((thrown as Error).message.split('\n').map(line => line.split(': ')[0])).toEqual([
+      'limits.fields',
+      'via',
+    ])
+  })
+
+  it.each([
+    ['instanceHeader', new Date(0), 'is an object of class Date, not a header name'],
+    [
+      'timeouts',
+      new Map([['idle', '5s']]),
+      'is an object of class Map, not a map (give a plain object); its keys are:',
+    ],
+    [
+      'upstreams',
+      new Map([['app', {}]]),
+      'is an object of class Map, not a map of names to values; give a plain object',
+    ],
+    ['forwarded', new Date(0), 'is none of "off", "x-forwarded"'],
+    ['upgrade', Promise.resolve(), 'is an object of class Promise'],
+    ['via', Buffer.from('edge'), 'is an object of class Uint8Array'],
+  ])('is refused where %s is an object that is not a plain one', (key, value, why) => {
+    const wrong = { ...EVERY, [key]: value } as ProxyDocument
+    const text = expect.stringContaining(why)
+    expect(() => configFrom(wrong)).toThrow(
+      expect.objectContaining({ code: 'ERR_FDB_CONFIG', message: text }),
+    )
+  })
+
+  it('may be a module, or made without a prototype', () => {
+    const module = Object.defineProperty(Object.assign(Object.create(null), EVERY), Symbol.toStringTag, {
+      value: 'Module',
+    })
+    expect(configFrom(module)).toMatchObject({ service: 'edge' })
+  })
+})

@@ -1,0 +1,124 @@
+import { describe, expect, it } from 'vitest'
+import type { UpstreamConfig } from '../../../src/proxy/upstreams/upstream.js'
+import { Upstreams } from '../../../src/proxy/upstreams/upstreams.js'
+import type { Destination, ExchangeReport } from '../../../src/relay/index.js'
+import { config, LEAST } from '../../fixtures/proxy-config.js'
+
+function configs(text: string): UpstreamConfig[] {
+  return config(`${LEAST}upstreams:\n${text}`).upstreams
+}
+
+function upstreams(text: string) {
+  const down: string[] = []
+  const up: string[] = []
+  const all = new Upstreams({
+    onOut: (group, server) => down.push(`${group} ${server}`),
+    onIn: (group, server) => up.push(`${group} ${server}`),
+    onHealth: () => {},
+  })
+  all.configure(configs(text))
+  return { all, down, up }
+}
+
+const [A, B, C] = ['http://a:1', 'http://b:2', 'http://c:3'] as const
+const ended = (destination: string, reason?: string, status = 200, serverFailed = false): ExchangeReport => ({
+  subject: 'request',
+  serverFailed,
+  listener: 'http',
+  client: '',
+  method: 'GET',
+  target: '/',
+  host: '',
+  status,
+  reason,
+  destination,
+  attempts: 1,
+  bytesSent: 0,
+  bytesReceived: 0,
+  milliseconds: 0,
+})
+
+/** Keys of the servers that a request would be tried on. */
+function tries(all: Upstreams, name: string): string[] {
+  const tried: Destination[] = []
+  for (;;) {
+    const next = all.get(name).forward.pick(tried)
+    if (next === null) return tried.map(({ key }) => key)
+    tried.push(next)
+  }
+}
+
+describe('groups of servers', () => {
+  it('give each server its turn, and so many others for a retry', () => {
+    const { all } = upstreams(`  app: { servers: ["${A}", "${B}", "${C}"], retry: 1 }`)
+    expect([tries(all, 'app'), tries(all, 'app'), tries(all, 'app')]).toEqual([
+      [A, B],
+      [C, A],
+      [B, C],
+    ])
+  })
+
+  it('pass over servers that break off, until they answer', () => {
+    const rules = 'retry: 0, health: { failures: 2, coolDown: 10m }'
+    const { all, down, up } = upstreams(`  app: { servers: ["${A}", "${B}"], ${rules} }`)
+    all.recordOutcome(ended(A, 'upstream-closed', 502, true))
+    all.recordOutcome(ended(A))
+    all.recordOutcome(ended(A, 'response-timeout', 504, true))
+    expect(down).toEqual([])
+    all.recordOutcome(ended(A, 'upstream-closed', 200, true))
+    expect(down).toEqual([`app ${A}`])
+    expect([tries(all, 'app'), tries(all, 'app')]).toEqual([[B], [B]])
+    all.recordOutcome(ended(A))
+    expect(up).toEqual([`app ${A}`])
+    expect([tries(all, 'app'), tries(all, 'app')].flat().toSorted()).toEqual([A, B])
+  })
+
+  it('count connections that fail, and what says nothing about a server not at all', () => {
+    const { all, down } = upstreams(`  app: { servers: ["${A}"], health: { failures: 1 } }`)
+    all.recordOutcome(ended(A, 'client-gone', 0))
+    all.recordOutcome(ended(A, 'body-too-large', 413))
+    all.recordOutcome(ended(A, 'connect-failed', 502))
+    // A tunnel that was reset.
+    all.recordOutcome(ended(A, 'upstream-closed', 101))
+    expect(down).toEqual([])
+    all.get('app').forward.pick([])?.failed?.('connect-failed')
+    expect(down).toEqual([`app ${A}`])
+    // Refusing for the rest of the time would make a short outage longer.
+    expect(tries(all, 'app')).toEqual([A])
+  })
+
+  it('stay the same objects when the configuration changes, and serve nothing once it lacks them', () => {
+    const { all } = upstreams(`  one: { servers: ["${A}"] }\n  two: { servers: ["${B}"] }`)
+    const [one, two, three] = ['one', 'two', 'three'].map(name => all.get(name))
+    expect([one, two, three].map(each => each!.configured)).toEqual([true, true, false])
+    all.configure(configs(`  one: { servers: ["${C}"] }\n  three: { servers: ["${B}"] }`))
+    expect(two!.configured).toBe(true)
+    expect([...all.former]).toEqual(['two'])
+    all.prune(new Set(['two']))
+    expect(two!.configured).toBe(true)
+    all.prune(new Set())
+    expect([one, two, three].map(each => each!.configured)).toEqual([true, false, true])
+    expect([...all.forRequests].toSorted()).toEqual(['one', 'three'])
+    expect([tries(all, 'one'), tries(all, 'two'), tries(all, 'three')]).toEqual([[C], [], [B]])
+    expect(all.get('one')).toBe(one)
+    expect([all.findConfigured('two'), all.destination(C)?.key, all.destination(A)]).toEqual([
+      undefined,
+      C,
+      undefined,
+    ])
+  })
+
+  it('may be adopted where the configuration has none of that name', () => {
+    const { all } = upstreams(`  one: { servers: ["${A}"] }`)
+    const others = configs(`  one: { servers: ["${B}"] }
+  two: { servers: ["${C}"] }
+  db: { servers: ["tcp://db:1"] }`)
+    for (const each of others) all.adopt(each)
+    expect([tries(all, 'one'), tries(all, 'two'), tries(all, 'db')]).toEqual([[A], [C], ['tcp://db:1']])
+    expect([...all.former]).toEqual(['two'])
+    expect([...all.forRequests]).toEqual(['one'])
+    all.configure(others)
+    expect(tries(all, 'one')).toEqual([B])
+    expect([...all.former]).toEqual([])
+  })
+})

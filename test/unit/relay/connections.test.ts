@@ -1,0 +1,392 @@
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { type LentFd, memoryFile, socketPair } from '../../../src/kernel/index.js'
+import {
+  type ByteStream,
+  type Destination,
+  type ExchangeOptions,
+  type ExchangeReport,
+  type Forward,
+  NO_OWNER,
+  Relay,
+  type RelayOptions,
+  type StreamOwner,
+  streamFromFd,
+  UpstreamPools,
+} from '../../../src/relay/index.js'
+import { openDescriptors } from '../../fixtures/open-descriptors.js'
+import { until } from '../../processes/until.js'
+
+const NOTHING = Buffer.alloc(0)
+const ORIGIN = { listener: 'web', scheme: 'http' } as const
+
+const SERVER: Destination = {
+  key: 'a',
+  authority: 'a',
+  address: { kind: 'tcp', host: '127.0.0.1', port: 1 },
+  keepAlive: { connections: 4, idleMs: 1_000 },
+}
+
+/** A stream whose peer is the test. */
+class Stream implements ByteStream {
+  owner: StreamOwner | null = null
+  since = 0
+  connecting = false
+  congested = false
+  unsentBytes = 0
+  alive = true
+  reusable = true
+  untouched = true
+  bytesRead = 0
+  bytesWritten = 0
+  remoteAddress = '9.9.9.9'
+  movable = true
+  reading = false
+  /** What was read of its peer, and not told. */
+  unread = ''
+  readonly calls: string[] = []
+  readonly descriptor: LentFd
+
+  constructor(descriptor = 1 << 20) {
+    this.descriptor = descriptor as LentFd
+  }
+
+  write(bytes: Buffer | string, from = 0, to: number = bytes.length): void {
+    this.calls.push(Buffer.from(bytes).toString('latin1', from, to))
+  }
+  setReading(on: boolean): void {
+    this.reading = on
+  }
+  end(): void {
+    this.calls.push('end')
+  }
+  destroy(): void {
+    this.alive = false
+  }
+  reset(): void {
+    this.alive = false
+  }
+  takeUnsent(): Buffer[] {
+    return []
+  }
+  detach() {
+    return { unread: Buffer.from(this.unread), unsent: NOTHING, ended: false }
+  }
+  /** Its peer sends this. */
+  hear(text: string): void {
+    this.bytesRead += text.length
+    this.owner!.onData(this, Buffer.from(text, 'latin1'), text.length)
+  }
+}
+
+/** A relay with one client. `servers`: the streams that it has dialled. */
+function relayWith(options: Partial<RelayOptions> = {}, route?: ExchangeOptions, descriptor?: number) {
+  const servers: Stream[] = []
+  const reports: ExchangeReport[] = []
+  const pools = new UpstreamPools({
+    dial: (_to, owner) => {
+      const stream = new Stream()
+      Object.assign(stream, { owner, connecting: true })
+      servers.push(stream)
+      return stream
+    },
+  })
+  const pick: Forward['pick'] = tried => (tried.length > 0 ? null : SERVER)
+  const relay = new Relay({
+    route: () => ({ kind: 'upstream', name: 'r', pick, ...(route && { options: route }) }),
+    pools,
+    onExchange: report => reports.push(report),
+    ...options,
+  })
+  const client = new Stream(descriptor)
+  relay.acceptStream(client, ORIGIN)
+  onTestFinished(() => relay.close())
+  const connects = () => {
+    const server = servers.at(-1)!
+    server.connecting = false
+    server.owner!.onOpen(server)
+    return server
+  }
+  const leaves = () => relay.departures('auto', () => {}).next().value ?? null
+  return { relay, client, servers, reports, connects, leaves }
+}
+
+const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
+const UPGRADE = GET.replace('\r\n\r\n', '\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n')
+const SWITCHED = 'HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n'
+
+describe('how long nothing may happen in an exchange', () => {
+  afterEach(() => void vi.useRealTimers())
+
+  const TICK_MS = 10
+  const timeouts = { connect: 100, tunnel: 200, stall: 300, response: 400 }
+  const options = { connectTimeout: 1_000, responseTimeout: 4_000 }
+  const answering = 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n'
+  const post = 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n'
+
+  it.each([
+    ['a connection to the server', 'connect-timeout', GET, null, 100, 1_000],
+    ['the head of its answer', 'response-timeout', GET, '', 400, 4_000],
+    ['the rest of its answer', 'stalled', GET, answering, 300, 300],
+    ['the body of the request', 'body-timeout', post, '', 300, 300],
+    ['more in a tunnel', 'tunnel-timeout', UPGRADE, SWITCHED, 200, 200],
+  ] as const)('depends on what is waited for, and where that may be on the route: %s', (...row) => {
+    const [, reason, request, answer, usual, onRoute] = row
+    for (const [route, ms] of [
+      [undefined, usual],
+      [options, onRoute],
+    ] as const) {
+      vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
+      const { client, reports, connects } = relayWith({ timeouts, tickMs: TICK_MS }, route)
+      client.hear(request)
+      if (answer !== null) {
+        const server = connects()
+        if (answer !== '') server.hear(answer)
+      }
+      vi.advanceTimersByTime(ms - 1)
+      expect(reports).toEqual([])
+      vi.advanceTimersByTime(1 + 2 * TICK_MS)
+      expect(reports).toMatchObject([{ reason }])
+      vi.useRealTimers()
+    }
+  })
+})
+
+describe('a request whose head cannot be written for the server', () => {
+  it.each([
+    ['an impossible field', { fields: { request: { set: { Connection: 'x' } } } }],
+    ['an impossible host', { host: 'a\r\nb' }],
+  ])('is answered with 500, and the fault is told: %s', (_, route) => {
+    const faults: unknown[] = []
+    const { client, servers, reports } = relayWith({ onFault: error => faults.push(error) }, route)
+    client.hear(GET)
+    expect(client.calls.join('')).toMatch(/^HTTP\/1.1 500 [\s\S]*\r\n\r\ninternal\nend$/)
+    expect(faults).toMatchObject([{ code: 'ERR_FDB_HTTP1_FIELD' }])
+    expect(reports).toMatchObject([{ status: 500, reason: 'internal', serverFailed: false }])
+    expect(servers).toEqual([])
+  })
+})
+
+describe('an answer of the relay itself', () => {
+  it('has a field of its route instead of the one of every response, not both', () => {
+    const { client } = relayWith({
+      responseFields: { set: { 'X-Pid': '7', 'X-All': '1' } },
+      route: () => ({ kind: 'respond', status: 200, headers: [['x-pid', 'mine']] }),
+    })
+    client.hear(GET)
+    const lines = client.calls.join('').split('\r\n')
+    expect(lines.filter(line => /^x-/i.test(line))).toEqual(['x-pid: mine', 'X-All: 1'])
+  })
+})
+
+describe('a peer that takes its bytes slowly', () => {
+  afterEach(() => void vi.useRealTimers())
+
+  it('is kept while it takes more, also after the other side had taken more than it ever did', () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
+    const [clientPair, serverPair] = [socketPair('client'), socketPair('server')]
+    onTestFinished(() => {
+      for (const fd of [...clientPair, ...serverPair]) fd.close()
+    })
+    const timeouts = { tunnel: 200 }
+    const { relay, client, connects } = relayWith({ timeouts, tickMs: 10 }, undefined, clientPair[0].raw)
+    client.hear(UPGRADE)
+    const server = Object.assign(connects(), { descriptor: serverPair[0].raw })
+    server.hear(SWITCHED)
+    // These sockets hold no unread bytes, so all written bytes count as taken.
+    Object.assign(client, { congested: true, bytesWritten: 1_000 })
+    Object.assign(server, { congested: true, bytesWritten: 500 })
+    vi.advanceTimersByTime(230)
+    expect(relay.size).toBe(1)
+    Object.assign(client, { congested: false })
+    for (let round = 0; round < 3; round++) {
+      server.bytesWritten += 100
+      vi.advanceTimersByTime(230)
+      expect(relay.size).toBe(1)
+    }
+    vi.advanceTimersByTime(230)
+    expect(relay.size).toBe(0)
+  })
+})
+
+describe('clients that have gone while nothing is read from them', () => {
+  afterEach(() => void vi.useRealTimers())
+
+  it('are told of, unless another that has gone took them out meanwhile', () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    const pairs = [socketPair('one'), socketPair('two')]
+    const reasons: unknown[] = []
+    const { relay, connects } = relayWith({
+      limits: { pipelinedBytes: 1 },
+      onExchange: ({ reason }) => {
+        reasons.push(reason)
+        // The other client is read from again.
+        if (reasons.length === 1)
+          answers[1]!.hear('HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n')
+      },
+    })
+    const before = relay.size
+    const answers = pairs.map(([own]) => {
+      const client = new Stream(own.raw)
+      relay.acceptStream(client, ORIGIN)
+      client.hear(`${GET}G`)
+      expect(client.reading).toBe(false)
+      return connects()
+    })
+    vi.advanceTimersByTime(100)
+    expect(reasons).toEqual([])
+    for (const [, theirs] of pairs) theirs.close()
+    vi.advanceTimersByTime(100)
+    expect([reasons, relay.size]).toEqual([['client-gone', undefined], before + 1])
+    relay.close()
+    vi.advanceTimersByTime(1_000)
+    expect([relay.size, vi.getTimerCount()]).toEqual([0, 0])
+    for (const [own] of pairs) own.close()
+  })
+})
+
+describe('a tunnel without frames', () => {
+  it('passes on, and counts, nothing of its client when it has ended', () => {
+    const { relay, client, reports, connects } = relayWith()
+    client.hear(UPGRADE)
+    const server = connects()
+    server.hear(SWITCHED)
+    client.hear('before')
+    relay.end('', 10_000)
+    client.hear('after')
+    expect(server.calls.slice(1)).toEqual(['before', 'end'])
+    expect(client.calls.at(-1)).toBe('end')
+    relay.close()
+    expect(reports).toMatchObject([{ bytesReceived: 6 }])
+  })
+})
+
+describe('a relay that serves again', () => {
+  afterEach(() => void vi.useRealTimers())
+
+  it('lets the requests go on that its drain would have given up', () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { relay, client, connects } = relayWith()
+    client.hear(GET)
+    const server = connects()
+    relay.end('', 1_000)
+    relay.resume()
+    vi.advanceTimersByTime(2_000)
+    server.hear('HTTP/1.1 204 No Content\r\n\r\n')
+    expect(client.calls.join('')).toMatch(/^HTTP\/1\.1 204 /)
+  })
+
+  it('still gives up the tunnels that it has ended', () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { relay, client, connects } = relayWith()
+    client.hear(UPGRADE)
+    connects().hear(SWITCHED)
+    relay.end('', 1_000)
+    relay.resume()
+    vi.advanceTimersByTime(2_000)
+    expect([client.alive, relay.size]).toEqual([false, 0])
+  })
+
+  it('waits again for a server that does not accept before its client moves', () => {
+    vi.useFakeTimers({ toFake: ['performance'] })
+    const { relay, client, leaves } = relayWith()
+    client.hear(GET)
+    vi.advanceTimersByTime(1)
+    expect(leaves()).toBeNull()
+    relay.resume()
+    vi.advanceTimersByTime(101)
+    expect(leaves()).toBeNull()
+  })
+})
+
+describe('a connection that leaves in the middle of a request head', () => {
+  it.each([
+    ['takes along what was read of the head, and behind it what its stream had read', 'GET / HT', false],
+    ['takes along what was held back for the next request in the same order', 'GET / HT', true],
+    ['takes along what its stream had read where nothing of a head is there', '', false],
+  ])('%s', (_, heard, congested) => {
+    using file = memoryFile('client', 'client')
+    const { client, leaves } = relayWith({}, undefined, file.raw)
+    // Requests of a client that does not read are held back.
+    client.congested = congested
+    if (heard !== '') client.hear(heard)
+    client.unread = 'TP/1.1\r\n'
+    const left = leaves()
+    expect(left?.record.fromClient.toString()).toBe(`${heard}TP/1.1\r\n`)
+    left?.client.close()
+  })
+})
+
+describe('a connection that cannot leave as there is no duplicate of its server’s', () => {
+  it('stays, and leaves no duplicate of its client’s behind', () => {
+    using file = memoryFile('client', 'client')
+    const { client, connects, leaves, relay } = relayWith({}, undefined, file.raw)
+    client.hear(GET)
+    connects()
+    const before = openDescriptors()
+    expect(leaves).toThrow()
+    expect(openDescriptors()).toBe(before)
+    expect(relay.size).toBe(1)
+  })
+})
+
+describe('a connection that comes', () => {
+  it('is ended behind what is still to be written, where it was ended before', async () => {
+    const [ours, theirs] = socketPair('client')
+    const { client, leaves, relay } = relayWith({}, undefined, ours.raw)
+    client.detach = () => ({ unread: NOTHING, unsent: Buffer.from('rest'), ended: true })
+    const left = leaves()!
+    const heard: string[] = []
+    const peer = streamFromFd(
+      theirs,
+      {
+        ...NO_OWNER,
+        onData: (_stream, chunk, to) => void heard.push(chunk.toString('latin1', 0, to)),
+        onEnd: () => void heard.push('end'),
+      },
+      { open: 0 },
+    )
+    peer.setReading(true)
+    relay.import(left)
+    ours.close()
+    await until('it has ended', () => heard.includes('end'))
+    expect(heard).toEqual(['rest', 'end'])
+    peer.destroy()
+  })
+})
+
+describe('an unused connection to a server', () => {
+  function poolsWith() {
+    return new UpstreamPools({ dial: () => new Stream(), tickMs: 10 })
+  }
+
+  it('is read from, so that its end is heard, although the exchange before had stopped reading', () => {
+    const pools = poolsWith()
+    const one = new Stream()
+    pools.release(SERVER, one)
+    expect(one.reading).toBe(true)
+    one.owner!.onEnd(one)
+    expect(one.alive).toBe(false)
+    expect(pools.idle).toBe(0)
+    expect(pools.acquire(SERVER, NO_OWNER, false)).not.toBe(one)
+  })
+
+  it('is not used when it is older than it may be, whatever has closed it by then', () => {
+    const pools = poolsWith()
+    const one = new Stream()
+    pools.release(SERVER, one, performance.now() - 1_000)
+    expect(pools.acquire(SERVER, NO_OWNER, false)).not.toBe(one)
+  })
+
+  it('is closed when its time is over, and one that came later when its own is', async () => {
+    const pools = poolsWith()
+    const server = { ...SERVER, keepAlive: { connections: 4, idleMs: 100 } }
+    const [one, two] = [new Stream(), new Stream()]
+    const begun = performance.now()
+    pools.release(server, one)
+    await until('half of its time is over', () => performance.now() > begun + 50)
+    pools.release(server, two)
+    await until('the first is closed', () => !one.alive)
+    expect(pools.idle).toBe(two.alive ? 1 : 0)
+    await until('the second is closed', () => !two.alive)
+  })
+})

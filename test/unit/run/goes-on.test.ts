@@ -1,0 +1,262 @@
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { constants, existsSync, readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { inspectOne, numbersOf, OwnedFd, setBlocking } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
+import { bindListener, formatAddress, parseListenerSpec } from '../../../src/listeners/index.js'
+import type { NamedListener } from '../../../src/os/foreign-listeners.js'
+import { restorePassedSockets } from '../../../src/os/service-manager/passed-sockets.js'
+import { RunningVersion, RunningVersions } from '../../../src/run/running-version.js'
+import type { VersionSettings } from '../../../src/run/settings.js'
+import { SharedListeners, StoredListeners } from '../../../src/run/shared-listeners.js'
+import { NO_PROBE, Probe, type ProbeEvents, probeOfInherited } from '../../../src/versions/probe.js'
+import { until } from '../../processes/until.js'
+
+const ANY = parseListenerSpec('tcp://127.0.0.1:0')
+
+/** For a version that lives already: it is not started here. */
+const NO_CHILDREN = {
+  start: () => expect.unreachable('nothing is started'),
+  expect() {},
+  forget() {},
+  signal: () => false,
+  kill() {},
+}
+
+function settingsWith(facts: Partial<VersionSettings>): VersionSettings {
+  return {
+    command: [],
+    env: {},
+    listen: [],
+    nonBlocking: false,
+    ready: { kind: 'notify' },
+    asking: { interval: null, timeout: 1_000, passes: 1 },
+    readyTimeout: 60_000,
+    healthyFor: 0,
+    probation: 0,
+    stopSignal: 'SIGTERM',
+    stopTimeout: 10_000,
+    survive: false,
+    ...facts,
+  }
+}
+
+/** A listener with the address that it has got. */
+function bound() {
+  const fd = bindListener(ANY)
+  const spec = parseListenerSpec(formatAddress(inspectOne(fd)))
+  return { fd, spec, inode: inspectOne(fd).ino }
+}
+
+describe('a supervisor that goes on as another program', () => {
+  it('hands on where only its version answers, also to the program after it', async () => {
+    const settings = settingsWith({ ready: { kind: 'http', url: '/health' } })
+    const place = 'http://127.0.0.1:1/health'
+    const children = { ...NO_CHILDREN, start: () => 0 }
+    using probe = await probeOfInherited({ settings, hearing: null, place }, true, children)
+    expect([probe.url, probe.asksServing]).toEqual([place, true])
+    using other = await probeOfInherited({ settings, hearing: null }, true, children)
+    expect([other.url, other.asksServing]).toEqual([undefined, false])
+  })
+
+  it('is told of a version that was reaped by the one before', async () => {
+    const { pid } = spawnSync('true')
+    const expected: number[] = []
+    const children = { ...NO_CHILDREN, expect: (one: number) => void expected.push(one) }
+    const settings = settingsWith({})
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
+    const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
+    const code = await new Promise<number>(exited => {
+      const events = {
+        exited,
+        ready() {},
+        failed() {},
+        recovered() {},
+        isOthers: () => false,
+        nextStart: () => Infinity,
+      }
+      const version = new RunningVersion(
+        { id: 1, settings, probe: NO_PROBE, children, listeners, alone: true },
+        events,
+        was,
+      )
+      onTestFinished(() => version.close())
+    })
+    expect(code).toBe(1)
+    // Nobody is to be signalled by that number.
+    expect(expected).toEqual([])
+  })
+
+  it('keeps the main process if no descriptor is free to watch another one', async () => {
+    const child = spawn('sleep', ['60'])
+    onTestFinished(() => void child.kill('SIGKILL'))
+    await once(child, 'spawn')
+    const pid = child.pid!
+    const settings = settingsWith({})
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
+    const heard: ProbeEvents[] = []
+    class Told extends Probe {
+      override start(_pid: number, events: ProbeEvents): void {
+        heard.push(events)
+      }
+    }
+    const probe = new Told()
+    const events = {
+      exited: () => expect.unreachable('it lives'),
+      ready() {},
+      failed() {},
+      recovered() {},
+      isOthers: () => false,
+      nextStart: () => Infinity,
+    }
+    const was = { id: 1, pid: process.pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
+    const deps = { id: 1, settings, probe, children: NO_CHILDREN, listeners, alone: true }
+    const version = new RunningVersion(deps, events, was)
+    onTestFinished(() => version.close())
+    const before = native.openCount()
+    const dup = vi.spyOn(OwnedFd.prototype, 'dup').mockImplementation(() => {
+      throw Object.assign(new Error('too many open files'), { code: 'EMFILE' })
+    })
+    heard[0]!.mainProcess(pid)
+    dup.mockRestore()
+    expect([version.pid, native.openCount()]).toEqual([process.pid, before])
+    heard[0]!.mainProcess(pid)
+    expect(version.pid).toBe(pid)
+  })
+})
+
+describe('a version whose main process is the child of one of its own', () => {
+  it('is signalled by its pidfd, and not by its number when its parent has reaped it', async () => {
+    const parent = spawn('/bin/sh', ['-c', 'sleep 600 & echo $!; wait; read over'], { stdio: 'pipe' })
+    onTestFinished(() => void parent.kill('SIGKILL'))
+    const [line] = await once(createInterface(parent.stdout), 'line')
+    const pid = Number(line)
+    const numbers: number[] = []
+    const by = (one: number) => numbers.push(one) > 0
+    const children = { ...NO_CHILDREN, signal: by, kill: by }
+    const settings = settingsWith({})
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
+    const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
+    const events = {
+      exited() {},
+      ready() {},
+      failed() {},
+      recovered() {},
+      isOthers: () => false,
+      nextStart: () => Infinity,
+    }
+    const version = new RunningVersion(
+      { id: 1, settings, probe: NO_PROBE, children, listeners, alone: true },
+      events,
+      was,
+    )
+    onTestFinished(() => version.close())
+    version.signal('SIGTERM')
+    await until('it has ended, and is reaped', () => !existsSync(`/proc/${pid}`))
+    version.signal('SIGTERM')
+    version.kill()
+    expect(numbers).toEqual([])
+  })
+})
+
+describe('a listener that a service manager has bound', () => {
+  it('can be had again after a list that could not be had, and after one that was without it', () => {
+    const web = bound()
+    const taken = bound()
+    onTestFinished(() => taken.fd.close())
+    restorePassedSockets([{ name: 'web', fd: web.fd }])
+    using listeners = new SharedListeners(new StoredListeners(null, 'shop'))
+    const wanted = { name: 'web', spec: web.spec }
+    expect(() => listeners.provide([wanted, { name: 'admin', spec: taken.spec }], false, true)).toThrow(
+      /is held by process/,
+    )
+    const inodes = () => listeners.provide([wanted], false, true).map(({ fd }) => inspectOne(fd).ino)
+    expect(inodes()).toEqual([web.inode])
+    listeners.keepOnly([])
+    expect(listeners.held).toEqual([])
+    expect(inodes()).toEqual([web.inode])
+  })
+})
+
+describe('whether a listener blocks', () => {
+  it('is as asked for when a version is started alone, and as it was under one that runs', async () => {
+    const { run, close } = versions()
+    const web = bound()
+    web.fd.close()
+    const wanted = { name: 'web', spec: web.spec }
+    const first = run([wanted])
+    const fd = first.listener('web')
+    expect(blocks(fd)).toBe(true)
+    // As a server with an event loop does.
+    setBlocking(fd, false)
+    const second = run([wanted, { name: 'admin', spec: ANY }], true)
+    expect([blocks(fd), blocks(second.listener('admin'))]).toEqual([false, false])
+    const third = run([wanted])
+    expect(blocks(fd)).toBe(false)
+    for (const { ended } of [first, second, third]) await ended()
+    run([wanted])
+    expect(blocks(fd)).toBe(true)
+    await close()
+  })
+
+  it('stays as it was where a service manager has it too, and may have started another program with it', async () => {
+    const { run, close } = versions()
+    const web = bound()
+    restorePassedSockets([{ name: 'web', fd: web.fd }])
+    const wanted = { name: 'web', spec: web.spec }
+    const first = run([wanted], true)
+    expect(blocks(web.fd)).toBe(false)
+    await first.ended()
+    const second = run([wanted])
+    expect(blocks(web.fd)).toBe(false)
+    // Nobody wants it, and somebody again, while one lives that has it.
+    second.letGo()
+    run([wanted])
+    expect(blocks(web.fd)).toBe(false)
+    await close()
+  })
+})
+
+/** Versions that do nothing, with these listeners. */
+function versions() {
+  const over = new Map<number, () => void>()
+  const events = {
+    ready() {},
+    failed() {},
+    recovered() {},
+    mainEnded: () => ({ served: false, graceMs: 1000 }),
+    exited: (id: number) => over.get(id)?.(),
+  }
+  const all = new RunningVersions(events, new StoredListeners(null, 'shop'), null, null)
+  onTestFinished(() => all.close())
+  const living = new Set<() => Promise<void>>()
+  const run = (listen: readonly NamedListener[], nonBlocking = false) => {
+    const id = over.size + 1
+    const settings = settingsWith({ command: ['sleep', '600'], listen, nonBlocking })
+    const exited = new Promise<void>(resolve => over.set(id, resolve))
+    const version = all.run(id, settings, NO_PROBE)
+    const ended = async () => {
+      living.delete(ended)
+      version.kill()
+      await exited
+      all.forget(id)
+    }
+    living.add(ended)
+    return {
+      ended,
+      letGo: () => all.listeners.keepOnly([]),
+      listener: (name: string) => all.listeners.held.find(each => each.name === name)!.fd,
+    }
+  }
+  const close = async () => {
+    for (const ended of living) await ended()
+  }
+  return { run, close }
+}
+
+function blocks(fd: OwnedFd): boolean {
+  const [, flags] = /flags:\s+(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${numbersOf([fd])[0]}`, 'latin1'))!
+  return (Number.parseInt(flags!, 8) & constants.O_NONBLOCK) === 0
+}

@@ -1,0 +1,216 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { RunSources } from '../../../src/cli/run-sources.js'
+import { listenerVariables } from '../../../src/run/shared-listeners.js'
+import { parseReadiness } from '../../../src/versions/probe.js'
+
+describe('--ready', () => {
+  it.each([
+    ['notify', { kind: 'notify' }],
+    ['fd', { kind: 'fd' }],
+    ['http:/health?deep=1', { kind: 'http', url: '/health?deep=1' }],
+    ['http://127.0.0.1:80/health', { kind: 'http', url: 'http://127.0.0.1:80/health' }],
+    ['http:http://[::1]/', { kind: 'http', url: 'http://[::1]/' }],
+    ['tcp:127.0.0.1:80', { kind: 'tcp', host: '127.0.0.1', port: 80 }],
+    ['tcp://[::1]:80', { kind: 'tcp', host: '::1', port: 80 }],
+    ['command:test -e /run/a:b', { kind: 'command', text: 'test -e /run/a:b' }],
+    ['delay:1.5s', { kind: 'delay', ms: 1500 }],
+    ['handoff:/run/a.sock', { kind: 'handoff', control: '/run/a.sock' }],
+  ])('%s is read', (text, readiness) => {
+    expect(parseReadiness(text)).toEqual(readiness)
+  })
+
+  it.each([
+    '',
+    'notify:x',
+    'http:',
+    'http:https://a/',
+    'tcp',
+    'tcp:80',
+    'tcp:a:99999',
+    'command: ',
+    'delay:5',
+    'soon',
+  ])('"%s" is refused, with what can be given', text => {
+    expect(() => parseReadiness(text)).toThrow(/give notify, fd, http:URL/)
+  })
+})
+
+describe('--ready at an address of a listener', () => {
+  const read = (listen: string, ready: string) =>
+    new RunSources(['a'], { listen: [listen], ready }).versionSettings()
+
+  it.each([
+    ['web=tcp://127.0.0.1:8080', 'http://127.0.0.1:8080/health'],
+    ['web=tcp://127.0.0.1:8080', 'http://localhost:8080/'],
+    ['web=tcp://0.0.0.0:8080', 'http://127.0.0.1:8080/'],
+    ['web=tcp://[::]:80', 'http://[::1]/'],
+    ['web=tcp://[::1]:80', 'http://[::1]/'],
+    ['web=tcp://0.0.0.0:8080', 'tcp:localhost:8080'],
+    ['web=tcp://127.0.0.1:8080', 'tcp:0.0.0.0:8080'],
+  ])('%s refuses %s: the old version would answer', async (listen, ready) => {
+    await expect(read(listen, ready)).rejects.toMatchObject({
+      code: 'ERR_FDB_OPTION',
+      message: expect.stringMatching(/is the listener "web".*Give http:\/PATH/),
+    })
+  })
+
+  it.each([
+    ['web=tcp://127.0.0.1:8080', 'http://127.0.0.1:8081/'],
+    ['web=tcp://127.0.0.1:8080', 'http://127.0.0.2:8080/'],
+    ['web=tcp://0.0.0.0:8080', 'http://192.0.2.1:8080/'],
+    ['web=unix:/run/a.sock', 'tcp:127.0.0.1:80'],
+    ['web=tcp://127.0.0.1:8080', 'http:/health'],
+  ])('%s allows %s', async (listen, ready) => {
+    await expect(read(listen, ready)).resolves.toMatchObject({ ready: parseReadiness(ready) })
+  })
+
+  it('is refused with its place in a file', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-run-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const config = join(folder, 'run.yaml')
+    writeFileSync(config, 'command: [a]\nlisten: { web: "tcp://127.0.0.1:80" }\nready: http://127.0.0.1/\n')
+    await expect(new RunSources([], { config }).versionSettings()).rejects.toThrow(/run\.yaml:3:\d+/)
+  })
+})
+
+describe('the name of a service', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-run-'))
+  const nameOf = async (command: readonly string[], flags = {}) => {
+    const { name, storedAs } = await new RunSources(command, { cwd: folder, ...flags }).supervisorSettings()
+    return [name, storedAs]
+  }
+
+  beforeAll(() => writeFileSync(join(folder, 'package.json'), '{ "name": "@us/kiosk" }'))
+  afterAll(() => rmSync(folder, { recursive: true }))
+
+  it.each([
+    [['node', 'server.js'], 'kiosk'],
+    [
+      ['/usr/bin/node', '-r', './a.js', '--import', 'b', '--env-file=c', 'worker.mjs', 'd.js'],
+      'kiosk-worker',
+    ],
+    [['node', '.'], 'kiosk'],
+    [['node', '--title', 'a', join(folder, 'dist', 'index.js')], 'kiosk'],
+  ])('is the package’s for %j', async (command, name) => {
+    expect(await nameOf(command)).toEqual([name, 'node'])
+    expect(await nameOf(command, { name: 'given' })).toEqual(['given', undefined])
+  })
+
+  it.each([
+    [['node', '-e', 'setInterval(() => {}, 1)'], 'node'],
+    [['node', '-pe', '1'], 'node'],
+    [['node'], 'node'],
+    [['./server.mjs', 'a.js'], 'server.mjs'],
+    [['/usr/bin/gunicorn', 'app:app'], 'gunicorn'],
+  ])('is the program’s for %j', async (command, name) => {
+    expect(await nameOf(command)).toEqual([name, undefined])
+  })
+})
+
+describe('settings', () => {
+  function file(text: string): string {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-run-'))
+    onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+    writeFileSync(join(folder, 'run.yaml'), text)
+    return join(folder, 'run.yaml')
+  }
+
+  it.each([
+    [
+      'command: [sleep, 1]\n',
+      /run\.yaml:1:18: command\[1\]: 1 is a number, not a string; put it in quotes, "1"$/,
+    ],
+    [
+      'ready: fd\ncommand: python3 srv.py\n',
+      /run\.yaml:2:10: command: "python3 srv\.py" is a string, not a list; write \["python3", "srv\.py"\]$/,
+    ],
+    ['ready: fd\ncommand: true\n', /run\.yaml:2:10: command: true is a boolean, not a list$/],
+    ['command:\n  - sleep\n  - { for: 1 }\n', /run\.yaml:3:5: command\[1\]: .* is a map, not a string$/],
+  ])('name what of a command is no text, and where: %j', async (written, message) => {
+    const sources = new RunSources([], { config: file(written) })
+    await expect(sources.supervisorSettings()).rejects.toMatchObject({
+      code: 'ERR_FDB_CONFIG',
+      message: expect.stringMatching(message),
+    })
+  })
+
+  it('are those of the command line, then those of the file, then the defaults', async () => {
+    const config = file(
+      'command: [app]\nready: fd\nstopTimeout: 5s\nhealthyFor: 1m\nname: shop\nenv: { A: 1, B: null }\n',
+    )
+    const sources = new RunSources([], { config, ready: 'notify', listen: ['web=tcp://127.0.0.1:80'] })
+    expect(await sources.supervisorSettings()).toMatchObject({
+      name: 'shop',
+      control: null,
+      restart: 'never',
+      upgradeSignal: 'SIGHUP',
+    })
+    expect(await sources.versionSettings()).toMatchObject({
+      command: ['app'],
+      ready: { kind: 'notify' },
+      stopTimeout: 5_000,
+      healthyFor: 60_000,
+      readyTimeout: 60_000,
+      stopSignal: 'SIGTERM',
+      env: { A: '1', B: undefined },
+      listen: [{ name: 'web', spec: { kind: 'tcp', port: 80 } }],
+    })
+  })
+
+  it('say how a version is asked', async () => {
+    const byDefault = { interval: null, timeout: 5_000, passes: 1 }
+    expect((await new RunSources(['app'], {}).versionSettings()).asking).toEqual(byDefault)
+    const config = file('healthInterval: 50ms\nhealthTimeout: 1s\nhealthPasses: 2\n')
+    const sources = new RunSources(['app'], { config, healthPasses: '3' })
+    expect((await sources.versionSettings()).asking).toEqual({ interval: 50, timeout: 1_000, passes: 3 })
+  })
+
+  it('of the environment may name several listeners, and say yes in words', async () => {
+    const flags = { listen: 'a=tcp://127.0.0.1:80 b=unix:/run/b.sock', survive: 'true' }
+    const { listen, survive } = await new RunSources(['app'], flags).versionSettings()
+    expect({ names: listen.map(({ name }) => name), survive }).toEqual({ names: ['a', 'b'], survive: true })
+  })
+
+  it.each([
+    ['ready: [1]', /ready is "1"/],
+    ['healthPasses: 0', /option "healthPasses" is 0; give a whole number from 1 to 9999/],
+    ['healthTimeout: 0s', /option "healthTimeout" is "0s"; give a duration/],
+    ['stopTimeout: 5', /option "stopTimeout" is 5; give a duration/],
+    ['upgradeSignal: KILL', /give a signal, for example HUP/],
+    ['listen: { "a:b": "tcp://127.0.0.1:80" }', /NAME=ADDRESS/],
+    ['listens: {}', /no option "listens".*listen/],
+    ['restart: sometimes', /give never, on-failure, always/],
+    ['- a', /give an object with any of/],
+    ['{', /run\.yaml:1:\d+: /],
+    [
+      'name: shop\nstopSignal: [1]',
+      /run\.yaml:2:13: option "stopSignal" is \[ 1 \]; give a signal, for example TERM/,
+    ],
+    ['stopSignal: 15', /option "stopSignal" is 15; give a signal, for example TERM/],
+    ['upgradeSignal: true', /option "upgradeSignal" is true; give a signal, for example HUP/],
+    ['env: null', /run\.yaml:1:6: option "env" is null; give a map of variables to strings/],
+    ['env: { A: [1] }', /option "env" is .*give a string, or null, for A/],
+    ['cwd: [a]', /option "cwd" is \[ 'a' \]; give a string/],
+    ['control: true', /option "control" is true; give a string/],
+    ['pidFile: {}', /option "pidFile" is \{\}; give a string/],
+    ['listen: [a]', /option "listen" is \[ 'a' \]; give a map of names to addresses/],
+    ['listen: { web: null }', /option "listen" is null; give a string/],
+    ['ready: fd\nlisten: { web: nowhere }', /run\.yaml:2:9: /],
+    ['ready: fd\nlistens: {}', /run\.yaml:2:1: .*no option "listens"/],
+  ])('that are wrong are refused, with their place: %j', async (text, why) => {
+    const sources = new RunSources(['app'], { config: file(text) })
+    await expect(sources.supervisorSettings().then(() => sources.versionSettings())).rejects.toThrow(why)
+  })
+})
+
+describe('what a program is told of its listeners', () => {
+  it('is nothing of what the supervisor was told of its own', () => {
+    const told = listenerVariables([], 3)
+    // Who has FDSTORE gives descriptors to whoever listens at NOTIFY_SOCKET: that is the supervisor, which keeps none.
+    for (const name of ['LISTEN_FDS', 'NOTIFY_SOCKET', 'WATCHDOG_USEC', 'FDSTORE'])
+      expect(told).toHaveProperty(name, undefined)
+  })
+})

@@ -1,0 +1,96 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { DeferredWork, runInSlices, Slice } from '../../../src/state/time-slices.js'
+
+const STEP_MS = 0.5
+
+afterEach(() => vi.restoreAllMocks())
+
+/** A clock that only work moves, and how far it moves in each turn of the event loop until `done`. */
+function clock() {
+  // A whole number: what is added is exact then.
+  let now = Math.ceil(performance.now())
+  vi.spyOn(performance, 'now').mockImplementation(() => now)
+  const work = (ms: number) => void (now += ms)
+  const turnsUntil = async (done: Promise<unknown>) => {
+    const turns: number[] = []
+    let going = true
+    const ended = done.finally(() => (going = false))
+    while (going) {
+      const before = now
+      await nextTurn()
+      turns.push(now - before)
+    }
+    await ended
+    return turns
+  }
+  return { work, turnsUntil }
+}
+
+describe('work in slices', () => {
+  function* steps(count: number, work: (ms: number) => void): Generator<undefined, number> {
+    for (let i = 0; i < count; i++) {
+      work(STEP_MS)
+      yield
+    }
+    return count
+  }
+
+  it('has 1 ms of a turn when nobody else works', async () => {
+    const { work, turnsUntil } = clock()
+    const turns = await turnsUntil(runInSlices(steps(100, work)))
+    expect(Math.max(...turns)).toBe(1)
+    expect(turns.filter(ms => ms > 0).length).toBeLessThanOrEqual(52)
+  })
+
+  it('shares a turn with others that work in slices', async () => {
+    const { work, turnsUntil } = clock()
+    const done = Promise.all([1, 2, 3, 4].map(() => runInSlices(steps(100, work), { sliceMs: 2 })))
+    const turns = await turnsUntil(done)
+    expect(await done).toEqual([100, 100, 100, 100])
+    // 2 for the first, 1 for each of the others; not four times 2.
+    expect(Math.max(...turns)).toBeLessThanOrEqual(5 + STEP_MS)
+  })
+
+  it('shares it with what is no generator too', async () => {
+    const { work, turnsUntil } = clock()
+    const loop = async () => {
+      const slice = new Slice(2)
+      for (let i = 0; i < 100; i++) {
+        work(STEP_MS)
+        if (slice.over) await slice.next()
+      }
+    }
+    const turns = await turnsUntil(Promise.all([loop(), loop(), runInSlices(steps(100, work))]))
+    expect(Math.max(...turns)).toBeLessThanOrEqual(4 + STEP_MS)
+  })
+
+  it('goes on whoever else works', async () => {
+    const { work, turnsUntil } = clock()
+    const ended: string[] = []
+    const run = (name: string, count: number) =>
+      runInSlices(steps(count, work)).then(() => void ended.push(name))
+    await turnsUntil(Promise.all([run('long', 1000), run('long too', 1000), run('last', 20)]))
+    expect(ended[0]).toBe('last')
+  })
+})
+
+describe('what changes have left to do', () => {
+  it('is done at once where it is little and nothing waits, else in its order', async () => {
+    const done: string[] = []
+    let paused = 0
+    const left = new DeferredWork(3, new AbortController().signal, () => paused++)
+    const work = function* (name: string): Generator<undefined, void> {
+      yield
+      done.push(name)
+    }
+    left.add(work('little'), 256)
+    expect([done, left.pending]).toEqual([['little'], false])
+    left.add(work('much'), 257)
+    expect([done, left.pending]).toEqual([['little'], true])
+    left.add(work('little, later'), 1)
+    expect(done).toEqual(['little'])
+    await left.done()
+    expect([done, left.pending, paused]).toEqual([['little', 'much', 'little, later'], false, 1])
+  })
+})

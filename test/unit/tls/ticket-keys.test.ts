@@ -1,0 +1,138 @@
+import type { Server } from 'node:tls'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import type { Member } from '../../../src/index.js'
+import { TicketKeys, ticketKeysSection } from '../../../src/tls/ticket-keys.js'
+
+beforeEach(() => void vi.useFakeTimers())
+afterEach(() => void vi.useRealTimers())
+
+interface Keys {
+  keys: Uint8Array
+  previous: Uint8Array
+  created: number
+}
+
+/** A member that serves, with a section in memory. */
+function member() {
+  const stored = new Map<string, Keys>()
+  let told: (change: { key: string; op: string }) => void = () => {}
+  let puts = 0
+  const section = {
+    get: (name: string) => stored.get(name),
+    put: async (name: string, keys: Keys) => {
+      puts++
+      stored.set(name, keys)
+      told({ key: name, op: 'put' })
+    },
+    onChange: (listener: typeof told) => {
+      told = listener
+      return () => {
+        told = () => {}
+      }
+    },
+  }
+  const process = { phase: 'serving', follows: null as object | null, generation: 1 }
+  const is = Object.assign(process, { section: () => section, once() {}, off() {} })
+  return {
+    is: is as unknown as Member,
+    process,
+    stored,
+    puts: () => puts,
+    change: (key: string, keys: Keys) => {
+      stored.set(key, keys)
+      told({ key, op: 'put' })
+    },
+  }
+}
+
+const HOUR = 3_600_000
+const settle = () => vi.advanceTimersByTimeAsync(1)
+
+describe('ticket keys', () => {
+  it('are made anew when they are as old as was said, and open what the keys before have sealed', async () => {
+    const { is } = member()
+    const keys = new TicketKeys(is, { rotateEvery: HOUR })
+    await settle()
+    const before = keys.current
+    await vi.advanceTimersByTimeAsync(HOUR + 10)
+    expect(keys.current.equals(before)).toBe(false)
+    expect(keys.previous?.equals(before)).toBe(true)
+    keys.stop()
+  })
+
+  it('are not made by a process that does not serve, nor by one that follows; it looks again, as another may have ended', async () => {
+    for (const [phase, follows] of [
+      ['standby', null],
+      ['serving', {}],
+    ] as const) {
+      const { is, process, puts } = member()
+      const keys = new TicketKeys(is, { rotateEvery: HOUR })
+      await settle()
+      const before = puts()
+      Object.assign(process, { phase, follows })
+      await vi.advanceTimersByTimeAsync(HOUR + 10)
+      expect(puts()).toBe(before)
+      Object.assign(process, { phase: 'serving', follows: null })
+      await vi.advanceTimersByTimeAsync(20_000)
+      expect(puts()).toBe(before + 1)
+      keys.stop()
+    }
+  })
+
+  it('do not live longer because the clock was set back', async () => {
+    const { is, puts } = member()
+    const keys = new TicketKeys(is, { rotateEvery: HOUR })
+    await settle()
+    vi.setSystemTime(Date.now() - 3 * HOUR)
+    await keys.rotate()
+    vi.setSystemTime(Date.now() - 3 * HOUR)
+    const other = new TicketKeys(is, { rotateEvery: HOUR })
+    const before = puts()
+    await vi.advanceTimersByTimeAsync(10)
+    expect(puts()).toBeGreaterThan(before)
+    keys.stop()
+    other.stop()
+  })
+
+  it('of another name are no news', async () => {
+    const { is, change } = member()
+    const keys = new TicketKeys(is, { name: 'one' })
+    await settle()
+    const heard: unknown[] = []
+    keys.onChange(of => heard.push(of))
+    change('two', { keys: new Uint8Array(48), previous: new Uint8Array(0), created: Date.now() })
+    expect(heard).toEqual([])
+    keys.stop()
+  })
+
+  it('leave no timer behind', async () => {
+    const { is } = member()
+    const keys = new TicketKeys(is, {})
+    await settle()
+    keys.stop()
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('are a secret of the state', () => {
+    expect(ticketKeysSection).toMatchObject({ secret: true })
+  })
+})
+
+describe('a server that opens tickets', () => {
+  it('opens those of both keys, has those of the previous sealed anew, and knows no others', async () => {
+    let asked!: (name: Buffer, iv: Buffer, sealing: boolean) => [number, ...Buffer[]]
+    vi.doMock('../../../src/node/tls-internals.js', () => ({
+      setTicketKeyCallback: (_server: Server, answer: typeof asked) => {
+        asked = answer
+      },
+    }))
+    const { useTicketKeys } = await import('../../../src/tls/ticket-server.js')
+    const [current, previous] = [Buffer.alloc(48, 1), Buffer.alloc(48, 2)]
+    useTicketKeys({ setTicketKeys() {} } as unknown as Server, { current, previous })
+    const open = (name: number) => asked(Buffer.alloc(16, name), Buffer.alloc(0), false)
+    expect(open(1)).toEqual([1, Buffer.alloc(16, 1), Buffer.alloc(16, 1)])
+    expect(open(2)).toEqual([2, Buffer.alloc(16, 2), Buffer.alloc(16, 2)])
+    expect(open(3)[0]).toBe(0)
+    vi.doUnmock('../../../src/node/tls-internals.js')
+  })
+})

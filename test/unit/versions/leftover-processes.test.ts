@@ -1,0 +1,52 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { expect, it, onTestFinished } from 'vitest'
+import { LeftoverProcesses } from '../../../src/versions/leftover-processes.js'
+
+/** A shell that starts `sleep` with this command, and prints its pid. */
+async function shell(start: string, env: NodeJS.ProcessEnv = {}) {
+  const child = spawn('sh', ['-c', `${start} & echo $!; wait`], {
+    detached: true,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: { ...process.env, ...env },
+  })
+  const [line] = await once(createInterface(child.stdout!), 'line')
+  const pid = Number(line)
+  onTestFinished(() => {
+    for (const each of [pid, child.pid!]) {
+      try {
+        process.kill(each, 'SIGKILL')
+      } catch {}
+    }
+  })
+  return { leader: child.pid!, pid }
+}
+
+const pidsOf = (members: LeftoverProcesses) => {
+  using all = members
+  return all.pids
+}
+
+it('finds the members of a session, without its leader’s parent', async () => {
+  const { leader, pid } = await shell('sleep 60')
+  expect(pidsOf(LeftoverProcesses.ofSession(leader)).toSorted()).toEqual([leader, pid].toSorted())
+})
+
+it('finds descendants in a group, and marked ones in other sessions', async () => {
+  const mark = { name: 'FD_BROKER_TEST_MARK', value: `${process.pid}.1` }
+  const { leader, pid } = await shell('sleep 60', { [mark.name]: mark.value })
+  const away = await shell('exec setsid sleep 60', { [mark.name]: mark.value })
+  expect(pidsOf(LeftoverProcesses.ofGroup(leader, null))).toEqual([pid])
+  const found = pidsOf(LeftoverProcesses.ofGroup(leader, mark))
+  expect(found.toSorted()).toEqual([pid, away.leader, away.pid].toSorted())
+})
+
+it('takes no process for a member that is no descendant, and none for an empty or foreign mark', async () => {
+  const { leader } = await shell('sleep 60')
+  for (const mark of [null, { name: '', value: '' }, { name: 'PATH', value: process.env.PATH! }]) {
+    const found = pidsOf(LeftoverProcesses.ofGroup(leader + 1, mark))
+    // This process and its parents have PATH too.
+    for (const pid of [process.pid, process.ppid, 1]) expect(found).not.toContain(pid)
+  }
+})

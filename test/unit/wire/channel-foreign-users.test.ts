@@ -1,0 +1,174 @@
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { UserQuotas } from '../../../src/daemon/user-quotas.js'
+import { closeAll, memoryFile, type OwnedFd, sendMessage, socketPair } from '../../../src/kernel/index.js'
+import { Channel } from '../../../src/wire/channel.js'
+import { SMALL_FRAMES } from '../../../src/wire/frame.js'
+import { until } from '../../processes/until.js'
+
+const OTHER = 12_001
+
+/** A channel of another user in a daemon that may have `soft` descriptors, and the user's end. */
+function open(quotas = new UserQuotas(1_024), uid = OTHER) {
+  const foreignUser = quotas.foreignUserOf(uid)!
+  const [a, b] = socketPair('channel')
+  const [host, user] = [new Channel(a, { foreignUser }), new Channel(b)]
+  const got: { bytes: number; fds: OwnedFd[] }[] = []
+  const ended = new Promise<string | undefined>(resolve =>
+    host.start({
+      message: ({ length }, fds) => void got.push({ bytes: length, fds }),
+      end: error => resolve(error?.code),
+    }),
+  )
+  user.start({ message: () => {}, end: () => {} })
+  onTestFinished(async () => {
+    for (const { fds } of got) closeAll(fds)
+    await Promise.all([host.close(), user.close()])
+    // The next test counts the descriptors of the same users.
+    await until('all descriptors are closed', () => foreignUser.fds.count === 0)
+  })
+  const fds = (count: number) => {
+    const files = Array.from({ length: count }, () => memoryFile('x', 'x'))
+    onTestFinished(() => closeAll(files))
+    return files
+  }
+  return { quotas, foreignUser, host, user, got, ended, fds }
+}
+
+describe('the channel of another user', () => {
+  it('takes small frames at first, and large ones when the user may send them', async () => {
+    const first = open()
+    void first.user.send(Buffer.alloc(SMALL_FRAMES.payloadBytes + 1)).catch(() => {})
+    expect(await first.ended).toBe('ERR_FDB_FRAME_TOO_LARGE')
+    const many = open()
+    void many.user.send(Buffer.alloc(1), many.fds(SMALL_FRAMES.fds + 1)).catch(() => {})
+    expect(await many.ended).toBe('ERR_FDB_FDS_UNEXPECTED')
+
+    const { host, user, got, fds } = open()
+    await user.send(Buffer.alloc(SMALL_FRAMES.payloadBytes), fds(SMALL_FRAMES.fds))
+    await until('it has come', () => got.length === 1)
+    host.allow({})
+    await user.send(Buffer.alloc(1_000_000), fds(20))
+    await until('it has come', () => got.length === 2)
+    expect(got.map(({ bytes, fds }) => [bytes, fds.length])).toEqual([
+      [SMALL_FRAMES.payloadBytes, SMALL_FRAMES.fds],
+      [1_000_000, 20],
+    ])
+  })
+
+  it('ends when the user has sent more descriptors than its share, wherever they are, and not before', async () => {
+    const { quotas, foreignUser, host, user, got, ended, fds } = open()
+    host.allow({})
+    const other = open(quotas)
+    for (let i = 0; i < 4; i++) await user.send(Buffer.alloc(1), fds(12))
+    await until('they have come', () => got.length === 4)
+    expect(foreignUser.fds.count).toBe(48)
+    expect([foreignUser.demandFds(), foreignUser.demandKept()]).toEqual([
+      null,
+      expect.objectContaining({ code: 'ERR_FDB_SHARE' }),
+    ])
+    await other.user.send(Buffer.alloc(1), fds(16))
+    await until('they have come', () => other.got.length === 1)
+    await user.send(Buffer.alloc(1), fds(1))
+    expect(await ended).toBe('ERR_FDB_SHARE')
+    // A share that is given back is a share again.
+    for (const { fds } of got.splice(0)) closeAll(fds)
+    await until('they are closed', () => foreignUser.fds.count === 16)
+    await other.user.send(Buffer.alloc(1), fds(16))
+    await until('they have come', () => other.got.length === 2)
+  })
+
+  it('ends when all other users together have sent too many', async () => {
+    const quotas = new UserQuotas(1_024)
+    for (let i = 0; i < 4; i++) {
+      const { host, user, got, fds } = open(quotas, OTHER + i)
+      host.allow({})
+      await user.send(Buffer.alloc(1), fds(60))
+      await until('they have come', () => got.length === 1)
+    }
+    const { host, user, ended, fds } = open(quotas, OTHER + 4)
+    host.allow({})
+    await user.send(Buffer.alloc(1), fds(17))
+    expect(await ended).toBe('ERR_FDB_SHARE')
+  })
+
+  it('ends when the user’s incomplete frames take more memory than its share', async () => {
+    const quotas = new UserQuotas(1_024)
+    const { host, user, ended } = open(quotas)
+    const half = open(quotas)
+    half.host.allow({})
+    host.allow({})
+    const holding = quotas.foreignUserOf(OTHER)!
+    // Another connection of the user holds nearly all.
+    expect(holding.holdBytes(64 * 1024 * 1024 - 100_000)).toBe(null)
+    void user.send(Buffer.alloc(10_000_000)).catch(() => {})
+    expect(await ended).toBe('ERR_FDB_SHARE')
+    holding.holdBytes(-(64 * 1024 * 1024 - 100_000))
+    await half.user.send(Buffer.alloc(10_000_000))
+    await until('it has come', () => half.got.length === 1)
+  })
+
+  it('ends when a frame stays incomplete, however little of it has come', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const [a, b] = socketPair('half')
+    onTestFinished(() => b.close())
+    const host = new Channel(a, { foreignUser: new UserQuotas(1_024).foreignUserOf(OTHER) })
+    let [code, got]: [unknown, number] = [undefined, 0]
+    host.start({ message: () => void got++, end: error => (code = error?.code) })
+    const send = (frame: number[]) => sendMessage(b, Uint8Array.from(frame), 0, frame.length, [])
+    const turn = () => new Promise(resolve => setImmediate(resolve))
+    send([0xfd, 1, 0, 0, 1, 0, 0, 0, 7, 0xfd])
+    while (got === 0) await turn()
+    await vi.advanceTimersByTimeAsync(9_000)
+    send([1, 0, 0, 1, 0, 0, 0, 7, 0xfd])
+    while (got === 1) await turn()
+    await vi.advanceTimersByTimeAsync(9_000)
+    expect(code).toBe(undefined)
+    await vi.advanceTimersByTimeAsync(1_001)
+    expect(code).toBe('ERR_FDB_DEADLINE')
+  })
+
+  it('ends when its answers, which the user does not read, take more than its share', async () => {
+    const quotas = new UserQuotas(1_024)
+    const [a, b] = socketPair('mute')
+    const mute = new Channel(a, { foreignUser: quotas.foreignUserOf(OTHER) })
+    onTestFinished(() => {
+      void mute.close()
+      b.close()
+    })
+    let code: unknown
+    mute.start({ message: () => {}, end: error => (code = error?.code) })
+    for (let i = 0; i < 7 && code === undefined; i++)
+      void mute.send(Buffer.alloc(10_000_000)).catch(error => (code ??= error.code))
+    await until('it has ended', () => code)
+    expect(['ERR_FDB_SHARE', 'ERR_FDB_CHANNEL_FULL']).toContain(code)
+  })
+})
+
+describe('the time of another user', () => {
+  it('is bounded for all of its connections together, and comes back', async () => {
+    const quotas = new UserQuotas(1_024)
+    const foreignUser = quotas.foreignUserOf(OTHER)!
+    expect(foreignUser.waitMs).toBe(0)
+    foreignUser.spend(60)
+    // 40 ms too many, at a fifth of the time.
+    expect(foreignUser.waitMs).toBeGreaterThan(100)
+    expect(quotas.foreignUserOf(OTHER)!.waitMs).toBeGreaterThan(100)
+    expect(quotas.foreignUserOf(OTHER + 1)!.waitMs).toBeLessThan(150)
+    const { user, got } = open(quotas)
+    await user.send(Buffer.alloc(1))
+    await until('it is read', () => got.length === 1)
+    expect(foreignUser.waitMs).toBe(0)
+    expect(quotas.foreignUserOf(0)).toBe(undefined)
+  })
+
+  it('is bounded for all other users together, but does not run out for a user that takes little', () => {
+    const quotas = new UserQuotas(1_024)
+    const users = [0, 1, 2].map(number => quotas.foreignUserOf(OTHER + number)!)
+    for (const user of users.slice(0, 2)) user.spend(100)
+    users[2]!.spend(5)
+    expect(users[2]!.waitMs).toBe(0)
+    users[2]!.spend(10)
+    expect(users[2]!.waitMs).toBeGreaterThan(100)
+  })
+})

@@ -1,0 +1,247 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import net from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import { waitForProof } from '../../../src/connections/move-slice.js'
+import {
+  ForwardedCommands,
+  ForwardedUpgrades,
+  StatusRequests,
+} from '../../../src/daemon/service/service-operations.js'
+import { FdbError } from '../../../src/errors.js'
+import { receiveHello } from '../../../src/holder/admission.js'
+import type { Peer } from '../../../src/holder/peer.js'
+import { HANDOFF_TIMES, limitOf } from '../../../src/holder/times.js'
+import { memoryFile, receiveMessage, socketPair } from '../../../src/kernel/index.js'
+import { OperatorRequests, Registrations } from '../../../src/member/daemon-hosting.js'
+import { HolderLink } from '../../../src/member/holder-link.js'
+import { OperatorClient } from '../../../src/operator.js'
+import { runCheck } from '../../../src/probing/health-check.js'
+import { Channel } from '../../../src/wire/channel.js'
+import { Link, VERSIONS } from '../../../src/wire/link.js'
+import { ChangeNotifier } from '../../../src/wire/pending.js'
+import { StateLog } from '../../fixtures/state.js'
+import { peerWith } from '../../holder-support/processes.js'
+import { limitedWaits, PROVED } from '../../walls/deadlines.js'
+
+const ROOT = join(import.meta.dirname, '../../..')
+
+beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] }))
+afterEach(() => void vi.useRealTimers())
+
+/** The event loop goes round; no time passes. */
+async function turns(): Promise<void> {
+  for (let i = 0; i < 10; i++) await new Promise(resolve => setImmediate(resolve))
+}
+
+/** A link whose peer has connected, and neither reads nor writes. */
+function silentLink(): Link {
+  const [ours, theirs] = socketPair('silent')
+  const link = new Link(new Channel(ours))
+  link.start({ message: () => {}, broken: () => {}, end: () => {} })
+  onTestFinished(() => {
+    link.close()
+    theirs.close()
+  })
+  return link
+}
+
+/** A member of a daemon that takes everything and answers nothing. */
+function silentPeer(): Peer {
+  return peerWith({ id: 2, pid: 7, link: silentLink() })
+}
+
+interface Wait {
+  /** When it must have ended, milliseconds. */
+  readonly ms: number
+  readonly begin: () => Promise<unknown>
+}
+
+const never = new AbortController().signal
+const sum = HANDOFF_TIMES.ready + HANDOFF_TIMES.quiesce + HANDOFF_TIMES.freeze
+
+/** Every wait for a peer that lives and says nothing. */
+const WAITS: Readonly<Record<string, Wait>> = {
+  'a frame that the peer does not read': {
+    ms: 10_000,
+    begin: () => silentLink().channel.send(Buffer.alloc(16 << 20)),
+  },
+  'a Hello that does not come': {
+    ms: 5_000,
+    begin: () => {
+      const [ours, theirs] = socketPair('silent')
+      const peer = new Channel(theirs)
+      onTestFinished(() => peer.close())
+      const who = { pid: process.pid, uid: process.geteuid!(), gid: 0 }
+      const options = { versions: VERSIONS, service: 'shop', timeoutMs: 5_000, logger: SILENT }
+      receiveHello(ours, who, options, () => {})
+      return new Promise(resolve => peer.start({ message: resolve, end: resolve }))
+    },
+  },
+  'a Welcome that does not come': {
+    ms: 3_000,
+    begin: () => {
+      const [ours, theirs] = socketPair('silent')
+      onTestFinished(() => theirs.close())
+      const hello = { service: 'shop', versions: VERSIONS, wantedTimes: {}, stateFile: null }
+      return HolderLink.greet(ours, hello, { timeoutMs: 3_000, signal: undefined })
+    },
+  },
+  'the acknowledgement of descriptors': {
+    ms: 2_000,
+    begin: async () => {
+      using fd = memoryFile('one', 'one')
+      await silentLink().sendBundle([{ role: 'named', name: 'one', fd }], 2_000)
+    },
+  },
+  'the registration of a listener': {
+    ms: 2_000,
+    begin: async () => {
+      using fd = memoryFile('one', 'one')
+      const link = silentLink()
+      vi.spyOn(link, 'sendBundle').mockResolvedValue()
+      await new Registrations().send(link, [{ role: 'named', name: 'one', fd }], 2_000)
+    },
+  },
+  'the reply of a member to a command': {
+    ms: 60_000,
+    begin: () =>
+      new ForwardedCommands().ask(
+        silentPeer(),
+        { name: 'x', body: Buffer.alloc(0), service: '' },
+        { signal: never },
+      ),
+  },
+  'the answer of a member to an upgrade': {
+    ms: sum + HANDOFF_TIMES.prepare + HANDOFF_TIMES.commit + 14_000,
+    begin: () =>
+      new ForwardedUpgrades(HANDOFF_TIMES).ask(
+        silentPeer(),
+        { argv: [], timeoutMs: 0, service: '', killStuck: false },
+        () => {},
+        never,
+      ),
+  },
+  'the answer of a member to a question for its status': {
+    ms: 1_000,
+    begin: () => new StatusRequests().ask(silentPeer()),
+  },
+  'the word of a daemon that is asked to give up a successor': {
+    ms: 1_000,
+    begin: () =>
+      new OperatorRequests({} as never, new StateLog(), silentLink).cancelHandoff(
+        new FdbError('ERR_FDB_ABORTED', 'the operator has cancelled it'),
+      ),
+  },
+  'a change that does not come': { ms: 700, begin: () => new ChangeNotifier().until(() => false, 700) },
+  'the answer to an operator': {
+    ms: 1_500,
+    begin: async () => {
+      const folder = mkdtempSync(join(tmpdir(), 'fdb-silent-'))
+      const path = join(folder, 'control.sock')
+      const peers: net.Socket[] = []
+      const server = net.createServer(peer => void peers.push(peer))
+      await new Promise<void>(resolve => server.listen(path, resolve))
+      onTestFinished(() => {
+        server.close()
+        for (const peer of peers) peer.destroy()
+        rmSync(folder, { recursive: true, force: true })
+      })
+      const client = await OperatorClient.connect(path)
+      onTestFinished(() => client.close())
+      await client.command('x', '', { timeoutMs: 1_500 })
+    },
+  },
+  'an answer over the connections of a first wave': {
+    ms: 6_000,
+    begin: () => waitForProof([{ asked: true, answered: false }], 1_000, () => false),
+  },
+}
+
+describe('a wait for a peer that lives and says nothing', () => {
+  it.each(Object.entries(WAITS))('ends in its time, and not before: %s', async (_name, { ms, begin }) => {
+    let over = false
+    const end = () => {
+      over = true
+    }
+    begin().then(end, end)
+    await turns()
+    await vi.advanceTimersByTimeAsync(ms - 100)
+    await turns()
+    expect(over).toBe(false)
+    await vi.advanceTimersByTimeAsync(250)
+    await turns()
+    expect(over).toBe(true)
+  })
+
+  it('is of a version that is asked whether it is well: a question that is not answered is a no', async () => {
+    vi.useRealTimers()
+    const question = { name: 'it', run: () => new Promise<never>(() => {}) }
+    expect(await runCheck(question, 20, never)).toBe('it: no answer within 20 ms')
+  })
+})
+
+describe('the limit of a frame', () => {
+  it('counts for each that waits behind one that was late, and went', async () => {
+    const [ours, theirs] = socketPair('slow')
+    const channel = new Channel(ours, { sendTimeoutMs: 1_000 })
+    channel.start({ message: () => {}, end: () => {} })
+    onTestFinished(() => {
+      void channel.close()
+      theirs.close()
+    })
+    const first = Array.from({ length: 40 }, () => channel.send(Buffer.alloc(20_000)))
+    await vi.advanceTimersByTimeAsync(600)
+    let late = false
+    channel.send(Buffer.alloc(16 << 20)).catch(() => {
+      late = true
+    })
+    const room = Buffer.alloc(1 << 16)
+    let went = false
+    void Promise.all(first).then(() => {
+      went = true
+    })
+    while (!went) {
+      receiveMessage(theirs, room)
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    await vi.advanceTimersByTimeAsync(500)
+    await turns()
+    expect(late).toBe(false)
+    await vi.advanceTimersByTimeAsync(700)
+    await turns()
+    expect(late).toBe(true)
+  })
+})
+
+describe('a phase of a handoff', () => {
+  it('has a limit wherever another process must act', () => {
+    const waits = ['offering', 'quiescing', 'freezing', 'preparing', 'committing', 'returning'] as const
+    for (const phase of waits) expect(limitOf(phase, HANDOFF_TIMES), phase).toBeGreaterThan(0)
+    for (const phase of ['idle', 'probation', 'released', 'rebuilding'] as const)
+      expect(limitOf(phase, HANDOFF_TIMES), phase).toBeUndefined()
+  })
+})
+
+describe('the table of limits', () => {
+  const waits = limitedWaits(join(ROOT, 'src'))
+
+  it('has a row for every wait that has a limit: say in test/walls/deadlines.ts where a new one is proved', () => {
+    const counts = (files: readonly string[]) =>
+      Object.fromEntries([...new Set(files)].map(file => [file, files.filter(each => each === file).length]))
+    const proved = Object.entries(PROVED).flatMap(([file, proofs]) => proofs.map(() => file))
+    expect(counts(waits.map(wait => wait.slice(0, wait.indexOf(':'))))).toEqual(counts(proved))
+    expect(waits.length).toBeGreaterThan(18)
+  })
+
+  it('names tests that are there', () => {
+    for (const where of Object.values(PROVED).flat()) {
+      const [test = '', title = ''] = where.split(/: (.*)/s)
+      const file = join(ROOT, 'test', `${test}.test.ts`)
+      expect(existsSync(file), file).toBe(true)
+      expect(readFileSync(file, 'utf8').includes(title), where).toBe(true)
+    }
+  })
+})

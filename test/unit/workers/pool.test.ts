@@ -1,0 +1,665 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
+import type { ServiceStanding } from '../../../src/daemon/service/service-operations.js'
+import { native } from '../../../src/kernel/native.js'
+import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
+import { identify, type ProcessIdentity } from '../../../src/os/process-identity.js'
+import { settleWorkers, type WorkersSettings } from '../../../src/workers/options.js'
+import { WorkerPool } from '../../../src/workers/pool.js'
+import { peerWith } from '../../holder-support/processes.js'
+import { until } from '../../processes/until.js'
+
+/** Of the control path, beside which an attempt has files while it lasts. */
+const folder = mkdtempSync(join(tmpdir(), 'fdb-slots-'))
+const control = join(folder, 'no.sock')
+
+afterEach(() => vi.useRealTimers())
+afterAll(() => rmSync(folder, { recursive: true }))
+
+const NO_PROGRAM = ['/no/such/program']
+const STAYS = [process.execPath, '-e', 'setInterval(() => {}, 1000)']
+
+function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
+  const settings = settleWorkers({
+    service: 'shop',
+    workers: 1,
+    control,
+    restartDelay: 1_000,
+    timeout: 10_000,
+  })
+  return { ...settings, command: NO_PROGRAM, stopTimeout: null, ...facts }
+}
+
+const NOBODY: ServiceStanding = {
+  ...{ owner: null, others: [], phase: 'idle', probationLeftMs: null, lastFailure: null },
+  ...{ bound: [], missing: [], entries: [] },
+}
+
+function owned(pid = 42, generation = 1): ServiceStanding {
+  return { ...NOBODY, owner: peerWith({ pid, generation }) }
+}
+
+/** A pool whose workers are told of by the test. `told`: the orders to them; `logged`: by its words. */
+function poolWith(facts: Partial<WorkersSettings> = {}) {
+  const standings = new Map<string, ServiceStanding>()
+  const told: { worker: string; order: string; body: string }[] = []
+  const failing = new Set<string>()
+  const logged: { text: string; facts: Record<string, unknown> }[] = []
+  const warn = (facts: object, text: string) => void logged.push({ text, facts: { ...facts } })
+  const pool = new WorkerPool(settingsWith({ logger: { ...SILENT, warn }, ...facts }))
+  const operationsOf = (name: string) => ({
+    standing: standings.get(name) ?? NOBODY,
+    command: async (order: { name: string; body: Uint8Array }) => {
+      told.push({ worker: name, order: order.name, body: Buffer.from(order.body).toString() })
+      if (failing.has(name)) throw new Error(`${name} refuses`)
+      return new Uint8Array(0)
+    },
+  })
+  const service = (name: string) => ({ operations: operationsOf(name) })
+  const services = {
+    paused: false,
+    get: (name: string) => (standings.has(name) ? service(name) : undefined),
+    find: service,
+  }
+  pool.setServices(services)
+  return { pool, services, standings, told, failing, logged }
+}
+
+/** The same with workers that serve. */
+function serving(count: number, facts: Partial<WorkersSettings> = {}) {
+  const made = poolWith({ count, ...facts })
+  for (const { name, index } of made.pool.slots) made.standings.set(name, owned(100 + index))
+  return made
+}
+
+/** The only slot of a pool. `rests`: before each start. */
+function slotWith(settings: Partial<WorkersSettings> = {}) {
+  const rests: unknown[] = []
+  const logger = { ...SILENT, warn: (facts: { ms?: number }) => void rests.push(facts.ms) }
+  const { pool, standings } = poolWith({ logger, ...settings })
+  const slot = pool.slots[0]!
+  const stands = (now: ServiceStanding | null) => {
+    if (now === null) standings.delete(slot.name)
+    else standings.set(slot.name, now)
+    slot.update()
+  }
+  return { slot, rests, stands }
+}
+
+/** Until what was begun has come to its end, where no timer is waited for. */
+async function turns(): Promise<void> {
+  for (let i = 0; i < 20; i++) await new Promise(resolve => setImmediate(resolve))
+}
+
+const FAKE: Parameters<typeof vi.useFakeTimers>[0] = {
+  toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'performance'],
+}
+
+/** Children of this process, by /proc. */
+function children(): string[] {
+  return readdirSync('/proc').filter(entry => {
+    if (!/^\d+$/.test(entry)) return false
+    try {
+      const stat = readFileSync(`/proc/${entry}/stat`, 'latin1')
+      const [state, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+      return Number(parent) === process.pid && state !== 'Z' && /setInterval/.test(commandOf(entry))
+    } catch {
+      return false
+    }
+  })
+}
+
+/** Processes with this argument, whatever their parent. */
+function processesWith(argument: string): string[] {
+  return readdirSync('/proc').filter(entry => {
+    try {
+      return /^\d+$/.test(entry) && commandOf(entry).split('\0').includes(argument)
+    } catch {
+      return false
+    }
+  })
+}
+
+const commandOf = (pid: string) => readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+
+describe('the place of a worker', () => {
+  it('rests twice as long before each start that fails, and never longer than 30 s', async () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, rests } = slotWith()
+    slot.keepServing()
+    for (const ms of [0, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
+      expect(rests.at(-1)).toBe(ms)
+      const before = rests.length
+      await vi.advanceTimersByTimeAsync(ms)
+      for (let i = 0; i < 50 && rests.length === before; i++) await turns()
+    }
+    expect(slot.report.restarts).toBe(8)
+    await slot.abandon('the test ends')
+  })
+
+  it('starts a worker at once that had served for a second, and after a rest one that had not', () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, rests, stands } = slotWith()
+    stands(owned())
+    slot.keepServing()
+    vi.advanceTimersByTime(1_500)
+    stands(null)
+    expect(rests).toEqual([0])
+    const soon = slotWith()
+    soon.stands(owned())
+    soon.slot.keepServing()
+    vi.advanceTimersByTime(100)
+    soon.stands(null)
+    expect(soon.rests).toEqual([1_000])
+  })
+
+  it('starts no process if another one has come during the back-off', async () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, stands } = slotWith()
+    stands(owned())
+    slot.keepServing()
+    stands(null)
+    stands(owned(43, 2))
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(slot.report.restarts).toBe(0)
+  })
+
+  it('has no timer left when its place was given up', async () => {
+    vi.useFakeTimers(FAKE)
+    const { slot, stands } = slotWith()
+    stands(owned())
+    slot.keepServing()
+    stands(null)
+    expect(vi.getTimerCount()).toBe(1)
+    await slot.abandon('the number of workers was reduced')
+    expect(vi.getTimerCount()).toBe(0)
+    expect(slot.report.restarts).toBe(0)
+  })
+})
+
+describe('a main process that another one has replaced', () => {
+  /** As a daemon that hands over: it pauses, then closes its services. */
+  function replaced(made: ReturnType<typeof poolWith>) {
+    made.services.paused = true
+    made.standings.clear()
+    made.pool.lose()
+  }
+
+  it('starts no worker after a back-off that began before', async () => {
+    vi.useFakeTimers(FAKE)
+    const made = serving(1)
+    const [slot] = made.pool.slots
+    slot!.keepServing()
+    made.standings.set(slot!.name, NOBODY)
+    slot!.update()
+    expect(vi.getTimerCount()).toBe(1)
+    replaced(made)
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(slot!.report.restarts).toBe(0)
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('starts no worker while another main process may take over, and starts it if that one fails', async () => {
+    vi.useFakeTimers(FAKE)
+    const made = serving(1)
+    const [slot] = made.pool.slots
+    slot!.keepServing()
+    made.standings.set(slot!.name, NOBODY)
+    slot!.update()
+    made.services.paused = true
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(slot!.report.restarts).toBe(0)
+    made.services.paused = false
+    made.pool.update()
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(slot!.report.restarts).toBeGreaterThan(0)
+    await slot!.abandon('the test ends')
+  })
+
+  it('ends the process that it was starting, and starts no other one', async () => {
+    const made = poolWith({ command: STAYS })
+    const [slot] = made.pool.slots
+    slot!.keepServing()
+    const outcome = slot!.start()
+    outcome.catch(() => {})
+    await until('it runs', () => children().length > 0)
+    replaced(made)
+    await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED' })
+    await turns()
+    expect(children()).toEqual([])
+    expect(slot!.isStarting).toBe(false)
+  })
+
+  it('replaces none of the remaining workers', async () => {
+    const made = serving(3, { command: STAYS })
+    const work = made.pool.replaceAll(made.pool.slots)
+    work.catch(() => {})
+    await until('the first one is being replaced', () => children().length > 0)
+    replaced(made)
+    await expect(work).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED' })
+    await turns()
+    expect(children()).toEqual([])
+  })
+
+  it('rejects orders that change workers, and those that wait', async () => {
+    const made = serving(2)
+    const [, second] = made.pool.slots
+    await made.pool.resize(1)
+    const waits = made.pool.resize(2)
+    waits.catch(() => {})
+    await turns()
+    replaced(made)
+    for (const order of [
+      waits,
+      made.pool.resize(3),
+      made.pool.reloadAll(),
+      made.pool.rollback(),
+      made.pool.replaceAll([second!]),
+    ])
+      await expect(order).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED', retryable: true })
+  })
+
+  it('has no timer left if it is told again to end sooner', async () => {
+    vi.useFakeTimers(FAKE)
+    const made = serving(1)
+    const taken = new Promise<void>(resolve => setImmediate(resolve))
+    const ended = made.pool.endAll(60_000, taken)
+    replaced(made)
+    await turns()
+    await ended
+    made.pool.shortenDeadline(1_000)
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  it('starts workers again if the other one has failed', async () => {
+    const made = serving(1, { command: STAYS })
+    const [slot] = made.pool.slots
+    slot!.keepServing()
+    replaced(made)
+    made.services.paused = false
+    made.standings.set(slot!.name, NOBODY)
+    made.pool.update()
+    await until('it runs', () => children().length > 0)
+    await slot!.abandon('the test ends')
+  })
+})
+
+describe('a process of the previous main process', () => {
+  const awaited = (pid: number): ServiceStanding => ({
+    ...NOBODY,
+    phase: 'rebuilding',
+    missing: [{ pid, startTime: '1' }],
+  })
+
+  it('is waited for within the time limit of a start, and then named', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, logged } = poolWith({ count: 1, timeout: 5_000, hungTimeout: null })
+    const [slot] = pool.slots
+    standings.set(slot!.name, awaited(4711))
+    const errors: unknown[] = []
+    const started = pool.startAll({ takesOver: false }).catch(error => errors.push(error))
+    await vi.advanceTimersByTimeAsync(5_000)
+    await turns()
+    await started
+    expect(errors).toMatchObject([
+      { code: 'ERR_FDB_DEADLINE', message: expect.stringMatching(/process 4711 .* within 5000 ms/) },
+    ])
+    expect(slot!.report).toMatchObject({ phase: 'hung', pid: 4711 })
+    expect(logged.some(({ text }) => /a worker hangs/.test(text))).toBe(true)
+    await slot!.abandon('the test ends')
+  })
+})
+
+describe('an attempt to bring a worker', () => {
+  const attemptWith = (timeout = 60_000, command: readonly string[] = STAYS) => {
+    const { slot } = slotWith({ timeout, command })
+    const outcome = slot.start()
+    outcome.catch(() => {})
+    return { slot, outcome }
+  }
+
+  it('that is cancelled has left no process when that is told', async () => {
+    const { slot, outcome } = attemptWith()
+    await until('it runs', () => children().length > 0)
+    await turns()
+    await slot.abandon('the number of workers was reduced')
+    expect(children()).toEqual([])
+    await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+  })
+
+  it('whose program cannot be started leaves no file', async () => {
+    const { outcome } = attemptWith(60_000, NO_PROGRAM)
+    await expect(outcome).rejects.toMatchObject({ code: expect.stringMatching(/^E/) })
+    await until('its files are gone', () => readdirSync(folder).length === 0)
+  })
+
+  it('that is cancelled before its process runs leaves none', async () => {
+    const { slot, outcome } = attemptWith()
+    await slot.abandon('the number of workers was reduced')
+    expect(children()).toEqual([])
+    await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+  })
+
+  it('that has not served in time fails, and its process ends', async () => {
+    const { outcome } = attemptWith(300)
+    await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+    expect(children()).toEqual([])
+  })
+})
+
+describe('an attempt with a time limit above the longest delay of a timer', () => {
+  it('goes on: a member may add up its limits to more than that', async () => {
+    const { slot } = slotWith({ timeout: 2 ** 31, command: STAYS })
+    let failed = false
+    const outcome = slot.start().catch(() => {
+      failed = true
+    })
+    await until('it runs', () => children().length > 0)
+    await new Promise(resolve => setTimeout(resolve, 50))
+    expect(failed).toBe(false)
+    await slot.abandon('the test ends')
+    await outcome
+  })
+})
+
+describe('an attempt whose command ends', () => {
+  it('ends the processes that the command leaves behind: none of them may join later', async () => {
+    const mark = join(folder, 'left-behind')
+    const left = () => processesWith(mark)
+    onTestFinished(() => {
+      for (const pid of left()) process.kill(Number(pid), 'SIGKILL')
+    })
+    const [node, ...args] = STAYS
+    const script = `"$0" "$@" & exit 3`
+    const { slot } = slotWith({ command: ['/bin/sh', '-c', script, node!, ...args, mark] })
+    const open = native.openCount()
+    await expect(slot.start()).rejects.toMatchObject({ code: 'ERR_FDB_SUCCESSOR_EXITED' })
+    await until('none of its processes is left', () => left().length === 0, 5_000)
+    await until('its descriptors are closed', () => native.openCount() === open)
+  })
+})
+
+describe('a worker that fails behind its Commit', () => {
+  const TELLS = `const { appendFileSync } = require('node:fs')
+    const tell = text => appendFileSync(process.argv[1], text + '\\n')
+    for (const signal of ['SIGTERM', 'SIGWINCH']) process.on(signal, tell)
+    setInterval(() => {}, 1000)
+    tell(process.pid)`
+
+  /** An attempt whose process writes down its pid, and the signals that it gets. */
+  function committed({ timeout = 60_000, stopTimeout = null as number | null }) {
+    const own = mkdtempSync(join(tmpdir(), 'fdb-committed-'))
+    const file = join(own, 'told')
+    const lines = () => (existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n') : [])
+    const started = () => until('its process runs', () => Number(lines()[0]) || null)
+    onTestFinished(async () => {
+      const pid = await started()
+      process.kill(pid, 'SIGKILL')
+      await until('it has ended', () => children().length === 0)
+      rmSync(own, { recursive: true })
+    })
+    const command = [process.execPath, '-e', TELLS, file]
+    const { slot, stands } = slotWith({ command, timeout, stopTimeout })
+    stands({ ...owned(), phase: 'committing' })
+    const outcome = slot.start().catch(error => error)
+    const failure = { code: 'ERR_FDB_DEADLINE', message: 'no Serving', phase: 'committing', at: 1 } as const
+    /** The worker before serves again; `bound`: processes that have not left. */
+    const fails = async (bound: readonly number[] = []) => {
+      await started()
+      stands({ ...owned(), bound, lastFailure: failure })
+      return await outcome
+    }
+    /** Of two signals that a process has not had yet it gets that with the lower number first: SIGTERM. */
+    const signalled = async () => {
+      process.kill(await started(), 'SIGWINCH')
+      await until('it has had its signals', () => lines().includes('SIGWINCH'))
+      return lines().slice(1)
+    }
+    return { lines, outcome, fails, started, signalled }
+  }
+
+  it('is not told to end: it may have clients, and get the right to serve again', async () => {
+    const { fails, signalled } = committed({})
+    expect(await fails()).toMatchObject({ code: 'ERR_FDB_DEADLINE', phase: 'committing' })
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
+  it('is not told to end when its time is over', async () => {
+    vi.useFakeTimers(FAKE)
+    const { lines, outcome, signalled } = committed({ timeout: 200 })
+    while (lines().length === 0) await turns()
+    let failed: unknown
+    void outcome.then(error => {
+      failed = error
+    })
+    await vi.advanceTimersByTimeAsync(5_000)
+    await turns()
+    expect(failed).toBeUndefined()
+    await vi.advanceTimersByTimeAsync(300)
+    vi.useRealTimers()
+    expect(await outcome).toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+
+  it('is ended after stopTimeout if it hangs', async () => {
+    const { fails, lines, started } = committed({ stopTimeout: 1 })
+    await fails([await started()])
+    await until('it is told to end', () => lines().includes('SIGTERM'))
+  })
+
+  it('is not ended after stopTimeout if it has left, and only another process hangs', async () => {
+    const { fails, signalled } = committed({ stopTimeout: 1 })
+    await fails([process.pid])
+    // A timer that elapses after that of stopTimeout.
+    await new Promise(resolve => setTimeout(resolve, 5))
+    expect(await signalled()).toEqual(['SIGWINCH'])
+  })
+})
+
+describe('all workers', () => {
+  it('that must be a new number may include one that is being started again: that start is waited for', async () => {
+    const { pool, standings } = poolWith({ command: STAYS })
+    const [slot] = pool.slots
+    const again = slot!.start()
+    again.catch(() => {})
+    await until('it is being started', () => children().length > 0)
+    onTestFinished(async () => {
+      for (const pid of children()) process.kill(Number(pid), 'SIGKILL')
+      await until('its process has ended', () => children().length === 0)
+    })
+    const resized = pool.resize(1).then(
+      () => 'serves',
+      error => error.code,
+    )
+    await turns()
+    standings.set(slot!.name, owned(100))
+    slot!.update()
+    await again
+    expect(await resized).toBe('serves')
+  })
+
+  it('are not replaced in their probation, which is waited for, and 10 s more', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings } = serving(1)
+    const [slot] = pool.slots
+    standings.set(slot!.name, { ...owned(), phase: 'probation', probationLeftMs: 5_000 })
+    let failed: unknown
+    const replaced = pool.replaceAll(pool.slots).catch(error => {
+      failed = error
+    })
+    await vi.advanceTimersByTimeAsync(14_000)
+    await turns()
+    expect(failed).toBeUndefined()
+    await vi.advanceTimersByTimeAsync(2_000)
+    await turns()
+    const late = Date.now() + 10_000
+    while (failed === undefined && Date.now() < late) await turns()
+    expect(String(failed)).toMatch(/were not replaced and keep serving/)
+    await replaced
+  })
+
+  it('that are told to reload are all told, and a refusal of one is told', async () => {
+    const { pool, told, failing } = serving(2)
+    failing.add(pool.slots[0]!.name)
+    await expect(pool.reloadAll()).rejects.toThrow('refuses')
+    expect(told).toHaveLength(2)
+  })
+
+  it('that are too many are told once to leave, not at each look', async () => {
+    const { pool, told } = serving(2)
+    await pool.slots[1]!.abandon('the number of workers was reduced')
+    for (let i = 0; i < 3; i++) pool.update()
+    expect(told.filter(({ worker }) => worker === pool.slots[1]!.name)).toHaveLength(1)
+  })
+
+  it('that must be more again do not include one that was told to leave: its end is waited for', async () => {
+    const { pool, standings, told } = serving(2)
+    const [, other] = pool.slots
+    await pool.resize(1)
+    expect(told).toMatchObject([{ worker: other!.name, order: 'workers.yield' }])
+    let outcome = 'pending'
+    const resized = pool.resize(2).then(
+      () => (outcome = 'serves'),
+      () => (outcome = 'started anew'),
+    )
+    await turns()
+    expect(outcome).toBe('pending')
+    standings.set(other!.name, NOBODY)
+    pool.update()
+    // The program of these workers cannot be started.
+    expect(await resized).toBe('started anew')
+    await other!.abandon('the test ends')
+  })
+
+  it('that must be more again replace one that was told to leave and does not', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool } = serving(2)
+    await pool.resize(1)
+    let failed: unknown
+    const resized = pool.resize(2).catch(error => {
+      failed = error
+    })
+    await turns()
+    await vi.advanceTimersByTimeAsync(11_000)
+    const late = Date.now() + 10_000
+    while (failed === undefined && Date.now() < late) await turns()
+    expect(String(failed)).toMatch(/no.such.program/)
+    await resized
+    await pool.slots[1]!.abandon('the test ends')
+  })
+
+  it('get a signal through their pidfds, and a process that has got the pid of one gets none', async () => {
+    const { pool, standings, logged } = poolWith({ count: 3 })
+    const sleepers = [0, 1, 2].map(() => spawn('sleep', ['60'], { stdio: 'ignore' }))
+    onTestFinished(() => {
+      for (const sleeper of sleepers) sleeper.kill('SIGKILL')
+    })
+    await Promise.all(sleepers.map(sleeper => once(sleeper, 'spawn')))
+    const [own, reused, foreign] = sleepers.map(({ pid }) => pid!)
+    const names = pool.slots.map(({ name }) => name)
+    const stand = (at: number, pid: number, identity: ProcessIdentity) =>
+      standings.set(names[at]!, { ...NOBODY, owner: peerWith({ pid, identity }) })
+    stand(0, own!, identify(own!))
+    stand(1, reused!, { pid: reused!, startTime: '1' })
+    // In another PID namespace: the pid is the one that it has there.
+    stand(2, foreign!, { pid: foreign! })
+    const ended = once(sleepers[0]!, 'exit')
+    pool.signalAll('SIGUSR1')
+    expect(await ended).toEqual([null, 'SIGUSR1'])
+    await new Promise(resolve => setTimeout(resolve, 50))
+    expect(sleepers.slice(1).map(({ signalCode }) => signalCode)).toEqual([null, null])
+    expect(logged).toMatchObject([{ text: 'a worker did not get a signal', facts: { worker: 2 } }])
+  })
+
+  it('are killed 5 s behind the time in which they must leave; a later time changes nothing', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, logged } = serving(1)
+    const name = pool.slots[0]!.name
+    const gone = { pid: 2 ** 22 + 1, startTime: '1' }
+    standings.set(name, { ...NOBODY, owner: peerWith({ pid: gone.pid, identity: gone }) })
+    void pool.endAll(1_000)
+    await turns()
+    pool.shortenDeadline(60_000)
+    await vi.advanceTimersByTimeAsync(5_900)
+    expect(logged).toEqual([])
+    await vi.advanceTimersByTimeAsync(200)
+    expect(logged).toMatchObject([{ text: expect.stringMatching(/it is killed/), facts: { pid: gone.pid } }])
+    standings.delete(name)
+  })
+})
+
+describe('listeners in whose place nobody accepts', () => {
+  it('are given back by a worker that served them, as soon as their own worker is there', async () => {
+    const { pool, standings, told } = serving(2)
+    const spec = 'tcp://127.0.0.1:0'
+    const fd = await bindListener(parseListenerSpec(spec))
+    onTestFinished(() => fd.close())
+    const other = pool.slots[1]!.name
+    standings.set(other, { ...NOBODY, entries: [{ role: 'listener', name: 'web', spec, fd }] })
+    pool.update()
+    standings.set(other, owned(43))
+    pool.update()
+    expect(told.map(({ worker }) => worker)).toEqual([pool.slots[0]!.name, pool.slots[0]!.name])
+    expect(told.map(({ body }) => [...body.matchAll(/web/g)].length)).toEqual([1, 0])
+  })
+})
+
+describe('workers that hang', () => {
+  it('are noticed together, and the first, which decides the changes of all, is replaced at once', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, logged } = serving(2)
+    for (const { owner } of standings.values()) owner!.sendsHeartbeats = true
+    await pool.startAll({ takesOver: false })
+    const hung: boolean[][] = []
+    const update = pool.update.bind(pool)
+    vi.spyOn(pool, 'update').mockImplementation(() => {
+      hung.push(pool.slots.map(slot => slot.isHung))
+      update()
+    })
+    const look = async (ms: number) => {
+      await vi.advanceTimersByTimeAsync(ms)
+      await turns()
+    }
+    for (let ms = 0; ms < 1_750; ms += 250) await look(250)
+    expect(logged).toEqual([])
+    for (let n = 0; n < 3 && hung.length === 0; n++) await look(250)
+    expect(hung[0]).toEqual([true, true])
+    const replaced = logged.filter(({ text }) => text === 'a worker that hangs is replaced')
+    expect(replaced).toMatchObject([{ facts: { worker: 0, pid: 100, ms: expect.any(Number) } }])
+    expect(replaced[0]!.facts.ms).toBeGreaterThan(2_000)
+    await pool.slots[0]!.whenSettled()
+    void pool.endAll(null)
+    standings.clear()
+    pool.update()
+  })
+
+  it('and are surplus are killed behind the limit: they do not hear that they must leave', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, logged } = serving(2, { hungTimeout: 5_000 })
+    const gone = { pid: 2 ** 22 + 1, startTime: '1' }
+    const owner = peerWith({ pid: gone.pid, identity: gone })
+    owner.sendsHeartbeats = true
+    standings.set(pool.slots[1]!.name, { ...NOBODY, owner })
+    await pool.startAll({ takesOver: false })
+    await pool.resize(1)
+    const killed = () => logged.filter(({ text }) => text === 'a worker that hangs is killed')
+    const look = async (ms: number) => {
+      for (let passed = 0; passed < ms; passed += 250) {
+        await vi.advanceTimersByTimeAsync(250)
+        await turns()
+      }
+    }
+    await look(4_500)
+    expect(killed()).toEqual([])
+    await look(1_500)
+    expect(killed()).toMatchObject([{ facts: { worker: 1, pid: gone.pid } }])
+    void pool.endAll(null)
+    standings.clear()
+    pool.update()
+  })
+})

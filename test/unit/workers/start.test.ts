@@ -1,0 +1,22 @@
+import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, it, onTestFinished } from 'vitest'
+import { startWorkers } from '../../../src/index.js'
+
+it('workers that are to end before they have begun are not started', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-workers-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = join(folder, 'control.sock')
+  const started = join(folder, 'started')
+  const starting = startWorkers({
+    service: 'shop',
+    workers: 2,
+    control,
+    command: ['/bin/sh', '-c', `touch ${started}; sleep 600`],
+    timeout: 2_000,
+    signal: AbortSignal.abort(new Error('not wanted any more')),
+  })
+  await expect(starting).rejects.toThrow('not wanted any more')
+  expect([existsSync(started), existsSync(control)]).toEqual([false, false])
+})
