@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { nearest } from '../base/check-option.js'
+import { DEFAULT_TIMES } from '../base/default-times.js'
 import { aDuration, durationMs } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import { defaultControl, temporaryControl } from '../os/default-control.js'
@@ -32,7 +33,6 @@ export interface AutoSettings {
 
 type Env = Readonly<NodeJS.ProcessEnv>
 
-const EXIT_MS = 2_000
 const QUIET_MS = 3_000
 /** Names of scripts that do not identify a program. */
 const COMMON = new Set(['app', 'bin', 'index', 'main', 'server', 'start', 'www'])
@@ -84,7 +84,7 @@ export function settingsOf(program: string, env: Env): AutoSettings {
     control: env.FD_BROKER_CONTROL ? resolve(env.FD_BROKER_CONTROL) : controlFor(service, env),
     ready: readyOf(env.FD_BROKER_READY),
     quietMs: duration(env, 'FD_BROKER_QUIET') ?? QUIET_MS,
-    exitMs: duration(env, 'FD_BROKER_EXIT') ?? EXIT_MS,
+    exitMs: duration(env, 'FD_BROKER_EXIT') ?? DEFAULT_TIMES.retired.ms,
     drainMs: duration(env, 'FD_BROKER_DRAIN'),
     probationMs: duration(env, 'FD_BROKER_PROBATION'),
     readyMs: duration(env, 'FD_BROKER_READY_TIMEOUT'),

@@ -10,6 +10,12 @@ export function durationMs(text: string, least = 0): number | null {
   return ms >= least && ms <= LONGEST_MS ? ms : null
 }
 
+/** Formats whole milliseconds, as {@link durationMs} reads them: `250ms`, `60s`, `1h`. */
+export function durationText(ms: number): string {
+  if (ms % 1000 !== 0) return `${ms}ms`
+  return ms > 0 && ms % UNITS.h! === 0 ? `${ms / UNITS.h!}h` : `${ms / 1000}s`
+}
+
 /** Describes the durations that {@link durationMs} accepts, for error messages. */
 export function aDuration(least = 0): string {
   return `a duration from ${least}ms to 596h (24.8 days), with its unit: 500ms, 30s, 2m, 1h`

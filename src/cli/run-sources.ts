@@ -3,6 +3,7 @@ import { constants } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { serviceName } from '../auto/settings.js'
 import { checkKeys, wrongOption } from '../base/check-option.js'
+import { DEFAULT_TIMES, defaultText } from '../base/default-times.js'
 import { aDuration, durationMs } from '../base/duration.js'
 import { isMap, list, text, type ValueCheck } from '../config/check.js'
 import { ConfigDocument, parseDocument } from '../config/document.js'
@@ -45,12 +46,18 @@ export const RUN_OPTIONS = {
     'signal that ends the adopted process; or none (default: --stop-signal)',
   ],
   ready: ['--ready <how>', `${READINESS} (default: delay:1s)`],
-  readyTimeout: ['--ready-timeout <duration>', 'a version must be ready within this time (default: 60s)'],
+  readyTimeout: [
+    '--ready-timeout <duration>',
+    `a version must be ready within this time (default: ${defaultText('ready')})`,
+  ],
   healthInterval: [
     '--health-interval <duration>',
     'interval of checks (default: 100ms until the version is ready, then 250ms)',
   ],
-  healthTimeout: ['--health-timeout <duration>', 'time limit of a check (default: 5s)'],
+  healthTimeout: [
+    '--health-timeout <duration>',
+    `time limit of a check (default: ${defaultText('healthTimeout')})`,
+  ],
   healthPasses: [
     '--health-passes <count>',
     'successful checks in a row that make a version ready (default: 1)',
@@ -61,12 +68,12 @@ export const RUN_OPTIONS = {
   ],
   probation: [
     '--probation <duration>',
-    'if a version fails within this time, the previous one is started again (default: 10s)',
+    `if a version fails within this time, the previous one is started again (default: ${defaultText('probation')})`,
   ],
   stopSignal: ['--stop-signal <signal>', 'signal that ends a version (default: TERM)'],
   stopTimeout: [
     '--stop-timeout <duration>',
-    'a version that lives this long after the signal is killed (default: 30s)',
+    `a version that lives this long after the signal is killed (default: ${defaultText('stop')})`,
   ],
   upgradeSignal: ['--upgrade-signal <signal>', 'signal that starts the next version (default: HUP)'],
   restart: [
@@ -75,7 +82,7 @@ export const RUN_OPTIONS = {
   ],
   restartDelay: [
     '--restart-delay <duration>',
-    'wait before a restart; doubled each time, up to 30s (default: 100ms)',
+    `wait before a restart; doubled each time, up to 30s (default: ${defaultText('restartDelay')})`,
   ],
   control: [
     '--control <path>',
@@ -151,7 +158,7 @@ export class RunSources {
         control: setting('control', path, null),
         pidFile: setting('pidFile', path, null),
         restart: setting('restart', restart, 'never'),
-        restartDelay: setting('restartDelay', duration(), 100),
+        restartDelay: setting('restartDelay', duration(), DEFAULT_TIMES.restartDelay.ms),
         upgradeSignal: setting('upgradeSignal', signal('HUP', UPGRADE_SIGNALS), 'SIGHUP'),
       }
     })
@@ -183,14 +190,14 @@ export class RunSources {
       ready: setting('ready', (name, value) => refuseOwnAddress(readiness(name, value), listen), DELAY),
       asking: {
         interval: setting('healthInterval', duration(1), null),
-        timeout: setting('healthTimeout', duration(1), 5_000),
+        timeout: setting('healthTimeout', duration(1), DEFAULT_TIMES.healthTimeout.ms),
         passes: setting('healthPasses', count, 1),
       },
-      readyTimeout: setting('readyTimeout', duration(), 60_000),
+      readyTimeout: setting('readyTimeout', duration(), DEFAULT_TIMES.ready.ms),
       healthyFor: setting('healthyFor', duration(), 0),
-      probation: setting('probation', duration(), 10_000),
+      probation: setting('probation', duration(), DEFAULT_TIMES.probation.ms),
       stopSignal: setting('stopSignal', signal('TERM'), 'SIGTERM'),
-      stopTimeout: setting('stopTimeout', duration(), 30_000),
+      stopTimeout: setting('stopTimeout', duration(), DEFAULT_TIMES.stop.ms),
       survive: setting('survive', flag, false),
     }
   }

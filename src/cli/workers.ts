@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander'
+import { DEFAULT_TIMES, defaultText } from '../base/default-times.js'
 import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
 import { type AnswerFlags, commandService, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
@@ -44,19 +45,21 @@ export function addWorkers(program: Command): void {
         .choices(['one-by-one', 'at-once'])
         .default('one-by-one'),
     )
-    .addOption(durationOption('--timeout <duration>', 'each worker must serve within this time', '60s'))
+    .addOption(
+      durationOption('--timeout <duration>', 'each worker must serve within this time', defaultText('ready')),
+    )
     .addOption(
       new Option(
         '--stop-timeout <duration>',
         'a worker that still serves this long after TERM is killed; or off',
       )
         .argParser(msOrOff)
-        .default(30_000, '30s'),
+        .default(DEFAULT_TIMES.stop.ms, defaultText('stop')),
     )
     .addOption(
       new Option('--hung-timeout <duration>', 'a worker that is silent this long is replaced; or off')
         .argParser(msOrOff)
-        .default(10_000, '10s'),
+        .default(DEFAULT_TIMES.hung.ms, defaultText('hung')),
     )
     .option('--pid-file <file>', 'pid file of the main process')
     .option('--log-file <file>', 'write the log to this file instead of stderr; USR1 reopens it')

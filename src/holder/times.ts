@@ -1,4 +1,5 @@
 import { checkKeys, checkMs, wrongOption } from '../base/check-option.js'
+import { DEFAULT_TIMES } from '../base/default-times.js'
 import { LONGEST_MS } from '../base/duration.js'
 import type { HolderPhase } from '../handoff/phases.js'
 import type { fdbroker } from '../proto/wire.js'
@@ -24,14 +25,14 @@ export interface HandoffTimes {
 }
 
 export const HANDOFF_TIMES: HandoffTimes = {
-  ready: 60_000,
-  quiesce: 10_000,
-  freeze: 1_000,
-  prepare: 10_000,
-  commit: 10_000,
-  probation: 10_000,
-  heartbeat: 250,
-  silence: 3_000,
+  ready: DEFAULT_TIMES.ready.ms,
+  quiesce: DEFAULT_TIMES.quiesce.ms,
+  freeze: DEFAULT_TIMES.freeze.ms,
+  prepare: DEFAULT_TIMES.prepare.ms,
+  commit: DEFAULT_TIMES.commit.ms,
+  probation: DEFAULT_TIMES.probation.ms,
+  heartbeat: DEFAULT_TIMES.heartbeat.ms,
+  silence: DEFAULT_TIMES.silence.ms,
 }
 
 /** While changes wait for a successor, the handoff fails if it is silent for longer. Including the rollback, changes wait for less than 2 s. */

@@ -13,6 +13,7 @@ import {
   unchecked,
   wrongOption,
 } from '../base/check-option.js'
+import { DEFAULT_TIMES } from '../base/default-times.js'
 import { type Logger, wrappedLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
@@ -130,8 +131,6 @@ export interface JoinOptions {
 /** The options of {@link join}, with their defaults. */
 export type Settings = Readonly<ReturnType<typeof resolveOptions>>
 
-const HOUR_MS = 3_600_000
-
 const DRAIN: OptionChecks<NonNullable<JoinOptions['drain']>> = {
   timeout: milliseconds(0),
   tlsTimeout: milliseconds(0),
@@ -189,16 +188,16 @@ export function resolveOptions(given: JoinOptions) {
     follow: follow ?? null,
     signal: options.signal,
     logger: wrappedLogger(options.logger),
-    timeout: options.timeout ?? 10_000,
+    timeout: options.timeout ?? DEFAULT_TIMES.joining.ms,
     times: resolveTimes(options.upgrade),
     /** The limits that the application gave. Sent to a daemon, which adds its own defaults. */
     wantedTimes: withoutUndefined(options.upgrade ?? {}),
-    drainTimeout: drain.timeout ?? 30_000,
-    drainTlsTimeout: drain.tlsTimeout ?? HOUR_MS,
+    drainTimeout: drain.timeout ?? DEFAULT_TIMES.drain.ms,
+    drainTlsTimeout: drain.tlsTimeout ?? DEFAULT_TIMES.drainTls.ms,
     drainGenerations: drain.generations ?? 16,
     move: drain.move ?? 'auto',
     movesPerSecond: drain.movesPerSecond ?? Number.POSITIVE_INFINITY,
-    firstWave: drain.firstWave ?? 250,
+    firstWave: drain.firstWave ?? DEFAULT_TIMES.firstWave.ms,
     stateFile: options.stateFile === undefined ? null : stateFileSettings(options.stateFile, service),
     stateLimits: limitsFrom(options.stateLimits),
     health: options.health ?? (() => true),

@@ -1,3 +1,4 @@
+import { DEFAULT_TIMES } from '../base/default-times.js'
 import type { Logger } from '../base/logger.js'
 import type { FdbError } from '../errors.js'
 import { activeIntervals, activeResources } from '../node/active-resources.js'
@@ -111,7 +112,7 @@ export class Shutdown {
 }
 
 /** A retired process should end within this time. */
-export const RETIRED_MS = 2_000
+export const RETIRED_MS = DEFAULT_TIMES.retired.ms
 
 interface LingeringDeps {
   readonly logger: Logger

@@ -13,6 +13,7 @@ import {
   unchecked,
   wrongOption,
 } from '../base/check-option.js'
+import { DEFAULT_TIMES } from '../base/default-times.js'
 import { type Logger, wrappedLogger } from '../base/logger.js'
 import type { DaemonOptions } from '../daemon/daemon.js'
 import { defaultControl, slotOf } from '../os/default-control.js'
@@ -86,8 +87,12 @@ export function settleWorkers(options: WorkersOptions) {
   checkOptions('startWorkers()', options, OPTIONS)
   OPTIONS.service(options.service, 'service')
   const { service, workers, command, control, replace = 'one-by-one' } = options
-  const { logger, timeout = 60_000, restartDelay = 500, stopTimeout = 30_000 } = options
-  const { hungTimeout = 10_000 } = options
+  const {
+    logger,
+    timeout = DEFAULT_TIMES.ready.ms,
+    restartDelay = DEFAULT_TIMES.workerRestartDelay.ms,
+  } = options
+  const { stopTimeout = DEFAULT_TIMES.stop.ms, hungTimeout = DEFAULT_TIMES.hung.ms } = options
   return {
     service,
     count: countOf(workers),

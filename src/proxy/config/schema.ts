@@ -1,6 +1,7 @@
 /** Every key of the configuration file: its check, its default and its line in the documentation. */
 
 import { isIP } from 'node:net'
+import { defaultText } from '../../base/default-times.js'
 import {
   absent,
   absolutePath,
@@ -90,7 +91,7 @@ const tlsShape = {
 const MAX_EVENT_BYTES = 4096
 
 const drainShape = {
-  timeout: optional(duration(0), '30s', 'connections still open after this time are closed'),
+  timeout: optional(duration(0), defaultText('drain'), 'connections still open after this time are closed'),
   move: optional(
     oneOf('auto', 'idle', 'off'),
     'auto',
@@ -98,7 +99,7 @@ const drainShape = {
   ),
   tlsTimeout: optional(
     duration(0),
-    '1h',
+    defaultText('drainTls'),
     'replaces `drain.timeout` for TLS connections, which cannot move; not shorter than it',
   ),
   generations: optional(
@@ -108,7 +109,7 @@ const drainShape = {
   ),
   firstWave: optional(
     duration(0),
-    '250ms',
+    defaultText('firstWave'),
     'a few connections move first, the others after this time ([waves](connections.md)); `0s`: all at once',
   ),
   movesPerSecond: optional(orOff(integer(1, 1_000_000)), 'off', 'limit of connections that move in a second'),
@@ -124,20 +125,28 @@ const drainShape = {
 }
 
 const upgradeShape = {
-  timeout: optional(duration(1), '30s', 'limit for the whole upgrade'),
+  timeout: optional(duration(1), defaultText('proxyUpgrade'), 'limit for the whole upgrade'),
   probation: optional(
     duration(0),
-    '10s',
+    defaultText('probation'),
     'how long the old process stands by; `0s`: until the new one’s first sign of health',
   ),
-  ready: optional(duration(1), '30s', 'limit from the offer until the new process is ready'),
-  freeze: optional(duration(1), '1s', 'limit for the old process to stop writing'),
-  prepare: optional(duration(1), '10s', 'limit for the new process to read the last changes'),
-  commit: optional(duration(1), '10s', 'limit from the commit until the new process serves'),
-  heartbeat: optional(duration(1), '250ms', 'interval of the new process’s signs of health'),
+  ready: optional(
+    duration(1),
+    defaultText('proxyReady'),
+    'limit from the offer until the new process is ready',
+  ),
+  freeze: optional(duration(1), defaultText('freeze'), 'limit for the old process to stop writing'),
+  prepare: optional(
+    duration(1),
+    defaultText('prepare'),
+    'limit for the new process to read the last changes',
+  ),
+  commit: optional(duration(1), defaultText('commit'), 'limit from the commit until the new process serves'),
+  heartbeat: optional(duration(1), defaultText('heartbeat'), 'interval of the new process’s signs of health'),
   silence: optional(
     duration(1),
-    '3s',
+    defaultText('silence'),
     'silence or bad health in probation after which the old process takes over again',
   ),
   health: optional(
@@ -533,12 +542,12 @@ const workersShape = {
   ),
   stopTimeout: optional(
     orOff(duration(1)),
-    '30s',
+    defaultText('stop'),
     'a worker that still serves this long after TERM is killed; `off`: never',
   ),
   hungTimeout: optional(
     orOff(duration(2_000)),
-    '10s',
+    defaultText('hung'),
     'a living worker that is silent for this long is replaced; `off`: never',
   ),
 }

@@ -1,0 +1,130 @@
+import { durationText } from './duration.js'
+
+/** A time that programs and operators can set. */
+interface DefaultTime {
+  readonly ms: number
+  /** Its line in `docs/times.md`. */
+  readonly about: string
+  /** The option of `join()`. */
+  readonly join?: string
+  /** The variable of `fd-broker/auto`. */
+  readonly auto?: string
+  /** The option of `fd-broker run`. */
+  readonly run?: string
+  /** The option of `fd-broker workers start`. */
+  readonly workers?: string
+  /** The key in the proxy's configuration. */
+  readonly proxy?: string
+}
+
+/** Every time of a handoff, of a drain and of a supervised process that has a default. No other file has a copy: `docs/times.md` is generated from this table. */
+export const DEFAULT_TIMES = {
+  joining: {
+    ms: 10_000,
+    about: 'limit for joining, and for each answer of the previous version',
+    join: 'timeout',
+  },
+  ready: {
+    ms: 60_000,
+    about: 'limit from the start of a version until it is ready',
+    join: 'upgrade.ready',
+    auto: 'FD_BROKER_READY_TIMEOUT',
+    run: '--ready-timeout',
+    workers: '--timeout',
+  },
+  proxyReady: { ms: 30_000, about: 'the same for the proxy', proxy: 'upgrade.ready' },
+  proxyUpgrade: { ms: 30_000, about: 'limit for a whole upgrade of the proxy', proxy: 'upgrade.timeout' },
+  quiesce: {
+    ms: 10_000,
+    about: 'limit for the end of `whileServing()` work in the previous version',
+    join: 'upgrade.quiesce',
+  },
+  freeze: {
+    ms: 1_000,
+    about: 'limit for the previous version to stop writing',
+    join: 'upgrade.freeze',
+    proxy: 'upgrade.freeze',
+  },
+  prepare: {
+    ms: 10_000,
+    about: 'limit for the next version to read the last changes',
+    join: 'upgrade.prepare',
+    proxy: 'upgrade.prepare',
+  },
+  commit: {
+    ms: 10_000,
+    about: 'limit from the commit until the next version serves',
+    join: 'upgrade.commit',
+    proxy: 'upgrade.commit',
+  },
+  probation: {
+    ms: 10_000,
+    about: 'how long the previous version can take over again',
+    join: 'upgrade.probation',
+    auto: 'FD_BROKER_PROBATION',
+    run: '--probation',
+    proxy: 'upgrade.probation',
+  },
+  heartbeat: {
+    ms: 250,
+    about: "interval of the next version's heartbeats",
+    join: 'upgrade.heartbeat',
+    proxy: 'upgrade.heartbeat',
+  },
+  silence: {
+    ms: 3_000,
+    about: 'silence or bad health after which the previous version takes over again',
+    join: 'upgrade.silence',
+    proxy: 'upgrade.silence',
+  },
+  drain: {
+    ms: 30_000,
+    about: 'connections that are still open after this time are closed',
+    join: 'drain.timeout',
+    auto: 'FD_BROKER_DRAIN',
+    proxy: 'drain.timeout',
+  },
+  drainTls: {
+    ms: 3_600_000,
+    about: 'the same for TLS connections, which cannot move',
+    join: 'drain.tlsTimeout',
+    proxy: 'drain.tlsTimeout',
+  },
+  firstWave: {
+    ms: 250,
+    about: 'a few connections move first, the others after this time',
+    join: 'drain.firstWave',
+    proxy: 'drain.firstWave',
+  },
+  retired: {
+    ms: 2_000,
+    about: 'a replaced process that timers keep alive is ended after this time',
+    join: 'exitWhenRetired',
+    auto: 'FD_BROKER_EXIT',
+  },
+  stop: {
+    ms: 30_000,
+    about: 'a program that lives this long after the stop signal is killed',
+    run: '--stop-timeout',
+    workers: '--stop-timeout',
+    proxy: 'workers.stopTimeout',
+  },
+  healthTimeout: { ms: 5_000, about: 'limit of one check', run: '--health-timeout' },
+  restartDelay: {
+    ms: 100,
+    about: 'delay before a program is started again; doubled each time, up to 30 s',
+    run: '--restart-delay',
+  },
+  workerRestartDelay: { ms: 500, about: 'the same for a worker: `restartDelay` of `startWorkers()`' },
+  hung: {
+    ms: 10_000,
+    about: 'a worker that is silent this long is replaced',
+    workers: '--hung-timeout',
+    proxy: 'workers.hungTimeout',
+  },
+} as const satisfies Readonly<Record<string, DefaultTime>>
+
+/** Formats the default of a time: `10s`. */
+export function defaultText(time: keyof typeof DEFAULT_TIMES): string {
+  return durationText(DEFAULT_TIMES[time].ms)
+}
