@@ -7,6 +7,7 @@
         "native/addon.c",
         "native/arguments.c",
         "native/errors.c",
+        "native/makers.c",
         "native/registry.c",
         "native/sockets.c",
         "native/messages.c",

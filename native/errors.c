@@ -46,17 +46,6 @@ napi_value fdb_throw(napi_env env, int error, const char *syscall) {
   return NULL;
 }
 
-napi_value fdb_failure(napi_env env, napi_callback_info info) {
-  fdb_call call;
-  char syscall[32];
-  size_t length;
-  int error;
-  if (!fdb_enter(env, info, 2, &call) || !fdb_int(env, call.argv[0], "errno", 1, 4095, &error) ||
-      !fdb_text(env, call.argv[1], "syscall", syscall, sizeof(syscall), &length))
-    return NULL;
-  return fdb_error(env, error, syscall);
-}
-
 napi_value fdb_throw_type(napi_env env, const char *format, ...) {
   char text[256];
   va_list list;

@@ -12,7 +12,7 @@
 #define FDB_MAX_FDS 253 /* SCM_MAX_FD of the kernel */
 #define FDB_SCRATCH 512
 
-/* JavaScript functions that create the objects which native calls return, or copy descriptors (see addon.c). */
+/* JavaScript functions that create the objects which native calls return, or copy descriptors (see makers.c). */
 enum fdb_maker { COPY_FDS, MAKE_RECEIVED, MAKE_PLAIN, MAKE_INET, MAKE_INET6, MAKE_UNIX, MAKE_OTHER, MAKER_COUNT };
 
 struct fdb_poll;
@@ -37,9 +37,9 @@ typedef struct fdb_instance {
   int references; /* instance data and cleanup hook have one each; the last one that goes frees the instance */
 } fdb_instance;
 
-/* addon.c */
+/* makers.c */
+bool fdb_compile_makers(fdb_instance *self);
 napi_value fdb_make(fdb_instance *self, enum fdb_maker maker, size_t argc, const napi_value *argv);
-void fdb_drop_instance(fdb_instance *self);
 
 /* registry.c */
 bool fdb_reserve(fdb_instance *self, int fd); /* reserves memory for this number; false: out of memory */
@@ -47,6 +47,7 @@ bool fdb_own(fdb_instance *self, int fd);     /* on failure the descriptor is cl
 bool fdb_owns(const fdb_instance *self, int fd);
 void fdb_disown(fdb_instance *self, int fd);
 void fdb_close_owned(fdb_instance *self);
+void fdb_drop_instance(fdb_instance *self); /* frees it with its last reference */
 int fdb_close_fd(int fd); /* closes without a retry on EINTR; returns 0 or an errno */
 
 /* descriptors.c: may be called between fork and exec. */

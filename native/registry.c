@@ -56,3 +56,9 @@ int fdb_close_fd(int fd) {
   /* On Linux the descriptor is closed even after EINTR: a retry could close another one with the same number. */
   return close(fd) == 0 || errno == EINTR ? 0 : errno;
 }
+
+void fdb_drop_instance(fdb_instance *self) {
+  if (--self->references > 0) return;
+  free(self->bits);
+  free(self);
+}

@@ -4,7 +4,9 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { castsIn, importedBy } from '../../walls/casts.js'
 import { violations } from '../../walls/check.js'
+import { circles } from '../../walls/circles.js'
 import { importsOf, sourcesBelow } from '../../walls/imports.js'
+import { nativeArrows } from '../../walls/native.js'
 import { HARD_WORDS, ROOMS, ROOT_ENTRIES, UNIT_TESTS } from '../../walls/rules.js'
 import { commentLines, hardWords, proseLines, retiredNames } from '../../walls/words.js'
 
@@ -42,6 +44,25 @@ describe('the sources', () => {
         return `| ${where} | ${about} | ${from} |`
       }),
     )
+  })
+})
+
+describe('the addon', () => {
+  const names = readdirSync(`${root}/native`).filter(name => name.endsWith('.c'))
+  const texts = new Map(names.map(name => [name, readFileSync(`${root}/native/${name}`, 'utf8')]))
+
+  it('has no circle of files', () => {
+    expect(nativeArrows(texts).get('addon.c')!.size).toBeGreaterThan(15)
+    expect(circles(nativeArrows(texts))).toEqual([])
+  })
+
+  it('has a circle if two files call each other', () => {
+    const made = new Map([
+      ['a.c', 'int fdb_a(void) {\n  return fdb_b();\n}\n'],
+      ['b.c', 'int fdb_b(void) {\n  return fdb_a(); /* fdb_c() */\n}\n'],
+      ['c.c', 'int fdb_c(void) {\n  return fdb_a();\n}\n'],
+    ])
+    expect(circles(nativeArrows(made))).toEqual([['a.c', 'b.c']])
   })
 })
 
