@@ -1,6 +1,7 @@
 import { accessSync, constants, existsSync, readFileSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import type { Command } from 'commander'
+import { SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
 import { plain, print, style } from './output.js'
 
@@ -265,7 +266,7 @@ async function checkControlPath(path: string): Promise<CheckResult> {
     // The check uses a temporary name, because a running service may listen at the path itself.
     const temporary = join(folder, `.doctor-${process.pid}`)
     try {
-      bindControl(temporary, 0o600).listener.close()
+      bindControl(temporary, SOCKET_MODES.control).listener.close()
       unlinkSync(temporary)
     } finally {
       if (there === undefined) rmdirSync(folder)

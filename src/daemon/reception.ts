@@ -1,3 +1,4 @@
+import { SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
 import { type Caller, dismiss, isForeign, serveCaller, turnAway } from '../holder/admission.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
@@ -129,7 +130,7 @@ export class DaemonReception implements Reception {
 
   /** If no rule mentions other users, the kernel keeps them out. */
   get controlMode(): number {
-    return this.#accessCheck.opensToOthers ? 0o666 : 0o600
+    return this.#accessCheck.opensToOthers ? SOCKET_MODES.sharedControl : SOCKET_MODES.control
   }
 
   /** Runs an access check; if it throws, refuses the client. Returns whether the client was refused. */

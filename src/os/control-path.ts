@@ -1,6 +1,7 @@
 import { lstatSync, mkdirSync, renameSync, statSync, unlinkSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
+import { FOLDER_MODES, SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
 import {
   bindSocket,
@@ -33,7 +34,7 @@ export interface AcquireOptions {
   signal?: AbortSignal | undefined
   /** Time limit in milliseconds. Default 10 000. */
   timeoutMs?: number | undefined
-  /** Permission bits of the control socket. Default 0o600. */
+  /** Permission bits of the control socket. Default: `SOCKET_MODES.control`. */
   mode?: number | undefined
   /** A listener that a service manager bound at the path, which the manager keeps. Owned, unless `acquireControl()` rejects. */
   passed?: OwnedFd | null | undefined
@@ -77,7 +78,7 @@ export async function acquireControl(
   path: string,
   options: AcquireOptions = {},
 ): Promise<FirstControl | NextControl> {
-  const { signal, timeoutMs = 10_000, mode = 0o600, passed = null } = options
+  const { signal, timeoutMs = 10_000, mode = SOCKET_MODES.control, passed = null } = options
   path = resolve(path)
   checkSocketPath(path)
   const until = performance.now() + timeoutMs
@@ -306,7 +307,7 @@ function removeIfThere(path: string): void {
 
 export function ensureFolder(folder: string): void {
   try {
-    mkdirSync(folder, { mode: 0o700 })
+    mkdirSync(folder, { mode: FOLDER_MODES.private })
   } catch (error) {
     const there = statSync(folder, { throwIfNoEntry: false })
     if (!there?.isDirectory()) {

@@ -1,6 +1,7 @@
 import { existsSync, lstatSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Logger } from '../base/logger.js'
+import { SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
 import { closeOnThrow, type OwnedFd, watchPaths } from '../kernel/index.js'
 import { listenerAt } from './connect.js'
@@ -46,7 +47,7 @@ function restoreControl(held: HeldControl): RestoredControl | null {
     // The lock file first: a process that starts decides by the lock whether it may bind the path.
     const lock = keep(missingLock(held))
     const reservation = keep(missingReservation(held))
-    const bound = isIntact(path, entry) ? null : bindControl(path, 0o600)
+    const bound = isIntact(path, entry) ? null : bindControl(path, SOCKET_MODES.control)
     if (bound === null && made.length === 0) return null
     return { lock, reservation, listener: bound?.listener ?? null, entry: bound?.entry ?? entry }
   })

@@ -1,6 +1,7 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { durationMs } from '../base/duration.js'
+import { FOLDER_MODES, SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
 import {
   bindSocket,
@@ -366,14 +367,13 @@ function pathIn(folder: string): string {
 function openNotifyEndpoint(): NotifyEndpoint {
   const folder = temporaryFolder()
   try {
-    // A version that root starts may change its user before it reports: all users may send, and `mayReport()` checks the sender.
     const shared = process.geteuid?.() === 0
-    chmodSync(folder, shared ? 0o711 : 0o700)
+    chmodSync(folder, shared ? FOLDER_MODES.sharedNotify : FOLDER_MODES.private)
     const wanted = {
       kind: 'unix',
       host: pathIn(folder),
       datagram: true,
-      mode: shared ? 0o666 : 0o600,
+      mode: shared ? SOCKET_MODES.sharedNotify : SOCKET_MODES.notify,
     } as const
     const socket = bindSocket(wanted, 'notify socket')
     setSocketOption(socket, 'passCred', true)

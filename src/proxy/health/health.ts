@@ -1,6 +1,7 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
+import { FOLDER_MODES } from '../../base/socket-modes.js'
 import { FdbError, type Logger } from '../../index.js'
 import {
   CHECK_PARSERS,
@@ -161,7 +162,7 @@ class PrivateSocket implements Disposable {
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, onConnection)
     const opened = new PrivateSocket(folder, server)
     try {
-      chmodSync(folder, 0o700)
+      chmodSync(folder, FOLDER_MODES.private)
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject)
         server.listen(opened.path, resolve)
