@@ -3,6 +3,7 @@ import { MAX_ENTRIES, type Registry, tooMany } from '../holder/registry.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { readHeader } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
+import { formatEntryKey, parseEntryKey } from './service/entry-key.js'
 
 /** The registry's entry for one descriptor of a service. */
 interface PersistedFd {
@@ -44,8 +45,8 @@ export class PersistedFds {
   get largest(): number {
     const counts = new Map<string, number>()
     for (const { name } of this.#registry.entries) {
-      const [service = '', , itemName] = name.split('/', 3)
-      if (itemName !== undefined) counts.set(service, (counts.get(service) ?? 0) + 1)
+      const key = parseEntryKey(name)
+      if (key?.of === 'service') counts.set(key.service, (counts.get(key.service) ?? 0) + 1)
     }
     return Math.max(0, ...counts.values())
   }
@@ -83,7 +84,8 @@ export class PersistedFds {
     const obsolete = new Set(persisted.keys())
     for (const item of items) {
       const { fd } = item
-      const [name, spec] = [nameOf(service, item), specOf(item)]
+      const name = formatEntryKey({ of: 'service', service, role: item.role, name: item.name ?? '' })
+      const spec = specOf(item)
       const known = persisted.get(name)
       obsolete.delete(name)
       if (known?.fd === fd && known.spec === spec) continue
@@ -112,19 +114,16 @@ export class PersistedFds {
   }
 }
 
-function nameOf(service: string, { role, name = '' }: BundleItem): string {
-  return [service, role, name].map(encodeURIComponent).join('/')
-}
-
 function specOf({ role, spec = '', writable }: BundleItem): string {
   if (role !== 'segment') return spec
   return writable ? WRITABLE : ''
 }
 
 /** Returns null for an entry of another kind, or of a release that encodes it differently. */
-function itemOf(name: string, spec: string, fd: OwnedFd): (BundleItem & { service: string }) | null {
-  const [service, role, itemName] = name.split('/').map(decodeURIComponent)
-  if (service === undefined || itemName === undefined) return null
-  if (role === 'segment') return { service, role, name: itemName, writable: spec === WRITABLE, fd }
-  return role === 'listener' || role === 'named' ? { service, role, name: itemName, spec, fd } : null
+function itemOf(entry: string, spec: string, fd: OwnedFd): (BundleItem & { service: string }) | null {
+  const key = parseEntryKey(entry)
+  if (key?.of !== 'service') return null
+  const { service, role, name } = key
+  if (role === 'segment') return { service, role, name, writable: spec === WRITABLE, fd }
+  return role === 'listener' || role === 'named' ? { service, role, name, spec, fd } : null
 }

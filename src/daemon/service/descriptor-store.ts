@@ -17,6 +17,7 @@ import {
 import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
 import { ChangeNotifier } from '../../wire/pending.js'
 import { serviceLimitError } from '../policy/policy.js'
+import { formatEntryKey, parseEntryKey } from './entry-key.js'
 import { ProcessClaims } from './process-claims.js'
 import type { SoleCopy } from './sole-copy.js'
 
@@ -78,10 +79,11 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   /** Takes over the previous daemon's descriptors in this registry. Leases and claims of processes continue; claims of connections have ended. `foreignFds` returns what counts the descriptors of another user. */
   takeOver(foreignFds: (uid: number) => ForeignFds | null = () => null): void {
     for (const { name: key, spec } of this.#registry.entries) {
-      const name = nameOf(key)
-      const record = name === null ? null : parseRecord(spec)
-      if (name === null || record === null || this.#held.has(name)) continue
-      for (const each of [key, lifetimeOf(name)])
+      const entry = parseEntryKey(key)
+      const record = entry?.of === 'fd' ? parseRecord(spec) : null
+      if (entry === null || record === null || this.#held.has(entry.name)) continue
+      const { name } = entry
+      for (const each of [key, lifetimeKey(name)])
         if (this.#registry.get(each)) this.#registry.wanted.add(each)
       this.#registry.get(key)?.fd.countAs(foreignFds(record.uid))
       this.#hold(name, record)
@@ -123,8 +125,8 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       const now = Date.now()
       const until = ms === null ? null : now + Math.min(ms, LONGEST_MS)
       const record = { pid: by.pid, uid: by.uid, putAt: now, until }
-      this.#enter(keyOf(name), JSON.stringify(record), fd)
-      if (lifetime !== null) this.#enter(lifetimeOf(name), '', lifetime)
+      this.#enter(descriptorKey(name), JSON.stringify(record), fd)
+      if (lifetime !== null) this.#enter(lifetimeKey(name), '', lifetime)
       this.#hold(name, record)
     } catch (error) {
       if (changed) this.#forget(name)
@@ -143,7 +145,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       const held = this.#getOrThrow(name)
       const others = this.#otherClaims(name, by, claimant)
       if (!shared && others[0] !== undefined) throw claimedError(name, others[0].pid)
-      const fd = this.#registry.get(keyOf(name))!.fd.dup()
+      const fd = this.#registry.get(descriptorKey(name))!.fd.dup()
       closeOnThrow([fd], () => {
         if (claimant !== null) this.#claims.add(name, claimant, { exclusive: !shared, uid: by.uid })
         else if (!shared) held.claimedBy = by
@@ -221,7 +223,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   #describe(name: string, { pid, putAt, until, whilePid, claimedBy }: StoredDescriptor): HeldDescriptor {
-    const about = inspectOne(this.#registry.get(keyOf(name))!.fd)
+    const about = inspectOne(this.#registry.get(descriptorKey(name))!.fd)
     const users = this.#claims.of(name)
     return {
       name,
@@ -244,7 +246,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
 
   /** Adds a descriptor and starts its lease. */
   #hold(name: string, record: DescriptorRecord): void {
-    const lifetime = this.#registry.get(lifetimeOf(name))?.fd
+    const lifetime = this.#registry.get(lifetimeKey(name))?.fd
     const onTimeout = () => this.end(name, 'a descriptor was removed: its time has passed')
     const onDeath = () => this.end(name, 'a descriptor was removed: its process has ended')
     const { until } = record
@@ -264,7 +266,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     held?.watch?.close()
     if (this.#held.delete(name)) this.#resize(name, -1)
     this.#claims.forget(name)
-    for (const key of [keyOf(name), lifetimeOf(name)]) this.#registry.drop(key)
+    for (const key of [descriptorKey(name), lifetimeKey(name)]) this.#registry.drop(key)
   }
 
   #refuseMore(name: string, most: number): void {
@@ -319,18 +321,12 @@ interface DescriptorRecord {
   readonly until: number | null
 }
 
-/** Returns the registry key of a descriptor. It has two parts; the keys of services' descriptors in the same registry have three. */
-function keyOf(name: string): string {
-  return `fd/${encodeURIComponent(name)}`
+function descriptorKey(name: string): string {
+  return formatEntryKey({ of: 'fd', name })
 }
 
-function lifetimeOf(name: string): string {
-  return `lifetime/${encodeURIComponent(name)}`
-}
-
-function nameOf(key: string): string | null {
-  const [kind, name, more] = key.split('/')
-  return kind === 'fd' && name !== undefined && more === undefined ? decodeURIComponent(name) : null
+function lifetimeKey(name: string): string {
+  return formatEntryKey({ of: 'lifetime', name })
 }
 
 /** Returns null for a record of a release that encodes it differently. */

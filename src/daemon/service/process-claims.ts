@@ -4,6 +4,7 @@ import type { Registry } from '../../holder/registry.js'
 import { closeOnThrow, hasEnded, type OwnedFd } from '../../kernel/index.js'
 import type { ClaimingProcess } from '../../operator/held-descriptors.js'
 import { type DeathWatch, keyOf, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
+import { formatEntryKey, parseEntryKey } from './entry-key.js'
 
 /** Limit of processes per descriptor: each claim takes a descriptor of the daemon. */
 const MOST = 64
@@ -68,7 +69,7 @@ export class ProcessClaims {
     })
     this.release(name, pidfd)
     const since = Date.now()
-    const key = keyFor(name, `${since}.${++this.#count}`)
+    const key = formatEntryKey({ of: 'claim', name, id: `${since}.${++this.#count}` })
     this.#registry.put({ name: key, role: 'named', spec: JSON.stringify({ since, ...by }), fd: pidfd })
     this.#watch(name, key, pidfd, { since, ...by })
   }
@@ -88,9 +89,9 @@ export class ProcessClaims {
   /** Takes over the claims in the registry, for the descriptors for which `held` is true. */
   takeOver(held: (name: string) => boolean): void {
     for (const { name: key, spec, fd } of this.#registry.entries) {
-      const name = nameIn(key)
-      const claim = name === null ? null : parseClaim(spec)
-      if (name !== null && claim !== null && held(name)) this.#watch(name, key, fd, claim)
+      const entry = parseEntryKey(key)
+      const claim = entry?.of === 'claim' && held(entry.name) ? parseClaim(spec) : null
+      if (entry !== null && claim !== null) this.#watch(entry.name, key, fd, claim)
     }
   }
 
@@ -132,18 +133,6 @@ export class ProcessClaims {
 function isSame(one: OwnedFd, other: OwnedFd): boolean {
   const key = keyOf(one)
   return key !== null && key === keyOf(other)
-}
-
-/** Returns the registry key of a claim. The colon separates name and id, because names have no colons. */
-function keyFor(name: string, id: string): string {
-  return `claim/${encodeURIComponent(`${name}:${id}`)}`
-}
-
-function nameIn(key: string): string | null {
-  const [kind, text, more] = key.split('/')
-  if (kind !== 'claim' || text === undefined || more !== undefined) return null
-  const whole = decodeURIComponent(text)
-  return whole.slice(0, Math.max(0, whole.lastIndexOf(':'))) || null
 }
 
 /** Returns null for a record of a release that encodes it differently. */
