@@ -144,7 +144,7 @@ async function startFromFdStore(settings: Settings, recovered: RecoveredDescript
     'continues with the descriptors of an ended process from the FD store of the service manager',
   )
   const driver = await startFromRecovered(settings, recovered)
-  driver.runtime.state.file?.prepare()
+  void driver.runtime.state.file?.prepare()
   return driver
 }
 

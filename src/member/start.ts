@@ -45,7 +45,7 @@ export async function startFirst(
     segmentSet.close()
     throw error
   }
-  state.file?.prepare()
+  await state.file?.prepare()
   warnUnsealed(driver)
   if (control !== null) {
     const { listener, lock, reservation, entry } = control
@@ -112,7 +112,7 @@ export async function startNext(
     // The first process may write before ready(), because no other process can.
     if (driver.first) await state.loader.startFirst(machine.member.epoch, settings.stateFile, state.file)
     await inView
-    state.file?.prepare()
+    void state.file?.prepare()
     timing.record('read')
     warnUnsealed(driver)
     if (machine.phase === 'gone') throw driver.leaveReason()

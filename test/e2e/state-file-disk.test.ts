@@ -76,6 +76,25 @@ describe('what is said to be on the disk', () => {
   })
 })
 
+describe('a durable change in a process that changes much in each turn of its event loop', () => {
+  it('takes two turns, and one for each sync and for the new name, with the first file and later', async () => {
+    const host = await FileHost.start({ sync: 'never' })
+    for (let i = 0; i < 4; i++) {
+      const before = host.calls.length
+      const turns = await host.ask('putBusily', `durable ${i}`, 1_000)
+      const calls = host.calls.slice(before).map(named)
+      expect({ i, calls, turns }).toSatisfy(() => Number(turns) <= 2 + calls.length)
+      expect(calls.length).toBeLessThanOrEqual(i === 0 ? 3 : 2)
+    }
+    const { sequence } = await host.ask('status')
+    const ended = once(host.child, 'exit')
+    host.child.kill('SIGKILL')
+    await ended
+    expect(sequence).toBeGreaterThan(8_000)
+    expect((await load(host.path)).sequence).toBeGreaterThanOrEqual(sequence)
+  })
+})
+
 describe('a slow disk', () => {
   it('keeps no change from the file, where it survives the end of the process, while a sync takes long', async () => {
     const host = await FileHost.start({ sync: 50 })

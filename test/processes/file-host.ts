@@ -107,7 +107,9 @@ export class FileHost {
   }
 
   #noted(): DiskCall[] {
-    const lines = readFileSync(join(this.folder, 'calls'), 'utf8').trim().split('\n')
+    const calls = join(this.folder, 'calls')
+    if (!existsSync(calls)) return []
+    const lines = readFileSync(calls, 'utf8').trim().split('\n')
     return lines.map(line => {
       const [call, inode, path, size, failed] = line.split(' ')
       return {

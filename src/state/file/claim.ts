@@ -24,7 +24,7 @@ export class FileClaim {
 
   /**
    * Rejects with ERR_FDB_STATE_FILE_IN_USE if another process writes the file or starts with it. Two processes that start at the same time see each other's
-   * claims, which are files beside the state file.
+   * claims, which are files beside the state file. Removes those that killed processes left there.
    */
   static async take(path: string, logger: Pick<Logger, 'warn'>, patienceMs = ENDING_MS): Promise<FileClaim> {
     const until = performance.now() + patienceMs
@@ -67,11 +67,16 @@ export class FileClaim {
         // Another process has just replaced it.
         if (lstatSync(path, { throwIfNoEntry: false })?.ino !== ino) return { inode: 0n }
       }
+      const leftovers: string[] = []
       for (const other of othersBeside(path, beside)) {
-        using fd = other
+        using fd = other.fd
         if (lockIfPossible(fd) === false) return { inode: BigInt(statOf(fd).ino) }
+        leftovers.push(other.path)
       }
+      // Another process has taken it for a leftover, before it was locked.
+      if (own !== null && statOf(own).nlink === 0) return { inode: 0n }
       taken = true
+      for (const each of leftovers) removeQuietly(each)
       return new FileClaim(held, claimed ? beside : null)
     } finally {
       if (!taken) {
@@ -85,11 +90,15 @@ export class FileClaim {
   close(): void {
     for (const fd of this.#held) fd.close()
     this.#held = []
-    try {
-      if (this.#beside !== null) rmSync(this.#beside, { force: true })
-    } catch {
-      // Removal fails on a read-only disk; the next writer removes the file.
-    }
+    if (this.#beside !== null) removeQuietly(this.#beside)
+  }
+}
+
+function removeQuietly(path: string): void {
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // Removal fails on a read-only disk; the next writer removes the file.
   }
 }
 
@@ -102,7 +111,7 @@ function createClaim(beside: string): OwnedFd | null {
   }
 }
 
-function* othersBeside(path: string, own: string): Generator<OwnedFd> {
+function* othersBeside(path: string, own: string): Generator<{ path: string; fd: OwnedFd }> {
   const folder = dirname(path)
   let names: string[] = []
   try {
@@ -112,12 +121,14 @@ function* othersBeside(path: string, own: string): Generator<OwnedFd> {
   }
   for (const name of names) {
     if (!isTemporary(name, path) || name === basename(own)) continue
+    const other = join(folder, name)
+    let fd: OwnedFd | null = null
     try {
-      const fd = openStateFile(join(folder, name))
-      if (fd !== null) yield fd
+      fd = openStateFile(other)
     } catch {
       // A link, or a file of another user.
     }
+    if (fd !== null) yield { path: other, fd }
   }
 }
 

@@ -21,7 +21,6 @@ import {
   createTemporary,
   newMode,
   openStateFile,
-  replaceStateFile,
   type StateFileKind,
   syncFolderNow,
   temporaryPath,
@@ -41,6 +40,8 @@ const MOST_WRITE_BYTES = 8 * 1024 * 1024
 /** Copies a log to a file, one write at a time. If the disk is full, the caller retries. close() removes the file unless it is installed as the state file. */
 export class FileCopy extends FileEncoder {
   readonly #handle: FileHandle
+  /** The folder of the file until this is installed. */
+  #folder: FileHandle | null
   readonly path: string
   installed = false
   #syncedBytes = 0
@@ -54,7 +55,7 @@ export class FileCopy extends FileEncoder {
   syncedSequence = 0
   /** The newest mark may not be on the disk. */
   markUnsynced = false
-  /** The time (performance.now()) of the last write. */
+  /** The time (performance.now()) of the last write, or when the file began to be made. */
   #wroteAt = performance.now()
   #syncing: Promise<void> | null = null
   #marking: Promise<void> = Promise.resolve()
@@ -62,10 +63,15 @@ export class FileCopy extends FileEncoder {
   #markError: unknown = null
   #identity: { dev: bigint; ino: bigint } | null = null
 
-  private constructor(path: string, handle: FileHandle, kind: StateFileKind, begun: BegunFile | null = null) {
+  private constructor(
+    { path, handle, folder = null }: { path: string; handle: FileHandle; folder?: FileHandle | null },
+    kind: StateFileKind,
+    begun: BegunFile | null = null,
+  ) {
     super(kind, begun)
     this.path = path
     this.#handle = handle
+    this.#folder = folder
     this.installed = begun !== null
     this.#needsTruncation = begun !== null && begun.end.torn > 0
   }
@@ -73,12 +79,15 @@ export class FileCopy extends FileEncoder {
   /** Continues the state file that is there, for a disk without room for a second one. */
   static async continue(path: string, kind: StateFileKind, begun: BegunFile): Promise<FileCopy> {
     const { O_NOFOLLOW, O_RDWR } = constants
-    return new FileCopy(path, await nodeFiles().open(path, O_RDWR | O_NOFOLLOW), kind, begun)
+    const handle = await nodeFiles().open(path, O_RDWR | O_NOFOLLOW)
+    return new FileCopy({ path, handle }, kind, begun)
   }
 
   static async create(path: string, kind: StateFileKind): Promise<FileCopy> {
-    const { path: beside, handle } = await createTemporary(path, kind)
-    return new FileCopy(beside, handle, kind)
+    const began = performance.now()
+    const copy = new FileCopy(await createTemporary(path, kind), kind)
+    copy.#wroteAt = began
+    return copy
   }
 
   /** Changes were written since the last sync. */
@@ -245,15 +254,22 @@ export class FileCopy extends FileEncoder {
     this.onMarked(wholeAt)
   }
 
-  /** Renames the file to `path` and syncs the directory. If only that sync fails, the file is installed and {@link lost}. */
+  /**
+   * Renames the file to `path` and syncs the folder: after a power cut `path` is either the old file or this one. If only that sync fails, the file is
+   * installed and {@link lost}.
+   */
   async install(path: string): Promise<void> {
+    const folder = this.#folder
+    this.#folder = null
     try {
-      await replaceStateFile(this.path, path, () => {
-        this.installed = true
-      })
+      await nodeFiles().rename(this.path, path)
+      this.installed = true
+      await folder?.sync()
     } catch (error) {
       this.lost ||= this.installed
       throw error
+    } finally {
+      folder?.close().catch(() => {})
     }
   }
 
@@ -269,9 +285,13 @@ export class FileCopy extends FileEncoder {
   }
 
   async isAt(path: string): Promise<boolean> {
-    const own = (this.#identity ??= await this.#handle.stat({ bigint: true }))
     const { lstat } = nodeFiles()
-    const present = await lstat(path, { bigint: true }).catch(() => null)
+    // Together, because each takes a turn of the event loop.
+    const [own, present] = await Promise.all([
+      this.#identity ?? this.#handle.stat({ bigint: true }),
+      lstat(path, { bigint: true }).catch(() => null),
+    ])
+    this.#identity = own
     return present?.ino === own.ino && present.dev === own.dev
   }
 
@@ -291,7 +311,7 @@ export class FileCopy extends FileEncoder {
     } catch {
       // Removal fails on a read-only disk; the next writer removes the file.
     }
-    await this.#handle.close().catch(() => {})
+    await Promise.allSettled([this.#handle.close(), this.#folder?.close()])
   }
 }
 

@@ -138,8 +138,12 @@ export class FileEncoder {
     const first = this.size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
     const head = header ? headerFrame(epoch, kind, first) : NOTHING
     // The marks precede the first record of an epoch, or follow the snapshot: every change that is written after the installation comes after the marks.
-    const marks = this.#marks === null && (kind === 'epoch' || to === end) ? firstMarks(epoch) : NOTHING
+    const blank = this.#marks === null && (kind === 'epoch' || to === end) ? firstMarks(epoch) : NOTHING
     const count = to - from
+    const length = this.size + head.length + blank.length + count
+    const wholeAt = to === end ? { length, sequence } : null
+    // The file is synced before it is installed: the first mark may come with the bytes that it covers.
+    const marks = blank.length > 0 && wholeAt !== null ? firstMarks(epoch, wholeAt) : blank
     const marksAt = kind === 'epoch' ? head.length : head.length + count
     const recordsAt = kind === 'epoch' ? head.length + marks.length : head.length
     const bytes = Buffer.allocUnsafe(head.length + marks.length + count)
@@ -150,7 +154,9 @@ export class FileEncoder {
       if (marks.length > 0) this.#marks = { epoch, at: this.size + marksAt }
       this.size += bytes.length
       this.#copiedTo = { segment: { kind, epoch }, offset: to, whole: final && to === end }
-      if (to === end) this.wholeAt = { length: this.size, sequence }
+      if (wholeAt === null) return
+      this.wholeAt = wholeAt
+      if (marks !== blank) this.onMarked(wholeAt)
     }
     return { bytes, header, count, onWritten }
   }

@@ -89,25 +89,33 @@ export async function checkReplaceable(
   inUse: ((inode: bigint) => FdbError) | null = null,
 ): Promise<{ mode: number } | null> {
   const { lstat, open } = nodeFiles()
-  const present = await lstat(path).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return null
-    throw error
-  })
-  if (present === null) return null
-  checkKind(path, present)
+  // Together, because each takes a turn of the event loop.
+  const [found, opened] = await Promise.allSettled([
+    lstat(path),
+    open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK),
+  ])
   // If the file cannot be read, its service is unknown: it may be replaced.
-  const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
+  const handle = opened.status === 'fulfilled' ? opened.value : null
   try {
+    if (found.status === 'rejected') {
+      if (found.reason.code === 'ENOENT') return null
+      throw found.reason
+    }
+    checkKind(path, found.value)
     const head = Buffer.alloc(MOST_HEADER_BYTES)
     const { bytesRead = 0 } = (await handle?.read(head, 0, head.length, 0)) ?? {}
     const owner = serviceOf(() => parseHeader(head.subarray(0, bytesRead)))
     checkOwner(path, owner, service)
     if (inUse !== null && handle !== null && lockIfPossible(handle) === false)
       throw inUse((await handle.stat({ bigint: true })).ino)
+    return found.value
   } finally {
-    await handle?.close()
+    closeSoon(handle)
   }
-  return present
+}
+
+function closeSoon(handle: FileHandle | null): void {
+  handle?.close().catch(() => {})
 }
 
 interface FileStat {
@@ -155,18 +163,32 @@ export function newMode(present: { mode: number } | null | undefined, secret: bo
   return (most & (present?.mode ?? most)) | SECRET_MODE
 }
 
+/** An empty file beside the state file, and their folder. */
+interface Temporary {
+  path: string
+  handle: FileHandle
+  folder: FileHandle
+}
+
 /** Creates an empty file beside the state file. Throws ERR_FDB_STATE_FILE if this process must not replace the state file. */
-export async function createTemporary(
-  path: string,
-  { secret, service }: StateFileKind,
-): Promise<{ path: string; handle: FileHandle }> {
+export async function createTemporary(path: string, { secret, service }: StateFileKind): Promise<Temporary> {
   const { open } = nodeFiles()
   const present = await checkReplaceable(path, service)
   const beside = temporaryPath(path)
-  const handle = await open(beside, CREATE, newMode(present, secret))
-  // The lock marks the file as in use for removeLeftovers().
-  lockIfPossible(handle)
-  return { path: beside, handle }
+  // Together, because each takes a turn of the event loop.
+  const [folder, file] = await Promise.allSettled([
+    open(dirname(path), O_RDONLY),
+    open(beside, CREATE, newMode(present, secret)),
+  ])
+  if (file.status === 'fulfilled' && folder.status === 'fulfilled') {
+    // The lock marks the file as in use for removeLeftovers().
+    lockIfPossible(file.value)
+    return { path: beside, handle: file.value, folder: folder.value }
+  }
+  for (const opened of [folder, file]) if (opened.status === 'fulfilled') closeSoon(opened.value)
+  if (file.status === 'rejected') throw file.reason
+  await nodeFiles().unlink(beside)
+  throw (folder as PromiseRejectedResult).reason
 }
 
 /** Whether the disk has room for a state file of so many bytes, and for some changes. */
@@ -194,13 +216,13 @@ export async function removeLeftovers(path: string): Promise<void> {
   }
 }
 
-/** Removes all other temporary files beside the state file, also those of living processes, so that these cannot rename theirs over the state file. */
-export async function removeOthers(path: string, own: string): Promise<void> {
+/** Removes temporary files other than the own one, also those of living processes, so that these cannot rename theirs over the state file. */
+export async function removeOthers(beside: readonly string[], own: string): Promise<void> {
   const { unlink } = nodeFiles()
-  for (const beside of await temporaryFiles(path)) if (beside !== own) await unlink(beside).catch(() => {})
+  for (const other of beside) if (other !== own) await unlink(other).catch(() => {})
 }
 
-async function temporaryFiles(path: string): Promise<string[]> {
+export async function temporaryFiles(path: string): Promise<string[]> {
   const names = await nodeFiles().readdir(dirname(path))
   return names.filter(name => isTemporary(name, path)).map(name => join(dirname(path), name))
 }
@@ -209,19 +231,6 @@ async function temporaryFiles(path: string): Promise<string[]> {
 export function isTemporary(name: string, path: string): boolean {
   const prefix = `${basename(path)}.new-`
   return name.startsWith(prefix) && /^[0-9a-f]{8}$/.test(name.slice(prefix.length))
-}
-
-/** Replaces the state file atomically: after a power cut `path` is either the old file or the new one. Calls `onRenamed` before the directory is synced. */
-export async function replaceStateFile(from: string, path: string, onRenamed: () => void): Promise<void> {
-  const { open, rename } = nodeFiles()
-  const folder = await open(dirname(path), O_RDONLY)
-  try {
-    await rename(from, path)
-    onRenamed()
-    await folder.sync()
-  } finally {
-    void folder.close().catch(() => {})
-  }
 }
 
 export function syncFolderNow(path: string): void {

@@ -150,9 +150,9 @@ export function markFrame(epoch: number, { length, sequence }: Mark): Buffer {
   return headerFrame(epoch, 'epoch', { mark })
 }
 
-export function firstMarks(epoch: number): Buffer {
-  const mark = markFrame(epoch, NOTHING)
-  return Buffer.concat(Array.from({ length: MARKS }, () => mark))
+/** Returns the marks of a new file. `first` tells what the file has when it is installed, if that is known. */
+export function firstMarks(epoch: number, first: Mark = NOTHING): Buffer {
+  return Buffer.concat([markFrame(epoch, first), markFrame(epoch, NOTHING)])
 }
 
 /** Reads the marks at a file offset. `mark` is the newest complete one, or null; `end` is the offset after the marks. */

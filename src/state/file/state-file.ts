@@ -1,4 +1,3 @@
-import { Backoff } from '../../base/backoff.js'
 import { InOrder } from '../../base/in-order.js'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
@@ -13,7 +12,9 @@ import {
   removeOthers,
   type StateFileKind,
   type StateFileSettings,
+  temporaryFiles,
 } from './files.js'
+import { LONGEST_BACKOFF_MS, WriteFailures } from './write-failures.js'
 
 /** Delay before new changes are written, so that several are written together. */
 const FOLLOW_MS = 10
@@ -99,11 +100,16 @@ export class StateFile {
     this.#begun = begun
   }
 
-  /** Starts to write the log to a temporary file before this process serves, so that {@link serve} has little left to write. */
-  prepare(): void {
+  /**
+   * Starts to write the log to a temporary file before this process serves, so that {@link serve} has little left to write. Resolves when the file of
+   * a service without a state file is there, so that its first durable change need not wait for that.
+   */
+  async prepare(): Promise<void> {
     if (this.#mode !== 'idle') return
     this.#mode = 'preparing'
-    this.#schedulePass(0)
+    const stops = this.#stops
+    if (this.#log.pieces().length === 0) await this.#openNext(() => stops !== this.#stops).catch(() => {})
+    void this.#pass()
   }
 
   /** Keeps the state file up to date from now on; call it when this process may write. Idempotent. */
@@ -163,7 +169,9 @@ export class StateFile {
       await this.#pass()
       if (!this.#follows && this.#replacing !== null) {
         await this.#replacing
-        if (this.#file !== null && this.#file.syncedSequence < sequence) await this.#pass()
+        // The new file was synced, and renamed to its place, with these changes.
+        if (this.#file !== null && this.#file.syncedSequence >= sequence) return
+        if (this.#file !== null) await this.#pass()
       }
     } finally {
       this.#flushing = null
@@ -313,11 +321,14 @@ export class StateFile {
   /** Copies the changes that are in the log now. Returns false if this copy cannot be continued. */
   async #copyNew(file: FileCopy): Promise<boolean> {
     const always = this.#settings.sync === 'always'
+    // Beside the copy, because each takes a turn of the event loop.
+    const inPlace = performance.now() < this.#checkAt ? null : file.isAt(this.#settings.path)
+    inPlace?.catch(() => {})
     const whole = await file.copyAll(this.#log, async () => {
       if (always) await file.sync()
       return this.#mayWrite()
     })
-    if (whole && this.#mayWrite()) await this.#syncWhenDue(file)
+    if (whole && this.#mayWrite()) await this.#syncWhenDue(file, inPlace)
     return whole
   }
 
@@ -348,19 +359,22 @@ export class StateFile {
       finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file, inUse: this.#inUse })
     } catch (error) {
       this.#logger.warn({ err: error, path }, 'the state file lacks the last changes')
+    } finally {
+      if (!this.#installing) void this.#next?.close()
     }
   }
 
-  async #syncWhenDue(file: FileCopy): Promise<void> {
+  /** `inPlace`: whether the file is in its place, if the check is due. */
+  async #syncWhenDue(file: FileCopy, inPlace: Promise<boolean> | null): Promise<void> {
     const { sync } = this.#settings
     const every = typeof sync === 'number' ? sync : CHECK_MS
     const now = performance.now()
-    if (now < this.#checkAt) {
+    if (inPlace === null) {
       if (file.unsynced || file.markUnsynced) this.#scheduleCheck(this.#checkAt - now)
       return
     }
     this.#checkAt = now + every
-    await this.#checkInPlace()
+    if (!(await inPlace)) await this.#leaveFile(file)
     if (sync === 'never') return
     // Beside the next passes: while the disk is slow, changes still reach the page cache, where they survive the end of this process.
     const settled = () => {
@@ -376,16 +390,18 @@ export class StateFile {
     })
   }
 
-  /** Throws if another program has removed or replaced the file; the next pass writes a new one. */
   async #checkInPlace(): Promise<void> {
     const file = this.#file
-    const { path } = this.#settings
-    if (file === null || (await file.isAt(path))) return
+    if (file !== null && !(await file.isAt(this.#settings.path))) await this.#leaveFile(file)
+  }
+
+  /** Throws: another program has removed or replaced the file; the next pass writes a new one. */
+  async #leaveFile(file: FileCopy): Promise<never> {
     if (this.#file === file) this.#file = null
     await file.close()
     throw new FdbError(
       'ERR_FDB_STATE_FILE',
-      `another program removed or replaced the state file ${path}; only its service may do that`,
+      `another program removed or replaced the state file ${this.#settings.path}; only its service may do that`,
     )
   }
 
@@ -432,14 +448,9 @@ export class StateFile {
       return
     }
     do {
-      if (this.#next === null) {
-        if (this.#log.pieces().length === 0) return
-        await removeLeftovers(path)
-        const next = await FileCopy.create(path, this.#kind)
-        if (over()) return await next.close()
-        this.#next = next
-      }
-      const next = this.#next
+      if (this.#log.pieces().length === 0) return
+      const next = this.#next ?? (await this.#openNext(over))
+      if (next === null) return
       try {
         // Copies and syncs a large log before the exchange, so that this takes less time.
         const isLarge = this.#logBytes > SYNC_BEFORE_BYTES || this.#mode !== 'serving'
@@ -459,6 +470,17 @@ export class StateFile {
     } while (!over() && this.#mayWrite())
   }
 
+  /** Makes the next file, still empty, unless it is over or another call has made one meanwhile. */
+  async #openNext(over: () => boolean): Promise<FileCopy | null> {
+    const { path } = this.#settings
+    // A claim has removed them.
+    if (this.#claim === null) await removeLeftovers(path)
+    const next = await FileCopy.create(path, this.#kind)
+    if (!over() && this.#next === null) this.#next = next
+    else await next.close()
+    return over() ? null : this.#next
+  }
+
   /** Returns false if the copy cannot be continued, or if another process may write now. No pass runs meanwhile. */
   async #install(next: FileCopy): Promise<boolean> {
     const { path } = this.#settings
@@ -469,9 +491,11 @@ export class StateFile {
     const inUse = before === null ? this.#inUse : null
     this.#endClaim()
     const others = async () => {
-      await checkReplaceable(path, this.#settings.service, inUse)
       // A process that was paused and replaced by this one must not rename its file later. An owner has replaced no process.
-      if (before === null && inUse === null && this.#mayWrite()) await removeOthers(path, next.path)
+      const replaces = before === null && inUse === null
+      const check = checkReplaceable(path, this.#settings.service, inUse)
+      const [beside] = await Promise.all([replaces ? temporaryFiles(path) : [], check])
+      if (this.#mayWrite()) await removeOthers(beside, next.path)
     }
     await Promise.all([next.sync(), others()])
     if (!this.#mayWrite()) return false
@@ -522,48 +546,7 @@ export class StateFile {
   }
 }
 
-const LONGEST_BACKOFF_MS = 10_000
 const LOOK_FOR_ROOM_MS = 2_000
-
-/** Tracks failed writes of the state file and schedules the next attempt. */
-class WriteFailures {
-  ok = true
-  last: StateFileStatus['lastError'] = null
-  readonly backoff = new Backoff({ firstMs: 100, longestMs: LONGEST_BACKOFF_MS })
-  #timer: NodeJS.Timeout | undefined
-
-  /** Whether the next attempt is scheduled. */
-  get waiting(): boolean {
-    return this.#timer !== undefined
-  }
-
-  /** Returns whether the previous attempt had failed. */
-  recordSuccess(): boolean {
-    const recovered = !this.ok
-    this.ok = true
-    return recovered
-  }
-
-  /** Schedules `retry` with exponential backoff. Returns whether this failure must be reported: it is the first, or has another code. */
-  recordFailure(error: NodeJS.ErrnoException, retry: () => void): boolean {
-    const code = error.code ?? 'ERR_FDB_INTERNAL'
-    const isNew = this.ok || this.last?.code !== code
-    this.ok = false
-    this.last = { code, message: error.message, at: new Date().toISOString() }
-    const delayMs = this.backoff.next()
-    this.#timer ??= setTimeout(() => {
-      this.#timer = undefined
-      retry()
-    }, delayMs).unref()
-    return isNew
-  }
-
-  stop(): void {
-    clearTimeout(this.#timer)
-    this.#timer = undefined
-    this.ok = true
-  }
-}
 
 /** The state file in `status`. */
 export interface StateFileStatus {
