@@ -38,9 +38,9 @@ export function commandDocs(program, exitCodes) {
   return `<!-- Made by tools/command-docs.mjs from the commands in src/cli. -->
 # Commands
 
-\`fd-broker COMMAND --help\` has examples. [How a command finds the service](systemd.md#commands). Defaults are in brackets.
+\`fd-broker COMMAND --help\` has examples. [How a command finds the service](operating.md). Defaults are in brackets.
 
-Exit codes: ${codes.join('; ')}. [More](systemd.md#commands)
+Exit codes: ${codes.join('; ')}. [More](operating.md#exit-codes)
 
 These options are explained only here:
 

@@ -44,16 +44,25 @@ const COMMANDS = [
   'docker exec',
   'docker stop',
   'pm2 start',
-  'npx',
+  'npx fd-broker upgrade --control',
   'pm2 sendSignal',
   'pm2 stop',
 ]
 
+/** Files and commands that `guides.test.ts` tries. */
+const IN_GUIDES = ['deploy.sh', 'deploy.yaml', 'release.sh', 'compose.yaml']
+
 describe('docs/deploy.md', () => {
   it('has nothing that is not tried', () => {
-    const files = blocksOf(PAGE).flatMap(({ file, language }) => (language === 'sh' ? [] : [file]))
-    expect(files.sort()).toEqual([...PROGRAMS, ...UNITS].sort())
-    expect(commandsOf(PAGE)).toEqual(COMMANDS.map(begin => commandOf(PAGE, begin)))
+    const files = blocksOf(PAGE).flatMap(({ file, language }) =>
+      language === 'sh' && file === '' ? [] : [file],
+    )
+    expect(files.sort()).toEqual([...PROGRAMS, ...UNITS, ...IN_GUIDES].sort())
+    const scripts = IN_GUIDES.flatMap(file => blockOf(PAGE, file).trim().split('\n'))
+    const commands = commandsOf(PAGE).filter(
+      line => !scripts.includes(line) && !line.startsWith('docker compose '),
+    )
+    expect(commands).toEqual(COMMANDS.map(begin => commandOf(PAGE, begin)))
   })
 })
 
@@ -175,8 +184,16 @@ describe('docs/deploy.md: the units', () => {
 describe('docs/deploy.md: pm2', () => {
   it('keeps fd-broker run in fork mode, which upgrades under load by its command and by its signal', async () => {
     const application = await shop('ecosystem.config.cjs')
-    const [start, upgrade, signal, stop] = ['start', 'npx', 'sendSignal', 'stop'].map(word =>
-      commandOf(PAGE, word === 'npx' ? 'npx fd-broker upgrade' : `pm2 ${word}`),
+    const [start, upgrade, signal, stop] = [
+      'start',
+      'npx fd-broker upgrade --control',
+      'sendSignal',
+      'stop',
+    ].map(word =>
+      commandOf(
+        PAGE,
+        word === 'npx fd-broker upgrade --control' ? 'npx fd-broker upgrade --control' : `pm2 ${word}`,
+      ),
     ) as [string, string, string, string]
     const run = async (line: string) => {
       const { code, stdout, stderr } = await application.run(line)

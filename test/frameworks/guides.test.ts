@@ -193,13 +193,8 @@ describe('docs/real-time.md', () => {
   })
 })
 
-describe('docs/one-step.md', () => {
-  const PAGE = 'one-step.md'
-
-  it('has nothing that is not tried', () => {
-    const files = blocksOf(PAGE).map(({ file }) => file)
-    expect(files).toEqual(['deploy.sh', 'deploy.yaml', 'release.sh', 'compose.yaml', ''])
-  })
+describe('docs/deploy.md: in CI, and Docker Compose', () => {
+  const PAGE = 'deploy.md'
 
   const server = (text: string) =>
     `import http from 'node:http'

@@ -354,7 +354,7 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
     control: absent(
       text('a path', controlPath),
       null,
-      "absolute path of the control socket, at most 106 bytes; default: [by the service's name](systemd.md#commands)",
+      "absolute path of the control socket, at most 106 bytes; default: [by the service's name](operating.md)",
     ),
     instanceHeader: optional(
       orOff(text('a header name', instanceHeaderName)),
