@@ -22,7 +22,12 @@
 #define SYS_pidfd_open 434
 #endif
 
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+
 #define WAITS "FD_BROKER_WAITS"
+#define SENT "FD_BROKER_SENT"
 #define WAITED "FD_BROKER_WAITED"
 #define MOST_ENDS 16
 #define MOST_WORDS 64
@@ -53,6 +58,19 @@ static void report(pid_t pid) {
     length += (size_t)snprintf(text + length, sizeof(text) - length, " %d:%d", (int)ends[i % MOST_ENDS].pid,
                                ends[i % MOST_ENDS].code);
   setenv(WAITED, text, 1);
+}
+
+/* Sends pending orders to the process of this pidfd. */
+static void send_orders(int process) {
+  static const int SENDS[] = { SIGINT, SIGTERM };
+  char text[16];
+  size_t length = 0;
+  sigset_t pending;
+  sigpending(&pending);
+  for (size_t i = 0; i < sizeof(SENDS) / sizeof(*SENDS); i++)
+    if (sigismember(&pending, SENDS[i]) == 1 && syscall(SYS_pidfd_send_signal, process, SENDS[i], NULL, 0) == 0)
+      length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%d", length == 0 ? "" : " ", SENDS[i]);
+  if (length > 0) setenv(SENT, text, 1);
 }
 
 /* Returns false if this command line is too long. */
@@ -106,6 +124,7 @@ __attribute__((constructor)) static void wait_before_node(void) {
   pid_t pid = text == NULL ? 0 : (pid_t)atoi(text);
   if (pid <= 0) return;
   unsetenv(WAITS);
+  unsetenv(SENT);
   /* Without one of these Node starts, and waits itself. */
   int ended = (int)syscall(SYS_pidfd_open, pid, 0);
   bool gone = ended < 0 && errno == ESRCH;
@@ -114,11 +133,12 @@ __attribute__((constructor)) static void wait_before_node(void) {
   if (orders < 0 || children < 0) return;
   for (size_t i = 0; i < sizeof(IGNORED) / sizeof(*IGNORED); i++) sigaction(IGNORED[i], &ignore, &before[i]);
   struct pollfd watched[] = { { .fd = ended, .events = POLLIN }, { .fd = orders, .events = POLLIN }, { .fd = children, .events = POLLIN } };
-  drop_pages();
+  if (poll(watched, 3, 0) == 0) drop_pages();
   while (!gone) {
     struct signalfd_siginfo about;
     if (poll(watched, 3, -1) < 0 && errno != EINTR) break;
     while (read(children, &about, sizeof(about)) > 0) continue;
+    if (watched[1].revents != 0) send_orders(ended);
     if (watched[0].revents != 0 || watched[1].revents != 0) break;
     reap();
   }

@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { executeInstead, holdSignals, OwnedFd, releaseSignals, trySignal } from '../kernel/index.js'
@@ -18,6 +19,8 @@ const UNANSWERED_MS = 3_000
 const WAITS = 'FD_BROKER_WAITS'
 /** Environment variable of `native/waiting.c`: the awaited pid, and `PID:CODE` of children that have ended. */
 const WAITED = 'FD_BROKER_WAITED'
+/** Environment variable of `native/waiting.c`: the signals that the addon has sent to the awaited process; they are also pending here. */
+const SENT = 'FD_BROKER_SENT'
 /** Delay before this process waits without Node: another signal may follow. */
 const SETTLED_MS = 1_000
 
@@ -40,7 +43,7 @@ export function addKeep(program: Command): void {
 }
 
 async function keep({ control, main }: KeepFlags): Promise<void> {
-  const { awaited, codes } = takeWaited()
+  const { awaited, codes, sent } = takeWaited()
   // The addon cannot wait here, or it would have removed the variable.
   let waitsInNode = process.env[WAITS] !== undefined
   const reaper = new ZombieReaper((pid, code) => codes.set(pid, code))
@@ -49,9 +52,13 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   let forwarding = 0
   const forward = async (signal: NodeJS.Signals) => {
     forwarding++
-    // The awaited process may have been replaced.
+    // At once: a tool that has started this process may kill it if it does not soon obey.
+    const told = served
+    const isSent = sent.delete(constants.signals[signal]) && told === awaited
+    if (told !== null && !isSent) trySignal(told, signal)
+    // That process may have been replaced.
     served = (await servingPid(control)) ?? served
-    if (served !== null) trySignal(served, signal)
+    if (served !== null && served !== told) trySignal(served, signal)
     forwarding--
   }
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward)
@@ -107,11 +114,13 @@ async function servingPid(control: string): Promise<number | null> {
 }
 
 /** Removes the variables of the addon, and returns what it has seen. */
-function takeWaited(): { awaited: number | null; codes: Map<number, number> } {
+function takeWaited(): { awaited: number | null; codes: Map<number, number>; sent: Set<number> } {
   const [awaited = '', ...ends] = (process.env[WAITED] ?? '').split(' ')
   const codes = new Map(ends.map(end => end.split(':').map(Number) as [number, number]))
+  const sent = new Set((process.env[SENT] ?? '').split(' ').map(Number))
   delete process.env[WAITED]
-  return { awaited: Number(awaited) || null, codes }
+  delete process.env[SENT]
+  return { awaited: Number(awaited) || null, codes, sent }
 }
 
 /**
@@ -122,7 +131,7 @@ function executeWaiting(pid: number): boolean {
   const holding = holdingVariables(KEEP_MASK)
   const [, script] = process.argv
   if (holding === null || script === undefined) return false
-  const { [WAITS]: _, [WAITED]: __, ...env } = startedAs.env
+  const { [WAITS]: _, [WAITED]: __, [SENT]: ___, ...env } = startedAs.env
   const argv = ['node', script, ...process.argv.slice(2)]
   try {
     executeInstead(
