@@ -1,7 +1,6 @@
 /** `node --import fd-broker/auto server.js`: upgrades a program that does not call fd-broker itself. */
 
-import { resolve } from 'node:path'
-import { startedAs } from '../os/command-line.js'
+import { scriptPath, startedAs } from '../os/command-line.js'
 import { Auto } from './auto.js'
 import { exclusionOf } from './exclusion.js'
 import { intercept, warnAboutUdp } from './intercept.js'
@@ -37,7 +36,7 @@ function createAuto(): Auto | null | undefined {
   // Settings come from the environment at the start, which a successor gets too, not from variables that the program has set.
   const { env } = startedAs
   const script = process.argv[1]
-  const program = script === undefined ? undefined : resolve(script)
+  const program = script === undefined ? undefined : scriptPath(script)
   const exclusion = exclusionOf(program, process.env)
   if (exclusion !== null) {
     if (exclusion.notice === null) return undefined

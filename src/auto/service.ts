@@ -397,12 +397,19 @@ async function otherProgram({ control, program }: AutoSettings): Promise<string 
       'details' in answer ? answer.details : ({} as Record<string, unknown>)
     if (replaces !== undefined) return null
     if (typeof served !== 'string') return `${control} (pid ${client.peerPid})`
-    return served === program ? null : served
+    return isSameFile(served, program) ? null : served
   } catch (error) {
     // The control socket may be left from a process that has ended. join() handles that, and reports other errors.
     if (FdbError.is(error)) return null
     throw error
   }
+}
+
+/** Whether two paths name the same file: each may be a link to it, or lead through one (`current/`). */
+function isSameFile(one: string, other: string): boolean {
+  if (one === other) return true
+  const real = realPathOf(one)
+  return real !== null && real === realPathOf(other)
 }
 
 /** Repeats a check until it passes. Prints each new reason why it fails, and passes each reason to `onFailed`. */

@@ -4,6 +4,7 @@ import { nearest } from '../base/check-option.js'
 import { DEFAULT_TIMES } from '../base/default-times.js'
 import { aDuration, durationMs } from '../base/duration.js'
 import { FdbError } from '../errors.js'
+import { startedAs } from '../os/command-line.js'
 import { defaultControl, temporaryControl } from '../os/default-control.js'
 
 /** Settings of `fd-broker/auto`, from the program's path and the variables FD_BROKER_…. */
@@ -103,7 +104,7 @@ export function serviceName(program: string): string {
   const installed = /[\\/]node_modules[\\/]/.test(program)
   // `node .`
   const isFolder = statSync(program, { throwIfNoEntry: false })?.isDirectory() === true
-  const folder = installed ? process.cwd() : isFolder ? program : dirname(program)
+  const folder = installed ? startedAs.cwd : isFolder ? program : dirname(program)
   const script = isFolder ? 'index' : basename(program, extname(program))
   const whole = packageName(folder) ?? basename(folder)
   const own = COMMON.has(script) || installed ? whole : `${whole}-${script}`

@@ -3,6 +3,7 @@ import { dirname, join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
+import { startedAs } from '../os/command-line.js'
 import { plain, print, style } from './output.js'
 
 interface DoctorFlags {
@@ -33,7 +34,7 @@ Examples:
 
 async function doctor({ control, service, json }: DoctorFlags): Promise<void> {
   const { serviceName } = await import('../auto/settings.js')
-  const named = service ?? serviceName(resolve('server.js'))
+  const named = service ?? serviceName(resolve(startedAs.cwd, 'server.js'))
   const findings = await examine({ control, service: named, env: process.env })
   const ok = findings.every(({ status }) => status !== 'failed')
   print(json, { ok, findings }, () => textOf(findings))

@@ -12,7 +12,7 @@ import { FdbError } from '../errors.js'
 import { type HolderPhase, isUnderWay } from '../handoff/phases.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
-import { successorCommand } from '../os/command-line.js'
+import { startedAs, successorCommand } from '../os/command-line.js'
 import { checkSocketPath } from '../os/connect.js'
 import { removeDeadControl } from '../os/control-path.js'
 import { indented, NO_REASON } from '../versions/exit-reason.js'
@@ -117,7 +117,7 @@ function parseSize(text: string): string {
 }
 
 async function start(program: string, args: string[], flags: StartProgramFlags): Promise<void> {
-  const file = resolve(program)
+  const file = resolve(startedAs.cwd, program)
   if (!existsSync(file))
     throw new FdbError('ERR_FDB_OPTION', `there is no file ${file}: give the file of a Node program`)
   const named: NodeJS.ProcessEnv = {

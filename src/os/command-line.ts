@@ -1,5 +1,5 @@
 import { accessSync, constants, readFileSync, statSync } from 'node:fs'
-import { isAbsolute } from 'node:path'
+import { isAbsolute, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import type { ProgramStart } from '../kernel/index.js'
 
@@ -53,6 +53,16 @@ export function successorCommand(options: SuccessorOptions = {}): ProgramStart {
   for (const name of Object.keys(env)) if (env[name] === undefined) delete env[name]
   const search = { cwd: startedAs.cwd, path: env.PATH, given: options.argv !== undefined }
   return { file: resolveBinary(argv[0] ?? '', search), argv, cwd, env }
+}
+
+/**
+ * Returns the path of this process's script as it was named: links in it, and in the start folder (`cd current && node server.js`), are not resolved,
+ * so that the next version has the same path. `script` is process.argv[1], which Node may have resolved.
+ */
+export function scriptPath(script: string): string {
+  const { script: named, cwd } = startedAs
+  const path = resolve(script)
+  return named !== undefined && resolve(named) === path ? resolve(cwd, named) : path
 }
 
 interface Search {
