@@ -6,6 +6,7 @@ import { describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { makeCertificate } from '../processes/certificate.js'
+import { hasEnded } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 import { processesLeft, upgradedAndAlike } from './auto-record.js'
@@ -113,6 +114,25 @@ https.createServer(options, (request, response) => response.end('pid ' + process
           .finally(() => session.close())
       })
     await program.upgradedWhileAsked(ask)
+  })
+
+  it('an HTTP server that takes long to end when it is replaced, and gets no new client meanwhile', async () => {
+    const program = await AutoProgram.of(
+      `${HTTP}process.on('SIGTERM', () => setTimeout(() => process.exit(), 1_000))\n`,
+      'server.mjs',
+      { env: { FD_BROKER_PROBATION: '0' } },
+    )
+    const first = await program.serve()
+    const second = await program.serve('import', 2)
+    await program.answeredBy(second)
+    const answered = new Set<string>()
+    let asked = 0
+    for (; !hasEnded(first); asked++) {
+      const answer = await fetch(program.url, { headers: { connection: 'close' } })
+      answered.add(await answer.text())
+    }
+    expect(asked).toBeGreaterThan(50)
+    expect(answered).toEqual(new Set([`pid ${second}`]))
   })
 
   it('a server of WebSockets, whose sockets stay with the version that has them', async () => {
