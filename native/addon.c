@@ -138,6 +138,8 @@ NAPI_MODULE_INIT() {
     METHOD("scanChanges", fdb_scan_changes),
     METHOD("tryLock", fdb_try_lock),
     METHOD("openLockFile", fdb_open_lock_file),
+    METHOD("lockRange", fdb_lock_range),
+    METHOD("findLock", fdb_find_lock),
     METHOD("watchPaths", fdb_watch_paths),
     METHOD("createPoll", fdb_create_poll),
     METHOD("watchPauses", fdb_watch_pauses),

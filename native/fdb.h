@@ -182,6 +182,8 @@ FDB_CALL(fdb_add_sums);
 FDB_CALL(fdb_scan_changes);
 FDB_CALL(fdb_try_lock);
 FDB_CALL(fdb_open_lock_file);
+FDB_CALL(fdb_lock_range);
+FDB_CALL(fdb_find_lock);
 FDB_CALL(fdb_watch_paths);
 FDB_CALL(fdb_create_poll);
 FDB_CALL(fdb_watch_pauses);

@@ -4,6 +4,7 @@ import {
   fstatSync,
   fsyncSync,
   ftruncateSync,
+  futimesSync,
   openSync,
   readSync,
   type Stats,
@@ -132,6 +133,28 @@ export function openLockFile(path: string, mode: number, label: string): OwnedFd
 /** Takes an flock() that lasts until the last descriptor of this open file description is closed. Returns false if another one holds it. */
 export function tryLock(fd: OwnedFd): boolean {
   return native.tryLock(fd.raw)
+}
+
+const LOCK_KINDS = { none: 0, shared: 1, exclusive: 2 } as const
+
+/**
+ * Changes the lock of this open file description on the bytes `[start, start + length)`. The bytes need not exist. The lock ends with the last
+ * descriptor of the description, in any process. Returns false, and changes nothing, if another description has a lock there.
+ */
+export function lockBytes(fd: OwnedFd, kind: keyof typeof LOCK_KINDS, start: number, length = 1): boolean {
+  return native.lockRange(fd.raw, LOCK_KINDS[kind], start, length)
+}
+
+/** Returns a range that another open file description has locked, with which an exclusive lock on these bytes would conflict; null if there is none. */
+export function lockedBytes(fd: OwnedFd, start: number, length = 1): { start: number; end: number } | null {
+  const found = native.findLock(fd.raw, LOCK_KINDS.exclusive, start, length)
+  return found === null ? null : { start: found[0], end: found[1] }
+}
+
+/** Sets the times of a file to now. {@link watchPaths} notices it. */
+export function touch(fd: OwnedFd): void {
+  const now = Date.now() / 1000
+  futimesSync(fd.raw, now, now)
 }
 
 /**

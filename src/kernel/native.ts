@@ -333,6 +333,13 @@ export interface Native {
   tryLock(fd: number): boolean
   /** open(O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW) with `mode`. */
   openLockFile(path: string, mode: number): number
+  /**
+   * Changes the lock of this open file description on bytes of a file (F_OFD_SETLK): kind 0 removes it, 1 shares it, 2 excludes all others. Returns false,
+   * and changes nothing, if another description has a lock there. Throws EINVAL (Linux before 3.15) or ENOSYS if the system has no such locks.
+   */
+  lockRange(fd: number, kind: 0 | 1 | 2, start: number, length: number): boolean
+  /** Returns start and end of a lock of another open file description with which {@link lockRange} would conflict; null if there is none. */
+  findLock(fd: number, kind: 1 | 2, start: number, length: number): [start: number, end: number] | null
 
   // inotify.c
   /** Returns a descriptor that becomes readable when the folder or one of the files changes, or null: see `watchPaths()` in watch.ts. */

@@ -140,6 +140,15 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#driver.phase
   }
 
+  /**
+   * @internal Where the processes of this service, also its other workers, can share a file: a path that begins with the control path, and the
+   * service's name. Null without a control socket.
+   */
+  get commonPlace(): { control: string; service: string } | null {
+    const { control, service, worker } = this.#runtime.settings
+    return control === null ? null : { control, service: worker?.service ?? service }
+  }
+
   /** @internal The field `incumbent` of {@link status}, without the cost of the whole status. */
   get incumbent(): number | null {
     return incumbentOf(this.#runtime)

@@ -13,7 +13,7 @@ import {
   type RetiredReason,
   type Upgraded,
 } from '../index.js'
-import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
+import { type ExchangeReport, SlotFile, UpstreamPools } from '../relay/index.js'
 import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
 import { type ListenerConfig, type ProxyConfig, requestListeners } from './config/config.js'
 import { HealthChecker, prepareCheck } from './health/health.js'
@@ -69,7 +69,7 @@ export class ReverseProxy {
   readonly #upstreams: Upstreams
   readonly #names: Names
   readonly #learned: LearnedState
-  readonly #pools = new UpstreamPools()
+  readonly #pools: UpstreamPools
   readonly #clientLimits: ClientLimits
   readonly #routes: LiveRoutes
   readonly #declared: DeclaredState
@@ -105,6 +105,7 @@ export class ReverseProxy {
     }
     this.#upstreams = new Upstreams(watch, this.#names)
     this.#upstreams.configure(config.upstreams)
+    this.#pools = new UpstreamPools({ slotFile: touched => openSlotFile(member, logger, touched) })
     this.#clientLimits = new ClientLimits({
       limits: () => this.#config.limits,
       open: () => this.connections,
@@ -412,7 +413,7 @@ export class ReverseProxy {
     this.#followed?.stop()
     this.#tls.stop()
     for (const proxyListener of this.#allProxyListeners()) proxyListener.close()
-    this.#pools.clear()
+    this.#pools.close()
     this.#names.close()
   }
 }
@@ -452,6 +453,22 @@ function joinOptions(
     ...(systemd && { systemd }),
     ...(pidFile && { pidFile }),
     ...place,
+  }
+}
+
+/** The slots are beside the control socket: all workers and versions know that path. */
+function openSlotFile(member: Member, logger: Logger, touched: () => void): SlotFile | null {
+  const place = member.commonPlace
+  if (place === null) return null
+  const file = `${place.control}.slots`
+  try {
+    return SlotFile.open(file, place.service, touched)
+  } catch (error) {
+    logger.warn(
+      { err: error, file },
+      'each process applies the limit of connections to a server by itself, because their common file cannot be used',
+    )
+    return null
   }
 }
 

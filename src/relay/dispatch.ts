@@ -6,6 +6,7 @@ import type { Destination, DialFailure } from './destination.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import { callSafely, type RelayContext } from './relay-context.js'
 import { type Shortage, shortageOf } from './shortage.js'
+import { WaitingStream } from './waiting-stream.js'
 
 interface DispatchExchange extends StreamOwner {
   readonly facts: ExchangeFacts
@@ -21,6 +22,8 @@ export class Dispatch {
   #tried: Destination[] | null = null
   /** No descriptor was free: this exchange closed all idle connections to servers and dialled again, which it does only once. */
   #redialled = false
+  /** This exchange has waited for other processes of the service, which it does only once. */
+  #waited = false
   #retryHead: HeadWriter | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
@@ -128,6 +131,10 @@ export class Dispatch {
   /** Connecting has failed: sends the queued bytes to the next server. */
   retryElsewhere(failure: DialFailure, error: Error | null = null): void {
     const stream = this.#exchange.upstream!
+    if (stream instanceof WaitingStream) {
+      this.#endWaiting(stream, false)
+      return
+    }
     const bytes = concat(stream.takeUnsent())
     stream.destroy()
     this.#exchange.upstream = null
@@ -159,11 +166,40 @@ export class Dispatch {
     tried.push(this.destination!)
     const next = tried.length < this.#relay.limits.attempts ? this.#pickServer() : null
     if (next === null || tried.includes(next)) {
-      this.#exchange.fail(status, reason)
-      return null
+      const waiting = reason === 'servers-full' ? this.#wait() : null
+      if (waiting === null) this.#exchange.fail(status, reason)
+      return waiting
     }
     this.#setDestination(next)
     return this.#connect(false)
+  }
+
+  /** Returns a stream that waits until another process of the service closes a connection to the last server; null if this process has all of them. */
+  #wait(): ByteStream | null {
+    if (this.#waited) return null
+    this.#waited = true
+    const stream = this.#relay.pools.wait(this.destination!, free => {
+      this.#endWaiting(stream!, free)
+      this.#side.settle()
+    })
+    if (stream === null) return null
+    this.#exchange.upstream = stream
+    this.#exchange.facts.reused = false
+    return stream
+  }
+
+  #endWaiting(stream: ByteStream, free: boolean): void {
+    const bytes = concat(stream.takeUnsent())
+    stream.destroy()
+    this.#exchange.upstream = null
+    if (!free) {
+      this.#exchange.fail(503, 'servers-full')
+      return
+    }
+    const next = this.#connect(false)
+    if (next === null) return
+    next.write(bytes)
+    this.#onSent(next)
   }
 
   /** Dials the server again if this process lacked a descriptor, otherwise tries the next server. `shortage`: null if the server is at fault. */

@@ -12,6 +12,8 @@ export interface ExportedConnection {
   client: OwnedFd
   /** The connection to the server. Null if there is none. Also null if it was not established yet: then the next process dials again. */
   upstream: OwnedFd | null
+  /** Has the slot of the connection to the server; null if that server has no limit of connections. */
+  slot: OwnedFd | null
 }
 
 /** Takes a connection out of the relay; client and server do not notice. Returns null if one of the streams has just closed. If a dup fails, throws and changes nothing. */
@@ -22,7 +24,7 @@ export function exportConnection(
   const { exchange, requestReader, held, clientEnded: ended, origin, client } = connection
   const upstream = exchange?.upstream ?? null
   if (!client.alive || upstream?.alive === false) return null
-  const fds = dupBoth(connection)
+  const fds = takeDescriptors(connection, relay)
   const remainingMs = relay.wheel.remaining(connection)
   const address = client.remoteAddress
   const detached = client.detach()
@@ -47,14 +49,20 @@ export function exportConnection(
   return { record, ...fds }
 }
 
-function dupBoth({ client, exchange }: RelayConnection): { client: OwnedFd; upstream: OwnedFd | null } {
+function takeDescriptors(
+  { client, exchange }: RelayConnection,
+  { pools }: RelayContext,
+): Omit<ExportedConnection, 'record'> {
   const clientDup = duplicateLent(client.descriptor, 'connection of a client')
   const upstream = exchange?.upstream ?? null
-  if (upstream === null || upstream.connecting) return { client: clientDup, upstream: null }
+  if (upstream === null || upstream.connecting) return { client: clientDup, upstream: null, slot: null }
+  let upstreamDup: OwnedFd | null = null
   try {
-    return { client: clientDup, upstream: duplicateLent(upstream.descriptor, 'connection to a server') }
+    upstreamDup = duplicateLent(upstream.descriptor, 'connection to a server')
+    return { client: clientDup, upstream: upstreamDup, slot: pools.handOverSlot(upstream) }
   } catch (error) {
     clientDup.close()
+    upstreamDup?.close()
     throw error
   }
 }

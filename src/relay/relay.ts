@@ -216,18 +216,20 @@ export class Relay {
   }
 
   /** Resumes a connection that another process has exported. Takes ownership of the descriptors even if it throws. A `pinned` connection never moves, and its next response is the last. */
-  import({ record, client, upstream }: ExportedConnection, pinned = false): Witness {
+  import({ record, client, upstream, slot }: ExportedConnection, pinned = false): Witness {
     const context = this.#context
     let stream: ByteStream | null = null
     let server: ByteStream | null = null
     try {
       stream = streamFromFd(client, NO_OWNER, this.#tally, record.client)
       const key = record.exchange?.facts.destination ?? ''
-      if (upstream !== null) server = streamFromFd(upstream, NO_OWNER, context.pools.tally(key))
+      const limit = context.destinationByKey?.(key)?.connections
+      if (upstream !== null) server = context.pools.adopt(key, upstream, slot, limit)
     } catch (error) {
       stream?.destroy()
       client.close()
       upstream?.close()
+      slot?.close()
       throw error
     }
     const connection = new RelayConnection(context, stream, {

@@ -45,8 +45,8 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
   *departures(which: MoveWhich): Generator<RelayedConnection, void, undefined> {
     try {
       for (const relay of [...this.#options.relays()]) {
-        for (const { record: state, client, upstream } of relay.departures(which, this.#notice)) {
-          const fds = upstream === null ? [client] : [client, upstream]
+        for (const { record: state, ...left } of relay.departures(which, this.#notice)) {
+          const fds = [left.client, left.upstream, left.slot].filter(fd => fd !== null)
           yield { record: encodeRecord(state), fds, state }
         }
       }
@@ -58,7 +58,8 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
 
   check(record: Uint8Array, fds: readonly OwnedFd[]): RelayedConnection {
     const { listener, relay } = this.#options
-    const state = decodeRecord(record, fds.length)
+    const streams = fds.slice(0, 2)
+    const state = decodeRecord(record, streams.length)
     if (state.listener !== listener) {
       throw refusal(
         `the connection belongs to the listener ${JSON.stringify(state.listener)}, not to ${listener}`,
@@ -71,7 +72,12 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
         `the connection's request needs the route ${JSON.stringify(route)}, which this process does not have`,
       )
     }
-    const other = firstNotStream(fds)
+    if (fds.length > 3 || (fds[2] !== undefined && inspectOne(fds[2]).type !== 'file')) {
+      throw refusal(
+        `the connection has ${fds.length} descriptors, and the third is not the slot of its server`,
+      )
+    }
+    const other = firstNotStream(streams)
     if (other !== null) {
       const { error, type, family = 'none', socketType = 'none' } = inspectOne(other)
       throw refusal(
@@ -85,7 +91,10 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     try {
       return this.#options
         .relay()
-        .import({ record: state, client: fds[0]!, upstream: fds[1] ?? null }, how === 'refused')
+        .import(
+          { record: state, client: fds[0]!, upstream: fds[1] ?? null, slot: fds[2] ?? null },
+          how === 'refused',
+        )
     } catch (error) {
       closeAll(fds)
       throw error

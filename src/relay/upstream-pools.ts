@@ -1,13 +1,21 @@
 import { performance } from 'node:perf_hooks'
-import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
+import type { OwnedFd } from '../adapter.js'
+import { type ByteStream, NO_OWNER, type StreamOwner, type Tally } from './byte-stream.js'
 import type { Destination, Dial, KeepAlive, NamedHost } from './destination.js'
-import { dialSocket } from './open-stream.js'
+import { dialSocket, streamFromFd } from './open-stream.js'
+import { type ServerSlots, type Slot, type SlotFile, SlotTally } from './server-slots.js'
 import { type Timed, TimerWheel } from './timer-wheel.js'
+import { WaitingStream } from './waiting-stream.js'
 
 export interface PoolOptions {
   dial?: Dial
   /** Milliseconds between two checks of idle connections. */
   tickMs?: number
+  /**
+   * Opens the common slots of all processes of the service, when the first connection with a limit is needed; `touched` as for {@link SlotFile.open}.
+   * Without a file, limits apply to this process alone.
+   */
+  slotFile?: (touched: () => void) => SlotFile | null
 }
 
 /** The limit of connections is high because, above it, each request to a busy server needs a new connection. */
@@ -15,6 +23,19 @@ const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
 
 /** A request looks at so many idle connections for one to the address whose turn it is; then it opens a new one. */
 const MAX_SEARCHED = 64
+
+/** A request waits this long for a connection that another process of the service has. */
+const MAX_WAIT_MS = 250
+/** A waiting process asks again after this time: another one may have missed the first question, or was killed. */
+const ASK_AGAIN_MS = 5
+
+interface Waiting {
+  readonly stream: WaitingStream
+  readonly until: number
+  readonly limit: number
+  /** `free`: there is a connection or a slot now. Otherwise the time is over. */
+  readonly proceed: (free: boolean) => void
+}
 
 /** The idle connections to one server. If the server sends bytes on an idle connection or closes it, the pool discards the connection at once. */
 class UpstreamPool implements StreamOwner, Timed {
@@ -25,6 +46,13 @@ class UpstreamPool implements StreamOwner, Timed {
   /** The connection that became idle last is at the end, and is reused first. */
   #idle: { stream: ByteStream; since: number; until: number }[] = []
   retired = false
+  /** Null until a connection with a limit is needed, and if other processes have no part in the limit. */
+  slots: ServerSlots | null = null
+  /** In the order of their arrival. */
+  #waiting: Waiting[] = []
+  #asking: NodeJS.Timeout | undefined
+  /** The slot of the waiting request that proceeds at this moment. */
+  #granted: Slot | null = null
 
   constructor(wheel: TimerWheel) {
     this.#wheel = wheel
@@ -84,7 +112,7 @@ class UpstreamPool implements StreamOwner, Timed {
   release(stream: ByteStream, { connections, idleMs, ageMs }: KeepAlive, since: number): void {
     if (stream.since === 0) stream.since = since
     const old = ageMs !== undefined && since - stream.since >= ageMs
-    if (old || this.retired || this.#idle.length >= connections) {
+    if (old || this.retired || this.#idle.length >= connections || this.#owesSlot) {
       stream.destroy()
       return
     }
@@ -93,6 +121,77 @@ class UpstreamPool implements StreamOwner, Timed {
     this.#idle.push({ stream, since, until: since + idleMs })
     const left = this.#wheel.remaining(this)
     if (left < 0 || left > idleMs) this.#wheel.arm(this, idleMs)
+    if (this.#waiting.length > 0) setImmediate(() => this.serveWaiting())
+  }
+
+  /** Another process waits for a connection that this one would keep idle. */
+  get #owesSlot(): boolean {
+    const { slots } = this
+    if (slots === null || this.#waiting.length > 0) return false
+    return !slots.file.watched || (slots.wanted && slots.look())
+  }
+
+  /** Returns the right to open one more connection; if necessary, closes an idle one for it. Null if all are in use. */
+  takeSlot(limit: number): Slot | null {
+    const slots = this.slots!
+    const granted = this.#granted
+    this.#granted = null
+    if (granted !== null) return granted
+    for (;;) {
+      const slot = this.tally.open < limit ? slots.take(limit) : null
+      if (slot !== null) return slot
+      const oldest = this.#idle.shift()
+      if (oldest === undefined) return null
+      const freed = slotTallies.get(oldest.stream)?.giveUp() ?? null
+      oldest.stream.destroy()
+      if (freed !== null) return freed
+    }
+  }
+
+  /** See {@link UpstreamPools.wait}. */
+  wait(limit: number, proceed: (free: boolean) => void): ByteStream | null {
+    const { slots } = this
+    // Only other processes can free a slot that this one does not know to be in use.
+    if (slots === null || slots.held >= limit || this.tally.open >= limit) return null
+    const stream = new WaitingStream(left => {
+      this.#waiting = this.#waiting.filter(each => each.stream !== left)
+      if (this.#waiting.length === 0) this.#stopAsking()
+    })
+    this.#waiting.push({ stream, until: performance.now() + MAX_WAIT_MS, limit, proceed })
+    slots.want(true)
+    this.#asking ??= setInterval(() => {
+      this.serveWaiting()
+      if (this.#waiting.length > 0) slots.file.touch()
+    }, ASK_AGAIN_MS)
+    return stream
+  }
+
+  #stopAsking(): void {
+    clearInterval(this.#asking)
+    this.#asking = undefined
+    this.slots?.want(false)
+  }
+
+  /** Lets waiting requests proceed, as far as connections or slots are free, or their time is over. */
+  serveWaiting(): void {
+    const now = performance.now()
+    for (const waiting of [...this.#waiting]) {
+      const { stream, until, limit, proceed } = waiting
+      if (!stream.alive) continue
+      const slot = this.#idle.length > 0 || this.slots!.file.closed ? null : this.slots!.take(limit)
+      if (slot === null && this.#idle.length === 0 && now < until) return
+      this.#granted = slot
+      proceed(slot !== null || this.#idle.length > 0)
+      this.#granted?.release()
+      this.#granted = null
+    }
+  }
+
+  /** Another process may wait for a slot, or may have released one. */
+  onTouched(): void {
+    this.serveWaiting()
+    // One at a time: the process that gets the slot asks again if it needs more.
+    if (this.slots?.look() === true && this.#waiting.length === 0) this.closeOldest()
   }
 
   onDeadline(): void {
@@ -147,15 +246,22 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 }
 
+/** The slots of connections that have one. */
+const slotTallies = new WeakMap<ByteStream, SlotTally>()
+
 /** The connections to all servers, by {@link Destination.key}. Several relays may share the pools. */
 export class UpstreamPools {
   readonly #pools = new Map<string, UpstreamPool>()
   readonly #wheel: TimerWheel
   readonly #dial: Dial
+  readonly #openSlotFile: () => SlotFile | null
+  /** Undefined until a connection with a limit is needed. */
+  #slotFile: SlotFile | null | undefined
 
-  constructor({ dial = dialSocket, tickMs }: PoolOptions = {}) {
+  constructor({ dial = dialSocket, tickMs, slotFile = () => null }: PoolOptions = {}) {
     this.#wheel = new TimerWheel(tickMs)
     this.#dial = dial
+    this.#openSlotFile = () => slotFile(() => this.#onTouched())
   }
 
   /** Returns an idle connection (not with `fresh`) or a new one; null if the server's limit of connections is reached. May throw. */
@@ -176,6 +282,20 @@ export class UpstreamPools {
           : pool.acquireAt(turn, owner, keepAlive, named!, now)
       if (stream !== undefined) return stream
     }
+    if (maxOpen !== Number.POSITIVE_INFINITY && this.#shareSlots(pool, destination.key)) {
+      const slot = pool.takeSlot(maxOpen)
+      if (slot === null) return null
+      const tally = new SlotTally(pool.tally, slot)
+      try {
+        const dialled = this.#dial(destination, owner, tally, turn)
+        dialled.since = now
+        slotTallies.set(dialled, tally)
+        return dialled
+      } catch (error) {
+        tally.giveUp()?.release()
+        throw error
+      }
+    }
     // Idle connections that cannot be reused make room for a new one.
     while (pool.tally.open >= maxOpen) if (!pool.closeOldest()) return null
     const dialled = this.#dial(destination, owner, pool.tally, turn)
@@ -183,15 +303,61 @@ export class UpstreamPools {
     return dialled
   }
 
+  /**
+   * Returns a stream that stands for a connection to a server whose limit is reached because of other processes of the service; null if this process has all
+   * connections. Calls `proceed` once, unless the stream is destroyed before: with true when {@link acquire} succeeds, with false when the time is over.
+   */
+  wait(
+    { key, connections = Number.POSITIVE_INFINITY }: Destination,
+    proceed: (free: boolean) => void,
+  ): ByteStream | null {
+    return this.#poolOf(key).wait(connections, proceed)
+  }
+
+  /** Makes a stream of a connection that has moved here, with its slot if it has one. Takes ownership of the descriptors, and closes them before it throws. */
+  adopt(key: string, connection: OwnedFd, lock: OwnedFd | null, limit: number | undefined): ByteStream {
+    const pool = this.#poolOf(key)
+    const shares = (lock !== null || limit !== undefined) && this.#shareSlots(pool, key)
+    // A connection from a process that did not share the limit has no slot yet.
+    const slot = !shares ? null : lock === null ? pool.slots!.take(limit!) : pool.slots!.adopt(lock)
+    if (!shares) lock?.close()
+    const tally = slot === null ? null : new SlotTally(pool.tally, slot)
+    try {
+      const stream = streamFromFd(connection, NO_OWNER, tally ?? pool.tally)
+      if (tally !== null) slotTallies.set(stream, tally)
+      return stream
+    } catch (error) {
+      tally?.giveUp()?.release()
+      throw error
+    }
+  }
+
+  /** Returns a descriptor that has the slot of a connection that leaves this process, see {@link Slot.handOver}; null if it has none. */
+  handOverSlot(stream: ByteStream): OwnedFd | null {
+    return slotTallies.get(stream)?.handOver() ?? null
+  }
+
+  #shareSlots(pool: UpstreamPool, key: string): boolean {
+    if (this.#slotFile === undefined) this.#slotFile = this.#openSlotFile()
+    pool.slots ??= this.#slotFile?.of(key) ?? null
+    return pool.slots !== null
+  }
+
+  #onTouched(): void {
+    for (const pool of this.#pools.values()) if (pool.slots !== null) pool.onTouched()
+  }
+
+  /** Releases the slots. Call it when no connection is left. */
+  close(): void {
+    this.clear()
+    this.#slotFile?.[Symbol.dispose]()
+  }
+
   /** Keeps the connection for further requests, or closes it. `now`: `performance.now()`, if the caller has just read it. */
   release(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
     const pool = this.#poolOf(destination.key)
     pool.release(stream, destination.keepAlive ?? DEFAULT_KEEP_ALIVE, now)
     if (pool.retired && pool.tally.open === 0) this.#pools.delete(destination.key)
-  }
-
-  tally(key: string): Tally {
-    return this.#poolOf(key).tally
   }
 
   get idle(): number {

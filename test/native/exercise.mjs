@@ -222,6 +222,8 @@ function files() {
   const lock = native.openLockFile(join(folder, 'lock'), 0o600)
   const other = native.openLockFile(join(folder, 'lock'), 0o600)
   assert.deepEqual([native.tryLock(lock), native.tryLock(other)], [true, false])
+  assert.deepEqual([native.lockRange(lock, 2, 3, 4), native.lockRange(other, 1, 3, 1)], [true, false])
+  assert.deepEqual([native.findLock(other, 2, 0, 9), native.findLock(lock, 2, 0, 9)], [[3, 7], null])
   refused(() => native.openLockFile('/'.padEnd(9000, 'x'), 0o600), 'ENAMETOOLONG')
   native.getSeals(lock)
   const dup = native.dup(lock)

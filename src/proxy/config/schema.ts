@@ -323,7 +323,7 @@ const upstreamShape = {
   connections: optional(
     orOff(integer(1, 1_000_000)),
     'off',
-    'limit of connections to each server, for each worker and version by itself; beyond: another server, or 503',
+    'limit of connections to each server, of all workers and versions together; beyond: another server, or 503',
   ),
   retry: optional(integer(0, 10), 2, 'how many other servers to try while nothing was sent'),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),

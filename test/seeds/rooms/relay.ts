@@ -16,7 +16,7 @@ export const relay = room(
     ],
     [
       'relay/move-connection.ts',
-      '    clientDup.close()\n    throw error',
+      '    upstreamDup?.close()\n    throw error',
       '    throw error',
       ...TRANSFER,
       'e2e/proxy-descriptors',
