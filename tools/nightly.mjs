@@ -33,6 +33,10 @@ export const STEPS = {
     script: 'seeds',
     args: ['--least', '90'],
   },
+  clients: {
+    what: 'the same of the members in Python and Go',
+    script: 'seeds:clients',
+  },
   mutants: { what: 'small mistakes in the sources', script: 'mutants' },
   targets: { what: 'the addons of all platforms', script: 'test:targets' },
   package: { what: 'the tarball with every package manager', script: 'test:package', args: ['--all'] },
