@@ -5,6 +5,7 @@ import type { Logger } from '../base/logger.js'
 import type { Daemon } from '../daemon/daemon.js'
 import { DAEMON, defaultControl } from '../os/default-control.js'
 import { openLog } from './log.js'
+import { collectAlone } from './lone-collections.js'
 import { controlOption, logLevelOption } from './options.js'
 import { plain } from './output.js'
 import { CONTROL_SIGNALS, reportServerStage, runLogged, Signals } from './signals.js'
@@ -76,6 +77,7 @@ async function serve({
       ...(pidFile !== undefined && { pidFile }),
     })
     signals.attach(daemon)
+    collectAlone()
     reportServerStage('served')
     // The daemon must not end if the reader of its output ends.
     process.stdout.removeAllListeners('error').on('error', () => {})
