@@ -18,7 +18,11 @@ const DESCRIPTORS = 1_024
 const SECONDS = Number(process.env.FD_BROKER_SOAK_SECONDS ?? 600)
 const SEED = Number(process.env.FD_BROKER_SOAK_SEED ?? Date.now() % 1_000_000)
 const ROUND_SECONDS = 8
-/** The promise: the owner's status within this time, on a machine that is not busy. */
+/**
+ * The promise: the owner's status within this time, on a machine that is not busy. What the machine takes is told by a control, a daemon that is not
+ * attacked and answers the same process at the same instants; and by the kernel, which counts how long the attacked daemon's main thread
+ * was ready to run and waited for a processor (/proc/PID/schedstat): the attackers use processors as any user may, and are not the daemon's to slow down.
+ */
 const STATUS_MS = 100
 
 /** The users, each with its rights, and what it can do with them. */
@@ -94,6 +98,15 @@ async function timed(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - startedAt
 }
 
+/** Milliseconds for which the main thread of a process has waited for a processor. */
+function waitedMs(pid: number): number {
+  try {
+    return Number(readFileSync(`/proc/${pid}/schedstat`, 'latin1').split(' ')[1]) / 1e6
+  } catch {
+    return 0
+  }
+}
+
 async function version(control: string) {
   const member = await join({
     service: 'shop',
@@ -129,9 +142,23 @@ describe('a daemon at which other users have some rights', () => {
       const reference = await serve({})
       let member = await version(control)
       onTestFinished(() => member.close({ timeout: 0 }))
-      const before = { fds: openFds(pid), mib: residentMiB(pid) }
+      const start = { fds: openFds(pid), mib: residentMiB(pid) }
       let now = pid
-      const found = { statuses: 0, late: 0, worst: 0, upgrades: 0, daemons: 0, fds: 0, mib: 0 }
+      const found = {
+        statuses: 0,
+        /** Answers above the limit; those of the control; those where the control was fast; those that are the daemon's: it had a processor, too. */
+        above: 0,
+        control: 0,
+        late: 0,
+        own: 0,
+        worst: 0,
+        worstControl: 0,
+        worstOwn: 0,
+        upgrades: 0,
+        daemons: 0,
+        fds: 0,
+        mib: 0,
+      }
       const endsAt = performance.now() + SECONDS * 1_000
       for (let round = 0; performance.now() < endsAt; round++) {
         const users = USERS.filter(() => random() < 0.5)
@@ -152,17 +179,24 @@ describe('a daemon at which other users have some rights', () => {
         let stopped = false
         const probing = (async () => {
           while (!stopped) {
-            const machine = await timed(() => status(reference.control))
-            const took = await timed(async () => {
+            const [asked, before] = [now, waitedMs(now)]
+            let waited = 0
+            const ask = async () => {
               now = (await status(control)).pid
-            })
-            const again = await timed(() => status(reference.control))
-            const over = took - Math.max(machine, again)
+              waited = now === asked ? waitedMs(now) - before : 0
+            }
+            const [took, machine] = await Promise.all([timed(ask), timed(() => status(reference.control))])
+            const own = machine > STATUS_MS ? 0 : took - waited
             found.statuses++
-            found.worst = Math.max(found.worst, over)
-            if (over > STATUS_MS) found.late++
-            found.fds = Math.max(found.fds, openFds(now) - before.fds)
-            found.mib = Math.max(found.mib, residentMiB(now) - before.mib)
+            found.worst = Math.max(found.worst, took)
+            found.worstControl = Math.max(found.worstControl, machine)
+            found.worstOwn = Math.max(found.worstOwn, own)
+            if (took > STATUS_MS) found.above++
+            if (machine > STATUS_MS) found.control++
+            if (took > STATUS_MS && machine <= STATUS_MS) found.late++
+            if (own > STATUS_MS) found.own++
+            found.fds = Math.max(found.fds, openFds(now) - start.fds)
+            found.mib = Math.max(found.mib, residentMiB(now) - start.mib)
             await pause(50)
           }
         })()
@@ -183,9 +217,9 @@ describe('a daemon at which other users have some rights', () => {
       // Two shares of each kind for all users together, and the messages that are being read.
       expect(found.fds).toBeLessThan(DESCRIPTORS / 2 + 253)
       expect(found.mib).toBeLessThan(256 + 128)
-      expect(found.late).toBeLessThanOrEqual(found.statuses / 100)
+      expect(found.own).toBeLessThanOrEqual(found.statuses / 1_000)
       expect(found.upgrades).toBeGreaterThan(0)
-      await until('the daemon has its descriptors again', () => openFds(now) <= before.fds + 16, 60_000)
+      await until('the daemon has its descriptors again', () => openFds(now) <= start.fds + 16, 60_000)
     },
     SECONDS * 1_000 + 120_000,
   )
