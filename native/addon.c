@@ -87,6 +87,7 @@ NAPI_MODULE_INIT() {
     METHOD("setOption", fdb_set_option),
     METHOD("sendMessage", fdb_send_message),
     METHOD("receiveMessage", fdb_receive_message),
+    METHOD("stopReceiving", fdb_stop_receiving),
     METHOD("receiveDatagram", fdb_receive_datagram),
     METHOD("send", fdb_send),
     METHOD("receive", fdb_receive),

@@ -129,6 +129,7 @@ FDB_CALL(fdb_socket_pair);
 FDB_CALL(fdb_set_option);
 FDB_CALL(fdb_send_message);
 FDB_CALL(fdb_receive_message);
+FDB_CALL(fdb_stop_receiving);
 FDB_CALL(fdb_receive_datagram);
 FDB_CALL(fdb_send);
 FDB_CALL(fdb_receive);

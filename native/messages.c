@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -178,4 +179,40 @@ napi_value fdb_receive_datagram(napi_env env, napi_callback_info info) {
       napi_set_named_property(env, result, "gid", fdb_int_value(env, from.gid)) != napi_ok)
     return NULL;
   return result;
+}
+
+#define PEEK_BYTES 4096
+#define PEEK_PARTS 64
+
+/*
+ * Ends reception on a Unix stream: its peer can send nothing any more. Returns whether no descriptors wait in it, so that its close closes no file of
+ * the peer. Looks at no more than 256 KiB; of a longer queue it says that there may be some.
+ */
+static bool stop_receiving(int fd) {
+  int waiting = 0, listening = 0;
+  struct sockaddr_storage name;
+  socklen_t name_size = sizeof(name), size = sizeof(listening);
+  if (getsockname(fd, (struct sockaddr *)&name, &name_size) != 0 || name.ss_family != AF_UNIX) return false;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || listening) return false;
+  if (shutdown(fd, SHUT_RD) != 0 || ioctl(fd, FIONREAD, &waiting) != 0) return false;
+  if (waiting == 0) return true;
+  if (waiting > PEEK_BYTES * PEEK_PARTS) return false;
+#ifdef __linux__
+  char bytes[PEEK_BYTES]; /* of all parts, which are not read */
+  struct iovec parts[PEEK_PARTS];
+  for (int i = 0; i < PEEK_PARTS; i++) parts[i] = (struct iovec){ .iov_base = bytes, .iov_len = PEEK_BYTES };
+  /* Without room for control data the kernel sets MSG_CTRUNC where descriptors wait, and reads no further. */
+  struct msghdr message = { .msg_iov = parts, .msg_iovlen = PEEK_PARTS };
+  ssize_t got = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT);
+  return got == waiting && (message.msg_flags & MSG_CTRUNC) == 0;
+#else
+  return false;
+#endif
+}
+
+napi_value fdb_stop_receiving(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
+  return fdb_bool_value(env, fdb_owns(call.self, fd) && stop_receiving(fd));
 }

@@ -27,6 +27,7 @@ import { fdLimits, residentBytes } from '../os/limits.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import { TURN_ACCEPTS } from '../wire/control-listener.js'
+import { chargeTurn, type ForeignUser } from '../wire/foreign-user.js'
 import { auditEnd, type DaemonOperations, OperatorAccess } from './operator-access.js'
 import { PersistedFds } from './persisted-fds.js'
 import { AccessCheck, clientIdentity } from './policy/access-check.js'
@@ -113,7 +114,7 @@ export class Daemon implements AsyncDisposable {
     )
     this.#descriptors = descriptors
     const operations: DaemonOperations = {
-      status: shows => this.#status(shows),
+      status: (shows, user) => this.#status(shows, user),
       resolveService: (service, shows) =>
         addressesAll(orchestrator, service) ? DAEMON_ITSELF : services.find(service, shows).name,
       upgrade: (order, progress, cancel) => {
@@ -155,11 +156,12 @@ export class Daemon implements AsyncDisposable {
     return await this.#status(() => true)
   }
 
-  async #status(shows: (service: string | null) => boolean): Promise<DaemonStatus> {
+  async #status(shows: (service: string | null) => boolean, user?: ForeignUser): Promise<DaemonStatus> {
     const { orchestrator } = this.#parts
     const isOver = ({ name, unserved }: Service) => unserved && orchestrator?.isSurplus(name)
     const shown = this.#parts.services.all.filter(service => shows(service.name) && !isOver(service))
     const reports = await Promise.all(shown.map(({ operations }) => operations.report()))
+    if (user !== undefined) chargeTurn(user)
     const services = describeAll(reports)
     return {
       hosting: 'daemon',

@@ -23,6 +23,7 @@ import type {
 import { GROUP_LISTENER, STOP } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { keyOf, pidOf, refuseNoPidfd } from '../os/liveness.js'
+import type { ForeignUser } from '../wire/foreign-user.js'
 import type { AccessCheck, ClientIdentity } from './policy/access-check.js'
 import type { Action, ServicePolicy } from './policy/policy.js'
 import type { DescriptorStore, EndReason } from './service/descriptor-store.js'
@@ -30,8 +31,11 @@ import type { UserQuotas } from './user-quotas.js'
 
 /** The operations that a daemon runs for authorized operators. */
 export interface DaemonOperations extends Required<Omit<Operations, 'status' | 'descriptors'>> {
-  /** Returns the status of the services for which `shows` is true. `shows(null)` stands for the descriptors without a service. */
-  status(shows: (service: string | null) => boolean): Promise<object>
+  /**
+   * Returns the status of the services for which `shows` is true. `shows(null)` stands for the descriptors without a service. Charges `user` for the
+   * time that it takes after the members' reports.
+   */
+  status(shows: (service: string | null) => boolean, user?: ForeignUser): Promise<object>
   /** Returns the name of the addressed service, see {@link Services.find}, or {@link DAEMON_ITSELF}. */
   resolveService(service: string, shows: (service: string) => boolean): string
   /** The service that a stop without a service addresses: all workers (''), or the daemon itself. */
@@ -54,18 +58,21 @@ export class OperatorAccess implements Operations {
   readonly descriptors: DescriptorHolder
   readonly #operations: DaemonOperations
   readonly #accessCheck: AccessCheck
+  readonly #quotas: UserQuotas
   readonly #peer: ClientIdentity
 
   /** Owns the client's pidfd until the client has left. */
   constructor(checks: AccessChecks, peer: ClientIdentity) {
     this.#operations = checks.operations
     this.#accessCheck = checks.accessCheck
+    this.#quotas = checks.quotas
     this.#peer = peer
     this.descriptors = new DescriptorAccess(checks, peer)
   }
 
   async status(): Promise<object> {
-    return await this.#operations.status(this.#accessCheck.listFilter(this.#peer))
+    const shows = this.#accessCheck.listFilter(this.#peer)
+    return await this.#operations.status(shows, this.#quotas.foreignUserOf(this.#peer.uid))
   }
 
   async upgrade(

@@ -23,9 +23,12 @@ const ALL_USERS_BYTES = 4 * MOST_BYTES
 /** Shares of the event loop's time that one user, and all other users together, may take for long, and the milliseconds that they may take at once. */
 const TIME_SHARE = 1 / 5
 const ALL_USERS_TIME_SHARE = 2 / 5
-const TIME_AT_ONCE_MS = 20
+const TIME_AT_ONCE_MS = 8
 /** No more debt is counted: a user that floods the daemon waits at most this long, divided by the share. */
 const MOST_DEBT_MS = 200
+/** Limits of the connections of one user, and of all other users together, that wait until that user's time is back. */
+const MOST_IN_TURN = 16
+const MOST_IN_TURN_OF_ALL = 64
 type Kind = 'connections' | 'watches'
 
 /** Limits how much of a daemon other users may take. The daemon's user and root have no limits here. */
@@ -44,6 +47,7 @@ export class UserQuotas {
     this.#all = {
       fds: this.#ofAllUsers,
       bytes: 0,
+      inTurn: 0,
       time: new TimeShare(ALL_USERS_TIME_SHARE),
       foreignUsers: this.#foreignUsers,
     }
@@ -161,6 +165,8 @@ interface AllUsers {
   /** Limit of the descriptors of all users. */
   readonly fds: number
   bytes: number
+  /** Number of connections that wait. */
+  inTurn: number
   readonly time: TimeShare
   readonly foreignUsers: ReadonlyMap<number, CountedUser>
 }
@@ -171,6 +177,7 @@ class CountedUser implements ForeignUser {
   readonly #mostFds: number
   readonly #all: AllUsers
   readonly #time = new TimeShare(TIME_SHARE)
+  readonly #inTurn: (() => void)[] = []
   #bytes = 0
 
   constructor(uid: number, mostFds: number, all: AllUsers) {
@@ -181,7 +188,7 @@ class CountedUser implements ForeignUser {
   }
 
   get idle(): boolean {
-    return this.#bytes === 0 && this.fds.count === 0 && this.#time.hasLeft(1)
+    return this.#bytes === 0 && this.fds.count === 0 && this.#inTurn.length === 0 && this.#time.hasLeft(1)
   }
 
   demandFds(): FdbError | null {
@@ -218,6 +225,31 @@ class CountedUser implements ForeignUser {
   get waitMs(): number {
     // A user that has used little for a while does not wait because others flood the daemon.
     return this.#time.hasLeft(1 / 2) ? 0 : Math.max(this.#time.waitMs, this.#all.time.waitMs)
+  }
+
+  inTurn(serve: () => void): boolean {
+    const first = this.#inTurn.length === 0
+    if (first && this.waitMs <= 0) {
+      serve()
+      return true
+    }
+    if (this.#inTurn.length >= MOST_IN_TURN || this.#all.inTurn >= MOST_IN_TURN_OF_ALL) return false
+    this.#all.inTurn++
+    this.#inTurn.push(serve)
+    if (first) this.#serveLater()
+    return true
+  }
+
+  /** Serves the connections that wait, while the user's time lasts. */
+  #serveLater(): void {
+    const serveNext = () => {
+      if (this.waitMs <= 0) {
+        this.#all.inTurn--
+        this.#inTurn.shift()!()
+      }
+      if (this.#inTurn.length > 0) this.#serveLater()
+    }
+    setTimeout(serveNext, Math.ceil(this.waitMs)).unref()
   }
 }
 

@@ -72,27 +72,55 @@ interface AdmissionOptions {
 
 /** Time of the event loop that a connection takes besides its messages. */
 const CONNECTION_MS = 0.3
-/** A user whose connections must wait longer than this is not even answered: it floods the control socket. */
-const FLOOD_MS = 500
+/** As {@link CONNECTION_MS}, of a connection that is closed unread. */
+const CLOSED_MS = 0.02
 
 /**
  * Reads the Hello of a client that runs as this process's user, as root, or as a user that `mayConnect` allows; rejects all others. Calls
- * `admit` at most once, in the turn of the event loop in which the Hello arrives. Owns `fd`.
+ * `admit` at most once, in the turn of the event loop in which the Hello arrives. Owns `fd`. A client of another user waits until that user has time
+ * left, so that the clients behind it in the queue of the control socket do not wait for it; if too many wait, it is not even answered: returns false.
  */
 export function receiveHello(
   fd: OwnedFd,
   who: PeerCredentials,
   options: AdmissionOptions,
   admit: (caller: Caller) => void,
-): void {
-  const own = process.geteuid?.() ?? who.uid
+): boolean {
   const foreignUser = options.foreignUserOf?.(who.uid)
-  if (isForeign(who)) fd.countAs(foreignConnections)
-  foreignUser?.spend(CONNECTION_MS)
-  if (foreignUser !== undefined && foreignUser.waitMs > FLOOD_MS) {
-    fd.close()
-    return
+  if (foreignUser !== undefined || isForeign(who)) fd.countAs(foreignConnections)
+  if (foreignUser === undefined) {
+    serveHello(fd, who, options, admit)
+    return true
   }
+  let waited = false
+  const serve = () => {
+    foreignUser.spend(CONNECTION_MS)
+    try {
+      serveHello(fd, who, { ...options, foreignUser }, admit)
+    } catch (err) {
+      // The listener hears of the other failures.
+      if (!waited) throw err
+      fd.closeStream()
+      options.logger.warn({ err }, 'a connection to the control socket was not accepted')
+    }
+  }
+  if (foreignUser.inTurn(serve)) {
+    waited = true
+    return true
+  }
+  foreignUser.spend(CLOSED_MS)
+  fd.closeStream()
+  return false
+}
+
+function serveHello(
+  fd: OwnedFd,
+  who: PeerCredentials,
+  options: AdmissionOptions & { readonly foreignUser?: ForeignUser },
+  admit: (caller: Caller) => void,
+): void {
+  const { foreignUser } = options
+  const own = process.geteuid?.() ?? who.uid
   // Made first, so that the channel closes `fd` even if a later step throws.
   const link = new Link(new Channel(fd, { foreignUser }))
   let pidfd: OwnedFd | null = null

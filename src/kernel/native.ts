@@ -146,6 +146,11 @@ export interface Native {
   ): number
   /** Receives up to `length` bytes and 253 descriptors. */
   receiveMessage(fd: number, into: Uint8Array, offset: number, length: number): Received
+  /**
+   * Ends reception on a Unix stream: its peer can send nothing any more. Returns whether no descriptors wait in it; false if that is not certain,
+   * or the addon has not opened the descriptor.
+   */
+  stopReceiving(fd: number): boolean
   /** Receives from a datagram socket with the option `passCred`. `pid`, `uid` and `gid` are those of the sender, as the kernel reports them; -1 if the kernel reports none. */
   receiveDatagram(fd: number, into: Uint8Array, offset: number, length: number): Received & PeerCredentials
 

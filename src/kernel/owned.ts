@@ -202,6 +202,17 @@ export class OwnedFd implements Disposable {
   }
 
   /**
+   * Closes a Unix stream of which no other process has a descriptor. One of another user is closed in another thread only if descriptors wait in it:
+   * a thread takes as long as the processor is busy, and connections are many. @internal
+   */
+  closeStream(): void {
+    const { raw } = this.#slot
+    if (raw < 0 || !dropOwner(this.#slot)) return
+    if (foreignOf(this.#slot) === null || native.stopReceiving(raw)) native.close(raw)
+    else closeNumber(raw, this.#slot)
+  }
+
+  /**
    * Closes in another thread a descriptor whose last close waits in the kernel: that of a large memory file until its memory is free (0.2 ms for each
    * MB), that of an inotify instance up to 20 ms. The number stays in use until then. @internal
    */

@@ -26,7 +26,11 @@ import { holderOfReservation, reserve } from './reservation.js'
 
 /** A process that is ending releases its lock before its listener. After this time a process that still listens is not ending. */
 const FOREIGN_GRACE_MS = 250
-export const CONTROL_BACKLOG = 128
+/**
+ * Another user can fill the queue, and a client that finds it full tries again, perhaps when that user has filled it again. A daemon takes 1,024
+ * connections from the queue in about 50 ms, more than a process makes in that time.
+ */
+export const CONTROL_BACKLOG = 1_024
 const LOCK_ATTEMPTS = 50
 const STATES = { absent: 'does not exist', refused: 'refuses connections', full: 'has a full queue' } as const
 

@@ -15,7 +15,7 @@ import {
 } from '../kernel/index.js'
 import { type ConnectOptions, connectUnix, listeningPid } from '../os/connect.js'
 import { fdLimits } from '../os/limits.js'
-import type { ForeignUser } from './foreign-user.js'
+import { chargeTurn, type ForeignUser } from './foreign-user.js'
 import { type FrameLimits, frameLimits, SMALL_FRAMES } from './frame.js'
 import { FrameDecoder } from './frame-decoder.js'
 import { Outbound } from './outbound.js'
@@ -24,6 +24,9 @@ import { deadlineError } from './pending.js'
 const BUFFER_BYTES = 64 * 1024
 /** There may be many connections of other users, and few of them have much to say. */
 const FOREIGN_BUFFER_BYTES = 16 * 1024
+/** Limit of the buffers that are kept for the next connections: each is memory outside of V8's heap, and brings the next collection nearer. */
+const MOST_SPARE = 64
+const spareBuffers: Buffer[] = []
 /** A frame of another user must be complete after this time. */
 const FRAME_MS = 10_000
 /** Per turn of the event loop a channel reads at most this many bytes and delivers messages for at most this long. */
@@ -136,9 +139,10 @@ export class Channel {
     }
     this.#refuseClosed()
     this.#handler = handler
-    this.#buffer = Buffer.allocUnsafeSlow(
-      this.foreignUser === undefined ? BUFFER_BYTES : FOREIGN_BUFFER_BYTES,
-    )
+    this.#buffer =
+      this.foreignUser === undefined
+        ? Buffer.allocUnsafeSlow(BUFFER_BYTES)
+        : (spareBuffers.pop() ?? Buffer.allocUnsafeSlow(FOREIGN_BUFFER_BYTES))
     this.#watch()
   }
 
@@ -231,6 +235,7 @@ export class Channel {
 
   /** Called on a socket error too: the channel reads the remaining bytes, then the read fails with the cause. */
   #onPoll(): void {
+    if (this.foreignUser !== undefined) chargeTurn(this.foreignUser)
     if (this.#wantsWritable) this.#outbound.flush()
     if (this.foreignUser === undefined) this.#pump()
     else {
@@ -243,16 +248,12 @@ export class Channel {
   #pumpOf(user: ForeignUser): void {
     if (this.#waitTimer !== undefined || this.#handler === null || this.#isClosed) return
     if (this.#waits(user)) return
-    const startedAt = performance.now()
+    chargeTurn(user)
     try {
       this.#pump()
     } finally {
-      user.spend(performance.now() - startedAt)
       this.#charge()
-      if (!this.#isClosed) {
-        this.#limitFrame()
-        this.#waits(user)
-      }
+      if (!this.#isClosed) this.#limitFrame()
     }
   }
 
@@ -405,8 +406,10 @@ export class Channel {
     clearTimeout(this.#waitTimer)
     // Closes the poll first: epoll keeps reporting a socket as long as another process holds a descriptor of it.
     this.#poll.close()
-    this.#fd.close()
+    this.#fd.closeStream()
     closeAll(this.#decoder.takeFds())
+    if (this.foreignUser !== undefined && this.#buffer !== null && spareBuffers.length < MOST_SPARE)
+      spareBuffers.push(this.#buffer)
     this.#buffer = null
     if (this.#heldBytes > 0) this.foreignUser?.holdBytes(-this.#heldBytes)
     this.#heldBytes = 0

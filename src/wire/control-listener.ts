@@ -13,8 +13,10 @@ import {
 } from '../kernel/index.js'
 import { CONTROL_BACKLOG } from '../os/control-path.js'
 
-/** The maximum number of connections that are accepted in one turn of the event loop. */
+/** The maximum number of connections that are served in one turn of the event loop. */
 export const TURN_ACCEPTS = 16
+/** Limit of the time spent accepting per turn. Most of a flood of connections is closed unread, which takes some 30 µs each. */
+const TURN_MS = 5
 /** While more connections of other users wait to be closed, none is accepted: each keeps its descriptor until then. */
 const MOST_CLOSING = 64
 /** Delay until it is looked whether they are closed; each takes about a millisecond. */
@@ -25,9 +27,9 @@ const RETRY_MS = 100
 interface ControlListenerEvents {
   /**
    * A peer has connected; `peer` comes from the kernel. The callback owns the socket. If the callback throws (ENOSPC: epoll can watch
-   * no further socket), the listener closes the socket and calls {@link error}.
+   * no further socket), the listener closes the socket and calls {@link error}. Returns false if it has closed the socket unread.
    */
-  channel(fd: OwnedFd, peer: PeerCredentials): void
+  channel(fd: OwnedFd, peer: PeerCredentials): unknown
   /** No descriptor is free to serve this connection: the callback refuses the peer and closes the socket. Without this callback it waits in the kernel. */
   crowded?(fd: OwnedFd, cause: unknown): void
   /** A connection was not accepted. If `error.retryable`, the listener continues (after 100 ms if accept() failed); otherwise it has stopped. */
@@ -97,7 +99,8 @@ export class ControlListener {
   }
 
   #accept(): void {
-    for (let i = 0; i < TURN_ACCEPTS && this.#poll !== null; i++) {
+    const until = performance.now() + TURN_MS
+    for (let left = TURN_ACCEPTS; left > 0 && this.#poll !== null && performance.now() < until; left--) {
       if (foreignConnections.closing > MOST_CLOSING) {
         this.#acceptLater(CLOSING_MS)
         return
@@ -114,7 +117,7 @@ export class ControlListener {
       }
       if (fd === null) return
       try {
-        this.#events!.channel(fd, peerCredentials(fd))
+        if (this.#events!.channel(fd, peerCredentials(fd)) === false) left++
       } catch (cause) {
         fd.close()
         this.#reportLostPeer(cause)

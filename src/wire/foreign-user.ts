@@ -15,4 +15,24 @@ export interface ForeignUser {
   spend(ms: number): void
   /** Milliseconds until the user's connections may be read again; 0: now. */
   readonly waitMs: number
+  /** Calls `serve` when the user does not have to wait, in the order of the calls. Returns false if too many wait already: `serve` is not called. */
+  inTurn(serve: () => void): boolean
+}
+
+let charged = false
+
+/**
+ * Charges the user for the time of the event loop from now until no promise is left to settle in this turn: answers are made, encoded and sent after
+ * the handler of their request has returned. A call within that time does nothing.
+ */
+export function chargeTurn(user: ForeignUser): void {
+  if (charged) return
+  charged = true
+  const startedAt = performance.now()
+  const spend = () => {
+    charged = false
+    user.spend(performance.now() - startedAt)
+  }
+  // Node runs a tick that a microtask queues when no microtask is left.
+  queueMicrotask(() => process.nextTick(spend))
 }

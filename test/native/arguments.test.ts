@@ -60,6 +60,7 @@ describe('wrong arguments', () => {
           'makeRoom',
           'reapChild',
           'release',
+          'stopReceiving',
         ]).toContain(name)
       }),
       { seed: 7, numRuns: 300 },

@@ -85,6 +85,25 @@ describe('closing descriptors aside', () => {
   })
 })
 
+describe('a connection of another user', () => {
+  it('is closed at once, but aside if descriptors wait in it', async () => {
+    const foreign = new ForeignFds(LANE)
+    const [a, b, c, d] = [...native.socketPair(), ...native.socketPair()]
+    keep([a, c])
+    const memory = native.memfd('in flight')
+    native.sendMessage(a, new Uint8Array(9), 0, 9, null)
+    native.sendMessage(c, new Uint8Array(9), 0, 9, [memory])
+    native.close(memory)
+    const [plain, laden] = [b, d].map(raw => OwnedFd.own(raw, 'connection').countAs(foreign))
+    plain!.closeStream()
+    expect([target(b), foreign.count]).toEqual([null, 1])
+    laden!.closeStream()
+    laden!.closeStream()
+    await closed()
+    expect([target(d), foreign.count, native.openCount()]).toEqual([null, 0, 2])
+  })
+})
+
 describe('descriptors of another user', () => {
   it('are counted with their duplicates until they are closed', async () => {
     const foreign = new ForeignFds(LANE)

@@ -93,6 +93,13 @@ function messages() {
     if (got.fds !== null) native.closeMany(got.fds)
   }
   assert.equal(native.receiveMessage(b, bytes, 0, 1).bytes, -1)
+  const [quiet, loud] = native.socketPair()
+  assert.equal(native.stopReceiving(quiet), true)
+  native.sendMessage(quiet, bytes, 0, 1, [quiet])
+  assert.equal(native.stopReceiving(loud), false)
+  assert.equal(native.stopReceiving(never), false)
+  native.close(quiet)
+  native.close(loud)
   refused(() => native.sendMessage(a, bytes, 0, 1, new Array(254).fill(memory)), 'EINVAL')
   refused(() => native.sendMessage(a, bytes, 0, 1, [never]), 'EBADF')
   refused(() => native.sendMessage(a, bytes, 0, 1, ['x']), 'ERR_OUT_OF_RANGE')

@@ -21,6 +21,35 @@ function receive(fd: number, size = 1024) {
   return { ...got, text: into.toString('latin1', 0, Math.max(0, got.bytes)) }
 }
 
+describe('stopReceiving', () => {
+  it.each([0, 1, 5_000, 100_000])('finds no descriptors in %i bytes, and lets no further ones in', bytes => {
+    const [a, b] = pair()
+    if (bytes > 0) native.sendMessage(a, Buffer.alloc(bytes), 0, bytes, null)
+    native.sendMessage(b, text('bye'), 0, 3, null)
+    expect(native.stopReceiving(b)).toBe(true)
+    expect(thrown(() => native.sendMessage(a, text('x'), 0, 1, [a])).code).toBe('EPIPE')
+    native.close(b)
+    // What was sent before arrives.
+    expect(receive(a, 3)).toMatchObject({ bytes: 3, text: 'bye' })
+  })
+
+  it.each([0, 1, 50_000])('finds a descriptor behind %i bytes', bytes => {
+    const [a, b] = pair()
+    if (bytes > 0) native.sendMessage(a, Buffer.alloc(bytes), 0, bytes, null)
+    native.sendMessage(a, text('x'), 0, 1, [a])
+    native.sendMessage(a, Buffer.alloc(10), 0, 10, null)
+    expect(native.stopReceiving(b)).toBe(false)
+  })
+
+  it('stops nothing but a stream of this addon', () => {
+    const listener = keep(native.bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, backlog: 4 }))
+    expect(native.stopReceiving(keep(native.memfd('m')))).toBe(false)
+    expect(native.stopReceiving(listener)).toBe(false)
+    expect(native.stopReceiving(1)).toBe(false)
+    expect(native.inspect([listener])[0]).toMatchObject({ accepting: true })
+  })
+})
+
 describe('sendMessage and receiveMessage', () => {
   it('carry bytes and answer -1 when there is nothing', () => {
     const [a, b] = pair()

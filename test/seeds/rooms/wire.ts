@@ -16,7 +16,7 @@ export const wire = room(
     'unit/wire/channel-turns',
   ],
   [
-    ['wire/channel.ts', 'if (this.#waits(user)) return\n    const', 'const', FOREIGN],
+    ['wire/channel.ts', 'if (this.#waits(user)) return\n    charge', 'charge', FOREIGN],
     ['wire/channel.ts', 'if (waits && !this.#delivered && this', 'if (waits && this', FOREIGN],
     [
       'wire/channel.ts',

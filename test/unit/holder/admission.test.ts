@@ -1,5 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
+import { UserQuotas } from '../../../src/daemon/user-quotas.js'
 import { type Caller, type Hello, receiveHello } from '../../../src/holder/admission.js'
 import { closeAll, OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
@@ -116,5 +117,28 @@ describe('a holder', () => {
     expect(callers[0]?.pidfd).not.toBeNull()
     end()
     expect(native.openCount()).toBe(before)
+  })
+
+  it('lets the connections of another user wait for its time, and closes those of a flood unread', async () => {
+    const quotas = new UserQuotas(1_024)
+    const foreignUser = quotas.foreignUserOf(own + 1)!
+    const options = { versions: VERSIONS, service: 'shop', timeoutMs: 5_000, logger: SILENT }
+    const rules = { mayConnect: () => true, foreignUserOf: (uid: number) => quotas.foreignUserOf(uid) }
+    const connect = (uid: number) => {
+      const [here, there] = native.socketPair()
+      onTestFinished(() => native.close(there))
+      const who = { pid: process.pid, uid, gid: uid }
+      const taken = receiveHello(OwnedFd.own(here, 'holder'), who, { ...options, ...rules }, () => {})
+      return { taken, closed: () => native.hangups([there])[0] === 1 }
+    }
+    foreignUser.spend(20)
+    const all = Array.from({ length: 20 }, () => connect(own + 1))
+    expect(all.map(({ taken }) => taken)).toEqual([...Array(16).fill(true), ...Array(4).fill(false)])
+    expect(all.map(({ closed }) => closed())).toEqual([...Array(16).fill(false), ...Array(4).fill(true)])
+    expect(connect(own).taken).toBe(true)
+    await until(
+      'they are served',
+      () => all.slice(0, 16).every(({ closed }) => !closed()) && foreignUser.waitMs === 0,
+    )
   })
 })

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { Channel } from '../../../src/wire/channel.js'
@@ -116,6 +116,34 @@ describe('a ControlListener', () => {
     listener.stop()
     fd.close()
     await Promise.all(clients.map(client => client.close()))
+  })
+
+  it('takes a whole flood of connections that are closed unread in one turn, and 16 that are served', async () => {
+    const path = join(folder, 's')
+    const fd = listenAt(path, 64)
+    const listener = new ControlListener(fd)
+    const clients = Array.from({ length: 60 }, () => native.connectUnix(path, false))
+    let [closed, served] = [0, 0]
+    // Its turns are bounded in time, too.
+    vi.spyOn(performance, 'now').mockReturnValue(0)
+    onTestFinished(() => void vi.restoreAllMocks())
+    const turns: number[] = []
+    await new Promise<void>(done =>
+      listener.start(socket => {
+        socket.close()
+        if (closed + served === 59) setImmediate(done)
+        if (closed < 40) {
+          closed++
+          return false
+        }
+        if (++served % 16 === 1) setImmediate(() => turns.push(served))
+        return true
+      }),
+    )
+    listener.stop()
+    fd.close()
+    native.closeMany(clients)
+    expect([closed, turns]).toEqual([40, [16, 20]])
   })
 
   it('keeps what connects while it is stopped, and goes on when it is started again', async () => {

@@ -166,9 +166,45 @@ describe('the time of another user', () => {
     const quotas = new UserQuotas(1_024)
     const users = [0, 1, 2].map(number => quotas.foreignUserOf(OTHER + number)!)
     for (const user of users.slice(0, 2)) user.spend(100)
-    users[2]!.spend(5)
+    users[2]!.spend(3)
     expect(users[2]!.waitMs).toBe(0)
     users[2]!.spend(10)
     expect(users[2]!.waitMs).toBeGreaterThan(100)
+  })
+
+  it('includes the answers, which are made after the handler of a request has returned', async () => {
+    const foreignUser = new UserQuotas(1_024).foreignUserOf(OTHER)!
+    const [a, b] = socketPair('answers')
+    const [host, user] = [new Channel(a, { foreignUser }), new Channel(b)]
+    onTestFinished(() => void Promise.all([host.close(), user.close()]))
+    const answered = new Promise<void>(resolve => {
+      const answer = async () => {
+        for (let i = 0; i < 10; i++) await null
+        for (const until = performance.now() + 40; performance.now() < until; );
+        setImmediate(resolve)
+      }
+      host.start({ message: () => void answer(), end: () => {} })
+    })
+    await user.send(Buffer.alloc(1))
+    await answered
+    // At least 32 ms too many, at a fifth of the time.
+    expect(foreignUser.waitMs).toBeGreaterThan(100)
+  })
+
+  it('is waited for by the connections, in order and within a limit, while it is used up', async () => {
+    const quotas = new UserQuotas(1_024)
+    const [busy, quiet] = [quotas.foreignUserOf(OTHER)!, quotas.foreignUserOf(OTHER + 1)!]
+    busy.spend(18)
+    const served: number[] = []
+    const taken = Array.from({ length: 20 }, (_, number) => busy.inTurn(() => void served.push(number)))
+    expect(taken).toEqual([...Array(16).fill(true), ...Array(4).fill(false)])
+    expect(served).toEqual([])
+    let others = 0
+    expect(quiet.inTurn(() => void others++)).toBe(true)
+    expect(others).toBe(1)
+    await until('all that wait are served', () => served.length === 16)
+    expect(served).toEqual(taken.slice(0, 16).map((_, number) => number))
+    expect(busy.inTurn(() => void others++)).toBe(true)
+    expect(others).toBe(2)
   })
 })
