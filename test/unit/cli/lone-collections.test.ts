@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 
-const MODULE = fileURLToPath(new URL('../../build/modules/cli/lone-collections.js', import.meta.url))
+const MODULE = fileURLToPath(new URL('../../../build/modules/cli/lone-collections.js', import.meta.url))
 
 /** What a process prints that runs `program`. */
 async function printed(flags: string[], program: string): Promise<string> {
