@@ -2,9 +2,10 @@ import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import { type ProcessReply, ROLLBACK, readProcessReply, rollbackBody } from '../operator/service-commands.js'
+import type { ServiceStatus } from '../operator/status-report.js'
 import { type AnswerFlags, type AskFlags, commandService, pollUntil, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
-import { print } from './output.js'
+import { plain, print } from './output.js'
 import { ReleasePath, upgradeTo } from './release-path.js'
 import { serviceOf } from './status-answer.js'
 
@@ -75,9 +76,12 @@ async function handBack(flags: AskFlags, at: string | null): Promise<RollbackRes
   const { control, service = '', timeout } = flags
   const until = performance.now() + timeout
   const leaving = readProcessReply(await commandService(flags, RETRY_CODES, ROLLBACK, rollbackBody(at)))
+  let last: ServiceStatus | undefined
   const found = await pollUntil(until, async leftMs => {
     const answer = await statusAt(control, leftMs).catch(() => null)
-    const { pid, generation = 0, role, hosting } = (answer && serviceOf(answer, service)) ?? {}
+    const now = answer === null ? undefined : serviceOf(answer, service)
+    last = now
+    const { pid, generation = 0, role, hosting } = now ?? {}
     // In different PID namespaces both processes may have the same pid.
     const isAnother = pid !== leaving.pid || generation !== leaving.generation
     if (!pid || !isAnother || role !== 'serving') return null
@@ -86,6 +90,15 @@ async function handBack(flags: AskFlags, at: string | null): Promise<RollbackRes
   if (found !== null) return found
   throw new FdbError(
     'ERR_FDB_DEADLINE',
-    `generation ${leaving.generation} (pid ${leaving.pid}) was told to hand back, but no other process serves yet: see fd-broker status`,
+    `generation ${leaving.generation} (pid ${leaving.pid}) was told to hand back, and no other process serves within ${timeout} ms: ${plain(stepText(last))}`,
   )
+}
+
+/** Returns the step at which a rollback waits, by the last status. */
+function stepText(last: ServiceStatus | undefined): string {
+  if (last === undefined)
+    return 'no process answers on the control socket; see fd-broker status, and the log of the previous version'
+  const { pid, phase, lastFailure } = last
+  const failure = lastFailure == null ? '' : `; its last failure: ${lastFailure.code} ${lastFailure.message}`
+  return `process ${pid ?? 'unknown'} is in phase ${phase ?? 'unknown'}${failure}`
 }

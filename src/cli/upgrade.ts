@@ -165,10 +165,11 @@ async function upgrade(
     const limits = { argv, timeout, progress, signal: interrupted.signal }
     const upgrade = async (release?: Release) => {
       using _notes = new WaitingNotes(waiting, async () => {
-        const left = Math.max(0, Math.round((timeout - since()) / 1000))
+        const { missing, leftMs = timeout } = await missingStep({ control, service }, phases.at(-1))
+        const left = Math.max(0, Math.round(Math.min(timeout - since(), leftMs) / 1000))
         const part = typeof log === 'string' ? unservedPart(log, begun) : null
         const logText = part == null ? '' : `; its log is ${part}`
-        return `${await missingText({ control, service }, phases.at(-1))}${logText}; waiting for at most ${left} s more`
+        return `${missing}${logText}; waiting for at most ${left} s more`
       })
       return hung
         ? await (await import('../member/hung-incumbent.js')).replaceHung({
@@ -219,22 +220,28 @@ async function upgrade(
   }
 }
 
-/** Resolves with what the next version has not done yet. `last`: the last phase of the upgrade; undefined if no process was started. */
-async function missingText(
+/** A step of the next version, and the time that its service gives it. */
+interface MissingStep {
+  readonly missing: string
+  readonly leftMs?: number | undefined
+}
+
+/** Resolves with the step that the next version has not done yet. `last`: the last phase of the upgrade; undefined if no process was started. */
+async function missingStep(
   { control, service }: ServiceAddress,
   last: ReportedPhase | undefined,
-): Promise<string> {
+): Promise<MissingStep> {
   const answer = await statusAt(control, STATUS_MS).catch(() => null)
-  const { pid: starting, missing = null } = (answer && serviceOf(answer, service)?.upgrade) ?? {}
+  const { pid: starting, missing = null, leftMs } = (answer && serviceOf(answer, service)?.upgrade) ?? {}
   if (last === undefined) {
     const first =
       starting === undefined ? '' : `: process ${starting} does not serve yet (${missing ?? 'it starts'})`
-    return `the server has not started the next version yet${first}`
+    return { missing: `the server has not started the next version yet${first}`, leftMs }
   }
   const { pid, phase } = last
   const unjoined = 'it has not joined: it still loads, or does not use fd-broker'
   const why = missing ?? (phase === 'started' ? unjoined : `it is in phase ${phase}`)
-  return `process ${pid}, the next version, does not serve yet: ${why}`
+  return { missing: `process ${pid}, the next version, does not serve yet: ${why}`, leftMs }
 }
 
 /**

@@ -62,7 +62,9 @@ export function adjustListener(
       ),
     )
   }
-  if (now.family === 'inet6' && now.ipv6Only !== undefined && now.ipv6Only !== wanted.ipv6Only) {
+  // Only the address :: can take IPv4 too: of any other one the option changes nothing.
+  const matters = now.family === 'inet6' && wanted.host === '::'
+  if (matters && now.ipv6Only !== undefined && now.ipv6Only !== wanted.ipv6Only) {
     changes.push({
       option: 'ipv6Only',
       applied: false,

@@ -9,7 +9,8 @@ export class Readiness {
   readonly #logger: Logger
   /** Resolves when a complete Offer has arrived. Rejects when none will arrive. */
   readonly offer = new Pending<void>()
-  #check: Check | null = null
+  /** The name of the running check. */
+  #check: string | null = null
   #warning: NodeJS.Timeout | undefined
   #waiting: Pending<void>[] = []
   #limit: Limit | undefined
@@ -28,7 +29,7 @@ export class Readiness {
   /** Warns once if ready() is not called, or its checks do not settle. `incumbent` returns the pid of the process that serves meanwhile. */
   remind(incumbent: () => number | null): void {
     this.#warning = warnUnlessReady(this.#logger, () => ({
-      check: this.#check && nameOf(this.#check),
+      check: this.#check,
       incumbent: incumbent(),
     }))
   }
@@ -70,14 +71,14 @@ export class Readiness {
     const over = new AbortController()
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_resolve, reject) => {
-      if (timeout !== undefined)
-        timer = setTimeout(() => reject(lateCheck(this.#check && nameOf(this.#check), timeout)), timeout)
+      if (timeout !== undefined) timer = setTimeout(() => reject(lateCheck(this.#check, timeout)), timeout)
     })
     const all = async () => {
-      for (const check of checks) {
+      for (const [index, check] of checks.entries()) {
         if (over.signal.aborted) return
-        this.#check = check
-        await runCheck(check, over.signal)
+        const name = nameOf(check, index, checks.length)
+        this.#check = name
+        await runCheck(check, name, over.signal)
       }
     }
     try {
@@ -117,31 +118,28 @@ export function notReady(): FdbError {
   )
 }
 
-async function runCheck(check: Check, signal: AbortSignal): Promise<void> {
+async function runCheck(check: Check, name: string, signal: AbortSignal): Promise<void> {
   let passed: unknown
   try {
     passed = await check({ signal })
   } catch (cause) {
     if (FdbError.is(cause)) throw cause
-    throw new FdbError(
-      'ERR_FDB_CHECK',
-      `check "${nameOf(check)}" failed: ${(cause as Error)?.message ?? cause}`,
-      { cause },
-    )
+    throw new FdbError('ERR_FDB_CHECK', `${name} failed: ${(cause as Error)?.message ?? cause}`, { cause })
   }
-  if (passed === false) throw new FdbError('ERR_FDB_CHECK', `check "${nameOf(check)}" returned false`)
+  if (passed === false) throw new FdbError('ERR_FDB_CHECK', `${name} returned false`)
 }
 
 function lateCheck(name: string | null, timeout: number): FdbError {
   return new FdbError(
     'ERR_FDB_DEADLINE',
-    `check "${name}" has not settled within the ${timeout} ms of ready(): limit its waiting (its signal aborts when it is too late), or give ready() more time`,
+    `${name ?? 'a check'} has not settled within the ${timeout} ms of ready(): limit its waiting (its signal aborts when it is too late), or give ready() more time`,
     { retryable: true },
   )
 }
 
-function nameOf(check: Check): string {
-  return check.name || 'anonymous'
+/** Returns `check "database"`, or `check 2 of 3` for a function without a name. */
+function nameOf(check: Check, index: number, count: number): string {
+  return check.name === '' ? `check ${index + 1} of ${count}` : `check "${check.name}"`
 }
 
 /** After this time the application has probably forgotten ready(), or awaits something that happens only after ready(). */
@@ -163,7 +161,7 @@ export function warnUnlessReady(
     const remedy =
       check === null
         ? `ready() was not called: ${meanwhile}. Call it once the servers are attached, and await no change of the state before it`
-        : `check "${check}" has not settled: ${meanwhile}. Limit its waiting, or give ready() a timeout`
+        : `${check} has not settled: ${meanwhile}. Limit its waiting, or give ready() a timeout`
     logger.warn({ check, incumbent, afterMs }, remedy)
   }, afterMs).unref()
 }

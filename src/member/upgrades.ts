@@ -71,9 +71,12 @@ export class Upgrades implements AttemptIncumbent {
 
   get report(): UpgradeReport | null {
     if (this.#attempt === null || this.#step === null) return null
-    const { pid, phase } = this.#step
-    const { missingStep } = this.#attempt
-    return { pid, phase, missing: missingStep === null ? null : `it ${missingStep}` }
+    const { pid, phase, at } = this.#step
+    const { missingStep, leftMs } = this.#attempt
+    const { ready } = this.shared.settings.times
+    // The successor must be ready within the limit of its phase, which may end before that of the upgrade.
+    const left = phase === 'offering' ? Math.min(leftMs, Math.max(0, at + ready - Date.now())) : leftMs
+    return { pid, phase, missing: missingStep === null ? null : `it ${missingStep}`, leftMs: left }
   }
 
   get phase(): string | undefined {

@@ -178,6 +178,8 @@ export interface UpgradeReport {
   readonly phase: string
   /** The step that the next version has not completed, such as `it has not called ready()`; null if unknown. */
   readonly missing: string | null
+  /** Milliseconds until the upgrade fails unless the next version serves; undefined if an earlier release sent this, or if there is no limit. */
+  readonly leftMs?: number
 }
 
 export interface HandoffRecord {

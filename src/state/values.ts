@@ -65,7 +65,7 @@ export class Values<T> {
     try {
       migrated = migrate(value, from, to)
     } catch (error) {
-      throw failed('threw', error)
+      throw failed(this.secret ? 'threw' : `threw (${(error as Error | null)?.message ?? error})`, error)
     }
     if (migrated === undefined) throw failed('returned undefined instead of the value')
     return migrated

@@ -268,6 +268,11 @@ export class UpgradeAttempt {
     this.#report(phase, joinerPid ?? this.child.pid)
   }
 
+  /** Milliseconds until this attempt fails unless the successor serves. */
+  get leftMs(): number {
+    return Math.max(0, Math.round(this.#startedAt + this.#options.limitMs - performance.now()))
+  }
+
   /** The step that a successor that has joined has not completed: `has not called ready()`. Null if it has not joined, or is ready. */
   get missingStep(): string | null {
     const { joinerPid, phase } = this.#incumbent

@@ -623,7 +623,12 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
         ({ upgrade }) => upgrade?.missing != null,
       )
       const missing = `it does not listen on tcp://[::]:${program.port}`
-      expect(upgrade).toEqual({ pid: expect.any(Number), phase: 'offering', missing })
+      expect(upgrade).toEqual({
+        pid: expect.any(Number),
+        phase: 'offering',
+        missing,
+        leftMs: expect.any(Number),
+      })
       expect((await program.desk.run('status', '--control', program.control)).stdout).toContain(
         `process ${upgrade!.pid}, phase offering: ${missing}\n`,
       )

@@ -23,6 +23,15 @@ function bound(spec: string): OwnedFd {
 const root = process.geteuid?.() === 0
 
 describe('an adopted listener', () => {
+  it('of the host ::1 is not said to differ in ipv6Only', () => {
+    const address = 'tcp://[::1]:0'
+    const fd = bound(`${address}?ipv6Only=false`)
+    const now = inspectOne(fd)
+    const change = (wanted: string) => adjustListener(fd, now, null, parseListenerSpec(wanted))
+    expect(change(address)).toEqual([])
+    expect(change(`${address}?ipv6Only=true`)).toEqual([])
+  })
+
   it('has the mode and the owner that the next version asks for, and says what was changed', () => {
     const path = join(folder(), 'x.sock')
     const fd = bound(`unix:${path}?mode=0600`)

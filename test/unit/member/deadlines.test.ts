@@ -114,7 +114,7 @@ describe('a process that does not come to ready()', () => {
 
   it('is warned of with the check that has not settled', async () => {
     const { logger, told } = warnings()
-    warnUnlessReady(logger, () => ({ check: 'database', incumbent: null }), 20)
+    warnUnlessReady(logger, () => ({ check: 'check "database"', incumbent: null }), 20)
     await until('it warns', () => told.length > 0)
     expect(told[0]!.text).toMatch(/check "database" has not settled: it accepts nothing/)
   })

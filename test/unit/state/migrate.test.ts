@@ -145,11 +145,15 @@ describe('migrate', () => {
       expect.objectContaining({
         code: 'ERR_FDB_STATE_VALUE',
         message:
-          'section "numbers", key "a": migrate() from schema version 1 to 4 threw; correct it, put a value of version 4, ' +
+          'section "numbers", key "a": migrate() from schema version 1 to 4 threw (no such unit); correct it, put a value of version 4, ' +
           'or delete the key',
         cause,
       }),
     )
+    fault = () => {
+      throw untyped(null)
+    }
+    expect(() => section.get('a')).toThrow(/ threw \(null\); correct it/)
     fault = () => untyped(undefined)
     expect(() => section.get('a')).toThrow(/returned undefined instead of the value/)
     next.close()
