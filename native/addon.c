@@ -124,6 +124,7 @@ NAPI_MODULE_INIT() {
     METHOD("reapChild", fdb_reap_child),
     METHOD("spawn", fdb_spawn),
     METHOD("spawnGuarded", fdb_spawn_guarded),
+    METHOD("killAtEnd", fdb_kill_at_end),
     METHOD("execute", fdb_execute),
     METHOD("holdSignals", fdb_hold_signals),
     METHOD("releaseSignals", fdb_release_signals),

@@ -167,6 +167,7 @@ FDB_CALL(fdb_ended_child);
 FDB_CALL(fdb_reap_child);
 FDB_CALL(fdb_spawn);
 FDB_CALL(fdb_spawn_guarded);
+FDB_CALL(fdb_kill_at_end);
 FDB_CALL(fdb_execute);
 /* Gets the signals that holdSignals has blocked. */
 void fdb_held_signals(sigset_t *set);

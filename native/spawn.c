@@ -1,5 +1,6 @@
 /* Starts a child with the given descriptors as numbers 3, 4, …, with its own pid in its environment, and with a signal when its parent ends; or a
-   grandchild whose parent, a guardian, ends when this process wants that: then init or a subreaper becomes its parent. */
+   grandchild whose parent, a guardian, ends when this process wants that: then init or a subreaper becomes its parent. Another guardian kills what
+   is left of programs when this process has ended. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifdef __linux__
@@ -220,6 +222,124 @@ static void guard(start *it, int leash) {
   }
 }
 
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+
+#define MAX_MARKS (16u << 10)
+#define MAX_MARK 128
+#define PASSES 500
+#define PASS_NS 10000000
+
+/* Returns 0 unless the name is a number. */
+static pid_t number(const char *name) {
+  long value = 0;
+  for (; *name >= '0' && *name <= '9' && value < INT_MAX / 10; name++) value = value * 10 + (*name - '0');
+  return *name == 0 ? (pid_t)value : 0;
+}
+
+/* Reports whether `entry` is one of the strings in `marks`, each ended by NUL. Volatile: the compiler must not make calls of it, see drop_memory(). */
+static bool is_mark(const volatile char *entry, size_t length, const volatile char *marks, size_t size) {
+  for (size_t from = 0, at = 0; at < size; at++) {
+    if (marks[at] != 0) continue;
+    bool same = at - from == length;
+    for (size_t i = 0; same && i < length; i++) same = marks[from + i] == entry[i];
+    if (same) return true;
+    from = at + 1;
+  }
+  return false;
+}
+
+/* Reports whether a process has one of the marks in its environment: a process that has ended has no environment. */
+static bool is_marked(int proc, const char *name, const volatile char *marks, size_t size) {
+  volatile char path[32], entry[MAX_MARK];
+  static const char rest[] = "/environ";
+  size_t length = 0;
+  for (; *name != 0 && length < 16; name++) path[length++] = *name;
+  for (size_t i = 0; i < sizeof(rest); i++) path[length++] = rest[i];
+  int file = (int)syscall(SYS_openat, proc, path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return false;
+  char buffer[4096];
+  bool found = false;
+  length = 0;
+  for (long read; !found && (read = syscall(SYS_read, file, buffer, sizeof(buffer))) > 0;)
+    for (long i = 0; !found && i < read; i++) {
+      if (buffer[i] != 0) {
+        if (length < MAX_MARK) entry[length] = buffer[i];
+        length++;
+        continue;
+      }
+      found = length < MAX_MARK && is_mark(entry, length, marks, size);
+      length = 0;
+    }
+  syscall(SYS_close, file);
+  return found;
+}
+
+/* Kills all processes that have a mark. Returns whether there was one. The pidfd names the process whose environment was read, also if it has ended. */
+static bool kill_marked(int proc, const volatile char *marks, size_t size) {
+  struct entry {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+  };
+  _Alignas(struct entry) char entries[4096];
+  bool any = false;
+  syscall(SYS_lseek, proc, 0, SEEK_SET);
+  for (long read; (read = syscall(SYS_getdents64, proc, entries, sizeof(entries))) > 0;)
+    for (long at = 0; at < read;) {
+      const struct entry *next = (const struct entry *)(entries + at);
+      at += next->length;
+      pid_t pid = number(next->name);
+      int pidfd = pid == 0 ? -1 : (int)syscall(SYS_pidfd_open, pid, 0);
+      if (pidfd < 0) continue;
+      if (is_marked(proc, next->name, marks, size) && syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) == 0) any = true;
+      syscall(SYS_close, pidfd);
+    }
+  return any;
+}
+
+/* Waits until the other end of `leash` is closed, because its process has ended in any way; then kills the processes that have one of the marks in the file
+   `marks`. As guard(), it keeps all signals blocked. */
+static void watch_end(int leash, int marks) {
+  if (dup2(leash, 0) < 0 || dup2(marks, 1) < 0 || setsid() < 0) _exit(0);
+  int proc = open("/proc", O_RDONLY | O_DIRECTORY);
+  if (proc < 0 || dup2(proc, 2) < 0) _exit(0);
+  syscall(SYS_close_range, 3u, ~0u, 0);
+  if (chdir("/") < 0) errno = 0;
+  prctl(PR_SET_NAME, "fdb-guardian");
+  drop_memory();
+  volatile char text[MAX_MARKS];
+  struct pollfd watched = { .fd = 0, .events = POLLIN };
+  while (syscall(SYS_ppoll, &watched, 1, NULL, NULL, 0) < 0) continue;
+  long size = syscall(SYS_read, 1, text, sizeof(text));
+  for (int pass = 0; size > 0 && pass < PASSES && kill_marked(2, text, (size_t)size); pass++) {
+    struct timespec pause = { .tv_nsec = PASS_NS };
+    syscall(SYS_ppoll, NULL, 0, &pause, NULL, 0);
+  }
+  syscall(SYS_exit_group, 0);
+}
+
+/* Returns the end of the leash that this process keeps. */
+static napi_value begin_watching(const fdb_call *call, int marks) {
+  int leash[2];
+  sigset_t all, before;
+  if (fcntl(marks, F_GETFD) < 0) return fdb_throw(call->env, errno, "fcntl");
+  if (pipe2(leash, O_CLOEXEC) < 0) return fdb_throw(call->env, errno, "pipe");
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pid_t pid = fork();
+  if (pid == 0) watch_end(leash[0], marks);
+  int error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  close(leash[0]);
+  if (pid >= 0) return fdb_owned_value(call->self, leash[1]);
+  close(leash[1]);
+  return fdb_throw(call->env, error, "fork");
+}
+
 /* Returns [the program's pid, the guardian's pid, `leash`]. */
 static napi_value begin_guarded(const fdb_call *call, start *it) {
   napi_env env = call->env;
@@ -342,6 +462,17 @@ napi_value fdb_spawn_guarded(napi_env env, napi_callback_info info) {
   return result;
 #else
   (void)info;
+  return fdb_throw(env, ENOSYS, "fork");
+#endif
+}
+
+napi_value fdb_kill_at_end(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int marks;
+  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "marks", &marks)) return NULL;
+#ifdef __linux__
+  return begin_watching(&call, marks);
+#else
   return fdb_throw(env, ENOSYS, "fork");
 #endif
 }

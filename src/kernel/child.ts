@@ -1,7 +1,7 @@
 import { closeSync, openSync } from 'node:fs'
-import { sleepSync } from './file.js'
+import { memoryFile, sleepSync, truncate, writeAllAt } from './file.js'
 import { type NativeError, native, READABLE } from './native.js'
-import { OwnedFd } from './owned.js'
+import { closeOnThrow, OwnedFd } from './owned.js'
 import { watch } from './watch.js'
 
 export interface ProgramStart {
@@ -102,6 +102,40 @@ export function startGuarded(
   })
   poll.start(READABLE)
   return { pid, orphan, unref: () => poll.unref() }
+}
+
+/** Maximum number of marks of an {@link EndGuard}; the oldest are dropped. */
+const MAX_MARKS = 64
+
+/**
+ * Kills processes when this process has ended in any way, also by SIGKILL: all whose environment has one of {@link marks} (`NAME=VALUE`). A guardian does it,
+ * a small child of this process. execve() ends the guardian's watch as the end of the process does: dispose of the guard before.
+ */
+export class EndGuard implements Disposable {
+  readonly #file: OwnedFd
+  readonly #leash: OwnedFd
+  #marks: string[] = []
+
+  /** Linux only. Throws as {@link startChild} does. */
+  constructor() {
+    this.#file = memoryFile('marks', 'marks of programs')
+    this.#leash = closeOnThrow([this.#file], () =>
+      OwnedFd.own(native.killAtEnd(this.#file.raw), 'guardian of programs'),
+    )
+  }
+
+  add(mark: string): void {
+    this.#marks = [...this.#marks, mark].slice(-MAX_MARKS)
+    truncate(this.#file, 0)
+    writeAllAt(this.#file, Buffer.from(this.#marks.map(each => `${each}\0`).join('')), 0)
+  }
+
+  /** Ends the guardian, which kills no process then. */
+  [Symbol.dispose](): void {
+    if (!this.#file.closed) truncate(this.#file, 0)
+    this.#file.close()
+    this.#leash.close()
+  }
 }
 
 /** Returns false if the guardian has closed its end without a status. */

@@ -277,6 +277,8 @@ export interface Native {
     env: Uint8Array,
     standard: readonly number[],
   ): [pid: number, guardian: number, leash: number]
+  /** See {@link EndGuard}. `marks` is a file of strings, each ended by NUL. Returns a descriptor: its end, with this process or by execve(), wakes the guardian. */
+  killAtEnd(marks: number): number
 
   // execute.c
   /**

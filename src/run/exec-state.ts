@@ -26,6 +26,7 @@ import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { ChildProcesses } from '../versions/child-processes.js'
 import type { SupervisorState } from '../versions/machine.js'
 import type { InheritedProbe } from '../versions/probe.js'
+import type { DeathGuard } from './death-guard.js'
 import { type ExitReport, exitCodeText } from './failures.js'
 import type { KnownVersion } from './known-versions.js'
 import type { SupervisorSettings, VersionSettings } from './settings.js'
@@ -150,6 +151,7 @@ const DRY_RUN_MS = 30_000
 export async function replaceImage(
   snapshot: () => ExecState,
   children: ChildProcesses,
+  deathGuard: DeathGuard,
   logger: Logger,
 ): Promise<never> {
   try {
@@ -162,7 +164,14 @@ export async function replaceImage(
     using _held = holding && (await blockHandledSignals())
     const all = snapshot()
     logger.info({ replaced: all.replaced }, 'the supervisor is replaced by the installed release')
-    return becomeNextImage(all, holding ?? {})
+    // Also an older release, which has no guard, takes over the versions.
+    deathGuard.release()
+    try {
+      return becomeNextImage(all, holding ?? {})
+    } catch (error) {
+      deathGuard.renew()
+      throw error
+    }
   } catch (error) {
     const reason = FdbError.from(error)
     logger.error({ err: reason }, 'the supervisor was not replaced and keeps running')

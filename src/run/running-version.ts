@@ -10,6 +10,7 @@ import { ChildProcesses } from '../versions/child-processes.js'
 import { ExitReason, NO_REASON } from '../versions/exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from '../versions/leftover-processes.js'
 import type { Probe, ProbeEvents } from '../versions/probe.js'
+import type { DeathGuard } from './death-guard.js'
 import type { ExecState, InheritedVersion } from './exec-state.js'
 import { Exits } from './failures.js'
 import type { Predecessor } from './predecessor.js'
@@ -38,6 +39,8 @@ export interface VersionDeps {
   readonly alone: boolean
   /** Control path of the supervisor, beside which the version writes why it ends. If null, the version writes nothing. */
   readonly control?: string | null
+  /** Null if no process must end with the supervisor. */
+  readonly deathGuard?: Pick<DeathGuard, 'add'> | null
 }
 
 export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'statusText'> {
@@ -79,7 +82,7 @@ export class RunningVersion {
    * ERR_FDB_NO_CWD, bind errors.
    */
   constructor(
-    { id, settings, probe, children, listeners, alone, control = null }: VersionDeps,
+    { id, settings, probe, children, listeners, alone, control = null, deathGuard = null }: VersionDeps,
     events: VersionEvents,
     inherited: InheritedVersion | null = null,
   ) {
@@ -89,6 +92,7 @@ export class RunningVersion {
     this.#children = children
     this.#probe = probe
     this.#events = events
+    if (!settings.survive) deathGuard?.add(`${VERSION_VARIABLE}=${this.#mark}`)
     this.#exitReason = inherited === null && control !== null ? new ExitReason(control) : null
     try {
       this.#pid = inherited?.pid ?? this.#spawn(listeners, alone)
@@ -386,6 +390,7 @@ export class RunningVersions {
   readonly #leftovers = new Map<LeftoverProcesses, number>()
   readonly #events: RunningEvents
   readonly #control: string | null
+  readonly #deathGuard: DeathGuard | null
   readonly #closed = new AbortController()
 
   constructor(
@@ -395,7 +400,9 @@ export class RunningVersions {
     predecessor: Pick<Predecessor, 'phase'> | null,
     control: string | null = null,
     guard: ListenerGuard | null = null,
+    deathGuard: DeathGuard | null = null,
   ) {
+    this.#deathGuard = deathGuard
     this.#control = control
     this.#events = events
     this.listeners = new SharedListeners(kept, inherited?.listeners, predecessor, guard)
@@ -427,6 +434,7 @@ export class RunningVersions {
         ...{ id, settings, probe, children, listeners },
         alone: this.#running.size === 0,
         control: this.#control,
+        deathGuard: this.#deathGuard,
       },
       {
         ready: () => this.#events.ready(id),
@@ -533,6 +541,7 @@ export class RunningVersions {
     this.#closed.abort()
     for (const id of [...this.#running.keys()]) this.forget(id)
     this.#killLeftovers(null)
+    this.#deathGuard?.release()
     this.listeners[Symbol.dispose]()
     this.children.close()
   }

@@ -24,6 +24,7 @@ import {
 import { probeFor, probeOfInherited } from '../versions/probe.js'
 import { Timers } from '../versions/timers.js'
 import { Control, openControl } from './control.js'
+import { DeathGuard } from './death-guard.js'
 import { type ExecState, replaceImage } from './exec-state.js'
 import { type SupervisorEnd, VersionFailures } from './failures.js'
 import { KnownVersions, ReleaseLinks } from './known-versions.js'
@@ -63,6 +64,7 @@ export class Supervisor {
   readonly #replacements: number
   readonly #requests = new UpgradeRequests()
   readonly #versions: RunningVersions
+  readonly #deathGuard: DeathGuard
   readonly #timers = new Timers({
     elapsed: (timer, version, ms) => this.#onElapsed(timer, version, ms),
     backedOff: () => this.#dispatch({ type: 'backed-off' }),
@@ -86,6 +88,7 @@ export class Supervisor {
     const manager = ServiceManager.find(deps.logger)
     const { name, storedAs = name } = deps.settings
     this.#deps = deps
+    this.#deathGuard = new DeathGuard(deps.logger)
     this.#state = inherited?.state ?? initial(deps.settings.restart)
     this.#startedAt = inherited?.startedAt ?? Date.now()
     this.#replacements = inherited?.replaced ?? 0
@@ -106,6 +109,7 @@ export class Supervisor {
       deps.predecessor ?? null,
       control?.path ?? null,
       new ListenerGuard(deps.logger),
+      this.#deathGuard,
     )
     this.#report = new ManagerReport(manager)
     this.#unused = new UnusedListeners(this.#versions, deps.logger)
@@ -168,7 +172,12 @@ export class Supervisor {
    * changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link replaceImage} does.
    */
   async upgradeSelf(): Promise<never> {
-    return await replaceImage(() => this.#snapshot, this.#versions.children, this.#deps.logger)
+    return await replaceImage(
+      () => this.#snapshot,
+      this.#versions.children,
+      this.#deathGuard,
+      this.#deps.logger,
+    )
   }
 
   /**

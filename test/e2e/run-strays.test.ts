@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded } from '../processes/launch.js'
+import { freePort } from '../processes/scene.js'
 import { type Orders, SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
@@ -100,5 +101,58 @@ describe('processes that a version leaves behind', () => {
     expect(hasEnded(secondChild!)).toBe(false)
     expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     expect(listened(run).map(hasEnded)).toEqual([true, true, true, true])
+  })
+})
+
+/** A program below a shell, which neither gives it the listeners nor passes signals on. */
+async function belowShell(how: string) {
+  const run = await Supervised.prepare()
+  const port = await freePort()
+  const env = { FDB_SUPERVISED: run.orders({ listen: { host: '127.0.0.1', port }, elsewhere: true }) }
+  const command = ['sh', '-c', `unset LISTEN_FDS LISTEN_PID; ${how}; true`, SERVER]
+  const start = async (args: readonly string[] = []) => {
+    await run.launch(['--ready', `tcp://127.0.0.1:${port}`, ...args], command, env)
+    await run.logged('a version serves', ({ pid }) => pid === run.pid)
+    return listened(run).at(-1)!
+  }
+  return { run, start }
+}
+
+describe('when the supervisor is killed', () => {
+  it.each([
+    ['below a shell', '"$0"'],
+    ['in a session of its own', 'setsid -f "$0"; sleep 1000'],
+  ])('a program %s ends too, and the next supervisor can start it', async (_, how) => {
+    const { run, start } = await belowShell(how)
+    const first = await start()
+    run.signal('SIGKILL')
+    await run.ended(first)
+    const second = await start()
+    expect(second).not.toBe(first)
+    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    await run.ended(second)
+  })
+
+  it('after it has replaced itself, its program has lived on and ends then', async () => {
+    const { run, start } = await belowShell('"$0"')
+    const pid = await start()
+    expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
+    await until('the next image runs', async () => (await run.status()).supervisor.replaced === 1)
+    expect(hasEnded(pid)).toBe(false)
+    run.signal('SIGKILL')
+    await run.ended(pid)
+  })
+
+  it('a program that may outlive it lives on', async () => {
+    const { run, start } = await belowShell('"$0"')
+    const pid = await start(['--survive'])
+    run.signal('SIGKILL')
+    await run.ended()
+    const other = await belowShell('"$0"')
+    const others = await other.start()
+    other.run.signal('SIGKILL')
+    await other.run.ended(others)
+    expect(hasEnded(pid)).toBe(false)
+    process.kill(pid, 'SIGKILL')
   })
 })

@@ -281,7 +281,13 @@ async function children() {
     // This process has adopted orphans: the program is its child from then on.
     for (const pid of [guardian, program])
       while (native.reapChild(pid) === null) await new Promise(resolve => setTimeout(resolve, 5))
-  } else made.add('spawnGuarded')
+    const marks = native.memfd('marks')
+    native.close(native.killAtEnd(marks))
+    let ended = 0
+    while ((ended = native.endedChild()) === 0) await new Promise(resolve => setTimeout(resolve, 5))
+    assert.equal(native.reapChild(ended), 0)
+    native.close(marks)
+  } else made.add('spawnGuarded').add('killAtEnd')
   refused(() => native.spawnGuarded(strings('/none', '', 'x'), env, [0, 1, 2]), 'ENOENT')
   refused(() => native.spawn(strings('/none', '', 'x'), env, -1, [], 0), 'ENOENT')
   refused(() => native.spawn(strings('/bin/sh', '', 'x'), env, -1, [never], 0), 'EBADF')
