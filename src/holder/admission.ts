@@ -72,8 +72,6 @@ interface AdmissionOptions {
 
 /** Time of the event loop that a connection takes besides its messages. */
 const CONNECTION_MS = 0.3
-/** As {@link CONNECTION_MS}, of a connection that is closed unread. */
-const CLOSED_MS = 0.02
 
 /**
  * Reads the Hello of a client that runs as this process's user, as root, or as a user that `mayConnect` allows; rejects all others. Calls
@@ -108,7 +106,6 @@ export function receiveHello(
     waited = true
     return true
   }
-  foreignUser.spend(CLOSED_MS)
   fd.closeStream()
   return false
 }
