@@ -131,6 +131,7 @@ NAPI_MODULE_INIT() {
     METHOD("hangups", fdb_hangups),
     METHOD("memfd", fdb_memfd),
     METHOD("addSeals", fdb_add_seals),
+    METHOD("addSealsAside", fdb_add_seals_aside),
     METHOD("getSeals", fdb_get_seals),
     METHOD("reopenReadOnly", fdb_reopen_read_only),
     METHOD("pread", fdb_pread),

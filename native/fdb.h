@@ -175,6 +175,7 @@ FDB_CALL(fdb_hold_signals);
 FDB_CALL(fdb_release_signals);
 FDB_CALL(fdb_memfd);
 FDB_CALL(fdb_add_seals);
+FDB_CALL(fdb_add_seals_aside);
 FDB_CALL(fdb_get_seals);
 FDB_CALL(fdb_reopen_read_only);
 FDB_CALL(fdb_pread);

@@ -82,20 +82,78 @@ napi_value fdb_memfd(napi_env env, napi_callback_info info) {
   return file < 0 ? fdb_throw(env, errno, "mkostemp") : fdb_owned_value(call.self, file);
 }
 
+/* Returns 0 or an errno. */
+static int add_seals(int fd, int seals) {
+#ifdef F_ADD_SEALS
+  int result;
+  do result = fcntl(fd, F_ADD_SEALS, seals);
+  while (result < 0 && errno == EINTR);
+  return result < 0 ? errno : 0;
+#else
+  (void)fd;
+  (void)seals;
+  return EINVAL;
+#endif
+}
+
 napi_value fdb_add_seals(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd, seals;
   if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
       !fdb_int(env, call.argv[1], "seals", 0, 63, &seals))
     return NULL;
-#ifdef F_ADD_SEALS
-  int result;
-  do result = fcntl(fd, F_ADD_SEALS, seals);
-  while (result < 0 && errno == EINTR);
-  return result < 0 ? fdb_throw(env, errno, "fcntl") : fdb_undefined(env);
-#else
-  return fdb_throw(env, EINVAL, "fcntl");
-#endif
+  int error = add_seals(fd, seals);
+  return error != 0 ? fdb_throw(env, error, "fcntl") : fdb_undefined(env);
+}
+
+typedef struct {
+  int fd, seals, error;
+  napi_async_work work;
+  napi_deferred deferred;
+} sealing;
+
+static void seal_aside(napi_env env, void *data) {
+  (void)env;
+  sealing *it = data;
+  it->error = add_seals(it->fd, it->seals);
+}
+
+static void sealed_aside(napi_env env, napi_status status, void *data) {
+  sealing *it = data;
+  napi_value result;
+  if (status != napi_ok) it->error = ECANCELED;
+  if (it->error == 0) {
+    if (napi_get_undefined(env, &result) == napi_ok) napi_resolve_deferred(env, it->deferred, result);
+  } else {
+    fdb_throw(env, it->error, "fcntl");
+    if (napi_get_and_clear_last_exception(env, &result) == napi_ok) napi_reject_deferred(env, it->deferred, result);
+  }
+  napi_delete_async_work(env, it->work);
+  free(it);
+}
+
+/* As addSeals(), in a thread of libuv's pool: while another process uses pages of the file, the kernel waits for 150 ms. */
+napi_value fdb_add_seals_aside(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  int fd, seals;
+  napi_value name, promise;
+  if (!fdb_enter(env, info, 2, &call) || !fdb_fd(env, call.argv[0], "fd", &fd) ||
+      !fdb_int(env, call.argv[1], "seals", 0, 63, &seals))
+    return NULL;
+  sealing *it = calloc(1, sizeof *it);
+  if (it == NULL) return fdb_throw(env, ENOMEM, "addSealsAside");
+  *it = (sealing){ .fd = fd, .seals = seals };
+  if (napi_create_string_utf8(env, "fdb:addSealsAside", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_create_async_work(env, NULL, name, seal_aside, sealed_aside, it, &it->work) != napi_ok) {
+    free(it);
+    return fdb_throw(env, ENOMEM, "addSealsAside");
+  }
+  if (napi_create_promise(env, &it->deferred, &promise) != napi_ok || napi_queue_async_work(env, it->work) != napi_ok) {
+    napi_delete_async_work(env, it->work);
+    free(it);
+    return fdb_throw(env, ENOMEM, "addSealsAside");
+  }
+  return promise;
 }
 
 napi_value fdb_get_seals(napi_env env, napi_callback_info info) {

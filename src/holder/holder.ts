@@ -199,7 +199,12 @@ export class Holder {
       case 'tell':
         return this.#sendTo(effect.to, effect.message)
       case 'seal':
-        return this.#repeat('seal', () => this.segmentSet.seal(effect.from, effect.below))
+        return this.#repeat('seal', () => {
+          const { from, below } = effect
+          return this.#peers.hadForeign
+            ? this.segmentSet.sealAside(from, below)
+            : this.segmentSet.seal(from, below)
+        })
       case 'make':
         return this.#offerSender.make(effect.epochs, effect.offer ?? false)
       case 'mark':
@@ -265,7 +270,7 @@ export class Holder {
 
   // ---- effects
 
-  #repeat(what: string, act: () => void): void | Promise<void> {
+  #repeat(what: string, act: () => void | Promise<void>): void | Promise<void> {
     return repeatUntilDone(act, what, this.#logger, () => this.#closed)
   }
 
@@ -377,28 +382,31 @@ const REPEAT_BACKOFF = { firstMs: 10, longestMs: 1_000 }
 
 /** Repeats `act` until it succeeds, or until `over` returns true because `act` is not needed any more. */
 export function repeatUntilDone(
-  act: () => void,
+  act: () => void | Promise<void>,
   what: string,
   logger: Logger,
   over: () => boolean,
 ): void | Promise<void> {
-  try {
-    act()
-  } catch (error) {
+  const failed = (error: unknown) => {
     logger.error(
       { err: error, effect: what },
       'a step of the handoff failed; it is repeated until it succeeds',
     )
     return repeatAfterFailure(act, over)
   }
+  try {
+    return act()?.catch(failed)
+  } catch (error) {
+    return failed(error)
+  }
 }
 
-async function repeatAfterFailure(act: () => void, over: () => boolean): Promise<void> {
+async function repeatAfterFailure(act: () => void | Promise<void>, over: () => boolean): Promise<void> {
   const backoff = new Backoff(REPEAT_BACKOFF)
   while (!over()) {
     await new Promise(resolve => setTimeout(resolve, backoff.next()))
     try {
-      if (!over()) act()
+      if (!over()) await act()
       return
     } catch {
       // Only the first failure is logged.

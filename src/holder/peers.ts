@@ -39,6 +39,7 @@ export class Peers {
   readonly #peers = new Map<Id, Peer>()
   /** Ids count from 1. In a member's own holder 0 is the member itself. */
   #nextId: Id = 1
+  #hadForeign = false
 
   constructor(parts: { handler: PeersHandler; logger: Logger }) {
     this.#handler = parts.handler
@@ -52,6 +53,11 @@ export class Peers {
   /** Peers that have descriptors of this holder, and to which it can send now. */
   get reachable(): Peer[] {
     return this.all.filter(peer => peer.holds && !peer.returning && peer.link.open)
+  }
+
+  /** Whether a process of another user has ever been among them: it may keep what it has received. */
+  get hadForeign(): boolean {
+    return this.#hadForeign
   }
 
   get(id: Id): Peer | undefined {
@@ -69,6 +75,7 @@ export class Peers {
       return null
     }
     this.#peers.set(id, peer)
+    this.#hadForeign ||= peer.link.channel.foreignUser !== undefined
     this.#listen(peer)
     return peer
   }

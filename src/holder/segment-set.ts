@@ -91,9 +91,16 @@ export class SegmentSet {
   }
 
   seal(from: Epoch, below: Epoch): void {
-    for (const segment of this.#segments.values()) {
-      if (segment.epoch >= from && segment.epoch < below && !segment.sealed) segment.seal()
-    }
+    for (const segment of this.#unsealed(from, below)) segment.seal()
+  }
+
+  /** As {@link seal}, if processes of another user may use pages of the segments: the seals may wait. */
+  async sealAside(from: Epoch, below: Epoch): Promise<void> {
+    await Promise.all(this.#unsealed(from, below).map(segment => segment.sealAside()))
+  }
+
+  #unsealed(from: Epoch, below: Epoch): Segment[] {
+    return this.all.filter(({ epoch, sealed }) => epoch >= from && epoch < below && !sealed)
   }
 
   mark(epoch: Epoch): void {

@@ -199,6 +199,20 @@ export function addSeals(fd: OwnedFd, seals: number): void {
   }
 }
 
+/** As {@link addSeals}, but waits in another thread: another user's process may use the pages for as long as it likes. */
+export async function addSealsAside(fd: OwnedFd, seals: number): Promise<void> {
+  // The caller may close its descriptor meanwhile.
+  using own = fd.dup()
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await native.addSealsAside(own.raw, seals)
+      return
+    } catch (error) {
+      if (attempt === ATTEMPTS || (error as NativeError).code !== 'EBUSY') throw error
+    }
+  }
+}
+
 /**
  * Opens the same memory read-only, as a new open file description: a process of another user that gets it can neither write nor seal the memory.
  * Returns a duplicate if the memory belongs to another user (this process has changed its user), because the kernel refuses to open it then.

@@ -306,6 +306,8 @@ export interface Native {
    */
   memfd(name: string): number
   addSeals(fd: number, seals: number): void
+  /** As {@link addSeals}, in another thread: the kernel may wait for 150 ms. `fd` must stay open until the promise settles. */
+  addSealsAside(fd: number, seals: number): Promise<void>
   getSeals(fd: number): number | null
   /** Opens the same memory read-only as a new open file description (through /proc/self/fd). */
   reopenReadOnly(fd: number): number

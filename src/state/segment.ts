@@ -2,6 +2,7 @@ import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
 import {
   addSeals,
+  addSealsAside,
   closeAll,
   closeOnThrow,
   memoryFile,
@@ -171,14 +172,26 @@ export class Segment {
 
   /** Ends every process's right to write, for good. Idempotent. Needs a writable descriptor. */
   seal(): void {
-    const seals = sealsOf(this.fd)
-    if (seals === null) {
-      this.#sealedHere = true
-      return
+    const wanted = this.#sealsToAdd()
+    if (wanted !== 0) this.#addSeals(wanted, SEAL_WRITE)
+  }
+
+  /** As {@link seal}. Waits in another thread if another user's process uses pages of the segment; then rejects after half a second. */
+  async sealAside(): Promise<void> {
+    const wanted = this.#sealsToAdd()
+    if (wanted === 0) return
+    try {
+      await addSealsAside(this.fd, wanted)
+    } catch (error) {
+      if (!this.fd.closed) this.#checkSeals(wanted, SEAL_WRITE, error as NativeError)
     }
-    if ((seals & SEAL_WRITE) !== 0) return
-    const wanted = (seals & SEAL_SHRINK) !== 0 ? SEAL_WRITE : SEAL_WRITE | SEAL_GROW | SEAL_SHRINK
-    this.#addSeals(wanted, SEAL_WRITE)
+  }
+
+  #sealsToAdd(): number {
+    const seals = sealsOf(this.fd)
+    if (seals === null) this.#sealedHere = true
+    if (seals === null || (seals & SEAL_WRITE) !== 0) return 0
+    return (seals & SEAL_SHRINK) !== 0 ? SEAL_WRITE : SEAL_WRITE | SEAL_GROW | SEAL_SHRINK
   }
 
   /** Seals the segment of a process that is known to be dead. Reopens the descriptor for writing, as it may be read-only. */
@@ -212,21 +225,26 @@ export class Segment {
     try {
       addSeals(this.fd, wanted)
     } catch (error) {
-      const seals = sealsOf(this.fd) ?? 0
-      if ((seals & needed) === needed) return
-      const { code } = error as NativeError
-      const reason =
-        code === 'EPERM'
-          ? 'this descriptor is read-only, or the seals are sealed; seal through a writable descriptor'
-          : code === 'EBUSY'
-            ? 'a process maps the segment writable, or holds pages of it (splice); use pread and pwrite only'
-            : 'see the cause'
-      throw new FdbError(
-        'ERR_FDB_STATE_SEAL',
-        `segment of epoch ${this.epoch} cannot be given the seals ${wanted} (it has ${seals}; ${code}): ${reason}`,
-        { cause: error },
-      )
+      this.#checkSeals(wanted, needed, error as NativeError)
     }
+  }
+
+  /** Throws ERR_FDB_STATE_SEAL unless the segment has the needed seals, although adding some has failed. */
+  #checkSeals(wanted: number, needed: number, cause: NativeError): void {
+    const seals = sealsOf(this.fd) ?? 0
+    if ((seals & needed) === needed) return
+    const { code } = cause
+    const reason =
+      code === 'EPERM'
+        ? 'this descriptor is read-only, or the seals are sealed; seal through a writable descriptor'
+        : code === 'EBUSY'
+          ? 'a process maps the segment writable, or holds pages of it (splice); use pread and pwrite only'
+          : 'see the cause'
+    throw new FdbError(
+      'ERR_FDB_STATE_SEAL',
+      `segment of epoch ${this.epoch} cannot be given the seals ${wanted} (it has ${seals}; ${code}): ${reason}`,
+      { cause },
+    )
   }
 
   append(bytes: Uint8Array): AppendResult {

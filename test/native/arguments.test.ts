@@ -51,6 +51,7 @@ describe('wrong arguments', () => {
         }
         // What may succeed: empty lists, numbers that nobody owns or is a child of ours, and room above the limit.
         expect([
+          'addSealsAside',
           'closeAside',
           'closeMany',
           'closingAside',

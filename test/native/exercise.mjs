@@ -213,7 +213,7 @@ function changes() {
   refused(() => native.scanChanges('x', new Uint32Array(2), 1, 7, into), 'ERR_INVALID_ARG_TYPE')
 }
 
-function files() {
+async function files() {
   native.close(native.watchPaths(folder, [join(folder, 'none')]))
   const memory = native.memfd('files')
   native.pwrite(memory, bytes, 0, bytes.length, 5)
@@ -222,7 +222,9 @@ function files() {
   const reader = native.reopenReadOnly(memory)
   refused(() => native.addSeals(reader, 8), 'EPERM')
   native.addSeals(memory, 8)
-  assert.equal(native.getSeals(reader) & ~32, 8)
+  await native.addSealsAside(memory, 2)
+  assert.equal(await native.addSealsAside(reader, 8).catch(({ code }) => code), 'EPERM')
+  assert.equal(native.getSeals(reader) & ~32, 10)
   refused(() => native.pwrite(memory, bytes, 0, 1, 0), 'EPERM')
   refused(() => native.memfd('x'.repeat(1000)), 'ERR_OUT_OF_RANGE')
   writeFileSync(join(folder, 'lock'), '')
@@ -375,7 +377,7 @@ try {
     streams()
     sums()
     changes()
-    files()
+    await files()
     await children()
     await polls()
   }

@@ -127,7 +127,11 @@ function takeSegment(
     return epoch
   }
   // The daemon already has all valid segments. Sealing this one ends the right of any unknown process to write to it.
-  if (writable && ![owner, joiner, standby].includes(id)) segment.seal()
+  if (writable && ![owner, joiner, standby].includes(id)) {
+    if (peer.link.channel.foreignUser === undefined) segment.seal()
+    // If it maps the segment writable, it cannot be sealed; as before no other process reads it.
+    else void segment.sealAside().catch(() => {})
+  }
   segment.close()
   return top
 }

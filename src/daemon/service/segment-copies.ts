@@ -74,7 +74,12 @@ export class SegmentCopies {
       for (const copy of copies) {
         if (done.has(copy) && !copy.source.sealed) continue
         piece = copyUntil(copy, until)
-        if (piece !== 'more') done.add(copy)
+        if (piece !== 'more') {
+          done.add(copy)
+          // A follower may use pages of the copy.
+          if (copy.sealed) await copy.segment.sealAside()
+          if (this.#closed) return false
+        }
         copied ||= piece !== 'nothing'
         if (performance.now() >= until && copy !== copies.at(-1)) piece = 'more'
         if (piece === 'more') break
@@ -164,7 +169,6 @@ function copyUntil(copy: Copy, until: number): 'end' | 'more' | 'nothing' {
     copyPiece(copy)
   }
   copy.records = null
-  if (copy.sealed) segment.seal()
   return any || copy.sealed ? 'end' : 'nothing'
 }
 

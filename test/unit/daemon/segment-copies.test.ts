@@ -6,6 +6,8 @@ import { native } from '../../../src/kernel/native.js'
 import { fdbroker } from '../../../src/proto/state.js'
 import { frame } from '../../../src/state/segment.js'
 import { Segment } from '../../fixtures/state.js'
+import { holdPage } from '../../processes/held-page.js'
+import { has } from '../../processes/toolchains.js'
 
 const { Record } = fdbroker.state
 
@@ -87,6 +89,29 @@ describe('the copies of segments', () => {
     await expect(copies.refresh()).rejects.toThrow('no memory')
     expect(native.openCount()).toBe(before)
     expect(await copied()).toEqual([record(1, 'first').toString('latin1')])
+  })
+
+  it('keep the event loop turning while a follower holds pages of one that must be sealed', async ({
+    skip,
+  }) => {
+    if (!has('python3')) skip('there is no python3')
+    const { copies, segment, copied } = open()
+    segment.append(record(1, 'first'))
+    await copied()
+    const { items, release } = copies.since(0)
+    const given = Segment.open(items[0]!.fd.dup())
+    release()
+    const { end } = await holdPage(given, 'sys.stdin.read()')
+    segment.seal()
+    let turns = 0
+    const counting = setInterval(() => turns++, 5)
+    onTestFinished(() => clearInterval(counting))
+    await expect(copies.refresh()).rejects.toMatchObject({ code: 'ERR_FDB_STATE_SEAL' })
+    expect(turns).toBeGreaterThan(10)
+    await end()
+    await copies.refresh()
+    expect(given.sealed).toBe(true)
+    given.close()
   })
 
   it('take no more memory than their segments: pages of zeros take none', async () => {

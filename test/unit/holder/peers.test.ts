@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
+import { UserQuotas } from '../../../src/daemon/user-quotas.js'
 import { type HolderState, initialHolder } from '../../../src/handoff/holder-machine.js'
 import { Holder } from '../../../src/holder/holder.js'
 import { Registry } from '../../../src/holder/registry.js'
@@ -80,6 +81,26 @@ it('what a peer has said counts, also when its death is heard first', async ({ s
   await until('it is forgotten', () => story.includes('forgotten true'))
   expect(story).toEqual(['join', 'abort', 'dead', 'forgotten true'])
   far.close()
+})
+
+it('the segments are sealed aside once a process of another user has been a peer', async () => {
+  const { holder } = watching(process.pid)
+  onTestFinished(() => holder.segmentSet.close())
+  holder.segmentSet.make([1, 2])
+  const seal = (from: number) => holder.perform({ type: 'seal', from, below: from + 1 })
+  expect([seal(1), holder.segmentSet.isSealed(1)]).toEqual([undefined, true])
+  const [here, there] = native.socketPair()
+  const far = new Channel(OwnedFd.own(there, 'far'))
+  const foreignUser = new UserQuotas(1_024).foreignUserOf((process.geteuid?.() ?? 0) + 1)
+  const link = new Link(new Channel(OwnedFd.own(here, 'peer'), { foreignUser }))
+  const { pid } = process
+  holder.admit({ link, pid, generation: 2, identity: identify(pid), proven: false, pidfd: null })
+  await far.close()
+  await until('it has left', () => !link.open)
+  const sealing = seal(2)
+  expect(sealing).toBeInstanceOf(Promise)
+  await sealing
+  expect(holder.segmentSet.isSealed(2)).toBe(true)
 })
 
 /** A channel of this process, as if it were one of another. */

@@ -111,6 +111,7 @@ describe('a member that comes back over another channel', () => {
     let handler!: LinkHandler
     const made = {
       open: true,
+      channel: {},
       start: (given: LinkHandler) => {
         handler = given
       },

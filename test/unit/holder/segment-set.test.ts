@@ -58,6 +58,12 @@ describe('the segments that a process holds', () => {
     expect([1, 2, 3].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false])
   })
 
+  it('are sealed within the same bounds aside', async () => {
+    const segmentSet = shelfWith(1, 2, 3)
+    await segmentSet.sealAside(2, 3)
+    expect([1, 2, 3].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false])
+  })
+
   it('are given read-only to one that drains, from the one after those that it has', () => {
     const segmentSet = shelfWith(1, 2, 3)
     const before = native.openCount()

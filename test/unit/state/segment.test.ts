@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd, SEAL_SEAL, SEAL_WRITE } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { frame, parseHeader } from '../../../src/state/segment.js'
@@ -97,6 +97,32 @@ describe('a segment', () => {
     expect(segment.sealed).toBe(false)
     expect(segment.append(Buffer.from('def')).refused).toBe(null)
     await end()
+  })
+
+  it('is sealed aside while the event loop turns, or says that pages of it are held for good', async ({
+    skip,
+  }) => {
+    if (!has('python3')) skip('there is no python3')
+    const segments = [withBytes(), withBytes()]
+    const [briefly, forGood] = await Promise.all([
+      holdPage(segments[0]!, 'time.sleep(0.25)'),
+      holdPage(segments[1]!, 'sys.stdin.read()'),
+    ])
+    let turns = 0
+    const counting = setInterval(() => turns++, 5)
+    onTestFinished(() => clearInterval(counting))
+    const sealing = segments.map(segment => segment.sealAside())
+    // A caller may be done with it before.
+    const other = segments[0]!.dup()
+    segments[0]!.close()
+    await expect(sealing[1]).rejects.toThrow(
+      /EBUSY\): a process maps the segment writable, or holds pages of it/,
+    )
+    await sealing[0]
+    expect([other.sealed, segments[1]!.sealed]).toEqual([true, false])
+    expect(turns).toBeGreaterThan(10)
+    other.close()
+    await Promise.all([briefly.end(), forGood.end()])
   })
 
   it('counts as sealed when its seals are sealed too', () => {
