@@ -24,7 +24,7 @@ export class App {
   #naive
   #env
   #fds
-  /** Of every process that was started, in order. @type {number[]} */
+  /** Every started process, in order. @type {number[]} */
   pids = []
 
   /**
@@ -116,7 +116,7 @@ export class App {
     }
   }
 
-  /** What the processes printed. */
+  /** The output of all processes. */
   get output() {
     return readFileSync(this.#log, 'utf8')
   }

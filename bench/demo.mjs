@@ -1,6 +1,6 @@
 // @ts-check
-// npm run demo: the main job, seen. The reference proxy serves 10,000 routes, made at run time, under an open-loop load with
-// WebSockets, and is replaced five times by a process that somebody else started. `-- --app shop` shows the example app
+// npm run demo: shows the main job. The reference proxy serves 10,000 routes, made at run time, under an open-loop load with
+// WebSockets, and is replaced five times by an unrelated process. `-- --app shop` shows the example app
 // instead (`-- --app FILE` any that takes the same flags), `-- --naive` stops and starts: that must show losses, or the
 // referee is blind. Exit code 1 when a request was lost or late, clients waited too long for any answer, or p99 in the windows of
 // upgrades is too far from that between them.
@@ -45,7 +45,7 @@ const MOST_P99_MS = 500
 /** A referee that waits longer than this for a processor runs on a busy machine. */
 const BUSY_MS = 50
 
-/** What can move has moved by then. */
+/** All connections that can move have moved by then. */
 const SETTLE_MS = 1000
 
 const progress = new Progress()

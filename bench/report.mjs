@@ -1,5 +1,5 @@
 // @ts-check
-// What every long-running check shares: progress, a table, and the figures with their bars.
+// For every long-running check: progress, a table, and the figures with their bars.
 import { writeFileSync } from 'node:fs'
 import { cpus, release, totalmem } from 'node:os'
 

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline'
 
 /**
  * A program in a process of its own that says NDJSON on stdout: `{"type":"snapshot",...}` now and then, answers to
- * commands, `{"type":"report",...}` at its end; so that what the caller does does not make it late. It ends with this process.
+ * commands, `{"type":"report",...}` at its end; so a busy caller does not delay it. The program ends with this process.
  * @param {string} file
  * @param {string[]} args
  * @param {{ fds?: number }} [options] descriptors that it may have; default: what this process may have
@@ -33,7 +33,7 @@ export function spawnReporter(file, args, { fds } = {}) {
   })
   return {
     pid: child.pid ?? 0,
-    /** What it said last; null before that. */
+    /** The last snapshot; null before the first. */
     snapshot: () => latest,
     /** Resolves with its answer. @param {object} command @returns {Promise<any>} */
     ask(command) {

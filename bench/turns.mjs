@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 /** Turns below this are not looked at again. */
 const SHORT_MS = 1
-/** Who worked in longer turns for so little of so long has nothing to do. */
+/** A process with less work than this, in long turns, for so long has nothing to do. */
 const CALM = { ms: 400, workMs: 20 }
 
 /**
@@ -51,7 +51,7 @@ export class Collections {
     return sum
   }
 
-  /** Those that ended before are not asked for any more. @param {number} at */
+  /** Forgets collections that ended earlier. @param {number} at */
   forget(at) {
     this.#all = this.#all.filter(({ to }) => to > at)
   }
@@ -67,9 +67,9 @@ export class Collections {
 }
 
 /**
- * Times each turn of the event loop, by a ring of immediates: the loop never sleeps meanwhile. Of the longest: `turn` with
- * everything; `work` by the clock, without the waits for a processor that others had and without V8's collections (of these two the
- * longer: the one may have been in the other), or the CPU time of the process where that is less (the host ran somebody else).
+ * Times each turn of the event loop, by a ring of immediates: the loop never sleeps meanwhile. Returns the longest: `turn` with
+ * everything; `work` by the clock, without the waits for a processor and without V8's collections (of these two the
+ * longer: the one may have been in the other), or the CPU time of the process where that is less (the host ran another guest).
  * `blocked`: the time that the main thread slept in a turn, for example in a system call that waits. The loop does not sleep
  * between turns, and the kernel counts CPU time to within 4 ms, so a smaller value says nothing.
  */

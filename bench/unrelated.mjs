@@ -1,5 +1,5 @@
 // @ts-check
-// Starts processes that are nobody's children: `setsid` forks and exits, so that init adopts who becomes the command, in a session of its own.
+// Starts processes without a parent of ours: `setsid` forks and exits, so that init adopts the command, in a session of its own.
 // Two processes started like this share no ancestor but init. The launcher takes next to no time from what is measured meanwhile.
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'

@@ -2,7 +2,7 @@
 #include "fdb.h"
 
 /*
- * These functions run in JavaScript because that is faster: an object literal several times faster than one Node-API
+ * JavaScript makes these objects because it is faster: an object literal several times faster than one Node-API
  * call per property, a loop ten times faster than one call per element. `scratch` is the instance's Int32Array.
  */
 static const char *const maker_sources[MAKER_COUNT] = {

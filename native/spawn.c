@@ -34,7 +34,7 @@
 #define FIRST_FD 3
 #define STANDARD_FDS 3
 
-/* What the child needs is prepared before the fork: until execve() the child may make only async-signal-safe calls, because the parent has threads. */
+/* Everything is prepared before the fork: until execve() the child may make only async-signal-safe calls, because the parent has threads. */
 typedef struct {
   char *file, *cwd;
   char **argv, **env;

@@ -1,6 +1,6 @@
 /*
  * If the addon is preloaded (LD_PRELOAD) and FD_BROKER_WAITS has a pid, the process waits here, before Node starts, until that process has ended or
- * an order (INT, TERM, HUP) has come. It reaps children, and needs some hundred KiB instead of Node's 40 MiB. Then it executes the same command again:
+ * an order (INT, TERM, HUP) has come. Meanwhile it reaps children, and needs some hundred KiB instead of Node's 40 MiB. Then it executes the same command again:
  * orders stay pending for it, and FD_BROKER_WAITED has that pid, and the ends of the last children ("PID PID:CODE …").
  */
 #ifdef __linux__
@@ -90,7 +90,7 @@ static bool read_words(char *buffer, char **words) {
   return true;
 }
 
-/* Pages of files, which many processes share, count as this process's memory until they are given back. They are read again when they are needed, unless this
+/* Pages of files, which many processes share, count as this process's memory until they are given back. The kernel reads them again when they are needed, unless this
    process has changed them (relocations). */
 static void drop_pages(void) {
   FILE *maps = fopen("/proc/self/smaps", "re");

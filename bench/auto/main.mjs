@@ -66,7 +66,7 @@ async function firstStart(args) {
   return started
 }
 
-/** Of a version that takes over from one that serves. */
+/** Times the start of a version that takes over from a serving one. */
 async function nextStart() {
   const at = await place()
   const before = await answering(AUTO, at)

@@ -46,7 +46,7 @@ function run(size, move) {
     upgrades: move === 'auto' ? rounds : ROUNDS_OFF,
     everyMs: 1_000,
     quietMs: 5_000,
-    // Without moves whoever is idle stays until it is cut: that is looked at as it is after two seconds.
+    // Without moves an idle client stays until its connection is cut: the referee counts after two seconds.
     scene: {
       fds: 20_000,
       limits: { connections: 14_000 },
@@ -70,7 +70,7 @@ function bareMicroseconds(baseline, fds) {
 /** CPU time of one side for one connection, in µs. @param {Upgrade} upgrade @param {'sender' | 'receiver'} side @param {number} quietShare */
 function cpuEach({ moved, emptyMs, ...sides }, side, quietShare) {
   const { cpu } = sides[side]
-  // What the load takes is where the listeners are: with the receiver.
+  // The receiver has the listeners, and with them the load.
   const load = side === 'receiver' ? quietShare * (emptyMs ?? 0) : 0
   return ((cpu - load) * 1000) / moved
 }
@@ -94,7 +94,7 @@ const heading = [
 ]
 /** @type {(string | number)[][]} */
 const rows = []
-/** Of p99 in an upgrade that moves nothing. */
+/** The bar, relative to p99 in an upgrade that moves nothing. */
 const MOST_OF_DRAIN = 5
 const figures = new Figures('connections')
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-bench-'))
@@ -152,7 +152,7 @@ try {
       cut,
     ])
     figures.add(`${size}: closed, failed or wrong`, lost, 'clients', '=', 0)
-    // What the moves are for: otherwise the clients would notice nothing of them.
+    // Without moves the clients must notice the upgrade: otherwise this load would prove nothing.
     figures.add(`${size}: closed or failed without moves`, cut, 'clients', '>', 0)
     figures.add(
       `${size}: all moved after the commit`,

@@ -10,7 +10,7 @@ import { openScene } from './scene.mjs'
 
 const READY_MS = 60_000
 const GONE_MS = 20_000
-/** What is written about a moment is in the file by then. */
+/** A moment's lines are in the file by then. */
 const WRITTEN_MS = 100
 
 /**

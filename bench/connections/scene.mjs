@@ -9,14 +9,14 @@ import { CLI } from '../proxy/edge.mjs'
 import { edgeConfig } from '../referee/edge.mjs'
 import { spawnBackend, spawnPlain } from '../referee/remote.mjs'
 
-/** What watch.mjs puts together. */
+/** The span that watch.mjs sums up in one line. */
 const LINE_MS = 20
 const WATCH = new URL('watch.mjs', import.meta.url).href
 const MODULES = fileURLToPath(new URL('modules-cli.mjs', import.meta.url))
 
 /**
  * A line of the log. @typedef {{ time: number, pid: number, msg: string } & Record<string, any>} Line
- * What one process's main thread did in a span of time: the most of each, and all its CPU time, in ms; `moves`: in one turn for moves, `movesAll`: with garbage collection. @typedef {{ late: number, ran: number, waited: number, cpu: number, moves: number, movesAll: number }} Delays
+ * The main thread of one process in a span of time: the longest of each kind, and all its CPU time, in ms; `moves`: in one turn for moves, `movesAll`: with garbage collection. @typedef {{ late: number, ran: number, waited: number, cpu: number, moves: number, movesAll: number }} Delays
  * `drain`, `upgrade` and `limits` are those of the configuration; `everyMs` is between two messages of a talk; `modules`: not the published file, so that `moves` can be told (0 otherwise). @typedef {{ modules?: boolean, drain?: object, upgrade?: object, limits?: object, everyMs?: number, fds?: number | null, nodeFlags?: string[] }} SceneOptions
  */
 
@@ -45,7 +45,7 @@ export async function openScene({
       upgrade: { ...config.upgrade, ...upgrade },
     }
   }
-  /** What the next version's configuration has otherwise. */
+  /** The fields in which the next version's configuration differs. */
   const next = {
     change: (/** @type {ReturnType<typeof configFor>} */ config) => /** @type {object} */ (config),
   }
@@ -94,7 +94,7 @@ function linesOf(output) {
     .map(line => JSON.parse(line))
 }
 
-/** What watch.mjs wrote. @param {string} file @param {number} from @param {number} to @returns {Delays} */
+/** Reads the delays that watch.mjs wrote. @param {string} file @param {number} from @param {number} to @returns {Delays} */
 function delaysOf(file, from, to) {
   const most = { late: 0, ran: 0, waited: 0, cpu: 0, moves: 0, movesAll: 0 }
   if (!existsSync(file)) return most

@@ -37,8 +37,8 @@ if (folder !== undefined && isMainThread) {
 }
 
 /**
- * What one turn was for moves: looks at the main thread's own CPU time around each piece of work, and at what V8 says of its
- * collections. Returns what gives the most of one turn since it was called last; a release without such work: none.
+ * Measures the moves of each turn: the main thread's own CPU time around each piece of work, and the collections that V8
+ * reports. Returns a function that gives the most of one turn since its last call; 0 in a release without such work.
  * @param {typeof import('../turns.mjs').look} look
  * @param {import('../turns.mjs').Collections} collections
  */
@@ -70,7 +70,7 @@ async function watchMoves(look, collections) {
       }
     }
   }
-  /** Of the time before: V8 tells of its collections a moment later. @type {typeof turns} */
+  /** The turns before the last look: V8 reports its collections a moment later. @type {typeof turns} */
   let settled = []
   return () => {
     const most = { alone: 0, all: 0 }

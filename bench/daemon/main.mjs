@@ -31,7 +31,7 @@ const TOGETHER = 100
 const LIMIT_MS = 1_000
 /** Members come back after the next daemon serves, all of them at once. */
 const BACK_TIMES = 5
-/** Of what is the same work again, or holds the same again. */
+/** The bar for repeated work, and for the size after it. */
 const MOST_GROWTH = 2
 /** More than before are those of a moment: connections of operators and of members that come. */
 const MOST_DESCRIPTORS = 16
@@ -90,13 +90,13 @@ async function whole() {
   }
 }
 
-/** What the daemon takes, in MiB, and its descriptors. @param {number} pid */
+/** Returns the daemon's memory in MiB, and its descriptors. @param {number} pid */
 function sizeOf(pid) {
   const kib = Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0)
   return { memory: kib / 1024, descriptors: readdirSync(`/proc/${pid}/fd`).length }
 }
 
-/** As a process does that comes to serve, and gives up before it does. @param {string} service */
+/** Joins like a successor, and gives up before it serves. @param {string} service */
 async function claim(service) {
   const member = await join({ service, control, hosting: 'daemon', timeout: 60_000 })
   const names = Array.from({ length: listeners }, (_, n) => `web-${n}`)

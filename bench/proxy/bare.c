@@ -1,7 +1,7 @@
 /* The other side of bench/proxy, and its bar: what costs a proxy least, in one process each, over loopback.
  *
  *   bare server                        answers every request: 120 bytes, 10 KiB for /10k
- *   bare source BYTES                  sends so many bytes to whoever connects
+ *   bare source BYTES                  sends so many bytes to each client
  *   bare relay PORT                    passes requests and answers on to that server, and understands as little of them as can be
  *   bare load PORT CONNECTIONS SECONDS WARM PATH HEAD
  *                                      a request on each connection, and the next when it is answered; HEAD is small,
@@ -118,7 +118,7 @@ static void connected(peer *one) {
   watch(one->fd, one, EPOLLIN, EPOLL_CTL_MOD);
 }
 
-/* What is not taken at once is waited for: nothing here is ever far behind. */
+/* Waits until the socket takes all bytes: here a reader is never far behind. */
 static void put(int fd, const char *bytes, size_t size) {
   while (size > 0) {
     ssize_t sent = send(fd, bytes, size, MSG_NOSIGNAL);

@@ -69,7 +69,7 @@ export async function startEdge({
       command: ({ folder, control, target }) => {
         const file = join(folder, 'edge.json')
         const config = edgeConfig({ control, target, even: even ?? '', odd: odd ?? '' })
-        // Nobody remembers what was made at run time when it is stopped and started: it stands in the file then.
+        // A stop and a start lose the routes that were made at run time: here they stand in the file.
         if (inFile)
           config.routes.push(
             ...edgeRoutes(routes)

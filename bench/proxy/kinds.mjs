@@ -72,7 +72,7 @@ export async function startUndici(upstreamPort, execArgv = []) {
 
 /** @typedef {(options: { folder: string, port: number, upstreamPort: number, accessLog?: boolean }) => Pick<Running, 'pids' | 'end'>} Start */
 
-/** Of other proxies, by name: what is installed here. */
+/** The installed proxies of others, by name. */
 export const OTHERS = [
   {
     name: 'nginx',
@@ -102,7 +102,7 @@ export async function startOther(start, folder, upstreamPort, accessLog = false)
   return { port, ...running }
 }
 
-/** Of whole connections, by name. @param {string} folder @param {number} sourcePort @returns {Promise<Record<string, Running>>} */
+/** Starts tunnels for whole connections, by name. @param {string} folder @param {number} sourcePort @returns {Promise<Record<string, Running>>} */
 export async function startTunnels(folder, sourcePort) {
   const port = await freePort()
   const { pids, end } = spawnProxy(folder, {

@@ -1,9 +1,9 @@
 // @ts-check
 // npm run bench -- proxy: CPU time a request (user and system, from /proc) of the reference proxy beside nginx, HAProxy and sozu where
-// they are installed, beside node:http with undici, and beside a relay in C that understands as little as can be; with small and
+// they are installed, beside node:http with undici, and beside a relay in C that understands as little as possible; with small and
 // browser-like heads, with 10 KiB of answer, over 1 to 1,000 connections, in turns in one run, medians. Then what a tunnel costs, whether a
 // burst of connects is answered, memory with idle connections, and p99 inside and outside the windows of upgrades, and while a large
-// configuration is read anew. About 8 minutes.
+// configuration is read again. About 8 minutes.
 // Options: --rounds 5 --seconds 1 --idle 8000 --routes 100000 --upgrades 5 --rate 5000 --only requests,tunnels,idle,windows,reloads --json FILE
 // --release 0.4.0: the windows of that release's upgrades as well.
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
@@ -108,7 +108,7 @@ async function requests() {
   const runs = {}
   /** @type {Record<string, number[]>} */
   const dropped = {}
-  /** What closes connections of a load is not measured with it any more: sozu does with 1,000. */
+  /** Proxies that closed connections of a load are left out of the next rounds: sozu does that with 1,000. */
   const unable = new Set()
   // The first round warms the code up and is thrown away.
   for (let round = 0; round <= rounds; round++) {
@@ -194,7 +194,7 @@ async function requests() {
 /** When it shows more, a request has become dearer, or the C relay cheaper. */
 const MOST_OF_BARE = 2.5
 const MOST_OF_NGINX = 1.6
-/** What a kept release took in the same run. */
+/** The bar, relative to a kept release in the same run. */
 const MOST_OF_RELEASE = 1.5
 /** At most this in the window of a change, or so many times what it is between two where the machine is slow, in milliseconds. */
 const p99Beside = (/** @type {number} */ between) => Math.max(50, 10 * between)
@@ -226,7 +226,7 @@ async function tunnels() {
     figures.info(`a tunnel, ${kind}`, median(cost), 's of CPU a GB')
 }
 
-/** Of many keep-alive connections at rest after one request. */
+/** Measures many keep-alive connections at rest after one request. */
 async function idle() {
   const upstream = forked([], '../relay/upstream.mjs')
   ends.push(() => void upstream.kill())
@@ -246,7 +246,7 @@ async function idle() {
   for (const [kind, launch] of Object.entries(kinds)) {
     progress.show([], `idle connections: ${kind}`)
     const { port, pids, end } = kept(await launch())
-    // What serving takes at all, whatever number of connections: code, buffers, heaps.
+    // Code, buffers and heaps of serving itself, whatever the number of connections.
     const warming = forked([], '../relay/load.mjs', port, WARMING)
     ends.push(() => void warming.kill())
     await rest(WARMING_MS)

@@ -1,12 +1,12 @@
 /* An open-loop load over loopback, in one thread: a request is due every 1/RATE of a second, whether those before it were answered or
- * not, and its time counts from when it was due. It looks at what is due every millisecond.
+ * not, and its time counts from when it was due. The load looks for due requests every millisecond.
  *
  *   open-load PORT RATE CONNECTIONS ROUTES FRESH
  *
  * One request of FRESH has a connection of its own. The others take the keep-alive connection that has waited longest; when all are
  * busy one more is opened, up to eight times as many.
  *
- * On stdin, a character each: `i`, `o`, `n`: what begins now is inside a window, outside of all, or neither; `s` or the end: stop. A
+ * On stdin, a character each: `i`, `o`, `n`: from now on inside a window, outside of all, or neither; `s` or the end: stop. A
  * request with any part inside is inside; one is outside that was due and answered there. Each of them is a stretch of its own.
  * On stdout: `pid N` at the first answer of each process (X-Pid), `part C` for each character, at the end a line of JSON.
  */
@@ -90,7 +90,7 @@ static void add(sample *to, long time) {
 static void lose(const char *reason) {
   lost++;
   if (why[0] != 0) return;
-  /* It stands in JSON. */
+  /* The reason stands in JSON. */
   for (size_t i = 0; reason[i] != 0 && i < sizeof(why) - 1; i++)
     why[i] = reason[i] < ' ' || reason[i] == '"' || reason[i] == '\\' ? ' ' : reason[i];
 }
@@ -116,7 +116,7 @@ static void put(const peer *one) {
   char text[256];
   int size = snprintf(text, sizeof(text), "GET /r/%d HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n%s\r\n", one->asked->route, port,
                       one->fresh ? "Connection: close\r\n" : "");
-  /* What cannot be sent whole is never answered, or ends the connection: either is heard. */
+  /* A request that is not sent whole is never answered, or ends the connection: the load notices either. */
   if (send(one->fd, text, (size_t)size, MSG_NOSIGNAL) < 0 && errno == EAGAIN) lose("a request did not fit");
 }
 
@@ -224,7 +224,7 @@ static void stretch(sample *of) {
   of->starts[of->stretches++] = of->count;
 }
 
-/* False: to stop. */
+/* Returns false if the load must stop. */
 static bool told(void) {
   char text[16];
   ssize_t got = read(0, text, sizeof(text));

@@ -25,7 +25,7 @@ export class OpenLoad {
   constructor({ folder, port, rate, connections, routes, fresh }) {
     const args = [port, rate, connections, routes, fresh].map(String)
     this.#child = spawn(compiled('open-load.c', folder), args, { stdio: ['pipe', 'pipe', 'inherit'] })
-    // Its end is heard.
+    // The child's end is handled elsewhere.
     this.#child.stdin.on('error', () => {})
     const lines = createInterface(this.#child.stdout)
     this.#ended = once(lines, 'close')
@@ -40,7 +40,7 @@ export class OpenLoad {
     return this.#child.pid ?? 0
   }
 
-  /** What begins now; null: neither. @param {'inside' | 'outside' | null} part */
+  /** Begins a part of the run; `null` is neither inside nor outside. @param {'inside' | 'outside' | null} part */
   async part(part) {
     const told = new Promise(resolve => this.#parts.push(resolve))
     this.#child.stdin.write(part?.[0] ?? 'n')

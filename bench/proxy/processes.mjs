@@ -1,9 +1,9 @@
 // @ts-check
-// What is asked of processes from outside: CPU time, memory, and whether they answer.
+// Looks at processes from outside: CPU time, memory, and whether they answer.
 import { readdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 
-/** Of /proc/PID/stat: 100 ticks a second on every Linux that Node runs on. */
+/** The unit of /proc/PID/stat: 100 ticks a second on every Linux that Node runs on. */
 const MICROSECONDS_PER_TICK = 10_000
 
 /** @typedef {{ port: number, pids: () => number[], end: () => void }} Running a proxy, and the processes that it consists of */

@@ -1,5 +1,5 @@
 // @ts-check
-// What the others wait for while the proxy reads a large configuration anew: p99 of an open-loop load while that goes on, and else.
+// The wait of other clients while the proxy reads a large configuration again: p99 of an open-loop load during that, and at other times.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { startEdge } from './edge.mjs'
@@ -11,7 +11,7 @@ const LOOK_MS = 20
 const MOST_MS = 60_000
 
 /**
- * Of `routes` each leads to the other server at each reload.
+ * Each reload leads all `routes` to the other server.
  * @typedef {{ inside: number, outside: number, count: number, lost: number, why: string, ms: number[], lagMs: number }} Reloads p99 in milliseconds, of `count`
  *   requests; `ms`: how long each reload took
  * @param {{ bare: import('./bare.mjs').Bare, folder: string, reloads: number, rate: number, everyMs: number, routes: number }} options

@@ -75,6 +75,6 @@ if (process.argv[1] === import.meta.filename) {
   const [name = 'upstream', port = '0'] = process.argv.slice(2)
   const started = await startUpstream(name, Number(port))
   console.log(started.port)
-  // Whoever started it has gone.
+  // The parent has gone.
   process.stdin.on('end', () => process.exit()).resume()
 }

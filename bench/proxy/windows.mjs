@@ -1,5 +1,5 @@
 // @ts-check
-// What the others wait for while the proxy is upgraded: p99 of an open-loop load inside and outside the windows of upgrades. The
+// The wait of other clients while the proxy is upgraded: p99 of an open-loop load inside and outside the windows of upgrades. The
 // window is that of bench/demo.mjs: from the start of the new process until the end of the old one. Medians of upgrades and of what lies before each, since
 // a machine that does other things as well spoils a few. The load and the servers are in C: they share the processors with the proxy, and would else
 // take most of them.

@@ -12,7 +12,7 @@ export class AnswerReader {
   status = 0
   /** @type {Map<string, string>} */
   headers = new Map()
-  /** Latin1, one character a byte; empty where somebody else looks at it. */
+  /** Latin1, one character a byte; empty if another reader has the body. */
   body = ''
   bodyBytes = 0
   /** Any byte of the answer has arrived. */
@@ -89,7 +89,7 @@ export class AnswerReader {
     return at + bytes.length
   }
 
-  /** Of the chunked coding. @param {string} line with its end */
+  /** Reads a line of the chunked coding. @param {string} line with its end */
   #line(line) {
     if (this.#state === 'chunkSize') {
       if (!/^[0-9a-fA-F]{1,8}(;.*)?\r\n$/.test(line))

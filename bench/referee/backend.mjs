@@ -1,6 +1,6 @@
 // @ts-check
 // The server behind the proxy that clients talk to: node bench/referee/backend.mjs; says its ports on stdout as
-// {"http":N,"tcp":N}. It knows what each of them must send, and notes every request by its number, so that one that
+// {"http":N,"tcp":N}. The server knows the right bytes of each client, and notes every request by its number, so that one that
 // comes twice is seen.
 //
 //   GET /slow/ID?ms=3000          an answer after so long
@@ -19,7 +19,7 @@ import { Talkers } from './talkers.mjs'
 
 const MAGIC = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 
-/** What the clients' server has seen. */
+/** The requests and talks that the server has seen. */
 class Seen {
   requests = 0
   /** Requests that came twice. */
@@ -236,6 +236,6 @@ if (process.argv[1] === import.meta.filename) {
   const [everyMs] = process.argv.slice(2)
   const { http, tcp } = await startBackend(everyMs === undefined ? {} : { everyMs: Number(everyMs) })
   console.log(JSON.stringify({ http, tcp }))
-  // Whoever started it has gone.
+  // The parent has gone.
   process.stdin.on('end', () => process.exit()).resume()
 }

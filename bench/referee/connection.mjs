@@ -109,7 +109,7 @@ export class Connection {
     const wrong =
       reader.broken || (reader.done && behind > 0 ? `${behind} bytes after the end of the answer` : '')
     if (wrong !== '') {
-      // First: whoever hears of it may look for a connection for the next request.
+      // Closes first: a listener of the event may look for a connection for the next request.
       this.close()
       this.#settle('wrong', wrong)
     } else if (reader.done) {

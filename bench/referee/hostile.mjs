@@ -155,7 +155,7 @@ export function startHostile({ target, count, seed: first, verdicts }) {
         answered++
         verdicts.seen.answered++
         reply = nextReply()
-        // Without FIN of ours nobody has to end the connection but us.
+        // Without a FIN of ours only we have to end the connection.
         if (answered === planned.length && !halfCloses) return leave(null, '')
       }
       if (readsSlowly && !left) {

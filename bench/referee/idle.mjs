@@ -129,7 +129,7 @@ export function startIdle({ target, count, everyMs = 20_000, deadlineMs = 10_000
     get open() {
       return all.reduce((sum, { open }) => sum + Number(open), 0)
     },
-    /** Every one is asked once more; whoever is answered is there. */
+    /** Asks on every connection once more; an answer shows that it is there. */
     async stop() {
       clearInterval(timer)
       for (let at = 0; at < all.length; at += ASKED_AT_ONCE) {

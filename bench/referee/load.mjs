@@ -300,7 +300,7 @@ export function startLoad(options) {
       const now = performance.now()
       clearInterval(ticking)
       const talked = talking.report()
-      // Gaps are judged now: while the last answers trickle in, nobody sends.
+      // Gaps are judged now: while the last answers trickle in, the load sends nothing.
       const gaps = [total.report(now, true).worstGapMs, phase.report(now, true).worstGapMs]
       arriving = false
       await talking.stop()

@@ -71,7 +71,7 @@ function number(name, byDefault) {
   return value
 }
 
-/** Those that were given. @param {readonly string[]} names */
+/** Picks the given numbers. @param {readonly string[]} names */
 const numbers = names =>
   Object.fromEntries(names.filter(name => given[name] !== undefined).map(name => [name, number(name)]))
 

@@ -1,5 +1,5 @@
 // @ts-check
-// What plain.mjs is asked: requests with the numbers of somebody, which rise, so that the server sees one that comes twice.
+// Requests for plain.mjs: the numbers of an id rise, so that the server sees one that comes twice.
 import { get, same } from './workload.mjs'
 
 /** No client of another kind has such an id. */
@@ -15,7 +15,7 @@ export function numberedWorkload() {
   /** @type {number[]} */
   const free = []
   let ids = FIRST_ID
-  /** Of each request: from all of them, so that they rise for each id too. */
+  /** Counts all requests, so that the numbers rise for each id too. */
   let number = 0
   const read = () => {
     const id = free.pop() ?? ids++

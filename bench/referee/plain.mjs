@@ -1,6 +1,6 @@
 // @ts-check
 // The cheapest server for small answers: node bench/referee/plain.mjs; says its port on stdout. On the machine that it shares
-// with the proxy, `node:http` would take more of the processor than the proxy does. It reads what the proxy sends and no more.
+// with the proxy, `node:http` would take more of the processor than the proxy does. The server reads only requests that the proxy sends.
 //
 //   GET /n/ID/NUMBER   `ID NUMBER`; the numbers of an ID must rise, so that a request that comes twice is seen
 //   GET /report        {"requests":N,"twice":N}
@@ -39,5 +39,5 @@ server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, () => {
   const address = server.address()
   console.log(typeof address === 'object' && address ? address.port : 0)
 })
-// Whoever started it has gone.
+// The parent has gone.
 process.stdin.on('end', () => process.exit()).resume()

@@ -1,9 +1,9 @@
 // @ts-check
-// What the load asks of bench/proxy/upstream.mjs through a proxy. Route n leads to the group `even` or `odd`, so that an
+// The requests of a load for bench/proxy/upstream.mjs through a proxy. Route n leads to the group `even` or `odd`, so that an
 // answer by the wrong server is wrong.
 import { get, ok, same, slowAndStream, wrong } from './workload.mjs'
 
-/** Of a body that is sent. */
+/** The size of a sent body. */
 const BODY = 4096
 
 /**

@@ -67,7 +67,7 @@ export function spawnClients(kind, options) {
     snapshot,
     /** Every connection has been looked at once more when it resolves. @type {() => Promise<ClientsReport>} */
     stop,
-    /** Of `steady`: ends a span of time and begins another. @type {(name: string) => Promise<Span>} */
+    /** Ends a span of time of `steady` and begins another. @type {(name: string) => Promise<Span>} */
     mark: name => ask({ mark: name }),
     /** All are open, and have been answered. @param {number} ms */
     async ready(ms) {
@@ -122,7 +122,7 @@ export async function spawnBackend({ everyMs } = {}) {
     tcp: Number(said.tcp),
     /** @returns {Promise<BackendReport>} */
     report: async () => JSON.parse(await call(http, '/report')),
-    /** Whoever read slowly reads at once from now on: before talks are stopped. */
+    /** Makes slow readers read at once from now on: before talks are stopped. */
     relax: () => call(http, '/relax', 'POST'),
     end,
   }

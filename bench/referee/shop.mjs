@@ -1,5 +1,5 @@
 // @ts-check
-// What the load asks of docs/examples/shop.
+// The requests of a load for docs/examples/shop.
 import { get, ok, same, slowAndStream, wrong } from './workload.mjs'
 
 /** @typedef {import('./workload.mjs').Fault} Fault */

@@ -9,7 +9,7 @@ import { mixed, patternAt } from './pattern.mjs'
 const DATA = { 'ws-client': 0x82, 'ws-server': 0x82, tcp: 0x44 }
 const END = { 'ws-client': 0x81, 'ws-server': 0x81, tcp: 0x45 }
 const NO_MASK = Buffer.alloc(4)
-/** What waits in our own process before we say more. */
+/** Bytes that may wait in our own process before a talk pauses. */
 const FULL_BYTES = 64 * 1024
 
 /** @param {Framing} framing @param {number} kind @param {number} length */
@@ -54,17 +54,17 @@ function ending(framing, count) {
 /** The seeds of both directions of a talk. @param {number} seed */
 const directions = seed => ({ fromClient: seed * 2 + 1, fromServer: seed * 2 + 2 })
 
-/** One end of a talk, over a socket that somebody else reads from. */
+/** One end of a talk, over a socket with its own reader. */
 export class Talk {
   /** Messages. */
   said = 0
   heard = 0
   bytesSaid = 0
   bytesHeard = 0
-  /** Whoever says nothing more has said so; and so has the other end. */
+  /** Both ends have said their last piece. */
   ended = false
   otherEnded = false
-  /** What was wrong with what came; '' while nothing was. */
+  /** The first fault in the received bytes; '' without one. */
   wrong = ''
   #socket
   /** @type {Framing} */
@@ -114,7 +114,7 @@ export class Talk {
     this.#socket.write(bytes)
   }
 
-  /** What came. @param {Buffer} chunk */
+  /** Takes received bytes. @param {Buffer} chunk */
   hear(chunk) {
     this.bytesHeard += chunk.length
     let from = 0

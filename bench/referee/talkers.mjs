@@ -1,9 +1,9 @@
 // @ts-check
 import { Talk } from './talk.mjs'
 
-/** Those of a turn that is due say something. */
+/** At each tick the talkers that are due say something. */
 const TICK_MS = 10
-/** Whoever listens slowly takes one piece in so many milliseconds. */
+/** A slow listener takes one piece in so many milliseconds. */
 const SLOWLY_MS = 200
 
 /**
@@ -57,8 +57,8 @@ export class Talkers {
   }
 
   /**
-   * Reads all there is from now on. What is on its way by then is much (each side's kernel buffers up to 32 MB a connection,
-   * net.ipv4.tcp_rmem), and would never be all while as much is said as is read.
+   * Reads all there is from now on. Much is on its way by then (each side's kernel buffers up to 32 MB a connection,
+   * net.ipv4.tcp_rmem), and it would never end while talkers say as much as they read.
    */
   relax() {
     this.relaxed = true

@@ -22,7 +22,7 @@ const INTO = Buffer.allocUnsafe(64 * 1024)
 /** @param {TalksOptions} options */
 export function startTalks({ framing, target, count, full = 0, everyMs = 500, verdicts }) {
   const talkers = new Talkers(everyMs)
-  /** Those that have not come to their end. */
+  /** Talks that have not ended. */
   let left = 0
   let begun = 0
   let opening = 0

@@ -20,7 +20,7 @@ import { lost, noCounts } from './verdicts.mjs'
  * @property {Record<string, number>} generations right answers by `x-generation/x-pid`
  */
 
-/** What was counted since one moment: for the whole run, or for one phase of it. */
+/** Counts since one moment: for the whole run, or for one phase of it. */
 export class Tally {
   sent = 0
   answered = 0

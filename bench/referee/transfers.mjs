@@ -11,7 +11,7 @@ import { same, wrong } from './workload.mjs'
 const STOP_MS = 120_000
 /** No more is written or read at a time. */
 const BURST_BYTES = 512 * 1024
-/** What waits in our own process before an upload goes on. */
+/** Bytes that may wait in our own process before an upload pauses. */
 const WAITING_BYTES = 256 * 1024
 
 /**
@@ -90,7 +90,7 @@ function keepGoing(count, begin) {
   }
 }
 
-/** Whoever goes on at the end would hide a loss. @param {ReturnType<typeof keepGoing>} going @param {Verdicts} verdicts */
+/** Ends each transfer in time: one that goes on at the end would hide a loss. @param {ReturnType<typeof keepGoing>} going @param {Verdicts} verdicts */
 function untilOver(going, verdicts) {
   return {
     get ready() {

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What can befall a client: one vocabulary for everything that judges. A request ends as `ok` or as exactly one LOSS; NOTES
+ * Outcomes of a client: one vocabulary for everything that judges. A request ends as `ok` or as exactly one LOSS; NOTES
  * are counted beside, and what a connection can suffer between two requests is one of them.
  *
  * | kind | what happened on the socket |
@@ -27,7 +27,7 @@ export const NOTES = /** @type {const} */ (['closedIdle', 'late', 'expired', 're
 /** @typedef {Record<Loss | Note, number>} Counts of a load */
 /** @typedef {{ atMs: number, kind: Kind, what: string, reason: string, phase: string }} Incident */
 /**
- * Of clients that hold connections. `closed`: their connection was ended by the other side, announced or not, though it was to
+ * Counts of clients that hold connections. `closed`: the other side ended their connection, announced or not, though it was to
  * stay, or within what it said. `failed`: not opened, not answered, or denied. `wrong`: a byte was lost, repeated, changed or out
  * of order.
  * @typedef {{ opened: number, closed: number, failed: number, wrong: number, answered: number, messages: number, bytes: number, slowestMs: number }} Held
@@ -49,7 +49,7 @@ export function lost(counts) {
   return LOSSES.reduce((sum, kind) => sum + counts[kind], 0)
 }
 
-/** What became of the clients of one process. */
+/** The outcomes of the clients of one process. */
 export class Verdicts {
   counts = { ...noCounts(), denied: 0, announced: 0 }
   seen = { opened: 0, answered: 0, messages: 0, bytes: 0, slowestMs: 0 }
@@ -91,7 +91,7 @@ export class Verdicts {
 const REFUSED = new Set(['ECONNREFUSED', 'ENOENT', 'EAGAIN'])
 
 /**
- * Of a connection that ended while something was owed.
+ * Names the loss of a connection that ended while it owed something.
  * @param {NodeJS.ErrnoException | null} error null: FIN
  * @param {{ connected: boolean, begun: boolean, answered: number }} so far; `begun`: a byte of what is owed has come
  * @returns {Loss}

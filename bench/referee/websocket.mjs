@@ -65,7 +65,7 @@ export function startWebSockets({ url, count, everyMs = 200, lifeMs = 3000, dead
 
     async function stop() {
       closing = true
-      // Closed while it is being opened it would have failed by us. Its handshake has a deadline.
+      // A close during the opening would make the opening fail. The handshake has a deadline.
       while (socket.readyState === WebSocket.CONNECTING) await new Promise(resolve => setTimeout(resolve, 10))
       const until = performance.now() + deadlineMs
       while (waiting.length > 0 && !settled && performance.now() < until)

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What a load asks, and what each answer must say. A workload is any object of this shape; requests are made when they are
+ * The requests of a load, and the right answer to each. A workload is any object of this shape; requests are made when they are
  * sent, so that a check knows what had been acknowledged by then.
  *
  * @typedef {import('./answer.mjs').AnswerReader} Answer
@@ -35,7 +35,7 @@ export function same(what, body, wanted) {
   return body === wanted ? null : wrong(`${what}: ${JSON.stringify(body.slice(0, 60))}`)
 }
 
-/** What docs/examples/shop and bench/proxy/upstream.mjs both have. @param {number} lines of a stream */
+/** Requests that docs/examples/shop and bench/proxy/upstream.mjs both serve. @param {number} lines of a stream */
 export function slowAndStream(lines) {
   return {
     slow: () => get('/slow', body => same('slow', body, 'slow but sure\n')),

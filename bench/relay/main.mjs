@@ -18,7 +18,7 @@ const { values: flags } = parseArgs({
 })
 const KINDS = ['relay', 'undici']
 const CONNECTIONS = 32
-/** Of /proc/PID/stat: 100 ticks a second on every Linux that Node runs on. */
+/** The unit of /proc/PID/stat: 100 ticks a second on every Linux that Node runs on. */
 const MICROSECONDS_PER_TICK = 10_000
 const progress = new Progress()
 

@@ -30,7 +30,7 @@ const { values: flags } = parseArgs({
 })
 /** One process serves, and no other is left, within this time behind a fault. */
 const SETTLED_MS = 40_000
-/** Of all rounds; a machine that disturbs more is too busy for a soak. */
+/** The share of all rounds; a machine that disturbs more is too busy for a soak. */
 const MOST_DISTURBED = 0.1
 const UPGRADE = { probation: 1_000, heartbeat: 100, silence: 1_800, ready: 8_000, commit: 4_000 }
 
@@ -50,8 +50,8 @@ class Chaos {
   #all = []
   /** @type {Process} */
   serves
-  #anew = false
-  /** Of rounds whose state is there still. @type {Round[]} */
+  #restarted = false
+  /** Rounds whose state still exists. @type {Round[]} */
   #past = []
   failed = 0
   lost = 0
@@ -104,7 +104,7 @@ class Chaos {
     const before = this.serves
     this.machine.take()
     // Where all have ended, what was durable is there, and nothing else.
-    this.#anew = fault.name === 'all are killed'
+    this.#restarted = fault.name === 'all are killed'
     this.clients.begin(round)
     // So that connections are open, and changes on their way, when the fault comes.
     await new Promise(resolve => setTimeout(resolve, this.between(100, 300)))
@@ -113,7 +113,7 @@ class Chaos {
     if (serving === null) {
       this.unsettled++
       say(`round ${number} (${fault.name}): not one process serves ${SETTLED_MS} ms behind it`)
-      await this.#startAnew()
+      await this.#restart()
     } else this.serves = serving
     await this.clients.pause()
     await this.#account(round, fault, say)
@@ -125,7 +125,7 @@ class Chaos {
     while (performance.now() < until) {
       const left = processes.filter(({ ended }) => !ended)
       if (left.length === 0) {
-        this.#anew = true
+        this.#restarted = true
         const process = this.start()
         if ((await process.says('ready', START_MS)) !== null) return process
       }
@@ -151,8 +151,8 @@ class Chaos {
     }
   }
 
-  async #startAnew() {
-    this.#anew = true
+  async #restart() {
+    this.#restarted = true
     this.kill()
     for (const process of this.#all) await process.end(START_MS)
     this.serves = this.start()
@@ -175,8 +175,8 @@ class Chaos {
     this.excused += round.failures.length - bad.length
     if (fault.seen === 'none') this.slowestMs = Math.max(this.slowestMs, round.slowestMs)
     this.acknowledged += round.memory.size + round.durable.size + round.counted
-    if (this.#anew) for (const { memory } of this.#past) memory.clear()
-    const lost = await this.#lost(round, this.#anew, say)
+    if (this.#restarted) for (const { memory } of this.#past) memory.clear()
+    const lost = await this.#lost(round, this.#restarted, say)
     if (bad.length > 0 || lost > 0) {
       say(
         `${titleOf(round, fault)}: failed ${bad.length}, lost ${lost}${disturbed(machine) ? ', disturbed by the machine' : ''} ` +
@@ -184,12 +184,12 @@ class Chaos {
       )
       writeFileSync(join(this.folder, `round-${round.number}`), `${machine.looks.join('\n')}\n`)
     }
-    if (this.#anew) round.memory.clear()
+    if (this.#restarted) round.memory.clear()
     this.#past.push(round)
   }
 
-  /** @param {Round} round @param {boolean} anew @param {(line: string) => void} say */
-  async #lost(round, anew, say) {
+  /** @param {Round} round @param {boolean} restarted @param {(line: string) => void} say */
+  async #lost(round, restarted, say) {
     const dump = await this.serves.dump(round.prefix, START_MS)
     if (dump === null) {
       say(`round ${round.number}: the process that serves does not say what it has`)
@@ -197,11 +197,11 @@ class Chaos {
       return 0
     }
     const there = new Set(dump.keys)
-    const wanted = [...round.durable, ...(anew ? [] : round.memory)]
+    const wanted = [...round.durable, ...(restarted ? [] : round.memory)]
     const gone = wanted.filter(key => !there.has(key))
     const count = dump.counts[round.counter] ?? 0
     let lost = gone.length
-    if (!anew && count < round.counted) lost += round.counted - count
+    if (!restarted && count < round.counted) lost += round.counted - count
     if (count > round.counted + round.unknown.count) {
       this.twice += count - round.counted - round.unknown.count
       say(
@@ -213,7 +213,7 @@ class Chaos {
     return lost
   }
 
-  /** What was acknowledged in any round is there in the end. @param {(line: string) => void} say */
+  /** Checks that the state has, in the end, the acknowledged changes of all rounds. @param {(line: string) => void} say */
   async last(say) {
     const dump = await this.serves.dump('', START_MS)
     const there = new Set(dump?.keys)

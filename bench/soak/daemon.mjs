@@ -32,7 +32,7 @@ const memberKills = Number(flags.members)
 const rate = Number(flags.rate)
 /** Members are back at the next daemon after this, on a machine that is busy with the load too. */
 const BACK_MS = 5_000
-/** What becomes of a request inside of a killed process. */
+/** The losses of requests inside a killed process. */
 /** @type {readonly typeof LOSSES[number][]} */
 const CUT = ['reset', 'truncated', 'raced']
 const root = fileURLToPath(new URL('../../', import.meta.url))
@@ -88,7 +88,7 @@ function serves(service, pid) {
   })
 }
 
-/** What must be the same after an upgrade of the daemon: of a member that lives its sockets, of what nobody has all of it. */
+/** Returns everything that an upgrade of the daemon must not change: the sockets of a living member, all of a service without one. */
 async function held() {
   const services = [await known('shop'), await known('mail')]
   return JSON.stringify(
@@ -154,7 +154,7 @@ try {
       const begun = performance.now()
       if (kill) {
         done++
-        // What a daemon alone has ends with it: here nobody but the service manager could keep it.
+        // The daemon's own holdings end with it: here only the service manager could keep them.
         killed = true
         signal(last, 'SIGKILL')
         await untilEnded(last, 5_000)
@@ -184,7 +184,7 @@ try {
       if ((await known('shop')).generation !== before + 1) different++
       const answered = load.snapshot()?.answered ?? 0
       await until('clients are answered', () => (load.snapshot()?.answered ?? 0) > answered + rate / 4)
-      // Who waited meanwhile as well: otherwise more wait after each kill, until they wait too long.
+      // Clients that wait meanwhile must be served: otherwise more wait after each kill, until they wait too long.
       await until('nobody waits any more', () => waiting(load.snapshot()) < rate / 10)
       await load.mark('calm')
       const line = `${kill} of ${memberKills} members killed: ${load.snapshot()?.lost ?? 0} requests lost`

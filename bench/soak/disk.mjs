@@ -1,6 +1,6 @@
 // @ts-check
 // npm run soak -- disk: power cuts behind every call of a process that keeps a state file, with 200 fates (--fates) of what was not synced, and an error of
-// every call. It is test/e2e/state-power-cuts.test.ts with more of both, and a seed of its own (--seed).
+// every call. The same as test/e2e/state-power-cuts.test.ts with more of both, and a seed of its own (--seed).
 
 import { parseArgs } from 'node:util'
 import { runTest } from './run-test.mjs'

@@ -1,5 +1,5 @@
 // @ts-check
-// npm run soak -- generations: many upgrades in a row under a light load. What generation N holds must not grow with N:
+// npm run soak -- generations: many upgrades in a row under a light load. The holdings of generation N must not grow with N:
 // descriptors, memory, log bytes, segments, files; and no request is lost.
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -28,7 +28,7 @@ const LISTEN = '0A'
 const SETTLED = Math.min(10, Math.ceil(upgrades / 2))
 
 /**
- * What one generation holds, once every one before it has gone.
+ * The holdings of one generation, once every one before it has gone.
  * @typedef {{ generation: number, descriptors: number, rssKiB: number, logBytes: number, segments: number, files: string[] }} Holding
  */
 
@@ -66,7 +66,7 @@ try {
   await app.end()
 }
 
-/** Several generations drain at once, patiently. What is left when they have gone is what one holds. */
+/** Waits while several generations drain. The rest belongs to one generation. */
 async function alone() {
   const gone = await until(async () => {
     const answer = await status(app.control)

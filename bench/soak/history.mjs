@@ -1,6 +1,6 @@
 // @ts-check
-// npm run soak -- history: clients change a state while its processes are upgraded, killed and stopped, 100 times (--rounds); what they saw must be linearizable. It
-// is test/e2e/state-history.test.ts with more rounds, and a seed of its own (--seed).
+// npm run soak -- history: clients change a state while its processes are upgraded, killed and stopped, 100 times (--rounds); their answers must be linearizable. The
+// same as test/e2e/state-history.test.ts with more rounds, and a seed of its own (--seed).
 
 import { parseArgs } from 'node:util'
 import { runTest } from './run-test.mjs'

@@ -1,7 +1,7 @@
 // @ts-check
 // npm run soak -- kills: the main process of a unit is killed 20 times (--kills) by `systemctl kill -s KILL`, under 1,000 connects a second (--rate), in a
-// machine of its own. No connect may be refused, and every acknowledged change must be there. It is test/e2e/systemd-shop.test.ts with more of both, and needs
-// what that needs (npm run unpack-nspawn).
+// machine of its own. No connect may be refused, and every acknowledged change must be there. The same as test/e2e/systemd-shop.test.ts with more of both, and the
+// same needs (npm run unpack-nspawn).
 
 import { parseArgs } from 'node:util'
 import { runTest } from './run-test.mjs'

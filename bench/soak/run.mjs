@@ -106,7 +106,7 @@ try {
   rmSync(folder, { recursive: true, force: true })
 }
 
-/** It is refused while a version is being brought to serve. */
+/** Upgrades the supervisor, which refuses while a version starts to serve. */
 async function upgradeSelf() {
   const before = count(REPLACED)
   while (count(REPLACED) === before) {

@@ -35,7 +35,7 @@ const { values: flags, positionals } = parseArgs({
     json: { type: 'string' },
   },
 })
-/** Of a processor, for each worker whose throughput is measured. */
+/** The share of a processor for each worker whose throughput is measured. */
 const SHARE = 0.3
 const REQUEST = 'GET /health HTTP/1.1\r\nHost: any.test\r\n'
 /** The end of a killed process reaches its clients within this time, on a machine that is busy. */

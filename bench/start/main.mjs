@@ -34,7 +34,7 @@ const { values: flags } = parseArgs({
 const rounds = Number(flags.rounds)
 const routes = Number(flags.routes)
 const rate = Number(flags.rate)
-/** Of what a kept release takes in the same run. */
+/** The bar, relative to a kept release in the same run. */
 const MOST_OF_RELEASE = 1.5
 const only = flags.only.split(',')
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -182,7 +182,7 @@ async function measure(node, where, goals, bare = null) {
   /** @type {OpenLoad | null} */
   let load = null
   try {
-    // The first of each has nobody to take over from, and its code is not kept yet.
+    // The first process of each kind takes over from none, and its code is not cached yet.
     for (const next of Object.values(kinds)) await next()
     await untilKept()
     load = server

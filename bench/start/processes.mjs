@@ -10,7 +10,7 @@ const ASK_MS = 2
 
 /** @typedef {import('node:child_process').ChildProcess} Child */
 
-/** A port that nobody has. @returns {Promise<number>} */
+/** Finds an unused port. @returns {Promise<number>} */
 export async function freePort() {
   const server = net.createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')

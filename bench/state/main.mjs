@@ -40,7 +40,7 @@ const progress = new Progress()
 const figures = new Figures('state')
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-bench-'))
 /**
- * Of several rounds: a turn that is long by what is done in it is long in each of them.
+ * The median of several rounds: work that takes long by itself takes long in each of them.
  * @param {import('./scenes.mjs').Measured[]} all
  */
 const work = all => median(all.map(({ work }) => work))
@@ -71,7 +71,7 @@ const lines = () => [
 const show = line => progress.show([...lines(), '', line], line)
 
 /**
- * What was done in several rounds, and that no turn was long.
+ * Notes the work of several rounds, and that no turn was long.
  * @param {string} name @param {number} count @param {string} what @param {import('./scenes.mjs').Measured[]} all
  */
 function note(name, count, what, all) {
@@ -117,7 +117,7 @@ async function measureWork(name, count) {
   const written = Math.min(count, MOST_WRITTEN)
   const served = await inRounds(name, 'proxy', round => proxies(at('p', round), written, count))
   if (served.length === 0) return
-  note(name, written, 'proxy: configuration read anew', pick(served, 'reload'))
+  note(name, written, 'proxy: configuration read again', pick(served, 'reload'))
   note(name, count, 'proxy: made at run time', pick(served, 'follow'))
   note(name, count + written, 'proxy: taken over by the next', pick(served, 'taken'))
   note(name, count + written, 'proxy: handed over by the one before', pick(served, 'left'))

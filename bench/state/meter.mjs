@@ -1,5 +1,5 @@
 // @ts-check
-// What a process can say of its memory, and of whether it works.
+// A process measures its own memory, and whether it works.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { cpuMs } from '../turns.mjs'
@@ -12,7 +12,7 @@ function memory(name) {
   return Number(line?.[1]) / 1024
 }
 
-/** The peak of the resident memory counts anew from here; says where it stands. */
+/** Starts the peak of the resident memory again; returns the memory now. */
 export function startMemory() {
   globalThis.gc?.()
   writeFileSync('/proc/self/clear_refs', '5')

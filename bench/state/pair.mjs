@@ -2,7 +2,7 @@
 // Generations of one service, each a process: loads the first, and hands over from one to the next.
 import { start } from './processes.mjs'
 
-/** @typedef {'turns' | 'cpu'} What */
+/** @typedef {'turns' | 'cpu'} Measure */
 
 /** @param {string} control @param {number} count */
 export async function startGenerations(control, count) {
@@ -13,7 +13,7 @@ export async function startGenerations(control, count) {
   const { bytes, digest } = await incumbent.ask('status')
   return {
     bytes,
-    /** One handoff, and the same time without one before it. @param {What} what */
+    /** One handoff, and the same time without one before it. @param {Measure} what */
     async handOver(what) {
       const successor = await start('peer.mjs', control)
       await incumbent.ask('quiet')

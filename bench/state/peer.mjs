@@ -1,6 +1,6 @@
 // @ts-check
-// One process under test: node --expose-gc peer.mjs CONTROL. It is told what to do by messages of its parent, one at a
-// time, and answers each.
+// One process under test: node --expose-gc peer.mjs CONTROL. The parent sends orders, one at a
+// time, and the process answers each.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { join } from '../../build/modules/index.js'
 import { ROUTES, routesSection } from '../../build/modules/proxy/routes/section.js'
@@ -9,7 +9,7 @@ import { quiet, startMemory } from './meter.mjs'
 import { obey } from './orders.mjs'
 import { changesOf, keyOf, routeOf } from './routes.mjs'
 
-/** @typedef {'turns' | 'cpu'} What of a process is measured: a ring of immediates costs CPU time itself. */
+/** @typedef {'turns' | 'cpu'} Measure the cost of a process that is measured: a ring of immediates costs CPU time itself. */
 
 const control = String(process.argv[2])
 /** @type {import('../../build/modules/index.js').Member | undefined} */
@@ -26,7 +26,7 @@ const routes = () => {
   return member.section(ROUTES, routesSection)
 }
 
-/** @param {What} what */
+/** @param {Measure} what */
 function watch(what) {
   const memory = startMemory()
   const turns = what === 'turns' ? watchTurns() : null
@@ -85,13 +85,13 @@ const orders = {
     await all()
     return { read, ms: now() - started, cpu: cpuMs() - cpu }
   },
-  /** The same without a handoff. @param {{ what: What, ms: number }} order */
+  /** Does the same without a handoff. @param {{ what: Measure, ms: number }} order */
   async idle({ what, ms }) {
     const end = watch(what)
     await sleep(ms)
     return end()
   },
-  /** The incumbent's part, or that of who follows. @param {{ what: What }} order */
+  /** Plays the incumbent, or a follower. @param {{ what: Measure }} order */
   async watch({ what }) {
     finish = watch(what)
     return {}
@@ -99,7 +99,7 @@ const orders = {
   async finish() {
     return (await finish?.()) ?? {}
   },
-  /** The successor's part. @param {{ what: What }} order */
+  /** Plays the successor. @param {{ what: Measure }} order */
   async take({ what }) {
     const all = watch('cpu')
     const hello = now()

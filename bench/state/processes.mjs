@@ -26,7 +26,7 @@ export async function start(script, control) {
       child.send({ order, ...facts })
       return answer()
     },
-    /** It has been replaced, or nobody needs it: it ends by itself when nobody talks to it. */
+    /** Lets the process go: it ends by itself when it has no peer left. */
     async leave() {
       child.disconnect()
       if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')

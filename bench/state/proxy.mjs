@@ -1,5 +1,5 @@
 // @ts-check
-// One proxy under test: node --expose-gc proxy.mjs CONFIG. It is told what to do as peer.mjs is.
+// One proxy under test: node --expose-gc proxy.mjs CONFIG. Takes orders as peer.mjs does.
 import { readConfig, readConfigAside, startProxy } from '../../build/modules/proxy/index.js'
 import { ROUTES, routesSection } from '../../build/modules/proxy/routes/section.js'
 import { cpuMs, watchTurns } from '../turns.mjs'

@@ -1,5 +1,5 @@
 // @ts-check
-// What is done with many routes beside handing them over; of each what it takes of every process that has to do with it.
+// Work with many routes beside their handoff; each scene measures every process that takes part.
 import { writeFileSync } from 'node:fs'
 import { serveDaemon } from '../../build/modules/index.js'
 import { start } from './processes.mjs'
@@ -20,7 +20,7 @@ export async function bulks(control, count) {
   return { bulk, read, again }
 }
 
-/** A member of another service of a daemon follows while all is put, and put anew. @param {string} control @param {number} count */
+/** A member of another service of a daemon follows while all is put, and put again. @param {string} control @param {number} count */
 export async function followed(control, count) {
   const daemon = await serveDaemon({ control })
   const hosting = 'daemon'
@@ -59,7 +59,7 @@ export async function fromFile(control, count) {
 }
 
 /**
- * The proxy: reads a configuration with so many routes anew, all of which lead elsewhere; then routes are made at run time, as many as `made`; then
+ * The proxy reads a configuration again with so many routes, all of which lead elsewhere; then routes are made at run time, as many as `made`; then
  * another takes over.
  * @param {string} control @param {number} count @param {number} made
  */

@@ -27,7 +27,7 @@ const APP = fileURLToPath(new URL('../../test/fixtures/app-workers.mjs', import.
 const KINDS = { put: 'puts', update: 'updates of different keys', hot: 'updates of one key' }
 const WORKERS = ['the first worker', 'the other']
 const AT_ONCE = 32
-/** So many times as many at once as one after the other: they share the way, and what they wait for. */
+/** The least gain of parallel work over serial work: parallel writers share the way and the wait. */
 const LEAST_GAIN = { put: 1.5, update: 2 }
 
 /** @param {string} url @param {Agent} agent @returns {Promise<{ pid: number, body: string }>} */

@@ -1,5 +1,5 @@
 // @ts-check
-// Generates TypeScript from a .proto file: a class for each message, with types, `encode` and `decode`. They behave like those of protobufjs
+// Generates TypeScript from a .proto file: a class for each message, with types, `encode` and `decode`. The classes behave like those of protobufjs
 // (test/property/proto-as-protobufjs.test.ts). src/proto/message.ts has the common code. Throws for kinds of fields that no file of proto/ uses.
 //
 // A uint64 is a number, up to 2^53 - 1; `decode` throws for a larger one.

@@ -1,5 +1,5 @@
 // @ts-check
-// The tarball of a release. It is packed once: the other stages test, describe and publish the same bytes.
+// The tarball of a release. Packed once: the other stages test, describe and publish the same bytes.
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'

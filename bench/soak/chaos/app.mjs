@@ -1,6 +1,6 @@
 // @ts-check
-// The application of the chaos: it counts and keeps what it is told, and does itself what cannot be done to a process from outside. Its
-// options are the JSON of its first argument.
+// The application of the chaos counts and keeps its requests, and does to itself what no other process can do to it. Its one
+// argument has its options as JSON.
 import http from 'node:http'
 import { codec, defineSection, join } from 'fd-broker'
 
@@ -21,7 +21,7 @@ const log = level => (/** @type {any} */ facts, /** @type {string} */ text) =>
     `${new Date().toISOString()} ${process.pid} ${level} ${text} ${facts?.phase ?? ''} ${facts?.err?.code ?? ''} ${facts?.err?.message ?? ''}\n`,
   )
 
-/** Its own stalls, beside what the load generator sees of them. */
+/** Stalls of this process, beside those that the load generator sees. */
 const STALL_MS = 1_000
 let turnedAt = performance.now()
 setInterval(() => {
@@ -63,7 +63,7 @@ process.on('message', (/** @type {any} */ order) => {
     }
   }
 })
-// Its parent is gone.
+// The parent is gone.
 process.on('disconnect', () => process.exit(1))
 
 member.on('serving', () => {
@@ -109,7 +109,7 @@ say({ said: 'waits', first: member.first })
 await member.ready({
   checks: [
     async () => {
-      // The first has nobody to wait for.
+      // The first process waits for no other.
       if (!member.first) await gate
       if (options.throwsBefore) throw new Error('the chaos wants it')
     },

@@ -6,7 +6,7 @@ import http from 'node:http'
 const PATIENCE_MS = 20_000
 /** A change that failed is asked for again, under its id, for so long. */
 const INSIST_MS = 30_000
-/** Of twenty requests. */
+/** The kinds of twenty requests. */
 const KINDS = [
   ...Array(9).fill('read'),
   ...Array(5).fill('memory'),
@@ -17,7 +17,7 @@ const KINDS = [
 /** @typedef {'read' | 'memory' | 'count' | 'durable'} Kind */
 /** @typedef {{ kind: Kind, why: string, afterMs: number, tookMs: number }} Failure */
 
-/** What was asked for in one round. */
+/** The requests of one round. */
 export class Round {
   asked = 0
   /** @type {Failure[]} */
@@ -118,7 +118,7 @@ export class Clients {
     }
   }
 
-  /** Null: answered with 200. @param {string} path @param {string} id @param {http.Agent} agent @returns {Promise<string | null>} */
+  /** Returns null for an answer with 200, otherwise the failure. @param {string} path @param {string} id @param {http.Agent} agent @returns {Promise<string | null>} */
   #ask(path, id, agent) {
     return new Promise(resolve => {
       const request = http.request(

@@ -12,8 +12,8 @@ import { dirname, join } from 'node:path'
  * }} Scene
  */
 /**
- * One fault, and the upgrade around it. `seen`: which requests it may fail. What it returns is the next version that it started, or that was
- * tried; the round waits until one process serves.
+ * One fault, and the upgrade around it. `seen`: which requests it may fail. `strike` returns the next versions that it started
+ * or tried; the round waits until one process serves.
  * @typedef {{ name: string, seen: 'none' | 'durable' | 'all', strike: (scene: Scene) => Promise<Process[]> }} Fault
  */
 

@@ -1,5 +1,5 @@
 // @ts-check
-// What the machine does to the processes of a round: how late the timers of the load generator are, and how long the main thread of each
+// Measures how the machine disturbs a round: how late the timers of the load generator are, and how long the main thread of each
 // application waits for a processor. A request that fails in a round that the machine disturbed says nothing of the product.
 import { readFileSync } from 'node:fs'
 
@@ -26,7 +26,7 @@ export class Machine {
   #waitedMs = 0
   /** @type {string[]} */
   #looks = []
-  /** Of each application, by pid: its looks of the last {@link WINDOW_MS}. @type {Map<number, Look[]>} */
+  /** The looks of the last {@link WINDOW_MS} at each application, by pid. @type {Map<number, Look[]>} */
   #windows = new Map()
 
   /** @param {() => Iterable<{ pid: number, ended: boolean }>} applications */
@@ -35,7 +35,7 @@ export class Machine {
     this.#timer = setInterval(() => this.#look(), LOOK_MS)
   }
 
-  /** What it did since the last call. @returns {Disturbance} */
+  /** Returns the disturbance since the last call. @returns {Disturbance} */
   take() {
     const taken = { lateMs: this.#lateMs, waitedMs: this.#waitedMs, looks: this.#looks }
     this.#lateMs = this.#waitedMs = 0
@@ -72,7 +72,7 @@ export class Machine {
   }
 }
 
-/** Its state, and milliseconds that its main thread ran, and was ready to run and did not; null: it has ended. @param {number} pid @param {number} at @returns {Look | null} */
+/** Returns the process's state, and milliseconds that its main thread ran, and was ready to run and did not; null after its end. @param {number} pid @param {number} at @returns {Look | null} */
 function lookAt(pid, at) {
   try {
     const [ran, waited] = readFileSync(`/proc/${pid}/schedstat`, 'latin1').split(' ')

@@ -47,7 +47,7 @@ export class Process {
     if (this.#child.connected) this.#child.send({ order, ...more }, () => {})
   }
 
-  /** What it says under this name, or said already; null: it has ended, or says nothing in time. @param {string} name @param {number} timeoutMs */
+  /** Waits for a message of this name, or returns an earlier one; null if the process ends, or says nothing in time. @param {string} name @param {number} timeoutMs */
   says(name, timeoutMs) {
     return this.#until(() => this.#said.find(({ said }) => said === name) ?? null, timeoutMs)
   }

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// What a member in Go does with a change while another process serves, and with its way to the daemon: against a daemon that the test plays,
+// Changes of a member in Go while another process serves, and its way to the daemon: against a daemon that the test plays,
 // over a real socket.
 
 const testLimit = 20 * time.Second
@@ -138,7 +138,7 @@ func newAuthor(t *testing.T) *author {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.shelve(s)
+		a.putSegment(s)
 	}
 	a.follow()
 	a.mu.Unlock()
@@ -193,7 +193,7 @@ func (a *author) asked(value int) *write {
 // made has the process that serves write.
 func (a *author) made(sequence uint64, value int, request string) {
 	a.mu.Lock()
-	s := a.shelf[4]
+	s := a.segments[4]
 	a.mu.Unlock()
 	size, _ := sizeOf(s.fd)
 	if _, err := syscall.Pwrite(s.fd, recordOf(4, sequence, request, value), size); err != nil {
@@ -204,7 +204,7 @@ func (a *author) made(sequence uint64, value int, request string) {
 func (a *author) serveAgain() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	seal(a.t, a.shelf[4].fd)
+	seal(a.t, a.segments[4].fd)
 	a.order("reinstate", 5)
 }
 
@@ -353,7 +353,7 @@ func TestPiecesOfChangesAreBounded(t *testing.T) {
 	if answer := piece(mostArriving, true); answer == nil || answer.Outcome != outcomeAgain {
 		t.Errorf("one more: %+v", answer)
 	}
-	// What comes behind the answer is ignored.
+	// The member ignores bytes behind the answer.
 	if answer := piece(mostArriving, false); answer != nil {
 		t.Errorf("its rest: %+v", answer)
 	}

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// judge finds out whether the holder is dead, or has only closed its channel. Its end comes before the pidfd tells: a grace first.
+// judge finds out whether the holder is dead, or has only closed its channel. The channel ends before the pidfd reports the death: wait a moment.
 func (m *Member) judge() {
 	of := m.last
 	m.later(grace, func() {
-		// It has come back meanwhile: over the new link it is alive.
+		// The holder has come back meanwhile: over the new link it is alive.
 		if m.last != of {
 			return
 		}
@@ -123,7 +123,7 @@ func (m *Member) holdings() ([]held, error) {
 	}
 	epochs := m.epochs()
 	for _, epoch := range epochs {
-		one := m.shelf[epoch]
+		one := m.segments[epoch]
 		if err := add(item{Role: roleSegment, Epoch: epoch, Writable: one.writable}, one.fd); err != nil {
 			return items, err
 		}
@@ -136,10 +136,10 @@ func (m *Member) holdings() ([]held, error) {
 	return items, nil
 }
 
-// epochs of the shelf, rising.
+// epochs of the segments, rising.
 func (m *Member) epochs() []uint64 {
-	epochs := make([]uint64, 0, len(m.shelf))
-	for epoch := range m.shelf {
+	epochs := make([]uint64, 0, len(m.segments))
+	for epoch := range m.segments {
 		epochs = append(epochs, epoch)
 	}
 	sort.Slice(epochs, func(i, j int) bool { return epochs[i] < epochs[j] })

@@ -2,7 +2,7 @@
 
 package fdbroker
 
-// held is a descriptor with what it was announced as. Whoever has it owns the descriptor.
+// held is a descriptor with its announcement. The receiver owns the descriptor.
 type held struct {
 	item
 	fd int
@@ -14,11 +14,11 @@ func closeHeld(items []held) {
 	}
 }
 
-// bundles are what has come of those whose last batch has not, by their numbers. They own the descriptors.
+// bundles are the received parts of unfinished bundles, by their numbers. The map owns the descriptors.
 type bundles map[uint64][]held
 
-// take owns the descriptors of a batch: each must be the very socket or file that was announced, or none is taken. It gives all of a bundle
-// with its last batch.
+// take owns the descriptors of a batch: each must be the very socket or file that was announced, or none is taken. With the last batch of
+// a bundle, take returns all of the bundle.
 func (b bundles) take(told *fds, arrived []int) ([]held, error) {
 	if err := verify(told.Items, arrived); err != nil {
 		closeAll(arrived)

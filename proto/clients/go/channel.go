@@ -16,7 +16,7 @@ import (
 // sendLimit is how long a peer may not take a frame.
 const sendLimit = 10 * time.Second
 
-// message is what came in one frame. Whoever has it owns its descriptors.
+// message is the content of one frame. The receiver owns its descriptors.
 type message struct {
 	envelope
 	fds []int
@@ -218,7 +218,7 @@ func (c *channel) receive() ([]message, error) {
 			}
 		}
 		if err != nil {
-			// What came whole before it counts.
+			// Messages that came whole before the failure count.
 			c.broken = err
 			if len(messages) == 0 {
 				return nil, err
@@ -251,7 +251,7 @@ func (c *channel) finish() {
 	c.nudge()
 }
 
-// close does not wait for what was not sent yet. Whoever receives hears the end.
+// close does not wait for unsent bytes. The receiver sees the end.
 func (c *channel) close() {
 	c.mu.Lock()
 	c.ending = true
@@ -261,7 +261,7 @@ func (c *channel) close() {
 	c.conn.Close()
 }
 
-// release is for whoever received: also what has come of a frame that is not whole is closed.
+// release is for the receiver: also closes the descriptors of an unfinished frame.
 func (c *channel) release() {
 	c.close()
 	c.decoder.close()

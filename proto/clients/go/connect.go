@@ -39,8 +39,8 @@ func newID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// connect gives a channel to whoever listens there, if that may be believed: this user or root, in a folder that nobody else may write to.
-// It tries again until the context ends while nobody listens.
+// connect gives a channel to the listening process, if that may be believed: this user or root, in a folder that no other user may write to.
+// Without a listening process connect tries again until the context ends.
 func connect(ctx context.Context, control string) (*channel, error) {
 	for {
 		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: control, Net: "unix"})
@@ -94,7 +94,7 @@ func checkTrust(conn *net.UnixConn, control string) error {
 	return nil
 }
 
-// greeting is what came of a Hello. Its descriptors are owned by whoever has it.
+// greeting is the answer to a Hello. The receiver owns the descriptors.
 type greeting struct {
 	*welcome
 	// pidfd of the holder; -1: it sent none.

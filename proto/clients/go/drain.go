@@ -77,7 +77,7 @@ func (d *drain) forward(ctx context.Context, asked *forwarded) (*written, error)
 	return nil, nil
 }
 
-// drop has it connect anew.
+// drop ends the channel; the drain connects again.
 func (d *drain) drop(channel *channel) {
 	if d.channel == channel {
 		d.channel = nil
@@ -136,7 +136,7 @@ func (d *drain) connect() (*channel, error) {
 	defer channel.release()
 	d.m.mu.RLock()
 	var top uint64
-	for epoch := range d.m.shelf {
+	for epoch := range d.m.segments {
 		top = max(top, epoch)
 	}
 	d.m.mu.RUnlock()
@@ -215,7 +215,7 @@ func (d *drain) hear(channel *channel, one message, bundles bundles) error {
 	if one.Written != nil {
 		d.m.mu.Lock()
 		defer d.m.mu.Unlock()
-		// Nobody may wait for it any more.
+		// The caller may have stopped waiting.
 		if _, asked := d.answers[one.Written.Number]; asked {
 			d.answers[one.Written.Number] = one.Written
 			d.m.notify()
@@ -224,13 +224,13 @@ func (d *drain) hear(channel *channel, one message, bundles bundles) error {
 	return nil
 }
 
-// take puts segments that are new on the shelf.
+// take keeps new segments.
 func (d *drain) take(items []held) error {
 	m := d.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i, one := range items {
-		if one.Role != roleSegment || m.shelf[one.Epoch] != nil || m.over {
+		if one.Role != roleSegment || m.segments[one.Epoch] != nil || m.over {
 			closeAll([]int{one.fd})
 			continue
 		}
@@ -239,7 +239,7 @@ func (d *drain) take(items []held) error {
 			closeHeld(items[i:])
 			return err
 		}
-		m.shelve(made)
+		m.putSegment(made)
 	}
 	m.follow()
 	m.notify()

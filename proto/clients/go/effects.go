@@ -17,7 +17,7 @@ func (m *Member) step(e event) {
 		if err == nil {
 			continue
 		}
-		// What follows it in this step is not done.
+		// Later effects of this step are not done.
 		m.warn("%s failed: %v", one.Type, err)
 		m.reason = coded(err)
 		m.step(event{Type: "failed", Effect: one.Type, Epoch: max(one.Below, one.Epoch)})
@@ -26,7 +26,7 @@ func (m *Member) step(e event) {
 	m.notify()
 }
 
-// perform does one effect. Those that may fail are carry, write and accept.
+// perform does one effect. The effects carry, write and accept may fail.
 func (m *Member) perform(e effect) error {
 	switch e.Type {
 	case "send":
@@ -171,7 +171,7 @@ func (m *Member) closeListeners() {
 	}
 }
 
-// endLink: another serves for good. What this process still changes goes over a connection of its own.
+// endLink ends the link: another process serves for good. Later changes of this process go over a connection of their own.
 func (m *Member) endLink() {
 	if m.link != nil {
 		m.link.finish()

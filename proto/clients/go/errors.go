@@ -14,7 +14,7 @@ type Error struct {
 	cause     error
 }
 
-// What callers tell apart, for [errors.Is]. Any other code is in [Error.Code].
+// Errors that callers tell apart, for [errors.Is]. Any other code is in [Error.Code].
 var (
 	ErrAborted       = &Error{Code: "ERR_FDB_ABORTED"}
 	ErrBind          = &Error{Code: "ERR_FDB_BIND"}

@@ -30,8 +30,8 @@ func makeFrame(payload []byte, fds int) ([]byte, error) {
 	return append(out, payload...), nil
 }
 
-// frameDecoder makes frames of what recvmsg returned, in that order. Descriptors come no later than the first byte that they were sent
-// with. It owns them until they are taken.
+// frameDecoder makes frames of the results of recvmsg, in that order. Descriptors come no later than the first byte that they were sent
+// with. The decoder owns them until they are taken.
 type frameDecoder struct {
 	bytes []byte
 	fds   []int

@@ -15,7 +15,7 @@ func (m *Member) attach(link *channel, got *greeting) {
 	closeAll([]int{m.holderPidfd})
 	m.holderPidfd = got.pidfd
 	m.awakeSince, m.followed = time.Now(), false
-	// The daemon numbers those who send changes for each link anew.
+	// The daemon numbers the senders of changes again for each link.
 	m.incoming = newIncoming()
 	go m.listen(link, got.rest)
 }
@@ -82,7 +82,7 @@ func (m *Member) broken(err error) {
 	}
 }
 
-// hear takes one message. It owns its descriptors.
+// hear takes one message, and owns its descriptors.
 func (m *Member) hear(one message) {
 	if one.Fds != nil {
 		m.takeBatch(one.Fds, one.fds)
@@ -152,7 +152,7 @@ func (m *Member) sealed(epoch int64) bool {
 	if epoch < 0 {
 		return false
 	}
-	if one := m.shelf[uint64(epoch)]; one != nil {
+	if one := m.segments[uint64(epoch)]; one != nil {
 		return one.sealed()
 	}
 	return uint64(epoch) < m.pruned
@@ -206,7 +206,7 @@ func (m *Member) takeBundle(items []held) error {
 		case roleListener, roleNamed:
 			m.keep(one)
 		case roleSegment:
-			m.shelve(segments[i])
+			m.putSegment(segments[i])
 		case rolePidfd:
 			m.pidfds = append(m.pidfds, one.fd)
 		default:
@@ -232,12 +232,12 @@ func (m *Member) keep(one held) {
 	m.registry[one.Name] = one
 }
 
-// shelve owns the segment. One that may be written takes the place of the same that may only be read.
-func (m *Member) shelve(s *segment) {
-	present := m.shelf[s.epoch]
+// putSegment owns the segment. One that may be written takes the place of the same that may only be read.
+func (m *Member) putSegment(s *segment) {
+	present := m.segments[s.epoch]
 	switch {
 	case present == nil:
-		m.shelf[s.epoch] = s
+		m.segments[s.epoch] = s
 	case s.writable && !present.writable && s.snapshot == present.snapshot:
 		present.close()
 		present.fd, present.writable = s.fd, true
@@ -247,12 +247,12 @@ func (m *Member) shelve(s *segment) {
 	m.step(event{Type: "shared", Top: int64(s.epoch)})
 }
 
-// prune closes segments that nobody can need any more: sealed, empty, and not the one that this process wrote in last. A daemon that is
+// prune closes segments without a reader: sealed, empty, and not the one that this process wrote in last. A daemon that is
 // killed leaves one behind each time.
 func (m *Member) prune() {
-	for epoch, one := range m.shelf {
+	for epoch, one := range m.segments {
 		if int64(epoch) != m.state.Epoch && m.log.forget(one) {
-			delete(m.shelf, epoch)
+			delete(m.segments, epoch)
 			m.pruned = max(m.pruned, epoch+1)
 			one.close()
 		}

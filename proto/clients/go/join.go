@@ -62,7 +62,7 @@ func (m *Member) takeOffer(ctx context.Context) error {
 	if err == nil {
 		err = m.log.catchUp()
 	}
-	// Nobody else can write: the application may fill its state before it is ready.
+	// No other process can write: the application may fill its state before it is ready.
 	if err == nil && m.first() {
 		err = m.writeIn(m.state.Epoch)
 	}

@@ -9,7 +9,7 @@ import (
 	"unsafe"
 )
 
-// What the kernel offers and package syscall does not.
+// Constants of the kernel that package syscall does not have.
 
 const (
 	soCookie      = 57
@@ -63,7 +63,7 @@ func hasEnded(pidfd int) bool {
 	return errno == 0 && n == 1 && poll.revents&pollIn != 0
 }
 
-// isSealed reports whether nobody may write in a memory file any more. The kernel's word, each time.
+// isSealed reports whether a memory file can no longer be written. Asks the kernel each time.
 func isSealed(fd int) bool {
 	seals, _, errno := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fGetSeals, 0)
 	return errno == 0 && seals&fSealWrite != 0

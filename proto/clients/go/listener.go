@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Listener is a listening socket that outlives this process, a [net.Listener]. It accepts while it is this process's turn, and waits
-// otherwise; Accept gives [net.ErrClosed] when it will not be any more.
+// Listener is a listening socket that outlives this process, a [net.Listener]. Accept accepts while it is this process's turn, waits
+// otherwise, and gives [net.ErrClosed] when the turn cannot come any more.
 type Listener struct {
 	// Name and Spec are those that it was asked for with.
 	Name, Spec string
@@ -31,12 +31,12 @@ type Listener struct {
 	closed    bool
 }
 
-// past: whoever accepts now, or comes to it, returns.
+// past makes a running or later accept return at once.
 var past = time.Unix(1, 0)
 
 // newListener borrows the descriptor.
 func newListener(name, spec string, fd int, adopted bool) (*Listener, error) {
-	// The file's flags are those of every process that holds it: nobody may make it block, not for a moment.
+	// All processes that hold the file share its flags: no process may make it block, not for a moment.
 	if err := syscall.SetNonblock(fd, true); err != nil {
 		return nil, err
 	}
@@ -194,7 +194,7 @@ func (m *Member) register(ctx context.Context, one held) error {
 		if !errors.Is(err, ErrChannelClosed) {
 			return err
 		}
-		// Its end is heard soon, and another follows.
+		// The reader notices the end of the link soon, and another link follows.
 		link := m.settled
 		if err := m.await(ctx, func() bool { return m.link != link || left() }); err != nil {
 			return passing("ERR_FDB_DEADLINE", "the daemon is not there: %v", err)

@@ -1,7 +1,7 @@
 package fdbroker
 
-// What a member of a daemon does, and in which order: a pure function, which test/vectors/member.json holds to the real one. What
-// may fail is done by the caller, and its outcome is the next event.
+// The decisions of a member of a daemon, and their order: a pure function, which test/vectors/member.json holds to the real one. The
+// caller does all that may fail, and the outcome is the next event.
 
 type memberState struct {
 	Phase     string
@@ -187,7 +187,7 @@ func onMessage(s memberState, e event) (memberState, []effect) {
 			return s.to("standby"), []effect{{Type: "endWriting"}, {Type: "stopAccepting"}}
 		}
 	case "resume":
-		// It is to accept, whether or not it hears its holder.
+		// The member must accept, whether or not it hears its holder.
 		s.Unheard = s.Unheard && s.Phase != "orphan"
 		if s.in("standby", "unfit") && !s.Accepting {
 			s.Accepting = true
@@ -313,7 +313,7 @@ func onFate(s memberState, e event) (memberState, []effect) {
 	return s, nil
 }
 
-// orphan: a holder that is dead or stopped is as good as none to those who connect, so somebody has to accept.
+// orphan: a dead or stopped holder does not serve clients, so the orphan has to accept.
 func orphan(s memberState) (memberState, []effect) {
 	if s.Accepting {
 		return s.to("orphan"), nil

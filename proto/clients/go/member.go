@@ -11,15 +11,15 @@ import (
 	"time"
 )
 
-// Member is this process's part in a service, made by [Join]. Its methods may be called from any goroutine.
+// Member is this process's part in a service, made by [Join]. All methods may be called from any goroutine.
 type Member struct {
 	control, service string
 	options          Options
 	generation       int
 
-	// mu guards everything below. Who only reads the state while this process writes it has it for reading.
+	// mu guards everything below. A goroutine that only reads the state while this process writes it locks mu for reading.
 	mu sync.RWMutex
-	// changed is closed, and made anew, when something has changed.
+	// changed is closed, and made again, when something has changed.
 	changed chan struct{}
 	state   memberState
 	reason  *Error
@@ -41,7 +41,7 @@ type Member struct {
 
 	offer   *offer
 	bundles bundles
-	// bundle: one at a time, with what is said of it. It is taken before mu, and listening before that.
+	// bundle: one at a time, with its announcement. The lock is taken before mu, and listening before that.
 	bundle    sync.Mutex
 	listening sync.Mutex
 	// settled is the link over which the holder knows what this process has: nothing may be registered before.
@@ -54,7 +54,7 @@ type Member struct {
 	listeners  map[string]*Listener
 
 	log   *stateLog
-	shelf map[uint64]*segment
+	segments map[uint64]*segment
 	// pruned is above the epoch of every segment that prune has dropped.
 	pruned   uint64
 	sections map[string]sectionSchema
@@ -62,7 +62,7 @@ type Member struct {
 	paused   bool
 	frozenAt *position
 	incoming *incoming
-	// followed: somebody in another service reads along. growing: it will be told.
+	// followed: a member of another service reads along. growing: it will be told.
 	followed, growing bool
 	drain             *drain
 	closing           sync.Once
@@ -77,7 +77,7 @@ func newMember(control, service string, options Options) *Member {
 		state: initialMember(), holderPidfd: -1, beatAt: make(chan struct{}, 1),
 		bundles: bundles{}, acks: map[[2]uint64]bool{}, answers: map[uint64]*registered{}, nextNumber: 1,
 		registry: map[string]held{}, listeners: map[string]*Listener{},
-		log: newStateLog(), shelf: map[uint64]*segment{}, sections: map[string]sectionSchema{},
+		log: newStateLog(), segments: map[uint64]*segment{}, sections: map[string]sectionSchema{},
 		incoming: newIncoming(),
 	}
 	go m.beat()
@@ -101,7 +101,7 @@ func (m *Member) Serving() bool {
 	return m.state.in("beginning", "serving", "frozen", "orphan", "unfit")
 }
 
-// First reports whether nobody served before, and there was no state: the application may fill it before [Member.Ready].
+// First reports whether this is the first process of the service, without a state: the application may fill it before [Member.Ready].
 func (m *Member) First() bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -125,14 +125,14 @@ func (m *Member) Position() Position {
 	return Position{m.log.epoch, m.log.sequence, m.log.digest.String()}
 }
 
-// Ready says that this process can serve, and returns when it does. Its error is why it does not; the version before serves on then. When
-// the context ends, the handoff is given up.
+// Ready says that this process can serve, and returns when it does. If Ready fails, the error has the reason, and the previous version keeps
+// serving. When the context ends, the handoff is given up.
 func (m *Member) Ready(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.step(event{Type: "adopted"})
 	out := func() bool { return m.over || m.state.in("leaving", "gone", "unfit") }
-	// It may be another's turn by the time that this goroutine runs.
+	// Another process may serve by the time that this goroutine runs.
 	err := m.await(ctx, func() bool { return m.served || out() })
 	if m.served {
 		return nil
@@ -172,7 +172,7 @@ func (m *Member) Err() error {
 	return m.reason
 }
 
-// Close leaves. Without a successor the daemon keeps listeners and state for the next. What was read of the state can still be read.
+// Close leaves. Without a successor the daemon keeps listeners and state for the next. The state remains readable as it was read last.
 func (m *Member) Close() error {
 	m.closing.Do(func() {
 		m.mu.Lock()
@@ -195,10 +195,10 @@ func (m *Member) Close() error {
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		for _, one := range m.shelf {
+		for _, one := range m.segments {
 			one.close()
 		}
-		m.shelf, m.log.segments = map[uint64]*segment{}, nil
+		m.segments, m.log.segments = map[uint64]*segment{}, nil
 		closeAll(m.pidfds)
 		m.pidfds = nil
 	})

@@ -265,7 +265,7 @@ func TestSegmentsInWhichNothingWasWrittenAreNotKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.shelve(s)
+		m.putSegment(s)
 		if err := m.writeIn(int64(epoch)); err != nil {
 			t.Fatal(err)
 		}
@@ -297,7 +297,7 @@ func TestALateReinstateInASegmentThatWasDroppedIsNotObeyed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.shelf[epoch] = s
+		m.segments[epoch] = s
 	}
 	m.prune()
 	if epochs := m.epochs(); len(epochs) != 2 || epochs[0] != 3 || epochs[1] != 5 {
@@ -322,7 +322,7 @@ func TestUpdatesOfSeveralGoroutinesAreEachMadeOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.mu.Lock()
-	m.shelve(s)
+	m.putSegment(s)
 	err = m.writeIn(3)
 	m.mu.Unlock()
 	if err != nil {

@@ -1,7 +1,7 @@
 package fdbroker
 
-// The messages of proto/wire.proto and proto/state.proto that a member reads or writes; `pb` is the number of a field. What is
-// not here is skipped.
+// The messages of proto/wire.proto and proto/state.proto that a member reads or writes; `pb` is the number of a field. Other
+// messages and fields are skipped.
 
 type envelope struct {
 	Hello          *hello          `pb:"1"`
@@ -297,7 +297,7 @@ const (
 	outcomeRefused  = 4
 )
 
-// Of proto/state.proto.
+// header is a message of proto/state.proto, like the next ones.
 
 type header struct {
 	Magic   string `pb:"1"`

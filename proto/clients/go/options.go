@@ -8,17 +8,17 @@ import (
 
 // Options of [Join]; the zero value will do.
 type Options struct {
-	// Health is asked at each heartbeat, in a goroutine of its own; what it returns is told to the daemon. In probation an error brings the
-	// version before back. One that has not answered for three seconds counts as an error.
+	// Health is asked at each heartbeat, in a goroutine of its own; the daemon is told its result. In probation an error brings the
+	// previous version back. One that has not answered for three seconds counts as an error.
 	Health func(ctx context.Context) error
-	// Quiesce is called before another may serve, to bring to its end what must run in one process only. It is awaited, within
+	// Quiesce is called before another process may serve, and ends work that must run in one process only. The member waits for it, within
 	// Times.Quiesce; the context ends then.
 	Quiesce func(ctx context.Context)
-	// Resume is called when the handoff failed behind a Quiesce, or this process serves again: begin that work anew.
+	// Resume is called when the handoff failed behind a Quiesce, or this process serves again: start that work again.
 	Resume func()
 	// Times are the limits for handoffs in which this process is replaced. Zero: the daemon's own.
 	Times Times
-	// Logger is told of phases and of what went wrong. Nil: nobody.
+	// Logger is told of phases and of failures. Nil: no log.
 	Logger *slog.Logger
 }
 

@@ -62,7 +62,7 @@ func planOf(t reflect.Type) *messagePlan {
 	return plan
 }
 
-// marshal gives the bytes of a message, a pointer to a struct. What is 0 is left out, where a pointer does not say that it was told.
+// marshal gives the bytes of a message, a pointer to a struct. A field that is 0 is left out, unless a pointer says that it was given.
 func marshal(message any) []byte {
 	return appendMessage(nil, reflect.ValueOf(message).Elem())
 }
@@ -125,7 +125,7 @@ func malformed(why string) *Error {
 	return fault("ERR_FDB_MESSAGE", "the peer sent what is no message of this protocol: %s", why)
 }
 
-// unmarshal reads a message of at most so many fields into a pointer to a zero struct. What is not known is skipped.
+// unmarshal reads a message of at most so many fields into a pointer to a zero struct. Unknown fields are skipped.
 func unmarshal(data []byte, message any, mostFields int) error {
 	return takeMessage(data, reflect.ValueOf(message).Elem(), &mostFields, 0)
 }

@@ -21,7 +21,7 @@ const (
 	againPause  = 100 * time.Millisecond
 )
 
-// Codec says how values are bytes in the state. Its name is told to members in other languages, which must use one of the same name.
+// Codec says how values are bytes in the state. Members in other languages are told its name, and must use one of the same name.
 type Codec[T any] struct {
 	Name   string
 	Encode func(T) ([]byte, error)
@@ -144,9 +144,9 @@ func WithRequest(id string) WriteOption {
 	return func(one *record) { one.Request = id }
 }
 
-// Put returns when the change is in the log: acknowledged. In a process that another has replaced, the change is made by that one. A
-// context without a deadline has one of 30 seconds. [ErrFenced]: nobody has made it; [ErrDeadline]: nobody knows, try again with the same
-// request id.
+// Put returns when the change is in the log: acknowledged. In a replaced process, the serving process makes the change. A
+// context without a deadline has one of 30 seconds. [ErrFenced]: no process has made it; [ErrDeadline]: the outcome is unknown, try again
+// with the same request id.
 func (s *Section[T]) Put(ctx context.Context, key string, value T, options ...WriteOption) error {
 	data, err := s.codec.Encode(value)
 	if err != nil {
@@ -263,7 +263,7 @@ func (m *Member) made(request string) bool {
 	return m.log.knows(request)
 }
 
-// write makes the change here, or where it can be made. False: an entry of reads is another by now.
+// write makes the change here, or has the serving process make it. Returns false if an entry of reads has changed by now.
 func (m *Member) write(ctx context.Context, schema sectionSchema, made record, reads []entryRead) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -347,7 +347,7 @@ func (m *Member) see(request string, answer *written, known uint64) {
 		if there() || !time.Now().Before(until) {
 			return
 		}
-		// The file tells nobody that it has grown.
+		// The file does not report its growth.
 		m.mu.Unlock()
 		time.Sleep(viewPause)
 		m.mu.Lock()

@@ -31,7 +31,7 @@ func stateFrame(payload []byte) []byte {
 	return append(out, payload...)
 }
 
-// segment is one memory file of the log. It owns its descriptor. It is never mapped for writing: that would keep the holder from sealing it.
+// segment is one memory file of the log, and owns its descriptor. The file is never mapped for writing: that would keep the holder from sealing it.
 type segment struct {
 	fd       int
 	writable bool

@@ -166,7 +166,7 @@ func bindPath(fd int, spec listenSpec) error {
 	return syscall.Listen(fd, spec.backlog)
 }
 
-// abandoned reports whether there is a socket on which nobody listens any more.
+// abandoned reports whether path has a socket without a listening process.
 func abandoned(path string) bool {
 	found, err := os.Lstat(path)
 	if err != nil || found.Mode()&os.ModeSocket == 0 {

@@ -4,10 +4,10 @@ package fdbroker
 
 import "time"
 
-// adoptSegments gives the log what is wanted of the shelf, in order.
+// adoptSegments gives the log the wanted segments, in order.
 func (m *Member) adoptSegments(wanted func(*segment) bool) error {
 	for _, epoch := range m.epochs() {
-		one := m.shelf[epoch]
+		one := m.segments[epoch]
 		if !m.log.follows(epoch) || !wanted(one) || m.log.has(one) {
 			continue
 		}
@@ -41,7 +41,7 @@ func (m *Member) checkSchemas() error {
 
 // writeIn appends to the segment of this epoch from now on.
 func (m *Member) writeIn(epoch int64) error {
-	one := m.shelf[uint64(epoch)]
+	one := m.segments[uint64(epoch)]
 	if epoch < 0 || one == nil {
 		return fault("ERR_FDB_INTERNAL", "no segment of epoch %d to write in", epoch)
 	}
@@ -114,7 +114,7 @@ func (m *Member) unsaid(schema sectionSchema) []sectionSchema {
 	return []sectionSchema{wanted}
 }
 
-// append adds one record in its place and applies it; `raw`: more of it, encoded. False: the right to write has ended.
+// append adds one record in its place and applies it; `raw`: more of it, encoded. Returns false if the right to write has ended.
 func (m *Member) append(one record, raw []byte) (bool, error) {
 	s := m.writing
 	one.Epoch, one.Sequence = s.epoch, m.log.sequence+1

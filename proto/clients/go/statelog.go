@@ -20,7 +20,7 @@ type sectionState struct {
 	stored *sectionSchema
 }
 
-// stateLog is the state of a service: the segments of its log in order, and the sections that they add up to. It owns its segments only
+// stateLog is the state of a service: the segments of its log in order, and the sections that they add up to. The log owns its segments only
 // as far as [stateLog.adopt] gave them; it is not safe for goroutines.
 type stateLog struct {
 	segments []*segment

@@ -410,16 +410,16 @@ func TestChangesOfOtherProcesses(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.mu.Lock()
-		shelve := func(data []byte, sealed bool) *segment {
+		putSegment := func(data []byte, sealed bool) *segment {
 			s, err := openSegment(memfd(t, data, sealed), true)
 			if err != nil {
 				t.Fatal(err)
 			}
-			m.shelve(s)
+			m.putSegment(s)
 			return s
 		}
 		begin := func(epoch int64) {
-			shelve(segmentBytes(uint64(epoch)), false)
+			putSegment(segmentBytes(uint64(epoch)), false)
 			if err := m.log.catchUp(); err != nil {
 				t.Fatal(err)
 			}
@@ -428,7 +428,7 @@ func TestChangesOfOtherProcesses(t *testing.T) {
 			}
 		}
 		for _, data := range v.Segments {
-			if err := m.log.adopt(shelve(fromHex(t, data), true)); err != nil {
+			if err := m.log.adopt(putSegment(fromHex(t, data), true)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -49,8 +49,8 @@ func (m *Member) makeWrite(asked *write, parts [][]byte) (*written, error) {
 	return &written{Outcome: outcomeApplied, Existed: existed, Sequence: sequence()}, nil
 }
 
-// checkWrite lets pass only changes and schemas, which this process and all that read its log may read. True: one deletion, of what
-// was there.
+// checkWrite lets pass only changes and schemas, which this process and all that read its log may read. Returns true for one deletion of
+// an existing entry.
 func (m *Member) checkWrite(parts [][]byte) (bool, error) {
 	given := map[string]uint64{}
 	var changes []change

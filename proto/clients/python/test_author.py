@@ -1,4 +1,4 @@
-"""What a member in Python does with a change while another process serves: against a daemon that the test plays, over a real socket."""
+"""Changes of a member in Python while another process serves: against a daemon that the test plays, over a real socket."""
 
 import concurrent.futures
 import fcntl
@@ -79,7 +79,7 @@ def seal(segment):
 
 
 class Author(unittest.TestCase):
-    """It stood by in epoch 3, and the process that serves writes in epoch 4."""
+    """A member that stood by in epoch 3; the serving process writes in epoch 4."""
 
     def setUp(self):
         self.daemon = Daemon(self)
@@ -89,8 +89,8 @@ class Author(unittest.TestCase):
         first = {'epoch': 3, 'sequence': 1, 'schemas': [self.counter.schema], 'changes': [self.put(5)]}
         with self.member._changed:
             for segment in (segment_of(3, [first]), segment_of(4), segment_of(5)):
-                self.member._shelf[segment.epoch] = segment
-            seal(self.member._shelf[3])
+                self.member._segments[segment.epoch] = segment
+            seal(self.member._segments[3])
             self.member._state.update(phase='standby', holds=True, epoch=3)
             self.member._follow()
         pool = concurrent.futures.ThreadPoolExecutor(4)
@@ -107,7 +107,7 @@ class Author(unittest.TestCase):
 
     def written(self, sequence, value, request=''):
         """By the process that serves."""
-        segment = self.member._shelf[4]
+        segment = self.member._segments[4]
         record = {'epoch': 4, 'sequence': sequence, 'request': request, 'changes': [self.put(value)]}
         os.pwrite(segment.fd, state_frame(encode('Record', record)), segment.size)
 
@@ -126,7 +126,7 @@ class Author(unittest.TestCase):
 
     def serve_again(self):
         with self.member._changed:
-            seal(self.member._shelf[4])
+            seal(self.member._segments[4])
             self.member._step({'type': 'message', 'message': {'kind': 'reinstate', 'epoch': 5}, 'sealed': False})
 
     def test_a_change_that_is_made_returns_when_it_is_seen(self):
@@ -164,7 +164,7 @@ class Author(unittest.TestCase):
         update = self.update()
         first = self.asked(6)
         self.answer(first, CONFLICT, sequence=2)
-        # What is not readable yet is waited for: the next Write is of what is read by then.
+        # The member waits for records that are not readable yet: the next Write rests on the records read by then.
         self.written(2, 70)
         second = self.asked(71)
         self.assertEqual(second['request'], first['request'])
@@ -251,7 +251,7 @@ class Pieces(unittest.TestCase):
         piece = {'request': 'r', 'parts': [b'x'], 'reads': []}
         answers = [incoming.take({**piece, 'number': n, 'source': n, 'more': True}, make) for n in range(65)]
         self.assertEqual(answers, [None] * 64 + [{'outcome': AGAIN}])
-        # What comes behind the answer is ignored.
+        # The member ignores bytes behind the answer.
         self.assertIsNone(incoming.take({**piece, 'number': 64, 'source': 64}, make))
         self.assertEqual(incoming.take({**piece, 'number': 0, 'source': 0}, make), {'outcome': APPLIED})
         self.assertEqual(made, [[b'x', b'x']])
@@ -264,7 +264,7 @@ class Pieces(unittest.TestCase):
 
 
 class Links(unittest.TestCase):
-    """Its way to the daemon is lost, silent or slow."""
+    """A member whose way to the daemon is lost, silent or slow."""
 
     def setUp(self):
         self.daemon = Daemon(self)
@@ -346,7 +346,7 @@ class Links(unittest.TestCase):
     def test_followers_are_told_of_many_appends_at_once(self):
         link = self.attach(phase='serving')
         with self.member._changed:
-            self.member._shelf[1] = segment_of(1)
+            self.member._segments[1] = segment_of(1)
             self.member._write_in(1)
             self.member._hear('tell_appended', {'wanted': True}, [])
         counter = self.member.section('counter')

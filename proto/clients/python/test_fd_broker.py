@@ -215,13 +215,13 @@ class Vectors(unittest.TestCase):
         member.section('list', codec='bytes', version=2)
         for data in vector['segments']:
             segment = segment_of(bytes.fromhex(data), True)
-            member._shelf[segment.epoch] = segment
+            member._segments[segment.epoch] = segment
             member._log.adopt(segment)
         member._log.catch_up()
 
         def begin(epoch):
             header = encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
-            member._shelf[epoch] = segment_of(state_frame(header), False)
+            member._segments[epoch] = segment_of(state_frame(header), False)
             member._write_in(epoch)
 
         with member._changed:
@@ -282,7 +282,7 @@ class Updates(unittest.TestCase):
         fd = os.memfd_create('state', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.pwrite(fd, state_frame(header), 0)
         with self.member._changed:
-            segment = self.member._shelf[3] = Segment(fd, True)
+            segment = self.member._segments[3] = Segment(fd, True)
             self.member._log.adopt(segment)
             self.member._write_in(3)
         self.counter = self.member.section('counter')
@@ -404,21 +404,21 @@ class Links(unittest.TestCase):
         member = self.member()
         for epoch in (3, 4, 5):
             header = encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
-            segment = member._shelf[epoch] = segment_of(state_frame(header), epoch < 5)
+            segment = member._segments[epoch] = segment_of(state_frame(header), epoch < 5)
             member._log.adopt(segment)
         member._state['epoch'] = 5
         member._prune()
-        self.assertEqual((list(member._shelf), len(member._log.segments)), ([5], 1))
+        self.assertEqual((list(member._segments), len(member._log.segments)), ([5], 1))
 
     def test_a_late_reinstate_in_a_segment_that_was_dropped_is_not_obeyed(self):
         member = self.member()
         for epoch in (3, 4, 5):
             header = encode('Header', {'magic': 'fdb-state', 'format': 1, 'epoch': epoch})
-            member._shelf[epoch] = segment_of(state_frame(header), epoch == 4)
+            member._segments[epoch] = segment_of(state_frame(header), epoch == 4)
         member._state.update(phase='standby', holds=True, epoch=3)
         with member._changed:
             member._prune()
-            self.assertEqual(list(member._shelf), [3, 5])
+            self.assertEqual(list(member._segments), [3, 5])
             # A stopped process reads it late: it is not to accept, and fail to write.
             member._hear('reinstate', {'epoch': 4}, [])
         self.assertEqual((member.phase, member._state['accepting']), ('standby', False))

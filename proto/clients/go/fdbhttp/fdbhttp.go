@@ -24,7 +24,7 @@ type Drain struct {
 	none    chan struct{}
 }
 
-// Attach is for a server that serves on listeners of this member. It wraps Handler and ConnState.
+// Attach is for a server that serves on listeners of this member. Attach wraps Handler and ConnState.
 func Attach(member *fdbroker.Member, server *http.Server) *Drain {
 	d := &Drain{server: server, open: map[net.Conn]struct{}{}}
 	handler, state := server.Handler, server.ConnState
@@ -45,7 +45,7 @@ func Attach(member *fdbroker.Member, server *http.Server) *Drain {
 	return d
 }
 
-// Serve is as that of the server. It returns nil when this process accepts no more on the listener, for good.
+// Serve is as that of the server, but returns nil when this process accepts no more on the listener, for good.
 func (d *Drain) Serve(listener *fdbroker.Listener) error {
 	d.mu.Lock()
 	d.serving++
@@ -136,7 +136,7 @@ func (a *answer) Flush() {
 	}
 }
 
-// Hijack hands the connection over: whoever takes it ends it.
+// Hijack hands the connection over: its new owner ends it.
 func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	a.begun = true
 	return http.NewResponseController(a.ResponseWriter).Hijack()

@@ -1,7 +1,7 @@
 """A member of fd-broker in Python: a server that is replaced by its next version, in any language, without refusing,
 failing or closing one connection.
 
-It speaks the protocol that docs/protocol.md describes, with a daemon (``fd-broker serve``) as the holder. Linux, Python
+The package speaks the protocol that docs/protocol.md describes, with a daemon (``fd-broker serve``) as the holder. Linux, Python
 3.9 or newer, the standard library alone.
 
     member = fd_broker.join('/run/shop/daemon.sock', 'shop')

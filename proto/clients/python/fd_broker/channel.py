@@ -84,7 +84,7 @@ class Channel:
             return 0
 
     def end_reading(self) -> None:
-        """Whoever reads hears the end; what is sent still arrives."""
+        """The reader sees the end; bytes that were sent still arrive."""
         try:
             self._sock.shutdown(socket.SHUT_RD)
         except OSError:

@@ -20,7 +20,7 @@ from .messages import Message
 PROTOCOL_MIN = PROTOCOL_MAX = 1
 
 def connect(control: str, timeout: float) -> socket.socket:
-    """A socket to whoever listens there, if that may be believed: this user or root, in a folder that nobody else may write to."""
+    """A socket to the listening process, if that may be believed: this user or root, in a folder that no other user may write to."""
     until = time.monotonic() + timeout
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

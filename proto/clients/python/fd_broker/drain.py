@@ -63,7 +63,7 @@ class Drain:
             finally:
                 changed.acquire()
             if failure is not None:
-                # Of a frame that is not whole the daemon makes nothing.
+                # The daemon ignores a frame that is not whole.
                 asked.sent = before
                 del self._answers[number]
                 if failure.code == 'ERR_FDB_FRAME_TOO_LARGE':
@@ -84,7 +84,7 @@ class Drain:
         return None
 
     def close(self) -> None:
-        """What waits for an answer goes on where this process can make it. Does not wait: the thread says once more how this process is."""
+        """Makes waiting changes here, where this process can make them. Does not wait: the thread says once more how this process is."""
         with self._member._changed:
             self._closed = True
             self._closing.set()
@@ -113,7 +113,7 @@ class Drain:
                     self._link = channel
                     if self._closed:
                         channel.end_reading()
-                    top = max(member._shelf, default=0)
+                    top = max(member._segments, default=0)
                 hello = {'service': member.service, 'intent': DRAINING, 'generation': member.generation, 'top': top}
                 welcome, pidfd, rest = greet(channel, hello, 1.0)
                 close_all([] if pidfd is None else [pidfd])
@@ -140,7 +140,7 @@ class Drain:
         try:
             self._hear(channel, messages, bundles)
         finally:
-            # What has come of bundles whose rest will not.
+            # Received parts of bundles whose rest will not come.
             for items in bundles.values():
                 close_all([fd for _, fd in items])
 
@@ -156,7 +156,7 @@ class Drain:
                     close_all(fds)
                     if body == 'written':
                         with member._changed:
-                            # Nobody may wait for it any more.
+                            # The caller may have stopped waiting.
                             if message.get('number', 0) in self._answers:
                                 self._answers[message['number']] = message
                                 member._changed.notify_all()
@@ -183,19 +183,19 @@ class Drain:
             self._take(bundles.pop(number))
 
     def _take(self, items: list[tuple[Message, int]]) -> None:
-        """Segments that are new go to the shelf, all else is closed."""
+        """Keeps new segments, closes all else."""
         member = self._member
         with member._changed:
             while items:
                 item, fd = items.pop(0)
                 try:
-                    wanted = item.get('role') == SEGMENT and item.get('epoch', 0) not in member._shelf and not member._over
+                    wanted = item.get('role') == SEGMENT and item.get('epoch', 0) not in member._segments and not member._over
                     segment = Segment(fd, False) if wanted else None
                 except BaseException:
                     close_all([fd, *(other for _, other in items)])
                     raise
-                if segment is None or segment.epoch in member._shelf:
+                if segment is None or segment.epoch in member._segments:
                     os.close(fd)
                 else:
-                    member._shelf[segment.epoch] = segment
+                    member._segments[segment.epoch] = segment
             member._follow()

@@ -1,10 +1,10 @@
-"""What goes wrong."""
+"""Errors with stable codes."""
 
 from __future__ import annotations
 
 
 class FdBrokerError(Exception):
-    """What went wrong, with the stable code that docs/errors.md lists. ``retryable``: it may pass."""
+    """An error with the stable code that docs/errors.md lists. ``retryable``: it may pass."""
 
     def __init__(self, code: str, message: str, retryable: bool = False) -> None:
         super().__init__(f'{code}: {message}')

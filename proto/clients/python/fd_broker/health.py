@@ -1,4 +1,4 @@
-"""What the application says of its health."""
+"""The application's report of its health."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .messages import Message
 
 
 class Health:
-    """What the application says of its health, asked in a thread of its own: one that does not answer must not hold up anything else."""
+    """Asks the application for its health in a separate thread: a call that does not answer must not hold up anything else."""
 
     LIMIT_S = 3.0
 

@@ -1,4 +1,4 @@
-"""What arrives is verified, not believed."""
+"""Verifies descriptors that arrive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES: dict[int, str] = {socket.SOCK_STREAM: 'stream', socket.SOCK_DGRAM: 'dgra
 _SO_PROTOCOL, _SO_DOMAIN, _SO_COOKIE = 38, 39, 57
 
 def identity_of(fd: int) -> Message:
-    """What the kernel says of a descriptor, as an Identity."""
+    """The kernel's description of a descriptor, as an Identity."""
     found = os.fstat(fd)
     dev, ino = str(found.st_dev), str(found.st_ino)
     if not stat.S_ISSOCK(found.st_mode):

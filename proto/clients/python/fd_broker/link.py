@@ -26,7 +26,7 @@ from .writes import Incoming
 
 
 class LinkPart(StatePart):
-    """Of a :class:`Member`: its link to the daemon, and what it holds."""
+    """The link of a :class:`Member` to the daemon, and the member's holdings."""
 
     _RETRY_S = 0.1
     _GRACE_S = 0.1
@@ -70,7 +70,7 @@ class LinkPart(StatePart):
             os.close(self._holder_pidfd)
         self._holder_pidfd = pidfd
         self._tells_appended = False
-        # The daemon numbers those who send changes for each link anew.
+        # The daemon numbers the senders of changes again for each link.
         self._incoming = Incoming()
         self._awake_since = time.monotonic()
 
@@ -100,13 +100,13 @@ class LinkPart(StatePart):
         self._step({'type': 'lost'})
 
     def _drop_bundles(self) -> None:
-        """What has come of bundles whose rest will not."""
+        """Drops received parts of bundles whose rest will not come."""
         for items in self._bundles.values():
             close_all([item['fd'] for item in items])
         self._bundles.clear()
 
     def _broken(self, error: FdBrokerError | OSError) -> None:
-        """What the holder sent cannot be taken."""
+        """Handles a message of the holder that cannot be taken."""
         self._warn(str(error))
         self._reason = self._reason or coded(error)
         if self.phase in ('joining', 'ready'):
@@ -153,7 +153,7 @@ class LinkPart(StatePart):
 
     def _is_sealed(self, epoch: int) -> bool:
         """Also of a segment that was dropped, as nothing had been written before it was sealed: a word that names it is of the past."""
-        segment = self._shelf.get(epoch)
+        segment = self._segments.get(epoch)
         return segment.sealed if segment is not None else 0 <= epoch <= self._pruned
 
     def _take_batch(self, message: Message, fds: list[int]) -> None:
@@ -215,9 +215,9 @@ class LinkPart(StatePart):
         self._registry[entry['name']] = entry
 
     def _put_segment(self, segment: Segment) -> None:
-        present = self._shelf.get(segment.epoch)
+        present = self._segments.get(segment.epoch)
         if present is None:
-            self._shelf[segment.epoch] = segment
+            self._segments[segment.epoch] = segment
         elif segment.writable and not present.writable and segment.snapshot == present.snapshot:
             os.close(present.fd)
             present.fd, present.writable = segment.fd, True
@@ -226,19 +226,19 @@ class LinkPart(StatePart):
         self._step({'type': 'shared', 'top': segment.epoch})
 
     def _prune(self) -> None:
-        """Segments that nobody can need any more: sealed, empty, and not the one that this process wrote in last. A daemon that is killed
+        """Closes segments without a reader: sealed, empty, and not the one that this process wrote in last. A daemon that is killed
         leaves one behind each time."""
-        for epoch, segment in list(self._shelf.items()):
+        for epoch, segment in list(self._segments.items()):
             used = segment.snapshot or epoch == self._state['epoch'] or segment in self._log.segments[-1:]
             if not used and segment.sealed and segment.size <= segment.start:
-                del self._shelf[epoch]
+                del self._segments[epoch]
                 self._pruned = max(self._pruned, epoch)
                 if segment in self._log.segments:
                     self._log.segments.remove(segment)
                 segment.close()
 
     def _tell(self, body: str, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
-        """What needs no answer: a link that cannot take it has ended, and its end is heard."""
+        """Sends without an answer: a link that cannot take it has ended, and the reader sees the end."""
         link = self._link
         if link is None:
             return
@@ -249,14 +249,14 @@ class LinkPart(StatePart):
             self._wake()
 
     def _say_back(self, link: Channel, back: Message) -> None:
-        """What is held goes first: the holder decides when it hears Back."""
+        """Sends the holdings first: the holder decides when it hears Back."""
         held: list[Message] = []
         try:
             with self._lock:
                 listeners = [entry for name, entry in self._registry.items() if name in self._listeners]
                 segments = [
                     {'role': SEGMENT, 'epoch': one.epoch, 'writable': one.writable, 'fd': one.fd}
-                    for _, one in sorted(self._shelf.items())
+                    for _, one in sorted(self._segments.items())
                 ]
                 for item in [*listeners, *segments, *({'role': PIDFD, 'fd': fd} for fd in self._pidfds)]:
                     held.append({**item, 'fd': os.dup(item['fd'])})
@@ -316,7 +316,7 @@ class LinkPart(StatePart):
                 if error.code != 'ERR_FDB_CHANNEL_CLOSED':
                     raise
                 with self._changed:
-                    # Its end is heard soon, and another follows.
+                    # The reader notices the end of the link soon, and another link follows.
                     self._changed.wait_for(lambda: self._link is not link or left(), until - time.monotonic())
                 continue
             answer = self._registered.pop(request)
@@ -341,7 +341,7 @@ class LinkPart(StatePart):
         links = self._links
 
         def answer() -> None:
-            # It has come back meanwhile: over the new link it is alive.
+            # The holder has come back meanwhile: over the new link it is alive.
             if self._over or links != self._links:
                 return
             dead = self._holder_pidfd is not None and poll(self._holder_pidfd, select.POLLIN, 0)
@@ -390,7 +390,7 @@ class LinkPart(StatePart):
         threading.Thread(target=attempt, name='fd-broker-reconnect', daemon=True).start()
 
     def _end_link(self) -> None:
-        """Another serves for good. What this process still changes goes over a connection of its own."""
+        """Ends the link: another process serves for good. Later changes of this process go over a connection of their own."""
         link, self._link = self._link, None
         if link is not None:
             link.release()

@@ -31,13 +31,13 @@ class Listener:
         self.name = name
         self.spec = spec
         self.adopted = adopted
-        """It was handed over, not bound here."""
+        """Whether the socket was handed over, not bound here."""
         self.accepting = False
         """Whether it is this process's turn."""
         self.closed = False
         self._hooks: list[Callable[[bool], object]] = []
         self._turns = InOrder(member._warn)
-        # The file's flags are those of every process that holds it: nobody may make it block. A dup of this object does not either.
+        # All processes that hold the file share its flags: no process may make it block. A dup of this object does not either.
         os.set_blocking(fd, False)
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(False)

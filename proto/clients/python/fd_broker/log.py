@@ -17,7 +17,7 @@ Entry = tuple[bytes, int]
 _MOST_REQUESTS = 65_536
 
 class Digest:
-    """Of a set of entries, whatever their order: the SHA-256 of each, added in eight lanes of 32 bits."""
+    """The digest of a set of entries, whatever their order: the SHA-256 of each, added in eight lanes of 32 bits."""
 
     def __init__(self) -> None:
         self._lanes = [0] * 8
@@ -39,7 +39,7 @@ class SectionState:
         self.entries: dict[str, Entry] = {}
         """Key to (value, version)."""
         self.stored: Message | None = None
-        """What the log says of its schema."""
+        """The schema as the log has it."""
 
 
 class StateLog:
@@ -182,7 +182,7 @@ class StateLog:
 
 
 def merged_schema(known: Message | None, told: Message) -> Message:
-    """What the log says of a section that was told of it twice: the lowest reader never falls, a secret stays one."""
+    """The schema of a section that the log has twice: the lowest reader never falls, a secret stays one."""
     if known is None:
         return told
     newer = told if told.get('version', 0) >= known.get('version', 0) else known

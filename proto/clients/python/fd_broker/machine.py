@@ -1,4 +1,4 @@
-"""What a member of a daemon does, and in which order: a pure function, which test/vectors/member.json holds to the real one."""
+"""The decisions of a member of a daemon, and their order: a pure function, which test/vectors/member.json holds to the real one."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _on_message(state: State, event: Event) -> Step:
         standby = {**state, 'phase': 'standby', 'accepting': False, 'unheard': False}
         return standby, [_do('endWriting'), _do('stopAccepting')]
     if kind == 'resume':
-        # It is to accept, whether or not it hears its holder.
+        # The member must accept, whether or not it hears its holder.
         if phase == 'orphan' and state['unheard']:
             return {**state, 'unheard': False}, []
         if phase not in ('standby', 'unfit') or state['accepting']:
@@ -183,7 +183,7 @@ def _on_fate(state: State, event: Event) -> Step:
 
 
 def _on_silent(state: State, _event: Event) -> Step:
-    """A holder that is stopped is as good as dead to those who connect: somebody has to accept."""
+    """A stopped holder does not serve clients: the orphan has to accept."""
     if state['phase'] not in ('ready', 'standby'):
         return _same(state)
     return _orphan({**state, 'unheard': state['phase'] == 'standby' and not state['accepting']})

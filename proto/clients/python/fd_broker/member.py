@@ -59,7 +59,7 @@ def join(
 
 
 class Member(LinkPart):
-    """This process's part in a service. Made by :func:`join`. Its methods may be called from any thread."""
+    """This process's part in a service. Made by :func:`join`. All methods may be called from any thread."""
 
     _FREEZE_MS, _SILENCE_MS, _HEARTBEAT_MS = 1000, 3000, 250
 
@@ -152,7 +152,7 @@ class Member(LinkPart):
         self._hooks['quiesce'].append(hook)
 
     def on_resumed(self, hook: Callable[[], object]) -> None:
-        """Called when the handoff failed behind a quiesce, or this process serves again: begin that work anew."""
+        """Called when the handoff failed behind a quiesce, or this process serves again: start that work again."""
         self._hooks['resumed'].append(hook)
 
     def ready(self, timeout: float = 60.0) -> None:
@@ -160,7 +160,7 @@ class Member(LinkPart):
         self._post({'type': 'adopted'})
         with self._changed:
             until = time.monotonic() + timeout
-            # It may be another's turn by the time that this thread wakes up.
+            # Another process may serve by the time that this thread wakes up.
             while not self._served:
                 if self._over or self.phase in ('leaving', 'gone', 'unfit'):
                     raise self._reason or FdBrokerError('ERR_FDB_CLOSED', 'this member has left')
@@ -201,9 +201,9 @@ class Member(LinkPart):
             self._drain.close()
             self._drain.join(1.0)
         with self._lock:
-            for segment in self._shelf.values():
+            for segment in self._segments.values():
                 segment.close()
-            self._shelf, self._log.segments = {}, []
+            self._segments, self._log.segments = {}, []
             close_all(self._pidfds)
             self._pidfds = []
             if not self._thread.is_alive():
@@ -230,7 +230,7 @@ class Member(LinkPart):
             try:
                 self._adopt(lambda segment: segment.epoch <= self._state['source'])
                 self._log.catch_up()
-                # Nobody else can write: the application may fill its state before it is ready.
+                # No other process can write: the application may fill its state before it is ready.
                 if self.first:
                     self._write_in(self._state['epoch'])
             except FdBrokerError as error:
@@ -286,7 +286,7 @@ class Member(LinkPart):
             raise
 
     def _tick(self) -> float:
-        """What is due; seconds until the next."""
+        """Does all work that is due; returns the seconds until the next."""
         now = time.monotonic()
         every = self._beat_s
         if now - self._ticked_at > 2 * every:

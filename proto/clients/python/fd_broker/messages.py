@@ -139,7 +139,7 @@ def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
 
 
 def encode(name: str, message: Mapping[str, Any]) -> bytes:
-    """The bytes of a message, a dict by the names of its fields. What is None, or 0 where that is what absence means, is left out."""
+    """The bytes of a message, a dict by the names of its fields. A field that is None is left out, and one that is 0 if absence means 0."""
     out = bytearray()
     for number, (field, kind) in sorted(MESSAGES[name].items()):
         value = message.get(field)
@@ -170,7 +170,7 @@ def _put_field(out: bytearray, number: int, kind: str, value: Any) -> None:
 
 
 def decode(name: str, data: Buffer, depth: int = 0) -> Message:
-    """The message in these bytes: a dict with every field that they have. What is not known is skipped."""
+    """The message in these bytes: a dict with every field that they have. Unknown fields are skipped."""
     if depth > _MOST_DEPTH:
         raise malformed('messages too deep in each other')
     fields = MESSAGES[name]
@@ -198,7 +198,7 @@ def decode(name: str, data: Buffer, depth: int = 0) -> Message:
             raise malformed('a field that is cut')
         if number in fields:
             if name == 'Envelope':
-                # It has one body: of several the last counts.
+                # An Envelope has one body: of several the last counts.
                 message = {}
             _take_field(message, fields[number], wire, value, depth)
     return message
@@ -229,5 +229,5 @@ def _take_field(message: Message, known: tuple[str, str], wire: int, value: Any,
 
 
 def body_of(envelope: Message) -> tuple[str, Message] | None:
-    """What an Envelope holds: its name and the message; None: nothing that is known here."""
+    """The content of an Envelope: its name and the message; None if both are unknown here."""
     return next(iter(envelope.items()), None)

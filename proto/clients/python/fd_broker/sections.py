@@ -110,7 +110,7 @@ class Section(Generic[T]):
         return FdBrokerError('ERR_FDB_SCHEMA', f'section {self.name} {why}')
 
     def unsaid(self) -> Message | None:
-        """What the log must be told of the schema before this process writes; None: nothing."""
+        """The schema that the log needs before this process writes; None if it has it."""
         stored = self._member._log.section(self.name).stored
         if stored is None:
             return self.schema

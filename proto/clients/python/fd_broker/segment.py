@@ -29,7 +29,7 @@ def damaged(segment: Segment, offset: int, why: str) -> FdBrokerError:
 
 
 class Segment:
-    """One memory file of the log. Owns its descriptor, once it is made. It is never mapped for writing: that would keep the holder from sealing it."""
+    """One memory file of the log, with its descriptor. The file is never mapped for writing: that would keep the holder from sealing it."""
 
     def __init__(self, fd: int, writable: bool = False) -> None:
         self.fd = fd
@@ -57,7 +57,7 @@ class Segment:
 
     @property
     def sealed(self) -> bool:
-        """Nobody may write any more. The kernel's word, each time."""
+        """Whether the file can no longer be written. Asks the kernel each time."""
         try:
             return bool(fcntl.fcntl(self.fd, _F_GET_SEALS) & SEAL_WRITE)
         except OSError:
@@ -97,7 +97,7 @@ class Segment:
             self.end = following
 
     def append(self, data: bytes) -> bool:
-        """False: the right to write here has ended. Raises ERR_FDB_STATE_FULL."""
+        """Appends; returns False if the right to write here has ended. Raises ERR_FDB_STATE_FULL."""
         written = 0
         try:
             while written < len(data):

@@ -84,7 +84,7 @@ def _bind_unix(spec: Spec) -> int:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             if probe.connect_ex(path) == 0:
                 raise
-        # Nobody listens there any more.
+        # The socket has no listening process.
         os.unlink(path)
         sock.bind(path)
     if spec['mode'] is not None:

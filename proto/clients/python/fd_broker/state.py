@@ -1,4 +1,4 @@
-"""What a member does with the state: reads and writes it, or has the process that serves write it."""
+"""The state of a member: reads it and writes it, or has the serving process write it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .writes import MOST_CHANGES, Forwarded, Incoming
 
 
 class StatePart:
-    """Of a :class:`Member`: its sections, the log, and changes that are made here or elsewhere."""
+    """The sections of a :class:`Member`, the log, and changes that are made here or elsewhere."""
 
     _VIEW_S = 2.0
     _AGAIN_S = 0.1
@@ -38,7 +38,7 @@ class StatePart:
         self._reason: FdBrokerError | None = None
         self._log = StateLog()
         self._sections: dict[str, Section[Any]] = {}
-        self._shelf: dict[int, Segment] = {}
+        self._segments: dict[int, Segment] = {}
         self._writing: Segment | None = None
         self._paused = False
         self._incoming = Incoming()
@@ -53,7 +53,7 @@ class StatePart:
 
     @property
     def first(self) -> bool:
-        """Nobody served before, and there was no state."""
+        """Whether this is the first process of the service, without a state."""
         return bool(self._state['source'] == 0)
 
     def _tell(self, body: str, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
@@ -73,7 +73,7 @@ class StatePart:
             self._told(text)
 
     def _adopt(self, wanted: Callable[[Segment], bool]) -> None:
-        for epoch, segment in sorted(self._shelf.items()):
+        for epoch, segment in sorted(self._segments.items()):
             if epoch > self._log.newest and wanted(segment) and segment not in self._log.segments:
                 self._log.adopt(segment)
 
@@ -90,7 +90,7 @@ class StatePart:
                 raise refusal
 
     def _write_in(self, epoch: int) -> None:
-        segment = self._shelf.get(epoch)
+        segment = self._segments.get(epoch)
         if segment is None:
             raise FdBrokerError('ERR_FDB_INTERNAL', f'no segment of epoch {epoch} to write in')
         if segment not in self._log.segments:
@@ -130,7 +130,7 @@ class StatePart:
             return self._log.knows_request(request)
 
     def _write(self, changes: list[Message], section: Section[Any], request: str, until: float, reads: Sequence[Message] = ()) -> bool:
-        """Whether the change is made; False: an entry of `reads` is another by now, and nothing was done."""
+        """Whether the change is made; returns False if an entry of `reads` has changed by now, and nothing was done."""
         if len(changes[0]['key'].encode()) > 65_535:
             raise FdBrokerError('ERR_FDB_STATE_LIMIT', 'a key has at most 65,535 bytes')
         # A change that may be sent twice has an id, so that it is made once.
@@ -184,7 +184,7 @@ class StatePart:
         return any(mark_of(self._log.section(one['section']).entries.get(one['key'])) != one['mark'] for one in reads)
 
     def _append(self, record: Message, raw: bytes = b'') -> bool:
-        """Appends one record in its place and applies it; `raw`: more of it, encoded. False: the right to write has ended."""
+        """Appends one record in its place and applies it; `raw`: more of it, encoded. Returns False if the right to write has ended."""
         segment = self._writing
         if segment is None:
             return False
@@ -199,7 +199,7 @@ class StatePart:
         return True
 
     def _told_appended(self) -> None:
-        """Somebody reads along, in another process: several appends are told as one."""
+        """Tells another process that reads along: several appends are told as one."""
         if not self._tells_appended or self._growing:
             return
         self._growing = True
@@ -234,7 +234,7 @@ class StatePart:
         return {'outcome': APPLIED, 'existed': existed, 'sequence': self._log.sequence}
 
     def _check_write(self, parts: list[bytes]) -> bool:
-        """Only changes and schemas, which this process and all that read its log may read. True: one deletion, of what was there."""
+        """Allows only changes and schemas, which this process and all that read its log may read. Returns True for one deletion of an existing entry."""
         given: dict[str, int] = {}
         changes: list[Message] = []
         for part in parts:

@@ -71,7 +71,7 @@ class Forwarded:
     def __init__(self, request: str, changes: list[Message], reads: Sequence[Message]) -> None:
         self.request = request
         self.sent = False
-        """It may have been made, by a process that has not answered."""
+        """Marks the change as perhaps made, by a process that has not answered."""
         self._changes = encode('Record', {'changes': changes})
         self._reads = list(reads)
 
@@ -81,7 +81,7 @@ class Forwarded:
         return {'request': self.request, 'parts': [*schemas, self._changes], 'reads': self._reads}
 
     def unmade(self, code: str, message: str) -> FdBrokerError:
-        """What the caller hears when the time is over."""
+        """The caller's error when the time is over."""
         if self.sent:
             why = 'nobody said whether the change was made: try again with the same request id'
             return FdBrokerError('ERR_FDB_DEADLINE', why, True)

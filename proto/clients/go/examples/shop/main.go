@@ -73,7 +73,7 @@ func run(control, listen string) error {
 	select {
 	case <-member.Retired():
 	case <-ctx.Done():
-		// Nobody takes over: the daemon keeps the listener, and those who connect wait for the next version.
+		// No successor takes over: the daemon keeps the listener, and clients wait for the next version.
 		member.Close()
 	}
 	limit, cancel := context.WithTimeout(context.Background(), time.Minute)
