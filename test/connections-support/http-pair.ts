@@ -51,14 +51,14 @@ export function httpPlace(
   )
 }
 
-/** What the engine does, in one process. Returns how many have gone over. */
+/** Moves connections as the engine does, in one process. Returns how many have gone over. */
 export function carry(from: Place, to: Place, which: MoveWhich = 'auto'): number {
   const departures = taken(from, which)
   giveBack(to, departures, 'moved')
   return departures.length
 }
 
-/** Out of the server, and in nobody's hands. */
+/** Takes connections out of the server, without an owner. */
 export function taken(from: Place, which: MoveWhich = 'auto'): Departure[] {
   const departures: Departure[] = []
   for (let each = from.moving.departures(which), next = each.next(); !next.done; next = each.next())
@@ -66,7 +66,7 @@ export function taken(from: Place, which: MoveWhich = 'auto'): Departure[] {
   return departures
 }
 
-/** Those of another process come as bytes. */
+/** Connections of another process come as bytes. */
 export function giveBack({ moving }: Place, departures: readonly Departure[], how: Arrival): void {
   for (const departure of departures) {
     const { record, fds } = departure

@@ -11,7 +11,7 @@ import { get, RawClient } from './http-client.js'
 import { type Place, place } from './http-pair.js'
 import { SocketPairs } from './socket-pairs.js'
 
-/** The peer of a connection. What it asks is answered by whoever has the connection. */
+/** The peer of a connection. The process that has the connection answers its questions. */
 export interface Talker {
   /** Resolves with the whole right answer. */
   ask(): Promise<void>
@@ -23,12 +23,12 @@ export interface Talker {
   readonly gone: boolean
 }
 
-/** What a process has of one kind of connections. */
+/** A process's connections of one kind. */
 export interface Side {
   readonly moving: MovableConnections
-  /** Those that are here, also those that stay. */
+  /** The connections here, also those that stay. */
   readonly size: number
-  /** Descriptors that it keeps beside those of its connections, for whoever comes. */
+  /** Descriptors that it keeps beside those of its connections, for arriving ones. */
   readonly spare?: number
   /** Resolves when the connection has come here. */
   connect(): Promise<Talker>
@@ -38,7 +38,7 @@ export interface Kind {
   readonly name: string
   /** A process has some, and can be given such as another one has. */
   side(): Promise<Side>
-  /** It looks at no descriptor when it goes on. */
+  /** A side that looks at no descriptor when it goes on. */
   readonly takesAny?: boolean
 }
 

@@ -13,14 +13,14 @@ import { native } from '../../src/kernel/native.js'
 
 export type PairConnection = ConnectionValue<string>
 
-/** One end of a socket pair each, by name: the least that can move. A line is answered with `!`, when somebody calls {@link tend}. */
+/** One end of a socket pair each, by name: the least that can move. {@link tend} answers a line with `!`. */
 export class SocketPairs implements MovableConnections<PairConnection> {
   readonly protocol = 'test/1'
   readonly here = new Map<string, OwnedFd>()
-  /** Those that were refused. */
+  /** The refused connections. */
   readonly staying = new Map<string, OwnedFd>()
   onMovable: (() => void) | null = null
-  /** Of those that come. */
+  /** Refuses an arriving connection. */
   refuses: (name: string) => boolean = () => false
   readonly #seen = new Map<string, { asked: boolean; answered: boolean }>()
 

@@ -23,7 +23,7 @@ process.on('SIGTERM', () => {
   })
 })
 `
-/** Its server listens when a file is there. */
+/** A server that listens when a file is there. */
 const STARTS_AT_A_FILE = `import { existsSync } from 'node:fs'
 import http from 'node:http'
 if (!existsSync('ready')) console.log('the next one waits')
@@ -35,7 +35,7 @@ const timer = setInterval(() => {
   server.listen(8080)
 }, 10)
 `
-/** It stands by only until the next one is known to be well. */
+/** The standby stays only until the next one is known to be well. */
 const SOON = { FD_BROKER_PROBATION: '0' }
 
 async function refuses(url: string): Promise<void> {

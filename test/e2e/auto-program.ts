@@ -23,9 +23,9 @@ const ANSWERS = 10
 const IN_FOLDER = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh']
 
 export interface ProgramOptions {
-  /** Its `node_modules`, with the package in it; else it has the package alone. */
+  /** The `node_modules`, with the package in it; else it has the package alone. */
   readonly modules?: string
-  /** Of each of its processes. */
+  /** The environment of each process. */
   readonly env?: Readonly<Record<string, string>>
   /** Words of Node's between `node` and the file. */
   readonly words?: readonly string[]
@@ -45,7 +45,7 @@ const WORDS: Record<By, readonly string[]> = {
 /** A program that knows nothing of fd-broker, in a folder of its own with the package installed; 8080 in its text is a free port. */
 export class AutoProgram {
   readonly desk = Desk.open()
-  /** Its service. A socket of this name in a folder of the machine would be preferred to one that {@link place} has not yet. */
+  /** The service's name. A socket of this name in a folder of the machine would be preferred to one that {@link place} has not yet. */
   readonly name = `shop-${this.desk.folder.slice(-6)}`
   readonly port: number
   readonly file: string
@@ -74,7 +74,7 @@ export class AutoProgram {
     return `http://127.0.0.1:${this.port}`
   }
 
-  /** Its control socket, if it is not named otherwise. */
+  /** The control socket, if it is not named otherwise. */
   get control(): string {
     return this.path(`run/${this.name}.sock`)
   }
@@ -113,7 +113,7 @@ export class AutoProgram {
     ]
   }
 
-  /** As nobody's child. Resolves with its pid when it was launched. */
+  /** Starts a process without a parent of ours. Resolves with its pid when it was launched. */
   launch(
     by: By = 'import',
     env: Readonly<Record<string, string>> = {},
@@ -142,7 +142,7 @@ export class AutoProgram {
     return pid
   }
 
-  /** Its pid, when that generation serves. */
+  /** The pid, when that generation serves. */
   async serves(generation: number): Promise<number> {
     const { pid } = await this.statusWhere(
       `generation ${generation} serves`,

@@ -5,7 +5,7 @@ import { wrong } from '../../bench/referee/workload.mjs'
 import { until } from '../processes/until.js'
 import type { AutoProgram, By } from './auto-program.js'
 
-/** What a client asks. */
+/** A client's request. */
 export interface Question {
   readonly path: string
   readonly method?: string
@@ -62,7 +62,7 @@ function answerTo(url: string, question: Question, agent: Agent): Promise<Answer
   })
 }
 
-/** Those of plain GETs that were answered 200, as requests of a load that wants the same body. */
+/** The plain GETs that were answered 200, as requests of a load that wants the same body. */
 function asRequests(questions: readonly Question[], answers: readonly Answered[]): Request[] {
   return answers
     .filter(
@@ -97,7 +97,7 @@ export async function recordPlain(program: AutoProgram, questions: readonly Ques
   return answers
 }
 
-/** So many processes of it are alive, in time. */
+/** Waits until so many of its processes are alive. */
 export async function processesLeft(program: AutoProgram, count: number): Promise<void> {
   await until(
     `${count} of its processes are alive`,

@@ -27,7 +27,7 @@ it.runIf(NIGHTLY)(
     expect(without.stderr).toMatch(new RegExp(`^ERR_FDB_DEADLINE: .*process ${hung} `))
     expect(hasEnded(hung)).toBe(false)
 
-    // These connect while nobody accepts, and send while nobody reads.
+    // Clients connect while no process accepts, and send while none reads.
     const waiting = Array.from({ length: 20 }, async () => {
       const socket = connect(Number(url.port), url.hostname)
       await once(socket, 'connect')

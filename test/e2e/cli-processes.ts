@@ -47,7 +47,7 @@ export class Desk {
     return { ...process.env, NODE_OPTIONS: '', FDB_TEST_DESK: this.#mark, RUNTIME_DIRECTORY }
   }
 
-  /** Starts a command as nobody's child; its output goes to {@link log}. */
+  /** Starts a command without a parent of ours; its output goes to {@link log}. */
   launch(command: readonly string[]): Promise<number> {
     return launchUnrelated(command, { log: this.log, env: this.env })
   }
@@ -139,7 +139,7 @@ export function urlOf(status: StatusReport): string {
   return status.listeners[0]!.address.replace('tcp:', 'http:')
 }
 
-/** Who answers a client now. */
+/** The process that answers a client now. */
 export async function whoami(url: string): Promise<{ generation: number; pid: number }> {
   const response = await fetch(`${url}/whoami`, { headers: { connection: 'close' } })
   const [generation, pid] = (await response.text()).split(',').map(Number)

@@ -77,7 +77,7 @@ describe('signals to fd-broker serve', () => {
     await member(desk, 'shop')
     expect((await desk.status()).pid).toBe(pid)
     expect(hasEnded(pid)).toBe(false)
-    // Its successor writes where nobody reads, too.
+    // The successor writes to a pipe without a reader, too.
     signalPid(pid, 'SIGUSR2')
     await ends(desk, pid)
     await desk.statusWhere('the next one answers', status => status.generation === 2)

@@ -408,7 +408,7 @@ describe('the paths of a control socket that somebody has removed', () => {
     rmSync(control)
     await until('it is back', () => existsSync(control), 20_000)
     expect((await edge.status()).pid).toBe(next)
-    // What is another’s is left alone.
+    // A socket of another service is left alone.
     rmSync(control)
     writeFileSync(control, '')
     await edge.signal('SIGTERM', next)
@@ -428,7 +428,7 @@ describe('the paths of a control socket that somebody has removed', () => {
     expect((await desk.status()).pid).toBe(pid)
     await until('that is back', () => existsSync(run.control) && existsSync(`${run.control}.lock`), 20_000)
     expect(await run.status()).toMatchObject({ supervisor: { pid: run.pid } })
-    // What was put back is what it leaves behind, and goes with it.
+    // The socket that was put back is left behind, and goes with it.
     expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
     const stopped = await run.desk.run('stop', '--control', run.control)
     expect(stopped).toMatchObject({ code: 0, stdout: `process ${run.pid} has ended\n` })

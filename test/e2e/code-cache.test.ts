@@ -20,7 +20,7 @@ import { Desk } from './cli-processes.js'
 
 const DIST = fileURLToPath(new URL('../../dist/', import.meta.url))
 const HOOK = fileURLToPath(new URL('../fixtures/loaded-at-start.cjs', import.meta.url))
-/** What precedes it in its file, before the facts; its last four bytes say how long these are. */
+/** The head of the file, before the facts; its last four bytes say how long these are. */
 const HEAD_BYTES = 32
 /** Says whether V8 takes code that was kept of the program, in a process that has done nothing yet. */
 const TAKES = `
@@ -64,7 +64,7 @@ function scene() {
   return { desk, command, config, files }
 }
 
-/** Long ago, so that a file that is written anew is seen. */
+/** Sets the times long ago, so that the test sees a new file. */
 const age = (file: string) => utimesSync(file, 1, 1)
 const isAged = (file: string) => statSync(file).mtimeMs === 1000
 
@@ -77,7 +77,7 @@ it('a command keeps its compiled code, and starts with it the next time', async 
   age(file)
   expect(await check()).toMatchObject({ code: 0, stderr: '' })
   expect(isAged(file)).toBe(true)
-  // Damaged: not used, and written anew.
+  // A damaged file is not used, and written again.
   writeFileSync(file, readFileSync(file).fill(7, 1000, 2000))
   age(file)
   expect(await check()).toMatchObject({ code: 0, stderr: '' })

@@ -76,7 +76,7 @@ describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting
     const { desk, client } = await open(hosting)
     const next = await launch(desk, hosting, 2)
     const answer = await client.command('who', '').catch((error: FdbError) => error)
-    // The old connection is the old process's, which has been replaced; a daemon's leads to whoever serves.
+    // The old connection is the old process's, which has been replaced; a daemon's leads to the serving process.
     if (answer instanceof Buffer) expect(answer.toString()).toBe(String(next))
     else expect(answer).toMatchObject({ code: 'ERR_FDB_FENCED', retryable: true })
     using other = await OperatorClient.connect(desk.control)

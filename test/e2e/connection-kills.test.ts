@@ -255,7 +255,7 @@ describe.runIf(NIGHTLY)('a successor with few descriptors', () => {
     await clients.ready()
     const log = join(scene.app.folder, 'few.log')
     const proxy = [CLI, 'proxy', '--config', join(scene.app.folder, 'edge.json')]
-    // Its limit is above what the incumbent has open (else the upgrade would be refused), but it has other use for most of it.
+    // The limit is above the incumbent's open descriptors (else the upgrade would be refused), but it has other use for most of it.
     const others = 'for (let n = 0; n < 350; n++) fs.openSync("/dev/null")'
     const preload = join(scene.app.folder, 'others.cjs')
     writeFileSync(preload, `const fs = require('node:fs'); ${others}`)

@@ -16,7 +16,7 @@ const ASKED = process.env.FD_BROKER_CONTAINER_UPGRADES
 const UPGRADES = Number(ASKED ?? 2)
 const CLIENTS = { streams: 0, idle: 0 }
 
-/** Its PID 1 is this command, which serves there; it is upgraded under load, and told to end. */
+/** A container whose PID 1 is this command, which serves there; it is upgraded under load, and told to end. */
 async function contained(command: readonly string[], desk: Desk, url: string) {
   const container = await PidNamespace.start(command, { env: desk.env, log: desk.log })
   const serves = async (generation: number) =>

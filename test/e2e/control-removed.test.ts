@@ -27,7 +27,7 @@ describe('a version that starts when a cleaner has removed', () => {
       await second.serving()
       expect(second.find('joined')).toMatchObject({ first: false, generation: 2 })
       await first.end()
-      // At once: what is removed is put back beside the removal. What the first has put back, and handed over, is what the second looks after.
+      // At once: a removed path is put back beside the removal. The second looks after paths that the first has put back, and handed over.
       const removed = `${dirname(scene.control)}~`
       renameSync(dirname(scene.control), removed)
       rmSync(removed, { recursive: true })

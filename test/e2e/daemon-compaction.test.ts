@@ -30,7 +30,7 @@ async function open(): Promise<{ scene: Scene; daemon: App }> {
   return { scene, daemon: await startDaemon(scene, { upgrade }) }
 }
 
-/** Once the member has merged what was sealed, and nobody else is there. */
+/** The sizes once the member has merged the sealed segments, and no other member is there. */
 async function sizeOf(scene: Scene, daemon: App, member: App): Promise<Size> {
   const settled = ({ pid, phase, segments, draining, blockedBy, state }: ServiceStatus) =>
     pid === member.pid &&
@@ -46,7 +46,7 @@ async function sizeOf(scene: Scene, daemon: App, member: App): Promise<Size> {
   return { segments, logBytes, fds: await fewest(daemon.pid), memberFds: await fewest(member.pid) }
 }
 
-/** What is asked of a member takes a descriptor for a moment. */
+/** A request to a member takes a descriptor for a moment. */
 async function fewest(pid: number): Promise<string[]> {
   let fds = openFds(pid)
   for (let look = 0; look < 20; look++) {

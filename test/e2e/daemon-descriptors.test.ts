@@ -70,7 +70,7 @@ describe('a daemon holds descriptors', () => {
     await writeAllAt(fds.memory!, Buffer.from('what was written'), 0)
     for (const [name, fd] of Object.entries(fds)) await held.put(name, fd)
     const before = Object.values(fds).map(fd => inspectOne(fd))
-    // Nobody but the daemon has them now.
+    // Only the daemon has them now.
     closeAll(Object.values(fds))
     const list = await held.list()
     expect(list.map(({ name, type }) => `${name} ${type}`)).toEqual([
@@ -138,7 +138,7 @@ describe('a daemon holds descriptors', () => {
     await end()
     await until('it went with the process', async () => names(await held.list()).length === 2)
     await expect(held.put('late', fd, { lease: { pid } })).rejects.toEqual(code('ERR_FDB_OPTION'))
-    // What is put again has the new lease alone.
+    // An entry that is put again has the new lease alone.
     await held.put('for-long', fd, { replace: true })
     expect((await held.list())[1]).toMatchObject({ name: 'for-long', until: null })
   })

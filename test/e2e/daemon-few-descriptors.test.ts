@@ -21,7 +21,7 @@ function limitedTo(limit: number) {
   return { wrap: ['prlimit', `--nofile=${limit}:${limit}`, '--'] }
 }
 
-/** Its descriptors, when none has come or gone for a while: one that it has for a moment would be one more later. */
+/** The descriptors of the process, when none has come or gone for a while: one that it has for a moment would be one more later. */
 async function settled(pid: number): Promise<number[]> {
   let fds: number[] = []
   let since = 0

@@ -13,7 +13,7 @@ import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
-/** What happens to the daemon, one after the other; behind an upgrade it is killed. */
+/** The ends of the daemon, one after the other; behind an upgrade it is killed. */
 const ENDS = perLane<readonly ('SIGKILL' | 'SIGTERM' | 'upgrade')[]>(
   ['SIGTERM', 'upgrade'],
   ['SIGKILL', 'SIGTERM', 'upgrade', 'SIGKILL'],
@@ -44,7 +44,7 @@ async function unit() {
     })
     return pid
   }
-  /** It has heard all that the daemon has to say: what this process has not read yet is lost to nobody but the test. */
+  /** The manager has all messages of the daemon: only the test would miss messages that this process has not read yet. */
   const heard = () =>
     until('the manager has heard it', async () => {
       const before = manager.notes.length
@@ -104,7 +104,7 @@ describe('what the service manager keeps of a daemon', () => {
       waiting = null
       expect(await app.order('all')).toMatchObject(kept)
     }
-    // What nobody needs any more is let go of.
+    // A descriptor without a user is let go of.
     await app.order('put', { key: 'x', value: { item: 'x' } })
     expect([...manager.kept.values()].flat().length).toBeLessThan(40)
   })
@@ -118,7 +118,7 @@ describe('what the service manager keeps of a daemon', () => {
       await app.order('put', { key: 'a', value: { item: 'a' } })
       await app.kill()
       await end(daemon, 'SIGKILL')
-      // Its own says what there is at all: a daemon without it does not start.
+      // The daemon's own entry lists all others: without it a daemon does not start.
       for (const [name, fds] of manager.kept)
         if (!name.includes('.epoch-') && fds.some(isSegment))
           manager.kept.set(name, [memoryFile('damaged', 'in place of a segment')])

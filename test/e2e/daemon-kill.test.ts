@@ -48,7 +48,7 @@ describe('fd-broker serve, and a member that is killed', () => {
         await until('clients are answered by the new one', () => answersBy(load, app.pid) >= 20)
       }
       const { total, incidents } = await load.stop()
-      // What was open at a kill is cut by the kernel; nothing else may happen, and no acknowledged write be lost.
+      // The kernel cuts connections that were open at a kill; nothing else may happen, and no acknowledged write be lost.
       const { refused, wrong, dropped } = total.counts
       expect({ refused, wrong, dropped, incidents }).toMatchObject({ refused: 0, wrong: 0, dropped: 0 })
     } finally {
@@ -70,7 +70,7 @@ describe('fd-broker serve, and a member that is killed', () => {
       const before = socketsAt(scene.control)
       app = await scene.start()
       await until('it has connected', () => socketsAt(scene.control) > before)
-      // It has said Hello.
+      // The client has said Hello.
       await pause(50)
       daemon.signal('SIGCONT')
       await app.serving()

@@ -46,7 +46,7 @@ it('members that are all number 1 of their containers are told apart: a restarte
   expect(await serving.order('phase')).toBe('serving')
 })
 
-/** Of the one child of an unshare: the process itself, as it is seen from here. */
+/** The pid, seen from here, of the one child of an unshare. */
 function pidInside(unshare: number): number {
   return Number(readFileSync(`/proc/${unshare}/task/${unshare}/children`, 'latin1').trim())
 }

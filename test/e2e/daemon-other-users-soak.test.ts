@@ -19,8 +19,8 @@ const SECONDS = Number(process.env.FD_BROKER_SOAK_SECONDS ?? 600)
 const SEED = Number(process.env.FD_BROKER_SOAK_SEED ?? Date.now() % 1_000_000)
 const ROUND_SECONDS = 8
 /**
- * The promise: the owner's status within this time, on a machine that is not busy. What the machine takes is told by a control, a daemon that is not
- * attacked and answers the same process at the same instants; and by the kernel, which counts how long the attacked daemon's main thread
+ * The promise: the owner's status within this time, on a machine that is not busy. A control measures the machine's share: a daemon that is not
+ * attacked and answers the same process at the same instants; and the kernel counts how long the attacked daemon's main thread
  * was ready to run and waited for a processor (/proc/PID/schedstat): the attackers use processors as any user may, and are not the daemon's to slow down.
  */
 const STATUS_MS = 100

@@ -89,7 +89,7 @@ describe('a daemon that another user attacks', () => {
       await status(control)
     }
     await version(control)
-    // Its connections, the descriptors that it has sent, and those of the messages that the daemon is reading now.
+    // The user's connections, the descriptors that it has sent, and those of the messages that the daemon is reading now.
     expect(most - before).toBeLessThan((DESCRIPTORS / 16) * 2 + 2 * 253)
   })
 

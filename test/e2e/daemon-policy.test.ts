@@ -32,7 +32,7 @@ const run = promisify(execFile)
 
 type Line = Record<string, unknown>
 
-/** What a process of this user is answered to all that it asks. */
+/** The answers to a process of this user, for every request. */
 async function asks(uid: number, control: string): Promise<Record<string, unknown>> {
   const user = ['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups']
   const [file = '', ...args] = [...user, process.execPath, OTHER_USER, control, 'shop']
@@ -55,7 +55,7 @@ async function serve(config: object | string) {
   const logger = { debug: () => {}, info: note, warn: note, error: note }
   const daemon = await serveDaemon({ control, config: file, logger, upgrade: TIMES })
   onTestFinished(() => daemon.close())
-  /** What was refused to a user, or allowed. */
+  /** The requests that were refused to a user, or allowed. */
   const audited = (user: number, allowed: boolean) =>
     log
       .filter(({ audit, allowed: was }) => audit !== undefined && was === allowed)
@@ -101,7 +101,7 @@ describe('another user', () => {
       descriptors: { put: ['owner'], list: [] },
     })
     expect(statSync(control).mode & 0o777).toBe(0o666)
-    // Of the daemon's own user, which the rules of this service leave out: the one for others counts.
+    // A member of the daemon's own user, which the rules of this service leave out: the one for others counts.
     const shop = await member(control, 'mail')
     await shop.ready()
     await hold(control, 'spool')
@@ -133,7 +133,7 @@ describe('another user', () => {
       join: DENIED,
     }
     expect(sees).toEqual({ status: [], 'fd list': [], ...nothing })
-    // What it was still sending when it was refused may have the kernel drop the answer.
+    // If the daemon refuses while the process still sends, the kernel may drop the answer.
     const refused = expect.stringMatching(/^ERR_FDB_(DENIED|CHANNEL_CLOSED)$/)
     for (const answer of Object.values(stranger!)) expect(answer).toEqual(refused)
     const own = `shop/${ALLOWED}`

@@ -69,7 +69,7 @@ describe('a successor that fails in probation under the daemon', () => {
         code: how === 'is killed' ? expect.stringMatching(/^ERR_FDB_SUCCESSOR_/) : 'ERR_FDB_UNHEALTHY',
       })
       if (how === 'is stopped') {
-        // It may not have let go of anything: it is named, and the next one waits for it.
+        // The first may not have let go of anything: it is named, and the next one waits for it.
         expect(status.blockedBy).toEqual([second.pid])
         expect(await (await scene.start()).failure()).toMatchObject({ code: 'ERR_FDB_BUSY', retryable: true })
         second.signal('SIGCONT')
@@ -307,7 +307,7 @@ describe('an owner that is stopped', () => {
     })
     first.signal('SIGCONT')
     expect(await late).toMatchObject({ status: 200, headers: { 'x-pid': String(first.pid) } })
-    // Its drain is patient with a connection that might bring another request.
+    // The drain is patient with a connection that might bring another request.
     agent.destroy()
     expect(await first.says('ended')).toMatchObject({ why: 'replaced' })
     await first.end()

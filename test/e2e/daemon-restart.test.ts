@@ -44,7 +44,7 @@ async function settled(scene: Scene, apps: readonly App[], writes: Writes): Prom
   await writes.stop()
   expect(writes.refused).toBe(0)
   const serving = apps.find(app => app.pid === pid)!
-  // What it may have acknowledged besides would be missed here, and nobody else stays.
+  // Later acknowledged changes of the others would be missed here, and none of the others stays.
   for (const app of apps) if (app !== serving) await app.end()
   const all: Record<string, { item: string }> = await serving.order('all')
   const lost = [...writes.acknowledged].filter(([key, value]) => all[key]?.item !== value)
@@ -65,7 +65,7 @@ describe('a daemon that is killed and started again', () => {
     for (let restart = 0; restart < perLane(2, 4); restart++) {
       await more(writes)
       await daemon.kill()
-      // Nobody holds the service together now, and it serves and takes changes as before.
+      // The service has no holder now, and it serves and takes changes as before.
       await more(writes)
       daemon = await startDaemon(scene, { upgrade: UPGRADE })
       expect(await serviceWhere(scene, 'it is back', ({ phase }) => phase === 'idle')).toMatchObject({
@@ -123,7 +123,7 @@ describe('a daemon that is killed and started again', () => {
       const writes = new Writes(target)
       await more(writes)
       await first.kill()
-      // Its members come back to the second, which dies at the next handoff (or, returning, of taking them back).
+      // The members come back to the second, which dies at the next handoff (or, returning, of taking them back).
       const second = await startDaemon(scene, {
         upgrade: UPGRADE,
         traps: { [`holder ${phase}`]: 'SIGKILL' },
@@ -132,7 +132,7 @@ describe('a daemon that is killed and started again', () => {
       const joiner = phase === 'returning' ? null : await scene.start()
       await second.end()
       expect(second.find('trapped')).toMatchObject({ phase: `holder ${phase}` })
-      // Whoever has the right to write, or had it last, answers what can be answered meanwhile.
+      // The process with the right to write, or the last one that had it, answers as far as it can meanwhile.
       const reads = await fetch(`${target}/r/7`, { headers: { connection: 'close' } })
       expect(await reads.text()).toBe('7 item-7\n')
       await startDaemon(scene, { upgrade: UPGRADE })
@@ -156,7 +156,7 @@ describe('a daemon that is killed and started again', () => {
     await second.end()
     await until('the joiner accepts', () => joiner.said.some(({ phase }) => phase === 'orphan'))
     await app.kill()
-    // It accepts and reads, but takes no right by itself.
+    // The process accepts and reads, but takes no right by itself.
     const reads = await fetch(`${target}/r/7`, { headers: { connection: 'close' } })
     expect(reads.headers.get('x-pid')).toBe(String(joiner.pid))
     await startDaemon(scene, { upgrade: UPGRADE })

@@ -241,7 +241,7 @@ describe('a daemon', () => {
     expect(await resident.order('phase')).toBe('serving')
     resident.signal('SIGTERM')
     expect(await resident.says('ended')).toMatchObject({ why: 'closed' })
-    // Nobody accepts: who connects waits for the next one.
+    // No process accepts: a client waits for the next one.
     const answered = whoami(port)
     answered.catch(() => {})
     const app = await scene.serve()

@@ -180,7 +180,7 @@ describe('a daemon that is started where one runs', () => {
       await more(writes)
       expect(await answers(scene, daemon.pid)).toMatchObject({ generation: 1 })
     }
-    // Who came meanwhile has waited, and members join as ever.
+    // Clients that came meanwhile have waited, and members join as ever.
     const next = await scene.serve()
     await app.end()
     expect((await serviceStatus(scene)).pid).toBe(next.pid)

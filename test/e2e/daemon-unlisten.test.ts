@@ -31,7 +31,7 @@ async function joining() {
   return { first, second, version, listens }
 }
 
-/** What the daemon has been told before this was answered, it has read. */
+/** The daemon has read all messages that it was sent before it answers this. */
 async function heard(member: Member): Promise<void> {
   await member.listen('behind it', 'tcp://127.0.0.1:0')
   member.unlisten('behind it')

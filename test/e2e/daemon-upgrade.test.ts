@@ -93,7 +93,7 @@ describe('upgrades of a member through the daemon', () => {
       pid: first.pid,
       lastFailure: { code: 'ERR_FDB_DEADLINE', phase: 'offering' },
     })
-    // Whoever has started it ends it.
+    // The process that has started it ends it.
     await serviceWhere(scene, 'the stuck one is gone', ({ blockedBy }) => blockedBy.length === 0)
     expect(await requestUpgrade(scene.control)).toMatchObject({ ok: true, generation: 2 })
     expect(await requestUpgrade(scene.control, { service: 'shoe' })).toMatchObject({

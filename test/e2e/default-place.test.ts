@@ -14,7 +14,7 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MEMBER = fileURLToPath(new URL('../fixtures/default-member.mjs', import.meta.url))
 const PROXY = { routes: [{ host: '*', respond: { body: 'one' } }], upgrade: { probation: '30s' } }
 
-/** What is started from here finds its folder in the environment, as in a unit of systemd. */
+/** Processes that are started from here find their folder in the environment, as in a unit of systemd. */
 function unitOf(desk: Desk) {
   const runtime = join(desk.folder, 'runtime')
   mkdirSync(runtime, { mode: 0o700 })
@@ -60,7 +60,7 @@ describe('a service that was given no control path', () => {
     edge.write({ routes: [{ host: '*', respond: { body: 'two' } }] })
     expect(await run('reload', '--service', 'edge')).toMatchObject({ code: 0 })
     expect((await ask(edge.url).answer).body).toBe('two')
-    // Started anew by somebody, it takes over.
+    // A new start takes over.
     const third = await launch(CLI, 'proxy', '--config', edge.file)
     await serves(third, status, edge.desk)
     expect(await run('stop', '--service', 'edge')).toMatchObject({ code: 0 })

@@ -37,7 +37,7 @@ describe('a serving process that has no descriptor left', () => {
       stranger.say({ abort: { code: 'ERR_FDB_CHECK' } })
       await pause(20)
       stranger.leave()
-      // It asks for the newer segments, which cost a descriptor each while they are sent.
+      // The reporter asks for the newer segments, which cost a descriptor each while they are sent.
       const reporter = await Stranger.connect(scene.control)
       reporter.say(hello('DRAINING'))
       await Promise.race([reporter.ended, pause(20)])

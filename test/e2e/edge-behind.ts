@@ -4,7 +4,7 @@ import type { Version } from '../processes/release.js'
 /** A proxy in front of two servers. Without more in its configuration every version understands it. */
 export async function behind(config: Config = {}, version?: Version): Promise<Edge> {
   const [even, odd] = [await upstream('even'), await upstream('odd')]
-  // As a number, as in whoever calls: versions have other defaults, and a difference would be a change.
+  // A number, as in a caller: versions have other defaults, and a difference would be a change.
   const keepAlive = { connections: 128 }
   return Edge.start(
     {

@@ -18,9 +18,9 @@ import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
-/** It may be executed, and is no program: without `#!` only a shell would read it. */
+/** An executable file that is no program: without `#!` only a shell would read it. */
 const NO_PROGRAM = join(PROGRAMS, 'no-program')
-/** Of a request inside a program that is killed; no other may be lost. */
+/** Losses of a request inside a program that is killed; no other may be lost. */
 const INSIDE = ['reset', 'truncated', 'raced'] as const
 
 /** A daemon as users start it, and a free port. */
@@ -56,7 +56,7 @@ async function ran(command: readonly string[]) {
   return { pid: child.pid!, code, lines: stdout.trim().split('\n'), stderr }
 }
 
-/** Kills the program again and again while clients come, and starts it anew: those who connect meanwhile wait. */
+/** Kills the program again and again while clients come, and starts it again: clients that connect meanwhile wait. */
 async function killedUnderLoad(
   { desk, held, port }: Awaited<ReturnType<typeof daemon>>,
   command: (start: number) => readonly string[],
@@ -97,7 +97,7 @@ describe('fd-broker exec', () => {
     expect(first).toMatchObject({ code: 7, stderr: '' })
     const [own, ports, open, ...flags] = first.lines
     expect(own).toBe(`${first.pid} ${first.pid} 2 web:path`)
-    // It is the main process of its unit, if it was.
+    // The program is the main process of its unit, if it was.
     expect(ports).toBe(`127.0.0.1:${port}=3;${path}=4 /run/none`)
     expect(open).toBe('0, 1, 2, 3, 4')
     const nonBlocking = (lines: readonly string[]) =>
@@ -107,7 +107,7 @@ describe('fd-broker exec', () => {
       `shop/path unix:${path}`,
       `shop/web tcp://127.0.0.1:${port}`,
     ])
-    // What is held needs no address, and comes in the order in which it is asked for.
+    // Held descriptors need no address, and come in the order in which they are asked for.
     const second = await ran([...exec, '--nginx', 'path', 'web', '--', 'sh', '-c', show])
     expect(second.lines.slice(0, 2)).toEqual([
       `${second.pid} ${second.pid} 2 path:web`,
@@ -132,7 +132,7 @@ describe('fd-broker exec', () => {
     expect(await ran([...alone, 'true'])).toMatchObject({ code: 1, stderr: claimed })
     for (const pid of pids) signalPid(pid, 'SIGKILL')
     await until('both have ended', () => pids.every(hasEnded))
-    // Nobody waits until the daemon has heard of it.
+    // No process waits until the daemon has heard of it.
     const pid = await desk.launch([...alone, 'sleep', '600'])
     await until('it is claimed', async () => (await held.list())[0]?.claimedBy === pid)
     expect(await ran([...exec, 'web', '--', 'true'])).toMatchObject({ code: 1, stderr: claimed })

@@ -75,7 +75,7 @@ class Counting {
     return [...this.#counted.values()].reduce((sum, count) => sum + count, 0)
   }
 
-  /** Each of them has counted since: whoever was away is back. */
+  /** Each follower has counted since: one that was away is back. */
   async more(count = 4): Promise<void> {
     const goals = [...this.#counted].map(([app, counted]) => [app, counted + count] as const)
     const enough = () => goals.every(([app, goal]) => this.#counted.get(app)! >= goal)
@@ -182,7 +182,7 @@ describe('members that follow the state of another service', () => {
       let present = daemon
       for (let restart = 0; restart < 2; restart++) {
         await present.kill()
-        // What is written meanwhile is read all the same.
+        // Changes that are written meanwhile are read all the same.
         await writer.order('put', { key: `alone-${restart}`, value: { item: restart } })
         for (const app of followers)
           await until('it is read', async () => (await reads(app, `alone-${restart}`)) === restart, 20_000)

@@ -73,7 +73,7 @@ describe('another user that may follow a service', () => {
     })
     for (const one of pried) {
       expect(one).toMatchObject({ mode: '600', reopened: 'EACCES', written: 'EBADF', sealed: 'EPERM' })
-      // What holds on to pages of it keeps nothing of the service from being sealed.
+      // A process that holds on to its pages prevents no seal of the service.
       expect(one.link).toMatch(/fdb-state-\d+-copy/)
     }
     await acl.put('bob', 'user')

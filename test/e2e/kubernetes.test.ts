@@ -69,7 +69,7 @@ describe('pods that share a node’s network and the folder of the control socke
       for (let generation = 2; generation <= 3; generation++) {
         const next = await pod()
         await ended(generation - 1)
-        // The kubelet would start it anew.
+        // The kubelet would start it again.
         expect(hasEnded(before.init)).toBe(false)
         before.signal('SIGTERM')
         expect(await before.exit).toBe(0)
@@ -111,7 +111,7 @@ describe('pods that share a node’s network and the folder of the control socke
     })
     await serves(1)
     expect((await edge.status()).moves).toMatchObject({ lost: 0 })
-    // It is not ready any more, so that the old pod is not deleted, and does not end, to come back by itself.
+    // The pod is not ready any more, so that the old pod is not deleted, and does not end, to come back by itself.
     await until('its file is gone', () => !existsSync(`/proc/${next.init}/root${PID_FILE}`))
     await edge.logged(
       'stays until no process is left that would end with this one',
@@ -131,7 +131,7 @@ describe('pods that share a node’s network and the folder of the control socke
     await next.exec('sh', '-c', last(500))
     const upgraded = await next.exec(...fd, 'upgrade', ...control, '--json')
     const { pid } = JSON.parse(upgraded.stdout)
-    // What serves has this number in its pod; here it is somebody’s sleep.
+    // The serving process has this number in its pod; here a sleep has it.
     await old.begin('sh', '-c', `${last(pid - 1)} && sleep 300`)
     await until(
       'somebody has its number',
@@ -140,13 +140,13 @@ describe('pods that share a node’s network and the folder of the control socke
       () => [pid, ...old.processes],
     )
     const stranger = old.outside(pid)
-    // Told from here to end, the other pod’s process does, and nobody waits for the sleep.
+    // The other pod's process ends when it is told to from here, and no process waits for the sleep.
     expect(await old.exec(...fd, 'stop', ...control)).toMatchObject({
       code: 0,
       stdout: `process ${pid} ends\n`,
     })
     expect(await next.exit).toBe(0)
-    // Nobody serves any more: so the one that stayed ends too, to be started anew, and takes that with it.
+    // No process serves any more: so the one that stayed ends too, to be started again, and takes that with it.
     expect(hasEnded(stranger)).toBe(false)
     expect(await old.exit).toBe(0)
     expect(edge.lines.filter(({ msg }) => msg === 'signal forwarded')).toEqual([])
@@ -158,7 +158,7 @@ describe('a pod in which fd-broker run is PID 1', () => {
     const [config, deployment] = manifest('shop.yaml')
     const run = await Supervised.prepare()
     const program = join(run.desk.folder, 'server.mjs')
-    // What the load asks for.
+    // Answers to the requests of the load.
     const release = (n: number) =>
       writeFileSync(
         program,

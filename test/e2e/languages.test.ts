@@ -14,7 +14,7 @@ import { builtMember, has, MEMBERS, type MemberLanguage } from '../processes/too
 import { pause, until } from '../processes/until.js'
 
 const UPGRADE = { probation: 100, heartbeat: 50 }
-/** Somebody stands by for as long as the test takes. */
+/** A process stands by for as long as the test takes. */
 const WATCHED = { ...UPGRADE, probation: 60_000 }
 const BUILD_MS = 180_000
 /** More of it is `npm run soak -- languages`. */
@@ -46,7 +46,7 @@ async function serve(scene: Scene, language: Language, config?: AppConfig): Prom
 
 const node = async (scene: Scene) => await serve(scene, 'node')
 
-/** So often it has come to serve. */
+/** How often it began to serve. */
 const served = (app: App): number => app.said.filter(({ msg }) => /-> serving /.test(msg ?? '')).length
 
 const there = MEMBERS.filter(({ tool }) => has(tool)).map(({ language }) => language)
@@ -125,7 +125,7 @@ describe.skipIf(there.length === 0)('members in several languages (skipped witho
         expect(app.find('refused')).toBeUndefined()
       }
       await load.stop()
-      // With nobody who writes, each says the same of the state.
+      // While no process writes, each says the same of the state.
       const { sequence, digest } = (await settled(serving)).state
       for (const language of there) {
         const app = await serve(scene, language)
@@ -171,7 +171,7 @@ for (const { language, name, tool } of MEMBERS) {
         )
         await load.answeredBy(own.pid)
         expect(await serviceStatus(scene)).toMatchObject({ pid: own.pid })
-        // What was on its way to a process that was killed is lost with it. Nobody was refused, and no answer was wrong.
+        // Requests on their way to a process that was killed are lost with it. No connect was refused, and no answer was wrong.
         await load.stop(['reset', 'dropped', 'truncated', 'raced'])
       },
     )

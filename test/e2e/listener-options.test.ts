@@ -29,7 +29,7 @@ const wanted = ({ path, port }: Place, mode: string, backlog: number): AppConfig
   ],
 })
 
-/** What clients meet, by the kernel's word. */
+/** The options that clients meet, by the kernel's word. */
 function options({ path, port }: Place): { mode: string; backlog: number } {
   const line = execFileSync('ss', ['-ltnH', `sport = :${port}`], { encoding: 'utf8' })
   return {

@@ -12,7 +12,7 @@ const UPGRADE = { probation: 200, heartbeat: 50 }
 interface Place {
   readonly scene: Scene
   readonly daemon: App | null
-  /** Of the listeners. */
+  /** The paths of the listeners. */
   readonly paths: Record<'web' | 'admin', string>
 }
 
@@ -26,7 +26,7 @@ const listeners = ({ paths }: Place, ...names: ('web' | 'admin')[]): AppConfig =
   listeners: names.map(name => ({ name, spec: `unix:${paths[name]}`, server: 'http' })),
 })
 
-/** Whether somebody accepts there. */
+/** Whether a process accepts there. */
 function accepts(path: string): Promise<boolean> {
   return new Promise(resolve => {
     const socket = connect(path, () => resolve(true)).once('error', () => resolve(false))

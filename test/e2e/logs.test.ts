@@ -16,7 +16,7 @@ const MEMBER = fileURLToPath(new URL('cli-member.mjs', import.meta.url))
 /** No process here may write a file beyond this, as if the disk were full: 512 times what `ulimit -f` is told. */
 const LARGEST = 2 ** 30
 const LIMITED = ['sh', '-c', `ulimit -f ${LARGEST / 512}; exec "$@"`, 'sh']
-/** Its stderr is a full disk. */
+/** Runs a command with a full disk as its stderr. */
 const MUTE = ['sh', '-c', 'exec "$@" 2>/dev/full', 'sh']
 
 /** A proxy that answers by itself. */

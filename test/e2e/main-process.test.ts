@@ -57,7 +57,7 @@ describe('fd-broker proxy as PID 1 of a container', () => {
     await edge.logged('the proxy has ended', line => line.pid === second)
     const fourth = await upgrade(edge)
     await edge.logged('the proxy has ended', line => line.pid === third)
-    // Those in between are reaped: the child that it started, and the one that it has adopted.
+    // The processes in between are reaped: the child that it started, and the one that it has adopted.
     await until(
       'two processes are left',
       () => [...inside.processes.keys()].sort((a, b) => a - b).join() === `1,${fourth}`,
@@ -165,7 +165,7 @@ describe('a server that PID 1 waits for', () => {
 })
 
 describe('the main process of a unit', () => {
-  // What systemd says to it: its own number, which successors inherit and is not theirs.
+  // As systemd starts it: with its own number, which successors inherit and is not theirs.
   const unit = ['sh', '-c', 'SYSTEMD_EXEC_PID=$$ INVOCATION_ID=0123456789abcdef exec "$@"', 'sh']
 
   it('stays, adopts its later successors, passes signals on, and ends with them', async () => {
@@ -191,7 +191,7 @@ describe('the main process of a unit', () => {
 
 const USER = process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']
 
-/** What a process has for itself alone: the program's text is shared with its successors. */
+/** The private memory of a process: the program's text is shared with its successors. */
 function privateMiB(pid: number): number {
   const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')
   const sum = [...text.matchAll(/^Private_\w+:\s+(\d+) kB$/gm)].reduce((all, [, kiB]) => all + Number(kiB), 0)

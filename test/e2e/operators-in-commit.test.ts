@@ -11,7 +11,7 @@ import { pause } from '../processes/until.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app.mjs', import.meta.url))
 const TIMES = { probation: 60_000, heartbeat: 50, silence: 5_000 }
-/** It serves and knows it; whoever decides has not heard it. */
+/** The successor serves and knows it; the holder has not heard it. */
 const KNOWS: AppConfig = { traps: { 'member serving': 'SIGSTOP' } }
 /** For a question to arrive. */
 const MEANWHILE_MS = 300

@@ -49,7 +49,7 @@ describe('an elder that is closed in probation and lives on as a process', () =>
     const scene = Scene.open({ upgrade: { ...TIMES, probation: 60_000, heartbeat: 50 } })
     const first = await scene.serve({ staysAlive: true })
     await scene.serve()
-    // Its own socket for orders closes with it, perhaps before the answer.
+    // The socket for orders closes with it, perhaps before the answer.
     await first.order('close').catch(() => {})
     await first.says('ended')
     expect(first.ended).toBe(false)

@@ -21,7 +21,7 @@ async function secured() {
   await edge.next()
   const command = (name: string, ...args: string[]) =>
     edge.desk.run('certificates', name, '--control', edge.desk.control, ...args)
-  /** Of a certificate that is issued now. */
+  /** Adds a certificate that is issued now. */
   const add = (name: string, dns: string[], ...args: string[]) => {
     const { cert, key } = edge.issue(name, dns)
     return command('add', '--cert', cert, '--key', key, ...args)

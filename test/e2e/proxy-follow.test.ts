@@ -56,7 +56,7 @@ class Workers {
     this.scene.write('edge.json', JSON.stringify(this.#config))
   }
 
-  /** What a worker answers; the kernel says who of them is asked. */
+  /** A worker's answer; the kernel says which of them is asked. */
   async answer(app: App, host: string, { port = this.port, header = 'x-pid' } = {}): Promise<string> {
     return await until(`process ${app.pid} is asked`, async () => {
       const { status, body, headers } = await ask(`http://127.0.0.1:${port}/`, {
@@ -114,7 +114,7 @@ describe('proxies that have the state of another', () => {
     workers.apps[0]!.signal('SIGHUP')
     await workers.apps[0]!.says('reloaded')
     await workers.all('new.test', '200 new\n', { port: second, header: 'x-worker' })
-    // Whoever takes the place of one has what was read, and what was made.
+    // A worker's replacement has the routes that were read, and those that were made.
     await workers.apps[2]!.kill()
     workers.apps[2] = await workers.begin(2)
     await workers.all('made-2.test', '200 by 2\n', { header: 'x-worker' })

@@ -76,7 +76,7 @@ describe('a version of the proxy that is to prove itself', () => {
     async () => {
       const well = await judge()
       const edge = await start(well, { http: '/health', timeout: '1s', within: '1s' })
-      // The first was not asked: there was nobody to serve in its place.
+      // The first was not asked: no other could serve instead.
       expect(well.asked).toEqual([])
       const load = await loadOn(edge.url, { rate: 200, writes: 0 })
       const { upstreams } = edge.config as { upstreams: object }
@@ -172,7 +172,7 @@ describe('a version of the proxy that is to prove itself', () => {
     const next = await edge.next()
     await edge.ended(first, 30_000)
     expect(await edge.status()).toMatchObject({ pid: next, generation: 2, lastFailure: null })
-    // It had the clients, and so no place for anybody else: the third is its own last question, as long as that is under way.
+    // The server had the clients, and so no place for others: the third is its own last question, as long as that is under way.
     await until('it has its clients alone', async () => (await edge.status()).connections === 2)
   })
 

@@ -146,7 +146,7 @@ describe('HUP', () => {
     await until('the address that is named no more is closed', () => refused(edge.port))
     expect(await bodyAt(third)).toBe('hello\n')
     expect((await edge.status()).listeners.map(({ name }) => name)).toEqual(['more'])
-    // What was opened at run time is handed over like the rest.
+    // Listeners that were opened at run time are handed over like the rest.
     const pid = await edge.next()
     expect((await ask(`http://127.0.0.1:${third}/`).answer).headers['x-pid']).toBe(String(pid))
   })

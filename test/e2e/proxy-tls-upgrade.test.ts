@@ -11,7 +11,7 @@ const VERSIONS = perLane<('TLSv1.2' | 'TLSv1.3')[]>(['TLSv1.3'], ['TLSv1.2', 'TL
 const UPGRADES = perLane(2, 3)
 const NAMES = [undefined, 'a.test', 'sub.b.test']
 
-/** A connection of its own, which nobody need wait for. */
+/** A connection of its own, for which no other waits. */
 const askOnce: typeof askTls = async (port, options) => {
   const answer = await askTls(port, options)
   answer.socket.destroy()
@@ -90,7 +90,7 @@ describe('an upgrade of the proxy under TLS', () => {
     for (let n = 0; n < UPGRADES; n++) {
       await until(`process ${pids.at(-1)} answers`, () => (load.answers[pids.at(-1)!] ?? 0) > 100, 20_000)
       pids.push(await edge.next())
-      // Its clients are told on their next answer, and then it is empty.
+      // The clients are told on their next answer, and then it is empty.
       await until('the one before has ended', () => hasEnded(pids.at(-2)!), 20_000)
     }
     await until('the last one answers', () => (load.answers[pids.at(-1)!] ?? 0) > 100, 20_000)

@@ -71,7 +71,7 @@ describe('an upgrade of the proxy', () => {
       }
       await first.says('after')
       const old = pids.slice(0, -1)
-      // Their connections have moved, those of the load too.
+      // The connections have moved, those of the load too.
       await until('the old generations have ended', () => old.every(hasEnded), 20_000)
       const report = await load.stop()
       expect(report.webSockets.messages).toBeGreaterThan(UPGRADES * 5)

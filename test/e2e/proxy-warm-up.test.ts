@@ -4,7 +4,7 @@ import { Edge, upstream } from '../processes/edge.js'
 
 const SAID = 'this process relayed requests to itself, so that V8 compiles the code'
 
-/** Its only server notes what it is asked. */
+/** A proxy whose only server notes its requests. */
 async function edgeWith(drain: object) {
   const app = await upstream()
   const asked: string[] = []

@@ -26,11 +26,11 @@ interface Bundled {
   inputs: Record<string, { imports: { path: string; kind: string; external?: boolean }[] }>
   outputs: Record<string, { inputs: Record<string, { bytesInOutput: number }> }>
 }
-/** What the build says of the files that it has made. */
+/** The build's report of the files that it has made. */
 const bundled = JSON.parse(readFileSync(join(root, 'build', 'bundle.json'), 'utf8')) as Bundled
 
 /**
- * What a process loads for these imports: modules of ours, whatever file of dist they are in, by their source, packages by their
+ * The files that a process loads for these imports: modules of ours, whatever file of dist they are in, by their source, packages by their
  * name, others by their path from the root of the project.
  */
 function loadedBy(...imports: string[]): string[] {
@@ -45,7 +45,7 @@ function loadedBy(...imports: string[]): string[] {
   return [...new Set(names.flatMap(name => [name, ...modulesIn(name)]))].sort()
 }
 
-/** What a module loads when it is loaded, without what waits until it is needed; named like {@link loadedBy} does. */
+/** The files that a module loads when it is loaded, without those that wait until they are needed; named like {@link loadedBy} does. */
 function loadedWith(source: string): string[] {
   const found = new Set<string>()
   const load = (path: string) => {
@@ -58,10 +58,10 @@ function loadedWith(source: string): string[] {
   return [...found].map(sourceOf)
 }
 
-/** Of which modules a file of dist is made. */
+/** The modules of which a file of dist is made. */
 function modulesIn(file: string): string[] {
   const inputs = Object.entries(bundled.outputs[file]?.inputs ?? {})
-  // What is unused stands there as nothing.
+  // Unused modules have no bytes there.
   const used = inputs.filter(([path, { bytesInOutput }]) => bytesInOutput > 0 && !path.startsWith('unused:'))
   return used.map(([path]) => sourceOf(path))
 }

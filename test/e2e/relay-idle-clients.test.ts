@@ -18,7 +18,7 @@ interface Resting {
   peers: Peer[]
 }
 
-/** So many that have had one answer each. */
+/** Clients that have had one answer each. */
 async function resting(): Promise<Resting> {
   const server = await Upstream.start(({ peer }) => void peer.socket.write(ANSWER))
   const route = send(server)

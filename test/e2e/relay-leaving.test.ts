@@ -57,7 +57,7 @@ async function side(options: Partial<RelayOptions> = {}, server?: Upstream): Pro
   return { ...world, connections: movable(world.relay), server: upstream, asked }
 }
 
-/** Its queue of connections is full: nobody is answered. */
+/** A server whose queue of connections is full: it answers no client. */
 async function silentServer(): Promise<Destination> {
   const fd = OwnedFd.own(native.bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, backlog: 0 }), 'silent')
   const port = inspectOne(fd).port!
@@ -233,7 +233,7 @@ describe('what another process offers', () => {
     const connecting = await side({ route: () => send(silent) })
     await (await connecting.client()).write(GET)
     await until(() => connecting.relay.counts().waiting === 1, 'it is connecting')
-    // It may be connected in a moment.
+    // The connection may be there in a moment.
     let told = 0
     connecting.connections.onMovable = () => told++
     expect(all(connecting.connections)).toEqual([])

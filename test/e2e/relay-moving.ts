@@ -27,7 +27,7 @@ export function startMoving(relay: Relay, listener = 'test'): Moving {
 }
 
 /**
- * The same as between two processes: connections are in nobody's hands for some turns, in which bytes and ends come, and
+ * The same as between two processes: connections have no owner for some turns, in which bytes and ends come, and
  * a part of them comes back. Seeded.
  */
 export function startTravelling(one: Relay, other: Relay, seed: number, listener = 'test'): Moving {

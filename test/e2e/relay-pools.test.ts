@@ -170,7 +170,7 @@ describe('connections kept open to a server', () => {
     const [poster, other] = [await client(), await client()]
     await poster.write('POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nbegun')
     await until(() => server.peers[0]?.got.endsWith('begun') === true, 'the server has the beginning')
-    // It goes on reading: to it, whatever comes next is the rest of the body.
+    // The proxy goes on reading: later bytes are the rest of the body to it.
     server.peers[0]!.socket.write(OK)
     expect(await poster.sees('ok')).toMatch(/^HTTP\/1\.1 200 /)
     expect(relay.upstreamCounts()).toEqual({ open: 0, idle: 0 })

@@ -6,7 +6,7 @@ import { native } from '../../src/kernel/native.js'
 import { Relay, type RelayedConnection, RelayedConnections, UpstreamPools } from '../../src/relay/index.js'
 import { type Peer, send, startWorld, Upstream, until } from './relay-world.js'
 
-/** What the client sends, what the server answers, and what the connection is doing then. */
+/** The client's bytes, the server's bytes, and the state of the connection then. */
 const STATES = [
   ['idle', '', ''],
   ['head', 'GET /a HTTP/1.1\r\nHost: a\r\nX-Half', ''],
@@ -69,7 +69,7 @@ beforeAll(async () => {
       relays: () => [world.relay],
       relay: () => world.relay,
     })
-    // What was sent may still be on its way.
+    // Sent bytes may still be on their way.
     await new Promise(resolve => setTimeout(resolve, 20))
     const [departure] = [...here.departures('auto')]
     records.push({ name: state, record: Buffer.from(departure!.record), fds: departure!.fds.length })
@@ -90,7 +90,7 @@ beforeAll(async () => {
 
 afterAll(() => relay.close())
 
-/** Null: it was refused with an error that says why. Otherwise it was taken. */
+/** Returns null if the record was refused with an error that says why, otherwise the taken descriptors. */
 function offer(record: Uint8Array, count: number): OwnedFd[] | null {
   const pairs = Array.from({ length: count }, () => native.socketPair())
   const near = pairs.map(([fd]) => OwnedFd.own(fd, 'near'))
@@ -107,13 +107,13 @@ function offer(record: Uint8Array, count: number): OwnedFd[] | null {
   return far
 }
 
-/** Whoever is at the other ends says something, and goes. */
+/** The peers say something, and go. */
 async function settle(taken: OwnedFd[]): Promise<void> {
   for (const fd of taken) {
     try {
       native.sendMessage(fd.raw, Buffer.from('\r\n\r\n0\r\n'), 0, 7, null)
     } catch {
-      // It has been closed already.
+      // The socket has been closed already.
     }
   }
   await new Promise(resolve => setImmediate(resolve))

@@ -53,7 +53,7 @@ class Server implements Destination {
     return new Server(port)
   }
 
-  /** Its queue of connections is full: nobody is answered. */
+  /** A server whose queue of connections is full: it answers no client. */
   static async silent(): Promise<Server> {
     const fd = native.bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, backlog: 0 })
     ends.push(() => native.closeMany([fd]))

@@ -143,7 +143,7 @@ export class Upstream implements Destination {
     return this.peers.map(peer => peer.got).join('')
   }
 
-  /** Its connections that are not simply open, for messages. */
+  /** The connections that are not simply open, for messages. */
   get troubled(): string[] {
     return this.peers
       .filter(({ ended, closed, error }) => ended || closed || error !== undefined)
@@ -256,6 +256,6 @@ export async function startWorld(
   }
 }
 
-/** What the relay adds to a request for `host`. */
+/** The fields that the relay adds to a request for `host`. */
 export const FORWARDED = (host = 'a'): string =>
   `X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: http\r\n${host === '' ? '' : `X-Forwarded-Host: ${host}\r\n`}`

@@ -74,7 +74,7 @@ const COMMANDS = [
   ...Object.values(serviceCommands).filter(one => typeof one === 'string' && one.includes('.')),
   ...Object.values(STATE_COMMANDS),
 ] as string[]
-/** What an operator says; what it hears, and what members say to each other, is ignored: see the last test. */
+/** The messages of an operator; it hears others, and those that members send to each other are ignored: see the last test. */
 const OPERATORS = ['statusRequest', 'upgradeRequest', 'cancelUpgrade', 'command']
 const ELSEWHERE = ['hello', 'descriptorRequest']
 
@@ -98,7 +98,7 @@ function operations(): string[] {
 
 interface Attempt {
   readonly operation: string
-  /** For whom it is meant that reads a failure. */
+  /** The object's name in a message about a failure. */
   readonly object: string
   readonly bodies: readonly WireBody[]
   readonly answers: readonly string[]
@@ -117,7 +117,7 @@ function descriptor(op: keyof typeof Op, name: string, fds: string[] = [], more:
   return attempt(`descriptor ${op}`, [name, ...fds].join(' with '), { descriptorRequest }, fds)
 }
 
-/** What takes a name, with the objects of this service. */
+/** The operations that take a name, with the objects of this service. */
 function attemptsOn(service: string, victim: number, commands: readonly string[]): Attempt[] {
   const intents = ['JOIN', 'BACK', 'DRAINING', 'FOLLOW'] as const
   const { hello: said } = hello('JOIN', service)
@@ -144,7 +144,7 @@ function attemptsOn(service: string, victim: number, commands: readonly string[]
   ]
 }
 
-/** Of what another user owns, in the name of one's own service. */
+/** Attempts on another user's objects, in the name of one's own service. */
 function withForeignObjects(victim: number): Attempt[] {
   return [`pidfd:${victim}`, 'pidfd:1', 'memory'].flatMap(object => [
     descriptor('CLAIM', 'mine/held', [object]),
@@ -280,7 +280,7 @@ describe('the matrix of rights', () => {
     const expected: Record<string, string> = {}
     for (const { right, uid } of users) {
       const named = attemptsOn('mine', victim, ['hello'])
-      // Those that end or change what others are to ask for come last.
+      // Attempts that end or change objects of later ones come last.
       const last = (one: Attempt) => (/REMOVE|upgrade|JOIN|BACK/.test(one.operation) ? 1 : 0)
       const unnamed = [
         descriptor('LIST', ''),
@@ -291,7 +291,7 @@ describe('the matrix of rights', () => {
       ]
       for (const own of [...named.sort((a, b) => last(a) - last(b)), ...unnamed]) {
         const { needs } = VERDICTS[own.operation]!
-        // Who may join has the state; it follows as long as no rule says who does, and one does here.
+        // A member that may join has the state; it follows as long as no rule says which users may, and one does here.
         const may = needs.every(one => one === right)
         const foreignPidfd = own.fds?.includes(`pidfd:${victim}`) ?? false
         const key = `${right}: ${own.operation} of ${own.object}`

@@ -22,7 +22,7 @@ function controlPath(): string {
   return joinPath(folder, 'control.sock')
 }
 
-/** Those that a test has not closed itself: what it keeps of others would be a remainder of its own. */
+/** Members that a test has not closed itself: a test's own references to others would be a remainder. */
 const open = new Set<Member>()
 afterEach(async () => {
   await Promise.all([...open].map(close))
@@ -43,7 +43,7 @@ async function serve(control: string, hosting: 'embedded' | 'daemon'): Promise<M
   return member
 }
 
-/** What this process holds. Every party of a round is in it, so a remainder is nowhere else. */
+/** The holdings of this process. Every party of a round is in it, so a remainder is nowhere else. */
 function held() {
   globalThis.gc!()
   const { heapUsed, external } = process.memoryUsage()

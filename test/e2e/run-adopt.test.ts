@@ -43,7 +43,7 @@ async function takenOver(run: Supervised, pid: number, ...args: string[]): Promi
   return child
 }
 
-/** Who answers at the path of a Unix socket: `generation,pid`. */
+/** The answer at the path of a Unix socket: `generation,pid`. */
 function whoAt(path: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const asked = request({ socketPath: path, path: '/whoami', agent: false }, async response => {
@@ -55,7 +55,7 @@ function whoAt(path: string): Promise<string> {
   })
 }
 
-/** Of the socket that listens on the port. */
+/** The inode of the socket that listens on the port. */
 function inodeOf(port: number): string {
   const hex = port.toString(16).toUpperCase().padStart(4, '0')
   const line = readFileSync('/proc/net/tcp', 'latin1')

@@ -38,7 +38,7 @@ const rests = (run: Supervised) =>
     return draining.length === 0 && phase === 'idle' && role === 'serving'
   })
 
-/** The version never comes to serve: the upgrade fails. The pid of the version that serves on. */
+/** The version never serves: the upgrade fails. Returns the pid of the version that serves on. */
 async function refused(run: Supervised, bad: BadVersion): Promise<number> {
   const { pid } = await run.whoami()
   // A version that fails by itself has the time that it needs for that.
@@ -49,7 +49,7 @@ async function refused(run: Supervised, bad: BadVersion): Promise<number> {
   return pid
 }
 
-/** The version serves as this generation and fails. The pid of the version before, which is started again. */
+/** The version serves as this generation and fails. Returns the pid of the previous version, which is started again. */
 async function fallen(run: Supervised, bad: BadVersion, generation: number): Promise<number> {
   expect(await run.upgrade('--', ...commandOf(run, bad))).toMatchObject({ code: 0 })
   const pid = await run.serving(generation)
@@ -88,7 +88,7 @@ async function tells(run: Supervised, bad: BadVersion, falls: number): Promise<v
   })
 }
 
-/** What clients lose with a bad version, in the words of the load. */
+/** The losses of clients with a bad version, in the words of the load. */
 const LOST: Record<BadVersion['seen'], Parameters<Awaited<ReturnType<typeof loadOn>>['stop']>[0]> = {
   nothing: [],
   open: ['reset', 'truncated'],

@@ -8,7 +8,7 @@ import { until } from '../processes/until.js'
 
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 const UPGRADES = perLane(3, 20)
-/** It leaves a process behind that ends as nobody's child. */
+/** Leaves a process behind that ends as an orphan. */
 const LEAVES_ORPHANS = ['sh', '-c', '(sleep 0.2 &); exec "$0"', SERVER]
 
 describe('fd-broker run as PID 1 of a container', () => {

@@ -72,7 +72,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     const second = await start()
     expect(await waiting).toMatchObject({ pid: second })
     there.destroy()
-    // They are those of an image that has taken the place of this one, too.
+    // The listeners are those of an image that has taken the place of this one, too.
     expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
     await end('SIGTERM')
     const again = run.whoami()
@@ -144,7 +144,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     const begun = performance.now()
     expect(await answered(there)).toContain('1,')
     await run.ended()
-    // It waits up to 10 s for an answer.
+    // The supervisor waits up to 10 s for an answer.
     expect(performance.now() - begun).toBeLessThan(8_000)
     await until('systemctl has ended', () => hasEnded(pid))
   })
@@ -172,7 +172,7 @@ async function asking(run: Supervised): Promise<Socket> {
   const there = connect(run.port, '127.0.0.1')
   await once(there, 'connect')
   there.write('GET /whoami HTTP/1.1\r\nHost: a\r\n')
-  // It has read that: what came before it on this connection was answered.
+  // The version has read that: earlier requests on this connection were answered.
   await run.whoami()
   return there
 }
@@ -183,7 +183,7 @@ async function answered(there: Socket): Promise<string> {
   return `${answer}`
 }
 
-/** What becomes of a connect. */
+/** The result of a connect. */
 async function connects(port: number): Promise<string> {
   const late = connect(port, '127.0.0.1')
   try {

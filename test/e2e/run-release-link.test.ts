@@ -125,7 +125,7 @@ describe('the link of a release and the version that serves, under fd-broker run
       '10m',
     ])
     expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
-    // The version before accepts too until it ends.
+    // The previous version accepts too until it ends.
     await run.logged('a version has ended', line => line.version === 1)
     elsewhere(wrong)
     await fetch(`${run.url}/crash`).catch(() => {})

@@ -31,7 +31,7 @@ class Installed {
   readonly run: Supervised
   readonly node: string
   readonly script: string
-  /** What releases have said, a line each. */
+  /** The lines that releases have printed. */
   readonly said: string
 
   constructor(run: Supervised) {
@@ -116,7 +116,7 @@ describe('fd-broker upgrade --self', () => {
       supervisor: { pid: run.pid, replaced: 1 },
     })
     expect(ancestorsOf(pid)[0]).toBe(run.pid)
-    // It is heard at the socket that it was given by the one before, gets signals, and is replaced and reaped.
+    // The new supervisor is heard at the socket that the earlier one gave it, gets signals, and is replaced and reaped.
     run.signal('SIGUSR2')
     await until('it is heard', async () => (await run.status()).says === 'heard of USR2')
     expect(await run.upgrade()).toMatchObject({ code: 0 })
@@ -195,7 +195,7 @@ describe('fd-broker upgrade --self', () => {
       const again = await Supervised.start(['--ready', 'fd', '--restart', 'always', '--restart-delay', '1s'])
       await fetch(`${again.url}/crash`).catch(() => {})
       await again.logged('no version runs any more; the next one starts after a delay')
-      // It is refused while a version starts: where the rest is over already.
+      // An upgrade is refused while a version starts: where the rest is over already.
       await until('it is replaced', async () => (await again.upgrade('--self')).code === 0)
       expect(await again.whoami()).toMatchObject({ generation: 2 })
     },

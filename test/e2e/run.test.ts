@@ -85,7 +85,7 @@ describe('fd-broker run', () => {
       code: 1,
       stderr: expect.stringMatching(/^ERR_FDB_DEADLINE: .*not ready within 3000 ms/),
     })
-    // It accepts on the listener that it was given until it has ended.
+    // The version accepts on the listener that it was given until it has ended.
     await run.logged('a version has ended', line => line.version === 2)
     expect(await run.whoami()).toEqual({ generation: 1, pid })
   })
@@ -125,7 +125,7 @@ describe('fd-broker run', () => {
     const first = await again.whoami()
     await fetch(`${again.url}/crash`).catch(() => {})
     await again.logged('no version runs any more; the next one starts after a delay', line => line.ms === 50)
-    // It waits in the queue of the listener, which stays.
+    // The client waits in the queue of the listener, which stays.
     const second = await again.whoami()
     expect([first.generation, second.generation]).toEqual([1, 2])
     await fetch(`${again.url}/crash`).catch(() => {})
@@ -137,7 +137,7 @@ describe('fd-broker run', () => {
     const there = connect(run.port, '127.0.0.1')
     await once(there, 'connect')
     there.write('GET /whoami HTTP/1.1\r\nHost: a\r\n')
-    // It has read that: what came before it on this connection was answered.
+    // The version has read that: earlier requests on this connection were answered.
     await run.whoami()
     run.signal('SIGTERM')
     await run.says('TERM')
@@ -257,7 +257,7 @@ describe('fd-broker run', () => {
     const reload = (...args: string[]) => run.desk.run('reload', '--control', run.control, ...args)
     expect(await reload()).toEqual({ code: 0, stdout: 'nothing has changed\n', stderr: '' })
     write(`stopSignal: INT\nenv: { A: 1 }\nhealthPasses: 2\nrestart: always\n`)
-    // What is found is compared with what counts, also when the supervisor has gone on as another program.
+    // The supervisor compares the file with its settings, also when it has gone on as another program.
     expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
     const { stdout } = await reload('--json')
     expect(JSON.parse(stdout)).toEqual({
@@ -319,7 +319,7 @@ describe('fd-broker run', () => {
 
   const failures: [name: string, args: string[], why: RegExp][] = [
     ['a command that is not there', ['--', 'nosuchprogram'], /^ERR_FDB_NO_BINARY: .*"nosuchprogram"/m],
-    // Of no interface: it is for documents.
+    // Addresses of no interface: for documents.
     [
       'an address that cannot be bound',
       ['--listen', 'web=tcp://192.0.2.1:8080', '--', 'true'],

@@ -31,7 +31,7 @@ function start(fixture: string, fd: number): ChildProcess {
   return child
 }
 
-/** What a reader finds in a segment: how many whole records, and whether half of one. */
+/** A reader's view of a segment: how many whole records, and whether half of one. */
 async function contents(segment: Segment): Promise<{ records: number; torn: boolean }> {
   const found = readSegment(segment)
   for (let records = 0; ; records++) {

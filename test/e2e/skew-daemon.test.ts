@@ -59,7 +59,7 @@ describe.each(CASES)('a daemon of %s, beside %s', (_daemon, _other, first, secon
       const { sequence } = (await service.status()).state
       return sequence - start === clients.changes + others + 1 + service.migrations
     })
-    // As the newer schema reads them, whoever serves last.
+    // As the newer schema reads them, whatever version serves last.
     await service.next(present, 2)
     // Until then it may answer, as its own schema reads them.
     await service.said(serving, 'ended')

@@ -69,7 +69,7 @@ describe.each(releases())(
       others += 51
       expect(await unknown()).toEqual(before)
       expect((await service.all<Item>('items'))['3']).toEqual({ name: 'item 3', cents: 10_003 })
-      // What is secret to the newer one is secret to the older one, which does not know the section, and to the tools of both.
+      // A secret of the newer one is secret to the older one, which does not know the section, and to the tools of both.
       for (const { cli } of [previous, present]) {
         const show = ['state', 'show', '--control', service.desk.control, '--section', 'ticketKeys']
         const { stdout } = await service.desk.runCommand([...cli, ...show])
@@ -119,7 +119,7 @@ describe.each(releases())(
       const back = await service.next(previous, 1)
       const again = await service.next(present, 3)
       expect(newest).not.toBe(again)
-      // What came to the older one would be made by the newer one, with the schema of the older.
+      // The newer one would make the changes of the older one, with the schema of the older.
       await service.said(back, 'ended')
       await service.ask('/items/b', 'PUT', { name: 'b', cents: 2 })
       for (const version of perLane([previous], [previous, present])) {
@@ -160,7 +160,7 @@ describe.each(releases())(
       const begun = performance.now()
       put.end('}')
       expect(await answer).toBe(200)
-      // A change that nobody answers waits for 10 s.
+      // A change without an answer waits for 10 s.
       expect(performance.now() - begun).toBeLessThan(5_000)
     })
 

@@ -82,7 +82,7 @@ describe.each(releases())('the proxy of $name and the present one', previous => 
         webSockets: 6,
         slow: 4,
         writes: 10,
-        // Of a machine that has other things to do; what is lost never comes.
+        // The deadline of a machine that has other things to do; a lost answer never comes.
         deadlineMs: 30_000,
       })
       const start = (await edge.status()).state.sequence
@@ -121,7 +121,7 @@ describe.each(releases())('the proxy of $name and the present one', previous => 
         if (step === 0) others++
         await goOn()
         const state = await look()
-        // What both had at the commit, as the one that took over read it; without equal digests there is none.
+        // The state of both at the commit, as the one that took over read it; without equal digests there is none.
         expect(state.takenOver?.digest).toMatch(/^[0-9a-f]{64}$/)
         expect(state.takenOver!.sequence).toBeGreaterThan(start)
         if (step === 0) {

@@ -13,7 +13,7 @@ import { Desk } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
-/** A socket of a unit: listens, and nobody here accepts. */
+/** A socket of a unit: listens, and no process here accepts. */
 function bound(options: BindOptions): OwnedFd {
   const fd = bindSocket({ backlog: 64, ...options }, 'socket unit')
   onTestFinished(() => fd.close())
@@ -114,7 +114,7 @@ describe('sockets that a service manager has bound', () => {
     const desk = Desk.open()
     const socket = bound({ kind: 'unix', host: desk.control, mode: 0o600 })
     const args = ['serve', '--control', desk.control]
-    // Who asks before the start waits.
+    // A request before the start waits.
     const early = desk.run('status', '--control', desk.control, '--json', '--timeout', '20s')
     const first = activate(desk, args, { 'fd-broker.socket': socket })
     expect(JSON.parse((await early).stdout).pid).toBe(first)

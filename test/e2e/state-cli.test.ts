@@ -8,7 +8,7 @@ import { launchMember, openState } from './state-desk.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
-/** What `fd-broker state …` prints; it must succeed. */
+/** The output of `fd-broker state …`, which must succeed. */
 async function state(desk: Desk, ...args: string[]): Promise<string> {
   const { code, stdout, stderr } = await desk.run('state', ...args)
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })

@@ -16,7 +16,7 @@ function accessOf(pid: number | 'self', fd: number | string): number {
   return Number.parseInt(flags![1]!, 8) & 3
 }
 
-/** Of each segment that a process holds, by epoch: the widest access that it has. */
+/** The segments that a process holds, by epoch: the widest access that it has. */
 function segmentsOf({ pid }: App): Map<number, number> {
   const access = new Map<number, number>()
   for (const fd of readdirSync(`/proc/${pid}/fd`)) {

@@ -9,7 +9,7 @@ import { launchMember, openState } from './state-desk.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
-/** What `fd-broker state watch …` has printed so far. */
+/** The output of `fd-broker state watch …` so far. */
 function watch(desk: Desk, ...args: string[]): Record<string, unknown>[] {
   const lines: Record<string, unknown>[] = []
   const child = spawn(process.execPath, [CLI, 'state', 'watch', '--control', desk.control, ...args], {

@@ -146,7 +146,7 @@ describe('a file with secrets', () => {
     expect(statSync(host.path).mode & 0o777).toBe(0o600)
     expect(readFileSync(opened).includes('do not tell')).toBe(false)
     expect(readFileSync(host.path).includes('do not tell')).toBe(true)
-    // What it ends with is in the same file, or in another of its kind.
+    // The last content is in the same file, or in another of its kind.
     rmSync(host.path)
     const ended = once(host.child, 'exit')
     host.child.send(['putAndExit', ['b'], 'exit'])
@@ -157,7 +157,7 @@ describe('a file with secrets', () => {
 })
 
 describe('a sync that fails', () => {
-  /** What was asked of a file after a sync of it had failed. */
+  /** The calls on a file after a sync of it had failed. */
   function askedAgain(calls: DiskCall[]): DiskCall[] {
     const failed = calls.findIndex(call => call.failed !== 0)
     expect(failed).toBeGreaterThanOrEqual(0)

@@ -99,7 +99,7 @@ describe('a state file that cannot be written', () => {
       await until('it is told', () => told.length === 1)
       expect(told[0]).toMatchObject({ ok: false, writing: true, lastError: { code: 'ENOSPC' } })
       expect(log.sequence).toBe(21)
-      // What is there is a state that there was, and can be started from.
+      // The file has a state that there was, and a process can start from it.
       expect(before).not.toBe(log.position.digest)
       expect((await digestOf(path)).length).toBe(64)
       remount('size=8m')

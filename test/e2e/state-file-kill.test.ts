@@ -42,7 +42,7 @@ it(`a state file whose writer is killed while it replaces it is readable, and ho
   let leftovers = 0
   let made = 0
   for (let kill = 0; kill < KILLS; kill++) {
-    // Now and then it begins anew, as what is written grows.
+    // Now and then it begins again, as the file grows.
     if (kill % 10 === 0) rmSync(path, { force: true })
     const { file, env } = bundled('state-file-writer.ts')
     const child = spawn(process.execPath, [file, path], {

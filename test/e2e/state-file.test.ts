@@ -21,7 +21,7 @@ function scene(options: Parameters<typeof Scene.open>[0] = {}): { scene: Scene; 
   return { scene: one, path }
 }
 
-/** Its last change is in the file. */
+/** Whether the last change is in the file. */
 const saved = ({ state }: StatusReport) => state.file?.ok === true && state.file.sequence === state.sequence
 
 async function verified(path: string): Promise<{ digest: string; entries: number }> {

@@ -36,7 +36,7 @@ it(
     let current = await serving()
     await current.says('ready')
     await current.order('seed', { amount: TOTAL })
-    /** Those that may be asked: who serves, and who has served and forwards. */
+    /** The processes that clients may ask: the serving one, and earlier ones, which forward. */
     let asked: App[] = [current]
     const clientsRandom = seeded(SEED + 1)
     const history = new History(CLIENTS, clientsRandom, () => asked[clientsRandom(asked.length)]!)

@@ -91,7 +91,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
       using client = await OperatorClient.connect(desk.control)
       const ask = (head: object, bytes: Buffer, command: string = STATE_COMMANDS.import) =>
         client.command(command, withHead(head, bytes))
-      // What is missing is noticed: a piece that was left out, one sent twice, an end that comes too early.
+      // The receiver notices a missing piece: one that was left out, one sent twice, an end that comes too early.
       for (const part of [2, 4])
         await expect(ask({ import: id, part }, pieceOf(0, 1), STATE_COMMANDS.part)).rejects.toThrow(
           expect.objectContaining({ code: 'ERR_FDB_STATE_MOVED' }),

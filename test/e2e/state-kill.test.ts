@@ -21,7 +21,7 @@ afterEach(() => {
   for (const child of children.splice(0)) child.kill('SIGKILL')
 })
 
-/** What the first changes add up to, kept up to date as there are more. */
+/** The sum of the first changes, kept up to date as there are more. */
 class Model {
   readonly entries = new Map<string, Uint8Array>()
   made = 0

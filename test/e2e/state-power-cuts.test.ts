@@ -121,7 +121,7 @@ it.runIf(NIGHTLY).each(ERRORS)(
   error => {
     const { out: whole, record } = run('record')
     expect(Number(whole)).toBeGreaterThan(5)
-    // Those that can fail, and some more, as what failed is tried again.
+    // The calls that can fail, and some more, as the failed one is tried again.
     const calls = record.split('\n').filter(line => /^(write|truncate|sync|folder|name)/.test(line)).length
     expect(calls).toBeGreaterThan(20)
     console.log(`${error} of each of ${calls} calls`)

@@ -38,7 +38,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
   it('has the seconds of probation that are left, the version before, and whether the health check calls the version sick', async () => {
     const run = await Supervised.start(['--ready', 'http:/health', '--probation', '1m'])
     const text = async () => (await run.desk.run('status', '--control', run.control)).stdout
-    // There is no version before: a sick version serves on.
+    // There is no previous version: a sick version serves on.
     expect(await text()).toMatch(/^probation +\d+\.\ds left\nhealth +good$/m)
     expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
     const { probationSeconds, supervisor } = await run.status()

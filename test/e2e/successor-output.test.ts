@@ -186,7 +186,7 @@ async function talking(command: readonly string[]) {
     await end()
     expect(await ask('written')).toBe(before)
     for (let request = 0; request < 10; request++) expect(await ask()).toBe('2')
-    // Of two streams and a logger, and those that tell how much they have written; the other loggers may write several lines at once.
+    // Lines of two streams and a logger, and reports of how much was written; the other loggers may write several lines at once.
     await until('all are counted', async () => (await scene.status()).droppedOutput! >= 11 * 3 + 9)
     expect((await scene.status()).generation).toBe(2)
   }

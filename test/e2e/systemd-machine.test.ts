@@ -36,7 +36,7 @@ describe('the units in docs/examples/systemd, as they are, with a systemd of the
       })
       expect(at('reload').file).not.toBe(at('start').file)
       expect(pid('reload')).toBe(pid('start'))
-      // The one that stood by serves again, and nothing was started anew.
+      // The standby serves again, and nothing was restarted.
       expect(at('killed in probation')).toMatchObject({ ...running, NRestarts: '0' })
       expect(pid('killed in probation')).toBe(pid('start'))
       expect(at('after probation')).toMatchObject({ ...running, StatusText: 'generation 2 serves' })

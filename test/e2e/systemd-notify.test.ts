@@ -13,7 +13,7 @@ import { Desk } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
-/** What systemd says to the main process of a unit: its own number, which successors inherit and is not theirs. */
+/** As systemd starts a unit's main process: with its own number, which successors inherit and is not theirs. */
 const UNIT = ['sh', '-c', 'SYSTEMD_EXEC_PID=$$ INVOCATION_ID=0123456789abcdef exec "$@"', 'sh']
 
 function world(upgrade: object = { probation: 200, heartbeat: 50 }) {

@@ -31,7 +31,7 @@ describe('shop.service in docs/examples/systemd, as it is, with a systemd of its
       for (let n = 1; n <= KILLS; n++) {
         const step = at(`kill ${n}`)
         expect(step).toMatchObject({ code: 0, ActiveState: 'active', refused: 0, release: 'release 1' })
-        // What was written since is there too.
+        // Later changes are there too.
         expect(step.stored).toBeGreaterThanOrEqual(step.kept)
         mains.add(step.MainPID)
       }

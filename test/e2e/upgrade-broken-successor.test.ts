@@ -264,7 +264,7 @@ describe('a successor that hangs', () => {
         retryable: true,
         message: expect.stringContaining(`process ${first.pid} stands by`),
       })
-      // One that is continued blocks nobody.
+      // A process that is continued blocks no other.
       first.signal('SIGCONT')
       await scene.statusWhere('it answers again', ({ blockedBy }) => blockedBy.length === 0)
       first.signal('SIGSTOP')

@@ -41,7 +41,7 @@ function successor({ scene, first }: Place, config: AppConfig = {}) {
   return { argv: [process.execPath, APP], env: { FDB_APP: JSON.stringify(whole) } }
 }
 
-/** What the order came to. */
+/** The outcome of the order. */
 const outcome = (order: Promise<unknown>) =>
   order.then(
     answer => ({ ok: true as const, answer }),
@@ -115,7 +115,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
       const order = successor(place, { traps: { 'member serving': 'SIGSTOP' } })
       const upgrade = outcome(first.order('upgrade', order))
       const pid = await started(first)
-      // It has its Commit, and was stopped before it could say Serving.
+      // The successor has its Commit, and was stopped before it could say Serving.
       await until('the successor has stopped', () => first.output.includes('"say":"trapped"'))
       await first.order('abort')
       process.kill(pid, 'SIGCONT')

@@ -9,7 +9,7 @@ import { pause, until } from '../processes/until.js'
 const ROUNDS = Number(process.env.FDB_CHAOS_ROUNDS ?? perLane(4, 20))
 const SEED = Number(process.env.FDB_CHAOS_SEED ?? 1)
 
-/** Writes under an id until acknowledged, through whoever answers. */
+/** Writes under an id until acknowledged, through any process that answers. */
 async function write(url: string, key: string, running: () => boolean): Promise<boolean> {
   while (running()) {
     try {
@@ -20,7 +20,7 @@ async function write(url: string, key: string, running: () => boolean): Promise<
       }).answer
       if (status === 200) return true
     } catch {
-      // Its process was killed: tried again at the next.
+      // The process was killed: tried again at the next.
     }
     await pause(2)
   }
@@ -81,7 +81,7 @@ describe('kills at any time', () => {
         )
       })
       if (outcome === 'left') {
-        // It had been released before the other was killed: nobody is there that could have kept anything.
+        // The incumbent had been released before the other was killed: no process is there that could have kept anything.
         expect(survivor.find('ended')).toMatchObject({ why: 'replaced' })
         expect(victim).toBe(next)
         acknowledged.length = 0

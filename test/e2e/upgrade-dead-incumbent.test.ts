@@ -24,7 +24,7 @@ async function stage(config: AppConfig = {}): Promise<{ scene: Scene; url: strin
   return { scene, url: `http://127.0.0.1:${port}`, first }
 }
 
-/** It serves, has everything, can write, and can be replaced in turn. */
+/** The heir serves, has everything, can write, and can be replaced in turn. */
 async function expectHeir(scene: Scene, url: string, heir: App, keys: readonly string[]): Promise<void> {
   await heir.serving()
   expect(await whoServes(url)).toBe(heir.pid)

@@ -21,7 +21,7 @@ function listenersOf(scene: Scene, each: number): ListenerConfig[] {
   )
 }
 
-/** What the kernel says of each held descriptor, in the app's own words. */
+/** The kernel's description of each held descriptor, in the app's own words. */
 function held(app: App): object[] {
   return app.said.filter(line => line.say === 'held').map(({ kind, ino, dev }) => ({ kind, ino, dev }))
 }

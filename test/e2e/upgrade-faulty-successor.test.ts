@@ -17,7 +17,7 @@ async function stage() {
   return { scene, first, position: { epoch: 1, sequence, digest } }
 }
 
-/** A successor whose words are the test's. It has all that it needs, and has said that it is ready. */
+/** A successor whose messages are the test's. The successor has all that it needs, and has said that it is ready. */
 async function successor(scene: Scene) {
   const stranger = await Stranger.connect(scene.control)
   const told = (what: string, holds: (envelope: WireEnvelope) => unknown) =>
@@ -64,7 +64,7 @@ describe('a successor that does not keep to the protocol', () => {
   it('dead while somebody else holds its channel open, is seen to be dead', async () => {
     const { scene, first } = await stage()
     const frame = encodeFrame(Buffer.from(packed(hello('JOIN', 'shop', 2))), 0)
-    // Its connection outlives it, in the hands of a process that knows nothing of it.
+    // The connection outlives it, in the hands of a process that knows nothing of it.
     const program = `
       const socket = require('node:net').connect(process.argv[1]).pause()
       socket.on('connect', () => {

@@ -7,7 +7,7 @@ import { freePort, Scene } from '../processes/scene.js'
 /** Hidden from the others; not where this project lies. */
 const HIDDEN = import.meta.dirname.startsWith('/tmp/') ? '/mnt' : '/tmp'
 
-/** PID and mount namespaces of its own, with a folder of the system that nobody else sees. */
+/** PID and mount namespaces of its own, with a folder of the system that no other process sees. */
 const APART = [
   'unshare',
   ...(process.getuid?.() === 0 ? [] : ['--user', '--map-root-user']),
@@ -32,7 +32,7 @@ describe('processes in different PID and mount namespaces that share only the fo
     const inside = await scene.serve({}, { wrap: APART })
     await outside.end()
     expect(outside.find('ended')).toMatchObject({ why: 'replaced' })
-    // It is the first process of its own namespace, and says so.
+    // The server is the first process of its own namespace, and says so.
     expect(await whoServes(url)).toBe(1)
     expect(await inside.order('get', { key: 'from' })).toEqual({ item: 'outside' })
     const other = await scene.serve({}, { wrap: APART })

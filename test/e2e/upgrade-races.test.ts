@@ -49,7 +49,7 @@ describe('several processes at once', () => {
   })
 
   it('one that arrives in probation waits for its end: both handoffs succeed', async () => {
-    // It waits for longer than its own timeout.
+    // The successor waits for longer than its own timeout.
     const scene = Scene.open({ upgrade: { ...TIMES, probation: 1_000 }, timeout: 1_000 })
     const first = await scene.serve()
     const second = await scene.serve()

@@ -11,7 +11,7 @@ import { Desk, SHOP, urlOf } from './cli-processes.js'
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const FAILS = 'process.exit(3)\n'
 
-/** What operators do to the link that the server is started from. */
+/** An operator's changes of the link from which the server is started. */
 function releases(desk: Desk) {
   const link = join(desk.folder, 'current')
   symlinkSync(join(desk.folder, '1'), link)
@@ -85,7 +85,7 @@ describe('a release by its link: the new code runs, a failed one leaves it, a ro
     expect([started(), led()]).toEqual(['code 1, code 2', '2'])
     expect(await upgrade('broken')).toMatchObject({ code: 1 })
     expect([started(), led()]).toEqual(['code 1, code 2', '2'])
-    // Nobody stands by any more: it is an upgrade to what was kept.
+    // No process stands by any more: it is an upgrade to the kept release.
     await edge.ended(first)
     expect(await rollback()).toMatchObject({ code: 0, stderr: '' })
     expect([started(), led()]).toEqual(['code 1, code 2, code 1', '1'])

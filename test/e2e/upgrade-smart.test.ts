@@ -37,11 +37,11 @@ describe('fd-broker upgrade --smart', () => {
       stderr: '',
     })
     expect(await body()).toBe('two')
-    // Written anew, it says the same.
+    // The file says the same when it is written again.
     edge.write()
     expect(await smart()).toMatchObject({ stdout: 'nothing has changed\n' })
 
-    // What a reload would not bring in force.
+    // A change that a reload would not bring in force.
     edge.write({ drain: { timeout: '7s' } })
     const { changes, done, pid: second } = JSON.parse((await smart('--json')).stdout)
     expect({ done, changes }).toEqual({
@@ -65,10 +65,10 @@ describe('fd-broker upgrade --smart', () => {
     const fourth = JSON.parse((await smart('--json')).stdout)
     expect(fourth).toMatchObject({ ok: true, done: 'upgrade', generation: 4 })
     expect(fourth.changes.code).toContain('dist/cli.cjs')
-    // For a moment after the Commit the version before may accept, too.
+    // For a moment after the Commit the previous version may accept, too.
     await until('the new one answers', async () => (await body()) === 'three')
 
-    // What cannot be read is told, and nothing is done.
+    // An unreadable file is reported, and nothing is done.
     edge.write({ routes: [{ host: '*', upstream: 'nowhere' }] })
     expect(await smart()).toMatchObject({
       code: 1,

@@ -25,7 +25,7 @@ function journalOf(scene: Scene): () => Line[] {
       : []
 }
 
-/** Who worked, in order, one entry for each time. */
+/** The processes that worked, in order, one entry for each time. */
 function workers(lines: readonly Line[]): number[] {
   return lines.map(({ pid }) => pid).filter((pid, i, all) => pid !== all[i - 1])
 }

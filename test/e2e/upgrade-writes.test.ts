@@ -16,9 +16,9 @@ const UPGRADES = perLane(2, 3)
 /** Clients that change the state, each by a handler that takes its time. */
 class Clients {
   readonly failures: string[] = []
-  /** What was acknowledged. */
+  /** The acknowledged changes. */
   readonly puts = new Map<string, string>()
-  /** Of each session. */
+  /** The visits of each session. */
   readonly visits = new Map<number, number>()
   readonly #url: string
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 })

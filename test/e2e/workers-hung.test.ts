@@ -12,7 +12,7 @@ import { Desk } from './cli-processes.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app-workers.mjs', import.meta.url))
 
-/** So many connects one after the other, each answered; the pids that answered. */
+/** Makes `connects` connects one after the other, each answered; returns the pids that answered. */
 async function answeredBy(url: string, connects: number): Promise<Set<string>> {
   const pids = new Set<string>()
   for (let i = 0; i < connects; i++) pids.add(String((await ask(url).answer).headers['x-pid']))

@@ -184,7 +184,7 @@ describe('a proxy of two workers', () => {
     expect(await edge.desk.run('workers', 'set', '--control', control, '1')).toMatchObject({ code: 0 })
     const fewer = await mainWhere(control, 'one serves', ({ workers }) => workers.all.length === 1)
     expect(await edge.desk.run('status', '--control', control)).toMatchObject({ code: 0, stderr: '' })
-    // What comes to the others' listeners is answered too.
+    // Connections to the others' listeners are answered too.
     await clients.more(200)
     expect(hasEnded(third)).toBe(true)
     await clients.stop()

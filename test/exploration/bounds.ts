@@ -22,7 +22,7 @@ export interface Bounds {
   readonly restarts: number
   /** How often the owner's segment has grown, so that it gets a new one. */
   readonly renewals: number
-  /** Effects that fail. What cannot be read once cannot be read again. */
+  /** Effects that fail. A read that failed once fails again. */
   readonly fail: number
   /** An effect may take time (accept, carry, endWriting): what happens meanwhile is heard, and its effects wait. */
   readonly lag: boolean
@@ -67,7 +67,7 @@ export const BOUNDS: Bounds = {
   atomic: false,
 }
 
-/** What the machines go by there. */
+/** The rules of the machines in these bounds. */
 export function rulesOf(bounds: Bounds, rules: Rules): Rules {
   return bounds.work ? rules : { ...rules, quiesceFirst: false, workAgain: false }
 }

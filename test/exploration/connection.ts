@@ -1,6 +1,6 @@
 /**
- * One live connection, and the move log of each pair of processes: the real `stepMoveOut` and `stepMoveIn`. What
- * they ask of the log is answered at once (an append or a seal is one system call).
+ * One live connection, and the move log of each pair of processes: the real `stepMoveOut` and `stepMoveIn`. The
+ * log answers them at once (an append or a seal is one system call).
  */
 import {
   initialMoveIn,
@@ -211,7 +211,7 @@ export class Connection {
 
   // ---- the client
 
-  /** It sends on: who has taken the connection back reads what the other does not know of. */
+  /** Sends on: the process that has taken the connection back reads bytes that the other does not know of. */
   read(p: number): boolean {
     if (!this.reads(p) || (this.t[this.base]! & (BACK | MORE_READ)) !== BACK) return false
     this.t[this.base]! |= MORE_READ
@@ -220,7 +220,7 @@ export class Connection {
   private get moreRead(): boolean {
     return (this.t[this.base]! & MORE_READ) !== 0
   }
-  /** It leaves p, which drains. */
+  /** Leaves p, which drains. */
   end(p: number): boolean {
     if (!this.reads(p)) return false
     this.t[this.base] = ENDED

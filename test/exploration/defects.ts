@@ -1,6 +1,6 @@
 /**
- * Defects that the exploration must find: each is one small change of a source that the worlds run. They were chosen before it was
- * known which of them are found, and by what.
+ * Defects that the exploration must find: each is one small change of a source that the worlds run. We chose them before we
+ * knew which of them the exploration finds, and by which rule.
  */
 import { EffectQueue, type Outcome } from '../../src/handoff/effect-queue.js'
 import { needs } from '../../src/handoff/embedded.js'

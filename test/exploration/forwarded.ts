@@ -1,6 +1,6 @@
 /**
  * One change that is made in a process that does not write, or waits for a handoff there: its way to the one that writes
- * (src/state/forward-queue.ts), as a model. It is sent again when the way breaks, perhaps to another, under the same id.
+ * (src/state/forward-queue.ts), as a model. The author sends it again when the way breaks, perhaps to another, under the same id.
  */
 
 import type { MemberPhase } from '../../src/handoff/phases.js'
@@ -9,9 +9,9 @@ import type { Rules } from '../../src/handoff/rules.js'
 // The first word: who has made it, plus one; then what has come of it.
 const AUTHOR = 0x0007
 const BEGUN = 0x0008
-/** It has left its author, who cannot know what comes of it. */
+/** The change has left its author, which cannot know the outcome. */
 const SENT = 0x0010
-/** Its author was told that it was not made. */
+/** The author was told that the change was not made. */
 const REFUSED = 0x0020
 /** On its way to its author: it was made. */
 const ANSWER = 0x0040
@@ -24,17 +24,17 @@ export interface ForwardedSurroundings {
   busy(p: number): boolean
   /** Not stopped, not dead. */
   runs(p: number): boolean
-  /** It could append now. */
+  /** Whether p could append now. */
   mayWrite(p: number): boolean
-  /** It may come to append, in the segment that it has, or will have. */
+  /** Whether p may append later, in the segment that it has, or will have. */
   waits(p: number): boolean
-  /** It knows that this change was made. */
+  /** Whether p knows that this change was made. */
   knows(p: number): boolean
   append(p: number): void
   acknowledge(): void
-  /** It is in a segment. */
+  /** Whether the change is in a segment. */
   made(): boolean
-  /** Who hears what `p` sends to the control path now. */
+  /** Whether q hears messages of `p` to the control path now. */
   hears(p: number, q: number): boolean
   bad(what: string): void
   /** `always`: it happens unless something else does; else it may. */
@@ -72,7 +72,7 @@ export class ForwardedChange {
     this.t[this.base + 1]! &= ~bits
   }
 
-  /** It waits for its own change. */
+  /** Whether p waits for its own change. */
   busy(p: number): boolean {
     return this.author === p
   }
@@ -83,7 +83,7 @@ export class ForwardedChange {
     if (this.author === p) this.t[this.base]! &= ~(AUTHOR | ANSWER)
   }
 
-  /** What p may do. */
+  /** The possible steps of p. */
   expand(p: number): void {
     const { around } = this
     if (!this.is(BEGUN)) {
@@ -125,7 +125,7 @@ export class ForwardedChange {
     for (let q = 0; q < this.processes; q++) {
       if (q === p || this.onWay(q) || this.queued(q) || !around.hears(p, q)) continue
       if (around.busy(q)) {
-        // It is sent when that one has said that it takes changes.
+        // The change is sent when that process has said that it takes changes.
         busy = true
         continue
       }
@@ -137,7 +137,7 @@ export class ForwardedChange {
       if (!this.impatient) return
       if (!this.is(SENT)) around.bad('a forwarded change is refused: the one that writes is only busy')
     }
-    // It has waited for too long.
+    // The change has waited for too long.
     const refused = !this.is(SENT) || !this.rules.refuseUnsent
     this.settle()
     if (refused) {

@@ -1,5 +1,5 @@
 /**
- * The exploration by hand:
+ * Runs the exploration as a command:
  *
  *     tsx test/exploration/main.ts 2p|3p [-n 3] [-w 2] [-c] [--crash 1] [--stop 1] [--cut 1] [--back 1] [--restarts 1]
  *       [--fail 1] [--lag] [--leave 1] [--absent 1] [--silent 1] [--work] [--busy 1] [--lasting] [--segments 9] [--atomic] [--off rule,rule | --each] [--max 3000000] [--all] [--ends]

@@ -56,7 +56,7 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   joinerAccepts: { parties: 3, bounds: {}, harm: /^black hole/ },
   noSelfPromotion: { parties: 3, bounds: { stop: 0, cut: 0, atomic: true }, harm: WRITERS },
   sealRest: { parties: 3, bounds: { stop: 0, cut: 0 }, harm: LOST },
-  // A successor that was not attached (nobody accepts), and a way back that could not be taken (nobody writes).
+  // A successor that was not attached (no process accepts), and a way back that could not be taken (no process writes).
   begun: { parties: 2, bounds: FAILING, harm: NOBODY, also: TURNED_AWAY },
   unfit: { parties: 2, bounds: FAILING, harm: /^stuck generation: P\d in unfit/ },
   awaitVerdict: { parties: 2, bounds: FAILING, harm: TURNED_AWAY },

@@ -1,6 +1,6 @@
 /**
  * The real `EffectQueue`, which carries out the effects of one process. A state of the world has only the list of the effects that
- * are not over; a queue is filled with them, makes one move, and is emptied again. What it does depends on nothing else, so that each
+ * are not over; a queue is filled with them, makes one move, and is emptied again. The move depends on nothing else, so that each
  * move is computed once.
  */
 import type { Outcome } from '../../src/handoff/effect-queue.js'
@@ -15,9 +15,9 @@ interface Item<Effect> {
 }
 
 export interface Told {
-  /** What the queue tells of the first effect. */
+  /** The outcome of the first effect. */
   readonly outcome: 'done' | 'failed' | 'nothing'
-  /** What a queue must not do. */
+  /** The fault of a queue. */
   readonly wrong: string | null
 }
 
@@ -101,7 +101,7 @@ export class Queue<Effect> {
     return told
   }
 
-  /** What is not over then. `more`: the effects of what the machine does when it is told. */
+  /** The effects that are not over then. `more`: the machine's next effects after it is told. */
   after(list: number, done: boolean, slow: boolean, more: number): number {
     const key = ((list * 0x1_0000 + more) * 2 + (done ? 1 : 0)) * 2 + (slow ? 1 : 0)
     let left = this.#left.get(key)

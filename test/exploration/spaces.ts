@@ -5,7 +5,7 @@ import { ThreeParties } from './three-parties.js'
 import { TwoParties } from './two-parties.js'
 import type { World } from './world.js'
 
-/** What is explored, each to its end. */
+/** A space that is explored to its end. */
 export interface Space {
   readonly name: string
   readonly parties: 2 | 3
@@ -25,7 +25,7 @@ function space(name: string, parties: 2 | 3, bounds: Partial<Bounds>): Space {
   return { name, parties, bounds: { ...BOUNDS, ...bounds } }
 }
 
-/** On every change: about 15 seconds of a processor. What is larger, or has more kinds of fault at once, is in {@link LONG}. */
+/** On every change: about 15 seconds of a processor. Larger spaces, and more kinds of fault at once, are in {@link LONG}. */
 export const ALWAYS: readonly Space[] = [
   space('two parties, a connection moves, kill and stop, effect by effect', 2, { connection: true, cut: 0 }),
   space('two parties, a connection moves, kill and cut, effect by effect', 2, { connection: true, stop: 0 }),
@@ -132,7 +132,7 @@ export const ALWAYS: readonly Space[] = [
   }),
 ]
 
-/** At night, and by hand (`npm run explore`): some minutes, some gigabytes. */
+/** At night, and by `npm run explore`: some minutes, some gigabytes. */
 export const LONG: readonly Space[] = [
   space('two parties, chain of 3, kill and stop, steps whole', 2, { processes: 3, cut: 0, atomic: true }),
   space('two parties, two effects fail and a kill, effects lag', 2, {

@@ -134,7 +134,7 @@ export class ThreeParties extends World {
   private holder(): HolderState {
     return this.daemon.states.value(this.get(this.d, STATE))
   }
-  /** What D sends to m now arrives at m. */
+  /** Whether messages of D to m arrive now. */
   private reached(m: number): boolean {
     return this.connected(m) && (this.link(m, ENDS) & UNSEEN) === 0
   }
@@ -170,7 +170,7 @@ export class ThreeParties extends World {
       const segment = 1 << this.newSegment(epoch)
       this.put(p, HELD, this.get(p, HELD) | segment)
       if (p !== this.d) return
-      // Of two, the first is the successor's; else it is a way back.
+      // If there are two epochs, the first is the successor's; else this is a way back.
       const shared = i === 0 && epochs.length === 2 ? this.rules.shareAll : this.rules.spare
       if (!shared) return
       for (let m = 0; m < this.d; m++) {
@@ -246,7 +246,7 @@ export class ThreeParties extends World {
     return id
   }
 
-  /** One step of p and, at least, its first effect. False: nothing came of it, or no room. */
+  /** One step of p and, at least, its first effect. Returns false if the step had no effect, or no room. */
   private deliver(p: number, event: number, atOnce = false): boolean {
     const before = this.get(p, STATE)
     const step = p === this.d ? this.daemon.step(before, event) : this.members.step(before, event)
@@ -297,7 +297,7 @@ export class ThreeParties extends World {
           event = this.members.events.id({ type: 'message', message: message as ToMember, sealed })
           this.heard.set(key, event)
         }
-        // Whoever orders it to leave knew, then, of another that was well.
+        // The process that ordered it to leave knew, then, of another that was well.
         this.ordered = message.kind === 'fenced' || message.kind === 'abort' || message.kind === 'released'
         this.deliver(m, event)
         this.ordered = false
@@ -400,7 +400,7 @@ export class ThreeParties extends World {
     }
     if ((ends & LOWER) === 0 && this.has(m, RETRYING) && status === RUNNING) {
       const restarted = this.has(m, STALE)
-      // What it had sent before is still read; then the old channel is found lost.
+      // Earlier messages are still read; then the old channel is found lost.
       const left = (ends & UPPER) !== 0 ? RELOST : 0
       if (left === 0) this.setLink(m, UP, 0)
       this.setLink(m, DOWN, 0)
@@ -560,12 +560,12 @@ export class ThreeParties extends World {
     const { d } = this
     let m = 0
     while (m < d && this.get(m, STATUS) !== NONE) m++
-    // Their receipts are waited for before the Offer leaves: the loss of a channel is noticed first.
+    // The daemon waits for the receipts before the Offer leaves: the loss of a channel is noticed first.
     if (m === d || this.missing()) return
     const before = this.get(d, STATE)
     const step = this.daemon.step(before, this.holderId('join', m))
     if (step.state === before || !this.fits(step.effects)) return
-    // A daemon that knows nothing, and to which nobody came back, binds.
+    // A daemon that knows nothing, and to which no member came back, binds.
     this.set(d, LISTENERS)
     this.put(m, STATUS, RUNNING)
     this.put(m, STATE, this.fresh)
@@ -641,14 +641,14 @@ export class ThreeParties extends World {
     for (let m = 0; m < this.d; m++) if (this.alive(m)) this.put(m, DATA, this.get(m, DATA) & 0xf)
   }
 
-  /** All wait for a stopped process, and nobody may write though one that is well could. */
+  /** All wait for a stopped process, and none may write though one that is well could. */
   private blockedWrites(): string | null {
     if (this.holder().phase === 'rebuilding') return null
     let well = false
     for (let m = 0; m < this.d; m++) {
       const pen = this.get(m, PEN)
       if (this.alive(m) && pen !== 0 && !this.isSealed(pen - 1)) return null
-      // One that could not begin does not try again while a stopped process may come to serve: it is named, to be ended.
+      // A process that could not begin does not try again while a stopped one may serve: that one is named, to be ended.
       well ||= this.well(m) && this.has(m, ACCEPTS) && !this.holder().unfit.includes(m)
     }
     return well ? 'a stopped process blocks all writes' : null

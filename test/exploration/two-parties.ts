@@ -228,7 +228,7 @@ export class TwoParties extends World {
     return event
   }
 
-  /** One step of p and, at least, its first effect. False: nothing came of it, or no room. */
+  /** One step of p and, at least, its first effect. Returns false if the step had no effect, or no room. */
   private deliver(p: number, event: number): boolean {
     const before = this.get(p, STATE)
     const step = this.machine.step(before, event, this.sealedFor(p))
@@ -360,7 +360,7 @@ export class TwoParties extends World {
     this.done(CHOICE, this.labelled ? `P${k}, which has given up and lives on, joins P${p}` : '')
   }
 
-  /** What p hears of k, which joined it. */
+  /** Messages of k, which joined p. */
   private asElder(p: number, k: number): void {
     const ends = this.link(k, ENDS)
     const queue = this.link(k, UP)
@@ -410,7 +410,7 @@ export class TwoParties extends World {
     }
   }
 
-  /** What p hears of the process that it joined. */
+  /** Messages of the process that p joined. */
   private asYounger(p: number): void {
     const parent = this.parent(p)
     const { member } = this.process(p)
@@ -542,7 +542,7 @@ export class TwoParties extends World {
     )
   }
 
-  /** What p could find out about q. */
+  /** The result if p looks at q. */
   private fateOf(q: number): 'alive' | 'dead' | 'unknown' {
     const status = this.get(q, STATUS)
     if (status === DEAD || status === EXITED) return 'dead'
@@ -599,7 +599,7 @@ export class TwoParties extends World {
   private waitsForTheCut(p: number, { unfit, phase, owner, joiner, down }: HolderState): boolean {
     const other = phase === 'probation' ? owner : joiner
     if (!unfit.includes(p) || !down.includes(other)) return false
-    // In `returning` nobody may write: it tries again itself.
+    // In `returning` no process may write: it tries again itself.
     return phase !== 'returning' || this.has(p, UNREADABLE)
   }
 

@@ -1,6 +1,6 @@
 /**
- * What the machines run in: processes, channels, segments and clients, as one short row of numbers that the
- * search can copy and compare. Here is what two parties and three have in common: the kernel's side of it, and the
+ * The world of the machines: processes, channels, segments and clients, as one short row of numbers that the
+ * search can copy and compare. Shared by two parties and three: the kernel's side of it, and the
  * carrying out of effects. Nothing here decides anything about a handoff; that is for the real `step` functions.
  */
 
@@ -16,7 +16,7 @@ import { Interner, Lists } from './interning.js'
 import type { Parts } from './parts.js'
 import { Queue } from './queue.js'
 
-/** What a transition is. Only a state that is left by nothing but choices and faults is at rest. */
+/** The kinds of a transition. A state is at rest only if it is left by nothing but choices and faults. */
 export const MUST = 0
 /** SIGCONT: may never come. */
 export const RESUME = 1
@@ -33,7 +33,7 @@ export const KILLED = 3
 /** Killed, and the pidfd tells. */
 export const DEAD = 4
 export const EXITED = 5
-/** Without any part in the service, but not ended: nobody can be told that it is dead. */
+/** Without any part in the service, but not ended: no process can be told that it is dead. */
 export const LINGERING = 6
 
 // Words at the beginning of a state.
@@ -79,7 +79,7 @@ export const FROZEN = 8
 export const JUDGING = 16
 /** Tries to connect again. */
 export const RETRYING = 32
-/** Its last channel was to an earlier incarnation of the daemon. */
+/** The last channel was to an earlier incarnation of the daemon. */
 export const STALE = 64
 /** The first of its effects is under way; what becomes of it is not settled yet. */
 const WAITING = 128
@@ -87,23 +87,23 @@ const WAITING = 128
 const LATE = 256
 /** Segments of others hold what it cannot read. */
 export const UNREADABLE = 512
-/** Its application wanted to go. */
+/** The application wanted to go. */
 export const LEFT = 1024
 /** Has written. */
 const WROTE = 2048
 /** Could not accept, or write, when it tried last. */
 export const UNATTACHED = 4096
-/** Its application does what may be done in one process only. */
+/** The application does work that may run in one process only. */
 export const WORKS = 8192
-/** Nobody waits any longer for the end of that. */
+/** No process waits any longer for the end of that work. */
 const HURRIED = 16384
-/** It has done so before. */
+/** The application has done such work before. */
 export const WORKED = 32768
 
 // Bits of the last word of a process.
-/** It began to accept while it stands by. */
+/** The process began to accept while it stands by. */
 const RESUMED = 1
-/** Its event loop is blocked; it goes on for certain. */
+/** The event loop is blocked; it goes on for certain. */
 export const BUSY = 2
 
 // Words of a channel; its lower end is the one towards the joiner (member).
@@ -133,7 +133,7 @@ export interface Parcel {
   readonly segments: number
 }
 
-/** What has come of an effect. */
+/** The outcome of an effect. */
 export type OutcomeEvent =
   | Extract<MemberEvent, { type: 'begun' | 'failed' }>
   | Extract<HolderEvent, { type: 'unmade' | 'undelivered' }>
@@ -159,7 +159,7 @@ export abstract class World {
   protected readonly t: Uint16Array
   /** The state that is being left. */
   protected from: Uint16Array
-  /** What the last transition did that must never happen. */
+  /** The broken rule of the last transition. */
   violation: string | null = null
   /** Descriptions of transitions are wanted. */
   labelled = false
@@ -182,7 +182,7 @@ export abstract class World {
   /** The transition needs more segments than there are: it is left out. */
   private abandoned = false
   private pumping = false
-  /** The listeners are closed by order of somebody who knew that another serves. */
+  /** The listeners are closed by order of a process that knew that another serves. */
   protected ordered = false
   protected readonly forwarded: ForwardedChange | null = null
 
@@ -254,20 +254,20 @@ export abstract class World {
 
   protected abstract start(): void
   protected abstract expand(): void
-  /** What must hold in every state. */
+  /** The rules that must hold in every state. */
   protected abstract check(): string | null
-  /** What must hold where nothing happens any more unless somebody wants something or a fault strikes. */
+  /** The rules that must hold where nothing happens any more without a wish or a fault. */
   protected abstract rest(onlyResumes: boolean): string | null
   protected abstract send(p: number, message: ToHolder): void
   protected abstract tell(p: number, to: number, message: ToMember): void
   protected abstract make(p: number, epochs: readonly number[], by: 'member' | 'holder'): void
-  /** What p would send to this one now arrives there. */
+  /** Whether a message of p to this process would arrive now. */
   protected abstract delivers(p: number, to: number): boolean
-  /** Its machine is told what has come of an effect. */
+  /** Tells p's machine the outcome of an effect. */
   protected abstract hears(p: number, event: OutcomeEvent): void
   /** In which its member is. */
   protected abstract phaseOf(p: number): MemberPhase
-  /** What p sends to the control path comes to q, if q accepts. */
+  /** Whether a message of p to the control path reaches q, if q accepts. */
   protected abstract leadsTo(p: number, q: number): boolean
   protected abstract name(p: number): string
   /** Another one has the listeners. */
@@ -541,7 +541,7 @@ export abstract class World {
     }
   }
 
-  /** It may be carried out, or fail. */
+  /** Whether the effect may be carried out, or fail. */
   private isOpen(p: number, { by, effect }: Effect): boolean {
     if (this.t[FAILS] === 0) return false
     switch (effect.type) {
@@ -560,7 +560,7 @@ export abstract class World {
     }
   }
 
-  /** Leaving is judged at the moment of the decision: nobody can know who dies a moment later. */
+  /** Leaving is judged at the moment of the decision: no process can know which other dies a moment later. */
   private closes(effects: number): boolean {
     return this.lists.items(effects).some(id => this.effects.value(id).effect.type === 'closeListeners')
   }
@@ -630,7 +630,7 @@ export abstract class World {
         return
       case 'write': {
         this.put(p, MORE, this.get(p, MORE) & ~RESUMED)
-        // What it was asked for earlier may have failed by now: it ends writing next.
+        // An earlier request may have failed by now: the process ends writing next.
         if (this.rules.begun && !this.has(p, ACCEPTS | LATE))
           this.bad(`${this.name(p)} writes, and does not accept`)
         let segment = this.find(p, effect.epoch)
@@ -699,7 +699,7 @@ export abstract class World {
     this.set(p, HURRIED)
   }
 
-  /** Its application has ended what it was asked to end. */
+  /** The application has ended the work that it was asked to end. */
   protected works(p: number): void {
     const asked = this.get(p, DATA) >> QUIESCING_SHIFT
     if (asked === 0) return
@@ -708,7 +708,7 @@ export abstract class World {
   }
   protected abstract quiesced(p: number, epoch: number): void
 
-  /** Nobody else does it when one begins for the first time, unless a fault kept it from being asked. */
+  /** No other process does the work when one begins for the first time, unless a fault kept it from being asked. */
   private alone(p: number): void {
     if (!this.bounds.work || !this.untroubled() || this.t[FAILS] !== this.bounds.fail) return
     for (let q = 0; q < this.all; q++) {
@@ -724,7 +724,7 @@ export abstract class World {
     return t[CRASH] === bounds.crash && t[STOP] === bounds.stop && t[CUT] === bounds.cut && !ended
   }
 
-  /** Nobody who served well leaves before another has begun. */
+  /** No process that served well leaves before another has begun. */
   private turnedAway(p: number): void {
     if (!this.has(p, WROTE) || this.has(p, LEFT | UNREADABLE | UNATTACHED) || !this.untroubled()) return
     for (let q = 0; q < this.all; q++) {
@@ -778,9 +778,9 @@ export abstract class World {
     this.onExit(p)
   }
 
-  /** Its end of the channel to its holder. */
+  /** Closes p's end of the channel to its holder. */
   protected abstract hangUp(p: number): void
-  /** Its ends of all channels; what was sent to it is lost, what it had sent is not. */
+  /** Closes p's ends of all channels; messages to p are lost, messages from p are not. */
   protected abstract closeEnds(p: number): void
 
   // ---- what may happen anywhere
@@ -911,7 +911,7 @@ export abstract class World {
     }
   }
 
-  /** It tried to serve, and could not read what others wrote: another try would come to the same. */
+  /** The process tried to serve, and could not read what others wrote: another try would fail, too. */
   protected foundUnreadable(p: number): boolean {
     return this.has(p, UNREADABLE) && this.phaseOf(p) === 'unfit'
   }
@@ -925,7 +925,7 @@ export abstract class World {
     )
   }
 
-  /** Who was told to stop, or leaves, has let go of its segment. */
+  /** A process that was told to stop, or leaves, has let go of its segment. */
   protected keepsWriting(p: number): string | null {
     if (this.get(p, UNDONE) !== 0 || this.get(p, PEN) === 0) return null
     switch (this.phaseOf(p)) {
@@ -977,7 +977,7 @@ export abstract class World {
     return writing === 1 ? null : `not exactly one writes in a probation: ${writing}`
   }
 
-  /** It appends, and what it appends counts. */
+  /** Whether p appends, and its records count. */
   protected mayWrite(p: number): boolean {
     const pen = this.get(p, PEN)
     return pen !== 0 && !this.isSealed(pen - 1) && !this.has(p, FROZEN)

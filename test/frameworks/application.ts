@@ -11,12 +11,12 @@ import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 import { Greeting } from './greeting.js'
 
-/** What the pages' programs listen on. */
+/** The port of the pages' programs. */
 const PORT = '8080'
 /** Where those have their sockets that do not have them in their own folder. */
 const RUN = '/run/shop/'
 const UPGRADES = 3
-/** Of each generation, before the next one comes. */
+/** Answers of each generation, before the next one comes. */
 const ANSWERS = 20
 /** A slow machine takes its time; a request that comes later was lost. */
 const PATIENCE_MS = 20_000
@@ -70,7 +70,7 @@ export class Application {
     return text.replaceAll(PORT, String(this.port)).replaceAll(RUN, join(this.folder, 'run/'))
   }
 
-  /** As nobody's child, with the folder as its own; its pid. */
+  /** Starts a command without a parent of ours, with the folder as its own; returns its pid. */
   launch(...command: string[]): Promise<number> {
     return this.desk.launch([...IN_FOLDER, this.folder, ...command])
   }
@@ -130,7 +130,7 @@ export class Application {
     return greeting
   }
 
-  /** Somebody answers on its port. */
+  /** Waits until a process answers on the port. */
   async answers(): Promise<void> {
     await until(
       `${this.url} answers`,
@@ -171,7 +171,7 @@ export class Application {
   }
 }
 
-/** What serves on a control path. */
+/** The processes behind a control path. */
 export class Service {
   readonly #application: Application
   readonly control: string

@@ -77,7 +77,7 @@ function closed({ folder }: Application): number {
   return existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n').length : 0
 }
 
-/** What a unit says, by name: `ExecStart`. */
+/** The settings of a unit, by name: `ExecStart`. */
 function settingsOf(application: Application, unit: string): Map<string, string> {
   const lines = application.here(blockOf(PAGE, unit)).split('\n')
   return new Map(

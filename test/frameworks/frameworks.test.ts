@@ -62,7 +62,7 @@ describe('docs/frameworks.md', () => {
   })
 })
 
-/** Its lines, as they are in docs/frameworks.md, beside the file that most programs of the page share. */
+/** The files, as they are in docs/frameworks.md, beside the file that most programs of the page share. */
 function shown(...files: string[]): Promise<Application> {
   const blocks = ['service.mjs', ...files].map(file => [file, blockOf(PAGE, file)])
   return Application.with(Object.fromEntries(blocks), modules)

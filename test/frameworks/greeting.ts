@@ -1,10 +1,10 @@
 import type { Workload } from '../../bench/referee/workload.mjs'
 import { get, wrong } from '../../bench/referee/workload.mjs'
 
-/** Who answered: `generation 3`. */
+/** The generation that answered: `generation 3`. */
 const GREETING = /generation (\d+)\b/
 
-/** What the programs of the pages answer at `/`, counted by generation. */
+/** The answers of the pages' programs at `/`, counted by generation. */
 export class Greeting implements Workload {
   readonly answers = new Map<number, number>()
 

@@ -17,7 +17,7 @@ beforeAll(() => {
   modules = installed(fileURLToPath(new URL('.', import.meta.url)))
 }, 300_000)
 
-/** Its command lines find the service in its own folder. */
+/** An application whose command lines find the service in its own folder. */
 class Shop {
   readonly application: Application
   readonly #env: string

@@ -11,7 +11,7 @@ ln -s ../fd-broker/dist/cli.cjs node_modules/.bin/fd-broker
 cp package-lock.json node_modules/.installed`
 
 /**
- * The `node_modules` of a folder with a lock file of its own, and this checkout in it as `fd-broker`. They are installed, without
+ * The `node_modules` of a folder with a lock file of its own, and this checkout in it as `fd-broker`. npm installs them, without
  * their scripts, when the lock file is another than the last time; by one test file, while others of the folder wait.
  */
 export function installed(folder: string): string {

@@ -7,7 +7,7 @@ import { WebSocket } from 'ws'
 /** Between two messages of a client, and before it connects again. */
 const PAUSE_MS = 50
 
-/** What a client has seen, which connects again when its connection has ended. */
+/** The experience of a client, which connects again when its connection has ended. */
 export class Seen {
   /** Connections that were made. */
   opened = 0
@@ -104,7 +104,7 @@ export function eventSource(url: string): Seen {
   return seen
 }
 
-/** A client of socket.io, with its own reconnection. It asks one question after the other, and repeats one that was not answered. */
+/** A client of socket.io, with its own reconnection. The client asks one question after the other, and repeats one that was not answered. */
 export async function socketIoClient(
   url: string,
   modules: string,

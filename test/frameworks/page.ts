@@ -4,7 +4,7 @@ import { blocksIn } from '../pages/blocks.js'
 /** A block of code of a page in docs/. */
 export interface Block {
   readonly language: string
-  /** What its first line says: `// express.mjs`, `# edge.yaml`; '' where it does not begin with a name. */
+  /** The name in its first line: `// express.mjs`, `# edge.yaml`; '' without a name. */
   readonly file: string
   readonly text: string
 }
@@ -15,7 +15,7 @@ export function pageText(page: string): string {
   return readFileSync(new URL(`../../docs/${page}`, import.meta.url), 'utf8')
 }
 
-/** What a page shows, in its order. */
+/** The blocks of a page, in its order. */
 export function blocksOf(page: string): Block[] {
   return blocksIn(page, pageText(page))
     .filter(({ language }) => language !== '')

@@ -52,10 +52,10 @@ const FINE = [
   /^fd-broker: process \d+ no longer serves .* keeps? it alive: fd-broker ends it\. /,
   /\[NODE-CRON\].*\[WARN\].* missed execution at /,
 ]
-/** Of one whose drain came to its limit. */
+/** The message of a process whose drain reached its limit. */
 export const CUT = /^fd-broker: connections did not end in time and were closed$/
 
-/** What its processes have written but for such lines. */
+/** The output of the processes without such lines. */
 export function complaints(program: AutoProgram, ...fine: readonly RegExp[]): string[] {
   return program.output
     .split('\n')

@@ -7,7 +7,7 @@ import { closeAll } from '../../src/kernel/index.js'
 import { Link, VERSIONS, type WireEnvelope } from '../../src/wire/link.js'
 import { channelPair } from '../processes/channel-pair.js'
 
-/** Two ends of a channel, until the test ends. What is sent to the far end is in `heard`. */
+/** Two ends of a channel, until the test ends. `heard` has the messages to the far end. */
 export function linked(): { link: Link; far: Link; heard: WireEnvelope[] } {
   const [ours, theirs] = channelPair()
   const [link, far] = [new Link(ours), new Link(theirs)]

@@ -215,7 +215,7 @@ export class DefectiveCopies {
   async load(defect: Defect): Promise<Implementation> {
     const copy = join(this.#folder, String(this.#count++))
     cpSync(join(SOURCES, 'http1'), join(copy, 'http1'), { recursive: true })
-    // What the parser imports from other rooms.
+    // Files of other rooms that the parser imports.
     for (const name of ['errors.ts', 'errors']) symlinkSync(join(SOURCES, name), join(copy, name))
     const count = placesOf(defect)
     if (count !== 1)

@@ -28,7 +28,7 @@ function refusedLine({ input, ours }: Difference): string {
   return input.text.slice(start).split(/[\r\n]/, 1)[0]!
 }
 
-/** What of the head came before the byte that was refused. */
+/** The part of the head before the byte that was refused. */
 function headBefore({ input, ours }: Difference): string {
   return input.text.slice(ours.headStart!, ours.offset!)
 }
@@ -59,7 +59,7 @@ function completed({ input, index }: Difference, http1: Implementation): Message
   return messages[index] ?? open ?? undefined
 }
 
-/** What Content-Length says, in however many lines. */
+/** The values of Content-Length, in however many lines. */
 function lengths(message: Message | undefined): string[] {
   const lines = message?.fields.filter(line => /^content-length:/i.test(line)) ?? []
   return lines.flatMap(line => line.slice(line.indexOf(':') + 1).split(',')).map(each => each.trim())

@@ -20,9 +20,9 @@ function leastTime(work: () => void): number {
 }
 
 export interface Growth {
-  /** Of the size from the first measurement to the last one. */
+  /** The growth of the size from the first measurement to the last one. */
   size: number
-  /** Of the time. */
+  /** The growth of the time. */
   time: number
 }
 

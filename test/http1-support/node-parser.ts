@@ -83,7 +83,7 @@ export function readWithNode(input: Input): Transcript {
     message.start =
       input.side === 'request' ? `${methods[method]} ${message.start}${url ?? ''}` : `${status} ${reason}`
     Object.assign(message, { minor, keepAlive, tunnel: upgrade, headDone: true })
-    // What http.Server adds to its parser.
+    // The checks that http.Server adds to its parser.
     if (input.side === 'request' && minor === 1)
       hostMissing ||= !message.fields.some(line => /^host: /i.test(line))
     return input.side === 'response' && input.method === 'HEAD' ? NO_BODY : 0

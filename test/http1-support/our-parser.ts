@@ -6,7 +6,7 @@ export type Implementation = typeof Http1
 
 type Body = ReturnType<Implementation['Framing']['chunked']>
 
-/** What a relay reads into. */
+/** The buffer into which a relay reads. */
 const MEMORY = Buffer.allocUnsafeSlow(64 * 1024)
 
 /** Reads a stream that arrives in pieces cut at `cuts`, as a relay does. */

@@ -39,7 +39,7 @@ export function responseWith(...lines: string[]): string {
   return ['HTTP/1.1 200 OK', ...lines, '\r\n'].join('\r\n')
 }
 
-/** What the reading is refused with; fails if it is not. */
+/** The refusal of the reading; fails without one. */
 export function refusal(read: () => unknown): Http1Refusal {
   try {
     read()

@@ -1,4 +1,4 @@
-/** What a parser made of a stream of bytes, in the form in which two parsers are compared. */
+/** A parser's reading of a stream of bytes, in the form in which two parsers are compared. */
 export interface Transcript {
   messages: Message[]
   /** `complete`: the stream ends between messages; `refused`: the parser gave up behind the last message. */

@@ -1,11 +1,11 @@
 /** A `skipIf(...)` or `runIf(...)` in the source of a test. */
 export interface Condition {
   readonly line: number
-  /** What stands between the brackets, on one line. */
+  /** The text between the brackets, on one line. */
   readonly text: string
 }
 
-/** Those of one file, from its beginning to its end. */
+/** Returns the conditions of one file, from its beginning to its end. */
 export function conditionsOf(source: string): Condition[] {
   return [...source.matchAll(/\.(?:skipIf|runIf)\(/g)].map(({ 0: call, index }) => {
     const from = index + call.length

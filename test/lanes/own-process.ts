@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** What a file looks at in the process that it runs in: open descriptors, memory, timers, the event loop, modules that it replaces. */
+/** Marks of a file that looks at its own process: open descriptors, memory, timers, the event loop, modules that it replaces. */
 const LOOKS_AT_ITS_PROCESS =
   /\bopenCount\b|\bmemoryUsage\b|\bgc!?\(|EventLoop|useFakeTimers|vi\.(?:mock|doMock|resetModules)\(/
 
-/** These too: what they measure, load or spy on is found once in a process. */
+/** More such files: a process has the measured, loaded or observed object only once. */
 const NAMED = [
   'test/native/**/*.test.ts',
   'test/property/**/*.test.ts',

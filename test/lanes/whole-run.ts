@@ -7,7 +7,7 @@ import { entriesOf, processesWith, temporaryFolder } from './remains.js'
 /** A limit, not a pause: for what ends by itself when its test is over. */
 const MOST_MS = 20_000
 
-/** What test files share (test/processes/bundled.ts). */
+/** The folder that test files share (test/processes/bundled.ts). */
 const SHARED = 'shared'
 
 /**

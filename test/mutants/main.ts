@@ -50,7 +50,7 @@ const { values, positionals } = parseArgs({
   },
 })
 
-/** What came of one mutant. `late`: its tests did not end; whether by the mistake or on a slow machine is for people to judge. */
+/** The outcome of one mutant. `late`: its tests did not end; a person judges whether by the mistake or on a slow machine. */
 interface Outcome {
   /** Tells it from all others as long as the code around it is the same. */
   readonly key: string
@@ -145,7 +145,7 @@ function isWanted(test: string): boolean {
   return values.tests?.some(path => test === path || test.startsWith(path)) ?? true
 }
 
-/** What is known of those that were chosen. */
+/** Returns the earlier outcomes of the chosen mutants. */
 function before(chosen: readonly Ranked[]): Outcome[] {
   const file = values.resume
   if (file === undefined || !existsSync(file)) return []

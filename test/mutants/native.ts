@@ -5,11 +5,11 @@ export interface NativeMutant {
   readonly id: number
   readonly start: number
   readonly end: number
-  /** What stands there instead. */
+  /** The text that replaces it. */
   readonly text: string
 }
 
-/** What C sources call; the process's environment says which mistake is made. */
+/** Functions for the C sources; the process's environment says which mistake is made. */
 const HEADER = `
 #include <stdlib.h>
 static inline int fdb_mutated(int id) {
@@ -25,7 +25,7 @@ export function switchableHeader(source: string): string {
   return source.slice(0, at) + HEADER + source.slice(at)
 }
 
-/** A C source with all of them in it, each of which does nothing until its number is chosen. They do not overlap. */
+/** Returns a C source with all mutants in it, each of which does nothing until its number is chosen. The mutants do not overlap. */
 export function withNativeMutants(source: string, mutants: readonly NativeMutant[]): string {
   let text = ''
   let at = 0

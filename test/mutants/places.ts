@@ -2,11 +2,11 @@ import { parseAst } from 'vitest/node'
 
 /** One small mistake that could be made in one place of a source. */
 export interface Mutant {
-  /** Of the source's text. */
+  /** An offset in the source's text. */
   readonly start: number
   readonly end: number
   readonly form: 'expression' | 'statement'
-  /** What stands there instead; '': the statement is left out. */
+  /** The text that replaces it; '': the statement is left out. */
   readonly text: string
   readonly kind: string
   /** The function that it is in, with its class: `ConnectionSender.#prepare`; '' at the top. */
@@ -49,7 +49,7 @@ const QUIET =
 /** One more or less of these is no mistake. */
 const CLOCK = /\bnow\(|Ms\b|_MS\b|\b(?:at|since|until|deadline)\b/i
 
-/** All of one source. What only says something (messages, the log, types) has none. */
+/** All places of one source. Code that only says something (messages, the log, types) has none. */
 export class Places {
   readonly mutants: Mutant[] = []
   readonly functions: FunctionBody[] = []

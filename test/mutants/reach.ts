@@ -28,7 +28,7 @@ export class Reach {
     }
   }
 
-  /** What was found before, or null. Functions come and go since: what is new has the tests of its file. */
+  /** Loads the earlier result, or null. Functions come and go since: a new function has the tests of its file. */
   static load(): Reach | null {
     try {
       return new Reach(JSON.parse(readFileSync(KEPT, 'utf8')) as Kept)
@@ -68,7 +68,7 @@ export class Reach {
     }
   }
 
-  /** Those that come to the function, the quickest first; none: the tests come nowhere near. */
+  /** The tests that reach the function, the quickest first; empty if no test does. */
   testsOf(file: string, within: string): string[] {
     // C is not noted: its own tests come to it.
     if (file.endsWith('.c'))
@@ -85,7 +85,7 @@ export class Reach {
     return this.#kept[test]?.ms ?? 0
   }
 
-  /** Its failure says nothing of a mutant. */
+  /** Whether a failure of this test says nothing of a mutant. */
   isUnsure(file: string, test: string): boolean {
     return this.#kept[file]?.unsure.includes(test) === true
   }

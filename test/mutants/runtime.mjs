@@ -1,5 +1,5 @@
 // @ts-check
-// What the sources of a workspace call (see workspace.ts). `switch.json` beside it says what is to be done.
+// Functions that the sources of a workspace call (see workspace.ts). `switch.json` beside it chooses the mistake.
 import { openSync, readFileSync, writeSync } from 'node:fs'
 
 /** @type {{ mutant?: number, notes?: string }} */

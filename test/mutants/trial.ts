@@ -20,7 +20,7 @@ export interface FailedTest {
 
 export interface Trial {
   readonly files: readonly FileResult[]
-  /** It did not end in its time. */
+  /** The tests did not end in their time. */
   readonly late: boolean
 }
 

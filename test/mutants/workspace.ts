@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url'
 import { switchableHeader } from './native.js'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
-/** Of the project, as far as tests need it. */
+/** The parts of the project that tests need. */
 const COPIED = ['src', 'test', 'bench', 'proto', 'tools', 'docs', 'native', '.ci', '.github']
 const FILES = [
   'package.json',

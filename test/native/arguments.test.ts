@@ -31,7 +31,7 @@ const anything = fc.oneof(
 
 /** Calls that open something for a text argument alone, or none, would leave files or memory behind: not with random texts. */
 const opening = new Set(['memfd', 'openLockFile', 'socketPair', 'createEpoll', 'openCount'])
-/** They are about the whole process, whatever their arguments are. */
+/** Functions that concern the whole process, whatever their arguments are. */
 const without = new Set(['adoptOrphans', 'endedChild', 'holdSignals', 'releaseSignals'])
 const names = (Object.getOwnPropertyNames(native) as Array<keyof typeof native>).filter(
   name => !opening.has(name) && !without.has(name),
@@ -49,7 +49,7 @@ describe('wrong arguments', () => {
           expect((error as { code?: string }).code).toMatch(/^E[A-Z_0-9]+$/)
           return
         }
-        // What may succeed: empty lists, numbers that nobody owns or is a child of ours, and room above the limit.
+        // Calls that may succeed: empty lists, numbers without an owner or of no child of ours, and room above the limit.
         expect([
           'addSealsAside',
           'closeAside',

@@ -39,7 +39,7 @@ function ready(from: number, room = 16): Map<number, number> {
   return new Map(Array.from({ length: count }, (_, i) => [into[3 * i]!, into[3 * i + 1]!]))
 }
 
-/** What is read from each of `eager`, as text, or what the call says of it. */
+/** The bytes read from each of `eager`, as text, or the call's result for it. */
 function readAhead(from: number, eager: readonly number[], budget = 1024): Map<number, string | number> {
   const slot = 4
   const into = new Int32Array(3 * 16)

@@ -22,7 +22,7 @@ function memory(content = ''): number {
   return fd
 }
 
-/** Those that were asked for. */
+/** The seals that were asked for. */
 function sealsOf(fd: number): number {
   return native.getSeals(fd)! & ~SEAL_EXEC
 }

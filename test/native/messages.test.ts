@@ -29,7 +29,7 @@ describe('stopReceiving', () => {
     expect(native.stopReceiving(b)).toBe(true)
     expect(thrown(() => native.sendMessage(a, text('x'), 0, 1, [a])).code).toBe('EPIPE')
     native.close(b)
-    // What was sent before arrives.
+    // Earlier bytes arrive.
     expect(receive(a, 3)).toMatchObject({ bytes: 3, text: 'bye' })
   })
 

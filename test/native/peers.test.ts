@@ -149,7 +149,7 @@ describe('pidfds', () => {
     child.kill('SIGKILL')
     await exit
     expect(thrown(() => native.pidfdTake(fd, number!))).toMatchObject({ code: 'ESRCH' })
-    // What was taken outlives it, and its queue.
+    // The taken connection outlives the listener and its queue.
     expect(native.inspect([taken])[0]).toMatchObject({ accepting: true })
   })
 

@@ -40,7 +40,7 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-/** What is asked of the kernel, and nothing else: each leaves as many descriptors as there were. */
+/** Calls that only ask the kernel: each leaves as many descriptors as there were. */
 const ASKED: Readonly<Record<string, () => unknown>> = {
   'whether a path names a socket': () => namesSocket(listener, join(folder, 'socket')),
   'whether a path that is not there names it': () => namesSocket(listener, join(folder, 'none')),
@@ -56,7 +56,7 @@ const ASKED: Readonly<Record<string, () => unknown>> = {
   'the seals of a memory file': () => using(memoryFile('a', 'a'), fd => native.getSeals(fd.raw)),
 }
 
-/** What makes descriptors: each is closed in a program that is executed. */
+/** Calls that make descriptors: each is closed in a program that is executed. */
 const MADE: Readonly<Record<string, () => readonly OwnedFd[]>> = {
   'a memory file': () => [memoryFile('a', 'a')],
   'one that is read again': () => using(memoryFile('a', 'a'), fd => [reopenReadOnly(fd, 'b')]),

@@ -67,7 +67,7 @@ describe('spawn', () => {
     const [, b] = keep(native.socketPair())
     const pid = native.spawn(bytes('/bin/sleep', '', 'sleep', '60'), bytes('A=b'), -1, [b!], 9)
     try {
-      // Its loader has a library open at first.
+      // The child's loader has a library open at first.
       const open = () => readdirSync(`/proc/${pid}/fd`).sort()
       await expect.poll(open, { timeout: 10_000 }).toEqual(['0', '1', '2', '3'])
     } finally {

@@ -2,7 +2,7 @@ import type { PackedFile, Tarball } from './tarball.js'
 
 type Rule = readonly [pattern: RegExp, mostBytes: number, optional?: '?']
 
-/** What the tarball may have, each with the most bytes that a file of that kind has. What is no `?` must be there. */
+/** Files that the tarball may have, each kind with the most bytes of a file. A file without `?` must be there. */
 const FILES: readonly Rule[] = [
   [/^package\.json$/, 5_000],
   [/^(?:README|\.github\/SECURITY)\.md$/, 12_000],
@@ -27,7 +27,7 @@ const FILES: readonly Rule[] = [
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
 export const MOST_UNPACKED = 3_325_000
-/** Of the whole, and of it what is not below `prebuilds/`: a checkout may be without, and the gate sees there what grows. */
+/** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
   filesWithoutAddons: 64,
   packed: 1_090_000,
@@ -37,7 +37,7 @@ const MOST = {
 }
 
 /**
- * What is in it that should not be, is larger than it should be, or is missing. `whole`: as it is published, with addons for all
+ * Lists files that should not be in the tarball, are too large, or are missing. `whole`: as it is published, with addons for all
  * platforms; a checkout has them after `npm run prebuilds` only.
  */
 export function checkContents({ files, bytes, manifest }: Tarball, whole: boolean): string[] {

@@ -5,7 +5,7 @@ export interface Stage {
   readonly steps: readonly { readonly instruction: string; readonly args: string }[]
 }
 
-/** What this project's own Dockerfile is written with: no line of a heredoc, no escapes other than at the end of a line. */
+/** Parses this project's own Dockerfile: no line of a heredoc, no escapes other than at the end of a line. */
 export function parseDockerfile(text: string): { args: Map<string, string>; stages: Stage[] } {
   const args = new Map<string, string>()
   const stages: { from: string; name: string | undefined; steps: { instruction: string; args: string }[] }[] =

@@ -9,9 +9,9 @@ const AS = (user: string) =>
 /** A word of a shell. */
 const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`
 
-/** What an image is tried with. */
+/** The input of a trial of an image. */
 interface Trial {
-  /** What the pattern of COPY finds. */
+  /** The file that the pattern of COPY finds. */
   tarball: string
   env: Record<string, string>
   /** Made before, as root: paths in the image, and what is in them. */
@@ -21,10 +21,10 @@ interface Trial {
 }
 
 /**
- * What Docker does with a Dockerfile, done with namespaces: each stage is this machine's own file system, as its base image, with a layer of
+ * Carries out a Dockerfile as Docker does, with namespaces: each stage is this machine's own file system, as its base image, with a layer of
  * its own that is gone afterwards. COPY and RUN are carried out; then ENTRYPOINT and CMD are PID 1 of their namespace. Needs root.
  *
- * @returns the exit code of PID 1, and what was printed
+ * @returns the exit code of PID 1, and its output
  */
 export function tryImage(
   dockerfile: string,
@@ -82,7 +82,7 @@ function scriptOf({ steps }: Stage, at: number, stages: readonly Stage[], tarbal
     const to = words.at(-1)!
     const from = /^--from=(.*)$/.exec(words[0]!)?.[1]
     const source = stages.findIndex(({ name }) => name === from)
-    // What the pattern in the build's context matches is the tarball.
+    // In the build's context the pattern matches the tarball.
     const what = from === undefined ? `/mnt/${tarball}` : `${rootOf(source)}${words[1]}.`
     lines.push(`mkdir -p ${root}${to}`, `cp -a ${what} ${root}${to}`)
   }

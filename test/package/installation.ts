@@ -17,7 +17,7 @@ export interface Comparison {
   readonly bareVersion: string
 }
 
-/** As the documentation says it, up to the first answer of the command. What it costs is measured again, beside a bare package, where it was too much. */
+/** Installs as the documentation says, up to the first answer of the command. A cost above the bar is measured again, beside a bare package. */
 export async function checkInstallation(
   project: Project,
   version: string,

@@ -6,7 +6,7 @@ import { ROOT, type Tarball } from './tarball.js'
 
 const run = promisify(execFile)
 
-/** What publint and arethetypeswrong have against it: entries that are not found, or not what their types say. */
+/** Lists the complaints of publint and arethetypeswrong: entries that are not found, or not as their types say. */
 export async function checkLint(tarball: Tarball): Promise<string[]> {
   const found = await Promise.allSettled([
     run(process.execPath, [binOf('publint', 'publint'), 'run', tarball.path, '--strict']),

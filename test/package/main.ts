@@ -1,4 +1,4 @@
-// npm run test:package: packs what is built, and tries the tarball as somebody who installs it: in an empty project, from a
+// npm run test:package: packs the build, and tries the tarball as its users install it: in an empty project, from a
 // registry on loopback, without a compiler, by npm. `-- --all`: by every package manager.
 // `-- --tarball FILE` (or FD_BROKER_TARBALL) tries that one.
 import { execFileSync } from 'node:child_process'
@@ -18,7 +18,7 @@ import { startRegistry } from './registry.js'
 import { bareTarball, pack, readTarball, withAddon } from './tarball.js'
 import { checkTypes } from './types.js'
 
-/** Of what is printed of one failure. */
+/** The limit of output for one failure. */
 const MOST_LINES = 40
 
 const { values: flags } = parseArgs({

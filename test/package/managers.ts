@@ -8,13 +8,13 @@ export interface Manager {
   readonly name: string
   /** The package it is, as npm is told; undefined: the npm that is there. */
   readonly from?: string
-  /** Its program in that package. */
+  /** The program in that package. */
   readonly program?: string
   /** The first Node on which it runs; default: any that we do. */
   readonly since?: number
   /** Installs the package, once there is a project. */
   readonly install: readonly string[]
-  /** Of the project, besides package.json: by name. */
+  /** Files of the project, besides package.json: by name. */
   files?(registry: string): Record<string, string>
   /** Runs a command of an installed package. */
   readonly exec: readonly string[]
@@ -49,7 +49,7 @@ export const MANAGERS: readonly Manager[] = [
   },
 ]
 
-/** It asks for a project that is no part of another one; what it keeps for all it knows by the version alone. */
+/** Yarn asks for a project that is no part of another one; its cache knows packages by the version alone. */
 function yarnProject(registry: string): Record<string, string> {
   const settings = `npmRegistryServer: ${JSON.stringify(registry)}
 unsafeHttpWhitelist: ["127.0.0.1"]

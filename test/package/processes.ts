@@ -92,7 +92,7 @@ class Load {
   }
 }
 
-/** Two processes of the installed package, and every request between them answered. What is wrong. */
+/** Two processes of the installed package, and every request between them answered. Returns the faults. */
 export async function checkHandoff(project: Project): Promise<string[]> {
   const member = project.write('member.mjs', readFileSync(join(ROOT, 'test/package/member.mjs'), 'utf8'))
   const port = await freePort()
@@ -118,7 +118,7 @@ export async function checkHandoff(project: Project): Promise<string[]> {
   return wrong
 }
 
-/** The proxy, asked and replaced by its commands. What is wrong. */
+/** The proxy, asked and replaced by its commands. Returns the faults. */
 export async function checkCommands(project: Project): Promise<string[]> {
   const wrong: string[] = []
   const port = await freePort()

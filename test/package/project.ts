@@ -18,7 +18,7 @@ import { delimiter, dirname, join } from 'node:path'
 import { endMarked } from '../processes/marked.js'
 import type { Manager, Ready } from './managers.js'
 
-/** What a machine has on which nobody compiles: no cc, no make, no python. */
+/** The programs of a machine without compilers: no cc, no make, no python. */
 const PROGRAMS = ['sh', 'bash', 'cat', 'sleep', 'env', 'uname', 'sed', 'ls', 'dirname', 'basename']
 
 /** Runs a command, and writes to `$0` what it has used of processors. */
@@ -30,12 +30,12 @@ export interface Ran {
   /** stdout and stderr, as they came. */
   readonly text: string
   readonly ms: number
-  /** What it worked, with all that it started and waited for: of processors. */
+  /** The work of the command and of its children, in ms of a processor. */
   readonly workMs: number
 }
 
 /**
- * An empty folder of somebody who has Node and a package manager, and the commands that are run there. What they started has
+ * An empty folder of a user with Node and a package manager, and the commands that are run there. All their processes have
  * ended when it is closed.
  */
 export class Project implements AsyncDisposable {
@@ -111,13 +111,13 @@ export class Project implements AsyncDisposable {
         resolve(null)
       })
       child.on('close', resolve)
-      // What it started in the background may keep its output open: what it said itself has come by then.
+      // Background processes may keep its output open: its own output has come by then.
       child.on('exit', code => setTimeout(resolve, 250, code))
     })
     return { code, out, text, ms: performance.now() - from, workMs: workedMs(times) }
   }
 
-  /** What the installation has brought. */
+  /** The packages and bytes that the installation has brought. */
   brought(): { packages: string[]; bytes: number } {
     const packages: string[] = []
     let bytes = 0

@@ -26,7 +26,7 @@ export async function checkServers(project: Project): Promise<string[]> {
   const [auto, library] = blocks()
   if (auto?.language !== 'sh' || library?.language !== 'sh' || !auto.text.includes(FROM_A_CLONE))
     return [`the README does not begin with ${FROM_A_CLONE}`]
-  // Services without a path are looked for there; whoever runs this may have services of these names.
+  // Services without a path are looked for there; the user may have services of these names.
   project.env.RUNTIME_DIRECTORY = join(project.folder, 'run')
   return [
     ...(await checkServer(project, auto.text, 'version 2\n', ['--service', 'shop'])),
@@ -40,9 +40,9 @@ async function checkServer(
   says: string,
   found: readonly string[],
 ): Promise<string[]> {
-  // Another port, as whoever runs this may use the README's.
+  // Another port, as the user may use the README's.
   const port = await freePort()
-  // Its server is asked before it is stopped, below.
+  // The server is asked before it is stopped, below.
   const running = block.replace(/^npx fd-broker stop .*\n/m, '')
   const script = running.replace(FROM_A_CLONE, 'npm install fd-broker').replaceAll('8080', String(port))
   project.write('run/.keep', '')
@@ -59,7 +59,7 @@ async function checkServer(
   return ms < 30_000 ? [] : [`a block of the README takes ${Math.round(ms / 1000)} s`]
 }
 
-/** The others, with paths and ports of a project, in which the package is installed. What is wrong. */
+/** The other blocks, with paths and ports of a project, in which the package is installed. Returns the faults. */
 export async function checkOtherBlocks(project: Project): Promise<string[]> {
   const here = async (text: string) =>
     text
@@ -67,7 +67,7 @@ export async function checkOtherBlocks(project: Project): Promise<string[]> {
       .replaceAll('tcp://0.0.0.0:8080', `tcp://127.0.0.1:${await freePort()}`)
   project.write('run/.keep', '')
   chmodSync(project.write('bin/gunicorn', GUNICORN), 0o755)
-  // What serves is killed in the end: its control socket must not stay in the folder that all tests share.
+  // The server is killed in the end: its control socket must not stay in the folder that all tests share.
   project.write('control/.keep', '')
   const env = {
     PATH: `${join(project.folder, 'bin')}:${project.env.PATH}`,
@@ -85,7 +85,7 @@ export async function checkOtherBlocks(project: Project): Promise<string[]> {
   }
   for (const step of steps) {
     const [command = ''] = step.split(/ +#/)
-    // What serves runs on.
+    // A server runs on.
     const stays = /^node |fd-broker (?:serve|proxy|run) /.test(command)
     const { code, text } = await project.run(['bash', '-c', stays ? inBackground(command) : command], env)
     if (code !== 0) wrong.push(`the README's ${command} ended with ${code}: ${text}`)
@@ -93,7 +93,7 @@ export async function checkOtherBlocks(project: Project): Promise<string[]> {
   return wrong
 }
 
-/** It has a second to fail. */
+/** Runs the command in the background, which has a second to fail. */
 function inBackground(command: string): string {
   return `${command} & server=$!; sleep 1.5; kill -0 $server`
 }

@@ -40,7 +40,7 @@ function version(load: NodeJS.Require): string {
 
 /**
  * Compiles the consumers in a project that has the package, with its declarations checked too; with the older compiler, which is
- * slow, under one set of rules unless `all`. What is wrong.
+ * slow, under one set of rules unless `all`. Returns the faults.
  */
 export async function checkTypes(project: Project, all: boolean): Promise<string[]> {
   for (const name of ['consumer.mts', 'imports.cts', 'requires.cts'])

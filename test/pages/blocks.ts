@@ -40,7 +40,7 @@ export function inlineCommands(page: string, text: string): PageBlock[] {
   }))
 }
 
-/** What a shell writes to a file as it stands: `cat > shop.mjs <<'END'`. */
+/** Files that a shell writes as they stand: `cat > shop.mjs <<'END'`. */
 export function heredocs({ at, text }: PageBlock): PageBlock[] {
   return [...text.matchAll(/> (\S+\.(\w+)) <<'(\w+)'\n(.*?)^\3$/gms)].map(match => ({
     at: `${at} ${match[1]}`,

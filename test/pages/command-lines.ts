@@ -15,7 +15,7 @@ export function commandLines(text: string): string[][] {
     .flatMap(ours)
 }
 
-/** What is wrong with one of them; null: it is what the program understands. */
+/** Returns the fault of a command line; null if the program understands it. */
 export function wrongWith(program: Command, line: readonly string[]): string | null {
   let command = program
   const rest = [...line]

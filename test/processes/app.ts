@@ -35,7 +35,7 @@ export interface AppConfig {
   hang?: 'sleep' | 'busy'
   check?: 'throw' | 'false'
   exitBeforeReady?: boolean
-  /** Its RLIMIT_NOFILE, from before join() on: Node itself opens far more files at once while it loads modules. */
+  /** The RLIMIT_NOFILE, from before join() on: Node itself opens far more files at once while it loads modules. */
   descriptors?: number
   /** At SIGTERM it closes its member with this timeout (5 s), also before it serves. */
   endWithin?: number
@@ -130,7 +130,7 @@ export class App {
     return this
   }
 
-  /** What it says when it could not join or was not taken. */
+  /** The message of a process that could not join or was not taken. */
   failure(ms?: number): Promise<Said> {
     return this.says('failed', ms)
   }

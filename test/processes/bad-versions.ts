@@ -2,10 +2,10 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { type Orders, SERVER, type Supervised } from './supervised.js'
 
 /**
- * What a client may see of a bad version:
+ * The damage that a client may see from a bad version:
  * - `nothing`: each request is answered rightly.
  * - `open`: the requests on connections that a process of the version had when it died are lost with it.
- * - `wrong`: the wrong answers that the version gave until the version before replaced it.
+ * - `wrong`: the wrong answers that the version gave until the previous version replaced it.
  */
 export type Seen = 'nothing' | 'open' | 'wrong'
 
@@ -16,7 +16,7 @@ export interface BadVersion {
   readonly shell?: string
   /** Instead of the health check: a child that accepts would pass it, and does not have this descriptor. */
   readonly ready?: 'fd'
-  /** The fault of a version that serves: a request, or the end of its main process. Absent: the version never comes to serve. */
+  /** The fault of a version that serves: a request, or the end of its main process. Without one the version never serves. */
   readonly fault?: '/crash' | '/sick' | '/hang' | 'KILL' | 'by itself'
   readonly restart?: 'always'
   readonly seen: Seen
@@ -117,13 +117,13 @@ export const BAD_VERSIONS: readonly BadVersion[] = [
   },
 ]
 
-/** Its command line. */
+/** The command line of a bad version. */
 export function commandOf(run: Supervised, { orders = {}, shell }: BadVersion): string[] {
   const given = `FDB_SUPERVISED=${run.orders({ ...orders, counts: true, release: 'bad' })}`
   return ['env', given, ...(shell === undefined ? [SERVER] : ['sh', '-c', shell])]
 }
 
-/** What the processes of bad versions have counted: connections that were open when a process died, and wrong answers. */
+/** Sums the counts of the processes of bad versions: connections that were open when a process died, and wrong answers. */
 export function countedBy(run: Supervised): { processes: number; open: number; wrong: number } {
   const files = readdirSync(run.desk.folder).filter(name => /^said\.\d+\.counts$/.test(name))
   const counts = files

@@ -16,7 +16,7 @@ export function shared(name: string, make: (file: string) => void): string {
   return file
 }
 
-/** Its library would keep a process until the end of this one. */
+/** The program, as esbuild's library would keep a process until the end of this one. */
 const ESBUILD = fileURLToPath(new URL('../../node_modules/.bin/esbuild', import.meta.url))
 /** A bundle may contain packages that call `require`. */
 const REQUIRE = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);"

@@ -7,7 +7,7 @@ export interface Certificate {
   readonly key: string
 }
 
-/** A key and a certificate for `name`, and for these DNS names, that nobody trusts; in files of that name. */
+/** An untrusted key and certificate for `name`, and for these DNS names; in files of that name. */
 export function issue(folder: string, name: string, dns: readonly string[] = [], kind = 'ec'): Certificate {
   const [key, cert] = [join(folder, `${name}.key`), join(folder, `${name}.crt`)]
   const keyKind = kind === 'ec' ? ['ec', '-pkeyopt', 'ec_paramgen_curve:P-256'] : [kind]

@@ -64,7 +64,7 @@ async function launch(
   return new App({ name, pid, config: whole, log, commands: '' })
 }
 
-/** What a daemon says of one of its services. */
+/** A daemon's report of one of its services. */
 export interface ServiceStatus extends StatusReport {
   readonly segments: number
   readonly logBytes: number
@@ -97,7 +97,7 @@ export async function daemonStatus(control: string): Promise<DaemonStatus> {
   )
 }
 
-/** Of the named service; tried again while the daemon is not there. */
+/** The status of the named service; tried again until the daemon is there. */
 export async function serviceStatus(scene: Scene, service = 'shop'): Promise<ServiceStatus> {
   return await until(`the daemon's status of "${service}"`, async () => {
     try {

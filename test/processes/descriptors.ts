@@ -1,7 +1,7 @@
 import { readdirSync, readlinkSync } from 'node:fs'
 import { pause, until } from './until.js'
 
-/** What the open descriptors of a process are, sorted: `socket`, `memfd:…`, a path. */
+/** Names the open descriptors of a process, sorted: `socket`, `memfd:…`, a path. */
 export function openFds(pid: number): string[] {
   return readdirSync(`/proc/${pid}/fd`)
     .map(fd => {

@@ -52,7 +52,7 @@ export class Edge {
     this.write()
   }
 
-  /** Its first generation serves. */
+  /** Resolves when the first generation serves. */
   static async start(config: Config, version: Version = present): Promise<Edge> {
     const edge = await Edge.prepare(config)
     await edge.next(version)
@@ -139,7 +139,7 @@ export class Edge {
     return this.logged('request', holds)
   }
 
-  /** A signal to whoever serves, or to `pid`. */
+  /** Sends a signal to the serving process, or to `pid`. */
   async signal(name: NodeJS.Signals, pid?: number): Promise<void> {
     signalPid(pid ?? (await this.pid), name)
   }

@@ -16,9 +16,9 @@ const CALLS = fileURLToPath(new URL('../fixtures/disk-calls.c', import.meta.url)
 export interface DiskCall {
   call: 'fdatasync' | 'fsync' | 'rename' | 'create'
   inode: number
-  /** What it is about; of a rename, the new name. */
+  /** The file; of a rename, the new name. */
   path: string
-  /** Of what is made, its mode. */
+  /** The size; of a new file, its mode. */
   size: number
   /** The errno it was made to fail with, or 0. */
   failed: number
@@ -92,7 +92,7 @@ export class FileHost {
     return () => rmSync(hold)
   }
 
-  /** What was told to fail has failed. */
+  /** Whether the call that was to fail has failed. */
   get hasFailed(): boolean {
     return !existsSync(join(this.folder, 'fail'))
   }

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from 'node:fs'
 
 /** Between two looks at the counters, which the kernel keeps in hundredths of a second. */
 const LOOK_MS = 1_000
-/** Of a machine that gives next to nothing a deadline is so much longer, and no more. */
+/** The least share that lengthens a deadline: a machine that gives less does not lengthen it more. */
 const LEAST_SHARE = 1 / 20
 
 /**
@@ -27,7 +27,7 @@ export class GivenTime {
   }
 }
 
-/** Starts to look; the function returned says which part of what was to run on this machine since then ran: 1 where nobody else had its processors. */
+/** Starts to look; the function returned gives the share of this machine's work since then that ran: 1 if it had its processors to itself. */
 export function shareGiven(): () => number {
   const before = counters()
   return () => shareBetween(before, counters())
@@ -43,7 +43,7 @@ interface Counted {
   readonly stolen: number
 }
 
-/** Of all processors since the machine began: what was computed, and what others computed in that time though there was something to do here. */
+/** Counts the work on all processors since the machine began, and the work of other machines in that time while work waited here. */
 function counters(): Counted {
   if (!existsSync('/proc/stat')) return { had: 0, stolen: 0 }
   const [line = ''] = readFileSync('/proc/stat', 'latin1').split('\n', 1)

@@ -2,10 +2,10 @@ import { expect } from 'vitest'
 import type { App } from './app.js'
 import { pause } from './until.js'
 
-/** What all accounts have together, at any time. */
+/** The sum of all accounts, at any time. */
 export const TOTAL = 1_000_000
 
-/** What a process says of the state. */
+/** A process's reading of the state. */
 export interface Reading {
   readonly count: number
   readonly list: readonly string[]
@@ -21,7 +21,7 @@ export interface Operation {
   readonly invoked: number
   /** Infinity: it is not known whether it was made. */
   returned: number
-  /** Of an acknowledged one, what it came to. */
+  /** The result of an acknowledged operation. */
   result: unknown
   outcome: 'acknowledged' | 'refused' | 'unknown'
 }
@@ -94,7 +94,7 @@ export class History {
       try {
         const { kind, id, amount } = what
         operation.result = await this.#process().order(kind, { id, amount, request: `r-${id}` })
-        // What a change came to that was made before is not known any more.
+        // The result of an earlier attempt is unknown.
         if (attempt > 0) operation.result = null
         operation.returned = performance.now()
         operation.outcome = 'acknowledged'

@@ -4,7 +4,7 @@ import { pause } from './until.js'
 
 /** Connects to a Unix socket again and again, to see whether anybody is ever refused, or finds no path. */
 export class Knocking {
-  /** What connects failed with. */
+  /** The errors of failed connects. */
   readonly failures: string[] = []
   connected = 0
   readonly #path: string
@@ -39,7 +39,7 @@ export class Knocking {
       })
       socket.on('error', error => {
         const { code = String(error) } = error as NodeJS.ErrnoException
-        // The queue is full: nobody was refused.
+        // The queue is full: no connect was refused.
         if (code !== 'EAGAIN') this.failures.push(code)
         resolve()
       })

@@ -6,7 +6,7 @@ import { promisify } from 'node:util'
 const LAUNCH = 'setsid "$@" </dev/null >>"$FDB_TEST_LOG" 2>&1 & echo $!'
 
 /**
- * Starts a command as nobody's child: in a session of its own, its launcher exits at once, so that init adopts it. Its
+ * Starts a command without a parent of ours: in a session of its own, its launcher exits at once, so that init adopts it. The
  * output is appended to `log`. Resolves with its pid.
  */
 export async function launchUnrelated(
@@ -37,7 +37,7 @@ export function signalPid(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-/** Its ancestors, nearest first, down to init (which is included). */
+/** The ancestors of a process, nearest first, down to init (which is included). */
 export function ancestorsOf(pid: number): number[] {
   const chain: number[] = []
   for (let at = parentOf(pid); at > 0; at = parentOf(at)) chain.push(at)

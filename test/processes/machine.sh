@@ -1,4 +1,4 @@
-# Boots a machine of its own: this system's files below an overlay, systemd as PID 1, no network but its own. What is written in it is
+# Boots a machine of its own: this system's files below an overlay, systemd as PID 1, no network but its own. Changes in it are
 # gone with it. Called with: NSPAWN FOLDER ROOT NODE; FOLDER has units/ and out/, which is /out inside; ROOT is /opt/fd-broker there.
 nspawn=$1 folder=$2 root=$3 node=$4
 mount -t tmpfs tmpfs "$folder/machine" && cd "$folder/machine" && mkdir upper work root || exit 9

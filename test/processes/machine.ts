@@ -17,7 +17,7 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const SCRIPT = fileURLToPath(new URL('machine.sh', import.meta.url))
 const BOOTED_MS = 120_000
 
-/** What a machine's driver said, one JSON object a line. */
+/** The output of a machine's driver, one JSON object a line. */
 // biome-ignore lint/suspicious/noExplicitAny: whatever it says
 export type Said = Record<string, any>
 
@@ -50,7 +50,7 @@ export function noMachine(): string | null {
 interface MachineOptions {
   /** Further units, or files for existing ones (`edge.service.d/test.conf`), by name. */
   readonly units?: Readonly<Record<string, string>>
-  /** It is ended after this time. */
+  /** The machine is ended after this time. */
   readonly ms?: number
 }
 
@@ -123,7 +123,7 @@ function boot(folder: string, ms: number): Promise<string> {
   return new Promise(resolve => child.once('close', () => resolve(output)))
 }
 
-/** Those that systemd-nspawn leaves behind in ours. */
+/** Removes the cgroups that systemd-nspawn leaves behind in ours. */
 function removeCgroups(): void {
   for (const line of readFileSync('/proc/self/cgroup', 'utf8').trim().split('\n')) {
     const [, controllers = '', path = '/'] = line.split(':')
@@ -140,6 +140,6 @@ function removeCgroup(folder: string): void {
   try {
     rmdirSync(folder)
   } catch {
-    // Somebody is in it.
+    // A process is in it.
   }
 }

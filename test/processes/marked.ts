@@ -18,7 +18,7 @@ export function handles(pid: number, signal: 'SIGHUP' | 'SIGUSR2'): boolean {
   return (BigInt(`0x${caught}`) >> BigInt(constants.signals[signal] - 1)) % 2n === 1n
 }
 
-/** Living processes, but for this one, that have `mark` in their environment: a test's own, whoever started them. */
+/** Living processes, but for this one, that have `mark` in their environment: a test's own, whatever process started them. */
 export function markedProcesses(mark: string): number[] {
   return readdirSync('/proc')
     .filter(entry => /^\d+$/.test(entry))

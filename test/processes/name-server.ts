@@ -9,7 +9,7 @@ const NXDOMAIN = 3
 const SERVFAIL = 2
 const HEADER = 12
 
-/** What is said of one name. `silent`: nothing, ever. `failing`: SERVFAIL. */
+/** The answers for one name. `silent`: none, ever. `failing`: SERVFAIL. */
 export type Zone = { a?: readonly string[]; aaaa?: readonly string[]; ttl?: number } | 'silent' | 'failing'
 
 /** A real name server on a UDP port of the loopback; every name that it does not know does not exist. */

@@ -15,7 +15,7 @@ export const WITH_EMPTY_RUN = [
 export class PidNamespace {
   /** Resolves with the exit code of its first process; of one that a signal ended with 128 and its number. */
   readonly exit: Promise<number>
-  /** Its first process: PID 1 inside. */
+  /** The first process: PID 1 inside. */
   readonly init: number
 
   private constructor(child: ChildProcess, init: number) {
@@ -25,7 +25,7 @@ export class PidNamespace {
     )
   }
 
-  /** Its output is appended to `log`. */
+  /** Appends the output to `log`. */
   static async start(
     command: readonly string[],
     { env, log }: { env: NodeJS.ProcessEnv; log: string },
@@ -49,7 +49,7 @@ export class PidNamespace {
       const outside = Number(entry)
       if (!Number.isInteger(outside)) continue
       const inside = numberInside(outside)
-      // What a zombie was in cannot be read; its number has as many levels as the others'.
+      // A zombie's namespace cannot be read; its number has as many levels as the others'.
       const where = namespaceOf(outside)
       if (inside !== null && own !== null && (where === own || (where === null && hasEnded(outside))))
         found.set(inside, outside)
@@ -57,7 +57,7 @@ export class PidNamespace {
     return found
   }
 
-  /** Its number outside. */
+  /** The number outside. */
   outside(inside: number): number {
     const outside = this.processes.get(inside)
     if (outside === undefined) throw new Error(`there is no process ${inside} in the namespace`)

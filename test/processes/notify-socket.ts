@@ -69,7 +69,7 @@ export class NotifyRecorder {
     }
   }
 
-  /** What became of the service, in order: `READY`, `RELOADING`, `MAINPID=7`, `STOPPING`. Those of one datagram are joined by `+`. */
+  /** The service's messages, in order: `READY`, `RELOADING`, `MAINPID=7`, `STOPPING`. Messages of one datagram are joined by `+`. */
   get story(): string[] {
     return this.notes.map(storyOf).filter(word => word !== '')
   }

@@ -57,12 +57,12 @@ function statusOnce(control: string, timeoutMs: number): Promise<StatusReport> {
   )
 }
 
-/** What `fd-broker status --json` prints, without a process for each question. Rejects where no process answers. */
+/** The output of `fd-broker status --json`, without a process for each question. Rejects where no process answers. */
 export async function printedStatus(control: string): Promise<StatusReport> {
   return withAges(await statusOnce(control, 5_000)) as StatusReport
 }
 
-/** `status` of whoever serves. Whoever is just being replaced may close the connection: asked again then. */
+/** The `status` of the serving process. A process that is just being replaced may close the connection: asked again then. */
 export async function status(control: string, timeoutMs = 5_000): Promise<StatusReport> {
   const time = new GivenTime()
   for (;;) {

@@ -17,23 +17,23 @@ export class Pod {
     this.#namespace = namespace
   }
 
-  /** Its PID 1 is this command. */
+  /** Starts a pod whose PID 1 is this command. */
   static async start(desk: Desk, command: readonly string[]): Promise<Pod> {
     const own = ['sh', '-c', `mount -t tmpfs none ${OWN_FILES} && exec "$@"`, 'sh']
     return new Pod(desk, await PidNamespace.start([...own, ...command], { env: desk.env, log: desk.log }))
   }
 
-  /** Of its PID 1. */
+  /** The exit code of PID 1. */
   get exit(): Promise<number> {
     return this.#namespace.exit
   }
 
-  /** Its PID 1, as it is seen from outside. */
+  /** The pid of PID 1 outside. */
   get init(): number {
     return this.#namespace.init
   }
 
-  /** What is in it: number outside by number inside. */
+  /** The processes in it: number outside by number inside. */
   get processes(): Map<number, number> {
     return this.#namespace.processes
   }
@@ -58,7 +58,7 @@ export class Pod {
     return this.#desk.runCommand([...this.#enter, ...command])
   }
 
-  /** Its readiness probe: `test -s FILE`. */
+  /** The readiness probe: `test -s FILE`. */
   async ready(file: string): Promise<void> {
     const inside = `/proc/${this.init}/root${file}`
     await until(

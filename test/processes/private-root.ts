@@ -1,7 +1,7 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
-/** What makes who runs it root, where it is not: in a user namespace of its own. */
+/** Makes the user root, unless it is: in a user namespace of its own. */
 const AS_ROOT = process.getuid?.() === 0 ? [] : ['unshare', '--user', '--map-root-user']
 const ENTER = fileURLToPath(new URL('../fixtures/enter-root.sh', import.meta.url))
 
@@ -13,7 +13,7 @@ export class PrivateRoot {
     this.folder = folder
   }
 
-  /** What starts a command line there. Its process is the command's own: the number stays the same. */
+  /** Starts a command line there. The process is the command's own: the number stays the same. */
   get enter(): readonly string[] {
     const namespaces = ['unshare', ...(AS_ROOT.length > 0 ? ['--user', '--map-root-user'] : []), '--mount']
     return [...namespaces, 'sh', ENTER, this.folder, process.execPath]

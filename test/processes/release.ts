@@ -11,13 +11,13 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 /** A version of fd-broker that processes of a test can run. */
 export interface Version {
   readonly name: string
-  /** What starts its command line, as unrelated processes are started. */
+  /** Starts the command line of this version, as unrelated processes are started. */
   readonly cli: readonly string[]
-  /** What starts a program of test/fixtures, for which `fd-broker` is this version. */
+  /** Starts a program of test/fixtures, for which `fd-broker` is this version. */
   program(file: URL): readonly string[]
 }
 
-/** What was built here. */
+/** The version that was built here. */
 export const present: Version = {
   name: 'the present version',
   cli: [process.execPath, commandOf(ROOT)],

@@ -37,7 +37,7 @@ export class RouteChanges {
     await this.#done
   }
 
-  /** What `look` finds while no change is under way. */
+  /** Calls `look` while no change is under way. */
   async between<T>(look: () => Promise<T>): Promise<T> {
     let goOn = () => {}
     this.#held = new Promise(resolve => (goOn = resolve))

@@ -29,7 +29,7 @@ export interface StartOptions {
  */
 export class Scene {
   readonly folder: string
-  /** Of the control socket, alone in its folder. */
+  /** The path of the control socket, alone in its folder. */
   readonly control: string
   readonly apps: App[] = []
   /** Laid under every app's configuration. */
@@ -84,7 +84,7 @@ export class Scene {
     return operator.status(this.control)
   }
 
-  /** Waits for a status of whoever serves. */
+  /** Waits for a status of the serving process. */
   async statusWhere(
     what: string,
     holds: (status: StatusReport) => boolean,
@@ -102,7 +102,7 @@ export class Scene {
     )
   }
 
-  /** Of this name in the scene's folder. */
+  /** The path of this name in the scene's folder. */
   file(name: string): string {
     return join(this.folder, name)
   }
@@ -121,7 +121,7 @@ export class Scene {
 
 /** Below those that the kernel gives to who connects. */
 const [LOWEST_PORT, PORTS] = [12_000, 10_000]
-/** Of the two files that run at a time each has ports of its own: what is free to both is taken by one. */
+/** Two files run at a time, each with ports of its own: a port that is free to both could be taken by one. */
 const FIRST_PORT = LOWEST_PORT + (Number(process.env.VITEST_POOL_ID ?? 0) % 2) * PORTS
 
 /**

@@ -22,7 +22,7 @@ export type SecondUserOrder =
       readonly bodies: readonly WireBody[]
       /** Come with the last body: `memory`, `pidfd:123`. */
       readonly fds?: readonly string[]
-      /** It waits for one of these messages, or for the Reject. */
+      /** Waits for one of these messages, or for the Reject. */
       readonly answers: readonly string[]
     }
   | { readonly verb: 'pry' | 'leave'; readonly as: string }
@@ -34,7 +34,7 @@ export type Heard = { readonly links: readonly string[] } & {
   readonly [K in keyof fdbroker.wire.Envelope.$Properties]?: fdbroker.wire.Envelope.$Properties[K]
 }
 
-/** What came of each attempt to change what a descriptor leads to: `done`, or the errno. */
+/** The result of each attempt to change a descriptor's file: `done`, or the errno. */
 export interface Pried {
   readonly link: string
   readonly mode: string
@@ -80,7 +80,7 @@ export class SecondUser {
     })
   }
 
-  /** Null: the other side has closed without a word. */
+  /** Returns null if the other side has closed without a word. */
   async say(order: Omit<Extract<SecondUserOrder, { verb: 'say' }>, 'verb'>): Promise<Heard | null> {
     return (await this.#tell({ verb: 'say', ...order })) as Heard | null
   }
@@ -99,7 +99,7 @@ export class SecondUser {
     return { code, json: reply?.json ? JSON.parse(reply.json) : null, as, links }
   }
 
-  /** What it can do to all that came over a connection. */
+  /** Tries to change everything that came over a connection. */
   async pry(as: string): Promise<Pried[]> {
     return (await this.#tell({ verb: 'pry', as })) as Pried[]
   }

@@ -1,6 +1,6 @@
 const SECTOR = 512
 
-/** What `disk-recorder.c` records. */
+/** A line of `disk-recorder.c`. */
 export type DiskEvent =
   | { kind: 'write'; inode: number; at: number; bytes: Buffer }
   | { kind: 'truncate'; inode: number; size: number }
@@ -38,9 +38,9 @@ export function eventsOf(text: string): DiskEvent[] {
 type Change = Extract<DiskEvent, { kind: 'write' | 'truncate' }>
 type Naming = Extract<DiskEvent, { kind: 'name' | 'unlink' }>
 
-/** What reached the disk of what was not synced. */
+/** The part of the unsynced writes that reached the disk. */
 export interface Fate {
-  /** Of the first so many of `count` changes of names, or of lengths, the disk has heard. */
+  /** How many of the first `count` changes of names, or of lengths, the disk has. */
   upTo(count: number): number
   /** This sector of a write is on the disk. */
   has(): boolean
@@ -73,7 +73,7 @@ export class SimulatedDisk {
     }
   }
 
-  /** What a name leads to after a power cut; null: there is no such file. */
+  /** The content of a name after a power cut; null without such a file. */
   after(name: string, fate: Fate): Buffer | null {
     const names = new Map(this.#names)
     for (const naming of this.#naming.slice(0, fate.upTo(this.#naming.length))) apply(names, naming)

@@ -20,7 +20,7 @@ export interface Item {
 /** The service of test/fixtures/skew-member.mjs, whose generations run what a test says. */
 export class Service {
   readonly desk = Desk.open()
-  /** Of members that are started from now on; versions that have none do without. */
+  /** For members that are started from now on; versions without state files do without. */
   stateFile = ''
   readonly #hosting: 'embedded' | 'daemon'
   readonly #port: number
@@ -106,7 +106,7 @@ export class Service {
     }
   }
 
-  /** Of whoever serves. */
+  /** The entries of the serving process. */
   async all<T>(section: string): Promise<Record<string, T>> {
     return JSON.parse(await this.#fresh(`/${section}`)) as Record<string, T>
   }

@@ -38,7 +38,7 @@ export class Stranger {
     return new Stranger(await Channel.connect(control))
   }
 
-  /** In one go: the other side may well read them in one turn. What it does not take is no matter. */
+  /** Sends in one go: the other side may well read them in one turn. Ignores bytes that the other side does not take. */
   say(...bodies: readonly (WireBody | Uint8Array)[]): void {
     for (const body of bodies) void this.send(body instanceof Uint8Array ? body : packed(body))
   }

@@ -11,20 +11,20 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 export const PROGRAMS = fileURLToPath(new URL('../fixtures/supervised', import.meta.url))
 export const SERVER = join(PROGRAMS, 'server.mjs')
 
-/** What test/fixtures/supervised/server.mjs is to do. */
+/** Orders for test/fixtures/supervised/server.mjs. */
 export interface Orders {
   listen?: number | string | { host: string; port: number }
   crash?: number
   crashEven?: boolean
-  /** It ends when another version has been told to end for it. */
+  /** The program ends when another version has been told to end for it. */
   dies?: boolean
-  /** It counts its open connections and its wrong answers in a file. */
+  /** The program counts its open connections and its wrong answers in a file. */
   counts?: boolean
   fail?: boolean
-  /** It does not listen on what it is given. */
+  /** The program does not listen on its given listeners. */
   elsewhere?: boolean
   deaf?: boolean
-  /** It starts a child that accepts too, and then ends with this code; null: it goes on. */
+  /** The program starts a child that accepts too, and then ends with this code; null: the program goes on. */
   leaves?: { code: number | null; detached?: boolean; clean?: boolean; child?: Orders }
   code?: number
   release?: string
@@ -39,7 +39,7 @@ export class Supervised {
   readonly desk = Desk.open()
   readonly control: string
   readonly port: number
-  /** What the programs say, a line each. */
+  /** The output of the programs, a line each. */
   readonly said = join(this.desk.folder, 'said')
   pid = 0
 
@@ -119,7 +119,7 @@ export class Supervised {
     )
   }
 
-  /** What one of its programs has said. */
+  /** Waits until one of its programs says this. */
   async says(text: string): Promise<void> {
     await until(
       `a program says ${text}`,

@@ -57,7 +57,7 @@ export const GO_ALONE = {
   GOWORK: 'off',
 }
 
-/** test/fixtures/app.mjs in that language: how it is started. What is compiled is, where it has changed. */
+/** The start of test/fixtures/app.mjs in that language. A compiled program is compiled when it has changed. */
 export async function builtMember(
   language: MemberLanguage,
 ): Promise<{ command: string; env: Readonly<Record<string, string>> }> {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { shareGiven } from './given-time.js'
 
-/** What the main thread of a process has had of the processors, in milliseconds. The kernel counts it every few of them. */
+/** The processor time of a process's main thread, in milliseconds. The kernel counts it every few of them. */
 export function processorMs(pid: number = process.pid): number {
   const [nanoseconds] = readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'latin1').split(' ')
   return Number(nanoseconds) / 1e6
@@ -19,9 +19,9 @@ export function workOf(pid?: number): () => number {
 const RUNS = 3
 
 /**
- * Of each figure that `measure` gives, the least of up to three runs: until each was below `bound`. What a hypervisor does to a processor in the
- * middle of a turn is counted as work of whoever runs there: a loop of C that only looks at its clocks is seen to work for 38 ms between two
- * looks, where others share the machine. That is in some runs; what the code does is in all of them. A run that was above is told of. Where
+ * The least of up to three runs, of each figure that `measure` gives: until each was below `bound`. If a hypervisor takes a processor in the
+ * middle of a turn, the time counts as work of the running process: a loop of C that only looks at its clocks is seen to work for 38 ms between two
+ * looks, where others share the machine. That is in some runs; the work of the code is in all of them. A run above the bound is reported. Where
  * others had processors of this machine during a run, its figures are of the part that was left.
  */
 export async function leastOf(bound: number, measure: () => Promise<readonly number[]>): Promise<number[]> {

@@ -9,7 +9,7 @@ export interface MainStatus {
   readonly workers: WorkersReport
 }
 
-/** What a main process says; tried again while it is just being replaced. */
+/** The status of a main process; tried again while it is just being replaced. */
 export async function mainStatus(control: string): Promise<MainStatus> {
   return await until('the main process answers', async () => {
     try {
@@ -38,7 +38,7 @@ export async function mainWhere(
   )
 }
 
-/** All of so many serve, and nobody else. */
+/** All of so many workers serve, and no other process. */
 export function servedByAll(count: number): (status: MainStatus) => boolean {
   return ({ workers: { all } }) =>
     all.filter(({ phase }) => phase === 'serving').length === count &&

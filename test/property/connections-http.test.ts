@@ -21,7 +21,7 @@ const request: fc.Arbitrary<Request> = fc.record({
   delay: fc.nat({ max: 3 }),
 })
 
-/** What happens next: a client sends so many bytes, connections move from one server to another, or turns pass. */
+/** The next event: a client sends so many bytes, connections move from one server to another, or turns pass. */
 const step = fc.oneof(
   {
     weight: 5,

@@ -8,7 +8,7 @@ import { FrameDecoder } from '../../src/wire/frame-decoder.js'
 import { perLane } from '../lanes/lane.js'
 import { channelPair } from '../processes/channel-pair.js'
 
-/** What one sendmsg put into the socket. */
+/** The bytes that one sendmsg put into the socket. */
 interface Sent {
   bytes: Buffer
   fds: number[]
@@ -43,7 +43,7 @@ function transmit(frame: Buffer, fds: number[], cuts: number[], weights: number[
     return { bytes, fds: fds.slice(next - count, next) }
   })
   for (let i = 0; next < fds.length; i = (i + 1) % sent.length) {
-    // The rest goes beside the last piece that has room; order is restored by dealing them out anew.
+    // The rest goes beside the last piece that has room; dealing them out again restores the order.
     if (sent[i]!.fds.length === MAX_FDS_PER_MESSAGE) continue
     sent[i]!.fds.push(fds[next++]!)
   }

@@ -19,12 +19,12 @@ import { perLane } from '../lanes/lane.js'
 
 const FROM = 2 * 1024
 const TO = 64 * 1024
-/** Of the size, how the time grows: 1 for what is linear (a little more where memory is collected), 2 for the square. */
+/** How the time grows with the size: 1 if linear (a little more where memory is collected), 2 for the square. */
 const MOST_EXPONENT = 1.5
 const LIMITS = { headBytes: 1024 * 1024, fields: 100_000, targetBytes: 1024 * 1024 }
 const SEED = Number(process.env.FDB_LINEAR_SEED ?? 1)
 
-/** What peers fill values with; the last ones are seeded mixtures. */
+/** Characters with which peers fill values; the last ones are seeded mixtures. */
 const ALPHABET = [
   ' ',
   '\t',
@@ -128,7 +128,7 @@ function expectLinear(what: string, pass: (text: string) => void, text: (bytes: 
   expect(least, `${what}:${seen}`).toBeLessThan(MOST_EXPONENT)
 }
 
-/** Those that the parser knows, and those that others of our code look for. */
+/** Names that the parser knows, and names for which other code of ours looks. */
 const NAMES = [
   ...FIELD_NAMES,
   'x-forwarded-for',

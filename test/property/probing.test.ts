@@ -7,7 +7,7 @@ import { HealthChecker } from '../../src/proxy/health/health.js'
 import { PollingProbe } from '../../src/versions/probe.js'
 import { until } from '../processes/until.js'
 
-/** What may come of a question: `never` ends with its time. */
+/** The possible answers to a question: `never` ends with its time. */
 type Come = 'yes' | 'no' | 'rejects' | 'never'
 
 const comes = fc.array(fc.constantFrom<Come[]>('yes', 'yes', 'yes', 'yes', 'yes', 'no', 'rejects', 'never'), {

@@ -5,7 +5,7 @@ import protobuf from 'protobufjs'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { perLane } from '../lanes/lane.js'
 
-/** What the generated code of a message is called with. */
+/** The generated code of a message, and how the test calls it. */
 interface Generated {
   new (): object
   create(fields: object): object
@@ -156,7 +156,7 @@ describe('every message of ours', () => {
     for (const { name, theirs, ours } of pairs)
       for (const field of fieldsOf(theirs)) {
         const value = (type: object) => plain((type as Record<string, unknown>)[field.name])
-        // What it makes at run time has zeros in oneofs, and arrays for bytes.
+        // Code that protobufjs makes at run time has zeros in oneofs, and arrays for bytes.
         const expected = field.partOf
           ? null
           : field.type === 'bytes' && !field.repeated

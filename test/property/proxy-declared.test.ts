@@ -175,7 +175,7 @@ describe('the sections of what was configured', () => {
             if (!before.has(entry)) continue
             expect(Buffer.from(bytes.subarray(-UNKNOWN.length))).toEqual(Buffer.from(UNKNOWN))
           }
-          // What the newer one says again is as it was, but for what the older one did not have.
+          // Fields that the newer one says again are as they were, but for those that the older one did not have.
           const again = stored.become(messages(newer, { generation: 3, created: 3 })[key])
           for (const [entry, bytes] of before) {
             if (!again.includes(entry)) expect(stored.bytes.get(entry)).toEqual(bytes)

@@ -25,7 +25,7 @@ function* pieces(bytes: Buffer, lengths: readonly number[]): Generator<Buffer> {
   }
 }
 
-/** What a client gets that is cut after `cut` reads, and how much content it had by then. */
+/** The bytes of a client that is cut after `cut` reads, and how much content it had by then. */
 function relayed(
   coding: 'as-is' | 'content' | 'chunks',
   body: Framing,

@@ -7,7 +7,7 @@ import { emptyChange, encodeBody, scanChange, scanRecord } from '../../src/state
 import { SectionStore } from '../../src/state/section-store.js'
 import { perLane } from '../lanes/lane.js'
 
-/** What the call tells of a change that lies there; null: it is to be looked at in another way. */
+/** The call's description of a change that lies there; null: the reader must look at it in another way. */
 function told(buffer: Buffer, start: number, end: number): number[] | null {
   const into = new Uint32Array(CHANGE_FIELDS).fill(0xdead)
   scanChanges(buffer, Uint32Array.from([start, end]), 1, SEED, into)
@@ -69,7 +69,7 @@ describe('changes that are looked at many in one call', () => {
     const check = (buffer: Buffer) => {
       const fields = told(buffer, 0, buffer.length)
       const expected = looked(buffer, 0, buffer.length)
-      // What the call does not tell of is looked at here in any case.
+      // Changes that the call does not describe are looked at here in any case.
       if (fields !== null && expected !== null) expect(fields).toEqual(expected)
       else if (fields !== null)
         expect(() => scanChange(buffer, 0, buffer.length, emptyChange())).not.toThrow()

@@ -36,7 +36,7 @@ beforeAll(async () => {
       { key: 'k1', delete: true },
     ])
     note()
-    // Its first records change nothing.
+    // The first records change nothing.
     const { sequence, digest } = log.position
     await routes.bulk(
       Array.from({ length: 14 }, (_, i) => ({ key: `k${i}`, value: { to: `v${i + round}` } })),

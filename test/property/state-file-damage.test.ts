@@ -65,7 +65,7 @@ beforeAll(async () => {
 
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
-/** Starts from these bytes. What was read is a state that there once was, or there is an error, and the file is as it was. */
+/** Starts from these bytes. Either the result is a state that there once was, or there is an error and the file is as it was. */
 async function start(bytes: Buffer): Promise<string> {
   writeFileSync(path, bytes)
   const log = new StateLog()

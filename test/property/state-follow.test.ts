@@ -77,7 +77,7 @@ class World {
   /** Another writes from now on, as after an upgrade or a death: what was on its way to the one before is sent again. */
   async #replace(): Promise<void> {
     const before = this.writer
-    // What it has made itself is in the log, or would wait for an answer that nobody gives.
+    // The member's own changes are in the log, or would wait for an answer that no process gives.
     await before.settled()
     const next = new StateLog()
     const segments = before.segments.map(segment => segment.readOnly())
@@ -114,7 +114,7 @@ class Follower {
   connected = false
   readonly #world: World
   readonly #forwarding: ForwardQueue
-  /** What its listener was told, added up. */
+  /** The changes that its listener was told, added up. */
   readonly #told = new Map<string, number>()
   #way = 0
 
@@ -128,7 +128,7 @@ class Follower {
     })
   }
 
-  /** It gets the segments that it lacks; all, where those have been merged. */
+  /** The follower gets the segments that it lacks; all, where those have been merged. */
   async connect(): Promise<void> {
     this.#way++
     const way = this.#way

@@ -50,7 +50,7 @@ const load = fc.record({ kind: fc.constant('load' as const), which: fc.nat(1), o
 const step = fc.oneof(
   { weight: 20, arbitrary: load },
   { weight: 1, arbitrary: fc.constant({ kind: 'turn' as const }) },
-  // What lies behind the last whole record is cut off, and written otherwise; then it counts.
+  // Bytes behind the last whole record are cut off, and written otherwise; then they count.
   {
     weight: 2,
     arbitrary: fc.record({ kind: fc.constant('anew' as const), which: fc.nat(1), position: offset }),

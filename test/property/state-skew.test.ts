@@ -90,10 +90,10 @@ type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never
 const LIMITS = { limits: { changesPerRecord: 3 } }
 
 class World {
-  /** What each entry says to who knows all fields, and who wrote it last. */
+  /** Each entry's value to a reader of all fields, and its last writer. */
   readonly model = new Map<string, Stored>()
   readonly others = new Map<string, number>()
-  /** Of the section, as the log has it. */
+  /** The version of the section in the log. */
   stored: Version | 0 = 0
   #now: Version
   #log: StateLog

@@ -51,7 +51,7 @@ const stamp = fc.record({
   now: fc.constantFrom(0, 1, 1_700_000_000_000),
 })
 
-/** What is stored there, between other bytes. */
+/** The stored value, between other bytes. */
 function stored(value: Uint8Array) {
   const before = Buffer.from('before')
   const bytes = Buffer.concat([before, value, Buffer.from([0x70, 1, 0x0a, 1])])

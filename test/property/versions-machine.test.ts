@@ -13,7 +13,7 @@ import {
 } from '../../src/versions/machine.js'
 import { perLane } from '../lanes/lane.js'
 
-/** What a version's process and the kernel may do, seen by the machine: late, twice, or never. */
+/** Events of a version's process and of the kernel, seen by the machine: late, twice, or never. */
 type Choice =
   | { readonly kind: 'upgrade' | 'rollback' | 'cancel' | 'stop' | 'stop now' | 'backed-off' }
   | {
@@ -79,16 +79,16 @@ class World {
     expect(
       phases.filter(phase => phase === 'spawning' || phase === 'starting' || phase === 'trial').length,
     ).toBeLessThanOrEqual(1)
-    // Nobody is left waiting behind nothing.
+    // No request is left waiting behind nothing.
     if (state.next.length > 0) expect(candidate(state)).toBeDefined()
-    // Whoever serves is told to end for one that is ready, or for the end of all.
+    // The serving version is told to end for one that is ready, or for the end of all.
     const ended = effects.find(effect => effect.type === 'end' && effect.version === before?.id)
     if (ended !== undefined && state.mode === 'running') {
       const now = serving(state)
       expect(now).toBeDefined()
       expect(this.ready.has(now!.id)).toBe(true)
     }
-    // A version that lives is in the state, or nobody would end it.
+    // A living version is in the state, or nothing would end it.
     for (const version of this.alive) expect(state.versions.map(({ id }) => id)).toContain(version)
     if (state.mode === 'running' && state.versions.length === 0) expect(state.waiting).toBe(true)
   }
@@ -98,7 +98,7 @@ class World {
     switch (effect.type) {
       case 'spawn':
         expect(this.stopped).toBe(false)
-        // What is started again has served.
+        // A version that is started again has served.
         if (effect.of !== undefined) expect(this.promoted.has(effect.of)).toBe(true)
         this.spawning.add(effect.version)
         return
@@ -197,7 +197,7 @@ class World {
     if (version !== undefined) act(version)
   }
 
-  /** What is under way comes to its end, and only that: nobody ends by himself, all limits run out. */
+  /** Everything that is under way ends, and only that: no process ends by itself, all limits run out. */
   settle(): void {
     for (let turn = 0; turn < 1_000 && (this.spawning.size > 0 || this.timers.length > 0); turn++) {
       for (const version of [...this.spawning]) {
@@ -262,7 +262,7 @@ describe('whatever versions and effects do, a supervisor', () => {
           } else if (way === 'unhealthy') world.tell({ type: 'unhealthy', version: next })
           else world.tell({ type: 'elapsed', timer: 'ready', version: next })
           if (!world.alive.delete(next)) continue
-          // Its requests are not told of the failure while the version can still answer.
+          // The callers do not hear of the failure while the version can still answer.
           expect(world.outcomes.has(world.asked)).toBe(false)
           world.tell({ type: 'exited', version: next, code: 0 })
         }
@@ -274,7 +274,7 @@ describe('whatever versions and effects do, a supervisor', () => {
   })
 })
 
-/** What a bad version does. */
+/** The faults of a bad version. */
 const BAD = ['spawn-failed', 'exits', 'late', 'dies', 'sick', 'sick, then dies'] as const
 
 describe('a version that served through its probation', () => {
@@ -357,7 +357,7 @@ describe('a version that served through its probation', () => {
       world.choose({ kind: 'rollback' })
       expect(candidate(world.state)).toMatchObject({ id: 3, of: 1 })
       world.choose({ kind: 'spawned', which: 0, code: 0 })
-      // The version before does not come up: the version that serves stays.
+      // The previous version does not start: the serving version stays.
       dies(3)
       expect([serving(world.state)?.id, world.outcomes.get(3)]).toEqual([2, 'failed'])
       world.choose({ kind: 'rollback' })
@@ -366,7 +366,7 @@ describe('a version that served through its probation', () => {
       dies(2)
       expect(world.state.before).toBe(null)
       dies(4)
-      // It fell in its probation: only a version that has proved itself is better than another start of the version before.
+      // The version fell in its probation: only a version that has proved itself is better than another start of the previous version.
       expect(candidate(world.state)?.of).toBe(proved ? 2 : undefined)
     }
   })

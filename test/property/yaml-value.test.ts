@@ -14,7 +14,7 @@ function named(given: unknown): unknown {
   return Object.entries(given).map(([key, value]) => [key || 'null', named(value)])
 }
 
-/** What the whole parser says; a symbol: something is wrong with it, or may be. */
+/** The result of the whole parser; a symbol: something is wrong with the text, or may be. */
 function whole(text: string): unknown {
   const document = parseDocument(text, { version: '1.2', prettyErrors: false })
   if (document.errors.length + document.warnings.length > 0) return Symbol('wrong')

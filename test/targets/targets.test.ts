@@ -31,7 +31,7 @@ interface Member {
   readonly pid: number
   readonly port: number
   readonly child: ChildProcess
-  /** What it has said since. */
+  /** The lines that it has printed since. */
   readonly said: string[]
 }
 

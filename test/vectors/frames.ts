@@ -10,7 +10,7 @@ export interface FrameVector {
   readonly error?: string
 }
 
-/** What arrives in several reads, and the frames in it; with `error`, what a receiver refuses behind them. */
+/** Bytes that arrive in several reads, and the frames in it; with `error`, the reason for which a receiver refuses the bytes behind them. */
 export interface StreamVector {
   readonly name: string
   readonly reads: readonly { readonly bytes: string; readonly arriving: number }[]

@@ -7,7 +7,7 @@ import {
 import { reachable } from './member.js'
 import { eventsFor } from './member-events.js'
 
-/** What the outcome of an event may depend on besides the phase, and how it is said. */
+/** Facts besides the phase on which the outcome of an event may depend, and their words. */
 const FACTS = {
   link: ({ link }: MemberState) => `link ${link}`,
   holds: ({ holds }: MemberState) => (holds ? 'holds listeners' : 'holds none'),
@@ -81,7 +81,7 @@ function readResult(state: MemberState, event: MemberEvent): string {
   const linked: MemberState = { ...state, link: 'up' }
   const unsaid = stepMember({ ...state, link: 'down' }, event)
   const said = stepMember(linked, event)
-  // What it says is said where it has a channel; all else is the same.
+  // A member speaks where it has a channel; all else is the same.
   const sameUnsaid =
     said.state.phase === unsaid.state.phase &&
     said.effects.some(isSent) &&

@@ -7,7 +7,7 @@ import {
 } from '../../src/handoff/member-machine.js'
 import { eventsFor } from './member-events.js'
 
-/** What happens to a member of a daemon, one event after the other from the beginning, and what it does at each. */
+/** Events of a member of a daemon, one after the other from the beginning, and its effects at each. */
 export interface MemberWalk {
   readonly steps: readonly Told[]
 }
@@ -17,7 +17,7 @@ interface Told extends Pick<MemberState, (typeof TOLD)[number]> {
   readonly effects: readonly MemberEffect[]
 }
 
-/** What a step tells of the state after it. */
+/** The fields of the state after a step that a walk tells. */
 const TOLD = ['phase', 'holds', 'accepting', 'link', 'epoch', 'top', 'unfit', 'unheard'] as const
 
 /** States that differ in numbers alone are the same, and what has ended does nothing any more. */
@@ -85,7 +85,7 @@ function walk(path: readonly string[], left: ReadonlyMap<string, Set<string>>): 
   return { steps }
 }
 
-/** Of what has not happened in this state: what changes nothing, then what leads where most is left. */
+/** The next event that has not happened in this state: first one that changes nothing, then one that leads where most is left. */
 function following(state: MemberState, left: ReadonlyMap<string, Set<string>>): string | undefined {
   const events = eventsFor(state)
   const rest = [...left.get(shapeOf(state))!].map(name => ({ name, event: events.get(name)! }))

@@ -20,9 +20,9 @@ type Written = wire.wire.Written.$Properties
 type Fields = fdbroker.state.Record.$Properties
 
 /**
- * A member that serves gets Writes. It has read `segments`, which are sealed, uses the section `list` with version 2, and writes in an empty
+ * A member that serves gets Writes. The member has read `segments`, which are sealed, uses the section `list` with version 2, and writes in an empty
  * segment of `epoch`. Steps: a Write, and the answer to it if it is the last one of its number; `ends`: the member loses the right to
- * write; `begins`: it writes in an empty segment of that epoch.
+ * write; `begins`: the member writes in an empty segment of that epoch.
  */
 export interface WriteVector {
   readonly name: string

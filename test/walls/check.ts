@@ -4,7 +4,7 @@ import { type Import, importsOf, lineAt, type Sources } from './imports.js'
 import { CONFINED, MOST_LINES, ROOMS, type Room } from './rules.js'
 import { codeOf } from './source-text.js'
 
-/** What breaks a rule, one sentence each; none: the walls hold. */
+/** Lists the broken rules, one sentence each; empty: the walls hold. */
 export function violations(sources: Sources): string[] {
   const imports = [...sources].flatMap(([path, source]) => importsOf(path, source))
   return [

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** Every way by which a wait gets a limit. What limits are made of is not a wait. */
+/** Every way by which a wait gets a limit. The making of limits is not a wait. */
 const LIMITED = /\.limit\(|\bafterReading\(|AbortSignal\.timeout\(|\bwithDeadline\(/
 const MACHINERY = new Set(['wire/pending.ts', 'wire/pending.ts', 'wire/pending.ts', 'member/readiness.ts'])
 

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join, posix } from 'node:path'
 import { codeWithStrings } from './source-text.js'
 
-/** What a file says, by its path from the root of the project: `src/errors.ts`. */
+/** The text of each file, by its path from the root of the project: `src/errors.ts`. */
 export type Sources = ReadonlyMap<string, string>
 
 export interface Import {

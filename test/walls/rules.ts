@@ -7,7 +7,7 @@ export interface Room {
   /** Below `src`; default: the folder of that name. */
   readonly places?: readonly string[]
   readonly about: string
-  /** It imports from no rooms but these. */
+  /** The only rooms from which this one imports. */
   readonly only?: readonly string[]
   /** Other rooms import this file of it and no other. */
   readonly door?: string
@@ -169,7 +169,7 @@ export const ROOMS: readonly Room[] = [
   },
 ]
 
-/** What is said in a few places only, and how it is recognised in code. */
+/** Code that may stand in a few places only, and its pattern. */
 export interface Confined {
   readonly what: string
   readonly pattern: RegExp
@@ -200,7 +200,7 @@ export const CONFINED: readonly Confined[] = [
 /** Lines of a file. */
 export const MOST_LINES = 600
 
-/** What the unit tests know of the inside of rooms: each number only falls, as a test goes through the door of its room. */
+/** The unit tests' knowledge of the inside of rooms: each number only falls, as a test goes through the door of its room. */
 export const UNIT_TESTS = { imported: 220, casts: 33 }
 
 /** How much of the sources and pages takes two readings (`words.ts`): each number only falls. */

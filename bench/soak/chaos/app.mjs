@@ -1,6 +1,6 @@
 // @ts-check
-// The application of the chaos counts and keeps its requests, and does to itself what no other process can do to it. Its one
-// argument has its options as JSON.
+// The application of the chaos counts and keeps its requests, and harms itself as no other process can. The first
+// argument has the options as JSON.
 import http from 'node:http'
 import { codec, defineSection, join } from 'fd-broker'
 

@@ -42,7 +42,7 @@ describe('docs/frameworks.md: a server is upgraded three times under load, and n
   it('next.mjs', async () => {
     const application = await shown(['next.mjs'], {
       ...MODULE,
-      // Its packages are elsewhere.
+      // The packages are elsewhere.
       'next.config.mjs': "export default { turbopack: { root: '/' } }\n",
       'app/layout.js': 'export default ({ children }) => <html><body>{children}</body></html>\n',
       'app/page.js': `export const dynamic = 'force-dynamic'

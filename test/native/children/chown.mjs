@@ -1,4 +1,4 @@
-// Gives a socket to somebody else without the right to: prints the error, and whether the path was left.
+// Gives a socket to another user without the right to: prints the error, and whether the path was left.
 import { existsSync } from 'node:fs'
 import { native } from './addon.mjs'
 

@@ -1,4 +1,4 @@
-// As a user without rights: binds a low port and a path in a folder of somebody else; prints the refusals.
+// As a user without rights: binds a low port and a path in a folder of another user; prints the refusals.
 import { readFileSync } from 'node:fs'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
 

@@ -14,7 +14,7 @@ export const { expect } = chai
 const lacks = process.env.FD_BROKER_TARGET_LACKS
 const skipped = lacks ? new RegExp(lacks) : undefined
 
-/** What the test that runs asked for at its end; tests of one file run one after the other. */
+/** Functions that the running test registered for its end; tests of one file run one after the other. */
 let atItsEnd = []
 
 export function onTestFinished(done) {

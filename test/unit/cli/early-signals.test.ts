@@ -2,7 +2,7 @@ import { expect, it, onTestFinished, vi } from 'vitest'
 
 const SIGNALS = ['SIGUSR1', 'SIGHUP', 'SIGUSR2'] as const
 
-/** What the command line has a handler for before anything else of it is loaded. */
+/** Signals for which the command line has a handler before anything else of it is loaded. */
 async function earlyOf(command: string): Promise<string[]> {
   const { argv } = process
   const before = SIGNALS.map(signal => process.listeners(signal))

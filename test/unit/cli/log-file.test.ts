@@ -47,7 +47,7 @@ function disk(room: number): { room: number; writes: number; full?: number } {
   return it
 }
 
-/** What it was told, in order; how many lines are missing is written in the log. */
+/** The events of the file, in order; how many lines are missing is written in the log. */
 async function opened(sync: boolean, most?: number): Promise<{ file: LogFile; told: string[] }> {
   const told: string[] = []
   const file = await LogFile.open(

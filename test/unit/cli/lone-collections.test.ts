@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest'
 
 const MODULE = fileURLToPath(new URL('../../../build/modules/cli/lone-collections.js', import.meta.url))
 
-/** What a process prints that runs `program`. */
+/** The output of a process that runs `program`. */
 async function printed(flags: string[], program: string): Promise<string> {
   const whole = `const { collectAlone } = await import(${JSON.stringify(MODULE)}); ${program}`
   const args = [...flags, '--input-type=module', '-e', whole]

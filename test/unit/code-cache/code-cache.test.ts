@@ -19,7 +19,7 @@ import { CachedProgram, CodeCache, cacheFolders, isPrivate } from '../../../src/
 const OWN = process.geteuid!()
 const PROGRAM = { uid: OWN, mode: 0o100644 }
 
-/** A folder in one that is nobody else's. */
+/** A folder in a private one. */
 function scene() {
   const root = mkdtempSync(join(tmpdir(), 'fdb-launch-'))
   onTestFinished(() => rmSync(root, { recursive: true, force: true }))
@@ -45,7 +45,7 @@ function scene() {
   return { root, folder, cache, start, written }
 }
 
-/** Long ago, so that a file that is written anew is seen. */
+/** Sets the times long ago, so that the test sees a new file. */
 function age(file: string): void {
   utimesSync(file, 1, 1)
 }

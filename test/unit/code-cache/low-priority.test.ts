@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest'
 
 const MODULE = fileURLToPath(new URL('../../../build/modules/code-cache/low-priority.js', import.meta.url))
 
-/** What a process prints, as JSON, that began with the priority of this one, and does this. */
+/** The output, as JSON, of a process that began with the priority of this one, and does this. */
 async function printed(program: string): Promise<unknown> {
   const whole = `
     const { getPriority, setPriority } = await import('node:os')

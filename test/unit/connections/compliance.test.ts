@@ -12,7 +12,7 @@ import { KINDS, type Side, type Talker } from '../../connections-support/movable
 import { openDescriptors } from '../../native/support.js'
 import { pause, until } from '../../processes/until.js'
 
-/** So many connections of `side`, each of which has been answered once. */
+/** Opens `count` connections of `side`, each of which has been answered once. */
 async function asked(side: Side, count: number): Promise<Talker[]> {
   const talkers: Talker[] = []
   for (let i = 0; i < count; i++) {
@@ -75,7 +75,7 @@ describe.each(KINDS)('connections $name', ({ side: open, takesAny }) => {
       expect(departure.fds.length).toBeLessThanOrEqual(MAX_CONNECTION_FDS)
       expect(departure.fds.every(fd => !fd.closed)).toBe(true)
       arriveMoved(other, departure)
-      // Whoever goes on has them.
+      // The next process has them.
       expect(departure.fds.every(fd => fd.closed) || takesAny).toBe(true)
     }
   })

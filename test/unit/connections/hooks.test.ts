@@ -337,7 +337,7 @@ describe('a hook restore() that throws in the next process', () => {
     expect(old.restored).toHaveLength(2)
     for (const client of clients) await echoed(client, 'still here')
     expect(from.moving.movable).toBe(0)
-    // Those of the channel and of its logs.
+    // The descriptors of the channel and of its logs.
     expect(openDescriptors()).toBeLessThanOrEqual(before + 4)
   })
 

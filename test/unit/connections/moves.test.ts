@@ -35,11 +35,11 @@ class Hand extends SocketPairs {
   readonly came: [string, Arrival][] = []
   /** Milliseconds that it takes to take one out, or in. */
   slow = 0
-  /** Of which there is more to tell than a message may hold. */
+  /** Connections that need more than a message may hold. */
   large = new Set<string>()
-  /** Of which the server throws when it should give them. They are given last. */
+  /** Connections for which the server throws when it should give them. The last ones to be given. */
   faulty = new Set<string>()
-  /** Of every connection that arrives. */
+  /** The record of every connection that arrives. */
   witness = { asked: false, answered: false }
 
   constructor() {
@@ -172,7 +172,7 @@ describe('connections that move', () => {
     expect(heard).toEqual([1])
     expect(old.here.size).toBe(50)
     expect(given.report).toMatchObject({ moved: 0, lost: 0, refused: {} })
-    // What comes later is for nobody: another way would be asked for.
+    // Later messages are ignored: another way would be asked for.
     old.onMovable?.()
     await sender.settled()
     expect(old.here.size).toBe(50)
@@ -200,7 +200,7 @@ describe('connections that move', () => {
     })
     sender.start()
     await seen(() => old.came.length > 0)
-    // They are open again, and could leave, while the channel is not seen to end.
+    // The connections are open again, and could leave, while the channel is not seen to end.
     old.onMovable?.()
     await ended
     expect(heard).toEqual([1])
@@ -433,7 +433,7 @@ describe('connections that move', () => {
     expect(young.here.size).toBe(0)
     expect(log.append(1, 'moved')).toBe(false)
     log.close()
-    // Nobody has them: the descriptors are closed, and whoever is at the other end sees that.
+    // No process has them: the descriptors are closed, and the peer sees that.
     expect(others.map(fd => native.receiveMessage(fd.raw, Buffer.alloc(1), 0, 1).bytes)).toEqual([0, 0])
     for (const fd of others.splice(0)) fd.close()
     expect(open()).toBe(before)
@@ -626,7 +626,7 @@ describe('connections that move', () => {
   })
 })
 
-/** Nobody takes; the other end of its channel is the test's. */
+/** A giver without a taker; the test has the other end of its channel. */
 function lonelyGiver() {
   const { give, take, log } = movePair()
   const old = new Hand()

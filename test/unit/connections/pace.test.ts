@@ -4,7 +4,7 @@ import { MoveRate, spreadPace } from '../../../src/connections/sender.js'
 beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }))
 afterEach(() => void vi.useRealTimers())
 
-/** Of a thousand in a second. */
+/** A pace of a thousand in a second. */
 const pace = (bounds: { most?: number; atOnce?: number } = {}) =>
   new MoveRate({ perSecond: 1_000, most: bounds.most ?? 10, atOnce: bounds.atOnce ?? 4 })
 const waits = (of: MoveRate) => of.readyAt() - performance.now()

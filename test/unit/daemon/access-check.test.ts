@@ -63,7 +63,7 @@ describe('who may do what', () => {
       'services.shop.join[1]',
       'services.shop.join',
     ])
-    // Of a group it is not known whose users are in it.
+    // The users of a group are unknown.
     expect(one.gate.mayConnect(OTHER + 7)).toBe(true)
   })
 

@@ -31,7 +31,7 @@ function member(pid: number): Peer {
   return { id: pid, pid, pidfd: null, adopted: new Set(), link: { channel: {} } } as unknown as Peer
 }
 
-/** What a daemon holds of one service, and how many descriptors that are. */
+/** A daemon's holdings of one service, and how many descriptors that are. */
 class Held implements ReattachTarget {
   readonly said: string[] = []
   readonly logger = {
@@ -58,7 +58,7 @@ class Held implements ReattachTarget {
   }
 }
 
-/** So many names; each is the same descriptor. */
+/** Makes `count` names; each is the same descriptor. */
 function many(prefix: string, count: number): Entry[] {
   using fd = memoryFile(prefix, 'a memory file')
   return Array.from({ length: count }, (_, i) => ({

@@ -29,7 +29,7 @@ it('whoever writes is asked to say when it appends, as long as anybody follows, 
   followers.notifyAll(first.peer)
   await until('both are told', () => one.heard().length + two.heard().length === 2)
   expect([first.heard(), one.heard(), two.heard()]).toEqual([['wanted'], ['appended'], ['appended']])
-  // It dies; another comes to write.
+  // The writer dies; another process writes next.
   writer = undefined
   followers.updateWriter()
   writer = second.peer

@@ -22,7 +22,7 @@ interface Member {
   readonly link: { readonly channel: { crowded: boolean } }
   /** Pieces of changes. */
   readonly got: Write[]
-  /** What is taken back. */
+  /** Writes that the source is told. */
   readonly told: Write[]
 }
 
@@ -55,7 +55,7 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       end: () => {},
     })
     const say = (report: string) => generation.post({ heartbeat: { healthy: true, report } })
-    /** What was said before has been heard. */
+    /** Earlier messages have arrived. */
     const heard = (number: number) => {
       generation.post({ write: { number, request: 'a' } })
       return until(`${number} is answered`, () => answered.includes(number))
@@ -191,7 +191,7 @@ describe('a change that is forwarded in several pieces', () => {
     one.piece(1, true)
     member.link.channel.crowded = false
     one.piece(1, false)
-    // It would be made before the first.
+    // The piece would be made before the first.
     one.piece(2, false)
     expect(member.got).toEqual([])
     expect(one.told).toEqual([

@@ -13,7 +13,7 @@ import type { LinkHandler, WireBody } from '../../../src/wire/link.js'
 import { ChangeNotifier } from '../../../src/wire/pending.js'
 import { until } from '../../processes/until.js'
 
-/** Somebody who comes to join, as the reception sees him. */
+/** A joiner, as the reception sees it. */
 function joiner(service: string, uid = 0) {
   const told: WireBody[] = []
   const known: { handler: LinkHandler | null } = { handler: null }

@@ -6,7 +6,7 @@ import { Registry } from '../../../src/holder/registry.js'
 import { memoryFile } from '../../../src/kernel/index.js'
 import { fdLimits } from '../../../src/os/limits.js'
 
-/** What is checked before a daemon takes over, where so many descriptors are left. */
+/** The daemon's checks before it takes over, where so many descriptors are left. */
 function check(registry: Registry, left: number, expected = 0): void {
   const { checks = [] } = checkingRoom({ expected }, new PersistedFds(registry))
   const { open, soft } = fdLimits()

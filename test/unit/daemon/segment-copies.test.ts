@@ -19,7 +19,7 @@ function open(most?: number) {
     segmentSet.close()
   })
   const [segment] = segmentSet.make([1]) as [Segment]
-  /** What the copy of each segment has behind its header. */
+  /** The copies of the segments, behind their headers. */
   const copied = async () => {
     await copies.refresh()
     const { items, release } = copies.since(0)

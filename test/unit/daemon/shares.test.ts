@@ -162,7 +162,7 @@ describe('services', () => {
     for (let i = 0; i < 32; i++) {
       expect(first.findOrCreate(callerOf(`theirs ${i}`))).not.toBe(null)
     }
-    // It writes the list of its services anew.
+    // The owner writes the list of its services again.
     first.pause()
     first.resume()
     first.close({ kept: true })

@@ -21,7 +21,7 @@ it('says once of each service when its state has come to be larger than it may, 
   expect(look(120, 51)).toEqual([['warn', { service: 'mail', bytes: 51, most: 50 }]])
   expect(look(90, 51)).toEqual([['info', { service: 'shop', bytes: 90, most: 100 }]])
   expect(look(120, 51)).toHaveLength(1)
-  // It has ended, and another one of its name has begun.
+  // The service has ended, and another one of its name has begun.
   sizes = []
   watch.update()
   expect(look(120, 0)).toHaveLength(1)

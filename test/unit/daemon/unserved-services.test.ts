@@ -17,7 +17,7 @@ function folderOf(): string {
   return folder
 }
 
-/** A service that nobody serves, under a rule that may be another one at each look. */
+/** A service without a serving process, under a rule that may be another one at each look. */
 function underRule(ruled: () => Unserved) {
   const lines: { readonly facts: object; readonly message: string }[] = []
   const warn = (facts: object, message: string) => lines.push({ facts, message })

@@ -183,7 +183,7 @@ describe('the holder, when something fails', () => {
     expect(silent).toMatchObject({ phase: 'idle', owner: OWNER, joiner: NOBODY, epoch: 2, bound: [] })
     const joined = after([{ type: 'join', id: 2 }, says(2, { kind: 'ready' }), { type: 'deadline' }], silent)
     expect(effects(joined, { type: 'deadline' })).toEqual(['seal 0..2', 'tell 2 sealed'])
-    // It goes on before that: what it says late is no news, and it is told again where it lost its channel.
+    // The owner goes on before that: its late message is no news, and it is told again where it lost its channel.
     expect(effects(silent, says(OWNER, { kind: 'serving', epoch: 2 }))).toEqual([])
     const back = { kind: 'back', role: 'standby', epoch: 0, sealed: false } as const
     expect(effects(silent, says(OWNER, back))).toEqual(['tell 0 reinstate 2'])
@@ -203,7 +203,7 @@ describe('the holder, when something fails', () => {
       'seal 0..2',
       'tell 1 reinstate 3',
     ])
-    // Of what it said before it was told to come back.
+    // A message from before the owner was told to come back.
     expect(stepHolder(returning, says(OWNER, { kind: 'unfit', epoch: 0 })).state).toBe(returning)
   })
 
@@ -218,7 +218,7 @@ describe('the holder, when something fails', () => {
       phase: 'idle',
       bound: [JOINER],
     })
-    // It fails again, and the other is back.
+    // The owner fails again, and the other is back.
     const back = says(JOINER, { kind: 'back', role: 'serving', epoch: 1, sealed: true })
     expect(effects(after([unfit], again), back)).toContain('tell 1 reinstate 3')
   })
@@ -248,7 +248,7 @@ describe('the holder, when something fails', () => {
     const helped = after([...upTo.probation, says(OWNER, { kind: 'unfit', epoch: 0 }), { type: 'silent' }])
     const back = { kind: 'back', epoch: 0, sealed: true, unfit: true } as const
     expect(effects(helped, says(OWNER, { ...back, role: 'standby' }))).toEqual(['tell 0 resume'])
-    // It missed Retire, and would take Released for another's.
+    // The owner missed Retire, and would take Released for another's.
     expect(effects(helped, says(OWNER, { ...back, role: 'orphan' }))).toEqual([
       'tell 0 retire',
       'tell 0 resume',
@@ -259,7 +259,7 @@ describe('the holder, when something fails', () => {
     const known = after([...upTo.probation, says(OWNER, { kind: 'unfit', epoch: 0 })])
     expect(effects(known, { type: 'unhealthy' })).toEqual([])
     expect(effects(known, { type: 'lost', id: JOINER })).toEqual([])
-    // Somebody has to accept while it is silent.
+    // A process has to accept while the owner is silent.
     expect(effects(known, { type: 'silent' })).toEqual(['tell 0 resume'])
     expect(effects(after([{ type: 'silent' }], known), { type: 'silent' })).toEqual([])
     expect(effects(known, { type: 'dead', id: JOINER })).toContain('tell 0 reinstate 2')
@@ -390,7 +390,7 @@ describe('the holder, when something fails', () => {
     expect(effects(probation, { type: 'dead', id: 2 })).toEqual(
       expect.arrayContaining(['tell 1 resume', 'seal 0..4', 'tell 1 reinstate 5']),
     )
-    // It is not one of a rollback: the successor that was rolled back leaves.
+    // Not a rollback: the successor that was rolled back leaves.
     const rolledBack = after([{ type: 'unhealthy' }, says(1, { kind: 'serving', epoch: 5 })], probation)
     expect(rolledBack).toMatchObject({ phase: 'idle', owner: 1, bound: [2] })
   })
@@ -427,7 +427,7 @@ describe('the holder, whatever it hears', () => {
       epoch,
       sealed: fc.boolean(),
     }),
-    // Of a later version.
+    // A message of a later version.
     fc.string().map(kind => untyped<ToHolder>({ kind: `x-${kind}` })),
   )
   const event: fc.Arbitrary<HolderEvent> = fc.oneof(

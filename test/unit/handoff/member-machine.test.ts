@@ -212,7 +212,7 @@ describe('a process that stands by and is to accept in place of one that is sile
     expect(effects(accepting, accept)).toEqual(['stopAccepting', 'send unfit'])
     const { phase, accepting: accepts, unfit } = stepMember(accepting, accept).state
     expect([phase, accepts, unfit]).toEqual(['standby', false, true])
-    // Of a try that is over.
+    // An accept of a try that is over.
     expect(stepMember(standby, accept).state).toBe(standby)
     const serving = after('holder', [offer, adopted, commit, begun(1)])
     expect(stepMember(serving, accept).state).toBe(serving)

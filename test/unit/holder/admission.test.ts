@@ -20,7 +20,7 @@ interface Connected {
   end(): void
 }
 
-/** What a process of this user is answered, and whether it was admitted. `says`: in its Hello. */
+/** The answer to a process of this user, and whether it was admitted. `says`: in its Hello. */
 function connectAs(uid: number, says: Hello = {}, proof: OwnedFd[] = []): Connected {
   const [here, there] = native.socketPair()
   const link = new Link(new Channel(OwnedFd.own(there, 'client')))

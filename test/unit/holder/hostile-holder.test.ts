@@ -28,7 +28,7 @@ function segment(epoch: number, writable = true): BundleItem {
 
 const WHOLE = () => [segment(1, false), segment(2), segment(3)]
 
-/** What join() makes of a holder that says this; it must end well, and leave no descriptor open. */
+/** The result of join() with a holder that says this; join() must end well, and leave no descriptor open. */
 async function joinTo(tale: Tale): Promise<{ code?: string; message?: string }> {
   const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-hostile-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))

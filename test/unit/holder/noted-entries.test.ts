@@ -95,7 +95,7 @@ it('what is not there any more as it was noted is not taken, but for a socket, w
   own(socket.dup())
   for (const fd of [journal, socket]) fd.close()
   expect(Object.keys(taken(noted))).toEqual(['socket'])
-  // Their numbers may be others' by now.
+  // The numbers may be reused by now.
   for (let i = 0; i < 2; i++) file()('r+')
   expect(Object.keys(taken(noted))).toEqual(['socket'])
 })

@@ -7,7 +7,7 @@ import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { bindSocket, namesSocket, type OwnedFd } from '../../../src/kernel/index.js'
 import { removeUnixPath, replaceStale } from '../../../src/listeners/unix-path.js'
 
-/** What another program does in the moment before a path is renamed. */
+/** An action of another program in the moment before a path is renamed. */
 const meanwhile = vi.hoisted(() => ({ once: undefined as (() => void) | undefined }))
 
 vi.mock('node:fs', async original => {

@@ -73,7 +73,7 @@ describe('parseListenerSpec', () => {
     [{ kind: 'tcp', host: '127.0.0.1', port: 1, path: '/x' }, 'path'],
     [{ kind: 'unix', path: '/x', host: '1.2.3.4' }, 'host'],
     [{ kind: 'unix', path: '/x', gid: -1 }, 'gid'],
-    // The last number says "nobody in particular" to chown().
+    // The last number means "no change" to chown().
     [{ kind: 'unix', path: '/x', uid: 2 ** 32 - 1 }, 'uid'],
     [{ kind: 'unix', path: '/x', gid: 2 ** 32 - 1 }, 'gid'],
   ])('refuses %j, naming its %s', (input, part, message = /./) => {

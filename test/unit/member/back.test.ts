@@ -68,7 +68,7 @@ it('a member tells a new daemon where it stands until that has taken it', async 
   const heard = await deafDaemon(control, 2)
   onTestFinished(() => member.close({ timeout: 0 }))
   await until('it is back', () => heard.at(-1)?.some(({ back }) => back))
-  // What is held was not acknowledged on the first two channels: nothing is said there that would count on it.
+  // The holdings were not acknowledged on the first two channels: the member says nothing there that would count on them.
   expect(heard.map(told => told.map(({ body }) => body))).toEqual([[], [], ['back']])
   expect(heard[2]?.[0]?.back).toMatchObject({ role: 'serving', sealed: false })
   expect(member.phase).toBe('serving')

@@ -170,7 +170,7 @@ describe('close() of the last process', () => {
     const control = joinPath(run, 'control.sock')
     const member = await join({ service: 'shop', control, logger })
     await member.ready()
-    // Nobody can look into it, root neither.
+    // No user can look into it, root neither.
     renameSync(run, joinPath(folder, 'moved'))
     symlinkSync(run, run)
     await member.close()

@@ -11,7 +11,7 @@ import { recoverFromFdStore } from '../../../src/member/fd-store-recovery.js'
 import type { MemberContext } from '../../../src/member/member-context.js'
 import { type FdStore, restorePassedSockets } from '../../../src/os/service-manager/passed-sockets.js'
 
-/** What a service manager keeps. */
+/** The store of a service manager. */
 class Store implements Pick<FdStore, 'keep' | 'drop'> {
   kept: { name: string; fd: OwnedFd }[] = []
   keep(name: string, fd: OwnedFd): void {

@@ -12,7 +12,7 @@ import { until } from '../../processes/until.js'
 
 const TIMES = { probation: 60_000, heartbeat: 20, silence: 200 }
 
-/** What is logged, by its message. */
+/** The logger: a message, and its facts. */
 type Tell = (message: string, facts: { readonly [fact: string]: unknown }) => void
 
 class Service {
@@ -86,7 +86,7 @@ describe('a next version whose server cannot be attached to its listener', () =>
     const { service, old } = await serving()
     let server: Server | undefined
     const next = await service.join({}, (message, { phase }) => {
-      // It has been looked at, and the commit is on its way.
+      // The member has been looked at, and the commit is on its way.
       if (message === 'member phase' && phase === 'ready') server?.listen(0, '127.0.0.1')
     })
     server = await service.serve(next, 'new')
@@ -204,7 +204,7 @@ describe('a process that stands by and cannot come back', () => {
     await next.ready()
     await until('the old one stands by', () => old.phase === 'standby')
     const notes = next.section('notes')
-    // Nobody reads here: that this cannot be read is found by the one that takes over.
+    // No process reads here: only the next one that takes over finds that this cannot be read.
     const written = Array.from({ length: 20 }, (_, i) => notes.put(`a longer key ${i}`, Buffer.from('x')))
     well = false
     await Promise.all(written)

@@ -57,7 +57,7 @@ describe('a member that follows', () => {
     await member.ready()
     await until('what waited is made', () => section.get('apple') === 1)
     expect(shop.section('prices', prices).get('apple')).toBe(1)
-    // Whoever writes keeps no file.
+    // The writer keeps no file.
     await expect(section.put('apple', 2, { durable: true })).rejects.toMatchObject({ code: 'ERR_FDB_OPTION' })
   })
 

@@ -9,7 +9,7 @@ import { STOP, stopBody } from '../../../src/operator/service-commands.js'
 import { OperatorClient } from '../../../src/operator.js'
 import { until } from '../../processes/until.js'
 
-/** What the members of one service were told, in order. */
+/** The messages to the members of one service, in order. */
 interface Service {
   readonly control: string
   readonly story: string[]

@@ -234,7 +234,7 @@ describe('an HTTP/2 session', () => {
       served.release()
       server.close()
     })
-    // What was accepted in the turn of the announcement begins behind it.
+    // Connections that were accepted in the turn of the announcement begin behind it.
     served.announce()
     const session = http2.connect(`http://127.0.0.1:${(server.address() as AddressInfo).port}`)
     const goaway = once(session, 'goaway')
@@ -259,7 +259,7 @@ describe('a drain whose time is over', () => {
       emptied: () => new Promise(resolve => (goodbye = resolve)),
       cut() {
         steps.push('cut')
-        // Its last frames leave in a later turn.
+        // The last frames leave in a later turn.
         setImmediate(() => {
           steps.push('gone')
           goodbye()

@@ -114,7 +114,7 @@ describe('changes that a draining process forwards', () => {
     for (const source of begun) piece(source, source, `${source} first`, true)
     piece(65, 65, '65 first', true)
     piece(65, 65, '65 second', true)
-    // What the source sends behind that must not be made before.
+    // The source's later changes must not be made before.
     piece(65, 66, '66', false)
     piece(65, 65, '65 last', false)
     for (const source of begun) piece(source, source, `${source} last`, false)
@@ -125,7 +125,7 @@ describe('changes that a draining process forwards', () => {
     expect(new Set(told.map(({ number }) => number)).size).toBe(told.length)
     expect(section.size).toBe(1 + 2 * 64)
     expect(['65 first', '65 second', '65 last', '66'].filter(key => section.has(key))).toEqual([])
-    // The author has connected anew, and is another source.
+    // The author has connected again, and is another source.
     piece(67, 67, '65 first', true)
     piece(67, 67, '65 last', false)
     await until('it is made', () => section.has('65 last'))

@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { join, type Listener } from '../../../src/index.js'
 import { untyped } from '../../fixtures/untyped.js'
 
-/** What a framework's app looks like, as far as it can be told from outside. */
+/** The outward shape of a framework's app. */
 function expressLike(): unknown {
   const app = (_request: unknown, response: { end(text: string): void }) => response.end('ok')
   return Object.assign(app, { handle: app, set: () => app, listen: () => {} })

@@ -162,7 +162,7 @@ describe("a server's 'close'", () => {
     await member.ready()
     const client = await RawClient.to(web.address.port!)
     await client.ask('/')
-    // It stands by: its last connection ends, and it accepts again.
+    // The member stands by: its last connection ends, and it accepts again.
     web.stop()
     client.socket.destroy()
     await until('it has ended', () => web.connections === 0)

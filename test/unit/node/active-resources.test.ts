@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 
 const MODULE = new URL('../../../src/node/active-resources.ts', import.meta.url).href
 
-/** Returns the active resources of a process that has run a program. Its output and error are pipes. */
+/** Returns the active resources of a process that has run a program. The process's output and error are pipes. */
 function resourcesOf(program: string): Record<string, number> {
   const code = `import { activeResources } from '${MODULE}'
 import { writeSync } from 'node:fs'

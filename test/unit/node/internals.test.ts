@@ -70,7 +70,7 @@ describe('the inside of Node', () => {
     expect(attempt).not.toHaveBeenCalled()
     expect([missed.works, missed.works, there.works]).toEqual([false, false, true])
     expect(told).toEqual(['a'])
-    // Who comes later is told at once.
+    // A later caller is told at once.
     await tell()
     expect(told).toEqual(['a', 'a'])
     expect(attempt).toHaveBeenCalledOnce()

@@ -12,7 +12,7 @@ import { until } from '../../processes/until.js'
 
 /** Every trace that an observer could leave, of objects of Node and of the program (.github/WATCHING.md). */
 class Traces {
-  /** What was emitted, on which kind of object. */
+  /** The emitted events, and the kind of object. */
   readonly events: string[] = []
   readonly states: unknown[] = []
 

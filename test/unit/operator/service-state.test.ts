@@ -23,7 +23,7 @@ function writing(epoch = 1): StateLog {
   return log
 }
 
-/** It goes on in a segment of this epoch. */
+/** Continues the log in a segment of this epoch. */
 function goOn(log: StateLog, epoch: number): void {
   log.segments.at(-1)!.seal()
   log.startWriting(Segment.create(epoch))

@@ -227,7 +227,7 @@ describe('the control path', () => {
   it('is let go of with its descriptors where its path cannot be removed, which is told', async () => {
     const run = join(folder, 'run')
     const control = await asFirst(join(run, 's'))
-    // Nobody can look into it, root neither.
+    // No user can look into it, root neither.
     renameSync(run, join(folder, 'moved'))
     symlinkSync(run, run)
     const told: object[] = []

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 
 const root = join(import.meta.dirname, '../../..')
 
-/** What a program prints that is run with these options of Node's. */
+/** The output of a program that is run with these options of Node's. */
 function said(program: string, imported: string, env: NodeJS.ProcessEnv = {}): string {
   const args = ['--import', imported, '--input-type=module', '-e', program]
   const options = { cwd: root, env: { ...process.env, ...env }, encoding: 'utf8' } as const

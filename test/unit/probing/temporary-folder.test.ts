@@ -49,7 +49,7 @@ it('a folder whose process was killed is removed by the next one; what lives, is
   mkdirSync(served)
   const server = createServer().listen(join(served, 'socket'))
   await new Promise(resolve => server.once('listening', resolve))
-  // Of a stream socket that was bound, and at which no process listens.
+  // A left stream socket, at which no process listens.
   mkdirSync(left)
   bindSocket({ kind: 'unix', host: join(left, 'socket'), mode: 0o600 }, 'socket').close()
   mkdirSync(foreign)

@@ -96,7 +96,7 @@ describe('a block of code on a page', () => {
       expect(await sources.supervisorSettings()).toMatchObject({ restart: 'never' })
       expect((await sources.versionSettings()).command).toEqual(document.command)
     } else if ('jobs' in document || text.startsWith('# compose.yaml')) {
-      // Of GitHub and of Docker Compose: tried in test/frameworks/guides.test.ts.
+      // Files of GitHub and of Docker Compose: tried in test/frameworks/guides.test.ts.
       const parts = Object.values((document.jobs ?? document.services) as Record<string, object>)
       for (const part of parts) expect(part).toSatisfy(it => 'steps' in it || 'command' in it)
     } else if ('services' in document) {

@@ -83,7 +83,7 @@ const workloadOf = (documents: Document[]) => documents.find(({ spec }) => spec 
 const podOf = (documents: Document[]) => workloadOf(documents).spec.template.spec
 const wordAfter = (words: string[], flag: string) => words[words.indexOf(flag) + 1]!
 
-/** Of the command’s own help. */
+/** Options in the command's own help. */
 function optionsOf(command: string): string[] {
   const { stdout, status } = spawnSync(process.execPath, [CLI, command, '--help'], { encoding: 'utf8' })
   expect(status).toBe(0)

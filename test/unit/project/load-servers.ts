@@ -95,7 +95,7 @@ export const READS: Omit<LoadOptions, 'target'> = {
   streams: 0,
   writes: 0,
   idle: 0,
-  // Server and referee share this process: where it is stopped for a second, it is nobody's crime.
+  // Server and referee share this process: a stop of a second is no fault of the server.
   deadlineMs: 10_000,
   lateMs: Number.POSITIVE_INFINITY,
   slowExtraMs: 0,
@@ -120,7 +120,7 @@ export async function referee(
 export const answer = (body: string, headers = '') =>
   `HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n${headers}\r\n${body}`
 
-/** The right answer to a read of a route that nobody wrote. */
+/** The right answer to a read of a route without a write. */
 export const right = (path: string, headers = '') => {
   const route = path.slice('/r/'.length)
   return answer(`${route} item-${route}\n`, headers)

@@ -142,7 +142,7 @@ describe('what is released', () => {
     const made = folder()
     for (const name of ['b.deb', 'a.tgz']) writeFileSync(join(made, name), name)
     writeChecksums(made)
-    // Made anew, they do not count themselves.
+    // Written again, they do not count themselves.
     expect(
       writeChecksums(made)
         .split('\n')

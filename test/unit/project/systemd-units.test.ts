@@ -34,7 +34,7 @@ describe('the units in docs/examples/systemd', () => {
     () => {
       const folder = mkdtempSync(join(tmpdir(), 'fdb-units-'))
       onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
-      // What they start is not installed here.
+      // The programs of these units are not installed here.
       for (const unit of units)
         writeFileSync(
           join(folder, unit),

@@ -7,7 +7,7 @@ import { expect, it } from 'vitest'
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url))
 const NATIVE = join(ROOT, 'test/native')
 
-/** What a file takes of vitest. */
+/** Names that a file imports from vitest. */
 function namesOf(file: string): string[] {
   const lists = [...readFileSync(file, 'utf8').matchAll(/^import \{([^}]*)\} from 'vitest'/gm)]
   return lists.flatMap(([, names = '']) => names.split(',')).map(name => name.trim())

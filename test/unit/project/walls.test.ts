@@ -12,7 +12,7 @@ import { commentLines, hardWords, proseLines, retiredNames } from '../../walls/w
 
 const root = fileURLToPath(new URL('../../..', import.meta.url))
 
-/** What is found in made-up sources. */
+/** The violations in made-up sources. */
 function found(sources: Record<string, string>): string[] {
   return violations(new Map(Object.entries(sources)))
 }

@@ -27,7 +27,7 @@ const jobsOf = (name: string) => parse(textOf(name)).jobs as Record<string, Job>
 const needsOf = (job: Job) => [job.needs ?? []].flat()
 const runsOf = (job: Job) => job.steps.flatMap(({ run }) => run?.split('\n') ?? [])
 
-/** Of this job and of all that it waits for. */
+/** The steps of this job and of all jobs for which it waits. */
 function before(jobs: Record<string, Job>, name: string): Set<string> {
   const found = new Set<string>()
   const visit = (one: string, path: string[]) => {

@@ -69,7 +69,7 @@ describe('the routes of a successor', () => {
     const { puts, deletes, conflicts } = await routes.apply(file)
     expect(puts.map(({ key }) => key)).toEqual(['file:changed/', 'file:fresh/'])
     expect([deletes, conflicts]).toEqual([['file:gone/'], ['same/']])
-    // Of what it has written itself alone.
+    // Only routes that it has written itself.
     expect(new Set(read)).toEqual(new Set(['file:changed/', 'file:fresh/', 'file:gone/']))
     expect(all()).toEqual(['by hand', 'after', 'new', 'by hand', NO_ROUTE])
     expect([...section.keys()].sort()).toEqual([
@@ -105,7 +105,7 @@ describe('the routes of a successor', () => {
     happens.onRead = key => {
       if (key !== 'file:b/') return
       happens.onRead = () => {}
-      // The incumbent has read its own file anew, and somebody has changed a route by hand.
+      // The incumbent has read its own file again, and an operator has changed a route.
       void write('file:a/', 'of the other file')
       void write('runtime:c/', 'after')
       void write('runtime:d/', 'after')

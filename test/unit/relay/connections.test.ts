@@ -41,7 +41,7 @@ class Stream implements ByteStream {
   remoteAddress = '9.9.9.9'
   movable = true
   reading = false
-  /** What was read of its peer, and not told. */
+  /** Bytes read from its peer, and not told. */
   unread = ''
   readonly calls: string[] = []
   readonly descriptor: LentFd
@@ -71,7 +71,7 @@ class Stream implements ByteStream {
   detach() {
     return { unread: Buffer.from(this.unread), unsent: NOTHING, ended: false }
   }
-  /** Its peer sends this. */
+  /** The peer sends this. */
   hear(text: string): void {
     this.bytesRead += text.length
     this.owner!.onData(this, Buffer.from(text, 'latin1'), text.length)
@@ -192,7 +192,7 @@ describe('a peer that takes its bytes slowly', () => {
     client.hear(UPGRADE)
     const server = Object.assign(connects(), { descriptor: serverPair[0].raw })
     server.hear(SWITCHED)
-    // These sockets hold no unread bytes, so all written bytes count as taken.
+    // All written bytes count as taken: these sockets hold no unread bytes.
     Object.assign(client, { congested: true, bytesWritten: 1_000 })
     Object.assign(server, { congested: true, bytesWritten: 500 })
     vi.advanceTimersByTime(230)

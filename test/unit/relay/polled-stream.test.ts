@@ -367,7 +367,7 @@ describe('a polled stream', () => {
   })
 })
 
-/** Where somebody listens, and where nobody does. */
+/** Addresses with and without a listening process. */
 const PLACES = {
   'to a name': { host: '127.0.0.1', kind: 'tcp', as: 'localhost', refusal: 'ECONNREFUSED' },
   'to an address': { host: '127.0.0.1', kind: 'tcp', as: '127.0.0.1', refusal: 'ECONNREFUSED' },
@@ -482,7 +482,7 @@ describe('a stream that connects by itself', () => {
     const { stream } = dial({ kind: 'tcp', host: '127.0.0.1', port }, listening())
     expect(openDescriptors() - before).toBe(1)
     await until('it has connected', () => sockets.length === 1 && !stream.connecting)
-    // Its own, and that of the peer, which is in this process too.
+    // The stream's own descriptor, and that of the peer, which is in this process too.
     expect(openDescriptors() - before).toBe(2)
   })
 

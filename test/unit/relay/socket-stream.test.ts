@@ -17,7 +17,7 @@ describe.each([
   ['of Node', (...parts: Parts) => new SocketStream(...parts)],
   ['that is polled', (...parts: Parts) => socketStream(...parts)],
 ])('a stream over a socket %s', (_name, open) => {
-  /** What it hears is in `heard`; `peer` is the other side. */
+  /** `heard` has the received bytes; `peer` is the other side. */
   async function connected(): Promise<{ stream: ByteStream; peer: net.Socket; heard: string[] }> {
     const heard: string[] = []
     const owner: StreamOwner = {

@@ -34,7 +34,7 @@ describe('a warm-up', () => {
   it('relays as many requests as it is told, to nobody but itself, and leaves nothing open', async () => {
     const { sendOn, connections } = await somebody()
     const { make, reports } = relayOf(sendOn)
-    // What all share stays open.
+    // The shared descriptors stay open.
     hasPolledSockets()
     const before = openDescriptors()
     expect(await warmUp(make, { maxRequests: 300, within: 20_000, needed: () => true })).toBe(300)

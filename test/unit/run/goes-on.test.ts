@@ -85,7 +85,7 @@ describe('a supervisor that goes on as another program', () => {
       onTestFinished(() => version.close())
     })
     expect(code).toBe(1)
-    // Nobody is to be signalled by that number.
+    // No process must be signalled by that number.
     expect(expected).toEqual([])
   })
 
@@ -211,7 +211,7 @@ describe('whether a listener blocks', () => {
     await first.ended()
     const second = run([wanted])
     expect(blocks(web.fd)).toBe(false)
-    // Nobody wants it, and somebody again, while one lives that has it.
+    // No version wants it, and one again, while another lives that has it.
     second.letGo()
     run([wanted])
     expect(blocks(web.fd)).toBe(false)

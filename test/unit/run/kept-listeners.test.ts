@@ -15,7 +15,7 @@ import { StoredListeners } from '../../../src/run/shared-listeners.js'
 
 const inodeOf = (fd: OwnedFd) => inspectOne(fd).ino
 
-/** What a service manager keeps, by name: several descriptors where they are several sockets. */
+/** The store of a service manager, by name: several descriptors where they are several sockets. */
 class Manager implements Pick<FdStore, 'keep' | 'drop'> {
   readonly kept = new Map<string, OwnedFd[]>()
 

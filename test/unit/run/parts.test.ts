@@ -10,7 +10,7 @@ import { until } from '../../processes/until.js'
 
 afterEach(() => vi.useRealTimers())
 
-/** What a probe tells. */
+/** The messages of a probe. */
 function told() {
   const heard: string[] = []
   const events: ProbeEvents = {

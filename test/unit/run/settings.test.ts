@@ -209,7 +209,7 @@ describe('settings', () => {
 describe('what a program is told of its listeners', () => {
   it('is nothing of what the supervisor was told of its own', () => {
     const told = listenerVariables([], 3)
-    // Who has FDSTORE gives descriptors to whoever listens at NOTIFY_SOCKET: that is the supervisor, which keeps none.
+    // With FDSTORE a process gives descriptors to the receiver at NOTIFY_SOCKET: that is the supervisor, which keeps none.
     for (const name of ['LISTEN_FDS', 'NOTIFY_SOCKET', 'WATCHDOG_USEC', 'FDSTORE'])
       expect(told).toHaveProperty(name, undefined)
   })

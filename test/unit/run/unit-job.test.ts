@@ -14,7 +14,7 @@ function asUnit(): void {
   })
 }
 
-/** Its command ends when it is killed, and not before. */
+/** Commands that end when they are killed, and not before. */
 class Silent implements ChildStarter {
   readonly killed: number[] = []
   #ended: (() => void) | undefined

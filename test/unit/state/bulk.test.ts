@@ -309,7 +309,7 @@ describe('the changes of a bulk', () => {
     const mixed = partsOf([10, 100_000, 10, 10])
     expect(mixed).toHaveLength(3)
     expect(mixed[1]).toBeGreaterThan(100_000)
-    // Each part begins anew: what was in those before does not count.
+    // Each part begins again: entries of earlier parts do not count.
     const many = partsOf(Array.from({ length: 1_000 }, () => 1_000))
     expect(many.length).toBeGreaterThan(1_000_000 / 17_000)
     expect(many.length).toBeLessThan(1_000_000 / 14_000)

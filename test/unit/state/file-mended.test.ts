@@ -57,7 +57,7 @@ function openAt(path: string): string[] {
   return names.filter(name => name.startsWith(path))
 }
 
-/** What is done in place of the next write to a file, once. */
+/** Does this instead of the next write to a file, once. */
 async function atNextWrite(
   act: (write: () => ReturnType<FileHandle['write']>, half: () => ReturnType<FileHandle['write']>) => unknown,
 ): Promise<void> {
@@ -231,7 +231,7 @@ it('a file that cannot be removed any more, as the disk is read-only by now, is 
     removed.mockRestore()
     syncBuiltinESMExports()
   })
-  // Nobody waits for it at the end of a file: an error here would end the process.
+  // The end of a file does not wait for it: an error here would end the process.
   await copy.close()
   expect(removed).toHaveBeenCalledOnce()
   expect(openAt(copy.path)).toEqual([])

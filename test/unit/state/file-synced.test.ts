@@ -221,7 +221,7 @@ describe('fd-broker state repair', () => {
     expect(readFileSync(damage!.aside).equals(damaged)).toBe(true)
     expect(await load(path)).toBe(19)
     expect(await repairStateFile(path)).toMatchObject({ damage: null, entries: 19 })
-    // It is still the file of this service alone.
+    // The file still belongs to this service alone.
     const other = stateFileSettings(path, 'bank')
     const segment = Segment.create(1)
     expect(await refusal(loadStateFile(other, segment, new StateLog().limits, quiet))).toMatchObject({

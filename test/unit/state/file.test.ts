@@ -500,7 +500,7 @@ describe('who may read the state file', () => {
     await log.section('keys', SECRET).put('key', Buffer.from('do not tell'))
     await file.flush()
     expect(mode(path)).toBe('600')
-    // Another, as somebody may have opened that one.
+    // Another file, as a program may have opened the first one.
     expect(statSync(path).ino).not.toBe(inode)
     const next = Writer.serve(path)
     await next.log.section('keys', SECRET).put('key', Buffer.from('do not tell'))

@@ -7,7 +7,7 @@ import { frame } from '../../../src/state/segment.js'
 import { Segment, StateLog } from '../../fixtures/state.js'
 
 const { Header } = fdbroker.state
-/** What a later version may write. */
+/** A segment as a later version may write it. */
 function segmentOf(format: number, ...records: Uint8Array[][]): Segment {
   const header = Header.encode({ magic: 'fdb-state', format, epoch: 1, kind: Header.Kind.EPOCH }).finish()
   const bytes = Buffer.concat([frame(header), ...records.map(parts => frame(...parts))])

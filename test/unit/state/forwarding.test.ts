@@ -223,7 +223,7 @@ describe('changes of a process that was replaced', () => {
     const way = new Way(forwarding, writer)
     const send = way.send.bind(way)
     way.send = (number, write) => {
-      // It is changed there before the first one comes.
+      // The entry changes there before the first write comes.
       if (way.sent.length === 0) void counts.there.put('a', 10)
       send(number, write)
     }
@@ -257,7 +257,7 @@ describe('changes of a process that was replaced', () => {
         throw new Error('no')
       }),
     ).rejects.toThrow('no')
-    // Nothing was changed and nothing read: nobody need be asked.
+    // Nothing was changed and nothing read: no process need be asked.
     const asked = way.sent.length
     expect([await author.update(() => 'nothing'), way.sent.length]).toEqual(['nothing', asked])
   })
@@ -277,7 +277,7 @@ describe('changes of a process that was replaced', () => {
     new Way(forwarding, writer)
     await Promise.all(made)
     expect([counts.here.get('n'), counts.here.get('a'), writer.sequence]).toEqual([2, 2, 4])
-    // What comes late is of no use any more, and does no harm.
+    // Late answers are of no use any more, and do no harm.
     for (const tell of [...first.answers, ...second.answers]) tell()
     await counts.here.put('a', 3)
     expect(counts.there.get('a')).toBe(3)
@@ -463,7 +463,7 @@ describe('changes of a process that was replaced', () => {
     const way = new Way(forwarding, writer)
     way.prompt = false
     writer.pauseWriting()
-    // Nobody knows what becomes of it.
+    // The outcome is unknown.
     await expect(counts.here.put('a', 1)).rejects.toThrow(code('ERR_FDB_DEADLINE'))
     writer.resumeWriting()
     forwarding.refuse()
@@ -487,7 +487,7 @@ describe('changes of a process that was replaced', () => {
       await until('it is there', () => counts.there.get('a') === 1)
       forwarding.disconnect()
       const behind = counts.here.put('b', 1)
-      // What becomes of the one is looked at when that of the other is known.
+      // The test looks at the outcome of the one when that of the other is known.
       for (const change of [made, behind]) change.catch(() => {})
       return { ...all, segment, made, behind }
     }
@@ -554,7 +554,7 @@ describe('changes of a process that was replaced', () => {
         undefined,
       ])
       expect([n.get('n'), writer.sequence]).toEqual([2, sequence + 2])
-      // It is known by now.
+      // The outcome is known by now.
       expect(await n.update('n', next, { request: 'r' })).toBe(2)
     })
 

@@ -95,7 +95,7 @@ describe('an import', () => {
       expect(log.stats()).toMatchObject({ entries: count + 1, liveBytes: fresh.stats().liveBytes })
       const reader = await readBy(log)
       expect(reader.digests()).toEqual(fresh.digests())
-      // What it is afterwards, too.
+      // And afterwards, too.
       for (const one of [log, fresh]) await one.section('prices').put('k1', Buffer.from('2'))
       expect(log.digests()).toEqual(fresh.digests())
       log.segments[0]!.seal()

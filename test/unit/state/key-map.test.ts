@@ -143,7 +143,7 @@ describe('the keys of a state', () => {
       }
       for (let i = 0; i < count; i++)
         if ((i < 5_000 || i >= 6_000) && !seen.has(`key-${i}`)) expect.fail(`key-${i} was not seen`)
-      // What had come before its value changed has not come again.
+      // Entries that had come before their value changed have not come again.
       expect(fresh.length).toBeGreaterThan(900)
       expect([...seen].filter(key => /^key-5\d\d\d$/.test(key)).length).toBeLessThan(50)
     },

@@ -123,7 +123,7 @@ describe('changes that are made while a large bulk is appended', () => {
     const bulk = raw
       .bulk(Array.from({ length: 20_000 }, (_, i) => ({ key: `k${i}`, value: Buffer.alloc(100) })))
       .then(() => order.push('bulk'))
-    // Encoding comes first, and keeps nobody waiting.
+    // Encoding comes first, and delays no other work.
     while (log.sequence === 0) await nextTurn()
     const small = Array.from({ length: 100 }, (_, i) =>
       raw.put(`k${i}`, Buffer.alloc(KiB, 1)).then(() => order.push(`small ${i}`)),
@@ -187,7 +187,7 @@ describe('what is made of several changes', () => {
         /^the record of a change, .*, is 16\d{3} bytes, the limit "recordBytes" is 16384;/,
       ),
     })
-    // It is in nobody's way, and the log knows the sections by then.
+    // The update hinders no other, and the log knows the sections by then.
     await update(8 * KiB)
     await update(largest)
     const reader = await readBy(log, { limits })
@@ -259,7 +259,7 @@ describe('what a compaction writes', () => {
     expect([log.segments.length, log.position, native.openCount()]).toEqual([3, before, open])
     const reader = await readBy(log, { limits })
     expect(reader.position).toEqual(before)
-    // What fits is merged.
+    // Segments that fit are merged.
     for (let i = 0; i < 150; i++) await raw.delete(`a${i}`)
     await merged({ log }, limits)
     reader.close()

@@ -258,7 +258,7 @@ describe('freeze, seal and fence', () => {
     await other.section('routes', routeSchema).put('a', { to: 'theirs again' })
     expect(routes.get('a')).toEqual({ to: 'theirs again' })
     expect(offered[0]).toBe(1)
-    // It may go on in the last one.
+    // The reader may continue in the last segment.
     theirs.seal()
     await log.catchUp()
     log.startWriting(log.segments.at(-1)!)

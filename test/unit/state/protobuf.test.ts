@@ -23,7 +23,7 @@ function copyOf(name: string): Runtime {
   return copy
 }
 
-/** What pbjs writes for a message, in brief. */
+/** Code as pbjs writes it for a message, in brief. */
 function generated({ Reader, Writer }: Runtime, delimited: boolean): ProtobufType<Route> {
   type Input = InstanceType<Runtime['Reader']> | Uint8Array
   const own = (input: Input) => (input instanceof Reader ? input : Reader.create(input as Uint8Array))

@@ -6,7 +6,7 @@ import { importRecord, readBy, routeSchema, writingLog } from '../../fixtures/st
 const REFUSED = expect.objectContaining({ code: 'ERR_FDB_STATE_REQUEST' })
 const to = (name: string) => ({ to: name })
 
-/** What may be asked under an id, and how often each changed something. */
+/** Tries requests under an id; checks how often each changed something. */
 async function expectKnown(log: StateLog): Promise<void> {
   const routes = log.section('routes', routeSchema)
   const other = log.section('other', routeSchema)

@@ -27,7 +27,7 @@ async function pair(options?: StateLogOptions): Promise<{ writer: StateLog; read
 /** All that it has, for another process. */
 const whole = (log: StateLog) => log.segments.map(segment => segment.readOnly())
 
-/** It goes on in the segment of this epoch. */
+/** Continues the log in the segment of this epoch. */
 function goOn(writer: StateLog, epoch: number): void {
   writer.segments.at(-1)!.seal()
   writer.startWriting(Segment.create(epoch))

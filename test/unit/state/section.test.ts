@@ -256,7 +256,7 @@ describe('iteration', () => {
       for (let i = 0; i < 100; i++) entries.next()
       if (change === 'a bulk over all of it') {
         void section.bulk(all('new'))
-        // It counts at once, and is merged bit by bit.
+        // The value counts at once, and is merged bit by bit.
         while (section.get('k0') === 'old') await nextTurn()
       } else {
         await section.clear()

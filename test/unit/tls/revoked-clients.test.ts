@@ -61,7 +61,7 @@ async function serve(options: object): Promise<{ server: Server; port: number }>
   return { server, port: (server.address() as { port: number }).port }
 }
 
-/** What the server said, or 'refused'; and the last session. */
+/** The server's answer, or 'refused'; and the last session. */
 function ask(port: number, options: object): Promise<{ said: string; session: Buffer | undefined }> {
   return new Promise(resolve => {
     let said = ''

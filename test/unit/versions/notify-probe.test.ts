@@ -7,7 +7,7 @@ import { NotifyProbe } from '../../../src/versions/probe.js'
 import { needsRoot, SecondUser } from '../../processes/second-user.js'
 import { until } from '../../processes/until.js'
 
-/** What a version of this pid is known to have told. */
+/** The messages that a version of this pid is known to have sent. */
 function heard(pid: number) {
   const probe = new NotifyProbe()
   onTestFinished(() => probe[Symbol.dispose]())
@@ -33,7 +33,7 @@ describe('what is told at the notify socket of a version', () => {
     own.send({ STATUS: 'of root' })
     await until('root is heard', () => told.length > 0)
     expect(told).toEqual(['of root'])
-    // It has become another user since it was started.
+    // The version has become another user since it was started.
     expect(await version.notifies(path, 'READY=1')).toBe('done')
     await until('the version is heard', () => told.includes('ready'))
     await stranger.notifies(path, 'READY=1')
@@ -50,7 +50,7 @@ describe('what is told at the notify socket of a version', () => {
     own.send({ STATUS: 'behind it' })
     await until('what comes behind it is heard', () => told.length > 0)
     given.close()
-    // Its end: no process has the other end any more.
+    // The end of the socket: no process has the other end any more.
     expect(receiveMessage(kept, Buffer.alloc(1)).bytes).toBe(0)
   })
 

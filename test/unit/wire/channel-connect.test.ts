@@ -124,7 +124,7 @@ describe('a ControlListener', () => {
     const listener = new ControlListener(fd)
     const clients = Array.from({ length: 60 }, () => native.connectUnix(path, false))
     let [closed, served] = [0, 0]
-    // Its turns are bounded in time, too.
+    // The turns are bounded in time, too.
     vi.spyOn(performance, 'now').mockReturnValue(0)
     onTestFinished(() => void vi.restoreAllMocks())
     const turns: number[] = []

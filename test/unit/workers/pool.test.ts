@@ -14,7 +14,7 @@ import { WorkerPool } from '../../../src/workers/pool.js'
 import { peerWith } from '../../holder-support/processes.js'
 import { until } from '../../processes/until.js'
 
-/** Of the control path, beside which an attempt has files while it lasts. */
+/** The folder of the control path, beside which an attempt has files while it lasts. */
 const folder = mkdtempSync(join(tmpdir(), 'fdb-slots-'))
 const control = join(folder, 'no.sock')
 
@@ -414,7 +414,7 @@ describe('a worker that fails behind its Commit', () => {
       stands({ ...owned(), bound, lastFailure: failure })
       return await outcome
     }
-    /** Of two signals that a process has not had yet it gets that with the lower number first: SIGTERM. */
+    /** Returns the first of two signals: a process gets the pending one with the lower number first, SIGTERM. */
     const signalled = async () => {
       process.kill(await started(), 'SIGWINCH')
       await until('it has had its signals', () => lines().includes('SIGWINCH'))
