@@ -88,3 +88,16 @@ describe('a program under fd-broker/auto with an agent in NODE_OPTIONS starts ch
     await expect(fetch(program.url)).rejects.toThrow()
   })
 })
+
+it('under fd-broker/auto a version whose only listener of SIGTERM is that of an agent, OpenTelemetry, ends when it is replaced, and at fd-broker stop', async () => {
+  const { preload, traced, env } = AGENTS.OpenTelemetry!
+  const program = await AutoProgram.of(server(traced).replace(/^process\.on.*\n/m, ''), 'server.cjs', {
+    modules,
+    env: { ...env, NODE_OPTIONS: `--require ${preload} --require fd-broker/auto`, FD_BROKER_PROBATION: '0' },
+  })
+  const first = await program.serve('nothing')
+  const second = await program.serve('nothing', 2)
+  await program.ends(first)
+  await program.command('stop')
+  await program.ends(second)
+})

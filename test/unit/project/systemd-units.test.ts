@@ -29,6 +29,17 @@ describe('the units in docs/examples/systemd', () => {
     for (const unit of ofOthers) expect(text(unit), unit).toMatch(/^CacheDirectory=\w+$/m)
   })
 
+  it('that serve have an upgrade as their ExecReload, of the service that they start', () => {
+    const serving = units.filter(unit => /^ExecStart=/m.test(text(unit)))
+    expect(serving.length).toBeGreaterThan(3)
+    for (const unit of serving) {
+      const reload = /^ExecReload=\/usr\/bin\/fd-broker upgrade (?:--self )?--control (\S+)$/m.exec(
+        text(unit),
+      )
+      expect(reload, unit).not.toBeNull()
+    }
+  })
+
   it.skipIf(analyzer() === null)(
     `pass systemd-analyze verify (${analyzer() ?? 'there is none here'})`,
     () => {
