@@ -1,5 +1,6 @@
 /** `node --import fd-broker/auto server.js`: upgrades a program that does not call fd-broker itself. */
 
+import { checkRuntime } from '../base/runtime.js'
 import { scriptPath, startedAs } from '../os/command-line.js'
 import { Auto } from './auto.js'
 import { exclusionOf } from './exclusion.js'
@@ -43,6 +44,7 @@ function createAuto(): Auto | null | undefined {
     notices.push(exclusion.notice)
     return null
   }
+  checkRuntime()
   notices.push(...misspelled(env))
   try {
     return new Auto(settingsOf(program!, env))

@@ -11,6 +11,7 @@ import {
 import type { Socket } from 'node:net'
 import { homedir } from 'node:os'
 import { basename, dirname, isAbsolute, join } from 'node:path'
+import { pathForOthers } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import { handleOf } from '../node/socket-handle.js'
 import { replaceLink } from '../os/release-link.js'
@@ -22,7 +23,7 @@ const OWN_PART = 'FD_BROKER_LOG_PART'
 /** Environment variable: the size at which a log file is rotated. */
 export const LOG_SIZE = 'FD_BROKER_LOG_SIZE'
 /** Path of the command `fd-broker`, next to this bundle. */
-export const COMMAND = join(import.meta.dirname, 'cli.cjs')
+export const COMMAND = pathForOthers(join(import.meta.dirname, 'cli.cjs'))
 /** Number of links and of files that are kept. */
 const KEPT = 10
 /** Time limit for the log writer to create its file, and to write the last lines of a program that has ended. */

@@ -76,6 +76,22 @@ export function thisFile(): string {
   return [paths[1], paths[0], process.argv[1]].find(path => path && isAbsolute(path)) ?? process.execPath
 }
 
+interface PnpApi {
+  resolveVirtual?(path: string): string | null
+}
+
+/**
+ * Returns the path by which another process opens a file of this package. With Yarn Plug'n'Play this process may see the file in a virtual folder, which
+ * exists only for processes that have loaded `.pnp.cjs`.
+ */
+export function pathForOthers(file: string): string {
+  if (process.versions.pnp === undefined) return file
+  const { findPnpApi } = process.getBuiltinModule('node:module') as {
+    findPnpApi?(path: string): PnpApi | null
+  }
+  return findPnpApi?.(file)?.resolveVirtual?.(file) ?? file
+}
+
 /** Returns a `require` that resolves names as in `file`. Bundlers do not follow its calls. */
 export function requireAs(file: string): NodeJS.Require {
   return process.getBuiltinModule('node:module').createRequire(file)

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { getEnvironmentData, setEnvironmentData } from 'node:worker_threads'
-import { thisFile } from './lazy.js'
+import { pathForOthers, thisFile } from './lazy.js'
 
 /** Environment variable: the file to which a successor writes its last stderr lines if it ends before it serves. */
 export const LAST_LINES = 'FD_BROKER_LAST_LINES'
@@ -10,7 +10,7 @@ export const OWN_OPTIONS = 'FD_BROKER_NODE_OPTIONS'
 
 /** Adds the preload `started.cjs` to a successor's NODE_OPTIONS. Does nothing if the library runs without its bundles, as in tests. */
 export function startedWith(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const preload = join(dirname(thisFile()), 'started.cjs')
+  const preload = pathForOthers(join(dirname(thisFile()), 'started.cjs'))
   if (env[LAST_LINES] === undefined || preload.includes('"') || !existsSync(preload)) return env
   const { NODE_OPTIONS: own } = env
   const option = `--require "${preload.replaceAll('\\', '\\\\')}"`

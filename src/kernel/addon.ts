@@ -1,6 +1,7 @@
 import { closeSync, existsSync, openSync, readFileSync, readSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
-import { requireAs, thisFile } from '../base/lazy.js'
+import { pathForOthers, requireAs, thisFile } from '../base/lazy.js'
+import { checkRuntime } from '../base/runtime.js'
 import { FdbError } from '../errors.js'
 
 /** The C libraries for which there are builds of the addon. */
@@ -75,7 +76,7 @@ export function addonFile(): string | null {
  * Loads only the file of FD_BROKER_ADDON, if that is set. Otherwise loads the addon that was built in a clone, or the prebuilt one for this platform
  * and C library.
  *
- * @throws {FdbError} ERR_FDB_ADDON with all files that it tried, and the reason for each; ERR_FDB_PLATFORM on Windows.
+ * @throws {FdbError} ERR_FDB_ADDON with all files that it tried, and the reason for each; ERR_FDB_PLATFORM on Windows, and in Bun and Deno.
  */
 export function loadAddon(root?: string): unknown {
   if (process.platform === 'win32') {
@@ -84,6 +85,7 @@ export function loadAddon(root?: string): unknown {
       'fd-broker moves file descriptors between processes; Windows has no such thing. Run it on Linux (or macOS, untested).',
     )
   }
+  checkRuntime()
   const override = process.env.FD_BROKER_ADDON
   if (override) return loadFirst([resolve(override)], 'correct FD_BROKER_ADDON, or unset it')
   const folder = root ?? packageRoot()
@@ -113,7 +115,7 @@ function loadFirst(files: readonly string[], remedy: string): unknown {
     }
     try {
       const addon: unknown = require(file)
-      loaded = file
+      loaded = pathForOthers(file)
       return addon
     } catch (error) {
       cause ??= error

@@ -59,13 +59,20 @@ class Browser {
 }
 
 describe('under fd-broker/auto an application with one line more, upgraded five times under load,', () => {
-  it('logs nobody out, with sessionStore() for express-session', async () => {
-    const store = withLine(
-      'saveUninitialized: false',
-      'saveUninitialized: false, store: sessionStore(session)',
-      "{ sessionStore } from 'fd-broker/stores'",
-    )
-    const program = await unmodified('login.mjs', { modules }, store)
+  it.each([
+    ['express-session', 'login.mjs', 'saveUninitialized: false', 'sessionStore(session)', {}],
+    // Its health check gets a session as any other client.
+    [
+      '@fastify/session',
+      'login-fastify.mjs',
+      'cookie: { secure: false }',
+      'sessionStore()',
+      { FD_BROKER_READY: '/' },
+    ],
+  ])('logs nobody out, with sessionStore() for %s', async (_module, file, option, call, env) => {
+    const imported = "{ sessionStore } from 'fd-broker/stores'"
+    const store = withLine(option, `${option}, store: ${call}`, imported)
+    const program = await unmodified(file, { modules, env }, store)
     await program.serve()
     const browsers = Array.from({ length: BROWSERS }, (_, n) => new Browser(program.url, `user-${n}`))
     await Promise.all(browsers.map(browser => browser.login()))

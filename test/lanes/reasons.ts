@@ -40,6 +40,7 @@ export const REASONS: Readonly<Record<string, Reason>> = {
     text: 'it is of the nightly lane (npm run nightly), and needs python3',
     always: true,
   },
+  '!has(runtime)': { text: 'this runtime of JavaScript is not in PATH', always: true },
   "!has('go')": { text: 'there is no Go toolchain' },
   '!has(tool)': { text: 'the toolchain of this language is not there' },
   'there.length === 0': { text: 'there is neither python3 nor a Go toolchain' },

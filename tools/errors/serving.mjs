@@ -169,8 +169,8 @@ export const MACHINE = {
     remedy: 'Use a Node version from the message, or a newer fd-broker',
   },
   ERR_FDB_PLATFORM: {
-    cause: 'Windows cannot pass descriptors between processes',
-    remedy: 'Use Linux; macOS compiles but is untested',
+    cause: 'Windows cannot pass descriptors between processes; Bun and Deno lack functions of libuv',
+    remedy: 'Use Linux, and start the program with `node`; macOS compiles but is untested',
   },
   ERR_FDB_ADDON: {
     cause: 'The addon could not be loaded; the message lists the files that were tried',

@@ -1,6 +1,8 @@
 import { spawnSync } from 'node:child_process'
-import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
 
 const root = join(import.meta.dirname, '../../..')
 
@@ -10,6 +12,11 @@ function said(program: string, imported: string, env: NodeJS.ProcessEnv = {}): s
   const options = { cwd: root, env: { ...process.env, ...env }, encoding: 'utf8' } as const
   const { stdout, stderr } = spawnSync(process.execPath, args, options)
   return stdout.trim() || stderr
+}
+
+/** A module that makes Node look like another program that runs JavaScript. */
+function runtime(key: string): string {
+  return `data:text/javascript,Object.defineProperty(process, "versions", { value: { ...process.versions, ${key}: "1.2.3" } })`
 }
 
 describe('on a machine', () => {
@@ -23,6 +30,35 @@ describe('on a machine', () => {
   it('that is Windows, the import works, and join() says that it cannot be', () => {
     const windows = 'data:text/javascript,Object.defineProperty(process, "platform", { value: "win32" })'
     expect(said(JOIN, windows)).toMatch(/^ERR_FDB_PLATFORM .*Windows/)
+  })
+
+  it.each([
+    ['bun', 'Bun'],
+    ['deno', 'Deno'],
+  ])('where %s runs the program, the import works, and join() says that it cannot be', (key, name) => {
+    expect(said(JOIN, runtime(key))).toMatch(
+      new RegExp(
+        `^ERR_FDB_PLATFORM fd-broker does not run in ${name} \\(here 1\\.2\\.3\\).*start the program with node`,
+      ),
+    )
+  })
+
+  it('where bun or deno runs the program, fd-broker/auto ends it with exit code 1, unless it is off', () => {
+    const auto = `import(${JSON.stringify(join(root, 'dist/auto.js'))}).then(() => console.log('runs'))`
+    const file = join(mkdtempSync(join(tmpdir(), 'fdb-runtime-')), 'server.mjs')
+    onTestFinished(() => rmSync(dirname(file), { recursive: true }))
+    writeFileSync(file, auto)
+    const run = (key: string, off: string) =>
+      spawnSync(process.execPath, ['--import', runtime(key), file], {
+        env: { ...process.env, VITEST: undefined, NODE_ENV: undefined, FD_BROKER_AUTO: off },
+        encoding: 'utf8',
+      })
+    for (const key of ['bun', 'deno']) {
+      const { status, stderr } = run(key, 'on')
+      expect(stderr).toMatch(/FdbError: fd-broker does not run in (?:Bun|Deno) \(here 1\.2\.3\)/)
+      expect(status).toBe(1)
+      expect(run(key, 'off').stdout).toBe('runs\n')
+    }
   })
 
   it('without an addon, the import works, and join() and a daemon say what is missing', () => {
