@@ -47,10 +47,16 @@ export class Replay {
     return task
   }
 
-  /** Resolves when no task is running or queued. */
+  /** Calls `work` when the tasks that are queued now have ended, before later ones begin. */
+  between<T>(work: () => T): Promise<T> {
+    const done = this.#reading.then(work)
+    this.#reading = done.catch(() => {})
+    return done
+  }
+
+  /** Resolves when the tasks that are queued now have ended. */
   async ended(): Promise<void> {
-    do await this.#reading
-    while (this.#readers > 0)
+    await this.#reading
   }
 
   /** Follows the log in the segments that come next. Called when the log's own segment is sealed. */

@@ -1,5 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import { Compaction } from './compaction.js'
 import type { LogCore, LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
 import { type Disk, type Durability, makeDurably } from './durable.js'
@@ -27,7 +28,6 @@ import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import { checkSection, type Migrated, writeMigrated } from './section-entries.js'
 import type { Segment } from './segment.js'
-import { writeSnapshot } from './snapshot.js'
 import { Store } from './store.js'
 import { DeferredWork, runInSlices } from './time-slices.js'
 import { WriteQueue } from './write-queue.js'
@@ -372,72 +372,5 @@ export class StateLog implements LogOwner {
 
   #checkOpen(): void {
     if (this.#core.closing.aborted) throw closedError()
-  }
-}
-
-/** Replaces the segments that no process may write any more by a snapshot, one compaction at a time. */
-class Compaction {
-  readonly #core: LogCore
-  readonly #replay: Replay
-  readonly #writer: Writer
-  #running: Promise<unknown> | null = null
-
-  constructor(core: LogCore, replay: Replay, writing: Writer) {
-    this.#core = core
-    this.#replay = replay
-    this.#writer = writing
-  }
-
-  get busy(): boolean {
-    return this.#running !== null
-  }
-
-  async ended(): Promise<void> {
-    while (this.#running) await this.#running
-  }
-
-  async run(): Promise<void> {
-    while (this.#running) await this.#running
-    const work = this.#merge()
-    this.#running = work.catch(() => {})
-    try {
-      await work
-    } finally {
-      this.#running = null
-    }
-  }
-
-  async #merge(): Promise<void> {
-    const { owner, store, history, deferred, sliceMs, closing } = this.#core
-    for (;;) {
-      await this.#replay.ended()
-      if (closing.aborted) throw closedError()
-      const merge = history.mergeable(this.#writer.mayWrite)
-      if (!merge) return
-      const { last, newest } = merge
-      const end = last.end ?? history.position
-      const followed = last !== newest
-      const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
-      // No process can complete the bulk any more, because the bulk's segment is sealed.
-      if (store.open && store.open.ordinal <= ordinal) store.abandonOpen()
-      if (deferred.pending) {
-        await deferred.done()
-        continue
-      }
-      const work = writeSnapshot(store, { ...end, epoch, last: ordinal, followed })
-      const merged = await runInSlices(work, { sliceMs, signal: closing })
-      await this.#replay.ended()
-      // If a segment was started during the merge, that segment records only entries that were replaced or deleted since its own start: merge again, with the newer segments.
-      if (newest === history.newest() && !closing.aborted) {
-        const { entries } = store
-        // The snapshot has no stale secret, unless the newest segment has replaced or deleted an entry, which was live at the end of the merged segments.
-        if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
-          entries.staleSecrets = -1
-        history.replace(last, merged)
-        for (const listener of owner.appendListeners) listener()
-        return
-      }
-      merged.segment.close()
-    }
   }
 }

@@ -96,15 +96,30 @@ function abortedError(signal: AbortSignal): FdbError {
 /** Work on up to this many entries runs synchronously. */
 const FEW_ENTRIES = 256
 
+/** Work that {@link DeferredWork} has yet to do. */
+interface Pending {
+  readonly steps: Generator<undefined, void>
+  readonly ended: Promise<void>
+  readonly end: () => void
+}
+
+function pending(steps: Generator<undefined, void>): Pending {
+  let end = () => {}
+  const ended = new Promise<void>(resolve => {
+    end = resolve
+  })
+  return { steps, ended, end }
+}
+
 /** Runs the remaining work of large changes that are already in effect, in slices and in order: it frees locations and notifies listeners. Reads see no difference. */
 export class DeferredWork {
   /** A step is running, so that no record may be applied. */
   stepping = false
-  readonly #work: Generator<undefined, void>[] = []
+  readonly #work: Pending[] = []
   readonly #sliceMs: number
   readonly #signal: AbortSignal
   readonly #onPause: () => void
-  #running: Promise<unknown> | null = null
+  #running = false
 
   /** `onPause` is called when the work is done or was aborted. */
   constructor(sliceMs: number, signal: AbortSignal, onPause: () => void) {
@@ -122,7 +137,7 @@ export class DeferredWork {
       runAtOnce(work)
       return
     }
-    this.#work.push(work)
+    this.#work.push(pending(work))
     this.#run()
   }
 
@@ -131,7 +146,10 @@ export class DeferredWork {
     for (let work = this.#work[0]; work !== undefined; work = this.#work[0]) {
       this.stepping = true
       try {
-        if (work.next().done) this.#work.shift()
+        if (work.steps.next().done) {
+          this.#work.shift()
+          work.end()
+        }
       } finally {
         this.stepping = false
       }
@@ -139,22 +157,24 @@ export class DeferredWork {
     }
   }
 
-  /** Resolves when the listeners were notified of every change that is in effect. */
+  /** Resolves when the listeners were notified of every change that is in effect now, or when the work was aborted. Does not wait for later changes. */
   async done(): Promise<void> {
-    while (this.pending && this.#running) await this.#running
+    if (this.#running) await this.#work.at(-1)?.ended
   }
 
   #run(): void {
     if (this.#running || this.#signal.aborted) return
+    this.#running = true
     const work = async () => {
       await nextTurn()
       await runInSlices(this.steps(), { sliceMs: this.#sliceMs, signal: this.#signal })
     }
-    this.#running = work()
+    work()
       .catch(() => {})
       .finally(() => {
-        this.#running = null
-        if (this.pending) this.#run()
+        this.#running = false
+        if (this.#signal.aborted) for (const { end } of this.#work) end()
+        else if (this.pending) this.#run()
         this.#onPause()
       })
   }

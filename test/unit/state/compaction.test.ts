@@ -1,9 +1,10 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it, vi } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import { native } from '../../../src/kernel/native.js'
 import { encodeBody, encodeEnvelope } from '../../../src/state/records.js'
 import { frame } from '../../../src/state/segment.js'
-import { Segment, StateLog } from '../../fixtures/state.js'
+import { Segment, StateLog, type StateLogOptions } from '../../fixtures/state.js'
 import {
   bytesOf,
   longestTurn,
@@ -16,8 +17,8 @@ import { leastOf } from '../../processes/worked.js'
 
 const over = new FdbError('ERR_FDB_FENCED', 'over')
 
-async function filled(entries: number) {
-  const { log, segment } = writingLog()
+async function filled(entries: number, options?: StateLogOptions) {
+  const { log, segment } = writingLog(options)
   const routes = log.section('routes', routeSchema)
   for (let round = 0; round < 3; round++) {
     await routes.bulk(
@@ -117,6 +118,60 @@ describe('compaction', () => {
     // Two segments before, and two now: the snapshot that was too early is closed.
     expect(native.openCount()).toBe(open)
     const reader = await readBy(log)
+    expect(reader.position).toEqual(log.position)
+    reader.close()
+    log.close()
+  })
+
+  it('ends though the process makes large changes all the time, of which each leaves work', async () => {
+    const { log, segment, routes } = await filled(200, { sliceMs: 0.1 })
+    segment.seal()
+    log.startWriting(Segment.create(2))
+    const change = (turn: number) =>
+      log.update(state => {
+        for (let i = 0; i < 3000; i++) state.put(routes, `k${i}`, { to: `turn ${turn}` })
+      })
+    await change(-1)
+    let ended = false
+    const compaction = log.compact().finally(() => {
+      ended = true
+    })
+    let turns = 0
+    for (; !ended && turns < 60; turns++) {
+      await change(turns)
+      await nextTurn()
+    }
+    expect(ended).toBe(true)
+    expect((await compaction).map(({ kind }) => kind)).toEqual(['snapshot', 'epoch'])
+    const reader = await readBy(log)
+    expect(reader.position).toEqual(log.position)
+    reader.close()
+    log.close()
+  })
+
+  it('ends though this process reads all the time what another one writes', async () => {
+    const { log, segment, routes } = await filled(5000)
+    segment.seal()
+    log.startWriting(Segment.create(2))
+    await routes.put('k1', { to: 'first' })
+    const reader = await readBy(log)
+    let ended = false
+    const compaction = reader.compact().finally(() => {
+      ended = true
+    })
+    let turns = 0
+    const reading = async () => {
+      while (!ended && turns < 500) await reader.catchUp()
+    }
+    const reads = [reading(), reading()]
+    for (; !ended && turns < 500; turns++) {
+      for (let i = 0; i < 500; i++) void routes.put(`k${i}`, { to: `turn ${turns}` })
+      await nextTurn()
+    }
+    expect(ended).toBe(true)
+    expect((await compaction).map(({ kind }) => kind)).toEqual(['snapshot', 'epoch'])
+    await Promise.all(reads)
+    await reader.catchUp()
     expect(reader.position).toEqual(log.position)
     reader.close()
     log.close()

@@ -91,6 +91,46 @@ describe('what changes have left to do', () => {
     left.add(work('little, later'), 1)
     expect(done).toEqual(['little'])
     await left.done()
-    expect([done, left.pending, paused]).toEqual([['little', 'much', 'little, later'], false, 1])
+    expect([done, left.pending]).toEqual([['little', 'much', 'little, later'], false])
+    await nextTurn()
+    expect(paused).toBe(1)
+  })
+  it('is waited for as far as it is known: what comes meanwhile in each turn is not', async () => {
+    const left = new DeferredWork(1, new AbortController().signal, () => {})
+    const { work } = clock()
+    let steps = 0
+    const long = function* (): Generator<undefined, void> {
+      for (let i = 0; i < 10; i++, steps++) {
+        work(STEP_MS)
+        yield
+      }
+    }
+    left.add(long(), 1000)
+    let over = false
+    const done = left.done().then(() => {
+      over = true
+    })
+    let turns = 0
+    for (; !over && turns < 1000; turns++) {
+      left.add(long(), 1000)
+      await nextTurn()
+    }
+    expect({ steps, pending: left.pending, turns }).toSatisfy(
+      seen => seen.pending && seen.steps >= 10 && seen.turns < 20,
+    )
+    await done
+  })
+
+  it('is no longer waited for when it is given up', async () => {
+    const closing = new AbortController()
+    const left = new DeferredWork(1, closing.signal, () => {})
+    const forever = function* (): Generator<undefined, void> {
+      for (;;) yield
+    }
+    left.add(forever(), 1000)
+    const done = left.done()
+    closing.abort()
+    await done
+    await left.done()
   })
 })
