@@ -30,6 +30,8 @@ export class Appender {
   #scheduled = false
   /** {@link #appendBacklog} is running. */
   #backlog = false
+  /** {@link WriteQueue.added} when {@link #shortenBacklog} last appended. */
+  #shortenedAt = 0
   /** A large bulk is being appended, over several turns. */
   amidBulk = false
   /** An update's function is running: nothing may be appended, but sections may be read. */
@@ -40,8 +42,12 @@ export class Appender {
     this.#right = right
   }
 
-  /** Appends the queue at the end of this turn, or at once if it is long. */
+  /** Appends the queue at the end of this turn, or at once if it is long. A backlog gets shorter with each change, however many the application makes. */
   schedule(): void {
+    if (this.#backlog) {
+      this.#shortenBacklog()
+      return
+    }
     if (this.#core.queue.bytes >= BATCH_BYTES) {
       this.flush()
       return
@@ -73,6 +79,7 @@ export class Appender {
   async #appendBacklog(): Promise<void> {
     const slice = new Slice(this.#core.sliceMs)
     this.#backlog = true
+    this.#shortenedAt = this.#core.queue.added
     await slice.next()
     while (this.#mayAppend) {
       this.#appendBatch(this.#core.history.writeSegment!, BACKLOG_BYTES)
@@ -80,6 +87,16 @@ export class Appender {
     }
     this.#backlog = false
     this.flush()
+  }
+
+  /** Appends twice the bytes of the new changes: slices alone might be slower than the application. */
+  #shortenBacklog(): void {
+    const { queue, history } = this.#core
+    const fresh = queue.added - this.#shortenedAt
+    if (fresh < BACKLOG_BYTES) return
+    this.#shortenedAt = queue.added
+    const least = queue.bytes - 2 * fresh
+    while (this.#mayAppend && queue.bytes > least) this.#appendBatch(history.writeSegment!, BACKLOG_BYTES)
   }
 
   get #mayAppend(): boolean {

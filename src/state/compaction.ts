@@ -68,7 +68,7 @@ export class Compaction {
     const { store, history, deferred } = this.#core
     const merge = this.#mergeable()
     if (merge === null) return null
-    // What another large change has left meanwhile; the next one would do it at once, too.
+    // Does at once the work that another large change has left meanwhile, as the next large change would.
     runAtOnce(deferred.steps())
     const { last, newest } = merge
     const { segment, ordinal } = last

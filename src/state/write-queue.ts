@@ -58,6 +58,8 @@ export class WriteQueue {
   readonly #limits: StateLimits
   #writes: PendingWrite[] = []
   bytes = 0
+  /** The bytes of all writes that were ever queued. */
+  added = 0
   /** The queued writes with a request id, by id. A retry gets the promise of the queued write. */
   readonly #requests = new Map<string, PendingWrite>()
 
@@ -98,6 +100,7 @@ export class WriteQueue {
     const pending: PendingWrite = { ...write, queuedAt: performance.now(), bytes, promise, retry, ...settle }
     this.#writes.push(pending)
     this.bytes += bytes
+    this.added += bytes
     if (write.request !== '') this.#requests.set(write.request, pending)
     return promise
   }

@@ -82,9 +82,9 @@ export const state = room(
       '',
       ...FORWARDING,
     ],
-    ['state/state-log.ts', 'merged.segment.close()', '', 'unit/state/compaction'],
+    ['state/compaction.ts', 'merged.segment.close()', '', 'unit/state/compaction'],
     [
-      'state/state-log.ts',
+      'state/compaction.ts',
       'for (const listener of owner.appendListeners) listener()',
       '',
       'unit/state/compaction',

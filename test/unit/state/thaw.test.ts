@@ -77,6 +77,28 @@ describe('65,536 changes that waited', () => {
     log.close()
   })
 
+  it('get fewer though the application goes on to make thousands in each turn', async () => {
+    const { log } = writingLog()
+    const routes = log.section('routes', routeSchema)
+    const made: Promise<void>[] = []
+    const change = (turn: number) => {
+      for (let i = 0; i < 3000; i++) made.push(routes.put(`k${i}`, { to: `turn ${turn}` }))
+    }
+    log.pauseWriting()
+    for (let turn = 0; turn < 3; turn++) change(turn)
+    expect(log.stats().waiting).toBe(9000)
+    log.resumeWriting()
+    let turns = 0
+    for (; turns < 12 && log.stats().waiting > 3000; turns++) {
+      change(turns)
+      await nextTurn()
+    }
+    expect(log.stats().waiting).toBeLessThanOrEqual(3000)
+    await Promise.all(made)
+    expect(log.sequence).toBe(made.length)
+    log.close()
+  })
+
   it('are rejected in slices when the right to write ends', async () => {
     const [longest] = await leastOf(MOST_MS, async () => {
       const { log } = writingLog()
