@@ -20,13 +20,13 @@ export function moveBetween(old: readonly SocketPairs[], young: SocketPairs, opt
   const taken = new MoveCounts()
   const faults: unknown[] = []
   const reportError = (error: unknown) => faults.push(error)
-  let giverEnded!: () => void
-  let takerEnded!: () => void
+  let senderEnded!: () => void
+  let receiverEnded!: () => void
   const ended = Promise.all([
-    new Promise<void>(resolve => (giverEnded = resolve)),
-    new Promise<void>(resolve => (takerEnded = resolve)),
+    new Promise<void>(resolve => (senderEnded = resolve)),
+    new Promise<void>(resolve => (receiverEnded = resolve)),
   ])
-  const takerLog = MoveLog.open(pair.log.fd.dup())
+  const receiverLog = MoveLog.open(pair.log.fd.dup())
   const sender = new ConnectionSender({
     link: new Link(new Channel(pair.give)),
     log: pair.log,
@@ -37,16 +37,16 @@ export function moveBetween(old: readonly SocketPairs[], young: SocketPairs, opt
     drainMs: options.drainMs ?? 60_000,
     counts: given,
     reportError,
-    onEnded: giverEnded,
+    onEnded: senderEnded,
   })
   const receiver = new ConnectionReceiver({
     link: new Link(new Channel(pair.take)),
-    log: takerLog,
+    log: receiverLog,
     sender: process.pid,
     target: (listener, protocol) => (listener === 'web' && protocol === 'test/1' ? young : undefined),
     counts: taken,
     reportError,
-    onEnded: takerEnded,
+    onEnded: receiverEnded,
   })
   return { sender, receiver, given, taken, faults, ended }
 }

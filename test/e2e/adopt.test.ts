@@ -11,7 +11,7 @@ import { hasEnded } from '../processes/launch.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { TRACES_ALL, TRACES_OWN } from '../processes/tracing.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const USER = 12_001
@@ -52,8 +52,8 @@ const LOCAL = [{ host: '127.0.0.1', port: 0 }]
 
 describe.runIf(TRACES_OWN)('fd-broker adopt', () => {
   it('shows what a process listens on, in each family, and not what it is connected to', async () => {
-    const desk = Desk.open()
-    const path = join(desk.folder, 'plain.sock')
+    const sandbox = Sandbox.open()
+    const path = join(sandbox.folder, 'plain.sock')
     const abstract = `\0fdb-adopt-${process.pid}`
     const pid = await plain([
       ...LOCAL,
@@ -62,7 +62,7 @@ describe.runIf(TRACES_OWN)('fd-broker adopt', () => {
       { path: abstract },
       { udp: true, address: '127.0.0.1', port: 0 },
     ])
-    const { code, stdout, stderr } = await desk.run('adopt', '--pid', String(pid), '--json')
+    const { code, stdout, stderr } = await sandbox.run('adopt', '--pid', String(pid), '--json')
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     const { listeners } = JSON.parse(stdout)
     expect(listeners.map(({ address }: { address: string }) => address).sort()).toEqual([
@@ -72,7 +72,7 @@ describe.runIf(TRACES_OWN)('fd-broker adopt', () => {
       `unix:${path}`,
       expect.stringContaining(`unix:@${abstract.slice(1)}`),
     ])
-    const text = await desk.run('adopt', '--pid', String(pid))
+    const text = await sandbox.run('adopt', '--pid', String(pid))
     expect(text.stdout).toMatch(/^ADDRESS +FD +INODE +OPTIONS\n/)
     expect(text.stdout).toMatch(/^tcp:\/\/\[::\]:\d+ +\d+ +\d+ +IPv4 too$/m)
   })
@@ -81,17 +81,17 @@ describe.runIf(TRACES_OWN)('fd-broker adopt', () => {
     const port = await freePort()
     const spec = `tcp://127.0.0.1:${port}`
     const scene = Scene.open({ hosting: 'daemon', listeners: [{ name: 'web', spec }] })
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     await serveByCommand(scene)
     const pid = await plain([{ host: '127.0.0.1', port }])
     const args = ['--listener', `web=${spec}`, '--control', scene.control, '--service', 'shop']
-    const adopted = await desk.run('adopt', '--pid', String(pid), ...args)
+    const adopted = await sandbox.run('adopt', '--pid', String(pid), ...args)
     expect(adopted).toEqual({
       code: 0,
       stderr: '',
       stdout: `web  ${spec}\nthe daemon holds them for shop; process ${pid} keeps serving\n`,
     })
-    const again = await desk.run('adopt', '--pid', String(pid), ...args)
+    const again = await sandbox.run('adopt', '--pid', String(pid), ...args)
     expect(again).toMatchObject({ code: 4, stderr: expect.stringMatching(/^ERR_FDB_BUSY: /) })
     process.kill(pid, 'SIGKILL')
     await until('it has ended', () => hasEnded(pid))
@@ -109,15 +109,22 @@ describe.runIf(TRACES_OWN)('fd-broker adopt', () => {
   })
 
   it('refuses several sockets at one address, a process that speaks fd-broker, and half of an order', async () => {
-    const desk = Desk.open()
-    const shop = await desk.shop()
-    const control = ['--control', desk.control, '--service', 'shop']
+    const sandbox = Sandbox.open()
+    const shop = await sandbox.shop()
+    const control = ['--control', sandbox.control, '--service', 'shop']
     const place = 'tcp://127.0.0.1:1'
-    const half = await desk.run('adopt', '--pid', String(shop), '--listener', `web=${place}`)
+    const half = await sandbox.run('adopt', '--pid', String(shop), '--listener', `web=${place}`)
     expect(half).toMatchObject({ code: 2, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
-    const embedded = await desk.run('adopt', '--pid', String(shop), '--listener', `web=${place}`, ...control)
+    const embedded = await sandbox.run(
+      'adopt',
+      '--pid',
+      String(shop),
+      '--listener',
+      `web=${place}`,
+      ...control,
+    )
     expect(embedded).toMatchObject({ code: 1, stderr: expect.stringMatching(/^ERR_FDB_NOT_A_DAEMON: /) })
-    const own = await desk.run('run', '--adopt', String(shop), '--listen', `web=${place}`, '--', 'true')
+    const own = await sandbox.run('run', '--adopt', String(shop), '--listen', `web=${place}`, '--', 'true')
     expect(own.stderr).toMatch(/^ERR_FDB_ADOPT: .*speaks fd-broker.*upgrade\.sock/m)
   })
 })
@@ -143,9 +150,9 @@ describe.runIf(isRoot && TRACES_ALL)('the right that is missing is named:', () =
       ],
     ),
   ])('%s', async (_what, as, wrap, right) => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const pid = await plain(LOCAL, wrap)
-    const { code, stdout, stderr } = await desk.runCommand([
+    const { code, stdout, stderr } = await sandbox.runCommand([
       ...as,
       process.execPath,
       CLI,

@@ -40,11 +40,11 @@ describe('a program under fd-broker/auto runs as without it, and says why once,'
     const program = await AutoProgram.of(SERVER)
     const first = await program.serve()
     program.write('index.mjs', SERVER)
-    const other = await program.desk.launch([
+    const other = await program.sandbox.launch([
       ...[
         'sh',
         '-c',
-        `cd ${program.desk.folder} && exec "$@"`,
+        `cd ${program.sandbox.folder} && exec "$@"`,
         'sh',
         'env',
         `RUNTIME_DIRECTORY=${program.path('run')}`,
@@ -74,8 +74,8 @@ describe('a program under fd-broker/auto runs as without it, and says why once,'
     ),
   ])('under %s, whose edits restart it', async (name, command) => {
     const program = await AutoProgram.of(SERVER)
-    await program.desk.launch([
-      ...['sh', '-c', `cd ${program.desk.folder} && exec "$@"`, 'sh', 'env'],
+    await program.sandbox.launch([
+      ...['sh', '-c', `cd ${program.sandbox.folder} && exec "$@"`, 'sh', 'env'],
       ...[`RUNTIME_DIRECTORY=${program.path('run')}`, ...command, '--import', 'fd-broker/auto', 'server.mjs'],
     ])
     expect(await answerOf(program.url)).toMatch(/^pid/)
@@ -176,19 +176,19 @@ describe('a program under fd-broker/auto', () => {
     const temporary = program.path('temporary')
     mkdirSync(temporary, { mode: 0o1777 })
     chmodSync(temporary, 0o1777)
-    chmodSync(program.desk.folder, 0o755)
+    chmodSync(program.sandbox.folder, 0o755)
     // Not root, which may write to /run.
     const user =
       process.geteuid?.() === 0 ? ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] : []
     const place = [...user, 'env', '-u', 'RUNTIME_DIRECTORY', '-u', 'XDG_RUNTIME_DIR', `TMPDIR=${temporary}`]
-    const within = ['sh', '-c', `cd ${program.desk.folder} && exec "$@"`, 'sh', ...place]
-    const pid = await program.desk.launch([...within, 'node', '--import', 'fd-broker/auto', 'server.mjs'])
+    const within = ['sh', '-c', `cd ${program.sandbox.folder} && exec "$@"`, 'sh', ...place]
+    const pid = await program.sandbox.launch([...within, 'node', '--import', 'fd-broker/auto', 'server.mjs'])
     expect(await answerOf(program.url)).toBe(`pid ${pid}`)
     const cli = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
     const status = await until(
       'it is found',
       async () => {
-        const ran = await program.desk.runCommand([
+        const ran = await program.sandbox.runCommand([
           ...within,
           'node',
           cli,

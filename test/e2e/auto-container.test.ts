@@ -13,7 +13,7 @@ async function contained(wrap: readonly string[] = []) {
 const server = http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
 process.on('SIGTERM', () => server.close(() => process.exit(0)))
 `)
-  const { env, log } = program.desk
+  const { env, log } = program.sandbox
   const container = await PidNamespace.start(
     [...wrap, ...program.words('import', { FD_BROKER_PROBATION: '0' }, [])],
     {
@@ -66,7 +66,7 @@ it.runIf(NIGHTLY)(
   'a TERM that comes while PID 1 becomes the command that keeps its place ends all, too',
   async () => {
     const { program, container } = await contained()
-    const upgraded = program.desk.run('upgrade', '--control', program.control)
+    const upgraded = program.sandbox.run('upgrade', '--control', program.control)
     while (!procText(container.init, 'cmdline').includes('\0keep\0')) await nextTurn()
     container.signal('SIGTERM')
     expect(await container.exit).toBe(0)

@@ -201,7 +201,7 @@ describe('under fd-broker/auto a replaced version', () => {
     const program = await AutoProgram.of(SERVER)
     const first = await program.serve()
     program.write('server.mjs', `${SERVER}throw new Error('a mistake')\n`)
-    const { code, stderr } = await program.desk.run('upgrade', '--control', program.control)
+    const { code, stderr } = await program.sandbox.run('upgrade', '--control', program.control)
     expect(code).toBe(1)
     expect(stderr).toContain('a mistake')
     expect(await (await fetch(program.url)).text()).toBe(`pid ${first}`)

@@ -20,14 +20,14 @@ throw new Error('a mistake')
 function start(program: AutoProgram, ...args: string[]): Promise<Ran> {
   const place = `RUNTIME_DIRECTORY=${program.place.RUNTIME_DIRECTORY}`
   const log = ['--log-file', program.path('log/shop.log')]
-  return program.desk.runCommand([
-    ...['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh', program.desk.folder],
+  return program.sandbox.runCommand([
+    ...['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh', program.sandbox.folder],
     ...['env', place, process.execPath, CLI, 'start', 'server.mjs', ...log, ...args],
   ])
 }
 
 function upgrade(program: AutoProgram, ...args: string[]): Promise<Ran> {
-  return program.desk.run('upgrade', '--control', program.control, ...args)
+  return program.sandbox.run('upgrade', '--control', program.control, ...args)
 }
 
 /** A program that serves as generation 1 and is stopped. */
@@ -108,7 +108,7 @@ it.runIf(NIGHTLY)('ends when another command has started a version that serves',
   await until('it has failed', () => program.read('failed') !== '')
   program.write('fixed.mjs', SERVER)
   const words = program.words('import', { FD_BROKER_NAME: program.name }, [])
-  const fixed = program.desk.runCommand(words.map(word => (word === 'server.mjs' ? 'fixed.mjs' : word)))
+  const fixed = program.sandbox.runCommand(words.map(word => (word === 'server.mjs' ? 'fixed.mjs' : word)))
   const { code, stdout, stderr } = await run
   expect({ code, stderr: withoutNotes(stderr) }, stdout).toEqual({ code: 0, stderr: '' })
   const pid = await program.serves(2)
@@ -122,7 +122,7 @@ it.runIf(NIGHTLY)('says at Ctrl-C that no version serves', async () => {
   const { program, hung } = await stopped()
   program.write('server.mjs', FAILS)
   const args = ['upgrade', '--control', program.control, '--kill-stuck', '--timeout', '60s']
-  const { stdout, stderr } = await program.desk.runCommand([
+  const { stdout, stderr } = await program.sandbox.runCommand([
     ...['timeout', '--preserve-status', '-s', 'INT', '9', process.execPath, CLI],
     ...args,
   ])
@@ -169,7 +169,7 @@ it.runIf(NIGHTLY)(
       `await new Promise(resolve => setTimeout(resolve, 2_000))\n${SERVER}`,
     )
     await program.serve()
-    const other = program.desk.runCommand(program.words('import', {}, []))
+    const other = program.sandbox.runCommand(program.words('import', {}, []))
     await program.statusWhere('it joins', ({ phase }) => phase === 'offering')
     const { code, stdout } = await upgrade(program)
     const pid = await program.serves(2)

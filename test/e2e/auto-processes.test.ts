@@ -58,7 +58,7 @@ it('a next version under fd-broker/auto that does not listen is named as the cau
   const program = await AutoProgram.of(`import http from 'node:http'\n${LISTEN}\n`)
   const first = await program.serve()
   program.write('server.mjs', 'await new Promise(() => {})\n')
-  const { code, stderr } = await program.desk.run('upgrade', '--control', program.control)
+  const { code, stderr } = await program.sandbox.run('upgrade', '--control', program.control)
   expect(code).toBe(1)
   expect(stderr).toContain('ended with code 13: a top-level await of it never settled')
   await program.answeredBy(first)

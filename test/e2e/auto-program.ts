@@ -10,7 +10,7 @@ import { hasEnded, launchUnrelated } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
 import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
-import { Desk, type Ran } from './cli-processes.js'
+import { type Ran, Sandbox } from './cli-processes.js'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const PATIENCE_MS = 15_000
@@ -44,9 +44,9 @@ const WORDS: Record<By, readonly string[]> = {
 
 /** A program that knows nothing of fd-broker, in a folder of its own with the package installed; 8080 in its text is a free port. */
 export class AutoProgram {
-  readonly desk = Desk.open()
+  readonly sandbox = Sandbox.open()
   /** The service's name. A socket of this name in a folder of the machine would be preferred to one that {@link place} has not yet. */
-  readonly name = `shop-${this.desk.folder.slice(-6)}`
+  readonly name = `shop-${this.sandbox.folder.slice(-6)}`
   readonly port: number
   readonly file: string
   readonly #more: ProgramOptions
@@ -62,11 +62,11 @@ export class AutoProgram {
     this.file = file
     this.#more = options
     const { modules } = options
-    mkdirSync(join(this.desk.folder, 'run'), { mode: 0o700 })
+    mkdirSync(join(this.sandbox.folder, 'run'), { mode: 0o700 })
     if (modules === undefined) {
-      mkdirSync(join(this.desk.folder, 'node_modules'))
-      symlinkSync(ROOT, join(this.desk.folder, 'node_modules/fd-broker'))
-    } else symlinkSync(modules, join(this.desk.folder, 'node_modules'))
+      mkdirSync(join(this.sandbox.folder, 'node_modules'))
+      symlinkSync(ROOT, join(this.sandbox.folder, 'node_modules/fd-broker'))
+    } else symlinkSync(modules, join(this.sandbox.folder, 'node_modules'))
     this.write('package.json', JSON.stringify({ name: this.name }))
   }
 
@@ -85,11 +85,11 @@ export class AutoProgram {
   }
 
   get output(): string {
-    return this.desk.output
+    return this.sandbox.output
   }
 
   path(name: string): string {
-    return join(this.desk.folder, name)
+    return join(this.sandbox.folder, name)
   }
 
   read(name: string): string {
@@ -108,7 +108,7 @@ export class AutoProgram {
     const given = own.map(word => word.replaceAll('8080', String(this.port)))
     return [
       ...IN_FOLDER,
-      ...[this.desk.folder, ...clean, ...variables.map(([name, value]) => `${name}=${value}`)],
+      ...[this.sandbox.folder, ...clean, ...variables.map(([name, value]) => `${name}=${value}`)],
       ...[...WORDS[by], ...words, this.file, ...given, ...args],
     ]
   }
@@ -119,7 +119,7 @@ export class AutoProgram {
     env: Readonly<Record<string, string>> = {},
     args: readonly string[] = [],
   ): Promise<number> {
-    return launchUnrelated(this.words(by, env, args), { log: this.desk.log, env: this.desk.env })
+    return launchUnrelated(this.words(by, env, args), { log: this.sandbox.log, env: this.sandbox.env })
   }
 
   /** Until it ends. */
@@ -128,7 +128,7 @@ export class AutoProgram {
     env: Readonly<Record<string, string>> = {},
     args: readonly string[] = [],
   ): Promise<Ran> {
-    return this.desk.runCommand(this.words(by, env, args))
+    return this.sandbox.runCommand(this.words(by, env, args))
   }
 
   /** Launches it, and waits until it serves as this generation. */
@@ -188,7 +188,7 @@ export class AutoProgram {
 
   /** `fd-broker …` about its service, which must succeed. */
   async command(name: 'upgrade' | 'stop'): Promise<void> {
-    expect(await this.desk.run(name, '--control', this.control)).toMatchObject({ code: 0 })
+    expect(await this.sandbox.run(name, '--control', this.control)).toMatchObject({ code: 0 })
   }
 
   async ends(pid: number): Promise<void> {

@@ -82,7 +82,7 @@ describe('a program under fd-broker/auto is upgraded without a lost request:', (
 
   it('an HTTPS server', async () => {
     const program = await AutoProgram.of('', 'server.mjs', SOON)
-    const { cert, key } = makeCertificate(program.desk)
+    const { cert, key } = makeCertificate(program.sandbox)
     program.write(
       'server.mjs',
       `import { readFileSync } from 'node:fs'

@@ -92,7 +92,7 @@ export async function recordPlain(program: AutoProgram, questions: readonly Ques
     () => program.output,
   )
   const answers = await answersOf(program.url, questions)
-  program.desk.signal('SIGKILL')
+  program.sandbox.signal('SIGKILL')
   await processesLeft(program, 0)
   return answers
 }
@@ -101,9 +101,9 @@ export async function recordPlain(program: AutoProgram, questions: readonly Ques
 export async function processesLeft(program: AutoProgram, count: number): Promise<void> {
   await until(
     `${count} of its processes are alive`,
-    () => program.desk.processes().length === count,
+    () => program.sandbox.processes().length === count,
     ENDS_MS,
-    () => `${program.desk.processes().join('\n')}\n${program.output}`,
+    () => `${program.sandbox.processes().join('\n')}\n${program.output}`,
   )
 }
 

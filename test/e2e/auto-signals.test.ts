@@ -81,7 +81,7 @@ describe('as PID 1 of a container under fd-broker/auto', () => {
   /** Two generations in a container: PID 1 is the first. */
   async function contained(library: string, { upgrades }: { upgrades: number }) {
     const program = await AutoProgram.of(`${library}${SERVER}`)
-    const { env, log } = program.desk
+    const { env, log } = program.sandbox
     const container = await PidNamespace.start(program.words('import', SOON, []), { env, log })
     await program.serves(1)
     for (let generation = 2; generation <= 1 + upgrades; generation++) {

@@ -36,13 +36,13 @@ server.listen(8080, () => console.log(process.pid + ' listens'))
 
 function words(program: AutoProgram, args: readonly string[]): string[] {
   const place = `RUNTIME_DIRECTORY=${program.place.RUNTIME_DIRECTORY}`
-  const folder = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh', program.desk.folder]
+  const folder = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh', program.sandbox.folder]
   return [...folder, 'env', place, process.execPath, CLI, ...args]
 }
 
 /** `fd-broker …` in the program's folder. */
 function command(program: AutoProgram, ...args: string[]): Promise<Ran> {
-  return program.desk.runCommand(words(program, args))
+  return program.sandbox.runCommand(words(program, args))
 }
 
 /** The words of a command that starts it. */
@@ -67,7 +67,7 @@ async function linesOf(program: AutoProgram, ...args: string[]): Promise<string[
 /** `fd-broker …` in the program's folder, while it runs. */
 function begin(program: AutoProgram, ...args: string[]) {
   const [file = '', ...rest] = words(program, args)
-  const run = spawn(file, rest, { env: program.desk.env })
+  const run = spawn(file, rest, { env: program.sandbox.env })
   let [stdout, stderr] = ['', '']
   run.stdout.setEncoding('utf8').on('data', text => (stdout += text))
   run.stderr.setEncoding('utf8').on('data', text => (stderr += text))
@@ -137,7 +137,7 @@ describe('fd-broker start', () => {
     const second = await start(program)
     expect(second.generation).toBe(2)
     await program.answeredBy(second.pid, '/two')
-    const { stdout } = await program.desk.run('upgrade', '--control', program.control)
+    const { stdout } = await program.sandbox.run('upgrade', '--control', program.control)
     expect(stdout).toMatch(
       /serves, after \d+ ms\nits log is \S+\/log\/shop\.log\nthe previous version stands by for \d+ s: .*\n$/,
     )
@@ -160,11 +160,11 @@ describe('fd-broker start', () => {
     }
     expect(await linesOf(program, '--lines', '1')).toEqual([`${third} is asked /three`])
     program.write('server.mjs', "throw new Error('a mistake')\n")
-    const failed = await program.desk.run('upgrade', '--control', program.control)
+    const failed = await program.sandbox.run('upgrade', '--control', program.control)
     const [, log = ''] = /^the log of the version that failed is (.*)$/m.exec(failed.stdout) ?? []
     await until('it has the error', () => readFileSync(log, 'utf8').includes('Error: a mistake'))
     program.write('server.mjs', 'process.exit(3)\n')
-    const silent = await program.desk.run('upgrade', '--control', program.control)
+    const silent = await program.sandbox.run('upgrade', '--control', program.control)
     expect(silent.stdout).not.toContain('the log of the version that failed is')
     expect(silent.stdout).toContain('the version that failed wrote nothing to its log\n')
     await program.command('stop')
@@ -213,7 +213,7 @@ describe('fd-broker start', () => {
     program.write('server.mjs', `${text}server.listen(8080)\n`)
     await start(program)
     program.write('server.mjs', taken)
-    const upgrade = await program.desk.run('upgrade', '--control', program.control)
+    const upgrade = await program.sandbox.run('upgrade', '--control', program.control)
     expect(upgrade.code).toBe(1)
     expect(upgrade.stderr).toMatch(said)
     await program.command('stop')
@@ -223,7 +223,7 @@ describe('fd-broker start', () => {
     const program = await AutoProgram.of(SERVER)
     const { pid } = await start(program)
     const command = ['--', 'node', program.path('server.mjs')]
-    const { code, stdout } = await program.desk.run('upgrade', '--control', program.control, ...command)
+    const { code, stdout } = await program.sandbox.run('upgrade', '--control', program.control, ...command)
     expect(code).toBe(1)
     expect(stdout).toContain(
       `\nport ${program.port} is in use by process ${pid}, which serves: the next version did not take over its socket. Does the command of the next version load fd-broker, `,
@@ -296,7 +296,7 @@ describe('fd-broker start', () => {
       'the first serves again',
       ({ pid, role }) => pid === first.pid && role === 'serving',
     )
-    const { code, stdout, stderr } = await program.desk.run('upgrade', '--control', program.control)
+    const { code, stdout, stderr } = await program.sandbox.run('upgrade', '--control', program.control)
     expect(code).toBe(1)
     expect(stderr).toContain(
       `\n  fd-broker: this process runs without upgrades: process ${second.pid} was given the listeners in an earlier handoff`,
@@ -328,7 +328,7 @@ describe('fd-broker start', () => {
     )
     expect(hasEnded(pidIn(stderr))).toBe(true)
     expect(readdirSync(program.path('run'))).toEqual([])
-    await until('the log’s process has ended', () => program.desk.processes().length === 0 || null)
+    await until('the log’s process has ended', () => program.sandbox.processes().length === 0 || null)
   })
 
   it.each<[how: string, more: string, limit: string | null]>([
@@ -407,7 +407,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
         `^ERR_FDB_SUCCESSOR_LOST: generation 2 \\(pid \\d+\\) has served and failed: .*; process ${first.pid} \\(generation 1\\) serves again\n$`,
       ),
     )
-    expect((await program.desk.run('status', '--control', program.control)).stdout).toMatch(
+    expect((await program.sandbox.run('status', '--control', program.control)).stdout).toMatch(
       new RegExp(`^last failure .* after it had served for \\d+ ms; its log is ${log}$`, 'm'),
     )
     expect((await command(program, 'logs', '--service', program.name)).stderr).toMatch(
@@ -433,7 +433,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     const control = `/tmp/${'x'.repeat(102)}`
     const line = words(program, startWords(program, 'log/shop.log'))
     const args = ['env', `FD_BROKER_CONTROL=${control}`, ...line]
-    expect(await program.desk.runCommand(args)).toEqual({
+    expect(await program.sandbox.runCommand(args)).toEqual({
       code: 2,
       stdout: '',
       stderr: expect.stringMatching(
@@ -447,14 +447,14 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     const program = await AutoProgram.of(SERVER)
     program.write('state', '')
     const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
-    chmodSync(program.desk.folder, 0o755)
+    chmodSync(program.sandbox.folder, 0o755)
     const env = [
       'env',
       'FD_BROKER_LOG_FILE=',
       `XDG_STATE_HOME=${program.path('state')}`,
-      `TMPDIR=${program.desk.folder}`,
+      `TMPDIR=${program.sandbox.folder}`,
     ]
-    const { code, stderr } = await program.desk.runCommand([
+    const { code, stderr } = await program.sandbox.runCommand([
       ...user,
       ...env,
       ...words(program, ['start', 'server.mjs']),
@@ -503,7 +503,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     expect(stderr).toMatch(
       /^ERR_FDB_OPTION: process \d+ \(uid \d+\) cannot create the log \/proc\/shop\.log \(E\w+: .*\): give --log-file a path in a folder /,
     )
-    expect(program.desk.processes()).toEqual([])
+    expect(program.sandbox.processes()).toEqual([])
   })
 
   it.runIf(NIGHTLY)(
@@ -514,7 +514,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
       rmSync(program.path('log/shop.log'))
       const names = ['log/shop.log', 'log/shop.generation-notes', 'log/shop.generation-2.log']
       for (const name of names) program.write(name, 'precious\n')
-      expect(await program.desk.run('upgrade', '--control', program.control)).toMatchObject({ code: 0 })
+      expect(await program.sandbox.run('upgrade', '--control', program.control)).toMatchObject({ code: 0 })
       const second = await program.serves(2)
       expect(second).not.toBe(first.pid)
       for (const name of names) expect(program.read(name)).toBe('precious\n')
@@ -584,7 +584,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     const program = await AutoProgram.of(SERVER)
     const first = await start(program)
     program.write('server.mjs', SERVER.replace('8080', '0'))
-    const { code, stderr } = await program.desk.run('upgrade', '--control', program.control)
+    const { code, stderr } = await program.sandbox.run('upgrade', '--control', program.control)
     expect(code).toBe(1)
     expect(stderr).toMatch(
       /^ERR_FDB_CLOSED: the next version listens on none of the addresses of "shop-\w+" \(tcp:\S+\); to change the addresses, stop the service first \(phase offering; process \d+ serves on\)\n$/m,
@@ -629,7 +629,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
         missing,
         leftMs: expect.any(Number),
       })
-      expect((await program.desk.run('status', '--control', program.control)).stdout).toContain(
+      expect((await program.sandbox.run('status', '--control', program.control)).stdout).toContain(
         `process ${upgrade!.pid}, phase offering: ${missing}\n`,
       )
       const { code, stderr } = await ended
@@ -646,7 +646,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
       `setTimeout(async () => {\n${SERVER.replace(/^import.*$/m, "const { default: http } = await import('node:http')")}}, 1500)\n`,
     )
     const line = words(program, startWords(program))
-    const { stdout } = await program.desk.runCommand([
+    const { stdout } = await program.sandbox.runCommand([
       'script',
       '-qec',
       line.map(word => `'${word}'`).join(' '),
@@ -675,7 +675,7 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     const program = await AutoProgram.of(`${SERVER}setInterval(() => console.log('still there'), 20)\n`)
     const line = words(program, startWords(program, 'log/shop.log'))
     const terminal = spawn('script', ['-qec', line.map(word => `'${word}'`).join(' '), '/dev/null'], {
-      env: program.desk.env,
+      env: program.sandbox.env,
     })
     onTestFinished(() => void terminal.kill('SIGKILL'))
     const pid = await program.serves(1)
@@ -685,11 +685,11 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
       name =>
         /^\d+$/.test(name) &&
         /write-log.*shop/.test(procText(Number(name), 'cmdline').replaceAll('\0', ' ')) &&
-        procText(Number(name), 'cmdline').includes(program.desk.folder),
+        procText(Number(name), 'cmdline').includes(program.sandbox.folder),
     )
     signalPid(Number(writer), 'SIGKILL')
     await program.statusWhere('its output is dropped', ({ droppedOutput }) => (droppedOutput ?? 0) > 2)
-    expect((await program.desk.run('status', '--control', program.control)).stdout).toMatch(
+    expect((await program.sandbox.run('status', '--control', program.control)).stdout).toMatch(
       /\d+ writes were dropped: the process that writes its log has ended; the next version has a new one/,
     )
     await program.answeredBy(pid)
@@ -730,7 +730,7 @@ describe('fd-broker logs', () => {
       const first = await start(program)
       const second = await start(program)
       expect(await linesOf(program, '-n', '1')).toEqual([`${second.pid} listens`])
-      expect(await program.desk.run('rollback', '--control', program.control)).toMatchObject({ code: 0 })
+      expect(await program.sandbox.run('rollback', '--control', program.control)).toMatchObject({ code: 0 })
       await program.answeredBy(first.pid, '/again')
       await until(
         'its line is shown',
@@ -744,11 +744,11 @@ describe('fd-broker logs', () => {
   it('names the logs that exist if no service is named and none runs', async () => {
     const program = await AutoProgram.of('')
     const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
-    chmodSync(program.desk.folder, 0o755)
+    chmodSync(program.sandbox.folder, 0o755)
     const env = ['env', `XDG_STATE_HOME=${program.path('state')}`]
     const control = program.path('none.sock')
     const logs = () =>
-      program.desk.runCommand([...user, ...env, ...words(program, ['logs', '--control', control])])
+      program.sandbox.runCommand([...user, ...env, ...words(program, ['logs', '--control', control])])
     const folder = program.path('state/fd-broker')
     const none = `ERR_FDB_NO_HOLDER: no service answers at ${control}`
     expect(await logs()).toEqual({
@@ -768,7 +768,7 @@ describe('fd-broker logs', () => {
   it('shows the log of a killed service that is the only one', async () => {
     const program = await AutoProgram.of(SERVER)
     const user = process.geteuid?.() === 0 ? UNPRIVILEGED : []
-    chmodSync(program.desk.folder, 0o755)
+    chmodSync(program.sandbox.folder, 0o755)
     program.write(`state/fd-broker/${program.name}.20260131120000000.log`, 'its last words\n')
     const killed = createServer().listen(program.control)
     await once(killed, 'listening')
@@ -778,7 +778,7 @@ describe('fd-broker logs', () => {
     await once(killed, 'close')
     renameSync(program.path('run/left.sock'), program.control)
     const env = ['env', `XDG_STATE_HOME=${program.path('state')}`, `FD_BROKER_CONTROL=${program.control}`]
-    expect(await program.desk.runCommand([...user, ...env, ...words(program, ['logs'])])).toEqual({
+    expect(await program.sandbox.runCommand([...user, ...env, ...words(program, ['logs'])])).toEqual({
       code: 0,
       stdout: 'its last words\n',
       stderr: '',
@@ -837,7 +837,7 @@ describe('fd-broker logs --follow', () => {
       )
       const first = await start(program)
       const [file = '', ...args] = words(program, ['logs', '--service', program.name, '-f'])
-      const follower = spawn(file, args, { env: program.desk.env })
+      const follower = spawn(file, args, { env: program.sandbox.env })
       onTestFinished(() => void follower.kill('SIGKILL'))
       let shown = ''
       follower.stdout.setEncoding('utf8').on('data', text => (shown += text))

@@ -29,7 +29,7 @@ function onTerminal(
   const script = spawn(
     'script',
     ['-qefc', shell(`node ${words} --import fd-broker/auto server.mjs`), '/dev/null'],
-    { cwd: program.desk.folder, env: { ...program.desk.env, ...program.place, ...SOON, ...env } },
+    { cwd: program.sandbox.folder, env: { ...program.sandbox.env, ...program.place, ...SOON, ...env } },
   )
   onTestFinished(() => {
     script.kill('SIGKILL')

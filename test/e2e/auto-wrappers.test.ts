@@ -27,7 +27,7 @@ describe('a program under fd-broker/auto that a tool has started hears of the si
       'package.json',
       JSON.stringify({ name: program.name, scripts: { start: 'exec node server.mjs' } }),
     )
-    const { env, log, folder } = program.desk
+    const { env, log, folder } = program.sandbox
     const command = ['sh', '-c', 'cd "$1" && exec npm start', 'sh', folder]
     const container = await PidNamespace.start(command, {
       env: { ...env, ...program.place, ...BY_VARIABLE },

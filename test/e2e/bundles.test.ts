@@ -9,7 +9,7 @@ import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app-bundled.mjs', import.meta.url))
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
@@ -46,8 +46,8 @@ const BUNDLERS: Record<string, (folder: string, file: string, format: Format) =>
   }
 
 /** A folder with the program, and the package installed; the bundle runs in the folder above, without it. */
-function application(desk: Desk): string {
-  const folder = join(desk.folder, 'shop')
+function application(sandbox: Sandbox): string {
+  const folder = join(sandbox.folder, 'shop')
   mkdirSync(join(folder, 'node_modules'), { recursive: true })
   symlinkSync(ROOT, join(folder, 'node_modules/fd-broker'))
   copyFileSync(APP, join(folder, 'app.mjs'))
@@ -63,42 +63,42 @@ describe.each(Object.keys(BUNDLERS))('a server that %s has bundled', name => {
   it.each(perLane(files.slice(name === 'esbuild' ? 0 : 1).slice(0, 1), files.slice()))(
     'as %s is upgraded, with its state, and finds the addon below its folder',
     async (format, file) => {
-      const desk = Desk.open()
-      const bundle = join(desk.folder, file)
-      expect(await BUNDLERS[name]!(application(desk), file, format)).toEqual([])
-      copyFileSync(join(desk.folder, 'shop', file), bundle)
+      const sandbox = Sandbox.open()
+      const bundle = join(sandbox.folder, file)
+      expect(await BUNDLERS[name]!(application(sandbox), file, format)).toEqual([])
+      copyFileSync(join(sandbox.folder, 'shop', file), bundle)
       expect(readFileSync(bundle, 'utf8')).not.toContain(ROOT)
-      mkdirSync(join(desk.folder, PREBUILT, '..'), { recursive: true })
-      copyFileSync(ADDON, join(desk.folder, PREBUILT))
+      mkdirSync(join(sandbox.folder, PREBUILT, '..'), { recursive: true })
+      copyFileSync(ADDON, join(sandbox.folder, PREBUILT))
       const port = await freePort()
-      await desk.launch([process.execPath, bundle, desk.control, `tcp://127.0.0.1:${port}`])
+      await sandbox.launch([process.execPath, bundle, sandbox.control, `tcp://127.0.0.1:${port}`])
       const visit = async () => (await ask(`http://127.0.0.1:${port}`).answer.catch(() => null))?.body
       await until(
         'it answers',
         async () => (await visit()) !== undefined,
         10_000,
-        () => desk.output,
+        () => sandbox.output,
       )
       expect(await visit()).toBe('generation 1, visit 2\n')
-      expect(await desk.run('upgrade', '--control', desk.control)).toMatchObject({ code: 0 })
+      expect(await sandbox.run('upgrade', '--control', sandbox.control)).toMatchObject({ code: 0 })
       expect(await visit()).toBe('generation 2, visit 3\n')
-      expect(await desk.run('stop', '--control', desk.control)).toMatchObject({ code: 0 })
+      expect(await sandbox.run('stop', '--control', sandbox.control)).toMatchObject({ code: 0 })
     },
   )
 })
 
 describe('a bundle without the addon', () => {
   it('says which files it has tried, and takes the one that FD_BROKER_ADDON names', async () => {
-    const desk = Desk.open()
-    const bundle = join(desk.folder, 'server.cjs')
-    await BUNDLERS.esbuild!(application(desk), 'server.cjs', 'cjs')
-    copyFileSync(join(desk.folder, 'shop/server.cjs'), bundle)
-    const words = [process.execPath, bundle, desk.control, 'tcp://127.0.0.1:0']
-    const { code, stderr } = await desk.runCommand(words)
+    const sandbox = Sandbox.open()
+    const bundle = join(sandbox.folder, 'server.cjs')
+    await BUNDLERS.esbuild!(application(sandbox), 'server.cjs', 'cjs')
+    copyFileSync(join(sandbox.folder, 'shop/server.cjs'), bundle)
+    const words = [process.execPath, bundle, sandbox.control, 'tcp://127.0.0.1:0']
+    const { code, stderr } = await sandbox.runCommand(words)
     expect(code).toBe(1)
     expect(stderr).toMatch(/^ERR_FDB_ADDON no addon could be loaded for .* FD_BROKER_ADDON$/m)
-    expect(stderr).toContain(`${join(desk.folder, PREBUILT)}: there is no such file`)
-    await desk.launch(['env', `FD_BROKER_ADDON=${ADDON}`, ...words])
-    await desk.statusWhere('it serves', ({ role }) => role === 'serving')
+    expect(stderr).toContain(`${join(sandbox.folder, PREBUILT)}: there is no such file`)
+    await sandbox.launch(['env', `FD_BROKER_ADDON=${ADDON}`, ...words])
+    await sandbox.statusWhere('it serves', ({ role }) => role === 'serving')
   })
 })

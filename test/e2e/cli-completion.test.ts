@@ -5,7 +5,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const MAN_PAGE = fileURLToPath(new URL('../../dist/fd-broker.1', import.meta.url))
 
@@ -24,8 +24,8 @@ _fd_broker; printf '%s\\n' "\${COMPREPLY[@]}"`
 
 describe('fd-broker completion', () => {
   it('completes commands, options, choices, files and services in bash', async () => {
-    const desk = Desk.open()
-    const { code, stdout: script } = await desk.run('completion', 'bash')
+    const sandbox = Sandbox.open()
+    const { code, stdout: script } = await sandbox.run('completion', 'bash')
     expect(code).toBe(0)
     const completed = (...words: string[]) => completedBy(script, words)
     expect(completed('stat').sort()).toEqual(['state', 'status'])
@@ -33,22 +33,25 @@ describe('fd-broker completion', () => {
     expect(completed('upgrade', '--ti')).toEqual(['--timeout'])
     expect(completed('run', '--log-level', 'w')).toEqual(['warn'])
     expect(completed('completion', 'z')).toEqual(['zsh'])
-    await desk.shop()
-    expect(completed('status', '--control', `${desk.folder}/up`)).toContain(desk.control)
-    expect(completed('start', `${desk.folder}/up`)).toContain(desk.control)
+    await sandbox.shop()
+    expect(completed('status', '--control', `${sandbox.folder}/up`)).toContain(sandbox.control)
+    expect(completed('start', `${sandbox.folder}/up`)).toContain(sandbox.control)
     expect(completed('start', '--pid')).toEqual(['--pid-file'])
-    expect(completed('status', `${desk.folder}/up`)).toEqual([])
+    expect(completed('status', `${sandbox.folder}/up`)).toEqual([])
     expect(completed('upgrade', '--timeout', '')).toEqual([])
     // Behind it is another program's command line.
     expect(completed('run', '--', '--l')).toEqual([])
   })
 
   it('completes services by their name, also of fd-broker run and in the temporary folder', async () => {
-    const desk = Desk.open()
-    const { stdout: script } = await desk.run('completion', 'bash')
-    const folders = [join(desk.folder, 'fd-broker'), join(desk.folder, `fd-broker-${process.geteuid!()}`)]
+    const sandbox = Sandbox.open()
+    const { stdout: script } = await sandbox.run('completion', 'bash')
+    const folders = [
+      join(sandbox.folder, 'fd-broker'),
+      join(sandbox.folder, `fd-broker-${process.geteuid!()}`),
+    ]
     for (const folder of folders) mkdirSync(folder)
-    const env = { ...process.env, TMPDIR: desk.folder, XDG_RUNTIME_DIR: desk.folder }
+    const env = { ...process.env, TMPDIR: sandbox.folder, XDG_RUNTIME_DIR: sandbox.folder }
     const paths = [join(folders[0]!, 'kiosk.run.sock'), join(folders[1]!, 'booth.sock')]
     const servers = await Promise.all(
       paths.map(async path => {
@@ -64,14 +67,14 @@ describe('fd-broker completion', () => {
   })
 
   it('names every command and option in each shell, and in the manual page', async () => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const page = readFileSync(MAN_PAGE, 'utf8').replaceAll('\\-', '-')
-    const help = (await desk.run('--help')).stdout
+    const help = (await sandbox.run('--help')).stdout
     const [, list = ''] = help.split(/^Commands:$/m)
     const names = [...list.matchAll(/^ {2}([a-z]+)/gm)].map(([, name]) => name!)
     expect(names.length).toBeGreaterThan(15)
-    const { stdout: zsh } = await desk.run('completion', 'zsh')
-    const { stdout: fish } = await desk.run('completion', 'fish')
+    const { stdout: zsh } = await sandbox.run('completion', 'zsh')
+    const { stdout: fish } = await sandbox.run('completion', 'fish')
     for (const name of names.filter(name => name !== 'help')) {
       expect(zsh).toContain(`'fd-broker ${name}')`)
       expect(fish).toContain(`-a '${name}'`)
@@ -87,7 +90,7 @@ describe('fd-broker completion', () => {
   })
 
   it('refuses a shell that it does not know', async () => {
-    const { code, stderr } = await Desk.open().run('completion', 'tcsh')
+    const { code, stderr } = await Sandbox.open().run('completion', 'tcsh')
     expect({ code, stderr }).toEqual({
       code: 2,
       stderr: expect.stringMatching(/'tcsh' is invalid.*bash, zsh, fish/),

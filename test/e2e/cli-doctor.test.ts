@@ -3,16 +3,16 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import type { Finding } from '../../src/cli/doctor.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url))
 
 /** The report, with these variables in the environment. */
-async function doctor(desk: Desk, env: Record<string, string> = {}, ...args: string[]) {
+async function doctor(sandbox: Sandbox, env: Record<string, string> = {}, ...args: string[]) {
   const variables = Object.entries({ ...env, NOTIFY_SOCKET: '', ...env }).map(pair => pair.join('='))
   const command = ['env', ...variables, process.execPath, CLI, 'doctor', '--json']
-  const { code, stdout } = await desk.runCommand([...command, ...args])
+  const { code, stdout } = await sandbox.runCommand([...command, ...args])
   const { ok, findings } = JSON.parse(stdout) as { ok: boolean; findings: Finding[] }
   expect(code).toBe(ok ? 0 : 1)
   return { ok, of: (name: string) => findings.find(finding => finding.name === name) }
@@ -20,9 +20,9 @@ async function doctor(desk: Desk, env: Record<string, string> = {}, ...args: str
 
 describe('fd-broker doctor', () => {
   it('says what works here, and leaves nothing behind', async () => {
-    const desk = Desk.open()
-    const folder = join(desk.folder, 'new')
-    const { ok, of } = await doctor(desk, {}, '--control', join(folder, 'upgrade.sock'))
+    const sandbox = Sandbox.open()
+    const folder = join(sandbox.folder, 'new')
+    const { ok, of } = await doctor(sandbox, {}, '--control', join(folder, 'upgrade.sock'))
     expect(ok).toBe(true)
     for (const name of [
       'Node',
@@ -37,7 +37,7 @@ describe('fd-broker doctor', () => {
   })
 
   it('fails, with the remedy, where the addon cannot be loaded', async () => {
-    const { ok, of } = await doctor(Desk.open(), { FD_BROKER_ADDON: '/nowhere' })
+    const { ok, of } = await doctor(Sandbox.open(), { FD_BROKER_ADDON: '/nowhere' })
     expect(ok).toBe(false)
     expect(of('addon')).toMatchObject({
       status: 'failed',
@@ -48,33 +48,33 @@ describe('fd-broker doctor', () => {
   })
 
   it('fails where the control socket cannot be made: a folder that is open to others, missing, or a path that is too long', async () => {
-    const desk = Desk.open()
-    const open = join(desk.folder, 'open')
+    const sandbox = Sandbox.open()
+    const open = join(sandbox.folder, 'open')
     mkdirSync(open)
     chmodSync(open, 0o777)
     for (const [path, why] of [
       [join(open, 'a.sock'), /may be written to by others.*mode 0700/],
-      [join(desk.folder, 'a/b/c.sock'), /create its parent folder first/],
-      [join(desk.folder, `${'long'.repeat(30)}.sock`), /ERR_FDB_PATH_TOO_LONG/],
+      [join(sandbox.folder, 'a/b/c.sock'), /create its parent folder first/],
+      [join(sandbox.folder, `${'long'.repeat(30)}.sock`), /ERR_FDB_PATH_TOO_LONG/],
     ] as const) {
-      const { ok, of } = await doctor(desk, {}, '--control', path)
+      const { ok, of } = await doctor(sandbox, {}, '--control', path)
       expect(ok).toBe(false)
       expect(of('control socket')).toMatchObject({ status: 'failed', found: expect.stringMatching(why) })
     }
   })
 
   it('warns of a user without a folder for control sockets: only a service of fd-broker start has a path, from the name of the package', async () => {
-    const desk = Desk.open()
-    const temporary = join(desk.folder, 'temporary')
+    const sandbox = Sandbox.open()
+    const temporary = join(sandbox.folder, 'temporary')
     mkdirSync(temporary)
     chmodSync(temporary, 0o1777)
-    chmodSync(desk.folder, 0o755)
-    const name = `shop-${desk.folder.slice(-6)}`
-    writeFileSync(join(desk.folder, 'package.json'), JSON.stringify({ name }))
+    chmodSync(sandbox.folder, 0o755)
+    const name = `shop-${sandbox.folder.slice(-6)}`
+    writeFileSync(join(sandbox.folder, 'package.json'), JSON.stringify({ name }))
     const user =
       process.geteuid?.() === 0 ? ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] : []
-    const { code, stdout } = await desk.runCommand([
-      ...['sh', '-c', `cd ${desk.folder} && exec "$@"`, 'sh', ...user],
+    const { code, stdout } = await sandbox.runCommand([
+      ...['sh', '-c', `cd ${sandbox.folder} && exec "$@"`, 'sh', ...user],
       ...['env', '-u', 'RUNTIME_DIRECTORY', '-u', 'XDG_RUNTIME_DIR', `TMPDIR=${temporary}`],
       ...[process.execPath, CLI, 'doctor', '--json'],
     ])
@@ -94,13 +94,13 @@ describe('fd-broker doctor', () => {
   })
 
   it('warns of a user without a folder for the log of fd-broker start', async () => {
-    const desk = Desk.open()
-    chmodSync(desk.folder, 0o755)
+    const sandbox = Sandbox.open()
+    chmodSync(sandbox.folder, 0o755)
     const user =
       process.geteuid?.() === 0 ? ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] : []
     const logCheck = async (state: string) => {
       const env = ['env', `XDG_STATE_HOME=${state}`, process.execPath, CLI]
-      const { stdout } = await desk.runCommand([...user, ...env, 'doctor', '--service', 'shop', '--json'])
+      const { stdout } = await sandbox.runCommand([...user, ...env, 'doctor', '--service', 'shop', '--json'])
       return (JSON.parse(stdout) as { findings: Finding[] }).findings.find(({ name }) => name === 'log file')
     }
     expect(await logCheck('/proc/nowhere')).toEqual({
@@ -109,7 +109,7 @@ describe('fd-broker doctor', () => {
       found: '/proc/nowhere/fd-broker/shop.log cannot be created: this user cannot write to /proc',
       remedy: 'give fd-broker start a --log-file, or set XDG_STATE_HOME to a folder of this user',
     })
-    const own = join(desk.folder, 'own')
+    const own = join(sandbox.folder, 'own')
     mkdirSync(own)
     chmodSync(own, 0o777)
     expect(await logCheck(own)).toMatchObject({ status: 'ok' })
@@ -117,27 +117,31 @@ describe('fd-broker doctor', () => {
   })
 
   it('warns where memory cannot be sealed, where there are no pidfds, and of few descriptors', async () => {
-    const desk = Desk.open()
-    const control = ['--control', join(desk.folder, 'a.sock')]
-    const unsealed = await doctor(desk, { FD_BROKER_ADDON: fixture('addon-without-seals.cjs') }, ...control)
+    const sandbox = Sandbox.open()
+    const control = ['--control', join(sandbox.folder, 'a.sock')]
+    const unsealed = await doctor(
+      sandbox,
+      { FD_BROKER_ADDON: fixture('addon-without-seals.cjs') },
+      ...control,
+    )
     expect(unsealed.ok).toBe(true)
     expect(unsealed.of('sealed memory')).toMatchObject({
       status: 'warning',
       remedy: expect.stringMatching(/allow memfd_create/),
     })
-    const blind = await doctor(desk, { FD_BROKER_ADDON: fixture('addon-without-pidfds.cjs') }, ...control)
+    const blind = await doctor(sandbox, { FD_BROKER_ADDON: fixture('addon-without-pidfds.cjs') }, ...control)
     expect(blind.of('pidfd')).toMatchObject({ status: 'warning' })
     const words = `ulimit -n 256; exec ${process.execPath} ${CLI} doctor ${control.join(' ')}`
-    const few = await desk.runCommand(['bash', '-c', words])
+    const few = await sandbox.runCommand(['bash', '-c', words])
     expect(few.code).toBe(0)
     expect(few.stdout).toMatch(/^warning {2}limit on descriptors: 256 .*\n +raise it: LimitNOFILE=65536/m)
     expect(few.stdout).toMatch(/\n\nUpgrades work here, with 1 warning\.\n$/)
   })
 
   it('sees systemd and pm2 by the environment', async () => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const env = { NOTIFY_SOCKET: '/run/systemd/notify', FDSTORE: '16', pm_id: '0' }
-    const { ok, of } = await doctor(desk, env, '--control', join(desk.folder, 'a.sock'))
+    const { ok, of } = await doctor(sandbox, env, '--control', join(sandbox.folder, 'a.sock'))
     expect(of('systemd')).toMatchObject({
       status: 'ok',
       found: expect.stringMatching(/up to 16 descriptors/),
@@ -147,11 +151,11 @@ describe('fd-broker doctor', () => {
   })
 
   it('colours its text on a terminal alone, and not with NO_COLOR', async () => {
-    const desk = Desk.open()
-    const onTerminal = (words: string) => desk.runCommand(['script', '-qec', words, '/dev/null'])
-    const words = `${process.execPath} ${CLI} doctor --control ${join(desk.folder, 'a.sock')}`
+    const sandbox = Sandbox.open()
+    const onTerminal = (words: string) => sandbox.runCommand(['script', '-qec', words, '/dev/null'])
+    const words = `${process.execPath} ${CLI} doctor --control ${join(sandbox.folder, 'a.sock')}`
     expect((await onTerminal(`TERM=xterm ${words}`)).stdout).toContain('\x1b[32mok')
     expect((await onTerminal(`NO_COLOR=1 ${words}`)).stdout).not.toContain('\x1b[')
-    expect((await desk.runCommand(['bash', '-c', words])).stdout).not.toContain('\x1b[')
+    expect((await sandbox.runCommand(['bash', '-c', words])).stdout).not.toContain('\x1b[')
   })
 })

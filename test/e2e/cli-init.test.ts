@@ -7,7 +7,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
@@ -30,20 +30,20 @@ app.listen(8080)
 
 /** A folder with these files, and init in it. */
 function application(files: Record<string, string>) {
-  const desk = Desk.open()
+  const sandbox = Sandbox.open()
   for (const [name, text] of Object.entries(files)) {
-    mkdirSync(dirname(join(desk.folder, name)), { recursive: true })
-    writeFileSync(join(desk.folder, name), text)
+    mkdirSync(dirname(join(sandbox.folder, name)), { recursive: true })
+    writeFileSync(join(sandbox.folder, name), text)
   }
-  const init = (...args: string[]) => desk.run('init', desk.folder, ...args)
-  return { desk, init, read: (name: string) => readFileSync(join(desk.folder, name), 'utf8') }
+  const init = (...args: string[]) => sandbox.run('init', sandbox.folder, ...args)
+  return { sandbox, init, read: (name: string) => readFileSync(join(sandbox.folder, name), 'utf8') }
 }
 
 describe('fd-broker init', () => {
   it('finds framework and entry, shows the difference, and writes only with --yes', async () => {
     const { init, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
     const shown = await init()
-    // Desk has no terminal.
+    // Sandbox has no terminal.
     expect({ code: shown.code, stderr: shown.stderr }).toEqual({
       code: 2,
       stderr: 'nothing was written, because there is no terminal to ask on: give --yes to write this\n',
@@ -73,10 +73,10 @@ describe('fd-broker init', () => {
   })
 
   it('asks on a terminal, and takes y', async () => {
-    const { desk, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
-    const words = `${process.execPath} ${CLI} init ${desk.folder}`
+    const { sandbox, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
+    const words = `${process.execPath} ${CLI} init ${sandbox.folder}`
     const answered = (answer: string) =>
-      desk.runCommand(['sh', '-c', `echo ${answer} | script -qec 'TERM=xterm ${words}' /dev/null`])
+      sandbox.runCommand(['sh', '-c', `echo ${answer} | script -qec 'TERM=xterm ${words}' /dev/null`])
     expect((await answered('n')).stdout).toMatch(/Write this\? \[y\/N\][\s\S]*nothing was written/)
     expect(read('package.json')).toBe(SHOP)
     expect((await answered('y')).stdout).toContain('\x1b[32m+        "start"')
@@ -109,9 +109,9 @@ member.whileServing(() => chokidar.watch('.'))
   it.each([['Ctrl-C', '\x03'], ...perLane([], [['Ctrl-D', '\x04']])])(
     'takes %s for no',
     async (_name, key) => {
-      const { desk, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
-      const words = `TERM=xterm ${process.execPath} ${CLI} init ${desk.folder}`
-      const script = spawn('script', ['-qefc', words, '/dev/null'], { env: desk.env })
+      const { sandbox, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
+      const words = `TERM=xterm ${process.execPath} ${CLI} init ${sandbox.folder}`
+      const script = spawn('script', ['-qefc', words, '/dev/null'], { env: sandbox.env })
       onTestFinished(() => void script.kill('SIGKILL'))
       let shown = ''
       script.stdout.setEncoding('utf8').on('data', text => (shown += text))
@@ -177,15 +177,17 @@ member.whileServing(() => chokidar.watch('.'))
     const program = await AutoProgram.of(server, 'app.cjs')
     const start = { start: 'node app.cjs' }
     program.write('package.json', JSON.stringify({ name: `@team/${program.name}`, scripts: start }))
-    expect(await program.desk.run('init', program.desk.folder, '--yes')).toMatchObject({ code: 0 })
+    expect(await program.sandbox.run('init', program.sandbox.folder, '--yes')).toMatchObject({ code: 0 })
     const { scripts } = JSON.parse(program.read('package.json'))
     expect(scripts.upgrade).toBe(`fd-broker upgrade --service ${program.name}`)
     await program.serve()
     const runtime = `RUNTIME_DIRECTORY=${program.path('run')}`
     const words = scripts.upgrade.split(' ').slice(1)
-    expect(await program.desk.runCommand(['env', runtime, process.execPath, CLI, ...words])).toMatchObject({
-      code: 0,
-    })
+    expect(await program.sandbox.runCommand(['env', runtime, process.execPath, CLI, ...words])).toMatchObject(
+      {
+        code: 0,
+      },
+    )
     await program.serves(2)
   })
 })

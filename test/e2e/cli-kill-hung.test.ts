@@ -4,16 +4,16 @@ import { expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
-import { Desk, urlOf, whoami } from './cli-processes.js'
+import { Sandbox, urlOf, whoami } from './cli-processes.js'
 
 it.runIf(NIGHTLY)(
   'a server that hangs is ended and followed by the next with --kill-stuck: no connect in its queue is lost, nor its state',
   async () => {
-    const desk = Desk.open()
-    const first = await desk.shop()
-    const again = await desk.run('upgrade', '--control', desk.control)
+    const sandbox = Sandbox.open()
+    const first = await sandbox.shop()
+    const again = await sandbox.run('upgrade', '--control', sandbox.control)
     expect(again).toMatchObject({ code: 0 })
-    const before = await desk.statusWhere(
+    const before = await sandbox.statusWhere(
       'the second has settled',
       ({ generation, phase }) => generation === 2 && phase === 'idle',
     )
@@ -22,7 +22,7 @@ it.runIf(NIGHTLY)(
     await until('the first has ended', () => hasEnded(first))
     signalPid(hung, 'SIGSTOP')
 
-    const without = await desk.run('upgrade', '--control', desk.control, '--timeout', '500ms')
+    const without = await sandbox.run('upgrade', '--control', sandbox.control, '--timeout', '500ms')
     expect(without.code).toBe(1)
     expect(without.stderr).toMatch(new RegExp(`^ERR_FDB_DEADLINE: .*process ${hung} `))
     expect(hasEnded(hung)).toBe(false)
@@ -41,11 +41,11 @@ it.runIf(NIGHTLY)(
       return text
     })
     const missing = ['--kill-stuck', '--timeout', '1s', '--', '/nowhere/shop-2']
-    const unknown = await desk.run('upgrade', '--control', desk.control, ...missing)
+    const unknown = await sandbox.run('upgrade', '--control', sandbox.control, ...missing)
     expect(unknown.stderr).toMatch(/^ERR_FDB_NO_BINARY: /)
     expect(hasEnded(hung)).toBe(false)
 
-    const run = desk.run('upgrade', '--control', desk.control, '--kill-stuck', '--timeout', '10s')
+    const run = sandbox.run('upgrade', '--control', sandbox.control, '--kill-stuck', '--timeout', '10s')
     const { code, stdout, stderr } = await run
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout).toMatch(
@@ -55,7 +55,7 @@ it.runIf(NIGHTLY)(
     expect(hasEnded(hung)).toBe(true)
     for (const answer of await Promise.all(answers)) expect(answer).toMatch(new RegExp(`200 OK[^]*3,${pid}`))
     expect(await whoami(url.origin)).toEqual({ generation: 3, pid: Number(pid) })
-    const after = await desk.statusWhere(
+    const after = await sandbox.statusWhere(
       'it is settled',
       now => now.pid === Number(pid) && now.phase === 'idle',
     )
@@ -70,6 +70,6 @@ it.runIf(NIGHTLY)(
     )
     expect(after.sections).toEqual(before.sections)
     // And upgrades as ever.
-    expect(await desk.run('upgrade', '--control', desk.control)).toMatchObject({ code: 0 })
+    expect(await sandbox.run('upgrade', '--control', sandbox.control)).toMatchObject({ code: 0 })
   },
 )

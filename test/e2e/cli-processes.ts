@@ -24,7 +24,7 @@ export interface Ran {
  * A folder, the example shop and `fd-broker` command lines of one test. Whatever carries its mark in its environment,
  * successors started by a server too, has ended when the test has.
  */
-export class Desk {
+export class Sandbox {
   readonly folder = mkdtempSync(join(tmpdir(), 'fdb-cli-'))
   readonly control = join(this.folder, 'upgrade.sock')
   readonly log = join(this.folder, 'shop.log')
@@ -36,15 +36,15 @@ export class Desk {
     mkdirSync(this.runtime, { mode: 0o700 })
   }
 
-  static open(): Desk {
-    const desk = new Desk()
-    onTestFinished(() => desk.close())
-    return desk
+  static open(): Sandbox {
+    const sandbox = new Sandbox()
+    onTestFinished(() => sandbox.close())
+    return sandbox
   }
 
   get env(): NodeJS.ProcessEnv {
     const { runtime: RUNTIME_DIRECTORY } = this
-    return { ...process.env, NODE_OPTIONS: '', FDB_TEST_DESK: this.#mark, RUNTIME_DIRECTORY }
+    return { ...process.env, NODE_OPTIONS: '', FDB_TEST_SANDBOX: this.#mark, RUNTIME_DIRECTORY }
   }
 
   /** Starts a command without a parent of ours; its output goes to {@link log}. */

@@ -4,7 +4,7 @@ import type { DaemonStatus } from '../../src/operator/status-report.js'
 import { perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const MEMBER = fileURLToPath(new URL('cli-member.mjs', import.meta.url))
 
@@ -12,31 +12,33 @@ describe('fd-broker serve', () => {
   it.each(perLane(['SIGINT'] as const, ['SIGTERM', 'SIGINT'] as const))(
     'says where it listens, answers status, ends on %s with exit code 0',
     async signal => {
-      const desk = Desk.open()
-      const running = desk.run('serve', '--control', desk.control, '--log-level', 'error')
-      const { pid } = await desk.statusWhere('the daemon listens', ({ hosting }) => hosting === 'daemon')
-      const { code, stdout } = await desk.run('status', '--control', desk.control)
+      const sandbox = Sandbox.open()
+      const running = sandbox.run('serve', '--control', sandbox.control, '--log-level', 'error')
+      const { pid } = await sandbox.statusWhere('the daemon listens', ({ hosting }) => hosting === 'daemon')
+      const { code, stdout } = await sandbox.run('status', '--control', sandbox.control)
       expect(code).toBe(0)
       expect(stdout).toMatch(/^daemon +0 services$/m)
 
       signalPid(pid, signal)
       expect(await running).toEqual({
         code: 0,
-        stdout: `fd-broker (pid ${pid}) listens on ${desk.control}\n`,
+        stdout: `fd-broker (pid ${pid}) listens on ${sandbox.control}\n`,
         stderr: '',
       })
-      expect((await desk.run('status', '--control', desk.control)).stderr).toMatch(/^ERR_FDB_NO_HOLDER: /)
+      expect((await sandbox.run('status', '--control', sandbox.control)).stderr).toMatch(
+        /^ERR_FDB_NO_HOLDER: /,
+      )
     },
   )
 
   it('tells its services apart: status shows each, upgrade replaces the one that is named', async () => {
-    const desk = Desk.open()
-    await desk.serve('--control', desk.control, '--log-level', 'warn')
+    const sandbox = Sandbox.open()
+    await sandbox.serve('--control', sandbox.control, '--log-level', 'warn')
     const started = new Map<string, number>()
     for (const service of ['shop', 'mail']) {
-      started.set(service, await desk.launch([process.execPath, MEMBER, desk.control, service]))
+      started.set(service, await sandbox.launch([process.execPath, MEMBER, sandbox.control, service]))
     }
-    const whole = async () => (await desk.status()) as unknown as DaemonStatus
+    const whole = async () => (await sandbox.status()) as unknown as DaemonStatus
     const daemon = await until(
       'both members serve',
       async () => {
@@ -44,18 +46,24 @@ describe('fd-broker serve', () => {
         return now?.services.filter(({ role }) => role === 'serving').length === 2 ? now : null
       },
       15_000,
-      () => desk.output,
+      () => sandbox.output,
     )
     for (const { service, pid, generation, listeners } of daemon.services) {
       expect({ pid, generation }).toEqual({ pid: started.get(service!), generation: 1 })
       expect(listeners).toEqual([expect.objectContaining({ name: 'web', accepting: true })])
     }
 
-    const vague = await desk.run('upgrade', '--control', desk.control)
+    const vague = await sandbox.run('upgrade', '--control', sandbox.control)
     expect(vague.code).toBe(3)
     expect(vague.stderr).toMatch(/^ERR_FDB_SERVICE: .*shop/)
 
-    const { code, stdout, stderr } = await desk.run('upgrade', '--control', desk.control, '--service', 'mail')
+    const { code, stdout, stderr } = await sandbox.run(
+      'upgrade',
+      '--control',
+      sandbox.control,
+      '--service',
+      'mail',
+    )
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout).toContain(`upgrading mail from generation 1 (pid ${started.get('mail')})\n`)
     expect(stdout).toMatch(/^generation 2 \(pid \d+\) serves, after \d+ ms$/m)
@@ -65,13 +73,13 @@ describe('fd-broker serve', () => {
   })
 
   it('refuses a control path that another one holds, which goes on', async () => {
-    const desk = Desk.open()
-    const pid = await desk.shop()
-    const { code, stdout, stderr } = await desk.run('serve', '--control', desk.control)
+    const sandbox = Sandbox.open()
+    const pid = await sandbox.shop()
+    const { code, stdout, stderr } = await sandbox.run('serve', '--control', sandbox.control)
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
     expect(stderr).toMatch(/^ERR_FDB_[A-Z_]+: .*/)
-    expect(stderr).toContain(desk.control)
+    expect(stderr).toContain(sandbox.control)
     expect(hasEnded(pid)).toBe(false)
-    expect((await desk.status()).pid).toBe(pid)
+    expect((await sandbox.status()).pid).toBe(pid)
   })
 })

@@ -22,7 +22,7 @@ import { WITH_EMPTY_RUN } from '../processes/namespace.js'
 import { Scene } from '../processes/scene.js'
 import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MEMBER = fileURLToPath(new URL('cli-member.mjs', import.meta.url))
@@ -34,18 +34,18 @@ async function proxy(config: object = {}): Promise<{ edge: Edge; pid: number }> 
     upgrade: { probation: '30s' },
     ...config,
   })
-  const pid = await edge.desk.launch([
+  const pid = await edge.sandbox.launch([
     process.execPath,
     CLI,
     'proxy',
     '--config',
     edge.file,
     '--pid-file',
-    join(edge.desk.folder, 'edge.pid'),
+    join(edge.sandbox.folder, 'edge.pid'),
     '--log-file',
-    join(edge.desk.folder, 'edge.log'),
+    join(edge.sandbox.folder, 'edge.log'),
   ])
-  await edge.desk.statusWhere('it serves', status => status.pid === pid && status.role === 'serving')
+  await edge.sandbox.statusWhere('it serves', status => status.pid === pid && status.role === 'serving')
   return { edge, pid }
 }
 
@@ -55,8 +55,8 @@ describe('fd-broker reload, rollback and stop', () => {
   it('reload: the configuration counts when the command has returned; a wrong one changes nothing, and says why', async () => {
     const { edge, pid } = await proxy()
     edge.write({ routes: [{ host: '*', respond: { body: 'two' } }] })
-    const control = ['--control', edge.desk.control]
-    const done = await edge.desk.run('reload', ...control)
+    const control = ['--control', edge.sandbox.control]
+    const done = await edge.sandbox.run('reload', ...control)
     expect(done).toEqual({
       code: 0,
       stdout: `generation 1 (pid ${pid}) has read its configuration\n`,
@@ -64,30 +64,30 @@ describe('fd-broker reload, rollback and stop', () => {
     })
     expect(await body(edge)).toBe('two')
     edge.write({ routes: [{ host: '*', upstream: 'nowhere' }] })
-    const wrong = await edge.desk.run('reload', ...control)
+    const wrong = await edge.sandbox.run('reload', ...control)
     expect(wrong).toMatchObject({ code: 1, stdout: '' })
     expect(wrong.stderr).toMatch(/ERR_FDB_CONFIG: .*nowhere/)
     expect(await body(edge)).toBe('two')
   })
 
   it('reload of what has nothing to read: refused', async () => {
-    const desk = Desk.open()
-    await desk.shop()
-    const refused = await desk.run('reload', '--control', desk.control)
+    const sandbox = Sandbox.open()
+    await sandbox.shop()
+    const refused = await sandbox.run('reload', '--control', sandbox.control)
     expect(refused).toMatchObject({ code: 5, stdout: '' })
     expect(refused.stderr).toMatch(/^ERR_FDB_COMMAND_UNKNOWN: .*onReload\(\)/)
   })
 
   it('rollback in probation: the one before serves again; without a standby: refused', async () => {
     const { edge, pid } = await proxy()
-    const control = ['--control', edge.desk.control]
-    const none = await edge.desk.run('rollback', ...control)
+    const control = ['--control', edge.sandbox.control]
+    const none = await edge.sandbox.run('rollback', ...control)
     expect(none).toMatchObject({ code: 5, stdout: '' })
     expect(none.stderr).toMatch(/^ERR_FDB_NO_STANDBY: .*fd-broker upgrade -- COMMAND/)
-    const upgraded = JSON.parse((await edge.desk.run('upgrade', ...control, '--json')).stdout)
-    const file = () => Number(readFileSync(join(edge.desk.folder, 'edge.pid'), 'utf8'))
+    const upgraded = JSON.parse((await edge.sandbox.run('upgrade', ...control, '--json')).stdout)
+    const file = () => Number(readFileSync(join(edge.sandbox.folder, 'edge.pid'), 'utf8'))
     expect(file()).toBe(upgraded.pid)
-    const back = await edge.desk.run('rollback', ...control, '--json')
+    const back = await edge.sandbox.run('rollback', ...control, '--json')
     expect(JSON.parse(back.stdout)).toEqual({ ok: true, pid, generation: 1 })
     expect(file()).toBe(pid)
     await edge.ended(upgraded.pid)
@@ -96,12 +96,12 @@ describe('fd-broker reload, rollback and stop', () => {
 
   it('stop: ends the service, returns when its process has ended, and then there is none', async () => {
     const { edge, pid } = await proxy()
-    const control = ['--control', edge.desk.control]
-    const stopped = await edge.desk.run('stop', ...control)
+    const control = ['--control', edge.sandbox.control]
+    const stopped = await edge.sandbox.run('stop', ...control)
     expect(stopped).toEqual({ code: 0, stdout: `process ${pid} has ended\n`, stderr: '' })
     expect(hasEnded(pid)).toBe(true)
-    expect(existsSync(join(edge.desk.folder, 'edge.pid'))).toBe(false)
-    expect(await edge.desk.run('stop', ...control)).toMatchObject({ code: 3, stdout: '' })
+    expect(existsSync(join(edge.sandbox.folder, 'edge.pid'))).toBe(false)
+    expect(await edge.sandbox.run('stop', ...control)).toMatchObject({ code: 3, stdout: '' })
   })
 
   it('stop: says after a second that a client is still connected, fails when its time is over; the process ends with the client', async () => {
@@ -111,8 +111,8 @@ describe('fd-broker reload, rollback and stop', () => {
     onTestFinished(() => void client.destroy())
     client.write('GET / HTTP/1.1\r\nHost: a\r\n')
     await until('the client is connected', () => client.readyState === 'open')
-    const stopped = await edge.desk.run(
-      ...['stop', '--control', edge.desk.control],
+    const stopped = await edge.sandbox.run(
+      ...['stop', '--control', edge.sandbox.control],
       ...['--timeout', '2s', '--drain', '60s'],
     )
     expect(stopped).toMatchObject({ code: 1, stdout: '' })
@@ -129,36 +129,36 @@ describe('fd-broker reload, rollback and stop', () => {
   })
 
   it('stop of a daemon: its members serve on; not where it holds a service alone, unless it may drop it', async () => {
-    const desk = Desk.open()
-    const pid = await desk.serve('--control', desk.control)
-    await desk.statusWhere('it listens', status => status.pid === pid)
+    const sandbox = Sandbox.open()
+    const pid = await sandbox.serve('--control', sandbox.control)
+    await sandbox.statusWhere('it listens', status => status.pid === pid)
     const services = (status: unknown) => (status as DaemonStatus).services
-    const member = await desk.launch([process.execPath, MEMBER, desk.control, 'shop'])
-    await desk.statusWhere('the member serves', status => services(status)[0]?.pid === member)
-    expect(await desk.run('stop', '--control', desk.control)).toEqual({
+    const member = await sandbox.launch([process.execPath, MEMBER, sandbox.control, 'shop'])
+    await sandbox.statusWhere('the member serves', status => services(status)[0]?.pid === member)
+    expect(await sandbox.run('stop', '--control', sandbox.control)).toEqual({
       code: 0,
       stdout: `process ${pid} has ended\n`,
       stderr: '',
     })
     expect(hasEnded(pid)).toBe(true)
     expect(hasEnded(member)).toBe(false)
-    const next = await desk.serve('--control', desk.control)
-    await desk.statusWhere('the member is back', status => services(status)[0]?.pid === member)
+    const next = await sandbox.serve('--control', sandbox.control)
+    await sandbox.statusWhere('the member is back', status => services(status)[0]?.pid === member)
     signalPid(member, 'SIGKILL')
-    await desk.statusWhere('nobody serves', status => services(status)[0]?.pid === null)
-    const refused = await desk.run('stop', '--control', desk.control)
+    await sandbox.statusWhere('nobody serves', status => services(status)[0]?.pid === null)
+    const refused = await sandbox.run('stop', '--control', sandbox.control)
     expect(refused).toMatchObject({ code: 5, stdout: '' })
     expect(refused.stderr).toMatch(/^ERR_FDB_HELD_ALONE: .*shop/)
-    expect(await desk.run('stop', '--control', desk.control, '--drop')).toMatchObject({ code: 0 })
+    expect(await sandbox.run('stop', '--control', sandbox.control, '--drop')).toMatchObject({ code: 0 })
     expect(hasEnded(next)).toBe(true)
   })
 
   it.runIf(NIGHTLY)('an upgrade while another is under way: busy', async () => {
     const { edge } = await proxy()
-    const control = ['--control', edge.desk.control]
-    const slow = edge.desk.run('upgrade', ...control, '--timeout', '5s', '--', 'sleep', '60')
-    await until('the first is under way', () => edge.desk.processes().some(line => line === 'sleep 60 '))
-    const busy = await edge.desk.run('upgrade', ...control)
+    const control = ['--control', edge.sandbox.control]
+    const slow = edge.sandbox.run('upgrade', ...control, '--timeout', '5s', '--', 'sleep', '60')
+    await until('the first is under way', () => edge.sandbox.processes().some(line => line === 'sleep 60 '))
+    const busy = await edge.sandbox.run('upgrade', ...control)
     expect(busy).toMatchObject({ code: 4, stdout: '' })
     const [, pid = ''] =
       /^ERR_FDB_BUSY: .*is under way: process (\d+) is its successor \(started\), and its end cancels the upgrade;/.exec(
@@ -174,7 +174,7 @@ describe('a release', () => {
   /** A proxy whose file lies in the folder that a link leads to. */
   async function released() {
     const edge = await Edge.prepare({ upgrade: { probation: '30s' } })
-    const folder = edge.desk.folder
+    const folder = edge.sandbox.folder
     const release = (name: string, config: object) => {
       mkdirSync(join(folder, name))
       writeFileSync(join(folder, name, 'edge.json'), JSON.stringify({ ...edge.config, ...config }))
@@ -188,10 +188,16 @@ describe('a release', () => {
     const wrong = release('3', { routes: [{ host: '*', upstream: 'nowhere' }] })
     const link = join(folder, 'current')
     symlinkSync(one, link)
-    const pid = await edge.desk.launch([process.execPath, CLI, 'proxy', '--config', join(link, 'edge.json')])
+    const pid = await edge.sandbox.launch([
+      process.execPath,
+      CLI,
+      'proxy',
+      '--config',
+      join(link, 'edge.json'),
+    ])
     await edge.serving(pid)
-    const at = ['--control', edge.desk.control, '--at', link]
-    const upgrade = (to: string) => edge.desk.run('upgrade', ...at, '--binary', to)
+    const at = ['--control', edge.sandbox.control, '--at', link]
+    const upgrade = (to: string) => edge.sandbox.run('upgrade', ...at, '--binary', to)
     return {
       edge,
       one,
@@ -200,7 +206,7 @@ describe('a release', () => {
       link,
       pid,
       upgrade,
-      rollback: () => edge.desk.run('rollback', ...at),
+      rollback: () => edge.sandbox.run('rollback', ...at),
     }
   }
 
@@ -234,12 +240,12 @@ describe('a release', () => {
 
   it.runIf(NIGHTLY)('may be an executable: its bytes are replaced at one stroke, and come back', async () => {
     const { edge } = await proxy()
-    const program = join(edge.desk.folder, 'program')
-    const next = join(edge.desk.folder, 'next')
+    const program = join(edge.sandbox.folder, 'program')
+    const next = join(edge.sandbox.folder, 'next')
     writeFileSync(program, 'old', { mode: 0o755 })
     writeFileSync(next, 'new', { mode: 0o750 })
-    const at = ['--control', edge.desk.control, '--at', program]
-    const failed = await edge.desk.run(
+    const at = ['--control', edge.sandbox.control, '--at', program]
+    const failed = await edge.sandbox.run(
       'upgrade',
       ...at,
       '--binary',
@@ -251,35 +257,35 @@ describe('a release', () => {
     )
     expect(failed).toMatchObject({ code: 1 })
     expect(readFileSync(program, 'utf8')).toBe('old')
-    expect(await edge.desk.run('upgrade', ...at, '--binary', next)).toMatchObject({ code: 0 })
+    expect(await edge.sandbox.run('upgrade', ...at, '--binary', next)).toMatchObject({ code: 0 })
     expect(readFileSync(program, 'utf8')).toBe('new')
     expect(readFileSync(`${program}.previous`, 'utf8')).toBe('old')
-    const none = await edge.desk.run('upgrade', ...at, '--binary', join(edge.desk.folder, 'none'))
+    const none = await edge.sandbox.run('upgrade', ...at, '--binary', join(edge.sandbox.folder, 'none'))
     expect(none.stderr).toMatch(/^ERR_FDB_NO_BINARY: .*none/)
-    expect(await edge.desk.run('upgrade', ...at)).toMatchObject({ code: 2 })
+    expect(await edge.sandbox.run('upgrade', ...at)).toMatchObject({ code: 2 })
   })
 })
 
 describe('a running service is found', () => {
   it('by its pid file, by the variable FD_BROKER_CONTROL, by its name where services are, and alone there', async () => {
-    const runtime = (desk: Desk) => join(desk.folder, 'runtime')
+    const runtime = (sandbox: Sandbox) => join(sandbox.folder, 'runtime')
     const { edge, pid } = await proxy()
-    const { desk } = edge
+    const { sandbox } = edge
     const status = async (before: readonly string[], ...args: string[]) => {
       const words = [process.execPath, CLI, 'status', '--json', ...args]
-      const { code, stdout, stderr } = await desk.runCommand([...before, ...words])
+      const { code, stdout, stderr } = await sandbox.runCommand([...before, ...words])
       return code === 0 ? JSON.parse(stdout).pid : `${code} ${stderr}`
     }
-    const pidFile = join(desk.folder, 'edge.pid')
+    const pidFile = join(sandbox.folder, 'edge.pid')
     expect(await status([], '--pid-file', pidFile)).toBe(pid)
-    expect(await status(['env', `FD_BROKER_CONTROL=${desk.control}`])).toBe(pid)
-    await edge.desk.run('stop', '--control', desk.control)
+    expect(await status(['env', `FD_BROKER_CONTROL=${sandbox.control}`])).toBe(pid)
+    await edge.sandbox.run('stop', '--control', sandbox.control)
     expect(await status([], '--pid-file', pidFile)).toMatch(/^3 ERR_FDB_NO_HOLDER: .*names no process/)
 
-    mkdirSync(runtime(desk), { mode: 0o700 })
-    const place = [...WITH_EMPTY_RUN, 'env', `RUNTIME_DIRECTORY=${runtime(desk)}`, 'XDG_RUNTIME_DIR=']
+    mkdirSync(runtime(sandbox), { mode: 0o700 })
+    const place = [...WITH_EMPTY_RUN, 'env', `RUNTIME_DIRECTORY=${runtime(sandbox)}`, 'XDG_RUNTIME_DIR=']
     expect(await status(place)).toMatch(/^3 ERR_FDB_NO_HOLDER: no service was found/)
-    edge.write({ control: join(runtime(desk), 'edge.sock') })
+    edge.write({ control: join(runtime(sandbox), 'edge.sock') })
     const second = await edge.launch()
     await until('it is there', async () => (await status(place)) === second)
     expect(await status(place, '--service', 'edge')).toBe(second)
@@ -299,7 +305,7 @@ it.each([
 ])('routes %s names the cause where the service is no proxy', async (...words) => {
   const scene = Scene.open()
   await scene.serve()
-  expect(await Desk.open().run('routes', ...words, '--control', scene.control)).toEqual({
+  expect(await Sandbox.open().run('routes', ...words, '--control', scene.control)).toEqual({
     code: 5,
     stdout: '',
     stderr:
@@ -315,10 +321,10 @@ describe('a service that is asked for by another’s name', () => {
 
   it('does nothing, and says whose control socket that is; by its own name, or its socket’s, it is meant', async () => {
     const { edge, pid } = await proxy()
-    const { desk } = edge
-    const other = [`FD_BROKER_CONTROL=${desk.control}`, process.execPath, CLI]
+    const { sandbox } = edge
+    const other = [`FD_BROKER_CONTROL=${sandbox.control}`, process.execPath, CLI]
     for (const order of orders) {
-      const { code, stderr } = await desk.runCommand([
+      const { code, stderr } = await sandbox.runCommand([
         'env',
         ...other,
         ...order.split(' '),
@@ -331,19 +337,22 @@ describe('a service that is asked for by another’s name', () => {
         stderr: expect.stringMatching(/^ERR_FDB_SERVICE: .*upgrade\.sock.*"edge".*"other"/),
       })
     }
-    expect(await desk.status()).toMatchObject({ pid, role: 'serving' })
+    expect(await sandbox.status()).toMatchObject({ pid, role: 'serving' })
     for (const name of ['edge', 'upgrade'])
-      expect(await desk.run('reload', '--control', desk.control, '--service', name), name).toMatchObject({
+      expect(
+        await sandbox.run('reload', '--control', sandbox.control, '--service', name),
+        name,
+      ).toMatchObject({
         code: 0,
       })
   })
 
   it.runIf(NIGHTLY)('is not stopped where it is a program under fd-broker run either', async () => {
-    const { control, desk, pid } = await Supervised.start(['--ready', 'fd', '--name', 'shop'])
+    const { control, sandbox, pid } = await Supervised.start(['--ready', 'fd', '--name', 'shop'])
     const asked = ['stop', '--control', control, '--service']
-    expect((await desk.run(...asked, 'other')).stderr).toMatch(/^ERR_FDB_SERVICE: .*"shop".*"other"/)
+    expect((await sandbox.run(...asked, 'other')).stderr).toMatch(/^ERR_FDB_SERVICE: .*"shop".*"other"/)
     expect(hasEnded(pid)).toBe(false)
-    expect(await desk.run(...asked, 'shop')).toMatchObject({ code: 0 })
+    expect(await sandbox.run(...asked, 'shop')).toMatchObject({ code: 0 })
   })
 })
 
@@ -356,7 +365,7 @@ describe('signals to fd-broker proxy', () => {
     await edge.signal('SIGWINCH', pid)
     const paused = ({ listeners }: { listeners: readonly { accepting: boolean }[] }) =>
       listeners.every(({ accepting }) => !accepting)
-    await edge.desk.statusWhere('it accepts no more', paused)
+    await edge.sandbox.statusWhere('it accepts no more', paused)
     let answered = false
     const waiting = body(edge).then(text => {
       answered = true
@@ -371,7 +380,7 @@ describe('signals to fd-broker proxy', () => {
 
   it('USR1: the file of the log is opened anew', async () => {
     const { edge, pid } = await proxy()
-    const log = join(edge.desk.folder, 'edge.log')
+    const log = join(edge.sandbox.folder, 'edge.log')
     renameSync(log, `${log}.1`)
     await edge.signal('SIGUSR1', pid)
     await until('the new file is there', () => existsSync(log))
@@ -383,8 +392,10 @@ describe('signals to fd-broker proxy', () => {
 
   it('USR1: reaches the version that stands by too', async () => {
     const { edge, pid } = await proxy()
-    const next = JSON.parse((await edge.desk.run('upgrade', '--control', edge.desk.control, '--json')).stdout)
-    const log = join(edge.desk.folder, 'edge.log')
+    const next = JSON.parse(
+      (await edge.sandbox.run('upgrade', '--control', edge.sandbox.control, '--json')).stdout,
+    )
+    const log = join(edge.sandbox.folder, 'edge.log')
     renameSync(log, `${log}.1`)
     await edge.signal('SIGUSR1', next.pid)
     await until('both write to the new file', () => {
@@ -397,12 +408,12 @@ describe('signals to fd-broker proxy', () => {
 describe('the paths of a control socket that somebody has removed', () => {
   it('are put back, with the lock, and no second service comes to serve beside the first', async () => {
     const { edge, pid } = await proxy({ upgrade: { probation: '0s' } })
-    const { control } = edge.desk
+    const { control } = edge.sandbox
     rmSync(control)
     rmSync(`${control}.lock`)
     await until('they are back', () => existsSync(control) && existsSync(`${control}.lock`), 20_000)
     expect((await edge.status()).pid).toBe(pid)
-    const next = await edge.desk.launch([process.execPath, CLI, 'proxy', '--config', edge.file])
+    const next = await edge.sandbox.launch([process.execPath, CLI, 'proxy', '--config', edge.file])
     await edge.serving(next)
     await edge.ended(pid)
     rmSync(control)
@@ -420,17 +431,17 @@ describe('the paths of a control socket that somebody has removed', () => {
     const run = await Supervised.start(['--ready', 'fd'])
     rmSync(run.control)
     rmSync(`${run.control}.lock`)
-    const desk = Desk.open()
-    const pid = await desk.serve('--control', desk.control)
-    await desk.statusWhere('it listens', status => status.pid === pid)
-    rmSync(desk.control)
-    await until('it is back', () => existsSync(desk.control), 20_000)
-    expect((await desk.status()).pid).toBe(pid)
+    const sandbox = Sandbox.open()
+    const pid = await sandbox.serve('--control', sandbox.control)
+    await sandbox.statusWhere('it listens', status => status.pid === pid)
+    rmSync(sandbox.control)
+    await until('it is back', () => existsSync(sandbox.control), 20_000)
+    expect((await sandbox.status()).pid).toBe(pid)
     await until('that is back', () => existsSync(run.control) && existsSync(`${run.control}.lock`), 20_000)
     expect(await run.status()).toMatchObject({ supervisor: { pid: run.pid } })
     // The socket that was put back is left behind, and goes with it.
     expect(await run.upgrade('--self')).toMatchObject({ code: 0 })
-    const stopped = await run.desk.run('stop', '--control', run.control)
+    const stopped = await run.sandbox.run('stop', '--control', run.control)
     expect(stopped).toMatchObject({ code: 0, stdout: `process ${run.pid} has ended\n` })
     expect(existsSync(run.control)).toBe(false)
   })

@@ -2,17 +2,17 @@ import { writeFileSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 describe('fd-broker status', () => {
   it('tells generation, listeners, connections, sections and state of a running server', async () => {
-    const desk = Desk.open()
-    const pid = await desk.shop(50)
+    const sandbox = Sandbox.open()
+    const pid = await sandbox.shop(50)
 
-    const report = await desk.status()
+    const report = await sandbox.status()
     expect(report).toMatchObject({
       service: 'shop',
-      control: desk.control,
+      control: sandbox.control,
       hosting: 'embedded',
       pid,
       generation: 1,
@@ -31,7 +31,7 @@ describe('fd-broker status', () => {
     ])
     expect(report.sections).toEqual([expect.objectContaining({ name: 'routes', version: 1, entries: 50 })])
 
-    const { code, stdout, stderr } = await desk.run('status', '--control', desk.control)
+    const { code, stdout, stderr } = await sandbox.run('status', '--control', sandbox.control)
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout).toMatch(/^service +shop$/m)
     expect(stdout).toMatch(/^generation +1$/m)
@@ -45,40 +45,40 @@ describe('fd-broker status', () => {
   })
 
   it('says that nothing listens, and what to do', async () => {
-    const desk = Desk.open()
-    const { code, stdout, stderr } = await desk.run('status', '--control', desk.control)
+    const sandbox = Sandbox.open()
+    const { code, stdout, stderr } = await sandbox.run('status', '--control', sandbox.control)
     expect({ code, stdout }).toEqual({ code: 3, stdout: '' })
     expect(stderr).toMatch(/^ERR_FDB_NO_HOLDER: .*Start one, or check the path\n$/)
   })
 
   it('names a path over the limit and a file that is no socket', async () => {
-    const desk = Desk.open()
-    const long = await desk.run('status', '--control', join(desk.folder, 'x'.repeat(120)))
+    const sandbox = Sandbox.open()
+    const long = await sandbox.run('status', '--control', join(sandbox.folder, 'x'.repeat(120)))
     expect(long.code).toBe(2)
     expect(long.stderr).toMatch(/^ERR_FDB_PATH_TOO_LONG: .* 106/)
 
-    const file = join(desk.folder, 'file')
+    const file = join(sandbox.folder, 'file')
     writeFileSync(file, '')
-    const none = await desk.run('status', '--control', file)
+    const none = await sandbox.run('status', '--control', file)
     expect(none.code).toBe(3)
     expect(none.stderr).toMatch(/^ERR_FDB_/)
   })
 
   it('recognises a socket of another program', async () => {
-    const desk = Desk.open()
-    await listen(desk.control, socket => {
+    const sandbox = Sandbox.open()
+    await listen(sandbox.control, socket => {
       socket.end('HTTP/1.1 400 Bad Request\r\n\r\n')
     })
-    const { code, stderr } = await desk.run('status', '--control', desk.control)
+    const { code, stderr } = await sandbox.run('status', '--control', sandbox.control)
     expect(code).toBe(1)
     expect(stderr).toMatch(/^ERR_FDB_NOT_FD_BROKER: /)
   })
 
   it('gives up on a silent peer at the deadline, and names it', async () => {
-    const desk = Desk.open()
-    await listen(desk.control, () => {})
+    const sandbox = Sandbox.open()
+    await listen(sandbox.control, () => {})
     const begun = performance.now()
-    const { code, stderr } = await desk.run('status', '--control', desk.control, '--timeout', '300ms')
+    const { code, stderr } = await sandbox.run('status', '--control', sandbox.control, '--timeout', '300ms')
     expect(code).toBe(1)
     expect(stderr).toMatch(/^ERR_FDB_DEADLINE: /)
     expect(stderr).toContain(`process ${process.pid}`)
@@ -87,11 +87,11 @@ describe('fd-broker status', () => {
   })
 
   it('says so when the peer leaves without an answer', async () => {
-    const desk = Desk.open()
-    await listen(desk.control, socket => {
+    const sandbox = Sandbox.open()
+    await listen(sandbox.control, socket => {
       socket.once('data', () => socket.destroy())
     })
-    const { code, stderr } = await desk.run('status', '--control', desk.control)
+    const { code, stderr } = await sandbox.run('status', '--control', sandbox.control)
     expect(code).toBe(1)
     expect(stderr).toMatch(/^ERR_FDB_CHANNEL_CLOSED: .*before it answered/)
   })

@@ -6,7 +6,7 @@ import { humanLine } from '../../src/cli/log.js'
 import { NewLines } from '../../src/cli/start.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { Scene } from '../processes/scene.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
@@ -14,22 +14,22 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const visible = (text: string) => text.replaceAll('\x1b', '^')
 
 /** The output of a command line in a terminal of its own. */
-async function onTerminal(desk: Desk, words: string): Promise<string> {
-  const { stdout } = await desk.runCommand(['script', '-qec', `TERM=xterm ${words}`, '/dev/null'])
+async function onTerminal(sandbox: Sandbox, words: string): Promise<string> {
+  const { stdout } = await sandbox.runCommand(['script', '-qec', `TERM=xterm ${words}`, '/dev/null'])
   return visible(stdout.replaceAll('\r\n', '\n'))
 }
 
 describe('on a terminal', () => {
   it('the log of run is text, with colour; elsewhere it is JSON', async () => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const words = `${process.execPath} ${CLI} run -- true`
-    const text = await onTerminal(desk, words)
+    const text = await onTerminal(sandbox, words)
     expect(text).toMatch(/\d\d:\d\d:\d\d\^\[22m \^\[32minfo \^\[39m a version was started /)
     expect(text).toContain('^[2mcommand=["true"]^[22m')
-    expect(await onTerminal(desk, `NO_COLOR=1 ${words}`)).toMatch(
+    expect(await onTerminal(sandbox, `NO_COLOR=1 ${words}`)).toMatch(
       /^\d\d:\d\d:\d\d info {2}a version was started version=1 child=\d+ command=\["true"\]$/m,
     )
-    const { stderr } = await desk.runCommand(['bash', '-c', words])
+    const { stderr } = await sandbox.runCommand(['bash', '-c', words])
     const messages = stderr.split('\n').flatMap(line => (line.startsWith('{') ? [JSON.parse(line)] : []))
     expect(messages).toContainEqual(expect.objectContaining({ level: 30, msg: 'a version was started' }))
   })
@@ -38,20 +38,20 @@ describe('on a terminal', () => {
     const scene = Scene.open()
     await scene.serve({ listeners: [{ name: 'web', spec: 'tcp://127.0.0.1:0' }] })
     const words = `${process.execPath} ${CLI} status --control ${scene.control}`
-    expect(await onTerminal(Desk.open(), words)).toMatch(
+    expect(await onTerminal(Sandbox.open(), words)).toMatch(
       /^role +\^\[32mserving\^\[39m$[\s\S]*^\^\[1mlisteners\^\[22m$/m,
     )
   })
 
   it.runIf(NIGHTLY)('an upgrade that takes long says in which phase it is, and since when', async () => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const scene = Scene.open({ readyDelay: 1_400 })
     await scene.serve()
     const words = `${process.execPath} ${CLI} upgrade --control ${scene.control}`
-    const text = await onTerminal(desk, words)
+    const text = await onTerminal(sandbox, words)
     expect(text).toMatch(/\r\^\[K[|/\\-] \w+ \(pid \d+\), 1\.\d s\r\^\[K/)
     expect(text).toMatch(/\^\[32mgeneration 2 \(pid \d+\) serves, after \d+ ms\^\[39m/)
-    const { stderr } = await desk.run('status', '--control', join(desk.folder, 'none'))
+    const { stderr } = await sandbox.run('status', '--control', join(sandbox.folder, 'none'))
     expect(visible(stderr)).toMatch(/^ERR_FDB_NO_HOLDER: no process serves at /)
   })
 })
@@ -83,7 +83,7 @@ describe('a line of a log', () => {
   })
 
   it('is read once, when it is complete, and from the start of a file that was rotated', async () => {
-    const log = join(Desk.open().folder, 'shop.log')
+    const log = join(Sandbox.open().folder, 'shop.log')
     const lines = new NewLines(log)
     expect(await lines.read()).toBe('')
     writeFileSync(log, 'one\ntw')

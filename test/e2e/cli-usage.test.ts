@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, it, vi } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { WITH_EMPTY_RUN } from '../processes/namespace.js'
-import { Desk, type Ran } from './cli-processes.js'
+import { type Ran, Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
@@ -17,7 +17,7 @@ const PROGRAM = fileURLToPath(new URL('../../dist/program.cjs', import.meta.url)
  * second.
  */
 async function said(...args: string[]): Promise<Ran> {
-  if (NIGHTLY) return await Desk.open().run(...args)
+  if (NIGHTLY) return await Sandbox.open().run(...args)
   const { main } = createRequire(import.meta.url)(PROGRAM) as typeof import('../../src/cli/program.js')
   const texts = { stdout: '', stderr: '' }
   const spies = (['stdout', 'stderr'] as const).map(name =>
@@ -102,7 +102,7 @@ describe('fd-broker on the command line', () => {
   })
 
   it('shows the commands of the first day first, with an example', async () => {
-    const { stdout } = await Desk.open().run('--help')
+    const { stdout } = await Sandbox.open().run('--help')
     const [, commands = ''] = /\nCommands:\n([\s\S]*?)\n\n/.exec(stdout) ?? []
     const names = [...commands.matchAll(/^ {2}([\w-]+)/gm)].map(([, name]) => name)
     expect(names.slice(0, 7)).toEqual(['start', 'status', 'logs', 'upgrade', 'stop', 'init', 'doctor'])
@@ -110,9 +110,9 @@ describe('fd-broker on the command line', () => {
   })
 
   it('tells the version of the package', async () => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
-    expect(await desk.run('--version')).toEqual({ code: 0, stdout: `${version}\n`, stderr: '' })
+    expect(await sandbox.run('--version')).toEqual({ code: 0, stdout: `${version}\n`, stderr: '' })
   })
 
   it.each([
@@ -214,8 +214,8 @@ describe('fd-broker on the command line', () => {
       ],
     ),
   ])('exits 2 where the values of options are wrong: %j', async (args, message) => {
-    const desk = Desk.open()
-    const { code, stdout, stderr } = await desk.run(...args)
+    const sandbox = Sandbox.open()
+    const { code, stdout, stderr } = await sandbox.run(...args)
     expect({ code, stdout, stderr }).toEqual({ code: 2, stdout: '', stderr: expect.stringMatching(message) })
   })
 
@@ -232,16 +232,16 @@ describe('fd-broker on the command line', () => {
     ],
     [['run', '--', EMPTY], /\(ENOEXEC\): it is empty, for another processor, or a script without a #! line/],
   ])('says what is not there in the words of its options: %j', async (args, message) => {
-    const { code, stderr } = await Desk.open().run(...args)
+    const { code, stderr } = await Sandbox.open().run(...args)
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) })
   })
 
   it('proxy --check: a service whose name is none of a file needs a control path', async () => {
-    const desk = Desk.open()
-    const config = join(desk.folder, 'edge.yaml')
+    const sandbox = Sandbox.open()
+    const config = join(sandbox.folder, 'edge.yaml')
     writeFileSync(config, 'service: a/b\nlisteners: [{ name: http, address: "tcp://127.0.0.1:0" }]\n')
     for (const more of [['--check'], []]) {
-      expect(await desk.run('proxy', '--config', config, ...more)).toMatchObject({
+      expect(await sandbox.run('proxy', '--config', config, ...more)).toMatchObject({
         code: 1,
         stderr: expect.stringMatching(
           /^ERR_FDB_CONFIG: .*edge\.yaml:1:10: service: "a\/b" cannot be .* give "control"$/m,
@@ -253,10 +253,10 @@ describe('fd-broker on the command line', () => {
   it.each(perLane(['status', 'logs --service nope'], ['status', 'routes list', 'logs --service nope']))(
     'exits 3 where %s finds no service',
     async line => {
-      const desk = Desk.open()
+      const sandbox = Sandbox.open()
       const env = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', 'FD_BROKER_CONTROL=']
       const away = [...WITH_EMPTY_RUN, ...env]
-      const { code, stderr } = await desk.runCommand([...away, process.execPath, CLI, ...line.split(' ')])
+      const { code, stderr } = await sandbox.runCommand([...away, process.execPath, CLI, ...line.split(' ')])
       expect({ code, stderr }).toEqual({
         code: 3,
         stderr: expect.stringMatching(/^ERR_FDB_NO_HOLDER: no service (?:was found|"nope" runs).*--control/),
@@ -267,24 +267,24 @@ describe('fd-broker on the command line', () => {
   it.skipIf(process.geteuid?.() !== 0)(
     'exits 5 at the socket of another user; the daemon’s own is told that it holds nothing',
     async () => {
-      const desk = Desk.open()
+      const sandbox = Sandbox.open()
       const nobody = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups']
-      await desk.serve('--control', desk.control)
-      await desk.statusWhere('the daemon serves', ({ pid }) => pid !== undefined)
-      expect((await desk.run('upgrade', '--control', desk.control)).stderr).toMatch(
+      await sandbox.serve('--control', sandbox.control)
+      await sandbox.statusWhere('the daemon serves', ({ pid }) => pid !== undefined)
+      expect((await sandbox.run('upgrade', '--control', sandbox.control)).stderr).toMatch(
         /^ERR_FDB_SERVICE: there is no service: this daemon holds none yet, start a member/m,
       )
       for (const command of perLane(['upgrade'], ['status', 'upgrade', 'stop']))
         expect(
-          await desk.runCommand([...nobody, process.execPath, CLI, command, '--control', desk.control]),
+          await sandbox.runCommand([...nobody, process.execPath, CLI, command, '--control', sandbox.control]),
           command,
         ).toMatchObject({ code: 5, stderr: expect.stringMatching(/^ERR_FDB_DENIED: .*EACCES/) })
     },
   )
 
   it('shows the help and exits 2 without a command', async () => {
-    const desk = Desk.open()
-    const { code, stderr } = await desk.run()
+    const sandbox = Sandbox.open()
+    const { code, stderr } = await sandbox.run()
     expect(code).toBe(2)
     expect(stderr).toContain('Usage: fd-broker')
   })
@@ -299,13 +299,13 @@ describe('fd-broker on the command line', () => {
       ],
     ),
   ])('exits 1 with one line where %s finds no room on stdout', async (_, args) => {
-    const desk = Desk.open()
-    const file = join(desk.folder, 'edge.json')
+    const sandbox = Sandbox.open()
+    const file = join(sandbox.folder, 'edge.json')
     const listeners = [{ name: 'http', address: 'tcp://127.0.0.1:0' }]
     const routes = [{ host: '*', respond: { body: 'one' } }]
     writeFileSync(file, JSON.stringify({ service: 'edge', listeners, routes }))
     const command = [process.execPath, CLI, ...args, ...(args.includes('--config') ? [file] : [])]
-    expect(await desk.runCommand(['sh', '-c', 'exec "$@" >/dev/full', 'sh', ...command])).toEqual({
+    expect(await sandbox.runCommand(['sh', '-c', 'exec "$@" >/dev/full', 'sh', ...command])).toEqual({
       code: 1,
       stdout: '',
       stderr: 'stdout cannot be written: ENOSPC: no space left on device, write\n',

@@ -16,7 +16,7 @@ import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded } from '../processes/launch.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const DIST = fileURLToPath(new URL('../../dist/', import.meta.url))
 const HOOK = fileURLToPath(new URL('../fixtures/loaded-at-start.cjs', import.meta.url))
@@ -32,10 +32,10 @@ const cachedData = bytes.subarray(${HEAD_BYTES} + bytes.readUInt32LE(${HEAD_BYTE
 const { cachedDataRejected } = new (require('node:vm').Script)(source, { filename: file, cachedData })
 process.stdout.write(String(!cachedDataRejected))`
 
-/** A desk whose commands keep their code in a folder of it. */
+/** A sandbox whose commands keep their code in a folder of it. */
 function scene() {
-  const desk = Desk.open()
-  const folder = join(desk.folder, 'code')
+  const sandbox = Sandbox.open()
+  const folder = join(sandbox.folder, 'code')
   const command = (...args: string[]) => [
     'env',
     `FD_BROKER_CODE_CACHE=${folder}`,
@@ -50,18 +50,18 @@ function scene() {
       return []
     }
   }
-  const config = join(desk.folder, 'edge.json')
+  const config = join(sandbox.folder, 'edge.json')
   writeFileSync(
     config,
     JSON.stringify({
       service: 'edge',
-      control: desk.control,
+      control: sandbox.control,
       listeners: [{ name: 'http', address: 'tcp://127.0.0.1:0' }],
       routes: [{ host: '*', path: '/', respond: { status: 200, body: 'ok' } }],
       upgrade: { probation: '0s' },
     }),
   )
-  return { desk, command, config, files }
+  return { sandbox, command, config, files }
 }
 
 /** Sets the times long ago, so that the test sees a new file. */
@@ -69,8 +69,8 @@ const age = (file: string) => utimesSync(file, 1, 1)
 const isAged = (file: string) => statSync(file).mtimeMs === 1000
 
 it('a command keeps its compiled code, and starts with it the next time', async () => {
-  const { desk, command, config, files } = scene()
-  const check = () => desk.runCommand(command('proxy', '--config', config, '--check'))
+  const { sandbox, command, config, files } = scene()
+  const check = () => sandbox.runCommand(command('proxy', '--config', config, '--check'))
   expect(await check()).toMatchObject({ code: 0, stderr: '' })
   const [file = '', ...others] = files()
   expect(others).toEqual([])
@@ -82,7 +82,7 @@ it('a command keeps its compiled code, and starts with it the next time', async 
   age(file)
   expect(await check()).toMatchObject({ code: 0, stderr: '' })
   expect(isAged(file)).toBe(false)
-  expect(await desk.runCommand(command('proxy', '--config', 'missing.json', '--check'))).toMatchObject({
+  expect(await sandbox.runCommand(command('proxy', '--config', 'missing.json', '--check'))).toMatchObject({
     code: 1,
   })
 })
@@ -90,7 +90,7 @@ it('a command keeps its compiled code, and starts with it the next time', async 
 it.runIf(NIGHTLY)(
   'a proxy that took over, and is replaced then, adds to it what was compiled for that',
   async () => {
-    const { desk, command, config, files } = scene()
+    const { sandbox, command, config, files } = scene()
     const kept = async (when: string) => {
       const mark = `fd-broker code 2 ${when}`
       const whole = () => files().filter(name => name.endsWith('.v8'))
@@ -98,7 +98,7 @@ it.runIf(NIGHTLY)(
       const file = await until(`the code is kept of one that has ${when}`, found)
       return { file, bytes: statSync(file).size }
     }
-    const start = () => desk.launch(command('proxy', '--config', config))
+    const start = () => sandbox.launch(command('proxy', '--config', config))
     await start()
     const served = await kept('served')
     await start()
@@ -108,19 +108,30 @@ it.runIf(NIGHTLY)(
     expect([joined.file, left.file]).toEqual([served.file, served.file])
     expect(joined.bytes).toBeGreaterThan(served.bytes)
     expect(left.bytes).toBeGreaterThan(joined.bytes)
-    const takes = await desk.runCommand([process.execPath, '-e', TAKES, join(DIST, 'program.cjs'), left.file])
+    const takes = await sandbox.runCommand([
+      process.execPath,
+      '-e',
+      TAKES,
+      join(DIST, 'program.cjs'),
+      left.file,
+    ])
     expect(takes.stdout).toBe('true')
   },
 )
 
 it('a proxy that takes over loads nothing of Node that few starts need, and with other flags of V8 than Node was built with, nothing at all', async () => {
-  const { desk, command, config } = scene()
-  const loaded = join(desk.folder, 'loaded.json')
+  const { sandbox, command, config } = scene()
+  const loaded = join(sandbox.folder, 'loaded.json')
   const proxy = command('proxy', '--config', config)
-  await desk.launch(proxy)
-  await desk.statusWhere('it serves', ({ generation }) => generation === 1)
-  const next = await desk.launch(['env', `FDB_LOADED=${loaded}`, `NODE_OPTIONS=--require=${HOOK}`, ...proxy])
-  await desk.statusWhere('the next serves', ({ pid, phase }) => pid === next && phase === 'idle')
+  await sandbox.launch(proxy)
+  await sandbox.statusWhere('it serves', ({ generation }) => generation === 1)
+  const next = await sandbox.launch([
+    'env',
+    `FDB_LOADED=${loaded}`,
+    `NODE_OPTIONS=--require=${HOOK}`,
+    ...proxy,
+  ])
+  await sandbox.statusWhere('the next serves', ({ pid, phase }) => pid === next && phase === 'idle')
   process.kill(next, 'SIGWINCH')
   const text = await until('it has written', () => (existsSync(loaded) ? readFileSync(loaded, 'utf8') : null))
   const { all, later } = JSON.parse(text) as { all: string[]; later: string[] }
@@ -130,19 +141,25 @@ it('a proxy that takes over loads nothing of Node that few starts need, and with
 })
 
 it('a proxy keeps it when it has served for a while, and V8 takes it for the next one', async () => {
-  const { desk, command, config, files } = scene()
-  await desk.launch(command('proxy', '--config', config))
+  const { sandbox, command, config, files } = scene()
+  await sandbox.launch(command('proxy', '--config', config))
   const file = await until('the code is kept', () => files().find(name => /proxy-\w+\.v8$/.test(name)))
   expect(readFileSync(file, 'latin1')).toContain('served')
-  const { stdout } = await desk.runCommand([process.execPath, '-e', TAKES, join(DIST, 'program.cjs'), file])
+  const { stdout } = await sandbox.runCommand([
+    process.execPath,
+    '-e',
+    TAKES,
+    join(DIST, 'program.cjs'),
+    file,
+  ])
   expect(stdout).toBe('true')
 })
 
 describe('an installation with the code that its commands have kept', () => {
   /** A folder as a package manager makes it. */
   function installed() {
-    const { desk, config } = scene()
-    const at = (name: string) => join(desk.folder, name)
+    const { sandbox, config } = scene()
+    const at = (name: string) => join(sandbox.folder, name)
     const copy = (from: string, to: string, ...how: string[]) => execFileSync('cp', ['-a', ...how, from, to])
     mkdirSync(join(at('a'), 'build'), { recursive: true })
     const root = join(DIST, '..')
@@ -155,14 +172,14 @@ describe('an installation with the code that its commands have kept', () => {
     ]
     /** The folders from which a proxy has loaded files. */
     const loadedBy = async (name: string) => {
-      const pid = await desk.launch(command(name))
-      await desk.statusWhere('it serves', status => status.pid === pid)
+      const pid = await sandbox.launch(command(name))
+      await sandbox.statusWhere('it serves', status => status.pid === pid)
       const maps = readFileSync(`/proc/${pid}/maps`, 'utf8')
       process.kill(pid, 'SIGKILL')
       await until('it has ended', () => hasEnded(pid))
       return [...new Set(maps.match(/\/\S+fd_broker\.node/g))]
     }
-    const check = (name: string) => desk.runCommand(command(name, '--check'))
+    const check = (name: string) => sandbox.runCommand(command(name, '--check'))
     const kept = (name: string) =>
       readdirSync(join(at(name), '.code-cache')).filter(file => /\.v8$/.test(file))
     return { at, copy, check, loadedBy, kept }

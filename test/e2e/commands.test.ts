@@ -6,7 +6,7 @@ import { COMMAND_BYTES } from '../../src/operator/requests.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const MEMBER = fileURLToPath(new URL('command-member.mjs', import.meta.url))
 const codeOf = (call: Promise<unknown>) =>
@@ -15,25 +15,25 @@ const codeOf = (call: Promise<unknown>) =>
     (error: FdbError) => error.code,
   )
 
-async function launch(desk: Desk, hosting: string, count = 1): Promise<number> {
-  const pid = await desk.launch([process.execPath, MEMBER, desk.control, hosting])
+async function launch(sandbox: Sandbox, hosting: string, count = 1): Promise<number> {
+  const pid = await sandbox.launch([process.execPath, MEMBER, sandbox.control, hosting])
   await until(
     'the member serves',
-    () => desk.output.split('serving').length > count,
+    () => sandbox.output.split('serving').length > count,
     10_000,
-    () => desk.output,
+    () => sandbox.output,
   )
   return pid
 }
 
-async function open(hosting: string): Promise<{ desk: Desk; pid: number; client: OperatorClient }> {
-  const desk = Desk.open()
+async function open(hosting: string): Promise<{ sandbox: Sandbox; pid: number; client: OperatorClient }> {
+  const sandbox = Sandbox.open()
   if (hosting === 'daemon') {
-    await desk.serve('--control', desk.control, '--log-level', 'silent')
-    await until('the daemon listens', () => desk.output.includes('listens'))
+    await sandbox.serve('--control', sandbox.control, '--log-level', 'silent')
+    await until('the daemon listens', () => sandbox.output.includes('listens'))
   }
-  const pid = await launch(desk, hosting)
-  return { desk, pid, client: await OperatorClient.connect(desk.control) }
+  const pid = await launch(sandbox, hosting)
+  return { sandbox, pid, client: await OperatorClient.connect(sandbox.control) }
 }
 
 describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting => {
@@ -73,13 +73,13 @@ describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting
   })
 
   it('go to the next version once that one serves', async () => {
-    const { desk, client } = await open(hosting)
-    const next = await launch(desk, hosting, 2)
+    const { sandbox, client } = await open(hosting)
+    const next = await launch(sandbox, hosting, 2)
     const answer = await client.command('who', '').catch((error: FdbError) => error)
     // The old connection is the old process's, which has been replaced; a daemon's leads to the serving process.
     if (answer instanceof Buffer) expect(answer.toString()).toBe(String(next))
     else expect(answer).toMatchObject({ code: 'ERR_FDB_FENCED', retryable: true })
-    using other = await OperatorClient.connect(desk.control)
+    using other = await OperatorClient.connect(sandbox.control)
     expect((await other.command('who', '')).toString()).toBe(String(next))
     client.close()
   })
@@ -99,7 +99,7 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
   'listeners that change while the process serves (%s)',
   hosting => {
     it('move to another address, or go', async () => {
-      const { desk, client } = await open(hosting)
+      const { sandbox, client } = await open(hosting)
       const service = async () => {
         const answer = await client.status()
         return 'services' in answer ? answer.services![0]! : answer
@@ -125,7 +125,7 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
       )
       expect((await service()).listeners).toEqual([])
       client.close()
-      expect(desk.output).not.toContain('Error')
+      expect(sandbox.output).not.toContain('Error')
     })
   },
 )

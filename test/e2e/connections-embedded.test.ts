@@ -229,7 +229,7 @@ describe('WebSockets that the application terminates', () => {
 })
 
 describe('the example docs/examples/websocket', () => {
-  it('goes on with its guests in the next process', { timeout: 240_000 }, async () => {
+  it('goes on with its clients in the next process', { timeout: 240_000 }, async () => {
     const [scene, port] = await sceneWith('none')
     const command = [ROOM, '--control', scene.control, '--listen', `tcp://127.0.0.1:${port}`]
     const start = async (generation: number) => {
@@ -241,25 +241,25 @@ describe('the example docs/examples/websocket', () => {
       return pid
     }
     const first = await start(1)
-    const guests = await Promise.all(['ann', 'bob'].map(name => guest(port, name)))
+    const clients = await Promise.all(['ann', 'bob'].map(name => client(port, name)))
     const ask = async (ws: WebSocket) => {
       const heard = once(ws, 'message')
       ws.send('/who')
       return String((await heard)[0])
     }
-    expect(await ask(guests[0]!)).toBe(`generation 1, pid ${first}, ann, 2 messages`)
+    expect(await ask(clients[0]!)).toBe(`generation 1, pid ${first}, ann, 2 messages`)
     const second = await start(2)
     await until('both have gone over', async () => {
       const { moves } = await scene.status()
       return moves.arrived === 2
     })
-    expect(await ask(guests[0]!)).toBe(`generation 2, pid ${second}, ann, 3 messages`)
-    const heard = once(guests[1]!, 'message')
-    guests[0]!.send('hello')
+    expect(await ask(clients[0]!)).toBe(`generation 2, pid ${second}, ann, 3 messages`)
+    const heard = once(clients[1]!, 'message')
+    clients[0]!.send('hello')
     expect(String((await heard)[0])).toBe('ann: hello')
   })
 
-  async function guest(port: number, name: string): Promise<WebSocket> {
+  async function client(port: number, name: string): Promise<WebSocket> {
     const ws = new WebSocket(`ws://127.0.0.1:${port}/`)
     onTestFinished(() => ws.terminate())
     await once(ws, 'open')

@@ -8,7 +8,7 @@ import { loadOn } from '../processes/load.js'
 import { PidNamespace } from '../processes/namespace.js'
 import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
-import { Desk, SHOP, whoami } from './cli-processes.js'
+import { Sandbox, SHOP, whoami } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** `npm run soak -- containers` does 20. */
@@ -17,10 +17,10 @@ const UPGRADES = Number(ASKED ?? 2)
 const CLIENTS = { streams: 0, idle: 0 }
 
 /** A container whose PID 1 is this command, which serves there; it is upgraded under load, and told to end. */
-async function contained(command: readonly string[], desk: Desk, url: string) {
-  const container = await PidNamespace.start(command, { env: desk.env, log: desk.log })
+async function contained(command: readonly string[], sandbox: Sandbox, url: string) {
+  const container = await PidNamespace.start(command, { env: sandbox.env, log: sandbox.log })
   const serves = async (generation: number) =>
-    await desk.statusWhere(
+    await sandbox.statusWhere(
       `generation ${generation} serves`,
       status => status.generation === generation && status.role === 'serving',
     )
@@ -32,7 +32,7 @@ async function contained(command: readonly string[], desk: Desk, url: string) {
       const load = await loadOn(url, { ...CLIENTS, ...clients })
       let last = 1
       for (let generation = 2; generation <= 1 + UPGRADES; generation++) {
-        using client = await OperatorClient.connect(desk.control)
+        using client = await OperatorClient.connect(sandbox.control)
         const upgraded = await client.upgrade({ timeoutMs: 20_000 })
         expect(upgraded.generation).toBe(generation)
         last = upgraded.pid
@@ -58,7 +58,7 @@ describe(`a container that is upgraded ${UPGRADES} times under load, whose PID 1
         upgrade: { probation: '0s' },
       })
       const command = [process.execPath, CLI, 'proxy', '--config', edge.file]
-      const { container, upgradeUnderLoad } = await contained(command, edge.desk, edge.url)
+      const { container, upgradeUnderLoad } = await contained(command, edge.sandbox, edge.url)
       const last = await upgradeUnderLoad({ writes: 0 })
       await until(
         'PID 1 and the last version are all there is',
@@ -73,15 +73,15 @@ describe(`a container that is upgraded ${UPGRADES} times under load, whose PID 1
   )
 
   it('the shop example: no request fails; TERM ends all in order', { timeout: 300_000 }, async () => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
-    const args = ['--control', desk.control, '--listen', `tcp://127.0.0.1:${port}`, '--routes', '100']
-    const { container, upgradeUnderLoad } = await contained([process.execPath, SHOP, ...args], desk, url)
+    const args = ['--control', sandbox.control, '--listen', `tcp://127.0.0.1:${port}`, '--routes', '100']
+    const { container, upgradeUnderLoad } = await contained([process.execPath, SHOP, ...args], sandbox, url)
     const last = await upgradeUnderLoad(perLane({ rate: 100 }, {}))
     await until('the last one answers', async () => (await whoami(url)).pid === last)
     container.signal('SIGTERM')
     expect(await container.exit).toBe(0)
-    expect(desk.output).toMatch(new RegExp(`generation ${1 + UPGRADES} \\(pid ${last}\\) is done: closed`))
+    expect(sandbox.output).toMatch(new RegExp(`generation ${1 + UPGRADES} \\(pid ${last}\\) is done: closed`))
   })
 })

@@ -8,8 +8,8 @@ import type { WireBody } from '../../src/wire/link.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
+import { hello, packed, RawPeer } from '../processes/raw-peer.js'
 import { Scene } from '../processes/scene.js'
-import { hello, packed, Stranger } from '../processes/stranger.js'
 import { pause, until } from '../processes/until.js'
 import { workOf } from '../processes/worked.js'
 
@@ -112,7 +112,7 @@ async function mostWork(scene: Scene, app: App, ended: () => boolean): Promise<n
   let worst = 0
   while (!ended()) {
     const worked = workOf(app.pid)
-    const operator = await Stranger.connect(scene.control)
+    const operator = await RawPeer.connect(scene.control)
     operator.say(hello('OPERATE'), { command: { name: 'x', request: 1 } })
     await until('an operator has its answer', () => operator.heard.length > 0, 5_000)
     operator.leave()
@@ -129,20 +129,20 @@ async function besiege(scene: Scene, app: App, seed: number): Promise<void> {
   try {
     await fc.assert(
       fc.asyncProperty(visit, async ({ first, messages, waits }) => {
-        const stranger = await Stranger.connect(scene.control)
-        if (first !== null) stranger.say(hello(first))
+        const peer = await RawPeer.connect(scene.control)
+        if (first !== null) peer.say(hello(first))
         if (waits)
           await Promise.race([
-            stranger.ended,
-            until('it is answered', () => stranger.heard.length > 0, 100).catch(() => {}),
+            peer.ended,
+            until('it is answered', () => peer.heard.length > 0, 100).catch(() => {}),
           ])
         for (const message of messages) {
           const fds = someFds(message.fds)
-          await stranger.send(message.payload, fds)
+          await peer.send(message.payload, fds)
           closeAll(fds)
         }
-        if (waits) await Promise.race([stranger.ended, pause(5)])
-        stranger.leave()
+        if (waits) await Promise.race([peer.ended, pause(5)])
+        peer.leave()
       }),
       { seed, numRuns: RUNS, endOnFailure: true, interruptAfterTimeLimit: 6_000 },
     )

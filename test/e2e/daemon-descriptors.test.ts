@@ -23,7 +23,7 @@ import { hasEnded, signalPid } from '../processes/launch.js'
 import { Scene } from '../processes/scene.js'
 import { TRACES_OWN } from '../processes/tracing.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
@@ -231,15 +231,15 @@ describe('a daemon holds descriptors', () => {
 
   it('and names them before it ends', async () => {
     const { control, held, pid } = await daemon()
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     using fd = memoryFile('held', 'a memory file')
     await held.put('it', fd)
-    const refused = await desk.run('stop', '--control', control)
+    const refused = await sandbox.run('stop', '--control', control)
     expect(refused).toMatchObject({
       code: 5,
       stderr: expect.stringMatching(/^ERR_FDB_HELD_ALONE: .*the descriptors stored by fd-broker fd/),
     })
-    expect(await desk.run('stop', '--control', control, '--drop')).toMatchObject({ code: 0 })
+    expect(await sandbox.run('stop', '--control', control, '--drop')).toMatchObject({ code: 0 })
     expect(hasEnded(pid)).toBe(true)
   })
 })
@@ -247,18 +247,18 @@ describe('a daemon holds descriptors', () => {
 describe('fd-broker fd', () => {
   it.runIf(TRACES_OWN)('puts, lists, gives to a command and removes', async () => {
     const { control, pid: daemonPid } = await daemon()
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const at = ['--control', control]
-    const fd = (...args: string[]) => desk.run('fd', ...args)
+    const fd = (...args: string[]) => sandbox.run('fd', ...args)
     const command = `${process.execPath} ${CLI} fd`
-    const put = await desk.runCommand(['sh', '-c', `echo hello | ${command} put ${at.join(' ')} spool`])
+    const put = await sandbox.runCommand(['sh', '-c', `echo hello | ${command} put ${at.join(' ')} spool`])
     expect(put).toEqual({ code: 0, stdout: 'spool is held\n', stderr: '' })
     const third = [
       'sh',
       '-c',
       `${command} put ${at.join(' ')} null --descriptor 3 --for 1h --json 3<>/dev/null`,
     ]
-    expect(await desk.runCommand(third)).toMatchObject({
+    expect(await sandbox.runCommand(third)).toMatchObject({
       code: 0,
       stdout: expect.stringContaining('"ok": true'),
     })
@@ -305,11 +305,12 @@ describe('fd-broker fd', () => {
 
   it('claims for a process that lives, and releases it', async () => {
     const { control, held } = await daemon()
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     using fd = memoryFile('claimed', 'a memory file')
     await held.put('it', fd)
     const { pid, end } = await other()
-    const ask = (order: string) => desk.run('fd', order, 'it', '--control', control, '--while', String(pid))
+    const ask = (order: string) =>
+      sandbox.run('fd', order, 'it', '--control', control, '--while', String(pid))
     expect(await ask('claim')).toMatchObject({ code: 0, stdout: `it is claimed by process ${pid}\n` })
     expect(await held.list()).toMatchObject([{ claimedBy: pid, users: [{ pid, exclusive: true }] }])
     await expect(held.claim('it')).rejects.toEqual(code('ERR_FDB_FD_CLAIMED', true))
@@ -322,13 +323,23 @@ describe('fd-broker fd', () => {
   })
 
   it('is for daemons', async () => {
-    const desk = Desk.open()
-    await desk.shop()
-    expect(await desk.run('fd', 'list', '--control', desk.control)).toMatchObject({
+    const sandbox = Sandbox.open()
+    await sandbox.shop()
+    expect(await sandbox.run('fd', 'list', '--control', sandbox.control)).toMatchObject({
       code: 1,
       stderr: expect.stringMatching(/^ERR_FDB_NOT_A_DAEMON: /),
     })
-    const both = await desk.run('fd', 'put', 'it', '--control', desk.control, '--for', '1s', '--while', '1')
+    const both = await sandbox.run(
+      'fd',
+      'put',
+      'it',
+      '--control',
+      sandbox.control,
+      '--for',
+      '1s',
+      '--while',
+      '1',
+    )
     expect(both).toMatchObject({ code: 2, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
   })
 })

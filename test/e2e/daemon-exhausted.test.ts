@@ -8,8 +8,8 @@ import { join } from '../../src/member/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { NIGHTLY } from '../lanes/lane.js'
+import { hello, RawPeer } from '../processes/raw-peer.js'
 import { needsRoot, SecondUser } from '../processes/second-user.js'
-import { hello, Stranger } from '../processes/stranger.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -91,18 +91,18 @@ describe('a daemon of which another user wants all connections', () => {
 describe('a daemon that has no descriptor left', () => {
   it('says so to the one that connects, with how many it has', async () => {
     const { control } = await serve()
-    const strangers: Stranger[] = []
+    const peers: RawPeer[] = []
     const refusal = await until('one is refused', async () => {
-      const stranger = await Stranger.connect(control)
-      onTestFinished(() => stranger.leave())
-      strangers.push(stranger)
-      stranger.say(hello('OPERATE', ''))
-      await until('it is answered', () => stranger.heard.length > 0)
-      return stranger.heard[0]?.reject
+      const peer = await RawPeer.connect(control)
+      onTestFinished(() => peer.leave())
+      peers.push(peer)
+      peer.say(hello('OPERATE', ''))
+      await until('it is answered', () => peer.heard.length > 0)
+      return peer.heard[0]?.reject
     })
     expect(refusal).toMatchObject({ code: 'ERR_FDB_NO_DESCRIPTORS', retryable: true })
     expect(refusal.message).toMatch(/may have 256/)
-    for (const stranger of strangers) stranger.leave()
+    for (const peer of peers) peer.leave()
     await until('others are served again', async () => {
       using client = await OperatorClient.connect(control)
       return await client.status().then(

@@ -7,8 +7,8 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { attack } from '../processes/attacker.js'
+import { hello } from '../processes/raw-peer.js'
 import { needsRoot, SECOND_UID, SecondUser } from '../processes/second-user.js'
-import { hello } from '../processes/stranger.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))

@@ -26,7 +26,7 @@ import { until } from '../processes/until.js'
 
 const OTHER_USER = fileURLToPath(new URL('../fixtures/other-user.mjs', import.meta.url))
 /** Users of no name. */
-const [ALLOWED, SEES, STRANGER] = [12_001, 12_002, 12_003]
+const [ALLOWED, SEES, UNLISTED] = [12_001, 12_002, 12_003]
 const TIMES = { probation: 50, heartbeat: 50 }
 const run = promisify(execFile)
 
@@ -109,7 +109,7 @@ describe('another user', () => {
     await expect(member(control)).rejects.toMatchObject({ code: 'ERR_FDB_DENIED' })
 
     const DENIED = 'ERR_FDB_DENIED'
-    const [sees, stranger] = await Promise.all([SEES, STRANGER].map(uid => asks(uid, control)))
+    const [sees, unlisted] = await Promise.all([SEES, UNLISTED].map(uid => asks(uid, control)))
     // Afterwards: what it does the others would see.
     const may = await asks(ALLOWED, control)
     expect(may).toEqual({
@@ -135,7 +135,7 @@ describe('another user', () => {
     expect(sees).toEqual({ status: [], 'fd list': [], ...nothing })
     // If the daemon refuses while the process still sends, the kernel may drop the answer.
     const refused = expect.stringMatching(/^ERR_FDB_(DENIED|CHANNEL_CLOSED)$/)
-    for (const answer of Object.values(stranger!)) expect(answer).toEqual(refused)
+    for (const answer of Object.values(unlisted!)) expect(answer).toEqual(refused)
     const own = `shop/${ALLOWED}`
     expect(audited(ALLOWED, true)).toEqual([
       `put shop ${own} services.shop.put[0]`,
@@ -155,10 +155,10 @@ describe('another user', () => {
       'operate fd-broker.daemon daemon.operate',
       'join shop services.shop.join',
     ])
-    expect(new Set(audited(STRANGER, false))).toEqual(new Set(['connect']))
+    expect(new Set(audited(UNLISTED, false))).toEqual(new Set(['connect']))
     // join() connects again where it was not heard.
-    expect(audited(STRANGER, false).length).toBeGreaterThanOrEqual(Object.keys(stranger!).length)
-    expect([...audited(SEES, true), ...audited(STRANGER, true)]).toEqual([])
+    expect(audited(UNLISTED, false).length).toBeGreaterThanOrEqual(Object.keys(unlisted!).length)
+    expect([...audited(SEES, true), ...audited(UNLISTED, true)]).toEqual([])
   })
 
   it('is another when it runs another program, and may do what it may from the next word on', async context => {

@@ -132,7 +132,7 @@ describe.runIf(NIGHTLY && hasDpkg && architecture !== '')('the Debian package', 
     const cli = [...machine.enter, '/usr/bin/fd-broker']
     const there: Version = { name: 'the Debian package', cli, program: () => [] }
     const edge = await behind({}, there)
-    expect(await edge.desk.runCommand([...cli, '--version'])).toEqual({
+    expect(await edge.sandbox.runCommand([...cli, '--version'])).toEqual({
       code: 0,
       stdout: `${version}\n`,
       stderr: '',
@@ -143,7 +143,13 @@ describe.runIf(NIGHTLY && hasDpkg && architecture !== '')('the Debian package', 
     const second = await edge.next(there)
     await edge.ended(first)
     await talk.says('in the second')
-    const upgraded = await edge.desk.runCommand([...cli, 'upgrade', '--json', '--control', edge.desk.control])
+    const upgraded = await edge.sandbox.runCommand([
+      ...cli,
+      'upgrade',
+      '--json',
+      '--control',
+      edge.sandbox.control,
+    ])
     expect({ ...upgraded, stdout: JSON.parse(upgraded.stdout) }).toMatchObject({
       code: 0,
       stdout: { generation: 3 },

@@ -8,27 +8,27 @@ import { Edge } from '../processes/edge.js'
 import { ancestorsOf, hasEnded, signalPid } from '../processes/launch.js'
 import { WITH_EMPTY_RUN } from '../processes/namespace.js'
 import { until } from '../processes/until.js'
-import { Desk, type Ran } from './cli-processes.js'
+import { type Ran, Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MEMBER = fileURLToPath(new URL('../fixtures/default-member.mjs', import.meta.url))
 const PROXY = { routes: [{ host: '*', respond: { body: 'one' } }], upgrade: { probation: '30s' } }
 
 /** Processes that are started from here find their folder in the environment, as in a unit of systemd. */
-function unitOf(desk: Desk) {
-  const runtime = join(desk.folder, 'runtime')
+function unitOf(sandbox: Sandbox) {
+  const runtime = join(sandbox.folder, 'runtime')
   mkdirSync(runtime, { mode: 0o700 })
   const env = ['env', `RUNTIME_DIRECTORY=${runtime}`, 'XDG_RUNTIME_DIR=']
   const words = [...WITH_EMPTY_RUN, ...env, process.execPath]
   return {
     runtime,
-    launch: (...args: string[]) => desk.launch([...words, ...args]),
-    run: (...args: string[]) => desk.runCommand([...words, CLI, ...args]),
+    launch: (...args: string[]) => sandbox.launch([...words, ...args]),
+    run: (...args: string[]) => sandbox.runCommand([...words, CLI, ...args]),
   }
 }
 
 /** Waits until `status`, asked so, knows that this process serves. */
-async function serves(pid: number, status: () => Promise<Ran>, desk: Desk): Promise<void> {
+async function serves(pid: number, status: () => Promise<Ran>, sandbox: Sandbox): Promise<void> {
   let last: Ran | undefined
   await until(
     `process ${pid} serves`,
@@ -40,17 +40,17 @@ async function serves(pid: number, status: () => Promise<Ran>, desk: Desk): Prom
       return now === pid && (role === undefined || role === 'serving')
     },
     20_000,
-    () => `${desk.output}\n${JSON.stringify(last)}`,
+    () => `${sandbox.output}\n${JSON.stringify(last)}`,
   )
 }
 
 describe('a service that was given no control path', () => {
   it.runIf(NIGHTLY)('a proxy: every command finds it by its name, and so does its next version', async () => {
     const edge = await Edge.prepare({ ...PROXY, control: undefined })
-    const { launch, run, runtime } = unitOf(edge.desk)
+    const { launch, run, runtime } = unitOf(edge.sandbox)
     const first = await launch(CLI, 'proxy', '--config', edge.file)
     const status = () => run('status', '--service', 'edge', '--json')
-    await serves(first, status, edge.desk)
+    await serves(first, status, edge.sandbox)
     expect(existsSync(join(runtime, 'edge.sock'))).toBe(true)
     expect(JSON.parse((await status()).stdout).control).toBe(join(runtime, 'edge.sock'))
 
@@ -62,7 +62,7 @@ describe('a service that was given no control path', () => {
     expect((await ask(edge.url).answer).body).toBe('two')
     // A new start takes over.
     const third = await launch(CLI, 'proxy', '--config', edge.file)
-    await serves(third, status, edge.desk)
+    await serves(third, status, edge.sandbox)
     expect(await run('stop', '--service', 'edge')).toMatchObject({ code: 0 })
     expect(hasEnded(third)).toBe(true)
     await edge.ended(first)
@@ -70,18 +70,18 @@ describe('a service that was given no control path', () => {
   })
 
   it.runIf(NIGHTLY)('a server of one’s own, alone and with a daemon', async () => {
-    const desk = Desk.open()
-    const { launch, run, runtime } = unitOf(desk)
+    const sandbox = Sandbox.open()
+    const { launch, run, runtime } = unitOf(sandbox)
     const shop = await launch(MEMBER, 'shop')
-    await serves(shop, () => run('status', '--service', 'shop', '--json'), desk)
+    await serves(shop, () => run('status', '--service', 'shop', '--json'), sandbox)
     const next = await launch(MEMBER, 'shop')
     // The only one there: it need not be named.
-    await serves(next, () => run('status', '--json'), desk)
+    await serves(next, () => run('status', '--json'), sandbox)
 
     const daemon = await launch(CLI, 'serve', '--drop')
     await until('the daemon listens', () => existsSync(join(runtime, 'daemon.sock')))
     const kiosk = await launch(MEMBER, 'kiosk', 'daemon')
-    await serves(kiosk, () => run('status', '--service', 'kiosk', '--json'), desk)
+    await serves(kiosk, () => run('status', '--service', 'kiosk', '--json'), sandbox)
     expect(await run('status', '--service', 'a/b', '--timeout', '5s')).toMatchObject({
       code: 3,
       stderr: expect.stringMatching(/^ERR_FDB_SERVICE: .*"a\/b".*kiosk/),
@@ -99,19 +99,19 @@ describe('a service that was given no control path', () => {
   })
 
   it('a program under run, named as it or its package: every command finds it', async () => {
-    const desk = Desk.open()
-    const { launch, run, runtime } = unitOf(desk)
-    writeFileSync(join(desk.folder, 'package.json'), '{ "name": "@us/kiosk" }')
-    const script = join(desk.folder, 'server.js')
+    const sandbox = Sandbox.open()
+    const { launch, run, runtime } = unitOf(sandbox)
+    writeFileSync(join(sandbox.folder, 'package.json'), '{ "name": "@us/kiosk" }')
+    const script = join(sandbox.folder, 'server.js')
     writeFileSync(script, 'setInterval(() => {}, 1000)')
     const ready = ['--ready', 'delay:50ms']
     const kiosk = await launch(CLI, 'run', ...ready, '--', process.execPath, '--no-warnings', script)
     const logged = (text: string) =>
       until(
         text,
-        () => desk.output.includes(text),
+        () => sandbox.output.includes(text),
         20_000,
-        () => desk.output,
+        () => sandbox.output,
       )
     await logged('by --service kiosk')
     await logged('a version serves')
@@ -136,8 +136,8 @@ describe('a service that was given no control path', () => {
   it.runIf(NIGHTLY)(
     'a program under run that is a service of that name itself: commands find the service',
     async () => {
-      const desk = Desk.open()
-      const { launch, run } = unitOf(desk)
+      const sandbox = Sandbox.open()
+      const { launch, run } = unitOf(sandbox)
       const command = [process.execPath, MEMBER, 'shop']
       const supervisor = await launch(CLI, 'run', '--name', 'shop', '--ready', 'delay:50ms', '--', ...command)
       await until('the program serves', async () =>
@@ -151,7 +151,7 @@ describe('a service that was given no control path', () => {
       await until('run has ended', () => hasEnded(supervisor))
       // A killed service leaves its socket behind.
       const killed = await launch(MEMBER, 'shop')
-      await serves(killed, () => run('status', '--service', 'shop', '--json'), desk)
+      await serves(killed, () => run('status', '--service', 'shop', '--json'), sandbox)
       signalPid(killed, 'SIGKILL')
       const plain = await launch(CLI, 'run', '--name', 'shop', '--ready', 'delay:50ms', '--', 'sleep', '1000')
       await until('run is found', async () => {
@@ -164,13 +164,13 @@ describe('a service that was given no control path', () => {
   )
 
   it.runIf(NIGHTLY)('is found as the only one beside sockets of services that were killed', async () => {
-    const desk = Desk.open()
-    const { launch, run, runtime } = unitOf(desk)
+    const sandbox = Sandbox.open()
+    const { launch, run, runtime } = unitOf(sandbox)
     const status = (service: string) => () => run('status', '--service', service, '--json')
     const shop = await launch(MEMBER, 'shop')
     const kiosk = await launch(MEMBER, 'kiosk')
-    await serves(shop, status('shop'), desk)
-    await serves(kiosk, status('kiosk'), desk)
+    await serves(shop, status('shop'), sandbox)
+    await serves(kiosk, status('kiosk'), sandbox)
     const kioskSocket = join(runtime, 'kiosk.sock')
     expect(await run('status')).toMatchObject({
       code: 2,
@@ -201,7 +201,7 @@ describe('a service that was given no control path', () => {
       workers: 2,
       upgrade: { probation: '0s' },
     })
-    const { launch, run } = unitOf(edge.desk)
+    const { launch, run } = unitOf(edge.sandbox)
     const main = await launch(CLI, 'proxy', '--config', edge.file)
     const status = async (name: string) => {
       const { stdout } = await run('status', '--service', name, '--json')
@@ -223,9 +223,9 @@ describe('a service that was given no control path', () => {
 
   it('as root: in /run/fd-broker, which is made for nobody else; a name with a slash has no place', async () => {
     const edge = await Edge.prepare({ ...PROXY, control: undefined })
-    const { desk } = edge
+    const { sandbox } = edge
     const bare = ['env', '-u', 'RUNTIME_DIRECTORY', '-u', 'XDG_RUNTIME_DIR', process.execPath, CLI]
-    const first = await desk.launch([...WITH_EMPTY_RUN, ...bare, 'proxy', '--config', edge.file])
+    const first = await sandbox.launch([...WITH_EMPTY_RUN, ...bare, 'proxy', '--config', edge.file])
     await edge.serving(first)
     const beside = [
       'nsenter',
@@ -233,7 +233,7 @@ describe('a service that was given no control path', () => {
       String(first),
       ...(process.getuid?.() === 0 ? [] : ['--user', '--preserve-credentials']),
     ]
-    const run = (...args: string[]) => desk.runCommand([...beside, '--mount', ...bare, ...args])
+    const run = (...args: string[]) => sandbox.runCommand([...beside, '--mount', ...bare, ...args])
     const { mode, uid } = statSync(`/proc/${first}/root/run/fd-broker`)
     expect([mode & 0o7777, uid]).toEqual([0o700, process.getuid?.()])
     expect(await run('upgrade')).toMatchObject({ code: 0, stderr: '' })

@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { describe, expect, it } from 'vitest'
+import { hello, RawPeer } from '../processes/raw-peer.js'
 import { freePort, Scene } from '../processes/scene.js'
-import { hello, Stranger } from '../processes/stranger.js'
 import { pause, until } from '../processes/until.js'
 
 const LIMIT = 64
@@ -25,20 +25,20 @@ describe('a serving process that has no descriptor left', () => {
         await once(socket, 'connect')
         await until('it is accepted', () => open() > before)
       }
-      const stranger = await Stranger.connect(scene.control)
-      stranger.say(hello('JOIN'))
+      const peer = await RawPeer.connect(scene.control)
+      peer.say(hello('JOIN'))
       const answer = await until(
         `an answer with ${free} descriptors left`,
-        () => stranger.heard.find(({ offer, reject, abort }) => offer ?? reject ?? abort),
+        () => peer.heard.find(({ offer, reject, abort }) => offer ?? reject ?? abort),
         5_000,
         () => app.output.slice(-2_000),
       )
       outcomes.push(answer.offer ? 'offer' : (answer.reject?.code ?? answer.abort?.code ?? ''))
-      stranger.say({ abort: { code: 'ERR_FDB_CHECK' } })
+      peer.say({ abort: { code: 'ERR_FDB_CHECK' } })
       await pause(20)
-      stranger.leave()
+      peer.leave()
       // The reporter asks for the newer segments, which cost a descriptor each while they are sent.
-      const reporter = await Stranger.connect(scene.control)
+      const reporter = await RawPeer.connect(scene.control)
       reporter.say(hello('DRAINING'))
       await Promise.race([reporter.ended, pause(20)])
       reporter.leave()

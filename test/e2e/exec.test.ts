@@ -15,7 +15,7 @@ import { freePort } from '../processes/scene.js'
 import { PROGRAMS } from '../processes/supervised.js'
 import { gunicorn, has } from '../processes/toolchains.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** An executable file that is no program: without `#!` only a shell would read it. */
@@ -25,21 +25,21 @@ const INSIDE = ['reset', 'truncated', 'raced'] as const
 
 /** A daemon as users start it, and a free port. */
 async function daemon() {
-  const desk = Desk.open()
-  mkdirSync(join(desk.folder, 'run'), { mode: 0o700 })
-  const control = join(desk.folder, 'run', 'broker.sock')
-  const pid = await desk.serve('--control', control)
+  const sandbox = Sandbox.open()
+  mkdirSync(join(sandbox.folder, 'run'), { mode: 0o700 })
+  const control = join(sandbox.folder, 'run', 'broker.sock')
+  const pid = await sandbox.serve('--control', control)
   const asking = ['--control', control]
   const client = await until(
     'the daemon listens',
     () => OperatorClient.connect(control).catch(() => null),
     20_000,
-    () => desk.output,
+    () => sandbox.output,
   )
   onTestFinished(() => client.close())
   const port = await freePort()
   const exec = [process.execPath, CLI, 'exec', ...asking, '--service', 'shop']
-  return { desk, control, pid, port, exec, client, held: client.descriptors }
+  return { sandbox, control, pid, port, exec, client, held: client.descriptors }
 }
 
 /** Until it ends, with what it has said. */
@@ -58,13 +58,13 @@ async function ran(command: readonly string[]) {
 
 /** Kills the program again and again while clients come, and starts it again: clients that connect meanwhile wait. */
 async function killedUnderLoad(
-  { desk, held, port }: Awaited<ReturnType<typeof daemon>>,
+  { sandbox, held, port }: Awaited<ReturnType<typeof daemon>>,
   command: (start: number) => readonly string[],
   by: (pid: number, start: number) => number = pid => pid,
   { rate = 100, kills = 1 } = {},
 ) {
-  let pid = await desk.launch(command(0))
-  // nginx writes its title over its environment, by which the desk would know it.
+  let pid = await sandbox.launch(command(0))
+  // nginx writes its title over its environment, by which the sandbox would know it.
   onTestFinished(() => void (hasEnded(pid) || process.kill(-pid, 'SIGKILL')))
   await until('the listener is held', async () => (await held.list()).length > 0, 20_000)
   const options = { rate, freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0, deadlineMs: 30_000 }
@@ -75,7 +75,7 @@ async function killedUnderLoad(
     process.kill(-pid, 'SIGKILL')
     await until('it has ended', () => hasEnded(pid))
     load.mark(`start ${start}`)
-    pid = await desk.launch(command(start))
+    pid = await sandbox.launch(command(start))
   }
   await load.answeredBy(by(pid, kills), 10)
   await load.stop(INSIDE)
@@ -83,8 +83,8 @@ async function killedUnderLoad(
 
 describe('fd-broker exec', () => {
   it('becomes the program: the same process, with what it claimed from 3 on and nothing else', async () => {
-    const { desk, exec, held, port } = await daemon()
-    const path = join(desk.folder, 'a.sock')
+    const { sandbox, exec, held, port } = await daemon()
+    const path = join(sandbox.folder, 'a.sock')
     const show = [
       'echo $$ $LISTEN_PID $LISTEN_FDS $LISTEN_FDNAMES',
       'echo $SERVER_STARTER_PORT $NGINX $NOTIFY_SOCKET',
@@ -117,10 +117,10 @@ describe('fd-broker exec', () => {
   })
 
   it('claims for as long as the program lives, and is told of in status, list and log', async () => {
-    const { desk, exec, held, client, port } = await daemon()
+    const { sandbox, exec, held, client, port } = await daemon()
     const web = `web=tcp://127.0.0.1:${port}`
     const users = async () => (await held.list()).map(each => each.users.map(({ pid }) => pid))
-    const pids = await Promise.all([1, 2].map(() => desk.launch([...exec, web, '--', 'sleep', '600'])))
+    const pids = await Promise.all([1, 2].map(() => sandbox.launch([...exec, web, '--', 'sleep', '600'])))
     await until('both have it: bound once', async () => (await users())[0]?.length === 2)
     expect((await client.status()) as object).toMatchObject({
       programs: expect.arrayContaining(
@@ -133,19 +133,19 @@ describe('fd-broker exec', () => {
     for (const pid of pids) signalPid(pid, 'SIGKILL')
     await until('both have ended', () => pids.every(hasEnded))
     // No process waits until the daemon has heard of it.
-    const pid = await desk.launch([...alone, 'sleep', '600'])
+    const pid = await sandbox.launch([...alone, 'sleep', '600'])
     await until('it is claimed', async () => (await held.list())[0]?.claimedBy === pid)
     expect(await ran([...exec, 'web', '--', 'true'])).toMatchObject({ code: 1, stderr: claimed })
     await expect(held.claim('shop/web', { shared: true })).rejects.toMatchObject({
       code: 'ERR_FDB_FD_CLAIMED',
       retryable: true,
     })
-    expect((await desk.run('status', '--control', exec[4]!)).stdout).toMatch(
+    expect((await sandbox.run('status', '--control', exec[4]!)).stdout).toMatch(
       new RegExp(`programs\\n +PID .*\\n +${pid} .* shop/web`),
     )
     await held.release('shop/web', { pid })
     expect(await users()).toEqual([[]])
-    const lines = desk.output
+    const lines = sandbox.output
       .split('\n')
       .filter(line => line.includes('"audit"'))
       .map(line => JSON.parse(line) as Record<string, unknown>)
@@ -222,15 +222,15 @@ describe('a program that is killed under load, and started again by fd-broker ex
     if (!has('nginx')) skip('there is no nginx')
     const scene = await daemon()
     const config = (start: number) => {
-      const file = join(scene.desk.folder, `nginx-${start}.conf`)
-      writeFileSync(file, nginxConfig(scene.desk.folder, scene.port, start))
+      const file = join(scene.sandbox.folder, `nginx-${start}.conf`)
+      writeFileSync(file, nginxConfig(scene.sandbox.folder, scene.port, start))
       return file
     }
     await killedUnderLoad(
       scene,
       start => [
         ...[...scene.exec, '--nginx', `web=tcp://127.0.0.1:${scene.port}`],
-        ...['--', 'nginx', '-p', scene.desk.folder, '-c', config(start)],
+        ...['--', 'nginx', '-p', scene.sandbox.folder, '-c', config(start)],
       ],
       (_pid, start) => 1_000 + start,
       { rate: 300 },

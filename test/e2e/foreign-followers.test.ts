@@ -12,8 +12,8 @@ import { defineSection } from '../../src/state/schema.js'
 import { FORWARDS_WRITES } from '../../src/wire/link.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import type { DaemonStatus } from '../processes/daemon.js'
+import { hello } from '../processes/raw-peer.js'
 import { needsRoot, SECOND_UID, SecondUser } from '../processes/second-user.js'
-import { hello } from '../processes/stranger.js'
 import { until } from '../processes/until.js'
 
 const FOLLOWER = fileURLToPath(new URL('../fixtures/foreign-follower.mjs', import.meta.url))

@@ -6,8 +6,8 @@ import type { WireEnvelope } from '../../src/wire/link.js'
 import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
+import { hello, RawPeer } from '../processes/raw-peer.js'
 import { Scene } from '../processes/scene.js'
-import { hello, Stranger } from '../processes/stranger.js'
 import { until } from '../processes/until.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
@@ -25,19 +25,14 @@ async function fdsAreBackTo(count: number, app: App): Promise<void> {
   )
 }
 
-async function leaves(
-  scene: Scene,
-  app: App,
-  attack: (stranger: Stranger) => unknown,
-  times = perLane(8, 20),
-) {
+async function leaves(scene: Scene, app: App, attack: (peer: RawPeer) => unknown, times = perLane(8, 20)) {
   await scene.status()
   const before = openFds(app)
   for (let i = 0; i < times; i++) {
-    const stranger = await Stranger.connect(scene.control)
-    await attack(stranger)
-    await Promise.race([stranger.ended, scene.status()])
-    stranger.leave()
+    const peer = await RawPeer.connect(scene.control)
+    await attack(peer)
+    await Promise.race([peer.ended, scene.status()])
+    peer.leave()
   }
   expect(app.ended, app.output.slice(-2_000)).toBe(false)
   expect((await scene.status()).pid).toBe(app.pid)
@@ -48,22 +43,17 @@ describe('a peer that breaks the protocol leaves the serving process as it was',
   it('when a Hello follows a message that was refused, in one write', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const app = await scene.serve()
-    await leaves(scene, app, stranger => stranger.say({ gone: {} }, hello('JOIN')))
-    await leaves(scene, app, stranger => stranger.say(Buffer.from([0xff]), hello('JOIN')))
-    await leaves(scene, app, stranger => stranger.say(hello('JOIN', 'other'), hello('JOIN')))
-    await leaves(scene, app, stranger => stranger.say({ gone: {} }, hello('DRAINING')))
+    await leaves(scene, app, peer => peer.say({ gone: {} }, hello('JOIN')))
+    await leaves(scene, app, peer => peer.say(Buffer.from([0xff]), hello('JOIN')))
+    await leaves(scene, app, peer => peer.say(hello('JOIN', 'other'), hello('JOIN')))
+    await leaves(scene, app, peer => peer.say({ gone: {} }, hello('DRAINING')))
     expect((await scene.status()).lastFailure).toBe(null)
   })
 
   it('when it joins and leaves at once, or lives on after it was turned away', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const app = await scene.serve()
-    await leaves(
-      scene,
-      app,
-      stranger => stranger.say(hello('JOIN'), { abort: { code: 'ERR_FDB_CHECK' } }),
-      30,
-    )
+    await leaves(scene, app, peer => peer.say(hello('JOIN'), { abort: { code: 'ERR_FDB_CHECK' } }), 30)
   })
 
   it('when it joins again and again while another is joining: the record of handoffs is kept', async () => {
@@ -71,11 +61,11 @@ describe('a peer that breaks the protocol leaves the serving process as it was',
     await scene.serve()
     const handoffs = async () => (await scene.status()).handoffs
     await (await scene.start({ check: 'throw' })).failure()
-    const joining = await Stranger.connect(scene.control)
+    const joining = await RawPeer.connect(scene.control)
     joining.say(hello('JOIN'))
     await until('it is offered', () => joining.heard.some(({ offer }) => offer))
     for (let i = 0; i < 20; i++) {
-      const other = await Stranger.connect(scene.control)
+      const other = await RawPeer.connect(scene.control)
       other.say(hello('JOIN'))
       await other.ended
       expect(other.heard.at(-1)?.reject?.code).toBe('ERR_FDB_BUSY')
@@ -98,26 +88,26 @@ describe('a peer that breaks the protocol leaves the serving process as it was',
     const long = JSON.stringify({ details: { much: 'x'.repeat(6 * 1024 * 1024) } })
     const deep = `{"details":{"[":${'['.repeat(10_000)}${']'.repeat(10_000)}}}`
     const serve = async (service: string, report: string) => {
-      const stranger = await Stranger.connect(scene.control)
+      const peer = await RawPeer.connect(scene.control)
       const told = (what: string, holds: (envelope: WireEnvelope) => unknown) =>
-        until(what, () => stranger.heard.find(envelope => holds(envelope)))
-      stranger.say(hello('JOIN', service))
+        until(what, () => peer.heard.find(envelope => holds(envelope)))
+      peer.say(hello('JOIN', service))
       await told('all is with it', ({ fds }) => fds?.last)
-      for (const { fds } of stranger.heard)
-        if (fds) stranger.say({ fdsAck: { bundle: fds.bundle ?? 0, index: fds.index ?? 0 } })
-      stranger.say({ ready: { adopted: [], refused: [] } })
+      for (const { fds } of peer.heard)
+        if (fds) peer.say({ fdsAck: { bundle: fds.bundle ?? 0, index: fds.index ?? 0 } })
+      peer.say({ ready: { adopted: [], refused: [] } })
       await told('it is sealed', ({ sealed }) => sealed)
-      stranger.say({ prepared: {} })
+      peer.say({ prepared: {} })
       const { commit } = await told('it may serve', envelope => envelope.commit)
-      stranger.say({ serving: { epoch: commit?.epoch ?? 0 } })
+      peer.say({ serving: { epoch: commit?.epoch ?? 0 } })
       let answered = 0
       const timer = setInterval(() => {
-        const asked = stranger.heard.filter(({ statusRequest }) => statusRequest).length
-        for (; answered < asked; answered++) stranger.say({ status: { json: report } })
+        const asked = peer.heard.filter(({ statusRequest }) => statusRequest).length
+        for (; answered < asked; answered++) peer.say({ status: { json: report } })
       }, 10)
       onTestFinished(() => {
         clearInterval(timer)
-        stranger.leave()
+        peer.leave()
       })
     }
     const names = ['first', 'second', 'third', 'deep']
@@ -142,14 +132,14 @@ describe('a peer that breaks the protocol leaves the serving process as it was',
     const member = await scene.serve()
     const before = openFds(daemon)
     for (let i = 0; i < 30; i++) {
-      const stranger = await Stranger.connect(scene.control)
-      stranger.say(
+      const peer = await RawPeer.connect(scene.control)
+      peer.say(
         hello('BACK', 'shop', i + 100),
         { back: { role: 'standby', epoch: 1, sealed: true } },
         { gone: {} },
       )
-      await until('it is fenced', () => stranger.heard.some(({ fenced }) => fenced))
-      stranger.leave()
+      await until('it is fenced', () => peer.heard.some(({ fenced }) => fenced))
+      peer.leave()
     }
     await fdsAreBackTo(before, daemon)
     expect(member.ended).toBe(false)

@@ -19,18 +19,18 @@ async function unit(env: NodeJS.ProcessEnv = {}) {
     routes: [{ host: '*', respond: { body: 'file' } }],
     upgrade: { probation: '0s' },
   })
-  const manager = NotifyRecorder.open(edge.desk.folder)
+  const manager = NotifyRecorder.open(edge.sandbox.folder)
   const start = async (): Promise<number> => {
     const command = [process.execPath, CLI, 'proxy', '--config', edge.file]
     const pid = startWithKept(manager, command, {
-      env: { ...edge.desk.env, ...env },
-      log: edge.desk.log,
+      env: { ...edge.sandbox.env, ...env },
+      log: edge.sandbox.log,
     })
     await edge.serving(pid)
     return pid
   }
   const add = async (host: string) => {
-    const file = join(edge.desk.folder, `${host}.json`)
+    const file = join(edge.sandbox.folder, `${host}.json`)
     writeFileSync(file, JSON.stringify([{ host, respond: { body: 'kept' } }]))
     expect(await edge.routes('add', '--file', file)).toMatchObject({ code: 0 })
   }
@@ -85,8 +85,8 @@ describe('what the service manager keeps', () => {
       const { edge, kill, start } = await unit()
       const pid = await start()
       await kill(pid)
-      const args = ['upgrade', '--control', edge.desk.control, '--kill-stuck', '--timeout', '500ms']
-      expect(await edge.desk.runCommand(['env', ...env, process.execPath, CLI, ...args])).toMatchObject({
+      const args = ['upgrade', '--control', edge.sandbox.control, '--kill-stuck', '--timeout', '500ms']
+      expect(await edge.sandbox.runCommand(['env', ...env, process.execPath, CLI, ...args])).toMatchObject({
         code: 1,
         stderr: expect.stringMatching(new RegExp(`^ERR_FDB_STUCK: process ${pid}, .* has ended`)),
       })
@@ -109,7 +109,7 @@ describe('what the service manager keeps', () => {
     'is gone on with where there is a state file too, which the next one writes',
     async () => {
       const { add, edge, kill, manager, start } = await unit()
-      edge.write({ stateFile: join(edge.desk.folder, 'state') })
+      edge.write({ stateFile: join(edge.sandbox.folder, 'state') })
       await kill(await start())
       const second = await start()
       await add('two.test')

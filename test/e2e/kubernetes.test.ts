@@ -41,10 +41,10 @@ async function node(probation: string) {
   return {
     edge,
     fd,
-    control: ['--control', edge.desk.control],
+    control: ['--control', edge.sandbox.control],
     /** One more; it is ready. */
     pod: async () => {
-      const pod = await Pod.start(edge.desk, [...fd, ...args])
+      const pod = await Pod.start(edge.sandbox, [...fd, ...args])
       await pod.ready(PID_FILE)
       return pod
     },
@@ -94,7 +94,7 @@ describe('pods that share a node’s network and the folder of the control socke
     const { control, edge, fd, pod } = await node('60s')
     const old = await pod()
     const serves = (generation: number) =>
-      edge.desk.statusWhere(
+      edge.sandbox.statusWhere(
         `generation ${generation} serves`,
         status => status.generation === generation && status.role === 'serving',
       )
@@ -139,7 +139,7 @@ describe('pods that share a node’s network and the folder of the control socke
       5_000,
       () => [pid, ...old.processes],
     )
-    const stranger = old.outside(pid)
+    const foreign = old.outside(pid)
     // The other pod's process ends when it is told to from here, and no process waits for the sleep.
     expect(await old.exec(...fd, 'stop', ...control)).toMatchObject({
       code: 0,
@@ -147,7 +147,7 @@ describe('pods that share a node’s network and the folder of the control socke
     })
     expect(await next.exit).toBe(0)
     // No process serves any more: so the one that stayed ends too, to be started again, and takes that with it.
-    expect(hasEnded(stranger)).toBe(false)
+    expect(hasEnded(foreign)).toBe(false)
     expect(await old.exit).toBe(0)
     expect(edge.lines.filter(({ msg }) => msg === 'signal forwarded')).toEqual([])
   })
@@ -157,7 +157,7 @@ describe('a pod in which fd-broker run is PID 1', () => {
   it('is upgraded by an exec, as its manifest says, and no request fails', async () => {
     const [config, deployment] = manifest('shop.yaml')
     const run = await Supervised.prepare()
-    const program = join(run.desk.folder, 'server.mjs')
+    const program = join(run.sandbox.folder, 'server.mjs')
     // Answers to the requests of the load.
     const release = (n: number) =>
       writeFileSync(
@@ -174,7 +174,11 @@ describe('a pod in which fd-broker run is PID 1', () => {
       '/srv/shop/server.mjs': program,
     }
     const args: string[] = deployment.spec.template.spec.containers[0].args
-    const pod = await Pod.start(run.desk, [process.execPath, CLI, ...args.map(word => places[word] ?? word)])
+    const pod = await Pod.start(run.sandbox, [
+      process.execPath,
+      CLI,
+      ...args.map(word => places[word] ?? word),
+    ])
     await run.serving()
     const answer = async () => (await ask(`${run.url}/release`).answer).body
     expect(await answer()).toBe('1')

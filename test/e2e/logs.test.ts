@@ -8,7 +8,7 @@ import { Edge } from '../processes/edge.js'
 import { signalPid } from '../processes/launch.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MEMBER = fileURLToPath(new URL('cli-member.mjs', import.meta.url))
@@ -38,10 +38,10 @@ const body = async (edge: Edge) => (await ask(edge.url).answer).body
 describe('an access log that finds no room', () => {
   it('goes on when there is some, and says how many lines are missing; the log says once that it stands', async () => {
     const edge = await prepare()
-    const file = join(edge.desk.folder, 'access')
+    const file = join(edge.sandbox.folder, 'access')
     writeFileSync(file, '')
     truncateSync(file, LARGEST - 10)
-    const pid = await edge.desk.launch([...LIMITED, ...proxy(edge, '--access-log-file', file)])
+    const pid = await edge.sandbox.launch([...LIMITED, ...proxy(edge, '--access-log-file', file)])
     await edge.serving(pid)
     expect(await body(edge)).toBe('one')
     const stands = /^the access log cannot be written/
@@ -63,11 +63,11 @@ describe('an access log that finds no room', () => {
   it('/dev/full: the proxy serves, is upgraded, and ends at TERM', async () => {
     const edge = await prepare()
     const command = proxy(edge, '--access-log-file', '/dev/full')
-    const pid = await edge.desk.launch(command)
+    const pid = await edge.sandbox.launch(command)
     await edge.serving(pid)
     for (let i = 0; i < 3; i++) expect(await body(edge)).toBe('one')
     await edge.logged('the access log cannot be written: its lines are dropped until it can')
-    const { code } = await edge.desk.run('upgrade', '--control', edge.desk.control)
+    const { code } = await edge.sandbox.run('upgrade', '--control', edge.sandbox.control)
     expect(code).toBe(0)
     await edge.ended(pid)
     expect(await body(edge)).toBe('one')
@@ -80,9 +80,9 @@ describe('an access log that finds no room', () => {
 describe('a log that finds no room', () => {
   it('of the proxy: it serves, and the access log says so', async () => {
     const edge = await prepare()
-    const file = join(edge.desk.folder, 'access')
-    const pid = await edge.desk.launch([...MUTE, ...proxy(edge, '--access-log-file', file)])
-    await edge.desk.statusWhere('it serves', status => status.pid === pid && status.role === 'serving')
+    const file = join(edge.sandbox.folder, 'access')
+    const pid = await edge.sandbox.launch([...MUTE, ...proxy(edge, '--access-log-file', file)])
+    await edge.sandbox.statusWhere('it serves', status => status.pid === pid && status.role === 'serving')
     await edge.signal('SIGWINCH', pid)
     await edge.signal('SIGHUP', pid)
     await until('the access log says so', () =>
@@ -95,32 +95,37 @@ describe('a log that finds no room', () => {
   })
 
   it('of a daemon: it goes on, and a log in a file says so on stderr', async () => {
-    const desk = Desk.open()
-    const pid = await desk.serve('--control', desk.control, '--log-file', '/dev/full')
-    await desk.statusWhere('it listens', status => status.pid === pid)
-    const member = await desk.launch([process.execPath, MEMBER, desk.control, 'shop'])
-    await desk.statusWhere('the member serves', status => JSON.stringify(status).includes(String(member)))
+    const sandbox = Sandbox.open()
+    const pid = await sandbox.serve('--control', sandbox.control, '--log-file', '/dev/full')
+    await sandbox.statusWhere('it listens', status => status.pid === pid)
+    const member = await sandbox.launch([process.execPath, MEMBER, sandbox.control, 'shop'])
+    await sandbox.statusWhere('the member serves', status => JSON.stringify(status).includes(String(member)))
     for (const signal of ['SIGWINCH', 'SIGHUP'] as const) signalPid(pid, signal)
-    const said = () => desk.output.match(/^fd-broker: \/dev\/full: the log cannot be written/gm)?.length
+    const said = () => sandbox.output.match(/^fd-broker: \/dev\/full: the log cannot be written/gm)?.length
     await until('stderr says so', () => said())
-    expect((await desk.status()).pid).toBe(pid)
+    expect((await sandbox.status()).pid).toBe(pid)
     expect(said()).toBe(1)
   })
 
   it.runIf(NIGHTLY)('of workers: they serve on', async () => {
-    const desk = Desk.open()
-    const { control } = desk
+    const sandbox = Sandbox.open()
+    const { control } = sandbox
     const command = ['--service', 'shop', '--count', '1', '--control', control, '--log-file', '/dev/full']
     const start = [process.execPath, CLI, 'workers', 'start', ...command, '--', process.execPath, MEMBER]
-    const pid = await desk.launch([...start, control, 'shop'])
-    await desk.statusWhere('they serve', status => JSON.stringify(status).includes('"role":"serving"'))
-    expect((await desk.status()).pid).toBe(pid)
+    const pid = await sandbox.launch([...start, control, 'shop'])
+    await sandbox.statusWhere('they serve', status => JSON.stringify(status).includes('"role":"serving"'))
+    expect((await sandbox.status()).pid).toBe(pid)
   })
 
   it('of `run`: neither it nor its program ends', async () => {
     const run = await Supervised.prepare()
     const env = `FDB_SUPERVISED=${run.orders({})}`
-    const pid = await run.desk.launch([...MUTE, 'env', env, ...run.commandLine(['--ready', 'fd'], [SERVER])])
+    const pid = await run.sandbox.launch([
+      ...MUTE,
+      'env',
+      env,
+      ...run.commandLine(['--ready', 'fd'], [SERVER]),
+    ])
     await until('a version serves', async () => (await run.status().catch(() => null))?.generation === 1)
     expect((await run.upgrade()).code).toBe(0)
     // Generation 1 accepts from the same socket until it has closed it.
@@ -133,11 +138,11 @@ describe('a log that finds no room', () => {
 describe('USR1 where the file of a log cannot be opened anew', () => {
   it('the proxy goes on with those that it has, and says so', async () => {
     const edge = await prepare()
-    const folder = join(edge.desk.folder, 'logs')
+    const folder = join(edge.sandbox.folder, 'logs')
     mkdirSync(folder)
     const files = ['--log-file', join(folder, 'log'), '--access-log-file', join(folder, 'access')]
-    const pid = await edge.desk.launch(proxy(edge, ...files))
-    await edge.desk.statusWhere('it serves', status => status.pid === pid && status.role === 'serving')
+    const pid = await edge.sandbox.launch(proxy(edge, ...files))
+    await edge.sandbox.statusWhere('it serves', status => status.pid === pid && status.role === 'serving')
     renameSync(folder, `${folder}.1`)
     const log = () => readFileSync(join(`${folder}.1`, 'log'), 'utf8')
     const access = () => readFileSync(join(`${folder}.1`, 'access'), 'utf8')
@@ -158,17 +163,17 @@ describe('USR1 where the file of a log cannot be opened anew', () => {
   })
 
   it.runIf(NIGHTLY)('the daemon goes on with the one that it has', async () => {
-    const desk = Desk.open()
-    const folder = join(desk.folder, 'logs')
+    const sandbox = Sandbox.open()
+    const folder = join(sandbox.folder, 'logs')
     mkdirSync(folder)
-    const pid = await desk.serve('--control', desk.control, '--log-file', join(folder, 'log'))
-    await desk.statusWhere('it listens', status => status.pid === pid)
+    const pid = await sandbox.serve('--control', sandbox.control, '--log-file', join(folder, 'log'))
+    await sandbox.statusWhere('it listens', status => status.pid === pid)
     renameSync(folder, `${folder}.1`)
     signalPid(pid, 'SIGUSR1')
     await until('the log says so', () =>
       readFileSync(join(`${folder}.1`, 'log'), 'utf8').includes('could not be opened again'),
     )
-    expect((await desk.status()).pid).toBe(pid)
+    expect((await sandbox.status()).pid).toBe(pid)
   })
 })
 
@@ -185,19 +190,19 @@ describe('the file of a log that cannot be opened', () => {
     ),
   ])('--%s of %s: is told by option and path, and nothing is joined', async (option, command) => {
     const edge = await prepare()
-    const { desk } = edge
-    const nowhere = join(desk.folder, 'nowhere', 'log')
+    const { sandbox } = edge
+    const nowhere = join(sandbox.folder, 'nowhere', 'log')
     const given = {
       proxy: ['proxy', '--config', edge.file],
-      serve: ['serve', '--control', desk.control],
-      workers: ['workers', 'start', '--service', 'shop', '--control', desk.control],
+      serve: ['serve', '--control', sandbox.control],
+      workers: ['workers', 'start', '--service', 'shop', '--control', sandbox.control],
     }[command]!
     const behind = command === 'workers' ? ['--', 'true'] : []
-    expect(await desk.run(...given, `--${option}`, nowhere, ...behind)).toEqual({
+    expect(await sandbox.run(...given, `--${option}`, nowhere, ...behind)).toEqual({
       code: 2,
       stdout: '',
       stderr: `ERR_FDB_OPTION: option "${option}" is "${nowhere}"; give a file that can be written (ENOENT: no such file or directory, open '${nowhere}')\n`,
     })
-    expect(existsSync(desk.control)).toBe(false)
+    expect(existsSync(sandbox.control)).toBe(false)
   })
 })

@@ -24,7 +24,7 @@ async function prepare(config: object = {}): Promise<Edge> {
 
 /** The proxy as PID 1 of a container. */
 async function contained(edge: Edge): Promise<PidNamespace> {
-  const { env, log } = edge.desk
+  const { env, log } = edge.sandbox
   const inside = await PidNamespace.start([process.execPath, CLI, 'proxy', '--config', edge.file], {
     env,
     log,
@@ -35,7 +35,12 @@ async function contained(edge: Edge): Promise<PidNamespace> {
 
 /** As operators do, from outside; the successor's number inside. */
 async function upgrade(edge: Edge): Promise<number> {
-  const { code, stdout, stderr } = await edge.desk.run('upgrade', '--control', edge.desk.control, '--json')
+  const { code, stdout, stderr } = await edge.sandbox.run(
+    'upgrade',
+    '--control',
+    edge.sandbox.control,
+    '--json',
+  )
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   const { pid } = JSON.parse(stdout)
   await edge.serving(pid)
@@ -170,7 +175,7 @@ describe('the main process of a unit', () => {
 
   it('stays, adopts its later successors, passes signals on, and ends with them', async () => {
     const edge = await prepare()
-    const main = await edge.desk.launch([...unit, process.execPath, CLI, 'proxy', '--config', edge.file])
+    const main = await edge.sandbox.launch([...unit, process.execPath, CLI, 'proxy', '--config', edge.file])
     await edge.serving(main)
     const second = await upgrade(edge)
     await edge.logged(STAYS, line => line.pid === main)

@@ -3,7 +3,7 @@ import { connect, type TLSSocket } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { makeCertificate } from '../processes/certificate.js'
 import { freePort, Scene } from '../processes/scene.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 /** A service over TLS: a connection stays in its generation. */
 async function world(drain: object) {
@@ -32,8 +32,8 @@ describe('older versions that drain', () => {
     await scene.statusWhere('it is there', ({ connections }) => connections === 1)
     const second = await scene.serve()
     await scene.statusWhere('the first one drains', ({ draining }) => draining[0]?.connections === 1)
-    const desk = Desk.open()
-    const stopped = await desk.run('stop', '--control', scene.control, '--drain', '300ms')
+    const sandbox = Sandbox.open()
+    const stopped = await sandbox.run('stop', '--control', scene.control, '--drain', '300ms')
     expect(stopped).toEqual({
       code: 0,
       stdout: `process ${second.pid} and an older version have ended\n`,

@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { startDaemon } from '../processes/daemon.js'
 import { ask } from '../processes/operator.js'
+import { hello, RawPeer } from '../processes/raw-peer.js'
 import { Scene } from '../processes/scene.js'
-import { hello, Stranger } from '../processes/stranger.js'
 import { until } from '../processes/until.js'
 import { workOf } from '../processes/worked.js'
 
@@ -14,33 +14,33 @@ function rssMiB({ pid }: { pid: number }): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1] ?? 0) / 1024
 }
 
-async function visitors(control: string): Promise<Stranger[]> {
-  const operator = await Stranger.connect(control)
+async function waitingPeers(control: string): Promise<RawPeer[]> {
+  const operator = await RawPeer.connect(control)
   operator.say(hello('OPERATE'), { statusRequest: {} })
   await until('the operator has its answer', () => operator.heard.some(({ status }) => status))
-  const reporter = await Stranger.connect(control)
+  const reporter = await RawPeer.connect(control)
   reporter.say(hello('DRAINING'))
-  return [operator, reporter, await Stranger.connect(control)]
+  return [operator, reporter, await RawPeer.connect(control)]
 }
 
 describe('every process ends', () => {
   it('a server that was closed, with operators, reporters and silent ones connected', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const app = await scene.serve()
-    const connected = await visitors(scene.control)
+    const connected = await waitingPeers(scene.control)
     await app.order('close').catch(() => {})
     await app.end(4_000)
-    for (const stranger of connected) stranger.leave()
+    for (const peer of connected) peer.leave()
   })
 
   it('a daemon that was closed, with operators and silent ones connected', async () => {
     const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
     const daemon = await startDaemon(scene, { upgrade: TIMES })
     await scene.serve()
-    const connected = await visitors(scene.control)
+    const connected = await waitingPeers(scene.control)
     daemon.signal('SIGTERM')
     await daemon.end(4_000)
-    for (const stranger of connected) stranger.leave()
+    for (const peer of connected) peer.leave()
   })
 })
 
@@ -64,7 +64,7 @@ describe('an operator that asks and does not read', () => {
     const app = await scene.serve()
     await scene.status()
     const before = rssMiB(app)
-    const flood = await Stranger.connect(scene.control)
+    const flood = await RawPeer.connect(scene.control)
     flood.pause()
     flood.say(hello('OPERATE'))
     const body = Buffer.alloc(1024 * 1024)

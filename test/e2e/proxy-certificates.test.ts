@@ -20,7 +20,7 @@ async function secured() {
   edge.write(edge.secured(certificates))
   await edge.next()
   const command = (name: string, ...args: string[]) =>
-    edge.desk.run('certificates', name, '--control', edge.desk.control, ...args)
+    edge.sandbox.run('certificates', name, '--control', edge.sandbox.control, ...args)
   /** Adds a certificate that is issued now. */
   const add = (name: string, dns: string[], ...args: string[]) => {
     const { cert, key } = edge.issue(name, dns)
@@ -109,10 +109,10 @@ describe('a certificate made at run time', () => {
     expect(twice.stderr).toMatch(/b\.test was made at run time before, with another certificate; replace it/)
     expect((await add('two', ['b.test'], '--replace')).stdout).toBe('b.test replaced\n')
     expect(await seen('b.test')).toBe('two')
-    const two = ['--cert', `${edge.desk.folder}/two.crt`, '--key', `${edge.desk.folder}/two.key`]
+    const two = ['--cert', `${edge.sandbox.folder}/two.crt`, '--key', `${edge.sandbox.folder}/two.key`]
     expect((await command('add', ...two)).stdout).toBe('b.test exists already\n')
     if (!NIGHTLY) return
-    const mixed = await command('add', '--cert', cert, '--key', `${edge.desk.folder}/two.key`)
+    const mixed = await command('add', '--cert', cert, '--key', `${edge.sandbox.folder}/two.key`)
     expect(mixed.stderr).toMatch(/no certificate was changed: key: the key does not belong to/)
     const nameless = await add('nameless', [])
     expect(nameless.stderr).toMatch(/cert: it has no DNS name: give names/)
@@ -130,7 +130,7 @@ describe('a certificate made at run time', () => {
 describe('certificates as state', () => {
   it('are there again after a crash, with the keys for sessions, in a file that only its owner may read', async () => {
     const { edge, add, seen } = await secured()
-    const path = `${edge.desk.folder}/state`
+    const path = `${edge.sandbox.folder}/state`
     edge.write({ stateFile: { path, sync: 'always' } })
     const pid = await edge.next()
     await until('the next version is alone', async () => (await edge.status()).draining.length === 0, 20_000)
@@ -161,12 +161,12 @@ describe('certificates as state', () => {
     expect(ticketKeys).toMatchObject({ rotateEvery: 43_200_000 })
     const { stdout: text } = await command('list')
     expect(text).toMatch(/o\.test +file \(default\) +\d{4}-\d\d-\d\d \([12] days\)/)
-    const key = readFileSync(`${edge.desk.folder}/made.key`, 'latin1').split('\n')[1]!
-    const show = await edge.desk.run('state', 'show', '--control', edge.desk.control)
+    const key = readFileSync(`${edge.sandbox.folder}/made.key`, 'latin1').split('\n')[1]!
+    const show = await edge.sandbox.run('state', 'show', '--control', edge.sandbox.control)
     expect(show.stdout).toMatch(/"section":"certificates","key":"runtime:b\.test".*"redacted":true/)
-    const asked = await edge.desk.run('state', 'show', '--secrets', '--control', edge.desk.control)
+    const asked = await edge.sandbox.run('state', 'show', '--secrets', '--control', edge.sandbox.control)
     expect(asked.stdout).toContain(key)
-    for (const output of [edge.desk.output, text, show.stdout, JSON.stringify(certificates)]) {
+    for (const output of [edge.sandbox.output, text, show.stdout, JSON.stringify(certificates)]) {
       expect(output).not.toContain(key)
     }
   })

@@ -91,7 +91,7 @@ describe('the fields of a route', () => {
     const app = await server()
     const edge = await Edge.start({ upstreams: { app: { servers: [app.url] } }, routes: [] })
     const route = { host: '*', upstream: 'app', request: { set: { 'X-Tenant': 'eight' } } }
-    const file = join(edge.desk.folder, 'routes.json')
+    const file = join(edge.sandbox.folder, 'routes.json')
     writeFileSync(file, JSON.stringify([route]))
     expect((await edge.routes('add', '--file', file)).code).toBe(0)
     await edge.next()

@@ -215,7 +215,7 @@ describe('a command', () => {
 
   it.runIf(NIGHTLY)('that takes too long is killed, and the version is refused', async () => {
     const edge = await start(await judge(), { http: '/health' })
-    const file = `${edge.desk.folder}/pids`
+    const file = `${edge.sandbox.folder}/pids`
     const health = { ...PACE, timeout: '300ms', within: '1s', command: `echo $$ >> ${file}; sleep 600` }
     edge.write({ upgrade: { ...TIMES, health } })
     expect(await refused(edge)).toEqual(unhealthy('offering', /command ".*": no answer within 300 ms/))

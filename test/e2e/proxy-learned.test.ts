@@ -86,7 +86,7 @@ describe('what a proxy has learned about servers', () => {
     await until('both know', async () => {
       const reports = await Promise.all(
         ['edge', 'edge.1'].map(service =>
-          edge.desk.run('status', '--json', '--control', edge.desk.control, '--service', service),
+          edge.sandbox.run('status', '--json', '--control', edge.sandbox.control, '--service', service),
         ),
       )
       return reports.every(({ stdout }) => stdout.includes(bad.url))

@@ -27,7 +27,7 @@ const bodyOf = async (edge: Edge, host: string, path = '/') =>
   (await ask(`${edge.url}${path}`, { headers: { host } }).answer).body
 
 function file(edge: Edge, name: string, text: string): string {
-  const path = join(edge.desk.folder, name)
+  const path = join(edge.sandbox.folder, name)
   writeFileSync(path, text)
   return path
 }
@@ -134,7 +134,7 @@ describe('fd-broker routes', () => {
       code: 2,
       stderr: expect.stringContaining('ERR_FDB_OPTION: which routes? Give --host and --upstream, or --file'),
     })
-    const missing = await edge.routes('add', '--file', join(edge.desk.folder, 'none'))
+    const missing = await edge.routes('add', '--file', join(edge.sandbox.folder, 'none'))
     expect(missing.stderr).toMatch(/ERR_FDB_ROUTES: .*none cannot be read/)
     const bad = file(edge, 'bad.jsonl', '{"host":"a.test","upstream":"spare"}\n{"host":"b.test",}x\n')
     expect((await edge.routes('add', '--file', bad)).stderr).toMatch(
@@ -162,7 +162,7 @@ describe('fd-broker routes', () => {
 describe('fd-broker proxy --check', () => {
   it('tells whether a configuration is valid, and changes nothing', async () => {
     const edge = await Edge.prepare({ routes: [{ host: '*', respond: { body: 'x' } }] })
-    const check = () => edge.desk.run('proxy', '--check', '--config', edge.file)
+    const check = () => edge.sandbox.run('proxy', '--check', '--config', edge.file)
     expect(await check()).toEqual({
       code: 0,
       stdout: `${edge.file} is valid: 1 listener, 0 upstreams, 1 route\n`,
@@ -173,10 +173,10 @@ describe('fd-broker proxy --check', () => {
     expect(wrong).toMatchObject({ code: 1, stdout: '' })
     expect(wrong.stderr).toMatch(/ERR_FDB_CONFIG: .*edge\.json:\d+:\d+: routes\[0\]\.upstream: /)
     expect(wrong.stderr).toMatch(/edge\.json:\d+:\d+: drain\.timeout: /)
-    expect(await edge.desk.run('proxy', '--check', '--config', '/nowhere.yaml')).toMatchObject({
+    expect(await edge.sandbox.run('proxy', '--check', '--config', '/nowhere.yaml')).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('ERR_FDB_CONFIG: /nowhere.yaml cannot be read'),
     })
-    expect(await edge.desk.run('proxy')).toMatchObject({ code: 2 })
+    expect(await edge.sandbox.run('proxy')).toMatchObject({ code: 2 })
   })
 })

@@ -157,7 +157,7 @@ describe('the limit of connections to a server', () => {
     )
     await until('they hang', () => server.hanging.length === 4)
     expect((await ask(edge.url).answer).status).toBe(503)
-    for (const pid of pidsOf(await mainStatus(edge.desk.control))) process.kill(pid!, 'SIGKILL')
+    for (const pid of pidsOf(await mainStatus(edge.sandbox.control))) process.kill(pid!, 'SIGKILL')
     await until('the connections end', () => server.open.size === 0)
     await until('the proxy answers', async () => {
       const { status } = await ask(edge.url).answer.catch(() => ({ status: 0 }))

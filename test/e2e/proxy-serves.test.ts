@@ -200,7 +200,7 @@ describe('requests', () => {
   it('come and go by Unix sockets too', async () => {
     const app = await upstream()
     const inner = await Edge.prepare({})
-    const path = join(inner.desk.folder, 'inner.sock')
+    const path = join(inner.sandbox.folder, 'inner.sock')
     inner.write({
       listeners: [{ name: 'unix', address: `unix:${path}` }],
       upstreams: { app: { servers: [app.url] } },

@@ -49,7 +49,9 @@ describe('signals to the proxy', () => {
       code: 'ERR_FDB_SUCCESSOR_EXITED',
       message: expect.stringMatching(place),
     })
-    expect(readdirSync(dirname(edge.desk.control)).filter(name => /\.[0-9a-f]{16}$/.test(name))).toEqual([])
+    expect(readdirSync(dirname(edge.sandbox.control)).filter(name => /\.[0-9a-f]{16}$/.test(name))).toEqual(
+      [],
+    )
     expect((await ask(`${edge.url}/r/1`).answer).headers['x-pid']).toBe(String(pid))
   })
 
@@ -61,7 +63,7 @@ describe('signals to the proxy', () => {
     await edge.signal('SIGCONT', second)
     await edge.ended(second)
     await edge.logged('the proxy has ended', line => line.pid === second && line.why === 'lost')
-    expect(readFileSync(edge.desk.log, 'utf8')).toMatch(/^ERR_FDB_LOST: /m)
+    expect(readFileSync(edge.sandbox.log, 'utf8')).toMatch(/^ERR_FDB_LOST: /m)
     await edge.signal('SIGTERM', pid)
     await edge.ended(pid)
   })
@@ -147,7 +149,7 @@ describe('signals to the proxy', () => {
     await edge.signal('SIGUSR1', pid)
     await edge.logged('signal', line => line.signal === 'SIGUSR1')
     expect((await edge.status()).pid).toBe(pid)
-    expect(edge.desk.output).not.toMatch(/debugger/i)
+    expect(edge.sandbox.output).not.toMatch(/debugger/i)
   })
 
   it.runIf(NIGHTLY)('QUIT: it ends with its last connection, however long that takes', async () => {
@@ -182,7 +184,7 @@ describe('signals to the proxy', () => {
   it('HUP before it serves: the configuration is read anew when it serves', async () => {
     const respond = (body: string) => ({ routes: [{ host: '*', respond: { body } }] })
     const { edge } = await start({ upstreams: {}, ...respond('one') })
-    const [asked, gate] = ['asked', 'gate'].map(name => `${edge.desk.folder}/${name}`) as [string, string]
+    const [asked, gate] = ['asked', 'gate'].map(name => `${edge.sandbox.folder}/${name}`) as [string, string]
     // A version that has read its file, and does not serve before the gate is open.
     const command = `echo > ${asked}; test -e ${gate}`
     const health = { command, passes: 1, interval: '100ms', timeout: '5s', within: '30s' }
@@ -205,6 +207,6 @@ describe('signals to the proxy', () => {
     await edge.signal('SIGUSR2', pid)
     await edge.signal('SIGTERM', pid)
     await edge.ended(pid)
-    expect(edge.desk.output).not.toContain('ERR_FDB_INTERNAL')
+    expect(edge.sandbox.output).not.toContain('ERR_FDB_INTERNAL')
   })
 })

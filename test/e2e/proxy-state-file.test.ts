@@ -16,7 +16,7 @@ it('a proxy with a state file has the routes of run time after a reboot, and tho
       { host: 'stays.test', respond: { body: 'stays\n' } },
     ],
   })
-  const path = join(edge.desk.folder, 'state')
+  const path = join(edge.sandbox.folder, 'state')
   edge.write({ stateFile: path })
   const first = await edge.next()
   expect((await edge.routes('add', '--host', 'run.test', '--path', '/', '--upstream', 'app')).stdout).toBe(
@@ -46,6 +46,6 @@ it('a proxy with a state file has the routes of run time after a reboot, and tho
   expect(await Promise.all(['run.test', 'new.test', 'stays.test', 'old.test'].map(status))).toEqual([
     200, 200, 200, 404,
   ])
-  const { stdout } = await edge.desk.run('state', 'verify', '--file', path, '--json')
+  const { stdout } = await edge.sandbox.run('state', 'verify', '--file', path, '--json')
   expect(JSON.parse(stdout)).toMatchObject({ ok: true, digest: (await edge.status()).state.digest })
 })

@@ -14,8 +14,8 @@ const QUICK = { upgrade: { probation: '0s' }, drain: { timeout: '1m' } }
 
 /** The entries of a section, as `fd-broker state show` prints them. */
 async function shown(edge: Edge, section: string): Promise<Record<string, Record<string, unknown>>> {
-  const { stdout, stderr } = await edge.desk.run(
-    ...['state', 'show', '--control', edge.desk.control, '--section', section],
+  const { stdout, stderr } = await edge.sandbox.run(
+    ...['state', 'show', '--control', edge.sandbox.control, '--section', section],
   )
   expect(stderr).toBe('')
   const lines = stdout.split('\n').filter(line => line !== '')
@@ -113,7 +113,7 @@ describe('the configuration of the proxy', () => {
       upstreams: { app: { servers: [app.url] }, spare: { servers: [spare.url] } },
       routes: [{ host: '*', upstream: 'app' }],
     })
-    edge.write({ stateFile: join(edge.desk.folder, 'edge.state') })
+    edge.write({ stateFile: join(edge.sandbox.folder, 'edge.state') })
     const first = await edge.next()
     expect((await edge.routes('add', '--host', 'a.test', '--upstream', 'spare')).code).toBe(0)
     await edge.stateWritten()
@@ -159,7 +159,7 @@ describe('the configuration of the proxy', () => {
       entry('routes', 'runtime:q.test/', Route.encode({ upstream: { name: 'quic' } }).finish()),
     ]
     const body = Buffer.concat([Buffer.from('{}\n'), encodeImport(schemas, changes)])
-    const options = { control: edge.desk.control, service: '', timeout: 20_000 }
+    const options = { control: edge.sandbox.control, service: '', timeout: 20_000 }
     await withServing(options, request => request(STATE_COMMANDS.import, body))
     await edge.logged('an upstream of the state cannot be used by this version: requests for it get 503')
     const before = await raw(edge)
@@ -181,7 +181,7 @@ describe('the configuration of the proxy', () => {
 
 /** Values in hexadecimal, by section and key. */
 async function raw(edge: Edge): Promise<Record<string, string>> {
-  const { stdout } = await edge.desk.run('state', 'export', '--control', edge.desk.control)
+  const { stdout } = await edge.sandbox.run('state', 'export', '--control', edge.sandbox.control)
   const [, ...lines] = stdout.split('\n').filter(line => line !== '')
   return Object.fromEntries(
     lines

@@ -177,7 +177,13 @@ describe('a TLS listener', () => {
       expect(plain.got.toString('latin1')).not.toContain('HTTP')
       await raw(edge.port, socket => socket.end(Buffer.of(22, 3, 1, 2, 0, 1)))
       expect((await silent).ms).toBeGreaterThan(900)
-      const listed = await edge.desk.run('certificates', 'list', '--control', edge.desk.control, '--json')
+      const listed = await edge.sandbox.run(
+        'certificates',
+        'list',
+        '--control',
+        edge.sandbox.control,
+        '--json',
+      )
       const { failed } = JSON.parse(listed.stdout).handshakes
       // Only the silent one had to wait for its time to be over.
       expect(failed).toEqual({ 'no-tls': 1, 'broken-off': 1, timeout: 1 })
@@ -292,10 +298,10 @@ describe('a wrong certificate', () => {
 
   it('that has expired is used, and warned of', async () => {
     const { edge } = await secured()
-    const files = { cert: `${edge.desk.folder}/old.crt`, key: `${edge.desk.folder}/old.key` }
+    const files = { cert: `${edge.sandbox.folder}/old.crt`, key: `${edge.sandbox.folder}/old.key` }
     for (const kind of ['cert', 'key'] as const) writeFileSync(files[kind], EXPIRED[kind])
     edge.write(edge.secured([files]))
-    const { code, stdout, stderr } = await edge.desk.run('proxy', '--check', '--config', edge.file)
+    const { code, stdout, stderr } = await edge.sandbox.run('proxy', '--check', '--config', edge.file)
     expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringMatching(/is valid/) })
     expect(stderr).toMatch(/old\.crt.*expired on 2020-02-01T00:00:00\.000Z/)
     await edge.reload({})

@@ -20,7 +20,7 @@ const EVERY_MS = 1_000
 const QUICK = { upgrade: { probation: '0s' } }
 
 async function addMany(edge: Edge, count: number): Promise<void> {
-  const file = join(edge.desk.folder, 'routes.jsonl')
+  const file = join(edge.sandbox.folder, 'routes.jsonl')
   writeFileSync(file, edgeRoutes(count))
   const { code, stdout, stderr } = await edge.routes('add', '--file', file)
   expect({ code, stdout, stderr }).toMatchObject({ code: 0, stdout: `${count} added\n` })
@@ -175,7 +175,7 @@ describe('an upgrade of the proxy', () => {
     edge.write({ listeners: 'none' })
     const wrong = await edge.launch()
     await edge.ended(wrong)
-    expect(edge.desk.output).toMatch(/ERR_FDB_CONFIG: .*edge\.json:\d+:\d+: listeners: /)
+    expect(edge.sandbox.output).toMatch(/ERR_FDB_CONFIG: .*edge\.json:\d+:\d+: listeners: /)
     expect((await ask(edge.url).answer).headers['x-pid']).toBe(String(pid))
     expect(await edge.status()).toMatchObject({ pid, generation: 1, role: 'serving' })
   })

@@ -65,8 +65,8 @@ describe('a program under fd-broker/auto, started in the link of a release whose
   ])('is followed by the next release, by %s', async (_how, first, next) => {
     const { program, inLink, deploy, answers } = await linked()
     const run = async (command: readonly string[]) => {
-      if (command === NODE) await program.desk.launch(inLink(...command))
-      else expect(await program.desk.runCommand(inLink(...command))).toMatchObject({ code: 0 })
+      if (command === NODE) await program.sandbox.launch(inLink(...command))
+      else expect(await program.sandbox.runCommand(inLink(...command))).toMatchObject({ code: 0 })
     }
     await run(first)
     await program.serves(1)

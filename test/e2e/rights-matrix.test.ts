@@ -18,8 +18,8 @@ import { defineSection } from '../../src/state/schema.js'
 import type { Section } from '../../src/state/section.js'
 import { FORWARDS_WRITES, type WireBody } from '../../src/wire/link.js'
 import { perLane } from '../lanes/lane.js'
+import { hello } from '../processes/raw-peer.js'
 import { type Heard, needsRoot, SecondUser } from '../processes/second-user.js'
-import { hello } from '../processes/stranger.js'
 
 const { DescriptorRequest, Envelope, Intent } = fdbroker.wire
 const { Op } = DescriptorRequest

@@ -17,7 +17,7 @@ const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 
 /** A server that knows nothing of fd-broker, on the port of `run`, under load. */
 async function serving(run: Supervised, command: readonly string[], rate = 200) {
-  const pid = await run.desk.launch(command)
+  const pid = await run.sandbox.launch(command)
   await until('it listens', () =>
     fetch(`${run.url}/r/1`).then(
       () => true,
@@ -123,8 +123,8 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     'has a proxy take the place of a plain server, which hands over to its next version',
     async () => {
       const run = await Supervised.prepare()
-      const control = join(run.desk.folder, 'run', 'edge.sock')
-      const config = join(run.desk.folder, 'edge.yaml')
+      const control = join(run.sandbox.folder, 'run', 'edge.sock')
+      const config = join(run.sandbox.folder, 'edge.yaml')
       const respond = { status: 200, body: 'proxy\n' }
       const edge = {
         service: 'edge',
@@ -151,9 +151,9 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
 
   it('puts the path of a Unix socket back that the old server removes', async () => {
     const run = await Supervised.prepare()
-    const path = join(run.desk.folder, 'run', 'web.sock')
+    const path = join(run.sandbox.folder, 'run', 'web.sock')
     const whoami = () => whoAt(path)
-    const pid = await run.desk.launch(node(run, { listen: path }))
+    const pid = await run.sandbox.launch(node(run, { listen: path }))
     await until('it listens', () => whoami().catch(() => null))
     // A version that is not brought to serve does not take the path with it.
     await run.launch(['--adopt', String(pid), '--listen', `local=unix:${path}`], [SERVER], {
@@ -181,11 +181,11 @@ describe.runIf(TRACES_OWN)('fd-broker run --adopt', () => {
     const run = await Supervised.prepare()
     let pid = 4_194_305
     if (portOf !== null) {
-      pid = await run.desk.launch(node(run, { listen: { host: '127.0.0.1', port: 0 } }))
+      pid = await run.sandbox.launch(node(run, { listen: { host: '127.0.0.1', port: 0 } }))
       await run.says('listens')
     }
     const own = run.commandLine(['--adopt', String(pid)], [SERVER])
-    const { code, stderr } = await run.desk.runCommand(own)
+    const { code, stderr } = await run.sandbox.runCommand(own)
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(message) })
   })
 })

@@ -66,7 +66,7 @@ async function fallen(run: Supervised, bad: BadVersion, generation: number): Pro
 
 /** In the words of the status, and in its fields. `falls`: versions that have failed in probation. */
 async function tells(run: Supervised, bad: BadVersion, falls: number): Promise<void> {
-  const { code, stdout } = await run.desk.run('status', '--control', run.control)
+  const { code, stdout } = await run.sandbox.run('status', '--control', run.control)
   const generation = 1 + 2 * falls
   const lines = [
     'role +serving',
@@ -121,7 +121,7 @@ describe('under load the version that served', () => {
     // A process may die between the accept and its count.
     if (bad.seen === 'open') expect(total.lost).toBeLessThanOrEqual(open + processes)
     if (bad.seen === 'wrong') expect(total.lost).toBe(wrong)
-    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     await expect(fetch(run.url)).rejects.toThrow()
     expect(processesWith(run.said)).toEqual([])
   })
@@ -130,9 +130,9 @@ describe('under load the version that served', () => {
 describe('the version before', () => {
   it('serves again each time that --restart always would loop on a bad one, by the link as it led', async () => {
     const run = await Supervised.prepare()
-    const link = join(run.desk.folder, 'server')
+    const link = join(run.sandbox.folder, 'server')
     const release = (orders: Orders) => `#!/bin/sh\nFDB_SUPERVISED='${run.orders(orders)}' exec ${SERVER}\n`
-    const [good, bad] = ['good', 'bad'].map(name => join(run.desk.folder, name)) as [string, string]
+    const [good, bad] = ['good', 'bad'].map(name => join(run.sandbox.folder, name)) as [string, string]
     writeFileSync(good, release({ release: 'good' }), { mode: 0o755 })
     writeFileSync(bad, release({ release: 'bad' }), { mode: 0o755 })
     symlinkSync(good, link)

@@ -14,9 +14,9 @@ const LEAVES_ORPHANS = ['sh', '-c', '(sleep 0.2 &); exec "$0"', SERVER]
 describe('fd-broker run as PID 1 of a container', () => {
   it(`upgrades ${UPGRADES} times under load, and itself meanwhile, reaps what is left behind, and ends all in order at TERM`, async () => {
     const run = await Supervised.prepare()
-    const env = { ...run.desk.env, FDB_SUPERVISED: run.orders({}) }
+    const env = { ...run.sandbox.env, FDB_SUPERVISED: run.orders({}) }
     const command = run.commandLine(['--ready', 'fd'], LEAVES_ORPHANS)
-    const container = await PidNamespace.start(command, { env, log: run.desk.log })
+    const container = await PidNamespace.start(command, { env, log: run.sandbox.log })
     await run.serving()
     const load = await loadOn(run.url, { ...FRESH, rate: 300 })
     for (let generation = 2; generation <= 1 + UPGRADES; generation++) {

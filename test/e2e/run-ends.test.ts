@@ -8,7 +8,7 @@ import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { freePort } from '../processes/scene.js'
 import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 /** Ends by TERM, as by no handler. */
 const PLAIN = [process.execPath, '-e', 'setInterval(() => {}, 1000)']
@@ -21,7 +21,7 @@ const FIRST = [
 
 async function running(run: Supervised, program = PLAIN, ...options: string[]) {
   const own = run.commandLine(['--ready', 'delay:50ms', ...options], program)
-  const child = spawn(own[0]!, own.slice(1), { env: run.desk.env, stdio: 'ignore' })
+  const child = spawn(own[0]!, own.slice(1), { env: run.sandbox.env, stdio: 'ignore' })
   const { pid } = await until('it serves', async () => {
     const status = await run.status().catch(() => null)
     return status?.role === 'serving' ? status : null
@@ -49,7 +49,7 @@ describe('fd-broker run', () => {
       const { child } = await running(run, program, '--stop-timeout', '200ms')
       const end = once(child, 'exit')
       if (order !== 'stop') child.kill(order)
-      else expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+      else expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
       return [name, order, await end]
     })
     expect(await Promise.all(ends)).toEqual(cases.map(({ name, order }) => [name, order, [0, null]]))
@@ -59,7 +59,7 @@ describe('fd-broker run', () => {
     const run = await Supervised.prepare()
     await run.launch(['--ready', 'delay:50ms'], ['sh', '-c', 'trap "" TERM; while :; do sleep 1; done'])
     await until('it serves', async () => (await run.status().catch(() => null))?.role === 'serving')
-    const stop = (...limits: string[]) => run.desk.run('stop', '--control', run.control, ...limits)
+    const stop = (...limits: string[]) => run.sandbox.run('stop', '--control', run.control, ...limits)
     expect(await stop('--drain', '10m', '--timeout', '300ms')).toMatchObject({ code: 1 })
     expect(await stop('--drain', '100ms', '--timeout', '5s')).toMatchObject({ code: 0 })
   })
@@ -94,13 +94,13 @@ describe('fd-broker run', () => {
   })
 
   it('names LISTEN_FDS to a program that binds the address that it was given', async () => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const listen = `tcp://127.0.0.1:${await freePort()}`
     const hint = 'take the socket from LISTEN_FDS instead of binding it (docs/run.md)'
     const failure = async (options: string[], ...command: string[]) => {
       // On a busy machine Node starts for longer than the default, one second.
       const ready = ['--ready', 'delay:1m']
-      const { code, stderr } = await desk.run('run', ...ready, ...options, '--', ...command)
+      const { code, stderr } = await sandbox.run('run', ...ready, ...options, '--', ...command)
       expect(code).toBe(1)
       expect(stderr).toContain('"a version failed before it served"')
       const line = stderr.split('\n').find(text => text.includes('"a version failed before it served"'))!
@@ -110,7 +110,7 @@ describe('fd-broker run', () => {
     }
     const web = ['--listen', `web=${listen}`]
     const binds = `require('node:net').createServer().listen(${listen.split(':').at(-1)}, '127.0.0.1')`
-    const control = ['--control', join(desk.folder, 'run.sock')]
+    const control = ['--control', join(sandbox.folder, 'run.sock')]
     expect(await failure([...web, ...control], process.execPath, '-e', binds)).toContain(
       `its last lines on stderr are below; ${hint}\n`,
     )
@@ -144,7 +144,7 @@ describe('fd-broker run', () => {
       const status = await run.status().catch(() => null)
       return status?.upgrade?.missing?.includes('descriptor') ? status : null
     })
-    expect((await run.desk.run('status', '--control', run.control)).stdout).toMatch(
+    expect((await run.sandbox.run('status', '--control', run.control)).stdout).toMatch(
       new RegExp(
         `^next version {2}process ${upgrade!.pid}, phase starting: it does not accept on descriptor 4 `,
         'm',
@@ -166,12 +166,12 @@ describe('fd-broker run', () => {
 })
 
 it('a file that is given as --control is named as one', async () => {
-  const desk = Desk.open()
-  const file = join(desk.folder, 'notes')
+  const sandbox = Sandbox.open()
+  const file = join(sandbox.folder, 'notes')
   writeFileSync(file, '')
-  const said = async (path: string) => (await desk.run('status', '--control', path)).stderr
+  const said = async (path: string) => (await sandbox.run('status', '--control', path)).stderr
   expect(await said(file)).toMatch(
     /^ERR_FDB_NO_HOLDER: no process serves at .*notes: it is a file, not a socket/,
   )
-  expect(await said(desk.folder)).toMatch(/it is a folder, not a socket/)
+  expect(await said(sandbox.folder)).toMatch(/it is a folder, not a socket/)
 })

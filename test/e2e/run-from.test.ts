@@ -12,11 +12,11 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 async function daemon() {
   const run = await Supervised.prepare()
-  const control = join(run.desk.folder, 'run', 'broker.sock')
-  await run.desk.serve('--control', control)
+  const control = join(run.sandbox.folder, 'run', 'broker.sock')
+  await run.sandbox.serve('--control', control)
   await until(
     'the daemon listens',
-    async () => (await run.desk.run('fd', 'list', '--control', control)).code === 0,
+    async () => (await run.sandbox.run('fd', 'list', '--control', control)).code === 0,
   )
   const held = async () => {
     using client = await OperatorClient.connect(control)
@@ -28,7 +28,7 @@ async function daemon() {
 describe('fd-broker run with listeners that a daemon holds', () => {
   it('has them held there, and takes them from there: who connects while it is away waits', async () => {
     const { args, held, run } = await daemon()
-    const path = join(run.desk.folder, 'a.sock')
+    const path = join(run.sandbox.folder, 'a.sock')
     await run.launch([...args, '--listen', `path=unix:${path}`], [SERVER])
     const first = await run.serving()
     expect(await held()).toEqual([`path unix:${path}`, `web tcp://127.0.0.1:${run.port}`])
@@ -41,7 +41,7 @@ describe('fd-broker run with listeners that a daemon holds', () => {
     await run.launch([...args, '--listen', `path=unix:${path}`], [SERVER])
     expect(await waiting).toMatchObject({ generation: 1 })
     // Also where it ends in order.
-    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     expect(await held()).toHaveLength(2)
     const again = run.whoami()
     await run.launch(args, [SERVER])
@@ -54,7 +54,15 @@ describe('fd-broker run with listeners that a daemon holds', () => {
       const { args, control, held, run } = await daemon()
       const flags = ['sh', '-c', 'grep flags /proc/self/fdinfo/3']
       const exec = async (...options: string[]) => {
-        const { stdout } = await run.desk.run('exec', '--control', control, ...options, 'web', '--', ...flags)
+        const { stdout } = await run.sandbox.run(
+          'exec',
+          '--control',
+          control,
+          ...options,
+          'web',
+          '--',
+          ...flags,
+        )
         return Number.parseInt(stdout.split(/\s/)[1]!, 8) & constants.O_NONBLOCK ? 'does not block' : 'blocks'
       }
       // A server with an event loop.
@@ -66,7 +74,7 @@ describe('fd-broker run with listeners that a daemon holds', () => {
       await run.ended()
       expect(await exec()).toBe('blocks')
       const there = [process.execPath, CLI, 'exec', '--control', control, '--non-blocking', 'web']
-      await run.desk.launch([...there, '--', 'sleep', '600'])
+      await run.sandbox.launch([...there, '--', 'sleep', '600'])
       using client = await OperatorClient.connect(control)
       await until('it is claimed', async () => (await client.descriptors.list())[0]!.users.length === 1)
       await run.launch(['--from', control], ['sleep', '600'])
@@ -78,7 +86,7 @@ describe('fd-broker run with listeners that a daemon holds', () => {
   it('refuses a name that is held for something else, and a daemon that is not there', async () => {
     const { control, run } = await daemon()
     const start = (...more: string[]) =>
-      run.desk.run('run', '--from', control, ...more, '--ready', 'fd', '--', SERVER)
+      run.sandbox.run('run', '--from', control, ...more, '--ready', 'fd', '--', SERVER)
     using client = await OperatorClient.connect(control)
     using other = bindListener(parseListenerSpec('tcp://127.0.0.1:0'))
     await client.descriptors.put('web', other)
@@ -86,7 +94,7 @@ describe('fd-broker run with listeners that a daemon holds', () => {
       code: 1,
       stderr: expect.stringMatching(/ERR_FDB_FD_TAKEN: .*"web" for something else/),
     })
-    expect(await run.desk.run('run', '--from', `${control}.none`, '--', 'true')).toMatchObject({
+    expect(await run.sandbox.run('run', '--from', `${control}.none`, '--', 'true')).toMatchObject({
       code: 3,
     })
     expect(await start('--adopt', '1')).toMatchObject({ code: 2 })

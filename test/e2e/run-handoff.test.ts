@@ -13,7 +13,7 @@ describe('fd-broker run of a program that speaks fd-broker', () => {
     'is the parent that stays: upgrades by HUP and by the program itself hand over as ever',
     async () => {
       const run = await Supervised.prepare()
-      const control = join(run.desk.folder, 'run', 'shop.sock')
+      const control = join(run.sandbox.folder, 'run', 'shop.sock')
       const args = ['--control', control, '--listen', 'tcp://127.0.0.1:0', '--routes', '100']
       await run.launch(
         ['--ready', `handoff:${control}`, '--stop-timeout', '20s'],
@@ -30,7 +30,7 @@ describe('fd-broker run of a program that speaks fd-broker', () => {
       expect(
         run.lines.filter(({ msg, why }) => msg === 'a version is told to end' && why === 'replaced'),
       ).toEqual([])
-      const { code, stdout, stderr } = await run.desk.run('upgrade', '--control', control, '--json')
+      const { code, stdout, stderr } = await run.sandbox.run('upgrade', '--control', control, '--json')
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
       const { pid: third } = JSON.parse(stdout)
       await load.answeredBy(third, 50)

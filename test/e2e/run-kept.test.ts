@@ -18,18 +18,18 @@ import { until } from '../processes/until.js'
 async function unit(job?: string, before = '') {
   const run = await Supervised.prepare()
   // As systemd's.
-  const place = join(run.desk.folder, 'systemd')
+  const place = join(run.sandbox.folder, 'systemd')
   mkdirSync(place)
   const manager = NotifyRecorder.open(place)
-  const tools = join(run.desk.folder, 'tools')
+  const tools = join(run.sandbox.folder, 'tools')
   if (job !== undefined) {
     mkdirSync(tools)
     const jobs = `${before} echo '  7 other.service stop running'; echo '  8 shop.service ${job}'`
-    const told = `${jobs}; : >'${join(run.desk.folder, 'asked')}'`
+    const told = `${jobs}; : >'${join(run.sandbox.folder, 'asked')}'`
     const program = `#!/bin/sh\ncase $1 in whoami) echo shop.service;; list-jobs) ${told};; esac\n`
     writeFileSync(join(tools, 'systemctl'), program, { mode: 0o755 })
   }
-  const file = join(run.desk.folder, 'run.yaml')
+  const file = join(run.sandbox.folder, 'run.yaml')
   const write = (listeners: Record<string, string>) =>
     writeFileSync(file, JSON.stringify({ command: [SERVER], ready: 'fd', listen: listeners }))
   const start = async (): Promise<number> => {
@@ -37,12 +37,12 @@ async function unit(job?: string, before = '') {
     const script = 'LISTEN_PID=$$ exec "$@" >>"$FDB_TEST_LOG" 2>&1'
     const { pid } = spawn('/bin/sh', ['-c', script, 'sh', ...run.commandLine(['--config', file], [])], {
       env: {
-        ...run.desk.env,
+        ...run.sandbox.env,
         ...manager.env,
         FDB_SUPERVISED: run.orders({}),
         FDSTORE: '512',
         ...(existsSync(tools) && { PATH: `${tools}:${process.env.PATH}` }),
-        FDB_TEST_LOG: run.desk.log,
+        FDB_TEST_LOG: run.sandbox.log,
         LISTEN_FDS: String(kept.length),
         LISTEN_FDNAMES: kept.map(({ name }) => name).join(':'),
       },
@@ -61,7 +61,7 @@ async function unit(job?: string, before = '') {
 describe('listeners of fd-broker run that the service manager keeps', () => {
   it('are gone on with when it was killed, or the unit is restarted: who connects waits', async () => {
     const { end, manager, run, start, write } = await unit()
-    const path = join(run.desk.folder, 'a.sock')
+    const path = join(run.sandbox.folder, 'a.sock')
     write({ web: `tcp://127.0.0.1:${run.port}`, path: `unix:${path}` })
     const first = await start()
     await until('they are kept', () => manager.kept.size === 2)
@@ -86,7 +86,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
 
   it.runIf(NIGHTLY)('are let go of when no version wants them', async () => {
     const { end, manager, run, start, write } = await unit()
-    const path = (name: string) => `unix:${join(run.desk.folder, name)}`
+    const path = (name: string) => `unix:${join(run.sandbox.folder, name)}`
     const web = `tcp://127.0.0.1:${run.port}`
     write({ web, a: path('a.sock'), b: path('b.sock') })
     await start()
@@ -136,7 +136,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     await until('it is kept', () => manager.kept.size === 1)
     const there = await asking(run)
     run.signal('SIGTERM')
-    const file = join(run.desk.folder, 'tools/systemctl.asks')
+    const file = join(run.sandbox.folder, 'tools/systemctl.asks')
     const pid = await until('systemd is asked', () =>
       existsSync(file) ? Number(readFileSync(file, 'utf8')) : null,
     )
@@ -156,7 +156,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     await until('it is kept', () => manager.kept.size === 1)
     const there = await asking(run)
     run.signal('SIGTERM')
-    await until('systemd was asked', () => existsSync(join(run.desk.folder, 'asked')))
+    await until('systemd was asked', () => existsSync(join(run.sandbox.folder, 'asked')))
     expect(await connects(run.port)).toBe('connected')
     expect(await answered(there)).toContain('1,')
     await run.ended()

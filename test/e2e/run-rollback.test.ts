@@ -53,13 +53,13 @@ describe('a release of a program that fd-broker run supervises', () => {
 
   it('stays when the version before does not come up again, and rollback tells why', async () => {
     const run = await Supervised.prepare()
-    const gone = join(run.desk.folder, 'gone')
+    const gone = join(run.sandbox.folder, 'gone')
     await run.launch(['--ready', 'fd'], ['sh', '-c', `[ -e ${gone} ] && exit 9; exec ${SERVER}`])
     await run.serving()
     expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
     const { pid } = await run.status()
     writeFileSync(gone, '')
-    expect(await run.desk.run('rollback', '--control', run.control)).toMatchObject({
+    expect(await run.sandbox.run('rollback', '--control', run.control)).toMatchObject({
       code: 1,
       stderr: expect.stringMatching(
         /^ERR_FDB_SUCCESSOR_EXITED: version 3 .* ended with code 9 before it served/,
@@ -71,7 +71,7 @@ describe('a release of a program that fd-broker run supervises', () => {
   it('ends with its last version, and promises no other, if the version that a rollback started again crashes', async () => {
     const run = await Supervised.start(['--ready', 'fd'])
     expect(await run.upgrade()).toMatchObject({ code: 0 })
-    expect(await run.desk.run('rollback', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(await run.sandbox.run('rollback', '--control', run.control)).toMatchObject({ code: 0 })
     signalPid((await run.status()).pid, 'SIGKILL')
     await run.ended()
     const { err } = await run.logged('the serving version has failed', ({ version }) => version === 3)
@@ -82,7 +82,7 @@ describe('a release of a program that fd-broker run supervises', () => {
 
   it('is not said to serve again by a rollback that stops nothing: the next start of a failing version goes on', async () => {
     const run = await Supervised.prepare()
-    const healthy = join(run.desk.folder, 'healthy')
+    const healthy = join(run.sandbox.folder, 'healthy')
     writeFileSync(healthy, '')
     const checks = ['--ready', `command:test -e ${healthy}`, '--health-interval', '20ms']
     const restarts = ['--restart', 'always', '--restart-delay', '20ms', '--probation', '100ms']
@@ -93,7 +93,7 @@ describe('a release of a program that fd-broker run supervises', () => {
     })
     rmSync(healthy)
     await until('the next one is started', async () => (await run.status()).phase === 'starting')
-    expect(await run.desk.run('rollback', '--control', run.control, '--timeout', '1s')).toMatchObject({
+    expect(await run.sandbox.run('rollback', '--control', run.control, '--timeout', '1s')).toMatchObject({
       code: 4,
       stderr: expect.stringMatching(/^ERR_FDB_BUSY: .* is just starting a version/),
     })
@@ -108,7 +108,7 @@ describe('a release of a program that fd-broker run supervises', () => {
         'fd',
       ])
       expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
-      expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+      expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
       await run.ended()
       await run.launch(['--ready', 'fd'], [join(link, 'server')])
       await until('it serves', async () => (await run.status().catch(() => null))?.role === 'serving')

@@ -61,7 +61,7 @@ describe('processes that a version leaves behind', () => {
     })
     expect([hasEnded(stray), hasEnded(helper)]).toEqual([true, false])
     expect(await answering(run)).toEqual(new Set([pid]))
-    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     await run.ended(helper)
   })
 
@@ -99,7 +99,7 @@ describe('processes that a version leaves behind', () => {
     await until('those of the second version do too', () => listened(run).length === 4)
     const [, , secondChild] = listened(run)
     expect(hasEnded(secondChild!)).toBe(false)
-    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     expect(listened(run).map(hasEnded)).toEqual([true, true, true, true])
   })
 })
@@ -129,7 +129,7 @@ describe('when the supervisor is killed', () => {
     await run.ended(first)
     const second = await start()
     expect(second).not.toBe(first)
-    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     await run.ended(second)
   })
 

@@ -10,7 +10,7 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 describe('fd-broker run under a service manager', () => {
   it('tells of its start, of upgrades that succeed and fail, and of its end, and stays the main process', async () => {
     const run = await Supervised.prepare()
-    const manager = NotifyRecorder.open(run.desk.folder)
+    const manager = NotifyRecorder.open(run.sandbox.folder)
     await run.launch(['--ready', 'fd'], [SERVER], manager.env)
     await manager.tells('READY')
     await manager.says(/^version 1 serves$/)
@@ -26,11 +26,11 @@ describe('fd-broker run under a service manager', () => {
 
   it('names no failure that is older than the serving version, and calls no rollback an error', async () => {
     const run = await Supervised.prepare()
-    const manager = NotifyRecorder.open(run.desk.folder)
+    const manager = NotifyRecorder.open(run.sandbox.folder)
     await run.launch(['--ready', 'fd'], [SERVER], manager.env)
     await run.serving()
     expect((await run.upgrade()).code).toBe(0)
-    const rollback = () => run.desk.run('rollback', '--control', run.control)
+    const rollback = () => run.sandbox.run('rollback', '--control', run.control)
     expect((await rollback()).code).toBe(0)
     expect(await run.logged('an operator rolled back to the previous version')).toMatchObject({
       ...{ level: 30, version: 2, before: 1 },

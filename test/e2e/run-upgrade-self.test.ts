@@ -35,7 +35,7 @@ class Installed {
   readonly said: string
 
   constructor(run: Supervised) {
-    const { folder } = run.desk
+    const { folder } = run.sandbox
     this.run = run
     this.node = join(folder, 'node')
     this.script = join(folder, 'fd-broker.cjs')
@@ -49,7 +49,7 @@ class Installed {
     const run = await Supervised.prepare()
     const installed = new Installed(run)
     const own = installed.command(['--ready', 'fd'])
-    run.pid = await run.desk.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
+    run.pid = await run.sandbox.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
     await run.serving()
     return installed
   }
@@ -89,12 +89,12 @@ describe('fd-broker upgrade --self', () => {
   it('replaces the supervisor under load: the same process, with its program, and all that it can', async () => {
     const run = await Supervised.prepare()
     const installed = new Installed(run)
-    const manager = NotifyRecorder.open(run.desk.folder)
+    const manager = NotifyRecorder.open(run.sandbox.folder)
     const env = Object.entries({ FDB_SUPERVISED: run.orders({}), ...manager.env })
     const given = env.map(([name, value]) => `${name}=${value}`)
-    const pidFile = join(run.desk.folder, 'run.pid')
+    const pidFile = join(run.sandbox.folder, 'run.pid')
     const own = installed.command(['--ready', 'notify', '--pid-file', pidFile])
-    run.pid = await run.desk.launch(['env', ...given, ...own])
+    run.pid = await run.sandbox.launch(['env', ...given, ...own])
     await run.serving()
     const load = await loadOn(run.url, { ...FRESH, rate: perLane(100, 300) })
     const { pid } = await run.whoami()
@@ -127,7 +127,7 @@ describe('fd-broker upgrade --self', () => {
     await run.logged('a version has ended', line => line.child === pid && line.code === 0)
     expect(await run.whoami()).toEqual({ generation: 2, pid: last })
     await load.stop()
-    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     expect([hasEnded(run.pid), hasEnded(last)]).toEqual([true, true])
     expect([existsSync(run.control), existsSync(pidFile)]).toEqual([false, false])
   })
@@ -151,7 +151,9 @@ describe('fd-broker upgrade --self', () => {
       chmodSync(installed.node, 0o755)
       await stays(/^ERR_FDB_SPAWN: this supervisor cannot execute /)
       installed.putNode()
-      expect(await run.desk.run('upgrade', '--control', run.control, '--self', '--', 'true')).toMatchObject({
+      expect(
+        await run.sandbox.run('upgrade', '--control', run.control, '--self', '--', 'true'),
+      ).toMatchObject({
         code: 2,
       })
       // Not while a version is being brought to serve.
@@ -177,10 +179,10 @@ describe('fd-broker upgrade --self', () => {
       const run = await Supervised.prepare()
       const own = run.commandLine(['--ready', 'fd', '--stop-timeout', '1s'], [SERVER])
       const child = spawn(own[0]!, own.slice(1), {
-        env: { ...run.desk.env, FDB_SUPERVISED: run.orders({ deaf: true }) },
+        env: { ...run.sandbox.env, FDB_SUPERVISED: run.orders({ deaf: true }) },
         stdio: ['ignore', 'ignore', 'pipe'],
       })
-      child.stderr.on('data', text => appendFileSync(run.desk.log, text))
+      child.stderr.on('data', text => appendFileSync(run.sandbox.log, text))
       const deaf = await run.serving()
       const next = ['env', `FDB_SUPERVISED=${run.orders({ code: 5 })}`, SERVER]
       expect(await run.upgrade('--', ...next)).toMatchObject({ code: 0 })
@@ -209,14 +211,14 @@ describe('fd-broker upgrade --self', () => {
     async () => {
       const run = await Supervised.prepare()
       const installed = new Installed(run)
-      const own = installed.command(['--ready', 'fd', '--pid-file', join(run.desk.folder, 'run.pid')])
+      const own = installed.command(['--ready', 'fd', '--pid-file', join(run.sandbox.folder, 'run.pid')])
       const child = spawn(own[0]!, own.slice(1), {
-        env: { ...run.desk.env, FDB_SUPERVISED: run.orders({}), LD_PRELOAD: '' },
+        env: { ...run.sandbox.env, FDB_SUPERVISED: run.orders({}), LD_PRELOAD: '' },
         stdio: ['ignore', 'ignore', 'pipe'],
       })
       run.pid = child.pid!
       const ended = once(child, 'exit')
-      child.stderr.on('data', text => appendFileSync(run.desk.log, text))
+      child.stderr.on('data', text => appendFileSync(run.sandbox.log, text))
       await run.serving()
       // Within Node, before the command line of fd-broker has a handler.
       installed.release('two', toItself('HUP'))
@@ -263,7 +265,7 @@ describe('fd-broker upgrade --self', () => {
         'a signal that arrives while the supervisor is replaced may end it: the installed release cannot block signals',
       )
       expect(await run.status()).toMatchObject({ role: 'serving', supervisor: { replaced: 1 } })
-      expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+      expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     },
   )
 })

@@ -9,7 +9,7 @@ import { ancestorsOf, hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 /** Each request on a connection of its own: what a program does with open ones is its own affair. */
 const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
@@ -43,8 +43,8 @@ describe('fd-broker run', () => {
       listeners: [{ name: 'web', address: `tcp://127.0.0.1:${run.port}`, accepting: true }],
     })
     const { pid } = await run.whoami()
-    expect(await run.desk.run('reload', '--control', run.control)).toMatchObject({ code: 5 })
-    expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    expect(await run.sandbox.run('reload', '--control', run.control)).toMatchObject({ code: 5 })
+    expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
     expect([hasEnded(run.pid), hasEnded(pid)]).toEqual([true, true])
     expect(existsSync(run.control)).toBe(false)
   })
@@ -182,7 +182,7 @@ describe('fd-broker run', () => {
   it('is told by NOTIFY_SOCKET, by a command and by a connect that a version is ready', async () => {
     const notify = await Supervised.start(['--ready', 'notify'])
     expect(await notify.status()).toMatchObject({ role: 'serving', says: 'at work' })
-    const file = join(notify.desk.folder, 'ready')
+    const file = join(notify.sandbox.folder, 'ready')
     const command = await Supervised.prepare()
     await command.launch(['--ready', `command:test -e ${file} && kill -0 $FD_BROKER_PID`])
     await command.says('listens')
@@ -221,31 +221,31 @@ describe('fd-broker run', () => {
 
   it('reads its file anew for every version: command, environment and listeners', async () => {
     const run = await Supervised.prepare()
-    const file = join(run.desk.folder, 'run.yaml')
+    const file = join(run.sandbox.folder, 'run.yaml')
     const write = (more: string) =>
       writeFileSync(
         file,
         `command: [${SERVER}]\nready: fd\nlisten:\n  web: tcp://127.0.0.1:${run.port}\n${more}`,
       )
-    write(`  path: unix:${run.desk.folder}/a.sock\nenv: {FDB_SUPERVISED: '${run.orders({})}'}\n`)
+    write(`  path: unix:${run.sandbox.folder}/a.sock\nenv: {FDB_SUPERVISED: '${run.orders({})}'}\n`)
     await run.launch(['--config', file], [])
     await run.serving()
-    await run.says(`started web:path 127.0.0.1:${run.port}=3;${run.desk.folder}/a.sock=4`)
-    const [client] = [connect(join(run.desk.folder, 'a.sock'))]
+    await run.says(`started web:path 127.0.0.1:${run.port}=3;${run.sandbox.folder}/a.sock=4`)
+    const [client] = [connect(join(run.sandbox.folder, 'a.sock'))]
     await once(client, 'connect')
     client.destroy()
-    write(`  other: unix:${run.desk.folder}/b.sock\nwrong: 1\n`)
+    write(`  other: unix:${run.sandbox.folder}/b.sock\nwrong: 1\n`)
     expect(await run.upgrade()).toMatchObject({ code: 1, stderr: expect.stringMatching(/no option "wrong"/) })
-    write(`  other: unix:${run.desk.folder}/b.sock\nenv: {FDB_SUPERVISED: '${run.orders({ code: 3 })}'}\n`)
+    write(`  other: unix:${run.sandbox.folder}/b.sock\nenv: {FDB_SUPERVISED: '${run.orders({ code: 3 })}'}\n`)
     expect(await run.upgrade()).toMatchObject({ code: 0 })
-    await run.says(`started web:other 127.0.0.1:${run.port}=3;${run.desk.folder}/b.sock=4`)
-    expect(existsSync(join(run.desk.folder, 'a.sock'))).toBe(false)
+    await run.says(`started web:other 127.0.0.1:${run.port}=3;${run.sandbox.folder}/b.sock=4`)
+    expect(existsSync(join(run.sandbox.folder, 'a.sock'))).toBe(false)
     expect((await run.status()).listeners.map(({ name }: { name: string }) => name)).toEqual(['web', 'other'])
   })
 
   it('reads its file anew at once, and says from when on counts what has changed', async () => {
     const run = await Supervised.prepare()
-    const file = join(run.desk.folder, 'run.yaml')
+    const file = join(run.sandbox.folder, 'run.yaml')
     const write = (more: string) =>
       writeFileSync(
         file,
@@ -254,7 +254,7 @@ describe('fd-broker run', () => {
     write('')
     await run.launch(['--config', file], [])
     const pid = await run.serving()
-    const reload = (...args: string[]) => run.desk.run('reload', '--control', run.control, ...args)
+    const reload = (...args: string[]) => run.sandbox.run('reload', '--control', run.control, ...args)
     expect(await reload()).toEqual({ code: 0, stdout: 'nothing has changed\n', stderr: '' })
     write(`stopSignal: INT\nenv: { A: 1 }\nhealthPasses: 2\nrestart: always\n`)
     // The supervisor compares the file with its settings, also when it has gone on as another program.
@@ -285,7 +285,7 @@ describe('fd-broker run', () => {
 
   it('refuses wrong settings and a control path that another has, with what is to be done', async () => {
     const run = await Supervised.start(['--ready', 'fd'])
-    const refused = async (...args: string[]) => await run.desk.run('run', ...args)
+    const refused = async (...args: string[]) => await run.sandbox.run('run', ...args)
     expect(await refused('--control', run.control, '--', 'true')).toMatchObject({
       code: 1,
       stderr: expect.stringMatching(/^ERR_FDB_CONTROL_TAKEN/),
@@ -299,8 +299,8 @@ describe('fd-broker run', () => {
       stderr: expect.stringMatching(/^err$/m),
     })
     // A pid file is for readers: the program runs without it.
-    const nowhere = join(run.desk.folder, 'missing', 'run.pid')
-    const control = join(run.desk.folder, 'run', 'other.sock')
+    const nowhere = join(run.sandbox.folder, 'missing', 'run.pid')
+    const control = join(run.sandbox.folder, 'run', 'other.sock')
     expect(
       await refused('--control', control, '--pid-file', nowhere, '--', 'sh', '-c', 'exit 6'),
     ).toMatchObject({ code: 6, stderr: expect.stringContaining('the pid file could not be changed') })
@@ -308,8 +308,8 @@ describe('fd-broker run', () => {
   })
 
   it.runIf(NIGHTLY)('refuses more wrong settings', async () => {
-    const desk = Desk.open()
-    const refused = async (...args: string[]) => (await desk.run('run', ...args)).stderr
+    const sandbox = Sandbox.open()
+    const refused = async (...args: string[]) => (await sandbox.run('run', ...args)).stderr
     expect(await refused('--listen', 'tcp://127.0.0.1:0', '--', 'true')).toMatch(
       /^ERR_FDB_OPTION.*NAME=ADDRESS/,
     )
@@ -336,11 +336,11 @@ describe('fd-broker run', () => {
   it.each(failures.slice(0, perLane(3, failures.length)))(
     'says at its end why %s never served, also where the log is silent',
     async (_, args, why) => {
-      const desk = Desk.open()
+      const sandbox = Sandbox.open()
       const code = args.includes('exit 5') ? 5 : 1
       if (NIGHTLY)
-        expect(await desk.run('run', ...args)).toMatchObject({ code, stderr: expect.stringMatching(why) })
-      const { code: ended, stderr } = await desk.run('run', '--log-level', 'silent', ...args)
+        expect(await sandbox.run('run', ...args)).toMatchObject({ code, stderr: expect.stringMatching(why) })
+      const { code: ended, stderr } = await sandbox.run('run', '--log-level', 'silent', ...args)
       expect({ code: ended, stderr }).toEqual({ code, stderr: expect.stringMatching(why) })
       expect(stderr.trimEnd().split('\n')).toHaveLength(1)
     },

@@ -71,8 +71,8 @@ describe.each(releases())(
       expect((await service.all<Item>('items'))['3']).toEqual({ name: 'item 3', cents: 10_003 })
       // A secret of the newer one is secret to the older one, which does not know the section, and to the tools of both.
       for (const { cli } of [previous, present]) {
-        const show = ['state', 'show', '--control', service.desk.control, '--section', 'ticketKeys']
-        const { stdout } = await service.desk.runCommand([...cli, ...show])
+        const show = ['state', 'show', '--control', service.sandbox.control, '--section', 'ticketKeys']
+        const { stdout } = await service.sandbox.runCommand([...cli, ...show])
         expect(JSON.parse(stdout)).toEqual({
           section: 'ticketKeys',
           key: 'default',

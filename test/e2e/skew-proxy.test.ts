@@ -18,7 +18,7 @@ import { behind } from './edge-behind.js'
 
 const ROUTES = perLane(2_000, 10_000)
 
-const options = (edge: Edge) => ({ control: edge.desk.control, service: '', timeout: 20_000 })
+const options = (edge: Edge) => ({ control: edge.sandbox.control, service: '', timeout: 20_000 })
 
 /** Keys and values of every section, as the present version reads a copy of the log; its digest must be the server's. */
 async function copied(edge: Edge): Promise<Map<string, Map<string, Stored>>> {
@@ -73,7 +73,7 @@ describe.each(releases())('the proxy of $name and the present one', previous => 
     async () => {
       // As a number: what it is by default is not the same everywhere, and a difference would be one more change.
       const edge = await behind({ limits: { connections: 5_000 } }, previous)
-      const file = join(edge.desk.folder, 'routes.jsonl')
+      const file = join(edge.sandbox.folder, 'routes.jsonl')
       writeFileSync(file, edgeRoutes(ROUTES))
       expect(await edge.routes('add', '--file', file)).toMatchObject({ code: 0, stdout: `${ROUTES} added\n` })
       const load = await loadOn(edge.url, {
@@ -86,7 +86,7 @@ describe.each(releases())('the proxy of $name and the present one', previous => 
         deadlineMs: 30_000,
       })
       const start = (await edge.status()).state.sequence
-      const changes = new RouteChanges(edge.desk.control, 'even')
+      const changes = new RouteChanges(edge.sandbox.control, 'even')
       let newer = new Map<string, Stored>()
       // A version whose configuration has keys that the release lacks writes its settings once more: count that here.
       let others = 0

@@ -8,7 +8,7 @@ import { until } from '../processes/until.js'
 
 async function withFile(): Promise<Service> {
   const service = await Service.open()
-  service.stateFile = join(service.desk.folder, 'state')
+  service.stateFile = join(service.sandbox.folder, 'state')
   return service
 }
 

@@ -9,7 +9,7 @@ import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
@@ -21,13 +21,17 @@ function bound(options: BindOptions): OwnedFd {
 }
 
 /** Starts `fd-broker …` as systemd does where sockets belong to the unit. */
-function activate(desk: Desk, args: readonly string[], sockets: Readonly<Record<string, OwnedFd>>): number {
+function activate(
+  sandbox: Sandbox,
+  args: readonly string[],
+  sockets: Readonly<Record<string, OwnedFd>>,
+): number {
   const fds = Object.values(sockets)
   const script = 'LISTEN_PID=$$ exec "$@" >>"$FDB_TEST_LOG" 2>&1'
   const { pid } = spawn('/bin/sh', ['-c', script, 'sh', process.execPath, CLI, ...args], {
     env: {
-      ...desk.env,
-      FDB_TEST_LOG: desk.log,
+      ...sandbox.env,
+      FDB_TEST_LOG: sandbox.log,
       LISTEN_FDS: String(fds.length),
       LISTEN_FDNAMES: Object.keys(sockets).join(':'),
     },
@@ -57,7 +61,7 @@ describe('sockets that a service manager has bound', () => {
     const socket = bound({ kind: 'tcp', host: '127.0.0.1', port: edge.port, reuseAddr: true })
     const early = pidOf(edge)
     const args = ['proxy', '--config', edge.file]
-    const first = activate(edge.desk, args, { 'edge.socket': socket })
+    const first = activate(edge.sandbox, args, { 'edge.socket': socket })
     await edge.serving(first)
     expect(await early).toBe(first)
     await edge.signal('SIGUSR2', first)
@@ -67,7 +71,7 @@ describe('sockets that a service manager has bound', () => {
     await edge.signal('SIGTERM', second)
     await edge.ended(second)
     const between = pidOf(edge)
-    const third = activate(edge.desk, args, { 'edge.socket': socket })
+    const third = activate(edge.sandbox, args, { 'edge.socket': socket })
     expect(await between).toBe(third)
   })
 
@@ -75,7 +79,7 @@ describe('sockets that a service manager has bound', () => {
     const elsewhere = await freePort()
     const edge = await prepare(() => [{ name: 'http', address: `tcp://127.0.0.1:${elsewhere}` }])
     const socket = bound({ kind: 'tcp', host: '127.0.0.1', port: edge.port, reuseAddr: true })
-    const pid = activate(edge.desk, ['proxy', '--config', edge.file], { http: socket })
+    const pid = activate(edge.sandbox, ['proxy', '--config', edge.file], { http: socket })
     await edge.serving(pid)
     expect(await pidOf(edge)).toBe(pid)
     await edge.logged(
@@ -87,41 +91,43 @@ describe('sockets that a service manager has bound', () => {
   })
 
   it('leave a Unix path to the manager: it is there when the service has ended', async () => {
-    const edge = await prepare(({ desk }) => [{ name: 'http', address: `unix:${desk.folder}/web.sock` }])
-    const path = join(edge.desk.folder, 'web.sock')
+    const edge = await prepare(({ sandbox }) => [
+      { name: 'http', address: `unix:${sandbox.folder}/web.sock` },
+    ])
+    const path = join(edge.sandbox.folder, 'web.sock')
     const socket = bound({ kind: 'unix', host: path })
-    const first = activate(edge.desk, ['proxy', '--config', edge.file], { 'edge.socket': socket })
+    const first = activate(edge.sandbox, ['proxy', '--config', edge.file], { 'edge.socket': socket })
     await edge.serving(first)
     await edge.signal('SIGUSR2', first)
     await edge.ended(first)
     await edge.signal('SIGTERM', await edge.pid)
-    await until('nobody has the control path', () => !existsSync(edge.desk.control))
+    await until('nobody has the control path', () => !existsSync(edge.sandbox.control))
     expect(existsSync(path)).toBe(true)
   })
 
   it('that are not for this process, or not open, are none', async () => {
     const edge = await prepare(({ port }) => [{ name: 'http', address: `tcp://127.0.0.1:${port}` }])
     const env = ['env', 'LISTEN_PID=1', 'LISTEN_FDS=1', 'LISTEN_FDNAMES=http']
-    const pid = await edge.desk.launch([...env, process.execPath, CLI, 'proxy', '--config', edge.file])
+    const pid = await edge.sandbox.launch([...env, process.execPath, CLI, 'proxy', '--config', edge.file])
     await edge.serving(pid)
     const none = ['sh', '-c', 'LISTEN_PID=$$ LISTEN_FDS=3 exec "$@"', 'sh']
-    const next = await edge.desk.launch([...none, process.execPath, CLI, 'proxy', '--config', edge.file])
+    const next = await edge.sandbox.launch([...none, process.execPath, CLI, 'proxy', '--config', edge.file])
     await edge.serving(next)
     expect(await pidOf(edge)).toBe(next)
   })
 
   it('are the daemon’s control socket, by its path', async () => {
-    const desk = Desk.open()
-    const socket = bound({ kind: 'unix', host: desk.control, mode: 0o600 })
-    const args = ['serve', '--control', desk.control]
+    const sandbox = Sandbox.open()
+    const socket = bound({ kind: 'unix', host: sandbox.control, mode: 0o600 })
+    const args = ['serve', '--control', sandbox.control]
     // A request before the start waits.
-    const early = desk.run('status', '--control', desk.control, '--json', '--timeout', '20s')
-    const first = activate(desk, args, { 'fd-broker.socket': socket })
+    const early = sandbox.run('status', '--control', sandbox.control, '--json', '--timeout', '20s')
+    const first = activate(sandbox, args, { 'fd-broker.socket': socket })
     expect(JSON.parse((await early).stdout).pid).toBe(first)
     signalPid(first, 'SIGTERM')
     await until('it ends', () => hasEnded(first))
-    expect(existsSync(desk.control)).toBe(true)
-    const second = activate(desk, args, { 'fd-broker.socket': socket })
-    await desk.statusWhere('the next one answers', ({ pid }) => pid === second)
+    expect(existsSync(sandbox.control)).toBe(true)
+    const second = activate(sandbox, args, { 'fd-broker.socket': socket })
+    await sandbox.statusWhere('the next one answers', ({ pid }) => pid === second)
   })
 })

@@ -3,20 +3,20 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
-import { Desk } from './cli-processes.js'
-import { launchMember, openState } from './state-desk.js'
+import { Sandbox } from './cli-processes.js'
+import { launchMember, openState } from './state-sandbox.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 /** The output of `fd-broker state …`, which must succeed. */
-async function state(desk: Desk, ...args: string[]): Promise<string> {
-  const { code, stdout, stderr } = await desk.run('state', ...args)
+async function state(sandbox: Sandbox, ...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await sandbox.run('state', ...args)
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   return stdout
 }
 
-async function refused(desk: Desk, ...args: string[]): Promise<string> {
-  const { code, stderr } = await desk.run('state', ...args)
+async function refused(sandbox: Sandbox, ...args: string[]): Promise<string> {
+  const { code, stderr } = await sandbox.run('state', ...args)
   expect(code).toBe(1)
   return stderr
 }
@@ -39,9 +39,9 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
   'fd-broker state on a control socket (%s)',
   hosting => {
     it('tells what the state has, shows entries and keeps secrets', async () => {
-      const desk = await openState(hosting)
-      const source = ['--control', desk.control]
-      const stats = JSON.parse(await state(desk, 'stats', ...source, '--json'))
+      const sandbox = await openState(hosting)
+      const source = ['--control', sandbox.control]
+      const stats = JSON.parse(await state(sandbox, 'stats', ...source, '--json'))
       expect(stats).toMatchObject({ entries: 3002, epoch: 1 })
       expect(
         stats.sections.map(({ name, entries, codec, version, secret }: never) => [
@@ -56,20 +56,22 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
         ['keys', 1, 'bytes', 1, true],
         ['prices', 3000, 'json', 2, false],
       ])
-      expect(JSON.parse(await state(desk, 'get', ...source, 'carts', 'anna'))).toEqual({
+      expect(JSON.parse(await state(sandbox, 'get', ...source, 'carts', 'anna'))).toEqual({
         section: 'carts',
         key: 'anna',
         version: 1,
         value: { items: [1, 2, 3], paid: true },
       })
-      const all = parsed(await state(desk, 'show', ...source))
+      const all = parsed(await state(sandbox, 'show', ...source))
       expect(all.length).toBe(3002)
       expect(all[1]).toEqual({ section: 'keys', key: 'ticket', version: 1, redacted: true, bytes: 11 })
-      expect(await refused(desk, 'get', ...source, '--raw', 'keys', 'ticket')).toMatch(
+      expect(await refused(sandbox, 'get', ...source, '--raw', 'keys', 'ticket')).toMatch(
         /^ERR_FDB_STATE_SECRET/,
       )
-      expect(await state(desk, 'get', ...source, '--raw', '--secrets', 'keys', 'ticket')).toBe('do not tell')
-      const verified = JSON.parse(await state(desk, 'verify', ...source, '--json'))
+      expect(await state(sandbox, 'get', ...source, '--raw', '--secrets', 'keys', 'ticket')).toBe(
+        'do not tell',
+      )
+      const verified = JSON.parse(await state(sandbox, 'verify', ...source, '--json'))
       expect(verified).toMatchObject({
         ok: true,
         verified: 'the service',
@@ -80,43 +82,45 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
     })
 
     it.runIf(NIGHTLY)('shows a part of its entries, and tells what it does not have', async () => {
-      const desk = await openState(hosting)
-      const source = ['--control', desk.control]
-      expect(await state(desk, 'stats', ...source)).toMatch(/^prices +3000 +2 +1 +json/m)
-      const some = parsed(await state(desk, 'show', ...source, '--section', 'prices', '--prefix', 'item 299'))
+      const sandbox = await openState(hosting)
+      const source = ['--control', sandbox.control]
+      expect(await state(sandbox, 'stats', ...source)).toMatch(/^prices +3000 +2 +1 +json/m)
+      const some = parsed(
+        await state(sandbox, 'show', ...source, '--section', 'prices', '--prefix', 'item 299'),
+      )
       expect(some.map(({ key }) => key)).toContain('item 2999')
       expect(some.length).toBe(11)
-      const [secret] = parsed(await state(desk, 'show', ...source, '--section', 'keys', '--secrets'))
+      const [secret] = parsed(await state(sandbox, 'show', ...source, '--section', 'keys', '--secrets'))
       expect(secret).toMatchObject({ text: 'do not tell' })
-      expect(await refused(desk, 'get', ...source, 'prices', 'none')).toMatch(
+      expect(await refused(sandbox, 'get', ...source, 'prices', 'none')).toMatch(
         /^ERR_FDB_STATE_NO_ENTRY: .* no key "none"/,
       )
-      expect(await refused(desk, 'show', ...source, '--section', 'x')).toMatch(
+      expect(await refused(sandbox, 'show', ...source, '--section', 'x')).toMatch(
         /there are: carts, keys, prices/,
       )
     })
 
     it('exports and imports byte for byte, across an upgrade too', async () => {
-      const desk = await openState(hosting)
-      const source = ['--control', desk.control]
-      const file = join(desk.folder, 'state.jsonl')
-      await state(desk, 'export', ...source, '--secrets', '--out', file)
+      const sandbox = await openState(hosting)
+      const source = ['--control', sandbox.control]
+      const file = join(sandbox.folder, 'state.jsonl')
+      await state(sandbox, 'export', ...source, '--secrets', '--out', file)
       expect(statSync(file).mode & 0o777).toBe(0o600)
-      if (NIGHTLY) expect(await state(desk, 'diff', desk.control, file)).toBe('')
-      const before = JSON.parse(await state(desk, 'stats', ...source, '--json'))
-      expect(JSON.parse(await state(desk, 'verify', '--file', file, '--json'))).toMatchObject({
+      if (NIGHTLY) expect(await state(sandbox, 'diff', sandbox.control, file)).toBe('')
+      const before = JSON.parse(await state(sandbox, 'stats', ...source, '--json'))
+      expect(JSON.parse(await state(sandbox, 'verify', '--file', file, '--json'))).toMatchObject({
         verified: 'its first line',
         digest: before.digest,
         entries: 3002,
       })
 
-      const edited = join(desk.folder, 'edited.jsonl')
+      const edited = join(sandbox.folder, 'edited.jsonl')
       withLast(file, edited, line => ({ ...line, value: { cents: 7 } }))
-      expect(await refused(desk, 'import', ...source, '--file', edited)).toMatch(
+      expect(await refused(sandbox, 'import', ...source, '--file', edited)).toMatch(
         /^ERR_FDB_STATE_DIGEST: .*--edited/,
       )
-      await state(desk, 'import', ...source, '--file', edited, '--edited', '--section', 'prices')
-      const { code, stdout, stderr } = await desk.run('state', 'diff', file, desk.control)
+      await state(sandbox, 'import', ...source, '--file', edited, '--edited', '--section', 'prices')
+      const { code, stdout, stderr } = await sandbox.run('state', 'diff', file, sandbox.control)
       expect([code, stderr]).toEqual([
         1,
         'ERR_FDB_STATE_DIFFERENT: 1 entries differ: 0 added, 0 removed, 1 changed\n',
@@ -131,11 +135,11 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
         },
       ])
 
-      await launchMember(desk, hosting)
-      expect(await state(desk, 'import', ...source, '--file', file, '--replace')).toBe(
+      await launchMember(sandbox, hosting)
+      expect(await state(sandbox, 'import', ...source, '--file', file, '--replace')).toBe(
         '3002 entries of carts, keys, prices imported\n',
       )
-      const { digest, verified } = JSON.parse(await state(desk, 'verify', ...source, '--json'))
+      const { digest, verified } = JSON.parse(await state(sandbox, 'verify', ...source, '--json'))
       expect({ digest, verified }).toEqual({ digest: before.digest, verified: 'the service' })
     })
   },
@@ -143,62 +147,74 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
 
 describe('fd-broker state', () => {
   it('imports all of a file or nothing', async () => {
-    const desk = await openState()
-    const source = ['--control', desk.control]
-    const file = join(desk.folder, 'state.jsonl')
-    await state(desk, 'export', ...source, '--section', 'prices', '--out', file)
-    const wrong = join(desk.folder, 'wrong.jsonl')
+    const sandbox = await openState()
+    const source = ['--control', sandbox.control]
+    const file = join(sandbox.folder, 'state.jsonl')
+    await state(sandbox, 'export', ...source, '--section', 'prices', '--out', file)
+    const wrong = join(sandbox.folder, 'wrong.jsonl')
     withLast(file, wrong, line => ({ ...line, value: { cents: 'seven' } }))
-    const { sequence } = JSON.parse(await state(desk, 'stats', ...source, '--json'))
-    const why = await refused(desk, 'import', ...source, '--file', wrong, '--edited', '--replace')
+    const { sequence } = JSON.parse(await state(sandbox, 'stats', ...source, '--json'))
+    const why = await refused(sandbox, 'import', ...source, '--file', wrong, '--edited', '--replace')
     expect(why).toMatch(/^ERR_FDB_STATE_VALUE: section "prices", key "item 999": .*nothing was imported/)
-    expect(JSON.parse(await state(desk, 'stats', ...source, '--json')).sequence).toBe(sequence)
+    expect(JSON.parse(await state(sandbox, 'stats', ...source, '--json')).sequence).toBe(sequence)
 
     writeFileSync(wrong, '{"section":"unheard","key":"k","text":"x"}\n')
-    expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(
+    expect(await refused(sandbox, 'import', ...source, '--file', wrong)).toMatch(
       /^ERR_FDB_STATE_IMPORT: section "unheard"/,
     )
     if (!NIGHTLY) return
     writeFileSync(wrong, '{"section":"prices","key":"k","redacted":true,"bytes":1}\n')
-    expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(/^ERR_FDB_STATE_SECRET/)
+    expect(await refused(sandbox, 'import', ...source, '--file', wrong)).toMatch(/^ERR_FDB_STATE_SECRET/)
     writeFileSync(wrong, '{"section":"prices"}\n')
-    expect(await refused(desk, 'import', ...source, '--file', wrong)).toMatch(
+    expect(await refused(sandbox, 'import', ...source, '--file', wrong)).toMatch(
       /line 1: it lacks "section" or "key"/,
     )
   })
 
   it.runIf(NIGHTLY)('leaves secrets out of an export unless asked, and says so', async () => {
-    const desk = await openState()
-    const file = join(desk.folder, 'state.jsonl')
-    await state(desk, 'export', '--control', desk.control, '--out', file)
+    const sandbox = await openState()
+    const file = join(sandbox.folder, 'state.jsonl')
+    await state(sandbox, 'export', '--control', sandbox.control, '--out', file)
     expect(readFileSync(file, 'utf8')).not.toMatch(/do not tell|ZG8gbm90/)
-    expect(await state(desk, 'verify', '--file', file)).toMatch(/1 secret values are missing/)
-    expect(await refused(desk, 'import', '--control', desk.control, '--file', file)).toMatch(/--secrets/)
-    const log = ['export', '--control', desk.control, '--format', 'log']
-    expect(await refused(desk, ...log)).toMatch(/^ERR_FDB_STATE_SECRET: .*keys/)
-    expect(await refused(desk, 'export', '--control', desk.control, '--out', file)).toMatch(/exists/)
+    expect(await state(sandbox, 'verify', '--file', file)).toMatch(/1 secret values are missing/)
+    expect(await refused(sandbox, 'import', '--control', sandbox.control, '--file', file)).toMatch(
+      /--secrets/,
+    )
+    const log = ['export', '--control', sandbox.control, '--format', 'log']
+    expect(await refused(sandbox, ...log)).toMatch(/^ERR_FDB_STATE_SECRET: .*keys/)
+    expect(await refused(sandbox, 'export', '--control', sandbox.control, '--out', file)).toMatch(/exists/)
   })
 
   it('exports the log itself, which is verified and read as a service is', async () => {
-    const desk = await openState()
-    const file = join(desk.folder, 'state.log')
-    await state(desk, 'export', '--control', desk.control, '--format', 'log', '--secrets', '--out', file)
-    expect(await state(desk, 'diff', desk.control, file)).toBe('')
-    const verified = JSON.parse(await state(desk, 'verify', '--file', file, '--json'))
+    const sandbox = await openState()
+    const file = join(sandbox.folder, 'state.log')
+    await state(
+      sandbox,
+      'export',
+      '--control',
+      sandbox.control,
+      '--format',
+      'log',
+      '--secrets',
+      '--out',
+      file,
+    )
+    expect(await state(sandbox, 'diff', sandbox.control, file)).toBe('')
+    const verified = JSON.parse(await state(sandbox, 'verify', '--file', file, '--json'))
     expect(verified).toMatchObject({ entries: 3002, segments: 1, torn: false, verified: 'its checksums' })
     const bytes = readFileSync(file)
     bytes[bytes.length >> 1]! ^= 4
     writeFileSync(file, bytes)
-    expect(await refused(desk, 'verify', '--file', file)).toMatch(
+    expect(await refused(sandbox, 'verify', '--file', file)).toMatch(
       /^ERR_FDB_STATE_DAMAGED: .*offset \d+, after sequence \d+/,
     )
   })
 
   it.runIf(NIGHTLY)('finds the service as every other command does, unless a file is given', async () => {
-    const desk = await openState('embedded')
-    const named = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', `FD_BROKER_CONTROL=${desk.control}`]
+    const sandbox = await openState('embedded')
+    const named = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', `FD_BROKER_CONTROL=${sandbox.control}`]
     const ask = async (...args: string[]) => {
-      const { code, stdout, stderr } = await desk.runCommand([
+      const { code, stdout, stderr } = await sandbox.runCommand([
         ...named,
         process.execPath,
         CLI,
@@ -209,27 +225,27 @@ describe('fd-broker state', () => {
       return stdout
     }
     expect(JSON.parse(await ask('stats', '--json'))).toMatchObject({ entries: 3002 })
-    const file = join(desk.folder, 'before.jsonl')
+    const file = join(sandbox.folder, 'before.jsonl')
     await ask('export', '--secrets', '--out', file)
     await ask('put', 'prices', 'pear', '{"cents":7}')
     expect(JSON.parse(await ask('get', 'prices', 'pear'))).toMatchObject({ key: 'pear' })
     await ask('delete', 'prices', 'pear')
     expect(JSON.parse(await ask('stats', '--json', '--file', file))).toMatchObject({ entries: 3002 })
     await ask('import', '--file', file, '--json')
-    const pidFile = ['--pid-file', join(desk.folder, 'none.pid')]
-    expect(await desk.run('state', 'watch', ...pidFile)).toMatchObject({
+    const pidFile = ['--pid-file', join(sandbox.folder, 'none.pid')]
+    expect(await sandbox.run('state', 'watch', ...pidFile)).toMatchObject({
       code: 3,
       stderr: expect.stringMatching(/^ERR_FDB_NO_HOLDER: .*none\.pid names no process/),
     })
   })
 
   it.runIf(NIGHTLY)('asks for one source', async () => {
-    const desk = Desk.open()
-    const both = await desk.run('state', 'stats', '--control', 'a', '--file', 'b')
+    const sandbox = Sandbox.open()
+    const both = await sandbox.run('state', 'stats', '--control', 'a', '--file', 'b')
     expect(both).toMatchObject({ code: 2, stderr: expect.stringMatching(/^ERR_FDB_STATE_SOURCE/) })
-    expect(await refused(desk, 'stats', '--file', join(desk.folder, 'none'))).toMatch(
+    expect(await refused(sandbox, 'stats', '--file', join(sandbox.folder, 'none'))).toMatch(
       /^ERR_FDB_STATE_FILE: .*ENOENT/,
     )
-    expect((await desk.run('state', 'diff', 'a')).code).toBe(2)
+    expect((await sandbox.run('state', 'diff', 'a')).code).toBe(2)
   })
 })

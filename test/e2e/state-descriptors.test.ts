@@ -59,14 +59,14 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
 )
 
 describe('what is offered and sent', () => {
-  function shelfOf(epochs: number[]): SegmentSet {
+  function segmentSetOf(epochs: number[]): SegmentSet {
     const segmentSet = new SegmentSet()
     segmentSet.make(epochs)
     return segmentSet
   }
 
   it('to a joiner is writable only where it says so', () => {
-    const segmentSet = shelfOf([1, 2, 3, 4])
+    const segmentSet = segmentSetOf([1, 2, 3, 4])
     const { items, release } = segmentSet.offer(2, [3, 4])
     expect(
       items.map(item => [
@@ -84,7 +84,7 @@ describe('what is offered and sent', () => {
   })
 
   it('to a generation that drains is read-only', () => {
-    const segmentSet = shelfOf([1, 2, 3])
+    const segmentSet = segmentSetOf([1, 2, 3])
     const { items, release } = segmentSet.since(1)
     expect(items.map(item => accessOf('self', item.fd.raw))).toEqual([READ_ONLY, READ_ONLY])
     release()

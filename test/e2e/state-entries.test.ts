@@ -4,16 +4,16 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
-import type { Desk } from './cli-processes.js'
-import { launchMember, openState } from './state-desk.js'
+import type { Sandbox } from './cli-processes.js'
+import { launchMember, openState } from './state-sandbox.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
 /** The output of `fd-broker state watch …` so far. */
-function watch(desk: Desk, ...args: string[]): Record<string, unknown>[] {
+function watch(sandbox: Sandbox, ...args: string[]): Record<string, unknown>[] {
   const lines: Record<string, unknown>[] = []
-  const child = spawn(process.execPath, [CLI, 'state', 'watch', '--control', desk.control, ...args], {
-    env: desk.env,
+  const child = spawn(process.execPath, [CLI, 'state', 'watch', '--control', sandbox.control, ...args], {
+    env: sandbox.env,
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   onTestFinished(() => void child.kill('SIGKILL'))
@@ -29,12 +29,18 @@ function watch(desk: Desk, ...args: string[]): Record<string, unknown>[] {
 // Each command is a process: slow on a busy machine.
 describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an operator (%s)', hosting => {
   it('are put, deleted and watched by command, across an upgrade', async () => {
-    const desk = await openState(hosting)
+    const sandbox = await openState(hosting)
     const run = async (command: string, ...args: string[]) => {
-      const { code, stdout, stderr } = await desk.run('state', command, '--control', desk.control, ...args)
+      const { code, stdout, stderr } = await sandbox.run(
+        'state',
+        command,
+        '--control',
+        sandbox.control,
+        ...args,
+      )
       return code === 0 ? stdout : stderr
     }
-    const lines = watch(desk, '--initial', '--section', 'carts')
+    const lines = watch(sandbox, '--initial', '--section', 'carts')
     const seen = (key: string) => lines.some(line => line.key === key)
     await until('the watch has begun', () => seen('anna'), 20_000)
     expect(lines).toEqual([
@@ -43,7 +49,7 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
     expect(await run('put', 'carts', 'bert', '{"items":[]}')).toMatch(/^bert of carts is put: \d+ bytes$/m)
     await until('the watch tells of a put', () => seen('bert'), 20_000)
 
-    await launchMember(desk, hosting)
+    await launchMember(sandbox, hosting)
     expect(await run('put', 'carts', 'carl', '[1]')).toMatch(/^carl of carts is put/)
     await until('the watch tells of a put after the upgrade', () => seen('carl'), 20_000)
     expect(await run('delete', 'carts', 'bert')).toBe('bert of carts is deleted\n')
@@ -55,16 +61,16 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
     ])
 
     expect(await run('put', 'prices', 'apple', '{"euros":1}')).toMatch(/^ERR_FDB_STATE_VALUE/)
-    const piped = [process.execPath, CLI, 'state', 'put', '--control', desk.control, 'keys', 'ticket']
-    const { code } = await desk.runCommand(['sh', '-c', 'printf told | "$@"', 'sh', ...piped])
+    const piped = [process.execPath, CLI, 'state', 'put', '--control', sandbox.control, 'keys', 'ticket']
+    const { code } = await sandbox.runCommand(['sh', '-c', 'printf told | "$@"', 'sh', ...piped])
     expect(code).toBe(0)
     expect(await run('get', '--raw', '--secrets', 'keys', 'ticket')).toBe('told')
   })
 
   it.runIf(NIGHTLY)('are refused by command, with the reason', async () => {
-    const desk = await openState(hosting)
+    const sandbox = await openState(hosting)
     const refused = async (...args: string[]) =>
-      (await desk.run('state', ...args, '--control', desk.control)).stderr
+      (await sandbox.run('state', ...args, '--control', sandbox.control)).stderr
     expect(await refused('delete', 'carts', 'bert')).toMatch(/^ERR_FDB_STATE_NO_ENTRY/)
     expect(await refused('put', 'prices', 'apple', '{')).toMatch(/^ERR_FDB_OPTION: .*not valid JSON/)
     expect(await refused('put', 'keys', 'ticket', '1')).toMatch(/^ERR_FDB_OPTION: .*at standard input/)
@@ -74,8 +80,8 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
   })
 
   it('are read and changed by a program', async () => {
-    const desk = await openState(hosting)
-    using client = await OperatorClient.connect(desk.control)
+    const sandbox = await openState(hosting)
+    using client = await OperatorClient.connect(sandbox.control)
     const { state } = client
     expect((await state.sections()).map(({ name, entries }) => [name, entries])).toEqual([
       ['carts', 1],

@@ -9,14 +9,14 @@ import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import * as operator from '../processes/operator.js'
-import type { Desk } from './cli-processes.js'
-import { launchMember, openState } from './state-desk.js'
+import type { Sandbox } from './cli-processes.js'
+import { launchMember, openState } from './state-sandbox.js'
 
 const ENTRIES = 100_000
 
 /** An export of more than one message takes: about 22 MB. */
-async function large(desk: Desk): Promise<string> {
-  const file = join(desk.folder, 'large.jsonl')
+async function large(sandbox: Sandbox): Promise<string> {
+  const file = join(sandbox.folder, 'large.jsonl')
   const out = createWriteStream(file)
   const sections = [{ name: 'prices', version: 2, minReader: 1, codec: 'json', secret: false }]
   out.write(`${JSON.stringify({ fdbState: 1, epoch: 1, sequence: 1, sections })}\n`)
@@ -30,8 +30,8 @@ async function large(desk: Desk): Promise<string> {
   return file
 }
 
-async function stateOf(desk: Desk): Promise<{ entries: number; digest: string; sequence: number }> {
-  const { code, stdout } = await desk.run('state', 'verify', '--control', desk.control, '--json')
+async function stateOf(sandbox: Sandbox): Promise<{ entries: number; digest: string; sequence: number }> {
+  const { code, stdout } = await sandbox.run('state', 'verify', '--control', sandbox.control, '--json')
   expect(code).toBe(0)
   return JSON.parse(stdout)
 }
@@ -54,13 +54,13 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
   'a large import (%s)',
   hosting => {
     it.runIf(NIGHTLY)('is one change, and goes into its place whole', async () => {
-      const desk = await openState(hosting)
-      const file = await large(desk)
-      const { code, stdout, stderr } = await desk.run(
+      const sandbox = await openState(hosting)
+      const file = await large(sandbox)
+      const { code, stdout, stderr } = await sandbox.run(
         'state',
         'import',
         '--control',
-        desk.control,
+        sandbox.control,
         '--file',
         file,
         '--replace',
@@ -71,24 +71,24 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
         stdout: `${ENTRIES} entries of prices imported\n`,
         stderr: '',
       })
-      const { entries } = await stateOf(desk)
+      const { entries } = await stateOf(sandbox)
       expect(entries).toBe(ENTRIES + 2)
     })
 
     it('of which the rest does not come has changed nothing, nor has one with a wrong value at its end', async () => {
-      const desk = await openState(hosting)
-      const before = await stateOf(desk)
+      const sandbox = await openState(hosting)
+      const before = await stateOf(sandbox)
       const id = randomUUID()
       {
-        using client = await OperatorClient.connect(desk.control)
+        using client = await OperatorClient.connect(sandbox.control)
         for (let part = 0; part < 3; part++)
           await client.command(
             STATE_COMMANDS.part,
             withHead({ import: id, part }, pieceOf(part * 1000, 1000)),
           )
       }
-      expect(await stateOf(desk)).toEqual(before)
-      using client = await OperatorClient.connect(desk.control)
+      expect(await stateOf(sandbox)).toEqual(before)
+      using client = await OperatorClient.connect(sandbox.control)
       const ask = (head: object, bytes: Buffer, command: string = STATE_COMMANDS.import) =>
         client.command(command, withHead(head, bytes))
       // The receiver notices a missing piece: one that was left out, one sent twice, an end that comes too early.
@@ -109,7 +109,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
       await expect(ask({ after: { import: id, part: 3 } }, wrong)).rejects.toThrow(
         expect.objectContaining({ code: 'ERR_FDB_STATE_VALUE' }),
       )
-      expect(await stateOf(desk)).toEqual(before)
+      expect(await stateOf(sandbox)).toEqual(before)
       // Whole, and sent again as its answer was lost: once.
       for (let again = 0; again < 2; again++) {
         for (let part = 0; part < 3; part++)
@@ -120,7 +120,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
           ),
         ).toEqual({ puts: 3001 })
       }
-      expect((await stateOf(desk)).entries).toBe(before.entries + 3001)
+      expect((await stateOf(sandbox)).entries).toBe(before.entries + 3001)
     })
   },
 )
@@ -128,14 +128,14 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
 it.runIf(NIGHTLY)(
   'a large import that meets an upgrade begins again at the new version, and applies once',
   async () => {
-    const desk = await openState('embedded')
-    const file = await large(desk)
-    const importing = desk.run('state', 'import', '--control', desk.control, '--file', file, '--edited')
+    const sandbox = await openState('embedded')
+    const file = await large(sandbox)
+    const importing = sandbox.run('state', 'import', '--control', sandbox.control, '--file', file, '--edited')
     // Reading the file takes a second: upgrades before, while and after the pieces are sent.
-    for (let upgrade = 0; upgrade < 3; upgrade++) await launchMember(desk, 'embedded')
+    for (let upgrade = 0; upgrade < 3; upgrade++) await launchMember(sandbox, 'embedded')
     expect(await importing).toMatchObject({ code: 0, stderr: '' })
-    const { entries } = await stateOf(desk)
+    const { entries } = await stateOf(sandbox)
     expect(entries).toBe(ENTRIES + 2)
-    expect((await operator.status(desk.control)).generation).toBe(4)
+    expect((await operator.status(sandbox.control)).generation).toBe(4)
   },
 )

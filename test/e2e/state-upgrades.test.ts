@@ -6,7 +6,7 @@ import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
 import { perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const MEMBER = fileURLToPath(new URL('state-member.mjs', import.meta.url))
 /** The acceptance run: FDB_UPGRADES=200. */
@@ -17,19 +17,19 @@ describe('changes through the control socket', () => {
   it(`are each applied exactly once, during ${UPGRADES} upgrades in a row`, {
     timeout: 180_000 + UPGRADES * 5000,
   }, async () => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     let launched = 0
     const launch = async () => {
       launched++
-      await desk.launch([process.execPath, MEMBER, desk.control])
+      await sandbox.launch([process.execPath, MEMBER, sandbox.control])
       await until(
         'the member serves',
-        () => desk.output.split('serving').length > launched,
+        () => sandbox.output.split('serving').length > launched,
         20_000,
-        () => desk.output,
+        () => sandbox.output,
       )
     }
-    const options = { control: desk.control, service: '', timeout: 30_000 }
+    const options = { control: sandbox.control, service: '', timeout: 30_000 }
     const position = () =>
       withServing(options, async ask => {
         const reply = await ask(STATE_COMMANDS.segments, '')
@@ -63,7 +63,7 @@ describe('changes through the control socket', () => {
     expect(Math.min(...made)).toBeGreaterThan(UPGRADES)
     // Each change is one record.
     expect((await position()).sequence - before.sequence).toBe(all)
-    const shown = await desk.run('state', 'show', '--control', desk.control, '--prefix', 'client ')
+    const shown = await sandbox.run('state', 'show', '--control', sandbox.control, '--prefix', 'client ')
     expect(shown.code).toBe(0)
     expect(shown.stdout.trimEnd().split('\n').length).toBe(all)
     if (process.env.FDB_UPGRADES) console.log(`${all} changes in ${UPGRADES} upgrades`)

@@ -6,7 +6,7 @@ import { signalPid } from '../processes/launch.js'
 import { freePort } from '../processes/scene.js'
 import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 function rssOf(pid: number): number {
   return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]) * 1024
@@ -20,7 +20,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
       signalPid((await run.status()).pid, 'SIGSEGV')
     }
     const pid = await run.serving(3)
-    const { code, stdout, stderr } = await run.desk.run('status', '--control', run.control)
+    const { code, stdout, stderr } = await run.sandbox.run('status', '--control', run.control)
     expect(code).toBe(1)
     expect(stderr).toMatch(/crashes repeatedly: its program ended or failed 2 times in a row\n$/)
     expect(stdout).toMatch(
@@ -37,7 +37,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
 
   it('has the seconds of probation that are left, the version before, and whether the health check calls the version sick', async () => {
     const run = await Supervised.start(['--ready', 'http:/health', '--probation', '1m'])
-    const text = async () => (await run.desk.run('status', '--control', run.control)).stdout
+    const text = async () => (await run.sandbox.run('status', '--control', run.control)).stdout
     // There is no previous version: a sick version serves on.
     expect(await text()).toMatch(/^probation +\d+\.\ds left\nhealth +good$/m)
     expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
@@ -56,7 +56,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
       return status.supervisor.healthy ? null : status
     })
     expect(supervisor.complaint).toMatch(/^GET .*\/health: 503/)
-    const { stdout } = await run.desk.run('status', '--control', run.control)
+    const { stdout } = await run.sandbox.run('status', '--control', run.control)
     expect(stdout).toMatch(/^health +UNHEALTHY: GET .*\/health: 503/m)
   })
 
@@ -75,7 +75,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
     expect((await run.status()).lastFailure).toMatchObject({ old: false })
     expect(await run.upgrade('--', SERVER)).toMatchObject({ code: 0 })
     expect((await run.status()).lastFailure).toMatchObject({ old: true })
-    const { code, stdout } = await run.desk.run('status', '--control', run.control)
+    const { code, stdout } = await run.sandbox.run('status', '--control', run.control)
     expect(code).toBe(0)
     expect(stdout).toMatch(
       /^last failure +OLD \(a version has started to serve after it\): ERR_FDB_SUCCESSOR_EXITED/m,
@@ -85,23 +85,23 @@ describe('fd-broker status of a program under fd-broker run', () => {
 
 describe('fd-broker status of a service', () => {
   it('ends with 3 where no process serves it', async () => {
-    const desk = Desk.open()
-    const daemon = await desk.serve('--control', desk.control)
-    await desk.statusWhere('it listens', ({ pid }) => pid === daemon)
-    expect(await desk.run('status', '--control', desk.control)).toMatchObject({ code: 0, stderr: '' })
-    const member = await desk.launch([
+    const sandbox = Sandbox.open()
+    const daemon = await sandbox.serve('--control', sandbox.control)
+    await sandbox.statusWhere('it listens', ({ pid }) => pid === daemon)
+    expect(await sandbox.run('status', '--control', sandbox.control)).toMatchObject({ code: 0, stderr: '' })
+    const member = await sandbox.launch([
       process.execPath,
       `${import.meta.dirname}/cli-member.mjs`,
-      desk.control,
+      sandbox.control,
       'shop',
     ])
     const pids = (status: unknown) =>
       (status as { services: { pid: number | null }[] }).services.map(({ pid }) => pid)
-    await desk.statusWhere('the member serves', status => pids(status)[0] === member)
+    await sandbox.statusWhere('the member serves', status => pids(status)[0] === member)
     signalPid(member, 'SIGKILL')
-    await desk.statusWhere('no process serves', status => pids(status)[0] === null)
+    await sandbox.statusWhere('no process serves', status => pids(status)[0] === null)
     for (const which of [[], ['--service', 'shop']])
-      expect(await desk.run('status', '--control', desk.control, ...which)).toMatchObject({
+      expect(await sandbox.run('status', '--control', sandbox.control, ...which)).toMatchObject({
         code: 3,
         stdout: expect.stringContaining('none: no process serves'),
         stderr: 'no process serves shop\n',
@@ -109,26 +109,29 @@ describe('fd-broker status of a service', () => {
   })
 
   it('prints JSON with --json when it fails too', async () => {
-    const desk = Desk.open()
-    const { code, stdout } = await desk.run('status', '--control', desk.control, '--json')
+    const sandbox = Sandbox.open()
+    const { code, stdout } = await sandbox.run('status', '--control', sandbox.control, '--json')
     expect(code).toBe(3)
     expect(JSON.parse(stdout)).toMatchObject({ ok: false, code: 'ERR_FDB_NO_HOLDER' })
   })
 
   it('has the seconds of probation that are left, and after a rollback who asked for it', async () => {
-    const desk = Desk.open()
-    const pid = await desk.shop()
-    expect(await desk.run('upgrade', '--control', desk.control)).toMatchObject({ code: 0 })
-    const { probationSeconds } = await desk.statusWhere(
+    const sandbox = Sandbox.open()
+    const pid = await sandbox.shop()
+    expect(await sandbox.run('upgrade', '--control', sandbox.control)).toMatchObject({ code: 0 })
+    const { probationSeconds } = await sandbox.statusWhere(
       'the version before has told how long it stands by',
       ({ phase, probationSeconds }) => phase === 'probation' && probationSeconds !== null,
     )
     expect(probationSeconds).toBeGreaterThan(0)
     expect(probationSeconds).toBeLessThanOrEqual(10)
-    const { stdout } = await desk.run('status', '--control', desk.control)
+    const { stdout } = await sandbox.run('status', '--control', sandbox.control)
     expect(stdout).toMatch(/^handoff +probation, \d\.\ds left$/m)
-    expect(await desk.run('rollback', '--control', desk.control)).toMatchObject({ code: 0 })
-    const { lastFailure } = await desk.statusWhere('the version before serves', status => status.pid === pid)
+    expect(await sandbox.run('rollback', '--control', sandbox.control)).toMatchObject({ code: 0 })
+    const { lastFailure } = await sandbox.statusWhere(
+      'the version before serves',
+      status => status.pid === pid,
+    )
     expect(lastFailure?.message).toMatch(
       new RegExp(
         `was told to end while another process stood by: fd-broker rollback by uid ${process.getuid!()} \\(pid \\d+\\)$`,
@@ -146,13 +149,13 @@ describe('fd-broker status of a proxy', () => {
       routes: [{ host: '*', upstream: 'app' }],
     })
     await edge.serving(await edge.launch())
-    await expect(edge.desk.run('status', '--control', edge.desk.control)).resolves.toMatchObject({
+    await expect(edge.sandbox.run('status', '--control', edge.sandbox.control)).resolves.toMatchObject({
       stdout: expect.not.stringContaining('servers out of use'),
     })
     await until('a request has failed', async () => (await fetch(edge.url)).status >= 500)
-    const { details } = await edge.desk.status()
+    const { details } = await edge.sandbox.status()
     expect(details).toMatchObject({ serversOut: [{ upstream: 'app', server: dead, state: 'down' }] })
-    const { stdout } = await edge.desk.run('status', '--control', edge.desk.control)
+    const { stdout } = await edge.sandbox.run('status', '--control', edge.sandbox.control)
     expect(stdout).toMatch(new RegExp(`^ {2}app +${dead} +(down|probing) +\\d+\\.\\ds$`, 'm'))
   })
 })

@@ -9,7 +9,7 @@ import { hasEnded, signalPid } from '../processes/launch.js'
 import { type Note, NotifyRecorder } from '../processes/notify-socket.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 
@@ -189,10 +189,10 @@ describe('fd-broker proxy under a service manager', () => {
       routes: [{ host: '*', upstream: 'app' }],
       upgrade: { probation: '0s' },
     })
-    const manager = NotifyRecorder.open(edge.desk.folder)
-    const pidFile = `${edge.desk.folder}/edge.pid`
+    const manager = NotifyRecorder.open(edge.sandbox.folder)
+    const pidFile = `${edge.sandbox.folder}/edge.pid`
     const { NOTIFY_SOCKET } = manager.env
-    const pid = await edge.desk.launch([
+    const pid = await edge.sandbox.launch([
       ...UNIT,
       'env',
       `NOTIFY_SOCKET=${NOTIFY_SOCKET}`,
@@ -236,17 +236,17 @@ describe('fd-broker proxy under a service manager', () => {
 
 describe('fd-broker serve under a service manager', () => {
   it('says when it listens and when it ends, and has a pid file meanwhile', async () => {
-    const desk = Desk.open()
-    const manager = NotifyRecorder.open(desk.folder)
-    const pidFile = `${desk.folder}/daemon.pid`
-    const pid = await desk.launch([
+    const sandbox = Sandbox.open()
+    const manager = NotifyRecorder.open(sandbox.folder)
+    const pidFile = `${sandbox.folder}/daemon.pid`
+    const pid = await sandbox.launch([
       'env',
       `NOTIFY_SOCKET=${manager.env.NOTIFY_SOCKET}`,
       process.execPath,
       CLI,
       'serve',
       '--control',
-      desk.control,
+      sandbox.control,
       '--pid-file',
       pidFile,
     ])

@@ -10,7 +10,7 @@ import { loadOn } from '../processes/load.js'
 import { ask } from '../processes/operator.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
-import { Desk, urlOf, whoami } from './cli-processes.js'
+import { Sandbox, urlOf, whoami } from './cli-processes.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app.mjs', import.meta.url))
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -156,12 +156,12 @@ describe('fd-broker upgrade that is interrupted', () => {
   it.each(interrupts.slice(0, perLane(1, 2)))(
     'by %s, with a successor %s: ends it, and says who serves',
     async (signal, _, command) => {
-      const desk = Desk.open()
-      const pid = await desk.shop()
-      const url = urlOf(await desk.status())
-      const options = JSON.stringify({ service: 'shop', control: desk.control })
-      const args = ['upgrade', '--control', desk.control, '--', ...command, options]
-      const child = spawn(process.execPath, [CLI, ...args], { env: desk.env })
+      const sandbox = Sandbox.open()
+      const pid = await sandbox.shop()
+      const url = urlOf(await sandbox.status())
+      const options = JSON.stringify({ service: 'shop', control: sandbox.control })
+      const args = ['upgrade', '--control', sandbox.control, '--', ...command, options]
+      const child = spawn(process.execPath, [CLI, ...args], { env: sandbox.env })
       let output = ''
       for (const stream of [child.stdout, child.stderr])
         stream.setEncoding('utf8').on('data', text => (output += text))
@@ -179,7 +179,7 @@ describe('fd-broker upgrade that is interrupted', () => {
       const [, successor] = /started +pid (\d+)/.exec(output) ?? []
       expect(hasEnded(Number(successor))).toBe(true)
       expect(await whoami(url)).toEqual({ generation: 1, pid })
-      const again = await desk.run('upgrade', '--control', desk.control)
+      const again = await sandbox.run('upgrade', '--control', sandbox.control)
       expect({ code: again.code, stderr: again.stderr }).toEqual({ code: 0, stderr: '' })
     },
   )

@@ -4,8 +4,8 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { encodeFrame } from '../../src/wire/frame.js'
 import type { WireEnvelope } from '../../src/wire/link.js'
 import { signalPid } from '../processes/launch.js'
+import { hello, packed, RawPeer } from '../processes/raw-peer.js'
 import { Scene } from '../processes/scene.js'
-import { hello, packed, Stranger } from '../processes/stranger.js'
 import { until } from '../processes/until.js'
 
 const TIMES = { probation: 60_000, heartbeat: 50, ready: 5_000 }
@@ -19,23 +19,23 @@ async function stage() {
 
 /** A successor whose messages are the test's. The successor has all that it needs, and has said that it is ready. */
 async function successor(scene: Scene) {
-  const stranger = await Stranger.connect(scene.control)
+  const peer = await RawPeer.connect(scene.control)
   const told = (what: string, holds: (envelope: WireEnvelope) => unknown) =>
-    until(what, () => stranger.heard.find(envelope => holds(envelope)))
-  stranger.say(hello('JOIN', 'shop', 2))
+    until(what, () => peer.heard.find(envelope => holds(envelope)))
+  peer.say(hello('JOIN', 'shop', 2))
   await told('all is with it', ({ fds }) => fds?.last)
-  for (const { fds } of stranger.heard)
-    if (fds) stranger.say({ fdsAck: { bundle: fds.bundle ?? 0, index: fds.index ?? 0 } })
-  stranger.say({ ready: { adopted: [], refused: [] } })
+  for (const { fds } of peer.heard)
+    if (fds) peer.say({ fdsAck: { bundle: fds.bundle ?? 0, index: fds.index ?? 0 } })
+  peer.say({ ready: { adopted: [], refused: [] } })
   await told('the incumbent has stopped', ({ sealed }) => sealed)
-  return { stranger, told }
+  return { peer, told }
 }
 
 describe('a successor that does not keep to the protocol', () => {
   it('having read another state than the incumbent has, is turned away', async () => {
     const { scene, first, position } = await stage()
-    const { stranger, told } = await successor(scene)
-    stranger.say({ prepared: { position: { ...position, digest: 'another' } } })
+    const { peer, told } = await successor(scene)
+    peer.say({ prepared: { position: { ...position, digest: 'another' } } })
     const { abort } = await told('it is turned away', envelope => envelope.abort)
     expect(abort).toMatchObject({ code: 'ERR_FDB_DIGEST', message: expect.stringContaining('another') })
     expect(await scene.status()).toMatchObject({
@@ -47,12 +47,12 @@ describe('a successor that does not keep to the protocol', () => {
 
   it('leaving while the other stands by, brings that one back, which says why', async () => {
     const { scene, first, position } = await stage()
-    const { stranger, told } = await successor(scene)
-    stranger.say({ prepared: { position } })
+    const { peer, told } = await successor(scene)
+    peer.say({ prepared: { position } })
     const { commit } = await told('it may serve', envelope => envelope.commit)
-    stranger.say({ serving: { epoch: commit?.epoch ?? 0 } })
+    peer.say({ serving: { epoch: commit?.epoch ?? 0 } })
     await first.says('retiring')
-    stranger.say({ gone: {} })
+    peer.say({ gone: {} })
     await first.says('reinstated')
     expect(await scene.status()).toMatchObject({
       pid: first.pid,

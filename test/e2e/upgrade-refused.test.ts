@@ -30,7 +30,7 @@ async function refused(scene: Scene, first: App, config: AppConfig) {
 }
 
 /** A server of another protocol. */
-function strangerSaying(greeting: string): Server {
+function foreignServer(greeting: string): Server {
   return createServer(socket => {
     socket.on('error', () => {})
     if (greeting !== '') socket.write(greeting)
@@ -159,7 +159,7 @@ describe('a control path', () => {
 
   it('on which another program listens: refused, and that program is left alone', async () => {
     const scene = Scene.open({ timeout: 2_000 })
-    const foreign = strangerSaying('220 mail.example\r\n')
+    const foreign = foreignServer('220 mail.example\r\n')
     await once(foreign.listen(scene.control), 'listening')
     onTestFinished(() => void foreign.close())
     const refused = await scene.start()
@@ -172,7 +172,7 @@ describe('a control path', () => {
     for (const greeting of ['220 mail.example\r\n', '']) {
       using lock = OwnedFd.own(native.openLockFile(`${scene.control}.lock`, 0o600), 'lock')
       expect(native.tryLock(lock.raw)).toBe(true)
-      const foreign = strangerSaying(greeting)
+      const foreign = foreignServer(greeting)
       await once(foreign.listen(scene.control), 'listening')
       const refused = await scene.start()
       expect(await refused.failure()).toMatchObject({

@@ -6,44 +6,44 @@ import { NIGHTLY } from '../lanes/lane.js'
 import { Edge } from '../processes/edge.js'
 import { install } from '../processes/installed.js'
 import { until } from '../processes/until.js'
-import { Desk, SHOP, urlOf } from './cli-processes.js'
+import { Sandbox, SHOP, urlOf } from './cli-processes.js'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const FAILS = 'process.exit(3)\n'
 
 /** An operator's changes of the link from which the server is started. */
-function releases(desk: Desk) {
-  const link = join(desk.folder, 'current')
-  symlinkSync(join(desk.folder, '1'), link)
-  const at = ['--control', desk.control, '--at', link]
+function releases(sandbox: Sandbox) {
+  const link = join(sandbox.folder, 'current')
+  symlinkSync(join(sandbox.folder, '1'), link)
+  const at = ['--control', sandbox.control, '--at', link]
   return {
     link,
-    led: () => readlinkSync(link).slice(desk.folder.length + 1),
-    upgrade: (to: string) => desk.run('upgrade', ...at, '--binary', join(desk.folder, to)),
-    rollback: () => desk.run('rollback', ...at),
+    led: () => readlinkSync(link).slice(sandbox.folder.length + 1),
+    upgrade: (to: string) => sandbox.run('upgrade', ...at, '--binary', join(sandbox.folder, to)),
+    rollback: () => sandbox.run('rollback', ...at),
   }
 }
 
 describe('a release by its link: the new code runs, a failed one leaves it, a rollback runs the old', () => {
   it('of the shop example, whose folder it is', async () => {
-    const desk = Desk.open()
+    const sandbox = Sandbox.open()
     const release = (name: string, before = '') => {
-      mkdirSync(join(desk.folder, name))
+      mkdirSync(join(sandbox.folder, name))
       const [first, rest] = readFileSync(SHOP, 'utf8').split(/\n(.*)/s)
       const text = `${first}\n${before}${rest?.replace('no such page', `release ${name}`)}`
-      writeFileSync(join(desk.folder, name, 'server.mjs'), text)
+      writeFileSync(join(sandbox.folder, name, 'server.mjs'), text)
     }
     release('1')
     release('2')
     release('broken', FAILS)
-    mkdirSync(join(desk.folder, 'node_modules'))
-    symlinkSync(ROOT, join(desk.folder, 'node_modules/fd-broker'))
-    const { led, link, rollback, upgrade } = releases(desk)
-    const args = ['--control', desk.control, '--listen', 'tcp://127.0.0.1:0', '--routes', '10']
+    mkdirSync(join(sandbox.folder, 'node_modules'))
+    symlinkSync(ROOT, join(sandbox.folder, 'node_modules/fd-broker'))
+    const { led, link, rollback, upgrade } = releases(sandbox)
+    const args = ['--control', sandbox.control, '--listen', 'tcp://127.0.0.1:0', '--routes', '10']
     // As a shell, or systemd, starts it: by the name of the folder.
     const inFolder = ['sh', '-c', 'cd "$0" && exec "$@"', link]
-    await desk.launch([...inFolder, process.execPath, 'server.mjs', ...args])
-    const status = await desk.statusWhere('it serves', ({ role }) => role === 'serving')
+    await sandbox.launch([...inFolder, process.execPath, 'server.mjs', ...args])
+    const status = await sandbox.statusWhere('it serves', ({ role }) => role === 'serving')
     // For a moment after the Commit the old version may accept, too.
     const answers = (release: string) =>
       until(`${release} answers`, async () => {
@@ -67,19 +67,19 @@ describe('a release by its link: the new code runs, a failed one leaves it, a ro
       routes: [{ host: '*', respond: { body: 'fine' } }],
       upgrade: { probation: '0s' },
     })
-    const { desk } = edge
+    const { sandbox } = edge
     const release = (name: string, code: string) => {
-      install(join(desk.folder, name))
-      appendFileSync(join(desk.folder, name, 'dist/program.cjs'), `\n${code}`)
+      install(join(sandbox.folder, name))
+      appendFileSync(join(sandbox.folder, name, 'dist/program.cjs'), `\n${code}`)
     }
     release('1', "process.stderr.write('code 1\\n')\n")
     release('2', "process.stderr.write('code 2\\n')\n")
     release('broken', FAILS)
-    const { led, link, rollback, upgrade } = releases(desk)
+    const { led, link, rollback, upgrade } = releases(sandbox)
     const cli = join(link, 'dist/cli.cjs')
-    const first = await desk.launch([process.execPath, cli, 'proxy', '--config', edge.file])
+    const first = await sandbox.launch([process.execPath, cli, 'proxy', '--config', edge.file])
     await edge.serving(first)
-    const started = () => desk.output.match(/^code \d$/gm)?.join(', ')
+    const started = () => sandbox.output.match(/^code \d$/gm)?.join(', ')
     expect(started()).toBe('code 1')
     expect(await upgrade('2')).toMatchObject({ code: 0, stderr: '' })
     expect([started(), led()]).toEqual(['code 1, code 2', '2'])

@@ -5,21 +5,21 @@ import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { install } from '../processes/installed.js'
 import { until } from '../processes/until.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const respond = (body: string) => ({ routes: [{ host: '*', respond: { body } }] })
 
 /** A proxy whose program lies in the folder that a link leads to. */
 async function installed() {
   const edge = await Edge.prepare({ ...respond('one'), upgrade: { probation: '0s' } })
-  const { folder, control } = edge.desk
+  const { folder, control } = edge.sandbox
   for (const name of ['1', '2']) install(join(folder, name))
   const current = join(folder, 'current')
   symlinkSync('1', current)
   const cli = join(current, 'dist/cli.cjs')
-  const pid = await edge.desk.launch([process.execPath, cli, 'proxy', '--config', edge.file])
+  const pid = await edge.sandbox.launch([process.execPath, cli, 'proxy', '--config', edge.file])
   await edge.serving(pid)
-  const smart = (...args: string[]) => edge.desk.run('upgrade', '--control', control, '--smart', ...args)
+  const smart = (...args: string[]) => edge.sandbox.run('upgrade', '--control', control, '--smart', ...args)
   return { edge, folder, current, cli, pid, smart }
 }
 
@@ -80,12 +80,12 @@ describe('fd-broker upgrade --smart', () => {
   })
 
   it('is refused by a service that does not know what it has loaded, and beside a command', async () => {
-    const desk = Desk.open()
-    await desk.shop()
-    const refused = await desk.run('upgrade', '--control', desk.control, '--smart')
+    const sandbox = Sandbox.open()
+    await sandbox.shop()
+    const refused = await sandbox.run('upgrade', '--control', sandbox.control, '--smart')
     expect(refused).toMatchObject({ code: 5, stdout: '' })
     expect(refused.stderr).toMatch(/^ERR_FDB_COMMAND_UNKNOWN: .*omit --smart/)
-    const both = await desk.run('upgrade', '--control', desk.control, '--smart', '--', 'true')
+    const both = await sandbox.run('upgrade', '--control', sandbox.control, '--smart', '--', 'true')
     expect(both).toMatchObject({ code: 2, stdout: '' })
   })
 })

@@ -8,7 +8,7 @@ import { present } from '../processes/release.js'
 import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 import { mainWhere, pidsOf, servedByAll } from '../processes/workers.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app-workers.mjs', import.meta.url))
 
@@ -29,7 +29,7 @@ describe('a worker that is stopped', () => {
     })
     await edge.launch()
     await edge.logged('the workers serve')
-    const { control } = edge.desk
+    const { control } = edge.sandbox
     const [first, second] = pidsOf(await mainWhere(control, 'two serve', servedByAll(2))) as [number, number]
     onTestFinished(() => signalPid(second, 'SIGCONT'))
     return { edge, control, first, second }
@@ -44,7 +44,7 @@ describe('a worker that is stopped', () => {
       expect(await answeredBy(edge.url, 50)).toEqual(new Set([String(first)]))
       const hung = await mainWhere(control, 'it hangs', ({ workers }) => workers.all[1]?.phase === 'hung')
       expect(pidsOf(hung)).toEqual([first, second])
-      expect(await edge.desk.run('status', '--control', control)).toMatchObject({
+      expect(await edge.sandbox.run('status', '--control', control)).toMatchObject({
         stdout: expect.stringMatching(new RegExp(`1 +edge\\.1 +hung +${second}`)),
       })
       signalPid(second, 'SIGCONT')
@@ -74,16 +74,16 @@ describe('a worker that is stopped', () => {
 describe('an upgrade while a worker is stopped', () => {
   // A worker hangs when it has been silent for 2 s, the shortest limit of its replacement.
   it('replaces that worker too, and clients of its listener are answered meanwhile', async () => {
-    const desk = Desk.open()
-    const { control } = desk
+    const sandbox = Sandbox.open()
+    const { control } = sandbox
     const url = `http://127.0.0.1:${await freePort()}`
     const start = ['workers', 'start', '--service', 'shop', '--control', control, '--count', '2']
     const app = ['--hung-timeout', '2s', '--', process.execPath, APP, url.replace('http', 'tcp')]
-    await desk.launch([...present.cli, ...start, ...app])
+    await sandbox.launch([...present.cli, ...start, ...app])
     const old = pidsOf(await mainWhere(control, 'two serve', servedByAll(2))) as [number, number]
     onTestFinished(() => signalPid(old[1], 'SIGCONT'))
     signalPid(old[1], 'SIGSTOP')
-    expect(await desk.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
+    expect(await sandbox.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
     const all = await mainWhere(control, 'two serve', servedByAll(2))
     expect(pidsOf(all).filter(pid => old.includes(pid!))).toEqual([])
     await until('the stopped one was killed', () => hasEnded(old[1]))
@@ -95,12 +95,12 @@ describe('a first worker that is stopped', () => {
   it.runIf(NIGHTLY)(
     'keeps no change of the others waiting: its successor makes them, each once',
     async () => {
-      const desk = Desk.open()
-      const { control } = desk
+      const sandbox = Sandbox.open()
+      const { control } = sandbox
       const url = `http://127.0.0.1:${await freePort()}`
       const start = ['workers', 'start', '--service', 'shop', '--control', control, '--count', '2']
       const app = ['--', process.execPath, APP, url.replace('http', 'tcp')]
-      await desk.launch([...present.cli, ...start, ...app])
+      await sandbox.launch([...present.cli, ...start, ...app])
       const [first, second] = pidsOf(await mainWhere(control, 'two serve', servedByAll(2))) as [
         number,
         number,

@@ -15,7 +15,7 @@ import { present } from '../processes/release.js'
 import { freePort } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 import { Clients, type MainStatus, mainStatus, mainWhere, pidsOf, servedByAll } from '../processes/workers.js'
-import { Desk } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app-workers.mjs', import.meta.url))
 
@@ -29,7 +29,7 @@ async function several(more: object = {}) {
   })
   const main = await edge.launch()
   await edge.logged('the workers serve')
-  const { control } = edge.desk
+  const { control } = edge.sandbox
   return { edge, main, control, now: () => mainStatus(control) }
 }
 
@@ -115,7 +115,7 @@ describe('a proxy of two workers', () => {
   it.each(['TERM', 'fd-broker stop'])('ends after the last connection of its workers: %s', async how => {
     const { edge, main, control, old, request } = await withHalfRequest()
     const answer = text(request)
-    const stop = () => edge.desk.run('stop', '--control', control)
+    const stop = () => edge.sandbox.run('stop', '--control', control)
     const stopped = how === 'TERM' ? signalPid(main, 'SIGTERM') : stop()
     await edge.logged('member phase', ({ phase }) => phase === 'leaving')
     await until('one worker has ended', () => old.some(hasEnded))
@@ -160,7 +160,7 @@ describe('a proxy of two workers', () => {
     const clients = clientsOf(edge)
     await until('both answer', () => clients.answered.size === 2)
 
-    expect(await edge.desk.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
+    expect(await edge.sandbox.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
     const upgraded = await mainWhere(control, 'the next workers serve', servedByAll(2))
     expect(upgraded).toMatchObject({ generation: 2, workers: { count: 2 } })
     expect([upgraded.pid, ...pids(upgraded)].filter(pid => [main, ...old].includes(pid))).toEqual([])
@@ -177,13 +177,13 @@ describe('a proxy of two workers', () => {
       return pids(upgraded).every(pid => told.get(String(pid)) === 'once')
     })
 
-    expect(await edge.desk.run('workers', 'set', '--control', control, '3')).toMatchObject({ code: 0 })
+    expect(await edge.sandbox.run('workers', 'set', '--control', control, '3')).toMatchObject({ code: 0 })
     await mainWhere(control, 'three serve', servedByAll(3))
     const third = pidsOf(await now())[2]!
     await until('the third answers', () => clients.answered.has(String(third)))
-    expect(await edge.desk.run('workers', 'set', '--control', control, '1')).toMatchObject({ code: 0 })
+    expect(await edge.sandbox.run('workers', 'set', '--control', control, '1')).toMatchObject({ code: 0 })
     const fewer = await mainWhere(control, 'one serves', ({ workers }) => workers.all.length === 1)
-    expect(await edge.desk.run('status', '--control', control)).toMatchObject({ code: 0, stderr: '' })
+    expect(await edge.sandbox.run('status', '--control', control)).toMatchObject({ code: 0, stderr: '' })
     // Connections to the others' listeners are answered too.
     await clients.more(200)
     expect(hasEnded(third)).toBe(true)
@@ -191,17 +191,17 @@ describe('a proxy of two workers', () => {
     expect(clients.failures).toEqual([])
 
     const left = [fewer.pid, ...pids(fewer)]
-    expect(await edge.desk.run('stop', '--control', control)).toMatchObject({ code: 0 })
+    expect(await edge.sandbox.run('stop', '--control', control)).toMatchObject({ code: 0 })
     expect(left.map(hasEnded)).toEqual(left.map(() => true))
   })
 
   it('ends with all its workers on `fd-broker stop`, also with those that stand by in a probation', async () => {
     const { edge, control, now } = await several({ upgrade: { probation: '60s' } })
     const old = pids(await now())
-    expect(await edge.desk.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
+    expect(await edge.sandbox.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
     const { pid, ...upgraded } = await mainWhere(control, 'the next workers serve', servedByAll(2))
     expect(old.filter(hasEnded)).toEqual([])
-    expect(await edge.desk.run('stop', '--control', control)).toMatchObject({ code: 0 })
+    expect(await edge.sandbox.run('stop', '--control', control)).toMatchObject({ code: 0 })
     for (const each of [pid, ...pids({ pid, ...upgraded }), ...old]) await edge.ended(each)
   })
 })
@@ -246,7 +246,7 @@ describe('a second main process', () => {
       return bodies.every(body => body === 'third')
     })
     const left = [pid, ...pids(await mainStatus(control))]
-    expect(await edge.desk.run('stop', '--control', control)).toMatchObject({ code: 0 })
+    expect(await edge.sandbox.run('stop', '--control', control)).toMatchObject({ code: 0 })
     for (const each of left) await edge.ended(each)
     await expect(ask(edge.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
   })
@@ -261,8 +261,8 @@ describe('a second main process', () => {
         new RegExp(`ERR_FDB_CONTROL_TAKEN: .*process ${main} is a daemon or the main process of workers`),
       ),
     }
-    expect(await edge.desk.run('proxy', '--config', edge.file)).toMatchObject(refused)
-    expect(await edge.desk.run('upgrade', '--control', control)).toMatchObject({
+    expect(await edge.sandbox.run('proxy', '--config', edge.file)).toMatchObject(refused)
+    expect(await edge.sandbox.run('upgrade', '--control', control)).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('ERR_FDB_'),
     })
@@ -300,12 +300,12 @@ describe('a second main process', () => {
   it.each(['and takes over from it', 'which was killed'])(
     'that cannot start more workers than the first one had, %s, leaves those serving',
     async how => {
-      const desk = Desk.open()
-      const { control } = desk
+      const sandbox = Sandbox.open()
+      const { control } = sandbox
       const url = `http://127.0.0.1:${await freePort()}`
       const start = (count: number, ...command: string[]) => {
         const options = ['--service', 'shop', '--control', control, '--count', `${count}`]
-        return desk.launch([...present.cli, 'workers', 'start', ...options, '--', ...command])
+        return sandbox.launch([...present.cli, 'workers', 'start', ...options, '--', ...command])
       }
       const main = await start(2, process.execPath, APP, url.replace('http:', 'tcp:'))
       const old = pids(await mainWhere(control, 'two serve', servedByAll(2)))
@@ -329,8 +329,8 @@ describe('a second main process', () => {
 })
 
 it('a main process that is closed while another one takes over ends', async () => {
-  const { control } = Desk.open()
-  const desk = Desk.open()
+  const { control } = Sandbox.open()
+  const sandbox = Sandbox.open()
   const address = `tcp://127.0.0.1:${await freePort()}`
   const command = [process.execPath, APP, address]
   const phases: unknown[] = []
@@ -338,7 +338,7 @@ it('a main process that is closed while another one takes over ends', async () =
   const workers = await startWorkers({ service: 'shop', workers: 1, control, command, logger })
   phases.length = 0
   const options = ['--service', 'shop', '--control', control, '--count', '1']
-  const next = await desk.launch([...present.cli, 'workers', 'start', ...options, '--', ...command])
+  const next = await sandbox.launch([...present.cli, 'workers', 'start', ...options, '--', ...command])
   while (!phases.includes('offering')) await pause(1)
   const closed = workers.close().then(() => true)
   expect(await Promise.race([closed, pause(10_000)])).toBe(true)
@@ -355,7 +355,7 @@ describe('the address of workers', () => {
       foreign.listen({ port: edge.port, host: '127.0.0.1', ...{ reusePort: true } }, resolve)
     })
     onTestFinished(() => void foreign.close())
-    const { code, stderr } = await edge.desk.run('proxy', '--config', edge.file)
+    const { code, stderr } = await edge.sandbox.run('proxy', '--config', edge.file)
     expect(code).not.toBe(0)
     expect(stderr).toMatch(/worker 0 of edge .* did not start to serve: ERR_FDB_ADDRESS_IN_USE: tcp/)
     expect(stderr).toContain('"the handoff failed; no process serves"')

@@ -55,9 +55,9 @@ export class WrappedProgram {
     options: ProgramOptions = {},
   ): Promise<WrappedProgram> {
     const program = await AutoProgram.of(text, file, options)
-    const env = { ...program.desk.env, ...program.place, ...BY_VARIABLE, ...options.env }
+    const env = { ...program.sandbox.env, ...program.place, ...BY_VARIABLE, ...options.env }
     const command = ['exec', 'node', ...tool, file].join(' ')
-    const terminal = spawn('script', ['-qefc', command, '/dev/null'], { cwd: program.desk.folder, env })
+    const terminal = spawn('script', ['-qefc', command, '/dev/null'], { cwd: program.sandbox.folder, env })
     onTestFinished(() => void terminal.kill('SIGKILL'))
     return new WrappedProgram(program, terminal)
   }
@@ -80,9 +80,9 @@ export class WrappedProgram {
     await program.ends(pid)
     await until(
       'no process is left',
-      () => program.desk.processes().length === 0,
+      () => program.sandbox.processes().length === 0,
       5_000,
-      () => program.desk.processes().join('\n'),
+      () => program.sandbox.processes().join('\n'),
     )
     await expect(fetch(program.url)).rejects.toThrow()
     return generation === 1 ? { pid } : { pid, replaced: first }

@@ -117,10 +117,10 @@ export class Connection {
     const id = this.outs.id(step.state)
     const changed = id !== this.t[at] || step.effects.length > 0
     this.t[at] = id
-    for (const effect of step.effects) this.onGiver(k, p, effect)
+    for (const effect of step.effects) this.onSender(k, p, effect)
     return changed
   }
-  private onGiver(k: number, p: number, effect: MoveOutEffect): void {
+  private onSender(k: number, p: number, effect: MoveOutEffect): void {
     const log = this.pair(k) + 2
     switch (effect.type) {
       case 'prepare':
@@ -164,10 +164,10 @@ export class Connection {
     const id = this.ins.id(step.state)
     const changed = id !== this.t[at] || step.effects.length > 0
     this.t[at] = id
-    for (const effect of step.effects) this.onTaker(k, effect)
+    for (const effect of step.effects) this.onReceiver(k, effect)
     return changed
   }
-  private onTaker(k: number, effect: MoveInEffect): void {
+  private onReceiver(k: number, effect: MoveInEffect): void {
     const log = this.pair(k) + 2
     switch (effect.type) {
       case 'acknowledge':

@@ -18,7 +18,7 @@ const ANSWER = 0x0040
 // The second word: a bit for each process that it is on its way to, and (shifted) in whose queue it waits.
 const QUEUES_SHIFT = 8
 
-export interface ForwardedSurroundings {
+export interface ForwardedWorld {
   phase(p: number): MemberPhase
   /** Does nothing at present, and goes on for certain. */
   busy(p: number): boolean
@@ -50,7 +50,7 @@ export class ForwardedChange {
     private readonly t: Uint16Array,
     private readonly base: number,
     private readonly processes: number,
-    private readonly around: ForwardedSurroundings,
+    private readonly around: ForwardedWorld,
   ) {}
 
   private get author(): number {

@@ -4,7 +4,7 @@ import { expect, onTestFinished } from 'vitest'
 import { startLoad } from '../../bench/referee/load.mjs'
 import { LOSSES } from '../../bench/referee/verdicts.mjs'
 import { OperatorClient } from '../../src/operator/client.js'
-import { Desk, type Ran } from '../e2e/cli-processes.js'
+import { type Ran, Sandbox } from '../e2e/cli-processes.js'
 import { hasEnded } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
 import { freePort } from '../processes/scene.js'
@@ -36,7 +36,7 @@ export const IN_FOLDER = [
 
 /** A program of a page, as the page shows it but for its port and /run/shop, in a folder of its own. All of it ends with the test. */
 export class Application {
-  readonly desk = Desk.open()
+  readonly sandbox = Sandbox.open()
   readonly port: number
 
   private constructor(port: number) {
@@ -52,7 +52,7 @@ export class Application {
   }
 
   get folder(): string {
-    return this.desk.folder
+    return this.sandbox.folder
   }
 
   get url(): string {
@@ -72,14 +72,14 @@ export class Application {
 
   /** Starts a command without a parent of ours, with the folder as its own; returns its pid. */
   launch(...command: string[]): Promise<number> {
-    return this.desk.launch([...IN_FOLDER, this.folder, ...command])
+    return this.sandbox.launch([...IN_FOLDER, this.folder, ...command])
   }
 
   /** A line of a shell, with what is installed, until it ends. */
   run(line: string): Promise<Ran> {
     const path = `PATH=${join(this.folder, 'node_modules/.bin')}:${process.env.PATH}`
     const own = ['env', path, `PM2_HOME=${join(this.folder, '.pm2')}`, 'sh', '-c', line]
-    return this.desk.runCommand([...IN_FOLDER, this.folder, ...own])
+    return this.sandbox.runCommand([...IN_FOLDER, this.folder, ...own])
   }
 
   /** A member of a service that is upgraded over this path in the folder. */
@@ -120,7 +120,7 @@ export class Application {
         `generation ${generation} answers`,
         () => greeting.by(generation) >= ANSWERS,
         PATIENCE_MS,
-        () => `${JSON.stringify([...greeting.answers])}\n${this.desk.output}`,
+        () => `${JSON.stringify([...greeting.answers])}\n${this.sandbox.output}`,
       )
     }
     report = await load.stop()
@@ -140,7 +140,7 @@ export class Application {
           () => false,
         ),
       PATIENCE_MS,
-      () => this.desk.output,
+      () => this.sandbox.output,
     )
   }
 
@@ -150,13 +150,13 @@ export class Application {
       `process ${pid} ends`,
       () => hasEnded(pid),
       PATIENCE_MS,
-      () => this.desk.output,
+      () => this.sandbox.output,
     )
   }
 
   /** TERM to every process, as systemd stops a unit: the serving one alone would hand back to its standby. */
   async stop(): Promise<void> {
-    this.desk.signal('SIGTERM')
+    this.sandbox.signal('SIGTERM')
     await this.ended()
   }
 
@@ -164,9 +164,9 @@ export class Application {
   async ended(): Promise<void> {
     await until(
       'every process ends',
-      () => this.desk.processes().length === 0,
+      () => this.sandbox.processes().length === 0,
       PATIENCE_MS,
-      () => `${this.desk.processes().join('\n')}\n${this.desk.output}`,
+      () => `${this.sandbox.processes().join('\n')}\n${this.sandbox.output}`,
     )
   }
 }
@@ -190,7 +190,7 @@ export class Service {
         return status?.generation === generation && status.role === 'serving' ? status.pid : null
       },
       PATIENCE_MS,
-      () => this.#application.desk.output,
+      () => this.#application.sandbox.output,
     )
   }
 

@@ -42,7 +42,7 @@ describe('docs/bundles.md: a server is upgraded three times under load, and no r
     const service = await application.serve('node', name === 'ncc' ? 'out/index.mjs' : 'out/server.cjs')
     await application.underLoad(async generation => expect(await service.upgrade()).toBe(generation))
     await application.stop()
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 })
 

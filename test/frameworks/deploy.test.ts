@@ -102,7 +102,7 @@ describe('docs/deploy.md: the program', () => {
     await application.underLoad(() => service.upgrade())
     await application.stop()
     expect(closed(application)).toBe(4)
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 
   it('is PID 1 as the Dockerfile starts it, and stays when it is replaced; TERM ends all', async () => {
@@ -110,7 +110,7 @@ describe('docs/deploy.md: the program', () => {
     const { stages } = parseDockerfile(blockOf(PAGE, 'Dockerfile'))
     const said = (name: string) =>
       stages[0]!.steps.find(({ instruction }) => instruction === name)?.args ?? ''
-    const { env, log } = application.desk
+    const { env, log } = application.sandbox
     const command = [...IN_FOLDER, application.folder, ...(JSON.parse(said('CMD')) as string[])]
     const container = await PidNamespace.start(command, { env, log })
     const service = application.service()
@@ -122,7 +122,7 @@ describe('docs/deploy.md: the program', () => {
     container.signal('SIGTERM')
     expect(await container.exit).toBe(0)
     expect(closed(application)).toBe(4)
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 })
 
@@ -136,7 +136,7 @@ describe('docs/deploy.md: the units', () => {
     await service.serves(1)
     const reload = settingsOf(application, 'shop.service').get('ExecReload')!.split(' ').slice(1)
     await application.underLoad(async () => {
-      expect(await application.desk.run(...reload)).toMatchObject({ code: 0, stderr: '' })
+      expect(await application.sandbox.run(...reload)).toMatchObject({ code: 0, stderr: '' })
     })
     await application.stop()
   })
@@ -152,7 +152,7 @@ describe('docs/deploy.md: the units', () => {
     await application.underLoad(
       async generation => {
         if (generation === 4) {
-          expect(await application.desk.run(...reload)).toMatchObject({ code: 0, stderr: '' })
+          expect(await application.sandbox.run(...reload)).toMatchObject({ code: 0, stderr: '' })
           return
         }
         signalPid(pid, 'SIGTERM')
@@ -175,8 +175,8 @@ describe('docs/deploy.md: the units', () => {
         ['verify', '--man=no', ...units.map(({ file }) => join(application.folder, file))],
         { encoding: 'utf8', env: { ...process.env, SYSTEMD_UNIT_PATH: `${application.folder}:` } },
       )
-      const complaints = stderr.split('\n').filter(line => units.some(({ file }) => line.includes(file)))
-      expect({ status, complaints }).toEqual({ status: 0, complaints: [] })
+      const unexpectedLines = stderr.split('\n').filter(line => units.some(({ file }) => line.includes(file)))
+      expect({ status, unexpectedLines }).toEqual({ status: 0, unexpectedLines: [] })
     },
   )
 })

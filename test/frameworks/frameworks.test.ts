@@ -73,7 +73,7 @@ async function upgraded(application: Application, command: string): Promise<void
   const service = await application.serve(...command.split(' '))
   await application.underLoad(async generation => expect(await service.upgrade()).toBe(generation))
   await application.stop()
-  expect(application.desk.output).toBe('')
+  expect(application.sandbox.output).toBe('')
 }
 
 describe('docs/frameworks.md: a server is upgraded three times under load, and no request fails, with', () => {
@@ -110,7 +110,7 @@ describe('docs/frameworks.md: connections that were upgraded', () => {
     })
     old.close()
     await application.stop()
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 
   it('of ws go on in the next process, with hooks', async () => {
@@ -127,7 +127,7 @@ describe('docs/frameworks.md: connections that were upgraded', () => {
     })
     old.close()
     await application.stop()
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 
   it('of socket.io come to the next process by themselves, and every message is answered', async () => {
@@ -157,7 +157,7 @@ describe('docs/frameworks.md: connections that were upgraded', () => {
     })
     client.close()
     await application.stop()
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 })
 
@@ -172,7 +172,7 @@ describe('docs/frameworks.md: several cores', () => {
       else for (const worker of workers) expect(await worker.upgrade()).toBe(generation)
     })
     await application.stop()
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 
   it('are behind the proxy, which is upgraded with them', async () => {

@@ -4,7 +4,7 @@ import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { CERTIFICATE, KEY } from '../e2e/relay-certificate.js'
 import { until } from '../processes/until.js'
 import { installed } from './installed.js'
-import { complaints, unmodified } from './unmodified.js'
+import { unexpectedLines, unmodified } from './unmodified.js'
 
 let modules = ''
 
@@ -76,6 +76,6 @@ describe('under fd-broker/auto a server of @grpc/grpc-js is upgraded three times
     asking = false
     await asked
     expect(failures).toEqual([])
-    expect(complaints(program)).toEqual([])
+    expect(unexpectedLines(program)).toEqual([])
   })
 })

@@ -37,7 +37,7 @@ class Shop {
       const status = await operator.status(this.control).catch(() => null)
       return status?.generation === generation && status.role === 'serving' ? status.pid : null
     }
-    return await until(`generation ${generation} serves`, look, 20_000, () => this.application.desk.output)
+    return await until(`generation ${generation} serves`, look, 20_000, () => this.application.sandbox.output)
   }
 
   launch(line: string): Promise<number> {
@@ -189,7 +189,7 @@ describe('docs/real-time.md', () => {
     for (const source of sources) source.close()
     await application.stop()
     expect(existsSync(join(application.folder, 'run/upgrade.sock'))).toBe(false)
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 })
 

@@ -6,7 +6,7 @@ import { ask } from '../processes/client.js'
 import { until } from '../processes/until.js'
 import { articles } from './articles.js'
 import { installed } from './installed.js'
-import { complaints, unmodified } from './unmodified.js'
+import { unexpectedLines, unmodified } from './unmodified.js'
 
 const BROWSERS = 10
 const VISITS = 5
@@ -97,7 +97,7 @@ describe('under fd-broker/auto an application with one line more, upgraded five 
     await done
     expect(browsers.flatMap(({ wrong }) => wrong)).toEqual([])
     expect(new Set(browsers.flatMap(({ pids }) => [...pids])).size).toBe(6)
-    expect(complaints(program)).toEqual([])
+    expect(unexpectedLines(program)).toEqual([])
     await processesLeft(program, 1)
   })
 
@@ -123,7 +123,7 @@ describe('under fd-broker/auto an application with one line more, upgraded five 
     await program.upgradedUnderLoad('import', { upgrades: 5, settled })
     expect(jobs.length).toBeGreaterThanOrEqual(12)
     expect(jobs.filter((time, n) => jobs.indexOf(time) !== n)).toEqual([])
-    expect(complaints(program)).toEqual([])
+    expect(unexpectedLines(program)).toEqual([])
     await processesLeft(program, 1)
   })
 })

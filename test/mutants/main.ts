@@ -10,7 +10,7 @@ import { type Chosen, withMutants } from './instrument.js'
 import { nativePlaces, withNativeMutants } from './native.js'
 import { Places } from './places.js'
 import { Reach } from './reach.js'
-import { runTests } from './trial.js'
+import { runTests } from './test-run.js'
 import { ROOT, Workspace } from './workspace.js'
 
 const PARTS = [...foldersOf('src').filter(part => part !== 'proto'), 'native']

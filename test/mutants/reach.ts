@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { keyOf, withNotes } from './instrument.js'
-import { runTests } from './trial.js'
+import { runTests } from './test-run.js'
 import { ROOT, Workspace } from './workspace.js'
 
 const KEPT = join(ROOT, 'node_modules/.cache/fd-broker-mutants/reach.json')

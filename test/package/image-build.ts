@@ -9,8 +9,8 @@ const AS = (user: string) =>
 /** A word of a shell. */
 const quoted = (text: string) => `'${text.replaceAll("'", "'\\''")}'`
 
-/** The input of a trial of an image. */
-interface Trial {
+/** The input of a run of an image. */
+interface ImageRun {
   /** The file that the pattern of COPY finds. */
   tarball: string
   env: Record<string, string>
@@ -28,7 +28,7 @@ interface Trial {
  */
 export function tryImage(
   dockerfile: string,
-  { tarball, env, files, meanwhile }: Trial,
+  { tarball, env, files, meanwhile }: ImageRun,
 ): Promise<{ code: number | null; text: string }> {
   const { stages } = parseDockerfile(dockerfile)
   const image = stages.at(-1)!

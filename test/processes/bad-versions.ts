@@ -125,9 +125,9 @@ export function commandOf(run: Supervised, { orders = {}, shell }: BadVersion): 
 
 /** Sums the counts of the processes of bad versions: connections that were open when a process died, and wrong answers. */
 export function countedBy(run: Supervised): { processes: number; open: number; wrong: number } {
-  const files = readdirSync(run.desk.folder).filter(name => /^said\.\d+\.counts$/.test(name))
+  const files = readdirSync(run.sandbox.folder).filter(name => /^said\.\d+\.counts$/.test(name))
   const counts = files
-    .map(name => readFileSync(`${run.desk.folder}/${name}`))
+    .map(name => readFileSync(`${run.sandbox.folder}/${name}`))
     .filter(({ length }) => length >= 8)
   const sum = (at: number) => counts.reduce((all, bytes) => all + bytes.readInt32LE(at), 0)
   return { processes: counts.length, open: sum(0), wrong: sum(4) }

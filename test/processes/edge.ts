@@ -6,7 +6,7 @@ import { onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import { startUpstream } from '../../bench/proxy/upstream.mjs'
 import type { StatusReport } from '../../src/operator/status-report.js'
-import { Desk, type Ran } from '../e2e/cli-processes.js'
+import { type Ran, Sandbox } from '../e2e/cli-processes.js'
 import { type Certificate, issue } from './certificate.js'
 import { hasEnded, signalPid } from './launch.js'
 import * as operator from './operator.js'
@@ -35,16 +35,16 @@ export type Config = Record<string, unknown>
 
 /** A proxy in processes of its own, its folder and its configuration file; all ends with the test. */
 export class Edge {
-  readonly desk = Desk.open()
+  readonly sandbox = Sandbox.open()
   readonly port: number
-  readonly file = join(this.desk.folder, 'edge.json')
+  readonly file = join(this.sandbox.folder, 'edge.json')
   config: Config
 
   private constructor(port: number, config: Config) {
     this.port = port
     this.config = {
       service: 'edge',
-      control: this.desk.control,
+      control: this.sandbox.control,
       instanceHeader: 'X-Pid',
       listeners: [{ name: 'http', address: `tcp://127.0.0.1:${port}` }],
       ...config,
@@ -65,7 +65,7 @@ export class Edge {
 
   /** A certificate in its folder, see {@link issue}. */
   issue(name: string, dns?: readonly string[], kind?: string): Certificate {
-    return issue(this.desk.folder, name, dns, kind)
+    return issue(this.sandbox.folder, name, dns, kind)
   }
 
   /** The keys of its file for TLS on its port. */
@@ -87,7 +87,7 @@ export class Edge {
   }
 
   launch(version: Version = present): Promise<number> {
-    return this.desk.launch([...version.cli, 'proxy', '--config', this.file])
+    return this.sandbox.launch([...version.cli, 'proxy', '--config', this.file])
   }
 
   /** Starts another process, and waits until it serves. */
@@ -102,7 +102,7 @@ export class Edge {
   }
 
   status(): Promise<StatusReport> {
-    return operator.status(this.desk.control)
+    return operator.status(this.sandbox.control)
   }
 
   /** A change is in the state file some 10 ms after it was acknowledged, and the first one once the file is on the disk. */
@@ -116,8 +116,8 @@ export class Edge {
 
   /** JSON lines of all generations, of the log and of the access log. */
   get lines(): Line[] {
-    if (!existsSync(this.desk.log)) return []
-    const text = readFileSync(this.desk.log, 'utf8')
+    if (!existsSync(this.sandbox.log)) return []
+    const text = readFileSync(this.sandbox.log, 'utf8')
     return text
       .slice(0, text.lastIndexOf('\n') + 1)
       .split('\n')
@@ -131,7 +131,7 @@ export class Edge {
       `the log says "${message}"`,
       () => this.lines.find(line => line.msg === message && holds(line)),
       ms,
-      () => this.desk.output,
+      () => this.sandbox.output,
     )
   }
 
@@ -158,13 +158,13 @@ export class Edge {
       'the reload is over',
       () => done()[before],
       15_000,
-      () => this.desk.output,
+      () => this.sandbox.output,
     )
   }
 
   /** `fd-broker routes …`. */
   routes(command: 'list' | 'add' | 'remove', ...args: string[]): Promise<Ran> {
-    return this.desk.run('routes', command, '--control', this.desk.control, ...args)
+    return this.sandbox.run('routes', command, '--control', this.sandbox.control, ...args)
   }
 
   async ended(pid: number, ms = 10_000): Promise<void> {
@@ -172,7 +172,7 @@ export class Edge {
       `process ${pid} ends`,
       () => hasEnded(pid),
       ms,
-      () => this.desk.output,
+      () => this.sandbox.output,
     )
   }
 

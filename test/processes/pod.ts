@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import type { Desk, Ran } from '../e2e/cli-processes.js'
+import type { Ran, Sandbox } from '../e2e/cli-processes.js'
 import { PidNamespace } from './namespace.js'
 import { until } from './until.js'
 
@@ -9,18 +9,21 @@ export const OWN_FILES = '/mnt'
 
 /** As a pod of Kubernetes on a node whose network it shares: PID and mount namespaces of its own, beside those of other pods. */
 export class Pod {
-  readonly #desk: Desk
+  readonly #sandbox: Sandbox
   readonly #namespace: PidNamespace
 
-  private constructor(desk: Desk, namespace: PidNamespace) {
-    this.#desk = desk
+  private constructor(sandbox: Sandbox, namespace: PidNamespace) {
+    this.#sandbox = sandbox
     this.#namespace = namespace
   }
 
   /** Starts a pod whose PID 1 is this command. */
-  static async start(desk: Desk, command: readonly string[]): Promise<Pod> {
+  static async start(sandbox: Sandbox, command: readonly string[]): Promise<Pod> {
     const own = ['sh', '-c', `mount -t tmpfs none ${OWN_FILES} && exec "$@"`, 'sh']
-    return new Pod(desk, await PidNamespace.start([...own, ...command], { env: desk.env, log: desk.log }))
+    return new Pod(
+      sandbox,
+      await PidNamespace.start([...own, ...command], { env: sandbox.env, log: sandbox.log }),
+    )
   }
 
   /** The exit code of PID 1. */
@@ -50,12 +53,12 @@ export class Pod {
 
   /** Starts a command in it that goes on, as `kubectl exec` does. */
   begin(...command: string[]): Promise<number> {
-    return this.#desk.launch([...this.#enter, ...command])
+    return this.#sandbox.launch([...this.#enter, ...command])
   }
 
   /** `kubectl exec`: runs a command in it to its end. */
   exec(...command: string[]): Promise<Ran> {
-    return this.#desk.runCommand([...this.#enter, ...command])
+    return this.#sandbox.runCommand([...this.#enter, ...command])
   }
 
   /** The readiness probe: `test -s FILE`. */
@@ -65,7 +68,7 @@ export class Pod {
       `${file} is there in the pod`,
       () => existsSync(inside),
       20_000,
-      () => this.#desk.output,
+      () => this.#sandbox.output,
     )
   }
 

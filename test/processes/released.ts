@@ -9,7 +9,7 @@ const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 /** A program in a release folder, which a link leads to. */
 export async function released(args: readonly string[]) {
   const run = await Supervised.prepare()
-  const { folder } = run.desk
+  const { folder } = run.sandbox
   const gate = join(folder, 'gate')
   const release = (name: string, orders: object, before = '') => {
     const where = join(folder, name)
@@ -41,12 +41,12 @@ export async function released(args: readonly string[]) {
     open: () => writeFileSync(gate, ''),
     /** The pid of `fd-broker upgrade` in the background. */
     client: (to: string) =>
-      run.desk.launch([process.execPath, CLI, 'upgrade', '--control', run.control, ...at, '--binary', to]),
+      run.sandbox.launch([process.execPath, CLI, 'upgrade', '--control', run.control, ...at, '--binary', to]),
     /** The pid of a version that was started. */
     started: async (version: number): Promise<number> =>
       (await run.logged('a version was started', line => line.version === version)).child,
     upgrade: (to: string) => run.upgrade(...at, '--binary', to),
-    rollback: (...more: string[]) => run.desk.run('rollback', '--control', run.control, ...more),
+    rollback: (...more: string[]) => run.sandbox.run('rollback', '--control', run.control, ...more),
     at,
     /** Which release answers. */
     answers: async () => (await fetch(`${run.url}/release`, { headers: { connection: 'close' } })).text(),

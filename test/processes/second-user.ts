@@ -5,7 +5,7 @@ import type { fdbroker } from '../../src/proto/wire.js'
 import type { WireBody } from '../../src/wire/link.js'
 import { bundled } from './bundled.js'
 import { signalPid } from './launch.js'
-import { hello } from './stranger.js'
+import { hello } from './raw-peer.js'
 
 /** A user of no name. */
 export const SECOND_UID = 12_001

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Agent } from 'node:http'
 import { expect, onTestFinished } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
-import { Desk } from '../e2e/cli-processes.js'
+import { Sandbox } from '../e2e/cli-processes.js'
 import { ask } from './client.js'
 import type { Version } from './release.js'
 import { freePort } from './scene.js'
@@ -19,7 +19,7 @@ export interface Item {
 
 /** The service of test/fixtures/skew-member.mjs, whose generations run what a test says. */
 export class Service {
-  readonly desk = Desk.open()
+  readonly sandbox = Sandbox.open()
   /** For members that are started from now on; versions without state files do without. */
   stateFile = ''
   readonly #hosting: 'embedded' | 'daemon'
@@ -41,14 +41,14 @@ export class Service {
   }
 
   launch(version: Version, schema: number, ...more: string[]): Promise<number> {
-    const args = [this.desk.control, `${this.#port}`, `${schema}`, this.#hosting, ...more]
+    const args = [this.sandbox.control, `${this.#port}`, `${schema}`, this.#hosting, ...more]
     const env = ['/usr/bin/env', `SKEW_STATE_FILE=${this.stateFile}`]
-    return this.desk.launch([...env, ...version.program(MEMBER), ...args])
+    return this.sandbox.launch([...env, ...version.program(MEMBER), ...args])
   }
 
   /** A daemon on its control path, listening. */
   async daemon(version: Version): Promise<number> {
-    const pid = await this.desk.launch([...version.program(DAEMON), this.desk.control])
+    const pid = await this.sandbox.launch([...version.program(DAEMON), this.sandbox.control])
     await this.said(pid, 'listening')
     return pid
   }
@@ -65,7 +65,7 @@ export class Service {
         return null
       },
       20_000,
-      () => this.desk.output,
+      () => this.sandbox.output,
     )
     expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8')).toContain(version.program(MEMBER).at(-1))
     return pid
@@ -76,19 +76,19 @@ export class Service {
     return until(
       `process ${pid} says "${msgs.join('" or "')}"`,
       () =>
-        this.desk.output
+        this.sandbox.output
           .split('\n')
           .filter(line => line.endsWith('}'))
           .map(line => JSON.parse(line))
           .find(line => line.pid === pid && msgs.includes(line.msg)),
       20_000,
-      () => this.desk.output,
+      () => this.sandbox.output,
     )
   }
 
   /** The number of changes by which versions have written entries that they migrate. Each such change has several entries. */
   get migrations(): number {
-    const lines = this.desk.output
+    const lines = this.sandbox.output
       .split('\n')
       .filter(line => line.startsWith('{"msg":"migrated"') && line.endsWith('}'))
     return lines.reduce((sum, line) => sum + JSON.parse(line).changes, 0)

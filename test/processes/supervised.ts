@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { Desk, type Ran } from '../e2e/cli-processes.js'
+import { type Ran, Sandbox } from '../e2e/cli-processes.js'
 import { hasEnded, signalPid } from './launch.js'
 import { printedStatus } from './operator.js'
 import { freePort } from './scene.js'
@@ -36,16 +36,16 @@ type Line = Record<string, any>
 
 /** `fd-broker run` with a listener named `web`, in a folder of its own; all of it ends with the test. */
 export class Supervised {
-  readonly desk = Desk.open()
+  readonly sandbox = Sandbox.open()
   readonly control: string
   readonly port: number
   /** The output of the programs, a line each. */
-  readonly said = join(this.desk.folder, 'said')
+  readonly said = join(this.sandbox.folder, 'said')
   pid = 0
 
   private constructor(port: number) {
-    mkdirSync(join(this.desk.folder, 'run'), { mode: 0o700 })
-    this.control = join(this.desk.folder, 'run', 'run.sock')
+    mkdirSync(join(this.sandbox.folder, 'run'), { mode: 0o700 })
+    this.control = join(this.sandbox.folder, 'run', 'run.sock')
     this.port = port
   }
 
@@ -70,7 +70,7 @@ export class Supervised {
   }
 
   get output(): string {
-    return this.desk.output
+    return this.sandbox.output
   }
 
   /** The command line of the supervisor. */
@@ -88,7 +88,7 @@ export class Supervised {
     const given = Object.entries({ FDB_SUPERVISED: this.orders({}), ...env }).map(
       ([name, value]) => `${name}=${value}`,
     )
-    this.pid = await this.desk.launch(['env', ...given, ...this.commandLine(args, command)])
+    this.pid = await this.sandbox.launch(['env', ...given, ...this.commandLine(args, command)])
     return this.pid
   }
 
@@ -130,7 +130,7 @@ export class Supervised {
   }
 
   upgrade(...args: string[]): Promise<Ran> {
-    return this.desk.run('upgrade', '--control', this.control, ...args)
+    return this.sandbox.run('upgrade', '--control', this.control, ...args)
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: as it is printed

@@ -171,7 +171,7 @@ describe('frames', () => {
     )
   })
 
-  it('a stranger is recognised at its first byte', () => {
+  it('recognises bytes of another protocol at the first one', () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 255 }), byte => {
         const decoder = new FrameDecoder<number>()

@@ -71,13 +71,13 @@ describe('servers', () => {
     )
   })
 
-  it('that recovered get their share after one trial each, in the first requests after the cool-down', () => {
+  it('that recovered get their share after one probe each, in the first requests after the cool-down', () => {
     fc.assert(
       fc.property(group, fc.nat({ max: 5000 }), ([servers, out, turns], late) => {
         const balancer = balancerOf(servers, out, turns)
         const now = 1000 + late
-        const trials = Array.from({ length: out.length }, () => balancer.pick(now))
-        expect(new Set(trials)).toEqual(new Set(out))
+        const probes = Array.from({ length: out.length }, () => balancer.pick(now))
+        expect(new Set(probes)).toEqual(new Set(out))
         for (const name of out) expect(balancer.recordSuccess(name, now)).toBe(true)
         expect(balancer.allUp).toBe(true)
         const picks = Array.from({ length: servers.length * 3 }, () => balancer.pick(now))
@@ -109,7 +109,7 @@ describe('servers', () => {
     )
   })
 
-  it('have one trial at a time; a trial without an outcome is followed by another after the cool-down', () => {
+  it('have one probe at a time; a probe without an outcome is followed by another after the cool-down', () => {
     const balancer = new Balancer(names(3), RULES)
     takeOut(balancer, ['s1'], 0)
     const picks = (now: number) => Array.from({ length: 6 }, () => balancer.pick(now))
@@ -122,7 +122,7 @@ describe('servers', () => {
     expect(healthy(balancer, names(3))).toEqual(['s0', 's2'])
   })
 
-  it('that are out are no trial for a request that failed on another server, unless none is up', () => {
+  it('that are out are no probe for a request that failed on another server, unless none is up', () => {
     const balancer = new Balancer(names(3), RULES)
     takeOut(balancer, ['s0'], 0)
     expect(balancer.pick(2000, new Set(['s1']))).toBe('s2')
@@ -194,10 +194,10 @@ describe('servers', () => {
     expect(down).toEqual({ kind: 'down', until: 1005 })
     // A request that was on its way before prolongs nothing.
     expect(fail(down, 900)).toEqual(down)
-    const trial = afterEvent(down, 'picked', RULES, 1005)
-    expect(trial).toEqual({ kind: 'probing', until: 2005 })
-    expect(fail(trial, 1300)).toEqual({ kind: 'down', until: 2300 })
-    expect(afterEvent(trial, 'succeeded', RULES, 1300)).toEqual(UP)
+    const probe = afterEvent(down, 'picked', RULES, 1005)
+    expect(probe).toEqual({ kind: 'probing', until: 2005 })
+    expect(fail(probe, 1300)).toEqual({ kind: 'down', until: 2300 })
+    expect(afterEvent(probe, 'succeeded', RULES, 1300)).toEqual(UP)
   })
 
   it('never go out when that is off, and come back when it is switched off', () => {

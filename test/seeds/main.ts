@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { runTests } from '../mutants/trial.js'
+import { runTests } from '../mutants/test-run.js'
 import { ROOT, Workspace } from '../mutants/workspace.js'
 import { SEEDS } from './list.js'
 import { isStale, type Numbered, numbered, switchable } from './switchable.js'

@@ -2,7 +2,7 @@ import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { upgradedAndAlike } from '../../e2e/auto-record.js'
 import { installed } from '../installed.js'
-import { ADD, ARTICLES, complaints, MISSING, unmodified, unmodifiedFolder } from '../unmodified.js'
+import { ADD, ARTICLES, MISSING, unexpectedLines, unmodified, unmodifiedFolder } from '../unmodified.js'
 
 const NEXT = 'node_modules/next/dist/bin/next'
 /** Requests a second: these take more of the processor for one than others, and two versions start and serve at a time. */
@@ -18,15 +18,15 @@ describe('under fd-broker/auto an application answers as without it, and is upgr
     const program = await unmodified('nest.ts', { modules, words: ['--import', 'tsx'] })
     program.write('tsconfig.json', '{ "compilerOptions": { "experimentalDecorators": true } }')
     await upgradedAndAlike(program, { questions: ARTICLES, rate: RATE })
-    expect(complaints(program)).toEqual([])
+    expect(unexpectedLines(program)).toEqual([])
   })
 
   it('next, built, by next start', async () => {
     const program = await unmodifiedFolder('next', NEXT, { modules, args: ['start', '-p', '8080'] })
-    const built = await program.desk.runCommand([
+    const built = await program.sandbox.runCommand([
       'sh',
       '-c',
-      `cd ${program.desk.folder} && node ${NEXT} build`,
+      `cd ${program.sandbox.folder} && node ${NEXT} build`,
     ])
     expect(built, built.stderr).toMatchObject({ code: 0 })
     const api = { path: '/api/articles' }

@@ -36,7 +36,7 @@ describe('docs/frameworks.md: a server is upgraded three times under load, and n
   it('nest.ts', async () => {
     const application = await shown(['nest.ts', 'tsconfig.json'])
     await upgraded(application, commandOf(PAGE, 'node --import tsx nest'))
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 
   it('next.mjs', async () => {
@@ -64,6 +64,6 @@ export default () => <p>{\`generation \${process.env.GENERATION}\`}</p>
     for (const begin of ['npx vite build --outDir', 'npx vite build --ssr'])
       await run(application, commandOf(PAGE, begin))
     await upgraded(application, 'node vite-ssr.mjs')
-    expect(application.desk.output).toBe('')
+    expect(application.sandbox.output).toBe('')
   })
 })

@@ -16,7 +16,7 @@ import { ReleasePath } from '../../../src/cli/release-path.js'
 const NOBODY = 65_534
 
 /** A release that is a file, and the one that it has replaced; this process may not make another link to a file of root's. */
-function asStranger(): string {
+function filesOfRoot(): string {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-installed-'))
   chmodSync(folder, 0o777)
   for (const name of ['app', 'app.previous', 'new']) writeFileSync(join(folder, name), name, { mode: 0o755 })
@@ -35,7 +35,7 @@ describe.skipIf(
     ['installed', (installed: ReleasePath, folder: string) => installed.install(join(folder, 'new'))],
     ['swapped', (installed: ReleasePath) => installed.swap()],
   ])('is not %s, and all is as it was', (_how, change) => {
-    const folder = asStranger()
+    const folder = filesOfRoot()
     const installed = new ReleasePath(join(folder, 'app'))
     expect(() => change(installed, folder)).toThrow(
       expect.objectContaining({

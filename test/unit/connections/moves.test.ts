@@ -154,7 +154,7 @@ describe('connections that move', () => {
 
   it('come back when the other does not acknowledge them in time; then no more goes this way, and it is told so', async () => {
     const before = open()
-    const { link, sender, old, given, ended } = lonelyGiver()
+    const { link, sender, old, given, ended } = loneSender()
     fill(old, 50)
     const heard: number[] = []
     const told = new Promise<void>(resolve => {
@@ -183,7 +183,7 @@ describe('connections that move', () => {
 
   it('stay when the other has sealed the log before it acknowledges them: no more goes this way', async () => {
     const before = open()
-    const { link, sender, old, log, given, ended } = lonelyGiver()
+    const { link, sender, old, log, given, ended } = loneSender()
     const theirs = MoveLog.open(log.fd.dup())
     fill(old, 50)
     const heard: number[] = []
@@ -243,7 +243,7 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
-  it('move in two waves: the rest follows when the taker has lived with the first few for a while', async () => {
+  it('move in two waves: the rest follows when the receiver has lived with the first few for a while', async () => {
     const { sender, receiver, old, young, given } = way({ firstWaveMs: 150 })
     fill(old, 1_000)
     receiver.start()
@@ -309,7 +309,7 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
-  it('are lost with a taker that dies in the first wave, but for those that were not in it', async () => {
+  it('are lost with a receiver that dies in the first wave, but for those that were not in it', async () => {
     const { sender, receiver, old, young, ended } = way({ firstWaveMs: 60_000 })
     fill(old, 100)
     receiver.start()
@@ -353,7 +353,7 @@ describe('connections that move', () => {
     await sender.settled()
   })
 
-  it('come back when the giver stops in the middle, and none is in two hands', async () => {
+  it('come back when the sender stops in the middle, and none is in two hands', async () => {
     const { sender, receiver, old, young, ended } = way()
     fill(old, 500)
     old.slow = 0.2
@@ -384,7 +384,7 @@ describe('connections that move', () => {
     expect([old.came, given.report.moved, old.onMovable]).toEqual([[['c0', 'returned']], 0, null])
   })
 
-  it('are kept by the other when the giver dies and has not decided', async () => {
+  it('are kept by the other when the sender dies and has not decided', async () => {
     const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' })
     children.push(child)
     await once(child, 'spawn')
@@ -423,9 +423,9 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
-  it('are let go by the other when the giver lives and has not decided; it cannot decide any more then', async () => {
+  it('are let go by the other when the sender lives and has not decided; it cannot decide any more then', async () => {
     const before = open()
-    const { link, young, ended, log } = lonelyTaker()
+    const { link, young, ended, log } = loneReceiver()
     await prepare(link, 1, ['a', 'b'])
     await seen(() => acked.length === 1)
     link.close()
@@ -439,8 +439,8 @@ describe('connections that move', () => {
     expect(open()).toBe(before)
   })
 
-  it('arrive without a warning when the giver ends before it has read the last acknowledgement', async () => {
-    const { link, young, ended, log, told } = lonelyTaker()
+  it('arrive without a warning when the sender ends before it has read the last acknowledgement', async () => {
+    const { link, young, ended, log, told } = loneReceiver()
     link.channel.pause()
     await prepare(link, 1, ['a'])
     for (let turns = 0; turns < 20; turns++) await new Promise(resolve => setImmediate(resolve))
@@ -453,8 +453,8 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
-  it('are kept by the other when the giver has decided and its word was lost', async () => {
-    const { link, young, ended, log } = lonelyTaker()
+  it('are kept by the other when the sender has decided and its word was lost', async () => {
+    const { link, young, ended, log } = loneReceiver()
     await prepare(link, 7, ['a'])
     await seen(() => acked.length === 1)
     expect(log.append(7, 'moved')).toBe(true)
@@ -508,7 +508,7 @@ describe('connections that move', () => {
   })
 
   it('stay when the other refuses them without a word: that is counted too', async () => {
-    const { link, sender, old, given } = lonelyGiver()
+    const { link, sender, old, given } = loneSender()
     fill(old, 3)
     link.start({
       message: ({ prepare }, fds) => {
@@ -541,7 +541,7 @@ describe('connections that move', () => {
   })
 
   it('go also where an acknowledgement of another slice refuses some', async () => {
-    const { link, sender, old, given, ended } = lonelyGiver()
+    const { link, sender, old, given, ended } = loneSender()
     fill(old, 4)
     link.start({
       message: ({ prepare }, fds) => {
@@ -564,7 +564,7 @@ describe('connections that move', () => {
 
   it('are closed also where they were not looked at when they are let go', async () => {
     const before = open()
-    const { link, receiver, young, ended, log } = lonelyTaker()
+    const { link, receiver, young, ended, log } = loneReceiver()
     let looked = 0
     young.refuses = () => {
       // Longer than a turn may last.
@@ -593,7 +593,7 @@ describe('connections that move', () => {
   })
 
   it('are refused one by one when what came is not what was announced, and the rest goes on', async () => {
-    const { link, young, ended, refusals, log } = lonelyTaker()
+    const { link, young, ended, refusals, log } = loneReceiver()
     const [a, b] = native.socketPair()
     const fds = [OwnedFd.own(a, 'a'), OwnedFd.own(b, 'b')]
     await link.send(
@@ -626,8 +626,8 @@ describe('connections that move', () => {
   })
 })
 
-/** A giver without a taker; the test has the other end of its channel. */
-function lonelyGiver() {
+/** A sender without a receiver; the test has the other end of its channel. */
+function loneSender() {
   const { give, take, log } = movePair()
   const old = new Hand()
   const given = new MoveCounts()
@@ -650,7 +650,7 @@ function lonelyGiver() {
 
 let acked: number[] = []
 
-function lonelyTaker() {
+function loneReceiver() {
   const young = new Hand()
   const pair = movePair()
   const link = new Link(new Channel(pair.give))

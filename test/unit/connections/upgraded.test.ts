@@ -75,11 +75,11 @@ describe('a connection that the application has taken over', () => {
   it('is refused by a version without hooks, or with other ones, and stays', async () => {
     const from = await new Counter('old').place()
     const client = await upgraded(from)
-    const strangers = [await new Counter('new', 'app/count-2').place(), await place(http.createServer())]
+    const others = [await new Counter('new', 'app/count-2').place(), await place(http.createServer())]
     let departures = taken(from)
     await until('it goes', () => departures.length > 0 || (departures = taken(from)).length > 0)
     const [departure] = departures
-    for (const { moving } of strangers)
+    for (const { moving } of others)
       expect(() => moving.check(departure!.record, departure!.fds)).toThrow(
         expect.objectContaining({ code: 'ERR_FDB_NO_TARGET' }),
       )

@@ -112,12 +112,12 @@ describe('who calls at a daemon', () => {
     const anyone = { key: 'anyone', who: [ANYONE] }
     const gate = new AccessCheck({ ...OWNERS_ONLY, operate: anyone }, SILENT)
     const { reception, state } = open(gate)
-    const stranger = joiner(DAEMON_ITSELF, 12_345)
+    const foreign = joiner(DAEMON_ITSELF, 12_345)
     const { offered } = state
     expect(reception.mayConnect(12_345)).toBe(true)
     for (const intent of ['join', 'back', 'draining'] as const)
-      reception.receive({ ...stranger.caller, intent })
-    expect([stranger.code(), offered, reception.handsOver]).toEqual(['ERR_FDB_DENIED', [], false])
+      reception.receive({ ...foreign.caller, intent })
+    expect([foreign.code(), offered, reception.handsOver]).toEqual(['ERR_FDB_DENIED', [], false])
   })
 
   it('and waits there is let go of when he leaves', () => {

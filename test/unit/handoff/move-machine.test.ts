@@ -11,7 +11,7 @@ import {
 const types = (step: { effects: readonly { type: string }[] }): string[] =>
   step.effects.map(({ type }) => type)
 
-describe('the giver of a slice', () => {
+describe('the sender of a slice', () => {
   const sent = stepMoveOut(initialMoveOut(), { type: 'start' }).state
 
   it('writes moved(k) before it drops, and back(k) before it reads again', () => {
@@ -29,7 +29,7 @@ describe('the giver of a slice', () => {
     ])
   })
 
-  it('keeps the slice when the taker has sealed the log, and sends no other', () => {
+  it('keeps the slice when the receiver has sealed the log, and sends no other', () => {
     const step = stepMoveOut(sent, { type: 'logged', slice: 1, record: 'moved', written: false })
     expect(types(step)).toEqual(['takeBack'])
     expect(types(stepMoveOut(step.state, { type: 'start' }))).toEqual([])
@@ -43,7 +43,7 @@ describe('the giver of a slice', () => {
   })
 })
 
-describe('the taker of a slice in doubt', () => {
+describe('the receiver of a slice in doubt', () => {
   const held = stepMoveIn(initialMoveIn(), { type: 'prepare', slice: 1 }).state
 
   it('seals the log before it believes it', () => {
@@ -57,21 +57,21 @@ describe('the taker of a slice in doubt', () => {
     ['nothing', 'alive', 'release'],
     ['back', 'alive', 'release'],
     ['back', 'dead', 'release'],
-  ] as const)('with %s in the log of a giver that is %s: %s', (record, sender, effect) => {
+  ] as const)('with %s in the log of a sender that is %s: %s', (record, sender, effect) => {
     expect(types(stepMoveIn(held, { type: 'log', slice: 1, record, sender }))).toEqual([effect])
   })
 })
 
-describe('a connection between a giver and a taker', () => {
+describe('a connection between a sender and a receiver', () => {
   it('has one reader at the end, whatever is lost', () => {
     const action = fc.constantFrom(
       'start',
-      'toTaker',
-      'toGiver',
+      'toReceiver',
+      'toSender',
       'loseDown',
       'loseUp',
-      'giverWaits',
-      'takerDoubts',
+      'senderWaits',
+      'receiverDoubts',
     )
     fc.assert(
       fc.property(fc.array(action, { maxLength: 40 }), actions => {
@@ -80,8 +80,8 @@ describe('a connection between a giver and a taker', () => {
           pair[next]()
           expect(pair.readers.size).toBeLessThanOrEqual(1)
         }
-        pair.giverWaits()
-        pair.takerDoubts()
+        pair.senderWaits()
+        pair.receiverDoubts()
         expect(pair.readers.size).toBe(1)
         expect([...pair.holders]).toEqual([...pair.readers])
       }),
@@ -104,11 +104,11 @@ class Pair {
   start(): void {
     if (this.readers.has('sender')) this.#give({ type: 'start' })
   }
-  toTaker(): void {
+  toReceiver(): void {
     const message = this.#down.shift()
     if (message !== undefined) this.#take(message)
   }
-  toGiver(): void {
+  toSender(): void {
     const slice = this.#up.shift()
     if (slice !== undefined) this.#give({ type: 'ack', slice })
   }
@@ -118,10 +118,10 @@ class Pair {
   loseUp(): void {
     this.#up.length = 0
   }
-  giverWaits(): void {
+  senderWaits(): void {
     if (this.sender.pending !== NO_SLICE) this.#give({ type: 'deadline' })
   }
-  takerDoubts(): void {
+  receiverDoubts(): void {
     if (this.receiver.held !== NO_SLICE) this.#take({ type: 'doubt', sender: 'alive' })
   }
 

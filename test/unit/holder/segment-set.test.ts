@@ -6,7 +6,7 @@ import type { BundleItem } from '../../../src/wire/bundle.js'
 import { Segment } from '../../fixtures/state.js'
 import { until } from '../../processes/until.js'
 
-function shelfWith(...epochs: number[]): SegmentSet {
+function segmentsOf(...epochs: number[]): SegmentSet {
   const segmentSet = new SegmentSet()
   onTestFinished(() => segmentSet.close())
   segmentSet.make(epochs)
@@ -18,7 +18,7 @@ const epochsOf = ({ all }: SegmentSet) => all.map(({ epoch }) => epoch)
 describe('the segments that a process holds', () => {
   it('are one for each epoch: a writable one takes the place of one of its kind, and nothing else does', () => {
     const before = native.openCount()
-    const segmentSet = shelfWith()
+    const segmentSet = segmentsOf()
     const readOnly = Segment.create(1)
     const writable = readOnly.dup()
     const snapshot = Segment.create(1, { kind: 'snapshot' })
@@ -35,7 +35,7 @@ describe('the segments that a process holds', () => {
   })
 
   it('are sealed for who asks later, also where they held nothing and were dropped', () => {
-    const segmentSet = shelfWith(1, 2, 3)
+    const segmentSet = segmentsOf(1, 2, 3)
     segmentSet.seal(2, 3)
     expect([1, 2, 3, 4].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false, false])
     segmentSet.prune(1)
@@ -45,7 +45,7 @@ describe('the segments that a process holds', () => {
   })
 
   it('are dropped below an epoch when they are nobody’s state, and no others', () => {
-    const segmentSet = shelfWith(1, 2, 3, 4)
+    const segmentSet = segmentsOf(1, 2, 3, 4)
     segmentSet.dropBelow(3)
     expect([segmentSet.top, epochsOf(segmentSet)]).toEqual([4, [3, 4]])
     segmentSet.dropBelow(3)
@@ -53,19 +53,19 @@ describe('the segments that a process holds', () => {
   })
 
   it('are sealed within the bounds that are named', () => {
-    const segmentSet = shelfWith(1, 2, 3)
+    const segmentSet = segmentsOf(1, 2, 3)
     segmentSet.seal(2, 3)
     expect([1, 2, 3].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false])
   })
 
   it('are sealed within the same bounds aside', async () => {
-    const segmentSet = shelfWith(1, 2, 3)
+    const segmentSet = segmentsOf(1, 2, 3)
     await segmentSet.sealAside(2, 3)
     expect([1, 2, 3].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false])
   })
 
   it('are given read-only to one that drains, from the one after those that it has', () => {
-    const segmentSet = shelfWith(1, 2, 3)
+    const segmentSet = segmentsOf(1, 2, 3)
     const before = native.openCount()
     const { items, release } = segmentSet.since(1)
     expect(items.map(({ epoch, writable }) => [epoch, writable])).toEqual([
@@ -86,7 +86,7 @@ describe('the segments that a process holds', () => {
 
 describe('a generation that drains', () => {
   it('is sent what was made since, once, and nothing when there is nothing', async () => {
-    const segmentSet = shelfWith(1, 2)
+    const segmentSet = segmentsOf(1, 2)
     const before = native.openCount()
     const sent: number[][] = []
     const link = {

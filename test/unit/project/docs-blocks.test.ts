@@ -120,7 +120,7 @@ describe('a block of code on a page', () => {
     const lines = text.trim().split('\n')
     expect(lines.filter(line => !/^(?:#.*|\[[A-Z]\w+\]|[A-Z]\w+=.+|)$/.test(line))).toEqual([])
     const starts = lines.flatMap(line => /^Exec\w+=(.*)$/.exec(line)?.[1] ?? [])
-    expect(await complaints(starts.map(start => ({ at: start, language: 'sh', text: start })))).toEqual([])
+    expect(await faults(starts.map(start => ({ at: start, language: 'sh', text: start })))).toEqual([])
   })
 
   it.each(of('dockerfile'))('%s has a stage with a command', (_at, { text }) => {
@@ -138,7 +138,7 @@ describe('a command on a page', () => {
     const inline = pages().flatMap(page => inlineCommands(page, pageText(page)))
     expect(inline.length).toBeGreaterThan(100)
     const shells = of('sh', '').map(([, block]) => block)
-    expect(await complaints([...shells, ...inline])).toEqual([])
+    expect(await faults([...shells, ...inline])).toEqual([])
   })
 
   it('of npm runs a script of the package', () => {
@@ -155,7 +155,7 @@ describe('a command on a page', () => {
     ['fd-broker run --listen web=tcp://*:80 -- fd-broker proxy --conf x', 'proxy has no option --conf'],
     ['false && fd-broker state shew', 'there is no command shew'],
   ])('as %s is refused', async (text, why) => {
-    expect(await complaints([{ at: 'here', language: 'sh', text }])).toEqual([`here: ${why}`])
+    expect(await faults([{ at: 'here', language: 'sh', text }])).toEqual([`here: ${why}`])
   })
 })
 
@@ -166,7 +166,7 @@ function issued(folder: string, text: string): { cert: string; key: string } {
 
 let understood: Command | undefined
 
-async function complaints(shells: readonly PageBlock[]): Promise<string[]> {
+async function faults(shells: readonly PageBlock[]): Promise<string[]> {
   understood ??= await wholeProgram()
   const all = understood
   return shells.flatMap(({ at, text }) =>

@@ -56,8 +56,8 @@ describe('the units in docs/examples/systemd', () => {
         encoding: 'utf8',
         env: { ...process.env, SYSTEMD_UNIT_PATH: `${folder}:` },
       })
-      const complaints = stderr.split('\n').filter(line => units.some(unit => line.includes(unit)))
-      expect({ status, complaints }).toEqual({ status: 0, complaints: [] })
+      const faults = stderr.split('\n').filter(line => units.some(unit => line.includes(unit)))
+      expect({ status, faults }).toEqual({ status: 0, faults: [] })
     },
   )
 })

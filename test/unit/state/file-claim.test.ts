@@ -89,9 +89,9 @@ describe('a state file', () => {
     const loser = await start(path)
     loser.file.serve()
     await loser.put('a')
-    const taker = await start(path, { first: false })
-    taker.file.serve()
-    await taker.put('b')
+    const successor = await start(path, { first: false })
+    successor.file.serve()
+    await successor.put('b')
     const { ino } = statSync(path)
     await expect(loser.put('c')).rejects.toMatchObject({
       code: 'ERR_FDB_STATE_FILE',
@@ -103,7 +103,7 @@ describe('a state file', () => {
       'writes the state file',
     )
     expect(statSync(path).ino).toBe(ino)
-    taker.file.stop()
+    successor.file.stop()
     await until('the loser writes again', () => loser.file.status().ok)
   })
 })

@@ -27,16 +27,16 @@ function heard(pid: number) {
 describe('what is told at the notify socket of a version', () => {
   it('counts from this user and from the version, not from another user', async context => {
     needsRoot(context)
-    const [stranger, version] = await Promise.all([SecondUser.start(), SecondUser.start(12_002)])
+    const [foreign, version] = await Promise.all([SecondUser.start(), SecondUser.start(12_002)])
     const { path, told, own } = heard(version.pid)
-    await stranger.notifies(path, `READY=1\nSTATUS=not the version\nMAINPID=${stranger.pid}`)
+    await foreign.notifies(path, `READY=1\nSTATUS=not the version\nMAINPID=${foreign.pid}`)
     own.send({ STATUS: 'of root' })
     await until('root is heard', () => told.length > 0)
     expect(told).toEqual(['of root'])
     // The version has become another user since it was started.
     expect(await version.notifies(path, 'READY=1')).toBe('done')
     await until('the version is heard', () => told.includes('ready'))
-    await stranger.notifies(path, 'READY=1')
+    await foreign.notifies(path, 'READY=1')
     own.send({ STATUS: 'last' })
     await until('root is heard again', () => told.includes('last'))
     expect(told).toEqual(['of root', 'ready', 'last'])

@@ -113,7 +113,7 @@ describe('a channel', () => {
     expect(await cut.end).toMatchObject({ code: 'ERR_FDB_CHANNEL_TRUNCATED' })
   })
 
-  it('ends at the first byte of a stranger', async () => {
+  it('ends at the first byte of another protocol', async () => {
     const [raw, fd] = rawPair()
     const heard = listen(new Channel(fd))
     native.sendMessage(raw.raw, Buffer.from('G'), 0, 1, null)

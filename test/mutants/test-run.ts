@@ -18,7 +18,7 @@ export interface FailedTest {
   readonly why: string
 }
 
-export interface Trial {
+export interface TestRun {
   readonly files: readonly FileResult[]
   /** The tests did not end in their time. */
   readonly late: boolean
@@ -40,7 +40,7 @@ export async function runTests(
   { folder }: Workspace,
   files: readonly string[],
   options: { bail: boolean; workers?: number; limitMs: number; show?: boolean; mutant?: number },
-): Promise<Trial> {
+): Promise<TestRun> {
   const mark = randomUUID()
   const output = join(folder, `results-${mark}.json`)
   const args = ['run', '--config', 'vitest.mutants.config.ts', '--reporter=json', `--outputFile=${output}`]

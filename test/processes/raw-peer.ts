@@ -16,7 +16,7 @@ export function hello(intent: keyof typeof Intent, service = 'shop', generation 
 }
 
 /** A peer on a control socket that need not keep to the protocol. Collects what it is told. */
-export class Stranger {
+export class RawPeer {
   readonly heard: WireEnvelope[] = []
   readonly ended: Promise<void>
   readonly #channel: Channel
@@ -34,8 +34,8 @@ export class Stranger {
     )
   }
 
-  static async connect(control: string): Promise<Stranger> {
-    return new Stranger(await Channel.connect(control))
+  static async connect(control: string): Promise<RawPeer> {
+    return new RawPeer(await Channel.connect(control))
   }
 
   /** Sends in one go: the other side may well read them in one turn. Ignores bytes that the other side does not take. */

@@ -10,7 +10,7 @@ import { Scene } from '../processes/scene.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const USER = 12_001
-const STRANGER = 12_002
+const FOREIGN_USER = 12_002
 const isRoot = process.getuid?.() === 0
 
 function as(uid: number): string[] {
@@ -34,17 +34,17 @@ function openScene(mode: number, owner: number): { scene: Scene; control: string
   return { scene, control: join(folder, 'c.sock') }
 }
 
-describe.runIf(isRoot)('a stranger who listens at the control path first', () => {
+describe.runIf(isRoot)('a server of another user at the control path', () => {
   it('gets neither the listeners of a member nor the orders of an operator', async () => {
     const { scene, control } = openScene(0o1777, 0)
     // One that admits everybody: what keeps others out is in its own hands.
     const NODE_OPTIONS = `--import=data:text/javascript,process.geteuid=()=>${USER}`
-    const trap = await startDaemon(scene, { control }, { wrap: as(STRANGER), env: { NODE_OPTIONS } })
+    const trap = await startDaemon(scene, { control }, { wrap: as(FOREIGN_USER), env: { NODE_OPTIONS } })
     chmodSync(control, 0o777)
     const member = await scene.start({ control }, { wrap: as(USER) })
     const refusal = {
       code: 'ERR_FDB_DENIED',
-      message: expect.stringMatching(new RegExp(`process ${trap.pid},.*uid ${STRANGER}.* ${USER}`)),
+      message: expect.stringMatching(new RegExp(`process ${trap.pid},.*uid ${FOREIGN_USER}.* ${USER}`)),
     }
     expect(await member.failure()).toMatchObject(refusal)
     await member.end()
