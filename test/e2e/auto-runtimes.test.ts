@@ -16,7 +16,7 @@ describe.each(RUNTIMES)('a program in %s', (name, runtime, words) => {
     ['join()', "import { join } from 'fd-broker'\nawait join({ service: 'shop', control: false })"],
   ])('ends with exit code 1, and says why: %s', async (_use, text) => {
     const program = await AutoProgram.of(text)
-    const { code, stderr } = await program.desk.runCommand([runtime, ...words, program.path(program.file)])
+    const { code, stderr } = await program.sandbox.runCommand([runtime, ...words, program.path(program.file)])
     expect(stderr).toContain(`fd-broker does not run in ${name}`)
     expect(code).toBe(1)
   })

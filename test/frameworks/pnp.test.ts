@@ -39,7 +39,7 @@ async function pluggedIn(): Promise<AutoProgram> {
   )
   program.write('.yarnrc.yml', 'nodeLinker: pnp\nenableTelemetry: false\nenableGlobalCache: false\n')
   program.write('yarn.lock', '')
-  const { code, stdout } = await program.desk.runCommand([
+  const { code, stdout } = await program.sandbox.runCommand([
     'env',
     '-C',
     program.path(''),
@@ -68,7 +68,7 @@ describe('a program that Yarn has installed by Plug’n’Play', () => {
   it('starts in the background, with a log for each version', async () => {
     const program = await pluggedIn()
     const start = () =>
-      program.desk.runCommand([
+      program.sandbox.runCommand([
         ...[
           'env',
           '-C',
