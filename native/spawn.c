@@ -170,6 +170,10 @@ static void drop_line(const char *line) {
 /* A forked process shares its parent's memory until one of them writes to it: without this, the kernel would copy every page that the parent writes.
    Afterwards only syscall() may be called: to find other functions, the loader needs its memory. */
 static void drop_memory(void) {
+#ifdef __SANITIZE_ADDRESS__ /* a sanitizer's own memory, which its checks and wrappers read, is anonymous too */
+  (void)drop_line;
+}
+#else
   char buffer[4096], line[LINE];
   size_t length = 0;
   int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
@@ -186,6 +190,7 @@ static void drop_memory(void) {
     }
   syscall(SYS_close, maps);
 }
+#endif
 
 /* The guardian: starts the program, writes its end to `leash`, and ends when the other end of `leash` is closed. Keeps all signals blocked, because a
    signal to a whole session or control group is not for it. Does not reap the program: until the guardian has ended, its pid belongs to no other process. */
@@ -203,11 +208,7 @@ static void guard(start *it, int leash) {
   syscall(SYS_close_range, 1u, ~0u, 0);
   if (chdir("/") < 0) errno = 0;
   prctl(PR_SET_NAME, "fdb-guardian");
-#ifndef __SANITIZE_ADDRESS__ /* a sanitizer's own memory, which its checks and wrappers read, is anonymous too */
   drop_memory();
-#else
-  (void)drop_memory;
-#endif
   int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
   struct pollfd watched[] = { { .fd = 0, .events = POLLIN }, { .fd = pidfd, .events = POLLIN } };
   for (;;) {
