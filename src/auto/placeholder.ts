@@ -15,6 +15,7 @@ import { mainProcess, statOf } from '../os/main-process.js'
 import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { endBy } from './end-by.js'
 import { COMMAND } from './log-files.js'
+import { messageOf, print } from './stderr.js'
 
 const ANSWER_MS = 2_000
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
@@ -109,8 +110,10 @@ export class Placeholder {
       if (holding !== null) holdSignals(KEEP_MASK)
       const start = { file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words] }
       executeInstead({ ...start, env: { ...env, ...holding } }, [])
-    } catch {
-      // The process ends, as without a placeholder.
+    } catch (error) {
+      print(
+        `this process could not become fd-broker keep, and ends: the program that serves may end with it (${messageOf(error)})`,
+      )
     }
   }
 }

@@ -271,6 +271,7 @@ export function reject(
   const { code, message, retryable } = error
   link
     .send({ reject: { code, message, retryable, ...facts } })
+    // The process has ended, or does not read: it gets no answer, and its link is closed.
     .catch(() => {})
     .finally(() => link.close())
 }
@@ -285,6 +286,7 @@ export function welcome(link: Link, body: fdbroker.wire.Welcome.$Properties): vo
   }
   link
     .send({ welcome: body }, own === null ? [] : [own])
+    // The link then ends, and its end is handled.
     .catch(() => {})
     .finally(() => own?.close())
 }

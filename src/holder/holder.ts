@@ -392,7 +392,12 @@ export function repeatUntilDone(
       { err: error, effect: what },
       'a step of the handoff failed; it is repeated until it succeeds',
     )
-    return repeatAfterFailure(act, over)
+    let last = String(error)
+    return repeatAfterFailure(act, over, later => {
+      // A repeated failure is logged once.
+      if (String(later) !== last) logger.error({ err: later, effect: what }, 'the step still fails')
+      last = String(later)
+    })
   }
   try {
     return act()?.catch(failed)
@@ -401,15 +406,20 @@ export function repeatUntilDone(
   }
 }
 
-async function repeatAfterFailure(act: () => void | Promise<void>, over: () => boolean): Promise<void> {
+/** Calls `failed` with each further failure. */
+async function repeatAfterFailure(
+  act: () => void | Promise<void>,
+  over: () => boolean,
+  failed: (error: unknown) => void,
+): Promise<void> {
   const backoff = new Backoff(REPEAT_BACKOFF)
   while (!over()) {
     await new Promise(resolve => setTimeout(resolve, backoff.next()))
     try {
       if (!over()) await act()
       return
-    } catch {
-      // Only the first failure is logged.
+    } catch (error) {
+      failed(error)
     }
   }
 }

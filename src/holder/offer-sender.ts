@@ -123,7 +123,13 @@ export class OfferSender {
       segment =>
         segment.kind === 'epoch' && this.#parts.segmentSet.isWritable(segment.epoch) && !segment.sealed,
     )
-    if (missed.length > 0) this.#share(peer, missed).catch(() => {})
+    if (missed.length > 0)
+      this.#share(peer, missed).catch(error =>
+        this.#parts.logger.debug(
+          { err: error, pid: peer.pid },
+          'a peer did not get segments that it has missed',
+        ),
+      )
   }
 
   /** The number of descriptors that the owner has open, or null if unknown. */

@@ -237,7 +237,13 @@ export class DaemonHosting implements Hosting {
   #takeBackFrom(name: string): void {
     const { registry } = this.#deps.shared
     const present = registry.get(name)
-    if (present !== undefined && registry.wanted.has(name)) this.#give([present]).catch(() => {})
+    if (present !== undefined && registry.wanted.has(name))
+      this.#give([present]).catch(error =>
+        this.#deps.shared.settings.logger.warn(
+          { err: error, name },
+          'the daemon may still have a descriptor whose registration has failed',
+        ),
+      )
     else this.drop(name)
   }
 

@@ -152,7 +152,12 @@ export class EmbeddedHosting implements Hosting {
     if (items.length === 0) return
     link
       .sendBundle(items, settings.timeout)
-      .catch(() => {})
+      .catch(error =>
+        settings.logger.warn(
+          { err: error },
+          'the previous version did not get the descriptors that this one has named: after a rollback it lacks them',
+        ),
+      )
       .finally(() => closeAll(items.map(({ fd }) => fd)))
   }
 
@@ -201,7 +206,12 @@ export class EmbeddedHosting implements Hosting {
     const shared = fd.share()
     link
       .sendBundle([{ name, role, spec, fd: shared }], settings.timeout)
-      .catch(() => {})
+      .catch(error =>
+        settings.logger.debug(
+          { err: error, listener: name },
+          'the previous version did not hear of this path: it does not remove it if this process dies',
+        ),
+      )
       .finally(() => shared.close())
   }
 

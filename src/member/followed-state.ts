@@ -72,6 +72,7 @@ export class FollowedState {
         const startedAt = this.#nextStartedAt
         this.#queue(() => this.#read(items, startedAt))
       },
+      logger,
       writes: this.#writes,
       broken: error => {
         if (isDescriptorShortage(error)) this.#shortage.log(error)

@@ -140,7 +140,7 @@ async function repeatUntilServed(
       report(
         `no version serves yet: the next one is started again in ${pauseMs} ms, until it serves, for ${Math.ceil(left / 1_000)} s at most; this command keeps the listeners meanwhile, and Ctrl-C closes them. ${error.code}: ${error.message}`,
       )
-      // A failed version that keeps descriptors would block the next one.
+      // A failed version that keeps descriptors would block the next one, whose error says so.
       if (!isUnderWay(machine.holder?.phase)) await hosting.killStuck?.().catch(() => {})
       await changes.until(() => !holds(), pauseMs, signal).catch(() => {})
     }

@@ -102,6 +102,7 @@ export class Listener {
 
   #add(served: AttachedServer): this {
     this.#servers.push(served)
+    // attach() has reported the error.
     if (this.#accepting) this.#attach(served).catch(() => {})
     return this
   }

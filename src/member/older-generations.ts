@@ -160,14 +160,16 @@ export class OlderGenerations {
 
   /** Opens a move channel from `caller` to this process. If that fails, the older generation asks again, and drains meanwhile. */
   #openMoveChannel(caller: Caller): void {
-    const { moves } = this.#deps.shared
+    const { moves, settings } = this.#deps.shared
     createMoveChannel({
       take: end => {
         const { channel, log } = ownEnd(end)
         moves.receive(channel, log, caller.pidfd ?? caller.pid)
       },
       give: end => caller.link.sendBundle(moveChannelItems(end), CHANNEL_MS).catch(() => this.#drop(caller)),
-    }).catch(() => {})
+    }).catch(error =>
+      settings.logger.debug({ err: error, pid: caller.pid }, 'no channel for connections could be opened'),
+    )
   }
 
   /** Closes all links: the older generations then connect to the next process that serves. */

@@ -60,6 +60,7 @@ export class OwnDrain {
       service,
       versions,
       generation,
+      logger: settings.logger,
       everyMs: () => (this.#lingers ? RETIRED_MS : times.heartbeat),
       report: () => this.report,
       top: () => (this.#lingers ? NO_SEGMENTS : segmentSet.top),

@@ -1,3 +1,4 @@
+import type { Logger } from '../base/logger.js'
 import { closeAll } from '../kernel/index.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../wire/bundle.js'
@@ -26,6 +27,7 @@ interface ServingLinkOptions {
   /** Called when the peer has violated the protocol. The link then connects again. */
   readonly broken?: (error: unknown) => void
   readonly handle?: (envelope: WireEnvelope) => void
+  readonly logger: Logger
 }
 
 const { Intent } = fdbroker.wire
@@ -46,6 +48,8 @@ export class ServingLink {
   #connectedAt = 0
   /** The number of starts, by which a connection of an earlier start is recognized. */
   #starts = 0
+  /** How many attempts to connect have failed in a row. */
+  #failures = 0
 
   constructor(options: ServingLinkOptions) {
     this.#options = options
@@ -96,6 +100,7 @@ export class ServingLink {
       link.channel.unref()
       this.#link = link
       this.#connectedAt = performance.now()
+      this.#failures = 0
       link.start({
         message: (envelope, fds) => {
           closeAll(fds)
@@ -128,7 +133,12 @@ export class ServingLink {
       this.#beat(link)
       this.#options.writes.onConnected(link)
       this.#options.connected?.()
-    } catch {
+    } catch (error) {
+      if (this.#failures++ === 0)
+        this.#options.logger.debug(
+          { err: error, service },
+          'the serving process cannot be reached yet; this process tries again until it can',
+        )
       const ms = Math.max(RETRY_MS, this.#options.everyMs())
       if (start === this.#starts) this.#later(() => void this.#connect(), ms)
     }

@@ -126,6 +126,7 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
     // A request counts until the kernel has accepted its answer.
     answer
       .then(({ body, fds }) => link.send(body, fds).finally(() => closeAll(fds)))
+      // The operator has gone. A refused request has its error in `body`.
       .catch(() => {})
       .finally(() => {
         if (pending-- === MOST_AT_ONCE && link.open) link.channel.resume()
@@ -266,6 +267,7 @@ class DescriptorRequests {
             sending = false
             if (stale) notify()
           })
+          // The operator has gone, and its watches with it.
           .catch(() => {})
       })
     }

@@ -177,6 +177,17 @@ export class Section<T> {
     return new SlicedIterator(this.#readEntries({}), this.#core.sliceMs)
   }
 
+  /** @internal As the iteration in time slices, but always skips entries that cannot be decoded, with one warning per key. */
+  readable_(): AsyncIterableIterator<[string, T]> {
+    const invalid = (key: string, error: FdbError) => this.#warn(key, error)
+    return new SlicedIterator(this.#readEntries({ invalid }), this.#core.sliceMs)
+  }
+
+  /** @internal */
+  warn_(error: unknown, message: string): void {
+    this.#core.warn({ err: error, section: this.name }, message)
+  }
+
   /**
    * Resolves when the whole change is in the log. Changes are appended in the order of the calls; those of one turn of the event loop in one write.
    * If this process stands by or drains, it forwards the change to the process that writes, and the promise resolves when this process sees the

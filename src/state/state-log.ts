@@ -72,7 +72,9 @@ export class StateLog implements LogOwner {
     const limits = limitsFrom(options.limits)
     const warn = (facts: object, message: string) => logger?.warn(facts, message)
     const flush = () => this.#flush()
-    const deferred = new DeferredWork(sliceMs, closing, flush)
+    const deferred = new DeferredWork(sliceMs, closing, flush, error =>
+      warn({ err: error }, 'a part of the work after a change has failed: some listeners were not notified'),
+    )
     const store = new Store(limits, deferred, (error, section) =>
       warn({ err: error, section }, 'a change listener of a state section threw'),
     )

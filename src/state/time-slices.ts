@@ -119,13 +119,15 @@ export class DeferredWork {
   readonly #sliceMs: number
   readonly #signal: AbortSignal
   readonly #onPause: () => void
+  readonly #failed: (error: unknown) => void
   #running = false
 
-  /** `onPause` is called when the work is done or was aborted. */
-  constructor(sliceMs: number, signal: AbortSignal, onPause: () => void) {
+  /** `onPause` is called when the work is done or was aborted; `failed` for work that has thrown, which is not continued. */
+  constructor(sliceMs: number, signal: AbortSignal, onPause: () => void, failed: (error: unknown) => void) {
     this.#sliceMs = sliceMs
     this.#signal = signal
     this.#onPause = onPause
+    this.#failed = failed
   }
 
   get pending(): boolean {
@@ -170,7 +172,9 @@ export class DeferredWork {
       await runInSlices(this.steps(), { sliceMs: this.#sliceMs, signal: this.#signal })
     }
     work()
-      .catch(() => {})
+      .catch(error => {
+        if (!this.#signal.aborted) this.#failed(error)
+      })
       .finally(() => {
         this.#running = false
         if (this.#signal.aborted) for (const { end } of this.#work) end()

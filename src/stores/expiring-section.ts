@@ -97,10 +97,15 @@ export class ExpiringSection<T> {
     const section = member.section(this.#options.section, this.#options.schema)
     this.#section = section
     // In a successor each put waits until this process serves.
-    for (const [key, entry] of this.#early) section.put(key, entry).catch(() => {})
+    for (const [key, entry] of this.#early)
+      section
+        .put(key, entry)
+        .catch(error => section.warn_(error, 'an entry from before join() could not be written, and is lost'))
     this.#early.clear()
     member.whileServing(() => {
-      const timer = setInterval(() => void sweep(section).catch(() => {}), SWEEP_MS).unref()
+      const failed = (error: unknown) =>
+        section.warn_(error, 'expired entries could not be deleted; they are deleted later')
+      const timer = setInterval(() => void sweep(section).catch(failed), SWEEP_MS).unref()
       return () => clearInterval(timer)
     })
   }
@@ -124,7 +129,7 @@ function valid<T>(entry: Expiring<T> | undefined): T | undefined {
 }
 
 async function sweep<T>(section: Section<Expiring<T>>): Promise<void> {
-  for await (const [key, entry] of section)
+  for await (const [key, entry] of section.readable_())
     if (valid(entry) === undefined)
       await section.update(key, now => (now !== undefined && valid(now) === undefined ? REMOVE : undefined))
 }

@@ -180,6 +180,7 @@ export class Workers implements AsyncDisposable {
       await this.close({ timeout: 0 })
       throw error
     }
+    // renew() logs its error.
     if (takesOver) this.#renew().catch(() => {})
   }
 

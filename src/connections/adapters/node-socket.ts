@@ -17,12 +17,16 @@ export function canLeave(socket: net.Socket): boolean {
   return isPlain(socket) && descriptorOf(socket) !== null && unwrittenBytes(socket) === 0
 }
 
-/** Duplicates the descriptor of a connection. The socket stays usable until {@link abandon}. Returns null if the process has reached its limit of open files. */
+/** Duplicates the descriptor of a connection. The socket stays usable until {@link abandon}. Returns null if the socket has no descriptor any more, or the process has reached its limit of open files. */
 export function connectionOf(socket: net.Socket): OwnedFd | null {
+  const descriptor = descriptorOf(socket)
+  if (descriptor === null) return null
   try {
-    return duplicateLent(descriptorOf(socket)!, 'connection')
-  } catch {
-    return null
+    return duplicateLent(descriptor, 'connection')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'EMFILE' || code === 'ENFILE' || code === 'ENOMEM') return null
+    throw error
   }
 }
 

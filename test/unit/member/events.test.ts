@@ -4,6 +4,7 @@ import { createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
 import { join } from '../../../src/index.js'
 import { ServingLink } from '../../../src/member/serving-link.js'
 import { WriteForwarder } from '../../../src/member/writes/forwarder.js'
@@ -116,8 +117,11 @@ it('a reporter that is stopped and started again has one connection', async () =
   await once(server, 'listening')
   const report = () => ({ pid: 1, generation: 1, phase: 'standby', connections: 0 })
   const log = new StateLog()
+  const warned: string[] = []
+  const logger = { ...SILENT, debug: (_: object, message: string) => void warned.push(message) }
   const reporter = new ServingLink({
     control,
+    logger,
     service: 'shop',
     generation: 1,
     versions: VERSIONS,
@@ -134,7 +138,12 @@ it('a reporter that is stopped and started again has one connection', async () =
   await until('both are accepted, and one is gone', () => accepted === 2 && open.size === 1)
   reporter.reconnect()
   await until('it has connected anew', () => accepted === 3 && open.size === 1)
+  expect(warned).toEqual([])
+  rmSync(control)
+  reporter.reconnect()
+  await until('it says that it cannot connect', () => warned.length > 0)
   reporter.stop()
+  expect(warned).toEqual([expect.stringMatching(/^the serving process cannot be reached yet/)])
   await until('none is left', () => open.size === 0)
   log.close()
   server.close()

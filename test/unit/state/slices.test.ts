@@ -79,7 +79,12 @@ describe('what changes have left to do', () => {
   it('is done at once where it is little and nothing waits, else in its order', async () => {
     const done: string[] = []
     let paused = 0
-    const left = new DeferredWork(3, new AbortController().signal, () => paused++)
+    const left = new DeferredWork(
+      3,
+      new AbortController().signal,
+      () => paused++,
+      () => {},
+    )
     const work = function* (name: string): Generator<undefined, void> {
       yield
       done.push(name)
@@ -96,7 +101,12 @@ describe('what changes have left to do', () => {
     expect(paused).toBe(1)
   })
   it('is waited for as far as it is known: what comes meanwhile in each turn is not', async () => {
-    const left = new DeferredWork(1, new AbortController().signal, () => {})
+    const left = new DeferredWork(
+      1,
+      new AbortController().signal,
+      () => {},
+      () => {},
+    )
     const { work } = clock()
     let steps = 0
     const long = function* (): Generator<undefined, void> {
@@ -123,7 +133,12 @@ describe('what changes have left to do', () => {
 
   it('is no longer waited for when it is given up', async () => {
     const closing = new AbortController()
-    const left = new DeferredWork(1, closing.signal, () => {})
+    const left = new DeferredWork(
+      1,
+      closing.signal,
+      () => {},
+      () => {},
+    )
     const forever = function* (): Generator<undefined, void> {
       for (;;) yield
     }
@@ -132,5 +147,30 @@ describe('what changes have left to do', () => {
     closing.abort()
     await done
     await left.done()
+  })
+
+  it('goes on after work that fails, which is reported, but not if the log is closed', async () => {
+    const done: string[] = []
+    const failures: unknown[] = []
+    const closing = new AbortController()
+    const left = new DeferredWork(
+      3,
+      closing.signal,
+      () => {},
+      error => failures.push(error),
+    )
+    const work = function* (name: string, fails = false): Generator<undefined, void> {
+      yield
+      if (fails) throw new Error(name)
+      done.push(name)
+    }
+    left.add(work('wrong', true), 257)
+    left.add(work('right'), 1)
+    await left.done()
+    expect([done, failures]).toEqual([['right'], [new Error('wrong')]])
+    left.add(work('late'), 257)
+    closing.abort()
+    await left.done().catch(() => {})
+    expect(failures.length).toBe(1)
   })
 })

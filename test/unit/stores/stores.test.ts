@@ -1,6 +1,7 @@
 import session from 'express-session'
 import Keyv from 'keyv'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
 import { join } from '../../../src/index.js'
 import { KeyvStore, sessionStore } from '../../../src/stores/index.js'
 import { until } from '../../processes/until.js'
@@ -100,6 +101,30 @@ describe('the session store', () => {
     await asked(done => store.set('d', cookieFor(-1), done))
     await until('two have ended', async () => (await asked(done => store.length(done))) === 1)
     expect(await asked(done => store.get('c', done))).not.toBeNull()
+  })
+
+  it('deletes expired sessions although another entry cannot be decoded, and says which', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const warnings: unknown[] = []
+    const logger = { ...SILENT, warn: (facts: unknown) => void warnings.push(facts) }
+    const shop = await join({ service: 'shop', control: false, logger })
+    onTestFinished(() => shop.close({ timeout: 0 }))
+    await shop.ready()
+    const section = shop.section('sessions')
+    for (const key of ['a', 'z']) await section.put(key, Buffer.from('{'))
+    const store = sessionStore(null, { member: shop, ttl: 30 })
+    for (const key of ['b', 'c']) await asked(done => store.set(key, {}, done))
+    expect([...section.keys()].sort()).toEqual(['a', 'b', 'c', 'z'])
+    await until('they have ended', async () => (await asked(done => store.get('c', done))) === null)
+    vi.advanceTimersByTime(60_000)
+    await until('the expired ones are gone', () => [...section.keys()].sort().join() === 'a,z')
+    vi.advanceTimersByTime(60_000)
+    await until('both were named', () => warnings.length >= 2)
+    expect(warnings).toMatchObject([
+      { section: 'sessions', key: 'a' },
+      { section: 'sessions', key: 'z' },
+    ])
   })
 
   it('writes a touch that moves the end, and no other; makes no session that was destroyed', async () => {
