@@ -133,6 +133,7 @@ __attribute__((constructor)) static void wait_before_node(void) {
   if (orders < 0 || children < 0) return;
   for (size_t i = 0; i < sizeof(IGNORED) / sizeof(*IGNORED); i++) sigaction(IGNORED[i], &ignore, &before[i]);
   struct pollfd watched[] = { { .fd = ended, .events = POLLIN }, { .fd = orders, .events = POLLIN }, { .fd = children, .events = POLLIN } };
+  reap();
   if (poll(watched, 3, 0) == 0) drop_pages();
   while (!gone) {
     struct signalfd_siginfo about;

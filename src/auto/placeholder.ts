@@ -2,7 +2,9 @@ import { constants } from 'node:os'
 import { isatty } from 'node:tty'
 import {
   executeInstead,
+  hasEnded,
   holdSignals,
+  OwnedFd,
   openFileOf,
   type SignalWatch,
   trySignal,
@@ -10,7 +12,8 @@ import {
 } from '../kernel/index.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
-import { holdingVariables, KEEP_MASK } from '../os/held-signals.js'
+import { holdingVariables, KEEP_MASK, WAITS } from '../os/held-signals.js'
+import { openPidfd } from '../os/liveness.js'
 import { mainProcess, statOf } from '../os/main-process.js'
 import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { endBy } from './end-by.js'
@@ -31,6 +34,8 @@ export class Placeholder {
   #keeps = false
   /** Signals are forwarded. */
   #watches: SignalWatch[] = []
+  /** The process that served when this one decided to stay. */
+  #served: { readonly pid: number; readonly pidfd: OwnedFd } | null = null
   /** Resolves when this class has decided whether to keep the process. */
   decided: Promise<void> = Promise.resolve()
 
@@ -50,6 +55,10 @@ export class Placeholder {
   async #decide(): Promise<void> {
     const serves = await this.#servingPid()
     if (serves === null || !(this.#main || writesToOurTerminal(serves))) this.stop()
+    else if (this.#keeps) {
+      const pidfd = openPidfd(serves)
+      if (pidfd instanceof OwnedFd) this.#served = { pid: serves, pidfd }
+    }
   }
 
   /** Calls the program's own handlers of SIGTERM; returns false if there are none. */
@@ -60,6 +69,8 @@ export class Placeholder {
   /** Lets the process end with its program: it serves again, or the service has ended. */
   stop(): void {
     this.#keeps = false
+    this.#served?.pidfd.close()
+    this.#served = null
     this.stopForwarding()
   }
 
@@ -106,6 +117,9 @@ export class Placeholder {
     delete env.NODE_OPTIONS
     // Blocks the signals until the command has its handlers: before that a signal would end the command, or be lost if this is PID 1.
     const holding = holdingVariables(KEEP_MASK)
+    // The command waits without Node from the start: a tool that has started this process may kill it if a signal is not obeyed while Node starts.
+    const served = this.#served
+    if (holding !== null && served !== null && !hasEnded(served.pidfd)) holding[WAITS] = `${served.pid}`
     try {
       if (holding !== null) holdSignals(KEEP_MASK)
       const start = { file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words] }

@@ -5,7 +5,7 @@ import { executeInstead, holdSignals, OwnedFd, releaseSignals, trySignal } from 
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { startedAs } from '../os/command-line.js'
-import { holdingVariables, KEEP_MASK } from '../os/held-signals.js'
+import { holdingVariables, KEEP_MASK, WAITS } from '../os/held-signals.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import { controlOption } from './options.js'
@@ -15,8 +15,6 @@ const RETRY_MS = 200
 /** A service that does not answer for this long counts as ended. */
 const UNANSWERED_MS = 3_000
 
-/** Environment variable of `native/waiting.c`: the process whose end the addon awaits before Node starts. */
-const WAITS = 'FD_BROKER_WAITS'
 /** Environment variable of `native/waiting.c`: the awaited pid, and `PID:CODE` of children that have ended. */
 const WAITED = 'FD_BROKER_WAITED'
 /** Environment variable of `native/waiting.c`: the signals that the addon has sent to the awaited process; they are also pending here. */

@@ -2,6 +2,9 @@ import { constants } from 'node:os'
 import { addonFile } from '../kernel/index.js'
 import { HELD_SIGNALS, startedAs } from './command-line.js'
 
+/** Environment variable of `native/waiting.c`: the process whose end the addon awaits, if it is preloaded, before Node starts. */
+export const WAITS = 'FD_BROKER_WAITS'
+
 /** The mask has 31 bits, so that it stays a positive integer. */
 const LAST_SIGNAL = 31
 
