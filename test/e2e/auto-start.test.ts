@@ -127,6 +127,10 @@ const NOT_SERVING: readonly (readonly [
   ],
 ]
 
+/** The part of a program that ends it when the file `end` is beside it. */
+const ENDS_WHEN_TOLD =
+  "import { existsSync } from 'node:fs'\nsetInterval(() => existsSync(new URL('end', import.meta.url)) && process.exit(3), 20)\n"
+
 describe('fd-broker start', () => {
   it('serves in the background, upgrades when it is called again, and has the output of each generation', async () => {
     const program = await AutoProgram.of(SERVER)
@@ -333,7 +337,7 @@ describe('fd-broker start', () => {
 
   it.each<[how: string, more: string, limit: string | null]>([
     ['is killed', "process.on('SIGTERM', () => {})\n", null],
-    ['ends by itself', 'setTimeout(() => process.exit(3), 500)\n', '30s'],
+    ['ends by itself', ENDS_WHEN_TOLD, '30s'],
     ...perLane<[string, string, string | null][]>(
       [],
       [
@@ -347,6 +351,7 @@ describe('fd-broker start', () => {
     const { command: run, ended } = begin(program, ...startWords(program), '--ready', 'call', ...timeout)
     await until('the control socket is there', () => existsSync(program.control) || null)
     if (limit === null) run.kill('SIGINT')
+    else program.write('end', '')
     const { code } = await ended
     expect(code).not.toBe(0)
     expect(readdirSync(program.path('run'))).toEqual([`${program.name}.sock.lock`])
