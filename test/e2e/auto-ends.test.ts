@@ -188,7 +188,7 @@ describe('under fd-broker/auto a replaced version', () => {
     expect(program.output).toBe('')
   })
 
-  it('is ended if it has no handler, and says what kept it', async () => {
+  it('ends without a handler, and says what kept it', async () => {
     const program = await AutoProgram.of(`${SERVER}setInterval(() => {}, 1_000)\n`)
     const env = { ...SOON, FD_BROKER_EXIT: '100ms' }
     const first = await program.serve('import', 1, env)

@@ -189,7 +189,7 @@ describe('the library under fd-broker/auto', () => {
     expect(await (await fetch(program.url)).json()).toEqual({ files: 0, imported: null })
   })
 
-  it('is loaded while the program imports it too', async () => {
+  it('loads while the program imports it too', async () => {
     const program = await AutoProgram.of(LOADING)
     await program.serve('import', 1, { OWN_IMPORT: '1' })
     const imported = await until('the program has imported it', async () => {

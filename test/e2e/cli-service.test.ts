@@ -210,7 +210,7 @@ describe('a release', () => {
     }
   }
 
-  it('is upgraded to by its link; one that fails leaves it, rollback in probation puts it back', async () => {
+  it('takes the link to an upgrade; a failed one leaves the link, a rollback in probation puts it back', async () => {
     const { edge, link, one, pid, rollback, two, upgrade, wrong } = await released()
     const failed = await upgrade(wrong)
     expect(failed).toMatchObject({ code: 1 })
@@ -225,7 +225,7 @@ describe('a release', () => {
     expect(await body(edge)).toBe('one')
   })
 
-  it.runIf(NIGHTLY)('is rolled back after its probation by an upgrade to the one before', async () => {
+  it.runIf(NIGHTLY)('rolls back after its probation by an upgrade to the previous one', async () => {
     const { edge, link, one, pid, rollback, two, upgrade } = await released()
     expect(await upgrade(two)).toMatchObject({ code: 0 })
     // The standby's probation is its own.
@@ -347,7 +347,7 @@ describe('a service that is asked for by another’s name', () => {
       })
   })
 
-  it.runIf(NIGHTLY)('is not stopped where it is a program under fd-broker run either', async () => {
+  it.runIf(NIGHTLY)('stays up where it is a program under fd-broker run, too', async () => {
     const { control, sandbox, pid } = await Supervised.start(['--ready', 'fd', '--name', 'shop'])
     const asked = ['stop', '--control', control, '--service']
     expect((await sandbox.run(...asked, 'other')).stderr).toMatch(/^ERR_FDB_SERVICE: .*"shop".*"other"/)
@@ -405,8 +405,8 @@ describe('signals to fd-broker proxy', () => {
   })
 })
 
-describe('the paths of a control socket that somebody has removed', () => {
-  it('are put back, with the lock, and no second service comes to serve beside the first', async () => {
+describe('removed paths of a control socket', () => {
+  it('come back, with the lock, and no second service serves beside the first', async () => {
     const { edge, pid } = await proxy({ upgrade: { probation: '0s' } })
     const { control } = edge.sandbox
     rmSync(control)

@@ -72,17 +72,17 @@ describe('a line of the log as text', () => {
     expect(humanLine(JSON.stringify({ time: at, ...line }), out)).toBe(`03:04:05 ${text}\n`)
   })
 
-  it('that is none stays as it is', () => {
+  it('stays as it is if it is no line of a log', () => {
     expect(humanLine('no JSON\n', out)).toBe('no JSON\n')
   })
 })
 
 describe('a line of a log', () => {
-  it.each(['null', '5', '"text"'])('is unchanged on a terminal if it is JSON but no object: %s', line => {
+  it.each(['null', '5', '"text"'])('stays unchanged on a terminal if it is JSON but no object: %s', line => {
     expect(humanLine(line)).toBe(line)
   })
 
-  it('is read once, when it is complete, and from the start of a file that was rotated', async () => {
+  it('appears once, when it is complete, and from the start of a file that was rotated', async () => {
     const log = join(Sandbox.open().folder, 'shop.log')
     const lines = new NewLines(log)
     expect(await lines.read()).toBe('')

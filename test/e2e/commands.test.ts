@@ -64,7 +64,7 @@ describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting
     client.close()
   })
 
-  it.runIf(NIGHTLY || hosting === 'daemon')('are bounded in both directions', async () => {
+  it.runIf(NIGHTLY || hosting === 'daemon')('stay within limits in both directions', async () => {
     const { client } = await open(hosting)
     expect(await codeOf(client.command('echo', Buffer.alloc(COMMAND_BYTES + 1)))).toBe('ERR_FDB_COMMAND_SIZE')
     expect((await client.command('echo', Buffer.alloc(COMMAND_BYTES))).length).toBe(COMMAND_BYTES)

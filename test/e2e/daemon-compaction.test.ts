@@ -63,8 +63,8 @@ async function write(member: App): Promise<void> {
     await member.order('put', { key: `written-${i}`, value: { item: `by ${member.pid % 10}` } })
 }
 
-describe('what the daemon holds', () => {
-  it(`is the same after ${ROUNDS} upgrades as after ${A_FEW}`, async () => {
+describe('a daemon’s holdings', () => {
+  it(`stay the same after ${ROUNDS} upgrades as after ${A_FEW}`, async () => {
     const { scene, daemon } = await open()
     let member = await scene.serve()
     const sizes: Size[] = []
@@ -79,7 +79,7 @@ describe('what the daemon holds', () => {
     expect((await servedBy(scene, member)).state.entries).toBe(520)
   })
 
-  it.runIf(NIGHTLY)(`is the same after ${ROUNDS} kills as after ${A_FEW}`, async () => {
+  it.runIf(NIGHTLY)(`stay the same after ${ROUNDS} kills as after ${A_FEW}`, async () => {
     const { scene, daemon } = await open()
     let member = await scene.serve()
     const sizes: Size[] = []

@@ -322,7 +322,7 @@ describe('fd-broker fd', () => {
     expect(await ask('claim')).toMatchObject({ code: 2, stderr: expect.stringMatching(/^ERR_FDB_OPTION: /) })
   })
 
-  it('is for daemons', async () => {
+  it('asks only daemons', async () => {
     const sandbox = Sandbox.open()
     await sandbox.shop()
     expect(await sandbox.run('fd', 'list', '--control', sandbox.control)).toMatchObject({

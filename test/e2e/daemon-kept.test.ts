@@ -60,8 +60,8 @@ async function unit() {
   return { scene, manager, start, end, url: `http://127.0.0.1:${port}` }
 }
 
-describe('what the service manager keeps of a daemon', () => {
-  it(`is gone on with where no member lives (${ENDS.join(', ')}); who connects waits`, async () => {
+describe('holdings of a daemon that the service manager keeps', () => {
+  it(`continue where no member lives (${ENDS.join(', ')}); clients wait`, async () => {
     const { scene, manager, start, end, url } = await unit()
     let daemon = await start()
     const mail = { service: 'mail', listeners: [] }
@@ -110,7 +110,7 @@ describe('what the service manager keeps of a daemon', () => {
   })
 
   it.runIf(NIGHTLY)(
-    'is gone on with where a part of the state cannot be read: the listeners are kept, the log names what is lost',
+    'continue where a part of the state cannot be read: the listeners stay, the log names the losses',
     async () => {
       const { scene, manager, start, end, url } = await unit()
       const daemon = await start()
@@ -133,7 +133,7 @@ describe('what the service manager keeps of a daemon', () => {
     },
   )
 
-  it('is gone on with where the members live and have more, and not after a stop of the unit', async () => {
+  it('continue where the members live and have more, and not after a stop of the unit', async () => {
     const { scene, manager, start, end } = await unit()
     const daemon = await start()
     const app = await scene.serve()

@@ -133,7 +133,7 @@ describe('a daemon that another user attacks', () => {
     expect(logBytes() - before).toBeLessThan(10_000)
   })
 
-  it('is upgraded although a successor of the other user’s service never becomes ready', async context => {
+  it('upgrades although a successor of the other user’s service never becomes ready', async context => {
     needsRoot(context)
     const { control, pid } = await serve({ demo: { join: MAY } })
     const user = await SecondUser.start()

@@ -161,7 +161,7 @@ describe('another user', () => {
     expect([...audited(SEES, true), ...audited(UNLISTED, true)]).toEqual([])
   })
 
-  it('is another when it runs another program, and may do what it may from the next word on', async context => {
+  it('counts as another when it runs another program, with other rights from the next word on', async context => {
     needsRoot(context)
     const { control, daemon, write } = await serve({
       services: { shop: { list: [{ uid: ALLOWED, executable: '/bin/sh' }] } },
@@ -180,7 +180,7 @@ describe('another user', () => {
 })
 
 describe('the configuration of a daemon', () => {
-  it('that has become wrong leaves what counted, and says what is wrong and where', async () => {
+  it('keeps its last right version when it is wrong, and says what is wrong and where', async () => {
     const { control, daemon, file, write } = await serve('services:\n  shop:\n    limits: { members: 1 }\n')
     await (await member(control)).ready()
     write('services:\n  shop:\n    limits: { memers: 2 }\n')

@@ -239,28 +239,25 @@ describe('a process that was kept from listening', () => {
 })
 
 describe('an owner that is stopped', () => {
-  it.runIf(NIGHTLY)(
-    'is ended with --kill-stuck, and its queue and its state are the next one’s',
-    async () => {
-      const { scene, target } = await open()
-      const first = await scene.serve()
-      using client = await OperatorClient.connect(scene.control)
-      await first.order('put', { key: 'kept', value: { item: 'x' } })
-      first.signal('SIGSTOP')
-      const waiting = ask(`${target}/whoami`).answer
-      await until('it is ended as silent', async () => {
-        const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
-        return error.message.includes(`the serving process ${first.pid} did not respond and was killed`)
-      })
-      expect(first.ended).toBe(true)
-      const next = await scene.serve()
-      expect((await waiting).headers['x-pid']).toBe(String(next.pid))
-      expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
-    },
-  )
+  it.runIf(NIGHTLY)('ends with --kill-stuck, and its queue and its state are the next one’s', async () => {
+    const { scene, target } = await open()
+    const first = await scene.serve()
+    using client = await OperatorClient.connect(scene.control)
+    await first.order('put', { key: 'kept', value: { item: 'x' } })
+    first.signal('SIGSTOP')
+    const waiting = ask(`${target}/whoami`).answer
+    await until('it is ended as silent', async () => {
+      const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
+      return error.message.includes(`the serving process ${first.pid} did not respond and was killed`)
+    })
+    expect(first.ended).toBe(true)
+    const next = await scene.serve()
+    expect((await waiting).headers['x-pid']).toBe(String(next.pid))
+    expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
+  })
 
   it.runIf(NIGHTLY)(
-    'is named to a process that would join while it is given the service back, and is ended with --kill-stuck',
+    'has its name told to a process that joins while the service goes back, and ends with --kill-stuck',
     async () => {
       // The handoff waits for the first as long as that one asked for; a joiner hears much sooner how things stand.
       const { scene } = await open({ ...LONG, commit: 500 })
@@ -285,7 +282,7 @@ describe('an owner that is stopped', () => {
     },
   )
 
-  it('is replaced by the seal; continued, it has its changes made by the new one, and leaves', async () => {
+  it('loses its place by the seal; continued, it has its changes made by the new one, and leaves', async () => {
     const { scene, target } = await open()
     const first = await scene.serve({ drain: { move: 'off' }, upgrade: { ...LONG, probation: 100 } })
     const writes = new Writes(target)

@@ -95,7 +95,7 @@ describe('a daemon', () => {
     expect(await embedded.status()).toMatchObject({ pid: app.pid, generation: 1 })
   })
 
-  it('is waited for by a member that was started before it', async () => {
+  it('serves a member that started before it', async () => {
     const scene = Scene.open({ hosting: 'daemon' })
     const app = await scene.start()
     await until('it has loaded the library', () =>

@@ -141,7 +141,7 @@ describe('a daemon that is started where one runs', () => {
     expect((await serviceStatus(scene)).pid).toBe(next.pid)
   })
 
-  it('is told by USR2, or by an operator, to start the next one', async () => {
+  it('starts the next one at USR2, or at an order of an operator', async () => {
     const { scene, target } = await open()
     const daemon = await serveByCommand(scene)
     const app = await scene.serve()
@@ -241,7 +241,7 @@ describe('a daemon that is started where one runs', () => {
     await isBack(scene, app)
   })
 
-  it.runIf(NIGHTLY)('is refused while an upgrade of a member is under way, which is named', async () => {
+  it.runIf(NIGHTLY)('refuses while an upgrade of a member is under way, and names it', async () => {
     const { scene } = await open()
     const daemon = await startDaemon(scene, { upgrade: UPGRADE })
     await scene.serve()

@@ -38,7 +38,7 @@ async function heard(member: Member): Promise<void> {
 }
 
 describe('a listener that the version which serves closes while its successor starts', () => {
-  it('is the successor’s that has asked for it, and of those after that', async () => {
+  it('goes to the successor that has asked for it, and to those after that', async () => {
     const { first, second, version, listens } = await joining()
     await listens(second)
     first.unlisten('web')
@@ -49,7 +49,7 @@ describe('a listener that the version which serves closes while its successor st
     expect((await listens(third)).adopted).toBe(true)
   })
 
-  it('is gone when the successor gives up', async () => {
+  it('closes when the successor gives up', async () => {
     const { first, second, version } = await joining()
     first.unlisten('web')
     await heard(first)
@@ -67,9 +67,9 @@ describe('a listener that the version which serves closes while its successor st
   })
 })
 
-describe('what is given to a version that stands by', () => {
+describe('a descriptor for a version that stands by', () => {
   for (const hosting of ['embedded', 'daemon'] as const) {
-    it(`is refused, as it would be lost at its end (${hosting})`, async () => {
+    it(`meets a refusal, as it would be lost at its end (${hosting})`, async () => {
       const { control } = Scene.open()
       const upgrade = { probation: 60_000, heartbeat: 50 }
       if (hosting === 'daemon') {

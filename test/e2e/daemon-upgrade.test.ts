@@ -64,7 +64,7 @@ describe('upgrades of a member through the daemon', () => {
     })
   })
 
-  it('are done by the member itself when an operator asks the daemon', async () => {
+  it('run in the member itself when an operator asks the daemon', async () => {
     const { scene } = await open()
     await startDaemon(scene, { upgrade: UPGRADE })
     const first = await scene.serve()
@@ -103,7 +103,7 @@ describe('upgrades of a member through the daemon', () => {
   })
 
   it.runIf(NIGHTLY)(
-    'are not busy with the rest of one whose failure was told: who tries again at once waits for it',
+    'report no busy service behind a failure that was told: a client that tries again at once waits for it',
     async () => {
       const { scene } = await open()
       await startDaemon(scene, { upgrade: { ...UPGRADE, ready: 1_000 } })

@@ -62,7 +62,7 @@ describe.runIf(NIGHTLY && hasDpkg && architecture !== '')('the Debian package', 
     writeFileSync(join(admin, 'status'), installed('nodejs', '18.20.4+dfsg-1~deb12u1'))
   })
 
-  it('is refused beside a Node that is too old, and configured beside one that is not', () => {
+  it('refuses a Node that is too old, and accepts one that is not', () => {
     expect(() => dpkg('--install', deb)).toThrow(/fd-broker depends on nodejs \(>= 20\.19\)/)
     const status = join(machine.folder, 'var/lib/dpkg/status')
     const text = readFileSync(status, 'utf8').replace('18.20.4+dfsg-1~deb12u1', '20.19.2+dfsg-1')
@@ -159,7 +159,7 @@ describe.runIf(NIGHTLY && hasDpkg && architecture !== '')('the Debian package', 
     talk.socket.close(1000)
   })
 
-  it('is removed without a trace, of its code cache too', () => {
+  it('leaves no trace when it is removed, of its code cache neither', () => {
     execFileSync(process.execPath, [join(machine.folder, 'usr/bin/fd-broker'), '--version'])
     dpkg('--purge', 'fd-broker')
     for (const path of ['usr/bin/fd-broker', 'usr/lib/fd-broker', 'usr/share/doc/fd-broker'])
@@ -168,7 +168,7 @@ describe.runIf(NIGHTLY && hasDpkg && architecture !== '')('the Debian package', 
 })
 
 describe.skipIf(!hasDpkg)('a .deb that is made without dpkg-deb', () => {
-  it('is the same package as one that is made with it, and always the same bytes', () => {
+  it('equals one that is made with it, always by the same bytes', () => {
     const tree = join(made, 'tree')
     mkdirSync(join(tree, 'DEBIAN'), { recursive: true })
     mkdirSync(join(tree, 'usr/bin'), { recursive: true })

@@ -163,7 +163,7 @@ describe('a service that was given no control path', () => {
     },
   )
 
-  it.runIf(NIGHTLY)('is found as the only one beside sockets of services that were killed', async () => {
+  it.runIf(NIGHTLY)('answers as the only one beside sockets of services that were killed', async () => {
     const sandbox = Sandbox.open()
     const { launch, run, runtime } = unitOf(sandbox)
     const status = (service: string) => () => run('status', '--service', service, '--json')

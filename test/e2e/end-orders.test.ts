@@ -260,7 +260,7 @@ function* everyCell(): Generator<Cell> {
 
 describe('an order to end', () => {
   it.each(perLane(GATE, [...everyCell()]))(
-    'is kept to within a second: $hosting, $phase, $order',
+    'takes effect within a second: $hosting, $phase, $order',
     async ({ hosting, phase, order }) => {
       const { upgrade = QUICK, reach } = PHASES[phase]!
       const { drainMs, give, longestMs = ORDERED_MS } = ORDERS[order]!

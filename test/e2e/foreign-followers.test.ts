@@ -133,7 +133,7 @@ describe('another user that may follow a service', () => {
 })
 
 describe('another user that may not follow a service', () => {
-  it('is refused, also where it may join another one', async context => {
+  it('gets a refusal, also where it may join another one', async context => {
     needsRoot(context)
     const { control } = await serve({ shop: { list: MAY }, reader: { join: MAY } })
     const user = await SecondUser.start()
@@ -143,7 +143,7 @@ describe('another user that may not follow a service', () => {
   })
 
   it.runIf(NIGHTLY)(
-    'is refused where it may join the service, and a rule says who follows',
+    'gets a refusal where it may join the service, and a rule says which users follow',
     async context => {
       needsRoot(context)
       const { control } = await serve({ shop: { join: ['owner', ...MAY], follow: ['owner'] } })

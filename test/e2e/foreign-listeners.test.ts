@@ -60,7 +60,7 @@ describe.runIf(isRoot)('a server of another user at the control path', () => {
 })
 
 describe.runIf(isRoot)('an operator', () => {
-  it('who is root may ask the service of a user, in a folder of that user’s', async () => {
+  it('with the rights of root may ask the service of a user, in a folder of that user’s', async () => {
     const { scene, control } = openScene(0o700, USER)
     await startDaemon(scene, { control }, { wrap: as(USER) })
     expect((await daemonStatus(control)).hosting).toBe('daemon')
@@ -74,7 +74,7 @@ describe.runIf(isRoot)('an operator', () => {
 })
 
 describe('a control path in a folder that others may write to', () => {
-  it('is used by nobody: not by members of a daemon, nor by operators', async () => {
+  it('serves neither members of a daemon nor operators', async () => {
     const { scene, control } = openScene(0o700, process.getuid!())
     await startDaemon(scene, { control })
     chmodSync(join(control, '..'), 0o777)

@@ -43,8 +43,8 @@ async function unit(env: NodeJS.ProcessEnv = {}) {
 
 const body = async (edge: Edge, host: string) => (await ask(edge.url, { headers: { host } }).answer).body
 
-describe('what the service manager keeps', () => {
-  it('is gone on with when the process was killed: who connects waits, and every acknowledged change is there', async () => {
+describe('descriptors that the service manager keeps', () => {
+  it('continue when the process was killed: clients wait, and every acknowledged change is there', async () => {
     const { add, edge, kill, start } = await unit()
     const first = await start()
     await add('one.test')
@@ -64,7 +64,7 @@ describe('what the service manager keeps', () => {
   })
 
   it.runIf(NIGHTLY)(
-    'is gone on with where the kernel has no pidfd of who listened and was reaped',
+    'continue where the kernel has no pidfd of the listening process, which was reaped',
     async () => {
       const { add, edge, kill, start } = await unit({ FD_BROKER_ADDON: BEFORE_6_16 })
       const first = await start()
@@ -80,7 +80,7 @@ describe('what the service manager keeps', () => {
     ['has a pidfd', []],
     ['has none', [`FD_BROKER_ADDON=${BEFORE_6_16}`]],
   ])(
-    'is not taken for a server that hangs, where the kernel %s of who listened and was reaped',
+    'do not look like a server that hangs, where the kernel %s of the listening process, which was reaped',
     async (_, env) => {
       const { edge, kill, start } = await unit()
       const pid = await start()
@@ -93,7 +93,7 @@ describe('what the service manager keeps', () => {
     },
   )
 
-  it('is gone on with when the unit is restarted; the control path is put back', async () => {
+  it('continue when the unit is restarted; the control path comes back', async () => {
     const { add, edge, start } = await unit()
     const first = await start()
     await add('one.test')
@@ -105,23 +105,20 @@ describe('what the service manager keeps', () => {
     await until('it can be asked', () => edge.pid.then(pid => pid === second).catch(() => false))
   })
 
-  it.runIf(NIGHTLY)(
-    'is gone on with where there is a state file too, which the next one writes',
-    async () => {
-      const { add, edge, kill, manager, start } = await unit()
-      edge.write({ stateFile: join(edge.sandbox.folder, 'state') })
-      await kill(await start())
-      const second = await start()
-      await add('two.test')
-      await edge.signal('SIGTERM', second)
-      await edge.ended(second)
-      // As a stop of the unit does.
-      manager.forget(() => true)
-      await start()
-      expect(await edge.status()).toMatchObject({ generation: 1 })
-      expect(await body(edge, 'two.test')).toBe('kept')
-    },
-  )
+  it.runIf(NIGHTLY)('continue where there is a state file too, which the next one writes', async () => {
+    const { add, edge, kill, manager, start } = await unit()
+    edge.write({ stateFile: join(edge.sandbox.folder, 'state') })
+    await kill(await start())
+    const second = await start()
+    await add('two.test')
+    await edge.signal('SIGTERM', second)
+    await edge.ended(second)
+    // As a stop of the unit does.
+    manager.forget(() => true)
+    await start()
+    expect(await edge.status()).toMatchObject({ generation: 1 })
+    expect(await body(edge, 'two.test')).toBe('kept')
+  })
 
   it.runIf(NIGHTLY)(
     'does not grow: after each start the manager has the descriptors of this start and the first epoch alone',
@@ -153,7 +150,7 @@ describe('what the service manager keeps', () => {
     },
   )
 
-  it('is not gone on with where a segment is missing, nor where somebody serves', async () => {
+  it('do not continue where a segment is missing, nor where a process serves', async () => {
     const { add, edge, kill, manager, start } = await unit()
     const first = await start()
     await add('one.test')

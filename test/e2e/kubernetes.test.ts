@@ -154,7 +154,7 @@ describe('pods that share a node’s network and the folder of the control socke
 })
 
 describe('a pod in which fd-broker run is PID 1', () => {
-  it('is upgraded by an exec, as its manifest says, and no request fails', async () => {
+  it('upgrades by an exec, as its manifest says, and no request fails', async () => {
     const [config, deployment] = manifest('shop.yaml')
     const run = await Supervised.prepare()
     const program = join(run.sandbox.folder, 'server.mjs')

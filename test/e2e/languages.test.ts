@@ -141,40 +141,37 @@ for (const { language, name, tool } of MEMBERS) {
   describe.skipIf(!has(tool))(`a member in ${name} (skipped without ${tool})`, () => {
     beforeAll(async () => void (await builtMember(language)), BUILD_MS)
 
-    it.runIf(NIGHTLY)(
-      'is taken back when it dies in probation, and comes back when its successor does',
-      async () => {
-        const { scene, target } = await open(WATCHED)
-        const first = await node(scene)
-        const load = await loadOn(target, { rate: 100, writes: 0, slow: 0, streams: 0 })
-        const dying = await serve(scene, language)
-        await load.answeredBy(dying.pid)
-        await first.says('retiring')
-        await dying.kill()
-        await first.says('reinstated')
-        await load.answeredBy(first.pid)
+    it.runIf(NIGHTLY)('comes back when it dies in probation, and when its successor does', async () => {
+      const { scene, target } = await open(WATCHED)
+      const first = await node(scene)
+      const load = await loadOn(target, { rate: 100, writes: 0, slow: 0, streams: 0 })
+      const dying = await serve(scene, language)
+      await load.answeredBy(dying.pid)
+      await first.says('retiring')
+      await dying.kill()
+      await first.says('reinstated')
+      await load.answeredBy(first.pid)
 
-        const own = await serve(scene, language)
-        await load.answeredBy(own.pid)
-        await servedBy(scene, own)
-        await first.kill()
-        await serviceWhere(scene, 'nobody stands by', ({ phase }) => phase === 'idle')
-        const successor = await node(scene)
-        await load.answeredBy(successor.pid)
-        await servedBy(scene, successor)
-        await successor.kill()
-        await until(
-          'the member serves again',
-          () => served(own) === 2,
-          20_000,
-          () => own.output,
-        )
-        await load.answeredBy(own.pid)
-        expect(await serviceStatus(scene)).toMatchObject({ pid: own.pid })
-        // Requests on their way to a process that was killed are lost with it. No connect was refused, and no answer was wrong.
-        await load.stop(['reset', 'dropped', 'truncated', 'raced'])
-      },
-    )
+      const own = await serve(scene, language)
+      await load.answeredBy(own.pid)
+      await servedBy(scene, own)
+      await first.kill()
+      await serviceWhere(scene, 'nobody stands by', ({ phase }) => phase === 'idle')
+      const successor = await node(scene)
+      await load.answeredBy(successor.pid)
+      await servedBy(scene, successor)
+      await successor.kill()
+      await until(
+        'the member serves again',
+        () => served(own) === 2,
+        20_000,
+        () => own.output,
+      )
+      await load.answeredBy(own.pid)
+      expect(await serviceStatus(scene)).toMatchObject({ pid: own.pid })
+      // Requests on their way to a process that was killed are lost with it. No connect was refused, and no answer was wrong.
+      await load.stop(['reset', 'dropped', 'truncated', 'raced'])
+    })
 
     it.runIf(NIGHTLY)('says in probation that it is not well, and the one before serves again', async () => {
       const { scene } = await open(WATCHED)
@@ -192,7 +189,7 @@ for (const { language, name, tool } of MEMBERS) {
       })
     })
 
-    it('is known to take no connections: a Node that it replaced tells its clients at once that theirs end', async () => {
+    it('has no adapter for connections: a Node that it replaced tells its clients at once that theirs end', async () => {
       const { scene, target } = await open(WATCHED)
       const first = await node(scene)
       const agent = new Agent({ keepAlive: true, maxSockets: 1 })

@@ -86,7 +86,7 @@ describe.each(['embedded', 'daemon'] as const)(
       },
     )
 
-    it('is not kept when that version is released or gives up before its commit', async () => {
+    it('closes when that version is released or gives up before its commit', async () => {
       const upgrade = { probation: 0, heartbeat: 50, silence: 1_000 }
       const scene = Scene.open({ hosting, upgrade })
       if (hosting === 'daemon') await startDaemon(scene, { upgrade })

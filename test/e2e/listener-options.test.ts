@@ -57,7 +57,7 @@ function next(scene: Scene, config: AppConfig): Promise<App> {
 
 describe.each(HOSTINGS)('the options of a shared listener, %s hosting', hosting => {
   it.runIf(NIGHTLY || hosting === 'daemon')(
-    'are the incumbent’s while a successor starts and when it dies before its commit, and the successor’s behind it',
+    'stay the incumbent’s while a successor starts and when it dies before its commit, and are the successor’s behind it',
     async () => {
       const place = await open(hosting)
       const { scene } = place
@@ -74,7 +74,7 @@ describe.each(HOSTINGS)('the options of a shared listener, %s hosting', hosting 
   )
 
   it.runIf(NIGHTLY || hosting === 'embedded')(
-    'are again what they were, also where the incumbent asks for none, when a successor dies in probation',
+    'return to what they were, also where the incumbent asks for none, when a successor dies in probation',
     async () => {
       const place = await open(hosting)
       const { scene, path } = place

@@ -80,7 +80,7 @@ describe('the path of a Unix listener', () => {
     expect(await accepts(paths.admin)).toBe(true)
   })
 
-  it('is left alone when somebody else’s socket lies there', async () => {
+  it('stays alone when another process’s socket lies there', async () => {
     const place = await open('embedded')
     const { scene, paths } = place
     const first = await scene.serve(listeners(place, 'web', 'admin'))

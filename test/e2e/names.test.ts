@@ -13,7 +13,7 @@ async function second(scene: Scene) {
   return next
 }
 
-describe('who is named is the process that lives and is meant, not the one that once bound the control path', () => {
+describe('a service names the process that lives and serves, not the one that once bound the control path', () => {
   it('as an operator’s peer, before it has answered and after', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const serving = await second(scene)
@@ -61,7 +61,7 @@ describe('who is named is the process that lives and is meant, not the one that 
     })
   })
 
-  it('nobody, rather than one that is dead', async () => {
+  it('no process, rather than one that is dead', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const serving = await second(scene)
     using client = await OperatorClient.connect(scene.control)

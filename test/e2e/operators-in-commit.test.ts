@@ -78,7 +78,7 @@ describe.each(['embedded', 'daemon'] as const)(
     })
 
     it.runIf(NIGHTLY || hosting === 'daemon')(
-      'is not kept from the status by a version that is stopped just then',
+      'gets the status also beside a version that is stopped just then',
       async () => {
         const scene = await open(hosting)
         const first = await scene.serve()
@@ -91,7 +91,7 @@ describe.each(['embedded', 'daemon'] as const)(
 )
 
 describe('an operator who is connected to the version before', () => {
-  it('is sent to the one that serves by then, when it asks in the commit', async () => {
+  it('reaches the one that serves by then, when it asks in the commit', async () => {
     const scene = await open('embedded')
     const first = await scene.serve()
     using client = await OperatorClient.connect(scene.control)
@@ -129,7 +129,7 @@ describe('an operator of a daemon that was started again', () => {
     expect(upgraded).toMatchObject({ generation: 2 })
   })
 
-  it.runIf(NIGHTLY)('is told who is awaited, where that one does not come back', async () => {
+  it.runIf(NIGHTLY)('learns which process is awaited, where that one does not come back', async () => {
     const { scene, member } = await restarted()
     using client = await OperatorClient.connect(scene.control)
     await expect(client.upgrade({ timeoutMs: 500 })).rejects.toMatchObject({
@@ -150,7 +150,7 @@ describe('a process that joins a daemon', () => {
     expect(second.find('joined')).toMatchObject({ generation: 2 })
   })
 
-  it.runIf(NIGHTLY)('that was started again waits for the members that come back', async () => {
+  it.runIf(NIGHTLY)('waits, at a restarted daemon, for the members that come back', async () => {
     const scene = Scene.open({ hosting: 'daemon', upgrade: TIMES })
     const daemon = await startDaemon(scene, { upgrade: TIMES })
     const first = await scene.serve()
@@ -165,7 +165,7 @@ describe('a process that joins a daemon', () => {
   })
 })
 
-describe('whoever decides', () => {
+describe('the process that decides', () => {
   it('hears that a version serves before the application does (daemon)', async () => {
     const scene = await open('daemon')
     const app = await trapped(scene, { traps: { 'says serving': 'SIGSTOP' } })

@@ -42,7 +42,7 @@ async function secured() {
 }
 
 describe('a certificate made at run time', () => {
-  it('is used at once, and crosses upgrades to a version whose file does not know it', async () => {
+  it('counts at once, and crosses upgrades to a version whose file does not know it', async () => {
     const { edge, add, list, seen, upgrade } = await secured()
     expect(await seen('new.test')).toBe('localhost')
     expect(await add('made', ['new.test', '*.new.test'])).toMatchObject({
@@ -101,7 +101,7 @@ describe('a certificate made at run time', () => {
     },
   )
 
-  it('is replaced when it is asked for, and refused with its reason when it is wrong', async () => {
+  it('can be replaced on request, and meets a refusal with its reason when it is wrong', async () => {
     const { edge, add, command, seen } = await secured()
     await add('one', ['b.test'])
     const { cert, key } = edge.issue('one', ['b.test'])
@@ -128,7 +128,7 @@ describe('a certificate made at run time', () => {
 })
 
 describe('certificates as state', () => {
-  it('are there again after a crash, with the keys for sessions, in a file that only its owner may read', async () => {
+  it('return after a crash, with the keys for sessions, in a file that only its owner may read', async () => {
     const { edge, add, seen } = await secured()
     const path = `${edge.sandbox.folder}/state`
     edge.write({ stateFile: { path, sync: 'always' } })
@@ -146,7 +146,7 @@ describe('certificates as state', () => {
     expect((await askTls(edge.port, { servername: 'b.test', session })).reused).toBe(true)
   })
 
-  it('are those of the file of whoever serves, and secret', async () => {
+  it('come from the file of the serving process, and stay secret', async () => {
     const { edge, add, command, list, upgrade } = await secured()
     await add('made', ['b.test'])
     edge.write(edge.secured([edge.issue('other', ['o.test']), edge.issue('other2', ['o.test', 'p.test'])]))
@@ -173,7 +173,7 @@ describe('certificates as state', () => {
 })
 
 describe('a stored certificate that cannot be read', () => {
-  it('is left out of the list of all', () => {
+  it('stands in no list of all', () => {
     const times = { notBefore: 0, notAfter: 1 }
     const material = { names: ['a.test'], chain: '', key: '', keyKind: 'ec', serial: '1', fingerprint: '2' }
     const good = certificateMessage({ ...material, ...times }, { created: 3, generation: 4 })

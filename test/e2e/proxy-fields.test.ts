@@ -46,7 +46,7 @@ const get = (lines = '') => `GET / HTTP/1.1\r\nHost: a.test\r\n${lines}\r\n`
 const done = (text: string) => text.endsWith('\r\n\r\nok')
 
 describe('the fields of a route', () => {
-  it('are set and removed both ways, also where the connection moves meanwhile', async () => {
+  it('set and remove fields both ways, also where the connection moves meanwhile', async () => {
     const app = await server()
     const edge = await Edge.start({
       upgrade: { probation: '0s' },

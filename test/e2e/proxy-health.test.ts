@@ -148,7 +148,7 @@ describe('a version of the proxy that is to prove itself', () => {
     await load.stop()
   })
 
-  it.runIf(NIGHTLY)('is asked although it has as many clients as it may have', async () => {
+  it.runIf(NIGHTLY)('answers checks although it has as many clients as it may have', async () => {
     const well = await judge()
     const times = { ...TIMES, silence: '500ms', probation: '4s' }
     const edge = await start(
@@ -176,7 +176,7 @@ describe('a version of the proxy that is to prove itself', () => {
     await until('it has its clients alone', async () => (await edge.status()).connections === 2)
   })
 
-  it('is asked over TLS where its listener speaks that', async () => {
+  it('answers checks over TLS where its listener speaks that', async () => {
     const well = await judge()
     const edge = await Edge.prepare({})
     const certificate = edge.issue('app', ['app.example.com'])
@@ -213,7 +213,7 @@ describe('a command', () => {
     expect(await edge.pid).toBe(next)
   })
 
-  it.runIf(NIGHTLY)('that takes too long is killed, and the version is refused', async () => {
+  it.runIf(NIGHTLY)('ends by a kill when it takes too long, and the proxy refuses the version', async () => {
     const edge = await start(await judge(), { http: '/health' })
     const file = `${edge.sandbox.folder}/pids`
     const health = { ...PACE, timeout: '300ms', within: '1s', command: `echo $$ >> ${file}; sleep 600` }

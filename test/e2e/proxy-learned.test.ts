@@ -47,8 +47,8 @@ async function named(zones: Record<string, Zone>, port: number, changes: object 
   return { names, edge }
 }
 
-describe('what a proxy has learned about servers', () => {
-  it('is known to the next version: it does not try a server that is down', async () => {
+describe('knowledge of a proxy about servers', () => {
+  it('reaches the next version, which does not try a server that is down', async () => {
     const { url, well } = await broken()
     const health = { failures: 1, coolDown: '1h' }
     const edge = await Edge.start({ upstreams: { app: { servers: [url, well], health } }, routes: ROUTES })
@@ -58,7 +58,7 @@ describe('what a proxy has learned about servers', () => {
     expect((await edge.status()).details).toMatchObject({ serversOut: [{ server: url, state: 'down' }] })
   })
 
-  it('is forgotten when the server answers again, also by the next version', async () => {
+  it('ends when the server answers again, also in the next version', async () => {
     const { url, well, mend } = await broken()
     const health = { failures: 1, coolDown: '50ms' }
     const edge = await Edge.start({ upstreams: { app: { servers: [url, well], health } }, routes: ROUTES })
@@ -72,7 +72,7 @@ describe('what a proxy has learned about servers', () => {
     expect((await edge.status()).details).toMatchObject({ serversOut: [] })
   })
 
-  it('is known to a worker whose neighbour has learned it', async () => {
+  it('reaches a worker whose neighbour has learned it', async () => {
     const bad = await broken()
     const health = { failures: 1, coolDown: '1h' }
     const edge = await Edge.prepare({
@@ -116,7 +116,7 @@ describe('what a proxy has learned about servers', () => {
     expect(await status(edge)).toBe(200)
   })
 
-  it('is not used if the next version has other name servers', async () => {
+  it('does not count if the next version has other name servers', async () => {
     const port = await freePort()
     await server((_, response) => response.end('one'), '127.0.0.1', port)
     await server((_, response) => response.end('two'), '127.0.0.2', port)

@@ -38,7 +38,7 @@ async function start(port: number, zones: Record<string, Zone>, upstream: object
 }
 
 describe('a server that is named by its name', () => {
-  it('is found and used while the name servers are silent about twelve others', async () => {
+  it('answers while the name servers are silent about twelve others', async () => {
     const port = await freePort()
     await at('127.0.0.1', port)
     const silent = Object.fromEntries(DEAD.map(name => [name, 'silent' as const]))
@@ -54,7 +54,7 @@ describe('a server that is named by its name', () => {
     expect(answered).toBe(0)
   })
 
-  it('is followed to another address while its connection is in use all the time', async () => {
+  it('keeps its requests at another address while its connection is in use all the time', async () => {
     const port = await freePort()
     await at('127.0.0.1', port)
     await at('127.0.0.2', port)
@@ -71,7 +71,7 @@ describe('a server that is named by its name', () => {
     for (let n = 0; n < 20; n++) expect(await get('app', agent)).toMatchObject({ body: '127.0.0.2' })
   })
 
-  it('is used at each of its addresses; one that refuses costs no request', async () => {
+  it('gets requests at each of its addresses; one that refuses costs no request', async () => {
     const port = await freePort()
     await at('127.0.0.1', port)
     await at('127.0.0.2', port)
@@ -92,7 +92,7 @@ describe('a server that is named by its name', () => {
     expect(edge.lines.filter(({ msg }) => String(msg).startsWith('a server failed'))).toEqual([])
   })
 
-  it('is asked of other name servers when the configuration says so', async () => {
+  it('has its address from other name servers when the configuration says so', async () => {
     const port = await freePort()
     await at('127.0.0.1', port)
     await at('127.0.0.2', port)
@@ -103,7 +103,7 @@ describe('a server that is named by its name', () => {
     await until('the other address answers', async () => (await get('app')).body === '127.0.0.2')
   })
 
-  it('is asked of the same name servers as before when the configuration is refused', async () => {
+  it('has its address from the same name servers as before when the configuration is refused', async () => {
     const port = await freePort()
     await at('127.0.0.1', port)
     await at('127.0.0.2', port)

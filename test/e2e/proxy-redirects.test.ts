@@ -50,7 +50,7 @@ describe('a route of one listener', () => {
     expect((await ask(`${plain}/.well-known/other`).answer).status).toBe(308)
   })
 
-  it('is added, listed and removed at run time; an unknown listener is refused', async () => {
+  it('comes, goes and stands in lists at run time; an unknown listener is refused', async () => {
     const { edge, plain } = await start([{ host: '*', upstream: 'app' }])
     const one = ['--host', '*', '--listener', 'plain']
     expect(await edge.routes('add', ...one, '--upstream', 'app')).toMatchObject({ stdout: '1 added\n' })
@@ -66,7 +66,7 @@ describe('a route of one listener', () => {
     })
   })
 
-  it.each(releases())('is served again after a way back to $name, which does not know it', async old => {
+  it.each(releases())('serves again after a way back to $name, which does not know it', async old => {
     const routes = [{ host: '*', upstream: 'app' }, REDIRECT]
     const { edge, plain } = await start(routes)
     expect((await ask(plain).answer).status).toBe(308)

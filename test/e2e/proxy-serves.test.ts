@@ -225,7 +225,7 @@ describe('requests', () => {
 })
 
 describe('requests that are not passed on', () => {
-  it('are answered with a status and a reason, which the access log has too', async () => {
+  it('get a status and a reason, which the access log has too', async () => {
     const dead = `http://127.0.0.1:${await freePort()}`
     const app = await upstream()
     const silent = await rawServer(() => {})
@@ -267,7 +267,7 @@ describe('requests that are not passed on', () => {
     }
   })
 
-  it('that take longer than timeouts.request are answered so, or cut short; tunnels are not', async () => {
+  it('get a status when they take longer than timeouts.request, or end short; tunnels do not', async () => {
     const app = await upstream()
     const edge = await Edge.start({
       accessLog: true,
@@ -289,7 +289,7 @@ describe('requests that are not passed on', () => {
     expect(await echoed).toBe('still here')
   })
 
-  it('that smuggle another request reach no server', async () => {
+  it('reach no server when they smuggle another request', async () => {
     const seen: string[] = []
     const far = await rawServer(socket =>
       socket.setEncoding('latin1').on('data', text => {
@@ -338,7 +338,7 @@ describe('requests that are not passed on', () => {
     expect(seen.filter(text => text.includes('admin'))).toEqual([])
   })
 
-  it('are told that there are too many clients', async () => {
+  it('get an answer that there are too many clients', async () => {
     const edge = await Edge.start({
       limits: { connections: 2 },
       routes: [{ host: '*', respond: { body: 'hello\n' } }],
@@ -360,7 +360,7 @@ describe('requests that are not passed on', () => {
 })
 
 describe('servers that fail', () => {
-  it('are passed over, and their requests retried where nothing was sent', async () => {
+  it('lose their turn, and their requests go to others where nothing was sent', async () => {
     const dead = `http://127.0.0.1:${await freePort()}`
     const app = await upstream()
     const edge = await Edge.start({
@@ -389,7 +389,7 @@ describe('servers that fail', () => {
     ])
   })
 
-  it('are used again once they answer', async () => {
+  it('get requests again once they answer', async () => {
     const port = await freePort()
     const edge = await Edge.start({
       upstreams: {
@@ -477,7 +477,7 @@ async function counting() {
 }
 
 describe('connections to servers', () => {
-  it('are kept for the next request, or not at all', async () => {
+  it('stay open for the next request, or close at once', async () => {
     const server = await counting()
     const servers = [server.url]
     const routes = [{ host: '*', upstream: 'app' }]
@@ -492,7 +492,7 @@ describe('connections to servers', () => {
     expect(await five()).toBe(5)
   })
 
-  it('are kept as each upstream says, whatever the others say', async () => {
+  it('stay open as each upstream says, whatever the others say', async () => {
     const [none, brief, long] = [await counting(), await counting(), await counting()]
     const edge = await Edge.start({
       upstreams: {
@@ -513,7 +513,7 @@ describe('connections to servers', () => {
     expect(long.closed).toBe(0)
   })
 
-  it('are closed at once when a reload has removed their server', async () => {
+  it('close at once when a reload has removed their server', async () => {
     const [gone, stays] = [await counting(), await counting()]
     const keepAlive = { idle: '10m' }
     const upstreams = {
@@ -528,7 +528,7 @@ describe('connections to servers', () => {
     expect(stays.closed).toBe(0)
   })
 
-  it('are shared by all listeners, and outlive a reload that changes the timeouts', async () => {
+  it('serve all listeners, and outlive a reload that changes the timeouts', async () => {
     const server = await counting()
     const [one, two] = [await freePort(), await freePort()]
     const edge = await Edge.start({

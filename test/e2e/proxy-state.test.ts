@@ -27,7 +27,7 @@ const served =
   'routes made at run time lead to upstreams that only the state has, not the file; they are served'
 
 describe('the configuration of the proxy', () => {
-  it('is state, shown by the tools; who serves next writes only what differs, and says what', async () => {
+  it('stands in the state, where the tools show it; the next version writes only differences, and says which', async () => {
     const [one, two] = [await upstream('one'), await upstream('two')]
     const edge = await Edge.start({
       upstreams: { app: { servers: [one.url] }, old: { servers: [one.url] } },
@@ -107,7 +107,7 @@ describe('the configuration of the proxy', () => {
     expect(await answeredBy()).toBe('app')
   })
 
-  it('that a state file has is found after a reboot, by routes made at run time that need it', async () => {
+  it('comes back after a reboot from a state file, with routes made at run time that need it', async () => {
     const [app, spare] = [await upstream('app'), await upstream('spare')]
     const edge = await Edge.prepare({
       upstreams: { app: { servers: [app.url] }, spare: { servers: [spare.url] } },

@@ -206,7 +206,7 @@ describe('a TLS listener', () => {
 })
 
 describe('a changed certificate', () => {
-  it('is for new handshakes after HUP, and closes no connection', async () => {
+  it('counts for new handshakes after HUP, and closes no connection', async () => {
     const { edge } = await secured()
     const kept = connectTls({ port: edge.port, host: '127.0.0.1', rejectUnauthorized: false })
     onTestFinished(() => void kept.destroy())
@@ -296,7 +296,7 @@ describe('a wrong certificate', () => {
     expect(await seen(edge, 'other.test')).toBe('other')
   })
 
-  it('that has expired is used, and warned of', async () => {
+  it('still serves when it has expired, with a warning', async () => {
     const { edge } = await secured()
     const files = { cert: `${edge.sandbox.folder}/old.crt`, key: `${edge.sandbox.folder}/old.key` }
     for (const kind of ['cert', 'key'] as const) writeFileSync(files[kind], EXPIRED[kind])
@@ -314,7 +314,7 @@ describe('a wrong certificate', () => {
 })
 
 describe('a hostile handshake', () => {
-  it.runIf(NIGHTLY)('is ended in time, counted by kind, and disturbs nobody', async () => {
+  it.runIf(NIGHTLY)('ends in time, counts by kind, and disturbs no other client', async () => {
     const { edge } = await secured({ timeouts: { handshake: '1s' } })
     const good = await askTls(edge.port)
     let bytes = 0

@@ -180,7 +180,7 @@ describe('an upgrade of the proxy', () => {
     expect(await edge.status()).toMatchObject({ pid, generation: 1, role: 'serving' })
   })
 
-  it('is undone when the next version dies in probation: the routes are those of the old file again', async () => {
+  it('reverts when the next version dies in probation: the routes are those of the old file again', async () => {
     const edge = await behind({ upgrade: { probation: '30s' } })
     const first = await edge.pid
     await addMany(edge, 10)

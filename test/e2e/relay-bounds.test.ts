@@ -300,7 +300,7 @@ describe('an upload after its answer', () => {
     return { peer, relay: made.relay }
   }
 
-  it('is read on while it goes on, for longer than a client that owes nothing is waited for', async () => {
+  it('continues while it makes progress, for longer than a client that owes nothing may stay', async () => {
     const { peer, relay } = await answered({ linger: 20, upload: 400, uploadTotal: 60_000 })
     const began = performance.now()
     while (performance.now() - began < 600) {
@@ -316,14 +316,14 @@ describe('an upload after its answer', () => {
   it.each([
     ['it stops', { upload: 60, uploadTotal: 60_000 }, false],
     ['its time is over', { upload: 60_000, uploadTotal: 100 }, true],
-  ])('is given up when %s', async (_, timeouts, goesOn) => {
+  ])('ends when %s', async (_, timeouts, goesOn) => {
     const { peer, relay } = await answered({ linger: 60_000, ...timeouts })
     const drip = setInterval(() => goesOn && peer.socket.write('more'), 10)
     onTestFinished(() => clearInterval(drip))
     await until(() => relay.size === 0, 'it is given up')
   })
 
-  it('is read on by the next process', async () => {
+  it('continues in the next process', async () => {
     const { peer, relay } = await answered({ linger: 20, upload: 400, uploadTotal: 60_000 })
     const moving = startMoving(relay)
     const began = performance.now()

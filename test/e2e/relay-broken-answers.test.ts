@@ -64,7 +64,7 @@ describe('an answer that breaks the rules', () => {
 })
 
 describe('a tunnel', () => {
-  it('that its server resets is no failure of the server', async () => {
+  it('leaves the server its good name when the server resets it', async () => {
     const { client, reports } = await start(({ peer }) => {
       peer.raw = true
       peer.socket.write(SWITCH)
@@ -92,7 +92,7 @@ describe('bytes behind an answer', () => {
   it.each([
     ['exactly fills a read', full()],
     ['is shorter', 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'],
-  ])('that %s are never the next answer', async (_what, answer) => {
+  ])('never count as the next answer when they %s', async (_what, answer) => {
     let first = true
     const { client } = await start(({ peer }) => {
       peer.socket.write(first ? answer + EVIL : FINE)

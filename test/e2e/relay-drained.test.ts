@@ -61,7 +61,7 @@ async function asking(world: Side, request = GET, answer = ''): Promise<{ client
 }
 
 describe('at the end of the time', () => {
-  it('who has not read its last answer sees that it is cut', async () => {
+  it('cuts a client visibly if it has not read its last answer', async () => {
     const body = 'x'.repeat(32 * 1024 * 1024)
     const world = await startWorld(() => ({ kind: 'respond', status: 200, body }))
     ends.push(() => world.close())
@@ -76,8 +76,8 @@ describe('at the end of the time', () => {
   })
 })
 
-describe('when what is idle is to end', () => {
-  it('who has just connected is answered, and who says nothing ends a moment later', async () => {
+describe('the end of idle connections', () => {
+  it('answers a client that has just connected, and ends a silent one a moment later', async () => {
     const world = await side()
     const [asked, asks, silent] = [await world.client(), await world.client(), await world.client()]
     await until(() => world.relay.size === 3, 'all are there')
@@ -254,7 +254,7 @@ describe('a WebSocket at that time', () => {
     client.socket.destroy()
   })
 
-  it('whose server stays silent within a frame, or is closing by itself, is closed a little later', async () => {
+  it('closes a little later if its server stays silent within a frame, or closes by itself', async () => {
     const world = await side()
     const [stuck, closing] = [
       await asking(world, UPGRADE, `${SWITCHED}\x81\x7dhalf a message`),
@@ -317,7 +317,7 @@ describe('a stream of events at that time', () => {
     expect(await client.all()).toBe(before + EVENT)
   })
 
-  it('that its server ends in time ends like that', async () => {
+  it('ends as its server ends it in time', async () => {
     const world = await side()
     const { client, server } = await asking(world, GET, HALF_EVENT)
     const before = client.got
@@ -343,7 +343,7 @@ describe('a stream of events at that time', () => {
     expect(await client.all()).toBe(before + chunk('12345') + chunk('67890') + chunk('\n\n') + LAST)
   })
 
-  it('that is compressed, or has a length, is an answer like any other', async () => {
+  it('counts as an answer like any other if it is compressed, or has a length', async () => {
     const world = await side()
     await asking(
       world,

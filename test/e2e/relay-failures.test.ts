@@ -46,7 +46,7 @@ afterEach(async () => {
 })
 
 describe('a server that cannot be reached', () => {
-  it('is passed over, and the next one gets the request once, body included', async () => {
+  it('loses its turn, and the next one gets the request once, body included', async () => {
     const good = await answering()
     const { ask, reports } = await world(send(await dead(), good))
     expect(await ask(POST + LAST)).toBe(`${OK}${OK.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')}`)
@@ -57,7 +57,7 @@ describe('a server that cannot be reached', () => {
     ])
   })
 
-  it('is told to the balancer, and so is one that answers', async () => {
+  it('counts as failed in the balancer, and a server that answers as well', async () => {
     const bad = await dead()
     const good = await answering()
     const told: string[] = []
@@ -124,7 +124,7 @@ describe('a server that cannot be reached', () => {
       return { destination: { key: 'full', authority: 'a', address }, answerAll }
     }
 
-    it('is tried again until it takes the connection', async () => {
+    it('gets the connection as soon as it takes it', async () => {
       const { destination, answerAll } = await full()
       const { ask, relay, reports } = await world(send(destination))
       const asked = ask(LAST)
@@ -481,7 +481,7 @@ describe('an answer before the whole request', () => {
     server.close()
   })
 
-  it('that switches protocols is none: the rest of the body would be the first bytes of the tunnel', async () => {
+  it('switches no protocol: the rest of the body would be the first bytes of the tunnel', async () => {
     const server = await upstream(() => {})
     const { client, reports } = await world(send(server))
     const peer = await client()

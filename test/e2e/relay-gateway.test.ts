@@ -26,7 +26,7 @@ afterEach(async () => {
 })
 
 describe('Via (RFC 9110, 7.6.3)', () => {
-  it('is added behind those of others, with the version of who spoke, both ways', async () => {
+  it('stands behind those of others, with the version of the sender, both ways', async () => {
     const { ask } = await start(OK.replace('\r\n', '\r\nVia: 1.1 inner\r\n').replace('1.1 200', '1.0 200'))
     const answer = await ask(`GET / HTTP/1.0\r\n${CLOSE}Via: 1.1 outer\r\n\r\n`)
     expect(answer).toMatch(/\r\nVia: 1.1 inner\r\n[\s\S]*\r\nVia: 1.0 edge\r\n/)
@@ -54,12 +54,12 @@ describe('Via (RFC 9110, 7.6.3)', () => {
 })
 
 describe('Date (RFC 9110, 6.6.1)', () => {
-  it('is added where the server gives none', async () => {
+  it('comes from the proxy where the server gives none', async () => {
     const { ask } = await start()
     expect(await ask(`GET / HTTP/1.1\r\n${CLOSE}\r\n`)).toMatch(DATE)
   })
 
-  it('is left as it is otherwise', async () => {
+  it('stays as it is otherwise', async () => {
     const { ask } = await start(OK.replace('\r\n', '\r\ndate: then\r\n'))
     const answer = await ask(`GET / HTTP/1.1\r\n${CLOSE}\r\n`)
     expect(answer.match(/date:.*/gi)).toEqual(['date: then'])
@@ -67,7 +67,7 @@ describe('Date (RFC 9110, 6.6.1)', () => {
 })
 
 describe('Max-Forwards (RFC 9110, 7.6.2)', () => {
-  it('is one less for the server', async () => {
+  it('falls by one for the server', async () => {
     const { ask } = await start()
     await ask(`OPTIONS / HTTP/1.1\r\n${CLOSE}Max-Forwards: 3\r\nA: b\r\n\r\n`)
     expect(server.got).toBe(

@@ -68,7 +68,7 @@ describe.each(LEAVING)('a client that %s', (_how, leave) => {
 })
 
 describe('a client that resets', () => {
-  it('is noticed while the server takes nothing of its upload', async () => {
+  it('ends the exchange while the server takes nothing of its upload', async () => {
     const { client, relay } = await start(silence)
     const peer = await client()
     await peer.write('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n')

@@ -53,14 +53,14 @@ async function allAnswered({ server, world, peers }: Resting, times: number): Pr
 }
 
 describe('many idle clients', () => {
-  it('are all answered when all ask at once', async () => {
+  it('all get answers when all ask at once', async () => {
     const all = await resting()
     await allAnswered(all, 2)
     await allAnswered(all, 3)
     expect(all.world.relay.size).toBe(CLIENTS)
   })
 
-  it('are all answered when they ask while they move', async () => {
+  it('all get answers when they ask while they move', async () => {
     const all = await resting()
     const moving = startMoving(all.world.relay)
     await allAnswered(all, 2)
@@ -69,7 +69,7 @@ describe('many idle clients', () => {
     expect(all.world.relay.size).toBe(CLIENTS)
   })
 
-  it('are all noticed when all leave at once, however they leave', async () => {
+  it('all close here when all leave at once, however they leave', async () => {
     const { world, peers } = await resting()
     for (const [i, { socket }] of peers.entries()) {
       if (i % 2 === 0) socket.resetAndDestroy()

@@ -208,8 +208,8 @@ describe('one whose stream has just gone', () => {
   })
 })
 
-describe('what another process offers', () => {
-  it('is refused when it came from another listener', async () => {
+describe('an offer of another process', () => {
+  it('meets a refusal when it came from another listener', async () => {
     const here = await side()
     await waiting(here)
     const [departure] = all(here.connections)
@@ -267,8 +267,8 @@ describe('what another process offers', () => {
   })
 })
 
-describe('what is no plain socket', () => {
-  it('is not counted as movable, and stays', async () => {
+describe('a socket that is not plain', () => {
+  it('does not count as movable, and stays', async () => {
     const here = await side()
     const stream = {
       owner: null,
@@ -309,7 +309,7 @@ describe('a process without a free descriptor', () => {
 })
 
 describe('connections that leave', () => {
-  it('are found in another process with what was read and not answered, byte for byte', async () => {
+  it('continue in another process with the bytes that were read and not answered, byte for byte', async () => {
     const [here, there] = [await side(), await side()]
     const server = () => here.server.got + there.server.got
     const peer = await here.client()

@@ -60,7 +60,7 @@ afterEach(async () => {
 })
 
 describe('connections kept open to a server', () => {
-  it('are as many as its destination says', async () => {
+  it('number as many as their destination says', async () => {
     const server = await answering(5)
     const made = await world(kept(server, { connections: 2, idleMs: LONG }))
     await asks(made, 5)
@@ -68,7 +68,7 @@ describe('connections kept open to a server', () => {
     expect(made.relay.upstreamCounts()).toEqual({ open: 2, idle: 2 })
   })
 
-  it('are none where it says 0: each request has its own', async () => {
+  it('number none where it says 0: each request has its own', async () => {
     const server = await answering()
     const made = await world(kept(server, { connections: 0, idleMs: LONG }))
     for (let n = 1; n <= 3; n++) {
@@ -78,7 +78,7 @@ describe('connections kept open to a server', () => {
     expect(server.peers.length).toBe(3)
   })
 
-  it('are closed after its time, each server after its own', async () => {
+  it('close after its time, each server after its own', async () => {
     const [brief, long] = [await answering(), await answering()]
     const shared = pools()
     await asks(await world(kept(long, { connections: 8, idleMs: LONG }), shared))
@@ -89,7 +89,7 @@ describe('connections kept open to a server', () => {
     expect(long.peers[0]!.ended).toBe(false)
   })
 
-  it('are closed in their own time where two destinations of a server differ', async () => {
+  it('close in their own time where two destinations of a server differ', async () => {
     const server = await answering(2)
     const shared = pools()
     const [long, brief] = [
@@ -106,7 +106,7 @@ describe('connections kept open to a server', () => {
     expect(opened).toBeLessThanOrEqual(3)
   })
 
-  it('are not used by a destination for which they have been unused too long', async () => {
+  it('serve no destination for which they have been unused too long', async () => {
     const server = await answering()
     const shared = pools()
     await asks(await world(kept(server, { connections: 8, idleMs: LONG }), shared))
@@ -118,7 +118,7 @@ describe('connections kept open to a server', () => {
     expect(server.peers.length).toBe(2)
   })
 
-  it('are not kept beyond their age, however much they are used', async () => {
+  it('close at their age, however much they are used', async () => {
     const server = await answering()
     const made = await world(kept(server, { connections: 8, idleMs: LONG, ageMs: 50 }))
     const began = performance.now()
@@ -127,7 +127,7 @@ describe('connections kept open to a server', () => {
     await until(() => server.peers[0]!.closed, 'the old one is closed')
   })
 
-  it('are closed and forgotten when their server is gone, used ones at the end of their request', async () => {
+  it('close when their server is gone, used ones at the end of their request', async () => {
     const [gone, stays] = [await answering(), await answering()]
     const waiting: Peer[] = []
     const busy = await Upstream.start(({ peer }) => void waiting.push(peer))
@@ -164,7 +164,7 @@ describe('connections kept open to a server', () => {
     await until(() => server.peers[0]!.closed, 'the one used first is closed')
   })
 
-  it('are none that a request has not been sent on whole, however early its answer came', async () => {
+  it('exclude one on which a request was not sent whole, however early its answer came', async () => {
     const server = await answering()
     const { relay, client } = await world(kept(server, { connections: 8, idleMs: LONG }))
     const [poster, other] = [await client(), await client()]
@@ -179,7 +179,7 @@ describe('connections kept open to a server', () => {
     expect(server.peers.map(({ got }) => got.includes('GET /x'))).toEqual([false, true])
   })
 
-  it('are none on which bytes arrive that no request has asked for, together with the next request', async () => {
+  it('exclude one on which unexpected bytes arrive, together with the next request', async () => {
     const server = await answering()
     const { client, faults } = await world(kept(server, { connections: 8, idleMs: LONG }))
     for (let n = 0; n < 8; n++) {

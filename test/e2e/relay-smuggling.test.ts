@@ -144,7 +144,7 @@ const REFUSED: [name: string, text: string, status: number, reason: string][] = 
   ],
 ]
 
-describe('is refused, and the server gets nothing', () => {
+describe('gets a refusal, and the server nothing', () => {
   it.each(REFUSED)('%s', async (_name, text, status, reason) => {
     const answer = await world.ask(text + EVIL)
     expect(answer).toMatch(
@@ -172,7 +172,7 @@ describe('is refused, and the server gets nothing', () => {
   })
 })
 
-describe('what the server receives', () => {
+describe('the requests that the server receives', () => {
   it('never has a second request in a body that only looks like one', async () => {
     const text = `POST / HTTP/1.1\r\n${H}Content-Length: ${EVIL.length}\r\nConnection: close\r\n\r\n${EVIL}`
     await world.ask(text)
@@ -196,7 +196,7 @@ describe('what the server receives', () => {
     expect(upstream.got).not.toMatch(/h2c\r|HTTP2-Settings/)
   })
 
-  it('is exactly the well-formed requests in front of the first bad one, whatever a client sends', async () => {
+  it('equal the well-formed requests in front of the first bad one, whatever a client sends', async () => {
     const fragment = fc.oneof(
       { arbitrary: fc.constantFrom(`GET /n HTTP/1.1\r\n${H}\r\n`), weight: 4 },
       { arbitrary: fc.constantFrom(`POST /n HTTP/1.1\r\n${H}Content-Length: 3\r\n\r\nabc`), weight: 3 },

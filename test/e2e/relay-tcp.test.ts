@@ -242,7 +242,7 @@ describe('a TCP connection', () => {
     expect(relay.upstreamCounts().open).toBe(0)
   })
 
-  it('that one side resets is reset on the other, so that it does not look whole', async () => {
+  it('resets on one side when the other side resets, so that it does not look whole', async () => {
     const server = await Server.start()
     const { client, reports } = await world(send(server))
     const [one, two] = [await client(), await client()]
@@ -280,7 +280,7 @@ describe('a TCP connection', () => {
     expect(await peer.sees('b')).toBe('ab')
   })
 
-  it('is asked for nothing when it moves, until its client sends', async () => {
+  it('moves without a question to its client, until that sends', async () => {
     const server = await Server.start(echo)
     const { client, relay } = await world(send(server))
     const peer = await client()

@@ -84,7 +84,7 @@ describe('Unix sockets on both sides', () => {
 })
 
 describe('a TLS client', () => {
-  it('is served like any other, and the server is told so', async () => {
+  it('gets answers like any other, and the server learns that it uses TLS', async () => {
     const server = await upstream()
     const relay = started(new Relay({ pools, route: () => send(server) }))
     const front = await listening(
@@ -102,7 +102,7 @@ describe('a TLS client', () => {
     await until(() => relay.size === 0, 'it is let go')
   })
 
-  it('that goes away in the middle, or is closed here, harms nobody', async () => {
+  it('harms no other when it goes away in the middle, or is closed here', async () => {
     const server = await upstream()
     const relay = started(new Relay({ pools, route: () => send(server) }))
     const front = await listening(
@@ -161,7 +161,7 @@ describe('a stream that is reset', () => {
 })
 
 describe('a socket of a server without pauseOnConnect', () => {
-  it('is served too', async () => {
+  it('serves too', async () => {
     const server = await upstream()
     const relay = started(new Relay({ pools, route: () => send(server) }))
     const front = await listening(

@@ -62,7 +62,7 @@ describe('a program under fd-broker/auto, started in the link of a release whose
     ['fd-broker upgrade', NODE, null],
     ['the same command again', NODE, NODE],
     ['fd-broker start, also at first', START, START],
-  ])('is followed by the next release, by %s', async (_how, first, next) => {
+  ])('hands over to the next release, by %s', async (_how, first, next) => {
     const { program, inLink, deploy, answers } = await linked()
     const run = async (command: readonly string[]) => {
       if (command === NODE) await program.sandbox.launch(inLink(...command))

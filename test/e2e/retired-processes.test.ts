@@ -38,7 +38,7 @@ async function keptIn(scene: Scene, pid: number): Promise<Older> {
 }
 
 describe('a version that a timer keeps from its end after it has retired', () => {
-  it('is in the status of each version after it, with what keeps it, and in its log, until it ends', async () => {
+  it('stands in the status of each version after it, with what keeps it, and in its log, until it ends', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const first = await scene.serve({ staysAlive: true })
     await scene.serve()
@@ -59,7 +59,7 @@ describe('a version that a timer keeps from its end after it has retired', () =>
     await until('it is not shown any more', async () => (await draining(scene)).length === 0)
   })
 
-  it.runIf(NIGHTLY)('is in the status of a daemon', async () => {
+  it.runIf(NIGHTLY)('stands in the status of a daemon', async () => {
     const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
     await startDaemon(scene, { upgrade: TIMES })
     const first = await scene.serve({ staysAlive: true })
@@ -68,7 +68,7 @@ describe('a version that a timer keeps from its end after it has retired', () =>
     expect(await keptIn(scene, first.pid)).toMatchObject(shown)
   })
 
-  it('is ended where join() was given exitWhenRetired, and not before', async () => {
+  it('ends where join() was given exitWhenRetired, and not before', async () => {
     const scene = Scene.open({ upgrade: TIMES, options: { exitWhenRetired: 100 } })
     const first = await scene.serve({ staysAlive: true })
     const second = await scene.serve({ staysAlive: true })

@@ -10,7 +10,7 @@ import { SHOP, urlOf } from './cli-processes.js'
 
 describe('fd-broker run of a program that speaks fd-broker', () => {
   it.runIf(NIGHTLY)(
-    'is the parent that stays: upgrades by HUP and by the program itself hand over as ever',
+    'stays the parent: upgrades by HUP and by the program itself hand over as ever',
     async () => {
       const run = await Supervised.prepare()
       const control = join(run.sandbox.folder, 'run', 'shop.sock')

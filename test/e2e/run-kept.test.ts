@@ -59,7 +59,7 @@ async function unit(job?: string, before = '') {
 }
 
 describe('listeners of fd-broker run that the service manager keeps', () => {
-  it('are gone on with when it was killed, or the unit is restarted: who connects waits', async () => {
+  it('continue when it was killed, or the unit is restarted: clients wait', async () => {
     const { end, manager, run, start, write } = await unit()
     const path = join(run.sandbox.folder, 'a.sock')
     write({ web: `tcp://127.0.0.1:${run.port}`, path: `unix:${path}` })
@@ -84,7 +84,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     expect(manager.kept.size).toBe(2)
   })
 
-  it.runIf(NIGHTLY)('are let go of when no version wants them', async () => {
+  it.runIf(NIGHTLY)('close when no version wants them', async () => {
     const { end, manager, run, start, write } = await unit()
     const path = (name: string) => `unix:${join(run.sandbox.folder, name)}`
     const web = `tcp://127.0.0.1:${run.port}`
@@ -101,7 +101,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     expect(await run.whoami()).toMatchObject({ generation: 1 })
   })
 
-  it('are closed at once when the unit stops: a connect is refused while the versions answer what they have', async () => {
+  it('close at once when the unit stops: a connect is refused while the versions answer what they have', async () => {
     const { manager, run, start, write } = await unit('stop running')
     write({ web: `tcp://127.0.0.1:${run.port}` })
     await start()
@@ -115,7 +115,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     await run.ended()
   })
 
-  it.runIf(NIGHTLY)('are closed when systemctl is late to say that the unit stops', async () => {
+  it.runIf(NIGHTLY)('close when systemctl is late to say that the unit stops', async () => {
     const { manager, run, start, write } = await unit('stop running', 'sleep 0.8;')
     write({ web: `tcp://127.0.0.1:${run.port}` })
     await start()
@@ -128,7 +128,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     await run.ended()
   })
 
-  it('are not waited for: run ends with its last version, and systemctl with it', async () => {
+  it('delay no end: run ends with its last version, and systemctl with it', async () => {
     const asks = 'echo $$ >"$0.asks"; exec sleep 1000;'
     const { manager, run, start, write } = await unit('stop running', asks)
     write({ web: `tcp://127.0.0.1:${run.port}` })
@@ -149,7 +149,7 @@ describe('listeners of fd-broker run that the service manager keeps', () => {
     await until('systemctl has ended', () => hasEnded(pid))
   })
 
-  it('are kept when the unit is restarted: who connects waits for the next process', async () => {
+  it('stay when the unit is restarted: clients wait for the next process', async () => {
     const { manager, run, start, write } = await unit('restart running')
     write({ web: `tcp://127.0.0.1:${run.port}` })
     await start()

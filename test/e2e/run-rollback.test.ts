@@ -8,7 +8,7 @@ import { SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 
 describe('a release of a program that fd-broker run supervises', () => {
-  it('is upgraded to by its link, and left for the version before by rollback, in its probation and after it', async () => {
+  it('takes the link in an upgrade, and gives it to the previous version in a rollback, in its probation and after it', async () => {
     const settings = ['--ready', 'fd', '--probation', '2s']
     const { leadsTo, one, rollback, run, settled, answers, two, upgrade, wrong } = await released(settings)
     expect(await answers()).toBe('1')
@@ -80,7 +80,7 @@ describe('a release of a program that fd-broker run supervises', () => {
     )
   })
 
-  it('is not said to serve again by a rollback that stops nothing: the next start of a failing version goes on', async () => {
+  it('claims no return by a rollback that stops nothing: the next start of a failing version goes on', async () => {
     const run = await Supervised.prepare()
     const healthy = join(run.sandbox.folder, 'healthy')
     writeFileSync(healthy, '')
@@ -100,30 +100,24 @@ describe('a release of a program that fd-broker run supervises', () => {
     expect((await run.status()).phase).toBe('starting')
   })
 
-  it.runIf(NIGHTLY)(
-    'is upgraded to by rollback --at where the supervisor knows no version before',
-    async () => {
-      const { at, leadsTo, link, one, rollback, run, settled, two, upgrade } = await released([
-        '--ready',
-        'fd',
-      ])
-      expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
-      expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
-      await run.ended()
-      await run.launch(['--ready', 'fd'], [join(link, 'server')])
-      await until('it serves', async () => (await run.status().catch(() => null))?.role === 'serving')
-      expect([leadsTo(), await settled()]).toEqual([two, '2'])
-      expect(await rollback()).toMatchObject({
-        code: 5,
-        stderr: expect.stringMatching(/^ERR_FDB_NO_STANDBY/),
-      })
-      expect(await rollback(...at)).toMatchObject({ code: 0, stderr: '' })
-      expect([leadsTo(), await settled()]).toEqual([one, '1'])
-    },
-  )
+  it.runIf(NIGHTLY)('starts by rollback --at where the supervisor knows no previous version', async () => {
+    const { at, leadsTo, link, one, rollback, run, settled, two, upgrade } = await released(['--ready', 'fd'])
+    expect(await upgrade(two)).toMatchObject({ code: 0, stderr: '' })
+    expect(await run.sandbox.run('stop', '--control', run.control)).toMatchObject({ code: 0 })
+    await run.ended()
+    await run.launch(['--ready', 'fd'], [join(link, 'server')])
+    await until('it serves', async () => (await run.status().catch(() => null))?.role === 'serving')
+    expect([leadsTo(), await settled()]).toEqual([two, '2'])
+    expect(await rollback()).toMatchObject({
+      code: 5,
+      stderr: expect.stringMatching(/^ERR_FDB_NO_STANDBY/),
+    })
+    expect(await rollback(...at)).toMatchObject({ code: 0, stderr: '' })
+    expect([leadsTo(), await settled()]).toEqual([one, '1'])
+  })
 
   it.runIf(NIGHTLY)(
-    'is given up when it does not serve within the time of the upgrade: the link and the version that serves stay one',
+    'ends when it does not serve within the time of the upgrade: the link and the serving version stay one',
     async () => {
       const { answers, at, leadsTo, one, run, two } = await released([
         '--ready',
@@ -143,7 +137,7 @@ describe('a release of a program that fd-broker run supervises', () => {
     },
   )
 
-  it('is given up by rollback while it is to prove itself: the one that serves stays, and the link is put back', async () => {
+  it('ends by rollback while it is to prove itself: the serving one stays, and the link comes back', async () => {
     const { answers, at, leadsTo, one, rollback, run, two, upgrade } = await released([
       '--ready',
       'fd',

@@ -25,7 +25,7 @@ async function answering(run: Supervised, requests = 40): Promise<Set<number>> {
 
 describe('processes that a version leaves behind', () => {
   it.runIf(NIGHTLY)(
-    'are ended when it fails: no other version answers, and the failure says which they were',
+    'end when it fails: no other version answers, and the failure says which they were',
     async () => {
       const run = await Supervised.start(['--ready', 'fd'])
       const { pid } = await run.whoami()
@@ -48,7 +48,7 @@ describe('processes that a version leaves behind', () => {
     },
   )
 
-  it('are ended too when they have left the group, the session and the environment of their version, and no other process is', async () => {
+  it('end too when they have left the group, the session and the environment of their version, and no other process does', async () => {
     const run = await Supervised.start(['--ready', 'fd'], ['sh', '-c', `env -i sleep 60 & exec ${SERVER}`])
     const { pid } = await run.whoami()
     const helper = childOf(pid)
@@ -65,7 +65,7 @@ describe('processes that a version leaves behind', () => {
     await run.ended(helper)
   })
 
-  it('are named by status, and killed with the time for a stop of a version that was replaced', async () => {
+  it('stand in the status, and die within the stop time of a version that was replaced', async () => {
     const run = await Supervised.prepare()
     const leaves = { code: null, child: { deaf: true, fail: true } }
     await run.launch(['--ready', 'fd', '--stop-timeout', '6s'], given(run, { leaves }))
@@ -82,7 +82,7 @@ describe('processes that a version leaves behind', () => {
     await until('the status has no rest', async () => (await run.status()).draining.length === 0)
   })
 
-  it('are ended by stop, and when a version that served dies', async () => {
+  it('end by stop, and when a version that served dies', async () => {
     const run = await Supervised.prepare()
     // The main process serves on, beside its child.
     await run.launch(

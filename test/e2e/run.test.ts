@@ -179,7 +179,7 @@ describe('fd-broker run', () => {
     expect(await run.whoami()).toMatchObject({ pid })
   })
 
-  it('is told by NOTIFY_SOCKET, by a command and by a connect that a version is ready', async () => {
+  it('learns by NOTIFY_SOCKET, by a command and by a connect that a version is ready', async () => {
     const notify = await Supervised.start(['--ready', 'notify'])
     expect(await notify.status()).toMatchObject({ role: 'serving', says: 'at work' })
     const file = join(notify.sandbox.folder, 'ready')

@@ -110,7 +110,7 @@ describe.each(releases())(
       })
     })
 
-    it('is refused before the commit where the newer schema has a lowest reader, and the newer one serves on', async () => {
+    it('refuses before the commit where the newer schema has a lowest reader, and the newer one serves on', async () => {
       const service = await Service.open()
       await service.next(previous, 1)
       await service.ask('/items/a', 'PUT', { name: 'a', cents: 1 })
@@ -169,7 +169,7 @@ describe.each(releases())(
       [previous.name, previous, present],
     ]
     it.each(pairs.slice(0, perLane(1, 2)))(
-      'is refused too where the newer schema is first written while it waits to take over (from %s)',
+      'refuses too where the newer schema is first written while it waits to take over (from %s)',
       async (_, newer, older) => {
         const service = await Service.open()
         await service.next(older, 1)

@@ -56,7 +56,7 @@ async function pidOf(edge: Edge): Promise<number> {
 }
 
 describe('sockets that a service manager has bound', () => {
-  it('are adopted by their address: who connects before the start, and between two, waits and is answered', async () => {
+  it('serve by their address: clients before the start, and between two, wait and are answered', async () => {
     const edge = await prepare(({ port }) => [{ name: 'http', address: `tcp://127.0.0.1:${port}` }])
     const socket = bound({ kind: 'tcp', host: '127.0.0.1', port: edge.port, reuseAddr: true })
     const early = pidOf(edge)
@@ -75,7 +75,7 @@ describe('sockets that a service manager has bound', () => {
     expect(await between).toBe(third)
   })
 
-  it('are adopted by their name, where it is the listener’s, and the log says that the address is another', async () => {
+  it('serve by their name, where it is the listener’s, and the log says that the address is another', async () => {
     const elsewhere = await freePort()
     const edge = await prepare(() => [{ name: 'http', address: `tcp://127.0.0.1:${elsewhere}` }])
     const socket = bound({ kind: 'tcp', host: '127.0.0.1', port: edge.port, reuseAddr: true })
@@ -105,7 +105,7 @@ describe('sockets that a service manager has bound', () => {
     expect(existsSync(path)).toBe(true)
   })
 
-  it('that are not for this process, or not open, are none', async () => {
+  it('do not count if they are for another process, or not open', async () => {
     const edge = await prepare(({ port }) => [{ name: 'http', address: `tcp://127.0.0.1:${port}` }])
     const env = ['env', 'LISTEN_PID=1', 'LISTEN_FDS=1', 'LISTEN_FDNAMES=http']
     const pid = await edge.sandbox.launch([...env, process.execPath, CLI, 'proxy', '--config', edge.file])
@@ -116,7 +116,7 @@ describe('sockets that a service manager has bound', () => {
     expect(await pidOf(edge)).toBe(next)
   })
 
-  it('are the daemon’s control socket, by its path', async () => {
+  it('include the daemon’s control socket, by its path', async () => {
     const sandbox = Sandbox.open()
     const socket = bound({ kind: 'unix', host: sandbox.control, mode: 0o600 })
     const args = ['serve', '--control', sandbox.control]

@@ -58,7 +58,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
   },
 )
 
-describe('what is offered and sent', () => {
+describe('segments that an elder offers and sends', () => {
   function segmentSetOf(epochs: number[]): SegmentSet {
     const segmentSet = new SegmentSet()
     segmentSet.make(epochs)

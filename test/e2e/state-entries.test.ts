@@ -28,7 +28,7 @@ function watch(sandbox: Sandbox, ...args: string[]): Record<string, unknown>[] {
 
 // Each command is a process: slow on a busy machine.
 describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an operator (%s)', hosting => {
-  it('are put, deleted and watched by command, across an upgrade', async () => {
+  it('change by command, and show in a watch, across an upgrade', async () => {
     const sandbox = await openState(hosting)
     const run = async (command: string, ...args: string[]) => {
       const { code, stdout, stderr } = await sandbox.run(
@@ -67,7 +67,7 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
     expect(await run('get', '--raw', '--secrets', 'keys', 'ticket')).toBe('told')
   })
 
-  it.runIf(NIGHTLY)('are refused by command, with the reason', async () => {
+  it.runIf(NIGHTLY)('refuse wrong commands, with the reason', async () => {
     const sandbox = await openState(hosting)
     const refused = async (...args: string[]) =>
       (await sandbox.run('state', ...args, '--control', sandbox.control)).stderr
@@ -79,7 +79,7 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
     )
   })
 
-  it('are read and changed by a program', async () => {
+  it('change by a program, which reads them too', async () => {
     const sandbox = await openState(hosting)
     using client = await OperatorClient.connect(sandbox.control)
     const { state } = client

@@ -27,7 +27,7 @@ const named = ({ call, path }: DiskCall) =>
     .at(-1)!
     .replace(/[0-9a-f]{8}$/, 'XXXXXXXX')}`
 
-describe('what is said to be on the disk', () => {
+describe('changes that are reported as on the disk', () => {
   it('was brought there: the bytes before the new name, the name before the answer, and each change after that', async () => {
     const host = await FileHost.start({ sync: 'never' })
     await host.ask('put', 'a', 'x')
@@ -134,7 +134,7 @@ describe('a slow disk', () => {
 describe('a file with secrets', () => {
   const modes = (host: FileHost) => host.creations.map(({ size }) => size.toString(8))
 
-  it('is made for its owner alone, and is another one than any that others could have opened', async () => {
+  it('gets a mode for its owner alone, and is another one than any that others could have opened', async () => {
     const host = await FileHost.start({ sync: 'never' })
     await host.ask('put', 'a', 'x')
     await host.ask('flush')
@@ -221,7 +221,7 @@ describe('a sync that fails', () => {
     expect(readdirSync(`${host.folder}/files`)).toEqual(['state'])
   })
 
-  it('is told to who wanted a change on the disk, which is made all the same', async () => {
+  it('reaches the caller of a change that had to be on the disk, which is made all the same', async () => {
     const host = await FileHost.start({ sync: 'never' })
     await host.ask('putDurable', 'a', 'x')
     host.failNext('fdatasync', EIO)

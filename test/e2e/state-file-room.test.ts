@@ -39,7 +39,7 @@ async function start(stateFile: string, control: string) {
 const stop = (member: Member) => member.close({ timeout: 10 })
 
 describe.runIf(process.geteuid?.() === 0)('a state file on a disk without room for a second one', () => {
-  it('is continued after a restart, and the next process reads all of it', async context => {
+  it('continues after a restart, and the next process reads all of it', async context => {
     const given = disk('1m')
     if (given === null) return context.skip('no file system may be mounted')
     const { path, control } = given
@@ -60,7 +60,7 @@ describe.runIf(process.geteuid?.() === 0)('a state file on a disk without room f
     expect(Buffer.from(last.section.get('k2')!)).toEqual(Buffer.alloc(200_000, 2))
   })
 
-  it('is replaced when there is room', async context => {
+  it('gets a successor when there is room', async context => {
     const given = disk('1m')
     if (given === null) return context.skip('no file system may be mounted')
     const { path, control, resize } = given

@@ -43,7 +43,7 @@ async function killAll(apps: readonly App[]): Promise<void> {
 const UPGRADES = perLane(2, 5)
 
 describe('a state file', () => {
-  it('is what a service begins with when all its processes were killed, again and again', async () => {
+  it('starts its service when all processes were killed, again and again', async () => {
     const { scene: s, path } = scene()
     let digest = ''
     for (let boot = 0; boot < perLane(2, 4); boot++) {
@@ -58,7 +58,7 @@ describe('a state file', () => {
     expect(readdirSync(dirname(path)).filter(name => name.startsWith('state'))).toEqual(['state'])
   })
 
-  it('is kept from a process of another control path, before and after an upgrade', async () => {
+  it('excludes a process of another control path, before and after an upgrade', async () => {
     const { scene: s } = scene()
     const other = s.file('other.sock')
     const refused = async () => {
@@ -117,7 +117,7 @@ describe('a state file', () => {
     expect((await s.status()).state.digest).toBe(digest)
   })
 
-  it('is taken over by the way back: the old version writes it again', async () => {
+  it('follows the way back: the old version writes it again', async () => {
     const { scene: s, path } = scene({ upgrade: { ...TIMES, probation: 60_000, silence: 300 } })
     const first = await s.serve({ routes: 50 })
     const second = await s.serve()
@@ -131,7 +131,7 @@ describe('a state file', () => {
     expect(await verified(path)).toMatchObject({ digest: state.digest, entries: 52 })
   })
 
-  it('that is damaged keeps its service from starting, with the reason, until it is told what to do', async () => {
+  it('stops its service from starting if damaged, with the reason, until it is told what to do', async () => {
     const { scene: s, path } = scene()
     const first = await s.serve({ routes: 2000 })
     await first.says('ready')
@@ -155,7 +155,7 @@ describe('a state file', () => {
     expect(readdirSync(dirname(path)).filter(name => name.includes('.damaged-'))).toHaveLength(1)
   })
 
-  it('that was cut keeps its service from starting until one command has repaired it', async () => {
+  it('stops its service from starting if cut, until one command has repaired it', async () => {
     const { scene: s, path } = scene()
     const first = await s.serve({ routes: 500 })
     await first.order('put', { key: 'one', value: { item: '1' } })
@@ -176,7 +176,7 @@ describe('a state file', () => {
     expect((await s.status()).state.entries).toBe(501)
   })
 
-  it('is read by the first member of a daemon that holds nothing, and not by one that is given the state', async () => {
+  it('reaches the first member of a daemon that holds nothing, and not one that is given the state', async () => {
     const { scene: s, path } = scene({ hosting: 'daemon' })
     const daemon = await serveByCommand(s)
     const first = await s.serve({ routes: 100 })

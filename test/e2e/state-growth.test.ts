@@ -54,7 +54,7 @@ describe('a service that changes the same entries again and again', () => {
   })
 
   it.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon']))(
-    'that meets the limit of its log is told so, and has room again when it is compacted (%s)',
+    'hears of the limit of its log when it meets it, and has room again when it is compacted (%s)',
     async hosting => {
       const scene = Scene.open({ hosting, upgrade: TIMES, options: { stateLimits: { logBytes: 300_000 } } })
       if (hosting === 'daemon') await serveByCommand(scene)

@@ -53,7 +53,7 @@ const withHead = (head: object, bytes: Buffer) =>
 describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon']))(
   'a large import (%s)',
   hosting => {
-    it.runIf(NIGHTLY)('is one change, and goes into its place whole', async () => {
+    it.runIf(NIGHTLY)('makes one change, and goes into its place whole', async () => {
       const sandbox = await openState(hosting)
       const file = await large(sandbox)
       const { code, stdout, stderr } = await sandbox.run(

@@ -14,7 +14,7 @@ const UPGRADES = Number(process.env.FDB_UPGRADES ?? perLane(2, 8))
 const CLIENTS = 3
 
 describe('changes through the control socket', () => {
-  it(`are each applied exactly once, during ${UPGRADES} upgrades in a row`, {
+  it(`apply exactly once each, during ${UPGRADES} upgrades in a row`, {
     timeout: 180_000 + UPGRADES * 5000,
   }, async () => {
     const sandbox = Sandbox.open()

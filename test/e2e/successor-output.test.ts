@@ -85,7 +85,7 @@ describe('the failure of a version that does not come to serve', () => {
     expect(leftIn(scene)).toEqual([])
   })
 
-  it.runIf(NIGHTLY)('is in the status of its daemon', async () => {
+  it.runIf(NIGHTLY)('stands in the status of its daemon', async () => {
     const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
     await startDaemon(scene, { upgrade: TIMES })
     const app = await scene.serve()
@@ -96,7 +96,7 @@ describe('the failure of a version that does not come to serve', () => {
     expect(services[0]?.lastFailure.message).toMatch(/with code 4 before.*\n {2}no licence$/)
   })
 
-  it('is printed by fd-broker upgrade', async () => {
+  it('appears in the output of fd-broker upgrade', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     await scene.serve()
     const command = [

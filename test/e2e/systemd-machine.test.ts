@@ -17,7 +17,7 @@ const KEPT = '- { host: kept.test, respond: { body: kept } }'
 
 describe('the units in docs/examples/systemd, as they are, with a systemd of their own', () => {
   it.skipIf(why !== null)(
-    `are upgraded, rolled back, killed and stopped as systemd knows it, and no connect is refused${why === null ? '' : `: not here, ${why}`}`,
+    `upgrade, roll back, die and stop as systemd knows it, and refuse no connect${why === null ? '' : `: not here, ${why}`}`,
     async () => {
       const said = await runMachine('systemd-driver.mjs', { 'edge.yaml': CONFIG, 'kept.yaml': KEPT })
       const at = (step: string): Said => said.find(one => one.step === step) ?? { step: `no ${step}` }

@@ -140,7 +140,7 @@ describe('a service manager is told', () => {
     await manager.says(/^generation 1 serves; the last upgrade was rolled back: process \d+ was told to end/)
   })
 
-  it('that it lives, by whoever serves, while it is healthy', async () => {
+  it('of its life, by the serving process, while it is healthy', async () => {
     const { manager, scene } = world({ probation: 0, heartbeat: 50 })
     const sickFile = scene.file('sick')
     const env = { ...manager.env, WATCHDOG_USEC: '100000', WATCHDOG_PID: '1' }
@@ -208,7 +208,7 @@ describe('fd-broker proxy under a service manager', () => {
     return { edge, manager, pid, named: () => Number(readFileSync(pidFile, 'utf8')) }
   }
 
-  it('is upgraded by USR2, reads its configuration by HUP, and says that a drain takes time', async () => {
+  it('upgrades by USR2, reads its configuration by HUP, and says that a drain takes time', async () => {
     const { edge, manager, named, pid } = await start()
     await manager.tells('READY')
     await edge.reload({ accessLog: true })

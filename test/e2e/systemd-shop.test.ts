@@ -8,7 +8,7 @@ const RATE = Number(process.env.FD_BROKER_KILLS_RATE ?? 300)
 
 describe('shop.service in docs/examples/systemd, as it is, with a systemd of its own', () => {
   it.skipIf(why !== null)(
-    `is released by a link, rolled back, and killed ${KILLS} times: no connect is refused, every acknowledged change is there${why === null ? '' : `: not here, ${why}`}`,
+    `follows a link to each release, rolls back, and dies ${KILLS} times: no connect is refused, every acknowledged change is there${why === null ? '' : `: not here, ${why}`}`,
     { timeout: 400_000 },
     async () => {
       const orders = JSON.stringify({ kills: KILLS, rate: RATE })

@@ -34,7 +34,7 @@ const generationIn = (text: string) => text.slice(text.indexOf('\r\n\r\n') + 4).
 describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
   const limits = { minVersion: version, maxVersion: version }
 
-  it('that was made with the first process is resumed by the fourth', async () => {
+  it('continues from the first process to the fourth', async () => {
     const { scene, port, next } = await shop()
     await next()
     const first = await askTls(port, limits)
@@ -50,7 +50,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
     expect(entry).toMatchObject({ entries: 1, version: 1 })
   })
 
-  it.runIf(NIGHTLY)('is resumed by a server that has set its certificate anew', async () => {
+  it.runIf(NIGHTLY)('continues in a server that has set its certificate again', async () => {
     const { port, next } = await shop()
     await next()
     const { session } = await askTls(port, limits)
@@ -58,7 +58,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
     expect(await askTls(port, { ...limits, session })).toMatchObject({ reused: true })
   })
 
-  it.runIf(NIGHTLY)('is resumed where the server has a name of its own for its sessions', async () => {
+  it.runIf(NIGHTLY)('continues where the server has a name of its own for its sessions', async () => {
     const { port, next } = await shop({ tickets: {} })
     await next({ tls: { sessionIdContext: 'shop' } })
     const { session } = await askTls(port, limits)
@@ -68,7 +68,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
     expect((await askTls(port, { ...limits, session })).reused).toBe(false)
   })
 
-  it('is not resumed by a version that asks for client certificates, nor by servers of another name', async () => {
+  it('ends at a version that asks for client certificates, and at servers of another name', async () => {
     const { port, next } = await shop()
     await next()
     const { session } = await askTls(port, limits)
@@ -80,7 +80,7 @@ describe.each(VERSIONS)('with shared ticket keys a %s session', version => {
     expect((await askTls(port, { ...limits, session })).reused).toBe(true)
   })
 
-  it('is resumed with the previous keys after a rotation, and needs a full handshake after two, in this and in later processes', async () => {
+  it('continues with the previous keys after a rotation, and needs a full handshake after two, in this and in later processes', async () => {
     const { port, next } = await shop()
     const first = await next()
     const { session } = await askTls(port, limits)
@@ -117,18 +117,15 @@ describe('ticket keys', () => {
     expect((await askTls(port, { session })).reused).toBe(true)
   })
 
-  it.runIf(NIGHTLY)(
-    'are rotated in time by the process that serves, also when it did not make them',
-    async () => {
-      const { port, next } = await shop()
-      await next()
-      const { session } = await askTls(port)
-      await next({ tickets: { rotateEvery: 500 } })
-      await until('they are rotated', async () => !(await askTls(port, { session })).reused, 20_000)
-    },
-  )
+  it.runIf(NIGHTLY)('rotate in time in the serving process, also when it did not make them', async () => {
+    const { port, next } = await shop()
+    await next()
+    const { session } = await askTls(port)
+    await next({ tickets: { rotateEvery: 500 } })
+    await until('they are rotated', async () => !(await askTls(port, { session })).reused, 20_000)
+  })
 
-  it('are made by the next version where the one before shared none, and are state when it serves', async () => {
+  it('come from the next version where the previous one shared none, and become state when it serves', async () => {
     const { scene, port, next } = await shop()
     await next({ tickets: undefined as never })
     expect((await scene.status()).sections.map(({ name }) => name)).not.toContain('ticketKeys')
@@ -138,7 +135,7 @@ describe('ticket keys', () => {
     expect((await askTls(port, { session })).reused).toBe(true)
   })
 
-  it.runIf(NIGHTLY)('are the same again when an upgrade failed', async () => {
+  it.runIf(NIGHTLY)('stay the same when an upgrade failed', async () => {
     const { scene, port, next } = await shop()
     await next()
     const { session } = await askTls(port)

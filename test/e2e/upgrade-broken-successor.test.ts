@@ -53,7 +53,7 @@ const IN_A_ROW = perLane(2, 20)
 describe.each(perLane(['embedded'] as const, ['embedded', 'daemon'] as const))(
   'a successor that stops behind its Ready, %s hosting',
   hosting => {
-    it('is given up within two seconds, however long the limits: changes wait for no longer', async () => {
+    it('loses its turn within two seconds, however long the limits: changes wait for no longer', async () => {
       const scene = Scene.open({ hosting, upgrade: PATIENT })
       if (hosting === 'daemon') await startDaemon(scene, { upgrade: PATIENT })
       const first = await scene.serve()
@@ -248,7 +248,7 @@ describe('a successor that hangs', () => {
   )
 
   it.runIf(NIGHTLY)(
-    'is not to be had while the one that stands by is stopped: that one is named, and ended with --kill-stuck',
+    'cannot be replaced while the one that stands by is stopped: that one is named, and ended with --kill-stuck',
     async () => {
       const { scene, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
       const second = await scene.serve({ upgrade: { ...QUICK, probation: 60_000 } })
@@ -278,7 +278,7 @@ describe('a successor that hangs', () => {
     },
   )
 
-  it('that is sick in probation: the old one takes back, and the sick one leaves as lost', async () => {
+  it('makes way in probation: the old one takes back, and the sick one leaves as lost', async () => {
     const { scene, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
     const sickFile = scene.file('sick')
     const sick = await scene.serve({ sickFile })

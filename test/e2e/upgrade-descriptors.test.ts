@@ -48,7 +48,7 @@ describe('descriptors of all kinds', () => {
     expect(second.find('ready')!.ms).toBeLessThan(3_000)
   })
 
-  it('that the new version does not want are closed, and only after the commit', async () => {
+  it('close if the new version does not want them, and only after the commit', async () => {
     const scene = Scene.open({ upgrade: { probation: 0, ready: 5_000 } })
     const [kept, dropped] = listenersOf(scene, 1)
     const first = await scene.serve({ listeners: [kept!, dropped!] })

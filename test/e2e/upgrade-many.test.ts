@@ -24,7 +24,7 @@ async function lastingFds(pid: number): Promise<number> {
 }
 
 describe.runIf(NIGHTLY)('many upgrades in a row', () => {
-  it(`what generation ${UPGRADES} holds is what generation 10 held`, {
+  it(`leave generation ${UPGRADES} with the holdings of generation 10`, {
     timeout: 180_000 + UPGRADES * 5_000,
   }, async () => {
     const scene = Scene.open({

@@ -192,7 +192,7 @@ describe('older generations that still drain', () => {
     },
   )
 
-  it('that never ends is cut at its limit, and the process leaves', async () => {
+  it('end at their limit if a client never ends, and the process leaves', async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({

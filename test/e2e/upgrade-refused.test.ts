@@ -142,7 +142,7 @@ describe('a version that cannot take over is told why, and the incumbent serves 
 })
 
 describe('a control path', () => {
-  it('that is too long is named as such', async () => {
+  it('has its length named if it is too long', async () => {
     const scene = Scene.open()
     const fits = `${scene.folder}/`.padEnd(106, 'x')
     await scene.serve({ control: fits })
@@ -167,7 +167,7 @@ describe('a control path', () => {
     await refused.end()
   })
 
-  it('whose holder does not speak the protocol, or says nothing: refused', async () => {
+  it('refuses a joiner if its holder does not speak the protocol, or says nothing', async () => {
     const scene = Scene.open({ timeout: 800 })
     for (const greeting of ['220 mail.example\r\n', '']) {
       using lock = OwnedFd.own(native.openLockFile(`${scene.control}.lock`, 0o600), 'lock')
@@ -194,7 +194,7 @@ describe('a control path', () => {
     expect(await scene.status()).toMatchObject({ pid: next.pid })
   })
 
-  it('that is a file is not removed', async () => {
+  it('stays if it is a file', async () => {
     const scene = Scene.open()
     writeFileSync(scene.control, 'precious')
     const refused = await scene.start()

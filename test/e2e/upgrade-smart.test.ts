@@ -79,7 +79,7 @@ describe('fd-broker upgrade --smart', () => {
     expect((await edge.status()).generation).toBe(4)
   })
 
-  it('is refused by a service that does not know what it has loaded, and beside a command', async () => {
+  it('meets a refusal of a service that does not know what it has loaded, and excludes a command', async () => {
     const sandbox = Sandbox.open()
     await sandbox.shop()
     const refused = await sandbox.run('upgrade', '--control', sandbox.control, '--smart')

@@ -28,7 +28,7 @@ describe('state', () => {
     expect(second.find('joined')!.ms).toBeLessThan(5_000)
   })
 
-  it(`is written across ${UPGRADES} upgrades: each acknowledged change is there once, each refused one can be repeated`, async () => {
+  it(`grows across ${UPGRADES} upgrades: each acknowledged change is there once, each refused one can be repeated`, async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({

@@ -49,7 +49,7 @@ for (const hosting of perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedde
       return { scene, work: scene.file('journal'), lines: journalOf(scene) }
     }
 
-    it('are never done by two processes at once, and no job is begun twice, over three upgrades', async () => {
+    it('run in one process at a time, and begin no job twice, over three upgrades', async () => {
       const { scene, work, lines } = await open()
       const apps = [await scene.serve({ work })]
       for (let upgrade = 1; upgrade <= 3; upgrade++) {

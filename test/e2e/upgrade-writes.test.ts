@@ -111,7 +111,7 @@ async function expectAllCounted(clients: Clients, last: App): Promise<void> {
 
 describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s hosting', hosting => {
   it.runIf(NIGHTLY || hosting === 'daemon')(
-    'are made, each once: upgrades under 300 puts a second and read-modify-write sessions',
+    'take effect, each once: upgrades under 300 puts a second and read-modify-write sessions',
     async () => {
       const { scene, url } = await world(hosting)
       let current = await scene.serve({ routes: 0 })
@@ -151,7 +151,7 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
   )
 
   it.runIf(NIGHTLY || hosting === 'embedded')(
-    'are on the disk of the successor when the commit comes between a durable one and its own disk',
+    'reach the disk of the successor when the commit comes between a durable one and its own disk',
     async () => {
       const { scene } = await world(hosting)
       const options = { stateFile: scene.file('state') }
@@ -207,7 +207,7 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
 
   it.each(
     NIGHTLY ? (['is not well', 'closes'] as const) : hosting === 'embedded' ? (['is not well'] as const) : [],
-  )('are made, each once, when a successor that lives %s and its incumbent serves again', async how => {
+  )('take effect, each once, when a successor that lives %s and its incumbent serves again', async how => {
     const { scene, url } = await world(hosting, { upgrade: { ...TIMES, silence: 300, probation: 30_000 } })
     const first = await scene.serve({ routes: 0 })
     const clients = new Clients(url)
@@ -228,7 +228,7 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
   })
 
   it.runIf(NIGHTLY || hosting === 'embedded')(
-    'are made once over a way back, while counters count in both',
+    'take effect once over a way back, while counters count in both',
     async () => {
       const { scene } = await world(hosting, { upgrade: { ...TIMES, probation: 30_000 } })
       const first = await scene.serve({ routes: 0 })
@@ -264,7 +264,7 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
 })
 
 describe('changes made in a member that drains', () => {
-  it('are made when the daemon, or another member, is there again', async () => {
+  it('take effect when the daemon, or another member, is there again', async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({
@@ -290,7 +290,7 @@ describe('changes made in a member that drains', () => {
     expect(await third.order('get', { key: 'all' })).toEqual({ item: 2 })
   })
 
-  it('are made when the daemon was killed within the probation, and are read there', async () => {
+  it('take effect when the daemon was killed within the probation, and show there', async () => {
     const port = await freePort()
     const LONG = { ...TIMES, probation: 30_000 }
     const scene = Scene.open({

@@ -120,7 +120,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
 describe.each(['embedded', 'daemon'] as const)(
   'a standby that cannot read the state any more, %s',
   hosting => {
-    it('is not given way to by a rollback, even right after the change, which says why', async () => {
+    it('gets no service back by a rollback, even right after the change, and the refusal says why', async () => {
       const { scene, status, target } = await open(hosting)
       const elder = await scene.serve(FIRST)
       const second = await scene.serve(SECOND)

@@ -68,7 +68,7 @@ describe('where there are no pidfds', () => {
     expect(await next.order('get', { key: 'last' })).toEqual({ item: 'word' })
   })
 
-  it('nobody is killed by a number: --kill-stuck says so, and the stopped one lives', async () => {
+  it('--kill-stuck kills no process by its number: it says so, and the stopped one lives', async () => {
     const scene = Scene.open({ upgrade: TIMES })
     await serve(scene)
     const stuck = await scene.start({ readyDelay: 1_500 }, { env: ENV })

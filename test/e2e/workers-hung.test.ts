@@ -36,7 +36,7 @@ describe('a worker that is stopped', () => {
   }
 
   it.runIf(NIGHTLY)(
-    'is named by the status, and what comes to its listener is answered by another, until it goes on',
+    'appears in the status, and another answers clients at its listener, until it goes on',
     async () => {
       const { edge, control, first, second } = await proxy({ hungTimeout: 'off' })
       signalPid(second, 'SIGSTOP')
@@ -54,21 +54,24 @@ describe('a worker that is stopped', () => {
     },
   )
 
-  it.runIf(NIGHTLY)('is replaced behind a limit, and killed when it has not woken up by then', async () => {
-    const { control, first, second, edge } = await proxy({ hungTimeout: '3s' })
-    signalPid(second, 'SIGSTOP')
-    const replaced = await mainWhere(
-      control,
-      'another serves in its place',
-      status => servedByAll(2)(status) && pidsOf(status)[1] !== second,
-    )
-    expect(pidsOf(replaced)[0]).toBe(first)
-    expect(replaced.workers.all[1]).toMatchObject({
-      restarts: 1,
-      lastFailure: expect.stringMatching(`process ${second} was silent for \\d+ s, and was replaced`),
-    })
-    await edge.ended(second)
-  })
+  it.runIf(NIGHTLY)(
+    'gives its place to another behind a limit, and dies when it has not woken up by then',
+    async () => {
+      const { control, first, second, edge } = await proxy({ hungTimeout: '3s' })
+      signalPid(second, 'SIGSTOP')
+      const replaced = await mainWhere(
+        control,
+        'another serves in its place',
+        status => servedByAll(2)(status) && pidsOf(status)[1] !== second,
+      )
+      expect(pidsOf(replaced)[0]).toBe(first)
+      expect(replaced.workers.all[1]).toMatchObject({
+        restarts: 1,
+        lastFailure: expect.stringMatching(`process ${second} was silent for \\d+ s, and was replaced`),
+      })
+      await edge.ended(second)
+    },
+  )
 })
 
 describe('an upgrade while a worker is stopped', () => {

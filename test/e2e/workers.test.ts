@@ -55,7 +55,7 @@ function clientsOf(edge: Edge): Clients {
 const pids = ({ workers: { all } }: MainStatus) => all.flatMap(({ pid }) => pid ?? [])
 
 describe('a proxy of two workers', () => {
-  it('is served by both; one that is killed is started again, and loses what it was answering, no more', async () => {
+  it('has answers of both; one that is killed starts again, and loses its open requests, no more', async () => {
     const { edge, main, control } = await several()
     const before = await mainWhere(control, 'two workers serve', servedByAll(2))
     const clients = clientsOf(edge)
@@ -154,7 +154,7 @@ describe('a proxy of two workers', () => {
     },
   )
 
-  it('is upgraded, restarted, and served by more and by fewer, and no client is refused', async () => {
+  it('upgrades, restarts, serves with more and with fewer, and refuses no client', async () => {
     const { edge, main, control, now } = await several()
     const old = pids(await now())
     const clients = clientsOf(edge)
@@ -251,7 +251,7 @@ describe('a second main process', () => {
     await expect(ask(edge.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
   })
 
-  it('is refused if it is a proxy without workers, started beside the first one or by its upgrade', async () => {
+  it('refuses to start as a proxy without workers, beside the first one or by its upgrade', async () => {
     const { edge, main, control, now } = await several()
     const old = pids(await now())
     edge.write({ workers: undefined })
@@ -298,7 +298,7 @@ describe('a second main process', () => {
   })
 
   it.each(['and takes over from it', 'which was killed'])(
-    'that cannot start more workers than the first one had, %s, leaves those serving',
+    'leaves the workers serving if it cannot start as many as the first one had, %s',
     async how => {
       const sandbox = Sandbox.open()
       const { control } = sandbox
@@ -346,7 +346,7 @@ it('a main process that is closed while another one takes over ends', async () =
 })
 
 describe('the address of workers', () => {
-  it('is refused where another program has it, also one that shares it', async () => {
+  it('excludes another program’s address, also one that is shared', async () => {
     const foreign = createServer()
     const edge = await Edge.prepare({ workers: 2 })
     await new Promise<void>((resolve, reject) => {

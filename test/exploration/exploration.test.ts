@@ -105,7 +105,7 @@ describe('every interleaving of messages, deadlines, cuts, kills and stops', () 
 describe('each rule is needed', () => {
   const rules = (Object.keys(RULES) as (keyof Rules)[]).filter(rule => !KERNEL.includes(rule))
 
-  it('is named as needed or as policy', () => {
+  it('has a name as needed or as policy', () => {
     expect(rules.filter(rule => (NEEDED[rule] === undefined) === (POLICY[rule] === undefined))).toEqual([])
   })
 

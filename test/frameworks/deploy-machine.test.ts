@@ -10,7 +10,7 @@ const DATABASE =
 
 describe('the units of docs/deploy.md, as they are, with a systemd of their own', () => {
   it.skipIf(why !== null)(
-    `are reloaded without a lost request, and with the daemon restarted without one${why === null ? '' : `: not here, ${why}`}`,
+    `reload without a lost request, and without one while the daemon restarts${why === null ? '' : `: not here, ${why}`}`,
     async () => {
       const shown = Object.fromEntries(FILES.map(file => [file, blockOf('deploy.md', file)]))
       const said = await runMachine('systemd-deploy-driver.mjs', { ...shown, 'database.mjs': DATABASE })

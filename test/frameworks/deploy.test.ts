@@ -96,7 +96,7 @@ async function startUnit(application: Application, unit: string): Promise<number
 }
 
 describe('docs/deploy.md: the program', () => {
-  it('is upgraded under load, and each version closes its database when its last answer was given', async () => {
+  it('upgrades under load, and each version closes its database when its last answer was given', async () => {
     const application = await shop()
     const service = await application.serve('node', 'server.mjs')
     await application.underLoad(() => service.upgrade())
@@ -105,7 +105,7 @@ describe('docs/deploy.md: the program', () => {
     expect(application.sandbox.output).toBe('')
   })
 
-  it('is PID 1 as the Dockerfile starts it, and stays when it is replaced; TERM ends all', async () => {
+  it('runs as PID 1 as the Dockerfile starts it, and stays when it is replaced; TERM ends all', async () => {
     const application = await shop('Dockerfile')
     const { stages } = parseDockerfile(blockOf(PAGE, 'Dockerfile'))
     const said = (name: string) =>

@@ -162,7 +162,7 @@ describe('docs/frameworks.md: connections that were upgraded', () => {
 })
 
 describe('docs/frameworks.md: several cores', () => {
-  it('are served by a service each, on one port', async () => {
+  it('run a service each, on one port', async () => {
     const application = await shown('worker.mjs')
     const workers = [1, 2].map(worker => application.service(`run/${worker}.sock`))
     await application.launch('sh', '-c', START_WORKERS)
@@ -175,7 +175,7 @@ describe('docs/frameworks.md: several cores', () => {
     expect(application.sandbox.output).toBe('')
   })
 
-  it('are behind the proxy, which is upgraded with them', async () => {
+  it('run behind the proxy, which upgrades with them', async () => {
     const application = await shown('worker.mjs', 'edge.yaml')
     const services = ['1', '2', 'edge'].map(name => application.service(`run/${name}.sock`))
     await application.launch('sh', '-c', application.here(START_BEHIND))

@@ -67,7 +67,7 @@ describe('docs/first-hour.md', () => {
     expect(commandsOf(PAGE)).toEqual(['npm install ../fd-broker', DOCTOR, INIT, START, UPGRADE, STATUS, STOP])
   })
 
-  it('is a shop that loses no login and no request over three upgrades, and whose report runs in one process', async () => {
+  it('makes a shop that loses no login and no request over three upgrades, and whose report runs in one process', async () => {
     const application = await Application.with({ 'server.mjs': blockOf(PAGE, 'server.mjs') }, modules)
     application.write('package.json', '{ "name": "shop", "dependencies": { "express": "^5.0.0" } }')
     const shop = new Shop(application)
@@ -236,7 +236,7 @@ http.createServer((_request, response) => response.end('${text}')).listen(8080, 
     return { application, run, done, write, answers, start }
   }
 
-  it('is a deploy by a script, which fails with the new version, and leaves the old one', async () => {
+  it('deploys by a script, which fails with the new version, and leaves the old one', async () => {
     const { application, run, done, write, answers, start } = await repository()
     await start('node --import fd-broker/auto server.mjs')
     expect(await answers()).toBe('version 1')
@@ -252,7 +252,7 @@ http.createServer((_request, response) => response.end('${text}')).listen(8080, 
     await application.stop()
   })
 
-  it('is a deploy into a folder of its own, and the way back', async () => {
+  it('deploys into a folder of its own, and leads back', async () => {
     const { application, done, write, answers, start } = await repository()
     await done(
       'cd server && mkdir releases && git worktree add -q releases/first && (cd releases/first && npm ci --no-audit --no-fund) && ln -s releases/first current',
@@ -266,7 +266,7 @@ http.createServer((_request, response) => response.end('${text}')).listen(8080, 
     await application.stop()
   })
 
-  it('is a container whose first process stays', async () => {
+  it('makes a container whose first process stays', async () => {
     const application = await Application.with({ 'server.mjs': server('hello') }, modules)
     const { command, environment, stop_grace_period } = parse(blockOf(PAGE, 'compose.yaml')).services.shop
     expect(stop_grace_period).toBe('40s')

@@ -52,7 +52,7 @@ async function pluggedIn(): Promise<AutoProgram> {
 }
 
 describe('a program that Yarn has installed by Plug’n’Play', () => {
-  it('is upgraded by its own command and by fd-broker upgrade, and writes no complaint', async () => {
+  it('upgrades by its own command and by fd-broker upgrade, and writes no complaint', async () => {
     const program = await pluggedIn()
     const first = await program.serve('nothing', 1, { ...PNP, ...SOON })
     for (let generation = 2; generation <= 4; generation++) {

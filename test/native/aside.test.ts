@@ -86,7 +86,7 @@ describe('closing descriptors aside', () => {
 })
 
 describe('a connection of another user', () => {
-  it('is closed at once, but aside if descriptors wait in it', async () => {
+  it('closes at once, but aside if descriptors wait in it', async () => {
     const foreign = new ForeignFds(LANE)
     const [a, b, c, d] = [...native.socketPair(), ...native.socketPair()]
     keep([a, c])
@@ -105,7 +105,7 @@ describe('a connection of another user', () => {
 })
 
 describe('descriptors of another user', () => {
-  it('are counted with their duplicates until they are closed', async () => {
+  it('count with their duplicates until they are closed', async () => {
     const foreign = new ForeignFds(LANE)
     const a = OwnedFd.ownReceived(native.memfd('a'), 'a', foreign)
     const b = a.dup()
@@ -118,7 +118,7 @@ describe('descriptors of another user', () => {
     expect(native.openCount()).toBe(0)
   })
 
-  it('are those that are counted later, too, and no longer those that are given away', async () => {
+  it('count if they are counted later, too, and no longer if they are given away', async () => {
     const foreign = new ForeignFds(LANE)
     const shared = memoryFile('x', 'x')
     const other = shared.share()

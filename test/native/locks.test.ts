@@ -39,7 +39,7 @@ describe('locks', () => {
     expect(native.tryLock(other)).toBe(true)
   })
 
-  it('are not opened through a symbolic link or on a folder', async () => {
+  it('refuse a symbolic link and a folder', async () => {
     const dir = await folder()
     symlinkSync('/dev/null', join(dir, 'link'))
     mkdirSync(join(dir, 'sub'))

@@ -57,7 +57,7 @@ describe('memfd', () => {
     expect((fstatSync(file).mode & 0o111) === 0).toBe(knows)
   })
 
-  it('is read and written at positions', () => {
+  it('reads and writes at positions', () => {
     const fd = memory('hello world')
     const bytes = Buffer.alloc(10, '-')
     expect(native.pread(fd, bytes, 2, 5, 6)).toBe(5)
@@ -116,7 +116,7 @@ describe('seals', () => {
     expect(native.inspect([fd])[0]!.ino).toBe(native.inspect([reader])[0]!.ino)
   })
 
-  it('are null where a file knows none', async () => {
+  it('give null where a file knows none', async () => {
     const path = join(await folder(), 'f')
     writeFileSync(path, '')
     const lock = keep(native.openLockFile(path, 0o600))

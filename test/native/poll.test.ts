@@ -32,7 +32,7 @@ describe('createPoll', () => {
     expect(await first(b!, DISCONNECT, () => native.close(a!))).toBe(DISCONNECT)
   })
 
-  it('is level-triggered, and quiet while stopped', async () => {
+  it('reports levels, and nothing while stopped', async () => {
     const [a, b] = keep(native.socketPair())
     let seen = 0
     const poll = native.createPoll(b!, () => {

@@ -105,7 +105,7 @@ function raw(number: number): OwnedFd {
 }
 
 describe('descriptors', () => {
-  it.each(Object.entries(ASKED))('are as many as before behind a question: %s', async (_what, ask) => {
+  it.each(Object.entries(ASKED))('number as many as before behind a question: %s', async (_what, ask) => {
     await ask()
     const before = open()
     for (let i = 0; i < 3; i++) await ask()
@@ -113,7 +113,7 @@ describe('descriptors', () => {
   })
 
   it.each(Object.entries(MADE))(
-    'that are made are closed by exec, and above those of the standard streams: %s',
+    'close at exec, and have numbers above those of the standard streams: %s',
     (_what, make) => {
       const made = make()
       onTestFinished(() => {
@@ -126,7 +126,7 @@ describe('descriptors', () => {
     },
   )
 
-  it('that are duplicated do not take the place of a standard stream that is closed', () => {
+  it('take no number of a closed standard stream when they are duplicated', () => {
     const program = `const addon = require(${JSON.stringify(addonFile())}); require('node:fs').closeSync(0); console.log(addon.dup(1))`
     const { stdout } = spawnSync(process.execPath, ['-e', program], { encoding: 'utf8' })
     expect(Number(stdout)).toBeGreaterThan(2)

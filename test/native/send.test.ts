@@ -63,7 +63,7 @@ describe('send', () => {
   })
 })
 
-describe('what is sent past a socket', () => {
+describe('bytes that are sent past a socket', () => {
   it('never goes to another that has its number since it was closed', async () => {
     const server = net.createServer({ allowHalfOpen: true }, peer => {
       onTestFinished(() => void peer.destroy())

@@ -53,7 +53,7 @@ describe('receive', () => {
 })
 
 describe('the end of a connection', () => {
-  it('is FIN, which may be asked for again, also when both sides have ended', async () => {
+  it('shows as FIN, which may be asked for again, also when both sides have ended', async () => {
     const [fd, peer] = await tcp()
     native.shutDown(fd)
     peer.resume()
@@ -64,7 +64,7 @@ describe('the end of a connection', () => {
     expect(thrown(() => native.shutDown(never))).toMatchObject({ code: 'EBADF', syscall: 'shutdown' })
   })
 
-  it('is RST when that is asked for', async () => {
+  it('shows as RST when that is asked for', async () => {
     const [fd, peer] = await tcp()
     const ended = new Promise<string | undefined>(resolve => {
       peer.once('error', (error: NodeJS.ErrnoException) => resolve(error.code))

@@ -36,7 +36,7 @@ function laid(entries: Entry[]): { buffer: Buffer; ranges: Uint32Array } {
 }
 
 describe('sums of entries', () => {
-  it('are those of their hashes, whatever the lengths of section, key and value', () => {
+  it('equal those of their hashes, whatever the lengths of section, key and value', () => {
     for (const section of ['', 'routes', 'x'.repeat(255)].map(name => Buffer.from(name))) {
       const entries = Array.from({ length: 300 }, (_, i) => ({
         key: crypto.randomBytes(i % 67),
@@ -49,7 +49,7 @@ describe('sums of entries', () => {
     }
   })
 
-  it('are added to what the lanes have', () => {
+  it('add to the lanes', () => {
     const entries = [{ key: Buffer.from('k'), value: Buffer.from('v') }]
     const { buffer, ranges } = laid(entries)
     const lanes = new Uint32Array(8).fill(0xffff_ffff)

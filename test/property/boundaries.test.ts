@@ -58,7 +58,7 @@ describe('the frames of a WebSocket server', () => {
     )
   })
 
-  it('are known byte by byte', () => {
+  it('end where they end, byte by byte', () => {
     fc.assert(
       fc.property(frames, all => {
         const bytes = Buffer.concat(all.map(each => each.subarray(0, 300)))
@@ -71,7 +71,7 @@ describe('the frames of a WebSocket server', () => {
     )
   })
 
-  it('are cut off at the first end that comes', () => {
+  it('end at the first end that comes', () => {
     fc.assert(
       fc.property(frames, fc.nat(), (all, cut) => {
         const bytes = Buffer.concat(all)
@@ -87,7 +87,7 @@ describe('the frames of a WebSocket server', () => {
     )
   })
 
-  it('are over once the server has sent a close frame, whatever follows', () => {
+  it('end once the server has sent a close frame, whatever follows', () => {
     fc.assert(
       fc.property(frames, frames, (before, after) => {
         const tracker = new FrameTracker()
@@ -105,7 +105,7 @@ describe('the frames of a WebSocket server', () => {
     ['a ping in two', [0x09]],
     ['a ping of 126 bytes', [0x89, 126]],
     ['of more bytes than can be counted', [0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0]],
-  ])('that break the rules are followed no more: %s', (_name, bytes) => {
+  ])('end where they break the rules: %s', (_name, bytes) => {
     const tracker = new FrameTracker()
     tracker.follow(Buffer.from(bytes), 0, bytes.length)
     tracker.follow(Buffer.alloc(1_000), 0, 1_000)
@@ -113,7 +113,7 @@ describe('the frames of a WebSocket server', () => {
     expect(FrameTracker.fromRecord(tracker.toRecord()).ended).toBe(true)
   })
 
-  it('are anything at all: the record of every state is one that is taken', () => {
+  it('may be anything: the record of every state is one that is taken', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), bytes => {
         const tracker = new FrameTracker()
@@ -184,7 +184,7 @@ describe('a stream of events', () => {
     )
   })
 
-  it('is cut off at the first end that comes', () => {
+  it('ends at the first end that comes', () => {
     fc.assert(
       fc.property(text, fc.nat(), (bytes, cut) => {
         const from = bytes.length === 0 ? 0 : cut % bytes.length

@@ -53,7 +53,7 @@ async function move(old: Process, young: Process, { turns, stops, refuses }: Rou
 }
 
 describe('connections that move between three processes', () => {
-  it('are each in exactly one of them, whenever a sender or a receiver stops', async () => {
+  it('stand in exactly one of them each, whenever a sender or a receiver stops', async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.integer({ min: 1, max: 120 }),

@@ -14,7 +14,7 @@ const keys: fc.Arbitrary<EntryKey> = fc.oneof(
 )
 
 describe('the key of an entry in the registry of a daemon', () => {
-  it('is read as it was written', () => {
+  it('reads as it was written', () => {
     fc.assert(
       fc.property(keys, key => {
         expect(parseEntryKey(formatEntryKey(key))).toEqual(key)
@@ -31,7 +31,7 @@ describe('the key of an entry in the registry of a daemon', () => {
     expect(formatEntryKey(key)).toBe(text)
   })
 
-  it.each(['', 'fd', 'other/disk', 'claim/disk', 'a/b/c/d', 'fd/%zz'])('is null for %j', text => {
+  it.each(['', 'fd', 'other/disk', 'claim/disk', 'a/b/c/d', 'fd/%zz'])('gives null for %j', text => {
     expect(parseEntryKey(text)).toBeNull()
   })
 })

@@ -159,7 +159,7 @@ function outcome(read: () => http1.RequestHead | null): unknown {
 describe('any head that was taken', () => {
   const edits = new FieldEdits({ remove: ['cookie'], set: { 'X-A': 'edited' } })
 
-  it('is taken again after it was rewritten, with the same framing and fields', () => {
+  it('can be taken again after it was rewritten, with the same framing and fields', () => {
     let rewritten = 0
     fc.assert(
       fc.property(input, stream => {

@@ -13,7 +13,7 @@ function nested(levels: number, inside: unknown): unknown {
 }
 
 describe('the levels of a JSON text', () => {
-  it('are at most 100, wherever they stand and whatever is in strings', () => {
+  it('number at most 100, wherever they stand and whatever is in strings', () => {
     fc.assert(
       fc.property(word, value, (text, other) => {
         const most = nested(100, text)

@@ -57,7 +57,7 @@ function health(question: HealthCheck, config: Partial<HealthConfig>): HealthChe
 }
 
 describe('a version that is asked again and again', () => {
-  it('is ready after so many answers in a row, and fails with the first that is none after that', async () => {
+  it('becomes ready after so many answers in a row, and fails with the first that is none after that', async () => {
     await fc.assert(
       fc.asyncProperty(comes, passes, async (order, inARow) => {
         const { question, asked } = asks([...order, ...Array(inARow).fill('yes')], 'no')
@@ -84,7 +84,7 @@ describe('a version that is asked again and again', () => {
     )
   })
 
-  it('is asked on when it serves, and each change is told once', async () => {
+  it('answers on when it serves, and each change is told once', async () => {
     await fc.assert(
       fc.asyncProperty(comes, async order => {
         const { question } = asks(['yes', ...order, 'no', 'yes'], 'yes')
@@ -107,7 +107,7 @@ describe('a version that is asked again and again', () => {
     )
   })
 
-  it('is told nothing of when it is not asked any more', async () => {
+  it('tells nothing when the questions have ended', async () => {
     const probe = new PollingProbe(
       () => ({ name: 'it', run: () => new Promise(resolve => setTimeout(() => resolve(null), 5)) }),
       { ...PACE, timeout: LONG_MS, passes: 1 },
@@ -144,7 +144,7 @@ describe('a version of the proxy that proves itself', () => {
     ['no', /\d+ checks within 20 ms, but not 1 successful in a row: it: no$/],
     ['rejects', /: it: refused$/],
     ['never', /: it: no answer within 2 ms$/],
-  ])('is refused in time when the answer is always: %s', async (come, message) => {
+  ])('fails in time when the answer is always: %s', async (come, message) => {
     using proof = health(asks([], come).question, { within: 20 })
     await expect(proof.waitUntilHealthy(new AbortController().signal, () => true)).rejects.toMatchObject({
       code: 'ERR_FDB_UNHEALTHY',
@@ -152,7 +152,7 @@ describe('a version of the proxy that proves itself', () => {
     })
   })
 
-  it('is not held up when nobody else would serve, nor when nobody waits for it', async () => {
+  it('becomes ready at once when no other would serve, or no client waits for it', async () => {
     using alone = health(asks([], 'no').question, {})
     await alone.waitUntilHealthy(new AbortController().signal, () => false)
     using unwanted = health(asks([], 'no').question, {})

@@ -101,11 +101,11 @@ function outcome(read: () => object): unknown {
 }
 
 describe('every message of ours', () => {
-  it('is there', () => {
+  it('has its class', () => {
     expect(pairs.length).toBeGreaterThan(80)
   })
 
-  it('is written as protobufjs writes it', () => {
+  it('encodes as in protobufjs', () => {
     for (const { theirs, ours } of pairs)
       fc.assert(
         fc.property(message(theirs), fields => {
@@ -119,7 +119,7 @@ describe('every message of ours', () => {
       )
   })
 
-  it('is read as protobufjs reads it: merged, damaged, cut, and with fields of later versions', () => {
+  it('decodes as in protobufjs: merged, damaged, cut, and with fields of later versions', () => {
     for (const { theirs, ours } of pairs) {
       const bytes = fc
         .tuple(

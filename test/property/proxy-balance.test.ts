@@ -37,7 +37,7 @@ function balancerOf(servers: string[], out: string[], turns: number): Balancer {
 const count = (picks: (string | undefined)[], name: string) => picks.filter(pick => pick === name).length
 
 describe('servers', () => {
-  it('that are up are taken in turn, each equally often, whichever are out', () => {
+  it('take turns while they are up, each equally often, whichever are out', () => {
     fc.assert(
       fc.property(group, fc.integer({ min: 1, max: 5 }), ([servers, out, turns], rounds) => {
         const balancer = balancerOf(servers, out, turns)
@@ -52,7 +52,7 @@ describe('servers', () => {
     )
   })
 
-  it('are each tried once by a request, those that are up first', () => {
+  it('get one try each of a request, those that are up first', () => {
     fc.assert(
       fc.property(group, ([servers, out, turns]) => {
         const balancer = balancerOf(servers, out, turns)
@@ -71,7 +71,7 @@ describe('servers', () => {
     )
   })
 
-  it('that recovered get their share after one probe each, in the first requests after the cool-down', () => {
+  it('get their share when they have recovered, after one probe each, in the first requests after the cool-down', () => {
     fc.assert(
       fc.property(group, fc.nat({ max: 5000 }), ([servers, out, turns], late) => {
         const balancer = balancerOf(servers, out, turns)
@@ -87,7 +87,7 @@ describe('servers', () => {
     )
   })
 
-  it('that stay broken get one request a cool-down, as long as another server is up', () => {
+  it('get one request a cool-down while they stay broken, as long as another server is up', () => {
     fc.assert(
       fc.property(
         group.filter(([servers, out]) => out.length < servers.length),
@@ -122,14 +122,14 @@ describe('servers', () => {
     expect(healthy(balancer, names(3))).toEqual(['s0', 's2'])
   })
 
-  it('that are out are no probe for a request that failed on another server, unless none is up', () => {
+  it('get no probe by a request that failed on another server, unless none is up', () => {
     const balancer = new Balancer(names(3), RULES)
     takeOut(balancer, ['s0'], 0)
     expect(balancer.pick(2000, new Set(['s1']))).toBe('s2')
     expect(balancer.pick(2000, new Set(['s1', 's2']))).toBe('s0')
   })
 
-  it('are followed by a model in any course of events', () => {
+  it('behave as their model in any course of events', () => {
     const event = fc.record({
       kind: fc.constantFrom('fail', 'fail', 'succeed', 'undecided', 'wait', 'pick', 'pick', 'configure'),
       at: fc.nat({ max: 4 }),
@@ -185,7 +185,7 @@ describe('servers', () => {
     )
   })
 
-  it('are out after so many failures in a row, and until a request succeeds', () => {
+  it('go out after so many failures in a row, and until a request succeeds', () => {
     const fail = (health: ServerHealth, now: number) => afterEvent(health, 'failed', RULES, now)
     const second = fail(fail(UP, 0), 0)
     expect(second).toEqual({ kind: 'up', failures: 2 })

@@ -139,8 +139,8 @@ const sections = () => ({
   settings: new Stored(settingsSection.codec, 14),
 })
 
-describe('the sections of what was configured', () => {
-  it('are the same whatever was there before, and writing again changes nothing', () => {
+describe('the sections of a configuration', () => {
+  it('stay the same whatever was there before, and writing again changes nothing', () => {
     fc.assert(
       fc.property(fc.array(configs, { minLength: 1, maxLength: 4 }), given => {
         const state = sections()
@@ -203,7 +203,7 @@ describe('the sections of what was configured', () => {
 describe('a stored entry', () => {
   const stamp = { generation: 1, created: 1 }
 
-  it('that nobody wants goes, unless it is needed', () => {
+  it('goes when it is unwanted, unless it is needed', () => {
     const state = sections().upstreams
     const [one] = config(`${LEAST}upstreams: { one: { servers: ["http://a:1"] } }`).upstreams
     const message = upstreamMessage(one!, stamp)
@@ -228,7 +228,7 @@ describe('a stored entry', () => {
     expect([flag, $unknowns]).toEqual([true, [Uint8Array.of(0xc0, 0x02, 9)].map(Buffer.from)])
   })
 
-  it('that cannot be read is written anew', () => {
+  it('gets a new value when it cannot be read', () => {
     const state = sections().settings
     state.bytes.set('accessLog', Uint8Array.of(0xff))
     const wanted = settingMessages(config(LEAST), stamp)

@@ -102,7 +102,7 @@ describe('the table', () => {
     )
   })
 
-  it('is empty again when all that was put is deleted', () => {
+  it('becomes empty again when all entries are deleted', () => {
     fc.assert(
       fc.property(fc.array(id, { maxLength: 40 }), fc.nat(), (ids, rotation) => {
         const table = new RouteTable<string>()

@@ -46,7 +46,7 @@ const change = fc.record({
 })
 
 describe('changes that are looked at many in one call', () => {
-  it('are what they are when each is looked at by itself', () => {
+  it('read as when each is looked at by itself', () => {
     fc.assert(
       fc.property(fc.array(change, { minLength: 1, maxLength: 40 }), all => {
         const buffer = Buffer.concat([Buffer.from('before'), encodeBody(all)])
@@ -64,7 +64,7 @@ describe('changes that are looked at many in one call', () => {
     )
   })
 
-  it('are not told of wrongly, whatever bytes they are', () => {
+  it('read rightly or not at all, whatever bytes they are', () => {
     const bytes = fc.tuple(change, fc.array(fc.tuple(fc.nat(), fc.nat(255)), { maxLength: 4 }), fc.nat(400))
     const check = (buffer: Buffer) => {
       const fields = told(buffer, 0, buffer.length)
@@ -96,7 +96,7 @@ describe('changes that are looked at many in one call', () => {
 })
 
 describe('the name of a section in a change', () => {
-  it('is its own whole, and neither the beginning of another nor another of its length', () => {
+  it('ends where it ends: it matches neither the beginning of another nor another of its length', () => {
     const store = new SectionStore('route', () => {})
     const names = ['route', 'routes', 'rout', 'route2', 'roads', '', 'xroute']
     const buffer = Buffer.from(names.join(''))

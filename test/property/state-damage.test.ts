@@ -79,7 +79,7 @@ const seals = fc.boolean()
 const place = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })
 
 describe('a damaged log', () => {
-  it('is read whole when nothing is damaged', async () => {
+  it('reads whole when nothing is damaged', async () => {
     expect(await read([first, second], true)).toBe('read')
     expect(await read([snapshot, second], true)).toBe('read')
   })
@@ -90,7 +90,7 @@ describe('a damaged log', () => {
     }
   })
 
-  it('that was compacted and is cut behind its snapshot gives a correct prefix', async () => {
+  it('gives a correct prefix when it was compacted and is cut behind its snapshot', async () => {
     for (let cut = 23; cut <= second.length; cut += 3) {
       const log = new StateLog()
       await log.adopt(segmentOf(snapshot, { sealed: true }))
@@ -186,7 +186,7 @@ describe('a hostile log with right checksums', () => {
     )
   })
 
-  it('that claims huge lengths and counts costs no memory', async () => {
+  it('costs no memory when it claims huge lengths and counts', async () => {
     const huge = Buffer.alloc(64)
     huge.writeUInt32LE(0xffff_fff0, 0)
     const changes = Buffer.alloc(2_000_000)

@@ -89,7 +89,7 @@ async function start(bytes: Buffer): Promise<string> {
 const place = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })
 
 describe('a damaged state file', () => {
-  it('is read whole when nothing is damaged', async () => {
+  it('reads whole when nothing is damaged', async () => {
     expect(await start(whole)).toBe('read')
   })
 

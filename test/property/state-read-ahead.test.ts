@@ -58,8 +58,8 @@ const step = fc.oneof(
   { weight: 1, arbitrary: fc.record({ kind: fc.constant('cut' as const), which: fc.nat(1), size: offset }) },
 )
 
-describe('what is read ahead', () => {
-  it('is what lies there, whatever is asked for in which order', async () => {
+describe('a range that is read ahead', () => {
+  it('has the bytes that lie there, whatever is asked for in which order', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 200 }), async steps => {
         const ahead = new ReadAhead()
@@ -93,7 +93,7 @@ describe('what is read ahead', () => {
     )
   })
 
-  it('is fewer bytes where the file was cut, and never others', () => {
+  it('has fewer bytes where the file was cut, and never others', () => {
     const { segment, position } = written(0)
     const ahead = new ReadAhead()
     truncate(segment.fd, BLOCK_BYTES + 100)

@@ -73,7 +73,7 @@ function decoded(value: Uint8Array): RouteTarget | null {
 }
 
 describe('the target of a stored route', () => {
-  it('is known by its bytes, whoever wrote it and when', () => {
+  it('follows from its bytes, whatever version wrote it and when', () => {
     fc.assert(
       fc.property(target, stamp, (wanted, who) => {
         expect(stored(codec.encode(routeMessage(wanted, who))).has('a', wanted)).toBe(true)
@@ -82,7 +82,7 @@ describe('the target of a stored route', () => {
     )
   })
 
-  it('is never said to be one that it is not', () => {
+  it('never matches another one', () => {
     let were = 0
     fc.assert(
       fc.property(
@@ -106,7 +106,7 @@ describe('the target of a stored route', () => {
     expect(were).toBeGreaterThan(perLane(500, 2_000))
   })
 
-  it('is another one where anything of it is', () => {
+  it('differs where anything of it does', () => {
     fc.assert(
       fc.property(target, target, (one, other) => {
         // Records are made without a prototype now and then.
@@ -116,13 +116,13 @@ describe('the target of a stored route', () => {
     )
   })
 
-  it('is not that of an upstream whose name says what it changes', () => {
+  it('differs from that of an upstream whose name says what it changes', () => {
     const one = { kind: 'upstream', upstream: 'a', connect: false, changes: { host: 'b' } } as const
     expect(sameTarget(one, { kind: 'upstream', upstream: 'a {"host":"b"}', connect: false })).toBe(false)
     expect(sameTarget(one, { kind: 'upstream', upstream: '{"host":"b"} a', connect: false })).toBe(false)
   })
 
-  it('is looked up right for more targets than are kept', () => {
+  it('comes out right for more targets than are kept', () => {
     const targets = Array.from(
       { length: 3_000 },
       (_, n): RouteTarget => ({

@@ -43,7 +43,7 @@ beforeAll(async () => {
 })
 
 describe('the server name of a ClientHello', () => {
-  it('is found as soon as the message is whole, and not before', () => {
+  it('comes as soon as the message is whole, and not before', () => {
     for (const [helloes, name] of [
       [named, NAME],
       [nameless, null],
@@ -57,7 +57,7 @@ describe('the server name of a ClientHello', () => {
     }
   })
 
-  it('is found in any number of records', () => {
+  it('comes from any number of records', () => {
     const sizes = fc.array(fc.integer({ min: 1, max: 400 }), { minLength: 1, maxLength: 5 })
     fc.assert(
       fc.property(
@@ -74,7 +74,7 @@ describe('the server name of a ClientHello', () => {
     )
   })
 
-  it('is a text, none, or not there yet, whatever was damaged', () => {
+  it('gives a text, none, or not there yet, whatever was damaged', () => {
     const damage = fc.array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { minLength: 1, maxLength: 6 })
     fc.assert(
       fc.property(fc.nat({ max: 2 }), damage, (n, damage) => {
@@ -88,7 +88,7 @@ describe('the server name of a ClientHello', () => {
     )
   })
 
-  it('is none where there is no ClientHello, or a huge one', () => {
+  it('gives none where there is no ClientHello, or a huge one', () => {
     for (const text of ['GET / HTTP/1.1\r\n', '\x15\x03\x01\x00\x02\x01\x00', 'SSH-2.0-x\r\n', '\0'])
       expect(serverNameOf(Buffer.from(text, 'latin1'))).toBeNull()
     expect(serverNameOf(Buffer.of(22, 3, 1, 0, 0))).toBeNull()

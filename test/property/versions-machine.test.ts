@@ -371,7 +371,7 @@ describe('a version that served through its probation', () => {
     }
   })
 
-  it('is what is started again and again where none comes up', () => {
+  it('starts again and again where none comes up', () => {
     const world = new World('always')
     const up = (version: number) => {
       world.choose({ kind: 'spawned', which: 0, code: 0 })
@@ -411,7 +411,7 @@ describe('a supervisor', () => {
     ])
   })
 
-  it('that is told to end ends with 0, with whatever code its version ends', () => {
+  it('ends with 0 when it is told to end, with whatever code its version ends', () => {
     for (const code of [0, 3, 137])
       expect(
         told('never', ...up, { type: 'stop', now: false }, { type: 'exited', version: 1, code }).effects,
@@ -433,7 +433,7 @@ describe('a supervisor', () => {
     ])
   })
 
-  it('that is told to end while no version runs ends with 0', () => {
+  it('ends with 0 when it is told to end while no version runs', () => {
     const ended = told('always', ...up, { type: 'exited', version: 1, code: 3 }, { type: 'stop', now: false })
     expect(ended.effects).toEqual([{ type: 'exit', code: 0 }])
   })

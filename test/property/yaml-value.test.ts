@@ -266,7 +266,7 @@ function* places(given: unknown, path: (string | number)[] = []): Generator<(str
 }
 
 describe('the value of a YAML text', () => {
-  it('is that of another reader of YAML, wherever both accept the text', () => {
+  it('equals that of another reader of YAML, wherever both accept the text', () => {
     let compared = 0
     const property = fc.property(fc.array(line, { minLength: 1, maxLength: 5 }), lines => {
       const text = lines.join('\n')
@@ -306,7 +306,7 @@ describe('the value of a YAML text', () => {
     ['directives', '%YAML 1.2\n---\na: 1'],
     ['nothing', ''],
     ['comments alone', '# a\n'],
-  ])('is the same of %s', (_, text) => {
+  ])('stays the same with %s', (_, text) => {
     expect(read(text)).toStrictEqual(whole(text))
   })
 
@@ -316,7 +316,7 @@ describe('the value of a YAML text', () => {
     ['what is nested too deep', `${'['.repeat(1000)}${']'.repeat(1000)}`],
     ['an unknown tag', 'a: !b 1'],
     ['an alias of nothing', 'a: *b'],
-  ])('is none of %s', (_, text) => {
+  ])('gives none for %s', (_, text) => {
     expect(new ConfigDocument(text).syntax).toHaveLength(1)
   })
 })

@@ -89,7 +89,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'deploy',
     report: 'tablexi/capistrano3-unicorn/issues/23',
     complaint: 'The deploy script goes on after the new version has ended by an error in its code.',
-    test: nightly('frameworks/guides', 'is a deploy by a script, which fails with the new version'),
+    test: nightly('frameworks/guides', 'deploys by a script, which fails with the new version'),
   },
   {
     kind: 'deploy',
@@ -131,7 +131,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'deploy',
     report: 'benoitc/gunicorn/issues/245',
     complaint: 'Each new master inherits more open files, until there are too many.',
-    test: nightly('e2e/upgrade-many', 'what generation '),
+    test: nightly('e2e/upgrade-many', 'leave generation '),
   },
   {
     kind: 'connection',
@@ -201,13 +201,13 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'framework',
     report: 'kelektiv/node-cron/issues/349',
     complaint: 'A report was sent twice after a deploy.',
-    test: gate('e2e/upgrade-work', 'are never done by two processes at once, and no job is begun twice'),
+    test: gate('e2e/upgrade-work', 'run in one process at a time, and begin no job twice'),
   },
   {
     kind: 'release',
     report: 'puma/puma/issues/3290',
     complaint: 'After a phased restart the workers run in the release to which the link led before.',
-    test: gate('e2e/release-folders', 'is followed by the next release, by %s'),
+    test: gate('e2e/release-folders', 'hands over to the next release, by %s'),
   },
   {
     kind: 'release',
@@ -255,7 +255,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'listener',
     report: 'nodejs/node/issues/24963',
     complaint: 'A socket file that a killed process has left keeps the next one from starting.',
-    test: gate('unit/listeners/bind', 'that are stale are replaced'),
+    test: gate('unit/listeners/bind', 'make way if stale'),
   },
   {
     kind: 'listener',
@@ -297,7 +297,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'unit',
     report: 'cloudflare/tableflip/issues/6',
     complaint: 'The documented unit has no ExecReload, so that a deploy stops and starts the service.',
-    test: gate('unit/project/systemd-units', 'that serve have an upgrade as their ExecReload'),
+    test: gate('unit/project/systemd-units', 'have an upgrade as their ExecReload if they serve'),
   },
   {
     kind: 'unit',
@@ -342,7 +342,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'container',
     report: 'kubernetes/kubernetes/issues/43576',
     complaint: 'A rolling update loses requests.',
-    test: gate('e2e/kubernetes', 'is upgraded by an exec, as its manifest says'),
+    test: gate('e2e/kubernetes', 'upgrades by an exec, as its manifest says'),
   },
   {
     kind: 'container',

@@ -49,11 +49,11 @@ function elsewhere(): string {
 }
 
 describe('prebuilt addons', () => {
-  it('are there for every platform', () => {
+  it('exist for every platform', () => {
     for (const { file } of TARGETS) expect(existsSync(join(first, file)), file).toBe(true)
   })
 
-  it('are those of prebuilds/, if there are some: they are of these sources', () => {
+  it('match those of prebuilds/, if there are some: they are of these sources', () => {
     for (const { file } of TARGETS) {
       const present = join(ROOT, 'prebuilds', file)
       if (existsSync(present)) expect(hash(present), file).toBe(hash(join(first, file)))
@@ -89,14 +89,14 @@ describe('prebuilt addons', () => {
     },
   )
 
-  it('are the same bytes when they are built in another folder, with nothing compiled before', () => {
+  it('have the same bytes when they are built in another folder, with nothing compiled before', () => {
     const copy = elsewhere()
     execFileSync(process.execPath, [join(copy, 'tools/prebuild/main.mjs')], { stdio: 'ignore' })
     for (const { name, file } of TARGETS)
       expect(hash(join(copy, 'prebuilds', file)), name).toBe(hash(join(first, file)))
   })
 
-  it('are not made where the compiler warns, for macOS neither', () => {
+  it('fail to build where the compiler warns, for macOS neither', () => {
     const copy = elsewhere()
     appendFileSync(join(copy, 'native/errors.c'), '\nstatic int nobody_calls_it(void) { return 1; }\n')
     const tried = spawnSync(process.execPath, [join(copy, 'tools/prebuild/main.mjs'), 'darwin-x64'], {

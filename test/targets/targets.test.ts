@@ -78,7 +78,7 @@ describe.each(Object.keys(NODES))('%s', target => {
     return { ended: signal ?? status, text: `${stdout}${stderr}` }
   }
 
-  it('is the platform of the Node that it is tried with', () => {
+  it('has the platform of the Node that it is tried with', () => {
     const { text } = run(['-p', 'process.platform + "-" + process.arch'])
     expect(target).toContain(text.trim())
   })

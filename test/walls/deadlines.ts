@@ -47,7 +47,9 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'member/process-member.ts': ['e2e/run-once: stops what runs when the process joins late'],
   'member/start.ts': ['unit/member/deadlines: gives up at its timeout'],
   'operator/client.ts': ['unit/wire/deadlines: the answer to an operator'],
-  'probing/health-check.ts': ['unit/wire/deadlines: is of a version that is asked whether it is well'],
+  'probing/health-check.ts': [
+    'unit/wire/deadlines: counts as a no of a version that is asked whether it is well',
+  ],
   'proxy/health/health.ts': ['e2e/proxy-health'],
   'run/shared-listeners.ts': ['unit/run/unit-job: ends after 10 s where systemctl says nothing'],
   'wire/link.ts': ['unit/wire/deadlines: the acknowledgement of descriptors'],

@@ -7,7 +7,7 @@ import { misspelled, settingsOf } from '../../../src/auto/settings.js'
 const SRC = fileURLToPath(new URL('../../../src', import.meta.url))
 
 describe('the settings of fd-broker/auto', () => {
-  it('are warned about if their names are nearly right', () => {
+  it('cause a warning if their names are nearly right', () => {
     expect(
       misspelled({ FD_BROKER_DRIAN: '1s', FD_BROKER_REDY: 'call', FD_BROKER_DRAIN: '1s', NAM: 'x' }),
     ).toEqual([

@@ -7,11 +7,11 @@ describe('a backoff', () => {
     expect([1, 2, 3, 4, 5].map(failures => backoffMs(bounds, failures))).toEqual([10, 20, 40, 70, 70])
   })
 
-  it('is never longer than the longest, also when the first wait is', () => {
+  it('never exceeds the longest wait, also when the first wait is longer', () => {
     expect(backoffMs({ firstMs: 100_000, longestMs: LONGEST_RESTART_MS }, 1)).toBe(30_000)
   })
 
-  it('is a number after any number of failures, also with a first wait of 0', () => {
+  it('gives a number after any number of failures, also with a first wait of 0', () => {
     for (const failures of [1, 1_025, 2 ** 40]) {
       expect(backoffMs({ firstMs: 0, longestMs: 30_000 }, failures)).toBe(0)
       expect(backoffMs(IN_BACKGROUND, failures)).toBe(failures === 1 ? 1_000 : 60_000)

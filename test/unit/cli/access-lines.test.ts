@@ -6,7 +6,7 @@ import { until } from '../../processes/until.js'
 const FACTS = { client: '::1', target: '/a"\\\n\x7f\xff\u2028?b', host: undefined, status: 200, ms: 0.1 }
 
 describe('the lines of an access log', () => {
-  it('are those of pino', () => {
+  it('equal those of pino', () => {
     const lines: string[] = []
     const both = { write: (text: string) => void lines.push(text) }
     const ours = new AccessLines(both)
@@ -42,7 +42,7 @@ describe('the lines of an access log', () => {
     ])
   })
 
-  it('are written together, soon, or before they are too many', async () => {
+  it('go out together, soon, or before they are too many', async () => {
     const written: string[] = []
     const lines = new AccessLines({ write: text => written.push(text) })
     lines.info({}, 'a')

@@ -20,7 +20,7 @@ describe('the status of one service', () => {
     })
   })
 
-  it('that is not there is ERR_FDB_SERVICE, with those that are', () => {
+  it('gives ERR_FDB_SERVICE for a missing one, with the existing ones', () => {
     const unknown = { control, service: 'nosuch' }
     expect(() => narrowAnswer(daemon, unknown)).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_SERVICE', message: expect.stringContaining('shop, mail') }),

@@ -34,7 +34,7 @@ describe.skipIf(
   it.each([
     ['installed', (installed: ReleasePath, folder: string) => installed.install(join(folder, 'new'))],
     ['swapped', (installed: ReleasePath) => installed.swap()],
-  ])('is not %s, and all is as it was', (_how, change) => {
+  ])('does not get %s, and all stays as it was', (_how, change) => {
     const folder = filesOfRoot()
     const installed = new ReleasePath(join(folder, 'app'))
     expect(() => change(installed, folder)).toThrow(

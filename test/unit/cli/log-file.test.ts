@@ -135,7 +135,7 @@ describe.each([
 })
 
 describe('a log whose reader is slow', () => {
-  it('is waited for as long as it is written, and 1 s at the end', async () => {
+  it('keeps all lines as long as it is written, and waits 1 s at the end', async () => {
     const now = performance.now.bind(performance)
     let later = 0
     vi.spyOn(performance, 'now').mockImplementation(() => now() + later)
@@ -162,7 +162,7 @@ describe('a log whose reader is slow', () => {
     expect(told).toEqual(['failed: EAGAIN: try again'])
   })
 
-  it('is closed when all is written, with how many lines are missing', async () => {
+  it('closes when all is written, with how many lines are missing', async () => {
     const there = disk(50)
     const { file, told } = await opened(false)
     file.write(LINE)

@@ -10,7 +10,7 @@ import { remoteError } from '../../../src/wire/link.js'
 import { MOST_WORKERS } from '../../../src/workers/options.js'
 
 describe('the exit code of a command', () => {
-  it('is 2 where the command line is wrong, and 1 where another process says that of its own options', () => {
+  it('means 2 where the command line is wrong, and 1 where another process says that of its own options', () => {
     expect(exitCodeOf(new FdbError('ERR_FDB_OPTION', 'wrong'))).toBe(2)
     const told = remoteError(
       { code: 'ERR_FDB_OPTION', message: 'wrong' },
@@ -19,20 +19,20 @@ describe('the exit code of a command', () => {
     expect(exitCodeOf(told)).toBe(1)
   })
 
-  it('is 2 for an address that is none, and 1 for one whose path is in the way', () => {
+  it('means 2 for an invalid address, and 1 for one whose path is in the way', () => {
     expect(exitCodeOf(new FdbError('ERR_FDB_SPEC', 'no address'))).toBe(2)
     expect(exitCodeOf(new FdbError('ERR_FDB_SPEC', 'no socket', { details: { path: '/a' } }))).toBe(1)
   })
 })
 
 describe('a duration', () => {
-  it('is told in its two largest units', () => {
+  it('shows its two largest units', () => {
     expect([59.99, 3_600, 90_061, 100_000].map(formatDuration)).toEqual(['59.9s', '1h 0m', '1d 1h', '1d 3h'])
   })
 })
 
 describe('a number of workers', () => {
-  it('is one to the most that there may be, or auto', () => {
+  it('may be one to the limit, or auto', () => {
     expect([workerCount('1'), workerCount(`${MOST_WORKERS}`), workerCount('auto')]).toEqual([
       1,
       MOST_WORKERS,
@@ -43,18 +43,18 @@ describe('a number of workers', () => {
   })
 })
 
-describe('who serves, as status says it', () => {
+describe('the serving process in a status', () => {
   const answer = (services: ServiceStatus[]): StatusAnswer => ({ role: 'daemon', services })
   const shop = { service: 'shop', pid: 7, generation: 3 }
 
-  it('is told from another of the same pid by its generation', () => {
+  it('differs from another of the same pid by its generation', () => {
     expect(servingKey(answer([shop]), 'shop')).not.toBe(
       servingKey(answer([{ ...shop, generation: 4 }]), 'shop'),
     )
     expect(servingKey(answer([{ service: 'shop', generation: 3 }]), 'shop')).toBeNull()
   })
 
-  it('is the only service where none is named, and never another than that named', () => {
+  it('runs the only service where none is named, and never another than the named one', () => {
     expect(serviceOf(answer([shop]), '')).toMatchObject(shop)
     expect(serviceOf(answer([shop]), 'other')).toBeUndefined()
   })

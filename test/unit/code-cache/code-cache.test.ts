@@ -53,7 +53,7 @@ function age(file: string): void {
 const isAged = (file: string) => statSync(file).mtimeMs === 1000
 
 describe('compiled code', () => {
-  it('is kept after the program has run, for its owner alone to write, and used at the next start', () => {
+  it('stays after the program has run, for its owner alone to write, and serves the next start', () => {
     const { start, written, folder, cache } = scene()
     start().save('ended')
     const [file = '', ...others] = written()
@@ -92,7 +92,7 @@ describe('compiled code', () => {
     expect(isAged(written()[0]!)).toBe(true)
   })
 
-  it('is left alone by a process that knows less of it than it began with', () => {
+  it('stays as it is when a process knows less of it than it began with', () => {
     const { start, written, cache } = scene()
     start().save('served')
     const { data } = cache().read()!
@@ -109,7 +109,7 @@ describe('compiled code', () => {
     ['empty', () => Buffer.alloc(0)],
     ['changed in one bit', bytes => bytes.fill(bytes[400]! ^ 1, 400, 401)],
     ['all zeros', bytes => Buffer.alloc(bytes.length)],
-  ])('that is %s is not used, and written anew', (_what, damage) => {
+  ])('counts for nothing if it is %s, and is written again', (_what, damage) => {
     const { start, written, cache } = scene()
     start().save('ended')
     const [file = ''] = written()
@@ -121,7 +121,7 @@ describe('compiled code', () => {
     expect(cache().read()?.stage).toBe('ended')
   })
 
-  it('that V8 does not take is written anew', () => {
+  it('gets a new file after V8 did not take it', () => {
     const { start, written, cache } = scene()
     cache().write(Buffer.from('nothing that V8 has made'), 'served')
     age(written()[0]!)
@@ -130,7 +130,7 @@ describe('compiled code', () => {
     expect(cache().read()?.stage).toBe('ended')
   })
 
-  it('is for one program, version and command line', () => {
+  it('belongs to one program, version and command line', () => {
     const { start, cache } = scene()
     start('these').save('ended')
     expect(cache('others').read()).toBe(undefined)
@@ -152,7 +152,7 @@ describe('compiled code', () => {
     expect(written().length).toBe(16)
   })
 
-  it('is not needed: a program starts where none can be written', () => {
+  it('may be missing: a program starts where none can be written', () => {
     const { root, start } = scene()
     writeFileSync(join(root, '.code-cache'), 'a file where the folder would be')
     vary({ FD_BROKER_CODE_CACHE: undefined, XDG_CACHE_HOME: join(root, 'program.cjs') })
@@ -172,7 +172,7 @@ function vary(env: Record<string, string | undefined>): void {
   }
 }
 
-describe('is not used, nor written,', () => {
+describe('no process uses or writes the cache,', () => {
   it('where the folder can be written to by others', () => {
     const { start, folder, written, cache } = scene()
     start().save('ended')
@@ -225,7 +225,7 @@ describe('the folder', () => {
   const paths = (program: typeof PROGRAM, env: NodeJS.ProcessEnv) =>
     cacheFolders('/opt/fd-broker', program, env).map(({ path, mayWrite }) => `${path}${mayWrite ? ' w' : ''}`)
 
-  it("is the package's, if only its owner can change that, then the user's", () => {
+  it('belongs to the package, if only its owner can change that, else to the user', () => {
     const env = { XDG_CACHE_HOME: '/c' }
     expect(paths(PROGRAM, env)).toEqual(['/opt/fd-broker/.code-cache w', '/c/fd-broker w'])
     expect(paths({ ...PROGRAM, uid: OWN + 1 }, env)).toEqual(['/opt/fd-broker/.code-cache', '/c/fd-broker w'])

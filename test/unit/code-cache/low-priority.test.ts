@@ -52,7 +52,7 @@ describe.runIf(process.platform === 'linux')('the threads of V8', () => {
     expect(new Set(others as number[])).toEqual(new Set([PRIORITY_LOW]))
   })
 
-  it('are as they were where one of them has gone', async () => {
+  it('keep their priority where one of them has gone', async () => {
     const others = await printed(`lowerThreads([2 ** 30]); const threads = threadsOfV8(); print(${all})`)
     expect(new Set(others as number[])).toEqual(new Set([getPriority()]))
   })

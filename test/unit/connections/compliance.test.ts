@@ -66,7 +66,7 @@ describe.each(KINDS)('connections $name', ({ side: open, takesAny }) => {
     await until('no descriptor is left behind', () => openDescriptors() <= before)
   })
 
-  it('are small, whole and owned while they are in nobody’s hands', async () => {
+  it('stay small, whole and owned while they have no server', async () => {
     const [one, other] = await sides()
     await asked(one, 2)
     for (const departure of await taken(one, 2)) {
@@ -80,7 +80,7 @@ describe.each(KINDS)('connections $name', ({ side: open, takesAny }) => {
     }
   })
 
-  it('are asked meanwhile, and answer then', async () => {
+  it('answer, when they arrive, requests that came meanwhile', async () => {
     const [one, other] = await sides()
     const talkers = await asked(one, 2)
     const departures = await taken(one, 2)
@@ -104,7 +104,7 @@ describe.each(KINDS)('connections $name', ({ side: open, takesAny }) => {
     expect(talker!.gone).toBe(false)
   })
 
-  it('are taken out one at a time; the others are served', async () => {
+  it('leave one at a time; the server answers the others', async () => {
     const [one] = await sides()
     const talkers = await asked(one, 3)
     const left = await until('one leaves', () => next(one.moving.departures('auto')))
@@ -144,7 +144,7 @@ describe.each(KINDS)('connections $name', ({ side: open, takesAny }) => {
     await other!.ask()
   })
 
-  it('are looked at without being opened or touched', async () => {
+  it('stay closed and untouched by a look', async () => {
     const [one, other] = await sides()
     const [talker] = await asked(one, 1)
     const [departure] = await taken(one, 1)
@@ -158,7 +158,7 @@ describe.each(KINDS)('connections $name', ({ side: open, takesAny }) => {
     await talker!.ask()
   })
 
-  it('are refused with a code where they are none, and nothing happens to them', async () => {
+  it('meet a refusal with a code where they are none, and stay unchanged', async () => {
     const [one, other] = await sides()
     const [talker] = await asked(one, 1)
     const [departure] = await taken(one, 1)
@@ -199,7 +199,7 @@ describe.each(KINDS)('connections $name', ({ side: open, takesAny }) => {
     expect([witness.asked, witness.answered]).toEqual([true, true])
   })
 
-  it('whose peers go meanwhile end where they arrive, and leave nothing', async () => {
+  it('end where they arrive if their peers go meanwhile, and leave nothing', async () => {
     const [one, other] = await sides()
     const before = native.openCount()
     const talkers = await asked(one, 2)

@@ -62,7 +62,7 @@ async function echoed(client: RawClient, text: string): Promise<void> {
 
 describe('a hook', () => {
   it.each(NO_BYTES)(
-    'that returns %s for a socket of its own is told so, and the connection stays',
+    'causes a message when it returns %s for a socket of its own, and the connection stays',
     async (_, value) => {
       const old = new Echo()
       const from = await place(old.server, { socket: old.hooks })
@@ -80,7 +80,7 @@ describe('a hook', () => {
   )
 
   it.each(NO_BYTES)(
-    'that returns %s for an HTTP connection is told so, and the connection stays',
+    'causes a message when it returns %s for an HTTP connection, and the connection stays',
     async (_, value) => {
       const server = http.createServer((_request, response) => response.end('old'))
       const from = await place(server, { http: { serialize: () => untyped(value), restore: () => {} } })
@@ -96,7 +96,7 @@ describe('a hook', () => {
     },
   )
 
-  it('is not asked where this process may not have the descriptor that the connection needs', async () => {
+  it('stays uncalled where this process may not have the descriptor that the connection needs', async () => {
     const old = new Echo()
     const from = await place(old.server, { socket: old.hooks })
     const client = await RawClient.to(portOf(from))
@@ -242,7 +242,7 @@ describe('a connection whose application writes while it gives it away', () => {
 })
 
 describe('an HTTP connection that is not let go', () => {
-  it('is told to go by an answer, though it may still move', async () => {
+  it('learns by an answer that it must go, though it may still move', async () => {
     let says: Uint8Array | undefined
     const server = () => http.createServer((_request, response) => response.end('x'))
     const from = await place(server(), { http: { serialize: () => says, restore: () => {} } })

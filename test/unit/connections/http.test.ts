@@ -68,7 +68,7 @@ describe('an idle HTTP connection', () => {
     expect(await client.ask('/1')).toBe('new /1')
   })
 
-  it('is seen as the same client, and counted by the server it comes to', async () => {
+  it('keeps its client, and counts in its new server', async () => {
     const remote: unknown[] = []
     const server = http.createServer((request, response) => {
       remote.push([request.socket.remoteAddress, request.socket.remotePort, request.socket.remoteFamily])
@@ -86,7 +86,7 @@ describe('an idle HTTP connection', () => {
     expect(await client.ended()).toBe('fin')
   })
 
-  it('is known as idle where it comes to: the server can close it, and does not wait for a first request', async () => {
+  it('arrives as idle: the server can close it, and does not wait for a first request', async () => {
     const options = { headersTimeout: 100, requestTimeout: 200, connectionsCheckingInterval: 20 }
     const [from, to] = [await httpPlace('old'), await httpPlace('new', options)]
     const client = await RawClient.to(portOf(from))
@@ -99,7 +99,7 @@ describe('an idle HTTP connection', () => {
     expect(await client.ended()).toBe('fin')
   })
 
-  it('that comes before the server listens is served when it does', async () => {
+  it('waits for a server that does not listen yet, and serves then', async () => {
     const server = http.createServer((_request, response) => response.end('young'))
     const { client, served } = await arrivedEarly(server, '127.0.0.1')
     expect((await client.send(get('/')).answer()).body).toBe('young')
@@ -107,7 +107,7 @@ describe('an idle HTTP connection', () => {
     server.close()
   })
 
-  it('that comes before the server listens is closed if the server closes instead', async () => {
+  it('closes if the server closes before it listens', async () => {
     const server = http.createServer()
     const { client } = await arrivedEarly(server)
     server.close()
@@ -188,7 +188,7 @@ describe('a connection that was just answered, while connections move', () => {
     return client.send(get('/2'))
   }
 
-  it('is not read from until it has left, however soon the next request comes', async () => {
+  it('stays unread until it has left, however soon the next request comes', async () => {
     const [from, to] = await pair()
     const client = await heldOne(from)
     for (let turn = 0; turn < 20; turn++) await new Promise(resolve => setImmediate(resolve))
@@ -196,7 +196,7 @@ describe('a connection that was just answered, while connections move', () => {
     expect((await client.answer()).body).toBe('new /2')
   })
 
-  it('is read from again when nobody comes for it, or nothing moves any more', async () => {
+  it('reads again when it is not called for, or nothing moves any more', async () => {
     const [from] = await pair()
     const client = await heldOne(from)
     expect((await client.answer()).body).toBe('old /2')
@@ -206,8 +206,8 @@ describe('a connection that was just answered, while connections move', () => {
   })
 })
 
-describe('what goes along', () => {
-  it('is what was left of the keep-alive timeout', async () => {
+describe('the properties of a connection that move with it', () => {
+  it('include the rest of the keep-alive timeout', async () => {
     const from = await httpPlace('old', { keepAliveTimeout: 1_000 })
     const to = await httpPlace('new', { keepAliveTimeout: 600_000 })
     const client = await RawClient.to(portOf(from))
@@ -220,7 +220,7 @@ describe('what goes along', () => {
     expect(after).toBeLessThan(6_000)
   })
 
-  it('is a timeout that is forgotten when the connection has ended, or has had a request', async () => {
+  it('include a timeout that ends when the connection has ended, or has had a request', async () => {
     const [from, to] = await pair({ keepAliveTimeout: 600_000 })
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     onTestFinished(() => void vi.useRealTimers())
@@ -236,7 +236,7 @@ describe('what goes along', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  it('is not a timeout for a request that has begun', async () => {
+  it('include no timeout for a request that has begun', async () => {
     const from = await httpPlace('old', { keepAliveTimeout: 500 })
     const to = await httpPlace('new', { keepAliveTimeout: 600_000 })
     const client = await RawClient.to(portOf(from))
@@ -249,7 +249,7 @@ describe('what goes along', () => {
     expect((await client.answer()).body).toBe('new /slow')
   })
 
-  it('is the count of requests: the last one that is allowed says so and ends the connection', async () => {
+  it('include the count of requests: the last allowed one says so and ends the connection', async () => {
     const places = await pair()
     for (const { server } of places) server.maxRequestsPerSocket = 4
     const client = await RawClient.to(portOf(places[0]))
@@ -263,7 +263,7 @@ describe('what goes along', () => {
     expect(await client.ended()).toBe('fin')
   })
 
-  it('is what the application knows of the connection', async () => {
+  it('include the knowledge of the application about the connection', async () => {
     const users = new WeakMap<net.Socket, string>()
     const hooks = {
       serialize: (socket: net.Socket) => Buffer.from(users.get(socket) ?? ''),
@@ -281,7 +281,7 @@ describe('what goes along', () => {
     expect(await client.ask('/')).toBe('ann')
   })
 
-  it('is nothing when the application says "not now", or throws', async () => {
+  it('include nothing when the application says "not now", or throws', async () => {
     let now: 'no' | 'throw' | 'yes' = 'no'
     const hooks = {
       serialize: () => {
@@ -330,7 +330,7 @@ describe('requests split at every byte', () => {
     return moves
   }
 
-  it('are answered once and in order, read or unread when the connection moves', async () => {
+  it('get answers once and in order, read or unread when the connection moves', async () => {
     const places = await pair()
     let moves = 0
     for (let at = 0; at <= requests.length; at++) {
@@ -355,7 +355,7 @@ describe('requests split at every byte', () => {
     }
   })
 
-  it('that came before the move and were not read are read by the next server', async () => {
+  it('reach the next server if they came before the move and were not read', async () => {
     const [from, to] = await pair()
     const client = await RawClient.to(portOf(from))
     const idle = mayMove(from)

@@ -104,7 +104,7 @@ function way({ before = [], ...options }: MoveOptions & { before?: readonly Hand
 const open = () => native.openCount()
 
 describe('connections that move', () => {
-  it('are all in the hands of the other process at the end, and in order, whatever the number', async () => {
+  it('all reach the other process in the end, and in order, whatever the number', async () => {
     const before = open()
     const { sender, receiver, old, young, given, taken, ended } = way()
     fill(old, 1_000)
@@ -213,7 +213,7 @@ describe('connections that move', () => {
     expect(open()).toBe(before)
   })
 
-  it('are not lost when their server fails in the middle: the fault is reported, and the others go in the next pass', async () => {
+  it('stay alive when their server fails in the middle: the log has the fault, and the others go in the next pass', async () => {
     const { sender, receiver, old, young, faults } = way()
     fill(old, 10)
     old.faulty.add('c2')
@@ -309,7 +309,7 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
-  it('are lost with a receiver that dies in the first wave, but for those that were not in it', async () => {
+  it('end with a receiver that dies in the first wave, but for those that were not in it', async () => {
     const { sender, receiver, old, young, ended } = way({ firstWaveMs: 60_000 })
     fill(old, 100)
     receiver.start()
@@ -335,7 +335,7 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
-  it('are waited for until they are in somebody’s hands', async () => {
+  it('delay the end until they have an owner', async () => {
     const { sender, receiver, old, ended } = way()
     fill(old, 50)
     sender.start()
@@ -384,7 +384,7 @@ describe('connections that move', () => {
     expect([old.came, given.report.moved, old.onMovable]).toEqual([[['c0', 'returned']], 0, null])
   })
 
-  it('are kept by the other when the sender dies and has not decided', async () => {
+  it('stay with the other when the sender dies and has not decided', async () => {
     const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' })
     children.push(child)
     await once(child, 'spawn')
@@ -423,7 +423,7 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
-  it('are let go by the other when the sender lives and has not decided; it cannot decide any more then', async () => {
+  it('leave the other when the sender lives and has not decided; it cannot decide any more then', async () => {
     const before = open()
     const { link, young, ended, log } = loneReceiver()
     await prepare(link, 1, ['a', 'b'])
@@ -453,7 +453,7 @@ describe('connections that move', () => {
     for (const fd of young.here.values()) fd.close()
   })
 
-  it('are kept by the other when the sender has decided and its word was lost', async () => {
+  it('stay with the other when the sender has decided and its word was lost', async () => {
     const { link, young, ended, log } = loneReceiver()
     await prepare(link, 7, ['a'])
     await seen(() => acked.length === 1)
@@ -527,7 +527,7 @@ describe('connections that move', () => {
     link.close()
   })
 
-  it('are not taken by a log that is none, or that somebody has written or sealed', () => {
+  it('reject a log that is none, or that another process has written or sealed', () => {
     const none = native.dup(0)
     const written = native.memfd('written')
     native.pwrite(written, Buffer.alloc(8), 0, 8, 0)
@@ -562,7 +562,7 @@ describe('connections that move', () => {
     link.close()
   })
 
-  it('are closed also where they were not looked at when they are let go', async () => {
+  it('close also if they were never looked at', async () => {
     const before = open()
     const { link, receiver, young, ended, log } = loneReceiver()
     let looked = 0
@@ -582,7 +582,7 @@ describe('connections that move', () => {
     expect(young.here.size).toBe(0)
   })
 
-  it('are no more in a slice than a message has room for their descriptors', () => {
+  it('fill a slice only as far as a message has room for their descriptors', () => {
     const filler = new SliceFiller(new MoveCounts().sending)
     const source = { listener: 'web', moving: new Hand() }
     const fds = Array.from({ length: MAX_CONNECTION_FDS }, () => others[0]!)
@@ -592,7 +592,7 @@ describe('connections that move', () => {
     expect(fdsOf(filler.items).length).toBeGreaterThan(MAX_FDS_PER_MESSAGE - MAX_CONNECTION_FDS)
   })
 
-  it('are refused one by one when what came is not what was announced, and the rest goes on', async () => {
+  it('fail one by one if they differ from their announcement, and the rest goes on', async () => {
     const { link, young, ended, refusals, log } = loneReceiver()
     const [a, b] = native.socketPair()
     const fds = [OwnedFd.own(a, 'a'), OwnedFd.own(b, 'b')]
@@ -726,7 +726,7 @@ describe('the log of a move', () => {
     expect(log.read(2)).toBe('nothing')
   })
 
-  it('is not taken when it was written or sealed before, or is no memory file', async () => {
+  it('must be empty, unsealed, and a memory file', async () => {
     const written = MoveLog.create()
     written.append(1, 'moved')
     expect(() => MoveLog.open(written.fd.dup())).toThrow(/empty memory file/)

@@ -173,7 +173,7 @@ describe('a connection of an application protocol', () => {
     expect(await lines.client.ended()).toBe('fin')
   })
 
-  it('is closed when it comes back after the end of the drain', async () => {
+  it('closes when it comes back after the end of the drain', async () => {
     const [, , from] = await pair()
     const lines = await connected(from)
     const departures = taken(from)
@@ -186,7 +186,7 @@ describe('a connection of an application protocol', () => {
     expect(await lines.client.ended()).toBe('fin')
   })
 
-  it('that ends meanwhile ends in the next process', async () => {
+  it('ends in the next process if its peer ends meanwhile', async () => {
     const [, , from, to] = await pair()
     const before = openDescriptors()
     const lines = await connected(from)
@@ -200,7 +200,7 @@ describe('a connection of an application protocol', () => {
 })
 
 describe('hooks that do not fit', () => {
-  it('are refused when the server is given', async () => {
+  it('throw when the server is given', async () => {
     const whole = new Counting('old').hooks
     const wrong = { code: 'ERR_FDB_OPTION' }
     for (const hooks of [

@@ -24,7 +24,7 @@ describe('the work for moves in one turn', () => {
     await nextTurn()
   })
 
-  it('is the longest of many turns, not their sum', async () => {
+  it('equals the longest of many turns, not their sum', async () => {
     const [longest] = await leastOf(40, async () => {
       const work = new TurnWork()
       for (let turn = 0; turn < 10; turn++) {
@@ -38,7 +38,7 @@ describe('the work for moves in one turn', () => {
     expect(longest).toBeLessThan(40)
   })
 
-  it('is the longest one also when shorter ones came behind it', async () => {
+  it('equals the longest one also when shorter ones came behind it', async () => {
     const work = new TurnWork()
     work.run(() => busy(12))
     await nextTurn()

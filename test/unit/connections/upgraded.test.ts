@@ -72,7 +72,7 @@ describe('a connection that the application has taken over', () => {
     expect((await client.send('1').answer()).body).toBe('old 1')
   })
 
-  it('is refused by a version without hooks, or with other ones, and stays', async () => {
+  it('stays if a version without hooks, or with other ones, refuses it', async () => {
     const from = await new Counter('old').place()
     const client = await upgraded(from)
     const others = [await new Counter('new', 'app/count-2').place(), await place(http.createServer())]

@@ -44,8 +44,8 @@ function joins({ gate, lines }: ReturnType<typeof gateOf>, who: ClientIdentity):
   }
 }
 
-describe('who may do what', () => {
-  it('is the daemon’s own user and root, where nothing is said', () => {
+describe('the rights of users and programs', () => {
+  it('belong to the daemon’s own user and root, where no rule says more', () => {
     const nothing = gateOf('')
     const bare = { gate: new AccessCheck(OWNERS_ONLY, SILENT), lines: [{ allowed: true }] }
     for (const each of [nothing, bare])
@@ -53,7 +53,7 @@ describe('who may do what', () => {
     expect([nothing.gate.opensToOthers, nothing.gate.mayConnect(OTHER)]).toEqual([false, false])
   })
 
-  it('is whoever a rule names, by user and by group', () => {
+  it('belong to each user and group that a rule names', () => {
     const one = gateOf(`services: { shop: { join: [{ uid: ${OTHER}, gid: 5 }, { gid: 6 }] } }`)
     const asked = [peer(OTHER, 5), peer(OTHER, 4), peer(OTHER + 1, 6), peer(own, 4)]
     expect(asked.map(who => joins(one, who))).toEqual([true, false, true, false])
@@ -67,7 +67,7 @@ describe('who may do what', () => {
     expect(one.gate.mayConnect(OTHER + 7)).toBe(true)
   })
 
-  it('is a program that a rule names, and no process whose program cannot be seen', ({ skip }) => {
+  it('belong to a program that a rule names, and to no process whose program cannot be seen', ({ skip }) => {
     using pidfd = ownPidfd()
     if (pidfd === null) return skip('no pidfds here')
     const one = gateOf(`services: { shop: { join: [{ uid: ${OTHER}, executable: ${process.execPath} }] } }`)
@@ -75,7 +75,7 @@ describe('who may do what', () => {
     expect(joins(one, peer(OTHER))).toBe(false)
   })
 
-  it('is for a named service what is said there, and else what is said for all', () => {
+  it('follow the rule for the service, and else the rule for all', () => {
     const both = gateOf(`
 default: { join: [anyone], limits: { members: 3, listeners: 4 }, unserved: { after: 1s, close: true } }
 services: { mail: { join: [], limits: { members: 2 } }, shop: { unserved: hold } }`)
@@ -105,15 +105,15 @@ services: { mail: { join: [], limits: { members: 2 } }, shop: { unserved: hold }
     ['two who serve', 'services: { shop: { serving: 2 } }', 'services.shop.serving: 2 is not 1'],
     ['two ends', 'default: { unserved: { close: true, run: x } }', 'give one of `close: true` and `run`'],
     ['a file that is nowhere', 'default: { join: [{ executable: node }] }', 'no absolute path'],
-  ])('is not taken where it says %s', (_what, text, message) => {
+  ])('exclude a rule that says %s', (_what, text, message) => {
     expect(() => parsePolicy(text, 'broker.yaml')).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_CONFIG', message: expect.stringContaining(message) }),
     )
   })
 })
 
-describe('what a process runs', () => {
-  it('is looked at through its pidfd, and is the file, whatever leads to it', ({ skip }) => {
+describe('the program of a process', () => {
+  it('comes from its pidfd, and means the file, whatever leads to it', ({ skip }) => {
     using pidfd = ownPidfd()
     if (pidfd === null) return skip('no pidfds here')
     const folder = mkdtempSync(join(tmpdir(), 'fdb-exe-'))
@@ -126,9 +126,7 @@ describe('what a process runs', () => {
     expect(files.map(file => isProgram(runs, file))).toEqual([true, true, false, false])
   })
 
-  it('is what it was started from, when that was replaced since; nothing, when it has ended', async ({
-    skip,
-  }) => {
+  it('stays its first one, when that was replaced since; none, when it has ended', async ({ skip }) => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-exe-'))
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
     const file = join(folder, 'sleep')

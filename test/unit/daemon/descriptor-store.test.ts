@@ -23,7 +23,7 @@ function open() {
 }
 
 describe('the descriptors that are held', () => {
-  it('are entries of the registry: whoever goes on with that goes on with them and with their leases', async () => {
+  it('become entries of the registry: its next owner has them and their leases', async () => {
     const { registry, store } = open()
     const child = spawn('sleep', ['600'], { stdio: 'ignore' })
     await once(child, 'spawn')
@@ -62,7 +62,7 @@ describe('the descriptors that are held', () => {
     next[Symbol.dispose]()
   })
 
-  it('are taken over without a descriptor more for the leases and claims: their own are watched, for as long as they are there', async () => {
+  it('need no further descriptor for the leases and claims after a takeover: the daemon watches their own, for as long as they are there', async () => {
     const { registry, store } = open()
     const child = spawn('sleep', ['600'], { stdio: 'ignore' })
     await once(child, 'spawn')
@@ -83,7 +83,7 @@ describe('the descriptors that are held', () => {
     store[Symbol.dispose]()
   })
 
-  it('are released by the connection that has claimed them, although its process has claimed them too', () => {
+  it('become free by the connection that has claimed them, although its process has claimed them too', () => {
     const { store } = open()
     put(store, 'spool')
     const claim = (claimant: OwnedFd | null) =>
@@ -98,7 +98,7 @@ describe('the descriptors that are held', () => {
     store[Symbol.dispose]()
   })
 
-  it('are held when the clock was set back since they were put', async () => {
+  it('stay when the clock was set back since they were put', async () => {
     const { registry, store } = open()
     const spec = JSON.stringify({ pid: 7, putAt: Date.now(), until: Date.now() + 2 ** 33 })
     registry.put({ name: 'fd/it', role: 'named', spec, fd: memoryFile('it', 'a memory file') })
@@ -109,7 +109,7 @@ describe('the descriptors that are held', () => {
     expect(store.list().map(({ name }) => name)).toEqual(['it'])
   })
 
-  it('are closed when they cannot be held, and nothing else is', () => {
+  it('close when they cannot be held, and nothing else does', () => {
     const { registry, store } = open()
     const held = put(store, 'it')
     const refused = memoryFile('refused', 'a memory file')

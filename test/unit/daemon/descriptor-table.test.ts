@@ -69,8 +69,8 @@ function many(prefix: string, count: number): Entry[] {
   }))
 }
 
-describe('what a member of a daemon has registered', () => {
-  it('is no snapshot of a member that has served before: the one of the member that serves stays alone', () => {
+describe('the entries of a member of a daemon', () => {
+  it('include no snapshot of a member that has served before: the one of the serving member stays alone', () => {
     const held = new Held()
     const [late, owner] = [member(1), member(2)]
     held.machine = initialHolder('member', 2, 9)
@@ -91,7 +91,7 @@ describe('what a member of a daemon has registered', () => {
     expect(held.segmentSet.all.map(({ epoch }) => epoch)).toEqual([7, 9])
   })
 
-  it('is closed if its name or specification is so long that the next daemon could not take it over', () => {
+  it('close if a name or specification is too long for a takeover by the next daemon', () => {
     const held = new Held()
     const peer = member(1)
     const whole = () => ({ ...named('whole'), name: 'x'.repeat(256) })
@@ -106,7 +106,7 @@ describe('what a member of a daemon has registered', () => {
     }
   })
 
-  it('is kept for those that can come to serve, and closed for all others', () => {
+  it('stay for members that may serve later, and close for all others', () => {
     const { descriptorTable } = new Held()
     const [joiner, failed] = [member(1), member(2)]
     const [kept, dropped] = [named('a'), named('a')]
@@ -118,7 +118,7 @@ describe('what a member of a daemon has registered', () => {
     expect(descriptorTable.entriesFor(failed)).toEqual([])
   })
 
-  it('is the service’s when it serves for good; what it did not ask for is closed', () => {
+  it('become the service’s when it serves for good; entries that it did not ask for close', () => {
     const { descriptorTable } = new Held()
     const [first, next] = [member(1), member(2)]
     const [old, both, fresh] = [named('old'), named('both'), named('both')]
@@ -142,7 +142,7 @@ describe('what a member of a daemon has registered', () => {
     expect(descriptorTable.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
   })
 
-  it('is closed above what a service may have, with what it asked for of the version before, and that is said', () => {
+  it('close above the limit of the service, with those of the previous version that it asked for, and the log says so', () => {
     const { descriptorTable, said } = new Held()
     const [first, next] = [member(1), member(2)]
     for (const entry of many('old', 6_000)) descriptorTable.hold(first, entry)
@@ -187,7 +187,7 @@ describe('what a member of a daemon has registered', () => {
     expect(descriptorTable.held.names).toEqual(['web'])
   })
 
-  it('is told of once, however much one that comes back brings, and one that serves for good has registered', () => {
+  it('appear once in the log, however many a returning member brings, and one that serves for good has registered', () => {
     const { descriptorTable } = new Held()
     const peer = member(1)
     const names = Array.from({ length: 20 }, (_, i) => `l${i}`)
@@ -204,7 +204,7 @@ describe('what a member of a daemon has registered', () => {
     descriptorTable.held.changed = () => {}
   })
 
-  it('is not taken later, when it was dropped meanwhile; what came behind that is', () => {
+  it('stay closed if they were dropped meanwhile; later ones count', () => {
     const { descriptorTable } = new Held()
     const peer = member(1)
     const [dropped, other, anew] = [named('web'), named('other'), named('web')]
@@ -230,8 +230,8 @@ describe('what a member of a daemon has registered', () => {
   })
 })
 
-describe('what a member has registered that dies as soon as it may have accepted', () => {
-  it('is the service’s where that has none of the name, with no descriptor more, and as far as it may have more', () => {
+describe('the entries of a member that dies as soon as it may have accepted', () => {
+  it('become the service’s where it has none of the name, with no descriptor more, and as far as it may have more', () => {
     const held = new Held()
     const { descriptorTable } = held
     const [first, dead] = [member(1), member(2)]
@@ -251,8 +251,8 @@ describe('what a member has registered that dies as soon as it may have accepted
   })
 })
 
-describe('what a member brings back to its daemon', () => {
-  it('is the service’s where it was lacking, when it comes from the one that serves', () => {
+describe('the entries that a member brings back to its daemon', () => {
+  it('become the service’s where it lacks them, when the serving member brings them', () => {
     const held = new Held()
     const { descriptorTable } = held
     const peer = member(1)
@@ -262,7 +262,7 @@ describe('what a member brings back to its daemon', () => {
     expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
   })
 
-  it('is closed where the service has as much as it may have', () => {
+  it('close where the service has as much as it may have', () => {
     const held = new Held()
     Object.assign(held, { limits: { service: 'shop', limits: { ...LIMITS, descriptors: 2, listeners: 0 } } })
     const peer = member(1)
@@ -272,7 +272,7 @@ describe('what a member brings back to its daemon', () => {
     expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
   })
 
-  it('is closed, when another serves', () => {
+  it('close when another member serves', () => {
     const held = new Held()
     const other = member(2)
     held.descriptorTable.arrive(other, [named('web'), { role: 'control', fd: named('control').fd }])
@@ -280,7 +280,7 @@ describe('what a member brings back to its daemon', () => {
     expect([held.names, held.count]).toEqual([[], 0])
   })
 
-  it('is all that the service has when that is settled, however much else it had', () => {
+  it('count alone against the limit of the service when that is settled, however much else it had', () => {
     const { descriptorTable } = new Held()
     const peer = member(2)
     for (const entry of many('old', 6_000)) descriptorTable.hold(member(1), entry)
@@ -289,7 +289,7 @@ describe('what a member brings back to its daemon', () => {
     expect(descriptorTable.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
   })
 
-  it('is kept until it is settled who serves, when the daemon was started again', () => {
+  it('stay until it is settled which member serves, when the daemon was started again', () => {
     const held = new Held()
     held.machine = restartedHolder()
     const [one, other] = [member(1), member(2)]
@@ -303,8 +303,8 @@ describe('what a member brings back to its daemon', () => {
   })
 })
 
-describe('what a daemon alone has of a service', () => {
-  it('is named: listeners with their addresses, other descriptors, and the state', () => {
+describe('the lone holdings of a daemon of a service', () => {
+  it('have names: listeners with their addresses, other descriptors, and the state', () => {
     const { descriptorTable, machine, segmentSet } = new Held()
     const web = listening('web')
     descriptorTable.hold(member(1), web)
@@ -320,7 +320,7 @@ describe('what a daemon alone has of a service', () => {
     })
   })
 
-  it('is nothing while a member that serves, is to serve or stands by lives, or is awaited, and where there is nothing', () => {
+  it('exclude all while a member that serves, will serve or stands by lives, or is awaited, and where there is nothing', () => {
     const { descriptorTable, machine, segmentSet } = new Held()
     const known = { service: 'shop', registry: descriptorTable.held, segmentSet, stateFile: '/state' }
     expect(soleCopyOf({ ...known, machine, peer: () => undefined })).toBeNull()

@@ -18,7 +18,7 @@ function hearing(): { link: Link; peer: Peer; heard(): string[] } {
   return { link, peer: peerWith({ link }), heard: words }
 }
 
-it('whoever writes is asked to say when it appends, as long as anybody follows, and everybody who does is told', async () => {
+it('the writer tells its appends as long as a follower is there, and every follower is told', async () => {
   const [first, second, one, two] = [hearing(), hearing(), hearing(), hearing()]
   let writer: Peer | undefined = first.peer
   const followers = new Followers(() => writer)
@@ -48,7 +48,7 @@ it('whoever writes is asked to say when it appends, as long as anybody follows, 
   expect(first.heard()).toEqual(['wanted', 'unwanted'])
 })
 
-it('what is appended is told once for all that comes together, and where nobody wants to know not at all', async () => {
+it('a notice tells of all appends that come together, and none goes out without a follower', async () => {
   const appended = new Set<() => void>()
   let told = 0
   const notice = new AppendNotice(appended, () => told++)

@@ -5,7 +5,7 @@ import { HANDOFF_TIMES } from '../../../src/holder/times.js'
 import { linked, peerWith } from '../../holder-support/processes.js'
 import { until } from '../../processes/until.js'
 
-it('what a member says late of an upgrade that has failed is no answer to the next one', async () => {
+it('a late message of a member about a failed upgrade answers no later one', async () => {
   const { link, heard } = linked()
   const peer = peerWith({ pid: 7, link })
   const upgrades = new ForwardedUpgrades(HANDOFF_TIMES)

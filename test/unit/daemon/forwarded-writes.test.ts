@@ -27,7 +27,7 @@ interface Member {
 }
 
 describe('a generation that drains, to a daemon that was started anew', () => {
-  it('is known to have given up its rights when it leaves, not while it stands by', async () => {
+  it('keeps its rights while it stands by, and gives them up when it leaves', async () => {
     const [ours, theirs] = channelPair()
     const identity = identify(process.pid)
     const gaveUp: ProcessIdentity[] = []
@@ -183,7 +183,7 @@ describe('a change that is forwarded in several pieces', () => {
     return { writes, members, author, answer, serve, silent }
   }
 
-  it('is passed on not at all where the way is full for its beginning, and nothing behind it', () => {
+  it('stays back whole where the way is full for its beginning, with everything behind it', () => {
     const { members, author } = daemon()
     const [member] = members
     const one = author()
@@ -207,7 +207,7 @@ describe('a change that is forwarded in several pieces', () => {
     ])
   })
 
-  it('is taken back from the member where the way is full in its middle', () => {
+  it('returns from the member where the way is full in its middle', () => {
     const { members, author } = daemon()
     const [member] = members
     const one = author()
@@ -240,7 +240,7 @@ describe('a change that is forwarded in several pieces', () => {
     expect(member.told).toEqual([{ number: 1, source: 1 }])
   })
 
-  it('is sent again when another member writes, where the one that has it hangs, and only there', () => {
+  it('goes out again when another member writes, where the one that has it hangs, and only there', () => {
     const { writes, members, author, serve, silent } = daemon()
     const one = author()
     one.piece(1, false)
@@ -277,7 +277,7 @@ describe('a change that is forwarded in several pieces', () => {
     expect([one.told, members[0].got]).toEqual([[[1, Outcome.AGAIN]], []])
   })
 
-  it('is taken back where its author leaves; whoever begins many and ends none has to leave', () => {
+  it('returns where its author leaves; an author that begins many and ends none has to leave', () => {
     const { members, author, answer } = daemon()
     const [member] = members
     const one = author()
@@ -295,7 +295,7 @@ describe('a change that is forwarded in several pieces', () => {
     expect(other.link.closed).toBe(true)
   })
 
-  it('is answered by the member that has it, and by no other', () => {
+  it('has its answer from the member that has it, and from no other', () => {
     const { members, author, answer } = daemon()
     const [first, second] = members
     const one = author()

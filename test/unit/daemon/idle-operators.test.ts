@@ -50,7 +50,7 @@ function operator(
 }
 
 describe('an operator that asks nothing', () => {
-  it('is sent away after its time, unless it watches, waits for an answer, or has no such limit', async () => {
+  it('has to leave after its time, unless it watches, waits for an answer, or has no such limit', async () => {
     let answer = (_status: object) => {}
     const slow = new Promise<object>(resolve => {
       answer = resolve
@@ -99,7 +99,7 @@ describe('an operator that asks nothing', () => {
     return { ask, seen, store }
   }
 
-  it('is sent away after it has released its last exclusive claim', async () => {
+  it('has to leave after it has released its last exclusive claim', async () => {
     const { ask, seen } = atStore('a', 'b')
     await ask(1, Op.CLAIM, 'a')
     await ask(2, Op.CLAIM, 'b')
@@ -111,7 +111,7 @@ describe('an operator that asks nothing', () => {
     await until('it has ended', () => seen.ended)
   })
 
-  it('is sent away after the descriptor that it has claimed was removed', async () => {
+  it('has to leave after the descriptor that it has claimed was removed', async () => {
     const { ask, seen, store } = atStore('a')
     await ask(1, Op.CLAIM, 'a')
     store.remove('a')

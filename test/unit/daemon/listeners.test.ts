@@ -10,7 +10,7 @@ const TIMES = { probation: 50, heartbeat: 20 }
 
 for (const hosting of ['embedded', 'daemon'] as const) {
   describe(`listeners of a service (${hosting})`, () => {
-    it('are the next version’s where it asks for them, and end with the old one where it does not', async () => {
+    it('go to the next version where it asks for them, and end with the old one where it does not', async () => {
       const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-names-'))
       onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
       const control = joinPath(folder, 'control.sock')

@@ -48,7 +48,7 @@ async function readFrom(segmentSet: SegmentSet): Promise<StateLog> {
 const kinds = (segmentSet: SegmentSet) => segmentSet.all.map(({ kind, epoch }) => `${kind} ${epoch}`)
 
 describe('the segments of a member that does not merge them', () => {
-  it('are merged by the daemon, and the state stays the same', async () => {
+  it('merge in the daemon, and the state stays the same', async () => {
     const { segmentSet, log } = await counted()
     await until('they are merged', () => segmentSet.all.length === 2)
     expect(kinds(segmentSet)).toEqual(['snapshot 2', 'epoch 3'])
@@ -66,7 +66,7 @@ describe('the segments of a member that does not merge them', () => {
     expect((await readFrom(segmentSet)).position).toEqual(log.position)
   })
 
-  it('that are damaged are told of once, and stay', async () => {
+  it('appear once in the log if damaged, and stay', async () => {
     const { segmentSet, warnings, facts } = await counted()
     const damaged = Segment.create(4)
     damaged.append(Buffer.alloc(100_000, 1))

@@ -79,8 +79,8 @@ function open(gate?: AccessCheck) {
   return { reception, ...rest }
 }
 
-describe('who calls at a daemon', () => {
-  it('is answered, also where something of what the daemon before held could not be taken', () => {
+describe('a caller of a daemon', () => {
+  it('gets an answer, also where the daemon could not take over everything of the previous one', () => {
     const { reception, state } = staffed()
     const { caller } = joiner('shop')
     reception.receive(caller)

@@ -138,7 +138,7 @@ describe('the copies of segments', () => {
     release()
   })
 
-  it('are refused by its length if a record is larger than readers accept, however little memory it takes', async () => {
+  it('refuse a record by its length if it is larger than readers accept, however little memory it takes', async () => {
     const { copies, segment } = open()
     segment.append(record(1, 'first'))
     const head = Buffer.alloc(8)
@@ -151,7 +151,7 @@ describe('the copies of segments', () => {
     expect(pread.mock.calls.length).toBeLessThan(10)
   })
 
-  it('are refused if the state is larger than others may follow', async () => {
+  it('refuse a state that is larger than others may follow', async () => {
     const { copies, segment, copied } = open(10_000)
     segment.append(record(1, 'first'))
     expect(await copied()).toHaveLength(1)
@@ -162,7 +162,7 @@ describe('the copies of segments', () => {
     })
   })
 
-  it('are made in short slices, however large a record is', async () => {
+  it('grow in short slices, however large a record is', async () => {
     const { copies, segment } = open()
     const changes = [{ section: 's', key: 'k', value: Buffer.alloc(15_000_000, 'x') }]
     segment.append(frame(Record.encode({ epoch: 1, sequence: 1, changes }).finish()))
@@ -181,7 +181,7 @@ describe('the copies of segments', () => {
     release()
   })
 
-  it('are sealed when their segments are, and go with them', async () => {
+  it('get their seal when their segments do, and go with them', async () => {
     const { copies, segmentSet, segment } = open()
     segment.append(record(1, 'first'))
     segment.seal()
@@ -198,7 +198,7 @@ describe('the copies of segments', () => {
     one.release()
   })
 
-  it('are completed and sealed where their segments are sealed and leave the set before the next copy', async () => {
+  it('complete and get their seal where their segments are sealed and leave the set before the next copy', async () => {
     const { copies, segmentSet, segment } = open()
     const first = record(1, 'first')
     const second = record(2, 'second')

@@ -87,7 +87,7 @@ describe('the share of another user in a daemon', () => {
 })
 
 describe('a member of the previous daemon', () => {
-  it('is not waited for if the rules no longer allow its user to join', context => {
+  it('delays nothing if the rules no longer allow its user to join', context => {
     needsRoot(context)
     const child = spawn('setpriv', [`--reuid=${OTHER}`, `--regid=${OTHER}`, '--clear-groups', 'sleep', '60'])
     onTestFinished(() => void child.kill('SIGKILL'))
@@ -120,7 +120,7 @@ describe('services', () => {
     return { begin, refused, services }
   }
 
-  it('are 1,000 at most, whoever begins them', async () => {
+  it('number 1,000 at most, whatever users begin them', async () => {
     const { begin, refused, services } = open()
     for (let i = 0; i < 1_000; i++) expect(begin(`service ${i}`, OWN)).not.toBe(null)
     expect(begin('one more', OWN)).toBe(null)
@@ -128,7 +128,7 @@ describe('services', () => {
     expect(begin('service 7', OWN)).toBe(services.get('service 7'))
   })
 
-  it('are not kept if the process that begins one is refused, because it cannot be watched', async () => {
+  it('end if the process that begins one is refused, because it cannot be watched', async () => {
     const { begin, services } = open()
     const { link } = linked()
     const pidfd = memoryFile('no pidfd', 'a memory file')
@@ -137,7 +137,7 @@ describe('services', () => {
     expect(pidfd.closed).toBe(true)
   })
 
-  it('are 32 at most that one other user has begun', async () => {
+  it('number 32 at most for one other user', async () => {
     const { begin, refused, services } = open()
     for (let i = 0; i < 32; i++) expect(begin(`theirs ${i}`, OTHER)).not.toBe(null)
     expect(begin('theirs too', OTHER)).toBe(null)
@@ -145,7 +145,7 @@ describe('services', () => {
     expect(begin('ours', OWN)).not.toBe(null)
     expect(services.size).toBe(33)
   })
-  it('are counted with those that one user has begun at the previous daemon', async () => {
+  it('count with those that one user has begun at the previous daemon', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-shares-'))
     onTestFinished(() => rmSync(folder, { recursive: true }))
     const { link, heard } = linked()

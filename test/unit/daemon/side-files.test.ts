@@ -37,7 +37,7 @@ function open(control: string) {
 }
 
 describe('the list of rights-holders beside a control socket', () => {
-  it('is written through no link that another user has put there', () => {
+  it('goes through no link that another user has put there', () => {
     const { control, folder, precious } = place()
     symlinkSync(precious, `${control}.members~`)
     symlinkSync(precious, `${control}.members`)
@@ -50,7 +50,7 @@ describe('the list of rights-holders beside a control socket', () => {
     expect(readdirSync(folder).sort()).toEqual(['c.sock.members', 'c.sock.members~', 'precious'])
   })
 
-  it('is not read through a link, nor where others may write it', () => {
+  it('counts neither through a link, nor where others may write it', () => {
     const { control, folder } = place()
     const list = join(folder, 'list')
     writeFileSync(list, JSON.stringify([SHOP]), { mode: 0o600 })
@@ -66,7 +66,7 @@ describe('the list of rights-holders beside a control socket', () => {
     expect(holders.read()).toMatchObject([{ service: 'shop' }])
   })
 
-  it('is not believed when it is another user’s: nobody is awaited by its word', context => {
+  it('counts for nothing when it is another user’s: the daemon waits for no process by its word', context => {
     needsRoot(context)
     const { control } = place()
     writeFileSync(`${control}.members`, JSON.stringify([SHOP]), { mode: 0o600 })

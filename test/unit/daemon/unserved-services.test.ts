@@ -53,7 +53,7 @@ describe('a service that nobody serves', () => {
     for (const name of Object.keys(told)) expect(names).not.toContain(name)
   })
 
-  it('whose command cannot be started is waited for, and that is said', async () => {
+  it('waits if its command cannot be started, and the log says so', async () => {
     // No process is given an argument of that length.
     const { lines, services } = underRule(() => ({ afterMs: 0, act: { run: `: ${'x'.repeat(300_000)}` } }))
     services.update('shop')
@@ -71,14 +71,14 @@ describe('a service that nobody serves', () => {
     expect(pauses).toEqual([1, 2, 4, 8, 16, 32, 60, 60])
   })
 
-  it('is not waited for anew when the same rule was read anew', async () => {
+  it('keeps its time when the same rule was read again', async () => {
     const { ended, services } = underRule(() => ({ afterMs: 200, act: 'close' }))
     const looks = setInterval(() => services.update('shop'), 20)
     onTestFinished(() => clearInterval(looks))
     await until('it is ended', () => ended.length > 0)
   })
 
-  it('is ended when the daemon goes on, if its time has passed during a handoff of the daemon that failed', async () => {
+  it('ends when the daemon goes on, if its time has passed during a handoff of the daemon that failed', async () => {
     const registry = new Registry()
     registry.put({ name: 'shop/named/web', role: 'named', spec: '', fd: memoryFile('web', 'a memory file') })
     const policy = parsePolicy('default: { unserved: { after: 100ms, close: true } }', 'daemon.yaml')

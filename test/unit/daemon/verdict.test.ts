@@ -21,7 +21,7 @@ async function isSettled(waiting: Promise<unknown>): Promise<boolean> {
 
 describe('the wait for who serves', () => {
   it.each(['idle', 'offering', 'quiescing', 'freezing', 'preparing', 'probation'] as const)(
-    'is over at once where that is known: %s',
+    'ends at once where that is known: %s',
     phase => {
       expect(open(phase).operations.whenDecided(60_000)).toBe(null)
     },
@@ -49,7 +49,7 @@ describe('the wait for who serves', () => {
     expect(await isSettled(waiting)).toBe(true)
   })
 
-  it('is given up with its operator', async () => {
+  it('ends with its operator', async () => {
     const { operations } = open('committing')
     const left = new AbortController()
     const command = () =>

@@ -48,7 +48,7 @@ describe('the catalogue of errors', () => {
     expect(catalogued.filter(code => !asserted.has(code))).toEqual([])
   })
 
-  it('is what docs/errors.md says (node tools/error-docs.mjs makes it)', () => {
+  it('matches docs/errors.md (node tools/error-docs.mjs makes it)', () => {
     const refusals = REFUSAL_REASONS.map(reason => [http1Code(reason), REFUSALS[reason]])
     expect(readFileSync(`${root}/docs/errors.md`, 'utf8')).toBe(errorDocs(Object.fromEntries(refusals)))
   })

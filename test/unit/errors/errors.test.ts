@@ -26,7 +26,7 @@ describe('FdbError.from', () => {
 })
 
 describe('the code of an error', () => {
-  it('is one that there is: another does not compile', () => {
+  it('must exist: another does not compile', () => {
     // @ts-expect-error misspelt
     expect(new FdbError('ERR_FDB_BUSSY', '').code).not.toBe('ERR_FDB_BUSY')
     // @ts-expect-error misspelt
@@ -35,7 +35,7 @@ describe('the code of an error', () => {
     expect(new FdbError('ERR_FDB_BUSY', '').code === 'ERR_FDB_HTTP1_FIELD_NAMES').toBe(false)
   })
 
-  it('that another process tells is kept, also one that only a newer release has', () => {
+  it('stays as another process tells it, also one that only a newer release has', () => {
     const otherwise = { code: 'ERR_FDB_REJECTED', message: 'refused' } as const
     for (const code of ['ERR_FDB_BUSY', 'ERR_FDB_OF_A_LATER_YEAR'])
       expect(remoteError({ code, message: 'why' }, otherwise)).toMatchObject({ code, message: 'why' })

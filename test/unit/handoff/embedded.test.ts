@@ -58,7 +58,7 @@ describe('a process that holds and serves', () => {
     expect(after([begun], returning).holder?.phase).toBe('idle')
   })
 
-  it('that cannot come back gives the right to the successor that lives, and stands by again', () => {
+  it('gives the right to the living successor if it cannot come back, and stands by again', () => {
     const returning = after([...handoff, { to: 'holder', event: { type: 'unhealthy' } }])
     const failed: EmbeddedEvent = { to: 'member', event: { type: 'failed', effect: 'carry', epoch: 2 } }
     expect(effects(returning, failed)).toEqual(['endWriting', 'make', 'seal', 'tell reinstate'])

@@ -47,7 +47,7 @@ describe('a joiner', () => {
     expect(again).toEqual({ state: holding, effects: [] })
   })
 
-  it('that cannot accept, read or write says so, and leaves when the elder has said that it serves again', () => {
+  it('says that it cannot accept, read or write, and leaves when the elder has said that it serves again', () => {
     const beginning = after('holder', [offer, adopted, commit])
     for (const failed of [accept, carry(1), write(1)]) {
       expect(effects(beginning, failed)).toEqual(['endWriting', 'send unfit'])
@@ -65,7 +65,7 @@ describe('a joiner', () => {
     }
   })
 
-  it('that cannot read the tail before Commit gives up, unless its elder is dead', () => {
+  it('gives up if it cannot read the tail before Commit, unless its elder is dead', () => {
     const ready = after('holder', [offer, adopted, hears({ kind: 'sealed' })])
     expect(effects(ready, carry(1))).toEqual(['judge'])
     expect(effects(after('member', [offer, adopted]), carry(1))).toEqual([
@@ -99,7 +99,7 @@ describe('a joiner', () => {
     ])
   })
 
-  it('whose elder dies before the application is ready looks at the seal again when it is', () => {
+  it('looks at the seal again when the application is ready, if its elder died before', () => {
     const heir = after('holder', [offer, lost, fate('dead'), adopted])
     expect(effects(after('holder', [offer, lost, fate('dead')]), adopted)).toEqual(['judge'])
     expect(effects(heir, fate('dead', true))).toContain('write 3')
@@ -111,7 +111,7 @@ describe('a joiner', () => {
     }
   })
 
-  it('that has nothing yet just leaves', () => {
+  it('just leaves if it has nothing yet', () => {
     expect(effects(after('holder', []), lost)).toEqual(['exit'])
   })
 })
@@ -134,7 +134,7 @@ describe('a successor after Commit', () => {
     expect(effects(serving, fate('dead', true))).toEqual(['becomeHolder', 'seal', 'make', 'carry', 'write 3'])
   })
 
-  it('that cannot write leaves when it has lost the channel of a living elder, and inherits from a dead one', () => {
+  it('leaves if it cannot write when it has lost the channel of a living elder, and inherits from a dead one', () => {
     const beginning = [offer, adopted, commit]
     expect(effects(after('holder', [...beginning, lost]), write(1))).toEqual(['endWriting', 'judge'])
     for (const events of [
@@ -162,7 +162,7 @@ describe('a successor after Commit', () => {
     expect(effects(heard, hears({ kind: 'reinstate', epoch: 3 }))).toEqual(['carry', 'write 3'])
   })
 
-  it('that is frozen and wants to go writes no more', () => {
+  it('writes no more if it is frozen and wants to go', () => {
     for (const scope of ['holder', 'member'] as const) {
       const frozen = after(scope, [offer, adopted, commit, begun(1), hears({ kind: 'freeze' })])
       expect(frozen.phase).toBe('frozen')

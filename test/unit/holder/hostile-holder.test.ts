@@ -84,7 +84,7 @@ async function joinTo(tale: Tale): Promise<{ code?: string; message?: string }> 
 }
 
 describe('a process that joins a holder which does not keep to the protocol', () => {
-  it('is offered all, and joins: the measure of what follows', async () => {
+  it('gets every offer, and joins: the measure for the other tests', async () => {
     expect(await joinTo({ items: WHOLE })).toEqual({})
   })
 

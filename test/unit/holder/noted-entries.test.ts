@@ -62,7 +62,7 @@ function taken(noted: NotedDescriptors): Record<string, number> {
 const named = (name: string, fd: OwnedFd): Entry => ({ name, role: 'named', spec: '', fd })
 const numberOf = (fd: OwnedFd) => numbersOf([fd])[0]!
 
-it('what a process that hangs has named is taken from it, and nothing else that looks alike', () => {
+it('takes the noted entry of a hanging process away from it, and nothing else that looks alike', () => {
   const open = file()
   open('r')
   const journal = open('r+')
@@ -86,7 +86,7 @@ it('what a process that hangs has named is taken from it, and nothing else that 
   })
 })
 
-it('what is not there any more as it was noted is not taken, but for a socket, which has its own inode', () => {
+it('takes no entry that differs from its note, but for a socket, which has its own inode', () => {
   const open = file()
   open('r')
   const journal = open('r+')

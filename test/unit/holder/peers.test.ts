@@ -63,7 +63,7 @@ it('a peer that has died is forgotten, with its channel, also when others keep t
   expect(native.openCount()).toBe(before)
 })
 
-it('what a peer has said counts, also when its death is heard first', async ({ skip }) => {
+it('counts a peer’s last message, also when its death is heard first', async ({ skip }) => {
   const child = spawn('sleep', ['60'], { stdio: 'ignore' })
   onTestFinished(() => void child.kill('SIGKILL'))
   const pid = child.pid!
@@ -133,7 +133,7 @@ it.each(['by a pidfd', 'without pidfds'])(
   },
 )
 
-it('who comes is told of the process that serves, lives and has no channel', async () => {
+it('tells a caller of the process that serves, lives and has no channel', async () => {
   const { holder } = watching(process.pid, { owner: 1, down: [1] })
   holder.admit(peerOf(process.pid, null).candidate)
   const { far, candidate } = peerOf(process.ppid, null)

@@ -58,7 +58,7 @@ describe('probation', () => {
     probation.end()
   })
 
-  it('is not ended by a heartbeat that is two beats old', () => {
+  it('continues at a heartbeat that is two beats old', () => {
     const { probation, heard, live } = watched()
     probation.start()
     live(800)
@@ -71,7 +71,7 @@ describe('probation', () => {
     probation.end()
   })
 
-  it('is not ended by a fresh heartbeat that says that the successor is not well', () => {
+  it('continues at a fresh heartbeat that says that the successor is not well', () => {
     const { probation, heard, live } = watched()
     probation.start()
     live(700)

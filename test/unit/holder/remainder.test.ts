@@ -91,7 +91,7 @@ describe('the times of a handoff', () => {
 })
 
 describe('a heartbeat', () => {
-  it('that says that a process is not well counts for its life, and not for its health', () => {
+  it('counts for the life of a process, and not for its health if it says that the process is not well', () => {
     const peer = { heartbeatAt: 0, healthyAt: 0, healthy: true } as Peer
     handleMessage(
       {} as HandlerContext,
@@ -122,7 +122,7 @@ describe('a member that comes back over another channel', () => {
     return { made: made as unknown as Link, end: () => handler.end(null) }
   }
 
-  it('is told nothing before it has said Back, and the end of its former channel is no news', () => {
+  it('hears nothing before it has said Back, and the end of its former channel is no news', () => {
     const heard: string[] = []
     const peers = new Peers({
       handler: {

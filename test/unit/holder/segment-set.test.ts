@@ -16,7 +16,7 @@ function segmentsOf(...epochs: number[]): SegmentSet {
 const epochsOf = ({ all }: SegmentSet) => all.map(({ epoch }) => epoch)
 
 describe('the segments that a process holds', () => {
-  it('are one for each epoch: a writable one takes the place of one of its kind, and nothing else does', () => {
+  it('number one for each epoch: a writable one takes the place of one of its kind, and nothing else does', () => {
     const before = native.openCount()
     const segmentSet = segmentsOf()
     const readOnly = Segment.create(1)
@@ -34,7 +34,7 @@ describe('the segments that a process holds', () => {
     expect([segmentSet.isWritable(1), native.openCount()]).toEqual([false, before])
   })
 
-  it('are sealed for who asks later, also where they held nothing and were dropped', () => {
+  it('come sealed to later callers, also where they held nothing and were dropped', () => {
     const segmentSet = segmentsOf(1, 2, 3)
     segmentSet.seal(2, 3)
     expect([1, 2, 3, 4].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false, false])
@@ -44,7 +44,7 @@ describe('the segments that a process holds', () => {
     expect([1, 2, 3, 4].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false, false])
   })
 
-  it('are dropped below an epoch when they are nobody’s state, and no others', () => {
+  it('go below an epoch when they are part of no state, and no others do', () => {
     const segmentSet = segmentsOf(1, 2, 3, 4)
     segmentSet.dropBelow(3)
     expect([segmentSet.top, epochsOf(segmentSet)]).toEqual([4, [3, 4]])
@@ -52,19 +52,19 @@ describe('the segments that a process holds', () => {
     expect(epochsOf(segmentSet)).toEqual([3, 4])
   })
 
-  it('are sealed within the bounds that are named', () => {
+  it('get their seals within the named bounds', () => {
     const segmentSet = segmentsOf(1, 2, 3)
     segmentSet.seal(2, 3)
     expect([1, 2, 3].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false])
   })
 
-  it('are sealed within the same bounds aside', async () => {
+  it('get their seals within the same bounds aside', async () => {
     const segmentSet = segmentsOf(1, 2, 3)
     await segmentSet.sealAside(2, 3)
     expect([1, 2, 3].map(epoch => segmentSet.isSealed(epoch))).toEqual([false, true, false])
   })
 
-  it('are given read-only to one that drains, from the one after those that it has', () => {
+  it('go read-only to a draining process, from the one after those that it has', () => {
     const segmentSet = segmentsOf(1, 2, 3)
     const before = native.openCount()
     const { items, release } = segmentSet.since(1)
@@ -85,7 +85,7 @@ describe('the segments that a process holds', () => {
 })
 
 describe('a generation that drains', () => {
-  it('is sent what was made since, once, and nothing when there is nothing', async () => {
+  it('gets the segments made since, once, and nothing when there is nothing', async () => {
     const segmentSet = segmentsOf(1, 2)
     const before = native.openCount()
     const sent: number[][] = []

@@ -7,7 +7,7 @@ const LONGEST_MS = 2 ** 31 - 1
 const NAMES = Object.keys(HANDOFF_TIMES)
 
 describe('the limits that a member tells', () => {
-  it('are each its own, and none where it tells none', () => {
+  it('count one by one, and are absent where it tells none', () => {
     const told = Object.fromEntries(NAMES.map((name, i) => [name, 1_000 + i]))
     expect(readTimes(told)).toEqual(told)
     expect(readTimes({ freeze: 7 })).toEqual({ freeze: 7 })
@@ -24,7 +24,7 @@ describe('the limits that a member tells', () => {
 })
 
 describe('how long a holder waits', () => {
-  it('is for silence as long as it was said, but for three heartbeats', () => {
+  it('covers silence as long as it was said, but for three heartbeats', () => {
     expect([patience(1_000, 100), patience(250, 100), patience(1_000, 0)]).toEqual([1_000, 300, 1_000])
   })
 
@@ -35,7 +35,7 @@ describe('how long a holder waits', () => {
     for (const phase of ['idle', 'probation', 'released', 'rebuilding'] as const)
       expect(limitOf(phase, times)).toBeUndefined()
   })
-  it('is a heartbeat for the hooks and the freeze of an incumbent that hangs', () => {
+  it('covers a heartbeat for the hooks and the freeze of an incumbent that hangs', () => {
     const silent = 2_000
     expect(limitOf('quiescing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.heartbeat)
     expect(limitOf('quiescing', HANDOFF_TIMES, 1_000)).toBe(HANDOFF_TIMES.quiesce)

@@ -23,7 +23,7 @@ function read(text: string): { content: string; rest: string; done: boolean } | 
 }
 
 describe('blanks behind the sizes of an answer', () => {
-  it('are known of the last piece only, also where nobody asks for them', () => {
+  it('have a count for the last piece only, also where no caller asks for it', () => {
     const framing = Framing.chunked('response')
     for (let n = 0; n < 3; n++) takeContent(framing, Buffer.from('1 \r\na\r\n1  \r\nb\r\n'))
     expect(framing.takeBlanks()).toEqual([1, 8, 9])
@@ -248,7 +248,7 @@ describe('RFC 9112, 7.1.2: trailers', () => {
 })
 
 describe('writing chunks', () => {
-  it('is read back as it was', () => {
+  it('reads back as it was', () => {
     const parts = [Buffer.from('hello'), Buffer.alloc(0), Buffer.alloc(300, 'x')]
     const body = Buffer.concat([...parts.flatMap(encodeChunk), LAST_CHUNK]).toString('latin1')
     expect(read(body)).toEqual({ content: `hello${'x'.repeat(300)}`, rest: '', done: true })

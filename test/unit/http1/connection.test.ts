@@ -11,7 +11,7 @@ import {
 const http10 = (...lines: string[]) => readRequest(['GET / HTTP/1.0', ...lines, '\r\n'].join('\r\n'))
 
 describe('RFC 9112, 9.3: persistence', () => {
-  it('is the default of HTTP/1.1 until somebody says close', () => {
+  it('stays the default of HTTP/1.1 until one side says close', () => {
     expect(readRequest(requestWith()).keepAlive).toBe(true)
     expect(readRequest(requestWith('Connection: close')).keepAlive).toBe(false)
     expect(readRequest(requestWith('Connection: x,CLOSE')).keepAlive).toBe(false)

@@ -158,12 +158,12 @@ describe('RFC 9112, 6.2: Content-Length', () => {
 })
 
 describe('RFC 9112, 6.3: message body length of a request', () => {
-  it('is none without either field, whatever the method', () => {
+  it('means none without either field, whatever the method', () => {
     expect(requestFraming()).toEqual(at('none'))
     expect(readRequest('POST / HTTP/1.0\r\n\r\n').framing().toRecord()).toEqual(at('none'))
   })
 
-  it('is what the fields say, whatever the method', () => {
+  it('follows the fields, whatever the method', () => {
     expect(requestFraming('Content-Length: 3')).toEqual(at('length', 3))
   })
 

@@ -19,7 +19,7 @@ function outcome(text: string, limits: Partial<HeadLimits>): Partial<Http1Refusa
 }
 
 describe('the limits of a head', () => {
-  it('are enforced on its bytes, with 431', () => {
+  it('hold for its bytes, with 431', () => {
     const text = requestWith('X: y')
     expect(outcome(text, { headBytes: text.length })).toBe('taken')
     const limit = text.length - 1
@@ -38,7 +38,7 @@ describe('the limits of a head', () => {
     })
   })
 
-  it('are enforced on the number of lines, with 431, at the first one too many', () => {
+  it('hold for the number of lines, with 431, at the first one above', () => {
     const text = requestWith('X: 1', 'X: 2')
     expect(outcome(text, { fields: 3 })).toBe('taken')
     expect(outcome(text, { fields: 2 })).toEqual({
@@ -48,7 +48,7 @@ describe('the limits of a head', () => {
     })
   })
 
-  it('are enforced on the target, with 414', () => {
+  it('hold for the target, with 414', () => {
     const text = 'GET /abc?d HTTP/1.1\r\nHost: a\r\n\r\n'
     expect(outcome(text, { targetBytes: 6 })).toBe('taken')
     expect(outcome(text, { targetBytes: 5 })).toEqual({ reason: 'target-too-long', status: 414, offset: 9 })
@@ -101,14 +101,14 @@ describe('a refusal', () => {
     })
   })
 
-  it('is repeated for ever: nothing behind it is read as a message', () => {
+  it('repeats for ever: nothing behind it is read as a message', () => {
     const reader = new RequestReader()
     const good = Buffer.from(requestWith())
     expect(() => reader.read(Buffer.from('GET /\n'))).toThrow(Http1Refusal)
     expect(() => reader.read(good)).toThrow(expect.objectContaining({ reason: 'line-ending' }))
   })
 
-  it('that needs the whole head is repeated too', () => {
+  it('repeats too if it needs the whole head', () => {
     const reader = new RequestReader()
     expect(() => reader.read(Buffer.from('GET / HTTP/1.1\r\n\r\n'))).toThrow(Http1Refusal)
     expect(() => reader.read(Buffer.from(requestWith()))).toThrow(

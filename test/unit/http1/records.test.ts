@@ -13,7 +13,7 @@ const record = (over: Partial<FramingRecord>): FramingRecord => ({
 })
 
 describe('the record of a framing tracker', () => {
-  it('is a handful of plain numbers that survive JSON', () => {
+  it('has a handful of plain numbers that survive JSON', () => {
     const framing = Framing.chunked('request')
     framing.advance(Buffer.from('1f;a=b'), 0, 6)
     const { kind, left, phase, count, hash } = JSON.parse(JSON.stringify(framing.toRecord()))
@@ -92,7 +92,7 @@ describe('the record of a framing tracker', () => {
     record({ phase: 10, count: 1, hash: 2 ** 32 }),
     record({ phase: 11, count: 1, hash: 1 }),
     record({ phase: 14, left: 1 }),
-  ])('is refused where no tracker can be: %j', damaged => {
+  ])('meets a refusal where no tracker can be: %j', damaged => {
     expect(() => Framing.fromRecord(damaged, 'request')).toThrow(FdbError)
     expect(() => Framing.fromRecord(damaged, 'request')).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_HTTP1_RECORD' }),

@@ -235,13 +235,13 @@ describe('RFC 9112, 3.2.3: authority form', () => {
 })
 
 describe('RFC 9112, 3.2.4: asterisk form', () => {
-  it('is for OPTIONS only', () => {
+  it('counts for OPTIONS only', () => {
     expect(readRequest(line('OPTIONS * HTTP/1.1'))).toMatchObject({ form: 'asterisk', resource: '*' })
     expect(requestReason(line('GET * HTTP/1.1'))).toBe('target-invalid')
     expect(requestReason(line('OPTIONS ** HTTP/1.1'))).toBe('target-invalid')
   })
 
-  it('is what an absolute OPTIONS without path means', () => {
+  it('follows from an absolute OPTIONS without path', () => {
     expect(readRequest(line('OPTIONS http://a HTTP/1.1')).resource).toBe('*')
     expect(readRequest(line('OPTIONS http://a/ HTTP/1.1')).resource).toBe('/')
     expect(readRequest(line('OPTIONS http://a?b HTTP/1.1')).resource).toBe('/?b')
@@ -259,7 +259,7 @@ describe('RFC 9112, 3.2 and RFC 9110, 7.2: Host', () => {
     expect(readRequest(line('GET / HTTP/1.1', `Host: ${host}`)).authority).toEqual(authority)
   })
 
-  it('is not taken for another one of the same length, also where far more were named than are remembered', () => {
+  it('differs from another one of the same length, also where far more were named than are remembered', () => {
     // Each of the 512 remembered places has several of these 5,000 names.
     for (let round = 0; round < 2; round++)
       for (let n = 0; n < 5_000; n++) {

@@ -54,7 +54,7 @@ describe('RFC 9112, 4: status line', () => {
     expect(responseReason(status(line))).toBe('version-unsupported')
   })
 
-  it('is answered by 502 whatever is wrong with a response', () => {
+  it('leads to 502 whatever is wrong with a response', () => {
     expect(refusal(() => readResponse(status('HTTP/1.1 600 OK'))).status).toBe(502)
     expect(refusal(() => readResponse(responseWith('a b: c'))).status).toBe(502)
     expect(refusal(() => readResponse(responseWith('Content-Length: x'))).status).toBe(502)
@@ -90,7 +90,7 @@ describe('RFC 9110, 7.8 and 15.2.2: 101 Switching Protocols', () => {
     ['without Connection: upgrade', 'HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\r\n', true],
     ['in HTTP/1.0', switching.replace('1.1', '1.0'), true],
     ['to HTTP/2', switching.replace('websocket', 'h2c'), true],
-  ])('is refused %s', (_, text, upgrade) => {
+  ])('cannot be used %s', (_, text, upgrade) => {
     expect(refusal(() => readResponse(text).framing({ method: 'GET', upgrade })).reason).toBe(
       'switch-unasked',
     )

@@ -112,7 +112,7 @@ describe('the body of a rewritten response', () => {
     )
   })
 
-  it('is never announced where there is none', () => {
+  it('has no announcement where there is none', () => {
     const head = readResponse('HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nX: y\r\n\r\n')
     expect(rewriteResponse(head)).toBe('HTTP/1.1 204 No Content\r\nX: y\r\n\r\n')
     expect(rewriteResponse(head, { body: 'chunked' })).toBe('HTTP/1.1 204 No Content\r\nX: y\r\n\r\n')

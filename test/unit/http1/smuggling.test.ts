@@ -304,7 +304,7 @@ describe('a response cannot be split or desynchronised:', () => {
   })
 })
 
-describe('what only looks like smuggling is passed on:', () => {
+describe('passes on requests that only look like smuggling:', () => {
   it('a body that is a request', () => {
     expect(read(post(['Content-Length: 32'], SMUGGLED)).messages).toMatchObject([{ body: SMUGGLED }])
     expect(

@@ -5,7 +5,7 @@ import { readRequest, requestWith, rewriteRequest } from '../../http1-support/re
 const hosted = (host: string) => readRequest(`GET / HTTP/1.1\r\nHost: ${host}\r\n\r\n`).authority
 
 describe('a host that was named before', () => {
-  it('is never taken for another one, however many there are', () => {
+  it('never looks like another one, however many there are', () => {
     const names = Array.from({ length: 5_000 }, (_, i) => `h${(i * 7_919) % 5_000}.example`)
     for (const round of [0, 1]) {
       for (const name of names) expect(hosted(name)).toEqual({ host: name, port: undefined })
@@ -22,7 +22,7 @@ describe('a host that was named before', () => {
 })
 
 describe('a head that is a view of what was read', () => {
-  it('is right behind another one in the same bytes, and in bytes that came one by one', () => {
+  it('reads right behind another one in the same bytes, and in bytes that came one by one', () => {
     const texts = ['/a?b', '/c', '/d'].map((target, i) =>
       requestWith(
         `X-A: ${i}`,

@@ -36,7 +36,7 @@ function refusal(root: string): FdbError {
 }
 
 describe('the addon', () => {
-  it('is the one that a clone has built, before a prebuilt one', () => {
+  it('comes from the clone’s own build, before a prebuilt one', () => {
     const root = packageWith({
       'build/Release/fd_broker.node': true,
       [`${PREBUILDS}/fd-broker.glibc.node`]: 'not looked at',
@@ -44,7 +44,7 @@ describe('the addon', () => {
     expect(loadAddon(root)).toHaveProperty('bindSocket')
   })
 
-  it.each(['glibc', 'musl'])('is the prebuilt one, if that of %s is the one that can be loaded', libc => {
+  it.each(['glibc', 'musl'])('comes prebuilt, if that of %s is the one that can be loaded', libc => {
     const other = libc === 'glibc' ? 'musl' : 'glibc'
     const root = packageWith({
       [`${PREBUILDS}/fd-broker.${libc}.node`]: true,
@@ -53,7 +53,7 @@ describe('the addon', () => {
     expect(loadAddon(root)).toHaveProperty('bindSocket')
   })
 
-  it('is the one that FD_BROKER_ADDON names, and no other', () => {
+  it('comes from FD_BROKER_ADDON, and from nowhere else', () => {
     const root = packageWith({ 'named.node': 'not an addon', 'build/Release/fd_broker.node': true })
     vi.stubEnv('FD_BROKER_ADDON', join(root, 'named.node'))
     const error = refusal(root)
@@ -65,7 +65,7 @@ describe('the addon', () => {
     expect(loadAddon('/nonexistent')).toHaveProperty('bindSocket')
   })
 
-  it('that cannot be loaded: the error names the machine, each file, what was wrong with it, and what to do', () => {
+  it('fails to load with an error that names the machine, each file, what was wrong with it, and what to do', () => {
     const root = packageWith({ [`${PREBUILDS}/fd-broker.glibc.node`]: 'not an addon' })
     const error = refusal(root)
     expect(error).toMatchObject({ name: 'FdbError', code: 'ERR_FDB_ADDON', retryable: false })
@@ -104,7 +104,7 @@ function program(loader: string): Buffer {
 describe('the C library of a program', () => {
   const libcOfFile = (program: Buffer | string) => libcOf(join(packageWith({ program }), 'program'))
 
-  it('is what its loader is of', () => {
+  it('follows from its loader', () => {
     expect(libcOfFile(program('/lib64/ld-linux-x86-64.so.2'))).toBe('glibc')
     expect(libcOfFile(program('/nix/store/abc-glibc-2.40/lib/ld-linux-aarch64.so.1'))).toBe('glibc')
     expect(libcOfFile(program('/lib/ld-musl-aarch64.so.1'))).toBe('musl')
@@ -112,7 +112,7 @@ describe('the C library of a program', () => {
     expect(libcOfFile(program('/opt/musl/ld-linux-x86-64.so.2'))).toBe('glibc')
   })
 
-  it('is that of a loader which was told to run a program', () => {
+  it('follows from a loader which was told to run a program', () => {
     const loader = program('').fill(0, 64)
     const named = (name: string) => libcOf(join(packageWith({ [name]: loader }), name))
     expect(named('ld-musl-aarch64.so.1')).toBe('musl')
@@ -121,19 +121,19 @@ describe('the C library of a program', () => {
     expect(named('ld-2.31.so')).toBe('glibc')
   })
 
-  it('is the one that this Node says it runs with', () => {
+  it('follows from the report of this Node', () => {
     const { header } = process.report!.getReport() as { header: Record<string, string> }
     expect(libcOf(process.execPath)).toBe(header.glibcVersionRuntime ? 'glibc' : 'musl')
   })
 
-  it('is what its loader says alone, which is read in little memory whatever its length is said to be', () => {
+  it('follows from its loader alone, which is read in little memory whatever its length is said to be', () => {
     const file = program('/lib64/ld-linux-x86-64.so.2')
     expect(libcOfFile(Buffer.concat([file, Buffer.from('musl')]))).toBe('glibc')
     file.writeBigUInt64LE(2n ** 45n, file.length - 56 + 32)
     expect(libcOfFile(file)).toBe('glibc')
   })
 
-  it('is unknown where the file does not tell', () => {
+  it('stays unknown where the file does not tell', () => {
     const narrow = program('/lib/ld-musl-i386.so.1')
     narrow.write('7f454c460101', 'hex')
     expect(libcOfFile(narrow)).toBeUndefined()

@@ -27,7 +27,7 @@ describe('OwnedFd', () => {
     reused.close()
   })
 
-  it('that is shared is closed with the last of its owners, and given away as a duplicate before', () => {
+  it('closes with the last of its owners if shared, and is given away as a duplicate before', () => {
     const first = memory()
     const { raw } = first
     const [second, third] = [first.share(), first.share()]

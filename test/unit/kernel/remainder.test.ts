@@ -92,7 +92,7 @@ describe.runIf(supported)('a polled socket', () => {
     expect(now.socket.told).toEqual([])
   })
 
-  it('that another one has closed in the same turn hears nothing more', async () => {
+  it('hears nothing more if another one has closed it in the same turn', async () => {
     const pair = [polled(), polled()]
     for (const one of pair) {
       one.socket.onReady = () => {

@@ -136,11 +136,11 @@ describe('Unix paths', () => {
     return lstatSync(path).mode & 0o777
   }
 
-  it('are born with no more rights than asked for, before their mode is set', async () => {
+  it('begin with no more rights than asked for, before their mode is set', async () => {
     expect(await modeAt('chmod', { mode: 0o640 }, '000')).toBe(0o640)
   })
 
-  it('are born with no rights for group and others while the owner is not the right one', async () => {
+  it('begin with no rights for group and others while the owner is not the right one', async () => {
     expect(await modeAt('fchownat', { mode: 0o666, uid: process.getuid!() }, '000')).toBe(0o600)
   })
 
@@ -149,7 +149,7 @@ describe('Unix paths', () => {
     expect(await modeAt('listen', { mode: 0o666, uid: process.getuid!() }, '077')).toBe(0o666)
   })
 
-  it('that are stale are replaced, and the kernel knows the new socket by its path', async () => {
+  it('make way if stale, and the kernel knows the new socket by its path', async () => {
     const folder = await makeFolder()
     const path = join(folder, 's')
     bind(`unix:${path}`).close()
@@ -159,7 +159,7 @@ describe('Unix paths', () => {
     native.close(native.connectUnix(path, false))
   })
 
-  it('are won by exactly one of several processes that find them stale', async () => {
+  it('go to exactly one of several processes that find them stale', async () => {
     const folder = await makeFolder()
     const path = join(folder, 's')
     const { file, env } = bundled('../native/children/contend.ts')
@@ -184,7 +184,7 @@ describe('Unix paths', () => {
     await Promise.all(exits)
   })
 
-  it('that are alive are never replaced, also with a full backlog', async () => {
+  it('stay while alive, also with a full backlog', async () => {
     const path = join(await makeFolder(), 's')
     const text = `unix:${path}?backlog=1`
     bind(text)
@@ -193,7 +193,7 @@ describe('Unix paths', () => {
     expect(lstatSync(path).ino).toBe(before)
   })
 
-  it('that are bound but do not listen yet are not taken for stale', async () => {
+  it('stay if bound without listening yet', async () => {
     const path = join(await makeFolder(), 's')
     const raw = native.bindSocket({ kind: 'unix', host: path })
     const error = refusal(`unix:${path}`)
@@ -203,7 +203,7 @@ describe('Unix paths', () => {
     native.close(raw)
   })
 
-  it('are stale when only accepted connections of their old listener live on', async () => {
+  it('count as stale when only accepted connections of their old listener live on', async () => {
     const path = join(await makeFolder(), 's')
     const old = bind(`unix:${path}`)
     const client = native.connectUnix(path, false)
@@ -213,7 +213,7 @@ describe('Unix paths', () => {
     native.closeMany([client, accepted])
   })
 
-  it('that are no sockets are left alone', async () => {
+  it('stay if they are no sockets', async () => {
     const path = join(await makeFolder(), 'file')
     writeFileSync(path, 'precious')
     const error = refusal(`unix:${path}`)
@@ -259,7 +259,7 @@ describe('bindFirstOfGroup', () => {
     expect(inspectOne(bind(`tcp://127.0.0.1:${port}?reusePort`)).port).toBe(port)
   })
 
-  it.each(['', '?reusePort'])('is refused where another is, who has bound with "%s"', options => {
+  it.each(['', '?reusePort'])('refuses to bind where another is, which has bound with "%s"', options => {
     const { port } = inspectOne(bind(`tcp://127.0.0.1:0${options}`))
     expect(() => first(`tcp://127.0.0.1:${port}?reusePort`)).toThrow(/is held by process/)
   })

@@ -94,7 +94,7 @@ describe('a shared TCP listener', () => {
 })
 
 describe('the path of a Unix listener', () => {
-  it('is restored with the same socket when a program removes it', async () => {
+  it('comes back with the same socket when a program removes it', async () => {
     const path = join(folder(), 'app.sock')
     const { guard, lines } = guarded(`unix:${path}`)
     rmSync(path)
@@ -103,7 +103,7 @@ describe('the path of a Unix listener', () => {
     expect(lines).toMatchObject([{ level: 'warn', text: expect.stringMatching(/was removed.*restored/) }])
   })
 
-  it('is reported as lost if its second name was removed too, once', async () => {
+  it('counts as lost, once, if its second name was removed too', async () => {
     const home = folder()
     const { fd, guard, lines } = guarded(`unix:${join(home, 'app.sock')}`)
     for (const name of readdirSync(home)) rmSync(join(home, name))
@@ -127,7 +127,7 @@ describe('the path of a Unix listener', () => {
     expect(readdirSync(home)).toEqual(['app.sock'])
   })
 
-  it('is found again after it was moved away and back', () => {
+  it('counts again after it was moved away and back', () => {
     const path = join(folder(), 'app.sock')
     const { fd, guard } = guarded(`unix:${path}`)
     guard.keepsPaths = false
@@ -156,7 +156,7 @@ describe('the path of a Unix listener', () => {
     expect(existsSync(path)).toBe(false)
   })
 
-  it('is removed with its second name', () => {
+  it('goes with its second name', () => {
     const home = folder()
     const spec = `unix:${join(home, 'app.sock')}`
     const { fd } = guarded(spec)
@@ -177,7 +177,7 @@ describe('the path of a Unix listener', () => {
 })
 
 describe('a Unix listener that a process has shut down', () => {
-  it('is reported, because it cannot listen again; the next version of `run` gets a new socket', async () => {
+  it('causes a report, because it cannot listen again; the next version of `run` gets a new socket', async () => {
     const path = join(folder(), 'app.sock')
     const spec = parseListenerSpec(`unix:${path}`)
     const lines: Line[] = []

@@ -13,7 +13,7 @@ function listener(text: string): OwnedFd {
 }
 
 describe('verifyIdentity', () => {
-  it('is null for the same object through dups, of every kind', () => {
+  it('gives null for the same object through dups, of every kind', () => {
     const pair = native.socketPair()
     for (const fd of [
       listener('tcp://127.0.0.1:0'),

@@ -48,7 +48,7 @@ describe('an adopted listener', () => {
     chownSync(path, uid, gid)
   })
 
-  it('whose path leads to another socket by now leaves that as it is, and says so', () => {
+  it('leaves its path as it is, and says so, if that leads to another socket by now', () => {
     const path = join(folder(), 'x.sock')
     const fd = bound(`unix:${path}?mode=0600`)
     renameSync(path, `${path}.away`)
@@ -90,7 +90,7 @@ describe('the path of a Unix listener', () => {
     expect(lstatSync(path)).toMatchObject({ uid: 7, gid: 8 })
   })
 
-  it('is removed by whom it leads to, and left alone by all others', () => {
+  it('goes with the process to which it leads, and stays for all others', () => {
     const path = join(folder(), 'x.sock')
     const first = bound(`unix:${path}`)
     renameSync(path, `${path}.away`)

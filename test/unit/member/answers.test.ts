@@ -70,7 +70,7 @@ describe('answers()', () => {
     await answers(server)(context)
   })
 
-  it('is late by its timeout, and is named by what it asks', async () => {
+  it('fails at its timeout, with the name of its question', async () => {
     const server = createServer(() => {})
     const check = answers(server, { path: '/deep', timeout: 30 })
     expect(check.name).toBe('answers /deep')

@@ -23,7 +23,7 @@ function refused(text: string) {
 // As JavaScript may call it.
 const anyJoin = join as (options?: unknown) => Promise<Member>
 
-describe('what a caller passes is checked at the call', () => {
+describe('arguments of a caller are checked at the call', () => {
   it.each([
     ['nothing', undefined, 'the options of join() are undefined'],
     ['a text', 'shop', 'the options of join() are "shop"'],
@@ -101,7 +101,7 @@ describe('what a caller passes is checked at the call', () => {
 })
 
 describe('events of a member', () => {
-  it('that are misspelt are refused, however they are listened to', async () => {
+  it('throw if misspelt, however a caller listens to them', async () => {
     const member = await alone()
     const wrong = expect.objectContaining({
       code: 'ERR_FDB_EVENT',

@@ -6,7 +6,7 @@ import { ControlSocket, type ControlSocketDeps } from '../../../src/member/contr
 describe('the control socket of a member', () => {
   afterEach(() => void vi.useRealTimers())
 
-  it('is looked after once, also when it was put back, and not at all when it is closed', () => {
+  it('has one guard, also when it was put back, and none when it is closed', () => {
     vi.useFakeTimers()
     const settings = { control: null, service: 'shop', versions: { min: 1, max: 1 } }
     const shared = { generation: 1, serviceStartedAt: 0, segmentSet: new SegmentSet(), settings }

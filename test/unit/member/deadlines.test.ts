@@ -105,21 +105,21 @@ describe('ready()', () => {
 })
 
 describe('a process that does not come to ready()', () => {
-  it('is warned of once, with the remedy and who serves meanwhile', async () => {
+  it('causes one warning, with the remedy and the process that serves meanwhile', async () => {
     const { logger, told } = warnings()
     warnUnlessReady(logger, () => ({ check: null, incumbent: 4711 }), 20)
     await until('it warns', () => told.length > 0)
     expect(told[0]!.text).toMatch(/ready\(\) was not called: process 4711 serves.*await no change/)
   })
 
-  it('is warned of with the check that has not settled', async () => {
+  it('causes a warning with the check that has not settled', async () => {
     const { logger, told } = warnings()
     warnUnlessReady(logger, () => ({ check: 'check "database"', incumbent: null }), 20)
     await until('it warns', () => told.length > 0)
     expect(told[0]!.text).toMatch(/check "database" has not settled: it accepts nothing/)
   })
 
-  it.runIf(NIGHTLY)('is warned of after 10 s by default', async () => {
+  it.runIf(NIGHTLY)('causes a warning after 10 s by default', async () => {
     const { logger, told } = warnings()
     const begin = service()
     const begun = performance.now()
@@ -241,7 +241,7 @@ describe('a change that is awaited before ready()', () => {
     expect([section.get('a'), section.get('b')]).toEqual([1, 2])
   })
 
-  it('is made at once in the first process of a service, a large one too', async () => {
+  it('starts at once in the first process of a service, a large one too', async () => {
     const member = await service()()
     const section = member.section('users', defineSection({ version: 1, codec: codec.json() }))
     await section.put('a', 1)
@@ -274,7 +274,7 @@ describe('a change that is awaited before ready()', () => {
     expect(section.get('a')).toBe(1)
   })
 
-  it('is awaited in the same way by catch() and finally(), and not by who only makes it', async () => {
+  it('starts in the same way by catch() and finally(), and not by a call alone', async () => {
     const member = await successor()
     const section = member.section('users', defineSection({ version: 1, codec: codec.json() }))
     const codes: string[] = []

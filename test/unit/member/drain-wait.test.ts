@@ -78,7 +78,7 @@ describe('the wait for the last connection', () => {
     expect([connections, cuts]).toEqual([0, [1]])
   })
 
-  it('is shortened by a later close with a shorter time, and not prolonged by one with a longer time', async () => {
+  it('becomes shorter by a later close with a shorter time, and not longer by one with a longer time', async () => {
     const member = await join({ service: 'shop', control: false })
     const web = await member.listen('web', 'tcp://127.0.0.1:0')
     const server = createServer(socket => socket.on('error', () => {}))

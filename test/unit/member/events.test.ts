@@ -12,7 +12,7 @@ import { VERSIONS } from '../../../src/wire/link.js'
 import { StateLog } from '../../fixtures/state.js'
 import { until } from '../../processes/until.js'
 
-it('what the listeners of the application throw is logged and counted, and undoes nothing', async () => {
+it('errors of the application’s listeners are logged and counted, and undo nothing', async () => {
   const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-events-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const errors: string[] = []

@@ -63,7 +63,7 @@ describe('a process that may not write any more', () => {
     }
   })
 
-  it('that finds its segment sealed forwards them when it leaves, and else asks where it stands', () => {
+  it('forwards them when it leaves if it finds its segment sealed, and else asks where it stands', () => {
     const leaving = late({ phase: 'leaving', closing: true, sealed: true })
     leaving.writes.checkSeal()
     expect([leaving.writes.forwarder.active, leaving.steps]).toEqual([true, []])

@@ -107,7 +107,7 @@ describe('a next version whose server cannot be attached to its listener', () =>
     expect(String(third.section('notes').get('from'))).toBe('the old one')
   })
 
-  it('is not well when its application closes its server in probation: the old one serves again', async () => {
+  it('fails when its application closes its server in probation: the old one serves again', async () => {
     const { service, old } = await serving()
     const next = await service.join()
     const server = await service.serve(next, 'new')
@@ -121,7 +121,7 @@ describe('a next version whose server cannot be attached to its listener', () =>
 })
 
 describe('a health hook', () => {
-  it('that throws says that the process is not well', async () => {
+  it('counts as unwell if it throws', async () => {
     const { service, old } = await serving()
     let throws = false
     const next = await service.join({

@@ -61,7 +61,7 @@ describe('a member that follows', () => {
     await expect(section.put('apple', 2, { durable: true })).rejects.toMatchObject({ code: 'ERR_FDB_OPTION' })
   })
 
-  it('is refused before it is ready where it may not read what is there', async () => {
+  it('meets a refusal before it is ready where it may not read the state', async () => {
     const joined = await daemon()
     const shop = await joined({ service: 'shop' })
     const newer = defineSection<number>({ version: 3, minReader: 2, codec: codec.json() })

@@ -63,7 +63,7 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
 const said = (message: Exclude<ToMember, { kind: 'offer' }>): WireEnvelope =>
   Envelope.decode(Envelope.encode(packToMember(message)).finish())
 
-describe('what the holder says', () => {
+describe('a message of the holder', () => {
   it.each([
     ['retire', { kind: 'retire' }, ['shutdown retire', 'step message retire']],
     ['resume', { kind: 'resume' }, ['shutdown resume', 'step message resume']],
@@ -72,13 +72,13 @@ describe('what the holder says', () => {
     ['fenced', { kind: 'fenced' }, ['because ERR_FDB_FENCED', 'step message fenced']],
     ['abort', { kind: 'abort' }, ['because ERR_FDB_ABORTED', 'step message abort']],
     ['freeze', { kind: 'freeze' }, ['step message freeze']],
-  ] as const)('is heard: %s', (_name, message, wanted) => {
+  ] as const)('arrives: %s', (_name, message, wanted) => {
     const { handler, story } = joined()
     handler.message(said(message))
     expect(story).toEqual(wanted)
   })
 
-  it('is why this process is refused', () => {
+  it('says why this process is refused', () => {
     const { handler, story } = joined()
     handler.message({ reject: { code: 'ERR_FDB_BUSY', message: 'later' } } as WireEnvelope)
     expect(story).toEqual(['because ERR_FDB_BUSY', 'step refused'])
@@ -86,7 +86,7 @@ describe('what the holder says', () => {
 })
 
 describe('the end of its channel', () => {
-  it('is told to the machine, with the reason, and then to who looks after the service', () => {
+  it('reaches the machine, with the reason, and then the keeper of the service', () => {
     const lost = (error: FdbError | null, holds: boolean) => {
       const { handler, story } = joined(holds)
       handler.lost(error)
@@ -113,7 +113,7 @@ describe('the end of its channel', () => {
 })
 
 describe('the link to a holder', () => {
-  it('is watched from the Welcome, and read from when the member listens', async () => {
+  it('has a watch from the Welcome, and reads when the member listens', async () => {
     const [here, there] = native.socketPair()
     const far = new Link(new Channel(OwnedFd.own(there, 'holder')))
     far.start({
@@ -151,7 +151,7 @@ describe('the link to a holder', () => {
     expect(heard).toEqual(['heartbeat', 'lost'])
   })
 
-  it('is not made if no descriptor is left for the watch, so that a member that reconnects tries again', async () => {
+  it('fails if no descriptor is left for the watch, so that a member that reconnects tries again', async () => {
     const [here, there] = native.socketPair()
     const far = new Link(new Channel(OwnedFd.own(there, 'holder')))
     let giveBack = () => {}

@@ -58,7 +58,7 @@ const replaced = (member: Member) => until('the incumbent has left', () => membe
 describe.each(HOSTINGS)(
   'a descriptor that the incumbent takes in while its successor starts, %s hosting',
   hosting => {
-    it('is held by the successor, though that did not ask for it', async () => {
+    it('reaches the successor, though that did not ask for it', async () => {
       const begin = await service(hosting)
       const first = await begin()
       await first.ready()
@@ -72,7 +72,7 @@ describe.each(HOSTINGS)(
       await third.ready()
     })
 
-    it('is held by the successor also when a stop of whileServing() gives it, behind Ready', async () => {
+    it('reaches the successor also when a stop of whileServing() gives it, behind Ready', async () => {
       const begin = await service(hosting)
       const first = await begin()
       await first.ready()
@@ -114,7 +114,7 @@ describe.each(HOSTINGS)(
       return { begin, first, second, port, spec }
     }
 
-    it('is served by a successor that asks for it: no client is refused', async () => {
+    it('serves in a successor that asks for it: no client is refused', async () => {
       const { first, second, port, spec } = await opened()
       const listener = await second.listen('extra', spec)
       expect(listener.adopted).toBe(true)
@@ -155,7 +155,7 @@ describe.each(HOSTINGS)(
       expect(await ask(port)).toBe('first')
     })
 
-    it('is left behind by one that means it', async () => {
+    it('stays behind if the successor means it', async () => {
       const { first, second, port } = await opened()
       await second.ready({ unserved: ['extra'] })
       await replaced(first)
@@ -193,7 +193,7 @@ describe('a listener that a version takes over and gives no server', () => {
   })
 
   it.each([[true], [['web']]])(
-    'is accepted on later where that is meant (%s), and status says since when',
+    'starts accepting later where that is meant (%s), and status says since when',
     async unserved => {
       const { first, second, port, listener } = await taken()
       await second.ready({ unserved })
@@ -206,7 +206,7 @@ describe('a listener that a version takes over and gives no server', () => {
     },
   )
 
-  it('is what the option must name, with words that say what it takes', async () => {
+  it('has to be named by the option, and the error says which listener has no server', async () => {
     const begin = await service('embedded')
     const member = await begin()
     await expect(member.ready({ unserved: untyped('web') })).rejects.toMatchObject({ code: 'ERR_FDB_OPTION' })

@@ -123,7 +123,7 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       expect(said.slice(5)).toEqual(['stops'])
     })
 
-    it('whose start throws is logged, counted and started again the next time', async () => {
+    it('starts again the next time if its start throws, with a log line and a count', async () => {
       const { join } = await service(hosting)
       const first = await join()
       let starts = 0
@@ -148,7 +148,7 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       expect(wrong).toThrow(expect.objectContaining({ code: 'ERR_FDB_OPTION' }))
     })
 
-    it('that does not end in time is told so, and the upgrade goes on', async () => {
+    it('hears that it did not end in time, and the upgrade goes on', async () => {
       const { story, join } = await service(hosting, { quiesce: 100 })
       const first = await join()
       const job = work(first, story)

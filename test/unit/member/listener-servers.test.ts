@@ -46,7 +46,7 @@ async function answersWhenTold() {
 }
 
 describe('a server given to a listener', () => {
-  it('that listens already is refused: nobody would accept on the listener', async () => {
+  it('must not listen already: no process would accept on the listener', async () => {
     const member = await alone()
     const web = await member.listen('web', 'tcp://127.0.0.1:0')
     const server = answering().listen(0, '127.0.0.1')
@@ -59,7 +59,7 @@ describe('a server given to a listener', () => {
     server.close()
   })
 
-  it('that another listener has, or the same twice, is refused', async () => {
+  it('must have no other listener, nor the same twice', async () => {
     const member = await alone()
     const a = await member.listen('a', 'tcp://127.0.0.1:0')
     const b = await member.listen('b', 'tcp://127.0.0.1:0')
@@ -72,7 +72,7 @@ describe('a server given to a listener', () => {
     expect(await Promise.all([get(portOf(a)), get(portOf(b))])).toEqual(['ok', 'ok'])
   })
 
-  it('whose service ends answers who has just connected, and closes who says nothing', async () => {
+  it('answers a client that has just connected, and closes a silent one, when its service ends', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout'] })
     onTestFinished(() => void vi.useRealTimers())
     const server = answering()
@@ -95,7 +95,7 @@ describe('a server given to a listener', () => {
     await served.emptied()
   })
 
-  it('that begins to listen elsewhere before the commit keeps this process from serving', async () => {
+  it('stops this process from serving if it begins to listen elsewhere before the commit', async () => {
     const member = await alone()
     const web = await member.listen('web', 'tcp://127.0.0.1:0')
     const server = answering()
@@ -109,7 +109,7 @@ describe('a server given to a listener', () => {
     server.close()
   })
 
-  it('that the application closes while it is being attached keeps this process from serving', async () => {
+  it('stops this process from serving if the application closes it while it is being attached', async () => {
     const member = await alone()
     const web = await member.listen('web', 'tcp://127.0.0.1:0')
     const server = answering()
@@ -126,7 +126,7 @@ describe('a server given to a listener', () => {
     })
   })
 
-  it('that the application closes itself is not shown as accepting any more', async () => {
+  it('shows as not accepting any more if the application closes it', async () => {
     const member = await alone()
     const web = await member.listen('web', 'tcp://127.0.0.1:0')
     const server = answering()
@@ -225,7 +225,7 @@ describe('a server given to a listener', () => {
 })
 
 describe('an HTTP/2 session', () => {
-  it('that begins when the end was announced before is told to go', async () => {
+  it('has to go if it begins when the end was announced before', async () => {
     const server = http2.createServer()
     const served = new AttachedServer(server)
     server.listen(0, '127.0.0.1')
@@ -275,7 +275,7 @@ describe('a drain whose time is over', () => {
 })
 
 describe('a member', () => {
-  it('that has left, or leaves, binds and holds nothing more', async () => {
+  it('binds and holds nothing more if it has left, or leaves', async () => {
     const member = await alone()
     await member.ready()
     await member.close()

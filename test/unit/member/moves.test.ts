@@ -25,7 +25,7 @@ describe('the moves of connections', () => {
     return { made, told, listener }
   }
 
-  it('are asked for where there is something to move, and a process that serves', () => {
+  it('need something to move, and a process that serves', () => {
     const [some, none, alone] = [moves(2, 1), moves(2, 0), moves(2, 1)]
     some.made.leave(true)
     none.made.leave(true)
@@ -33,7 +33,7 @@ describe('the moves of connections', () => {
     expect([some.told, none.told, alone.told]).toEqual([['asked'], [], ['announced']])
   })
 
-  it('are waited for in vain before peers are told to go, and a pause in which the process stood still is not waiting', async () => {
+  it('time out before peers are told to go, and a pause in which the process stood still does not count', async () => {
     const { made, told } = moves(2, 1)
     made.leave(true)
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_200)
@@ -43,7 +43,7 @@ describe('the moves of connections', () => {
     expect(told.indexOf('announced')).toBeGreaterThanOrEqual(8)
   })
 
-  it('are said to be over, once, when no connection is left', () => {
+  it('end, once, when no connection is left', () => {
     const { made, told, listener } = moves(1, 0)
     made.leave(true)
     made.close()

@@ -117,7 +117,7 @@ describe.each(['embedded', 'daemon'] as const)('the next version, %s hosting,', 
     expect(await ask({ port })).toBe('v1 web false')
   })
 
-  it('that wants a wider or narrower address at the same port is told of the listener in the way', async () => {
+  it('learns of the listener in the way if it wants a wider or narrower address at the same port', async () => {
     const { scene, version } = await service(hosting)
     const port = await freePort()
     const first = await version('v1', { web: at(port) })

@@ -71,7 +71,7 @@ const part = (key: string, bytes = 1) => [
 ]
 
 describe('changes that a draining process forwards', () => {
-  it('are made in parts as they come, and one that has begun is not forgotten for those that are whole', async () => {
+  it('take effect in parts as they come, and a begun one is not forgotten for whole ones', async () => {
     const { section, draining } = await serving()
     const { told, forward } = await draining()
     forward({ number: 1, source: 0, request: 'two parts', parts: part('first'), more: true })
@@ -89,7 +89,7 @@ describe('changes that a draining process forwards', () => {
     ])
   })
 
-  it('are made not at all where one is refused before it has come whole, and answered once', async () => {
+  it('take no effect where one is refused before it has come whole, with one answer', async () => {
     const { section, draining } = await serving({ stateLimits: { waitingBytes: 2_000 } })
     const { told, forward } = await draining()
     const piece = (number: number, key: string, bytes: number, more: boolean) =>
@@ -105,7 +105,7 @@ describe('changes that a draining process forwards', () => {
     expect([...section.keys()].sort()).toEqual(['another', 'here'])
   })
 
-  it('are sent away where too many have come in part, and those that have begun are made', async () => {
+  it('go away where too many have come in part, and the begun ones take effect', async () => {
     const { section, draining } = await serving()
     const { told, forward } = await draining()
     const piece = (source: number, number: number, key: string, more: boolean) =>
@@ -131,7 +131,7 @@ describe('changes that a draining process forwards', () => {
     await until('it is made', () => section.has('65 last'))
   })
 
-  it('are no more than begun where their author has gone', async () => {
+  it('stay begun where their author has gone', async () => {
     const { section, draining } = await serving({ stateLimits: { waitingBytes: 2_000 } })
     const { told, forward } = await draining()
     for (let number = 1; number <= 200; number++) {
@@ -149,7 +149,7 @@ describe('changes that a draining process forwards', () => {
 })
 
 describe('older generations that drain', () => {
-  it('are shown as their last report says, and not any more when they have ended', async () => {
+  it('appear as their last report says, and not any more when they have ended', async () => {
     const { member, draining } = await serving()
     const shown = () => member.status().draining.map(({ phase, connections }) => [phase, connections])
     const silent = await draining()

@@ -31,7 +31,7 @@ describe('work that one process does at a time', () => {
     return { work, story, end: () => end(), ends: () => ends, settle }
   }
 
-  it('is told of once for each change, and not when nothing has changed', () => {
+  it('causes one message for each change, and none when nothing has changed', () => {
     const { work, story } = leadership({ hooked: false })
     work.resume()
     work.retire()
@@ -56,7 +56,7 @@ describe('work that one process does at a time', () => {
     expect(ends()).toBe(1)
   })
 
-  it('is not begun again without its turn: another serves by the time the work before has ended', async () => {
+  it('stays ended without its turn: another serves by the time the work before has ended', async () => {
     const { work, story, end, settle } = leadership()
     work.acquire()
     void work.quiesce()
@@ -67,7 +67,7 @@ describe('work that one process does at a time', () => {
     expect(story).toEqual(['serving', 'retiring'])
   })
 
-  it('is not begun again where it was never ended, and does not end where it never was', async () => {
+  it('stays as it is where it was never ended, and does not end where it never was', async () => {
     const { work, story, settle } = leadership()
     work.resume()
     work.retire()
@@ -78,7 +78,7 @@ describe('work that one process does at a time', () => {
     expect(story).toEqual(['serving'])
   })
 
-  it('is begun again once it has ended, where the handoff has failed', async () => {
+  it('begins again once it has ended, where the handoff has failed', async () => {
     const { work, story, end, settle } = leadership()
     work.acquire()
     void work.quiesce()
@@ -193,7 +193,7 @@ describe('a heartbeat', () => {
 })
 
 describe('a service that nobody serves', () => {
-  it('is waited for no more once the daemon ends', () => {
+  it('waits no more once the daemon ends', () => {
     const rule = { afterMs: 1_000, act: 'close' } as const
     const ended: string[] = []
     const services = new UnservedServices({
@@ -213,7 +213,7 @@ describe('a service that nobody serves', () => {
 })
 
 describe('a state that is larger than its limit', () => {
-  it('is told of again where the service had ended meanwhile', () => {
+  it('causes a new warning where the service had ended meanwhile', () => {
     const said: object[] = []
     const logger = { ...SILENT, warn: (facts: object) => void said.push(facts) }
     let sizes = [{ service: 'shop', bytes: 11, most: 10 }]
@@ -239,7 +239,7 @@ describe('changes that wait', () => {
     ...facts,
   })
 
-  it('are as many as the limit says, and their bytes are free when they are settled', () => {
+  it('number as many as the limit says, and their bytes are free when they are settled', () => {
     const queue = new WriteQueue({ ...DEFAULT_LIMITS, waitingWrites: 2, waitingBytes: 1_000 })
     for (const _change of [1, 2]) void queue.add(write())
     expect(() => queue.add(write())).toThrow(/wait to be appended/)
@@ -252,7 +252,7 @@ describe('changes that wait', () => {
     expect(queue.bytes).toBe(0)
   })
 
-  it('are taken together up to the bytes that are asked for, an update always alone', () => {
+  it('go together up to the bytes that are asked for, an update always alone', () => {
     const queue = new WriteQueue(DEFAULT_LIMITS)
     const draw = () => ({ reads: [], sections: [], parts: [], result: null })
     void queue.add(write({ makeUpdate: draw, parts: [] }))
@@ -265,7 +265,7 @@ describe('changes that wait', () => {
 })
 
 describe('requests that are remembered', () => {
-  it('are as many as the limit says: the oldest is forgotten', () => {
+  it('number as many as the limit says: the oldest is forgotten', () => {
     const memory = new RequestMemory(2)
     for (const [at, id] of ['a', 'b', 'c', 'd'].entries()) memory.add(id, at + 1, 1)
     expect([memory.get('a'), memory.get('b')]).toEqual([undefined, undefined])

@@ -28,7 +28,7 @@ async function idleOne(at: Place): Promise<RawClient> {
   return client
 }
 
-describe('what serve() is told of connections', () => {
+describe('options of serve() for connections', () => {
   const hooks = { protocol: 'app/x-1', serialize: () => undefined, restore: () => {} }
   const keeper = { connections: 0, announce() {}, emptied: async () => {}, cut: () => ({ idle: 0, busy: 0 }) }
   const wrong: [string, () => net.Server, unknown, RegExp][] = [
@@ -56,7 +56,7 @@ describe('what serve() is told of connections', () => {
     ['hooks for HTTP/2', () => http2.createServer(), { socket: hooks }, /HTTP\/2/],
     ['half a keeper', () => new net.Server(), { keeper: { announce() {} } }, /"keeper.emptied"/],
   ]
-  it.each(wrong)('is refused when it is %s', (_, server, options, message) => {
+  it.each(wrong)('throw if they are %s', (_, server, options, message) => {
     expect(() => new AttachedServer(server(), options as ServeOptions)).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_OPTION', message: expect.stringMatching(message) }),
     )

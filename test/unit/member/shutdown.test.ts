@@ -13,7 +13,7 @@ async function ended(shutdown: Shutdown): Promise<string[]> {
 }
 
 describe('the departure of a process', () => {
-  it('is retired until it serves again, also while it is closed', () => {
+  it('counts as retired until it serves again, also while it is closed', () => {
     const shutdown = new Shutdown()
     shutdown.retire()
     expect([shutdown.isRetired, shutdown.closing]).toEqual([true, false])
@@ -26,7 +26,7 @@ describe('the departure of a process', () => {
     expect([shutdown.isRetired, shutdown.closing]).toEqual([false, true])
   })
 
-  it('is retired by a successor that serves after its close', () => {
+  it('becomes retired by a successor that serves after its close', () => {
     const shutdown = new Shutdown()
     shutdown.close()
     shutdown.retire()

@@ -18,7 +18,7 @@ process.exit()`
 }
 
 describe('active resources of a process', () => {
-  it('are those of the program, without its standard output and error', () => {
+  it('belong to the program, without its standard output and error', () => {
     const opened = 'process.stdout; process.stderr; setInterval(() => {}, 1000)'
     const resources = resourcesOf(opened)
     expect(resources).toMatchObject({ Timeout: 1 })

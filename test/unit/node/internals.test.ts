@@ -27,11 +27,11 @@ async function missingNow(): Promise<string[]> {
 }
 
 describe('the inside of Node', () => {
-  it('is as expected on this version', () => {
+  it('matches the expectations on this version', () => {
     expect(missingInternals(ALL)).toEqual([])
   })
 
-  it('is tried part by part on a Node of another version, each in a turn of the event loop of its own', async () => {
+  it('passes a check part by part on a Node of another version, each in a turn of the event loop of its own', async () => {
     const [turns, told]: [number[], string[]] = [[], []]
     let turn = 0
     let done = false
@@ -55,7 +55,7 @@ describe('the inside of Node', () => {
     expect(told).toEqual(['ERR_FDB_NODE part 1'])
   })
 
-  it('is told where it is missed when it is first needed, if only some need it', async () => {
+  it('causes a report where it is missing when it is first needed, if only some need it', async () => {
     const told: string[] = []
     const who = {}
     const attempt = vi.fn(() => false)
@@ -76,7 +76,7 @@ describe('the inside of Node', () => {
     expect(attempt).toHaveBeenCalledOnce()
   })
 
-  it('is not tried at the start on a Node that fd-broker is tested on, but when it is needed', async () => {
+  it('stays unchecked at the start on a Node that fd-broker is tested on, until it is needed', async () => {
     const told: string[] = []
     const attempt = vi.fn(() => false)
     const part = internal('a', 'b', attempt)
@@ -90,7 +90,7 @@ describe('the inside of Node', () => {
     expect(ALL).toHaveLength(7)
   })
 
-  it('is missed by its name where it is otherwise', async () => {
+  it('causes an error with its name where it differs', async () => {
     const servers = net.Server.prototype
     const kept = Reflect.get(servers, '_emitCloseIfDrained')
     Reflect.set(servers, '_emitCloseIfDrained', undefined)
@@ -102,19 +102,19 @@ describe('the inside of Node', () => {
     expect(await missingNow()).toEqual([])
   })
 
-  it('is missed where servers listen to their connections otherwise', async () => {
+  it('causes an error where servers listen to their connections otherwise', async () => {
     vi.spyOn(http.Server.prototype, 'listeners').mockReturnValue([])
     expect(await missingNow()).toEqual(['server[Symbol(http.server.connections)].idle()'])
   })
 
-  it('is missed where a server counts its connections elsewhere', async () => {
+  it('causes an error where a server counts its connections elsewhere', async () => {
     const servers = net.Server.prototype
     Object.defineProperty(servers, '_connections', { configurable: true, set() {}, get: () => undefined })
     expect(await missingNow()).toContain('server._connections')
     Reflect.deleteProperty(servers, '_connections')
   })
 
-  it('is missed where a socket keeps its handle elsewhere', async () => {
+  it('causes an error where a socket keeps its handle elsewhere', async () => {
     vi.doMock('../../../src/kernel/index.js', async original => ({
       ...(await original<object>()),
       socketOver: () => new net.Socket(),
@@ -127,7 +127,7 @@ describe('the inside of Node', () => {
   })
 })
 
-describe('what is missed', () => {
+describe('a missing part of Node', () => {
   it('says what, of which Node, what follows, and what to do', () => {
     const text = describeMissing(internal('socket._x', 'they drain', () => false))
     expect(text).toBe(
@@ -135,7 +135,7 @@ describe('what is missed', () => {
     )
   })
 
-  it('is an error with a code', () => {
+  it('causes an error with a code', () => {
     const [error, ...others] = missingInternals([internal('a', 'b', () => false), SOCKET_HANDLE])
     expect(error).toMatchObject({
       code: 'ERR_FDB_NODE',

@@ -9,28 +9,28 @@ function interval(callback: () => void, ms: number): NodeJS.Timeout {
 }
 
 describe('active intervals of a program', () => {
-  it.each([1_100, 5_000, 7_500, 90_000, 300_000, 3_600_000, 86_400_000])('are found at %d ms', ms => {
+  it.each([1_100, 5_000, 7_500, 90_000, 300_000, 3_600_000, 86_400_000])('show at %d ms', ms => {
     const timer = interval(function pollQueue() {}, ms)
     expect(activeIntervals(1_001)).toEqual([{ everyMs: ms, what: 'pollQueue()' }])
     clearInterval(timer)
     expect(activeIntervals(1_001)).toEqual([])
   })
 
-  it('are all those of a duration, in the order of their start, also without a reference', () => {
+  it('include all of a duration, in the order of their start, also without a reference', () => {
     interval(function first() {}, 5_000)
     setTimeout(() => {}, 5_000).unref()
     interval(function second() {}, 5_000).unref()
     expect(activeIntervals(1_001).map(({ what }) => what)).toEqual(['first()', 'second()'])
   })
 
-  it('are named by the beginning of their source if the function has no name', () => {
+  it('have the beginning of their source as a name if the function has none', () => {
     interval(() => void Promise.resolve('a text that makes this function longer than is shown'), 2_000)
     expect(activeIntervals(1_001)).toEqual([
       { everyMs: 2_000, what: expect.stringMatching(/^\(\) => .*a text.*…$/) },
     ])
   })
 
-  it('are none of those that are shorter, of a timeout, and of a server of Node', async () => {
+  it('exclude shorter ones, timeouts, and those of a server of Node', async () => {
     interval(() => {}, 1_000)
     setTimeout(() => {}, 30_000).unref()
     const server = createServer().listen(0)

@@ -47,7 +47,7 @@ describe('an observed emitter', () => {
     expect(seen).toEqual([error])
   })
 
-  it('is still observed after removeAllListeners()', () => {
+  it('stays observed after removeAllListeners()', () => {
     const { one } = emitter()
     let seen = 0
     observe(one, new Map([['data', () => void seen++]]))
@@ -55,7 +55,7 @@ describe('an observed emitter', () => {
     expect([one.emit('data'), seen]).toEqual([false, 1])
   })
 
-  it('is observed by several, each until it stops, in any order', () => {
+  it('may have several observers, each until it stops, in any order', () => {
     const { one, heard } = emitter()
     const seen: string[] = []
     const stops = ['a', 'b', 'c'].map(name => observe(one, new Map([['data', () => void seen.push(name)]])))
@@ -79,7 +79,7 @@ describe('an observed emitter', () => {
     expect([heard, seen]).toEqual([[], ['inner']])
   })
 
-  it('is observed after its listeners too, also if one throws', () => {
+  it('calls the observer after its listeners too, also if one throws', () => {
     const { one, heard } = emitter()
     const seen: unknown[] = []
     const stop = observe(

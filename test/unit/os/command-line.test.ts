@@ -43,7 +43,7 @@ function start(argv0: string, cwd: string, env: NodeJS.ProcessEnv = {}) {
 }
 
 describe('the command line of the successor', () => {
-  it('is the one this process was given, word for word, whatever it did since', () => {
+  it('equals that of this process, word for word, whatever it did since', () => {
     const cwd = join(folder, 'current')
     const seen = start('./node', cwd)
     expect(seen).toMatchObject({
@@ -167,7 +167,7 @@ describe('spawnSuccessor', () => {
 })
 
 describe('the limits of this process', () => {
-  it('are what the kernel says', () => {
+  it('come from the kernel', () => {
     const { soft, hard, open } = fdLimits()
     expect(soft).toBeGreaterThan(0)
     expect(hard).toBeGreaterThanOrEqual(soft!)

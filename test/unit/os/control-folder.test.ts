@@ -17,7 +17,7 @@ function folder(mode: number): string {
 }
 
 describe('the folder of a control socket', () => {
-  it('is refused when others may write to it, with its mode and the remedy', async () => {
+  it('must not be writable for others: the error has its mode and the remedy', async () => {
     const open = folder(0o770)
     await expect(acquireControl(join(open, 'x.sock'))).rejects.toMatchObject({
       code: 'ERR_FDB_CONTROL_PATH',

@@ -118,7 +118,7 @@ describe('the control path', () => {
     })
   })
 
-  it('is taken over from a killed process at once', async () => {
+  it('passes on from a killed process at once', async () => {
     const path = join(folder, 's')
     const candidate = new Candidate()
     await candidate.ready
@@ -159,7 +159,7 @@ describe('the control path', () => {
     meeting.close()
   })
 
-  it('is refused while a live process listens there without the lock, which is named', async () => {
+  it('stays with a live process that listens there without the lock, and the error names it', async () => {
     const path = join(folder, 's')
     const script = `require('net').createServer(() => {}).listen(${JSON.stringify(path)}, () => console.log('up'))`
     const foreign = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] })
@@ -174,7 +174,7 @@ describe('the control path', () => {
     closeControl(await asFirst(path))
   })
 
-  it('is refused to a second process where only the lock file told of the first, and that was removed', async () => {
+  it('stays closed to a second process where only the lock file told of the first, and that was removed', async () => {
     const path = join(folder, 's')
     const control = await asFirst(path)
     control.reservation?.close()
@@ -187,7 +187,7 @@ describe('the control path', () => {
     closeControl(control)
   })
 
-  it('is not taken from a file that is no socket, and no link is followed for the lock', async () => {
+  it('leaves a file that is no socket, and follows no link for the lock', async () => {
     const path = join(folder, 'file')
     writeFileSync(path, 'precious')
     await expect(acquireControl(path)).rejects.toMatchObject({ code: 'ERR_FDB_CONTROL_PATH' })
@@ -212,7 +212,7 @@ describe('the control path', () => {
     lock.close()
   })
 
-  it('is removed only while it is still what was bound', async () => {
+  it('goes only while it still has the bound socket', async () => {
     const path = join(folder, 's')
     const control = await asFirst(path)
     unlinkSync(path)
@@ -224,7 +224,7 @@ describe('the control path', () => {
     other.close()
   })
 
-  it('is let go of with its descriptors where its path cannot be removed, which is told', async () => {
+  it('closes with its descriptors where its path cannot be removed, with an error', async () => {
     const run = join(folder, 'run')
     const control = await asFirst(join(run, 's'))
     // No user can look into it, root neither.

@@ -74,7 +74,7 @@ class Holder {
   }
 }
 
-describe('what a holder has of its control path, when it is removed', () => {
+describe('the removed control path of a holder', () => {
   it.each([
     ['its lock file', () => unlinkSync(`${path}.lock`)],
     ['the path itself', () => unlinkSync(path)],
@@ -106,7 +106,7 @@ describe('what a holder has of its control path, when it is removed', () => {
     expect(inotifyNumbers()).toEqual(watches)
   })
 
-  it('is put back again and again', async () => {
+  it('comes back again and again', async () => {
     const holder = new Holder(await asFirst())
     for (let round = 0; round < 3; round++) {
       const { restored } = holder
@@ -184,7 +184,7 @@ describe('the reservation of a control path', () => {
     }
   })
 
-  it('is made where there was none', async () => {
+  it('succeeds where there was none', async () => {
     const control = await asFirst()
     control.reservation?.close()
     const holder = new Holder({ ...control, reservation: null })
@@ -208,7 +208,7 @@ describe('the reservation of a control path', () => {
 })
 
 describe('the place of a path in its file system', () => {
-  it('is the same by another way, and another in another folder', () => {
+  it('stays the same by another way, and differs in another folder', () => {
     mkdirSync(join(folder, 'a folder'))
     symlinkSync(join(folder, 'a folder'), join(folder, 'link'))
     const place = locationInFileSystem(join(folder, 'a folder', 's'))
@@ -219,7 +219,7 @@ describe('the place of a path in its file system', () => {
   })
 
   it.runIf(process.getuid?.() === 0)(
-    'is the same in another mount namespace, unless another file system lies there',
+    'stays the same in another mount namespace, unless another file system lies there',
     () => {
       const real = realpathSync(folder)
       mkdirSync(join(real, 'mine'))

@@ -13,7 +13,7 @@ function folder(): string {
 }
 
 describe('the control socket of a service that was given no path', () => {
-  it('is looked for in the folders that systemd and the user have for it, in a fixed order', () => {
+  it('lies in the folders that systemd and the user have for it, in a fixed order', () => {
     expect(
       defaultPaths('shop', { RUNTIME_DIRECTORY: '/run/a:/run/b', XDG_RUNTIME_DIR: '/run/user/7' }),
     ).toEqual([
@@ -26,7 +26,7 @@ describe('the control socket of a service that was given no path', () => {
     expect(defaultPaths('shop', {})).toEqual(['/run/fd-broker/shop.sock', '/run/shop/shop.sock'])
   })
 
-  it('is that of its main process, where it is a worker’s, and may be a daemon’s', () => {
+  it('belongs to its main process, where it is a worker’s, and may be a daemon’s', () => {
     // The last place is that of `fd-broker/auto`, where this user has one.
     expect(lookupPaths('shop.1', {}).slice(0, 8)).toEqual([
       '/run/fd-broker/shop.1.sock',
@@ -47,12 +47,12 @@ describe('the control socket of a service that was given no path', () => {
       ])
   })
 
-  it('is in the first of them that is this user’s', () => {
+  it('lies in the first of them that is this user’s', () => {
     const own = folder()
     expect(defaultControl(NAME, { RUNTIME_DIRECTORY: own })).toBe(join(own, `${NAME}.sock`))
   })
 
-  it('is where one is already, whatever comes before', () => {
+  it('lies where one is already, whatever comes before', () => {
     const [own, user] = [folder(), folder()]
     const there = join(user, 'fd-broker', `${NAME}.sock`)
     mkdirSync(join(user, 'fd-broker'))
@@ -60,13 +60,13 @@ describe('the control socket of a service that was given no path', () => {
     expect(defaultControl(NAME, { RUNTIME_DIRECTORY: own, XDG_RUNTIME_DIR: user })).toBe(there)
   })
 
-  it.skipIf(process.geteuid?.() !== 0)('is in nobody else’s folder', () => {
+  it.skipIf(process.geteuid?.() !== 0)('lies in no other user’s folder', () => {
     const [others, own] = [folder(), folder()]
     chownSync(others, 65_534, 65_534)
     expect(defaultControl(NAME, { RUNTIME_DIRECTORY: `${others}:${own}` })).toBe(join(own, `${NAME}.sock`))
   })
 
-  it('is nowhere for a name that is none of a file, and says so', () => {
+  it('lies nowhere for a name that no file can have, and says so', () => {
     expect(defaultPaths('../etc', {})).toEqual([])
     const said = expect.objectContaining({
       code: 'ERR_FDB_CONTROL_PATH',

@@ -21,7 +21,7 @@ async function sleeper(): Promise<{ child: ChildProcess; pidfd: OwnedFd }> {
 }
 
 describe('the end of a process', () => {
-  it('is told once, also to several watches of one pidfd that is closed meanwhile', async () => {
+  it('reaches its watch once, also several watches of one pidfd that is closed meanwhile', async () => {
     const before = native.openCount()
     const { child, pidfd } = await sleeper()
     let told = 0
@@ -36,7 +36,7 @@ describe('the end of a process', () => {
     expect(native.openCount()).toBe(before)
   })
 
-  it('is told of a process that was dead before, but not before the call returns', async () => {
+  it('reaches a watch of a process that was dead before, but not before the call returns', async () => {
     const { child, pidfd } = await sleeper()
     child.kill('SIGKILL')
     await once(child, 'exit')
@@ -52,7 +52,7 @@ describe('the end of a process', () => {
     pidfd.close()
   })
 
-  it('is not told to a watch that was closed', async () => {
+  it('reaches no watch that was closed', async () => {
     const { child, pidfd } = await sleeper()
     const watch = watchDeath(pidfd, () => expect.unreachable('closed'))
     watch.close()
@@ -78,7 +78,7 @@ describe('fateOf', () => {
     pidfd.close()
   })
 
-  it('is dead as soon as the kernel says so, alive only after the grace', async () => {
+  it('gives dead as soon as the kernel says so, alive only after the grace', async () => {
     const { child, pidfd } = await sleeper()
     const before = performance.now()
     expect(await fateOf(pidfd, 30)).toBe('alive')

@@ -37,8 +37,8 @@ function unread() {
   return { env: { NOTIFY_SOCKET: path }, read }
 }
 
-describe('what a service manager is told', () => {
-  it('is one assignment a line, whatever a status says', async () => {
+describe('messages to a service manager', () => {
+  it('have one assignment a line, whatever a status says', async () => {
     const recorder = NotifyRecorder.open(folder())
     NotifySocket.of(recorder.env, () => {})!.send({ STATUS: 'one\nREADY=1\r\ntwo' })
     await until('it is heard', () => recorder.notes.length > 0)
@@ -57,7 +57,7 @@ describe('what a service manager is told', () => {
     expect(heard).toEqual(Array.from({ length: 900 }, (_, n) => `STATUS=${n}`))
   })
 
-  it('is at most a thousand messages for one that never reads: the oldest are dropped, with their descriptors', async () => {
+  it('number at most a thousand for one that never reads: the oldest are dropped, with their descriptors', async () => {
     const { env, read } = unread()
     const socket = NotifySocket.of(env, () => {})!
     using fd = memoryFile('kept', 'kept')
@@ -116,8 +116,8 @@ describe('the name under which a descriptor is kept', () => {
   })
 })
 
-describe('sockets that were offered and that nobody took', () => {
-  it('are closed when they are discarded', () => {
+describe('offered sockets that no process took', () => {
+  it('close when they are discarded', () => {
     const before = openDescriptors()
     const passed = new PassedSockets([])
     const fd = memoryFile('a', 'a')
@@ -127,7 +127,7 @@ describe('sockets that were offered and that nobody took', () => {
   })
 })
 
-describe('what a service manager wants to hear again', () => {
+describe('repeated messages to a service manager', () => {
   function watchdogOf(watchdogMs: number | null, leftMs?: () => number) {
     vi.useFakeTimers()
     const heard: string[] = []
@@ -144,7 +144,7 @@ describe('what a service manager wants to hear again', () => {
     return { heard, watchdog, fall }
   }
 
-  it('is that the service lives, at least twice in the time that it was given, and only while it does', () => {
+  it('say that the service lives, at least twice in the given time, and only while it does', () => {
     const { heard, watchdog, fall } = watchdogOf(1_000)
     watchdog.start()
     vi.advanceTimersByTime(1_000)
@@ -155,7 +155,7 @@ describe('what a service manager wants to hear again', () => {
     expect(heard).toEqual([])
   })
 
-  it('is nothing more once another process is watched', () => {
+  it('end once another process is watched', () => {
     const { heard, watchdog } = watchdogOf(1_000)
     watchdog.start()
     watchdog.stop()
@@ -165,7 +165,7 @@ describe('what a service manager wants to hear again', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  it('is that it takes longer, before the time before is over, until it does not', () => {
+  it('say that it takes longer, before the time before is over, until it does not', () => {
     const { heard, watchdog } = watchdogOf(null)
     watchdog.extendTimeout()
     vi.advanceTimersByTime(25_000)
@@ -174,7 +174,7 @@ describe('what a service manager wants to hear again', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  it('is never more time than was ordered for the end', () => {
+  it('never ask for more time than the limit of the end', () => {
     vi.useFakeTimers()
     const endAt = performance.now() + 34_000
     const { heard, watchdog } = watchdogOf(null, () => endAt - performance.now())

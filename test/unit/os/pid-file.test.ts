@@ -29,7 +29,7 @@ describe('a pid file', () => {
     expect(readPidFile(path)).toBeNull()
   })
 
-  it('is written again if it is removed, until the next process serves', () => {
+  it('comes back if it is removed, until the next process serves', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     onTestFinished(() => void vi.useRealTimers())
     const path = join(folder(), 'shop.pid')
@@ -44,7 +44,7 @@ describe('a pid file', () => {
     expect([readPidFile(path), vi.getTimerCount()]).toEqual([null, 0])
   })
 
-  it('that cannot be written again is logged once', () => {
+  it('causes one log line if it cannot be written again', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     onTestFinished(() => void vi.useRealTimers())
     const home = folder()
@@ -59,7 +59,7 @@ describe('a pid file', () => {
     file.leave()
   })
 
-  it('is not written through a link that somebody has put where it is made', () => {
+  it('goes through no link that another user has put where it is made', () => {
     const there = folder()
     const path = join(there, 'shop.pid')
     const precious = join(there, 'precious')
@@ -71,7 +71,7 @@ describe('a pid file', () => {
     expect(readdirSync(there).sort()).toEqual(['precious', 'shop.pid'])
   })
 
-  it('that cannot be written is logged, no more', () => {
+  it('causes a log line, no more, if it cannot be written', () => {
     const told: string[] = []
     const path = join(folder(), 'missing', 'shop.pid')
     const logger = { ...SILENT, error: (_facts: object, message: string) => told.push(message) }

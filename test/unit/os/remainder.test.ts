@@ -23,7 +23,7 @@ function folder(): string {
 }
 
 describe('a process', () => {
-  it('that has ended and was not reaped has no start time: it is dead', async () => {
+  it('has no start time if it has ended and was not reaped: it is dead', async () => {
     const parent = spawn('/bin/sh', ['-c', 'sleep 0 & exec sleep 60'], { stdio: 'ignore' })
     onTestFinished(() => void parent.kill('SIGKILL'))
     const statOf = (pid: string) => {
@@ -45,24 +45,24 @@ describe('a process', () => {
     expect(startTimeOf(parent.pid!)).toMatch(/^\d+$/)
   })
 
-  it('is told from a later one that has its number', () => {
+  it('differs from a later one that has its number', () => {
     expect(isSame({ pid: 1, startTime: '1' }, { pid: 1, startTime: '2' })).toBe(false)
     expect(isSame({ pid: 1, startTime: '1' }, { pid: 1, startTime: '1' })).toBe(true)
   })
 
-  it('is not told by a number that its own pidfd has as well', () => {
+  it('needs no number if its own pidfd tells it', () => {
     using own = ownPidfd()
     expect(own === null ? null : pidfdNumber(own)).toBeNull()
   })
 
-  it('is not watched by what is no pidfd: a socket that is readable would look like its death', () => {
+  it('dies only by a pidfd: a socket that is readable would look like its death', () => {
     const [one, other] = socketPair('no pidfd')
     expect(() => watchDeath(one, () => {})).toThrow(/EINVAL/)
     one.close()
     other.close()
   })
 
-  it('whose channel has ended is called alive only when it could have been told dead, 100 ms later', async () => {
+  it('counts as alive after the end of its channel only when it could have been told dead, 100 ms later', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
     using own = ownPidfd()!
     let fate = ''
@@ -88,7 +88,7 @@ describe('the path of a control socket', () => {
     expect(socket.closed).toBe(false)
   })
 
-  it('is known of a process that has its lock open', () => {
+  it('leads to a process that has its lock open', () => {
     const path = join(folder(), 'control.sock')
     using socket = bindSocket({ kind: 'unix', host: path, backlog: 1 }, 'a')
     using lock = openLockFile(`${path}.lock`, 0o600, 'b')
@@ -97,8 +97,8 @@ describe('the path of a control socket', () => {
   })
 })
 
-describe('what arrives', () => {
-  it('is another file where only the number of its inode is the same', () => {
+describe('an arriving descriptor', () => {
+  it('counts as another file where only the number of its inode is the same', () => {
     const file = { type: 'file', dev: '1', ino: '2' } as const
     expect(verifyIdentity(file, file)).toBeNull()
     expect(verifyIdentity(file, { ...file, dev: '3' })).toMatch(/on device 3/)
@@ -114,7 +114,7 @@ describe('the specification of a listener', () => {
 })
 
 describe('sockets that were passed to another process', () => {
-  it('are not taken by the one that inherits the variables', () => {
+  it('stay unused by the process that inherits the variables', () => {
     const env = vi
       .spyOn(startedAs, 'env', 'get')
       .mockReturnValue({ LISTEN_FDS: '100', LISTEN_PID: `${process.ppid}`, LISTEN_FDNAMES: '' })

@@ -34,14 +34,14 @@ describe('the right to look into a process that is missing', () => {
     ['filter', { own: { ...USER, filtered: true } }, /seccomp/],
     ['policy', { own: ROOT, scope: 1 }, /AppArmor, SELinux/],
     ['policy', { target: null, fdOwner: null }, /AppArmor, SELinux/],
-  ])('is %s where %o', (right, facts, why) => {
+  ])('shows as %s where %o', (right, facts, why) => {
     const [found, text] = missingRight({ ...SAME, ...facts })
     expect([found, text]).toEqual([right, expect.stringMatching(why)])
   })
 })
 
 describe('the listeners of a process', () => {
-  it('are taken where one socket has the address, and not where several have', () => {
+  it('can be taken where one socket has the address, and not where several have', () => {
     using self = OtherProcess.of(process.pid)
     const free = bindListener(parseListenerSpec('tcp://127.0.0.1:0?reusePort'))
     const { port = 0 } = inspectOne(free)

@@ -27,7 +27,7 @@ describe('on a machine', () => {
     codec.json()
     await join({ service: 'a', control: false }).catch(({ code, message }) => console.log(code, message))`
 
-  it('that is Windows, the import works, and join() says that it cannot be', () => {
+  it('with Windows, the import works, and join() says that it cannot serve', () => {
     const windows = 'data:text/javascript,Object.defineProperty(process, "platform", { value: "win32" })'
     expect(said(JOIN, windows)).toMatch(/^ERR_FDB_PLATFORM .*Windows/)
   })

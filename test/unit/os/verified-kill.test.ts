@@ -15,14 +15,14 @@ async function sleeper() {
 }
 
 describe('a process that is killed', () => {
-  it('is the one that was meant', async () => {
+  it('equals the one that was meant', async () => {
     const child = await sleeper()
     const over = once(child, 'exit')
     killVerified(identify(child.pid!), null)
     expect(await over).toEqual([null, 'SIGKILL'])
   })
 
-  it('is never a later one that has its number', async () => {
+  it('never equals a later one that has its number', async () => {
     const child = await sleeper()
     killVerified({ ...identify(child.pid!), startTime: '1' }, null)
     await new Promise(resolve => setTimeout(resolve, 50))

@@ -49,7 +49,7 @@ async function listening(server: Server): Promise<number> {
 }
 
 describe('a question by http', () => {
-  it('is answered by 2xx and 3xx, and else by the status and the first line of the body', async () => {
+  it('succeeds with 2xx and 3xx, and else gives the status and the first line of the body', async () => {
     const at = `http://127.0.0.1:${await listening(createServer(answer))}`
     expect(await ask(httpCheck(`${at}/`))).toBeNull()
     expect(await ask(httpCheck(`${at}/moved`))).toBeNull()
@@ -115,7 +115,7 @@ describe('a question by http', () => {
 })
 
 describe('a question by tcp', () => {
-  it('is answered by who takes the connection', async () => {
+  it('succeeds when a process takes the connection', async () => {
     expect(await ask(tcpCheck('127.0.0.1', await listening(createTcpServer())))).toBeNull()
   })
 })
@@ -123,7 +123,7 @@ describe('a question by tcp', () => {
 describe('a question by a command', () => {
   const question = (text: string, env: NodeJS.ProcessEnv) => commandCheck(text, nodeShell(env))
 
-  it('is answered by its exit code, with the last line that it wrote', async () => {
+  it('takes the exit code, with the last line that it wrote', async () => {
     expect(await ask(question('test "$A" = b', { A: 'b' }))).toBeNull()
     expect(await ask(question('echo one; echo no such luck >&2; exit 3', {}))).toBe(
       'command "echo one; echo no such luck >&2; exit 3": ended with 3 (no such luck)',
@@ -132,7 +132,7 @@ describe('a question by a command', () => {
     expect(await ask(question('exit 4', {}))).toMatch(/ended with 4$/)
   })
 
-  it('is not waited for, and what the command has left behind does not hold it up', async () => {
+  it('delays nothing once it is over, and processes that the command has left behind do not either', async () => {
     const why = await ask(question('sleep 600 & echo left $!; exit 5', {}))
     expect(why).toMatch(/ended with 5 \(left \d+\)$/)
     signalPid(Number(/left (\d+)/.exec(why!)![1]), 'SIGKILL')
@@ -140,7 +140,7 @@ describe('a question by a command', () => {
 })
 
 describe('a command that takes too long', () => {
-  it('is killed, with what it has started', async () => {
+  it('ends by a kill, with all its processes', async () => {
     const pids: number[] = []
     const start = nodeShell({})
     const question = commandCheck('sleep 600 & echo $!; echo $$; wait', (text, { output, ended }) =>

@@ -43,7 +43,7 @@ describe('the figures of the benches', () => {
   const promises = calls.filter(({ method }) => method === 'add')
   const where = (wrong: readonly Call[]) => wrong.map(({ at, given }) => `${at}: ${given[0]}`)
 
-  it('are found, all of them by the name `figures`', () => {
+  it('all have the name `figures`', () => {
     expect(calls.length).toBeGreaterThan(100)
     const made = files.flatMap(name =>
       [...readFileSync(join(BENCH, name), 'utf8').matchAll(/(\S+) = new Figures\(/g)].map(([, to]) => to),
@@ -59,11 +59,11 @@ describe('the figures of the benches', () => {
     expect(calls.filter(({ method }) => !['add', 'info', 'finish'].includes(method))).toEqual([])
   })
 
-  it('are not compared with themselves', () => {
+  it('never stand on both sides of a comparison', () => {
     expect(where(promises.filter(({ given }) => given[1] === given[4]))).toEqual([])
   })
 
-  it('are finished in each bench that has some, so that its exit code tells', () => {
+  it('finish in each bench that has some, so that its exit code tells', () => {
     const made = files.filter(name => readFileSync(join(BENCH, name), 'utf8').includes('new Figures('))
     const finished = new Set(
       calls.filter(({ method }) => method === 'finish').map(({ at }) => at.split(':')[0]),
@@ -88,13 +88,13 @@ describe('a verdict', () => {
     return process.exitCode
   }
 
-  it('is 1 when a figure breaks its bound, or is no number', () => {
+  it('gives 1 when a figure breaks its bound, or is no number', () => {
     expect(exitCodeOf(figures => figures.add('lost', 1, 'requests', '=', 0))).toBe(1)
     for (const compare of ['=', '<', '<=', '>', '>='] as const)
       expect(exitCodeOf(figures => figures.add('never measured', Number.NaN, 'ms', compare, 0))).toBe(1)
   })
 
-  it('is none when all bounds hold, whatever the information is', () => {
+  it('gives none when all bounds hold, whatever the information is', () => {
     const verdict = exitCodeOf(figures => {
       figures.add('lost', 0, 'requests', '=', 0)
       figures.info('never measured', Number.NaN, 'ms')

@@ -39,7 +39,7 @@ for (const { at, code } of JSON.parse(readFileSync(0, 'utf8')))
   try { new SourceTextModule(code) } catch (error) { console.log(at, error.stack) }`
 
 describe('a block of code on a page', () => {
-  it('is of a kind that is tested here, or has a reason', () => {
+  it('has a kind that is tested here, or a reason', () => {
     const known = /^(?:js|ts|sh|yaml|json|jsonc|ini|dockerfile|mermaid)$/
     const untested = whole.filter(({ language, text }) =>
       language === '' ? !/^\$ /m.test(text) : !known.test(language),

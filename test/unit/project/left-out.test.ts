@@ -32,7 +32,7 @@ describe('each condition by which tests are left out', () => {
     expect(used.filter(({ text }) => !(text in REASONS))).toEqual([])
   })
 
-  it('is there: no reason is left of a test that is gone', () => {
+  it('exists: no reason is left of a test that is gone', () => {
     const texts = new Set(used.map(({ text }) => text))
     expect(Object.keys(REASONS).filter(text => !texts.has(text))).toEqual([])
   })

@@ -24,7 +24,7 @@ function expectOnly(report: Report, kind: Kind) {
 const losses = (count: number) => (so: { lost: number }) => so.lost >= count
 
 describe('a good server', () => {
-  it('is found guilty of nothing, by any kind of request', async () => {
+  it('stays without a verdict, by any kind of request', async () => {
     await using server = await goodServer()
     const workload = shopWorkload({ routes: 500, lines: 10 })
     // Server, clients and other tests share the processors: seconds would be a verdict on the machine.
@@ -82,17 +82,17 @@ describe('a good server', () => {
 })
 
 describe('refused', () => {
-  it('is counted when nobody listens on the port', async () => {
+  it('counts when no process listens on the port', async () => {
     const server = await goodServer()
     await server[Symbol.asyncDispose]()
     expectOnly(await referee(server.target, READS, losses(10)), 'refused')
   })
 
-  it('is counted when the Unix path is gone', async () => {
+  it('counts when the Unix path is gone', async () => {
     expectOnly(await referee('unix:/nonexistent/fd-broker.sock', FRESH, losses(10)), 'refused')
   })
 
-  it('is counted when nobody listens on the Unix path any more, and not before', async () => {
+  it('counts when no process listens on the Unix path any more, and not before', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-load-'))
     try {
       const path = join(folder, 's')
@@ -108,17 +108,17 @@ describe('refused', () => {
 })
 
 describe('reset', () => {
-  it('is counted for RST instead of the answer on a fresh connection', async () => {
+  it('counts for RST instead of the answer on a fresh connection', async () => {
     await using server = await badServer(({ socket }) => socket.resetAndDestroy())
     expectOnly(await referee(server.target, FRESH, losses(10)), 'reset')
   })
 
-  it('is counted for FIN instead of the answer on a fresh connection', async () => {
+  it('counts for FIN instead of the answer on a fresh connection', async () => {
     await using server = await badServer(({ socket }) => socket.end())
     expectOnly(await referee(server.target, FRESH, losses(10)), 'reset')
   })
 
-  it('is counted for RST inside the answer', async () => {
+  it('counts for RST inside the answer', async () => {
     await using server = await badServer(({ socket }) => {
       socket.write('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf', () => {
         // Behind a look at the sockets: where half and RST are found together, libuv tells of an end (uv__stream_io, POLLHUP).
@@ -130,19 +130,19 @@ describe('reset', () => {
 })
 
 describe('dropped', () => {
-  it('is counted when there is no answer before the deadline', async () => {
+  it('counts when there is no answer before the deadline', async () => {
     await using server = await badServer(() => {})
     expectOnly(await referee(server.target, { ...FRESH, deadlineMs: 200 }, losses(10)), 'dropped')
   })
 
-  it('is counted when the answer stops half-way', async () => {
+  it('counts when the answer stops half-way', async () => {
     await using server = await badServer(({ socket }) => {
       socket.write('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf')
     })
     expectOnly(await referee(server.target, { ...READS, deadlineMs: 200 }, losses(10)), 'dropped')
   })
 
-  it('is counted for requests that found no free connection', async () => {
+  it('counts for requests that found no free connection', async () => {
     await using server = await badServer(() => {})
     const crowded = { ...READS, connections: 1, deadlineMs: 200 }
     const report = await referee(server.target, crowded, losses(30))
@@ -152,7 +152,7 @@ describe('dropped', () => {
 })
 
 describe('raced', () => {
-  it('is counted when an idle connection is closed with our request on the way, unread', async () => {
+  it('counts when an idle connection is closed with our request on the way, unread', async () => {
     await using server = await badServer(({ socket, path }) => {
       socket.pause()
       socket.write(right(path))
@@ -164,7 +164,7 @@ describe('raced', () => {
     expect(Object.keys(counted(report)).filter(kind => kind !== 'closedIdle')).toEqual(['raced'])
   })
 
-  it('is counted when the FIN crosses our request', async () => {
+  it('counts when the FIN crosses our request', async () => {
     await using server = await badServer(({ socket, path, before }) => {
       if (before === 0) socket.write(right(path))
       else socket.end()
@@ -174,7 +174,7 @@ describe('raced', () => {
 })
 
 describe('truncated', () => {
-  it('is counted when the body is shorter than promised', async () => {
+  it('counts when the body is shorter than promised', async () => {
     await using server = await badServer(({ socket }) => {
       socket.end('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf')
     })
@@ -183,14 +183,14 @@ describe('truncated', () => {
 
   const stream = { ...READS, rate: 0, streams: 50 }
 
-  it('is counted when a stream is cut', async () => {
+  it('counts when a stream is cut', async () => {
     await using server = await badServer(({ socket }) => {
       socket.end('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nline 0\n\r\n')
     })
     expectOnly(await referee(server.target, stream, losses(5)), 'truncated')
   })
 
-  it('is counted when a stream ends in good order, but too early', async () => {
+  it('counts when a stream ends in good order, but too early', async () => {
     await using server = await badServer(({ socket }) => {
       socket.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n7\r\nline 0\n\r\n0\r\n\r\n')
     })
@@ -208,17 +208,17 @@ describe('wrong', () => {
     ['two lengths', (path: string) => right(path, 'Content-Length: 3\r\n')],
     ['something else than HTTP', () => 'hello\r\n\r\n'],
     ['a bad chunk', () => 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n'],
-  ])('is counted for %s', async (_, respond) => {
+  ])('counts for %s', async (_, respond) => {
     await using server = await badServer(({ socket, path }) => socket.write(respond(path)))
     expectOnly(await referee(server.target, READS, losses(10)), 'wrong')
   })
 
-  it('is counted once, and the connection not used again, also where requests wait for one', async () => {
+  it('counts once, and the connection is not used again, also where requests wait for one', async () => {
     await using server = await badServer(({ socket }) => socket.write('hello\r\n\r\n'))
     expectOnly(await referee(server.target, { ...READS, connections: 1, rate: 1_000 }, losses(50)), 'wrong')
   })
 
-  it('is counted for a number that is missing in a stream', async () => {
+  it('counts for a number that is missing in a stream', async () => {
     await using server = await goodServer((request, response) => {
       if (!request.url?.startsWith('/stream')) return false
       response.write('line 0\nline 1\n')
@@ -229,7 +229,7 @@ describe('wrong', () => {
     expectOnly(await referee(server.target, { ...READS, streams: 50, workload }, losses(5)), 'wrong')
   })
 
-  it('is counted for an answer that nobody asked for', async () => {
+  it('counts for an answer without a request', async () => {
     await using server = await badServer(({ socket, path }) => {
       socket.write(right(path))
       setTimeout(() => socket.write(right(path)), 5)
@@ -238,7 +238,7 @@ describe('wrong', () => {
     expectOnly(await referee(server.target, quiet, losses(3)), 'wrong')
   })
 
-  it('is counted for an acknowledged write that is lost', async () => {
+  it('counts for an acknowledged write that is lost', async () => {
     await using server = await goodServer((request, response) => {
       if (request.method !== 'PUT') return false
       request.resume()

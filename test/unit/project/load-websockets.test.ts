@@ -27,7 +27,7 @@ function talking(url: string, deadlineMs: number) {
 }
 
 describe('the WebSockets of the load', () => {
-  it('that are being opened when it stops are no loss: each is closed when it is open', async () => {
+  it('count as no loss if they open when it stops: each is closed when it is open', async () => {
     const door = new EventEmitter()
     const admitted = once(door, 'admitted')
     const url = await echo(() => {
@@ -43,7 +43,7 @@ describe('the WebSockets of the load', () => {
     expect(talk.report()).toMatchObject({ open: 0, opened: 2 })
   })
 
-  it('that are never opened are a loss, also when it stops', async () => {
+  it('count as a loss if they never open, also when it stops', async () => {
     const { losses, talk } = talking(await echo(() => pause(2_000)), 200)
     await talk.stop()
     expect(losses).toHaveLength(2)

@@ -26,7 +26,7 @@ function chosenIn(source: string): Chosen[] {
 }
 
 describe('mutants', () => {
-  it('are in what a source does, not in what it says', () => {
+  it('change the work of a source, not its messages', () => {
     const texts = chosenIn(SOURCE).map(({ within, kind, start, end }) =>
       [within, kind, SOURCE.slice(start, end)].join(': '),
     )
@@ -61,7 +61,7 @@ describe('mutants', () => {
     }
   })
 
-  it('are in constants, times among them', () => {
+  it('change constants, times among them', () => {
     const found = chosenIn('const WAIT_MS = 5_000\nconst ROOM = 64 * 1024\nconst name = 3\n')
     expect(found.map(({ kind, text }) => [kind, text])).toEqual([
       ['another constant', '(5_000) * 16 + 1'],
@@ -69,7 +69,7 @@ describe('mutants', () => {
     ])
   })
 
-  it('are in C sources, each behind its number', () => {
+  it('change C sources, each behind its number', () => {
     const folder = join(import.meta.dirname, '../../../native')
     for (const file of readdirSync(folder).filter(name => name.endsWith('.c'))) {
       const source = readFileSync(join(folder, file), 'utf8')

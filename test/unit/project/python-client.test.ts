@@ -36,7 +36,7 @@ describe('the member in Python', () => {
     },
   )
 
-  it.runIf(NIGHTLY && has('python3'))('is installed with its types, and leaves nothing in the tree', () => {
+  it.runIf(NIGHTLY && has('python3'))('installs with its types, and leaves nothing in the tree', () => {
     const before = readdirSync(CLIENT).sort()
     const folder = temporary()
     const install = ['-m', 'pip', 'install', '--quiet', '--no-deps', '--no-compile', '--target', folder, '.']

@@ -47,8 +47,8 @@ function folder(): string {
   return made
 }
 
-describe('what is released', () => {
-  it('is a version of which package.json, the lock file and the changelog say the same, with all changes in a commit', () => {
+describe('a release', () => {
+  it('has a version of which package.json, the lock file and the changelog say the same, with all changes in a commit', () => {
     expect(checkout()).toEqual({ wrong: [], unpublishable: [] })
     const said = (changes: Parameters<typeof checkout>[0]) => checkout(changes).wrong.join('\n')
     expect(said({ changes: ' M README.md' })).toContain('README.md')
@@ -64,7 +64,7 @@ describe('what is released', () => {
     )
   })
 
-  it('is published from where package.json says that the project lives, at a tag of its version', () => {
+  it('comes from where package.json says that the project lives, at a tag of its version', () => {
     const workflow = workflowOf(WORKFLOW)
     expect(checkout({ workflow })).toEqual({ wrong: [], unpublishable: [] })
     const elsewhere = workflowOf({ ...WORKFLOW, GITHUB_SERVER_URL: 'https://other.test' })
@@ -93,7 +93,7 @@ describe('what is released', () => {
     expect(() => withHome({}, 'https://host.test/owner')).toThrow('HOST/OWNER/NAME')
   })
 
-  it('is released by one workflow only', () => {
+  it('comes from one workflow only', () => {
     expect(workflowOf(WORKFLOW)).toEqual({ home: HOME, tag: 'v1.2.3', mayPublish: false })
     expect(workflowOf({ ...WORKFLOW, ACTIONS_ID_TOKEN_REQUEST_URL: 'https://host.test/' })?.mayPublish).toBe(
       true,
@@ -110,7 +110,7 @@ describe('what is released', () => {
     expect(misspelt).toMatchObject({ status: 2, stdout: '' })
   })
 
-  it('is the tarball whose hash was told, and no other', () => {
+  it('has the tarball whose hash was told, and no other', () => {
     const made = folder()
     const manifest = { name: 'fd-broker', version: '1.2.3' }
     expect(() => packed(made, manifest, undefined)).toThrow('run the stage "pack"')
@@ -154,7 +154,7 @@ describe('what is released', () => {
 })
 
 describe('the changelog', () => {
-  it('is read by version', () => {
+  it('has one part for each version', () => {
     expect(changesOf(CHANGELOG, '1.2.3')).toEqual({ date: '2026-01-02', body: '### Added\n\n- A thing.' })
     expect(changesOf(CHANGELOG, '1.2.2')).toEqual({ date: null, body: '' })
     expect(changesOf(CHANGELOG, '1.2')).toBeNull()

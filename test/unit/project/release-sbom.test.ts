@@ -30,8 +30,8 @@ const rest = {
   time: new Date(0),
 }
 
-describe('what a user gets', () => {
-  it('is what dependencies lead to, each found as Node finds it', () => {
+describe('the packages of a user', () => {
+  it('follow from dependencies, each found as Node finds it', () => {
     const found = installedWith(LOCK, ['a'])
     expect(found.map(({ path, version }) => [path, version])).toEqual([
       ['node_modules/@scope/c', '3.0.0'],
@@ -45,7 +45,7 @@ describe('what a user gets', () => {
     expect(() => installedWith(LOCK, ['gone'])).toThrow('no gone')
   })
 
-  it('is in the bill of materials, what is installed and what is inside', () => {
+  it('stand in the bill of materials, the installed and the bundled ones', () => {
     const modules = [
       'node_modules/tool/index.js',
       'src/a.js',
@@ -81,7 +81,7 @@ describe('what a user gets', () => {
     })
   })
 
-  it('is the same bill for the same tarball', () => {
+  it('give the same bill for the same tarball', () => {
     const shipped = installedWith(LOCK, ['a'])
     expect(billOf({ ...rest, shipped })).toEqual(billOf({ ...rest, shipped: [...shipped].reverse() }))
   })

@@ -50,7 +50,7 @@ describe('the place of a seed', () => {
     return found && [source.slice(found.start, found.end), found.text]
   }
 
-  it('is the smallest expression that means the same alone', () => {
+  it('spans the smallest expression that means the same alone', () => {
     expect(place('if (a < b && c) d()', 'a < b', 'a <= b')).toEqual(['a < b', 'a <= b'])
     expect(place('x = a + b * c', 'a + b', '(a + b)')).not.toEqual(['a', '(a'])
   })
@@ -59,11 +59,11 @@ describe('the place of a seed', () => {
     expect(place('this.a.b(1)', 'a.b(1)', 'a.c(1)')).toEqual(['this.a.b(1)', 'this.a.c(1)'])
   })
 
-  it('is a statement where one is left out', () => {
+  it('spans a statement where one is left out', () => {
     expect(place('function f() { a(); b() }', 'a(); ', '')).toEqual(['{ a(); b() }', '{ b() }'])
   })
 
-  it('is null where the text is not there, or there twice', () => {
+  it('gives null where the text is not there, or there twice', () => {
     expect(place('a()', 'b', 'c')).toBeNull()
     expect(place('a(a)', 'a', 'c')).toBeNull()
   })

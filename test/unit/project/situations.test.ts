@@ -13,7 +13,7 @@ const LEAST_IN_GATE = 30
 const LEAST_OF_A_KIND = 3
 
 describe('the situations from public reports', () => {
-  it(`are at least ${LEAST}, ${LEAST_IN_GATE} of them in the gate, and ${LEAST_OF_A_KIND} of each kind`, () => {
+  it(`number at least ${LEAST}, ${LEAST_IN_GATE} of them in the gate, and ${LEAST_OF_A_KIND} of each kind`, () => {
     expect(SITUATIONS.length).toBeGreaterThanOrEqual(LEAST)
     const inGate = SITUATIONS.filter(({ test }) => !test.nightly)
     expect(inGate.length).toBeGreaterThanOrEqual(LEAST_IN_GATE)
@@ -41,16 +41,16 @@ describe('the situations from public reports', () => {
     else expect(test.file).toMatch(/^test\/(?:e2e|unit)\/(?!.*\.long\.)/)
   })
 
-  it('are in docs/situations.md (npm run situation-docs makes it)', () => {
+  it('match docs/situations.md (npm run situation-docs makes it)', () => {
     expect(readFileSync(join(root, 'docs/situations.md'), 'utf8')).toBe(situationsPage())
   })
 })
 
 describe('the titles of tests', () => {
-  it('are read with the conditions of the suites around them', () => {
+  it('read with the conditions of the suites around them', () => {
     const source = `describe.runIf(NIGHTLY)('many', () => {
   it.each(perLane([['a (b', ')']], []))(
-    'is %s',
+    'reads as: %s',
     () => {},
   )
 })
@@ -62,7 +62,7 @@ describe('others', () => {
 })
 `
     expect(testsOf(source)).toEqual([
-      { title: 'is %s', conditions: ['NIGHTLY'] },
+      { title: 'reads as: %s', conditions: ['NIGHTLY'] },
       { title: 'stays', conditions: [] },
       { title: 'has gone', conditions: ['always'] },
       { title: "it's one", conditions: ['why !== null'] },

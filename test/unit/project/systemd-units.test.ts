@@ -17,19 +17,19 @@ function analyzer(): string | null {
 }
 
 describe('the units in docs/examples/systemd', () => {
-  it('are each linked from docs/systemd.md', () => {
+  it('have a link each in docs/systemd.md', () => {
     const page = readFileSync(join(root, 'docs', 'systemd.md'), 'utf8')
     const linked = [...page.matchAll(/\]\(examples\/systemd\/([^)]+)\)/g)].map(([, unit]) => unit!)
     expect(linked.sort()).toEqual([...units].sort())
   })
 
-  it('that run the command as a user who does not own the package have a folder for what V8 has compiled', () => {
+  it('have a folder for code that V8 has compiled if they run the command as a user that does not own the package', () => {
     const ofOthers = units.filter(unit => /^ExecStart=\S*\/fd-broker .*^User=/ms.test(text(unit)))
     expect(ofOthers).toEqual(['edge.service', 'run.service'])
     for (const unit of ofOthers) expect(text(unit), unit).toMatch(/^CacheDirectory=\w+$/m)
   })
 
-  it('that serve have an upgrade as their ExecReload, of the service that they start', () => {
+  it('have an upgrade as their ExecReload if they serve, of the service that they start', () => {
     const serving = units.filter(unit => /^ExecStart=/m.test(text(unit)))
     expect(serving.length).toBeGreaterThan(3)
     for (const unit of serving) {

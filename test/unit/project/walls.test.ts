@@ -33,7 +33,7 @@ describe('the sources', () => {
     expect(empty).toEqual([])
   })
 
-  it('are described in CONTRIBUTING.md as they are checked', () => {
+  it('stand in CONTRIBUTING.md as they are checked', () => {
     const text = readFileSync(`${root}/.github/CONTRIBUTING.md`, 'utf8')
     const rows = text.split('\n').filter(line => /^\| `src\//.test(line))
     expect(rows).toEqual(
@@ -138,7 +138,7 @@ describe('the unit tests', () => {
     expect(castsIn(all)).toBeLessThanOrEqual(UNIT_TESTS.casts)
   })
 
-  it('are counted by what is code', () => {
+  it('count by their code', () => {
     const made = new Map([
       [
         'test/unit/a/b.test.ts',
@@ -320,7 +320,7 @@ describe('no violation is', () => {
 })
 
 describe('imports', () => {
-  it('are read in all their forms, with their lines', () => {
+  it('read in all their forms, with their lines', () => {
     const source = `
 import a from './a.js'
 import './b.js'

@@ -4,7 +4,7 @@ import { ConfigDocument, parseJson } from '../../../src/config/document.js'
 import { problems, refusal } from '../../fixtures/proxy-config.js'
 
 describe('a configuration in JSON', () => {
-  it('is read as what it says, also with colons, quotes and backslashes in its texts', () => {
+  it('reads as it says, also with colons, quotes and backslashes in its texts', () => {
     const text = fc.string({ unit: fc.constantFrom('"', '\\', ':', '{', 'a', '\n', 'é', '\u2028') })
     const value = fc.jsonValue({ stringUnit: 'grapheme' })
     const object = fc.dictionary(fc.oneof(text, fc.constant('__proto__')), fc.oneof(text, value))
@@ -17,7 +17,7 @@ describe('a configuration in JSON', () => {
     )
   })
 
-  it('is read as YAML where it is no JSON, or a key is given twice', () => {
+  it('reads as YAML where it is no JSON, or a key is given twice', () => {
     const none = [
       '',
       '1',

@@ -290,7 +290,7 @@ describe('a wrong value', () => {
     expect([value, '"a b"', '"Connection"', '"Date"'].some(start => there.startsWith(start))).toBe(true)
   })
 
-  it('is tested for every key that there is', () => {
+  it('has a test for every key that there is', () => {
     const tested = new Set(WRONG.map(([key]) => key.replace(/\["a b"\]|\.Connection|\.Date|\.X-A/, '')))
     expect(keysOf(configShape(new Set(), new Set())).filter(key => !tested.has(key))).toEqual([])
   })

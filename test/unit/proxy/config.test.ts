@@ -7,7 +7,7 @@ import { isOptional, settingMessages, upstreamMessage, upstreamOf } from '../../
 import { config, EXAMPLE, LEAST, problems, refusal } from '../../fixtures/proxy-config.js'
 
 describe('a configuration', () => {
-  it('is read with everything filled in', () => {
+  it('reads with everything filled in', () => {
     const { listeners, upstreams, routes, ...rest } = config(EXAMPLE)
     expect(listeners).toMatchObject([
       { name: 'http', spec: { kind: 'tcp', host: '127.0.0.1', port: 8080 }, forward: null },
@@ -76,7 +76,7 @@ describe('a configuration', () => {
     })
   })
 
-  it('is stored as versions without keepAlive.age store it, and read back so', () => {
+  it('stores keepAlive.age as versions without it do, and reads it back so', () => {
     const stored = (keepAlive: string) => {
       const upstreams = `upstreams: { app: { servers: ["http://a:1"], keepAlive: { ${keepAlive} } } }\n`
       const [upstream] = config(`${LEAST}${upstreams}`).upstreams
@@ -118,7 +118,7 @@ describe('a configuration', () => {
     })
   })
 
-  it('is in the settings of the state as long as it is given', () => {
+  it('stands in the settings of the state as long as it is given', () => {
     const settings = (text: string) => {
       const paths = settingMessages(config(`${LEAST}upgrade: { health: ${text} }`), {
         generation: 1,
@@ -167,7 +167,7 @@ describe('a configuration', () => {
     })
   })
 
-  it('is plain data, so that a worker may read it', () => {
+  it('has plain data, so that a worker may read it', () => {
     const read = config(EXAMPLE)
     expect(structuredClone(read)).toEqual(read)
   })
@@ -215,7 +215,7 @@ upstreams:
 })
 
 describe('a wrong configuration', () => {
-  it('is refused with file, line, column, key and remedy', () => {
+  it('causes an error with file, line, column, key and remedy', () => {
     const text = EXAMPLE.replace('"http://127.0.0.1:9002"', '"htp://x"')
     expect(refusal(text)).toEqual([
       'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is not an upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)',
@@ -271,7 +271,7 @@ routes: [{ host: "*", upstream: db }]
     expect(problems(text).map(({ key }) => key)).toEqual(['upstreams.app.servers[1]'])
   })
 
-  it('is refused for what is there twice', () => {
+  it('causes an error for repeated entries', () => {
     const text = `${LEAST.replace(
       ']',
       ', { name: http, address: "tcp://127.0.0.1:8081" }, { name: b, address: "tcp://127.0.0.1:8080" }]',
@@ -294,7 +294,7 @@ routes:
     ['tcp://*:80', 'tcp://0.0.0.0:80'],
     ['tcp://[::]:80', 'tcp://[::1]:80'],
     ['tcp://*:80?reusePort', 'tcp://[::1]:80'],
-  ])('is refused for listeners of which the kernel binds one only: %s and %s', (one, other) => {
+  ])('causes an error for listeners of which the kernel binds one only: %s and %s', (one, other) => {
     const text = LEAST.replace(/"tcp.*"/, `"${one}" }, { name: b, address: "${other}"`)
     expect(refusal(text)).toEqual([
       expect.stringMatching(
@@ -315,7 +315,7 @@ routes:
     expect(config(text).listeners).toHaveLength(2)
   })
 
-  it('is refused for a path that is used twice', () => {
+  it('causes an error for a path that is used twice', () => {
     const text = `${LEAST.replace(/"tcp.*"/, '"unix:/run/edge/upgrade.sock"')}stateFile: /run/edge/upgrade.sock\n`
     expect(refusal(text)).toEqual([
       'edge.yaml:3:36: listeners[0].address: "/run/edge/upgrade.sock" is the path of the control socket too; write another one',
@@ -328,7 +328,7 @@ routes:
     expect(config(text).listeners).toHaveLength(2)
   })
 
-  it('is refused for a route with no target, with two, and with a body that no answer may have', () => {
+  it('causes an error for a route with no target, with two, and with a body that no answer may have', () => {
     const text = `${EXAMPLE.slice(0, EXAMPLE.indexOf('drain'))}  - { host: a }
   - { host: b, upstream: app, respond: {} }
   - { host: c, respond: { status: 204, body: x } }
@@ -343,7 +343,7 @@ routes:
   })
 })
 
-describe('what is no YAML', () => {
+describe('a text that is no YAML', () => {
   it.each([
     [
       'a star without quotes',
@@ -414,7 +414,7 @@ describe('what is no YAML', () => {
     )
   })
 
-  it.each(['', '# later\n'])('is said to be empty where it is: %j', text => {
+  it.each(['', '# later\n'])('causes an error that it is empty where it is: %j', text => {
     expect(refusal(text)).toEqual([
       expect.stringMatching(/^edge\.yaml:1:1: the file is empty; its keys are: service, control, /),
     ])
@@ -430,7 +430,7 @@ describe('what is no YAML', () => {
 })
 
 describe('a file', () => {
-  it('that cannot be read, or is not UTF-8, is named', async () => {
+  it('causes an error with its name if it cannot be read, or is not UTF-8', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fd-broker-config-'))
     const file = join(folder, 'edge.yaml')
     const refused = { code: 'ERR_FDB_CONFIG', details: expect.objectContaining({ file }) }

@@ -108,7 +108,7 @@ describe('a configuration that a program makes', () => {
     expect(configFrom(EVERY)).toMatchObject({ service: 'edge', drain: { move: 'idle' } })
   })
 
-  it('is what the same text is', () => {
+  it('equals the same text', () => {
     const document: ProxyDocument = {
       service: 'edge',
       control: '/run/edge/upgrade.sock',
@@ -125,7 +125,7 @@ describe('a configuration that a program makes', () => {
     expect(configFrom(document)).toEqual(config(EXAMPLE))
   })
 
-  it('is refused with each key that is wrong', () => {
+  it('causes an error with each wrong key', () => {
     const wrong = { ...EVERY, via: 'no name', limits: { fields: 0 } }
     let thrown: unknown
     try {
@@ -155,7 +155,7 @@ describe('a configuration that a program makes', () => {
     ['forwarded', new Date(0), 'is none of "off", "x-forwarded"'],
     ['upgrade', Promise.resolve(), 'is an object of class Promise'],
     ['via', Buffer.from('edge'), 'is an object of class Uint8Array'],
-  ])('is refused where %s is an object that is not a plain one', (key, value, why) => {
+  ])('causes an error where %s is an object that is not a plain one', (key, value, why) => {
     const wrong = { ...EVERY, [key]: value } as ProxyDocument
     const text = expect.stringContaining(why)
     expect(() => configFrom(wrong)).toThrow(

@@ -28,7 +28,7 @@ describe('a process that has to prove that it is well', () => {
     })
   })
 
-  it('is well again once nobody asks any more', async () => {
+  it('counts as well again once no caller asks any more', async () => {
     const { health } = healthOf(['no'])
     let needed = true
     health.watch(() => needed)

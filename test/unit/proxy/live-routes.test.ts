@@ -51,7 +51,7 @@ async function scene(before: Record<string, string> = {}) {
 }
 
 describe('the routes of a successor', () => {
-  it('are those of its file and those made at run time, each read once', async () => {
+  it('come from its file and from the run time, each read once', async () => {
     const { section, routes, found, read } = await scene({
       'file:same/': 'one',
       'file:changed/': 'before',
@@ -81,7 +81,7 @@ describe('the routes of a successor', () => {
     ])
   })
 
-  it('are looked at again when the state changes between preparing and writing', async () => {
+  it('get a second look when the state changes between preparing and writing', async () => {
     const { section, routes, found, write } = await scene({ 'file:a/': 'one' })
     const file = fileOf({ a: 'one' })
     await routes.prepare(file)
@@ -92,14 +92,14 @@ describe('the routes of a successor', () => {
     expect(['a', 'b'].map(found)).toEqual(['one', 'by hand'])
   })
 
-  it('are those of the file that is written, also if another was prepared', async () => {
+  it('come from the file that is written, also if another was prepared', async () => {
     const { routes, found } = await scene()
     await routes.prepare(fileOf({ a: 'one' }))
     await routes.apply(fileOf({ a: 'two', b: 'two' }))
     expect(['a', 'b'].map(found)).toEqual(['two', 'two'])
   })
 
-  it('are its file’s whatever another process changes while they are prepared', async () => {
+  it('come from its file whatever another process changes while they are prepared', async () => {
     const before = { 'file:b/': 'before', 'runtime:c/': 'before' }
     const { routes, found, write, scene: happens } = await scene(before)
     happens.onRead = key => {

@@ -56,7 +56,7 @@ async function world(
 }
 
 describe('the names of servers', () => {
-  it('are found while others, however many, are never answered for', async () => {
+  it('get addresses while others, however many, never get an answer', async () => {
     const silent = Object.fromEntries(
       Array.from({ length: 50 }, (_, i) => [`dead${i}.test`, 'silent' as const]),
     )
@@ -72,13 +72,13 @@ describe('the names of servers', () => {
     expect(dead.length).toBe(50)
   })
 
-  it('are given up after the timeout, and tell the reason', async () => {
+  it('fail after the timeout, and tell the reason', async () => {
     const { find, failures } = await world({ 'dead.test': 'silent' }, { timeout: 50 })
     expect(await find('dead.test')).toBe('ETIMEOUT')
     expect(failures).toEqual(['dead.test ETIMEOUT'])
   })
 
-  it('are asked for once, by however many requests, and again when their time is over', async () => {
+  it('cause one question, by however many requests, and another when their time is over', async () => {
     const { server, find } = await world({ 'a.test': { a: ['127.0.0.1'], ttl: 1 } })
     await Promise.all(Array.from({ length: 20 }, () => find('a.test')))
     expect(await find('a.test')).toEqual(['127.0.0.1'])
@@ -88,7 +88,7 @@ describe('the names of servers', () => {
     expect(server.timesAsked('a.test')).toBe(2)
   })
 
-  it('that do not exist are not asked for each time', async () => {
+  it('cause no question each time if they do not exist', async () => {
     const { server, find, failures } = await world({})
     for (let n = 0; n < 3; n++) expect(await find('none.test')).toBe('ENOTFOUND')
     expect([server.timesAsked('none.test'), failures]).toEqual([1, ['none.test ENOTFOUND']])
@@ -147,7 +147,7 @@ describe('the names of servers', () => {
     expect(file.value(6_000)).toBe('two')
   })
 
-  it('are looked for in the domains of resolv.conf', async () => {
+  it('may lie in the domains of resolv.conf', async () => {
     const { find, server } = await world(
       { 'app.two.test': { a: ['127.0.0.4'] }, 'x.y': { a: ['127.0.0.5'] } },
       { resolv: 'nameserver 127.0.0.1\nsearch one.test two.test\n' },
@@ -157,7 +157,7 @@ describe('the names of servers', () => {
     expect(await find('x.y')).toEqual(['127.0.0.5'])
   })
 
-  it('are forgotten when other name servers are configured', async () => {
+  it('become unknown when other name servers are configured', async () => {
     const { names, find } = await world({ 'a.test': { a: ['127.0.0.1'] } })
     expect(await find('a.test')).toEqual(['127.0.0.1'])
     const other = await NameServer.start({ 'a.test': { a: ['127.0.0.7'] } })
@@ -167,7 +167,7 @@ describe('the names of servers', () => {
 })
 
 describe('the search list', () => {
-  it('is that of resolv.conf', () => {
+  it('comes from resolv.conf', () => {
     expect(searchList('')).toEqual({ domains: [], dots: 1 })
     expect(searchList('domain a\nsearch B. c ; d\noptions timeout:1 ndots:5\n#search x')).toEqual({
       domains: ['b', 'c'],
@@ -180,7 +180,7 @@ describe('the search list', () => {
   })
 })
 
-describe('what is known of a name', () => {
+describe('knowledge of a name', () => {
   const found = (addresses: string[], ttlMs: number) => ({ kind: 'addresses', addresses, ttlMs }) as const
 
   it('counts as long as the name server said, from 1 s to 1 h, and has 64 addresses at most', () => {

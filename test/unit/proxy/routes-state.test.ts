@@ -142,7 +142,7 @@ describe('a stored route that cannot be read', () => {
     expect(reconciled(damaged(), [rule('a/')])).toMatchObject({ deletes: ['file:bad/'] })
   })
 
-  it('is listed without a target, and may be replaced', () => {
+  it('stands in the list without a target, and may be replaced', () => {
     expect(listOf(damaged()).map(({ host, path, target }) => [`${host}${path}`, target])).toEqual([
       ['bad/', null],
       ['bad/x', null],
@@ -216,7 +216,7 @@ describe('a new file', () => {
     expect(reconciled(current, [], former)).toMatchObject({ former: ['a/x'], needed, dangling: [] })
   })
 
-  it('is taken in slices', () => {
+  it('takes effect in slices', () => {
     const current = state(Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`file:h${i}/`, app])))
     let steps = 0
     const work = reconcile(current, { routes: [rule('a/')], upstreams, former: new Set() }, STAMP)
@@ -238,7 +238,7 @@ describe('routes at run time', () => {
     throw new Error('was accepted')
   }
 
-  it('are added under their canonical name, with what they keep out of force', () => {
+  it('get their canonical name, with the routes that they keep out of force', () => {
     const current = state({ 'file:a.com/x': app })
     const result = add(current, [
       { host: 'A.com', path: '/x/', upstream: 'other', connect: true },
@@ -268,7 +268,7 @@ describe('routes at run time', () => {
     })
   })
 
-  it('are refused all together, and every wrong one is named', () => {
+  it('fail all together, with the name of every wrong one', () => {
     const current = state({})
     expect(
       refused(() =>
@@ -299,7 +299,7 @@ describe('routes at run time', () => {
     expect(refused(() => add(current, many))).toHaveLength(22)
   })
 
-  it('are removed by name, all or none', () => {
+  it('go by name, all or none', () => {
     const current = state({ 'runtime:a/': app, 'file:a/': app, 'file:b/': app, 'runtime:c/x': app })
     const result = runAtOnce(removeRoutes(current, [{ host: 'A' }, { host: 'c', path: '/x/' }]))
     expect(result).toEqual({

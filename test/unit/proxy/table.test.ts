@@ -105,7 +105,7 @@ describe('a lookup', () => {
 })
 
 describe('a change', () => {
-  it('is seen by the next lookup', () => {
+  it('shows in the next lookup', () => {
     const routes = table(['a', '/x/y'])
     expect(routes.lookup('a', '/x')).toBe(NO_ROUTE)
     routes.put({ origin: 'file', host: 'a', path: '/x' }, 'new')
@@ -165,7 +165,7 @@ describe('many routes', () => {
     expect([routes.size, routes.lookup('a', '/p/1/q')]).toEqual([0, NO_ROUTE])
   })
 
-  it('that were removed leave no memory behind', () => {
+  it('leave no memory behind when they are removed', () => {
     const routes = table(['*', '/'])
     const id = (round: number, i: number) =>
       ({ origin: 'runtime', host: i % 2 ? `h${round}-${i}` : 'one', path: `/p${round}-${i}/q/r` }) as const

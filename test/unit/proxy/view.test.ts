@@ -40,7 +40,7 @@ const plan: Reconciled = {
 }
 
 describe('the routes as a process serves them', () => {
-  it('are those of the state', async () => {
+  it('come from the state', async () => {
     const { all } = await view()
     expect(all()).toEqual({ 'file:a/': 'old', 'file:b/': 'old', 'runtime:c/': 'old' })
   })

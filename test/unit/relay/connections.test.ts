@@ -155,7 +155,7 @@ describe('a request whose head cannot be written for the server', () => {
   it.each([
     ['an impossible field', { fields: { request: { set: { Connection: 'x' } } } }],
     ['an impossible host', { host: 'a\r\nb' }],
-  ])('is answered with 500, and the fault is told: %s', (_, route) => {
+  ])('gets 500, and the fault is told: %s', (_, route) => {
     const faults: unknown[] = []
     const { client, servers, reports } = relayWith({ onFault: error => faults.push(error) }, route)
     client.hear(GET)
@@ -181,7 +181,7 @@ describe('an answer of the relay itself', () => {
 describe('a peer that takes its bytes slowly', () => {
   afterEach(() => void vi.useRealTimers())
 
-  it('is kept while it takes more, also after the other side had taken more than it ever did', () => {
+  it('stays while it takes more, also after the other side had taken more than it ever did', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] })
     const [clientPair, serverPair] = [socketPair('client'), socketPair('server')]
     onTestFinished(() => {
@@ -211,7 +211,7 @@ describe('a peer that takes its bytes slowly', () => {
 describe('clients that have gone while nothing is read from them', () => {
   afterEach(() => void vi.useRealTimers())
 
-  it('are told of, unless another that has gone took them out meanwhile', () => {
+  it('show, unless another that has gone took them out meanwhile', () => {
     vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
     const pairs = [socketPair('one'), socketPair('two')]
     const reasons: unknown[] = []
@@ -330,7 +330,7 @@ describe('a connection that cannot leave as there is no duplicate of its serverâ
 })
 
 describe('a connection that comes', () => {
-  it('is ended behind what is still to be written, where it was ended before', async () => {
+  it('ends behind the bytes that are still to be written, where it was ended before', async () => {
     const [ours, theirs] = socketPair('client')
     const { client, leaves, relay } = relayWith({}, undefined, ours.raw)
     client.detach = () => ({ unread: NOTHING, unsent: Buffer.from('rest'), ended: true })
@@ -359,7 +359,7 @@ describe('an unused connection to a server', () => {
     return new UpstreamPools({ dial: () => new Stream(), tickMs: 10 })
   }
 
-  it('is read from, so that its end is heard, although the exchange before had stopped reading', () => {
+  it('reads, so that its end is heard, although the exchange before had stopped reading', () => {
     const pools = poolsWith()
     const one = new Stream()
     pools.release(SERVER, one)
@@ -370,14 +370,14 @@ describe('an unused connection to a server', () => {
     expect(pools.acquire(SERVER, NO_OWNER, false)).not.toBe(one)
   })
 
-  it('is not used when it is older than it may be, whatever has closed it by then', () => {
+  it('serves no request when it is older than it may be, whatever has closed it by then', () => {
     const pools = poolsWith()
     const one = new Stream()
     pools.release(SERVER, one, performance.now() - 1_000)
     expect(pools.acquire(SERVER, NO_OWNER, false)).not.toBe(one)
   })
 
-  it('is closed when its time is over, and one that came later when its own is', async () => {
+  it('closes when its time is over, and one that came later when its own is', async () => {
     const pools = poolsWith()
     const server = { ...SERVER, keepAlive: { connections: 4, idleMs: 100 } }
     const [one, two] = [new Stream(), new Stream()]

@@ -21,27 +21,27 @@ const lines = (
 const THEIRS =
   'Host: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2.2.2.2\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: b\r\nForwarded: for=1.1.1.1\r\n'
 
-describe('what a server is told about the client', () => {
-  it('is address, scheme and host', () => {
+describe('the fields that tell a server about the client', () => {
+  it('have address, scheme and host', () => {
     expect(lines({}, '9.9.9.9')).toBe(
       'X-Forwarded-For: 9.9.9.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a.example:81\r\n',
     )
   })
 
-  it('is the host of each request, also where a client asks for another than before', () => {
+  it('have the host of each request, also where a client asks for another than before', () => {
     const forwarder = new Forwarder()
     const told = (host: string) => `${forwarder.lines(head(`Host: ${host}\r\n`), '9.9.9.9', origin)}`
     for (const host of ['a.example', 'b.example', 'a.example'])
       expect(/X-Forwarded-Host: (.*)\r\n/.exec(told(host))?.[1]).toBe(host)
   })
 
-  it('is one Forwarded field on demand, with IPv6 in brackets and quotes', () => {
+  it('become one Forwarded field on demand, with IPv6 in brackets and quotes', () => {
     const options = { xForwarded: false, forwarded: true }
     expect(lines(options, '::1')).toBe('Forwarded: for="[::1]";proto=https;host="a.example:81"\r\n')
     expect(lines(options, '9.9.9.9')).toBe('Forwarded: for=9.9.9.9;proto=https;host="a.example:81"\r\n')
   })
 
-  it('is "unknown" for a client without an address', () => {
+  it('say "unknown" for a client without an address', () => {
     expect(lines({ forwarded: true }, '')).toMatch(
       /^X-Forwarded-For: unknown\r\n[\s\S]*\r\nForwarded: for=unknown;/,
     )
@@ -50,7 +50,7 @@ describe('what a server is told about the client', () => {
   const FORGED =
     'x-real-ip: 1.1.1.1\r\nX_Real_IP: 1.1.1.1\r\nX-Forwarded-Port: 1\r\nX-Forwarded_Port: 1\r\nProxy: http://evil\r\nX-Original-URL: /admin\r\nX_ORIGINAL_URL: /admin\r\nX-Rewrite-Url: /admin\r\n'
 
-  it('is not what only a proxy in front may say, unless the client is trusted', () => {
+  it('lose the words that only a proxy in front may say, unless the client is trusted', () => {
     const request = head(`Host: a\r\n${FORGED}A: b\r\n`)
     expect(rewriteRequest(request, { edits: requestEdits() })).toBe(
       'GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\r\n',
@@ -64,7 +64,7 @@ describe('what a server is told about the client', () => {
     expect(lines({ forwarded: true }, '9.9.9.9', THEIRS)).not.toMatch(/1\.1\.1\.1|: b\r|: http\r/)
   })
 
-  it('is added behind what a trusted relay in front says', () => {
+  it('stand behind those of a trusted relay in front', () => {
     expect(lines({ forwarded: true }, '9.9.9.9', THEIRS, true)).toBe(
       'X-Forwarded-For: 1.1.1.1, 2.2.2.2, 9.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: b\r\n' +
         'Forwarded: for=1.1.1.1, for=9.9.9.9;proto=https;host="a"\r\n',

@@ -84,7 +84,7 @@ async function connected(where?: net.ListenOptions) {
 const turn = () => new Promise<void>(resolve => setImmediate(() => setImmediate(resolve)))
 
 describe('a connection that is taken before Node makes a socket of it', () => {
-  it('is closed for Node and for nobody else, with its address known', async () => {
+  it('closes for Node and for no other owner, with its address known', async () => {
     const { stream, peer, heard, tally } = await connected()
     expect([stream instanceof PolledStream, stream.remoteAddress, tally.open]).toEqual([true, '127.0.0.1', 1])
     peer.write('question')
@@ -94,7 +94,7 @@ describe('a connection that is taken before Node makes a socket of it', () => {
     expect([stream.bytesRead, stream.bytesWritten]).toEqual([8, 6])
   })
 
-  it('is none of a descriptor that is not open, and the fault is told', () => {
+  it('fails with a descriptor that is not open, and the fault is told', () => {
     const faults: unknown[] = []
     const accepted = { descriptor: (1 << 20) as LentFd, remoteAddress: '', close() {} }
     const owner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
@@ -157,7 +157,7 @@ describe('a polled stream', () => {
     expect(stream.untouched).toBe(false)
   })
 
-  it('is closed, and says so in a later turn, when both sides have ended', async () => {
+  it('closes, and says so in a later turn, when both sides have ended', async () => {
     const { stream, peer, heard, tally } = await connected()
     peer.end('bye')
     await until('it has heard the end', () => heard.events.length === 1)
@@ -219,7 +219,7 @@ describe('a polled stream', () => {
     expect([heard.text, heard.events]).toEqual(['all', ['end', 'EPIPE']])
   })
 
-  it('is told of what was read before a write to it failed in the same turn', async () => {
+  it('tells the bytes that were read before a write to it failed in the same turn', async () => {
     const { stream, peer, heard } = await connected()
     const other = await connected()
     other.heard.onData = () => stream.write('y')
@@ -299,7 +299,7 @@ describe('a polled stream', () => {
     expect(tally.open).toBe(0)
   })
 
-  it('is read by nobody else when another throws', async () => {
+  it('stays as it is when another throws', async () => {
     const heard = listening()
     const streams: ByteStream[] = []
     const thrower: StreamOwner = {
@@ -358,7 +358,7 @@ describe('a polled stream', () => {
     expect([heard.text, gone, heard.events]).toEqual(['x', ['x'], []])
   })
 
-  it('is told of what was read in the order in which it came, however much that is', async () => {
+  it('tells bytes in the order in which they came, however many', async () => {
     const { peer, heard, stream } = await connected()
     const text = Array.from({ length: 100_000 }, (_, i) => `${i} `).join('')
     peer.write(text)
@@ -463,7 +463,7 @@ describe.each(Object.entries(PLACES))('a stream that is dialled %s', (_, { host,
     expect([heard.events, stream.alive, tally.open]).toEqual([[], false, 0])
   })
 
-  it('is told of an end that comes with the connection, after what came before it', async () => {
+  it('hears an end that comes with the connection, after the bytes before it', async () => {
     const { address, sockets } = await place()
     const heard = listening()
     const { stream } = dial(address, heard)
@@ -475,7 +475,7 @@ describe.each(Object.entries(PLACES))('a stream that is dialled %s', (_, { host,
 })
 
 describe('a stream that connects by itself', () => {
-  it('is writable without delay, and needs one descriptor', async () => {
+  it('writes without delay, and needs one descriptor', async () => {
     const { listener, sockets } = await server(() => false)
     const { port } = listener.address() as net.AddressInfo
     const before = openDescriptors()

@@ -63,7 +63,7 @@ describe('the plan for a response', () => {
 })
 
 describe('the body of an answer', () => {
-  it('is passed on to where it ends, from wherever it begins in a chunk', () => {
+  it('passes on to where it ends, from wherever it begins in a chunk', () => {
     const text = Buffer.from('HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n', 'latin1')
     const asked = { method: 'GET', upgrade: false, http10: false, closeClient: false }
     const { body, coding } = planResponse(new ResponseReader().read(text)!, asked)

@@ -21,7 +21,7 @@ function open(path: string, service = 'edge', touched: () => void = () => {}): S
 }
 
 describe('the slots of a server', () => {
-  it('are divided between processes, and taken again when they are released', () => {
+  it('go to several processes, and to others when they are released', () => {
     const path = place()
     const [a, b] = [open(path).of('http://x'), open(path).of('http://x')]
     const taken = [a.take(3), b.take(3), a.take(3)]
@@ -33,13 +33,13 @@ describe('the slots of a server', () => {
     expect(a.take(3)).toBeNull()
   })
 
-  it('are those of one server of one service', () => {
+  it('belong to one server of one service', () => {
     const path = place()
     const slots = [open(path).of('http://x'), open(path).of('http://y'), open(path, 'other').of('http://x')]
     for (const each of slots) expect([each.take(1), each.take(1)]).toMatchObject([{}, null])
   })
 
-  it('are free when their process has closed the file, as after its end', () => {
+  it('become free when their process has closed the file, as after its end', () => {
     const path = place()
     const ended = open(path)
     const slots = open(path).of('http://x')
@@ -49,7 +49,7 @@ describe('the slots of a server', () => {
     expect(slots.take(1)).not.toBeNull()
   })
 
-  it('are found among many that others have, with gaps', () => {
+  it('show among many that others have, with gaps', () => {
     const path = place()
     const [a, b] = [open(path).of('http://x'), open(path).of('http://x')]
     const all = Array.from({ length: 1000 }, (_, n) => (n % 2 === 0 ? a : b).take(1000)!)
@@ -72,7 +72,7 @@ describe('the slots of a server', () => {
     expect(c!.take(1)).not.toBeNull()
   })
 
-  it('are wanted while another process says so', async () => {
+  it('show as wanted while another process says so', async () => {
     const path = place()
     let touches = 0
     const a = open(path, 'edge', () => touches++).of('http://x')

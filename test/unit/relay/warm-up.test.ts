@@ -71,7 +71,7 @@ describe('a warm-up', () => {
     expect(await warmUp(small, { maxRequests: 60, within: 300, needed: () => true })).toBeLessThan(60)
   })
 
-  it('is not ended by who has gone while something was to be said: nobody would catch it', async () => {
+  it('survives an owner that has gone before a message: no code would catch the error', async () => {
     const [here, there] = socketPair('gone')
     const standIn = new StandIn(there, () => standIn.send(Buffer.from('to nobody')))
     here.close()

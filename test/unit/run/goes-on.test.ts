@@ -61,7 +61,7 @@ describe('a supervisor that goes on as another program', () => {
     expect([other.url, other.asksServing]).toEqual([undefined, false])
   })
 
-  it('is told of a version that was reaped by the one before', async () => {
+  it('hears of a version that was reaped by the one before', async () => {
     const { pid } = spawnSync('true')
     const expected: number[] = []
     const children = { ...NO_CHILDREN, expect: (one: number) => void expected.push(one) }
@@ -128,7 +128,7 @@ describe('a supervisor that goes on as another program', () => {
 })
 
 describe('a version whose main process is the child of one of its own', () => {
-  it('is signalled by its pidfd, and not by its number when its parent has reaped it', async () => {
+  it('gets signals by its pidfd, and not by its number when its parent has reaped it', async () => {
     const parent = spawn('/bin/sh', ['-c', 'sleep 600 & echo $!; wait; read over'], { stdio: 'pipe' })
     onTestFinished(() => void parent.kill('SIGKILL'))
     const [line] = await once(createInterface(parent.stdout), 'line')
@@ -181,7 +181,7 @@ describe('a listener that a service manager has bound', () => {
 })
 
 describe('whether a listener blocks', () => {
-  it('is as asked for when a version is started alone, and as it was under one that runs', async () => {
+  it('follows the request when a version is started alone, and stays as it was under one that runs', async () => {
     const { run, close } = versions()
     const web = bound()
     web.fd.close()

@@ -65,7 +65,7 @@ function bound(text: string, kept: StoredListeners): { fd: OwnedFd; ino: unknown
 }
 
 describe('listeners that a service manager keeps', () => {
-  it('are dropped where nobody can connect to them any more', () => {
+  it('close where no client can connect to them any more', () => {
     const text = `unix:${join(folderOf(), 'web.sock')}`
     const spec = parseListenerSpec(text)
     const manager = new Manager()
@@ -115,7 +115,7 @@ describe('listeners that a service manager keeps', () => {
   })
 
   it.runIf(mayOverlay())(
-    'are gone on with, and adjusted, on a file system that has another device for stat()',
+    'continue, and are adjusted, on a file system that has another device for stat()',
     () => {
       const folder = overlay()
       const text = `unix:${join(folder, 'web.sock')}`

@@ -67,7 +67,7 @@ describe('the timers of a supervisor', () => {
 })
 
 describe('a version', () => {
-  it('is ready when it has answered well so often in a row', async () => {
+  it('becomes ready when it has answered well so often in a row', async () => {
     const answers = [null, 'no', null, null]
     let asked = 0
     const question: HealthCheck = { name: 'it', run: async () => answers[asked++] ?? null }
@@ -83,7 +83,7 @@ describe('a version', () => {
     expect(readyAt).toBe(4)
   })
 
-  it('that serves and is not checked any more has no check open that would delay the end of its probation', async () => {
+  it('has no check open that would delay the end of its probation, once it serves and is not checked any more', async () => {
     let asked = 0
     const question: HealthCheck = {
       name: 'it',
@@ -97,7 +97,7 @@ describe('a version', () => {
     expect(probe.isOpen).toBe(false)
   })
 
-  it('that closes the descriptor without a line is not ready, and is not listened to any more', async () => {
+  it('becomes ready by no end of the descriptor without a line, and is not heard any more', async () => {
     const { heard, events } = told()
     const open = native.openCount()
     const probe = new ReadyFdProbe(3)
@@ -111,7 +111,7 @@ describe('a version', () => {
     expect(heard).toEqual([])
   })
 
-  it('is ready by a line on the descriptor', async () => {
+  it('becomes ready by a line on the descriptor', async () => {
     const { heard, events } = told()
     const probe = new ReadyFdProbe(3)
     const theirs = probe.fds[0]!.dup()
@@ -121,7 +121,7 @@ describe('a version', () => {
     theirs.close()
   })
 
-  it('is not ready by its age when it has ended before', () => {
+  it('becomes ready by no age when it has ended before', () => {
     vi.useFakeTimers()
     const { heard, events } = told()
     const probe = new DelayProbe(1_000)
@@ -134,7 +134,7 @@ describe('a version', () => {
 })
 
 describe('those who ask for an upgrade', () => {
-  it('are forgotten when they are answered', async () => {
+  it('leave the list when they are answered', async () => {
     const askers = new UpgradeRequests()
     let id = 0
     const answer = askers.ask({ argv: ['a'] }, undefined, event => {

@@ -79,7 +79,7 @@ describe('the link of releases', () => {
     expect(led()).toEqual(['2', '1'])
   })
 
-  it('is put back by the supervisor that went on as another program', () => {
+  it('returns by the supervisor that went on as another program', () => {
     const { install, known, led, links } = scene()
     install(2, 1)
     links.follow(state({ 2: 'serving' }))
@@ -109,7 +109,7 @@ describe('the link of releases', () => {
     expect([readlinkSync(at), led()[1]]).toEqual(['1', null])
   })
 
-  it('that cannot be changed is refused with the reason, and all is as it was', () => {
+  it('causes an error with the reason if it cannot be changed, and all is as it was', () => {
     // The name of what is kept beside it would be too long.
     const { at, folder, install } = scene('c'.repeat(250))
     const before = readdirSync(folder)
@@ -122,7 +122,7 @@ describe('the link of releases', () => {
     expect([readdirSync(folder), readlinkSync(at)]).toEqual([before, join(folder, '1')])
   })
 
-  it('is not led to a release that is not there', () => {
+  it('never leads to a missing release', () => {
     const { at, folder, led } = scene()
     const nowhere = { to: join(folder, 'none'), previous: null }
     expect(() => switchLink(at, nowhere)).toThrow(expect.objectContaining({ code: 'ERR_FDB_NO_BINARY' }))

@@ -67,7 +67,7 @@ describe('--ready at an address of a listener', () => {
     await expect(read(listen, ready)).resolves.toMatchObject({ ready: parseReadiness(ready) })
   })
 
-  it('is refused with its place in a file', async () => {
+  it('causes an error with its place in a file', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'fdb-run-'))
     onTestFinished(() => rmSync(folder, { recursive: true }))
     const config = join(folder, 'run.yaml')
@@ -94,7 +94,7 @@ describe('the name of a service', () => {
     ],
     [['node', '.'], 'kiosk'],
     [['node', '--title', 'a', join(folder, 'dist', 'index.js')], 'kiosk'],
-  ])('is the package’s for %j', async (command, name) => {
+  ])('comes from the package for %j', async (command, name) => {
     expect(await nameOf(command)).toEqual([name, 'node'])
     expect(await nameOf(command, { name: 'given' })).toEqual(['given', undefined])
   })
@@ -105,7 +105,7 @@ describe('the name of a service', () => {
     [['node'], 'node'],
     [['./server.mjs', 'a.js'], 'server.mjs'],
     [['/usr/bin/gunicorn', 'app:app'], 'gunicorn'],
-  ])('is the program’s for %j', async (command, name) => {
+  ])('comes from the program for %j', async (command, name) => {
     expect(await nameOf(command)).toEqual([name, undefined])
   })
 })
@@ -137,7 +137,7 @@ describe('settings', () => {
     })
   })
 
-  it('are those of the command line, then those of the file, then the defaults', async () => {
+  it('come from the command line, then from the file, then from the defaults', async () => {
     const config = file(
       'command: [app]\nready: fd\nstopTimeout: 5s\nhealthyFor: 1m\nname: shop\nenv: { A: 1, B: null }\n',
     )
@@ -200,14 +200,14 @@ describe('settings', () => {
     ['listen: { web: null }', /option "listen" is null; give a string/],
     ['ready: fd\nlisten: { web: nowhere }', /run\.yaml:2:9: /],
     ['ready: fd\nlistens: {}', /run\.yaml:2:1: .*no option "listens"/],
-  ])('that are wrong are refused, with their place: %j', async (text, why) => {
+  ])('cause an error with their place if wrong: %j', async (text, why) => {
     const sources = new RunSources(['app'], { config: file(text) })
     await expect(sources.supervisorSettings().then(() => sources.versionSettings())).rejects.toThrow(why)
   })
 })
 
-describe('what a program is told of its listeners', () => {
-  it('is nothing of what the supervisor was told of its own', () => {
+describe('the variables of a program about its listeners', () => {
+  it('have nothing of those that the supervisor has for its own', () => {
     const told = listenerVariables([], 3)
     // With FDSTORE a process gives descriptors to the receiver at NOTIFY_SOCKET: that is the supervisor, which keeps none.
     for (const name of ['LISTEN_FDS', 'NOTIFY_SOCKET', 'WATCHDOG_USEC', 'FDSTORE'])

@@ -15,7 +15,7 @@ async function refusal(work: () => unknown): Promise<Error & { code: string }> {
 }
 
 describe('a key', () => {
-  it('is a string: anything else is a TypeError at the call, in every method, and changes nothing', async () => {
+  it('must be a string: anything else is a TypeError at the call, in every method, and changes nothing', async () => {
     const { log } = writingLog()
     const section = log.section('users', defineSection({ version: 1, codec: json() }))
     await section.put('1', 'one')
@@ -46,7 +46,7 @@ describe('a key', () => {
     log.close()
   })
 
-  it('is changed with the options that a change has, and no others', async () => {
+  it('takes the options of each change, and no others', async () => {
     const { log } = writingLog()
     const section = log.section('users', defineSection({ version: 1, codec: json() }))
     const { position } = log
@@ -135,7 +135,7 @@ describe('a value that would not come back as it was', () => {
     log.close()
   })
 
-  it('is named by where it lies, unless the section is secret', async () => {
+  it('causes an error with its place, unless the section is secret', async () => {
     const { log } = writingLog()
     const open = log.section<unknown>('s', defineSection<unknown>({ version: 1, codec: json() }))
     const deep = { items: [{ at: 1 }, { at: Number.NaN }] }
@@ -149,7 +149,7 @@ describe('a value that would not come back as it was', () => {
     log.close()
   })
 
-  it('is anything but bytes where a section has bytes, and anything but an object for protobuf', async () => {
+  it('covers all but bytes where a section has bytes, and all but an object for protobuf', async () => {
     const { log } = writingLog()
     const raw = log.section('raw')
     const typed = log.section('typed', defineSection({ version: 1, codec: bytes() }))
@@ -180,7 +180,7 @@ describe('a value that would not come back as it was', () => {
     log.close()
   })
 
-  it('is not one that says itself how it is written, a field without a value, or one that comes back', async () => {
+  it('covers no value that says itself how it is written, no field without a value, and none that comes back', async () => {
     const { log } = writingLog()
     const section = log.section<unknown>('j', defineSection<unknown>({ version: 1, codec: json() }))
     await section.put('k', { at: new Date(0), none: undefined, deep: [null, true, { n: -1.5 }] })
@@ -207,8 +207,8 @@ function cycle(): object {
   return one
 }
 
-describe('what get() returns', () => {
-  it('is the caller’s own: what is done to it changes nothing for others, nor in the log, until it is put', async () => {
+describe('the result of get()', () => {
+  it('belongs to the caller: changes of it reach neither others nor the log, until it is put', async () => {
     const { log } = writingLog()
     const objects = log.section<{ n: number; list: number[] }>(
       'j',
@@ -233,7 +233,7 @@ describe('what get() returns', () => {
     log.close()
   })
 
-  it('is made anew for each where the schema says that it is frozen, and something in it cannot be', async () => {
+  it('comes new to each caller where the schema says that it is frozen, and something in it cannot be', async () => {
     const { log } = writingLog()
     const held = async (name: string, made: () => unknown) => {
       const codec = { name: 'made', encode: () => Buffer.from(name), decode: made }
@@ -257,7 +257,7 @@ describe('what get() returns', () => {
     log.close()
   })
 
-  it('is one frozen object for all where the schema says so, and a copy of what cannot be frozen', async () => {
+  it('comes as one frozen object to all where the schema says so, and as a copy of values that cannot be frozen', async () => {
     const { log } = writingLog()
     const frozen = log.section<{ list: { n: number }[] }>(
       'f',

@@ -37,7 +37,7 @@ async function whileIn(work: Promise<unknown>, look: () => void): Promise<void> 
 }
 
 describe('a bulk of many changes', () => {
-  it('is seen by readers all at once: values, keys, size and digest', async () => {
+  it('shows to readers all at once: values, keys, size and digest', async () => {
     const { log } = writingLog({ sliceMs: 1 })
     const section = log.section('numbers', schema)
     await section.bulk(numbers(i => i))
@@ -100,7 +100,7 @@ describe('a bulk of many changes', () => {
     for (const each of [log, reader, plain]) each.close()
   })
 
-  it('is seen all at once by another process that reads it, and is the same there', async () => {
+  it('shows all at once in another process that reads it, and is the same there', async () => {
     const { log, segment } = writingLog()
     await log.section('numbers', schema).bulk(numbers(i => i))
     await log.section('numbers', schema).bulk(numbers(i => i + 1))
@@ -159,7 +159,7 @@ describe('a bulk of many changes', () => {
     log.close()
   })
 
-  it('that a freeze or a seal interrupts counts for nothing, and is made whole in the next segment', async () => {
+  it('counts for nothing if a freeze or a seal interrupts it, and comes whole in the next segment', async () => {
     const { log, segment } = writingLog({ sliceMs: 0.1 })
     const section = log.section('numbers', schema)
     await section.put('before', 1)
@@ -184,7 +184,7 @@ describe('a bulk of many changes', () => {
     log.close()
   })
 
-  it('is said to be under way until it is in the segment, so that nobody goes on in another meanwhile', async () => {
+  it('shows as under way until it is in the segment, so that no process goes on in another meanwhile', async () => {
     const { log } = writingLog({ sliceMs: 1 })
     const section = log.section('numbers', schema)
     const said: boolean[] = []
@@ -304,7 +304,7 @@ describe('the changes of a bulk', () => {
     return bulk.parts.map(({ length }) => length)
   }
 
-  it('are in parts of some kilobytes, small ones together and a large one alone', () => {
+  it('form parts of some kilobytes, small ones together and a large one alone', () => {
     expect(partsOf(Array.from({ length: 50 }, () => 10))).toHaveLength(1)
     const mixed = partsOf([10, 100_000, 10, 10])
     expect(mixed).toHaveLength(3)

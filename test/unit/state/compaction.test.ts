@@ -50,7 +50,7 @@ describe('compaction', () => {
     log.close()
   })
 
-  it('is told to all who follow the log, once for each merge', async () => {
+  it('calls all that follow the log, once for each merge', async () => {
     const { log, segment } = await filled(10)
     segment.seal()
     log.endWriting(over)
@@ -196,7 +196,7 @@ describe('compaction', () => {
     log.close()
   })
 
-  it('is stopped by the close of the log, which leaves nothing open', async () => {
+  it('stops at the close of the log, which leaves nothing open', async () => {
     const open = native.openCount()
     const { log, segment } = await filled(20_000)
     segment.seal()

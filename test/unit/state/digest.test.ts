@@ -138,7 +138,7 @@ describe('locations', () => {
     expect(before.get(39_999, at)).toEqual({ segment: 1, offset: 39_999, length: 10 })
   })
 
-  it('are the same in a copy, whatever becomes of the other', () => {
+  it('stay the same in a copy, whatever becomes of the other', () => {
     const one = new Locations()
     const at = { segment: 0, offset: 0, length: 0 }
     for (let i = 0; i < 20_000; i++) one.add(1, i, 10)

@@ -76,7 +76,7 @@ describe('a change of a durable section', () => {
     expect(file.status().syncedSequence).toBe(log.sequence)
   })
 
-  it('is refused, and not made, where there is no state file', async () => {
+  it('fails, unmade, where there is no state file', async () => {
     const { log, orders } = writing()
     log.disk = null
     const option = { code: 'ERR_FDB_OPTION' }
@@ -97,7 +97,7 @@ describe('a change of a durable section', () => {
     expect(file.status().syncedSequence).toBe(2)
   })
 
-  it('is brought to the disk of the process that writes where that is another', async () => {
+  it('reaches the disk of the process that writes where that is another', async () => {
     const elder = writing()
     const { log, orders, notes } = opened()
     await log.adopt(elder.log.segments[0]!.readOnly())

@@ -76,7 +76,7 @@ describe('ready()', () => {
     expect(section.size).toBe(4)
   })
 
-  it('is followed by one migration of all entries, when the handoff cannot be undone', async () => {
+  it('starts one migration of all entries, when the handoff cannot be undone', async () => {
     const start = await startMember()
     const first = await start()
     const routes = first.section('routes', oldSchema)
@@ -176,7 +176,7 @@ describe('a change that a listener gets', () => {
 })
 
 describe('entries of a section with another schema', () => {
-  it('are decoded only if they can be wrong: those of this version are not', async () => {
+  it('cause a decoding only if they can be wrong: those of this version cannot', async () => {
     const { log } = writingLog()
     await log.section('s', oldSchema).put('a', { to: 'x' })
     for (const segment of log.segments) segment.seal()

@@ -35,7 +35,7 @@ async function start(path: string, { first = true } = {}) {
 }
 
 describe('a state file', () => {
-  it('is refused to a process of another control path while a process writes it, and given when that has ended', async () => {
+  it('stays closed to a process of another control path while a process writes it, and opens when that has ended', async () => {
     const path = statePath()
     const { file, put } = await start(path)
     file.serve()
@@ -48,7 +48,7 @@ describe('a state file', () => {
     await next.put('b')
   })
 
-  it('is refused while another process starts with it, before there is a file', async () => {
+  it('stays closed while another process starts with it, before there is a file', async () => {
     const path = statePath()
     const { file } = await start(path)
     await expect(start(path)).rejects.toMatchObject(IN_USE)
@@ -57,14 +57,14 @@ describe('a state file', () => {
     await start(path)
   })
 
-  it('is given to one of two processes that start at the same time', async () => {
+  it('goes to one of two processes that start at the same time', async () => {
     const path = statePath()
     const outcomes = await Promise.allSettled([0, 1].map(() => FileClaim.take(path, quiet, PATIENCE_MS)))
     expect(outcomes.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
     for (const outcome of outcomes) if (outcome.status === 'fulfilled') outcome.value.close()
   })
 
-  it('is given although a killed process has left its files beside it', async () => {
+  it('opens although a killed process has left its files beside it', async () => {
     const path = statePath()
     writeFileSync(`${path}.new-0123abcd`, '')
     const { file, put } = await start(path)
@@ -73,7 +73,7 @@ describe('a state file', () => {
     expect(existsSync(`${path}.new-0123abcd`)).toBe(false)
   })
 
-  it('is given to a successor, whose predecessor may be stopped and hold the lock', async () => {
+  it('goes to a successor, whose predecessor may be stopped and hold the lock', async () => {
     const path = statePath()
     const before = await start(path)
     before.file.serve()
@@ -84,7 +84,7 @@ describe('a state file', () => {
     await expect(start(path)).rejects.toMatchObject(IN_USE)
   })
 
-  it('that another process has taken is not taken back while that process writes it', async () => {
+  it('stays with another process that has taken it while that process writes it', async () => {
     const path = statePath()
     const loser = await start(path)
     loser.file.serve()

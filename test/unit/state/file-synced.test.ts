@@ -87,7 +87,7 @@ async function refusal(work: Promise<unknown>): Promise<FdbError> {
 }
 
 describe('a state file that is shorter than when it was synced', () => {
-  it('is refused wherever it was cut, with both lengths, and stays as it is', async () => {
+  it('causes an error wherever it was cut, with both lengths, and stays as it is', async () => {
     const { path, synced, whole } = await halfSynced()
     const random = seeded(SEED)
     for (let i = 0; i < 200; i++) {
@@ -106,7 +106,7 @@ describe('a state file that is shorter than when it was synced', () => {
     }
   })
 
-  it('is refused when nothing is left of it', async () => {
+  it('causes an error when nothing is left of it', async () => {
     const { path } = await halfSynced()
     truncateSync(path, 0)
     expect(await refusal(load(path))).toMatchObject({
@@ -116,7 +116,7 @@ describe('a state file that is shorter than when it was synced', () => {
     expect(readdirSync(dirname(path))).toEqual(['state'])
   })
 
-  it('is found after it was written whole at the end of a process, too, and after it was written anew', async () => {
+  it('shows after it was written whole at the end of a process, too, and after it was written again', async () => {
     for (const end of ['flush', 'exit'] as const) {
       const path = statePath()
       const before = new Set(process.listeners('exit'))
@@ -132,7 +132,7 @@ describe('a state file that is shorter than when it was synced', () => {
   })
 })
 
-describe('what was not synced', () => {
+describe('changes that were not synced', () => {
   it('may be torn anywhere: what stands before the tear is the state', async () => {
     const { path, synced, whole } = await halfSynced()
     for (let cut = synced; cut <= whole.length; cut += 5) {
@@ -180,7 +180,7 @@ describe('a whole record above a limit of the process that reads it', () => {
     ['recordBytes', { recordBytes: 64 * 1024 }, { recordBytes: 4096 }],
     ['changesPerRecord', {}, { changesPerRecord: 5 }],
   ])(
-    'is refused with the limit and what it must be, also behind the last sync: %s',
+    'causes an error with the limit and its needed value, also behind the last sync: %s',
     async (limit, writer, reader) => {
       const path = statePath()
       const { log, file, notes } = writing(path, writer)
@@ -201,7 +201,7 @@ describe('a whole record above a limit of the process that reads it', () => {
     },
   )
 
-  it('is told from a tear, of which the length says nothing', async () => {
+  it('differs from a tear, of which the length says nothing', async () => {
     const { path, synced, whole } = await halfSynced()
     const bytes = Buffer.from(whole)
     // The frame claims 5,000 bytes, and there are as many.
@@ -255,7 +255,7 @@ describe('fd-broker state repair', () => {
 })
 
 describe('a state file without marks', () => {
-  it('is refused: how much of it was synced is not known', async () => {
+  it('causes an error: how much of it was synced is not known', async () => {
     const { path, whole } = await halfSynced()
     const { service, epoch, kind, start } = parseHeader(whole)
     writeFileSync(path, Buffer.concat([headerFrame(epoch, kind, { service }), whole.subarray(start)]))

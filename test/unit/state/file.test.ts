@@ -144,7 +144,7 @@ describe('the state file', () => {
     expect((await load(path)).position.digest).toBe(log.position.digest)
   })
 
-  it('is brought to the disk with each write when told to, and never when told so', async () => {
+  it('reaches the disk with each write when told to, and never when told so', async () => {
     const always = Writer.serve(join(folder(), 'state'), { sync: 'always' })
     const never = Writer.serve(join(folder(), 'state'), { sync: 'never' })
     for (const { file, routes } of [always, never]) {
@@ -173,7 +173,7 @@ describe('the state file', () => {
     expect(readdirSync(join(path, '..'))).toEqual(['state'])
   })
 
-  it('is whole, and is gone on with, when the segment that it ends in is sealed without another change and merged', async () => {
+  it('stays whole, and continues, when the segment that it ends in is sealed without another change and merged', async () => {
     const path = join(folder(), 'state')
     const elder = Writer.serve(path)
     await elder.routes.put('a', { to: 'a' })
@@ -219,7 +219,7 @@ describe('the state file', () => {
     expect((await load(path)).position.digest).toBe(next.log.position.digest)
   })
 
-  it('is written anew, smaller, when the log in memory was compacted', async () => {
+  it('becomes a smaller file when the log in memory was compacted', async () => {
     const path = join(folder(), 'state')
     const writer = Writer.serve(path)
     const raw = writer.log.section('raw')
@@ -234,7 +234,7 @@ describe('the state file', () => {
     expect((await load(path)).position.digest).toBe(writer.log.position.digest)
   })
 
-  it('is the successor’s own from the moment it serves: one that was replaced writes to a file without a name', async () => {
+  it('belongs to the successor from the moment it serves: one that was replaced writes to a file without a name', async () => {
     const path = join(folder(), 'state')
     const elder = Writer.serve(path)
     await elder.routes.put('a', { to: 'a' })
@@ -261,7 +261,7 @@ describe('the state file', () => {
     expect((await load(path)).position.digest).toBe(next.log.position.digest)
   })
 
-  it('is not touched by a process that may not write, and its own file beside is removed when it stops', async () => {
+  it('stays untouched by a process that may not write, and that one’s own file beside is removed when it stops', async () => {
     const path = join(folder(), 'state')
     const writer = new Writer(path)
     writer.mayWrite = false
@@ -284,7 +284,7 @@ describe('the state file', () => {
     expect(readdirSync(join(path, '..'))).toEqual(['state', 'state.damaged-1', 'state.new-other'])
   })
 
-  it('is made again when somebody removes it or puts another in its place', async () => {
+  it('comes back when another program removes it or puts another in its place', async () => {
     const path = join(folder(), 'state')
     const { log, file, routes } = Writer.serve(path, { sync: 20 })
     let told = 0
@@ -329,7 +329,7 @@ describe('a state file of more than one segment may have', () => {
     return Object.assign(writer, { path })
   }
 
-  it('is read nevertheless where what is in force is less', async () => {
+  it('reads nevertheless where the values in force need less', async () => {
     const { path, log } = await written('a')
     const after = await load(path, { limits })
     expect(after.position.digest).toBe(log.position.digest)
@@ -338,7 +338,7 @@ describe('a state file of more than one segment may have', () => {
     expect(after.sequence).toBe(sequence)
   })
 
-  it('is refused with the numbers where it is not, and nothing was changed', async () => {
+  it('causes an error with the numbers where they do not, and nothing changes', async () => {
     const { path } = await written('b')
     const whole = readFileSync(path)
     expect(await refusal(load(path, { limits }))).toMatchObject({
@@ -359,8 +359,8 @@ describe('a state file of more than one segment may have', () => {
   })
 })
 
-describe('what it is said to hold', () => {
-  it('is what it holds: not what the next segment has, nor part of a bulk', async () => {
+describe('the reported content of a state file', () => {
+  it('equals the content: without the next segment, and without a part of a bulk', async () => {
     const path = join(folder(), 'state')
     const { log } = new Writer(path)
     log.startWriting(Segment.create(1))
@@ -388,7 +388,7 @@ describe('what it is said to hold', () => {
     expect([copy.sequence, copy.syncedSequence]).toEqual([log.sequence, log.sequence])
   })
 
-  it('is known to who asks for it to be on the disk, also while a bulk is appended', async () => {
+  it('reaches a caller that asks for it to be on the disk, also while a bulk is appended', async () => {
     const path = join(folder(), 'state')
     const { log, file, routes } = Writer.serve(path, { sync: 'never' })
     await routes.put('a', { to: 'a' })
@@ -407,7 +407,7 @@ function large(count: number) {
 }
 
 describe('a change that is to be on the disk', () => {
-  it('is refused before it is made where there is no file, or another process writes it', async () => {
+  it('fails before it is made where there is no file, or another process writes it', async () => {
     const without = new StateLog()
     without.startWriting(Segment.create(1))
     const nowhere = without.section('routes', routeSchema).put('a', { to: 'a' }, { durable: true })
@@ -427,7 +427,7 @@ describe('a change that is to be on the disk', () => {
     expect(writer.log.sequence).toBe(0)
   })
 
-  it('is told apart from one that was not made, when another process writes the file meanwhile', async () => {
+  it('differs from one that was not made, when another process writes the file meanwhile', async () => {
     const writer = Writer.serve(join(folder(), 'state'))
     writer.log.disk = writer.file
     await writer.routes.put('a', { to: 'a' }, { durable: true })
@@ -443,7 +443,7 @@ describe('a change that is to be on the disk', () => {
   })
 })
 
-describe('whose it is', () => {
+describe('the owner of a state file', () => {
   async function fileOf(service: string): Promise<string> {
     const path = join(folder(), 'state')
     const { file, routes } = Writer.serve(path, {}, service)
@@ -453,7 +453,7 @@ describe('whose it is', () => {
     return path
   }
 
-  it('is written in it: another service’s is neither read nor replaced, with a message that names both', async () => {
+  it('stands in it: another service’s is neither read nor replaced, with a message that names both', async () => {
     const path = await fileOf('shop')
     const before = readFileSync(path)
     const error = await refusal(load(path, { damaged: 'prefix', service: 'bank' }))
@@ -470,17 +470,17 @@ describe('whose it is', () => {
     await refusal(load(path, { service: 'shop' }))
   })
 
-  it('is not said by a file that an earlier release wrote: anybody may have it', async () => {
+  it('stands in no file that an earlier release wrote: any service may have it', async () => {
     expect((await load(await fileOf(''), { service: 'shop' })).section('routes').size).toBe(1)
     expect((await load(await fileOf('shop'), { service: 'shop' })).section('routes').size).toBe(1)
     expect((await load(await fileOf('shop'))).section('routes').size).toBe(1)
   })
 })
 
-describe('who may read the state file', () => {
+describe('the readers of a state file', () => {
   const mode = (path: string) => (statSync(path).mode & 0o777).toString(8)
 
-  it('is its owner and its group, as the umask says, without secrets', async () => {
+  it('include its owner and its group, as the umask says, without secrets', async () => {
     const path = join(folder(), 'state')
     const { file, routes } = Writer.serve(path)
     await routes.put('a', { to: 'a' })
@@ -488,7 +488,7 @@ describe('who may read the state file', () => {
     expect(mode(path)).toBe((0o640 & ~process.umask()).toString(8))
   })
 
-  it('is its owner alone with secrets, also when they come later, and when the file was open before', async () => {
+  it('include only its owner with secrets, also when they come later, and when the file was open before', async () => {
     const path = join(folder(), 'state')
     writeFileSync(path, '')
     chmodSync(path, 0o644)
@@ -517,7 +517,7 @@ describe('who may read the state file', () => {
     expect(mode(path)).toBe('600')
   })
 
-  it('is checked: links, other users’ files, and files that everybody may write are refused', async () => {
+  it('exclude links, other users’ files, and files that every user may write', async () => {
     const path = join(folder(), 'state')
     const { file, routes } = Writer.serve(path)
     await routes.put('a', { to: 'a' })
@@ -573,7 +573,7 @@ describe('a state file that was not written whole', () => {
     }
   })
 
-  it('is read up to the damage where the disk had not been given what follows', async () => {
+  it('reads up to the damage where the disk had not been given the rest', async () => {
     const { path, whole, synced, digests } = await written()
     for (let at = synced.size; at < whole.length; at += 11) {
       const warnings: object[] = []
@@ -589,7 +589,7 @@ describe('a state file that was not written whole', () => {
     expect((await load(path)).position.digest).toBe(synced.digest)
   })
 
-  it('is refused, and stays as it is, where what the disk was given is damaged', async () => {
+  it('causes an error, and stays as it is, where bytes on the disk are damaged', async () => {
     const { path, whole, synced } = await written()
     const damage = synced.size - 30
     const bytes = Buffer.from(whole)
@@ -638,7 +638,7 @@ describe('a state file that was not written whole', () => {
     }
   })
 
-  it('is refused when it is no state file at all, whatever is asked for; where there is no file the state is empty', async () => {
+  it('causes an error when it is no state file at all, whatever is asked for; where there is no file the state is empty', async () => {
     const path = join(folder(), 'state')
     writeFileSync(path, 'routes: []\n'.repeat(10))
     for (const damaged of ['refuse', 'prefix'] as const)

@@ -103,7 +103,7 @@ function plain(section: string, value: unknown): unknown {
 }
 
 describe('a log that the first version of the format wrote', () => {
-  it('is kept for each of these', () => {
+  it('exists for each of these', () => {
     const kept = readdirSync(FOLDER).flatMap(file => (file.endsWith('.json') ? file.slice(0, -5) : []))
     expect(new Set(kept)).toEqual(new Set(NAMES))
   })
@@ -132,7 +132,7 @@ describe('a log that the first version of the format wrote', () => {
       log.close()
     })
 
-    it('is written on, half a record at its end cut off, and compacted: nothing of it is lost', async () => {
+    it('continues, half a record at its end cut off, and compacts: nothing of it is lost', async () => {
       const log = await read(expected)
       const last = log.segments.at(-1)!
       if (last.kind === 'snapshot') log.startWriting(Segment.create(last.epoch + 1))
@@ -162,7 +162,7 @@ describe('a log that the first version of the format wrote', () => {
     })
   })
 
-  it('is refused, by section, versions and remedy, where its lowest reader is above this version', async () => {
+  it('causes an error, by section, versions and remedy, where its lowest reader is above this version', async () => {
     const log = await read(fixture('application'))
     expect(() => log.section('keys', defineSection({ version: 1, codec: json() }))).toThrow(
       expect.objectContaining({

@@ -24,8 +24,8 @@ const schema = encodeSchema({ name: 's', version: 1, minReader: 1, codec: 'bytes
 /** Field 20, a number. */
 const UNKNOWN = Uint8Array.of(0xa0, 1, 7)
 
-describe('what a later version writes in a log', () => {
-  it('is refused as a whole where its format is higher, with the remedy', () => {
+describe('a log of a later version', () => {
+  it('causes an error as a whole where its format is higher, with the remedy', () => {
     expect(() => segmentOf(2)).toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_STATE_FORMAT',
@@ -34,7 +34,7 @@ describe('what a later version writes in a log', () => {
     )
   })
 
-  it('is refused at an operation that is not known', async () => {
+  it('causes an error at an unknown operation', async () => {
     const log = new StateLog()
     const records = [
       [place(1), schema, put(0)],
@@ -49,7 +49,7 @@ describe('what a later version writes in a log', () => {
     log.close()
   })
 
-  it('is read without the fields that are not known, which a compaction keeps in the entries', async () => {
+  it('reads without unknown fields, which a compaction keeps in the entries', async () => {
     const log = new StateLog()
     const change = Buffer.from(put(0))
     // A field in the change, whose length stands in its second byte, and one in the record.

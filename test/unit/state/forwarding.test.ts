@@ -88,7 +88,7 @@ async function replaced(
 }
 
 describe('changes of a process that was replaced', () => {
-  it('are made by the one that writes, in order, and read here once they are acknowledged', async () => {
+  it('reach the one that writes, in order, and read here once they are acknowledged', async () => {
     const { forwarding, counts, writer } = await replaced()
     new Way(forwarding, writer)
     await counts.here.put('a', 1)
@@ -101,7 +101,7 @@ describe('changes of a process that was replaced', () => {
     expect(writer.sequence).toBe(1 + 1 + 2000 + 2)
   })
 
-  it('that waited for the handoff come first', async () => {
+  it('come first if they waited for the handoff', async () => {
     const waiting: Promise<unknown>[] = []
     const { forwarding, counts, writer } = await replaced({
       waiting: log => waiting.push(log.section('counts', counterSchema).put('a', 1)),
@@ -132,7 +132,7 @@ describe('changes of a process that was replaced', () => {
     expect(counts.there.get('a')).toBe(1)
   })
 
-  it('are on their way up to 256 KiB at a time, and all come', async () => {
+  it('go up to 256 KiB at a time, and all come', async () => {
     const { author, forwarding, writer } = await replaced()
     const way = new Way(forwarding, writer)
     way.prompt = false
@@ -146,7 +146,7 @@ describe('changes of a process that was replaced', () => {
     expect(writer.section('raw').size).toBe(10)
   })
 
-  it('that were made here, and not on the disk when the right went on, are acknowledged when the next disk has them', async () => {
+  it('succeed when the next disk has them, if they were made here, and not on the disk when the right went on', async () => {
     let fail = (_: unknown): void => {}
     let fenced = false
     const disk = {
@@ -194,7 +194,7 @@ describe('changes of a process that was replaced', () => {
     expect(way.sent.length).toBeGreaterThan(200)
   })
 
-  it('are on their way together as updates of different entries, and one after the other of the same', async () => {
+  it('go together as updates of different entries, and one after the other of the same', async () => {
     const { forwarding, counts, writer } = await replaced()
     const way = new Way(forwarding, writer)
     way.prompt = false
@@ -218,7 +218,7 @@ describe('changes of a process that was replaced', () => {
     expect(way.sent.length).toBe(34)
   })
 
-  it('are made anew as updates whose entry has changed, each once, while those behind them are made', async () => {
+  it('start again as updates whose entry has changed, each once, while those behind them are made', async () => {
     const { forwarding, counts, writer } = await replaced()
     const way = new Way(forwarding, writer)
     const send = way.send.bind(way)
@@ -234,7 +234,7 @@ describe('changes of a process that was replaced', () => {
     expect(writer.sequence).toBe(1 + 1 + 4)
   })
 
-  it('are decided by what is true there: leaving as it is, deleting, several sections', async () => {
+  it('follow the state there: leaving as it is, deleting, several sections', async () => {
     const { forwarding, counts, writer, author } = await replaced()
     const way = new Way(forwarding, writer)
     await counts.there.put('n', 5)
@@ -262,7 +262,7 @@ describe('changes of a process that was replaced', () => {
     expect([await author.update(() => 'nothing'), way.sent.length]).toEqual(['nothing', asked])
   })
 
-  it('are made once when the answer is lost and they are sent again', async () => {
+  it('count once when the answer is lost and they are sent again', async () => {
     const { forwarding, counts, writer } = await replaced()
     const first = new Way(forwarding, writer)
     first.prompt = false
@@ -283,7 +283,7 @@ describe('changes of a process that was replaced', () => {
     expect(counts.there.get('a')).toBe(3)
   })
 
-  it('are not sent again once they are read here, also where the queue goes on in the next turn', async () => {
+  it('stay here once they are read, also where the queue goes on in the next turn', async () => {
     const { forwarding, counts, writer } = await replaced({ author: { sliceMs: 1e-6 } })
     const first = new Way(forwarding, writer)
     first.prompt = false
@@ -298,7 +298,7 @@ describe('changes of a process that was replaced', () => {
     expect(second.sent).toEqual([])
   })
 
-  it('are known to be made, as they are in view, when the writer died before it answered', async () => {
+  it('count as made, as they are in view, when the writer died before it answered', async () => {
     const { forwarding, counts, writer } = await replaced()
     const way = new Way(forwarding, writer)
     way.prompt = false
@@ -309,7 +309,7 @@ describe('changes of a process that was replaced', () => {
     expect(counts.here.get('a')).toBe(1)
   })
 
-  it('are made once where this process writes again: those that were made there are not', async () => {
+  it('count once where this process writes again: those that were made there are not made here', async () => {
     const { author, forwarding, counts, writer } = await replaced()
     const way = new Way(forwarding, writer)
     way.prompt = false
@@ -326,7 +326,7 @@ describe('changes of a process that was replaced', () => {
     expect(author.position).toMatchObject({ epoch: 3, sequence: 4 })
   })
 
-  it('are sent on to the next one when the writer is replaced in turn', async () => {
+  it('go on to the next one when the writer is replaced in turn', async () => {
     const { forwarding, counts, writer, author } = await replaced()
     const way = new Way(forwarding, writer)
     await counts.here.put('a', 1)
@@ -352,7 +352,7 @@ describe('changes of a process that was replaced', () => {
     third.close()
   })
 
-  it('are refused by an id that belongs to another change, and made once by the same', async () => {
+  it('fail by an id that belongs to another change, and count once by the same', async () => {
     const { forwarding, counts, writer } = await replaced()
     new Way(forwarding, writer)
     await counts.there.put('a', 1, { request: 'order' })
@@ -361,7 +361,7 @@ describe('changes of a process that was replaced', () => {
     expect([counts.here.get('a'), writer.sequence]).toEqual([1, 2])
   })
 
-  it('are bulks of any kind up to the limit, each one change', async () => {
+  it('include bulks of any kind up to the limit, each one change', async () => {
     const { forwarding, counts, writer, author } = await replaced({
       writer: { limits: { waitingBytes: 1024 * 1024 } },
     })
@@ -379,7 +379,7 @@ describe('changes of a process that was replaced', () => {
     expect(counts.there.size).toBe(0)
   })
 
-  it('are updates of as many new sections as there may be, each one change', async () => {
+  it('include updates of as many new sections as there may be, each one change', async () => {
     const { forwarding, counts, writer, author } = await replaced()
     new Way(forwarding, writer)
     const fresh = Array.from({ length: 100 }, (_, i) => author.section(`new-${i}`, counterSchema))
@@ -391,7 +391,7 @@ describe('changes of a process that was replaced', () => {
     expect([writer.sequence, author.section('new-99').size]).toEqual([before + 1, 1])
   })
 
-  it('are refused where their author has higher limits: nobody could read them there', async () => {
+  it('fail where their author has higher limits: no process could read them there', async () => {
     const limits = { recordBytes: 64 * 1024 }
     const { forwarding, counts, writer } = await replaced({ writer: { limits } })
     new Way(forwarding, writer)
@@ -407,7 +407,7 @@ describe('changes of a process that was replaced', () => {
     reader.close()
   })
 
-  it('that no message takes are refused at once, and those behind them are made', async () => {
+  it('fail at once if no message takes them, and those behind them are made', async () => {
     const limits = { recordBytes: 24 * 1024 * 1024 }
     const { forwarding, counts, writer, author } = await replaced({ author: { limits }, writer: { limits } })
     const way = new Way(forwarding, writer)
@@ -457,7 +457,7 @@ describe('changes of a process that was replaced', () => {
     expect(old.get('k')).toBe(2)
   })
 
-  it('are refused when nobody takes them in time, and when the one that serves takes none', async () => {
+  it('fail when no process takes them in time, and when the one that serves takes none', async () => {
     const { forwarding, counts, writer } = await replaced({ timeoutMs: 100 })
     await expect(counts.here.put('a', 1)).rejects.toThrow(code('ERR_FDB_FENCED'))
     const way = new Way(forwarding, writer)
@@ -473,7 +473,7 @@ describe('changes of a process that was replaced', () => {
     expect(counts.there.get('c')).toBe(1)
   })
 
-  describe('that were sent when their way ends', () => {
+  describe('in flight when their way ends', () => {
     /** One is sent, and made in a segment that its author does not have; the one behind it was not sent. */
     async function sent(timeoutMs?: number) {
       const all = await replaced({ ...(timeoutMs && { timeoutMs }) })
@@ -492,7 +492,7 @@ describe('changes of a process that was replaced', () => {
       return { ...all, segment, made, behind }
     }
 
-    it('are not refused where the next one takes none: they are found to be made', async () => {
+    it('succeed where the next one takes none: they are found to be made', async () => {
       const { author, forwarding, counts, made, behind, segment } = await sent()
       forwarding.refuse()
       await expect(behind).rejects.toThrow(code('ERR_FDB_FENCED'))
@@ -503,7 +503,7 @@ describe('changes of a process that was replaced', () => {
       expect([counts.here.get('a'), counts.here.get('b'), author.stats().waiting]).toEqual([1, undefined, 0])
     })
 
-    it('are made once where the next one takes them late', async () => {
+    it('count once where the next one takes them late', async () => {
       const { forwarding, made, behind, segment, writer, author } = await sent()
       forwarding.refuse()
       await expect(behind).rejects.toThrow(code('ERR_FDB_FENCED'))
@@ -528,7 +528,7 @@ describe('changes of a process that was replaced', () => {
     })
   })
 
-  describe('that wait where their client tries again itself', () => {
+  describe('in the queue while their client tries again itself', () => {
     /** One is forwarded, and waits for a handoff with its retry. */
     async function waiting(reads: ForwardedWrite['reads'] = []) {
       const { writer, counts } = await replaced()
@@ -543,7 +543,7 @@ describe('changes of a process that was replaced', () => {
       return { writer, n: counts.there, forwarded, again, twice, behind }
     }
 
-    it('are made once, and the retry gets the value', async () => {
+    it('count once, and the retry gets the value', async () => {
       const { writer, n, forwarded, again, twice, behind } = await waiting()
       const { sequence } = writer
       writer.resumeWriting()
@@ -558,7 +558,7 @@ describe('changes of a process that was replaced', () => {
       expect(await n.update('n', next, { request: 'r' })).toBe(2)
     })
 
-    it('are left to their author at a handoff, and the retry is forwarded', async () => {
+    it('stay with their author at a handoff, and the retry is forwarded', async () => {
       const { writer, forwarded, again, twice, behind } = await waiting()
       const third = new StateLog()
       for (const segment of writer.segments) await third.adopt(segment.readOnly())
@@ -574,7 +574,7 @@ describe('changes of a process that was replaced', () => {
       third.close()
     })
 
-    it('are none where what they have read has changed, and the retry is made', async () => {
+    it('fail where the entries that they have read have changed, and the retry succeeds', async () => {
       const { writer, forwarded, again, twice } = await waiting([
         { section: 'counts', key: 'n', mark: Buffer.from('another') },
       ])
@@ -582,7 +582,7 @@ describe('changes of a process that was replaced', () => {
       expect(await Promise.all([forwarded, again, twice])).toMatchObject([{ outcome: 'conflict' }, 2, 2])
     })
 
-    it('are refused, and so is the retry, where nobody writes any more', async () => {
+    it('fail, and so does the retry, where no process writes any more', async () => {
       const { writer, forwarded, again, twice, behind } = await waiting()
       const refused = [again, twice, behind].map(change => expect(change).rejects.toBe(refusal))
       writer.endWriting(refusal)
@@ -591,7 +591,7 @@ describe('changes of a process that was replaced', () => {
     })
   })
 
-  it('are sent again after a conflict when they are computed from newer state, not before', async () => {
+  it('go again after a conflict when they are computed from newer state, not before', async () => {
     const { author, forwarding, counts, writer, segment } = await replaced({ blind: true })
     const way = new Way(forwarding, writer)
     await counts.there.update('n', next)
@@ -603,7 +603,7 @@ describe('changes of a process that was replaced', () => {
     expect([counts.here.get('n'), way.sent.length]).toEqual([3, 2])
   })
 
-  it('are sent again ever more rarely where the newer state cannot be read', async () => {
+  it('go again ever more rarely where the newer state cannot be read', async () => {
     const { forwarding, counts, writer } = await replaced({ blind: true, timeoutMs: 500 })
     const way = new Way(forwarding, writer)
     await counts.there.update('n', next)
@@ -611,7 +611,7 @@ describe('changes of a process that was replaced', () => {
     expect(way.sent.length).toBeLessThanOrEqual(4)
   })
 
-  it('are sent again at their rate too where the process that writes answers a conflict to no change', async () => {
+  it('go again at their rate too where the process that writes answers a conflict to no change', async () => {
     const { forwarding, counts } = await replaced({ timeoutMs: 500 })
     const sent: number[] = []
     forwarding.connect({
@@ -624,7 +624,7 @@ describe('changes of a process that was replaced', () => {
     expect(sent.length).toBeLessThanOrEqual(4)
   })
 
-  it('that are no changes are refused, and nothing is made of them', async () => {
+  it('fail if they are no changes, and nothing is made of them', async () => {
     const { writer } = await replaced()
     const forge = (part: Uint8Array) => make(writer, { request: 'r', parts: [part], reads: [] })
     const stored = { name: 'x', version: 1, minReader: 1, codec: 'json', secret: false }

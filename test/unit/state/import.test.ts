@@ -44,7 +44,7 @@ describe('an import', () => {
     log.close()
   })
 
-  it('is refused where entries are newer than all that is said of their section', async () => {
+  it('fails where entries are newer than every schema of their section', async () => {
     const { log } = writingLog()
     const section = log.section('prices', prices(2))
     await section.put('pear', 2)
@@ -69,7 +69,7 @@ describe('an import', () => {
     ['a record', 50],
     ['many', 20_000],
   ])(
-    'that replaces (%s) leaves the digest of what it brought, here, for readers, and after a compaction',
+    'leaves the digest of its entries if it replaces (%s), here, for readers, and after a compaction',
     async (_, count) => {
       const put = (key: string, value: string) => ({
         section: 'prices',

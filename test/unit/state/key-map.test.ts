@@ -10,7 +10,7 @@ import { perLane } from '../../lanes/lane.js'
 const MANY = 40_000
 
 describe('the keys of a state', () => {
-  it.each([5000, MANY])('are found as texts and as bytes, %i of them', count => {
+  it.each([5000, MANY])('read as texts and as bytes, %i of them', count => {
     const map = new KeyMap()
     for (let i = 0; i < count; i++) map.set(i % 2 === 0 ? `key-${i}` : lying(`key-${i}`), i)
     map.set('key-7', 1)
@@ -40,7 +40,7 @@ describe('the keys of a state', () => {
   })
 
   it.each([1, MANY])(
-    'are no texts with half a surrogate pair, which are not folded into one (%i keys)',
+    'include no texts with half a surrogate pair, which are not folded into one (%i keys)',
     count => {
       const map = new KeyMap()
       map.set('\ufffd', 0)
@@ -68,7 +68,7 @@ describe('the keys of a state', () => {
     expect([map.has('a'), map.size]).toEqual([false, 2])
   })
 
-  it('are told apart where they have one hash', () => {
+  it('differ where they have one hash', () => {
     const map = new KeyMap()
     const key = (i: number) => lying(`key-${i}`, 0x7fff_fff0)
     for (let i = 0; i < 500; i++) map.set(key(i), i)
@@ -78,7 +78,7 @@ describe('the keys of a state', () => {
       expect(map.get(key(i))).toBe(i % 6 === 0 ? 1000 - i : i % 3 === 0 ? undefined : i)
   })
 
-  it('are as in a Map after any changes, while they become many, and few again', () => {
+  it('behave as in a Map after any changes, while they become many, and few again', () => {
     const map = new KeyMap<number | null>()
     const model = new Map<string, number | null>()
     const random = seeded()

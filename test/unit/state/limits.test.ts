@@ -17,14 +17,14 @@ import { importRecord, readBy, writingLog } from '../../fixtures/state-logs.js'
 const KiB = 1024
 
 describe('the limit of a segment', () => {
-  it('is never above what 32 bits hold, whatever was asked for', () => {
+  it('never exceeds 32 bits, whatever was asked for', () => {
     expect(limitsFrom({ segmentBytes: 2 ** 40 }).segmentBytes).toBe(0xffff_ffff)
     expect(limitsFrom({ segmentBytes: 4096 }).segmentBytes).toBe(4096)
   })
 })
 
 describe('the limit of a record', () => {
-  it('is kept by a change that is as large as its refusal said, with the longest names of request and section', async () => {
+  it('admits a change that is as large as its error said, with the longest names of request and section', async () => {
     const limits = { recordBytes: 16 * KiB }
     const { log } = writingLog({ limits })
     const name = 's'.repeat(255)
@@ -141,7 +141,7 @@ describe('changes that are made while a large bulk is appended', () => {
   })
 })
 
-describe('what is made of several changes', () => {
+describe('a record of several changes', () => {
   const limits = { recordBytes: 16 * KiB }
 
   it('has no record above `recordBytes`, where that is little: a bulk', async () => {
@@ -196,7 +196,7 @@ describe('what is made of several changes', () => {
   })
 })
 
-describe('what a compaction writes', () => {
+describe('the result of a compaction', () => {
   /** Merges all of it but for a new segment, and reads what is there then, as the next process would. */
   async function merged({ log }: { log: StateLog }, limits: Partial<StateLimits>): Promise<void> {
     log.segments.at(-1)!.seal()
@@ -229,7 +229,7 @@ describe('what a compaction writes', () => {
     await merged({ log }, limits)
   })
 
-  it('is not more than `segmentBytes`: it is refused with the numbers, and all is as it was', async () => {
+  it('never exceeds `segmentBytes`: the error has the numbers, and all is as it was', async () => {
     const limits = { segmentBytes: 256 * KiB }
     const { log, segment } = writingLog({ limits })
     const raw = log.section('raw')

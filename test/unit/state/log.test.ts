@@ -475,7 +475,7 @@ describe('reading', () => {
     log.close()
   })
 
-  it('is not led into the next segment before the one before it is sealed', async () => {
+  it('enters the next segment only after the one before it is sealed', async () => {
     const { log, segment } = writingLog()
     const routes = log.section('routes', routeSchema)
     await routes.put('a', { to: '1' })

@@ -5,7 +5,7 @@ import { Segment } from '../../fixtures/state.js'
 import { until } from '../../processes/until.js'
 import { leastOf, workOf } from '../../processes/worked.js'
 
-describe('what a large state takes of memory', () => {
+describe('the memory of a large state', () => {
   it('does not grow by the places that are freed: no list of them must be moved, which would hold the event loop', () => {
     const locations = new Locations()
     const count = 1_500_000
@@ -19,7 +19,7 @@ describe('what a large state takes of memory', () => {
     expect(locations.add(3, 1, 7)).toBe(count)
   })
 
-  it('is given back to the kernel without holding the event loop', async () => {
+  it('returns to the kernel without holding the event loop', async () => {
     const bytes = Buffer.alloc(8 * 1024 * 1024, 1)
     let segment!: Segment
     let link = ''

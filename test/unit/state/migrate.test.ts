@@ -159,13 +159,13 @@ describe('migrate', () => {
     next.close()
   })
 
-  it('is refused when it is no function', () => {
+  it('must be a function', () => {
     expect(() =>
       defineSection({ version: 1, codec: json(), migrate: untyped<() => unknown>('yes') }),
     ).toThrow('migrate is string; give a function (value, from, to) => value')
   })
 
-  it('is not called for a section that this version may not read: that is refused', async () => {
+  it('stays uncalled for a section that this version may not read: that is an error', async () => {
     const { log } = writingLog()
     await log.section('routes', defineSection({ version: 5, minReader: 4, codec: json() })).put('a', 1)
     const next = await nextVersion(log)

@@ -159,7 +159,7 @@ describe('a log that is read anew in place of another', () => {
     expect(reader.section('counts', schema).size).toBe(4)
   })
 
-  it('is what those read on in who iterate meanwhile, however little it is', async () => {
+  it('continues for iterations that run meanwhile, however little it is', async () => {
     const { writer, reader } = await pair()
     const counts = reader.section('counts', schema)
     const many = Array.from({ length: 40_000 }, (_, i) => ({ key: `key-${i}`, value: i }))

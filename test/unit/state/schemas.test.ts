@@ -36,7 +36,7 @@ describe('the lowest reader of a section', () => {
     for (const log of [second, third, first, later]) log.close()
   })
 
-  it('is recorded when it rises at the same version', async () => {
+  it('goes into the log when it rises at the same version', async () => {
     const { log: before } = writingLog()
     await before.section('s', schema(2, 1)).put('k', 1)
     const after = await nextProcess(before)
@@ -81,7 +81,7 @@ describe('a section that becomes secret', () => {
     },
   )
 
-  it('is not told again with each change', async () => {
+  it('says so once, not with each change', async () => {
     const { log } = writingLog()
     const section = log.section('s', schema(1, 1, true))
     await section.put('a', 1)

@@ -97,7 +97,7 @@ describe('an object that is changed in place', () => {
 describe('schemas', () => {
   const v = (version: number, minReader = 1) => defineSection({ version, minReader, codec: json() })
 
-  it('are in the log, so that it describes itself', async () => {
+  it('stand in the log, so that it describes itself', async () => {
     const { log } = writingLog()
     await log
       .section('keys', defineSection({ version: 3, minReader: 2, codec: json(), secret: true }))
@@ -140,7 +140,7 @@ describe('schemas', () => {
     log.close()
   })
 
-  it('are checked when they are defined', () => {
+  it('have checks when they are defined', () => {
     expect(() => v(0)).toThrow(code('ERR_FDB_SCHEMA'))
     expect(() => v(2, 3)).toThrow(code('ERR_FDB_SCHEMA'))
   })

@@ -22,7 +22,7 @@ function withBytes(): Segment {
 }
 
 describe('a segment', () => {
-  it('is known by its header alone, which is whole or none', () => {
+  it('shows by its header alone, which is whole or none', () => {
     const made = kept(Segment.create(7, { kind: 'snapshot' }))
     const bytes = Buffer.alloc(made.start + 5)
     native.pread(made.fd.raw, bytes, 0, made.start, 0)
@@ -60,7 +60,7 @@ describe('a segment', () => {
     }
   })
 
-  it('is closed with those beside it, where one of them is none', () => {
+  it('closes with those beside it, where one of them is none', () => {
     const fds = [Segment.create(1).fd, OwnedFd.own(native.memfd('no segment'), 'test'), Segment.create(2).fd]
     expect(() => Segment.openAll(fds)).toThrow(expect.objectContaining({ code: 'ERR_FDB_STATE_FORMAT' }))
     expect(fds.map(({ closed }) => closed)).toEqual([true, true, true])
@@ -79,7 +79,7 @@ describe('a segment', () => {
   })
 
   // The kernel waits 150 ms for such a page. A read in another process, compaction and reclaim hold one for a moment, and longer where the machine stands still.
-  it('is sealed although a page of it is held for a quarter of a second', async ({ skip }) => {
+  it('gets its seal although a page of it is held for a quarter of a second', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
     const segment = withBytes()
     const { end } = await holdPage(segment, 'time.sleep(0.25)')
@@ -99,7 +99,7 @@ describe('a segment', () => {
     await end()
   })
 
-  it('is sealed aside while the event loop turns, or says that pages of it are held for good', async ({
+  it('gets its seal aside while the event loop turns, or says that pages of it are held for good', async ({
     skip,
   }) => {
     if (!has('python3')) skip('there is no python3')

@@ -75,8 +75,8 @@ describe('work in slices', () => {
   })
 })
 
-describe('what changes have left to do', () => {
-  it('is done at once where it is little and nothing waits, else in its order', async () => {
+describe('deferred work of changes', () => {
+  it('runs at once where it is little and nothing waits, else in its order', async () => {
     const done: string[] = []
     let paused = 0
     const left = new DeferredWork(
@@ -100,7 +100,7 @@ describe('what changes have left to do', () => {
     await nextTurn()
     expect(paused).toBe(1)
   })
-  it('is waited for as far as it is known: what comes meanwhile in each turn is not', async () => {
+  it('delays a waiter as far as it is known: later work of each turn does not', async () => {
     const left = new DeferredWork(
       1,
       new AbortController().signal,
@@ -131,7 +131,7 @@ describe('what changes have left to do', () => {
     await done
   })
 
-  it('is no longer waited for when it is given up', async () => {
+  it('delays no waiter any more when it is given up', async () => {
     const closing = new AbortController()
     const left = new DeferredWork(
       1,

@@ -21,7 +21,7 @@ describe('the keys of a section with a bulk over them', () => {
     [0, COUNT, 0],
     [1000, 1000, 1000],
   ] as const) {
-    it(`are each there once: ${over} over ${main}, ${deleted} deleted`, () => {
+    it(`show once each: ${over} over ${main}, ${deleted} deleted`, () => {
       const { slots } = withLayer(main, over, deleted)
       const seen = [...slots.entries()]
       expect(new Set(seen.map(([key]) => key)).size).toBe(seen.length)
@@ -29,7 +29,7 @@ describe('the keys of a section with a bulk over them', () => {
       for (const [key, slot] of seen) if (slots.get(key) !== slot) expect.fail(`${key} is elsewhere`)
     })
 
-    it(`are so while they are merged: ${over} over ${main}, ${deleted} deleted`, () => {
+    it(`show so while they are merged: ${over} over ${main}, ${deleted} deleted`, () => {
       const { slots } = withLayer(main, over, deleted)
       const merge = slots.merge(() => {})
       const seen = new Set<string>()

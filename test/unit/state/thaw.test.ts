@@ -23,7 +23,7 @@ async function waiting(log: StateLog): Promise<Promise<void>[]> {
 }
 
 describe('65,536 changes that waited', () => {
-  it('are appended in order and in slices when writing goes on', async () => {
+  it('append in order and in slices when writing goes on', async () => {
     const [longest] = await leastOf(MOST_MS, async () => {
       const { log } = writingLog()
       log.pauseWriting()
@@ -40,7 +40,7 @@ describe('65,536 changes that waited', () => {
     expect(longest).toBeLessThan(MOST_MS)
   })
 
-  it('are appended in slices when another segment is given', async () => {
+  it('append in slices when another segment is given', async () => {
     const [longest] = await leastOf(MOST_MS, async () => {
       const { log } = writingLog()
       log.pauseWriting()
@@ -99,7 +99,7 @@ describe('65,536 changes that waited', () => {
     log.close()
   })
 
-  it('are rejected in slices when the right to write ends', async () => {
+  it('reject in slices when the right to write ends', async () => {
     const [longest] = await leastOf(MOST_MS, async () => {
       const { log } = writingLog()
       log.pauseWriting()

@@ -33,7 +33,7 @@ describe('update()', () => {
     log.close()
   })
 
-  it('is evaluated when it is appended: while it waits for a handoff, and beside a large bulk', async () => {
+  it('calls its function when it is appended: while it waits for a handoff, and beside a large bulk', async () => {
     const { log } = writingLog()
     const counts = log.section('counts', counterSchema)
     await counts.put('n', 10)
@@ -167,7 +167,7 @@ describe('update()', () => {
     log.close()
   })
 
-  it('is made anew in the next segment when this one was sealed under it', async () => {
+  it('starts again in the next segment when this one was sealed under it', async () => {
     const { log } = writingLog()
     const counts = log.section('counts', counterSchema)
     await counts.put('n', 1)
@@ -181,7 +181,7 @@ describe('update()', () => {
 })
 
 describe('update() of several sections', () => {
-  it('is one change, and sees what it has done itself', async () => {
+  it('makes one change, and sees its own work', async () => {
     const { log } = writingLog()
     const stock = log.section('stock', counterSchema)
     const orders = log.section('orders', routeSchema)
@@ -227,7 +227,7 @@ describe('update() of several sections', () => {
     log.close()
   })
 
-  it('is over when its function has returned, and is of one log', async () => {
+  it('ends when its function has returned, and belongs to one log', async () => {
     const { log } = writingLog()
     const { log: other } = writingLog()
     const stock = log.section('stock', counterSchema)
@@ -242,7 +242,7 @@ describe('update() of several sections', () => {
   })
 })
 
-describe('what a change says of what was there', () => {
+describe('the previous value in a change', () => {
   it('delete() resolves with whether there was an entry', async () => {
     const { log } = writingLog()
     const counts = log.section('counts', counterSchema)

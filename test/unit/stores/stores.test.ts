@@ -66,7 +66,7 @@ describe('the session store', () => {
     expect(found).toMatchObject({ user: 'anna' })
   })
 
-  it('is a store of express-session', async () => {
+  it('works as a store of express-session', async () => {
     const store = sessionStore(session, { member: await member() })
     expect(store).toBeInstanceOf(session.Store)
     expect(store.listenerCount('disconnect')).toBe(0)

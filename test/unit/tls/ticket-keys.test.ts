@@ -49,7 +49,7 @@ const HOUR = 3_600_000
 const settle = () => vi.advanceTimersByTimeAsync(1)
 
 describe('ticket keys', () => {
-  it('are made anew when they are as old as was said, and open what the keys before have sealed', async () => {
+  it('change at their set age, and open tickets that the keys before have sealed', async () => {
     const { is } = member()
     const keys = new TicketKeys(is, { rotateEvery: HOUR })
     await settle()
@@ -60,7 +60,7 @@ describe('ticket keys', () => {
     keys.stop()
   })
 
-  it('are not made by a process that does not serve, nor by one that follows; it looks again, as another may have ended', async () => {
+  it('come from no process that does not serve, nor from one that follows; it looks again, as another may have ended', async () => {
     for (const [phase, follows] of [
       ['standby', null],
       ['serving', {}],
@@ -113,7 +113,7 @@ describe('ticket keys', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
-  it('are a secret of the state', () => {
+  it('stay a secret of the state', () => {
     expect(ticketKeysSection).toMatchObject({ secret: true })
   })
 })

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { ExitReason } from '../../../src/versions/exit-reason.js'
 
-it('what a successor says at its end is read once, in one line, and its file goes', () => {
+it('reads the last words of a successor once, in one line, and their file goes', () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-words-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const words = new ExitReason(join(folder, 'control.sock'))

@@ -24,7 +24,7 @@ function heard(pid: number) {
   return { path, told, own }
 }
 
-describe('what is told at the notify socket of a version', () => {
+describe('messages at the notify socket of a version', () => {
   it('counts from this user and from the version, not from another user', async context => {
     needsRoot(context)
     const [foreign, version] = await Promise.all([SecondUser.start(), SecondUser.start(12_002)])

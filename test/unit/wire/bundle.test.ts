@@ -21,7 +21,7 @@ describe('a bundle of descriptors', () => {
     item!.fd.close()
   })
 
-  it('is refused and closed when one is not what was announced, though it is of the same kind', () => {
+  it('fails and closes when a descriptor differs from its announcement, though it is of the same kind', () => {
     using announced = OwnedFd.own(native.memfd('held'), 'announced')
     const sent = OwnedFd.own(native.memfd('held'), 'sent')
     expect(() => unpackFds(packed(announced), [sent])).toThrow(

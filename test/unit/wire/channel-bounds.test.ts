@@ -48,7 +48,7 @@ function taken(bytes: Uint8Array): boolean {
 }
 
 describe('a message that would be much work to decode', () => {
-  it('is refused before it is decoded, at once, whatever it says that it is', async () => {
+  it('meets a refusal before it is decoded, at once, whatever it says that it is', async () => {
     for (const field of [1, 5, 7, 22, 32, 35, 99]) {
       const bytes = hollow(field, 15 * MIB)
       // Decoding it takes 1 to 4.6 s; refusing it, a millisecond or two.
@@ -64,7 +64,7 @@ describe('a message that would be much work to decode', () => {
     expect(taken(Buffer.alloc(MIB))).toBe(false)
   })
 
-  it('is refused where the fields are those of a message in a message, in one or in many', () => {
+  it('meets a refusal where the fields are those of a message in a message, in one or in many', () => {
     for (const [body, inner] of Object.entries(INNER)) {
       const hollowInner = (bytes: number) => within(inner, Buffer.alloc(bytes, Buffer.from([0x7a, 0])))
       expect(taken(within(Number(body), hollowInner(15 * MIB))), body).toBe(false)
@@ -91,7 +91,7 @@ describe('a message that would be much work to decode', () => {
     expect(withItems.sort((a, b) => a - b)).toEqual(WITH_ITEMS)
   })
 
-  it('is taken when it is only large', () => {
+  it('passes when it is only large', () => {
     const names = Array.from({ length: 10_000 }, (_, i) => `a listener with a rather long name ${i}`)
     const spec = 'unix:/run/a/folder/with/a/long/name/and/a/socket.sock?mode=0660&backlog=511'
     const items = names
@@ -107,7 +107,7 @@ describe('a message that would be much work to decode', () => {
       expect(taken(encoded(body))).toBe(true)
   })
 
-  it('is looked at field by field: what a number of eight or four bytes holds is no field', () => {
+  it('counts field by field: the bytes of a number of eight or four bytes are no field', () => {
     // Field 99, of a later version.
     for (const [tag, bytes] of [
       [0x99, 8],
@@ -162,7 +162,7 @@ describe('descriptors that a peer sends', () => {
     await far.close()
   })
 
-  it('are sent no faster than they are taken: two batches are on their way at most', async () => {
+  it('go no faster than they are taken: two batches are on their way at most', async () => {
     const [near, far] = channelPair()
     const link = new Link(near)
     link.start({ message: () => {}, broken: () => {}, end: () => {} })

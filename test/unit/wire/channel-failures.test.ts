@@ -32,7 +32,7 @@ describe('a channel', () => {
     )
   })
 
-  it('whose peer closes it with messages unread ends as reset: they may be lost', async () => {
+  it('ends as reset if its peer closes it with messages unread: they may be lost', async () => {
     const [a, b] = channelPair()
     const end = ended(a)
     await a.send(Buffer.from('never read'))

@@ -146,7 +146,7 @@ describe('the channel of another user', () => {
 })
 
 describe('the time of another user', () => {
-  it('is bounded for all of its connections together, and comes back', async () => {
+  it('has a bound for all of its connections together, and comes back', async () => {
     const quotas = new UserQuotas(1_024)
     const foreignUser = quotas.foreignUserOf(OTHER)!
     expect(foreignUser.waitMs).toBe(0)
@@ -162,7 +162,7 @@ describe('the time of another user', () => {
     expect(quotas.foreignUserOf(0)).toBe(undefined)
   })
 
-  it('is bounded for all other users together, but does not run out for a user that takes little', () => {
+  it('has a bound for all other users together, but does not run out for a user that takes little', () => {
     const quotas = new UserQuotas(1_024)
     const users = [0, 1, 2].map(number => quotas.foreignUserOf(OTHER + number)!)
     for (const user of users.slice(0, 2)) user.spend(100)
@@ -191,7 +191,7 @@ describe('the time of another user', () => {
     expect(foreignUser.waitMs).toBeGreaterThan(100)
   })
 
-  it('is waited for by the connections, in order and within a limit, while it is used up', async () => {
+  it('makes the connections wait, in order and within a limit, while it is used up', async () => {
     const quotas = new UserQuotas(1_024)
     const [busy, quiet] = [quotas.foreignUserOf(OTHER)!, quotas.foreignUserOf(OTHER + 1)!]
     busy.spend(18)

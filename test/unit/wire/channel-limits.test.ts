@@ -8,7 +8,7 @@ import { channelPair } from '../../processes/channel-pair.js'
 
 const silent = { message: () => {}, end: () => {} }
 
-describe('what a channel refuses', () => {
+describe('refusals of a channel', () => {
   it('a frame over its limits, without sending a byte', async () => {
     const [a, b] = channelPair({ limits: { payloadBytes: 10, fds: 1 } })
     await expect(a.send(Buffer.alloc(11))).rejects.toMatchObject({
@@ -114,7 +114,7 @@ describe('a send that has to wait', () => {
     expect(heard).toEqual(sends.map(() => 1_000))
   })
 
-  it('is not late where it was its own process that stood still: the kernel takes it by now', async () => {
+  it('succeeds where its own process stood still: the kernel takes it by now', async () => {
     const [ours, theirs] = socketPair('stopped')
     const a = new Channel(ours, { sendTimeoutMs: 30 })
     a.start({ message: () => {}, end: error => expect.unreachable(String(error)) })

@@ -4,7 +4,7 @@ import { Pending } from '../../../src/wire/pending.js'
 const turn = () => new Promise(resolve => setImmediate(resolve))
 
 describe('Pending', () => {
-  it('is settled by what comes first, and tells the rest that it was too late', async () => {
+  it('settles by the first outcome, and tells the rest that it was too late', async () => {
     const ended: string[] = []
     const pending = new Pending<number>({ onSettled: () => ended.push('over') })
     expect(pending.settled).toBe(false)
@@ -37,7 +37,7 @@ describe('Pending', () => {
     expect(await pending.answer).toBe('answered')
   })
 
-  it('is rejected with the reason of its signal, before or later, and then hears it no more', async () => {
+  it('rejects with the reason of its signal, before or later, and then hears it no more', async () => {
     const reason = new Error('stop')
     await expect(new Pending({ signal: AbortSignal.abort(reason) }).answer).rejects.toBe(reason)
     const abort = new AbortController()

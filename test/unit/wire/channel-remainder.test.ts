@@ -80,7 +80,7 @@ describe('a channel', () => {
     expect(await ended).toBe(late)
   })
 
-  it('that its handler closes delivers nothing more of what was read', async () => {
+  it('delivers no more of the bytes that were read if its handler closes it', async () => {
     const [one, other] = channelPair()
     onTestFinished(() => void one.close())
     for (const text of ['a', 'b']) void one.send(Buffer.from(text))
@@ -97,7 +97,7 @@ describe('a channel', () => {
     expect(heard).toEqual(['a'])
   })
 
-  it('that is resumed delivers what had been read before it was paused, though nothing more comes', async () => {
+  it('delivers bytes that were read before it was paused when it is resumed, though nothing more comes', async () => {
     const [one, other] = channelPair()
     const heard: string[] = []
     other.start({
@@ -119,7 +119,7 @@ describe('a channel', () => {
 })
 
 describe('frames that wait for a peer that has gone', () => {
-  it('are each rejected by the attempt that finds it so, which throws nothing', async () => {
+  it('reject each by the attempt that finds it so, which throws nothing', async () => {
     const [ours, theirs] = socketPair('gone')
     onTestFinished(() => ours.close())
     const options = { limits: frameLimits(), sendTimeoutMs: 10_000, maxQueuedBytes: 64 << 20 }
@@ -136,7 +136,7 @@ describe('frames that wait for a peer that has gone', () => {
 })
 
 describe('descriptors that no frame claims', () => {
-  it('are as many as the limit says, and one more ends the stream', () => {
+  it('number as many as the limit says, and one more ends the stream', () => {
     const decoder = new FrameDecoder<number>({ queuedFds: 300 })
     const fds = Array.from({ length: 300 }, (_, n) => n)
     decoder.push(Buffer.alloc(0), fds)

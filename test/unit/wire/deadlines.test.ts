@@ -176,7 +176,7 @@ describe('a wait for a peer that lives and says nothing', () => {
     expect(over).toBe(true)
   })
 
-  it('is of a version that is asked whether it is well: a question that is not answered is a no', async () => {
+  it('counts as a no of a version that is asked whether it is well', async () => {
     vi.useRealTimers()
     const question = { name: 'it', run: () => new Promise<never>(() => {}) }
     expect(await runCheck(question, 20, never)).toBe('it: no answer within 20 ms')

@@ -71,7 +71,7 @@ it.each([
   },
 )
 
-it('what a peer said before it left is heard, though it can be told nothing any more', async () => {
+it('hears a peer’s last message, though the peer can be told nothing any more', async () => {
   const { link, theirs, ends, told } = linked()
   theirs.start({ message: () => {}, end: () => {} })
   await theirs.send(fdbroker.wire.Envelope.encode({ abort: { code: 'ERR_FDB_ABORTED' } }).finish())

@@ -9,7 +9,7 @@ function generated(...body: string[]): string {
 }
 
 describe('the code of a .proto file', () => {
-  it('is not generated where a field is of a kind that has no code', () => {
+  it('fails to generate where a field is of a kind that has no code', () => {
     for (const field of [
       'int64 a = 1;',
       'sfixed64 a = 1;',

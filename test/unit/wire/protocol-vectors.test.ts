@@ -32,7 +32,7 @@ async function refusal(act: () => unknown): Promise<string | undefined> {
 }
 
 describe('the vectors of the protocol', () => {
-  it('are what this version makes (npx tsx test/vectors/make.ts writes them)', async () => {
+  it('come from this version (npx tsx test/vectors/make.ts writes them)', async () => {
     for (const [name, lines] of Object.entries(await vectors()))
       expect(readFileSync(fileOf(name), 'utf8'), name).toBe(textOf(lines))
   })

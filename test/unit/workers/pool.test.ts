@@ -296,7 +296,7 @@ describe('a process of the previous main process', () => {
     missing: [{ pid, startTime: '1' }],
   })
 
-  it('is waited for within the time limit of a start, and then named', async () => {
+  it('may end within the time limit of a start, and is then named', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings, logged } = poolWith({ count: 1, timeout: 5_000, hungTimeout: null })
     const [slot] = pool.slots
@@ -323,7 +323,7 @@ describe('an attempt to bring a worker', () => {
     return { slot, outcome }
   }
 
-  it('that is cancelled has left no process when that is told', async () => {
+  it('leaves no process after its cancellation', async () => {
     const { slot, outcome } = attemptWith()
     await until('it runs', () => children().length > 0)
     await turns()
@@ -332,20 +332,20 @@ describe('an attempt to bring a worker', () => {
     await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
   })
 
-  it('whose program cannot be started leaves no file', async () => {
+  it('leaves no file if its program cannot be started', async () => {
     const { outcome } = attemptWith(60_000, NO_PROGRAM)
     await expect(outcome).rejects.toMatchObject({ code: expect.stringMatching(/^E/) })
     await until('its files are gone', () => readdirSync(folder).length === 0)
   })
 
-  it('that is cancelled before its process runs leaves none', async () => {
+  it('leaves no process if it is cancelled before that runs', async () => {
     const { slot, outcome } = attemptWith()
     await slot.abandon('the number of workers was reduced')
     expect(children()).toEqual([])
     await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
   })
 
-  it('that has not served in time fails, and its process ends', async () => {
+  it('fails if the worker has not served in time, and its process ends', async () => {
     const { outcome } = attemptWith(300)
     await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE' })
     expect(children()).toEqual([])
@@ -423,13 +423,13 @@ describe('a worker that fails behind its Commit', () => {
     return { lines, outcome, fails, started, signalled }
   }
 
-  it('is not told to end: it may have clients, and get the right to serve again', async () => {
+  it('stays: it may have clients, and get the right to serve again', async () => {
     const { fails, signalled } = committed({})
     expect(await fails()).toMatchObject({ code: 'ERR_FDB_DEADLINE', phase: 'committing' })
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
-  it('is not told to end when its time is over', async () => {
+  it('stays when its time is over', async () => {
     vi.useFakeTimers(FAKE)
     const { lines, outcome, signalled } = committed({ timeout: 200 })
     while (lines().length === 0) await turns()
@@ -446,13 +446,13 @@ describe('a worker that fails behind its Commit', () => {
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
-  it('is ended after stopTimeout if it hangs', async () => {
+  it('ends after stopTimeout if it hangs', async () => {
     const { fails, lines, started } = committed({ stopTimeout: 1 })
     await fails([await started()])
     await until('it is told to end', () => lines().includes('SIGTERM'))
   })
 
-  it('is not ended after stopTimeout if it has left, and only another process hangs', async () => {
+  it('stays after stopTimeout if it has left, and only another process hangs', async () => {
     const { fails, signalled } = committed({ stopTimeout: 1 })
     await fails([process.pid])
     // A timer that elapses after that of stopTimeout.
@@ -462,7 +462,7 @@ describe('a worker that fails behind its Commit', () => {
 })
 
 describe('all workers', () => {
-  it('that must be a new number may include one that is being started again: that start is waited for', async () => {
+  it('may include one that is being started again if they must be a new number: that start is waited for', async () => {
     const { pool, standings } = poolWith({ command: STAYS })
     const [slot] = pool.slots
     const again = slot!.start()
@@ -483,7 +483,7 @@ describe('all workers', () => {
     expect(await resized).toBe('serves')
   })
 
-  it('are not replaced in their probation, which is waited for, and 10 s more', async () => {
+  it('stay in their probation: a replacement waits for it, and 10 s more', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings } = serving(1)
     const [slot] = pool.slots
@@ -503,21 +503,21 @@ describe('all workers', () => {
     await replaced
   })
 
-  it('that are told to reload are all told, and a refusal of one is told', async () => {
+  it('all hear of a reload, and a refusal of one is told', async () => {
     const { pool, told, failing } = serving(2)
     failing.add(pool.slots[0]!.name)
     await expect(pool.reloadAll()).rejects.toThrow('refuses')
     expect(told).toHaveLength(2)
   })
 
-  it('that are too many are told once to leave, not at each look', async () => {
+  it('hear once that they are too many, not at each look', async () => {
     const { pool, told } = serving(2)
     await pool.slots[1]!.abandon('the number of workers was reduced')
     for (let i = 0; i < 3; i++) pool.update()
     expect(told.filter(({ worker }) => worker === pool.slots[1]!.name)).toHaveLength(1)
   })
 
-  it('that must be more again do not include one that was told to leave: its end is waited for', async () => {
+  it('do not include one that was told to leave if they must be more again: its end is waited for', async () => {
     const { pool, standings, told } = serving(2)
     const [, other] = pool.slots
     await pool.resize(1)
@@ -536,7 +536,7 @@ describe('all workers', () => {
     await other!.abandon('the test ends')
   })
 
-  it('that must be more again replace one that was told to leave and does not', async () => {
+  it('replace one that was told to leave and does not if they must be more again', async () => {
     vi.useFakeTimers(FAKE)
     const { pool } = serving(2)
     await pool.resize(1)
@@ -576,7 +576,7 @@ describe('all workers', () => {
     expect(logged).toMatchObject([{ text: 'a worker did not get a signal', facts: { worker: 2 } }])
   })
 
-  it('are killed 5 s behind the time in which they must leave; a later time changes nothing', async () => {
+  it('die 5 s behind the time in which they must leave; a later time changes nothing', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings, logged } = serving(1)
     const name = pool.slots[0]!.name
@@ -594,7 +594,7 @@ describe('all workers', () => {
 })
 
 describe('listeners in whose place nobody accepts', () => {
-  it('are given back by a worker that served them, as soon as their own worker is there', async () => {
+  it('return to the main process from a worker that served them, as soon as their own worker is there', async () => {
     const { pool, standings, told } = serving(2)
     const spec = 'tcp://127.0.0.1:0'
     const fd = await bindListener(parseListenerSpec(spec))
@@ -610,7 +610,7 @@ describe('listeners in whose place nobody accepts', () => {
 })
 
 describe('workers that hang', () => {
-  it('are noticed together, and the first, which decides the changes of all, is replaced at once', async () => {
+  it('show together, and the first, which decides the changes of all, is replaced at once', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings, logged } = serving(2)
     for (const { owner } of standings.values()) owner!.sendsHeartbeats = true
