@@ -24,7 +24,7 @@ for (const signal of ['SIGINT', 'SIGTERM'])
   })
 `
 
-/** What the program has written that got this signal, once, if `replaced` was replaced before. */
+/** The journal of the program that got this signal, once, if `replaced` was replaced before. */
 export function journalOf(signal: string, pid: number, replaced?: number): string {
   const before = replaced === undefined ? '' : journalOf('SIGTERM', replaced)
   return `${before}${signal} ${pid}\nclean ${pid}\n`
@@ -67,7 +67,7 @@ export class WrappedProgram {
     this.#terminal = terminal
   }
 
-  /** Presses Ctrl-C, or sends TERM to the tool, when that generation serves. Then no process is left. Its pid, and that of the version that it has replaced. */
+  /** Presses Ctrl-C, or sends TERM to the tool, when that generation serves. Then no process is left. Returns its pid, and that of the replaced version. */
   async ended(
     signal: 'SIGINT' | 'SIGTERM',
     generation: 1 | 2,

@@ -61,7 +61,7 @@ class Browser {
 describe('under fd-broker/auto an application with one line more, upgraded five times under load,', () => {
   it.each([
     ['express-session', 'login.mjs', 'saveUninitialized: false', 'sessionStore(session)', {}],
-    // Its health check gets a session as any other client.
+    // The health check gets a session as any other client.
     [
       '@fastify/session',
       'login-fastify.mjs',

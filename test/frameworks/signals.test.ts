@@ -7,7 +7,7 @@ import { installed } from './installed.js'
 const SERVER = `import http from 'node:http'
 http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
 `
-/** What a program does with a package, and what each of its processes has written when it has ended. */
+/** A program's use of a package, and the output of each process after its end. */
 const LIBRARIES: Readonly<Record<string, readonly [program: string, says: string]>> = {
   'signal-exit 3': [
     "import onExit from 'signal-exit-3'\nonExit(() => console.log('exit hook'))",

@@ -48,7 +48,7 @@ const AGENTS: Readonly<Record<string, Agent>> = {
   },
 }
 
-/** It starts another process of Node, which has the same preloads, before it listens. */
+/** A server that starts another process of Node, which has the same preloads, before it listens. */
 const server = (traced: string) => `const { execFileSync } = require('node:child_process')
 console.log(String(execFileSync(process.execPath, ['-p', '"child"'])).trim())
 require('node:http')

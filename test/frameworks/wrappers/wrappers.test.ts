@@ -45,7 +45,7 @@ describe('a program under fd-broker/auto that a tool has started in a terminal c
   })
 })
 
-/** What each library does, and removes or ends at the end of the process; `there` is a file's name. */
+/** The use of each library, and its cleanup at the end of the process; `there` is a file's name. */
 const LIBRARIES: Readonly<Record<string, string>> = {
   'signal-exit 4': `import { onExit } from 'signal-exit'
 onExit(() => rmSync(there))

@@ -8,7 +8,7 @@ import { testsOf } from '../../situations/titles.js'
 
 const root = fileURLToPath(new URL('../../..', import.meta.url))
 const LEAST = 40
-/** So many run in the gate. */
+/** The least number that runs in the gate. */
 const LEAST_IN_GATE = 30
 const LEAST_OF_A_KIND = 3
 
