@@ -35,6 +35,6 @@ export {
   ownNumber,
   socketOver,
 } from './kernel/index.js'
-export type { DrainCounts } from './member/forced-closes.js'
-export type { ConnectionKeeper } from './member/serve-options.js'
+export type { DrainCounts } from './member/listeners/forced-closes.js'
+export type { ConnectionKeeper } from './member/listeners/serve-options.js'
 export { fdLimits } from './os/limits.js'

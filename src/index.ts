@@ -16,10 +16,12 @@ export {
   type OptionChange,
   parseListenerSpec,
 } from './listeners/index.js'
-export { type AnswersOptions, answers } from './member/answers.js'
-export { join } from './member/join.js'
-export type { StartWork, StopWork } from './member/leadership.js'
-export type { Listener, ListenerAddress } from './member/listener.js'
+export { join } from './member/joining/join.js'
+export { runOnce } from './member/joining/process-member.js'
+export { type AnswersOptions, answers } from './member/lifecycle/answers.js'
+export type { StartWork, StopWork } from './member/lifecycle/leadership.js'
+export type { Listener, ListenerAddress } from './member/listeners/listener.js'
+export type { ServableServer, ServeOptions } from './member/listeners/serve-options.js'
 export type { Member } from './member/member.js'
 export type {
   Check,
@@ -28,10 +30,8 @@ export type {
   ReadyOptions,
   RetiredReason,
   UpgradeOptions,
-} from './member/member-options.js'
-export type { JoinOptions } from './member/options.js'
-export { runOnce } from './member/process-member.js'
-export type { ServableServer, ServeOptions } from './member/serve-options.js'
+} from './member/options/member-options.js'
+export type { JoinOptions } from './member/options/options.js'
 export type { StayOptions } from './member/stay.js'
 export type {
   CommandContext,

@@ -97,7 +97,7 @@ async function moveToDaemon(
   const adopted = adoptListeners(other, wanted)
   const { passedSockets } = await import('../os/service-manager/passed-sockets.js')
   passedSockets().offer(adopted)
-  const { join } = await import('../member/join.js')
+  const { join } = await import('../member/joining/join.js')
   await using member = await join({ service, control, hosting: 'daemon', timeout })
   const held = []
   for (const { name, spec } of adopted) {

@@ -172,7 +172,7 @@ async function upgrade(
         return `${missing}${logText}; waiting for at most ${left} s more`
       })
       return hung
-        ? await (await import('../member/hung-incumbent.js')).replaceHung({
+        ? await (await import('../member/joining/hung-incumbent.js')).replaceHung({
             ...limits,
             timeoutMs: timeout,
             control,

@@ -22,20 +22,20 @@ import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 import { writeStep } from '../versions/exit-reason.js'
 import type { MemberDriver } from './driver.js'
-import type { StartWork } from './leadership.js'
-import { type Listener, startListeners } from './listener.js'
+import type { StartWork } from './lifecycle/leadership.js'
+import { type Listener, startListeners } from './listeners/listener.js'
+import { checkName, OwnListeners } from './listeners/own-listeners.js'
+import type { SuccessorOutput } from './operator/upgrades.js'
 import type {
   CloseOptions,
   MemberEvents,
   ReadyOptions,
   RetiredReason,
   UpgradeOptions,
-} from './member-options.js'
-import { checkName, OwnListeners } from './own-listeners.js'
+} from './options/member-options.js'
 import type { MemberRuntime } from './runtime.js'
 import { incumbentOf } from './status.js'
 import { type StayOptions, stay, staysForOthers } from './stay.js'
-import type { SuccessorOutput } from './upgrades.js'
 
 const EVENTS: Record<keyof MemberEvents, true> = {
   serving: true,

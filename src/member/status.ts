@@ -5,7 +5,7 @@ import { formatAddress } from '../listeners/index.js'
 import { activeResources } from '../node/active-resources.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
-import type { Listener } from './listener.js'
+import type { Listener } from './listeners/listener.js'
 import type { MemberRuntime } from './runtime.js'
 
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()

@@ -5,9 +5,9 @@ import { openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import type { Exit } from '../versions/spawn-successor.js'
-import { mainProcessReason } from './options.js'
+import { findServing, type ServingProcess, servingPid } from './operator/serving-pid.js'
+import { mainProcessReason } from './options/options.js'
 import type { MemberRuntime } from './runtime.js'
-import { findServing, type ServingProcess, servingPid } from './serving-pid.js'
 
 export interface StayOptions {
   /**

@@ -1,7 +1,7 @@
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
+import { processMember } from '../member/joining/process-member.js'
 import type { Member } from '../member/member.js'
-import { processMember } from '../member/process-member.js'
 import { REMOVE } from '../state/draft.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'

@@ -275,6 +275,12 @@ interface ErrorReport {
   readonly details?: FdbError['details']
 }
 
+/** Code and message for a Reject that has none. */
+export const REFUSED = {
+  code: 'ERR_FDB_REJECTED',
+  message: 'the process that serves refused this process without a reason',
+} as const
+
 const remoteErrors = new WeakSet<FdbError>()
 
 /** Whether another process reported `error`: its text then refers to that process, for example to its options. */

@@ -7,7 +7,7 @@ import type {
 } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
-import { groupKeyOf, standInBody } from '../member/worker-orders.js'
+import { groupKeyOf, standInBody } from '../member/listeners/worker-orders.js'
 import {
   GROUP_LISTENER,
   RELOAD,

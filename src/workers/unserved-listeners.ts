@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { UnservedListener } from '../member/worker-orders.js'
+import type { UnservedListener } from '../member/listeners/worker-orders.js'
 import { GROUP_LISTENER } from '../operator/service-commands.js'
 import type { WorkerSlot } from './worker-slot.js'
 

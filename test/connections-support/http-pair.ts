@@ -4,8 +4,8 @@ import net from 'node:net'
 import { onTestFinished } from 'vitest'
 import type { HttpHooks } from '../../src/connections/adapters/http-server.js'
 import type { Arrival, Departure, MovableConnections, MoveWhich } from '../../src/connections/movable.js'
-import { AttachedServer } from '../../src/member/attached-server.js'
-import type { ServeOptions } from '../../src/member/serve-options.js'
+import { AttachedServer } from '../../src/member/listeners/attached-server.js'
+import type { ServeOptions } from '../../src/member/listeners/serve-options.js'
 
 /** A server as a listener has it, and what went wrong in its hooks. */
 export interface Place<Server extends net.Server = net.Server> {

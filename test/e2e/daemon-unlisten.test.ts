@@ -1,7 +1,7 @@
 import { createServer } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../src/index.js'
-import { join } from '../../src/member/join.js'
+import { join } from '../../src/member/joining/join.js'
 import type { Member } from '../../src/member/member.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../../src/errors.js'
-import { WriteReceiver } from '../../src/member/writes/receiver.js'
+import { WriteReceiver } from '../../src/member/state/write-receiver.js'
 import { fdbroker } from '../../src/proto/state.js'
 import type { fdbroker as wire } from '../../src/proto/wire.js'
 import { bytes } from '../../src/state/codec.js'

@@ -1,7 +1,7 @@
 import { posix } from 'node:path'
 import { circles } from './circles.js'
 import { type Import, importsOf, lineAt, type Sources } from './imports.js'
-import { CONFINED, MOST_LINES, ROOMS, type Room } from './rules.js'
+import { CONFINED, type Folder, MOST_LINES, ROOMS, type Room } from './rules.js'
 import { codeOf } from './source-text.js'
 
 /** Lists the broken rules, one sentence each; empty: the walls hold. */
@@ -11,6 +11,8 @@ export function violations(sources: Sources): string[] {
     ...[...sources.keys()].flatMap(homeless),
     ...imports.flatMap(upward),
     ...imports.flatMap(pastTheDoor),
+    ...imports.flatMap(pastFolderWall),
+    ...[...sources.keys()].flatMap(folderless),
     ...imports.flatMap(foreignPackage),
     ...inCircles(imports),
     ...[...sources].flatMap(([path, source]) => unconfined(path, codeOf(source))),
@@ -49,6 +51,33 @@ function pastTheDoor({ from, to, line }: Import): string[] {
   return [`${from}:${line} imports ${to} past ${there.name}/${there.door}`]
 }
 
+/** It joins all folders of the room, and is being dissolved. */
+const CONTEXT = 'src/member/lifecycle/member-context.ts'
+
+function folderless(path: string): string[] {
+  const room = roomOf(path)
+  if (room?.folders === undefined || folderIn(room, path) !== undefined) return []
+  return [`${path} is in no folder of ${room.name}: name it in test/walls/rules.ts and CONTRIBUTING.md`]
+}
+
+function folderIn(room: Room, path: string): Folder | undefined {
+  const folder = posix.relative(`src/${room.name}`, posix.dirname(path)) || '.'
+  return room.folders?.find(({ name }) => name === folder)
+}
+
+function pastFolderWall({ from, to, line }: Import): string[] {
+  const room = roomOf(to)
+  const there = room && folderIn(room, to)
+  const here = room && roomOf(from) === room ? folderIn(room, from) : undefined
+  if (room?.folders === undefined || there === undefined || here === there || [from, to].includes(CONTEXT))
+    return []
+  if (here !== undefined && room.folders.indexOf(there) > room.folders.indexOf(here)) {
+    return [`${from}:${line} imports upward: ${to}`]
+  }
+  if (there.open.includes(posix.basename(to))) return []
+  return [`${from}:${line} imports ${to}, which ${room.name}/${there.name} does not open`]
+}
+
 function foreignPackage({ from, to, line }: Import): string[] {
   if (to.startsWith('src/') || to.startsWith('node:')) return []
   const [first, second] = to.split('/')
@@ -57,7 +86,7 @@ function foreignPackage({ from, to, line }: Import): string[] {
 }
 
 function inCircles(imports: readonly Import[]): string[] {
-  const ours = imports.filter(({ to }) => to.startsWith('src/'))
+  const ours = imports.filter(({ from, to }) => to.startsWith('src/') && ![from, to].includes(CONTEXT))
   const files = circles(arrows(ours, path => path))
   const folders = circles(arrows(ours, folderOf))
   return [

@@ -3,7 +3,12 @@ import { join } from 'node:path'
 
 /** Every way by which a wait gets a limit. The making of limits is not a wait. */
 const LIMITED = /\.limit\(|\bafterReading\(|AbortSignal\.timeout\(|\bwithDeadline\(/
-const MACHINERY = new Set(['wire/pending.ts', 'wire/pending.ts', 'wire/pending.ts', 'member/readiness.ts'])
+const MACHINERY = new Set([
+  'wire/pending.ts',
+  'wire/pending.ts',
+  'wire/pending.ts',
+  'member/lifecycle/readiness.ts',
+])
 
 /** The lines of all sources that give a wait its limit, as `FILE: LINE`, without indentation. */
 export function limitedWaits(src: string): string[] {
@@ -30,22 +35,22 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'holder/admission.ts': ['unit/wire/deadlines: a Hello that does not come'],
   'holder/holder.ts': ['unit/wire/deadlines: a phase of a handoff'],
   'holder/peers.ts': ['unit/holder/peers'],
-  'member/daemon-hosting.ts': [
+  'member/hosting/daemon-hosting.ts': [
     'unit/wire/deadlines: the word of a daemon that is asked to give up a successor',
     'unit/wire/deadlines: the registration of a listener',
   ],
   'member/driver.ts': ['unit/handoff/member-machine'],
-  'member/followed-state.ts': ['unit/member/follow: waits until somebody serves what it follows'],
-  'member/holder-link.ts': ['unit/wire/deadlines: a Welcome that does not come'],
-  'member/joined-holder.ts': ['unit/member/deadlines: gives up at its timeout'],
+  'member/state/followed-state.ts': ['unit/member/follow: waits until somebody serves what it follows'],
+  'member/hosting/holder-link.ts': ['unit/wire/deadlines: a Welcome that does not come'],
+  'member/hosting/joined-holder.ts': ['unit/member/deadlines: gives up at its timeout'],
   // Both pass on the time of the order, or of the drain: Moves.limit() has the timer.
-  'member/moves.ts': ['unit/member/end-order: shorten a wait that is under way'],
-  'member/own-drain.ts': [
+  'member/drain/moves.ts': ['unit/member/end-order: shorten a wait that is under way'],
+  'member/drain/own-drain.ts': [
     'unit/member/end-order: set the time of the earliest end',
     'unit/member/end-order: keep half of the time, at most 5 s, for the last connections',
   ],
-  'member/process-member.ts': ['e2e/run-once: stops what runs when the process joins late'],
-  'member/start.ts': ['unit/member/deadlines: gives up at its timeout'],
+  'member/joining/process-member.ts': ['e2e/run-once: stops what runs when the process joins late'],
+  'member/joining/start.ts': ['unit/member/deadlines: gives up at its timeout'],
   'operator/client.ts': ['unit/wire/deadlines: the answer to an operator'],
   'probing/health-check.ts': [
     'unit/wire/deadlines: counts as a no of a version that is asked whether it is well',

@@ -13,6 +13,17 @@ export interface Room {
   readonly door?: string
   /** Packages that it may use. */
   readonly packages?: readonly string[]
+  /** Its folders from the ground up, each with a wall of its own. */
+  readonly folders?: readonly Folder[]
+}
+
+/** A folder of a room. It imports only from itself and from folders above it in the list. */
+export interface Folder {
+  /** Below the room; `.`: the files right in the room. */
+  readonly name: string
+  readonly about: string
+  /** Only these files of it are imported from outside. */
+  readonly open: readonly string[]
 }
 
 export const ROOMS: readonly Room[] = [
@@ -100,7 +111,90 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'base', 'kernel', 'probing', 'listeners', 'os', 'handoff', 'wire', 'operator'],
   },
   { name: 'holder', about: 'owns the registry and decides which process serves' },
-  { name: 'member', about: 'the embedded server’s side: join, listen, ready, retire' },
+  {
+    name: 'member',
+    about: 'the embedded server’s side: join, listen, ready, retire',
+    folders: [
+      {
+        name: 'options',
+        about: 'options of `join()` and of a member, checked',
+        open: ['member-options.ts', 'options.ts'],
+      },
+      {
+        name: 'lifecycle',
+        about:
+          'phases of one process: state machine, ready, work while serving, heartbeats, end; the interface of hosting',
+        open: [
+          'answers.ts',
+          'cannot-serve.ts',
+          'end-order.ts',
+          'heartbeat.ts',
+          'hosting.ts',
+          'leadership.ts',
+          'machine.ts',
+          'readiness.ts',
+          'shutdown.ts',
+        ],
+      },
+      {
+        name: 'listeners',
+        about: 'listeners and descriptors by name: bound, adopted, served, passed to workers',
+        open: [
+          'forced-closes.ts',
+          'holdings.ts',
+          'listener.ts',
+          'own-listeners.ts',
+          'serve-options.ts',
+          'worker-orders.ts',
+        ],
+      },
+      {
+        name: 'state',
+        about: 'the state of this process: written, read from others, forwarded after a seal',
+        open: [
+          'fenced-writes.ts',
+          'followed-state.ts',
+          'own-state.ts',
+          'serving-link.ts',
+          'write-receiver.ts',
+        ],
+      },
+      {
+        name: 'drain',
+        about: 'connections of a replaced process: moved, announced, closed; reports of older generations',
+        open: ['moves.ts', 'older-generations.ts', 'own-drain.ts'],
+      },
+      {
+        name: 'hosting',
+        about: 'the process that decides: joined over a link, or this one; the control socket',
+        open: [
+          'control-socket.ts',
+          'daemon-hosting.ts',
+          'embedded-hosting.ts',
+          'holder-link.ts',
+          'joined-holder.ts',
+          'offer-receiver.ts',
+          'pauses.ts',
+          'to-holder.ts',
+        ],
+      },
+      {
+        name: 'operator',
+        about: 'commands, upgrades that this process starts, announcements to the service manager',
+        open: ['announcer.ts', 'commands.ts', 'serving-pid.ts', 'upgrades.ts'],
+      },
+      {
+        name: '.',
+        about: 'the public `Member`, its driver, and `runtime.ts`, which makes and connects the parts',
+        open: ['driver.ts', 'member.ts', 'runtime.ts', 'stay.ts'],
+      },
+      {
+        name: 'joining',
+        about: '`join()`: finds the incumbent, joins it, or starts alone',
+        open: ['hung-incumbent.ts', 'join.ts', 'process-member.ts'],
+      },
+    ],
+  },
   {
     name: 'daemon',
     about:

@@ -34,7 +34,7 @@ describe('default times', () => {
   it.each(namesOf('join').filter(([name]) => !name.startsWith('upgrade.')))(
     'set %s of join() to %s, as its comment says',
     (name, _, ms) => {
-      const source = read('src/member/options.ts').replaceAll(/(\d) (?=\d{3})/g, '$1')
+      const source = read('src/member/options/options.ts').replaceAll(/(\d) (?=\d{3})/g, '$1')
       const [group, option = group] = name.split('.')
       const rest = source.slice(option === group ? 0 : source.indexOf(`${group}?: {`))
       const comment = rest

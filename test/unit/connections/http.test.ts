@@ -3,7 +3,7 @@ import http from 'node:http'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { OwnedFd } from '../../../src/kernel/index.js'
-import { AttachedServer } from '../../../src/member/attached-server.js'
+import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
 import { descriptorOf } from '../../../src/node/socket-handle.js'
 import { get, RawClient } from '../../connections-support/http-client.js'
 import {

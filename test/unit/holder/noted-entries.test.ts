@@ -10,7 +10,7 @@ import {
 import type { Entry } from '../../../src/holder/registry.js'
 import { bindSocket, closeAll, inspectOne, numbersOf, OwnedFd, openFile } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
-import { entriesOf } from '../../../src/member/hung-incumbent.js'
+import { entriesOf } from '../../../src/member/joining/hung-incumbent.js'
 
 const owned: OwnedFd[] = []
 

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { socketPair } from '../../../src/kernel/index.js'
-import { ControlSocket, type ControlSocketDeps } from '../../../src/member/control-socket.js'
+import { ControlSocket, type ControlSocketDeps } from '../../../src/member/hosting/control-socket.js'
 
 describe('the control socket of a member', () => {
   afterEach(() => void vi.useRealTimers())

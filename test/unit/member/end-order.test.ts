@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { EndOrder } from '../../../src/member/end-order.js'
+import { EndOrder } from '../../../src/member/lifecycle/end-order.js'
 import { ChangeNotifier } from '../../../src/wire/pending.js'
 
 function world() {

@@ -6,9 +6,9 @@ import { SILENT } from '../../../src/base/logger.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { bindSocket, closeAll, inspectOne, memoryFile, OwnedFd, openFile } from '../../../src/kernel/index.js'
-import { FdStoreMirror } from '../../../src/member/fd-store-mirror.js'
-import { recoverFromFdStore } from '../../../src/member/fd-store-recovery.js'
-import type { MemberContext } from '../../../src/member/member-context.js'
+import { recoverFromFdStore } from '../../../src/member/joining/fd-store-recovery.js'
+import type { MemberContext } from '../../../src/member/lifecycle/member-context.js'
+import { FdStoreMirror } from '../../../src/member/operator/fd-store-mirror.js'
 import { type FdStore, restorePassedSockets } from '../../../src/os/service-manager/passed-sockets.js'
 
 /** The store of a service manager. */

@@ -3,7 +3,7 @@ import { SILENT } from '../../../src/base/logger.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
-import { FencedWrites } from '../../../src/member/fenced-writes.js'
+import { FencedWrites } from '../../../src/member/state/fenced-writes.js'
 import type { BundleItem } from '../../../src/wire/bundle.js'
 import { Segment, StateLog } from '../../fixtures/state.js'
 

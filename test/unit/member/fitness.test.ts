@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { codec, defineSection, join, type Member } from '../../../src/index.js'
-import type { JoinOptions } from '../../../src/member/options.js'
+import type { JoinOptions } from '../../../src/member/options/options.js'
 import { OperatorClient } from '../../../src/operator.js'
 import { until } from '../../processes/until.js'
 

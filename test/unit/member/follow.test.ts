@@ -4,7 +4,7 @@ import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../../src/daemon/daemon.js'
 import { codec, defineSection, join, type Member } from '../../../src/index.js'
-import type { JoinOptions } from '../../../src/member/options.js'
+import type { JoinOptions } from '../../../src/member/options/options.js'
 import { until } from '../../processes/until.js'
 
 const prices = defineSection<number>({ version: 1, codec: codec.json() })

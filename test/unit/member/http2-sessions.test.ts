@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import http2 from 'node:http2'
 import net from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
-import { AttachedServer } from '../../../src/member/attached-server.js'
+import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
 import { pause, until } from '../../processes/until.js'
 
 const EACH_WAY_MS = 25

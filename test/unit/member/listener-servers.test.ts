@@ -5,8 +5,8 @@ import { type AddressInfo, connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { join, type Listener, type Member } from '../../../src/index.js'
-import { AttachedServer } from '../../../src/member/attached-server.js'
-import type { ConnectionKeeper } from '../../../src/member/serve-options.js'
+import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
+import type { ConnectionKeeper } from '../../../src/member/listeners/serve-options.js'
 import { pause, until } from '../../processes/until.js'
 
 async function alone(): Promise<Member> {

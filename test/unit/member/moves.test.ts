@@ -2,7 +2,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { movePair } from '../../../src/connections/move-channel.js'
 import type { Listener } from '../../../src/index.js'
-import { Moves } from '../../../src/member/moves.js'
+import { Moves } from '../../../src/member/drain/moves.js'
 import { until } from '../../processes/until.js'
 
 describe('the moves of connections', () => {

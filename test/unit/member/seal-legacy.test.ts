@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { sealRecovered } from '../../../src/member/start.js'
+import { sealRecovered } from '../../../src/member/joining/start.js'
 import { Segment } from '../../fixtures/state.js'
 import { holdPage } from '../../processes/held-page.js'
 import { has } from '../../processes/toolchains.js'

@@ -5,7 +5,7 @@ import http2 from 'node:http2'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join, type ServeOptions } from '../../../src/index.js'
-import { AttachedServer } from '../../../src/member/attached-server.js'
+import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
 import { get, RawClient } from '../../connections-support/http-client.js'
 import {
   carry,

@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
-import { RETIRED_MS, Shutdown, watchRetired } from '../../../src/member/shutdown.js'
+import { RETIRED_MS, Shutdown, watchRetired } from '../../../src/member/lifecycle/shutdown.js'
 
 const failed = new FdbError('ERR_FDB_DEADLINE', 'too late')
 

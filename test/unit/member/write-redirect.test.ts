@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
-import { WriteForwarder, writeSenderOver } from '../../../src/member/writes/forwarder.js'
+import { WriteForwarder, writeSenderOver } from '../../../src/member/state/write-forwarder.js'
 import { fdbroker } from '../../../src/proto/wire.js'
 import type { ChannelOptions } from '../../../src/wire/channel.js'
 import { checkDecodeCost } from '../../../src/wire/decode-cost.js'

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
+import { posix } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { castsIn, importedBy } from '../../walls/casts.js'
@@ -43,6 +44,35 @@ describe('the sources', () => {
           only === undefined ? 'all above' : only.map(each => `\`${each}\``).join(', ') || 'nothing'
         return `| ${where} | ${about} | ${from} |`
       }),
+    )
+  })
+})
+
+describe('the folders of a room', () => {
+  const rooms = ROOMS.flatMap(({ name, folders = [] }) => (folders.length > 0 ? [{ name, folders }] : []))
+
+  it('open only files that others import', () => {
+    const imports = [...sourcesBelow(root, 'src')].flatMap(([path, source]) => importsOf(path, source))
+    const outside = new Set(
+      imports.flatMap(({ from, to }) => (posix.dirname(from) === posix.dirname(to) ? [] : [to])),
+    )
+    const needless = rooms.flatMap(({ name, folders }) =>
+      folders.flatMap(folder =>
+        folder.open
+          .map(file => posix.join('src', name, folder.name, file))
+          .filter(path => !outside.has(path)),
+      ),
+    )
+    expect(needless).toEqual([])
+  })
+
+  it('are described in CONTRIBUTING.md as they are checked', () => {
+    const text = readFileSync(`${root}/.github/CONTRIBUTING.md`, 'utf8')
+    const rows = text.split('\n').filter(line => /^\| `member\b/.test(line))
+    expect(rows).toEqual(
+      rooms.flatMap(({ name, folders }) =>
+        folders.map(folder => `| \`${posix.join(name, folder.name)}\` | ${folder.about} |`),
+      ),
     )
   })
 })
@@ -153,8 +183,8 @@ describe('a planted violation is found:', () => {
   it.each<[what: string, sources: Record<string, string>, sentence: string]>([
     [
       'an import of a room below',
-      { 'src/os/a.ts': "import { join } from '../member/join.js'" },
-      'src/os/a.ts:1 imports upward: src/member/join.ts',
+      { 'src/os/a.ts': "import { join } from '../member/joining/join.js'" },
+      'src/os/a.ts:1 imports upward: src/member/joining/join.ts',
     ],
     [
       'an import of a type of a room below',
@@ -168,8 +198,28 @@ describe('a planted violation is found:', () => {
     ],
     [
       'an import that waits until it is needed',
-      { 'src/holder/a.ts': "const { join } = await import('../member/join.js')" },
-      'src/holder/a.ts:1 imports upward: src/member/join.ts',
+      { 'src/holder/a.ts': "const { join } = await import('../member/joining/join.js')" },
+      'src/holder/a.ts:1 imports upward: src/member/joining/join.ts',
+    ],
+    [
+      'an import of a folder below, in one room',
+      { 'src/member/options/a.ts': "import { join } from '../joining/join.js'" },
+      'src/member/options/a.ts:1 imports upward: src/member/joining/join.ts',
+    ],
+    [
+      'an import past the wall of a folder',
+      { 'src/member/drain/a.ts': "import { SegmentLoader } from '../state/segment-loader.js'" },
+      'src/member/drain/a.ts:1 imports src/member/state/segment-loader.ts, which member/state does not open',
+    ],
+    [
+      'an import past the wall of a folder, from another room',
+      { 'src/daemon/a.ts': "import { Moves } from '../member/drain/places.js'" },
+      'src/daemon/a.ts:1 imports src/member/drain/places.ts, which member/drain does not open',
+    ],
+    [
+      'a folder that the room does not name',
+      { 'src/member/misc/a.ts': 'a()' },
+      'src/member/misc/a.ts is in no folder of member: name it in test/walls/rules.ts and CONTRIBUTING.md',
     ],
     [
       'what is exported again',

@@ -1,0 +1,302 @@
+import { LONGEST_MS } from '../../base/duration.js'
+import { MoveCounts } from '../../connections/counts.js'
+import type { MovableConnections } from '../../connections/movable.js'
+import { GIVE } from '../../connections/move-channel.js'
+import { MoveLog } from '../../connections/move-log.js'
+import { countMovable, type Source } from '../../connections/move-slice.js'
+import { ConnectionReceiver } from '../../connections/receiver.js'
+import { ConnectionSender } from '../../connections/sender.js'
+import { closeAll, closeOnThrow, type OwnedFd, peerPidfd } from '../../kernel/index.js'
+import { keyOf } from '../../os/liveness.js'
+import { fateOf } from '../../os/process-identity.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import { Channel } from '../../wire/channel.js'
+import { Link } from '../../wire/link.js'
+import type { Listener } from '../listeners/listener.js'
+import type { Settings } from '../options/options.js'
+
+/** The interval at which this process asks for a move channel. */
+const ASK_MS = 250
+/** After this time without a receiver the end is announced to the clients. Connections may still move later. */
+const PATIENCE_MS = 2_000
+/** After a channel has ended, the delay before this process asks for the next one. */
+const NEXT_MS = 10
+/** The delay after a channel that moved nothing: the next one will probably move nothing either, and each delays connections a little. */
+const IN_VAIN_MS = 1_000
+
+/**
+ * Moves connections between processes. While this process serves, it receives the connections of all older generations; afterwards it sends
+ * its own to the process that serves. Connections that cannot move drain, and the end is announced to their clients.
+ */
+export class Moves {
+  readonly counts = new MoveCounts()
+  readonly #settings: Settings
+  readonly #listeners: () => Iterable<Listener>
+  readonly #ask: () => void
+  readonly #receivers = new Set<ConnectionReceiver>()
+  #sender: ConnectionSender | null = null
+  /** The receivers so far, in order; their pidfds are owned. `before`: how many connections had moved when the receiver's channel opened. */
+  #destinations: { receiver: OwnedFd; before: number }[] = []
+  /** Keys of the pidfds of processes that reported no connections before they left. */
+  readonly #emptied = new Set<string>()
+  #leaving = false
+  /** Key of the pidfd of the receiver that has served the first few connections (option `firstWave`). */
+  #proved: string | null = null
+  /** When this process stopped serving, and how many connections had moved before. Null once the last one is logged. */
+  #leftAt: { at: number; moved: number } | null = null
+  #announced = false
+  /** When the remaining connections are closed (performance.now()). */
+  #cutAt = 0
+  /** The time without a receiver, in milliseconds; {@link PATIENCE_MS} is its limit. */
+  #waited = 0
+  /** The wait before the next request for a channel. */
+  #pause = { since: 0, ms: 0 }
+  #timer: NodeJS.Timeout | undefined
+  /** Announces the end after half of the drain's time, so that clients can end their connections before they are closed. */
+  #halfTime: NodeJS.Timeout | undefined
+
+  constructor(parts: { settings: Settings; listeners: () => Iterable<Listener>; ask: () => void }) {
+    this.#settings = parts.settings
+    this.#listeners = parts.listeners
+    this.#ask = parts.ask
+  }
+
+  /** Starts to move or drain the connections. `receiver`: another process serves, and may take connections. Idempotent. */
+  leave(receiver: boolean): void {
+    const { drainTimeout, move } = this.#settings
+    for (const each of this.#receivers) void each.stop()
+    if (!receiver || move === 'off') {
+      this.#leaving = false
+      this.#announce()
+      return
+    }
+    for (const listener of this.#listeners()) listener.announceFixed()
+    if (this.#leaving) return
+    this.#leaving = true
+    this.#proved = null
+    this.#leftAt = { at: performance.now(), moved: this.counts.moved }
+    this.#waited = 0
+    this.#pause = { since: 0, ms: 0 }
+    this.#cutAt = Number.POSITIVE_INFINITY
+    this.limit(drainTimeout)
+    this.#askForChannel()
+  }
+
+  /** Remaining connections are closed after `ms`, unless that is later than planned. */
+  limit(ms: number): void {
+    const cutAt = performance.now() + ms
+    if (!this.#leaving || cutAt >= this.#cutAt) return
+    this.#cutAt = cutAt
+    clearTimeout(this.#halfTime)
+    this.#halfTime = setTimeout(() => this.#announce(), Math.min(ms / 2, LONGEST_MS))
+    this.#halfTime.unref()
+  }
+
+  /** This process starts to serve: takes back the connections of an undecided slice, and counts those that moved to a dead process as lost. */
+  serve(): void {
+    this.#leaving = false
+    this.#announced = false
+    this.counts.wave = null
+    this.#stopTimers()
+    void this.#sender?.stop()
+    const destinations = this.#destinations.splice(0)
+    for (const [i, { receiver, before }] of destinations.entries()) {
+      const count = (destinations[i + 1]?.before ?? this.counts.moved) - before
+      const key = keyOf(receiver) ?? ''
+      this.#emptied.delete(key)
+      void fateOf(receiver).then(fate => {
+        receiver.close()
+        if (fate === 'alive' || count === 0 || this.#emptied.delete(key)) return
+        this.counts.lost += count
+        this.#settings.logger.warn({ count }, 'connections were lost with the process that had received them')
+      })
+    }
+  }
+
+  /** Records that a process which has left had no connections any more: those that had moved to it are not lost. */
+  emptied({ pid, pidfd }: { readonly pid: number; readonly pidfd: OwnedFd | null }): void {
+    this.#emptied.add((pidfd === null ? null : keyOf(pidfd)) ?? `${pid}`)
+  }
+
+  /** Announces the end at once, because the process that serves takes no connections. A later process may still take some. */
+  noReceiver(): void {
+    if (this.#leaving) this.#announce()
+  }
+
+  /** Asks the serving process for a move channel again, unless one is in use: that process may be able to take connections now. */
+  retry(): void {
+    if (this.#leaving && this.#sender === null) this.#askForChannel()
+  }
+
+  /** Uses one end of a move channel. Owns the items: the channel, its log, and the other process's pidfd. */
+  open(items: readonly BundleItem[]): void {
+    const of = (role: BundleItem['role']) => items.find(item => item.role === role)
+    const channel = of('moveChannel')
+    const log = of('moveLog')
+    const pidfd = of('pidfd')
+    const unused = new Set(items.map(item => item.fd))
+    try {
+      if (channel === undefined || log === undefined) return
+      const sends = channel.spec === GIVE
+      // In embedded hosting the receiver made the socket pair, and the kernel reports it as the peer of both ends.
+      const other =
+        pidfd?.fd ?? (sends ? peerPidfd(channel.fd, 'pidfd of the process that takes connections') : null)
+      // The receiver has died. The timer asks for the next channel.
+      if (other === 'dead') return
+      if (other !== null) unused.add(other)
+      unused.delete(channel.fd)
+      unused.delete(log.fd)
+      if (sends) this.send(channel.fd, log.fd, other)
+      else this.receive(channel.fd, log.fd, other ?? (Number(channel.name) || 0))
+    } catch (error) {
+      this.#settings.logger.warn(
+        { err: error },
+        'a move channel cannot be used and is closed: connections move over a later one, or drain',
+      )
+    } finally {
+      closeAll(unused)
+    }
+  }
+
+  /** Owns channel and log, also if it throws; borrows `receiver`. */
+  send(channel: OwnedFd, log: OwnedFd, receiver: OwnedFd | null): void {
+    if (!this.#leaving || this.#sender !== null) {
+      closeAll([channel, log])
+      return
+    }
+    const { move, movesPerSecond, firstWave } = this.#settings
+    const key = receiver === null ? null : keyOf(receiver)
+    const { other, ...way } = endOfChannel(channel, log, receiver)
+    const { moved } = this.counts
+    if (other !== null) this.#destinations.push({ receiver: other, before: moved })
+    const sender = new ConnectionSender({
+      ...way,
+      sources: () => this.#sources(),
+      which: move === 'idle' ? 'idle' : 'auto',
+      perSecond: movesPerSecond,
+      firstWaveMs: key !== null && key === this.#proved ? 0 : firstWave,
+      drainMs: Math.max(0, this.#cutAt - performance.now()),
+      onProved: () => {
+        this.#proved = key
+        this.counts.wave = 'rest'
+      },
+      counts: this.counts,
+      reportError: this.#reportError,
+      onIdle: () => this.#logEnd(),
+      onEnded: () => {
+        this.#sender = null
+        const inVain = this.counts.moved === moved
+        if (!inVain) this.#waited = 0
+        this.#later(inVain ? IN_VAIN_MS : NEXT_MS)
+      },
+    })
+    this.#sender = sender
+    this.counts.wave = firstWave === 0 || (key !== null && key === this.#proved) ? 'rest' : 'first'
+    clearTimeout(this.#timer)
+    sender.start()
+  }
+
+  /** Owns channel and log, also if it throws; borrows `sender`, a pidfd, or a pid if the kernel has no pidfds. */
+  receive(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void {
+    if (this.#leaving) {
+      closeAll([channel, log])
+      return
+    }
+    const { other, ...way } = endOfChannel(channel, log, typeof sender === 'number' ? null : sender)
+    const receiver = new ConnectionReceiver({
+      ...way,
+      sender: typeof sender === 'number' ? sender : other!,
+      target: (listener, protocol) => this.#target(listener, protocol),
+      counts: this.counts,
+      reportError: this.#reportError,
+      onEnded: () => this.#receivers.delete(receiver),
+    })
+    this.#receivers.add(receiver)
+    receiver.start()
+  }
+
+  /** Resolves when no slice is undecided, and no connection is on its way back to this process. */
+  async settled(): Promise<void> {
+    await this.#sender?.settled()
+  }
+
+  close(): void {
+    this.#logEnd()
+    this.#leaving = false
+    this.#stopTimers()
+    void this.#sender?.stop()
+    closeAll(this.#destinations.splice(0).map(({ receiver }) => receiver))
+    for (const each of this.#receivers) void each.stop()
+  }
+
+  *#sources(): Generator<Source> {
+    for (const listener of this.#listeners())
+      for (const moving of listener.moving) yield { listener: listener.name, moving }
+  }
+
+  #target(name: string, protocol: string): MovableConnections | undefined {
+    for (const listener of this.#listeners()) {
+      if (listener.name !== name) continue
+      for (const moving of listener.moving) if (moving.protocol === protocol) return moving
+    }
+    return undefined
+  }
+
+  #askForChannel(): void {
+    if (!this.#leaving || this.#sender !== null) return
+    if (countMovable(this.#sources()) > 0) this.#ask()
+    const { since, ms } = this.#pause
+    // At most the planned pause counts, because this process may have been stopped.
+    this.#waited += Math.min(performance.now() - since, ms)
+    if (this.#waited >= PATIENCE_MS) this.#announce()
+    this.#later(ASK_MS)
+  }
+
+  #logEnd(): void {
+    if (!this.#leaving || this.#leftAt === null) return
+    for (const listener of this.#listeners()) if (listener.connections > 0) return
+    const { at, moved } = this.#leftAt
+    this.#leftAt = null
+    const { longestGivingMs } = this.counts.report
+    this.#settings.logger.info(
+      { moved: this.counts.moved - moved, afterMs: Math.round(performance.now() - at), longestGivingMs },
+      'no connection is left in this process',
+    )
+  }
+
+  #stopTimers(): void {
+    clearTimeout(this.#timer)
+    clearTimeout(this.#halfTime)
+  }
+
+  #later(ms: number): void {
+    clearTimeout(this.#timer)
+    if (!this.#leaving) return
+    this.#pause = { since: performance.now(), ms }
+    this.#timer = setTimeout(() => this.#askForChannel(), ms)
+    this.#timer.unref()
+  }
+
+  #announce(): void {
+    if (this.#announced) return
+    this.#announced = true
+    for (const listener of this.#listeners()) listener.announce()
+  }
+
+  readonly #reportError = (error: unknown, message: string): void =>
+    this.#settings.logger.warn({ err: error }, message)
+}
+
+/** Opens one end of a move channel. Owns channel and log. The caller owns the result, in which `other` is a dup of `peer`. */
+function endOfChannel(
+  channel: OwnedFd,
+  log: OwnedFd,
+  peer: OwnedFd | null,
+): { link: Link; log: MoveLog; other: OwnedFd | null } {
+  const own = [channel, log]
+  return closeOnThrow(own, () => {
+    const other = peer?.dup() ?? null
+    if (other !== null) own.push(other)
+    return { log: MoveLog.open(log), link: new Link(new Channel(channel)), other }
+  })
+}

@@ -1,0 +1,278 @@
+import { LONGEST_MS } from '../../base/duration.js'
+import type { Logger } from '../../base/logger.js'
+import { activeResources } from '../../node/active-resources.js'
+import type { DrainReport, ForcedClose } from '../../operator/status-report.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import type { MemberContext } from '../lifecycle/member-context.js'
+import { RETIRED_MS } from '../lifecycle/shutdown.js'
+import { type DrainCounts, sumCounts } from '../listeners/forced-closes.js'
+import type { Listener } from '../listeners/listener.js'
+import type { FencedWrites } from '../state/fenced-writes.js'
+import type { OwnState } from '../state/own-state.js'
+import { ServingLink } from '../state/serving-link.js'
+import type { Moves } from './moves.js'
+import { LAST } from './older-generations.js'
+
+/** The `top` that a retired process reports: above all epochs, so that it gets no more segments. */
+const NO_SEGMENTS = 2 ** 32 - 1
+/** If the service ends, the last changes must reach the state file within this time. */
+const FILE_END_MS = 10_000
+
+/** The limit in EndDrain that stands for the receiver's own one. */
+export const OWN_LIMIT = 2 ** 32 - 1
+
+function limitOf(timeoutMs: number): number | undefined {
+  return timeoutMs === OWN_LIMIT ? undefined : Math.min(timeoutMs, LONGEST_MS)
+}
+
+interface OwnDrainDeps {
+  readonly shared: MemberContext
+  readonly state: OwnState
+  /** Resolves when all changes that the application has requested are made. */
+  readonly changesSettled: () => Promise<void>
+  readonly writes: () => FencedWrites
+  /** This process must close its remaining connections within this time (undefined: as configured), and end. */
+  readonly onEnd: (timeoutMs: number | undefined) => void
+}
+
+/** Drains this process's connections, and reports on the drain to the process that serves. Owns the link for the reports. */
+export class OwnDrain {
+  readonly #deps: OwnDrainDeps
+  #link: ServingLink | null = null
+  /** The member has retired, but the process still lives. */
+  #lingers = false
+  #isLast = false
+  #closed: readonly ForcedClose[] = []
+  #cuts: readonly DrainCut[] = []
+
+  constructor(deps: OwnDrainDeps) {
+    this.#deps = deps
+  }
+
+  /** Starts to report to the process that serves. Returns whether that process accepts forwarded changes. */
+  open(): boolean {
+    const { shared, writes } = this.#deps
+    const { generation, hosting, moves, settings, segmentSet } = shared
+    const { control, service, versions, times } = settings
+    if (control === null || !hosting.acceptsReports) return this.#link !== null
+    this.#link ??= new ServingLink({
+      control,
+      service,
+      versions,
+      generation,
+      logger: settings.logger,
+      everyMs: () => (this.#lingers ? RETIRED_MS : times.heartbeat),
+      report: () => this.report,
+      top: () => (this.#lingers ? NO_SEGMENTS : segmentSet.top),
+      adopt: (items: BundleItem[]) => {
+        if (items.some(({ role }) => role === 'moveChannel')) moves.open(items)
+        else writes().takeNewer(items)
+      },
+      connected: () => hosting.onReportsReceived?.(),
+      writes: writes().forwarder,
+      handle: ({ moveRequest, endDrain }) => {
+        if (moveRequest) moves.noReceiver()
+        if (endDrain) this.#deps.onEnd(limitOf(endDrain.timeoutMs ?? 0))
+      },
+    })
+    this.#link.start()
+    return hosting.acceptsWrites
+  }
+
+  reconnect(): void {
+    this.#link?.reconnect()
+  }
+
+  askForMove(): void {
+    this.#link?.askForMove()
+  }
+
+  get report(): DrainReport {
+    const { shared, state } = this.#deps
+    const { generation, leadership, listeners, machine, moves, cannotServe } = shared
+    const { phase } = machine
+    // Reading the position reads new records, so that a standby notices early if it cannot read them.
+    if (phase === 'standby') void state.log.position
+    const unfit = cannotServe.report
+    return {
+      pid: process.pid,
+      generation,
+      phase: this.#lingers ? 'retired' : this.#isLast ? LAST : phase,
+      ...(this.#lingers && { keptBy: activeResources() }),
+      ...this.#standby,
+      connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
+      moves: moves.counts.report,
+      closed: this.#closed,
+      quiescedMs: leadership.quiescedMs,
+      ...(unfit && { unfit }),
+    }
+  }
+
+  get #standby(): Pick<DrainReport, 'leaves' | 'standbySeconds'> {
+    const { hosting, shutdown } = this.#deps.shared
+    const leftMs = hosting.holder?.probationLeftMs ?? null
+    const { requestedBy } = shutdown
+    return {
+      ...(leftMs !== null && { standbySeconds: leftMs / 1000 }),
+      ...(requestedBy !== null && { leaves: requestedBy }),
+    }
+  }
+
+  /** Waits until all connections have moved or ended; then the state machine gets the event `drained`. */
+  start(): void {
+    const { changesSettled, shared, state, writes } = this.#deps
+    const { changes, hosting, moves, shutdown, listeners, machine, settings } = shared
+    const toTheEnd = writes().leave()
+    shutdown.leave(hosting.released)
+    // If this process leaves by itself, connections can move only to a standby or joiner that takes over, or to another worker.
+    const receiver = shutdown.isRetired || shutdown.yields || hosting.standsBy || hosting.isHandingOver
+    if (receiver || machine.member.link !== 'local') this.open()
+    moves.leave(receiver)
+    moves.limit(shutdown.order.leftMs)
+    if (!receiver) endIdle(listeners)
+    const onCut = ({ closed = [] }: DrainCounts) => {
+      this.#closed = [...this.#closed, ...closed]
+      this.#link?.reportNow()
+    }
+    const onStart = (cuts: readonly DrainCut[]) => {
+      this.#cuts = cuts
+    }
+    const drained = drainListeners(listeners, this.#times, settings.logger, moves, onCut, onStart)
+    // The last clients may have made changes just before they left.
+    const settled = drained.then(() => shutdown.order.untilEnd(changes, changesSettled()))
+    const file = async () => {
+      if (toTheEnd) await settled
+      await state.file?.finish(FILE_END_MS)
+    }
+    void Promise.all([settled, file()]).then(() => machine.step({ type: 'drained' }))
+  }
+
+  /** This process was ordered to end earlier than before: the order also applies to a drain under way. */
+  shorten(): void {
+    const { moves, shutdown } = this.#deps.shared
+    const { leftMs } = shutdown.order
+    moves.limit(leftMs)
+    for (const cut of this.#cuts) cut.shorten(leftMs)
+  }
+
+  /** Reports the resources that keep this retired process alive, for the status of the process that serves. */
+  linger(): void {
+    this.#lingers = true
+    this.#link?.start()
+  }
+
+  /** Reports that this process only waits for the end of the process that served after it. */
+  waitLast(): void {
+    this.#isLast = true
+    this.#link?.reportNow()
+  }
+
+  /** Sends a last report and ends the connection: this process serves again, or ends. */
+  stop(): void {
+    this.#link?.stop()
+  }
+
+  /** After an order to end TLS connections get no more time than others. */
+  get #times(): DrainTimes {
+    const { shutdown, settings } = this.#deps.shared
+    const { isGiven, leftMs } = shutdown.order
+    if (isGiven) return { plain: leftMs, tls: leftMs }
+    const { drainTimeout: plain, drainTlsTimeout } = settings
+    return { plain, tls: Math.max(plain, drainTlsTimeout) }
+  }
+}
+
+/** The interval at which the remaining connections are counted again. */
+const CHECK_MS = 10
+
+type DrainingListener = Pick<
+  Listener,
+  'connections' | 'finish' | 'endIdle' | 'emptied' | 'cut' | 'cutReturned'
+>
+
+/** The times after which remaining connections without and with TLS are closed, in milliseconds. */
+interface DrainTimes {
+  readonly plain: number
+  readonly tls: number
+}
+
+/**
+ * @internal Resolves when the last connection has moved or ended. After `times`, closes the remaining ones and passes their counts to
+ * `onCut`. `onStart` gets the timers.
+ */
+export async function drainListeners(
+  listeners: readonly DrainingListener[],
+  times: DrainTimes,
+  logger: Logger,
+  moves: Pick<Moves, 'settled'>,
+  onCut: (counts: DrainCounts) => void,
+  onStart: (cuts: readonly DrainCut[]) => void = () => {},
+): Promise<void> {
+  for (const listener of listeners) listener.finish()
+  const emptied = allEnded(listeners, moves)
+  const report = (counts: DrainCounts, afterMs: number) => {
+    if (counts.idle + counts.busy === 0) return
+    logger.warn({ ...counts, afterMs }, 'connections did not end in time and were closed')
+    onCut(counts)
+  }
+  const cut = (tls: boolean, afterMs: number) => {
+    report(sumCounts(listeners.map(listener => listener.cut(tls))), afterMs)
+    if (tls) return
+    const cutReturned = () => report(sumCounts(listeners.map(listener => listener.cutReturned())), afterMs)
+    void moves.settled().then(cutReturned)
+  }
+  const cuts = [new DrainCut(false, times.plain, cut), new DrainCut(true, times.tls, cut)]
+  onStart(cuts)
+  await emptied
+  for (const each of cuts) each.close()
+}
+
+/** Closes the remaining connections, with or without TLS, when their time is over. */
+class DrainCut {
+  readonly isTls: boolean
+  readonly #cut: (tls: boolean, afterMs: number) => void
+  readonly #startedAt = performance.now()
+  #until = Number.POSITIVE_INFINITY
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(isTls: boolean, ms: number, cut: (tls: boolean, afterMs: number) => void) {
+    this.isTls = isTls
+    this.#cut = cut
+    this.shorten(ms)
+  }
+
+  /** Sets the remaining time, unless it is longer than the present one. */
+  shorten(ms: number): void {
+    const now = performance.now()
+    if (now + ms >= this.#until) return
+    this.#until = now + ms
+    clearTimeout(this.#timer)
+    const afterMs = Math.round(now - this.#startedAt + ms)
+    this.#timer = setTimeout(() => this.#cut(this.isTls, afterMs), ms)
+  }
+
+  /** Idempotent. */
+  close(): void {
+    this.#until = 0
+    clearTimeout(this.#timer)
+  }
+}
+
+/** Closes connections between two requests, because the service ends. First lets Node read requests that have already arrived. */
+function endIdle(listeners: readonly DrainingListener[]): void {
+  // The event loop reads from the sockets between the two immediates.
+  setImmediate(() => setImmediate(() => listeners.forEach(listener => void listener.endIdle())))
+}
+
+/** Resolves when no connection is left. Counts them again, because some may come back, and a keeper may resolve too early. */
+async function allEnded(
+  listeners: readonly DrainingListener[],
+  moves: Pick<Moves, 'settled'>,
+): Promise<void> {
+  for (;;) {
+    await Promise.all(listeners.map(listener => listener.emptied()))
+    await moves.settled()
+    if (listeners.every(listener => listener.connections === 0)) return
+    await new Promise(resolve => setTimeout(resolve, CHECK_MS))
+  }
+}

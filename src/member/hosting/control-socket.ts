@@ -1,0 +1,338 @@
+import { chmodSync } from 'node:fs'
+import { FdbError } from '../../errors.js'
+import {
+  type Caller,
+  dismiss,
+  isForeign,
+  receiveHello,
+  serveCaller,
+  turnAway,
+  welcome,
+} from '../../holder/admission.js'
+import { closeAll, foreignConnections, type OwnedFd, peerCredentials } from '../../kernel/index.js'
+import type { Operations } from '../../operator/requests.js'
+import { operationsOnly } from '../../operator/service-name.js'
+import {
+  controlEntry,
+  type FirstControl,
+  NO_ENTRY,
+  type PathEntry,
+  removeControl,
+  removeDeadControl,
+} from '../../os/control-path.js'
+import { outOfDescriptors } from '../../os/limits.js'
+import { pidOf } from '../../os/liveness.js'
+import { endsWithUs } from '../../os/main-process.js'
+import { ControlWatch, type HeldControl, type RestoredControl } from '../../os/restore-control.js'
+import { fdbroker } from '../../proto/wire.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import { ControlListener } from '../../wire/control-listener.js'
+import { sendLast } from '../../wire/frame.js'
+import { OlderGenerations, type OlderGenerationsDeps } from '../drain/older-generations.js'
+import { probationError } from '../lifecycle/hosting.js'
+import { refuseMainProcess } from '../options/options.js'
+
+/** Stands for the missing entry of a path that was removed before this process got the socket. Matches no existing file. */
+const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
+
+const { Envelope } = fdbroker.wire
+
+/** The `spec` of a control socket that a service manager has bound. */
+const PASSED = 'passed'
+/** The time in which a client must send Hello. */
+const HELLO_MS = 5_000
+/** Within this time after a probation the standby has heard a healthy heartbeat, and has released this process. */
+const RELEASE_MS = 2_000
+/** After the Commit only the successor accepts, normally within milliseconds. If it is stopped, this process accepts again after this time. */
+const SLOW_MS = 1_000
+
+export interface ControlSocketDeps extends OlderGenerationsDeps {
+  readonly operations: Operations
+}
+
+/** The control socket of an embedded holder, or of a daemon. Accepts its clients. Owns the socket, its lock file and its reservation. */
+export class ControlSocket {
+  readonly older: OlderGenerations
+  readonly #deps: ControlSocketDeps
+  #listener: ControlListener | null = null
+  #keepsAlive = true
+  #lock: OwnedFd | null = null
+  #reservation: OwnedFd | null = null
+  #entry: PathEntry | null = null
+  /** Runs after the Commit, while only the successor accepts. */
+  #successorTimer: NodeJS.Timeout | undefined
+  readonly #watch: ControlWatch
+  /** Joiners that arrived before the incumbent has released this process. */
+  #waiting: Caller[] = []
+
+  constructor(deps: ControlSocketDeps) {
+    this.#deps = deps
+    const { logger } = deps.shared.settings
+    this.#watch = new ControlWatch({
+      control: () => this.#heldControl,
+      restored: control => this.#moveTo(control),
+      logger,
+    })
+    this.older = new OlderGenerations(deps)
+  }
+
+  /** Takes ownership of the given descriptors, and closes those that they replace. */
+  adopt(control: Partial<Omit<FirstControl, 'role' | 'path'>> & { spec?: string }): void {
+    const { listener, lock, reservation = null, spec } = control
+    const entry = control.entry ?? (spec === PASSED || this.#entry === NO_ENTRY ? NO_ENTRY : undefined)
+    if (listener !== undefined) {
+      this.#listener?.stop()
+      this.#listener?.fd.close()
+      this.#listener = new ControlListener(listener)
+      this.keepAlive(this.#keepsAlive)
+    }
+    if (lock !== undefined) {
+      this.#lock?.close()
+      this.#lock = lock
+    }
+    if (reservation !== null) {
+      this.#reservation?.close()
+      this.#reservation = reservation
+    }
+    const path = this.#deps.shared.settings.control
+    this.#entry = entry ?? (path === null ? null : controlEntry(path))
+  }
+
+  /** Sets whether the socket keeps the process alive while it waits for clients. Default true. */
+  keepAlive(on: boolean): void {
+    this.#keepsAlive = on
+    if (on) this.#listener?.ref()
+    else this.#listener?.unref()
+  }
+
+  /** Returns the descriptors for a successor. Borrowed. */
+  items(): BundleItem[] {
+    const items: BundleItem[] = []
+    // If a service manager owns the path, the successor must not remove it either.
+    const spec = this.#entry === NO_ENTRY ? PASSED : ''
+    if (this.#listener !== null) items.push({ role: 'control', spec, fd: this.#listener.fd })
+    if (this.#lock !== null) items.push({ role: 'lock', fd: this.#lock })
+    if (this.#reservation !== null) items.push({ role: 'reservation', fd: this.#reservation })
+    return items
+  }
+
+  open(): void {
+    if (this.#listener === null || this.#listener.accepting) return
+    this.#watch.start()
+    const { reception, service, versions, logger } = this.#deps.shared.settings
+    const mayConnect = (uid: number) => reception?.mayConnect(uid) ?? false
+    const named = reception === null ? service : null
+    const connected = (uid: number, closed: Promise<void>) => reception?.connected(uid, closed) ?? null
+    const foreignUserOf = (uid: number) => reception?.foreignUserOf(uid)
+    const rules = { mayConnect, connected, foreignUserOf }
+    const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, ...rules }
+    this.adjust()
+    const receive = (caller: Caller) => (reception ?? this).receive(caller)
+    this.#listener.start({
+      channel: (fd, who) => receiveHello(fd, who, admission, receive),
+      crowded: (fd, cause) => {
+        if (isForeign(peerCredentials(fd))) fd.countAs(foreignConnections)
+        const error = outOfDescriptors('the connection to the control socket cannot be kept', cause)
+        const { code, message, retryable } = error
+        sendLast(fd, Envelope.encode({ reject: { code, message, retryable } }).finish())
+      },
+      error: error => logger.error({ err: error }, 'a connection to the control socket was not accepted'),
+    })
+  }
+
+  /** In a daemon: sets the permissions that its access rules need, unless a service manager owns the path. */
+  adjust(): void {
+    const { control, reception, logger } = this.#deps.shared.settings
+    if (reception === null || control === null || this.#entry === null || this.#entry === NO_ENTRY) return
+    try {
+      chmodSync(control, reception.controlMode)
+    } catch (err) {
+      logger.warn({ err, control }, 'the permissions of the control socket cannot be set and are unchanged')
+    }
+  }
+
+  /**
+   * If `leaves`, stops accepting for at most {@link SLOW_MS}: after the Commit the successor accepts, because it knows first that it serves.
+   * Otherwise accepts again, if this process serves.
+   */
+  leaveToSuccessor(leaves: boolean): void {
+    if (leaves === (this.#successorTimer !== undefined)) return
+    clearTimeout(this.#successorTimer)
+    this.#successorTimer = undefined
+    const accept = () => {
+      if (this.#deps.shared.machine.member.accepting) this.open()
+    }
+    if (leaves) {
+      this.#listener?.stop()
+      this.#successorTimer = setTimeout(accept, SLOW_MS)
+    } else accept()
+  }
+
+  /** Stops accepting but keeps the socket. Closes the connections of older generations, which then connect to the serving process. */
+  close(): void {
+    this.#watch.stop()
+    clearTimeout(this.#successorTimer)
+    this.#successorTimer = undefined
+    this.#listener?.stop()
+    this.older.close()
+  }
+
+  /** The control socket that the watch may restore. Null during a handoff, because a successor may have the descriptors. */
+  get #heldControl(): HeldControl | null {
+    const { hosting, shutdown, machine, settings } = this.#deps.shared
+    const [path, lock, entry] = [settings.control, this.#lock, this.#entry ?? NOT_THERE]
+    if (path === null || lock === null || shutdown.closing || shutdown.over) return null
+    if (hosting.holder === null || machine.holder?.phase !== 'idle') return null
+    return { path, lock, entry, reservation: this.#reservation }
+  }
+
+  #moveTo({ entry, listener, lock, reservation }: RestoredControl): void {
+    this.adopt({ entry, reservation, ...(lock !== null && { lock }), ...(listener !== null && { listener }) })
+    this.open()
+  }
+
+  /** Removes the path, because the service ends. Leaves a path that another socket has taken. */
+  removePath(): void {
+    const { control: path, logger } = this.#deps.shared.settings
+    if (path !== null && this.#lock !== null && this.#entry !== null) {
+      removeControl({ path, lock: this.#lock, entry: this.#entry }, logger)
+    }
+  }
+
+  /**
+   * Closes all descriptors, and rejects waiting joiners. Then calls `ended` and removes the path if no other process of the service has the
+   * lock: if successor and standby leave at the same time, each expects the other to serve on, and only the kernel knows the last one.
+   */
+  release(ended: () => void): void {
+    this.close()
+    this.#refuseWaiting()
+    const locked = this.#lock !== null
+    // Connections of other users may wait in its queue, with descriptors whose close waits.
+    if (this.#deps.shared.settings.reception !== null) this.#listener?.fd.countAs(foreignConnections)
+    this.#listener?.fd.close()
+    this.#lock?.close()
+    this.#reservation?.close()
+    this.#listener = null
+    this.#lock = null
+    this.#reservation = null
+    const { control: path } = this.#deps.shared.settings
+    if (locked && path !== null && this.#entry !== NO_ENTRY) removeDeadControl(path, ended)
+  }
+
+  admitWaiting(): void {
+    setImmediate(() => this.#watch.check())
+    for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
+  }
+
+  #refuseWaiting(): void {
+    const why = `process ${process.pid} leaves before it could hand over: try again`
+    for (const caller of this.#waiting.splice(0)) turnAway(caller, busy(why))
+  }
+
+  /** Handles and owns a client of this member. A daemon passes here only the clients of the daemon itself. */
+  receive(caller: Caller): void {
+    switch (caller.intent) {
+      case 'operate': {
+        const { operations, shared } = this.#deps
+        serveCaller(caller, operationsOnly(shared.settings, operations), { generation: shared.generation })
+        return
+      }
+      case 'draining':
+        this.older.add(caller)
+        return
+      case 'back':
+      case 'follow':
+        turnAway(
+          caller,
+          new FdbError(
+            'ERR_FDB_NOT_A_DAEMON',
+            `process ${process.pid} is no daemon: only a daemon accepts members that reconnect or follow another service`,
+          ),
+        )
+        return
+      case 'join':
+        this.#receiveJoiner(caller)
+        return
+    }
+  }
+
+  #receiveJoiner(caller: Caller): void {
+    const { shared } = this.#deps
+    const refusal = this.#refusal(caller)
+    if (refusal !== null) {
+      turnAway(caller, refusal)
+      return
+    }
+    welcome(caller.link, {
+      version: caller.version,
+      pid: process.pid,
+      daemon: false,
+      generation: shared.generation + 1,
+      serviceStartedAt: shared.serviceStartedAt,
+      heartbeatMs: shared.settings.times.heartbeat,
+      waitMs: this.#releaseMs,
+    })
+    if (shared.hosting.holder !== null) {
+      this.#admit(caller)
+      return
+    }
+    // The joiner waits until the incumbent has released this process. The incumbent stands by meanwhile: the joiner may fail, or this process.
+    this.#waiting.push(caller)
+    caller.link.start({
+      message: (_envelope, fds) => closeAll(fds),
+      broken: () => this.#drop(caller),
+      end: () => this.#drop(caller),
+    })
+  }
+
+  /** For how long a joiner may have to wait until the standby has released this process. */
+  get #releaseMs(): number {
+    const { hosting, settings } = this.#deps.shared
+    if (hosting.holder !== null) return 0
+    return Math.ceil(hosting.probationLeftMs ?? settings.times.probation) + RELEASE_MS
+  }
+
+  #refusal({ pid, pidfd }: Caller): FdbError | null {
+    const { shared } = this.#deps
+    const { holder, stuckIncumbent: stuck } = shared.hosting
+    const { closing } = shared.shutdown
+    const [first] = this.#waiting
+    if (first !== undefined && (closing || holder === null))
+      return busy(`process ${first.pid} is already joining: try again`)
+    if (closing) return busy(`process ${process.pid} is closing: try again`)
+    if (stuck !== null)
+      return busy(
+        `process ${stuck} stands by and does not answer (stopped or stuck): resume it (SIGCONT), or end it (fd-broker upgrade --kill-stuck)`,
+      )
+    const tooEarly = probationError(shared.hosting, shared.settings.timeout)
+    if (tooEarly !== null) return tooEarly
+    // Refuses a joiner that would end with this process, unless the option `mainProcess` allows that.
+    const here = pidfd === null || pidOf(pidfd) === pid
+    if (!here || !endsWithUs(pid)) return null
+    try {
+      refuseMainProcess(shared, `process ${pid}`)
+      return null
+    } catch (error) {
+      return error as FdbError
+    }
+  }
+
+  #drop(caller: Caller): void {
+    this.#waiting = this.#waiting.filter(other => other !== caller)
+    dismiss(caller)
+  }
+
+  #admit(caller: Caller): void {
+    const { hosting, generation } = this.#deps.shared
+    const { holder } = hosting
+    if (!caller.link.open || holder === null) {
+      this.#drop(caller)
+      return
+    }
+    holder.admit({ ...caller, generation: generation + 1, capabilities: caller.hello.capabilities ?? [] })
+  }
+}
+
+function busy(why: string): FdbError {
+  return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
+}

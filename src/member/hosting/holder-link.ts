@@ -1,0 +1,213 @@
+import { OWN_INSTANCE } from '../../base/own-instance.js'
+import { FdbError } from '../../errors.js'
+import { closeAll, closeOnThrow, type OwnedFd } from '../../kernel/index.js'
+import { type DeathWatch, ownPidfd, pidOf } from '../../os/liveness.js'
+import { fateOf, identify, killVerified, watchProcess } from '../../os/process-identity.js'
+import { fdbroker } from '../../proto/wire.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import { Channel } from '../../wire/channel.js'
+import {
+  FORWARDS_WRITES,
+  Link,
+  MERGES_SEGMENTS,
+  REFUSED,
+  remoteError,
+  TAKES_CONNECTIONS,
+  type WireEnvelope,
+} from '../../wire/link.js'
+import { deadlineError, Pending } from '../../wire/pending.js'
+import type { Settings } from '../options/options.js'
+
+const { Intent } = fdbroker.wire
+
+/** A holder can make a joiner wait at most this long for the end of a probation. */
+const LONGEST_WAIT_MS = 3_600_000
+
+export interface HolderFacts {
+  readonly pid: number
+  /** Whether the holder is a daemon, which stays the holder after the handoff. */
+  readonly daemon: boolean
+  /** A random name of the running daemon, so that a restart is noticed. Empty in embedded hosting. */
+  readonly incarnation: string
+  /** The daemon forwards the changes of draining generations to the member that serves. */
+  readonly forwardsWrites: boolean
+  readonly generation: number
+  readonly serviceStartedAt: number
+  /** The interval of heartbeats in both directions, in milliseconds; 0 if the Welcome has none. */
+  readonly heartbeatMs: number
+  /** The Offer may come so much later than usual, because the holder is in probation. */
+  readonly waitMs: number
+}
+
+type HelloSettings = Pick<Settings, 'service' | 'versions' | 'wantedTimes' | 'stateFile'>
+
+/** The link to the holder that this process joins or has joined. Owns the link and the holder's pidfd. */
+export class HolderLink {
+  readonly facts: HolderFacts
+  readonly link: Link
+  readonly #pidfd: OwnedFd | null
+  readonly #watch: DeathWatch | null
+  #dead = false
+  #onDeath: (() => void) | null = null
+  /** The holder's pid if the kernel reports the same one; otherwise 0, because the holder may be in another PID namespace. */
+  readonly #confirmedPid: number
+  #closed = false
+
+  /** Owns `link` and `pidfd`, unless it throws: ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
+  private constructor(link: Link, pidfd: OwnedFd | null, facts: HolderFacts) {
+    this.link = link
+    this.#confirmedPid = link.channel.peer.pid === facts.pid ? facts.pid : 0
+    this.#pidfd = pidfd
+    this.facts = facts
+    this.#watch = watchProcess(pidfd, identify(this.#confirmedPid, facts), () => {
+      this.#dead = true
+      if (!this.#closed) this.#onDeath?.()
+    })
+  }
+
+  /**
+   * Sends Hello on a new connection and waits for the Welcome. A daemon's member that connects again gives `back`. Rejects with the error in
+   * the holder's Reject (ERR_FDB_VERSION, ERR_FDB_SERVICE, ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE,
+   * ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD, and ERR_FDB_CHANNEL_CLOSED if the holder closes the connection.
+   */
+  static async greet(
+    fd: OwnedFd,
+    { service, versions, wantedTimes, stateFile }: HelloSettings,
+    { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal | undefined },
+    back?: { generation: number; incarnation: string },
+  ): Promise<HolderLink> {
+    const link = new Link(new Channel(fd))
+    let own: OwnedFd | null = null
+    try {
+      const pid = link.channel.listeningPid()
+      own = ownPidfd()
+      const welcomed = awaitWelcome(link, signal)
+      await link.send(
+        {
+          hello: {
+            versionMin: versions.min,
+            versionMax: versions.max,
+            service,
+            intent: back === undefined ? Intent.JOIN : Intent.BACK,
+            pid: process.pid,
+            capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES, MERGES_SEGMENTS],
+            times: wantedTimes,
+            instance: OWN_INSTANCE,
+            stateFile: stateFile?.path ?? '',
+            ...back,
+          },
+        },
+        own === null ? [] : [own],
+      )
+      const what = `the Welcome of ${pid > 0 ? `process ${pid}` : 'the process'} on the control socket`
+      welcomed.limit(timeoutMs, () => welcomed.reject(deadlineError(what, timeoutMs)))
+      const { welcome, pidfd } = await welcomed.answer
+      return closeOnThrow([pidfd], () => new HolderLink(link, pidfd, factsOf(welcome)))
+    } catch (error) {
+      link.close()
+      throw error
+    } finally {
+      own?.close()
+    }
+  }
+
+  /** Starts to read messages. `died`: called when the holder's process has ended. */
+  listen(handler: {
+    message(envelope: WireEnvelope): void
+    bundle(items: BundleItem[]): void
+    broken(error: FdbError): void
+    /** `error`: null if the holder closed the channel. */
+    lost(error: FdbError | null): void
+    died(): void
+  }): void {
+    this.link.start({
+      message: (envelope, fds) => {
+        closeAll(fds)
+        handler.message(envelope)
+      },
+      bundle: items => handler.bundle(items),
+      broken: error => handler.broken(error),
+      end: error => handler.lost(error),
+    })
+    this.link.channel.resume()
+    if (!this.link.open) queueMicrotask(() => this.#closed || handler.lost(null))
+    this.#onDeath = () => handler.died()
+    if (this.#dead) queueMicrotask(() => this.#closed || handler.died())
+  }
+
+  /** Returns the interval of this process's heartbeats: the shorter of `ownMs` and the holder's interval. */
+  heartbeatMs(ownMs: number): number {
+    const { heartbeatMs } = this.facts
+    return heartbeatMs > 0 ? Math.min(ownMs, heartbeatMs) : ownMs
+  }
+
+  /** Whether the holder's end can be noticed, so that `died` will be called. */
+  get watched(): boolean {
+    return this.#watch !== null
+  }
+
+  /** Resolves with `alive` only after 100 ms, because the kernel may report a death later than the end of the channel. */
+  fate(): Promise<'dead' | 'alive'> {
+    return fateOf(this.#pidfd ?? this.#confirmedPid)
+  }
+
+  /** Sends SIGKILL to the holder. Throws ERR_FDB_STUCK if no pidfd is proved to be the holder's, or the kernel refuses the signal. */
+  kill(): void {
+    const proven = this.#pidfd !== null && this.#confirmedPid > 0 && pidOf(this.#pidfd) === this.#confirmedPid
+    killVerified(identify(this.#confirmedPid, this.facts), proven ? this.#pidfd : null)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#watch?.close()
+    this.link.close()
+    this.#pidfd?.close()
+  }
+}
+
+interface WelcomeReply {
+  readonly welcome: fdbroker.wire.Welcome.$Properties
+  readonly pidfd: OwnedFd | null
+}
+
+function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<WelcomeReply> {
+  const welcomed = new Pending<WelcomeReply>({ signal })
+  link.start({
+    message: ({ welcome, reject: rejected }, fds) => {
+      const pidfd = (welcome && !rejected && fds.shift()) || null
+      closeAll(fds)
+      if (rejected) welcomed.reject(remoteError(rejected, REFUSED))
+      else if (welcome) {
+        // Later messages wait in the kernel until listen() has set their handler.
+        link.channel.pause()
+        if (!welcomed.resolve({ welcome, pidfd })) pidfd?.close()
+      }
+    },
+    bundle: items => closeAll(items.map(item => item.fd)),
+    broken: error => welcomed.reject(error),
+    end: error =>
+      welcomed.reject(
+        error ??
+          new FdbError(
+            'ERR_FDB_CHANNEL_CLOSED',
+            'the process that serves closed the connection before its Welcome',
+            { retryable: true },
+          ),
+      ),
+  })
+  return welcomed
+}
+
+function factsOf(welcome: fdbroker.wire.Welcome.$Properties): HolderFacts {
+  return {
+    pid: welcome.pid ?? 0,
+    daemon: welcome.daemon ?? false,
+    incarnation: welcome.incarnation ?? '',
+    forwardsWrites: welcome.capabilities?.includes(FORWARDS_WRITES) ?? false,
+    generation: welcome.generation ?? 1,
+    serviceStartedAt: welcome.serviceStartedAt ?? Date.now(),
+    heartbeatMs: welcome.heartbeatMs ?? 0,
+    waitMs: Math.min(welcome.waitMs ?? 0, LONGEST_WAIT_MS),
+  }
+}

@@ -1,0 +1,87 @@
+import { FdbError } from '../../errors.js'
+import type { OfferEpochs } from '../../holder/offer-sender.js'
+import type { Entry } from '../../holder/registry.js'
+import { closeAll, type OwnedFd } from '../../kernel/index.js'
+import { Segment } from '../../state/segment.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import type { WireEnvelope } from '../../wire/link.js'
+import type { MemberContext } from '../lifecycle/member-context.js'
+import type { ControlSocket } from './control-socket.js'
+
+/** Distributes the descriptors that a holder sends, and checks that an Offer is complete. */
+export class OfferReceiver {
+  readonly #shared: MemberContext
+  readonly #controlSocket: ControlSocket
+  /** Called with each entry that the incumbent registered after the Offer. Owns the descriptor. */
+  readonly #late: (entry: Entry) => void
+  /** The pidfds of the daemon's other members. This process sends them to a restarted daemon, which needs them. */
+  readonly pidfds: OwnedFd[] = []
+  #offer: (OfferEpochs & { readonly items: number }) | null = null
+
+  constructor(shared: MemberContext, controlSocket: ControlSocket, late: (entry: Entry) => void) {
+    this.#shared = shared
+    this.#controlSocket = controlSocket
+    this.#late = late
+  }
+
+  announce({ epoch, wayBack, source, items }: NonNullable<WireEnvelope['offer']>): void {
+    this.#offer = { epoch: epoch ?? 0, wayBack: wayBack ?? 0, source: source ?? 0, items: items ?? 0 }
+  }
+
+  /** Owns the bundle. Returns the announced Offer, or null if none was announced. Throws ERR_FDB_FDS_MISSING if descriptors are missing. */
+  accept(items: readonly BundleItem[]): OfferEpochs | null {
+    const remaining = [...items]
+    try {
+      for (let item = remaining.shift(); item !== undefined; item = remaining.shift()) this.#add(item)
+    } catch (error) {
+      closeAll(remaining.map(item => item.fd))
+      throw error
+    }
+    if (this.#offer === null) return null
+    const { items: announced, ...offer } = this.#offer
+    this.#offer = null
+    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.#shared.segmentSet.isWritable(epoch))
+    if (announced === items.length && missing.length === 0) return offer
+    const lacks = missing.length > 0 ? `, without the writable segments ${missing.join(' and ')}` : ''
+    throw new FdbError(
+      'ERR_FDB_FDS_MISSING',
+      `the offer names ${announced} descriptors and arrived with ${items.length}${lacks}: the incumbent is faulty; the handoff is refused`,
+    )
+  }
+
+  close(): void {
+    closeAll(this.pidfds.splice(0))
+  }
+
+  #add({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
+    const { machine, registry, segmentSet } = this.#shared
+    switch (role) {
+      case 'listener':
+      case 'named':
+        if (this.#offer === null) this.#late({ name, role, spec, fd })
+        else registry.put({ name, role, spec, fd })
+        return
+      case 'segment': {
+        const segment = Segment.open(fd)
+        segmentSet.put(segment, writable)
+        // No epoch may be used twice.
+        machine.step({ type: 'shared', top: segment.epoch })
+        return
+      }
+      case 'pidfd':
+        this.pidfds.push(fd)
+        return
+      case 'control':
+        this.#controlSocket.adopt({ listener: fd, spec })
+        return
+      case 'lock':
+        this.#controlSocket.adopt({ lock: fd })
+        return
+      case 'reservation':
+        this.#controlSocket.adopt({ reservation: fd })
+        return
+      default:
+        fd.close()
+    }
+  }
+}

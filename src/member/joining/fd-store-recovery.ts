@@ -1,0 +1,117 @@
+import type { Logger } from '../../base/logger.js'
+import { type NotedDescriptors, readDescriptorNames } from '../../holder/descriptor-names.js'
+import type { Entry } from '../../holder/registry.js'
+import { closeAll, inspectOne, namesSocket, OwnedFd, peerLives } from '../../kernel/index.js'
+import { parseListenerSpec } from '../../listeners/index.js'
+import { listeningPid, tryConnect } from '../../os/connect.js'
+import { statOf } from '../../os/main-process.js'
+import { takeStoredFor } from '../../os/service-manager/passed-sockets.js'
+import { Segment } from '../../state/segment.js'
+import { type RecoveredDescriptors, sealRecovered, wholeSegments } from './start.js'
+
+export interface FdStoreRecovery {
+  readonly service: string
+  readonly control: string
+  readonly logger: Logger
+  /** Removes a descriptor from the store. While the store has the lock file's descriptor, no other process can lock the file. */
+  readonly discard: (name: string) => void
+}
+
+/**
+ * Returns the descriptors that a dead process of this service has stored. Returns null if there are none or a process serves. Discards an
+ * incomplete set and returns null.
+ */
+export function recoverFromFdStore({
+  service,
+  control,
+  logger,
+  discard,
+}: FdStoreRecovery): RecoveredDescriptors | null {
+  const stored = takeStoredFor(service)
+  const remaining = new Set(stored.map(({ fd }) => fd))
+  const take = (name: string) => {
+    const fd = stored.find(each => each.name === name && remaining.has(each.fd))?.fd
+    if (fd !== undefined) remaining.delete(fd)
+    return fd
+  }
+  const entries: Entry[] = []
+  try {
+    const noted = newestNote(stored)
+    if (stored.length === 0 || isServed(control)) return null
+    const names = new Set(stored.map(({ name }) => name))
+    const needed = ['control', 'lock', ...(noted?.segments ?? ['segments'])]
+    const missing = needed.filter(name => !names.has(name))
+    if (noted === null || missing.length > 0) {
+      for (const name of names) discard(name)
+      logger.warn(
+        { missing },
+        'the FD store of the service manager lacks a part of the state: the other parts are removed, and this process starts without the stored state',
+      )
+      return null
+    }
+    const listener = take('control')
+    const lock = take('lock')
+    if (listener === undefined || lock === undefined) {
+      closeAll([listener, lock].filter(fd => fd !== undefined))
+      return null
+    }
+    const fdsByName = new Map<string, OwnedFd>()
+    for (const { name, role, spec, keptAs } of noted.entries) {
+      // A socket may be registered under several names.
+      const fd = fdsByName.get(keptAs)?.dup() ?? take(keptAs)
+      if (fd === undefined) continue
+      if (isReachable(fd, spec)) {
+        entries.push({ name, role, spec, fd })
+        fdsByName.set(keptAs, fd)
+      } else fd.close()
+    }
+    const isSegment = /^(?:epoch|snapshot)-/
+    const held = stored.filter(({ name, fd }) => isSegment.test(name) && remaining.delete(fd))
+    const segments = wholeSegments(Segment.openAll(held.map(({ fd }) => fd)))
+    const { generation, serviceStartedAt } = noted
+    sealRecovered(segments, err =>
+      logger.warn({ err }, 'the state segments of a dead process could not be sealed'),
+    )
+    return {
+      generation: generation + 1,
+      serviceStartedAt,
+      entries,
+      segments,
+      listener,
+      lock,
+      reservation: take('reservation') ?? null,
+    }
+  } catch (error) {
+    closeAll([...stored, ...entries].map(({ fd }) => fd))
+    throw error
+  } finally {
+    closeAll(remaining)
+  }
+}
+
+/** Returns the note of the newest generation; earlier generations may have left theirs. */
+function newestNote(
+  stored: readonly { readonly name: string; readonly fd: OwnedFd }[],
+): NotedDescriptors | null {
+  const notes = stored.filter(({ name }) => name.startsWith('note-')).map(({ fd }) => readDescriptorNames(fd))
+  return notes.filter(note => note !== null).sort((a, b) => b.generation - a.generation)[0] ?? null
+}
+
+/** Whether the process that called listen() on the control socket is alive. */
+function isServed(control: string): boolean {
+  const channel = tryConnect(control)
+  if (!(channel instanceof OwnedFd)) return false
+  try {
+    return peerLives(channel) ?? statOf(listeningPid(channel)) !== null
+  } finally {
+    channel.close()
+  }
+}
+
+/** Whether clients can reach the socket. The previous process may have removed the path of a Unix socket when it ended. */
+function isReachable(fd: OwnedFd, spec: string): boolean {
+  const { family, accepting } = inspectOne(fd)
+  if (family !== 'unix' || !accepting || spec === '') return true
+  const { kind, path, abstract } = parseListenerSpec(spec)
+  return kind !== 'unix' || abstract || namesSocket(fd, path) !== false
+}

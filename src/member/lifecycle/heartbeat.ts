@@ -1,0 +1,81 @@
+import { SuspendDetector } from '../../os/liveness.js'
+import type { Link } from '../../wire/link.js'
+import type { Health } from '../options/options.js'
+
+export interface HeartbeatOptions {
+  everyMs(): number
+  link(): Pick<Link, 'beat' | 'idleMs' | 'open'> | undefined
+  healthy: Health
+  report(): object
+  /** Returns the time without a message after which the holder counts as stopped. */
+  silenceMs(): number
+  onSilent(): void
+  /** Called when the holder sends again after a silence, over the same channel. */
+  onHeard(): void
+}
+
+/** Sends heartbeats with this process's health to the holder, and notices if the holder is silent. */
+export class Heartbeat {
+  readonly #options: HeartbeatOptions
+  readonly #awake = new SuspendDetector()
+  #everyMs = 0
+  #silent = false
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(options: HeartbeatOptions) {
+    this.#options = options
+  }
+
+  /** Sends a heartbeat at once, then regularly. */
+  start(): void {
+    this.stop()
+    this.#everyMs = this.#options.everyMs()
+    this.#awake.restart()
+    this.beat()
+    this.#timer = setInterval(() => this.beat(), this.#everyMs)
+    this.#timer.unref()
+  }
+
+  stop(): void {
+    clearInterval(this.#timer)
+    this.#silent = false
+  }
+
+  /** Whether the channel is open, but the holder has sent nothing for too long. */
+  get holderSilent(): boolean {
+    return this.#silent
+  }
+
+  beat(): void {
+    const now = performance.now()
+    const awakeSince = this.#awake.tick(this.#everyMs, now)
+    const link = this.#options.link()
+    if (link === undefined) return
+    const { healthy, report } = this.#options
+    link.beat({ ...checkHealth(healthy), report: JSON.stringify(report()) })
+    const before = this.#silent
+    this.#silent = link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs()
+    if (this.#silent) this.#options.onSilent()
+    else if (before && link.open) this.#options.onHeard()
+  }
+}
+
+const MOST_CHARACTERS = 500
+
+interface HealthResult {
+  readonly healthy: boolean
+  /** The reason why the application is not healthy, if the hook gave one. */
+  readonly unwell?: string
+}
+
+/** Calls the health hook. A hook that throws counts as unhealthy. */
+export function checkHealth(health: Health): HealthResult {
+  let result: boolean | string
+  try {
+    result = health()
+  } catch (error) {
+    result = `its health hook threw: ${error instanceof Error ? error.message : String(error)}`
+  }
+  if (typeof result !== 'string') return { healthy: result }
+  return { healthy: false, ...(result !== '' && { unwell: result.slice(0, MOST_CHARACTERS) }) }
+}

@@ -1,0 +1,106 @@
+import { FdbError } from '../../errors.js'
+import type { Holder } from '../../holder/holder.js'
+import type { Entry } from '../../holder/registry.js'
+import type { UnfitReport } from '../../operator/status-report.js'
+import type { Segment } from '../../state/segment.js'
+import type { CancelResult } from '../../versions/upgrade-attempt.js'
+import type { Link, WireEnvelope } from '../../wire/link.js'
+
+/**
+ * The member's access to the holder, which decides which process serves. In `embedded-hosting.ts` the incumbent is the holder until it has
+ * released this process, which then has a holder of its own. In `daemon-hosting.ts` a daemon is the holder.
+ */
+export interface Hosting {
+  /** This process's own holder; always null in daemon hosting. */
+  readonly holder: Holder | null
+  /** Pids of the processes that must end before another can join. */
+  readonly blockedBy: readonly number[]
+  /** Pid of the incumbent if it is still the holder but sends no heartbeats; otherwise null. */
+  readonly stuckIncumbent: number | null
+  /** A standby takes over again, with the connections, if this process leaves. False if the standby is known to be unfit. */
+  readonly standsBy: boolean
+  /** Why the standby cannot take over again; null if it can, or if there is none. Always null in daemon hosting, where the daemon knows. */
+  readonly unfitStandby: UnfitReport | null
+  /** A handoff to a successor is under way, which may still fail. */
+  readonly isHandingOver: boolean
+  /** This process's own holder has released the successor: this process cannot serve again. */
+  readonly released: boolean
+  /** The process that serves accepts reports of older generations. */
+  readonly acceptsReports: boolean
+  /** The process that serves accepts forwarded changes. */
+  readonly acceptsWrites: boolean
+  /** Whether segments can be merged as soon as a new one is in use. In daemon hosting the merge waits for Released. */
+  readonly mergesAtOnce: boolean
+
+  /** Milliseconds for which the previous version can take over again; null if unknown or over. Always null in daemon hosting. */
+  readonly probationLeftMs: number | null
+
+  // ---- events; an implementation leaves out those that it does not need
+
+  /** Handles a message that only this hosting knows. Returns whether the message was known. */
+  handle?(envelope: WireEnvelope): boolean
+  /** The holder has sent Released. The state machine gets the event after this call. */
+  onReleased?(): void
+  /** The holder has missed heartbeats on an open channel. */
+  onSilent?(): void
+  onHeard?(): void
+  /** The channel to the holder has ended. The state machine has got the event before this call. */
+  onLost?(): void
+  /** The holder has this process's descriptors and its Back over this new link. */
+  onBackSent?(link: Link): void
+  /** This process, which drains or stands by, has connected to the process that serves. */
+  onReportsReceived?(): void
+  /** This process has the right to write, and has not told its holder yet that it serves. */
+  onGranted?(): void
+  /** This process serves, for the first time or again. */
+  onServing?(): void
+
+  // ---- requests
+
+  /**
+   * Gives a daemon a dup of the descriptor, so that it survives this process. `bound`: this process has bound the listener; in embedded hosting
+   * the incumbent then removes the Unix path if this process dies. If the promise rejects, nothing has changed and the descriptor is closed.
+   */
+  store(entry: Entry, bound: boolean): void | Promise<void>
+  /** Makes a daemon close its dup. */
+  drop?(name: string): void
+  /** Called before the entry of this name is replaced or dropped. */
+  beforeDrop?(name: string): void
+  /** Removes the Unix paths of replaced and dropped entries, unless a standby may need them. */
+  removeFormerPaths?(): void
+  /** Asks the holder for a new segment to write to. A daemon's answer is awaited for 1 s. */
+  renew(): Promise<void>
+  /** Replaces the segments that `snapshot` merges, unless a handoff needs them. */
+  replaceMerged(snapshot: Segment): Promise<void>
+  /** Asks a daemon for a move channel to the process that serves. Returns false if there is no connection to the daemon. */
+  askForMove?(): boolean
+  /** Ends the handoff to the successor, unless Commit was sent. */
+  cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
+  /** Kills the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent in daemon hosting, where operators ask the daemon. */
+  killStuck?(): Promise<void>
+  /** Waits for the next report of the standby, which shows whether it could read all changes up to now. */
+  hearStandby?(): Promise<void>
+  /** The service ends with this process: releases the standby, so that it does not take over again. */
+  releaseStandby(): Promise<void>
+
+  // ---- effects of the state machine
+
+  becomeHolder?(): void
+  reconnect?(): void
+  /** Rejects the requests that still wait for the holder's answer. */
+  fail?(why: FdbError): void
+  close(): void
+}
+
+/** Returns ERR_FDB_BUSY if the previous version can take over again for longer than a next one waits. */
+export function probationError(
+  { probationLeftMs }: Pick<Hosting, 'probationLeftMs'>,
+  timeoutMs: number,
+): FdbError | null {
+  if (probationLeftMs === null || probationLeftMs <= timeoutMs) return null
+  return new FdbError(
+    'ERR_FDB_BUSY',
+    `process ${process.pid} is in probation: the previous version can take over again for another ${Math.ceil(probationLeftMs / 1_000)} s; try again when that is over, or return to the previous version (fd-broker rollback)`,
+    { retryable: true },
+  )
+}

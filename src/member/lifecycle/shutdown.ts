@@ -1,0 +1,182 @@
+import { DEFAULT_TIMES } from '../../base/default-times.js'
+import type { Logger } from '../../base/logger.js'
+import type { FdbError } from '../../errors.js'
+import { activeIntervals, activeResources } from '../../node/active-resources.js'
+import { keptByText } from '../../operator/status-report.js'
+import type { RetiredReason } from '../options/member-options.js'
+import { EndOrder } from './end-order.js'
+
+/** How far this process has left the service, and why. */
+export class Shutdown {
+  /** Resolves when everything is released. */
+  readonly retired: Promise<RetiredReason>
+  readonly order = new EndOrder()
+  /** Connections may move although this process leaves by itself, because another worker serves the same addresses. */
+  yields = false
+  /** The operator who asked this process to leave, or null if the application closes by itself. */
+  requestedBy: string | null = null
+  #closing = false
+  #retired = false
+  #over = false
+  #resolve!: (why: RetiredReason) => void
+  #why: RetiredReason | null = null
+  /** The holder's last decision about this process. `none`: no other process has replaced it. */
+  #verdict: 'none' | 'retire' | 'released' = 'none'
+  #reason: FdbError | null = null
+
+  constructor() {
+    this.retired = new Promise(resolve => {
+      this.#resolve = resolve
+    })
+  }
+
+  /** Another process serves, also if this one is closing: connections may move there. */
+  get isRetired(): boolean {
+    return this.#retired && !this.#over
+  }
+
+  /** This process was ordered to end. It may still serve, and another process may still take over from it. */
+  get closing(): boolean {
+    return this.#closing && !this.#over
+  }
+
+  /** Everything is released. */
+  get over(): boolean {
+    return this.#over
+  }
+
+  /** The application's close made this process leave, not the word of the holder. */
+  get leavesByItself(): boolean {
+    return this.#why !== null
+  }
+
+  /** The application has closed the member before another process took over from it. */
+  get ended(): boolean {
+    return this.#why === 'closed'
+  }
+
+  /** The error that kept this process from serving. */
+  get reason(): FdbError | null {
+    return this.#reason
+  }
+
+  /** Keeps the first error, because later ones are mostly its consequences. */
+  recordReason(error: FdbError): void {
+    this.#reason ??= error
+  }
+
+  replaceReason(error: FdbError): void {
+    this.#reason = error
+  }
+
+  retire(): void {
+    this.#retired = true
+  }
+
+  /** Undoes {@link retire}: this process writes, for the first time or again. */
+  serve(): void {
+    this.#reason = null
+    this.#retired = false
+  }
+
+  close(): void {
+    this.#closing = true
+  }
+
+  /** Records the holder's decision about this process. `released` is final. */
+  handleVerdict(verdict: 'retire' | 'resume' | 'released'): void {
+    if (verdict === 'released') this.#verdict = verdict
+    else if (this.#verdict !== 'released') this.#verdict = verdict === 'retire' ? verdict : 'none'
+  }
+
+  /** Records the reason if the application closes the member. */
+  closedBy(why: RetiredReason): void {
+    this.#why = why
+  }
+
+  /** Records the reason unless {@link closedBy} has. `released`: its own holder has released the successor. */
+  leave(released: boolean): void {
+    this.#why ??= released || this.#verdict !== 'none' ? 'replaced' : 'lost'
+  }
+
+  end(why: FdbError): void {
+    this.#over = true
+    this.recordReason(why)
+  }
+
+  settle(application: (why: RetiredReason) => void): void {
+    const why = this.#why ?? 'lost'
+    this.#resolve(why)
+    application(why)
+  }
+}
+
+/** A retired process should end within this time. */
+export const RETIRED_MS = DEFAULT_TIMES.retired.ms
+
+interface LingeringDeps {
+  readonly logger: Logger
+  /** This process is ended so many milliseconds after its retirement; null: never. */
+  readonly exitWhenRetired: number | null
+  /** Reports to the process that serves which resources keep this process alive. */
+  readonly report: () => void
+}
+
+/** The members of this process (or thread) that have not retired. */
+const activeMembers = new Set<object>()
+
+export function addActive(member: object): void {
+  activeMembers.add(member)
+}
+
+/** Removes a member that will never serve, or whose process must live on for other processes. */
+export function removeActive(member: object): void {
+  activeMembers.delete(member)
+}
+
+/** Logs what keeps a retired process alive, or ends it (`exitWhenRetired`). Does nothing while the process has another active member. */
+export function watchRetired(member: object, { logger, exitWhenRetired, report }: LingeringDeps): void {
+  activeMembers.delete(member)
+  const ms = exitWhenRetired ?? RETIRED_MS
+  setTimeout(() => {
+    if (activeMembers.size > 0) return
+    const resources = activeResources()
+    const facts = { keptBy: resources, afterMs: ms }
+    if (exitWhenRetired !== null) {
+      logger.warn(
+        facts,
+        `process ${process.pid} has retired and is ended now (exitWhenRetired): ${keptByText(resources)} kept it alive`,
+      )
+      process.exit()
+    }
+    logger.warn(
+      facts,
+      `process ${process.pid} has retired and does not end: ${keptByText(resources, 'keep')} it; close that when member.retired resolves, or give join() exitWhenRetired`,
+    )
+    report()
+  }, ms).unref()
+}
+
+/** A replaced process should have cleared its intervals after this time. */
+const DOUBLED_MS = 1_000
+const NO_DEVELOPMENT: readonly (string | undefined)[] = ['production', 'test']
+/** Shorter intervals, in milliseconds, are not taken for jobs. */
+const JOB_MS = 1_001
+
+/**
+ * Warns in development if a replaced process still has intervals, because they run in the next version too. `over` returns true if this
+ * process serves again.
+ */
+export function watchDoubledIntervals(logger: Logger, over: () => boolean): void {
+  if (NO_DEVELOPMENT.includes(process.env.NODE_ENV)) return
+  setTimeout(() => {
+    if (over()) return
+    const intervals = activeIntervals(JOB_MS)
+    if (intervals.length === 0) return
+    const list = intervals.map(({ everyMs, what }) => `setInterval of ${everyMs} ms, ${what}`)
+    logger.warn(
+      { intervals },
+      `process ${process.pid} was replaced, and until it ends its timers run beside those of the next version, so their work may be done twice: ${list.join('; ')}. Start a timer that must run only once in runOnce() of fd-broker, or clear it on retiring. Ignore this if the timers concern only their own process; NODE_ENV=production turns this hint off`,
+    )
+  }, DOUBLED_MS).unref()
+}

@@ -1,0 +1,371 @@
+import { AsyncResource } from 'node:async_hooks'
+import type http from 'node:http'
+import type net from 'node:net'
+import { HttpResponses } from '../../connections/adapters/http-responses.js'
+import { HttpServerConnections } from '../../connections/adapters/http-server.js'
+import { NetServerConnections } from '../../connections/adapters/net-server.js'
+import { OpenSockets } from '../../connections/adapters/open-sockets.js'
+import type { MovableConnections } from '../../connections/movable.js'
+import { FdbError } from '../../errors.js'
+import { listenOver, type OwnedFd } from '../../kernel/index.js'
+import { HTTP_CONNECTIONS, idleParsers, isHttpServer, isResponding } from '../../node/http-connections.js'
+import { type Observers, observe } from '../../node/observed-events.js'
+import {
+  emitDelayedClose,
+  enableClose,
+  SERVER_CONNECTIONS,
+  stopListening,
+} from '../../node/server-connections.js'
+import { SOCKET_HANDLE } from '../../node/socket-handle.js'
+import { outOfDescriptors } from '../../os/limits.js'
+import { closesOfServer, type DrainCounts, sumCounts } from './forced-closes.js'
+import { Http2Sessions } from './http2-sessions.js'
+import {
+  type ConnectionKeeper,
+  checkServeOptions,
+  checkServer,
+  type ServableServer,
+  type ServeOptions,
+} from './serve-options.js'
+
+/** When the service ends, a new connection has this time to send its first request. */
+const SILENT_MS = 500
+
+const attachedServers = new WeakSet<ServableServer>()
+
+/**
+ * One of the application's servers on one listener. Attaches the server to a dup of the listener's descriptor, detaches it without closing
+ * connections, moves its connections to another process if possible, and drains the others.
+ *
+ * {@link announce} closes no idle connection, because a request may be in flight on it (`http.Server.close()` would close it and lose the
+ * request). An HTTP/1 connection ends with its next response, which has `Connection: close`. An HTTP/2 session gets GOAWAY in two steps.
+ * Any other connection ends when its client or the application closes it.
+ */
+export class AttachedServer {
+  readonly server: ServableServer
+  readonly #open = new OpenSockets()
+  readonly #sessions = new Http2Sessions()
+  #stopObserving: () => void = () => {}
+  readonly #onSecureClose: Observers
+  /** The decrypted sockets of a TLS server, with the time when each finished its handshake (performance.now()). */
+  readonly #secure = new Map<net.Socket, number>()
+  readonly #keeper: ConnectionKeeper | null
+  readonly #answers: HttpResponses | null
+  readonly #moving: HttpServerConnections | NetServerConnections | undefined
+  readonly #failed: (error: unknown) => void
+  readonly #stays: boolean
+  /** The async context of `serve()`, in which accepted and moved connections run. */
+  readonly #context = new AsyncResource('FDB_SERVER')
+  /** Makes a server accept that already listens on this socket. Null after the call, and for all other servers. */
+  #begin: (() => void) | null
+  #attached = false
+  #onDetach = () => {}
+  #detached = false
+
+  /**
+   * `failed`: gets the exceptions of the application's hooks. `begin`: given if the server already listens on this socket; makes the server
+   * accept if it does not yet. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS, ERR_FDB_OPTION.
+   */
+  constructor(
+    server: ServableServer,
+    options: ServeOptions = {},
+    failed: (error: unknown) => void = () => {},
+    begin: (() => void) | null = null,
+  ) {
+    checkServer(server)
+    if (attachedServers.has(server)) {
+      throw new FdbError(
+        'ERR_FDB_SERVER_TWICE',
+        'this server was already passed to serve(), and a server accepts on one listener only: give each listener its own server',
+      )
+    }
+    if (server.listening && begin === null) throw listensAlready()
+    const secure = this.#secure
+    this.#onSecureClose = new Map([
+      [
+        'close',
+        function (this: net.Socket) {
+          secure.delete(this)
+        },
+      ],
+    ])
+    this.#begin = begin
+    this.server = server
+    this.#failed = failed
+    checkServeOptions(server, options)
+    attachedServers.add(server)
+    this.#keeper = options.keeper ?? null
+    this.#stays = options.move === false
+    if (this.#keeper !== null) {
+      this.#answers = null
+      this.#moving = undefined
+      return
+    }
+    this.#open.follow(server)
+    this.#answers = new HttpResponses(server as http.Server, this.#open.areListed ? this.#open : null)
+    this.#moving = this.#stays ? undefined : this.#movable(options, failed)
+    this.#stopObserving = observe(server, this.#observers)
+  }
+
+  get #observers(): Observers {
+    const { server } = this
+    const { onConnection, add } = this.#sessions
+    const observers = new Map<string, (...args: never[]) => void>([['secureConnection', this.#onSecure]])
+    if (!('updateSettings' in server)) return observers
+    if (!('setTicketKeys' in server)) observers.set('connection', onConnection)
+    return observers.set('session', add)
+  }
+
+  #movable(
+    { http: hooks = {}, socket, move = false }: ServeOptions,
+    failed: (error: unknown) => void,
+  ): HttpServerConnections | NetServerConnections | undefined {
+    const { server } = this
+    const parts = { open: this.#open, failed, run: this.#run }
+    if (!SOCKET_HANDLE.assumed || !SERVER_CONNECTIONS.assumed) return undefined
+    if (socket !== undefined) return new NetServerConnections({ ...parts, server, hooks: socket })
+    if (!isHttpServer(server) || !HTTP_CONNECTIONS.assumed) return undefined
+    return new HttpServerConnections({ ...parts, server, answers: this.#answers!, hooks, sniffed: move })
+  }
+
+  /** The connections that can move to another process. */
+  get moving(): MovableConnections | undefined {
+    if (this.#keeper === null)
+      return this.#moving !== undefined && this.#internalsWork() ? this.#moving : undefined
+    return this.#stays ? undefined : this.#keeper.moving
+  }
+
+  /** Tests what the constructor has assumed. */
+  #internalsWork(): boolean {
+    const works = SOCKET_HANDLE.works && SERVER_CONNECTIONS.works
+    return works && (this.#moving instanceof NetServerConnections || HTTP_CONNECTIONS.works)
+  }
+
+  get connections(): number {
+    return this.#keeper?.connections ?? this.#open.size
+  }
+
+  /** The protocol of the server's clients, for `status`, or null if unknown. */
+  get scheme(): string | null {
+    const { server } = this
+    if (this.#keeper !== null) return this.#keeper.scheme ?? null
+    // Tests properties, because `instanceof` would load `node:https` in processes that do not use TLS.
+    const secure = 'setTicketKeys' in server
+    if ('maxHeadersCount' in server) return secure ? 'https' : 'http'
+    return secure ? 'tls' : null
+  }
+
+  /** Whether the connections use TLS, and so cannot move. */
+  get secure(): boolean {
+    return this.scheme === 'https' || this.scheme === 'tls' || 'setTicketKeys' in this.server
+  }
+
+  /** Returns the number of connections by their activity, if known. */
+  kinds(): Readonly<Record<string, number>> {
+    if (this.#keeper !== null) return this.#keeper.kinds?.() ?? {}
+    const kinds: Record<string, number> = {}
+    for (const { reason, count } of this.#remaining().closed ?? [])
+      kinds[reason] = (kinds[reason] ?? 0) + count
+    return kinds
+  }
+
+  /** Makes the server listen on a dup of `fd`. Rejects with ERR_FDB_SERVER_LISTENS, ERR_FDB_SERVER_CLOSED, ERR_FDB_NO_DESCRIPTORS, or the kernel's error. */
+  async attach(fd: OwnedFd, backlog: number): Promise<void> {
+    if (this.#detached) this.#resume()
+    this.#answers?.listenIfNeeded()
+    const { server } = this
+    const begin = this.#begin
+    this.#begin = null
+    if (server.listening) {
+      if (begin === null && !this.#attached) throw listensAlready()
+      begin?.()
+      this.#attached = true
+      return
+    }
+    let own: OwnedFd
+    try {
+      own = fd.dup()
+    } catch (cause) {
+      throw outOfDescriptors(`${fd.label} cannot be given to its server`, cause)
+    }
+    this.#attached = true
+    await new Promise<void>((resolve, reject) => {
+      const settled = () => {
+        stopObserving()
+        this.#onDetach = () => {}
+      }
+      const done = () => {
+        settled()
+        resolve()
+      }
+      const failed = (error: Error) => {
+        settled()
+        reject(error)
+      }
+      // detach() resolves the promise, because the server does not emit 'listening' after it.
+      this.#onDetach = done
+      const stopObserving = observe(
+        server,
+        new Map<string, (...args: never[]) => unknown>([
+          ['listening', done],
+          [
+            'error',
+            (error: Error) => {
+              failed(error)
+              // The caller of attach() gets it. Without a listener of the application it would end the process, too.
+              return server.listenerCount('error') > 0
+            },
+          ],
+        ]),
+      )
+      enableClose(server)
+      this.#run(() => listenOver(server, own, backlog))
+      // If the application has closed the server by then, it emits neither 'listening' nor 'error'.
+      setImmediate(() => {
+        if (!server.listening) failed(closedMeanwhile())
+      })
+    })
+  }
+
+  /** Throws ERR_FDB_SERVER_LISTENS if the server listens elsewhere. */
+  check(): void {
+    if (this.server.listening && !this.#attached && this.#begin === null) throw listensAlready()
+  }
+
+  #resume(): void {
+    this.#detached = false
+    this.#sessions.resume()
+    this.#answers?.resume()
+    this.#callKeeper(keeper => keeper.resume?.())
+    this.#moving?.resume()
+  }
+
+  /** Calls the keeper, if there is one. Its exception is reported and does not stop the handoff. */
+  #callKeeper(call: (keeper: ConnectionKeeper) => void): void {
+    if (this.#keeper === null) return
+    try {
+      call(this.#keeper)
+    } catch (error) {
+      this.#failed(error)
+    }
+  }
+
+  /** Stops accepting. Connections stay open; the server does not emit 'close' until {@link finish}, and can be attached again. */
+  detach(): void {
+    this.#detached = true
+    if (this.#attached && this.server.listening) stopListening(this.server)
+    this.#attached = false
+    this.#onDetach()
+  }
+
+  /** Lets the server emit 'close' when its last connection has ended, because the server will not be attached again. */
+  finish(): void {
+    emitDelayedClose(this.server)
+  }
+
+  /** False also if the application has closed the server. */
+  get accepting(): boolean {
+    return this.#attached && this.server.listening
+  }
+
+  /** Tells all clients that their connections will end (`Connection: close`, GOAWAY). */
+  announce(): void {
+    this.#callKeeper(keeper => keeper.announce())
+    this.#answers?.announce()
+    this.#sessions.leave()
+  }
+
+  /** Closes the HTTP/1 connections between two requests, and after {@link SILENT_MS} those that still have sent no request. */
+  endIdle(): void {
+    this.#callKeeper(keeper => keeper.endIdle?.())
+    if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
+    const server = this.server as http.Server
+    if (!isHttpServer(server) || !HTTP_CONNECTIONS.works) {
+      server.closeIdleConnections()
+      return
+    }
+    const idleSockets = () =>
+      idleParsers(server)
+        .map(({ socket }) => socket)
+        .filter(socket => !isResponding(socket))
+    // Not closeIdleConnections(): in Node 26 it also closes new connections, whose first request may be in flight.
+    const idle = idleSockets()
+    const silent = new Set(idle.filter(socket => this.#isNew(socket)))
+    for (const socket of idle) if (!silent.has(socket)) socket.destroy()
+    const endSilent = () => {
+      for (const socket of idleSockets()) if (silent.has(socket)) socket.destroy()
+      for (const socket of [...this.#open]) if (socket.bytesRead === 0) socket.destroy()
+    }
+    setTimeout(endSilent, SILENT_MS).unref()
+  }
+
+  /** Whether the first request of a connection may be in flight. */
+  #isNew(socket: net.Socket): boolean {
+    const securedAt = this.#secure.get(socket)
+    if (securedAt !== undefined) return performance.now() - securedAt < SILENT_MS
+    return socket.bytesRead === 0 && !this.#answers!.isAdopted(socket)
+  }
+
+  emptied(): Promise<void> {
+    return this.#keeper?.emptied() ?? this.#open.emptied()
+  }
+
+  /** Closes the remaining connections, and returns their counts. */
+  cut(): DrainCounts {
+    if (this.#keeper !== null) return this.#keeper.cut()
+    const counts = this.#remaining()
+    this.#sessions.destroy()
+    for (const socket of [...this.#open]) socket.destroy()
+    return counts
+  }
+
+  /** As {@link cut}, for connections that were on their way to another process at that time, and have come back. A keeper closes these itself. */
+  cutReturned(): DrainCounts {
+    const back =
+      this.#keeper === null && this.#detached && [...this.#open].some(({ destroyed }) => !destroyed)
+    return back ? this.cut() : sumCounts([])
+  }
+
+  /** Ends the observation of the application's server. */
+  release(): void {
+    const { server } = this
+    attachedServers.delete(server)
+    this.finish()
+    this.#answers?.release()
+    this.#open.release()
+    this.#stopObserving()
+  }
+
+  #remaining(): DrainCounts {
+    return closesOfServer({
+      server: this.server,
+      moving: this.#moving,
+      open: this.#open,
+      secure: this.#secure,
+      sessions: this.#sessions.facts,
+      busy: this.#answers!.busy(),
+      scheme: this.scheme,
+    }).counts
+  }
+
+  readonly #onSecure = (socket: net.Socket): void => {
+    this.#secure.set(socket, performance.now())
+    observe(socket, this.#onSecureClose)
+  }
+
+  readonly #run = <T>(work: () => T): T => this.#context.runInAsyncScope(work)
+}
+
+function closedMeanwhile(): FdbError {
+  return new FdbError(
+    'ERR_FDB_SERVER_CLOSED',
+    'this server was closed while it was being attached, so that no server would accept on the listener: do not call its close(), the library detaches it',
+  )
+}
+
+function listensAlready(): FdbError {
+  return new FdbError(
+    'ERR_FDB_SERVER_LISTENS',
+    'this server already listens elsewhere, so that no server would accept on the listener: do not call its listen(), the library does',
+  )
+}

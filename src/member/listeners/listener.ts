@@ -1,0 +1,410 @@
+import net from 'node:net'
+import type { MovableConnections } from '../../connections/movable.js'
+import { FdbError } from '../../errors.js'
+import { inspectOne, listenOver, type OwnedFd, releaseNumber } from '../../kernel/index.js'
+import {
+  adjustListener,
+  currentOptions,
+  type ListenerSpec,
+  type OptionChange,
+} from '../../listeners/index.js'
+import { acceptInto, acceptOptionsOf, stopListening } from '../../node/server-connections.js'
+import { AttachedServer } from './attached-server.js'
+import { type DrainCounts, sumCounts } from './forced-closes.js'
+import type { ServableServer, ServeOptions } from './serve-options.js'
+
+export interface ListenerAddress {
+  /** The address in the form that `listen()` accepts: `tcp://127.0.0.1:8080`, `unix:/run/x.sock`. */
+  readonly url: string
+  /** An IP literal; absent for Unix sockets. */
+  readonly host?: string
+  readonly port?: number
+  /** Unix sockets: the path, or the abstract name with its `@`. */
+  readonly path?: string
+}
+
+interface ListenerDeps {
+  readonly name: string
+  readonly spec: ListenerSpec
+  readonly address: ListenerAddress
+  readonly adopted: boolean
+  /** Borrowed: the registry owns it. */
+  readonly fd: OwnedFd
+  readonly options: SocketOptions
+  readonly changed: (changes: readonly OptionChange[]) => void
+  readonly failed: (error: unknown) => void
+}
+
+/**
+ * A named listening socket (or UDP socket). The socket belongs to the service, not to this process: each version adopts the same kernel
+ * object from the previous version.
+ */
+export class Listener {
+  readonly name: string
+  readonly spec: ListenerSpec
+  /** Known even before a server is attached, unlike Node's `server.address()`. */
+  readonly address: ListenerAddress
+  /** Whether the listener was adopted from the previous version. */
+  readonly adopted: boolean
+  readonly #deps: ListenerDeps
+  readonly #servers: AttachedServer[] = []
+  /** The listeners of ended workers on which this listener's server accepts too, by `UnservedListener.key`. */
+  readonly #standIns = new Map<string, StandInListener>()
+  #accepting = false
+  #borrowed = false
+  #leaving = false
+  #paused = false
+
+  /** @internal */
+  static of(deps: ListenerDeps): Listener {
+    return new Listener(deps)
+  }
+
+  private constructor(deps: ListenerDeps) {
+    this.name = deps.name
+    this.spec = deps.spec
+    this.address = deps.address
+    this.adopted = deps.adopted
+    this.#deps = deps
+  }
+
+  /**
+   * Makes `server` (net, http, https, http2, tls) accept on this listener while this process serves, never before the commit. Several servers
+   * may share a listener. Do not call the server's own `listen()`.
+   *
+   * {@link ServeOptions} control how the server's connections continue in the next process, or end here:
+   * - The connections of an `http.Server` move between two requests, without any option. `http` hooks move the application's own data about a
+   *   connection, and upgraded connections.
+   * - The connections of a `net.Server` move by the application's `socket` protocol. Without one, and on all other servers, connections remain
+   *   in this process until they end; if the protocol has a way to announce the end, their clients are asked to leave.
+   * - A `keeper` handles the connections itself; the library ignores the server's sockets.
+   * - `move: false`: connections remain in this process until they end.
+   *
+   * The server's 'close' is emitted when this process cannot serve any more and the last connection has ended. All connections, accepted here
+   * or moved, run in the async context of this call.
+   *
+   * Throws ERR_FDB_NOT_A_SERVER (for example a framework's app; the message names its server), ERR_FDB_SERVER_LISTENS (the server listens
+   * already), ERR_FDB_SERVER_TWICE (the server already has a listener), ERR_FDB_OPTION (unknown options, or options that do not fit the
+   * server).
+   */
+  serve(server: ServableServer, options?: ServeOptions): this {
+    let served: AttachedServer
+    try {
+      served = new AttachedServer(server, options, error => this.#deps.failed(this.#named(error)))
+    } catch (error) {
+      throw this.#named(error)
+    }
+    return this.#add(served)
+  }
+
+  /**
+   * @internal Like {@link serve}, for a server that already has a handle on this socket and reports that it listens. `begin` makes the server
+   * accept, if it does not yet.
+   */
+  serveListening(server: ServableServer, begin: () => void): this {
+    return this.#add(new AttachedServer(server, {}, error => this.#deps.failed(this.#named(error)), begin))
+  }
+
+  #add(served: AttachedServer): this {
+    this.#servers.push(served)
+    // attach() has reported the error.
+    if (this.#accepting) this.#attach(served).catch(() => {})
+    return this
+  }
+
+  /** @internal Removes a server that the application closed before it accepted here. The application may serve that server again. */
+  forget(server: ServableServer): void {
+    const at = this.#servers.findIndex(served => served.server === server)
+    if (at >= 0) this.#servers.splice(at, 1)[0]!.release()
+  }
+
+  /**
+   * Returns a dup of the descriptor for a socket without a stream server (`dgram`). The caller owns the dup, uses it after `ready()`, and
+   * stops using it when the member retires (event `retiring`).
+   *
+   * Do not pass the number to a stream server with `listen({ fd })`, because the library would not know that server: its connections would
+   * not move, no drain would wait for them, and the end of the process would cut their responses. Use {@link serve} instead.
+   */
+  borrow(): number {
+    this.#borrowed = true
+    return releaseNumber(this.#deps.fd.dup())
+  }
+
+  get connections(): number {
+    return this.#servers.reduce((sum, served) => sum + served.connections, 0)
+  }
+
+  /** The protocol of the clients, or null if unknown. */
+  get scheme(): string | null {
+    return this.#servers.find(served => served.scheme !== null)?.scheme ?? null
+  }
+
+  /** Returns the number of connections by their activity, if known. */
+  kinds(): Record<string, number> {
+    const sum: Record<string, number> = {}
+    for (const served of this.#servers)
+      for (const [kind, count] of Object.entries(served.kinds()))
+        if (count > 0) sum[kind] = (sum[kind] ?? 0) + count
+    return sum
+  }
+
+  /**
+   * Whether a server accepts here, or the code that has {@link borrow}ed the descriptor may accept. False before {@link serve}, and if the
+   * application has closed all servers itself.
+   */
+  get accepting(): boolean {
+    return this.#accepting && (this.#borrowed || this.#servers.some(served => served.accepting))
+  }
+
+  /** @internal False if a server should accept here but none does. */
+  get hasAcceptor(): boolean {
+    return this.#leaving || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
+  }
+
+  /** @internal Whether this version will accept clients when it serves. A datagram socket needs no server. */
+  get hasServer(): boolean {
+    return this.#servers.length > 0 || this.#borrowed || this.spec.kind === 'udp'
+  }
+
+  /** @internal Sets this version's socket options, when it starts to serve. Reports a failure to `failed`, and does not throw. */
+  setOptions(): void {
+    this.#orReport(() => {
+      const changes = this.#deps.options.apply()
+      if (changes.length > 0) this.#deps.changed(changes)
+    })
+  }
+
+  /** @internal Remembers the socket options for a rollback, because the next version sets its own. */
+  keepOptions(): void {
+    this.#orReport(() => this.#deps.options.keep())
+  }
+
+  #orReport(act: () => void): void {
+    if (this.#leaving) return
+    try {
+      act()
+    } catch (error) {
+      this.#deps.failed(error)
+    }
+  }
+
+  /** @internal Throws ERR_FDB_SERVER_LISTENS if the application has called a server's listen(). */
+  check(): void {
+    try {
+      for (const served of this.#servers) served.check()
+    } catch (error) {
+      throw this.#named(error)
+    }
+  }
+
+  /** @internal Resolves when every server accepts. If a server cannot, passes the error to `failed` and rejects with it. */
+  async start(): Promise<void> {
+    if (this.#leaving) return
+    this.#paused = false
+    this.#accepting = true
+    await Promise.all(this.#servers.map(served => this.#attach(served)))
+    for (const standIn of this.#standIns.values()) this.#startStandIn(standIn)
+  }
+
+  /** @internal */
+  get standIns(): ReadonlyMap<string, unknown> {
+    return this.#standIns
+  }
+
+  /** @internal Makes the first server also accept on `fd`, the listener of an ended worker. Owns the descriptor. */
+  standIn(key: string, fd: OwnedFd): void {
+    const standIn = new StandInListener(fd, error => this.#deps.failed(this.#named(error)))
+    this.#standIns.get(key)?.close()
+    this.#standIns.set(key, standIn)
+    if (this.#accepting) this.#startStandIn(standIn)
+  }
+
+  /** @internal Stops accepting on the listeners of ended workers, except on those with these keys. */
+  keepStandIns(keys: ReadonlySet<string>): void {
+    for (const [key, standIn] of this.#standIns) {
+      if (keys.has(key)) continue
+      standIn.close()
+      this.#standIns.delete(key)
+    }
+  }
+
+  #startStandIn(standIn: StandInListener): void {
+    const first = this.#servers.find(({ accepting }) => accepting)
+    if (first !== undefined) standIn.start(first.server, this.spec.backlog)
+  }
+
+  /** @internal Stops accepting. Closes no socket and no connection. */
+  stop(): void {
+    this.#accepting = false
+    for (const standIn of this.#standIns.values()) standIn.stop()
+    for (const served of this.#servers) served.detach()
+  }
+
+  /** @internal Stops accepting until {@link start}, at the application's request. */
+  pause(): void {
+    this.#paused = true
+    this.stop()
+  }
+
+  /** @internal Stops accepting for good, and tells the clients that their connections will end. */
+  leave(): void {
+    this.#leaving = true
+    this.stop()
+    this.keepStandIns(new Set())
+    this.announce()
+    this.finish()
+  }
+
+  /** @internal Lets the servers emit 'close' when their last connection has ended, because none will accept here again. */
+  finish(): void {
+    for (const served of this.#servers) served.finish()
+  }
+
+  /** @internal Announces the end to the clients of all connections. */
+  announce(): void {
+    for (const served of this.#servers) served.announce()
+  }
+
+  /** @internal Announces the end to the clients of those servers that have no connections that can move. */
+  announceFixed(): void {
+    for (const served of this.#servers) if ((served.moving?.movable ?? 0) === 0) served.announce()
+  }
+
+  /** @internal Closes connections between two requests, because the service ends. */
+  endIdle(): void {
+    for (const served of this.#servers) served.endIdle()
+  }
+
+  /** @internal */
+  get moving(): MovableConnections[] {
+    return this.#servers.flatMap(({ moving }) => moving ?? [])
+  }
+
+  /** @internal */
+  async emptied(): Promise<void> {
+    await Promise.all(this.#servers.map(served => served.emptied()))
+  }
+
+  /** @internal */
+  cut(tls: boolean): DrainCounts {
+    return sumCounts(this.#servers.filter(served => served.secure === tls).map(served => served.cut()))
+  }
+
+  /** @internal See {@link AttachedServer.cutReturned}. */
+  cutReturned(): DrainCounts {
+    // Connections with TLS do not move, and have a time limit of their own.
+    return sumCounts(this.#servers.filter(({ secure }) => !secure).map(served => served.cutReturned()))
+  }
+
+  /** @internal */
+  release(): void {
+    this.keepStandIns(new Set())
+    for (const served of this.#servers) served.release()
+  }
+
+  async #attach(served: AttachedServer): Promise<void> {
+    try {
+      await served.attach(this.#deps.fd, this.spec.backlog)
+    } catch (error) {
+      const named = this.#named(error)
+      this.#deps.failed(named)
+      throw named
+    }
+  }
+
+  /** Returns the error with the listener's name in its message. */
+  #named(error: unknown): unknown {
+    if (!FdbError.is(error)) return error
+    const { code, message, retryable, details } = error
+    const text = `listener "${this.name}": ${message}`
+    return new FdbError(code, text, { cause: error, retryable, details })
+  }
+}
+
+/** @internal Starts all listeners, even if one fails; then rejects with the first error. */
+export async function startListeners(listeners: readonly Listener[]): Promise<void> {
+  const results = await Promise.allSettled(listeners.map(listener => listener.start()))
+  for (const result of results) if (result.status === 'rejected') throw result.reason
+}
+
+/** The listening socket of an ended worker, on which a server of this process accepts until that worker is replaced. Owns the descriptor. */
+class StandInListener {
+  readonly #fd: OwnedFd
+  readonly #failed: (error: unknown) => void
+  #accepting: net.Server | null = null
+
+  constructor(fd: OwnedFd, failed: (error: unknown) => void) {
+    this.#fd = fd
+    this.#failed = failed
+  }
+
+  start(server: ServableServer, backlog: number): void {
+    if (this.#accepting !== null) return
+    const acceptor = net.createServer(acceptOptionsOf(server as net.Server))
+    acceptor.on('error', this.#failed)
+    try {
+      listenOver(acceptor, this.#fd.dup(), backlog)
+    } catch (error) {
+      this.#failed(error)
+      return
+    }
+    acceptInto(acceptor, server as net.Server)
+    this.#accepting = acceptor
+  }
+
+  /** Stops accepting. The owner calls this before the server stops listening. */
+  stop(): void {
+    if (this.#accepting !== null) stopListening(this.#accepting)
+    this.#accepting = null
+  }
+
+  close(): void {
+    this.stop()
+    this.#fd.close()
+  }
+}
+
+interface SocketOptionsDeps {
+  /** Borrowed. */
+  readonly fd: OwnedFd
+  readonly spec: ListenerSpec
+  /** The previous version's specification, or null if unknown. */
+  readonly before: ListenerSpec | null
+  /** This process has bound the socket with these options. */
+  readonly bound: boolean
+}
+
+/**
+ * The options of a socket that two versions share (mode and owner of its path, backlog, reusePort …). A version sets its own options when
+ * it starts to serve, never before. After a rollback it restores the options from before its successor started to serve.
+ */
+export class SocketOptions {
+  readonly #fd: OwnedFd
+  readonly #spec: ListenerSpec
+  #before: ListenerSpec | null
+  /** The options to set, or null if they are set. */
+  #wanted: ListenerSpec | null
+
+  constructor({ fd, spec, before, bound }: SocketOptionsDeps) {
+    this.#fd = fd
+    this.#spec = spec
+    this.#before = before
+    this.#wanted = bound ? null : spec
+  }
+
+  /** Sets the options, and returns the changes. Throws the kernel's error. */
+  apply(): OptionChange[] {
+    const wanted = this.#wanted
+    if (wanted === null) return []
+    const changes = adjustListener(this.#fd, inspectOne(this.#fd), this.#before, wanted)
+    this.#wanted = null
+    return changes
+  }
+
+  /** Remembers the present options for a rollback. Throws the kernel's error. */
+  keep(): void {
+    if (this.#wanted !== null) return
+    this.#wanted = currentOptions(this.#fd, this.#spec)
+    this.#before = null
+  }
+}

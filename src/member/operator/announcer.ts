@@ -1,0 +1,283 @@
+import { isUnderWay } from '../../handoff/phases.js'
+import { OwnedFd } from '../../kernel/index.js'
+import { openPidfd, pidOf, watchDeath } from '../../os/liveness.js'
+import { descendsFrom, statOf } from '../../os/main-process.js'
+import { PidFile } from '../../os/pid-file.js'
+import { type MainProcess, ServiceManager, Watchdog } from '../../os/service-manager/service-manager.js'
+import { isStartedSuccessor } from '../../versions/exit-reason.js'
+import type { Successor } from '../../versions/spawn-successor.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import type { JoinedHolder } from '../hosting/joined-holder.js'
+import { checkHealth } from '../lifecycle/heartbeat.js'
+import { SELF } from '../lifecycle/machine.js'
+import type { MemberContext } from '../lifecycle/member-context.js'
+import { FdStoreMirror } from './fd-store-mirror.js'
+import { servingPid } from './serving-pid.js'
+import type { Upgrades } from './upgrades.js'
+
+/** A successor that does not end within this time after its main process was told to end may not have been told. */
+const DECIDES_MS = 1_000
+/** An ordered end takes at most this much longer than was ordered if the successor serves on. */
+const LATE_MS = 500
+const ASK_AGAIN_MS = 500
+
+/** The role that this process announced last. */
+type AnnouncedRole =
+  /** Nothing was announced: the process has not served yet. */
+  | 'starting'
+  | 'serving'
+  /** The process serves, and is being replaced or reloads its configuration. */
+  | 'changing'
+  | 'replaced'
+  /** This process stops, and no other process takes over. */
+  | 'ending'
+
+export interface AnnouncerDeps {
+  readonly shared: MemberContext
+  readonly joined: JoinedHolder
+  readonly upgrades: Upgrades
+  /** Returns the descriptors of the control socket. Borrowed. */
+  readonly control: () => readonly BundleItem[]
+}
+
+/**
+ * Announces the serving process to the service manager, and writes the pid file. An incumbent stays the unit's main process while it stands by: a manager
+ * that notices the end of the main process ends the service, and the successor may still fail. When the incumbent leaves, it announces its successor.
+ */
+export class Announcer {
+  readonly #deps: AnnouncerDeps
+  readonly #manager: ServiceManager | null
+  readonly #watchdog: Watchdog
+  readonly #pidFile: PidFile | null
+  readonly #storeMirror: FdStoreMirror
+  #role: AnnouncedRole = 'starting'
+  #status = ''
+  #reloading = 0
+  #reloadFailed: string | null = null
+  /** Whether the manager was told that the successor is the main process. */
+  #isNamed = false
+  /** Whether that was before this process was told to end. */
+  #namedBeforeEnd = false
+  /** Pid of the process that is the main process after this one. */
+  #heir: number | null = null
+
+  constructor(deps: AnnouncerDeps) {
+    const { health, logger, pidFile, service, systemd } = deps.shared.settings
+    this.#deps = deps
+    this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
+    this.#watchdog = new Watchdog(
+      this.#manager,
+      () => checkHealth(health).healthy,
+      () => deps.shared.shutdown.order.leftMs,
+    )
+    this.#pidFile = PidFile.at(pidFile, logger)
+    const store = this.#manager?.storeFor(service) ?? null
+    this.#storeMirror = new FdStoreMirror({ shared: deps.shared, control: deps.control, store })
+    deps.shared.changes.watch(() => this.#update())
+  }
+
+  async reload(work: () => unknown): Promise<void> {
+    this.#reloading++
+    this.#update()
+    try {
+      await work()
+      this.#reloadFailed = null
+    } catch (error) {
+      this.#reloadFailed = error instanceof Error ? error.message : String(error)
+      throw error
+    } finally {
+      this.#reloading--
+      this.#update()
+    }
+  }
+
+  ends(): void {
+    if (this.#role === 'ending') return
+    this.#role = 'ending'
+    this.#storeMirror.end()
+    this.#manager?.ends(`generation ${this.#deps.shared.generation} ends`)
+    this.#watchdog.extendTimeout()
+  }
+
+  /** Whether this process was replaced, but the manager does not know another main process yet. */
+  get isReplacedMain(): boolean {
+    return this.#manager !== null && this.#role === 'replaced' && !this.#isNamed
+  }
+
+  /**
+   * If this process is the main process of the unit and was replaced, resolves when its successor has ended or serves on: with the main process the
+   * manager ends all others. `waits` is called before.
+   */
+  async successorEnded(waits: () => void): Promise<void> {
+    const successor = this.#heir
+    if (this.#manager === null || successor === null || this.#namedBeforeEnd) return
+    const { settings, shutdown } = this.#deps.shared
+    const { control, service } = settings
+    const decidesMs = Math.min(DECIDES_MS, shutdown.order.leftMs + LATE_MS)
+    waits()
+    const pidfd = openPidfd(successor)
+    if (!(pidfd instanceof OwnedFd)) return
+    using _ = pidfd
+    for (let ms = decidesMs; !(await endsWithin(pidfd, ms)); ms = ASK_AGAIN_MS)
+      if ((await servingPid(control, service)) !== null) return
+  }
+
+  close(): void {
+    this.#watchdog.close()
+    this.#storeMirror.close()
+    if (this.#role === 'ending') this.#pidFile?.remove()
+    else this.#pidFile?.leave()
+  }
+
+  #update(): void {
+    const before = this.#role
+    const { shutdown, machine } = this.#deps.shared
+    if (shutdown.over || before === 'ending') return
+    if (shutdown.closing) this.#watchdog.extendTimeout()
+    switch (machine.phase) {
+      case 'serving':
+      case 'unfit':
+      case 'frozen':
+        this.#serves(this.#changing ? 'changing' : 'serving')
+        return
+      case 'standby':
+        if (before !== 'replaced' && before !== 'starting') this.#isReplaced()
+        return
+      // Without probation a replaced process has already left `standby` when this function runs.
+      case 'leaving':
+        if (before === 'starting') return
+        if (before === 'replaced' || this.#successor !== null) {
+          if (before !== 'replaced') this.#isReplaced()
+          this.#nameSuccessor()
+        } else if (machine.holder === null && machine.member.scope === 'holder') {
+          // The standby takes over again, and announces itself to the service manager.
+          this.#role = 'replaced'
+          this.#isNamed = true
+          this.#pidFile?.remove()
+        }
+    }
+  }
+
+  get #changing(): boolean {
+    const { shared, upgrades } = this.#deps
+    const { holder, phase } = shared.machine
+    return this.#reloading > 0 || phase === 'frozen' || upgrades.underWay || isUnderWay(holder?.phase)
+  }
+
+  #serves(role: 'serving' | 'changing'): void {
+    const before = this.#role
+    const status = this.#describe()
+    if (role === before && status === this.#status) return
+    const starts = before === 'starting' || before === 'replaced'
+    // After a long SIGSTOP this process may not know yet that its segment is sealed and another process serves.
+    if (starts && this.#deps.shared.machine.sealed) return
+    this.#role = role
+    this.#status = status
+    if (starts) {
+      this.#isNamed = false
+      this.#storeMirror.start()
+      this.#pidFile?.write()
+      this.#watchdog.start()
+      const isNew = before === 'replaced' || this.#announcesItself
+      this.#manager?.serves(status, isNew ? SELF_MAIN : undefined)
+    }
+    if (role === 'changing') {
+      if (before !== 'changing') this.#manager?.changes(status)
+      else this.#manager?.says(status)
+      this.#watchdog.extendTimeout()
+    } else if (!starts) {
+      if (before === 'changing') this.#manager?.serves(status)
+      else this.#manager?.says(status)
+      if (!this.#deps.shared.shutdown.closing) this.#watchdog.endExtension()
+    }
+  }
+
+  /** Whether this successor must announce itself: its incumbent is dead or, if the holder is a daemon, has not started this process. */
+  get #announcesItself(): boolean {
+    const { link, scope, source } = this.#deps.shared.machine.member
+    return source !== 0 && (link !== 'up' || (scope === 'member' && !isStartedSuccessor))
+  }
+
+  #isReplaced(): void {
+    this.#role = 'replaced'
+    this.#pidFile?.leave()
+    this.#storeMirror.end()
+    this.#status = ''
+    this.#watchdog.close()
+    const successor = this.#successor
+    if (successor === null) return
+    const { generation } = this.#deps.shared
+    this.#manager?.serves(
+      `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`,
+    )
+  }
+
+  /** Makes the service manager the parent of the successor, before the manager is told of it: later it would not notice that. */
+  #nameSuccessor(): void {
+    if (this.#isNamed) return
+    this.#isNamed = true
+    this.#namedBeforeEnd = !this.#deps.shared.shutdown.closing
+    const successor = this.#successor
+    const started = this.#started(successor)
+    started?.orphan()
+    const main =
+      started === null || started.pid === successor?.pid ? successor : { pid: started.pid, pidfd: null }
+    if (main === null) return
+    this.#heir = main.pid
+    this.#manager?.names(main)
+  }
+
+  /** The process that this one has started as its successor, or whose descendant the successor is. Null if another process has started it. */
+  #started(successor: MainProcess | null): Successor | null {
+    const { upgrades } = this.#deps
+    const last = upgrades.started.findLast(({ pid }) => !['Z', undefined].includes(statOf(pid)?.state))
+    if (last === undefined) return null
+    return successor === null || descendsFrom(successor.pid, last.pid) ? last : null
+  }
+
+  /** The successor that serves. Null if there is none, its pid is unknown in this PID namespace, or the holder is a daemon. */
+  get #successor(): MainProcess | null {
+    const { hosting, machine } = this.#deps.shared
+    const owner = machine.holder?.owner ?? SELF
+    const peer = owner === SELF ? undefined : hosting.holder?.peer(owner)
+    if (peer === undefined) return null
+    const pid = peer.pidfd === null ? peer.pid : pidOf(peer.pidfd)
+    return pid > 0 ? { pid, pidfd: peer.pidfd } : null
+  }
+
+  #describe(): string {
+    const { joined, shared, upgrades } = this.#deps
+    const { generation, machine, settings, cannotServe } = shared
+    const parts = [settings.reception?.describe() ?? `generation ${generation} serves`]
+    if (machine.member.scope === 'holder' && joined.facts !== null)
+      parts.push('the previous version stands by')
+    if (upgrades.underWay || isUnderWay(machine.holder?.phase)) parts.push('an upgrade is under way')
+    else if (this.#reloading > 0) parts.push('the configuration is being reloaded')
+    const { lastFailure } = upgrades
+    if (lastFailure !== null) {
+      const { code, message } = lastFailure
+      const what = code === 'ERR_FDB_SUCCESSOR_LEFT' ? 'was rolled back' : `failed: ${code}`
+      parts.push(`the last upgrade ${what}: ${message}`)
+    }
+    if (this.#reloadFailed !== null) parts.push(`the last reload failed: ${this.#reloadFailed}`)
+    const { report } = cannotServe
+    if (report !== null) parts.push(`the process cannot write: ${report.message}`)
+    return parts.join('; ')
+  }
+}
+
+/** Resolves with whether the process of `pidfd` ends within `ms`. */
+function endsWithin(pidfd: OwnedFd, ms: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const death = watchDeath(pidfd, () => {
+      clearTimeout(timer)
+      resolve(true)
+    })
+    const timer = setTimeout(() => {
+      death.close()
+      resolve(false)
+    }, ms)
+  })
+}
+
+const SELF_MAIN: MainProcess = { pid: process.pid, pidfd: null }

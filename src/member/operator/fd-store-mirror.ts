@@ -1,0 +1,120 @@
+import { DescriptorNames, fdStoreName } from '../../holder/descriptor-names.js'
+import { inspect, inspectOne, type OwnedFd } from '../../kernel/index.js'
+import type { FdStore } from '../../os/service-manager/passed-sockets.js'
+import type { SegmentKind } from '../../state/segment.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import type { MemberContext } from '../lifecycle/member-context.js'
+
+export interface FdStoreMirrorDeps {
+  readonly shared: MemberContext
+  /** Returns the descriptors of the control socket. Borrowed. */
+  readonly control: () => readonly BundleItem[]
+  readonly store: FdStore | null
+}
+
+/** The number of epochs below the newest whose leftovers are removed from the store. */
+const SWEPT_EPOCHS = 8
+
+/**
+ * Copies descriptors to systemd's FD store, from which the next process takes them if this process is killed: listeners, the control socket
+ * and its lock file, each segment of the state before it is used, and a note with the names. Only the serving process does so, without a
+ * daemon.
+ */
+export class FdStoreMirror {
+  readonly #deps: FdStoreMirrorDeps
+  /** The identity of each stored descriptor, by name: its inode, or the descriptor itself if the inode does not identify it. */
+  readonly #stored = new Map<string, string | OwnedFd>()
+  readonly #names: DescriptorNames
+  #serves = false
+
+  constructor(deps: FdStoreMirrorDeps) {
+    const { generation, registry, segmentSet, serviceStartedAt, settings } = deps.shared
+    this.#deps = deps
+    this.#names = new DescriptorNames(
+      { service: settings.service, generation, serviceStartedAt },
+      () => registry.entries,
+      () => this.#segments,
+    )
+    const { changed } = registry
+    registry.changed = () => {
+      changed()
+      this.#update()
+    }
+    segmentSet.changed = () => this.#update()
+  }
+
+  /** Starts to mirror, because this process serves. Idempotent. */
+  start(): void {
+    const { shared, store } = this.#deps
+    if (store === null || this.#serves || shared.machine.member.scope === 'member') return
+    this.#serves = true
+    this.#stored.clear()
+    this.#update()
+    this.#sweep(store)
+  }
+
+  /** Stops mirroring and leaves the store as it is, because another process serves or the service ends. */
+  end(): void {
+    this.#serves = false
+  }
+
+  close(): void {
+    this.end()
+    this.#names.close()
+  }
+
+  #update(): void {
+    const { store } = this.#deps
+    if (store === null || !this.#serves) return
+    const wanted = this.#wanted()
+    for (const [name, { fd, identity }] of wanted) {
+      if (this.#stored.get(name) === identity) continue
+      if (this.#stored.has(name)) store.drop(name)
+      store.keep(name, fd)
+      this.#stored.set(name, identity)
+    }
+    // The note is written between the two loops, so that the store always has all descriptors that the note names.
+    this.#names.write()
+    for (const name of [...this.#stored.keys()]) {
+      if (wanted.has(name)) continue
+      store.drop(name)
+      this.#stored.delete(name)
+    }
+  }
+
+  get #segments(): string[] {
+    return this.#deps.shared.segmentSet.all.map(nameOf)
+  }
+
+  /** Removes leftovers of other processes: the notes of the previous and the next generation, and unused segments. */
+  #sweep(store: FdStore): void {
+    const { generation, segmentSet } = this.#deps.shared
+    for (const neighbour of [generation - 1, generation + 1]) store.drop(`note-${neighbour}`)
+    const { top } = segmentSet
+    for (let epoch = Math.max(1, top - SWEPT_EPOCHS); epoch <= top + 2; epoch++)
+      for (const kind of ['epoch', 'snapshot'] as const)
+        if (!this.#stored.has(nameOf({ kind, epoch }))) store.drop(nameOf({ kind, epoch }))
+  }
+
+  #wanted(): Map<string, { fd: OwnedFd; identity: string | OwnedFd }> {
+    const { control, shared } = this.#deps
+    const { generation, registry, segmentSet } = shared
+    const wanted = new Map<string, { fd: OwnedFd; identity: string | OwnedFd }>()
+    const add = (name: string, fd: OwnedFd) => wanted.set(name, { fd, identity: inspectOne(fd).ino })
+    for (const segment of segmentSet.all) add(nameOf(segment), segment.fd)
+    for (const { role, fd } of control()) add(role, fd)
+    const note = this.#names.file
+    if (note !== null) add(`note-${generation}`, note)
+    const { entries } = registry
+    const seen = inspect(entries.map(({ fd }) => fd))
+    entries.forEach(({ fd, name }, i) => {
+      const about = seen[i]!
+      wanted.set(fdStoreName(name, about), { fd, identity: about.type === 'socket' ? about.ino : fd })
+    })
+    return wanted
+  }
+}
+
+function nameOf({ kind, epoch }: { readonly kind: SegmentKind; readonly epoch: number }): string {
+  return `${kind}-${epoch}`
+}

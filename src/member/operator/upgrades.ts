@@ -1,0 +1,247 @@
+import type { StdioOptions } from 'node:child_process'
+import type { Logger } from '../../base/logger.js'
+import { FdbError } from '../../errors.js'
+import type { Id } from '../../handoff/messages.js'
+import type { Peer } from '../../holder/peer.js'
+import type { Upgraded, UpgradeProgress } from '../../operator/requests.js'
+import type { Failure, UpgradeReport } from '../../operator/status-report.js'
+import { successorCommand } from '../../os/command-line.js'
+import { canNameMainProcess } from '../../os/service-manager/service-manager.js'
+import { GRACE_MS } from '../../versions/leftover-processes.js'
+import type { Successor } from '../../versions/spawn-successor.js'
+import type { CancelResult } from '../../versions/upgrade-attempt.js'
+import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../../versions/upgrade-attempt.js'
+import { probationError } from '../lifecycle/hosting.js'
+import { SELF } from '../lifecycle/machine.js'
+import type { MemberContext } from '../lifecycle/member-context.js'
+import type { UpgradeOptions } from '../options/member-options.js'
+import { refuseMainProcess } from '../options/options.js'
+
+/** Within this time a cancelled upgrade is over: its successor has ended, and this process writes again. */
+const GIVEN_UP_MS = 10_000
+/** Within this time after a cancellation the incumbent writes again. */
+const SERVING_MS = 2_000
+
+interface SuccessorStart {
+  /** Whether this process only holds the descriptors of a killed one. Errors then do not say that it serves on. */
+  readonly isStandIn?: boolean
+  /** Default: the folder in which this process was started. */
+  readonly cwd?: string
+}
+
+/** The output of a successor, if it does not share that of this process. */
+export interface SuccessorOutput {
+  readonly stdio: StdioOptions
+  readonly env: NodeJS.ProcessEnv
+  /** Called when the successor has been started, or could not be started. */
+  close(): void
+}
+
+/** The upgrades that this process starts, one at a time. Owns the successors. */
+export class Upgrades implements AttemptIncumbent {
+  readonly shared: MemberContext
+  readonly started: Successor[] = []
+  /** Opens the output of the next successor. Null if successors share the output of this process. */
+  output: (() => SuccessorOutput) | null = null
+  /** Returns the step that a successor has missed if it has joined and is not ready. */
+  unready: () => string = () => 'has not called ready()'
+  #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
+  /** The upgrade under way, once its successor has been started. */
+  #attempt: UpgradeAttempt | null = null
+  /** The last reported step of the upgrade under way. */
+  #step: UpgradeProgress | null = null
+  /** The time between SIGTERM and SIGKILL for the successor of a cancelled upgrade. */
+  #graceMs = GRACE_MS
+  /** The last failure of an upgrade that the handoff itself has not recorded. */
+  #failure: Failure | null = null
+
+  constructor(shared: MemberContext) {
+    this.shared = shared
+  }
+
+  get underWay(): boolean {
+    return this.#underWay !== null
+  }
+
+  get lastFailure(): Failure | null {
+    const own = this.#failure
+    const handoff = this.shared.hosting.holder?.timeline.lastFailure ?? null
+    return own !== null && (handoff === null || own.at >= handoff.at) ? own : handoff
+  }
+
+  get report(): UpgradeReport | null {
+    if (this.#attempt === null || this.#step === null) return null
+    const { pid, phase, at } = this.#step
+    const { missingStep, leftMs } = this.#attempt
+    const { ready } = this.shared.settings.times
+    // The successor must be ready within the limit of its phase, which may end before that of the upgrade.
+    const left = phase === 'offering' ? Math.min(leftMs, Math.max(0, at + ready - Date.now())) : leftMs
+    return { pid, phase, missing: missingStep === null ? null : `it ${missingStep}`, leftMs: left }
+  }
+
+  get phase(): string | undefined {
+    return this.shared.machine.holder?.phase
+  }
+
+  /**
+   * Returns the process that has replaced this one, or null if this one still serves. If `started` is the pid of a wrapper, the process that
+   * serves has another pid.
+   */
+  servedBy(started: number): Upgraded | null {
+    const { generation, machine } = this.shared
+    if (machine.phase !== 'standby' && machine.phase !== 'leaving') return null
+    // In daemon hosting the successor's pid is not known here.
+    const peer = this.#peer(machine.holder?.owner)
+    return { pid: peer?.pid ?? started, generation: peer?.generation ?? generation + 1 }
+  }
+
+  get joinerPid(): number | null {
+    return this.#peer(this.shared.machine.holder?.joiner)?.pid ?? null
+  }
+
+  cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult> {
+    return this.shared.hosting.cancelHandoff(reason)
+  }
+
+  watch(onChange: () => void): () => void {
+    return this.shared.changes.watch(onChange)
+  }
+
+  /** A successor that has not joined has no descriptors to release, so it gets no time before SIGKILL. */
+  graceMs(cancelled: CancelResult): number {
+    return cancelled === 'idle' && this.shared.machine.phase === 'serving' ? 0 : this.#graceMs
+  }
+
+  async whenServing(): Promise<void> {
+    const { changes, machine } = this.shared
+    const settled = () => machine.phase !== 'frozen' && machine.holder?.phase !== 'returning'
+    await changes.until(settled, SERVING_MS)
+  }
+
+  /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
+  async start(options: UpgradeOptions, where: SuccessorStart = {}): Promise<Upgraded> {
+    // If the successor of a failed upgrade is still ending, wait for its end instead of failing with ERR_FDB_BUSY.
+    const beingEnded = () => this.#attempt?.isCancelled === true
+    if (beingEnded()) await this.shared.changes.until(() => !beingEnded(), GIVEN_UP_MS)
+    this.#refuseNow()
+    options.signal?.throwIfAborted()
+    const ended = new AbortController()
+    this.#graceMs = GRACE_MS
+    const failureBefore = this.lastFailure
+    const upgraded = this.#run({ ...options, ...where }, ended.signal)
+    this.#underWay = {
+      end: async (reason, ms) => {
+        this.#graceMs = Math.min(ms, GRACE_MS)
+        ended.abort(reason)
+        await upgraded.catch(() => {})
+      },
+    }
+    this.shared.changes.notify()
+    try {
+      return await upgraded
+    } catch (error) {
+      // Keep the failure that the handoff has recorded, unless the attempt knows more.
+      const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
+      if (FdbError.is(error) && unknown) this.#recordFailure(error)
+      throw error
+    } finally {
+      this.#underWay = null
+      this.#attempt = null
+      this.#step = null
+      this.shared.changes.notify()
+    }
+  }
+
+  /** Ends a successor that is starting, unless Commit was sent; kills it after `graceMs`. Resolves when the upgrade is over. */
+  async end(graceMs: number): Promise<void> {
+    const why = `process ${process.pid} was asked to end during its upgrade`
+    await this.#underWay?.end(new FdbError('ERR_FDB_ABORTED', why), graceMs)
+  }
+
+  async #run(options: UpgradeOptions & SuccessorStart, ended: AbortSignal): Promise<Upgraded> {
+    const { control, logger, systemd, times, timeout } = this.shared.settings
+    const { argv = [], cwd, env, isStandIn = false, signal } = options
+    const { ready, quiesce, freeze, prepare, commit } = times
+    const output = this.output?.() ?? null
+    const report = guardedProgress(options.progress, logger)
+    const attempt = await UpgradeAttempt.start(this, {
+      command: successorCommand({
+        argv: argv.length > 0 ? argv : undefined,
+        env: { ...env, ...output?.env },
+        cwd,
+      }),
+      control: control!,
+      stdio: output?.stdio,
+      isGuarded: systemd === 'auto' && canNameMainProcess(),
+      logger,
+      limitMs: options.timeout ?? ready + quiesce + freeze + prepare + commit + timeout,
+      commitMs: commit + prepare + OWN_END_MS,
+      endAfterMs: OWN_END_MS,
+      name: pid => `the successor ${pid}`,
+      servesOn: isStandIn ? null : `process ${process.pid} serves on`,
+      unready: () => this.unready(),
+      progress: step => {
+        this.#step = step
+        report(step)
+      },
+      signals: signal === undefined ? [ended] : [ended, signal],
+    }).finally(() => output?.close())
+    this.#attempt = attempt
+    this.started.push(attempt.child)
+    return await attempt.outcome
+  }
+
+  #refuseNow(): void {
+    const { machine, settings } = this.shared
+    const { phase } = machine
+    if (settings.control === null) {
+      throw new FdbError(
+        'ERR_FDB_NO_CONTROL',
+        'this process runs with control: false and cannot be upgraded: give join() a control path',
+      )
+    }
+    refuseMainProcess(this.shared, 'its successor')
+    // An unfit process may be upgraded, because the next version may be able to write.
+    const serves = phase === 'serving' || phase === 'unfit'
+    if (serves && this.#underWay === null) {
+      const tooEarly = probationError(this.shared.hosting, settings.timeout)
+      if (tooEarly !== null) throw tooEarly
+      return
+    }
+    const step =
+      this.#step === null
+        ? ''
+        : `: process ${this.#step.pid} is its successor (${this.#step.phase}), and its end cancels the upgrade`
+    const why =
+      this.#underWay === null
+        ? `this process does not serve (it is ${phase})`
+        : `an upgrade is under way${step}`
+    throw new FdbError('ERR_FDB_BUSY', `${why}; try again later`, { retryable: true, phase })
+  }
+
+  #recordFailure({ code, message, phase = 'starting' }: FdbError): void {
+    this.#failure = { code, message, phase, at: Date.now() }
+    this.shared.changes.notify()
+  }
+
+  #peer(id: Id = SELF): Peer | undefined {
+    return id === SELF ? undefined : this.shared.hosting.holder?.peer(id)
+  }
+}
+
+/** Logs the exceptions of the caller's function, because they must not end the upgrade. */
+export function guardedProgress(
+  progress: ((step: UpgradeProgress) => void) | undefined,
+  logger: Logger,
+): (step: UpgradeProgress) => void {
+  return step => {
+    try {
+      progress?.(step)
+    } catch (err) {
+      logger.error(
+        { err, phase: step.phase },
+        'a function for the progress of an upgrade threw; the upgrade continues',
+      )
+    }
+  }
+}

@@ -1,0 +1,172 @@
+import type { Logger } from '../../base/logger.js'
+import { closeAll } from '../../kernel/index.js'
+import { fdbroker } from '../../proto/wire.js'
+import type { BundleItem } from '../../wire/bundle.js'
+import { Channel } from '../../wire/channel.js'
+import { FORWARDS_WRITES, Link, type VersionRange, type WireEnvelope } from '../../wire/link.js'
+import type { WriteForwarder } from './write-forwarder.js'
+
+interface ServingLinkOptions {
+  readonly control: string
+  readonly service: string
+  readonly generation: number
+  readonly versions: VersionRange
+  readonly everyMs: () => number
+  readonly report: () => object
+  /** The own service of a process that follows the state of `service`. Absent if this process stands by or drains. */
+  readonly follower?: string
+  /** Returns the start time of the service whose segments this process has, in milliseconds since 1970. */
+  readonly serviceStartedAt?: () => number
+  /** Returns the highest epoch of the segments that this process has, so that it gets newer ones only. */
+  readonly top: () => number
+  /** Owns the items: new segments, or a move channel. */
+  readonly adopt: (items: BundleItem[]) => void
+  /** Called when a connection was made. */
+  readonly connected?: () => void
+  readonly writes: WriteForwarder
+  /** Called when the peer has violated the protocol. The link then connects again. */
+  readonly broken?: (error: unknown) => void
+  readonly handle?: (envelope: WireEnvelope) => void
+  readonly logger: Logger
+}
+
+const { Intent } = fdbroker.wire
+const RETRY_MS = 250
+/** The delay before the link connects to the next process, which already accepts when the previous one closes its links. */
+const RECONNECT_MS = 10
+
+/**
+ * Reports to the process that serves, over a connection to the control path. Used by a process that stands by or drains, so that `status`
+ * shows all generations, and by a follower. Over this link it also asks for move channels, and gets new segments. Connects to the next
+ * process if the one that serves is replaced.
+ */
+export class ServingLink {
+  readonly #options: ServingLinkOptions
+  #link: Link | null = null
+  #timer: NodeJS.Timeout | undefined
+  #running = false
+  #connectedAt = 0
+  /** The number of starts, by which a connection of an earlier start is recognized. */
+  #starts = 0
+  /** How many attempts to connect have failed in a row. */
+  #failures = 0
+
+  constructor(options: ServingLinkOptions) {
+    this.#options = options
+  }
+
+  start(): void {
+    if (this.#running) return
+    this.#running = true
+    this.#starts++
+    void this.#connect()
+  }
+
+  /** Sends a last report and closes the link. */
+  stop(): void {
+    this.#running = false
+    clearTimeout(this.#timer)
+    const link = this.#link
+    if (link === null) return
+    this.#sendReport(link)
+    this.#link = null
+    link.close()
+    this.#options.writes.onLost(link)
+  }
+
+  askForMove(): void {
+    this.#link?.post({ moveRequest: {} })
+  }
+
+  /** Connects again, because another process may serve now or soon. */
+  reconnect(): void {
+    if (this.#link !== null) this.#connectAgain(this.#link)
+  }
+
+  reportNow(): void {
+    if (this.#link !== null) this.#beat(this.#link)
+  }
+
+  async #connect(): Promise<void> {
+    const { control, follower, service, generation, versions, handle } = this.#options
+    const start = this.#starts
+    try {
+      const link = new Link(await Channel.connect(control, { timeoutMs: 1_000, as: 'member' }))
+      // stop() was called during the attempt, and possibly start() again, which makes its own connection.
+      if (!this.#running || start !== this.#starts) {
+        link.close()
+        return
+      }
+      link.channel.unref()
+      this.#link = link
+      this.#connectedAt = performance.now()
+      this.#failures = 0
+      link.start({
+        message: (envelope, fds) => {
+          closeAll(fds)
+          const { welcome, written } = envelope
+          if (welcome) this.#options.writes.onWelcome(link, welcome)
+          if (written) this.#options.writes.onWritten(link, written)
+          handle?.(envelope)
+        },
+        bundle: items => this.#options.adopt(items),
+        broken: error => {
+          this.#options.broken?.(error)
+          this.#connectAgain(link)
+        },
+        end: () => this.#connectAgain(link),
+      })
+      link.post({
+        hello: {
+          versionMin: versions.min,
+          versionMax: versions.max,
+          service,
+          intent: follower === undefined ? Intent.DRAINING : Intent.FOLLOW,
+          pid: process.pid,
+          generation,
+          capabilities: [FORWARDS_WRITES],
+          top: this.#options.top(),
+          follower: follower ?? '',
+          serviceStartedAt: this.#options.serviceStartedAt?.() ?? 0,
+        },
+      })
+      this.#beat(link)
+      this.#options.writes.onConnected(link)
+      this.#options.connected?.()
+    } catch (error) {
+      if (this.#failures++ === 0)
+        this.#options.logger.debug(
+          { err: error, service },
+          'the serving process cannot be reached yet; this process tries again until it can',
+        )
+      const ms = Math.max(RETRY_MS, this.#options.everyMs())
+      if (start === this.#starts) this.#later(() => void this.#connect(), ms)
+    }
+  }
+
+  #beat(link: Link): void {
+    if (!this.#running || this.#link !== link) return
+    this.#sendReport(link)
+    this.#later(() => this.#beat(link), this.#options.everyMs())
+  }
+
+  #sendReport(link: Link): void {
+    link.beat({ healthy: true, report: JSON.stringify(this.#options.report()) })
+  }
+
+  #connectAgain(link: Link): void {
+    link.close()
+    if (this.#link === link) this.#link = null
+    this.#options.writes.onLost(link)
+    // If the process closed the connection soon after it was made, it would probably do so again: wait longer.
+    const refused = performance.now() - this.#connectedAt < RETRY_MS
+    this.#later(() => void this.#connect(), refused ? RETRY_MS : RECONNECT_MS)
+  }
+
+  #later(act: () => void, ms: number): void {
+    clearTimeout(this.#timer)
+    if (!this.#running) return
+    this.#timer = setTimeout(act, ms)
+    this.#timer.unref()
+  }
+}
