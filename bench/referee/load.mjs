@@ -17,6 +17,7 @@ import { startWebSockets } from './websocket.mjs'
  * @property {number} [connections] keep-alive connections; more are opened while all are busy (32, up to 8 times)
  * @property {boolean} [stays] they are open from the start, and to stay: an end that is announced counts too (false)
  * @property {number} [freshShare] share of `rate` on connections of their own (0.1)
+ * @property {number} [freshMost] how many of them are open at once; requests that find no place are not sent (any number)
  * @property {number} [slow] slow requests a second (2)
  * @property {number} [streams] streams a second (1)
  * @property {number} [writes] writes a second (20)
@@ -226,11 +227,20 @@ export function startLoad(options) {
     send(begin(workload.read(), intended, { settle }), on)
   }
 
+  const { freshMost = Number.POSITIVE_INFINITY } = options
+  let freshOpen = 0
   /** The server ends these: it is told that each request is the last. */
-  const own = { fresh: true, settle: () => {} }
+  const own = { fresh: true, settle: () => void freshOpen-- }
+  /** @param {number} intended */
+  function useFresh(intended) {
+    if (freshOpen >= freshMost) return
+    freshOpen++
+    send(begin(workload.read(), intended, own), connection('fresh'))
+  }
+
   const schedules = [
     arrivals(rate * (1 - freshShare), at => dispatch(begin(workload.read(), at))),
-    arrivals(rate * freshShare, at => send(begin(workload.read(), at, own), connection('fresh'))),
+    arrivals(rate * freshShare, useFresh),
     arrivals(slow, at => dispatch(begin(workload.slow(), at, { timed: false, extraMs: slowExtraMs }))),
     arrivals(streams, at => dispatch(begin(workload.stream(), at, { timed: false, extraMs: slowExtraMs }))),
     arrivals((idle * 1000) / idleEveryMs, useIdler),

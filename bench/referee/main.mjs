@@ -24,6 +24,7 @@ const OF_LOAD = /** @type {const} */ ([
   'rate',
   'connections',
   'freshShare',
+  'freshMost',
   'slow',
   'streams',
   'writes',
