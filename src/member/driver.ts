@@ -198,9 +198,10 @@ export class MemberDriver implements RuntimeDriver {
 
   /** Notifies the application after the holder, because the application's event listeners may query the holder at once. */
   #notifyServing(): void {
-    const { leadership, readiness } = this.runtime
+    const { leadership, machine, readiness } = this.runtime
     readiness.markServed()
-    leadership.acquire()
+    // After a pause before this, another process may have taken over.
+    if (!machine.sealed) leadership.acquire()
   }
 
   /** Called if this process has the right to serve but cannot write. The state machine reports that to the holder. */

@@ -9,6 +9,7 @@ const LOOKS_AT_ITS_PROCESS =
 const NAMED = [
   'test/native/**/*.test.ts',
   'test/property/**/*.test.ts',
+  'test/simulate/**/*.test.ts',
   'test/unit/{kernel/addon,cli/early-signals,kernel/remainder,node/internals}.test.ts',
 ]
 

@@ -117,9 +117,11 @@ export class EmbeddedHosting implements Hosting {
   /** While there is no channel, checks regularly whether this process was released or its segment was sealed. */
   onLost(): void {
     const { checkSeal, shared } = this.#deps
-    const { shutdown, machine, segmentSet } = shared
+    const { leadership, shutdown, machine, segmentSet } = shared
     clearInterval(this.#sealTimer)
     if (shutdown.over || machine.member.link !== 'down') return
+    // The incumbent may live, and serve again. The work starts again when it is known to have ended, or to have released this process.
+    void leadership.quiesce()
     this.#sealTimer = setInterval(() => {
       if (machine.member.link !== 'down') clearInterval(this.#sealTimer)
       else if (segmentSet.isReleased(machine.member.epoch))

@@ -1,0 +1,234 @@
+import { EventEmitter } from 'node:events'
+import net from 'node:net'
+import os from 'node:os'
+import vm from 'node:vm'
+import type * as daemon from '../../src/daemon/daemon.js'
+import type * as kernelExports from '../../src/kernel/index.js'
+import type { Native } from '../../src/kernel/native.js'
+import type * as join from '../../src/member/joining/join.js'
+import type * as operator from '../../src/operator/client.js'
+import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
+import { type Computed, simulatedAddon } from './kernel/addon.js'
+import { simulatedFiles } from './kernel/files.js'
+import { DEAD, type SimulatedImmediate, type SimulatedTimer } from './process.js'
+import { addSlot, countSlots } from './slots.js'
+import { at, World } from './world.js'
+
+type Exports = typeof join & typeof daemon & typeof operator & typeof kernelExports
+
+/** `src` as the simulated processes have it. */
+export interface Code extends Exports {
+  readonly addon: Native
+  readonly Server: typeof SimulatedServer
+  readonly modules: readonly string[]
+  /** The number of module-level variables that are exchanged between processes. */
+  readonly slots: number
+}
+
+/** Only compute, or make an error: they are no calls to a kernel. */
+const NO_CALLS = new Set(['failure', 'addSums', 'scanChanges', 'connectTcp'])
+
+/** Returns the table with functions that first ask the world whether the process dies, stops or lacks something here. A function that the table lacks fails by name. */
+function guarded<T extends object>(what: string, table: T): T {
+  const calls: Record<string, unknown> = {}
+  for (const [name, call] of Object.entries(table) as [string, (...args: unknown[]) => unknown][]) {
+    calls[name] = NO_CALLS.has(name)
+      ? call
+      : (a: unknown, b: unknown, c: unknown, d: unknown, e: unknown) => {
+          at.p.world.enter(at.p, name)
+          return call(a, b, c, d, e)
+        }
+  }
+  return new Proxy(calls, {
+    get: (_, name) => {
+      if (name in calls) return calls[name as string]
+      const isCall = typeof name === 'string' && name !== '__esModule' && name !== 'default'
+      return isCall ? () => missing(`${what}.${name}`) : undefined
+    },
+  }) as T
+}
+
+function missing(call: string): never {
+  if (at.p.dead) throw DEAD
+  const error = Object.assign(new Error(`not simulated: ${call}`), { code: 'ENOSYS' })
+  at.p.fail(error)
+  throw error
+}
+
+function wait(ms: number, value?: unknown, { signal }: { signal?: AbortSignal } = {}): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) {
+      reject(signal.reason)
+      return
+    }
+    const { p } = at
+    const timer = p.setTimer(() => resolve(value), ms)
+    const abort = () => {
+      p.clearTimer(timer)
+      reject(signal!.reason)
+    }
+    signal?.addEventListener('abort', abort, { once: true })
+  })
+}
+
+class SimulatedDate extends Date {
+  constructor(at: number | string | Date = SimulatedDate.now()) {
+    super(at)
+  }
+
+  static override now(): number {
+    return 1_700_000_000_000 + Math.floor(at.p.world.now)
+  }
+}
+
+/** `AbortSignal`, whose time limits are timers of the process that asks. */
+const SimulatedAbortSignal = new Proxy(AbortSignal, {
+  get: (real, key) => (key === 'timeout' ? timeoutSignal : Reflect.get(real, key)),
+})
+
+function timeoutSignal(ms: number): AbortSignal {
+  const controller = new AbortController()
+  at.p.setTimer(() => controller.abort(new DOMException('The operation timed out', 'TimeoutError')), ms)
+  return controller.signal
+}
+
+function simulatedProcess(module: (name: string) => unknown) {
+  const own = {
+    get pid() {
+      return at.p.pid
+    },
+    get env() {
+      return at.p.env
+    },
+    ppid: 1,
+    platform: 'linux',
+    arch: 'x64',
+    argv: ['/usr/bin/node', '/app.js'],
+    argv0: 'node',
+    execArgv: [],
+    execPath: '/usr/bin/node',
+    versions: process.versions,
+    version: process.version,
+    uptime: () => (at.p.world.now - at.p.startedAt) / 1000,
+    geteuid: () => 1000,
+    cwd: () => '/',
+    cpuUsage: () => ({ user: 0, system: 0 }),
+    memoryUsage: { rss: () => 1e8 },
+    hrtime: { bigint: () => BigInt(Math.floor(at.p.world.now * 1e6)) },
+    getActiveResourcesInfo: () => [],
+    emitWarning() {},
+    getBuiltinModule: module,
+    nextTick: (act: (...args: unknown[]) => void, ...args: unknown[]) => at.p.tick(() => act(...args)),
+    exit: () => at.p.world.kill(at.p, 'exits'),
+    kill: (pid: number, signal: string | number) => at.p.world.signal(pid, signal),
+  }
+  const forwarded = ['on', 'once', 'off', 'emit', 'listenerCount', 'listeners', 'prependListener'] as const
+  return Object.assign(
+    own,
+    Object.fromEntries(
+      forwarded.map(name => [
+        name,
+        (...args: unknown[]) => Reflect.apply(at.p.events[name], at.p.events, args),
+      ]),
+    ),
+  )
+}
+
+/** A server of Node as far as the library uses one whose connections a keeper has: it accepts, and gives each descriptor to `accepted`. */
+export class SimulatedServer extends EventEmitter {
+  static addon: Native
+  listening = false
+  accepted: (fd: number) => void = () => {}
+  #fd = -1
+  #close: () => void = () => {}
+
+  listen({ fd }: { fd: number }): void {
+    const { addon } = SimulatedServer
+    this.#fd = fd
+    const poll = addon.createPoll(fd, () => {
+      let socket = addon.accept(fd)
+      while (socket !== -1) {
+        this.accepted(socket)
+        socket = this.listening ? addon.accept(fd) : -1
+      }
+    })
+    this.#close = () => poll.close()
+    poll.start(1)
+    this.listening = true
+    at.p.setImmediate(() => this.emit('listening'))
+  }
+
+  close(): void {
+    this.listening = false
+    this.#close()
+    SimulatedServer.addon.close(this.#fd)
+  }
+}
+
+/** Evaluates `src` once, for all processes of all worlds. `edits` seed defects. */
+export async function load(edits: readonly Edit[] = []): Promise<Code> {
+  const { text, modules } = await bundle(edits)
+  const { addSums, scanChanges } = requireHere(`${ROOT}/build/Release/fd_broker.node`) as Computed
+  const addon = guarded('addon', simulatedAddon({ addSums, scanChanges })) as Native
+  SimulatedServer.addon = addon
+  const builtins: Record<string, unknown> = {
+    'node:fs': guarded('fs', simulatedFiles),
+    'node:net': { ...net, Server: SimulatedServer },
+    'node:os': { tmpdir: () => '/tmp', hostname: () => 'simulated', constants: os.constants },
+    'node:timers/promises': {
+      setTimeout: wait,
+      setImmediate: (value: unknown) => new Promise(resolve => at.p.setImmediate(() => resolve(value))),
+    },
+    'node:worker_threads': { isMainThread: true },
+    'node:module': { createRequire: () => requireHere },
+  }
+  // Others are pure (path, util, events), or not simulated yet: a use of these reaches the real world.
+  const module = (name: string) => builtins[name] ?? requireHere(name)
+  const exported = { exports: {} as Omit<Code, 'addon' | 'Server' | 'modules' | 'slots'> }
+  const globals = {
+    require: module,
+    exports: exported.exports,
+    module: exported,
+    process: simulatedProcess(module),
+    __simulated: { addon, addSlot },
+    globalThis: new Proxy(globalThis, {
+      get: (real, key) => at.p.globals[key] ?? Reflect.get(real, key),
+      set: (_, key, value) => Reflect.set(at.p.globals, key, value),
+    }),
+    setTimeout: (act: (...args: unknown[]) => void, ms: number, ...args: unknown[]) =>
+      at.p.setTimer(() => act(...args), ms),
+    setInterval: (act: (...args: unknown[]) => void, ms: number, ...args: unknown[]) =>
+      at.p.setTimer(() => act(...args), ms, true),
+    clearTimeout: (timer: SimulatedTimer | undefined) => at.p.clearTimer(timer),
+    clearInterval: (timer: SimulatedTimer | undefined) => at.p.clearTimer(timer),
+    setImmediate: (act: (...args: unknown[]) => void, ...args: unknown[]) =>
+      at.p.setImmediate(() => act(...args)),
+    clearImmediate: (immediate: SimulatedImmediate | undefined) => {
+      if (immediate) immediate.act = null
+    },
+    queueMicrotask: (act: () => void) => {
+      const { p } = at
+      Promise.resolve()
+        .then(act)
+        .catch(error => p.fail(error))
+    },
+    performance: {
+      now: () => at.p.world.now - at.p.startedAt,
+      get nodeTiming() {
+        return { uvMetricsInfo: { loopCount: at.p.turns } }
+      },
+    },
+    Date: SimulatedDate,
+    AbortSignal: SimulatedAbortSignal,
+    Math: Object.create(Math, { random: { value: () => at.p.world.random() } }),
+    FinalizationRegistry: class {
+      register() {}
+      unregister() {}
+    },
+    Atomics: { wait: () => 'timed-out' },
+  }
+  const script = new vm.Script(`(function(${Object.keys(globals)}){${text}\n})`, { filename: 'fd-broker.js' })
+  new World({ seed: 0 }).start('none', async () => {})
+  script.runInThisContext()(...Object.values(globals))
+  return Object.assign({}, exported.exports, { addon, Server: SimulatedServer, modules, slots: countSlots() })
+}

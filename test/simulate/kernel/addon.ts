@@ -1,0 +1,354 @@
+import type { Inspected, Native } from '../../../src/kernel/native.js'
+import { at } from '../world.js'
+import {
+  type Credentials,
+  File,
+  fail,
+  Inode,
+  Listener,
+  type Open,
+  Pidfd,
+  type SimulatedPoll,
+  type Stream,
+} from './objects.js'
+
+const SEAL_SHRINK = 2
+const SEAL_GROW = 4
+const SEAL_WRITE = 8
+const SEAL_SEAL = 1
+const SEAL_NAMES: Readonly<Record<number, string>> = {
+  [SEAL_SEAL]: 'SEAL',
+  [SEAL_SHRINK]: 'SHRINK',
+  [SEAL_GROW]: 'GROW',
+  [SEAL_WRITE]: 'WRITE',
+}
+const SIGKILL = 9
+const UID = 1000
+
+/** The functions of the addon that only compute: the simulation uses the real ones. */
+export type Computed = Pick<Native, 'addSums' | 'scanChanges'>
+
+const kernel = () => at.p.world.kernel
+
+function get(fd: number, syscall: string): Open {
+  return at.p.fds.get(fd) ?? fail('EBADF', syscall)
+}
+
+function asStream(fd: number, syscall: string, listening: string): Stream {
+  const open = get(fd, syscall)
+  if (open.kind === 'stream') return open as Stream
+  return fail(open.kind === 'listener' ? listening : 'ENOTSOCK', syscall)
+}
+
+/** Gives the process the lowest free number for an open file description. */
+export function put(open: Open): number {
+  let fd = 3
+  while (at.p.fds.has(fd)) fd++
+  at.p.fds.set(fd, kernel().hold(open))
+  return fd
+}
+
+export function closeFd(fd: number): void {
+  const open = get(fd, 'close')
+  at.p.fds.delete(fd)
+  kernel().drop(open)
+}
+
+function me(): Credentials {
+  return { pid: at.p.pid, uid: UID, gid: UID, process: at.p }
+}
+
+/** Takes descriptors out of a message into the table of the process. */
+function take(fds: Open[] | null): number[] | null {
+  if (fds === null) return null
+  return fds.map(open => {
+    open.count--
+    return put(open)
+  })
+}
+
+function connect(path: string, missing: string): number {
+  const listener = kernel().names.get(path)?.listener
+  if (listener == null) return fail(kernel().names.has(path) ? 'ECONNREFUSED' : missing, 'connect')
+  if (listener.queue.length > listener.backlog) return fail('EAGAIN', 'connect')
+  const [mine, theirs] = kernel().pair(me(), listener.owner, listener.tcp)
+  listener.queue.push(kernel().hold(theirs))
+  listener.wake()
+  return put(mine)
+}
+
+/** Opens a connection to an address of a client; the addon's own call connects later, and is not simulated. */
+export function connectTcpNow(host: string, port: number): number {
+  at.p.world.enter(at.p, 'connectTcp')
+  return connect(`tcp:${host}:${port}`, 'ECONNREFUSED')
+}
+
+const sockets: Partial<Native> = {
+  bindSocket({ kind, host, port = 0, abstract = false, mode = 0o755, backlog = 0 }) {
+    const path = kind === 'unix' ? (abstract ? `\0${host}` : host) : `${kind}:${host}:${port}`
+    const present = kernel().names.get(path)
+    if (present?.listener || (kind === 'unix' && !abstract && present)) fail('EADDRINUSE', 'bind')
+    const inode = new Inode('socket', path, mode)
+    const listener = new Listener(inode, { address: host, port, tcp: kind === 'tcp', backlog, owner: me() })
+    inode.listener = listener
+    kernel().names.set(path, inode)
+    return put(listener)
+  },
+  listen(fd, backlog) {
+    Object.assign(get(fd, 'listen'), { backlog, owner: me() })
+  },
+  connectUnix: (path, abstract) =>
+    abstract ? connect(`\0${path}`, 'ECONNREFUSED') : connect(path, 'ENOENT'),
+  accept(fd) {
+    const open = get(fd, 'accept')
+    if (open.kind !== 'listener') return fail(open.kind === 'stream' ? 'EINVAL' : 'ENOTSOCK', 'accept')
+    const [end] = (open as Listener).queue.splice(0, 1)
+    return end === undefined ? -1 : take([end])![0]!
+  },
+  socketPair() {
+    const [a, b] = kernel().pair(me(), me())
+    return [put(a), put(b)]
+  },
+  setOption() {},
+  sendMessage(fd, data, offset, length, fds) {
+    const open = get(fd, 'sendmsg')
+    if (open.kind !== 'stream' && open.kind !== 'listener') fail('ENOTSOCK', 'sendmsg')
+    const sent = fds === null || fds.length === 0 ? null : fds.map(each => get(each, 'sendmsg'))
+    const { peer, ended } = asStream(fd, 'sendmsg', 'ENOTCONN')
+    if (peer === null || ended) return fail('EPIPE', 'sendmsg')
+    const room = kernel().buffer - peer.receivedBytes
+    if (room <= 0) return -1
+    const bytes = at.p.world.part(Math.min(length, room))
+    for (const each of sent ?? []) kernel().hold(each)
+    peer.received.push({ bytes: Buffer.from(data.subarray(offset, offset + bytes)), fds: sent })
+    peer.receivedBytes += bytes
+    peer.wake()
+    return bytes
+  },
+  receiveMessage(fd, into, offset, length) {
+    const open = asStream(fd, 'recvmsg', 'EINVAL')
+    if (open.received.length === 0) {
+      if (open.reset) {
+        open.reset = false
+        return fail('ECONNRESET', 'recvmsg')
+      }
+      return { bytes: open.peer === null || open.peer.ended ? 0 : -1, fds: null, truncated: false }
+    }
+    // As Linux: one read joins what was sent separately, and stops after descriptors.
+    const most = at.p.world.part(length)
+    let bytes = 0
+    let fds: number[] | null = null
+    while (bytes < most && open.received.length > 0 && fds === null) {
+      const first = open.received[0]!
+      const part = first.bytes.subarray(0, most - bytes)
+      into.set(part, offset + bytes)
+      bytes += part.length
+      fds = take(first.fds)
+      first.fds = null
+      first.bytes = first.bytes.subarray(part.length)
+      if (first.bytes.length === 0) open.received.shift()
+    }
+    open.receivedBytes -= bytes
+    open.peer?.wake()
+    return { bytes, fds, truncated: false }
+  },
+  shutDown(fd) {
+    const open = get(fd, 'shutdown')
+    if (open.kind === 'listener') return
+    const stream = asStream(fd, 'shutdown', 'ENOTCONN')
+    stream.ended = true
+    stream.peer?.wake()
+  },
+  resetAtClose() {},
+  unreadBytes: fd => (get(fd, 'ioctl') as Stream).peer?.receivedBytes ?? 0,
+  firstNotStream: fds => fds.findIndex(fd => get(fd, 'getsockopt').kind !== 'stream'),
+  hangups: fds =>
+    fds.map(fd => {
+      const { peer, reset } = get(fd, 'poll') as Stream
+      return reset ? 2 : peer === null || peer.ended ? 1 : 0
+    }),
+}
+
+const descriptors: Partial<Native> = {
+  dup: fd => put(get(fd, 'dup')),
+  makeRoom: () => Promise.resolve(),
+  close: closeFd,
+  closeMany(fds) {
+    for (const fd of fds) closeFd(fd)
+  },
+  closeAside(_lane, fds) {
+    for (const fd of fds) closeFd(fd)
+  },
+  closingAside: () => 0,
+  release() {},
+  adopt() {},
+  setCloexec() {},
+  setBlocking() {},
+  inspect: fds => fds.map(fd => inspected(get(fd, 'fstat'))),
+  openCount: () => at.p.fds.size,
+}
+
+const others = new WeakMap<Open, number>()
+let lastOther = 2_000_000
+
+function inspected(open: Open): Inspected {
+  if (open.kind === 'pidfd')
+    return { type: 'anon', dev: '7', ino: String(1_000_000 + (open as Pidfd).target.pid) }
+  if (open.kind === 'file') return { type: 'file', dev: '7', ino: String(open.inode!.ino) }
+  if (open.kind === 'other') {
+    if (!others.has(open)) others.set(open, ++lastOther)
+    return { type: 'fifo', dev: '7', ino: String(others.get(open)) }
+  }
+  const listener = open.kind === 'listener' ? (open as Listener) : null
+  const ino = String(listener?.inode?.ino ?? (open as Stream).ino)
+  const tcp = listener?.tcp ?? (open as Stream).tcp
+  return {
+    type: 'socket',
+    dev: '7',
+    ino,
+    family: tcp ? 'inet' : 'unix',
+    socketType: 'stream',
+    protocol: tcp ? 6 : 0,
+    accepting: listener !== null,
+    cookie: ino,
+    address: listener?.address ?? '',
+    ...(listener !== null && { port: listener.port }),
+    abstract: false,
+    reusePort: false,
+    reuseAddr: true,
+    ipv6Only: false,
+  }
+}
+
+const processes: Partial<Native> = {
+  peerCredentials(fd) {
+    const { pid, uid, gid } = (get(fd, 'getsockopt') as Stream).peerIs ?? me()
+    return { pid, uid, gid }
+  },
+  peerPidfd: fd => put(new Pidfd((get(fd, 'getsockopt') as Stream).peerIs.process)),
+  pidfdOpen(pid) {
+    const target = kernel().world.processes.get(pid)
+    return target === undefined ? fail('ESRCH', 'pidfd_open') : put(new Pidfd(target))
+  },
+  pidfdSignal(fd, signal) {
+    const { target } = get(fd, 'pidfd_send_signal') as Pidfd
+    if (target.dead) fail('ESRCH', 'pidfd_send_signal')
+    if (signal === SIGKILL) kernel().world.kill(target, `is killed by ${at.p.name}`)
+  },
+  pidfdPid(fd) {
+    const open = get(fd, 'pidfd')
+    if (open.kind !== 'pidfd') return fail('EINVAL', 'pidfd')
+    const { target } = open as Pidfd
+    return target.dead ? -1 : target.pid
+  },
+  pidfdDead: fd => (get(fd, 'poll') as Pidfd).target.dead,
+  adoptOrphans: () => true,
+  endedChild: () => -1,
+  reapChild: () => null,
+  releaseSignals: () => false,
+}
+
+function asFile(fd: number, syscall: string, other: string): File {
+  const open = get(fd, syscall)
+  return open.kind === 'file' ? (open as File) : fail(other, syscall)
+}
+
+/** Writes at a position, and grows the file. */
+export function writeInto(inode: Inode, bytes: Uint8Array, position: number): void {
+  const end = position + bytes.length
+  if (end > inode.data.length) inode.data = Buffer.concat([inode.data], Math.max(256, end * 2))
+  inode.data.set(bytes, position)
+  inode.size = Math.max(inode.size, end)
+}
+
+const memory: Partial<Native> = {
+  memfd(name) {
+    const inode = new Inode('file', name)
+    inode.sealable = true
+    return put(new File(inode, true))
+  },
+  addSeals(fd, seals) {
+    const { inode, writable } = asFile(fd, 'fcntl', 'EINVAL')
+    if (!writable) fail('EPERM', 'fcntl')
+    if (!inode.sealable) fail('EINVAL', 'fcntl')
+    if (inode.seals & SEAL_SEAL) fail('EPERM', 'fcntl')
+    inode.seals |= seals
+    const names = Object.keys(SEAL_NAMES).filter(bit => seals & Number(bit))
+    at.p.world.note(at.p, `seals ${inode.name}: ${names.map(bit => SEAL_NAMES[Number(bit)])}`)
+  },
+  getSeals(fd) {
+    const { inode } = get(fd, 'fcntl')
+    return inode?.sealable ? inode.seals : null
+  },
+  reopenReadOnly: fd => put(new File(asFile(fd, 'open', 'ENXIO').inode, false)),
+  pread(fd, into, offset, length, position) {
+    const { inode } = asFile(fd, 'pread', 'ESPIPE')
+    const bytes = Math.max(0, Math.min(length, inode.size - position))
+    into.set(inode.data.subarray(position, position + bytes), offset)
+    return bytes
+  },
+  pwrite(fd, from, offset, length, position) {
+    const { inode, writable } = asFile(fd, 'pwrite', 'ESPIPE')
+    if (!writable) fail('EBADF', 'pwrite')
+    if (inode.seals & SEAL_WRITE || (inode.seals & SEAL_GROW && position + length > inode.size))
+      fail('EPERM', 'pwrite')
+    writeInto(inode, from.subarray(offset, offset + length), position)
+    return length
+  },
+  fileSize: fd => get(fd, 'fstat').inode?.size ?? 0,
+  tryLock(fd) {
+    const open = get(fd, 'flock')
+    if (open.kind !== 'file') return true
+    const { inode } = open as File
+    inode.locker ??= open
+    return inode.locker === open
+  },
+  openLockFile(path, mode) {
+    const inode = kernel().names.get(path) ?? new Inode('file', path, mode)
+    kernel().names.set(path, inode)
+    return put(new File(inode, true))
+  },
+}
+
+const watches: Partial<Native> = {
+  watchPaths: () => null,
+  createPoll(fd, callback) {
+    const { p } = at
+    const open = get(fd, 'epoll_ctl')
+    const poll: SimulatedPoll = {
+      process: p,
+      open,
+      events: 0,
+      callback: callback as SimulatedPoll['callback'],
+    }
+    p.polls.add(poll)
+    open.polls.add(poll)
+    const set = (events: number) => {
+      poll.events = events
+      p.mayRun()
+    }
+    return {
+      start: set,
+      stop: () => set(0),
+      close() {
+        p.polls.delete(poll)
+        open.polls.delete(poll)
+      },
+      ref() {},
+      unref() {},
+    }
+  },
+  // A uv_check, which runs after the polls of each turn.
+  watchPauses(ms, callback) {
+    const { p } = at
+    const own = { ms, callback }
+    p.pauses.add(own)
+    return { close: () => void p.pauses.delete(own) }
+  },
+  watchSignal: () => ({ close() {} }),
+}
+
+/** The functions of the addon, for the process that runs now. */
+export function simulatedAddon(computed: Computed): Partial<Native> {
+  return { ...sockets, ...descriptors, ...processes, ...memory, ...watches, ...computed }
+}

@@ -1,0 +1,152 @@
+// `npm run simulate`: runs the drivers of src on a simulated kernel, and holds them to the promises of the library.
+import { spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import type { Edit } from './bundle.js'
+import { type Code, load } from './globals.js'
+import { KINDS, scheduleOf } from './scenario/schedule.js'
+import { collectUnhandled, scheduleText, shortest, trial } from './trial.js'
+
+const HELP = `npm run simulate -- [options]
+
+  --seconds N    run fresh seeds for this time, on all processors (60)
+  --runs N       run so many seeds instead, from the first one
+  --from N       the first seed; default: a random one
+  --seed N       run this seed only, and print its story
+  --kind KIND    only this kind of trouble: ${KINDS.join(', ')}
+  --jobs N       processes; default: one for each processor
+  --edits FILE   seed defects: a list of [file below src, from, to] in JSON
+  --json         print the result as JSON
+`
+
+const { values: given } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '60' },
+    runs: { type: 'string' },
+    from: { type: 'string' },
+    seed: { type: 'string' },
+    kind: { type: 'string' },
+    jobs: { type: 'string' },
+    edits: { type: 'string' },
+    json: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+
+interface Finding {
+  readonly seed: number
+  readonly schedule: string
+  readonly wrong: readonly string[]
+}
+
+interface Result {
+  readonly from: number
+  runs: number
+  calls: number
+  /** Processor time in seconds. */
+  cpu: number
+  findings: Finding[]
+}
+
+/** More findings than this say nothing new. */
+const MOST_FINDINGS = 20
+
+const kind = KINDS.find(each => each === given.kind)
+
+async function story(code: Code, seed: number): Promise<boolean> {
+  const schedule = scheduleOf(seed, kind)
+  const { world, wrong } = await trial(code, seed, schedule, true)
+  process.stdout.write(`${world.story.join('\n')}\nseed ${seed}, ${scheduleText(schedule)}\n`)
+  for (const each of wrong) process.stdout.write(`WRONG: ${each}\n`)
+  if (wrong.length > 0) {
+    const least = await shortest(code, seed, schedule)
+    process.stdout.write(`the shortest schedule that shows it: ${scheduleText(least)}\n`)
+  }
+  return wrong.length === 0
+}
+
+/** Runs the seeds `from`, `from + step`, … */
+async function campaign(code: Code, from: number, step: number): Promise<Result> {
+  const until = performance.now() + Number(given.seconds) * 1_000
+  const runs = given.runs === undefined ? Number.POSITIVE_INFINITY : Math.ceil(Number(given.runs) / step)
+  const result: Result = { from, runs: 0, calls: 0, cpu: 0, findings: [] }
+  Error.stackTraceLimit = 0
+  const before = process.cpuUsage()
+  const goesOn = () =>
+    result.findings.length < MOST_FINDINGS &&
+    (given.runs === undefined ? performance.now() < until : result.runs < runs)
+  for (let seed = from; goesOn(); seed += step) {
+    const schedule = scheduleOf(seed, kind)
+    const { world, wrong } = await trial(code, seed, schedule)
+    result.runs++
+    result.calls += world.calls
+    if (wrong.length === 0) continue
+    const least = await shortest(code, seed, schedule)
+    result.findings.push({ seed, schedule: scheduleText(least), wrong })
+  }
+  const { user, system } = process.cpuUsage(before)
+  result.cpu = (user + system) / 1e6
+  return result
+}
+
+/** The same in several processes, each with its share of the seeds. */
+async function inParallel(from: number, jobs: number): Promise<Result> {
+  const parts = Array.from({ length: jobs }, async (_, job) => {
+    const env = { ...process.env, SIMULATE_JOB: JSON.stringify({ from: from + job, step: jobs }) }
+    const own = fileURLToPath(import.meta.url)
+    const args = ['--import', 'tsx', own, ...process.argv.slice(2), '--json', '--jobs', '1']
+    const child = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit'] })
+    let output = ''
+    for await (const data of child.stdout) output += data
+    return JSON.parse(output) as Result
+  })
+  const results = await Promise.all(parts)
+  const sum = (of: (result: Result) => number) => results.reduce((total, result) => total + of(result), 0)
+  return {
+    from,
+    runs: sum(({ runs }) => runs),
+    calls: sum(({ calls }) => calls),
+    cpu: sum(({ cpu }) => cpu),
+    findings: results.flatMap(({ findings }) => findings),
+  }
+}
+
+function print({ from, runs, calls, cpu, findings }: Result): void {
+  const more = kind === undefined ? '' : ` --kind ${kind}`
+  for (const { seed, schedule, wrong } of findings)
+    process.stdout.write(
+      `WRONG, seed ${seed}: ${wrong.join('; ')}\n  ${schedule}\n  npm run simulate -- --seed ${seed}${more}\n`,
+    )
+  process.stdout.write(
+    `${runs} runs from seed ${from}, ${findings.length} wrong; ${Math.round(calls / cpu)} kernel calls a second of processor time, ${((cpu * 1_000) / runs).toFixed(1)} ms a run\n`,
+  )
+}
+
+async function main(): Promise<void> {
+  if (given.help) {
+    process.stdout.write(HELP)
+    return
+  }
+  const edits = given.edits === undefined ? [] : (JSON.parse(readFileSync(given.edits, 'utf8')) as Edit[])
+  const job = process.env.SIMULATE_JOB
+  if (given.seed !== undefined || job !== undefined) {
+    collectUnhandled()
+    const code = await load(edits)
+    if (given.seed !== undefined) {
+      if (!(await story(code, Number(given.seed)))) process.exitCode = 1
+      return
+    }
+    const { from, step } = JSON.parse(job!) as { from: number; step: number }
+    process.stdout.write(JSON.stringify(await campaign(code, from, step)))
+    return
+  }
+  const from = Number(given.from ?? Math.floor(Math.random() * 1e9))
+  const result = await inParallel(from, Number(given.jobs ?? availableParallelism()))
+  if (given.json) process.stdout.write(JSON.stringify(result))
+  else print(result)
+  if (result.findings.length > 0) process.exitCode = 1
+}
+
+await main()

@@ -1,0 +1,249 @@
+import { EventEmitter } from 'node:events'
+import v8 from 'node:v8'
+import type { Open, SimulatedPoll } from './kernel/objects.js'
+import { Slots } from './slots.js'
+import type { World } from './world.js'
+
+/** Thrown by each call of a dead process. Code that catches it can do nothing more: its next call throws too. */
+export const DEAD = Object.assign(new Error('this simulated process is dead'), { code: 'DEAD' })
+
+type Act = () => void
+
+export interface SimulatedTimer {
+  readonly id: number
+  at: number
+  /** Interval in milliseconds, or null for a timer that fires once. */
+  readonly every: number | null
+  readonly act: Act
+  ref(): SimulatedTimer
+  unref(): SimulatedTimer
+  hasRef(): boolean
+  [Symbol.toPrimitive](): number
+}
+
+export interface SimulatedImmediate {
+  act: Act | null
+  ref(): SimulatedImmediate
+  unref(): SimulatedImmediate
+}
+
+v8.setFlagsFromString('--allow-natives-syntax')
+/** Runs all microtasks now, as Node does after each callback. The stack must not be inside a microtask. */
+const runMicrotasks = new Function('%PerformMicrotaskCheckpoint()') as () => void
+
+/** Phases of a turn of the event loop; the fourth one is that of immediates. A process without work waits in the second: what wakes it runs before its timers. */
+const TIMERS = 0
+const POLLS = 1
+const CHECKS = 2
+const PHASES = 4
+
+/** A watch of pauses, which the addon makes of a uv_check. */
+export interface PauseWatch {
+  readonly ms: number
+  readonly callback: (pausedMs: number) => void
+}
+
+/** A process with libuv's event loop: due timers, then polls that are ready, then watches of pauses, then immediates. */
+export class SimulatedProcess {
+  readonly world: World
+  readonly name: string
+  readonly pid: number
+  readonly startedAt: number
+  readonly fds = new Map<number, Open>()
+  readonly polls = new Set<SimulatedPoll>()
+  readonly timers = new Map<number, SimulatedTimer>()
+  readonly pauses = new Set<PauseWatch>()
+  readonly failures: Error[] = []
+  readonly globals: Record<PropertyKey, unknown> = {}
+  readonly events = new EventEmitter()
+  readonly env: NodeJS.ProcessEnv = { NODE_ENV: 'production' }
+  dead = false
+  diedAt = Number.POSITIVE_INFINITY
+  /** Calls to the kernel, callbacks, and turns of the event loop so far. */
+  calls = 0
+  steps = 0
+  turns = 0
+  /** Calls after its death: code that catches everything in a loop is stopped. */
+  deadCalls = 0
+  stoppedUntil = 0
+  /** The turn in which it was stopped last. */
+  stoppedIn = Number.NEGATIVE_INFINITY
+  readonly #slots = new Slots()
+  #ticks: Act[] = []
+  #immediates: SimulatedImmediate[] = []
+  #queue: (() => Act | null)[] = []
+  #phase = TIMERS
+  /** When the last turn ended. */
+  #turnedAt = 0
+  #lastTimer = 0
+  #changed = true
+  #nextAt = 0
+
+  constructor(world: World, name: string, pid: number) {
+    this.world = world
+    this.name = name
+    this.pid = pid
+    this.startedAt = world.now
+    this.#turnedAt = world.now
+  }
+
+  /** Lets the scheduler look again at when this process can run. */
+  mayRun(): void {
+    this.#changed = true
+  }
+
+  /** The time at which this process can run next. */
+  nextAt(): number {
+    if (this.#queue.length > 0 || this.#immediates.length > 0) return 0
+    if (!this.#changed) return this.#nextAt
+    this.#changed = false
+    this.#nextAt = Number.POSITIVE_INFINITY
+    for (const { at } of this.timers.values()) if (at < this.#nextAt) this.#nextAt = at
+    const { kernel } = this.world
+    for (const { open, events } of this.polls)
+      if (events !== 0 && kernel.ready(open, events) !== 0) this.#nextAt = 0
+    return this.#nextAt
+  }
+
+  /** Makes this the process that runs: its values of the module-level variables of `src` are in place. */
+  enter(): void {
+    this.#slots.exchange()
+    this.world.running(this)
+  }
+
+  /** Runs the next callback of the event loop. */
+  step(): void {
+    this.steps++
+    this.enter()
+    this.#changed = true
+    for (let phases = 0; phases <= PHASES; ) {
+      const next = this.#queue.shift()
+      if (next !== undefined) {
+        const act = next()
+        if (act === null) continue
+        this.run(act)
+        if (this.#queue.length === 0) this.#waitInPolls()
+        return
+      }
+      phases++
+      this.#fill()
+    }
+    this.#waitInPolls()
+  }
+
+  /** Goes on to the next phase, and queues its callbacks. */
+  #fill(): void {
+    if (this.#phase === TIMERS) this.#queueTimers()
+    else if (this.#phase === POLLS) this.#queuePolls()
+    else if (this.#phase === CHECKS) this.#queueChecks()
+    else this.#queue = this.#immediates.splice(0).map(immediate => () => immediate.act)
+    this.#phase = (this.#phase + 1) % PHASES
+  }
+
+  /** If there is nothing to do, the turn ends, and the process waits. */
+  #waitInPolls(): void {
+    if (this.#immediates.length > 0 || this.nextAt() <= this.world.now) return
+    this.#queueChecks()
+    this.#phase = POLLS
+  }
+
+  #queueTimers(): void {
+    this.turns++
+    const due = [...this.timers.values()].filter(({ at }) => at <= this.world.now)
+    due.sort((a, b) => a.at - b.at)
+    this.#queue = due.map(timer => () => this.#expire(timer))
+  }
+
+  #queuePolls(): void {
+    const { kernel } = this.world
+    this.#queue = [...this.polls]
+      .filter(({ events }) => events !== 0)
+      .map(poll => () => {
+        const ready = this.polls.has(poll) ? kernel.ready(poll.open, poll.events) : 0
+        return ready === 0 ? null : () => poll.callback(ready, null)
+      })
+    this.world.shuffle(this.#queue)
+  }
+
+  #queueChecks(): void {
+    const pausedMs = this.world.now - this.#turnedAt
+    this.#turnedAt = this.world.now
+    this.#queue = [...this.pauses]
+      .filter(({ ms }) => pausedMs > ms)
+      .map(watch => () => (this.pauses.has(watch) ? () => watch.callback(pausedMs) : null))
+  }
+
+  #expire(timer: SimulatedTimer): Act | null {
+    if (this.timers.get(timer.id) !== timer) return null
+    if (timer.every === null) this.timers.delete(timer.id)
+    else timer.at = this.world.now + timer.every
+    return timer.act
+  }
+
+  /** Runs a callback, and all ticks and microtasks that follow from it. */
+  run(act: Act): void {
+    try {
+      act()
+    } catch (error) {
+      this.fail(error)
+    }
+    do {
+      for (const tick of this.#ticks.splice(0)) tick()
+      runMicrotasks()
+    } while (this.#ticks.length > 0)
+  }
+
+  /** An error that no code of the process has caught. */
+  fail(error: unknown): void {
+    if (error === DEAD || this.dead) return
+    const failure = error instanceof Error ? error : new Error(String(error))
+    this.failures.push(failure)
+    this.world.note(this, `fails: ${failure.stack}`)
+  }
+
+  tick(act: Act): void {
+    if (!this.dead) this.#ticks.push(act)
+  }
+
+  setImmediate(act: Act): SimulatedImmediate {
+    const immediate: SimulatedImmediate = { act, ref: () => immediate, unref: () => immediate }
+    if (!this.dead) this.#immediates.push(immediate)
+    return immediate
+  }
+
+  setTimer(act: Act, ms: number, repeats = false): SimulatedTimer {
+    const delay = Math.max(1, Math.trunc(ms) || 1)
+    const id = ++this.#lastTimer
+    const timer: SimulatedTimer = {
+      id,
+      at: this.world.now + delay + this.world.lateness(),
+      every: repeats ? delay : null,
+      act,
+      ref: () => timer,
+      unref: () => timer,
+      hasRef: () => true,
+      [Symbol.toPrimitive]: () => id,
+    }
+    if (!this.dead) this.timers.set(id, timer)
+    this.#changed = true
+    return timer
+  }
+
+  clearTimer(timer: SimulatedTimer | number | null | undefined): void {
+    this.timers.delete(typeof timer === 'number' ? timer : (timer?.id ?? 0))
+  }
+
+  /** Ends the process at once, as SIGKILL does. */
+  die(): void {
+    this.dead = true
+    this.diedAt = this.world.now
+    this.timers.clear()
+    this.#queue = []
+    this.#immediates = []
+    this.#ticks = []
+    for (const poll of this.polls) poll.open.polls.delete(poll)
+    this.polls.clear()
+    for (const open of this.fds.values()) this.world.kernel.drop(open)
+    this.fds.clear()
+  }
+}

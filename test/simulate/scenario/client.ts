@@ -1,0 +1,147 @@
+import type { Code } from '../globals.js'
+import { connectTcpNow } from '../kernel/addon.js'
+import { DEAD, type SimulatedProcess } from '../process.js'
+import type { World } from '../world.js'
+import { BYTES, HOST, NUMBERS, PORT, READ, REFUSED } from './program.js'
+
+/** What a client has seen. Times are those of the world. */
+export interface History {
+  readonly refused: { readonly at: number; readonly code: string }[]
+  /** Keys of changes that the service has acknowledged. */
+  readonly acknowledged: string[]
+  readonly failed: number[]
+  readonly wrong: string[]
+  readonly cut: { readonly at: number; readonly how: string; readonly inFlight: boolean }[]
+  /** When the request was sent that has no answer yet. */
+  askedAt: number | null
+}
+
+const RETRY_MS = 50
+const PAUSE_MS = 50
+const MOST_PAUSE_MS = 250
+
+/** Starts clients: each keeps one connection, sends a request a while after each answer, and connects again when the connection ends. */
+export function startClients(code: Code, world: World, count: number): History[] {
+  const lasts = Array.from({ length: count }, () => 0)
+  return lasts.map((_, index) => {
+    const history: History = { refused: [], acknowledged: [], failed: [], wrong: [], cut: [], askedAt: null }
+    world.start(`c${index + 1}`, p => new Client(code, p, history, index, lasts).run())
+    return history
+  })
+}
+
+class Client {
+  readonly #code: Code
+  readonly #p: SimulatedProcess
+  readonly #history: History
+  readonly #index: number
+  /** The last acknowledged number of each client: a read that begins later must not show an older one. */
+  readonly #lasts: number[]
+  /** The last number that this client has sent. */
+  #last: number
+  /** The client whose number was asked for, and its last acknowledged number then; null: the request is a change. */
+  #reading: { readonly of: number; readonly least: number } | null = null
+
+  constructor(code: Code, p: SimulatedProcess, history: History, index: number, lasts: number[]) {
+    this.#code = code
+    this.#p = p
+    this.#history = history
+    this.#index = index
+    this.#lasts = lasts
+    this.#last = index * NUMBERS
+  }
+
+  async run(): Promise<void> {
+    const { world } = this.#p
+    for (;;) {
+      let fd = -1
+      try {
+        fd = connectTcpNow(HOST, PORT)
+      } catch (error) {
+        if (error === DEAD) throw error
+        this.#history.refused.push({
+          at: world.now,
+          code: (error as NodeJS.ErrnoException).code ?? String(error),
+        })
+        await new Promise<void>(resolve => this.#p.setTimer(resolve, RETRY_MS))
+        continue
+      }
+      const how = await this.#use(fd)
+      this.#history.cut.push({ at: world.now, how, inFlight: this.#history.askedAt !== null })
+      this.#history.askedAt = null
+      world.note(this.#p, `its connection has ended: ${how}`)
+      this.#code.addon.close(fd)
+    }
+  }
+
+  /** Sends requests until the connection ends. Resolves with how it ended. */
+  #use(fd: number): Promise<string> {
+    const { addon } = this.#code
+    const request = Buffer.alloc(BYTES)
+    const into = Buffer.alloc(64)
+    let got = Buffer.alloc(0)
+    return new Promise(resolve => {
+      let over = false
+      const end = (how: string) => {
+        over = true
+        poll.close()
+        resolve(how)
+      }
+      const send = () => {
+        if (over) return
+        this.#ask(request)
+        this.#history.askedAt = this.#p.world.now
+        try {
+          for (let done = 0; done < BYTES; )
+            done += Math.max(0, addon.sendMessage(fd, request, done, BYTES - done, null))
+        } catch (error) {
+          end((error as NodeJS.ErrnoException).code ?? String(error))
+        }
+      }
+      const poll = addon.createPoll(fd, () => {
+        try {
+          const { bytes } = addon.receiveMessage(fd, into, 0, into.length)
+          if (bytes === 0) return end('closed')
+          got = Buffer.concat([got, into.subarray(0, Math.max(0, bytes))])
+        } catch (error) {
+          return end((error as NodeJS.ErrnoException).code ?? String(error))
+        }
+        if (got.length < BYTES) return
+        this.#answered(got.readUInt32BE(0), request)
+        got = got.subarray(BYTES)
+        this.#p.setTimer(send, PAUSE_MS + this.#p.world.below(MOST_PAUSE_MS - PAUSE_MS))
+      })
+      poll.start(1)
+      this.#p.setTimer(send, 1)
+    })
+  }
+
+  /** Writes the next request: a change, or every third time a read of any client's last number. */
+  #ask(request: Buffer): void {
+    const { world } = this.#p
+    this.#reading = null
+    if (world.below(3) > 0) request.writeUInt32BE(++this.#last)
+    else {
+      const of = world.below(this.#lasts.length)
+      this.#reading = { of, least: this.#lasts[of]! }
+      request.writeUInt32BE(READ + of)
+    }
+  }
+
+  #answered(answer: number, request: Buffer): void {
+    const history = this.#history
+    if (history.askedAt === null) history.wrong.push(`an answer without a request: ${answer}`)
+    else if (this.#reading !== null) {
+      const { of, least } = this.#reading
+      if (answer < least)
+        history.wrong.push(
+          `a read of the last number of client ${of + 1} shows ${answer}, older than ${least}`,
+        )
+    } else if (answer === this.#last) {
+      history.acknowledged.push(request.toString('hex'))
+      this.#lasts[this.#index] = answer
+    } else if (answer === REFUSED) history.failed.push(this.#p.world.now)
+    else history.wrong.push(`${answer} for ${this.#last}`)
+    history.askedAt = null
+  }
+}

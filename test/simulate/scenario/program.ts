@@ -1,0 +1,319 @@
+import type { OwnedFd } from '../../../src/kernel/index.js'
+import type { Member } from '../../../src/member/member.js'
+import type { Section } from '../../../src/state/section.js'
+import type { Code } from '../globals.js'
+import type { SimulatedProcess } from '../process.js'
+
+export const CONTROL = '/run/shop/c.sock'
+export const [HOST, PORT] = ['127.0.0.1', 80]
+/** The answer to a request whose change was refused. */
+export const REFUSED = 0xffffffff
+/** A request, and its answer: a number. Without {@link READ} it is a change, with a number that the client has not sent before. */
+export const BYTES = 4
+/** Asks for the last number of the client whose index follows. */
+export const READ = 0x80000000
+/** The numbers of a client begin with its index. */
+export const NUMBERS = 1_000_000
+
+/** The index of the client whose connections cannot move. */
+export const STAYS = 0
+
+export function counterOf(client: number): string {
+  return `last of ${client}`
+}
+
+/** What the observer of a run sees of a process of the service. */
+export interface Version {
+  readonly p: SimulatedProcess
+  member: Member | null
+  notes: Section<Uint8Array> | null
+  /** It joined without a previous version. */
+  first: boolean
+  /** `ready()` has resolved. */
+  hasServed: boolean
+  /** When it must have ended, as its program has ordered; infinite without an order. */
+  endsBy: number
+}
+
+/** The once-only work of all versions of a service: it must not run in two of them. */
+export class OnceOnlyWork {
+  /** The runs in the order in which they worked, each as often as another one came in between. */
+  readonly turns: { readonly run: number; readonly name: string; readonly at: number }[] = []
+  /** When the last one worked. */
+  lastAt = 0
+  #runs = 0
+
+  /** Starts to work, as the function that `whileServing()` gets. */
+  start(p: SimulatedProcess): () => void {
+    const run = ++this.#runs
+    const timer = p.setTimer(() => this.#work(run, p), WORK_MS, true)
+    this.#work(run, p)
+    return () => p.clearTimer(timer)
+  }
+
+  /** A run that went on after another one had worked; null if there was none. */
+  get doubled(): string | null {
+    const seen = new Set<number>()
+    for (const { run, name, at } of this.turns) {
+      if (seen.has(run))
+        return `${name} goes on with once-only work at ${at.toFixed(3)} that another version has taken over`
+      seen.add(run)
+    }
+    return null
+  }
+
+  /** The version that has worked last. */
+  get last(): string | null {
+    return this.turns.at(-1)?.name ?? null
+  }
+
+  #work(run: number, p: SimulatedProcess): void {
+    // A process that was stopped amid the immediates of a turn runs its timers before it can hear of anything.
+    if (p.turns <= p.stoppedIn + 1) return
+    this.lastAt = p.world.now
+    if (this.turns.at(-1)?.run !== run) this.turns.push({ run, name: p.name, at: p.world.now })
+  }
+}
+
+const WORK_MS = 40
+
+export interface ProgramOptions {
+  readonly probation: number
+  /** Ends before it is ready. */
+  readonly crashes?: boolean
+}
+
+/** A program that uses the library as any program does. Each request is a change of the state, which it acknowledges when the change is made. */
+export function startVersion(
+  code: Code,
+  name: string,
+  world: SimulatedProcess['world'],
+  work: OnceOnlyWork,
+  options: ProgramOptions,
+): Version {
+  const version: Partial<Version> & { p?: SimulatedProcess } = {
+    member: null,
+    notes: null,
+    first: false,
+    hasServed: false,
+    endsBy: Number.POSITIVE_INFINITY,
+  }
+  const p = world.start(name, async p => {
+    try {
+      await main(code, Object.assign(version, { p }) as Version, work, options)
+    } catch (error) {
+      p.fail(error)
+      world.kill(p, 'ends with an error')
+    }
+  })
+  return Object.assign(version, { p }) as Version
+}
+
+async function main(
+  code: Code,
+  version: Version,
+  work: OnceOnlyWork,
+  { probation, crashes = false }: ProgramOptions,
+): Promise<void> {
+  const { p } = version
+  const logger = loggerOf(p)
+  const member = await code.join({ service: 'shop', control: CONTROL, logger, upgrade: { probation } })
+  version.member = member
+  version.first = member.first
+  // Nothing keeps a program alive whose member has retired.
+  member.on('retired', why => p.setImmediate(() => p.world.kill(p, `ends: ${why}`)))
+  version.notes = member.section('notes')
+  member.whileServing(() => work.start(p))
+  const listener = await member.listen('web', `tcp://${HOST}:${PORT}`)
+  const server = new code.Server()
+  const keeper = new Keeper(code, version)
+  server.accepted = fd => keeper.add(code.OwnedFd.own(fd, 'connection'))
+  listener.serve(server as never, { keeper })
+  if (crashes) {
+    p.world.kill(p, 'crashes before it is ready')
+    return
+  }
+  await member.ready()
+  version.hasServed = true
+}
+
+function loggerOf(p: SimulatedProcess) {
+  const shown = (_: string, value: unknown) =>
+    value instanceof Error ? ((value as NodeJS.ErrnoException).code ?? value.message) : value
+  const write = (level: string) => (facts: object, message: string) => {
+    if (!p.dead && p.world.traces) p.world.note(p, `${level}: ${message} ${JSON.stringify(facts, shown)}`)
+  }
+  return { debug() {}, info: write('info'), warn: write('warn'), error: write('error') }
+}
+
+/** A connection of a client at the program. */
+class Connection {
+  readonly fd: OwnedFd
+  readonly poll: { start(events: number): void; close(): void }
+  readonly bytes: number[] = []
+  readonly #keeper: Keeper
+  busy = false
+  /** Since the connection arrived here, for the sender: see Witness in src/connections/movable.ts. */
+  asked = false
+  answered = false
+  /** Of the client whose connections cannot move: they drain. */
+  stays = false
+
+  constructor(keeper: Keeper, fd: OwnedFd) {
+    this.#keeper = keeper
+    this.fd = fd
+    this.poll = keeper.code.watch(fd, () => this.#read())
+    this.poll.start(1)
+  }
+
+  /** Not in the middle of a request. */
+  get idle(): boolean {
+    return !this.busy && this.bytes.length === 0 && !this.stays
+  }
+
+  #read(): void {
+    const into = Buffer.alloc(64)
+    let bytes = 0
+    try {
+      bytes = this.#keeper.code.receiveMessage(this.fd, into).bytes
+    } catch {
+      // Reset by the client.
+    }
+    if (bytes === 0) {
+      this.#keeper.end(this)
+      return
+    }
+    this.bytes.push(...into.subarray(0, Math.max(0, bytes)))
+    void this.answer()
+  }
+
+  async answer(): Promise<void> {
+    if (this.busy) return
+    while (this.bytes.length >= BYTES && !this.fd.closed) {
+      const request = Buffer.from(this.bytes.splice(0, BYTES))
+      this.busy = this.asked = true
+      await this.#serve(request)
+      await this.#send(request)
+      this.busy = false
+      if (this.fd.closed) return
+      this.answered = true
+    }
+    this.#keeper.onMovable?.()
+  }
+
+  /** Replaces a request by its answer. */
+  async #serve(request: Buffer): Promise<void> {
+    const { p, notes } = this.#keeper.version
+    const number = request.readUInt32BE()
+    if (number >= READ) {
+      request.set(notes!.get(counterOf(number - READ)) ?? Buffer.alloc(BYTES))
+      return
+    }
+    const value = Buffer.from(request)
+    this.stays = Math.floor(number / NUMBERS) === STAYS
+    const changes = [
+      notes!.put(value.toString('hex'), value),
+      notes!.put(counterOf(Math.floor(number / NUMBERS)), value),
+    ]
+    await Promise.all(changes).catch(error => {
+      p.world.note(p, `a change was refused: ${error.code}`)
+      request.writeUInt32BE(REFUSED)
+    })
+  }
+
+  /** Sends an answer; while the kernel lacks memory or room, again and again. */
+  async #send(answer: Buffer): Promise<void> {
+    const { version, code } = this.#keeper
+    for (let done = 0; done < BYTES && !this.fd.closed; ) {
+      let sent = -1
+      try {
+        sent = code.sendMessage(this.fd, answer, done, BYTES - done, [])
+      } catch (error) {
+        // The client has left: the poll tells.
+        if ((error as NodeJS.ErrnoException).code !== 'ENOMEM') return
+      }
+      if (sent >= 0) done += sent
+      else await new Promise<void>(resolve => version.p.setTimer(resolve, 1))
+    }
+  }
+}
+
+/** The connections of a version, which can move between two requests. */
+class Keeper {
+  readonly protocol = 'numbers/1'
+  readonly code: Code
+  readonly version: Version
+  onMovable: (() => void) | null = null
+  readonly #open = new Set<Connection>()
+  readonly #onEmpty: (() => void)[] = []
+
+  constructor(code: Code, version: Version) {
+    this.code = code
+    this.version = version
+  }
+
+  get moving() {
+    return this
+  }
+
+  get connections(): number {
+    return this.#open.size
+  }
+
+  get movable(): number {
+    return this.#open.size
+  }
+
+  add(fd: OwnedFd): Connection {
+    const connection = new Connection(this, fd)
+    this.#open.add(connection)
+    return connection
+  }
+
+  end(connection: Connection): void {
+    this.#remove(connection)
+    connection.fd.close()
+  }
+
+  announce(): void {}
+
+  endIdle(): void {
+    for (const each of this.#open) if (each.idle) this.end(each)
+  }
+
+  emptied(): Promise<void> {
+    return new Promise(resolve => {
+      if (this.#open.size === 0) resolve()
+      else this.#onEmpty.push(resolve)
+    })
+  }
+
+  cut() {
+    for (const each of this.#open) this.end(each)
+    return { idle: 0, busy: 0 }
+  }
+
+  *departures() {
+    for (const each of this.#open) {
+      if (each.busy || each.stays) continue
+      this.#remove(each)
+      yield { record: Buffer.from(each.bytes), fds: [each.fd] }
+    }
+  }
+
+  check(): undefined {}
+
+  arrive({ record, fds }: { record: Uint8Array; fds: readonly OwnedFd[] }) {
+    const connection = this.add(fds[0]!)
+    connection.bytes.push(...record)
+    void connection.answer()
+    return connection
+  }
+
+  #remove(connection: Connection): void {
+    connection.poll.close()
+    this.#open.delete(connection)
+    if (this.#open.size > 0) return
+    for (const resolve of this.#onEmpty.splice(0)) resolve()
+  }
+}

@@ -1,0 +1,163 @@
+import { LACKS } from '../faults.js'
+import type { Code } from '../globals.js'
+import type { Stream } from '../kernel/objects.js'
+import { Livelock, World } from '../world.js'
+import { type History, startClients } from './client.js'
+import { startOperator } from './operator.js'
+import { OnceOnlyWork, startVersion, type Version } from './program.js'
+import { type Act, PROBATION_MS, type Schedule } from './schedule.js'
+import { verdict } from './verdict.js'
+
+const CLIENTS = 3
+const START_MS = 5_000
+/** From the start of B, until everything that was postponed has happened. */
+const RUN_MS = 40_000
+const LATER_MS = 20_000
+/** An order to end is kept to within a second; work under way gets at least half a second. */
+const LATE_END_MS = 1_000
+const LEAST_END_MS = 500
+
+export interface Outcome {
+  /** The promises that were broken; empty if all were kept. */
+  readonly wrong: readonly string[]
+  readonly world: World
+}
+
+/** Runs one schedule. The same seed and schedule give the same story, byte for byte. */
+export function runSchedule(code: Code, seed: number, schedule: Schedule, trace = false): Outcome {
+  const world = new World({ seed, trace, ...(schedule.late && { late: schedule.late }) })
+  if (schedule.buffer !== undefined) world.kernel.buffer = schedule.buffer
+  try {
+    return { wrong: new Run(code, world, schedule).run(), world }
+  } catch (error) {
+    if (!(error instanceof Livelock)) throw error
+    return { wrong: [error.message], world }
+  }
+}
+
+class Run {
+  readonly #code: Code
+  readonly #world: World
+  readonly #schedule: Schedule
+  readonly #versions = new Map<string, Version>()
+  #clients: History[] = []
+  readonly #work = new OnceOnlyWork()
+
+  constructor(code: Code, world: World, schedule: Schedule) {
+    this.#code = code
+    this.#world = world
+    this.#schedule = schedule
+  }
+
+  run(): string[] {
+    const world = this.#world
+    const A = this.#start('A')
+    if (!world.run(() => A.hasServed, START_MS)) return ['the first version does not serve']
+    this.#clients = startClients(this.#code, world, CLIENTS)
+    world.run(() => false, 100 + world.below(100))
+    const before = A.p.calls
+    const B = this.#start('B')
+    for (const act of this.#schedule.acts) this.#prepare(act, before)
+    this.#act(A, B)
+    const D = this.#start('D')
+    const tookOver = world.run(() => D.hasServed, LATER_MS)
+    world.run(() => false, 5_000)
+    return verdict({
+      world,
+      schedule: this.#schedule,
+      versions: this.#versions,
+      clients: this.#clients,
+      tookOver,
+      work: this.#work,
+    })
+  }
+
+  #start(name: string, crashes = false): Version {
+    const options = { probation: PROBATION_MS, crashes }
+    const version = startVersion(this.#code, name, this.#world, this.#work, options)
+    this.#versions.set(name, version)
+    return version
+  }
+
+  /** Adds the faults that happen at a call. */
+  #prepare(act: Act, callsOfA: number): void {
+    if (!('call' in act)) return
+    const { who, what } = act
+    const call = who === 'A' ? callsOfA + act.call : act.call
+    if (what === 'kill') this.#world.add({ what, who, call })
+    else if (what === 'stop') this.#world.add({ what, who, call, ms: act.ms! })
+    else this.#world.add({ what, who, call, calls: act.calls!, code: act.code!, of: LACKS[act.code!] })
+  }
+
+  /** Runs the world, and does what is scheduled when its time has come. */
+  #act(A: Version, B: Version): void {
+    const world = this.#world
+    const begun = world.now
+    const steps = { A: A.p.steps, B: B.p.steps }
+    const isDue = (act: Act) => {
+      if (!('when' in act)) return false
+      if ('ms' in act.when) return world.now >= begun + act.when.ms
+      const { after } = act.when
+      const p = (after === 'A' ? A : B).p
+      return p.dead || p.steps >= steps[after] + act.when.steps
+    }
+    let waiting = this.#schedule.acts.filter(act => 'when' in act)
+    // The clock also stops where an act is due, although no process has anything to do then.
+    for (const { when } of waiting as { when: { ms?: number } }[])
+      if (when.ms !== undefined) world.wakeAt(begun + when.ms)
+    while (world.run(() => waiting.some(isDue), Math.max(0, begun + RUN_MS - world.now))) {
+      const due = waiting.filter(isDue)
+      waiting = waiting.filter(act => !due.includes(act))
+      for (const act of due) this.#do(act)
+    }
+  }
+
+  #do(act: Act): void {
+    const world = this.#world
+    const version = this.#versions.get((act as { who?: string }).who ?? 'A')!
+    const { p } = version
+    switch (act.what) {
+      case 'dies':
+        world.kill(p, 'is killed')
+        return
+      case 'crasher':
+        this.#start('C', true)
+        return
+      case 'close':
+        if (p.dead || version.member === null) return
+        world.note(p, `calls close(${act.timeout ?? ''})`)
+        if (act.timeout !== undefined)
+          version.endsBy = world.now + Math.max(LEAST_END_MS, act.timeout) + LATE_END_MS
+        p.enter()
+        p.run(() => {
+          version
+            .member!.close(act.timeout === undefined ? {} : { timeout: act.timeout })
+            .catch(error => p.fail(error))
+        })
+        return
+      case 'rollback':
+      case 'stop service':
+      case 'status':
+        startOperator(this.#code, world, act.what)
+        return
+      case 'break':
+        this.#break(act.which)
+    }
+  }
+
+  /** Breaks one of the connections between processes of the service. */
+  #break(which: number): void {
+    const pids = new Set([...this.#versions.values()].map(({ p }) => p.pid))
+    const ends = [...this.#versions.values()].flatMap(({ p }) =>
+      [...p.fds.values()].filter((open): open is Stream => {
+        if (open.kind !== 'stream') return false
+        const { tcp, peer, peerIs } = open as Stream
+        return !tcp && peer !== null && peerIs.pid !== p.pid && pids.has(peerIs.pid)
+      }),
+    )
+    const end = ends[which % Math.max(1, ends.length)]
+    if (end === undefined) return
+    this.#world.note(end.peerIs.process, 'loses a connection to another version')
+    this.#world.kernel.breakConnection(end)
+  }
+}

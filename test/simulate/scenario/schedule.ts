@@ -1,0 +1,106 @@
+import type { LACKS } from '../faults.js'
+import { randomOf } from '../random.js'
+
+/** When an act happens, counted from the start of the next version, B. */
+type When =
+  | { readonly ms: number }
+  /** After so many callbacks of this process. */
+  | { readonly after: 'A' | 'B'; readonly steps: number }
+
+/** What happens to the processes of a run. A serves when it begins, B is its next version, C joins later. */
+export type Act =
+  | ({ readonly what: 'kill' | 'stop' | 'lack'; readonly who: 'A' | 'B'; readonly call: number } & {
+      readonly ms?: number
+      readonly code?: keyof typeof LACKS
+      readonly calls?: number
+    })
+  | { readonly what: 'dies'; readonly who: 'A' | 'B'; readonly when: When }
+  | { readonly what: 'close'; readonly who: 'A' | 'B'; readonly when: When; readonly timeout?: number }
+  | { readonly what: 'crasher'; readonly when: When }
+  | { readonly what: 'rollback' | 'stop service' | 'status'; readonly when: When }
+  | { readonly what: 'break'; readonly when: When; readonly which: number }
+
+export interface Schedule {
+  readonly kind: Kind
+  readonly acts: readonly Act[]
+  /** Bytes that a socket holds; the share of timers that are late. */
+  readonly buffer?: number
+  readonly late?: { readonly share: number; readonly ms: number }
+}
+
+/** Calls of a process from its start, or of A from the start of B, until the end of a handoff (measured). */
+const CALLS = 460
+/** Callbacks of A from the start of B until B serves. */
+const STEPS = 70
+export const PROBATION_MS = 10_000
+
+/** One kind of trouble each, and any two together. */
+export const KINDS = ['kill', 'stop', 'close', 'crasher', 'operator', 'break', 'lack', 'slow', 'two'] as const
+export type Kind = (typeof KINDS)[number]
+
+export function scheduleOf(seed: number, wanted?: Kind): Schedule {
+  const random = randomOf(seed * 7919 + 1)
+  const below = (n: number) => Math.floor(random() * n)
+  const kind = wanted ?? KINDS[below(KINDS.length)]!
+  const who = () => (below(2) === 0 ? 'A' : 'B') as 'A' | 'B'
+  const soon = (): When =>
+    below(3) === 0 ? { ms: below(PROBATION_MS * 1.3) } : { after: who(), steps: below(STEPS) }
+  const one = (kind: Exclude<Kind, 'two' | 'slow'>): Act[] => {
+    switch (kind) {
+      case 'kill':
+        return [{ what: 'kill', who: who(), call: 1 + below(CALLS) }]
+      case 'stop':
+        return [
+          {
+            what: 'stop',
+            who: who(),
+            call: 1 + below(CALLS),
+            ms: [100, 1_000, 2_500, 6_000, 15_000][below(5)]!,
+          },
+        ]
+      case 'close':
+        return [
+          { what: 'close', who: who(), when: soon(), ...(below(2) === 0 && { timeout: below(3) * 1_000 }) },
+        ]
+      case 'crasher': {
+        const ms = 300 + below(4_000)
+        return [
+          { what: 'crasher', when: { ms } },
+          { what: 'dies', who: 'B', when: { ms: ms + below(4_000) } },
+        ]
+      }
+      case 'operator': {
+        const what = (['rollback', 'stop service', 'status'] as const)[below(3)]!
+        return [{ what, when: soon() }]
+      }
+      case 'break':
+        return [{ what: 'break', when: { after: who(), steps: below(STEPS) }, which: below(4) }]
+      case 'lack': {
+        const code = (['EMFILE', 'ENOMEM', 'ENOSPC'] as const)[below(3)]!
+        return [{ what: 'lack', who: who(), call: 1 + below(CALLS), code, calls: 1 + below(60) }]
+      }
+    }
+  }
+  const simple = KINDS.filter(each => each !== 'two' && each !== 'slow') as Exclude<Kind, 'two' | 'slow'>[]
+  const any = () => one(simple[below(simple.length)]!)
+  const world = {
+    buffer: [512, 4_096, 65_536][below(3)]!,
+    late: { share: 0.1 + random() * 0.4, ms: below(1_500) },
+  }
+  if (kind === 'slow') return { kind, acts: below(2) === 0 ? [] : any(), ...world }
+  if (kind === 'two') return { kind, acts: [...any(), ...any()], ...(below(3) === 0 && world) }
+  return { kind, acts: one(kind) }
+}
+
+export function actText(act: Act): string {
+  const when = 'when' in act ? act.when : null
+  const at =
+    when === null
+      ? `at its call ${(act as { call: number }).call}`
+      : 'ms' in when
+        ? `after ${when.ms.toFixed(0)} ms`
+        : `after ${when.steps} callbacks of ${when.after}`
+  const more = Object.entries(act).filter(([key]) => !['what', 'who', 'call', 'when'].includes(key))
+  const { who = '' } = act as { who?: string }
+  return [act.what, who, at, ...more.map(([key, value]) => `${key} ${value}`)].filter(Boolean).join(' ')
+}

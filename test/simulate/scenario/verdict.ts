@@ -1,0 +1,85 @@
+import type { World } from '../world.js'
+import type { History } from './client.js'
+import { type OnceOnlyWork, STAYS, type Version } from './program.js'
+import type { Schedule } from './schedule.js'
+
+export interface Seen {
+  readonly world: World
+  readonly schedule: Schedule
+  readonly versions: ReadonlyMap<string, Version>
+  readonly clients: readonly History[]
+  /** A last version, started after all trouble, serves. */
+  readonly tookOver: boolean
+  readonly work: OnceOnlyWork
+}
+
+/** A connection may end this long after the death of a process that had it. */
+const DEATH_MS = 60
+
+/** Once-only work that is not done for this long at the end of a run has stopped. */
+const IDLE_MS = 2_000
+
+/** Failures of a version that the program must expect. */
+const EXPECTED = /^ERR_FDB_/
+
+/** Returns the promises that were broken. */
+export function verdict(seen: Seen): string[] {
+  const { world, versions, clients, schedule } = seen
+  const { A, B, D } = Object.fromEntries(versions) as Record<string, Version>
+  const wrong: string[] = []
+  const deaths = [...world.processes.values()].filter(({ dead, name }) => dead && name !== 'op')
+  for (const { p } of versions.values())
+    for (const failure of p.failures) {
+      const { code = '' } = failure as NodeJS.ErrnoException
+      if (!EXPECTED.test(code)) wrong.push(`${p.name} fails: ${code} ${failure.message}`)
+    }
+  // A new service begins if all versions with the state have ended.
+  const wasEnded = schedule.acts.some(({ what }) => what === 'close' || what === 'stop service')
+  const startedAgain = [B, versions.get('C'), D].filter(each => each?.first)
+  const mayStartAgain = wasEnded || (A!.p.dead && (B!.first || !B!.hasServed || B!.p.dead))
+  if (startedAgain.length > 0 && !mayStartAgain) wrong.push('the service ended, with its state')
+  if (schedule.acts.length === 1 && schedule.late === undefined)
+    for (const { p, endsBy } of versions.values())
+      if (Math.min(p.diedAt, world.now) > endsBy)
+        wrong.push(`${p.name} was ordered to end by ${endsBy.toFixed(0)}, and did not`)
+  if (!seen.tookOver) wrong.push(`a later version cannot take over: ${phases(versions)}`)
+  if (startedAgain.length > 0) return unique(wrong)
+  const server = [...versions.values()].find(version => phaseOf(version) === 'serving')
+  if (server === undefined) return unique([...wrong, `no version serves: ${phases(versions)}`])
+  for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
+    server.p.enter()
+    const lost = acknowledged.filter(key => !server.notes!.has(key))
+    if (lost.length > 0) wrong.push(`${lost.length} of ${acknowledged.length} acknowledged changes are lost`)
+    if (refused.length > 0)
+      wrong.push(`${refused.length} connections were refused, the first at ${refused[0]!.at.toFixed(3)}`)
+    if (askedAt !== null && world.now - askedAt > 5_000) wrong.push('a request has no answer')
+    if (answers.length > 0) wrong.push(`wrong answers: ${answers}`)
+    const bad = cut.filter(({ at }) => !deaths.some(({ diedAt }) => at >= diedAt && at - diedAt < DEATH_MS))
+    if (bad.length > 0 && index !== STAYS)
+      wrong.push(
+        `a connection of a healthy version was closed at ${bad[0]!.at.toFixed(3)}${bad[0]!.inFlight ? ', with a request in flight' : ''}`,
+      )
+  }
+  const { doubled, last, lastAt } = seen.work
+  if (doubled !== null) wrong.push(doubled)
+  if (last !== null && last !== server.p.name)
+    wrong.push(`${server.p.name} serves, and ${last} does the once-only work`)
+  if (last !== null && world.now - lastAt > IDLE_MS)
+    wrong.push(`no version does the once-only work since ${lastAt.toFixed(3)}`)
+  return unique(wrong)
+}
+
+function phases(versions: ReadonlyMap<string, Version>): string {
+  return [...versions.values()].map(version => `${version.p.name} ${phaseOf(version)}`).join(', ')
+}
+
+function phaseOf({ p, member }: Version): string {
+  if (p.dead) return 'dead'
+  // The phase asks the kernel for seals of this process.
+  p.enter()
+  return member?.phase ?? 'joining'
+}
+
+function unique(list: readonly string[]): string[] {
+  return [...new Set(list)]
+}

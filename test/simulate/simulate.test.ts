@@ -1,0 +1,139 @@
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Native } from '../../src/kernel/native.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
+import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
+import { randomCalls } from './conformance.js'
+import { load } from './globals.js'
+import { HARMLESS, OWN } from './own-state.js'
+import { moduleVariables } from './source.js'
+import { World } from './world.js'
+
+const MAIN = fileURLToPath(new URL('main.ts', import.meta.url))
+
+interface Answer {
+  readonly code: number
+  readonly output: string
+}
+
+/** Runs `npm run simulate` with these options. */
+function simulate(...options: string[]): Promise<Answer> {
+  const args = ['--import', 'tsx', MAIN, ...options]
+  return new Promise(resolve => {
+    execFile(process.execPath, args, { cwd: ROOT, maxBuffer: 2 ** 26 }, (error, stdout, stderr) =>
+      resolve({ code: error === null ? 0 : Number(error.code), output: stdout + stderr }),
+    )
+  })
+}
+
+function folder(): string {
+  const path = mkdtempSync(join(tmpdir(), 'fdb-simulate-'))
+  onTestFinished(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+/** Runs the simulation with a defect. */
+async function withDefect(edits: readonly Edit[], ...options: string[]): Promise<Answer> {
+  const file = join(folder(), 'edits.json')
+  writeFileSync(file, JSON.stringify(edits))
+  return simulate('--edits', file, ...options)
+}
+
+describe('the drivers on a simulated kernel', () => {
+  it('keep all promises with the same seeds as before', async () => {
+    const { code, output } = await simulate('--from', '1', '--runs', perLane('60', '6000'))
+    expect(code, output).toBe(0)
+  })
+
+  it('keep all promises with fresh seeds', async () => {
+    const { code, output } = await simulate('--seconds', perLane('8', '3600'))
+    process.stdout.write(output)
+    expect(code, output).toBe(0)
+  })
+})
+
+describe('a seed', () => {
+  it('replays the same story, byte for byte', async () => {
+    const [one, other] = await Promise.all([simulate('--seed', '5'), simulate('--seed', '5')])
+    expect(one.output).toContain('"phase":"standby"')
+    expect(other).toEqual(one)
+  })
+})
+
+describe('the simulation', () => {
+  it.each<[string, Edit, string]>([
+    [
+      'once-only work that goes on while the old version may serve again',
+      [
+        'member/hosting/embedded-hosting.ts',
+        '    void leadership.quiesce()\n    this.#sealTimer',
+        '    this.#sealTimer',
+      ],
+      'break',
+    ],
+    [
+      'an order to end that is not kept',
+      ['member/lifecycle/end-order.ts', '    this.#endAt = now + ms\n', '\n'],
+      'close',
+    ],
+    [
+      'once-only work that is not stopped for the next version',
+      ['member/lifecycle/leadership.ts', '      this.#run ??= this.#stopAll()\n', ''],
+      'kill',
+    ],
+  ])('notices %s', async (_, edit, kind) => {
+    const { code, output } = await withDefect([edit], '--from', '1', '--runs', '40', '--kind', kind)
+    expect(output).toContain('WRONG')
+    expect(code).toBe(1)
+  })
+
+  it.runIf(NIGHTLY).each<[string, Edit, string]>([
+    [
+      'connections that are closed, not moved, by a close() while the next version joins',
+      [
+        'member/lifecycle/shutdown.ts',
+        '  retire(): void {\n    this.#retired = true',
+        '  retire(): void {\n    if (!this.#closing) this.#retired = true',
+      ],
+      'close',
+    ],
+    [
+      'once-only work that starts after a pause, when another version serves',
+      ['member/driver.ts', 'if (!machine.sealed) leadership.acquire()', 'leadership.acquire()'],
+      'stop',
+    ],
+  ])('notices %s', async (_, edit, kind) => {
+    const { output } = await withDefect([edit], '--from', '1', '--runs', '1500', '--kind', kind)
+    expect(output).toContain('WRONG')
+  })
+
+  it('gives the results of the kernel, call by call', async () => {
+    const code = await load()
+    const addon = requireHere(`${ROOT}/build/Release/fd_broker.node`) as Native
+    const wrong: string[] = []
+    for (let seed = 1; seed <= perLane(400, 20_000) && wrong.length < 5; seed++) {
+      const path = folder()
+      new World({ seed, partial: 0 }).start('A', async () => {})
+      const [expected, got] = [randomCalls(seed, addon, path), randomCalls(seed, code.addon, path)]
+      const at = expected.findIndex((line, i) => line !== got[i])
+      if (at >= 0) wrong.push(`seed ${seed}: kernel ${expected[at]}; simulated ${got[at]}`)
+    }
+    expect(wrong).toEqual([])
+  })
+
+  it('knows each module-level variable that can change', async () => {
+    const { modules } = await bundle()
+    expect(modules.length).toBeGreaterThan(200)
+    const unknown = modules.flatMap(module => {
+      const variables = moduleVariables(readFileSync(`${ROOT}/src/${module}.ts`, 'utf8'))
+      return variables
+        .filter(({ name, mutable }) => mutable && !OWN[module]?.includes(name) && !HARMLESS[module]?.[name])
+        .map(({ name }) => `${module}: ${name}`)
+    })
+    expect(unknown).toEqual([])
+  })
+})

@@ -1,0 +1,58 @@
+import type { Code } from './globals.js'
+import { DEAD } from './process.js'
+import { type Outcome, runSchedule } from './scenario/run.js'
+import { actText, type Schedule } from './scenario/schedule.js'
+
+/** Rejections that no code has handled since the last trial. Those of dead processes say nothing. */
+const unhandled: string[] = []
+
+/** Collects rejections that no code has handled: Node reports them when the stack is empty. Call it once. */
+export function collectUnhandled(): void {
+  process.on('unhandledRejection', (error: Error) => {
+    if (error !== DEAD && error.cause !== DEAD) unhandled.push(error.message)
+  })
+}
+
+/** Not within a microtask: there those of simulated processes would wait. */
+function afterMicrotasks<T>(act: () => T): Promise<T> {
+  return new Promise((resolve, reject) => {
+    setImmediate(() => {
+      try {
+        resolve(act())
+      } catch (error) {
+        reject(error)
+      }
+    })
+  })
+}
+
+/** Runs a schedule. The same seed and schedule give the same story. */
+export async function trial(code: Code, seed: number, schedule: Schedule, trace = false): Promise<Outcome> {
+  const { wrong, world } = await afterMicrotasks(() => runSchedule(code, seed, schedule, trace))
+  const rejections = await afterMicrotasks(() => unhandled.splice(0))
+  return { world, wrong: [...wrong, ...rejections.map(each => `unhandled rejection: ${each}`)] }
+}
+
+/** Returns a schedule with less in it that still breaks a promise with this seed. */
+export async function shortest(code: Code, seed: number, schedule: Schedule): Promise<Schedule> {
+  for (const smaller of smallerThan(schedule)) {
+    const { wrong } = await trial(code, seed, smaller)
+    if (wrong.length > 0) return shortest(code, seed, smaller)
+  }
+  return schedule
+}
+
+function* smallerThan({ kind, acts, buffer, late }: Schedule): Generator<Schedule> {
+  const world = { ...(buffer !== undefined && { buffer }), ...(late && { late }) }
+  if (late) yield { kind, acts, ...(buffer !== undefined && { buffer }) }
+  if (buffer !== undefined) yield { kind, acts, ...(late && { late }) }
+  for (const act of acts) yield { kind, acts: acts.filter(each => each !== act), ...world }
+}
+
+export function scheduleText({ kind, acts, buffer, late }: Schedule): string {
+  const more = [
+    ...(buffer === undefined ? [] : [`sockets hold ${buffer} bytes`]),
+    ...(late ? [`${Math.round(late.share * 100)} % of the timers are up to ${late.ms} ms late`] : []),
+  ]
+  return `${kind}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
+}

@@ -1,0 +1,185 @@
+import type { Fault } from './faults.js'
+import { Kernel } from './kernel/kernel.js'
+import { fail } from './kernel/objects.js'
+import { DEAD, SimulatedProcess } from './process.js'
+import { type Random, randomOf } from './random.js'
+
+/** The process that runs now, of any world. */
+export const at: { p: SimulatedProcess } = { p: null as never }
+
+export interface WorldOptions {
+  readonly seed: number
+  readonly faults?: readonly Fault[]
+  /** Keeps the story: what each process logs and does. */
+  readonly trace?: boolean
+  /** The share of reads and writes that move only a part. Default 0.05. */
+  readonly partial?: number
+  /** The share of timers that fire late, and how much at most, in milliseconds. */
+  readonly late?: { readonly share: number; readonly ms: number }
+}
+
+/** A step or a call after its process's death is a loop that never ends. */
+const MOST_STEPS = 400_000
+const MOST_DEAD_CALLS = 10_000
+
+/** A run that cannot end: the seed shows it again. */
+export class Livelock extends Error {}
+
+/** Processes, their kernel, the clock and the scheduler. A step is one callback of one process; the seed chooses the process. The clock moves when none can run. */
+export class World {
+  readonly seed: number
+  readonly random: Random
+  readonly kernel: Kernel
+  readonly processes = new Map<number, SimulatedProcess>()
+  readonly story: string[] = []
+  /** Milliseconds. */
+  now = 1_000
+  steps = 0
+  calls = 0
+  readonly #options: WorldOptions
+  #faults: Fault[]
+  #alarms: number[] = []
+  #lastPid = 100
+
+  constructor(options: WorldOptions) {
+    this.#options = options
+    this.#faults = [...(options.faults ?? [])]
+    this.seed = options.seed
+    this.random = randomOf(options.seed)
+    this.kernel = new Kernel(this)
+  }
+
+  get traces(): boolean {
+    return this.#options.trace === true
+  }
+
+  below(n: number): number {
+    return Math.floor(this.random() * n)
+  }
+
+  /** How many of `most` bytes one call moves. */
+  part(most: number): number {
+    const { partial = 0.05 } = this.#options
+    return most > 1 && this.random() < partial ? 1 + this.below(most) : most
+  }
+
+  /** By how many milliseconds a timer fires late. */
+  lateness(): number {
+    const { late } = this.#options
+    return late !== undefined && this.random() < late.share ? this.random() * late.ms : 0
+  }
+
+  shuffle(list: unknown[]): void {
+    for (let i = list.length - 1; i > 0; i--) {
+      const j = this.below(i + 1)
+      ;[list[i], list[j]] = [list[j], list[i]]
+    }
+  }
+
+  note(p: SimulatedProcess, text: string): void {
+    if (this.traces) this.story.push(`${this.now.toFixed(3).padStart(10)} ${p.name.padEnd(2)} ${text}`)
+  }
+
+  add(...faults: Fault[]): void {
+    this.#faults.push(...faults)
+  }
+
+  /** Starts a process with `main`, which gets the process. */
+  start(name: string, main: (p: SimulatedProcess) => Promise<unknown>): SimulatedProcess {
+    const p = new SimulatedProcess(this, name, this.#lastPid++)
+    this.processes.set(p.pid, p)
+    p.enter()
+    p.run(() => {
+      main(p).catch(error => p.fail(error))
+    })
+    return p
+  }
+
+  /** Called by a process when it starts to run. */
+  running(p: SimulatedProcess): void {
+    at.p = p
+  }
+
+  /** Before each call of a process to its kernel. Here the process can die, stop, or lack something. */
+  enter(p: SimulatedProcess, name: string): void {
+    if (p.dead) {
+      if (++p.deadCalls > MOST_DEAD_CALLS)
+        throw new Livelock(`the dead process ${p.name} goes on: ${new Error(name).stack}`)
+      throw DEAD
+    }
+    this.calls++
+    p.calls++
+    for (const fault of this.#faults) {
+      if (fault.who !== p.name || p.calls < fault.call) continue
+      if (fault.what === 'lack') {
+        if (p.calls < fault.call + fault.calls && fault.of.includes(name)) {
+          this.note(p, `${name}() fails: ${fault.code}`)
+          fail(fault.code, name)
+        }
+      } else if (p.calls === fault.call) this.#strike(p, fault, name)
+    }
+  }
+
+  #strike(p: SimulatedProcess, fault: Exclude<Fault, { what: 'lack' }>, name: string): void {
+    if (fault.what === 'stop') {
+      this.note(p, `stops for ${fault.ms} ms after its call ${p.calls}, ${name}()`)
+      this.stop(p, fault.ms)
+      return
+    }
+    this.kill(p, `dies before its call ${p.calls}, ${name}()`)
+    throw DEAD
+  }
+
+  /** Lets {@link run} look at this time whether it is done, although no process has anything to do then. */
+  wakeAt(time: number): void {
+    this.#alarms.push(time)
+  }
+
+  /** SIGSTOP, and SIGCONT after a while; the callback that runs now ends first. */
+  stop(p: SimulatedProcess, ms: number): void {
+    p.stoppedUntil = Math.max(p.stoppedUntil, this.now + ms)
+    p.stoppedIn = p.turns
+  }
+
+  kill(p: SimulatedProcess, why: string): void {
+    if (p.dead) return
+    this.note(p, why)
+    p.die()
+    // Their pidfds are readable now.
+    for (const other of this.processes.values()) other.mayRun()
+  }
+
+  signal(pid: number, signal: string | number): boolean {
+    const target = this.processes.get(pid)
+    if (target === undefined || target.dead) fail('ESRCH', 'kill')
+    if (signal === 'SIGKILL' || signal === 9) this.kill(target, `is killed by ${at.p.name}`)
+    return true
+  }
+
+  /** Runs until `done()`, at most for `limitMs` of simulated time. Returns `done()`. */
+  run(done: () => boolean, limitMs: number): boolean {
+    const until = this.now + limitMs
+    const ready: SimulatedProcess[] = []
+    for (;;) {
+      if (done()) return true
+      ready.length = 0
+      let next = Number.POSITIVE_INFINITY
+      for (const time of this.#alarms) if (time > this.now && time < next) next = time
+      for (const p of this.processes.values()) {
+        if (p.dead) continue
+        const time = Math.max(p.stoppedUntil, p.nextAt())
+        if (time <= this.now) ready.push(p)
+        else if (time < next) next = time
+      }
+      if (ready.length > 0) {
+        this.now += this.random() * 0.02
+        if (++this.steps > MOST_STEPS)
+          throw new Livelock(`no end after ${this.steps} callbacks, at ${this.now} ms`)
+        ready[ready.length === 1 ? 0 : this.below(ready.length)]!.step()
+      } else if (next > until) {
+        this.now = until
+        return done()
+      } else this.now = next
+    }
+  }
+}
