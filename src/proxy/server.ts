@@ -461,13 +461,15 @@ function openSlotFile(member: Member, logger: Logger, touched: () => void): Slot
   const place = member.commonPlace
   if (place === null) return null
   const file = `${place.control}.slots`
-  try {
-    return SlotFile.open(file, place.service, touched)
-  } catch (error) {
+  const failed = (error: unknown) =>
     logger.warn(
       { err: error, file },
       'each process applies the limit of connections to a server by itself, because their common file cannot be used',
     )
+  try {
+    return SlotFile.open(file, place.service, { touched, failed })
+  } catch (error) {
+    failed(error)
     return null
   }
 }

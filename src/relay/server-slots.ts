@@ -27,24 +27,24 @@ export class SlotFile implements Disposable {
   readonly #path: string
   readonly #service: string
   readonly #file: OwnedFd
-  readonly #touched: () => void
+  readonly #events: SlotEvents
   #watch: Disposable | null = null
   closed = false
 
-  private constructor(path: string, service: string, file: OwnedFd, touched: () => void) {
+  private constructor(path: string, service: string, file: OwnedFd, events: SlotEvents) {
     this.#path = path
     this.#service = service
     this.#file = file
-    this.#touched = touched
+    this.#events = events
     this.#watchFile()
   }
 
-  /** Opens the file, and creates it if necessary. Calls `touched` after each {@link touch} of any process. Throws if the system has no locks on bytes. */
-  static open(path: string, service: string, touched: () => void): SlotFile {
+  /** Opens the file, and creates it if necessary. Throws if the system has no locks on bytes. */
+  static open(path: string, service: string, events: SlotEvents): SlotFile {
     const file = openLockFile(path, 0o600, 'slots of servers')
     try {
       lockBytes(file, 'none', 0)
-      return new SlotFile(path, service, file, touched)
+      return new SlotFile(path, service, file, events)
     } catch (error) {
       file.close()
       throw error
@@ -53,7 +53,7 @@ export class SlotFile implements Disposable {
 
   of(server: string): ServerSlots {
     const hash = nodeCrypto().createHash('sha256').update(`${this.#service} ${server}`).digest()
-    return new ServerSlots(this, this.#file, hash.readUInt32LE() * SERVER_BYTES)
+    return new ServerSlots(this, hash.readUInt32LE() * SERVER_BYTES)
   }
 
   /** False if this process cannot notice that another one waits for a slot: then it keeps no idle connections. */
@@ -63,7 +63,38 @@ export class SlotFile implements Disposable {
 
   /** Makes all processes of the service look which of them wait. */
   touch(): void {
-    if (!this.closed) touch(this.#file)
+    this.#attempt(() => touch(this.#file), undefined)
+  }
+
+  /** See {@link lockBytes}. Returns true if the file is closed. */
+  lock(kind: Parameters<typeof lockBytes>[1], at: number): boolean {
+    return this.#attempt(() => lockBytes(this.#file, kind, at), true)
+  }
+
+  /** See {@link lockedBytes}. */
+  locked(at: number, length = 1): ReturnType<typeof lockedBytes> {
+    return this.#attempt(() => lockedBytes(this.#file, at, length), null)
+  }
+
+  /** Returns another open file description of the file, which shares the lock at `at`; null if the file is closed. Throws EMFILE. */
+  share(at: number): OwnedFd | null {
+    if (this.closed) return null
+    const own = reopenWritable(this.#file, 'slot of a server')
+    this.lock('shared', at)
+    this.#attempt(() => lockBytes(own, 'shared', at), true)
+    return own
+  }
+
+  /** If the kernel or the file system refuses, closes the file: from then on the process applies the limits by itself. */
+  #attempt<T>(work: () => T, otherwise: T): T {
+    if (this.closed) return otherwise
+    try {
+      return work()
+    } catch (error) {
+      this[Symbol.dispose]()
+      this.#events.failed(error)
+      return otherwise
+    }
   }
 
   /** Releases all slots. */
@@ -77,10 +108,17 @@ export class SlotFile implements Disposable {
   #watchFile(): void {
     this.#watch = watchPaths(dirname(this.#path), [this.#path], () => {
       // Watches again first: a touch between the two would be missed.
-      this.#watchFile()
-      this.#touched()
+      this.#attempt(() => this.#watchFile(), undefined)
+      this.#events.touched()
     })
   }
+}
+
+export interface SlotEvents {
+  /** A process has called {@link SlotFile.touch}. */
+  touched(): void
+  /** The file is closed, because it cannot be used any more. */
+  failed(error: unknown): void
 }
 
 /** The slots of one server that this process has. */
@@ -88,7 +126,6 @@ export class ServerSlots {
   /** Another process waits for a slot, as far as this one knows: see {@link look}. */
   wanted = false
   readonly file: SlotFile
-  readonly #fd: OwnedFd
   readonly #base: number
   /** The numbers of the slots that {@link take} has locked. */
   readonly #taken = new Set<number>()
@@ -98,9 +135,8 @@ export class ServerSlots {
   /** How many slots came from another process with their connection. */
   #adopted = 0
 
-  constructor(file: SlotFile, fd: OwnedFd, base: number) {
+  constructor(file: SlotFile, base: number) {
     this.file = file
-    this.#fd = fd
     this.#base = base
   }
 
@@ -130,7 +166,7 @@ export class ServerSlots {
   }
 
   #tryLock(number: number): boolean {
-    return !this.#taken.has(number) && lockBytes(this.#fd, 'exclusive', this.#byteOf(number))
+    return !this.#taken.has(number) && this.file.lock('exclusive', this.#byteOf(number))
   }
 
   /** Locks a slot of `[from, to)`. */
@@ -141,8 +177,8 @@ export class ServerSlots {
         continue
       }
       const at = this.#byteOf(number)
-      if (lockBytes(this.#fd, 'exclusive', at)) return number
-      const other = lockedBytes(this.#fd, at, to - number)
+      if (this.file.lock('exclusive', at)) return number
+      const other = this.file.locked(at, to - number)
       number += other !== null && other.start <= at ? Math.max(1, other.end - at) : 1
     }
     return null
@@ -156,14 +192,13 @@ export class ServerSlots {
 
   /** Tells other processes that this one waits, until `on` is false. */
   want(on: boolean): void {
-    if (this.file.closed) return
-    lockBytes(this.#fd, on ? 'shared' : 'none', this.#base)
+    this.file.lock(on ? 'shared' : 'none', this.#base)
     if (on) this.file.touch()
   }
 
   /** Looks whether another process waits. */
   look(): boolean {
-    this.wanted = !this.file.closed && lockedBytes(this.#fd, this.#base) !== null
+    this.wanted = this.file.locked(this.#base) !== null
     return this.wanted
   }
 
@@ -172,7 +207,7 @@ export class ServerSlots {
     if (lock === null) {
       this.#taken.delete(number)
       if (this.#released.push(number) > MAX_REMEMBERED) this.#released.shift()
-      if (!this.file.closed) lockBytes(this.#fd, 'none', this.#byteOf(number))
+      this.file.lock('none', this.#byteOf(number))
     } else {
       this.#adopted--
       lock.close()
@@ -181,21 +216,14 @@ export class ServerSlots {
   }
 
   /** @internal Returns a descriptor that has the lock instead of this process, without an instant in which another process could take the slot. */
-  handOver(number: number, lock: OwnedFd | null): OwnedFd {
+  handOver(number: number, lock: OwnedFd | null): OwnedFd | null {
     if (lock !== null) {
       this.#adopted--
       return lock
     }
-    const own = reopenWritable(this.#fd, 'slot of a server')
-    try {
-      const at = this.#byteOf(number)
-      lockBytes(this.#fd, 'shared', at)
-      lockBytes(own, 'shared', at)
-      lockBytes(this.#fd, 'none', at)
-    } catch (error) {
-      own.close()
-      throw error
-    }
+    const at = this.#byteOf(number)
+    const own = this.file.share(at)
+    this.file.lock('none', at)
     this.#taken.delete(number)
     return own
   }

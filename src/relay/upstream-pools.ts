@@ -12,7 +12,7 @@ export interface PoolOptions {
   /** Milliseconds between two checks of idle connections. */
   tickMs?: number
   /**
-   * Opens the common slots of all processes of the service, when the first connection with a limit is needed; `touched` as for {@link SlotFile.open}.
+   * Opens the common slots of all processes of the service, when the first connection with a limit is needed; `touched` as in {@link SlotEvents}.
    * Without a file, limits apply to this process alone.
    */
   slotFile?: (touched: () => void) => SlotFile | null
@@ -128,7 +128,7 @@ class UpstreamPool implements StreamOwner, Timed {
   get #owesSlot(): boolean {
     const { slots } = this
     if (slots === null || this.#waiting.length > 0) return false
-    return !slots.file.watched || (slots.wanted && slots.look())
+    return !(slots.file.watched || slots.file.closed) || (slots.wanted && slots.look())
   }
 
   /** Returns the right to open one more connection; if necessary, closes an idle one for it. Null if all are in use. */
@@ -152,7 +152,7 @@ class UpstreamPool implements StreamOwner, Timed {
   wait(limit: number, proceed: (free: boolean) => void): ByteStream | null {
     const { slots } = this
     // Only other processes can free a slot that this one does not know to be in use.
-    if (slots === null || slots.held >= limit || this.tally.open >= limit) return null
+    if (slots === null || slots.file.closed || slots.held >= limit || this.tally.open >= limit) return null
     const stream = new WaitingStream(left => {
       this.#waiting = this.#waiting.filter(each => each.stream !== left)
       if (this.#waiting.length === 0) this.#stopAsking()

@@ -208,12 +208,12 @@ const limitShape = {
   connections: optional(
     or(orOff(integer(1, 10_000_000, 'auto')), 'auto'),
     'auto',
-    'open client connections; further ones get 503 (`forward`: are closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
+    'open client connections of each process; further ones get 503 (`forward`: are closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
   ),
   connectionsPerClient: optional(
     orOff(integer(1, 10_000_000)),
     'off',
-    'open connections of each client address (IPv6: /64), except those in `forwarded.trust`',
+    'open connections of each client address (IPv6: /64) in each process, except those in `forwarded.trust`',
   ),
 }
 

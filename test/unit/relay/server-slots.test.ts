@@ -13,9 +13,13 @@ function place(): string {
   return join(folder, 'slots')
 }
 
+const unexpected = (error: unknown) => {
+  throw error
+}
+
 /** Stands for one process of the service. */
 function open(path: string, service = 'edge', touched: () => void = () => {}): SlotFile {
-  const file = SlotFile.open(path, service, touched)
+  const file = SlotFile.open(path, service, { touched, failed: unexpected })
   onTestFinished(() => file[Symbol.dispose]())
   return file
 }
@@ -47,6 +51,18 @@ describe('the slots of a server', () => {
     expect(slots.take(1)).toBeNull()
     ended[Symbol.dispose]()
     expect(slots.take(1)).not.toBeNull()
+  })
+
+  it('are divided no more by a process whose file has failed, as it does without memory for locks', () => {
+    const path = place()
+    const [file, other] = [open(path), open(path).of('http://x')]
+    const slots = file.of('http://x')
+    expect([slots.take(1) !== null, other.take(1)]).toEqual([true, null])
+    file[Symbol.dispose]()
+    expect(other.take(1)).not.toBeNull()
+    expect([slots.held, slots.take(1), slots.take(2) !== null, slots.look()]).toEqual([1, null, true, false])
+    slots.want(true)
+    expect(slots.take(3)!.handOver()).toBeNull()
   })
 
   it('show among many that others have, with gaps', () => {
@@ -96,7 +112,8 @@ async function twoPools(connections: number) {
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   const path = place()
-  const make = () => new UpstreamPools({ slotFile: touched => SlotFile.open(path, 'edge', touched) })
+  const make = () =>
+    new UpstreamPools({ slotFile: touched => SlotFile.open(path, 'edge', { touched, failed: unexpected }) })
   const [a, b] = [make(), make()] as const
   const destination: Destination = {
     key: 'x',
