@@ -331,9 +331,12 @@ export class MemberDriver implements RuntimeDriver {
     }
     const serving = readiness.waitForServing()
     try {
-      await readiness.check(this.#withStateCheck(options), serving, () => {
-        for (const listener of this.runtime.listeners) listener.check()
-        this.runtime.holdings.checkServed(options.unserved ?? false)
+      await readiness.check(options, serving, {
+        first: this.#stateCheck(options),
+        last: () => {
+          for (const listener of this.runtime.listeners) listener.check()
+          this.runtime.holdings.checkServed(options.unserved ?? false)
+        },
       })
     } catch (error) {
       this.refuse(error as FdbError)
@@ -344,13 +347,13 @@ export class MemberDriver implements RuntimeDriver {
     if (this.first) this.runtime.state.writeMigrated()
   }
 
-  /** Adds a check of the state's entries, so that a version with a wrong `migrate` does not take over with a state that looks empty. */
-  #withStateCheck({ skipInvalid = false, checks = [], ...options }: ReadyOptions): ReadyOptions {
+  /** Returns the check of the state's entries: a version with a wrong `migrate` must not take over with a state that looks empty. Null if there is none. */
+  #stateCheck({ skipInvalid = false }: ReadyOptions): Check | null {
     const { view } = this.runtime
     view.skipInvalid = skipInvalid
-    if (skipInvalid || !view.hasSchemas) return { ...options, checks }
+    if (skipInvalid || !view.hasSchemas) return null
     const stateEntries: Check = ({ signal }) => view.checkEntries(signal)
-    return { ...options, checks: [stateEntries, ...checks] }
+    return stateEntries
   }
 
   /** Gives up the handoff; the incumbent continues to serve and gets the reason. */

@@ -23,6 +23,8 @@ export interface LogOwner {
   readonly appendListeners: ReadonlySet<() => void>
   /** Returns an error before ready(), when awaiting a queued change would block forever; otherwise null. */
   prematureError: (() => FdbError | null) | null
+  /** Whether a check of ready() runs, which may wait for a change that this process makes only after it: then a change resolves when it is queued. */
+  readonly inCheck: (() => boolean) | null
   /** An iteration skips entries that cannot be decoded. If false, it throws. */
   readonly skipInvalid: boolean
   /** Writes `durable` changes to disk. */

@@ -197,7 +197,8 @@ export class Section<T> {
    * did not answer: the change may have been made.
    *
    * A change that a successor makes before `ready()` waits until the successor serves. Awaiting it before `ready()` would block forever, so such
-   * an `await` rejects with ERR_FDB_NOT_READY: await it after `ready()`. This applies to all changes.
+   * an `await` rejects with ERR_FDB_NOT_READY: await it after `ready()`. While a check of `ready()` runs, which may ask a handler that writes, the
+   * promise resolves when the change waits, with its result for the present state. This applies to all changes.
    */
   put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
     return this.#writer.change('put()', options, async () => {

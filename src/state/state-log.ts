@@ -56,6 +56,7 @@ export class StateLog implements LogOwner {
   onUnreadable: ((error: unknown) => void) | null = null
   readonly appendListeners = new Set<() => void>()
   prematureError: (() => FdbError | null) | null = null
+  inCheck: (() => boolean) | null = null
   disk: Disk | null = null
   skipInvalid = false
 

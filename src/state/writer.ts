@@ -197,6 +197,7 @@ export class Writer {
     }
     const refused = this.#forwarding?.refusal
     if (refused) throw refused
+    if (this.#keepsOnly) return this.#keep(write)
     const promise = queue.add(write)
     this.#forwarding?.wake()
     if (this.#mode === 'writing') this.#appender.schedule()
@@ -216,8 +217,23 @@ export class Writer {
     return options?.durable === true ? change : this.#guardPremature(change)
   }
 
+  /** Whether changes wait until this process serves, and a check of ready() may wait for them. */
+  get #keepsOnly(): boolean {
+    const { inCheck, prematureError } = this.#core.owner
+    return this.#mode === 'reading' && inCheck?.() === true && (prematureError?.() ?? null) !== null
+  }
+
+  /** Queues a change, and resolves with its result for the present state. Throws if the change is refused at once. */
+  #keep(write: NewWrite): Promise<unknown> {
+    const result = write.makeUpdate ? write.makeUpdate().result : write.readResult?.()
+    this.#core.queue
+      .add(write)
+      .catch(error => this.#core.warn({ err: error }, 'a change that a check of ready() made was refused'))
+    return Promise.resolve(result)
+  }
+
   #guardPremature<R>(change: Promise<R>): Promise<R> {
-    if (this.#mode !== 'reading') return change
+    if (this.#mode !== 'reading' || this.#keepsOnly) return change
     const premature = () => (this.#mode === 'reading' ? (this.#core.owner.prematureError?.() ?? null) : null)
     return premature() === null ? change : PrematureAwait.of(change, premature)
   }
@@ -230,6 +246,7 @@ export class Writer {
   settled(): Promise<void> {
     this.#core.flush()
     const none = () => {}
+    if (this.#keepsOnly) return Promise.resolve()
     const last = this.#core.queue.last?.promise.then(none, none) ?? Promise.resolve()
     return this.#guardPremature(last)
   }

@@ -3,6 +3,12 @@ import { FdbError } from '../../errors.js'
 import { afterReading, type Limit, Pending } from '../../wire/pending.js'
 import type { Check, ReadyOptions } from '../options/member-options.js'
 
+/** What the library itself checks before and after the application's checks. */
+interface OwnChecks {
+  readonly first: Check | null
+  readonly last: () => void
+}
+
 /** Waits, within a limit, for the Offer, for the application's checks, and until this process serves. */
 export class Readiness {
   readonly #late: () => void
@@ -20,6 +26,11 @@ export class Readiness {
   constructor(late: () => void, logger: Logger) {
     this.#late = late
     this.#logger = logger
+  }
+
+  /** Whether the application's checks run. */
+  get checks(): boolean {
+    return this.#check !== null
   }
 
   get served(): boolean {
@@ -54,10 +65,10 @@ export class Readiness {
     return serving.answer
   }
 
-  /** Runs the application's checks, then `last`. Rejects with the first failure, or when `serving` rejects. */
-  async check(options: ReadyOptions, serving: Promise<void>, last: () => void): Promise<void> {
+  /** Runs `first`, the application's checks, then `last`. Rejects with the first failure, or when `serving` rejects. */
+  async check(options: ReadyOptions, serving: Promise<void>, { first, last }: OwnChecks): Promise<void> {
     const until = performance.now() + (options.timeout ?? 0)
-    await this.#runChecks(options, serving)
+    await this.#runChecks(options, serving, first)
     last()
     clearTimeout(this.#warning)
     if (options.timeout !== undefined) this.limit(Math.max(1, until - performance.now()))
@@ -67,13 +78,21 @@ export class Readiness {
    * Runs the checks one after the other. Rejects at the first that fails, with ERR_FDB_CHECK or the check's own FdbError; with
    * ERR_FDB_DEADLINE at the timeout; and when `serving` rejects. Then the running check is not awaited, and its signal aborts.
    */
-  async #runChecks({ checks = [], timeout }: ReadyOptions, serving: Promise<void>): Promise<void> {
+  async #runChecks(
+    { checks = [], timeout }: ReadyOptions,
+    serving: Promise<void>,
+    first: Check | null,
+  ): Promise<void> {
     const over = new AbortController()
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_resolve, reject) => {
       if (timeout !== undefined) timer = setTimeout(() => reject(lateCheck(this.#check, timeout)), timeout)
     })
     const all = async () => {
+      if (first !== null) {
+        this.#check = nameOf(first, 0, 1)
+        await runCheck(first, this.#check, over.signal)
+      }
       for (const [index, check] of checks.entries()) {
         if (over.signal.aborted) return
         const name = nameOf(check, index, checks.length)

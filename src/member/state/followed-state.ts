@@ -49,6 +49,7 @@ export class FollowedState {
     this.#shortage = new DescriptorShortage(`the newest state of "${service}" cannot be received`, logger)
     this.log = new StateLog({ logger, limits: stateLimits })
     this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
+    this.log.inCheck = () => shared.readiness.checks
     this.log.onUnreadable = error => this.#cannotRead(error)
     // Only the member that writes can flush the state file.
     const flush = () =>

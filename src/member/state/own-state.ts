@@ -43,6 +43,7 @@ export class OwnState {
     this.log.onStaleSecret = () => this.#removeSecretsLater()
     this.log.onUnreadable = error => this.onUnreadable(error)
     this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
+    this.log.inCheck = () => shared.readiness.checks
     this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
     this.log.disk = this.file
     if (this.file !== null) {

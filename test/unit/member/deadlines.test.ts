@@ -249,15 +249,45 @@ describe('a change that is awaited before ready()', () => {
     expect(section.size).toBe(50_001)
   })
 
-  it('says so to a check of ready(), which fails, and the service goes on', async () => {
+  it('is kept in a check of ready(), as in a request that the check makes, and made when this version serves', async () => {
     const start = service()
+    const schema = defineSection({ version: 1, codec: codec.json<number>() })
+    const first = await start()
+    await first.section('visits', schema).put('all', 1)
+    await first.section('visits', schema).put('old', 1)
+    await first.ready()
+    const second = await start()
+    const visits = second.section('visits', schema)
+    const results: unknown[] = []
+    const handler = async () => {
+      results.push(await visits.update('all', (value = 0) => value + 1))
+      await visits.put('new', 1)
+      results.push(await visits.delete('old'))
+      results.push(await second.update(state => state.get(visits, 'all')))
+      await visits.settled()
+      results.push(visits.waiting, visits.get('all'))
+    }
+    await second.ready({ checks: [handler] })
+    expect(results).toEqual([2, true, 1, 4, 1])
+    await visits.settled()
+    expect([visits.get('all'), visits.get('new'), visits.has('old')]).toEqual([2, 1, false])
+  })
+
+  it('is dropped with a version whose check fails, and the service goes on', async () => {
+    const start = service()
+    const schema = defineSection({ version: 1, codec: codec.json<number>() })
     const first = await start()
     await first.ready()
     const second = await start()
-    const section = second.section('users', defineSection({ version: 1, codec: codec.json() }))
-    const waits = async () => section.put('a', 1)
-    expect((await refusal(second.ready({ checks: [waits] }))).message).toContain('ready() would never')
+    const visits = second.section('visits', schema)
+    const fails = async () => {
+      await visits.put('new', 1)
+      await refusal(visits.put(untyped(5), 1))
+      return false
+    }
+    expect((await refusal(second.ready({ checks: [fails] }))).message).toBe('check "fails" returned false')
     expect(first.phase).toBe('serving')
+    expect(first.section('visits', schema).has('new')).toBe(false)
   })
 
   it('tells what is wrong with the change itself, where something is', async () => {
