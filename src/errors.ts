@@ -10,11 +10,11 @@ const mark: unique symbol = Symbol.for('fd-broker.error') as never
 export interface FdbErrorOptions {
   cause?: unknown
   /** Whether an unchanged retry may succeed later. */
-  retryable?: boolean
+  retryable?: boolean | undefined
   /** Phase of the handoff. */
-  phase?: string
+  phase?: string | undefined
   /** Further facts for logs and tests. */
-  details?: Record<string, unknown>
+  details?: Record<string, unknown> | undefined
 }
 
 /** An error of this library: its `code` is stable, and its message has the facts and then the remedy. */

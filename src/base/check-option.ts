@@ -8,6 +8,13 @@ export type OptionCheck = (value: unknown, name: string) => void
 
 export type OptionChecks<T> = { readonly [Name in keyof T]-?: OptionCheck }
 
+/** Some of these values. One that is undefined counts as missing, also under `exactOptionalPropertyTypes`. */
+export type Given<T> = { [Name in keyof T]?: T[Name] | undefined }
+
+export function withoutUndefined<T>(values: Given<T>): Partial<T> {
+  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as Partial<T>
+}
+
 /** Throws ERR_FDB_OPTION for the first wrong or unknown option. `prefix` precedes option names in messages. */
 export function checkOptions<T>(what: string, given: T, checks: OptionChecks<T>, prefix = ''): void {
   checkKeys(what, given, checks)

@@ -1,5 +1,13 @@
 import { resolve } from 'node:path'
-import { abortSignal, checkOptions, flag, type OptionChecks, path, unchecked } from '../base/check-option.js'
+import {
+  abortSignal,
+  checkOptions,
+  flag,
+  type Given,
+  type OptionChecks,
+  path,
+  unchecked,
+} from '../base/check-option.js'
 import { type Logger, wrappedLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
@@ -47,27 +55,27 @@ const READY_MS = 10_000
 export interface DaemonOptions {
   /** Path of the control socket, at most 106 bytes. */
   control: string
-  logger?: Logger
+  logger?: Logger | undefined
   /** Time limits of the handoffs that the daemon decides. The limits that the incumbent member gave to join() have precedence. */
-  upgrade?: Partial<HandoffTimes>
+  upgrade?: Given<HandoffTimes> | undefined
   /** `auto`: notifies the service manager when the daemon listens, lives and ends, as `systemd` of `join()` does. Default `off`. */
-  systemd?: 'auto' | 'off'
+  systemd?: 'auto' | 'off' | undefined
   /** A file to which the listening daemon writes its pid. */
-  pidFile?: string
+  pidFile?: string | undefined
   /** An abort closes the daemon. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
   /**
    * Takes over from the daemon that listens at `control`: its control socket and everything that it holds. That daemon ends when this one serves.
    * Default false: rejects with ERR_FDB_CONTROL_TAKEN if another process listens there.
    */
-  takeOver?: boolean
+  takeOver?: boolean | undefined
   /**
    * A file (YAML or JSON) with access rules, limits per service and the action for a service without members: see docs/daemon.md. By default
    * only the user of this process and root may use the daemon. Rejects with ERR_FDB_CONFIG.
    */
-  config?: string
+  config?: string | undefined
   /** The behaviour of this process after the next daemon has taken over, if its exit would end that daemon too: see `mainProcess` of `join()`. */
-  mainProcess?: 'refuse' | 'stays' | 'ends'
+  mainProcess?: 'refuse' | 'stays' | 'ends' | undefined
 }
 
 interface DaemonParts {

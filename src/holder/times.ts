@@ -1,4 +1,4 @@
-import { checkKeys, checkMs, wrongOption } from '../base/check-option.js'
+import { checkKeys, checkMs, type Given, withoutUndefined, wrongOption } from '../base/check-option.js'
 import { DEFAULT_TIMES } from '../base/default-times.js'
 import { LONGEST_MS } from '../base/duration.js'
 import type { HolderPhase } from '../handoff/phases.js'
@@ -41,7 +41,7 @@ const WAITING_SILENCE_MS = 1_500
 const BEATS_OF_SILENCE = 3
 
 /** Checks the given limits, and adds the defaults of the others. Throws ERR_FDB_OPTION. */
-export function resolveTimes(given: Partial<HandoffTimes> = {}): HandoffTimes {
+export function resolveTimes(given: Given<HandoffTimes> = {}): HandoffTimes {
   checkKeys('upgrade', given, HANDOFF_TIMES)
   const times = { ...HANDOFF_TIMES, ...withoutUndefined(given) }
   for (const [name, value] of Object.entries(times))
@@ -55,10 +55,6 @@ export function resolveTimes(given: Partial<HandoffTimes> = {}): HandoffTimes {
     )
   }
   return times
-}
-
-export function withoutUndefined<T extends object>(values: T): T {
-  return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as T
 }
 
 /** Reads the limits in a member's Hello, and ignores invalid ones. */

@@ -12,6 +12,7 @@
  * (octal; default: set by the umask), `uid`, `gid` (numbers). In a path write `%` as `%25` and `?` as `%3F`.
  */
 import { isIPv4 } from 'node:net'
+import type { Given } from '../base/check-option.js'
 import { isIPv6 } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import type { Inspected } from '../kernel/index.js'
@@ -44,7 +45,7 @@ export interface ListenerSpec {
 }
 
 /** The object form of a specification: missing fields get their defaults. */
-export type ListenerOptions = Pick<ListenerSpec, 'kind'> & Partial<ListenerSpec>
+export type ListenerOptions = Pick<ListenerSpec, 'kind'> & Given<ListenerSpec>
 
 type SpecPart = 'kind' | 'host' | 'port' | 'path' | 'options' | keyof ListenerSpec
 

@@ -14,13 +14,13 @@ export interface StayOptions {
    * The signals that this process forwards to the process that serves after it. The handlers of these signals stay installed until that process has ended.
    * Default: none.
    */
-  signals?: readonly NodeJS.Signals[]
+  signals?: readonly NodeJS.Signals[] | undefined
   /**
    * Also stays while a process in another container serves, until `until` aborts or no process has served for some seconds. For an
    * orchestrator that restarts every container that ends (Kubernetes): otherwise the replaced version would start again in the restarted
    * container, and take over. Default: does not stay for other containers.
    */
-  until?: AbortSignal
+  until?: AbortSignal | undefined
 }
 
 /** The interval at which children are checked even if no SIGCHLD has arrived. */

@@ -37,29 +37,29 @@ const CANCELLED_MS = 30_000
 
 export interface UpgradeAsk {
   /** The successor's command line, with argv0. Default: the command line of the running process. */
-  argv?: readonly string[]
+  argv?: readonly string[] | undefined
   /** Name of the service, for a daemon that holds several. */
-  service?: string
+  service?: string | undefined
   /** Time limit until the new version serves, in milliseconds; at least 1. Default 60000. */
-  timeout?: number
+  timeout?: number | undefined
   /** @internal The name of `timeout` before 0.5. */
-  timeoutMs?: number
+  timeoutMs?: number | undefined
   /**
    * First kills (SIGKILL) the processes that block the upgrade. `status` lists them in `blockedBy`: they got descriptors, and the server
    * does not know whether they have released them. Rejects with ERR_FDB_STUCK if one does not end.
    */
-  killStuck?: boolean
+  killStuck?: boolean | undefined
   /** @internal For a supervisor: the release to which it must set the release link. */
   release?: Release | undefined
   /** Called when the handoff enters a phase. */
-  progress?: (step: UpgradeProgress) => void
+  progress?: ((step: UpgradeProgress) => void) | undefined
   /** An abort cancels the upgrade; before the Commit this ends the successor. The result of `upgrade()` shows whether it was cancelled. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 export interface CommandAsk extends AskOptions {
   /** Name of the service, for a daemon that holds several. */
-  service?: string
+  service?: string | undefined
 }
 
 const COMMAND: OptionChecks<CommandAsk> = { ...ASK, service: unchecked }

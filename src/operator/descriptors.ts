@@ -17,21 +17,21 @@ import { ANSWER_MS, ASK, type Ask, type AskExtras, type AskOptions, limitOf } fr
 
 export interface PutOptions extends AskOptions {
   /** How long the daemon holds the descriptor. Default `forever`: until it is removed. */
-  lease?: DescriptorLease
+  lease?: DescriptorLease | undefined
   /** Replaces a descriptor of the same name. Default false: rejects with ERR_FDB_FD_TAKEN. */
-  replace?: boolean
+  replace?: boolean | undefined
 }
 
 export interface ClaimOptions extends AskOptions {
   /** Other processes may claim the descriptor too. Default false: no other process gets it until the claim ends. */
-  shared?: boolean
+  shared?: boolean | undefined
   /** The claim lasts until the process `pid` ends, not only until the connection ends. With `shared` it only lists `pid` as a user. */
-  while?: { readonly pid: number }
+  while?: { readonly pid: number } | undefined
 }
 
 export interface ReleaseOptions extends AskOptions {
   /** Ends the claim that was made with `while: { pid }` ({@link ClaimOptions}), not the claim of this connection. */
-  pid?: number
+  pid?: number | undefined
 }
 
 const PUT: OptionChecks<PutOptions> = { ...ASK, lease: unchecked, replace: unchecked }

@@ -183,11 +183,11 @@ export const ANSWER_MS = 5_000
 
 export interface AskOptions {
   /** Time limit in milliseconds for connecting, and separately for each answer; at least 1. Default 5000; for `command()` 60000. */
-  timeout?: number
+  timeout?: number | undefined
   /** @internal The name of `timeout` before 0.5. */
-  timeoutMs?: number
+  timeoutMs?: number | undefined
   /** An abort rejects the call with the signal's reason. The requested work continues. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 /** 0 is refused: in the protocol it means "no limit". */

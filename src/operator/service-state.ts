@@ -11,24 +11,24 @@ const LOOK_MS = 200
 
 export interface StateAsk extends AskOptions {
   /** Name of the service, for a daemon that holds several. */
-  service?: string
+  service?: string | undefined
 }
 
 export interface StateReadOptions extends StateAsk {
   /** Includes secret sections. Default false. */
-  secrets?: boolean
+  secrets?: boolean | undefined
 }
 
 export interface StateWatchOptions extends StateReadOptions {
   /** Watches only this section, which need not exist yet. Default: all sections. */
-  section?: string
+  section?: string | undefined
   /** First yields a `put` for each existing entry. Default false. */
-  initial?: boolean
+  initial?: boolean | undefined
 }
 
 export interface StateWriteOptions extends StateAsk {
   /** Id of the change: if it is retried with the same id, it is made only once. Default: a random id. */
-  request?: string
+  request?: string | undefined
 }
 
 /** A section that is in the log or that the serving process has registered. */

@@ -38,20 +38,20 @@ import { keepYoungGenerationSmall } from './young-generation.js'
 
 export interface ProxyOptions {
   /** A pino-compatible logger. Default: the proxy logs nothing. */
-  logger?: Logger
+  logger?: Logger | undefined
   /** Gets a line for each request if the configuration has `accessLog: true`. Default: `logger`. */
-  access?: Pick<Logger, 'info'>
+  access?: Pick<Logger, 'info'> | undefined
   /** See `systemd` and `pidFile` of `join()`. */
-  systemd?: 'auto' | 'off'
-  pidFile?: string
+  systemd?: 'auto' | 'off' | undefined
+  pidFile?: string | undefined
   /**
    * Options of `join()` that override the configuration. With `follow` the proxy takes listeners, upstreams, routes, certificates and settings from
    * the followed state and never writes them; `drain`, `upgrade` and `control` come from the proxy's own configuration.
    */
-  place?: JoinedBy['place'] & object
-  signal?: AbortSignal
+  place?: JoinedBy['place'] | undefined
+  signal?: AbortSignal | undefined
   /** @internal Called before the proxy serves, to register commands that must exist from the start. */
-  prepare?: (proxy: ReverseProxy) => void
+  prepare?: ((proxy: ReverseProxy) => void) | undefined
 }
 
 /** The phases in which the state's file routes are those of this process's configuration. */
@@ -429,7 +429,7 @@ export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Pro
 
 /** Options of `join()` that are not in the configuration, except for `place`, which overrides it. */
 type JoinedBy = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
-  place?: Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string }
+  place?: (Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string | undefined }) | undefined
 }
 
 function joinOptions(
@@ -441,7 +441,6 @@ function joinOptions(
   const { timeout: _, health: __, ...upgradeTimes } = upgrade
   const { lastEvent: ___, movesPerSecond, ...drainOptions } = drain
   return {
-    service,
     ...(control !== null && { control }),
     upgrade: upgradeTimes,
     drain: { ...drainOptions, ...(movesPerSecond !== null && { movesPerSecond }) },
@@ -452,7 +451,9 @@ function joinOptions(
     ...(signal && { signal }),
     ...(systemd && { systemd }),
     ...(pidFile && { pidFile }),
-    ...place,
+    service: place?.service ?? service,
+    hosting: place?.hosting,
+    follow: place?.follow,
   }
 }
 

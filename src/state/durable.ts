@@ -15,7 +15,7 @@ export interface Durability {
 }
 
 interface DurableOption {
-  durable?: boolean
+  durable?: boolean | undefined
 }
 
 /**

@@ -1,4 +1,4 @@
-import { checkKeys } from '../base/check-option.js'
+import { checkKeys, type Given, withoutUndefined } from '../base/check-option.js'
 import { FdbError, type FdbErrorCode, FdbTypeError } from '../errors.js'
 
 /** The limits of the state log. They are checked before memory is allocated. */
@@ -49,9 +49,9 @@ export const DEFAULT_LIMITS: Readonly<StateLimits> = Object.freeze({
   requestBytes: 255,
 })
 
-export function limitsFrom(overrides: Partial<StateLimits> | undefined): Readonly<StateLimits> {
-  if (overrides !== undefined) checkKeys('stateLimits', overrides, DEFAULT_LIMITS)
-  const limits = { ...DEFAULT_LIMITS, ...overrides }
+export function limitsFrom(overrides: Given<StateLimits> = {}): Readonly<StateLimits> {
+  checkKeys('stateLimits', overrides, DEFAULT_LIMITS)
+  const limits = { ...DEFAULT_LIMITS, ...withoutUndefined(overrides) }
   for (const [name, value] of Object.entries(limits)) {
     if (!Number.isSafeInteger(value) || value < 1) {
       throw new FdbError(

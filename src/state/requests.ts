@@ -71,14 +71,14 @@ export interface WriteOptions {
    * A client's request id: a retry of the same change with the same id has no further effect. A different change with the same id (of another
    * section, key or kind) is refused with ERR_FDB_STATE_REQUEST; the values are not compared.
    */
-  request?: string
+  request?: string | undefined
   /**
    * Resolves when the change is on disk, so that it survives a power cut; needs a `stateFile`. Concurrent changes share one sync. If another process
    * writes, or starts to write before the change is on disk, that process writes the change to its disk. Rejects with ERR_FDB_FENCED before `ready()`, without making
    * the change. Rejects with ERR_FDB_STATE_FILE and `details.made: true` if the disk fails: the change was made in memory, and is written when the
    * disk works again. Default: the `durable` setting of the section's schema.
    */
-  durable?: boolean
+  durable?: boolean | undefined
 }
 
 const WRITE_OPTIONS: OptionChecks<WriteOptions> = { request: unchecked, durable: flag }

@@ -7,10 +7,10 @@ export interface SectionOptions<T> {
   /** Version of the values' schema, from 1. Raise it when older readers would misread new values. */
   version: number
   /** The lowest schema version that can read values of this version; default 1. The log keeps the highest `minReader` that was ever used for the section. */
-  minReader?: number
+  minReader?: number | undefined
   codec: Codec<T>
   /** Called with each decoded (and migrated) value and with each value before it is put. Throws to refuse the value. */
-  validate?: (value: T) => void
+  validate?: ((value: T) => void) | undefined
   /**
    * Converts a value of an older schema version to this version; `from` is the entry's version, `to` is this schema's version. Called each time
    * such an entry is decoded. When the handoff cannot be undone any more, the process that serves puts all such entries, converted: listeners get
@@ -18,21 +18,21 @@ export interface SectionOptions<T> {
    * with protobuf, so that unknown fields survive. Must not overwrite new fields that exist already: an entry that a newer version wrote and an older
    * version then changed has the older version's number. Values of a newer version, or of no version, are not migrated.
    */
-  migrate?: (value: T, from: number, to: number) => T
+  migrate?: ((value: T, from: number, to: number) => T) | undefined
   /** Values are never logged, and the tools show them only on request. A section that was secret once stays secret. */
-  secret?: boolean
+  secret?: boolean | undefined
   /**
    * `get` returns the same deeply frozen object to each caller, instead of decoding a new one each time. Useful for large values that are
    * read often and rarely changed. Default false. Values that cannot be frozen (bytes, a Date, a Map) are still decoded each time.
    */
-  frozen?: boolean
+  frozen?: boolean | undefined
   /**
    * A change of the section resolves when it is on disk, unless it is made with `durable: false`. So does an update of several sections
    * if it changes a durable section. Needs a `stateFile`. Default false.
    */
-  durable?: boolean
+  durable?: boolean | undefined
   /** Maximum number of decoded immutable values in memory; default 1024, 0 for none. */
-  cache?: number
+  cache?: number | undefined
 }
 
 export interface SectionSchema<T> extends Readonly<SectionOptions<T>> {

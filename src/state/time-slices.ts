@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 
 export interface SliceOptions {
   /** Maximum time of work per turn of the event loop, in milliseconds; default 1. */
-  sliceMs?: number
+  sliceMs?: number | undefined
   signal?: AbortSignal | undefined
 }
 

@@ -36,10 +36,10 @@ export interface TicketKeyOptions {
    * Servers that share keys under one name resume each other's sessions; default `default`. A resumed session skips the check of client certificates:
    * a server that asks for client certificates must have its own name.
    */
-  name?: string
+  name?: string | undefined
   /** Interval in milliseconds at which the serving process creates new keys; default 12 hours. */
-  rotateEvery?: number
-  logger?: Logger
+  rotateEvery?: number | undefined
+  logger?: Logger | undefined
 }
 
 const OPTIONS: OptionChecks<TicketKeyOptions> = {

@@ -27,36 +27,36 @@ export interface WorkersOptions {
   /** Number of workers; `auto`: one for each processor that this process may use. */
   workers: number | 'auto'
   /** Command of each worker with its arguments, found as a shell would find it. Default: the command of this process. */
-  command?: readonly string[]
+  command?: readonly string[] | undefined
   /** Path of the control socket, at most 106 bytes. Default: as for `join()`. */
-  control?: string
+  control?: string | undefined
   /** How an upgrade replaces the workers after the first one: one after the other (default), or all at once. */
-  replace?: 'one-by-one' | 'at-once'
+  replace?: 'one-by-one' | 'at-once' | undefined
   /** pino-compatible. Default: nothing is logged. */
-  logger?: Logger
+  logger?: Logger | undefined
   /** Time for a worker to serve, in milliseconds. Default 60 000. */
-  timeout?: number
+  timeout?: number | undefined
   /**
    * Delay in milliseconds before a worker is started again that ended within a second after it started to serve, or that failed to start.
    * Doubled after each further failure to start, up to 30 s. Default 500.
    */
-  restartDelay?: number
+  restartDelay?: number | undefined
   /**
    * Time in milliseconds for workers to stop serving when this process ends and `close()` has no `timeout`; then they are killed. Default
    * 30 000; `off`: they are not killed. The drain of their connections is configured separately.
    */
-  stopTimeout?: number | 'off'
+  stopTimeout?: number | 'off' | undefined
   /**
    * Time in milliseconds after which a worker that runs but sends no heartbeats is replaced. Default 10 000; `off`: it is not replaced. The
    * first worker, which decides all state changes, is replaced after 2 s. After 2 s other workers accept on a silent worker's listeners.
    */
-  hungTimeout?: number | 'off'
+  hungTimeout?: number | 'off' | undefined
   /** This and the next two as for `serveDaemon()`: the main process is a daemon. */
-  systemd?: DaemonOptions['systemd']
-  pidFile?: string
-  mainProcess?: DaemonOptions['mainProcess']
+  systemd?: DaemonOptions['systemd'] | undefined
+  pidFile?: string | undefined
+  mainProcess?: DaemonOptions['mainProcess'] | undefined
   /** An abort closes the main process. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
 }
 
 /** The options of {@link startWorkers}, with their defaults. */

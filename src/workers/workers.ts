@@ -134,7 +134,7 @@ export class Workers implements AsyncDisposable {
    * main process. Workers that live 5 s after `timeout` are killed; without it, those that still serve after `stopTimeout`. Another call
    * can shorten the time.
    */
-  async close({ timeout }: { timeout?: number } = {}): Promise<void> {
+  async close({ timeout }: { timeout?: number | undefined } = {}): Promise<void> {
     const daemon = this.#daemon
     if (daemon === null) return
     if (!this.#closing) {

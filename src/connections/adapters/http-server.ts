@@ -136,7 +136,7 @@ export interface HttpHooks {
   /** Called after the server's 'connection' with the data of {@link serialize}, in the next process or in this one. */
   restore?(socket: net.Socket, data: Uint8Array): void
   /** For connections that the application takes over ('upgrade', 'connect'). Without this option these connections remain in this process until they end. */
-  readonly upgraded?: SocketProtocol
+  readonly upgraded?: SocketProtocol | undefined
 }
 
 type IdleRecord = fdbroker.connections.IdleHttp.$Properties

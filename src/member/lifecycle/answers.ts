@@ -11,13 +11,13 @@ import type { Check } from '../options/member-options.js'
 
 export interface AnswersOptions {
   /** The path and query of the request. Default `/`. */
-  path?: string
+  path?: string | undefined
   /** The header `Host`, and the server name with TLS. Default `localhost`. */
-  host?: string
+  host?: string | undefined
   /** The required status of the response. Default: any of 200 to 399. */
-  status?: number
+  status?: number | undefined
   /** The time limit for the response's status and headers, in milliseconds. Default 5 000. */
-  timeout?: number
+  timeout?: number | undefined
 }
 
 const OPTIONS: OptionChecks<AnswersOptions> = {

@@ -29,7 +29,7 @@ export interface ConnectionKeeper {
   /** Returns the number of connections by their activity, for `status`. Called seldom. */
   kinds?(): Readonly<Record<string, number>>
   /** The protocol of the clients (`https`, `tcp`), for `status`. */
-  readonly scheme?: string
+  readonly scheme?: string | undefined
   /** Another process serves. Tell the clients that their connections will end, but close none with a request in flight. May be called twice. */
   announce(): void
   /** This process serves again. Undo {@link announce} where possible; connections that the other process refused may be offered again. */
@@ -44,7 +44,7 @@ export interface ConnectionKeeper {
    */
   cut(): DrainCounts
   /** The connections that can move to another process. While they may move, {@link announce} is not called. */
-  readonly moving?: MovableConnections
+  readonly moving?: MovableConnections | undefined
 }
 
 /** How a server's connections continue in the next process, or end here. Give at most one of `http`, `socket` and `keeper`. */
@@ -55,13 +55,13 @@ export interface ServeOptions {
    * connections of an `http.Server` move even if another 'connection' listener gets them first (PROXY protocol, sniffers). That listener is
    * not called for connections that arrive by a move, so `http.serialize` and `http.restore` must transfer its data.
    */
-  readonly move?: boolean
+  readonly move?: boolean | undefined
   /** Hooks for an `http.Server`. */
-  readonly http?: HttpHooks
+  readonly http?: HttpHooks | undefined
   /** The protocol of a `net.Server`. */
-  readonly socket?: SocketProtocol
+  readonly socket?: SocketProtocol | undefined
   /** Handles the connections of any server; the library ignores the server's sockets. */
-  readonly keeper?: ConnectionKeeper
+  readonly keeper?: ConnectionKeeper | undefined
 }
 
 const OPTIONS: OptionChecks<ServeOptions> = {

@@ -17,40 +17,40 @@ export interface ReadyOptions {
    * Each check must pass before this process takes over. The first that fails ends the handoff, and the incumbent continues to serve. A
    * check that never settles is awaited until `timeout`, or until the incumbent ends the handoff.
    */
-  checks?: readonly Check[]
+  checks?: readonly Check[] | undefined
   /** The limit for the checks and the handoff, in milliseconds. Default: the incumbent's own limits. */
-  timeout?: number
+  timeout?: number | undefined
   /**
    * The listeners that may be without a server, by name; true: all. Otherwise `ready()` rejects with ERR_FDB_UNSERVED if a stream
    * listener has no server and was not borrowed, or if the incumbent opened a listener after this version joined.
    */
-  unserved?: boolean | readonly string[]
+  unserved?: boolean | readonly string[] | undefined
   /**
    * Serve although entries of the state cannot be decoded by this version: iterations skip them, with a warning, and `get` throws. Default
    * false: `ready()` rejects with ERR_FDB_STATE_VALUE. `ready()` decodes the entries of other schema versions, and all of sections with `validate`.
    */
-  skipInvalid?: boolean
+  skipInvalid?: boolean | undefined
 }
 
 /** Options of {@link Member.upgrade}. */
 export interface UpgradeOptions {
-  argv?: readonly string[]
-  env?: NodeJS.ProcessEnv
-  signal?: AbortSignal
+  argv?: readonly string[] | undefined
+  env?: NodeJS.ProcessEnv | undefined
+  signal?: AbortSignal | undefined
   /** The limit for the whole upgrade, in milliseconds. Default: the handoff's own limits. */
-  timeout?: number
-  progress?: (step: UpgradeProgress) => void
+  timeout?: number | undefined
+  progress?: ((step: UpgradeProgress) => void) | undefined
 }
 
 /** Options of {@link Member.close}. */
 export interface CloseOptions {
   /** The time after which remaining connections are closed, in milliseconds. Default: `drain.timeout`. A later call can shorten it. */
-  timeout?: number
+  timeout?: number | undefined
   /**
    * Whether a standby of the previous version takes over again, with the connections, as after a crash. Default true. With false the service
    * ends with this process.
    */
-  handBack?: boolean
+  handBack?: boolean | undefined
 }
 
 export interface MemberEvents {

@@ -3,6 +3,7 @@ import {
   abortSignal,
   checkMs,
   checkOptions,
+  type Given,
   hook,
   milliseconds,
   nameUpTo,
@@ -11,13 +12,14 @@ import {
   path,
   predicate,
   unchecked,
+  withoutUndefined,
   wrongOption,
 } from '../../base/check-option.js'
 import { DEFAULT_TIMES } from '../../base/default-times.js'
 import { type Logger, wrappedLogger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { Caller } from '../../holder/admission.js'
-import { type HandoffTimes, resolveTimes, withoutUndefined } from '../../holder/times.js'
+import { type HandoffTimes, resolveTimes } from '../../holder/times.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import { DAEMON, defaultControl, slotOf, type WorkerPlace, workerPlace } from '../../os/default-control.js'
 import { mainProcess } from '../../os/main-process.js'
@@ -43,61 +45,63 @@ export interface JoinOptions {
    * has it, else the first that belongs to this user. `false`: no control socket, so that this process cannot be upgraded, for tests and `tsx
    * watch`; the rest of the program need not change.
    */
-  control?: string | false
+  control?: string | false | undefined
   /**
    * `embedded` (default): the first process on the path holds sockets and state itself. `daemon`: the process joins a running `fd-broker
    * serve`, and waits for it if there is none.
    */
-  hosting?: 'embedded' | 'daemon'
+  hosting?: 'embedded' | 'daemon' | undefined
   /**
    * Uses the state of this other service of the same daemon (`hosting: 'daemon'`). This member reads and changes the sections like that
    * service's own member, but only that service may have a state file. See {@link Member.follows} for work that is done once for a state.
    */
-  follow?: string
+  follow?: string | undefined
   /** Aborts joining. After joining, use {@link Member.close}. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
   /** A pino-compatible logger. Without one the library is silent. */
-  logger?: Logger
+  logger?: Logger | undefined
   /** The limit for the start-up and for the incumbent's answers, in milliseconds. Default 10 000. */
-  timeout?: number
+  timeout?: number | undefined
   /**
    * The limits of a handoff in which this process is the incumbent. In daemon hosting the daemon's limits replace the ones that are not
    * given. `silence` must be more than twice `heartbeat`.
    */
-  upgrade?: Partial<HandoffTimes>
-  drain?: {
-    /** The time after which remaining connections are closed, in milliseconds. Default 30 000. */
-    timeout?: number
-    /**
-     * The same for TLS connections, which cannot move; at least `timeout`. Their next response announces the end, and this process lives
-     * until they have ended. If the service ends, `timeout` applies instead. Default 3 600 000 (an hour).
-     */
-    tlsTimeout?: number
-    /**
-     * The most older versions that drain at the same time. One more, and the oldest closes its connections within `timeout`, but at most 10 s. Default 16.
-     */
-    generations?: number
-    /**
-     * Which connections move to the process that serves. `auto` (default): each as soon as it can move; some kinds can even amid a
-     * request. `idle`: each between two requests only. `off`: none; all drain.
-     */
-    move?: 'auto' | 'idle' | 'off'
-    /** The most connections that move in a second. Default: no limit, except 3 ms of each turn of the event loop. */
-    movesPerSecond?: number
-    /**
-     * A few connections of each server (1 %, at least 8) move first, so that a version that crashes takes few connections with it. The
-     * others follow when the next version has served these for `firstWave` milliseconds and, if their clients have sent requests, has
-     * answered one. The others move evenly within three times `firstWave`, at most 750 ms. Default 250; 0: all at once.
-     */
-    firstWave?: number
-  }
+  upgrade?: Given<HandoffTimes> | undefined
+  drain?:
+    | {
+        /** The time after which remaining connections are closed, in milliseconds. Default 30 000. */
+        timeout?: number | undefined
+        /**
+         * The same for TLS connections, which cannot move; at least `timeout`. Their next response announces the end, and this process lives
+         * until they have ended. If the service ends, `timeout` applies instead. Default 3 600 000 (an hour).
+         */
+        tlsTimeout?: number | undefined
+        /**
+         * The most older versions that drain at the same time. One more, and the oldest closes its connections within `timeout`, but at most 10 s. Default 16.
+         */
+        generations?: number | undefined
+        /**
+         * Which connections move to the process that serves. `auto` (default): each as soon as it can move; some kinds can even amid a
+         * request. `idle`: each between two requests only. `off`: none; all drain.
+         */
+        move?: 'auto' | 'idle' | 'off' | undefined
+        /** The most connections that move in a second. Default: no limit, except 3 ms of each turn of the event loop. */
+        movesPerSecond?: number | undefined
+        /**
+         * A few connections of each server (1 %, at least 8) move first, so that a version that crashes takes few connections with it. The
+         * others follow when the next version has served these for `firstWave` milliseconds and, if their clients have sent requests, has
+         * answered one. The others move evenly within three times `firstWave`, at most 750 ms. Default 250; 0: all at once.
+         */
+        firstWave?: number | undefined
+      }
+    | undefined
   /**
    * Also keeps the state in a file, so that the first process after a reboot starts with it: then {@link Member.first} is true and the
    * sections are filled. The process that serves writes the file; give all versions the same path.
    */
-  stateFile?: string | StateFileOptions
+  stateFile?: string | StateFileOptions | undefined
   /** Limits of the state, each with a default. */
-  stateLimits?: Partial<StateLimits>
+  stateLimits?: Given<StateLimits> | undefined
   /**
    * Decides about an upgrade if the end of this process would end its successor too, because this process is PID 1 of a container, or the
    * main process of a systemd unit, or has the variable FD_BROKER_MAIN_PROCESS=1.
@@ -105,28 +109,28 @@ export interface JoinOptions {
    * - `stays`: the application awaits {@link Member.stay} before it ends.
    * - `ends`: this process may end. Give it if the successor survives that (`KillMode=process`, `ExitType=cgroup`).
    */
-  mainProcess?: 'refuse' | 'stays' | 'ends'
+  mainProcess?: 'refuse' | 'stays' | 'ends' | undefined
   /**
    * `auto`: notifies a service manager (`NOTIFY_SOCKET`, which systemd sets with `Type=notify` or `NotifyAccess=`) when this service
    * serves, is upgraded, is rolled back, or ends, and names the new main process at each Commit. Also sends the watchdog's keep-alive
    * (`WatchdogSec=`) while {@link health} is true. A unit needs `NotifyAccess=all`. Default `off`.
    */
-  systemd?: 'auto' | 'off'
+  systemd?: 'auto' | 'off' | undefined
   /** The path of a file with the pid of the process that serves. Replaced at a commit or rollback, removed when the service ends. */
-  pidFile?: string
+  pidFile?: string | undefined
   /**
    * Returns true, false, or a sentence that says why this process is not healthy. Heartbeats carry the result. In probation the previous
    * version takes over again if this process is not healthy for longer than `upgrade.silence`. Default: always healthy.
    */
-  health?: Health
+  health?: Health | undefined
   /**
    * Ends this process (`process.exit()`) if a timer or watcher still keeps it alive this many milliseconds after {@link Member.retired} has
    * resolved; `true` means 2 000. Ignored while the process {@link Member.stay}s for others. Default false: the process lives on, and the
    * log and `status` name the resources that keep it alive.
    */
-  exitWhenRetired?: boolean | number
+  exitWhenRetired?: boolean | number | undefined
   /** @internal The versions of the protocol, for tests. */
-  versions?: VersionRange
+  versions?: VersionRange | undefined
 }
 
 /** The options of {@link join}, with their defaults. */

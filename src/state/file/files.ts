@@ -254,12 +254,12 @@ export interface StateFileOptions {
    * When written changes are synced (fdatasync): `always`, after each write; a number, at this interval in milliseconds if there
    * were writes; `never`, whenever the kernel does so. Default 1000. A compaction and the end of the process always sync.
    */
-  sync?: 'always' | 'never' | number
+  sync?: 'always' | 'never' | number | undefined
   /**
    * If the first process finds the file damaged, or shorter than at its last sync: with `refuse` (default) join() rejects and
    * the file is unchanged; with `prefix` the process starts with the records before the damage, and the file is kept as `PATH.damaged-TIME`.
    */
-  damaged?: 'refuse' | 'prefix'
+  damaged?: 'refuse' | 'prefix' | undefined
 }
 
 export interface StateFileSettings extends Required<StateFileOptions> {

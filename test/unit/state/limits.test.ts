@@ -20,6 +20,7 @@ describe('the limit of a segment', () => {
   it('never exceeds 32 bits, whatever was asked for', () => {
     expect(limitsFrom({ segmentBytes: 2 ** 40 }).segmentBytes).toBe(0xffff_ffff)
     expect(limitsFrom({ segmentBytes: 4096 }).segmentBytes).toBe(4096)
+    expect(limitsFrom({ segmentBytes: undefined })).toEqual(limitsFrom({}))
   })
 })
 
