@@ -3,7 +3,7 @@ import { FdbError } from '../../errors.js'
 import { afterReading, type Limit, Pending } from '../../wire/pending.js'
 import type { Check, ReadyOptions } from '../options/member-options.js'
 
-/** What the library itself checks before and after the application's checks. */
+/** The library's own checks, before and after those of the application. */
 interface OwnChecks {
   readonly first: Check | null
   readonly last: () => void

@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs'
+import type { JoinOptions, ReadyOptions, SectionOptions, UpgradeOptions } from 'fd-broker'
+import type { AskOptions } from 'fd-broker/operator'
+import type { ProxyOptions } from 'fd-broker/proxy'
 import { expect, expectTypeOf, it } from 'vitest'
-import type { JoinOptions, ReadyOptions, SectionOptions, UpgradeOptions } from '../../../src/index.js'
-import type { AskOptions } from '../../../src/operator.js'
-import type { ProxyOptions } from '../../../src/proxy/index.js'
 
 const REPORTS = new URL('../../api/', import.meta.url)
 /** An optional property at the end of its line. A property whose type begins here ends at the bracket of the same depth. */
