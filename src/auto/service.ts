@@ -318,9 +318,7 @@ export class AutoService {
   async #ready(): Promise<void> {
     this.#phase = 'readies'
     const { service, log, ready } = this.#settings
-    if (ready === 'listen') this.#member.reportStep('is not ready')
-    else if (ready === 'call') this.#member.reportStep('has not called ready() of fd-broker/auto')
-    else this.#member.reportStep(`has no answer to GET ${ready.path} yet`)
+    this.#member.reportStep('is not ready')
     try {
       await Promise.all(this.#attaching.values())
       for (const [name, listener] of this.#unusedListeners) this.#releaseListener(name, listener)
@@ -339,11 +337,19 @@ export class AutoService {
 
   #checks(ready: AutoSettings['ready']): Check[] {
     if (ready === 'listen') return []
-    if (ready === 'call') return [() => this.#readyCall]
+    const report = (step: string) => this.#member.reportStep(step)
+    if (ready === 'call') {
+      const called: Check = () => {
+        report('has not called ready() of fd-broker/auto')
+        return this.#readyCall
+      }
+      return [called]
+    }
     // Only HTTP servers have this property.
     const servers = [...this.#names.keys()].filter(server => 'maxHeadersCount' in server)
-    const report = (step: string) => this.#member.reportStep(step)
-    return servers.slice(0, 1).map(server => untilHealthy(answers(server, { path: ready.path }), report))
+    return servers
+      .slice(0, 1)
+      .map(server => untilHealthy(answers(server, { path: ready.path }), ready.path, report))
   }
 
   #onFailed(error: unknown): void {
@@ -412,9 +418,10 @@ function isSameFile(one: string, other: string): boolean {
   return real !== null && real === realPathOf(other)
 }
 
-/** Repeats a check until it passes. Prints each new reason why it fails, and passes each reason to `onFailed`. */
-function untilHealthy(check: Check, onFailed: (step: string) => void): Check {
+/** Repeats a check until it passes. Prints each new reason why it fails, and passes it to `report`. */
+function untilHealthy(check: Check, path: string, report: (step: string) => void): Check {
   const repeated: Check = async ({ signal }) => {
+    report(`has no answer to GET ${path} yet`)
     for (;;) {
       try {
         return (await check({ signal })) !== false
@@ -422,7 +429,7 @@ function untilHealthy(check: Check, onFailed: (step: string) => void): Check {
         if (signal.aborted) throw error
         const why = messageOf(error)
         const { reason = why } = FdbError.is(error) ? error.details : {}
-        onFailed(`fails its check: ${reason}`)
+        report(`fails its check: ${reason}`)
         printOnce(`this version does not serve yet: ${why}`)
       }
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))

@@ -276,8 +276,11 @@ export class UpgradeAttempt {
   /** The step that a successor that has joined has not completed: `has not called ready()`. Null if it has not joined, or is ready. */
   get missingStep(): string | null {
     const { joinerPid, phase } = this.#incumbent
-    if (phase !== 'offering' || joinerPid === null) return null
-    return this.child.exitReason.step ?? this.#options.unready?.() ?? null
+    return joinerPid === null ? null : this.#stepAt(phase)
+  }
+
+  #stepAt(phase: string | undefined): string | null {
+    return phase === 'offering' ? (this.child.exitReason.step ?? this.#options.unready?.() ?? null) : null
   }
 
   /** Whether the error has facts from the successor's process (exit code, reason, stderr) that the handoff does not know. */
@@ -299,6 +302,9 @@ export class UpgradeAttempt {
       reason = this.child.exitReason.takeLine()
       lines = this.child.exitReason.takeLines()
     }
+    // The handoff knows only the limit that has passed.
+    const step = code === 'ERR_FDB_DEADLINE' ? this.#stepAt(phase) : null
+    if (step !== null) reason = `${message}; ${this.#name} has joined, but ${step}`
     this.#hasMoreDetail = how !== null || lines !== null || reason !== null
     const name = this.#options.servesOn !== null ? '' : `${this.#name} did not start to serve: `
     const end = how === null ? '' : `; it ended ${how}`

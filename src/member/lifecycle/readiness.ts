@@ -1,7 +1,10 @@
+
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
+import { writeStep } from '../../versions/exit-reason.js'
 import { afterReading, type Limit, Pending } from '../../wire/pending.js'
 import type { Check, ReadyOptions } from '../options/member-options.js'
+
 
 /** The library's own checks, before and after those of the application. */
 interface OwnChecks {
@@ -97,6 +100,8 @@ export class Readiness {
         if (over.signal.aborted) return
         const name = nameOf(check, index, checks.length)
         this.#check = name
+        // For the error of the process that started this one.
+        writeStep(`has not finished ${name}`)
         await runCheck(check, name, over.signal)
       }
     }

@@ -1,0 +1,60 @@
+import { describe, expect, it } from 'vitest'
+import * as operator from '../processes/operator.js'
+import { AutoProgram } from './auto-program.js'
+
+/** `ready` is the end of the version's start. */
+const member = (ready: string) => `import http from 'node:http'
+import { join } from 'fd-broker'
+const member = await join({ service: 'shop', control: process.env.RUNTIME_DIRECTORY + '/' + process.env.NAME + '.sock', upgrade: { ready: 600 } })
+const server = http.createServer((request, response) => response.end('pid ' + process.pid))
+;(await member.listen('web', 'tcp://127.0.0.1:8080')).serve(server)
+const never = () => new Promise(() => {})
+setInterval(() => {}, 1000)
+${ready}
+`
+
+describe('an upgrade that comes to its limit names the step that is missing, and so does the status afterwards:', () => {
+  it.each([
+    ['ready() was not called', 'void 0', /has joined, but has not called ready\(\)/],
+    [
+      'a check does not settle',
+      'await member.ready({ checks: [async function database() { await never() }] })',
+      /has joined, but has not finished check "database"/,
+    ],
+    [
+      'a check without a name does not settle',
+      'await member.ready({ checks: [async () => true, async () => never()] })',
+      /has joined, but has not finished check 2 of 2/,
+    ],
+  ])('%s', async (_what, ready, why) => {
+    const program = await AutoProgram.of(member('await member.ready()'))
+    const env = { NAME: program.name }
+    const first = await program.serve('nothing', 1, env)
+    program.write(program.file, member(ready))
+    const { code, stderr } = await program.sandbox.run('upgrade', '--control', program.control)
+    expect(stderr).toMatch(why)
+    expect(code).toBe(1)
+    const { lastFailure } = await operator.status(program.control)
+    expect(lastFailure?.message).toMatch(why)
+    await program.answeredBy(first)
+  })
+
+  it.each([
+    [
+      'with its message',
+      `async () => { throw new Error('cannot reach db.internal:5432: connection refused') }`,
+      'check 1 of 1 failed: cannot reach db.internal:5432: connection refused',
+    ],
+    ['that returns false', 'async () => false', 'check 1 of 1 returned false'],
+  ])('a check that fails, %s', async (_how, check, why) => {
+    const program = await AutoProgram.of(member('await member.ready()'))
+    const env = { NAME: program.name }
+    await program.serve('nothing', 1, env)
+    program.write(program.file, member(`await member.ready({ checks: [${check}] })`))
+    const { code, stderr } = await program.sandbox.run('upgrade', '--control', program.control)
+    expect(stderr).toContain(why)
+    expect(code).toBe(1)
+    const { lastFailure } = await operator.status(program.control)
+    expect(lastFailure?.message).toContain(why)
+  })
+})
