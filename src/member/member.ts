@@ -92,9 +92,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#driver = driver
     this.#runtime = runtime
     this.#guarded = new GuardedListeners(this, runtime.settings.logger)
+    const { holdings, machine, registry, settings } = runtime
     this.#listeners = new OwnListeners({
-      shared: runtime,
-      holdings: runtime.holdings,
+      settings,
+      machine,
+      registry,
+      holdings,
       throwIfLeft: () => driver.throwIfLeft(),
       changed: (name, changes) => this.#emit('listenerChanged', name, changes),
       failed: error => this.#emit('listenerError', error),

@@ -10,6 +10,7 @@ import { serveStateCommands } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
 import { ChangeNotifier } from '../wire/pending.js'
 import { Moves } from './drain/moves.js'
+import { OlderGenerations } from './drain/older-generations.js'
 import { OwnDrain } from './drain/own-drain.js'
 import { ControlSocket } from './hosting/control-socket.js'
 import { DaemonHosting } from './hosting/daemon-hosting.js'
@@ -23,14 +24,15 @@ import { Heartbeat } from './lifecycle/heartbeat.js'
 import type { Hosting } from './lifecycle/hosting.js'
 import { Leadership } from './lifecycle/leadership.js'
 import { Machine, type MachineDriver } from './lifecycle/machine.js'
-import { type MemberContext, TakeoverTiming } from './lifecycle/member-context.js'
 import { Readiness } from './lifecycle/readiness.js'
 import { Shutdown } from './lifecycle/shutdown.js'
+import { TakeoverTiming } from './lifecycle/takeover-timing.js'
 import { Holdings } from './listeners/holdings.js'
 import type { Listener } from './listeners/listener.js'
 import { serveMainProcess } from './listeners/worker-orders.js'
 import { Announcer } from './operator/announcer.js'
 import { Commands, Reloading, serveServiceCommands } from './operator/commands.js'
+import { FdStoreMirror } from './operator/fd-store-mirror.js'
 import { Upgrades } from './operator/upgrades.js'
 import type { CloseOptions, MemberEvents } from './options/member-options.js'
 import type { Settings } from './options/options.js'
@@ -60,7 +62,7 @@ export interface RuntimeDriver extends MachineDriver {
 }
 
 /** Makes and connects the parts of one member. Owns registry and segment set. */
-export class MemberRuntime implements MemberContext {
+export class MemberRuntime {
   readonly settings: Settings
   readonly generation: number
   readonly serviceStartedAt: number
@@ -109,54 +111,127 @@ export class MemberRuntime implements MemberContext {
     this.shutdown = new Shutdown()
     this.machine = new Machine(scope, this.segmentSet, driver)
     this.readiness = new Readiness(() => driver.onDeadline(), settings.logger)
+    const { cannotServe, changes, commands, machine, readiness, registry, segmentSet, shutdown, timing } =
+      this
+    const hosting = () => this.hosting
+    const listeners = () => this.listeners
     this.state = new OwnState({
-      shared: this,
+      settings,
+      machine,
+      readiness,
+      shutdown,
+      segmentSet,
+      cannotServe,
+      hosting,
       fenced: checkSeal,
       fileChanged: status => this.application?.emit('stateFile', status),
     })
-    const log = this.state.log
-    this.followed = settings.follow === null ? null : new FollowedState(settings.follow, this)
-    serveStateCommands((name, handler) => this.commands.set(name, handler), this.view)
+    const { state } = this
+    const { log } = state
+    this.followed =
+      settings.follow === null
+        ? null
+        : new FollowedState(settings.follow, { settings, generation, machine, readiness })
+    serveStateCommands((name, handler) => commands.set(name, handler), this.view)
     this.leadership = new Leadership(
       event => this.application?.emit(event),
       error => this.application?.failed(error),
       settings.logger,
     )
+    const { leadership } = this
     this.moves = new Moves({
       settings,
-      listeners: () => this.listeners,
+      listeners,
       // A draining process does not rejoin a new daemon: it asks over the connection on which it reports, like every embedded process.
       ask: () => void (this.hosting.askForMove?.() || this.drain.askForMove()),
     })
+    const { moves } = this
     this.drain = new OwnDrain({
-      shared: this,
-      state: this.state,
+      settings,
+      generation,
+      machine,
+      shutdown,
+      changes,
+      segmentSet,
+      listeners,
+      cannotServe,
+      leadership,
+      moves,
+      hosting,
+      state,
       changesSettled: () => this.view.settled(),
       writes: () => this.writes,
       onEnd: timeout => void driver.close({ handBack: false, ...(timeout !== undefined && { timeout }) }),
     })
-    this.writes = new FencedWrites(this, this.state, this.drain)
+    this.writes = new FencedWrites({
+      settings,
+      machine,
+      shutdown,
+      segmentSet,
+      cannotServe,
+      leadership,
+      state,
+      connection: this.drain,
+    })
     const operations = this.#operations(driver)
     this.controlSocket = new ControlSocket({
-      shared: this,
+      settings,
+      generation,
+      serviceStartedAt,
+      machine,
+      shutdown,
+      hosting,
       operations,
-      state: log,
+      older: new OlderGenerations({
+        settings,
+        generation,
+        serviceStartedAt,
+        changes,
+        segmentSet,
+        moves,
+        state: log,
+      }),
     })
     const { controlSocket } = this
-    this.offers = new OfferReceiver(this, controlSocket, entry => this.holdings.takeLate(entry))
+    this.offers = new OfferReceiver({
+      machine,
+      registry,
+      segmentSet,
+      controlSocket,
+      late: entry => this.holdings.takeLate(entry),
+    })
+    const { offers } = this
     this.joined = new JoinedHolder({
-      shared: this,
-      offers: this.offers,
+      settings,
+      machine,
+      shutdown,
+      segmentSet,
+      timing,
+      cannotServe,
+      readiness,
+      leadership,
+      moves,
+      hosting,
+      offers,
       refuse: error => driver.refuse(error),
       followOn: () => this.writes.followOn(),
     })
-    this.heartbeat = this.#beats()
     const { joined } = this
-    this.pauses = new Pauses({ shared: this, joined, state: log, checkSeal })
+    this.heartbeat = this.#beats()
+    const { heartbeat } = this
+    this.pauses = new Pauses({ machine, shutdown, leadership, joined, state: log, checkSeal })
     this.hosting =
       scope === 'member'
         ? new DaemonHosting({
-            shared: this,
+            settings,
+            generation,
+            machine,
+            shutdown,
+            changes,
+            registry,
+            segmentSet,
+            moves,
+            heartbeat,
             joined,
             operations,
             state: log,
@@ -164,43 +239,80 @@ export class MemberRuntime implements MemberContext {
             onSettled: () => driver.onSettled(),
           })
         : new EmbeddedHosting({
-            shared: this,
+            settings,
+            generation,
+            serviceStartedAt,
+            machine,
+            shutdown,
+            changes,
+            registry,
+            segmentSet,
+            timing,
+            leadership,
+            moves,
+            heartbeat,
             joined,
-            offers: this.offers,
+            offers,
             controlSocket,
-            state: this.state,
+            state,
             checkSeal,
             takeNamed: entry => this.holdings.takeNamed(entry),
             onDecides: () => driver.onDecides(),
           })
-    this.holdings = new Holdings(this, error => driver.refuse(error))
-    this.toHolder = new ToHolderSender({
-      shared: this,
-      joined,
-      offers: this.offers,
-      state: this.state,
+    const present = { hosting: this.hosting, machine, settings }
+    this.holdings = new Holdings({
+      ...present,
+      shutdown,
+      changes,
+      registry,
+      listeners,
+      refuse: error => driver.refuse(error),
     })
-    this.upgrades = new Upgrades(this)
+    this.toHolder = new ToHolderSender({
+      ...present,
+      shutdown,
+      registry,
+      segmentSet,
+      timing,
+      cannotServe,
+      heartbeat,
+      joined,
+      offers,
+      state,
+    })
+    this.upgrades = new Upgrades({ ...present, generation, changes })
     this.announcer = new Announcer({
-      shared: this,
+      ...present,
+      generation,
+      shutdown,
+      changes,
+      cannotServe,
       joined,
       upgrades: this.upgrades,
-      control: () => this.controlSocket.items(),
+      mirrorTo: store =>
+        new FdStoreMirror({
+          settings,
+          generation,
+          serviceStartedAt,
+          machine,
+          registry,
+          segmentSet,
+          control: () => controlSocket.items(),
+          store,
+        }),
     })
     this.reloading = new Reloading(this.announcer)
-    const { commands, reloading } = this
     const { worker } = settings
-    if (worker !== null)
-      serveMainProcess({
-        commands,
-        worker,
-        listeners: () => this.listeners,
-        close: () => driver.yield(),
-      })
+    if (worker !== null) serveMainProcess({ commands, worker, listeners, close: () => driver.yield() })
     serveServiceCommands({
-      shared: this,
+      generation,
+      machine,
+      shutdown,
+      changes,
+      heartbeat,
+      hosting: this.hosting,
       commands,
-      reloading,
+      reloading: this.reloading,
       close: how => driver.close(how),
     })
   }

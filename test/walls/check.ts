@@ -51,9 +51,6 @@ function pastTheDoor({ from, to, line }: Import): string[] {
   return [`${from}:${line} imports ${to} past ${there.name}/${there.door}`]
 }
 
-/** It joins all folders of the room, and is being dissolved. */
-const CONTEXT = 'src/member/lifecycle/member-context.ts'
-
 function folderless(path: string): string[] {
   const room = roomOf(path)
   if (room?.folders === undefined || folderIn(room, path) !== undefined) return []
@@ -69,8 +66,7 @@ function pastFolderWall({ from, to, line }: Import): string[] {
   const room = roomOf(to)
   const there = room && folderIn(room, to)
   const here = room && roomOf(from) === room ? folderIn(room, from) : undefined
-  if (room?.folders === undefined || there === undefined || here === there || [from, to].includes(CONTEXT))
-    return []
+  if (room?.folders === undefined || there === undefined || here === there) return []
   if (here !== undefined && room.folders.indexOf(there) > room.folders.indexOf(here)) {
     return [`${from}:${line} imports upward: ${to}`]
   }
@@ -86,7 +82,7 @@ function foreignPackage({ from, to, line }: Import): string[] {
 }
 
 function inCircles(imports: readonly Import[]): string[] {
-  const ours = imports.filter(({ from, to }) => to.startsWith('src/') && ![from, to].includes(CONTEXT))
+  const ours = imports.filter(({ to }) => to.startsWith('src/'))
   const files = circles(arrows(ours, path => path))
   const folders = circles(arrows(ours, folderOf))
   return [

@@ -12,7 +12,6 @@ import { fateOf } from '../../os/process-identity.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
 import { Link } from '../../wire/link.js'
-import type { Listener } from '../listeners/listener.js'
 import type { Settings } from '../options/options.js'
 
 /** The interval at which this process asks for a move channel. */
@@ -24,14 +23,29 @@ const NEXT_MS = 10
 /** The delay after a channel that moved nothing: the next one will probably move nothing either, and each delays connections a little. */
 const IN_VAIN_MS = 1_000
 
+interface MovingListener {
+  readonly name: string
+  readonly connections: number
+  readonly moving: readonly MovableConnections[]
+  announce(): void
+  announceFixed(): void
+}
+
+interface MovesDeps {
+  readonly settings: Pick<Settings, 'drainTimeout' | 'firstWave' | 'logger' | 'move' | 'movesPerSecond'>
+  readonly listeners: () => Iterable<MovingListener>
+  /** Asks the process that serves for a move channel. */
+  readonly ask: () => void
+}
+
 /**
  * Moves connections between processes. While this process serves, it receives the connections of all older generations; afterwards it sends
  * its own to the process that serves. Connections that cannot move drain, and the end is announced to their clients.
  */
 export class Moves {
   readonly counts = new MoveCounts()
-  readonly #settings: Settings
-  readonly #listeners: () => Iterable<Listener>
+  readonly #settings: MovesDeps['settings']
+  readonly #listeners: MovesDeps['listeners']
   readonly #ask: () => void
   readonly #receivers = new Set<ConnectionReceiver>()
   #sender: ConnectionSender | null = null
@@ -55,7 +69,7 @@ export class Moves {
   /** Announces the end after half of the drain's time, so that clients can end their connections before they are closed. */
   #halfTime: NodeJS.Timeout | undefined
 
-  constructor(parts: { settings: Settings; listeners: () => Iterable<Listener>; ask: () => void }) {
+  constructor(parts: MovesDeps) {
     this.#settings = parts.settings
     this.#listeners = parts.listeners
     this.#ask = parts.ask

@@ -3,15 +3,17 @@ import { LONGEST_MS } from '../../base/duration.js'
 import { createMoveChannel, moveChannelItems, ownEnd } from '../../connections/move-channel.js'
 import { type Caller, dismiss, welcome } from '../../holder/admission.js'
 import { parseReport } from '../../holder/message-handler.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { SegmentSupply } from '../../holder/segment-set.js'
 import { closeAll, trySignalTo } from '../../kernel/index.js'
 import { type DrainReport, type ForcedClose, readKeptBy } from '../../operator/status-report.js'
 import type { StateLog } from '../../state/state-log.js'
 import { FORWARDS_WRITES, type Link } from '../../wire/link.js'
 import { ChangeNotifier } from '../../wire/pending.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
 import { ForcedCloses } from '../listeners/forced-closes.js'
+import type { Settings } from '../options/options.js'
 import { WriteReceiver } from '../state/write-receiver.js'
+import type { Moves } from './moves.js'
 
 /** The most generations that may report at the same time. */
 const MOST_GENERATIONS = 256
@@ -29,7 +31,12 @@ const ENDS_MS = 2_000
 const CHANNEL_MS = 5_000
 
 export interface OlderGenerationsDeps {
-  readonly shared: MemberContext
+  readonly settings: Pick<Settings, 'drainGenerations' | 'drainTimeout' | 'logger'>
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly changes: Pick<ChangeNotifier, 'notify' | 'until'>
+  readonly segmentSet: SegmentSet
+  readonly moves: Pick<Moves, 'emptied' | 'receive'>
   readonly state: StateLog
 }
 
@@ -55,7 +62,7 @@ export class OlderGenerations {
 
   constructor(deps: OlderGenerationsDeps) {
     this.#deps = deps
-    this.#supply = new SegmentSupply(deps.shared.segmentSet, caller => this.#drop(caller))
+    this.#supply = new SegmentSupply(deps.segmentSet, caller => this.#drop(caller))
   }
 
   get reports(): DrainReport[] {
@@ -90,8 +97,7 @@ export class OlderGenerations {
       connections: 0,
     })
     link.channel.unref()
-    const { state, shared } = this.#deps
-    const { generation, serviceStartedAt } = shared
+    const { generation, serviceStartedAt, state } = this.#deps
     const writes = new WriteReceiver(state, body => link.post(body))
     link.start({
       message: (envelope, fds) => {
@@ -119,7 +125,7 @@ export class OlderGenerations {
   end(timeoutMs: number): void {
     this.#endsWithin = Math.ceil(Math.min(timeoutMs, LONGEST_MS))
     for (const { link } of this.#callers.keys()) this.#sendEnd(link)
-    this.#deps.shared.changes.notify()
+    this.#deps.changes.notify()
   }
 
   /** Shortens the time limit if {@link end} was called. */
@@ -129,7 +135,7 @@ export class OlderGenerations {
 
   /** Resolves when {@link end} was not called, or no older generation has a connection left, or when their time is over. */
   async ended(): Promise<void> {
-    const { changes, settings } = this.#deps.shared
+    const { changes, settings } = this.#deps
     const left = () => this.reports.filter(({ phase }) => !DONE.has(phase))
     // Again, because the limit may have become shorter meanwhile.
     for (let ms = this.#endsWithin; ms !== null && left().length > 0; ) {
@@ -160,7 +166,7 @@ export class OlderGenerations {
 
   /** Opens a move channel from `caller` to this process. If that fails, the older generation asks again, and drains meanwhile. */
   #openMoveChannel(caller: Caller): void {
-    const { moves, settings } = this.#deps.shared
+    const { moves, settings } = this.#deps
     createMoveChannel({
       take: end => {
         const { channel, log } = ownEnd(end)
@@ -193,7 +199,7 @@ export class OlderGenerations {
         ...(typeof standbySeconds === 'number' && { standbySeconds }),
       })
       this.#limitDraining()
-      if (this.#endsWithin !== null) this.#deps.shared.changes.notify()
+      if (this.#endsWithin !== null) this.#deps.changes.notify()
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
       this.#reported.notify()
     } catch {
@@ -203,7 +209,7 @@ export class OlderGenerations {
 
   /** Lets the oldest generation end earlier if too many drain. */
   #limitDraining(): void {
-    const { drainGenerations, drainTimeout, logger } = this.#deps.shared.settings
+    const { drainGenerations, drainTimeout, logger } = this.#deps.settings
     const draining = [...this.#callers].filter(([, { phase }]) => phase === 'leaving')
     draining.sort(([, a], [, b]) => a.generation - b.generation)
     for (const [caller, { pid, generation, connections }] of draining.slice(0, -drainGenerations)) {
@@ -236,10 +242,10 @@ export class OlderGenerations {
 
   #drop(caller: Caller): void {
     const last = this.#callers.get(caller)
-    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#deps.shared.moves.emptied(caller)
+    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#deps.moves.emptied(caller)
     dismiss(caller)
     this.#callers.delete(caller)
     this.#supply.forget(caller)
-    if (this.#endsWithin !== null) this.#deps.shared.changes.notify()
+    if (this.#endsWithin !== null) this.#deps.changes.notify()
   }
 }

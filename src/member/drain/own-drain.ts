@@ -1,12 +1,21 @@
 import { LONGEST_MS } from '../../base/duration.js'
 import type { Logger } from '../../base/logger.js'
+import type { MemberState } from '../../handoff/member-machine.js'
+import type { Holder } from '../../holder/holder.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { activeResources } from '../../node/active-resources.js'
 import type { DrainReport, ForcedClose } from '../../operator/status-report.js'
 import type { BundleItem } from '../../wire/bundle.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { ChangeNotifier } from '../../wire/pending.js'
+import type { CannotServe } from '../lifecycle/cannot-serve.js'
+import type { Hosting } from '../lifecycle/hosting.js'
+import type { Leadership } from '../lifecycle/leadership.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
 import { RETIRED_MS } from '../lifecycle/shutdown.js'
 import { type DrainCounts, sumCounts } from '../listeners/forced-closes.js'
 import type { Listener } from '../listeners/listener.js'
+import type { Settings } from '../options/options.js'
 import type { FencedWrites } from '../state/fenced-writes.js'
 import type { OwnState } from '../state/own-state.js'
 import { ServingLink } from '../state/serving-link.js'
@@ -26,11 +35,27 @@ function limitOf(timeoutMs: number): number | undefined {
 }
 
 interface OwnDrainDeps {
-  readonly shared: MemberContext
-  readonly state: OwnState
+  readonly settings: Pick<
+    Settings,
+    'control' | 'drainTimeout' | 'drainTlsTimeout' | 'logger' | 'service' | 'times' | 'versions'
+  >
+  readonly generation: number
+  readonly machine: Pick<Machine, 'phase' | 'step'> & { readonly member: Pick<MemberState, 'link'> }
+  readonly shutdown: Shutdown
+  readonly changes: ChangeNotifier
+  readonly segmentSet: Pick<SegmentSet, 'top'>
+  readonly listeners: () => readonly Listener[]
+  readonly cannotServe: Pick<CannotServe, 'report'>
+  readonly leadership: Pick<Leadership, 'quiescedMs'>
+  readonly moves: Pick<Moves, 'counts' | 'leave' | 'limit' | 'noReceiver' | 'open' | 'settled'>
+  readonly hosting: () => Pick<
+    Hosting,
+    'acceptsReports' | 'acceptsWrites' | 'isHandingOver' | 'onReportsReceived' | 'released' | 'standsBy'
+  > & { readonly holder: Pick<Holder, 'probationLeftMs'> | null }
+  readonly state: Pick<OwnState, 'file' | 'log'>
   /** Resolves when all changes that the application has requested are made. */
   readonly changesSettled: () => Promise<void>
-  readonly writes: () => FencedWrites
+  readonly writes: () => Pick<FencedWrites, 'forwarder' | 'leave' | 'takeNewer'>
   /** This process must close its remaining connections within this time (undefined: as configured), and end. */
   readonly onEnd: (timeoutMs: number | undefined) => void
 }
@@ -51,8 +76,8 @@ export class OwnDrain {
 
   /** Starts to report to the process that serves. Returns whether that process accepts forwarded changes. */
   open(): boolean {
-    const { shared, writes } = this.#deps
-    const { generation, hosting, moves, settings, segmentSet } = shared
+    const { generation, moves, segmentSet, settings, writes } = this.#deps
+    const hosting = this.#deps.hosting()
     const { control, service, versions, times } = settings
     if (control === null || !hosting.acceptsReports) return this.#link !== null
     this.#link ??= new ServingLink({
@@ -88,8 +113,8 @@ export class OwnDrain {
   }
 
   get report(): DrainReport {
-    const { shared, state } = this.#deps
-    const { generation, leadership, listeners, machine, moves, cannotServe } = shared
+    const { cannotServe, generation, leadership, machine, moves, state } = this.#deps
+    const listeners = this.#deps.listeners()
     const { phase } = machine
     // Reading the position reads new records, so that a standby notices early if it cannot read them.
     if (phase === 'standby') void state.log.position
@@ -109,7 +134,8 @@ export class OwnDrain {
   }
 
   get #standby(): Pick<DrainReport, 'leaves' | 'standbySeconds'> {
-    const { hosting, shutdown } = this.#deps.shared
+    const { shutdown } = this.#deps
+    const hosting = this.#deps.hosting()
     const leftMs = hosting.holder?.probationLeftMs ?? null
     const { requestedBy } = shutdown
     return {
@@ -120,8 +146,9 @@ export class OwnDrain {
 
   /** Waits until all connections have moved or ended; then the state machine gets the event `drained`. */
   start(): void {
-    const { changesSettled, shared, state, writes } = this.#deps
-    const { changes, hosting, moves, shutdown, listeners, machine, settings } = shared
+    const { changes, changesSettled, machine, moves, settings, shutdown, state, writes } = this.#deps
+    const hosting = this.#deps.hosting()
+    const listeners = this.#deps.listeners()
     const toTheEnd = writes().leave()
     shutdown.leave(hosting.released)
     // If this process leaves by itself, connections can move only to a standby or joiner that takes over, or to another worker.
@@ -149,7 +176,7 @@ export class OwnDrain {
 
   /** This process was ordered to end earlier than before: the order also applies to a drain under way. */
   shorten(): void {
-    const { moves, shutdown } = this.#deps.shared
+    const { moves, shutdown } = this.#deps
     const { leftMs } = shutdown.order
     moves.limit(leftMs)
     for (const cut of this.#cuts) cut.shorten(leftMs)
@@ -174,7 +201,7 @@ export class OwnDrain {
 
   /** After an order to end TLS connections get no more time than others. */
   get #times(): DrainTimes {
-    const { shutdown, settings } = this.#deps.shared
+    const { settings, shutdown } = this.#deps
     const { isGiven, leftMs } = shutdown.order
     if (isGiven) return { plain: leftMs, tls: leftMs }
     const { drainTimeout: plain, drainTlsTimeout } = settings

@@ -1,5 +1,7 @@
 import { chmodSync } from 'node:fs'
 import { FdbError } from '../../errors.js'
+import type { HolderState } from '../../handoff/holder-machine.js'
+import type { MemberState } from '../../handoff/member-machine.js'
 import {
   type Caller,
   dismiss,
@@ -28,8 +30,11 @@ import { fdbroker } from '../../proto/wire.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { ControlListener } from '../../wire/control-listener.js'
 import { sendLast } from '../../wire/frame.js'
-import { OlderGenerations, type OlderGenerationsDeps } from '../drain/older-generations.js'
+import type { OlderGenerations } from '../drain/older-generations.js'
+import type { Hosting } from '../lifecycle/hosting.js'
 import { probationError } from '../lifecycle/hosting.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { Settings } from '../options/options.js'
 import { refuseMainProcess } from '../options/options.js'
 
 /** Stands for the missing entry of a path that was removed before this process got the socket. Matches no existing file. */
@@ -46,8 +51,29 @@ const RELEASE_MS = 2_000
 /** After the Commit only the successor accepts, normally within milliseconds. If it is stopped, this process accepts again after this time. */
 const SLOW_MS = 1_000
 
-export interface ControlSocketDeps extends OlderGenerationsDeps {
+export interface ControlSocketDeps {
+  readonly settings: Pick<
+    Settings,
+    | 'control'
+    | 'logger'
+    | 'mainProcess'
+    | 'reception'
+    | 'service'
+    | 'systemd'
+    | 'timeout'
+    | 'times'
+    | 'versions'
+  >
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly machine: {
+    readonly member: Pick<MemberState, 'accepting'>
+    readonly holder: Pick<HolderState, 'phase'> | null
+  }
+  readonly shutdown: Pick<Shutdown, 'closing' | 'over'>
+  readonly hosting: () => Pick<Hosting, 'holder' | 'probationLeftMs' | 'stuckIncumbent'>
   readonly operations: Operations
+  readonly older: OlderGenerations
 }
 
 /** The control socket of an embedded holder, or of a daemon. Accepts its clients. Owns the socket, its lock file and its reservation. */
@@ -67,13 +93,13 @@ export class ControlSocket {
 
   constructor(deps: ControlSocketDeps) {
     this.#deps = deps
-    const { logger } = deps.shared.settings
+    const { logger } = deps.settings
     this.#watch = new ControlWatch({
       control: () => this.#heldControl,
       restored: control => this.#moveTo(control),
       logger,
     })
-    this.older = new OlderGenerations(deps)
+    this.older = deps.older
   }
 
   /** Takes ownership of the given descriptors, and closes those that they replace. */
@@ -94,7 +120,7 @@ export class ControlSocket {
       this.#reservation?.close()
       this.#reservation = reservation
     }
-    const path = this.#deps.shared.settings.control
+    const path = this.#deps.settings.control
     this.#entry = entry ?? (path === null ? null : controlEntry(path))
   }
 
@@ -119,7 +145,7 @@ export class ControlSocket {
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
     this.#watch.start()
-    const { reception, service, versions, logger } = this.#deps.shared.settings
+    const { reception, service, versions, logger } = this.#deps.settings
     const mayConnect = (uid: number) => reception?.mayConnect(uid) ?? false
     const named = reception === null ? service : null
     const connected = (uid: number, closed: Promise<void>) => reception?.connected(uid, closed) ?? null
@@ -142,7 +168,7 @@ export class ControlSocket {
 
   /** In a daemon: sets the permissions that its access rules need, unless a service manager owns the path. */
   adjust(): void {
-    const { control, reception, logger } = this.#deps.shared.settings
+    const { control, reception, logger } = this.#deps.settings
     if (reception === null || control === null || this.#entry === null || this.#entry === NO_ENTRY) return
     try {
       chmodSync(control, reception.controlMode)
@@ -160,7 +186,7 @@ export class ControlSocket {
     clearTimeout(this.#successorTimer)
     this.#successorTimer = undefined
     const accept = () => {
-      if (this.#deps.shared.machine.member.accepting) this.open()
+      if (this.#deps.machine.member.accepting) this.open()
     }
     if (leaves) {
       this.#listener?.stop()
@@ -179,7 +205,8 @@ export class ControlSocket {
 
   /** The control socket that the watch may restore. Null during a handoff, because a successor may have the descriptors. */
   get #heldControl(): HeldControl | null {
-    const { hosting, shutdown, machine, settings } = this.#deps.shared
+    const { machine, settings, shutdown } = this.#deps
+    const hosting = this.#deps.hosting()
     const [path, lock, entry] = [settings.control, this.#lock, this.#entry ?? NOT_THERE]
     if (path === null || lock === null || shutdown.closing || shutdown.over) return null
     if (hosting.holder === null || machine.holder?.phase !== 'idle') return null
@@ -193,7 +220,7 @@ export class ControlSocket {
 
   /** Removes the path, because the service ends. Leaves a path that another socket has taken. */
   removePath(): void {
-    const { control: path, logger } = this.#deps.shared.settings
+    const { control: path, logger } = this.#deps.settings
     if (path !== null && this.#lock !== null && this.#entry !== null) {
       removeControl({ path, lock: this.#lock, entry: this.#entry }, logger)
     }
@@ -208,14 +235,14 @@ export class ControlSocket {
     this.#refuseWaiting()
     const locked = this.#lock !== null
     // Connections of other users may wait in its queue, with descriptors whose close waits.
-    if (this.#deps.shared.settings.reception !== null) this.#listener?.fd.countAs(foreignConnections)
+    if (this.#deps.settings.reception !== null) this.#listener?.fd.countAs(foreignConnections)
     this.#listener?.fd.close()
     this.#lock?.close()
     this.#reservation?.close()
     this.#listener = null
     this.#lock = null
     this.#reservation = null
-    const { control: path } = this.#deps.shared.settings
+    const { control: path } = this.#deps.settings
     if (locked && path !== null && this.#entry !== NO_ENTRY) removeDeadControl(path, ended)
   }
 
@@ -233,8 +260,10 @@ export class ControlSocket {
   receive(caller: Caller): void {
     switch (caller.intent) {
       case 'operate': {
-        const { operations, shared } = this.#deps
-        serveCaller(caller, operationsOnly(shared.settings, operations), { generation: shared.generation })
+        const { operations } = this.#deps
+        serveCaller(caller, operationsOnly(this.#deps.settings, operations), {
+          generation: this.#deps.generation,
+        })
         return
       }
       case 'draining':
@@ -257,7 +286,6 @@ export class ControlSocket {
   }
 
   #receiveJoiner(caller: Caller): void {
-    const { shared } = this.#deps
     const refusal = this.#refusal(caller)
     if (refusal !== null) {
       turnAway(caller, refusal)
@@ -267,12 +295,12 @@ export class ControlSocket {
       version: caller.version,
       pid: process.pid,
       daemon: false,
-      generation: shared.generation + 1,
-      serviceStartedAt: shared.serviceStartedAt,
-      heartbeatMs: shared.settings.times.heartbeat,
+      generation: this.#deps.generation + 1,
+      serviceStartedAt: this.#deps.serviceStartedAt,
+      heartbeatMs: this.#deps.settings.times.heartbeat,
       waitMs: this.#releaseMs,
     })
-    if (shared.hosting.holder !== null) {
+    if (this.#deps.hosting().holder !== null) {
       this.#admit(caller)
       return
     }
@@ -287,15 +315,15 @@ export class ControlSocket {
 
   /** For how long a joiner may have to wait until the standby has released this process. */
   get #releaseMs(): number {
-    const { hosting, settings } = this.#deps.shared
+    const { settings } = this.#deps
+    const hosting = this.#deps.hosting()
     if (hosting.holder !== null) return 0
     return Math.ceil(hosting.probationLeftMs ?? settings.times.probation) + RELEASE_MS
   }
 
   #refusal({ pid, pidfd }: Caller): FdbError | null {
-    const { shared } = this.#deps
-    const { holder, stuckIncumbent: stuck } = shared.hosting
-    const { closing } = shared.shutdown
+    const { holder, stuckIncumbent: stuck } = this.#deps.hosting()
+    const { closing } = this.#deps.shutdown
     const [first] = this.#waiting
     if (first !== undefined && (closing || holder === null))
       return busy(`process ${first.pid} is already joining: try again`)
@@ -304,13 +332,13 @@ export class ControlSocket {
       return busy(
         `process ${stuck} stands by and does not answer (stopped or stuck): resume it (SIGCONT), or end it (fd-broker upgrade --kill-stuck)`,
       )
-    const tooEarly = probationError(shared.hosting, shared.settings.timeout)
+    const tooEarly = probationError(this.#deps.hosting(), this.#deps.settings.timeout)
     if (tooEarly !== null) return tooEarly
     // Refuses a joiner that would end with this process, unless the option `mainProcess` allows that.
     const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null
     try {
-      refuseMainProcess(shared, `process ${pid}`)
+      refuseMainProcess(this.#deps, `process ${pid}`)
       return null
     } catch (error) {
       return error as FdbError
@@ -323,7 +351,8 @@ export class ControlSocket {
   }
 
   #admit(caller: Caller): void {
-    const { hosting, generation } = this.#deps.shared
+    const { generation } = this.#deps
+    const hosting = this.#deps.hosting()
     const { holder } = hosting
     if (!caller.link.open || holder === null) {
       this.#drop(caller)

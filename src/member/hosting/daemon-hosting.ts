@@ -2,7 +2,8 @@ import type { FdbError } from '../../errors.js'
 import { sendsBack } from '../../handoff/member-machine.js'
 import type { Epoch } from '../../handoff/messages.js'
 import { isCurrent } from '../../handoff/phases.js'
-import type { Entry } from '../../holder/registry.js'
+import type { Entry, Registry } from '../../holder/registry.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import type { Operations } from '../../operator/requests.js'
 import { RequestHandler } from '../../operator/server.js'
 import { connectUnix } from '../../os/connect.js'
@@ -12,9 +13,13 @@ import type { StateLog } from '../../state/state-log.js'
 import type { CancelResult } from '../../versions/upgrade-attempt.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { type Link, peerLeft, remoteError, type WireEnvelope } from '../../wire/link.js'
+import type { ChangeNotifier } from '../../wire/pending.js'
 import { type Call, Calls, deadlineError, Pending } from '../../wire/pending.js'
+import type { Moves } from '../drain/moves.js'
+import type { Heartbeat } from '../lifecycle/heartbeat.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
 import { WriteReceiver } from '../state/write-receiver.js'
 import { HolderLink } from './holder-link.js'
@@ -26,7 +31,15 @@ const SIZE_CHECK_MS = 1_000
 const SEGMENT_MS = 1_000
 
 export interface DaemonHostingDeps {
-  readonly shared: MemberContext
+  readonly settings: Settings
+  readonly generation: number
+  readonly machine: Machine
+  readonly shutdown: Shutdown
+  readonly changes: ChangeNotifier
+  readonly registry: Registry
+  readonly segmentSet: SegmentSet
+  readonly moves: Moves
+  readonly heartbeat: Heartbeat
   readonly joined: JoinedHolder
   readonly operations: Operations
   readonly state: StateLog
@@ -63,7 +76,7 @@ export class DaemonHosting implements Hosting {
 
   /** True until the daemon reports that no standby is left, which may be a moment late. */
   get standsBy(): boolean {
-    const { phase, source } = this.#deps.shared.machine.member
+    const { phase, source } = this.#deps.machine.member
     return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#standbyReleased
   }
 
@@ -72,7 +85,7 @@ export class DaemonHosting implements Hosting {
    * handoff fails. A single one may be left of the handoff to this process.
    */
   get isHandingOver(): boolean {
-    const { machine, segmentSet } = this.#deps.shared
+    const { machine, segmentSet } = this.#deps
     const { epoch, link, phase } = machine.member
     if (link !== 'up' || !isCurrent(phase)) return false
     return segmentSet.all.filter(other => other.epoch > epoch && !other.sealed).length > 1
@@ -90,7 +103,7 @@ export class DaemonHosting implements Hosting {
   handle(envelope: WireEnvelope): boolean {
     const { moveRequest, registered, tellAppended } = envelope
     if (moveRequest) {
-      this.#deps.shared.moves.noReceiver()
+      this.#deps.moves.noReceiver()
       return true
     }
     if (tellAppended) {
@@ -103,18 +116,18 @@ export class DaemonHosting implements Hosting {
   }
 
   onReleased(): void {
-    const { onSettled, shared } = this.#deps
+    const { onSettled } = this.#deps
     this.#standbyReleased = true
-    if (shared.machine.phase === 'serving') onSettled()
-    else shared.shutdown.handleVerdict('released')
+    if (this.#deps.machine.phase === 'serving') onSettled()
+    else this.#deps.shutdown.handleVerdict('released')
   }
 
   onSilent(): void {
-    this.#deps.shared.machine.step({ type: 'silent' })
+    this.#deps.machine.step({ type: 'silent' })
   }
 
   onHeard(): void {
-    this.#deps.shared.machine.step({ type: 'heard' })
+    this.#deps.machine.step({ type: 'heard' })
   }
 
   /** Gives the daemon a dup, so that the entry survives this process. */
@@ -127,15 +140,15 @@ export class DaemonHosting implements Hosting {
   }
 
   async renew(): Promise<void> {
-    const { joined, shared } = this.#deps
+    const { joined } = this.#deps
     const epoch = this.#writingEpoch
     if (epoch === null) return
     joined.post({ renew: {} })
-    await shared.changes.until(() => this.#writingEpoch !== epoch, SEGMENT_MS)
+    await this.#deps.changes.until(() => this.#writingEpoch !== epoch, SEGMENT_MS)
   }
 
   async replaceMerged(snapshot: Segment): Promise<void> {
-    const { machine, segmentSet } = this.#deps.shared
+    const { machine, segmentSet } = this.#deps
     if (machine.phase !== 'serving') return
     await this.#give([{ role: 'segment', epoch: snapshot.epoch, writable: false, fd: snapshot.fd }])
     segmentSet.replaceUpTo(snapshot.dup())
@@ -154,14 +167,13 @@ export class DaemonHosting implements Hosting {
 
   /** Does not wait, because the daemon reads the message before it learns that this process has ended. */
   async releaseStandby(): Promise<void> {
-    const { joined, shared } = this.#deps
+    const { joined } = this.#deps
     this.#standbyReleased = true
-    if (shared.machine.member.link === 'up') joined.post({ endProbation: { closing: true } })
+    if (this.#deps.machine.member.link === 'up') joined.post({ endProbation: { closing: true } })
   }
 
   reconnect(): void {
-    const { joined, shared } = this.#deps
-    const { shutdown, generation, heartbeat, machine, settings } = shared
+    const { generation, heartbeat, joined, machine, settings, shutdown } = this.#deps
     this.#returning?.abort()
     const returning = new AbortController()
     this.#returning = returning
@@ -189,7 +201,7 @@ export class DaemonHosting implements Hosting {
   }
 
   onBackSent(link: Link): void {
-    this.#registrations.repeat(link, this.#deps.shared.settings.timeout)
+    this.#registrations.repeat(link, this.#deps.settings.timeout)
   }
 
   fail(why: FdbError): void {
@@ -205,7 +217,7 @@ export class DaemonHosting implements Hosting {
 
   /** The epoch in which this process writes, or null if it does not write. */
   get #writingEpoch(): Epoch | null {
-    const { member, phase } = this.#deps.shared.machine
+    const { member, phase } = this.#deps.machine
     return phase === 'serving' ? member.epoch : null
   }
 
@@ -214,8 +226,7 @@ export class DaemonHosting implements Hosting {
    * process's limit. Not during a bulk of changes, which would start again in the new segment.
    */
   #checkSize(): void {
-    const { joined, shared, state } = this.#deps
-    const { settings, segmentSet } = shared
+    const { joined, segmentSet, settings, state } = this.#deps
     const epoch = this.#writingEpoch
     if (epoch === null || state.amidBulk || !segmentSet.hasGrown(epoch, settings.stateLimits.renewBytes))
       return
@@ -235,11 +246,11 @@ export class DaemonHosting implements Hosting {
 
   /** Undoes a registration that failed or timed out, because the daemon may still have accepted it. */
   #takeBackFrom(name: string): void {
-    const { registry } = this.#deps.shared
+    const { registry } = this.#deps
     const present = registry.get(name)
     if (present !== undefined && registry.wanted.has(name))
       this.#give([present]).catch(error =>
-        this.#deps.shared.settings.logger.warn(
+        this.#deps.settings.logger.warn(
           { err: error, name },
           'the daemon may still have a descriptor whose registration has failed',
         ),
@@ -248,9 +259,9 @@ export class DaemonHosting implements Hosting {
   }
 
   async #give(items: readonly BundleItem[]): Promise<void> {
-    const { joined, shared } = this.#deps
+    const { joined } = this.#deps
     const link = joined.link
-    if (link !== undefined) await this.#registrations.send(link, items, shared.settings.timeout)
+    if (link !== undefined) await this.#registrations.send(link, items, this.#deps.settings.timeout)
   }
 }
 

@@ -3,7 +3,8 @@ import { accepts, isGranted, isUnderWay } from '../../handoff/phases.js'
 import { DescriptorNames } from '../../holder/descriptor-names.js'
 import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
-import type { Entry } from '../../holder/registry.js'
+import type { Entry, Registry } from '../../holder/registry.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { STUCK_MS, untilGone } from '../../holder/stuck.js'
 import { SuccessorNames } from '../../holder/successor-names.js'
 import { FormerListeners, SuccessorPaths } from '../../holder/unix-paths.js'
@@ -13,9 +14,16 @@ import type { Segment } from '../../state/segment.js'
 import type { CancelResult } from '../../versions/upgrade-attempt.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { FORWARDS_WRITES, peerLeft } from '../../wire/link.js'
+import type { ChangeNotifier } from '../../wire/pending.js'
+import type { Moves } from '../drain/moves.js'
 import { entryFencedError } from '../lifecycle/cannot-serve.js'
+import type { Heartbeat } from '../lifecycle/heartbeat.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { Leadership } from '../lifecycle/leadership.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { TakeoverTiming } from '../lifecycle/takeover-timing.js'
+import type { Settings } from '../options/options.js'
 import type { OwnState } from '../state/own-state.js'
 import type { ControlSocket } from './control-socket.js'
 import type { HolderLink } from './holder-link.js'
@@ -29,7 +37,18 @@ const REPORTS = 2
 const SEAL_CHECK_MS = 100
 
 export interface EmbeddedHostingDeps {
-  readonly shared: MemberContext
+  readonly settings: Settings
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly machine: Machine
+  readonly shutdown: Shutdown
+  readonly changes: ChangeNotifier
+  readonly registry: Registry
+  readonly segmentSet: SegmentSet
+  readonly timing: TakeoverTiming
+  readonly leadership: Leadership
+  readonly moves: Moves
+  readonly heartbeat: Heartbeat
   readonly joined: JoinedHolder
   readonly offers: OfferReceiver
   readonly controlSocket: ControlSocket
@@ -59,7 +78,7 @@ export class EmbeddedHosting implements Hosting {
 
   constructor(deps: EmbeddedHostingDeps) {
     this.#deps = deps
-    const { generation, registry, serviceStartedAt, settings } = deps.shared
+    const { generation, registry, serviceStartedAt, settings } = deps
     this.#successorPaths = new SuccessorPaths(registry)
     const { control, service } = settings
     // Not in a daemon, which holds segments of several services: the names would not show to which service a segment belongs.
@@ -75,7 +94,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   get blockedBy(): readonly number[] {
-    const { bound = [] } = this.#deps.shared.machine.holder ?? {}
+    const { bound = [] } = this.#deps.machine.holder ?? {}
     const stuck = this.#stuck
     if (stuck !== null) return [stuck.facts.pid]
     return bound.map(id => this.#holder?.peer(id)?.pid ?? 0)
@@ -86,7 +105,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   get standsBy(): boolean {
-    return this.#deps.shared.machine.member.link === 'up' && this.unfitStandby === null
+    return this.#deps.machine.member.link === 'up' && this.unfitStandby === null
   }
 
   get unfitStandby(): UnfitReport | null {
@@ -95,17 +114,17 @@ export class EmbeddedHosting implements Hosting {
 
   /** True if no successor is known: then the Welcome of the serving process shows whether it accepts changes. */
   get acceptsWrites(): boolean {
-    const { owner } = this.#deps.shared.machine.holder ?? {}
+    const { owner } = this.#deps.machine.holder ?? {}
     const peer = owner === undefined ? undefined : this.#holder?.peer(owner)
     return peer?.capabilities.has(FORWARDS_WRITES) ?? true
   }
 
   get isHandingOver(): boolean {
-    return isUnderWay(this.#deps.shared.machine.holder?.phase)
+    return isUnderWay(this.#deps.machine.holder?.phase)
   }
 
   get released(): boolean {
-    return this.#deps.shared.machine.holder?.phase === 'released'
+    return this.#deps.machine.holder?.phase === 'released'
   }
 
   /** As the previous version reports it: that one is the holder. */
@@ -116,8 +135,7 @@ export class EmbeddedHosting implements Hosting {
 
   /** While there is no channel, checks regularly whether this process was released or its segment was sealed. */
   onLost(): void {
-    const { checkSeal, shared } = this.#deps
-    const { leadership, shutdown, machine, segmentSet } = shared
+    const { checkSeal, leadership, machine, segmentSet, shutdown } = this.#deps
     clearInterval(this.#sealTimer)
     if (shutdown.over || machine.member.link !== 'down') return
     // The incumbent may live, and serve again. The work starts again when it is known to have ended, or to have released this process.
@@ -131,7 +149,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   onReportsReceived(): void {
-    this.#deps.shared.moves.retry()
+    this.#deps.moves.retry()
   }
 
   /** A named descriptor must outlive a rollback, as a change of the state does: the incumbent gets it, after the Commit before the call ends. */
@@ -140,12 +158,12 @@ export class EmbeddedHosting implements Hosting {
     if (bound) this.#reportPath(entry)
     if (entry.role !== 'named') return
     this.#named.add(entry.name)
-    if (accepts(this.#deps.shared.machine.phase)) return this.#giveToIncumbent(entry)
+    if (accepts(this.#deps.machine.phase)) return this.#giveToIncumbent(entry)
   }
 
   /** Sends the descriptors that this version has named before its Commit: they arrive before Serving. */
   onGranted(): void {
-    const { registry, settings } = this.#deps.shared
+    const { registry, settings } = this.#deps
     const { link } = this.#deps.joined
     if (link === undefined || this.#holder !== null) return
     const items = registry.items().flatMap(item => {
@@ -170,7 +188,7 @@ export class EmbeddedHosting implements Hosting {
 
   /** Closes the descriptor if it rejects: then another process serves, or the incumbent is stuck. */
   async #giveToIncumbent({ name, role, spec, fd }: Entry): Promise<void> {
-    const { changes, machine, settings, shutdown } = this.#deps.shared
+    const { changes, machine, settings, shutdown } = this.#deps
     const over = () => shutdown.over || machine.member.link === 'local' || !accepts(machine.phase)
     try {
       await this.#deps.joined.link?.sendBundle([{ name, role, spec, fd }], settings.timeout)
@@ -190,7 +208,7 @@ export class EmbeddedHosting implements Hosting {
 
   /** Keeps what a successor has named since its Commit, until it is released or rolled back. */
   #keepNamed({ id }: Peer, items: readonly BundleItem[]): void {
-    const { phase, owner, joiner } = this.#deps.shared.machine.holder!
+    const { phase, owner, joiner } = this.#deps.machine.holder!
     const kept = isGranted(phase) && (id === owner || id === joiner)
     for (const { name = '', fd } of items) {
       if (kept && name !== '') this.#successorNames.put({ name, role: 'named', spec: '', fd })
@@ -201,7 +219,7 @@ export class EmbeddedHosting implements Hosting {
   /** Sends a new Unix listener to the incumbent, which removes its path if this process dies. */
   #reportPath({ name, role, spec, fd }: Entry): void {
     const { joined } = this.#deps
-    const { settings } = this.#deps.shared
+    const { settings } = this.#deps
     if (!spec.startsWith('unix:')) return
     const { link } = joined
     if (link === undefined) return
@@ -218,20 +236,20 @@ export class EmbeddedHosting implements Hosting {
   }
 
   beforeDrop(name: string): void {
-    this.#former.remember(this.#deps.shared.registry, name)
+    this.#former.remember(this.#deps.registry, name)
   }
 
   /** Removes the paths that no version uses any more. Does nothing while an incumbent that needs them may take over again. */
   removeFormerPaths(): void {
-    if (this.#holder !== null) this.#former.removeUnused(this.#deps.shared.registry)
+    if (this.#holder !== null) this.#former.removeUnused(this.#deps.registry)
   }
 
   async renew(): Promise<void> {
-    this.#deps.shared.machine.stepHolder({ type: 'renew' })
+    this.#deps.machine.stepHolder({ type: 'renew' })
   }
 
   async replaceMerged(snapshot: Segment): Promise<void> {
-    const { machine, segmentSet } = this.#deps.shared
+    const { machine, segmentSet } = this.#deps
     if (machine.holder?.phase === 'idle') segmentSet.replaceUpTo(snapshot.dup())
   }
 
@@ -251,21 +269,33 @@ export class EmbeddedHosting implements Hosting {
   }
 
   async hearStandby(): Promise<void> {
-    const { controlSocket, shared } = this.#deps
-    if (this.standsBy) await controlSocket.older.reported(REPORTS * shared.settings.times.heartbeat)
+    const { controlSocket } = this.#deps
+    if (this.standsBy) await controlSocket.older.reported(REPORTS * this.#deps.settings.times.heartbeat)
   }
 
   /** Waits until the standby has released this process, because only then this process may remove the paths. */
   async releaseStandby(): Promise<void> {
-    const { changes, shutdown, machine, settings } = this.#deps.shared
+    const { changes, machine, settings, shutdown } = this.#deps
     if (machine.member.link !== 'up') return
     this.#deps.joined.post({ endProbation: { closing: true } })
     await changes.until(() => shutdown.over || machine.member.link !== 'up', settings.times.silence)
   }
 
   becomeHolder(): void {
-    const { controlSocket, onDecides, joined, offers, shared, state } = this.#deps
-    const { changes, heartbeat, machine, registry, settings, segmentSet, timing } = shared
+    const {
+      changes,
+      controlSocket,
+      heartbeat,
+      joined,
+      machine,
+      offers,
+      onDecides,
+      registry,
+      segmentSet,
+      settings,
+      state,
+      timing,
+    } = this.#deps
     timing.record('released')
     joined.detach()
     heartbeat.stop()
@@ -308,7 +338,7 @@ export class EmbeddedHosting implements Hosting {
 
   close(): void {
     clearInterval(this.#sealTimer)
-    this.#deps.shared.registry.changed = () => {}
+    this.#deps.registry.changed = () => {}
     this.#names?.close()
     this.#successorPaths.close()
     this.#successorNames.close()
@@ -318,14 +348,14 @@ export class EmbeddedHosting implements Hosting {
 
   /** The last report of the standby; undefined if there is none, or if it has not reported yet. */
   get #standby(): DrainReport | undefined {
-    if (this.#deps.shared.machine.member.link !== 'up') return undefined
+    if (this.#deps.machine.member.link !== 'up') return undefined
     return this.#deps.controlSocket.older.reports.find(({ phase }) => phase === 'standby')
   }
 
   /** The link to the standby if it still decides but is silent, so that no process can join before the standby ends. Otherwise null. */
   get #stuck(): HolderLink | null {
-    const { joined, shared } = this.#deps
-    const silent = this.#holder === null && shared.heartbeat.holderSilent
+    const { joined } = this.#deps
+    const silent = this.#holder === null && this.#deps.heartbeat.holderSilent
     return silent && (joined.facts?.heartbeatMs ?? 0) > 0 ? joined.holder : null
   }
 }

@@ -1,17 +1,38 @@
 import { FdbError } from '../../errors.js'
+import type { MemberState } from '../../handoff/member-machine.js'
 import type { OfferEpochs } from '../../holder/offer-sender.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { tooFewDescriptors } from '../../os/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { unpackToMember } from '../../wire/envelope.js'
 import { type Link, REFUSED, remoteError, type WireBody, type WireEnvelope } from '../../wire/link.js'
+import type { Moves } from '../drain/moves.js'
+import type { CannotServe } from '../lifecycle/cannot-serve.js'
 import { fencedError } from '../lifecycle/cannot-serve.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { Hosting } from '../lifecycle/hosting.js'
+import type { Leadership } from '../lifecycle/leadership.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Readiness } from '../lifecycle/readiness.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { TakeoverTiming } from '../lifecycle/takeover-timing.js'
+import type { Settings } from '../options/options.js'
 import type { HolderFacts, HolderLink } from './holder-link.js'
 import type { OfferReceiver } from './offer-receiver.js'
 
 interface JoinedHolderDeps {
-  readonly shared: MemberContext
-  readonly offers: OfferReceiver
+  readonly settings: Pick<Settings, 'logger' | 'reception' | 'timeout' | 'times'>
+  readonly machine: Pick<Machine, 'sealed' | 'step'> & {
+    readonly member: Pick<MemberState, 'epoch' | 'holds'>
+  }
+  readonly shutdown: Pick<Shutdown, 'handleVerdict' | 'over' | 'recordReason' | 'replaceReason'>
+  readonly segmentSet: Pick<SegmentSet, 'isReleased' | 'isSealed' | 'prune'>
+  readonly timing: Pick<TakeoverTiming, 'record'>
+  readonly cannotServe: Pick<CannotServe, 'cause'>
+  readonly readiness: Pick<Readiness, 'limit' | 'offer' | 'served'>
+  readonly leadership: Pick<Leadership, 'quiesce'>
+  readonly moves: Pick<Moves, 'open'>
+  readonly hosting: () => Pick<Hosting, 'handle' | 'onLost' | 'onReleased'>
+  readonly offers: Pick<OfferReceiver, 'accept' | 'announce'>
   readonly refuse: (error: FdbError) => void
   readonly followOn: () => void
 }
@@ -49,8 +70,7 @@ export class JoinedHolder {
   attach(holder: HolderLink): void {
     this.#holder = holder
     this.keepAlive(this.#keepsAlive)
-    const { refuse, shared } = this.#deps
-    const { shutdown, machine } = shared
+    const { machine, refuse, shutdown } = this.#deps
     let died = false
     const reportDeath = () => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
     holder.listen({
@@ -65,7 +85,7 @@ export class JoinedHolder {
         else if (!machine.member.holds) shutdown.recordReason(leftEarly(holder.facts.pid))
         machine.step({ type: 'lost' })
         if (died) reportDeath()
-        shared.hosting.onLost?.()
+        this.#deps.hosting().onLost?.()
       },
       died: () => {
         died = true
@@ -91,7 +111,7 @@ export class JoinedHolder {
 
   /** Checks whether the holder is alive; the state machine gets the result as event `fate`. */
   judge(): void {
-    const { readiness, shutdown, machine, segmentSet } = this.#deps.shared
+    const { machine, readiness, segmentSet, shutdown } = this.#deps
     const holder = this.#holder
     if (holder === null) {
       // Without a holder, continue as if it had died.
@@ -120,8 +140,8 @@ export class JoinedHolder {
   }
 
   #handle(envelope: WireEnvelope): void {
-    const { offers, refuse, shared } = this.#deps
-    const { readiness, hosting, shutdown, machine, settings } = shared
+    const { machine, offers, readiness, refuse, settings, shutdown } = this.#deps
+    const hosting = this.#deps.hosting()
     const { offer, abort, reject: rejected } = envelope
     if (offer) {
       // A joining daemon skips this check, because it compares its limit of open files with its services' needs before ready().
@@ -152,7 +172,8 @@ export class JoinedHolder {
   }
 
   #handleMessage(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
-    const { hosting, leadership, shutdown, machine, segmentSet, cannotServe } = this.#deps.shared
+    const { cannotServe, leadership, machine, segmentSet, shutdown } = this.#deps
+    const hosting = this.#deps.hosting()
     // An unfit process has already recorded why it cannot serve.
     if (message.kind === 'fenced' && cannotServe.cause === null)
       shutdown.replaceReason(fencedError(machine.member.epoch))
@@ -166,8 +187,7 @@ export class JoinedHolder {
   }
 
   #adopt(items: BundleItem[]): void {
-    const { followOn, offers, refuse, shared } = this.#deps
-    const { machine, moves, readiness, settings, segmentSet, timing } = shared
+    const { followOn, machine, moves, offers, readiness, refuse, segmentSet, settings, timing } = this.#deps
     if (items.some(({ role }) => role === 'moveChannel')) {
       moves.open(items)
       return

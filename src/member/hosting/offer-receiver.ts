@@ -1,27 +1,32 @@
 import { FdbError } from '../../errors.js'
 import type { OfferEpochs } from '../../holder/offer-sender.js'
-import type { Entry } from '../../holder/registry.js'
+import type { Entry, Registry } from '../../holder/registry.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { WireEnvelope } from '../../wire/link.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { Machine } from '../lifecycle/machine.js'
 import type { ControlSocket } from './control-socket.js'
+
+interface OfferReceiverDeps {
+  readonly machine: Machine
+  readonly registry: Registry
+  readonly segmentSet: SegmentSet
+  readonly controlSocket: Pick<ControlSocket, 'adopt'>
+  /** Called with each entry that the incumbent registered after the Offer. Owns the descriptor. */
+  readonly late: (entry: Entry) => void
+}
 
 /** Distributes the descriptors that a holder sends, and checks that an Offer is complete. */
 export class OfferReceiver {
-  readonly #shared: MemberContext
-  readonly #controlSocket: ControlSocket
-  /** Called with each entry that the incumbent registered after the Offer. Owns the descriptor. */
-  readonly #late: (entry: Entry) => void
+  readonly #deps: OfferReceiverDeps
   /** The pidfds of the daemon's other members. This process sends them to a restarted daemon, which needs them. */
   readonly pidfds: OwnedFd[] = []
   #offer: (OfferEpochs & { readonly items: number }) | null = null
 
-  constructor(shared: MemberContext, controlSocket: ControlSocket, late: (entry: Entry) => void) {
-    this.#shared = shared
-    this.#controlSocket = controlSocket
-    this.#late = late
+  constructor(deps: OfferReceiverDeps) {
+    this.#deps = deps
   }
 
   announce({ epoch, wayBack, source, items }: NonNullable<WireEnvelope['offer']>): void {
@@ -40,7 +45,7 @@ export class OfferReceiver {
     if (this.#offer === null) return null
     const { items: announced, ...offer } = this.#offer
     this.#offer = null
-    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.#shared.segmentSet.isWritable(epoch))
+    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.#deps.segmentSet.isWritable(epoch))
     if (announced === items.length && missing.length === 0) return offer
     const lacks = missing.length > 0 ? `, without the writable segments ${missing.join(' and ')}` : ''
     throw new FdbError(
@@ -54,11 +59,11 @@ export class OfferReceiver {
   }
 
   #add({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
-    const { machine, registry, segmentSet } = this.#shared
+    const { controlSocket, late, machine, registry, segmentSet } = this.#deps
     switch (role) {
       case 'listener':
       case 'named':
-        if (this.#offer === null) this.#late({ name, role, spec, fd })
+        if (this.#offer === null) late({ name, role, spec, fd })
         else registry.put({ name, role, spec, fd })
         return
       case 'segment': {
@@ -72,13 +77,13 @@ export class OfferReceiver {
         this.pidfds.push(fd)
         return
       case 'control':
-        this.#controlSocket.adopt({ listener: fd, spec })
+        controlSocket.adopt({ listener: fd, spec })
         return
       case 'lock':
-        this.#controlSocket.adopt({ lock: fd })
+        controlSocket.adopt({ lock: fd })
         return
       case 'reservation':
-        this.#controlSocket.adopt({ reservation: fd })
+        controlSocket.adopt({ reservation: fd })
         return
       default:
         fd.close()

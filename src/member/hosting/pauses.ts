@@ -1,13 +1,17 @@
 import { type Poll, watchPauses } from '../../kernel/index.js'
 import type { StateLog } from '../../state/state-log.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { Leadership } from '../lifecycle/leadership.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { JoinedHolder } from './joined-holder.js'
 
 /** A shorter turn of the event loop is no pause: no process is replaced because of it. */
 const PAUSE_MS = 100
 
 interface PausesDeps {
-  readonly shared: MemberContext
+  readonly machine: Machine
+  readonly shutdown: Shutdown
+  readonly leadership: Leadership
   readonly joined: JoinedHolder
   readonly state: StateLog
   readonly checkSeal: () => void
@@ -27,8 +31,7 @@ export class Pauses {
   }
 
   #hear(): void {
-    const { shared, joined, state, checkSeal } = this.#deps
-    const { leadership, machine, shutdown } = shared
+    const { checkSeal, joined, leadership, machine, shutdown, state } = this.#deps
     joined.link?.channel.readNow()
     if (shutdown.over || machine.phase !== 'serving' || !machine.sealed) return
     void leadership.quiesce()

@@ -1,14 +1,30 @@
 import { FdbError } from '../../errors.js'
 import type { ToHolder } from '../../handoff/messages.js'
+import type { Registry } from '../../holder/registry.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { packToHolder } from '../../wire/envelope.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { CannotServe } from '../lifecycle/cannot-serve.js'
+import type { Heartbeat } from '../lifecycle/heartbeat.js'
+import type { Hosting } from '../lifecycle/hosting.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { TakeoverTiming } from '../lifecycle/takeover-timing.js'
+import type { Settings } from '../options/options.js'
 import type { OwnState } from '../state/own-state.js'
 import type { JoinedHolder } from './joined-holder.js'
 import type { OfferReceiver } from './offer-receiver.js'
 
 interface ToHolderDeps {
-  readonly shared: MemberContext
+  readonly settings: Settings
+  readonly machine: Machine
+  readonly shutdown: Shutdown
+  readonly registry: Registry
+  readonly segmentSet: SegmentSet
+  readonly timing: TakeoverTiming
+  readonly cannotServe: CannotServe
+  readonly heartbeat: Heartbeat
+  readonly hosting: Hosting
   readonly joined: JoinedHolder
   readonly offers: OfferReceiver
   readonly state: OwnState
@@ -22,7 +38,7 @@ export class ToHolderSender {
   }
 
   send(message: ToHolder): void | Promise<void> {
-    const { joined, shared } = this.#deps
+    const { joined } = this.#deps
     if (joined.holder === null) return
     switch (message.kind) {
       case 'ready':
@@ -34,10 +50,10 @@ export class ToHolderSender {
       case 'back':
         return this.#back(message)
       case 'unfit':
-        return joined.post({ unfit: { epoch: message.epoch, ...shared.cannotServe.report } })
+        return joined.post({ unfit: { epoch: message.epoch, ...this.#deps.cannotServe.report } })
       default:
         this.#plain(message)
-        if (message.kind === 'serving') shared.heartbeat.start()
+        if (message.kind === 'serving') this.#deps.heartbeat.start()
     }
   }
 
@@ -47,8 +63,7 @@ export class ToHolderSender {
   }
 
   #ready(): void {
-    const { joined, shared, state } = this.#deps
-    const { heartbeat, registry, timing } = shared
+    const { heartbeat, joined, registry, state, timing } = this.#deps
     timing.record('ready')
     // After Ready the holder takes silence for a stuck process, so the heartbeats start first.
     heartbeat.start()
@@ -62,24 +77,22 @@ export class ToHolderSender {
   }
 
   #prepared(): void {
-    const { joined, shared, state } = this.#deps
+    const { joined, state } = this.#deps
     joined.post(packToHolder({ kind: 'prepared' }, state.log.position))
-    shared.timing.record('prepared')
+    this.#deps.timing.record('prepared')
     state.takenOver = { ...state.log.position }
   }
 
   /** Resolves when Abort is sent, because the caller then closes the link. */
   #abort(): Promise<void> | undefined {
-    const { joined, shared } = this.#deps
-    const { shutdown, machine } = shared
+    const { joined, machine, shutdown } = this.#deps
     const { code, message } = shutdown.reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
     return joined.link?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
   }
 
   /** Sends the descriptors before Back, because at Back the holder decides which process serves. */
   #back({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
-    const { joined, shared } = this.#deps
-    const { hosting, shutdown, machine, settings, segmentSet } = shared
+    const { hosting, joined, machine, segmentSet, settings, shutdown } = this.#deps
     const link = joined.link
     link
       ?.sendBundle(this.#held(), settings.timeout)
@@ -96,8 +109,7 @@ export class ToHolderSender {
   }
 
   #held(): BundleItem[] {
-    const { offers, shared } = this.#deps
-    const { registry, segmentSet } = shared
+    const { offers, registry, segmentSet } = this.#deps
     const segments = segmentSet.all.map(segment => ({
       role: 'segment' as const,
       epoch: segment.epoch,

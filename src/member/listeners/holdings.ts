@@ -1,30 +1,42 @@
 import { FdbError } from '../../errors.js'
 import { accepts } from '../../handoff/phases.js'
-import type { Entry } from '../../holder/registry.js'
+import type { Entry, Registry } from '../../holder/registry.js'
 import { closeAll, inspectOne, type OwnedFd } from '../../kernel/index.js'
 import { addressOf, type ListenerSpec, parseListenerSpec } from '../../listeners/index.js'
 import { removeUnixPath } from '../../listeners/unix-path.js'
+import type { ChangeNotifier } from '../../wire/pending.js'
 import { entryFencedError } from '../lifecycle/cannot-serve.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { Hosting } from '../lifecycle/hosting.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { Settings } from '../options/options.js'
 import type { Listener } from './listener.js'
+
+interface HoldingsDeps {
+  readonly settings: Settings
+  readonly machine: Machine
+  readonly shutdown: Shutdown
+  readonly changes: ChangeNotifier
+  readonly registry: Registry
+  readonly listeners: () => readonly Listener[]
+  readonly hosting: Hosting
+  /** Gives up the handoff. */
+  readonly refuse: (error: FdbError) => void
+}
 
 /** Adds listeners and other descriptors to this process's registry, and removes them. */
 export class Holdings {
-  readonly #shared: MemberContext
+  readonly #deps: HoldingsDeps
   /** The listeners that this version has bound itself. Null as soon as the handoff cannot be undone. */
   #bound: Set<Entry> | null = new Set()
-
-  readonly #refuse: (error: FdbError) => void
   /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
   readonly #late = new Map<string, { readonly spec: string; readonly elsewhere: boolean }>()
   #unserved: UnservedOption = false
   readonly offered: OfferedListeners
 
-  /** `refuse`: gives up the handoff. */
-  constructor(shared: MemberContext, refuse: (error: FdbError) => void) {
-    this.#shared = shared
-    this.#refuse = refuse
-    this.offered = new OfferedListeners(shared)
+  constructor(deps: HoldingsDeps) {
+    this.#deps = deps
+    this.offered = new OfferedListeners(deps)
   }
 
   /**
@@ -33,7 +45,7 @@ export class Holdings {
    * removed if the handoff is undone.
    */
   async register(entry: Entry, bound = false): Promise<void> {
-    const { hosting, machine, registry } = this.#shared
+    const { hosting, machine, registry } = this.#deps
     if (bound) this.#bound?.add(entry)
     try {
       if (machine.phase === 'frozen' || machine.phase === 'standby') await this.#untilDecided(entry)
@@ -56,7 +68,7 @@ export class Holdings {
   }
 
   #checkServed(): void {
-    const { listeners } = this.#shared
+    const listeners = this.#deps.listeners()
     const allowed = (name: string) =>
       typeof this.#unserved === 'boolean' ? this.#unserved : this.#unserved.includes(name)
     for (const [name, { spec, elsewhere }] of this.#late) {
@@ -72,7 +84,8 @@ export class Holdings {
    * listener. Owns the descriptor.
    */
   takeLate(entry: Entry): void {
-    const { listeners, machine, registry } = this.#shared
+    const { machine, registry } = this.#deps
+    const listeners = this.#deps.listeners()
     const { name, role, spec, fd } = entry
     if (role === 'named') {
       this.takeNamed(entry)
@@ -91,13 +104,14 @@ export class Holdings {
     try {
       this.#checkServed()
     } catch (error) {
-      this.#refuse(FdbError.from(error))
+      this.#deps.refuse(FdbError.from(error))
     }
   }
 
   /** Adds a descriptor that another version has named, unless the name is that of an open listener. Owns it. */
   takeNamed(entry: Entry): void {
-    const { listeners, registry } = this.#shared
+    const { registry } = this.#deps
+    const listeners = this.#deps.listeners()
     if (listeners.some(listener => listener.name === entry.name)) {
       entry.fd.close()
       return
@@ -108,7 +122,7 @@ export class Holdings {
 
   /** Waits until the handoff under way ends. If another process serves then, closes the descriptor and throws ERR_FDB_FENCED. */
   async #untilDecided({ name, fd, spec }: Entry): Promise<void> {
-    const { changes, shutdown, machine, settings } = this.#shared
+    const { changes, machine, settings, shutdown } = this.#deps
     const { freeze, prepare, commit } = settings.times
     await changes.until(() => shutdown.over || machine.phase !== 'frozen', freeze + prepare + commit)
     if (!shutdown.over && accepts(machine.phase)) return
@@ -119,7 +133,7 @@ export class Holdings {
 
   /** Removes an entry, from the daemon's registry too. */
   unregister(name: string): void {
-    const { hosting } = this.#shared
+    const { hosting } = this.#deps
     this.#drop(name)
     hosting.removeFormerPaths?.()
     hosting.drop?.(name)
@@ -127,7 +141,7 @@ export class Holdings {
 
   /** The handoff cannot be undone any more: closes the entries that this version did not ask for. */
   settle(): void {
-    const { hosting, registry } = this.#shared
+    const { hosting, registry } = this.#deps
     this.#bound = null
     this.offered.close()
     for (const name of registry.names) if (!registry.wanted.has(name)) this.#drop(name)
@@ -136,7 +150,7 @@ export class Holdings {
 
   /** Closes all entries. If the handoff can still be undone, removes the Unix paths that this version has bound. */
   close(): void {
-    const { registry } = this.#shared
+    const { registry } = this.#deps
     for (const { name, fd, spec } of this.#bound ?? [])
       if (registry.get(name)?.fd === fd) removeUnixPath(fd, spec)
     this.#bound = null
@@ -145,7 +159,7 @@ export class Holdings {
   }
 
   #drop(name: string): void {
-    const { hosting, registry } = this.#shared
+    const { hosting, registry } = this.#deps
     hosting.beforeDrop?.(name)
     registry.drop(name)
   }
@@ -182,18 +196,18 @@ export interface OfferedListener {
  * Owns descriptors of previous listeners whose names this version has given to other listeners.
  */
 export class OfferedListeners {
-  readonly #shared: MemberContext
+  readonly #deps: Pick<HoldingsDeps, 'machine' | 'registry'>
   readonly #renamed: Entry[] = []
   /** The inodes of the sockets that this version already uses. */
   readonly #used = new Set<string>()
 
-  constructor(shared: MemberContext) {
-    this.#shared = shared
+  constructor(deps: Pick<HoldingsDeps, 'machine' | 'registry'>) {
+    this.#deps = deps
   }
 
   /** Returns null if no listener fits, so that the address must be bound. */
   find(name: string, spec: ListenerSpec): OfferedListener | null {
-    const { registry } = this.#shared
+    const { registry } = this.#deps
     const present = registry.get(name)
     if (present?.role === 'listener') {
       const offered = withSpec(present)
@@ -215,9 +229,7 @@ export class OfferedListeners {
       other.kind === spec.kind &&
       other.port === spec.port &&
       (other.host === spec.host || WILDCARDS.has(other.host) || WILDCARDS.has(spec.host))
-    const entries = this.#shared.registry.entries.filter(
-      ({ role, spec }) => role === 'listener' && spec !== '',
-    )
+    const entries = this.#deps.registry.entries.filter(({ role, spec }) => role === 'listener' && spec !== '')
     return entries.find(entry => overlaps(parseListenerSpec(entry.spec))) ?? null
   }
 
@@ -228,7 +240,7 @@ export class OfferedListeners {
 
   /** Lets {@link find} still return the previous version's listener `name`, because the caller gives the name to another listener. */
   rename(name: string): void {
-    const { machine, registry } = this.#shared
+    const { machine, registry } = this.#deps
     const entry = registry.get(name)
     if (entry?.role !== 'listener' || machine.phase !== 'joining') return
     if (!this.#used.has(inodeOf(entry))) this.#renamed.push({ ...entry, fd: entry.fd.share() })

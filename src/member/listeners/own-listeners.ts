@@ -1,5 +1,5 @@
 import { FdbError } from '../../errors.js'
-import type { Entry } from '../../holder/registry.js'
+import type { Entry, Registry } from '../../holder/registry.js'
 import { inspectOne, type OwnedFd } from '../../kernel/index.js'
 import {
   bindListener,
@@ -10,7 +10,8 @@ import {
 } from '../../listeners/index.js'
 import type { WorkerPlace } from '../../os/default-control.js'
 import { type PassedListener, passedSockets } from '../../os/service-manager/passed-sockets.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Settings } from '../options/options.js'
 import { type Holdings, type OfferedListener, type OfferedListeners, sameAddress } from './holdings.js'
 import { Listener, type ListenerAddress, SocketOptions } from './listener.js'
 import { bindForWorker, workerSpec } from './worker-orders.js'
@@ -18,7 +19,9 @@ import { bindForWorker, workerSpec } from './worker-orders.js'
 const MOST_NAME_CHARACTERS = 256
 
 interface OwnListenersDeps {
-  readonly shared: MemberContext
+  readonly settings: Settings
+  readonly machine: Machine
+  readonly registry: Registry
   readonly holdings: Holdings
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
@@ -39,7 +42,7 @@ export class OwnListeners {
   constructor(deps: OwnListenersDeps) {
     this.#deps = deps
     this.#offered = deps.holdings.offered
-    this.#worker = deps.shared.settings.worker
+    this.#worker = deps.settings.worker
   }
 
   get names(): Iterable<string> {
@@ -59,7 +62,7 @@ export class OwnListeners {
   offered(name: string, spec: ListenerSpec): OwnedFd | null {
     const present = this.#listeners.get(name)
     if (present?.adopted && sameAddress(present.spec, spec))
-      return this.#deps.shared.registry.get(name)?.fd.dup() ?? null
+      return this.#deps.registry.get(name)?.fd.dup() ?? null
     return this.#offered.find(name, spec)?.entry.fd.dup() ?? null
   }
 
@@ -102,8 +105,7 @@ export class OwnListeners {
   }
 
   async #openAlone(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
-    const { changed, failed, shared } = this.#deps
-    const { machine, settings } = shared
+    const { changed, failed, machine, settings } = this.#deps
     const offered = ownFd === undefined ? this.#offered.find(name, spec) : null
     const adopted = offered !== null
     const before = offered?.before ?? null
@@ -141,7 +143,7 @@ export class OwnListeners {
   }
 
   async #adopt(name: string, spec: ListenerSpec, { entry, before }: OfferedListener): Promise<OwnedFd> {
-    const { holdings, shared } = this.#deps
+    const { holdings } = this.#deps
     const known = formatListenerSpec(spec)
     if (entry.name !== name) {
       const fd = entry.fd.share()
@@ -150,7 +152,7 @@ export class OwnListeners {
       return fd
     }
     // The Unix path of an entry without a specification belongs to the service manager. With one, the service would remove the path.
-    if (before !== null && known !== entry.spec) shared.registry.put({ ...entry, spec: known })
+    if (before !== null && known !== entry.spec) this.#deps.registry.put({ ...entry, spec: known })
     return entry.fd
   }
 
@@ -184,7 +186,7 @@ export class OwnListeners {
     spec: ListenerSpec,
     { fd, elsewhere, adopted }: PassedListener,
   ): Promise<OwnedFd> {
-    const { logger } = this.#deps.shared.settings
+    const { logger } = this.#deps.settings
     const { url } = addressOf(fd)
     const facts = { listener: name, address: url }
     if (elsewhere)

@@ -3,15 +3,20 @@ import { OwnedFd } from '../../kernel/index.js'
 import { openPidfd, pidOf, watchDeath } from '../../os/liveness.js'
 import { descendsFrom, statOf } from '../../os/main-process.js'
 import { PidFile } from '../../os/pid-file.js'
+import type { FdStore } from '../../os/service-manager/passed-sockets.js'
 import { type MainProcess, ServiceManager, Watchdog } from '../../os/service-manager/service-manager.js'
 import { isStartedSuccessor } from '../../versions/exit-reason.js'
 import type { Successor } from '../../versions/spawn-successor.js'
-import type { BundleItem } from '../../wire/bundle.js'
+import type { ChangeNotifier } from '../../wire/pending.js'
 import type { JoinedHolder } from '../hosting/joined-holder.js'
+import type { CannotServe } from '../lifecycle/cannot-serve.js'
 import { checkHealth } from '../lifecycle/heartbeat.js'
+import type { Hosting } from '../lifecycle/hosting.js'
+import type { Machine } from '../lifecycle/machine.js'
 import { SELF } from '../lifecycle/machine.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
-import { FdStoreMirror } from './fd-store-mirror.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { Settings } from '../options/options.js'
+import type { FdStoreMirror } from './fd-store-mirror.js'
 import { servingPid } from './serving-pid.js'
 import type { Upgrades } from './upgrades.js'
 
@@ -33,11 +38,17 @@ type AnnouncedRole =
   | 'ending'
 
 export interface AnnouncerDeps {
-  readonly shared: MemberContext
+  readonly settings: Settings
+  readonly generation: number
+  readonly machine: Machine
+  readonly shutdown: Shutdown
+  readonly changes: ChangeNotifier
+  readonly cannotServe: CannotServe
+  readonly hosting: Hosting
   readonly joined: JoinedHolder
   readonly upgrades: Upgrades
-  /** Returns the descriptors of the control socket. Borrowed. */
-  readonly control: () => readonly BundleItem[]
+  /** Makes the mirror of descriptors in this store of the service manager. */
+  readonly mirrorTo: (store: FdStore | null) => FdStoreMirror
 }
 
 /**
@@ -62,18 +73,18 @@ export class Announcer {
   #heir: number | null = null
 
   constructor(deps: AnnouncerDeps) {
-    const { health, logger, pidFile, service, systemd } = deps.shared.settings
+    const { health, logger, pidFile, service, systemd } = deps.settings
     this.#deps = deps
     this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
     this.#watchdog = new Watchdog(
       this.#manager,
       () => checkHealth(health).healthy,
-      () => deps.shared.shutdown.order.leftMs,
+      () => deps.shutdown.order.leftMs,
     )
     this.#pidFile = PidFile.at(pidFile, logger)
     const store = this.#manager?.storeFor(service) ?? null
-    this.#storeMirror = new FdStoreMirror({ shared: deps.shared, control: deps.control, store })
-    deps.shared.changes.watch(() => this.#update())
+    this.#storeMirror = deps.mirrorTo(store)
+    deps.changes.watch(() => this.#update())
   }
 
   async reload(work: () => unknown): Promise<void> {
@@ -95,7 +106,7 @@ export class Announcer {
     if (this.#role === 'ending') return
     this.#role = 'ending'
     this.#storeMirror.end()
-    this.#manager?.ends(`generation ${this.#deps.shared.generation} ends`)
+    this.#manager?.ends(`generation ${this.#deps.generation} ends`)
     this.#watchdog.extendTimeout()
   }
 
@@ -111,7 +122,7 @@ export class Announcer {
   async successorEnded(waits: () => void): Promise<void> {
     const successor = this.#heir
     if (this.#manager === null || successor === null || this.#namedBeforeEnd) return
-    const { settings, shutdown } = this.#deps.shared
+    const { settings, shutdown } = this.#deps
     const { control, service } = settings
     const decidesMs = Math.min(DECIDES_MS, shutdown.order.leftMs + LATE_MS)
     waits()
@@ -131,7 +142,7 @@ export class Announcer {
 
   #update(): void {
     const before = this.#role
-    const { shutdown, machine } = this.#deps.shared
+    const { machine, shutdown } = this.#deps
     if (shutdown.over || before === 'ending') return
     if (shutdown.closing) this.#watchdog.extendTimeout()
     switch (machine.phase) {
@@ -159,8 +170,8 @@ export class Announcer {
   }
 
   get #changing(): boolean {
-    const { shared, upgrades } = this.#deps
-    const { holder, phase } = shared.machine
+    const { upgrades } = this.#deps
+    const { holder, phase } = this.#deps.machine
     return this.#reloading > 0 || phase === 'frozen' || upgrades.underWay || isUnderWay(holder?.phase)
   }
 
@@ -170,7 +181,7 @@ export class Announcer {
     if (role === before && status === this.#status) return
     const starts = before === 'starting' || before === 'replaced'
     // After a long SIGSTOP this process may not know yet that its segment is sealed and another process serves.
-    if (starts && this.#deps.shared.machine.sealed) return
+    if (starts && this.#deps.machine.sealed) return
     this.#role = role
     this.#status = status
     if (starts) {
@@ -188,13 +199,13 @@ export class Announcer {
     } else if (!starts) {
       if (before === 'changing') this.#manager?.serves(status)
       else this.#manager?.says(status)
-      if (!this.#deps.shared.shutdown.closing) this.#watchdog.endExtension()
+      if (!this.#deps.shutdown.closing) this.#watchdog.endExtension()
     }
   }
 
   /** Whether this successor must announce itself: its incumbent is dead or, if the holder is a daemon, has not started this process. */
   get #announcesItself(): boolean {
-    const { link, scope, source } = this.#deps.shared.machine.member
+    const { link, scope, source } = this.#deps.machine.member
     return source !== 0 && (link !== 'up' || (scope === 'member' && !isStartedSuccessor))
   }
 
@@ -206,7 +217,7 @@ export class Announcer {
     this.#watchdog.close()
     const successor = this.#successor
     if (successor === null) return
-    const { generation } = this.#deps.shared
+    const { generation } = this.#deps
     this.#manager?.serves(
       `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`,
     )
@@ -216,7 +227,7 @@ export class Announcer {
   #nameSuccessor(): void {
     if (this.#isNamed) return
     this.#isNamed = true
-    this.#namedBeforeEnd = !this.#deps.shared.shutdown.closing
+    this.#namedBeforeEnd = !this.#deps.shutdown.closing
     const successor = this.#successor
     const started = this.#started(successor)
     started?.orphan()
@@ -237,7 +248,7 @@ export class Announcer {
 
   /** The successor that serves. Null if there is none, its pid is unknown in this PID namespace, or the holder is a daemon. */
   get #successor(): MainProcess | null {
-    const { hosting, machine } = this.#deps.shared
+    const { hosting, machine } = this.#deps
     const owner = machine.holder?.owner ?? SELF
     const peer = owner === SELF ? undefined : hosting.holder?.peer(owner)
     if (peer === undefined) return null
@@ -246,8 +257,7 @@ export class Announcer {
   }
 
   #describe(): string {
-    const { joined, shared, upgrades } = this.#deps
-    const { generation, machine, settings, cannotServe } = shared
+    const { cannotServe, generation, joined, machine, settings, upgrades } = this.#deps
     const parts = [settings.reception?.describe() ?? `generation ${generation} serves`]
     if (machine.member.scope === 'holder' && joined.facts !== null)
       parts.push('the previous version stands by')

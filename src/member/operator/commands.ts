@@ -12,7 +12,11 @@ import {
   rollbackBy,
   STOP,
 } from '../../operator/service-commands.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { ChangeNotifier } from '../../wire/pending.js'
+import type { Heartbeat } from '../lifecycle/heartbeat.js'
+import type { Hosting } from '../lifecycle/hosting.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { CloseOptions } from '../options/member-options.js'
 import type { Announcer } from './announcer.js'
 
@@ -89,27 +93,31 @@ export class Reloading {
 const LEAVING_MS = 10_000
 
 interface ServiceCommandsDeps {
-  readonly shared: MemberContext
-  readonly commands: Commands
-  readonly reloading: Reloading
+  readonly generation: number
+  readonly machine: Pick<Machine, 'phase'>
+  readonly shutdown: Shutdown
+  readonly changes: ChangeNotifier
+  readonly heartbeat: Pick<Heartbeat, 'beat'>
+  readonly hosting: Pick<Hosting, 'hearStandby' | 'standsBy' | 'unfitStandby'>
+  readonly commands: Pick<Commands, 'set'>
+  readonly reloading: Pick<Reloading, 'run'>
   close(options: CloseOptions): Promise<void>
 }
 
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
-export function serveServiceCommands({ shared, commands, reloading, close }: ServiceCommandsDeps): void {
-  const { changes, shutdown, machine } = shared
-  const reply = () => processReply({ pid: process.pid, generation: shared.generation })
+export function serveServiceCommands(deps: ServiceCommandsDeps): void {
+  const { changes, close, commands, generation, heartbeat, hosting, machine, reloading, shutdown } = deps
+  const reply = () => processReply({ pid: process.pid, generation })
   commands.set(RELOAD, async () => {
     await reloading.run()
     return reply()
   })
   commands.set(ROLLBACK, async (_body, { by }) => {
-    const { hosting } = shared
     await hosting.hearStandby?.()
     if (!hosting.standsBy)
-      throw noStandbyError(`process ${process.pid} (generation ${shared.generation})`, hosting.unfitStandby)
+      throw noStandbyError(`process ${process.pid} (generation ${generation})`, hosting.unfitStandby)
     shutdown.requestedBy = rollbackBy(by)
-    shared.heartbeat.beat()
+    heartbeat.beat()
     void close({})
     const leaves = () => shutdown.over || machine.phase === 'leaving' || machine.phase === 'gone'
     await changes.until(leaves, LEAVING_MS)

@@ -1,15 +1,23 @@
+import type { MemberState } from '../../handoff/member-machine.js'
 import { DescriptorNames, fdStoreName } from '../../holder/descriptor-names.js'
+import type { Registry } from '../../holder/registry.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { inspect, inspectOne, type OwnedFd } from '../../kernel/index.js'
 import type { FdStore } from '../../os/service-manager/passed-sockets.js'
 import type { SegmentKind } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { Settings } from '../options/options.js'
 
 export interface FdStoreMirrorDeps {
-  readonly shared: MemberContext
+  readonly settings: Pick<Settings, 'service'>
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly machine: { readonly member: Pick<MemberState, 'scope'> }
+  readonly registry: Registry
+  readonly segmentSet: SegmentSet
   /** Returns the descriptors of the control socket. Borrowed. */
   readonly control: () => readonly BundleItem[]
-  readonly store: FdStore | null
+  readonly store: Pick<FdStore, 'drop' | 'keep'> | null
 }
 
 /** The number of epochs below the newest whose leftovers are removed from the store. */
@@ -28,7 +36,7 @@ export class FdStoreMirror {
   #serves = false
 
   constructor(deps: FdStoreMirrorDeps) {
-    const { generation, registry, segmentSet, serviceStartedAt, settings } = deps.shared
+    const { generation, registry, segmentSet, serviceStartedAt, settings } = deps
     this.#deps = deps
     this.#names = new DescriptorNames(
       { service: settings.service, generation, serviceStartedAt },
@@ -45,8 +53,8 @@ export class FdStoreMirror {
 
   /** Starts to mirror, because this process serves. Idempotent. */
   start(): void {
-    const { shared, store } = this.#deps
-    if (store === null || this.#serves || shared.machine.member.scope === 'member') return
+    const { store } = this.#deps
+    if (store === null || this.#serves || this.#deps.machine.member.scope === 'member') return
     this.#serves = true
     this.#stored.clear()
     this.#update()
@@ -83,12 +91,12 @@ export class FdStoreMirror {
   }
 
   get #segments(): string[] {
-    return this.#deps.shared.segmentSet.all.map(nameOf)
+    return this.#deps.segmentSet.all.map(nameOf)
   }
 
   /** Removes leftovers of other processes: the notes of the previous and the next generation, and unused segments. */
-  #sweep(store: FdStore): void {
-    const { generation, segmentSet } = this.#deps.shared
+  #sweep(store: Pick<FdStore, 'drop'>): void {
+    const { generation, segmentSet } = this.#deps
     for (const neighbour of [generation - 1, generation + 1]) store.drop(`note-${neighbour}`)
     const { top } = segmentSet
     for (let epoch = Math.max(1, top - SWEPT_EPOCHS); epoch <= top + 2; epoch++)
@@ -97,8 +105,7 @@ export class FdStoreMirror {
   }
 
   #wanted(): Map<string, { fd: OwnedFd; identity: string | OwnedFd }> {
-    const { control, shared } = this.#deps
-    const { generation, registry, segmentSet } = shared
+    const { control, generation, registry, segmentSet } = this.#deps
     const wanted = new Map<string, { fd: OwnedFd; identity: string | OwnedFd }>()
     const add = (name: string, fd: OwnedFd) => wanted.set(name, { fd, identity: inspectOne(fd).ino })
     for (const segment of segmentSet.all) add(nameOf(segment), segment.fd)

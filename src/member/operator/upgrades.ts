@@ -11,16 +11,27 @@ import { GRACE_MS } from '../../versions/leftover-processes.js'
 import type { Successor } from '../../versions/spawn-successor.js'
 import type { CancelResult } from '../../versions/upgrade-attempt.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../../versions/upgrade-attempt.js'
+import type { ChangeNotifier } from '../../wire/pending.js'
+import type { Hosting } from '../lifecycle/hosting.js'
 import { probationError } from '../lifecycle/hosting.js'
+import type { Machine } from '../lifecycle/machine.js'
 import { SELF } from '../lifecycle/machine.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
 import type { UpgradeOptions } from '../options/member-options.js'
+import type { Settings } from '../options/options.js'
 import { refuseMainProcess } from '../options/options.js'
 
 /** Within this time a cancelled upgrade is over: its successor has ended, and this process writes again. */
 const GIVEN_UP_MS = 10_000
 /** Within this time after a cancellation the incumbent writes again. */
 const SERVING_MS = 2_000
+
+export interface UpgradesDeps {
+  readonly settings: Settings
+  readonly generation: number
+  readonly machine: Machine
+  readonly changes: ChangeNotifier
+  readonly hosting: Hosting
+}
 
 interface SuccessorStart {
   /** Whether this process only holds the descriptors of a killed one. Errors then do not say that it serves on. */
@@ -39,7 +50,7 @@ export interface SuccessorOutput {
 
 /** The upgrades that this process starts, one at a time. Owns the successors. */
 export class Upgrades implements AttemptIncumbent {
-  readonly shared: MemberContext
+  readonly #deps: UpgradesDeps
   readonly started: Successor[] = []
   /** Opens the output of the next successor. Null if successors share the output of this process. */
   output: (() => SuccessorOutput) | null = null
@@ -55,8 +66,8 @@ export class Upgrades implements AttemptIncumbent {
   /** The last failure of an upgrade that the handoff itself has not recorded. */
   #failure: Failure | null = null
 
-  constructor(shared: MemberContext) {
-    this.shared = shared
+  constructor(deps: UpgradesDeps) {
+    this.#deps = deps
   }
 
   get underWay(): boolean {
@@ -65,7 +76,7 @@ export class Upgrades implements AttemptIncumbent {
 
   get lastFailure(): Failure | null {
     const own = this.#failure
-    const handoff = this.shared.hosting.holder?.timeline.lastFailure ?? null
+    const handoff = this.#deps.hosting.holder?.timeline.lastFailure ?? null
     return own !== null && (handoff === null || own.at >= handoff.at) ? own : handoff
   }
 
@@ -73,14 +84,14 @@ export class Upgrades implements AttemptIncumbent {
     if (this.#attempt === null || this.#step === null) return null
     const { pid, phase, at } = this.#step
     const { missingStep, leftMs } = this.#attempt
-    const { ready } = this.shared.settings.times
+    const { ready } = this.#deps.settings.times
     // The successor must be ready within the limit of its phase, which may end before that of the upgrade.
     const left = phase === 'offering' ? Math.min(leftMs, Math.max(0, at + ready - Date.now())) : leftMs
     return { pid, phase, missing: missingStep === null ? null : `it ${missingStep}`, leftMs: left }
   }
 
   get phase(): string | undefined {
-    return this.shared.machine.holder?.phase
+    return this.#deps.machine.holder?.phase
   }
 
   /**
@@ -88,7 +99,7 @@ export class Upgrades implements AttemptIncumbent {
    * serves has another pid.
    */
   servedBy(started: number): Upgraded | null {
-    const { generation, machine } = this.shared
+    const { generation, machine } = this.#deps
     if (machine.phase !== 'standby' && machine.phase !== 'leaving') return null
     // In daemon hosting the successor's pid is not known here.
     const peer = this.#peer(machine.holder?.owner)
@@ -96,24 +107,24 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   get joinerPid(): number | null {
-    return this.#peer(this.shared.machine.holder?.joiner)?.pid ?? null
+    return this.#peer(this.#deps.machine.holder?.joiner)?.pid ?? null
   }
 
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult> {
-    return this.shared.hosting.cancelHandoff(reason)
+    return this.#deps.hosting.cancelHandoff(reason)
   }
 
   watch(onChange: () => void): () => void {
-    return this.shared.changes.watch(onChange)
+    return this.#deps.changes.watch(onChange)
   }
 
   /** A successor that has not joined has no descriptors to release, so it gets no time before SIGKILL. */
   graceMs(cancelled: CancelResult): number {
-    return cancelled === 'idle' && this.shared.machine.phase === 'serving' ? 0 : this.#graceMs
+    return cancelled === 'idle' && this.#deps.machine.phase === 'serving' ? 0 : this.#graceMs
   }
 
   async whenServing(): Promise<void> {
-    const { changes, machine } = this.shared
+    const { changes, machine } = this.#deps
     const settled = () => machine.phase !== 'frozen' && machine.holder?.phase !== 'returning'
     await changes.until(settled, SERVING_MS)
   }
@@ -122,7 +133,7 @@ export class Upgrades implements AttemptIncumbent {
   async start(options: UpgradeOptions, where: SuccessorStart = {}): Promise<Upgraded> {
     // If the successor of a failed upgrade is still ending, wait for its end instead of failing with ERR_FDB_BUSY.
     const beingEnded = () => this.#attempt?.isCancelled === true
-    if (beingEnded()) await this.shared.changes.until(() => !beingEnded(), GIVEN_UP_MS)
+    if (beingEnded()) await this.#deps.changes.until(() => !beingEnded(), GIVEN_UP_MS)
     this.#refuseNow()
     options.signal?.throwIfAborted()
     const ended = new AbortController()
@@ -136,7 +147,7 @@ export class Upgrades implements AttemptIncumbent {
         await upgraded.catch(() => {})
       },
     }
-    this.shared.changes.notify()
+    this.#deps.changes.notify()
     try {
       return await upgraded
     } catch (error) {
@@ -148,7 +159,7 @@ export class Upgrades implements AttemptIncumbent {
       this.#underWay = null
       this.#attempt = null
       this.#step = null
-      this.shared.changes.notify()
+      this.#deps.changes.notify()
     }
   }
 
@@ -159,7 +170,7 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   async #run(options: UpgradeOptions & SuccessorStart, ended: AbortSignal): Promise<Upgraded> {
-    const { control, logger, systemd, times, timeout } = this.shared.settings
+    const { control, logger, systemd, times, timeout } = this.#deps.settings
     const { argv = [], cwd, env, isStandIn = false, signal } = options
     const { ready, quiesce, freeze, prepare, commit } = times
     const output = this.output?.() ?? null
@@ -192,7 +203,7 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   #refuseNow(): void {
-    const { machine, settings } = this.shared
+    const { machine, settings } = this.#deps
     const { phase } = machine
     if (settings.control === null) {
       throw new FdbError(
@@ -200,11 +211,11 @@ export class Upgrades implements AttemptIncumbent {
         'this process runs with control: false and cannot be upgraded: give join() a control path',
       )
     }
-    refuseMainProcess(this.shared, 'its successor')
+    refuseMainProcess(this.#deps, 'its successor')
     // An unfit process may be upgraded, because the next version may be able to write.
     const serves = phase === 'serving' || phase === 'unfit'
     if (serves && this.#underWay === null) {
-      const tooEarly = probationError(this.shared.hosting, settings.timeout)
+      const tooEarly = probationError(this.#deps.hosting, settings.timeout)
       if (tooEarly !== null) throw tooEarly
       return
     }
@@ -221,11 +232,11 @@ export class Upgrades implements AttemptIncumbent {
 
   #recordFailure({ code, message, phase = 'starting' }: FdbError): void {
     this.#failure = { code, message, phase, at: Date.now() }
-    this.shared.changes.notify()
+    this.#deps.changes.notify()
   }
 
   #peer(id: Id = SELF): Peer | undefined {
-    return id === SELF ? undefined : this.shared.hosting.holder?.peer(id)
+    return id === SELF ? undefined : this.#deps.hosting.holder?.peer(id)
   }
 }
 

@@ -282,12 +282,15 @@ export interface Reception {
 }
 
 /** Returns the reason why the end of this process would end its successor too, or null if the successor would survive. */
-export function mainProcessReason({ systemd }: Settings): string | null {
+export function mainProcessReason({ systemd }: Pick<Settings, 'systemd'>): string | null {
   return mainProcess(systemd === 'auto' && canNameMainProcess())
 }
 
 /** Throws ERR_FDB_MAIN_PROCESS if the end of this process would end `other`, unless the option `mainProcess` allows that. */
-export function refuseMainProcess({ settings }: { readonly settings: Settings }, other: string): void {
+export function refuseMainProcess(
+  { settings }: { readonly settings: Pick<Settings, 'mainProcess' | 'systemd'> },
+  other: string,
+): void {
   const why = settings.mainProcess === 'refuse' ? mainProcessReason(settings) : null
   if (why === null) return
   throw new FdbError(

@@ -1,9 +1,17 @@
+import type { HolderState } from '../../handoff/holder-machine.js'
+import type { MemberState } from '../../handoff/member-machine.js'
 import { isReplaced } from '../../handoff/phases.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
+import type { CannotServe } from '../lifecycle/cannot-serve.js'
 import { DescriptorShortage, fencedError, isDescriptorShortage } from '../lifecycle/cannot-serve.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
+import type { Leadership } from '../lifecycle/leadership.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { Settings } from '../options/options.js'
 import type { OwnState } from './own-state.js'
+import type { SegmentLoader } from './segment-loader.js'
 import { WriteForwarder } from './write-forwarder.js'
 
 /** The connection to the process that serves, over which changes are forwarded. */
@@ -13,34 +21,46 @@ export interface WriteConnection {
   reconnect(): void
 }
 
+export interface FencedWritesDeps {
+  readonly settings: Pick<Settings, 'logger' | 'timeout'>
+  readonly machine: Pick<Machine, 'phase' | 'sealed' | 'step'> & {
+    readonly member: Pick<MemberState, 'epoch' | 'link' | 'scope'>
+    readonly holder: Pick<HolderState, 'phase'> | null
+  }
+  readonly shutdown: Pick<Shutdown, 'closing' | 'over'>
+  readonly segmentSet: Pick<SegmentSet, 'put' | 'top'>
+  readonly cannotServe: Pick<CannotServe, 'refusal'>
+  readonly leadership: Pick<Leadership, 'quiesce'>
+  readonly state: Pick<OwnState, 'file' | 'log'> & { readonly loader: Pick<SegmentLoader, 'follow'> }
+  readonly connection: WriteConnection
+}
+
 /** Forwards the changes of this process, which has lost the right to write, and reads the records of the process that has it. */
 export class FencedWrites {
   readonly forwarder: WriteForwarder
-  readonly #shared: MemberContext
-  readonly #state: OwnState
-  readonly #connection: WriteConnection
+  readonly #deps: FencedWritesDeps
   readonly #shortage: DescriptorShortage
 
-  constructor(shared: MemberContext, state: OwnState, connection: WriteConnection) {
-    this.#shared = shared
-    this.#state = state
-    this.#connection = connection
-    this.#shortage = new DescriptorShortage('newer state cannot be received', shared.settings.logger)
-    this.forwarder = new WriteForwarder(state.log, shared.settings.timeout, () => connection.reconnect())
+  constructor(deps: FencedWritesDeps) {
+    const { connection, settings, state } = deps
+    this.#deps = deps
+    this.#shortage = new DescriptorShortage('newer state cannot be received', settings.logger)
+    this.forwarder = new WriteForwarder(state.log, settings.timeout, () => connection.reconnect())
   }
 
   /** Called when this process has lost the right to write: forwards changes, and reads the serving process's records. Does nothing if this process keeps writing. */
   end(): void | Promise<void> {
     if (this.#keepsWriting) return
     this.#forwardOrRefuse()
-    if (this.#shared.machine.sealed) this.#state.file?.stop()
-    return this.#state.loader.follow()
+    if (this.#deps.machine.sealed) this.#deps.state.file?.stop()
+    return this.#deps.state.loader.follow()
   }
 
   /** Called before the last connections drain. Returns whether this process keeps writing until they have ended. */
   leave(): boolean {
     const toTheEnd = this.#keepsWriting
-    if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fencedError()))
+    if (toTheEnd)
+      this.#deps.state.file?.watchForReplacement(() => this.#deps.state.log.endWriting(this.#fencedError()))
     else {
       // Changes may wait in the queue, if this process accepted without the right to write.
       this.#forwardOrRefuse()
@@ -51,7 +71,7 @@ export class FencedWrites {
 
   /** Checks whether this process's segment is sealed, and passes the result to the state machine. */
   checkSeal(): void {
-    const { leadership, shutdown, machine } = this.#shared
+    const { leadership, machine, shutdown } = this.#deps
     if (shutdown.over || !machine.sealed) return
     if (shutdown.closing && machine.phase === 'leaving') this.#forward()
     else {
@@ -64,7 +84,7 @@ export class FencedWrites {
 
   /** Adds newer segments, from which this process answers while it drains. Takes ownership. */
   takeNewer(items: readonly BundleItem[]): void {
-    const { shutdown, settings, segmentSet } = this.#shared
+    const { segmentSet, settings, shutdown } = this.#deps
     for (const { role, epoch = 0, fd } of items) {
       try {
         if (shutdown.over || role !== 'segment' || epoch <= segmentSet.top) fd.close()
@@ -81,12 +101,12 @@ export class FencedWrites {
 
   /** Reads newer segments, in a phase in which another process may write. Retries if descriptors are short. */
   followOn(): void {
-    const { shutdown, machine, settings } = this.#shared
+    const { machine, settings, shutdown } = this.#deps
     if (shutdown.over || !isReplaced(machine.phase)) return
     if (shutdown.closing && !this.forwarder.active) return
     // A process that has never served reads only the incumbent's segments: it may have to write in the next one.
     const below = this.forwarder.active || machine.phase !== 'orphan' ? undefined : machine.member.epoch
-    this.#state.loader.follow(below).then(
+    this.#deps.state.loader.follow(below).then(
       () => this.#shortage.end(),
       error => {
         if (shutdown.over) return
@@ -101,32 +121,32 @@ export class FencedWrites {
   }
 
   #forwardOrRefuse(): void {
-    const { shutdown, machine, cannotServe } = this.#shared
+    const { cannotServe, machine, shutdown } = this.#deps
     // If this process is alone and not closing, it could not start to write, and no other process can.
     if (machine.phase === 'unfit' || (this.#alone && !shutdown.closing)) {
       this.forwarder.end()
-      this.#state.log.endWriting(cannotServe.refusal())
+      this.#deps.state.log.endWriting(cannotServe.refusal())
     } else this.#forward()
   }
 
   #forward(): void {
     this.forwarder.start(this.#fencedError())
-    if (!this.#connection.open()) this.forwarder.refuse()
+    if (!this.#deps.connection.open()) this.forwarder.refuse()
   }
 
   /** Whether the service ends without a successor: then the last clients may still change the state. */
   get #keepsWriting(): boolean {
-    const { shutdown, machine } = this.#shared
+    const { machine, shutdown } = this.#deps
     return shutdown.closing && this.#alone && !machine.sealed
   }
 
   /** Whether there is no incumbent and no successor. */
   get #alone(): boolean {
-    const { holder, member } = this.#shared.machine
+    const { holder, member } = this.#deps.machine
     return member.link === 'local' && holder?.phase === 'idle'
   }
 
   #fencedError() {
-    return fencedError(this.#shared.machine.member.epoch)
+    return fencedError(this.#deps.machine.member.epoch)
   }
 }

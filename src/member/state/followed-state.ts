@@ -7,8 +7,9 @@ import type { BundleItem } from '../../wire/bundle.js'
 import { REFUSED, remoteError, type WireEnvelope } from '../../wire/link.js'
 import { Pending } from '../../wire/pending.js'
 import { DescriptorShortage, isDescriptorShortage } from '../lifecycle/cannot-serve.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
-import { notReady } from '../lifecycle/readiness.js'
+import type { Machine } from '../lifecycle/machine.js'
+import { notReady, type Readiness } from '../lifecycle/readiness.js'
+import type { Settings } from '../options/options.js'
 import { SegmentLoader } from './segment-loader.js'
 import { ServingLink } from './serving-link.js'
 import { WriteForwarder } from './write-forwarder.js'
@@ -17,6 +18,13 @@ import { WriteForwarder } from './write-forwarder.js'
 const READ_MS = 250
 const FEWEST_MERGED = 8
 
+interface FollowedStateDeps {
+  readonly settings: Settings
+  readonly generation: number
+  readonly machine: Machine
+  readonly readiness: Pick<Readiness, 'checks'>
+}
+
 /**
  * The state of another service of the same daemon (option `follow`). This process reads that service's segments itself. Its changes go
  * through the daemon to the member that writes, and are sent again if either is replaced or crashes. Owns log and connection.
@@ -24,7 +32,7 @@ const FEWEST_MERGED = 8
 export class FollowedState {
   readonly log: StateLog
   readonly #service: string
-  readonly #shared: MemberContext
+  readonly #logger: Settings['logger']
   readonly #segmentSet = new SegmentSet()
   readonly #loader: SegmentLoader
   readonly #writes: WriteForwarder
@@ -41,15 +49,14 @@ export class FollowedState {
   #nextStartedAt = 0
   #closed = false
 
-  constructor(service: string, shared: MemberContext) {
-    const { generation, machine, settings } = shared
+  constructor(service: string, { generation, machine, readiness, settings }: FollowedStateDeps) {
     const { control, logger, stateLimits, timeout, times, versions } = settings
     this.#service = service
-    this.#shared = shared
+    this.#logger = logger
     this.#shortage = new DescriptorShortage(`the newest state of "${service}" cannot be received`, logger)
     this.log = new StateLog({ logger, limits: stateLimits })
     this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
-    this.log.inCheck = () => shared.readiness.checks
+    this.log.inCheck = () => readiness.checks
     this.log.onUnreadable = error => this.#cannotRead(error)
     // Only the member that writes can flush the state file.
     const flush = () =>
@@ -211,8 +218,7 @@ export class FollowedState {
     if (this.#closed) return
     this.#unreadable = FdbError.from(error)
     this.#inView.reject(this.#unreadable)
-    const { logger } = this.#shared.settings
-    logger.error(
+    this.#logger.error(
       { err: error, follows: this.#service },
       'the state that this process follows cannot be read: this process continues with older state',
     )

@@ -1,16 +1,27 @@
 import { Backoff, IN_BACKGROUND } from '../../base/backoff.js'
 import { FdbError } from '../../errors.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { StateFile, type StateFileStatus } from '../../state/file/state-file.js'
 import { StateLog } from '../../state/state-log.js'
 import type { StatePosition } from '../../wire/envelope.js'
-import type { MemberContext } from '../lifecycle/member-context.js'
-import { notReady } from '../lifecycle/readiness.js'
+import type { CannotServe } from '../lifecycle/cannot-serve.js'
+import type { Hosting } from '../lifecycle/hosting.js'
+import type { Machine } from '../lifecycle/machine.js'
+import { notReady, type Readiness } from '../lifecycle/readiness.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { Settings } from '../options/options.js'
 import { SegmentLoader } from './segment-loader.js'
 
 const SHRINK_BYTES = 64 * 1024
 
 interface OwnStateDeps {
-  readonly shared: MemberContext
+  readonly settings: Settings
+  readonly machine: Machine
+  readonly readiness: Pick<Readiness, 'checks'>
+  readonly shutdown: Shutdown
+  readonly segmentSet: SegmentSet
+  readonly cannotServe: CannotServe
+  readonly hosting: () => Hosting
   /** Called when the kernel refuses a write, because the segment is sealed. */
   readonly fenced: () => void
   readonly fileChanged: (status: StateFileStatus) => void
@@ -23,7 +34,7 @@ export class OwnState {
   readonly file: StateFile | null
   /** The position up to which this process had read the state when it took over. */
   takenOver: StatePosition | null = null
-  readonly #shared: MemberContext
+  readonly #deps: OwnStateDeps
   #secretsTimer: NodeJS.Timeout | undefined
   /** The delay between attempts to remove secrets. */
   readonly #secretsBackoff = new Backoff(IN_BACKGROUND)
@@ -31,10 +42,10 @@ export class OwnState {
   frozenAt: StatePosition | null = null
   #makingRoom = false
 
-  constructor({ shared, fenced, fileChanged }: OwnStateDeps) {
-    const { settings, machine, segmentSet } = shared
+  constructor(deps: OwnStateDeps) {
+    const { fenced, fileChanged, machine, readiness, segmentSet, settings } = deps
     const { logger, stateFile, stateLimits } = settings
-    this.#shared = shared
+    this.#deps = deps
     this.log = new StateLog({ logger, limits: stateLimits })
     this.loader = new SegmentLoader(this.log, segmentSet, logger)
     this.log.onFenced = fenced
@@ -43,7 +54,7 @@ export class OwnState {
     this.log.onStaleSecret = () => this.#removeSecretsLater()
     this.log.onUnreadable = error => this.onUnreadable(error)
     this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
-    this.log.inCheck = () => shared.readiness.checks
+    this.log.inCheck = () => readiness.checks
     this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
     this.log.disk = this.file
     if (this.file !== null) {
@@ -58,7 +69,7 @@ export class OwnState {
 
   /** A standby that cannot read the records of the process that serves cannot take over again: reports that to the state machine. */
   onUnreadable(error: unknown): void {
-    const { shutdown, machine, settings, cannotServe } = this.#shared
+    const { cannotServe, machine, settings, shutdown } = this.#deps
     if (shutdown.over || machine.phase !== 'standby') return
     const why = cannotServe.record(error)
     settings.logger.warn(
@@ -70,7 +81,8 @@ export class OwnState {
 
   /** Merges the segments of earlier generations if they are several or mostly garbage, or if `needed`. */
   async compact(options: { needed?: boolean } = {}): Promise<void> {
-    const { hosting, shutdown } = this.#shared
+    const { shutdown } = this.#deps
+    const hosting = this.#deps.hosting()
     if (shutdown.over) return
     await this.loader.compact(async snapshot => {
       if (!shutdown.over) await hosting.replaceMerged(snapshot)
@@ -85,7 +97,7 @@ export class OwnState {
 
   /** Puts the entries that this version migrates, so that it does so once, and not at each read. */
   writeMigrated(): void {
-    const { machine, settings, shutdown } = this.#shared
+    const { machine, settings, shutdown } = this.#deps
     const mayGoOn = () => !shutdown.over && machine.phase === 'serving'
     if (!mayGoOn()) return
     this.log
@@ -123,7 +135,8 @@ export class OwnState {
     if (this.#makingRoom) return
     this.#makingRoom = true
     setImmediate(async () => {
-      const { hosting, shutdown, machine, segmentSet } = this.#shared
+      const { machine, segmentSet, shutdown } = this.#deps
+      const hosting = this.#deps.hosting()
       if (!shutdown.over && segmentSet.hasRecords(machine.member.epoch)) {
         await hosting.renew()
         await machine.settled()
@@ -136,7 +149,7 @@ export class OwnState {
 
   /** Schedules an attempt to remove replaced and deleted secrets from the log and the state file, unless one is scheduled. */
   #removeSecretsLater(): void {
-    if (this.#shared.shutdown.over) return
+    if (this.#deps.shutdown.over) return
     this.#secretsTimer ??= setTimeout(() => this.#removeSecrets(), this.#secretsBackoff.next()).unref()
   }
 
@@ -147,7 +160,7 @@ export class OwnState {
       this.#secretsBackoff.reset()
       return
     }
-    const { machine } = this.#shared
+    const { machine } = this.#deps
     if (machine.phase === 'serving' && (machine.holder?.phase ?? 'idle') === 'idle') this.#makeRoom()
     this.#removeSecretsLater()
   }

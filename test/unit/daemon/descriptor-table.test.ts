@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { type Logger, SILENT } from '../../../src/base/logger.js'
+import { SILENT } from '../../../src/base/logger.js'
 import { LIMITS } from '../../../src/daemon/policy/policy.js'
 import { DescriptorTable } from '../../../src/daemon/service/descriptor-table.js'
 import { type ReattachTarget, reattach, takeRegistered } from '../../../src/daemon/service/reattach.js'
@@ -36,8 +36,11 @@ class Held implements ReattachTarget {
   readonly said: string[] = []
   readonly logger = {
     ...SILENT,
-    error: ({ err, count }: { err: FdbError; count: number }) => this.said.push(`${err.code} ${count}`),
-  } as unknown as Logger
+    error: (about: object) => {
+      const { err, count } = about as { err: FdbError; count: number }
+      this.said.push(`${err.code} ${count}`)
+    },
+  }
   readonly limits = { service: 'shop', limits: LIMITS }
   readonly descriptorTable = new DescriptorTable(this.logger)
   readonly segmentSet = new SegmentSet()

@@ -11,7 +11,8 @@ import { resolveTimes } from '../../../src/holder/times.js'
 import { memoryFile } from '../../../src/kernel/index.js'
 import { ownPidfd } from '../../../src/os/liveness.js'
 import { identify } from '../../../src/os/process-identity.js'
-import { Link, type LinkHandler, type WireEnvelope } from '../../../src/wire/link.js'
+import { fdbroker } from '../../../src/proto/wire.js'
+import { Link, type LinkHandler, type WireBody, type WireEnvelope } from '../../../src/wire/link.js'
 import { openDescriptors } from '../../fixtures/open-descriptors.js'
 import { channelPair } from '../../processes/channel-pair.js'
 
@@ -91,17 +92,15 @@ describe('the times of a handoff', () => {
 })
 
 describe('a heartbeat', () => {
+  const heard = (heartbeat: NonNullable<WireBody['heartbeat']>) =>
+    fdbroker.wire.Envelope.decode(fdbroker.wire.Envelope.encode({ heartbeat }).finish())
+
   it('counts for the life of a process, and not for its health if it says that the process is not well', () => {
     const peer = { heartbeatAt: 0, healthyAt: 0, healthy: true } as Peer
-    handleMessage(
-      {} as HandlerContext,
-      peer,
-      { heartbeat: { healthy: false, unwell: 'no disk' } } as never,
-      [],
-    )
+    handleMessage({} as HandlerContext, peer, heard({ healthy: false, unwell: 'no disk' }), [])
     expect(peer).toMatchObject({ healthy: false, healthyAt: 0, healthProblem: 'no disk' })
     expect(peer.heartbeatAt).toBeGreaterThan(0)
-    handleMessage({} as HandlerContext, peer, { heartbeat: { healthy: true } } as never, [])
+    handleMessage({} as HandlerContext, peer, heard({ healthy: true }), [])
     expect(peer.healthyAt).toBe(peer.heartbeatAt)
   })
 })

@@ -7,7 +7,6 @@ import { Registry } from '../../../src/holder/registry.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { bindSocket, closeAll, inspectOne, memoryFile, OwnedFd, openFile } from '../../../src/kernel/index.js'
 import { recoverFromFdStore } from '../../../src/member/joining/fd-store-recovery.js'
-import type { MemberContext } from '../../../src/member/lifecycle/member-context.js'
 import { FdStoreMirror } from '../../../src/member/operator/fd-store-mirror.js'
 import { type FdStore, restorePassedSockets } from '../../../src/os/service-manager/passed-sockets.js'
 
@@ -35,18 +34,15 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
     { role: 'control' as const, fd: memoryFile('control', 'in its place') },
     { role: 'lock' as const, fd: memoryFile('lock', 'in its place') },
   ]
-  const shared = {
+  const storeMirror = new FdStoreMirror({
     generation: 1,
     registry,
     serviceStartedAt: 0,
     settings: { service: 'shop' },
     segmentSet: new SegmentSet(),
     machine: { member: { scope: 'holder' } },
-  } as unknown as MemberContext
-  const storeMirror = new FdStoreMirror({
-    shared,
     control: () => control,
-    store: store as unknown as FdStore,
+    store,
   })
   onTestFinished(() => {
     storeMirror.close()

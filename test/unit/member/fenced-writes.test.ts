@@ -1,5 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
+import { FdbError } from '../../../src/errors.js'
+import type { MemberPhase } from '../../../src/handoff/phases.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
@@ -9,7 +11,7 @@ import { Segment, StateLog } from '../../fixtures/state.js'
 
 describe('a process that may not write any more', () => {
   function late(facts: {
-    phase: string
+    phase: MemberPhase
     closing?: boolean
     over?: boolean
     sealed?: boolean
@@ -19,26 +21,23 @@ describe('a process that may not write any more', () => {
     const segmentSet = new SegmentSet()
     const steps: string[] = []
     const { phase, closing = false, over = false, sealed = false, alone = false } = facts
-    const shared = {
+    const followed: (number | undefined)[] = []
+    const follow = async (below?: number) => void followed.push(below)
+    const writes = new FencedWrites({
       shutdown: { closing, over },
       machine: {
         phase,
         sealed,
-        member: { epoch: 1, link: alone ? 'local' : 'up' },
+        member: { epoch: 1, link: alone ? 'local' : 'up', scope: 'member' },
         holder: alone ? { phase: 'idle' } : null,
-        step: ({ type }: { type: string }) => steps.push(type),
+        step: ({ type }) => void steps.push(type),
       },
       settings: { timeout: 1_000, logger: SILENT },
-      leadership: { quiesce: () => {} },
+      leadership: { quiesce: async () => {} },
       segmentSet,
-      cannotServe: { refusal: () => new Error('unfit') },
-    }
-    const followed: (number | undefined)[] = []
-    const follow = async (below?: number) => void followed.push(below)
-    const state = { log, file: null, loader: { follow } }
-    const writes = new FencedWrites(shared as never, state as never, {
-      open: () => true,
-      reconnect: () => {},
+      cannotServe: { refusal: () => new FdbError('ERR_FDB_FENCED', 'unfit') },
+      state: { log, file: null, loader: { follow } },
+      connection: { open: () => true, reconnect: () => {} },
     })
     onTestFinished(() => {
       writes.forwarder.end()
@@ -49,14 +48,18 @@ describe('a process that may not write any more', () => {
   }
 
   it('forwards its changes when it stands by, leaves or was cut off, and ends them when it is unfit, or the only one', async () => {
-    for (const facts of [{ phase: 'standby' }, { phase: 'leaving' }, { phase: 'leaving', closing: true }]) {
+    for (const facts of [
+      { phase: 'standby' },
+      { phase: 'leaving' },
+      { phase: 'leaving', closing: true },
+    ] as const) {
       const { writes } = late(facts)
       await writes.end()
       expect(writes.forwarder.active).toBe(true)
     }
-    for (const facts of [{ phase: 'unfit' }, { phase: 'leaving', alone: true }]) {
+    for (const facts of [{ phase: 'unfit' }, { phase: 'leaving', alone: true }] as const) {
       const { writes } = late(facts)
-      writes.forwarder.start(new Error('late') as never)
+      writes.forwarder.start(new FdbError('ERR_FDB_FENCED', 'late'))
       await writes.end()
       expect(writes.leave()).toBe(false)
       expect(writes.forwarder.active).toBe(false)
@@ -70,7 +73,7 @@ describe('a process that may not write any more', () => {
     const serving = late({ phase: 'serving', sealed: true })
     serving.writes.checkSeal()
     expect([serving.writes.forwarder.active, serving.steps]).toEqual([false, ['sealed']])
-    for (const facts of [{ phase: 'serving' }, { phase: 'gone', over: true, sealed: true }]) {
+    for (const facts of [{ phase: 'serving' }, { phase: 'gone', over: true, sealed: true }] as const) {
       const quiet = late(facts)
       quiet.writes.checkSeal()
       expect(quiet.steps).toEqual([])
@@ -98,7 +101,7 @@ describe('a process that may not write any more', () => {
   })
 
   it('reads newer segments in each phase in which another may write, and catches up when it leaves', async () => {
-    for (const phase of ['standby', 'orphan', 'leaving']) {
+    for (const phase of ['standby', 'orphan', 'leaving'] as const) {
       const { writes, followed } = late({ phase })
       await writes.end()
       writes.takeNewer([{ role: 'segment', epoch: 3, fd: Segment.create(3).fd }])
@@ -106,7 +109,7 @@ describe('a process that may not write any more', () => {
       writes.leave()
       expect(followed).toHaveLength(3)
     }
-    for (const phase of ['ready', 'beginning', 'serving', 'frozen']) {
+    for (const phase of ['ready', 'beginning', 'serving', 'frozen'] as const) {
       const { writes, followed } = late({ phase })
       writes.takeNewer([{ role: 'segment', epoch: 3, fd: Segment.create(3).fd }])
       expect([phase, followed]).toEqual([phase, []])

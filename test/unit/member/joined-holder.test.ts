@@ -1,10 +1,13 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../../src/base/logger.js'
 import type { FdbError } from '../../../src/errors.js'
 import type { ToMember } from '../../../src/handoff/messages.js'
+import { resolveTimes } from '../../../src/holder/times.js'
 import { closeAll, OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { HolderLink } from '../../../src/member/hosting/holder-link.js'
 import { JoinedHolder } from '../../../src/member/hosting/joined-holder.js'
+import { Readiness } from '../../../src/member/lifecycle/readiness.js'
 import { ownPidfd } from '../../../src/os/liveness.js'
 import { fdbroker } from '../../../src/proto/wire.js'
 import { Channel } from '../../../src/wire/channel.js'
@@ -25,7 +28,8 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
     onLost: () => story.push('hosting lost'),
     onReleased: () => story.push('hosting released'),
   }
-  const shared = {
+  const parts = {
+    settings: { reception: null, timeout: 1_000, times: resolveTimes(), logger: SILENT },
     shutdown: {
       recordReason: because,
       replaceReason: because,
@@ -38,9 +42,16 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
       step: (event: { type: string; message?: { kind: string }; fate?: string }) =>
         story.push(['step', event.type, event.message?.kind ?? event.fate ?? ''].join(' ').trim()),
     },
-    segmentSet: { isSealed: () => false },
+    segmentSet: { isReleased: () => false, isSealed: () => false, prune: () => {} },
+    timing: { record: () => {} },
     cannotServe: { cause: null },
-    hosting,
+    readiness: new Readiness(() => {}, SILENT),
+    leadership: { quiesce: async () => {} },
+    moves: { open: () => {} },
+    hosting: () => hosting,
+    offers: { accept: () => null, announce: () => {} },
+    refuse: (error: FdbError) => story.push(`refuse ${error.code}`),
+    followOn: () => {},
   }
   let handler!: Handler
   const link = { open: true }
@@ -51,11 +62,7 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
       handler = given
     },
   }
-  const parts = {
-    shared,
-    refuse: (error: FdbError) => story.push(`refuse ${error.code}`),
-  }
-  new JoinedHolder(parts as never).attach(holder as unknown as HolderLink)
+  new JoinedHolder(parts).attach(holder as unknown as HolderLink)
   return { handler, story, link }
 }
 

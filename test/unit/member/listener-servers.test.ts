@@ -147,7 +147,7 @@ describe('a server given to a listener', () => {
       kinds: () => kinds,
       announce: () => told.push(name),
       emptied: async () => {},
-      cut: () => ({ connections: 0 }) as never,
+      cut: () => ({ idle: 0, busy: 0 }),
     })
     const servers = [answering(), answering()]
     web.serve(servers[0]!, { keeper: keeper('one', { idle: 2, busy: 0 }) })

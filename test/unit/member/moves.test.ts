@@ -1,7 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { movePair } from '../../../src/connections/move-channel.js'
-import type { Listener } from '../../../src/index.js'
 import { Moves } from '../../../src/member/drain/moves.js'
 import { until } from '../../processes/until.js'
 
@@ -12,13 +11,22 @@ describe('the moves of connections', () => {
     const listener = {
       name: 'web',
       connections,
-      moving: [{ movable, protocol: 'http' }],
+      moving: [
+        {
+          movable,
+          protocol: 'http',
+          departures: () => [].values(),
+          onMovable: null,
+          check: () => undefined,
+          arrive: () => undefined,
+        },
+      ],
       announce: () => told.push('announced'),
       announceFixed: () => {},
     }
     const made = new Moves({
-      settings: { move: 'auto', drainTimeout: 60_000, movesPerSecond: 1, firstWave: 0, logger } as never,
-      listeners: () => [listener as unknown as Listener],
+      settings: { move: 'auto', drainTimeout: 60_000, movesPerSecond: 1, firstWave: 0, logger },
+      listeners: () => [listener],
       ask: () => told.push('asked'),
     })
     onTestFinished(() => made.close())

@@ -131,9 +131,11 @@ const WAITS: Readonly<Record<string, Wait>> = {
   'the word of a daemon that is asked to give up a successor': {
     ms: 1_000,
     begin: () =>
-      new OperatorRequests({} as never, new StateLog(), silentLink).cancelHandoff(
-        new FdbError('ERR_FDB_ABORTED', 'the operator has cancelled it'),
-      ),
+      new OperatorRequests(
+        { status: vi.fn(), upgrade: vi.fn(), command: vi.fn() },
+        new StateLog(),
+        silentLink,
+      ).cancelHandoff(new FdbError('ERR_FDB_ABORTED', 'the operator has cancelled it')),
   },
   'a change that does not come': { ms: 700, begin: () => new ChangeNotifier().until(() => false, 700) },
   'the answer to an operator': {

@@ -1,0 +1,13 @@
+import type { TakeoverStep } from '../../operator/status-report.js'
+
+/** Records when this process has reached each step of its takeover. */
+export class TakeoverTiming {
+  readonly #startedAt = performance.now()
+  readonly steps: TakeoverStep[] = []
+
+  /** Ignores a step that is already recorded. */
+  record(step: TakeoverStep['step']): void {
+    if (this.steps.some(known => known.step === step)) return
+    this.steps.push({ step, ms: Math.round((performance.now() - this.#startedAt) * 10) / 10 })
+  }
+}
