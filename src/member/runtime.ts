@@ -6,6 +6,7 @@ import { patience } from '../holder/times.js'
 import { ListenerGuard } from '../listeners/index.js'
 import type { Operations } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
+import type { FdStore } from '../os/service-manager/passed-sockets.js'
 import { serveStateCommands } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
 import { ChangeNotifier } from '../wire/pending.js'
@@ -113,48 +114,46 @@ export class MemberRuntime {
     this.readiness = new Readiness(() => driver.onDeadline(), settings.logger)
     const { cannotServe, changes, commands, machine, readiness, registry, segmentSet, shutdown, timing } =
       this
+    // None of these needs a part that is made later.
+    const made = {
+      settings,
+      generation,
+      serviceStartedAt,
+      machine,
+      shutdown,
+      changes,
+      readiness,
+      timing,
+      cannotServe,
+      registry,
+      segmentSet,
+    }
+    // These parts need each other: the later one is a function.
     const hosting = () => this.hosting
     const listeners = () => this.listeners
     this.state = new OwnState({
-      settings,
-      machine,
-      readiness,
-      shutdown,
-      segmentSet,
-      cannotServe,
+      ...made,
       hosting,
       fenced: checkSeal,
       fileChanged: status => this.application?.emit('stateFile', status),
     })
     const { state } = this
     const { log } = state
-    this.followed =
-      settings.follow === null
-        ? null
-        : new FollowedState(settings.follow, { settings, generation, machine, readiness })
+    this.followed = settings.follow === null ? null : new FollowedState(settings.follow, made)
     serveStateCommands((name, handler) => commands.set(name, handler), this.view)
-    this.leadership = new Leadership(
+    const leadership = new Leadership(
       event => this.application?.emit(event),
       error => this.application?.failed(error),
       settings.logger,
     )
-    const { leadership } = this
-    this.moves = new Moves({
-      settings,
-      listeners,
-      // A draining process does not rejoin a new daemon: it asks over the connection on which it reports, like every embedded process.
-      ask: () => void (this.hosting.askForMove?.() || this.drain.askForMove()),
-    })
-    const { moves } = this
+    this.leadership = leadership
+    // A draining process does not rejoin a new daemon: it asks over the connection on which it reports, like every embedded process.
+    const ask = () => void (this.hosting.askForMove?.() || this.drain.askForMove())
+    const moves = new Moves({ settings, listeners, ask })
+    this.moves = moves
     this.drain = new OwnDrain({
-      settings,
-      generation,
-      machine,
-      shutdown,
-      changes,
-      segmentSet,
+      ...made,
       listeners,
-      cannotServe,
       leadership,
       moves,
       hosting,
@@ -163,73 +162,24 @@ export class MemberRuntime {
       writes: () => this.writes,
       onEnd: timeout => void driver.close({ handBack: false, ...(timeout !== undefined && { timeout }) }),
     })
-    this.writes = new FencedWrites({
-      settings,
-      machine,
-      shutdown,
-      segmentSet,
-      cannotServe,
-      leadership,
-      state,
-      connection: this.drain,
-    })
+    this.writes = new FencedWrites({ ...made, leadership, state, connection: this.drain })
     const operations = this.#operations(driver)
-    this.controlSocket = new ControlSocket({
-      settings,
-      generation,
-      serviceStartedAt,
-      machine,
-      shutdown,
-      hosting,
-      operations,
-      older: new OlderGenerations({
-        settings,
-        generation,
-        serviceStartedAt,
-        changes,
-        segmentSet,
-        moves,
-        state: log,
-      }),
-    })
-    const { controlSocket } = this
-    this.offers = new OfferReceiver({
-      machine,
-      registry,
-      segmentSet,
-      controlSocket,
-      late: entry => this.holdings.takeLate(entry),
-    })
-    const { offers } = this
-    this.joined = new JoinedHolder({
-      settings,
-      machine,
-      shutdown,
-      segmentSet,
-      timing,
-      cannotServe,
-      readiness,
-      leadership,
-      moves,
-      hosting,
-      offers,
-      refuse: error => driver.refuse(error),
-      followOn: () => this.writes.followOn(),
-    })
-    const { joined } = this
-    this.heartbeat = this.#beats()
-    const { heartbeat } = this
-    this.pauses = new Pauses({ machine, shutdown, leadership, joined, state: log, checkSeal })
+    const older = new OlderGenerations({ ...made, moves, state: log })
+    const controlSocket = new ControlSocket({ ...made, hosting, operations, older })
+    this.controlSocket = controlSocket
+    const offers = new OfferReceiver({ ...made, controlSocket, late: entry => this.holdings.takeLate(entry) })
+    this.offers = offers
+    const refuse = (error: FdbError) => driver.refuse(error)
+    const followOn = () => this.writes.followOn()
+    const joined = new JoinedHolder({ ...made, leadership, moves, hosting, offers, refuse, followOn })
+    this.joined = joined
+    const heartbeat = this.#beats()
+    this.heartbeat = heartbeat
+    this.pauses = new Pauses({ ...made, leadership, joined, state: log, checkSeal })
     this.hosting =
       scope === 'member'
         ? new DaemonHosting({
-            settings,
-            generation,
-            machine,
-            shutdown,
-            changes,
-            registry,
-            segmentSet,
+            ...made,
             moves,
             heartbeat,
             joined,
@@ -239,15 +189,7 @@ export class MemberRuntime {
             onSettled: () => driver.onSettled(),
           })
         : new EmbeddedHosting({
-            settings,
-            generation,
-            serviceStartedAt,
-            machine,
-            shutdown,
-            changes,
-            registry,
-            segmentSet,
-            timing,
+            ...made,
             leadership,
             moves,
             heartbeat,
@@ -259,58 +201,18 @@ export class MemberRuntime {
             takeNamed: entry => this.holdings.takeNamed(entry),
             onDecides: () => driver.onDecides(),
           })
-    const present = { hosting: this.hosting, machine, settings }
-    this.holdings = new Holdings({
-      ...present,
-      shutdown,
-      changes,
-      registry,
-      listeners,
-      refuse: error => driver.refuse(error),
-    })
-    this.toHolder = new ToHolderSender({
-      ...present,
-      shutdown,
-      registry,
-      segmentSet,
-      timing,
-      cannotServe,
-      heartbeat,
-      joined,
-      offers,
-      state,
-    })
-    this.upgrades = new Upgrades({ ...present, generation, changes })
-    this.announcer = new Announcer({
-      ...present,
-      generation,
-      shutdown,
-      changes,
-      cannotServe,
-      joined,
-      upgrades: this.upgrades,
-      mirrorTo: store =>
-        new FdStoreMirror({
-          settings,
-          generation,
-          serviceStartedAt,
-          machine,
-          registry,
-          segmentSet,
-          control: () => controlSocket.items(),
-          store,
-        }),
-    })
+    const hosted = { ...made, hosting: this.hosting, heartbeat, joined }
+    this.holdings = new Holdings({ ...hosted, listeners, refuse })
+    this.toHolder = new ToHolderSender({ ...hosted, offers, state })
+    this.upgrades = new Upgrades(hosted)
+    const control = () => controlSocket.items()
+    const mirrorTo = (store: FdStore | null) => new FdStoreMirror({ ...made, control, store })
+    this.announcer = new Announcer({ ...hosted, upgrades: this.upgrades, mirrorTo })
     this.reloading = new Reloading(this.announcer)
     const { worker } = settings
     if (worker !== null) serveMainProcess({ commands, worker, listeners, close: () => driver.yield() })
     serveServiceCommands({
-      generation,
-      machine,
-      shutdown,
-      changes,
-      heartbeat,
-      hosting: this.hosting,
+      ...hosted,
       commands,
       reloading: this.reloading,
       close: how => driver.close(how),
