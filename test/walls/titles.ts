@@ -1,39 +1,42 @@
-import { codeWithStrings } from './source-text.js'
-
-/** Openings of a title that hide the actor: "is refused", "what arrives", "that has ended". */
+/** Openings of a title that hide its actor or its noun: "is refused", "what arrives", "that has ended". */
 const HARD_OPENING = /^(?:is|are|that|whose|who|whoever|whom|what|which|nobody|somebody)\b/i
 
+/** A title of a test or of a suite. */
 export interface Title {
-  readonly kind: 'describe' | 'it'
+  readonly word: 'describe' | 'it' | 'test'
   readonly text: string
   /** The offset of the text in the source. */
   readonly at: number
+  readonly line: number
+  /** The column of the call: more than that of the suites around it. */
+  readonly indent: number
+  /** Names behind the word: `.skip.each`. */
+  readonly methods: string
 }
 
-/** The titles of a test file that take two readings. */
-export function hardTitles(source: string): string[] {
-  return titlesOf(codeWithStrings(source))
-    .map(({ text }) => text)
-    .filter(text => HARD_OPENING.test(text))
+/** The titles of a test file that hide their actor, with their lines. */
+export function hardTitles(source: string): { line: number; text: string }[] {
+  return titlesOf(source).filter(({ text }) => HARD_OPENING.test(text))
 }
 
-/** Titles of `describe` and `it`, also behind `.each(…)`, `.runIf(…)` and the like. */
+/** Titles in a source that the formatter has indented, also behind `.each(…)`, `.runIf(…)` and the like. */
 export function titlesOf(source: string): Title[] {
-  const starts = source.matchAll(/^[ \t]*(describe|it)(?=[.(<])/gm)
-  return [...starts].flatMap(({ 0: { length }, 1: kind, index }) => {
+  const calls = source.matchAll(/^([ \t]*)(describe|it|test)(?=[.(<])((?:\.\w+)*)/gm)
+  return [...calls].flatMap(({ 0: { length }, 1: space = '', 2: word, 3: methods = '', index }) => {
     const at = titleFrom(source, index + length)
-    return at === null
-      ? []
-      : [{ kind: kind as Title['kind'], text: source.slice(at, endOf(source, at - 1) - 1), at }]
+    if (at === null) return []
+    const text = source.slice(at, endOf(source, at - 1) - 1)
+    const line = source.slice(0, index).split('\n').length
+    return [{ word: word as Title['word'], text, at, line, indent: space.length, methods }]
   })
 }
 
-/** The offset of the first argument's text, in the first call whose first argument is a string. */
+/** The offset of the text in the first pair of brackets that begins with a string. */
 function titleFrom(source: string, from: number): number | null {
   let at = from
   while (at < source.length) {
-    const member = /^(?:\s*\.\w+)+/.exec(source.slice(at, at + 100))
-    if (member) at += member[0].length
+    const method = /^(?:\s*\.\w+)+/.exec(source.slice(at, at + 100))
+    if (method) at += method[0].length
     else if (source[at] === '`' || source[at] === '<') at = endOf(source, at)
     else if (source[at] !== '(') return null
     else {
@@ -51,15 +54,14 @@ const CLOSING: Readonly<Record<string, string>> = { '(': ')', '<': '>', '[': ']'
 function endOf(source: string, from: number): number {
   const open = source[from]!
   const close = CLOSING[open] ?? open
+  const isText = `'"\``.includes(open)
   for (let at = from + 1; at < source.length; at++) {
     const char = source[at]!
     if (char === '\\') at++
     else if (char === close) return at + 1
-    else if (close === '`' ? source.startsWith('${', at) : close !== "'" && close !== '"') {
-      if (close === '`') at = endOf(source, at + 1) - 1
-      else if (`'"\``.includes(char) || (char in CLOSING && (char !== '<' || open === '<')))
-        at = endOf(source, at) - 1
-    }
+    else if (open === '`' && source.startsWith('${', at)) at = endOf(source, at + 1) - 1
+    else if (!isText && (`'"\``.includes(char) || (char in CLOSING && (char !== '<' || open === '<'))))
+      at = endOf(source, at) - 1
   }
   return source.length
 }

@@ -1,4 +1,6 @@
+import type { Sources } from './imports.js'
 import { codeOf } from './source-text.js'
+import { hardTitles } from './titles.js'
 
 /** Openings of a sentence that make its reader look for the noun: "Who waits …", "Of what a client …". */
 const OPENING = /^(?:Who|Whoever|Whom|Of|What|So many|Is to|It is to)\b/
@@ -23,6 +25,37 @@ export interface HardWords {
   readonly pages: number
   /** Retired names in code, each as often as it stands there. */
   readonly names: number
+}
+
+/** Places with words that take two readings, each as `path:line: text`. */
+export interface HardPlaces {
+  readonly comments: readonly string[]
+  readonly pronouns: readonly string[]
+  readonly names: readonly string[]
+  readonly titles: readonly string[]
+}
+
+/** Looks at files of TypeScript, JavaScript, C, Go, Python and shells, by their paths. */
+export function hardPlaces(files: Sources): HardPlaces {
+  const found = {
+    comments: [] as string[],
+    pronouns: [] as string[],
+    names: [] as string[],
+    titles: [] as string[],
+  }
+  for (const [path, source] of files) {
+    for (const [index, text] of commentsOf(path, source).entries()) {
+      if (text === null) continue
+      if (isHard(text)) found.comments.push(`${path}:${index + 1}: ${text}`)
+      if (opensWith(text, PRONOUN)) found.pronouns.push(`${path}:${index + 1}: ${text}`)
+    }
+    found.names.push(
+      ...retiredNames(hasHashes(path) ? source.replace(HASHED, '') : source).map(name => `${path}: ${name}`),
+    )
+    if (!path.endsWith('.test.ts')) continue
+    found.titles.push(...hardTitles(source).map(({ line, text }) => `${path}:${line}: ${text}`))
+  }
+  return found
 }
 
 export function hardWords(sources: readonly string[], pages: readonly string[]): HardWords {
@@ -50,8 +83,32 @@ function opensWith(line: string, opening: RegExp): boolean {
 export function commentLines(source: string): string[] {
   return source
     .split('\n')
-    .map(line => /^\s*(?:\/\*\*?|\*(?!\/)|\/\/)\s*(.*?)\s*(?:\*\/)?$/.exec(line)?.[1])
-    .filter(text => text !== undefined)
+    .map(commentIn)
+    .filter(text => text !== null)
+}
+
+function commentIn(line: string): string | null {
+  return /^\s*(?:\/\*\*?|\*(?!\/)|\/\/)\s*(.*?)\s*(?:\*\/)?$/.exec(line)?.[1] ?? null
+}
+
+/** The text of each line that is a comment, or a part of one; null for all others. */
+function commentsOf(path: string, source: string): (string | null)[] {
+  const lines = source.split('\n')
+  if (!hasHashes(path)) return lines.map(commentIn)
+  let inside = false
+  return lines.map(line => {
+    const quotes = path.endsWith('.py') ? line.split('"""').length - 1 : 0
+    const isText = inside || quotes > 0
+    if (quotes % 2 === 1) inside = !inside
+    return isText ? line.trim().replaceAll('"""', '') : (/^\s*#(?!!)\s*(.*)$/.exec(line)?.[1] ?? null)
+  })
+}
+
+/** Texts and comments of Python and of shells. */
+const HASHED = /"""[\s\S]*?"""|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*"|#.*/g
+
+function hasHashes(path: string): boolean {
+  return /\.(?:py|sh)$/.test(path)
 }
 
 export function proseLines(page: string): string[] {

@@ -1,4 +1,4 @@
-// Somebody who embeds the package, under the strictest rules of the compiler.
+// A program that embeds the package, under the strictest rules of the compiler.
 import http from 'node:http'
 import type { Socket } from 'node:net'
 import {

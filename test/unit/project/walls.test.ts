@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { posix } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -8,8 +8,9 @@ import { violations } from '../../walls/check.js'
 import { circles } from '../../walls/circles.js'
 import { importsOf, sourcesBelow } from '../../walls/imports.js'
 import { nativeArrows } from '../../walls/native.js'
-import { HARD_WORDS, ROOMS, ROOT_ENTRIES, UNIT_TESTS } from '../../walls/rules.js'
-import { commentLines, hardWords, proseLines, retiredNames } from '../../walls/words.js'
+import { HARD_PLACES, HARD_WORDS, ROOMS, ROOT_ENTRIES, UNIT_TESTS } from '../../walls/rules.js'
+import { hardTitles } from '../../walls/titles.js'
+import { commentLines, hardPlaces, hardWords, proseLines, retiredNames } from '../../walls/words.js'
 
 const root = fileURLToPath(new URL('../../..', import.meta.url))
 
@@ -101,6 +102,7 @@ describe('the words', () => {
     const names = readdirSync(`${root}/docs`, { recursive: true, encoding: 'utf8' })
     const pages = [
       'README.md',
+      'CHANGELOG.md',
       '.github/CONTRIBUTING.md',
       '.github/SECURITY.md',
       ...names.map(name => `docs/${name}`),
@@ -112,6 +114,51 @@ describe('the words', () => {
     for (const kind of ['comments', 'pronouns', 'pages', 'names'] as const) {
       expect(found[kind], kind).toBeLessThanOrEqual(HARD_WORDS[kind])
     }
+  })
+
+  it.each(Object.entries(HARD_PLACES))('of %s are no harder than the walls say', (folder, ceilings) => {
+    const { stdout } = spawnSync('git', ['ls-files', folder], { cwd: root, encoding: 'utf8' })
+    const paths = stdout
+      .split('\n')
+      .filter(path => /\.(?:[cm]?[jt]s|c|h|go|py|sh)$/.test(path) && existsSync(`${root}/${path}`))
+    const found = hardPlaces(new Map(paths.map(path => [path, readFileSync(`${root}/${path}`, 'utf8')])))
+    for (const kind of ['comments', 'pronouns', 'names', 'titles'] as const) {
+      expect(found[kind].length, `${kind}:\n${found[kind].join('\n')}`).toBeLessThanOrEqual(ceilings[kind])
+    }
+  })
+
+  it('of Python, Go and shells count in comments and docstrings', () => {
+    const files = new Map([
+      [
+        'a.py',
+        '#!/usr/bin/python\n"""What it does.\n\nIt ends.\n"""\n# Nobody reads.\ndesk = "crew"  # guest',
+      ],
+      ['a.go', '// Whoever asks.\nvar shelf = "It"\n'],
+      ['a.sh', '#!/bin/sh\n# It ends.\necho "# Who serves"\n'],
+      ['a.test.ts', "it.each([1])('is %i', () => {})\n"],
+    ])
+    expect(hardPlaces(files)).toEqual({
+      comments: ['a.py:2: What it does.', 'a.py:6: Nobody reads.', 'a.go:1: Whoever asks.'],
+      pronouns: ['a.py:4: It ends.', 'a.sh:2: It ends.'],
+      names: ['a.py: desk', 'a.go: shelf'],
+      titles: ['a.test.ts:1: is %i'],
+    })
+  })
+
+  it('of a title count where it hides its actor', () => {
+    const source = `describe.each\`a\`('that %s', () => {
+  it('refuses what is no number', () => {})
+  it.runIf(why('is'))(
+    "isn't counted",
+  )
+  it.each<[what: () => void]>([['are']])(\`whose\`, () => {})
+})
+const it = 'is'
+`
+    expect(hardTitles(source).map(({ line, text }) => [line, text])).toEqual([
+      [1, 'that %s'],
+      [6, 'whose'],
+    ])
   })
 
   it.each([
