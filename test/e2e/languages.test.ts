@@ -189,7 +189,7 @@ for (const { language, name, tool } of MEMBERS) {
       })
     })
 
-    it('has no adapter for connections: a Node that it replaced tells its clients at once that theirs end', async () => {
+    it('takes no connections: a Node that it replaced tells its clients at once that theirs end', async () => {
       const { scene, target } = await open(WATCHED)
       const first = await node(scene)
       const agent = new Agent({ keepAlive: true, maxSockets: 1 })

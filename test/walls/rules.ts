@@ -15,11 +15,11 @@ export interface Room {
   readonly door?: string
   /** Packages that it may use. */
   readonly packages?: readonly string[]
-  /** Its folders from the ground up, each with a wall of its own. */
+  /** The folders from the ground up, each with a wall of its own. */
   readonly folders?: readonly Folder[]
 }
 
-/** A folder of a room. It imports only from itself and from folders above it in the list. */
+/** A folder of a room, which imports only from itself and from folders above it in the list. */
 export interface Folder {
   /** Below the room; `.`: the files right in the room. */
   readonly name: string

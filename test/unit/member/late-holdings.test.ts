@@ -206,7 +206,7 @@ describe('a listener that a version takes over and gives no server', () => {
     },
   )
 
-  it('has to be named by the option, and the error says which listener has no server', async () => {
+  it('makes ready() reject an option that is no list', async () => {
     const begin = await service('embedded')
     const member = await begin()
     await expect(member.ready({ unserved: untyped('web') })).rejects.toMatchObject({ code: 'ERR_FDB_OPTION' })
