@@ -67,7 +67,7 @@ describe('the folders of a room', () => {
     expect(needless).toEqual([])
   })
 
-  it('are described in CONTRIBUTING.md as they are checked', () => {
+  it('stand in CONTRIBUTING.md as they are checked', () => {
     const text = readFileSync(`${root}/.github/CONTRIBUTING.md`, 'utf8')
     const rows = text.split('\n').filter(line => /^\| `member\b/.test(line))
     expect(rows).toEqual(
