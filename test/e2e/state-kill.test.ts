@@ -112,7 +112,7 @@ describe('a writer that is killed', () => {
     if (process.env.FDB_KILLS)
       console.log(`${perSecond} changes a second; half a record at the end: ${seen.torn}`)
     expect(seen.acknowledged).toBeGreaterThan(KILLS)
-    // Of its own time, whatever else the machine does: it had no pause to be killed in.
+    // The process's own time, whatever else the machine does: it had no pause to be killed in.
     expect(perSecond).toBeGreaterThan(process.env.FDB_KILLS ? 10_000 : 1000)
   })
 })

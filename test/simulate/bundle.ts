@@ -11,7 +11,7 @@ export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 /** A change of `src`, to seed a defect. The file is below `src`. */
 export type Edit = readonly [file: string, from: string, to: string]
 
-/** What the simulated processes and their operators use. */
+/** The modules of the simulated processes and their operators. */
 const ENTRIES = ['member/joining/join.ts', 'daemon/daemon.ts', 'operator/client.ts', 'kernel/index.ts']
 
 export interface Bundle {

@@ -1,7 +1,7 @@
 import type { Native } from '../../src/kernel/native.js'
 import { randomOf } from './random.js'
 
-/** What a result has: descriptors are shown by the order in which they were opened, as numbers differ. */
+/** The values of a result: descriptors are shown by the order in which they were opened, as numbers differ. */
 type Shape = 'fd' | 'fd or -1' | 'fds' | 'received' | 'value'
 
 const CALLS = 60

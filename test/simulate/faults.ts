@@ -1,4 +1,4 @@
-/** What goes wrong at a call of a process to its kernel. `call` counts from the start of the process. */
+/** A fault at a call of a process to its kernel. `call` counts from the start of the process. */
 export type Fault =
   /** The process dies before the call. */
   | { readonly what: 'kill'; readonly who: string; readonly call: number }

@@ -15,7 +15,7 @@ export interface ModuleVariable {
   readonly at: number
   /** The text of its first value. */
   readonly first: string
-  /** It can be assigned, or its first value is an object that code changes: `new Map()`, `[]`, `{}`. */
+  /** The variable can be assigned, or its first value is an object that code changes: `new Map()`, `[]`, `{}`. */
   readonly mutable: boolean
 }
 

@@ -3,7 +3,7 @@ import { DEAD } from './process.js'
 import { type Outcome, runSchedule } from './scenario/run.js'
 import { actText, type Schedule } from './scenario/schedule.js'
 
-/** Rejections that no code has handled since the last trial. Those of dead processes say nothing. */
+/** Rejections that no code has handled since the last trial. Rejections of dead processes say nothing. */
 const unhandled: string[] = []
 
 /** Collects rejections that no code has handled: Node reports them when the stack is empty. Call it once. */

@@ -145,7 +145,7 @@ export class World {
     if (p.dead) return
     this.note(p, why)
     p.die()
-    // Their pidfds are readable now.
+    // The pidfds of dead processes are readable now.
     for (const other of this.processes.values()) other.mayRun()
   }
 

@@ -4,7 +4,7 @@ import { DEAD, type SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
 import { BYTES, HOST, NUMBERS, PORT, READ, REFUSED } from './program.js'
 
-/** What a client has seen. Times are those of the world. */
+/** The observations of a client. Times are those of the world. */
 export interface History {
   readonly refused: { readonly at: number; readonly code: string }[]
   /** Keys of changes that the service has acknowledged. */

@@ -22,12 +22,12 @@ export function counterOf(client: number): string {
   return `last of ${client}`
 }
 
-/** What the observer of a run sees of a process of the service. */
+/** The view that the observer of a run has of a process of the service. */
 export interface Version {
   readonly p: SimulatedProcess
   member: Member | null
   notes: Section<Uint8Array> | null
-  /** It joined without a previous version. */
+  /** The process joined without a previous version. */
   first: boolean
   /** `ready()` has resolved. */
   hasServed: boolean
@@ -156,7 +156,7 @@ class Connection {
   /** Since the connection arrived here, for the sender: see Witness in src/connections/movable.ts. */
   asked = false
   answered = false
-  /** Of the client whose connections cannot move: they drain. */
+  /** For the client whose connections cannot move: they drain. */
   stays = false
 
   constructor(keeper: Keeper, fd: OwnedFd) {

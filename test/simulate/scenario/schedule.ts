@@ -7,7 +7,7 @@ type When =
   /** After so many callbacks of this process. */
   | { readonly after: 'A' | 'B'; readonly steps: number }
 
-/** What happens to the processes of a run. A serves when it begins, B is its next version, C joins later. */
+/** An event for the processes of a run. A serves when it begins, B is its next version, C joins later. */
 export type Act =
   | ({ readonly what: 'kill' | 'stop' | 'lack'; readonly who: 'A' | 'B'; readonly call: number } & {
       readonly ms?: number

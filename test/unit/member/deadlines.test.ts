@@ -249,7 +249,7 @@ describe('a change that is awaited before ready()', () => {
     expect(section.size).toBe(50_001)
   })
 
-  it('is kept in a check of ready(), as in a request that the check makes, and made when this version serves', async () => {
+  it('stays in a check of ready(), as in a request that the check makes, and succeeds when this version serves', async () => {
     const start = service()
     const schema = defineSection({ version: 1, codec: codec.json<number>() })
     const first = await start()
@@ -273,7 +273,7 @@ describe('a change that is awaited before ready()', () => {
     expect([visits.get('all'), visits.get('new'), visits.has('old')]).toEqual([2, 1, false])
   })
 
-  it('is dropped with a version whose check fails, and the service goes on', async () => {
+  it('ends with a version whose check fails, and the service goes on', async () => {
     const start = service()
     const schema = defineSection({ version: 1, codec: codec.json<number>() })
     const first = await start()

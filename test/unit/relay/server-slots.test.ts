@@ -53,7 +53,7 @@ describe('the slots of a server', () => {
     expect(slots.take(1)).not.toBeNull()
   })
 
-  it('are divided no more by a process whose file has failed, as it does without memory for locks', () => {
+  it('stay undivided in a process whose file has failed, as it does without memory for locks', () => {
     const path = place()
     const [file, other] = [open(path), open(path).of('http://x')]
     const slots = file.of('http://x')
