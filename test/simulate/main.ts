@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util'
 import type { Edit } from './bundle.js'
 import { type Code, load } from './globals.js'
 import { KINDS, scheduleOf } from './scenario/schedule.js'
-import { collectUnhandled, scheduleText, shortest, trial } from './test-run.js'
+import { collectUnhandled, scheduleText, shortest, trial } from './trial.js'
 
 const HELP = `npm run simulate -- [options]
 
