@@ -23,6 +23,7 @@ export type { StartWork, StopWork } from './member/lifecycle/leadership.js'
 export type { Listener, ListenerAddress } from './member/listeners/listener.js'
 export type { ServableServer, ServeOptions } from './member/listeners/serve-options.js'
 export type { Member } from './member/member.js'
+export type { StayOptions } from './member/operator/stay.js'
 export type {
   Check,
   CloseOptions,
@@ -32,7 +33,6 @@ export type {
   UpgradeOptions,
 } from './member/options/member-options.js'
 export type { JoinOptions } from './member/options/options.js'
-export type { StayOptions } from './member/stay.js'
 export type {
   CommandContext,
   CommandHandler,

@@ -16,10 +16,10 @@ import { type HandoffTimes, resolveTimes } from '../holder/times.js'
 import { type OwnedFd, requireAddon } from '../kernel/index.js'
 import { startMember } from '../member/joining/join.js'
 import { type Member, memberOf } from '../member/member.js'
+import type { StayOptions } from '../member/operator/stay.js'
 import type { ReadyOptions, UpgradeOptions } from '../member/options/member-options.js'
 import { resolveOptions } from '../member/options/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
-import type { StayOptions } from '../member/stay.js'
 import { serviceIn } from '../operator/held-descriptors.js'
 import type {
   CommandContext,

@@ -1,5 +1,6 @@
 import { SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
+import type { HolderState } from '../handoff/holder-machine.js'
 import { type Caller, dismiss, isForeign, serveCaller, turnAway } from '../holder/admission.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Reception } from '../member/options/options.js'
@@ -26,7 +27,13 @@ const DECIDED_MS = 5_000
 const IDLE_MS = 60_000
 
 export interface DaemonContext {
-  readonly runtime: MemberRuntime
+  readonly runtime: Pick<MemberRuntime, 'changes'> & {
+    readonly settings: Pick<MemberRuntime['settings'], 'control' | 'logger'>
+    readonly machine: Pick<MemberRuntime['machine'], 'phase'> & {
+      readonly holder: Pick<HolderState, 'phase'> | null
+    }
+    readonly controlSocket: Pick<MemberRuntime['controlSocket'], 'receive'>
+  }
   readonly services: Services
   /** Returns the operations that a client may use after its Hello. Takes ownership of the caller's pidfd. */
   operationsFor(caller: Caller): Operations

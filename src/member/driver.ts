@@ -11,11 +11,11 @@ import { afterReading, type Limit } from '../wire/pending.js'
 import { settledOf } from './lifecycle/end-order.js'
 import { addActive, removeActive, watchDoubledIntervals, watchRetired } from './lifecycle/shutdown.js'
 import { startListeners } from './listeners/listener.js'
+import { staysForOthers } from './operator/stay.js'
 import type { Check, CloseOptions, ReadyOptions } from './options/member-options.js'
 import type { Settings } from './options/options.js'
 import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from './runtime.js'
 import { describe } from './status.js'
-import { staysForOthers } from './stay.js'
 
 /** The interval at which a process that closes looks whether a handoff is still under way. */
 const LOOK_MS = 50

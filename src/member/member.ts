@@ -25,6 +25,7 @@ import type { MemberDriver } from './driver.js'
 import type { StartWork } from './lifecycle/leadership.js'
 import { type Listener, startListeners } from './listeners/listener.js'
 import { checkName, OwnListeners } from './listeners/own-listeners.js'
+import { type StayOptions, stay, staysForOthers } from './operator/stay.js'
 import type { SuccessorOutput } from './operator/upgrades.js'
 import type {
   CloseOptions,
@@ -35,7 +36,6 @@ import type {
 } from './options/member-options.js'
 import type { MemberRuntime } from './runtime.js'
 import { incumbentOf } from './status.js'
-import { type StayOptions, stay, staysForOthers } from './stay.js'
 
 const EVENTS: Record<keyof MemberEvents, true> = {
   serving: true,

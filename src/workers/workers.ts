@@ -1,8 +1,8 @@
 import { InOrder } from '../base/in-order.js'
 import { type Daemon, type Orchestrator, openDaemon } from '../daemon/daemon.js'
+import type { StayOptions } from '../member/operator/stay.js'
 import { guardedProgress } from '../member/operator/upgrades.js'
 import type { UpgradeOptions } from '../member/options/member-options.js'
-import type { StayOptions } from '../member/stay.js'
 import { OperatorClient } from '../operator/client.js'
 import type { Upgraded } from '../operator/requests.js'
 import {

@@ -2,11 +2,10 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { AccessCheck } from '../../../src/daemon/policy/access-check.js'
 import { ANYONE, OWNERS_ONLY } from '../../../src/daemon/policy/policy.js'
-import { DaemonReception } from '../../../src/daemon/reception.js'
+import { type DaemonContext, DaemonReception } from '../../../src/daemon/reception.js'
 import type { Services } from '../../../src/daemon/services.js'
 import type { Caller } from '../../../src/holder/admission.js'
 import { memoryFile } from '../../../src/kernel/index.js'
-import type { MemberRuntime } from '../../../src/member/runtime.js'
 import type { Operations } from '../../../src/operator/requests.js'
 import { DAEMON_ITSELF } from '../../../src/operator/service-name.js'
 import type { LinkHandler, WireBody } from '../../../src/wire/link.js'
@@ -42,7 +41,7 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
   const changes = new ChangeNotifier()
   const state = { settled: true, paused: false, joined: [] as Caller[], offered: [] as Caller[] }
   const controlSocket = { receive: (caller: Caller) => void state.offered.push(caller) }
-  const machine = { phase: 'serving', holder: { phase: 'idle' } }
+  const machine: DaemonContext['runtime']['machine'] = { phase: 'serving', holder: { phase: 'idle' } }
   const services = {
     get idle() {
       return state.settled
@@ -65,8 +64,8 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
       changes,
       controlSocket,
       machine,
-      settings: { control: '/run/shop/broker.sock' },
-    } as unknown as MemberRuntime,
+      settings: { control: '/run/shop/broker.sock', logger: SILENT },
+    },
     services: services as unknown as Services,
     operationsFor: () => ({}) as Operations,
   })

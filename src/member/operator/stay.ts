@@ -1,13 +1,24 @@
 import { constants } from 'node:os'
-import { isCurrent } from '../handoff/phases.js'
-import { OwnedFd, processes, signalTo, trySignal } from '../kernel/index.js'
-import { openPidfd, watchDeath } from '../os/liveness.js'
-import { endsWithUs, statOf } from '../os/main-process.js'
-import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
-import type { Exit } from '../versions/spawn-successor.js'
-import { findServing, type ServingProcess, servingPid } from './operator/serving-pid.js'
-import { mainProcessReason } from './options/options.js'
-import type { MemberRuntime } from './runtime.js'
+import { isCurrent } from '../../handoff/phases.js'
+import { OwnedFd, processes, signalTo, trySignal } from '../../kernel/index.js'
+import { openPidfd, watchDeath } from '../../os/liveness.js'
+import { endsWithUs, statOf } from '../../os/main-process.js'
+import { ADOPTED_MS, ZombieReaper } from '../../versions/child-processes.js'
+import type { Exit } from '../../versions/spawn-successor.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import { mainProcessReason, type Settings } from '../options/options.js'
+import type { Announcer } from './announcer.js'
+import { findServing, type ServingProcess, servingPid } from './serving-pid.js'
+import type { Upgrades } from './upgrades.js'
+
+interface StayDeps {
+  readonly settings: Pick<Settings, 'control' | 'logger' | 'mainProcess' | 'service' | 'systemd'>
+  readonly machine: Pick<Machine, 'phase'>
+  readonly shutdown: Pick<Shutdown, 'retired'>
+  readonly announcer: Pick<Announcer, 'isReplacedMain'>
+  readonly upgrades: Pick<Upgrades, 'started'>
+}
 
 export interface StayOptions {
   /**
@@ -34,16 +45,16 @@ const UNANSWERED = 3
 
 const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
-export function staysForOthers(deps: MemberRuntime): boolean {
+export function staysForOthers(deps: StayDeps): boolean {
   // A process that serves, or will serve, needs no reason to stay alive, and handles its signals itself.
   return !isCurrent(deps.machine.phase) && (whyStay(deps) !== null || deps.announcer.isReplacedMain)
 }
 
-function whyStay({ settings }: MemberRuntime): string | null {
+function whyStay({ settings }: StayDeps): string | null {
   return settings.mainProcess === 'stays' ? mainProcessReason(settings) : null
 }
 
-export async function stay(deps: MemberRuntime, { signals = [], until }: StayOptions): Promise<number> {
+export async function stay(deps: StayDeps, { signals = [], until }: StayOptions): Promise<number> {
   const why = whyStay(deps)
   const others = why === null ? null : new DependentProcesses(deps)
   const forward = (signal: NodeJS.Signals) => {
@@ -71,7 +82,7 @@ export async function stay(deps: MemberRuntime, { signals = [], until }: StayOpt
   }
 }
 
-async function forwardToServing({ settings }: MemberRuntime, signal: NodeJS.Signals): Promise<void> {
+async function forwardToServing({ settings }: StayDeps, signal: NodeJS.Signals): Promise<void> {
   const { control, logger, service } = settings
   const pid = await servingPid(control, service)
   if (pid === null || pid === process.pid) return
@@ -80,7 +91,7 @@ async function forwardToServing({ settings }: MemberRuntime, signal: NodeJS.Sign
 }
 
 class DependentProcesses {
-  readonly #deps: MemberRuntime
+  readonly #deps: StayDeps
   readonly #reaper = new ZombieReaper((pid, code) => this.#recordExit(pid, code))
   #code = 0
   /** The signals that were forwarded to end the service: a process that one of them ends has not failed. */
@@ -89,7 +100,7 @@ class DependentProcesses {
   #judging: Promise<void> = Promise.resolve()
   #onWake = () => {}
 
-  constructor(deps: MemberRuntime) {
+  constructor(deps: StayDeps) {
     this.#deps = deps
   }
 
