@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import type { Edit } from './bundle.js'
 import { type Code, load } from './globals.js'
+import { collectUnhandled, runSeed, scheduleText, shortest } from './run-seed.js'
 import { KINDS, scheduleOf } from './scenario/schedule.js'
-import { collectUnhandled, scheduleText, shortest, trial } from './trial.js'
 
 const HELP = `npm run simulate -- [options]
 
@@ -57,7 +57,7 @@ const kind = KINDS.find(each => each === given.kind)
 
 async function story(code: Code, seed: number): Promise<boolean> {
   const schedule = scheduleOf(seed, kind)
-  const { world, wrong } = await trial(code, seed, schedule, true)
+  const { world, wrong } = await runSeed(code, seed, schedule, true)
   process.stdout.write(`${world.story.join('\n')}\nseed ${seed}, ${scheduleText(schedule)}\n`)
   for (const each of wrong) process.stdout.write(`WRONG: ${each}\n`)
   if (wrong.length > 0) {
@@ -79,7 +79,7 @@ async function campaign(code: Code, from: number, step: number): Promise<Result>
     (given.runs === undefined ? performance.now() < until : result.runs < runs)
   for (let seed = from; goesOn(); seed += step) {
     const schedule = scheduleOf(seed, kind)
-    const { world, wrong } = await trial(code, seed, schedule)
+    const { world, wrong } = await runSeed(code, seed, schedule)
     result.runs++
     result.calls += world.calls
     if (wrong.length === 0) continue

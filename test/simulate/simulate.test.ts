@@ -102,6 +102,15 @@ describe('the simulation', () => {
       'close',
     ],
     [
+      'state that is not read again after a shortage of descriptors',
+      [
+        'member/state/fenced-writes.ts',
+        '      if (!isDescriptorShortage(error)) throw error\n      this.#shortage.retryLater',
+        '      throw error\n      this.#shortage.retryLater',
+      ],
+      'lack',
+    ],
+    [
       'once-only work that starts after a pause, when another version serves',
       ['member/driver.ts', 'if (!machine.sealed) leadership.acquire()', 'leadership.acquire()'],
       'stop',

@@ -2,10 +2,11 @@ import { FdbError } from '../../errors.js'
 import type { Entry } from '../../holder/registry.js'
 import type { NativeError, OwnedFd } from '../../kernel/index.js'
 import { type FirstControl, NO_ENTRY } from '../../os/control-path.js'
-import { makeRoomForDescriptors } from '../../os/limits.js'
+import { makeRoomForDescriptors, outOfDescriptors } from '../../os/limits.js'
 import type { Segment } from '../../state/segment.js'
 import { MemberDriver } from '../driver.js'
 import type { HolderLink } from '../hosting/holder-link.js'
+import { isDescriptorShortage } from '../lifecycle/cannot-serve.js'
 import type { Settings } from '../options/options.js'
 
 const FIRST_EPOCH = 1
@@ -117,10 +118,11 @@ export async function startNext(
     warnUnsealed(driver)
     if (machine.phase === 'gone') throw driver.leaveReason()
   } catch (error) {
+    const failure = isDescriptorShortage(error) ? outOfDescriptors('this process cannot join', error) : error
     // The incumbent gets the error and continues to serve; this process releases everything.
-    driver.refuse(FdbError.from(error))
+    driver.refuse(FdbError.from(failure))
     await machine.settled()
-    throw signal?.aborted ? signal.reason : error
+    throw signal?.aborted ? signal.reason : failure
   } finally {
     signal?.removeEventListener('abort', aborted)
   }

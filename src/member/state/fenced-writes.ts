@@ -53,7 +53,10 @@ export class FencedWrites {
     if (this.#keepsWriting) return
     this.#forwardOrRefuse()
     if (this.#deps.machine.sealed) this.#deps.state.file?.stop()
-    return this.#deps.state.loader.follow()
+    return this.#deps.state.loader.follow().catch(error => {
+      if (!isDescriptorShortage(error)) throw error
+      this.#shortage.retryLater(error, () => this.followOn())
+    })
   }
 
   /** Called before the last connections drain. Returns whether this process keeps writing until they have ended. */

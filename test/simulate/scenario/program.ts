@@ -33,6 +33,8 @@ export interface Version {
   hasServed: boolean
   /** When it must have ended, as its program has ordered; infinite without an order. */
   endsBy: number
+  /** When its connections may be closed by its program's order. */
+  cutsFrom: number
 }
 
 /** The once-only work of all versions of a service: it must not run in two of them. */
@@ -97,6 +99,7 @@ export function startVersion(
     first: false,
     hasServed: false,
     endsBy: Number.POSITIVE_INFINITY,
+    cutsFrom: Number.POSITIVE_INFINITY,
   }
   const p = world.start(name, async p => {
     try {
@@ -207,18 +210,24 @@ class Connection {
     const number = request.readUInt32BE()
     if (number >= READ) {
       request.set(notes!.get(counterOf(number - READ)) ?? Buffer.alloc(BYTES))
+      p.world.note(p, `shows ${request.readUInt32BE()} to client`)
       return
     }
     const value = Buffer.from(request)
     this.stays = Math.floor(number / NUMBERS) === STAYS
+    // A change of a lost connection may be made later than the next one.
+    const latest = (before: Uint8Array | undefined) =>
+      before !== undefined && Buffer.from(before).readUInt32BE() > number ? undefined : value
     const changes = [
       notes!.put(value.toString('hex'), value),
-      notes!.put(counterOf(Math.floor(number / NUMBERS)), value),
+      notes!.update(counterOf(Math.floor(number / NUMBERS)), latest),
     ]
-    await Promise.all(changes).catch(error => {
-      p.world.note(p, `a change was refused: ${error.code}`)
-      request.writeUInt32BE(REFUSED)
-    })
+    await Promise.all(changes)
+      .then(() => p.world.note(p, `has changed ${number}`))
+      .catch(error => {
+        p.world.note(p, `a change was refused: ${error.code}`)
+        request.writeUInt32BE(REFUSED)
+      })
   }
 
   /** Sends an answer; while the kernel lacks memory or room, again and again. */

@@ -126,8 +126,10 @@ class Run {
       case 'close':
         if (p.dead || version.member === null) return
         world.note(p, `calls close(${act.timeout ?? ''})`)
-        if (act.timeout !== undefined)
+        if (act.timeout !== undefined) {
+          version.cutsFrom = world.now + act.timeout
           version.endsBy = world.now + Math.max(LEAST_END_MS, act.timeout) + LATE_END_MS
+        }
         p.enter()
         p.run(() => {
           version

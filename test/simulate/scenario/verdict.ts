@@ -46,6 +46,9 @@ export function verdict(seen: Seen): string[] {
   if (startedAgain.length > 0) return unique(wrong)
   const server = [...versions.values()].find(version => phaseOf(version) === 'serving')
   if (server === undefined) return unique([...wrong, `no version serves: ${phases(versions)}`])
+  // An order to end, of the program or of an operator in other trouble, is an order to close connections.
+  const isStopped = schedule.acts.length > 1 && schedule.acts.some(({ what }) => what === 'stop service')
+  const mayCutFrom = isStopped ? 0 : Math.min(...[...versions.values()].map(({ cutsFrom }) => cutsFrom))
   for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
     server.p.enter()
     const lost = acknowledged.filter(key => !server.notes!.has(key))
@@ -54,7 +57,9 @@ export function verdict(seen: Seen): string[] {
       wrong.push(`${refused.length} connections were refused, the first at ${refused[0]!.at.toFixed(3)}`)
     if (askedAt !== null && world.now - askedAt > 5_000) wrong.push('a request has no answer')
     if (answers.length > 0) wrong.push(`wrong answers: ${answers}`)
-    const bad = cut.filter(({ at }) => !deaths.some(({ diedAt }) => at >= diedAt && at - diedAt < DEATH_MS))
+    const bad = cut.filter(
+      ({ at }) => at < mayCutFrom && !deaths.some(({ diedAt }) => at >= diedAt && at - diedAt < DEATH_MS),
+    )
     if (bad.length > 0 && index !== STAYS)
       wrong.push(
         `a connection of a healthy version was closed at ${bad[0]!.at.toFixed(3)}${bad[0]!.inFlight ? ', with a request in flight' : ''}`,

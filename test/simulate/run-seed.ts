@@ -3,7 +3,7 @@ import { DEAD } from './process.js'
 import { type Outcome, runSchedule } from './scenario/run.js'
 import { actText, type Schedule } from './scenario/schedule.js'
 
-/** Rejections that no code has handled since the last trial. Rejections of dead processes say nothing. */
+/** Rejections that no code has handled since the last run. Rejections of dead processes say nothing. */
 const unhandled: string[] = []
 
 /** Collects rejections that no code has handled: Node reports them when the stack is empty. Call it once. */
@@ -27,7 +27,7 @@ function afterMicrotasks<T>(act: () => T): Promise<T> {
 }
 
 /** Runs a schedule. The same seed and schedule give the same story. */
-export async function trial(code: Code, seed: number, schedule: Schedule, trace = false): Promise<Outcome> {
+export async function runSeed(code: Code, seed: number, schedule: Schedule, trace = false): Promise<Outcome> {
   const { wrong, world } = await afterMicrotasks(() => runSchedule(code, seed, schedule, trace))
   const rejections = await afterMicrotasks(() => unhandled.splice(0))
   return { world, wrong: [...wrong, ...rejections.map(each => `unhandled rejection: ${each}`)] }
@@ -36,7 +36,7 @@ export async function trial(code: Code, seed: number, schedule: Schedule, trace 
 /** Returns a schedule with less in it that still breaks a promise with this seed. */
 export async function shortest(code: Code, seed: number, schedule: Schedule): Promise<Schedule> {
   for (const smaller of smallerThan(schedule)) {
-    const { wrong } = await trial(code, seed, smaller)
+    const { wrong } = await runSeed(code, seed, smaller)
     if (wrong.length > 0) return shortest(code, seed, smaller)
   }
   return schedule
