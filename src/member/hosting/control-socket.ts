@@ -186,7 +186,17 @@ export class ControlSocket {
     clearTimeout(this.#successorTimer)
     this.#successorTimer = undefined
     const accept = () => {
-      if (this.#deps.machine.member.accepting) this.open()
+      if (!this.#deps.machine.member.accepting) return
+      try {
+        this.open()
+      } catch (err) {
+        const { control, logger } = this.#deps.settings
+        logger.error(
+          { err, control },
+          'the control socket accepts no connections yet: retrying until it does',
+        )
+        this.#successorTimer = setTimeout(accept, SLOW_MS)
+      }
     }
     if (leaves) {
       this.#listener?.stop()

@@ -152,7 +152,7 @@ function loggerOf(p: SimulatedProcess) {
 /** A connection of a client at the program. */
 class Connection {
   readonly fd: OwnedFd
-  readonly poll: { start(events: number): void; close(): void }
+  #poll: { start(events: number): void; close(): void } | null = null
   readonly bytes: number[] = []
   readonly #keeper: Keeper
   busy = false
@@ -165,8 +165,23 @@ class Connection {
   constructor(keeper: Keeper, fd: OwnedFd) {
     this.#keeper = keeper
     this.fd = fd
-    this.poll = keeper.code.watch(fd, () => this.#read())
-    this.poll.start(1)
+    this.#watch()
+  }
+
+  /** Watches the connection; while the kernel lacks memory, again and again. */
+  #watch(): void {
+    const { code, version } = this.#keeper
+    if (this.fd.closed) return
+    try {
+      this.#poll = code.watch(this.fd, () => this.#read())
+      this.#poll.start(1)
+    } catch {
+      version.p.setTimer(() => this.#watch(), 1)
+    }
+  }
+
+  unwatch(): void {
+    this.#poll?.close()
   }
 
   /** Not in the middle of a request. */
@@ -320,7 +335,7 @@ class Keeper {
   }
 
   #remove(connection: Connection): void {
-    connection.poll.close()
+    connection.unwatch()
     this.#open.delete(connection)
     if (this.#open.size > 0) return
     for (const resolve of this.#onEmpty.splice(0)) resolve()

@@ -16,6 +16,8 @@ const LATER_MS = 20_000
 /** An order to end is kept to within a second; work under way gets at least half a second. */
 const LATE_END_MS = 1_000
 const LEAST_END_MS = 500
+/** Times of timers are whole milliseconds. */
+const EARLY_MS = 5
 
 export interface Outcome {
   /** The promises that were broken; empty if all were kept. */
@@ -127,7 +129,7 @@ class Run {
         if (p.dead || version.member === null) return
         world.note(p, `calls close(${act.timeout ?? ''})`)
         if (act.timeout !== undefined) {
-          version.cutsFrom = world.now + act.timeout
+          version.cutsFrom = world.now + act.timeout - EARLY_MS
           version.endsBy = world.now + Math.max(LEAST_END_MS, act.timeout) + LATE_END_MS
         }
         p.enter()

@@ -1,7 +1,7 @@
 import type { World } from '../world.js'
 import type { History } from './client.js'
 import { type OnceOnlyWork, STAYS, type Version } from './program.js'
-import type { Schedule } from './schedule.js'
+import type { Act, Schedule } from './schedule.js'
 
 export interface Seen {
   readonly world: World
@@ -27,6 +27,7 @@ export function verdict(seen: Seen): string[] {
   const { world, versions, clients, schedule } = seen
   const { A, B, D } = Object.fromEntries(versions) as Record<string, Version>
   const wrong: string[] = []
+  const does = (act: Act['what']) => schedule.acts.some(({ what }) => what === act)
   const deaths = [...world.processes.values()].filter(({ dead, name }) => dead && name !== 'op')
   for (const { p } of versions.values())
     for (const failure of p.failures) {
@@ -47,7 +48,7 @@ export function verdict(seen: Seen): string[] {
   const server = [...versions.values()].find(version => phaseOf(version) === 'serving')
   if (server === undefined) return unique([...wrong, `no version serves: ${phases(versions)}`])
   // An order to end, of the program or of an operator in other trouble, is an order to close connections.
-  const isStopped = schedule.acts.length > 1 && schedule.acts.some(({ what }) => what === 'stop service')
+  const isStopped = schedule.acts.length > 1 && (does('stop service') || (does('close') && does('break')))
   const mayCutFrom = isStopped ? 0 : Math.min(...[...versions.values()].map(({ cutsFrom }) => cutsFrom))
   for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
     server.p.enter()
