@@ -193,6 +193,11 @@ export class Holder {
     this.#host.changed()
   }
 
+  /** Whether a process of another user has ever been a peer. */
+  get hadForeign(): boolean {
+    return this.#peers.hadForeign
+  }
+
   /** Carries out an effect. The next effect waits for the promise. */
   perform(effect: HolderEffect): void | Promise<void> {
     switch (effect.type) {

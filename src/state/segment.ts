@@ -196,13 +196,27 @@ export class Segment {
 
   /** Seals the segment of a process that is known to be dead. Reopens the descriptor for writing, as it may be read-only. */
   sealForDead(): void {
-    if (this.sealed) return
-    if (!this.sealable) {
-      this.#sealedHere = true
-      return
-    }
-    using fd = reopenWritable(this.fd, `state segment ${this.epoch} of a dead process`)
-    new Segment(fd, this.epoch, this.kind, this.start, this.#end).seal()
+    if (this.#sealedForDead()) return
+    using segment = this.#reopened()
+    segment.seal()
+  }
+
+  /** As {@link sealForDead}, see {@link sealAside}. */
+  async sealForDeadAside(): Promise<void> {
+    if (this.#sealedForDead()) return
+    using segment = this.#reopened()
+    await segment.sealAside()
+  }
+
+  #sealedForDead(): boolean {
+    if (!this.sealable) this.#sealedHere = true
+    return this.sealed
+  }
+
+  #reopened(): Segment & Disposable {
+    const fd = reopenWritable(this.fd, `state segment ${this.epoch} of a dead process`)
+    const segment = new Segment(fd, this.epoch, this.kind, this.start, this.#end)
+    return Object.assign(segment, { [Symbol.dispose]: () => fd.close() })
   }
 
   /** Marks that the standby must not take over again (F_SEAL_SHRINK); appends continue. Returns false if the segment was already sealed. Idempotent. */

@@ -2,6 +2,7 @@ import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import type { Epoch } from '../../handoff/messages.js'
+import { repeatUntilDone } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Entry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
@@ -85,11 +86,56 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
   return top
 }
 
-/** Seals all segments after a restart, when every rights-holder is back or dead. The daemon may have only read-only descriptors of dead members. */
-export function sealForTheDead(segmentSet: SegmentSet): void {
+/**
+ * Seals all segments of a service after a restart of the daemon, when every rights-holder is back or dead. While a process uses pages of them, tries
+ * again, without holding up the event loop or the daemon's other services.
+ */
+export class LastSeals {
+  readonly #segmentSet: SegmentSet
+  readonly #logger: Logger
+  #running = false
+  #closed = false
+
+  constructor(segmentSet: SegmentSet, logger: Logger) {
+    this.#segmentSet = segmentSet
+    this.#logger = logger
+  }
+
+  /**
+   * Returns whether all segments are sealed. Otherwise calls `again` when it has sealed them; meanwhile members may have brought further ones.
+   * `aside`: the segments are another user's, whose processes may use pages of them for as long as they like.
+   */
+  seal(aside: boolean, again: () => void): boolean {
+    if (this.#running || this.#closed) return false
+    let waits = aside
+    const attempt = () => {
+      const now = waits
+      waits = true
+      return sealForTheDead(this.#segmentSet, now)
+    }
+    const sealing = repeatUntilDone(attempt, 'seal', this.#logger, () => this.#closed)
+    if (sealing === undefined) return true
+    this.#running = true
+    void sealing.then(() => {
+      this.#running = false
+      if (!this.#closed) again()
+    })
+    return false
+  }
+
+  close(): void {
+    this.#closed = true
+  }
+}
+
+/** The daemon may have only read-only descriptors of dead members. Throws or rejects with ERR_FDB_STATE_SEAL. */
+function sealForTheDead(segmentSet: SegmentSet, aside: boolean): void | Promise<void> {
   const snapshot = segmentSet.all.findLast(segment => segment.kind === 'snapshot')
   if (snapshot !== undefined) segmentSet.replaceUpTo(snapshot.dup())
-  for (const segment of segmentSet.all) segment.sealForDead()
+  const open = segmentSet.all.filter(({ sealed }) => !sealed)
+  if (aside && open.length > 0)
+    return Promise.all(open.map(segment => segment.sealForDeadAside())).then(() => {})
+  for (const segment of open) segment.sealForDead()
 }
 
 /**

@@ -37,7 +37,7 @@ import { ForwardedWrites } from './forwarded-writes.js'
 import { giveOwed, handBack } from './hand-back.js'
 import { Merging } from './merging.js'
 import { Pause } from './pause.js'
-import { type ReattachTarget, reattach, sealForTheDead, takeRegistered } from './reattach.js'
+import { LastSeals, type ReattachTarget, reattach, takeRegistered } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
 import { merged, newer } from './reported-parts.js'
 import {
@@ -92,6 +92,7 @@ export class Service {
   /** When a member last died, in milliseconds since 1970. */
   #diedAt: number
   readonly #recovery: Recovery
+  readonly #lastSeals: LastSeals
 
   constructor(deps: ServiceDeps, record: ServiceRecord, items: readonly BundleItem[]) {
     this.name = record.service
@@ -103,6 +104,7 @@ export class Service {
     this.#diedAt = record.diedAt ?? 0
     this.#handedOver = items.length > 0
     this.#descriptorTable = new DescriptorTable(deps.logger)
+    this.#lastSeals = new LastSeals(this.#segmentSet, deps.logger)
     this.#descriptorTable.foreign = record.foreign ?? false
     this.#writes = new ForwardedWrites({
       name: this.name,
@@ -127,7 +129,7 @@ export class Service {
       logger: deps.logger,
     })
     this.#machine = this.#recovery.members.length > 0 ? awaitsMembers(this.#segmentSet) : UNSERVED_HOLDER
-    if (this.#machine === UNSERVED_HOLDER) this.#startAlone()
+    if (this.#machine === UNSERVED_HOLDER) this.#startUnserved()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => deps.holds(this.name)
     this.#queue = new EffectQueue<HolderEffect>({
       perform: effect => {
@@ -353,6 +355,7 @@ export class Service {
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
     const parts = [
       this.#recovery,
+      this.#lastSeals,
       this.#merging,
       this.#writes,
       this.#holder,
@@ -519,9 +522,14 @@ export class Service {
     return this.#recovery.missing(back)
   }
 
-  /** Ends recovery when no rights-holder is missing. */
+  /** Ends recovery when no rights-holder is missing and no process can write the segments any more. */
   #tryRebuilt(): void {
-    if (this.#machine.phase === 'rebuilding' && this.#missing.length === 0) this.#rebuilt()
+    if (this.#machine.phase !== 'rebuilding' || this.#missing.length > 0) return
+    if (this.#seal(this.#holder.hadForeign)) this.#rebuilt()
+  }
+
+  #seal(aside: boolean): boolean {
+    return this.#lastSeals.seal(aside || this.#descriptorTable.foreign, () => this.#tryRebuilt())
   }
 
   #rebuilt(): void {
@@ -533,15 +541,19 @@ export class Service {
       this.#deps.changed()
       return
     }
-    sealForTheDead(this.#segmentSet)
     this.#dispatch({ type: 'rebuilt' })
     this.#descriptorTable.adopt(this.#holder.peer(this.#machine.owner))
+  }
+
+  /** Starts without members: at once, unless the segments must be sealed and cannot be at once. */
+  #startUnserved(): void {
+    if (!this.#handedOver || this.#seal(false)) this.#startAlone()
+    else this.#machine = awaitsMembers(this.#segmentSet)
   }
 
   /** Continues without members, as all rights-holders are dead. Sockets and state are lost with them, unless the previous daemon handed them over. */
   #startAlone(): void {
     if (this.#handedOver) {
-      sealForTheDead(this.#segmentSet)
       this.#machine = heldFor(this.#segmentSet)
       return
     }
