@@ -29,6 +29,8 @@ const MOST_DEBT_MS = 200
 /** Limits of the connections of one user, and of all other users together, that wait until that user's time is back. */
 const MOST_IN_TURN = 16
 const MOST_IN_TURN_OF_ALL = 64
+/** Delay until it is looked whether descriptors that a user has sent are closed, so that it may send others. */
+const CLOSING_MS = 5
 type Kind = 'connections' | 'watches'
 
 /** Limits how much of a daemon other users may take. The daemon's user and root have no limits here. */
@@ -224,7 +226,15 @@ class CountedUser implements ForeignUser {
 
   get waitMs(): number {
     // A user that has used little for a while does not wait because others flood the daemon.
-    return this.#time.hasLeft(1 / 2) ? 0 : Math.max(this.#time.waitMs, this.#all.time.waitMs)
+    const forTime = this.#time.hasLeft(1 / 2) ? 0 : Math.max(this.#time.waitMs, this.#all.time.waitMs)
+    return this.#mayReceive ? forTime : Math.max(forTime, CLOSING_MS)
+  }
+
+  /** Whether the user has room for descriptors. If none wait to be closed, its connections are read without room, and end. */
+  get #mayReceive(): boolean {
+    if (this.demandFds() === null) return true
+    for (const { fds } of this.#all.foreignUsers.values()) if (fds.closing > 0) return false
+    return true
   }
 
   inTurn(serve: () => void): boolean {

@@ -93,6 +93,28 @@ describe('a daemon that another user attacks', () => {
     expect(most - before).toBeLessThan((DESCRIPTORS / 16) * 2 + 2 * 253)
   })
 
+  it('receives no more descriptors of the other user while those that it has received wait to be closed', async context => {
+    needsRoot(context)
+    const { control, pid } = await serve({ demo: { list: MAY } })
+    const before = openFds(pid)
+    const attacks = Array.from({ length: 3 }, (_, seed) =>
+      attack(control, ['linger_many'], { seconds: 2, seed }),
+    )
+    let most = 0
+    for (const { ended } of await Promise.all(attacks)) {
+      let over = false
+      void ended.then(() => {
+        over = true
+      })
+      while (!over) {
+        most = Math.max(most, openFds(pid) - before)
+        await status(control)
+      }
+    }
+    // The share of the user: descriptors connections, and one message.
+    expect(most).toBeLessThan((DESCRIPTORS / 16) * 2 + 253)
+  })
+
   it('keeps no large message of a user that may only list', async context => {
     needsRoot(context)
     const { control, pid } = await serve({ demo: { list: MAY } })
