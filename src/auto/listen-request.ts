@@ -2,7 +2,7 @@ import net from 'node:net'
 import { resolve } from 'node:path'
 import type { ListenerOptions } from '../index.js'
 import { addressOf, parseListenerSpec } from '../listeners/index.js'
-import { BACKLOG } from '../node/held-handle.js'
+import { BACKLOG, OWN_SERVER } from '../node/held-handle.js'
 
 export interface ListenRequest {
   /** The host; undefined for all addresses, of both families where both exist. */
@@ -38,7 +38,13 @@ export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToN
   if (form === null) return LEFT
   const { fd, path, exclusive, reusePort, port } = form
   // A descriptor or handle, including fd-broker's own.
-  if ((fd !== undefined && fd !== null) || form instanceof net.Server || '_handle' in form || !isPlain(form))
+  if (
+    (fd !== undefined && fd !== null) ||
+    form instanceof net.Server ||
+    '_handle' in form ||
+    OWN_SERVER in form ||
+    !isPlain(form)
+  )
     return LEFT
   if (exclusive) return { why: 'a server with the option "exclusive" is not handed over to the next version' }
   if (reusePort) return { why: 'a server with the option "reusePort" is not handed over to the next version' }

@@ -15,12 +15,16 @@ interface ServerWithHandle {
 
 export const BACKLOG = 511
 
+/** In the options of listen(): a server of the library's own, not of the program. A global symbol, because `fd-broker/auto` is two bundles. */
+export const OWN_SERVER = Symbol.for('fd-broker.own-server')
+const OWN = { [OWN_SERVER]: true }
+
 export const HELD_HANDLE = internal(
   'server._handle with fd and listen, set before it is called',
   'a successor under fd-broker/auto accepts as soon as it listens',
   () => {
     const server = new net.Server()
-    const accept = holdHandle(server, () => server.listen(0))
+    const accept = holdHandle(server, () => server.listen({ port: 0, ...OWN }))
     const held = listeningDescriptorOf(server) !== null
     server.close()
     return accept !== null && held
