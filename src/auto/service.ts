@@ -5,8 +5,9 @@ import { duplicateLent, listenOver } from '../kernel/index.js'
 import { HELD_HANDLE, holdHandle, listeningDescriptorOf, nameSocket } from '../node/held-handle.js'
 import { observe, setMethod } from '../node/observed-events.js'
 import { OperatorClient } from '../operator.js'
-import { startedAs } from '../os/command-line.js'
+import { startedAs, WITHOUT } from '../os/command-line.js'
 import { realPathOf } from '../os/release-link.js'
+import { AwaitedListeners } from './awaited-listeners.js'
 import { PARENT } from './exclusion.js'
 import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
 import { linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
@@ -33,6 +34,7 @@ export class AutoService {
   readonly #offered: ReadonlySet<string>
   /** Names of the listeners that the servers have or get. */
   readonly #names = new Map<net.Server, string>()
+  readonly #awaited: AwaitedListeners
   /** Listeners that have a server. */
   readonly #listeners = new Map<string, Listener>()
   /** The last attach by listener name. The next one waits for it, because a program may close a server and listen again at once. */
@@ -41,14 +43,15 @@ export class AutoService {
   readonly #unusedListeners = new Map<string, Listener>()
   readonly #listeningEvents = new ListeningEvents()
   #hasAdopted = false
-  /** Calls {@link #finishStart} when the program has opened no listener for {@link AutoSettings.quietMs}. */
+  /** Calls {@link #leaveOther} if the program listens on other addresses only. */
   #quietTimer: NodeJS.Timeout | undefined
+  #isReadying = false
   #resolveReadyCall: () => void = () => {}
   /** Resolves when the program calls ready(). */
   readonly #readyCall = new Promise<void>(resolve => {
     this.#resolveReadyCall = resolve
   })
-  /** `readies`: waits for the member's ready(). */
+  /** `readies`: listens on all addresses of the previous version, and waits to serve. */
   #phase: 'starts' | 'readies' | 'serves' | 'left' = 'starts'
   readonly #onLeft: () => void
   #leaving: Promise<void> | null = null
@@ -123,7 +126,18 @@ export class AutoService {
       this.#shutdown.handleSignals()
       placeholder.stop()
     })
-    this.#reportMissing()
+    this.#awaited = new AwaitedListeners({
+      member,
+      control: settings.control,
+      without: settings.without,
+      isUsed: name => this.#isUsed(name),
+      listens: () => this.#names.size > 0,
+      changed: missing => this.#reportMissing(missing),
+    })
+    member.successorsListen()
+    // It is this version's own: not that of the processes that it starts.
+    delete process.env[WITHOUT]
+    this.#awaited.update()
     if (this.#offered.size > 0) openInspector()
   }
 
@@ -134,7 +148,7 @@ export class AutoService {
 
   /** See {@link Auto.adopts}. */
   get adopts(): boolean {
-    return this.#offered.size > 0 && this.#phase === 'starts'
+    return this.#offered.size > 0 && this.#phase !== 'left' && this.#member.unadopted.length > 0
   }
 
   /** See {@link Auto.adopt}. */
@@ -155,7 +169,8 @@ export class AutoService {
       if (signal?.aborted) process.nextTick(() => server.close())
       else signal?.addEventListener('abort', () => server.close(), { once: true })
       this.#hasAdopted = true
-      this.#member.keepAlive(true)
+      // In the next turn, because a program calls unref() after listen().
+      setImmediate(() => this.#keepAlive())
       const open = async () => this.#unusedListeners.get(name) ?? (await this.#member.listen(name, address))
       const accept = startAccepting ?? (() => {})
       // If the member cannot open the listener, the server accepts without it.
@@ -239,6 +254,7 @@ export class AutoService {
         failed()
       })
     this.#attaching.set(name, attached)
+    void attached.then(() => this.#awaited.update())
     onServerClose(server, {
       isDetached: () => this.#isDetached(server),
       closed: () => this.#onClosed(server),
@@ -256,15 +272,20 @@ export class AutoService {
     const name = this.#names.get(server)
     if (name === undefined) return
     this.#names.delete(server)
-    if (this.#names.size === 0 && this.#phase === 'starts') {
-      // A process without a server does not take over. The program may still open another server.
-      clearTimeout(this.#quietTimer)
-      this.#member.keepAlive(false)
-    }
+    // A process without a server does not take over. The program may still open another server.
+    if (this.#names.size === 0 && this.#phase === 'starts') clearTimeout(this.#quietTimer)
+    this.#keepAlive()
     const listener = this.#listeners.get(name)
     if (listener === undefined || this.#phase === 'left') return
     if (this.#phase === 'starts') listener.forget(server)
     this.#releaseListener(name, listener)
+  }
+
+  /** An adopted server whose handle is held does not keep the process alive by itself. */
+  #keepAlive(): void {
+    if (this.#phase !== 'starts') return
+    const servers = [...this.#names.keys()] as (net.Server & { readonly _unref?: boolean })[]
+    this.#member.keepAlive(this.#hasAdopted && servers.some(server => server._unref !== true))
   }
 
   /** Closes the member's listener after the program has closed its server; keeps an adopted one until this process is ready. */
@@ -278,35 +299,34 @@ export class AutoService {
     if (this.#names.size === 0 && this.#phase === 'serves') this.#leave()
   }
 
-  /** Reports the listeners that this process has not adopted yet. Returns true if there are any. */
-  #reportMissing(): boolean {
-    const missing = [...this.#offered].filter(name => !this.#isUsed(name))
-    if (missing.length > 0) this.#member.reportStep(`does not listen on ${missing.join(', ')}`)
-    return missing.length > 0
+  /** Reports the addresses of the previous version on which this one does not listen yet. */
+  #reportMissing(missing: readonly string[]): void {
+    if (missing.length > 0) this.#member.reportStep(missingText(missing))
+    else this.#member.reportStep('is not ready')
   }
 
-  /** Called when a server listens. If it is the last one that the program opens, reports that this process is ready. */
+  /** Called when a server listens. */
   #onListening(): void {
     if (this.#phase !== 'starts') return
     clearTimeout(this.#quietTimer)
-    if (this.#reportMissing())
-      this.#quietTimer = setTimeout(() => this.#finishStart(), this.#settings.quietMs)
-    // The program may open more servers in the same turn.
-    else this.#quietTimer = setTimeout(() => void this.#ready(), 0)
+    this.#awaited.update()
+    const isOther = !this.#hasAdopted && this.#awaited.missing.length > 0
+    if (isOther && !this.#member.isStartedSuccessor)
+      this.#quietTimer = setTimeout(() => this.#leaveOther(), this.#settings.quietMs)
+    if (this.#isReadying) return
+    this.#isReadying = true
+    void this.#ready()
   }
 
-  #finishStart(): void {
-    if (this.#hasAdopted) {
-      void this.#ready()
-      return
-    }
+  /** The user has started the program a second time, with other addresses. */
+  #leaveOther(): void {
     const { service } = this.#settings
-    const addresses = [...this.#offered].join(', ')
+    const addresses = this.#awaited.missing.join(', ')
     print(
-      `another process serves "${service}" on other addresses (${addresses}): this program is not its next version, and runs without upgrades; to change the addresses, stop that process first; to run both, set FD_BROKER_NAME (with fd-broker start: --name) to give this one a service of its own`,
+      `another process serves "${service}" on other addresses (${addresses}): this program is not its next version, and runs without upgrades; to run both, set FD_BROKER_NAME (with fd-broker start: --name) to give this one a service of its own; to move the service to the addresses of this one, set FD_BROKER_WITHOUT=${addresses.replaceAll(', ', ',')}`,
     )
     this.#leave(
-      `the next version listens on none of the addresses of "${service}" (${addresses}); to change the addresses, stop the service first`,
+      `the next version listens on none of the addresses of "${service}" (${addresses}); to give them up on purpose, set FD_BROKER_WITHOUT`,
     )
   }
 
@@ -316,13 +336,10 @@ export class AutoService {
   }
 
   async #ready(): Promise<void> {
-    this.#phase = 'readies'
-    const { service, log, ready } = this.#settings
-    this.#member.reportStep('is not ready')
+    const { service, log } = this.#settings
+    const unserved: string[] = []
     try {
-      await Promise.all(this.#attaching.values())
-      for (const [name, listener] of this.#unusedListeners) this.#releaseListener(name, listener)
-      await this.#member.ready({ checks: this.#checks(ready), unserved: true })
+      await this.#member.ready({ checks: this.#checks(unserved), unserved })
     } catch (error) {
       this.#onFailed(error)
       return
@@ -335,21 +352,47 @@ export class AutoService {
     if (this.#names.size === 0) this.#leave()
   }
 
-  #checks(ready: AutoSettings['ready']): Check[] {
-    if (ready === 'listen') return []
-    const report = (step: string) => this.#member.reportStep(step)
-    if (ready === 'call') {
-      const called: Check = () => {
-        report('has not called ready() of fd-broker/auto')
-        return this.#readyCall
-      }
-      return [called]
+  /**
+   * Returns the checks that pass when this version can serve. The last one adds to `unserved` the listeners that have no server: this version
+   * has given them up, or the previous one has closed them. If the previous version opens another listener later, the upgrade fails.
+   */
+  #checks(unserved: string[]): Check[] {
+    const { ready } = this.#settings
+    const listens: Check = ({ signal }) => this.#awaited.complete(signal)
+    const called: Check = async () => {
+      this.#member.reportStep('has not called ready() of fd-broker/auto')
+      await this.#readyCall
     }
-    // Only HTTP servers have this property.
-    const servers = [...this.#names.keys()].filter(server => 'maxHeadersCount' in server)
-    return servers
-      .slice(0, 1)
-      .map(server => untilHealthy(answers(server, { path: ready.path }), ready.path, report))
+    const last: Check = async ({ signal }) => {
+      await this.#awaited.complete(signal)
+      this.#phase = 'readies'
+      this.#member.reportStep('is not ready')
+      await Promise.all(this.#attaching.values())
+      for (const [name, listener] of this.#unusedListeners) this.#releaseListener(name, listener)
+      unserved.push(...this.#member.known)
+    }
+    const own = ready === 'listen' ? [] : [ready === 'call' ? called : this.#answers(ready.path)]
+    const name = () => missingCheck(this.#awaited.missing) ?? howReady(ready)
+    // The name is for the warning of a check that does not settle.
+    return [listens, ...own, last].map(check => Object.defineProperty(check, 'name', { get: name }))
+  }
+
+  /** Returns a check that passes when each HTTP server of the program has answered, also one that listens meanwhile. */
+  #answers(path: string): Check {
+    const passed = new Set<net.Server>()
+    return async ({ signal }) => {
+      for (;;) {
+        await this.#awaited.complete(signal)
+        const [next] = [...this.#names].filter(([server]) => isHttp(server) && !passed.has(server))
+        if (next === undefined) break
+        const [server, name] = next
+        this.#member.reportStep(`has no answer to GET ${path} on ${name} yet`)
+        await untilHealthy(answers(server, { path }), name, step => this.#member.reportStep(step))({ signal })
+        passed.add(server)
+      }
+      if (passed.size === 0)
+        printOnce(`FD_BROKER_READY=${path} asks HTTP/1 servers, and this program has none: nothing was asked`)
+    }
   }
 
   #onFailed(error: unknown): void {
@@ -361,13 +404,15 @@ export class AutoService {
       this.#onLeft()
       return
     }
-    print(`this version does not serve: ${messageOf(error)}`)
+    const { missing } = this.#awaited
+    const why = missing.length === 0 ? '' : `; it ${missingText(missing)}`
+    print(`this version does not serve: ${messageOf(error)}${why}`)
     process.exit(1)
   }
 
-  /** Called when nothing keeps the process alive. Leaves the service if the program ends without a server. */
+  /** Called when nothing keeps the process alive. Leaves the service if the program ends before it serves. */
   beforeExit(): void {
-    if (this.#names.size === 0 && this.#phase === 'starts') this.#leave()
+    if (this.#phase === 'starts') this.#leave()
   }
 
   /**
@@ -418,10 +463,30 @@ function isSameFile(one: string, other: string): boolean {
   return real !== null && real === realPathOf(other)
 }
 
-/** Repeats a check until it passes. Prints each new reason why it fails, and passes it to `report`. */
-function untilHealthy(check: Check, path: string, report: (step: string) => void): Check {
+function missingText(missing: readonly string[]): string {
+  const options = missing.map(
+    address => `--without ${/^[\w.:/@-]+$/.test(address) ? address : `'${address}'`}`,
+  )
+  return `does not listen on ${missing.join(', ')}, as the version that serves does (to give that up: fd-broker upgrade ${options.join(' ')})`
+}
+
+function missingCheck(missing: readonly string[]): string | null {
+  return missing.length === 0 ? null : `listens on ${missing.join(', ')}`
+}
+
+function howReady(ready: AutoSettings['ready']): string {
+  if (ready === 'listen') return 'is ready'
+  return ready === 'call' ? 'ready() of fd-broker/auto' : `answers ${ready.path}`
+}
+
+/** Only HTTP/1 servers have this property. */
+function isHttp(server: net.Server): boolean {
+  return 'maxHeadersCount' in server
+}
+
+/** Repeats the check of the server with this name until it passes. Prints each new reason why it fails, and passes each to `onFailed`. */
+function untilHealthy(check: Check, name: string, onFailed: (step: string) => void): Check {
   const repeated: Check = async ({ signal }) => {
-    report(`has no answer to GET ${path} yet`)
     for (;;) {
       try {
         return (await check({ signal })) !== false
@@ -429,13 +494,13 @@ function untilHealthy(check: Check, path: string, report: (step: string) => void
         if (signal.aborted) throw error
         const why = messageOf(error)
         const { reason = why } = FdbError.is(error) ? error.details : {}
-        report(`fails its check: ${reason}`)
-        printOnce(`this version does not serve yet: ${why}`)
+        onFailed(`fails its check on ${name}: ${reason}`)
+        printOnce(`this version does not serve yet: ${name}: ${why}`)
       }
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
   }
-  return Object.defineProperty(repeated, 'name', { value: check.name })
+  return repeated
 }
 
 type Close = (callback?: (error?: Error) => void) => net.Server

@@ -6,6 +6,7 @@ import { aDuration, durationMs } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import { startedAs } from '../os/command-line.js'
 import { defaultControl, temporaryControl } from '../os/default-control.js'
+import { givenUp } from '../os/given-up.js'
 
 /** Settings of `fd-broker/auto`, from the program's path and the variables FD_BROKER_…. */
 export interface AutoSettings {
@@ -17,7 +18,9 @@ export interface AutoSettings {
   readonly control: string
   /** The process is ready when it listens, when it calls ready(), or when it answers a GET of this path. */
   readonly ready: 'listen' | 'call' | { readonly path: string }
-  /** A next version that listens on some of the previous version's addresses is complete if it opens no other listener for this long. */
+  /** Addresses of the previous version that this version gives up. */
+  readonly without: readonly string[]
+  /** A program that the user has started, and that has listened on other addresses only for this long, is no next version. */
   readonly quietMs: number
   /** Delay before a retired process without a SIGTERM handler exits. */
   readonly exitMs: number
@@ -53,6 +56,7 @@ const VARIABLES = [
   'READY',
   'READY_TIMEOUT',
   'STATE_FILE',
+  'WITHOUT',
 ]
 
 /** Returns a warning for each FD_BROKER_ variable that is probably a misspelt setting. */
@@ -84,6 +88,7 @@ export function settingsOf(program: string, env: Env): AutoSettings {
     isNamed: Boolean(name),
     control: env.FD_BROKER_CONTROL ? resolve(env.FD_BROKER_CONTROL) : controlFor(service, env),
     ready: readyOf(env.FD_BROKER_READY),
+    without: givenUp(env),
     quietMs: duration(env, 'FD_BROKER_QUIET') ?? QUIET_MS,
     exitMs: duration(env, 'FD_BROKER_EXIT') ?? DEFAULT_TIMES.retired.ms,
     drainMs: duration(env, 'FD_BROKER_DRAIN'),

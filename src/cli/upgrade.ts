@@ -9,6 +9,7 @@ import type { UpgradeProgress } from '../operator/requests.js'
 import { CHANGES, type ChangeReport, readChanges, UPGRADE_SELF } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
+import { givenUp, means } from '../os/given-up.js'
 import type { Release } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
 import {
@@ -40,6 +41,7 @@ const STATUS_MS = 2_000
 interface UpgradeFlags extends AnswerFlags {
   killStuck?: true
   binary?: string
+  without?: readonly string[]
   at?: string
   smart?: true
   self?: true
@@ -60,6 +62,11 @@ export function addUpgrade(program: Command): void {
     .option(
       '--kill-stuck',
       'first kill processes that block the upgrade; listeners and state are kept until the next version serves, at most for --timeout',
+    )
+    .option(
+      '--without <address>',
+      'under fd-broker/auto: an address that the next version gives up; repeatable. Without it the next version serves only when it listens on all addresses of the running one',
+      (address: string, all: readonly string[] = []) => [...all, address],
     )
     .option('--binary <new>', 'release to install at --at before the upgrade; undone if the upgrade fails')
     .option('--at <path>', 'the server’s link to a release folder, or its executable')
@@ -83,11 +90,9 @@ Examples:
     .action(upgrade)
 }
 
-async function upgrade(
-  argv: string[],
-  { control, json, timeout, service: serviceOption = '', killStuck, binary, at, smart, self }: UpgradeFlags,
-  command: Command,
-): Promise<void> {
+async function upgrade(argv: string[], flags: UpgradeFlags, command: Command): Promise<void> {
+  const { control, json, timeout, service: serviceOption = '', killStuck, binary, at, smart, self } = flags
+  const { without = [] } = flags
   const [word = ''] = argv
   if (argv.length === 1 && !word.includes('/') && !process.argv.includes('--'))
     command.error(
@@ -95,11 +100,11 @@ async function upgrade(
     )
   const daemon = self === true && isDaemon(await statusAt(control, timeout))
   const service = daemon ? DAEMON_ITSELF : serviceOption
-  const flags: AskFlags = { control, timeout, service }
+  const ask: AskFlags = { control, timeout, service }
   if (self && !daemon) {
-    if (argv.length > 0 || binary !== undefined || smart)
-      command.error('error: --self cannot be combined with a command, --binary or --smart')
-    return await upgradeSelf(flags, json)
+    if (argv.length > 0 || binary !== undefined || smart || without.length > 0)
+      command.error('error: --self cannot be combined with a command, --binary, --without or --smart')
+    return await upgradeSelf(ask, json)
   }
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
   using waiting = new WaitingLine('waiting for the server')
@@ -109,9 +114,9 @@ async function upgrade(
   }
   if (smart && (argv.length > 0 || binary !== undefined || killStuck))
     command.error('error: --smart cannot be combined with a command, --binary or --kill-stuck')
-  const plan = smart ? await planFor(flags) : null
+  const plan = smart ? await planFor(ask) : null
   if (plan !== null && plan.done !== 'upgrade') {
-    await executePlan(plan, flags, json)
+    await executePlan(plan, ask, json)
     return
   }
   if (plan !== null) printLine(`${plain(plan.because)}: upgrading`)
@@ -120,6 +125,7 @@ async function upgrade(
   using client = await OperatorClient.connect(control, { timeout: answerMs })
   let log: unknown
   let serving: number | null | undefined
+  let lasting: string[] = []
   // Printed with the first step: a refused upgrade (ERR_FDB_BUSY) starts nothing.
   let headline: string | null = null
   const printHeadline = () => {
@@ -129,6 +135,11 @@ async function upgrade(
   const hung = await client.status({ timeout: answerMs }).then(
     answer => {
       const now = serviceOf(answer, service)
+      // A variable of a unit outlives the upgrade that it was made for.
+      const listeners = now?.listeners ?? []
+      lasting = givenUp(process.env).filter(text =>
+        listeners.some(({ name = '', address = '' }) => means(text, { name, address })),
+      )
       log = now?.details?.log
       // A supervisor's program takes its socket from its parent.
       serving = now?.hosting === 'supervisor' ? null : now?.pid
@@ -162,7 +173,7 @@ async function upgrade(
   }
   for (const signal of CANCEL_SIGNALS) process.on(signal, cancel)
   try {
-    const limits = { argv, timeout, progress, signal: interrupted.signal }
+    const limits = { argv, without: [...without, ...lasting], timeout, progress, signal: interrupted.signal }
     const upgrade = async (release?: Release) => {
       using _notes = new WaitingNotes(waiting, async () => {
         const { missing, leftMs = timeout } = await missingStep({ control, service }, phases.at(-1))

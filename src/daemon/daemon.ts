@@ -21,12 +21,13 @@ import type { ReadyOptions, UpgradeOptions } from '../member/options/member-opti
 import { resolveOptions } from '../member/options/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
 import { serviceIn } from '../operator/held-descriptors.js'
-import type {
-  CommandContext,
-  CommandOrder,
-  Upgraded,
-  UpgradeOrder,
-  UpgradeProgress,
+import {
+  type CommandContext,
+  type CommandOrder,
+  refuseWithout,
+  type Upgraded,
+  type UpgradeOrder,
+  type UpgradeProgress,
 } from '../operator/requests.js'
 import { processReply, RELOAD, readStopOrder, STOP, type StopOrder } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
@@ -125,11 +126,12 @@ export class Daemon implements AsyncDisposable {
       status: (shows, user) => this.#status(shows, user),
       resolveService: (service, shows) =>
         addressesAll(orchestrator, service) ? DAEMON_ITSELF : services.find(service, shows).name,
-      upgrade: (order, progress, cancel) => {
+      upgrade: async (order, progress, cancel) => {
         if (addressesAll(orchestrator, order.service)) return orchestrator.upgrade(order, progress, cancel)
         if (order.service !== DAEMON_ITSELF)
           return services.find(order.service).operations.upgrade(order, progress, cancel)
-        const { argv, timeoutMs } = order
+        const { argv, timeoutMs, without } = order
+        refuseWithout(without, 'is a daemon')
         return this.upgrade({ argv, progress, signal: cancel, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
       },
       command: (order, context) => this.#command(order, context, runtime),

@@ -42,6 +42,12 @@ export function observedReason(peer: Peer | undefined, { phase, times, servedMs 
     )
   }
   const limit = limitOf(phase, times)
+  if (phase === 'offering') {
+    return new FdbError(
+      'ERR_FDB_DEADLINE',
+      `process ${peer.pid} was not ready within ${limit ?? silent} ms (phase offering): raise upgrade.ready if it is only slow`,
+    )
+  }
   return new FdbError(
     'ERR_FDB_DEADLINE',
     `process ${peer.pid} did not get past phase ${phase} within ${limit ?? silent} ms: it is stuck, stopped or slow; raise the limit if it is only slow`,

@@ -12,15 +12,15 @@ import {
 } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { type OwnedFd, ownNumber } from '../kernel/index.js'
-import { addressOf, type ListenerOptions, parseListenerSpec } from '../listeners/index.js'
+import { inspectOne, type OwnedFd, ownNumber } from '../kernel/index.js'
+import { addressOf, formatAddress, type ListenerOptions, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import type { StateDraft } from '../state/draft.js'
 import type { WriteOptions } from '../state/requests.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
-import { writeStep } from '../versions/exit-reason.js'
+import { isStartedSuccessor, writeStep } from '../versions/exit-reason.js'
 import type { MemberDriver } from './driver.js'
 import type { StartWork } from './lifecycle/leadership.js'
 import { type Listener, startListeners } from './listeners/listener.js'
@@ -76,6 +76,14 @@ let make: (driver: MemberDriver) => Member
 /** Makes the {@link Member} of a driver, whose constructor is private. */
 export function memberOf(driver: MemberDriver): Member {
   return make(driver)
+}
+
+/** @internal */
+export interface UnadoptedListener {
+  readonly name: string
+  /** The address to which the socket is bound. */
+  readonly address: string
+  readonly inode: string
 }
 
 /** This process as a part of a service. Made by {@link join}. */
@@ -223,6 +231,29 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return [...this.#runtime.registry.entries].flatMap(({ name, role }) =>
       role === 'listener' ? [name] : [],
     )
+  }
+
+  /** @internal The listeners of the previous version that this version has not adopted, or for which it has no server any more. */
+  get unadopted(): readonly UnadoptedListener[] {
+    const { holdings, registry } = this.#runtime
+    // The program has closed the server of an adopted listener again.
+    const closed = this.#listeners.all
+      .filter(({ adopted, hasServer }) => adopted && !hasServer)
+      .flatMap(({ name }) => registry.get(name) ?? [])
+    return [...holdings.offered.unused, ...closed].map(({ name, fd }) => {
+      const identity = inspectOne(fd)
+      return { name, address: formatAddress(identity), inode: identity.ino }
+    })
+  }
+
+  /** @internal Whether an upgrade has started this process, so that it must become the next version. */
+  get isStartedSuccessor(): boolean {
+    return isStartedSuccessor
+  }
+
+  /** @internal From now on an operator may name listeners of this process on which its next version does not listen. */
+  successorsListen(): void {
+    this.#runtime.upgrades.required = () => this.status().listeners
   }
 
   /** @internal */

@@ -238,14 +238,16 @@ export class MemberRuntime {
     const decided = () => changes.until(isDecided, settings.times.commit)
     return {
       status: () => driver.status(),
-      upgrade: async ({ argv, timeoutMs, killStuck }, progress, signal) => {
+      upgrade: async ({ argv, timeoutMs, killStuck, without }, progress, signal) => {
         await decided()
+        const env = this.upgrades.givingUp(without)
         if (killStuck) await this.hosting.killStuck?.()
         return this.upgrades.start({
           argv,
           progress,
           signal,
           ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}),
+          env,
         })
       },
       command: async ({ name, body }, context) => {

@@ -1,4 +1,4 @@
-import { checkOptions, hook, type OptionChecks, unchecked } from '../base/check-option.js'
+import { checkOptions, hook, type OptionChecks, predicate, unchecked } from '../base/check-option.js'
 import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
@@ -49,6 +49,11 @@ export interface UpgradeAsk {
    * does not know whether they have released them. Rejects with ERR_FDB_STUCK if one does not end.
    */
   killStuck?: boolean | undefined
+  /**
+   * Under `fd-broker/auto`: the addresses of the running version that the next one deliberately gives up. Without them it must listen on all
+   * of them before it serves. Rejects with ERR_FDB_OPTION if the running version does not listen at one of them.
+   */
+  without?: readonly string[] | undefined
   /** @internal For a supervisor: the release to which it must set the release link. */
   release?: Release | undefined
   /** Called when the handoff enters a phase. */
@@ -69,6 +74,10 @@ const UPGRADE: OptionChecks<UpgradeAsk> = {
   killStuck: unchecked,
   progress: hook(),
   release: unchecked,
+  without: predicate(
+    'a list of addresses',
+    value => Array.isArray(value) && value.every(text => typeof text === 'string' && text !== ''),
+  ),
 }
 
 const REFUSED = {
@@ -175,7 +184,7 @@ export class OperatorClient implements Disposable {
    */
   async upgrade(ask: UpgradeAsk): Promise<Upgraded> {
     checkOptions('upgrade()', ask, UPGRADE)
-    const { argv = [], service = '', killStuck = false, progress, release, signal } = ask
+    const { argv = [], service = '', killStuck = false, without = [], progress, release, signal } = ask
     const timeoutMs = limitOf(ask, UPGRADE_MS)
     const what = `the result of the upgrade of ${this.#peer}`
     signal?.throwIfAborted()
@@ -194,6 +203,7 @@ export class OperatorClient implements Disposable {
         timeoutMs,
         service,
         killStuck,
+        without: [...without],
         ...(release && { at: release.at, release: release.to }),
       },
     }

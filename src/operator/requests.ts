@@ -24,6 +24,8 @@ export interface UpgradeOrder {
   readonly service: string
   /** Whether to kill the processes that block the upgrade first. */
   readonly killStuck: boolean
+  /** Under `fd-broker/auto`: the addresses that the next version gives up. */
+  readonly without: readonly string[]
   /** For a supervisor: the release to which it must set the release link. */
   readonly release?: Release
 }
@@ -92,6 +94,7 @@ export function readUpgrade({
   timeoutMs,
   service,
   killStuck,
+  without,
   at,
   release: to,
 }: UpgradeRequest): UpgradeOrder {
@@ -100,8 +103,18 @@ export function readUpgrade({
     timeoutMs: timeoutMs && timeoutMs > 0 ? Math.min(timeoutMs, LONGEST_MS) : 0,
     service: checkedText('service', service),
     killStuck: killStuck ?? false,
+    without: (without ?? []).map(text => checkedText('listener', text)),
     ...(at && to && { release: { at, to } }),
   }
+}
+
+/** Throws ERR_FDB_OPTION for addresses to give up, if no next version waits for the addresses of the running one. */
+export function refuseWithout(without: readonly string[], why: string): void {
+  if (without.length === 0) return
+  throw new FdbError(
+    'ERR_FDB_OPTION',
+    `process ${process.pid} ${why}, so its next version does not wait for addresses: omit --without`,
+  )
 }
 
 export function readProgress({ phase, at, pid }: Progress): UpgradeProgress {

@@ -27,6 +27,9 @@ export interface SuccessorOptions {
 /** Environment variable: `1` says that the process is a main process, see main-process.ts. Removed for its successors. */
 export const MAIN_PROCESS = 'FD_BROKER_MAIN_PROCESS'
 
+/** Environment variable: the addresses that this version deliberately gives up, see given-up.ts. Removed for its successors. */
+export const WITHOUT = 'FD_BROKER_WITHOUT'
+
 /** Global key under which the copies of this module share `startedAs`: `fd-broker/auto` and the library, which it loads later, are two bundles. */
 const CAPTURED = Symbol.for('fd-broker.started-as')
 

@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { receiveHello, serveCaller, turnAway } from '../holder/admission.js'
 import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
-import type { Operations, Upgraded } from '../operator/requests.js'
+import { type Operations, refuseWithout, type Upgraded } from '../operator/requests.js'
 import {
   type ProcessReply,
   processReply,
@@ -33,8 +33,10 @@ export interface OperableSupervisor {
 function operationsOf(supervisor: OperableSupervisor, { service, control }: ServedService): Operations {
   const operations: Operations = {
     status: () => supervisor.status(),
-    upgrade: ({ argv, timeoutMs, release }, progress, cancel) =>
-      supervisor.upgrade({ argv, timeoutMs, release, progress }, cancel),
+    upgrade: async ({ argv, timeoutMs, release, without }, progress, cancel) => {
+      refuseWithout(without, 'is fd-broker run, which opens the listeners itself (--listen)')
+      return await supervisor.upgrade({ argv, timeoutMs, release, progress }, cancel)
+    },
     command: async ({ name, body }, { by, signal }) => {
       switch (name) {
         case STOP: {

@@ -4,7 +4,7 @@ import type { StayOptions } from '../member/operator/stay.js'
 import { guardedProgress } from '../member/operator/upgrades.js'
 import type { UpgradeOptions } from '../member/options/member-options.js'
 import { OperatorClient } from '../operator/client.js'
-import type { Upgraded } from '../operator/requests.js'
+import { refuseWithout, type Upgraded } from '../operator/requests.js'
 import {
   processReply,
   RELOAD,
@@ -207,8 +207,10 @@ export class Workers implements AsyncDisposable {
     return {
       service: this.#settings.service,
       status: () => ({ workers: this.report }),
-      upgrade: ({ argv, timeoutMs }, progress, signal) =>
-        this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 && { timeout: timeoutMs }) }),
+      upgrade: async ({ argv, timeoutMs, without }, progress, signal) => {
+        refuseWithout(without, 'is the main process of workers')
+        return await this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
+      },
       command: (name, body) => this.#command(name, body),
       listener: key => this.#pool.listener(key),
       receiver: service => this.#pool.receiver(service),

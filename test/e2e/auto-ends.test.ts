@@ -227,13 +227,13 @@ describe('under fd-broker/auto a replaced version', () => {
     await program.ends(first)
   })
 
-  it('lets go of what the next one does not listen to any more, a while after that has listened', async () => {
+  it('lets go of what the next one gives up', async () => {
     const program = await AutoProgram.of(`${SERVER}http.createServer().listen('./other.sock')\n`)
     const first = await program.serve('import', 1, SOON)
-    const quiet = { ...SOON, FD_BROKER_QUIET: '200ms' }
+    const without = { ...SOON, FD_BROKER_WITHOUT: program.path('other.sock') }
     await program.statusWhere('both listen', ({ listeners }) => listeners.length === 2)
     program.write('server.mjs', SERVER)
-    const second = await program.serve('import', 2, quiet)
+    const second = await program.serve('import', 2, without)
     await program.ends(first)
     await program.answeredBy(second)
     expect(existsSync(program.path('other.sock'))).toBe(false)

@@ -156,7 +156,7 @@ it('says at its limit that the next version listens, and the last answer to its 
   const { code, stderr } = await upgrade(program, '--timeout', '2s')
   expect(code).toBe(1)
   expect(stderr).toMatch(
-    /: process \d+ has joined, but fails its check: GET \/: 500 Internal Server Error \(pid \d+\) \(phase offering\)/,
+    /: process \d+ has joined, but fails its check on tcp:\S+: GET \/: 500 Internal Server Error \(pid \d+\) \(phase offering\)/,
   )
   await program.answeredBy(pid)
   await program.command('stop')

@@ -405,7 +405,7 @@ export class ForwardedUpgrades {
   /** Forwards an upgrade. Rejects with the member's error, the reason why the handoff failed, ERR_FDB_DEADLINE or ERR_FDB_CHANNEL_CLOSED. */
   ask(
     peer: Peer,
-    { argv, timeoutMs }: UpgradeOrder,
+    { argv, timeoutMs, without }: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
   ): Promise<Upgraded> {
@@ -427,7 +427,7 @@ export class ForwardedUpgrades {
       within(most, `${most} ms after it was cancelled`)
     }
     within(limit + GRACE_MS, `${limit} ms (and ${GRACE_MS} more)`)
-    peer.link.post({ upgradeRequest: { argv: [...argv], timeoutMs, request } })
+    peer.link.post({ upgradeRequest: { argv: [...argv], timeoutMs, request, without: [...without] } })
     if (cancel.aborted) cancelled()
     else cancel.addEventListener('abort', cancelled, { once: true })
     return pending.answer

@@ -15,9 +15,11 @@ import {
   peerCredentials,
   peerPidfd,
 } from '../../kernel/index.js'
+import { formatAddress } from '../../listeners/index.js'
 import type { Upgraded, UpgradeProgress } from '../../operator/requests.js'
 import { successorCommand } from '../../os/command-line.js'
 import { connectUnix } from '../../os/connect.js'
+import { checkGivenUp, givingUp, type NamedAddress } from '../../os/given-up.js'
 import { openPidfd } from '../../os/liveness.js'
 import { OtherProcess, type ProcessStart } from '../../os/other-process.js'
 import { Segment } from '../../state/segment.js'
@@ -35,6 +37,8 @@ interface ReplaceHung {
   readonly control: string
   /** The successor's command, with argv0. If empty, the successor gets the command of the hung process. */
   readonly argv: readonly string[]
+  /** The addresses that the successor gives up. */
+  readonly without: readonly string[]
   readonly timeoutMs: number
   readonly progress: (step: UpgradeProgress) => void
   readonly signal: AbortSignal
@@ -56,7 +60,7 @@ interface ReplaceHung {
  * with ERR_FDB_STUCK (the process is unknown, or holds no such socket), ERR_FDB_DENIED or ERR_FDB_TRACE; later with the errors of `upgrade`.
  */
 export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
-  const { control, argv, progress, signal, report, openOutput } = options
+  const { control, argv, without, progress, signal, report, openOutput } = options
   using hung = await findListeningProcess(control)
   const own = process.geteuid?.()
   if (hung.uid !== own) {
@@ -67,13 +71,14 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   }
   const { startedAs } = hung
   const command = commandFor(argv, startedAs)
-  const env = { ...unsetAll(process.env), ...startedAs.env }
+  const env = { ...unsetAll(process.env), ...startedAs.env, ...givingUp(without) }
   // Checks before the kill that the command can be started.
   successorCommand({ argv: command, env, cwd: startedAs.cwd })
   const { recovered, service } = duplicateFrom(hung, control)
   const output: OwnedFd[] = []
   let driver: MemberDriver
   try {
+    checkGivenUp(without, listenersIn(recovered), hung.pid)
     for (const number of [1, 2]) output.push(hung.duplicate(number, 'output of the hung process'))
     report(
       `process ${hung.pid} (${service}, generation ${recovered.generation}) does not answer: duplicated ${recovered.entries.length} listeners and descriptors and ${recovered.segments.length} segments of state from it; killing it (SIGKILL)`,
@@ -257,6 +262,12 @@ function commandFor(argv: readonly string[], { argv: own, cwd }: ProcessStart): 
   if (argv.length > 0) return argv
   const [file = '', ...rest] = own
   return [file.includes('/') ? resolve(cwd, file) : file, ...rest]
+}
+
+function listenersIn({ entries }: RecoveredDescriptors): NamedAddress[] {
+  return entries.flatMap(({ name, role, fd }) =>
+    role === 'listener' ? [{ name, address: formatAddress(inspectOne(fd)) }] : [],
+  )
 }
 
 /** Maps each variable to undefined, because the successor gets the environment of the hung process instead. */

@@ -233,6 +233,12 @@ export class OfferedListeners {
     return entries.find(entry => overlaps(parseListenerSpec(entry.spec))) ?? null
   }
 
+  /** The listeners of the previous version that this version does not use (yet), also those that were opened after the Offer. */
+  get unused(): readonly Entry[] {
+    const { entries } = this.#shared.registry
+    return entries.filter(entry => entry.role === 'listener' && !this.#used.has(inodeOf(entry)))
+  }
+
   /** Marks a socket as used, so that {@link find} does not return it again. */
   use(fd: OwnedFd): void {
     this.#used.add(inspectOne(fd).ino)

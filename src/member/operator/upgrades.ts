@@ -3,9 +3,10 @@ import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { Id } from '../../handoff/messages.js'
 import type { Peer } from '../../holder/peer.js'
-import type { Upgraded, UpgradeProgress } from '../../operator/requests.js'
+import { refuseWithout, type Upgraded, type UpgradeProgress } from '../../operator/requests.js'
 import type { Failure, UpgradeReport } from '../../operator/status-report.js'
 import { successorCommand } from '../../os/command-line.js'
+import { checkGivenUp, givingUp, type NamedAddress } from '../../os/given-up.js'
 import { canNameMainProcess } from '../../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../../versions/leftover-processes.js'
 import type { Successor } from '../../versions/spawn-successor.js'
@@ -56,6 +57,8 @@ export class Upgrades implements AttemptIncumbent {
   output: (() => SuccessorOutput) | null = null
   /** Returns the step that a successor has missed if it has joined and is not ready. */
   unready: () => string = () => 'has not called ready()'
+  /** Returns the listeners at which a successor must listen. Null if its own code decides that. */
+  required: (() => readonly NamedAddress[]) | null = null
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
   #attempt: UpgradeAttempt | null = null
@@ -68,6 +71,14 @@ export class Upgrades implements AttemptIncumbent {
 
   constructor(deps: UpgradesDeps) {
     this.#deps = deps
+  }
+
+  /** Returns the variables of a successor that gives up these addresses. Throws ERR_FDB_OPTION if they are none of this process. */
+  givingUp(addresses: readonly string[]): NodeJS.ProcessEnv {
+    const listeners = this.required?.() ?? []
+    if (this.required === null) refuseWithout(addresses, 'is not under fd-broker/auto')
+    checkGivenUp(addresses, listeners, process.pid)
+    return givingUp(addresses)
   }
 
   get underWay(): boolean {
@@ -178,7 +189,7 @@ export class Upgrades implements AttemptIncumbent {
     const attempt = await UpgradeAttempt.start(this, {
       command: successorCommand({
         argv: argv.length > 0 ? argv : undefined,
-        env: { ...env, ...output?.env },
+        env: { ...givingUp([]), ...env, ...output?.env },
         cwd,
       }),
       control: control!,

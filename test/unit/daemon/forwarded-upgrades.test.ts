@@ -9,7 +9,7 @@ it('a late message of a member about a failed upgrade answers no later one', asy
   const { link, heard } = linked()
   const peer = peerWith({ pid: 7, link })
   const upgrades = new ForwardedUpgrades(HANDOFF_TIMES)
-  const order = { argv: [], timeoutMs: 0, service: 'shop', killStuck: false }
+  const order = { argv: [], timeoutMs: 0, service: 'shop', killStuck: false, without: [] }
   const ask = () => upgrades.ask(peer, order, () => {}, new AbortController().signal)
   const first = ask()
   upgrades.failed({ code: 'ERR_FDB_DEADLINE', message: 'late', phase: 'offering', at: 0 })

@@ -30,7 +30,7 @@ function open(phase: HolderPhase) {
     machine: () => now,
   } as unknown as OperatedService
   const operations = new ServiceOperations(service)
-  const order = { argv: [], timeoutMs: 60_000, service: 'shop', killStuck: false }
+  const order = { argv: [], timeoutMs: 60_000, service: 'shop', killStuck: false, without: [] }
   const upgrade = () => operations.upgrade(order, () => {}, new AbortController().signal)
   const asked = () => told.filter(body => body.upgradeRequest).length
   return { now, operations, upgrade, asked }

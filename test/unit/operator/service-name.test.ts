@@ -19,7 +19,7 @@ it('one service behind a control socket does nothing for who asks for another', 
   }
   const only = operationsOnly({ service: 'shop', control: '/run/upgrade.sock' }, operations)
   const upgrade = (service: string) =>
-    only.upgrade({ argv: [], timeoutMs: 0, killStuck: false, service }, () => {}, NEVER)
+    only.upgrade({ argv: [], timeoutMs: 0, killStuck: false, without: [], service }, () => {}, NEVER)
   const command = (service: string) =>
     only.command({ name: 'stop', body: Buffer.alloc(0), service }, { signal: NEVER })
   for (const ask of [upgrade, command])

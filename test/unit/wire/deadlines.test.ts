@@ -119,7 +119,7 @@ const WAITS: Readonly<Record<string, Wait>> = {
     begin: () =>
       new ForwardedUpgrades(HANDOFF_TIMES).ask(
         silentPeer(),
-        { argv: [], timeoutMs: 0, service: '', killStuck: false },
+        { argv: [], timeoutMs: 0, service: '', killStuck: false, without: [] },
         () => {},
         never,
       ),

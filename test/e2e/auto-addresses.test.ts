@@ -1,0 +1,199 @@
+import { existsSync, readFileSync } from 'node:fs'
+import http from 'node:http'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
+import { signalPid } from '../processes/launch.js'
+import * as operator from '../processes/operator.js'
+import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const HTTP = `import http from 'node:http'
+import { existsSync } from 'node:fs'
+const open = (...where) => http.createServer((request, response) => response.end('pid ' + process.pid)).listen(...where)
+`
+const MAIN = 'open(8080)\n'
+const OTHER = "open('./other.sock')\n"
+/** Silence after which a next version was once taken for complete, a limit to fail at, and an early end of the version before. */
+const SOON = { FD_BROKER_QUIET: '50ms', FD_BROKER_READY_TIMEOUT: '1s', FD_BROKER_PROBATION: '300ms' }
+const PATIENT = { ...SOON, FD_BROKER_READY_TIMEOUT: '20s' }
+
+type Variables = Readonly<Record<string, string>>
+
+/** It listens on both. */
+async function both(env: Variables, text = `${HTTP}${MAIN}${OTHER}`) {
+  const program = await AutoProgram.of(text, 'server.mjs', { env })
+  const first = await program.serve()
+  await program.statusWhere('both listen', ({ listeners }) => listeners.length === 2)
+  return { program, first }
+}
+
+const upgrade = (program: AutoProgram, ...more: string[]) =>
+  program.sandbox.run('upgrade', '--control', program.control, ...more)
+
+const missing = (program: AutoProgram, ...addresses: string[]) =>
+  program.statusWhere(`it waits for ${addresses.join(' and ')}`, ({ upgrade: now }) =>
+    addresses.every(
+      address => now?.missing?.startsWith('it does not listen on ') && now.missing.includes(address),
+    ),
+  )
+
+/** Every one is answered by this process. */
+async function answersStill(program: AutoProgram, pid: number, times = 100): Promise<void> {
+  for (let asked = 0; asked < times; asked++) {
+    const answer = await fetch(program.url, { headers: { connection: 'close' } })
+    expect(await answer.text()).toBe(`pid ${pid}`)
+  }
+}
+
+function upgradeWith(program: AutoProgram, env: Variables): Promise<unknown> {
+  const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
+  return program.sandbox.runCommand(['env', ...variables, 'node', CLI, 'upgrade', '--control', program.control])
+}
+
+function answerAt(socketPath: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    http
+      .get({ socketPath, agent: false }, response => {
+        let text = ''
+        response
+          .setEncoding('utf8')
+          .on('data', part => (text += part))
+          .on('end', () => resolve(text))
+      })
+      .on('error', reject)
+  })
+}
+
+describe('a next version under fd-broker/auto serves only when it listens on every address of the version before:', () => {
+  it.each([
+    ['its main port, long after another', OTHER, MAIN, (port: number) => `tcp://[::]:${port}`],
+    ['another address, long after its main port', MAIN, OTHER, () => '/other.sock'],
+  ])('%s', async (_, early, late, address) => {
+    const { program, first } = await both(PATIENT)
+    program.write('server.mjs', `${HTTP}${early}process.on('SIGUSR2', () => { ${late.trim()} })\n`)
+    const run = upgrade(program)
+    const { upgrade: now } = await missing(program, address(program.port))
+    await answersStill(program, first)
+    expect((await operator.status(program.control)).generation).toBe(1)
+    signalPid(now!.pid, 'SIGUSR2')
+    expect(await run).toMatchObject({ code: 0 })
+    await program.answeredBy(await program.serves(2))
+  })
+
+  it('also on one that the version before opens meanwhile, and not on one that it closes meanwhile', async () => {
+    const { program, first } = await both(
+      PATIENT,
+      `${HTTP}${MAIN}const other = ${OTHER}process.on('SIGUSR2', () => { other.close(); open('./late.sock') })\n`,
+    )
+    program.write('server.mjs', `${HTTP}${MAIN}process.on('SIGUSR2', () => open('./late.sock'))\n`)
+    const run = upgrade(program)
+    await missing(program, '/other.sock')
+    signalPid(first, 'SIGUSR2')
+    const { upgrade: now } = await missing(program, '/late.sock')
+    signalPid(now!.pid, 'SIGUSR2')
+    expect(await run).toMatchObject({ code: 0 })
+    const second = await program.serves(2)
+    expect(await answerAt(program.path('late.sock'))).toBe(`pid ${second}`)
+  })
+
+  it('servers at a port that the kernel chooses are matched in the order in which they listen', async () => {
+    const { program, first } = await both(SOON, `${HTTP}open(0, '127.0.0.1')\nopen(0, '127.0.0.1')\n`)
+    const { listeners } = await operator.status(program.control)
+    program.write('server.mjs', `${HTTP}open(0, '127.0.0.1')\n`)
+    const { code, stderr } = await upgrade(program)
+    expect(code).toBe(1)
+    expect(stderr).toContain(
+      `it does not listen on ${listeners[1]!.address}, as the version that serves does`,
+    )
+    expect(stderr).not.toContain(listeners[0]!.address)
+    expect((await operator.status(program.control)).pid).toBe(first)
+  })
+})
+
+describe('a listener that a next version under fd-broker/auto gives up on purpose', () => {
+  it('is named by an upgrade that fails at its limit, with the command that leaves it out', async () => {
+    const { program, first } = await both(SOON)
+    program.write('server.mjs', `${HTTP}${MAIN}`)
+    const { code, stderr } = await upgrade(program)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_DEADLINE: process \d+ was not ready within 1000 ms/)
+    const [, remedy = ''] =
+      /it does not listen on unix:\S+\/other\.sock, as the version that serves does \(to give that up: fd-broker upgrade (--without \S+)\)/.exec(
+        stderr,
+      ) ?? []
+    await answersStill(program, first, 1)
+    expect(await upgrade(program, ...remedy.split(' '))).toMatchObject({ code: 0 })
+    await program.answeredBy(await program.serves(2))
+    await program.statusWhere('it is closed', ({ listeners }) => listeners.length === 1)
+    expect(existsSync(program.path('other.sock'))).toBe(false)
+  })
+
+  it.each([
+    ['process', (program: AutoProgram, env: Variables) => program.launch('import', env)],
+    ['command', (program: AutoProgram, env: Variables) => upgradeWith(program, env)],
+  ])('is named by a variable of the %s, with an address that there is not', async (_, start) => {
+    const { program } = await both(SOON)
+    program.write('server.mjs', `${HTTP}${MAIN}`)
+    const started = start(program, {
+      FD_BROKER_WITHOUT: `unix:${program.path('other.sock')}, tcp://127.0.0.1:1`,
+    })
+    await program.answeredBy(await program.serves(2))
+    await started
+  })
+
+  it.runIf(NIGHTLY)('is given up by the next version, which does not pass that on', async () => {
+    const text = "setInterval(() => console.log('children get ' + process.env.FD_BROKER_WITHOUT), 100)\n"
+    const { program } = await both(SOON)
+    program.write('server.mjs', `${HTTP}${MAIN}${text}`)
+    expect(await upgrade(program, '--without', program.path('other.sock'))).toMatchObject({ code: 0 })
+    const second = await program.serves(2)
+    expect(environment(second)).toContain('FD_BROKER_WITHOUT=')
+    await program.says('children get undefined')
+    await program.command('upgrade')
+    expect(environment(await program.serves(3))).not.toContain('FD_BROKER_WITHOUT=')
+  })
+
+  it('is refused if the running version does not have it', async () => {
+    const { program, first } = await both(SOON)
+    const { code, stderr, stdout } = await upgrade(program, '--without', 'tcp://127.0.0.1:1')
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(stderr).toContain(
+      `--without tcp://127.0.0.1:1: process ${first} does not listen there; it listens on tcp://[::]:${program.port}, unix:${program.path('other.sock')}\n`,
+    )
+  })
+
+  it('can be opened later, also while the version before stands by', async () => {
+    const { program } = await both({ ...SOON, FD_BROKER_PROBATION: '20s' })
+    program.write('server.mjs', `${HTTP}${MAIN}process.on('SIGUSR2', () => { ${OTHER.trim()} })\n`)
+    expect(await upgrade(program, '--without', program.path('other.sock'))).toMatchObject({ code: 0 })
+    const second = await program.serves(2)
+    signalPid(second, 'SIGUSR2')
+    const answer = await until('it answers there', () =>
+      answerAt(program.path('other.sock')).catch(() => null),
+    )
+    expect(answer).toBe(`pid ${second}`)
+    expect((await operator.status(program.control)).phase).toBe('probation')
+  })
+})
+
+it('FD_BROKER_READY asks every HTTP address of a next version', async () => {
+  const { program, first } = await both({ ...PATIENT, FD_BROKER_READY: '/health' })
+  program.write(
+    'server.mjs',
+    `${HTTP}${MAIN}http.createServer((request, response) => response.writeHead(existsSync('well') ? 200 : 503).end()).listen('./other.sock')\n`,
+  )
+  const run = upgrade(program)
+  await program.statusWhere('it waits for the other one', ({ upgrade: now }) =>
+    /fails its check on unix:\S+\/other\.sock: GET \/health: 503/.test(now?.missing ?? ''),
+  )
+  await answersStill(program, first, 20)
+  program.write('well', '')
+  expect(await run).toMatchObject({ code: 0 })
+  await program.answeredBy(await program.serves(2))
+})
+
+function environment(pid: number): string {
+  return readFileSync(`/proc/${pid}/environ`, 'latin1').replaceAll('\0', '\n')
+}
