@@ -6,6 +6,7 @@ import { HELD_HANDLE, holdHandle, listeningDescriptorOf, nameSocket } from '../n
 import { observe, setMethod } from '../node/observed-events.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs, WITHOUT } from '../os/command-line.js'
+import { shownAddress } from '../os/given-up.js'
 import { realPathOf } from '../os/release-link.js'
 import { AwaitedListeners } from './awaited-listeners.js'
 import { PARENT } from './exclusion.js'
@@ -386,8 +387,9 @@ export class AutoService {
         const [next] = [...this.#names].filter(([server]) => isHttp(server) && !passed.has(server))
         if (next === undefined) break
         const [server, name] = next
-        this.#member.reportStep(`has no answer to GET ${path} on ${name} yet`)
-        await untilHealthy(answers(server, { path }), name, step => this.#member.reportStep(step))({ signal })
+        const at = shownAddress({ name, address: this.#listeners.get(name)?.address.url ?? name })
+        this.#member.reportStep(`has no answer to GET ${path} on ${at} yet`)
+        await untilHealthy(answers(server, { path }), at, step => this.#member.reportStep(step))({ signal })
         passed.add(server)
       }
       if (passed.size === 0)
@@ -484,8 +486,8 @@ function isHttp(server: net.Server): boolean {
   return 'maxHeadersCount' in server
 }
 
-/** Repeats the check of the server with this name until it passes. Prints each new reason why it fails, and passes each to `onFailed`. */
-function untilHealthy(check: Check, name: string, onFailed: (step: string) => void): Check {
+/** Repeats the check of the server at this address until it passes. Prints each new reason why it fails, and passes each to `onFailed`. */
+function untilHealthy(check: Check, at: string, onFailed: (step: string) => void): Check {
   const repeated: Check = async ({ signal }) => {
     for (;;) {
       try {
@@ -494,8 +496,8 @@ function untilHealthy(check: Check, name: string, onFailed: (step: string) => vo
         if (signal.aborted) throw error
         const why = messageOf(error)
         const { reason = why } = FdbError.is(error) ? error.details : {}
-        onFailed(`fails its check on ${name}: ${reason}`)
-        printOnce(`this version does not serve yet: ${name}: ${why}`)
+        onFailed(`fails its check on ${at}: ${reason}`)
+        printOnce(`this version does not serve yet: ${at}: ${why}`)
       }
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }

@@ -49,7 +49,15 @@ async function answersStill(program: AutoProgram, pid: number, times = 100): Pro
 
 function upgradeWith(program: AutoProgram, env: Variables): Promise<unknown> {
   const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`)
-  return program.sandbox.runCommand(['env', ...variables, 'node', CLI, 'upgrade', '--control', program.control])
+  return program.sandbox.runCommand([
+    'env',
+    ...variables,
+    'node',
+    CLI,
+    'upgrade',
+    '--control',
+    program.control,
+  ])
 }
 
 function answerAt(socketPath: string): Promise<string> {

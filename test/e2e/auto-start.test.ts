@@ -111,7 +111,7 @@ const NOT_SERVING: readonly (readonly [
     'answers 404 to its health check',
     "import http from 'node:http'\nhttp.createServer((_, answer) => answer.writeHead(404).end()).listen(0)\n",
     ['--ready', '/health'],
-    /it listens, but fails its check: GET \/health: 404 Not Found; its log /,
+    /it listens, but fails its check on tcp:\S+[1-9]: GET \/health: 404 Not Found; its log /,
   ],
   [
     'hides that its port is taken',
