@@ -2,7 +2,13 @@ import { existsSync } from 'node:fs'
 import type net from 'node:net'
 import { answers, type Check, FdbError, join, type Listener, type Member } from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
-import { HELD_HANDLE, holdHandle, listeningDescriptorOf, nameSocket } from '../node/held-handle.js'
+import {
+  HELD_HANDLE,
+  holdHandle,
+  keepsAlive,
+  listeningDescriptorOf,
+  nameSocket,
+} from '../node/held-handle.js'
 import { observe, setMethod } from '../node/observed-events.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs, WITHOUT } from '../os/command-line.js'
@@ -285,8 +291,7 @@ export class AutoService {
   /** An adopted server whose handle is held does not keep the process alive by itself. */
   #keepAlive(): void {
     if (this.#phase !== 'starts') return
-    const servers = [...this.#names.keys()] as (net.Server & { readonly _unref?: boolean })[]
-    this.#member.keepAlive(this.#hasAdopted && servers.some(server => server._unref !== true))
+    this.#member.keepAlive(this.#hasAdopted && [...this.#names.keys()].some(keepsAlive))
   }
 
   /** Closes the member's listener after the program has closed its server; keeps an adopted one until this process is ready. */

@@ -74,6 +74,11 @@ export function holdHandle(server: net.Server, listen: () => void): (() => void)
   return () => startAccepting(handleToStart, backlog)
 }
 
+/** Whether the server keeps the process alive while it listens: the program has not called its unref(). */
+export function keepsAlive(server: net.Server): boolean {
+  return (server as { readonly _unref?: boolean })._unref !== true
+}
+
 function startAccepting(handle: ServerHandle, backlog: number): void {
   // Deletes the override, so that the prototype's listen() is called.
   Reflect.deleteProperty(handle, 'listen')

@@ -138,17 +138,17 @@ describe('a listener that a next version under fd-broker/auto gives up on purpos
     expect(existsSync(program.path('other.sock'))).toBe(false)
   })
 
-  it.each([
-    ['process', (program: AutoProgram, env: Variables) => program.launch('import', env)],
-    ['command', (program: AutoProgram, env: Variables) => upgradeWith(program, env)],
-  ])('is named by a variable of the %s, with an address that there is not', async (_, start) => {
+  it.each<[string, string, string, (program: AutoProgram, env: Variables) => Promise<unknown>]>([
+    ['process', MAIN, './other.sock', (program, env) => program.launch('import', env)],
+    ['command', OTHER, '8080', upgradeWith],
+  ])('is named by a variable of the %s, with an address that there is not', async (_, text, gone, start) => {
     const { program } = await both(SOON)
-    program.write('server.mjs', `${HTTP}${MAIN}`)
-    const started = start(program, {
-      FD_BROKER_WITHOUT: `unix:${program.path('other.sock')}, tcp://127.0.0.1:1`,
-    })
-    await program.answeredBy(await program.serves(2))
+    program.write('server.mjs', `${HTTP}${text}`)
+    const address = gone === '8080' ? `${program.port}` : program.path(gone)
+    const started = start(program, { FD_BROKER_WITHOUT: `tcp://127.0.0.1:1, ${address}` })
+    await program.serves(2)
     await started
+    await program.statusWhere('it is closed', ({ listeners }) => listeners.length === 1)
   })
 
   it.runIf(NIGHTLY)('is given up by the next version, which does not pass that on', async () => {
@@ -163,7 +163,7 @@ describe('a listener that a next version under fd-broker/auto gives up on purpos
     expect(environment(await program.serves(3))).not.toContain('FD_BROKER_WITHOUT=')
   })
 
-  it('is refused if the running version does not have it', async () => {
+  it('is refused if the running version does not have it, with those that it has', async () => {
     const { program, first } = await both(SOON)
     const { code, stderr, stdout } = await upgrade(program, '--without', 'tcp://127.0.0.1:1')
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
