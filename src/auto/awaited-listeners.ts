@@ -27,7 +27,8 @@ export class AwaitedListeners {
   readonly #deps: AwaitedDeps
   /** Inodes of the listeners that the previous version has closed since it offered them. */
   #closed: ReadonlySet<string> = new Set()
-  #reported = ''
+  /** Null: the next update reports in any case. */
+  #reported: string | null = ''
   #waiting: (() => void) | null = null
   #isLooking = false
 
@@ -58,6 +59,9 @@ export class AwaitedListeners {
     const timer = setInterval(() => void this.#look(), LOOK_MS).unref()
     const aborted = () => this.#waiting?.()
     signal.addEventListener('abort', aborted)
+    // The member has reported that this check runs; which listeners are missing says more.
+    this.#reported = null
+    this.update()
     try {
       for (;;) {
         signal.throwIfAborted()

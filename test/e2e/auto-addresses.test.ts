@@ -113,7 +113,7 @@ describe('a next version under fd-broker/auto serves only when it listens on eve
     const { code, stderr } = await upgrade(program)
     expect(code).toBe(1)
     expect(stderr).toContain(
-      `it does not listen on ${listeners[1]!.address}, as the version that serves does`,
+      `has joined, but does not listen on ${listeners[1]!.address}, as the version that serves does`,
     )
     expect(stderr).not.toContain(listeners[0]!.address)
     expect((await operator.status(program.control)).pid).toBe(first)
@@ -128,7 +128,7 @@ describe('a listener that a next version under fd-broker/auto gives up on purpos
     expect(code).toBe(1)
     expect(stderr).toMatch(/^ERR_FDB_DEADLINE: process \d+ was not ready within 1000 ms/)
     const [, remedy = ''] =
-      /it does not listen on unix:\S+\/other\.sock, as the version that serves does \(to give that up: fd-broker upgrade (--without \S+)\)/.exec(
+      /has joined, but does not listen on unix:\S+\/other\.sock, as the version that serves does \(to give that up: fd-broker upgrade (--without \S+)\)/.exec(
         stderr,
       ) ?? []
     await answersStill(program, first, 1)
