@@ -235,7 +235,7 @@ export class OfferedListeners {
 
   /** The listeners of the previous version that this version does not use (yet), also those that were opened after the Offer. */
   get unused(): readonly Entry[] {
-    const { entries } = this.#shared.registry
+    const { entries } = this.#deps.registry
     return entries.filter(entry => entry.role === 'listener' && !this.#used.has(inodeOf(entry)))
   }
 

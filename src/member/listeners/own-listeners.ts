@@ -138,7 +138,7 @@ export class OwnListeners {
     })
     this.#listeners.set(name, listener)
     // Also after ready(), until the handoff cannot be undone any more: then entries that are not wanted are closed.
-    shared.registry.wanted.add(name)
+    this.#deps.registry.wanted.add(name)
     if (machine.phase === 'serving') listener.setOptions()
     if (machine.member.accepting) await listener.start()
     return listener
