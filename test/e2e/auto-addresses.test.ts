@@ -15,7 +15,7 @@ const open = (...where) => http.createServer((request, response) => response.end
 `
 const MAIN = 'open(8080)\n'
 const OTHER = "open('./other.sock')\n"
-/** Silence after which a next version was once taken for complete, a limit to fail at, and an early end of the version before. */
+/** Times of a program: the silence that once counted as complete, the limit at which an upgrade fails, and the end of the previous version. */
 const SOON = { FD_BROKER_QUIET: '50ms', FD_BROKER_READY_TIMEOUT: '1s', FD_BROKER_PROBATION: '300ms' }
 const PATIENT = { ...SOON, FD_BROKER_READY_TIMEOUT: '20s' }
 
