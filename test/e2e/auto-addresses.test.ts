@@ -21,7 +21,7 @@ const PATIENT = { ...SOON, FD_BROKER_READY_TIMEOUT: '20s' }
 
 type Variables = Readonly<Record<string, string>>
 
-/** It listens on both. */
+/** The program listens on both addresses. */
 async function both(env: Variables, text = `${HTTP}${MAIN}${OTHER}`) {
   const program = await AutoProgram.of(text, 'server.mjs', { env })
   const first = await program.serve()
