@@ -121,7 +121,7 @@ describe('a next version under fd-broker/auto serves only when it listens on eve
 })
 
 describe('a listener that a next version under fd-broker/auto gives up on purpose', () => {
-  it('is named by an upgrade that fails at its limit, with the command that leaves it out', async () => {
+  it('fails an upgrade at its limit, which names it and the command that leaves it out', async () => {
     const { program, first } = await both(SOON)
     program.write('server.mjs', `${HTTP}${MAIN}`)
     const { code, stderr } = await upgrade(program)
@@ -141,17 +141,20 @@ describe('a listener that a next version under fd-broker/auto gives up on purpos
   it.each<[string, string, string, (program: AutoProgram, env: Variables) => Promise<unknown>]>([
     ['process', MAIN, './other.sock', (program, env) => program.launch('import', env)],
     ['command', OTHER, '8080', upgradeWith],
-  ])('is named by a variable of the %s, with an address that there is not', async (_, text, gone, start) => {
-    const { program } = await both(SOON)
-    program.write('server.mjs', `${HTTP}${text}`)
-    const address = gone === '8080' ? `${program.port}` : program.path(gone)
-    const started = start(program, { FD_BROKER_WITHOUT: `tcp://127.0.0.1:1, ${address}` })
-    await program.serves(2)
-    await started
-    await program.statusWhere('it is closed', ({ listeners }) => listeners.length === 1)
-  })
+  ])(
+    'may be missing if a variable of the %s names it, also beside an address that does not exist',
+    async (_, text, gone, start) => {
+      const { program } = await both(SOON)
+      program.write('server.mjs', `${HTTP}${text}`)
+      const address = gone === '8080' ? `${program.port}` : program.path(gone)
+      const started = start(program, { FD_BROKER_WITHOUT: `tcp://127.0.0.1:1, ${address}` })
+      await program.serves(2)
+      await started
+      await program.statusWhere('it is closed', ({ listeners }) => listeners.length === 1)
+    },
+  )
 
-  it.runIf(NIGHTLY)('is given up by the next version, which does not pass that on', async () => {
+  it.runIf(NIGHTLY)('may be missing in the next version only: that one does not pass this on', async () => {
     const text = "setInterval(() => console.log('children get ' + process.env.FD_BROKER_WITHOUT), 100)\n"
     const { program } = await both(SOON)
     program.write('server.mjs', `${HTTP}${MAIN}${text}`)
@@ -163,7 +166,7 @@ describe('a listener that a next version under fd-broker/auto gives up on purpos
     expect(environment(await program.serves(3))).not.toContain('FD_BROKER_WITHOUT=')
   })
 
-  it('is refused if the running version does not have it, with those that it has', async () => {
+  it('must be one of the running version to be given up: the refusal lists these', async () => {
     const { program, first } = await both(SOON)
     const { code, stderr, stdout } = await upgrade(program, '--without', 'tcp://127.0.0.1:1')
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
