@@ -111,7 +111,7 @@ describe('a daemon that another user attacks', () => {
         await status(control)
       }
     }
-    // The share of the user: descriptors connections, and one message.
+    // The share of the user: descriptors, connections, and one message.
     expect(most).toBeLessThan((DESCRIPTORS / 16) * 2 + 253)
   })
 
