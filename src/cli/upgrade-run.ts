@@ -1,0 +1,341 @@
+import { resolve } from 'node:path'
+import { LOG_WRITER_MS, openPart, ownPart, unservedPart } from '../auto/log-files.js'
+import { FdbError } from '../errors.js'
+import { isCommitted } from '../handoff/phases.js'
+import { openFileOf } from '../kernel/index.js'
+import { OperatorClient, statusAt } from '../operator/client.js'
+import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
+import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
+import { givenUp, means } from '../os/given-up.js'
+import type { Release } from '../os/release-link.js'
+import { type AskFlags, killHungText, pollUntil } from './ask-service.js'
+import { plain, print, printFailure, style, WaitingLine, WaitingNotes } from './output.js'
+import { portHolderText } from './port-holder.js'
+import { type ReleaseChange, ReleasePath, upgradeTo } from './release-path.js'
+import { CANCEL_SIGNALS } from './signals.js'
+import { narrowAnswer, type ServiceAddress, serviceOf } from './status-answer.js'
+import type { Plan } from './upgrade-plan.js'
+
+/** Limit for the answer of the running server. The upgrade itself may take the whole `--timeout`. */
+const FIRST_ANSWER_MS = 5_000
+
+/** Limit for the time in which the previous version reports how long it stands by. */
+const STANDBY_MS = 1_000
+
+/** Limit for the status of a server that is being upgraded. */
+const STATUS_MS = 2_000
+
+/** The upgrade that an operator has asked for. */
+interface UpgradeOrder extends Required<AskFlags> {
+  /** The command of the next version; empty: the present one. */
+  readonly argv: readonly string[]
+  readonly without: readonly string[]
+  readonly binary: string | undefined
+  readonly at: string | undefined
+  readonly json: boolean | undefined
+  readonly killStuck: boolean
+  /** Why `--smart` upgrades; null without that option. */
+  readonly plan: Plan | null
+}
+
+interface ReportedPhase {
+  readonly phase: string
+  /** Milliseconds since the request. */
+  readonly ms: number
+  readonly pid: number
+}
+
+/** One upgrade, as the command line shows it: the headline, the phases, what it waits for, and the outcome. */
+export class UpgradeRun implements Disposable {
+  readonly #order: UpgradeOrder
+  readonly #waiting = new WaitingLine('waiting for the server')
+  readonly #phases: ReportedPhase[] = []
+  #begun = Date.now()
+  /** The log of the service, if `fd-broker start` has started it. */
+  #log: unknown
+  /** The process that serves now; null: its sockets are those of a supervisor. */
+  #serving: number | null | undefined
+  /** Addresses of the variable FD_BROKER_WITHOUT that the running version has: a unit's variable outlives the upgrade that it was made for. */
+  #lasting: readonly string[] = []
+  /** Printed with the first phase: a refused upgrade (ERR_FDB_BUSY) starts nothing. */
+  #headline: string | null = null
+
+  constructor(order: UpgradeOrder) {
+    this.#order = order
+  }
+
+  [Symbol.dispose](): void {
+    this.#waiting[Symbol.dispose]()
+  }
+
+  /** Rejects with the failure of the upgrade, which it has explained. */
+  async toEnd(): Promise<void> {
+    const { control, plan, timeout } = this.#order
+    if (plan !== null) this.#print(`${plain(plan.because)}: upgrading`)
+    const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
+    using client = await OperatorClient.connect(control, { timeout: answerMs })
+    const hung = await this.#examine(client, answerMs)
+    this.#begun = Date.now()
+    const interrupted = new AbortController()
+    const cancel = (signal: NodeJS.Signals) => {
+      if (interrupted.signal.aborted) process.exit(1)
+      this.#waiting.clear()
+      process.stderr.write(`${signal}: cancelling the upgrade\n`)
+      interrupted.abort()
+    }
+    for (const signal of CANCEL_SIGNALS) process.on(signal, cancel)
+    try {
+      await this.#report(client, await this.#execute(client, hung, interrupted.signal))
+    } catch (error) {
+      if (FdbError.is(error)) await this.#explain(error)
+      throw error
+    } finally {
+      for (const signal of CANCEL_SIGNALS) process.off(signal, cancel)
+    }
+  }
+
+  /** Asks the running version for its status. Resolves with whether it hangs, and --kill-stuck was given. */
+  async #examine(client: OperatorClient, answerMs: number): Promise<boolean> {
+    const { control, killStuck, service } = this.#order
+    let answer: StatusAnswer
+    try {
+      answer = await client.status({ timeout: answerMs })
+    } catch (error) {
+      if (!FdbError.is(error) || error.code !== 'ERR_FDB_DEADLINE') throw error
+      if (killStuck) return true
+      throw new FdbError(error.code, `${error.message}; ${killHungText(control)}`, { retryable: true })
+    }
+    const now = serviceOf(answer, service)
+    const listeners = now?.listeners ?? []
+    this.#lasting = givenUp(process.env).filter(text =>
+      listeners.some(({ name = '', address = '' }) => means(text, { name, address })),
+    )
+    this.#log = now?.details?.log
+    // A supervisor's program takes its socket from its parent.
+    this.#serving = now?.hosting === 'supervisor' ? null : now?.pid
+    // A member of an earlier release ignores a wrong service name; a daemon refuses it.
+    if (!isDaemon(answer)) narrowAnswer(answer, { control, service })
+    this.#headline = headlineOf(answer, service)
+    return false
+  }
+
+  /** Upgrades, to the release of --binary if that was given. */
+  async #execute(client: OperatorClient, hung: boolean, signal: AbortSignal): Promise<Upgraded> {
+    const { argv, at, binary, control, killStuck, service, timeout, without } = this.#order
+    const progress = (step: UpgradeProgress) => this.#progress(step)
+    const limits = { argv, without: [...without, ...this.#lasting], timeout, progress, signal }
+    const upgrade = async (release?: Release) => {
+      using _notes = new WaitingNotes(this.#waiting, () => this.#waitedFor())
+      return hung
+        ? await this.#replaceHung(limits)
+        : await client.upgrade({ ...limits, service, killStuck, release })
+    }
+    return binary === undefined || at === undefined
+      ? await upgrade()
+      : await upgradeTo({ control, service }, resolve(binary), releaseChange(binary, at), upgrade)
+  }
+
+  async #replaceHung(limits: UpgradeLimits): Promise<Upgraded> {
+    const { control, timeout } = this.#order
+    const { replaceHung } = await import('../member/joining/hung-incumbent.js')
+    return await replaceHung({
+      ...limits,
+      timeoutMs: timeout,
+      control,
+      report: line => this.#print(line),
+      openOutput: env => {
+        const own = ownPart(env)
+        this.#log = own?.log
+        return own === null ? null : openPart(own.log, env)
+      },
+    })
+  }
+
+  #progress({ phase, at, pid }: UpgradeProgress): void {
+    const ms = at > 0 ? Math.max(0, Math.round(at - this.#begun)) : this.#ms
+    this.#phases.push({ phase, ms, pid })
+    this.#waiting.text = `${phase} (pid ${pid})`
+    this.#printHeadline()
+    this.#print(`${String(ms).padStart(7)} ms  ${plain(phase).padEnd(11)} pid ${pid}`)
+  }
+
+  /** The note of an upgrade that takes long: the step that the next version has not done, its log, and the time that is left. */
+  async #waitedFor(): Promise<string> {
+    const { control, service, timeout } = this.#order
+    const { missing, leftMs = timeout } = await missingStep({ control, service }, this.#phases.at(-1))
+    const left = Math.max(0, Math.round(Math.min(timeout - this.#ms, leftMs) / 1000))
+    const part = typeof this.#log === 'string' ? unservedPart(this.#log, this.#begun) : null
+    const logText = part == null ? '' : `; its log is ${part}`
+    return `${missing}${logText}; waiting for at most ${left} s more`
+  }
+
+  async #report(client: OperatorClient, { pid, generation }: Upgraded): Promise<void> {
+    const { at, control, json, service } = this.#order
+    this.#printHeadline()
+    this.#print(style('green', `generation ${generation} (pid ${pid}) serves, after ${this.#ms} ms`))
+    const unserved = this.#phases.find(({ phase }) => phase === 'unserved')
+    if (unserved !== undefined)
+      this.#print(
+        `process ${unserved.pid}, which this upgrade started, does not serve: another command, or a service manager, started process ${pid}`,
+      )
+    const output = client.inOtherPidNamespace
+      ? undefined
+      : { stdout: openFileOf(pid, 1) ?? undefined, stderr: openFileOf(pid, 2) ?? undefined }
+    // The output of a program started by fd-broker start is a socket: another process reads it and writes the log.
+    const logText = typeof this.#log === 'string' ? `its log is ${this.#log}` : null
+    const note = logText ?? (output === undefined ? null : outputText(output))
+    if (note !== null) this.#print(plain(note))
+    const since = { pid, generation, begun: this.#begun }
+    const seconds = await standbySeconds({ control, service }, since)
+    if (seconds > 0) this.#print(standbyText(seconds, at))
+    print(json, { ok: true, ...this.#plan, pid, generation, ms: this.#ms, phases: this.#phases, output }, '')
+  }
+
+  /** Prints the process that has the port of the version that failed, and that version's log. */
+  async #explain(error: FdbError): Promise<void> {
+    if (this.#order.json) printFailure(error, { ...this.#plan, ms: this.#ms, phases: this.#phases })
+    if (this.#phases.length === 0) return
+    const holder = portHolderText(error.message, this.#serving)
+    if (holder !== null) this.#print(holder)
+    if (typeof this.#log === 'string') await printFailedLog(this.#log, this.#begun, line => this.#print(line))
+  }
+
+  get #plan(): Partial<Pick<Plan, 'done' | 'changes'>> {
+    const { plan } = this.#order
+    return plan === null ? {} : { done: plan.done, changes: plan.changes }
+  }
+
+  /** Milliseconds since the request. */
+  get #ms(): number {
+    return Math.max(0, Date.now() - this.#begun)
+  }
+
+  #print(line: string): void {
+    this.#waiting.clear()
+    if (!this.#order.json) process.stdout.write(`${line}\n`)
+  }
+
+  #printHeadline(): void {
+    if (this.#headline !== null) this.#print(this.#headline)
+    this.#headline = null
+  }
+}
+
+/** The options of both ways to upgrade. */
+interface UpgradeLimits {
+  readonly argv: readonly string[]
+  readonly without: readonly string[]
+  readonly timeout: number
+  readonly progress: (step: UpgradeProgress) => void
+  readonly signal: AbortSignal
+}
+
+/** A step of the next version, and the time that its service gives it. */
+interface MissingStep {
+  readonly missing: string
+  readonly leftMs?: number | undefined
+}
+
+/** Resolves with the step that the next version has not done yet. `last`: the last phase of the upgrade; undefined if no process was started. */
+async function missingStep(
+  { control, service }: ServiceAddress,
+  last: ReportedPhase | undefined,
+): Promise<MissingStep> {
+  const answer = await statusAt(control, STATUS_MS).catch(() => null)
+  const { pid: starting, missing = null, leftMs } = (answer && serviceOf(answer, service)?.upgrade) ?? {}
+  if (last === undefined) {
+    const first =
+      starting === undefined ? '' : `: process ${starting} does not serve yet (${missing ?? 'it starts'})`
+    return { missing: `the server has not started the next version yet${first}`, leftMs }
+  }
+  const { pid, phase } = last
+  const unjoined = 'it has not joined: it still loads, or does not use fd-broker'
+  const why = missing ?? (phase === 'started' ? unjoined : `it is in phase ${phase}`)
+  return { missing: `process ${pid}, the next version, does not serve yet: ${why}`, leftMs }
+}
+
+/**
+ * Resolves with the seconds for which the previous version still stands by; 0 if it does not, or if that stays unknown. Rejects if the new
+ * version has already failed, so that the previous one serves again.
+ */
+async function standbySeconds(
+  { control, service }: ServiceAddress,
+  { pid, generation, begun }: { readonly pid: number; readonly generation: number; readonly begun: number },
+): Promise<number> {
+  const until = performance.now() + STANDBY_MS
+  const seconds = await pollUntil(until, async leftMs => {
+    const answer = await statusAt(control, leftMs).catch(() => null)
+    const now = answer && serviceOf(answer, service)
+    if (now == null) return null
+    if (now.pid === pid) return now.phase === 'probation' ? (now.probationSeconds ?? null) : 0
+    const { lastFailure: failure, role } = now
+    if (role !== 'serving' || !failure || failure.at < begun || !isCommitted(failure.phase)) return null
+    throw new FdbError(
+      failure.code,
+      `generation ${generation} (pid ${pid}) has served and failed: ${plain(failure.message)}; process ${now.pid} (generation ${now.generation}) serves again`,
+      { phase: failure.phase },
+    )
+  })
+  return Math.round(seconds ?? 0)
+}
+
+function standbyText(seconds: number, at: string | undefined): string {
+  // Without --at a rollback would leave the link, or the executable, at the new release.
+  const rollback = `fd-broker rollback${at === undefined ? '' : ` --at ${at}`}`
+  return `the previous version stands by for ${seconds} s: ${rollback} returns to it`
+}
+
+/** Prints the path of the log of the version that was started since `begun` and does not serve. */
+async function printFailedLog(log: string, begun: number, printLine: (line: string) => void): Promise<void> {
+  const until = performance.now() + LOG_WRITER_MS
+  let failed: string | null | undefined
+  // The log writer creates the file at the first output of the version.
+  await pollUntil(until, async () => {
+    failed = unservedPart(log, begun)
+    return failed === undefined ? null : true
+  })
+  if (failed === null) return
+  const text =
+    failed === undefined
+      ? 'the version that failed wrote nothing to its log'
+      : `the log of the version that failed is ${failed}`
+  printLine(plain(text))
+}
+
+function headlineOf(answer: StatusAnswer, name: string): string {
+  const now = serviceOf(answer, name)
+  // The daemon refuses an unknown name itself.
+  if (now === undefined) return 'upgrading'
+  return `upgrading ${plain(now.service)} from generation ${plain(now.generation)} (pid ${plain(now.pid)})`
+}
+
+function releaseChange(binary: string, at: string): ReleaseChange {
+  const installed = new ReleasePath(at)
+  return {
+    path: installed.path,
+    apply: () => installed.install(binary),
+    revert: () => installed.revert(),
+    commit: () => installed.commit(),
+  }
+}
+
+/** The open files to which a process writes its output; undefined if /proc does not show them. */
+interface OutputOf {
+  readonly stdout: string | undefined
+  readonly stderr: string | undefined
+}
+
+/** Returns a warning if the reader of the output may end before the process; null if the output is a file, or none. */
+function outputText({ stdout, stderr }: OutputOf): string | null {
+  const targets = [...new Set([stdout, stderr])].flatMap(target =>
+    target === undefined ? [] : (describe(target) ?? []),
+  )
+  return targets.length === 0 ? null : `its output goes to ${targets.join(' and ')}`
+}
+
+function describe(target: string): string | null {
+  const lost = 'output after its end is lost'
+  if (/^\/dev\/(?:pts\/|tty|console)/.test(target)) return `the terminal ${target} (${lost})`
+  if (target.startsWith('pipe:')) return `a pipe (${lost})`
+  return target.startsWith('socket:') ? `a socket (${lost})` : null
+}
