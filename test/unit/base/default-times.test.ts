@@ -36,7 +36,7 @@ describe('default times', () => {
     (name, _, ms) => {
       const source = read('src/member/options/options.ts').replaceAll(/(\d) (?=\d{3})/g, '$1')
       const [group, option = group] = name.split('.')
-      const rest = source.slice(option === group ? 0 : source.indexOf(`${group}?: {`))
+      const rest = source.slice(option === group ? 0 : source.indexOf(`${group}?:`))
       const comment = rest
         .slice(0, rest.indexOf(`${option}?:`))
         .split('/**')
