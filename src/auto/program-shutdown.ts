@@ -28,6 +28,8 @@ export class ProgramShutdown {
   /** While this process serves. */
   readonly #watches = new Map<NodeJS.Signals, SignalWatch>()
   #ending = false
+  /** The program's SIGTERM handlers were called before its last connections were closed. */
+  #called = false
 
   constructor(member: Member, { exitMs, drainMs = DRAIN_MS }: AutoSettings, placeholder: Placeholder) {
     this.#member = member
@@ -35,6 +37,7 @@ export class ProgramShutdown {
     this.#drainMs = drainMs
     this.#starting = new StartingProcesses(member)
     this.#placeholder = placeholder
+    member.onLastCall(() => void this.#onLastCall())
     void member.retired.then(why => this.#onRetired(why))
   }
 
@@ -88,6 +91,14 @@ export class ProgramShutdown {
     endBy(signal)
   }
 
+  /** Lets the SIGTERM handlers of a replaced program end its connections themselves, as by a close frame with code 1001. */
+  async #onLastCall(): Promise<void> {
+    await this.#placeholder.decided
+    if (this.#ending || this.#called) return
+    this.stopHandlingSignals()
+    this.#called = this.#placeholder.endProgram()
+  }
+
   /** Ends a retired program through its own SIGTERM handlers, which close its resources. */
   async #onRetired(why: RetiredReason): Promise<void> {
     this.stopHandlingSignals()
@@ -98,7 +109,7 @@ export class ProgramShutdown {
       return
     }
     this.#ending = true
-    if (this.#placeholder.endProgram()) return
+    if (this.#called || this.#placeholder.endProgram()) return
     setTimeout(() => {
       const kept = activeResources()
       print(

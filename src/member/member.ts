@@ -271,6 +271,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#runtime.upgrades.unready = unready
   }
 
+  /** @internal Sets the function that is called when another process serves, and the last connections of this one will be closed soon. */
+  onLastCall(call: () => void): void {
+    this.#runtime.drain.onLastCall = call
+  }
+
   /** @internal Reports the step that this process must complete before it serves, for the error of its incumbent. */
   reportStep(step: string): void {
     writeStep(step)

@@ -23,6 +23,20 @@ process.on('SIGTERM', () => {
   })
 })
 `
+/** A server that keeps upgraded connections, and says goodbye on them when it is told to end. */
+const SAYS_GOODBYE = `import http from 'node:http'
+const sockets = []
+const server = http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+server.on('upgrade', (request, socket) => {
+  socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: upgrade\\r\\nUpgrade: chat\\r\\n\\r\\nwelcome')
+  sockets.push(socket)
+})
+process.on('SIGTERM', () => {
+  console.log(process.pid + ' is told to stop')
+  for (const socket of sockets) socket.end('goodbye')
+  server.close()
+})
+`
 /** A server that listens when a file is there. */
 const STARTS_AT_A_FILE = `import { existsSync } from 'node:fs'
 import http from 'node:http'
@@ -237,6 +251,23 @@ describe('under fd-broker/auto a replaced version', () => {
     await program.ends(first)
     await program.answeredBy(second)
     expect(existsSync(program.path('other.sock'))).toBe(false)
+  })
+
+  it('ends its own connections, by its SIGTERM handler, before the end of the drain closes them', async () => {
+    const env = { FD_BROKER_PROBATION: '0', FD_BROKER_DRAIN: '1s' }
+    const program = await AutoProgram.of(SAYS_GOODBYE, 'server.mjs', { env })
+    const first = await program.serve()
+    const client = await RawClient.to(program.port)
+    let text = ''
+    client.socket.on('data', part => (text += part))
+    client.send('GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\n')
+    await until('it is upgraded', () => text.endsWith('welcome') || null)
+    await program.command('upgrade')
+    const second = await program.serves(2)
+    await program.ends(first)
+    expect(text.endsWith('welcomegoodbye'), text).toBe(true)
+    expect(client.end).toBe('fin')
+    await program.answeredBy(second)
   })
 
   it('has its first connections, of before the library was there, answered after an upgrade', async () => {

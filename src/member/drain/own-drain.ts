@@ -24,6 +24,8 @@ import { LAST } from './older-generations.js'
 
 /** The `top` that a retired process reports: above all epochs, so that it gets no more segments. */
 const NO_SEGMENTS = 2 ** 32 - 1
+/** The application hears that its connections will be closed this long before. */
+const LAST_CALL_MS = 1_000
 /** If the service ends, the last changes must reach the state file within this time. */
 const FILE_END_MS = 10_000
 
@@ -68,7 +70,10 @@ export class OwnDrain {
   #lingers = false
   #isLast = false
   #closed: readonly ForcedClose[] = []
-  #cuts: readonly DrainCut[] = []
+  #cuts: readonly DrainTimer[] = []
+  #lastCall: DrainTimer | null = null
+  /** Called when another process serves, and the remaining connections of this one will be closed soon. */
+  onLastCall: (() => void) | null = null
 
   constructor(deps: OwnDrainDeps) {
     this.#deps = deps
@@ -161,9 +166,10 @@ export class OwnDrain {
       this.#closed = [...this.#closed, ...closed]
       this.#link?.reportNow()
     }
-    const onStart = (cuts: readonly DrainCut[]) => {
+    const onStart = (cuts: readonly DrainTimer[]) => {
       this.#cuts = cuts
     }
+    if (shutdown.isRetired && this.onLastCall !== null) this.#callLast(this.onLastCall)
     const drained = drainListeners(listeners, this.#times, settings.logger, moves, onCut, onStart)
     // The last clients may have made changes just before they left.
     const settled = drained.then(() => shutdown.order.untilEnd(changes, changesSettled()))
@@ -171,7 +177,18 @@ export class OwnDrain {
       if (toTheEnd) await settled
       await state.file?.finish(FILE_END_MS)
     }
+    void drained.then(() => this.#lastCall?.close())
     void Promise.all([settled, file()]).then(() => machine.step({ type: 'drained' }))
+  }
+
+  /** Calls `call` before the last connections are closed: those with TLS have more time. */
+  #callLast(call: () => void): void {
+    const { plain, tls } = this.#times
+    const hasTls = () => this.#deps.listeners().some(listener => listener.hasTlsConnections)
+    this.#lastCall = new DrainTimer(beforeCut(plain), () => {
+      if (plain < tls && hasTls()) this.#lastCall = new DrainTimer(beforeCut(tls) - beforeCut(plain), call)
+      else call()
+    })
   }
 
   /** This process was ordered to end earlier than before: the order also applies to a drain under way. */
@@ -179,6 +196,7 @@ export class OwnDrain {
     const { moves, shutdown } = this.#deps
     const { leftMs } = shutdown.order
     moves.limit(leftMs)
+    this.#lastCall?.shorten(beforeCut(leftMs))
     for (const cut of this.#cuts) cut.shorten(leftMs)
   }
 
@@ -233,7 +251,7 @@ export async function drainListeners(
   logger: Logger,
   moves: Pick<Moves, 'settled'>,
   onCut: (counts: DrainCounts) => void,
-  onStart: (cuts: readonly DrainCut[]) => void = () => {},
+  onStart: (cuts: readonly DrainTimer[]) => void = () => {},
 ): Promise<void> {
   for (const listener of listeners) listener.finish()
   const emptied = allEnded(listeners, moves)
@@ -248,23 +266,28 @@ export async function drainListeners(
     const cutReturned = () => report(sumCounts(listeners.map(listener => listener.cutReturned())), afterMs)
     void moves.settled().then(cutReturned)
   }
-  const cuts = [new DrainCut(false, times.plain, cut), new DrainCut(true, times.tls, cut)]
+  const cuts = [
+    new DrainTimer(times.plain, afterMs => cut(false, afterMs)),
+    new DrainTimer(times.tls, afterMs => cut(true, afterMs)),
+  ]
   onStart(cuts)
   await emptied
   for (const each of cuts) each.close()
 }
 
-/** Closes the remaining connections, with or without TLS, when their time is over. */
-class DrainCut {
-  readonly isTls: boolean
-  readonly #cut: (tls: boolean, afterMs: number) => void
+function beforeCut(ms: number): number {
+  return ms - Math.min(ms / 2, LAST_CALL_MS)
+}
+
+/** Calls a function once when a time of the drain is over, which orders to end can shorten. */
+class DrainTimer {
+  readonly #act: (afterMs: number) => void
   readonly #startedAt = performance.now()
   #until = Number.POSITIVE_INFINITY
   #timer: NodeJS.Timeout | undefined
 
-  constructor(isTls: boolean, ms: number, cut: (tls: boolean, afterMs: number) => void) {
-    this.isTls = isTls
-    this.#cut = cut
+  constructor(ms: number, act: (afterMs: number) => void) {
+    this.#act = act
     this.shorten(ms)
   }
 
@@ -275,7 +298,7 @@ class DrainCut {
     this.#until = now + ms
     clearTimeout(this.#timer)
     const afterMs = Math.round(now - this.#startedAt + ms)
-    this.#timer = setTimeout(() => this.#cut(this.isTls, afterMs), ms)
+    this.#timer = setTimeout(() => this.#act(afterMs), ms)
   }
 
   /** Idempotent. */

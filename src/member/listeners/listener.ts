@@ -286,6 +286,11 @@ export class Listener {
   }
 
   /** @internal */
+  get hasTlsConnections(): boolean {
+    return this.#servers.some(({ secure, connections }) => secure && connections > 0)
+  }
+
+  /** @internal */
   cut(tls: boolean): DrainCounts {
     return sumCounts(this.#servers.filter(served => served.secure === tls).map(served => served.cut()))
   }
