@@ -260,6 +260,7 @@ export class MemberRuntime {
   #beats(): Heartbeat {
     const { health, times } = this.settings
     return new Heartbeat({
+      before: () => this.pauses.hear(),
       everyMs: () => this.joined.holder?.heartbeatMs(times.heartbeat) ?? times.heartbeat,
       silenceMs: () => patience(times.silence, this.joined.facts?.heartbeatMs ?? 0),
       link: () => this.joined.link,

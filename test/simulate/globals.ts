@@ -32,12 +32,13 @@ const NO_CALLS = new Set(['failure', 'addSums', 'scanChanges', 'connectTcp'])
 function guarded<T extends object>(what: string, table: T): T {
   const calls: Record<string, unknown> = {}
   for (const [name, call] of Object.entries(table) as [string, (...args: unknown[]) => unknown][]) {
-    calls[name] = NO_CALLS.has(name)
-      ? call
-      : (a: unknown, b: unknown, c: unknown, d: unknown, e: unknown) => {
-          at.p.world.enter(at.p, name)
-          return call(a, b, c, d, e)
-        }
+    calls[name] =
+      NO_CALLS.has(name) || typeof call !== 'function'
+        ? call
+        : (a: unknown, b: unknown, c: unknown, d: unknown, e: unknown) => {
+            at.p.world.enter(at.p, name)
+            return call(a, b, c, d, e)
+          }
   }
   return new Proxy(calls, {
     get: (_, name) => {

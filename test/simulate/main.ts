@@ -16,6 +16,7 @@ const HELP = `npm run simulate -- [options]
   --from N       the first seed; default: a random one
   --seed N       run this seed only, and print its story
   --kind KIND    only this kind of trouble: ${KINDS.join(', ')}
+  --hosting H    embedded or daemon; default: each third seed with a daemon
   --jobs N       processes; default: one for each processor
   --edits FILE   seed defects: a list of [file below src, from, to] in JSON
   --json         print the result as JSON
@@ -28,6 +29,7 @@ const { values: given } = parseArgs({
     from: { type: 'string' },
     seed: { type: 'string' },
     kind: { type: 'string' },
+    hosting: { type: 'string' },
     jobs: { type: 'string' },
     edits: { type: 'string' },
     json: { type: 'boolean', default: false },
@@ -53,10 +55,11 @@ interface Result {
 /** More findings than this say nothing new. */
 const MOST_FINDINGS = 20
 
+const hosting = (['embedded', 'daemon'] as const).find(each => each === given.hosting)
 const kind = KINDS.find(each => each === given.kind)
 
 async function story(code: Code, seed: number): Promise<boolean> {
-  const schedule = scheduleOf(seed, kind)
+  const schedule = scheduleOf(seed, kind, hosting)
   const { world, wrong } = await runSeed(code, seed, schedule, true)
   process.stdout.write(`${world.story.join('\n')}\nseed ${seed}, ${scheduleText(schedule)}\n`)
   for (const each of wrong) process.stdout.write(`WRONG: ${each}\n`)
@@ -78,7 +81,7 @@ async function campaign(code: Code, from: number, step: number): Promise<Result>
     result.findings.length < MOST_FINDINGS &&
     (given.runs === undefined ? performance.now() < until : result.runs < runs)
   for (let seed = from; goesOn(); seed += step) {
-    const schedule = scheduleOf(seed, kind)
+    const schedule = scheduleOf(seed, kind, hosting)
     const { world, wrong } = await runSeed(code, seed, schedule)
     result.runs++
     result.calls += world.calls
@@ -114,7 +117,7 @@ async function inParallel(from: number, jobs: number): Promise<Result> {
 }
 
 function print({ from, runs, calls, cpu, findings }: Result): void {
-  const more = kind === undefined ? '' : ` --kind ${kind}`
+  const more = `${kind === undefined ? '' : ` --kind ${kind}`}${hosting === undefined ? '' : ` --hosting ${hosting}`}`
   for (const { seed, schedule, wrong } of findings)
     process.stdout.write(
       `WRONG, seed ${seed}: ${wrong.join('; ')}\n  ${schedule}\n  npm run simulate -- --seed ${seed}${more}\n`,

@@ -42,17 +42,17 @@ export async function shortest(code: Code, seed: number, schedule: Schedule): Pr
   return schedule
 }
 
-function* smallerThan({ kind, acts, buffer, late }: Schedule): Generator<Schedule> {
+function* smallerThan({ kind, hosting, acts, buffer, late }: Schedule): Generator<Schedule> {
   const world = { ...(buffer !== undefined && { buffer }), ...(late && { late }) }
-  if (late) yield { kind, acts, ...(buffer !== undefined && { buffer }) }
-  if (buffer !== undefined) yield { kind, acts, ...(late && { late }) }
-  for (const act of acts) yield { kind, acts: acts.filter(each => each !== act), ...world }
+  if (late) yield { kind, hosting, acts, ...(buffer !== undefined && { buffer }) }
+  if (buffer !== undefined) yield { kind, hosting, acts, ...(late && { late }) }
+  for (const act of acts) yield { kind, hosting, acts: acts.filter(each => each !== act), ...world }
 }
 
-export function scheduleText({ kind, acts, buffer, late }: Schedule): string {
+export function scheduleText({ kind, hosting, acts, buffer, late }: Schedule): string {
   const more = [
     ...(buffer === undefined ? [] : [`sockets hold ${buffer} bytes`]),
     ...(late ? [`${Math.round(late.share * 100)} % of the timers are up to ${late.ms} ms late`] : []),
   ]
-  return `${kind}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
+  return `${kind}, ${hosting}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
 }

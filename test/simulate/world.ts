@@ -38,7 +38,8 @@ export class World {
   calls = 0
   readonly #options: WorldOptions
   #faults: Fault[]
-  #alarms: number[] = []
+  #alarms: { readonly at: number; readonly act: () => void }[] = []
+  #onDeath: (p: SimulatedProcess) => void = () => {}
   #lastPid = 100
 
   constructor(options: WorldOptions) {
@@ -121,6 +122,7 @@ export class World {
   }
 
   #strike(p: SimulatedProcess, fault: Exclude<Fault, { what: 'lack' }>, name: string): void {
+    this.#faults = this.#faults.filter(each => each !== fault)
     if (fault.what === 'stop') {
       this.note(p, `stops for ${fault.ms} ms after its call ${p.calls}, ${name}()`)
       this.stop(p, fault.ms)
@@ -132,7 +134,16 @@ export class World {
 
   /** Lets {@link run} look at this time whether it is done, although no process has anything to do then. */
   wakeAt(time: number): void {
-    this.#alarms.push(time)
+    this.#alarms.push({ at: time, act: () => {} })
+  }
+
+  /** Calls `act`, of no process, after a time. */
+  after(ms: number, act: () => void): void {
+    this.#alarms.push({ at: this.now + ms, act })
+  }
+
+  watchDeaths(onDeath: (p: SimulatedProcess) => void): void {
+    this.#onDeath = onDeath
   }
 
   /** SIGSTOP, and SIGCONT after a while; the callback that runs now ends first. */
@@ -147,6 +158,7 @@ export class World {
     p.die()
     // The pidfds of dead processes are readable now.
     for (const other of this.processes.values()) other.mayRun()
+    this.#onDeath(p)
   }
 
   signal(pid: number, signal: string | number): boolean {
@@ -164,7 +176,10 @@ export class World {
       if (done()) return true
       ready.length = 0
       let next = Number.POSITIVE_INFINITY
-      for (const time of this.#alarms) if (time > this.now && time < next) next = time
+      const due = this.#alarms.filter(({ at }) => at <= this.now)
+      this.#alarms = this.#alarms.filter(({ at }) => at > this.now)
+      for (const { act } of due) act()
+      for (const { at } of this.#alarms) if (at < next) next = at
       for (const p of this.processes.values()) {
         if (p.dead) continue
         const time = Math.max(p.stoppedUntil, p.nextAt())

@@ -19,7 +19,8 @@ interface PausesDeps {
 
 /**
  * After a pause of this process, by a SIGSTOP or a long computation, another process may serve. Then this process reads the messages of its holder
- * before its timers run, and stops its once-only work if its segment is sealed, even if the holder has not told it yet.
+ * before its timers run, and stops its once-only work if its segment is sealed, even if the holder has not told it yet. So it does at each
+ * heartbeat: the holder may stop between the seal and its message.
  */
 export class Pauses {
   readonly #deps: PausesDeps
@@ -27,10 +28,10 @@ export class Pauses {
 
   constructor(deps: PausesDeps) {
     this.#deps = deps
-    this.#watch = watchPauses(PAUSE_MS, () => this.#hear())
+    this.#watch = watchPauses(PAUSE_MS, () => this.hear())
   }
 
-  #hear(): void {
+  hear(): void {
     const { checkSeal, joined, leadership, machine, shutdown, state } = this.#deps
     joined.link?.channel.readNow()
     if (shutdown.over || machine.phase !== 'serving' || !machine.sealed) return

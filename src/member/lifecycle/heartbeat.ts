@@ -3,6 +3,8 @@ import type { Link } from '../../wire/link.js'
 import type { Health } from '../options/options.js'
 
 export interface HeartbeatOptions {
+  /** Called before each heartbeat. */
+  before(): void
   everyMs(): number
   link(): Pick<Link, 'beat' | 'idleMs' | 'open'> | undefined
   healthy: Health
@@ -47,6 +49,7 @@ export class Heartbeat {
   }
 
   beat(): void {
+    this.#options.before()
     const now = performance.now()
     const awakeSince = this.#awake.tick(this.#everyMs, now)
     const link = this.#options.link()

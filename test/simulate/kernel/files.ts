@@ -1,8 +1,14 @@
+import { constants } from 'node:fs'
 import { at } from '../world.js'
 import { closeFd, put, writeInto } from './addon.js'
 import { File, fail, Inode } from './objects.js'
 
 const UID = 1000
+const FLAGS: Readonly<Record<string, number>> = {
+  r: constants.O_RDONLY,
+  'r+': constants.O_RDWR,
+  wx: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+}
 const kernel = () => at.p.world.kernel
 
 interface StatOptions {
@@ -71,11 +77,25 @@ export const simulatedFiles = {
     const { pid, dead } = processIn(path)
     return `${pid} (node) ${dead ? 'Z' : 'S'} 1 ${pid} ${pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 ${pid * 100} 0`
   },
-  openSync(path: string) {
+  openSync(path: string, flags: string | number = 'r', mode = 0o666) {
     const fd = Number(/^\/proc\/self\/fd\/(\d+)$/.exec(path)?.[1])
-    const inode = at.p.fds.get(fd)?.inode ?? fail('ENOENT', 'open')
-    return put(new File(inode, true))
+    const present = at.p.fds.get(fd)?.inode ?? kernel().names.get(path)
+    const bits = typeof flags === 'number' ? flags : FLAGS[flags]!
+    if (present !== undefined && bits & constants.O_EXCL) fail('EEXIST', 'open')
+    if (present === undefined && !(bits & constants.O_CREAT)) fail('ENOENT', 'open')
+    const inode = present ?? new Inode('file', path, mode)
+    if (present === undefined) kernel().names.set(path, inode)
+    return put(new File(inode, (bits & (constants.O_WRONLY | constants.O_RDWR)) !== 0))
   },
+  fstatSync(fd: number, { bigint }: StatOptions = {}) {
+    return statsOf(at.p.fds.get(fd)?.inode ?? fail('EBADF', 'fstat'), bigint)
+  },
+  fsyncSync() {},
+  fdatasyncSync() {},
+  rmSync(path: string, { force = false }: { force?: boolean } = {}) {
+    if (!kernel().names.delete(path) && !force) fail('ENOENT', 'rm')
+  },
+  constants,
   ftruncateSync(fd: number, size: number) {
     const inode = at.p.fds.get(fd)?.inode ?? fail('EBADF', 'ftruncate')
     const sealed = size < inode.size ? 2 : 4

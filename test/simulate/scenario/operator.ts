@@ -14,7 +14,7 @@ export function startOperator(code: Code, world: World, what: 'rollback' | 'stop
     try {
       const client = await code.OperatorClient.connect(CONTROL)
       if (what === 'status') await client.status()
-      else await client.command(COMMANDS[what][0], COMMANDS[what][1])
+      else await client.command(COMMANDS[what][0], COMMANDS[what][1], { service: 'shop' })
       world.note(p, `${what}: done`)
     } catch (error) {
       // An answer too: the operator sees it.

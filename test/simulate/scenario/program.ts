@@ -81,6 +81,7 @@ const WORK_MS = 40
 
 export interface ProgramOptions {
   readonly probation: number
+  readonly hosting: 'embedded' | 'daemon'
   /** Ends before it is ready. */
   readonly crashes?: boolean
 }
@@ -116,11 +117,17 @@ async function main(
   code: Code,
   version: Version,
   work: OnceOnlyWork,
-  { probation, crashes = false }: ProgramOptions,
+  { probation, hosting, crashes = false }: ProgramOptions,
 ): Promise<void> {
   const { p } = version
   const logger = loggerOf(p)
-  const member = await code.join({ service: 'shop', control: CONTROL, logger, upgrade: { probation } })
+  const member = await code.join({
+    service: 'shop',
+    control: CONTROL,
+    hosting,
+    logger,
+    upgrade: { probation },
+  })
   version.member = member
   version.first = member.first
   // Nothing keeps a program alive whose member has retired.
@@ -140,7 +147,7 @@ async function main(
   version.hasServed = true
 }
 
-function loggerOf(p: SimulatedProcess) {
+export function loggerOf(p: SimulatedProcess) {
   const shown = (_: string, value: unknown) =>
     value instanceof Error ? ((value as NodeJS.ErrnoException).code ?? value.message) : value
   const write = (level: string) => (facts: object, message: string) => {

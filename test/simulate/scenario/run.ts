@@ -1,8 +1,10 @@
 import { LACKS } from '../faults.js'
 import type { Code } from '../globals.js'
 import type { Stream } from '../kernel/objects.js'
+import type { SimulatedProcess } from '../process.js'
 import { Livelock, World } from '../world.js'
 import { type History, startClients } from './client.js'
+import { startDaemon } from './daemon.js'
 import { startOperator } from './operator.js'
 import { OnceOnlyWork, startVersion, type Version } from './program.js'
 import { type Act, PROBATION_MS, type Schedule } from './schedule.js'
@@ -44,6 +46,8 @@ class Run {
   readonly #versions = new Map<string, Version>()
   #clients: History[] = []
   readonly #work = new OnceOnlyWork()
+  /** The present process of the daemon; null with embedded hosting. */
+  #daemon: (() => SimulatedProcess) | null = null
 
   constructor(code: Code, world: World, schedule: Schedule) {
     this.#code = code
@@ -53,11 +57,12 @@ class Run {
 
   run(): string[] {
     const world = this.#world
+    if (this.#schedule.hosting === 'daemon') this.#daemon = startDaemon(this.#code, world)
     const A = this.#start('A')
     if (!world.run(() => A.hasServed, START_MS)) return ['the first version does not serve']
     this.#clients = startClients(this.#code, world, CLIENTS)
     world.run(() => false, 100 + world.below(100))
-    const before = A.p.calls
+    const before = { A: A.p.calls, B: 0, S: this.#daemon?.().calls ?? 0 }
     const B = this.#start('B')
     for (const act of this.#schedule.acts) this.#prepare(act, before)
     this.#act(A, B)
@@ -75,17 +80,17 @@ class Run {
   }
 
   #start(name: string, crashes = false): Version {
-    const options = { probation: PROBATION_MS, crashes }
+    const options = { probation: PROBATION_MS, hosting: this.#schedule.hosting, crashes }
     const version = startVersion(this.#code, name, this.#world, this.#work, options)
     this.#versions.set(name, version)
     return version
   }
 
   /** Adds the faults that happen at a call. */
-  #prepare(act: Act, callsOfA: number): void {
+  #prepare(act: Act, before: Readonly<Record<'A' | 'B' | 'S', number>>): void {
     if (!('call' in act)) return
     const { who, what } = act
-    const call = who === 'A' ? callsOfA + act.call : act.call
+    const call = before[who] + act.call
     if (what === 'kill') this.#world.add({ what, who, call })
     else if (what === 'stop') this.#world.add({ what, who, call, ms: act.ms! })
     else this.#world.add({ what, who, call, calls: act.calls!, code: act.code!, of: LACKS[act.code!] })
@@ -116,8 +121,9 @@ class Run {
 
   #do(act: Act): void {
     const world = this.#world
-    const version = this.#versions.get((act as { who?: string }).who ?? 'A')!
-    const { p } = version
+    const { who = 'A' } = act as { who?: string }
+    const version = this.#versions.get(who) ?? this.#versions.get('A')!
+    const p = who === 'S' ? this.#daemon!() : version.p
     switch (act.what) {
       case 'dies':
         world.kill(p, 'is killed')

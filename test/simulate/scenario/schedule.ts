@@ -1,6 +1,9 @@
 import type { LACKS } from '../faults.js'
 import { randomOf } from '../random.js'
 
+/** `S`: the daemon. */
+type Who = 'A' | 'B' | 'S'
+
 /** When an act happens, counted from the start of the next version, B. */
 type When =
   | { readonly ms: number }
@@ -9,12 +12,12 @@ type When =
 
 /** An event for the processes of a run. A serves when it begins, B is its next version, C joins later. */
 export type Act =
-  | ({ readonly what: 'kill' | 'stop' | 'lack'; readonly who: 'A' | 'B'; readonly call: number } & {
+  | ({ readonly what: 'kill' | 'stop' | 'lack'; readonly who: Who; readonly call: number } & {
       readonly ms?: number
       readonly code?: keyof typeof LACKS
       readonly calls?: number
     })
-  | { readonly what: 'dies'; readonly who: 'A' | 'B'; readonly when: When }
+  | { readonly what: 'dies'; readonly who: Who; readonly when: When }
   | { readonly what: 'close'; readonly who: 'A' | 'B'; readonly when: When; readonly timeout?: number }
   | { readonly what: 'crasher'; readonly when: When }
   | { readonly what: 'rollback' | 'stop service' | 'status'; readonly when: When }
@@ -23,6 +26,7 @@ export type Act =
 export interface Schedule {
   readonly kind: Kind
   readonly acts: readonly Act[]
+  readonly hosting: 'embedded' | 'daemon'
   /** Bytes that a socket holds; the share of timers that are late. */
   readonly buffer?: number
   readonly late?: { readonly share: number; readonly ms: number }
@@ -38,13 +42,18 @@ export const PROBATION_MS = 10_000
 export const KINDS = ['kill', 'stop', 'close', 'crasher', 'operator', 'break', 'lack', 'slow', 'two'] as const
 export type Kind = (typeof KINDS)[number]
 
-export function scheduleOf(seed: number, wanted?: Kind): Schedule {
+export function scheduleOf(
+  seed: number,
+  wanted?: Kind,
+  hosting: Schedule['hosting'] = seed % 3 === 0 ? 'daemon' : 'embedded',
+): Schedule {
   const random = randomOf(seed * 7919 + 1)
   const below = (n: number) => Math.floor(random() * n)
   const kind = wanted ?? KINDS[below(KINDS.length)]!
-  const who = () => (below(2) === 0 ? 'A' : 'B') as 'A' | 'B'
+  const version = () => (below(2) === 0 ? 'A' : 'B') as 'A' | 'B'
+  const who = (): Who => (hosting === 'daemon' && below(2) === 0 ? 'S' : version())
   const soon = (): When =>
-    below(3) === 0 ? { ms: below(PROBATION_MS * 1.3) } : { after: who(), steps: below(STEPS) }
+    below(3) === 0 ? { ms: below(PROBATION_MS * 1.3) } : { after: version(), steps: below(STEPS) }
   const one = (kind: Exclude<Kind, 'two' | 'slow'>): Act[] => {
     switch (kind) {
       case 'kill':
@@ -60,7 +69,12 @@ export function scheduleOf(seed: number, wanted?: Kind): Schedule {
         ]
       case 'close':
         return [
-          { what: 'close', who: who(), when: soon(), ...(below(2) === 0 && { timeout: below(3) * 1_000 }) },
+          {
+            what: 'close',
+            who: version(),
+            when: soon(),
+            ...(below(2) === 0 && { timeout: below(3) * 1_000 }),
+          },
         ]
       case 'crasher': {
         const ms = 300 + below(4_000)
@@ -74,7 +88,7 @@ export function scheduleOf(seed: number, wanted?: Kind): Schedule {
         return [{ what, when: soon() }]
       }
       case 'break':
-        return [{ what: 'break', when: { after: who(), steps: below(STEPS) }, which: below(4) }]
+        return [{ what: 'break', when: { after: version(), steps: below(STEPS) }, which: below(4) }]
       case 'lack': {
         const code = (['EMFILE', 'ENOMEM', 'ENOSPC'] as const)[below(3)]!
         return [{ what: 'lack', who: who(), call: 1 + below(CALLS), code, calls: 1 + below(60) }]
@@ -87,9 +101,9 @@ export function scheduleOf(seed: number, wanted?: Kind): Schedule {
     buffer: [512, 4_096, 65_536][below(3)]!,
     late: { share: 0.1 + random() * 0.4, ms: below(1_500) },
   }
-  if (kind === 'slow') return { kind, acts: below(2) === 0 ? [] : any(), ...world }
-  if (kind === 'two') return { kind, acts: [...any(), ...any()], ...(below(3) === 0 && world) }
-  return { kind, acts: one(kind) }
+  if (kind === 'slow') return { kind, hosting, acts: below(2) === 0 ? [] : any(), ...world }
+  if (kind === 'two') return { kind, hosting, acts: [...any(), ...any()], ...(below(3) === 0 && world) }
+  return { kind, hosting, acts: one(kind) }
 }
 
 export function actText(act: Act): string {

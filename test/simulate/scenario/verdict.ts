@@ -48,7 +48,10 @@ export function verdict(seen: Seen): string[] {
   const server = [...versions.values()].find(version => phaseOf(version) === 'serving')
   if (server === undefined) return unique([...wrong, `no version serves: ${phases(versions)}`])
   // An order to end, of the program or of an operator in other trouble, is an order to close connections.
-  const isStopped = schedule.acts.length > 1 && (does('stop service') || (does('close') && does('break')))
+  const isStopped =
+    (schedule.acts.length > 1 && (does('stop service') || (does('close') && does('break')))) ||
+    // A daemon keeps the service without a version: connections end with the last one.
+    (schedule.hosting === 'daemon' && (does('stop service') || does('close')))
   const mayCutFrom = isStopped ? 0 : Math.min(...[...versions.values()].map(({ cutsFrom }) => cutsFrom))
   for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
     server.p.enter()

@@ -116,6 +116,7 @@ describe('a heartbeat', () => {
     let silent = 0
     const link = { open: true, idleMs: 60_000, beat: (of: unknown) => beats.push(of) }
     const heart = new Heartbeat({
+      before: () => {},
       everyMs: () => 100,
       link: () => link,
       healthy: () => true,
@@ -146,6 +147,7 @@ describe('a heartbeat', () => {
     let silent = 0
     let heard = 0
     const beats = new Heartbeat({
+      before: () => {},
       everyMs: () => 20,
       link: () => link,
       healthy: () => well(),
