@@ -1,5 +1,6 @@
 import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { type Id, NOBODY } from '../handoff/messages.js'
+import { hasEnded } from '../kernel/index.js'
 import { SuspendDetector } from '../os/liveness.js'
 import type { Peer } from './peer.js'
 import { type HandoffTimes, patience } from './times.js'
@@ -70,7 +71,11 @@ export class Probation {
     const awakeSince = this.#awake.tick(beat, now)
     const over = now - this.#since >= probation && this.#host.mayEnd()
     const fresh = now - peer.heartbeatAt <= beat * 2
-    if (over && fresh && peer.healthy && peer.link.open) this.#host.dispatch({ type: 'healthy' })
+    // After a suspension the heartbeats arrive that were sent before: the process may have died since.
+    const hears = awakeSince <= this.#since + beat || now - awakeSince > beat * 2
+    const lives = peer.pidfd === null || !hasEnded(peer.pidfd)
+    if (over && fresh && hears && lives && peer.healthy && peer.link.open)
+      this.#host.dispatch({ type: 'healthy' })
     else if (now - Math.max(peer.healthyAt, awakeSince) > patience(silence, beat)) {
       const silent = now - Math.max(peer.heartbeatAt, awakeSince) > patience(silence, beat)
       this.#host.dispatch({ type: silent ? 'silent' : 'unhealthy' })

@@ -20,8 +20,8 @@ export const holder = room(
     ],
     [
       'holder/probation.ts',
-      'over && fresh && peer.healthy && peer.link.open',
-      'over && fresh && peer.link.open',
+      'over && fresh && hears && lives && peer.healthy && peer.link.open',
+      'over && fresh && hears && lives && peer.link.open',
       ...PROBATION,
     ],
     [

@@ -83,6 +83,21 @@ describe('probation', () => {
     probation.end()
   })
 
+  it('does not take heartbeats for fresh that waited while this process was stopped', () => {
+    const { probation, heard, live } = watched()
+    probation.start()
+    live(300)
+    // Stopped for longer than the probation; then the heartbeats of before arrive together.
+    const [now, start] = [performance.now(), Date.now()]
+    vi.spyOn(performance, 'now').mockImplementation(() => now + 15_000 + (Date.now() - start))
+    live(BEAT)
+    expect(heard).toEqual([])
+    live(3 * BEAT)
+    expect(heard[0]).toBe('healthy')
+    vi.restoreAllMocks()
+    probation.end()
+  })
+
   it('does not take its own stall for the silence of the successor', () => {
     const { probation, heard, live } = watched()
     probation.start()
