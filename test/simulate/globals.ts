@@ -135,6 +135,16 @@ function simulatedProcess(module: (name: string) => unknown) {
   )
 }
 
+/** Node tries again later if no descriptor is free. */
+function acceptOf(fd: number): number {
+  try {
+    return SimulatedServer.addon.accept(fd)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EMFILE') throw error
+    return -1
+  }
+}
+
 /** A server of Node as far as the library uses one whose connections a keeper has: it accepts, and gives each descriptor to `accepted`. */
 export class SimulatedServer extends EventEmitter {
   static addon: Native
@@ -147,11 +157,8 @@ export class SimulatedServer extends EventEmitter {
     const { addon } = SimulatedServer
     this.#fd = fd
     const poll = addon.createPoll(fd, () => {
-      let socket = addon.accept(fd)
-      while (socket !== -1) {
+      for (let socket = acceptOf(fd); socket !== -1; socket = this.listening ? acceptOf(fd) : -1)
         this.accepted(socket)
-        socket = this.listening ? addon.accept(fd) : -1
-      }
     })
     this.#close = () => poll.close()
     poll.start(1)

@@ -160,6 +160,10 @@ const sockets: Partial<Native> = {
     stream.peer?.wake()
   },
   resetAtClose() {},
+  stopReceiving(fd) {
+    const { received } = asStream(fd, 'shutdown', 'ENOTCONN')
+    return received.every(({ fds }) => fds === null)
+  },
   unreadBytes: fd => (get(fd, 'ioctl') as Stream).peer?.receivedBytes ?? 0,
   firstNotStream: fds => fds.findIndex(fd => get(fd, 'getsockopt').kind !== 'stream'),
   hangups: fds =>
@@ -275,6 +279,9 @@ const memory: Partial<Native> = {
     inode.seals |= seals
     const names = Object.keys(SEAL_NAMES).filter(bit => seals & Number(bit))
     at.p.world.note(at.p, `seals ${inode.name}: ${names.map(bit => SEAL_NAMES[Number(bit)])}`)
+  },
+  async addSealsAside(fd, seals) {
+    memory.addSeals!(fd, seals)
   },
   getSeals(fd) {
     const { inode } = get(fd, 'fcntl')

@@ -168,6 +168,8 @@ class Run {
     const end = ends[which % Math.max(1, ends.length)]
     if (end === undefined) return
     this.#world.note(end.peerIs.process, 'loses a connection to another version')
+    // Not mended, see README.md: a version that loses its channel before it serves does its first once-only work.
+    if (!this.#versions.get('B')!.hasServed) this.#work.mayDouble = true
     this.#world.kernel.breakConnection(end)
   }
 }
