@@ -102,6 +102,7 @@ export class AwaitedListeners {
         this.#isLooking = false
       }
     }
-    this.update()
+    // The wait may have ended meanwhile.
+    if (this.#waiting !== null) this.update()
   }
 }

@@ -183,9 +183,10 @@ export class OwnDrain {
 
   /** Calls `call` before the last connections are closed: those with TLS have more time. */
   #callLast(call: () => void): void {
-    const { plain, tls } = this.#times
     const hasTls = () => this.#deps.listeners().some(listener => listener.hasTlsConnections)
-    this.#lastCall = new DrainTimer(beforeCut(plain), () => {
+    this.#lastCall = new DrainTimer(beforeCut(this.#times.plain), () => {
+      // Read now: an order to end since then gives TLS no more time than others.
+      const { plain, tls } = this.#times
       if (plain < tls && hasTls()) this.#lastCall = new DrainTimer(beforeCut(tls) - beforeCut(plain), call)
       else call()
     })

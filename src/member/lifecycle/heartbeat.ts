@@ -33,13 +33,13 @@ export class Heartbeat {
     this.stop()
     this.#everyMs = this.#options.everyMs()
     this.#awake.restart()
-    this.beat()
-    this.#timer = setInterval(() => this.beat(), this.#everyMs)
-    this.#timer.unref()
+    this.#timer = setInterval(() => this.#hearAndBeat(), this.#everyMs).unref()
+    this.#hearAndBeat()
   }
 
   stop(): void {
     clearInterval(this.#timer)
+    this.#timer = undefined
     this.#silent = false
   }
 
@@ -48,8 +48,13 @@ export class Heartbeat {
     return this.#silent
   }
 
-  beat(): void {
+  #hearAndBeat(): void {
     this.#options.before()
+    // A message that was heard may have stopped the heartbeats.
+    if (this.#timer !== undefined) this.beat()
+  }
+
+  beat(): void {
     const now = performance.now()
     const awakeSince = this.#awake.tick(this.#everyMs, now)
     const link = this.#options.link()

@@ -140,6 +140,22 @@ describe('a heartbeat', () => {
     heart.stop()
   })
 
+  it('sends no heartbeat, and starts no timer, if the messages that are heard before it end the membership', () => {
+    let sent = 0
+    const ended: Heartbeat = new Heartbeat({
+      before: () => ended.stop(),
+      everyMs: () => 20,
+      link: () => ({ open: true, idleMs: 0, beat: () => void sent++ }),
+      healthy: () => true,
+      report: () => ({}),
+      silenceMs: () => 1_000,
+      onSilent: () => {},
+      onHeard: () => {},
+    })
+    ended.start()
+    expect([sent, vi.getTimerCount()]).toEqual([0, 0])
+  })
+
   it('tells how this process is, and notices the silence of a holder that has a channel', () => {
     const told: unknown[] = []
     const link = { open: true, idleMs: 0, beat: (heartbeat: object) => void told.push(heartbeat) }
