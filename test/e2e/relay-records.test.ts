@@ -1,9 +1,9 @@
-import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { Relay, type RelayedConnection, RelayedConnections, UpstreamPools } from '../../src/relay/index.js'
+import fc from '../lanes/generated.js'
 import { type Peer, send, startWorld, Upstream, until } from './relay-world.js'
 
 /** The client's bytes, the server's bytes, and the state of the connection then. */

@@ -1,5 +1,5 @@
-import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import fc from '../lanes/generated.js'
 import { randomSizes } from './relay-splits.js'
 import { FORWARDED, send, startWorld, Upstream, until, type World } from './relay-world.js'
 

@@ -52,6 +52,7 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   "process.platform === 'linux'": { text: 'it is about Linux' },
   supported: { text: 'this system has no epoll' },
   '!KNOWN': { text: 'this kernel has no vm.memfd_noexec (Linux 6.3)', always: true },
+  FRESH: { text: 'CI plays fixed seeds only', always: true },
   NIGHTLY: { text: 'it is of the nightly lane (npm run nightly)', always: true },
   "NIGHTLY || hosting === 'embedded'": {
     text: 'under a daemon it is of the nightly lane (npm run nightly); the gate has it embedded',

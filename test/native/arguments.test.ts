@@ -1,6 +1,6 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { native } from '../../src/kernel/native.js'
+import fc from '../lanes/generated.js'
 import { openDescriptors } from './support.js'
 
 /* Numbers that are no descriptor and no process: a random small one could close the test runner's own. */

@@ -1,6 +1,6 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { CLOSE_FRAME, EventTracker, eventText, FrameTracker } from '../../src/relay/boundaries.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const RUNS = { seed: 20_26, numRuns: perLane(250, 500) }

@@ -1,6 +1,6 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Calls } from '../../src/wire/pending.js'
+import fc from '../lanes/generated.js'
 
 type Step =
   | { readonly kind: 'open'; readonly peer: number; readonly aborted: boolean }

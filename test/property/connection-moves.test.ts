@@ -1,9 +1,9 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Arrival, Witness } from '../../src/connections/movable.js'
 import { native } from '../../src/kernel/native.js'
 import { moveBetween } from '../connections-support/move-between.js'
 import { type PairConnection, SocketPairs } from '../connections-support/socket-pairs.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 interface Round {

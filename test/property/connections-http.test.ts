@@ -1,9 +1,9 @@
 import http from 'node:http'
 import type net from 'node:net'
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { RawClient } from '../connections-support/http-client.js'
 import { giveBack, type Place, place, taken } from '../connections-support/http-pair.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const RUNS = perLane(25, 200)

@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { LIMITS } from '../../src/daemon/policy/policy.js'
 import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
@@ -6,6 +5,7 @@ import type { Peer } from '../../src/holder/peer.js'
 import type { Entry } from '../../src/holder/registry.js'
 import { memoryFile } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} }

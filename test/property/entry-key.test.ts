@@ -1,6 +1,6 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type EntryKey, formatEntryKey, parseEntryKey } from '../../src/daemon/service/entry-key.js'
+import fc from '../lanes/generated.js'
 
 const name = fc.string({ unit: 'grapheme' })
 const keys: fc.Arbitrary<EntryKey> = fc.oneof(

@@ -1,10 +1,10 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { closeAll, MAX_FDS_PER_MESSAGE, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { encodeFrame, type FrameLimits, HEADER_BYTES } from '../../src/wire/frame.js'
 import { FrameDecoder } from '../../src/wire/frame-decoder.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 import { channelPair } from '../processes/channel-pair.js'
 

@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import * as http1 from '../../src/http1/index.js'
 import { FieldEdits, Framing, Http1Refusal, RequestReader } from '../../src/http1/index.js'
@@ -7,6 +6,7 @@ import { generate } from '../http1-support/generator.js'
 import { readWithOurs } from '../http1-support/our-parser.js'
 import { Random } from '../http1-support/random.js'
 import { readRequest, rewriteRequest } from '../http1-support/read.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const SEED = { seed: 20_26, numRuns: perLane(500, 2_000) }

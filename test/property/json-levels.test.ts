@@ -1,6 +1,6 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { isTooDeep } from '../../src/base/json.js'
+import fc from '../lanes/generated.js'
 
 /** Texts whose quotes, backslashes and brackets count for nothing. */
 const word = fc.string({ unit: fc.constantFrom('[', ']', '{', '}', '"', '\\', 'a', ' ') })

@@ -1,10 +1,10 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Logger } from '../../src/index.js'
 import type { HealthCheck } from '../../src/probing/health-check.js'
 import type { HealthConfig } from '../../src/proxy/config/config.js'
 import { HealthChecker } from '../../src/proxy/health/health.js'
 import { PollingProbe } from '../../src/versions/probe.js'
+import fc from '../lanes/generated.js'
 import { until } from '../processes/until.js'
 
 /** The possible answers to a question: `never` ends with its time. */

@@ -1,8 +1,8 @@
 import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import fc from 'fast-check'
 import protobuf from 'protobufjs'
 import { beforeAll, describe, expect, it } from 'vitest'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 /** The generated code of a message, and how the test calls it. */

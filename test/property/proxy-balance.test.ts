@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
   afterEvent,
@@ -7,6 +6,7 @@ import {
   type ServerHealth,
   UP,
 } from '../../src/proxy/upstreams/balance.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const names = (count: number) => Array.from({ length: count }, (_, i) => `s${i}`)

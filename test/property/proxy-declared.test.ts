@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { ProxyConfig } from '../../src/proxy/config/config.js'
 import { type DifferenceOptions, difference, type StoredEntry } from '../../src/proxy/entries/difference.js'
@@ -13,6 +12,7 @@ import { listenersSection, settingsSection, upstreamsSection } from '../../src/p
 import type { UpstreamConfig } from '../../src/proxy/upstreams/upstream.js'
 import { runAtOnce } from '../../src/state/time-slices.js'
 import { config, LEAST } from '../fixtures/proxy-config.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const name = fc.constantFrom('a', 'b', 'c', 'd')

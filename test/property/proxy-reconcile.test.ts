@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { changesOf } from '../../src/proxy/entries/difference.js'
 import { parseRouteKey, type RouteId, routeKey, routeName } from '../../src/proxy/routes/path-tree.js'
@@ -8,6 +7,7 @@ import { type RouteChange, type RouteMessage, targetOf } from '../../src/proxy/r
 import { RouteTable } from '../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
 import { runAtOnce } from '../../src/state/time-slices.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const STAMP = { generation: 1, now: 1 }

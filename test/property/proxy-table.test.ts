@@ -1,9 +1,9 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { canonicalHost, requestHost } from '../../src/proxy/routes/host.js'
 import { canonicalPath, plainEnd, readings } from '../../src/proxy/routes/path.js'
 import { parseRouteKey, type RouteId, type RouteOrigin, routeKey } from '../../src/proxy/routes/path-tree.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const label = fc.constantFrom('a', 'b', 'com')

@@ -1,10 +1,10 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Framing, takeContent } from '../../src/http1/index.js'
 import { EventTracker } from '../../src/relay/boundaries.js'
 import type { ByteStream } from '../../src/relay/index.js'
 import { passBody } from '../../src/relay/response-plan.js'
 import { LastEvent } from '../../src/relay/server-response.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const LAST = 'event: bye\n\n'

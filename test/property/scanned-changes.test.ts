@@ -1,10 +1,10 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { CHANGE_FIELDS, scanChanges } from '../../src/kernel/index.js'
 import { areAscii, Bytes, hashOf, SEED } from '../../src/state/key-bytes.js'
 import { DEFAULT_LIMITS } from '../../src/state/limits.js'
 import { emptyChange, encodeBody, scanChange, scanRecord } from '../../src/state/records.js'
 import { SectionStore } from '../../src/state/section-store.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 /** The call's description of a change that lies there; null: the reader must look at it in another way. */

@@ -1,5 +1,4 @@
 import { crc32 } from 'node:zlib'
-import fc from 'fast-check'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { fdbroker } from '../../src/proto/state.js'
@@ -7,6 +6,7 @@ import { frame, Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { readSegment } from '../fixtures/read-segment.js'
 import { bytesOf, routeSchema, segmentOf } from '../fixtures/state-logs.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const RUNS = Number(process.env.FDB_RUNS ?? perLane(250, 1500))

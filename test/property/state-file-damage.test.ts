@@ -1,7 +1,6 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { stateFileSettings } from '../../src/state/file/files.js'
@@ -10,6 +9,7 @@ import { StateFile } from '../../src/state/file/state-file.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { routeSchema } from '../fixtures/state-logs.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 /** The acceptance run: FDB_RUNS=100000. */

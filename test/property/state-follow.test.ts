@@ -1,5 +1,4 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { json } from '../../src/state/codec.js'
@@ -8,6 +7,7 @@ import type { Answer, ForwardedWrite } from '../../src/state/forwarded-write.js'
 import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const schema = defineSection<number>({ version: 1, codec: json() })

@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { BulkChange } from '../../src/state/bulk.js'
 import { json } from '../../src/state/codec.js'
@@ -8,6 +7,7 @@ import type { Section } from '../../src/state/section.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog, type StateLogOptions } from '../../src/state/state-log.js'
 import { readBy } from '../fixtures/state-logs.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 /** A plain model of what a log adds up to. */

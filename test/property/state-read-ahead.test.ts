@@ -1,9 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { type OwnedFd, readAt, truncate, writeAt } from '../../src/kernel/index.js'
 import { BLOCK_BYTES, ReadAhead } from '../../src/state/read-ahead.js'
 import { Segment } from '../../src/state/segment.js'
+import fc from '../lanes/generated.js'
 
 const RUNS = Number(process.env.FDB_RUNS ?? 60)
 const SIZE = 5 * BLOCK_BYTES + 1000

@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
@@ -14,6 +13,7 @@ import {
   Segment,
   StateLog,
 } from '../fixtures/state.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 interface Route {

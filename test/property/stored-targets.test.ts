@@ -1,9 +1,9 @@
 import { isDeepStrictEqual } from 'node:util'
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { StoredTargets } from '../../src/proxy/routes/reconcile.js'
 import { routeMessage, routesSection, targetOf } from '../../src/proxy/routes/section.js'
 import { type RouteTarget, sameTarget } from '../../src/proxy/routes/target.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const { codec } = routesSection

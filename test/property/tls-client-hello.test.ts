@@ -1,9 +1,9 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import { type ConnectionOptions, connect } from 'node:tls'
-import fc from 'fast-check'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { MAX_HELLO_BYTES, serverNameOf } from '../../src/proxy/tls/client-hello.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 /** The first bytes that a client of this machine's OpenSSL sends. */

@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
   candidate,
@@ -11,6 +10,7 @@ import {
   step,
   type TimerName,
 } from '../../src/versions/machine.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 /** Events of a version's process and of the kernel, seen by the machine: late, twice, or never. */

@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util'
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { isMap, isScalar, isSeq, LineCounter, type Node, parseDocument } from 'yaml'
 import { ConfigDocument } from '../../src/config/document.js'
+import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
 const SEED = { seed: 20_26 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Native } from '../../src/kernel/native.js'
-import { NIGHTLY, perLane } from '../lanes/lane.js'
+import { FRESH, NIGHTLY, perLane } from '../lanes/lane.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { randomCalls } from './conformance.js'
 import { load } from './globals.js'
@@ -49,7 +49,7 @@ describe('the drivers on a simulated kernel', () => {
     expect(code, output).toBe(0)
   })
 
-  it('keep all promises with fresh seeds', async () => {
+  it.runIf(FRESH)('keep all promises with fresh seeds', async () => {
     const { code, output } = await simulate('--seconds', perLane('8', '3600'))
     process.stdout.write(output)
     expect(code, output).toBe(0)

@@ -1,6 +1,6 @@
-import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { PendingSet } from '../../../src/connections/adapters/http-responses.js'
+import fc from '../../lanes/generated.js'
 import { until } from '../../processes/until.js'
 
 interface Entry {

@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
   type HolderEvent,
@@ -10,6 +9,7 @@ import {
 import { NO_EPOCH, NOBODY, type Role, type ToHolder } from '../../../src/handoff/messages.js'
 import { WITHOUT_SEALS } from '../../../src/handoff/rules.js'
 import { untyped } from '../../fixtures/untyped.js'
+import fc from '../../lanes/generated.js'
 
 const OWNER = 0
 const JOINER = 1

@@ -1,4 +1,3 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
   initialMoveIn,
@@ -7,6 +6,7 @@ import {
   stepMoveIn,
   stepMoveOut,
 } from '../../../src/handoff/move-machine.js'
+import fc from '../../lanes/generated.js'
 
 const types = (step: { effects: readonly { type: string }[] }): string[] =>
   step.effects.map(({ type }) => type)

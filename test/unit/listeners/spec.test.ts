@@ -1,8 +1,8 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import { formatListenerSpec, type ListenerOptions, parseListenerSpec } from '../../../src/listeners/index.js'
 import { untyped } from '../../fixtures/untyped.js'
+import fc from '../../lanes/generated.js'
 
 describe('parseListenerSpec', () => {
   it.each([

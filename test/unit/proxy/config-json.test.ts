@@ -1,7 +1,7 @@
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ConfigDocument, parseJson } from '../../../src/config/document.js'
 import { problems, refusal } from '../../fixtures/proxy-config.js'
+import fc from '../../lanes/generated.js'
 
 describe('a configuration in JSON', () => {
   it('reads as it says, also with colons, quotes and backslashes in its texts', () => {
