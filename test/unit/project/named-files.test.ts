@@ -77,6 +77,17 @@ describe('docs/architecture.md', () => {
     },
   )
 
+  it('names functions that are in their files', () => {
+    const named = [...text.matchAll(/((?:`#?\w+\(\)`(?: and )?)+) in `(src\/[\w/.-]+)`/g)]
+    const places = named.flatMap(([, functions, path]) =>
+      [...functions!.matchAll(/(#?\w+)\(/g)].map(([, name]) => ({ name, path: path! })),
+    )
+    expect(places.length).toBeGreaterThan(8)
+    const defined = ({ name, path }: { name: string | undefined; path: string }) =>
+      new RegExp(`(?:function |^  )${name}\\(`, 'm').test(read(path))
+    expect(places.filter(place => !defined(place))).toEqual([])
+  })
+
   it('draws every room but those without an arrow of their own', () => {
     const [, drawing = ''] = /```mermaid\n(.*?)```/s.exec(text) ?? []
     const drawn = new Set([...drawing.matchAll(/^\s+([\w-]+)[[(]/gm)].map(([, name]) => name!))
