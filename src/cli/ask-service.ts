@@ -3,7 +3,7 @@ import { FdbError, type FdbErrorCode } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
 import { WaitingLine } from './output.js'
 
-const RETRY_MS = 50
+const ASK_RETRY_MS = 50
 /** A process that gets less time for its answer may be late without being stuck. */
 const ANSWER_MS = 1_000
 /** Errors of a process that is being replaced: the request is retried until its successor answers. */
@@ -45,10 +45,10 @@ export async function askService<T>(
     } catch (error) {
       if (!FdbError.is(error)) throw error
       if (refusal !== null && error.code === 'ERR_FDB_DEADLINE' && left < ANSWER_MS) throw refusal
-      if (!codes.has(error.code) || !error.retryable || performance.now() + RETRY_MS >= until) throw error
+      if (!codes.has(error.code) || !error.retryable || performance.now() + ASK_RETRY_MS >= until) throw error
       refusal = error
     }
-    await sleep(RETRY_MS)
+    await sleep(ASK_RETRY_MS)
   }
 }
 
@@ -75,7 +75,7 @@ export async function pollUntil<T>(
 ): Promise<T | null> {
   for (;;) {
     const found = await attempt(Math.max(1, Math.round(until - performance.now())))
-    if (found !== null || performance.now() + RETRY_MS >= until) return found
-    await sleep(RETRY_MS)
+    if (found !== null || performance.now() + ASK_RETRY_MS >= until) return found
+    await sleep(ASK_RETRY_MS)
   }
 }

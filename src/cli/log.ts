@@ -58,7 +58,7 @@ type Pino = typeof import('pino').pino
 type Stream = ReturnType<Pino['destination']>
 
 /** Delay before a failed write is retried. */
-const RETRY_MS = 1_000
+const WRITE_RETRY_MS = 1_000
 /** Limit for writing the last lines to a slow reader. */
 const END_MS = 1_000
 
@@ -199,7 +199,7 @@ export class LogFile {
       outlet.stream.destroy()
       return
     }
-    this.#timer ??= setTimeout(() => this.#retry(), RETRY_MS).unref()
+    this.#timer ??= setTimeout(() => this.#retry(), WRITE_RETRY_MS).unref()
     if (this.#failing) return
     this.#failing = true
     this.#events.failed(error)

@@ -11,7 +11,7 @@ import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import { controlOption } from './options.js'
 
 const ANSWER_MS = 2_000
-const RETRY_MS = 200
+const SERVER_RETRY_MS = 200
 /** A service that does not answer for this long counts as ended. */
 const UNANSWERED_MS = 3_000
 
@@ -107,7 +107,7 @@ async function servingPid(control: string): Promise<number | null> {
       if (code === 'ERR_FDB_NO_HOLDER') return null
     }
     if (performance.now() >= until) return null
-    await sleep(RETRY_MS)
+    await sleep(SERVER_RETRY_MS)
   }
 }
 
@@ -153,7 +153,7 @@ async function endsWithin(pid: number, ms: number): Promise<boolean> {
 async function waitForEnd(pid: number): Promise<void> {
   const pidfd = openPidfd(pid)
   if (!(pidfd instanceof OwnedFd)) {
-    await sleep(RETRY_MS)
+    await sleep(SERVER_RETRY_MS)
     return
   }
   await new Promise<void>(resolve => watchDeath(pidfd, resolve))

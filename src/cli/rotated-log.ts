@@ -5,7 +5,7 @@ import { createStream, type RotatingFileStream } from 'rotating-file-stream'
 /** Rotated files that are kept besides the current one. */
 const KEPT = 5
 /** Delay before a file that could not be written is opened again. */
-const RETRY_MS = 1_000
+const REOPEN_RETRY_MS = 1_000
 const NEWLINE = 10
 
 /** Returns the path of a rotated file; `count` is 1 for the newest. */
@@ -54,7 +54,7 @@ export class RotatedLog {
   }
 
   /** Resolves with false if the file cannot be written. */
-  async #append(output: Buffer, retryMs = RETRY_MS): Promise<boolean> {
+  async #append(output: Buffer, retryMs = REOPEN_RETRY_MS): Promise<boolean> {
     const lost = this.#lost
     if (lost !== null && performance.now() - lost.since < retryMs) return false
     try {

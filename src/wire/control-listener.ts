@@ -22,7 +22,7 @@ const MOST_CLOSING = 64
 /** Delay until it is looked whether they are closed; each takes about a millisecond. */
 const CLOSING_MS = 5
 /** Delay after accept() failed for lack of descriptors or memory: the socket stays readable, so an immediate retry would use all CPU time. */
-const RETRY_MS = 100
+const ACCEPT_RETRY_MS = 100
 
 interface ControlListenerEvents {
   /**
@@ -167,10 +167,10 @@ export class ControlListener {
   #acceptFailed(error: NativeError): void {
     const events = this.#events
     const temporary = ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'].includes(error.code)
-    if (temporary) this.#acceptLater(RETRY_MS)
+    if (temporary) this.#acceptLater(ACCEPT_RETRY_MS)
     else this.stop()
     const remedy = temporary
-      ? `retried in ${RETRY_MS} ms; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)`
+      ? `retried in ${ACCEPT_RETRY_MS} ms; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)`
       : 'this process accepts no more control connections; see the cause'
     events?.error?.(
       new FdbError('ERR_FDB_ACCEPT', `accepting on the control socket failed (${error.code}): ${remedy}`, {

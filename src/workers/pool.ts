@@ -26,7 +26,7 @@ import { Ownership } from './ownership.js'
 import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot } from './worker-slot.js'
 
-const RETRY_MS = 200
+const YIELD_RETRY_MS = 200
 /** Maximum time to wait, before a worker is replaced, for its healthy heartbeat after its probation, or for the end of a handoff. */
 const HANDOFF_MS = 10_000
 /** Maximum time to wait, before a worker is replaced, for the end of a process that was told to leave. */
@@ -273,7 +273,7 @@ export class WorkerPool {
         'a surplus worker could not be told to end; this is retried',
       )
       this.#yielding.delete(slot)
-      setTimeout(() => this.update(), RETRY_MS).unref()
+      setTimeout(() => this.update(), YIELD_RETRY_MS).unref()
     })
   }
 

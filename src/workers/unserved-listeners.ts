@@ -5,7 +5,7 @@ import { GROUP_LISTENER } from '../operator/service-commands.js'
 import type { WorkerSlot } from './worker-slot.js'
 
 /** Delay before an order that failed is repeated. */
-const RETRY_MS = 100
+const ORDER_RETRY_MS = 100
 
 /**
  * Assigns the listeners of dead, hung or surplus workers to workers that serve. The listeners stay open, so the kernel still gives them
@@ -78,7 +78,7 @@ export class UnservedListeners {
         if (this.#sentOrders.get(slot) !== order) return
         this.#sentOrders.set(slot, { text: '' })
         this.#requestUpdate()
-      }, RETRY_MS).unref()
+      }, ORDER_RETRY_MS).unref()
     })
   }
 }

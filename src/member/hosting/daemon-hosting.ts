@@ -391,7 +391,7 @@ export class Registrations {
   }
 }
 
-const RETRY_MS = 100
+const DAEMON_RETRY_MS = 100
 
 /** Connects to the daemon, or to a restarted one, as a returning member. Retries until `signal` aborts, then returns null. */
 export async function reconnectToDaemon(
@@ -409,7 +409,7 @@ export async function reconnectToDaemon(
     } catch (error) {
       if (signal.aborted) return null
       logger.debug({ err: error }, 'the daemon cannot be reached yet')
-      await new Promise(resolve => setTimeout(resolve, RETRY_MS))
+      await new Promise(resolve => setTimeout(resolve, DAEMON_RETRY_MS))
     }
   }
   return null

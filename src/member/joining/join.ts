@@ -19,7 +19,7 @@ import { memberJoined, memberJoins } from './process-member.js'
 import { type RecoveredDescriptors, startFirst, startFromRecovered, startNext } from './start.js'
 
 /** The delay before joining is retried, if the incumbent has just left or the daemon has not started yet. */
-const RETRY_MS = 20
+const JOIN_RETRY_MS = 20
 
 /**
  * Joins a service: as its first process, or as the next version of the process that serves.
@@ -119,8 +119,9 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
           control,
           'that process serves an application itself: give this daemon another control path',
         )
-      if (!mayRetry(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
-      await new Promise(resolve => setTimeout(resolve, RETRY_MS))
+      if (!mayRetry(error, hosting) || performance.now() + JOIN_RETRY_MS >= until || signal?.aborted)
+        throw error
+      await new Promise(resolve => setTimeout(resolve, JOIN_RETRY_MS))
     }
   }
 }

@@ -21,7 +21,7 @@ interface OpenSession {
 /** If the client does not answer the ping within this time, the session sends the final GOAWAY without the answer. */
 const PING_MS = 5_000
 /** The delay before the first GOAWAY is tried again, if the socket's send buffer is full. */
-const RETRY_MS = 20
+const GOAWAY_RETRY_MS = 20
 /** A GOAWAY frame without an error, with the highest possible stream number: it refuses no stream that is in flight. */
 const GOAWAY = Buffer.from('0000080700000000007fffffff00000000', 'hex')
 
@@ -107,7 +107,7 @@ function endSession(session: Http2SessionLike, { socket }: OpenSession): void {
     if (session.closed || session.destroyed) return
     // ping() returns false if the application already waits for too many pings: then the timer ends the session.
     if (sendBypassingQueue(socket, GOAWAY)) session.ping(end)
-    else retry = setTimeout(announce, RETRY_MS)
+    else retry = setTimeout(announce, GOAWAY_RETRY_MS)
   }
   let waits = session.pendingSettingsAck
   const acknowledged = () => {

@@ -81,8 +81,8 @@ function unservedIn(body: Buffer): UnservedListener[] {
   )
 }
 
-const ANSWER_MS = 10_000
-const RETRY_MS = 20
+const CLAIM_MS = 10_000
+const CLAIM_RETRY_MS = 20
 
 /** With SO_REUSEPORT each worker binds its own TCP socket to the same address, and the kernel distributes new connections evenly. */
 export function workerSpec(spec: ListenerSpec): ListenerSpec {
@@ -128,18 +128,18 @@ function shareWith(other: OwnedFd, spec: ListenerSpec): { fd: OwnedFd; spec: str
 
 /** Returns a dup of the main process's descriptor of that name, or null if there is none. The caller owns the dup. */
 async function claimFrom(control: string, name: string): Promise<OwnedFd | null> {
-  const until = performance.now() + ANSWER_MS
+  const until = performance.now() + CLAIM_MS
   for (;;) {
-    using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
+    using client = await OperatorClient.connect(control, { timeout: CLAIM_MS })
     try {
-      return await client.descriptors.claim(name, { shared: true, timeout: ANSWER_MS })
+      return await client.descriptors.claim(name, { shared: true, timeout: CLAIM_MS })
     } catch (error) {
       if (FdbError.is(error) && error.code === 'ERR_FDB_FD_UNKNOWN') return null
       // The main process may have just handed over to its successor.
       const mayRetry = FdbError.is(error) && error.code === 'ERR_FDB_CHANNEL_CLOSED'
-      if (!mayRetry || performance.now() + RETRY_MS > until) throw error
+      if (!mayRetry || performance.now() + CLAIM_RETRY_MS > until) throw error
     }
-    await new Promise(resolve => setTimeout(resolve, RETRY_MS))
+    await new Promise(resolve => setTimeout(resolve, CLAIM_RETRY_MS))
   }
 }
 

@@ -39,7 +39,7 @@ const CHECK_MS = 5_000
 /** The interval of polls whether a process in another container serves. */
 const ELSEWHERE_MS = 2_000
 /** The delay after a poll without an answer. */
-const RETRY_MS = 500
+const POLL_RETRY_MS = 500
 /** After this many polls in a row without an answer, no process counts as serving. */
 const UNANSWERED = 3
 
@@ -154,7 +154,7 @@ class DependentProcesses {
     until.addEventListener('abort', wake, { once: true })
     for (let unanswered = 0; !until.aborted && unanswered < UNANSWERED; ) {
       unanswered = (await this.#findServer()) === null ? unanswered + 1 : 0
-      if (!until.aborted) await this.#change(unanswered > 0 ? RETRY_MS : ELSEWHERE_MS)
+      if (!until.aborted) await this.#change(unanswered > 0 ? POLL_RETRY_MS : ELSEWHERE_MS)
     }
     until.removeEventListener('abort', wake)
   }

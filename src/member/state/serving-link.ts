@@ -31,7 +31,7 @@ interface ServingLinkOptions {
 }
 
 const { Intent } = fdbroker.wire
-const RETRY_MS = 250
+const LINK_RETRY_MS = 250
 /** The delay before the link connects to the next process, which already accepts when the previous one closes its links. */
 const RECONNECT_MS = 10
 
@@ -139,7 +139,7 @@ export class ServingLink {
           { err: error, service },
           'the serving process cannot be reached yet; this process tries again until it can',
         )
-      const ms = Math.max(RETRY_MS, this.#options.everyMs())
+      const ms = Math.max(LINK_RETRY_MS, this.#options.everyMs())
       if (start === this.#starts) this.#later(() => void this.#connect(), ms)
     }
   }
@@ -159,8 +159,8 @@ export class ServingLink {
     if (this.#link === link) this.#link = null
     this.#options.writes.onLost(link)
     // If the process closed the connection soon after it was made, it would probably do so again: wait longer.
-    const refused = performance.now() - this.#connectedAt < RETRY_MS
-    this.#later(() => void this.#connect(), refused ? RETRY_MS : RECONNECT_MS)
+    const refused = performance.now() - this.#connectedAt < LINK_RETRY_MS
+    this.#later(() => void this.#connect(), refused ? LINK_RETRY_MS : RECONNECT_MS)
   }
 
   #later(act: () => void, ms: number): void {

@@ -15,7 +15,7 @@ import {
 export type NotifyFields = Readonly<Record<string, string | number | bigint>>
 
 /** Delay before the next attempt if the socket's queue in the kernel, which is short, is full. */
-const RETRY_MS = 10
+const NOTIFY_RETRY_MS = 10
 /** Attempts, 1 ms apart, for which a call blocks if the queue is full and a message with a descriptor waits. */
 const MOST_TRIES = 100
 /** Maximum number of waiting messages. The oldest one is dropped if the manager does not read. */
@@ -80,7 +80,7 @@ export class NotifySocket {
           sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
         }
         if (sent < 0) {
-          this.#timer = setTimeout(() => this.#send(), RETRY_MS).unref()
+          this.#timer = setTimeout(() => this.#send(), NOTIFY_RETRY_MS).unref()
           return
         }
         this.#pending.shift()

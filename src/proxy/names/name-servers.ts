@@ -5,7 +5,7 @@ import { ParsedFile } from './hosts-file.js'
 /** How long the answer for one address family waits for the other family. */
 const OTHER_FAMILY_MS = 50
 /** c-ares repeats a query after this time, and then after longer times. */
-const RETRY_MS = 1_000
+const QUERY_RETRY_MS = 1_000
 const TRIES = 3
 
 /** `nothing`: the name has no address. `failed`: no name server gave an answer; `code` is the reason. */
@@ -72,7 +72,7 @@ export class NameServers {
     if (this.#resolver !== null) return this.#resolver
     const { Resolver } = process.getBuiltinModule('node:dns').promises
     const { servers } = this.#options
-    this.#resolver = new Resolver({ timeout: RETRY_MS, tries: TRIES })
+    this.#resolver = new Resolver({ timeout: QUERY_RETRY_MS, tries: TRIES })
     if (servers.length > 0) this.#resolver.setServers(servers)
     return this.#resolver
   }

@@ -17,7 +17,7 @@ export const serviceManager = room(
     ],
     [
       'os/service-manager/notify-socket.ts',
-      'this.#timer = setTimeout(() => this.#send(), RETRY_MS).unref()',
+      'this.#timer = setTimeout(() => this.#send(), NOTIFY_RETRY_MS).unref()',
       '',
     ],
     ['os/service-manager/notify-socket.ts', "return text.replace(/[\\r\\n]+/g, ' ')", 'return text'],
