@@ -5,7 +5,7 @@ import { WaitingLine } from './output.js'
 
 const ASK_RETRY_MS = 50
 /** A process that gets less time for its answer may be late without being stuck. */
-const ANSWER_MS = 1_000
+const LEAST_ANSWER_MS = 1_000
 /** Errors of a process that is being replaced: the request is retried until its successor answers. */
 export const RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
 /** As {@link RETRY_CODES}, for requests that may run twice: also retried if the process ended before it answered. */
@@ -44,7 +44,7 @@ export async function askService<T>(
       return await ask(client, left, line)
     } catch (error) {
       if (!FdbError.is(error)) throw error
-      if (refusal !== null && error.code === 'ERR_FDB_DEADLINE' && left < ANSWER_MS) throw refusal
+      if (refusal !== null && error.code === 'ERR_FDB_DEADLINE' && left < LEAST_ANSWER_MS) throw refusal
       if (!codes.has(error.code) || !error.retryable || performance.now() + ASK_RETRY_MS >= until) throw error
       refusal = error
     }

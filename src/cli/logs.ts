@@ -6,7 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander'
 import { defaultLog, generationLog, newestPart, servicesWithLog } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
-import { isDaemon } from '../operator/status-report.js'
+import { isDaemon, STATUS_ANSWER_MS } from '../operator/status-report.js'
 import { lookupPaths, serviceAt } from '../os/default-control.js'
 import { realPathOf } from '../os/release-link.js'
 import { addServiceOptions, controlByName, findControl, type ServiceFlags } from './find-service.js'
@@ -14,7 +14,6 @@ import { plain, writeStderr } from './output.js'
 import { rotatedPath } from './rotated-log.js'
 import { failedUpgradeText } from './status.js'
 
-const ANSWER_MS = 2_000
 /** Interval at which followed files are read. */
 const POLL_MS = 200
 /** Bytes of one read. */
@@ -160,7 +159,7 @@ async function logOfRunning(
   control: string,
 ): Promise<{ service?: string; log?: string; note?: string | null } | null> {
   try {
-    const answer = await statusAt(control, ANSWER_MS)
+    const answer = await statusAt(control, STATUS_ANSWER_MS)
     if (isDaemon(answer)) return {}
     const { log } = answer.details ?? {}
     return {

@@ -3,14 +3,13 @@ import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promi
 import type { Command } from 'commander'
 import { executeInstead, holdSignals, OwnedFd, releaseSignals, trySignal } from '../kernel/index.js'
 import { statusAt } from '../operator/client.js'
-import { isDaemon } from '../operator/status-report.js'
+import { isDaemon, STATUS_ANSWER_MS } from '../operator/status-report.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, KEEP_MASK, WAITS } from '../os/held-signals.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import { controlOption } from './options.js'
 
-const ANSWER_MS = 2_000
 const SERVER_RETRY_MS = 200
 /** A service that does not answer for this long counts as ended. */
 const UNANSWERED_MS = 3_000
@@ -99,7 +98,7 @@ async function servingPid(control: string): Promise<number | null> {
   const until = performance.now() + UNANSWERED_MS
   for (;;) {
     try {
-      const answer = await statusAt(control, ANSWER_MS)
+      const answer = await statusAt(control, STATUS_ANSWER_MS)
       if (!isDaemon(answer) && answer.pid) return answer.pid
     } catch (error) {
       const { code } = error as { readonly code?: unknown }

@@ -13,6 +13,7 @@ import {
 import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
+import { ANSWER_MS } from '../operator/requests.js'
 import { linkTargets, previousOf, type Release, unchangeable } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { type ServiceAddress, serviceOf, servingKey } from './status-answer.js'
@@ -128,8 +129,6 @@ export interface ReleaseChange {
   commit?(): void
   readonly path: string
 }
-
-const ANSWER_MS = 5_000
 
 /** Upgrades to the release `to`. A supervisor switches the link itself, and back after a failure. For other servers this command does so. */
 export async function upgradeTo<T>(

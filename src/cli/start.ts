@@ -11,7 +11,12 @@ import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { type HolderPhase, isUnderWay } from '../handoff/phases.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
-import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
+import {
+  isDaemon,
+  type ServiceStatus,
+  STATUS_ANSWER_MS,
+  type StatusAnswer,
+} from '../operator/status-report.js'
 import { startedAs, successorCommand } from '../os/command-line.js'
 import { checkSocketPath } from '../os/connect.js'
 import { removeDeadControl } from '../os/control-path.js'
@@ -23,7 +28,6 @@ import { codeAndMessage, plain, print, WaitingLine, WaitingNotes, writeStderr } 
 import { portHolderText } from './port-holder.js'
 import { CANCEL_SIGNALS } from './signals.js'
 
-const ANSWER_MS = 2_000
 /** Bytes at the end of a log in which the reason of a failure is searched. */
 const SEARCHED = 64 * 1024
 /** Number of log lines in an error message. */
@@ -163,7 +167,7 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
 
 /** Prints a note if the running version was started with --ready, and this start does not give the option. */
 async function noteForgottenReady(control: string): Promise<void> {
-  const answer = existsSync(control) ? await statusAt(control, ANSWER_MS).catch(() => null) : null
+  const answer = existsSync(control) ? await statusAt(control, STATUS_ANSWER_MS).catch(() => null) : null
   const { ready = 'listen' } = serviceIn(answer).details ?? {}
   if (ready === 'listen') return
   writeStderr(
@@ -288,9 +292,11 @@ class ProgramStart {
 
   /** Resolves with the reason why the program does not serve yet. */
   async #whyUnserved(): Promise<string> {
-    using client = await OperatorClient.connect(this.#control, { timeout: ANSWER_MS }).catch(() => null)
+    using client = await OperatorClient.connect(this.#control, { timeout: STATUS_ANSWER_MS }).catch(
+      () => null,
+    )
     const answer = await client
-      ?.status({ timeout: ANSWER_MS })
+      ?.status({ timeout: STATUS_ANSWER_MS })
       .catch((error: unknown) => FdbError.from(error))
     if (client !== null && FdbError.is(answer) && answer.code === 'ERR_FDB_DEADLINE') {
       const process =
@@ -323,7 +329,7 @@ class ProgramStart {
   }
 
   async #status(): Promise<ServiceStatus> {
-    return serviceIn(await statusAt(this.#control, ANSWER_MS).catch(() => null))
+    return serviceIn(await statusAt(this.#control, STATUS_ANSWER_MS).catch(() => null))
   }
 
   async #end(): Promise<string> {

@@ -9,6 +9,7 @@ import {
   isDaemon,
   keptByText,
   type ServiceStatus,
+  STATUS_ANSWER_MS,
   type StatusAnswer,
 } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
@@ -18,8 +19,6 @@ import { durationOption } from './options.js'
 import { plain, print, type WaitingLine, writeStderr } from './output.js'
 import { CANCEL_SIGNALS } from './signals.js'
 
-/** Limit for the status of a process that was told to end and still lives. */
-const ANSWER_MS = 2_000
 /** A process that still lives after this time may wait long for its connections. */
 const NOTICE_MS = 1_000
 
@@ -96,7 +95,7 @@ class OlderVersions implements Disposable {
 
   /** Finds none if the serving process does not say. */
   static async find(client: OperatorClient, service: string): Promise<OlderVersions> {
-    const answer = await client.status({ timeout: ANSWER_MS }).catch(() => null)
+    const answer = await client.status({ timeout: STATUS_ANSWER_MS }).catch(() => null)
     // The members of a daemon that is told to end keep serving.
     if (answer === null || client.inOtherPidNamespace) return new OlderVersions([])
     const of = isDaemon(answer) ? answer.services.filter(each => each.service === service) : [answer]
@@ -160,7 +159,7 @@ async function noteConnections(
   drain: number | undefined,
   line: WaitingLine,
 ): Promise<void> {
-  const answer = await client.status({ timeout: ANSWER_MS }).catch(() => null)
+  const answer = await client.status({ timeout: STATUS_ANSWER_MS }).catch(() => null)
   const { connections, text } = answer === null ? NO_CONNECTIONS : connectionsOf(answer, pid)
   if (connections === 0) return
   const waits = `process ${pid} waits for ${text}, at most until ${drainText(drain)} is over; kill -9 ${pid} ends it at once`
@@ -177,7 +176,7 @@ async function stillLivesError(
   const prefix = `process ${pid} was told to end, but still lives after ${timeout} ms`
   let answer: StatusAnswer
   try {
-    answer = await client.status({ timeout: ANSWER_MS })
+    answer = await client.status({ timeout: STATUS_ANSWER_MS })
   } catch (error) {
     const { code } = error as Partial<FdbError>
     const why =

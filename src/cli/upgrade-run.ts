@@ -5,7 +5,7 @@ import { isCommitted } from '../handoff/phases.js'
 import { openFileOf } from '../kernel/index.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
-import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
+import { isDaemon, STATUS_ANSWER_MS, type StatusAnswer } from '../operator/status-report.js'
 import { givenUp, means } from '../os/given-up.js'
 import type { Release } from '../os/release-link.js'
 import { type AskFlags, killHungText, pollUntil } from './ask-service.js'
@@ -21,9 +21,6 @@ const FIRST_ANSWER_MS = 5_000
 
 /** Limit for the time in which the previous version reports how long it stands by. */
 const STANDBY_MS = 1_000
-
-/** Limit for the status of a server that is being upgraded. */
-const STATUS_MS = 2_000
 
 /** The upgrade that an operator has asked for. */
 interface UpgradeOrder extends Required<AskFlags> {
@@ -241,7 +238,7 @@ async function missingStep(
   { control, service }: ServiceAddress,
   last: ReportedPhase | undefined,
 ): Promise<MissingStep> {
-  const answer = await statusAt(control, STATUS_MS).catch(() => null)
+  const answer = await statusAt(control, STATUS_ANSWER_MS).catch(() => null)
   const { pid: starting, missing = null, leftMs } = (answer && serviceOf(answer, service)?.upgrade) ?? {}
   if (last === undefined) {
     const first =

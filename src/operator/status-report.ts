@@ -4,6 +4,9 @@ import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionDigest } from '../state/overview.js'
 import type { DescriptorsOfProcess } from './held-descriptors.js'
 
+/** Limit for the status of a process that should serve: one that is stopped or stuck sends none. */
+export const STATUS_ANSWER_MS = 2_000
+
 /** The output of `fd-broker status --json`. */
 export interface StatusReport {
   readonly service: string

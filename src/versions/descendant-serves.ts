@@ -1,9 +1,7 @@
 import { statusAt } from '../operator/client.js'
-import { isDaemon } from '../operator/status-report.js'
+import { isDaemon, STATUS_ANSWER_MS } from '../operator/status-report.js'
 import { descendsFrom, endsWithUs } from '../os/main-process.js'
 import type { HealthCheck } from '../probing/health-check.js'
-
-const ANSWER_MS = 2_000
 
 /** Passes if the process that serves at the control socket is `pid` or a descendant of it. */
 export function descendantServes(control: string, pid: number): HealthCheck {
@@ -24,6 +22,6 @@ export async function servingDescendant(control: string): Promise<number | null>
 }
 
 async function serverAt(control: string): Promise<number | null> {
-  const answer = await statusAt(control, ANSWER_MS)
+  const answer = await statusAt(control, STATUS_ANSWER_MS)
   return isDaemon(answer) || answer.role !== 'serving' ? null : (answer.pid ?? null)
 }

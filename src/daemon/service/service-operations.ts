@@ -329,7 +329,7 @@ function readReport(json: string): Record<string, unknown> | null {
 }
 
 /** Without a member's answer within this time the status lacks the member's part. */
-const ANSWER_MS = 1_000
+const MEMBER_ANSWER_MS = 1_000
 /** Another user's member has less time; its previous answer stands in for a late one. */
 const FOREIGN_ANSWER_MS = 30
 /** Another user's member with a longer answer has none. */
@@ -370,7 +370,7 @@ export class StatusRequests {
   #ask(peer: Peer): Pending<string> {
     const { pending } = this.#calls.open(peer, {})
     peer.link.post({ statusRequest: {} })
-    return pending.limit(ANSWER_MS, () => pending.resolve(''))
+    return pending.limit(MEMBER_ANSWER_MS, () => pending.resolve(''))
   }
 }
 

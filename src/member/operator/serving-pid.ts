@@ -1,8 +1,6 @@
 import { OperatorClient } from '../../operator/client.js'
 import { DAEMON_ITSELF } from '../../operator/service-name.js'
-import { isDaemon, type StatusAnswer } from '../../operator/status-report.js'
-
-const ANSWER_MS = 2_000
+import { isDaemon, STATUS_ANSWER_MS, type StatusAnswer } from '../../operator/status-report.js'
 
 /** A process that serves. */
 export interface ServingProcess {
@@ -15,8 +13,8 @@ export interface ServingProcess {
 export async function findServing(control: string | null, service: string): Promise<ServingProcess | null> {
   if (control === null) return null
   try {
-    using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
-    const pid = serverOf(await client.status({ timeout: ANSWER_MS }), service)
+    using client = await OperatorClient.connect(control, { timeout: STATUS_ANSWER_MS })
+    const pid = serverOf(await client.status({ timeout: STATUS_ANSWER_MS }), service)
     return pid === null ? null : { pid, elsewhere: client.inOtherPidNamespace }
   } catch {
     return null
