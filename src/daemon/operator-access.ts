@@ -22,7 +22,7 @@ import type {
 } from '../operator/requests.js'
 import { GROUP_LISTENER, STOP } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
-import { keyOf, pidOf, refuseNoPidfd } from '../os/liveness.js'
+import { pidOf, processKey, refuseNoPidfd } from '../os/liveness.js'
 import type { ForeignUser } from '../wire/foreign-user.js'
 import type { AccessCheck, ClientIdentity } from './policy/access-check.js'
 import type { Action, ServicePolicy } from './policy/policy.js'
@@ -242,8 +242,8 @@ function claimantOf(claimant: OwnedFd | null): { claimant?: number } {
 /** Whether the pidfd, which is borrowed, refers to the client's own process, as the kernel reports it. */
 function isOwnProcess(peer: ClientIdentity, pidfd: OwnedFd): boolean {
   if (peer.pidfd !== null) {
-    const key = keyOf(pidfd)
-    return key !== null && key === keyOf(peer.pidfd)
+    const key = processKey(pidfd)
+    return key !== null && key === processKey(peer.pidfd)
   }
   return peer.pid > 0 && pidOf(pidfd) === peer.pid && isOfUser(pidfd, peer.uid)
 }

@@ -50,18 +50,18 @@ export const FIELD_NAMES: readonly string[] = IDS.map(([name]) => name)
 
 const LENGTHS = 32
 
-/** The known names by {@link keyOf}, so that most other names need no comparison. */
+/** The known names by {@link candidateIndex}, so that most other names need no comparison. */
 const CANDIDATES: ({ bytes: Uint8Array; id: FieldId }[] | null)[] = Array.from(
   { length: LENGTHS * 32 },
   () => null,
 )
 for (const [name, id] of IDS) {
   const bytes = Buffer.from(name, 'latin1')
-  ;(CANDIDATES[keyOf(bytes[0]!, bytes.length)] ??= []).push({ bytes, id })
+  ;(CANDIDATES[candidateIndex(bytes[0]!, bytes.length)] ??= []).push({ bytes, id })
 }
 
-/** The key is the same for a capital and a small first letter. */
-function keyOf(first: number, length: number): number {
+/** The index is the same for a capital and a small first letter. */
+function candidateIndex(first: number, length: number): number {
   return length * 32 + (first & 31)
 }
 
@@ -69,7 +69,7 @@ function keyOf(first: number, length: number): number {
 export function fieldId(bytes: Uint8Array, start: number, end: number): FieldId {
   const length = end - start
   if (length >= LENGTHS) return FieldId.other
-  const candidates = CANDIDATES[keyOf(bytes[start]!, length)]!
+  const candidates = CANDIDATES[candidateIndex(bytes[start]!, length)]!
   if (candidates === null) return FieldId.other
   for (let c = 0; c < candidates.length; c++) {
     const { bytes: name, id } = candidates[c]!

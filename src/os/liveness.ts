@@ -122,7 +122,7 @@ export function pidOf(pidfd: OwnedFd): number {
 }
 
 /** Returns a text that identifies the process of a pidfd: the pidfd's number or, before Linux 6.9, the pid; null if neither is known. */
-export function keyOf(pidfd: OwnedFd): string | null {
+export function processKey(pidfd: OwnedFd): string | null {
   const number = pidfdNumber(pidfd)
   if (number !== null) return `pidfd ${number}`
   const pid = pidOf(pidfd)

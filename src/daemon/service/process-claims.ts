@@ -3,7 +3,7 @@ import { FdbError } from '../../errors.js'
 import type { Registry } from '../../holder/registry.js'
 import { closeOnThrow, hasEnded, type OwnedFd } from '../../kernel/index.js'
 import type { ClaimingProcess } from '../../operator/held-descriptors.js'
-import { type DeathWatch, keyOf, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
+import { type DeathWatch, pidOf, processKey, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
 import { formatEntryKey, parseEntryKey } from './entry-key.js'
 
 /** Limit of processes per descriptor: each claim takes a descriptor of the daemon. */
@@ -131,8 +131,8 @@ export class ProcessClaims {
 }
 
 function isSame(one: OwnedFd, other: OwnedFd): boolean {
-  const key = keyOf(one)
-  return key !== null && key === keyOf(other)
+  const key = processKey(one)
+  return key !== null && key === processKey(other)
 }
 
 /** Returns null for a record of a release that encodes it differently. */

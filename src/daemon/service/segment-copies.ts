@@ -119,7 +119,7 @@ export class SegmentCopies {
 
   /** Creates an empty copy of a segment, unless there is one. Throws the kernel's errors. */
   #open(from: Segment): void {
-    const key = keyOf(from)
+    const key = segmentKey(from)
     if (this.#copies.has(key)) return
     const { epoch, start } = from
     const source = from.dup()
@@ -137,8 +137,8 @@ export class SegmentCopies {
   }
 
   #publish(sources: readonly Segment[]): void {
-    const keys = new Set(sources.map(keyOf))
-    this.#complete = sources.map(source => this.#copies.get(keyOf(source))!.segment)
+    const keys = new Set(sources.map(segmentKey))
+    this.#complete = sources.map(source => this.#copies.get(segmentKey(source))!.segment)
     for (const [key, copy] of this.#copies) {
       if (keys.has(key)) continue
       closeBoth(copy)
@@ -209,6 +209,6 @@ function closeBoth({ segment, source }: Copy): void {
 }
 
 /** Identifies a segment. The inode distinguishes it from one of a previous service of the same name, whose epochs are the same. */
-function keyOf({ epoch, fd, kind }: Segment): string {
+function segmentKey({ epoch, fd, kind }: Segment): string {
   return `${kind} ${epoch} ${inspectOne(fd).ino}`
 }

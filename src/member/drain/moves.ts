@@ -7,7 +7,7 @@ import { countMovable, type Source } from '../../connections/move-slice.js'
 import { ConnectionReceiver } from '../../connections/receiver.js'
 import { ConnectionSender } from '../../connections/sender.js'
 import { closeAll, closeOnThrow, type OwnedFd, peerPidfd } from '../../kernel/index.js'
-import { keyOf } from '../../os/liveness.js'
+import { processKey } from '../../os/liveness.js'
 import { fateOf } from '../../os/process-identity.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
@@ -116,7 +116,7 @@ export class Moves {
     const destinations = this.#destinations.splice(0)
     for (const [i, { receiver, before }] of destinations.entries()) {
       const count = (destinations[i + 1]?.before ?? this.counts.moved) - before
-      const key = keyOf(receiver) ?? ''
+      const key = processKey(receiver) ?? ''
       this.#emptied.delete(key)
       void fateOf(receiver).then(fate => {
         receiver.close()
@@ -129,7 +129,7 @@ export class Moves {
 
   /** Records that a process which has left had no connections any more: those that had moved to it are not lost. */
   emptied({ pid, pidfd }: { readonly pid: number; readonly pidfd: OwnedFd | null }): void {
-    this.#emptied.add((pidfd === null ? null : keyOf(pidfd)) ?? `${pid}`)
+    this.#emptied.add((pidfd === null ? null : processKey(pidfd)) ?? `${pid}`)
   }
 
   /** Announces the end at once, because the process that serves takes no connections. A later process may still take some. */
@@ -179,7 +179,7 @@ export class Moves {
       return
     }
     const { move, movesPerSecond, firstWave } = this.#settings
-    const key = receiver === null ? null : keyOf(receiver)
+    const key = receiver === null ? null : processKey(receiver)
     const { other, ...way } = endOfChannel(channel, log, receiver)
     const { moved } = this.counts
     if (other !== null) this.#destinations.push({ receiver: other, before: moved })
