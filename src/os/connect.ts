@@ -168,7 +168,7 @@ function verifyHolder(channel: OwnedFd, path: string, role: ConnectRole): void {
   if (own === 0 && folder.uid === 0 && (folder.mode & WRITABLE_BY_OTHERS) === 0) return
   const owner = lstatSync(path, { throwIfNoEntry: false })?.uid ?? peer
   for (const [uid, what] of [
-    [peer, `${nameOf(channel)}, which listens there, runs as`],
+    [peer, `${listeningProcess(channel)}, which listens there, runs as`],
     [owner, 'it belongs to'],
   ] as const) {
     if (trusted.has(uid)) continue
@@ -222,7 +222,7 @@ export function listenerAt(path: string): number | null {
 }
 
 /** Returns `process 123`, or `a process` if its pid is unknown. */
-function nameOf(channel: OwnedFd): string {
+function listeningProcess(channel: OwnedFd): string {
   const pid = listeningPid(channel)
   return pid > 0 ? `process ${pid}` : 'a process'
 }

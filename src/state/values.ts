@@ -44,7 +44,7 @@ export class Values<T> {
       if (error instanceof MigrationError) throw error
       throw new FdbError(
         'ERR_FDB_STATE_VALUE',
-        `${this.#nameOf(key)}: ${value.length} bytes of schema version ${version} are not a valid value for ` +
+        `${this.#entryName(key)}: ${value.length} bytes of schema version ${version} are not a valid value for ` +
           `codec "${schema.codec.name}" at version ${schema.version}; ${remedy}`,
         { cause: this.#causeOf(error), details: { section: this.#section.name, key, version } },
       )
@@ -57,7 +57,7 @@ export class Values<T> {
     const failed = (reason: string, cause?: unknown) =>
       new MigrationError(
         'ERR_FDB_STATE_VALUE',
-        `${this.#nameOf(key)}: migrate() from schema version ${from} to ${to} ${reason}; correct it, put a value ` +
+        `${this.#entryName(key)}: migrate() from schema version ${from} to ${to} ${reason}; correct it, put a value ` +
           `of version ${to}, or delete the key`,
         { cause: this.#causeOf(cause), details: { section: this.#section.name, key, from, to } },
       )
@@ -78,7 +78,7 @@ export class Values<T> {
     const refused = (reason: string, cause?: unknown) =>
       new FdbTypeError(
         'ERR_FDB_STATE_VALUE',
-        `${this.#nameOf(key)}: codec "${codec.name}" does not accept the value${reason}`,
+        `${this.#entryName(key)}: codec "${codec.name}" does not accept the value${reason}`,
         { cause, details: { section: this.#section.name, key } },
       )
     let encoded: Uint8Array
@@ -91,7 +91,7 @@ export class Values<T> {
     throw refused(`: encode() returned ${typeof encoded}, not a Uint8Array`)
   }
 
-  #nameOf(key: string): string {
+  #entryName(key: string): string {
     return `section "${this.#section.name}", key "${key}"`
   }
 

@@ -110,7 +110,7 @@ function startUnderGuardian(start: ProgramStart, standard: readonly StandardSour
   }
   const ended = (status: number | null) => {
     if (status === null) watchUnguarded(program.pid, () => report({ code: null, signal: null }))
-    else report(status < 0 ? { code: null, signal: nameOf(-status) } : { code: status, signal: null })
+    else report(status < 0 ? { code: null, signal: signalName(-status) } : { code: status, signal: null })
   }
   const program = startGuarded(start, standard, ended)
   return {
@@ -135,7 +135,7 @@ function watchUnguarded(pid: number, ended: () => void): void {
   watchDeath(pidfd, ended).unref()
 }
 
-function nameOf(signal: number): NodeJS.Signals {
+function signalName(signal: number): NodeJS.Signals {
   const [name = 'SIGKILL'] = Object.entries(constants.signals).find(([, number]) => number === signal) ?? []
   return name as NodeJS.Signals
 }

@@ -91,12 +91,12 @@ export class Readiness {
     })
     const all = async () => {
       if (first !== null) {
-        this.#check = nameOf(first, 0, 1)
+        this.#check = checkName(first, 0, 1)
         await runCheck(first, this.#check, over.signal)
       }
       for (const [index, check] of checks.entries()) {
         if (over.signal.aborted) return
-        const name = nameOf(check, index, checks.length)
+        const name = checkName(check, index, checks.length)
         this.#check = name
         // For the error of the process that started this one.
         writeStep(`has not finished ${name}`)
@@ -160,7 +160,7 @@ function lateCheck(name: string | null, timeout: number): FdbError {
 }
 
 /** Returns `check "database"`, or `check 2 of 3` for a function without a name. */
-function nameOf(check: Check, index: number, count: number): string {
+function checkName(check: Check, index: number, count: number): string {
   return check.name === '' ? `check ${index + 1} of ${count}` : `check "${check.name}"`
 }
 

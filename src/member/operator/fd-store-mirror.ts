@@ -91,7 +91,7 @@ export class FdStoreMirror {
   }
 
   get #segments(): string[] {
-    return this.#deps.segmentSet.all.map(nameOf)
+    return this.#deps.segmentSet.all.map(segmentName)
   }
 
   /** Removes leftovers of other processes: the notes of the previous and the next generation, and unused segments. */
@@ -101,14 +101,14 @@ export class FdStoreMirror {
     const { top } = segmentSet
     for (let epoch = Math.max(1, top - SWEPT_EPOCHS); epoch <= top + 2; epoch++)
       for (const kind of ['epoch', 'snapshot'] as const)
-        if (!this.#stored.has(nameOf({ kind, epoch }))) store.drop(nameOf({ kind, epoch }))
+        if (!this.#stored.has(segmentName({ kind, epoch }))) store.drop(segmentName({ kind, epoch }))
   }
 
   #wanted(): Map<string, { fd: OwnedFd; identity: string | OwnedFd }> {
     const { control, generation, registry, segmentSet } = this.#deps
     const wanted = new Map<string, { fd: OwnedFd; identity: string | OwnedFd }>()
     const add = (name: string, fd: OwnedFd) => wanted.set(name, { fd, identity: inspectOne(fd).ino })
-    for (const segment of segmentSet.all) add(nameOf(segment), segment.fd)
+    for (const segment of segmentSet.all) add(segmentName(segment), segment.fd)
     for (const { role, fd } of control()) add(role, fd)
     const note = this.#names.file
     if (note !== null) add(`note-${generation}`, note)
@@ -122,6 +122,6 @@ export class FdStoreMirror {
   }
 }
 
-function nameOf({ kind, epoch }: { readonly kind: SegmentKind; readonly epoch: number }): string {
+function segmentName({ kind, epoch }: { readonly kind: SegmentKind; readonly epoch: number }): string {
   return `${kind}-${epoch}`
 }
