@@ -16,7 +16,7 @@ export abstract class DividingMap<K, V> {
   #moving: IterableIterator<[string, V]> | null = null
   #size = 0
 
-  protected abstract textOf(key: string | K): string
+  protected abstract keyText(key: string | K): string
   protected abstract getInPart(key: string | K): V | undefined
   /** Returns undefined if the key was missing, else what `set` returns. */
   protected abstract setInPart(key: string | K, value: V): V | undefined
@@ -35,7 +35,7 @@ export abstract class DividingMap<K, V> {
 
   get(key: string | K): V | undefined {
     if (this.#first !== null) {
-      const value = this.#first.get(this.textOf(key))
+      const value = this.#first.get(this.keyText(key))
       if (value !== undefined || this.#moving === null) return value
     }
     return this.getInPart(key)
@@ -48,7 +48,7 @@ export abstract class DividingMap<K, V> {
   protected put(key: string | K, value: V): V | undefined {
     const first = this.#first
     if (first === null) return this.#putInPart(key, value)
-    const text = this.textOf(key)
+    const text = this.keyText(key)
     const before = first.get(text)
     if (this.#moving === null) {
       first.set(text, value)
@@ -88,8 +88,8 @@ export abstract class DividingMap<K, V> {
   }
 
   delete(key: string | K): boolean {
-    if (this.#first !== null && this.#moving === null) return this.#first.delete(this.textOf(key))
-    const wasFirst = this.#first?.delete(this.textOf(key)) ?? false
+    if (this.#first !== null && this.#moving === null) return this.#first.delete(this.keyText(key))
+    const wasFirst = this.#first?.delete(this.keyText(key)) ?? false
     const deleted = this.deleteInPart(key) || wasFirst
     if (deleted) this.#size--
     return deleted
@@ -167,7 +167,7 @@ export class ShardedMap<V> extends DividingMap<never, V> {
     this.put(key, value)
   }
 
-  protected textOf(key: string): string {
+  protected keyText(key: string): string {
     return key
   }
 

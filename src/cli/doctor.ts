@@ -37,13 +37,13 @@ async function doctor({ control, service, json }: DoctorFlags): Promise<void> {
   const named = service ?? serviceName(resolve(startedAs.cwd, 'server.js'))
   const findings = await examine({ control, service: named, env: process.env })
   const ok = findings.every(({ status }) => status !== 'failed')
-  print(json, { ok, findings }, () => textOf(findings))
+  print(json, { ok, findings }, () => findingsText(findings))
   if (!ok) process.exitCode = 1
 }
 
 const COLOURS = { ok: 'green', note: 'dim', warning: 'yellow', failed: 'red' } as const
 
-function textOf(findings: readonly Finding[]): string {
+function findingsText(findings: readonly Finding[]): string {
   const lines = findings.flatMap(({ status, name, found, remedy }) => [
     `${style(COLOURS[status], status.padEnd(7))}  ${style('bold', name)}: ${plain(found)}`,
     ...(remedy === undefined ? [] : [`         ${plain(remedy)}`]),

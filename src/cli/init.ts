@@ -36,7 +36,7 @@ Examples:
 
 async function init(folder: string, { entry, yes }: InitFlags): Promise<void> {
   const plan = planOf(resolve(folder), entry)
-  process.stdout.write(textOf(plan))
+  process.stdout.write(planText(plan))
   if (plan.isEmpty) process.exitCode = 1
   if (plan.change === null) return
   const { file, text } = plan.change
@@ -53,7 +53,7 @@ async function init(folder: string, { entry, yes }: InitFlags): Promise<void> {
   process.stdout.write(`${file} was written. Next:\n${plan.next.map(line => `  $ ${line}\n`).join('')}`)
 }
 
-function textOf({ found, notes, change, reason }: InitPlan): string {
+function planText({ found, notes, change, reason }: InitPlan): string {
   const lines = found.map(([name, value]) => `${style('bold', name)}: ${plain(value)}`)
   const surprises = notes.map(
     ({ location: place, note }) => `${style('yellow', 'note')}  ${plain(place)}: ${note}`,

@@ -82,13 +82,13 @@ function intervalsOf(everyMs: number): ActiveInterval[] {
   for (let timer = ownTimer._idlePrev; timer && timer !== ownTimer; timer = timer._idlePrev) {
     const callback = timer._onTimeout
     if (timer._repeat && typeof callback === 'function' && callback.name !== OF_NODE)
-      found.push({ everyMs, what: textOf(callback) })
+      found.push({ everyMs, what: callbackText(callback) })
   }
   clearTimeout(probe)
   return found
 }
 
-function textOf(callback: { readonly name: string }): string {
+function callbackText(callback: { readonly name: string }): string {
   if (callback.name !== '') return `${callback.name}()`
   const source = String(callback).replace(/\s+/g, ' ')
   return source.length > MAX_SOURCE_LENGTH ? `${source.slice(0, MAX_SOURCE_LENGTH)}…` : source

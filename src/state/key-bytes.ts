@@ -33,7 +33,7 @@ const ENCODED_BY_LOOP = 256
 const scratch = new Bytes(Buffer.allocUnsafeSlow(ENCODED_BY_LOOP))
 const ofText = emptyKey()
 
-export function textOf(key: string | KeyBytes): string {
+export function keyText(key: string | KeyBytes): string {
   if (typeof key === 'string') return key
   return (key.text ??= key.bytes.buffer.toString('utf8', key.start, key.end))
 }

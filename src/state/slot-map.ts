@@ -1,5 +1,5 @@
 import { ALONE, DividingMap, PARTS } from '../base/large-collections.js'
-import { type KeyBytes, keyBytesOf, textOf } from './key-bytes.js'
+import { type KeyBytes, keyBytesOf, keyText } from './key-bytes.js'
 import { KeyTable } from './key-table.js'
 import { inSteps } from './time-slices.js'
 
@@ -149,8 +149,8 @@ export class KeyMap<V extends number | null = number> extends DividingMap<KeyByt
     return this.#tables[partOf(hash)]
   }
 
-  protected textOf(key: string | KeyBytes): string {
-    return textOf(key)
+  protected keyText(key: string | KeyBytes): string {
+    return keyText(key)
   }
 
   protected getInPart(key: string | KeyBytes): V | undefined {
