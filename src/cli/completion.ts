@@ -206,7 +206,7 @@ export function outlineOf(command: Command, above = ''): Outline {
       names: [option.short, option.long].filter(name => name !== undefined),
       flags: option.flags,
       description: help.optionDescription(option),
-      value: kindOf(option),
+      value: valueKind(option),
     })),
     commands: help
       .visibleCommands(command)
@@ -215,7 +215,7 @@ export function outlineOf(command: Command, above = ''): Outline {
   }
 }
 
-function kindOf({ argChoices, flags, long, required, optional }: Option): ValueKind {
+function valueKind({ argChoices, flags, long, required, optional }: Option): ValueKind {
   if (argChoices !== undefined) return argChoices
   if (!required && !optional) return 'none'
   if (long === '--service') return 'service'

@@ -35,7 +35,7 @@ export class ReleasePath {
     this.#previous = previousOf(this.path)
     this.#aside = `${this.path}.${process.pid}~`
     this.#older = `${this.#previous}.${process.pid}~`
-    if (kindOf(this.path) === 'none')
+    if (pathKind(this.path) === 'none')
       throw missing(
         this.path,
         'does not exist: give the symbolic link or the executable that the server is started from',
@@ -44,7 +44,7 @@ export class ReleasePath {
 
   /** Returns the absolute path of the release that is kept. Throws ERR_FDB_NO_BINARY if none is. */
   get keptRelease(): string {
-    const kind = kindOf(this.#previous)
+    const kind = pathKind(this.#previous)
     if (kind === 'none') throw nothingKept(this.#previous)
     return kind === 'link' ? resolve(dirname(this.path), readlinkSync(this.#previous)) : this.#previous
   }
@@ -54,7 +54,7 @@ export class ReleasePath {
     const wanted = resolve(release)
     const there = statSync(wanted, { throwIfNoEntry: false })
     if (there === undefined) throw missing(wanted, 'does not exist: give the release to install')
-    const isLink = kindOf(this.path) === 'link'
+    const isLink = pathKind(this.path) === 'link'
     if (!isLink && !there.isFile())
       throw missing(wanted, `is not a file: only a file can replace the file ${this.path}`)
     this.#keep(this.#older)
@@ -74,7 +74,7 @@ export class ReleasePath {
 
   /** Exchanges the installed release and the kept one. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
   swap(): void {
-    if (kindOf(this.#previous) === 'none') throw nothingKept(this.#previous)
+    if (pathKind(this.#previous) === 'none') throw nothingKept(this.#previous)
     this.#keep(this.#aside)
     renameSync(this.#aside, this.path)
   }
@@ -87,19 +87,19 @@ export class ReleasePath {
   /** Undoes the last {@link install}: restores the release at the path, and the one that was kept before. */
   revert(): void {
     renameSync(this.#previous, this.path)
-    if (kindOf(this.#older) !== 'none') renameSync(this.#older, this.#previous)
+    if (pathKind(this.#older) !== 'none') renameSync(this.#older, this.#previous)
   }
 
   /** Keeps the installed release as `PATH.previous`, and moves the release that was kept there to `aside`. Throws without an effect. */
   #keep(aside: string): void {
-    const kept = kindOf(this.#previous) !== 'none'
+    const kept = pathKind(this.#previous) !== 'none'
     try {
       if (kept) renameSync(this.#previous, aside)
     } catch (error) {
       throw unchangeable(this.path, error)
     }
     try {
-      if (kindOf(this.path) === 'link') symlinkSync(readlinkSync(this.path), this.#previous)
+      if (pathKind(this.path) === 'link') symlinkSync(readlinkSync(this.path), this.#previous)
       else linkSync(this.path, this.#previous)
     } catch (error) {
       if (kept) renameSync(aside, this.#previous)
@@ -108,7 +108,7 @@ export class ReleasePath {
   }
 }
 
-function kindOf(path: string): 'none' | 'link' | 'file' {
+function pathKind(path: string): 'none' | 'link' | 'file' {
   const stat = lstatSync(path, { throwIfNoEntry: false })
   if (stat?.isSymbolicLink()) return 'link'
   return stat?.isFile() ? 'file' : 'none'

@@ -60,7 +60,13 @@ export class ExchangeFacts {
   }
 }
 
-export function kindOf({ phase, method, events, frames, requestBody }: ExchangeFacts): ConnectionKind {
+export function connectionKind({
+  phase,
+  method,
+  events,
+  frames,
+  requestBody,
+}: ExchangeFacts): ConnectionKind {
   if (phase === 'answering') return events === null ? 'response' : 'events'
   if (phase === 'tunnel') return method === '' ? 'tcp' : frames === null ? 'tunnel' : 'webSocket'
   return requestBody === null ? 'waiting' : 'request'

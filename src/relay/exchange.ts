@@ -20,9 +20,9 @@ import type { Decision, ExchangeOptions, Forward, Respond } from './decision.js'
 import type { Destination } from './destination.js'
 import { Dispatch } from './dispatch.js'
 import {
+  connectionKind,
   type ExchangeFacts,
   type ExchangeSide,
-  kindOf,
   reportExchange,
   responseRules,
 } from './exchange-facts.js'
@@ -60,7 +60,7 @@ export class Exchange implements StreamOwner {
   }
 
   get kind(): ConnectionKind {
-    return kindOf(this.facts)
+    return connectionKind(this.facts)
   }
 
   get tunnelEnded(): boolean {

@@ -97,7 +97,7 @@ export function bytes(): Codec<Uint8Array> {
   return {
     name: 'bytes',
     encode: value => {
-      if (!types.isUint8Array(value)) throw new TypeError(`it is ${kindOf(value)}, not a Uint8Array`)
+      if (!types.isUint8Array(value)) throw new TypeError(`it is ${typeText(value)}, not a Uint8Array`)
       return value
     },
     decode: value => value,
@@ -156,14 +156,14 @@ export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T>
     name: 'protobuf',
     encode: value => {
       if (typeof value !== 'object' || value === null)
-        throw new TypeError(`it is ${kindOf(value)}, not a message`)
+        throw new TypeError(`it is ${typeText(value)}, not a message`)
       return type.encode(value).finish()
     },
     decode: value => type.decode(read(value)),
   }
 }
 
-function kindOf(value: unknown): string {
+function typeText(value: unknown): string {
   if (value === null || value === undefined) return String(value)
   return typeof value === 'object' ? `an object of class ${className(value)}` : `a ${typeof value}`
 }
