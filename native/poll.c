@@ -205,6 +205,20 @@ static napi_value poll_unref(napi_env env, napi_callback_info info) {
   return fdb_undefined(env);
 }
 
+/*
+ * A signal is counted in libuv's signal handler, and again when the loop has called the handle. libuv drops a signal between the two if its handle is
+ * stopped. After close() the first count is final: libuv removes the handle under the lock that its signal handler takes. The second count does not have
+ * the signal whose callback is running.
+ */
+static napi_value poll_undelivered(napi_env env, napi_callback_info info) {
+  size_t argc = 0;
+  fdb_poll *poll = this_poll(env, info, &argc, NULL);
+  if (poll == NULL) return NULL;
+  if (poll->signal == 0) return fdb_throw(env, EBADF, "poll");
+  const uv_signal_t *signal = &poll->handle.signal;
+  return fdb_int_value(env, (int64_t)(signal->caught_signals - signal->dispatched_signals) - (poll->calling ? 1 : 0));
+}
+
 /* Creates the JavaScript object of a poll. On failure the caller must close the handle. */
 static bool make_object(napi_env env, fdb_poll *poll, napi_value callback, napi_value *object) {
   static const napi_property_descriptor methods[] = {
@@ -213,6 +227,7 @@ static bool make_object(napi_env env, fdb_poll *poll, napi_value callback, napi_
     { "close", NULL, poll_close, NULL, NULL, NULL, napi_default_method, NULL },
     { "ref", NULL, poll_ref, NULL, NULL, NULL, napi_default_method, NULL },
     { "unref", NULL, poll_unref, NULL, NULL, NULL, napi_default_method, NULL },
+    { "undelivered", NULL, poll_undelivered, NULL, NULL, NULL, napi_default_method, NULL },
   };
   napi_value name;
   /* napi_wrap comes last, so that after a failure no JavaScript object refers to the struct. */

@@ -33,7 +33,7 @@ export class Placeholder {
   readonly #main = mainProcess(canNameMainProcess()) !== null
   #keeps = false
   /** Signals are forwarded. */
-  #watches: SignalWatch[] = []
+  readonly #watches = new Map<NodeJS.Signals, SignalWatch>()
   /** The process that served when this one decided to stay. */
   #served: { readonly pid: number; readonly pidfd: OwnedFd } | null = null
   /** Resolves when this class has decided whether to keep the process. */
@@ -48,7 +48,11 @@ export class Placeholder {
     if (!this.#main && !hasTerminal()) return
     this.#keeps = true
     // A signal that arrives before the decision waits for it.
-    this.#watches = SIGNALS.map(signal => watchSignal(signal, own => this.#onSignal(signal, own)))
+    for (const signal of SIGNALS)
+      this.#watches.set(
+        signal,
+        watchSignal(signal, own => this.#onSignal(signal, own)),
+      )
     this.decided = this.#decide()
   }
 
@@ -75,7 +79,9 @@ export class Placeholder {
   }
 
   stopForwarding(): void {
-    for (const watch of this.#watches.splice(0)) watch.close()
+    const watches = [...this.#watches.values()]
+    this.#watches.clear()
+    for (const watch of watches) watch.close()
   }
 
   #onSignal(signal: NodeJS.Signals, own: boolean): void {
@@ -121,7 +127,11 @@ export class Placeholder {
     const served = this.#served
     if (holding !== null && served !== null && !hasEnded(served.pidfd)) holding[WAITS] = `${served.pid}`
     try {
-      if (holding !== null) holdSignals(KEEP_MASK)
+      if (holding !== null) {
+        holdSignals(KEEP_MASK)
+        // The event loop does not turn again, so it would drop a signal that has just arrived: the command gets it.
+        for (const [signal, watch] of this.#watches) if (watch.isDue) process.kill(process.pid, signal)
+      }
       const start = { file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words] }
       executeInstead({ ...start, env: { ...env, ...holding } }, [])
     } catch (error) {

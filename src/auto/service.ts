@@ -121,7 +121,7 @@ export class AutoService {
     member.keepAlive(false)
     member.on('retiring', () => {
       member.keepAlive(true)
-      // In this order, because libuv drops a signal that has just arrived if its last listener is removed before another is added.
+      // In this order, so that a signal that has just arrived is passed on, too: it goes to the newest watch.
       placeholder.markReplaced()
       this.#shutdown.stopHandlingSignals()
       this.#listeningEvents.mute(this.#names.keys())

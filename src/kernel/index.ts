@@ -21,7 +21,6 @@ export {
   SEAL_SEAL,
   SEAL_SHRINK,
   SEAL_WRITE,
-  type SignalWatch,
   WRITABLE,
 } from './native.js'
 export * from './owned.js'

@@ -94,9 +94,12 @@ export interface Poll {
   unref(): void
 }
 
-export interface SignalWatch {
+/** See {@link Native.watchSignal}. */
+export interface NativeSignalWatch {
   /** Stops watching and frees the handle. Idempotent. */
   close(): void
+  /** Returns the number of signals that have arrived and that the event loop has not read yet. After `close()` these do not reach the callback. */
+  undelivered(): number
 }
 
 export const READABLE = 1
@@ -362,7 +365,7 @@ export interface Native {
    * Calls `callback` when this process gets the signal (by number), before the program's listeners. `own`: 1 if only this process has sent
    * it, else 0. Until `close()` the signal has no default action. Does not keep the process alive.
    */
-  watchSignal(signal: number, callback: (own: number) => void): SignalWatch
+  watchSignal(signal: number, callback: (own: number) => void): NativeSignalWatch
 
   /** Returns the number of descriptors that this environment has opened or adopted, and not closed or released. */
   openCount(): number

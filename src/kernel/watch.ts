@@ -1,5 +1,5 @@
 import { constants } from 'node:os'
-import { type NativeError, native, type Poll, READABLE, type SignalWatch } from './native.js'
+import { type NativeError, type NativeSignalWatch, native, type Poll, READABLE } from './native.js'
 import { OwnedFd } from './owned.js'
 
 /** Watches a descriptor with the event loop, without owning it: close the watch before you close the descriptor. */
@@ -42,11 +42,67 @@ function onceReadable(fd: OwnedFd, callback: () => void): Disposable & { readonl
   return { poll, [Symbol.dispose]: close }
 }
 
+/** A watch of a signal, until `close()`. */
+export interface SignalWatch {
+  /** Whether a signal has arrived that the event loop has not read yet. */
+  readonly isDue: boolean
+  /** Stops watching. If no other watch of this signal is open, a signal that has just arrived has its default action, unless the program handles it. */
+  close(): void
+}
+
+type SignalCallback = (own: boolean) => void
+
+/** The watches of one signal. They share a handle of the event loop: it has every signal that has arrived, and the newest watch gets it. */
+class WatchedSignal {
+  static readonly #all = new Map<NodeJS.Signals, WatchedSignal>()
+  readonly #signal: NodeJS.Signals
+  readonly #callbacks: SignalCallback[] = []
+  readonly #native: NativeSignalWatch
+
+  static of(signal: NodeJS.Signals): WatchedSignal {
+    const watched = WatchedSignal.#all.get(signal) ?? new WatchedSignal(signal)
+    WatchedSignal.#all.set(signal, watched)
+    return watched
+  }
+
+  private constructor(signal: NodeJS.Signals) {
+    this.#signal = signal
+    this.#native = native.watchSignal(constants.signals[signal], own => this.#callbacks.at(-1)?.(own === 1))
+  }
+
+  get isDue(): boolean {
+    return this.#native.undelivered() > 0
+  }
+
+  add(callback: SignalCallback): void {
+    this.#callbacks.push(callback)
+  }
+
+  remove(callback: SignalCallback): void {
+    const index = this.#callbacks.indexOf(callback)
+    if (index < 0) return
+    this.#callbacks.splice(index, 1)
+    if (this.#callbacks.length > 0) return
+    WatchedSignal.#all.delete(this.#signal)
+    this.#native.close()
+    // libuv drops it.
+    if (this.isDue && process.listenerCount(this.#signal) === 0) process.kill(process.pid, this.#signal)
+  }
+}
+
 /**
  * Calls `callback` for each such signal, before the program's own handlers, and without a listener: libraries end the process at a signal only if
  * no other code listens for it. `own`: the process has sent the signal to itself. Until `close()` the caller decides about the default action:
- * `process.listenerCount()` is the number of the program's handlers.
+ * `process.listenerCount()` is the number of the program's handlers. If a signal has several watches, the newest gets it.
  */
-export function watchSignal(signal: NodeJS.Signals, callback: (own: boolean) => void): SignalWatch {
-  return native.watchSignal(constants.signals[signal], own => callback(own === 1))
+export function watchSignal(signal: NodeJS.Signals, callback: SignalCallback): SignalWatch {
+  const watched = WatchedSignal.of(signal)
+  const own: SignalCallback = sent => callback(sent)
+  watched.add(own)
+  return {
+    get isDue() {
+      return watched.isDue
+    },
+    close: () => watched.remove(own),
+  }
 }

@@ -63,6 +63,35 @@ describe('under fd-broker/auto a signal ends the program as without it,', () => 
     )
 })
 
+describe('under fd-broker/auto a program that leaves its service ends at TERM', () => {
+  const LEAVES = SERVER.replace('http.', 'const server = http.').replace(
+    'response.end(',
+    "request.url === '/leave' ? leave() : response.end(",
+  )
+
+  it('if the signal arrives just before it leaves', async () => {
+    const leave = "() => { process.kill(process.pid, 'SIGTERM'); server.close() }"
+    const program = await AutoProgram.of(`${LEAVES}const leave = ${leave}\nsetInterval(() => {}, 60_000)\n`)
+    const pid = await program.serve()
+    await fetch(`${program.url}/leave`).catch(() => {})
+    await program.ends(pid)
+  })
+
+  it.runIf(NIGHTLY)('at any moment of that', async () => {
+    const program = await AutoProgram.of(
+      `${LEAVES}const leave = () => server.close()\nsetInterval(() => {}, 60_000)\n`,
+    )
+    for (let round = 0; round < 20; round++) {
+      const pid = await program.serve()
+      const left = fetch(`${program.url}/leave`).catch(() => {})
+      for (let turn = 0; turn < 2 * round; turn++) await new Promise(setImmediate)
+      signalPid(pid, 'SIGTERM')
+      await program.ends(pid)
+      await left
+    }
+  })
+})
+
 it('under fd-broker/auto a program sees no listener of a signal but its own, serving and replaced', async () => {
   const program = await AutoProgram.of(`${SERVER}
 const facts = () => JSON.stringify(['SIGINT', 'SIGTERM'].map(signal => process.listenerCount(signal)))
@@ -111,6 +140,13 @@ describe('as PID 1 of a container under fd-broker/auto', () => {
       expect(await container.exit).toBe(code)
     },
   )
+
+  it('a signal that has just arrived when a replaced program exits ends the service', async () => {
+    // The program that serves gets it too, and exits.
+    const exits = "process.once('SIGTERM', () => { process.kill(process.pid, 'SIGTERM'); process.exit() })\n"
+    const { container } = await contained(exits, { upgrades: 1 })
+    expect(await container.exit).toBe(0)
+  })
 
   it.runIf(NIGHTLY)('a replaced program that still has a client passes TERM on', async () => {
     const { program, container } = await contained(AGAIN, { upgrades: 0 })

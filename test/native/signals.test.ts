@@ -79,6 +79,25 @@ describe('watchSignal', () => {
     ])
   })
 
+  it('counts a signal that the loop has not read yet, also after close(), but not one whose callback runs', async () => {
+    const turns = async () => {
+      for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))
+    }
+    const { SIGUSR2 } = constants.signals
+    const counts: number[] = []
+    const watch = native.watchSignal(SIGUSR2, () => counts.push(watch.undelivered()))
+    expect(watch.undelivered()).toBe(0)
+    process.kill(process.pid, 'SIGUSR2')
+    expect(watch.undelivered()).toBe(1)
+    await turns()
+    expect(counts).toEqual([0])
+    process.kill(process.pid, 'SIGUSR2')
+    watch.close()
+    expect(watch.undelivered()).toBe(1)
+    await turns()
+    expect([watch.undelivered(), ...counts]).toEqual([0, 0])
+  })
+
   it('keeps no process alive', async () => {
     const text = `const native = { exports: {} }; process.dlopen(native, ${JSON.stringify(addonFile())}); native.exports.watchSignal(15, () => {})`
     await promisify(execFile)(process.execPath, ['-e', text])

@@ -352,7 +352,7 @@ const watches: Partial<Native> = {
     p.pauses.add(own)
     return { close: () => void p.pauses.delete(own) }
   },
-  watchSignal: () => ({ close() {} }),
+  watchSignal: () => ({ close() {}, undelivered: () => 0 }),
 }
 
 /** The functions of the addon, for the process that runs now. */
