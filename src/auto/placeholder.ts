@@ -30,8 +30,9 @@ const SIGNALS = ['SIGINT', 'SIGTERM'] as const
  */
 export class Placeholder {
   readonly #control: string
-  readonly #main = mainProcess(canNameMainProcess()) !== null
-  #keeps = false
+  readonly #main: boolean
+  /** Identifies the replacement since which this process is kept; null if it is not. After an `await` another one may have come. */
+  #kept: symbol | null = null
   /** Signals are forwarded. */
   readonly #watches = new Map<NodeJS.Signals, SignalWatch>()
   /** The process that served when this one decided to stay. */
@@ -39,30 +40,40 @@ export class Placeholder {
   /** Resolves when this class has decided whether to keep the process. */
   decided: Promise<void> = Promise.resolve()
 
-  constructor(control: string) {
+  /** `main`: the successors would end with this process. */
+  constructor(control: string, main = mainProcess(canNameMainProcess()) !== null) {
     this.#control = control
+    this.#main = main
+  }
+
+  get keeps(): boolean {
+    return this.#kept !== null
   }
 
   /** Called when another process serves. If this process must be kept, forwards signals to the serving one, until {@link stopForwarding}. */
   markReplaced(): void {
     if (!this.#main && !hasTerminal()) return
-    this.#keeps = true
+    const kept = Symbol('kept')
+    this.#kept = kept
     // A signal that arrives before the decision waits for it.
     for (const signal of SIGNALS)
       this.#watches.set(
         signal,
         watchSignal(signal, own => this.#onSignal(signal, own)),
       )
-    this.decided = this.#decide()
+    this.decided = this.#decide(kept)
   }
 
-  async #decide(): Promise<void> {
+  async #decide(kept: symbol): Promise<void> {
     const serves = await this.#servingPid()
-    if (serves === null || !(this.#main || writesToOurTerminal(serves))) this.stop()
-    else if (this.#keeps) {
-      const pidfd = openPidfd(serves)
-      if (pidfd instanceof OwnedFd) this.#served = { pid: serves, pidfd }
+    // This process has served again, and may have been replaced once more: that replacement has a decision of its own.
+    if (this.#kept !== kept) return
+    if (serves === null || !(this.#main || writesToOurTerminal(serves))) {
+      this.stop()
+      return
     }
+    const pidfd = openPidfd(serves)
+    if (pidfd instanceof OwnedFd) this.#served = { pid: serves, pidfd }
   }
 
   /** Calls the program's own handlers of SIGTERM; returns false if there are none. */
@@ -72,7 +83,7 @@ export class Placeholder {
 
   /** Lets the process end with its program: it serves again, or the service has ended. */
   stop(): void {
-    this.#keeps = false
+    this.#kept = null
     this.#served?.pidfd.close()
     this.#served = null
     this.stopForwarding()
@@ -96,11 +107,16 @@ export class Placeholder {
 
   /** Passes a signal on to the process that serves; if this one does not stay for others, carries out the default action, unless `handled`. */
   async passOn(signal: NodeJS.Signals, handled = false): Promise<void> {
-    await this.decided
-    const serves = this.#keeps ? await this.#servingPid() : process.pid
-    if (serves === process.pid) {
-      if (!handled) endBy(signal)
-    } else if (serves !== null) trySignal(serves, signal)
+    for (;;) {
+      await this.decided
+      const kept = this.#kept
+      const serves = kept === null ? null : await this.#servingPid()
+      if (this.#kept !== kept) continue
+      if (kept === null) {
+        if (!handled) endBy(signal)
+      } else if (serves !== null) trySignal(serves, signal)
+      return
+    }
   }
 
   /** Returns the pid of the serving process; null if no other process serves, or if it is in another PID namespace. */
@@ -117,7 +133,7 @@ export class Placeholder {
 
   /** Called when the process exits. If it is kept, does not return. */
   exits(): void {
-    if (!this.#keeps) return
+    if (this.#kept === null) return
     const words = ['keep', '--control', this.#control, ...(this.#main ? ['--main'] : [])]
     const env: NodeJS.ProcessEnv = { ...startedAs.env }
     delete env.NODE_OPTIONS
