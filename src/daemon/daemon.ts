@@ -79,7 +79,7 @@ export interface DaemonOptions {
   mainProcess?: 'refuse' | 'stays' | 'ends' | undefined
 }
 
-interface DaemonParts {
+interface DaemonDeps {
   readonly member: Member
   readonly runtime: MemberRuntime
   readonly reception: DaemonReception
@@ -100,20 +100,20 @@ export class Daemon implements AsyncDisposable {
   readonly control: string
   /** Resolves when the daemon is closed or another daemon has taken over. */
   readonly closed: Promise<void>
-  readonly #parts: DaemonParts
+  readonly #deps: DaemonDeps
   /** The descriptors that operators have put. */
   readonly #descriptors: DescriptorStore
   readonly #startedAt = Date.now()
   #closing = false
 
   /** @internal Use {@link serveDaemon}. */
-  static of(parts: DaemonParts): Daemon {
-    return new Daemon(parts)
+  static of(deps: DaemonDeps): Daemon {
+    return new Daemon(deps)
   }
 
-  private constructor(parts: DaemonParts) {
-    this.#parts = parts
-    const { member, runtime, reception, services, accessCheck, keptByManager, orchestrator } = parts
+  private constructor(deps: DaemonDeps) {
+    this.#deps = deps
+    const { member, runtime, reception, services, accessCheck, keptByManager, orchestrator } = deps
     this.control = runtime.settings.control ?? ''
     const { logger } = runtime.settings
     const { quotas } = reception
@@ -167,9 +167,9 @@ export class Daemon implements AsyncDisposable {
   }
 
   async #status(shows: (service: string | null) => boolean, user?: ForeignUser): Promise<DaemonStatus> {
-    const { orchestrator } = this.#parts
+    const { orchestrator } = this.#deps
     const isOver = ({ name, unserved }: Service) => unserved && orchestrator?.isSurplus(name)
-    const shown = this.#parts.services.all.filter(service => shows(service.name) && !isOver(service))
+    const shown = this.#deps.services.all.filter(service => shows(service.name) && !isOver(service))
     const reports = await Promise.all(shown.map(({ operations }) => operations.report()))
     if (user !== undefined) chargeTurn(user)
     const services = describeAll(reports)
@@ -189,12 +189,12 @@ export class Daemon implements AsyncDisposable {
 
   /** The number of daemons since the first, each of which took over from the previous one. Counts from 1. */
   get generation(): number {
-    return this.#parts.member.generation
+    return this.#deps.member.generation
   }
 
   /** @internal Descriptors and state that no living member has and no service manager stores: they are lost when this daemon ends. */
   get soleCopies(): SoleCopy[] {
-    const { keptByManager, services } = this.#parts
+    const { keptByManager, services } = this.#deps
     return keptByManager ? [] : [...services.soleCopies, ...this.#descriptors.soleCopies]
   }
 
@@ -204,17 +204,17 @@ export class Daemon implements AsyncDisposable {
    * `upgrade` of a member does; this daemon then continues.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
-    return await this.#parts.member.upgrade(options)
+    return await this.#deps.member.upgrade(options)
   }
 
   /** Makes joining processes wait until {@link resume}. Connected and returning members are served as before. */
   pause(): void {
-    this.#parts.reception.hold()
+    this.#deps.reception.hold()
   }
 
   /** Ends {@link pause}. */
   resume(): void {
-    this.#parts.reception.admit()
+    this.#deps.reception.admit()
   }
 
   /**
@@ -222,7 +222,7 @@ export class Daemon implements AsyncDisposable {
    * ERR_FDB_CONFIG if the file is wrong: the previous rules then stay in effect. Does nothing without `config`.
    */
   async reload(): Promise<void> {
-    const { accessCheck, config, runtime, services } = this.#parts
+    const { accessCheck, config, runtime, services } = this.#deps
     if (config === null) return
     accessCheck.policy = await readRules(config)
     runtime.settings.logger.info({ config }, 'the configuration was reloaded')
@@ -232,12 +232,12 @@ export class Daemon implements AsyncDisposable {
 
   /** Keeps this process alive for the next daemon, as `stay` of a member does. */
   async stay(options: StayOptions = {}): Promise<number> {
-    return await this.#parts.member.stay(options)
+    return await this.#deps.member.stay(options)
   }
 
   /** @internal Whether another daemon serves and this process stays alive for it. */
   get staysForOthers(): boolean {
-    return this.#parts.member.staysForOthers
+    return this.#deps.member.staysForOthers
   }
 
   /**
@@ -246,7 +246,7 @@ export class Daemon implements AsyncDisposable {
    */
   async close(): Promise<void> {
     this.#closing = true
-    await this.#parts.member.close({ timeout: 0, handBack: false })
+    await this.#deps.member.close({ timeout: 0, handBack: false })
     await this.closed
   }
 
@@ -256,7 +256,7 @@ export class Daemon implements AsyncDisposable {
 
   async #command(order: CommandOrder, context: CommandContext, runtime: MemberRuntime): Promise<Uint8Array> {
     const { name, body, service } = order
-    const { orchestrator, services } = this.#parts
+    const { orchestrator, services } = this.#deps
     const reply = addressesAll(orchestrator, service) ? orchestrator.command(name, body) : null
     if (reply != null) return await reply
     if (name === STOP && service === DAEMON_ITSELF) return this.#stop(readStopOrder(body))

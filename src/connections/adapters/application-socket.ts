@@ -67,7 +67,7 @@ interface Serialized {
   returns: boolean
 }
 
-export interface SocketParts {
+export interface SocketDeps {
   readonly hooks: SocketProtocol
   readonly server: net.Server
   readonly open: OpenSockets
@@ -80,14 +80,14 @@ export interface SocketParts {
 /** Takes connections of a {@link SocketProtocol} out of a server, and adds them to one. */
 export class ApplicationSockets {
   readonly hooks: SocketProtocol
-  readonly #parts: SocketParts
+  readonly #deps: SocketDeps
   readonly #serialized = new Map<net.Socket, Serialized>()
 
   /** Throws ERR_FDB_OPTION. */
-  constructor(parts: SocketParts) {
-    checkProtocol(parts.hooks)
-    this.hooks = parts.hooks
-    this.#parts = parts
+  constructor(deps: SocketDeps) {
+    checkProtocol(deps.hooks)
+    this.hooks = deps.hooks
+    this.#deps = deps
   }
 
   /** Returns null if the connection cannot leave now. Throws the hook's exception or ERR_FDB_HOOK; the connection then does not move. */
@@ -102,7 +102,7 @@ export class ApplicationSockets {
       return null
     }
     this.#serialized.delete(socket)
-    this.#parts.open.remove(socket)
+    this.#deps.open.remove(socket)
     return { fd: serialized.fd, record: this.#record(socket, serialized) }
   }
 
@@ -118,22 +118,22 @@ export class ApplicationSockets {
     const serialized = this.#serialized.get(socket)
     if (serialized === undefined || !serialized.returns || socket.destroyed) return
     this.#serialized.delete(socket)
-    this.#parts.open.remove(socket)
+    this.#deps.open.remove(socket)
     try {
       this.arrive(serialized.fd, this.#record(socket, serialized), 'returned')
     } catch (error) {
-      this.#parts.failed(error)
+      this.#deps.failed(error)
     }
   }
 
   /** Takes ownership of the descriptor, even if it throws. */
   arrive(fd: OwnedFd, record: Record, how: Arrival): net.Socket {
-    return this.#parts.run(() => this.#arrive(fd, record, how))
+    return this.#deps.run(() => this.#arrive(fd, record, how))
   }
 
   #arrive(fd: OwnedFd, { record, unread }: Record, how: Arrival): net.Socket {
-    const socket = openSocket(fd, this.#parts.server)
-    this.#parts.open.add(socket)
+    const socket = openSocket(fd, this.#deps.server)
+    this.#deps.open.add(socket)
     try {
       if (unread?.length) socket.unshift(unread)
       this.hooks.restore(socket, record ?? new Uint8Array(0))
@@ -141,8 +141,8 @@ export class ApplicationSockets {
       // Starts to read, as Node does for accepted connections. Does not if bytes are unread: each move would add to them.
       if (!unread?.length) socket.read(0)
     } catch (error) {
-      if (how === 'moved') this.#parts.failed(error)
-      this.#parts.open.remove(socket)
+      if (how === 'moved') this.#deps.failed(error)
+      this.#deps.open.remove(socket)
       throw notRestored(socket, how, error)
     }
     return socket

@@ -24,7 +24,7 @@ import {
   onlyConnection,
   type Witness,
 } from '../movable.js'
-import { ApplicationSockets, bytesOf, type SocketParts, type SocketProtocol } from './application-socket.js'
+import { ApplicationSockets, bytesOf, type SocketDeps, type SocketProtocol } from './application-socket.js'
 import type { HttpResponses } from './http-responses.js'
 import {
   abandon,
@@ -143,7 +143,7 @@ type IdleRecord = fdbroker.connections.IdleHttp.$Properties
 type State = fdbroker.connections.HttpConnection.$Properties
 type Value = ConnectionValue<State>
 
-interface HttpServerParts extends Omit<SocketParts, 'hooks'> {
+interface HttpServerDeps extends Omit<SocketDeps, 'hooks'> {
   readonly server: http.Server
   readonly answers: HttpResponses
   readonly hooks: HttpHooks
@@ -156,7 +156,7 @@ interface HttpServerParts extends Omit<SocketParts, 'hooks'> {
  */
 export class HttpServerConnections implements MovableConnections<Value> {
   readonly protocol = 'node-http/1'
-  readonly #parts: HttpServerParts
+  readonly #deps: HttpServerDeps
   readonly #upgraded: ApplicationSockets | null
   #refused = new WeakSet<net.Socket>()
   /** The time at which the hook or the lack of a descriptor first kept each connection from leaving (performance.now()). */
@@ -175,10 +175,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
   readonly #expiry = new KeepAliveExpiry()
 
   /** Throws ERR_FDB_OPTION. */
-  constructor(parts: HttpServerParts) {
-    const { hooks } = parts
-    this.#parts = parts
-    this.#upgraded = hooks.upgraded ? new ApplicationSockets({ ...parts, hooks: hooks.upgraded }) : null
+  constructor(deps: HttpServerDeps) {
+    const { hooks } = deps
+    this.#deps = deps
+    this.#upgraded = hooks.upgraded ? new ApplicationSockets({ ...deps, hooks: hooks.upgraded }) : null
     if ((hooks.serialize === undefined) !== (hooks.restore === undefined))
       throw new FdbError('ERR_FDB_OPTION', 'give both serialize() and restore() for an http.Server, or none')
   }
@@ -191,13 +191,13 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   get #isDirect(): boolean {
-    return hasNodeListener(this.#parts.server)
+    return hasNodeListener(this.#deps.server)
   }
 
   get movable(): number {
-    if (!this.#parts.sniffed && !this.#isDirect) return 0
+    if (!this.#deps.sniffed && !this.#isDirect) return 0
     let count = 0
-    for (const socket of this.#parts.open) {
+    for (const socket of this.#deps.open) {
       if (this.#refused.has(socket) || !isPlain(socket)) continue
       if (this.#upgraded !== null || parserOf(socket) !== null) count++
     }
@@ -220,7 +220,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   set onMovable(listener: (() => void) | null) {
     this.#onMovable = listener
-    this.#parts.answers.onEnded = listener && (socket => this.#ended(socket))
+    this.#deps.answers.onEnded = listener && (socket => this.#ended(socket))
     if (listener !== null) return
     this.#held.readAgain()
     this.#upgraded?.takeBack()
@@ -238,7 +238,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   *departures(which: MoveWhich): Generator<Value, void, undefined> {
-    if (!this.#parts.sniffed && !this.#isDirect) return
+    if (!this.#deps.sniffed && !this.#isDirect) return
     for (const socket of this.#candidates()) {
       const value = this.#depart(socket, which)
       if (value !== null) yield value
@@ -246,22 +246,22 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   *#candidates(): Generator<net.Socket> {
-    for (const next of [...this.#parts.open]) {
+    for (const next of [...this.#deps.open]) {
       yield* this.#held.takeOut()
-      if (this.#parts.open.has(next) && !this.#refused.has(next)) yield next
+      if (this.#deps.open.has(next) && !this.#refused.has(next)) yield next
     }
   }
 
   #depart(socket: net.Socket, which: MoveWhich): Value | null {
     try {
       // The application passed its own socket, for example a TLS one, to the server.
-      if (!isPlain(socket)) this.#parts.answers.announceOn(socket)
+      if (!isPlain(socket)) this.#deps.answers.announceOn(socket)
       if (parserOf(socket) !== null) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
       if (which === 'idle' || this.#upgraded === null) return null
       const departed = this.#upgraded.depart(socket)
       return departed && toValue(departed.fd, { application: departed.record })
     } catch (error) {
-      if (!this.#faulty.has(socket)) this.#parts.failed(error)
+      if (!this.#faulty.has(socket)) this.#deps.failed(error)
       this.#faulty.add(socket)
       return null
     }
@@ -275,7 +275,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Whether no byte has arrived on the connection, in any process. */
   #isFresh(socket: net.Socket): boolean {
-    return socket.bytesRead === 0 && !this.#parts.answers.isAdopted(socket)
+    return socket.bytesRead === 0 && !this.#deps.answers.isAdopted(socket)
   }
 
   /** Duplicates the descriptor before it calls the hook, because a connection cannot leave if no descriptor is free. */
@@ -299,20 +299,20 @@ export class HttpServerConnections implements MovableConnections<Value> {
     // A connection on which bytes have arrived had at least one request, even if requests were not counted.
     const record: IdleRecord = {
       fresh,
-      requests: fresh ? 0 : Math.max(1, this.#parts.answers.requests(socket)),
+      requests: fresh ? 0 : Math.max(1, this.#deps.answers.requests(socket)),
     }
     const remainingMs = this.#expiry.remainingMs(socket) ?? timeoutLeft(socket)
     if (!fresh && remainingMs < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(remainingMs))
-    if (this.#parts.hooks.serialize !== undefined) record.data = data
-    this.#parts.open.remove(socket)
+    if (this.#deps.hooks.serialize !== undefined) record.data = data
+    this.#deps.open.remove(socket)
     abandon(socket)
     return toValue(fd, { idle: record })
   }
 
   /** Returns the application's data, or undefined if the connection cannot move now. Throws the hook's exception or ERR_FDB_HOOK. */
   #dataOf(socket: net.Socket): Uint8Array | undefined {
-    if (this.#parts.hooks.serialize === undefined) return NOTHING
-    const returned = this.#parts.hooks.serialize(socket)
+    if (this.#deps.hooks.serialize === undefined) return NOTHING
+    const returned = this.#deps.hooks.serialize(socket)
     return returned === undefined ? undefined : bytesOf(returned)
   }
 
@@ -321,7 +321,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     const now = performance.now()
     const since = this.#keptBack.get(socket) ?? now
     this.#keptBack.set(socket, since)
-    if (now - since >= PATIENCE_MS) this.#parts.answers.announceOn(socket)
+    if (now - since >= PATIENCE_MS) this.#deps.answers.announceOn(socket)
   }
 
   /** Whether the parser has read complete requests only. */
@@ -333,7 +333,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     queueMicrotask(() => {
       this.#idleUpdated = false
     })
-    for (const { socket: idle } of idleParsers(this.#parts.server)) this.#idleAt.set(idle, idle.bytesRead)
+    for (const { socket: idle } of idleParsers(this.#deps.server)) this.#idleAt.set(idle, idle.bytesRead)
     return this.#idleAt.get(socket) === socket.bytesRead
   }
 
@@ -358,13 +358,13 @@ export class HttpServerConnections implements MovableConnections<Value> {
         'ERR_FDB_CONNECTION',
         'an HTTP connection arrived in a state that this version does not know: it stays in the process that sent it',
       )
-    if (!this.#parts.sniffed && !this.#isDirect) {
+    if (!this.#deps.sniffed && !this.#isDirect) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
         "another listener than Node's own gets this server's connections first: give serve() the option move: true, and hooks for the data of that listener",
       )
     }
-    if (idle.data != null && this.#parts.hooks.restore === undefined) {
+    if (idle.data != null && this.#deps.hooks.restore === undefined) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
         'an HTTP connection arrived with data of the application, but this version has no restore() for it',
@@ -373,7 +373,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   arrive(value: Value, how: Arrival): Witness | undefined {
-    return this.#parts.run(() => this.#arrive(value, how))
+    return this.#deps.run(() => this.#arrive(value, how))
   }
 
   #arrive({ state: { idle, application }, fds }: Value, how: Arrival): Witness | undefined {
@@ -382,7 +382,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       if (how === 'refused') this.#refused.add(socket)
       return witnessOf(socket)
     }
-    if ((this.#listens ||= tracksConnections(this.#parts.server))) return this.#adopt(fds[0]!, idle!, how)
+    if ((this.#listens ||= tracksConnections(this.#deps.server))) return this.#adopt(fds[0]!, idle!, how)
     // Node creates its list of connections when the server starts to listen, in the next turn: adds the connection after that.
     this.#whenListening(
       () => this.#adoptLate(fds[0]!, idle!, how),
@@ -394,7 +394,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   /** Calls `closed` instead of `listening` if the server closes before it listens. */
   #whenListening(listening: () => void, closed: () => void): void {
     const stop = observe(
-      this.#parts.server,
+      this.#deps.server,
       new Map([
         [
           'listening',
@@ -420,27 +420,27 @@ export class HttpServerConnections implements MovableConnections<Value> {
       // The group that it came with is adopted already: it cannot go back.
       this.#adopt(fd, record, how === 'moved' ? 'returned' : how)
     } catch (error) {
-      this.#parts.failed(error)
+      this.#deps.failed(error)
     }
   }
 
   #adopt(fd: OwnedFd, { fresh, requests, keepAliveMs, data }: IdleRecord, how: Arrival): Witness {
-    const socket = openSocket(fd, this.#parts.server)
-    if (this.#isDirect) this.#parts.server.emit('connection', socket)
+    const socket = openSocket(fd, this.#deps.server)
+    if (this.#isDirect) this.#deps.server.emit('connection', socket)
     else {
-      this.#parts.open.add(socket)
-      connectionListener().call(this.#parts.server, socket)
+      this.#deps.open.add(socket)
+      connectionListener().call(this.#deps.server, socket)
     }
-    if (requests) this.#parts.answers.adopt(socket, requests)
+    if (requests) this.#deps.answers.adopt(socket, requests)
     if (how === 'refused') {
       this.#refused.add(socket)
-      this.#parts.answers.announceOn(socket)
+      this.#deps.answers.announceOn(socket)
     }
     try {
-      if (data != null) this.#parts.hooks.restore?.(socket, data)
+      if (data != null) this.#deps.hooks.restore?.(socket, data)
     } catch (error) {
-      if (how === 'moved') this.#parts.failed(error)
-      this.#parts.open.remove(socket)
+      if (how === 'moved') this.#deps.failed(error)
+      this.#deps.open.remove(socket)
       throw notRestored(socket, how, error)
     }
     publish(socket)

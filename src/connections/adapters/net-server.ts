@@ -10,7 +10,7 @@ import {
   onlyConnection,
   type Witness,
 } from '../movable.js'
-import { ApplicationSockets, type SocketParts } from './application-socket.js'
+import { ApplicationSockets, type SocketDeps } from './application-socket.js'
 import { witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 
@@ -29,10 +29,10 @@ export class NetServerConnections implements MovableConnections<Value> {
   readonly #faulty = new WeakSet<net.Socket>()
 
   /** Throws ERR_FDB_OPTION. */
-  constructor(parts: SocketParts) {
-    this.#sockets = new ApplicationSockets(parts)
-    this.#open = parts.open
-    this.#failed = parts.failed
+  constructor(deps: SocketDeps) {
+    this.#sockets = new ApplicationSockets(deps)
+    this.#open = deps.open
+    this.#failed = deps.failed
   }
 
   get protocol(): string {

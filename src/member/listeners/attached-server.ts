@@ -121,11 +121,11 @@ export class AttachedServer {
     failed: (error: unknown) => void,
   ): HttpServerConnections | NetServerConnections | undefined {
     const { server } = this
-    const parts = { open: this.#open, failed, run: this.#run }
+    const deps = { open: this.#open, failed, run: this.#run }
     if (!SOCKET_HANDLE.assumed || !SERVER_CONNECTIONS.assumed) return undefined
-    if (socket !== undefined) return new NetServerConnections({ ...parts, server, hooks: socket })
+    if (socket !== undefined) return new NetServerConnections({ ...deps, server, hooks: socket })
     if (!isHttpServer(server) || !HTTP_CONNECTIONS.assumed) return undefined
-    return new HttpServerConnections({ ...parts, server, answers: this.#answers!, hooks, sniffed: move })
+    return new HttpServerConnections({ ...deps, server, answers: this.#answers!, hooks, sniffed: move })
   }
 
   /** The connections that can move to another process. */
