@@ -44,28 +44,29 @@ export class ResponseReader extends HeadReader<ResponseHead> {
           if (byte !== 0x30 && byte !== 0x31) throw versionRefusal(index, byte, index, 'response')
           this.#minor = byte === 0x31 ? 1 : 0
         } else {
-          if (byte !== SPACE) throw refusal('status-line', index)
+          if (byte !== SPACE) throw responseRefusal('status-line', index)
           phase = STATUS
         }
       } else if (phase === STATUS) {
         const index = at - base - STATUS_AT
         if (byte < (index === 0 ? 0x31 : 0x30) || byte > (index === 0 ? 0x35 : 0x39)) {
-          throw refusal('status-line', at - base)
+          throw responseRefusal('status-line', at - base)
         }
         this.#status = this.#status * 10 + byte - 0x30
         if (index === 2) phase = BEFORE_REASON
       } else if (phase === BEFORE_REASON) {
         // Servers that omit the reason often omit the space too.
         if (byte !== SPACE && byte !== CR)
-          throw refusal(byte === LF ? 'line-ending' : 'status-line', at - base)
+          throw responseRefusal(byte === LF ? 'line-ending' : 'status-line', at - base)
         phase = byte === CR ? LINE_LF : REASON
       } else if (phase === REASON) {
         while (at < to && IN_VALUE[bytes[at]!] !== 0) at++
         if (at === to) break
-        if (bytes[at] !== CR) throw refusal(bytes[at] === LF ? 'line-ending' : 'status-line', at - base)
+        if (bytes[at] !== CR)
+          throw responseRefusal(bytes[at] === LF ? 'line-ending' : 'status-line', at - base)
         phase = LINE_LF
       } else {
-        if (byte !== LF) throw refusal('line-ending', at - base)
+        if (byte !== LF) throw responseRefusal('line-ending', at - base)
         this.#lineEnd = at - 1 - base
         phase = FIELDS
       }
@@ -112,6 +113,6 @@ export class ResponseReader extends HeadReader<ResponseHead> {
   }
 }
 
-function refusal(reason: 'status-line' | 'line-ending', offset: number): Http1Refusal {
+function responseRefusal(reason: 'status-line' | 'line-ending', offset: number): Http1Refusal {
   return new Http1Refusal(reason, offset, 'response')
 }

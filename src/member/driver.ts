@@ -213,7 +213,7 @@ export class MemberDriver implements RuntimeDriver {
       { err: why, epoch },
       'this process has the right to serve but cannot write the state: it reports that to its holder',
     )
-    application?.emit('unfit', cannotServe.refusal())
+    application?.emit('unfit', cannotServe.unfitError())
     if (readiness.served) return
     if (this.first) {
       // The first process of a service leaves, because it has no state from which it could answer.

@@ -61,26 +61,26 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     const streams = fds.slice(0, 2)
     const state = decodeRecord(record, streams.length)
     if (state.listener !== listener) {
-      throw refusal(
+      throw relayedRefusedError(
         `the connection belongs to the listener ${JSON.stringify(state.listener)}, not to ${listener}`,
       )
     }
     const route = state.exchange?.facts.route
     // With only the client's descriptor the connection has no server yet, so this process must choose a server.
     if (route !== undefined && fds.length === 1 && !relay().knowsRoute(route)) {
-      throw refusal(
+      throw relayedRefusedError(
         `the connection's request needs the route ${JSON.stringify(route)}, which this process does not have`,
       )
     }
     if (fds.length > 3 || (fds[2] !== undefined && inspectOne(fds[2]).type !== 'file')) {
-      throw refusal(
+      throw relayedRefusedError(
         `the connection has ${fds.length} descriptors, and the third is not the slot of its server`,
       )
     }
     const other = firstNotStream(streams)
     if (other !== null) {
       const { error, type, family = 'none', socketType = 'none' } = inspectOne(other)
-      throw refusal(
+      throw relayedRefusedError(
         `a descriptor of the connection is not a stream socket (${error ?? `${type}, ${family}, ${socketType}`})`,
       )
     }
@@ -116,6 +116,6 @@ function isOutOfDescriptors(error: unknown): boolean {
   return code === 'EMFILE' || code === 'ENFILE' || code === 'ENOMEM'
 }
 
-function refusal(why: string): FdbError {
+function relayedRefusedError(why: string): FdbError {
   return new FdbError('ERR_FDB_RELAYED_REFUSED', `${why}: the connection stays in the process that sent it`)
 }

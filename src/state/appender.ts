@@ -5,7 +5,7 @@ import type { LogCore } from './core.js'
 import type { HeldSegment } from './history.js'
 import { limitError, type StateLimits } from './limits.js'
 import { encodeEnvelope, encodeSchema, scanRecord } from './records.js'
-import { requestRefusal } from './requests.js'
+import { requestIdRefusal } from './requests.js'
 import type { SectionStore } from './section-store.js'
 import { FRAME_HEADER, frame, type Segment } from './segment.js'
 import { runAtOnce, Slice } from './time-slices.js'
@@ -294,7 +294,7 @@ export class Appender {
     if (applied > 0) return writes.slice(0, applied)
     const { request, prints, outcome, resolve, reject } = writes[0]!
     this.#core.queue.remove(1)
-    const refusal = requestRefusal(request, [known(writes[0]!)!.print], prints)
+    const refusal = requestIdRefusal(request, [known(writes[0]!)!.print], prints)
     if (refusal) reject(refusal)
     else resolve(outcome)
     return []

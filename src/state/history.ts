@@ -80,7 +80,7 @@ export class History {
    * Returns an error if the log cannot continue with `segment`. While this process may append (`mayWrite`), its own segment must be sealed first.
    * Another process may adopt `segment` before that seal; it reads `segment` after the seal.
    */
-  refusal(segment: Segment, mayWrite = true): FdbError | null {
+  orderError(segment: Segment, mayWrite = true): FdbError | null {
     const last = this.held.at(-1)
     const order = (reason: string) =>
       new FdbError(
@@ -229,7 +229,7 @@ export class History {
     let held = this.held.find(each => each.segment === segment)
     if (!held) {
       const refusal =
-        segment.kind === 'snapshot' ? notWritableError(segment, 'it is a snapshot') : this.refusal(segment)
+        segment.kind === 'snapshot' ? notWritableError(segment, 'it is a snapshot') : this.orderError(segment)
       if (refusal) throw refusal
       if (segment.size() > segment.start) throw unreadError(segment, segment.start)
     } else if (held !== this.held.at(-1)) throw notWritableError(segment, 'newer segments follow it')

@@ -35,7 +35,7 @@ function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unk
     const after = new Store(limits, deferred, () => {})
     const fresh = new History(after, limits, history.ordinals)
     for (const segment of segments) {
-      const refusal = fresh.refusal(segment)
+      const refusal = fresh.orderError(segment)
       if (refusal) throw refusal
       fresh.hold(segment)
     }

@@ -47,7 +47,7 @@ export class RequestMemory {
 }
 
 /** Returns null if two changes with the same request id may be the same change, otherwise an error. An update has one fingerprint for each kind of change that it may turn out to be. */
-export function requestRefusal(
+export function requestIdRefusal(
   id: string,
   known: readonly number[],
   prints: readonly number[],

@@ -145,7 +145,7 @@ export class StateLog implements LogOwner {
   async adopt(segment: Segment): Promise<void> {
     const { history, closing } = this.#core
     await this.#replay.enqueue(() => {
-      const refusal = closing.aborted ? closedError() : history.refusal(segment, this.#writer.mayWrite)
+      const refusal = closing.aborted ? closedError() : history.orderError(segment, this.#writer.mayWrite)
       if (refusal) {
         segment.close()
         throw refusal

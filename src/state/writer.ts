@@ -14,7 +14,7 @@ import {
 } from './forwarded-write.js'
 import type { Position } from './history.js'
 import type { Replay } from './replay.js'
-import { checkWrite, requestRefusal, type WriteOptions } from './requests.js'
+import { checkWrite, requestIdRefusal, type WriteOptions } from './requests.js'
 import type { Segment } from './segment.js'
 import type { NewWrite, PendingWrite, UpdateResult } from './write-queue.js'
 
@@ -189,7 +189,7 @@ export class Writer {
       const waiting = queue.findRequest(request)
       const known = store.requests.get(request)
       const before = known ? [known.print] : waiting?.prints
-      const refusal = before ? requestRefusal(request, before, prints) : null
+      const refusal = before ? requestIdRefusal(request, before, prints) : null
       if (refusal) throw refusal
       // This process may lose the right to write before it makes a foreign change, so an own write does not share its promise.
       if (waiting && (!waiting.foreign || write.foreign)) return waiting.promise

@@ -19,7 +19,7 @@ export class CannotServe {
     return this.cause
   }
 
-  refusal(): FdbError {
+  unfitError(): FdbError {
     const { cause } = this
     return new FdbError(
       'ERR_FDB_UNFIT',

@@ -29,7 +29,7 @@ export interface FencedWritesDeps {
   }
   readonly shutdown: Pick<Shutdown, 'closing' | 'over'>
   readonly segmentSet: Pick<SegmentSet, 'put' | 'top'>
-  readonly cannotServe: Pick<CannotServe, 'refusal'>
+  readonly cannotServe: Pick<CannotServe, 'unfitError'>
   readonly leadership: Pick<Leadership, 'quiesce'>
   readonly state: Pick<OwnState, 'file' | 'log'> & { readonly loader: Pick<SegmentLoader, 'follow'> }
   readonly connection: WriteConnection
@@ -128,7 +128,7 @@ export class FencedWrites {
     // If this process is alone and not closing, it could not start to write, and no other process can.
     if (machine.phase === 'unfit' || (this.#alone && !shutdown.closing)) {
       this.forwarder.end()
-      this.#deps.state.log.endWriting(cannotServe.refusal())
+      this.#deps.state.log.endWriting(cannotServe.unfitError())
     } else this.#forward()
   }
 

@@ -100,7 +100,7 @@ export class LiveCertificates {
       const before = this.#runtime.get(key)?.material
       const unchanged = before !== undefined && sameMaterial(before, material)
       if (before !== undefined && !unchanged && !replace) {
-        throw refusal(
+        throw certificateError(
           `${name} was made at run time before, with another certificate; replace it, or remove it first`,
         )
       }
@@ -121,11 +121,11 @@ export class LiveCertificates {
   remove(given: unknown): Promise<{ name: string }> {
     return this.#order.run(async () => {
       const name = canonicalName(isMap(given) && typeof given.name === 'string' ? given.name : '')
-      if (typeof name !== 'string') throw refusal(name.why)
+      if (typeof name !== 'string') throw certificateError(name.why)
       const key = certificateKey('runtime', name)
       if (!this.#section.has(key)) {
         const inFile = this.#section.has(certificateKey('file', name))
-        throw refusal(
+        throw certificateError(
           inFile
             ? `${name} comes from the configuration file: change the file and reload it`
             : `no certificate made at run time has ${name} as its first name: see "fd-broker certificates list"`,
@@ -222,23 +222,23 @@ function freeKey(usedKeys: ReadonlyMap<string, unknown>, { names }: CertificateM
 function readAddition(given: unknown): { material: CertificateMaterial; replace: boolean } {
   const { cert, key, names = null, replace = false } = isMap(given) ? given : {}
   for (const [what, text] of Object.entries({ cert, key })) {
-    if (typeof text !== 'string') throw refusal(`"${what}" is not a string`)
+    if (typeof text !== 'string') throw certificateError(`"${what}" is not a string`)
     if (text.length > MAX_PEM_BYTES)
-      throw refusal(`"${what}" has ${text.length} bytes, at most ${MAX_PEM_BYTES} are allowed`)
+      throw certificateError(`"${what}" has ${text.length} bytes, at most ${MAX_PEM_BYTES} are allowed`)
   }
   const material = readMaterial(cert as string, key as string, checkedNames(names))
-  if (material instanceof WrongMaterial) throw refusal(`${material.at}: ${material.why}`)
-  if (material.names.length === 0) throw refusal('cert: it has no DNS name: give names')
+  if (material instanceof WrongMaterial) throw certificateError(`${material.at}: ${material.why}`)
+  if (material.names.length === 0) throw certificateError('cert: it has no DNS name: give names')
   return { material, replace: replace === true }
 }
 
 function checkedNames(given: unknown): string[] | null {
   if (given === null) return null
   if (!Array.isArray(given) || given.length === 0)
-    throw refusal(`names: ${shown(given)} is not a list of names`)
+    throw certificateError(`names: ${shown(given)} is not a list of names`)
   return given.map(each => {
     const name = canonicalName(typeof each === 'string' ? each : '')
-    if (typeof name !== 'string') throw refusal(`names: ${name.why}`)
+    if (typeof name !== 'string') throw certificateError(`names: ${name.why}`)
     return name
   })
 }
@@ -247,6 +247,6 @@ function sameMaterial(a: CertificateMaterial, b: CertificateMaterial): boolean {
   return a.chain === b.chain && a.key === b.key && a.names.join() === b.names.join()
 }
 
-function refusal(why: string): FdbError {
+function certificateError(why: string): FdbError {
   return new FdbError('ERR_FDB_CERTIFICATE', `no certificate was changed: ${why}`)
 }

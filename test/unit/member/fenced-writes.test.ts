@@ -35,7 +35,7 @@ describe('a process that may not write any more', () => {
       settings: { timeout: 1_000, logger: SILENT },
       leadership: { quiesce: async () => {} },
       segmentSet,
-      cannotServe: { refusal: () => new FdbError('ERR_FDB_FENCED', 'unfit') },
+      cannotServe: { unfitError: () => new FdbError('ERR_FDB_FENCED', 'unfit') },
       state: { log, file: null, loader: { follow } },
       connection: { open: () => true, reconnect: () => {} },
     })
