@@ -68,7 +68,7 @@ export function checkKeys(what: string, given: unknown, known: object): void {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
     throw new FdbError(
       'ERR_FDB_OPTION',
-      `the options of ${what} are ${shown(given)}; give an object with any of ${Object.keys(known).join(', ')}`,
+      `the options of ${what} are ${inspected(given)}; give an object with any of ${Object.keys(known).join(', ')}`,
     )
   }
   for (const name of Object.keys(given)) {
@@ -83,7 +83,7 @@ export function checkKeys(what: string, given: unknown, known: object): void {
 }
 
 export function wrongOption(name: string, value: unknown, wanted: string): FdbError {
-  return new FdbError('ERR_FDB_OPTION', `option "${name}" is ${shown(value)}; give ${wanted}`, {
+  return new FdbError('ERR_FDB_OPTION', `option "${name}" is ${inspected(value)}; give ${wanted}`, {
     details: { option: name },
   })
 }
@@ -95,7 +95,7 @@ export function checkMs(name: string, value: unknown, least: number): void {
   }
 }
 
-export function shown(value: unknown): string {
+export function inspected(value: unknown): string {
   if (typeof value === 'function') return value.name === '' ? 'a function' : `the function ${value.name}()`
   const text =
     typeof value === 'string'

@@ -168,7 +168,7 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
 /** Prints a note if the running version was started with --ready, and this start does not give the option. */
 async function noteForgottenReady(control: string): Promise<void> {
   const answer = existsSync(control) ? await statusAt(control, STATUS_ANSWER_MS).catch(() => null) : null
-  const { ready = 'listen' } = serviceIn(answer).details ?? {}
+  const { ready = 'listen' } = serviceStatus(answer).details ?? {}
   if (ready === 'listen') return
   writeStderr(
     `the running version was started with --ready ${plain(ready)}, but this start does not give the option, and remembers none: fd-broker upgrade keeps the options of the running version`,
@@ -305,7 +305,7 @@ class ProgramStart {
           : `process ${client.peerPid}, which listens at ${this.#control},`
       return `${process} does not answer (it is stopped, overloaded, or hangs): ${killHungText(this.#control)}`
     }
-    const { pid, generation, listeners = [] } = FdbError.is(answer) ? {} : serviceIn(answer)
+    const { pid, generation, listeners = [] } = FdbError.is(answer) ? {} : serviceStatus(answer)
     if (pid === undefined)
       return 'none of its servers listens: it has not called listen(), or listen() has failed'
     const step = this.#child.exitReason.step
@@ -329,7 +329,7 @@ class ProgramStart {
   }
 
   async #status(): Promise<ServiceStatus> {
-    return serviceIn(await statusAt(this.#control, STATUS_ANSWER_MS).catch(() => null))
+    return serviceStatus(await statusAt(this.#control, STATUS_ANSWER_MS).catch(() => null))
   }
 
   async #end(): Promise<string> {
@@ -349,7 +349,7 @@ function hintFor(lines: string | null): string {
 }
 
 /** Returns the status of the service; an empty one without an answer, or if a daemon has answered. */
-function serviceIn(answer: StatusAnswer | null | undefined): ServiceStatus {
+function serviceStatus(answer: StatusAnswer | null | undefined): ServiceStatus {
   return answer == null || isDaemon(answer) ? {} : answer
 }
 

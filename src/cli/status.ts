@@ -48,17 +48,17 @@ export function statusText(answer: StatusAnswer, now: number = Date.now()): stri
   const { control, descriptors, generation, pid, programs, startedAt, rssBytes, services, workers } = answer
   const head: [string, string | null][] = [
     ['daemon', services.length === 1 ? '1 service' : `${services.length} services`],
-    ['control', shown(control)],
-    ['generation', shown(generation)],
-    ['pid', shown(pid)],
+    ['control', cellOf(control)],
+    ['generation', cellOf(generation)],
+    ['pid', cellOf(pid)],
     ['uptime', since(startedAt, now)],
-    ['memory', shown(rssBytes, size)],
-    ['workers', shown(workers?.count)],
+    ['memory', cellOf(rssBytes, size)],
+    ['workers', cellOf(workers?.count)],
     [
       'connections',
-      workers ? shown(services.reduce((sum, { connections = 0 }) => sum + connections, 0)) : null,
+      workers ? cellOf(services.reduce((sum, { connections = 0 }) => sum + connections, 0)) : null,
     ],
-    ['descriptors', descriptors ? shown(descriptors) : null],
+    ['descriptors', descriptors ? cellOf(descriptors) : null],
   ]
   const claims = block('programs', ['PID', 'SINCE', 'DESCRIPTORS'], programs, program => [
     program.pid || 'another',
@@ -162,24 +162,24 @@ function withScheme({ address, scheme }: NonNullable<ServiceStatus['listeners']>
 function headline(report: ServiceStatus, now: number): [string, string | null][] {
   return [
     ['service', plain(report.service)],
-    ['generation', shown(report.generation)],
-    ['pid', report.pid === null ? 'none: no process serves' : shown(report.pid)],
-    ['epoch', shown(report.epoch)],
-    ['role', shown(report.role)],
+    ['generation', cellOf(report.generation)],
+    ['pid', report.pid === null ? 'none: no process serves' : cellOf(report.pid)],
+    ['epoch', cellOf(report.epoch)],
+    ['role', cellOf(report.role)],
     ['handoff', phaseLine(report)],
     [
       'control',
-      shown(report.control, control => `${control}${report.hosting ? ` (${report.hosting})` : ''}`),
+      cellOf(report.control, control => `${control}${report.hosting ? ` (${report.hosting})` : ''}`),
     ],
     ['uptime', uptime(report, now)],
-    ['connections', shown(report.connections)],
+    ['connections', cellOf(report.connections)],
     ['moves', movesLine(report.moves)],
     ['closed', closedLine(report.closed)],
     ['held', report.held?.length ? report.held.map(plain).join(', ') : null],
     ['state', stateLine(report)],
     ['state file', fileLine(report)],
-    ['memory', shown(report.rssBytes, size)],
-    ['open fds', shown(report.openFds)],
+    ['memory', cellOf(report.rssBytes, size)],
+    ['open fds', cellOf(report.openFds)],
     ...supervisorLines(report, now),
     ['next version', nextLine(report)],
     ['last failure', failureLine(report)],
@@ -234,10 +234,10 @@ function stateLine({ state, segments, logBytes }: ServiceStatus): string | null 
     digest,
   } = (state ?? {}) as Partial<NonNullable<ServiceStatus['state']>>
   const parts = [
-    shown(entries, number => (number === 1 ? '1 entry' : `${number} entries`)),
-    shown(count, number => `${size(bytes)} in ${number} ${number === 1 ? 'segment' : 'segments'}`),
-    shown(sequence, number => `sequence ${number}`),
-    shown(digest, text => `digest ${short(text)}`),
+    cellOf(entries, number => (number === 1 ? '1 entry' : `${number} entries`)),
+    cellOf(count, number => `${size(bytes)} in ${number} ${number === 1 ? 'segment' : 'segments'}`),
+    cellOf(sequence, number => `sequence ${number}`),
+    cellOf(digest, text => `digest ${short(text)}`),
   ].filter(part => part !== null)
   return parts.length === 0 ? null : parts.join(', ')
 }
@@ -272,7 +272,7 @@ function phaseLine(report: ServiceStatus): string | null {
   const { phase, probationSeconds } = report
   // Under `fd-broker run` another line shows the probation.
   const left = 'supervisor' in report ? '' : leftOf(probationSeconds)
-  return shown(phase, text => `${text}${left}`)
+  return cellOf(phase, text => `${text}${left}`)
 }
 
 function leftOf(probationSeconds: number | null | undefined): string {
@@ -292,11 +292,11 @@ function supervisorLines(report: ServiceStatus, now: number): [string, string | 
   return [
     [
       'serves again',
-      shown(again, id => `generation ${id}, started again as generation ${report.generation}`),
+      cellOf(again, id => `generation ${id}, started again as generation ${report.generation}`),
     ],
-    ['probation', shown(report.probationSeconds, seconds => `${formatDuration(Number(seconds))} left`)],
+    ['probation', cellOf(report.probationSeconds, seconds => `${formatDuration(Number(seconds))} left`)],
     ['health', healthLine(supervisor)],
-    ['rollback to', shown(before, id => `generation ${id} (fd-broker rollback)`)],
+    ['rollback to', cellOf(before, id => `generation ${id} (fd-broker rollback)`)],
     ['supervisor', `pid ${plain(pid)}, ${size(rssBytes)}`],
     ['crashed', ended],
     ['crash loop', loops ? `${plain(failures)} ends or failures in a row` : null],
@@ -305,7 +305,7 @@ function supervisorLines(report: ServiceStatus, now: number): [string, string | 
 
 function healthLine({ healthy, complaint }: SupervisorStatus['supervisor']): string | null {
   if (healthy === null || healthy === undefined) return null
-  const last = shown(complaint)
+  const last = cellOf(complaint)
   if (!healthy) return `UNHEALTHY: ${last ?? 'the health check fails'}`
   return last === null ? 'good' : `good, but the last check failed: ${last}`
 }
@@ -388,7 +388,7 @@ function block<T>(
   return ['', style('bold', title), ...table(head, items.map(cells)).map(line => `  ${line}`)]
 }
 
-function shown<T>(value: T | null | undefined, show: (value: T) => string = String): string | null {
+function cellOf<T>(value: T | null | undefined, show: (value: T) => string = String): string | null {
   return value === undefined || value === null ? null : plain(show(value))
 }
 

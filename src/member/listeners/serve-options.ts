@@ -4,8 +4,8 @@ import {
   checkOptions,
   flag,
   hook,
+  inspected,
   type OptionChecks,
-  shown,
   unchecked,
   wrongOption,
 } from '../../base/check-option.js'
@@ -122,7 +122,7 @@ const SERVERS = ['server', 'httpServer', 'listener'] as const
 /** Throws ERR_FDB_NOT_A_SERVER, for example for a framework's app, which cannot accept connections. */
 export function checkServer(server: unknown): asserts server is ServableServer {
   if (server instanceof Server) return
-  throw new FdbError('ERR_FDB_NOT_A_SERVER', `${shown(server)} is no server: give ${remedy(server)}`)
+  throw new FdbError('ERR_FDB_NOT_A_SERVER', `${inspected(server)} is no server: give ${remedy(server)}`)
 }
 
 function remedy(given: unknown): string {

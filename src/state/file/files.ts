@@ -44,11 +44,11 @@ export function openStateFile(path: string, { write = false } = {}): OwnedFd | n
 
 /** Throws ERR_FDB_STATE_FILE if the file belongs to another service. */
 export function checkService(path: string, fd: OwnedFd, service: string): void {
-  checkOwner(path, serviceIn(fd), service)
+  checkOwner(path, serviceOfFile(fd), service)
 }
 
 /** Returns the service that owns the file, or '' if the header has none or is damaged. */
-export function serviceIn(fd: OwnedFd): string {
+export function serviceOfFile(fd: OwnedFd): string {
   return serviceOf(() => readHeader(fd, 0))
 }
 

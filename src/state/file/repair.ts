@@ -5,7 +5,7 @@ import { limitsToRead } from '../limits.js'
 import { Segment } from '../segment.js'
 import { StateLog } from '../state-log.js'
 import { finishAtOnce } from './copy.js'
-import { openStateFile, serviceIn, stateFileSettings, syncFolderNow } from './files.js'
+import { openStateFile, serviceOfFile, stateFileSettings, syncFolderNow } from './files.js'
 import { type Damage, loadStateFile } from './load.js'
 
 export interface RepairResult {
@@ -57,5 +57,5 @@ function checkRepairable(path: string): { service: string; bytes: number } {
     )
   if (!tryLock(fd))
     throw refuse('is written by a running process, which has the whole state in memory: no repair is needed')
-  return { service: serviceIn(fd), bytes: sizeOf(fd) }
+  return { service: serviceOfFile(fd), bytes: sizeOf(fd) }
 }
