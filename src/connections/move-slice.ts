@@ -81,7 +81,7 @@ const PART = 0.01
 const LEAST = 8
 /** The remaining connections follow after this time even without a response, because some responses take long. */
 export const LONGEST_PROOF_MS = 5_000
-const CHECK_MS = 25
+const PROOF_CHECK_MS = 25
 
 /** Limits how many connections of each server leave before the receiver has shown that it can serve them. */
 export class FirstWave {
@@ -123,7 +123,7 @@ export async function waitForProof(
     const answered = witnesses.filter(witness => witness.answered).length
     const late = performance.now() - startedAt >= healthyMs + LONGEST_PROOF_MS
     if (asked === 0 || answered > 0 || late || over()) return { asked, answered }
-    await pause(CHECK_MS)
+    await pause(PROOF_CHECK_MS)
   }
 }
 

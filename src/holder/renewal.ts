@@ -3,7 +3,7 @@ import type { Epoch } from '../handoff/messages.js'
 import type { HolderHost } from './message-handler.js'
 import type { SegmentSet } from './segment-set.js'
 
-const CHECK_MS = 1_000
+const RENEWAL_CHECK_MS = 1_000
 /** A segment that grew by more than this since the last check may be receiving a large bulk. */
 const FAST_BYTES = 512 * 1024
 /** A segment larger than this multiple of `renewBytes` is renewed even during a bulk. */
@@ -30,7 +30,7 @@ export class Renewal {
     this.#machine = machine
     this.#segmentSet = segmentSet
     this.#renewBytes = renewBytes
-    this.#timer = setInterval(() => this.#check(), CHECK_MS).unref()
+    this.#timer = setInterval(() => this.#check(), RENEWAL_CHECK_MS).unref()
   }
 
   close(): void {

@@ -70,7 +70,7 @@ export class HeartbeatSilence {
   }
 }
 
-const CHECK_MS = 100
+const HEARTBEAT_CHECK_MS = 100
 
 interface WatchedJoiner {
   /** Returns the joiner; undefined if there is none, or if no owner could serve instead. */
@@ -87,7 +87,7 @@ interface WatchedJoiner {
  */
 export class SuccessorWatch {
   readonly #watched: WatchedJoiner
-  readonly #silence = new HeartbeatSilence(CHECK_MS)
+  readonly #silence = new HeartbeatSilence(HEARTBEAT_CHECK_MS)
 
   constructor(watched: WatchedJoiner) {
     this.#watched = watched

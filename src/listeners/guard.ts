@@ -14,7 +14,7 @@ import { keepPath, restorePath } from './kept-path.js'
 import { type ListenerSpec, parseListenerSpec } from './spec.js'
 
 /** Interval at which the paths of Unix listeners are checked. The kernel reports a shutdown(2) at once. */
-const CHECK_MS = 1_000
+const PATH_CHECK_MS = 1_000
 /** Minimum time between two log lines about the same repair. */
 const LOG_MS = 60_000
 /** Node's default. Used if the specification is unknown. */
@@ -79,7 +79,7 @@ export class ListenerGuard implements Disposable {
       this.#logger.debug({ err: error, listener: name }, 'the kernel does not report the end of a listener')
     }
     if (isPath(guarded.spec) && this.keepsPaths) keepPath(fd, guarded.spec.path)
-    this.#timer ??= setInterval(() => this.check(), CHECK_MS).unref()
+    this.#timer ??= setInterval(() => this.check(), PATH_CHECK_MS).unref()
   }
 
   /** Idempotent. */
@@ -126,7 +126,7 @@ export class ListenerGuard implements Disposable {
     const { address, name, spec } = guarded
     const now = performance.now()
     // A program that shuts the socket down again and again must not keep this process busy: the next check mends it.
-    if (now - guarded.mendedAt < CHECK_MS / 2) {
+    if (now - guarded.mendedAt < PATH_CHECK_MS / 2) {
       guarded.poll?.stop()
       return
     }

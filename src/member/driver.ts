@@ -18,7 +18,7 @@ import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from
 import { describe } from './status.js'
 
 /** The interval at which a process that closes looks whether a handoff is still under way. */
-const LOOK_MS = 50
+const HANDOFF_LOOK_MS = 50
 
 /** The action for each effect of the member's state machine. The next effect waits for the promise. */
 type Effects = {
@@ -458,7 +458,7 @@ export class MemberDriver implements RuntimeDriver {
   async #waitWhileHandingOver(ms: number): Promise<void> {
     const { changes, hosting, shutdown } = this.runtime
     // In daemon hosting a failed handoff shows in its segments, which nothing tells: they are looked at regularly.
-    const ticks = setInterval(() => changes.notify(), LOOK_MS)
+    const ticks = setInterval(() => changes.notify(), HANDOFF_LOOK_MS)
     await shutdown.order.untilLeaving(changes, () => shutdown.over || !hosting.isHandingOver, ms)
     clearInterval(ticks)
   }

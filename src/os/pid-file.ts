@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 
 /** Interval at which a removed file is noticed. */
-const CHECK_MS = 5_000
+const PID_FILE_CHECK_MS = 5_000
 
 /** A file with the pid of the serving process, which is replaced atomically. Failures are only logged. */
 export class PidFile {
@@ -26,7 +26,7 @@ export class PidFile {
 
   /** Writes the file, and again if a cleaner removes it, until {@link leave} or {@link remove}. */
   write(): void {
-    this.#timer ??= setInterval(() => this.#restore(), CHECK_MS).unref()
+    this.#timer ??= setInterval(() => this.#restore(), PID_FILE_CHECK_MS).unref()
     this.#change(() => {
       const aside = `${this.#path}.${process.pid}~`
       // Removed first: in a folder that others can write to, another user may have created a link of this name.

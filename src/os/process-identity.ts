@@ -14,7 +14,7 @@ export interface ProcessIdentity {
 
 const MOST_INSTANCE = 64
 /** Interval at which a process without a pidfd is checked. */
-const LOOK_MS = 100
+const ALIVE_CHECK_MS = 100
 
 /** Returns the identity of a process. A `pid` of 0 means that the process is in another PID namespace: the identity then has the pid that the process reported. */
 export function identify(
@@ -60,7 +60,7 @@ export function watchIdentity(identity: ProcessIdentity, onDead: () => void): De
     dead = true
     clearInterval(timer)
     onDead()
-  }, LOOK_MS)
+  }, ALIVE_CHECK_MS)
   return {
     get dead() {
       return dead

@@ -357,7 +357,7 @@ function openPidfdOf(pid: number): OwnedFd | null {
 }
 
 /** Interval at which `endProcesses()` checks whether leftover processes have ended. */
-const LOOK_MS = 20
+const LEFTOVER_CHECK_MS = 20
 
 export interface MainEnd {
   /** Whether the version was serving when its main process ended. */
@@ -477,7 +477,13 @@ export class RunningVersions {
   ): Promise<void> {
     this.#leftovers.set(left, version)
     const givenUp = this.#closed.signal
-    const options = { signal, graceMs, killedMs: Number.POSITIVE_INFINITY, lookMs: LOOK_MS, givenUp }
+    const options = {
+      signal,
+      graceMs,
+      killedMs: Number.POSITIVE_INFINITY,
+      lookMs: LEFTOVER_CHECK_MS,
+      givenUp,
+    }
     const ended = await endProcesses(left, options)
     left[Symbol.dispose]()
     this.#leftovers.delete(left)

@@ -3,7 +3,7 @@ import { inspectOne, processes, procText, scanOpenFiles } from '../kernel/index.
 import { acceptQueueLength, formatListenerSpec, openTcpSockets } from '../listeners/index.js'
 import type { RunningVersion, RunningVersions } from './running-version.js'
 
-const LOOK_MS = 5_000
+const UNUSED_CHECK_MS = 5_000
 /** Looks after which a version is not watched any more. */
 const MOST_LOOKS = 120
 /** Looks at waiting clients before the warning about a program that has bound no socket itself: it may start to accept late. */
@@ -56,7 +56,7 @@ export class UnusedListeners {
       given.add({ name, address: key, inode: ino, isTcp: spec.kind === 'tcp', port, waits: 0 })
     }
     if (given.size === 0) return
-    const timer = setInterval(() => this.#look(id), LOOK_MS).unref()
+    const timer = setInterval(() => this.#look(id), UNUSED_CHECK_MS).unref()
     this.#watched.set(id, { version, timer, given, looks: 0 })
   }
 
@@ -93,7 +93,7 @@ export class UnusedListeners {
 function whyUnused({ waits }: Given, { use, sockets }: SocketUse): string | null {
   if (use === 'none') return 'no process has the socket open'
   if (waits < 2) return null
-  const seconds = ((waits - 1) * LOOK_MS) / 1000
+  const seconds = ((waits - 1) * UNUSED_CHECK_MS) / 1000
   const clients = `clients have waited for ${seconds} s to be accepted`
   const own = openTcpSockets().filter(({ inode, listens }) => listens && sockets.has(inode))
   if (own.length > 0)

@@ -20,7 +20,7 @@ export const GRACE_MS = 2_000
 const KILLED_MS = 5_000
 /** Interval at which SIGKILL is repeated, because a process may fork while the others are killed. */
 const KILL_AGAIN_MS = 500
-const LOOK_MS = 10
+const WAIT_CHECK_MS = 10
 
 export interface EndOptions {
   /** Default: SIGTERM. */
@@ -61,7 +61,7 @@ export async function endProcesses(
 export async function waitUntil(
   holds: () => boolean,
   ms: number,
-  lookMs = LOOK_MS,
+  lookMs = WAIT_CHECK_MS,
   givenUp?: AbortSignal,
 ): Promise<boolean> {
   const until = performance.now() + ms

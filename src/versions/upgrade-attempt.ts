@@ -22,7 +22,7 @@ const LEFT_CODE = 'ERR_FDB_CLOSED'
  */
 const JOIN_MS = 2_000
 /** Interval at which processes of such a command are searched. */
-const LOOK_MS = 250
+const JOINER_SEARCH_MS = 250
 /** Time to wait for the end of a successor whose handoff broke: its exit code and last lines explain the failure. */
 const REASON_MS = 1_000
 /** Error codes of a handoff that broke because the successor's connection or process ended. */
@@ -160,7 +160,7 @@ export class UpgradeAttempt {
     const now = performance.now()
     const since = mayBeAlive(exitReason.mark, now - this.#startedAt) ? now : lastLived
     if (now - since < JOIN_MS) {
-      setTimeout(() => this.#expectJoiner(since), LOOK_MS).unref()
+      setTimeout(() => this.#expectJoiner(since), JOINER_SEARCH_MS).unref()
       return
     }
     const reason = exitReason.takeLine()

@@ -4,7 +4,7 @@ import { HeartbeatSilence } from '../holder/stuck.js'
 import { killVerified } from '../os/process-identity.js'
 import type { WorkerSlot } from './worker-slot.js'
 
-const LOOK_MS = 250
+const HUNG_CHECK_MS = 250
 /** A worker sends a heartbeat every 250 ms. After this time without one it is hung, until it sends the next. */
 const SILENT_MS = 2_000
 /** If a worker's successor hangs within this time, it gets twice the limit: it probably hangs for the same reason. */
@@ -42,7 +42,7 @@ export interface HungDeps {
  */
 export class HungWorkers {
   readonly #deps: HungDeps
-  readonly #silence = new HeartbeatSilence(LOOK_MS)
+  readonly #silence = new HeartbeatSilence(HUNG_CHECK_MS)
   readonly #hung = new Map<WorkerSlot, WorkerProcess>()
   readonly #replaced = new Map<WorkerSlot, HungReplacement>()
   /** Processes that were replaced because they hung, and that may have to be killed. */

@@ -3,7 +3,7 @@ import type { SegmentSet } from '../../holder/segment-set.js'
 import type { Segment } from '../../state/segment.js'
 import { StateLog } from '../../state/state-log.js'
 
-const CHECK_MS = 1_000
+const MERGE_CHECK_MS = 1_000
 /** Fewer bytes of sealed segments are merged only if they are in many segments: their records are read fast. */
 const LEAST_BYTES = 64 * 1024
 const MANY_SEGMENTS = 8
@@ -33,7 +33,7 @@ export class Merging {
 
   constructor(deps: MergingDeps) {
     this.#deps = deps
-    this.#timer = setInterval(() => this.#check(), CHECK_MS).unref()
+    this.#timer = setInterval(() => this.#check(), MERGE_CHECK_MS).unref()
   }
 
   close(): void {

@@ -229,7 +229,7 @@ export class OwnDrain {
 }
 
 /** The interval at which the remaining connections are counted again. */
-const CHECK_MS = 10
+const DRAIN_CHECK_MS = 10
 
 type DrainingListener = Pick<
   Listener,
@@ -324,6 +324,6 @@ async function allEnded(
     await Promise.all(listeners.map(listener => listener.emptied()))
     await moves.settled()
     if (listeners.every(listener => listener.connections === 0)) return
-    await new Promise(resolve => setTimeout(resolve, CHECK_MS))
+    await new Promise(resolve => setTimeout(resolve, DRAIN_CHECK_MS))
   }
 }

@@ -35,7 +35,7 @@ export interface StayOptions {
 }
 
 /** The interval at which children are checked even if no SIGCHLD has arrived. */
-const CHECK_MS = 5_000
+const CHILD_CHECK_MS = 5_000
 /** The interval of polls whether a process in another container serves. */
 const ELSEWHERE_MS = 2_000
 /** The delay after a poll without an answer. */
@@ -138,7 +138,7 @@ class DependentProcesses {
       const children = this.#reaper.reap()
       await this.#judging
       if (children) {
-        await this.#change(this.#reaper.isWaiting ? ADOPTED_MS : CHECK_MS)
+        await this.#change(this.#reaper.isWaiting ? ADOPTED_MS : CHILD_CHECK_MS)
         continue
       }
       // The process that serves may be no child (docker exec): wait for its end with a pidfd.

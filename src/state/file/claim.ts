@@ -7,7 +7,7 @@ import { CREATE, isTemporary, openStateFile, SECRET_MODE, temporaryPath } from '
 
 /** A process that ends may release its control path before its state file. */
 const ENDING_MS = 2000
-const LOOK_MS = 20
+const CLAIM_LOOK_MS = 20
 
 /**
  * The right of a first process to a state file, from its start until it has written its own file, whose lock then shows that it is in use. A successor
@@ -33,7 +33,7 @@ export class FileClaim {
       if (claim instanceof FileClaim) return claim
       if (performance.now() >= until) throw inUseError(path, claim.inode)
       // At random, so that of two that wait for each other one is the first.
-      await new Promise(resolve => setTimeout(resolve, LOOK_MS * (1 + Math.random())))
+      await new Promise(resolve => setTimeout(resolve, CLAIM_LOOK_MS * (1 + Math.random())))
     }
   }
 

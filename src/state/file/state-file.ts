@@ -19,7 +19,7 @@ import { LONGEST_BACKOFF_MS, WriteFailures } from './write-failures.js'
 /** Delay before new changes are written, so that several are written together. */
 const FOLLOW_MS = 10
 /** Interval of the check that the file was not removed or replaced, unless syncs are more frequent. */
-const CHECK_MS = 1000
+const FILE_CHECK_MS = 1000
 /** The file is rewritten if it is larger than twice the log in memory plus this many bytes. */
 const SPARE_BYTES = 16 * 1024 * 1024
 /** A new file of this size is synced before it is brought up to date, and synced again, to replace the present one. */
@@ -367,7 +367,7 @@ export class StateFile {
   /** `inPlace`: whether the file is in its place, if the check is due. */
   async #syncWhenDue(file: FileCopy, inPlace: Promise<boolean> | null): Promise<void> {
     const { sync } = this.#settings
-    const every = typeof sync === 'number' ? sync : CHECK_MS
+    const every = typeof sync === 'number' ? sync : FILE_CHECK_MS
     const now = performance.now()
     if (inPlace === null) {
       if (file.unsynced || file.markUnsynced) this.#scheduleCheck(this.#checkAt - now)
