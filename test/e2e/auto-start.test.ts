@@ -533,11 +533,11 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
       const program = await AutoProgram.of(text)
       const taken = createServer().listen(program.port)
       onTestFinished(() => void taken.close())
-      const line = [...startWords(program), '--timeout', '2s', ...options]
+      const line = [...startWords(program), '--timeout', '5s', ...options]
       const { code, stderr } = await command(program, ...line)
       expect(code).toBe(1)
       expect(stderr).toMatch(
-        /^ERR_FDB_DEADLINE: server\.mjs \(pid \d+\) did not serve within 2000 ms, and was ended: /,
+        /^ERR_FDB_DEADLINE: server\.mjs \(pid \d+\) did not serve within 5000 ms, and was ended: /,
       )
       expect(stderr).toMatch(said)
       expect(hasEnded(pidIn(stderr))).toBe(true)

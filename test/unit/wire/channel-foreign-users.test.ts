@@ -145,16 +145,26 @@ describe('the channel of another user', () => {
   })
 })
 
+/** Stops the clock: what a test has spent does not come back while the machine is busy. */
+function stopClock() {
+  const now = performance.now()
+  const clock = vi.spyOn(performance, 'now').mockReturnValue(now)
+  onTestFinished(() => clock.mockRestore())
+  return { goOn: () => clock.mockRestore(), pass: (ms: number) => clock.mockReturnValue(now + ms) }
+}
+
 describe('the time of another user', () => {
   it('has a bound for all of its connections together, and comes back', async () => {
     const quotas = new UserQuotas(1_024)
     const foreignUser = quotas.foreignUserOf(OTHER)!
     expect(foreignUser.waitMs).toBe(0)
+    const clock = stopClock()
     foreignUser.spend(60)
     // 40 ms too many, at a fifth of the time.
     expect(foreignUser.waitMs).toBeGreaterThan(100)
     expect(quotas.foreignUserOf(OTHER)!.waitMs).toBeGreaterThan(100)
     expect(quotas.foreignUserOf(OTHER + 1)!.waitMs).toBeLessThan(150)
+    clock.goOn()
     const { user, got } = open(quotas)
     await user.send(Buffer.alloc(1))
     await until('it is read', () => got.length === 1)
@@ -163,6 +173,7 @@ describe('the time of another user', () => {
   })
 
   it('has a bound for all other users together, but does not run out for a user that takes little', () => {
+    stopClock()
     const quotas = new UserQuotas(1_024)
     const users = [0, 1, 2].map(number => quotas.foreignUserOf(OTHER + number)!)
     for (const user of users.slice(0, 2)) user.spend(100)
@@ -173,6 +184,7 @@ describe('the time of another user', () => {
   })
 
   it('includes the answers, which are made after the handler of a request has returned', async () => {
+    const clock = stopClock()
     const foreignUser = new UserQuotas(1_024).foreignUserOf(OTHER)!
     const [a, b] = socketPair('answers')
     const [host, user] = [new Channel(a, { foreignUser }), new Channel(b)]
@@ -180,7 +192,7 @@ describe('the time of another user', () => {
     const answered = new Promise<void>(resolve => {
       const answer = async () => {
         for (let i = 0; i < 10; i++) await null
-        for (const until = performance.now() + 40; performance.now() < until; );
+        clock.pass(40)
         setImmediate(resolve)
       }
       host.start({ message: () => void answer(), end: () => {} })
@@ -194,6 +206,7 @@ describe('the time of another user', () => {
   it('makes the connections wait, in order and within a limit, while it is used up', async () => {
     const quotas = new UserQuotas(1_024)
     const [busy, quiet] = [quotas.foreignUserOf(OTHER)!, quotas.foreignUserOf(OTHER + 1)!]
+    const clock = stopClock()
     busy.spend(18)
     const served: number[] = []
     const taken = Array.from({ length: 20 }, (_, number) => busy.inTurn(() => void served.push(number)))
@@ -202,6 +215,7 @@ describe('the time of another user', () => {
     let others = 0
     expect(quiet.inTurn(() => void others++)).toBe(true)
     expect(others).toBe(1)
+    clock.goOn()
     await until('all that wait are served', () => served.length === 16)
     expect(served).toEqual(taken.slice(0, 16).map((_, number) => number))
     expect(busy.inTurn(() => void others++)).toBe(true)
