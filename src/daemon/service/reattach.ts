@@ -6,7 +6,7 @@ import { repeatUntilDone } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Entry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
-import { closeAll, closeOnThrow, type OwnedFd, sealsOf } from '../../kernel/index.js'
+import { closeAll, closeOnThrow, inspectOne, type OwnedFd, sealsOf } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
 import { epochIsSane } from '../../wire/envelope.js'
 import { type DescriptorTable, MOST_NAME_CHARACTERS, type NamedLimits } from './descriptor-table.js'
@@ -172,8 +172,10 @@ function takeSegment(
     segmentSet.put(segment, writable)
     return epoch
   }
-  // The daemon already has all valid segments. Sealing this one ends the right of any unknown process to write to it.
-  if (writable && ![owner, joiner, standby].includes(id)) {
+  // The daemon already has all valid segments, and seals those itself. Sealing another one ends the right of any unknown process to write to it.
+  const held = segmentSet.get(epoch)
+  const isHeld = held !== undefined && inspectOne(held.fd).ino === inspectOne(segment.fd).ino
+  if (writable && !isHeld && ![owner, joiner, standby].includes(id)) {
     if (peer.link.channel.foreignUser === undefined) segment.seal()
     // If it maps the segment writable, it cannot be sealed; as before no other process reads it.
     else void segment.sealAside().catch(() => {})

@@ -94,6 +94,21 @@ describe('the entries of a member of a daemon', () => {
     expect(held.segmentSet.all.map(({ epoch }) => epoch)).toEqual([7, 9])
   })
 
+  it('do not end the right of the member that serves: a member that was replaced may return with its segment', () => {
+    const held = new Held()
+    held.machine = initialHolder('member', 2, 9)
+    const [serving] = held.segmentSet.make([9])
+    const unknown = Segment.create(9)
+    onTestFinished(() => unknown.close())
+    const returning = member(1)
+    const bring = ({ fd }: Segment) =>
+      held.descriptorTable.arrive(returning, [{ role: 'segment', epoch: 9, writable: true, fd: fd.dup() }])
+    bring(serving!)
+    bring(unknown)
+    reattach(returning, false, held)
+    expect([serving!.sealed, unknown.sealed]).toEqual([false, true])
+  })
+
   it('close if a name or specification is too long for a takeover by the next daemon', () => {
     const held = new Held()
     const peer = member(1)
