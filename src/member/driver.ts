@@ -49,7 +49,7 @@ export class MemberDriver implements RuntimeDriver {
       this.runtime.leadership.whenQuiesced(() => {
         if (!this.runtime.shutdown.over) this.runtime.machine.step({ type: 'quiesced', epoch })
       }),
-    unquiesce: () => this.runtime.leadership.resume(),
+    unquiesce: () => this.startWork(),
     freeze: () => {
       this.runtime.leadership.abortLate()
       this.#keepOptions()
@@ -68,7 +68,10 @@ export class MemberDriver implements RuntimeDriver {
       return this.runtime.state.loader.write(epoch)
     },
     endWriting: () => this.runtime.writes.end(),
-    becomeHolder: () => this.runtime.hosting.becomeHolder?.(),
+    becomeHolder: () => {
+      this.runtime.hosting.becomeHolder?.()
+      this.startWork()
+    },
     judge: () => this.runtime.joined.judge(),
     reconnect: () => {
       this.#keepOptions()
@@ -198,10 +201,14 @@ export class MemberDriver implements RuntimeDriver {
 
   /** Notifies the application after the holder, because the application's event listeners may query the holder at once. */
   #notifyServing(): void {
-    const { leadership, machine, readiness } = this.runtime
-    readiness.markServed()
-    // After a pause before this, another process may have taken over.
-    if (!machine.sealed) leadership.acquire()
+    this.runtime.readiness.markServed()
+    this.startWork()
+  }
+
+  /** Starts the once-only work, for the first time or again, unless another process may have taken over or may do so unheard. */
+  startWork(): void {
+    const { hosting, leadership, machine } = this.runtime
+    if (machine.phase === 'serving' && !machine.sealed && hosting.isHeard) leadership.acquire()
   }
 
   /** Called if this process has the right to serve but cannot write. The state machine reports that to the holder. */
@@ -464,7 +471,7 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   async #endLeadership(ms: number): Promise<void> {
-    const quiesced = this.runtime.leadership.quiesce()
+    const quiesced = this.runtime.leadership.end()
     if (quiesced === undefined) return
     await this.#waitFor(quiesced, ms)
     this.runtime.leadership.abortLate()

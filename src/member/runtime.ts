@@ -60,6 +60,8 @@ export interface RuntimeDriver extends MachineDriver {
   onSettled(): void
   /** This process has taken over, and has its own holder. */
   onDecides(): void
+  /** Starts the once-only work if no other process can do it. */
+  startWork(): void
 }
 
 /** Makes and connects the parts of one member. Owns registry and segment set. */
@@ -187,6 +189,7 @@ export class MemberRuntime {
             state: log,
             throwIfLeft: () => driver.throwIfLeft(),
             onSettled: () => driver.onSettled(),
+            startWork: () => driver.startWork(),
           })
         : new EmbeddedHosting({
             ...made,

@@ -43,9 +43,9 @@ async function workOf(app: App, lines: () => Line[], jobs = 2): Promise<void> {
 
 for (const hosting of perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon'])) {
   describe(`cron jobs and queues across upgrades (${hosting})`, () => {
-    const open = async () => {
-      const scene = Scene.open({ hosting, upgrade: UPGRADE })
-      if (hosting === 'daemon') await startDaemon(scene, { upgrade: UPGRADE })
+    const open = async (upgrade = UPGRADE) => {
+      const scene = Scene.open({ hosting, upgrade })
+      if (hosting === 'daemon') await startDaemon(scene, { upgrade })
       return { scene, work: scene.file('journal'), lines: journalOf(scene) }
     }
 
@@ -71,6 +71,19 @@ for (const hosting of perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedde
           'serving',
           'retiring',
         ])
+    })
+
+    it('go on in the new process when the old one dies within its probation', async () => {
+      const { scene, work, lines } = await open({ ...UPGRADE, probation: 60_000 })
+      const first = await scene.serve({ work })
+      await workOf(first, lines)
+      const second = await scene.serve({ work })
+      await workOf(second, lines)
+      first.signal('SIGKILL')
+      await first.end()
+      const done = lines().filter(({ pid, what }) => pid === second.pid && what === 'done').length
+      await workOf(second, lines, done + 3)
+      expect(workers(lines())).toEqual([first.pid, second.pid])
     })
 
     for (const phase of ['quiescing', 'preparing'] as const) {

@@ -115,6 +115,11 @@ describe('the simulation', () => {
       ['member/driver.ts', 'if (!machine.sealed) leadership.acquire()', 'leadership.acquire()'],
       'stop',
     ],
+    [
+      'once-only work that does not start again after the death of the old version',
+      ['member/driver.ts', 'hosting.becomeHolder?.()\n      this.startWork()', 'hosting.becomeHolder?.()'],
+      'kill',
+    ],
   ])('notices %s', async (_, edit, kind) => {
     const { output } = await withDefect([edit], '--from', '1', '--runs', '1500', '--kind', kind)
     expect(output).toContain('WRONG')

@@ -47,6 +47,8 @@ export interface DaemonHostingDeps {
   readonly throwIfLeft: () => void
   /** Called when the handoff to this process cannot be undone any more. */
   readonly onSettled: () => void
+  /** Starts the once-only work if no other process can do it. */
+  readonly startWork: () => void
 }
 
 /** Daemon hosting: the daemon always decides which process serves. If the channel to the daemon is lost, this process connects again. */
@@ -89,6 +91,12 @@ export class DaemonHosting implements Hosting {
     const { epoch, link, phase } = machine.member
     if (link !== 'up' || !isCurrent(phase)) return false
     return segmentSet.all.filter(other => other.epoch > epoch && !other.sealed).length > 1
+  }
+
+  /** A daemon that lives may have given the right to another process. A restarted one seals first. */
+  get isHeard(): boolean {
+    const { joined, machine } = this.#deps
+    return machine.member.link === 'up' || joined.holder?.dead === true
   }
 
   get acceptsReports(): boolean {
@@ -173,7 +181,7 @@ export class DaemonHosting implements Hosting {
   }
 
   reconnect(): void {
-    const { generation, heartbeat, joined, machine, settings, shutdown } = this.#deps
+    const { generation, heartbeat, joined, machine, settings, shutdown, startWork } = this.#deps
     this.#returning?.abort()
     const returning = new AbortController()
     this.#returning = returning
@@ -192,6 +200,8 @@ export class DaemonHosting implements Hosting {
       if (sendsBack(machine.phase)) this.#registrations.hold(link.link)
       else this.#registrations.repeat(link.link, settings.timeout)
       machine.step({ type: 'reconnected', restarted, sealed: machine.sealed })
+      // A restarted daemon first decides which member serves.
+      if (!restarted) startWork()
       heartbeat.start()
     })
     void old.fate().then(fate => {

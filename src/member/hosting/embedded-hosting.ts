@@ -123,6 +123,12 @@ export class EmbeddedHosting implements Hosting {
     return isUnderWay(this.#deps.machine.holder?.phase)
   }
 
+  /** Without a channel the incumbent may serve again at any moment, unless segments cannot be sealed: then a commit is final. */
+  get isHeard(): boolean {
+    const { machine, segmentSet } = this.#deps
+    return machine.member.link !== 'down' || !segmentSet.rules.arbiter
+  }
+
   get released(): boolean {
     return this.#deps.machine.holder?.phase === 'released'
   }
@@ -139,7 +145,7 @@ export class EmbeddedHosting implements Hosting {
     clearInterval(this.#sealTimer)
     if (shutdown.over || machine.member.link !== 'down') return
     // The incumbent may live, and serve again. The work starts again when it is known to have ended, or to have released this process.
-    void leadership.quiesce()
+    if (!this.isHeard) void leadership.quiesce()
     this.#sealTimer = setInterval(() => {
       if (machine.member.link !== 'down') clearInterval(this.#sealTimer)
       else if (segmentSet.isReleased(machine.member.epoch))

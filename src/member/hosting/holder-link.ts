@@ -146,9 +146,16 @@ export class HolderLink {
     return this.#watch !== null
   }
 
+  /** The holder's end was noticed. */
+  get dead(): boolean {
+    return this.#dead
+  }
+
   /** Resolves with `alive` only after 100 ms, because the kernel may report a death later than the end of the channel. */
-  fate(): Promise<'dead' | 'alive'> {
-    return fateOf(this.#pidfd ?? this.#confirmedPid)
+  async fate(): Promise<'dead' | 'alive'> {
+    const fate = await fateOf(this.#pidfd ?? this.#confirmedPid)
+    this.#dead ||= fate === 'dead'
+    return fate
   }
 
   /** Sends SIGKILL to the holder. Throws ERR_FDB_STUCK if no pidfd is proved to be the holder's, or the kernel refuses the signal. */

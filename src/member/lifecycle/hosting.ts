@@ -23,6 +23,8 @@ export interface Hosting {
   readonly unfitStandby: UnfitReport | null
   /** A handoff to a successor is under way, which may still fail. */
   readonly isHandingOver: boolean
+  /** No other process can get the right to serve without a message to this process. */
+  readonly isHeard: boolean
   /** This process's own holder has released the successor: this process cannot serve again. */
   readonly released: boolean
   /** The process that serves accepts reports of older generations. */

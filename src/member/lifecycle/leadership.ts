@@ -76,6 +76,7 @@ export class Leadership {
   /** `ended`: the work has stopped or is stopping, and no other process serves yet. */
   #turn: 'not yet' | 'ours' | 'ended' | 'another’s' = 'not yet'
   #run: StopRun | null = null
+  #over = false
   /** How long the last stop of all work took, in milliseconds. */
   quiescedMs: number | null = null
 
@@ -93,13 +94,12 @@ export class Leadership {
 
   /** Starts all work, because this process writes, for the first time or again. */
   acquire(): void {
+    if (this.#over) return
     const before = this.#turn
-    if (before === 'ended') {
-      this.resume()
-      return
-    }
+    if (before === 'ours') return
     this.#turn = 'ours'
-    if (before !== 'ours') this.#startAndEmit(before === 'not yet' ? 'serving' : 'reinstated')
+    // After `ended` no other process has served.
+    this.#startAndEmit(before === 'ended' ? 'resumed' : before === 'not yet' ? 'serving' : 'reinstated')
   }
 
   /**
@@ -112,6 +112,12 @@ export class Leadership {
       this.#run ??= this.#stopAll()
     }
     return this.#run?.done
+  }
+
+  /** As {@link quiesce}, and the work never starts again, because this process leaves. */
+  end(): Promise<void> | undefined {
+    this.#over = true
+    return this.quiesce()
   }
 
   /** Calls `done` when the work has stopped, synchronously if there is nothing to wait for. */
@@ -129,13 +135,6 @@ export class Leadership {
       'work of whileServing() has not stopped in time: the handoff continues without waiting',
     )
     this.#run.late.abort()
-  }
-
-  /** Starts the work again after its stop, because the handoff has failed. */
-  resume(): void {
-    if (this.#turn !== 'ended') return
-    this.#turn = 'ours'
-    this.#startAndEmit('resumed')
   }
 
   /** Stops all work that still runs: another process serves, or the service ends. */

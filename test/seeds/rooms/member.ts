@@ -13,8 +13,8 @@ export const member = room(
     ],
     [
       'member/lifecycle/leadership.ts',
-      "if (this.#turn !== 'ended') return\n",
-      '\n',
+      "before === 'ended' ? 'resumed' : before",
+      'before',
       'unit/member/runtime',
       'unit/member/leadership',
     ],
@@ -34,8 +34,8 @@ export const member = room(
     ],
     [
       'member/lifecycle/leadership.ts',
-      'this.#run.late.abort()\n  }\n\n  /** Starts the work again',
-      '}\n\n  /** Starts the work again',
+      'this.#run.late.abort()\n  }\n\n  /** Stops all work that',
+      '}\n\n  /** Stops all work that',
       'unit/member/runtime',
       'unit/member/leadership',
     ],

@@ -41,8 +41,6 @@ export interface Version {
 export class OnceOnlyWork {
   /** The runs in the order in which they worked, each as often as another one came in between. */
   readonly turns: { readonly run: number; readonly name: string; readonly at: number }[] = []
-  /** Two versions may do it for up to 0.1 s in this run. */
-  mayDouble = false
   /** When the last one worked. */
   lastAt = 0
   #runs = 0
@@ -57,7 +55,6 @@ export class OnceOnlyWork {
 
   /** A run that went on after another one had worked; null if there was none. */
   get doubled(): string | null {
-    if (this.mayDouble) return null
     const seen = new Set<number>()
     for (const { run, name, at } of this.turns) {
       if (seen.has(run))

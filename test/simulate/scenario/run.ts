@@ -8,7 +8,7 @@ import { startDaemon } from './daemon.js'
 import { startOperator } from './operator.js'
 import { OnceOnlyWork, startVersion, type Version } from './program.js'
 import { type Act, PROBATION_MS, type Schedule } from './schedule.js'
-import { verdict } from './verdict.js'
+import { IDLE_MS, phaseOf, verdict } from './verdict.js'
 
 const CLIENTS = 3
 const START_MS = 5_000
@@ -66,6 +66,7 @@ class Run {
     const B = this.#start('B')
     for (const act of this.#schedule.acts) this.#prepare(act, before)
     this.#act(A, B)
+    const forgotten = this.#forgottenWork()
     const D = this.#start('D')
     const tookOver = world.run(() => D.hasServed, LATER_MS)
     world.run(() => false, 5_000)
@@ -76,7 +77,15 @@ class Run {
       clients: this.#clients,
       tookOver,
       work: this.#work,
+      forgotten,
     })
+  }
+
+  /** A version that has served for a while, and in which no once-only work runs; null if there is none. */
+  #forgottenWork(): string | null {
+    const serving = [...this.#versions.values()].find(version => phaseOf(version) === 'serving')
+    const isIdle = this.#world.now - this.#work.lastAt > IDLE_MS
+    return serving !== undefined && isIdle ? serving.p.name : null
   }
 
   #start(name: string, crashes = false): Version {
@@ -157,8 +166,10 @@ class Run {
 
   /** Breaks one of the connections between processes of the service. */
   #break(which: number): void {
-    const pids = new Set([...this.#versions.values()].map(({ p }) => p.pid))
-    const ends = [...this.#versions.values()].flatMap(({ p }) =>
+    const processes = [...this.#versions.values()].map(({ p }) => p)
+    if (this.#daemon !== null) processes.push(this.#daemon())
+    const pids = new Set(processes.map(({ pid }) => pid))
+    const ends = processes.flatMap(p =>
       [...p.fds.values()].filter((open): open is Stream => {
         if (open.kind !== 'stream') return false
         const { tcp, peer, peerIs } = open as Stream
@@ -167,9 +178,7 @@ class Run {
     )
     const end = ends[which % Math.max(1, ends.length)]
     if (end === undefined) return
-    this.#world.note(end.peerIs.process, 'loses a connection to another version')
-    // Not mended, see README.md: a version that loses its channel before it serves does its first once-only work.
-    if (!this.#versions.get('B')!.hasServed) this.#work.mayDouble = true
+    this.#world.note(end.peerIs.process, 'loses a connection to another process of the service')
     this.#world.kernel.breakConnection(end)
   }
 }

@@ -11,13 +11,15 @@ export interface Seen {
   /** A last version, started after all trouble, serves. */
   readonly tookOver: boolean
   readonly work: OnceOnlyWork
+  /** A version that served without once-only work before the last version started; null if there was none. */
+  readonly forgotten: string | null
 }
 
 /** A connection may end this long after the death of a process that had it. */
 const DEATH_MS = 60
 
-/** Once-only work that is not done for this long at the end of a run has stopped. */
-const IDLE_MS = 2_000
+/** Once-only work that is not done for this long has stopped. */
+export const IDLE_MS = 2_000
 
 /** Failures of a version that the program must expect. */
 const EXPECTED = /^ERR_FDB_/
@@ -43,6 +45,7 @@ export function verdict(seen: Seen): string[] {
     for (const { p, endsBy } of versions.values())
       if (Math.min(p.diedAt, world.now) > endsBy)
         wrong.push(`${p.name} was ordered to end by ${endsBy.toFixed(0)}, and did not`)
+  if (seen.forgotten !== null) wrong.push(`${seen.forgotten} serves, and has forgotten the once-only work`)
   if (!seen.tookOver) wrong.push(`a later version cannot take over: ${phases(versions)}`)
   if (startedAgain.length > 0) return unique(wrong)
   const server = [...versions.values()].find(version => phaseOf(version) === 'serving')
@@ -82,7 +85,7 @@ function phases(versions: ReadonlyMap<string, Version>): string {
   return [...versions.values()].map(version => `${version.p.name} ${phaseOf(version)}`).join(', ')
 }
 
-function phaseOf({ p, member }: Version): string {
+export function phaseOf({ p, member }: Version): string {
   if (p.dead) return 'dead'
   // The phase asks the kernel for seals of this process.
   p.enter()
