@@ -73,7 +73,7 @@ async function replaced(
   await writer.catchUp()
   const segment = Segment.create(2)
   writer.startWriting(segment)
-  const forwarding = author.forwardWriting({ timeoutMs: options.timeoutMs ?? 5_000, refusal })
+  const forwarding = author.forwardWriting({ timeoutMs: options.timeoutMs ?? 60_000, refusal })
   if (!options.blind) await author.adopt(segment.readOnly())
   author.follow()
   onTestFinished(() => {
@@ -123,7 +123,7 @@ describe('changes of a process that was replaced', () => {
     const { forwarding, counts, writer } = await replaced({
       waiting: log => {
         waiting.push(log.section('counts', counterSchema).put('a', 1))
-        later = 60_000
+        later = 600_000
       },
     })
     for (let turn = 0; turn < 10; turn++) await nextTurn()
@@ -341,7 +341,7 @@ describe('changes of a process that was replaced', () => {
     third.startWriting(segment)
     await author.adopt(segment.readOnly())
     author.follow()
-    const onward = writer.forwardWriting({ timeoutMs: 5_000, refusal })
+    const onward = writer.forwardWriting({ timeoutMs: 60_000, refusal })
     // The one in between has not kept it: its author has it still.
     await until('it is sent away', () => way.answers.length === 2)
     expect(writer.stats().waiting).toBe(0)
@@ -567,7 +567,7 @@ describe('changes of a process that was replaced', () => {
       const segment = Segment.create(3)
       third.startWriting(segment)
       await writer.adopt(segment.readOnly())
-      const way = new Way(writer.forwardWriting({ timeoutMs: 5_000, refusal }), third)
+      const way = new Way(writer.forwardWriting({ timeoutMs: 60_000, refusal }), third)
       expect(await forwarded).toEqual({ outcome: 'again' })
       expect(await Promise.all([again, twice, behind])).toEqual([2, 2, undefined])
       expect(way.sent.map(({ write }) => write.request)).toEqual(['r', expect.any(String)])
