@@ -4,11 +4,11 @@ import { FdbError } from '../errors.js'
 /** Removes control characters, which could move a terminal's cursor: names and messages come from other processes. */
 export function plain(value: unknown): string {
   if (value === undefined || value === null || value === '') return '-'
-  return valueText(value).replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')
+  return textOrMark(value).replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')
 }
 
 /** Returns `?` for an object from another process that has no text, because its `toString` is no function. */
-function valueText(value: unknown): string {
+function textOrMark(value: unknown): string {
   try {
     return String(value)
   } catch {

@@ -61,7 +61,7 @@ export class ExitReason {
 
   /** The step that the successor has not completed: `does not listen on …`. Null if it reported none. */
   get step(): string | null {
-    return readText(this.#step)?.slice(0, MOST_CHARACTERS).replace(/\s+/g, ' ').trim() || null
+    return readIfThere(this.#step)?.slice(0, MOST_CHARACTERS).replace(/\s+/g, ' ').trim() || null
   }
 
   /** Returns the successor's last stderr lines, once. Null if there are none, or if the successor is not a Node program. */
@@ -102,12 +102,12 @@ function stepFile(reason: string): string {
 
 /** Reads a file and removes it; null if it does not exist. */
 function readOnce(path: string): string | null {
-  const text = readText(path)
+  const text = readIfThere(path)
   if (text !== null) rmSync(path, { force: true })
   return text
 }
 
-function readText(path: string): string | null {
+function readIfThere(path: string): string | null {
   try {
     return readFileSync(path, 'utf8')
   } catch {
