@@ -14,7 +14,7 @@ import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, KEEP_MASK, WAITS } from '../os/held-signals.js'
 import { openPidfd } from '../os/liveness.js'
-import { mainProcess, statOf } from '../os/main-process.js'
+import { mainProcess, processStat } from '../os/main-process.js'
 import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { endBy } from './end-by.js'
 import { COMMAND } from './log-files.js'
@@ -160,11 +160,11 @@ export class Placeholder {
 
 /** Whether this process has a controlling terminal, so that Ctrl-C there sends SIGINT to it. */
 function hasTerminal(): boolean {
-  return (statOf(process.pid)?.terminal ?? 0) !== 0
+  return (processStat(process.pid)?.terminal ?? 0) !== 0
 }
 
 function writesToOurTerminal(pid: number): boolean {
-  if (statOf(pid)?.session === statOf(process.pid)?.session) return false
+  if (processStat(pid)?.session === processStat(process.pid)?.session) return false
   const ours = [0, 1, 2].filter(isatty).flatMap(fd => openFileOf(process.pid, fd) ?? [])
   return [1, 2].some(fd => ours.includes(openFileOf(pid, fd) ?? ''))
 }

@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
 import { SuspendDetector } from '../os/liveness.js'
-import { statOf } from '../os/main-process.js'
+import { processStat } from '../os/main-process.js'
 import { killVerified } from '../os/process-identity.js'
 import { waitUntil } from '../versions/leftover-processes.js'
 import type { Peer } from './peer.js'
@@ -112,5 +112,5 @@ export class SuccessorWatch {
 
 /** Whether the process runs or waits for a CPU. Returns false if its state is not visible (another PID namespace). */
 function runs({ identity }: Peer): boolean {
-  return identity.startTime !== undefined && statOf(identity.pid)?.state === 'R'
+  return identity.startTime !== undefined && processStat(identity.pid)?.state === 'R'
 }

@@ -53,9 +53,10 @@ function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Ma
     return { why, ofUnit: false, ofNamespace: true }
   }
   if ((wrapper?.parent ?? parent) !== 1) return null
-  const init = statOf(1)
+  const init = processStat(1)
   // An orphan's parent is the init too, but an orphan usually has a session of its own.
-  if (init === null || !SMALL_INITS.has(init.command) || statOf(pid)?.session !== init.session) return null
+  if (init === null || !SMALL_INITS.has(init.command) || processStat(pid)?.session !== init.session)
+    return null
   const why = `it is the main process of a container whose init is ${init.command}${through}`
   return { why, ofUnit: false, ofNamespace: true }
 }
@@ -74,11 +75,11 @@ function hasOtherChildren(pid: number): boolean {
  * same process group: an interactive shell and a supervisor give each program a group of its own. The process itself if it has none; null without /proc.
  */
 function outermostWrapper(pid: number): { pid: number; parent: number; command: string } | null {
-  const own = statOf(pid)
+  const own = processStat(pid)
   if (own === null) return null
   let outermost = { pid, ...own }
   for (const at of ancestryOf(pid)) {
-    const found = statOf(at)
+    const found = processStat(at)
     if (found === null || found.session !== own.session || found.group !== own.group) break
     if (at !== pid && !SHELLS.has(found.command) && hasOtherChildren(at)) break
     outermost = { pid: at, ...found }
@@ -99,7 +100,7 @@ interface ProcessStat {
 }
 
 /** Returns facts about a process; null if it does not exist or is not visible. */
-export function statOf(pid: number): ProcessStat | null {
+export function processStat(pid: number): ProcessStat | null {
   return statIfSeen(pid) ?? null
 }
 
@@ -132,7 +133,7 @@ export function* ancestryOf(pid: number): Generator<number> {
   let at = pid
   for (let steps = 0; at > 0 && steps < MOST_STEPS; steps++) {
     yield at
-    at = statOf(at)?.parent ?? 0
+    at = processStat(at)?.parent ?? 0
   }
 }
 
@@ -145,7 +146,7 @@ export function descendsFrom(pid: number, from: number): boolean {
 /** Whether process `pid` is a descendant of this process or, if its PID namespace ends with this process, any other one of it. */
 export function endsWithUs(pid: number): boolean {
   if (pid <= 0 || pid === process.pid) return false
-  if (ownKind?.ofNamespace) return statOf(pid) !== null
+  if (ownKind?.ofNamespace) return processStat(pid) !== null
   return descendsFrom(pid, process.pid)
 }
 

@@ -5,7 +5,7 @@ import { hasEnded, inspectOne, OwnedFd, processes, trySignalTo } from '../kernel
 import type { ListenerGuard } from '../listeners/index.js'
 import { startRemedy, successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
-import { descendsFrom, endsWithUs, statOf } from '../os/main-process.js'
+import { descendsFrom, endsWithUs, processStat } from '../os/main-process.js'
 import { ChildProcesses } from '../versions/child-processes.js'
 import { ExitReason, NO_REASON } from '../versions/exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from '../versions/leftover-processes.js'
@@ -101,7 +101,7 @@ export class RunningVersion {
       this.#exitReason?.close()
       throw error
     }
-    this.startTicks = statOf(this.#pid)?.startTicks ?? Number.POSITIVE_INFINITY
+    this.startTicks = processStat(this.#pid)?.startTicks ?? Number.POSITIVE_INFINITY
     this.#sockets = new Set(listeners.held.map(({ fd }) => `socket:[${inspectOne(fd).ino}]`))
     if (inherited !== null) this.#resume(inherited)
   }
@@ -332,7 +332,7 @@ export class RunningVersion {
     this.#pidfd?.close()
     this.#watch = watch
     this.#pidfd = pidfd
-    if (statOf(pid)?.parent === process.pid) {
+    if (processStat(pid)?.parent === process.pid) {
       pidfd.close()
       this.#pidfd = null
     }

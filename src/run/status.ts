@@ -2,7 +2,7 @@ import { processes, procText } from '../kernel/index.js'
 import { formatListenerSpec } from '../listeners/index.js'
 import type { Failure, ServiceStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
-import { statOf } from '../os/main-process.js'
+import { processStat } from '../os/main-process.js'
 import { type ServiceManager, Watchdog } from '../os/service-manager/service-manager.js'
 import {
   candidate,
@@ -196,7 +196,7 @@ export class ManagerReport {
 function memoryOfGroup(leader: number): number | null {
   let sum: number | null = null
   for (const pid of processes()) {
-    if (pid !== leader && statOf(pid)?.group !== leader) continue
+    if (pid !== leader && processStat(pid)?.group !== leader) continue
     const own = memoryOf(pid)
     if (own !== null) sum = (sum ?? 0) + own
   }

@@ -9,7 +9,7 @@ import {
   procText,
   trySignalTo,
 } from '../kernel/index.js'
-import { ancestryOf, endsWithUs, statOf } from '../os/main-process.js'
+import { ancestryOf, endsWithUs, processStat } from '../os/main-process.js'
 
 /** USER_HZ on Linux: the unit of start times. */
 const TICKS_A_SECOND = 100
@@ -101,7 +101,7 @@ export class LeftoverProcesses implements Disposable {
 
   /** The processes in the session of this leader. */
   static ofSession(leader: number): LeftoverProcesses {
-    return new LeftoverProcesses(pid => statOf(pid)?.session === leader)
+    return new LeftoverProcesses(pid => processStat(pid)?.session === leader)
   }
 
   /**
@@ -115,7 +115,7 @@ export class LeftoverProcesses implements Disposable {
   ): LeftoverProcesses {
     const text = mark === null ? null : `${mark.name}=${mark.value}`
     const belongs = (pid: number) =>
-      statOf(pid)?.group === leader ||
+      processStat(pid)?.group === leader ||
       (text !== null && environmentHas(pid, text) === true) ||
       (mark !== null && orphans !== null && isOrphan(adoptedAncestor(pid), mark.name, orphans))
     // Descendants only, so that an error above never ends a process of another program.
@@ -166,14 +166,14 @@ export function mayBeAlive({ name, value }: EnvironmentMark, withinMs: number): 
   if (Number.isNaN(uptime)) return true
   const since = (uptime - withinMs / 1000 - 1) * TICKS_A_SECOND
   return processes().some(pid => {
-    const startTime = statOf(pid)?.startTicks
+    const startTime = processStat(pid)?.startTicks
     return startTime !== undefined && startTime >= since && environmentHas(pid, text) !== false
   })
 }
 
 /** Whether a process surely is not of the version that has this leader and mark: it is in another session and started without the mark. */
 export function isOfAnother(pid: number, leader: number, { name, value }: EnvironmentMark): boolean {
-  const session = statOf(pid)?.session
+  const session = processStat(pid)?.session
   return session !== undefined && session !== leader && environmentHas(pid, `${name}=${value}`) === false
 }
 
@@ -197,7 +197,7 @@ function adoptedAncestor(pid: number): number {
 }
 
 function isOrphan(pid: number, name: string, { since, before, sockets }: OrphanSigns): boolean {
-  const startTicks = pid === 0 ? undefined : statOf(pid)?.startTicks
+  const startTicks = pid === 0 ? undefined : processStat(pid)?.startTicks
   if (startTicks === undefined || startTicks < since || startTicks >= before) return false
   if (`\0${procText(`${pid}/environ`)}`.includes(`\0${name}=`)) return false
   // openFilesOf() returns null if the process has ended, or belongs to another user.

@@ -7,7 +7,7 @@ import type { Upgraded } from '../operator/requests.js'
 import type { WorkerReport } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { slotOf, workerVariables } from '../os/default-control.js'
-import { statOf } from '../os/main-process.js'
+import { processStat } from '../os/main-process.js'
 import type { ProcessIdentity } from '../os/process-identity.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
@@ -196,7 +196,7 @@ export class WorkerSlot {
       return
     }
     const end = () => {
-      const hangs = this.standing?.bound.some(pid => statOf(pid)?.session === child.pid)
+      const hangs = this.standing?.bound.some(pid => processStat(pid)?.session === child.pid)
       if (hangs) void child.end()
       else child.release()
     }

@@ -4,7 +4,7 @@ import type { Entry } from '../../holder/registry.js'
 import { closeAll, inspectOne, namesSocket, OwnedFd, peerLives } from '../../kernel/index.js'
 import { parseListenerSpec } from '../../listeners/index.js'
 import { listeningPid, tryConnect } from '../../os/connect.js'
-import { statOf } from '../../os/main-process.js'
+import { processStat } from '../../os/main-process.js'
 import { takeStoredFor } from '../../os/service-manager/passed-sockets.js'
 import { Segment } from '../../state/segment.js'
 import { type RecoveredDescriptors, sealRecovered, wholeSegments } from './start.js'
@@ -102,7 +102,7 @@ function isServed(control: string): boolean {
   const channel = tryConnect(control)
   if (!(channel instanceof OwnedFd)) return false
   try {
-    return peerLives(channel) ?? statOf(listeningPid(channel)) !== null
+    return peerLives(channel) ?? processStat(listeningPid(channel)) !== null
   } finally {
     channel.close()
   }

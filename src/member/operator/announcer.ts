@@ -1,7 +1,7 @@
 import { isUnderWay } from '../../handoff/phases.js'
 import { OwnedFd } from '../../kernel/index.js'
 import { openPidfd, pidOf, watchDeath } from '../../os/liveness.js'
-import { descendsFrom, statOf } from '../../os/main-process.js'
+import { descendsFrom, processStat } from '../../os/main-process.js'
 import { PidFile } from '../../os/pid-file.js'
 import type { FdStore } from '../../os/service-manager/passed-sockets.js'
 import { type MainProcess, ServiceManager, Watchdog } from '../../os/service-manager/service-manager.js'
@@ -241,7 +241,7 @@ export class Announcer {
   /** The process that this one has started as its successor, or whose descendant the successor is. Null if another process has started it. */
   #started(successor: MainProcess | null): Successor | null {
     const { upgrades } = this.#deps
-    const last = upgrades.started.findLast(({ pid }) => !['Z', undefined].includes(statOf(pid)?.state))
+    const last = upgrades.started.findLast(({ pid }) => !['Z', undefined].includes(processStat(pid)?.state))
     if (last === undefined) return null
     return successor === null || descendsFrom(successor.pid, last.pid) ? last : null
   }

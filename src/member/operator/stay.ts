@@ -2,7 +2,7 @@ import { constants } from 'node:os'
 import { isCurrent } from '../../handoff/phases.js'
 import { OwnedFd, processes, signalTo, trySignal } from '../../kernel/index.js'
 import { openPidfd, watchDeath } from '../../os/liveness.js'
-import { endsWithUs, statOf } from '../../os/main-process.js'
+import { endsWithUs, processStat } from '../../os/main-process.js'
 import { ADOPTED_MS, ZombieReaper } from '../../versions/child-processes.js'
 import type { Exit } from '../../versions/spawn-successor.js'
 import type { Machine } from '../lifecycle/machine.js'
@@ -209,7 +209,7 @@ class DependentProcesses {
 
 /** Returns the pids of all children. Valid in this turn of the event loop only: after a child is reaped, its pid may be reused. */
 function children(): number[] {
-  return processes().filter(pid => statOf(pid)?.parent === process.pid)
+  return processes().filter(pid => processStat(pid)?.parent === process.pid)
 }
 
 function codeOf({ code, signal }: Exit): number {

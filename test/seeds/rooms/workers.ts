@@ -29,7 +29,7 @@ export const workers = room(
       'signal',
     ],
     ['versions/upgrade-attempt.ts', 'isCommitted(phase)', 'false'],
-    ['workers/worker-slot.ts', 'pid => statOf(pid)?.session === child.pid', '() => true'],
+    ['workers/worker-slot.ts', 'pid => processStat(pid)?.session === child.pid', '() => true'],
     ['workers/pool.ts', 'ms, this.#ownership.signal', 'null, this.#ownership.signal'],
     ['workers/pool.ts', '    this.#ownership.lose()\n', ''],
     ['workers/pool.ts', '      this.#ownership.regain()\n', ''],
