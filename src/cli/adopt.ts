@@ -5,7 +5,7 @@ import { formatAddress } from '../listeners/index.js'
 import { adoptListeners, listenersOf } from '../os/foreign-listeners.js'
 import { OtherProcess } from '../os/other-process.js'
 import { parseListeners } from './named-listeners.js'
-import { durationOption, pidOf } from './options.js'
+import { durationOption, parsePid } from './options.js'
 import { print, table } from './output.js'
 
 interface AdoptFlags {
@@ -42,7 +42,7 @@ Examples:
 }
 
 async function adopt({ pid: text, listener, control, service, json, timeout }: AdoptFlags): Promise<void> {
-  const pid = pidOf('pid', text)
+  const pid = parsePid('pid', text)
   if (control === undefined && service === undefined && listener === undefined) {
     showListeners(pid, json)
     return

@@ -8,7 +8,7 @@ import { type DescriptorLease, type HeldDescriptor, serviceIn } from '../operato
 import { OtherProcess } from '../os/other-process.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
-import { durationOption, pidOf } from './options.js'
+import { durationOption, parsePid } from './options.js'
 import { print, table } from './output.js'
 
 interface PutFlags extends AnswerFlags {
@@ -120,9 +120,9 @@ async function put(name: string, { descriptor, pid, replace, json, ...flags }: P
     flags.for !== undefined
       ? { ms: flags.for }
       : flags.while !== undefined
-        ? { pid: pidOf('while', flags.while) }
+        ? { pid: parsePid('while', flags.while) }
         : 'forever'
-  using fd = pid === undefined ? ownDescriptor(descriptor) : descriptorOf(pidOf('pid', pid), descriptor)
+  using fd = pid === undefined ? ownDescriptor(descriptor) : descriptorOf(parsePid('pid', pid), descriptor)
   await askService(flags, RETRY_CODES, (client, timeout) =>
     client.descriptors.put(name, fd, { lease, replace: replace ?? false, timeout }),
   )
@@ -170,7 +170,7 @@ interface ClaimFlags extends AnswerFlags {
 }
 
 async function claim(name: string, { json, shared, while: who, ...flags }: ClaimFlags): Promise<void> {
-  const pid = pidOf('while', who)
+  const pid = parsePid('while', who)
   const options = { while: { pid }, shared: shared ?? false }
   const fd = await askService(flags, RETRY_CODES, (client, timeout) =>
     client.descriptors.claim(name, { ...options, timeout }),
@@ -180,7 +180,7 @@ async function claim(name: string, { json, shared, while: who, ...flags }: Claim
 }
 
 async function release(name: string, { json, while: who, ...flags }: ClaimFlags): Promise<void> {
-  const pid = pidOf('while', who)
+  const pid = parsePid('while', who)
   await askService(flags, RETRY_CODES, (client, timeout) =>
     client.descriptors.release(name, { pid, timeout }),
   )

@@ -38,7 +38,7 @@ export function workerCount(text: string): number | 'auto' {
 }
 
 /** Parses a pid. Throws ERR_FDB_OPTION. */
-export function pidOf(option: string, text: string): number {
+export function parsePid(option: string, text: string): number {
   if (/^[1-9]\d{0,9}$/.test(text)) return Number(text)
   throw wrongOption(option, text, 'the number of a process')
 }

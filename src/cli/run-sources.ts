@@ -15,7 +15,7 @@ import type { SupervisorSettings, VersionSettings } from '../run/settings.js'
 import type { Restart } from '../versions/machine.js'
 import { parseReadiness, READINESS, type ReadinessSpec } from '../versions/probe.js'
 import { checkedListeners, parseListeners } from './named-listeners.js'
-import { pidOf } from './options.js'
+import { parsePid } from './options.js'
 
 /** Signals that can be configured to start the next version. */
 export const UPGRADE_SIGNALS: readonly NodeJS.Signals[] = [
@@ -300,9 +300,9 @@ const COMMAND: ValueCheck<unknown> = (document, place) =>
 
 function takeoverOf({ adopt, adoptSignal }: RunFlags): Takeover | null {
   if (adopt === undefined) return null
-  if (adoptSignal === undefined) return { pid: pidOf('adopt', adopt), signal: undefined }
+  if (adoptSignal === undefined) return { pid: parsePid('adopt', adopt), signal: undefined }
   const none = adoptSignal.toLowerCase() === 'none'
-  return { pid: pidOf('adopt', adopt), signal: none ? 'none' : signal('TERM')('adoptSignal', adoptSignal) }
+  return { pid: parsePid('adopt', adopt), signal: none ? 'none' : signal('TERM')('adoptSignal', adoptSignal) }
 }
 
 const DELAY: ReadinessSpec = { kind: 'delay', ms: 1_000 }

@@ -10,7 +10,7 @@ import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
 import { runInSlices } from '../state/time-slices.js'
 import type { ProgressLine } from './output.js'
-import { bytesOf } from './state-lines.js'
+import { lineBytes } from './state-lines.js'
 
 export interface ExportHead {
   fdbState: 1
@@ -140,7 +140,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
       redacted++
       return
     }
-    const value = bytesOf(line, codecs.get(section) ?? '')
+    const value = lineBytes(line, codecs.get(section) ?? '')
     if (typeof value === 'string') throw wrong(value)
     changes.push({ section, op: PUT, key, value, version: version as number })
   }

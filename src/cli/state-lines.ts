@@ -77,7 +77,7 @@ function decodeValue(schema: StoredSchema, bytes: Uint8Array, exact: boolean): u
 }
 
 /** Returns the bytes of the value in a line, or a text that explains why there are none. */
-export function bytesOf(line: Record<string, unknown>, codecName: string): Uint8Array | string {
+export function lineBytes(line: Record<string, unknown>, codecName: string): Uint8Array | string {
   const { value, text, base64, redacted } = line
   if (redacted === true) return 'its value was left out as a secret: export with --secrets'
   if (typeof text === 'string') return Buffer.from(text)

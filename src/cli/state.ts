@@ -16,7 +16,7 @@ import { durationOption } from './options.js'
 import { facts, jsonText, print, table } from './output.js'
 import { exportState } from './state-export.js'
 import { importState } from './state-import.js'
-import { bytesOf, entryLine, type LineOptions, LineWriter, lineValue, writeEntries } from './state-lines.js'
+import { entryLine, type LineOptions, LineWriter, lineBytes, lineValue, writeEntries } from './state-lines.js'
 import {
   type OpenState,
   openDiffSide,
@@ -283,7 +283,7 @@ async function encodeValue(state: ServiceState, section: string, text: string): 
   // The serving process refuses a put if the section is missing.
   const schema = (await state.sections()).find(({ name }) => name === section)
   if (schema === undefined) return Buffer.from(text)
-  const bytes = bytesOf({ value: parseValue(text) }, schema.codec)
+  const bytes = lineBytes({ value: parseValue(text) }, schema.codec)
   if (typeof bytes !== 'string') return bytes
   throw new FdbError(
     'ERR_FDB_OPTION',

@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
 import type { StatePosition } from '../wire/envelope.js'
 import type { Peer } from './peer.js'
-import { type HandoffTimes, limitOf, waitingSilence } from './times.js'
+import { type HandoffTimes, phaseLimit, waitingSilence } from './times.js'
 
 /** Returns the error for a successor that gave no reason before its channel closed. */
 export function lostChannel({ pid }: Peer): FdbError {
@@ -41,7 +41,7 @@ export function observedReason(peer: Peer | undefined, { phase, times, servedMs 
       `process ${peer.pid} was silent for ${silent} ms in phase ${phase} while changes waited for it (limit ${waitingSilence(times)} ms): it is stopped or stuck; continue or end it, and upgrade again`,
     )
   }
-  const limit = limitOf(phase, times)
+  const limit = phaseLimit(phase, times)
   if (phase === 'offering') {
     return new FdbError(
       'ERR_FDB_DEADLINE',

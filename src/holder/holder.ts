@@ -20,7 +20,7 @@ import type { Registry } from './registry.js'
 import { Renewal } from './renewal.js'
 import type { SegmentSet } from './segment-set.js'
 import { HeartbeatSilence, killPeer, STUCK_MS, SuccessorWatch, untilGone } from './stuck.js'
-import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
+import { type HandoffTimes, patience, phaseLimit, waitingSilence } from './times.js'
 
 /** The driver of the holder's state machine: carries out its effects, and turns peers' messages and expired deadlines into its events. */
 export class Holder {
@@ -365,7 +365,7 @@ export class Holder {
   #setDeadline(phase: HolderPhase): void {
     this.#deadline?.clear()
     const owner = this.#peers.get(this.#host.state().owner)
-    const limit = limitOf(phase, this.#times, this.#silence.of(owner))
+    const limit = phaseLimit(phase, this.#times, this.#silence.of(owner))
     if (limit === undefined) return
     this.#deadline = afterReading(limit, () => {
       if (phase === 'quiescing') this.timeline.quiesceIsLate()

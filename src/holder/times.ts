@@ -81,7 +81,7 @@ export function waitingSilence({ heartbeat }: HandoffTimes): number {
 }
 
 /** Returns the limit of a phase, or undefined if it has none. `silentMs`: how long the incumbent has been silent. */
-export function limitOf(phase: HolderPhase, times: HandoffTimes, silentMs = 0): number | undefined {
+export function phaseLimit(phase: HolderPhase, times: HandoffTimes, silentMs = 0): number | undefined {
   const { ready, quiesce, freeze, prepare, commit, heartbeat } = times
   // An incumbent that already hangs will not answer: wait for it only as long as one heartbeat.
   const ofIncumbent = (limit: number) =>

@@ -1,6 +1,6 @@
 import { COLON, CR, IN_VALUE, LF, plainUntil, SPACE, TAB, TOKEN_LOWER, wordsOf } from './bytes.js'
 import { fieldId } from './field-names.js'
-import { MARKS, type Marks } from './fields.js'
+import { MARKS_PER_LINE, type Marks } from './fields.js'
 import { Http1Refusal, type RefusalReason, type Side } from './refusal.js'
 
 const LINE = 0
@@ -24,7 +24,7 @@ export class FieldScanner implements Marks {
   count = 0
   ids = 0
   /** See {@link Marks.numbers}; {@link reset} keeps the memory for the next head. */
-  numbers: Int32Array<ArrayBuffer> = new Int32Array(FIRST_LINES * MARKS)
+  numbers: Int32Array<ArrayBuffer> = new Int32Array(FIRST_LINES * MARKS_PER_LINE)
 
   constructor(limit: number, side: Side) {
     this.#limit = limit
@@ -108,7 +108,7 @@ export class FieldScanner implements Marks {
       at = valueEnd(bytes, at, to, words)
       if (at + 1 >= to || bytes[at] !== CR || bytes[at + 1] !== LF) break
       const id = fieldId(bytes, start, nameEnd)
-      const mark = count * MARKS
+      const mark = count * MARKS_PER_LINE
       if (mark === numbers.length) numbers = this.#grow()
       numbers[mark] = start - base
       numbers[mark + 1] = nameEnd - base
@@ -135,7 +135,7 @@ export class FieldScanner implements Marks {
     end: number,
   ): void {
     const id = fieldId(bytes, base + nameStart, base + nameEnd)
-    const mark = this.count++ * MARKS
+    const mark = this.count++ * MARKS_PER_LINE
     if (mark === this.numbers.length) this.#grow()
     const numbers = this.numbers
     numbers[mark] = nameStart

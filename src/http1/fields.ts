@@ -2,11 +2,11 @@ import { TAB } from './bytes.js'
 import type { FieldId } from './field-names.js'
 
 /** How many numbers describe a line: name start, name end, value start, value end, field id. */
-export const MARKS = 5
+export const MARKS_PER_LINE = 5
 
 /** The positions of all field lines of a head. */
 export interface Marks {
-  /** {@link MARKS} numbers for each line. The next head overwrites them. */
+  /** {@link MARKS_PER_LINE} numbers for each line. The next head overwrites them. */
   readonly numbers: Int32Array
   readonly count: number
   /** Bit `1 << id` is set if the head has a field with this id. */
@@ -38,7 +38,7 @@ export class Fields {
   }
 
   id(index: number): FieldId {
-    return this.#marks[index * MARKS + 4] as FieldId
+    return this.#marks[index * MARKS_PER_LINE + 4] as FieldId
   }
 
   /** Decodes the bytes between two offsets as latin1. */
@@ -47,11 +47,11 @@ export class Fields {
   }
 
   name(index: number): string {
-    return this.text(this.#marks[index * MARKS]!, this.nameEnd(index))
+    return this.text(this.#marks[index * MARKS_PER_LINE]!, this.nameEnd(index))
   }
 
   nameEnd(index: number): number {
-    return this.#marks[index * MARKS + 1]!
+    return this.#marks[index * MARKS_PER_LINE + 1]!
   }
 
   value(index: number): string {
@@ -59,11 +59,11 @@ export class Fields {
   }
 
   valueStart(index: number): number {
-    return this.#marks[index * MARKS + 2]!
+    return this.#marks[index * MARKS_PER_LINE + 2]!
   }
 
   valueEnd(index: number): number {
-    return this.#marks[index * MARKS + 3]!
+    return this.#marks[index * MARKS_PER_LINE + 3]!
   }
 
   /** Reports whether a tab follows the name. Tabs are legal, but request smuggling exploits that Node's parser takes `chunked<TAB>` for an unknown coding. */
@@ -75,11 +75,11 @@ export class Fields {
 
   /** Returns the offset of the line, which begins with its name. */
   lineStart(index: number): number {
-    return this.#marks[index * MARKS]!
+    return this.#marks[index * MARKS_PER_LINE]!
   }
 
   lineEnd(index: number): number {
-    return index + 1 < this.count ? this.#marks[(index + 1) * MARKS]! : this.end
+    return index + 1 < this.count ? this.#marks[(index + 1) * MARKS_PER_LINE]! : this.end
   }
 
   /** Reports whether the head has one of the fields in `ids`, a set of bits `1 << id`. */

@@ -1,6 +1,6 @@
 import type net from 'node:net'
 import { isLent, keepAlive, type Lent } from '../kernel/index.js'
-import { addressOf, descriptorOf, isPlain, plainAddress } from './socket-handle.js'
+import { descriptorOf, isPlain, plainAddress, remoteAddressOf } from './socket-handle.js'
 
 /** An accepted connection from which nothing was read. */
 export interface Accepted extends Lent {
@@ -57,5 +57,5 @@ function acceptedFrom(server: net.Server, client: Partial<ClientHandle> | undefi
 export function acceptedOf(socket: net.Socket): Accepted | null {
   const descriptor = isPlain(socket) ? descriptorOf(socket) : null
   if (descriptor === null) return null
-  return { descriptor, remoteAddress: addressOf(socket), close: () => socket.destroy() }
+  return { descriptor, remoteAddress: remoteAddressOf(socket), close: () => socket.destroy() }
 }

@@ -78,7 +78,7 @@ export function unwrittenBytes(socket: net.Socket): number {
 }
 
 /** Returns the peer's IP address without zone or port; '' for a Unix socket. */
-export function addressOf(socket: net.Socket): string {
+export function remoteAddressOf(socket: net.Socket): string {
   return plainAddress(socket.remoteAddress ?? '')
 }
 

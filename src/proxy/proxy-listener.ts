@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import type { ConnectionKeeper, DrainCounts } from '../adapter.js'
 import type { ForcedClose } from '../index.js'
 import { type Accepted, acceptWithoutSocket } from '../node/accepted.js'
-import { addressOf, descriptorOf } from '../node/socket-handle.js'
+import { descriptorOf, remoteAddressOf } from '../node/socket-handle.js'
 import {
   type ClientOrigin,
   type Forward,
@@ -290,5 +290,5 @@ export class ProxyListener implements ConnectionKeeper {
 }
 
 function incomingOver(socket: Socket): IncomingConnection {
-  return { descriptor: descriptorOf(socket), remoteAddress: addressOf(socket) }
+  return { descriptor: descriptorOf(socket), remoteAddress: remoteAddressOf(socket) }
 }

@@ -39,9 +39,9 @@ const DEFAULT_TIMEOUTS = {
 }
 
 /** Positive integers, or `Infinity` for no limit. */
-export type RelayLimits = typeof DEFAULT_LIMITS
+export type RelayLimits = typeof DEFAULT_RELAY_LIMITS
 
-export const DEFAULT_LIMITS = {
+export const DEFAULT_RELAY_LIMITS = {
   /** Bytes of pipelined requests that the relay holds for one client. The last read may exceed this limit. */
   pipelinedBytes: 16 * 1024,
   /** Bytes of a request's body, checked by Content-Length and as they arrive. */
@@ -94,7 +94,7 @@ export function relayTimeouts(overrides: Partial<RelayTimeouts> = {}): Readonly<
 }
 
 export function relayLimits(overrides: Partial<RelayLimits> = {}): Readonly<RelayLimits> {
-  const all = { ...DEFAULT_LIMITS, ...overrides }
+  const all = { ...DEFAULT_RELAY_LIMITS, ...overrides }
   for (const [name, value] of Object.entries(all)) {
     const whole = Number.isSafeInteger(value) || value === Number.POSITIVE_INFINITY
     if (!whole || value < 1)

@@ -1,6 +1,6 @@
 import type net from 'node:net'
 import type { LentFd } from '../adapter.js'
-import { addressOf, descriptorOf, reset } from '../node/socket-handle.js'
+import { descriptorOf, remoteAddressOf, reset } from '../node/socket-handle.js'
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, joinCopies, NO_BYTES, READ_BYTES, toBuffer } from './bytes.js'
 
@@ -86,7 +86,7 @@ export class SocketStream implements ByteStream {
   }
 
   get remoteAddress(): string {
-    this.#remoteAddress ??= addressOf(this.#socket)
+    this.#remoteAddress ??= remoteAddressOf(this.#socket)
     return this.#remoteAddress
   }
 

@@ -68,7 +68,7 @@ function operationsOf(supervisor: OperableSupervisor, { service, control }: Serv
 const HELLO_MS = 5_000
 
 /** Serves an operator's connection. Owns `fd`. */
-export function serveOperator(
+export function serveRunOperator(
   fd: OwnedFd,
   credentials: PeerCredentials,
   supervisor: OperableSupervisor,

@@ -109,7 +109,8 @@ export class Control {
     this.#listener.start({
       channel: (fd, credentials) => {
         import('./control-server.js').then(
-          ({ serveOperator }) => serveOperator(fd, credentials, this.#supervisor, this.#served, this.#logger),
+          ({ serveRunOperator }) =>
+            serveRunOperator(fd, credentials, this.#supervisor, this.#served, this.#logger),
           error => {
             fd.close()
             this.#logger.error({ err: error }, 'the connection of an operator was closed without an answer')

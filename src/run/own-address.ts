@@ -10,7 +10,7 @@ const ANY: ReadonlySet<string> = new Set(['0.0.0.0', '::'])
  * ready that never started. For `tcp:` the kernel alone answers.
  */
 export function refuseOwnAddress(ready: ReadinessSpec, listen: readonly NamedListener[]): ReadinessSpec {
-  const asked = addressOf(ready)
+  const asked = readinessAddress(ready)
   const own = asked && listen.find(({ spec }) => spec.port === asked.port && reaches(asked.host, spec.host))
   if (!asked || !own) return ready
   throw new FdbError(
@@ -20,7 +20,7 @@ export function refuseOwnAddress(ready: ReadinessSpec, listen: readonly NamedLis
   )
 }
 
-function addressOf(ready: ReadinessSpec): { host: string; port: number; text: string } | null {
+function readinessAddress(ready: ReadinessSpec): { host: string; port: number; text: string } | null {
   if (ready.kind === 'tcp') return { host: ready.host, port: ready.port, text: `${ready.host}:${ready.port}` }
   if (ready.kind !== 'http' || ready.url.startsWith('/')) return null
   const { host: text, hostname, port } = new URL(ready.url)

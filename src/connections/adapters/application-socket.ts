@@ -47,7 +47,7 @@ export function checkProtocol(hooks: SocketProtocol): void {
 /**
  * Returns a copy of the bytes that a `serialize` hook returned, because the hook may reuse its buffer. Throws ERR_FDB_HOOK for no bytes.
  */
-export function bytesOf(returned: unknown): Uint8Array {
+export function hookBytes(returned: unknown): Uint8Array {
   if (isUint8Array(returned)) return Buffer.from(returned)
   const isPromise = typeof (returned as PromiseLike<unknown> | null)?.then === 'function'
   const kind = returned === null ? 'null' : isPromise ? 'a promise' : `a value of type ${typeof returned}`
@@ -154,7 +154,7 @@ export class ApplicationSockets {
     if (fd === null) return null
     try {
       const returned = this.hooks.serialize(socket)
-      const record = returned === undefined ? null : bytesOf(returned)
+      const record = returned === undefined ? null : hookBytes(returned)
       // The hook may have ended the connection.
       if (record !== null && socket.writable) return { fd, record, returns: false }
     } catch (error) {

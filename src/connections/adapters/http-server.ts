@@ -24,7 +24,7 @@ import {
   onlyConnection,
   type Witness,
 } from '../movable.js'
-import { ApplicationSockets, bytesOf, type SocketDeps, type SocketProtocol } from './application-socket.js'
+import { ApplicationSockets, hookBytes, type SocketDeps, type SocketProtocol } from './application-socket.js'
 import type { HttpResponses } from './http-responses.js'
 import {
   abandon,
@@ -313,7 +313,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   #dataOf(socket: net.Socket): Uint8Array | undefined {
     if (this.#deps.hooks.serialize === undefined) return NOTHING
     const returned = this.#deps.hooks.serialize(socket)
-    return returned === undefined ? undefined : bytesOf(returned)
+    return returned === undefined ? undefined : hookBytes(returned)
   }
 
   /** Lets the next response close the connection if it was kept from leaving for {@link PATIENCE_MS}: the hook may never return data. */

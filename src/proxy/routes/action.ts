@@ -11,7 +11,7 @@ import {
 import type { Upstream } from '../upstreams/upstream.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import type { FieldChanges, RouteChanges, RouteTarget, UpstreamTarget } from './target.js'
-import { expand, hasVariables, type RequestFacts } from './variables.js'
+import { expand, hasVariables, type VariableFacts } from './variables.js'
 
 type RequestHead = Parameters<Router>[0]
 type FieldEditRules = FieldRules['request'] & object
@@ -23,9 +23,9 @@ export type RouteAction =
       readonly connect: boolean
       readonly forward: Forward
       /** Undefined if the route's headers have no variables. */
-      readonly expand?: (facts: RequestFacts) => Forward
+      readonly expand?: (facts: VariableFacts) => Forward
     }
-  | (Respond & { readonly expand?: (facts: RequestFacts) => Respond })
+  | (Respond & { readonly expand?: (facts: VariableFacts) => Respond })
 
 export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteAction {
   if (target.kind === 'upstream') {
@@ -53,7 +53,7 @@ export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteA
 function expandForward(
   { kind, name, pick, options }: Forward,
   { request, response }: RouteChanges,
-  facts: RequestFacts,
+  facts: VariableFacts,
 ): Forward {
   const edits = ({ set, remove }: FieldChanges) => editsOf({ set: expand(set, facts), remove })
   const fields = {
@@ -121,7 +121,7 @@ export function decisionOf(
   return action.kind === 'respond' ? action : action.forward
 }
 
-function factsOf(head: RequestHead, { scheme }: ClientOrigin, client: string): RequestFacts {
+function factsOf(head: RequestHead, { scheme }: ClientOrigin, client: string): VariableFacts {
   const { method, authority, resource } = head
   return {
     host: authority?.host ?? '',

@@ -2,7 +2,7 @@ import { didYouMean } from '../../base/check-option.js'
 import { InvalidValue, shown } from '../../config/check.js'
 
 /** The facts of a request that header values can contain. */
-export interface RequestFacts {
+export interface VariableFacts {
   /** As in the request, without a port; '' if it has none. */
   readonly host: string
   /** Path and query, as the client has sent them. */
@@ -13,7 +13,7 @@ export interface RequestFacts {
   readonly request_method: string
 }
 
-const NAMES: readonly (keyof RequestFacts)[] = [
+const NAMES: readonly (keyof VariableFacts)[] = [
   'host',
   'request_uri',
   'remote_addr',
@@ -23,7 +23,7 @@ const NAMES: readonly (keyof RequestFacts)[] = [
 
 const VARIABLE = /\$(?:\$|(\w+)|\{(\w+)\})?/g
 
-function isName(name: string | undefined): name is keyof RequestFacts {
+function isName(name: string | undefined): name is keyof VariableFacts {
   return (NAMES as readonly (string | undefined)[]).includes(name)
 }
 
@@ -49,12 +49,12 @@ export function hasVariables(values: readonly (readonly [name: string, value: st
 /** Returns the values for a request. Keeps variables that this version does not know: another version may have written them. */
 export function expand(
   values: readonly (readonly [name: string, value: string])[],
-  facts: RequestFacts,
+  facts: VariableFacts,
 ): [name: string, value: string][] {
   return values.map(([name, value]) => [name, expandOne(value, facts)])
 }
 
-function expandOne(value: string, facts: RequestFacts): string {
+function expandOne(value: string, facts: VariableFacts): string {
   const expanded = value.replace(VARIABLE, (text, bare?: string, braced?: string) => {
     const name = bare ?? braced
     if (text === '$$') return '$'

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { HANDOFF_TIMES, limitOf, patience, readTimes } from '../../../src/holder/times.js'
+import { HANDOFF_TIMES, patience, phaseLimit, readTimes } from '../../../src/holder/times.js'
 
 /** The longest that a timer of Node waits. */
 const LONGEST_MS = 2 ** 31 - 1
@@ -31,16 +31,16 @@ describe('how long a holder waits', () => {
   it('has its limit in each phase that ends by time', () => {
     const times = { ...HANDOFF_TIMES, ready: 1, quiesce: 2, freeze: 3, prepare: 4, commit: 5 }
     const phases = ['offering', 'quiescing', 'freezing', 'preparing', 'committing', 'returning'] as const
-    expect(phases.map(phase => limitOf(phase, times))).toEqual([1, 2, 3, 4, 5, 5])
+    expect(phases.map(phase => phaseLimit(phase, times))).toEqual([1, 2, 3, 4, 5, 5])
     for (const phase of ['idle', 'probation', 'released', 'rebuilding'] as const)
-      expect(limitOf(phase, times)).toBeUndefined()
+      expect(phaseLimit(phase, times)).toBeUndefined()
   })
   it('covers a heartbeat for the hooks and the freeze of an incumbent that hangs', () => {
     const silent = 2_000
-    expect(limitOf('quiescing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.heartbeat)
-    expect(limitOf('quiescing', HANDOFF_TIMES, 1_000)).toBe(HANDOFF_TIMES.quiesce)
-    expect(limitOf('freezing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.heartbeat)
-    expect(limitOf('freezing', HANDOFF_TIMES, 1_000)).toBe(HANDOFF_TIMES.freeze)
-    expect(limitOf('preparing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.prepare)
+    expect(phaseLimit('quiescing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.heartbeat)
+    expect(phaseLimit('quiescing', HANDOFF_TIMES, 1_000)).toBe(HANDOFF_TIMES.quiesce)
+    expect(phaseLimit('freezing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.heartbeat)
+    expect(phaseLimit('freezing', HANDOFF_TIMES, 1_000)).toBe(HANDOFF_TIMES.freeze)
+    expect(phaseLimit('preparing', HANDOFF_TIMES, silent)).toBe(HANDOFF_TIMES.prepare)
   })
 })

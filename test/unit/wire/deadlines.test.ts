@@ -13,7 +13,7 @@ import {
 import { FdbError } from '../../../src/errors.js'
 import { receiveHello } from '../../../src/holder/admission.js'
 import type { Peer } from '../../../src/holder/peer.js'
-import { HANDOFF_TIMES, limitOf } from '../../../src/holder/times.js'
+import { HANDOFF_TIMES, phaseLimit } from '../../../src/holder/times.js'
 import { memoryFile, receiveMessage, socketPair } from '../../../src/kernel/index.js'
 import { OperatorRequests, Registrations } from '../../../src/member/hosting/daemon-hosting.js'
 import { HolderLink } from '../../../src/member/hosting/holder-link.js'
@@ -221,9 +221,9 @@ describe('the limit of a frame', () => {
 describe('a phase of a handoff', () => {
   it('has a limit wherever another process must act', () => {
     const waits = ['offering', 'quiescing', 'freezing', 'preparing', 'committing', 'returning'] as const
-    for (const phase of waits) expect(limitOf(phase, HANDOFF_TIMES), phase).toBeGreaterThan(0)
+    for (const phase of waits) expect(phaseLimit(phase, HANDOFF_TIMES), phase).toBeGreaterThan(0)
     for (const phase of ['idle', 'probation', 'released', 'rebuilding'] as const)
-      expect(limitOf(phase, HANDOFF_TIMES), phase).toBeUndefined()
+      expect(phaseLimit(phase, HANDOFF_TIMES), phase).toBeUndefined()
   })
 })
 
