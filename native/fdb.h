@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define FDB_MAX_FDS 253 /* SCM_MAX_FD of the kernel */
 #define FDB_SCRATCH 512
@@ -52,6 +53,15 @@ int fdb_close_fd(int fd); /* closes without a retry on EINTR; returns 0 or an er
 
 /* descriptors.c: may be called between fork and exec. */
 void fdb_close_at_exec(int from); /* sets CLOEXEC on descriptors from this number on; does nothing before Linux 5.11 */
+
+/* starter.c */
+/* As fork(), but without handlers of pthread_atfork(): that of libuv closes numbers which may belong to other descriptors in the child. */
+pid_t fdb_plain_fork(void);
+#define FDB_PASSED 16
+typedef void (*fdb_child)(void *data, const int *fds);
+/* Forks. The child calls `run`, which does not return, with all signals blocked, and with the numbers that `fds` have in the child: beside them it may have no other descriptor.
+   If there is a starter, it forks, unless there are more than FDB_PASSED. Returns -1 with errno and the failed call. */
+pid_t fdb_fork(fdb_child run, void *data, const int *fds, uint32_t count, const char **failed);
 
 /* sums.c */
 fdb_blocks fdb_fastest_blocks(void);
@@ -165,6 +175,9 @@ FDB_CALL(fdb_names_socket);
 FDB_CALL(fdb_adopt_orphans);
 FDB_CALL(fdb_ended_child);
 FDB_CALL(fdb_reap_child);
+FDB_CALL(fdb_open_starter);
+FDB_CALL(fdb_close_starter);
+FDB_CALL(fdb_starts_apart);
 FDB_CALL(fdb_spawn);
 FDB_CALL(fdb_spawn_guarded);
 FDB_CALL(fdb_kill_at_end);

@@ -1,4 +1,4 @@
-/* Starts a child with the given descriptors as numbers 3, 4, …, with its own pid in its environment, and with a signal when its parent ends; or a
+/* Starts a child with the given descriptors, with its own pid in its environment, and with a signal when its parent ends; or a
    grandchild whose parent, a guardian, ends when this process wants that: then init or a subreaper becomes its parent. Another guardian kills what
    is left of programs when this process has ended. */
 #include "fdb.h"
@@ -31,7 +31,6 @@
 #endif
 
 #define PID_DIGITS 10
-#define FIRST_FD 3
 #define STANDARD_FDS 3
 
 /* Everything is prepared before the fork: until execve() the child may make only async-signal-safe calls, because the parent has threads. */
@@ -39,9 +38,8 @@ typedef struct {
   char *file, *cwd;
   char **argv, **env;
   char *pid_at; /* where the child writes its pid into `env`; NULL: nowhere */
-  int fds[FDB_SCRATCH]; /* the size that fdb_copy_fds() needs; at most FDB_MAX_FDS are used */
+  int fds[FDB_SCRATCH]; /* the child gets them as 0, 1, 2, …; the size that fdb_copy_fds() needs */
   uint32_t count;
-  int first; /* the number of the first of `fds` in the child */
   bool in_session; /* the child is the leader of a new session, not only of a new process group */
   int death_signal;
   pid_t parent;
@@ -84,16 +82,14 @@ static void run(start *it) {
 #endif
   if (it->cwd[0] != 0 && chdir(it->cwd) < 0) fail(it, "chdir");
   /* First copies all descriptors above the new numbers: a descriptor may have the new number of another one. */
-  int above = it->first + (int)it->count;
+  int above = (int)it->count;
   int report = fcntl(it->report, F_DUPFD_CLOEXEC, above);
   if (report < 0) fail(it, "dup");
   it->report = report;
   for (uint32_t i = 0; i < it->count; i++)
     if ((it->fds[i] = fcntl(it->fds[i], F_DUPFD_CLOEXEC, above)) < 0) fail(it, "dup");
   for (uint32_t i = 0; i < it->count; i++)
-    if (dup2(it->fds[i], it->first + (int)i) < 0) fail(it, "dup2");
-  /* The child inherits stdin, stdout and stderr, on which Node has set CLOEXEC. */
-  for (int fd = 0; fd < STANDARD_FDS; fd++) fcntl(fd, F_SETFD, 0);
+    if (dup2(it->fds[i], (int)i) < 0) fail(it, "dup2");
   fdb_close_at_exec(above); /* some descriptors may lack CLOEXEC, because this process has inherited them */
   if (it->pid_at != NULL) write_pid(it->pid_at);
   sigset_t none;
@@ -103,11 +99,18 @@ static void run(start *it) {
   fail(it, "execve");
 }
 
+static void run_child(void *data, const int *fds) {
+  start *it = data;
+  memmove(it->fds, fds, it->count * sizeof(int));
+  it->report = fds[it->count];
+  run(it);
+}
+
 /* Waits until the child has executed the program, or has reported a failure. */
 static napi_value begin(napi_env env, start *it) {
   int ends[2];
   failure why;
-  sigset_t all, before;
+  const char *failed = "fork";
 #ifdef __linux__
   if (pipe2(ends, O_CLOEXEC) < 0) return fdb_throw(env, errno, "pipe");
 #else
@@ -115,18 +118,14 @@ static napi_value begin(napi_env env, start *it) {
   fcntl(ends[0], F_SETFD, FD_CLOEXEC);
   fcntl(ends[1], F_SETFD, FD_CLOEXEC);
 #endif
-  it->report = ends[1];
   it->parent = getpid();
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pid_t pid = fork();
-  if (pid == 0) run(it);
+  it->fds[it->count] = ends[1];
+  pid_t pid = fdb_fork(run_child, it, it->fds, it->count + 1, &failed);
   int error = errno;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
   close(ends[1]);
   if (pid < 0) {
     close(ends[0]);
-    return fdb_throw(env, error, "fork");
+    return fdb_throw(env, error, failed);
   }
   ssize_t size;
   do size = read(ends[0], &why, sizeof(why));
@@ -195,7 +194,7 @@ static void drop_memory(void) {
 /* The guardian: starts the program, writes its end to `leash`, and ends when the other end of `leash` is closed. Keeps all signals blocked, because a
    signal to a whole session or control group is not for it. Does not reap the program: until the guardian has ended, its pid belongs to no other process. */
 static void guard(start *it, int leash) {
-  pid_t pid = fork();
+  pid_t pid = fdb_plain_fork();
   if (pid == 0) {
     it->parent = getppid();
     run(it);
@@ -221,6 +220,13 @@ static void guard(start *it, int leash) {
     syscall(SYS_sendto, 0, &how, sizeof(how), MSG_NOSIGNAL, NULL, 0);
     watched[1].fd = -1;
   }
+}
+
+static void guard_child(void *data, const int *fds) {
+  start *it = data;
+  memmove(it->fds, fds, it->count * sizeof(int));
+  it->report = fds[it->count];
+  guard(it, fds[it->count + 1]);
 }
 
 #ifndef SYS_pidfd_send_signal
@@ -323,22 +329,23 @@ static void watch_end(int leash, int marks) {
   syscall(SYS_exit_group, 0);
 }
 
+static void watch_child(void *unused, const int *fds) {
+  (void)unused;
+  watch_end(fds[0], fds[1]);
+}
+
 /* Returns the end of the leash that this process keeps. */
 static napi_value begin_watching(const fdb_call *call, int marks) {
   int leash[2];
-  sigset_t all, before;
+  const char *failed = "fork";
   if (fcntl(marks, F_GETFD) < 0) return fdb_throw(call->env, errno, "fcntl");
   if (pipe2(leash, O_CLOEXEC) < 0) return fdb_throw(call->env, errno, "pipe");
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pid_t pid = fork();
-  if (pid == 0) watch_end(leash[0], marks);
+  pid_t pid = fdb_fork(watch_child, NULL, (const int[]){ leash[0], marks }, 2, &failed);
   int error = errno;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
   close(leash[0]);
   if (pid >= 0) return fdb_owned_value(call->self, leash[1]);
   close(leash[1]);
-  return fdb_throw(call->env, error, "fork");
+  return fdb_throw(call->env, error, failed);
 }
 
 /* Returns [the program's pid, the guardian's pid, `leash`]. */
@@ -346,7 +353,7 @@ static napi_value begin_guarded(const fdb_call *call, start *it) {
   napi_env env = call->env;
   int ends[2], leash[2];
   failure message, why = { 0 };
-  sigset_t all, before;
+  const char *failed = "fork";
   pid_t pid = 0;
   if (pipe2(ends, O_CLOEXEC) < 0) return fdb_throw(env, errno, "pipe");
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, leash) < 0) {
@@ -355,16 +362,16 @@ static napi_value begin_guarded(const fdb_call *call, start *it) {
     close(ends[1]);
     return fdb_throw(env, error, "socketpair");
   }
-  it->report = ends[1];
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pid_t guardian = fork();
-  if (guardian == 0) guard(it, leash[1]);
+  it->fds[it->count] = ends[1];
+  it->fds[it->count + 1] = leash[1];
+  pid_t guardian = fdb_fork(guard_child, it, it->fds, it->count + 2, &failed);
   int error = errno;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
   close(ends[1]);
   close(leash[1]);
-  if (guardian < 0) why = (failure){ .error = error, .syscall = "fork" };
+  if (guardian < 0) {
+    why.error = error;
+    snprintf(why.syscall, sizeof(why.syscall), "%s", failed);
+  }
   /* Until the guardian and the program have closed their ends. */
   for (;;) {
     ssize_t size = read(ends[0], &message, sizeof(message));
@@ -400,10 +407,11 @@ napi_value fdb_spawn(napi_env env, napi_callback_info info) {
   size_t words_length, variables_length, count, variable_count;
   uint32_t length;
   int pid_at;
-  start it = { .first = FIRST_FD };
+  start it = { 0 };
   if (!fdb_enter(env, info, 5, &call) || !fdb_int(env, call.argv[2], "pidAt", -1, INT_MAX, &pid_at) ||
       !fdb_array_length(env, call.argv[3], "fds", &length) ||
-      !fdb_int(env, call.argv[4], "deathSignal", 0, 64, &it.death_signal))
+      !fdb_int(env, call.argv[4], "deathSignal", 0, 64, &it.death_signal) ||
+      (call.argc > 5 && !fdb_bool(env, call.argv[5], "inSession", &it.in_session)))
     return NULL;
   if (length > FDB_MAX_FDS) return fdb_throw_range(env, "at most %d descriptors, got %u", FDB_MAX_FDS, length);
   /* Reads the buffers last: a getter of the array could detach them. */
@@ -411,6 +419,11 @@ napi_value fdb_spawn(napi_env env, napi_callback_info info) {
       !fdb_strings(env, call.argv[0], "words", &words, &words_length) ||
       !fdb_strings(env, call.argv[1], "env", &variables, &variables_length))
     return NULL;
+  if (!it.in_session) {
+    memmove(it.fds + STANDARD_FDS, it.fds, it.count * sizeof(int));
+    for (int fd = 0; fd < STANDARD_FDS; fd++) it.fds[fd] = fd;
+    it.count += STANDARD_FDS;
+  }
   if (pid_at >= 0 && (size_t)pid_at + PID_DIGITS >= variables_length)
     return fdb_throw_range(env, "pidAt %d leaves no room in an environment of %zu bytes", pid_at, variables_length);
   char **all = fdb_split(words, words_length, &count);
@@ -435,7 +448,7 @@ napi_value fdb_spawn_guarded(napi_env env, napi_callback_info info) {
   fdb_call call;
   char *words, *variables;
   size_t words_length, variables_length, count, variable_count;
-  start it = { .first = 0, .in_session = true };
+  start it = { .in_session = true };
   if (!fdb_enter(env, info, 3, &call) || !fdb_array_length(env, call.argv[2], "standard", &it.count)) return NULL;
   if (it.count != STANDARD_FDS) return fdb_throw_range(env, "%d standard descriptors, got %u", STANDARD_FDS, it.count);
   for (uint32_t i = 0; i < STANDARD_FDS; i++) {

@@ -13,7 +13,7 @@ import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
 import type { Peer } from '../holder/peer.js'
 import { type HandoffTimes, resolveTimes } from '../holder/times.js'
-import { type OwnedFd, requireAddon } from '../kernel/index.js'
+import { type OwnedFd, requireAddon, startApart } from '../kernel/index.js'
 import { startMember } from '../member/joining/join.js'
 import { type Member, memberOf } from '../member/member.js'
 import type { StayOptions } from '../member/operator/stay.js'
@@ -364,11 +364,20 @@ export async function openDaemon(
     ...(pidFile !== undefined && { pidFile }),
     ...(mainProcess !== undefined && { mainProcess }),
   })
+  // Before another user's descriptors can arrive.
+  const starter = startApart()
+  if (starter === null)
+    logger.warn(
+      {},
+      'this system refuses a thread its own descriptors (close_range, unshare): another user may delay the start of processes, and the daemon with it',
+    )
   const driver = await startMember({ ...settings, reception }).catch(error => {
     reception.passed?.close()
+    starter?.[Symbol.dispose]()
     throw error
   })
   const member = memberOf(driver)
+  void member.retired.then(() => starter?.[Symbol.dispose]())
   const { changes, registry } = driver.runtime
   const persisted = new PersistedFds(registry)
   const services = new Services({

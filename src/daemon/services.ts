@@ -1,4 +1,3 @@
-import type { ChildProcess } from 'node:child_process'
 import { isDeepStrictEqual } from 'node:util'
 import { backoffMs, IN_BACKGROUND } from '../base/backoff.js'
 import { nodeCrypto } from '../base/lazy.js'
@@ -12,7 +11,8 @@ import { MAIN_PROCESS } from '../os/command-line.js'
 import { openPidfd } from '../os/liveness.js'
 import { credentialsOf, type ProcessIdentity } from '../os/process-identity.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
-import { spawnShell } from '../probing/shell.js'
+import { shellStart } from '../probing/shell.js'
+import { startDetached } from '../versions/spawn-successor.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { PersistedFds } from './persisted-fds.js'
 import type { AccessCheck } from './policy/access-check.js'
@@ -462,18 +462,15 @@ export class UnservedServices {
       )
       this.#schedule(ms, service, waiting)
     }
-    let child: ChildProcess
-    try {
-      const own = { [MAIN_PROCESS]: undefined, FD_BROKER_SERVICE: service, FD_BROKER_CONTROL: control }
-      const env = { ...process.env, ...NO_MANAGER_VARIABLES, ...own }
-      // spawnShell() starts a new session, so that a signal to the daemon's session does not end the member that the command starts.
-      child = spawnShell(command, env, ['ignore', 'ignore', 'inherit'])
-    } catch (err) {
-      onEnd({ err })
-      return
-    }
-    child.unref()
-    child.on('error', err => onEnd({ err }))
-    child.on('exit', (exitCode, signal) => onEnd({ exitCode, signal }))
+    const own = { [MAIN_PROCESS]: undefined, FD_BROKER_SERVICE: service, FD_BROKER_CONTROL: control }
+    const env = { ...process.env, ...NO_MANAGER_VARIABLES, ...own }
+    // In a new session, so that a signal to the daemon's session does not end the member that the command starts.
+    startDetached(shellStart(command, env), ['ignore', 'ignore', 'inherit']).then(
+      child => {
+        child.unref()
+        child.onExit(({ code: exitCode, signal }) => onEnd({ exitCode, signal }))
+      },
+      (err: unknown) => onEnd({ err }),
+    )
   }
 }

@@ -7,6 +7,7 @@ import { watch } from './watch.js'
 export interface ProgramStart {
   /** Absolute, or relative to this process's folder; PATH is not searched. */
   readonly file: string
+  /** '': this process's folder. */
   readonly cwd: string
   /** Includes argv[0]. */
   readonly argv: readonly string[]
@@ -42,6 +43,31 @@ export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal
   )
 }
 
+/**
+ * Until it is disposed of, the addon starts processes by a thread that has none of the descriptors that this process gets later. A process that is started closes
+ * its copies of all others, and a close may wait for as long as another user likes (FUSE). Call it before such descriptors can arrive. Returns null if
+ * this system cannot.
+ */
+export function startApart(): Disposable | null {
+  if (!native.openStarter()) {
+    native.closeStarter()
+    return null
+  }
+  let isOver = false
+  return {
+    [Symbol.dispose]() {
+      if (isOver) return
+      isOver = true
+      native.closeStarter()
+    },
+  }
+}
+
+/** Whether processes are started as {@link startApart} says. */
+export function startsApart(): boolean {
+  return native.startsApart()
+}
+
 /** The source of a standard descriptor: nothing, the same of this process, or the number of another one. */
 export type StandardSource = 'ignore' | 'inherit' | number
 
@@ -68,18 +94,11 @@ export function startGuarded(
   standard: readonly StandardSource[],
   ended: (status: number | null) => void,
 ): GuardedProgram {
-  const nothing = openSync('/dev/null', 'r+')
-  const numbers = standard.map((source, at) =>
-    source === 'ignore' ? nothing : source === 'inherit' ? at : source,
+  const words = joinWithNul([file, cwd, ...argv])
+  const variables = joinWithNul(envAssignments(env))
+  const [pid, guardian, raw] = withNumbers(standard, numbers =>
+    native.spawnGuarded(words, variables, numbers),
   )
-  const spawned = (() => {
-    try {
-      return native.spawnGuarded(joinWithNul([file, cwd, ...argv]), joinWithNul(envAssignments(env)), numbers)
-    } finally {
-      closeSync(nothing)
-    }
-  })()
-  const [pid, guardian, raw] = spawned
   const leash = OwnedFd.own(raw, `guardian of ${pid}`)
   let isOrphan = false
   const orphan = () => {
@@ -102,6 +121,52 @@ export function startGuarded(
   })
   poll.start(READABLE)
   return { pid, orphan, unref: () => poll.unref() }
+}
+
+function withNumbers<T>(standard: readonly StandardSource[], start: (numbers: readonly number[]) => T): T {
+  const nothing = openSync('/dev/null', 'r+')
+  try {
+    return start(
+      standard.map((source, at) => (source === 'ignore' ? nothing : source === 'inherit' ? at : source)),
+    )
+  } finally {
+    closeSync(nothing)
+  }
+}
+
+/**
+ * Starts a program as the leader of a new session, and as a child of this process. Calls `ended` once with the exit code, or the negative number of the signal.
+ * Needs pidfds. Throws as {@link startChild} does.
+ */
+export function startInSession(
+  { file, cwd, argv, env }: ProgramStart,
+  standard: readonly StandardSource[],
+  ended: (status: number) => void,
+): { readonly pid: number; unref(): void } {
+  const words = joinWithNul([file, cwd, ...argv])
+  const variables = joinWithNul(envAssignments(env))
+  const pid = withNumbers(standard, numbers => native.spawn(words, variables, -1, numbers, 0, true))
+  const pidfd = watchedChild(pid)
+  const poll = watch(pidfd, () => {
+    poll.close()
+    pidfd.close()
+    // A program that replaces Node's handling of its children may have reaped it.
+    ended(native.reapChild(pid) ?? 0)
+  })
+  poll.start(READABLE)
+  return { pid, unref: () => poll.unref() }
+}
+
+/** Returns a pidfd of a child. If there is none, because this process has too many descriptors, ends the child, and throws. */
+function watchedChild(pid: number): OwnedFd {
+  try {
+    return pidfdOf(pid)!
+  } catch (error) {
+    trySignal(pid, 'SIGKILL')
+    const until = performance.now() + GUARDIAN_ENDS_MS
+    while (native.reapChild(pid) === null && performance.now() < until) sleepSync(1)
+    throw error
+  }
 }
 
 /** Maximum number of marks of an {@link EndGuard}; the oldest are dropped. */

@@ -259,10 +259,17 @@ export interface Native {
   /** Reaps a child. Returns its exit code, or the negative number of the signal that ended it; null if it runs, or is no child of this process. */
   reapChild(pid: number): number | null
 
+  // starter.c
+  /** See `startApart()`. Returns false if this system cannot. Every call needs one of {@link closeStarter}. */
+  openStarter(): boolean
+  closeStarter(): void
+  startsApart(): boolean
+
   // spawn.c
   /**
    * See `startChild()`. `words` are file, folder ('' for the current one) and argv; `env` are NAME=VALUE. Each string ends with NUL. The child writes
-   * its pid into ten bytes of `env` at `pidAt`, unless that is -1. Besides `fds` the child has only 0, 1 and 2, and default signal handling.
+   * its pid into ten bytes of `env` at `pidAt`, unless that is -1. The child has this process's 0, 1 and 2, and `fds` from 3 on; with `inSession` only `fds`,
+   * from 0 on, and is the leader of a new session. It has default signal handling.
    */
   spawn(
     words: Uint8Array,
@@ -270,6 +277,7 @@ export interface Native {
     pidAt: number,
     fds: readonly number[],
     deathSignal: number,
+    inSession?: boolean,
   ): number
   /**
    * See `startGuarded()`. `words` and `env` as for {@link spawn}. `standard` are numbers of any descriptors, which the program gets as 0, 1 and 2. Returns

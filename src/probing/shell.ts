@@ -1,7 +1,7 @@
-import type { ChildProcess, StdioOptions } from 'node:child_process'
+import type { StdioOptions } from 'node:child_process'
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
-import { type ChildStart, socketOver, socketPair, trySignal } from '../kernel/index.js'
+import { type ChildStart, type ProgramStart, socketOver, socketPair, trySignal } from '../kernel/index.js'
 import type { HealthCheck } from './health-check.js'
 
 const SHELL = '/bin/sh'
@@ -32,16 +32,17 @@ export interface ChildStarter {
   kill(pid: number): void
 }
 
-/** Starts `sh -c text` in a new session. Throws, or the child emits 'error', if the shell cannot be started. */
-export function spawnShell(text: string, env: NodeJS.ProcessEnv, stdio: StdioOptions): ChildProcess {
-  const { spawn } = process.getBuiltinModule('node:child_process')
-  return spawn(SHELL, ['-c', text], { env, stdio, detached: true })
+/** The program of `sh -c text`, in this process's folder. */
+export function shellStart(text: string, env: NodeJS.ProcessEnv): ProgramStart {
+  return { file: SHELL, cwd: '', argv: ['sh', '-c', text], env }
 }
 
 /** Starts shells through Node, with this process's environment, in which `env` replaces variables. */
 export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
-    const child = spawnShell(text, { ...process.env, ...env }, ['ignore', 'pipe', 'pipe'])
+    const { spawn } = process.getBuiltinModule('node:child_process')
+    const stdio: StdioOptions = ['ignore', 'pipe', 'pipe']
+    const child = spawn(SHELL, ['-c', text], { env: { ...process.env, ...env }, stdio, detached: true })
     // Node creates no streams if the process has reached its limit of open files.
     const streams = [child.stdout, child.stderr].filter(stream => stream != null)
     for (const stream of streams) stream.on('data', output)

@@ -2,7 +2,15 @@ import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { constants } from 'node:os'
 import { startedWith } from '../base/successor-output.js'
 import { FdbError } from '../errors.js'
-import { OwnedFd, type ProgramStart, type StandardSource, startGuarded, trySignal } from '../kernel/index.js'
+import {
+  OwnedFd,
+  type ProgramStart,
+  type StandardSource,
+  startGuarded,
+  startInSession,
+  startsApart,
+  trySignal,
+} from '../kernel/index.js'
 import { startRemedy } from '../os/command-line.js'
 import { openPidfd, ownPidfd, watchDeath } from '../os/liveness.js'
 import { ExitReason } from './exit-reason.js'
@@ -62,8 +70,8 @@ export function exitText({ code, signal }: Exit): string {
   return code === null ? 'with an unknown code' : `with code ${code}`
 }
 
-/** A started successor, as the kernel or Node knows it. */
-interface StartedProcess {
+/** A process that this one has started as the leader of a session, as the kernel or Node knows it. */
+export interface StartedProcess {
   readonly pid: number
   /** Calls `ended` once, in the turn in which the process's pid is still its own. */
   onExit(ended: (exit: Exit) => void): void
@@ -71,19 +79,20 @@ interface StartedProcess {
   orphan(): void
 }
 
-/** Rejects with the error of the call that failed. */
-function startDetached(
-  { file, argv, cwd }: ProgramStart,
-  env: NodeJS.ProcessEnv,
-  stdio: StdioOptions,
-): Promise<StartedProcess> {
+/** Starts a process as the leader of a session. Rejects with the error of the call that failed. */
+export async function startDetached(start: ProgramStart, stdio: StdioOptions): Promise<StartedProcess> {
+  const standard = startsApart() && hasPidfds() ? standardOf(stdio) : null
+  return standard === null ? await startByNode(start, stdio) : startByAddon(start, standard)
+}
+
+function startByNode({ file, argv, cwd, env }: ProgramStart, stdio: StdioOptions): Promise<StartedProcess> {
   return new Promise((resolve, reject) => {
     // Loaded only here: most processes start no child.
     const { spawn } = process.getBuiltinModule('node:child_process')
     const [argv0, ...args] = argv
     const child: ChildProcess = spawn(file, args, {
       ...(argv0 !== undefined && { argv0 }),
-      cwd,
+      ...(cwd !== '' && { cwd }),
       env,
       stdio,
       detached: true,
@@ -102,26 +111,51 @@ function startDetached(
   })
 }
 
+function startByAddon(start: ProgramStart, standard: readonly StandardSource[]): StartedProcess {
+  const end = new End()
+  const program = startInSession(start, standard, status => end.report(exitOf(status)))
+  return {
+    pid: program.pid,
+    onExit: ended => end.tell(ended),
+    unref: () => program.unref(),
+    orphan: () => {},
+  }
+}
+
 /** Throws the error of the call that failed. */
 function startUnderGuardian(start: ProgramStart, standard: readonly StandardSource[]): StartedProcess {
-  let exit: Exit | null = null
-  let report = (ended: Exit) => {
-    exit = ended
-  }
+  const end = new End()
   const ended = (status: number | null) => {
-    if (status === null) watchUnguarded(program.pid, () => report({ code: null, signal: null }))
-    else report(status < 0 ? { code: null, signal: signalName(-status) } : { code: status, signal: null })
+    if (status === null) watchUnguarded(program.pid, () => end.report({ code: null, signal: null }))
+    else end.report(exitOf(status))
   }
   const program = startGuarded(start, standard, ended)
   return {
     pid: program.pid,
-    onExit: onExit => {
-      report = onExit
-      if (exit !== null) onExit(exit)
-    },
+    onExit: ended => end.tell(ended),
     unref: () => program.unref(),
     orphan: () => program.orphan(),
   }
+}
+
+/** The end of a process, which may come before a listener. */
+class End {
+  #exit: Exit | null = null
+  #listener: ((exit: Exit) => void) | null = null
+
+  report(exit: Exit): void {
+    this.#exit = exit
+    this.#listener?.(exit)
+  }
+
+  tell(listener: (exit: Exit) => void): void {
+    this.#listener = listener
+    if (this.#exit !== null) listener(this.#exit)
+  }
+}
+
+function exitOf(status: number): Exit {
+  return status < 0 ? { code: null, signal: signalName(-status) } : { code: status, signal: null }
 }
 
 /** Watches a program whose guardian was killed: init reaps it, so its exit code stays unknown. */
@@ -164,7 +198,7 @@ export async function spawnSuccessor(command: ProgramStart, options: SpawnOption
     const standard = isGuarded && hasPidfds() ? standardOf(stdio) : null
     child =
       standard === null
-        ? await startDetached(command, env, stdio)
+        ? await startDetached({ ...command, env }, stdio)
         : startUnderGuardian({ ...command, env }, standard)
   } catch (cause) {
     exitReason.close()

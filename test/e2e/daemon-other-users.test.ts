@@ -48,7 +48,7 @@ async function status(
   control: string,
 ): Promise<{ pid: number; services: { service: string; phase: string }[] }> {
   using client = await OperatorClient.connect(control)
-  return (await client.status({ timeout: 5_000 })) as never
+  return (await client.status({ timeout: 20_000 })) as never
 }
 
 async function version(control: string, service = 'shop') {
@@ -91,6 +91,24 @@ describe('a daemon that another user attacks', () => {
     await version(control)
     // The user's connections, the descriptors that it has sent, and those of the messages that the daemon is reading now.
     expect(most - before).toBeLessThan((DESCRIPTORS / 16) * 2 + 2 * 253)
+  })
+
+  it('answers its own user, and upgrades, while it has files whose file system never answers', async context => {
+    needsRoot(context)
+    const { control, pid } = await serve({ demo: { list: MAY, put: MAY, remove: MAY } })
+    await attack(control, ['silent_files'], { seconds: 600 })
+    using client = await OperatorClient.connect(control)
+    await until(
+      'it has some',
+      async () => ((await client.status()) as { descriptors: number }).descriptors > 0,
+    )
+    let upgraded = false
+    const upgrade = client.upgrade({ service: 'fd-broker.daemon' }).finally(() => {
+      upgraded = true
+    })
+    while (!upgraded) await status(control)
+    await upgrade
+    expect((await status(control)).pid).not.toBe(pid)
   })
 
   it('receives no more descriptors of the other user while those that it has received wait to be closed', async context => {

@@ -32,7 +32,15 @@ const anything = fc.oneof(
 /** Calls that open something for a text argument alone, or none, would leave files or memory behind: not with random texts. */
 const opening = new Set(['memfd', 'openLockFile', 'socketPair', 'createEpoll', 'openCount'])
 /** Functions that concern the whole process, whatever their arguments are. */
-const without = new Set(['adoptOrphans', 'endedChild', 'holdSignals', 'releaseSignals'])
+const without = new Set([
+  'adoptOrphans',
+  'closeStarter',
+  'endedChild',
+  'holdSignals',
+  'openStarter',
+  'releaseSignals',
+  'startsApart',
+])
 const names = (Object.getOwnPropertyNames(native) as Array<keyof typeof native>).filter(
   name => !opening.has(name) && !without.has(name),
 )

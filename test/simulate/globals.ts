@@ -25,8 +25,16 @@ export interface Code extends Exports {
   readonly slots: number
 }
 
-/** Only compute, or make an error: they are no calls to a kernel. */
-const NO_CALLS = new Set(['failure', 'addSums', 'scanChanges', 'connectTcp'])
+/** Only compute, make an error, or concern processes that are not simulated: they are no calls to a kernel. */
+const NO_CALLS = new Set([
+  'failure',
+  'addSums',
+  'scanChanges',
+  'connectTcp',
+  'openStarter',
+  'closeStarter',
+  'startsApart',
+])
 
 /** Returns the table with functions that first ask the world whether the process dies, stops or lacks something here. A function that the table lacks fails by name. */
 function guarded<T extends object>(what: string, table: T): T {

@@ -61,12 +61,12 @@ describe('a service that nobody serves', () => {
     expect(lines[0]).toMatchObject({ facts: { service: 'shop', err: { code: 'E2BIG' }, againMs: 1000 } })
   })
 
-  it('has its command run again after twice as long each time, and 60 s at most', () => {
+  it('has its command run again after twice as long each time, and 60 s at most', async () => {
     vi.useFakeTimers()
     onTestFinished(() => void vi.useRealTimers())
     const { lines, services } = underRule(() => ({ afterMs: 0, act: { run: `: ${'x'.repeat(300_000)}` } }))
     services.update('shop')
-    vi.advanceTimersByTime(150_000)
+    await vi.advanceTimersByTimeAsync(150_000)
     const pauses = lines.map(({ facts }) => (facts as { againMs: number }).againMs / 1000)
     expect(pauses).toEqual([1, 2, 4, 8, 16, 32, 60, 60])
   })
