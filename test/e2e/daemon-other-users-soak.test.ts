@@ -9,7 +9,7 @@ import { OperatorClient } from '../../src/operator/client.js'
 import { peerLeft } from '../../src/wire/link.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { attack } from '../processes/attacker.js'
-import { needsRoot } from '../processes/second-user.js'
+import { needsSilentFiles } from '../processes/second-user.js'
 import { pause, until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -36,6 +36,7 @@ const OPERATORS = [
   'list_flood',
   'status_flood',
   'big_descriptor_name',
+  'silent_files',
 ]
 const USERS = [
   { uid: 12_001, may: ['list'], attacks: OPERATORS },
@@ -130,13 +131,13 @@ describe('a daemon at which other users have some rights', () => {
   it.runIf(NIGHTLY)(
     'serves its own user as before, within their shares, whatever they do',
     async context => {
-      needsRoot(context)
+      needsSilentFiles(context)
       process.stdout.write(`seed ${SEED}, ${SECONDS} s\n`)
       const random = chance(SEED)
       const services = Object.fromEntries(
         USERS.map(({ uid, may }) => [
           serviceOf(uid),
-          Object.fromEntries(may.map(action => [action, [{ uid }]])),
+          Object.fromEntries(may.map(action => [action, ['owner', { uid }]])),
         ]),
       )
       const { control, pid } = await serve(services)

@@ -8,7 +8,7 @@ import { join } from '../../src/member/joining/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { attack } from '../processes/attacker.js'
 import { hello } from '../processes/raw-peer.js'
-import { needsRoot, SECOND_UID, SecondUser } from '../processes/second-user.js'
+import { needsRoot, needsSilentFiles, SECOND_UID, SecondUser } from '../processes/second-user.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -94,7 +94,7 @@ describe('a daemon that another user attacks', () => {
   })
 
   it('answers its own user, and upgrades, while it has files whose file system never answers', async context => {
-    needsRoot(context)
+    needsSilentFiles(context)
     const { control, pid } = await serve({ demo: { list: MAY, put: MAY, remove: MAY } })
     await attack(control, ['silent_files'], { seconds: 600 })
     using client = await OperatorClient.connect(control)

@@ -1,5 +1,6 @@
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
 import { onTestFinished, type TestContext } from 'vitest'
 import type { fdbroker } from '../../src/proto/wire.js'
 import type { WireBody } from '../../src/wire/link.js'
@@ -46,6 +47,13 @@ export interface Pried {
 
 export function needsRoot({ skip }: TestContext): void {
   if (process.getuid?.() !== 0) skip('only root can be other users')
+}
+
+/** Skips a test where a user cannot have a file system of its own (test/fixtures/silent_file.py). */
+export function needsSilentFiles(context: TestContext): void {
+  needsRoot(context)
+  const script = fileURLToPath(new URL('../fixtures/silent_file.py', import.meta.url))
+  if (spawnSync('python3', [script], { stdio: 'ignore' }).status !== 0) context.skip('there is no FUSE')
 }
 
 let connections = 0
