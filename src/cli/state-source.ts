@@ -1,10 +1,11 @@
 import { statSync } from 'node:fs'
 import { FdbError, type FdbErrorCode } from '../errors.js'
+import { ServiceState } from '../operator/service-state.js'
 import { type AskCommand, StateCopy } from '../operator/state-copy.js'
 import type { Position } from '../state/history.js'
 import type { StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
-import { type AskFlags, askService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
+import { type AskFlags, askService, commandService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
 import { ProgressLine } from './output.js'
 import { differencesFrom, readStateFile } from './state-file.js'
 
@@ -111,10 +112,18 @@ async function openFile(file: string, { edited = false }: OpenOptions): Promise<
 }
 
 /**
- * Errors after which a request about the state is repeated: {@link IDEMPOTENT_RETRY_CODES}, and ERR_FDB_STATE_MOVED, which follows a
+ * Returns the state of a service. Each request goes to the process that serves then, so a watch continues across upgrades. A single request is
+ * not repeated after ERR_FDB_STATE_MOVED, because it would fail again: {@link StateCopy.readNew} starts the copy again.
+ */
+export function stateOf(flags: AskFlags): ServiceState {
+  return new ServiceState((command, body) => commandService(flags, IDEMPOTENT_RETRY_CODES, command, body))
+}
+
+/**
+ * Errors after which work of several requests about the state is repeated: {@link IDEMPOTENT_RETRY_CODES}, and ERR_FDB_STATE_MOVED, which follows a
  * compaction of the log. The service does not apply a repeated change twice, because the request id identifies the change.
  */
-export const STATE_RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
+const STATE_RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   ...IDEMPOTENT_RETRY_CODES,
   'ERR_FDB_STATE_MOVED',
 ])

@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { buffer } from 'node:stream/consumers'
 import { type Command, Option } from 'commander'
 import { FdbError } from '../errors.js'
-import { ServiceState, type StateSection } from '../operator/service-state.js'
+import type { ServiceState, StateSection } from '../operator/service-state.js'
 import { repairStateFile } from '../state/file/repair.js'
 import type { StateLimits } from '../state/limits.js'
 import type { RawEntry } from '../state/overview.js'
@@ -10,7 +10,7 @@ import { recordsOf } from '../state/reader.js'
 import type { StoredSchema } from '../state/records.js'
 import type { Segment } from '../state/segment.js'
 import { runInSlices } from '../state/time-slices.js'
-import { type AskFlags, commandService } from './ask-service.js'
+import type { AskFlags } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { facts, jsonText, print, table } from './output.js'
@@ -22,8 +22,8 @@ import {
   openDiffSide,
   openState,
   type SourceFlags,
-  STATE_RETRY_CODES,
   schemasIn,
+  stateOf,
   withDigests,
 } from './state-source.js'
 
@@ -260,11 +260,6 @@ interface WatchFlags extends AskFlags {
   section?: string
   initial?: true
   secrets: boolean
-}
-
-/** Returns the state of a service. Each request goes to the process that serves then, so a watch continues across upgrades. */
-function stateOf(flags: AskFlags): ServiceState {
-  return new ServiceState((command, body) => commandService(flags, STATE_RETRY_CODES, command, body))
 }
 
 async function putEntry(

@@ -1,10 +1,17 @@
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
+import { type Caller, receiveHello, serveCaller } from '../../src/holder/admission.js'
 import { OperatorClient } from '../../src/operator/client.js'
+import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
+import { STATE_COMMANDS, serveStateCommands } from '../../src/state/commands.js'
+import { ControlListener } from '../../src/wire/control-listener.js'
+import { VERSIONS } from '../../src/wire/link.js'
+import { defineSection, json, Segment, StateLog } from '../fixtures/state.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
-import type { Sandbox } from './cli-processes.js'
+import { Sandbox } from './cli-processes.js'
 import { launchMember, openState } from './state-sandbox.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
@@ -24,6 +31,36 @@ function watch(sandbox: Sandbox, ...args: string[]): Record<string, unknown>[] {
     lines.push(...all.map(line => JSON.parse(line)))
   })
   return lines
+}
+
+/** Serves the commands of a log at a control socket. Calls `before` with the name of each command before it is executed. */
+async function serve(
+  control: string,
+  log: StateLog,
+  before: (command: string) => Promise<void>,
+): Promise<void> {
+  const handlers = new Map<string, (body: Buffer) => Promise<Uint8Array | string>>()
+  serveStateCommands((name, handler) => handlers.set(name, handler), log)
+  const command = async ({ name, body }: { name: string; body: Buffer }) => {
+    await before(name)
+    return Buffer.from(await handlers.get(name)!(body))
+  }
+  const none = () => expect.fail('this is not requested')
+  const place = (await acquireControl(control)) as FirstControl
+  const listener = new ControlListener(place.listener)
+  const callers: Caller[] = []
+  const admission = { versions: VERSIONS, service: 'shop', timeoutMs: 60_000, logger: SILENT }
+  listener.start((fd, who) =>
+    receiveHello(fd, who, admission, caller => {
+      callers.push(caller)
+      serveCaller(caller, { command, status: none, upgrade: none })
+    }),
+  )
+  onTestFinished(() => {
+    for (const { link } of callers) link.close()
+    listener.stop()
+    closeControl(place)
+  })
 }
 
 // Each command is a process: slow on a busy machine.
@@ -106,4 +143,27 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
     await expect(wrong).rejects.toThrow(expect.objectContaining({ code: 'ERR_FDB_STATE_VALUE' }))
     expect(await state.delete('prices', 'item 7')).toBe(true)
   })
+})
+
+it('a watch copies the state anew when a compaction removes the segment that it reads', async () => {
+  const sandbox = Sandbox.open()
+  const log = new StateLog()
+  onTestFinished(() => log.close())
+  log.startWriting(Segment.create(1))
+  const counts = log.section('counts', defineSection<number>({ version: 1, codec: json() }))
+  await counts.put('a', 1)
+  const commands: string[] = []
+  await serve(sandbox.control, log, async command => {
+    commands.push(command)
+    if (command !== STATE_COMMANDS.read || log.segments[0]?.kind === 'snapshot') return
+    log.segments[0]!.seal()
+    log.startWriting(Segment.create(2))
+    await log.compact()
+  })
+  const lines = watch(sandbox, '--initial')
+  await until('the watch has begun', () => lines.length > 0, 90_000)
+  expect(lines).toEqual([{ op: 'put', section: 'counts', key: 'a', version: 1, value: 1 }])
+  const { segments, read } = STATE_COMMANDS
+  const anew = [segments, ...log.segments.map(() => read)]
+  expect(commands.slice(0, 2 + anew.length)).toEqual([segments, read, ...anew])
 })
