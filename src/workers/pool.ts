@@ -26,7 +26,7 @@ import { Ownership } from './ownership.js'
 import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot } from './worker-slot.js'
 
-const YIELD_RETRY_MS = 200
+const LEAVE_RETRY_MS = 200
 /** Maximum time to wait, before a worker is replaced, for its healthy heartbeat after its probation, or for the end of a handoff. */
 const HANDOFF_MS = 10_000
 /** Maximum time to wait, before a worker is replaced, for the end of a process that was told to leave. */
@@ -35,6 +35,12 @@ const LEAVE_MS = 10_000
 const NOTICE_MS = 5_000
 const NEVER_ABORTED = new AbortController().signal
 const NEVER = new Promise<void>(() => {})
+
+/** The last order to a worker to stop serving, and the process that got it. */
+interface LeaveOrder {
+  readonly pid: number
+  readonly name: typeof STOP | typeof YIELD
+}
 
 interface WorkerService {
   readonly operations: Pick<ServiceOperations, 'command' | 'standing'>
@@ -55,11 +61,13 @@ export class WorkerPool {
   readonly #slots: WorkerSlot[] = []
   readonly #unserved: UnservedListeners
   readonly #hung: HungWorkers
-  /** Surplus workers, each with the pid of the process that was told to stop serving. */
-  readonly #yielding = new Map<WorkerSlot, number>()
+  /** Workers whose process was told to stop serving: surplus ones, and all of them when this main process ends. */
+  readonly #leaving = new Map<WorkerSlot, LeaveOrder>()
   #services: WorkerServices | null = null
   #count: number
   #closing = false
+  /** The body of the order to stop, from the moment at which no worker is being started any more and this main process ends. */
+  #stopBody: string | null = null
   /** When the remaining workers are killed, as `performance.now()`. */
   #killAt = Number.POSITIVE_INFINITY
   #killTimer: NodeJS.Timeout | undefined
@@ -116,7 +124,8 @@ export class WorkerPool {
     }
     for (const slot of this.#slots) {
       slot.update()
-      if (!slot.isWanted && !this.#closing) this.#tellToYield(slot)
+      if (this.#stopBody !== null) this.#tellToLeave(slot, STOP, this.#stopBody)
+      else if (!slot.isWanted && !this.#closing) this.#tellToLeave(slot, YIELD, '')
     }
     this.#unserved.update(this.#closing ? [] : this.#slots)
     this.#changes.notify()
@@ -160,7 +169,7 @@ export class WorkerPool {
         await this.#ensureServing(slot)
       } catch (error) {
         const goesOn = takesOver || this.startedByPredecessor.length > 0
-        if (!goesOn || this.#closing || !this.isOwner) throw error
+        if (!goesOn || !this.#ownership.mayStart) throw error
         this.#settings.logger.error({ worker: slot.index, err: error }, 'a worker failed to start')
         slot.keepServing()
       }
@@ -179,7 +188,8 @@ export class WorkerPool {
    * ERR_FDB_DEADLINE if a process of the previous main process lives and does not reconnect in time.
    */
   async #ensureServing(slot: WorkerSlot): Promise<void> {
-    if (!this.#closing) slot.keepPlace()
+    this.#ownership.demand()
+    slot.keepPlace()
     const { signal } = this.#ownership
     const { timeout } = this.#settings
     const isDecided = () => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle'
@@ -188,20 +198,40 @@ export class WorkerPool {
     await this.#changes.until(() => !this.#isLeaving(slot), LEAVE_MS, signal)
     // A worker that has ended may be starting again.
     await slot.whenSettled()
-    if ((slot.owner === null || this.#isLeaving(slot)) && !this.#closing) await this.#start(slot)
-    if (!this.#closing) slot.keepServing()
+    await this.#start(slot, () => slot.owner === null || this.#isLeaving(slot))
+    if (this.#ownership.mayStart) slot.keepServing()
   }
 
-  /** Starts a process as {@link WorkerSlot.start} does, but not while another main process may take over. */
-  async #start(slot: WorkerSlot): Promise<void> {
-    await this.#changes.until(() => this.#services?.paused !== true, null, this.#ownership.signal)
-    await slot.start()
+  /**
+   * Starts a process as {@link WorkerSlot.start} does, if `isNeeded`, but not during another start, and not while another main process may
+   * take over. Waits for the end of a probation or handoff, because until then the previous worker can serve again, and no other process can
+   * join; after {@link HANDOFF_MS} more it tries nevertheless. After each wait checks everything again.
+   */
+  async #start(slot: WorkerSlot, isNeeded: () => boolean = () => true): Promise<void> {
+    const isFree = () => (slot.standing?.phase ?? 'idle') === 'idle'
+    const isDecided = () => this.#services?.paused !== true
+    let waitsUntil: number | null = null
+    for (;;) {
+      this.#ownership.demand()
+      const { signal } = this.#ownership
+      const now = performance.now()
+      if (slot.isStarting) await slot.whenSettled()
+      else if (!isNeeded()) return
+      else if (!isDecided()) await this.#changes.until(isDecided, null, signal)
+      else if (!isFree() && now < (waitsUntil ?? Number.POSITIVE_INFINITY)) {
+        waitsUntil ??= now + (slot.standing?.probationLeftMs ?? 0) + HANDOFF_MS
+        await this.#changes.until(isFree, waitsUntil - now, signal)
+      } else {
+        await slot.start()
+        return
+      }
+    }
   }
 
   /** Whether the process in the slot was told to leave and still serves. */
   #isLeaving(slot: WorkerSlot): boolean {
     const { owner } = slot
-    return owner !== null && this.#yielding.get(slot) === owner.pid
+    return owner !== null && this.#leaving.get(slot)?.pid === owner.pid
   }
 
   async replaceAll(slots: readonly WorkerSlot[]): Promise<void> {
@@ -209,8 +239,6 @@ export class WorkerPool {
     if (first === undefined) return
     const old = new Set(slots)
     const replace = async (slot: WorkerSlot) => {
-      await slot.whenSettled()
-      await this.#whenProved(slot)
       await this.#start(slot)
       old.delete(slot)
     }
@@ -219,7 +247,7 @@ export class WorkerPool {
       if (this.#settings.replace === 'at-once') await settleAll(others.map(replace))
       else for (const slot of others) await replace(slot)
     } catch (error) {
-      if (!this.isOwner) throw error
+      if (!this.#ownership.mayStart) throw error
       const { code, message } = FdbError.from(error)
       const reply = [...old].flatMap(({ name, owner }) =>
         owner === null ? [] : `${name} (pid ${owner.pid})`,
@@ -232,12 +260,6 @@ export class WorkerPool {
     }
   }
 
-  /** Waits for the end of the probation in the slot: until then the previous worker can serve again, and no other process can be started. */
-  async #whenProved(slot: WorkerSlot): Promise<void> {
-    const ms = (slot.standing?.probationLeftMs ?? 0) + HANDOFF_MS
-    await this.#changes.until(() => slot.standing?.phase === 'idle', ms, this.#ownership.signal)
-  }
-
   async resize(count: number): Promise<void> {
     this.#ownership.demand()
     this.#count = count
@@ -248,7 +270,7 @@ export class WorkerPool {
         await this.#ensureServing(slot)
       } catch (error) {
         // From now on the slot tries to start a process again, with a growing delay.
-        if (!this.#closing && this.isOwner) slot.keepServing()
+        if (this.#ownership.mayStart) slot.keepServing()
         throw error
       }
     }
@@ -262,18 +284,25 @@ export class WorkerPool {
     this.update()
   }
 
-  /** Tells each process of a surplus worker once to stop serving. */
-  #tellToYield(slot: WorkerSlot): void {
+  /** Tells each process of the worker once to stop serving. Repeats an order that failed. */
+  #tellToLeave(slot: WorkerSlot, name: typeof STOP | typeof YIELD, body: string): void {
     const { owner } = slot
-    if (owner === null || this.#isLeaving(slot)) return
-    this.#yielding.set(slot, owner.pid)
-    this.#order(slot, YIELD, '').catch(error => {
-      this.#settings.logger.warn(
-        { err: error, worker: slot.index },
-        'a surplus worker could not be told to end; this is retried',
-      )
-      this.#yielding.delete(slot)
-      setTimeout(() => this.update(), YIELD_RETRY_MS).unref()
+    const before = this.#leaving.get(slot)
+    if (owner === null || (before?.pid === owner.pid && before.name === name)) return
+    const order = { pid: owner.pid, name }
+    this.#leaving.set(slot, order)
+    this.#order(slot, name, body).catch(error => {
+      if (this.#leaving.get(slot) !== order) return
+      // A worker that has ended cannot reply.
+      if (slot.owner !== null)
+        this.#settings.logger.warn(
+          { err: error, worker: slot.index },
+          'a worker could not be told to end; this is retried',
+        )
+      setTimeout(() => {
+        if (this.#leaving.get(slot) === order) this.#leaving.delete(slot)
+        this.update()
+      }, LEAVE_RETRY_MS).unref()
     })
   }
 
@@ -331,18 +360,11 @@ export class WorkerPool {
   async endAll(timeoutMs: number | null, takenOver: Promise<void> = NEVER): Promise<void> {
     this.#closing = true
     this.#hung.stop()
-    await Promise.all(this.#slots.map(slot => slot.abandon('its main process ends')))
-    const serving = this.#slots.filter(({ owner }) => owner !== null)
-    const body = stopBody({ timeoutMs, drop: false })
-    for (const slot of serving)
-      this.#order(slot, STOP, body).catch(error => {
-        // A worker that has ended cannot reply.
-        if (slot.owner !== null)
-          this.#settings.logger.warn(
-            { err: error, worker: slot.index },
-            'a worker could not be told to end: it ends only at the stop timeout, if there is one',
-          )
-      })
+    const abandoned = this.#slots.map(slot => slot.abandon('its main process ends'))
+    this.#ownership.close()
+    await Promise.all(abandoned)
+    this.#stopBody = stopBody({ timeoutMs, drop: false })
+    this.update()
     const { stopTimeout } = this.#settings
     let stopTimer: NodeJS.Timeout | undefined
     if (timeoutMs !== null) this.shortenDeadline(timeoutMs)

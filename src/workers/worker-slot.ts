@@ -115,8 +115,8 @@ export class WorkerSlot {
 
   /**
    * Starts a new process for this worker, and resolves when it serves. Rejects if it fails to start; the previous process then keeps
-   * serving. Rejects with ERR_FDB_BUSY during another start, and with ERR_FDB_CLOSED if another main process has taken over or takes over
-   * meanwhile.
+   * serving. Rejects with ERR_FDB_BUSY during another start, and with ERR_FDB_CLOSED if another main process takes over or this one is
+   * closed, before or meanwhile.
    */
   async start(): Promise<Upgraded> {
     this.#deps.ownership.demand()
@@ -190,14 +190,15 @@ export class WorkerSlot {
 
   /** After `stopTimeout` ends a process that failed after its Commit, if it still has listeners. */
   #endLater(child: Successor): void {
-    const { stopTimeout } = this.#deps.settings
+    const { ownership, settings } = this.#deps
+    const { stopTimeout } = settings
     if (stopTimeout === null) {
       child.release()
       return
     }
     const end = () => {
       const hangs = this.standing?.bound.some(pid => processStat(pid)?.session === child.pid)
-      if (hangs) void child.end()
+      if (hangs && ownership.isHeld) void child.end()
       else child.release()
     }
     setTimeout(end, Math.min(stopTimeout, LONGEST_MS)).unref()
@@ -229,7 +230,7 @@ export class WorkerSlot {
       return
     }
     const { isPaused, ownership, settings } = this.#deps
-    if (!ownership.isHeld || isPaused()) return
+    if (!ownership.mayStart || isPaused()) return
     const { logger, restartDelay } = settings
     // During recovery (phase `rebuilding`) workers of the previous main process may still reconnect.
     if (!this.#isWanted || !this.#restartsEnded || phase !== 'idle') return
@@ -246,7 +247,7 @@ export class WorkerSlot {
       this.#backOff = undefined
       if (!this.#isWanted || this.owner !== null || this.#attempt !== null) return
       // The end of the pause calls update() again.
-      if (!ownership.isHeld || isPaused()) return
+      if (!ownership.mayStart || isPaused()) return
       this.#restarts++
       this.start().catch(error =>
         logger.error({ worker: this.index, err: error }, 'a worker failed to start'),

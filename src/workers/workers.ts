@@ -178,6 +178,7 @@ export class Workers implements AsyncDisposable {
       // The workers belong to the next main process now.
       if (!this.#pool.isOwner && !this.#closing) return
       await this.close({ timeout: 0 })
+      signal?.throwIfAborted()
       throw error
     }
     // renew() logs its error.

@@ -8,6 +8,7 @@ import { SILENT } from '../../../src/base/logger.js'
 import type { ServiceStanding } from '../../../src/daemon/service/service-operations.js'
 import { native } from '../../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
+import { STOP } from '../../../src/operator/service-commands.js'
 import { identify, type ProcessIdentity } from '../../../src/os/process-identity.js'
 import { settleWorkers, type WorkersSettings } from '../../../src/workers/options.js'
 import { WorkerPool } from '../../../src/workers/pool.js'
@@ -88,7 +89,7 @@ function slotWith(settings: Partial<WorkersSettings> = {}) {
     else standings.set(slot.name, now)
     slot.update()
   }
-  return { slot, rests, stands }
+  return { pool, slot, rests, stands }
 }
 
 /** Until what was begun has come to its end, where no timer is waited for. */
@@ -289,6 +290,70 @@ describe('a main process that another one has replaced', () => {
   })
 })
 
+describe('a main process that is closed', () => {
+  it('starts no worker whose replacement waited for the end of a probation, and refuses the order', async () => {
+    const { pool, standings } = serving(1, { command: STAYS })
+    const [slot] = pool.slots
+    standings.set(slot!.name, { ...owned(), phase: 'probation', probationLeftMs: 60_000 })
+    const replaced = pool.replaceAll(pool.slots)
+    replaced.catch(() => {})
+    await turns()
+    const ended = pool.endAll(null)
+    standings.set(slot!.name, owned())
+    pool.update()
+    await expect(replaced).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED', retryable: true })
+    standings.clear()
+    pool.update()
+    await ended
+    await turns()
+    expect(children()).toEqual([])
+  })
+
+  it('starts no worker whose start waited while another main process could take over', async () => {
+    const { pool, services } = poolWith({ command: STAYS })
+    services.paused = true
+    const started = pool.startAll({ takesOver: false })
+    started.catch(() => {})
+    await turns()
+    const ended = pool.endAll(null)
+    services.paused = false
+    pool.update()
+    await expect(started).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED' })
+    await ended
+    expect(children()).toEqual([])
+  })
+
+  it('refuses orders that change workers', async () => {
+    const { pool, standings } = serving(1)
+    const ended = pool.endAll(null)
+    for (const order of [pool.resize(2), pool.reloadAll(), pool.rollback(), pool.replaceAll(pool.slots)])
+      await expect(order).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED', retryable: true })
+    standings.clear()
+    pool.update()
+    await ended
+  })
+
+  it('stops a worker of the previous main process that comes back only then, and repeats an order that failed', async () => {
+    const { pool, standings, told, failing } = poolWith({ count: 2 })
+    const [back, fails] = pool.slots.map(({ name }) => name) as [string, string]
+    standings.set(back, { ...NOBODY, phase: 'rebuilding', missing: [{ pid: 100, startTime: '1' }] })
+    standings.set(fails, owned(101))
+    failing.add(fails)
+    const ended = pool.endAll(null)
+    const stopped = (worker: string) => told.filter(one => one.worker === worker && one.order === STOP)
+    await until('the other is told', () => stopped(fails).length === 1)
+    standings.set(back, owned(100))
+    for (let i = 0; i < 3; i++) pool.update()
+    failing.clear()
+    await until('the order is repeated', () => stopped(fails).length === 2)
+    pool.update()
+    expect([back, fails].map(worker => stopped(worker).length)).toEqual([1, 2])
+    standings.clear()
+    pool.update()
+    await ended
+  })
+})
+
 describe('a process of the previous main process', () => {
   const awaited = (pid: number): ServiceStanding => ({
     ...NOBODY,
@@ -404,7 +469,7 @@ describe('a worker that fails behind its Commit', () => {
       rmSync(own, { recursive: true })
     })
     const command = [process.execPath, '-e', TELLS, file]
-    const { slot, stands } = slotWith({ command, timeout, stopTimeout })
+    const { pool, slot, stands } = slotWith({ command, timeout, stopTimeout })
     stands({ ...owned(), phase: 'committing' })
     const outcome = slot.start().catch(error => error)
     const failure = { code: 'ERR_FDB_DEADLINE', message: 'no Serving', phase: 'committing', at: 1 } as const
@@ -420,7 +485,7 @@ describe('a worker that fails behind its Commit', () => {
       await until('it has had its signals', () => lines().includes('SIGWINCH'))
       return lines().slice(1)
     }
-    return { lines, outcome, fails, started, signalled }
+    return { lines, outcome, fails, pool, started, signalled }
   }
 
   it('stays: it may have clients, and get the right to serve again', async () => {
@@ -450,6 +515,15 @@ describe('a worker that fails behind its Commit', () => {
     const { fails, lines, started } = committed({ stopTimeout: 1 })
     await fails([await started()])
     await until('it is told to end', () => lines().includes('SIGTERM'))
+  })
+
+  it('stays after stopTimeout if it hangs and another main process has taken over', async () => {
+    const { fails, pool, signalled, started } = committed({ stopTimeout: 1 })
+    await fails([await started()])
+    pool.lose()
+    // A timer that elapses after that of stopTimeout.
+    await new Promise(resolve => setTimeout(resolve, 5))
+    expect(await signalled()).toEqual(['SIGWINCH'])
   })
 
   it('stays after stopTimeout if it has left, and only another process hangs', async () => {
@@ -501,6 +575,37 @@ describe('all workers', () => {
     while (failed === undefined && Date.now() < late) await turns()
     expect(String(failed)).toMatch(/were not replaced and keep serving/)
     await replaced
+  })
+
+  it('may be started again while a replacement waits for a probation: it waits for that start too', async () => {
+    const { pool, standings } = serving(1, { command: STAYS })
+    const [slot] = pool.slots
+    standings.set(slot!.name, { ...owned(), phase: 'probation', probationLeftMs: 60_000 })
+    const outcome: unknown[] = []
+    const replaced = pool.replaceAll(pool.slots).then(
+      () => outcome.push('replaced'),
+      error => outcome.push(error.code),
+    )
+    onTestFinished(async () => {
+      for (const pid of children()) process.kill(Number(pid), 'SIGKILL')
+      await until('its processes have ended', () => children().length === 0)
+    })
+    await turns()
+    const again = slot!.start()
+    again.catch(() => {})
+    await until('it is being started', () => children().length === 1)
+    standings.set(slot!.name, owned())
+    pool.update()
+    await turns()
+    expect(outcome).toEqual([])
+    standings.set(slot!.name, owned(100, 2))
+    pool.update()
+    await again
+    await until('it is replaced', () => children().length === 2)
+    standings.set(slot!.name, owned(101, 3))
+    pool.update()
+    await replaced
+    expect(outcome).toEqual(['replaced'])
   })
 
   it('all hear of a reload, and a refusal of one is told', async () => {
