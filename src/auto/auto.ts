@@ -8,7 +8,7 @@ import { LIBRARY_FILES } from './library-files.js'
 import type { ListenRequest } from './listen-request.js'
 import type { AutoService } from './service.js'
 import type { AutoSettings } from './settings.js'
-import { messageOf, printOnce } from './stderr.js'
+import { codeAndMessageOf, messageOf, printOnce } from './stderr.js'
 import { WaitingServer } from './waiting-server.js'
 
 /**
@@ -130,7 +130,7 @@ export class Auto {
       })
     } catch (error) {
       // Without the previous version's sockets a next version usually fails with EADDRINUSE.
-      printReason(`this process runs without upgrades: ${messageOf(error)}`)
+      printReason(`this process runs without upgrades: ${codeAndMessageOf(error)}`)
     }
     this.#joined = this.#service ?? this.#joined
     this.#excluded = this.#service === null

@@ -23,7 +23,7 @@ import { Placeholder } from './placeholder.js'
 import { HANDLER_MS, ProgramShutdown } from './program-shutdown.js'
 import type { AutoSettings } from './settings.js'
 import { announceStart } from './starting.js'
-import { autoLog, messageOf, print, printOnce } from './stderr.js'
+import { autoLog, codeAndMessageOf, messageOf, print, printOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
 
 /** Time limit for the serving version to report its program. */
@@ -407,7 +407,7 @@ export class AutoService {
     this.#shutdown.leave()
     this.#phase = 'left'
     if (this.#offered.size === 0) {
-      print(`this process runs without upgrades: ${messageOf(error)}`)
+      print(`this process runs without upgrades: ${codeAndMessageOf(error)}`)
       this.#onLeft()
       return
     }

@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs'
+import { FdbError } from '../errors.js'
 import type { Logger } from '../index.js'
 
 const printed = new Set<string>()
@@ -22,6 +23,11 @@ export function print(text: string): void {
 
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown)
+}
+
+/** As {@link messageOf}, with the code of an error of fd-broker before it: `fd-broker start` reads it. */
+export function codeAndMessageOf(thrown: unknown): string {
+  return FdbError.is(thrown) ? `${thrown.code}: ${thrown.message}` : messageOf(thrown)
 }
 
 const LEVELS = ['debug', 'info', 'warn', 'error'] as const

@@ -9,7 +9,6 @@ import { createPart, defaultLog, LOG_FILE, LOG_SIZE, LOG_WRITER_MS, openPart } f
 import { type AutoSettings, settingsOf } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
-import { type HolderPhase, isUnderWay } from '../handoff/phases.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import {
   isDaemon,
@@ -43,6 +42,8 @@ const REASON = /^fd-broker: (?:a server does not listen: |.*\bruns without upgra
 const LEFT_OUT = /^fd-broker: (.*\bruns without upgrades\b.*)$/m
 /** In such a line. It is untrue of a program that `start` has ended. */
 const RUNS_ALONE = /\bruns without upgrades\b/
+/** In such a line: the service refused the program, because another next version was taking over. */
+const REFUSED_AS_BUSY = /\bruns without upgrades: ERR_FDB_BUSY: /
 
 interface StartProgramFlags {
   readonly name?: string
@@ -253,7 +254,6 @@ class ProgramStart {
     await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
     // This process has ended the program, and reports the reason elsewhere.
     if (this.#over) return await new Promise<never>(() => {})
-    const hasJoined = this.#child.exitReason.step !== null
     const { why: reason, lines: last } = this.#child.exitReason.takeReason()
     const why = reason === NO_REASON && exit.code === 0 ? 'none of its servers listened' : reason
     this.#child.exitReason.close()
@@ -262,7 +262,7 @@ class ProgramStart {
     const until = performance.now() + LOG_WRITER_MS
     const shown = reason === NO_REASON ? await pollUntil(until, () => lastLines(this.#log)) : null
     const lines = last === null ? shown : ((await uncaughtError(this.#log)) ?? last)
-    const isBusy = lines !== null && RUNS_ALONE.test(lines) && (await this.#isBusy(hasJoined))
+    const isBusy = lines !== null && REFUSED_AS_BUSY.test(lines)
     throw new FdbError(
       isBusy ? 'ERR_FDB_BUSY' : 'ERR_FDB_SUCCESSOR_EXITED',
       `${this.name} ended ${exitText(exit)} before it served: ${why}${hintFor(lines)}; its log is ${this.#log}${indented(lines)}`,
@@ -282,7 +282,7 @@ class ProgramStart {
     const [, why] = LEFT_OUT.exec(await this.#newLines.read()) ?? []
     if (why === undefined || this.#over) return null
     this.#over = true
-    const isBusy = await this.#isBusy(this.#child.exitReason.step !== null)
+    const isBusy = REFUSED_AS_BUSY.test(why)
     const ended = await this.#end()
     throw new FdbError(
       isBusy ? 'ERR_FDB_BUSY' : 'ERR_FDB_SUCCESSOR_LOST',
@@ -319,13 +319,6 @@ class ProgramStart {
   get #unready(): string {
     if (this.#ready === 'call') return 'has not called ready() of fd-broker/auto'
     return this.#ready === 'listen' ? 'is not ready' : `GET ${this.#ready.path} has not succeeded`
-  }
-
-  /** Resolves with true if another next version is taking over, and the service has therefore refused this one, which has not joined. */
-  async #isBusy(hasJoined: boolean): Promise<boolean> {
-    if (hasJoined) return false
-    const { phase } = await this.#status()
-    return isUnderWay(phase as HolderPhase | undefined)
   }
 
   async #status(): Promise<ServiceStatus> {

@@ -254,21 +254,52 @@ describe('fd-broker start', () => {
     })
   })
 
-  it('exits 4 if another next version is taking over', async () => {
+  it('exits 4 if another next version was taking over, also if that one has failed meanwhile', async () => {
     const program = await AutoProgram.of(SERVER)
-    await start(program, '--ready', '/')
-    const silent = `import http from 'node:http'\nhttp.createServer(() => console.log('keeps silent')).listen(8080)\n`
-    program.write('server.mjs', silent)
-    const { command: upgrade, ended } = begin(program, 'upgrade', '--control', program.control)
+    await start(program)
+    program.write(
+      'server.mjs',
+      `import http from 'node:http'\nhttp.createServer(() => console.log('keeps silent')).listen(8080)\n`,
+    )
+    const ready = [
+      'env',
+      'FD_BROKER_READY=/',
+      'node',
+      '--import',
+      'fd-broker/auto',
+      program.path('server.mjs'),
+    ]
+    const { command: upgrade, ended } = begin(
+      program,
+      'upgrade',
+      '--control',
+      program.control,
+      '--',
+      ...ready,
+    )
     await until('the next version has joined', () => logOf(program, 'log').includes('keeps silent') || null)
-    program.write('server.mjs', SERVER)
-    const again = await command(program, ...startWords(program, 'log/shop.log'), '--ready', '/')
-    const { code, stderr } = { ...again, stderr: withoutNotes(again.stderr) }
-    expect(stderr).toMatch(/^ERR_FDB_BUSY: server\.mjs /)
-    expect(stderr).toContain('a handoff is under way (phase offering, process ')
-    expect(code).toBe(4)
+    program.write(
+      'server.mjs',
+      `import { existsSync } from 'node:fs'
+import http from 'node:http'
+console.log('waits')
+const listen = () => (existsSync('go') ? http.createServer().listen(8080) : setTimeout(listen, 10))
+listen()
+`,
+    )
+    const again = begin(program, ...startWords(program, 'log/shop.log'))
+    await until('the other one runs', () => logOf(program, 'log').includes('waits') || null)
+    again.command.kill('SIGSTOP')
+    onTestFinished(() => void again.command.kill('SIGCONT'))
+    program.write('go', '')
+    await until('it is refused', () => logOf(program, 'log').includes('runs without upgrades') || null)
     upgrade.kill('SIGINT')
     await ended
+    again.command.kill('SIGCONT')
+    const { code, stderr } = await again.ended
+    expect(withoutNotes(stderr)).toMatch(/^ERR_FDB_BUSY: server\.mjs /)
+    expect(stderr).toContain('a handoff is under way (phase offering, process ')
+    expect(code).toBe(4)
     await program.command('stop')
   })
 
@@ -303,7 +334,7 @@ describe('fd-broker start', () => {
     const { code, stdout, stderr } = await program.sandbox.run('upgrade', '--control', program.control)
     expect(code).toBe(1)
     expect(stderr).toContain(
-      `\n  fd-broker: this process runs without upgrades: process ${second.pid} was given the listeners in an earlier handoff`,
+      `\n  fd-broker: this process runs without upgrades: ERR_FDB_BUSY: process ${second.pid} was given the listeners in an earlier handoff`,
     )
     expect(stdout).toMatch(
       new RegExp(
