@@ -11,6 +11,7 @@ import { ask } from '../processes/client.js'
 import { daemonStatus } from '../processes/daemon.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
+import { hello, RawPeer } from '../processes/raw-peer.js'
 import { present } from '../processes/release.js'
 import { freePort } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
@@ -204,6 +205,29 @@ describe('a proxy of two workers', () => {
     expect(await edge.sandbox.run('stop', '--control', control)).toMatchObject({ code: 0 })
     for (const each of [pid, ...pids({ pid, ...upgraded }), ...old]) await edge.ended(each)
   })
+})
+
+it('an order to cancel where no handoff is under way changes nothing: workers stop, start and are replaced', async () => {
+  const { edge, main, control, now } = await several()
+  const [first, second] = pidsOf(await mainWhere(control, 'two serve', servedByAll(2)))
+  const operator = await RawPeer.connect(control)
+  onTestFinished(() => operator.leave())
+  operator.say(hello('OPERATE'), { cancelUpgrade: {} }, { statusRequest: {} })
+  await until('it was read', () => operator.heard.some(({ status }) => status))
+  expect(await edge.sandbox.run('stop', '--control', control, '--service', 'edge.1')).toMatchObject({
+    code: 0,
+  })
+  const again = await mainWhere(
+    control,
+    'another second worker serves',
+    status => servedByAll(2)(status) && pidsOf(status)[1] !== second,
+  )
+  expect([again.pid, pidsOf(again)[0], again.workers.all[1]?.restarts]).toEqual([main, first, 1])
+  operator.say({ cancelUpgrade: {} })
+  expect(await edge.sandbox.run('workers', 'restart', '--control', control)).toMatchObject({ code: 0 })
+  const status = await now()
+  expect(status.pid).toBe(main)
+  expect(pids(status).filter(pid => pids(again).includes(pid))).toEqual([])
 })
 
 describe('a second main process', () => {
