@@ -7,6 +7,12 @@ export function plain(value: unknown): string {
   return textOrMark(value).replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')
 }
 
+/** As {@link plain}, but keeps line breaks: some messages have one problem per line, or the last lines of a program. */
+export function plainLines(value: unknown): string {
+  const lines = textOrMark(value ?? '').split('\n')
+  return lines.length === 1 ? plain(value) : lines.map(line => (line === '' ? '' : plain(line))).join('\n')
+}
+
 /** Returns `?` for an object from another process that has no text, because its `toString` is no function. */
 function textOrMark(value: unknown): string {
   try {
@@ -45,10 +51,11 @@ export function table(head: readonly string[], rows: readonly (readonly unknown[
   )
 }
 
-/** Formats names and values in two aligned columns. */
+/** Formats names and values in two aligned columns. Further lines of a value are in its column too. */
 export function facts(pairs: readonly (readonly [name: string, value: string])[]): string[] {
   const width = Math.max(0, ...pairs.map(([name]) => name.length))
-  return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`)
+  const indent = ' '.repeat(width + 2)
+  return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value.replaceAll('\n', `\n${indent}`)}`)
 }
 
 /** Writes a line to stderr synchronously. Never throws: if the line is lost (a full disk), the exit code still reports the failure. */
@@ -108,8 +115,7 @@ export function codeAndMessage({
   readonly code: string
   readonly message: string
 }): string {
-  // Line breaks are kept: some messages have one problem per line.
-  return `${plain(code)}: ${message.split('\n').map(plain).join('\n')}`
+  return `${plain(code)}: ${plainLines(message)}`
 }
 
 /** Interval at which a line is drawn again. */

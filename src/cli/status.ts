@@ -7,7 +7,18 @@ import type { SupervisorStatus } from '../run/status.js'
 import type { AnswerFlags } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
-import { type ExitCode, facts, formatDuration, plain, print, style, table, writeStderr } from './output.js'
+import {
+  codeAndMessage,
+  type ExitCode,
+  facts,
+  formatDuration,
+  plain,
+  plainLines,
+  print,
+  style,
+  table,
+  writeStderr,
+} from './output.js'
 import { narrowAnswer } from './status-answer.js'
 
 export function addStatus(program: Command): void {
@@ -248,7 +259,7 @@ function fileLine({ state }: ServiceStatus): string | null {
   const { path, ok, lastError, behindBytes, sequence, syncedSequence } = file
   const there = `sequence ${plain(sequence)}, on the disk ${plain(syncedSequence)}`
   if (ok) return `${plain(path)}, ${there}${behindBytes > 0 ? `, ${size(behindBytes)} behind` : ''}`
-  return `${plain(path)} CANNOT BE WRITTEN, ${size(behindBytes)} are only in memory (${there}): ${plain(lastError?.message ?? '')}`
+  return `${plain(path)} CANNOT BE WRITTEN, ${size(behindBytes)} are only in memory (${there}): ${plainLines(lastError?.message ?? '')}`
 }
 
 function movesLine(moves: MoveReport | undefined): string | null {
@@ -321,7 +332,13 @@ function failureLine(report: ServiceStatus): string | null {
   const when = Number.isFinite(at) ? ` at ${new Date(at).toISOString()}` : ''
   const age = isOld(report) ? 'OLD (a version has started to serve after it): ' : ''
   const log = failedLogOf(report)
-  return `${age}${plain(code)} in phase ${plain(phase)}${when}: ${plain(message)}${log === null ? '' : `; its log is ${plain(log)}`}`
+  return `${age}${plain(code)} in phase ${plain(phase)}${when}: ${withLog(message, log === null ? null : `its log is ${plain(log)}`)}`
+}
+
+/** Returns a failure's message and, after it, the place of the log; behind a message of several lines in a line of its own. */
+function withLog(message: string, log: string | null): string {
+  const text = plainLines(message)
+  return log === null ? text : `${text}${text.includes('\n') ? '\n' : '; '}${log}`
 }
 
 /** Returns the log of the version that failed; null if the last failure is that of a version that has not served. */
@@ -343,7 +360,7 @@ export function failedUpgradeText(report: ServiceStatus): string | null {
   // A rollback by an operator is no failure.
   if (log === null || !lastFailure || lastFailure.code === 'ERR_FDB_SUCCESSOR_LEFT' || isOld(report))
     return null
-  return `the last upgrade failed: ${plain(lastFailure.message)}; the log of that version is ${plain(log)}`
+  return `the last upgrade failed: ${withLog(lastFailure.message, `the log of that version is ${plain(log)}`)}`
 }
 
 function blockedLine({ blockedBy }: ServiceStatus): string | null {
@@ -356,12 +373,12 @@ function standbyLine({ draining }: ServiceStatus): string | null {
   const standby = draining?.find(({ phase, unfit }) => phase === 'standby' && unfit)
   if (!standby?.unfit) return null
   const { code, message } = standby.unfit
-  return `no process can take over: process ${plain(standby.pid)} stands by, and cannot write: ${plain(code)}: ${plain(message)}`
+  return `no process can take over: process ${plain(standby.pid)} stands by, and cannot write: ${codeAndMessage({ code, message })}`
 }
 
 function unfitLine({ unfit }: ServiceStatus): string | null {
   if (!unfit) return null
-  return `it answers from its memory and CANNOT WRITE: ${plain(unfit.code)}: ${plain(unfit.message)}`
+  return `it answers from its memory and CANNOT WRITE: ${codeAndMessage(unfit)}`
 }
 
 function errorsLine({ applicationErrors }: ServiceStatus): string | null {

@@ -113,7 +113,8 @@ uptime        service 2h 1m, process 30.0s
 moves         1190 arrived
 state         10000 entries, 1.5 MiB in 2 segments, sequence 10001, digest 0123456789ab
 state file    /var/lib/shop/state CANNOT BE WRITTEN, 2.0 KiB are only in memory (sequence 9000, on the disk 8999): ENOSPC: no space left on device, write
-last failure  ERR_FDB_CHECK in phase offering at 2026-03-04T12:00:00.000Z: no database
+last failure  ERR_FDB_CHECK in phase offering at 2026-03-04T12:00:00.000Z: no
+              database
 blocked by    pid 3999 (may still live: the next upgrade waits until it has ended)
 
 listeners
