@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -178,4 +178,22 @@ process.stdout.write(JSON.stringify(same))`
   it('nothing else of the package can be imported', () => {
     expect(() => loadedBy('fd-broker/dist/member/member.js')).toThrow('ERR_PACKAGE_PATH_NOT_EXPORTED')
   })
+})
+
+it('shows the classes of the package by their names in stack traces and printed errors', () => {
+  const program = `import { FdbError, join } from 'fd-broker'
+console.log(new FdbError('ERR_FDB_BUSY', 'why'))
+console.log(await join({ service: 'x'.repeat(200) }).catch(error => error.constructor.name))`
+  const printed = execFileSync(process.execPath, ['--input-type=module', '--eval', program], {
+    encoding: 'utf8',
+    cwd: root,
+  })
+  expect(printed).toMatch(/^FdbError: why\n/)
+  expect(printed).toMatch(/^Fdb(?:Type)?Error$/m)
+  const files = readdirSync(join(root, 'dist')).filter(name => /\.c?js$/.test(name))
+  const classes = files.flatMap(
+    name => readFileSync(join(root, 'dist', name), 'utf8').match(/class _\w+/g) ?? [],
+  )
+  // A second class of that name in the command's parser.
+  expect(classes.filter(name => name !== 'class _Command')).toEqual([])
 })

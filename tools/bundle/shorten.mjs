@@ -5,6 +5,8 @@ import { minify, parse } from 'rolldown/utils'
 const LINE_CHARACTERS = 160
 /** The path of a module, which esbuild makes the name of the function around the module. The name is in stack traces and profiles. */
 const MODULE = /\b(__esm|__commonJS)\(\s*\{\s*"(?:build\/modules\/|node_modules\/)?([^"]*?)(?:\.[cm]?js)?"/g
+/** A class that uses its own name: esbuild makes a variable of the class, and gives the class another name, with a line before it. */
+const OWN_CLASS = /\b([\w$]+)\s*=\s*class _\1\b/g
 /** Lists of syntax nodes. A line can end before each node, because a bracket, comma, semicolon or colon precedes it. */
 const LISTS = new Set(['arguments', 'body', 'cases', 'consequent', 'elements', 'properties'])
 
@@ -17,7 +19,7 @@ const LISTS = new Set(['arguments', 'body', 'cases', 'consequent', 'elements', '
  */
 export async function shorten(name, code) {
   const module = !name.endsWith('.cjs')
-  const { code: short, errors } = await minify(name, code.replace(MODULE, '$1({"$2"'), {
+  const { code: short, errors } = await minify(name, withClassNames(code.replace(MODULE, '$1({"$2"')), {
     module,
     // esbuild has already removed unused code.
     compress: { target: 'es2023', unused: false, keepNames: { function: true, class: true } },
@@ -31,6 +33,14 @@ export async function shorten(name, code) {
   )
   const { program } = await parse(name, ascii, { sourceType: module ? 'module' : 'commonjs' })
   return `${inLines(ascii, [...ends(program)])}\n`
+}
+
+/** Gives classes their names back: within a class both names mean the class. @param {string} code */
+function withClassNames(code) {
+  let named = code
+  for (const [, name] of code.matchAll(OWN_CLASS))
+    named = named.replace(new RegExp(`(?<![\\w$])_${name}(?![\\w$])`, 'g'), () => String(name))
+  return named
 }
 
 /**
