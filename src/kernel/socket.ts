@@ -58,6 +58,11 @@ export function unreadBytes(fd: OwnedFd): number {
   return native.unreadBytes(fd.raw)
 }
 
+/** Whether the peer of a stream socket has closed its end. Bytes that it sent before may still be unread. */
+export function isHungUp(fd: OwnedFd): boolean {
+  return native.hangups([fd.raw])[0] !== 0
+}
+
 /** Reports whether `path` is the file of this Unix socket; null if the kernel cannot tell. */
 export function namesSocket(fd: OwnedFd, path: string): boolean | null {
   return native.namesSocket(fd.raw, path)

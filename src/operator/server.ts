@@ -25,14 +25,20 @@ const MOST_AT_ONCE = 16
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled by its operator' } as const
 
+interface UnansweredUpgrade {
+  readonly cancel: AbortController
+  /** Whether progress was reported: the successor was started. */
+  begun: boolean
+}
+
 /** Executes the requests of a connection to an operator, or to a daemon that forwards an operator's requests. Returns the answers. */
 export class RequestHandler {
   readonly #operations: Operations
   readonly #notify: (body: WireBody) => void
   readonly #by: CommandContext['by']
   readonly #closed = new AbortController()
-  /** Controllers that cancel the running upgrades. */
-  readonly #cancels = new Set<AbortController>()
+  /** The upgrades that wait or run. */
+  readonly #upgrades = new Set<UnansweredUpgrade>()
 
   /** `notify` sends a message before the answer, such as Progress. */
   constructor(operations: Operations, notify: (body: WireBody) => void, by?: CommandContext['by']) {
@@ -49,12 +55,17 @@ export class RequestHandler {
   }
 
   cancelUpgrades(reason: FdbError): void {
-    for (const cancel of this.#cancels) cancel.abort(reason)
+    for (const { cancel } of this.#upgrades) cancel.abort(reason)
   }
 
-  /** Called when the peer has disconnected: aborts the signal of running commands. Upgrades continue. Idempotent. */
+  /**
+   * Called when the peer has disconnected: aborts the signal of running commands, and cancels upgrades of which no successor was started yet.
+   * Other upgrades continue. Idempotent.
+   */
   close(reason: string): void {
-    this.#closed.abort(new FdbError('ERR_FDB_ABORTED', reason))
+    const error = new FdbError('ERR_FDB_ABORTED', reason)
+    this.#closed.abort(error)
+    for (const { cancel, begun } of this.#upgrades) if (!begun) cancel.abort(error)
   }
 
   async #status(): Promise<WireBody> {
@@ -70,9 +81,14 @@ export class RequestHandler {
   async #upgrade(asked: fdbroker.wire.UpgradeRequest.$Properties): Promise<WireBody> {
     const request = asked.request ?? 0
     const cancel = new AbortController()
-    this.#cancels.add(cancel)
+    const upgrade: UnansweredUpgrade = { cancel, begun: false }
+    this.#upgrades.add(upgrade)
+    if (this.#closed.signal.aborted) cancel.abort(this.#closed.signal.reason)
     try {
-      const progress = (step: fdbroker.wire.Progress.$Properties) => this.#notify({ progress: step })
+      const progress = (step: fdbroker.wire.Progress.$Properties) => {
+        upgrade.begun = true
+        this.#notify({ progress: step })
+      }
       return upgradedAnswer(
         request,
         await this.#operations.upgrade(readUpgrade(asked), progress, cancel.signal),
@@ -80,7 +96,7 @@ export class RequestHandler {
     } catch (error) {
       return failedAnswer(request, error)
     } finally {
-      this.#cancels.delete(cancel)
+      this.#upgrades.delete(upgrade)
     }
   }
 
@@ -98,7 +114,8 @@ export class RequestHandler {
 }
 
 /**
- * Serves an operator's tool until it disconnects. The requests continue after that: only an explicit message cancels them. Stops reading
+ * Serves an operator's tool until it disconnects. A request that has begun continues after that: only an explicit
+ * message cancels it. One that has not begun is dropped. Stops reading
  * from a tool that sends requests faster than it reads the answers. Disconnects an idle tool after `idleMs`: one that sends nothing, waits
  * for no answer, watches nothing and has no claim that ends with the connection.
  */
@@ -141,7 +158,8 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
       if (descriptorRequest) send(Promise.resolve(descriptors.answer(descriptorRequest, fds)))
       closeAll(fds)
       if (cancelUpgrade) requests.cancelUpgrades(remoteError(cancelUpgrade, CANCELLED))
-      const answer = requests.answer(envelope)
+      // The sender of a request has given up if it has closed the connection: the order must not take effect without its knowledge.
+      const answer = link.channel.isHungUp ? null : requests.answer(envelope)
       if (answer !== null) send(answer.then(body => ({ body, fds: [] })))
     },
     broken: () => {

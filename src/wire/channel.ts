@@ -1,6 +1,7 @@
 import { FdbError } from '../errors.js'
 import {
   closeAll,
+  isHungUp,
   type NativeError,
   type OwnedFd,
   type PeerCredentials,
@@ -197,6 +198,11 @@ export class Channel {
   /** Bytes that the kernel has accepted and the peer has not read, as {@link unreadBytes} counts them. */
   get unreadBytes(): number {
     return this.#isClosed ? 0 : unreadBytes(this.#fd)
+  }
+
+  /** Whether the peer has closed its end, also if the channel has not read to the end yet: no answer can reach the peer. */
+  get isHungUp(): boolean {
+    return this.#isClosed || isHungUp(this.#fd)
   }
 
   /** Whether the queue is more than half full: senders whose messages can wait must hold them back, to leave room for urgent ones. */

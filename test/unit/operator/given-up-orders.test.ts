@@ -1,0 +1,107 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import type { Operations } from '../../../src/operator/requests.js'
+import { RequestHandler, serveOperator } from '../../../src/operator/server.js'
+import { Link, type WireBody } from '../../../src/wire/link.js'
+import { channelPair } from '../../processes/channel-pair.js'
+import { until } from '../../processes/until.js'
+
+/** A connection to a process that notes the orders which it begins. */
+function connected() {
+  const [ours, theirs] = channelPair()
+  const begun: string[] = []
+  const operations: Operations = {
+    status: () => ({}),
+    command: async ({ name }) => {
+      begun.push(name)
+      return new Uint8Array(0)
+    },
+    upgrade: async (_order, _progress, cancel) => {
+      begun.push('upgrade')
+      cancel.addEventListener('abort', () => begun.push('cancelled'))
+      return await new Promise(() => {})
+    },
+  }
+  const served = new Link(ours)
+  serveOperator(served, operations)
+  const seen = { answers: 0 }
+  const link = new Link(theirs)
+  onTestFinished(() => link.close())
+  const count = () => void seen.answers++
+  link.start({ message: count, broken: () => {}, end: () => {} })
+  return { begun, link, seen, ended: served.channel.closed }
+}
+
+const STOP: WireBody = { command: { name: 'service.stop', request: 1 } }
+const UPGRADE: WireBody = { upgradeRequest: {} }
+
+describe('a process that reads an order', () => {
+  it.each([STOP, UPGRADE])('does not begin it if its sender has closed the connection: %j', async order => {
+    const { begun, link, ended } = connected()
+    await link.send(order)
+    link.close()
+    await ended
+    expect(begun).toEqual([])
+  })
+
+  it('begins it if its sender waits for the answer', async () => {
+    const { begun, link, seen } = connected()
+    await link.send(UPGRADE)
+    await link.send(STOP)
+    await until('the answer has come', () => seen.answers === 1)
+    expect(begun).toEqual(['upgrade', 'service.stop'])
+  })
+
+  it('cancels the upgrade that is under way also for a sender that has closed the connection', async () => {
+    const { begun, link, ended } = connected()
+    await link.send(UPGRADE)
+    await until('the upgrade has begun', () => begun.length > 0)
+    await link.send({ cancelUpgrade: {} })
+    link.close()
+    await ended
+    expect(begun).toEqual(['upgrade', 'cancelled'])
+  })
+})
+
+describe('a sender that disconnects', () => {
+  /** An upgrade that waits for `begin`, as behind another one. */
+  function waiting() {
+    let begin = () => {}
+    let signal = new AbortController().signal
+    const none = () => expect.fail('this is not requested')
+    const requests = new RequestHandler(
+      {
+        command: none,
+        status: none,
+        upgrade: async (_order, progress, cancel) => {
+          signal = cancel
+          await new Promise<void>((resolve, reject) => {
+            begin = resolve
+            cancel.addEventListener('abort', () => reject(cancel.reason))
+          })
+          progress({ phase: 'started', at: 1, pid: 2 })
+          return { pid: 2, generation: 2 }
+        },
+      },
+      () => {},
+    )
+    return { requests, begin: () => begin(), isCancelled: () => signal.aborted }
+  }
+
+  it('cancels its upgrade while that has not begun', async () => {
+    const { requests, isCancelled } = waiting()
+    const answer = requests.answer({ upgradeRequest: {} })
+    requests.close('the operator has disconnected')
+    expect(isCancelled()).toBe(true)
+    expect(await answer).toMatchObject({ result: { ok: false, code: 'ERR_FDB_ABORTED' } })
+  })
+
+  it('leaves alone an upgrade that has begun', async () => {
+    const { requests, begin, isCancelled } = waiting()
+    const answer = requests.answer({ upgradeRequest: {} })
+    begin()
+    await Promise.resolve()
+    requests.close('the operator has disconnected')
+    expect(isCancelled()).toBe(false)
+    expect(await answer).toMatchObject({ result: { ok: true, pid: 2 } })
+  })
+})
