@@ -38,6 +38,7 @@ export const STEPS = {
     script: 'seeds:clients',
   },
   mutants: { what: 'small mistakes in the sources', script: 'mutants' },
+  mutate: { what: 'a fresh sample of mistakes of drivers', script: 'mutate' },
   targets: { what: 'the addons of all platforms', script: 'test:targets' },
   package: { what: 'the tarball with every package manager', script: 'test:package', args: ['--all'] },
   frameworks: {

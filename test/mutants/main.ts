@@ -2,23 +2,30 @@
  * `npm run mutants`: makes small mistakes in the sources, one at a time, runs the tests that come to that place, and
  * names those that no test notices. `--help` tells the options.
  */
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Chosen, withMutants } from './instrument.js'
+import { interval } from './interval.js'
 import { nativePlaces, withNativeMutants } from './native.js'
 import { Places } from './places.js'
 import { Reach } from './reach.js'
+import { byKey, inTurn, sample } from './sample.js'
 import { runTests } from './test-run.js'
 import { ROOT, Workspace } from './workspace.js'
 
 const PARTS = [...foldersOf('src').filter(part => part !== 'proto'), 'native']
+const DRIVERS = PARTS.filter(part =>
+  /^(?:auto|connections|daemon|holder|member|operator|os|run|state|versions|wire|workers)$/.test(part),
+)
 const TESTS = ['test/unit', 'test/property', 'test/native', 'test/exploration', 'test/e2e']
 const HELP = `npm run mutants -- [options] [parts or files of src; default: all: ${PARTS.join(' ')}]
 
+  --semantic     mistakes of drivers (an effect that is not awaited, made twice, in the wrong order or not undone, a check that is
+                 skipped, an event that is ignored); default parts: ${DRIVERS.join(' ')}
   --count N      mutants to try (200)
-  --seed TEXT    another choice of them
+  --seed TEXT    the same choice as a run that printed this seed; default: a fresh one
   --only TEXT    those whose name has this in it, all of them
   --budget MS    time of the tests that are tried on one mutant, by what they take unchanged (60000)
   --jobs N       mutants tried at a time (1)
@@ -35,7 +42,8 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     count: { type: 'string', default: '200' },
-    seed: { type: 'string', default: '' },
+    seed: { type: 'string', default: randomBytes(4).toString('hex') },
+    semantic: { type: 'boolean', default: false },
     only: { type: 'string' },
     budget: { type: 'string', default: '60000' },
     jobs: { type: 'string', default: '1' },
@@ -105,7 +113,9 @@ function choose(files: readonly string[]): Ranked[] {
   const all = files.flatMap(file => {
     const text = source(file)
     const twins = new Map<string, number>()
-    const mutants = file.endsWith('.c') ? nativePlaces(text) : new Places(text).mutants
+    const mutants = file.endsWith('.c')
+      ? nativePlaces(text)
+      : new Places(text, values.semantic ? 'semantic' : 'small').mutants
     return mutants.map(mutant => {
       const facts = [seed, file, mutant.within, mutant.kind, text.slice(mutant.start, mutant.end)]
       const rank = createHash('sha256').update(facts.join('\0')).digest('hex')
@@ -114,9 +124,9 @@ function choose(files: readonly string[]): Ranked[] {
       return { ...mutant, file, key: before === 0 ? rank : `${rank} ${before}` }
     })
   })
-  const ranked = all.toSorted((a, b) => (a.key < b.key ? -1 : 1))
+  const ranked = values.semantic ? inTurn(all) : byKey(all)
   const some =
-    only === undefined ? ranked.slice(0, Number(count)) : ranked.filter(each => nameOf(each).includes(only))
+    only === undefined ? sample(ranked, Number(count)) : ranked.filter(each => nameOf(each).includes(only))
   return some.map((mutant, n) => ({ ...mutant, id: n + 1 }))
 }
 
@@ -196,11 +206,13 @@ function report(outcomes: readonly Outcome[]): void {
 function summary(outcomes: readonly Outcome[]): string {
   const count = (what: Outcome['result']) => outcomes.filter(({ result }) => result === what).length
   const [killed, late] = [count('killed'), count('late')]
-  const percent = ((100 * killed) / outcomes.length).toFixed(1)
-  return `killed ${killed} of ${outcomes.length} (${percent} %)${late > 0 ? `, and ${late} late` : ''}`
+  const percent = (part: number) => `${(100 * part).toFixed(1)} %`
+  const [least, most] = interval(killed, outcomes.length)
+  const range = `95 % interval ${percent(least)} to ${percent(most)}`
+  return `killed ${killed} of ${outcomes.length} (${percent(killed / outcomes.length)}; ${range})${late > 0 ? `, and ${late} late` : ''}`
 }
 
-const files = (positionals.length > 0 ? positionals : PARTS).flatMap(sourcesIn)
+const files = (positionals.length > 0 ? positionals : values.semantic ? DRIVERS : PARTS).flatMap(sourcesIn)
 if (values.help) process.stdout.write(HELP)
 else if (values.list) for (const mutant of choose(files)) console.log(nameOf(mutant))
 else {
@@ -208,5 +220,6 @@ else {
   const reach =
     known ??
     (await Reach.find(PARTS.filter(part => part !== 'native').flatMap(sourcesIn), values.tests ?? TESTS))
+  console.log(`seed ${values.seed}`)
   report(await tryAll(choose(files), reach))
 }

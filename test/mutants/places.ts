@@ -1,4 +1,5 @@
 import { parseAst } from 'vitest/node'
+import { semanticMistakes } from './semantic.js'
 
 /** One small mistake that could be made in one place of a source. */
 export interface Mutant {
@@ -20,7 +21,7 @@ export interface FunctionBody {
   readonly start: number
 }
 
-interface Node {
+export interface Node {
   readonly type: string
   readonly start: number
   readonly end: number
@@ -49,15 +50,20 @@ const QUIET =
 /** One more or less of these is no mistake. */
 const CLOCK = /\bnow\(|Ms\b|_MS\b|\b(?:at|since|until|deadline)\b/i
 
+/** `small`: an operator, a constant or a statement is another one. `semantic`: mistakes of a driver, see {@link semanticMistakes}. */
+export type Operators = 'small' | 'semantic'
+
 /** All places of one source. Code that only says something (messages, the log, types) has none. */
 export class Places {
   readonly mutants: Mutant[] = []
   readonly functions: FunctionBody[] = []
   readonly #source: string
+  readonly #operators: Operators
   readonly #names: string[] = []
 
-  constructor(source: string) {
+  constructor(source: string, operators: Operators = 'small') {
     this.#source = source
+    this.#operators = operators
     this.#visit(parseAst(source, { lang: 'ts' }) as unknown as Node, '')
   }
 
@@ -65,7 +71,8 @@ export class Places {
     if (isWords(node)) return
     const name = this.#nameOf(node, field)
     if (name !== null) this.#names.push(name)
-    this.#look(node)
+    if (this.#operators === 'small') this.#look(node)
+    else this.#lookAsDriver(node)
     for (const [key, value] of Object.entries(node)) {
       for (const child of Array.isArray(value) ? value : [value])
         if (isNode(child)) this.#visit(child, named(node, key))
@@ -116,6 +123,14 @@ export class Places {
       case 'VariableDeclarator':
         this.#constant(node)
     }
+  }
+
+  /** A constructor has no such places: it mostly sets what nothing has used yet. */
+  #lookAsDriver(node: Node): void {
+    const within = this.#names.join('.')
+    if (within.endsWith('.constructor')) return
+    for (const mistake of semanticMistakes(node, each => this.#text(each)))
+      this.mutants.push({ ...mistake, within })
   }
 
   #statement({ start, end, expression }: Node): void {

@@ -4,8 +4,10 @@ import { describe, expect, it } from 'vitest'
 import { parseAst } from 'vitest/node'
 import { NIGHTLY } from '../../lanes/lane.js'
 import { type Chosen, withMutants, withNotes } from '../../mutants/instrument.js'
+import { interval } from '../../mutants/interval.js'
 import { nativePlaces, withNativeMutants } from '../../mutants/native.js'
-import { Places } from '../../mutants/places.js'
+import { type Operators, Places } from '../../mutants/places.js'
+import { inTurn, sample } from '../../mutants/sample.js'
 import { sourcesBelow } from '../../walls/imports.js'
 
 const RUNTIME = '/runtime.mjs'
@@ -21,8 +23,30 @@ const SOURCE = `export class Shelf {
 }
 `
 
-function chosenIn(source: string): Chosen[] {
-  return new Places(source).mutants.map((mutant, n) => ({ ...mutant, id: n + 1, file: 'shelf.ts' }))
+const DRIVER = `class Door {
+  constructor() {
+    this.#bell.start()
+  }
+  async open() {
+    await this.#lock.take()
+    if (this.#closing) return
+    this.#isOpen = true
+    this.#bell.on('rung', () => this.answer())
+  }
+  close(log: Logger) {
+    clearTimeout(this.#timer)
+    this.#timer = null
+    log.info({}, 'closed')
+  }
+}
+`
+
+function chosenIn(source: string, operators?: Operators): Chosen[] {
+  return new Places(source, operators).mutants.map((mutant, n) => ({
+    ...mutant,
+    id: n + 1,
+    file: 'shelf.ts',
+  }))
 }
 
 describe('mutants', () => {
@@ -56,9 +80,70 @@ describe('mutants', () => {
     const sources = sourcesBelow(join(import.meta.dirname, '../../..'), 'src')
     expect(sources.size).toBeGreaterThan(150)
     for (const [file, source] of sources) {
-      for (const text of [withMutants(source, chosenIn(source), RUNTIME), withNotes(source, file, RUNTIME)])
+      const semantic = sample(
+        chosenIn(source, 'semantic').map(each => ({ ...each, file })),
+        Number.POSITIVE_INFINITY,
+      )
+      for (const text of [
+        withMutants(source, chosenIn(source), RUNTIME),
+        withMutants(source, semantic, RUNTIME),
+        withNotes(source, file, RUNTIME),
+      ])
         expect(() => parseAst(text, { lang: 'ts' }), file).not.toThrow()
     }
+  })
+
+  it('of drivers leave out, repeat and exchange effects, skip checks, and ignore events', () => {
+    const texts = chosenIn(DRIVER, 'semantic').map(({ within, kind, start, end, text }) => [
+      `${within}: ${kind}: ${DRIVER.slice(start, end).replace(/\s+/g, ' ')}`,
+      text.replace(/\s+/g, ' '),
+    ])
+    expect(texts).toEqual([
+      [
+        "Door.open: swapped: this.#isOpen = true this.#bell.on('rung', () => this.answer())",
+        "this.#bell.on('rung', () => this.answer()); this.#isOpen = true",
+      ],
+      ['Door.open: done twice: await this.#lock.take()', 'await this.#lock.take(); await this.#lock.take()'],
+      ['Door.open: not awaited: await this.#lock.take()', 'this.#lock.take()'],
+      ['Door.open: check skipped: this.#closing', 'false'],
+      [
+        "Door.open: done twice: this.#bell.on('rung', () => this.answer())",
+        "this.#bell.on('rung', () => this.answer()); this.#bell.on('rung', () => this.answer())",
+      ],
+      ['Door.open: event ignored: this.answer()', 'undefined'],
+      [
+        'Door.close: swapped: clearTimeout(this.#timer) this.#timer = null',
+        'this.#timer = null; clearTimeout(this.#timer)',
+      ],
+      ['Door.close: timer not cancelled: clearTimeout(this.#timer)', ''],
+      ['Door.close: flag not reset: this.#timer = null', ''],
+    ])
+  })
+
+  it('come in turn from each kind, without two that cross', () => {
+    const place = (key: string, kind: string, start: number, end: number) => ({
+      key,
+      kind,
+      start,
+      end,
+      file: 'a',
+    })
+    const all = [
+      place('1', 'x', 0, 10),
+      place('2', 'x', 5, 15),
+      place('3', 'x', 6, 8),
+      place('4', 'x', 20, 30),
+      place('5', 'y', 40, 50),
+    ]
+    expect(sample(inTurn(all), 4).map(({ key }) => key)).toEqual(['1', '5', '3', '4'])
+  })
+
+  it('have an interval, also if the tests notice all or none of them', () => {
+    const shown = (hits: number, count: number) => interval(hits, count).map(bound => bound.toFixed(3))
+    expect(shown(50, 100)).toEqual(['0.404', '0.596'])
+    expect(shown(20, 20)).toEqual(['0.839', '1.000'])
+    expect(shown(0, 20)).toEqual(['0.000', '0.161'])
+    expect(shown(0, 0)).toEqual(['0.000', '1.000'])
   })
 
   it('change constants, times among them', () => {
