@@ -1,7 +1,8 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { expect, it } from 'vitest'
-import { Followers } from '../../../src/daemon/service/followers.js'
+import { Followers, ForeignFollowers } from '../../../src/daemon/service/followers.js'
 import type { Peer } from '../../../src/holder/peer.js'
+import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { AppendNotice } from '../../../src/member/hosting/daemon-hosting.js'
 import type { Link } from '../../../src/wire/link.js'
 import { linked, peerWith } from '../../holder-support/processes.js'
@@ -67,4 +68,28 @@ it('a notice tells of all appends that come together, and none goes out without 
   append()
   await pause(30)
   expect([told, appended.size]).toEqual([3, 0])
+})
+
+it('followers of another user cost nothing while no record is added', async () => {
+  const segments = new SegmentSet()
+  let looks = 0
+  const seen = new Proxy(segments, {
+    get: (target, name) => {
+      looks++
+      const value = Reflect.get(target, name, target)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+  const followers = new ForeignFollowers(seen, () => 0, {
+    drop: () => {},
+    onFailure: error => expect.fail(`${error}`),
+  })
+  followers.refresh()
+  for (let i = 0; i < 100; i++) await new Promise(resolve => setImmediate(resolve))
+  const once = looks
+  expect(once).toBeGreaterThan(0)
+  for (let i = 0; i < 1_000; i++) await new Promise(resolve => setImmediate(resolve))
+  followers.close()
+  // The interval of its own looks may have passed a few times.
+  expect(looks - once).toBeLessThan(100)
 })

@@ -1,4 +1,4 @@
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { DescriptorStore } from '../../../src/daemon/service/descriptor-store.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { memoryFile } from '../../../src/kernel/index.js'
@@ -49,7 +49,27 @@ function operator(
   return { change, heard, link, seen }
 }
 
+afterEach(() => vi.useRealTimers())
+
 describe('an operator that asks nothing', () => {
+  it('has to leave when its time has passed since its last request, not since an earlier one', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    const { heard, link, seen } = operator(1_000)
+    const turns = async (holds: () => boolean) => {
+      for (let i = 0; i < 10_000 && !holds(); i++) await new Promise(resolve => setImmediate(resolve))
+    }
+    vi.advanceTimersByTime(900)
+    await link.send({ statusRequest: {} })
+    await turns(() => heard.length === 1)
+    expect(heard).toHaveLength(1)
+    vi.advanceTimersByTime(900)
+    expect(vi.getTimerCount()).toBe(1)
+    vi.advanceTimersByTime(100)
+    await turns(() => seen.ended)
+    expect(seen.ended).toBe(true)
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
   it('has to leave after its time, unless it watches, waits for an answer, or has no such limit', async () => {
     let answer = (_status: object) => {}
     const slow = new Promise<object>(resolve => {

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../../src/kernel/index.js'
+import { native } from '../../../src/kernel/native.js'
 import { openPidfd } from '../../../src/os/liveness.js'
 import { identify, killVerified } from '../../../src/os/process-identity.js'
 import { until } from '../../processes/until.js'
@@ -18,7 +19,9 @@ describe('a process that is killed', () => {
   it('equals the one that was meant', async () => {
     const child = await sleeper()
     const over = once(child, 'exit')
+    const open = native.openCount()
     killVerified(identify(child.pid!), null)
+    expect(native.openCount()).toBe(open)
     expect(await over).toEqual([null, 'SIGKILL'])
   })
 

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { startWorkers } from '../../../src/index.js'
+import { untyped } from '../../fixtures/untyped.js'
 
 it('workers that are to end before they have begun are not started', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-workers-'))
@@ -19,4 +20,12 @@ it('workers that are to end before they have begun are not started', async () =>
   })
   await expect(starting).rejects.toThrow('not wanted any more')
   expect([existsSync(started), existsSync(control)]).toEqual([false, false])
+})
+
+it('workers with a misspelt option are not started', async () => {
+  const misspelt = startWorkers(untyped({ service: 'shop', workers: 1, restartDelays: 1 }))
+  await expect(misspelt).rejects.toMatchObject({
+    code: 'ERR_FDB_OPTION',
+    message: expect.stringContaining('restartDelays'),
+  })
 })
