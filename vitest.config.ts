@@ -51,6 +51,8 @@ export default defineConfig({
     testTimeout: 180_000,
     hookTimeout: 180_000,
     teardownTimeout: 5_000,
+    // For the same reason; vitest's own limit is a second.
+    expect: { poll: { timeout: 20_000 } },
     execArgv: ['--expose-gc'],
     // For the reasons of what is left out.
     includeTaskLocation: true,

@@ -60,7 +60,7 @@ it('an upgrade in a probation that ends soon is asked for then', async () => {
   expect(asked()).toBe(0)
   now.phase = 'idle'
   operations.phaseChanged()
-  await vi.waitFor(() => expect(asked()).toBe(1))
+  await expect.poll(asked).toBe(1)
 })
 
 it('a status does not wait long for a member of another user, whose previous answer stands in for a late one', async () => {

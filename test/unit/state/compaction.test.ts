@@ -137,7 +137,7 @@ describe('compaction', () => {
       ended = true
     })
     let turns = 0
-    for (; !ended && turns < 60; turns++) {
+    for (; !ended && turns < 1_000; turns++) {
       await change(turns)
       await nextTurn()
     }
@@ -161,10 +161,10 @@ describe('compaction', () => {
     })
     let turns = 0
     const reading = async () => {
-      while (!ended && turns < 500) await reader.catchUp()
+      while (!ended && turns < 5_000) await reader.catchUp()
     }
     const reads = [reading(), reading()]
-    for (; !ended && turns < 500; turns++) {
+    for (; !ended && turns < 5_000; turns++) {
       for (let i = 0; i < 500; i++) void routes.put(`k${i}`, { to: `turn ${turns}` })
       await nextTurn()
     }
@@ -204,7 +204,7 @@ describe('compaction', () => {
     const compaction = log.compact()
     setImmediate(() => log.close())
     await expect(compaction).rejects.toThrow(expect.objectContaining({ code: 'ERR_FDB_ABORTED' }))
-    await vi.waitFor(() => expect(native.openCount()).toBe(open))
+    await expect.poll(() => native.openCount()).toBe(open)
   })
 
   it('works in short turns', async () => {

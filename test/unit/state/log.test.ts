@@ -543,11 +543,8 @@ describe('reading', () => {
     }
     const [longest] = await leastOf(100, async () => {
       const reader = new StateLog()
-      const started = performance.now()
       const longest = await longestTurn(() => reader.adopt(log.segments[0]!.readOnly()))
-      const took = performance.now() - started
       expect(reader.position).toEqual(log.position)
-      expect(took).toBeLessThan(5000)
       reader.close()
       return [longest]
     })
@@ -572,7 +569,6 @@ describe('reading', () => {
     log.close()
     await expect(compaction).rejects.toThrow(FdbError)
     await expect(late).rejects.toThrow(code('ERR_FDB_STATE_CLOSED'))
-    await new Promise(resolve => setImmediate(resolve))
-    expect(native.openCount()).toBe(before)
+    await expect.poll(() => native.openCount()).toBe(before)
   })
 })
