@@ -29,7 +29,14 @@ import {
   type UpgradeOrder,
   type UpgradeProgress,
 } from '../operator/requests.js'
-import { processReply, RELOAD, readStopOrder, STOP, type StopOrder } from '../operator/service-commands.js'
+import {
+  processReply,
+  RELOAD,
+  readStopOrder,
+  STOP,
+  type StopOrder,
+  stopBody,
+} from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import type { DaemonStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
@@ -259,7 +266,8 @@ export class Daemon implements AsyncDisposable {
     const { orchestrator, services } = this.#deps
     const reply = addressesAll(orchestrator, service) ? orchestrator.command(name, body) : null
     if (reply != null) return await reply
-    if (name === STOP && service === DAEMON_ITSELF) return this.#stop(readStopOrder(body))
+    if (name === STOP && service === DAEMON_ITSELF)
+      return await this.#stop(readStopOrder(body), context, runtime)
     if (name === RELOAD && service === DAEMON_ITSELF) {
       await this.reload()
       return this.#processReply()
@@ -270,8 +278,12 @@ export class Daemon implements AsyncDisposable {
     return await services.find(target).operations.command(order, context)
   }
 
-  /** Closes the daemon in the next turn, after the reply was sent. */
-  #stop({ drop }: StopOrder): Buffer {
+  /** Closes the daemon in the next turn, after the reply was sent. A next daemon that joins is refused. */
+  async #stop(
+    { drop }: StopOrder,
+    context: CommandContext,
+    { commands, machine }: MemberRuntime,
+  ): Promise<Buffer> {
     const lost = this.soleCopies.map(({ service }) =>
       service === '' ? 'the descriptors stored by fd-broker fd' : `the service "${service}"`,
     )
@@ -281,8 +293,10 @@ export class Daemon implements AsyncDisposable {
         `no other process holds ${lost.join(', ')}, which would be lost: start a member of each service, or stop the daemon with --drop`,
       )
     }
-    setImmediate(() => void this.close())
-    return this.#processReply()
+    const body = Buffer.from(stopBody({ timeoutMs: 0, drop }))
+    const reply = await commands.run(STOP, body, context, machine.phase)
+    this.#closing = true
+    return reply
   }
 
   #processReply(): Buffer {

@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import type { Outcome } from '../handoff/effect-queue.js'
 import type { EmbeddedEffect, EmbeddedEvent } from '../handoff/embedded.js'
 import type { MemberEffect, MemberState } from '../handoff/member-machine.js'
-import { accepts, isCurrent, type MemberPhase } from '../handoff/phases.js'
+import { accepts, isBeforeCommit, isCurrent, type MemberPhase } from '../handoff/phases.js'
 import { repeatUntilDone } from '../holder/holder.js'
 import { removePaths } from '../holder/unix-paths.js'
 import type { StatusReport } from '../operator/status-report.js'
@@ -142,6 +142,10 @@ export class MemberDriver implements RuntimeDriver {
     if (before.phase !== member.phase) this.#phaseChanged(before.phase, member)
     hosting.holder?.stepped()
     changes.notify()
+    const decides = machine.holder?.phase
+    // A process that leaves has no work, and writes no more: a next version that gets ready then waits for neither.
+    if (member.phase === 'leaving' && (decides === 'quiescing' || decides === 'freezing'))
+      machine.stepHolder({ type: 'deadline' })
     if (event.to === 'holder' && event.event.type === 'renew' && member.epoch !== before.epoch)
       void machine.settled().then(() => state.compact())
   }
@@ -295,6 +299,7 @@ export class MemberDriver implements RuntimeDriver {
     moves.close()
     controlSocket.older.close()
     this.#closeListeners()
+    this.#leaveToJoiner()
     hosting.close()
     joined.detach()
     offers.close()
@@ -306,6 +311,18 @@ export class MemberDriver implements RuntimeDriver {
     hosting.fail?.(why)
     shutdown.settle(reason => application?.emit('retired', reason))
     this.#watchRetired()
+  }
+
+  /** Lets a next version that has the descriptors serve as soon as it is ready, although this process may live on. */
+  #leaveToJoiner(): void {
+    const { machine, segmentSet, settings } = this.runtime
+    const { phase, grant } = machine.holder ?? {}
+    if (grant === undefined || !(isBeforeCommit(phase) || phase === 'committing')) return
+    try {
+      segmentSet.mark(grant)
+    } catch (err) {
+      settings.logger.warn({ err }, 'the next version serves only when this process has ended')
+    }
   }
 
   /** If the process stays alive, logs that or ends it (`exitWhenRetired`), unless other processes would end with it. */
@@ -406,6 +423,15 @@ export class MemberDriver implements RuntimeDriver {
     await this.#end(why)
   }
 
+  /** Ends the service at an operator's order. A next version that joins would serve on, so it is refused. `timeout`: null, as configured. */
+  async stop(timeout: number | null): Promise<void> {
+    const { controlSocket, hosting } = this.runtime
+    const why = new FdbError('ERR_FDB_ABORTED', 'an operator has stopped the service')
+    hosting.refuseJoiner(why)
+    controlSocket.refuseWaiting(why)
+    await this.close({ handBack: false, ...(timeout !== null && { timeout }) })
+  }
+
   /** Waits while a handoff is under way. Resolves with whether another process serves then. */
   async handedOver(): Promise<boolean> {
     await this.#waitWhileHandingOver(this.runtime.settings.drainTimeout)
@@ -447,6 +473,7 @@ export class MemberDriver implements RuntimeDriver {
     await this.#waitFor(upgrades.end(most), most)
     // Then a running handoff must end, because its successor may serve afterwards.
     await this.#waitWhileHandingOver(most)
+    await this.#hurryHandoff()
     if (shutdown.over || !(accepts(machine.phase) || machine.phase === 'frozen')) return
     if (shutdown.order.handBack && hosting.hearStandby !== undefined)
       await this.#waitFor(hosting.hearStandby(), silence)
@@ -468,6 +495,16 @@ export class MemberDriver implements RuntimeDriver {
     const ticks = setInterval(() => changes.notify(), HANDOFF_LOOK_MS)
     await shutdown.order.untilLeaving(changes, () => shutdown.over || !hosting.isHandingOver, ms)
     clearInterval(ticks)
+  }
+
+  /** This process must leave: a next version that is ready waits no longer for the end of its work. */
+  async #hurryHandoff(): Promise<void> {
+    const { changes, hosting, machine, settings, shutdown } = this.runtime
+    if (shutdown.over || machine.holder?.phase !== 'quiescing') return
+    machine.stepHolder({ type: 'deadline' })
+    const { freeze, prepare, commit } = settings.times
+    const ms = Math.min(shutdown.order.leftMs, freeze + prepare + commit)
+    await changes.until(() => shutdown.over || !hosting.isHandingOver, ms)
   }
 
   async #endLeadership(ms: number): Promise<void> {

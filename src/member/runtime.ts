@@ -54,6 +54,8 @@ export interface RuntimeDriver extends MachineDriver {
   throwIfLeft(): void
   status(): StatusReport
   close(options: CloseOptions): Promise<void>
+  /** Ends the service, also for a next version that joins. */
+  stop(timeout: number | null): Promise<void>
   /** Leaves the service to other workers, which get the connections. */
   yield(): Promise<void>
   /** The handoff to this process cannot be undone any more. */
@@ -219,6 +221,7 @@ export class MemberRuntime {
       commands,
       reloading: this.reloading,
       close: how => driver.close(how),
+      stop: timeout => driver.stop(timeout),
     })
   }
 

@@ -40,6 +40,16 @@ describe.each(['embedded', 'daemon'] as const)('a close() while the next version
     expect(elder.find('retired')).toMatchObject({ why: 'replaced' })
   })
 
+  it('leaves the service to that one also if its own process lives on', async () => {
+    const { scene, port } = await open(hosting)
+    const elder = await scene.serve({ keepsOrders: true })
+    const next = await scene.start({ readyDelay: 1_000 })
+    await next.says('listener')
+    elder.order('close', { timeout: 100 }).catch(() => {})
+    await next.serving()
+    expect(await (await RawClient.to(port)).ask('/whoami')).toBe(`2,${next.pid}\n`)
+  })
+
   it('leaves when that one gives up', async () => {
     const { scene } = await open(hosting)
     const elder = await scene.serve()

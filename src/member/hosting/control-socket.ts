@@ -242,7 +242,7 @@ export class ControlSocket {
    */
   release(ended: () => void): void {
     this.close()
-    this.#refuseWaiting()
+    this.refuseWaiting(busy(`process ${process.pid} leaves before it could hand over: try again`))
     const locked = this.#lock !== null
     // Connections of other users may wait in its queue, with descriptors whose close waits.
     if (this.#deps.settings.reception !== null) this.#listener?.fd.countAs(foreignConnections)
@@ -261,9 +261,9 @@ export class ControlSocket {
     for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
   }
 
-  #refuseWaiting(): void {
-    const why = `process ${process.pid} leaves before it could hand over: try again`
-    for (const caller of this.#waiting.splice(0)) turnAway(caller, busy(why))
+  /** Refuses the joiners that wait until the incumbent has released this process. */
+  refuseWaiting(why: FdbError): void {
+    for (const caller of this.#waiting.splice(0)) turnAway(caller, why)
   }
 
   /** Handles and owns a client of this member. A daemon passes here only the clients of the daemon itself. */

@@ -173,6 +173,10 @@ export class DaemonHosting implements Hosting {
     return this.#requests.cancelHandoff(reason)
   }
 
+  refuseJoiner(reason: FdbError): void {
+    void this.cancelHandoff(reason)
+  }
+
   /** Does not wait, because the daemon reads the message before it learns that this process has ended. */
   async releaseStandby(): Promise<void> {
     const { joined } = this.#deps

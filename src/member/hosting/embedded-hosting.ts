@@ -1,5 +1,5 @@
 import type { FdbError } from '../../errors.js'
-import { accepts, isGranted, isUnderWay } from '../../handoff/phases.js'
+import { accepts, isBeforeCommit, isGranted, isUnderWay } from '../../handoff/phases.js'
 import { DescriptorNames } from '../../holder/descriptor-names.js'
 import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
@@ -261,6 +261,14 @@ export class EmbeddedHosting implements Hosting {
 
   cancelHandoff(reason: FdbError): CancelResult {
     return this.#holder?.cancel(reason) ?? 'idle'
+  }
+
+  refuseJoiner(reason: FdbError): void {
+    const { joiner, phase } = this.#deps.machine.holder ?? {}
+    if (joiner === undefined || !isBeforeCommit(phase)) return
+    const { code, message } = reason
+    this.#holder?.peer(joiner)?.link.post({ reject: { code, message } })
+    this.#holder?.cancel(reason)
   }
 
   async killStuck(): Promise<void> {

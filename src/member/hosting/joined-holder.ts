@@ -22,7 +22,7 @@ import type { OfferReceiver } from './offer-receiver.js'
 interface JoinedHolderDeps {
   readonly settings: Pick<Settings, 'logger' | 'reception' | 'timeout' | 'times'>
   readonly machine: Pick<Machine, 'sealed' | 'step'> & {
-    readonly member: Pick<MemberState, 'epoch' | 'holds'>
+    readonly member: Pick<MemberState, 'epoch' | 'holds' | 'phase'>
   }
   readonly shutdown: Pick<Shutdown, 'handleVerdict' | 'over' | 'recordReason' | 'replaceReason'>
   readonly segmentSet: Pick<SegmentSet, 'isReleased' | 'isSealed' | 'prune'>
@@ -123,8 +123,12 @@ export class JoinedHolder {
       // The last messages are read first; then `lost` reports the death.
       if (fate === 'dead' && holder.link.open && holder.watched) return
       if (fate === 'alive' && segmentSet.isReleased(machine.member.epoch)) {
-        // The message Released was lost with the channel, but the holder has also marked the segment.
-        machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
+        // The message Released was lost with the channel, but the holder has also marked the segment. Before the Commit the holder marks the
+        // segment when it has left the service without another version.
+        const { phase } = machine.member
+        if (phase === 'joining' || phase === 'ready')
+          machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
+        else machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
         return
       }
       if (fate === 'alive' && !readiness.served) {

@@ -78,6 +78,8 @@ export interface Hosting {
   askForMove?(): boolean
   /** Ends the handoff to the successor, unless Commit was sent. */
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
+  /** As {@link cancelHandoff}, but the joiner must not take over either when this process has ended. */
+  refuseJoiner(reason: FdbError): void
   /** Kills the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent in daemon hosting, where operators ask the daemon. */
   killStuck?(): Promise<void>
   /** Waits for the next report of the standby, which shows whether it could read all changes up to now. */

@@ -102,11 +102,13 @@ interface ServiceCommandsDeps {
   readonly commands: Pick<Commands, 'set'>
   readonly reloading: Pick<Reloading, 'run'>
   close(options: CloseOptions): Promise<void>
+  /** Ends the service. */
+  stop(timeout: number | null): Promise<void>
 }
 
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
 export function serveServiceCommands(deps: ServiceCommandsDeps): void {
-  const { changes, close, commands, generation, heartbeat, hosting, machine, reloading, shutdown } = deps
+  const { changes, commands, generation, heartbeat, hosting, machine, reloading, shutdown } = deps
   const reply = () => processReply({ pid: process.pid, generation })
   commands.set(RELOAD, async () => {
     await reloading.run()
@@ -118,7 +120,7 @@ export function serveServiceCommands(deps: ServiceCommandsDeps): void {
       throw noStandbyError(`process ${process.pid} (generation ${generation})`, hosting.unfitStandby)
     shutdown.requestedBy = rollbackBy(by)
     heartbeat.beat()
-    void close({})
+    void deps.close({})
     const leaves = () => shutdown.over || machine.phase === 'leaving' || machine.phase === 'gone'
     await changes.until(leaves, LEAVING_MS)
     return reply()
@@ -126,7 +128,7 @@ export function serveServiceCommands(deps: ServiceCommandsDeps): void {
   commands.set(STOP, async body => {
     const { timeoutMs } = readStopOrder(body)
     // The reply is sent first, in this turn of the event loop.
-    setImmediate(() => void close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) }))
+    setImmediate(() => void deps.stop(timeoutMs))
     return reply()
   })
 }

@@ -37,7 +37,7 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
       over: false,
     },
     machine: {
-      member: { epoch: 1, holds },
+      member: { epoch: 1, holds, phase: 'serving' as const },
       sealed: false,
       step: (event: { type: string; message?: { kind: string }; fate?: string }) =>
         story.push(['step', event.type, event.message?.kind ?? event.fate ?? ''].join(' ').trim()),
