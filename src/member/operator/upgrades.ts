@@ -225,6 +225,13 @@ export class Upgrades implements AttemptIncumbent {
     refuseMainProcess(this.#deps, 'its successor')
     // An unfit process may be upgraded, because the next version may be able to write.
     const serves = phase === 'serving' || phase === 'unfit'
+    const joining = this.#underWay === null ? this.joinerPid : null
+    if (joining !== null)
+      throw new FdbError(
+        'ERR_FDB_BUSY',
+        `process ${joining} is taking over (phase ${this.phase}): try again when that is over`,
+        { retryable: true, phase },
+      )
     if (serves && this.#underWay === null) {
       const tooEarly = probationError(this.#deps.hosting, settings.timeout)
       if (tooEarly !== null) throw tooEarly
