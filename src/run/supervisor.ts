@@ -229,15 +229,17 @@ export class Supervisor {
   /** Ends all versions; {@link ended} resolves when they have ended. A later call can shorten the time. */
   stop(options: StopOptions = {}): void {
     if (this.#state.mode === 'running') this.#stopOptions = options
-    else if (options.timeoutMs !== undefined) this.#shortenStop(options.timeoutMs)
     void this.#versions.endListeners()
     this.#dispatch({ type: 'stop', now: options.now ?? false })
     // Replaced versions that still drain are killed after the stop timeout too.
     for (const id of [...this.#versions.draining]) {
       this.#versions.draining.delete(id)
-      this.#versions.get(id)?.signal(options.signal ?? 'SIGTERM')
+      const version = this.#versions.get(id)
+      version?.signal(options.signal ?? version.settings.stopSignal)
       this.#startTimer('stop', id)
     }
+    // Other versions were told to end before, and have the time that was given then.
+    if (options.timeoutMs !== undefined) this.#shortenStop(options.timeoutMs)
   }
 
   #shortenStop(ms: number): void {

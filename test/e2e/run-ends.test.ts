@@ -64,6 +64,27 @@ describe('fd-broker run', () => {
     expect(await stop('--drain', '100ms', '--timeout', '5s')).toMatchObject({ code: 0 })
   })
 
+  it('gives the time of a stop to a replaced version too, which had the stop timeout', async () => {
+    const deaf = (await Supervised.prepare()).orders({ deaf: true })
+    const run = await Supervised.start(['--ready', 'delay:50ms', '--probation', '0s'], undefined, {
+      FDB_SUPERVISED: deaf,
+    })
+    const elder = await run.serving()
+    expect(await run.upgrade()).toMatchObject({ code: 0 })
+    await until('the elder was told', async () => (await run.status()).draining?.length > 0)
+    const stop = await run.sandbox.run(
+      'stop',
+      '--control',
+      run.control,
+      '--drain',
+      '100ms',
+      '--timeout',
+      '20s',
+    )
+    expect(stop).toMatchObject({ code: 0 })
+    await run.ended(elder)
+  })
+
   it('ends with the code of a program that another process has ended by a signal', async () => {
     const { child, pid } = await running(await Supervised.prepare())
     process.kill(pid, 'SIGTERM')
