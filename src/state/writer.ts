@@ -150,6 +150,8 @@ export class Writer {
   readonly #disk: Disk = {
     // During a handoff a durable change waits like any other change; before ready() it is refused.
     checkServing: () => {
+      // The change itself is refused with its own error.
+      if (this.#mode === 'ended') return
       const waits = this.#mode === 'paused' || this.#mode === 'fenced' || this.#mode === 'forwarding'
       if (!waits) this.#core.owner.disk?.checkServing()
     },

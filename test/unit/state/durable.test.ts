@@ -54,6 +54,14 @@ describe('a change of a durable section', () => {
     expect(onDisk()).toBe(true)
   })
 
+  it('is refused for the reason for which this process writes no more, like any other change', async () => {
+    const { log, file, notes } = writing()
+    log.endWriting(new FdbError('ERR_FDB_UNFIT', 'this process cannot write'))
+    file.stop()
+    for (const options of [{}, { durable: true }])
+      await expect(notes.put('a', value, options)).rejects.toMatchObject({ code: 'ERR_FDB_UNFIT' })
+  })
+
   it('does not wait for the disk with durable: false, as one of another section does not', async () => {
     const { file, orders, notes } = writing()
     await orders.put('a', value)
