@@ -7,6 +7,7 @@ import { parseReport } from '../../holder/message-handler.js'
 import type { Peer } from '../../holder/peer.js'
 import { type SegmentSet, SegmentSupply } from '../../holder/segment-set.js'
 import { closeAll } from '../../kernel/index.js'
+import { OWN_LIMIT } from '../../member/drain/own-drain.js'
 import { type DrainReport, readKeptBy } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
@@ -90,6 +91,8 @@ export class ForwardedWrites {
   readonly #inFlight = new Map<number, InFlightWrite>()
   /** Whether the refusal for too many authors was logged. */
   #full = false
+  /** The end of the older generations, if the service was stopped while this member served. */
+  #ends: { readonly of: Peer | undefined; readonly at: number } | null = null
   #source = 0
   #next = 1
 
@@ -136,6 +139,7 @@ export class ForwardedWrites {
       end: () => this.#drop(caller),
     })
     welcome(caller.link, { ...facts, capabilities: [FORWARDS_WRITES] })
+    if (drains) this.#sendEnd(caller)
     if (caller.intent === 'follow' && isForeign(caller))
       this.#foreignOf(caller).add(caller, topOf(caller, facts))
     else this.#supply.add(caller, topOf(caller, facts))
@@ -149,9 +153,17 @@ export class ForwardedWrites {
     )
   }
 
-  /** Makes all older generations close their connections within `timeoutMs`, and end. */
-  endDraining(timeoutMs: number): void {
-    for (const { link } of this.draining) link.post({ endDrain: { timeoutMs } })
+  /** Makes all older generations close their connections within `timeoutMs` (null: as configured), and end; also those that begin to drain until another member serves. */
+  endDraining(timeoutMs: number | null): void {
+    const at = timeoutMs === null ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs
+    this.#ends = { of: this.#target.writer(), at }
+    for (const caller of this.draining) this.#sendEnd(caller)
+  }
+
+  #sendEnd({ link }: Caller): void {
+    if (this.#ends === null) return
+    const leftMs = Math.max(0, Math.ceil(this.#ends.at - performance.now()))
+    link.post({ endDrain: { timeoutMs: Math.min(leftMs, OWN_LIMIT) } })
   }
 
   get retired(): DrainReport[] {
@@ -171,6 +183,7 @@ export class ForwardedWrites {
   /** If another member has become the writer: asks the authors to repeat the changes that a hanging member has not answered. */
   writerChanged(): void {
     const writer = this.#target.writer()
+    if (writer !== undefined && this.#ends !== null && this.#ends.of !== writer) this.#ends = null
     for (const [number, { peer }] of [...this.#inFlight])
       if (writer !== undefined && peer !== writer && this.#target.isSilent(peer))
         this.#settle(number, { outcome: Outcome.AGAIN })

@@ -20,7 +20,6 @@ import { SegmentSet } from '../../holder/segment-set.js'
 import { type HandoffTimes, readTimes } from '../../holder/times.js'
 import { closeAll, inspect, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
-import { OWN_LIMIT } from '../../member/drain/own-drain.js'
 import { isSame, type ProcessIdentity } from '../../os/process-identity.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
@@ -175,7 +174,7 @@ export class Service {
       descriptorTable: this.#descriptorTable,
       receiver: () => deps.receiver(this.name),
       olderGenerations: () => this.#writes.draining,
-      endDraining: timeoutMs => this.#writes.endDraining(timeoutMs ?? OWN_LIMIT),
+      endDraining: timeoutMs => this.#writes.endDraining(timeoutMs),
       missing: () => this.#missing,
       describe: answer => this.#describe(answer),
     })
