@@ -37,10 +37,16 @@ export interface AppConfig {
   exitBeforeReady?: boolean
   /** The RLIMIT_NOFILE, from before join() on: Node itself opens far more files at once while it loads modules. */
   descriptors?: number
+  /** Its work, which only the serving process does, ends when this file exists. */
+  workFile?: string
+  /** It has a reload hook. */
+  reloads?: boolean
   /** At SIGTERM it closes its member with this timeout (5 s), also before it serves. */
   endWithin?: number
   /** The process does not end with its member. */
   staysAlive?: boolean
+  /** The process takes orders when its member has retired, and lives on. */
+  keepsOrders?: boolean
   readyTimeout?: number
   /** Given to ready(); else the listeners of the servers `none` and `borrowed`. */
   unserved?: boolean | readonly string[]

@@ -1,0 +1,40 @@
+import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
+import type { OrderName } from '../orders/given.js'
+import type { MemberPhaseName } from '../orders/phases.js'
+import { play } from '../orders/play.js'
+import { cellAt, everyPlace, type Place } from '../orders/table.js'
+
+/** In the gate some cells in which an order was once ignored, or ended more than it should. */
+const GATE: readonly string[] = [
+  'embedded, offering, stop',
+  'embedded, quiescing, TERM',
+  'embedded, offering, upgrade',
+  'embedded, committing, change',
+  'daemon, offering, stop',
+  'daemon, probation, rollback',
+  'daemon, orphan, change',
+]
+
+function nameOf({ hosting, phase, order }: Place): string {
+  return `${hosting}, ${phase}, ${order}`
+}
+
+const PLACES = everyPlace().flatMap(place => {
+  const cell = cellAt(place)
+  return cell?.by === 'play' ? [{ ...place, cell, name: nameOf(place) }] : []
+})
+
+describe('an order in a phase', () => {
+  it('of the gate is one of the table', () => {
+    const names = PLACES.map(({ name }) => name)
+    expect(GATE.filter(name => !names.includes(name))).toEqual([])
+  })
+
+  it.each(PLACES.filter(({ name }) => NIGHTLY || GATE.includes(name)))(
+    'has the effect of the table: $name',
+    async ({ hosting, phase, order, cell }) => {
+      await play(hosting, phase as MemberPhaseName, order as OrderName, cell)
+    },
+  )
+})

@@ -1,0 +1,86 @@
+import type { Cell, Sight } from './cell.js'
+import { ORDERS, orderOf } from './given.js'
+import { PHASES, phaseOf } from './phases.js'
+import { HOSTINGS, type Place, placesOf, TABLE } from './table.js'
+
+const HEAD = `<!-- Made by test/orders/main.ts from the tables in test/orders. -->
+# Orders in each phase
+
+A process of a service may get any order in any [phase](glossary.md) of a handoff. These tables say what then happens: the answer to the order, what becomes of the process, and which process serves new clients. "Later" is when the process has been let go on. An operator's order goes to the process that serves, whichever that is. A line without a mark is played by [e2e/orders](../test/e2e/orders.test.ts) with real processes, some in \`npm test\` and all in \`npm run nightly\`; other lines name their test, and a line marked _not played_ is only described.
+`
+
+/** What becomes of a process, by its phase or state. */
+const AFTERWARDS: Readonly<Record<string, string>> = {
+  joining: 'it still joins',
+  ready: 'it stays ready',
+  serving: 'it serves',
+  frozen: 'its changes wait',
+  unfit: 'it serves reads',
+  orphan: 'it accepts, and serves reads',
+  standby: 'it stands by',
+  leaving: 'it waits for its last connections',
+  gone: 'it has left, and lives on',
+  alive: 'it lives until its work has ended',
+  ended: 'it has ended',
+  stopped: 'it is stopped',
+}
+
+const CLIENTS: Readonly<Record<Sight['serves'], string>> = {
+  it: 'it answers',
+  other: 'another process answers',
+  any: 'it or another process answers',
+  none: 'no process listens',
+  waits: 'clients wait, and none is refused',
+}
+
+/** The text of docs/orders.md. */
+export function ordersPage(): string {
+  return `${HEAD}${Object.keys(HOSTINGS).map(hostingText).join('')}`
+}
+
+function hostingText(hosting: string): string {
+  const { heading, phases } = HOSTINGS[hosting as keyof typeof HOSTINGS]
+  return `\n## ${heading}\n${Object.entries(phases)
+    .map(([phase, about]) => phaseText({ hosting, phase } as Place, about))
+    .join('')}`
+}
+
+function phaseText({ hosting, phase }: Place, about: string): string {
+  const rows = placesOf(hosting)
+    .filter(place => place.phase === phase)
+    .map(
+      place =>
+        `| ${orderText(place.order)} | ${cellText(TABLE[place.hosting]![phase]![place.order]!, phase)} |`,
+    )
+  return `\n### ${phase}: the process ${about}\n\n| order | what happens |\n|---|---|\n${rows.join('\n')}\n`
+}
+
+function orderText(order: string): string {
+  return order in ORDERS ? orderOf(order as keyof typeof ORDERS).about : order
+}
+
+export function cellText(cell: Cell, phase: string): string {
+  switch (cell.by) {
+    case 'play': {
+      const first = sightText(cell.first)
+      if (cell.later === null) return first
+      const { heldBy = null } = phase in PHASES ? phaseOf(phase as keyof typeof PHASES) : {}
+      return `${first}. Later${heldBy === null ? '' : ` (${heldBy})`}: ${sightText(cell.later)}`
+    }
+    case 'test':
+      return `${cell.says} · [${cell.file.replace(/^test\/|\.test\.ts$/g, '')}](../${cell.file})`
+    case 'other':
+      return `the order goes to the process that serves: see ${cell.phase}`
+    case 'claim':
+      return `${cell.says}, _not played_`
+    case 'none':
+      return `cannot occur: ${cell.why}`
+    case 'open':
+      return '_open_'
+  }
+}
+
+function sightText({ answer, after, serves }: Sight): string {
+  const text = answer === 'done' ? 'done' : answer === 'waits' ? 'the order waits' : `refused: \`${answer}\``
+  return `${text}; ${AFTERWARDS[after] ?? after}; ${CLIENTS[serves]}`
+}

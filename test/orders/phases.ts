@@ -1,0 +1,200 @@
+import { writeFileSync } from 'node:fs'
+import type { App } from '../processes/app.js'
+import { FOR_EVER_MS, inPhase, type MemberHosting, type World } from './world.js'
+
+/** A process in a phase, where it stays until the hook that holds it there is released. */
+export interface Reached {
+  /** The process that gets the order. */
+  readonly app: App
+  /** Lets the process go on. Absent: no hook holds it in the phase. */
+  readonly release?: () => void
+}
+
+interface Phase {
+  /** Completes the sentence "The process …". */
+  readonly about: string
+  /** What the hook withholds, for the text of an order that waits. */
+  readonly heldBy?: string
+  readonly only?: MemberHosting
+  /** Limits of the handoff, other than the usual ones. */
+  readonly upgrade?: Readonly<Record<string, number>>
+  /** The process answers operators. */
+  readonly serves?: true
+  reach(world: World, occupied: boolean): Promise<Reached>
+}
+
+/** A stopped successor is noticed after some heartbeats. */
+const RARE_BEATS = { heartbeat: 15_000 }
+const NO_PROBATION = { probation: 0 }
+
+/** A version whose `ready()` waits for a file. Returns a function that makes the file. */
+async function startUnready(world: World): Promise<{ joiner: App; letReady: () => void }> {
+  const readyFile = world.scene.file('ready')
+  const joiner = await world.start({ readyFile })
+  await joiner.says('waits for its file')
+  return { joiner, letReady: () => writeFileSync(readyFile, '') }
+}
+
+/** A version that waits for a file when its work must end, and the next one, which is ready. */
+async function startQuiescing(world: World) {
+  const workFile = world.scene.file('work')
+  const incumbent = await world.serve({ workFile })
+  const joiner = await world.start()
+  await incumbent.says('ends its work')
+  return { incumbent, joiner, release: () => writeFileSync(workFile, '') }
+}
+
+export const PHASES = {
+  joining: {
+    about: 'has joined as the next version, and is not ready',
+    heldBy: 'it is ready',
+    reach: async world => {
+      await world.serve()
+      const { joiner, letReady } = await startUnready(world)
+      return { app: joiner, release: letReady }
+    },
+  },
+  ready: {
+    about: 'is the next version, and ready; the previous one ends its work',
+    heldBy: 'that work has ended',
+    reach: async world => {
+      const { joiner, release } = await startQuiescing(world)
+      return { app: await inPhase(joiner, 'ready'), release }
+    },
+  },
+  offering: {
+    about: 'serves; a next version has joined, and is not ready',
+    heldBy: 'the next version is ready',
+    serves: true,
+    reach: async (world, occupied) => {
+      const incumbent = await world.serve()
+      if (occupied) await world.occupy()
+      const { letReady } = await startUnready(world)
+      return { app: incumbent, release: letReady }
+    },
+  },
+  quiescing: {
+    about: 'serves, and ends its work for a next version that is ready',
+    heldBy: 'that work has ended',
+    serves: true,
+    reach: async world => {
+      const { incumbent, release } = await startQuiescing(world)
+      return { app: incumbent, release }
+    },
+  },
+  preparing: {
+    about: 'writes no more; the next version reads the last changes',
+    heldBy: 'the next version has read them',
+    upgrade: RARE_BEATS,
+    serves: true,
+    reach: async (world, occupied) => {
+      const incumbent = await world.serve()
+      if (occupied) await world.occupy()
+      const joiner = await world.start({ traps: { 'member ready': 'SIGSTOP' } })
+      await joiner.says('trapped')
+      return { app: await inPhase(incumbent, 'frozen'), release: () => joiner.signal('SIGCONT') }
+    },
+  },
+  committing: {
+    about: 'has sent the Commit; the next version begins to serve',
+    heldBy: 'the next version serves',
+    upgrade: RARE_BEATS,
+    serves: true,
+    reach: async world => {
+      const incumbent = await world.serve()
+      const joiner = await world.start({ traps: { 'member beginning': 'SIGSTOP' } })
+      await joiner.says('trapped')
+      return { app: incumbent, release: () => joiner.signal('SIGCONT') }
+    },
+  },
+  serving: {
+    about: 'serves alone',
+    serves: true,
+    reach: async (world, occupied) => {
+      const only = await world.serve()
+      if (occupied) await world.occupy()
+      return { app: only }
+    },
+  },
+  probation: {
+    about: 'serves; the previous version stands by',
+    serves: true,
+    reach: async (world, occupied) => {
+      const elder = await world.serve()
+      const successor = await world.serve()
+      await inPhase(elder, 'standby')
+      if (occupied) await world.occupy()
+      return { app: successor }
+    },
+  },
+  standby: {
+    about: 'stands by; the next version serves',
+    reach: async (world, occupied) => {
+      const elder = await world.serve()
+      if (occupied) await world.occupy()
+      await world.serve()
+      return { app: await inPhase(elder, 'standby') }
+    },
+  },
+  leaving: {
+    about: 'was replaced, and waits for its last connections',
+    heldBy: 'its last connection has ended',
+    upgrade: NO_PROBATION,
+    reach: async world => {
+      const elder = await world.serve()
+      await world.occupy()
+      await world.serve()
+      return { app: await inPhase(elder, 'leaving'), release: () => world.vacate() }
+    },
+  },
+  ending: {
+    about: 'was told to end, has no next version, and waits for its last connections',
+    heldBy: 'its last connection has ended',
+    reach: async world => {
+      const only = await world.serve()
+      await world.occupy()
+      only.order('close', { timeout: FOR_EVER_MS }).catch(() => {})
+      return { app: await inPhase(only, 'leaving'), release: () => world.vacate() }
+    },
+  },
+  unfit: {
+    about: 'serves reads, because it cannot read what the next version wrote before it died',
+    serves: true,
+    reach: async (world, occupied) => {
+      const elder = await world.serve({ schema: { version: 1 } })
+      if (occupied) await world.occupy()
+      const successor = await world.serve({ schema: { version: 2, minReader: 2 } })
+      await inPhase(elder, 'standby')
+      await successor.order('put', { key: 'new', value: { item: 'x' } })
+      await successor.kill()
+      return { app: await inPhase(elder, 'unfit') }
+    },
+  },
+  orphan: {
+    about: 'stood by, and accepts because the daemon is dead',
+    only: 'daemon',
+    reach: async (world, occupied) => {
+      const elder = await world.serve()
+      if (occupied) await world.occupy()
+      await world.serve()
+      await inPhase(elder, 'standby')
+      await world.daemon!.kill()
+      return { app: await inPhase(elder, 'orphan') }
+    },
+  },
+  gone: {
+    about: 'has left the service, and lives on',
+    upgrade: NO_PROBATION,
+    reach: async world => {
+      const elder = await world.serve({ keepsOrders: true })
+      await world.serve()
+      return { app: await inPhase(elder, 'gone') }
+    },
+  },
+} as const satisfies Readonly<Record<string, Phase>>
+
+export type MemberPhaseName = keyof typeof PHASES
+
+export function phaseOf(name: MemberPhaseName): Phase {
+  return PHASES[name]
+}
