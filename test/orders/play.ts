@@ -31,8 +31,8 @@ export async function play(
   const played = new Play(world, app, answerTo(give(app, world)))
   await played.sees(first)
   if (later === null) return
-  release?.()
   await undo?.(app)
+  release?.()
   await played.sees(later)
 }
 

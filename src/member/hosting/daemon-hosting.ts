@@ -173,8 +173,9 @@ export class DaemonHosting implements Hosting {
     return this.#requests.cancelHandoff(reason)
   }
 
-  refuseJoiner(reason: FdbError): void {
-    void this.cancelHandoff(reason)
+  /** Does not wait for the answer, because this process ends. */
+  refuseJoiner({ code, message }: FdbError): void {
+    this.#deps.joined.post({ cancelUpgrade: { code, message } })
   }
 
   /** Does not wait, because the daemon reads the message before it learns that this process has ended. */
