@@ -1,9 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
-import type { OrderName } from '../orders/given.js'
-import type { MemberPhaseName } from '../orders/phases.js'
 import { play } from '../orders/play.js'
-import { cellAt, everyPlace, type Place } from '../orders/table.js'
+import { cellAt, everyPlace, HOSTINGS, type Place } from '../orders/table.js'
 
 /** In the gate some cells in which an order was once ignored, or ended more than it should. */
 const GATE: readonly string[] = [
@@ -33,8 +31,6 @@ describe('an order in a phase', () => {
 
   it.each(PLACES.filter(({ name }) => NIGHTLY || GATE.includes(name)))(
     'has the effect of the table: $name',
-    async ({ hosting, phase, order, cell }) => {
-      await play(hosting, phase as MemberPhaseName, order as OrderName, cell)
-    },
+    async ({ hosting, phase, order, cell }) => play(await HOSTINGS[hosting]!.stage(phase, order), cell),
   )
 })

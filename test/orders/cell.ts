@@ -1,4 +1,4 @@
-/** What an observer sees of the process that got an order, of the order's answer, and of the clients. */
+/** The answer to an order, the process that got it, and the clients, as an observer sees them. */
 export interface Sight {
   /** `done`, `waits`, or the code of a refusal. */
   readonly answer: string

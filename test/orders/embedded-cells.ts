@@ -1,4 +1,4 @@
-import { type Cell, played } from './cell.js'
+import { type Cell, played, tested } from './cell.js'
 import type { OrderName } from './given.js'
 import type { MemberPhaseName } from './phases.js'
 
@@ -127,11 +127,15 @@ export const EMBEDDED: Readonly<
     TERM: played('done ended waits > done ended other'),
     INT: played('done ended waits > done ended other'),
     QUIT: played('done ended waits > done ended other'),
-    stop: played('waits frozen it > ERR_FDB_FENCED standby other'),
-    'stop --drain': played('waits frozen it > ERR_FDB_FENCED standby other'),
-    upgrade: played('waits frozen it > ERR_FDB_BUSY standby other'),
-    rollback: played('waits frozen it > ERR_FDB_FENCED standby other'),
-    reload: played('waits frozen it > ERR_FDB_FENCED standby other'),
+    stop: played('waits frozen it > done ended none'),
+    'stop --drain': played('waits frozen it > done ended none'),
+    upgrade: tested(
+      'waits until it is decided which version serves, and goes to that one',
+      'e2e/operators-in-commit',
+      'has that one upgraded',
+    ),
+    rollback: played('waits frozen it > done serving it'),
+    reload: played('waits frozen it > done standby other'),
     status: played('done frozen it > done standby other'),
     hold: played('waits frozen it > ERR_FDB_FENCED standby other'),
     listen: played('waits frozen it > ERR_FDB_FENCED standby other'),
@@ -175,7 +179,7 @@ export const EMBEDDED: Readonly<
     QUIT: played('done ended other'),
     stop: played('done ended none'),
     'stop --drain': played('done ended none'),
-    upgrade: played('waits serving it'),
+    upgrade: played('ERR_FDB_BUSY serving it'),
     rollback: played('done ended other'),
     reload: played('done serving it'),
     status: played('done serving it'),
@@ -198,7 +202,7 @@ export const EMBEDDED: Readonly<
     QUIT: played('done ended other'),
     stop: played('done ended none'),
     'stop --drain': played('done ended none'),
-    upgrade: played('waits standby other'),
+    upgrade: played('ERR_FDB_BUSY standby other'),
     rollback: played('done serving it'),
     reload: played('done standby other'),
     status: played('done standby other'),

@@ -1,8 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { FdbError } from '../../src/errors.js'
-import { OperatorClient } from '../../src/operator/client.js'
-import { RELOAD, ROLLBACK, STOP, stopBody } from '../../src/operator/service-commands.js'
 import type { App } from '../processes/app.js'
+import * as operators from './operators.js'
 import { FOR_EVER_MS, type World } from './world.js'
 
 /** The time that an order gives, if it gives one. */
@@ -22,16 +21,9 @@ interface Order {
   readonly undo?: (app: App) => unknown
 }
 
-async function operate<T>({ scene }: World, ask: (client: OperatorClient) => Promise<T>): Promise<T> {
-  using client = await OperatorClient.connect(scene.control)
-  return await ask(client)
-}
-
-async function command({ hosting, ...world }: World, name: string, body = ''): Promise<unknown> {
-  const service = hosting === 'daemon' ? { service: 'shop' } : {}
-  return await operate(world as World, client =>
-    client.command(name, body, { ...service, timeout: FOR_EVER_MS }),
-  )
+/** The name of the service, for a daemon. */
+function serviceOf({ hosting }: World): string {
+  return hosting === 'daemon' ? 'shop' : ''
 }
 
 async function signalled(app: App, signal: NodeJS.Signals, say?: string): Promise<void> {
@@ -60,12 +52,12 @@ export const ORDERS = {
   stop: {
     about: '`fd-broker stop`',
     toService: true,
-    give: (_app, world) => command(world, STOP, stopBody({ timeoutMs: null, drop: false })),
+    give: (_app, world) => operators.stop(world.scene.control, null, serviceOf(world)),
   },
   'stop --drain': {
     about: '`fd-broker stop --drain` with a short time',
     toService: true,
-    give: (_app, world) => command(world, STOP, stopBody({ timeoutMs: ORDERED_MS, drop: false })),
+    give: (_app, world) => operators.stop(world.scene.control, ORDERED_MS, serviceOf(world)),
   },
   upgrade: {
     about: '`fd-broker upgrade`',
@@ -75,20 +67,23 @@ export const ORDERS = {
       const facts = { ...app.config, name: 'upgraded', commands, folder: world.scene.folder, traps: {} }
       const { readyFile: _, workFile: __, ...next } = facts
       const argv = ['env', `FDB_APP=${JSON.stringify(next)}`, process.execPath, APP]
-      const service = world.hosting === 'daemon' ? { service: 'shop' } : {}
-      return operate(world, client => client.upgrade({ argv, timeout: FOR_EVER_MS, ...service }))
+      return operators.upgrade(world.scene.control, { argv, service: serviceOf(world) })
     },
   },
   rollback: {
     about: '`fd-broker rollback`',
     toService: true,
-    give: (_app, world) => command(world, ROLLBACK),
+    give: (_app, world) => operators.rollback(world.scene.control, serviceOf(world)),
   },
-  reload: { about: '`fd-broker reload`', toService: true, give: (_app, world) => command(world, RELOAD) },
+  reload: {
+    about: '`fd-broker reload`',
+    toService: true,
+    give: (_app, world) => operators.reload(world.scene.control, serviceOf(world)),
+  },
   status: {
     about: '`fd-broker status`',
     toService: true,
-    give: (_app, world) => operate(world, client => client.status({ timeout: FOR_EVER_MS })),
+    give: (_app, world) => operators.askStatus(world.scene.control),
   },
   hold: {
     about: 'the application calls `hold()`',

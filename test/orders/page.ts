@@ -1,7 +1,5 @@
 import type { Cell, Sight } from './cell.js'
-import { ORDERS, orderOf } from './given.js'
-import { PHASES, phaseOf } from './phases.js'
-import { HOSTINGS, type Place, placesOf, TABLE } from './table.js'
+import { cellAt, HOSTINGS } from './table.js'
 
 const HEAD = `<!-- Made by test/orders/main.ts from the tables in test/orders. -->
 # Orders in each phase
@@ -9,8 +7,11 @@ const HEAD = `<!-- Made by test/orders/main.ts from the tables in test/orders. -
 A process of a service may get any order in any [phase](glossary.md) of a handoff. These tables say what then happens: the answer to the order, what becomes of the process, and which process serves new clients. "Later" is when the process has been let go on. An operator's order goes to the process that serves, whichever that is. A line without a mark is played by [e2e/orders](../test/e2e/orders.test.ts) with real processes, some in \`npm test\` and all in \`npm run nightly\`; other lines name their test, and a line marked _not played_ is only described.
 `
 
-/** What becomes of a process, by its phase or state. */
+/** The text for each phase or state of a process. */
 const AFTERWARDS: Readonly<Record<string, string>> = {
+  idle: 'no upgrade is under way',
+  starting: 'a version is starting',
+  ending: 'it waits for the end of its program',
   joining: 'it still joins',
   ready: 'it stays ready',
   serving: 'it serves',
@@ -20,7 +21,7 @@ const AFTERWARDS: Readonly<Record<string, string>> = {
   standby: 'it stands by',
   leaving: 'it waits for its last connections',
   gone: 'it has left, and lives on',
-  alive: 'it lives until its work has ended',
+  alive: 'it lives on',
   ended: 'it has ended',
   stopped: 'it is stopped',
 }
@@ -39,33 +40,27 @@ export function ordersPage(): string {
 }
 
 function hostingText(hosting: string): string {
-  const { heading, phases } = HOSTINGS[hosting as keyof typeof HOSTINGS]
-  return `\n## ${heading}\n${Object.entries(phases)
-    .map(([phase, about]) => phaseText({ hosting, phase } as Place, about))
-    .join('')}`
+  const { heading, phases } = HOSTINGS[hosting]!
+  const texts = Object.keys(phases).map(phase => phaseText(hosting, phase))
+  return `\n## ${heading}\n${texts.join('')}`
 }
 
-function phaseText({ hosting, phase }: Place, about: string): string {
-  const rows = placesOf(hosting)
-    .filter(place => place.phase === phase)
-    .map(
-      place =>
-        `| ${orderText(place.order)} | ${cellText(TABLE[place.hosting]![phase]![place.order]!, phase)} |`,
-    )
+function phaseText(hosting: string, phase: string): string {
+  const { orders, phases } = HOSTINGS[hosting]!
+  const { about, heldBy } = phases[phase]!
+  const rows = Object.entries(orders).map(([order, { about: given }]) => {
+    const cell = cellAt({ hosting, phase, order })
+    return `| ${given} | ${cell === undefined ? '' : cellText(cell, heldBy)} |`
+  })
   return `\n### ${phase}: the process ${about}\n\n| order | what happens |\n|---|---|\n${rows.join('\n')}\n`
 }
 
-function orderText(order: string): string {
-  return order in ORDERS ? orderOf(order as keyof typeof ORDERS).about : order
-}
-
-export function cellText(cell: Cell, phase: string): string {
+function cellText(cell: Cell, heldBy: string | undefined): string {
   switch (cell.by) {
     case 'play': {
       const first = sightText(cell.first)
-      if (cell.later === null) return first
-      const { heldBy = null } = phase in PHASES ? phaseOf(phase as keyof typeof PHASES) : {}
-      return `${first}. Later${heldBy === null ? '' : ` (${heldBy})`}: ${sightText(cell.later)}`
+      const when = heldBy === undefined ? '' : ` (${heldBy})`
+      return cell.later === null ? first : `${first}. Later${when}: ${sightText(cell.later)}`
     }
     case 'test':
       return `${cell.says} · [${cell.file.replace(/^test\/|\.test\.ts$/g, '')}](../${cell.file})`

@@ -6,14 +6,14 @@ import { FOR_EVER_MS, inPhase, type MemberHosting, type World } from './world.js
 export interface Reached {
   /** The process that gets the order. */
   readonly app: App
-  /** Lets the process go on. Absent: no hook holds it in the phase. */
+  /** Lets the process go on. Absent if no hook holds the process in the phase. */
   readonly release?: () => void
 }
 
 interface Phase {
   /** Completes the sentence "The process …". */
   readonly about: string
-  /** What the hook withholds, for the text of an order that waits. */
+  /** The event for which the hook makes the process wait. */
   readonly heldBy?: string
   readonly only?: MemberHosting
   /** Limits of the handoff, other than the usual ones. */

@@ -1,54 +1,63 @@
 import type { Cell } from './cell.js'
 import { DAEMON } from './daemon-cells.js'
 import { EMBEDDED } from './embedded-cells.js'
-import { ORDERS } from './given.js'
-import { PHASES, phaseOf } from './phases.js'
+import { ORDERS, type OrderName } from './given.js'
+import { memberStage } from './member-stage.js'
+import { type MemberPhaseName, PHASES, phaseOf } from './phases.js'
+import { RUN } from './run-cells.js'
+import { RUN_ORDERS, RUN_PHASES, type RunOrderName, type RunPhaseName, runStage } from './run-stage.js'
+import type { Stage } from './stage.js'
+import type { MemberHosting } from './world.js'
 
 interface Hosting {
-  /** Its heading in docs/orders.md. */
+  /** The heading in docs/orders.md. */
   readonly heading: string
-  /** Its phases; each text completes the sentence "The process …". */
-  readonly phases: Readonly<Record<string, string>>
+  /** The text completes the sentence "The process …"; `heldBy` names what the hook withholds. */
+  readonly phases: Readonly<Record<string, { readonly about: string; readonly heldBy?: string }>>
+  readonly orders: Readonly<Record<string, { readonly about: string }>>
+  readonly cells: Readonly<Record<string, Readonly<Record<string, Cell>>>>
+  stage(phase: string, order: string): Promise<Stage>
 }
 
-function memberPhases(hosting: 'embedded' | 'daemon'): Record<string, string> {
-  const names = Object.keys(PHASES) as (keyof typeof PHASES)[]
-  return Object.fromEntries(
-    names.filter(name => (phaseOf(name).only ?? hosting) === hosting).map(name => [name, PHASES[name].about]),
-  )
+function member(hosting: MemberHosting, heading: string, cells: Hosting['cells']): Hosting {
+  const names = Object.keys(PHASES) as MemberPhaseName[]
+  const own = names.filter(name => (phaseOf(name).only ?? hosting) === hosting)
+  return {
+    heading,
+    phases: Object.fromEntries(own.map(name => [name, phaseOf(name)])),
+    orders: ORDERS,
+    cells,
+    stage: (phase, order) => memberStage(hosting, phase as MemberPhaseName, order as OrderName),
+  }
 }
 
 /** How the processes of a service are run, in the order of docs/orders.md. */
-export const HOSTINGS = {
-  embedded: { heading: 'A program that uses the library', phases: memberPhases('embedded') },
-  daemon: { heading: 'A program that uses the library, under a daemon', phases: memberPhases('daemon') },
-} as const satisfies Readonly<Record<string, Hosting>>
+export const HOSTINGS: Readonly<Record<string, Hosting>> = {
+  embedded: member('embedded', 'A program that uses the library', EMBEDDED),
+  daemon: member('daemon', 'A program that uses the library, under a daemon', DAEMON),
+  run: {
+    heading: 'fd-broker run',
+    phases: RUN_PHASES,
+    orders: RUN_ORDERS,
+    cells: RUN,
+    stage: (phase, order) => runStage(phase as RunPhaseName, order as RunOrderName),
+  },
+}
 
 /** One line of docs/orders.md. */
 export interface Place {
-  readonly hosting: keyof typeof HOSTINGS
+  readonly hosting: string
   readonly phase: string
   readonly order: string
 }
 
-/** What happens, by hosting, phase and order. */
-export const TABLE: Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, Cell>>>>>> = {
-  embedded: EMBEDDED,
-  daemon: DAEMON,
-}
-
-/** Each order in each phase of a hosting. */
-export function placesOf(hosting: string): Place[] {
-  const { phases } = HOSTINGS[hosting as keyof typeof HOSTINGS]
-  return Object.keys(phases).flatMap(phase =>
-    Object.keys(ORDERS).map(order => ({ hosting, phase, order }) as Place),
+/** Each order in each phase of each hosting. */
+export function everyPlace(): Place[] {
+  return Object.entries(HOSTINGS).flatMap(([hosting, { orders, phases }]) =>
+    Object.keys(phases).flatMap(phase => Object.keys(orders).map(order => ({ hosting, phase, order }))),
   )
 }
 
-export function everyPlace(): Place[] {
-  return Object.keys(HOSTINGS).flatMap(placesOf)
-}
-
 export function cellAt({ hosting, phase, order }: Place): Cell | undefined {
-  return TABLE[hosting]?.[phase]?.[order]
+  return HOSTINGS[hosting]?.cells[phase]?.[order]
 }

@@ -14,7 +14,7 @@ export const SLOW = {
   freeze: FOR_EVER_MS,
   prepare: FOR_EVER_MS,
   commit: FOR_EVER_MS,
-  probation: FOR_EVER_MS,
+  probation: 10 * FOR_EVER_MS,
   heartbeat: 200,
   silence: 40_000,
 }
@@ -26,7 +26,7 @@ export class World {
   readonly hosting: MemberHosting
   readonly scene: Scene
   readonly manager: NotifyRecorder
-  /** Of the listeners "web" and "secure". */
+  /** The ports of the listeners "web" and "secure". */
   readonly ports: readonly [number, number]
   readonly #config: AppConfig
   readonly #requests: http.ClientRequest[] = []

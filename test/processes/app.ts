@@ -37,9 +37,9 @@ export interface AppConfig {
   exitBeforeReady?: boolean
   /** The RLIMIT_NOFILE, from before join() on: Node itself opens far more files at once while it loads modules. */
   descriptors?: number
-  /** Its work, which only the serving process does, ends when this file exists. */
+  /** The app has work for the serving process only, which ends when this file exists. */
   workFile?: string
-  /** It has a reload hook. */
+  /** The app has a reload hook. */
   reloads?: boolean
   /** At SIGTERM it closes its member with this timeout (5 s), also before it serves. */
   endWithin?: number

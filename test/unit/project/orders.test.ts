@@ -8,7 +8,7 @@ import { cellAt, everyPlace, type Place } from '../../orders/table.js'
 import { testsOf } from '../../situations/titles.js'
 
 const root = fileURLToPath(new URL('../../..', import.meta.url))
-/** The most cells that no test plays, and the most without an answer. They may only become fewer. */
+/** The most cells that no test plays, and the most without an answer. Lower these when you can. */
 const MOST_CLAIMED = 0
 const MOST_OPEN = 0
 

@@ -1,0 +1,24 @@
+import { readFileSync } from 'node:fs'
+
+/** A process that was brought into a phase, and an order for it. */
+export interface Stage {
+  /** The process that gets the order. */
+  readonly pid: number
+  /** The process that a cell calls `it` if it serves: the same one, or the program of a supervisor. */
+  readonly serving: number
+  readonly url: string
+  give(): Promise<unknown>
+  /** Undoes the order, so that the process goes on. */
+  undo?(): unknown
+  /** Releases the hook that holds the process in the phase. */
+  release?(): void
+  /** The phase that the process reports now. */
+  phase(): Promise<string>
+  /** The output of the processes, for a failure. */
+  describe(): string
+}
+
+/** The state of a process in /proc: `T` if a signal has stopped it. */
+export function stateOf(pid: number): string {
+  return /^.*\) (.)/s.exec(readFileSync(`/proc/${pid}/stat`, 'latin1'))?.[1] ?? ''
+}
