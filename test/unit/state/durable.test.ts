@@ -54,7 +54,7 @@ describe('a change of a durable section', () => {
     expect(onDisk()).toBe(true)
   })
 
-  it('is refused for the reason for which this process writes no more, like any other change', async () => {
+  it('fails with the error of any other change if this process cannot write', async () => {
     const { log, file, notes } = writing()
     log.endWriting(new FdbError('ERR_FDB_UNFIT', 'this process cannot write'))
     file.stop()
