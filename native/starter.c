@@ -155,6 +155,11 @@ static pid_t fork_apart(order *it, const int *fds) {
   if (!pass(it, fds)) return -1;
   do size = recv(own_end, &answer, 1, 0);
   while (size < 0 && errno == EINTR);
+  if (size != 1) {
+    it->failed = "recv";
+    if (size == 0) errno = EPIPE; /* the thread has ended */
+    return -1;
+  }
   errno = it->error;
   return it->pid;
 }
