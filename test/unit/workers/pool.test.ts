@@ -577,6 +577,27 @@ describe('all workers', () => {
     await replaced
   })
 
+  it('get one successor each, one after the other', async () => {
+    const { pool, standings } = serving(2, { command: STAYS })
+    const [first, second] = pool.slots
+    onTestFinished(async () => {
+      for (const pid of children()) process.kill(Number(pid), 'SIGKILL')
+      await until('their processes have ended', () => children().length === 0)
+    })
+    const replaced = pool.replaceAll(pool.slots)
+    replaced.catch(() => {})
+    await until('the first one is being replaced', () => children().length === 1)
+    expect([first!.isStarting, second!.isStarting]).toEqual([true, false])
+    standings.set(first!.name, owned(200, 2))
+    pool.update()
+    await until('another one is being replaced', () => children().length === 2)
+    expect([first!.isStarting, second!.isStarting]).toEqual([false, true])
+    standings.set(second!.name, owned(201, 2))
+    pool.update()
+    await replaced
+    expect(children()).toHaveLength(2)
+  })
+
   it('may be started again while a replacement waits for a probation: it waits for that start too', async () => {
     const { pool, standings } = serving(1, { command: STAYS })
     const [slot] = pool.slots
