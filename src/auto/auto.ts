@@ -4,6 +4,7 @@ import type net from 'node:net'
 import { rememberLine } from '../base/successor-output.js'
 import { expectMember, noMember } from '../member/joining/process-member.js'
 import { observe } from '../node/observed-events.js'
+import { startingProcesses } from '../os/main-process.js'
 import { LIBRARY_FILES } from './library-files.js'
 import type { ListenRequest } from './listen-request.js'
 import type { AutoService } from './service.js'
@@ -28,12 +29,14 @@ export class Auto {
   #isReady = false
   #undecided: Promise<unknown> | null = null
   #isDecided = false
+  /** The processes that have started this one. */
+  readonly #starters = startingProcesses()
   /** Null if no other version serves. See {@link AutoService.announceStart}. */
   readonly announced: Promise<() => void> | null
 
   constructor(settings: AutoSettings) {
     this.#settings = settings
-    this.announced = existsSync(settings.control) ? announce(settings.control) : null
+    this.announced = existsSync(settings.control) ? this.#announce() : null
     if (this.announced !== null) expectMember()
     // Now, before libraries replace process.emit(), which some of them restore later.
     observe(
@@ -99,6 +102,19 @@ export class Auto {
     this.#stopWatching.set(server, stop)
   }
 
+  /** Tells the version that serves that this process starts, unless it is a child of that program. Never rejects. */
+  async #announce(): Promise<() => void> {
+    try {
+      const { AutoService } = await loadService()
+      const end = await AutoService.announceStart(this.#settings.control, this.#starters)
+      if (end !== null) return end
+      noMember()
+    } catch {
+      // This process starts unannounced.
+    }
+    return () => {}
+  }
+
   /** See {@link AutoSettings.ready}. */
   ready(): void {
     this.#isReady = true
@@ -124,7 +140,7 @@ export class Auto {
     if (this.#excluded || this.#service !== null) return
     try {
       const { AutoService } = await loadService()
-      this.#service = await AutoService.join(this.#settings, () => {
+      this.#service = await AutoService.join(this.#settings, this.#starters, () => {
         this.#service = null
         noMember()
       })
@@ -136,16 +152,6 @@ export class Auto {
     this.#excluded = this.#service === null
     if (this.#excluded) noMember()
     if (this.#isReady) this.#service?.reportReady()
-  }
-}
-
-/** Tells the version that serves that this process starts. Never rejects. */
-async function announce(control: string): Promise<() => void> {
-  try {
-    const { AutoService } = await loadService()
-    return await AutoService.announceStart(control)
-  } catch {
-    return () => {}
   }
 }
 

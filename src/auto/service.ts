@@ -10,7 +10,6 @@ import {
   nameSocket,
 } from '../node/held-handle.js'
 import { observe, setMethod } from '../node/observed-events.js'
-import { OperatorClient } from '../operator.js'
 import { startedAs, WITHOUT } from '../os/command-line.js'
 import { shownAddress } from '../os/given-up.js'
 import { realPathOf } from '../os/release-link.js'
@@ -21,13 +20,12 @@ import { linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
 import { openInspector } from './node-startup.js'
 import { Placeholder } from './placeholder.js'
 import { HANDLER_MS, ProgramShutdown } from './program-shutdown.js'
+import { exclusionFromService } from './serving-version.js'
 import type { AutoSettings } from './settings.js'
 import { announceStart } from './starting.js'
 import { autoLog, codeAndMessageOf, messageOf, print, printOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
 
-/** Time limit for the serving version to report its program. */
-const STATUS_MS = 5_000
 /** Delay before a failed health check is repeated. */
 const RETRY_MS = 100
 
@@ -68,16 +66,18 @@ export class AutoService {
   #failedLog: string | null = null
 
   /**
-   * Joins the service. Prints a message and returns null if another program serves under the same name. Calls `onLeft` when this program has
-   * left the service and may join again. Rejects as `join()` does.
+   * Joins the service. Returns null if this program is no version of it, and prints the reason if a user would expect that it is one. Calls `onLeft`
+   * when this program has left the service and may join again. Rejects as `join()` does.
    */
-  static async join(settings: AutoSettings, onLeft: () => void): Promise<AutoService | null> {
+  static async join(
+    settings: AutoSettings,
+    starters: ReadonlySet<number>,
+    onLeft: () => void,
+  ): Promise<AutoService | null> {
     const { control, service, drainMs, exitMs, readyMs, probationMs, pidFile, stateFile } = settings
-    const other = settings.isNamed ? null : await otherProgram(settings)
-    if (other !== null) {
-      print(
-        `"${service}" is the service of another program, ${other}: this program runs without upgrades; set FD_BROKER_NAME (with fd-broker start: --name) to a name of its own (or to "${service}" to make it the next version of that program)`,
-      )
+    const exclusion = await exclusionFromService(settings, starters)
+    if (exclusion !== null) {
+      if (exclusion.notice !== null) print(exclusion.notice)
       return null
     }
     const member = await join({
@@ -100,9 +100,7 @@ export class AutoService {
   }
 
   /** See {@link announceStart}. */
-  static announceStart(control: string): Promise<() => void> {
-    return announceStart(control)
-  }
+  static readonly announceStart = announceStart
 
   private constructor(settings: AutoSettings, member: Member, onLeft: () => void) {
     this.#settings = settings
@@ -440,34 +438,6 @@ export class AutoService {
     const closed = why === undefined ? this.#member.close() : this.#member.closeBecause(why)
     this.#leaving = closed.then(this.#onLeft, this.#onLeft)
   }
-}
-
-/**
- * Returns the program that serves under this name, or its control socket if it does not report its program. Returns null if none serves, or
- * this one, or `upgrade --kill-stuck`, which waits for the next version of a killed process.
- */
-async function otherProgram({ control, program }: AutoSettings): Promise<string | null> {
-  if (!existsSync(control)) return null
-  try {
-    using client = await OperatorClient.connect(control, { timeout: STATUS_MS })
-    const answer = await client.status({ timeout: STATUS_MS })
-    const { program: served, replaces } =
-      'details' in answer ? answer.details : ({} as Record<string, unknown>)
-    if (replaces !== undefined) return null
-    if (typeof served !== 'string') return `${control} (pid ${client.peerPid})`
-    return isSameFile(served, program) ? null : served
-  } catch (error) {
-    // The control socket may be left from a process that has ended. join() handles that, and reports other errors.
-    if (FdbError.is(error)) return null
-    throw error
-  }
-}
-
-/** Whether two paths name the same file: each may be a link to it, or lead through one (`current/`). */
-function isSameFile(one: string, other: string): boolean {
-  if (one === other) return true
-  const real = realPathOf(one)
-  return real !== null && real === realPathOf(other)
 }
 
 function missingText(missing: readonly string[]): string {

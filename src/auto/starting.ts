@@ -1,6 +1,7 @@
 import { LONGEST_MS } from '../base/duration.js'
 import type { Member } from '../index.js'
 import { OperatorClient } from '../operator.js'
+import { isChildOf } from './serving-version.js'
 
 /** The command with which a starting process tells the serving one of itself. It is answered when the process joins or ends. */
 const COMMAND = 'fd-broker/auto:starts'
@@ -46,11 +47,21 @@ export class StartingProcesses {
   }
 }
 
-/** Tells the serving process that this one starts, until the returned function is called. Does not keep the process alive. Never rejects. */
-export async function announceStart(control: string): Promise<() => void> {
+/**
+ * Tells the serving process that this one starts, until the returned function is called. Returns null if this
+ * process is a child of the serving one. Does not keep the process alive. Never rejects.
+ */
+export async function announceStart(
+  control: string,
+  starters: ReadonlySet<number>,
+): Promise<(() => void) | null> {
   try {
     const client = await OperatorClient.connect(control, { timeout: CONNECT_MS })
     client.unref()
+    if (isChildOf(client.peerPid, starters)) {
+      client.close()
+      return null
+    }
     // A version without this command need not know of this process.
     client.command(COMMAND, '', { timeout: LONGEST_MS }).catch(() => {})
     return () => client.close()

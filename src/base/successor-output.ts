@@ -3,10 +3,22 @@ import { dirname, join } from 'node:path'
 import { getEnvironmentData, setEnvironmentData } from 'node:worker_threads'
 import { pathForOthers, thisFile } from './lazy.js'
 
+/** Environment variable: the file in which a successor writes why it ends before it joins. Removed for its children. */
+export const LAST_WORDS = 'FD_BROKER_LAST_WORDS'
 /** Environment variable: the file to which a successor writes its last stderr lines if it ends before it serves. */
 export const LAST_LINES = 'FD_BROKER_LAST_LINES'
 /** Environment variable: the successor's own NODE_OPTIONS, without the preload; absent if it has none. */
 export const OWN_OPTIONS = 'FD_BROKER_NODE_OPTIONS'
+
+/** The file to which a successor writes the step that it has not completed. The file exists while the process that has started the successor waits. */
+export function stepFile(lastWords: string): string {
+  return `${lastWords}.step`
+}
+
+/** Whether a version waits for a next version that it has started with this environment: the current process, or a tool that has started it. */
+export function isAwaited({ [LAST_WORDS]: file }: Readonly<NodeJS.ProcessEnv>): boolean {
+  return file !== undefined && existsSync(stepFile(file))
+}
 
 /** Adds the preload `started.cjs` to a successor's NODE_OPTIONS. Does nothing if the library runs without its bundles, as in tests. */
 export function startedWith(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {

@@ -137,6 +137,17 @@ export function* ancestryOf(pid: number): Generator<number> {
   }
 }
 
+/**
+ * Returns the processes that have started the current one, each through those after it. Call it at the start: the parent may end. PID 1 counts only
+ * if this process is of its session: an orphan's parent is PID 1, too.
+ */
+export function startingProcesses(): ReadonlySet<number> {
+  const session = processStat(process.pid)?.session
+  const found = new Set(ancestryOf(process.ppid))
+  if (processStat(1)?.session !== session) found.delete(1)
+  return found
+}
+
 /** Also true if both are the same process. */
 export function descendsFrom(pid: number, from: number): boolean {
   for (const at of ancestryOf(pid)) if (at === from) return true

@@ -1,10 +1,8 @@
 import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { nodeCrypto } from '../base/lazy.js'
-import { inheritedOutput, LAST_LINES } from '../base/successor-output.js'
+import { inheritedOutput, LAST_LINES, LAST_WORDS, stepFile } from '../base/successor-output.js'
 import type { EnvironmentMark } from './leftover-processes.js'
 
-/** Environment variable: the file in which a successor writes why it ends before it joins. Removed for its children. */
-const VARIABLE = 'FD_BROKER_LAST_WORDS'
 const MOST_CHARACTERS = 2_000
 /** Number of stderr lines in an error message: more than the preload `output-preload.ts` writes of an uncaught error. */
 const MOST_LINES = 24
@@ -12,10 +10,10 @@ const MOST_LINES = 24
 /** Replaces an unknown reason in messages. */
 export const NO_REASON = 'see its own output'
 
-let reasonFile = process.env[VARIABLE]
+let reasonFile = process.env[LAST_WORDS]
 /** Whether another process has started this one as its successor. */
 export const isStartedSuccessor = reasonFile !== undefined
-delete process.env[VARIABLE]
+delete process.env[LAST_WORDS]
 
 /**
  * Gets the reason why a successor ended before it could report over the control path, for example a wrong configuration. The successor
@@ -33,7 +31,7 @@ export class ExitReason {
     this.#file = `${control}.${nodeCrypto().randomBytes(8).toString('hex')}`
     this.#lines = `${this.#file}.stderr`
     this.#step = stepFile(this.#file)
-    this.env = { [VARIABLE]: this.#file, [LAST_LINES]: this.#lines }
+    this.env = { [LAST_WORDS]: this.#file, [LAST_LINES]: this.#lines }
     try {
       // Created here, not by the successor: if this process no longer waits, the successor finds no file and leaves none.
       writeFileSync(this.#lines, '', { flag: 'wx', mode: 0o600 })
@@ -45,7 +43,7 @@ export class ExitReason {
 
   /** Identifies the successor, and the processes that it started with its environment. */
   get mark(): EnvironmentMark {
-    return { name: VARIABLE, value: this.#file }
+    return { name: LAST_WORDS, value: this.#file }
   }
 
   /** Returns the successor's reason in one line, once; null if it wrote none. */
@@ -94,10 +92,6 @@ export class ExitReason {
     rmSync(this.#lines, { force: true })
     rmSync(this.#step, { force: true })
   }
-}
-
-function stepFile(reason: string): string {
-  return `${reason}.step`
 }
 
 /** Reads a file and removes it; null if it does not exist. */

@@ -54,6 +54,48 @@ describe('under fd-broker/auto processes that never serve have no part in an upg
   })
 })
 
+/** A program that forks itself; its child listens when the program is asked for /child, and the answer is what came of that. */
+const FORKS = (when: 'before' | 'later', env: string) => `import { fork } from 'node:child_process'
+import http from 'node:http'
+const answer = (request, response) => response.end('pid ' + process.pid)
+const [, file, role] = process.argv
+if (role === 'child') {
+  process.on('disconnect', () => process.exit())
+  process.on('message', address =>
+    http.createServer(answer).on('error', error => process.send(error.code)).listen(address, () => process.send('listens')))
+} else {
+  process.on('SIGTERM', () => process.exit())
+  const start = () => fork(file, ['child'], ${env})
+  const early = ${when === 'before' ? 'start()' : 'null'}
+  const server = http.createServer((request, response) => {
+    if (!request.url.startsWith('/child')) return answer(request, response)
+    const child = early ?? start()
+    child.once('message', text => response.end(text))
+    child.send(request.url === '/child' ? 8080 : '.' + request.url + '.sock')
+  }).listen(8080)
+}
+`
+const OWN_ENVIRONMENT =
+  '{ env: { PATH: process.env.PATH, RUNTIME_DIRECTORY: process.env.RUNTIME_DIRECTORY } }'
+
+describe('under fd-broker/auto a child that the program forks, and that listens, is no next version of it,', () => {
+  it.each([
+    ['forked before the program listens', 'before', '{}'],
+    ['forked later, with an environment of its own', 'later', OWN_ENVIRONMENT],
+  ] as const)('%s', async (_which, when, env) => {
+    const program = await AutoProgram.of(FORKS(when, env), 'server.mjs', { env: SOON })
+    await program.serve()
+    for (const generation of [2, 3]) {
+      const asked = async (path: string) => await (await fetch(`${program.url}${path}`)).text()
+      expect(await asked('/child')).toBe('EADDRINUSE')
+      expect(await asked(`/child-${generation}`)).toBe('listens')
+      await program.command('upgrade')
+      await program.answeredBy(await program.serves(generation))
+    }
+    expect(program.output).toBe('')
+  })
+})
+
 it('a next version under fd-broker/auto that does not listen is named as the cause', async () => {
   const program = await AutoProgram.of(`import http from 'node:http'\n${LISTEN}\n`)
   const first = await program.serve()
