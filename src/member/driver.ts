@@ -9,7 +9,7 @@ import type { StatusReport } from '../operator/status-report.js'
 import { dropExitReason } from '../versions/exit-reason.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { settledOf } from './lifecycle/end-order.js'
-import { addActive, removeActive, watchDoubledIntervals, watchRetired } from './lifecycle/shutdown.js'
+import { addActive, removeActive, watchDoubledTimers, watchRetired } from './lifecycle/shutdown.js'
 import { startListeners } from './listeners/listener.js'
 import { staysForOthers } from './operator/stay.js'
 import type { Check, CloseOptions, ReadyOptions } from './options/member-options.js'
@@ -240,7 +240,7 @@ export class MemberDriver implements RuntimeDriver {
     if (shutdown.isRetired) {
       moves.leave(true)
       drain.open()
-      watchDoubledIntervals(settings.logger, () => isCurrent(this.phase))
+      watchDoubledTimers(settings.logger, () => isCurrent(this.phase))
     }
     leadership.retire()
   }

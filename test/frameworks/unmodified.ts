@@ -47,8 +47,9 @@ export async function unmodifiedFolder(
   return made
 }
 
-/** Lines of a program's processes that are no complaint: of a replaced one that a timer kept, and of node-cron on a busy machine. */
+/** Lines of a program's processes that are no complaint: of a replaced one that a timer kept or that has jobs, and of node-cron on a busy machine. */
 const FINE = [
+  /^fd-broker: process \d+ was replaced, and until it ends .* done twice: jobs of [\w-]+\. /,
   /^fd-broker: process \d+ no longer serves .* keeps? it alive: fd-broker ends it\. /,
   /\[NODE-CRON\].*\[WARN\].* missed execution at /,
 ]

@@ -1,7 +1,8 @@
 import { DEFAULT_TIMES } from '../../base/default-times.js'
 import type { Logger } from '../../base/logger.js'
 import type { FdbError } from '../../errors.js'
-import { activeIntervals, activeResources } from '../../node/active-resources.js'
+import { activeResources } from '../../node/active-resources.js'
+import { activeTimers } from '../../node/active-timers.js'
 import { keptByText } from '../../operator/status-report.js'
 import type { RetiredReason } from '../options/member-options.js'
 import { EndOrder } from './end-order.js'
@@ -157,25 +158,27 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report }
   }, ms).unref()
 }
 
-/** A replaced process should have cleared its intervals after this time. */
+/** A replaced process should have stopped its timers after this time. */
 const DOUBLED_MS = 1_000
 const NO_DEVELOPMENT: readonly (string | undefined)[] = ['production', 'test']
 /** Shorter intervals, in milliseconds, are not taken for jobs. */
 const JOB_MS = 1_001
 
 /**
- * Warns in development if a replaced process still has intervals, because they run in the next version too. `over` returns true if this
- * process serves again.
+ * Warns in development if a replaced process still has intervals, or timers of a scheduler, because they run in the next version too. `over` returns
+ * true if this process serves again.
  */
-export function watchDoubledIntervals(logger: Logger, over: () => boolean): void {
+export function watchDoubledTimers(logger: Logger, over: () => boolean): void {
   if (NO_DEVELOPMENT.includes(process.env.NODE_ENV)) return
   setTimeout(() => {
     if (over()) return
-    const intervals = activeIntervals(JOB_MS)
-    if (intervals.length === 0) return
-    const list = intervals.map(({ everyMs, what }) => `setInterval of ${everyMs} ms, ${what}`)
+    const timers = activeTimers(JOB_MS)
+    if (timers.length === 0) return
+    const list = timers.map(({ everyMs, what }) =>
+      everyMs === null ? `jobs of ${what}` : `setInterval of ${everyMs} ms, ${what}`,
+    )
     logger.warn(
-      { intervals },
+      { timers },
       `process ${process.pid} was replaced, and until it ends its timers run beside those of the next version, so their work may be done twice: ${list.join('; ')}. Start a timer that must run only once in runOnce() of fd-broker, or clear it on retiring. Ignore this if the timers concern only their own process; NODE_ENV=production turns this hint off`,
     )
   }, DOUBLED_MS).unref()
