@@ -16,6 +16,12 @@ export function durationText(ms: number): string {
   return ms > 0 && ms % UNITS.h! === 0 ? `${ms / UNITS.h!}h` : `${ms / 1000}s`
 }
 
+/** Formats how long ago something was, in its largest unit, for messages: `42 s ago`, `3 h ago`. */
+export function agoText(ms: number): string {
+  const [size, unit] = ms < 120_000 ? [1000, 's'] : ms < 7_200_000 ? [60_000, 'min'] : [3_600_000, 'h']
+  return `${Math.max(0, Math.round(ms / size))} ${unit} ago`
+}
+
 /** Describes the durations that {@link durationMs} accepts, for error messages. */
 export function aDuration(least = 0): string {
   return `a duration from ${least}ms to 596h (24.8 days), with its unit: 500ms, 30s, 2m, 1h`

@@ -446,6 +446,15 @@ export class Timeline {
     return this.records.at(-1)
   }
 
+  /** Returns how long ago the probation of this process ended; null if that is not recorded. */
+  releasedMs(pid: number): number | null {
+    const record = this.records.findLast(
+      ({ successor, outcome }) => successor === pid && outcome === 'released',
+    )
+    const at = record?.phases.at(-1)?.at
+    return at === undefined ? null : Date.now() - at
+  }
+
   enter(phase: HolderPhase): void {
     const { current } = this
     if (current === undefined) return

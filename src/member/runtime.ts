@@ -220,6 +220,7 @@ export class MemberRuntime {
       ...hosted,
       commands,
       reloading: this.reloading,
+      timing: this.timing,
       close: how => driver.close(how),
       stop: timeout => driver.stop(timeout),
     })

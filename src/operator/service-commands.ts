@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../base/duration.js'
+import { agoText, LONGEST_MS } from '../base/duration.js'
 import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
 import type { UnfitReport } from './status-report.js'
@@ -117,11 +117,15 @@ function read(body: Buffer): Record<string, unknown> {
   throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a service command are not a JSON object`)
 }
 
-/** Returns the error of a rollback if the previous version cannot take over again. `unfit`: its reason, if it stands by. */
-export function noStandbyError(serving: string, unfit: UnfitReport | null): FdbError {
+/**
+ * Returns the error of a rollback if the previous version cannot take over again. `unfit`: its reason, if it stands by. `overMs`: how long ago the
+ * probation of the serving version ended; null if that is unknown, or if it had none.
+ */
+export function noStandbyError(serving: string, unfit: UnfitReport | null, overMs: number | null): FdbError {
+  const over = overMs === null ? 'is over, or it is the first version' : `ended ${agoText(overMs)}`
   const why =
     unfit === null
-      ? `no process stands by for ${serving}: the probation of ${serving} is over, or it is the first version`
+      ? `no process stands by for ${serving}: its probation ${over}`
       : `the process that stands by for ${serving} cannot take over again, so ${serving} keeps serving (${unfit.code}: ${unfit.message})`
   return new FdbError(
     'ERR_FDB_NO_STANDBY',

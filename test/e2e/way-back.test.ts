@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
+import type { FdbError } from '../../src/errors.js'
 import { join as joinService } from '../../src/member/joining/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { ROLLBACK } from '../../src/operator/service-commands.js'
@@ -26,7 +27,7 @@ async function open(hosting: 'embedded' | 'daemon', defaults: AppConfig = {}) {
   const port = await freePort()
   const listeners = [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }]
   const scene = Scene.open({ hosting, routes: 5, upgrade: LONG, listeners, ...defaults })
-  if (hosting === 'daemon') await startDaemon(scene, { upgrade: LONG })
+  if (hosting === 'daemon') await startDaemon(scene, { upgrade: defaults.upgrade ?? LONG })
   const status = async (): Promise<StatusReport> =>
     hosting === 'daemon' ? await serviceStatus(scene) : await scene.status()
   return { scene, status, target: `http://127.0.0.1:${port}` }
@@ -149,6 +150,45 @@ describe.each(['embedded', 'daemon'] as const)(
       const shown = await promisify(execFile)(process.execPath, [CLI, 'status', '--control', scene.control])
       const line = `standby +no process can take over: process ${elder.pid} stands by, and cannot write: ERR_FDB_SCHEMA`
       if (hosting === 'embedded') expect(shown.stdout).toMatch(new RegExp(line))
+    })
+  },
+)
+
+describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'daemon']))(
+  'fd-broker refuses a rollback after the probation, %s,',
+  hosting => {
+    it('and says how long ago the probation ended, and the remedy', async () => {
+      const upgrade = { probation: 100, heartbeat: 50 }
+      const { scene, status, target } = await open(hosting, { upgrade })
+      await scene.serve()
+      const asked = async () => {
+        using client = await OperatorClient.connect(scene.control)
+        const order = client.command(ROLLBACK, '', hosting === 'daemon' ? { service: 'shop' } : {})
+        return await order.then(
+          () => expect.unreachable(),
+          (error: FdbError) => [error.code, error.message],
+        )
+      }
+      const remedy =
+        'To return to the previous release, start it as the next version: fd-broker upgrade -- COMMAND'
+      expect(await asked()).toEqual([
+        'ERR_FDB_NO_STANDBY',
+        expect.stringMatching(
+          `^no process stands by for .* its probation is over, or it is the first version. ${remedy}$`,
+        ),
+      ])
+      const second = await scene.serve()
+      await until('the probation is over', async () => {
+        const { pid, phase } = await status()
+        return pid === second.pid && phase === 'idle'
+      })
+      expect(await asked()).toEqual([
+        'ERR_FDB_NO_STANDBY',
+        expect.stringMatching(
+          `^no process stands by for .* its probation ended \\d+ (?:s|min) ago. ${remedy}$`,
+        ),
+      ])
+      expect(await whoAnswers(target)).toBe(second.pid)
     })
   },
 )

@@ -201,7 +201,11 @@ export class ServiceOperations implements Operations {
     await this.#awaitDecision(0, context.signal)
     // Checked here, because only the daemon knows for certain whether a standby can take over again.
     if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined)
-      throw noStandbyError(`the member that serves "${name}"`, this.#unfitStandby)
+      throw noStandbyError(
+        `the member that serves "${name}"`,
+        this.#unfitStandby,
+        holder.timeline.releasedMs(this.#serving?.pid ?? 0),
+      )
     const reply = await this.#commands.ask(this.#owner, order, context)
     if (order.name === STOP) this.#service.endDraining(readStopOrder(Buffer.from(order.body)).timeoutMs)
     return reply

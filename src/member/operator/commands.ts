@@ -17,6 +17,7 @@ import type { Heartbeat } from '../lifecycle/heartbeat.js'
 import type { Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
+import type { TakeoverTiming } from '../lifecycle/takeover-timing.js'
 import type { CloseOptions } from '../options/member-options.js'
 import type { Announcer } from './announcer.js'
 
@@ -101,6 +102,7 @@ interface ServiceCommandsDeps {
   readonly hosting: Pick<Hosting, 'hearStandby' | 'standsBy' | 'unfitStandby'>
   readonly commands: Pick<Commands, 'set'>
   readonly reloading: Pick<Reloading, 'run'>
+  readonly timing: TakeoverTiming
   close(options: CloseOptions): Promise<void>
   /** Ends the service. */
   stop(timeout: number | null): Promise<void>
@@ -108,7 +110,7 @@ interface ServiceCommandsDeps {
 
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
 export function serveServiceCommands(deps: ServiceCommandsDeps): void {
-  const { changes, commands, generation, heartbeat, hosting, machine, reloading, shutdown } = deps
+  const { changes, commands, generation, heartbeat, hosting, machine, reloading, shutdown, timing } = deps
   const reply = () => processReply({ pid: process.pid, generation })
   commands.set(RELOAD, async () => {
     await reloading.run()
@@ -116,8 +118,10 @@ export function serveServiceCommands(deps: ServiceCommandsDeps): void {
   })
   commands.set(ROLLBACK, async (_body, { by }) => {
     await hosting.hearStandby?.()
-    if (!hosting.standsBy)
-      throw noStandbyError(`process ${process.pid} (generation ${generation})`, hosting.unfitStandby)
+    if (!hosting.standsBy) {
+      const overMs = timing.sinceMs('offered') === null ? null : timing.sinceMs('released')
+      throw noStandbyError(`process ${process.pid} (generation ${generation})`, hosting.unfitStandby, overMs)
+    }
     shutdown.requestedBy = rollbackBy(by)
     heartbeat.beat()
     void deps.close({})
