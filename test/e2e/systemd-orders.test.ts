@@ -75,6 +75,8 @@ const PLAIN_NPM = NPM.replace('Type=notify\nNotifyAccess=all\n', '')
 
 interface Orders {
   readonly unit: string
+  /** The control socket. */
+  readonly control: string
   readonly port: number
   readonly tls: boolean
   readonly slow: string
@@ -82,8 +84,22 @@ interface Orders {
   readonly units: Readonly<Record<string, string>>
 }
 
-const edge = { unit: 'edge', port: 8443, tls: true, slow: '/slow', setup: SETUP_EDGE }
-const app = { unit: 'app', port: 8080, tls: false, slow: '/slow', setup: SETUP_AUTO }
+const edge = {
+  unit: 'edge',
+  control: '/run/edge/edge.sock',
+  port: 8443,
+  tls: true,
+  slow: '/slow',
+  setup: SETUP_EDGE,
+}
+const app = {
+  unit: 'app',
+  control: '/run/app/app.sock',
+  port: 8080,
+  tls: false,
+  slow: '/slow',
+  setup: SETUP_AUTO,
+}
 const CASES: Readonly<Record<string, Orders>> = {
   'the shipped unit of the proxy': { ...edge, units: { 'edge.service.d/test.conf': LIMITED } },
   'a plain unit of the proxy, without messages to systemd': {
@@ -96,6 +112,7 @@ const CASES: Readonly<Record<string, Orders>> = {
   },
   'the shipped unit of a server with join()': {
     unit: 'shop',
+    control: '/run/shop/shop.sock',
     port: 8080,
     tls: false,
     slow: '/slow',
