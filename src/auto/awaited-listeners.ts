@@ -20,7 +20,7 @@ interface AwaitedDeps {
 }
 
 /**
- * The listeners on which the previous version listens and this version does not yet. It must not serve before it listens on all: neither
+ * The listeners on which the previous version listens and this version does not yet. This version must not serve before it listens on all: neither
  * silence nor time shows that a program opens no other listener, and its clients would be refused.
  */
 export class AwaitedListeners {
@@ -97,7 +97,7 @@ export class AwaitedListeners {
         const open = new Set(answer.listeners.map(({ inode }) => inode))
         this.#closed = new Set(before.filter(inode => !open.has(inode)))
       } catch {
-        // It is asked again.
+        // The next look asks again.
       } finally {
         this.#isLooking = false
       }

@@ -5,7 +5,7 @@ import { workerPlace } from '../os/default-control.js'
 import { ancestryOf } from '../os/main-process.js'
 import { isOff } from './settings.js'
 
-/** Environment variable: the pid of a process that has joined a service. Its children inherit the variable: they are not next versions. */
+/** Environment variable: the pid of a process that has joined a service. The children of that process inherit the variable: they are not next versions. */
 export const PARENT = 'FD_BROKER_AUTO_PARENT'
 
 /** Why a process runs without fd-broker. */

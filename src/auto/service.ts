@@ -140,7 +140,7 @@ export class AutoService {
       changed: missing => this.#reportMissing(missing),
     })
     member.successorsListen()
-    // It is this version's own: not that of the processes that it starts.
+    // The variable is this version's own: not that of the processes that it starts.
     delete process.env[WITHOUT]
     this.#awaited.update()
     if (this.#offered.size > 0) openInspector()

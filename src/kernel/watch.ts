@@ -52,7 +52,7 @@ export interface SignalWatch {
 
 type SignalCallback = (own: boolean) => void
 
-/** The watches of one signal. They share a handle of the event loop: it has every signal that has arrived, and the newest watch gets it. */
+/** The watches of one signal, which share a handle of the event loop: it has every signal that has arrived, and the newest watch gets it. */
 class WatchedSignal {
   static readonly #all = new Map<NodeJS.Signals, WatchedSignal>()
   readonly #signal: NodeJS.Signals

@@ -30,7 +30,7 @@ const ACTIVE = `function () {
 const GROUP = 'fd-broker'
 
 /**
- * Finds active timers that may do a job: intervals of at least `leastMs` whose function is in a file of the program, and timers of schedulers. Those of
+ * Finds active timers that may do a job: intervals of at least `leastMs` whose function is in a file of the program, and timers of schedulers. Timers of
  * other packages, such as agents that report metrics, concern their own process only. Node has no function that lists timers, so V8's
  * inspector finds them, which stops the process for some milliseconds. Finds none without an inspector, or if the heap is large.
  */
