@@ -12,6 +12,8 @@ const GATE: readonly string[] = [
   'daemon, offering, stop',
   'daemon, probation, rollback',
   'daemon, orphan, change',
+  'auto, offering, stop',
+  'run, retiring, stop --drain',
 ]
 
 function nameOf({ hosting, phase, order }: Place): string {

@@ -44,6 +44,14 @@ async function startQuiescing(world: World) {
   return { incumbent, joiner, release: () => writeFileSync(workFile, '') }
 }
 
+/** Waits until the serving process knows that the previous version stands by, and for how long. A daemon knows that at once. */
+async function stoodBy({ hosting, scene }: World): Promise<void> {
+  if (hosting === 'embedded')
+    await scene.statusWhere('the previous version stands by', ({ draining = [] }) =>
+      draining.some(({ phase }) => phase === 'standby'),
+    )
+}
+
 export const PHASES = {
   joining: {
     about: 'has joined as the next version, and is not ready',
@@ -123,6 +131,7 @@ export const PHASES = {
       const elder = await world.serve()
       const successor = await world.serve()
       await inPhase(elder, 'standby')
+      await stoodBy(world)
       if (occupied) await world.occupy()
       return { app: successor }
     },
@@ -133,7 +142,9 @@ export const PHASES = {
       const elder = await world.serve()
       if (occupied) await world.occupy()
       await world.serve()
-      return { app: await inPhase(elder, 'standby') }
+      await inPhase(elder, 'standby')
+      await stoodBy(world)
+      return { app: elder }
     },
   },
   leaving: {

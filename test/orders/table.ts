@@ -1,3 +1,5 @@
+import { AUTO } from './auto-cells.js'
+import { AUTO_ORDERS, AUTO_PHASES, type AutoOrderName, type AutoPhaseName, autoStage } from './auto-stage.js'
 import type { Cell } from './cell.js'
 import { DAEMON } from './daemon-cells.js'
 import { EMBEDDED } from './embedded-cells.js'
@@ -35,6 +37,13 @@ function member(hosting: MemberHosting, heading: string, cells: Hosting['cells']
 export const HOSTINGS: Readonly<Record<string, Hosting>> = {
   embedded: member('embedded', 'A program that uses the library', EMBEDDED),
   daemon: member('daemon', 'A program that uses the library, under a daemon', DAEMON),
+  auto: {
+    heading: 'A program under fd-broker/auto',
+    phases: AUTO_PHASES,
+    orders: AUTO_ORDERS,
+    cells: AUTO,
+    stage: (phase, order) => autoStage(phase as AutoPhaseName, order as AutoOrderName),
+  },
   run: {
     heading: 'fd-broker run',
     phases: RUN_PHASES,
