@@ -9,6 +9,7 @@ for (const matchers of [JestExtend, JestChaiExpect, JestAsymmetricMatchers]) cha
 
 export const { afterEach, beforeEach, describe } = runner
 export const afterAll = runner.after
+export const beforeAll = runner.before
 export const { expect } = chai
 
 const lacks = process.env.FD_BROKER_TARGET_LACKS
