@@ -8,7 +8,11 @@ export interface Chosen extends Mutant {
 
 /** The source with all of them in it, each of which does nothing until its number is the one that is switched on. */
 export function withMutants(source: string, chosen: readonly Chosen[], runtime: string): string {
-  const inner = chosen.toSorted((a, b) => a.start - b.start || b.end - a.end || a.id - b.id)
+  const depth = ({ form }: Chosen) => (form === 'statement' ? 0 : 1)
+  // A statement that is only one expression has the place of that expression, and is around it.
+  const inner = chosen.toSorted(
+    (a, b) => a.start - b.start || b.end - a.end || depth(a) - depth(b) || a.id - b.id,
+  )
   return headed(imported('mutated', runtime), render(source, 0, source.length, inner))
 }
 

@@ -26,7 +26,7 @@ const HELP = `npm run mutants -- [options] [parts or files of src; default: all:
                  skipped, an event that is ignored); default parts: ${DRIVERS.join(' ')}
   --count N      mutants to try (200)
   --seed TEXT    the same choice as a run that printed this seed; default: a fresh one
-  --only TEXT    those whose name has this in it, all of them
+  --only TEXT    those whose name has this in it, all of them that one source can have
   --budget MS    time of the tests that are tried on one mutant, by what they take unchanged (60000)
   --jobs N       mutants tried at a time (1)
   --patience N   a trial is late after N times what its tests take unchanged, and a minute (4)
@@ -126,7 +126,12 @@ function choose(files: readonly string[]): Ranked[] {
   })
   const ranked = values.semantic ? inTurn(all) : byKey(all)
   const some =
-    only === undefined ? sample(ranked, Number(count)) : ranked.filter(each => nameOf(each).includes(only))
+    only === undefined
+      ? sample(ranked, Number(count))
+      : sample(
+          ranked.filter(each => nameOf(each).includes(only)),
+          ranked.length,
+        )
   return some.map((mutant, n) => ({ ...mutant, id: n + 1 }))
 }
 

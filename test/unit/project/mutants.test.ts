@@ -120,6 +120,15 @@ describe('mutants', () => {
     ])
   })
 
+  it('of drivers can all be in one source, in whatever order they were chosen', () => {
+    const chosen = sample(chosenIn(DRIVER, 'semantic'), Number.POSITIVE_INFINITY)
+    for (const order of [chosen, chosen.map(each => ({ ...each, id: chosen.length + 1 - each.id }))]) {
+      const text = withMutants(DRIVER, order, RUNTIME)
+      expect(() => parseAst(text, { lang: 'ts' })).not.toThrow()
+      for (const { id } of order) expect(text.split(`mutated(${id})`)).toHaveLength(2)
+    }
+  })
+
   it('come in turn from each kind, without two that cross', () => {
     const place = (key: string, kind: string, start: number, end: number) => ({
       key,
