@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { expect, it, onTestFinished } from 'vitest'
 import { SuccessorWatch } from '../../../src/holder/stuck.js'
 import { identify } from '../../../src/os/process-identity.js'
@@ -23,14 +24,17 @@ function watched(pid: number, beats = true) {
   return { counts, peer, watch }
 }
 
-function busy() {
-  const child = spawn(process.execPath, ['-e', 'for (;;);'], { stdio: 'ignore' })
+/** Resolves when the process runs its loop: before, it may wait for its files. */
+async function busy() {
+  const script = "require('node:fs').writeSync(1, '.'); for (;;);"
+  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'ignore'] })
   onTestFinished(() => void child.kill('SIGKILL'))
+  await once(child.stdout, 'data')
   return child
 }
 
 it('a successor that runs and says nothing is slow; one that is stopped is stuck', async () => {
-  const child = busy()
+  const child = await busy()
   const { counts, watch } = watched(child.pid!)
   watch.enter('preparing')
   await until('it was looked at', () => counts.looks >= 5)
@@ -44,7 +48,7 @@ it('a successor that runs and says nothing is slow; one that is stopped is stuck
 })
 
 it('a successor of a release that beats only when it serves is not silent, and one that beats is not stuck', async () => {
-  const child = busy()
+  const child = await busy()
   child.kill('SIGSTOP')
   const [older, beating] = [watched(child.pid!, false), watched(child.pid!)]
   const timer = setInterval(() => {
