@@ -63,8 +63,8 @@ static int file_of(ino_t socket_ino, struct unix_diag_vfs *file) {
 }
 #endif
 
-/* Returns whether the path belongs to the socket; null if unknown: the kernel has no unix_diag, or stat() reports another
-   device than unix_diag (overlay, btrfs). */
+/* Returns whether the path belongs to the socket; null if unknown: the kernel has no unix_diag, stat() reports another
+   device than unix_diag (overlay, btrfs), or this process cannot examine the path. Another user may own its folders. */
 napi_value fdb_names_socket(napi_env env, napi_callback_info info) {
   fdb_call call;
   char path[PATH_MAX];
@@ -79,7 +79,7 @@ napi_value fdb_names_socket(napi_env env, napi_callback_info info) {
   if (fstat(fd, &socket_stat) < 0) return fdb_throw(env, errno, "fstat");
   if (!S_ISSOCK(socket_stat.st_mode)) return fdb_bool_value(env, false);
   if (lstat(path, &named) < 0)
-    return errno == ENOENT || errno == ENOTDIR ? fdb_bool_value(env, false) : fdb_throw(env, errno, "lstat");
+    return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? fdb_bool_value(env, false) : fdb_null(env);
   int found = file_of(socket_stat.st_ino, &file);
   if (found < 0) return fdb_null(env);
   /* While the socket is open, its file's inode number is not used for another file. */

@@ -109,6 +109,11 @@ function tryToChange(
   }
 }
 
+/** Returns undefined if the path does not exist, or this process cannot examine it. */
 function statPath(path: string): Stats | undefined {
-  return lstatSync(path, { throwIfNoEntry: false })
+  try {
+    return lstatSync(path)
+  } catch {
+    return undefined
+  }
 }
