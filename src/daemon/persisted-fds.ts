@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import { namedEntry } from '../holder/entry.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../holder/registry.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { readHeader } from '../state/segment.js'
@@ -9,7 +10,7 @@ import { formatEntryKey, parseEntryKey } from './service/entry-key.js'
 interface PersistedFd {
   /** The descriptor of the service; the registry has a duplicate of it. */
   readonly fd: OwnedFd
-  readonly spec: string
+  readonly note: string
 }
 
 const WRITABLE = 'writable'
@@ -27,13 +28,13 @@ export class PersistedFds {
   claimAll(): Map<string, BundleItem[]> {
     const services = new Map<string, BundleItem[]>()
     this.#services.clear()
-    for (const { name, spec, fd } of this.#registry.entries) {
-      const item = itemOf(name, spec, fd)
+    for (const { name, note, fd } of this.#registry.named) {
+      const item = itemOf(name, note, fd)
       if (item === null) continue
       const { service, ...rest } = item
       const own = fd.share()
       this.#registry.wanted.add(name)
-      this.#persistedOf(service).set(name, { fd: own, spec })
+      this.#persistedOf(service).set(name, { fd: own, note })
       const items = services.get(service) ?? []
       items.push({ ...rest, fd: own })
       services.set(service, items)
@@ -54,8 +55,8 @@ export class PersistedFds {
   /** Throws if this release cannot take over the entries of the previous daemon: the errors of {@link readHeader}, or ERR_FDB_TOO_MANY_NAMES. */
   demandReadable(): void {
     const counts = new Map<string, number>()
-    for (const { name, spec, fd } of this.#registry.entries) {
-      const item = itemOf(name, spec, fd)
+    for (const { name, note, fd } of this.#registry.named) {
+      const item = itemOf(name, note, fd)
       if (item === null) continue
       const { service, role } = item
       if (role !== 'segment') {
@@ -85,15 +86,15 @@ export class PersistedFds {
     for (const item of items) {
       const { fd } = item
       const name = formatEntryKey({ of: 'service', service, role: item.role, name: item.name ?? '' })
-      const spec = specOf(item)
+      const note = noteOf(item)
       const known = persisted.get(name)
       obsolete.delete(name)
-      if (known?.fd === fd && known.spec === spec) continue
+      if (known?.fd === fd && known.note === note) continue
       // Reuses the duplicate: a service manager that stores it would first have to remove it.
       const duplicate = known?.fd === fd ? this.#registry.get(name)?.fd : undefined
-      this.#registry.put({ name, role: 'named', spec, fd: duplicate ?? fd.share() })
+      this.#registry.put(namedEntry(name, duplicate ?? fd.share(), note))
       this.#registry.wanted.add(name)
-      persisted.set(name, { fd, spec })
+      persisted.set(name, { fd, note })
     }
     for (const name of obsolete) {
       persisted.delete(name)
@@ -114,16 +115,17 @@ export class PersistedFds {
   }
 }
 
-function specOf({ role, spec = '', writable }: BundleItem): string {
+/** The specification of a listener, or a note about another descriptor. */
+function noteOf({ role, spec = '', writable }: BundleItem): string {
   if (role !== 'segment') return spec
   return writable ? WRITABLE : ''
 }
 
 /** Returns null for an entry of another kind, or of a release that encodes it differently. */
-function itemOf(entry: string, spec: string, fd: OwnedFd): (BundleItem & { service: string }) | null {
+function itemOf(entry: string, note: string, fd: OwnedFd): (BundleItem & { service: string }) | null {
   const key = parseEntryKey(entry)
   if (key?.of !== 'service') return null
   const { service, role, name } = key
-  if (role === 'segment') return { service, role, name, writable: spec === WRITABLE, fd }
-  return role === 'listener' || role === 'named' ? { service, role, name, spec, fd } : null
+  if (role === 'segment') return { service, role, name, writable: note === WRITABLE, fd }
+  return role === 'listener' || role === 'named' ? { service, role, name, spec: note, fd } : null
 }

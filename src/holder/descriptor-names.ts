@@ -9,7 +9,7 @@ import {
   sizeOf,
   writeAt,
 } from '../kernel/index.js'
-import type { Entry } from './registry.js'
+import { type Entry, type EntryTexts, entryTexts } from './entry.js'
 
 /** The memory file's name, which /proc/PID/fd shows. */
 export const NOTE_NAME = 'fdb-names'
@@ -21,7 +21,7 @@ export interface NotedDescriptors {
   readonly service: string
   readonly generation: number
   readonly serviceStartedAt: number
-  readonly entries: readonly (Pick<Entry, 'name' | 'role' | 'spec'> & {
+  readonly entries: readonly (Required<EntryTexts> & {
     readonly ino: string
     /** See {@link fdStoreName}. */
     readonly keptAs: string
@@ -82,10 +82,11 @@ export class DescriptorNames {
       const [seen, numbers] = [inspect(fds), numbersOf(fds)]
       const noted: NotedDescriptors = {
         ...this.#facts,
-        entries: entries.map(({ name, role, spec }, i) => {
+        entries: entries.map((entry, i) => {
           const about = seen[i]!
           const { dev, ino } = about
-          return { name, role, spec, ino, keptAs: fdStoreName(name, about), number: numbers[i]!, dev }
+          const keptAs = fdStoreName(entry.name, about)
+          return { ...entryTexts(entry), ino, keptAs, number: numbers[i]!, dev }
         }),
         ...(this.#segments !== null && { segments: this.#segments() }),
       }

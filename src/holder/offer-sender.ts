@@ -7,11 +7,12 @@ import { descriptorsOf, fdLimits, outOfDescriptors } from '../os/limits.js'
 import type { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { peerLeft } from '../wire/link.js'
+import { type Entry, entryItem } from './entry.js'
 import { lostChannel } from './failure-reasons.js'
 import type { HolderHost } from './message-handler.js'
 import type { Peer } from './peer.js'
 import type { Peers } from './peers.js'
-import type { Entry, Registry } from './registry.js'
+import type { Registry } from './registry.js'
 import type { SegmentSet } from './segment-set.js'
 import type { HandoffTimes } from './times.js'
 
@@ -84,15 +85,15 @@ export class OfferSender {
   }
 
   /** Sends the joiner an entry that was registered after the Offer and before the Commit, so that the entry survives this process. */
-  #late({ name, role, spec, fd }: Entry): void {
+  #late(entry: Entry): void {
     const peer = this.#joining
     // An Offer that is not sent yet will contain the entry.
     if (peer === undefined || !peer.holds) return
-    if (role === 'named') {
-      peer.lateNames.add(name)
-      peer.adopted.add(name)
+    if (entry.role === 'named') {
+      peer.lateNames.add(entry.name)
+      peer.adopted.add(entry.name)
     }
-    const item = { name, role, spec, fd: fd.share() }
+    const item = { ...entryItem(entry), fd: entry.fd.share() }
     void this.#offering
       .then(() => peer.link.sendBundle([item], this.#parts.times().ready))
       .catch(error => {

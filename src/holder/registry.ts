@@ -1,17 +1,7 @@
 import { FdbError } from '../errors.js'
-import type { OwnedFd } from '../kernel/index.js'
 import type { ListenerGuard } from '../listeners/index.js'
 import type { BundleItem } from '../wire/bundle.js'
-
-/** A named descriptor of a service. */
-export interface Entry {
-  readonly name: string
-  readonly role: 'listener' | 'named'
-  /** The specification of a listener, as text. */
-  readonly spec: string
-  /** The registry's own descriptor; servers get dups of it. */
-  readonly fd: OwnedFd
-}
+import { type Entry, entryItem, type ListenerEntry, type NamedEntry } from './entry.js'
 
 /** More names than this are a bug of the program. */
 export const MAX_ENTRIES = 10_000
@@ -47,6 +37,14 @@ export class Registry {
 
   get entries(): Entry[] {
     return [...this.#entries.values()]
+  }
+
+  get listeners(): ListenerEntry[] {
+    return this.entries.filter(entry => entry.role === 'listener')
+  }
+
+  get named(): NamedEntry[] {
+    return this.entries.filter(entry => entry.role === 'named')
   }
 
   /** Calls `changed` once, after all changes of `work`. */
@@ -89,7 +87,7 @@ export class Registry {
 
   /** The bundle borrows the descriptors. */
   items(): BundleItem[] {
-    return this.entries.map(({ role, name, spec, fd }) => ({ role, name, spec, fd }))
+    return this.entries.map(entryItem)
   }
 
   #close({ fd }: Entry): void {

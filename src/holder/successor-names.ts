@@ -1,12 +1,13 @@
 import { closeAll } from '../kernel/index.js'
-import { type Entry, MAX_ENTRIES } from './registry.js'
+import type { NamedEntry } from './entry.js'
+import { MAX_ENTRIES } from './registry.js'
 
 /** The descriptors that a successor has named since its Commit: the incumbent gets them if it takes over again. Owns them. */
 export class SuccessorNames {
-  readonly #entries = new Map<string, Entry>()
+  readonly #entries = new Map<string, NamedEntry>()
 
   /** Owns the descriptor; closes an earlier one of that name. More than {@link MAX_ENTRIES} are closed: the successor refuses them too. */
-  put(entry: Entry): void {
+  put(entry: NamedEntry): void {
     const present = this.#entries.get(entry.name)
     if (present === undefined && this.#entries.size >= MAX_ENTRIES) {
       entry.fd.close()
@@ -17,7 +18,7 @@ export class SuccessorNames {
   }
 
   /** Removes and returns all entries; the caller owns them. */
-  take(): Entry[] {
+  take(): NamedEntry[] {
     const all = [...this.#entries.values()]
     this.#entries.clear()
     return all

@@ -1,8 +1,9 @@
 import { closeAll } from '../kernel/index.js'
 import { isSocketAt, removeUnixPath } from '../listeners/unix-path.js'
 import type { BundleItem } from '../wire/bundle.js'
+import { type Entry, isEntryItem, type ListenerEntry, parseEntry } from './entry.js'
 import type { Peer } from './peer.js'
-import type { Entry, Registry } from './registry.js'
+import type { Registry } from './registry.js'
 
 /** The most Unix paths that are remembered for one successor. */
 const MOST = 1_000
@@ -10,7 +11,7 @@ const MOST = 1_000
 /** Remembers the Unix paths that a successor has bound, and removes them if that process ends without having served. Owns descriptors. */
 export class SuccessorPaths {
   readonly #registry: Registry
-  readonly #listeners = new Map<Peer, BundleItem[]>()
+  readonly #listeners = new Map<Peer, Entry[]>()
 
   constructor(registry: Registry) {
     this.#registry = registry
@@ -21,8 +22,8 @@ export class SuccessorPaths {
     const listeners = this.#listeners.get(peer) ?? []
     this.#listeners.set(peer, listeners)
     for (const item of items) {
-      if (item.role === 'listener' && item.spec?.startsWith('unix:') && listeners.length < MOST)
-        listeners.push(item)
+      const entry = isEntryItem(item) ? parseEntry(item, item.fd) : null
+      if (entry !== null && isUnix(entry) && listeners.length < MOST) listeners.push(entry)
       else item.fd.close()
     }
   }
@@ -42,15 +43,20 @@ export class SuccessorPaths {
 }
 
 /** Closes listeners that are not used any more. Removes their Unix paths, unless `held` has the same socket under any name. */
-export function discardListeners(
-  listeners: readonly Pick<BundleItem, 'role' | 'spec' | 'fd'>[],
-  held: Registry,
-): void {
-  for (const { role, spec = '', fd } of listeners) {
-    const needed = () => held.entries.some(entry => entry.role === 'listener' && isSocketAt(entry.fd, spec))
-    if (role === 'listener' && spec.startsWith('unix:') && !needed()) removeUnixPath(fd, spec)
+export function discardListeners(entries: readonly Entry[], held: Registry): void {
+  for (const entry of entries) {
+    const { fd } = entry
+    if (isUnix(entry)) {
+      const { spec } = entry
+      const needed = held.entries.some(other => other.role === 'listener' && isSocketAt(other.fd, spec))
+      if (!needed) removeUnixPath(fd, spec)
+    }
     fd.close()
   }
+}
+
+function isUnix(entry: Entry): entry is ListenerEntry {
+  return entry.role === 'listener' && entry.spec?.kind === 'unix'
 }
 
 /** Listeners that the new version does not use. Their Unix paths are removed when the standby, which needs them, cannot take over any more. */
@@ -62,7 +68,7 @@ export class FormerListeners {
   /** Records the entry `name`, which the caller is about to drop from the registry or to replace. */
   remember(registry: Registry, name: string): void {
     const entry = registry.get(name)
-    if (this.keepPaths || entry?.role !== 'listener' || !entry.spec.startsWith('unix:')) return
+    if (this.keepPaths || entry === undefined || !isUnix(entry)) return
     try {
       this.#entries.push({ ...entry, fd: entry.fd.dup() })
     } catch {
@@ -83,5 +89,5 @@ export class FormerListeners {
 
 /** Removes the Unix paths of all listeners, because the service ends. */
 export function removePaths(registry: Registry): void {
-  for (const { role, fd, spec } of registry.entries) if (role === 'listener') removeUnixPath(fd, spec)
+  for (const entry of registry.entries) if (entry.role === 'listener') removeUnixPath(entry.fd, entry.spec)
 }

@@ -1,4 +1,4 @@
-import { lstatSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import type { Logger } from '../base/logger.js'
 import {
   DISCONNECT,
@@ -11,7 +11,7 @@ import {
 } from '../kernel/index.js'
 import { formatAddress } from './identity.js'
 import { keepPath, restorePath } from './kept-path.js'
-import { type ListenerSpec, parseListenerSpec } from './spec.js'
+import { isPath, type ListenerSpec } from './spec.js'
 
 /** Interval at which the paths of Unix listeners are checked. The kernel reports a shutdown(2) at once. */
 const PATH_CHECK_MS = 1_000
@@ -22,8 +22,8 @@ const BACKLOG = 511
 
 export interface GuardedListener {
   readonly name: string
-  /** The specification as text; '' if the path belongs to another process. */
-  readonly spec: string
+  /** Null if the path belongs to another process. */
+  readonly spec: ListenerSpec | null
   readonly fd: OwnedFd
 }
 
@@ -56,12 +56,12 @@ export class ListenerGuard implements Disposable {
   }
 
   /** Does nothing for a descriptor that does not listen. */
-  add({ fd, name, spec: text }: GuardedListener): void {
+  add({ fd, name, spec }: GuardedListener): void {
     const about = inspectOne(fd)
     if (about.accepting !== true || this.#guarded.has(fd)) return
     const guarded: Guarded = {
       name,
-      spec: parsed(text),
+      spec,
       address: formatAddress(about),
       poll: null,
       mendedAt: Number.NEGATIVE_INFINITY,
@@ -163,9 +163,9 @@ export class ListenerGuard implements Disposable {
       )
       return null
     }
-    return lstatSync(path, { throwIfNoEntry: false }) === undefined
-      ? `${path} was removed and cannot be restored: restart the service to bind it again`
-      : `${path} belongs to another program now: end that program, then restart the service`
+    return existsSync(path)
+      ? `${path} belongs to another program now: end that program, then restart the service`
+      : `${path} was removed and cannot be restored: restart the service to bind it again`
   }
 
   #found(guarded: Guarded, fault: string | null): void {
@@ -185,18 +185,5 @@ export class ListenerGuard implements Disposable {
   #unwatch(guarded: Guarded): void {
     guarded.poll?.close()
     guarded.poll = null
-  }
-}
-
-function isPath(spec: ListenerSpec | null): spec is ListenerSpec {
-  return spec !== null && spec.kind === 'unix' && !spec.abstract
-}
-
-/** Returns null for a specification of another release that this one cannot parse. */
-function parsed(spec: string): ListenerSpec | null {
-  try {
-    return spec === '' ? null : parseListenerSpec(spec)
-  } catch {
-    return null
   }
 }

@@ -10,8 +10,10 @@ export {
   formatListenerSpec,
   isLocatedAt,
   isOfKind,
+  isPath,
   type ListenerOptions,
   type ListenerSpec,
   MAX_UNIX_NAME,
   parseListenerSpec,
+  parseSentSpec,
 } from './spec.js'

@@ -271,6 +271,20 @@ export function formatEndpoint(kind: ListenerKind, name: string, port: number, a
   return `unix:${abstract ? '@' : ''}${name.replace(/[%?]/g, encodeURIComponent)}`
 }
 
+/** Parses a specification that another process has written. Returns null for '', and for the text of another release that this one cannot parse. */
+export function parseSentSpec(text: string): ListenerSpec | null {
+  try {
+    return text === '' ? null : parseListenerSpec(text)
+  } catch {
+    return null
+  }
+}
+
+/** Reports whether a listener has a path in the file system. */
+export function isPath(spec: ListenerSpec | null): spec is ListenerSpec {
+  return spec !== null && spec.kind === 'unix' && !spec.abstract
+}
+
 /** Reports whether a socket is of this kind. tcp and unix sockets must also listen. */
 export function isOfKind(about: Inspected, { kind }: Pick<ListenerSpec, 'kind'>): boolean {
   const stream = about.socketType === 'stream' && about.accepting === true

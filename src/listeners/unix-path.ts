@@ -13,17 +13,17 @@ import {
 } from '../kernel/index.js'
 import { dropSecondName } from './kept-path.js'
 import { commandOf, controlOf, isBound, type Occupant } from './occupant.js'
-import { parseListenerSpec } from './spec.js'
+import { isPath, type ListenerSpec } from './spec.js'
 
 /**
  * Removes the path of a Unix listener that is no longer needed. Call it before you close the socket: only then the kernel can tell whether the path
  * belongs to it. Keeps the path if another program has replaced it, or if the kernel cannot tell (no unix_diag, an overlay file system). Never
  * throws. Returns whether the path was removed.
  */
-export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
+export function removeUnixPath(fd: OwnedFd, spec: ListenerSpec | null): boolean {
+  if (!isPath(spec)) return false
+  const { path } = spec
   try {
-    const { kind, path, abstract } = parseListenerSpec(spec)
-    if (kind !== 'unix' || abstract) return false
     dropSecondName(fd, path)
     return namesSocket(fd, path) === true && removeAside(fd, path)
   } catch {
@@ -32,14 +32,9 @@ export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
   }
 }
 
-/** Reports whether the path of this specification leads to the socket. Returns false for a specification of another release that this one cannot parse. */
-export function isSocketAt(fd: OwnedFd, spec: string): boolean {
-  try {
-    const { kind, path, abstract } = parseListenerSpec(spec)
-    return kind === 'unix' && !abstract && namesSocket(fd, path) === true
-  } catch {
-    return false
-  }
+/** Reports whether the path of this specification leads to the socket. */
+export function isSocketAt(fd: OwnedFd, spec: ListenerSpec | null): boolean {
+  return isPath(spec) && namesSocket(fd, spec.path) === true
 }
 
 /**

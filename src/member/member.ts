@@ -12,6 +12,7 @@ import {
 } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import { namedEntry } from '../holder/entry.js'
 import { inspectOne, type OwnedFd, ownNumber } from '../kernel/index.js'
 import { addressOf, formatAddress, type ListenerOptions, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
@@ -334,7 +335,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#driver.throwIfLeft()
     checkName(name)
     const owned = typeof fd === 'number' ? ownNumber(fd, name) : fd
-    await this.#runtime.holdings.register({ name, role: 'named', spec: '', fd: owned })
+    await this.#runtime.holdings.register(namedEntry(name, owned))
   }
 
   /** Returns a dup of the named descriptor, or undefined if the service has none of that name. The caller owns the dup. */

@@ -6,6 +6,7 @@ import {
   isOfKind,
   type ListenerGuard,
   type ListenerSpec,
+  parseSentSpec,
 } from '../listeners/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
 import { startedAs } from '../os/command-line.js'
@@ -69,7 +70,7 @@ export class SharedListeners implements Disposable {
     const { fd, key, name } = listener
     this.#held.set(key, listener)
     // The path of another process's socket is its own.
-    this.#guard?.add({ fd, name, spec: this.#isOthers(listener) ? '' : key })
+    this.#guard?.add({ fd, name, spec: this.#isOthers(listener) ? null : parseSentSpec(key) })
   }
 
   /**
@@ -143,7 +144,7 @@ export class SharedListeners implements Disposable {
 
   #close(held: SharedListener): void {
     this.#guard?.remove(held.fd)
-    if (!this.#isOthers(held)) removeUnixPath(held.fd, held.key)
+    if (!this.#isOthers(held)) removeUnixPath(held.fd, parseSentSpec(held.key))
     held.fd.close()
   }
 

@@ -87,7 +87,7 @@ export class UnservedListeners {
 function ownListeners(slot: WorkerSlot) {
   const entries = slot.standing?.entries ?? []
   return entries
-    .filter(({ role, spec }) => role === 'listener' && spec.startsWith('tcp:'))
+    .filter(entry => entry.role === 'listener' && entry.spec?.kind === 'tcp')
     .map((entry, at) => ({ name: entry.name, key: `${prefixOf(slot)}${at}`, entry }))
 }
 

@@ -26,6 +26,7 @@ import {
   socketPair,
 } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
+import { parseListenerSpec } from '../../src/listeners/index.js'
 import { removeUnixPath, replaceStale } from '../../src/listeners/unix-path.js'
 import { ownPidfd, watchDeath } from '../../src/os/liveness.js'
 import { fateOf } from '../../src/os/process-identity.js'
@@ -51,7 +52,7 @@ const ASKED: Readonly<Record<string, () => unknown>> = {
   'room for many descriptors': () => makeRoom(2_000),
   'when a process ends': () => using(ownPidfd()!, pidfd => watchDeath(pidfd, () => {}).close()),
   'whether a peer is dead or has only closed': () => using(ownPidfd()!, pidfd => fateOf(pidfd, 5)),
-  'the removal of a path': () => removeUnixPath(listener, `unix:${join(folder, 'none')}`),
+  'the removal of a path': () => removeUnixPath(listener, parseListenerSpec(`unix:${join(folder, 'none')}`)),
   'the replacement of a path that is in use': () => replaceStale(join(folder, 'socket'), () => listener),
   'the seals of a memory file': () => using(memoryFile('a', 'a'), fd => native.getSeals(fd.raw)),
 }

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { LIMITS } from '../../src/daemon/policy/policy.js'
 import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
+import { type Entry, entryItem, namedEntry } from '../../src/holder/entry.js'
 import type { Peer } from '../../src/holder/peer.js'
-import type { Entry } from '../../src/holder/registry.js'
 import { memoryFile } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import fc from '../lanes/generated.js'
@@ -35,14 +35,17 @@ const STEP = fc.record({
 })
 
 const peer = (pid: number) => ({ pid, adopted: new Set<string>() }) as Peer
-const entry = (name: string): Entry => ({ name, role: 'named', spec: '', fd: memoryFile(name, name) })
+const entry = (name: string): Entry => namedEntry(name, memoryFile(name, name))
 
 /** Carries out one step. The descriptors that it makes are the table's, or are closed here. */
 function carryOut(table: DescriptorTable, by: Peer, kind: Kind, names: readonly string[]): void {
   const [name = ''] = names
   switch (kind) {
     case 'arrive':
-      table.arrive(by, names.map(entry))
+      table.arrive(
+        by,
+        names.map(name => entryItem(entry(name))),
+      )
       return
     case 'takeUnclaimed':
       for (const { fd } of table.takeUnclaimed(by)) fd.close()

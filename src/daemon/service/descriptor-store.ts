@@ -1,6 +1,7 @@
 import { LONGEST_MS } from '../../base/duration.js'
 import { jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
+import { namedEntry } from '../../holder/entry.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../../holder/registry.js'
 import { closeOnThrow, type ForeignFds, inspectOne, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
@@ -78,9 +79,9 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
 
   /** Takes over the previous daemon's descriptors in this registry. Leases and claims of processes continue; claims of connections have ended. `foreignFds` returns what counts the descriptors of another user. */
   takeOver(foreignFds: (uid: number) => ForeignFds | null = () => null): void {
-    for (const { name: key, spec } of this.#registry.entries) {
+    for (const { name: key, note } of this.#registry.named) {
       const entry = parseEntryKey(key)
-      const record = entry?.of === 'fd' ? parseRecord(spec) : null
+      const record = entry?.of === 'fd' ? parseRecord(note) : null
       if (entry === null || record === null || this.#held.has(entry.name)) continue
       const { name } = entry
       for (const each of [key, lifetimeKey(name)])
@@ -239,9 +240,9 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     }
   }
 
-  #enter(key: string, spec: string, fd: OwnedFd): void {
+  #enter(key: string, note: string, fd: OwnedFd): void {
     this.#registry.wanted.add(key)
-    this.#registry.put({ name: key, role: 'named', spec, fd })
+    this.#registry.put(namedEntry(key, fd, note))
   }
 
   /** Adds a descriptor and starts its lease. */
@@ -310,7 +311,7 @@ function claimedError(name: string, pid: number): FdbError {
   )
 }
 
-/** The data stored in the spec of a descriptor's registry entry. */
+/** The note of a descriptor's registry entry, as JSON. */
 interface DescriptorRecord {
   readonly pid: number
   /** The uid of the process that put it. */
@@ -330,8 +331,8 @@ function lifetimeKey(name: string): string {
 }
 
 /** Returns null for a record of a release that encodes it differently. */
-function parseRecord(spec: string): DescriptorRecord | null {
-  const { pid = 0, uid = 0, putAt, until = null } = (jsonObject(spec) ?? {}) as Partial<DescriptorRecord>
+function parseRecord(note: string): DescriptorRecord | null {
+  const { pid = 0, uid = 0, putAt, until = null } = (jsonObject(note) ?? {}) as Partial<DescriptorRecord>
   return typeof putAt === 'number' ? { pid, uid, putAt, until } : null
 }
 

@@ -1,6 +1,7 @@
 import type { HolderState } from '../../handoff/holder-machine.js'
 import type { Id } from '../../handoff/messages.js'
 import { isCommitted } from '../../handoff/phases.js'
+import { entryItem } from '../../holder/entry.js'
 import type { Peer } from '../../holder/peer.js'
 import { closeAll } from '../../kernel/index.js'
 import type { ReattachTarget } from './reattach.js'
@@ -26,7 +27,7 @@ export function handBack(
 }
 
 export function giveOwed(peer: Peer, { descriptorTable, logger }: Parts): void {
-  const items = descriptorTable.takeOwed(peer).map(entry => ({ ...entry, fd: entry.fd.share() }))
+  const items = descriptorTable.takeOwed(peer).map(entry => ({ ...entryItem(entry), fd: entry.fd.share() }))
   if (items.length === 0) return
   peer.link
     .sendBundle(items, GIVE_MS)

@@ -1,5 +1,6 @@
 import { jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
+import { namedEntry } from '../../holder/entry.js'
 import type { Registry } from '../../holder/registry.js'
 import { closeOnThrow, hasEnded, type OwnedFd } from '../../kernel/index.js'
 import type { ClaimingProcess } from '../../operator/held-descriptors.js'
@@ -70,7 +71,7 @@ export class ProcessClaims {
     this.release(name, pidfd)
     const since = Date.now()
     const key = formatEntryKey({ of: 'claim', name, id: `${since}.${++this.#count}` })
-    this.#registry.put({ name: key, role: 'named', spec: JSON.stringify({ since, ...by }), fd: pidfd })
+    this.#registry.put(namedEntry(key, pidfd, JSON.stringify({ since, ...by })))
     this.#watch(name, key, pidfd, { since, ...by })
   }
 
@@ -88,9 +89,9 @@ export class ProcessClaims {
 
   /** Takes over the claims in the registry, for the descriptors for which `held` is true. */
   takeOver(held: (name: string) => boolean): void {
-    for (const { name: key, spec, fd } of this.#registry.entries) {
+    for (const { name: key, note, fd } of this.#registry.named) {
       const entry = parseEntryKey(key)
-      const claim = entry?.of === 'claim' && held(entry.name) ? parseClaim(spec) : null
+      const claim = entry?.of === 'claim' && held(entry.name) ? parseClaim(note) : null
       if (entry !== null && claim !== null) this.#watch(entry.name, key, fd, claim)
     }
   }
@@ -136,7 +137,7 @@ function isSame(one: OwnedFd, other: OwnedFd): boolean {
 }
 
 /** Returns null for a record of a release that encodes it differently. */
-function parseClaim(spec: string): Pick<Claim, 'since' | 'exclusive' | 'uid'> | null {
-  const { since, exclusive = false, uid = 0 } = (jsonObject(spec) ?? {}) as Partial<Claim>
+function parseClaim(note: string): Pick<Claim, 'since' | 'exclusive' | 'uid'> | null {
+  const { since, exclusive = false, uid = 0 } = (jsonObject(note) ?? {}) as Partial<Claim>
   return typeof since === 'number' ? { since, exclusive, uid } : null
 }

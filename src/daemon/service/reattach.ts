@@ -2,12 +2,13 @@ import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import type { Epoch } from '../../handoff/messages.js'
+import { type Entry, type EntryTexts, isEntryItem, parseEntry } from '../../holder/entry.js'
 import { repeatUntilDone } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
-import type { Entry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { closeAll, closeOnThrow, inspectOne, type OwnedFd, sealsOf } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
+import type { BundleItem } from '../../wire/bundle.js'
 import { epochIsSane } from '../../wire/envelope.js'
 import { type DescriptorTable, MOST_NAME_CHARACTERS, type NamedLimits } from './descriptor-table.js'
 
@@ -25,11 +26,11 @@ export interface ReattachTarget {
 /** Takes the descriptors that a member has registered: for the service if the member serves for good (`forGood`), otherwise provisionally. Returns the last failure. */
 export function takeRegistered(peer: Peer, forGood: boolean, to: ReattachTarget): FdbError | null {
   let failure: FdbError | null = null
-  for (const { role, name = '', spec = '', epoch = 0, fd } of to.descriptorTable.takeUnclaimed(peer)) {
+  for (const item of to.descriptorTable.takeUnclaimed(peer)) {
     try {
-      if (role === 'segment') takeCompacted(fd, epoch, peer, to)
-      else if (role !== 'listener' && role !== 'named') fd.close()
-      else takeNamed(peer, { name, role, spec, fd }, forGood, to)
+      if (item.role === 'segment') takeCompacted(item.fd, item.epoch ?? 0, peer, to)
+      else if (isEntryItem(item)) takeEntry(peer, item, forGood, to)
+      else item.fd.close()
     } catch (error) {
       failure = FdbError.from(error)
     }
@@ -38,26 +39,28 @@ export function takeRegistered(peer: Peer, forGood: boolean, to: ReattachTarget)
 }
 
 /** Takes ownership of the descriptor, also if it throws. */
-function takeNamed(
+function takeEntry(
   peer: Peer,
-  entry: Entry,
+  item: BundleItem & EntryTexts,
   forGood: boolean,
   { descriptorTable, limits: limited }: ReattachTarget,
 ): void {
-  closeOnThrow([entry.fd], () => {
-    checkTexts(peer, entry)
+  const entry = closeOnThrow([item.fd], () => {
+    const entry = checkedEntry(peer, item)
     const tooMany = peer.link.channel.foreignUser?.demandKept() ?? null
     if (tooMany !== null) throw tooMany
     descriptorTable.demandRoom(peer, entry, forGood, limited)
+    return entry
   })
   if (forGood) descriptorTable.hold(peer, entry)
   else descriptorTable.holdProvisionally(peer, entry)
 }
 
 /** Throws ERR_FDB_OPTION if a text is longer than members of this release can choose: the next daemon could not take over such an entry. */
-function checkTexts({ pid }: Peer, entry: Entry): Entry {
-  const { name, spec } = entry
-  if (name.length <= MOST_NAME_CHARACTERS && spec.length <= MOST_SPEC_CHARACTERS) return entry
+function checkedEntry({ pid }: Peer, item: BundleItem & EntryTexts): Entry {
+  const { name = '', spec = '' } = item
+  if (name.length <= MOST_NAME_CHARACTERS && spec.length <= MOST_SPEC_CHARACTERS)
+    return parseEntry(item, item.fd)
   const reason = `process ${pid} sent a descriptor whose name has ${name.length} characters (at most ${MOST_NAME_CHARACTERS}) and whose specification has ${spec.length} (at most ${MOST_SPEC_CHARACTERS}): it is faulty`
   throw new FdbError('ERR_FDB_OPTION', reason)
 }
@@ -67,9 +70,10 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
   const { machine, descriptorTable, logger } = to
   let { top } = machine
   const brought: Entry[] = []
-  for (const { role, name = '', spec = '', writable = false, fd } of descriptorTable.takeUnclaimed(peer)) {
+  for (const item of descriptorTable.takeUnclaimed(peer)) {
+    const { role, writable = false, fd } = item
     try {
-      if (role === 'listener' || role === 'named') brought.push(checkTexts(peer, { role, name, spec, fd }))
+      if (isEntryItem(item)) brought.push(checkedEntry(peer, item))
       else if (role === 'segment') top = Math.max(top, takeSegment(fd, writable, peer, to))
       else fd.close()
     } catch (error) {

@@ -2,6 +2,7 @@ import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../handoff/holder-machine.js'
 import { type Epoch, NOBODY } from '../../handoff/messages.js'
+import { isEntryItem, parseEntry } from '../../holder/entry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
@@ -38,9 +39,10 @@ export function takeItems(
     )
   const segments: { readonly segment: Segment; readonly writable: boolean }[] = []
   const unread: Epoch[] = []
-  for (const { role, name = '', spec = '', writable = false, fd } of items) {
+  for (const item of items) {
+    const { role, name = '', writable = false, fd } = item
     try {
-      if (role === 'listener' || role === 'named') descriptorTable.held.put({ role, name, spec, fd })
+      if (isEntryItem(item)) descriptorTable.held.put(parseEntry(item, fd))
       else if (role === 'segment') segments.push({ segment: Segment.open(fd), writable })
       else fd.close()
     } catch (error) {

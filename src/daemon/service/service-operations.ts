@@ -2,9 +2,9 @@ import { isTooDeep, jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
+import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
-import type { Entry } from '../../holder/registry.js'
 import type { HandoffTimes } from '../../holder/times.js'
 import {
   COMMAND_MS,

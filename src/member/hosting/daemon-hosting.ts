@@ -2,7 +2,8 @@ import type { FdbError } from '../../errors.js'
 import { sendsBack } from '../../handoff/member-machine.js'
 import type { Epoch } from '../../handoff/messages.js'
 import { isCurrent } from '../../handoff/phases.js'
-import type { Entry, Registry } from '../../holder/registry.js'
+import { type Entry, entryItem } from '../../holder/entry.js'
+import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import type { Operations } from '../../operator/requests.js'
 import { RequestHandler } from '../../operator/server.js'
@@ -250,7 +251,7 @@ export class DaemonHosting implements Hosting {
 
   async #keep(entry: Entry): Promise<void> {
     try {
-      await this.#give([entry])
+      await this.#give([entryItem(entry)])
       this.#deps.throwIfLeft()
     } catch (error) {
       entry.fd.close()
@@ -264,7 +265,7 @@ export class DaemonHosting implements Hosting {
     const { registry } = this.#deps
     const present = registry.get(name)
     if (present !== undefined && registry.wanted.has(name))
-      this.#give([present]).catch(error =>
+      this.#give([entryItem(present)]).catch(error =>
         this.#deps.settings.logger.warn(
           { err: error, name },
           'the daemon may still have a descriptor whose registration has failed',

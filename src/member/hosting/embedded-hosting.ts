@@ -1,9 +1,10 @@
 import type { FdbError } from '../../errors.js'
 import { accepts, isBeforeCommit, isGranted, isUnderWay } from '../../handoff/phases.js'
 import { DescriptorNames } from '../../holder/descriptor-names.js'
+import { type Entry, entryItem, type NamedEntry, namedEntry } from '../../holder/entry.js'
 import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
-import type { Entry, Registry } from '../../holder/registry.js'
+import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { STUCK_MS, untilGone } from '../../holder/stuck.js'
 import { SuccessorNames } from '../../holder/successor-names.js'
@@ -55,7 +56,7 @@ export interface EmbeddedHostingDeps {
   readonly state: OwnState
   readonly checkSeal: () => void
   /** Adds a descriptor that the successor has named; owns it. */
-  readonly takeNamed: (entry: Entry) => void
+  readonly takeNamed: (entry: NamedEntry) => void
   /** Called when this process has its own holder and may hand over. */
   readonly onDecides: () => void
 }
@@ -193,11 +194,12 @@ export class EmbeddedHosting implements Hosting {
   }
 
   /** Closes the descriptor if it rejects: then another process serves, or the incumbent is stuck. */
-  async #giveToIncumbent({ name, role, spec, fd }: Entry): Promise<void> {
+  async #giveToIncumbent(entry: Entry): Promise<void> {
     const { changes, machine, settings, shutdown } = this.#deps
+    const { name, fd } = entry
     const over = () => shutdown.over || machine.member.link === 'local' || !accepts(machine.phase)
     try {
-      await this.#deps.joined.link?.sendBundle([{ name, role, spec, fd }], settings.timeout)
+      await this.#deps.joined.link?.sendBundle([entryItem(entry)], settings.timeout)
     } catch (error) {
       // If the incumbent is dead, this process serves for good.
       if (peerLeft(error)) await changes.until(over, settings.timeout)
@@ -217,24 +219,24 @@ export class EmbeddedHosting implements Hosting {
     const { phase, owner, joiner } = this.#deps.machine.holder!
     const kept = isGranted(phase) && (id === owner || id === joiner)
     for (const { name = '', fd } of items) {
-      if (kept && name !== '') this.#successorNames.put({ name, role: 'named', spec: '', fd })
+      if (kept && name !== '') this.#successorNames.put(namedEntry(name, fd))
       else fd.close()
     }
   }
 
   /** Sends a new Unix listener to the incumbent, which removes its path if this process dies. */
-  #reportPath({ name, role, spec, fd }: Entry): void {
+  #reportPath(entry: Entry): void {
     const { joined } = this.#deps
     const { settings } = this.#deps
-    if (!spec.startsWith('unix:')) return
+    if (entry.role !== 'listener' || entry.spec?.kind !== 'unix') return
     const { link } = joined
     if (link === undefined) return
-    const shared = fd.share()
+    const shared = entry.fd.share()
     link
-      .sendBundle([{ name, role, spec, fd: shared }], settings.timeout)
+      .sendBundle([{ ...entryItem(entry), fd: shared }], settings.timeout)
       .catch(error =>
         settings.logger.debug(
-          { err: error, listener: name },
+          { err: error, listener: entry.name },
           'the previous version did not hear of this path: it does not remove it if this process dies',
         ),
       )

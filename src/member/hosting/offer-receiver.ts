@@ -1,6 +1,7 @@
 import { FdbError } from '../../errors.js'
+import { type Entry, isEntryItem, parseEntry } from '../../holder/entry.js'
 import type { OfferEpochs } from '../../holder/offer-sender.js'
-import type { Entry, Registry } from '../../holder/registry.js'
+import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
@@ -58,14 +59,16 @@ export class OfferReceiver {
     closeAll(this.pidfds.splice(0))
   }
 
-  #add({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
+  #add(item: BundleItem): void {
     const { controlSocket, late, machine, registry, segmentSet } = this.#deps
+    if (isEntryItem(item)) {
+      const entry = parseEntry(item, item.fd)
+      if (this.#offer === null) late(entry)
+      else registry.put(entry)
+      return
+    }
+    const { role, spec = '', writable = false, fd } = item
     switch (role) {
-      case 'listener':
-      case 'named':
-        if (this.#offer === null) late({ name, role, spec, fd })
-        else registry.put({ name, role, spec, fd })
-        return
       case 'segment': {
         const segment = Segment.open(fd)
         segmentSet.put(segment, writable)

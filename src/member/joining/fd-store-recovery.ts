@@ -1,8 +1,8 @@
 import type { Logger } from '../../base/logger.js'
 import { type NotedDescriptors, readDescriptorNames } from '../../holder/descriptor-names.js'
-import type { Entry } from '../../holder/registry.js'
+import { type Entry, parseEntry } from '../../holder/entry.js'
 import { closeAll, inspectOne, namesSocket, OwnedFd, peerLives } from '../../kernel/index.js'
-import { parseListenerSpec } from '../../listeners/index.js'
+import { isPath } from '../../listeners/index.js'
 import { listeningPid, tryConnect } from '../../os/connect.js'
 import { processStat } from '../../os/main-process.js'
 import { takeStoredFor } from '../../os/service-manager/passed-sockets.js'
@@ -56,12 +56,14 @@ export function recoverFromFdStore({
       return null
     }
     const fdsByName = new Map<string, OwnedFd>()
-    for (const { name, role, spec, keptAs } of noted.entries) {
+    for (const noting of noted.entries) {
+      const { keptAs } = noting
       // A socket may be registered under several names.
       const fd = fdsByName.get(keptAs)?.dup() ?? take(keptAs)
       if (fd === undefined) continue
-      if (isReachable(fd, spec)) {
-        entries.push({ name, role, spec, fd })
+      const entry = parseEntry(noting, fd)
+      if (isReachable(entry)) {
+        entries.push(entry)
         fdsByName.set(keptAs, fd)
       } else fd.close()
     }
@@ -109,9 +111,9 @@ function isServed(control: string): boolean {
 }
 
 /** Whether clients can reach the socket. The previous process may have removed the path of a Unix socket when it ended. */
-function isReachable(fd: OwnedFd, spec: string): boolean {
+function isReachable(entry: Entry): boolean {
+  const { fd } = entry
   const { family, accepting } = inspectOne(fd)
-  if (family !== 'unix' || !accepting || spec === '') return true
-  const { kind, path, abstract } = parseListenerSpec(spec)
-  return kind !== 'unix' || abstract || namesSocket(fd, path) !== false
+  if (family !== 'unix' || !accepting || entry.role === 'named' || !isPath(entry.spec)) return true
+  return namesSocket(fd, entry.spec.path) !== false
 }

@@ -4,7 +4,7 @@ import { Backoff } from '../../base/backoff.js'
 import { FdbError } from '../../errors.js'
 import { isUnderWay } from '../../handoff/phases.js'
 import { NOTE_NAME, type NotedDescriptors, readDescriptorNames } from '../../holder/descriptor-names.js'
-import type { Entry } from '../../holder/registry.js'
+import { type Entry, parseEntry } from '../../holder/entry.js'
 import { STUCK_MS, untilGone } from '../../holder/stuck.js'
 import {
   closeAll,
@@ -286,13 +286,14 @@ export function entriesOf(
   take: (number: number, label: string) => OwnedFd,
 ): Entry[] {
   const entries: Entry[] = []
-  for (const { name, role, spec, ino, dev, number } of noted.entries) {
+  for (const noting of noted.entries) {
+    const { name, ino, dev, number } = noting
     for (const [candidate, link] of descriptors) {
       if (link.startsWith('socket:') ? link !== `socket:[${ino}]` : candidate !== number) continue
       const fd = take(candidate, name)
       const about = inspectOne(fd)
       if (about.ino === ino && about.dev === dev) {
-        entries.push({ name, role, spec, fd })
+        entries.push(parseEntry(noting, fd))
         break
       }
       fd.close()

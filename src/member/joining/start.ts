@@ -1,5 +1,5 @@
 import { FdbError } from '../../errors.js'
-import type { Entry } from '../../holder/registry.js'
+import type { Entry } from '../../holder/entry.js'
 import type { NativeError, OwnedFd } from '../../kernel/index.js'
 import { type FirstControl, NO_ENTRY } from '../../os/control-path.js'
 import { makeRoomForDescriptors, outOfDescriptors } from '../../os/limits.js'

@@ -1,6 +1,6 @@
 import { FdbError } from '../../errors.js'
+import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
-import type { Entry } from '../../holder/registry.js'
 import type { UnfitReport } from '../../operator/status-report.js'
 import type { Segment } from '../../state/segment.js'
 import type { CancelResult } from '../../versions/upgrade-attempt.js'

@@ -1,8 +1,9 @@
 import { FdbError } from '../../errors.js'
 import { accepts } from '../../handoff/phases.js'
-import type { Entry, Registry } from '../../holder/registry.js'
+import type { Entry, ListenerEntry, NamedEntry } from '../../holder/entry.js'
+import type { Registry } from '../../holder/registry.js'
 import { closeAll, inspectOne, type OwnedFd } from '../../kernel/index.js'
-import { addressOf, type ListenerSpec, parseListenerSpec } from '../../listeners/index.js'
+import { addressOf, type ListenerSpec } from '../../listeners/index.js'
 import { removeUnixPath } from '../../listeners/unix-path.js'
 import type { ChangeNotifier } from '../../wire/pending.js'
 import { entryFencedError } from '../lifecycle/cannot-serve.js'
@@ -30,7 +31,7 @@ export class Holdings {
   /** The listeners that this version has bound itself. Null as soon as the handoff cannot be undone. */
   #bound: Set<Entry> | null = new Set()
   /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
-  readonly #late = new Map<string, { readonly spec: string; readonly elsewhere: boolean }>()
+  readonly #late = new Map<string, { readonly address: string; readonly elsewhere: boolean }>()
   #unserved: UnservedOption = false
   readonly offered: OfferedListeners
 
@@ -71,9 +72,9 @@ export class Holdings {
     const listeners = this.#deps.listeners()
     const allowed = (name: string) =>
       typeof this.#unserved === 'boolean' ? this.#unserved : this.#unserved.includes(name)
-    for (const [name, { spec, elsewhere }] of this.#late) {
+    for (const [name, { address, elsewhere }] of this.#late) {
       const adopted = listeners.some(listener => listener.name === name && listener.adopted)
-      if ((elsewhere || !adopted) && !allowed(name)) throw openedMeanwhile(name, spec)
+      if ((elsewhere || !adopted) && !allowed(name)) throw openedMeanwhile(name, address)
     }
     for (const listener of listeners)
       if (!listener.hasServer && !allowed(listener.name)) throw withoutServer(listener)
@@ -86,11 +87,11 @@ export class Holdings {
   takeLate(entry: Entry): void {
     const { machine, registry } = this.#deps
     const listeners = this.#deps.listeners()
-    const { name, role, spec, fd } = entry
-    if (role === 'named') {
+    if (entry.role === 'named') {
       this.takeNamed(entry)
       return
     }
+    const { name, specText, fd } = entry
     const present = listeners.some(listener => listener.name === name) ? registry.get(name)?.fd : undefined
     if (present === undefined) registry.put(entry)
     else {
@@ -99,7 +100,7 @@ export class Holdings {
       fd.close()
       if (same) return
     }
-    this.#late.set(name, { spec, elsewhere: present !== undefined })
+    this.#late.set(name, { address: specText, elsewhere: present !== undefined })
     if (machine.phase !== 'ready') return
     try {
       this.#checkServed()
@@ -109,7 +110,7 @@ export class Holdings {
   }
 
   /** Adds a descriptor that another version has named, unless the name is that of an open listener. Owns it. */
-  takeNamed(entry: Entry): void {
+  takeNamed(entry: NamedEntry): void {
     const { registry } = this.#deps
     const listeners = this.#deps.listeners()
     if (listeners.some(listener => listener.name === entry.name)) {
@@ -121,14 +122,14 @@ export class Holdings {
   }
 
   /** Waits until the handoff under way ends. If another process serves then, closes the descriptor and throws ERR_FDB_FENCED. */
-  async #untilDecided({ name, fd, spec }: Entry): Promise<void> {
+  async #untilDecided(entry: Entry): Promise<void> {
     const { changes, machine, settings, shutdown } = this.#deps
     const { freeze, prepare, commit } = settings.times
     await changes.until(() => shutdown.over || machine.phase !== 'frozen', freeze + prepare + commit)
     if (!shutdown.over && accepts(machine.phase)) return
-    removeUnixPath(fd, spec)
-    fd.close()
-    throw entryFencedError(name)
+    removePathOf(entry)
+    entry.fd.close()
+    throw entryFencedError(entry.name)
   }
 
   /** Removes an entry, from the daemon's registry too. */
@@ -151,8 +152,7 @@ export class Holdings {
   /** Closes all entries. If the handoff can still be undone, removes the Unix paths that this version has bound. */
   close(): void {
     const { registry } = this.#deps
-    for (const { name, fd, spec } of this.#bound ?? [])
-      if (registry.get(name)?.fd === fd) removeUnixPath(fd, spec)
+    for (const entry of this.#bound ?? []) if (registry.get(entry.name)?.fd === entry.fd) removePathOf(entry)
     this.#bound = null
     this.offered.close()
     registry.close()
@@ -176,17 +176,21 @@ function withoutServer({ adopted, name, address }: Listener): FdbError {
   )
 }
 
-function openedMeanwhile(name: string, spec: string): FdbError {
+function openedMeanwhile(name: string, address: string): FdbError {
   return new FdbError(
     'ERR_FDB_UNSERVED',
-    `the incumbent opened listener "${name}" (${spec}) while this version started, and this version does not listen there: its clients would be refused. Start the upgrade again, so that this version finds it, or call ready({ unserved: ['${name}'] }) if that is intended`,
+    `the incumbent opened listener "${name}" (${address}) while this version started, and this version does not listen there: its clients would be refused. Start the upgrade again, so that this version finds it, or call ready({ unserved: ['${name}'] }) if that is intended`,
     { retryable: true, details: { listener: name } },
   )
 }
 
+function removePathOf(entry: Entry): void {
+  if (entry.role === 'listener') removeUnixPath(entry.fd, entry.spec)
+}
+
 /** A listener of the previous version that this version may adopt. */
 export interface OfferedListener {
-  readonly entry: Entry
+  readonly entry: ListenerEntry
   /** The previous version's specification. Null if a service manager bound the socket, or an older release did not send it. */
   readonly before: ListenerSpec | null
 }
@@ -197,7 +201,7 @@ export interface OfferedListener {
  */
 export class OfferedListeners {
   readonly #deps: Pick<HoldingsDeps, 'machine' | 'registry'>
-  readonly #renamed: Entry[] = []
+  readonly #renamed: ListenerEntry[] = []
   /** The inodes of the sockets that this version already uses. */
   readonly #used = new Set<string>()
 
@@ -215,28 +219,29 @@ export class OfferedListeners {
     }
     // With port 0 the kernel chooses the port, so no other listener has this address.
     if (spec.kind !== 'unix' && spec.port === 0) return null
-    const address = addressOf(spec)
-    const entry = [...registry.entries, ...this.#renamed].find(
-      other => other.role === 'listener' && isAt(other, address) && !this.#used.has(inodeOf(other)),
+    const entry = [...this.#all, ...this.#renamed].find(
+      other => other.spec !== null && sameAddress(other.spec, spec) && !this.#used.has(inodeOf(other)),
     )
     return entry === undefined ? null : withSpec(entry)
   }
 
   /** Returns the service's listener that keeps this address from being bound: one of them is a wildcard (0.0.0.0, [::]) with the port of the other. */
-  overlapping(spec: ListenerSpec): Entry | null {
+  overlapping(spec: ListenerSpec): ListenerEntry | null {
     if (spec.kind === 'unix') return null
     const overlaps = (other: ListenerSpec) =>
       other.kind === spec.kind &&
       other.port === spec.port &&
       (other.host === spec.host || WILDCARDS.has(other.host) || WILDCARDS.has(spec.host))
-    const entries = this.#deps.registry.entries.filter(({ role, spec }) => role === 'listener' && spec !== '')
-    return entries.find(entry => overlaps(parseListenerSpec(entry.spec))) ?? null
+    return this.#all.find(entry => entry.spec !== null && overlaps(entry.spec)) ?? null
   }
 
   /** The listeners of the previous version that this version does not use (yet), also those that were opened after the Offer. */
-  get unused(): readonly Entry[] {
-    const { entries } = this.#deps.registry
-    return entries.filter(entry => entry.role === 'listener' && !this.#used.has(inodeOf(entry)))
+  get unused(): readonly ListenerEntry[] {
+    return this.#all.filter(entry => !this.#used.has(inodeOf(entry)))
+  }
+
+  get #all(): ListenerEntry[] {
+    return this.#deps.registry.listeners
   }
 
   /** Marks a socket as used, so that {@link find} does not return it again. */
@@ -263,13 +268,8 @@ function inodeOf({ fd }: Entry): string {
   return inspectOne(fd).ino
 }
 
-/** Compares text, because parsing thousands of specifications would be slow. */
-function isAt({ spec }: Entry, address: string): boolean {
-  return spec.startsWith(address) && (spec.length === address.length || spec[address.length] === '?')
-}
-
-function withSpec(entry: Entry): OfferedListener {
-  return { entry, before: entry.spec === '' ? null : parseListenerSpec(entry.spec) }
+function withSpec(entry: ListenerEntry): OfferedListener {
+  return { entry, before: entry.spec }
 }
 
 function isThere({ entry, before }: OfferedListener, spec: ListenerSpec): boolean {

@@ -1,5 +1,6 @@
 import { FdbError } from '../../errors.js'
-import type { Entry, Registry } from '../../holder/registry.js'
+import { type ListenerEntry, listenerEntry } from '../../holder/entry.js'
+import type { Registry } from '../../holder/registry.js'
 import { inspectOne, type OwnedFd } from '../../kernel/index.js'
 import {
   bindListener,
@@ -146,15 +147,15 @@ export class OwnListeners {
 
   async #adopt(name: string, spec: ListenerSpec, { entry, before }: OfferedListener): Promise<OwnedFd> {
     const { holdings } = this.#deps
-    const known = formatListenerSpec(spec)
     if (entry.name !== name) {
       const fd = entry.fd.share()
       this.#offered.rename(name)
-      await holdings.register({ name, role: 'listener', spec: known, fd })
+      await holdings.register(listenerEntry(name, spec, fd))
       return fd
     }
     // The Unix path of an entry without a specification belongs to the service manager. With one, the service would remove the path.
-    if (before !== null && known !== entry.spec) this.#deps.registry.put({ ...entry, spec: known })
+    if (before !== null && formatListenerSpec(spec) !== entry.specText)
+      this.#deps.registry.put(listenerEntry(name, spec, entry.fd))
     return entry.fd
   }
 
@@ -164,10 +165,10 @@ export class OwnListeners {
     const bound =
       ownFd === undefined && this.#worker !== null
         ? await bindForWorker(this.#worker, name, spec)
-        : { fd: ownFd ?? this.#bindAlone(spec), spec: formatListenerSpec(spec) }
+        : { fd: ownFd ?? this.#bindAlone(spec), spec }
     // This version may still adopt the previous version's listener of this name, by its address and under another name.
     this.#offered.rename(name)
-    await this.#deps.holdings.register({ name, role: 'listener', ...bound }, true)
+    await this.#deps.holdings.register(listenerEntry(name, bound.spec, bound.fd), true)
     return { fd: bound.fd, passed: false }
   }
 
@@ -198,8 +199,8 @@ export class OwnListeners {
       )
     else if (adopted) logger.info(facts, 'this listener was copied from another process, which has it too')
     else logger.info(facts, 'the service manager has bound this listener')
-    const known = spec.kind === 'unix' && !adopted ? '' : formatListenerSpec(spec)
-    await this.#deps.holdings.register({ name, role: 'listener', spec: known, fd })
+    const known = spec.kind === 'unix' && !adopted ? null : spec
+    await this.#deps.holdings.register(listenerEntry(name, known, fd))
     return fd
   }
 }
@@ -214,11 +215,11 @@ export function checkName(name: string): void {
   )
 }
 
-function overlapError(spec: ListenerSpec, { name, spec: held }: Entry, cause: FdbError): FdbError {
+function overlapError(spec: ListenerSpec, { name, specText }: ListenerEntry, cause: FdbError): FdbError {
   const address = formatListenerSpec(spec)
   return new FdbError(
     'ERR_FDB_ADDRESS_IN_USE',
-    `${address} overlaps the listener "${name}" of this service (${held}), which stays open until no version needs it. Listen at the same address or at another port, or end the service (fd-broker stop) before you start a version with the new address`,
+    `${address} overlaps the listener "${name}" of this service (${specText}), which stays open until no version needs it. Listen at the same address or at another port, or end the service (fd-broker stop) before you start a version with the new address`,
     { cause, details: { ...cause.details, listener: name } },
   )
 }

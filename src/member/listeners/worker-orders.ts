@@ -2,16 +2,9 @@ import { InOrder } from '../../base/in-order.js'
 import { jsonValue } from '../../base/json.js'
 import { nodeCrypto } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
-import type { Entry } from '../../holder/registry.js'
+import type { Entry } from '../../holder/entry.js'
 import { inspectOne, type OwnedFd } from '../../kernel/index.js'
-import {
-  addressOf,
-  bindFirstOfGroup,
-  bindListener,
-  formatListenerSpec,
-  type ListenerSpec,
-  parseListenerSpec,
-} from '../../listeners/index.js'
+import { addressOf, bindFirstOfGroup, bindListener, type ListenerSpec } from '../../listeners/index.js'
 import { OperatorClient } from '../../operator/client.js'
 import type { CommandHandler } from '../../operator/requests.js'
 import { GROUP_LISTENER, STAND_IN, YIELD } from '../../operator/service-commands.js'
@@ -91,20 +84,20 @@ export function workerSpec(spec: ListenerSpec): ListenerSpec {
 
 /**
  * Binds a listener of a worker. TCP: each worker binds a socket of its own. Other kinds: the first worker binds the socket, and the others get
- * dups. `spec` of the result is to be registered; for a dup it is empty, because the path belongs to the first worker. Throws the error of
+ * dups. `spec` of the result is to be registered; for a dup it is null, because the path belongs to the first worker. Throws the error of
  * binding, for example if another program uses the address.
  */
 export async function bindForWorker(
   { control }: WorkerPlace,
   name: string,
   spec: ListenerSpec,
-): Promise<{ fd: OwnedFd; spec: string }> {
+): Promise<{ fd: OwnedFd; spec: ListenerSpec | null }> {
   const key = groupKey(name, spec)
   const shared = await claimFrom(control, key)
   if (shared !== null) return shareWith(shared, spec)
   try {
     const fd = spec.kind === 'tcp' ? bindFirstOfGroup(spec) : bindListener(spec)
-    return { fd, spec: formatListenerSpec(spec) }
+    return { fd, spec }
   } catch (error) {
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_ADDRESS_IN_USE') throw error
     // Another worker may have bound the address since claimFrom() returned null.
@@ -115,12 +108,12 @@ export async function bindForWorker(
 }
 
 /** Owns `other`, the socket of another worker. */
-function shareWith(other: OwnedFd, spec: ListenerSpec): { fd: OwnedFd; spec: string } {
-  if (spec.kind !== 'tcp') return { fd: other, spec: '' }
+function shareWith(other: OwnedFd, spec: ListenerSpec): { fd: OwnedFd; spec: ListenerSpec | null } {
+  if (spec.kind !== 'tcp') return { fd: other, spec: null }
   try {
     // With port 0 the kernel has chosen the port of the first worker.
     const { port = spec.port } = inspectOne(other)
-    return { fd: bindListener({ ...spec, port }), spec: formatListenerSpec(spec) }
+    return { fd: bindListener({ ...spec, port }), spec }
   } finally {
     other.close()
   }
@@ -153,6 +146,6 @@ function groupKey(name: string, spec: ListenerSpec): string {
 }
 
 /** Returns the key of an entry of a worker, or null for a dup of another worker's socket and for other descriptors. */
-export function groupKeyOf({ name, role, spec }: Entry): string | null {
-  return role === 'listener' && spec !== '' ? groupKey(name, parseListenerSpec(spec)) : null
+export function groupKeyOf(entry: Entry): string | null {
+  return entry.role === 'listener' && entry.spec !== null ? groupKey(entry.name, entry.spec) : null
 }

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { DescriptorStore } from '../../../src/daemon/service/descriptor-store.js'
+import { namedEntry } from '../../../src/holder/entry.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { inspectOne, memoryFile, type OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
@@ -34,18 +35,8 @@ describe('the descriptors that are held', () => {
     const before = store.list()
     const wanted = new Set(registry.wanted)
     expect([...wanted].sort()).toEqual([...registry.names].sort())
-    registry.put({
-      name: 'shop/listener/web',
-      role: 'named',
-      spec: '',
-      fd: memoryFile('not ours', 'a memory file'),
-    })
-    registry.put({
-      name: 'fd/strange',
-      role: 'named',
-      spec: 'of another release',
-      fd: memoryFile('strange', 'a memory file'),
-    })
+    registry.put(namedEntry('shop/listener/web', memoryFile('not ours', 'a memory file')))
+    registry.put(namedEntry('fd/strange', memoryFile('strange', 'a memory file'), 'of another release'))
     store[Symbol.dispose]()
     expect(store.list()).toEqual([])
 
@@ -100,8 +91,8 @@ describe('the descriptors that are held', () => {
 
   it('stay when the clock was set back since they were put', async () => {
     const { registry, store } = open()
-    const spec = JSON.stringify({ pid: 7, putAt: Date.now(), until: Date.now() + 2 ** 33 })
-    registry.put({ name: 'fd/it', role: 'named', spec, fd: memoryFile('it', 'a memory file') })
+    const note = JSON.stringify({ pid: 7, putAt: Date.now(), until: Date.now() + 2 ** 33 })
+    registry.put(namedEntry('fd/it', memoryFile('it', 'a memory file'), note))
     store.takeOver()
     onTestFinished(() => store[Symbol.dispose]())
     // A timer that cannot run for so long runs for a millisecond.

@@ -10,8 +10,15 @@ import { soleCopyOf } from '../../../src/daemon/service/sole-copy.js'
 import type { FdbError } from '../../../src/errors.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../../src/handoff/holder-machine.js'
 import { NOBODY } from '../../../src/handoff/messages.js'
+import {
+  type Entry,
+  entryItem,
+  type ListenerEntry,
+  listenerEntry,
+  namedEntry,
+  parseEntry,
+} from '../../../src/holder/entry.js'
 import type { Peer } from '../../../src/holder/peer.js'
-import type { Entry } from '../../../src/holder/registry.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { memoryFile, OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
@@ -19,12 +26,12 @@ import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js
 import { Segment } from '../../fixtures/state.js'
 
 function named(name: string): Entry {
-  return { role: 'named', name, spec: '', fd: OwnedFd.own(native.memfd(name), name) }
+  return namedEntry(name, OwnedFd.own(native.memfd(name), name))
 }
 
-function listening(name: string): Entry {
+function listening(name: string, spec = 'tcp://127.0.0.1:0'): Entry {
   const fd = OwnedFd.own(native.bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, backlog: 1 }), name)
-  return { role: 'listener', name, spec: 'tcp://127.0.0.1:0', fd }
+  return parseEntry({ role: 'listener', name, spec }, fd)
 }
 
 function member(pid: number): Peer {
@@ -64,12 +71,7 @@ class Held implements ReattachTarget {
 /** Makes `count` names; each is the same descriptor. */
 function many(prefix: string, count: number): Entry[] {
   using fd = memoryFile(prefix, 'a memory file')
-  return Array.from({ length: count }, (_, i) => ({
-    role: 'named',
-    name: `${prefix}${i}`,
-    spec: '',
-    fd: fd.share(),
-  }))
+  return Array.from({ length: count }, (_, i) => namedEntry(`${prefix}${i}`, fd.share()))
 }
 
 describe('the entries of a member of a daemon', () => {
@@ -112,9 +114,9 @@ describe('the entries of a member of a daemon', () => {
   it('close if a name or specification is too long for a takeover by the next daemon', () => {
     const held = new Held()
     const peer = member(1)
-    const whole = () => ({ ...named('whole'), name: 'x'.repeat(256) })
+    const whole = () => ({ ...entryItem(named('whole')), name: 'x'.repeat(256) })
     for (const long of [{ name: 'x'.repeat(257) }, { spec: 'x'.repeat(4_097) }]) {
-      const faulty = () => ({ ...named('faulty'), ...long })
+      const faulty = () => ({ ...entryItem(named('faulty')), ...long })
       held.descriptorTable.arrive(peer, [faulty(), whole()])
       expect(takeRegistered(peer, true, held)).toMatchObject({ code: 'ERR_FDB_OPTION' })
       expect([held.names, held.count]).toEqual([['x'.repeat(256)], 1])
@@ -176,9 +178,9 @@ describe('the entries of a member of a daemon', () => {
     const { descriptorTable } = new Held()
     const folder = mkdtempSync(join(tmpdir(), 'fdb-custody-'))
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
-    const at = (name: string): Entry => {
-      const spec = `unix:${join(folder, name)}`
-      return { role: 'listener', name, spec, fd: bindListener(parseListenerSpec(spec)) }
+    const at = (name: string): ListenerEntry => {
+      const spec = parseListenerSpec(`unix:${join(folder, name)}`)
+      return listenerEntry(name, spec, bindListener(spec))
     }
     const [first, next] = [member(1), member(2)]
     const stays = at('stays')
@@ -195,10 +197,7 @@ describe('the entries of a member of a daemon', () => {
   it('may have an address that this release cannot read: its path is left alone', () => {
     const { descriptorTable } = new Held()
     const [first, next] = [member(1), member(2)]
-    descriptorTable.hold(first, {
-      ...listening('strange'),
-      spec: 'unix:/run/shop.sock?option-of-a-later-release=1',
-    })
+    descriptorTable.hold(first, listening('strange', 'unix:/run/shop.sock?option-of-a-later-release=1'))
     descriptorTable.hold(first, listening('web'))
     descriptorTable.holdProvisionally(next, listening('web'))
     descriptorTable.settle(next)
@@ -226,13 +225,13 @@ describe('the entries of a member of a daemon', () => {
     const { descriptorTable } = new Held()
     const peer = member(1)
     const [dropped, other, anew] = [named('web'), named('other'), named('web')]
-    descriptorTable.arrive(peer, [dropped, other])
+    descriptorTable.arrive(peer, [entryItem(dropped), entryItem(other)])
     descriptorTable.markRegistered(peer)
     descriptorTable.release(peer, 'web', true)
-    descriptorTable.arrive(peer, [anew])
+    descriptorTable.arrive(peer, [entryItem(anew)])
     expect(dropped.fd.closed).toBe(true)
     descriptorTable.release(peer, 'other', true)
-    expect(descriptorTable.takeUnclaimed(peer)).toEqual([anew])
+    expect(descriptorTable.takeUnclaimed(peer)).toEqual([entryItem(anew)])
     anew.fd.close()
   })
 
@@ -241,7 +240,7 @@ describe('the entries of a member of a daemon', () => {
     const { descriptorTable } = held
     const peer = member(1)
     descriptorTable.holdProvisionally(peer, named('provisional'))
-    descriptorTable.arrive(peer, [named('arrived')])
+    descriptorTable.arrive(peer, [entryItem(named('arrived'))])
     descriptorTable.setBrought(peer, [named('brought')])
     descriptorTable.forget(peer)
     expect(held.count).toBe(0)
@@ -275,7 +274,7 @@ describe('the entries that a member brings back to its daemon', () => {
     const { descriptorTable } = held
     const peer = member(1)
     descriptorTable.hold(peer, named('here'))
-    descriptorTable.arrive(peer, [named('here'), named('lacking')])
+    descriptorTable.arrive(peer, [entryItem(named('here')), entryItem(named('lacking'))])
     reattach(peer, true, held)
     expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
   })
@@ -285,7 +284,11 @@ describe('the entries that a member brings back to its daemon', () => {
     Object.assign(held, { limits: { service: 'shop', limits: { ...LIMITS, descriptors: 2, listeners: 0 } } })
     const peer = member(1)
     held.descriptorTable.hold(peer, named('here'))
-    held.descriptorTable.arrive(peer, [listening('web'), named('lacking'), named('too many')])
+    held.descriptorTable.arrive(peer, [
+      entryItem(listening('web')),
+      entryItem(named('lacking')),
+      entryItem(named('too many')),
+    ])
     reattach(peer, true, held)
     expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
   })
@@ -293,7 +296,10 @@ describe('the entries that a member brings back to its daemon', () => {
   it('close when another member serves', () => {
     const held = new Held()
     const other = member(2)
-    held.descriptorTable.arrive(other, [named('web'), { role: 'control', fd: named('control').fd }])
+    held.descriptorTable.arrive(other, [
+      entryItem(named('web')),
+      { role: 'control', fd: named('control').fd },
+    ])
     reattach(other, false, held)
     expect([held.names, held.count]).toEqual([[], 0])
   })
@@ -311,8 +317,8 @@ describe('the entries that a member brings back to its daemon', () => {
     const held = new Held()
     held.machine = restartedHolder()
     const [one, other] = [member(1), member(2)]
-    held.descriptorTable.arrive(one, [named('one')])
-    held.descriptorTable.arrive(other, [named('other')])
+    held.descriptorTable.arrive(one, [entryItem(named('one'))])
+    held.descriptorTable.arrive(other, [entryItem(named('other'))])
     reattach(one, false, held)
     reattach(other, false, held)
     expect([held.names, held.count]).toEqual([[], 2])

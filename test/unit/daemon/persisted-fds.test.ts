@@ -56,10 +56,10 @@ it('keeps the duplicate of what only changes its rights', () => {
   })
   const segment = { role: 'segment' as const, name: 'epoch-1', fd }
   persisted.update('shop', [{ ...segment, writable: true }])
-  const [before] = registry.entries
+  const [before] = registry.named
   persisted.update('shop', [{ ...segment, writable: false }])
-  const [after] = registry.entries
-  expect([before?.spec, after?.spec]).toEqual(['writable', ''])
+  const [after] = registry.named
+  expect([before?.note, after?.note]).toEqual(['writable', ''])
   expect(after?.fd).toBe(before?.fd)
   expect(after?.fd.closed).toBe(false)
 })

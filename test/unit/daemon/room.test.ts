@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
 import { checkingRoom } from '../../../src/daemon/daemon.js'
 import { PersistedFds } from '../../../src/daemon/persisted-fds.js'
+import { namedEntry } from '../../../src/holder/entry.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { memoryFile } from '../../../src/kernel/index.js'
 import { fdLimits } from '../../../src/os/limits.js'
@@ -35,7 +36,7 @@ it('and, for each of the members that come back in one turn, for what the one wi
   const registry = new Registry()
   onTestFinished(() => registry.close())
   for (const item of ['listener/web', 'listener/admin', 'segment/1'])
-    registry.put({ name: `shop/${item}`, role: 'named', spec: '', fd: memoryFile('held', 'a memory file') })
+    registry.put(namedEntry(`shop/${item}`, memoryFile('held', 'a memory file')))
   const more = (members: number) => members * 4 + Math.min(members, 16) * 3 + 16
   for (const members of [5, 20]) {
     expect(() => check(registry, more(members) - 1, members)).toThrow(

@@ -6,6 +6,7 @@ import { SILENT } from '../../../src/base/logger.js'
 import type { Unserved } from '../../../src/daemon/policy/policy.js'
 import { parsePolicy } from '../../../src/daemon/policy/schema.js'
 import { UnservedServices } from '../../../src/daemon/services.js'
+import { namedEntry } from '../../../src/holder/entry.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { memoryFile } from '../../../src/kernel/index.js'
 import { daemonServices } from '../../holder-support/daemon-services.js'
@@ -80,7 +81,7 @@ describe('a service that nobody serves', () => {
 
   it('ends when the daemon goes on, if its time has passed during a handoff of the daemon that failed', async () => {
     const registry = new Registry()
-    registry.put({ name: 'shop/named/web', role: 'named', spec: '', fd: memoryFile('web', 'a memory file') })
+    registry.put(namedEntry('shop/named/web', memoryFile('web', 'a memory file')))
     const policy = parsePolicy('default: { unserved: { after: 100ms, close: true } }', 'daemon.yaml')
     const services = daemonServices(folderOf(), { registry, policy })
     services.restore()

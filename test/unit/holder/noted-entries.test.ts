@@ -7,7 +7,7 @@ import {
   type NotedDescriptors,
   readDescriptorNames,
 } from '../../../src/holder/descriptor-names.js'
-import type { Entry } from '../../../src/holder/registry.js'
+import { type Entry, namedEntry } from '../../../src/holder/entry.js'
 import { bindSocket, closeAll, inspectOne, numbersOf, OwnedFd, openFile } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { entriesOf } from '../../../src/member/joining/hung-incumbent.js'
@@ -59,7 +59,6 @@ function taken(noted: NotedDescriptors): Record<string, number> {
   return Object.fromEntries(entries.map(({ name, fd }) => [name, from.get(fd)!]))
 }
 
-const named = (name: string, fd: OwnedFd): Entry => ({ name, role: 'named', spec: '', fd })
 const numberOf = (fd: OwnedFd) => numbersOf([fd])[0]!
 
 it('takes the noted entry of a hanging process away from it, and nothing else that looks alike', () => {
@@ -70,11 +69,11 @@ it('takes the noted entry of a hanging process away from it, and nothing else th
   const [first, second] = [anonymous(), anonymous()]
   const socket = own(bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, 'a socket'))
   const entries = [
-    named('journal', journal),
-    named('first', first),
-    named('second', second),
-    named('socket', socket),
-    named('the same', own(socket.dup())),
+    namedEntry('journal', journal),
+    namedEntry('first', first),
+    namedEntry('second', second),
+    namedEntry('socket', socket),
+    namedEntry('the same', own(socket.dup())),
   ]
   expect(inspectOne(first).ino).toBe(inspectOne(second).ino)
   expect(taken(noteOf(entries))).toMatchObject({
@@ -91,7 +90,7 @@ it('takes no entry that differs from its note, but for a socket, which has its o
   open('r')
   const journal = open('r+')
   const socket = own(bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, 'a socket'))
-  const noted = noteOf([named('journal', journal), named('socket', socket)])
+  const noted = noteOf([namedEntry('journal', journal), namedEntry('socket', socket)])
   own(socket.dup())
   for (const fd of [journal, socket]) fd.close()
   expect(Object.keys(taken(noted))).toEqual(['socket'])

@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest'
+import { namedEntry } from '../../../src/holder/entry.js'
 import { MAX_ENTRIES, Registry } from '../../../src/holder/registry.js'
 import { OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
@@ -8,14 +9,13 @@ it('a service names so many descriptors and no more: the one too many is closed,
   const [raw, peer] = native.socketPair()
   native.close(peer)
   const one = OwnedFd.own(raw, 'one')
-  const entry = (name: string, fd: OwnedFd) => ({ name, role: 'named', spec: '', fd }) as const
-  for (let i = 0; i < MAX_ENTRIES; i++) registry.put(entry(`n${i}`, one))
+  for (let i = 0; i < MAX_ENTRIES; i++) registry.put(namedEntry(`n${i}`, one))
   const over = one.dup()
-  expect(() => registry.put(entry('over', over))).toThrow(
+  expect(() => registry.put(namedEntry('over', over))).toThrow(
     expect.objectContaining({ code: 'ERR_FDB_TOO_MANY_NAMES', message: expect.stringContaining('"over"') }),
   )
   expect(over.closed).toBe(true)
-  registry.put(entry('n0', one))
+  registry.put(namedEntry('n0', one))
   expect(registry.size).toBe(MAX_ENTRIES)
   registry.close()
 })

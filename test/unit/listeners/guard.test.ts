@@ -1,6 +1,15 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,6 +21,7 @@ import {
   formatListenerSpec,
   ListenerGuard,
   parseListenerSpec,
+  parseSentSpec,
 } from '../../../src/listeners/index.js'
 import { removeUnixPath } from '../../../src/listeners/unix-path.js'
 import { SharedListeners, StoredListeners } from '../../../src/run/shared-listeners.js'
@@ -24,13 +34,14 @@ interface Line {
   readonly why?: string
 }
 
-function guarded(spec: string, { named = spec } = {}) {
+function guarded(text: string, { named = text } = {}) {
   const lines: Line[] = []
   const log = (level: Line['level']) => (facts: object, text: string) =>
     void lines.push({ ...facts, level, text })
   const guard = new ListenerGuard({ ...SILENT, warn: log('warn'), error: log('error') })
-  const fd = bindListener(parseListenerSpec(spec))
-  guard.add({ name: 'web', spec: named, fd })
+  const spec = parseListenerSpec(text)
+  const fd = bindListener(spec)
+  guard.add({ name: 'web', spec: parseSentSpec(named), fd })
   onTestFinished(() => {
     guard[Symbol.dispose]()
     removeUnixPath(fd, spec)
@@ -123,7 +134,7 @@ describe('the path of a Unix listener', () => {
     onTestFinished(() => other.close())
     for (let i = 0; i < 2; i++) guard.check()
     expect(guard.faultOf(fd)).toMatch(/belongs to another program now/)
-    expect(removeUnixPath(fd, `unix:${path}`)).toBe(false)
+    expect(removeUnixPath(fd, parseListenerSpec(`unix:${path}`))).toBe(false)
     expect(readdirSync(home)).toEqual(['app.sock'])
   })
 
@@ -139,17 +150,29 @@ describe('the path of a Unix listener', () => {
     expect(guard.faultOf(fd)).toBeNull()
   })
 
+  it('is reported if its folder becomes a symbolic link that leads to itself', () => {
+    const home = join(folder(), 'home')
+    mkdirSync(home)
+    const { fd, guard, lines } = guarded(`unix:${join(home, 'app.sock')}`)
+    renameSync(home, `${home}.away`)
+    symlinkSync(home, home)
+    for (let i = 0; i < 2; i++) guard.check()
+    expect(guard.faultOf(fd)).toMatch(/cannot be restored/)
+    expect(lines).toHaveLength(1)
+  })
+
   it('has no second name, and is not restored, if another user chose it', () => {
     const home = folder()
     const path = join(home, 'app.sock')
     const guard = new ListenerGuard(SILENT)
     guard.keepsPaths = false
-    const fd = bindListener(parseListenerSpec(`unix:${path}`))
+    const spec = parseListenerSpec(`unix:${path}`)
+    const fd = bindListener(spec)
     onTestFinished(() => {
       guard[Symbol.dispose]()
       fd.close()
     })
-    guard.add({ name: 'web', spec: `unix:${path}`, fd })
+    guard.add({ name: 'web', spec, fd })
     expect(readdirSync(home)).toEqual(['app.sock'])
     rmSync(path)
     guard.check()
@@ -161,7 +184,7 @@ describe('the path of a Unix listener', () => {
     const spec = `unix:${join(home, 'app.sock')}`
     const { fd } = guarded(spec)
     expect(readdirSync(home)).toHaveLength(2)
-    expect(removeUnixPath(fd, spec)).toBe(true)
+    expect(removeUnixPath(fd, parseListenerSpec(spec))).toBe(true)
     expect(readdirSync(home)).toEqual([])
   })
 

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { bindSocket, namesSocket, type OwnedFd } from '../../../src/kernel/index.js'
+import { parseListenerSpec } from '../../../src/listeners/index.js'
 import { removeUnixPath, replaceStale } from '../../../src/listeners/unix-path.js'
 
 /** An action of another program in the moment before a path is renamed. */
@@ -70,7 +71,7 @@ describe('a live socket that another program has put at the path in the last mom
     const own = listen(path)
     if (namesSocket(own, path) === null) skip('the kernel does not say which socket a path names')
     taken()
-    expect(removeUnixPath(own, `unix:${path}`)).toBe(false)
+    expect(removeUnixPath(own, parseListenerSpec(`unix:${path}`))).toBe(false)
     await answers()
   })
 })

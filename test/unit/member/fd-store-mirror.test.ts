@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
+import { namedEntry } from '../../../src/holder/entry.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { bindSocket, closeAll, inspectOne, memoryFile, OwnedFd, openFile } from '../../../src/kernel/index.js'
@@ -28,7 +29,7 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
   const file = join(folder, 'file')
   const opened = (flags: string) => openFile(file, flags, 'a file')
   const registry = new Registry()
-  const put = (name: string, fd: OwnedFd) => registry.put({ name, role: 'named', spec: '', fd })
+  const put = (name: string, fd: OwnedFd) => registry.put(namedEntry(name, fd))
   const store = new Store()
   const control = [
     { role: 'control' as const, fd: memoryFile('control', 'in its place') },

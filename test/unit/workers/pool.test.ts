@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import type { ServiceStanding } from '../../../src/daemon/service/service-operations.js'
+import { listenerEntry } from '../../../src/holder/entry.js'
 import { native } from '../../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
 import { STOP } from '../../../src/operator/service-commands.js'
@@ -722,11 +723,11 @@ describe('all workers', () => {
 describe('listeners in whose place nobody accepts', () => {
   it('return to the main process from a worker that served them, as soon as their own worker is there', async () => {
     const { pool, standings, told } = serving(2)
-    const spec = 'tcp://127.0.0.1:0'
-    const fd = await bindListener(parseListenerSpec(spec))
+    const spec = parseListenerSpec('tcp://127.0.0.1:0')
+    const fd = bindListener(spec)
     onTestFinished(() => fd.close())
     const other = pool.slots[1]!.name
-    standings.set(other, { ...NOBODY, entries: [{ role: 'listener', name: 'web', spec, fd }] })
+    standings.set(other, { ...NOBODY, entries: [listenerEntry('web', spec, fd)] })
     pool.update()
     standings.set(other, owned(43))
     pool.update()
