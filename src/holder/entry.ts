@@ -24,7 +24,7 @@ export interface NamedEntry {
   readonly fd: OwnedFd
 }
 
-/** What messages and notes have of an entry. */
+/** The texts of an entry in messages and notes. */
 export interface EntryTexts {
   readonly role: Entry['role']
   readonly name?: string

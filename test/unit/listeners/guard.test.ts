@@ -150,7 +150,7 @@ describe('the path of a Unix listener', () => {
     expect(guard.faultOf(fd)).toBeNull()
   })
 
-  it('is reported if its folder becomes a symbolic link that leads to itself', () => {
+  it('causes a report if its folder becomes a symbolic link to itself', () => {
     const home = join(folder(), 'home')
     mkdirSync(home)
     const { fd, guard, lines } = guarded(`unix:${join(home, 'app.sock')}`)
