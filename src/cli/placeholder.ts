@@ -1,18 +1,13 @@
 import { constants } from 'node:os'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
-import { executeInstead, holdSignals, OwnedFd, releaseSignals, trySignal } from '../kernel/index.js'
-import { statusAt } from '../operator/client.js'
-import { isDaemon, STATUS_ANSWER_MS } from '../operator/status-report.js'
+import { executeInstead, holdSignals, releaseSignals, trySignalTo } from '../kernel/index.js'
+import { LastServer, type ServerProcess } from '../operator/serving.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, KEEP_MASK, WAITS } from '../os/held-signals.js'
-import { openPidfd, watchDeath } from '../os/liveness.js'
+import { watchDeath } from '../os/liveness.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import { controlOption } from './options.js'
-
-const SERVER_RETRY_MS = 200
-/** A service that does not answer for this long counts as ended. */
-const UNANSWERED_MS = 3_000
 
 /** Environment variable of `native/waiting.c`: the awaited pid, and `PID:CODE` of children that have ended. */
 const WAITED = 'FD_BROKER_WAITED'
@@ -45,17 +40,20 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   let waitsInNode = process.env[WAITS] !== undefined
   const reaper = new ZombieReaper((pid, code) => codes.set(pid, code))
   const reaping = setInterval(() => reaper.reap(), ADOPTED_MS)
+  using last = new LastServer(control, { known: awaited })
   let served = awaited
   let forwarding = 0
   const forward = async (signal: NodeJS.Signals) => {
     forwarding++
+    const number = constants.signals[signal]
     // At once: a tool that has started this process may kill it if it does not soon obey.
-    const told = served
-    const isSent = sent.delete(constants.signals[signal]) && told === awaited
-    if (told !== null && !isSent) trySignal(told, signal)
+    const told = last.present
+    const isSent = sent.delete(number) && told?.pid === awaited
+    if (told !== null && !isSent) trySignalTo(told.pidfd, number)
     // That process may have been replaced.
-    served = (await servingPid(control)) ?? served
-    if (served !== null && served !== told) trySignal(served, signal)
+    await last.ask()
+    const now = last.present
+    if (now !== null && now !== told) trySignalTo(now.pidfd, number)
     forwarding--
   }
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward)
@@ -69,18 +67,20 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   // The program image that executed this command has blocked these signals.
   releaseSignals()
   for (;;) {
-    const pid = await servingPid(control)
-    if (pid === null) break
-    served = pid
-    if (!waitsInNode && !(await endsWithin(pid, SETTLED_MS))) {
+    await last.find()
+    // A process that answers no more may still serve, or finish the answers to its clients.
+    const server = last.present
+    if (server === null) break
+    served = server.pid
+    if (!waitsInNode && !(await endsWithin(server, SETTLED_MS))) {
       holdSignals(KEEP_MASK)
       // Signals that came before are handled in these turns of the event loop.
       await nextTurn()
       await nextTurn()
-      if (forwarding === 0) waitsInNode = !executeWaiting(pid)
+      if (forwarding === 0) waitsInNode = !executeWaiting(server.pid)
       releaseSignals()
     }
-    if (waitsInNode) await waitForEnd(pid)
+    if (waitsInNode) await untilEnded(server)
   }
   // The reaper reaps an ended child ADOPTED_MS after it has found the child, and finds one child at a time.
   reaper.reap()
@@ -91,23 +91,6 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   clearInterval(reaping)
   process.exitCode = (served === null ? undefined : codes.get(served)) ?? 0
   process.exit()
-}
-
-/** Returns the pid of the serving process, or null if the service has ended. */
-async function servingPid(control: string): Promise<number | null> {
-  const until = performance.now() + UNANSWERED_MS
-  for (;;) {
-    try {
-      const answer = await statusAt(control, STATUS_ANSWER_MS)
-      if (!isDaemon(answer) && answer.pid) return answer.pid
-    } catch (error) {
-      const { code } = error as { readonly code?: unknown }
-      // No process listens on the control socket.
-      if (code === 'ERR_FDB_NO_HOLDER') return null
-    }
-    if (performance.now() >= until) return null
-    await sleep(SERVER_RETRY_MS)
-  }
 }
 
 /** Removes the variables of the addon, and returns what it has seen. */
@@ -141,20 +124,14 @@ function executeWaiting(pid: number): boolean {
 }
 
 /** Resolves with whether the process ends within `ms`. */
-async function endsWithin(pid: number, ms: number): Promise<boolean> {
+async function endsWithin(server: ServerProcess, ms: number): Promise<boolean> {
   const timer = new AbortController()
   const late = sleep(ms, false, { signal: timer.signal }).catch(() => false)
-  const ended = await Promise.race([waitForEnd(pid).then(() => true), late])
+  const ended = await Promise.race([untilEnded(server).then(() => true), late])
   timer.abort()
   return ended
 }
 
-async function waitForEnd(pid: number): Promise<void> {
-  const pidfd = openPidfd(pid)
-  if (!(pidfd instanceof OwnedFd)) {
-    await sleep(SERVER_RETRY_MS)
-    return
-  }
-  await new Promise<void>(resolve => watchDeath(pidfd, resolve))
-  pidfd.close()
+function untilEnded({ pidfd }: ServerProcess): Promise<void> {
+  return new Promise(resolve => void watchDeath(pidfd, resolve))
 }

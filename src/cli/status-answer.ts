@@ -1,5 +1,6 @@
 import { FdbError } from '../errors.js'
 import { DAEMON_ITSELF, refuseOtherService } from '../operator/service-name.js'
+import { servingIn } from '../operator/serving.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 
 /** A control socket, and the name of a service there. An empty name means the only service. */
@@ -11,13 +12,11 @@ export interface ServiceAddress {
 /** Returns the status of one service from an answer that may list several. */
 export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | undefined {
   if (!isDaemon(answer)) return answer
-  const { generation, pid, services } = answer
-  if (name === DAEMON_ITSELF)
-    return { service: DAEMON_ITSELF, role: 'serving', ...(pid && { pid }), ...(generation && { generation }) }
+  const { services } = answer
   if (name === '' && services.length === 1) return services[0]
   // Without a name the first worker stands for all workers.
   const wanted = name || answer.workers?.all?.[0]?.service
-  return services.find(({ service }) => service === wanted)
+  return wanted === undefined ? undefined : servingIn(answer, wanted)
 }
 
 /**

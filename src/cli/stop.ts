@@ -53,9 +53,11 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   let ending: ProcessReply | null = null
   for (const signal of CANCEL_SIGNALS) process.once(signal, () => stopWaiting(signal, ending))
   const reply = await askService(flags, RETRY_CODES, async (client, timeout, line) => {
-    isWatched = !client.inOtherPidNamespace
     using older = await OlderVersions.find(client, service)
-    const told = readProcessReply(await client.command(STOP, body, { timeout, service }))
+    const reply = readProcessReply(await client.command(STOP, body, { timeout, service }))
+    const pid = client.pidHere(reply.pid)
+    isWatched = pid !== null
+    const told = { ...reply, pid: pid ?? reply.pid }
     ending = told
     // The pid belongs to that process while it keeps this connection open.
     const notice = setTimeout(() => void noteConnections(client, told, drain, line), NOTICE_MS)
@@ -82,6 +84,18 @@ function stopWaiting(signal: NodeJS.Signals, ending: ProcessReply | null): never
   process.exit(128 + constants.signals[signal])
 }
 
+/** Requests the status, with the pids that the processes have here: they may be in a PID namespace below this one. */
+async function statusHere(client: OperatorClient): Promise<StatusAnswer> {
+  const here = <T extends { readonly pid?: number | null | undefined }>(of: T): T =>
+    of.pid ? { ...of, pid: client.pidHere(of.pid) ?? of.pid } : of
+  const ofService = (service: ServiceStatus): ServiceStatus => ({
+    ...here(service),
+    ...(service.draining && { draining: service.draining.map(here) }),
+  })
+  const answer = await client.status({ timeout: STATUS_ANSWER_MS })
+  return isDaemon(answer) ? { ...here(answer), services: answer.services.map(ofService) } : ofService(answer)
+}
+
 /** The older versions of a service that stand by or drain when the service is told to end. Owns their pidfds. */
 class OlderVersions implements Disposable {
   readonly reports: readonly DrainReport[]
@@ -95,7 +109,7 @@ class OlderVersions implements Disposable {
 
   /** Finds none if the serving process does not say. */
   static async find(client: OperatorClient, service: string): Promise<OlderVersions> {
-    const answer = await client.status({ timeout: STATUS_ANSWER_MS }).catch(() => null)
+    const answer = await statusHere(client).catch(() => null)
     // The members of a daemon that is told to end keep serving.
     if (answer === null || client.inOtherPidNamespace) return new OlderVersions([])
     const of = isDaemon(answer) ? answer.services.filter(each => each.service === service) : [answer]
@@ -159,7 +173,7 @@ async function noteConnections(
   drain: number | undefined,
   line: WaitingLine,
 ): Promise<void> {
-  const answer = await client.status({ timeout: STATUS_ANSWER_MS }).catch(() => null)
+  const answer = await statusHere(client).catch(() => null)
   const { connections, text } = answer === null ? NO_CONNECTIONS : connectionsOf(answer, pid)
   if (connections === 0) return
   const waits = `process ${pid} waits for ${text}, at most until ${drainText(drain)} is over; kill -9 ${pid} ends it at once`
@@ -176,7 +190,7 @@ async function stillLivesError(
   const prefix = `process ${pid} was told to end, but still lives after ${timeout} ms`
   let answer: StatusAnswer
   try {
-    answer = await client.status({ timeout: STATUS_ANSWER_MS })
+    answer = await statusHere(client)
   } catch (error) {
     const { code } = error as Partial<FdbError>
     const why =

@@ -1,8 +1,8 @@
 import { checkOptions, hook, type OptionChecks, predicate, unchecked } from '../base/check-option.js'
 import { jsonObject } from '../base/json.js'
 import { FdbError } from '../errors.js'
-import { closeAll, type OwnedFd } from '../kernel/index.js'
-import { pidOf } from '../os/liveness.js'
+import { closeAll, type OwnedFd, pidOfPidfd } from '../kernel/index.js'
+import { pidSeenHere } from '../os/pid-namespace.js'
 import type { Release } from '../os/release-link.js'
 import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
@@ -100,6 +100,8 @@ export class OperatorClient implements Disposable {
   #isUnref = false
   /** The pid from the kernel when the connection was made; later the pid that the process itself reported. */
   #pid: number
+  /** The pid here of the process that answers; 0 if it is in a PID namespace that this process cannot see. */
+  #answering: number
   /** Why the connection has ended, or null while it is open. */
   #failure: FdbError | null = null
   #descriptors: HeldDescriptors | undefined
@@ -118,10 +120,11 @@ export class OperatorClient implements Disposable {
   private constructor(control: string, channel: Channel) {
     this.#control = control
     this.#pid = channel.listeningPid()
+    this.#answering = channel.peer.pid
     this.#link = new Link(channel)
     this.#link.start({
       message: (envelope, fds) => {
-        if (envelope.welcome) this.#setPid(fds[0] === undefined ? envelope.welcome.pid : pidOf(fds[0]))
+        if (envelope.welcome) this.#welcomed(envelope.welcome.pid ?? 0, fds[0])
         if (envelope.reject) this.#fail(remoteError(envelope.reject, REFUSED))
         else for (const waiting of this.#pendingAnswers) if (waiting.accept(envelope, fds)) break
         closeAll(fds)
@@ -147,14 +150,25 @@ export class OperatorClient implements Disposable {
     return this.#pid
   }
 
-  /** @internal Whether the process is in another PID namespace: the pids that it reports mean nothing here. */
+  /** @internal Whether this process cannot see the other one, which is in another PID namespace: the pids that it reports mean nothing here. */
   get inOtherPidNamespace(): boolean {
-    return this.#link.channel.peer.pid === 0
+    return this.#answering === 0
   }
 
-  /** Sets the pid that the process reported, unless it is in another PID namespace. */
-  #setPid(pid: number | null | undefined): void {
-    if (pid && !this.inOtherPidNamespace) this.#pid = pid
+  /** @internal Returns the pid here of a process that the answers name; null if this process cannot see it. */
+  pidHere(reported: number): number | null {
+    return this.#answering === 0 ? null : pidSeenHere(reported, this.#answering)
+  }
+
+  /** The kernel knows the answering process by its pidfd; before the Welcome, and without one, the process that has called listen(). */
+  #welcomed(reported: number, pidfd: OwnedFd | undefined): void {
+    const pid = pidfd === undefined ? -1 : pidFrom(pidfd)
+    if (pid >= 0) this.#answering = pid
+    this.#setPid(reported)
+  }
+
+  #setPid(reported: number | null | undefined): void {
+    if (reported) this.#pid = this.pidHere(reported) ?? 0
   }
 
   /**
@@ -335,6 +349,15 @@ export class OperatorClient implements Disposable {
       `${this.#peer} closed the connection, or died, before it answered: request the status to see which process serves`,
       { cause: end ?? undefined, retryable: true },
     )
+  }
+}
+
+/** Returns the pid; 0 if the process is in another PID namespace; -1 if it has ended, or the pid is unknown. */
+function pidFrom(pidfd: OwnedFd): number {
+  try {
+    return pidOfPidfd(pidfd)
+  } catch {
+    return -1
   }
 }
 

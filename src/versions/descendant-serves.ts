@@ -1,5 +1,5 @@
-import { statusAt } from '../operator/client.js'
-import { isDaemon, STATUS_ANSWER_MS } from '../operator/status-report.js'
+import { FdbError } from '../errors.js'
+import { askServing, servingPid } from '../operator/serving.js'
 import { descendsFrom, endsWithUs } from '../os/main-process.js'
 import type { HealthCheck } from '../probing/health-check.js'
 
@@ -8,20 +8,19 @@ export function descendantServes(control: string, pid: number): HealthCheck {
   return {
     name: control,
     async run() {
-      const server = await serverAt(control)
-      if (server === null) return 'no process serves there'
-      return descendsFrom(server, pid) ? null : `process ${server} serves there, which is not of this version`
+      const serving = await askServing(control)
+      if (FdbError.is(serving)) throw serving
+      if (serving === null) return 'no process serves there'
+      const { pid: server, role } = serving
+      if (server === null || !descendsFrom(server, pid))
+        return `process ${server ?? 'of another container'} serves there, which is not of this version`
+      return role === 'serving' ? null : `process ${server} does not serve yet`
     },
   }
 }
 
 /** Resolves with the pid of the process that serves at the control socket if it descends from this process, else null. Never rejects. */
 export async function servingDescendant(control: string): Promise<number | null> {
-  const pid = await serverAt(control).catch(() => null)
+  const pid = await servingPid(control)
   return pid !== null && endsWithUs(pid) ? pid : null
-}
-
-async function serverAt(control: string): Promise<number | null> {
-  const answer = await statusAt(control, STATUS_ANSWER_MS)
-  return isDaemon(answer) || answer.role !== 'serving' ? null : (answer.pid ?? null)
 }

@@ -85,3 +85,14 @@ describe(`a container that is upgraded ${UPGRADES} times under load, whose PID 1
     expect(sandbox.output).toMatch(new RegExp(`generation ${1 + UPGRADES} \\(pid ${last}\\) is done: closed`))
   })
 })
+
+it('fd-broker stop ends a service of a PID namespace below, and names its process by the pid here', async () => {
+  const sandbox = Sandbox.open()
+  const args = ['--control', sandbox.control, '--listen', 'tcp://127.0.0.1:0', '--routes', '1']
+  const { container } = await contained([process.execPath, SHOP, ...args], sandbox, '')
+  const { init } = container
+  const ran = await sandbox.run('stop', '--control', sandbox.control, '--json')
+  expect(ran).toMatchObject({ code: 0, stderr: '' })
+  expect(JSON.parse(ran.stdout)).toMatchObject({ ok: true, pid: init })
+  expect(await container.exit).toBe(0)
+})

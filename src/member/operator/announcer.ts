@@ -1,5 +1,6 @@
 import { isUnderWay } from '../../handoff/phases.js'
 import { OwnedFd } from '../../kernel/index.js'
+import { servingPid } from '../../operator/serving.js'
 import { openPidfd, pidOf, watchDeath } from '../../os/liveness.js'
 import { descendsFrom, processStat } from '../../os/main-process.js'
 import { PidFile } from '../../os/pid-file.js'
@@ -17,7 +18,6 @@ import { SELF } from '../lifecycle/machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
 import type { FdStoreMirror } from './fd-store-mirror.js'
-import { servingPid } from './serving-pid.js'
 import type { Upgrades } from './upgrades.js'
 
 /** A successor that does not end within this time after its main process was told to end may not have been told. */

@@ -1,7 +1,9 @@
 import { constants } from 'node:os'
+import { FdbError } from '../../errors.js'
 import { isCurrent } from '../../handoff/phases.js'
-import { OwnedFd, processes, signalTo, trySignal } from '../../kernel/index.js'
-import { openPidfd, watchDeath } from '../../os/liveness.js'
+import { processes, signalTo, trySignal } from '../../kernel/index.js'
+import { askServing, LastServer, type ServerProcess, servingPid } from '../../operator/serving.js'
+import { watchDeath } from '../../os/liveness.js'
 import { endsWithUs, processStat } from '../../os/main-process.js'
 import { ADOPTED_MS, ZombieReaper } from '../../versions/child-processes.js'
 import type { Exit } from '../../versions/spawn-successor.js'
@@ -9,7 +11,6 @@ import type { Machine } from '../lifecycle/machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import { mainProcessReason, type Settings } from '../options/options.js'
 import type { Announcer } from './announcer.js'
-import { findServing, type ServingProcess, servingPid } from './serving-pid.js'
 import type { Upgrades } from './upgrades.js'
 
 interface StayDeps {
@@ -79,6 +80,7 @@ export async function stay(deps: StayDeps, { signals = [], until }: StayOptions)
   } finally {
     for (const signal of signals) process.off(signal, forward)
     process.off('SIGCHLD', wake)
+    others.close()
   }
 }
 
@@ -92,6 +94,7 @@ async function forwardToServing({ settings }: StayDeps, signal: NodeJS.Signals):
 
 class DependentProcesses {
   readonly #deps: StayDeps
+  readonly #last: LastServer
   readonly #reaper = new ZombieReaper((pid, code) => this.#recordExit(pid, code))
   #code = 0
   /** The signals that were forwarded to end the service: a process that one of them ends has not failed. */
@@ -102,6 +105,8 @@ class DependentProcesses {
 
   constructor(deps: StayDeps) {
     this.#deps = deps
+    const { control, service } = deps.settings
+    this.#last = new LastServer(control, { service })
   }
 
   wake(): void {
@@ -111,7 +116,8 @@ class DependentProcesses {
   /** Forwards a signal to the process that serves. If there is none, or the signal ends the service, also to all children. */
   async forward(signal: NodeJS.Signals): Promise<void> {
     const { logger } = this.#deps.settings
-    using server = await this.#dependentServer()
+    await this.#last.ask()
+    const server = this.#dependent
     const number = constants.signals[signal]
     if (ENDING.has(signal)) this.#endSignals.add(number)
     try {
@@ -142,7 +148,8 @@ class DependentProcesses {
         continue
       }
       // The process that serves may be no child (docker exec): wait for its end with a pidfd.
-      using server = await this.#dependentServer()
+      await this.#last.find()
+      const server = this.#dependent
       if (server === null) return this.#code
       await new Promise<void>(resolve => void watchDeath(server.pidfd, resolve))
     }
@@ -153,7 +160,7 @@ class DependentProcesses {
     const wake = () => this.wake()
     until.addEventListener('abort', wake, { once: true })
     for (let unanswered = 0; !until.aborted && unanswered < UNANSWERED; ) {
-      unanswered = (await this.#findServer()) === null ? unanswered + 1 : 0
+      unanswered = (await this.#serves()) ? 0 : unanswered + 1
       if (!until.aborted) await this.#change(unanswered > 0 ? POLL_RETRY_MS : ELSEWHERE_MS)
     }
     until.removeEventListener('abort', wake)
@@ -163,8 +170,8 @@ class DependentProcesses {
   #recordExit(pid: number, exitCode: number): void {
     const code = this.#endSignals.has(exitCode - 128) ? 0 : exitCode
     this.#judging = this.#judging.then(async () => {
-      const serves = await this.#findServer()
-      this.#code = serves === null ? this.#code || code : 0
+      const serves = await this.#serves()
+      this.#code = serves ? 0 : this.#code || code
       this.#deps.settings.logger.info(
         { pid, code, serves },
         'a process that would end with this one has ended',
@@ -184,26 +191,21 @@ class DependentProcesses {
     })
   }
 
-  /** Returns pid and pidfd of the process that serves, if it would end with this one; otherwise null. */
-  async #dependentServer(): Promise<({ pid: number; pidfd: OwnedFd } & Disposable) | null> {
-    const pid = await this.#here()
-    if (pid === null || !endsWithUs(pid)) return null
-    const pidfd = openPidfd(pid)
-    if (!(pidfd instanceof OwnedFd)) return null
-    // Asked again after openPidfd(): the same pid still serves, so the pidfd is not of another process that reuses the pid.
-    if ((await this.#here()) === pid) return { pid, pidfd, [Symbol.dispose]: () => pidfd.close() }
-    pidfd.close()
-    return null
+  /** The process that has served at the last answer, if it would end with this one; otherwise null. */
+  get #dependent(): ServerProcess | null {
+    const { present } = this.#last
+    return present !== null && endsWithUs(present.pid) ? present : null
   }
 
-  #here(): Promise<number | null> {
+  /** Whether a process serves, also in another container. */
+  async #serves(): Promise<boolean> {
     const { control, service } = this.#deps.settings
-    return servingPid(control, service)
+    const serving = await askServing(control, service)
+    return serving !== null && !FdbError.is(serving)
   }
 
-  #findServer(): Promise<ServingProcess | null> {
-    const { control, service } = this.#deps.settings
-    return findServing(control, service)
+  close(): void {
+    this.#last[Symbol.dispose]()
   }
 }
 
