@@ -3,6 +3,7 @@ import { hostname } from 'node:os'
 import { wrongOption } from '../base/check-option.js'
 import { jsonObject } from '../base/json.js'
 import type { Logger } from '../base/logger.js'
+import { nonBlockingOutput, sleepSync } from '../kernel/index.js'
 import { plain, type Style, style, writeStderr } from './output.js'
 
 interface Log {
@@ -23,7 +24,7 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
   // Loaded lazily: other commands start faster without pino.
   const { pino } = await import('pino')
   const file = await LogFile.open(
-    { option: 'log-file', path, fd: 2, sync: true },
+    { option: 'log-file', path, fd: 2, sync: true, most: MOST_WAITING },
     {
       failed: error => {
         if (path !== undefined) writeStderr(`fd-broker: ${path}: ${FAILED}: ${error.message}`)
@@ -50,6 +51,8 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
   return { logger, reopen: () => file.reopen() }
 }
 
+/** Bytes that wait for a slow reader of stderr. */
+const MOST_WAITING = 4 * 1024 * 1024
 const FAILED = 'the log cannot be written: its lines are dropped until it can'
 export const MISSING = 'lines are missing here: this log could not be written'
 export const REOPEN_FAILED = 'the log file could not be opened again: the previous file stays in use'
@@ -59,6 +62,9 @@ type Stream = ReturnType<Pino['destination']>
 
 /** Delay before a failed write is retried. */
 const WRITE_RETRY_MS = 1_000
+/** Delay before a write to a slow reader is repeated. */
+const READER_RETRY_MS = 50
+const EXIT_RETRY_MS = 5
 /** Limit for writing the last lines to a slow reader. */
 const END_MS = 1_000
 
@@ -156,8 +162,10 @@ export class LogFile {
 
   async #open(): Promise<LogStream> {
     const { path, fd, sync, most = 0 } = this.#target
-    const retryEAGAIN = () => performance.now() < this.#endsAt
-    const stream = this.#pino.destination({ dest: path ?? fd, sync, maxLength: most, retryEAGAIN })
+    const dest = path ?? nonBlockingOutput(fd)
+    // A synchronous stream would wait in this thread.
+    const retryEAGAIN = () => !sync && performance.now() < this.#endsAt
+    const stream = this.#pino.destination({ dest, sync, maxLength: most, retryEAGAIN })
     // Pino's own listener would end the process.
     stream.removeAllListeners('error')
     // Pino calls flushSync() at exit: on a full disk it would retry forever.
@@ -170,6 +178,7 @@ export class LogFile {
       outlet.unwritten -= lines
       this.#missing += lines
     })
+    if (sync && path === undefined) process.on('exit', () => this.#writeAtExit())
     if (!sync) stream.on('drain', () => this.#written(outlet))
     return outlet
   }
@@ -199,8 +208,10 @@ export class LogFile {
       outlet.stream.destroy()
       return
     }
-    this.#timer ??= setTimeout(() => this.#retry(), WRITE_RETRY_MS).unref()
-    if (this.#failing) return
+    const isFull = this.#target.sync && !this.#failing && (error as NodeJS.ErrnoException).code === 'EAGAIN'
+    this.#timer ??= setTimeout(() => this.#retry(), isFull ? READER_RETRY_MS : WRITE_RETRY_MS).unref()
+    // The reader is slow: the stream keeps the lines, up to its limit.
+    if (this.#failing || isFull) return
     this.#failing = true
     this.#events.failed(error)
   }
@@ -210,6 +221,15 @@ export class LogFile {
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#put('')
+  }
+
+  /** Writes the lines that wait for a slow reader, within {@link END_MS}. */
+  #writeAtExit(): void {
+    const end = performance.now() + END_MS
+    while (!this.#failing && this.#outlet.unwritten > 0 && performance.now() < end) {
+      this.#put('')
+      if (this.#outlet.unwritten > 0) sleepSync(EXIT_RETRY_MS)
+    }
   }
 
   #replace(outlet: LogStream): void {

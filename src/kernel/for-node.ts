@@ -1,3 +1,4 @@
+import { constants, fstatSync, openSync } from 'node:fs'
 import net from 'node:net'
 import { native } from './native.js'
 import { closeOnThrow, OwnedFd } from './owned.js'
@@ -99,5 +100,20 @@ export function keepAlive(fd: LentFd): void {
     native.setOption(fd, 'keepAlive', true)
   } catch {
     // macOS returns EINVAL for a broken connection; the next read reports it.
+  }
+}
+
+/**
+ * Opens the pipe or terminal of a standard stream again, so that a write to it never waits for a slow reader: O_NONBLOCK on the stream itself
+ * would count for other processes that share it. Returns the number of the stream itself if it cannot be opened again, as a socket cannot.
+ * The caller's library owns any other number.
+ */
+export function nonBlockingOutput(stream: 1 | 2): number {
+  try {
+    const about = fstatSync(stream)
+    if (!about.isFIFO() && !about.isCharacterDevice()) return stream
+    return openSync(`/proc/self/fd/${stream}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY)
+  } catch {
+    return stream
   }
 }

@@ -1,11 +1,15 @@
+import { execFileSync, spawn } from 'node:child_process'
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import type { DaemonStatus } from '../../src/operator/status-report.js'
 import { perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Sandbox } from './cli-processes.js'
 
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MEMBER = fileURLToPath(new URL('cli-member.mjs', import.meta.url))
 
 describe('fd-broker serve', () => {
@@ -30,6 +34,44 @@ describe('fd-broker serve', () => {
       )
     },
   )
+
+  it('serves although the reader of its log has stopped, which gets the lines when it reads again', async () => {
+    const sandbox = Sandbox.open()
+    const pipe = join(sandbox.folder, 'log.pipe')
+    execFileSync('mkfifo', [pipe])
+    const reader = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK)
+    const [writer, filler] = [openSync(pipe, 'w'), 'x'.repeat(4096)]
+    const isFull = () => {
+      try {
+        return writeSync(reader, filler) === 0
+      } catch {
+        return true
+      }
+    }
+    while (!isFull());
+    const words = [CLI, 'serve', '--control', sandbox.control]
+    const child = spawn(process.execPath, words, { env: sandbox.env, stdio: ['ignore', 'ignore', writer] })
+    closeSync(writer)
+    onTestFinished(() => {
+      child.kill('SIGKILL')
+      closeSync(reader)
+    })
+    await sandbox.statusWhere('the daemon listens', ({ hosting }) => hosting === 'daemon')
+    // The first line finds the pipe full. The second status is asked when the daemon has taken the signal.
+    child.kill('SIGWINCH')
+    for (let i = 0; i < 2; i++)
+      expect(await sandbox.run('status', '--control', sandbox.control)).toMatchObject({ code: 0 })
+    let text = ''
+    const buffer = Buffer.alloc(64 * 1024)
+    await until('the log has the line', () => {
+      try {
+        text += buffer.toString('latin1', 0, readSync(reader, buffer))
+      } catch {
+        // No byte is there now.
+      }
+      return text.includes('processes that join wait')
+    })
+  })
 
   it('tells its services apart: status shows each, upgrade replaces the one that is named', async () => {
     const sandbox = Sandbox.open()

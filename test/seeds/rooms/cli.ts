@@ -12,8 +12,18 @@ export const cli = room(
       'if (this.#failing) this.#missing += 1',
       ...LOG,
     ],
-    ['cli/log.ts', 'this.#timer ??= setTimeout(() => this.#retry(), WRITE_RETRY_MS).unref()', '', ...LOG],
-    ['cli/log.ts', 'if (this.#failing) return\n    this.#failing = true', 'this.#failing = true', ...LOG],
+    [
+      'cli/log.ts',
+      'this.#timer ??= setTimeout(() => this.#retry(), isFull ? READER_RETRY_MS : WRITE_RETRY_MS).unref()',
+      '',
+      ...LOG,
+    ],
+    [
+      'cli/log.ts',
+      'if (this.#failing || isFull) return\n    this.#failing = true',
+      'this.#failing = true',
+      ...LOG,
+    ],
     ['cli/log.ts', 'before.stream.end()', '', ...LOG],
     ['cli/log.ts', 'this.#endsAt = performance.now() + END_MS', '', ...LOG, 'e2e/logs'],
     [
