@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { DescriptorStore } from '../../../src/daemon/service/descriptor-store.js'
 import { Registry } from '../../../src/holder/registry.js'
 import { memoryFile } from '../../../src/kernel/index.js'
-import type { DescriptorHolder } from '../../../src/operator/held-descriptors.js'
+import type { Operations } from '../../../src/operator/requests.js'
 import { serveOperator } from '../../../src/operator/server.js'
 import { fdbroker } from '../../../src/proto/wire.js'
 import { Link, type WireEnvelope } from '../../../src/wire/link.js'
@@ -15,12 +15,12 @@ const { Op } = fdbroker.wire.DescriptorRequest
 function operator(
   idleMs: number | null,
   status: () => Promise<object> = async () => ({}),
-  held: Partial<DescriptorHolder> = {},
+  held: Partial<NonNullable<Operations['descriptors']>> = {},
 ) {
   const [ours, theirs] = channelPair()
   const changed = new Set<() => void>()
   const none = () => expect.fail('it is not asked for that')
-  const descriptors: DescriptorHolder = {
+  const descriptors: NonNullable<Operations['descriptors']> = {
     claim: none,
     put: none,
     release: none,

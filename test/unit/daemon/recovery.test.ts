@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { OWN_INSTANCE } from '../../../src/base/own-instance.js'
 import { Recovery } from '../../../src/daemon/service/recovery.js'
 import { native } from '../../../src/kernel/native.js'
 import { identify, type ProcessIdentity } from '../../../src/os/process-identity.js'
@@ -17,7 +16,7 @@ const pidsOf = (members: readonly ProcessIdentity[]) => members.map(({ pid }) =>
 
 it('a restarted daemon waits for members until each is back or dead', async () => {
   const [one, other] = [started(), started()]
-  const members = [identify(one.pid), identify(other.pid), identify(process.pid, { instance: OWN_INSTANCE })]
+  const members = [identify(one.pid), identify(other.pid), identify(process.pid, { instance: 'own' })]
   let changes = 0
   const call = new Recovery(members, () => changes++)
   onTestFinished(() => call.close())

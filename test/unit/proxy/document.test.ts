@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../../src/index.js'
 import { configFrom } from '../../../src/proxy/config/load.js'
-import type { ProxyDocument } from '../../../src/proxy/config/proxy-document.js'
+import type { ProxyDocument } from '../../../src/proxy/index.js'
 import { config, EXAMPLE } from '../../fixtures/proxy-config.js'
 
 /** Every key that a program can give: one that the type does not know does not compile. */
