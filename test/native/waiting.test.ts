@@ -1,0 +1,58 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { addonFile } from '../../src/kernel/addon.js'
+import { requireAddon } from '../../src/kernel/index.js'
+import { until } from '../processes/until.js'
+
+const PROGRAM = 'console.log(process.env.FD_BROKER_WAITED, process.env.FD_BROKER_WAITS)'
+const TERM = 1n << 14n
+
+function started(child: ChildProcess): ChildProcess {
+  onTestFinished(() => void child.kill('SIGKILL'))
+  return child
+}
+
+/** Starts a process that waits for another one, and returns both, and the text that the first one prints. */
+async function waiting() {
+  requireAddon()
+  const { LD_PRELOAD: sanitizer, ...env } = process.env
+  const awaited = started(spawn('sleep', ['600'], { stdio: 'ignore', env }))
+  await once(awaited, 'spawn')
+  const preloaded = sanitizer === undefined ? addonFile() : `${sanitizer} ${addonFile()}`
+  const child = started(
+    spawn(process.execPath, ['-e', PROGRAM], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: { ...env, NODE_OPTIONS: '', LD_PRELOAD: preloaded!, FD_BROKER_WAITS: `${awaited.pid}` },
+    }),
+  )
+  let said = ''
+  child.stdout?.setEncoding('utf8').on('data', text => {
+    said += text
+  })
+  await until('it waits', () => (blocked(child.pid!) & TERM) !== 0n, 60_000)
+  return { awaited, child, said: () => said }
+}
+
+const blocked = (pid: number) =>
+  BigInt(`0x${/^SigBlk:\s+(\w+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]}`)
+
+describe('a process that waits before Node starts', () => {
+  it('executes its program when the other one has ended, and names it', async () => {
+    const { awaited, child, said } = await waiting()
+    awaited.kill('SIGKILL')
+    await once(child, 'close')
+    expect(said()).toBe(`${awaited.pid} undefined\n`)
+  })
+
+  it('passes an order to the other process, and keeps it pending for its own program', async () => {
+    const { awaited, child } = await waiting()
+    const ended = [once(awaited, 'exit'), once(child, 'exit')]
+    child.kill('SIGTERM')
+    expect(await Promise.all(ended)).toEqual([
+      [null, 'SIGTERM'],
+      [null, 'SIGTERM'],
+    ])
+  })
+})
