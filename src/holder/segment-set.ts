@@ -94,6 +94,11 @@ export class SegmentSet {
     for (const segment of this.#unsealed(from, below)) segment.seal()
   }
 
+  /** As {@link seal}, if the process that served is dead: this one may have only read-only descriptors of the dead one's segments. */
+  sealForDead(from: Epoch, below: Epoch): void {
+    for (const segment of this.#unsealed(from, below)) segment.sealForDead()
+  }
+
   /** As {@link seal}, if processes of another user may use pages of the segments: the seals may wait. */
   async sealAside(from: Epoch, below: Epoch): Promise<void> {
     await Promise.all(this.#unsealed(from, below).map(segment => segment.sealAside()))

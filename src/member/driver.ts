@@ -60,7 +60,7 @@ export class MemberDriver implements RuntimeDriver {
       const { machine, state } = this.runtime
       return state.loader.carry(below, machine.member.link === 'local')
     },
-    seal: ({ from, below }) => this.#insist('seal', () => this.runtime.segmentSet.seal(from, below)),
+    seal: ({ from, below }) => this.#insist('seal', () => this.runtime.segmentSet.sealForDead(from, below)),
     make: ({ epochs }) => this.#insist('make', () => void this.runtime.segmentSet.make(epochs)),
     write: ({ epoch }) => {
       this.#setOptions()

@@ -52,6 +52,16 @@ describe('the segments that a process holds', () => {
     expect(epochsOf(segmentSet)).toEqual([3, 4])
   })
 
+  it('of a dead process get their seals also if this process may only read them', () => {
+    const segmentSet = segmentsOf(2)
+    const first = Segment.create(1)
+    segmentSet.put(first.readOnly(), false)
+    expect(() => segmentSet.seal(0, 2)).toThrow()
+    segmentSet.sealForDead(0, 2)
+    expect([first.sealed, segmentSet.isSealed(1), segmentSet.isSealed(2)]).toEqual([true, true, false])
+    first.close()
+  })
+
   it('get their seals within the named bounds', () => {
     const segmentSet = segmentsOf(1, 2, 3)
     segmentSet.seal(2, 3)
