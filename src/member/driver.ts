@@ -31,6 +31,8 @@ type Effects = {
 export class MemberDriver implements RuntimeDriver {
   readonly runtime: MemberRuntime
   #freezeLimit: Limit | undefined
+  /** The once-only work must not start again, because this process is about to leave. */
+  #endsWork = false
 
   readonly #effects: Effects = {
     send: ({ message }) => {
@@ -212,7 +214,8 @@ export class MemberDriver implements RuntimeDriver {
   /** Starts the once-only work, for the first time or again, unless another process may have taken over or may do so unheard. */
   startWork(): void {
     const { hosting, leadership, machine } = this.runtime
-    if (machine.phase === 'serving' && !machine.sealed && hosting.isHeard) leadership.acquire()
+    if (this.#endsWork || machine.phase !== 'serving' || machine.sealed || !hosting.isHeard) return
+    leadership.acquire()
   }
 
   /** Called if this process has the right to serve but cannot write. The state machine reports that to the holder. */
@@ -414,6 +417,7 @@ export class MemberDriver implements RuntimeDriver {
   ): Promise<void> {
     const { changes, controlSocket, drain, shutdown, settings } = this.runtime
     if (shutdown.over) return
+    shutdown.rollsBack = false
     if (!handBack) shutdown.order.handBack = false
     if (shutdown.order.give(timeout ?? settings.drainTimeout)) {
       drain.shorten()
@@ -432,6 +436,14 @@ export class MemberDriver implements RuntimeDriver {
     await this.close({ handBack: false, ...(timeout !== null && { timeout }) })
   }
 
+  /** Leaves to the standby, as an operator orders. If the standby can serve no more before this process leaves, this process serves on. */
+  async rollBack(): Promise<void> {
+    const { shutdown } = this.runtime
+    if (shutdown.over || shutdown.closing) return
+    shutdown.rollsBack = true
+    await this.#end('an operator has rolled this member back')
+  }
+
   /** Waits while a handoff is under way. Resolves with whether another process serves then. */
   async handedOver(): Promise<boolean> {
     await this.#waitWhileHandingOver(this.runtime.settings.drainTimeout)
@@ -442,6 +454,7 @@ export class MemberDriver implements RuntimeDriver {
   async yield(): Promise<void> {
     const { shutdown } = this.runtime
     shutdown.yields = true
+    shutdown.rollsBack = false
     shutdown.order.handBack = false
     await this.#end('the main process replaced this worker before it served')
   }
@@ -453,9 +466,28 @@ export class MemberDriver implements RuntimeDriver {
       changes.notify()
       await this.#finishWork()
       if (shutdown.over) return
+      if (this.#lacksStandby) {
+        this.#serveOn()
+        return
+      }
+      if (shutdown.rollsBack) shutdown.order.give(this.runtime.settings.drainTimeout)
       this.#leave(why)
     }
     if (!shutdown.over) await shutdown.retired
+  }
+
+  /** The process to which an operator rolls back can serve no more: without this one no process would. */
+  get #lacksStandby(): boolean {
+    const { hosting, machine, shutdown } = this.runtime
+    return shutdown.rollsBack && accepts(machine.phase) && !hosting.standsBy
+  }
+
+  #serveOn(): void {
+    const { changes, shutdown } = this.runtime
+    shutdown.reopen()
+    this.#endsWork = false
+    this.startWork()
+    changes.notify()
   }
 
   /** The process that served last ends last, and so does the main process of a unit: with it, a manager ends all others. */
@@ -477,6 +509,7 @@ export class MemberDriver implements RuntimeDriver {
     if (shutdown.over || !(accepts(machine.phase) || machine.phase === 'frozen')) return
     if (shutdown.order.handBack && hosting.hearStandby !== undefined)
       await this.#waitFor(hosting.hearStandby(), silence)
+    if (this.#lacksStandby) return
     // A standby that cannot take over would answer reads, and refuse changes, as long as it lives.
     if (!shutdown.order.handBack || hosting.unfitStandby !== null)
       await this.#waitFor(hosting.releaseStandby(), silence)
@@ -486,7 +519,8 @@ export class MemberDriver implements RuntimeDriver {
   async #waitFor(work: Promise<unknown>, ms: number): Promise<void> {
     const { changes, shutdown } = this.runtime
     const settled = settledOf(changes, work)
-    await shutdown.order.untilLeaving(changes, () => shutdown.over || settled(), ms)
+    const over = () => shutdown.over || settled() || this.#lacksStandby
+    await shutdown.order.untilLeaving(changes, over, ms)
   }
 
   async #waitWhileHandingOver(ms: number): Promise<void> {
@@ -508,7 +542,8 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   async #endLeadership(ms: number): Promise<void> {
-    const quiesced = this.runtime.leadership.end()
+    this.#endsWork = true
+    const quiesced = this.runtime.leadership.quiesce()
     if (quiesced === undefined) return
     await this.#waitFor(quiesced, ms)
     this.runtime.leadership.abortLate()

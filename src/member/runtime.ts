@@ -56,6 +56,7 @@ export interface RuntimeDriver extends MachineDriver {
   close(options: CloseOptions): Promise<void>
   /** Ends the service, also for a next version that joins. */
   stop(timeout: number | null): Promise<void>
+  rollBack(): Promise<void>
   /** Leaves the service to other workers, which get the connections. */
   yield(): Promise<void>
   /** The handoff to this process cannot be undone any more. */
@@ -221,8 +222,8 @@ export class MemberRuntime {
       commands,
       reloading: this.reloading,
       timing: this.timing,
-      close: how => driver.close(how),
       stop: timeout => driver.stop(timeout),
+      rollBack: () => driver.rollBack(),
     })
   }
 

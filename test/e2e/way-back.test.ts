@@ -223,3 +223,25 @@ describe('a joiner that gave up before anything was handed to it', () => {
     expect((await incumbent.status()).blockedBy).toEqual([])
   })
 })
+
+describe('a rollback', () => {
+  it('fails at once if the standby dies before the version that serves has left, and that version serves on', async () => {
+    const { scene, target } = await open('embedded', {
+      upgrade: { probation: 60_000, heartbeat: 10_000, silence: 60_000 },
+    })
+    const elder = await scene.serve()
+    const second = await scene.serve()
+    await standsBy(elder)
+    // The version that serves waits for a report of the standby.
+    elder.signal('SIGSTOP')
+    using client = await OperatorClient.connect(scene.control)
+    const answer = client.command(ROLLBACK, '').catch(error => error)
+    await scene.status()
+    await elder.kill()
+    expect(await answer).toMatchObject({ code: 'ERR_FDB_NO_STANDBY' })
+    expect(await whoAnswers(target)).toBe(second.pid)
+    expect(await second.order('phase')).toBe('serving')
+    await second.order('put', { key: 'later', value: { item: 'x' } })
+    await (await scene.serve()).order('get', { key: 'later' })
+  })
+})

@@ -116,6 +116,11 @@ describe('the simulation', () => {
       'stop',
     ],
     [
+      'a takeover that waits for seals which this version cannot set',
+      ['member/driver.ts', 'segmentSet.sealForDead(from, below)', 'segmentSet.seal(from, below)'],
+      'alone',
+    ],
+    [
       'once-only work that does not start again after the death of the old version',
       ['member/driver.ts', 'hosting.becomeHolder?.()\n      this.startWork()', 'hosting.becomeHolder?.()'],
       'kill',

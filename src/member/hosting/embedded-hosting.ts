@@ -18,6 +18,7 @@ import { FORWARDS_WRITES, peerLeft } from '../../wire/link.js'
 import type { ChangeNotifier } from '../../wire/pending.js'
 import type { Moves } from '../drain/moves.js'
 import { entryFencedError } from '../lifecycle/cannot-serve.js'
+import { settledOf } from '../lifecycle/end-order.js'
 import type { Heartbeat } from '../lifecycle/heartbeat.js'
 import type { Hosting } from '../lifecycle/hosting.js'
 import type { Leadership } from '../lifecycle/leadership.js'
@@ -285,8 +286,11 @@ export class EmbeddedHosting implements Hosting {
   }
 
   async hearStandby(): Promise<void> {
-    const { controlSocket } = this.#deps
-    if (this.standsBy) await controlSocket.older.reported(REPORTS * this.#deps.settings.times.heartbeat)
+    const { changes, controlSocket, settings } = this.#deps
+    if (!this.standsBy) return
+    const ms = REPORTS * settings.times.heartbeat
+    const heard = settledOf(changes, controlSocket.older.reported(ms))
+    await changes.until(() => heard() || !this.standsBy, ms)
   }
 
   /** Waits until the standby has released this process, because only then this process may remove the paths. */

@@ -76,7 +76,6 @@ export class Leadership {
   /** `ended`: the work has stopped or is stopping, and no other process serves yet. */
   #turn: 'not yet' | 'ours' | 'ended' | 'another’s' = 'not yet'
   #run: StopRun | null = null
-  #over = false
   /** How long the last stop of all work took, in milliseconds. */
   quiescedMs: number | null = null
 
@@ -94,7 +93,6 @@ export class Leadership {
 
   /** Starts all work, because this process writes, for the first time or again. */
   acquire(): void {
-    if (this.#over) return
     const before = this.#turn
     if (before === 'ours') return
     this.#turn = 'ours'
@@ -112,12 +110,6 @@ export class Leadership {
       this.#run ??= this.#stopAll()
     }
     return this.#run?.done
-  }
-
-  /** As {@link quiesce}, and the work never starts again, because this process leaves. */
-  end(): Promise<void> | undefined {
-    this.#over = true
-    return this.quiesce()
   }
 
   /** Calls `done` when the work has stopped, synchronously if there is nothing to wait for. */

@@ -14,6 +14,8 @@ export class Shutdown {
   readonly order = new EndOrder()
   /** Connections may move although this process leaves by itself, because another worker serves the same addresses. */
   yields = false
+  /** This process leaves to its standby only: an operator has asked for that, and no order to end has followed. */
+  rollsBack = false
   /** The operator who asked this process to leave, or null if the application closes by itself. */
   requestedBy: string | null = null
   #closing = false
@@ -82,6 +84,13 @@ export class Shutdown {
 
   close(): void {
     this.#closing = true
+  }
+
+  /** Undoes {@link close}: a rollback has failed, and this process serves on. */
+  reopen(): void {
+    this.#closing = false
+    this.rollsBack = false
+    this.requestedBy = null
   }
 
   /** Records the holder's decision about this process. `released` is final. */

@@ -18,7 +18,6 @@ import type { Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { TakeoverTiming } from '../lifecycle/takeover-timing.js'
-import type { CloseOptions } from '../options/member-options.js'
 import type { Announcer } from './announcer.js'
 
 export class Commands {
@@ -103,14 +102,18 @@ interface ServiceCommandsDeps {
   readonly commands: Pick<Commands, 'set'>
   readonly reloading: Pick<Reloading, 'run'>
   readonly timing: TakeoverTiming
-  close(options: CloseOptions): Promise<void>
   /** Ends the service. */
   stop(timeout: number | null): Promise<void>
+  rollBack(): Promise<void>
 }
 
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
 export function serveServiceCommands(deps: ServiceCommandsDeps): void {
   const { changes, commands, generation, heartbeat, hosting, machine, reloading, shutdown, timing } = deps
+  const noStandby = () => {
+    const overMs = timing.sinceMs('offered') === null ? null : timing.sinceMs('released')
+    return noStandbyError(`process ${process.pid} (generation ${generation})`, hosting.unfitStandby, overMs)
+  }
   const reply = () => processReply({ pid: process.pid, generation })
   commands.set(RELOAD, async () => {
     await reloading.run()
@@ -118,15 +121,14 @@ export function serveServiceCommands(deps: ServiceCommandsDeps): void {
   })
   commands.set(ROLLBACK, async (_body, { by }) => {
     await hosting.hearStandby?.()
-    if (!hosting.standsBy) {
-      const overMs = timing.sinceMs('offered') === null ? null : timing.sinceMs('released')
-      throw noStandbyError(`process ${process.pid} (generation ${generation})`, hosting.unfitStandby, overMs)
-    }
+    if (!hosting.standsBy) throw noStandby()
     shutdown.requestedBy = rollbackBy(by)
     heartbeat.beat()
-    void deps.close({})
+    void deps.rollBack()
     const leaves = () => shutdown.over || machine.phase === 'leaving' || machine.phase === 'gone'
-    await changes.until(leaves, LEAVING_MS)
+    const servesOn = () => !leaves() && !shutdown.closing
+    await changes.until(() => leaves() || servesOn(), LEAVING_MS)
+    if (servesOn()) throw noStandby()
     return reply()
   })
   commands.set(STOP, async body => {

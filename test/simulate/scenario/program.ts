@@ -35,6 +35,8 @@ export interface Version {
   endsBy: number
   /** When its connections may be closed by its program's order. */
   cutsFrom: number
+  /** When it ceased to serve last; infinite if it has never ceased. */
+  ceasedAt: number
 }
 
 /** The once-only work of all versions of a service: it must not run in two of them. */
@@ -78,6 +80,8 @@ export class OnceOnlyWork {
 }
 
 const WORK_MS = 40
+/** Shorter than the longest stops, so that a version gives up a next one that is stopped. */
+const READY_MS = 5_000
 
 export interface ProgramOptions {
   readonly probation: number
@@ -101,6 +105,7 @@ export function startVersion(
     hasServed: false,
     endsBy: Number.POSITIVE_INFINITY,
     cutsFrom: Number.POSITIVE_INFINITY,
+    ceasedAt: Number.POSITIVE_INFINITY,
   }
   const p = world.start(name, async p => {
     try {
@@ -126,12 +131,15 @@ async function main(
     control: CONTROL,
     hosting,
     logger,
-    upgrade: { probation },
+    upgrade: { probation, ready: READY_MS },
   })
   version.member = member
   version.first = member.first
   // Nothing keeps a program alive whose member has retired.
   member.on('retired', why => p.setImmediate(() => p.world.kill(p, `ends: ${why}`)))
+  member.on('retiring', () => {
+    version.ceasedAt = p.world.now
+  })
   version.notes = member.section('notes')
   member.whileServing(() => work.start(p))
   const listener = await member.listen('web', `tcp://${HOST}:${PORT}`)

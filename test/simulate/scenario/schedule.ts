@@ -39,7 +39,18 @@ const STEPS = 70
 export const PROBATION_MS = 10_000
 
 /** One kind of trouble each, and any two together. */
-export const KINDS = ['kill', 'stop', 'close', 'crasher', 'operator', 'break', 'lack', 'slow', 'two'] as const
+export const KINDS = [
+  'kill',
+  'stop',
+  'close',
+  'crasher',
+  'operator',
+  'break',
+  'lack',
+  'alone',
+  'slow',
+  'two',
+] as const
 export type Kind = (typeof KINDS)[number]
 
 export function scheduleOf(
@@ -67,6 +78,15 @@ export function scheduleOf(
             ms: [100, 1_000, 2_500, 6_000, 15_000][below(5)]!,
           },
         ]
+      // One version is stopped, and the other one dies meanwhile.
+      case 'alone': {
+        const [stopped, dies] = below(2) === 0 ? (['A', 'B'] as const) : (['B', 'A'] as const)
+        const ms = 6_000 + below(9_000)
+        return [
+          { what: 'stop', who: stopped, call: 1 + below(CALLS), ms },
+          { what: 'dies', who: dies, when: { ms: below(ms) } },
+        ]
+      }
       case 'close':
         return [
           {

@@ -27,6 +27,9 @@ const EXPECTED = /^ERR_FDB_/
 /** Returns the promises that were broken. */
 export function verdict(seen: Seen): string[] {
   const { world, versions, clients, schedule } = seen
+  // A process that is stopped keeps descriptors that a dead one has sent to it.
+  const stops = [...world.processes.values()].map(({ stoppedUntil }) => stoppedUntil)
+  const cutUntil = (diedAt: number) => Math.max(diedAt, ...stops.filter(until => until > diedAt)) + DEATH_MS
   const { A, B, D } = Object.fromEntries(versions) as Record<string, Version>
   const wrong: string[] = []
   const does = (act: Act['what']) => schedule.acts.some(({ what }) => what === act)
@@ -41,6 +44,17 @@ export function verdict(seen: Seen): string[] {
   const startedAgain = [B, versions.get('C'), D].filter(each => each?.first)
   const mayStartAgain = wasEnded || (A!.p.dead && (B!.first || !B!.hasServed || B!.p.dead))
   if (startedAgain.length > 0 && !mayStartAgain) wrong.push('the service ended, with its state')
+  for (const { p, ceasedAt } of versions.values()) {
+    const others = [...versions.values()].filter(other => other.p !== p && other.p.startedAt <= ceasedAt)
+    // A daemon's order to leave is final, also if the other version dies before this one hears it.
+    if (
+      schedule.hosting === 'embedded' &&
+      ceasedAt < p.diedAt &&
+      !wasEnded &&
+      others.every(other => other.p.diedAt <= ceasedAt)
+    )
+      wrong.push(`${p.name} ceased to serve, and no other version was alive`)
+  }
   if (schedule.acts.length === 1 && schedule.late === undefined)
     for (const { p, endsBy } of versions.values())
       if (Math.min(p.diedAt, world.now) > endsBy)
@@ -54,7 +68,9 @@ export function verdict(seen: Seen): string[] {
   const isStopped =
     (schedule.acts.length > 1 && (does('stop service') || (does('close') && does('break')))) ||
     // A daemon keeps the service without a version: connections end with the last one.
-    (schedule.hosting === 'daemon' && (does('stop service') || does('close')))
+    (schedule.hosting === 'daemon' && (does('stop service') || does('close'))) ||
+    // So it does if the version dies to which an operator has rolled back.
+    (schedule.hosting === 'daemon' && does('rollback') && schedule.acts.length > 1)
   const mayCutFrom = isStopped ? 0 : Math.min(...[...versions.values()].map(({ cutsFrom }) => cutsFrom))
   for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
     server.p.enter()
@@ -65,7 +81,7 @@ export function verdict(seen: Seen): string[] {
     if (askedAt !== null && world.now - askedAt > 5_000) wrong.push('a request has no answer')
     if (answers.length > 0) wrong.push(`wrong answers: ${answers}`)
     const bad = cut.filter(
-      ({ at }) => at < mayCutFrom && !deaths.some(({ diedAt }) => at >= diedAt && at - diedAt < DEATH_MS),
+      ({ at }) => at < mayCutFrom && !deaths.some(({ diedAt }) => at >= diedAt && at < cutUntil(diedAt)),
     )
     if (bad.length > 0 && index !== STAYS)
       wrong.push(

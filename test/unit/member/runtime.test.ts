@@ -74,17 +74,6 @@ describe('work that one process does at a time', () => {
     await settle()
     expect(story).toEqual(['serving', 'resumed'])
   })
-
-  it('never begins again in a process that leaves', async () => {
-    const { work, story, end, ends, settle } = leadership()
-    work.acquire()
-    void work.end()
-    work.acquire()
-    end()
-    await settle()
-    expect(story).toEqual(['serving'])
-    expect(ends()).toBe(1)
-  })
 })
 
 describe('the notice that something was appended', () => {
