@@ -71,6 +71,46 @@ export async function repeatCheck(
   }
 }
 
+/** Judges a version by the results of its health check, one after the other. */
+export class HealthJudge {
+  readonly #passes: number
+  #passed = 0
+  #failed = 0
+  #isReady = false
+  #isUnwell = false
+  /** Why the last check failed; null if it passed. */
+  last: string | null = null
+
+  /** The version is ready, and well again, after `passes` successful checks in a row. */
+  constructor(passes: number) {
+    this.#passes = passes
+  }
+
+  get isReady(): boolean {
+    return this.#isReady
+  }
+
+  /** The version counts as ready without a check. */
+  markReady(): void {
+    this.#isReady = true
+  }
+
+  /** Takes a result of {@link repeatCheck}. Returns what it changes; null if nothing. A ready version is unwell after `failures` failed checks in a row. */
+  hear(why: string | null, failures = 1): 'ready' | 'unwell' | 'well again' | null {
+    this.last = why
+    this.#passed = why === null ? this.#passed + 1 : 0
+    this.#failed = why === null ? 0 : this.#failed + 1
+    const passes = this.#passed >= this.#passes
+    if (!this.#isReady) {
+      this.#isReady = passes
+      return passes ? 'ready' : null
+    }
+    if (this.#isUnwell ? !passes : this.#failed < failures) return null
+    this.#isUnwell = !this.#isUnwell
+    return this.#isUnwell ? 'unwell' : 'well again'
+  }
+}
+
 export function tcpCheck(host: string, port: number): HealthCheck {
   return {
     name: `connect to ${host.includes(':') ? `[${host}]` : host}:${port}`,

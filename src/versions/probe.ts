@@ -30,6 +30,7 @@ import {
   CHECK_PARSERS,
   type CheckSpec,
   type HealthCheck,
+  HealthJudge,
   repeatCheck,
   tcpCheck,
 } from '../probing/health-check.js'
@@ -187,9 +188,8 @@ export class PollingProbe extends Probe {
   readonly #questionTo: (pid: number) => HealthCheck
   readonly #timing: CheckTiming
   readonly #stopped = new AbortController()
-  #last: string | null = null
+  readonly #judge: HealthJudge
   #isOpen = false
-  #isReady = false
   #serves = false
   #isProved = false
 
@@ -203,11 +203,12 @@ export class PollingProbe extends Probe {
     this.url = url
     this.#questionTo = questionTo
     this.#timing = asking
+    this.#judge = new HealthJudge(asking.passes)
     this.asksServing = asksServing
   }
 
   override get complaint(): string | null {
-    return this.#last
+    return this.#judge.last
   }
 
   override get isOpen(): boolean {
@@ -215,9 +216,8 @@ export class PollingProbe extends Probe {
   }
 
   override start(pid: number, events: ProbeEvents): void {
-    const { interval, timeout, passes } = this.#timing
-    const usual = () => (this.#isProved ? PROVEN_MS : this.#isReady ? UNPROVEN_MS : STARTING_MS)
-    let [passed, failed, sick] = [0, 0, false]
+    const { interval, timeout } = this.#timing
+    const usual = () => (this.#isProved ? PROVEN_MS : this.#judge.isReady ? UNPROVEN_MS : STARTING_MS)
     const { name: asked, run: ask } = this.#questionTo(pid)
     const question: HealthCheck = {
       name: asked,
@@ -229,21 +229,17 @@ export class PollingProbe extends Probe {
     const pace = () => ({ timeout, interval: interval ?? usual() })
     void repeatCheck(question, pace, this.#stopped.signal, why => {
       this.#isOpen = false
-      this.#last = why
-      passed = why === null ? passed + 1 : 0
-      failed = why === null ? 0 : failed + 1
-      if (!this.#isReady) {
-        if (passed < passes) return
-        this.#isReady = true
-        events.ready()
-      } else if (why !== null && !sick && failed >= (this.#isProved ? PROVEN_FAILURES : 1)) {
-        sick = true
-        // Before the version serves, one failed check is final.
-        if (!this.#serves) this.stop()
-        events.failed(why)
-      } else if (sick && passed >= passes) {
-        sick = false
-        events.recovered()
+      switch (this.#judge.hear(why, this.#isProved ? PROVEN_FAILURES : 1)) {
+        case 'ready':
+          events.ready()
+          break
+        case 'unwell':
+          // Before the version serves, one failed check is final.
+          if (!this.#serves) this.stop()
+          events.failed(why!)
+          break
+        case 'well again':
+          events.recovered()
       }
     })
   }
@@ -253,7 +249,7 @@ export class PollingProbe extends Probe {
       this.stop()
       return
     }
-    this.#isReady = true
+    this.#judge.markReady()
     this.#serves = true
   }
 

@@ -7,6 +7,7 @@ import {
   CHECK_PARSERS,
   type CheckSpec,
   type HealthCheck,
+  HealthJudge,
   repeatCheck,
   tcpCheck,
 } from '../../probing/health-check.js'
@@ -22,8 +23,8 @@ export class HealthChecker implements Disposable {
   readonly #logger: Logger
   readonly #socket: Disposable | null
   readonly #disposed = new AbortController()
-  /** Why the last check failed, or null if it passed. */
-  #failure: string | null = null
+  /** Judges this process while it serves: a version that serves counts as well until a check fails. */
+  #serving = servingJudge()
 
   constructor(config: HealthTimes, { check, socket }: PreparedCheck, logger: Logger) {
     this.#config = config
@@ -34,7 +35,7 @@ export class HealthChecker implements Disposable {
 
   /** The result for `join({ health })`: true or the last failure. */
   get report(): true | string {
-    return this.#failure ?? true
+    return this.#serving.last ?? true
   }
 
   /** Resolves after `passes` successful checks in a row, or after a check if `needed` returns false. Rejects with ERR_FDB_UNHEALTHY after `within` ms, or when `signal` aborts. */
@@ -43,7 +44,7 @@ export class HealthChecker implements Disposable {
     const timeLimit = AbortSignal.timeout(within)
     const passed = new AbortController()
     const ends = AbortSignal.any([signal, this.#disposed.signal, timeLimit, passed.signal])
-    let inARow = 0
+    const judge = new HealthJudge(passes)
     let checks = 0
     let lastFailure = ''
     await repeatCheck(
@@ -52,9 +53,8 @@ export class HealthChecker implements Disposable {
       ends,
       why => {
         checks++
-        inARow = why === null ? inARow + 1 : 0
         if (why !== null) lastFailure = why
-        if (inARow === passes || !needed()) passed.abort()
+        if (judge.hear(why) === 'ready' || !needed()) passed.abort()
       },
     )
     if (passed.signal.aborted || !needed()) return
@@ -75,24 +75,28 @@ export class HealthChecker implements Disposable {
         this[Symbol.dispose]()
         return
       }
-      if ((why === null) !== (this.#failure === null)) {
-        if (why === null) this.#logger.info({}, 'upgrade.health passes again')
-        else
-          this.#logger.warn(
-            { why },
-            'upgrade.health fails: if it keeps failing, the previous version takes over again',
-          )
-      }
-      this.#failure = why
+      const change = this.#serving.hear(why)
+      if (change === 'well again') this.#logger.info({}, 'upgrade.health passes again')
+      else if (change === 'unwell')
+        this.#logger.warn(
+          { why },
+          'upgrade.health fails: if it keeps failing, the previous version takes over again',
+        )
     }
     void repeatCheck(this.#check, () => this.#config, signal, onResult)
   }
 
   [Symbol.dispose](): void {
-    this.#failure = null
+    this.#serving = servingJudge()
     this.#disposed.abort()
     this.#socket?.[Symbol.dispose]()
   }
+}
+
+function servingJudge(): HealthJudge {
+  const judge = new HealthJudge(1)
+  judge.markReady()
+  return judge
 }
 
 /** The listener of this process to check. The check connects to it directly, not through the socket that all versions share. */

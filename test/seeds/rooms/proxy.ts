@@ -63,15 +63,15 @@ export const proxy = room(
     ],
     [
       'proxy/health/health.ts',
-      'inARow = why === null ? inARow + 1 : 0',
-      'inARow = why === null ? inARow + 1 : inARow',
+      "if (judge.hear(why) === 'ready' || !needed()) passed.abort()",
+      'if (why === null || !needed()) passed.abort()',
       'unit/proxy/health',
       'unit/probing/probing',
       'e2e/proxy-health',
     ],
     [
       'proxy/health/health.ts',
-      '    this.#failure = null\n    this.#disposed.abort()',
+      '    this.#serving = servingJudge()\n    this.#disposed.abort()',
       '    this.#disposed.abort()',
       'unit/proxy/health',
       'unit/probing/probing',

@@ -13,9 +13,9 @@ export const run = room('run', PARTS, [
   ['versions/timers.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
   ['versions/timers.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
   [
-    'versions/probe.ts',
-    'passed = why === null ? passed + 1 : 0',
-    'passed = why === null ? passed + 1 : passed',
+    'probing/health-check.ts',
+    'this.#passed = why === null ? this.#passed + 1 : 0',
+    'this.#passed = why === null ? this.#passed + 1 : this.#passed',
     'unit/run/parts',
     'unit/probing/probing',
   ],
