@@ -4,9 +4,9 @@ import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd, pidOfPidfd } from '../kernel/index.js'
 import { pidSeenHere } from '../os/pid-namespace.js'
 import type { Release } from '../os/release-link.js'
-import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
-import { Link, peerLeft, remoteError, VERSIONS, type WireBody, type WireEnvelope } from '../wire/link.js'
+import { helloFor, readWelcome, type Welcomed } from '../wire/greeting.js'
+import { Link, peerLeft, type WireBody, type WireEnvelope } from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
 import { HeldDescriptors } from './descriptors.js'
 import {
@@ -124,22 +124,16 @@ export class OperatorClient implements Disposable {
     this.#link = new Link(channel)
     this.#link.start({
       message: (envelope, fds) => {
-        if (envelope.welcome) this.#welcomed(envelope.welcome.pid ?? 0, fds[0])
-        if (envelope.reject) this.#fail(remoteError(envelope.reject, REFUSED))
+        const answer = readWelcome(envelope, fds, REFUSED)
+        if (FdbError.is(answer)) this.#fail(answer)
+        else if (answer !== null) this.#welcomed(answer)
         else for (const waiting of this.#pendingAnswers) if (waiting.accept(envelope, fds)) break
         closeAll(fds)
       },
       broken: error => this.#fail(error),
       end: error => this.#fail(this.#endError(error)),
     })
-    this.#link.post({
-      hello: {
-        versionMin: VERSIONS.min,
-        versionMax: VERSIONS.max,
-        intent: fdbroker.wire.Intent.OPERATE,
-        pid: process.pid,
-      },
-    })
+    this.#link.post(helloFor('operate'))
   }
 
   /**
@@ -161,10 +155,11 @@ export class OperatorClient implements Disposable {
   }
 
   /** The kernel knows the answering process by its pidfd; before the Welcome, and without one, the process that has called listen(). */
-  #welcomed(reported: number, pidfd: OwnedFd | undefined): void {
-    const pid = pidfd === undefined ? -1 : pidFrom(pidfd)
+  #welcomed({ welcome, pidfd }: Welcomed): void {
+    const pid = pidfd === null ? -1 : pidFrom(pidfd)
+    pidfd?.close()
     if (pid >= 0) this.#answering = pid
-    this.#setPid(reported)
+    this.#setPid(welcome.pid)
   }
 
   #setPid(reported: number | null | undefined): void {

@@ -3,22 +3,19 @@ import { FdbError } from '../../errors.js'
 import { closeAll, closeOnThrow, type OwnedFd } from '../../kernel/index.js'
 import { type DeathWatch, ownPidfd, pidOf } from '../../os/liveness.js'
 import { fateOf, identify, killVerified, watchProcess } from '../../os/process-identity.js'
-import { fdbroker } from '../../proto/wire.js'
+import type { fdbroker } from '../../proto/wire.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
+import { helloFor, readWelcome, type Welcomed } from '../../wire/greeting.js'
 import {
   FORWARDS_WRITES,
   Link,
   MERGES_SEGMENTS,
-  REFUSED,
-  remoteError,
   TAKES_CONNECTIONS,
   type WireEnvelope,
 } from '../../wire/link.js'
 import { deadlineError, Pending } from '../../wire/pending.js'
 import type { Settings } from '../options/options.js'
-
-const { Intent } = fdbroker.wire
 
 /** A holder can make a joiner wait at most this long for the end of a probation. */
 const LONGEST_WAIT_MS = 3_600_000
@@ -82,23 +79,17 @@ export class HolderLink {
       const pid = link.channel.listeningPid()
       own = ownPidfd()
       const welcomed = awaitWelcome(link, signal)
-      await link.send(
-        {
-          hello: {
-            versionMin: versions.min,
-            versionMax: versions.max,
-            service,
-            intent: back === undefined ? Intent.JOIN : Intent.BACK,
-            pid: process.pid,
-            capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES, MERGES_SEGMENTS],
-            times: wantedTimes,
-            instance: OWN_INSTANCE,
-            stateFile: stateFile?.path ?? '',
-            ...back,
-          },
-        },
-        own === null ? [] : [own],
-      )
+      const facts = {
+        versions,
+        service,
+        capabilities: [TAKES_CONNECTIONS, FORWARDS_WRITES, MERGES_SEGMENTS],
+        times: wantedTimes,
+        instance: OWN_INSTANCE,
+        stateFile: stateFile?.path ?? '',
+        ...back,
+      }
+      const hello = helloFor(back === undefined ? 'join' : 'back', facts)
+      await link.send(hello, own === null ? [] : [own])
       const what = `the Welcome of ${pid > 0 ? `process ${pid}` : 'the process'} on the control socket`
       welcomed.limit(timeoutMs, () => welcomed.reject(deadlineError(what, timeoutMs)))
       const { welcome, pidfd } = await welcomed.answer
@@ -173,22 +164,17 @@ export class HolderLink {
   }
 }
 
-interface WelcomeReply {
-  readonly welcome: fdbroker.wire.Welcome.$Properties
-  readonly pidfd: OwnedFd | null
-}
-
-function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<WelcomeReply> {
-  const welcomed = new Pending<WelcomeReply>({ signal })
+function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<Welcomed> {
+  const welcomed = new Pending<Welcomed>({ signal })
   link.start({
-    message: ({ welcome, reject: rejected }, fds) => {
-      const pidfd = (welcome && !rejected && fds.shift()) || null
+    message: (envelope, fds) => {
+      const answer = readWelcome(envelope, fds)
       closeAll(fds)
-      if (rejected) welcomed.reject(remoteError(rejected, REFUSED))
-      else if (welcome) {
+      if (FdbError.is(answer)) welcomed.reject(answer)
+      else if (answer !== null) {
         // Later messages wait in the kernel until listen() has set their handler.
         link.channel.pause()
-        if (!welcomed.resolve({ welcome, pidfd })) pidfd?.close()
+        if (!welcomed.resolve(answer)) answer.pidfd?.close()
       }
     },
     bundle: items => closeAll(items.map(item => item.fd)),

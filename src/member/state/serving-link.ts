@@ -1,8 +1,8 @@
 import type { Logger } from '../../base/logger.js'
 import { closeAll } from '../../kernel/index.js'
-import { fdbroker } from '../../proto/wire.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
+import { helloFor } from '../../wire/greeting.js'
 import { FORWARDS_WRITES, Link, type VersionRange, type WireEnvelope } from '../../wire/link.js'
 import type { WriteForwarder } from './write-forwarder.js'
 
@@ -30,7 +30,6 @@ interface ServingLinkOptions {
   readonly logger: Logger
 }
 
-const { Intent } = fdbroker.wire
 const LINK_RETRY_MS = 250
 /** The delay before the link connects to the next process, which already accepts when the previous one closes its links. */
 const RECONNECT_MS = 10
@@ -116,20 +115,16 @@ export class ServingLink {
         },
         end: () => this.#connectAgain(link),
       })
-      link.post({
-        hello: {
-          versionMin: versions.min,
-          versionMax: versions.max,
-          service,
-          intent: follower === undefined ? Intent.DRAINING : Intent.FOLLOW,
-          pid: process.pid,
-          generation,
-          capabilities: [FORWARDS_WRITES],
-          top: this.#options.top(),
-          follower: follower ?? '',
-          serviceStartedAt: this.#options.serviceStartedAt?.() ?? 0,
-        },
+      const hello = helloFor(follower === undefined ? 'draining' : 'follow', {
+        versions,
+        service,
+        generation,
+        capabilities: [FORWARDS_WRITES],
+        top: this.#options.top(),
+        follower: follower ?? '',
+        serviceStartedAt: this.#options.serviceStartedAt?.() ?? 0,
       })
+      link.post(hello)
       this.#beat(link)
       this.#options.writes.onConnected(link)
       this.#options.connected?.()
