@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import { native } from '../../../src/kernel/native.js'
 import { encodeBody, encodeEnvelope } from '../../../src/state/records.js'
