@@ -1,6 +1,7 @@
 // Searches the addon for memory errors: `node tools/test-native.mjs [--asan | --valgrind]` (default: both).
 //
-//   --asan      runs the tests of test/native and test/native/exercise.mjs with the sanitizer build (gcc's ASan and UBSan)
+//   --asan      runs the tests of test/native, test/native/exercise.mjs, and conversations of another user with a daemon, with the sanitizer build (gcc's
+//               ASan and UBSan)
 //   --valgrind  runs test/native/exercise.mjs with the normal build, and also searches for leaks
 //
 // Ignores findings without a frame of the addon in their stack: Node and V8 have some of their own.
@@ -14,6 +15,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const wanted = ['asan', 'valgrind'].filter(name => process.argv.includes(`--${name}`))
 const logs = mkdtempSync(join(tmpdir(), 'fdb-native-'))
 const exercise = join(root, 'test', 'native', 'exercise.mjs')
+const fuzzer = join('test', 'e2e', 'second-user-fuzz.test.ts')
 const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs')
 let failures = 0
 
@@ -69,6 +71,7 @@ function underSanitizers() {
   const runs = [
     ['exercise', run(process.execPath, ['--expose-gc', exercise], env)],
     ['tests', run(process.execPath, [vitest, 'run', '--config', 'test/native/vitest.config.ts'], env)],
+    ['conversations of another user', run(process.execPath, [vitest, 'run', fuzzer], env)],
   ]
   const texts = reports(folder)
   for (const [name, result] of runs) {
