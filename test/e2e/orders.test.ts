@@ -33,6 +33,6 @@ describe('an order in a phase', () => {
 
   it.each(PLACES.filter(({ name }) => NIGHTLY || GATE.includes(name)))(
     'has the effect of the table: $name',
-    async ({ hosting, phase, order, cell }) => play(await HOSTINGS[hosting]!.stage(phase, order), cell),
+    async ({ hosting, phase, order, cell }) => play(await HOSTINGS[hosting]!.stage!(phase, order), cell),
   )
 })

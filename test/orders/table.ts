@@ -9,6 +9,7 @@ import { type MemberPhaseName, PHASES, phaseOf } from './phases.js'
 import { RUN } from './run-cells.js'
 import { RUN_ORDERS, RUN_PHASES, type RunOrderName, type RunPhaseName, runStage } from './run-stage.js'
 import type { Stage } from './stage.js'
+import { WORKERS, WORKERS_ORDERS, WORKERS_PHASES } from './workers-cells.js'
 import type { MemberHosting } from './world.js'
 
 interface Hosting {
@@ -18,7 +19,8 @@ interface Hosting {
   readonly phases: Readonly<Record<string, { readonly about: string; readonly heldBy?: string }>>
   readonly orders: Readonly<Record<string, { readonly about: string }>>
   readonly cells: Readonly<Record<string, Readonly<Record<string, Cell>>>>
-  stage(phase: string, order: string): Promise<Stage>
+  /** Absent if no driver plays the cells. */
+  stage?(phase: string, order: string): Promise<Stage>
 }
 
 function member(hosting: MemberHosting, heading: string, cells: Hosting['cells']): Hosting {
@@ -50,6 +52,12 @@ export const HOSTINGS: Readonly<Record<string, Hosting>> = {
     orders: RUN_ORDERS,
     cells: RUN,
     stage: (phase, order) => runStage(phase as RunPhaseName, order as RunOrderName),
+  },
+  workers: {
+    heading: 'The main process of workers',
+    phases: WORKERS_PHASES,
+    orders: WORKERS_ORDERS,
+    cells: WORKERS,
   },
 }
 
