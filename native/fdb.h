@@ -209,7 +209,8 @@ FDB_CALL(fdb_open_count);
 /* signals.c: records whether this process itself sends the signal, which libuv handles and does not tell. */
 void fdb_note_senders(int number);
 void fdb_ignore_senders(int number);
-bool fdb_took_own_signal(int number); /* true: only this process has sent the signal since the last call */
+bool fdb_is_own_signal(int number);   /* true: only this process has sent the signal since the last call of the next function */
+bool fdb_took_own_signal(int number); /* the same, for a signal that is handled now */
 
 /* poll.c: closes all handles at the end of the environment. */
 void fdb_close_polls(fdb_instance *self);

@@ -216,7 +216,8 @@ static napi_value poll_undelivered(napi_env env, napi_callback_info info) {
   if (poll == NULL) return NULL;
   if (poll->signal == 0) return fdb_throw(env, EBADF, "poll");
   const uv_signal_t *signal = &poll->handle.signal;
-  return fdb_int_value(env, (int64_t)(signal->caught_signals - signal->dispatched_signals) - (poll->calling ? 1 : 0));
+  int64_t count = (int64_t)(signal->caught_signals - signal->dispatched_signals) - (poll->calling ? 1 : 0);
+  return fdb_int_value(env, count <= 0 ? 0 : fdb_is_own_signal(poll->signal) ? 1 : 2);
 }
 
 /* Creates the JavaScript object of a poll. On failure the caller must close the handle. */

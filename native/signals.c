@@ -117,8 +117,12 @@ void fdb_ignore_senders(int number) {
   if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == note_sender) sigaction(number, &of_libuv[number], NULL);
 }
 
+bool fdb_is_own_signal(int number) {
+  return from_self[number] && !from_other[number];
+}
+
 bool fdb_took_own_signal(int number) {
-  bool own = from_self[number] && !from_other[number];
+  bool own = fdb_is_own_signal(number);
   from_self[number] = from_other[number] = 0;
   return own;
 }

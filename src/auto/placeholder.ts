@@ -145,7 +145,8 @@ export class Placeholder {
     try {
       if (holding !== null) {
         holdSignals(KEEP_MASK)
-        // The event loop does not turn again, so it would drop a signal that has just arrived: the command gets it.
+        // The event loop does not turn again, so it would drop a signal that has just arrived: the command gets it. A signal that this process has sent to
+        // itself was to end this process only.
         for (const [signal, watch] of this.#watches) if (watch.isDue) process.kill(process.pid, signal)
       }
       const start = { file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words] }

@@ -98,8 +98,11 @@ export interface Poll {
 export interface NativeSignalWatch {
   /** Stops watching and frees the handle. Idempotent. */
   close(): void
-  /** Returns the number of signals that have arrived and that the event loop has not read yet. After `close()` these do not reach the callback. */
-  undelivered(): number
+  /**
+   * Returns whether signals have arrived that the event loop has not read yet, and that do not reach the callback after `close()`: 0 if none has, 1 if
+   * only this process has sent them, else 2.
+   */
+  undelivered(): 0 | 1 | 2
 }
 
 export const READABLE = 1

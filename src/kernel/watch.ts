@@ -44,7 +44,7 @@ function onceReadable(fd: OwnedFd, callback: () => void): Disposable & { readonl
 
 /** A watch of a signal, until `close()`. */
 export interface SignalWatch {
-  /** Whether a signal has arrived that the event loop has not read yet. */
+  /** Whether a signal of another process has arrived that the event loop has not read yet. */
   readonly isDue: boolean
   /** Stops watching. If no other watch of this signal is open, a signal that has just arrived has its default action, unless the program handles it. */
   close(): void
@@ -71,7 +71,7 @@ class WatchedSignal {
   }
 
   get isDue(): boolean {
-    return this.#native.undelivered() > 0
+    return this.#native.undelivered() === 2
   }
 
   add(callback: SignalCallback): void {
@@ -86,7 +86,8 @@ class WatchedSignal {
     WatchedSignal.#all.delete(this.#signal)
     this.#native.close()
     // libuv drops it.
-    if (this.isDue && process.listenerCount(this.#signal) === 0) process.kill(process.pid, this.#signal)
+    if (this.#native.undelivered() > 0 && process.listenerCount(this.#signal) === 0)
+      process.kill(process.pid, this.#signal)
   }
 }
 

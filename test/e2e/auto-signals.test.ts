@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { signalPid } from '../processes/launch.js'
@@ -142,14 +143,34 @@ describe('as PID 1 of a container under fd-broker/auto', () => {
   )
 
   it('a signal that has just arrived when a replaced program exits ends the service', async () => {
-    const exits = `process.once('SIGTERM', () => {
-  if (process.pid === 1) process.kill(1, 'SIGTERM')
+    const exits = `import { spawnSync } from 'node:child_process'
+process.once('SIGTERM', () => {
+  if (process.pid === 1) spawnSync('sh', ['-c', 'kill -TERM 1'])
   process.exit()
 })
 `
     const { program, container } = await contained(exits, { upgrades: 0 })
     // The next version may end before the answer is here.
     await program.sandbox.run('upgrade', '--control', program.control)
+    expect(await container.exit).toBe(0)
+  })
+
+  it('a signal that a replaced program has just sent to itself when it exits does not end the service', async () => {
+    const exits = `process.once('SIGTERM', () => {
+  process.kill(process.pid, 'SIGTERM')
+  console.log('exits')
+  process.exit()
+})
+`
+    const { program, container } = await contained(exits, { upgrades: 1 })
+    const { pid } = await operator.status(program.control)
+    await until('PID 1 has ended its program', () => program.output.includes('exits') || null)
+    await until('PID 1 is the command', () =>
+      /\bkeep\b/.test(readFileSync(`/proc/${container.init}/cmdline`, 'latin1')),
+    )
+    // The command that replaces the program passes each signal on in turn: a signal that was passed on before would have ended that process.
+    expect(await (await fetch(program.url, { headers: { connection: 'close' } })).text()).toBe(`pid ${pid}`)
+    container.signal('SIGTERM')
     expect(await container.exit).toBe(0)
   })
 

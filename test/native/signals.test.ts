@@ -79,7 +79,7 @@ describe('watchSignal', () => {
     ])
   })
 
-  it('counts a signal that the loop has not read yet, also after close(), but not one whose callback runs', async () => {
+  it('tells of a signal that the loop has not read yet, also after close(), but not one whose callback runs', async () => {
     const turns = async () => {
       for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))
     }
