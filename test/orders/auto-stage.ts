@@ -170,7 +170,7 @@ export const AUTO_ORDERS = {
   QUIT: { about: 'SIGQUIT', give: signal('SIGQUIT') },
   stop: { about: '`fd-broker stop`', give: operator(control => operators.stop(control, null)) },
   'stop --drain': {
-    about: '`fd-broker stop --drain` with a short time',
+    about: '`fd-broker stop --drain 1s`, or another short time',
     give: operator(control => operators.stop(control, ORDERED_MS)),
   },
   upgrade: { about: '`fd-broker upgrade`', give: operator(control => operators.upgrade(control)) },

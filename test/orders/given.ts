@@ -55,7 +55,7 @@ export const ORDERS = {
     give: (_app, world) => operators.stop(world.scene.control, null, serviceOf(world)),
   },
   'stop --drain': {
-    about: '`fd-broker stop --drain` with a short time',
+    about: '`fd-broker stop --drain 1s`, or another short time',
     toService: true,
     give: (_app, world) => operators.stop(world.scene.control, ORDERED_MS, serviceOf(world)),
   },

@@ -105,7 +105,7 @@ export const RUN_ORDERS = {
     give: run => operators.stop(run.control, null),
   },
   'stop --drain': {
-    about: '`fd-broker stop --drain` with a short time',
+    about: '`fd-broker stop --drain 1s`, or another short time',
     give: run => operators.stop(run.control, ORDERED_MS),
   },
   upgrade: { about: '`fd-broker upgrade`', give: run => upgradeTo(run, {}) },

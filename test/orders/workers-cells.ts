@@ -11,7 +11,7 @@ export const WORKERS_ORDERS = {
   TERM: { about: 'SIGTERM' },
   INT: { about: 'SIGINT' },
   stop: { about: '`fd-broker stop`' },
-  'stop --drain': { about: '`fd-broker stop --drain` with a short time' },
+  'stop --drain': { about: '`fd-broker stop --drain 1s`, or another short time' },
   upgrade: { about: '`fd-broker upgrade`' },
   set: { about: '`fd-broker workers set`' },
   reload: { about: '`fd-broker reload`' },

@@ -68,11 +68,7 @@ describe('the simulation', () => {
   it.each<[string, Edit, string]>([
     [
       'once-only work that goes on while the old version may serve again',
-      [
-        'member/hosting/embedded-hosting.ts',
-        '    void leadership.quiesce()\n    this.#sealTimer',
-        '    this.#sealTimer',
-      ],
+      ['member/hosting/embedded-hosting.ts', '    if (!this.isHeard) void leadership.quiesce()\n', ''],
       'break',
     ],
     [
@@ -112,7 +108,7 @@ describe('the simulation', () => {
     ],
     [
       'once-only work that starts after a pause, when another version serves',
-      ['member/driver.ts', 'if (!machine.sealed) leadership.acquire()', 'leadership.acquire()'],
+      ['member/driver.ts', ' || machine.sealed || !hosting.isHeard', ''],
       'stop',
     ],
     [

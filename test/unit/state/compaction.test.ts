@@ -161,7 +161,7 @@ describe('compaction', () => {
     })
     let turns = 0
     const reading = async () => {
-      while (!ended && turns < 5_000) await reader.catchUp()
+      for (; !ended && turns < 5_000; await nextTurn()) await reader.catchUp()
     }
     const reads = [reading(), reading()]
     for (; !ended && turns < 5_000; turns++) {

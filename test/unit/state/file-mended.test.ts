@@ -129,10 +129,13 @@ it('a state file that somebody has removed is closed, and another written', asyn
   expect(openAt(path)).toEqual([path])
 })
 
-/** A log that has 800 KB in a sealed segment, and writes in the next one. */
+/**
+ * A log that has 10 MB in a sealed segment, and writes in the next one. No single write takes that whole: it has up to 8 MiB, by the time since the one
+ * before.
+ */
 async function inTwoSegments(): Promise<StateLog> {
   const log = writing()
-  for (let i = 0; i < 4; i++) await log.section('notes').put(`${i}`, Buffer.alloc(200_000, i))
+  for (let i = 0; i < 50; i++) await log.section('notes').put(`${i}`, Buffer.alloc(200_000, i))
   log.segments.at(-1)!.seal()
   log.startWriting(Segment.create(2))
   return log
