@@ -1,5 +1,6 @@
 import { constants } from 'node:os'
 import { isatty } from 'node:tty'
+import { FdbError } from '../errors.js'
 import {
   executeInstead,
   hasEnded,
@@ -8,9 +9,10 @@ import {
   openFileOf,
   type SignalWatch,
   trySignal,
+  trySignalTo,
   watchSignal,
 } from '../kernel/index.js'
-import { OperatorClient } from '../operator.js'
+import { askServing, type Serving } from '../operator/serving.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, KEEP_MASK, WAITS } from '../os/held-signals.js'
 import { openPidfd } from '../os/liveness.js'
@@ -20,7 +22,6 @@ import { endBy } from './end-by.js'
 import { COMMAND } from './log-files.js'
 import { messageOf, print } from './stderr.js'
 
-const ANSWER_MS = 2_000
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
 /**
@@ -65,15 +66,18 @@ export class Placeholder {
   }
 
   async #decide(kept: symbol): Promise<void> {
-    const serves = await this.#servingPid()
+    const serving = await askServing(this.#control)
     // This process has served again, and may have been replaced once more: that replacement has a decision of its own.
     if (this.#kept !== kept) return
-    if (serves === null || !(this.#main || writesToOurTerminal(serves))) {
+    // A process that does not answer may serve: fd-broker keep asks again.
+    if (FdbError.is(serving) && this.#main) return
+    const pid = otherPid(serving)
+    if (pid === null || !(this.#main || writesToOurTerminal(pid))) {
       this.stop()
       return
     }
-    const pidfd = openPidfd(serves)
-    if (pidfd instanceof OwnedFd) this.#served = { pid: serves, pidfd }
+    const pidfd = openPidfd(pid)
+    if (pidfd instanceof OwnedFd) this.#served = { pid, pidfd }
   }
 
   /** Calls the program's own handlers of SIGTERM; returns false if there are none. */
@@ -110,25 +114,21 @@ export class Placeholder {
     for (;;) {
       await this.decided
       const kept = this.#kept
-      const serves = kept === null ? null : await this.#servingPid()
+      const serving = kept === null ? null : await askServing(this.#control)
       if (this.#kept !== kept) continue
       if (kept === null) {
         if (!handled) endBy(signal)
-      } else if (serves !== null) trySignal(serves, signal)
+      } else this.#signal(serving, signal)
       return
     }
   }
 
-  /** Returns the pid of the serving process; null if no other process serves, or if it is in another PID namespace. */
-  async #servingPid(): Promise<number | null> {
-    try {
-      using client = await OperatorClient.connect(this.#control, { timeout: ANSWER_MS })
-      const answer = await client.status({ timeout: ANSWER_MS })
-      if (client.inOtherPidNamespace || !('pid' in answer) || answer.pid === process.pid) return null
-      return answer.pid ?? null
-    } catch {
-      return null
-    }
+  /** Signals the process that serves. If no process has answered, it is the one that served before. */
+  #signal(serving: Serving, signal: NodeJS.Signals): void {
+    const pid = otherPid(serving)
+    if (pid !== null) trySignal(pid, signal)
+    else if (FdbError.is(serving) && this.#served !== null)
+      trySignalTo(this.#served.pidfd, constants.signals[signal])
   }
 
   /** Called when the process exits. If it is kept, does not return. */
@@ -157,6 +157,12 @@ export class Placeholder {
       )
     }
   }
+}
+
+/** Returns the pid of another process that serves; null if there is none, or this process cannot see it. */
+function otherPid(serving: Serving): number | null {
+  if (serving === null || FdbError.is(serving) || serving.pid === process.pid) return null
+  return serving.pid
 }
 
 /** Whether this process has a controlling terminal, so that Ctrl-C there sends SIGINT to it. */

@@ -65,3 +65,12 @@ it('a process that serves again while it asks which process serves is not kept',
   await placeholder.decided
   expect(placeholder.keeps).toBe(false)
 })
+
+it('a main process is kept while the process that may serve does not answer', async () => {
+  const { control, questions } = await askedService()
+  const placeholder = new Placeholder(control, true)
+  onTestFinished(() => placeholder.stop())
+  placeholder.markReplaced()
+  await placeholder.decided
+  expect([questions.length, placeholder.keeps]).toEqual([1, true])
+})
