@@ -17,6 +17,7 @@ const HELP = `npm run simulate -- [options]
   --seed N       run this seed only, and print its story
   --kind KIND    only this kind of trouble: ${KINDS.join(', ')}
   --hosting H    embedded or daemon; default: each third seed with a daemon
+  --findings N   end after so many wrong seeds in a process (20)
   --jobs N       processes; default: one for each processor
   --edits FILE   seed defects: a list of [file below src, from, to] in JSON
   --json         print the result as JSON
@@ -30,6 +31,7 @@ const { values: given } = parseArgs({
     seed: { type: 'string' },
     kind: { type: 'string' },
     hosting: { type: 'string' },
+    findings: { type: 'string', default: '20' },
     jobs: { type: 'string' },
     edits: { type: 'string' },
     json: { type: 'boolean', default: false },
@@ -51,9 +53,6 @@ interface Result {
   cpu: number
   findings: Finding[]
 }
-
-/** More findings than this say nothing new. */
-const MOST_FINDINGS = 20
 
 const hosting = (['embedded', 'daemon'] as const).find(each => each === given.hosting)
 const kind = KINDS.find(each => each === given.kind)
@@ -78,7 +77,7 @@ async function campaign(code: Code, from: number, step: number): Promise<Result>
   Error.stackTraceLimit = 0
   const before = process.cpuUsage()
   const goesOn = () =>
-    result.findings.length < MOST_FINDINGS &&
+    result.findings.length < Number(given.findings) &&
     (given.runs === undefined ? performance.now() < until : result.runs < runs)
   for (let seed = from; goesOn(); seed += step) {
     const schedule = scheduleOf(seed, kind, hosting)

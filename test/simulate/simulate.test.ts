@@ -40,7 +40,7 @@ function folder(): string {
 async function withDefect(edits: readonly Edit[], ...options: string[]): Promise<Answer> {
   const file = join(folder(), 'edits.json')
   writeFileSync(file, JSON.stringify(edits))
-  return simulate('--edits', file, ...options)
+  return simulate('--edits', file, '--findings', '1', ...options)
 }
 
 describe('the drivers on a simulated kernel', () => {
@@ -82,7 +82,7 @@ describe('the simulation', () => {
       'kill',
     ],
   ])('notices %s', async (_, edit, kind) => {
-    const { code, output } = await withDefect([edit], '--from', '1', '--runs', '40', '--kind', kind)
+    const { code, output } = await withDefect([edit], '--from', '1', '--runs', '100', '--kind', kind)
     expect(output).toContain('WRONG')
     expect(code).toBe(1)
   })
