@@ -40,7 +40,7 @@ describe.each(['embedded', 'daemon'] as const)(
         ask(`${url}${path}`, { agent, method, ...(body !== undefined && { body }) }).answer
       expect((await request('/r/a', 'PUT', '1')).headers['x-generation']).toBe('2')
       await until('it works', () => lines().some(({ pid, what }) => pid === next.pid && what === 'tick'))
-      next.signal('SIGSTOP')
+      await next.order('stop')
       await old.says('reinstated')
       await old.order('put', { key: 'a', value: { item: '2' } })
       return { next, request, work, lines }
