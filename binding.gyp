@@ -19,6 +19,7 @@
         "native/inspect.c",
         "native/peers.c",
         "native/children.c",
+        "native/threads.c",
         "native/starter.c",
         "native/spawn.c",
         "native/execute.c",

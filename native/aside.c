@@ -23,7 +23,6 @@
 
 #define MOST_THREADS 16
 #define FDB_OWN_LANES 8 /* lanes that are no uid: from -1 down */
-#define STACK_BYTES (256 * 1024)
 
 typedef struct lane {
   struct lane *next;
@@ -146,23 +145,6 @@ static void *close_lanes(void *unused) {
   return NULL;
 }
 
-/* The thread takes no signal of the program. */
-static bool start_thread(void) {
-  sigset_t all, before;
-  pthread_attr_t attributes;
-  pthread_t thread;
-  if (pthread_attr_init(&attributes) != 0) return false;
-  pthread_attr_setstacksize(&attributes, STACK_BYTES);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  sigfillset(&all);
-  sigdelset(&all, CUT_SIGNAL);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  bool started = pthread_create(&thread, &attributes, close_lanes, NULL) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  pthread_attr_destroy(&attributes);
-  return started;
-}
-
 /* Call it with the mutex. */
 static bool add(int64_t id, int fd) {
   lane **at = find(id);
@@ -193,7 +175,7 @@ static bool attend(void) {
   int waiting = 0;
   for (lane *each = lanes; each != NULL; each = each->next)
     if (!each->busy) waiting++;
-  if (waiting >= idle && threads < MOST_THREADS && start_thread()) threads++;
+  if (waiting >= idle && threads < MOST_THREADS && fdb_start_thread(close_lanes, NULL, CUT_SIGNAL)) threads++;
   return threads > 0;
 }
 

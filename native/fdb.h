@@ -54,6 +54,10 @@ int fdb_close_fd(int fd); /* closes without a retry on EINTR; returns 0 or an er
 /* descriptors.c: may be called between fork and exec. */
 void fdb_close_at_exec(int from); /* sets CLOEXEC on descriptors from this number on; does nothing before Linux 5.11 */
 
+/* threads.c */
+/* Starts a detached thread with a small stack. The thread takes no signal of the program except `taken`; 0: none. */
+bool fdb_start_thread(void *(*run)(void *), void *data, int taken);
+
 /* starter.c */
 /* As fork(), but without handlers of pthread_atfork(): that of libuv closes numbers which may belong to other descriptors in the child. */
 pid_t fdb_plain_fork(void);

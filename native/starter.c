@@ -19,7 +19,6 @@
 #define SYS_close_range 436
 #endif
 #define UNSHARE_FLAG 2u /* CLOSE_RANGE_UNSHARE */
-#define STACK_BYTES (256 * 1024)
 #define OPENS_MS 2000
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -80,22 +79,6 @@ static void *serve(void *end) {
   }
 }
 
-/* The thread takes no signal of the program, and its children start with all signals blocked. */
-static bool start_thread(void) {
-  sigset_t all, before;
-  pthread_attr_t attributes;
-  pthread_t thread;
-  if (pthread_attr_init(&attributes) != 0) return false;
-  pthread_attr_setstacksize(&attributes, STACK_BYTES);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  bool started = pthread_create(&thread, &attributes, serve, (void *)(intptr_t)thread_end) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  pthread_attr_destroy(&attributes);
-  return started;
-}
-
 /* Call the following functions with the mutex. */
 static void close_ends(void) {
   if (own_end >= 0) close(own_end);
@@ -126,7 +109,8 @@ static bool open_starter(void) {
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return false;
     own_end = ends[0];
     thread_end = ends[1];
-    if (!start_thread()) close_ends();
+    /* The children of the thread start with all signals blocked. */
+    if (!fdb_start_thread(serve, (void *)(intptr_t)thread_end, 0)) close_ends();
   }
   return is_ready(OPENS_MS);
 }
