@@ -26,6 +26,7 @@ export class Probation {
   readonly #heartbeatMs: number
   readonly #awake = new SuspendDetector()
   #ticker: NodeJS.Timeout | undefined
+  #reading: NodeJS.Immediate | undefined
   #since = 0
   /** The last successor that was reported with `onKept`. */
   #keptId: Id = NOBODY
@@ -39,7 +40,11 @@ export class Probation {
     this.#since = performance.now()
     clearInterval(this.#ticker)
     this.#awake.restart()
-    this.#ticker = setInterval(() => this.#judge(), this.#heartbeatMs)
+    // If this process was busy, heartbeats have arrived meanwhile, which are read between the timers and the immediates.
+    this.#ticker = setInterval(() => {
+      clearImmediate(this.#reading)
+      this.#reading = setImmediate(() => this.#judge())
+    }, this.#heartbeatMs)
     this.#judge()
   }
 
@@ -57,6 +62,7 @@ export class Probation {
   /** Stops judging, because the handoff has left the phase. Idempotent. */
   end(): void {
     clearInterval(this.#ticker)
+    clearImmediate(this.#reading)
     this.#ticker = undefined
   }
 

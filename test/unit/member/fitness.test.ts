@@ -156,6 +156,26 @@ describe('a health hook', () => {
   })
 })
 
+describe('a process that stands by', () => {
+  it('reads what its successor has sent before it judges it, after a stall of its own', async () => {
+    const { service, old } = await serving()
+    const events: string[] = []
+    old.on('reinstated', () => events.push('reinstated'))
+    const next = await service.join()
+    await service.serve(next, 'new')
+    await next.ready()
+    await until('the old one stands by', () => old.phase === 'standby')
+    for (let stalls = 0; stalls < 3; stalls++) {
+      // Longer than the limit of a silence, and too short to count as a suspension of the process.
+      const over = performance.now() + TIMES.silence + 2 * TIMES.heartbeat
+      while (performance.now() < over);
+      for (let turns = 0; turns < 5; turns++) await new Promise(resolve => setImmediate(resolve))
+    }
+    expect(events).toEqual([])
+    expect([old.phase, next.phase]).toEqual(['standby', 'serving'])
+  })
+})
+
 describe('a process that stands by and cannot come back', () => {
   const first = defineSection({ version: 1, codec: codec.json<unknown>() })
   const second = defineSection({ version: 2, minReader: 2, codec: codec.json<unknown>(), migrate: v => v })
