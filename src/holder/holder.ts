@@ -159,8 +159,7 @@ export class Holder {
   async killSilentOwner(): Promise<number | null> {
     const owner = this.#peers.get(this.#host.state().owner)
     if (owner === undefined) return null
-    if (performance.now() - owner.heartbeatAt <= patience(this.#times.silence, this.#ownTimes.heartbeat))
-      return null
+    if (this.#silence.of(owner) <= patience(this.#times.silence, this.#ownTimes.heartbeat)) return null
     killPeer(owner, 'the member that serves and is silent', this.#logger)
     await untilGone(() => (owner.died ? [] : [owner.pid]), STUCK_MS)
     return owner.pid

@@ -66,6 +66,8 @@ export class HeartbeatSilence {
   /** Returns the milliseconds since the last heartbeat; 0 for a process that has never sent one. */
   of(peer: Pick<Peer, 'sendsHeartbeats' | 'heartbeatAt'> | undefined): number {
     if (!peer?.sendsHeartbeats) return 0
+    // After a stop of this process, a request may be read before the timers run.
+    this.tick()
     return Math.max(0, performance.now() - Math.max(peer.heartbeatAt, this.#awakeSince))
   }
 }

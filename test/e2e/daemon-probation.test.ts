@@ -199,23 +199,30 @@ describe.each([
 })
 
 describe('a process that was kept from listening', () => {
+  const SILENCE_MS = 500
+
   for (const how of perLane(['by SIGSTOP'] as const, ['by itself', 'by SIGSTOP'] as const)) {
-    it(`${how}, longer than the daemon may be silent, does not take that for the daemon’s silence`, async () => {
-      const { scene } = await open({ ...LONG, silence: 60_000 })
-      // On a busy machine the daemon's next heartbeat may take longer than 300 ms after the process continues.
-      const first = await scene.serve({ upgrade: { ...LONG, silence: 1_000 } })
-      await scene.serve({ upgrade: { ...LONG, silence: 60_000 } })
+    it(`${how}, longer than the daemon may be silent, counts the daemon’s silence only from then on`, async () => {
+      const slow = { ...LONG, silence: 60_000, freeze: 30_000, quiesce: 30_000 }
+      const { scene, daemon } = await open(slow)
+      const first = await scene.serve({ upgrade: { ...slow, silence: SILENCE_MS } })
+      await scene.serve({ upgrade: slow })
       await first.says('retiring')
-      if (how === 'by itself') {
-        await first.order('stall', { ms: 2_000 })
-        await first.says('stalled')
-      } else {
-        first.signal('SIGSTOP')
-        await pause(2_000)
-        first.signal('SIGCONT')
-      }
-      expect(await first.order('phase')).toBe('standby')
-      expect(first.said.filter(({ phase }) => phase === 'orphan')).toEqual([])
+      if (how === 'by itself') await first.order('stall', { ms: 3 * SILENCE_MS })
+      else first.signal('SIGSTOP')
+      const held = performance.now()
+      // The daemon says nothing after its heartbeats until here.
+      daemon.signal('SIGSTOP')
+      while (performance.now() - held < 2 * SILENCE_MS) await pause(20)
+      let goesOn = Date.now()
+      if (how === 'by itself') goesOn = (await first.says('stalled')).at
+      else first.signal('SIGCONT')
+      const { at } = await until('the process takes the daemon for silent', () =>
+        first.said.find(({ at, phase }) => phase === 'orphan' && at > goesOn),
+      )
+      expect(at - goesOn).toBeGreaterThan(SILENCE_MS / 2)
+      daemon.signal('SIGCONT')
+      await until('the process stands by', async () => (await first.order('phase')) === 'standby')
     })
   }
 
@@ -254,6 +261,25 @@ describe('an owner that is stopped', () => {
     const next = await scene.serve()
     expect((await waiting).headers['x-pid']).toBe(String(next.pid))
     expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
+  })
+
+  it.runIf(NIGHTLY)('survives --kill-stuck if the daemon was stopped for as long', async () => {
+    const patient = { ...LONG, silence: 2_000 }
+    const { scene, daemon } = await open(patient)
+    const first = await scene.serve({ upgrade: patient })
+    const client = await OperatorClient.connect(scene.control)
+    await client.status()
+    first.signal('SIGSTOP')
+    daemon.signal('SIGSTOP')
+    client.upgrade({ timeoutMs: 60_000, killStuck: true }).catch(() => {})
+    await pause(3_000)
+    daemon.signal('SIGCONT')
+    // The daemon has read the order when it answers a question that came later.
+    await serviceStatus(scene)
+    expect(first.ended).toBe(false)
+    client.close()
+    first.signal('SIGCONT')
+    expect(await first.order('phase')).toBe('serving')
   })
 
   it.runIf(NIGHTLY)(

@@ -55,14 +55,16 @@ export class Heartbeat {
   }
 
   beat(): void {
+    const link = this.#options.link()
+    // Before the time is taken: a stop of this process between the two must not count as silence of the holder.
+    const idleMs = link?.idleMs ?? 0
     const now = performance.now()
     const awakeSince = this.#awake.tick(this.#everyMs, now)
-    const link = this.#options.link()
     if (link === undefined) return
     const { healthy, report } = this.#options
     link.beat({ ...checkHealth(healthy), report: JSON.stringify(report()) })
     const before = this.#silent
-    this.#silent = link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs()
+    this.#silent = link.open && Math.min(idleMs, now - awakeSince) > this.#options.silenceMs()
     if (this.#silent) this.#options.onSilent()
     else if (before && link.open) this.#options.onHeard()
   }

@@ -41,8 +41,8 @@ export const member = room(
     ],
     [
       'member/lifecycle/heartbeat.ts',
-      'Math.min(link.idleMs, now - awakeSince)',
-      'link.idleMs',
+      'Math.min(idleMs, now - awakeSince)',
+      'idleMs',
       'unit/member/runtime',
       'unit/member/heartbeats',
     ],

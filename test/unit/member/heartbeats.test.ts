@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { type HandoffTimes, join, type Member, serveDaemon } from '../../../src/index.js'
+import { Heartbeat } from '../../../src/member/lifecycle/heartbeat.js'
 import { withDeadline } from '../../../src/wire/pending.js'
 import { until } from '../../processes/until.js'
 
@@ -91,6 +92,44 @@ describe('limits that a member gives hold in daemon hosting too', () => {
 })
 
 describe('a process that was kept from listening', () => {
+  it('within a heartbeat, by its health hook or by a stop, does not take that for silence of its holder', async () => {
+    const silenceMs = 100
+    let heardAt = performance.now()
+    let blockedMs = 0
+    const told: string[] = []
+    const heartbeat = new Heartbeat({
+      before: () => {},
+      everyMs: () => 20,
+      link: () => ({
+        open: true,
+        beat: () => {},
+        get idleMs() {
+          return performance.now() - heardAt
+        },
+      }),
+      healthy: () => {
+        const end = performance.now() + blockedMs
+        while (performance.now() < end);
+        return true
+      },
+      report: () => ({}),
+      silenceMs: () => silenceMs,
+      onSilent: () => told.push('silent'),
+      onHeard: () => {},
+    })
+    heartbeat.start()
+    onTestFinished(() => heartbeat.stop())
+    const longAwake = performance.now() + 2 * silenceMs
+    await until('it has been awake for longer than a silence', () => {
+      heardAt = performance.now()
+      return heardAt > longAwake
+    })
+    told.length = 0
+    blockedMs = 2 * silenceMs
+    heartbeat.beat()
+    expect(told).toEqual([])
+  })
+
   it('hears what came meanwhile before it says that it came too late', async () => {
     const answer = new Promise<string>(resolve => {
       // Comes from the kernel while this process is busy.
