@@ -2,8 +2,12 @@
 export class InOrder {
   #last: Promise<unknown> = Promise.resolve()
 
-  run<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work)
+  /** Work whose `signal` aborts before its turn is not begun: then rejects with the signal's reason. */
+  run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const result = this.#last.then(() => {
+      signal?.throwIfAborted()
+      return work()
+    })
     this.#last = result.catch(() => {})
     return result
   }

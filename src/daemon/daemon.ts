@@ -264,7 +264,7 @@ export class Daemon implements AsyncDisposable {
   async #command(order: CommandOrder, context: CommandContext, runtime: MemberRuntime): Promise<Uint8Array> {
     const { name, body, service } = order
     const { orchestrator, services } = this.#deps
-    const reply = addressesAll(orchestrator, service) ? orchestrator.command(name, body) : null
+    const reply = addressesAll(orchestrator, service) ? orchestrator.command(name, body, context) : null
     if (reply != null) return await reply
     if (name === STOP && service === DAEMON_ITSELF)
       return await this.#stop(readStopOrder(body), context, runtime)
@@ -479,7 +479,7 @@ export interface Orchestrator {
     cancel: AbortSignal,
   ): Promise<Upgraded>
   /** Runs a command, or returns null if the daemon itself must handle it. */
-  command(name: string, body: Buffer): Promise<Uint8Array> | null
+  command(name: string, body: Buffer, context: CommandContext): Promise<Uint8Array> | null
   /** Returns a duplicate of the workers' listener with this key, or null. */
   listener(key: string): OwnedFd | null
   /** Returns the member that takes the connections of a service without a serving member, or null. */

@@ -4,7 +4,7 @@ import type { StayOptions } from '../member/operator/stay.js'
 import { guardedProgress } from '../member/operator/upgrades.js'
 import type { UpgradeOptions } from '../member/options/member-options.js'
 import { OperatorClient } from '../operator/client.js'
-import { refuseWithout, type Upgraded } from '../operator/requests.js'
+import { type CommandContext, refuseWithout, type Upgraded } from '../operator/requests.js'
 import {
   processReply,
   RELOAD,
@@ -104,19 +104,17 @@ export class Workers implements AsyncDisposable {
 
   /** Replaces the workers as {@link upgrade} does, but not this process. */
   async restart(): Promise<void> {
-    await this.#orders.run(() => this.#pool.replaceAll(this.#pool.wantedSlots))
+    await this.#restart()
   }
 
   /** Changes the number of workers. Resolves when all of them serve. A surplus worker ends with its last connection. */
   async set(workers: number | 'auto'): Promise<void> {
-    const count = countOf(workers)
-    await this.#orders.run(() => this.#pool.resize(count))
+    await this.#set(workers)
   }
 
   /** Tells the workers one after the other to read their configuration again. Tries all of them, then rejects with the first failure. */
   async reload(): Promise<void> {
-    await this.#orders.run(() => this.#pool.reloadAll())
-    if (this.#onReload !== null) await this.set(await this.#onReload())
+    await this.#reload()
   }
 
   /** Sets the function that returns the number of workers after each {@link reload}. */
@@ -147,6 +145,22 @@ export class Workers implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
+  }
+
+  // An order whose sender has gone is not begun when its turn comes: `gone`.
+
+  async #restart(gone?: AbortSignal): Promise<void> {
+    await this.#orders.run(() => this.#pool.replaceAll(this.#pool.wantedSlots), gone)
+  }
+
+  async #set(workers: number | 'auto', gone?: AbortSignal): Promise<void> {
+    const count = countOf(workers)
+    await this.#orders.run(() => this.#pool.resize(count), gone)
+  }
+
+  async #reload(gone?: AbortSignal): Promise<void> {
+    await this.#orders.run(() => this.#pool.reloadAll(), gone)
+    if (this.#onReload !== null) await this.#set(await this.#onReload())
   }
 
   async #open({ systemd, pidFile, mainProcess, signal }: WorkersOptions): Promise<void> {
@@ -212,7 +226,7 @@ export class Workers implements AsyncDisposable {
         refuseWithout(without, 'is the main process of workers')
         return await this.upgrade({ argv, progress, signal, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
       },
-      command: (name, body) => this.#command(name, body),
+      command: (name, body, context) => this.#command(name, body, context),
       listener: key => this.#pool.listener(key),
       receiver: service => this.#pool.receiver(service),
       servicesChanged: () => this.#pool.update(),
@@ -221,22 +235,22 @@ export class Workers implements AsyncDisposable {
     }
   }
 
-  #command(name: string, body: Buffer): Promise<Uint8Array> | null {
+  #command(name: string, body: Buffer, { signal }: CommandContext): Promise<Uint8Array> | null {
     const reply = async (work: Promise<void>) => {
       await work
       return processReply({ pid: process.pid, generation: this.#daemon?.generation ?? 0 })
     }
     switch (name) {
       case REPLACE_WORKERS:
-        return reply(body.toString() === PREDECESSOR_WORKERS ? this.#renew() : this.restart())
+        return reply(body.toString() === PREDECESSOR_WORKERS ? this.#renew() : this.#restart(signal))
       case SET_WORKERS: {
         const text = body.toString()
-        return reply(this.set(/^\d+$/.test(text) ? Number(text) : (text as 'auto')))
+        return reply(this.#set(/^\d+$/.test(text) ? Number(text) : (text as 'auto'), signal))
       }
       case RELOAD:
-        return reply(this.reload())
+        return reply(this.#reload(signal))
       case ROLLBACK:
-        return this.#orders.run(() => this.#pool.rollback())
+        return this.#orders.run(() => this.#pool.rollback(), signal)
       case STOP: {
         const { timeoutMs } = readStopOrder(body)
         // The reply is sent before the control socket closes.

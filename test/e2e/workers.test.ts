@@ -6,10 +6,13 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { startWorkers } from '../../src/index.js'
 import { OperatorClient } from '../../src/operator/client.js'
+import { SET_WORKERS } from '../../src/operator/service-commands.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
+import { reload, replaceWorkers } from '../orders/operators.js'
 import { ask } from '../processes/client.js'
 import { daemonStatus } from '../processes/daemon.js'
 import { Edge } from '../processes/edge.js'
+import { GatedWorkers } from '../processes/gated-workers.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { hello, RawPeer } from '../processes/raw-peer.js'
 import { present } from '../processes/release.js'
@@ -228,6 +231,23 @@ it('an order to cancel where no handoff is under way changes nothing: workers st
   const status = await now()
   expect(status.pid).toBe(main)
   expect(pids(status).filter(pid => pids(again).includes(pid))).toEqual([])
+})
+
+it('an order that waits for its turn is not begun if its sender has gone by then', async () => {
+  const main = await GatedWorkers.start()
+  main.shut()
+  const replaced = replaceWorkers(main.control)
+  await main.waits()
+  const sender = await OperatorClient.connect(main.control)
+  sender.command(SET_WORKERS, '3').catch(() => {})
+  // The answer shows that the main process has read the order.
+  await sender.status()
+  sender.close()
+  const next = reload(main.control)
+  await mainStatus(main.control)
+  main.open()
+  await Promise.all([replaced, next])
+  expect((await mainStatus(main.control)).workers.count).toBe(2)
 })
 
 describe('a second main process', () => {

@@ -1,6 +1,13 @@
 import { FdbError } from '../../src/errors.js'
 import { OperatorClient, type UpgradeAsk } from '../../src/operator/client.js'
-import { RELOAD, ROLLBACK, STOP, stopBody } from '../../src/operator/service-commands.js'
+import {
+  RELOAD,
+  REPLACE_WORKERS,
+  ROLLBACK,
+  SET_WORKERS,
+  STOP,
+  stopBody,
+} from '../../src/operator/service-commands.js'
 import type { StatusReport } from '../../src/operator/status-report.js'
 
 /** The longest wait for an answer. */
@@ -33,6 +40,14 @@ export function rollback(control: string, service = ''): Promise<unknown> {
 
 export function reload(control: string, service = ''): Promise<unknown> {
   return command(control, RELOAD, '', service)
+}
+
+export function replaceWorkers(control: string): Promise<unknown> {
+  return command(control, REPLACE_WORKERS, '', '')
+}
+
+export function setWorkers(control: string, count: number): Promise<unknown> {
+  return command(control, SET_WORKERS, `${count}`, '')
 }
 
 export function upgrade(control: string, ask: UpgradeAsk = {}): Promise<unknown> {

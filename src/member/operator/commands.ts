@@ -37,8 +37,9 @@ export class Commands {
     this.#handlers.set(name, handler)
   }
 
-  /** Runs a command. Throws ERR_FDB_FENCED (retryable) if another process serves. */
+  /** Runs a command. Throws ERR_FDB_FENCED (retryable) if another process serves, and the signal's reason if its sender has gone. */
   async run(name: string, body: Buffer, context: CommandContext, phase: MemberPhase): Promise<Buffer> {
+    context.signal.throwIfAborted()
     if (phase !== 'serving' && phase !== 'frozen' && phase !== 'unfit') {
       throw new FdbError(
         'ERR_FDB_FENCED',
@@ -76,8 +77,8 @@ export class Reloading {
     this.#hook = hook
   }
 
-  /** Runs the hook. Concurrent calls run it one after the other. */
-  async run(): Promise<void> {
+  /** Runs the hook. Concurrent calls run it one after the other. If `gone` aborts before its turn, rejects with the signal's reason. */
+  async run(gone?: AbortSignal): Promise<void> {
     const hook = this.#hook
     if (hook === null) {
       throw new FdbError(
@@ -85,7 +86,7 @@ export class Reloading {
         'this service cannot reload, because it has not called onReload(): upgrade it instead',
       )
     }
-    await this.#order.run(() => this.#announcer.reload(hook))
+    await this.#order.run(() => this.#announcer.reload(hook), gone)
   }
 }
 
@@ -115,12 +116,13 @@ export function serveServiceCommands(deps: ServiceCommandsDeps): void {
     return noStandbyError(`process ${process.pid} (generation ${generation})`, hosting.unfitStandby, overMs)
   }
   const reply = () => processReply({ pid: process.pid, generation })
-  commands.set(RELOAD, async () => {
-    await reloading.run()
+  commands.set(RELOAD, async (_body, { signal }) => {
+    await reloading.run(signal)
     return reply()
   })
-  commands.set(ROLLBACK, async (_body, { by }) => {
+  commands.set(ROLLBACK, async (_body, { by, signal }) => {
     await hosting.hearStandby?.()
+    signal.throwIfAborted()
     if (!hosting.standsBy) throw noStandby()
     shutdown.requestedBy = rollbackBy(by)
     heartbeat.beat()

@@ -51,11 +51,11 @@ export function serveRouteCommands(
   known: () => Pick<AddOptions, 'upstreams' | 'listeners'>,
 ): void {
   member
-    .command(ROUTE_COMMANDS.add, async body => {
+    .command(ROUTE_COMMANDS.add, async (body, { signal }) => {
       const lines = await runInSlices(readLines(body))
       const [options, given] = [lines[0], lines.slice(1)]
       const { replace = false } = isMap(options) ? (options as AddRequest) : {}
-      const result = await routes.add(given, { ...known(), replace: replace === true })
+      const result = await routes.add(given, { ...known(), replace: replace === true }, signal)
       const { added, replaced, unchanged, shadows } = result
       const reply: AddReply = {
         added,
@@ -66,9 +66,9 @@ export function serveRouteCommands(
       }
       return JSON.stringify(reply)
     })
-    .command(ROUTE_COMMANDS.remove, async body => {
+    .command(ROUTE_COMMANDS.remove, async (body, { signal }) => {
       const lines = await runInSlices(readLines(body))
-      const { removed, uncovers } = await routes.remove(lines.slice(1))
+      const { removed, uncovers } = await routes.remove(lines.slice(1), signal)
       const reply: RemoveReply = {
         removed,
         uncovers: uncovers.slice(0, MAX_NAMED),

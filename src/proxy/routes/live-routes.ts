@@ -86,21 +86,25 @@ export class LiveRoutes {
     await this.#follower.caughtUp()
   }
 
-  /** Adds all routes or none. Resolves when they are served. Rejects with ERR_FDB_ROUTES, or as the state's `bulk`. */
-  add(given: unknown, options: Omit<AddOptions, keyof RouteStamp>): Promise<RouteAddition> {
+  /** Adds all routes or none. Resolves when they are served. Rejects with ERR_FDB_ROUTES, as the state's `bulk`, or, if `gone` aborts before it begins, with its reason. */
+  add(
+    given: unknown,
+    options: Omit<AddOptions, keyof RouteStamp>,
+    gone?: AbortSignal,
+  ): Promise<RouteAddition> {
     return this.#order.run(async () => {
       const addition = await runInSlices(addRoutes(this.#section, given, { ...options, ...this.#stamp }))
       await this.#applyChanges(addition.changes)
       return addition
-    })
+    }, gone)
   }
 
-  remove(given: unknown): Promise<RouteRemoval> {
+  remove(given: unknown, gone?: AbortSignal): Promise<RouteRemoval> {
     return this.#order.run(async () => {
       const removal = await runInSlices(removeRoutes(this.#section, given))
       await this.#applyChanges(removal.changes)
       return removal
-    })
+    }, gone)
   }
 
   /** The keys of all routes of the state, in an order that stays the same as long as {@link digest} does. */

@@ -28,12 +28,12 @@ export interface CertificateList {
 
 export function serveCertificateCommands(member: Member, tls: TlsTermination): void {
   member
-    .command(CERTIFICATE_COMMANDS.add, async body => {
-      const reply: CertificateAddition = await tls.liveCertificates.add(parse(body))
+    .command(CERTIFICATE_COMMANDS.add, async (body, { signal }) => {
+      const reply: CertificateAddition = await tls.liveCertificates.add(parse(body), signal)
       return JSON.stringify(reply)
     })
-    .command(CERTIFICATE_COMMANDS.remove, async body =>
-      JSON.stringify(await tls.liveCertificates.remove(parse(body))),
+    .command(CERTIFICATE_COMMANDS.remove, async (body, { signal }) =>
+      JSON.stringify(await tls.liveCertificates.remove(parse(body), signal)),
     )
     .command(CERTIFICATE_COMMANDS.list, () => {
       const { tickets, counts } = tls

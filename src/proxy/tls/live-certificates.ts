@@ -92,7 +92,7 @@ export class LiveCertificates {
    * @param given untrusted input: `{ cert, key, names?, replace? }`, with `cert` and `key` as PEM
    * @throws ERR_FDB_CERTIFICATE; or as the state's `put`
    */
-  add(given: unknown): Promise<CertificateAddition> {
+  add(given: unknown, gone?: AbortSignal): Promise<CertificateAddition> {
     return this.#order.run(async () => {
       const { material, replace } = readAddition(given)
       const [name = ''] = material.names
@@ -111,14 +111,14 @@ export class LiveCertificates {
       const outcome = unchanged ? 'unchanged' : before === undefined ? 'added' : 'replaced'
       const { names, notAfter } = material
       return { name, names, outcome, shadows, notAfter, warning: validityProblem(material, Date.now()) }
-    })
+    }, gone)
   }
 
   /**
    * @param given untrusted input: `{ name }`, the certificate's first name
    * @throws ERR_FDB_CERTIFICATE; or as the state's `delete`
    */
-  remove(given: unknown): Promise<{ name: string }> {
+  remove(given: unknown, gone?: AbortSignal): Promise<{ name: string }> {
     return this.#order.run(async () => {
       const name = canonicalName(isMap(given) && typeof given.name === 'string' ? given.name : '')
       if (typeof name !== 'string') throw certificateError(name.why)
@@ -134,7 +134,7 @@ export class LiveCertificates {
       await this.#section.delete(key)
       void this.#section.size
       return { name }
-    })
+    }, gone)
   }
 
   /** Leaves out certificates that cannot be read. */

@@ -1,5 +1,10 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { join } from '../../../src/index.js'
+import { OperatorClient, statusAt } from '../../../src/operator/client.js'
+import { RELOAD } from '../../../src/operator/service-commands.js'
 
 async function member() {
   const made = await join({ service: 'shop', control: false })
@@ -32,4 +37,29 @@ it('a reload begins when the one before has ended, also when that has failed', a
   const both = await Promise.allSettled([shop.reload(), shop.reload()])
   expect(story).toEqual(['begins', 'ends', 'begins', 'ends'])
   expect(both.map(({ status }) => status)).toEqual(['rejected', 'fulfilled'])
+})
+
+it('a reload whose sender has gone while it waited is not begun', async () => {
+  const folder = mkdtempSync(joinPath(tmpdir(), 'fdb-reload-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  const control = joinPath(folder, 'control.sock')
+  const shop = await join({ service: 'shop', control })
+  onTestFinished(() => shop.close({ timeout: 0 }))
+  const ends: (() => void)[] = []
+  shop.onReload(() => new Promise<void>(resolve => ends.push(resolve)))
+  await shop.ready()
+  const first = shop.reload()
+  const sender = await OperatorClient.connect(control)
+  sender.command(RELOAD, '').catch(() => {})
+  // The answer shows that the order was read.
+  await sender.status()
+  sender.close()
+  await statusAt(control, 60_000)
+  const last = shop.reload()
+  ends[0]!()
+  await first
+  await expect.poll(() => ends.length).toBe(2)
+  ends[1]!()
+  await last
+  expect(ends.length).toBe(2)
 })
