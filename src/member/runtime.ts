@@ -248,6 +248,7 @@ export class MemberRuntime {
       status: () => driver.status(),
       upgrade: async ({ argv, timeoutMs, killStuck, without }, progress, signal) => {
         await decided()
+        signal.throwIfAborted()
         const env = this.upgrades.givingUp(without)
         if (killStuck) await this.hosting.killStuck?.()
         return this.upgrades.start({

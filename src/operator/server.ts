@@ -25,6 +25,11 @@ const MOST_AT_ONCE = 16
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled by its operator' } as const
 
+interface UnansweredCommand {
+  readonly request: number
+  readonly cancel: AbortController
+}
+
 interface UnansweredUpgrade {
   readonly cancel: AbortController
   /** Whether progress was reported: the successor was started. */
@@ -36,15 +41,27 @@ export class RequestHandler {
   readonly #operations: Operations
   readonly #notify: (body: WireBody) => void
   readonly #by: CommandContext['by']
-  readonly #closed = new AbortController()
+  readonly #heard: (() => Promise<void>) | undefined
+  /** Why the peer has disconnected, or null while it is connected. */
+  #left: FdbError | null = null
   /** The upgrades that wait or run. */
   readonly #upgrades = new Set<UnansweredUpgrade>()
+  /** The commands that wait or run. */
+  readonly #commands = new Set<UnansweredCommand>()
 
-  /** `notify` sends a message before the answer, such as Progress. */
-  constructor(operations: Operations, notify: (body: WireBody) => void, by?: CommandContext['by']) {
+  /**
+   * `notify` sends a message before the answer, such as Progress. `heard` resolves when the messages that have arrived behind a request are
+   * read, one of which may cancel it, and rejects if the peer has left; absent if the caller checks that.
+   */
+  constructor(
+    operations: Operations,
+    notify: (body: WireBody) => void,
+    { by, heard }: { by?: CommandContext['by']; heard?: () => Promise<void> } = {},
+  ) {
     this.#by = by
     this.#operations = operations
     this.#notify = notify
+    this.#heard = heard
   }
 
   /** Executes a request. Resolves with the answer and never rejects. Returns null if the message is not a request. */
@@ -58,13 +75,19 @@ export class RequestHandler {
     for (const { cancel } of this.#upgrades) cancel.abort(reason)
   }
 
+  /** Aborts the signal of a command; one that has not begun is dropped. */
+  cancelCommand(request: number, reason: FdbError): void {
+    for (const command of this.#commands) if (command.request === request) command.cancel.abort(reason)
+  }
+
   /**
    * Called when the peer has disconnected: aborts the signal of running commands, and cancels upgrades of which no successor was started yet.
    * Other upgrades continue. Idempotent.
    */
   close(reason: string): void {
     const error = new FdbError('ERR_FDB_ABORTED', reason)
-    this.#closed.abort(error)
+    this.#left ??= error
+    for (const { cancel } of this.#commands) cancel.abort(error)
     for (const { cancel, begun } of this.#upgrades) if (!begun) cancel.abort(error)
   }
 
@@ -83,8 +106,10 @@ export class RequestHandler {
     const cancel = new AbortController()
     const upgrade: UnansweredUpgrade = { cancel, begun: false }
     this.#upgrades.add(upgrade)
-    if (this.#closed.signal.aborted) cancel.abort(this.#closed.signal.reason)
+    if (this.#left !== null) cancel.abort(this.#left)
     try {
+      if (this.#heard !== undefined) await this.#heard()
+      cancel.signal.throwIfAborted()
       const progress = (step: fdbroker.wire.Progress.$Properties) => {
         upgrade.begun = true
         this.#notify({ progress: step })
@@ -102,13 +127,21 @@ export class RequestHandler {
 
   async #command(asked: fdbroker.wire.Command.$Properties): Promise<WireBody> {
     const request = asked.request ?? 0
+    const cancel = new AbortController()
+    const command: UnansweredCommand = { request, cancel }
+    this.#commands.add(command)
+    if (this.#left !== null) cancel.abort(this.#left)
     try {
-      const { signal } = this.#closed
+      if (this.#heard !== undefined) await this.#heard()
+      const { signal } = cancel
+      signal.throwIfAborted()
       const by = this.#by
       const context = { signal, ...(by && { by }) }
       return commandAnswer(request, await this.#operations.command(readCommand(asked), context))
     } catch (error) {
       return failedCommandAnswer(request, error)
+    } finally {
+      this.#commands.delete(command)
     }
   }
 }
@@ -120,7 +153,7 @@ export class RequestHandler {
  * for no answer, watches nothing and has no claim that ends with the connection.
  */
 export function serveOperator(link: Link, operations: Operations, idleMs: number | null = null): void {
-  const requests = new RequestHandler(operations, body => link.post(body), link.channel.peer)
+  const requests = new RequestHandler(operations, body => link.post(body), { by: link.channel.peer })
   const descriptors = new DescriptorRequests(link, operations.descriptors)
   let pending = 0
   let idleTimer: NodeJS.Timeout | undefined

@@ -18,7 +18,7 @@ member
   .command('echo', body => body)
   .command('who', () => String(process.pid))
   .command('note', async body => {
-    await notes.put('note', body)
+    await notes.put(String(body), body)
     return `${notes.size}`
   })
   .command('large', body => Buffer.alloc(Number(body)))

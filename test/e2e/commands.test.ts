@@ -4,6 +4,7 @@ import type { FdbError } from '../../src/errors.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { COMMAND_BYTES } from '../../src/operator/requests.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
+import { daemonStatus } from '../processes/daemon.js'
 import { signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Sandbox } from './cli-processes.js'
@@ -93,6 +94,20 @@ describe.each(['embedded', 'daemon'])('commands of an application (%s)', hosting
     expect(['ERR_FDB_CHANNEL_CLOSED', 'ERR_FDB_BUSY']).toContain(after)
     client.close()
   })
+})
+
+// The daemon waits a second for the status of a member that is stopped.
+it('a command that a daemon has passed to a stopped process does not begin if its sender has gone by then', async () => {
+  const { sandbox, pid, client } = await open('daemon')
+  signalPid(pid, 'SIGSTOP')
+  client.command('note', 'late').catch(() => {})
+  // The daemon has passed it on when it answers a question that came later.
+  await daemonStatus(sandbox.control)
+  client.close()
+  await daemonStatus(sandbox.control)
+  signalPid(pid, 'SIGCONT')
+  using next = await OperatorClient.connect(sandbox.control)
+  expect((await next.command('note', 'in time')).toString()).toBe('1')
 })
 
 describe.each(perLane(['embedded'], ['embedded', 'daemon']))(

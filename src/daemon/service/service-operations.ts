@@ -302,7 +302,10 @@ const MOST_COMMANDS = 64
 export class ForwardedCommands {
   readonly #calls = new Calls<Peer, Buffer>()
 
-  /** Resolves with the member's reply. Rejects with the member's error, ERR_FDB_BUSY, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED or the signal's reason. */
+  /**
+   * Resolves with the member's reply. Rejects with the member's error, ERR_FDB_BUSY, ERR_FDB_CHANNEL_CLOSED, and with ERR_FDB_DEADLINE or the
+   * signal's reason: then a member that has not begun the command drops it.
+   */
   async ask(peer: Peer, { name, body }: CommandOrder, { signal }: CommandContext): Promise<Buffer> {
     if (!peer.link.open || this.#calls.size >= MOST_COMMANDS) {
       const reason = peer.link.open
@@ -310,11 +313,19 @@ export class ForwardedCommands {
         : `process ${peer.pid} is not connected to the daemon at the moment`
       throw new FdbError('ERR_FDB_BUSY', `${reason}: try again`, { retryable: true })
     }
-    const { number: request, pending } = this.#calls.open(peer, {}, { signal })
-    if (pending.settled) return pending.answer
+    signal.throwIfAborted()
+    const onSettled = () => signal.removeEventListener('abort', gone)
+    const { number: request, pending } = this.#calls.open(peer, {}, { onSettled })
+    const giveUp = (reason: unknown) => {
+      // A member that is stopped reads the command when it goes on.
+      peer.link.post({ cancelCommand: { request } })
+      pending.reject(reason)
+    }
+    const gone = () => giveUp(signal.reason)
+    signal.addEventListener('abort', gone, { once: true })
     peer.link.post({ command: { name, body, request } })
     const late = `process ${peer.pid} has not answered the command "${name}" within ${COMMAND_MS} ms`
-    return pending.limit(COMMAND_MS, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', late))).answer
+    return pending.limit(COMMAND_MS, () => giveUp(new FdbError('ERR_FDB_DEADLINE', late))).answer
   }
 
   handleReply(peer: Peer, reply: fdbroker.wire.CommandReply.$Properties): void {

@@ -1,4 +1,4 @@
-import type { FdbError } from '../../errors.js'
+import { FdbError } from '../../errors.js'
 import { sendsBack } from '../../handoff/member-machine.js'
 import type { Epoch } from '../../handoff/messages.js'
 import { isCurrent } from '../../handoff/phases.js'
@@ -295,12 +295,13 @@ export class OperatorRequests {
   constructor(operations: Operations, state: StateLog, link: () => Link | undefined) {
     this.#state = state
     this.#link = link
-    this.#requests = new RequestHandler(operations, body => this.#link()?.post(body))
+    const heard = () => heardAll(this.#link())
+    this.#requests = new RequestHandler(operations, body => this.#link()?.post(body), { heard })
   }
 
   /** Returns whether the message was a request. */
   handle(envelope: WireEnvelope): boolean {
-    const { write, result, upgradeCancelled } = envelope
+    const { cancelCommand, write, result, upgradeCancelled } = envelope
     const link = this.#link()
     const answer = this.#requests.answer(envelope)
     if (answer !== null) {
@@ -311,6 +312,7 @@ export class OperatorRequests {
         else link?.post(envelope.statusRequest && body.result ? { status: { json: '' } } : body)
       })
     } else if (write) this.#writesOf(link)?.receive(write)
+    else if (cancelCommand) this.#requests.cancelCommand(cancelCommand.request ?? 0, gone())
     else if (upgradeCancelled) this.#cancelled?.resolve(upgradeCancelled.outcome as CancelResult)
     else if (result) {
       // The handoff of an upgrade has failed, and the daemon has reported that to the operator.
@@ -340,6 +342,21 @@ export class OperatorRequests {
       this.#writes = { link, receiver: new WriteReceiver(this.#state, body => link.post(body)) }
     return this.#writes.receiver
   }
+}
+
+/**
+ * Resolves when the messages that had arrived before are read: if this process was stopped, the cancellation of a request may be among them.
+ * Rejects if the daemon has left.
+ */
+async function heardAll(link: Link | undefined): Promise<void> {
+  // Not in this call, which handles one of these messages.
+  await new Promise(resolve => setImmediate(resolve))
+  link?.channel.readNow()
+  if (link === undefined || link.channel.isHungUp) throw gone()
+}
+
+function gone(): FdbError {
+  return new FdbError('ERR_FDB_ABORTED', 'the sender of the order has gone: the order was not begun')
 }
 
 /** The refusal of a daemon that gives no reason. */

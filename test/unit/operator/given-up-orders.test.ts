@@ -1,13 +1,14 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { OperatorRequests } from '../../../src/member/hosting/daemon-hosting.js'
 import type { Operations } from '../../../src/operator/requests.js'
 import { RequestHandler, serveOperator } from '../../../src/operator/server.js'
 import { Link, type WireBody } from '../../../src/wire/link.js'
+import { StateLog } from '../../fixtures/state.js'
 import { channelPair } from '../../processes/channel-pair.js'
 import { until } from '../../processes/until.js'
 
-/** A connection to a process that notes the orders which it begins. */
-function connected() {
-  const [ours, theirs] = channelPair()
+/** Operations that note the orders which they begin. */
+function noting(): { begun: string[]; operations: Operations } {
   const begun: string[] = []
   const operations: Operations = {
     status: () => ({}),
@@ -21,6 +22,13 @@ function connected() {
       return await new Promise(() => {})
     },
   }
+  return { begun, operations }
+}
+
+/** A connection to a process that notes the orders which it begins. */
+function connected() {
+  const [ours, theirs] = channelPair()
+  const { begun, operations } = noting()
   const served = new Link(ours)
   serveOperator(served, operations)
   const seen = { answers: 0 }
@@ -104,4 +112,69 @@ describe('a sender that disconnects', () => {
     expect(isCancelled()).toBe(false)
     expect(await answer).toMatchObject({ result: { ok: true, pid: 2 } })
   })
+})
+
+describe('a member of a daemon that was stopped', () => {
+  /** A member that has read nothing yet, and its daemon. */
+  function stopped() {
+    const [ours, theirs] = channelPair()
+    const [link, daemon] = [new Link(ours), new Link(theirs)]
+    const { begun, operations } = noting()
+    const requests = new OperatorRequests(operations, new StateLog(), () => link)
+    ours.pause()
+    link.start({ message: envelope => void requests.handle(envelope), broken: () => {}, end: () => {} })
+    const answers: WireBody[] = []
+    daemon.start({ message: envelope => void answers.push(envelope), broken: () => {}, end: () => {} })
+    onTestFinished(() => {
+      link.close()
+      daemon.close()
+    })
+    return { answers, begun, daemon, link, goOn: () => ours.resume() }
+  }
+
+  it('begins a command', async () => {
+    const { answers, begun, daemon, goOn } = stopped()
+    await daemon.send(STOP)
+    goOn()
+    await until('the answer has come', () => answers.length > 0)
+    expect(answers).toMatchObject([{ commandReply: { request: 1, ok: true } }])
+    expect(begun).toEqual(['service.stop'])
+  })
+
+  it('does not begin a command that the daemon has cancelled, and begins the next one', async () => {
+    const { answers, begun, daemon, goOn } = stopped()
+    await daemon.send(STOP)
+    await daemon.send({ command: { name: 'next', request: 2 } })
+    await daemon.send({ cancelCommand: { request: 1 } })
+    goOn()
+    await until('both answers have come', () => answers.length > 1)
+    expect(answers).toMatchObject([
+      { commandReply: { request: 1, code: 'ERR_FDB_ABORTED' } },
+      { commandReply: { request: 2, ok: true } },
+    ])
+    expect(begun).toEqual(['next'])
+  })
+
+  it('does not begin an upgrade that the daemon has cancelled', async () => {
+    const { answers, begun, daemon, goOn } = stopped()
+    await daemon.send({ upgradeRequest: { request: 1 } })
+    await daemon.send({ result: { ok: false, code: 'ERR_FDB_ABORTED', message: 'cancelled' } })
+    goOn()
+    await until('the answer has come', () => answers.length > 0)
+    expect(answers).toMatchObject([{ result: { request: 1, code: 'ERR_FDB_ABORTED' } }])
+    expect(begun).toEqual([])
+  })
+
+  it.each([STOP, UPGRADE])(
+    'does not begin an order of a daemon that has closed the connection: %j',
+    async order => {
+      const { begun, daemon, goOn, link } = stopped()
+      await daemon.send(order)
+      daemon.close()
+      goOn()
+      await until('the member has read all', () => !link.open)
+      await new Promise(resolve => setImmediate(resolve))
+      expect(begun).toEqual([])
+    },
+  )
 })
