@@ -262,11 +262,22 @@ export class DaemonReception implements Reception {
           'the daemon hands over although upgrades of other users have not ended: the next daemon decides them, as after a crash of this one',
         )
       }
-      this.#admitted = true
-      this.#passOn(caller)
+      this.#handOver(caller)
     }
     if (this.#stage === 'handing over' && !this.#admitted) this.open()
     else runtime.changes.notify()
+  }
+
+  /** Without the list of rights-holders the next daemon would not wait for the members, and would end them. */
+  #handOver(caller: Caller): void {
+    try {
+      this.#context!.services.writeForSuccessor()
+    } catch (error) {
+      turnAway(caller, FdbError.from(error))
+      return
+    }
+    this.#admitted = true
+    this.#passOn(caller)
   }
 
   /** Refuses a second successor. If the holder already has the first one, the holder answers that it is busy. */

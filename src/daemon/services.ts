@@ -38,6 +38,9 @@ export interface ServicesDeps {
   receiver(service: string): Peer | undefined
 }
 
+/** Interval of the check that the list of rights-holders is there: a cleaner of temporary files may remove it, and a full disk gets room. */
+const LIST_CHECK_MS = 5_000
+
 /** The services of a daemon, as long as it serves. */
 export class Services {
   readonly incarnation = nodeCrypto().randomUUID()
@@ -49,6 +52,9 @@ export class Services {
   /** Whether another daemon owns the services or may take them over: this daemon must not write the list of rights-holders then. */
   #paused = true
   #sweep: NodeJS.Immediate | undefined
+  #listCheck: NodeJS.Timeout | undefined
+  /** Whether the last attempt to write the list of rights-holders has failed. */
+  #listFailed = false
   /** Services that have changed since the last {@link #dropEmpty}. */
   readonly #touched = new Set<string>()
 
@@ -86,6 +92,8 @@ export class Services {
     this.#resumeWriting()
     this.applyPolicy()
     this.#sizes.open()
+    clearInterval(this.#listCheck)
+    this.#listCheck = setInterval(() => this.#writeRightsHolders(), LIST_CHECK_MS).unref()
   }
 
   /** Whether the rules allow a member of the previous daemon to come back. If they do not, this daemon does not wait for it: it may live for long. */
@@ -203,6 +211,12 @@ export class Services {
     for (const service of this.all) service.pause()
   }
 
+  /** Writes the list of rights-holders, which the next daemon reads. To be called while the services are paused. Throws ERR_FDB_SIDE_FILE. */
+  writeForSuccessor(): void {
+    this.#rightsHolders.replace(this.all.map(service => service.record))
+    this.#rightsHolders.write()
+  }
+
   resume(): void {
     this.#paused = false
     for (const service of this.all) service.resume()
@@ -225,6 +239,7 @@ export class Services {
   close(how: { readonly kept: boolean }): void {
     this.#paused = true
     clearImmediate(this.#sweep)
+    clearInterval(this.#listCheck)
     this.#unserved.close()
     this.#sizes.close()
     // If the next daemon fails, this one restores its services: #noteChange() must schedule again.
@@ -310,10 +325,13 @@ export class Services {
     if (this.#paused) return
     try {
       this.#rightsHolders.write()
+      this.#listFailed = false
     } catch (error) {
+      if (this.#listFailed) return
+      this.#listFailed = true
       this.#deps.logger.warn(
         { err: error },
-        'the list of rights-holders could not be written: a restarted daemon would not know for which processes to wait',
+        'the list of rights-holders could not be written: a restarted daemon would not know for which processes to wait, and no next daemon can take over',
       )
     }
   }

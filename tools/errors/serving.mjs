@@ -87,8 +87,9 @@ export const LISTENERS = {
       'Close some, complete or read its messages, or give the daemon more descriptors (`ulimit -n`, `LimitNOFILE=`)',
   },
   ERR_FDB_SIDE_FILE: {
-    cause: '`PATH.members` beside the control socket is a link, or other users may write it',
-    remedy: 'Remove it, and use your own control folder with mode 0700',
+    cause:
+      '`PATH.members` beside the control socket is a link, other users may write it, or it cannot be written',
+    remedy: 'Remove it, use your own control folder with mode 0700, and make room there',
   },
   ERR_FDB_SERVICE_LIMIT: {
     cause:

@@ -1,4 +1,4 @@
-import { constants, renameSync, rmSync } from 'node:fs'
+import { constants, existsSync, renameSync, rmSync } from 'node:fs'
 import { nodeCrypto } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, writeAllAt } from '../../kernel/index.js'
@@ -182,10 +182,15 @@ export class RightsHolders {
     for (const record of services) this.remember(record)
   }
 
-  /** Writes the file if it differs from the list. After an exception the next call tries again. */
+  /** Writes the file if it differs from the list, or was removed. Throws ERR_FDB_SIDE_FILE; the next call tries again. */
   write(): void {
-    if (!this.#stale) return
-    writeSideFile(this.#path, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`)
+    if (!this.#stale && existsSync(this.#path)) return
+    this.#stale = true
+    try {
+      writeSideFile(this.#path, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`)
+    } catch (cause) {
+      throw unwrittenError(this.#path, cause)
+    }
     this.#stale = false
   }
 }
@@ -261,5 +266,14 @@ function sideFileError(path: string, reason: string, cause?: unknown): FdbError 
     'ERR_FDB_SIDE_FILE',
     `${path} ${reason}: the daemon does not read it. Remove it, or use a directory of your own (mode 0700)`,
     { cause, details: { path } },
+  )
+}
+
+function unwrittenError(path: string, cause: unknown): FdbError {
+  const { code, message } = cause as NodeJS.ErrnoException
+  return new FdbError(
+    'ERR_FDB_SIDE_FILE',
+    `${path} cannot be written (${code ?? message}), and the next daemon must read there for which members it waits: make room in its folder, or remove what is there, and try again`,
+    { cause, retryable: true, details: { path } },
   )
 }
