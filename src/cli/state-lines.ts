@@ -64,9 +64,9 @@ function decodeValue(schema: StoredSchema, bytes: Uint8Array, exact: boolean): u
     const codec = CODECS.get(schema.codec)
     if (codec) {
       const value = codec.decode(bytes)
+      if (!exact) return JSON.parse(JSON.stringify(value, asShown))
       // The value is compared after a round trip through JSON, because the line has it as JSON.
-      const again = exact ? codec.encode(JSON.parse(JSON.stringify(value))) : bytes
-      return Buffer.compare(again, bytes) === 0 ? value : undefined
+      return Buffer.compare(codec.encode(JSON.parse(JSON.stringify(value))), bytes) === 0 ? value : undefined
     }
     const type = schema.codec === 'protobuf' ? MESSAGE_TYPES.get(schema.name) : undefined
     if (!exact && type !== undefined) return { ...type.decode(bytes) }
@@ -74,6 +74,14 @@ function decodeValue(schema: StoredSchema, bytes: Uint8Array, exact: boolean): u
     // The value is shown as bytes.
   }
   return undefined
+}
+
+/** For `JSON.stringify`: parts of a value that JSON lacks become texts. A Date is a text already. */
+function asShown(this: Record<string, unknown>, key: string, shown: unknown): unknown {
+  const part = this[key] // without the effect of `toJSON`
+  if (typeof part === 'bigint') return `${part}`
+  if (typeof part === 'number' && !Number.isFinite(part)) return `${part}`
+  return part instanceof Uint8Array ? Buffer.from(part).toString('base64') : shown
 }
 
 /** Returns the bytes of the value in a line, or a text that explains why there are none. */

@@ -60,7 +60,8 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))(
         section: 'carts',
         key: 'anna',
         version: 1,
-        value: { items: [1, 2, 3], paid: true },
+        // JSON has no form for the last three.
+        value: { items: [1, 2, 3], paid: true, number: '1152921504606846976', sum: 'NaN', receipt: 'Af8=' },
       })
       const all = parsed(await state(sandbox, 'show', ...source))
       expect(all.length).toBe(3002)

@@ -21,7 +21,8 @@ if (prices.size === 0) {
     Array.from({ length: 3000 }, (_, i) => ({ key: `item ${i}`, value: { cents: i, name: 'Apfel ä' } })),
   )
   await carts.put('anna', { items: [1, 2], paid: false })
-  await carts.put('anna', { items: [1, 2, 3], paid: true })
+  const rich = { number: 2n ** 60n, sum: Number.NaN, receipt: new Uint8Array([1, 255]) }
+  await carts.put('anna', { items: [1, 2, 3], paid: true, ...rich })
   await keys.put('ticket', Buffer.from('do not tell'))
 }
 console.log('serving')
