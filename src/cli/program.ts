@@ -27,8 +27,13 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     await (await buildProgram(words)).parseAsync(words, { from: 'user' })
     return 0
   } catch (error) {
-    // Commander has printed the error.
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    if (error instanceof CommanderError) {
+      // Commander has printed the error.
+      if (error.exitCode === 0) return 0
+      if (asksForJson(args))
+        printFailure(new FdbError('ERR_FDB_OPTION', error.message.replace('error: ', '')))
+      return 2
+    }
     const why = failureText(error)
     writeStderr(why.replace(/^ERR_FDB_\w+/, code => style('red', code, process.stderr)))
     if (asksForJson(args)) printFailure(error as object)

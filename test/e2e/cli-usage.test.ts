@@ -82,6 +82,12 @@ describe('fd-broker on the command line', () => {
       ])
       expect(code).not.toBe(0)
     }
+    for (const wrong of [['--nosuch'], ['--timeout', '5'], ['extra']]) {
+      const { code, stdout, stderr } = await said('status', '--json', ...wrong)
+      const failure = JSON.parse(stdout) as { message: string }
+      expect({ exit: code, ...failure }).toMatchObject({ exit: 2, ok: false, code: 'ERR_FDB_OPTION' })
+      expect(stderr.replaceAll('\n', '')).toContain(failure.message.slice(0, 25))
+    }
     expect(await said('exec', '--control', '/nowhere/no.sock', 'web', '--', 'a', '--json')).toMatchObject({
       stdout: '',
     })
