@@ -63,6 +63,16 @@ export function commandService(
   return askService(flags, codes, (client, timeout) => client.command(command, body, { timeout, service }))
 }
 
+/** Resolves with `answer`. If the service does not know the command, rejects with a message that begins with `why`: which services know the command. */
+export async function ofServiceWith<T>(why: string, answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
+    throw new FdbError(error.code, `${why} by --service or --control`, { cause: error })
+  }
+}
+
 /** Returns the remedy for a serving process that does not answer. */
 export function killHungText(control: string): string {
   return `fd-broker upgrade --kill-stuck --control ${control} kills it and starts its next version`

@@ -3,7 +3,13 @@ import type { Command } from 'commander'
 import { FdbError, type FdbErrorCode } from '../errors.js'
 import { type AddCertificate, CERTIFICATE_COMMANDS, type CertificateList } from '../proxy/tls/commands.js'
 import type { CertificateAddition, ListedCertificate } from '../proxy/tls/live-certificates.js'
-import { type AnswerFlags, commandService, IDEMPOTENT_RETRY_CODES, RETRY_CODES } from './ask-service.js'
+import {
+  type AnswerFlags,
+  commandService,
+  IDEMPOTENT_RETRY_CODES,
+  ofServiceWith,
+  RETRY_CODES,
+} from './ask-service.js'
 import { addAskOptions } from './find-service.js'
 import { formatDuration, plain, print, table } from './output.js'
 
@@ -75,7 +81,11 @@ async function ask<T>(
   command: string,
   request: object,
 ): Promise<T> {
-  return JSON.parse(`${await commandService(flags, again, command, JSON.stringify(request))}`) as T
+  const reply = await ofServiceWith(
+    'this service is not a proxy and has no certificates: name the proxy',
+    commandService(flags, again, command, JSON.stringify(request)),
+  )
+  return JSON.parse(`${reply}`) as T
 }
 
 async function readPem(file: string): Promise<string> {

@@ -13,6 +13,7 @@ import {
   askService,
   commandService,
   IDEMPOTENT_RETRY_CODES,
+  ofServiceWith,
   RETRY_CODES,
 } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
@@ -74,15 +75,8 @@ function addRouteOptions(command: Command): Command {
     .option('--listener <name>', 'listener of the route; default: all')
 }
 
-/** Replaces the error of a service that is not a proxy. */
-async function ofProxy<T>(answer: Promise<T>): Promise<T> {
-  try {
-    return await answer
-  } catch (error) {
-    if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
-    const why = 'this service is not a proxy and has no routes: name the proxy by --service or --control'
-    throw new FdbError(error.code, why, { cause: error })
-  }
+function ofProxy<T>(answer: Promise<T>): Promise<T> {
+  return ofServiceWith('this service is not a proxy and has no routes: name the proxy', answer)
 }
 
 async function list(flags: AnswerFlags): Promise<void> {

@@ -5,7 +5,13 @@ import { type AskCommand, StateCopy } from '../operator/state-copy.js'
 import type { Position } from '../state/history.js'
 import type { StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
-import { type AskFlags, askService, commandService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
+import {
+  type AskFlags,
+  askService,
+  commandService,
+  IDEMPOTENT_RETRY_CODES,
+  ofServiceWith,
+} from './ask-service.js'
 import { ProgressLine } from './output.js'
 import { differencesFrom, readStateFile } from './state-file.js'
 
@@ -116,7 +122,9 @@ async function openFile(file: string, { edited = false }: OpenOptions): Promise<
  * not repeated after ERR_FDB_STATE_MOVED, because it would fail again: {@link StateCopy.readNew} starts the copy again.
  */
 export function stateOf(flags: AskFlags): ServiceState {
-  return new ServiceState((command, body) => commandService(flags, IDEMPOTENT_RETRY_CODES, command, body))
+  return new ServiceState((command, body) =>
+    ofStateful(commandService(flags, IDEMPOTENT_RETRY_CODES, command, body)),
+  )
 }
 
 /**
@@ -138,8 +146,17 @@ export async function withServing<T>(
   work: (ask: AskCommand) => Promise<T>,
 ): Promise<T> {
   const { service } = options
-  return await askService(options, STATE_RETRY_CODES, (client, timeout) =>
-    work((command, body) => client.command(command, body, { timeout, service })),
+  return await ofStateful(
+    askService(options, STATE_RETRY_CODES, (client, timeout) =>
+      work((command, body) => client.command(command, body, { timeout, service })),
+    ),
+  )
+}
+
+function ofStateful<T>(answer: Promise<T>): Promise<T> {
+  return ofServiceWith(
+    'this service has no state, as a program under fd-broker run: name a service that has one',
+    answer,
   )
 }
 

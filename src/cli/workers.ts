@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander'
 import { DEFAULT_TIMES, defaultText } from '../base/default-times.js'
 import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
-import { type AnswerFlags, commandService, RETRY_CODES } from './ask-service.js'
+import { type AnswerFlags, commandService, ofServiceWith, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
 import { openLog } from './log.js'
 import { controlOption, durationOption, logLevelOption, toMs, workerCount } from './options.js'
@@ -83,7 +83,7 @@ Examples:
     .argument('<number>', 'number of workers; auto: one per processor', workerCount)
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers set --control /run/shop/upgrade.sock 4')
     .action((count: number | 'auto', flags: AnswerFlags) =>
-      ask(flags, SET_WORKERS, `${count}`, `${count} workers serve`),
+      ask(flags, SET_WORKERS, `${count}`, setText(count)),
     )
 }
 
@@ -110,7 +110,15 @@ async function start(command: string[], flags: StartWorkersFlags): Promise<void>
   )
 }
 
+function setText(count: number | 'auto'): string {
+  if (count === 'auto') return 'one worker for each processor serves'
+  return count === 1 ? '1 worker serves' : `${count} workers serve`
+}
+
 async function ask(flags: AnswerFlags, name: string, body: string, done: string): Promise<void> {
-  await commandService(flags, RETRY_CODES, name, body)
+  await ofServiceWith(
+    'this service has no workers, or is one of them: name the service of all workers',
+    commandService(flags, RETRY_CODES, name, body),
+  )
   print(flags.json, { ok: true }, `${done}\n`)
 }

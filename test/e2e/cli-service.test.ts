@@ -313,6 +313,22 @@ it.each([
   })
 })
 
+it('workers and certificates name the cause where the service has none', async () => {
+  const scene = Scene.open()
+  await scene.serve()
+  const sandbox = Sandbox.open()
+  for (const [words, why] of [
+    ['workers restart', 'this service has no workers, or is one of them: name the service of all workers'],
+    ['certificates list', 'this service is not a proxy and has no certificates: name the proxy'],
+  ] as const) {
+    const { code, stderr } = await sandbox.run(...words.split(' '), '--control', scene.control)
+    expect({ code, stderr }).toEqual({
+      code: 5,
+      stderr: `ERR_FDB_COMMAND_UNKNOWN: ${why} by --service or --control\n`,
+    })
+  }
+})
+
 describe('a service that is asked for by another’s name', () => {
   const orders = perLane(
     ['stop', 'upgrade', 'rollback'],
