@@ -58,6 +58,11 @@ export function isIPv6(text: string): boolean {
   return text === '::' || (text.includes(':') && net.isIPv6(text))
 }
 
+/** Whether the text is an IP address; see {@link isIPv6}. */
+export function isAddress(text: string): boolean {
+  return net.isIPv4(text) || isIPv6(text)
+}
+
 /**
  * Returns the path of the file that contains the caller: a module, or the bundle of an application. (In a CommonJS bundle `import.meta` is
  * empty, or has the folder of the build machine.) If V8 does not report the file, returns the program's path.

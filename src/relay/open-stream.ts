@@ -1,4 +1,5 @@
 import net from 'node:net'
+import { isAddress } from '../base/lazy.js'
 import { hasPolledSockets, keepAlive, type OwnedFd } from '../kernel/index.js'
 import { type Accepted, acceptedOf } from '../node/accepted.js'
 import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
@@ -40,7 +41,7 @@ export function socketStream(
 }
 
 export const dialSocket: Dial = ({ address, named }, owner, tally, first = null) => {
-  if (hasPolledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
+  if (hasPolledSockets() && (address.kind === 'unix' || isAddress(address.host)))
     return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
   if (hasPolledSockets() && SOCKET_HANDLE.works) return dialByName(address, named, owner, tally, first)
   return new SocketStream(connect(address, named, first), owner, tally)

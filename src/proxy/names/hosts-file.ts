@@ -32,22 +32,21 @@ const CHECK_INTERVAL_MS = 1_000
 /** Errors of a file that does not exist for this user. */
 const MISSING: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR', 'EACCES'])
 
-/** The parsed text of a small file; a file that is missing counts as empty. Keeps the value if the file cannot be read for another reason, such as a lack of descriptors. Checks at most once a second whether the file has changed, and returns the same value until then. */
+/** The parsed text of a small file; a file that is missing counts as empty. Keeps the value if the file cannot be read for another reason, such as a lack of descriptors. Reads the file on first use. Checks at most once a second whether the file has changed, and returns the same value until then. */
 export class ParsedFile<T> {
   readonly #path: string
   readonly #parse: (text: string) => T
   #checkAt = Number.NEGATIVE_INFINITY
   #version = ''
-  #value: T
+  #value: T | null = null
 
   constructor(path: string, parse: (text: string) => T) {
     this.#path = path
     this.#parse = parse
-    this.#value = parse('')
   }
 
   value(now: number): T {
-    if (now < this.#checkAt) return this.#value
+    if (this.#value !== null && now < this.#checkAt) return this.#value
     this.#checkAt = now + CHECK_INTERVAL_MS
     let version = ''
     let text = ''
@@ -56,11 +55,12 @@ export class ParsedFile<T> {
       version = `${ino} ${size} ${mtimeNs}`
       if (version !== this.#version) text = readFileSync(this.#path, 'utf8')
     } catch (error) {
-      if (!MISSING.has((error as NodeJS.ErrnoException).code)) return this.#value
+      if (!MISSING.has((error as NodeJS.ErrnoException).code)) return (this.#value ??= this.#parse(''))
       version = ''
     }
-    if (version !== this.#version) this.#value = this.#parse(text)
+    const isChanged = version !== this.#version
     this.#version = version
+    if (isChanged || this.#value === null) this.#value = this.#parse(text)
     return this.#value
   }
 }

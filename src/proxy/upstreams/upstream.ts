@@ -1,4 +1,4 @@
-import { isIP } from 'node:net'
+import { isAddress } from '../../base/lazy.js'
 import type { Destination, Forward, KeepAlive } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import { takesRequests, type UpstreamAddress } from './address.js'
@@ -77,7 +77,7 @@ export class Upstream {
   get hosts(): string[] {
     const found: string[] = []
     for (const { address } of this.#destinations.values())
-      if (address.kind === 'tcp' && isIP(address.host) === 0) found.push(address.host)
+      if (address.kind === 'tcp' && !isAddress(address.host)) found.push(address.host)
     return found
   }
 
@@ -135,7 +135,7 @@ export class Upstream {
   #destination(server: UpstreamAddress, keepAlive: KeepAlive, connections: number | null): Destination {
     const { text: key } = server
     const tcp = server.kind === 'tcp'
-    const named = tcp && isIP(server.host) === 0 ? this.#names?.hostOf(server.host) : undefined
+    const named = tcp && !isAddress(server.host) ? this.#names?.hostOf(server.host) : undefined
     return {
       key,
       address: server,

@@ -147,6 +147,24 @@ describe('the names of servers', () => {
     expect(file.value(6_000)).toBe('two')
   })
 
+  it('of a file are read when the first name is looked up', () => {
+    const path = join(folder(), 'hosts')
+    const read: string[] = []
+    const parse = (text: string) => {
+      read.push(text)
+      return text
+    }
+    const file = new ParsedFile(path, parse)
+    writeFileSync(path, 'one')
+    expect(read).toEqual([])
+    expect([file.value(0), file.value(500)]).toEqual(['one', 'one'])
+    expect(read).toEqual(['one'])
+    // The first read of this one fails.
+    const unreadable = new ParsedFile(folder(), parse)
+    expect([unreadable.value(0), unreadable.value(500)]).toEqual(['', ''])
+    expect(read).toEqual(['one', ''])
+  })
+
   it('may lie in the domains of resolv.conf', async () => {
     const { find, server } = await world(
       { 'app.two.test': { a: ['127.0.0.4'] }, 'x.y': { a: ['127.0.0.5'] } },
