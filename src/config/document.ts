@@ -134,49 +134,46 @@ const EXPLANATIONS: readonly (readonly [RegExp, string])[] = [
   [/complex keys/, 'a key must be a text'],
 ]
 
-const QUOTE = 0x22
-const COLON = 0x3a
-const BACKSLASH = 0x5c
-const [OPENS_LIST, CLOSES_LIST] = [0x5b, 0x5d]
-const [OPENS_MAP, CLOSES_MAP] = [0x7b, 0x7d]
 const MOST_LEVELS = 100
 
 /** Parses a JSON object or array. Returns undefined for other texts, if an object has a key twice, and for more levels than {@link yamlValue} reads. */
 export function parseJson(text: string): unknown {
   const value = jsonObject(text)
   if (value === undefined) return undefined
-  const { colons, levels } = signsIn(text)
-  // JSON.parse() keeps the last of duplicate keys, so that the value then has fewer keys than the text has colons.
-  return levels <= MOST_LEVELS && keysIn(value) === colons ? value : undefined
+  // JSON.parse() keeps the last of duplicate keys, so that the value then has fewer keys than the text.
+  const keys = keysIn(value, MOST_LEVELS)
+  return keys === signsOfKeys(text) || keys === keysInText(text) ? value : undefined
 }
 
-function keysIn(value: object): number {
-  let keys = 0
-  const open = [value]
-  for (let next = open.pop(); next !== undefined; next = open.pop()) {
-    const values = Object.values(next)
-    if (!Array.isArray(next)) keys += values.length
-    for (const each of values) if (typeof each === 'object' && each !== null) open.push(each)
-  }
+/** Returns the number of all keys; NaN for more than `levels` levels. */
+function keysIn(value: object, levels: number): number {
+  if (levels === 0) return Number.NaN
+  const values: unknown[] = Array.isArray(value) ? value : Object.values(value)
+  let keys = values === value ? 0 : values.length
+  for (const each of values) if (typeof each === 'object' && each !== null) keys += keysIn(each, levels - 1)
   return keys
 }
 
-/** Counts colons outside of strings, and the levels of brackets. */
-function signsIn(json: string): { colons: number; levels: number } {
+/** Returns at least the number of keys in a JSON text: texts may have this sign too. */
+function signsOfKeys(json: string): number {
+  return json.match(/"[\t\n\r ]*:/g)?.length ?? 0
+}
+
+const QUOTE = 0x22
+const COLON = 0x3a
+const BACKSLASH = 0x5c
+
+/** Returns the number of keys in a JSON text, which is that of the colons outside of texts. */
+function keysInText(json: string): number {
   let colons = 0
-  let level = 0
-  let levels = 0
   let inString = false
   for (let at = 0; at < json.length; at++) {
     const code = json.charCodeAt(at)
     if (code === QUOTE) inString = !inString
-    else if (inString) {
-      if (code === BACKSLASH) at++
-    } else if (code === COLON) colons++
-    else if (code === OPENS_LIST || code === OPENS_MAP) levels = Math.max(levels, ++level)
-    else if (code === CLOSES_LIST || code === CLOSES_MAP) level--
+    else if (inString) at += code === BACKSLASH ? 1 : 0
+    else if (code === COLON) colons++
   }
-  return { colons, levels }
+  return colons
 }
 
 const MOST = 20

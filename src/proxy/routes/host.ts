@@ -13,9 +13,14 @@ import { InvalidValue, shown } from '../../config/check.js'
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
 
+const MAX_CHARACTERS = 253
+
+/** Matches patterns that are canonical: the last label shows that they are no addresses. */
+const PLAIN = /^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
+
 /** Returns the canonical spelling of a host pattern: lower case, punycode, no trailing dot, IPv6 compressed and in brackets. */
 export function canonicalHost(pattern: string): string | InvalidValue {
-  if (pattern === '*') return pattern
+  if (pattern === '*' || (pattern.length <= MAX_CHARACTERS && PLAIN.test(pattern))) return pattern
   if (pattern === '') return new InvalidValue('"" is not a host; write "*" for every host')
   const refuse = (why: string) => new InvalidValue(`${shown(pattern)} is not a host: ${why}`)
   if (/[/?#@\s\\%]/.test(pattern)) return refuse('write only the name, for example app.example.com')
@@ -32,7 +37,7 @@ export function canonicalHost(pattern: string): string | InvalidValue {
   const given = rest.endsWith('.') ? rest.slice(0, -1) : rest
   const ascii = /^[\x21-\x7e]*$/.test(given) ? given.toLowerCase() : domainToASCII(given)
   if (isIPv4(ascii)) return wildcard ? refuse('an address has no hosts below it') : ascii
-  if (ascii.length === 0 || ascii.length > 253 - (wildcard ? 2 : 0))
+  if (ascii.length === 0 || ascii.length > MAX_CHARACTERS - (wildcard ? 2 : 0))
     return refuse('a name has 1 to 253 characters')
   const labels = ascii.split('.')
   const bad = labels.find(label => !LABEL.test(label))

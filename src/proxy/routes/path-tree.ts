@@ -103,21 +103,22 @@ export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): 
   return best
 }
 
-function segmentsOf(path: string): string[] {
-  return path === '/' ? [] : path.slice(1).split('/')
-}
-
 /** Returns the node of a canonical path, and creates missing nodes. */
 export function ensureNode<T>(root: PathNode<T>, path: string): PathNode<T> {
   let node = root
-  for (const segment of segmentsOf(path)) node = node.child(segment) ?? node.addChild(segment)
+  for (let from = 1; from < path.length; ) {
+    const slash = path.indexOf('/', from)
+    const segment = slash < 0 ? path.slice(from) : path.slice(from, slash)
+    node = node.child(segment) ?? node.addChild(segment)
+    from += segment.length + 1
+  }
   return node
 }
 
 /** Returns the nodes from the root to the end of a canonical path, or null if a node is missing. */
 export function nodesAlong<T>(root: PathNode<T>, path: string): PathNode<T>[] | null {
   const nodes = [root]
-  for (const segment of segmentsOf(path)) {
+  for (const segment of path === '/' ? [] : path.slice(1).split('/')) {
     const node = nodes.at(-1)!.child(segment)
     if (node === undefined) return null
     nodes.push(node)

@@ -21,7 +21,7 @@ import { InvalidValue, shown } from '../../config/check.js'
 const MAX_PATH_CHARACTERS = 4096
 
 /** Matches paths that need no normalisation. */
-const PLAIN = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+$/
+const PLAIN = /^(?:\/|(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+)$/
 
 /** Returns the canonical spelling of a route's path prefix: without a slash at the end (except `/`), and with normalised escapes. */
 export function canonicalPath(prefix: string): string | InvalidValue {

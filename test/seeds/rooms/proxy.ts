@@ -94,6 +94,10 @@ export const proxy = room(
     ['proxy/routes/table.ts', 'if (root.empty) this.#drop(host)', ''],
     ['proxy/routes/table.ts', "return origin === 'file' && this.#shadowed.delete(name)", 'return false'],
     ['proxy/routes/host.ts', 'if (end > 1 && host.charCodeAt(end - 1) === DOT) end--', ''],
-    ['proxy/routes/host.ts', 'ascii.length > 253 - (wildcard ? 2 : 0)', 'ascii.length > 253'],
+    [
+      'proxy/routes/host.ts',
+      'ascii.length > MAX_CHARACTERS - (wildcard ? 2 : 0)',
+      'ascii.length > MAX_CHARACTERS',
+    ],
   ],
 )

@@ -17,6 +17,18 @@ describe('a configuration in JSON', () => {
     )
   })
 
+  it('reads as YAML where a key is given twice, whatever its texts say', () => {
+    const text = fc.string({ unit: fc.constantFrom('"', '\\', ':', ' ', 'a') })
+    fc.assert(
+      fc.property(fc.array(fc.tuple(text, text), { minLength: 1 }), text, (pairs, last) => {
+        const [[key] = ['']] = pairs
+        const written = [...pairs, [key, last]].map(pair => pair.map(each => JSON.stringify(each)).join(' :'))
+        expect(parseJson(`{${written.join()}}`)).toBeUndefined()
+      }),
+      { seed: 62, numRuns: 300 },
+    )
+  })
+
   it('reads as YAML where it is no JSON, or a key is given twice', () => {
     const none = [
       '',
@@ -30,6 +42,18 @@ describe('a configuration in JSON', () => {
       '\ufeff{}',
     ]
     for (const text of none) expect(parseJson(text), text).toBeUndefined()
+    // Signs of a key within texts do not make up for a key that is given twice.
+    const twice = [
+      '{"a":"\\":","a":1}',
+      '{"a":":","b":[":"],"a":1}',
+      '{"a\\\\":1,"a\\\\":2}',
+      '{"a" :1,"a"\n:{}}',
+    ]
+    for (const text of twice) expect(parseJson(text), text).toBeUndefined()
+    const nested = (levels: number) => `${'['.repeat(levels)}${']'.repeat(levels)}`
+    expect(parseJson(nested(100))).toBeDefined()
+    expect(parseJson(nested(101))).toBeUndefined()
+    expect(parseJson(nested(100_000))).toBeUndefined()
     expect(parseJson(' \n[{"a":1},{"a":1}]')).toEqual([{ a: 1 }, { a: 1 }])
     expect(new ConfigDocument('{"a":1,"a":2}').syntax).toEqual([
       { line: 1, column: 8, message: 'this key is given twice in the same map' },

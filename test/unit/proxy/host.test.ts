@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { InvalidValue } from '../../../src/config/check.js'
 import { canonicalHost, requestHost } from '../../../src/proxy/routes/host.js'
+import fc from '../../lanes/generated.js'
 
 describe('a host pattern', () => {
   it.each([
@@ -43,6 +44,22 @@ describe('a host pattern', () => {
   ])('%s is refused', (given, why) => {
     const result = canonicalHost(given)
     expect(result instanceof InvalidValue ? result.why : result).toMatch(why)
+  })
+
+  it('in small letters is what it is in capitals', () => {
+    const label = fc.oneof(
+      fc.string({ unit: fc.constantFrom('a', '1', '-', '_', '*'), maxLength: 4 }),
+      fc.constantFrom('a'.repeat(63), `a${'-'.repeat(61)}1`, `${'a'.repeat(64)}`),
+    )
+    fc.assert(
+      fc.property(fc.array(label, { maxLength: 5 }), fc.constantFrom('', '*.'), (labels, prefix) => {
+        const pattern = `${prefix}${labels.join('.')}`
+        const [small, capital] = [pattern, pattern.toUpperCase()].map(canonicalHost)
+        if (capital instanceof InvalidValue) expect(small).toBeInstanceOf(InvalidValue)
+        else expect(small).toBe(capital)
+      }),
+      { seed: 63, numRuns: 1000 },
+    )
   })
 })
 
