@@ -10,7 +10,7 @@ import {
 } from '../../relay/index.js'
 import type { Upstream } from '../upstreams/upstream.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
-import type { FieldChanges, RouteChanges, RouteTarget, UpstreamTarget } from './target.js'
+import type { FieldChanges, RespondTarget, RouteChanges, RouteTarget, UpstreamTarget } from './target.js'
 import { expand, hasVariables, type VariableFacts } from './variables.js'
 
 type RequestHead = Parameters<Router>[0]
@@ -25,7 +25,39 @@ export type RouteAction =
       /** Undefined if the route's headers have no variables. */
       readonly expand?: (facts: VariableFacts) => Forward
     }
-  | (Respond & { readonly expand?: (facts: VariableFacts) => Respond })
+  | FixedRoute
+
+interface FixedRoute {
+  readonly kind: 'respond'
+  /** `facts` is called if headers have variables. */
+  to(facts: () => VariableFacts): Respond
+}
+
+/** The answer of a route without servers. Its bytes are made for the first request: a next version compiles all routes before it serves. */
+class FixedAnswer implements FixedRoute {
+  readonly kind = 'respond'
+  readonly #target: RespondTarget
+  #answer: Respond | null = null
+  #varies = false
+
+  constructor(target: RespondTarget) {
+    this.#target = target
+  }
+
+  to(facts: () => VariableFacts): Respond {
+    this.#answer ??= this.#make()
+    if (!this.#varies) return this.#answer
+    return { ...this.#answer, headers: expand(this.#answer.headers ?? [], facts()) }
+  }
+
+  #make(): Respond {
+    const { status, headers, body } = this.#target
+    const typed = body === '' || headers.some(([name]) => name.toLowerCase() === 'content-type')
+    const text: [string, string] = ['Content-Type', 'text/plain; charset=utf-8']
+    this.#varies = hasVariables(headers)
+    return { kind: 'respond', status, headers: typed ? headers : [...headers, text], body: Buffer.from(body) }
+  }
+}
 
 export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteAction {
   if (target.kind === 'upstream') {
@@ -36,17 +68,7 @@ export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteA
     if (!hasVariables([...(request?.set ?? []), ...(response?.set ?? [])])) return action
     return { ...action, expand: facts => expandForward(forward, target.changes!, facts) }
   }
-  const { status, headers, body } = target
-  const typed = body === '' || headers.some(([name]) => name.toLowerCase() === 'content-type')
-  const text: [string, string] = ['Content-Type', 'text/plain; charset=utf-8']
-  const action: Respond = {
-    kind: 'respond',
-    status,
-    headers: typed ? headers : [...headers, text],
-    body: Buffer.from(body),
-  }
-  if (!hasVariables(headers)) return action
-  return { ...action, expand: facts => ({ ...action, headers: expand(action.headers!, facts) }) }
+  return new FixedAnswer(target)
 }
 
 /** Returns a route whose edits are those of one request. The relay prepares them for it alone. */
@@ -116,9 +138,9 @@ export function decisionOf(
   client: string,
 ): Decision {
   if (head.method === 'CONNECT' && (action.kind === 'respond' || !action.connect)) return CONNECT_REFUSED
-  if (action.kind === 'upstream' && !action.upstream.takesRequests) return UNKNOWN_UPSTREAM
-  if (action.expand !== undefined) return action.expand(factsOf(head, origin, client))
-  return action.kind === 'respond' ? action : action.forward
+  if (action.kind === 'respond') return action.to(() => factsOf(head, origin, client))
+  if (!action.upstream.takesRequests) return UNKNOWN_UPSTREAM
+  return action.expand === undefined ? action.forward : action.expand(factsOf(head, origin, client))
 }
 
 function factsOf(head: RequestHead, { scheme }: ClientOrigin, client: string): VariableFacts {

@@ -8,6 +8,9 @@ import { writingLog } from '../../fixtures/state-logs.js'
 
 const STAMP = { generation: 1, now: 0 }
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} }
+const noFacts = () => {
+  throw new Error('no header has variables')
+}
 const answer = (body: string): RouteTarget => ({ kind: 'respond', status: 200, body, headers: [] })
 const fileOf = (routes: Record<string, string>): FileRoutes => ({
   routes: Object.entries(routes).map(([host, body]) => ({ host, path: '/', target: answer(body) })),
@@ -34,8 +37,8 @@ async function scene(before: Record<string, string> = {}) {
     generation: 2,
     serves: () => true,
     compile: target => ({
-      ...(target as RouteTarget & { kind: 'respond' }),
-      body: Buffer.from('body' in target ? target.body : ''),
+      kind: 'respond',
+      to: () => ({ kind: 'respond', status: 200, body: 'body' in target ? target.body : '' }),
     }),
     logger: SILENT,
   })
@@ -45,7 +48,8 @@ async function scene(before: Record<string, string> = {}) {
   })
   const found = (host: string) => {
     const action = routes.table.lookup(host, '/')
-    return typeof action === 'symbol' ? action : 'body' in action ? String(action.body) : ''
+    if (typeof action === 'symbol') return action
+    return action.kind === 'respond' ? action.to(noFacts).body : ''
   }
   return { section, routes, found, write, read, scene }
 }
