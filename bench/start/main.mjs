@@ -1,7 +1,7 @@
 // @ts-check
 // npm run bench -- start: how long a new version takes from its start to its first answer, and how much processor time until it
 // serves, beside `node -e 0` in the same rounds: the proxy with a small configuration and with 10,000 routes, each an upgrade of
-// the one before; the library from join() to ready(). At rest; under load, which is 5,000 requests a second to the small proxy, before, during and
+// the one before, each in JSON and in YAML; the library from join() to ready(). At rest; under load, which is 5,000 requests a second to the small proxy, before, during and
 // after its upgrades, relayed to a server in C; and beside as many processes that compute without end as there are processors.
 // Options: --rounds 10 --routes 10000 --node PATH (may be repeated: other versions of Node) --only rest,load,busy --rate 5000
 // --release 0.4.0 (the proxy of that release in the same rounds) --json FILE
@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { dump } from 'js-yaml'
 import { median } from '../median.mjs'
 import { Bare } from '../proxy/bare.mjs'
 import { OpenLoad } from '../proxy/open-load.mjs'
@@ -78,16 +79,17 @@ class Versions {
  * @param {string} name
  * @param {number} count of routes
  * @param {string} cache
- * @param {{ server?: string | null, cli?: string }} [options] `server`: that it relays to; null: it answers itself
+ * @param {{ server?: string | null, cli?: string, write?: (document: object) => string }} [options] `server`: that it relays to; null: it
+ * answers itself
  */
-async function proxy(node, name, count, cache, { server = null, cli = CLI } = {}) {
+async function proxy(node, name, count, cache, { server = null, cli = CLI, write = JSON.stringify } = {}) {
   const port = await freePort()
   const control = join(folder, `${name}.sock`)
-  const file = join(folder, `${name}.json`)
+  const file = join(folder, `${name}.conf`)
   const respond = { status: 200, body: 'ok\n' }
   writeFileSync(
     file,
-    JSON.stringify({
+    write({
       service: name,
       control,
       instanceHeader: 'X-Pid',
@@ -156,6 +158,8 @@ async function measure(node, where, goals, bare = null) {
   const small = await proxy(node, 'small', 0, codeCache, { server: url })
   const first = await proxy(node, 'first', 0, 'off')
   const many = await proxy(node, 'many', routes, codeCache)
+  const smallYaml = await proxy(node, 'small-yaml', 0, codeCache, { server: url, write: dump })
+  const manyYaml = await proxy(node, 'many-yaml', routes, codeCache, { write: dump })
   const library = await member(node, 'library')
   /** @type {Record<string, Versions>} */
   const before =
@@ -172,6 +176,8 @@ async function measure(node, where, goals, bare = null) {
     'proxy, small': () => small.versions.next(),
     'proxy, small, no code kept': () => first.versions.next(),
     [`proxy, ${routes} routes`]: () => many.versions.next(),
+    'proxy, small, YAML': () => smallYaml.versions.next(),
+    [`proxy, ${routes} routes, YAML`]: () => manyYaml.versions.next(),
     'library, join to ready': () => library.next(),
     ...Object.fromEntries(
       Object.entries(before).map(([name, versions]) => [ofBefore(name), () => versions.next()]),
@@ -239,8 +245,8 @@ async function measure(node, where, goals, bare = null) {
     figures.add(`${where}: load`, perSecond, 'requests/s', '>=', 0.9 * rate)
   } finally {
     load?.kill()
-    for (const versions of [small.versions, first.versions, many.versions, library, ...Object.values(before)])
-      await versions.end()
+    const proxies = [small, first, many, smallYaml, manyYaml].map(({ versions }) => versions)
+    for (const versions of [...proxies, library, ...Object.values(before)]) await versions.end()
     server?.end()
   }
 }
