@@ -1,4 +1,4 @@
-import { existsSync, renameSync } from 'node:fs'
+import { existsSync, mkdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { connect, createServer as createNetServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { perLane } from '../lanes/lane.js'
@@ -66,6 +66,32 @@ describe('the path of a Unix listener', () => {
       await until('the former path is gone', () => !existsSync(paths.web))
       expect(await accepts(elsewhere)).toBe(true)
       expect(third.ended).toBe(false)
+    },
+  )
+
+  it.each(perLane(['daemon'] as const, ['embedded', 'daemon'] as const))(
+    'may lead through a link to itself for a while: the processes live on, %s hosting',
+    async hosting => {
+      const place = await open(hosting)
+      const { scene, daemon, paths } = place
+      const folder = scene.file('folder')
+      mkdirSync(folder)
+      const inFolder = `${folder}/web.sock`
+      const first = await scene.serve({
+        listeners: [
+          { name: 'web', spec: `unix:${inFolder}`, server: 'http' },
+          { name: 'admin', spec: `unix:${paths.admin}`, server: 'http' },
+        ],
+      })
+      renameSync(folder, `${folder}.kept`)
+      symlinkSync(folder, folder)
+      // The same look at the paths restores this one.
+      rmSync(paths.admin)
+      await until('the paths were looked at', () => existsSync(paths.admin), 30_000)
+      expect([first.ended, daemon?.ended ?? false]).toEqual([false, false])
+      rmSync(folder)
+      renameSync(`${folder}.kept`, folder)
+      expect([await accepts(inFolder), await accepts(paths.admin)]).toEqual([true, true])
     },
   )
 
