@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
 import { SuspendDetector } from '../os/liveness.js'
 import { processStat } from '../os/main-process.js'
-import { killVerified } from '../os/process-identity.js'
+import { killVerified, type ProcessIdentity } from '../os/process-identity.js'
 import { waitUntil } from '../versions/leftover-processes.js'
 import type { Peer } from './peer.js'
 
@@ -14,6 +14,15 @@ export const STUCK_MS = 5_000
 export function killPeer({ pid, identity, proven, pidfd }: Peer, what: string, logger: Logger): void {
   logger.warn({ pid }, `kills ${what}, at an operator's request`)
   killVerified(identity, proven ? pidfd : null)
+}
+
+/** Kills the processes for which a restarted daemon waits. Resolves when it waits for none. Rejects with ERR_FDB_STUCK. */
+export async function killMissing(missing: () => readonly ProcessIdentity[], logger: Logger): Promise<void> {
+  for (const identity of missing()) {
+    logger.warn({ pid: identity.pid }, "kills a member that has not reconnected, at an operator's request")
+    killVerified(identity, null)
+  }
+  await untilGone(() => missing().map(({ pid }) => pid), STUCK_MS)
 }
 
 /** Resolves when no process is left; rejects with ERR_FDB_STUCK if one is still alive after `timeoutMs`. */

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { serviceWhere, startDaemon } from '../processes/daemon.js'
@@ -20,6 +21,26 @@ async function givenToStopped(): Promise<{ scene: Scene; elder: App }> {
   await serviceWhere(scene, 'a joiner may come', ({ phase, pid }) => phase === 'idle' && pid === elder.pid)
   return { scene, elder }
 }
+
+describe('a stopped member for which a restarted daemon waits', () => {
+  it('ends with --kill-stuck: then the next member may come', async () => {
+    const scene = Scene.open({ hosting: 'daemon', routes: 0, upgrade: TIMES })
+    const daemon = await startDaemon(scene, { upgrade: TIMES })
+    const member = await scene.serve()
+    member.signal('SIGSTOP')
+    await daemon.kill()
+    await startDaemon(scene, { upgrade: TIMES })
+    using client = await OperatorClient.connect(scene.control)
+    const status = await serviceWhere(scene, 'it is awaited', ({ blockedBy }) => blockedBy.length > 0)
+    expect(status.blockedBy).toEqual([member.pid])
+    await expect(client.upgrade({ killStuck: true })).rejects.toMatchObject({
+      code: 'ERR_FDB_BUSY',
+      message: expect.stringContaining('no member serves: start one'),
+    })
+    await member.end()
+    await scene.serve()
+  })
+})
 
 describe('a stopped process that the daemon has given its right back', () => {
   it('blocks no joiner: that one serves with all that was acknowledged, and the stopped one stands by when it goes on', async () => {

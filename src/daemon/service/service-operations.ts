@@ -52,6 +52,8 @@ export interface OperatedService {
   endDraining(timeoutMs: number | null): void
   /** Returns the members for which a restarted daemon waits. */
   missing(): readonly ProcessIdentity[]
+  /** Kills these members. Rejects with ERR_FDB_STUCK. */
+  killMissing(): Promise<void>
   /** Returns the status, based on the serving member's report if there is one. */
   describe(answer: Record<string, unknown> | null): object
 }
@@ -172,6 +174,7 @@ export class ServiceOperations implements Operations {
     const { name, holder } = this.#service
     const left = await this.#awaitDecision(order.timeoutMs, cancel)
     if (order.killStuck) {
+      await this.#killMissing(cancel)
       await holder.killStuck()
       const ended = await holder.killSilentOwner()
       if (ended !== null) {
@@ -248,6 +251,14 @@ export class ServiceOperations implements Operations {
   /** Waits while the handoff is in one of these phases, at most for `ms`. Rejects with the signal's reason. */
   #whileIn(phases: (phase: HolderPhase) => boolean, ms: number, signal?: AbortSignal): Promise<void> {
     return this.#changes.until(() => this.#closed || !phases(this.#service.machine().phase), ms, signal)
+  }
+
+  /** Kills the members for which a restarted daemon waits. A member that lives has reconnected within the limit of a member's silence. */
+  async #killMissing(cancel: AbortSignal): Promise<void> {
+    const isRebuilding = (phase: HolderPhase) => phase === 'rebuilding'
+    const { killMissing, machine, times } = this.#service
+    await this.#whileIn(isRebuilding, times.silence, cancel)
+    if (isRebuilding(machine().phase)) await killMissing()
   }
 
   /** Waits until it is decided which member serves, at most for a commit. Returns the remaining `timeoutMs` (0: no limit). Rejects with the signal's reason. */

@@ -17,6 +17,7 @@ import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Candidate } from '../../holder/peers.js'
 import { SegmentSet } from '../../holder/segment-set.js'
+import { killMissing } from '../../holder/stuck.js'
 import { type HandoffTimes, readTimes } from '../../holder/times.js'
 import { closeAll, inspect, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
@@ -176,6 +177,7 @@ export class Service {
       olderGenerations: () => this.#writes.draining,
       endDraining: timeoutMs => this.#writes.endDraining(timeoutMs),
       missing: () => this.#missing,
+      killMissing: () => killMissing(() => this.#missing, deps.logger),
       describe: answer => this.#describe(answer),
     })
   }
