@@ -5,6 +5,7 @@ import { FdbError } from '../errors.js'
 import { closeAll, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
 import { type DescriptorLease, type HeldDescriptor, serviceIn } from '../operator/held-descriptors.js'
+import { successorCommand } from '../os/command-line.js'
 import { OtherProcess } from '../os/other-process.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
 import { addAskOptions } from './find-service.js'
@@ -136,6 +137,8 @@ async function get(
 ): Promise<void> {
   const names = name.split(',')
   const [file = '', ...args] = [...WITH_PID, ...argv]
+  // Throws if the command is missing, before the daemon gives anything away.
+  successorCommand({ argv })
   const { timeout } = flags
   let child: ChildProcess | null = null
   for (const signal of FORWARDED)

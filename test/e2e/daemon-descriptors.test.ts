@@ -276,6 +276,11 @@ describe('fd-broker fd', () => {
     const got = await fd('get', 'spool,null', ...at, '--', 'sh', '-c', script)
     expect(got).toEqual({ code: 7, stdout: 'hello 2 spool:null 0\n', stderr: '' })
     expect(await fd('remove', 'null', ...at)).toMatchObject({ code: 0 })
+    // The daemon keeps what no process has got.
+    expect(await fd('get', 'theirs', ...at, '--remove', '--', '/nowhere')).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^ERR_FDB_NO_BINARY: /),
+    })
     expect(await fd('get', 'theirs', ...at, '--remove', '--', 'true')).toMatchObject({ code: 0 })
     expect(await fd('get', 'null', ...at, '--', 'true')).toMatchObject({
       code: 1,
