@@ -4,7 +4,8 @@ import { msgpackr } from '../base/lazy.js'
 
 /**
  * Throws a TypeError that names the first part of `value` that decoding would not restore. All formats preserve objects, arrays, strings,
- * booleans, finite numbers and null. `rich`: the format also preserves NaN, infinite numbers, bigints, bytes, Dates and undefined elements of arrays.
+ * booleans, finite numbers and null. `rich`: the format also preserves NaN, infinite numbers, bigints, bytes, Dates and undefined elements of arrays; it changes
+ * text with half a surrogate pair, and a field `__proto__`.
  * Undefined fields are dropped: the reader sees no difference. Accepts every object with a `toJSON` method. The caller has encoded `value` before, so
  * `value` has no cycles.
  */
@@ -13,6 +14,10 @@ function checkPlain(value: unknown, rich: boolean): void {
   if (found === null) return
   throw new TypeError(`${found.path === '' ? 'it is' : `its${found.path} is`} ${found.what}`)
 }
+
+/** Half a surrogate pair, which UTF-8 cannot carry. */
+const halfPair = /\p{Surrogate}/u
+const BAD_FIELD: UnsupportedValue = { what: 'a field whose name the format changes', path: '' }
 
 interface UnsupportedValue {
   what: string
@@ -23,6 +28,7 @@ interface UnsupportedValue {
 function findUnsupported(value: unknown, rich: boolean): UnsupportedValue | null {
   switch (typeof value) {
     case 'string':
+      return rich && halfPair.test(value) ? { what: 'text with half a surrogate pair', path: '' } : null
     case 'boolean':
       return null
     case 'number':
@@ -54,8 +60,9 @@ function findUnsupportedInObject(value: object, rich: boolean): UnsupportedValue
   }
   for (const key in value) {
     const element = (value as Record<string, unknown>)[key]
-    if (element === undefined || typeof element === 'string') continue
-    const found = findUnsupported(element, rich)
+    if (element === undefined || (typeof element === 'string' && !rich)) continue
+    const found =
+      rich && (key === '__proto__' || halfPair.test(key)) ? BAD_FIELD : findUnsupported(element, rich)
     if (found && Object.hasOwn(value, key)) return { what: found.what, path: `.${key}${found.path}` }
   }
   return null

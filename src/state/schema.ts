@@ -77,7 +77,10 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
   if (options.durable !== undefined && typeof options.durable !== 'boolean') {
     throw new FdbError('ERR_FDB_SCHEMA', `durable is ${String(options.durable)}; give true or false`)
   }
-  const name = options.codec.name
+  const name: unknown = (options.codec as Partial<Codec<T>> | undefined)?.name
+  if (typeof name !== 'string') {
+    throw new FdbError('ERR_FDB_SCHEMA', 'the schema has no codec; give codec.json(), or another one')
+  }
   if (name.length < 1 || Buffer.byteLength(name) > 64) {
     throw new FdbError('ERR_FDB_SCHEMA', `codec name "${name}" has ${name.length} letters; give 1 to 64`)
   }

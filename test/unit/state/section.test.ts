@@ -41,6 +41,22 @@ describe('codecs', () => {
     log.close()
   })
 
+  it('refuse a value that the format would change: the reader would get another one', async () => {
+    const { log } = writingLog()
+    const section = log.section('msgpack', defineSection({ version: 1, codec: msgpack() }))
+    const changed: unknown[] = [
+      'half \ud83d',
+      { text: ['\ude00'] },
+      { '\ud83d': 1 },
+      JSON.parse('{"__proto__":1}'),
+    ]
+    for (const value of changed)
+      await expect(section.put('k', value)).rejects.toThrow(code('ERR_FDB_STATE_VALUE'))
+    await section.put('k', { '😀': 'ä€😀' })
+    expect(section.get('k')).toEqual({ '😀': 'ä€😀' })
+    log.close()
+  })
+
   it('protobuf keeps fields that this version does not know when an entry is changed and put back', async () => {
     const { log } = writingLog()
     // The newer version's message: Record has fields that Header does not know, with other numbers from 5 on.
@@ -108,6 +124,11 @@ describe('schemas', () => {
     expect(reader.digests()).toMatchObject([{ name: 'keys', version: 3, entries: 1 }])
     reader.close()
     log.close()
+  })
+
+  it('need a codec', () => {
+    for (const text of ['{"version":1}', '{"version":1,"codec":{}}'])
+      expect(() => defineSection(JSON.parse(text))).toThrow(code('ERR_FDB_SCHEMA'))
   })
 
   it('refuse a reader that is too old, naming section, versions and remedy', async () => {
