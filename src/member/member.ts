@@ -63,14 +63,18 @@ const READY: OptionChecks<ReadyOptions> = {
   ),
 }
 const UPGRADE: OptionChecks<UpgradeOptions> = {
-  argv: unchecked,
-  env: unchecked,
+  argv: predicate('a command: a list of at least one text', isCommand),
+  env: predicate('an object of variables', value => typeof value === 'object' && value !== null),
   signal: abortSignal,
   timeout: milliseconds(1),
   progress: hook(),
 }
 const CLOSE: OptionChecks<CloseOptions> = { timeout: milliseconds(0), handBack: unchecked }
 const STAY: OptionChecks<StayOptions> = { signals: unchecked, until: unchecked }
+
+function isCommand(value: unknown): boolean {
+  return Array.isArray(value) && value.length > 0 && value.every(text => typeof text === 'string')
+}
 
 let make: (driver: MemberDriver) => Member
 
@@ -309,6 +313,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * Moves the listener of this name to another address while this process serves, for example after a reload of the configuration. Opens the
    * listener if there is none, and returns the present one if its address is the same. Binds the new address before it closes the old
    * listener like {@link unlisten}, so that nothing has changed if binding fails.
+   * Call {@link Listener.serve} of the returned listener: until then clients of the new address wait.
    */
   async relisten(name: string, where: string | ListenerOptions): Promise<Listener> {
     return await this.#listeners.relisten(name, parseListenerSpec(where))
