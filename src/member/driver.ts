@@ -282,7 +282,7 @@ export class MemberDriver implements RuntimeDriver {
     const pid = joined.facts?.pid
     const incumbent = pid === undefined ? 'the incumbent' : `process ${pid}`
     const what = machine.member.holds
-      ? `${incumbent} did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`
+      ? `${incumbent} did not complete the handoff in time (phase ${this.phase}): it still ends its work, or is stuck or stopped`
       : `${incumbent} did not start the handoff within ${settings.timeout + (joined.facts?.waitMs ?? 0)} ms: it is not ready itself (it has not called ready(), or its own incumbent still stands by), or stuck; try again when it serves`
     shutdown.recordReason(new FdbError('ERR_FDB_DEADLINE', what, { retryable: true }))
     machine.step({ type: 'deadline' })
