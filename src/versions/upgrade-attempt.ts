@@ -76,8 +76,8 @@ export interface AttemptOptions {
   readonly endAfterMs: number
   /** Returns the successor's name for messages. */
   name(pid: number): string
-  /** Text for errors about the incumbent: "process 4711 serves on". Null if they do not mention it. */
-  readonly servesOn: string | null
+  /** Returns the text of errors about the incumbent: "process 4711 serves on". Null if they do not mention it. */
+  servesOn(): string | null
   /** Returns the step that a successor has missed if it has joined and is not ready: "has not called ready()". */
   readonly unready?: () => string
   /** Never throws. */
@@ -181,8 +181,8 @@ export class UpgradeAttempt {
   }
 
   get #keepsServing(): string {
-    const { servesOn } = this.#options
-    return servesOn === null ? '' : `; ${servesOn}`
+    const text = this.#options.servesOn()
+    return text === null ? '' : `; ${text}`
   }
 
   #report(phase: string, pid: number): void {
@@ -306,7 +306,7 @@ export class UpgradeAttempt {
     const step = code === 'ERR_FDB_DEADLINE' ? this.#stepAt(phase) : null
     if (step !== null) reason = `${message}; ${this.#name} has joined, but ${step}`
     this.#hasMoreDetail = how !== null || lines !== null || reason !== null
-    const name = this.#options.servesOn !== null ? '' : `${this.#name} did not start to serve: `
+    const name = this.#options.servesOn() !== null ? '' : `${this.#name} did not start to serve: `
     const end = how === null ? '' : `; it ended ${how}`
     const why =
       reason === null

@@ -151,7 +151,7 @@ export class WorkerSlot {
       commitMs: OWN_END_MS,
       endAfterMs: 0,
       name: pid => `worker ${index} of ${service} (pid ${pid})`,
-      servesOn: null,
+      servesOn: () => null,
       signals: [signal, this.#deps.ownership.signal],
     })
     return await attempt.outcome

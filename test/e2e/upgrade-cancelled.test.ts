@@ -125,6 +125,18 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
       expect(hasEnded(pid)).toBe(false)
     })
 
+    it('by an order to end at once, before the successor has joined: no step says that it serves', async () => {
+      const { first } = await open(hosting)
+      const argv = [process.execPath, '-e', 'setInterval(() => {}, 1e6)']
+      void outcome(first.order('upgrade', { argv }))
+      const pid = await started(first)
+      void outcome(first.order('close', { timeout: 0 }))
+      await until('the successor has ended', () => hasEnded(pid))
+      await until('the incumbent has ended', () => hasEnded(first.pid))
+      const steps = first.said.filter(({ say }) => say === 'progress')
+      expect(steps.map(({ phase }) => phase)).toEqual(['started'])
+    })
+
     it('by a TERM of the incumbent: the successor ends with it', async () => {
       const place = await open(hosting)
       const { scene, first } = place

@@ -17,6 +17,7 @@ import type { Hosting } from '../lifecycle/hosting.js'
 import { probationError } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/machine.js'
 import { SELF } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { UpgradeOptions } from '../options/member-options.js'
 import type { Settings } from '../options/options.js'
 import { refuseMainProcess } from '../options/options.js'
@@ -32,6 +33,7 @@ export interface UpgradesDeps {
   readonly machine: Machine
   readonly changes: ChangeNotifier
   readonly hosting: Hosting
+  readonly shutdown: Shutdown
 }
 
 interface SuccessorStart {
@@ -106,12 +108,12 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   /**
-   * Returns the process that has replaced this one, or null if this one still serves. If `started` is the pid of a wrapper, the process that
-   * serves has another pid.
+   * Returns the process that has replaced this one; null if this one still serves, or has left without a successor. If `started` is the pid of
+   * a wrapper, the process that serves has another pid.
    */
   servedBy(started: number): Upgraded | null {
-    const { generation, machine } = this.#deps
-    if (machine.phase !== 'standby' && machine.phase !== 'leaving') return null
+    const { generation, machine, shutdown } = this.#deps
+    if (shutdown.ended || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return null
     // In daemon hosting the successor's pid is not known here.
     const peer = this.#peer(machine.holder?.owner)
     return { pid: peer?.pid ?? started, generation: peer?.generation ?? generation + 1 }
@@ -181,7 +183,8 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   async #run(options: UpgradeOptions & SuccessorStart, ended: AbortSignal): Promise<Upgraded> {
-    const { control, logger, systemd, times, timeout } = this.#deps.settings
+    const { settings, shutdown } = this.#deps
+    const { control, logger, systemd, times, timeout } = settings
     const { argv = [], cwd, env, isStandIn = false, signal } = options
     const { ready, quiesce, freeze, prepare, commit } = times
     const output = this.output?.() ?? null
@@ -200,7 +203,8 @@ export class Upgrades implements AttemptIncumbent {
       commitMs: commit + prepare + OWN_END_MS,
       endAfterMs: OWN_END_MS,
       name: pid => `the successor ${pid}`,
-      servesOn: isStandIn ? null : `process ${process.pid} serves on`,
+      servesOn: () =>
+        isStandIn || shutdown.closing || shutdown.over ? null : `process ${process.pid} serves on`,
       unready: () => this.unready(),
       progress: step => {
         this.#step = step
