@@ -9,13 +9,15 @@ const CONNECT_MS = 5_000
 /** A process that starts for longer (a tool that never listens) is not waited for. */
 const MOST_MS = 60_000
 
-/** The processes that start under fd-broker/auto: each may become the next version when it listens. */
+/** The processes that start under fd-broker/auto, and the successor of an upgrade: each may become the next version when it listens. */
 export class StartingProcesses {
+  readonly #member: Member
   /** Until when each is waited for (performance.now()). */
   readonly #until = new Map<AbortSignal, number>()
   #changed: () => void = () => {}
 
   constructor(member: Member) {
+    this.#member = member
     member.command(COMMAND, (_body, { signal }) => this.#add(signal))
   }
 
@@ -33,6 +35,8 @@ export class StartingProcesses {
   /** Resolves when no process starts, at the latest after `ms`. */
   async settled(ms: number): Promise<void> {
     const latest = performance.now() + ms
+    // A successor tells of itself only when Node has started it.
+    await this.#member.upgradeOver(ms)
     for (;;) {
       const left = Math.min(latest, Math.max(0, ...this.#until.values())) - performance.now()
       if (left <= 0) return

@@ -297,6 +297,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return standsBy || unfitStandby !== null
   }
 
+  /** @internal Resolves when no upgrade that this process has started is under way, at the latest after `ms`. */
+  async upgradeOver(ms: number): Promise<void> {
+    const { changes, upgrades } = this.#runtime
+    await changes.until(() => !upgrades.underWay, ms)
+  }
+
   /** @internal Waits while a handoff is under way, at most `drain.timeout`. Resolves with whether another process serves then. */
   async handedOver(): Promise<boolean> {
     return await this.#driver.handedOver()

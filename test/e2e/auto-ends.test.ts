@@ -101,6 +101,25 @@ describe('under fd-broker/auto a signal to the process that serves ends the serv
     expect(client.end).toBeNull()
   })
 
+  it('but not while the next version of an upgrade is still being loaded: that one serves first', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await program.serve()
+    const client = await RawClient.to(program.port)
+    expect(await client.ask('/')).toBe(`pid ${first}`)
+    const loads = 'while [ ! -e go ]; do sleep 0.01; done; exec "$@"'
+    const next = ['sh', '-c', loads, 'sh', 'node', '--import', 'fd-broker/auto', program.file]
+    const upgrade = program.sandbox.run('upgrade', '--control', program.control, '--', ...next)
+    await program.statusWhere('the next version starts', ({ upgrade }) => upgrade !== null)
+    signalPid(first, 'SIGTERM')
+    expect(await client.ask('/')).toBe(`pid ${first}`)
+    program.write('go', '')
+    expect(await upgrade).toMatchObject({ code: 0 })
+    await program.ends(first)
+    const second = await program.serves(2)
+    expect(await client.ask('/')).toBe(`pid ${second}`)
+    expect(client.end).toBeNull()
+  })
+
   it('by its own handler, and the version that stands by', async () => {
     const program = await AutoProgram.of(HANDLED)
     const first = await program.serve()
