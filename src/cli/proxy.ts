@@ -88,12 +88,16 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     accessLog.reopen()
   }
   const options: ProxyOptions = { logger, systemd: 'auto', ...(pidFile !== undefined && { pidFile }), access }
-  const read = () => readConfigAside(file)
   const signals = proxySignals(logger, reopen)
   try {
     // Read in this thread: no client waits yet, and a worker thread would take longer.
     const config = await readConfig(file)
     requireControl(config, file)
+    const read = async () => {
+      const now = await readConfigAside(file)
+      if (flags.workers === undefined) requireWorkersAs(config, now)
+      return now
+    }
     logsAccess = config.accessLog
     const several = workersOptions(flags, config)
     if (several !== null) {
@@ -155,6 +159,15 @@ function workersOptions(
   if (config.workers === null) return { workers: count }
   const { hungTimeout, replace, stopTimeout } = config.workers
   return { workers: count, replace, stopTimeout: stopTimeout ?? 'off', hungTimeout: hungTimeout ?? 'off' }
+}
+
+/** Throws ERR_FDB_RELOAD if one configuration has workers and the other has none: a proxy with and a proxy without cannot take over from each other. */
+function requireWorkersAs(before: ProxyConfig, now: ProxyConfig): void {
+  if ((before.workers === null) === (now.workers === null)) return
+  throw new FdbError(
+    'ERR_FDB_RELOAD',
+    `neither a reload nor an upgrade can ${now.workers === null ? 'remove' : 'add'} "workers": stop this proxy and start it with the new configuration`,
+  )
 }
 
 /** Configuration keys that only the next process applies. */

@@ -65,7 +65,7 @@ describe('HUP', () => {
     expect(wrong.err).toMatchObject({ code: 'ERR_FDB_CONFIG' })
     expect(wrong.err.message).toMatch(/edge\.json:\d+:\d+: routes\[0\]/)
     expect(await bodyAt(edge.port)).toBe('old\n')
-    for (const changes of [{ service: 'other' }, { control: `${edge.sandbox.control}2` }]) {
+    for (const changes of [{ service: 'other' }, { control: `${edge.sandbox.control}2` }, { workers: 2 }]) {
       const before = edge.config
       const refusal = await edge.reload({ ...changes, routes: answers('new\n') })
       expect(refusal.err).toMatchObject({ code: 'ERR_FDB_RELOAD' })

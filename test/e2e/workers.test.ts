@@ -59,6 +59,20 @@ function clientsOf(edge: Edge): Clients {
 const pids = ({ workers: { all } }: MainStatus) => all.flatMap(({ pid }) => pid ?? [])
 
 describe('a proxy of two workers', () => {
+  it('refuses a configuration without workers, as no upgrade can apply it', async () => {
+    const { edge, control } = await several()
+    edge.write({ workers: undefined })
+    for (const order of [['reload'], ['upgrade', '--smart']]) {
+      const { code, stderr } = await edge.sandbox.run(...order, '--control', control)
+      expect({ order, code, stderr }).toMatchObject({
+        code: 1,
+        stderr: expect.stringMatching(/^ERR_FDB_RELOAD: .* "workers": stop this proxy/),
+      })
+    }
+    edge.write({ workers: 2 })
+    expect((await edge.sandbox.run('reload', '--control', control)).code).toBe(0)
+  })
+
   it('has answers of both; one that is killed starts again, and loses its open requests, no more', async () => {
     const { edge, main, control } = await several()
     const before = await mainWhere(control, 'two workers serve', servedByAll(2))

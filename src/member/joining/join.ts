@@ -117,7 +117,7 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
       if (reception !== null && FdbError.is(error) && error.code === 'ERR_FDB_SERVICE')
         throw controlTaken(
           control,
-          'that process serves an application itself: give this daemon another control path',
+          'that process serves an application itself, without workers or a daemon: stop it first, or use another control path',
         )
       if (!mayRetry(error, hosting) || performance.now() + JOIN_RETRY_MS >= until || signal?.aborted)
         throw error
