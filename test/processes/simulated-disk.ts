@@ -1,11 +1,12 @@
 const SECTOR = 512
 
-/** A line of `disk-recorder.c`. */
+/** A call to a disk, as `disk-recorder.c` writes it, or as the simulated kernel makes it. */
 export type DiskEvent =
   | { kind: 'write'; inode: number; at: number; bytes: Buffer }
   | { kind: 'truncate'; inode: number; size: number }
   | { kind: 'sync' | 'folder'; inode: number }
-  | { kind: 'name'; inode: number; name: string }
+  /** The inode gets a name, and at the same moment loses `from`, if that is given. */
+  | { kind: 'name'; inode: number; name: string; from?: string }
   | { kind: 'unlink'; name: string }
 
 export function eventsOf(text: string): DiskEvent[] {
@@ -46,6 +47,15 @@ export interface Fate {
   has(): boolean
 }
 
+/** A file that a power cut has left. Files with several names have the same inode. */
+export interface Survivor {
+  readonly name: string
+  readonly inode: number
+  readonly bytes: Buffer
+}
+
+const EVERYTHING: Fate = { upTo: count => count, has: () => true }
+
 /** A disk that keeps what was synced for sure, and of the rest what a fate says. */
 export class SimulatedDisk {
   readonly #synced = new Map<number, Buffer>()
@@ -60,8 +70,7 @@ export class SimulatedDisk {
         this.#pendingOf(event.inode).push(event)
         return
       case 'sync':
-        this.#synced.set(event.inode, this.#contents(event.inode, { upTo: count => count, has: () => true }))
-        this.#pending.delete(event.inode)
+        this.#settle(event.inode, EVERYTHING)
         return
       case 'folder':
         for (const naming of this.#naming) apply(this.#names, naming)
@@ -73,12 +82,45 @@ export class SimulatedDisk {
     }
   }
 
+  /** A sync fails: the kernel forgets the unsynced writes, and of them the disk has what a fate says, for good. Returns the content on the disk. */
+  forget(inode: number, fate: Fate): Buffer {
+    return this.#settle(inode, fate)
+  }
+
+  /** Changes bits of a byte, synced or not. */
+  flip(inode: number, at: number, bits: number): void {
+    const synced = this.#synced.get(inode)
+    if (synced !== undefined && at < synced.length) synced[at]! ^= bits
+    for (const change of this.#pending.get(inode) ?? [])
+      if (change.kind === 'write' && at >= change.at && at < endOf(change))
+        change.bytes[at - change.at]! ^= bits
+  }
+
   /** The content of a name after a power cut; null without such a file. */
   after(name: string, fate: Fate): Buffer | null {
+    const inode = this.#namesAfter(fate).get(name)
+    return inode === undefined ? null : this.#contents(inode, fate)
+  }
+
+  /** All files after a power cut. */
+  survivors(fate: Fate): Survivor[] {
+    const names = [...this.#namesAfter(fate)]
+    const inodes = new Set(names.map(([, inode]) => inode))
+    const contents = new Map([...inodes].map(inode => [inode, this.#contents(inode, fate)]))
+    return names.map(([name, inode]) => ({ name, inode, bytes: contents.get(inode)! }))
+  }
+
+  #namesAfter(fate: Fate): Map<string, number> {
     const names = new Map(this.#names)
     for (const naming of this.#naming.slice(0, fate.upTo(this.#naming.length))) apply(names, naming)
-    const inode = names.get(name)
-    return inode === undefined ? null : this.#contents(inode, fate)
+    return names
+  }
+
+  #settle(inode: number, fate: Fate): Buffer {
+    const bytes = this.#contents(inode, fate)
+    this.#synced.set(inode, bytes)
+    this.#pending.delete(inode)
+    return bytes
   }
 
   #pendingOf(inode: number): Change[] {
@@ -118,6 +160,9 @@ function endOf(change: Change): number {
 }
 
 function apply(names: Map<string, number>, naming: Naming): void {
-  if (naming.kind === 'name') names.set(naming.name, naming.inode)
-  else names.delete(naming.name)
+  if (naming.kind === 'unlink') names.delete(naming.name)
+  else {
+    names.set(naming.name, naming.inode)
+    if (naming.from !== undefined) names.delete(naming.from)
+  }
 }

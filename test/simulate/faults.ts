@@ -27,6 +27,7 @@ export const LACKS = {
     'openLockFile',
     'connectUnix',
     'openSync',
+    'open',
     'bindSocket',
   ],
   ENOMEM: ['memfd', 'createPoll', 'sendMessage'],

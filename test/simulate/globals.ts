@@ -1,3 +1,4 @@
+import crypto from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import net from 'node:net'
 import os from 'node:os'
@@ -10,6 +11,7 @@ import type * as operator from '../../src/operator/client.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { type Computed, simulatedAddon } from './kernel/addon.js'
 import { simulatedFiles } from './kernel/files.js'
+import { simulatedPromises } from './kernel/promises.js'
 import { DEAD, type SimulatedImmediate, type SimulatedTimer } from './process.js'
 import { addSlot, countSlots } from './slots.js'
 import { at, World } from './world.js'
@@ -19,6 +21,8 @@ type Exports = typeof join & typeof daemon & typeof operator & typeof kernelExpo
 /** `src` as the simulated processes have it. */
 export interface Code extends Exports {
   readonly addon: Native
+  readonly files: typeof simulatedFiles
+  readonly promises: typeof simulatedPromises
   readonly Server: typeof SimulatedServer
   readonly modules: readonly string[]
   /** The number of module-level variables that are exchanged between processes. */
@@ -57,6 +61,30 @@ function guarded<T extends object>(what: string, table: T): T {
   }) as T
 }
 
+/** The same for functions whose failure is a rejection. */
+function guardedLate<T extends object>(what: string, table: T): T {
+  const calls = guarded(what, table) as Record<PropertyKey, (...args: unknown[]) => unknown>
+  return new Proxy(calls, {
+    get: (_, name) => {
+      const call = calls[name]
+      return call && (async (...args: unknown[]) => call(...args))
+    },
+  }) as T
+}
+
+function randomBytes(count: number): Buffer {
+  return Buffer.from(Array.from({ length: count }, () => at.p.world.entropy() * 256))
+}
+
+/** `node:crypto`, whose random bytes come from the seed. */
+const simulatedCrypto = Object.assign(Object.create(crypto), {
+  randomBytes,
+  randomUUID: () =>
+    randomBytes(16)
+      .toString('hex')
+      .replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-'),
+})
+
 function missing(call: string): never {
   if (at.p.dead) throw DEAD
   const error = Object.assign(new Error(`not simulated: ${call}`), { code: 'ENOSYS' })
@@ -86,7 +114,7 @@ class SimulatedDate extends Date {
   }
 
   static override now(): number {
-    return 1_700_000_000_000 + Math.floor(at.p.world.now)
+    return at.p.world.wallClock
   }
 }
 
@@ -128,7 +156,7 @@ function simulatedProcess(module: (name: string) => unknown) {
     emitWarning() {},
     getBuiltinModule: module,
     nextTick: (act: (...args: unknown[]) => void, ...args: unknown[]) => at.p.tick(() => act(...args)),
-    exit: () => at.p.world.kill(at.p, 'exits'),
+    exit: () => at.p.world.exit(at.p, 'exits'),
     kill: (pid: number, signal: string | number) => at.p.world.signal(pid, signal),
   }
   const forwarded = ['on', 'once', 'off', 'emit', 'listenerCount', 'listeners', 'prependListener'] as const
@@ -187,8 +215,12 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
   const { addSums, scanChanges } = requireHere(`${ROOT}/build/Release/fd_broker.node`) as Computed
   const addon = guarded('addon', simulatedAddon({ addSums, scanChanges })) as Native
   SimulatedServer.addon = addon
+  const files = guarded('fs', simulatedFiles)
+  const promises = guardedLate('fs.promises', simulatedPromises)
   const builtins: Record<string, unknown> = {
-    'node:fs': guarded('fs', simulatedFiles),
+    'node:fs': files,
+    'node:fs/promises': promises,
+    'node:crypto': simulatedCrypto,
     'node:net': { ...net, Server: SimulatedServer },
     'node:os': { tmpdir: () => '/tmp', hostname: () => 'simulated', constants: os.constants },
     'node:timers/promises': {
@@ -200,7 +232,7 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
   }
   // Others are pure (path, util, events), or not simulated yet: a use of these reaches the real world.
   const module = (name: string) => builtins[name] ?? requireHere(name)
-  const exported = { exports: {} as Omit<Code, 'addon' | 'Server' | 'modules' | 'slots'> }
+  const exported = { exports: {} as Exports }
   const globals = {
     require: module,
     exports: exported.exports,
@@ -246,5 +278,6 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
   const script = new vm.Script(`(function(${Object.keys(globals)}){${text}\n})`, { filename: 'fd-broker.js' })
   new World({ seed: 0 }).start('none', async () => {})
   script.runInThisContext()(...Object.values(globals))
-  return Object.assign({}, exported.exports, { addon, Server: SimulatedServer, modules, slots: countSlots() })
+  const own = { addon, files, promises, Server: SimulatedServer, modules, slots: countSlots() }
+  return Object.assign({}, exported.exports, own)
 }

@@ -17,6 +17,7 @@ const HELP = `npm run simulate -- [options]
   --seed N       run this seed only, and print its story
   --kind KIND    only this kind of trouble: ${KINDS.join(', ')}
   --hosting H    embedded or daemon; default: each third seed with a daemon
+  --state-file   each service has a state file; default: each fourth, and those whose trouble it is
   --findings N   end after so many wrong seeds in a process (20)
   --jobs N       processes; default: one for each processor
   --edits FILE   seed defects: a list of [file below src, from, to] in JSON
@@ -31,6 +32,7 @@ const { values: given } = parseArgs({
     seed: { type: 'string' },
     kind: { type: 'string' },
     hosting: { type: 'string' },
+    'state-file': { type: 'boolean' },
     findings: { type: 'string', default: '20' },
     jobs: { type: 'string' },
     edits: { type: 'string' },
@@ -58,7 +60,7 @@ const hosting = (['embedded', 'daemon'] as const).find(each => each === given.ho
 const kind = KINDS.find(each => each === given.kind)
 
 async function story(code: Code, seed: number): Promise<boolean> {
-  const schedule = scheduleOf(seed, kind, hosting)
+  const schedule = scheduleOf(seed, kind, hosting, given['state-file'])
   const { world, wrong } = await runSeed(code, seed, schedule, true)
   process.stdout.write(`${world.story.join('\n')}\nseed ${seed}, ${scheduleText(schedule)}\n`)
   for (const each of wrong) process.stdout.write(`WRONG: ${each}\n`)
@@ -80,7 +82,7 @@ async function campaign(code: Code, from: number, step: number): Promise<Result>
     result.findings.length < Number(given.findings) &&
     (given.runs === undefined ? performance.now() < until : result.runs < runs)
   for (let seed = from; goesOn(); seed += step) {
-    const schedule = scheduleOf(seed, kind, hosting)
+    const schedule = scheduleOf(seed, kind, hosting, given['state-file'])
     const { world, wrong } = await runSeed(code, seed, schedule)
     result.runs++
     result.calls += world.calls
@@ -116,7 +118,7 @@ async function inParallel(from: number, jobs: number): Promise<Result> {
 }
 
 function print({ from, runs, calls, cpu, findings }: Result): void {
-  const more = `${kind === undefined ? '' : ` --kind ${kind}`}${hosting === undefined ? '' : ` --hosting ${hosting}`}`
+  const more = `${kind === undefined ? '' : ` --kind ${kind}`}${hosting === undefined ? '' : ` --hosting ${hosting}`}${given['state-file'] ? ' --state-file' : ''}`
   for (const { seed, schedule, wrong } of findings)
     process.stdout.write(
       `WRONG, seed ${seed}: ${wrong.join('; ')}\n  ${schedule}\n  npm run simulate -- --seed ${seed}${more}\n`,

@@ -1,5 +1,6 @@
 import { EventEmitter } from 'node:events'
 import v8 from 'node:v8'
+import type { Delays } from './kernel/disk.js'
 import type { Open, SimulatedPoll } from './kernel/objects.js'
 import { Slots } from './slots.js'
 import type { World } from './world.js'
@@ -71,6 +72,8 @@ export class SimulatedProcess {
   readonly #slots = new Slots()
   #ticks: Act[] = []
   #immediates: SimulatedImmediate[] = []
+  /** Callbacks of calls that other threads have made. */
+  #completed: Act[] = []
   #queue: (() => Act | null)[] = []
   #phase = TIMERS
   /** When the last turn ended. */
@@ -94,7 +97,7 @@ export class SimulatedProcess {
 
   /** The time at which this process can run next. */
   nextAt(): number {
-    if (this.#queue.length > 0 || this.#immediates.length > 0) return 0
+    if (this.#queue.length > 0 || this.#immediates.length > 0 || this.#completed.length > 0) return 0
     if (!this.#changed) return this.#nextAt
     this.#changed = false
     this.#nextAt = Number.POSITIVE_INFINITY
@@ -162,6 +165,7 @@ export class SimulatedProcess {
         const ready = this.polls.has(poll) ? kernel.ready(poll.open, poll.events) : 0
         return ready === 0 ? null : () => poll.callback(ready, null)
       })
+    this.#queue.push(...this.#completed.splice(0).map(act => () => act))
     this.world.shuffle(this.#queue)
   }
 
@@ -205,6 +209,27 @@ export class SimulatedProcess {
     if (!this.dead) this.#ticks.push(act)
   }
 
+  /** Lets another thread make a call after a while, which returns the callback for this process. A stopped process begins no call, and ends one that it has begun. */
+  aside(call: () => Act, { begin, end }: Delays): void {
+    const { world } = this
+    const make = () => {
+      if (this.dead) return
+      const stoppedMs = this.stoppedUntil - world.now
+      if (stoppedMs > 0 && world.below(2) === 0) {
+        world.after(stoppedMs + begin, make)
+        return
+      }
+      world.running(this)
+      const heard = call()
+      world.after(end, () => {
+        if (this.dead) return
+        this.#completed.push(heard)
+        this.mayRun()
+      })
+    }
+    world.after(begin, make)
+  }
+
   setImmediate(act: Act): SimulatedImmediate {
     const immediate: SimulatedImmediate = { act, ref: () => immediate, unref: () => immediate }
     if (!this.dead) this.#immediates.push(immediate)
@@ -240,6 +265,7 @@ export class SimulatedProcess {
     this.timers.clear()
     this.#queue = []
     this.#immediates = []
+    this.#completed = []
     this.#ticks = []
     for (const poll of this.polls) poll.open.polls.delete(poll)
     this.polls.clear()

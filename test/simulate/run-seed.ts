@@ -14,7 +14,7 @@ export function collectUnhandled(): void {
 }
 
 /** Not within a microtask: there those of simulated processes would wait. */
-function afterMicrotasks<T>(act: () => T): Promise<T> {
+export function afterMicrotasks<T>(act: () => T): Promise<T> {
   return new Promise((resolve, reject) => {
     setImmediate(() => {
       try {
@@ -42,17 +42,17 @@ export async function shortest(code: Code, seed: number, schedule: Schedule): Pr
   return schedule
 }
 
-function* smallerThan({ kind, hosting, acts, buffer, late }: Schedule): Generator<Schedule> {
-  const world = { ...(buffer !== undefined && { buffer }), ...(late && { late }) }
-  if (late) yield { kind, hosting, acts, ...(buffer !== undefined && { buffer }) }
-  if (buffer !== undefined) yield { kind, hosting, acts, ...(late && { late }) }
-  for (const act of acts) yield { kind, hosting, acts: acts.filter(each => each !== act), ...world }
+function* smallerThan(schedule: Schedule): Generator<Schedule> {
+  const { buffer, late, ...rest } = schedule
+  if (late) yield { ...rest, ...(buffer !== undefined && { buffer }) }
+  if (buffer !== undefined) yield { ...rest, ...(late && { late }) }
+  for (const act of rest.acts) yield { ...schedule, acts: rest.acts.filter(each => each !== act) }
 }
 
-export function scheduleText({ kind, hosting, acts, buffer, late }: Schedule): string {
+export function scheduleText({ kind, hosting, stateFile, acts, buffer, late }: Schedule): string {
   const more = [
     ...(buffer === undefined ? [] : [`sockets hold ${buffer} bytes`]),
     ...(late ? [`${Math.round(late.share * 100)} % of the timers are up to ${late.ms} ms late`] : []),
   ]
-  return `${kind}, ${hosting}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
+  return `${kind}, ${hosting}${stateFile ? ', state file' : ''}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
 }

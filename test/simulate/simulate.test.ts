@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import files, { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import promises from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -8,8 +9,11 @@ import type { Native } from '../../src/kernel/native.js'
 import { FRESH, NIGHTLY, perLane } from '../lanes/lane.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { randomCalls } from './conformance.js'
+import { randomFileCalls } from './file-conformance.js'
 import { load } from './globals.js'
+import { DISK } from './kernel/disk.js'
 import { HARMLESS, OWN } from './own-state.js'
+import { afterMicrotasks } from './run-seed.js'
 import { moduleVariables } from './source.js'
 import { World } from './world.js'
 
@@ -45,7 +49,7 @@ async function withDefect(edits: readonly Edit[], ...options: string[]): Promise
 
 describe('the drivers on a simulated kernel', () => {
   it('keep all promises with the same seeds as before', async () => {
-    const { code, output } = await simulate('--from', '1', '--runs', perLane('60', '6000'))
+    const { code, output } = await simulate('--from', '1', '--runs', perLane('36', '6000'))
     expect(code, output).toBe(0)
   })
 
@@ -80,6 +84,16 @@ describe('the simulation', () => {
       'once-only work that is not stopped for the next version',
       ['member/lifecycle/leadership.ts', '      this.#run ??= this.#stopAll()\n', ''],
       'kill',
+    ],
+    [
+      'an acknowledgement of a durable change before the sync',
+      ['state/file/copy.ts', '      await this.#handle.datasync()\n', ''],
+      'cut',
+    ],
+    [
+      'a state file that replaces the present one before it is synced',
+      ['state/file/state-file.ts', 'await Promise.all([next.sync(), others()])', 'await others()'],
+      'cut',
     ],
   ])('notices %s', async (_, edit, kind) => {
     const { code, output } = await withDefect([edit], '--from', '1', '--runs', '100', '--kind', kind)
@@ -121,6 +135,21 @@ describe('the simulation', () => {
       ['member/driver.ts', 'hosting.becomeHolder?.()\n      this.startWork()', 'hosting.becomeHolder?.()'],
       'kill',
     ],
+    [
+      'a state file whose new name is not synced',
+      ['state/file/copy.ts', 'await folder?.sync()', 'folder'],
+      'cut',
+    ],
+    [
+      'a mark that is written before the bytes that it covers are synced',
+      ['state/file/copy.ts', 'if (!this.installed) await this.#mark(wholeAt)', 'await this.#mark(wholeAt)'],
+      'cut',
+    ],
+    [
+      'a state file that is written on after a failed sync',
+      ['state/file/copy.ts', '      this.lost = true\n      throw error', '      throw error'],
+      'disk',
+    ],
   ])(
     'notices %s',
     async (_, edit, kind) => {
@@ -138,6 +167,27 @@ describe('the simulation', () => {
       const path = folder()
       new World({ seed, partial: 0 }).start('A', async () => {})
       const [expected, got] = [randomCalls(seed, addon, path), randomCalls(seed, code.addon, path)]
+      const at = expected.findIndex((line, i) => line !== got[i])
+      if (at >= 0) wrong.push(`seed ${seed}: kernel ${expected[at]}; simulated ${got[at]}`)
+    }
+    expect(wrong).toEqual([])
+  })
+
+  it('gives the results of the kernel, call by call, for files', async () => {
+    const code = await load()
+    const addon = requireHere(`${ROOT}/build/Release/fd_broker.node`) as Native
+    const wrong: string[] = []
+    for (let seed = 1; seed <= perLane(100, 5_000) && wrong.length < 5; seed++) {
+      const expected = await randomFileCalls(seed, { files, promises, addon }, folder())
+      const got: string[] = []
+      await afterMicrotasks(() => {
+        const world = new World({ seed, partial: 0 })
+        world.start('A', async p => {
+          got.push(...(await randomFileCalls(seed, code, DISK)))
+          world.kill(p, 'ends')
+        })
+        world.run(() => got.length > 0, 60_000)
+      })
       const at = expected.findIndex((line, i) => line !== got[i])
       if (at >= 0) wrong.push(`seed ${seed}: kernel ${expected[at]}; simulated ${got[at]}`)
     }

@@ -29,6 +29,8 @@ export class Livelock extends Error {}
 export class World {
   readonly seed: number
   readonly random: Random
+  /** Random bytes for the processes. */
+  readonly entropy: Random
   readonly kernel: Kernel
   readonly processes = new Map<number, SimulatedProcess>()
   readonly story: string[] = []
@@ -39,7 +41,7 @@ export class World {
   readonly #options: WorldOptions
   #faults: Fault[]
   #alarms: { readonly at: number; readonly act: () => void }[] = []
-  #onDeath: (p: SimulatedProcess) => void = () => {}
+  readonly #onDeath: ((p: SimulatedProcess) => void)[] = []
   #lastPid = 100
 
   constructor(options: WorldOptions) {
@@ -47,7 +49,13 @@ export class World {
     this.#faults = [...(options.faults ?? [])]
     this.seed = options.seed
     this.random = randomOf(options.seed)
+    this.entropy = randomOf(options.seed + 1)
     this.kernel = new Kernel(this)
+  }
+
+  /** The time of `Date`, in milliseconds. */
+  get wallClock(): number {
+    return 1_700_000_000_000 + Math.floor(this.now)
   }
 
   get traces(): boolean {
@@ -143,7 +151,7 @@ export class World {
   }
 
   watchDeaths(onDeath: (p: SimulatedProcess) => void): void {
-    this.#onDeath = onDeath
+    this.#onDeath.push(onDeath)
   }
 
   /** SIGSTOP, and SIGCONT after a while; the callback that runs now ends first. */
@@ -158,7 +166,19 @@ export class World {
     p.die()
     // The pidfds of dead processes are readable now.
     for (const other of this.processes.values()) other.mayRun()
-    this.#onDeath(p)
+    for (const onDeath of this.#onDeath) onDeath(p)
+  }
+
+  /** Ends a process as its own `process.exit()` does: its listeners run first. */
+  exit(p: SimulatedProcess, why: string): void {
+    if (p.dead) return
+    p.enter()
+    try {
+      p.events.emit('exit', 0)
+    } catch (error) {
+      p.fail(error)
+    }
+    this.kill(p, why)
   }
 
   signal(pid: number, signal: string | number): boolean {

@@ -4,6 +4,7 @@ import {
   type Credentials,
   File,
   fail,
+  growTo,
   Inode,
   Listener,
   type Open,
@@ -255,17 +256,30 @@ const processes: Partial<Native> = {
   releaseSignals: () => false,
 }
 
-function asFile(fd: number, syscall: string, other: string): File {
+export function asFile(fd: number, syscall: string, other: string): File {
   const open = get(fd, syscall)
   return open.kind === 'file' ? (open as File) : fail(other, syscall)
 }
 
-/** Writes at a position, and grows the file. */
-export function writeInto(inode: Inode, bytes: Uint8Array, position: number): void {
-  const end = position + bytes.length
-  if (end > inode.data.length) inode.data = Buffer.concat([inode.data], Math.max(256, end * 2))
+/** Reads at a position. */
+export function readFrom(file: File, into: Uint8Array, position: number): number {
+  const { inode, readable } = file
+  if (!readable) fail('EBADF', 'pread')
+  if (inode.type === 'dir') fail('EISDIR', 'pread')
+  const bytes = Math.max(0, Math.min(into.length, inode.size - position))
+  into.set(inode.data.subarray(position, position + bytes))
+  return bytes
+}
+
+/** Writes at a position, and grows the file. Returns the number of bytes written. */
+export function writeInto({ inode, writable }: File, bytes: Uint8Array, position: number): number {
+  if (!writable) fail('EBADF', 'pwrite')
+  if (inode.onDisk) return kernel().disk.write(inode, bytes, position)
+  if (inode.seals & SEAL_WRITE || (inode.seals & SEAL_GROW && position + bytes.length > inode.size))
+    fail('EPERM', 'pwrite')
+  growTo(inode, position + bytes.length)
   inode.data.set(bytes, position)
-  inode.size = Math.max(inode.size, end)
+  return bytes.length
 }
 
 const memory: Partial<Native> = {
@@ -291,20 +305,10 @@ const memory: Partial<Native> = {
     return inode?.sealable ? inode.seals : null
   },
   reopenReadOnly: fd => put(new File(asFile(fd, 'open', 'ENXIO').inode, false)),
-  pread(fd, into, offset, length, position) {
-    const { inode } = asFile(fd, 'pread', 'ESPIPE')
-    const bytes = Math.max(0, Math.min(length, inode.size - position))
-    into.set(inode.data.subarray(position, position + bytes), offset)
-    return bytes
-  },
-  pwrite(fd, from, offset, length, position) {
-    const { inode, writable } = asFile(fd, 'pwrite', 'ESPIPE')
-    if (!writable) fail('EBADF', 'pwrite')
-    if (inode.seals & SEAL_WRITE || (inode.seals & SEAL_GROW && position + length > inode.size))
-      fail('EPERM', 'pwrite')
-    writeInto(inode, from.subarray(offset, offset + length), position)
-    return length
-  },
+  pread: (fd, into, offset, length, position) =>
+    readFrom(asFile(fd, 'pread', 'ESPIPE'), into.subarray(offset, offset + length), position),
+  pwrite: (fd, from, offset, length, position) =>
+    writeInto(asFile(fd, 'pwrite', 'ESPIPE'), from.subarray(offset, offset + length), position),
   fileSize: fd => get(fd, 'fstat').inode?.size ?? 0,
   tryLock(fd) {
     const open = get(fd, 'flock')

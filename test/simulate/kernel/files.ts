@@ -1,9 +1,21 @@
 import { constants } from 'node:fs'
 import { at } from '../world.js'
-import { closeFd, put, writeInto } from './addon.js'
-import { File, fail, Inode } from './objects.js'
+import { asFile, closeFd, put, readFrom, writeInto } from './addon.js'
+import { File, fail, type Inode } from './objects.js'
+import {
+  entries,
+  link,
+  lookUp,
+  makeFolder,
+  openPath,
+  rename,
+  type StatOptions,
+  statsOf,
+  syncFile,
+  truncateFile,
+  unlink,
+} from './tree.js'
 
-const UID = 1000
 const FLAGS: Readonly<Record<string, number>> = {
   r: constants.O_RDONLY,
   'r+': constants.O_RDWR,
@@ -11,39 +23,38 @@ const FLAGS: Readonly<Record<string, number>> = {
 }
 const kernel = () => at.p.world.kernel
 
-interface StatOptions {
-  readonly bigint?: boolean
-  readonly throwIfNoEntry?: boolean
-}
-
-function statsOf(inode: Inode, bigint = false) {
-  const n = bigint ? BigInt : Number
-  const is = (type: Inode['type']) => () => inode.type === type
-  return {
-    dev: n(7),
-    ino: n(inode.ino),
-    uid: n(UID),
-    gid: n(UID),
-    nlink: n(1),
-    mode: n(inode.mode),
-    size: n(inode.size),
-    isSocket: is('socket'),
-    isDirectory: is('dir'),
-    isFile: is('file'),
-    isSymbolicLink: () => false,
-  }
-}
-
 function processIn(path: string) {
   const pid = Number(/^\/proc\/(\d+)\/stat$/.exec(path)?.[1])
   return kernel().world.processes.get(pid) ?? fail('ENOENT', 'open')
 }
 
-function lstatSync(path: string, { bigint, throwIfNoEntry = true }: StatOptions = {}) {
+function lstatSync(path: string, options: StatOptions & { throwIfNoEntry?: boolean } = {}) {
   const inode = kernel().names.get(path)
-  if (inode !== undefined) return statsOf(inode, bigint)
-  return throwIfNoEntry ? fail('ENOENT', 'lstat') : undefined
+  if (inode !== undefined) return statsOf(inode, options)
+  return options.throwIfNoEntry === false ? undefined : statsOf(lookUp(path, 'lstat'), options)
 }
+
+function asInode(fd: number, syscall: string): Inode {
+  return at.p.fds.get(fd)?.inode ?? fail('EBADF', syscall)
+}
+
+/** A disk that is slow holds up a process that does not ask another thread. */
+function blocking<Args extends unknown[], Result>(
+  isOnDisk: (first: Args[0]) => boolean,
+  call: (...args: Args) => Result,
+): (...args: Args) => Result {
+  return (...args) => {
+    const { disk } = kernel()
+    if (disk.isSlow && isOnDisk(args[0])) {
+      const { begin, end } = disk.delays(true)
+      at.p.world.stop(at.p, begin + end)
+    }
+    return call(...args)
+  }
+}
+
+const ofFd = (fd: number) => at.p.fds.get(fd)?.inode?.onDisk === true
+const ofPath = (path: string) => kernel().names.get(path)?.onDisk === true
 
 /** The functions of `node:fs` that the drivers call, for the process that runs now. */
 export const simulatedFiles = {
@@ -51,59 +62,43 @@ export const simulatedFiles = {
   statSync: lstatSync,
   existsSync: (path: string) => kernel().names.has(path),
   realpathSync: (path: string) => (kernel().names.has(path) ? path : fail('ENOENT', 'realpath')),
-  readdirSync: () => fail('ENOENT', 'readdir'),
+  readdirSync: entries,
   readlinkSync: () => fail('ENOENT', 'readlink'),
-  mkdirSync(path: string, { mode = 0o777 }: { mode?: number } = {}) {
-    if (kernel().names.has(path)) fail('EEXIST', 'mkdir')
-    kernel().names.set(path, new Inode('dir', path, mode))
-  },
-  linkSync(from: string, to: string) {
-    const inode = kernel().names.get(from) ?? fail('ENOENT', 'link')
-    if (kernel().names.has(to)) fail('EEXIST', 'link')
-    kernel().names.set(to, inode)
-  },
-  unlinkSync(path: string) {
-    if (!kernel().names.delete(path)) fail('ENOENT', 'unlink')
-  },
-  renameSync(from: string, to: string) {
-    kernel().names.set(to, kernel().names.get(from) ?? fail('ENOENT', 'rename'))
-    kernel().names.delete(from)
-  },
+  mkdirSync: (path: string, { mode = 0o777 }: { mode?: number } = {}) => makeFolder(path, mode),
+  linkSync: link,
+  unlinkSync: blocking(ofPath, unlink),
+  renameSync: blocking(ofPath, rename),
   chmodSync(path: string, mode: number) {
-    const inode = kernel().names.get(path) ?? fail('ENOENT', 'chmod')
-    inode.mode = mode
+    lookUp(path, 'chmod').mode = mode
   },
   readFileSync(path: string) {
     const { pid, dead } = processIn(path)
     return `${pid} (node) ${dead ? 'Z' : 'S'} 1 ${pid} ${pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 ${pid * 100} 0`
   },
   openSync(path: string, flags: string | number = 'r', mode = 0o666) {
-    const fd = Number(/^\/proc\/self\/fd\/(\d+)$/.exec(path)?.[1])
-    const present = at.p.fds.get(fd)?.inode ?? kernel().names.get(path)
     const bits = typeof flags === 'number' ? flags : FLAGS[flags]!
-    if (present !== undefined && bits & constants.O_EXCL) fail('EEXIST', 'open')
-    if (present === undefined && !(bits & constants.O_CREAT)) fail('ENOENT', 'open')
-    const inode = present ?? new Inode('file', path, mode)
-    if (present === undefined) kernel().names.set(path, inode)
-    return put(new File(inode, (bits & (constants.O_WRONLY | constants.O_RDWR)) !== 0))
+    const fd = Number(/^\/proc\/self\/fd\/(\d+)$/.exec(path)?.[1])
+    const own = at.p.fds.get(fd)?.inode ?? null
+    if (own === null) return put(openPath(path, bits, mode))
+    return put(new File(own, (bits & (constants.O_WRONLY | constants.O_RDWR)) !== 0))
   },
-  fstatSync(fd: number, { bigint }: StatOptions = {}) {
-    return statsOf(at.p.fds.get(fd)?.inode ?? fail('EBADF', 'fstat'), bigint)
-  },
-  fsyncSync() {},
-  fdatasyncSync() {},
-  rmSync(path: string, { force = false }: { force?: boolean } = {}) {
-    if (!kernel().names.delete(path) && !force) fail('ENOENT', 'rm')
-  },
+  fstatSync: (fd: number, options: StatOptions = {}) => statsOf(asInode(fd, 'fstat'), options),
+  readSync: (fd: number, into: Uint8Array, offset: number, length: number, position: number) =>
+    readFrom(asFile(fd, 'read', 'ESPIPE'), into.subarray(offset, offset + length), position),
+  writeSync: blocking(
+    ofFd,
+    (fd: number, from: Uint8Array, offset: number, length: number, position: number) =>
+      writeInto(asFile(fd, 'write', 'ESPIPE'), from.subarray(offset, offset + length), position),
+  ),
+  fsyncSync: blocking(ofFd, (fd: number) => syncFile(asFile(fd, 'fsync', 'EINVAL'))),
+  fdatasyncSync: blocking(ofFd, (fd: number) => syncFile(asFile(fd, 'fdatasync', 'EINVAL'))),
+  rmSync: blocking(ofPath, (path: string, { force = false }: { force?: boolean } = {}) => {
+    if (!force || kernel().names.has(path)) unlink(path)
+  }),
   constants,
-  ftruncateSync(fd: number, size: number) {
-    const inode = at.p.fds.get(fd)?.inode ?? fail('EBADF', 'ftruncate')
-    const sealed = size < inode.size ? 2 : 4
-    if (inode.seals & (sealed | 8)) fail('EPERM', 'ftruncate')
-    if (size > inode.size) writeInto(inode, new Uint8Array(size - inode.size), inode.size)
-    inode.data.fill(0, size)
-    inode.size = size
-  },
+  ftruncateSync: blocking(ofFd, (fd: number, size: number) =>
+    truncateFile(asFile(fd, 'ftruncate', 'EINVAL'), size),
+  ),
   closeSync: closeFd,
   close(fd: number, done: () => void) {
     closeFd(fd)

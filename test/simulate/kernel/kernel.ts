@@ -1,4 +1,6 @@
+import type { Survivor } from '../../processes/simulated-disk.js'
 import type { World } from '../world.js'
+import { DISK, Disk } from './disk.js'
 import { type Credentials, Inode, type Listener, type Open, type Pidfd, Stream } from './objects.js'
 
 /** Bytes that wait in one direction of a socket. */
@@ -15,10 +17,30 @@ export class Kernel {
   readonly names = new Map<string, Inode>()
   /** Sockets hold this many bytes: a small number lets buffers fill. */
   buffer = USUAL_BUFFER
+  readonly disk: Disk
 
   constructor(world: World) {
     this.world = world
-    for (const path of ['/', '/run', '/run/shop']) this.names.set(path, new Inode('dir', path, 0o700))
+    this.disk = new Disk(world)
+    this.#makeFolders()
+  }
+
+  #makeFolders(): void {
+    for (const path of ['/', '/tmp', '/run', '/run/shop', '/var', '/var/lib', DISK])
+      this.names.set(path, new Inode('dir', path, 0o700))
+    this.names.get(DISK)!.onDisk = true
+  }
+
+  /** After a power cut the tree has only what the disk has kept. All processes of the machine must be dead. */
+  restart(): void {
+    this.boot(this.disk.survivors())
+  }
+
+  /** Begins with these files on the disk. */
+  boot(survivors: readonly Survivor[]): void {
+    this.names.clear()
+    this.#makeFolders()
+    for (const [path, inode] of this.disk.load(survivors)) this.names.set(path, inode)
   }
 
   hold<T extends Open>(open: T): T {

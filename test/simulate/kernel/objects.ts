@@ -40,12 +40,21 @@ export class Inode {
   seals = 0
   /** A memory file, which can be sealed. */
   sealable = false
+  /** A file or folder of the disk. */
+  onDisk = false
+  mtimeMs = 0
 
   constructor(type: Inode['type'], name: string, mode = 0o600) {
     this.type = type
     this.name = name
     this.mode = mode
   }
+}
+
+/** Makes a file at least so long. */
+export function growTo(inode: Inode, size: number): void {
+  if (size > inode.data.length) inode.data = Buffer.concat([inode.data], Math.max(256, size * 2))
+  inode.size = Math.max(inode.size, size)
 }
 
 /** An open file description. Descriptors, and messages that carry some, refer to it. */
@@ -136,10 +145,12 @@ export class File extends Open {
   readonly kind = 'file'
   override readonly inode: Inode
   readonly writable: boolean
+  readonly readable: boolean
 
-  constructor(inode: Inode, writable: boolean) {
+  constructor(inode: Inode, writable: boolean, readable = true) {
     super(inode)
     this.inode = inode
     this.writable = writable
+    this.readable = readable
   }
 }

@@ -2,13 +2,13 @@ import type { Code } from '../globals.js'
 import { connectTcpNow } from '../kernel/addon.js'
 import { DEAD, type SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
-import { BYTES, HOST, NUMBERS, PORT, READ, REFUSED } from './program.js'
+import { BYTES, HOST, isDurable, NUMBERS, PORT, READ, REFUSED } from './program.js'
 
 /** The observations of a client. Times are those of the world. */
 export interface History {
   readonly refused: { readonly at: number; readonly code: string }[]
   /** Keys of changes that the service has acknowledged. */
-  readonly acknowledged: string[]
+  readonly acknowledged: { readonly at: number; readonly key: string }[]
   readonly failed: number[]
   readonly wrong: string[]
   readonly cut: { readonly at: number; readonly how: string; readonly inFlight: boolean }[]
@@ -20,10 +20,38 @@ const RETRY_MS = 50
 const PAUSE_MS = 50
 const MOST_PAUSE_MS = 250
 
+/** The last acknowledged number of each client: a read that begins later must not show an older one. */
+export class Lasts {
+  readonly #all: number[]
+  readonly #durable: number[]
+
+  constructor(clients: number) {
+    this.#all = Array.from({ length: clients }, () => 0)
+    this.#durable = [...this.#all]
+  }
+
+  get clients(): number {
+    return this.#all.length
+  }
+
+  of(client: number): number {
+    return this.#all[client]!
+  }
+
+  set(client: number, number: number): void {
+    this.#all[client] = number
+    if (isDurable(number)) this.#durable[client] = number
+  }
+
+  /** A version has begun with the state file alone, which has the durable changes. */
+  startAgain(): void {
+    this.#all.splice(0, this.clients, ...this.#durable)
+  }
+}
+
 /** Starts clients: each keeps one connection, sends a request a while after each answer, and connects again when the connection ends. */
-export function startClients(code: Code, world: World, count: number): History[] {
-  const lasts = Array.from({ length: count }, () => 0)
-  return lasts.map((_, index) => {
+export function startClients(code: Code, world: World, lasts: Lasts): History[] {
+  return Array.from({ length: lasts.clients }, (_, index) => {
     const history: History = { refused: [], acknowledged: [], failed: [], wrong: [], cut: [], askedAt: null }
     world.start(`c${index + 1}`, p => new Client(code, p, history, index, lasts).run())
     return history
@@ -35,14 +63,13 @@ class Client {
   readonly #p: SimulatedProcess
   readonly #history: History
   readonly #index: number
-  /** The last acknowledged number of each client: a read that begins later must not show an older one. */
-  readonly #lasts: number[]
+  readonly #lasts: Lasts
   /** The last number that this client has sent. */
   #last: number
   /** The client whose number was asked for, and its last acknowledged number then; null: the request is a change. */
   #reading: { readonly of: number; readonly least: number } | null = null
 
-  constructor(code: Code, p: SimulatedProcess, history: History, index: number, lasts: number[]) {
+  constructor(code: Code, p: SimulatedProcess, history: History, index: number, lasts: Lasts) {
     this.#code = code
     this.#p = p
     this.#history = history
@@ -122,8 +149,8 @@ class Client {
     this.#reading = null
     if (world.below(3) > 0) request.writeUInt32BE(++this.#last)
     else {
-      const of = world.below(this.#lasts.length)
-      this.#reading = { of, least: this.#lasts[of]! }
+      const of = world.below(this.#lasts.clients)
+      this.#reading = { of, least: this.#lasts.of(of) }
       request.writeUInt32BE(READ + of)
     }
   }
@@ -138,8 +165,8 @@ class Client {
           `a read of the last number of client ${of + 1} shows ${answer}, older than ${least}`,
         )
     } else if (answer === this.#last) {
-      history.acknowledged.push(request.toString('hex'))
-      this.#lasts[this.#index] = answer
+      history.acknowledged.push({ at: this.#p.world.now, key: request.toString('hex') })
+      this.#lasts.set(this.#index, answer)
     } else if (answer === REFUSED) history.failed.push(this.#p.world.now)
     else history.wrong.push(`${answer} for ${this.#last}`)
     history.askedAt = null

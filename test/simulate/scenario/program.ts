@@ -2,12 +2,16 @@ import type { OwnedFd } from '../../../src/kernel/index.js'
 import type { Member } from '../../../src/member/member.js'
 import type { Section } from '../../../src/state/section.js'
 import type { Code } from '../globals.js'
+import { DISK } from '../kernel/disk.js'
 import type { SimulatedProcess } from '../process.js'
+import type { Ledger } from './ledger.js'
 
 export const CONTROL = '/run/shop/c.sock'
 export const [HOST, PORT] = ['127.0.0.1', 80]
 /** The answer to a request whose change was refused. */
 export const REFUSED = 0xffffffff
+/** The state file of a service that has one. */
+export const STATE_FILE = `${DISK}/state`
 /** A request, and its answer: a number. Without {@link READ} it is a change, with a number that the client has not sent before. */
 export const BYTES = 4
 /** Asks for the last number of the client whose index follows. */
@@ -22,6 +26,11 @@ export function counterOf(client: number): string {
   return `last of ${client}`
 }
 
+/** Whether the change of a number is durable, in a service with a state file. */
+export function isDurable(number: number): boolean {
+  return number % 2 === 0
+}
+
 /** The view that the observer of a run has of a process of the service. */
 export interface Version {
   readonly p: SimulatedProcess
@@ -29,6 +38,10 @@ export interface Version {
   notes: Section<Uint8Array> | null
   /** The process joined without a previous version. */
   first: boolean
+  /** When it knew that; infinite if there was one. */
+  firstAt: number
+  /** The state file was damaged before the start. */
+  mayRefuse: boolean
   /** `ready()` has resolved. */
   hasServed: boolean
   /** When it must have ended, as its program has ordered; infinite without an order. */
@@ -88,6 +101,8 @@ export interface ProgramOptions {
   readonly hosting: 'embedded' | 'daemon'
   /** Ends before it is ready. */
   readonly crashes?: boolean
+  /** The service has a state file, and this records its durable changes. */
+  readonly ledger: Ledger | null
 }
 
 /** A program that uses the library as any program does. Each request is a change of the state, which it acknowledges when the change is made. */
@@ -102,6 +117,8 @@ export function startVersion(
     member: null,
     notes: null,
     first: false,
+    firstAt: Number.POSITIVE_INFINITY,
+    mayRefuse: false,
     hasServed: false,
     endsBy: Number.POSITIVE_INFINITY,
     cutsFrom: Number.POSITIVE_INFINITY,
@@ -122,7 +139,7 @@ async function main(
   code: Code,
   version: Version,
   work: OnceOnlyWork,
-  { probation, hosting, crashes = false }: ProgramOptions,
+  { probation, hosting, crashes = false, ledger }: ProgramOptions,
 ): Promise<void> {
   const { p } = version
   const logger = loggerOf(p)
@@ -132,11 +149,16 @@ async function main(
     hosting,
     logger,
     upgrade: { probation, ready: READY_MS },
+    ...(ledger !== null && { stateFile: STATE_FILE }),
   })
   version.member = member
   version.first = member.first
+  if (member.first) {
+    version.firstAt = p.world.now
+    ledger?.startAgain()
+  }
   // Nothing keeps a program alive whose member has retired.
-  member.on('retired', why => p.setImmediate(() => p.world.kill(p, `ends: ${why}`)))
+  member.on('retired', why => p.setImmediate(() => p.world.exit(p, `ends: ${why}`)))
   member.on('retiring', () => {
     version.ceasedAt = p.world.now
   })
@@ -144,7 +166,7 @@ async function main(
   member.whileServing(() => work.start(p))
   const listener = await member.listen('web', `tcp://${HOST}:${PORT}`)
   const server = new code.Server()
-  const keeper = new Keeper(code, version)
+  const keeper = new Keeper(code, version, ledger)
   server.accepted = fd => keeper.add(code.OwnedFd.own(fd, 'connection'))
   listener.serve(server as never, { keeper })
   if (crashes) {
@@ -236,7 +258,8 @@ class Connection {
 
   /** Replaces a request by its answer. */
   async #serve(request: Buffer): Promise<void> {
-    const { p, notes } = this.#keeper.version
+    const { ledger, version } = this.#keeper
+    const { p, notes } = version
     const number = request.readUInt32BE()
     if (number >= READ) {
       request.set(notes!.get(counterOf(number - READ)) ?? Buffer.alloc(BYTES))
@@ -248,14 +271,21 @@ class Connection {
     // A change of a lost connection may be made later than the next one.
     const latest = (before: Uint8Array | undefined) =>
       before !== undefined && Buffer.from(before).readUInt32BE() > number ? undefined : value
+    const durable = ledger !== null && isDurable(number)
+    const options = durable ? { durable } : {}
+    const key = value.toString('hex')
     const changes = [
-      notes!.put(value.toString('hex'), value),
-      notes!.update(counterOf(Math.floor(number / NUMBERS)), latest),
+      notes!.put(key, value, options),
+      notes!.update(counterOf(Math.floor(number / NUMBERS)), latest, options),
     ]
     await Promise.all(changes)
-      .then(() => p.world.note(p, `has changed ${number}`))
+      .then(() => {
+        if (durable) ledger.add(p, key)
+        p.world.note(p, `has changed ${number}`)
+      })
       .catch(error => {
         p.world.note(p, `a change was refused: ${error.code}`)
+        if (error.code === 'ERR_FDB_STATE_FILE') ledger?.refuse(p)
         request.writeUInt32BE(REFUSED)
       })
   }
@@ -282,13 +312,15 @@ class Keeper {
   readonly protocol = 'numbers/1'
   readonly code: Code
   readonly version: Version
+  readonly ledger: Ledger | null
   onMovable: (() => void) | null = null
   readonly #open = new Set<Connection>()
   readonly #onEmpty: (() => void)[] = []
 
-  constructor(code: Code, version: Version) {
+  constructor(code: Code, version: Version, ledger: Ledger | null) {
     this.code = code
     this.version = version
+    this.ledger = ledger
   }
 
   get moving() {

@@ -3,10 +3,12 @@ import type { Code } from '../globals.js'
 import type { Stream } from '../kernel/objects.js'
 import type { SimulatedProcess } from '../process.js'
 import { Livelock, World } from '../world.js'
-import { type History, startClients } from './client.js'
+import { type History, Lasts, startClients } from './client.js'
 import { startDaemon } from './daemon.js'
+import { Ledger } from './ledger.js'
 import { startOperator } from './operator.js'
-import { OnceOnlyWork, startVersion, type Version } from './program.js'
+import { wrongAfterCut } from './power.js'
+import { OnceOnlyWork, STATE_FILE, startVersion, type Version } from './program.js'
 import { type Act, PROBATION_MS, type Schedule } from './schedule.js'
 import { IDLE_MS, phaseOf, verdict } from './verdict.js'
 
@@ -20,6 +22,11 @@ const LATE_END_MS = 1_000
 const LEAST_END_MS = 500
 /** Times of timers are whole milliseconds. */
 const EARLY_MS = 5
+/** A service manager starts a version again this long after the end of all processes. */
+const RESTART_MS = 500
+/** In a run with a state file the power is cut so often, in worlds of their own: after one of so many acknowledgements, or when a file has got its name. */
+const CUTS = 4
+const CUT_EVERY = 15
 
 export interface Outcome {
   /** The promises that were broken; empty if all were kept. */
@@ -39,6 +46,16 @@ export function runSchedule(code: Code, seed: number, schedule: Schedule, trace 
   }
 }
 
+/** Whether an error about a state file tells which file, and the place where it is damaged or that it is none. */
+function isPrecise(failure: Error): boolean {
+  const { code, details, message } = failure as Error & { code?: string; details?: Record<string, unknown> }
+  if (!message.includes(STATE_FILE)) return false
+  return (
+    code === 'ERR_FDB_STATE_FORMAT' ||
+    (code === 'ERR_FDB_STATE_DAMAGED' && typeof details?.offset === 'number')
+  )
+}
+
 class Run {
   readonly #code: Code
   readonly #world: World
@@ -48,11 +65,19 @@ class Run {
   readonly #work = new OnceOnlyWork()
   /** The present process of the daemon; null with embedded hosting. */
   #daemon: (() => SimulatedProcess) | null = null
+  readonly #ledger: Ledger | null
+  readonly #wrong: string[] = []
+  #cuts = CUTS
+  /** The state file is damaged now. */
+  #isDamaged = false
+  /** When all processes ended together last, and whether the power was cut. */
+  #ended: { readonly at: number; readonly cut: boolean } | null = null
 
   constructor(code: Code, world: World, schedule: Schedule) {
     this.#code = code
     this.#world = world
     this.#schedule = schedule
+    this.#ledger = schedule.stateFile ? new Ledger() : null
   }
 
   run(): string[] {
@@ -60,17 +85,25 @@ class Run {
     if (this.#schedule.hosting === 'daemon') this.#daemon = startDaemon(this.#code, world)
     const A = this.#start('A')
     if (!world.run(() => A.hasServed, START_MS)) return ['the first version does not serve']
-    this.#clients = startClients(this.#code, world, CLIENTS)
+    const lasts = new Lasts(CLIENTS)
+    this.#clients = startClients(this.#code, world, lasts)
+    if (this.#ledger !== null) {
+      this.#ledger.onStartedAgain = () => lasts.startAgain()
+      this.#ledger.onAdded = () => this.#mayCut(CUT_EVERY)
+      world.kernel.disk.onNamed = () => this.#mayCut(2)
+    }
     world.run(() => false, 100 + world.below(100))
     const before = { A: A.p.calls, B: 0, S: this.#daemon?.().calls ?? 0 }
     const B = this.#start('B')
     for (const act of this.#schedule.acts) this.#prepare(act, before)
     this.#act(A, B)
     const forgotten = this.#forgottenWork()
+    this.#cut()
     const D = this.#start('D')
     const tookOver = world.run(() => D.hasServed, LATER_MS)
     world.run(() => false, 5_000)
-    return verdict({
+    this.#cut()
+    const broken = verdict({
       world,
       schedule: this.#schedule,
       versions: this.#versions,
@@ -78,7 +111,23 @@ class Run {
       tookOver,
       work: this.#work,
       forgotten,
+      ledger: this.#ledger,
+      ended: this.#ended,
     })
+    return [...broken, ...this.#wrong]
+  }
+
+  /** Cuts the power of another world with this disk, once in so many calls. */
+  #mayCut(every: number): void {
+    if (this.#cuts === 0 || this.#world.below(every) > 0) return
+    this.#cuts--
+    this.#world.after(0, () => this.#cut())
+  }
+
+  #cut(): void {
+    if (this.#ledger === null || this.#isDamaged) return
+    const wrong = wrongAfterCut(this.#code, this.#world, this.#ledger)
+    if (wrong !== null) this.#wrong.push(wrong)
   }
 
   /** A version that has served for a while, and in which no once-only work runs; null if there is none. */
@@ -89,7 +138,8 @@ class Run {
   }
 
   #start(name: string, crashes = false): Version {
-    const options = { probation: PROBATION_MS, hosting: this.#schedule.hosting, crashes }
+    const { hosting } = this.#schedule
+    const options = { probation: PROBATION_MS, hosting, crashes, ledger: this.#ledger }
     const version = startVersion(this.#code, name, this.#world, this.#work, options)
     this.#versions.set(name, version)
     return version
@@ -161,7 +211,64 @@ class Run {
         return
       case 'break':
         this.#break(act.which)
+        return
+      case 'disk':
+        world.kernel.disk.trouble = { ...act, until: world.now + act.ms }
+        return
+      case 'damage':
+        this.#damage()
+        return
+      case 'end all':
+      case 'cut':
+        this.#endAll(act.what === 'cut')
+        this.#startLater()
     }
+  }
+
+  /** Ends all processes of the machine. */
+  #endAll(cut: boolean): void {
+    const world = this.#world
+    this.#ended = { at: world.now, cut }
+    for (const { p } of this.#versions.values()) world.kill(p, cut ? 'loses its power' : 'is killed')
+    if (this.#daemon !== null) world.kill(this.#daemon(), cut ? 'loses its power' : 'is killed')
+    if (cut) world.kernel.restart()
+  }
+
+  #startLater(): void {
+    this.#world.after(RESTART_MS, () => this.#start(`R${this.#versions.size}`))
+  }
+
+  /** Damages the state file while no process runs. A version that starts then refuses the file, and leaves it as it is, or has lost nothing. */
+  #damage(): void {
+    const world = this.#world
+    const { kernel } = world
+    this.#endAll(false)
+    const file = kernel.names.get(STATE_FILE)
+    if (file === undefined || file.size === 0) {
+      this.#startLater()
+      return
+    }
+    const at = world.below(file.size)
+    const bit = 1 << world.below(8)
+    kernel.disk.flip(file, at, bit)
+    const damaged = Buffer.from(file.data.subarray(0, file.size))
+    this.#isDamaged = true
+    world.after(RESTART_MS, () => {
+      const X = this.#start('X')
+      X.mayRefuse = true
+      world.note(X.p, `the state file is damaged at ${at} of ${file.size}`)
+      world.after(START_MS, () => {
+        this.#isDamaged = false
+        if (!X.p.dead) return
+        const present = kernel.names.get(STATE_FILE)
+        if (present !== file || !file.data.subarray(0, file.size).equals(damaged))
+          this.#wrong.push('a damaged state file was changed')
+        if (!X.p.failures.some(isPrecise))
+          this.#wrong.push('a damaged state file was refused without its place')
+        kernel.disk.flip(file, at, bit)
+        this.#startLater()
+      })
+    })
   }
 
   /** Breaks one of the connections between processes of the service. */

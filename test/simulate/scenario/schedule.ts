@@ -1,4 +1,5 @@
 import type { LACKS } from '../faults.js'
+import type { Trouble } from '../kernel/disk.js'
 import { randomOf } from '../random.js'
 
 /** `S`: the daemon. */
@@ -22,11 +23,23 @@ export type Act =
   | { readonly what: 'crasher'; readonly when: When }
   | { readonly what: 'rollback' | 'stop service' | 'status'; readonly when: When }
   | { readonly what: 'break'; readonly when: When; readonly which: number }
+  /** All processes of the machine end at once, and a version starts again; also the power is cut, or the state file is damaged meanwhile. */
+  | { readonly what: 'end all' | 'cut' | 'damage'; readonly when: When }
+  /** The disk does badly for `ms`: see Trouble in kernel/disk.ts. */
+  | {
+      readonly what: 'disk'
+      readonly when: When
+      readonly how: Trouble['how']
+      readonly ms: number
+      readonly much: number
+    }
 
 export interface Schedule {
   readonly kind: Kind
   readonly acts: readonly Act[]
   readonly hosting: 'embedded' | 'daemon'
+  /** The service has a state file, and each second change is durable. */
+  readonly stateFile: boolean
   /** Bytes that a socket holds; the share of timers that are late. */
   readonly buffer?: number
   readonly late?: { readonly share: number; readonly ms: number }
@@ -50,13 +63,21 @@ export const KINDS = [
   'alone',
   'slow',
   'two',
+  'cut',
+  'disk',
+  'damage',
 ] as const
 export type Kind = (typeof KINDS)[number]
+/** Kinds of trouble for services with a state file only. */
+const OF_FILES: readonly Kind[] = ['cut', 'disk', 'damage']
+/** One run of so many has a state file although its trouble is another one. */
+const FILES_EVERY = 4
 
 export function scheduleOf(
   seed: number,
   wanted?: Kind,
   hosting: Schedule['hosting'] = seed % 3 === 0 ? 'daemon' : 'embedded',
+  withFile = seed % FILES_EVERY === 0,
 ): Schedule {
   const random = randomOf(seed * 7919 + 1)
   const below = (n: number) => Math.floor(random() * n)
@@ -109,21 +130,39 @@ export function scheduleOf(
       }
       case 'break':
         return [{ what: 'break', when: { after: version(), steps: below(STEPS) }, which: below(4) }]
+      case 'cut':
+        return [{ what: below(3) === 0 ? 'end all' : 'cut', when: soon() }]
+      case 'damage':
+        return [{ what: 'damage', when: soon() }]
+      case 'disk': {
+        const how = (['EIO', 'unsynced', 'full', 'slow', 'stuck'] as const)[below(5)]!
+        const share = 0.1 + random() * 0.9
+        const much = { EIO: share, unsynced: share, full: below(100_000), slow: 10 + below(2_000), stuck: 0 }[
+          how
+        ]
+        return [{ what: 'disk', how, much, ms: 200 + below(10_000), when: soon() }]
+      }
       case 'lack': {
         const code = (['EMFILE', 'ENOMEM', 'ENOSPC'] as const)[below(3)]!
         return [{ what: 'lack', who: who(), call: 1 + below(CALLS), code, calls: 1 + below(60) }]
       }
     }
   }
-  const simple = KINDS.filter(each => each !== 'two' && each !== 'slow') as Exclude<Kind, 'two' | 'slow'>[]
+  const stateFile = withFile || OF_FILES.includes(kind)
+  // Only one trouble at a time with damage: it is mended before the next start.
+  const simple = KINDS.filter(
+    (each): each is Exclude<Kind, 'two' | 'slow'> =>
+      !['two', 'slow', 'damage'].includes(each) && (stateFile || !OF_FILES.includes(each)),
+  )
   const any = () => one(simple[below(simple.length)]!)
   const world = {
     buffer: [512, 4_096, 65_536][below(3)]!,
     late: { share: 0.1 + random() * 0.4, ms: below(1_500) },
   }
-  if (kind === 'slow') return { kind, hosting, acts: below(2) === 0 ? [] : any(), ...world }
-  if (kind === 'two') return { kind, hosting, acts: [...any(), ...any()], ...(below(3) === 0 && world) }
-  return { kind, hosting, acts: one(kind) }
+  const service = { kind, hosting, stateFile }
+  if (kind === 'slow') return { ...service, acts: below(2) === 0 ? [] : any(), ...world }
+  if (kind === 'two') return { ...service, acts: [...any(), ...any()], ...(below(3) === 0 && world) }
+  return { ...service, acts: one(kind) }
 }
 
 export function actText(act: Act): string {

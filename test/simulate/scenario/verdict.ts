@@ -1,5 +1,6 @@
 import type { World } from '../world.js'
 import type { History } from './client.js'
+import type { Ledger } from './ledger.js'
 import { type OnceOnlyWork, STAYS, type Version } from './program.js'
 import type { Act, Schedule } from './schedule.js'
 
@@ -13,6 +14,10 @@ export interface Seen {
   readonly work: OnceOnlyWork
   /** A version that served without once-only work before the last version started; null if there was none. */
   readonly forgotten: string | null
+  /** Null without a state file. */
+  readonly ledger: Ledger | null
+  /** When all processes ended together, and whether the power was cut; null if they never did. */
+  readonly ended: { readonly at: number; readonly cut: boolean } | null
 }
 
 /** A connection may end this long after the death of a process that had it. */
@@ -23,6 +28,11 @@ export const IDLE_MS = 2_000
 
 /** Failures of a version that the program must expect. */
 const EXPECTED = /^ERR_FDB_/
+/** The state file is refused, although nothing has damaged it. */
+const REFUSED = /^ERR_FDB_STATE_(?:DAMAGED|FORMAT)$/
+/** Changes that are not durable are in the state file so long after them, and on the disk with the next sync: see docs/state.md. */
+const WRITTEN_MS = 500
+const SYNCED_MS = 3_000
 
 /** Returns the promises that were broken. */
 export function verdict(seen: Seen): string[] {
@@ -30,19 +40,21 @@ export function verdict(seen: Seen): string[] {
   // A process that is stopped keeps descriptors that a dead one has sent to it.
   const stops = [...world.processes.values()].map(({ stoppedUntil }) => stoppedUntil)
   const cutUntil = (diedAt: number) => Math.max(diedAt, ...stops.filter(until => until > diedAt)) + DEATH_MS
-  const { A, B, D } = Object.fromEntries(versions) as Record<string, Version>
+  const { A, B } = Object.fromEntries(versions) as Record<string, Version>
   const wrong: string[] = []
   const does = (act: Act['what']) => schedule.acts.some(({ what }) => what === act)
   const deaths = [...world.processes.values()].filter(({ dead, name }) => dead && name !== 'op')
-  for (const { p } of versions.values())
+  for (const { p, mayRefuse } of versions.values())
     for (const failure of p.failures) {
       const { code = '' } = failure as NodeJS.ErrnoException
-      if (!EXPECTED.test(code)) wrong.push(`${p.name} fails: ${code} ${failure.message}`)
+      if (!EXPECTED.test(code) || (REFUSED.test(code) && !mayRefuse))
+        wrong.push(`${p.name} fails: ${code} ${failure.message}`)
     }
   // A new service begins if all versions with the state have ended.
   const wasEnded = schedule.acts.some(({ what }) => what === 'close' || what === 'stop service')
-  const startedAgain = [B, versions.get('C'), D].filter(each => each?.first)
-  const mayStartAgain = wasEnded || (A!.p.dead && (B!.first || !B!.hasServed || B!.p.dead))
+  const startedAgain = [...versions.values()].filter(each => each !== A && each.first)
+  const mayStartAgain =
+    wasEnded || seen.ended !== null || (A!.p.dead && (B!.first || !B!.hasServed || B!.p.dead))
   if (startedAgain.length > 0 && !mayStartAgain) wrong.push('the service ended, with its state')
   for (const { p, ceasedAt } of versions.values()) {
     const others = [...versions.values()].filter(other => other.p !== p && other.p.startedAt <= ceasedAt)
@@ -61,8 +73,10 @@ export function verdict(seen: Seen): string[] {
         wrong.push(`${p.name} was ordered to end by ${endsBy.toFixed(0)}, and did not`)
   if (seen.forgotten !== null) wrong.push(`${seen.forgotten} serves, and has forgotten the once-only work`)
   if (!seen.tookOver) wrong.push(`a later version cannot take over: ${phases(versions)}`)
-  if (startedAgain.length > 0) return unique(wrong)
   const server = [...versions.values()].find(version => phaseOf(version) === 'serving')
+  if (server !== undefined && seen.ledger !== null)
+    wrong.push(...lostInFile(seen, seen.ledger, server, startedAgain))
+  if (startedAgain.length > 0) return unique(wrong)
   if (server === undefined) return unique([...wrong, `no version serves: ${phases(versions)}`])
   // An order to end, of the program or of an operator in other trouble, is an order to close connections.
   const isStopped =
@@ -74,7 +88,7 @@ export function verdict(seen: Seen): string[] {
   const mayCutFrom = isStopped ? 0 : Math.min(...[...versions.values()].map(({ cutsFrom }) => cutsFrom))
   for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
     server.p.enter()
-    const lost = acknowledged.filter(key => !server.notes!.has(key))
+    const lost = acknowledged.filter(({ key }) => !server.notes!.has(key))
     if (lost.length > 0) wrong.push(`${lost.length} of ${acknowledged.length} acknowledged changes are lost`)
     if (refused.length > 0)
       wrong.push(`${refused.length} connections were refused, the first at ${refused[0]!.at.toFixed(3)}`)
@@ -95,6 +109,36 @@ export function verdict(seen: Seen): string[] {
   if (last !== null && world.now - lastAt > IDLE_MS)
     wrong.push(`no version does the once-only work since ${lastAt.toFixed(3)}`)
   return unique(wrong)
+}
+
+/** Returns what a service with a state file has lost, although versions of it have begun with the file alone. */
+function lostInFile(
+  { clients, ended, schedule }: Seen,
+  ledger: Ledger,
+  server: Version,
+  startedAgain: readonly Version[],
+): string[] {
+  server.p.enter()
+  const wrong: string[] = []
+  const { acts, late } = schedule
+  const isLost = (key: string) => !server.notes!.has(key)
+  const durable = ledger.keys.filter(isLost)
+  if (durable.length > 0) wrong.push(`${durable.length} of ${ledger.keys.length} durable changes are lost`)
+  const [refused] = acts.some(({ what }) => what === 'disk' || what === 'lack') ? [] : ledger.refused
+  if (refused !== undefined)
+    wrong.push(
+      `${refused.name} refused a durable change at ${refused.at.toFixed(3)}, as if the disk were bad`,
+    )
+  const since = Math.max(0, ...startedAgain.map(({ firstAt }) => firstAt))
+  const isOnlyTrouble = acts.length === 1 && late === undefined && acts[0]!.what !== 'damage'
+  const before = ended !== null && isOnlyTrouble ? ended.at - (ended.cut ? SYNCED_MS : WRITTEN_MS) : 0
+  for (const { acknowledged, wrong: answers } of clients) {
+    const lost = acknowledged.filter(({ at, key }) => (at > since || at < before) && isLost(key))
+    if (lost.length > 0)
+      wrong.push(`${lost.length} acknowledged changes are lost, the first of ${lost[0]!.at.toFixed(3)}`)
+    if (answers.length > 0) wrong.push(`wrong answers: ${answers}`)
+  }
+  return wrong
 }
 
 function phases(versions: ReadonlyMap<string, Version>): string {
