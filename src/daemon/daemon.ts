@@ -242,6 +242,26 @@ export class Daemon implements AsyncDisposable {
     return await this.#deps.member.stay(options)
   }
 
+  /**
+   * @internal Refuses the next daemon, which joins or is started by {@link upgrade}, because an operator ends all services. Throws
+   * ERR_FDB_FENCED (retryable) if that one serves already.
+   */
+  async refuseSuccessor(): Promise<void> {
+    const { reception, runtime } = this.#deps
+    const { changes, controlSocket, hosting, settings, upgrades } = runtime
+    const why = new FdbError('ERR_FDB_ABORTED', 'an operator has stopped the service')
+    hosting.refuseJoiner(why)
+    controlSocket.refuseWaiting(why)
+    void upgrades.end(0)
+    await changes.until(() => !reception.handsOver, settings.times.commit)
+    if (!reception.handsOver) return
+    throw new FdbError(
+      'ERR_FDB_FENCED',
+      `process ${process.pid} hands over to the next one: connect again to reach the process that serves`,
+      { retryable: true },
+    )
+  }
+
   /** @internal Whether another daemon serves and this process stays alive for it. */
   get staysForOthers(): boolean {
     return this.#deps.member.staysForOthers

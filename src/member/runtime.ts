@@ -193,6 +193,7 @@ export class MemberRuntime {
             throwIfLeft: () => driver.throwIfLeft(),
             onSettled: () => driver.onSettled(),
             startWork: () => driver.startWork(),
+            endWithin: timeoutMs => this.drain.endWithin(timeoutMs),
           })
         : new EmbeddedHosting({
             ...made,

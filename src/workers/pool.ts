@@ -1,4 +1,5 @@
 import { constants } from 'node:os'
+import { isDeepStrictEqual } from 'node:util'
 import { LONGEST_MS } from '../base/duration.js'
 import type {
   MemberProcess,
@@ -40,10 +41,11 @@ const NEVER = new Promise<void>(() => {})
 interface LeaveOrder {
   readonly pid: number
   readonly name: typeof STOP | typeof YIELD
+  readonly body: string
 }
 
 interface WorkerService {
-  readonly operations: Pick<ServiceOperations, 'command' | 'standing'>
+  readonly operations: Pick<ServiceOperations, 'closeListeners' | 'command' | 'endDraining' | 'standing'>
 }
 
 export interface WorkerServices {
@@ -66,6 +68,8 @@ export class WorkerPool {
   #services: WorkerServices | null = null
   #count: number
   #closing = false
+  /** The time for all workers to end; null: as each configures. */
+  #endsWithin: number | null = null
   /** The body of the order to stop, from the moment at which no worker is being started any more and this main process ends. */
   #stopBody: string | null = null
   /** When the remaining workers are killed, as `performance.now()`. */
@@ -107,6 +111,11 @@ export class WorkerPool {
     return this.#ownership.isHeld
   }
 
+  /** Throws ERR_FDB_CLOSED if this main process ends, or if another one has taken over. */
+  demandRight(): void {
+    this.#ownership.demand()
+  }
+
   /** Called when another main process has taken over: cancels everything that this one does with workers. */
   lose(): void {
     this.#hung.stop()
@@ -124,8 +133,10 @@ export class WorkerPool {
     }
     for (const slot of this.#slots) {
       slot.update()
-      if (this.#stopBody !== null) this.#tellToLeave(slot, STOP, this.#stopBody)
-      else if (!slot.isWanted && !this.#closing) this.#tellToLeave(slot, YIELD, '')
+      if (this.#stopBody !== null) {
+        this.#tellToLeave(slot, STOP, this.#stopBody)
+        this.#services.get(slot.name)?.operations.closeListeners()
+      } else if (!slot.isWanted && !this.#closing) this.#tellToLeave(slot, YIELD, '')
     }
     this.#unserved.update(this.#closing ? [] : this.#slots)
     this.#changes.notify()
@@ -284,12 +295,12 @@ export class WorkerPool {
     this.update()
   }
 
-  /** Tells each process of the worker once to stop serving. Repeats an order that failed. */
+  /** Tells each process of the worker once to stop serving, and again if the body is another one. Repeats an order that failed. */
   #tellToLeave(slot: WorkerSlot, name: typeof STOP | typeof YIELD, body: string): void {
     const { owner } = slot
     const before = this.#leaving.get(slot)
-    if (owner === null || (before?.pid === owner.pid && before.name === name)) return
-    const order = { pid: owner.pid, name }
+    const order = { pid: owner?.pid ?? 0, name, body }
+    if (owner === null || isDeepStrictEqual(before, order)) return
     this.#leaving.set(slot, order)
     this.#order(slot, name, body).catch(error => {
       if (this.#leaving.get(slot) !== order) return
@@ -359,15 +370,16 @@ export class WorkerPool {
    */
   async endAll(timeoutMs: number | null, takenOver: Promise<void> = NEVER): Promise<void> {
     this.#closing = true
+    this.#endsWithin = timeoutMs
     this.#hung.stop()
     const abandoned = this.#slots.map(slot => slot.abandon('its main process ends'))
     this.#ownership.close()
     await Promise.all(abandoned)
-    this.#stopBody = stopBody({ timeoutMs, drop: false })
+    this.#stopBody = stopBody({ timeoutMs: this.#endsWithin, drop: false })
     this.update()
     const { stopTimeout } = this.#settings
     let stopTimer: NodeJS.Timeout | undefined
-    if (timeoutMs !== null) this.shortenDeadline(timeoutMs)
+    if (this.#endsWithin !== null) this.#killWithin(this.#endsWithin)
     else if (stopTimeout !== null)
       stopTimer = setTimeout(
         () => this.#kill(({ owner }) => (owner === null ? [] : [owner])),
@@ -383,12 +395,25 @@ export class WorkerPool {
   /** Sets the time for all processes to end, unless it is longer than the time that is left. After it and {@link NOTICE_MS} they are killed. */
   shortenDeadline(timeoutMs: number): void {
     if (!this.isOwner) return
+    if (this.#stopBody === null) {
+      this.#endsWithin = Math.min(timeoutMs, this.#endsWithin ?? Number.POSITIVE_INFINITY)
+      return
+    }
+    if (!this.#killWithin(timeoutMs)) return
+    this.#stopBody = stopBody({ timeoutMs, drop: false })
+    this.update()
+    for (const { name } of this.#slots) this.#services?.get(name)?.operations.endDraining(timeoutMs)
+  }
+
+  /** Returns whether that is sooner than before. */
+  #killWithin(timeoutMs: number): boolean {
     const ms = timeoutMs + NOTICE_MS
     const at = performance.now() + ms
-    if (at >= this.#killAt) return
+    if (at >= this.#killAt) return false
     this.#killAt = at
     clearTimeout(this.#killTimer)
     this.#killTimer = setTimeout(() => this.#kill(({ processes }) => processes), Math.min(ms, LONGEST_MS))
+    return true
   }
 
   #kill(chosen: (slot: WorkerSlot) => readonly MemberProcess[]): void {

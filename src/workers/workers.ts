@@ -91,6 +91,7 @@ export class Workers implements AsyncDisposable {
    * rejects with an error that names the old workers, which keep serving.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
+    this.#pool.demandRight()
     const upgraded = await this.#daemon!.upgrade(options)
     guardedProgress(
       options.progress,
@@ -161,6 +162,13 @@ export class Workers implements AsyncDisposable {
   async #reload(gone?: AbortSignal): Promise<void> {
     await this.#orders.run(() => this.#pool.reloadAll(), gone)
     if (this.#onReload !== null) await this.#set(await this.#onReload())
+  }
+
+  /** Ends the service at an operator's order. A next main process that starts would serve on, so it is refused. */
+  async #stop(timeoutMs: number | null): Promise<void> {
+    await this.#daemon!.refuseSuccessor()
+    // The reply is sent before the control socket closes.
+    setImmediate(() => void this.close(timeoutMs === null ? {} : { timeout: timeoutMs }))
   }
 
   async #open({ systemd, pidFile, mainProcess, signal }: WorkersOptions): Promise<void> {
@@ -251,12 +259,8 @@ export class Workers implements AsyncDisposable {
         return reply(this.#reload(signal))
       case ROLLBACK:
         return this.#orders.run(() => this.#pool.rollback(), signal)
-      case STOP: {
-        const { timeoutMs } = readStopOrder(body)
-        // The reply is sent before the control socket closes.
-        setImmediate(() => void this.close(timeoutMs === null ? {} : { timeout: timeoutMs }))
-        return reply(Promise.resolve())
-      }
+      case STOP:
+        return reply(this.#stop(readStopOrder(body).timeoutMs))
       default:
         return null
     }

@@ -1,4 +1,6 @@
+import { writeFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer } from 'node:net'
+import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -8,7 +10,7 @@ import { startWorkers } from '../../src/index.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { SET_WORKERS } from '../../src/operator/service-commands.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
-import { reload, replaceWorkers } from '../orders/operators.js'
+import { reload, replaceWorkers, stop, upgrade } from '../orders/operators.js'
 import { ask } from '../processes/client.js'
 import { daemonStatus } from '../processes/daemon.js'
 import { Edge } from '../processes/edge.js'
@@ -262,6 +264,39 @@ it('an order that waits for its turn is not begun if its sender has gone by then
   main.open()
   await Promise.all([replaced, next])
   expect((await mainStatus(main.control)).workers.count).toBe(2)
+})
+
+it('a shorter time to end, ordered later, counts for a worker that drains already: it ends by itself', async () => {
+  const main = await GatedWorkers.start()
+  const serving = await main.serving()
+  await main.hold()
+  await stop(main.control, null)
+  await until('one worker has ended', () => serving.some(hasEnded))
+  await stop(main.control, 500)
+  await until('all have ended', () => [main.pid, ...serving].every(hasEnded), 30_000)
+  expect(main.sandbox.output).not.toContain('it is killed')
+})
+
+it('a main process that an operator stops ends, and so does the next one, which its upgrade has started', async () => {
+  const main = await GatedWorkers.start()
+  const { control, sandbox } = main
+  const { end } = await main.hold()
+  const file = join(sandbox.folder, 'begins')
+  const script = `echo next; while [ ! -e "${file}" ]; do sleep 0.05; done; exec "$@"`
+  const upgraded = upgrade(control, { argv: ['/bin/sh', '-c', script, 'sh', ...main.command] })
+  const refused = expect(upgraded).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+  await until('the next one starts', () => sandbox.output.includes('next'))
+  await stop(control, null)
+  writeFileSync(file, '')
+  await refused
+  end()
+  await until(
+    'no process is left',
+    () => sandbox.processes().length === 0,
+    30_000,
+    () => sandbox.processes(),
+  )
+  await expect(ask(main.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
 })
 
 describe('a second main process', () => {

@@ -255,6 +255,14 @@ export class DescriptorTable {
     this.#rows.delete(peer)
   }
 
+  /** Closes the listeners of the service, and removes their paths. Living members keep the listeners that they have. */
+  closeListeners(): void {
+    const listeners = this.held.entries.filter(({ role }) => role === 'listener')
+    this.held.together(() => {
+      for (const { name } of listeners) this.#drop(name)
+    })
+  }
+
   /** Removes the paths of the service's Unix sockets, because the service ends. */
   removePaths(): void {
     if (!this.#former.keepPaths) removePaths(this.held)

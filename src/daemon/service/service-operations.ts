@@ -6,6 +6,7 @@ import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { HandoffTimes } from '../../holder/times.js'
+import { OWN_LIMIT } from '../../member/drain/own-drain.js'
 import {
   COMMAND_MS,
   type CommandContext,
@@ -210,8 +211,23 @@ export class ServiceOperations implements Operations {
         holder.timeline.releasedMs(this.#serving?.pid ?? 0),
       )
     const reply = await this.#commands.ask(this.#owner, order, context)
-    if (order.name === STOP) this.#service.endDraining(readStopOrder(Buffer.from(order.body)).timeoutMs)
+    if (order.name === STOP) this.endDraining(readStopOrder(Buffer.from(order.body)).timeoutMs)
     return reply
+  }
+
+  /** Makes the processes that have left close their connections within this time (null: as configured), and end. */
+  endDraining(timeoutMs: number | null): void {
+    const { holder, machine } = this.#service
+    const { joiner, owner, standby } = machine()
+    this.#service.endDraining(timeoutMs)
+    const left = holder.peers.filter(({ id }) => ![joiner, owner, standby].includes(id))
+    for (const { link } of left) link.post({ endDrain: { timeoutMs: timeoutMs ?? OWN_LIMIT } })
+  }
+
+  /** Closes the listeners of a service that ends, if no member serves: no process will accept the clients that wait there. */
+  closeListeners(): void {
+    const { descriptorTable, machine } = this.#service
+    if (machine().phase === 'idle' && this.#serving === undefined) descriptorTable.closeListeners()
   }
 
   /** Handles a message of a member. Returns whether it was an answer, or a part of one. */

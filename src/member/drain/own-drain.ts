@@ -102,11 +102,16 @@ export class OwnDrain {
       writes: writes().forwarder,
       handle: ({ moveRequest, endDrain }) => {
         if (moveRequest) moves.noReceiver()
-        if (endDrain) this.#deps.onEnd(limitOf(endDrain.timeoutMs ?? 0))
+        if (endDrain) this.endWithin(endDrain.timeoutMs ?? 0)
       },
     })
     this.#link.start()
     return hosting.acceptsWrites
+  }
+
+  /** Handles EndDrain. */
+  endWithin(timeoutMs: number): void {
+    this.#deps.onEnd(limitOf(timeoutMs))
   }
 
   reconnect(): void {

@@ -50,6 +50,8 @@ export interface DaemonHostingDeps {
   readonly onSettled: () => void
   /** Starts the once-only work if no other process can do it. */
   readonly startWork: () => void
+  /** Handles EndDrain. */
+  readonly endWithin: (timeoutMs: number) => void
 }
 
 /** Daemon hosting: the daemon always decides which process serves. If the channel to the daemon is lost, this process connects again. */
@@ -110,7 +112,11 @@ export class DaemonHosting implements Hosting {
   }
 
   handle(envelope: WireEnvelope): boolean {
-    const { moveRequest, registered, tellAppended } = envelope
+    const { endDrain, moveRequest, registered, tellAppended } = envelope
+    if (endDrain) {
+      this.#deps.endWithin(endDrain.timeoutMs ?? 0)
+      return true
+    }
     if (moveRequest) {
       this.#deps.moves.noReceiver()
       return true

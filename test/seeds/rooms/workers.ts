@@ -39,11 +39,15 @@ export const workers = room(
       '      if (!ownership.mayStart || isPaused()) return\n      this.#restarts++',
       '      this.#restarts++',
     ],
-    ['workers/pool.ts', 'if (timeoutMs !== null) this.shortenDeadline(timeoutMs)\n    else if', 'if'],
-    ['workers/pool.ts', 'if (at >= this.#killAt) return\n', ''],
     [
       'workers/pool.ts',
-      'if (owner === null || (before?.pid === owner.pid && before.name === name)) return',
+      'if (this.#endsWithin !== null) this.#killWithin(this.#endsWithin)\n    else if',
+      'if',
+    ],
+    ['workers/pool.ts', 'if (at >= this.#killAt) return false\n', ''],
+    [
+      'workers/pool.ts',
+      'if (owner === null || isDeepStrictEqual(before, order)) return',
       'if (owner === null) return',
     ],
     ['workers/pool.ts', 'if (failures.length > 0) throw failures[0]', ''],

@@ -56,6 +56,9 @@ function poolWith(facts: Partial<WorkersSettings> = {}) {
   const pool = new WorkerPool(settingsWith({ logger: { ...SILENT, warn }, ...facts }))
   const operationsOf = (name: string) => ({
     standing: standings.get(name) ?? NOBODY,
+    closeListeners: () => {},
+    endDraining: (timeoutMs: number | null) =>
+      void told.push({ worker: name, order: 'EndDrain', body: `${timeoutMs}` }),
     command: async (order: { name: string; body: Uint8Array }) => {
       told.push({ worker: name, order: order.name, body: Buffer.from(order.body).toString() })
       if (failing.has(name)) throw new Error(`${name} refuses`)
