@@ -14,6 +14,7 @@ const GATE: readonly string[] = [
   'daemon, orphan, change',
   'auto, offering, stop',
   'run, retiring, stop --drain',
+  'workers, ending, upgrade',
 ]
 
 function nameOf({ hosting, phase, order }: Place): string {
@@ -33,6 +34,6 @@ describe('an order in a phase', () => {
 
   it.each(PLACES.filter(({ name }) => NIGHTLY || GATE.includes(name)))(
     'has the effect of the table: $name',
-    async ({ hosting, phase, order, cell }) => play(await HOSTINGS[hosting]!.stage!(phase, order), cell),
+    async ({ hosting, phase, order, cell }) => play(await HOSTINGS[hosting]!.stage(phase, order), cell),
   )
 })

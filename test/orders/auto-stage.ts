@@ -202,7 +202,7 @@ export async function autoStage(phase: AutoPhaseName, order: AutoOrderName): Pro
   const { pid, program, release } = reached
   return {
     pid,
-    serving: pid,
+    serving: [pid],
     url: program.url,
     give: () => give(reached),
     undo: () => undo?.(pid),

@@ -16,7 +16,7 @@ export async function memberStage(
   const { give, undo } = orderOf(order)
   return {
     pid: app.pid,
-    serving: app.pid,
+    serving: [app.pid],
     url: world.url,
     give: () => give(app, world),
     undo: () => undo?.(app),

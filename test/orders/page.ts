@@ -12,6 +12,10 @@ const AFTERWARDS: Readonly<Record<string, string>> = {
   idle: 'no upgrade is under way',
   starting: 'a version is starting',
   ending: 'it waits for the end of its program',
+  working: 'its workers serve',
+  replacing: 'it replaces workers',
+  probation: 'previous workers stand by',
+  draining: 'it waits for the end of its workers',
   joining: 'it still joins',
   ready: 'it stays ready',
   serving: 'it serves',
@@ -46,21 +50,21 @@ function hostingText(hosting: string): string {
 }
 
 function phaseText(hosting: string, phase: string): string {
-  const { orders, phases } = HOSTINGS[hosting]!
+  const { clients, orders, phases } = HOSTINGS[hosting]!
   const { about, heldBy } = phases[phase]!
   const rows = Object.entries(orders).map(([order, { about: given }]) => {
     const cell = cellAt({ hosting, phase, order })
-    return `| ${given} | ${cell === undefined ? '' : cellText(cell, heldBy)} |`
+    return `| ${given} | ${cell === undefined ? '' : cellText(cell, heldBy, { ...CLIENTS, ...clients })} |`
   })
   return `\n### ${phase}: the process ${about}\n\n| order | what happens |\n|---|---|\n${rows.join('\n')}\n`
 }
 
-function cellText(cell: Cell, heldBy: string | undefined): string {
+function cellText(cell: Cell, heldBy: string | undefined, clients: typeof CLIENTS): string {
   switch (cell.by) {
     case 'play': {
-      const first = sightText(cell.first)
+      const first = sightText(cell.first, clients)
       const when = heldBy === undefined ? '' : ` (${heldBy})`
-      return cell.later === null ? first : `${first}. Later${when}: ${sightText(cell.later)}`
+      return cell.later === null ? first : `${first}. Later${when}: ${sightText(cell.later, clients)}`
     }
     case 'test':
       return `${cell.says} · [${cell.file.replace(/^test\/|\.test\.ts$/g, '')}](../${cell.file})`
@@ -75,7 +79,7 @@ function cellText(cell: Cell, heldBy: string | undefined): string {
   }
 }
 
-function sightText({ answer, after, serves }: Sight): string {
+function sightText({ answer, after, serves }: Sight, clients: typeof CLIENTS): string {
   const text = answer === 'done' ? 'done' : answer === 'waits' ? 'the order waits' : `refused: \`${answer}\``
-  return `${text}; ${AFTERWARDS[after] ?? after}; ${CLIENTS[serves]}`
+  return `${text}; ${AFTERWARDS[after] ?? after}; ${clients[serves]}`
 }

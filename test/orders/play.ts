@@ -79,7 +79,7 @@ class Play {
       last = await whoServes(url).catch(error => (error as { code: string }).code)
       if (serves === 'none') return last === 'ECONNREFUSED'
       if (serves === 'any') return typeof last === 'number'
-      return typeof last === 'number' && (last === serving) === (serves === 'it')
+      return typeof last === 'number' && serving.includes(last) === (serves === 'it')
     }
     await until(`served by ${serves}`, look, LATEST_MS, () => `last: ${last}\n${this.#stage.describe()}`)
   }

@@ -142,7 +142,7 @@ export async function runStage(phase: RunPhaseName, order: RunOrderName): Promis
   const { give, undo }: RunOrder = RUN_ORDERS[order]
   return {
     pid: run.pid,
-    serving,
+    serving: [serving],
     url: run.url,
     give: () => give(run),
     undo: () => undo?.(run),

@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs'
 export interface Stage {
   /** The process that gets the order. */
   readonly pid: number
-  /** The process that a cell calls `it` if it serves: the same one, or the program of a supervisor. */
-  readonly serving: number
+  /** The processes that a cell calls `it` if one of them serves: the same one, the program of a supervisor, or the workers of a main process. */
+  readonly serving: readonly number[]
   readonly url: string
   give(): Promise<unknown>
   /** Undoes the order, so that the process goes on. */

@@ -1,6 +1,6 @@
 import { AUTO } from './auto-cells.js'
 import { AUTO_ORDERS, AUTO_PHASES, type AutoOrderName, type AutoPhaseName, autoStage } from './auto-stage.js'
-import type { Cell } from './cell.js'
+import type { Cell, Sight } from './cell.js'
 import { DAEMON } from './daemon-cells.js'
 import { EMBEDDED } from './embedded-cells.js'
 import { ORDERS, type OrderName } from './given.js'
@@ -9,7 +9,14 @@ import { type MemberPhaseName, PHASES, phaseOf } from './phases.js'
 import { RUN } from './run-cells.js'
 import { RUN_ORDERS, RUN_PHASES, type RunOrderName, type RunPhaseName, runStage } from './run-stage.js'
 import type { Stage } from './stage.js'
-import { WORKERS, WORKERS_ORDERS, WORKERS_PHASES } from './workers-cells.js'
+import { WORKERS } from './workers-cells.js'
+import {
+  WORKERS_ORDERS,
+  WORKERS_PHASES,
+  type WorkersOrderName,
+  type WorkersPhaseName,
+  workersStage,
+} from './workers-stage.js'
 import type { MemberHosting } from './world.js'
 
 interface Hosting {
@@ -19,8 +26,9 @@ interface Hosting {
   readonly phases: Readonly<Record<string, { readonly about: string; readonly heldBy?: string }>>
   readonly orders: Readonly<Record<string, { readonly about: string }>>
   readonly cells: Readonly<Record<string, Readonly<Record<string, Cell>>>>
-  /** Absent if no driver plays the cells. */
-  stage?(phase: string, order: string): Promise<Stage>
+  /** How docs/orders.md names the processes that serve, if not as for a single process. */
+  readonly clients?: Readonly<Partial<Record<Sight['serves'], string>>>
+  stage(phase: string, order: string): Promise<Stage>
 }
 
 function member(hosting: MemberHosting, heading: string, cells: Hosting['cells']): Hosting {
@@ -58,6 +66,8 @@ export const HOSTINGS: Readonly<Record<string, Hosting>> = {
     phases: WORKERS_PHASES,
     orders: WORKERS_ORDERS,
     cells: WORKERS,
+    clients: { it: 'the same workers answer', other: 'another worker answers', any: 'workers answer' },
+    stage: (phase, order) => workersStage(phase as WorkersPhaseName, order as WorkersOrderName),
   },
 }
 

@@ -1,28 +1,5 @@
-import { type Cell, OPEN, tested } from './cell.js'
-
-export const WORKERS_PHASES = {
-  serving: { about: 'is the main process of workers that serve' },
-  replacing: { about: 'is the main process, and replaces its workers' },
-  probation: { about: 'is the main process; previous workers stand by' },
-  ending: { about: 'is the main process, was told to end, and its workers drain' },
-} as const
-
-export const WORKERS_ORDERS = {
-  TERM: { about: 'SIGTERM' },
-  INT: { about: 'SIGINT' },
-  stop: { about: '`fd-broker stop`' },
-  'stop --drain': { about: '`fd-broker stop --drain 1s`, or another short time' },
-  upgrade: { about: '`fd-broker upgrade`' },
-  set: { about: '`fd-broker workers set`' },
-  reload: { about: '`fd-broker reload`' },
-  status: { about: '`fd-broker status`' },
-  death: { about: 'SIGKILL' },
-  'death of a worker': { about: 'SIGKILL of a worker' },
-  'stop of a worker': { about: 'SIGSTOP of a worker' },
-} as const
-
-type Phase = keyof typeof WORKERS_PHASES
-type Order = keyof typeof WORKERS_ORDERS
+import { type Cell, played, tested } from './cell.js'
+import type { WorkersOrderName, WorkersPhaseName } from './workers-stage.js'
 
 const ENDS = tested(
   'ends after the last connection of its workers',
@@ -34,15 +11,11 @@ const REPLACED = tested(
   'e2e/workers',
   'upgrades, restarts, serves with more and with fewer, and refuses no client',
 )
-const ALL_OPEN = Object.fromEntries(Object.keys(WORKERS_ORDERS).map(order => [order, OPEN])) as Record<
-  Order,
-  Cell
->
-
-/** Cells of the main process of workers. No driver plays them yet. */
-export const WORKERS: Readonly<Record<Phase, Readonly<Record<Order, Cell>>>> = {
+/** Cells of the main process of workers. */
+export const WORKERS: Readonly<Record<WorkersPhaseName, Readonly<Record<WorkersOrderName, Cell>>>> = {
   serving: {
-    ...ALL_OPEN,
+    INT: played('done ended none'),
+    death: played('done ended it'),
     TERM: ENDS,
     stop: ENDS,
     'stop --drain': tested(
@@ -70,7 +43,15 @@ export const WORKERS: Readonly<Record<Phase, Readonly<Record<Order, Cell>>>> = {
     ),
   },
   replacing: {
-    ...ALL_OPEN,
+    TERM: played('done ended none > done ended none'),
+    INT: played('done ended none > done ended none'),
+    stop: played('done ended none > done ended none'),
+    'stop --drain': played('done ended none > done ended none'),
+    set: played('waits replacing it > done working other'),
+    reload: played('waits replacing it > done working other'),
+    status: played('done replacing it > done working other'),
+    death: played('done ended it > done ended it'),
+    'death of a worker': played('done replacing any > done working other'),
     upgrade: tested(
       'the newest main process replaces the workers, and the one before ends',
       'e2e/workers',
@@ -83,7 +64,15 @@ export const WORKERS: Readonly<Record<Phase, Readonly<Record<Order, Cell>>>> = {
     ),
   },
   probation: {
-    ...ALL_OPEN,
+    TERM: played('done ended none'),
+    INT: played('done ended none'),
+    'stop --drain': played('done ended none'),
+    set: played('done probation it'),
+    reload: played('done probation it'),
+    status: played('done probation it'),
+    death: played('done ended any'),
+    'death of a worker': played('done probation other'),
+    'stop of a worker': played('done probation other > done probation any'),
     stop: tested(
       'ends with all workers, also with those that stand by',
       'e2e/workers',
@@ -96,12 +85,20 @@ export const WORKERS: Readonly<Record<Phase, Readonly<Record<Order, Cell>>>> = {
     ),
   },
   ending: {
-    ...ALL_OPEN,
+    TERM: played('done draining none > done ended none'),
+    stop: played('done draining none > done ended none'),
+    upgrade: played('ERR_FDB_CLOSED draining none > ERR_FDB_CLOSED ended none'),
+    set: played('ERR_FDB_CLOSED draining none > ERR_FDB_CLOSED ended none'),
+    reload: played('ERR_FDB_CLOSED draining none > ERR_FDB_CLOSED ended none'),
+    status: played('done draining none > done ended none'),
+    death: played('done ended none > done ended none'),
+    'death of a worker': played('done ended none > done ended none'),
+    'stop of a worker': played('done draining none > done ended none'),
     INT: tested('ends at once', 'e2e/workers', 'ends at once on INT, while a worker drains'),
     'stop --drain': tested(
-      'the shorter time counts',
-      'unit/workers/pool',
-      'has no timer left if it is told again to end sooner',
+      'the shorter time counts, also for workers that drain already',
+      'e2e/workers',
+      'a shorter time to end, ordered later, counts for a worker that drains already',
     ),
   },
 }
