@@ -63,7 +63,7 @@ const READY: OptionChecks<ReadyOptions> = {
   ),
 }
 const UPGRADE: OptionChecks<UpgradeOptions> = {
-  argv: predicate('a command: a list of at least one text', isCommand),
+  argv: predicate('a command as a list of texts', isCommand),
   env: predicate('an object of variables', value => typeof value === 'object' && value !== null),
   signal: abortSignal,
   timeout: milliseconds(1),
@@ -72,8 +72,9 @@ const UPGRADE: OptionChecks<UpgradeOptions> = {
 const CLOSE: OptionChecks<CloseOptions> = { timeout: milliseconds(0), handBack: unchecked }
 const STAY: OptionChecks<StayOptions> = { signals: unchecked, until: unchecked }
 
+/** An empty list stands for the command of this process. */
 function isCommand(value: unknown): boolean {
-  return Array.isArray(value) && value.length > 0 && value.every(text => typeof text === 'string')
+  return Array.isArray(value) && value.every(text => typeof text === 'string')
 }
 
 let make: (driver: MemberDriver) => Member
