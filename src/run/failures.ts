@@ -8,8 +8,8 @@ interface FailedVersion {
   readonly id: number
   readonly pid: number
   readonly settings: VersionSettings
-  /** Why the last health check failed; null if it passed, or if none was made. */
-  readonly complaint: string | null
+  /** The step that a version that is not ready has not completed. */
+  readonly missing: string
   takeReason(): { readonly why: string; readonly lines: string | null }
   takeLines(): string | null
 }
@@ -95,8 +95,8 @@ export class VersionFailures {
     this.#logger.info({ version: id, before, asked }, 'an operator rolled back to the previous version')
   }
 
-  recordTimeout({ id, pid, complaint }: FailedVersion, ms: number): void {
-    const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms${complaint === null ? '' : `: ${complaint}`}`
+  recordTimeout({ id, pid, missing }: FailedVersion, ms: number): void {
+    const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms: ${missing}`
     this.record(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
   }
 

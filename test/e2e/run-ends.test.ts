@@ -196,3 +196,17 @@ it('a file that is given as --control is named as one', async () => {
   )
   expect(await said(sandbox.folder)).toMatch(/it is a folder, not a socket/)
 })
+
+it('says what a first version lacks that makes no check before its time is over', async () => {
+  const sandbox = Sandbox.open()
+  const { code, stderr } = await sandbox.run(
+    'run',
+    ...['--control', sandbox.control, '--ready', 'notify', '--ready-timeout', '1s', '--', 'sleep', '600'],
+  )
+  expect({ code, stderr }).toEqual({
+    code: 1,
+    stderr: expect.stringMatching(
+      /was not ready within 1000 ms: it is not ready as --ready notify requires\n$/,
+    ),
+  })
+})
