@@ -56,6 +56,8 @@ export class StateFile {
   readonly #onAppended = () => this.#schedulePass(FOLLOW_MS)
   /** The making of a file that replaces {@link #file}; changes are written to {@link #file} meanwhile. */
   #replacing: Promise<void> | null = null
+  /** Another process may have written the state file since this one did. */
+  #mayBeReplaced = false
   /** {@link #file} can have every change of the log. */
   #follows = false
   #flushing: Promise<void> | null = null
@@ -112,9 +114,10 @@ export class StateFile {
     void this.#pass()
   }
 
-  /** Keeps the state file up to date from now on; call it when this process may write. Idempotent. */
+  /** Keeps the state file up to date from now on; call it when this process may write, for the first time or again. Idempotent. */
   serve(): void {
-    if (this.#mode !== 'serving') process.on('exit', this.#atExit)
+    if (this.#mode === 'serving') this.#mayBeReplaced = true
+    else process.on('exit', this.#atExit)
     this.#mode = 'serving'
     this.#log.appendListeners.add(this.#onAppended)
     this.#schedulePass(0)
@@ -272,13 +275,16 @@ export class StateFile {
 
   async #writeOnce(): Promise<void> {
     if (this.#mode === 'serving' && !this.#mayWrite()) return
+    const stops = this.#stops
+    if (this.#mayBeReplaced) await this.#leaveReplaced()
+    if (stops !== this.#stops) return
     const file = this.#file
     if (file !== null && this.#onReplaced !== null && !(await file.isAt(this.#settings.path))) {
       this.#onReplaced()
       this.stop()
       return
     }
-    const stops = this.#stops
+    if (stops !== this.#stops) return
     const follows = file !== null && (await this.#copyNew(file))
     if (stops !== this.#stops) return
     this.#follows = follows
@@ -388,6 +394,15 @@ export class StateFile {
     await this.#enqueue(async () => {
       if (this.#file === file) throw error
     })
+  }
+
+  /** Leaves a file that another process of the service has replaced, while that one had the right to write. */
+  async #leaveReplaced(): Promise<void> {
+    this.#mayBeReplaced = false
+    const file = this.#file
+    if (file === null || (await file.isAt(this.#settings.path))) return
+    if (this.#file === file) this.#file = null
+    await file.close()
   }
 
   async #checkInPlace(): Promise<void> {

@@ -271,6 +271,7 @@ class Connection {
     // A change of a lost connection may be made later than the next one.
     const latest = (before: Uint8Array | undefined) =>
       before !== undefined && Buffer.from(before).readUInt32BE() > number ? undefined : value
+    const begun = p.world.now
     const durable = ledger !== null && isDurable(number)
     const options = durable ? { durable } : {}
     const key = value.toString('hex')
@@ -285,7 +286,8 @@ class Connection {
       })
       .catch(error => {
         p.world.note(p, `a change was refused: ${error.code}`)
-        if (error.code === 'ERR_FDB_STATE_FILE') ledger?.refuse(p)
+        // While a process was stopped, another one may have replaced the file that a change waits for.
+        if (error.code === 'ERR_FDB_STATE_FILE' && begun > p.stoppedUntil) ledger?.refuse(p)
         request.writeUInt32BE(REFUSED)
       })
   }

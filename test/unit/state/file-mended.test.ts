@@ -239,3 +239,22 @@ it('a file that cannot be removed any more, as the disk is read-only by now, is 
   expect(removed).toHaveBeenCalledOnce()
   expect(openAt(copy.path)).toEqual([])
 })
+
+it('a process that writes again after another one has replaced the file refuses no durable change', async () => {
+  const path = statePath()
+  const log = writing()
+  const warn = vi.fn()
+  const file = new StateFile(stateFileSettings({ path, sync: 'always' }), log, { ...quiet, warn }, () => true)
+  onTestFinished(() => file.stop())
+  log.disk = file
+  file.serve()
+  const notes = log.section('notes')
+  await notes.put('a', Buffer.from('a'), { durable: true })
+  const other = follow(log, path)
+  await other.flush()
+  other.stop()
+  file.serve()
+  await notes.put('b', Buffer.from('b'), { durable: true })
+  expect(warn).not.toHaveBeenCalled()
+  expect(await digestOf(path)).toBe(log.position.digest)
+})
