@@ -36,6 +36,8 @@ export class Placeholder {
   #kept: symbol | null = null
   /** Signals are forwarded. */
   readonly #watches = new Map<NodeJS.Signals, SignalWatch>()
+  /** Signals that have arrived and not yet reached the process that serves. */
+  readonly #passing = new Set<NodeJS.Signals>()
   /** The process that served when this one decided to stay. */
   #served: { readonly pid: number; readonly pidfd: OwnedFd } | null = null
   /** Resolves when this class has decided whether to keep the process. */
@@ -111,11 +113,13 @@ export class Placeholder {
 
   /** Passes a signal on to the process that serves; if this one does not stay for others, carries out the default action, unless `handled`. */
   async passOn(signal: NodeJS.Signals, handled = false): Promise<void> {
+    this.#passing.add(signal)
     for (;;) {
       await this.decided
       const kept = this.#kept
       const serving = kept === null ? null : await askServing(this.#control)
       if (this.#kept !== kept) continue
+      this.#passing.delete(signal)
       if (kept === null) {
         if (!handled) endBy(signal)
       } else this.#signal(serving, signal)
@@ -145,9 +149,10 @@ export class Placeholder {
     try {
       if (holding !== null) {
         holdSignals(KEEP_MASK)
-        // The event loop does not turn again, so it would drop a signal that has just arrived: the command gets it. A signal that this process has sent to
-        // itself was to end this process only.
-        for (const [signal, watch] of this.#watches) if (watch.isDue) process.kill(process.pid, signal)
+        // The event loop does not turn again, so it would drop a signal that has just arrived or is being passed on: the command gets it. A signal that
+        // this process has sent to itself was to end this process only.
+        for (const [signal, watch] of this.#watches)
+          if (watch.isDue || this.#passing.has(signal)) process.kill(process.pid, signal)
       }
       const start = { file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words] }
       executeInstead({ ...start, env: { ...env, ...holding } }, [])

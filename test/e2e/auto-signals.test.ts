@@ -107,12 +107,17 @@ process.on('SIGUSR2', () => console.log(facts(), process.eventNames().filter(nam
   expect(program.output).toBe('[0,0] SIGUSR2\n'.repeat(2))
 })
 
+interface Contained {
+  readonly upgrades: number
+  readonly env?: Readonly<Record<string, string>>
+}
+
 describe('as PID 1 of a container under fd-broker/auto', () => {
   /** Two generations in a container: PID 1 is the first. */
-  async function contained(library: string, { upgrades }: { upgrades: number }) {
+  async function contained(library: string, { upgrades, env: variables = SOON }: Contained) {
     const program = await AutoProgram.of(`${library}${SERVER}`)
     const { env, log } = program.sandbox
-    const container = await PidNamespace.start(program.words('import', SOON, []), { env, log })
+    const container = await PidNamespace.start(program.words('import', variables, []), { env, log })
     await program.serves(1)
     for (let generation = 2; generation <= 1 + upgrades; generation++) {
       await program.command('upgrade')
@@ -153,6 +158,18 @@ process.once('SIGTERM', () => {
     // The next version may end before the answer is here.
     await program.sandbox.run('upgrade', '--control', program.control)
     expect(await container.exit).toBe(0)
+  })
+
+  it('a signal at which a program that stands by exits by its own handler ends the service', async () => {
+    const exits = `process.on('SIGTERM', () => {
+  console.log(process.pid + ' exits')
+  setImmediate(() => process.exit())
+})
+`
+    const { program, container } = await contained(exits, { upgrades: 1, env: {} })
+    container.signal('SIGTERM')
+    expect(await container.exit).toBe(0)
+    expect(program.output.match(/ exits$/gm)).toHaveLength(2)
   })
 
   it('a signal that a replaced program has just sent to itself when it exits does not end the service', async () => {
