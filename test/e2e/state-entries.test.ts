@@ -81,7 +81,10 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
     const seen = (key: string) => lines.some(line => line.key === key)
     await until('the watch has begun', () => seen('anna'), 20_000)
     expect(lines).toEqual([
-      { op: 'put', section: 'carts', key: 'anna', version: 1, value: { items: [1, 2, 3], paid: true } },
+      expect.objectContaining({
+        ...{ op: 'put', section: 'carts', key: 'anna', version: 1 },
+        value: expect.objectContaining({ items: [1, 2, 3], paid: true }),
+      }),
     ])
     expect(await run('put', 'carts', 'bert', '{"items":[]}')).toMatch(/^bert of carts is put: \d+ bytes$/m)
     await until('the watch tells of a put', () => seen('bert'), 20_000)

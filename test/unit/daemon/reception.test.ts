@@ -47,6 +47,7 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
       return state.settled
     },
     busy: [],
+    writeForSuccessor() {},
     pause() {
       state.paused = true
     },
