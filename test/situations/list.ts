@@ -384,7 +384,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'wrapper',
     report: 'privatenumber/tsx/issues/95',
     complaint: 'tsx ends the program at Ctrl-C before its cleanup is done.',
-    test: gate('e2e/auto-wrappers', 'tsx in a terminal, %s, generation %d'),
+    test: nightly('e2e/auto-wrappers', 'tsx in a terminal, %s, generation %d'),
   },
   {
     kind: 'wrapper',
