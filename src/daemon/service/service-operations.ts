@@ -274,7 +274,8 @@ export class ServiceOperations implements Operations {
     const isRebuilding = (phase: HolderPhase) => phase === 'rebuilding'
     const { killMissing, machine, times } = this.#service
     await this.#whileIn(isRebuilding, times.silence, cancel)
-    if (isRebuilding(machine().phase)) await killMissing()
+    // A daemon that no longer holds the service does not know which members are missing.
+    if (!this.#closed && isRebuilding(machine().phase)) await killMissing()
   }
 
   /** Waits until it is decided which member serves, at most for a commit. Returns the remaining `timeoutMs` (0: no limit). Rejects with the signal's reason. */
