@@ -400,9 +400,7 @@ export class StateFile {
   async #leaveReplaced(): Promise<void> {
     this.#mayBeReplaced = false
     const file = this.#file
-    if (file === null || (await file.isAt(this.#settings.path))) return
-    if (this.#file === file) this.#file = null
-    await file.close()
+    if (file !== null && !(await file.isAt(this.#settings.path))) await this.#closeFile(file)
   }
 
   async #checkInPlace(): Promise<void> {
@@ -410,10 +408,15 @@ export class StateFile {
     if (file !== null && !(await file.isAt(this.#settings.path))) await this.#leaveFile(file)
   }
 
-  /** Throws: another program has removed or replaced the file; the next pass writes a new one. */
-  async #leaveFile(file: FileCopy): Promise<never> {
+  /** The next pass writes a new file. */
+  async #closeFile(file: FileCopy): Promise<void> {
     if (this.#file === file) this.#file = null
     await file.close()
+  }
+
+  /** Throws: another program has removed or replaced the file; the next pass writes a new one. */
+  async #leaveFile(file: FileCopy): Promise<never> {
+    await this.#closeFile(file)
     throw new FdbError(
       'ERR_FDB_STATE_FILE',
       `another program removed or replaced the state file ${this.#settings.path}; only its service may do that`,
