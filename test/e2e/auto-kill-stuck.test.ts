@@ -4,7 +4,7 @@ import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
-import { type Ran, withoutNotes } from './cli-processes.js'
+import type { Ran } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const SERVER = `import http from 'node:http'
@@ -34,7 +34,7 @@ function upgrade(program: AutoProgram, ...args: string[]): Promise<Ran> {
 async function stopped(): Promise<{ program: AutoProgram; hung: number }> {
   const program = await AutoProgram.of(SERVER)
   const { code, stderr } = await start(program)
-  expect({ code, stderr: withoutNotes(stderr) }).toEqual({ code: 0, stderr: '' })
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   const hung = await program.serves(1)
   signalPid(hung, 'SIGSTOP')
   return { program, hung }
@@ -55,8 +55,7 @@ it('replaces a stopped program without a name of its own, also after a start tha
     new RegExp(`^ERR_FDB_DEADLINE: .*process ${hung} .*fd-broker upgrade --kill-stuck`),
   )
   const { code, stdout, stderr } = await upgrade(program, '--kill-stuck', '--timeout', '20s')
-  const faults = withoutNotes(stderr)
-  expect({ code, faults }, `${stdout}${program.output}`).toEqual({ code: 0, faults: '' })
+  expect({ code, stderr }, `${stdout}${program.output}`).toEqual({ code: 0, stderr: '' })
   const pid = await program.serves(2)
   expect(stdout).toContain(`generation 2 (pid ${pid}) serves`)
   // The program that gave up has ended: it is no joiner.
@@ -78,7 +77,7 @@ it('starts a next version that fails again until it serves, and keeps the listen
   const answer = fetch(program.url)
   program.write('server.mjs', SERVER)
   const { code, stdout, stderr } = await run
-  expect({ code, stderr: withoutNotes(stderr) }, stdout).toEqual({ code: 0, stderr: '' })
+  expect({ code, stderr }, stdout).toEqual({ code: 0, stderr: '' })
   expect(stdout).toMatch(
     /^no version serves yet: .* this command keeps the listeners meanwhile, and Ctrl-C closes them\. ERR_FDB_/m,
   )
@@ -110,7 +109,7 @@ it.runIf(NIGHTLY)('ends when another command has started a version that serves',
   const words = program.words('import', { FD_BROKER_NAME: program.name }, [])
   const fixed = program.sandbox.runCommand(words.map(word => (word === 'server.mjs' ? 'fixed.mjs' : word)))
   const { code, stdout, stderr } = await run
-  expect({ code, stderr: withoutNotes(stderr) }, stdout).toEqual({ code: 0, stderr: '' })
+  expect({ code, stderr }, stdout).toEqual({ code: 0, stderr: '' })
   const pid = await program.serves(2)
   expect(stdout).toContain(`generation 2 (pid ${pid}) serves`)
   await program.answeredBy(pid)

@@ -23,7 +23,7 @@ import { hasEnded, signalPid } from '../processes/launch.js'
 import { procText } from '../processes/marked.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
-import { type Ran, withoutNotes } from './cli-processes.js'
+import type { Ran } from './cli-processes.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const SERVER = `import http from 'node:http'
@@ -54,7 +54,7 @@ function startWords(program: AutoProgram, log = 'shop.log'): string[] {
 async function start(program: AutoProgram, ...args: string[]): Promise<{ pid: number; generation: number }> {
   const line = [...startWords(program, 'log/shop.log'), '--json', ...args]
   const { code, stdout, stderr } = await command(program, ...line)
-  expect({ code, stderr: withoutNotes(stderr) }).toEqual({ code: 0, stderr: '' })
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   return JSON.parse(stdout)
 }
 
@@ -297,7 +297,7 @@ listen()
     await ended
     again.command.kill('SIGCONT')
     const { code, stderr } = await again.ended
-    expect(withoutNotes(stderr)).toMatch(/^ERR_FDB_BUSY: server\.mjs /)
+    expect(stderr).toMatch(/^ERR_FDB_BUSY: server\.mjs /)
     expect(stderr).toContain('a handoff is under way (phase offering, process ')
     expect(code).toBe(4)
     await program.command('stop')
@@ -641,7 +641,8 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
     async () => {
       const program = await AutoProgram.of('setInterval(() => {}, 1000)\n')
       const log = ['--log-file', program.path('log/shop.log')]
-      const late = await command(program, 'start', 'server.mjs', ...log, '--timeout', '7s')
+      const line = words(program, ['start', 'server.mjs', ...log, '--timeout', '7s'])
+      const late = await program.sandbox.runCommand(line, { notes: true })
       expect(late.stderr).toMatch(
         /^server\.mjs \(pid \d+\) does not serve yet: none of its servers listens: .*; its log is \S+\nERR_FDB_DEADLINE: /,
       )
@@ -650,8 +651,8 @@ ${SERVER}setTimeout(() => { throw new Error('a late mistake') }, 500)
       program.write('server.mjs', SERVER.replace('8080', '0'))
       const { ended } = begin(program, 'upgrade', '--service', program.name, '--timeout', '8s')
       const { upgrade } = await program.statusWhere(
-        'the next version has joined',
-        ({ upgrade }) => upgrade?.missing != null,
+        'the next version listens on another port',
+        ({ upgrade }) => upgrade?.missing?.startsWith('it does not listen on ') ?? false,
       )
       const address = `tcp://[::]:${program.port}`
       const missing = `it does not listen on ${address}, as the version that serves does (to give that up: fd-broker upgrade --without '${address}')`

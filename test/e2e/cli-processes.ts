@@ -65,8 +65,13 @@ export class Sandbox {
     return this.runCommand([process.execPath, CLI, ...args])
   }
 
-  /** Any command until it ends. */
-  runCommand([command = '', ...args]: readonly string[]): Promise<Ran> {
+  /** {@link run}, with notes in `stderr`. */
+  runWithNotes(...args: string[]): Promise<Ran> {
+    return this.runCommand([process.execPath, CLI, ...args], { notes: true })
+  }
+
+  /** Any command until it ends. `stderr` lacks the notes on what a command waits for, which depend on the machine's speed, unless `notes` asks for them. */
+  runCommand([command = '', ...args]: readonly string[], { notes = false } = {}): Promise<Ran> {
     return new Promise((resolve, reject) => {
       const child = spawn(command, args, { env: this.env, timeout: 120_000 })
       let stdout = ''
@@ -74,7 +79,7 @@ export class Sandbox {
       child.stdout.setEncoding('utf8').on('data', text => (stdout += text))
       child.stderr.setEncoding('utf8').on('data', text => (stderr += text))
       child.once('error', reject)
-      child.once('close', code => resolve({ code, stdout, stderr }))
+      child.once('close', code => resolve({ code, stdout, stderr: notes ? stderr : withoutNotes(stderr) }))
     })
   }
 
@@ -126,8 +131,8 @@ export class Sandbox {
   }
 }
 
-/** Returns what a command has written to stderr, without its notes on what it waits for: on a busy machine it waits long enough to write some. */
-export function withoutNotes(stderr: string): string {
+/** On a busy machine a command waits long enough to write some. */
+function withoutNotes(stderr: string): string {
   return stderr.replace(
     /^(?:.* does not serve yet|the server has not started the next version yet).*\n/gm,
     '',

@@ -175,7 +175,8 @@ describe('fd-broker run', () => {
 
   it.runIf(NIGHTLY)('tells so after some seconds, in its log and in the upgrade', async () => {
     const run = await Supervised.start(['--ready', 'http:/'])
-    const { stderr } = await run.upgrade('--timeout', '7s', '--', ...FIRST)
+    const upgrade = ['upgrade', '--control', run.control, '--timeout', '7s', '--', ...FIRST]
+    const { stderr } = await run.sandbox.runWithNotes(...upgrade)
     const why = /it does not accept on descriptor 4 \(LISTEN_FDNAMES: ready\).*takes descriptor 3 only/
     expect(stderr.split('\n')[0]).toMatch(
       /^process \d+, the next version, does not serve yet: it does not accept/,
