@@ -2,6 +2,7 @@ import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { type Id, NOBODY } from '../handoff/messages.js'
 import { hasEnded } from '../kernel/index.js'
 import { SuspendDetector } from '../os/liveness.js'
+import { everyAfterReading, type Limit } from '../wire/pending.js'
 import type { Peer } from './peer.js'
 import { type HandoffTimes, patience } from './times.js'
 
@@ -25,8 +26,7 @@ export class Probation {
   readonly #host: ProbationHost
   readonly #heartbeatMs: number
   readonly #awake = new SuspendDetector()
-  #ticker: NodeJS.Timeout | undefined
-  #reading: NodeJS.Immediate | undefined
+  #ticker: Limit | undefined
   #since = 0
   /** The last successor that was reported with `onKept`. */
   #keptId: Id = NOBODY
@@ -38,13 +38,9 @@ export class Probation {
 
   start(): void {
     this.#since = performance.now()
-    clearInterval(this.#ticker)
+    this.#ticker?.clear()
     this.#awake.restart()
-    // If this process was busy, heartbeats have arrived meanwhile, which are read between the timers and the immediates.
-    this.#ticker = setInterval(() => {
-      clearImmediate(this.#reading)
-      this.#reading = setImmediate(() => this.#judge())
-    }, this.#heartbeatMs)
+    this.#ticker = everyAfterReading(this.#heartbeatMs, () => this.#judge())
     this.#judge()
   }
 
@@ -61,8 +57,7 @@ export class Probation {
 
   /** Stops judging, because the handoff has left the phase. Idempotent. */
   end(): void {
-    clearInterval(this.#ticker)
-    clearImmediate(this.#reading)
+    this.#ticker?.clear()
     this.#ticker = undefined
   }
 

@@ -5,6 +5,7 @@ import { SuspendDetector } from '../os/liveness.js'
 import { processStat } from '../os/main-process.js'
 import { killVerified, type ProcessIdentity } from '../os/process-identity.js'
 import { waitUntil } from '../versions/leftover-processes.js'
+import { everyAfterReading, type Limit } from '../wire/pending.js'
 import type { Peer } from './peer.js'
 
 /** The time in which a killed process must end. */
@@ -41,30 +42,28 @@ export class HeartbeatSilence {
   readonly #awake = new SuspendDetector()
   readonly #everyMs: number
   #awakeSince = performance.now()
-  #ticker: NodeJS.Timeout | undefined
-  #reading: NodeJS.Immediate | undefined
+  #ticker: Limit | undefined
 
   /** `everyMs`: the interval between two calls of {@link tick}. */
   constructor(everyMs: number) {
     this.#everyMs = everyMs
   }
 
-  /** Calls {@link tick} at each interval, then `judge` when the messages that have arrived are read. Idempotent. */
+  /** At each interval, when the messages that have arrived are read, calls {@link tick} and `judge`. Idempotent. */
   start(judge: () => void): void {
     if (this.#ticker !== undefined) return
     this.#awake.restart()
     this.tick()
-    this.#ticker = setInterval(() => {
+    const tickAndJudge = () => {
       this.tick()
-      clearImmediate(this.#reading)
-      this.#reading = setImmediate(judge)
-    }, this.#everyMs).unref()
+      judge()
+    }
+    this.#ticker = everyAfterReading(this.#everyMs, tickAndJudge, { unref: true })
   }
 
   /** Ends {@link start}. Idempotent. */
   stop(): void {
-    clearInterval(this.#ticker)
-    clearImmediate(this.#reading)
+    this.#ticker?.clear()
     this.#ticker = undefined
   }
 

@@ -13,11 +13,26 @@ export interface Limit {
  * computation of this process, an answer in time must not count as late.
  */
 export function afterReading(ms: number, onTimeout: () => void, { unref = false } = {}): Limit {
+  return startTimer(setTimeout, ms, onTimeout, unref)
+}
+
+/** Calls `judge` every `ms` milliseconds, each time after reading as {@link afterReading}. */
+export function everyAfterReading(ms: number, judge: () => void, { unref = false } = {}): Limit {
+  return startTimer(setInterval, ms, judge, unref)
+}
+
+function startTimer(
+  start: (onTimer: () => void, ms: number) => NodeJS.Timeout,
+  ms: number,
+  act: () => void,
+  unref: boolean,
+): Limit {
   let reading: NodeJS.Immediate | undefined
-  const timer = setTimeout(
+  const timer = start(
     () => {
+      clearImmediate(reading)
       // A turn of the event loop runs timers, then reads sockets, then runs immediates.
-      reading = setImmediate(onTimeout)
+      reading = setImmediate(act)
     },
     Math.min(ms, LONGEST_MS),
   )
