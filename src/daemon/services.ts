@@ -93,7 +93,10 @@ export class Services {
     this.applyPolicy()
     this.#sizes.open()
     clearInterval(this.#listCheck)
-    this.#listCheck = setInterval(() => this.#writeRightsHolders(), LIST_CHECK_MS).unref()
+    this.#listCheck = setInterval(() => {
+      this.#rightsHolders.look()
+      this.#writeRightsHolders()
+    }, LIST_CHECK_MS).unref()
   }
 
   /** Whether the rules allow a member of the previous daemon to come back. If they do not, this daemon does not wait for it: it may live for long. */

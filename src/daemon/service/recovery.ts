@@ -182,10 +182,14 @@ export class RightsHolders {
     for (const record of services) this.remember(record)
   }
 
-  /** Writes the file if it differs from the list, or was removed. Throws ERR_FDB_SIDE_FILE; the next call tries again. */
+  /** Notices that the file was removed, which {@link write} does not see. */
+  look(): void {
+    if (!existsSync(this.#path)) this.#stale = true
+  }
+
+  /** Writes the file if it differs from the list. Throws ERR_FDB_SIDE_FILE; the next call tries again. */
   write(): void {
-    if (!this.#stale && existsSync(this.#path)) return
-    this.#stale = true
+    if (!this.#stale) return
     try {
       writeSideFile(this.#path, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`)
     } catch (cause) {

@@ -1,6 +1,7 @@
 import {
   chmodSync,
   chownSync,
+  existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -48,6 +49,20 @@ describe('the list of rights-holders beside a control socket', () => {
     expect(holders.read()).toMatchObject([{ service: 'shop' }])
     expect(statSync(`${control}.members`).mode & 0o777).toBe(0o600)
     expect(readdirSync(folder).sort()).toEqual(['c.sock.members', 'c.sock.members~', 'precious'])
+  })
+
+  it('writes the file only after a change, or after a look at a removed file', () => {
+    const { control } = place()
+    const list = `${control}.members`
+    const { holders } = open(control)
+    holders.replace([SHOP])
+    holders.write()
+    rmSync(list)
+    holders.write()
+    expect(existsSync(list)).toBe(false)
+    holders.look()
+    holders.write()
+    expect(holders.read()).toMatchObject([{ service: 'shop' }])
   })
 
   it('counts neither through a link, nor where others may write it', () => {
