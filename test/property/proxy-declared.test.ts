@@ -1,9 +1,13 @@
 import { describe, expect, it } from 'vitest'
 import type { ProxyConfig } from '../../src/proxy/config/config.js'
-import { type DifferenceOptions, difference, type StoredEntry } from '../../src/proxy/entries/difference.js'
+import {
+  type DifferenceOptions,
+  difference,
+  type Stamp,
+  type StoredEntry,
+} from '../../src/proxy/entries/difference.js'
 import {
   listenerMessage,
-  type Stamp,
   settingMessages,
   upstreamMessage,
   upstreamOf,

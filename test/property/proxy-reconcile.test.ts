@@ -10,7 +10,7 @@ import { runAtOnce } from '../../src/state/time-slices.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
-const STAMP = { generation: 1, now: 1 }
+const STAMP = { generation: 1, created: 1 }
 const NO_LISTENERS: ReadonlySet<string> = new Set()
 const upstreams = new Set(['one', 'two'])
 const places = fc.uniqueArray(fc.constantFrom('a/', 'a/x', 'b/', '*/', '*.c/y'), { maxLength: 5 })

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
+import type { Origin } from '../../src/proxy/entries/overlay.js'
 import { canonicalHost, requestHost } from '../../src/proxy/routes/host.js'
 import { canonicalPath, plainEnd, readings } from '../../src/proxy/routes/path.js'
-import { parseRouteKey, type RouteId, type RouteOrigin, routeKey } from '../../src/proxy/routes/path-tree.js'
+import { parseRouteKey, type RouteId, routeKey } from '../../src/proxy/routes/path-tree.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
@@ -18,7 +19,7 @@ const pathPattern = fc
   .array(segment, { maxLength: 4 })
   .map(segments => (segments.length === 0 ? '/' : segments.map(each => `/${each}`).join('')))
 const id = fc.record({
-  origin: fc.constantFrom<RouteOrigin>('file', 'runtime'),
+  origin: fc.constantFrom<Origin>('file', 'runtime'),
   host: hostPattern,
   path: pathPattern,
 })

@@ -48,7 +48,7 @@ const target: fc.Arbitrary<RouteTarget> = fc.oneof(
 )
 const stamp = fc.record({
   generation: fc.constantFrom(0, 1, 300),
-  now: fc.constantFrom(0, 1, 1_700_000_000_000),
+  created: fc.constantFrom(0, 1, 1_700_000_000_000),
 })
 
 /** The stored value, between other bytes. */
@@ -141,7 +141,7 @@ describe('the target of a stored route', () => {
       isStored_: (_, is) => is(value, 0, value.length),
     })
     for (const [n, each] of targets.entries()) {
-      value = codec.encode(routeMessage(each, { generation: 1, now: 1 }))
+      value = codec.encode(routeMessage(each, { generation: 1, created: 1 }))
       expect([all.has('a', each), all.has('a', targets[(n + 1) % 3_000]!)]).toEqual([true, false])
     }
   })

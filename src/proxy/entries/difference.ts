@@ -1,9 +1,13 @@
 import protobufjs from 'protobufjs/minimal.js'
 import { runInSlices, type Section } from '../../index.js'
 
-export interface StoredEntry {
-  created: number
+/** The generation that wrote an entry, and the time (milliseconds since 1970). */
+export interface Stamp {
   generation: number
+  created: number
+}
+
+export interface StoredEntry extends Stamp {
   $unknowns?: Uint8Array[]
 }
 
@@ -75,11 +79,16 @@ export function* changesOf<M>({
   for (const key of deletes) yield { key, delete: true }
 }
 
-/** Returns undefined for a missing or unreadable entry. */
-export function getIfReadable<M>(state: Pick<EntryState<M>, 'get'>, key: string): M | undefined {
+/** Returns undefined for a missing or unreadable entry. Calls `onUnreadable` for the latter. */
+export function getIfReadable<M>(
+  state: Pick<EntryState<M>, 'get'>,
+  key: string,
+  onUnreadable: (key: string, error: unknown) => void = () => {},
+): M | undefined {
   try {
     return state.get(key)
-  } catch {
+  } catch (error) {
+    onUnreadable(key, error)
     return undefined
   }
 }

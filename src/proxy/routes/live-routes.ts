@@ -1,20 +1,19 @@
-import { InOrder } from '../../base/in-order.js'
 import { ShardedMap } from '../../base/large-collections.js'
 import { type Logger, runInSlices, type Section } from '../../index.js'
-import { changesOf, getIfReadable } from '../entries/difference.js'
+import { changesOf, getIfReadable, type Stamp } from '../entries/difference.js'
+import { MAX_LOGGED_NAMES, type Origin, Overlay, originOf } from '../entries/overlay.js'
 import type { RouteAction } from './action.js'
 import { RouteFollower, type RouteSource } from './follow.js'
 import { splitScope } from './host.js'
-import { originOf, parseRouteKey, type RouteOrigin, routeKey } from './path-tree.js'
+import { parseRouteKey, routeKey } from './path-tree.js'
 import { type FileRoutes, type Reconciled, reconcile } from './reconcile.js'
 import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
-import { type RouteChange, type RouteMessage, type RouteStamp, type RouteState, targetOf } from './section.js'
+import { type RouteChange, type RouteMessage, type RouteState, targetOf } from './section.js'
 import { RouteTable } from './table.js'
 import type { RouteTarget } from './target.js'
 
 /** How many changes of the file go into one bulk write. */
 const BATCH_CHANGES = 16_384
-const MAX_LOGGED_NAMES = 20
 
 export interface LiveRoutesOptions {
   section: Section<RouteMessage>
@@ -25,25 +24,19 @@ export interface LiveRoutesOptions {
   logger: Logger
 }
 
-/** The routes of a running proxy, with a table for lookups. Serializes all changes, so that a check stays valid until its change is written. */
-export class LiveRoutes {
+/** The routes of a running proxy, with a table for lookups. */
+export class LiveRoutes extends Overlay<RouteMessage> {
   readonly table = new RouteTable<RouteAction>()
-  readonly #section: Section<RouteMessage>
   readonly #view: RouteView
   readonly #follower: RouteFollower<RouteAction>
-  readonly #generation: number
-  readonly #logger: Logger
   readonly #unsubscribe: () => void
   #changes = 0
   /** The result of {@link prepare}, until it is written. */
   #prepared: { file: FileRoutes; found: Reconciled; changes: number } | null = null
-  readonly #order = new InOrder()
 
   constructor(options: LiveRoutesOptions) {
     const { section, generation, serves, compile, logger } = options
-    this.#section = section
-    this.#generation = generation
-    this.#logger = logger
+    super(section, generation, logger)
     this.#view = new RouteView(section, serves)
     this.#unsubscribe = section.onChange(() => this.#changes++)
     this.#follower = new RouteFollower(this.#view, this.table, {
@@ -55,10 +48,10 @@ export class LiveRoutes {
 
   /** Fills the table with the routes of the file, and with those made at run time, before this process may write. Called once. */
   prepare(file: FileRoutes): Promise<void> {
-    return this.#order.run(async () => {
+    return this.change(async () => {
       const changes = this.#changesSeen
       const put = this.#follower.put.bind(this.#follower)
-      const found = await runInSlices(reconcile(this.#section, file, this.#stamp, put))
+      const found = await runInSlices(reconcile(this.section, file, this.stamp, put))
       this.#view.plan(await runInSlices(planOf(found)))
       // An entry that has changed since `changes` was read may be in the table in its old form.
       if (this.#changesSeen !== changes) this.#follower.refresh()
@@ -69,10 +62,10 @@ export class LiveRoutes {
 
   /** Writes the changes of the file to the state. If this process must not write, rejects, and keeps the table. */
   apply(file: FileRoutes): Promise<Reconciled> {
-    return this.#order.run(async () => {
+    return this.change(async () => {
       const changes =
-        this.#takePrepared(file) ?? (await runInSlices(reconcile(this.#section, file, this.#stamp)))
-      for (const batch of batches(changesOf(changes))) await this.#section.bulk(batch)
+        this.#takePrepared(file) ?? (await runInSlices(reconcile(this.section, file, this.stamp)))
+      for (const batch of batches(changesOf(changes))) await this.section.bulk(batch)
       this.#view.plan(null)
       await this.#follower.caughtUp()
       this.#report(changes, file)
@@ -87,21 +80,17 @@ export class LiveRoutes {
   }
 
   /** Adds all routes or none. Resolves when they are served. Rejects with ERR_FDB_ROUTES, as the state's `bulk`, or, if `gone` aborts before it begins, with its reason. */
-  add(
-    given: unknown,
-    options: Omit<AddOptions, keyof RouteStamp>,
-    gone?: AbortSignal,
-  ): Promise<RouteAddition> {
-    return this.#order.run(async () => {
-      const addition = await runInSlices(addRoutes(this.#section, given, { ...options, ...this.#stamp }))
+  add(given: unknown, options: Omit<AddOptions, keyof Stamp>, gone?: AbortSignal): Promise<RouteAddition> {
+    return this.change(async () => {
+      const addition = await runInSlices(addRoutes(this.section, given, { ...options, ...this.stamp }))
       await this.#applyChanges(addition.changes)
       return addition
     }, gone)
   }
 
   remove(given: unknown, gone?: AbortSignal): Promise<RouteRemoval> {
-    return this.#order.run(async () => {
-      const removal = await runInSlices(removeRoutes(this.#section, given))
+    return this.change(async () => {
+      const removal = await runInSlices(removeRoutes(this.section, given))
       await this.#applyChanges(removal.changes)
       return removal
     }, gone)
@@ -109,20 +98,20 @@ export class LiveRoutes {
 
   /** The keys of all routes of the state, in an order that stays the same as long as {@link digest} does. */
   keys(): IterableIterator<string> {
-    return this.#section.keys()
+    return this.section.keys()
   }
 
   describe(key: string): ListedRoute | null {
-    return describeRoute(this.#section, key)
+    return describeRoute(this.section, key)
   }
 
   /** Changes with every change of the routes. */
   get digest(): string {
-    return this.#section.digest
+    return this.section.digest
   }
 
   get size(): number {
-    return this.#section.size
+    return this.section.size
   }
 
   stop(): void {
@@ -142,18 +131,14 @@ export class LiveRoutes {
   }
 
   async #applyChanges(changes: readonly RouteChange[]): Promise<void> {
-    await this.#section.bulk(changes)
+    await this.section.bulk(changes)
     await this.#follower.caughtUp()
   }
 
   /** The number of changes of the section so far, including those of this turn. */
   get #changesSeen(): number {
-    void this.#section.size
+    void this.section.size
     return this.#changes
-  }
-
-  get #stamp(): RouteStamp {
-    return { generation: this.#generation, now: Date.now() }
   }
 
   #report(
@@ -162,15 +147,12 @@ export class LiveRoutes {
   ): void {
     const upstreams = [...needed].filter(name => file.former.has(name)).slice(0, MAX_LOGGED_NAMES)
     const facts = { changed: puts.length, removed: deletes.length, unchanged }
-    this.#logger.info(facts, 'the routes of the file are in force')
-    const warn = (routes: readonly string[], more: object, what: string) => {
-      if (routes.length === 0) return
-      const named = { routes: routes.slice(0, MAX_LOGGED_NAMES), count: routes.length, ...more }
-      this.#logger.warn(named, `routes made at run time ${what}`)
-    }
-    warn(conflicts, {}, 'override routes of the file (to remove them: fd-broker routes remove)')
-    warn(former, { upstreams }, 'lead to upstreams that only the state has, not the file; they are served')
-    warn(dangling, {}, 'lead to unknown upstreams: their requests get 503')
+    this.logger.info(facts, 'the routes of the file are in force')
+    const warn = (routes: readonly string[], what: string, more?: object) =>
+      this.warnNamed('routes', routes, `routes made at run time ${what}`, more)
+    warn(conflicts, 'override routes of the file (to remove them: fd-broker routes remove)')
+    warn(former, 'lead to upstreams that only the state has, not the file; they are served', { upstreams })
+    warn(dangling, 'lead to unknown upstreams: their requests get 503')
   }
 }
 
@@ -194,7 +176,7 @@ export interface ListedRoute {
   /** Null: the route applies to all listeners. */
   listener: string | null
   path: string
-  origin: RouteOrigin
+  origin: Origin
   /** A route made at run time overrides this route of the file. */
   shadowed: boolean
   /** Null if this version does not serve the route: a newer version wrote the target, or the entry cannot be read. */

@@ -1,32 +1,23 @@
 import { ShardedMap } from '../../base/large-collections.js'
-
-/** `file`: from the configuration file, and replaced with it. `runtime`: added through the control socket; a new file does not remove it. */
-export type RouteOrigin = 'file' | 'runtime'
+import { type Origin, overlayKey, parseOverlayKey } from '../entries/overlay.js'
 
 export interface RouteId {
-  origin: RouteOrigin
+  origin: Origin
   host: string
   path: string
 }
 
 /** Returns the route's key in the state: `file:HOST/PATH` or `runtime:HOST/PATH`, with canonical host and path. */
 export function routeKey({ origin, host, path }: RouteId): string {
-  return `${origin}:${host}${path}`
-}
-
-export function originOf(key: string): RouteOrigin | null {
-  if (key.startsWith('file:')) return 'file'
-  return key.startsWith('runtime:') ? 'runtime' : null
+  return overlayKey(origin, `${host}${path}`)
 }
 
 /** Returns null for a kind of key that this version does not know. */
 export function parseRouteKey(key: string): RouteId | null {
-  const origin = originOf(key)
-  if (origin === null) return null
-  const start = origin.length + 1
-  const slash = key.indexOf('/', start)
-  if (slash <= start) return null
-  return { origin, host: key.slice(start, slash), path: key.slice(slash) }
+  const { origin, name } = parseOverlayKey(key) ?? {}
+  const slash = name?.indexOf('/') ?? -1
+  if (origin === undefined || name === undefined || slash <= 0) return null
+  return { origin, host: name.slice(0, slash), path: name.slice(slash) }
 }
 
 /** Returns the route's name in messages and lists, for example `example.com/api`. */
@@ -39,7 +30,7 @@ export class PathNode<T> {
   readonly segment: string
   /** The value of the route whose path ends at this node. */
   value: T | undefined = undefined
-  origin: RouteOrigin | null = null
+  origin: Origin | null = null
   children: PathNode<T> | ShardedMap<PathNode<T>> | null = null
 
   constructor(segment: string) {

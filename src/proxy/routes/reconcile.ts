@@ -1,17 +1,13 @@
-/**
- * Computes the changes of the state for a new configuration file, whose routes replace those of the previous file. A route made at run time with the
- * same host and path **overrides the file until it is removed**: a deployment does not undo an operator's change. Each such conflict is reported by
- * name.
- */
+/** Computes the changes of the state for a new configuration file, whose routes replace those of the previous file. Reports each route that a route made at run time overrides. */
 import { GrowingList, ShardedMap } from '../../base/large-collections.js'
 import { fdbroker } from '../../proto/proxy.js'
-import { getIfReadable } from '../entries/difference.js'
-import { originOf, parseRouteKey, type RouteId, routeKey, routeName } from './path-tree.js'
+import { getIfReadable, type Stamp } from '../entries/difference.js'
+import { originOf } from '../entries/overlay.js'
+import { parseRouteKey, type RouteId, routeKey, routeName } from './path-tree.js'
 import type { RouteRule } from './rule.js'
 import {
   hasTarget,
   type RouteMessage,
-  type RouteStamp,
   type RouteState,
   routeMessage,
   targetFields,
@@ -50,7 +46,7 @@ const STEP = 32
 export function* reconcile(
   state: RouteState,
   file: FileRoutes,
-  stamp: RouteStamp,
+  stamp: Stamp,
   served: (id: RouteId, target: RouteTarget) => void = () => {},
 ): Generator<void, Reconciled> {
   const result = noChanges()

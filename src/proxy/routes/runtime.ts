@@ -2,15 +2,16 @@
 
 import { ConfigPlace, formatPath, Problems, shown, type ValueCheck } from '../../config/check.js'
 import { FdbError } from '../../index.js'
-import { getIfReadable } from '../entries/difference.js'
+import { getIfReadable, type Stamp } from '../entries/difference.js'
+import { additionOf, existsText, whyNotRemoved } from '../entries/overlay.js'
 import { routeKey, routeName } from './path-tree.js'
 import { routeCheck, routeNameCheck } from './rule.js'
-import { hasTarget, type RouteChange, type RouteStamp, type RouteState, routeMessage } from './section.js'
+import { hasTarget, type RouteChange, type RouteState, routeMessage } from './section.js'
 
 const MAX_PROBLEMS = 20
 const STEP = 16
 
-export interface AddOptions extends RouteStamp {
+export interface AddOptions extends Stamp {
   upstreams: ReadonlySet<string>
   /** The listeners that take requests. */
   listeners: ReadonlySet<string>
@@ -39,23 +40,20 @@ export function* addRoutes(
   given: unknown,
   options: AddOptions,
 ): Generator<void, RouteAddition> {
-  const { upstreams, listeners, replace = false } = options
+  const { upstreams, listeners, replace = false, created, generation } = options
   const result: RouteAddition = { changes: [], added: 0, replaced: 0, unchanged: 0, shadows: [] }
   yield* eachOf(given, routeCheck(upstreams, listeners), ({ host, path, target }, place) => {
-    const key = routeKey({ origin: 'runtime', host, path })
-    const stored = getIfReadable(state, key)
-    if (hasTarget(stored, target)) {
-      result.unchanged++
-      return
-    }
     const name = routeName({ host, path })
-    if (stored && !replace) {
-      place.wrong(`${name} was made at run time before, with another target; replace it, or remove it first`)
+    const outcome = additionOf(state, name, stored => hasTarget(stored, target), replace)
+    if (outcome === null) {
+      place.wrong(existsText(name, 'target'))
       return
     }
-    result.changes.push({ key, value: routeMessage(target, options, stored) })
-    if (stored) result.replaced++
-    else result.added++
+    result[outcome]++
+    if (outcome === 'unchanged') return
+    const key = routeKey({ origin: 'runtime', host, path })
+    const before = getIfReadable(state, key)
+    result.changes.push({ key, value: routeMessage(target, { created, generation }, before) })
     if (state.has(routeKey({ origin: 'file', host, path }))) result.shadows.push(name)
   })
   return result
@@ -77,19 +75,15 @@ export interface RouteRemoval {
 export function* removeRoutes(state: RouteState, given: unknown): Generator<void, RouteRemoval> {
   const result: RouteRemoval = { changes: [], removed: 0, uncovers: [] }
   yield* eachOf(given, routeNameCheck(), ({ host, path }, place) => {
-    const key = routeKey({ origin: 'runtime', host, path })
-    const inFile = state.has(routeKey({ origin: 'file', host, path }))
     const name = routeName({ host, path })
-    if (!state.has(key)) {
-      const why = inFile
-        ? 'comes from the configuration file: change the file and reload it'
-        : 'does not exist: see `fd-broker routes list`'
-      place.wrong(`${name} ${why}`)
+    const why = whyNotRemoved(state, name, `${name} does not exist: see \`fd-broker routes list\``)
+    if (why !== null) {
+      place.wrong(why)
       return
     }
-    result.changes.push({ key, delete: true })
+    result.changes.push({ key: routeKey({ origin: 'runtime', host, path }), delete: true })
     result.removed++
-    if (inFile) result.uncovers.push(name)
+    if (state.has(routeKey({ origin: 'file', host, path }))) result.uncovers.push(name)
   })
   return result
 }

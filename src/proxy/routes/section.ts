@@ -1,6 +1,6 @@
 import { codec, defineSection, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
-import { unknownFields } from '../entries/difference.js'
+import { type Stamp, unknownFields } from '../entries/difference.js'
 import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
 /** A stored route, including fields of newer versions. Do not change it. */
@@ -27,22 +27,12 @@ export interface RouteState {
 
 export type RouteChange = { key: string; value: RouteMessage } | { key: string; delete: true }
 
-/** The generation that made a change, and the time (milliseconds since 1970). */
-export interface RouteStamp {
-  generation: number
-  now: number
-}
-
 /** Fields with lower numbers are targets, of which a route has exactly one. Fields from this number on are attributes of every route. */
 const FIRST_ATTRIBUTE = 14
 
 /** Creates a stored route. Keeps the attributes of newer versions from the replaced route `before`. */
-export function routeMessage(
-  target: RouteTarget,
-  { generation, now }: RouteStamp,
-  before?: RouteMessage,
-): RouteMessage {
-  const message = fdbroker.proxy.Route.create({ ...targetFields(target), created: now, generation })
+export function routeMessage(target: RouteTarget, stamp: Stamp, before?: RouteMessage): RouteMessage {
+  const message = fdbroker.proxy.Route.create({ ...targetFields(target), ...stamp })
   const newerFields = unknownFields(before, FIRST_ATTRIBUTE)
   if (newerFields.length > 0) message.$unknowns = newerFields
   return message

@@ -5,6 +5,7 @@ import { fdbroker } from '../../proto/proxy.js'
 import type { ForwardedConfig, ListenerConfig, ProxyConfig } from '../config/config.js'
 import { healthShape } from '../config/health.js'
 import { addressRange, instanceHeaderName, viaName } from '../config/values.js'
+import type { Stamp } from '../entries/difference.js'
 import { upstreamAddress } from '../upstreams/address.js'
 import type { UpstreamConfig } from '../upstreams/upstream.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
@@ -13,12 +14,6 @@ const { Upstream, Listener, Setting } = fdbroker.proxy
 
 /** The default of `keepAlive.age`. An entry omits an age that is the default. */
 const DEFAULT_AGE_MS = 3_600_000
-
-/** The generation that wrote an entry, and the time (milliseconds since 1970). */
-export interface Stamp {
-  generation: number
-  created: number
-}
 
 export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamMessage {
   const { servers, retry, health, keepAlive, connections, timeouts } = config

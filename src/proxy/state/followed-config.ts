@@ -1,6 +1,7 @@
 import type { Logger, Member, Section } from '../../index.js'
 import type { ListenerConfig, ProxyConfig } from '../config/config.js'
-import { storedCertificates } from '../tls/live-certificates.js'
+import { getIfReadable } from '../entries/difference.js'
+import { storedCertificates, UNREADABLE } from '../tls/live-certificates.js'
 import type { CertificateConfig } from '../tls/material.js'
 import { CERTIFICATES, type CertificateMessage, certificatesSection } from '../tls/section.js'
 import type { UpstreamConfig } from '../upstreams/upstream.js'
@@ -28,7 +29,7 @@ export class FollowedConfig {
   /** Combines the state with `own`, see {@link storedConfig}. */
   read(own: ProxyConfig): ProxyConfig {
     const certificates = storedCertificates(this.#certificates, (key, error) =>
-      this.#logger.warn({ err: error, key }, 'a certificate cannot be read and is not used'),
+      this.#logger.warn({ err: error, key }, UNREADABLE),
     )
     return storedConfig({ ...this.#declared, certificates }, own, (key, error) =>
       this.#logger.warn(
@@ -68,7 +69,7 @@ function storedConfig(
   const { routes, ...rest } = own
   const config: ProxyConfig = { ...structuredClone(rest), routes }
   for (const path of stored.settings.keys()) {
-    const setting = read(stored.settings, path, onUnusable)
+    const setting = getIfReadable(stored.settings, path, onUnusable)
     if (setting !== undefined) applySetting(config, path, setting)
   }
   config.upstreams = readAll<UpstreamMessage, UpstreamConfig>(stored.upstreams, upstreamOf, onUnusable)
@@ -80,15 +81,6 @@ function storedConfig(
 /** Called for an entry that cannot be read, or that a newer version has written for itself (`error` is undefined). */
 type OnUnusable = (key: string, error?: unknown) => void
 
-function read<M>(section: Section<M>, key: string, onUnusable: OnUnusable): M | undefined {
-  try {
-    return section.get(key)
-  } catch (error) {
-    onUnusable(key, error)
-    return undefined
-  }
-}
-
 function readAll<M, C>(
   section: Section<M>,
   configOf: (name: string, message: M) => C | null,
@@ -96,7 +88,7 @@ function readAll<M, C>(
 ): C[] {
   const found: C[] = []
   for (const name of [...section.keys()].sort()) {
-    const message = read(section, name, onUnusable)
+    const message = getIfReadable(section, name, onUnusable)
     if (message === undefined) continue
     const config = configOf(name, message)
     if (config === null) onUnusable(name)

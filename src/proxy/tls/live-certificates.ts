@@ -1,7 +1,16 @@
-import { InOrder } from '../../base/in-order.js'
 import { isMap, shown } from '../../config/check.js'
 import { FdbError, type Logger, type Member, type Section } from '../../index.js'
 import { applyDifference, getIfReadable } from '../entries/difference.js'
+import {
+  additionOf,
+  existsText,
+  type Origin,
+  Overlay,
+  originOf,
+  overlayKey,
+  parseOverlayKey,
+  whyNotRemoved,
+} from '../entries/overlay.js'
 import type { CertificateTable } from './certificate-table.js'
 import {
   type CertificateConfig,
@@ -14,21 +23,18 @@ import {
 import {
   CERTIFICATES,
   type CertificateMessage,
-  type CertificateOrigin,
-  certificateKey,
   certificateMessage,
   certificatesSection,
   materialOf,
-  parseCertificateKey,
 } from './section.js'
 
-const MAX_LOGGED_NAMES = 20
+export const UNREADABLE = 'a certificate cannot be read and is not used'
 const MAX_PEM_BYTES = 1024 * 1024
 
 /** A stored certificate without its key. */
 export interface ListedCertificate
   extends Pick<CertificateMaterial, 'names' | 'serial' | 'fingerprint' | 'notBefore' | 'notAfter'> {
-  origin: CertificateOrigin
+  origin: Origin
   name: string
   /** The names for which this process uses the certificate; other certificates override it for the rest of its names. */
   inForce: string[]
@@ -48,25 +54,19 @@ export interface CertificateAddition {
   warning: string | null
 }
 
-/** The certificates of a running proxy: those of its file, and those added at run time. The state stores both; the newest certificate added at run time overrides the file's. */
-export class LiveCertificates {
-  readonly #section: Section<CertificateMessage>
+/** The certificates of a running proxy. For a name, the newest certificate added at run time overrides the file's. */
+export class LiveCertificates extends Overlay<CertificateMessage> {
   readonly #table: CertificateTable
-  readonly #generation: number
-  readonly #logger: Logger
   readonly #unsubscribe: () => void
   /** The certificates added at run time, by key. */
   readonly #runtime = new Map<string, { material: CertificateMaterial; created: number }>()
-  readonly #order = new InOrder()
 
   constructor(member: Member, table: CertificateTable, logger: Logger) {
-    this.#section = member.section(CERTIFICATES, certificatesSection)
+    super(member.section(CERTIFICATES, certificatesSection), member.generation, logger)
     this.#table = table
-    this.#generation = member.generation
-    this.#logger = logger
-    for (const key of this.#section.keys()) this.#readEntry(key)
+    for (const key of this.section.keys()) this.#readEntry(key)
     this.#updateTable()
-    this.#unsubscribe = this.#section.onChange(({ op, key }) => {
+    this.#unsubscribe = this.section.onChange(({ op, key }) => {
       if (op === 'clear') this.#runtime.clear()
       else if (!this.#readEntry(key)) return
       this.#updateTable()
@@ -75,15 +75,15 @@ export class LiveCertificates {
 
   /** Changes the state so that it has the certificates of the configuration file. If this process must not write, rejects, and keeps the certificates in use. */
   write(file: readonly CertificateConfig[]): Promise<void> {
-    return this.#order.run(async () => {
+    return this.change(async () => {
       const wanted = new Map<string, CertificateMessage>()
       for (const [index, certificate] of file.entries()) {
-        const stamp = { ...this.#stamp, position: index + 1 }
+        const stamp = { ...this.stamp, position: index + 1 }
         wanted.set(freeKey(wanted, certificate), certificateMessage(certificate, stamp))
       }
       const encode = certificatesSection.codec.encode
-      const keeps = (key: string) => parseCertificateKey(key)?.origin !== 'file'
-      await applyDifference(this.#section, wanted, { encode, keeps })
+      const keeps = (key: string) => originOf(key) !== 'file'
+      await applyDifference(this.section, wanted, { encode, keeps })
       this.#warnConflicts(file)
     })
   }
@@ -93,22 +93,16 @@ export class LiveCertificates {
    * @throws ERR_FDB_CERTIFICATE; or as the state's `put`
    */
   add(given: unknown, gone?: AbortSignal): Promise<CertificateAddition> {
-    return this.#order.run(async () => {
+    return this.change(async () => {
       const { material, replace } = readAddition(given)
       const [name = ''] = material.names
-      const key = certificateKey('runtime', name)
-      const before = this.#runtime.get(key)?.material
-      const unchanged = before !== undefined && sameMaterial(before, material)
-      if (before !== undefined && !unchanged && !replace) {
-        throw certificateError(
-          `${name} was made at run time before, with another certificate; replace it, or remove it first`,
-        )
-      }
+      const outcome = additionOf(this.section, name, stored => sameMaterial(stored, material), replace)
+      if (outcome === null) throw certificateError(existsText(name, 'certificate'))
       const shadows = material.names.filter(name => this.#table.hasInFile(name))
-      if (!unchanged) await this.#section.put(key, certificateMessage(material, this.#stamp))
+      if (outcome !== 'unchanged')
+        await this.section.put(overlayKey('runtime', name), certificateMessage(material, this.stamp))
       // Reading the size notifies the listeners of this turn's changes, so that the certificate is in use.
-      void this.#section.size
-      const outcome = unchanged ? 'unchanged' : before === undefined ? 'added' : 'replaced'
+      void this.section.size
       const { names, notAfter } = material
       return { name, names, outcome, shadows, notAfter, warning: validityProblem(material, Date.now()) }
     }, gone)
@@ -119,20 +113,14 @@ export class LiveCertificates {
    * @throws ERR_FDB_CERTIFICATE; or as the state's `delete`
    */
   remove(given: unknown, gone?: AbortSignal): Promise<{ name: string }> {
-    return this.#order.run(async () => {
+    return this.change(async () => {
       const name = canonicalName(isMap(given) && typeof given.name === 'string' ? given.name : '')
       if (typeof name !== 'string') throw certificateError(name.why)
-      const key = certificateKey('runtime', name)
-      if (!this.#section.has(key)) {
-        const inFile = this.#section.has(certificateKey('file', name))
-        throw certificateError(
-          inFile
-            ? `${name} comes from the configuration file: change the file and reload it`
-            : `no certificate made at run time has ${name} as its first name: see "fd-broker certificates list"`,
-        )
-      }
-      await this.#section.delete(key)
-      void this.#section.size
+      const missing = `no certificate made at run time has ${name} as its first name: see "fd-broker certificates list"`
+      const why = whyNotRemoved(this.section, name, missing)
+      if (why !== null) throw certificateError(why)
+      await this.section.delete(overlayKey('runtime', name))
+      void this.section.size
       return { name }
     }, gone)
   }
@@ -140,9 +128,9 @@ export class LiveCertificates {
   /** Leaves out certificates that cannot be read. */
   list(): ListedCertificate[] {
     const listed: ListedCertificate[] = []
-    for (const key of this.#section.keys()) {
-      const id = parseCertificateKey(key)
-      const stored = id && getIfReadable(this.#section, key)
+    for (const key of this.section.keys()) {
+      const id = parseOverlayKey(key)
+      const stored = id && getIfReadable(this.section, key)
       if (!id || !stored) continue
       const { names, serial, fingerprint, notBefore, notAfter, created, generation } = stored
       const { inForce, standard } = this.#table.statusOf(id.origin, stored)
@@ -156,32 +144,23 @@ export class LiveCertificates {
     this.#unsubscribe()
   }
 
-  get #stamp(): { created: number; generation: number } {
-    return { created: Date.now(), generation: this.#generation }
-  }
-
   /** Warns about names of the file that a certificate made at run time overrides. */
   #warnConflicts(file: readonly CertificateConfig[]): void {
     const names = new Set([...this.#runtime.values()].flatMap(({ material }) => material.names))
     const conflicts = file.flatMap(certificate => certificate.names.filter(name => names.has(name)))
-    if (conflicts.length === 0) return
-    this.#logger.warn(
-      { names: conflicts.slice(0, MAX_LOGGED_NAMES), count: conflicts.length },
-      'certificates made at run time override certificates of the file (to remove them: fd-broker certificates remove)',
-    )
+    const text =
+      'certificates made at run time override certificates of the file (to remove them: fd-broker certificates remove)'
+    this.warnNamed('names', conflicts, text)
   }
 
   /** Updates or removes a certificate made at run time, as in the state. Ignores other certificates, and returns false. */
   #readEntry(key: string): boolean {
-    if (parseCertificateKey(key)?.origin !== 'runtime') return false
-    try {
-      const stored = this.#section.get(key)
-      if (stored === undefined) this.#runtime.delete(key)
-      else this.#runtime.set(key, { material: materialOf(stored), created: stored.created })
-    } catch (error) {
-      this.#runtime.delete(key)
-      this.#logger.warn({ err: error, key }, 'a certificate cannot be read and is not used')
-    }
+    if (originOf(key) !== 'runtime') return false
+    const stored = getIfReadable(this.section, key, (_, error) =>
+      this.logger.warn({ err: error, key }, UNREADABLE),
+    )
+    if (stored === undefined) this.#runtime.delete(key)
+    else this.#runtime.set(key, { material: materialOf(stored), created: stored.created })
     return true
   }
 
@@ -198,21 +177,17 @@ export function storedCertificates(
 ): CertificateConfig[] {
   const certificates: { certificate: CertificateConfig; position: number }[] = []
   for (const key of section.keys()) {
-    if (parseCertificateKey(key)?.origin !== 'file') continue
-    try {
-      const stored = section.get(key)
-      const files = { cert: key, key }
-      if (stored)
-        certificates.push({ certificate: { ...materialOf(stored), files }, position: stored.position })
-    } catch (error) {
-      onUnreadable(key, error)
-    }
+    if (originOf(key) !== 'file') continue
+    const stored = getIfReadable(section, key, onUnreadable)
+    const files = { cert: key, key }
+    if (stored)
+      certificates.push({ certificate: { ...materialOf(stored), files }, position: stored.position })
   }
   return certificates.toSorted((a, b) => a.position - b.position).map(({ certificate }) => certificate)
 }
 
 function freeKey(usedKeys: ReadonlyMap<string, unknown>, { names }: CertificateMaterial): string {
-  const key = certificateKey('file', names[0] ?? '*')
+  const key = overlayKey('file', names[0] ?? '*')
   for (let n = 1; ; n++) {
     const candidate = n === 1 ? key : `${key}#${n}`
     if (!usedKeys.has(candidate)) return candidate

@@ -1,5 +1,6 @@
 import { codec, defineSection } from '../../index.js'
 import { fdbroker } from '../../proto/tls.js'
+import type { Stamp } from '../entries/difference.js'
 import type { CertificateMaterial } from './material.js'
 
 /** A stored certificate, including fields of newer versions. Do not change it. */
@@ -15,23 +16,9 @@ export const certificatesSection = defineSection<CertificateMessage>({
   cache: 0,
 })
 
-/** `file`: from the configuration file, and replaced with it. `runtime`: added through the control socket; a new file does not remove it. */
-export type CertificateOrigin = 'file' | 'runtime'
-
-export function certificateKey(origin: CertificateOrigin, name: string): string {
-  return `${origin}:${name}`
-}
-
-/** Returns null for a kind of key that this version does not know. */
-export function parseCertificateKey(key: string): { origin: CertificateOrigin; name: string } | null {
-  const colon = key.indexOf(':')
-  const origin = key.slice(0, Math.max(0, colon))
-  return origin === 'file' || origin === 'runtime' ? { origin, name: key.slice(colon + 1) } : null
-}
-
 export function certificateMessage(
   material: CertificateMaterial,
-  stamp: { created: number; generation: number; position?: number },
+  stamp: Stamp & { position?: number },
 ): CertificateMessage {
   return fdbroker.tls.Certificate.create({ ...materialOf(material), ...stamp })
 }

@@ -15,7 +15,7 @@ import { perLane } from '../../lanes/lane.js'
 import { leastOf } from '../../processes/worked.js'
 
 const MANY = perLane(20_000, 100_000)
-const STAMP = { generation: 1, now: 0 }
+const STAMP = { generation: 1, created: 0 }
 const to = (upstream: string): RouteTarget => ({ kind: 'upstream', upstream, connect: false })
 
 function follow() {

@@ -6,7 +6,7 @@ import { NO_ROUTE } from '../../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../../src/proxy/routes/target.js'
 import { writingLog } from '../../fixtures/state-logs.js'
 
-const STAMP = { generation: 1, now: 0 }
+const STAMP = { generation: 1, created: 0 }
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} }
 const noFacts = () => {
   throw new Error('no header has variables')

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { describeRoute } from '../../../src/proxy/routes/live-routes.js'
-import { originOf, parseRouteKey, routeKey } from '../../../src/proxy/routes/path-tree.js'
+import { parseRouteKey, routeKey } from '../../../src/proxy/routes/path-tree.js'
 import { reconcile } from '../../../src/proxy/routes/reconcile.js'
 import type { RouteRule } from '../../../src/proxy/routes/rule.js'
 import { addRoutes, removeRoutes } from '../../../src/proxy/routes/runtime.js'
@@ -14,7 +14,7 @@ import {
 import type { RouteTarget } from '../../../src/proxy/routes/target.js'
 import { runAtOnce } from '../../../src/state/time-slices.js'
 
-const STAMP = { generation: 7, now: 1_700_000_000_000 }
+const STAMP = { generation: 7, created: 1_700_000_000_000 }
 const NO_LISTENERS: ReadonlySet<string> = new Set()
 const app: RouteTarget = { kind: 'upstream', upstream: 'app', connect: false }
 const other: RouteTarget = { kind: 'upstream', upstream: 'other', connect: true }
@@ -63,7 +63,7 @@ describe('a key', () => {
       null,
       null,
     ])
-    expect(originOf('files:a/')).toBeNull()
+    expect(parseRouteKey('files:a/')).toBeNull()
   })
 })
 
@@ -74,7 +74,7 @@ describe('a stored route', () => {
     for (const target of [app, other, answer, { ...answer, body: '', headers: [] }]) {
       const stored = codec.decode(codec.encode(routeMessage(target, STAMP)))
       expect(targetOf(stored)).toEqual(target)
-      expect([stored.created, stored.generation]).toEqual([STAMP.now, STAMP.generation])
+      expect([stored.created, stored.generation]).toEqual([STAMP.created, STAMP.generation])
     }
   })
 

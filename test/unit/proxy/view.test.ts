@@ -6,7 +6,7 @@ import { runInSlices } from '../../../src/state/time-slices.js'
 import { writingLog } from '../../fixtures/state-logs.js'
 
 const to = (upstream: string) =>
-  routeMessage({ kind: 'upstream', upstream, connect: false }, { generation: 1, now: 0 })
+  routeMessage({ kind: 'upstream', upstream, connect: false }, { generation: 1, created: 0 })
 
 async function view(own = () => true) {
   const { log } = writingLog()
