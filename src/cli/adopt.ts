@@ -1,9 +1,9 @@
-import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { closeAll } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import { adoptListeners, listenersOf } from '../os/foreign-listeners.js'
 import { OtherProcess } from '../os/other-process.js'
+import type { Command } from './command.js'
 import { parseListeners } from './named-listeners.js'
 import { durationOption, parsePid } from './options.js'
 import { print, table } from './output.js'
@@ -25,18 +25,14 @@ export function addAdopt(program: Command): void {
     .option('--listener <name=address...>', 'listener to take over, with its name in the service')
     .option('--control <path>', 'control socket of the daemon')
     .option('--service <name>', 'service in the daemon; it must have no member yet')
-    .option('--json', 'print the answer as JSON')
+    .json()
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '10s'))
-    .addHelpText(
-      'after',
-      `
-The process keeps accepting until you end it. First let the next version join the service and serve (both then accept);
+    .notes(`The process keeps accepting until you end it. First let the next version join the service and serve (both then accept);
 then end the process with the signal that lets it complete accepted requests. This command needs the right to trace the process: run it as
-the process's user, or as root with CAP_SYS_PTRACE. For any program: fd-broker run --adopt.
-
-Examples:
-  $ fd-broker adopt --pid 4711
-  $ fd-broker adopt --pid 4711 --listener web=tcp://0.0.0.0:8080 --control /run/shop/broker.sock --service shop`,
+the process's user, or as root with CAP_SYS_PTRACE. For any program: fd-broker run --adopt.`)
+    .examples(
+      'fd-broker adopt --pid 4711',
+      'fd-broker adopt --pid 4711 --listener web=tcp://0.0.0.0:8080 --control /run/shop/broker.sock --service shop',
     )
     .action(adopt)
 }

@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises'
-import type { Command } from 'commander'
 import { FdbError, type FdbErrorCode } from '../errors.js'
 import { type AddCertificate, CERTIFICATE_COMMANDS, type CertificateList } from '../proxy/tls/commands.js'
 import type { CertificateAddition, ListedCertificate } from '../proxy/tls/live-certificates.js'
@@ -10,6 +9,7 @@ import {
   ofServiceWith,
   RETRY_CODES,
 } from './ask-service.js'
+import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { formatDuration, plain, print, table } from './output.js'
 
@@ -26,7 +26,7 @@ export function addCertificates(program: Command): void {
     .description('show and change the TLS certificates of a running proxy; changes survive upgrades')
   addAskOptions(certificates.command('list'))
     .description('show all certificates, without keys')
-    .addHelpText('after', '\nExamples:\n  $ fd-broker certificates list --control /run/edge/upgrade.sock')
+    .examples('fd-broker certificates list --control /run/edge/upgrade.sock')
     .action(list)
   addAskOptions(certificates.command('add'))
     .description('add or replace a certificate for new connections')
@@ -34,18 +34,14 @@ export function addCertificates(program: Command): void {
     .requiredOption('--key <file>', 'private key of the certificate, PEM')
     .option('--name <name...>', 'host names to use instead of those in the certificate')
     .option('--replace', 'replace a certificate with the same first host name')
-    .addHelpText(
-      'after',
-      '\nExamples:\n  $ fd-broker certificates add --control /run/edge/upgrade.sock --cert a.crt --key a.key --replace',
+    .examples(
+      'fd-broker certificates add --control /run/edge/upgrade.sock --cert a.crt --key a.key --replace',
     )
     .action(add)
   addAskOptions(certificates.command('remove'))
     .description('remove a certificate that was made at run time')
     .argument('<name>', 'first host name of the certificate')
-    .addHelpText(
-      'after',
-      '\nExamples:\n  $ fd-broker certificates remove --control /run/edge/upgrade.sock app.example.com',
-    )
+    .examples('fd-broker certificates remove --control /run/edge/upgrade.sock app.example.com')
     .action(remove)
 }
 

@@ -1,22 +1,19 @@
-import { Argument, type Command, type Option } from 'commander'
+import { type Command as AnyCommand, Argument, type Option } from 'commander'
+import type { Command } from './command.js'
 
 const SHELLS = { bash, zsh, fish } as const
 
 /** Adds the command. `wholeProgram` resolves with the program and all its commands. */
-export function addCompletion(program: Command, wholeProgram: () => Promise<Command>): void {
+export function addCompletion(program: Command, wholeProgram: () => Promise<AnyCommand>): void {
   program
     .command('completion')
     .description('print the completion script for a shell')
     .addArgument(new Argument('<shell>').choices(Object.keys(SHELLS)))
-    .addHelpText(
-      'after',
-      `
-The Debian package contains these scripts.
-
-Examples:
-  $ source <(fd-broker completion bash)                                       # in ~/.bashrc
-  $ source <(fd-broker completion zsh)                                        # in ~/.zshrc, after compinit
-  $ fd-broker completion fish > ~/.config/fish/completions/fd-broker.fish`,
+    .notes('The Debian package contains these scripts.')
+    .examples(
+      'source <(fd-broker completion bash)                                       # in ~/.bashrc',
+      'source <(fd-broker completion zsh)                                        # in ~/.zshrc, after compinit',
+      'fd-broker completion fish > ~/.config/fish/completions/fd-broker.fish',
     )
     .action(async (shell: keyof typeof SHELLS) => {
       process.stdout.write(SHELLS[shell](outlineOf(await wholeProgram())))
@@ -191,7 +188,7 @@ export interface Outline {
 const FILE_ARGUMENTS: ReadonlySet<string> = new Set(['program', 'folder', 'from', 'to'])
 const FILES = /<(?:path|file|folder|new|config)>/
 
-export function outlineOf(command: Command, above = ''): Outline {
+export function outlineOf(command: AnyCommand, above = ''): Outline {
   const path = `${above} ${command.name()}`.trim()
   const help = command.createHelp()
   return {
@@ -222,7 +219,7 @@ function valueKind({ argChoices, flags, long, required, optional }: Option): Val
   return FILES.test(flags) ? 'file' : 'other'
 }
 
-function afterHelp(command: Command): string {
+function afterHelp(command: AnyCommand): string {
   let text = ''
   command.configureOutput({ writeOut: part => (text += part) }).outputHelp()
   return text.slice(command.helpInformation().length).trim()

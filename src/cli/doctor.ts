@@ -1,9 +1,9 @@
 import { accessSync, constants, existsSync, readFileSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import type { Command } from 'commander'
 import { SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
 import { startedAs } from '../os/command-line.js'
+import type { Command } from './command.js'
 import { plain, print, style } from './output.js'
 
 interface DoctorFlags {
@@ -18,16 +18,14 @@ export function addDoctor(program: Command): void {
     .description('check which features work on this machine; exit code 1 if upgrades do not')
     .option('--control <path>', 'control socket of a future service; default: from its name')
     .option('--service <name>', 'name of the service; default: from package.json')
-    .option('--json', 'print the answer as JSON')
-    .addHelpText(
-      'after',
-      `
-Run doctor as the service's user, in its unit or container, because it checks the limits, folders and system call filters there.
-
-Examples:
-  $ fd-broker doctor
-  $ sudo -u shop fd-broker doctor --control /run/shop/upgrade.sock
-  $ docker run --rm --entrypoint npx IMAGE fd-broker doctor`,
+    .json()
+    .notes(
+      `Run doctor as the service's user, in its unit or container, because it checks the limits, folders and system call filters there.`,
+    )
+    .examples(
+      'fd-broker doctor',
+      'sudo -u shop fd-broker doctor --control /run/shop/upgrade.sock',
+      'docker run --rm --entrypoint npx IMAGE fd-broker doctor',
     )
     .action(doctor)
 }

@@ -1,4 +1,3 @@
-import type { Command } from 'commander'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { executeInstead, type NativeError } from '../kernel/index.js'
@@ -6,6 +5,7 @@ import { checkDescriptorName } from '../operator/held-descriptors.js'
 import { successorCommand } from '../os/command-line.js'
 import type { WantedDescriptor } from '../run/claimed-descriptors.js'
 import { askService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
+import type { Command } from './command.js'
 import { addServiceOptions, type ServiceFlags } from './find-service.js'
 import { parseListeners } from './named-listeners.js'
 import { durationOption } from './options.js'
@@ -25,17 +25,13 @@ export function addExec(program: Command): void {
     .option('--non-blocking', 'set O_NONBLOCK on listeners (systemd does not)')
     .option('--nginx', 'for nginx: also set NGINX=3;4; and --non-blocking')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
-    .addHelpText(
-      'after',
-      `
-This process becomes the program after -- (execve), with the same pid, descriptors 0, 1, 2, and the claimed ones from 3. The program finds them as
+    .notes(`This process becomes the program after -- (execve), with the same pid, descriptors 0, 1, 2, and the claimed ones from 3. The program finds them as
 under systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and under Server::Starter (SERVER_STARTER_PORT). When the program ends, the daemon keeps
-the descriptors, and clients wait until the program is started again. With --service S the daemon holds them as S/NAME.
-
-Examples:
-  $ fd-broker exec --service shop web=tcp://0.0.0.0:8080 -- gunicorn app:app
-  $ fd-broker exec --service edge http=tcp://0.0.0.0:80 https=tcp://0.0.0.0:443 --nginx -- nginx -g 'daemon off;'
-  $ fd-broker exec --service shop web -- ./shop`,
+the descriptors, and clients wait until the program is started again. With --service S the daemon holds them as S/NAME.`)
+    .examples(
+      'fd-broker exec --service shop web=tcp://0.0.0.0:8080 -- gunicorn app:app',
+      "fd-broker exec --service edge http=tcp://0.0.0.0:80 https=tcp://0.0.0.0:443 --nginx -- nginx -g 'daemon off;'",
+      'fd-broker exec --service shop web -- ./shop',
     )
     .action((_words: string[], flags: ExecFlags, command: Command) => exec(flags, command))
 }

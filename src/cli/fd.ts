@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { constants } from 'node:os'
-import { type Command, InvalidArgumentError } from 'commander'
+import { InvalidArgumentError } from 'commander'
 import { FdbError } from '../errors.js'
 import { closeAll, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
@@ -8,6 +8,7 @@ import { type DescriptorLease, type HeldDescriptor, serviceIn } from '../operato
 import { successorCommand } from '../os/command-line.js'
 import { OtherProcess } from '../os/other-process.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
+import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { durationOption, parsePid } from './options.js'
 import { print, table } from './output.js'
@@ -37,7 +38,7 @@ export function addFd(program: Command): void {
   addAskOptions(fd.command('list'))
     .description('show the held descriptors')
     .option('--watch', 'print the list after each change')
-    .addHelpText('after', '\nExamples:\n  $ fd-broker fd list --control /run/shop/broker.sock')
+    .examples('fd-broker fd list --control /run/shop/broker.sock')
     .action(list)
   addAskOptions(fd.command('put'))
     .description('store a descriptor: an open file, pipe, device, socket, memory file …')
@@ -49,12 +50,9 @@ export function addFd(program: Command): void {
     )
     .option('--while <pid>', 'hold the descriptor until this process ends')
     .option('--replace', 'replace a descriptor of the same name')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  $ fd-broker fd put --control /run/shop/broker.sock serial <>/dev/ttyS0
-  $ fd-broker fd put --control /run/shop/broker.sock spool --descriptor 3 --for 1h 3>>/var/spool/shop`,
+    .examples(
+      'fd-broker fd put --control /run/shop/broker.sock serial <>/dev/ttyS0',
+      'fd-broker fd put --control /run/shop/broker.sock spool --descriptor 3 --for 1h 3>>/var/spool/shop',
     )
     .action(put)
   addAskOptions(fd.command('get'))
@@ -63,38 +61,29 @@ Examples:
     .argument('<command...>', 'command to start, after --')
     .option('--exclusive', 'exclude other processes')
     .option('--remove', 'the daemon closes its copies when the command has them')
-    .addHelpText(
-      'after',
-      '\nExamples:\n  $ fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"',
-    )
+    .examples('fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"')
     .action(get)
   addAskOptions(fd.command('watch'))
     .description('show the held descriptors, and again after each change')
-    .addHelpText('after', '\nExamples:\n  $ fd-broker fd watch --control /run/shop/broker.sock --json')
+    .examples('fd-broker fd watch --control /run/shop/broker.sock --json')
     .action((flags: AnswerFlags) => list({ ...flags, watch: true }))
   addAskOptions(fd.command('claim'))
     .description('claim a descriptor for a process until the process ends')
     .argument('<name>')
     .requiredOption('--while <pid>', 'the claim lasts while this process lives')
     .option('--shared', 'let other processes get the descriptor too')
-    .addHelpText(
-      'after',
-      '\nExamples:\n  $ fd-broker fd claim --control /run/shop/broker.sock serial --while 4711',
-    )
+    .examples('fd-broker fd claim --control /run/shop/broker.sock serial --while 4711')
     .action(claim)
   addAskOptions(fd.command('release'))
     .description('end the claim of a living process')
     .argument('<name>')
     .requiredOption('--while <pid>', 'the process that has the claim')
-    .addHelpText(
-      'after',
-      '\nExamples:\n  $ fd-broker fd release --control /run/shop/broker.sock serial --while 4711',
-    )
+    .examples('fd-broker fd release --control /run/shop/broker.sock serial --while 4711')
     .action(release)
   addAskOptions(fd.command('remove'))
     .description('close the daemon’s descriptor; other processes keep their copies')
     .argument('<name>')
-    .addHelpText('after', '\nExamples:\n  $ fd-broker fd remove --control /run/shop/broker.sock serial')
+    .examples('fd-broker fd remove --control /run/shop/broker.sock serial')
     .action(remove)
 }
 

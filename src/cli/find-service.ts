@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import type { Command } from 'commander'
+import type { Command as AnyCommand } from 'commander'
 import { didYouMean } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
@@ -12,6 +12,7 @@ import {
   withoutRunOf,
 } from '../os/default-control.js'
 import { readPidFile } from '../os/pid-file.js'
+import type { Command } from './command.js'
 import { controlOption, durationOption } from './options.js'
 
 export interface ServiceFlags {
@@ -21,8 +22,7 @@ export interface ServiceFlags {
   readonly service?: string
 }
 
-const HELP = `
-fd-broker finds the service by --control, --pid-file, the variable FD_BROKER_CONTROL or --service NAME, in this order. For NAME it tries the
+const HELP = `fd-broker finds the service by --control, --pid-file, the variable FD_BROKER_CONTROL or --service NAME, in this order. For NAME it tries the
 control sockets NAME.sock, NAME.run.sock (of fd-broker run), that of the main process (for a worker, such as NAME.1) and daemon.sock in
 $RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker and /run/NAME; then NAME.sock and NAME.run.sock in fd-broker-UID in the user's
 temporary folder (/tmp, or $TMPDIR). Without any of these options it uses the only socket in these folders, without /run/NAME. A service without
@@ -30,19 +30,19 @@ a configured control path creates its socket in the first of these folders that 
 fd-broker run also use the temporary folder: run the command as the service's user, because root does not look in another user's folder.`
 
 /** Adds the options that find a running service. If `needless` returns true, no service is searched. */
-export function addServiceOptions(command: Command, needless = (_asked: Command) => false): Command {
+export function addServiceOptions(command: Command, needless = (_asked: AnyCommand) => false): Command {
   return command
     .addOption(controlOption().makeOptionMandatory(false))
     .option('--pid-file <file>', 'pid file of the service')
     .option('--service <name>', 'name of the service')
-    .addHelpText('after', HELP)
+    .notes(HELP)
     .hook('preAction', (_root, asked) => {
       if (!needless(asked)) asked.setOptionValue('control', findControl(asked))
     })
 }
 
 /** Returns the control path that the options of {@link addServiceOptions} name, or that of the only service. Throws ERR_FDB_NO_HOLDER. */
-export function findControl(command: Command): string {
+export function findControl(command: AnyCommand): string {
   const { control, pidFile, service } = command.opts<Partial<ServiceFlags>>()
   if (control !== undefined) return control
   if (pidFile !== undefined) return controlByPidFile(pidFile)
@@ -103,6 +103,6 @@ function noService(why: string): FdbError {
 /** Adds the options of commands that ask a running service. */
 export function addAskOptions(command: Command): Command {
   return addServiceOptions(command)
-    .option('--json', 'print the answer as JSON')
+    .json()
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
 }

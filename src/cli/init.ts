@@ -1,10 +1,10 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
-import type { Command } from 'commander'
 import { serviceName } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { jsonValue } from '../base/json.js'
+import type { Command } from './command.js'
 import { plain, style, writeStderr } from './output.js'
 
 interface InitFlags {
@@ -21,16 +21,9 @@ export function addInit(program: Command): void {
     .argument('[folder]', 'folder of the application', '.')
     .option('--entry <file>', 'script that starts the application; default: from package.json')
     .option('--yes', 'write without asking')
-    .addHelpText(
-      'after',
-      `
-init never changes your sources. It names lines that could cause surprises in an upgrade. Without a terminal it cannot ask: it shows the
-change, writes nothing and exits with 2, unless --yes is given.
-
-Examples:
-  $ fd-broker init
-  $ fd-broker init --entry src/server.js --yes`,
-    )
+    .notes(`init never changes your sources. It names lines that could cause surprises in an upgrade. Without a terminal it cannot ask: it shows the
+change, writes nothing and exits with 2, unless --yes is given.`)
+    .examples('fd-broker init', 'fd-broker init --entry src/server.js --yes')
     .action(init)
 }
 

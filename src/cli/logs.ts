@@ -2,13 +2,14 @@ import { existsSync, realpathSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Command, InvalidArgumentError, Option } from 'commander'
+import { InvalidArgumentError, Option } from 'commander'
 import { defaultLog, generationLog, newestPart, servicesWithLog } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon, STATUS_ANSWER_MS } from '../operator/status-report.js'
 import { lookupPaths, serviceAt } from '../os/default-control.js'
 import { realPathOf } from '../os/release-link.js'
+import type { Command } from './command.js'
 import { addServiceOptions, controlByName, findControl, type ServiceFlags } from './find-service.js'
 import { plain, writeStderr } from './output.js'
 import { rotatedPath } from './rotated-log.js'
@@ -50,13 +51,10 @@ export function addLogs(program: Command): void {
       new Option('-n, --lines <number>', 'number of last lines to print').argParser(parseCount).default(100),
     )
     .option('--log-file <file>', 'log file that was given to fd-broker start')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  $ fd-broker logs --service shop
-  $ fd-broker logs --service shop --follow
-  $ fd-broker logs --service shop --generation 3 --lines 1000`,
+    .examples(
+      'fd-broker logs --service shop',
+      'fd-broker logs --service shop --follow',
+      'fd-broker logs --service shop --generation 3 --lines 1000',
     )
     .action(logs)
 }

@@ -1,12 +1,12 @@
 import { constants } from 'node:os'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import type { Command } from 'commander'
 import { executeInstead, holdSignals, releaseSignals, trySignalTo } from '../kernel/index.js'
 import { LastServer, type ServerProcess } from '../operator/serving.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, KEEP_MASK, WAITS } from '../os/held-signals.js'
 import { watchDeath } from '../os/liveness.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
+import type { Command } from './command.js'
 import { controlOption } from './options.js'
 
 /** Environment variable of `native/waiting.c`: the awaited pid, and `PID:CODE` of children that have ended. */

@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module'
-import { Command, CommanderError, InvalidArgumentError } from 'commander'
+import { type Command as AnyCommand, CommanderError, InvalidArgumentError } from 'commander'
 import { FdbError } from '../errors.js'
+import { Command } from './command.js'
 import { EXIT_CODES, type ExitCode, failureText, printFailure, style, writeStderr } from './output.js'
 import { type OnServerStage, onServerStage } from './signals.js'
 
@@ -96,10 +97,7 @@ async function buildProgram(args: readonly string[]): Promise<Command> {
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(withHint(text, args)) })
     .showHelpAfterError('(--help shows the options and examples)')
-    .addHelpText(
-      'after',
-      `
-Examples:
+    .notes(`Examples:
   $ fd-broker start server.js
   $ fd-broker status --control /run/shop/upgrade.sock
   $ fd-broker upgrade --control /run/shop/upgrade.sock
@@ -114,8 +112,7 @@ Examples:
   $ fd-broker certificates list --control /run/edge/upgrade.sock
   $ fd-broker state stats --control /run/shop/upgrade.sock
 
-Exit codes: ${codes} (stderr: CODE: message). fd-broker run ends with the exit code of the program.`,
-    )
+Exit codes: ${codes} (stderr: CODE: message). fd-broker run ends with the exit code of the program.`)
   if (!WITHOUT_ADDON.has(name))
     root.hook('preAction', async () => (await import('../kernel/index.js')).requireAddon())
   const entry = COMMANDS.get(name)
@@ -127,7 +124,7 @@ Exit codes: ${codes} (stderr: CODE: message). fd-broker run ends with the exit c
 }
 
 /** An empty name or path is an error in every command: it comes from a shell variable that is not set. */
-function refuseEmptyValues(command: Command): void {
+function refuseEmptyValues(command: AnyCommand): void {
   for (const option of command.options) {
     const [, kind] = /<(file|name|path|service)>$/.exec(option.flags) ?? []
     if (kind !== undefined && option.parseArg === undefined) option.argParser(text => nonEmpty(kind, text))

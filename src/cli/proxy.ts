@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
-import { type Command, Option } from 'commander'
+import { Option } from 'commander'
 import type { Logger } from '../base/logger.js'
 import { ConfigDocument } from '../config/document.js'
 import { FdbError } from '../errors.js'
@@ -11,6 +11,7 @@ import { realPathOf } from '../os/release-link.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
 import { AccessLines } from './access-lines.js'
+import type { Command } from './command.js'
 import { LogFile, MISSING, openLog, REOPEN_FAILED } from './log.js'
 import { logLevelOption, workerCount } from './options.js'
 import { proxySignals } from './proxy-signals.js'
@@ -42,18 +43,14 @@ export function addProxy(program: Command): void {
       'write the access log to this file instead of stdout; USR1 reopens it',
     )
     .addOption(logLevelOption())
-    .addHelpText(
-      'after',
-      `
-Signals: USR2 upgrades (starts the same command again). HUP reads the configuration again. WINCH stops accepting until HUP.
+    .notes(`Signals: USR2 upgrades (starts the same command again). HUP reads the configuration again. WINCH stops accepting until HUP.
 TERM ends the proxy within drain.timeout, QUIT after the last connection (in probation the previous version serves
 again), INT or a second TERM at least 2 s later immediately. USR1 reopens the log files. The access log, if any,
-is on stdout, the log on stderr. The proxy supports systemd (NOTIFY_SOCKET, LISTEN_FDS).
-
-Examples:
-  $ fd-broker proxy --config edge.yaml --check
-  $ fd-broker proxy --config edge.yaml
-  $ kill -HUP 4711`,
+is on stdout, the log on stderr. The proxy supports systemd (NOTIFY_SOCKET, LISTEN_FDS).`)
+    .examples(
+      'fd-broker proxy --config edge.yaml --check',
+      'fd-broker proxy --config edge.yaml',
+      'kill -HUP 4711',
     )
     .action(proxy)
 }

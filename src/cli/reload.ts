@@ -1,4 +1,3 @@
-import type { Command } from 'commander'
 import {
   type ProcessReply,
   RELOAD,
@@ -7,18 +6,13 @@ import {
   readReloadReply,
 } from '../operator/service-commands.js'
 import { type AnswerFlags, type AskFlags, commandService, RETRY_CODES } from './ask-service.js'
+import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { plain, print } from './output.js'
 
 export function addReload(program: Command): void {
   addAskOptions(program.command('reload').description('let the running server read its configuration again'))
-    .addHelpText(
-      'after',
-      `
-Examples:
-  $ fd-broker reload --control /run/edge/upgrade.sock
-  $ fd-broker reload --service edge`,
-    )
+    .examples('fd-broker reload --control /run/edge/upgrade.sock', 'fd-broker reload --service edge')
     .action(reloadService)
 }
 

@@ -1,9 +1,9 @@
-import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import { type ProcessReply, ROLLBACK, readProcessReply, rollbackBody } from '../operator/service-commands.js'
 import type { ServiceStatus } from '../operator/status-report.js'
 import { type AnswerFlags, type AskFlags, commandService, pollUntil, RETRY_CODES } from './ask-service.js'
+import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { plain, print } from './output.js'
 import { ReleasePath, upgradeTo } from './release-path.js'
@@ -16,15 +16,11 @@ interface RollbackFlags extends AnswerFlags {
 export function addRollback(program: Command): void {
   addAskOptions(program.command('rollback').description('in probation: let the previous version serve again'))
     .option('--at <path>', 'restore the release that upgrade --binary has replaced at this path')
-    .addHelpText(
-      'after',
-      `
-After the probation no process stands by: give --at, or start the previous release by fd-broker upgrade -- COMMAND.
-Under fd-broker run the previous version is started again, also after the probation.
-
-Examples:
-  $ fd-broker rollback --control /run/shop/upgrade.sock
-  $ fd-broker rollback --service shop --json`,
+    .notes(`After the probation no process stands by: give --at, or start the previous release by fd-broker upgrade -- COMMAND.
+Under fd-broker run the previous version is started again, also after the probation.`)
+    .examples(
+      'fd-broker rollback --control /run/shop/upgrade.sock',
+      'fd-broker rollback --service shop --json',
     )
     .action(rollback)
 }

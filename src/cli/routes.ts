@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
-import type { Command } from 'commander'
 import { jsonValue } from '../base/json.js'
 import { isMap } from '../config/check.js'
 import { ConfigDocument } from '../config/document.js'
@@ -16,6 +15,7 @@ import {
   ofServiceWith,
   RETRY_CODES,
 } from './ask-service.js'
+import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { plain, print, table } from './output.js'
 
@@ -41,29 +41,24 @@ export function addRoutes(program: Command): void {
     .description('show and change the routes of a running proxy; changes survive upgrades')
   addAskOptions(routes.command('list'))
     .description('show all routes')
-    .addHelpText('after', '\nExamples:\n  $ fd-broker routes list --control /run/edge/upgrade.sock --json')
+    .examples('fd-broker routes list --control /run/edge/upgrade.sock --json')
     .action(list)
   addRouteOptions(addAskOptions(routes.command('add')))
     .description('add a route, or all routes of a file (all or none)')
     .option('--upstream <name>', 'upstream of the route')
     .option('--connect', 'also pass on CONNECT requests')
     .option('--replace', 'replace existing routes made at run time')
-    .addHelpText(
-      'after',
-      `
-A file is a list as under "routes" of the configuration (YAML or JSON), or JSON lines; - is standard input.
-
-Examples:
-  $ fd-broker routes add --control /run/edge/upgrade.sock --host app.example.com --upstream app
-  $ fd-broker routes add --control /run/edge/upgrade.sock --file more.jsonl --replace`,
+    .notes(
+      `A file is a list as under "routes" of the configuration (YAML or JSON), or JSON lines; - is standard input.`,
+    )
+    .examples(
+      'fd-broker routes add --control /run/edge/upgrade.sock --host app.example.com --upstream app',
+      'fd-broker routes add --control /run/edge/upgrade.sock --file more.jsonl --replace',
     )
     .action(add)
   addRouteOptions(addAskOptions(routes.command('remove')))
     .description('remove a route that was made at run time, or all routes of a file (all or none)')
-    .addHelpText(
-      'after',
-      '\nExamples:\n  $ fd-broker routes remove --control /run/edge/upgrade.sock --host app.example.com --path /old',
-    )
+    .examples('fd-broker routes remove --control /run/edge/upgrade.sock --host app.example.com --path /old')
     .action(remove)
 }
 

@@ -1,4 +1,4 @@
-import { type Command, Option } from 'commander'
+import { Option } from 'commander'
 import { type Logger, SILENT } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { releaseSignals } from '../kernel/index.js'
@@ -6,6 +6,7 @@ import { findInheritedState, type InheritedState, RELEASES_SIGNALS } from '../ru
 import type { Predecessor } from '../run/predecessor.js'
 import type { VersionSettings } from '../run/settings.js'
 import type { Supervisor } from '../run/supervisor.js'
+import type { Command } from './command.js'
 import { openLog } from './log.js'
 import { logLevelOption } from './options.js'
 import { codeAndMessage, writeStderr } from './output.js'
@@ -28,22 +29,18 @@ export function addRun(program: Command): void {
   }
   command
     .addOption(logLevelOption())
-    .addHelpText(
-      'after',
-      `
-The program finds its listeners as under systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and under Server::Starter
+    .notes(`The program finds its listeners as under systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and under Server::Starter
 (SERVER_STARTER_PORT). Flags override FD_BROKER_… variables, which override --config.
 
 Signals: HUP starts the next version. TERM, INT and QUIT end the program, and a second one at least 2 s later kills it; then this
-process ends with the program's exit code. All other signals are passed on to the program.
-
-Examples:
-  $ fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app
-  $ fd-broker run --listen web=tcp://[::]:443 --ready notify --healthy-for 10s --control /run/shop/run.sock -- ./shop
-  $ fd-broker run --adopt 4711 --listen web=tcp://0.0.0.0:8080 --ready http:/health -- ./shop
-  $ fd-broker run --ready handoff:/run/shop/upgrade.sock -- node server.mjs
-  $ fd-broker upgrade --control /run/shop/run.sock
-  $ fd-broker upgrade --control /run/shop/run.sock -- ./shop-2 --verbose`,
+process ends with the program's exit code. All other signals are passed on to the program.`)
+    .examples(
+      'fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app',
+      'fd-broker run --listen web=tcp://[::]:443 --ready notify --healthy-for 10s --control /run/shop/run.sock -- ./shop',
+      'fd-broker run --adopt 4711 --listen web=tcp://0.0.0.0:8080 --ready http:/health -- ./shop',
+      'fd-broker run --ready handoff:/run/shop/upgrade.sock -- node server.mjs',
+      'fd-broker upgrade --control /run/shop/run.sock',
+      'fd-broker upgrade --control /run/shop/run.sock -- ./shop-2 --verbose',
     )
     .action(run)
 }

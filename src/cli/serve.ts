@@ -1,9 +1,9 @@
 import { resolve } from 'node:path'
-import type { Command } from 'commander'
 import { wrongOption } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
 import type { Daemon } from '../daemon/daemon.js'
 import { DAEMON, defaultControl } from '../os/default-control.js'
+import type { Command } from './command.js'
 import { openLog } from './log.js'
 import { collectAlone } from './lone-collections.js'
 import { controlOption, logLevelOption } from './options.js'
@@ -31,20 +31,16 @@ export function addServe(program: Command): void {
     .option('--log-file <file>', 'write the log to this file instead of stderr; USR1 reopens it')
     .option('--pid-file <file>', 'pid file of the daemon')
     .option('--drop', 'end at the first TERM or INT, even if listeners or state of a service are lost')
-    .addHelpText(
-      'after',
-      `
-Members join with join({ service, control, hosting: 'daemon' }). Without --control, and without control in join(), both use daemon.sock
+    .notes(`Members join with join({ service, control, hosting: 'daemon' }). Without --control, and without control in join(), both use daemon.sock
 in the default folder (fd-broker status --help). TERM, INT and QUIT end the daemon; its members keep serving. If the daemon holds listeners
 or state of a service without a living member, it logs them, and ends only at a second signal within 60 s.
 If a daemon already listens on the control socket, the new daemon takes over everything that it holds. USR2, or fd-broker upgrade
 --self, starts the next daemon. After WINCH joining members wait until HUP, which also reads --config again. USR1 reopens --log-file. The
-daemon supports systemd (NOTIFY_SOCKET, LISTEN_FDS).
-
-Examples:
-  $ fd-broker serve --control /run/shop/broker.sock
-  $ fd-broker serve --control /run/shop/broker.sock --config /etc/fd-broker/broker.yaml
-  $ fd-broker serve --control /run/shop/broker.sock --log-level warn 2>>/var/log/fd-broker.log`,
+daemon supports systemd (NOTIFY_SOCKET, LISTEN_FDS).`)
+    .examples(
+      'fd-broker serve --control /run/shop/broker.sock',
+      'fd-broker serve --control /run/shop/broker.sock --config /etc/fd-broker/broker.yaml',
+      'fd-broker serve --control /run/shop/broker.sock --log-level warn 2>>/var/log/fd-broker.log',
     )
     .action(serve)
 }

@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { type Command, InvalidArgumentError, Option } from 'commander'
+import { InvalidArgumentError, Option } from 'commander'
 import { PARENT } from '../auto/exclusion.js'
 import { createPart, defaultLog, LOG_FILE, LOG_SIZE, LOG_WRITER_MS, openPart } from '../auto/log-files.js'
 import { type AutoSettings, settingsOf } from '../auto/settings.js'
@@ -22,6 +22,7 @@ import { removeDeadControl } from '../os/control-path.js'
 import { indented, NO_REASON } from '../versions/exit-reason.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
 import { killHungText, pollUntil } from './ask-service.js'
+import type { Command } from './command.js'
 import { durationOption } from './options.js'
 import { codeAndMessage, plain, print, WaitingLine, WaitingNotes, writeStderr } from './output.js'
 import { portHolderText } from './port-holder.js'
@@ -83,19 +84,15 @@ export function addStart(program: Command): void {
       'pid file of the serving process; default: SERVICE.pid beside the control socket',
     )
     .addOption(durationOption('--timeout <duration>', 'the program must serve within this time', '60s'))
-    .option('--json', 'print the answer as JSON')
-    .addHelpText(
-      'after',
-      `
-The program runs in its own session: it survives the end of the terminal. Each version writes to its own file; fd-broker logs shows
+    .json()
+    .notes(`The program runs in its own session: it survives the end of the terminal. Each version writes to its own file; fd-broker logs shows
 these files. fd-broker status, upgrade and stop find the program by --service. Ctrl-C ends a program that does not serve yet.
-start remembers nothing: give its options and arguments each time. fd-broker upgrade keeps those of the running version.
-
-Examples:
-  $ fd-broker start server.js
-  $ fd-broker start server.js --ready /health -- --port 8080
-  $ fd-broker logs --service shop --follow
-  $ fd-broker stop --service shop`,
+start remembers nothing: give its options and arguments each time. fd-broker upgrade keeps those of the running version.`)
+    .examples(
+      'fd-broker start server.js',
+      'fd-broker start server.js --ready /health -- --port 8080',
+      'fd-broker logs --service shop --follow',
+      'fd-broker stop --service shop',
     )
     .action(start)
 }

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { buffer } from 'node:stream/consumers'
-import { type Command, Option } from 'commander'
+import { type Command as AnyCommand, Option } from 'commander'
 import { FdbError } from '../errors.js'
 import type { ServiceState, StateSection } from '../operator/service-state.js'
 import { repairStateFile } from '../state/file/repair.js'
@@ -11,6 +11,7 @@ import type { StoredSchema } from '../state/records.js'
 import type { Segment } from '../state/segment.js'
 import { runInSlices } from '../state/time-slices.js'
 import type { AskFlags } from './ask-service.js'
+import type { Command } from './command.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { facts, jsonText, print, table } from './output.js'
@@ -41,29 +42,22 @@ export function addState(program: Command): void {
   const state = program
     .command('state')
     .description('show, change, verify, export and import the state of a running service or a file')
-    .addHelpText(
-      'after',
-      `
-The state is read from the running service, from a state file, from a file that "state export" wrote, or from standard input
-(--file -). Each command verifies checksums, sequence and digest. Values of secret sections are omitted unless --secrets is given.
-
-Examples:
-  $ fd-broker state stats --control /run/shop/upgrade.sock
-  $ fd-broker state get --control /run/shop/upgrade.sock routes runtime:example.com/
-  $ fd-broker state export --control /run/shop/upgrade.sock --secrets --out state.jsonl
-  $ fd-broker state put --control /run/shop/upgrade.sock prices apple '{"cents":120}'
-  $ fd-broker state watch --control /run/shop/upgrade.sock --section prices
-  $ fd-broker state diff /run/shop/upgrade.sock state.jsonl`,
+    .notes(`The state is read from the running service, from a state file, from a file that "state export" wrote, or from standard input
+(--file -). Each command verifies checksums, sequence and digest. Values of secret sections are omitted unless --secrets is given.`)
+    .examples(
+      'fd-broker state stats --control /run/shop/upgrade.sock',
+      'fd-broker state get --control /run/shop/upgrade.sock routes runtime:example.com/',
+      'fd-broker state export --control /run/shop/upgrade.sock --secrets --out state.jsonl',
+      'fd-broker state put --control /run/shop/upgrade.sock prices apple \'{"cents":120}\'',
+      'fd-broker state watch --control /run/shop/upgrade.sock --section prices',
+      'fd-broker state diff /run/shop/upgrade.sock state.jsonl',
     )
   addSource(state.command('show'))
     .description('print the entries, one JSON object per line')
     .option('--section <name>', 'only this section')
     .option('--prefix <prefix>', 'only keys with this prefix')
     .addOption(secretsOption())
-    .addHelpText(
-      'after',
-      '\nExamples:\n  $ fd-broker state show --control /run/shop/upgrade.sock --section prices | head',
-    )
+    .examples('fd-broker state show --control /run/shop/upgrade.sock --section prices | head')
     .action(show)
   addSource(state.command('get'))
     .description('print one entry as JSON; exit code 1 if the entry does not exist')
@@ -89,20 +83,17 @@ Examples:
     .option('--initial', 'first print the current entries')
     .addOption(secretsOption())
     .action(watchEntries)
-  addSource(state.command('stats'))
-    .description('print sections, entries and bytes')
-    .option('--json', 'print the answer as JSON')
-    .action(stats)
+  addSource(state.command('stats')).description('print sections, entries and bytes').json().action(stats)
   addSource(state.command('verify'))
     .description('check the whole log against its checksums and digests')
-    .option('--json', 'print the answer as JSON')
+    .json()
     .action(verify)
   state
     .command('repair')
     .description('keep the part of a damaged state file before the damage; rename the damaged file')
     .requiredOption('--file <file>', 'state file of a stopped service')
-    .option('--json', 'print the answer as JSON')
-    .addHelpText('after', '\nRun this as the user that owns the file. A file without damage is not changed.')
+    .json()
+    .notes('Run this as the user that owns the file. A file without damage is not changed.')
     .action(repairState)
   addTimeout(state.command('diff'))
     .option('--service <name>', 'name of the service')
@@ -128,7 +119,7 @@ Examples:
     .option('--section <name...>', 'only these sections')
     .option('--replace', 'empty the sections before the import')
     .option('--edited', 'do not compare the file with its first line')
-    .option('--json', 'print the answer as JSON')
+    .json()
     .action(importState)
 }
 
@@ -141,7 +132,7 @@ function addRunningService(command: Command): Command {
 }
 
 function addSource(command: Command): Command {
-  const isFile = (asked: Command) => {
+  const isFile = (asked: AnyCommand) => {
     const { file, pidFile } = asked.opts<SourceFlags & { pidFile?: string }>()
     return file !== undefined && pidFile === undefined
   }

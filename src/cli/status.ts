@@ -1,10 +1,10 @@
-import type { Command } from 'commander'
 import type { MoveReport } from '../connections/counts.js'
 import { isCommitted } from '../handoff/phases.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import type { SupervisorStatus } from '../run/status.js'
 import type { AnswerFlags } from './ask-service.js'
+import type { Command } from './command.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import {
@@ -27,16 +27,14 @@ export function addStatus(program: Command): void {
       .command('status')
       .description('show generation, listeners, connections, state, draining generations, last failure'),
   )
-    .option('--json', 'print the answer as JSON')
+    .json()
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '5s'))
-    .addHelpText(
-      'after',
-      `
-The exit code is 3 also if no process serves, and 1 also if a program under fd-broker run crashes repeatedly. The reason is on stderr.
-
-Examples:
-  $ fd-broker status --control /run/shop/upgrade.sock
-  $ fd-broker status --control /run/shop/upgrade.sock --json | jq '.listeners[].connections'`,
+    .notes(
+      `The exit code is 3 also if no process serves, and 1 also if a program under fd-broker run crashes repeatedly. The reason is on stderr.`,
+    )
+    .examples(
+      'fd-broker status --control /run/shop/upgrade.sock',
+      "fd-broker status --control /run/shop/upgrade.sock --json | jq '.listeners[].connections'",
     )
     .action(status)
 }

@@ -1,5 +1,4 @@
 import { constants } from 'node:os'
-import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
 import type { OperatorClient } from '../operator/client.js'
@@ -14,6 +13,7 @@ import {
 } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
+import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { plain, print, type WaitingLine, writeStderr } from './output.js'
@@ -33,16 +33,9 @@ export function addStop(program: Command): void {
       durationOption('--drain <duration>', 'time limit for the last connections; default: as configured'),
     )
     .option('--drop', 'stop a daemon even if listeners or state of a service are lost with it')
-    .addHelpText(
-      'after',
-      `
-With a daemon's control socket and without --service this ends the daemon; its members keep serving.
-A main process of workers ends with all its workers.
-
-Examples:
-  $ fd-broker stop --control /run/shop/upgrade.sock
-  $ fd-broker stop --service shop --drain 5s`,
-    )
+    .notes(`With a daemon's control socket and without --service this ends the daemon; its members keep serving.
+A main process of workers ends with all its workers.`)
+    .examples('fd-broker stop --control /run/shop/upgrade.sock', 'fd-broker stop --service shop --drain 5s')
     .action(stop)
 }
 

@@ -1,4 +1,3 @@
-import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { UPGRADE_SELF } from '../operator/service-commands.js'
@@ -6,6 +5,7 @@ import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { isDaemon } from '../operator/status-report.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { type AnswerFlags, type AskFlags, commandService, pollUntil } from './ask-service.js'
+import type { Command } from './command.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { print } from './output.js'
@@ -39,20 +39,16 @@ export function addUpgrade(program: Command): void {
     .option('--at <path>', 'the server’s link to a release folder, or its executable')
     .option('--smart', 'reload, upgrade or do nothing, depending on what has changed (fd-broker proxy)')
     .option('--self', 'replace fd-broker run, or the daemon, with the installed release')
-    .option('--json', 'print the answer as JSON')
-    .addHelpText(
-      'after',
-      `
-The next version runs as the server's user, in its working folder and with its environment. INT (Ctrl-C), TERM and HUP
+    .json()
+    .notes(`The next version runs as the server's user, in its working folder and with its environment. INT (Ctrl-C), TERM and HUP
 cancel the upgrade: before the commit the next version is ended, and the running one keeps serving. The answer names the version that
-serves. A second signal, or kill -9, ends only this command.
-
-Examples:
-  $ fd-broker upgrade --control /run/shop/upgrade.sock
-  $ fd-broker upgrade --control /run/shop/upgrade.sock --timeout 2m
-  $ fd-broker upgrade --service edge --smart
-  $ fd-broker upgrade --service shop --binary /srv/shop/releases/8 --at /srv/shop/current
-  $ fd-broker upgrade --control /run/shop/upgrade.sock -- node /srv/shop-2/server.mjs --verbose`,
+serves. A second signal, or kill -9, ends only this command.`)
+    .examples(
+      'fd-broker upgrade --control /run/shop/upgrade.sock',
+      'fd-broker upgrade --control /run/shop/upgrade.sock --timeout 2m',
+      'fd-broker upgrade --service edge --smart',
+      'fd-broker upgrade --service shop --binary /srv/shop/releases/8 --at /srv/shop/current',
+      'fd-broker upgrade --control /run/shop/upgrade.sock -- node /srv/shop-2/server.mjs --verbose',
     )
     .action(upgrade)
 }

@@ -1,7 +1,8 @@
-import { type Command, Option } from 'commander'
+import { Option } from 'commander'
 import { DEFAULT_TIMES, defaultText } from '../base/default-times.js'
 import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
 import { type AnswerFlags, commandService, ofServiceWith, RETRY_CODES } from './ask-service.js'
+import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { openLog } from './log.js'
 import { controlOption, durationOption, logLevelOption, toMs, workerCount } from './options.js'
@@ -64,24 +65,18 @@ export function addWorkers(program: Command): void {
     .option('--pid-file <file>', 'pid file of the main process')
     .option('--log-file <file>', 'write the log to this file instead of stderr; USR1 reopens it')
     .addOption(logLevelOption())
-    .addHelpText(
-      'after',
-      `
-TERM ends the workers after their configured drain, then the main process; INT ends all immediately, QUIT after the last connection.
-After HUP the workers read their configuration again. USR2 upgrades. USR1 and WINCH are passed on to the workers.
-
-Examples:
-  $ fd-broker workers start --service shop --count 4 -- node server.mjs`,
-    )
+    .notes(`TERM ends the workers after their configured drain, then the main process; INT ends all immediately, QUIT after the last connection.
+After HUP the workers read their configuration again. USR2 upgrades. USR1 and WINCH are passed on to the workers.`)
+    .examples('fd-broker workers start --service shop --count 4 -- node server.mjs')
     .action(start)
   addAskOptions(workers.command('restart'))
     .description('replace every worker by a new process: the first, then the others')
-    .addHelpText('after', '\nExamples:\n  $ fd-broker workers restart --control /run/shop/upgrade.sock')
+    .examples('fd-broker workers restart --control /run/shop/upgrade.sock')
     .action((flags: AnswerFlags) => ask(flags, REPLACE_WORKERS, '', 'every worker was replaced'))
   addAskOptions(workers.command('set'))
     .description('change the number of workers')
     .argument('<number>', 'number of workers; auto: one per processor', workerCount)
-    .addHelpText('after', '\nExamples:\n  $ fd-broker workers set --control /run/shop/upgrade.sock 4')
+    .examples('fd-broker workers set --control /run/shop/upgrade.sock 4')
     .action((count: number | 'auto', flags: AnswerFlags) =>
       ask(flags, SET_WORKERS, `${count}`, setText(count)),
     )
