@@ -39,11 +39,7 @@ export class Auto {
     this.announced = existsSync(settings.control) ? this.#announce() : null
     if (this.announced !== null) expectMember()
     // Now, before libraries replace process.emit(), which some of them restore later.
-    observe(
-      process,
-      new Map([['beforeExit', () => this.#service?.beforeExit()]]),
-      new Map([['exit', () => this.#joined?.exits()]]),
-    )
+    observe(process, { beforeExit: () => this.#service?.beforeExit() }, { exit: () => this.#joined?.exits() })
   }
 
   /** Resolves when it is known whether another version serves; this process then has its sockets. Null if that is known. Never rejects. */
@@ -90,11 +86,7 @@ export class Auto {
       if (!this.#settings.isStarted) return
       printReason(`a server does not listen: ${messageOf(error)}`)
     }
-    const observers = new Map<string, (...args: never[]) => void>([
-      ['listening', listening],
-      ['error', failed],
-    ])
-    const stopObserving = observe(server, observers)
+    const stopObserving = observe(server, { listening, error: failed })
     const off = () => {
       stopObserving()
       this.#stopWatching.delete(server)

@@ -497,23 +497,14 @@ function onServerClose(server: net.Server, closing: CloseCallbacks): void {
   callbacksOf.set(server, closing)
   if (known) return
   let emitted = false
-  observe(
-    server,
-    new Map([
-      [
-        'close',
-        () => {
-          emitted = true
-        },
-      ],
-      [
-        'listening',
-        () => {
-          emitted = false
-        },
-      ],
-    ]),
-  )
+  observe(server, {
+    close: () => {
+      emitted = true
+    },
+    listening: () => {
+      emitted = false
+    },
+  })
   const original = server.close as Close
   const close: Close = callback => {
     const now = callbacksOf.get(server) ?? closing
@@ -540,19 +531,13 @@ class ListeningEvents {
   mute(servers: Iterable<net.Server>): void {
     for (const server of servers) {
       this.#muted.get(server)?.()
-      const unmute = observe(
-        server,
-        new Map([
-          [
-            'listening',
-            () => {
-              unmute()
-              this.#muted.delete(server)
-              return false
-            },
-          ],
-        ]),
-      )
+      const unmute = observe(server, {
+        listening: () => {
+          unmute()
+          this.#muted.delete(server)
+          return false
+        },
+      })
       this.#muted.set(server, unmute)
     }
   }

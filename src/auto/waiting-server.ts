@@ -21,7 +21,7 @@ export class WaitingServer {
   #record(event: RecordedConnection['event'], of: NodeJS.EventEmitter): void {
     const connection = { event, of }
     this.#recorded.add(connection)
-    observe(of, new Map([['close', () => this.#recorded.delete(connection)]]))
+    observe(of, { close: () => this.#recorded.delete(connection) })
   }
 
   /** Calls `add`, then replays to the observers that `add` has added each connection that is still open. */

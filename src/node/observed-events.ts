@@ -4,6 +4,7 @@ import type { EventEmitter } from 'node:events'
 type Observer = (...args: never[]) => unknown
 /** By event. Emitters that are observed alike share one. */
 export type Observers = ReadonlyMap<string, Observer>
+type ObserversByEvent = Readonly<Record<string, Observer>>
 
 type Emit = (this: EventEmitter, ...args: unknown[]) => boolean
 
@@ -20,13 +21,18 @@ const REPLAY = Symbol('fd-broker.replay')
  * warning about leaks (11 listeners) and in `newListener`, and removes it with `removeAllListeners()`. The page
  * `.github/WATCHING.md` lists all traces that fd-broker leaves on objects that are not its own.
  */
-export function observe(emitter: EventEmitter, observers: Observers, after: Observers = NONE): () => void {
+export function observe(
+  emitter: EventEmitter,
+  observers: Observers | ObserversByEvent,
+  after: Observers | ObserversByEvent = NONE,
+): () => void {
+  const [first, last] = [observersOf(observers), observersOf(after)]
   const before = ownEmit(emitter)
   let observing = true
   const emit: Emit = function (...args) {
     if (observing) {
       const replays = args[0] === REPLAY
-      const observer = observers.get((replays ? args[1] : args[0]) as string)
+      const observer = first.get((replays ? args[1] : args[0]) as string)
       if (observer !== undefined) {
         const passes = Reflect.apply(observer, this, args.slice(replays ? 2 : 1)) !== false
         // Other observers still get the event.
@@ -34,12 +40,12 @@ export function observe(emitter: EventEmitter, observers: Observers, after: Obse
       }
     }
     const passed = before ?? inheritedEmit(this)
-    const last = observing ? after.get(args[0] as string) : undefined
-    if (last === undefined) return Reflect.apply(passed, this, args)
+    const finish = observing ? last.get(args[0] as string) : undefined
+    if (finish === undefined) return Reflect.apply(passed, this, args)
     try {
       return Reflect.apply(passed, this, args)
     } finally {
-      Reflect.apply(last, this, args.slice(1))
+      Reflect.apply(finish, this, args.slice(1))
     }
   }
   setMethod(emitter, 'emit', emit)
@@ -50,6 +56,10 @@ export function observe(emitter: EventEmitter, observers: Observers, after: Obse
     if (before === undefined) Reflect.deleteProperty(emitter, 'emit')
     else setMethod(emitter, 'emit', before)
   }
+}
+
+export function observersOf(observers: Observers | ObserversByEvent): Observers {
+  return observers instanceof Map ? observers : new Map(Object.entries(observers))
 }
 
 /** Calls the observers of an event, not its listeners. */

@@ -2,7 +2,7 @@ import type http from 'node:http'
 import type net from 'node:net'
 import { nodeHttp } from '../../base/lazy.js'
 import { isResponding, lastRequestOf, responseOf } from '../../node/http-connections.js'
-import { type Observers, observe } from '../../node/observed-events.js'
+import { type Observers, observe, observersOf } from '../../node/observed-events.js'
 
 /** The events of a request on HTTP/1. (An HTTP/2 server emits 'request' for a request on HTTP/2 only if the application listens to it.) */
 const REQUESTS = ['request', 'checkContinue', 'checkExpectation'] as const
@@ -47,14 +47,11 @@ export class HttpResponses {
     this.#connections = connections
     const closed = (response: http.ServerResponse) => this.#closed(response)
     // One for all responses, to save memory.
-    this.#onClose = new Map([
-      [
-        'close',
-        function (this: http.ServerResponse) {
-          closed(this)
-        },
-      ],
-    ])
+    this.#onClose = observersOf({
+      close(this: http.ServerResponse) {
+        closed(this)
+      },
+    })
     this.listenIfNeeded()
   }
 
@@ -241,18 +238,12 @@ export class HttpResponses {
 }
 
 function onClose(message: http.IncomingMessage | http.ServerResponse, closed: () => void): void {
-  const stop = observe(
-    message,
-    new Map([
-      [
-        'close',
-        () => {
-          stop()
-          closed()
-        },
-      ],
-    ]),
-  )
+  const stop = observe(message, {
+    close: () => {
+      stop()
+      closed()
+    },
+  })
 }
 
 /** Ended entries are dropped when the list has twice as many entries as after the last drop, and this many more. */

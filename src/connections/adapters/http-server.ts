@@ -393,26 +393,17 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Calls `closed` instead of `listening` if the server closes before it listens. */
   #whenListening(listening: () => void, closed: () => void): void {
-    const stop = observe(
-      this.#deps.server,
-      new Map([
-        [
-          'listening',
-          () => {
-            stop()
-            // After Node's own listener, which makes the list.
-            process.nextTick(listening)
-          },
-        ],
-        [
-          'close',
-          () => {
-            stop()
-            closed()
-          },
-        ],
-      ]),
-    )
+    const stop = observe(this.#deps.server, {
+      listening: () => {
+        stop()
+        // After Node's own listener, which makes the list.
+        process.nextTick(listening)
+      },
+      close: () => {
+        stop()
+        closed()
+      },
+    })
   }
 
   #adoptLate(fd: OwnedFd, record: IdleRecord, how: Arrival): void {

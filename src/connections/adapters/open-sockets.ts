@@ -8,10 +8,7 @@ import {
   parserOf,
   tracksConnections,
 } from '../../node/http-connections.js'
-import { type Observers, observe } from '../../node/observed-events.js'
-
-/** The events with which Node hands a connection over to the application, if the application listens to them. */
-const TAKEN = ['upgrade', 'connect'] as const
+import { type Observers, observe, observersOf } from '../../node/observed-events.js'
 
 /**
  * The open connections of a server. While a plain `http.Server` only serves, their 'close' is not observed, to save CPU time; it is from when
@@ -29,14 +26,11 @@ export class OpenSockets implements Iterable<net.Socket> {
 
   constructor() {
     const open = this
-    this.#onClose = new Map([
-      [
-        'close',
-        function (this: net.Socket) {
-          open.remove(this)
-        },
-      ],
-    ])
+    this.#onClose = observersOf({
+      close(this: net.Socket) {
+        open.remove(this)
+      },
+    })
   }
 
   /** Adds the connections of `server` until {@link release}. */
@@ -47,7 +41,7 @@ export class OpenSockets implements Iterable<net.Socket> {
   }
 
   #observe(): void {
-    this.#stopObserving = observe(this.#server!, new Map([['connection', this.add]]))
+    this.#stopObserving = observe(this.#server!, { connection: this.add })
   }
 
   /** Whether Node lists the connections. */
@@ -136,25 +130,21 @@ class ListedSockets {
     this.#server = server
     this.#unlisted = unlisted
     const taken = this.#taken
-    this.#onTakenClose = new Map([
-      [
-        'close',
-        function (this: net.Socket) {
-          taken.delete(this)
-        },
-      ],
-    ])
+    this.#onTakenClose = observersOf({
+      close(this: net.Socket) {
+        taken.delete(this)
+      },
+    })
     setImmediate(() => {
       this.#replays = false
     })
-    this.#stopObserving = observe(
-      server,
-      new Map<string, (...args: never[]) => void>([
-        ['connection', this.#onConnection],
-        ['listening', this.#onListening],
-        ...TAKEN.map(event => [event, this.#onTaken] as const),
-      ]),
-    )
+    this.#stopObserving = observe(server, {
+      connection: this.#onConnection,
+      listening: this.#onListening,
+      // The events with which Node hands a connection over to the application, if the application listens to them.
+      upgrade: this.#onTaken,
+      connect: this.#onTaken,
+    })
   }
 
   all(): net.Socket[] {
