@@ -1,5 +1,3 @@
-import { wrongOption } from './check-option.js'
-
 /** The logger methods that this library calls; any pino logger fits. */
 export interface Logger {
   debug(facts: object, message: string): void
@@ -19,11 +17,9 @@ interface BoundLogger {
 }
 
 /**
- * Returns a logger that calls `given`. Renames a fact if pino adds a field of that key to each line, so that no line has a key twice. Throws as
- * {@link checkLogger}.
+ * Returns a logger that calls `given`. Renames a fact if pino adds a field of that key to each line, so that no line has a key twice.
  */
-export function wrappedLogger(given: Logger = SILENT): Logger {
-  checkLogger(given)
+export function wrappedLogger(given: Logger): Logger {
   const { bindings } = given as BoundLogger
   if (typeof bindings !== 'function') return given
   const own = new Set([...UNLISTED_KEYS, ...Object.keys(bindings.call(given))])
@@ -42,16 +38,4 @@ export function wrappedLogger(given: Logger = SILENT): Logger {
     warn: (facts, message) => given.warn(apart(facts), message),
     error: (facts, message) => given.error(apart(facts), message),
   }
-}
-
-/** Throws ERR_FDB_OPTION if a logger is given but lacks a method. */
-export function checkLogger(logger: Logger | undefined): void {
-  if (logger === undefined) return
-  const missing = Object.keys(SILENT).filter(level => typeof logger?.[level as keyof Logger] !== 'function')
-  if (missing.length === 0) return
-  throw wrongOption(
-    'logger',
-    logger,
-    `an object with the methods ${Object.keys(SILENT).join(', ')} (it lacks ${missing.join(', ')}), as pino() makes; console is one too`,
-  )
 }

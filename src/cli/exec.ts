@@ -1,4 +1,4 @@
-import { wrongOption } from '../base/check-option.js'
+import { wrongOption } from '../checks/place.js'
 import { FdbError } from '../errors.js'
 import { executeInstead, type NativeError } from '../kernel/index.js'
 import { checkDescriptorName } from '../operator/held-descriptors.js'

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs'
 import type { Command as AnyCommand } from 'commander'
-import { didYouMean } from '../base/check-option.js'
+import { didYouMean } from '../checks/spelling.js'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
 import { listenerAt } from '../os/connect.js'

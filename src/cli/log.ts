@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { hostname } from 'node:os'
-import { wrongOption } from '../base/check-option.js'
 import { jsonObject } from '../base/json.js'
 import type { Logger } from '../base/logger.js'
+import { wrongOption } from '../checks/place.js'
 import { nonBlockingOutput, sleepSync } from '../kernel/index.js'
 import { plain, type Style, style, writeStderr } from './output.js'
 

@@ -1,9 +1,11 @@
-import { wrongOption } from '../base/check-option.js'
+import { wrongOption } from '../checks/place.js'
 import { parseListenerSpec } from '../listeners/index.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
 
 /** A colon separates the names in LISTEN_FDNAMES. */
-const NAME = /^[^:=\s]{1,255}$/
+export function isListenerName(name: string): boolean {
+  return /^[^:=\s]{1,255}$/.test(name)
+}
 
 /** Parses `NAME=ADDRESS` texts of the command line or the environment, where spaces separate them. Throws ERR_FDB_OPTION, ERR_FDB_SPEC. */
 export function parseListeners(listen: string | readonly string[]): NamedListener[] {
@@ -19,10 +21,10 @@ export function parseListeners(listen: string | readonly string[]): NamedListene
   )
 }
 
-export function checkedListeners(entries: readonly (readonly string[])[]): NamedListener[] {
+function checkedListeners(entries: readonly (readonly string[])[]): NamedListener[] {
   const names = new Set<string>()
   return entries.map(([name = '', address]) => {
-    if (address === undefined || !NAME.test(name) || names.has(name))
+    if (address === undefined || !isListenerName(name) || names.has(name))
       throw wrongOption(
         'listen',
         address === undefined ? name : `${name}=${address}`,

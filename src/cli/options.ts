@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from 'commander'
-import { wrongOption } from '../base/check-option.js'
 import { aDuration, durationMs } from '../base/duration.js'
+import { wrongOption } from '../checks/place.js'
 import { MOST_WORKERS } from '../workers/options.js'
 
 export function logLevelOption(): Option {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
 import { jsonValue } from '../base/json.js'
-import { isMap } from '../config/check.js'
+import { isMap } from '../checks/place.js'
 import { ConfigDocument } from '../config/document.js'
 import { FdbError } from '../errors.js'
 import type { CommandAsk, OperatorClient } from '../operator/client.js'

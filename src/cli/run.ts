@@ -21,7 +21,9 @@ export function addRun(program: Command): void {
     .command('run')
     .description('run any program, and replace the program by its next version without refusing a connection')
     .argument('[command...]', 'command of the program, after --')
-  for (const [name, [flags, description]] of Object.entries(RUN_OPTIONS)) {
+  for (const [name, [flags, { about, byDefault }]] of Object.entries(RUN_OPTIONS)) {
+    const written = byDefault?.written
+    const description = written === undefined ? about : `${about} (default: ${written})`
     const option = new Option(flags, description).env(
       `FD_BROKER_${name.replace(/[A-Z]/g, '_$&').toUpperCase()}`,
     )
@@ -60,7 +62,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const signals = runSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
   try {
-    if (first !== null && flags.from !== undefined) await duplicateFrom(flags.from, first, logger)
+    if (first !== null && flags.from !== undefined) await duplicateFrom(`${flags.from}`, first, logger)
     if (first !== null && takeover !== null)
       predecessor = (await import('../run/predecessor.js')).Predecessor.of(takeover, first.listen, logger)
     const parts = {

@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
-import { wrongOption } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
+import { wrongOption } from '../checks/place.js'
 import type { Daemon } from '../daemon/daemon.js'
 import { DAEMON, defaultControl } from '../os/default-control.js'
 import type { Command } from './command.js'

@@ -7,7 +7,7 @@ import { InvalidArgumentError, Option } from 'commander'
 import { PARENT } from '../auto/exclusion.js'
 import { createPart, defaultLog, LOG_FILE, LOG_SIZE, LOG_WRITER_MS, openPart } from '../auto/log-files.js'
 import { type AutoSettings, settingsOf } from '../auto/settings.js'
-import { wrongOption } from '../base/check-option.js'
+import { wrongOption } from '../checks/place.js'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import {

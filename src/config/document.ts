@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs'
 import type { Event, YAMLException } from 'js-yaml'
 import { jsonObject } from '../base/json.js'
 import { jsYaml } from '../base/lazy.js'
+import { DocumentPlace, formatPath, type Path, Problems } from '../checks/place.js'
+import type { ValueCheck } from '../checks/values.js'
 import { FdbError } from '../errors.js'
-import { ConfigPlace, formatPath, type Path, Problems, type ValueCheck } from './check.js'
 import { Places } from './places.js'
 
 export interface TextPosition {
@@ -195,6 +196,14 @@ export function readDocument<T>(file: string, check: ValueCheck<T>): T {
     // Synchronous, because a starting process has no clients to block, and an asynchronous read would wait for a thread of Node.
     bytes = readFileSync(file)
   } catch (error) {
+    return unreadable(file)(error)
+  }
+  return documentOf(bytes, file, check)
+}
+
+/** Returns a function that throws ERR_FDB_CONFIG for an error of reading `file`. */
+export function unreadable(file: string): (error: unknown) => never {
+  return error => {
     const why = error instanceof Error ? error.message : String(error)
     throw new FdbError(
       'ERR_FDB_CONFIG',
@@ -202,7 +211,6 @@ export function readDocument<T>(file: string, check: ValueCheck<T>): T {
       { cause: error, details: { file } },
     )
   }
-  return documentOf(bytes, file, check)
 }
 
 /** Like {@link readDocument}, for a file whose contents the caller has read. */
@@ -230,7 +238,7 @@ export function parseDocument<T>(text: string, file: string, check: ValueCheck<T
     throw refusal(file, problems, document.syntax.length)
   }
   const problems = new Problems(MOST)
-  const config = check(document.value, new ConfigPlace(problems))
+  const config = check(document.value, new DocumentPlace(problems))
   if (config !== undefined && problems.count === 0) return config
   const located = problems.list.map(({ path, atKey, message }) => ({
     ...document.position(path, atKey),
@@ -243,7 +251,7 @@ export function parseDocument<T>(text: string, file: string, check: ValueCheck<T
 /** Checks a configuration object of a program. Throws ERR_FDB_CONFIG with one line per problem (at most 20), `KEY: what is wrong`. */
 export function checkMade<T>(document: unknown, check: ValueCheck<T>): T {
   const problems = new Problems(MOST)
-  const config = check(document, new ConfigPlace(problems))
+  const config = check(document, new DocumentPlace(problems))
   if (config !== undefined && problems.count === 0) return config
   const found = problems.list.map(({ path, message }) => ({ key: formatPath(path), message }))
   const lines = found.map(({ key, message }) => (key === '' ? message : `${key}: ${message}`))

@@ -1,6 +1,6 @@
 import type { Event, ScalarEvent } from 'js-yaml'
 import { jsYaml } from '../base/lazy.js'
-import type { Path } from './check.js'
+import type { Path } from '../checks/place.js'
 
 /** Finds the place of a value in the events of a parsed document. */
 export class Places {

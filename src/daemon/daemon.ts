@@ -1,18 +1,12 @@
 import { resolve } from 'node:path'
-import {
-  abortSignal,
-  checkOptions,
-  flag,
-  type Given,
-  type OptionChecks,
-  path,
-  unchecked,
-} from '../base/check-option.js'
-import { type Logger, wrappedLogger } from '../base/logger.js'
+import { type Logger, SILENT, wrappedLogger } from '../base/logger.js'
+import { abortSignal, checkOptions, type Given, logger, path } from '../checks/options.js'
+import { absent, map, optional, required, type ShapeOf } from '../checks/shape.js'
+import { boolean, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
 import type { Peer } from '../holder/peer.js'
-import { type HandoffTimes, resolveTimes } from '../holder/times.js'
+import { type HandoffTimes, handoffTimes } from '../holder/times.js'
 import { type OwnedFd, requireAddon, startApart } from '../kernel/index.js'
 import { startMember } from '../member/joining/join.js'
 import { type Member, memberOf } from '../member/member.js'
@@ -342,17 +336,17 @@ function describeAll(reports: readonly ServiceReport[]): object[] {
   return reports.map(report => report.describe(whole.has(report)))
 }
 
-const OPTIONS: OptionChecks<DaemonOptions> = {
-  control: path(),
-  config: path('the path of a file'),
-  logger: unchecked,
-  upgrade: unchecked,
-  systemd: unchecked,
-  pidFile: unchecked,
-  signal: abortSignal,
-  takeOver: flag,
-  mainProcess: unchecked,
-}
+const OPTIONS = map({
+  control: required(path()),
+  config: absent(path('the path of a file')),
+  logger: optional(logger, SILENT),
+  upgrade: optional(handoffTimes, {}),
+  systemd: absent(unchecked<NonNullable<DaemonOptions['systemd']>>()),
+  pidFile: absent(unchecked<string>()),
+  signal: absent(abortSignal),
+  takeOver: optional(boolean, false),
+  mainProcess: absent(unchecked<NonNullable<DaemonOptions['mainProcess']>>()),
+} satisfies ShapeOf<DaemonOptions>)
 
 /** Starts a daemon. Rejects with ERR_FDB_OPTION, or with ERR_FDB_CONTROL_TAKEN if another process listens at the path. */
 export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
@@ -364,22 +358,10 @@ export async function openDaemon(
   options: DaemonOptions,
   createOrchestrator: (services: Services) => Orchestrator | null = () => null,
 ): Promise<Daemon> {
-  checkOptions('serveDaemon()', options, OPTIONS)
-  OPTIONS.control(options.control, 'control')
+  const given = checkOptions('serveDaemon()', options, OPTIONS)
   requireAddon()
-  const {
-    config,
-    control,
-    logger: givenLogger,
-    mainProcess,
-    pidFile,
-    signal,
-    systemd,
-    takeOver = false,
-    upgrade,
-  } = options
-  const logger = wrappedLogger(givenLogger)
-  const times = resolveTimes(upgrade)
+  const { config, control, mainProcess, pidFile, signal, systemd, takeOver, upgrade: times } = given
+  const logger = wrappedLogger(given.logger)
   // A wrong configuration is reported before anything is taken over.
   const policy = config === undefined ? OWNERS_ONLY : await readRules(config)
   const accessCheck = new AccessCheck(policy, logger)
@@ -393,10 +375,10 @@ export async function openDaemon(
     logger,
     // No probation: members reconnect to the serving daemon, so that a standby is not needed.
     upgrade: { probation: 0, ready: READY_MS, quiesce: KEEP_MS },
-    ...(signal !== undefined && { signal }),
-    ...(systemd !== undefined && { systemd }),
-    ...(pidFile !== undefined && { pidFile }),
-    ...(mainProcess !== undefined && { mainProcess }),
+    signal,
+    systemd,
+    pidFile,
+    mainProcess,
   })
   // Before another user's descriptors can arrive.
   const starter = startApart()

@@ -1,6 +1,8 @@
-import { checkKeys, checkMs, type Given, withoutUndefined, wrongOption } from '../base/check-option.js'
 import { DEFAULT_TIMES } from '../base/default-times.js'
 import { LONGEST_MS } from '../base/duration.js'
+import { checkOptions, type Given } from '../checks/options.js'
+import { map, optional, type ShapeOf } from '../checks/shape.js'
+import { milliseconds, refine } from '../checks/values.js'
 import type { HolderPhase } from '../handoff/phases.js'
 import type { fdbroker } from '../proto/wire.js'
 
@@ -24,16 +26,28 @@ export interface HandoffTimes {
   silence: number
 }
 
-export const HANDOFF_TIMES: HandoffTimes = {
-  ready: DEFAULT_TIMES.ready.ms,
-  quiesce: DEFAULT_TIMES.quiesce.ms,
-  freeze: DEFAULT_TIMES.freeze.ms,
-  prepare: DEFAULT_TIMES.prepare.ms,
-  commit: DEFAULT_TIMES.commit.ms,
-  probation: DEFAULT_TIMES.probation.ms,
-  heartbeat: DEFAULT_TIMES.heartbeat.ms,
-  silence: DEFAULT_TIMES.silence.ms,
-}
+const SHAPE = {
+  ready: optional(milliseconds(1), DEFAULT_TIMES.ready.ms),
+  quiesce: optional(milliseconds(1), DEFAULT_TIMES.quiesce.ms),
+  freeze: optional(milliseconds(1), DEFAULT_TIMES.freeze.ms),
+  prepare: optional(milliseconds(1), DEFAULT_TIMES.prepare.ms),
+  commit: optional(milliseconds(1), DEFAULT_TIMES.commit.ms),
+  probation: optional(milliseconds(0), DEFAULT_TIMES.probation.ms),
+  heartbeat: optional(milliseconds(1), DEFAULT_TIMES.heartbeat.ms),
+  silence: optional(milliseconds(1), DEFAULT_TIMES.silence.ms),
+} satisfies ShapeOf<HandoffTimes>
+
+/** Checks `upgrade` of `join()` and of a daemon. */
+export const handoffTimes = refine(map(SHAPE), (times, place): HandoffTimes | undefined => {
+  const { heartbeat, silence } = times
+  if (silence <= 2 * heartbeat) {
+    const wanted = `more than twice upgrade.heartbeat (${heartbeat} ms): a single late heartbeat would count as a failure`
+    return place.at('silence').refuse(silence, wanted)
+  }
+  return times
+})
+
+export const HANDOFF_TIMES = resolveTimes()
 
 /** While changes wait for a successor, the handoff fails if it is silent for longer. Including the rollback, changes wait for less than 2 s. */
 const WAITING_SILENCE_MS = 1_500
@@ -42,19 +56,7 @@ const BEATS_OF_SILENCE = 3
 
 /** Checks the given limits, and adds the defaults of the others. Throws ERR_FDB_OPTION. */
 export function resolveTimes(given: Given<HandoffTimes> = {}): HandoffTimes {
-  checkKeys('upgrade', given, HANDOFF_TIMES)
-  const times = { ...HANDOFF_TIMES, ...withoutUndefined(given) }
-  for (const [name, value] of Object.entries(times))
-    checkMs(`upgrade.${name}`, value, name === 'probation' ? 0 : 1)
-  const { heartbeat, silence } = times
-  if (silence <= 2 * heartbeat) {
-    throw wrongOption(
-      'upgrade.silence',
-      silence,
-      `more than twice upgrade.heartbeat (${heartbeat} ms): a single late heartbeat would count as a failure`,
-    )
-  }
-  return times
+  return checkOptions('upgrade', given, handoffTimes, 'upgrade')
 }
 
 /** Reads the limits in a member's Hello, and ignores invalid ones. */

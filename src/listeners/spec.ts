@@ -12,8 +12,8 @@
  * (octal; default: set by the umask), `uid`, `gid` (numbers). In a path write `%` as `%25` and `?` as `%3F`.
  */
 import { isIPv4 } from 'node:net'
-import type { Given } from '../base/check-option.js'
 import { isIPv6 } from '../base/lazy.js'
+import type { Given } from '../checks/options.js'
 import { FdbError } from '../errors.js'
 import type { Inspected } from '../kernel/index.js'
 

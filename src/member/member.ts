@@ -1,16 +1,10 @@
 import { EventEmitter, errorMonitor } from 'node:events'
-import {
-  abortSignal,
-  checkOptions,
-  didYouMean,
-  hook,
-  milliseconds,
-  type OptionChecks,
-  predicate,
-  unchecked,
-  wrongOption,
-} from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
+import { abortSignal, checkOptions, hook } from '../checks/options.js'
+import { wrongOption } from '../checks/place.js'
+import { absent, map, type ShapeOf } from '../checks/shape.js'
+import { didYouMean } from '../checks/spelling.js'
+import { boolean, isTexts, milliseconds, predicate, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import { namedEntry } from '../holder/entry.js'
 import { inspectOne, type OwnedFd, ownNumber } from '../kernel/index.js'
@@ -29,6 +23,7 @@ import { checkName, OwnListeners } from './listeners/own-listeners.js'
 import { type StayOptions, stay, staysForOthers } from './operator/stay.js'
 import type { SuccessorOutput } from './operator/upgrades.js'
 import type {
+  Check,
   CloseOptions,
   MemberEvents,
   ReadyOptions,
@@ -49,33 +44,43 @@ const EVENTS: Record<keyof MemberEvents, true> = {
   listenerError: true,
   unfit: true,
 }
-const READY: OptionChecks<ReadyOptions> = {
-  checks: predicate(
-    'a list of functions',
-    value => Array.isArray(value) && value.every(check => typeof check === 'function'),
+const READY = map({
+  checks: absent(
+    predicate<readonly Check[]>(
+      'a list of functions',
+      value => Array.isArray(value) && value.every(check => typeof check === 'function'),
+    ),
   ),
-  timeout: milliseconds(1),
-  skipInvalid: predicate('true or false', value => typeof value === 'boolean'),
-  unserved: predicate(
-    'true, or a list of names of listeners',
-    value =>
-      typeof value === 'boolean' || (Array.isArray(value) && value.every(name => typeof name === 'string')),
+  timeout: absent(milliseconds(1)),
+  skipInvalid: absent(boolean),
+  unserved: absent(
+    predicate<boolean | readonly string[]>(
+      'true, or a list of names of listeners',
+      value => typeof value === 'boolean' || isTexts(value),
+    ),
   ),
-}
-const UPGRADE: OptionChecks<UpgradeOptions> = {
-  argv: predicate('a command as a list of texts', isCommand),
-  env: predicate('an object of variables', value => typeof value === 'object' && value !== null),
-  signal: abortSignal,
-  timeout: milliseconds(1),
-  progress: hook(),
-}
-const CLOSE: OptionChecks<CloseOptions> = { timeout: milliseconds(0), handBack: unchecked }
-const STAY: OptionChecks<StayOptions> = { signals: unchecked, until: unchecked }
-
-/** An empty list stands for the command of this process. */
-function isCommand(value: unknown): boolean {
-  return Array.isArray(value) && value.every(text => typeof text === 'string')
-}
+} satisfies ShapeOf<ReadyOptions>)
+const UPGRADE = map({
+  // An empty list stands for the command of this process.
+  argv: absent(predicate<readonly string[]>('a command as a list of texts', isTexts)),
+  env: absent(
+    predicate<NodeJS.ProcessEnv>(
+      'an object of variables',
+      value => typeof value === 'object' && value !== null,
+    ),
+  ),
+  signal: absent(abortSignal),
+  timeout: absent(milliseconds(1)),
+  progress: absent(hook<NonNullable<UpgradeOptions['progress']>>()),
+} satisfies ShapeOf<UpgradeOptions>)
+const CLOSE = map({
+  timeout: absent(milliseconds(0)),
+  handBack: absent(unchecked<boolean>()),
+} satisfies ShapeOf<CloseOptions>)
+const STAY = map({
+  signals: absent(unchecked<NonNullable<StayOptions['signals']>>()),
+  until: absent(unchecked<NonNullable<StayOptions['until']>>()),
+} satisfies ShapeOf<StayOptions>)
 
 let make: (driver: MemberDriver) => Member
 
@@ -377,9 +382,9 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * ERR_FDB_STATE_VALUE (entries cannot be decoded), ERR_FDB_SCHEMA, and errors of the incumbent such as ERR_FDB_ABORTED.
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
-    checkOptions('ready()', options, READY)
+    const given = checkOptions('ready()', options, READY)
     for (const name of this.#listeners.names) this.#runtime.registry.wanted.add(name)
-    await this.#driver.ready(options)
+    await this.#driver.ready(given)
   }
 
   /**
@@ -440,8 +445,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * outcome.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
-    checkOptions('upgrade()', options, UPGRADE)
-    return await this.#runtime.upgrades.start(options)
+    return await this.#runtime.upgrades.start(checkOptions('upgrade()', options, UPGRADE))
   }
 
   /**
@@ -449,8 +453,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * was closed after `timeout` milliseconds (default: `drain.timeout`). Idempotent.
    */
   async close(options: CloseOptions = {}): Promise<void> {
-    checkOptions('close()', options, CLOSE)
-    await this.#driver.close(options)
+    await this.#driver.close(checkOptions('close()', options, CLOSE))
   }
 
   /** @internal Removes the Unix paths if the service ends with this process. Synchronous, for the event `exit` of the process. */
@@ -477,8 +480,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * resolves with 0 when {@link retired} does. Call it once, at any time. While this process serves, it handles its signals itself.
    */
   async stay(options: StayOptions = {}): Promise<number> {
-    checkOptions('stay()', options, STAY)
-    return await stay(this.#runtime, options)
+    return await stay(this.#runtime, checkOptions('stay()', options, STAY))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

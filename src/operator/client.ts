@@ -1,5 +1,7 @@
-import { checkOptions, hook, type OptionChecks, predicate, unchecked } from '../base/check-option.js'
 import { jsonObject } from '../base/json.js'
+import { checkOptions, hook } from '../checks/options.js'
+import { absent, map, optional, type ShapeOf } from '../checks/shape.js'
+import { predicate, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd, pidOfPidfd } from '../kernel/index.js'
 import { pidSeenHere } from '../os/pid-namespace.js'
@@ -67,18 +69,23 @@ export interface CommandAsk extends AskOptions {
   service?: string | undefined
 }
 
-const COMMAND: OptionChecks<CommandAsk> = { ...ASK, service: unchecked }
-const UPGRADE: OptionChecks<UpgradeAsk> = {
-  ...COMMAND,
-  argv: unchecked,
-  killStuck: unchecked,
-  progress: hook(),
-  release: unchecked,
-  without: predicate(
-    'a list of addresses',
-    value => Array.isArray(value) && value.every(text => typeof text === 'string' && text !== ''),
+const CONNECT = map(ASK)
+const COMMAND = map({ ...ASK, service: optional(unchecked<string>(), '') } satisfies ShapeOf<CommandAsk>)
+const UPGRADE = map({
+  ...ASK,
+  service: optional(unchecked<string>(), ''),
+  argv: optional(unchecked<readonly string[]>(), []),
+  killStuck: optional(unchecked<boolean>(), false),
+  progress: absent(hook<(step: UpgradeProgress) => void>()),
+  release: absent(unchecked<Release>()),
+  without: optional(
+    predicate<readonly string[]>(
+      'a list of addresses',
+      value => Array.isArray(value) && value.every(text => typeof text === 'string' && text !== ''),
+    ),
+    [],
   ),
-}
+} satisfies ShapeOf<UpgradeAsk>)
 
 const REFUSED = {
   code: 'ERR_FDB_REJECTED',
@@ -112,7 +119,7 @@ export class OperatorClient implements Disposable {
    * Rejects with ERR_FDB_NO_HOLDER, ERR_FDB_PATH_TOO_LONG, ERR_FDB_CONTROL_PATH, ERR_FDB_DENIED, ERR_FDB_DEADLINE.
    */
   static async connect(control: string, options: AskOptions = {}): Promise<OperatorClient> {
-    checkOptions('OperatorClient.connect()', options, ASK)
+    checkOptions('OperatorClient.connect()', options, CONNECT)
     const limits = { timeoutMs: limitOf(options, ANSWER_MS), signal: options.signal }
     return new OperatorClient(control, await Channel.connect(control, limits))
   }
@@ -171,7 +178,7 @@ export class OperatorClient implements Disposable {
    * ERR_FDB_DEADLINE (no answer), or ERR_FDB_CHANNEL_CLOSED (the process closed the connection).
    */
   async status(options: AskOptions = {}): Promise<StatusAnswer> {
-    checkOptions('status()', options, ASK)
+    checkOptions('status()', options, CONNECT)
     const what = `the status of ${this.#peer}`
     const limits = { what, timeoutMs: limitOf(options, ANSWER_MS), signal: options.signal }
     const json = await this.#ask({ statusRequest: {} }, limits, ({ status, result }) => {
@@ -192,8 +199,8 @@ export class OperatorClient implements Disposable {
    * server has sent the Commit already, the upgrade continues, and its result is returned.
    */
   async upgrade(ask: UpgradeAsk): Promise<Upgraded> {
-    checkOptions('upgrade()', ask, UPGRADE)
-    const { argv = [], service = '', killStuck = false, without = [], progress, release, signal } = ask
+    const given = checkOptions('upgrade()', ask, UPGRADE)
+    const { argv, service, killStuck, without, progress, release, signal } = given
     const timeoutMs = limitOf(ask, UPGRADE_MS)
     const what = `the result of the upgrade of ${this.#peer}`
     signal?.throwIfAborted()
@@ -236,8 +243,7 @@ export class OperatorClient implements Disposable {
    * After ERR_FDB_CHANNEL_CLOSED or ERR_FDB_DEADLINE it is unknown whether the command was executed.
    */
   async command(name: string, body: Uint8Array | string, ask: CommandAsk = {}): Promise<Buffer> {
-    checkOptions('command()', ask, COMMAND)
-    const { service = '', signal } = ask
+    const { service, signal } = checkOptions('command()', ask, COMMAND)
     const bytes = typeof body === 'string' ? Buffer.from(body) : body
     checkCommandSize(`the body of the command "${name}"`, bytes.length)
     const request = ++this.#commands

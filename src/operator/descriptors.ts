@@ -1,6 +1,9 @@
-import { checkMs, checkOptions, type OptionChecks, unchecked, wrongOption } from '../base/check-option.js'
 import { LONGEST_MS } from '../base/duration.js'
 import { jsonObject, jsonValue } from '../base/json.js'
+import { checkOptions } from '../checks/options.js'
+import { wrongOption } from '../checks/place.js'
+import { absent, map, optional, type ShapeOf } from '../checks/shape.js'
+import { milliseconds, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
 import { openPidfd } from '../os/liveness.js'
@@ -34,9 +37,18 @@ export interface ReleaseOptions extends AskOptions {
   pid?: number | undefined
 }
 
-const PUT: OptionChecks<PutOptions> = { ...ASK, lease: unchecked, replace: unchecked }
-const CLAIM: OptionChecks<ClaimOptions> = { ...ASK, shared: unchecked, while: unchecked }
-const RELEASE: OptionChecks<ReleaseOptions> = { ...ASK, pid: unchecked }
+const ANSWER = map(ASK)
+const PUT = map({
+  ...ASK,
+  lease: optional(unchecked<DescriptorLease>(), 'forever'),
+  replace: optional(unchecked<boolean>(), false),
+} satisfies ShapeOf<PutOptions>)
+const CLAIM = map({
+  ...ASK,
+  shared: optional(unchecked<boolean>(), false),
+  while: absent(unchecked<{ readonly pid: number }>()),
+} satisfies ShapeOf<ClaimOptions>)
+const RELEASE = map({ ...ASK, pid: absent(unchecked<number>()) } satisfies ShapeOf<ReleaseOptions>)
 
 const { Op } = fdbroker.wire.DescriptorRequest
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the daemon refused the request' } as const
@@ -61,7 +73,7 @@ export class HeldDescriptors {
 
   /** Returns all descriptors, sorted by name. */
   async list(options: AskOptions = {}): Promise<HeldDescriptor[]> {
-    checkOptions('list()', options, ASK)
+    checkOptions('list()', options, ANSWER)
     return await this.#request({ op: Op.LIST }, 'the list of descriptors', options, ({ json }) =>
       listOf(json),
     )
@@ -72,7 +84,7 @@ export class HeldDescriptors {
    * watching when the loop ends. Throws if the daemon disconnects or `signal` aborts.
    */
   async *watch(options: AskOptions = {}): AsyncGenerator<HeldDescriptor[], void, undefined> {
-    checkOptions('watch()', options, ASK)
+    checkOptions('watch()', options, ANSWER)
     const { signal } = options
     const timeoutMs = limitOf(options, ANSWER_MS)
     const what = 'the list of descriptors'
@@ -127,10 +139,9 @@ export class HeldDescriptors {
    * claimed the descriptor to replace), ERR_FDB_TOO_MANY_NAMES, or ERR_FDB_OPTION (the process of the lease has ended).
    */
   async put(name: string, fd: OwnedFd, options: PutOptions = {}): Promise<void> {
-    checkOptions('put()', options, PUT)
+    const { lease, replace } = checkOptions('put()', options, PUT)
     checkDescriptorName(name)
     if (!(fd instanceof OwnedFd)) throw wrongOption('fd', fd, 'an OwnedFd')
-    const { lease = 'forever', replace = false } = options
     using lifetime = lifetimeOf(lease)
     const leaseMs = lease !== 'forever' && 'ms' in lease ? lease.ms : 0
     const request = { op: Op.PUT, name, replace, leaseMs }
@@ -149,9 +160,9 @@ export class HeldDescriptors {
 
   /** @internal Claims as {@link claim} does. Also returns the number of other processes that have claimed the descriptor until they end. */
   async claimAmong(name: string, options: ClaimOptions = {}): Promise<ClaimResult> {
-    checkOptions('claim()', options, CLAIM)
-    using claimant = options.while === undefined ? null : pidfdFor('while', options.while.pid)
-    const request = { op: Op.CLAIM, name, shared: options.shared ?? false }
+    const { shared, while: lasting } = checkOptions('claim()', options, CLAIM)
+    using claimant = lasting === undefined ? null : pidfdFor('while', lasting.pid)
+    const request = { op: Op.CLAIM, name, shared }
     const sent = claimant === null ? undefined : [claimant]
     const read = ({ json }: Reply, fds: OwnedFd[]) => {
       const fd = fds.shift()
@@ -197,7 +208,7 @@ export class HeldDescriptors {
 
   /** Closes the daemon's descriptor, even if it is claimed. Processes keep their duplicates. Rejects with ERR_FDB_FD_UNKNOWN. */
   async remove(name: string, options: AskOptions = {}): Promise<void> {
-    checkOptions('remove()', options, ASK)
+    checkOptions('remove()', options, ANSWER)
     const what = `the confirmation that "${name}" is removed`
     await this.#request({ op: Op.REMOVE, name }, what, options, () => undefined)
   }
@@ -247,7 +258,7 @@ function listOf(json: string | null | undefined): HeldDescriptor[] {
 function lifetimeOf(lease: DescriptorLease): OwnedFd | null {
   if (lease === 'forever') return null
   if (typeof lease === 'object' && lease !== null && 'ms' in lease) {
-    checkMs('lease', lease.ms, 1)
+    checkOptions('put()', lease.ms, milliseconds(1), 'lease')
     return null
   }
   if (typeof lease !== 'object' || lease === null || !('pid' in lease))

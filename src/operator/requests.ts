@@ -1,5 +1,7 @@
-import { abortSignal, type OptionChecks, predicate } from '../base/check-option.js'
 import { LONGEST_MS } from '../base/duration.js'
+import { abortSignal } from '../checks/options.js'
+import { absent, type ShapeOf } from '../checks/shape.js'
+import { predicate } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { Release } from '../os/release-link.js'
@@ -204,13 +206,15 @@ export interface AskOptions {
 }
 
 /** 0 is refused: in the protocol it means "no limit". */
-const limit = predicate('milliseconds, at least 1', value => typeof value === 'number' && value >= 1)
+const limit = absent(
+  predicate<number>('milliseconds, at least 1', value => typeof value === 'number' && value >= 1),
+)
 
-export const ASK: OptionChecks<AskOptions> = {
+export const ASK = {
   timeout: limit,
   timeoutMs: limit,
-  signal: abortSignal,
-}
+  signal: absent(abortSignal),
+} satisfies ShapeOf<AskOptions>
 
 export function limitOf(options: AskOptions, defaultMs: number): number {
   return Math.min(options.timeout ?? options.timeoutMs ?? defaultMs, LONGEST_MS)

@@ -1,7 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { types } from 'node:util'
-import { checkOptions, type OptionChecks, unchecked, wrongOption } from '../base/check-option.js'
 import { nodeCrypto } from '../base/lazy.js'
+import { checkOptions } from '../checks/options.js'
+import { wrongOption } from '../checks/place.js'
+import { absent, map, optional, type ShapeOf } from '../checks/shape.js'
+import { unchecked } from '../checks/values.js'
 import type { DeleteReply, EntryReply, EntryRequest } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
 import { ASK, type AskOptions } from './requests.js'
@@ -59,10 +62,19 @@ export type StateChange =
   | { readonly op: 'delete'; readonly section: string; readonly key: string }
   | { readonly op: 'clear'; readonly section: string }
 
-const ASK_STATE: OptionChecks<StateAsk> = { ...ASK, service: unchecked }
-const READ: OptionChecks<StateReadOptions> = { ...ASK_STATE, secrets: unchecked }
-const WATCH: OptionChecks<StateWatchOptions> = { ...READ, section: unchecked, initial: unchecked }
-const WRITE: OptionChecks<StateWriteOptions> = { ...ASK_STATE, request: unchecked }
+const ASKED = { ...ASK, service: absent(unchecked<string>()) } satisfies ShapeOf<StateAsk>
+const ASKED_TO_READ = {
+  ...ASKED,
+  secrets: optional(unchecked<boolean>(), false),
+} satisfies ShapeOf<StateReadOptions>
+const ASK_STATE = map(ASKED)
+const READ = map(ASKED_TO_READ)
+const WATCH = map({
+  ...ASKED_TO_READ,
+  section: absent(unchecked<string>()),
+  initial: optional(unchecked<boolean>(), false),
+} satisfies ShapeOf<StateWatchOptions>)
+const WRITE = map({ ...ASKED, request: absent(unchecked<string>()) } satisfies ShapeOf<StateWriteOptions>)
 
 /** Imported when first needed: most clients do not request the state. */
 const commands = () => import('../state/commands.js')
@@ -98,8 +110,7 @@ export class ServiceState {
    * ERR_FDB_STATE_NO_ENTRY (unknown section), ERR_FDB_STATE_SECRET or ERR_FDB_STATE_DIGEST.
    */
   async list(section?: string, options: StateReadOptions = {}): Promise<StateEntry[]> {
-    checkOptions('list()', options, READ)
-    const { secrets = false, ...ask } = options
+    const { secrets, ...ask } = checkOptions('list()', options, READ)
     using copy = await newCopy()
     await copy.readNew((command, body) => this.#ask(command, body, ask))
     const { log } = copy
@@ -116,8 +127,7 @@ export class ServiceState {
 
   /** Returns an entry, or undefined. Rejects with ERR_FDB_STATE_NO_ENTRY (unknown section) or ERR_FDB_STATE_SECRET. */
   async get(section: string, key: string, options: StateReadOptions = {}): Promise<StateEntry | undefined> {
-    checkOptions('get()', options, READ)
-    const { secrets = false, ...ask } = options
+    const { secrets, ...ask } = checkOptions('get()', options, READ)
     const body = JSON.stringify({ section, key, secrets } satisfies EntryRequest)
     const { STATE_COMMANDS, withHead } = await commands()
     const { head, rest } = withHead<EntryReply>(await this.#ask(STATE_COMMANDS.get, body, ask))
@@ -130,8 +140,7 @@ export class ServiceState {
    * ERR_FDB_STATE_SECRET.
    */
   async *watch(options: StateWatchOptions = {}): AsyncGenerator<StateChange, void, undefined> {
-    checkOptions('watch()', options, WATCH)
-    const { section, secrets = false, initial = false, ...ask } = options
+    const { section, secrets, initial, ...ask } = checkOptions('watch()', options, WATCH)
     const { signal } = ask
     using copy = await newCopy()
     const { log } = copy
@@ -152,9 +161,8 @@ export class ServiceState {
    * process does not know the section; with ERR_FDB_STATE_VALUE if the section's codec or `validate` refuses the value.
    */
   async put(section: string, key: string, value: Uint8Array, options: StateWriteOptions = {}): Promise<void> {
-    checkOptions('put()', options, WRITE)
+    const { request = newRequest(), ...ask } = checkOptions('put()', options, WRITE)
     if (!types.isUint8Array(value)) throw wrongOption('value', value, 'bytes')
-    const { request = newRequest(), ...ask } = options
     const head: EntryRequest = { section, key, request }
     const { headed, STATE_COMMANDS } = await commands()
     await this.#ask(STATE_COMMANDS.put, headed(head, value), ask)
@@ -162,8 +170,7 @@ export class ServiceState {
 
   /** Deletes an entry. Resolves with whether it existed. Rejects as {@link put} does. */
   async delete(section: string, key: string, options: StateWriteOptions = {}): Promise<boolean> {
-    checkOptions('delete()', options, WRITE)
-    const { request = newRequest(), ...ask } = options
+    const { request = newRequest(), ...ask } = checkOptions('delete()', options, WRITE)
     const body = JSON.stringify({ section, key, request } satisfies EntryRequest)
     const { STATE_COMMANDS } = await commands()
     const reply = await this.#ask(STATE_COMMANDS.delete, body, ask)

@@ -1,23 +1,18 @@
 import { networkInterfaces } from 'node:os'
-import { FdbError } from '../errors.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
 import type { ReadinessSpec } from '../versions/probe.js'
 
 const ANY: ReadonlySet<string> = new Set(['0.0.0.0', '::'])
 
 /**
- * Throws ERR_FDB_OPTION if the check asks a listener of `run`. The serving version accepts there too: its answer would make a next version
- * ready that never started. For `tcp:` the kernel alone answers.
+ * Returns what is wrong if the check asks a listener of `run`, or null. The serving version accepts there too: its answer would make a next
+ * version ready that never started. For `tcp:` the kernel alone answers.
  */
-export function refuseOwnAddress(ready: ReadinessSpec, listen: readonly NamedListener[]): ReadinessSpec {
+export function ownAddressProblem(ready: ReadinessSpec, listen: readonly NamedListener[]): string | null {
   const asked = readinessAddress(ready)
   const own = asked && listen.find(({ spec }) => spec.port === asked.port && reaches(asked.host, spec.host))
-  if (!asked || !own) return ready
-  throw new FdbError(
-    'ERR_FDB_OPTION',
-    `ready asks ${asked.text}, which is the listener "${own.name}": the serving version accepts there too, so its answer tells nothing about the next version. Give http:/PATH (run adds a listener that only the next version has), notify, fd, or a URL at an address of its own`,
-    { details: { option: 'ready', listener: own.name } },
-  )
+  if (!asked || !own) return null
+  return `it asks ${asked.text}, which is the listener "${own.name}": the serving version accepts there too, so its answer tells nothing about the next version. Give http:/PATH (run adds a listener that only the next version has), notify, fd, or a URL at an address of its own`
 }
 
 function readinessAddress(ready: ReadinessSpec): { host: string; port: number; text: string } | null {

@@ -1,4 +1,7 @@
-import { checkKeys, type Given, withoutUndefined } from '../base/check-option.js'
+import { checkOptions, type Given } from '../checks/options.js'
+import { wrongOption } from '../checks/place.js'
+import { type Field, map, optional } from '../checks/shape.js'
+import { predicate } from '../checks/values.js'
 import { FdbError, type FdbErrorCode, FdbTypeError } from '../errors.js'
 
 /** The limits of the state log. They are checked before memory is allocated. */
@@ -49,22 +52,21 @@ export const DEFAULT_LIMITS: Readonly<StateLimits> = Object.freeze({
   requestBytes: 255,
 })
 
+const amount = predicate<number>(
+  'a whole number of at least 1',
+  value => Number.isSafeInteger(value) && (value as number) >= 1,
+)
+const LIMITS = map(
+  Object.fromEntries(
+    Object.entries(DEFAULT_LIMITS).map(([name, most]) => [name, optional(amount, most)]),
+  ) as Record<keyof StateLimits, Field<number>>,
+)
+
 export function limitsFrom(overrides: Given<StateLimits> = {}): Readonly<StateLimits> {
-  checkKeys('stateLimits', overrides, DEFAULT_LIMITS)
-  const limits = { ...DEFAULT_LIMITS, ...withoutUndefined(overrides) }
-  for (const [name, value] of Object.entries(limits)) {
-    if (!Number.isSafeInteger(value) || value < 1) {
-      throw new FdbError(
-        'ERR_FDB_OPTION',
-        `state limit "${name}" is ${String(value)}; give a whole number of at least 1`,
-      )
-    }
-  }
+  const limits = checkOptions('stateLimits', overrides, LIMITS, 'stateLimits')
   if (mostBodyBytes(limits) < 1) {
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      `state limit "recordBytes" is ${limits.recordBytes}, less than the frame of a record; give at least 4096`,
-    )
+    const wanted = 'at least 4096: the frame of a record needs some bytes'
+    throw wrongOption('stateLimits.recordBytes', limits.recordBytes, wanted)
   }
   limits.segmentBytes = Math.min(limits.segmentBytes, DEFAULT_LIMITS.segmentBytes)
   return limits

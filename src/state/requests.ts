@@ -1,4 +1,6 @@
-import { checkOptions, flag, type OptionChecks, unchecked } from '../base/check-option.js'
+import { checkOptions } from '../checks/options.js'
+import { absent, map, type ShapeOf } from '../checks/shape.js'
+import { boolean, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 
 export interface KnownRequest {
@@ -81,9 +83,12 @@ export interface WriteOptions {
   durable?: boolean | undefined
 }
 
-const WRITE_OPTIONS: OptionChecks<WriteOptions> = { request: unchecked, durable: flag }
+const WRITE_OPTIONS = map({
+  request: absent(unchecked<string>()),
+  durable: absent(boolean),
+} satisfies ShapeOf<WriteOptions>)
 
 /** Throws ERR_FDB_OPTION for an unknown option; the request id is checked elsewhere. */
 export function checkWrite(call: string, options: unknown): void {
-  checkOptions(call, options as WriteOptions, WRITE_OPTIONS)
+  checkOptions(call, options, WRITE_OPTIONS)
 }

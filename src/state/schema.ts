@@ -1,4 +1,6 @@
-import { checkOptions, type OptionChecks, unchecked } from '../base/check-option.js'
+import { checkOptions } from '../checks/options.js'
+import { absent, map, optional, type ShapeOf } from '../checks/shape.js'
+import { unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import type { Codec } from './codec.js'
 import type { StoredSchema } from './records.js'
@@ -43,24 +45,24 @@ export interface SectionSchema<T> extends Readonly<SectionOptions<T>> {
   readonly cache: number
 }
 
-const OPTIONS: OptionChecks<SectionOptions<unknown>> = {
-  version: unchecked,
-  minReader: unchecked,
-  codec: unchecked,
-  validate: unchecked,
-  migrate: unchecked,
-  secret: unchecked,
-  cache: unchecked,
-  frozen: unchecked,
-  durable: unchecked,
-}
+const OPTIONS = map({
+  version: absent(unchecked<number>(), Number.NaN),
+  minReader: optional(unchecked<number>(), 1),
+  codec: absent(unchecked<Codec<unknown>>()),
+  validate: absent(unchecked()),
+  migrate: absent(unchecked()),
+  secret: optional(unchecked<boolean>(), false),
+  cache: optional(unchecked<number>(), 1024),
+  frozen: optional(unchecked<boolean>(), false),
+  durable: optional(unchecked<boolean>(), false),
+} satisfies ShapeOf<SectionOptions<unknown>>)
 
 /** Checks and freezes the schema of a section. Several sections may use the same schema. */
 export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
-  checkOptions('defineSection()', options, OPTIONS as OptionChecks<SectionOptions<T>>)
-  const { version, minReader = 1 } = options
+  const given = checkOptions('defineSection()', options, OPTIONS)
+  const { version, minReader, codec, migrate, secret, frozen, durable, cache } = given
   if (!Number.isInteger(version) || version < 1 || version > 0xffff_ffff) {
-    throw new FdbError('ERR_FDB_SCHEMA', `schema version is ${version}; give a whole number from 1`)
+    throw new FdbError('ERR_FDB_SCHEMA', `schema version is ${options.version}; give a whole number from 1`)
   }
   if (!Number.isInteger(minReader) || minReader < 1 || minReader > version) {
     throw new FdbError(
@@ -68,16 +70,16 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
       `minReader is ${minReader}; give a whole number from 1 to the version, ${version}`,
     )
   }
-  if (options.migrate !== undefined && typeof options.migrate !== 'function') {
+  if (migrate !== undefined && typeof migrate !== 'function') {
     throw new FdbError(
       'ERR_FDB_SCHEMA',
-      `migrate is ${typeof options.migrate}; give a function (value, from, to) => value`,
+      `migrate is ${typeof migrate}; give a function (value, from, to) => value`,
     )
   }
-  if (options.durable !== undefined && typeof options.durable !== 'boolean') {
-    throw new FdbError('ERR_FDB_SCHEMA', `durable is ${String(options.durable)}; give true or false`)
+  if (typeof durable !== 'boolean') {
+    throw new FdbError('ERR_FDB_SCHEMA', `durable is ${String(durable)}; give true or false`)
   }
-  const name: unknown = (options.codec as Partial<Codec<T>> | undefined)?.name
+  const name: unknown = (codec as Partial<Codec<T>> | undefined)?.name
   if (typeof name !== 'string') {
     throw new FdbError('ERR_FDB_SCHEMA', 'the schema has no codec; give codec.json(), or another one')
   }
@@ -87,10 +89,10 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
   return Object.freeze({
     ...options,
     minReader,
-    secret: options.secret ?? false,
-    frozen: options.frozen ?? false,
-    durable: options.durable ?? false,
-    cache: options.cache ?? 1024,
+    secret,
+    frozen,
+    durable,
+    cache,
   })
 }
 

@@ -1,4 +1,4 @@
-import { wrongOption } from '../base/check-option.js'
+import { wrongOption } from '../checks/place.js'
 import { FdbError } from '../errors.js'
 import { processMember } from '../member/joining/process-member.js'
 import type { Member } from '../member/member.js'

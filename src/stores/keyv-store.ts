@@ -1,5 +1,7 @@
 import { EventEmitter } from 'node:events'
-import { checkOptions, type OptionChecks, unchecked } from '../base/check-option.js'
+import { checkOptions } from '../checks/options.js'
+import { absent, map, optional, type ShapeOf } from '../checks/shape.js'
+import { unchecked } from '../checks/values.js'
 import type { Member } from '../member/member.js'
 import { msgpack } from '../state/codec.js'
 import { defineSection, type SectionSchema } from '../state/schema.js'
@@ -12,7 +14,10 @@ export interface KeyvStoreOptions {
   member?: Member | undefined
 }
 
-const OPTIONS: OptionChecks<KeyvStoreOptions> = { section: unchecked, member: unchecked }
+const OPTIONS = map({
+  section: optional(unchecked<string>(), 'keyv'),
+  member: absent(unchecked<Member>()),
+} satisfies ShapeOf<KeyvStoreOptions>)
 
 /**
  * One schema object for all stores, because several stores may use the same section. Defined by the first store, because msgpack() loads a
@@ -30,8 +35,7 @@ export class KeyvStore extends EventEmitter {
 
   constructor(options: KeyvStoreOptions = {}) {
     super()
-    checkOptions('new KeyvStore()', options, OPTIONS)
-    const { section = 'keyv', member } = options
+    const { section, member } = checkOptions('new KeyvStore()', options, OPTIONS)
     schema ??= defineSection({ version: 1, codec: msgpack<Expiring<unknown>>() })
     this.#entries = new ExpiringSection({ section, schema, member })
   }

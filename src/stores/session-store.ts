@@ -1,11 +1,8 @@
 import { EventEmitter } from 'node:events'
-import {
-  checkOptions,
-  milliseconds,
-  type OptionChecks,
-  unchecked,
-  wrongOption,
-} from '../base/check-option.js'
+import { checkOptions } from '../checks/options.js'
+import { wrongOption } from '../checks/place.js'
+import { absent, map, optional, type ShapeOf } from '../checks/shape.js'
+import { type Checked, milliseconds, unchecked } from '../checks/values.js'
 import type { Member } from '../member/member.js'
 import { json } from '../state/codec.js'
 import { defineSection } from '../state/schema.js'
@@ -41,14 +38,14 @@ export interface SessionModule<S extends object> {
   readonly Store: abstract new () => S
 }
 
-const OPTIONS: OptionChecks<SessionStoreOptions> = {
-  section: unchecked,
-  ttl: milliseconds(1),
-  member: unchecked,
-}
 /** One schema object for all stores, because several stores may use the same section. */
 const SCHEMA = defineSection({ version: 1, codec: json<Expiring<SessionRecord>>(), secret: true })
 const DAY_MS = 86_400_000
+const OPTIONS = map({
+  section: optional(unchecked<string>(), 'sessions'),
+  ttl: optional(milliseconds(1), DAY_MS),
+  member: absent(unchecked<Member>()),
+} satisfies ShapeOf<SessionStoreOptions>)
 /** A touch is written only if it moves the expiry by at least this part of the remaining lifetime, or by {@link MOST_TOUCH_MS}. */
 const TOUCH_PART = 0.01
 const MOST_TOUCH_MS = 60_000
@@ -68,10 +65,10 @@ export function sessionStore(
   module?: SessionModule<object> | null,
   options: SessionStoreOptions = {},
 ): SessionStoreMethods {
-  checkOptions('sessionStore()', options, OPTIONS)
+  const given = checkOptions('sessionStore()', options, OPTIONS)
   const Base = module === undefined || module === null ? EventEmitter : module.Store
   if (typeof Base !== 'function') throw wrongOption('module', module, 'express-session, with its class Store')
-  const sessions = new Sessions(options)
+  const sessions = new Sessions(given)
   class SessionSectionStore extends (Base as new () => object) implements SessionStoreMethods {
     get<T>(sid: string, callback: (error: unknown, session?: T | null) => void): void {
       answer(async () => (sessions.get(sid) as T | undefined) ?? null, callback)
@@ -116,7 +113,7 @@ class Sessions {
   readonly #entries: ExpiringSection<SessionRecord>
   readonly #ttl: number
 
-  constructor({ section = 'sessions', ttl = DAY_MS, member }: SessionStoreOptions) {
+  constructor({ section, ttl, member }: Checked<typeof OPTIONS>) {
     this.#entries = new ExpiringSection({ section, schema: SCHEMA, member })
     this.#ttl = ttl
   }

@@ -1,6 +1,8 @@
-import { checkOptions, milliseconds, type OptionChecks, predicate } from '../base/check-option.js'
 import { nodeCrypto } from '../base/lazy.js'
-import { checkLogger, type Logger, SILENT } from '../base/logger.js'
+import { type Logger, SILENT } from '../base/logger.js'
+import { checkOptions, logger } from '../checks/options.js'
+import { map, optional, type ShapeOf } from '../checks/shape.js'
+import { milliseconds, predicate } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import type { Member } from '../member/member.js'
 import { fdbroker } from '../proto/tls.js'
@@ -42,14 +44,17 @@ export interface TicketKeyOptions {
   logger?: Logger | undefined
 }
 
-const OPTIONS: OptionChecks<TicketKeyOptions> = {
-  name: predicate(
-    '1 to 128 visible characters',
-    value => typeof value === 'string' && /^[\x21-\x7e]{1,128}$/.test(value),
+const OPTIONS = map({
+  name: optional(
+    predicate<string>(
+      '1 to 128 visible characters',
+      value => typeof value === 'string' && /^[\x21-\x7e]{1,128}$/.test(value),
+    ),
+    'default',
   ),
-  rotateEvery: milliseconds(1),
-  logger: value => checkLogger(value as Logger),
-}
+  rotateEvery: optional(milliseconds(1), 12 * HOUR),
+  logger: optional(logger, SILENT),
+} satisfies ShapeOf<TicketKeyOptions>)
 
 /**
  * The keys that encrypt TLS session tickets. The state stores them: the first process creates them, later processes use the same keys, and the serving
@@ -70,8 +75,7 @@ export class TicketKeys {
 
   /** Throws ERR_FDB_OPTION, and ERR_FDB_SCHEMA if this version cannot read the section of the state. */
   constructor(member: Member, options: TicketKeyOptions = {}) {
-    checkOptions('shareTicketKeys()', options, OPTIONS)
-    const { name = 'default', rotateEvery = 12 * HOUR, logger = SILENT } = options
+    const { name, rotateEvery, logger } = checkOptions('shareTicketKeys()', options, OPTIONS)
     this.name = name
     this.rotateEvery = rotateEvery
     this.#member = member

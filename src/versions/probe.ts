@@ -2,7 +2,6 @@ import { chmodSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { durationMs } from '../base/duration.js'
 import { FOLDER_MODES, SOCKET_MODES } from '../base/socket-modes.js'
-import { FdbError } from '../errors.js'
 import {
   bindSocket,
   closeAll,
@@ -419,16 +418,12 @@ export type ReadinessSpec =
 export const READINESS =
   'notify, fd, http:URL, http:/PATH, tcp:HOST:PORT, command:TEXT, delay:DURATION or handoff:CONTROL'
 
-/** Throws ERR_FDB_OPTION. */
-export function parseReadiness(text: string): ReadinessSpec {
+/** Returns null for a text that is none of {@link READINESS}. */
+export function parseReadiness(text: string): ReadinessSpec | null {
   const colon = text.indexOf(':')
   const kind = colon < 0 ? text : text.slice(0, colon)
   const rest = colon < 0 ? '' : text.slice(colon + 1)
-  const read = READERS[kind]?.(rest)
-  if (read) return read
-  throw new FdbError('ERR_FDB_OPTION', `ready is "${text}"; give ${READINESS}`, {
-    details: { option: 'ready' },
-  })
+  return READERS[kind]?.(rest) ?? null
 }
 
 const READERS: Readonly<Record<string, (rest: string) => ReadinessSpec | null>> = {

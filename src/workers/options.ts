@@ -1,20 +1,18 @@
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
+import { DEFAULT_TIMES } from '../base/default-times.js'
+import { type Logger, SILENT, wrappedLogger } from '../base/logger.js'
+import { abortSignal, checkOptions, logger, nameUpTo, path } from '../checks/options.js'
+import { absent, map, optional, required, type ShapeOf } from '../checks/shape.js'
 import {
-  abortSignal,
-  checkOptions,
+  isTexts,
   milliseconds,
-  nameUpTo,
-  type OptionChecks,
   oneOf,
   orOff,
-  path,
   predicate,
   unchecked,
-  wrongOption,
-} from '../base/check-option.js'
-import { DEFAULT_TIMES } from '../base/default-times.js'
-import { type Logger, wrappedLogger } from '../base/logger.js'
+  type ValueCheck,
+} from '../checks/values.js'
 import type { DaemonOptions } from '../daemon/daemon.js'
 import { defaultControl, slotOf } from '../os/default-control.js'
 
@@ -62,58 +60,58 @@ export interface WorkersOptions {
 /** The options of {@link startWorkers}, with their defaults. */
 export type WorkersSettings = Readonly<ReturnType<typeof settleWorkers>>
 
-const OPTIONS: OptionChecks<WorkersOptions> = {
-  service: nameUpTo(LONGEST_NAME),
-  workers: unchecked,
-  command: predicate(
-    'a list of texts, of which the first is a program',
-    value => Array.isArray(value) && value.length > 0 && value.every(word => typeof word === 'string'),
-  ),
-  control: path(),
-  replace: oneOf('one-by-one', 'at-once'),
-  logger: unchecked,
-  timeout: milliseconds(1),
-  restartDelay: milliseconds(1),
-  stopTimeout: orOff(milliseconds(1)),
-  hungTimeout: orOff(milliseconds(2_000)),
-  systemd: unchecked,
-  pidFile: unchecked,
-  mainProcess: unchecked,
-  signal: abortSignal,
+const count: ValueCheck<number> = (value, place) => {
+  if (value === 'auto') return Math.min(availableParallelism(), MOST_WORKERS)
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 1 && value <= MOST_WORKERS)
+    return value
+  return place.refuse(value, `a number from 1 to ${MOST_WORKERS}, or "auto"`)
 }
+
+const OPTIONS = map({
+  service: required(nameUpTo(LONGEST_NAME)),
+  workers: required(count),
+  command: absent(
+    predicate<readonly string[]>(
+      'a list of texts, of which the first is a program',
+      value => isTexts(value) && value.length > 0,
+    ),
+    null,
+  ),
+  control: absent(path()),
+  replace: optional(oneOf('one-by-one', 'at-once'), 'one-by-one'),
+  logger: optional(logger, SILENT),
+  timeout: optional(milliseconds(1), DEFAULT_TIMES.ready.ms),
+  restartDelay: optional(milliseconds(1), DEFAULT_TIMES.workerRestartDelay.ms),
+  stopTimeout: optional(orOff(milliseconds(1)), DEFAULT_TIMES.stop.ms),
+  hungTimeout: optional(orOff(milliseconds(2_000)), DEFAULT_TIMES.hung.ms),
+  systemd: absent(unchecked()),
+  pidFile: absent(unchecked()),
+  mainProcess: absent(unchecked()),
+  signal: absent(abortSignal),
+} satisfies ShapeOf<WorkersOptions>)
 
 /** Throws ERR_FDB_OPTION. */
 export function settleWorkers(options: WorkersOptions) {
-  checkOptions('startWorkers()', options, OPTIONS)
-  OPTIONS.service(options.service, 'service')
-  const { service, workers, command, control, replace = 'one-by-one' } = options
-  const {
-    logger,
-    timeout = DEFAULT_TIMES.ready.ms,
-    restartDelay = DEFAULT_TIMES.workerRestartDelay.ms,
-  } = options
-  const { stopTimeout = DEFAULT_TIMES.stop.ms, hungTimeout = DEFAULT_TIMES.hung.ms } = options
+  const given = checkOptions('startWorkers()', options, OPTIONS)
+  const { service, workers, command, control, replace, timeout, restartDelay } = given
   return {
     service,
-    count: countOf(workers),
+    count: workers,
     /** Null: the command of this process. */
-    command: command ?? null,
+    command,
     control: resolve(control ?? defaultControl(slotOf(service, 0), process.env)),
     replace,
-    logger: wrappedLogger(logger),
+    logger: wrappedLogger(given.logger),
     timeout,
     restartDelay,
     /** Null: workers have no limit to stop. */
-    stopTimeout: stopTimeout === 'off' ? null : stopTimeout,
+    stopTimeout: given.stopTimeout,
     /** Null: silent workers are not replaced. */
-    hungTimeout: hungTimeout === 'off' ? null : hungTimeout,
+    hungTimeout: given.hungTimeout,
   }
 }
 
 /** Throws ERR_FDB_OPTION. */
 export function countOf(workers: unknown): number {
-  if (workers === 'auto') return Math.min(availableParallelism(), MOST_WORKERS)
-  if (typeof workers === 'number' && Number.isInteger(workers) && workers >= 1 && workers <= MOST_WORKERS)
-    return workers
-  throw wrongOption('workers', workers, `a number from 1 to ${MOST_WORKERS}, or "auto"`)
+  return checkOptions('scale()', workers, count, 'workers')
 }

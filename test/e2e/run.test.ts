@@ -235,7 +235,10 @@ describe('fd-broker run', () => {
     await once(client, 'connect')
     client.destroy()
     write(`  other: unix:${run.sandbox.folder}/b.sock\nwrong: 1\n`)
-    expect(await run.upgrade()).toMatchObject({ code: 1, stderr: expect.stringMatching(/no option "wrong"/) })
+    expect(await run.upgrade()).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/run\.yaml:\d+:1: wrong: unknown key/),
+    })
     write(`  other: unix:${run.sandbox.folder}/b.sock\nenv: {FDB_SUPERVISED: '${run.orders({ code: 3 })}'}\n`)
     expect(await run.upgrade()).toMatchObject({ code: 0 })
     await run.says(`started web:other 127.0.0.1:${run.port}=3;${run.sandbox.folder}/b.sock=4`)
@@ -276,7 +279,7 @@ describe('fd-broker run', () => {
     write('stopSignal: NONE\n')
     expect(await reload()).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/^ERR_FDB_OPTION.*a signal/),
+      stderr: expect.stringMatching(/^ERR_FDB_CONFIG.*a signal/),
     })
     run.signal('SIGTERM')
     await run.says('INT')
@@ -291,7 +294,7 @@ describe('fd-broker run', () => {
       stderr: expect.stringMatching(/^ERR_FDB_CONTROL_TAKEN/),
     })
     expect((await refused('--ready', 'soon', '--', 'true')).stderr).toMatch(
-      /^ERR_FDB_OPTION: ready is "soon"; give notify/,
+      /^ERR_FDB_OPTION: option "ready" is "soon"; give notify/,
     )
     expect(await refused('--', 'sh', '-c', 'echo out; echo err >&2; exit 5')).toMatchObject({
       code: 5,

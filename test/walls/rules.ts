@@ -45,14 +45,19 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'base',
     about:
-      'for every room: exponential backoff, checks of options, durations, ordered and lazy work, loggers, large lists and maps',
+      'for every room: exponential backoff, durations, ordered and lazy work, loggers, large lists and maps',
     only: ['errors'],
     packages: ['js-yaml', 'msgpackr'],
   },
   {
-    name: 'config',
-    about: 'reads and checks a configuration in YAML or JSON; an error names line and key',
+    name: 'checks',
+    about: 'checks of values and the shapes of their maps: options of calls, configuration files',
     only: ['errors', 'base'],
+  },
+  {
+    name: 'config',
+    about: 'reads a configuration in YAML or JSON; an error names line and key',
+    only: ['errors', 'base', 'checks'],
     packages: ['js-yaml'],
   },
   {
@@ -74,7 +79,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'listeners',
     about: 'listener specifications, binding, the process that holds an address',
-    only: ['errors', 'base', 'kernel'],
+    only: ['errors', 'base', 'checks', 'kernel'],
   },
   {
     name: 'os',
@@ -95,7 +100,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'state',
     about: 'sections, segments, the log, the state file',
-    only: ['proto', 'errors', 'base', 'kernel'],
+    only: ['proto', 'errors', 'base', 'checks', 'kernel'],
     packages: ['msgpackr', 'protobufjs'],
   },
   {
@@ -218,12 +223,12 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'stores',
     about: 'stores of sessions and key-value pairs in a section: `fd-broker/stores`',
-    only: ['errors', 'base', 'state', 'member'],
+    only: ['errors', 'base', 'checks', 'state', 'member'],
   },
   {
     name: 'auto',
     about: 'makes the servers of an unchanged program listeners of a member: `fd-broker/auto`',
-    only: ['errors', 'base', 'kernel', 'node', 'listeners', 'os', 'operator', 'member', 'index'],
+    only: ['errors', 'base', 'checks', 'kernel', 'node', 'listeners', 'os', 'operator', 'member', 'index'],
   },
   { name: 'http1', about: 'pure: heads, framing, rewriting', only: ['errors'] },
   {
@@ -234,7 +239,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'proxy',
     about: 'the reference proxy: `fd-broker/proxy`',
-    only: ['proto', 'errors', 'base', 'config', 'node', 'probing', 'index', 'adapter', 'relay'],
+    only: ['proto', 'errors', 'base', 'checks', 'config', 'node', 'probing', 'index', 'adapter', 'relay'],
     packages: ['protobufjs'],
   },
   {

@@ -1,25 +1,20 @@
 /** Every key of a daemon's configuration, with its check, its default and its line in the documentation. */
+import { type Place, shown } from '../../checks/place.js'
+import { absent, type Field, map, optional, type Shape } from '../../checks/shape.js'
 import {
-  absent,
   absolutePath,
   boolean,
-  type ConfigPlace,
   duration,
-  type Field,
   InvalidValue,
   integer,
   list,
-  map,
   named,
   oneOf,
-  optional,
   refine,
-  type Shape,
-  shown,
   size,
   text,
   type ValueCheck,
-} from '../../config/check.js'
+} from '../../checks/values.js'
 import { parseDocument, readDocument } from '../../config/document.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
 import type { Policy, ProcessMatch, Unserved } from './policy.js'
@@ -184,7 +179,7 @@ export const policyShape = {
   ),
 } satisfies Shape
 
-export const checkPolicy: ValueCheck<Policy> = (value: unknown, place: ConfigPlace) => {
+export const checkPolicy: ValueCheck<Policy> = (value: unknown, place: Place) => {
   // A file that contains only comments is an empty configuration.
   const given = map(policyShape)(value ?? {}, place)
   if (given === undefined) return undefined

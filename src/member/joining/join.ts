@@ -1,5 +1,5 @@
 import type { Cluster } from 'node:cluster'
-import { wrongOption } from '../../base/check-option.js'
+import { wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import { requireAddon } from '../../kernel/index.js'
 import { reportMissing } from '../../node/probe.js'

@@ -1,5 +1,5 @@
-import { wrongOption } from '../../base/check-option.js'
 import { inheritedOutput } from '../../base/successor-output.js'
+import { wrongOption } from '../../checks/place.js'
 import type { StartWork, StopWork } from '../lifecycle/leadership.js'
 import type { Member } from '../member.js'
 

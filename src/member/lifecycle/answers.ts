@@ -1,11 +1,8 @@
 import type { Server } from 'node:net'
-import {
-  checkOptions,
-  milliseconds,
-  type OptionChecks,
-  predicate,
-  wrongOption,
-} from '../../base/check-option.js'
+import { checkOptions } from '../../checks/options.js'
+import { wrongOption } from '../../checks/place.js'
+import { absent, map, optional, type ShapeOf } from '../../checks/shape.js'
+import { integer, milliseconds, predicate } from '../../checks/values.js'
 import { FdbError } from '../../errors.js'
 import type { Check } from '../options/member-options.js'
 
@@ -20,21 +17,24 @@ export interface AnswersOptions {
   timeout?: number | undefined
 }
 
-const OPTIONS: OptionChecks<AnswersOptions> = {
-  path: predicate(
-    'a path that begins with / and has only visible ASCII characters',
-    value => typeof value === 'string' && /^\/[\x21-\x7e]*$/.test(value),
+const OPTIONS = map({
+  path: optional(
+    predicate<string>(
+      'a path that begins with / and has only visible ASCII characters',
+      value => typeof value === 'string' && /^\/[\x21-\x7e]*$/.test(value),
+    ),
+    '/',
   ),
-  host: predicate(
-    'a host, with or without port',
-    value => typeof value === 'string' && /^[\w.:[\]-]+$/.test(value),
+  host: optional(
+    predicate<string>(
+      'a host, with or without port',
+      value => typeof value === 'string' && /^[\w.:[\]-]+$/.test(value),
+    ),
+    'localhost',
   ),
-  status: predicate(
-    'a status from 200 to 599',
-    value => Number.isInteger(value) && Number(value) >= 200 && Number(value) <= 599,
-  ),
-  timeout: milliseconds(1),
-}
+  status: absent(integer(200, 599)),
+  timeout: optional(milliseconds(1), 5_000),
+} satisfies ShapeOf<AnswersOptions>)
 
 /**
  * Returns a check for {@link Member.ready}: it sends a GET request to this process's own server, and requires a response. The request
@@ -45,8 +45,7 @@ const OPTIONS: OptionChecks<AnswersOptions> = {
  * ERR_FDB_OPTION.
  */
 export function answers(server: Server, options: AnswersOptions = {}): Check {
-  checkOptions('answers()', options, OPTIONS)
-  const { path = '/', host = 'localhost', status, timeout = 5_000 } = options
+  const { path, host, status, timeout } = checkOptions('answers()', options, OPTIONS)
   // Tests a property, because `instanceof` would load `node:https` in processes that do not use TLS.
   if (typeof server !== 'object' || server === null || !('maxHeadersCount' in server))
     throw wrongOption('server', server, 'an http.Server or https.Server (if you use a framework: its server)')

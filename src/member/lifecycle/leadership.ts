@@ -1,5 +1,5 @@
-import { wrongOption } from '../../base/check-option.js'
 import type { Logger } from '../../base/logger.js'
+import { wrongOption } from '../../checks/place.js'
 
 /** Stops work. `signal` aborts when stopping takes too long: then the handoff continues without waiting. */
 export type StopWork = (context: { readonly signal: AbortSignal }) => unknown

@@ -1,14 +1,9 @@
 import type net from 'node:net'
 import { Server } from 'node:net'
-import {
-  checkOptions,
-  flag,
-  hook,
-  inspected,
-  type OptionChecks,
-  unchecked,
-  wrongOption,
-} from '../../base/check-option.js'
+import { checkOptions, hook } from '../../checks/options.js'
+import { inspected, wrongOption } from '../../checks/place.js'
+import { absent, map, type ShapeOf } from '../../checks/shape.js'
+import { boolean, unchecked } from '../../checks/values.js'
 import { checkProtocol, type SocketProtocol } from '../../connections/adapters/application-socket.js'
 import type { HttpHooks } from '../../connections/adapters/http-server.js'
 import type { MovableConnections } from '../../connections/movable.js'
@@ -64,14 +59,22 @@ export interface ServeOptions {
   readonly keeper?: ConnectionKeeper | undefined
 }
 
-const OPTIONS: OptionChecks<ServeOptions> = {
-  move: flag,
-  http: unchecked,
-  socket: unchecked,
-  keeper: unchecked,
-}
-const HTTP: OptionChecks<HttpHooks> = { serialize: hook(), restore: hook(), upgraded: unchecked }
-const SOCKET: OptionChecks<SocketProtocol> = { protocol: unchecked, serialize: unchecked, restore: unchecked }
+const OPTIONS = map({
+  move: absent(boolean),
+  http: absent(unchecked<HttpHooks>()),
+  socket: absent(unchecked<SocketProtocol>()),
+  keeper: absent(unchecked<ConnectionKeeper>()),
+} satisfies ShapeOf<ServeOptions>)
+const HTTP = map({
+  serialize: absent(hook()),
+  restore: absent(hook()),
+  upgraded: absent(unchecked()),
+} satisfies ShapeOf<HttpHooks>)
+const SOCKET = map({
+  protocol: absent(unchecked()),
+  serialize: absent(unchecked()),
+  restore: absent(unchecked()),
+} satisfies ShapeOf<SocketProtocol>)
 const REQUIRED_OF_KEEPER = ['announce', 'emptied', 'cut'] as const
 
 /** Throws ERR_FDB_OPTION unless the options fit the server. */

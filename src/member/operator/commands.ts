@@ -1,5 +1,5 @@
-import { wrongOption } from '../../base/check-option.js'
 import { InOrder } from '../../base/in-order.js'
+import { wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import type { MemberPhase } from '../../handoff/phases.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../../operator/requests.js'

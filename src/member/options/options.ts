@@ -1,25 +1,31 @@
 import { resolve } from 'node:path'
+import { DEFAULT_TIMES } from '../../base/default-times.js'
+import { type Logger, SILENT, wrappedLogger } from '../../base/logger.js'
 import {
   abortSignal,
-  checkMs,
   checkOptions,
   type Given,
   hook,
-  milliseconds,
+  logger,
   nameUpTo,
-  type OptionChecks,
-  oneOf,
   path,
+  withoutUndefined,
+} from '../../checks/options.js'
+import { wrongOption } from '../../checks/place.js'
+import { absent, map, optional, required, type ShapeOf } from '../../checks/shape.js'
+import {
+  type Checked,
+  integer,
+  milliseconds,
+  oneOf,
+  or,
   predicate,
   unchecked,
-  withoutUndefined,
-  wrongOption,
-} from '../../base/check-option.js'
-import { DEFAULT_TIMES } from '../../base/default-times.js'
-import { type Logger, wrappedLogger } from '../../base/logger.js'
+  type ValueCheck,
+} from '../../checks/values.js'
 import { FdbError } from '../../errors.js'
 import type { Caller } from '../../holder/admission.js'
-import { type HandoffTimes, resolveTimes } from '../../holder/times.js'
+import { type HandoffTimes, handoffTimes } from '../../holder/times.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import { DAEMON, defaultControl, slotOf, type WorkerPlace, workerPlace } from '../../os/default-control.js'
 import { mainProcess } from '../../os/main-process.js'
@@ -136,82 +142,80 @@ export interface JoinOptions {
 /** The options of {@link join}, with their defaults. */
 export type Settings = Readonly<ReturnType<typeof resolveOptions>>
 
-const DRAIN: OptionChecks<NonNullable<JoinOptions['drain']>> = {
-  timeout: milliseconds(0),
-  tlsTimeout: milliseconds(0),
-  generations: predicate('an integer from 1 to 255', isGenerationCount),
-  move: oneOf('auto', 'idle', 'off'),
-  movesPerSecond: predicate('a number of at least 1', value => typeof value === 'number' && value >= 1),
-  firstWave: milliseconds(0),
-}
-
-const JOIN: OptionChecks<JoinOptions> = {
-  service: nameUpTo(128),
-  control: predicate(
-    'a path, or false',
-    value => value === false || (typeof value === 'string' && value !== ''),
+const DRAIN = map({
+  timeout: optional(milliseconds(0), DEFAULT_TIMES.drain.ms),
+  tlsTimeout: optional(milliseconds(0), DEFAULT_TIMES.drainTls.ms),
+  generations: optional(integer(1, 255), 16),
+  move: optional(oneOf('auto', 'idle', 'off'), 'auto'),
+  movesPerSecond: optional(
+    predicate<number>('a number of at least 1', value => typeof value === 'number' && value >= 1),
+    Number.POSITIVE_INFINITY,
   ),
-  hosting: oneOf('embedded', 'daemon'),
-  follow: unchecked,
-  signal: abortSignal,
-  logger: unchecked,
-  timeout: milliseconds(1),
-  upgrade: unchecked,
-  drain: value => checkOptions('drain', value as NonNullable<JoinOptions['drain']>, DRAIN, 'drain.'),
-  stateFile: unchecked,
-  stateLimits: unchecked,
-  health: hook('a function that answers true, false or why not'),
-  mainProcess: oneOf('refuse', 'stays', 'ends'),
-  systemd: oneOf('auto', 'off'),
-  pidFile: path(),
-  exitWhenRetired: (value, name) => {
-    if (typeof value !== 'boolean') checkMs(name, value, 0)
-  },
-  versions: unchecked,
-}
+  firstWave: optional(milliseconds(0), DEFAULT_TIMES.firstWave.ms),
+} satisfies ShapeOf<NonNullable<JoinOptions['drain']>>)
 
-function isGenerationCount(value: unknown): boolean {
-  return Number.isInteger(value) && (value as number) >= 1 && (value as number) <= 255
-}
+/** Milliseconds; null: the process is not ended. */
+const exitAfter: ValueCheck<number | null> = (value, place) =>
+  typeof value === 'boolean' ? (value ? DEFAULT_TIMES.retired.ms : null) : milliseconds(0)(value, place)
+
+const JOIN = map({
+  service: required(nameUpTo(128)),
+  control: absent(or(path('a path, or false'), false)),
+  hosting: optional(oneOf('embedded', 'daemon'), 'embedded'),
+  follow: absent(unchecked<string>()),
+  signal: absent(abortSignal),
+  logger: optional(logger, SILENT),
+  timeout: optional(milliseconds(1), DEFAULT_TIMES.joining.ms),
+  upgrade: optional(handoffTimes, {}),
+  drain: optional(DRAIN, {}),
+  stateFile: absent(unchecked<string | StateFileOptions>()),
+  stateLimits: absent(unchecked<Given<StateLimits>>()),
+  health: optional(hook<Health>('a function that answers true, false or why not'), () => true),
+  mainProcess: optional(oneOf('refuse', 'stays', 'ends'), 'refuse'),
+  systemd: optional(oneOf('auto', 'off'), 'off'),
+  pidFile: absent(path()),
+  exitWhenRetired: optional(exitAfter, false),
+  versions: optional(unchecked<VersionRange>(), VERSIONS),
+} satisfies ShapeOf<JoinOptions>)
+
+type CheckedJoin = Checked<typeof JOIN>
 
 /** Throws ERR_FDB_OPTION. */
-export function resolveOptions(given: JoinOptions) {
-  checkOptions('join()', given, JOIN)
-  // checkOptions() accepts missing options, but `service` is required.
-  JOIN.service(given.service, 'service')
+export function resolveOptions(options: JoinOptions) {
+  const given = checkOptions('join()', options, JOIN)
   const worker = workerFor(given)
-  const options = worker === null ? given : workerOptions(worker, given)
-  const { service, control, drain = {}, follow, hosting = 'embedded', pidFile } = options
+  const { service, control, drain, follow, hosting, pidFile, stateFile, ...others } =
+    worker === null ? given : workerOptions(worker, given)
   if (control === false && hosting === 'daemon')
     throw wrongOption('control', control, 'the path of the daemon’s control socket')
-  if (follow !== undefined) checkFollow(follow, service, options)
+  if (follow !== undefined) checkFollow(follow, service, worker === null ? options : { hosting, stateFile })
   return {
     service,
     control: control === false ? null : resolve(control ?? defaultControlPath(service, hosting)),
     hosting,
     /** The service whose state this member follows, or null if it has its own. */
     follow: follow ?? null,
-    signal: options.signal,
-    logger: wrappedLogger(options.logger),
-    timeout: options.timeout ?? DEFAULT_TIMES.joining.ms,
-    times: resolveTimes(options.upgrade),
+    signal: others.signal,
+    logger: wrappedLogger(others.logger),
+    timeout: others.timeout,
+    times: others.upgrade,
     /** The limits that the application gave. Sent to a daemon, which adds its own defaults. */
     wantedTimes: withoutUndefined(options.upgrade ?? {}),
-    drainTimeout: drain.timeout ?? DEFAULT_TIMES.drain.ms,
-    drainTlsTimeout: drain.tlsTimeout ?? DEFAULT_TIMES.drainTls.ms,
-    drainGenerations: drain.generations ?? 16,
-    move: drain.move ?? 'auto',
-    movesPerSecond: drain.movesPerSecond ?? Number.POSITIVE_INFINITY,
-    firstWave: drain.firstWave ?? DEFAULT_TIMES.firstWave.ms,
-    stateFile: options.stateFile === undefined ? null : stateFileSettings(options.stateFile, service),
-    stateLimits: limitsFrom(options.stateLimits),
-    health: options.health ?? (() => true),
-    mainProcess: options.mainProcess ?? 'refuse',
-    systemd: options.systemd ?? 'off',
+    drainTimeout: drain.timeout,
+    drainTlsTimeout: drain.tlsTimeout,
+    drainGenerations: drain.generations,
+    move: drain.move,
+    movesPerSecond: drain.movesPerSecond,
+    firstWave: drain.firstWave,
+    stateFile: stateFile === undefined ? null : stateFileSettings(stateFile, service),
+    stateLimits: limitsFrom(others.stateLimits),
+    health: others.health,
+    mainProcess: others.mainProcess,
+    systemd: others.systemd,
     pidFile: pidFile === undefined ? null : resolve(pidFile),
     /** Milliseconds, or null if the process is not ended. */
-    exitWhenRetired: exitAfter(options.exitWhenRetired ?? false),
-    versions: options.versions ?? VERSIONS,
+    exitWhenRetired: others.exitWhenRetired,
+    versions: others.versions,
     /** Null if this process is no worker of a main process. */
     worker,
     /** Null if this process is no daemon. */
@@ -219,11 +223,11 @@ export function resolveOptions(given: JoinOptions) {
   }
 }
 
-function exitAfter(given: boolean | number): number | null {
-  return typeof given === 'number' ? given : given ? DEFAULT_TIMES.retired.ms : null
-}
-
-function checkFollow(follow: unknown, service: string, { hosting, stateFile }: JoinOptions): void {
+function checkFollow(
+  follow: unknown,
+  service: string,
+  { hosting, stateFile }: Omit<JoinOptions, 'service'>,
+): void {
   if (typeof follow !== 'string' || follow === '' || follow.length > 128 || follow === service)
     throw wrongOption('follow', follow, 'the name of another service, of 1 to 128 characters')
   if (hosting !== 'daemon')
@@ -237,22 +241,24 @@ function checkFollow(follow: unknown, service: string, { hosting, stateFile }: J
 }
 
 /** Returns null unless this process is a worker that joins the service of its main process. */
-function workerFor({ service, control }: JoinOptions): WorkerPlace | null {
+function workerFor({ service, control }: CheckedJoin): WorkerPlace | null {
   const place = control === false ? null : workerPlace()
   return place?.service === service ? place : null
 }
 
 /** Returns the options of a worker, without those that only one process of the group may use. */
-function workerOptions({ index, service, control }: WorkerPlace, given: JoinOptions): JoinOptions {
-  const { pidFile: _, systemd: __, stateFile, ...options } = given
+function workerOptions({ index, service, control }: WorkerPlace, given: CheckedJoin): CheckedJoin {
+  // The first worker has the state; the other workers follow that state.
+  const { follow, stateFile } = index === 0 ? given : { follow: service, stateFile: undefined }
   return {
-    ...options,
+    ...given,
     service: slotOf(service, index),
     control,
     hosting: 'daemon',
-    // The first worker has the state; the other workers follow that state.
-    ...(index > 0 && { follow: service }),
-    ...(index === 0 && stateFile !== undefined && { stateFile }),
+    follow,
+    stateFile,
+    pidFile: undefined,
+    systemd: 'off',
   }
 }
 

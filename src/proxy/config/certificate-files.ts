@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
-import { type ConfigPlace, shown } from '../../config/check.js'
+import { type Place, shown } from '../../checks/place.js'
 import { type CertificateConfig, readMaterial, WrongMaterial } from '../tls/material.js'
 
 const MAX_BYTES = 1024 * 1024
@@ -7,7 +7,7 @@ const MAX_BYTES = 1024 * 1024
 /** Reads and checks the files of one item of `tls.certificates`. Reports each problem at the key that names the file. */
 export function readCertificateFiles(
   files: { cert: string; key: string; names: string[] | null },
-  place: ConfigPlace,
+  place: Place,
 ): CertificateConfig | undefined {
   const chain = readText(files.cert, place.at('cert'))
   const key = chain === undefined ? undefined : readText(files.key, place.at('key'))
@@ -27,7 +27,7 @@ export function readCertificateFiles(
 }
 
 /** Reads regular files of limited size only: a wrong path must neither block the proxy nor fill its memory. */
-function readText(path: string, place: ConfigPlace): string | undefined {
+function readText(path: string, place: Place): string | undefined {
   try {
     const facts = statSync(path)
     if (!facts.isFile()) return place.wrong(`${shown(path)} is not a file`)

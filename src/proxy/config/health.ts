@@ -1,18 +1,6 @@
-import {
-  absent,
-  type ConfigPlace,
-  duration,
-  InvalidValue,
-  integer,
-  isMap,
-  map,
-  optional,
-  refine,
-  type ShapeValues,
-  shown,
-  text,
-  type ValueCheck,
-} from '../../config/check.js'
+import { isMap, type Place, shown } from '../../checks/place.js'
+import { absent, map, optional, type ShapeValues } from '../../checks/shape.js'
+import { duration, InvalidValue, integer, refine, text, type ValueCheck } from '../../checks/values.js'
 import { CHECK_PARSERS } from '../../probing/health-check.js'
 import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
 
@@ -67,7 +55,7 @@ function isOwnPath({ http }: { http: string | null }): boolean {
   return http?.startsWith('/') ?? false
 }
 
-function checkHealth(given: ShapeValues<typeof healthShape>, place: ConfigPlace): HealthConfig | undefined {
+function checkHealth(given: ShapeValues<typeof healthShape>, place: Place): HealthConfig | undefined {
   const kinds = KINDS.filter(kind => given[kind] !== null)
   if (kinds.length !== 1)
     return place.wrong(
@@ -102,7 +90,7 @@ export const health: ValueCheck<HealthConfig | null> = (value, place) => {
 }
 
 /** Requires that the health check can fail before another time limit ends the upgrade: otherwise the operator would not learn the reason. */
-export function healthInTime(given: UpgradeConfig, place: ConfigPlace): boolean {
+export function healthInTime(given: UpgradeConfig, place: Place): boolean {
   const { health, probation, ready, timeout } = given
   if (health === null) return true
   const at = place.at('health')
@@ -123,7 +111,7 @@ export function healthInTime(given: UpgradeConfig, place: ConfigPlace): boolean 
 
 export function healthListener(
   { listeners, upgrade: { health } }: { listeners: ListenerConfig[]; upgrade: UpgradeConfig },
-  place: ConfigPlace,
+  place: Place,
 ): boolean {
   if (health === null) return true
   const { listener } = health

@@ -2,36 +2,36 @@
 
 import { isIP } from 'node:net'
 import { defaultText } from '../../base/default-times.js'
+import { isMap, type Place, shown } from '../../checks/place.js'
 import {
   absent,
-  absolutePath,
-  boolean,
-  type Checked,
-  type ConfigPlace,
-  duration,
-  fresh,
   group,
-  InvalidValue,
-  integer,
-  isMap,
-  list,
   map,
-  name,
-  named,
-  oneOf,
   optional,
-  orOff,
-  refine,
   required,
   type Shape,
   type ShapeValues,
   shortFor,
-  shown,
+} from '../../checks/shape.js'
+import {
+  absolutePath,
+  boolean,
+  type Checked,
+  duration,
+  fresh,
+  InvalidValue,
+  integer,
+  list,
+  name,
+  named,
+  oneOf,
+  orOff,
+  refine,
   size,
   text,
   unique,
   type ValueCheck,
-} from '../../config/check.js'
+} from '../../checks/values.js'
 import { FdbError, formatListenerSpec, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { noUpstream, type RouteRule, routeCheck, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
@@ -335,7 +335,7 @@ const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pa
   pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
 
-function ofOneKind<T extends ShapeValues<typeof upstreamShape>>(given: T, place: ConfigPlace): T | undefined {
+function ofOneKind<T extends ShapeValues<typeof upstreamShape>>(given: T, place: Place): T | undefined {
   if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
     return given
   return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
@@ -433,7 +433,7 @@ function pathsDiffer(
     stateFile,
     listeners,
   }: { control: string | null; stateFile: StateFileConfig | null; listeners: ListenerConfig[] },
-  place: ConfigPlace,
+  place: Place,
 ): boolean {
   const { count } = place.problems
   const at = place.at('listeners')
@@ -450,7 +450,7 @@ function pathsDiffer(
 
 function hasCertificate(
   { listeners, tls }: { listeners: ListenerConfig[]; tls: { certificates: unknown[] } },
-  place: ConfigPlace,
+  place: Place,
 ): boolean {
   const secure = listeners.findIndex(({ tls }) => tls)
   if (secure < 0 || tls.certificates.length > 0) return true
@@ -461,7 +461,7 @@ function hasCertificate(
 
 function routesTakeRequests(
   { routes, upstreams }: { routes: RouteRule[]; upstreams: UpstreamFields[] },
-  place: ConfigPlace,
+  place: Place,
 ): boolean {
   const tcp = new Set(upstreams.filter(({ servers }) => !takesRequests(servers)).map(({ name }) => name))
   if (tcp.size === 0) return true

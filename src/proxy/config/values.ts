@@ -1,6 +1,7 @@
 import { type Stats, statSync } from 'node:fs'
 import { isIP } from 'node:net'
-import { InvalidValue, shown } from '../../config/check.js'
+import { shown } from '../../checks/place.js'
+import { InvalidValue } from '../../checks/values.js'
 import { headerName } from '../routes/rule.js'
 import type { AddressRange } from './config.js'
 

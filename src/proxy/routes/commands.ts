@@ -1,5 +1,5 @@
 /** The commands that `fd-broker routes` sends to a running proxy. Lists are JSON lines, processed in slices. */
-import { isMap } from '../../config/check.js'
+import { isMap } from '../../checks/place.js'
 import { FdbError, type Member, runInSlices } from '../../index.js'
 import type { ListedRoute, LiveRoutes } from './live-routes.js'
 import type { AddOptions } from './runtime.js'

@@ -9,7 +9,8 @@
 import { isIPv4 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { isIPv6 } from '../../base/lazy.js'
-import { InvalidValue, shown } from '../../config/check.js'
+import { shown } from '../../checks/place.js'
+import { InvalidValue } from '../../checks/values.js'
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
 

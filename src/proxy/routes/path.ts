@@ -16,7 +16,8 @@
  * The proxy always refuses dot segments in any reading (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`, `%252e`), NUL in any reading, a backslash, and a path
  * without a leading slash (except `*`, which is compared as `/`). Clients resolve dot segments before they send a request.
  */
-import { InvalidValue, shown } from '../../config/check.js'
+import { shown } from '../../checks/place.js'
+import { InvalidValue } from '../../checks/values.js'
 
 const MAX_PATH_CHARACTERS = 4096
 

@@ -1,22 +1,18 @@
-import { didYouMean } from '../../base/check-option.js'
 import { ShardedMap } from '../../base/large-collections.js'
+import { type Place, shown } from '../../checks/place.js'
+import { absent, map, optional, required } from '../../checks/shape.js'
+import { didYouMean } from '../../checks/spelling.js'
 import {
-  absent,
   boolean,
-  type ConfigPlace,
   InvalidValue,
   integer,
   list,
-  map,
   name,
   named,
-  optional,
   refine,
-  required,
-  shown,
   text,
   type ValueCheck,
-} from '../../config/check.js'
+} from '../../checks/values.js'
 import { canonicalHost, scopedHost } from './host.js'
 import { canonicalPath } from './path.js'
 import { routeName } from './path-tree.js'
@@ -97,7 +93,7 @@ const requestShape = {
 const requestChanges = refine(map(requestShape), onceEach)
 const responseChanges = refine(map(fieldShape), onceEach)
 
-function onceEach<T extends FieldChanges>(given: T, place: ConfigPlace): T | undefined {
+function onceEach<T extends FieldChanges>(given: T, place: Place): T | undefined {
   const names = [...given.set.map(([name]) => name), ...given.remove].map(name => name.toLowerCase())
   const duplicate = names.find((name, i) => names.indexOf(name) !== i)
   return duplicate === undefined
@@ -188,7 +184,7 @@ const readPlace = map(placeShape)
 function isFirst(
   firstPositions: FirstPositions,
   route: { host: string; path: string },
-  place: ConfigPlace,
+  place: Place,
 ): boolean {
   const name = routeName(route)
   const before = firstPositions.get(name)
@@ -201,7 +197,7 @@ function isFirst(
   return false
 }
 
-function uniqueHeaders(headers: [string, string][], place: ConfigPlace): [string, string][] | undefined {
+function uniqueHeaders(headers: [string, string][], place: Place): [string, string][] | undefined {
   const seen = new Set<string>()
   for (const [name] of headers) {
     const lower = name.toLowerCase()

@@ -1,6 +1,7 @@
 /** Computes changes of routes at run time: either all changes of a call, or none. In that case the error lists the problems. */
 
-import { ConfigPlace, formatPath, Problems, shown, type ValueCheck } from '../../config/check.js'
+import { DocumentPlace, formatPath, Problems, shown } from '../../checks/place.js'
+import type { ValueCheck } from '../../checks/values.js'
 import { FdbError } from '../../index.js'
 import { getIfReadable, type Stamp } from '../entries/difference.js'
 import { additionOf, existsText, whyNotRemoved } from '../entries/overlay.js'
@@ -91,10 +92,10 @@ export function* removeRoutes(state: RouteState, given: unknown): Generator<void
 function* eachOf<T>(
   given: unknown,
   check: ValueCheck<T>,
-  then: (route: T, place: ConfigPlace) => void,
+  then: (route: T, place: DocumentPlace) => void,
 ): Generator<void> {
   const problems = new Problems(MAX_PROBLEMS)
-  const root = new ConfigPlace(problems).at('routes')
+  const root = new DocumentPlace(problems).at('routes')
   if (!Array.isArray(given)) root.wrong(`${shown(given)} is not a list of routes`)
   else if (given.length === 0) root.wrong('the list is empty')
   else {

@@ -1,5 +1,6 @@
-import { didYouMean } from '../../base/check-option.js'
-import { InvalidValue, shown } from '../../config/check.js'
+import { shown } from '../../checks/place.js'
+import { didYouMean } from '../../checks/spelling.js'
+import { InvalidValue } from '../../checks/values.js'
 
 /** The facts of a request that header values can contain. */
 export interface VariableFacts {

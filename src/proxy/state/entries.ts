@@ -1,5 +1,5 @@
 import { LONGEST_MS } from '../../base/duration.js'
-import { InvalidValue } from '../../config/check.js'
+import { InvalidValue } from '../../checks/values.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import type { ForwardedConfig, ListenerConfig, ProxyConfig } from '../config/config.js'

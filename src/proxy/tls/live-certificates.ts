@@ -1,4 +1,4 @@
-import { isMap, shown } from '../../config/check.js'
+import { isMap, shown } from '../../checks/place.js'
 import { FdbError, type Logger, type Member, type Section } from '../../index.js'
 import { applyDifference, getIfReadable } from '../entries/difference.js'
 import {

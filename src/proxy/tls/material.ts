@@ -1,7 +1,8 @@
 import type { X509Certificate } from 'node:crypto'
 import { isIPv4 } from 'node:net'
 import { nodeCrypto, nodeTls } from '../../base/lazy.js'
-import { InvalidValue, shown } from '../../config/check.js'
+import { shown } from '../../checks/place.js'
+import { InvalidValue } from '../../checks/values.js'
 import { canonicalHost } from '../routes/host.js'
 
 /** A checked certificate with its secret key, as plain data. */

@@ -1,6 +1,7 @@
 import { isIPv4 } from 'node:net'
 import { isIPv6 } from '../../base/lazy.js'
-import { InvalidValue, shown } from '../../config/check.js'
+import { shown } from '../../checks/place.js'
+import { InvalidValue } from '../../checks/values.js'
 
 /** The address of an upstream server. `text` is the canonical spelling. */
 export type UpstreamAddress =

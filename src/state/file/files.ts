@@ -1,9 +1,11 @@
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { checkOptions, type OptionChecks, oneOf, predicate } from '../../base/check-option.js'
 import { LONGEST_MS } from '../../base/duration.js'
 import { nodeCrypto, nodeFiles } from '../../base/lazy.js'
+import { checkOptions } from '../../checks/options.js'
+import { optional, required, type ShapeOf, shortFor } from '../../checks/shape.js'
+import { oneOf, or, predicate } from '../../checks/values.js'
 import { FdbError } from '../../errors.js'
 import {
   closeOnThrow,
@@ -267,27 +269,30 @@ export interface StateFileSettings extends Required<StateFileOptions> {
   service: string
 }
 
-const OPTIONS: OptionChecks<StateFileOptions> = {
-  path: predicate(
-    'the path of a file',
-    value => typeof value === 'string' && value !== '' && !value.includes('\0') && !value.endsWith('/'),
+const OPTIONS = {
+  path: required(
+    predicate<string>(
+      'the path of a file',
+      value => typeof value === 'string' && value !== '' && !value.includes('\0') && !value.endsWith('/'),
+    ),
   ),
-  sync: predicate(
-    '"always", "never" or milliseconds from 1',
-    value =>
-      value === 'always' ||
-      value === 'never' ||
-      (Number.isInteger(value) && Number(value) >= 1 && Number(value) <= LONGEST_MS),
+  sync: optional(
+    or(
+      predicate<number>(
+        '"always", "never" or milliseconds from 1',
+        value => Number.isInteger(value) && Number(value) >= 1 && Number(value) <= LONGEST_MS,
+      ),
+      'always',
+      'never',
+    ),
+    1000,
   ),
-  damaged: oneOf('refuse', 'prefix'),
-}
+  damaged: optional(oneOf('refuse', 'prefix'), 'refuse'),
+} satisfies ShapeOf<StateFileOptions>
+const SETTINGS = shortFor('path', OPTIONS)
 
 /** Checks the options and adds the defaults. Throws ERR_FDB_OPTION. */
 export function stateFileSettings(pathOrOptions: string | StateFileOptions, service = ''): StateFileSettings {
-  const options: StateFileOptions =
-    typeof pathOrOptions === 'string' ? { path: pathOrOptions } : pathOrOptions
-  checkOptions('stateFile', options, OPTIONS, 'stateFile.')
-  const { path, sync = 1000, damaged = 'refuse' } = options
-  OPTIONS.path(path, 'stateFile.path')
+  const { path, sync, damaged } = checkOptions('stateFile', pathOrOptions, SETTINGS, 'stateFile')
   return { path: resolve(path), sync, damaged, service }
 }

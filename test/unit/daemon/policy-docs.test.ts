@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
-import type { Shape } from '../../../src/config/check.js'
+import type { Shape } from '../../../src/checks/shape.js'
 import { parsePolicy, policyShape } from '../../../src/daemon/policy/schema.js'
 
 const text = readFileSync(new URL('../../../docs/daemon.md', import.meta.url), 'utf8')

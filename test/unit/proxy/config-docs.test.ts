@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import type { Field, Shape } from '../../../src/config/check.js'
+import type { Field, Shape } from '../../../src/checks/shape.js'
 import { configShape } from '../../../src/proxy/config/schema.js'
 import { config, EXAMPLE, LEAST } from '../../fixtures/proxy-config.js'
 

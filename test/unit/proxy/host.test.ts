@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest'
-import { InvalidValue } from '../../../src/config/check.js'
 import { canonicalHost, requestHost } from '../../../src/proxy/routes/host.js'
 import fc from '../../lanes/generated.js'
 
@@ -43,7 +42,7 @@ describe('a host pattern', () => {
     ['a%2eb', /write only the name/],
   ])('%s is refused', (given, why) => {
     const result = canonicalHost(given)
-    expect(result instanceof InvalidValue ? result.why : result).toMatch(why)
+    expect(typeof result === 'string' ? result : result.why).toMatch(why)
   })
 
   it('in small letters is what it is in capitals', () => {
@@ -55,7 +54,7 @@ describe('a host pattern', () => {
       fc.property(fc.array(label, { maxLength: 5 }), fc.constantFrom('', '*.'), (labels, prefix) => {
         const pattern = `${prefix}${labels.join('.')}`
         const [small, capital] = [pattern, pattern.toUpperCase()].map(canonicalHost)
-        if (capital instanceof InvalidValue) expect(small).toBeInstanceOf(InvalidValue)
+        if (typeof capital !== 'string') expect(small).toHaveProperty('why')
         else expect(small).toBe(capital)
       }),
       { seed: 63, numRuns: 1000 },

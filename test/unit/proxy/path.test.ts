@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest'
-import { InvalidValue } from '../../../src/config/check.js'
 import { canonicalPath, plainEnd, readings } from '../../../src/proxy/routes/path.js'
 
 describe('a path prefix', () => {
@@ -47,7 +46,7 @@ describe('a path prefix', () => {
     [`/${'a'.repeat(4096)}`, /4097 characters, at most 4096/],
   ])('%s is refused', (given, why) => {
     const result = canonicalPath(given)
-    expect(result instanceof InvalidValue ? result.why : result).toMatch(why)
+    expect(typeof result === 'string' ? result : result.why).toMatch(why)
   })
 })
 

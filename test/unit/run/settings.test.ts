@@ -33,8 +33,12 @@ describe('--ready', () => {
     'command: ',
     'delay:5',
     'soon',
-  ])('"%s" is refused, with what can be given', text => {
-    expect(() => parseReadiness(text)).toThrow(/give notify, fd, http:URL/)
+  ])('"%s" is refused, with what can be given', async ready => {
+    expect(parseReadiness(ready)).toBeNull()
+    await expect(new RunSources(['a'], { ready }).versionSettings()).rejects.toMatchObject({
+      code: 'ERR_FDB_OPTION',
+      message: expect.stringMatching(/^option "ready" is ".*"; give notify, fd, http:URL/),
+    })
   })
 })
 
@@ -175,34 +179,58 @@ describe('settings', () => {
   })
 
   it.each([
-    ['ready: [1]', /ready is "1"/],
-    ['healthPasses: 0', /option "healthPasses" is 0; give a whole number from 1 to 9999/],
-    ['healthTimeout: 0s', /option "healthTimeout" is "0s"; give a duration/],
-    ['stopTimeout: 5', /option "stopTimeout" is 5; give a duration/],
-    ['upgradeSignal: KILL', /give a signal, for example HUP/],
-    ['listen: { "a:b": "tcp://127.0.0.1:80" }', /NAME=ADDRESS/],
-    ['listens: {}', /no option "listens".*listen/],
-    ['restart: sometimes', /give never, on-failure, always/],
-    ['- a', /give an object with any of/],
-    ['{', /run\.yaml:1:\d+: /],
+    ['ready: [1]', 'run.yaml:1:8: ready: [1] is not notify, fd, http:URL'],
+    ['healthPasses: 0', 'run.yaml:1:15: healthPasses: 0 is no whole number from 1 to 9999'],
+    ['healthTimeout: 0s', 'run.yaml:1:16: healthTimeout: "0s" is not a duration from 1ms'],
+    ['stopTimeout: 5', 'run.yaml:1:14: stopTimeout: 5 has no unit; write 5s or 5ms'],
+    ['upgradeSignal: KILL', 'upgradeSignal: "KILL" is not a signal, for example HUP'],
+    ['listen: { "a:b": "tcp://127.0.0.1:80" }', 'listen["a:b"]: "a:b" is no name of a listener: 1 to 255'],
     [
-      'name: shop\nstopSignal: [1]',
-      /run\.yaml:2:13: option "stopSignal" is \[ 1 \]; give a signal, for example TERM/,
+      'listens: {}',
+      'run.yaml:1:1: listens: unknown key (did you mean "listen"?); the keys here are: command',
     ],
-    ['stopSignal: 15', /option "stopSignal" is 15; give a signal, for example TERM/],
-    ['upgradeSignal: true', /option "upgradeSignal" is true; give a signal, for example HUP/],
-    ['env: null', /run\.yaml:1:6: option "env" is null; give a map of variables to strings/],
-    ['env: { A: [1] }', /option "env" is .*give a string, or null, for A/],
-    ['cwd: [a]', /option "cwd" is \[ 'a' \]; give a string/],
-    ['control: true', /option "control" is true; give a string/],
-    ['pidFile: {}', /option "pidFile" is \{\}; give a string/],
-    ['listen: [a]', /option "listen" is \[ 'a' \]; give a map of names to addresses/],
-    ['listen: { web: null }', /option "listen" is null; give a string/],
-    ['ready: fd\nlisten: { web: nowhere }', /run\.yaml:2:9: /],
-    ['ready: fd\nlistens: {}', /run\.yaml:2:1: .*no option "listens"/],
+    ['restart: sometimes', 'restart: "sometimes" is none of "never", "on-failure", "always"'],
+    ['- a', 'run.yaml:1:1: ["a"] is a list, not a map; its keys are: command'],
+    ['{', 'run.yaml:1:2: '],
+    ['name: shop\nstopSignal: [1]', 'run.yaml:2:13: stopSignal: [1] is not a signal, for example TERM'],
+    ['stopSignal: 15', 'stopSignal: 15 is not a signal, for example TERM'],
+    ['upgradeSignal: true', 'upgradeSignal: true is not a signal, for example HUP'],
+    ['env: null', 'run.yaml:1:6: env: null is empty, not a map of variables to strings'],
+    ['env: { A: [1] }', 'run.yaml:1:11: env.A: [1] is not a string, or null'],
+    ['cwd: [a]', 'cwd: ["a"] is not a string'],
+    ['control: true', 'control: true is not a string'],
+    ['pidFile: {}', 'pidFile: {} is not a string'],
+    ['listen: [a]', 'listen: ["a"] is a list, not a map of names to addresses'],
+    ['listen: { web: null }', 'listen.web: null is empty, not a listener address'],
+    ['ready: fd\nlisten: { web: nowhere }', 'run.yaml:2:16: listen.web: The listener nowhere has an invalid'],
+    ['ready: fd\nlistens: {}', 'run.yaml:2:1: listens: unknown key'],
+    ['adopt: 1', 'run.yaml:1:1: adopt: unknown key'],
   ])('cause an error with their place if wrong: %j', async (text, why) => {
     const sources = new RunSources(['app'], { config: file(text) })
-    await expect(sources.supervisorSettings().then(() => sources.versionSettings())).rejects.toThrow(why)
+    for (const read of ['supervisorSettings', 'versionSettings'] as const)
+      await expect(sources[read]()).rejects.toMatchObject({
+        code: 'ERR_FDB_CONFIG',
+        message: expect.stringContaining(why),
+      })
+  })
+
+  it('cause one error that names every problem of the file', async () => {
+    const sources = new RunSources(['app'], { config: file('stopTimeout: 5\nrestart: no\nlistens: {}\n') })
+    await expect(sources.versionSettings()).rejects.toMatchObject({ details: { count: 3 } })
+  })
+
+  it.each([
+    [{ healthPasses: '0' }, /^option "healthPasses" is 0; give a whole number from 1 to 9999/],
+    [{ stopTimeout: '5' }, /^option "stopTimeout" is "5"; give a duration/],
+    [{ stopSignal: 'x' }, /^option "stopSignal" is "x"; give a signal, for example TERM/],
+    [{ survive: 'perhaps' }, /^option "survive" is "perhaps"; give true or false/],
+    [{ restart: 'now' }, /^option "restart" is "now"; give "never", "on-failure" or "always"/],
+    [{ listen: ['web'] }, /^option "listen" is "web"; give NAME=ADDRESS/],
+  ])('cause an error that names the option if wrong: %j', async (flags, why) => {
+    await expect(new RunSources(['app'], flags).versionSettings()).rejects.toMatchObject({
+      code: 'ERR_FDB_OPTION',
+      message: expect.stringMatching(why),
+    })
   })
 })
 

@@ -1,0 +1,233 @@
+/** Checks of values, for configuration documents and the options of calls. */
+import { aDuration, durationMs, LONGEST_MS } from '../base/duration.js'
+import { isMap, isOpaque, kindOf, type Place, SHOWN, shown } from './place.js'
+import { didYouMean } from './spelling.js'
+
+/** Returns the normalised value, or reports a problem at `place` and returns undefined. */
+export type ValueCheck<T> = (value: unknown, place: Place) => T | undefined
+
+export type Checked<C> = C extends ValueCheck<infer T> ? T : never
+
+/** The result of parsing an invalid value: what is wrong, and what to write instead. */
+export class InvalidValue {
+  readonly why: string
+
+  constructor(why: string) {
+    this.why = why
+  }
+}
+
+/** Accepts every value, for one that is checked where it is used. */
+export function unchecked<T>(): ValueCheck<T> {
+  return value => value as T
+}
+
+/** Accepts values for which `holds` returns true. */
+export function predicate<T>(
+  wanted: string,
+  holds: (value: unknown) => boolean,
+  fault?: string,
+): ValueCheck<T> {
+  return (value, place) => (holds(value) ? (value as T) : place.refuse(value, wanted, fault))
+}
+
+export function isTexts(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every(text => typeof text === 'string')
+}
+
+/** Checks a string that `read` converts to a value. */
+export function text<T>(what: string, read: (text: string) => T | InvalidValue): ValueCheck<T> {
+  return (value, place) => {
+    if (typeof value !== 'string') {
+      const quote =
+        typeof value === 'number' || typeof value === 'boolean' ? `; put it in quotes, "${value}"` : ''
+      return place.refuse(value, what, `is ${kindOf(value)}, not ${what}${quote}`)
+    }
+    const result = read(value)
+    return result instanceof InvalidValue ? place.wrong(result.why) : result
+  }
+}
+
+export function oneOf<const T extends string>(...words: T[]): ValueCheck<T> {
+  const texts = words.map(word => `"${word}"`)
+  const wanted = `${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`
+  return (value, place) => {
+    const found = words.find(word => word === value)
+    if (found !== undefined) return found
+    const hint = typeof value === 'string' ? didYouMean(value, words) : ''
+    return place.refuse(value, wanted, `is none of ${texts.join(', ')}${hint}`)
+  }
+}
+
+export const boolean = predicate<boolean>(
+  'true or false',
+  value => typeof value === 'boolean',
+  'is neither true nor false',
+)
+
+/** Checks a whole number. `word` is a text that the caller also allows; the message mentions it. */
+export function integer(least: number, most: number, word?: string): ValueCheck<number> {
+  const other = word === undefined ? '' : `, nor "${word}"`
+  return predicate(
+    `a whole number from ${least} to ${most}${word === undefined ? '' : `, or "${word}"`}`,
+    value => typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most,
+    `is no whole number from ${least} to ${most}${other}`,
+  )
+}
+
+/** Also accepts `off` and `false`; returns null for them. */
+export function orOff<T>(check: ValueCheck<T>): ValueCheck<T | null> {
+  return (value, place) => (value === 'off' || value === false ? null : check(value, place))
+}
+
+/** Accepts one of `words`, or a value that `check` accepts. */
+export function or<const W extends string | false, T>(
+  check: ValueCheck<T>,
+  ...words: W[]
+): ValueCheck<T | W> {
+  return (value, place) => words.find(word => word === value) ?? check(value, place)
+}
+
+export function refine<T, U>(
+  check: ValueCheck<T>,
+  rule: (value: T, place: Place) => U | undefined,
+): ValueCheck<U> {
+  return (value, place) => {
+    const checked = check(value, place)
+    return checked === undefined ? undefined : rule(checked, place)
+  }
+}
+
+/** Checks a list. Checks every item, so that all wrong items are reported. */
+export function list<T>(
+  item: ValueCheck<T>,
+  limits: { least?: number; most?: number } = {},
+): ValueCheck<T[]> {
+  const { least = 0, most = Number.POSITIVE_INFINITY } = limits
+  return (value, place) => {
+    if (!Array.isArray(value)) {
+      const remedy =
+        typeof value === 'string' && value.length < SHOWN
+          ? `; write ${JSON.stringify(value.trim().split(/\s+/)).replaceAll('","', '", "')}`
+          : ''
+      return place.refuse(value, 'a list', `is ${kindOf(value)}, not a list${remedy}`)
+    }
+    if (value.length < least) return place.wrong(`the list is empty; give at least ${least}`)
+    if (value.length > most)
+      return place.wrong(`the list has ${value.length} items, at most ${most} are allowed`)
+    const items: T[] = []
+    for (const [at, each] of value.entries()) {
+      const checked = item(each, place.at(at))
+      if (checked !== undefined) items.push(checked)
+    }
+    return items.length === value.length ? items : undefined
+  }
+}
+
+/** Returns a function for {@link fresh} that creates a check of one list's items. The check also reports two valid items with the same `key`. */
+export function unique<T>(
+  item: ValueCheck<T>,
+  what: string,
+  key: (value: T) => string,
+  at?: string,
+): () => ValueCheck<T> {
+  return () => {
+    const seen = new Map<string, number>()
+    return (value, place) => {
+      const checked = item(value, place)
+      if (checked === undefined) return undefined
+      const index = Number(place.step)
+      const before = seen.get(key(checked))
+      if (before === undefined) seen.set(key(checked), index)
+      else {
+        const where = at === undefined ? place : place.at(at)
+        return where.wrong(`${what} ${shown(key(checked))} is given twice, first in item [${before}]`)
+      }
+      return checked
+    }
+  }
+}
+
+/** Checks a list whose item check has state: calls `item` to create a check for each list. */
+export function fresh<T>(
+  item: () => ValueCheck<T>,
+  limits: { least?: number; most?: number },
+): ValueCheck<T[]> {
+  return (value, place) => list(item(), limits)(value, place)
+}
+
+/** Checks a map from names to values of one kind. Returns its pairs. */
+export function named<T>(
+  name: (text: string) => InvalidValue | string,
+  item: ValueCheck<T>,
+  wanted = 'a map of names to values',
+): ValueCheck<[string, T][]> {
+  return (value, place) => {
+    if (!isMap(value)) {
+      const hint = isOpaque(value) ? '; give a plain object' : ''
+      return place.refuse(value, wanted, `is ${kindOf(value)}, not ${wanted}${hint}`)
+    }
+    const pairs: [string, T][] = []
+    let whole = true
+    for (const [key, each] of Object.entries(value)) {
+      const at = place.at(key)
+      const checkedName = name(key)
+      if (checkedName instanceof InvalidValue) at.wrongKey(checkedName.why)
+      const checked = item(each, at)
+      if (checked === undefined || checkedName instanceof InvalidValue) whole = false
+      else pairs.push([checkedName, checked])
+    }
+    return whole ? pairs : undefined
+  }
+}
+
+/** Checks milliseconds that a timer of Node can wait for: a longer delay than {@link LONGEST_MS} would count as 1 ms. */
+export function milliseconds(least: number): ValueCheck<number> {
+  return predicate(
+    `milliseconds, ${least} to ${LONGEST_MS}`,
+    value => typeof value === 'number' && value >= least && value <= LONGEST_MS,
+  )
+}
+
+const SIZES = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 } as const
+
+/** Checks a duration with {@link durationMs}. Returns whole milliseconds. */
+export function duration(least: number): ValueCheck<number> {
+  const wanted = aDuration(least)
+  return (value, place) => {
+    if (typeof value === 'string') return durationMs(value, least) ?? place.refuse(value, wanted)
+    const hint = `has no unit; write ${value}s or ${value}ms`
+    return place.refuse(
+      value,
+      wanted,
+      typeof value === 'number' ? hint : `is ${kindOf(value)}, not a duration`,
+    )
+  }
+}
+
+/** Checks a size (`512`, `16k`, `1m`, `2g`; k is 1,024). Returns bytes. */
+export function size(least: number, most: number): ValueCheck<number> {
+  const read = text('a size', given => {
+    const [, number, unit = ''] = /^(\d+)([kmg]?)$/i.exec(given) ?? []
+    if (number === undefined) return new InvalidValue(`${shown(given)} is no size (512, 16k, 1m, 2g)`)
+    const bytes = Number(number) * SIZES[unit.toLowerCase() as keyof typeof SIZES]
+    return bytes >= least && bytes <= most
+      ? bytes
+      : new InvalidValue(`${shown(given)} is ${bytes} bytes, outside of ${least} to ${most}`)
+  })
+  return (value, place) =>
+    read(typeof value === 'number' && Number.isInteger(value) && value >= 0 ? String(value) : value, place)
+}
+
+export function name(given: string): string | InvalidValue {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(given)) return given
+  return new InvalidValue(
+    `${shown(given)} is no name (1 to 64 letters, digits, ".", "_" and "-", a letter or digit first)`,
+  )
+}
+
+export const absolutePath = text('a path', given =>
+  given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
+    ? given
+    : new InvalidValue(`${shown(given)} is no absolute path of a file`),
+)
