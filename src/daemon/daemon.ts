@@ -242,12 +242,12 @@ export class Daemon implements AsyncDisposable {
    */
   async refuseSuccessor(): Promise<void> {
     const { reception, runtime } = this.#deps
-    const { changes, controlSocket, hosting, settings, upgrades } = runtime
+    const { clients, hosting, machine, settings, upgrades } = runtime
     const why = new FdbError('ERR_FDB_ABORTED', 'an operator has stopped the service')
     hosting.refuseJoiner(why)
-    controlSocket.refuseWaiting(why)
+    clients.refuseWaiting(why)
     void upgrades.end(0)
-    await changes.until(() => !reception.handsOver, settings.times.commit)
+    await machine.changes.until(() => !reception.handsOver, settings.times.commit)
     if (!reception.handsOver) return
     throw new FdbError(
       'ERR_FDB_FENCED',
@@ -394,7 +394,7 @@ export async function openDaemon(
   })
   const member = memberOf(driver)
   void member.retired.then(() => starter?.[Symbol.dispose]())
-  const { changes, registry } = driver.runtime
+  const { machine, registry } = driver.runtime
   const persisted = new PersistedFds(registry)
   const services = new Services({
     control: settings.control!,
@@ -404,7 +404,7 @@ export async function openDaemon(
     accessCheck,
     quotas: reception.quotas,
     onChange: () => {
-      changes.notify()
+      machine.changes.notify()
       orchestrator?.servicesChanged()
     },
     receiver: service => orchestrator?.receiver(service) ?? undefined,

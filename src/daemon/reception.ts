@@ -27,12 +27,12 @@ const DECIDED_MS = 5_000
 const IDLE_MS = 60_000
 
 export interface DaemonContext {
-  readonly runtime: Pick<MemberRuntime, 'changes'> & {
+  readonly runtime: {
     readonly settings: Pick<MemberRuntime['settings'], 'control' | 'logger'>
-    readonly machine: Pick<MemberRuntime['machine'], 'phase'> & {
+    readonly machine: Pick<MemberRuntime['machine'], 'changes' | 'phase'> & {
       readonly holder: Pick<HolderState, 'phase'> | null
     }
-    readonly controlSocket: Pick<MemberRuntime['controlSocket'], 'receive'>
+    readonly clients: Pick<MemberRuntime['clients'], 'receive'>
   }
   readonly services: Services
   /** Returns the operations that a client may use after its Hello. Takes ownership of the caller's pidfd. */
@@ -65,7 +65,7 @@ export class DaemonReception implements Reception {
   /** Sets the daemon's parts, before it serves. */
   attach(context: DaemonContext): void {
     this.#context = context
-    context.runtime.changes.watch(() => this.#checkSuccessor())
+    context.runtime.machine.changes.watch(() => this.#checkSuccessor())
   }
 
   /** Restores the held items, then serves. If `restore` throws, serves with the items that it has restored: no other daemon serves them. */
@@ -77,7 +77,7 @@ export class DaemonReception implements Reception {
       this.#admitted = false
       this.#context?.services.resume()
       this.#serveWaiting()
-      this.#context?.runtime.changes.notify()
+      this.#context?.runtime.machine.changes.notify()
     }
   }
 
@@ -265,7 +265,7 @@ export class DaemonReception implements Reception {
       this.#handOver(caller)
     }
     if (this.#stage === 'handing over' && !this.#admitted) this.open()
-    else runtime.changes.notify()
+    else runtime.machine.changes.notify()
   }
 
   /** Without the list of rights-holders the next daemon would not wait for the members, and would end them. */
@@ -291,12 +291,12 @@ export class DaemonReception implements Reception {
 
   /** Passes a client of the daemon itself on to its control socket. */
   #passOn(caller: Caller): void {
-    this.#context!.runtime.controlSocket.receive(caller)
+    this.#context!.runtime.clients.receive(caller)
     if (caller.link.open) caller.link.channel.resume()
   }
 
   async #until(holds: () => boolean): Promise<void> {
-    await this.#context?.runtime.changes.until(holds, SETTLE_MS)
+    await this.#context?.runtime.machine.changes.until(holds, SETTLE_MS)
   }
 
   get #isSettled(): boolean {

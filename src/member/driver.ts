@@ -5,17 +5,17 @@ import type { MemberEffect, MemberState } from '../handoff/member-machine.js'
 import { accepts, isBeforeCommit, isCurrent, type MemberPhase } from '../handoff/phases.js'
 import { repeatUntilDone } from '../holder/holder.js'
 import { removePaths } from '../holder/unix-paths.js'
-import type { StatusReport } from '../operator/status-report.js'
+import type { DrainReport, StatusReport } from '../operator/status-report.js'
 import { dropExitReason } from '../versions/exit-reason.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { settledOf } from './lifecycle/end-order.js'
+import type { Origin } from './lifecycle/machine.js'
 import { addActive, removeActive, watchDoubledTimers, watchRetired } from './lifecycle/shutdown.js'
-import { startListeners } from './listeners/listener.js'
 import { staysForOthers } from './operator/stay.js'
 import type { Check, CloseOptions, ReadyOptions } from './options/member-options.js'
 import type { Settings } from './options/options.js'
-import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from './runtime.js'
-import { describe } from './status.js'
+import { type Application, MemberRuntime, type RuntimeDriver } from './runtime.js'
+import { describe, describeDrain } from './status.js'
 
 /** The interval at which a process that closes looks whether a handoff is still under way. */
 const HANDOFF_LOOK_MS = 50
@@ -36,14 +36,17 @@ export class MemberDriver implements RuntimeDriver {
 
   readonly #effects: Effects = {
     send: ({ message }) => {
-      const sent = this.runtime.toHolder.send(message)
-      if (message.kind === 'serving') this.#notifyServing()
+      const { back, joined, timing, toHolder } = this.runtime
+      const { kind } = message
+      if (joined.holder !== null && (kind === 'ready' || kind === 'prepared')) timing.record(kind)
+      const sent = kind === 'back' ? back.send(message) : toHolder.send(message)
+      if (kind === 'serving') this.#notifyServing()
       return sent
     },
     accept: () => {
       this.runtime.controlSocket.open()
-      if (this.phase === 'beginning') this.#setOptions()
-      return startListeners(this.runtime.listeners)
+      if (this.phase === 'beginning') this.runtime.listeners.setOptions()
+      return this.runtime.listeners.start()
     },
     stopAccepting: () => this.#stopAccepting(),
     closeListeners: () => this.#closeListeners(),
@@ -54,7 +57,7 @@ export class MemberDriver implements RuntimeDriver {
     unquiesce: () => this.startWork(),
     freeze: () => {
       this.runtime.leadership.abortLate()
-      this.#keepOptions()
+      this.runtime.listeners.keepOptions()
       this.runtime.state.freeze()
     },
     thaw: () => this.runtime.state.log.resumeWriting(),
@@ -65,19 +68,19 @@ export class MemberDriver implements RuntimeDriver {
     seal: ({ from, below }) => this.#insist('seal', () => this.runtime.segmentSet.sealForDead(from, below)),
     make: ({ epochs }) => this.#insist('make', () => void this.runtime.segmentSet.make(epochs)),
     write: ({ epoch }) => {
-      this.#setOptions()
+      this.runtime.listeners.setOptions()
       this.runtime.hosting.onGranted?.()
       return this.runtime.state.loader.write(epoch)
     },
     endWriting: () => this.runtime.writes.end(),
     becomeHolder: () => {
-      this.runtime.hosting.becomeHolder?.()
+      this.#becomeHolder()
       this.startWork()
     },
     judge: () => this.runtime.joined.judge(),
     reconnect: () => {
-      this.#keepOptions()
-      this.runtime.hosting.reconnect?.()
+      this.runtime.listeners.keepOptions()
+      this.runtime.daemonReturn?.start()
     },
     drain: () => this.runtime.drain.start(),
     exit: async () => {
@@ -106,14 +109,14 @@ export class MemberDriver implements RuntimeDriver {
   perform({ by, effect }: EmbeddedEffect): void | Promise<void> {
     if (by === 'member')
       return (this.#effects[effect.type] as (effect: MemberEffect) => void | Promise<void>)(effect)
-    const { controlSocket, hosting } = this.runtime
+    const { hosting, older } = this.runtime
     const done = hosting.holder?.perform(effect)
-    if (effect.type === 'make') controlSocket.older.share()
+    if (effect.type === 'make') older.share()
     return done
   }
 
   outcome({ by, effect }: EmbeddedEffect, outcome: Outcome): void {
-    const { shutdown, hosting, machine, settings, state, cannotServe } = this.runtime
+    const { shutdown, hosting, machine, settings, state } = this.runtime
     if (by === 'holder') {
       hosting.holder?.outcome(effect, outcome)
       return
@@ -132,28 +135,29 @@ export class MemberDriver implements RuntimeDriver {
       'a step of the handoff failed; the steps that depend on it are skipped',
     )
     if (effect.type !== 'accept' && effect.type !== 'carry' && effect.type !== 'write') return
-    shutdown.recordReason(cannotServe.record(error))
+    shutdown.recordReason(shutdown.cannotServe.record(error))
     const epoch =
       effect.type === 'accept' ? {} : { epoch: effect.type === 'carry' ? effect.below : effect.epoch }
     machine.step({ type: 'failed', effect: effect.type, ...epoch })
   }
 
   stepped(event: EmbeddedEvent, before: MemberState): void {
-    const { changes, hosting, machine, state } = this.runtime
+    const { hosting, logSpace, machine } = this.runtime
     const { member } = machine
     if (before.phase !== member.phase) this.#phaseChanged(before.phase, member)
     hosting.holder?.stepped()
-    changes.notify()
+    machine.changes.notify()
     const decides = machine.holder?.phase
     // A process that leaves has no work, and writes no more: a next version that gets ready then waits for neither.
     if (member.phase === 'leaving' && (decides === 'quiescing' || decides === 'freezing'))
       machine.stepHolder({ type: 'deadline' })
     if (event.to === 'holder' && event.event.type === 'renew' && member.epoch !== before.epoch)
-      void machine.settled().then(() => state.compact())
+      void machine.settled().then(() => logSpace.compact())
   }
 
   #phaseChanged(before: MemberPhase, { phase, epoch, link }: MemberState): void {
-    const { generation, machine, readiness, settings, shutdown } = this.runtime
+    const { machine, origin, readiness, settings, shutdown } = this.runtime
+    const { generation } = origin
     // A daemon logs the phases of its members; its own are for debugging only.
     const level = settings.reception === null ? 'info' : 'debug'
     settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
@@ -165,7 +169,7 @@ export class MemberDriver implements RuntimeDriver {
     }
     if (phase === 'unfit') this.#cannotWrite()
     if (phase === 'orphan') this.runtime.writes.followOn()
-    if (before === 'beginning' && link === 'local') this.onDecides()
+    if (before === 'beginning' && link === 'local') this.#onDecides()
     if (phase === 'leaving' && !readiness.served) readiness.fail(this.leaveReason())
     if (phase === 'frozen' && link !== 'local') {
       // The holder's deadline is shorter; this one passes only if the holder is stuck.
@@ -178,29 +182,19 @@ export class MemberDriver implements RuntimeDriver {
     return repeatUntilDone(act, what, settings.logger, () => shutdown.over)
   }
 
-  /** Sets this version's socket options. Not before the Commit, because the incumbent uses the same sockets. */
-  #setOptions(): void {
-    for (const listener of this.runtime.listeners) listener.setOptions()
-  }
-
-  /** Remembers the socket options for a rollback. Called early: a successor may set its own without another message to this process. */
-  #keepOptions(): void {
-    if (this.phase !== 'standby') for (const listener of this.runtime.listeners) listener.keepOptions()
-  }
-
   // ---- changes of the phase
 
   /** Called when this process has read every acknowledged change, and writes. */
   #onServing(): void {
-    const { shutdown, drain, hosting, moves, state, timing, cannotServe, writes } = this.runtime
-    cannotServe.cause = null
+    const { hosting, moves, reportLink, shutdown, state, timing, writes } = this.runtime
+    shutdown.cannotServe.cause = null
     hosting.onServing?.()
     dropExitReason()
     moves.serve()
     state.file?.serve()
     writes.forwarder.end()
     this.runtime.followed?.startForwarding()
-    drain.stop()
+    reportLink.stop()
     timing.record('serving')
     shutdown.serve()
   }
@@ -220,7 +214,8 @@ export class MemberDriver implements RuntimeDriver {
 
   /** Called if this process has the right to serve but cannot write. The state machine reports that to the holder. */
   #cannotWrite(): void {
-    const { application, machine, readiness, settings, cannotServe } = this.runtime
+    const { application, machine, readiness, settings, shutdown } = this.runtime
+    const { cannotServe } = shutdown
     const { epoch, link } = machine.member
     const why = cannotServe.record(new FdbError('ERR_FDB_INTERNAL', 'this process could not take over'))
     settings.logger.error(
@@ -237,20 +232,21 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   #stopAccepting(): void {
-    const { controlSocket, shutdown, drain, leadership, listeners, moves, settings } = this.runtime
-    for (const listener of listeners) listener.stop()
+    const { controlSocket, leadership, listeners, moves, reportLink, settings, shutdown } = this.runtime
+    listeners.stop()
     controlSocket.close()
     if (shutdown.isRetired) {
       moves.leave(true)
-      drain.open()
+      reportLink.open()
       watchDoubledTimers(settings.logger, () => isCurrent(this.phase))
     }
     leadership.retire()
   }
 
   #closeListeners(): void {
-    const { controlSocket, holdings, registry } = this.runtime
+    const { controlSocket, holdings, listeners, registry } = this.runtime
     controlSocket.release(() => removePaths(registry))
+    listeners.forgetPrevious()
     holdings.close()
   }
 
@@ -267,14 +263,32 @@ export class MemberDriver implements RuntimeDriver {
     this.#closeListeners()
   }
 
-  onDecides(): void {
-    this.runtime.controlSocket.admitWaiting()
+  /** The holder has released this process, which gets a holder of its own. */
+  #becomeHolder(): void {
+    const { heartbeat, hosting, joined, machine, offers, segmentSet, timing } = this.runtime
+    timing.record('released')
+    joined.detach()
+    heartbeat.stop()
+    offers.close()
+    segmentSet.prune(machine.member.epoch)
+    hosting.becomeHolder?.()
+    // In `beginning` this process must read the changes of earlier processes before it may hand over.
+    if (machine.phase !== 'beginning') this.#onDecides()
+  }
+
+  /** This process has taken over, and has its own holder. */
+  #onDecides(): void {
+    this.runtime.controlSocket.check()
+    this.runtime.clients.admitWaiting()
     this.onSettled()
   }
 
   onSettled(): void {
-    this.runtime.holdings.settle()
-    this.runtime.state.onSettled()
+    const { holdings, listeners, logSpace, state } = this.runtime
+    listeners.forgetPrevious()
+    holdings.settle()
+    logSpace.onSettled()
+    state.writeMigrated()
   }
 
   onDeadline(): void {
@@ -289,8 +303,8 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   end(error: FdbError | null): void {
-    const { announcer, application, shutdown, drain, heartbeat } = this.runtime
-    const { controlSocket, hosting, joined, moves, offers, readiness } = this.runtime
+    const { announcer, application, heartbeat, reportLink, shutdown } = this.runtime
+    const { hosting, joined, moves, offers, older, readiness } = this.runtime
     if (shutdown.over) return
     const why = error ?? new FdbError('ERR_FDB_CLOSED', 'this member was closed before it served')
     shutdown.end(why)
@@ -298,18 +312,20 @@ export class MemberDriver implements RuntimeDriver {
     this.runtime.pauses.close()
     announcer.close()
     heartbeat.stop()
-    drain.stop()
+    reportLink.stop()
     moves.close()
-    controlSocket.older.close()
+    older.close()
     this.#closeListeners()
     this.#leaveToJoiner()
+    this.runtime.close()
     hosting.close()
     joined.detach()
     offers.close()
+    this.runtime.logSpace.close()
     this.runtime.state.close()
     this.runtime.followed?.close()
     this.runtime.segmentSet.close()
-    for (const listener of this.runtime.listeners) listener.release()
+    this.runtime.listeners.release()
     readiness.fail(why)
     hosting.fail?.(why)
     shutdown.settle(reason => application?.emit('retired', reason))
@@ -330,7 +346,7 @@ export class MemberDriver implements RuntimeDriver {
 
   /** If the process stays alive, logs that or ends it (`exitWhenRetired`), unless other processes would end with it. */
   #watchRetired(): void {
-    const { application, drain, settings, writes } = this.runtime
+    const { application, reportLink, settings, writes } = this.runtime
     if (application === null || staysForOthers(this.runtime)) {
       removeActive(this)
       return
@@ -338,7 +354,7 @@ export class MemberDriver implements RuntimeDriver {
     const { exitWhenRetired, logger } = settings
     const report = () => {
       writes.forwarder.end()
-      drain.linger()
+      reportLink.linger()
     }
     watchRetired(this, { logger, exitWhenRetired, report })
   }
@@ -361,8 +377,7 @@ export class MemberDriver implements RuntimeDriver {
       await readiness.check(options, serving, {
         first: this.#stateCheck(options),
         last: () => {
-          for (const listener of this.runtime.listeners) listener.check()
-          this.runtime.holdings.checkServed(options.unserved ?? false)
+          this.runtime.listeners.checkServed(options.unserved ?? false)
         },
       })
     } catch (error) {
@@ -407,6 +422,10 @@ export class MemberDriver implements RuntimeDriver {
     return describe(this.runtime)
   }
 
+  report(): DrainReport {
+    return describeDrain(this.runtime)
+  }
+
   /**
    * Closes the member at the application's request, when work under way has ended. Resolves when everything is released. `why`: the error
    * message if this member has not served.
@@ -415,24 +434,24 @@ export class MemberDriver implements RuntimeDriver {
     { timeout, handBack = true }: CloseOptions,
     why = 'the application closed this member before it served',
   ): Promise<void> {
-    const { changes, controlSocket, drain, shutdown, settings } = this.runtime
+    const { connections, machine, older, settings, shutdown } = this.runtime
     if (shutdown.over) return
     shutdown.rollsBack = false
     if (!handBack) shutdown.order.handBack = false
     if (shutdown.order.give(timeout ?? settings.drainTimeout)) {
-      drain.shorten()
-      controlSocket.older.shorten(shutdown.order.leftMs)
-      changes.notify()
+      connections.shorten()
+      older.shorten(shutdown.order.leftMs)
+      machine.changes.notify()
     }
     await this.#end(why)
   }
 
   /** Ends the service at an operator's order. A next version that joins would serve on, so it is refused. `timeout`: null, as configured. */
   async stop(timeout: number | null): Promise<void> {
-    const { controlSocket, hosting } = this.runtime
+    const { clients, hosting } = this.runtime
     const why = new FdbError('ERR_FDB_ABORTED', 'an operator has stopped the service')
     hosting.refuseJoiner(why)
-    controlSocket.refuseWaiting(why)
+    clients.refuseWaiting(why)
     await this.close({ handBack: false, ...(timeout !== null && { timeout }) })
   }
 
@@ -460,10 +479,10 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   async #end(why: string): Promise<void> {
-    const { changes, shutdown } = this.runtime
+    const { machine, shutdown } = this.runtime
     if (!shutdown.closing) {
       shutdown.close()
-      changes.notify()
+      machine.changes.notify()
       await this.#finishWork()
       if (shutdown.over) return
       if (this.#lacksStandby) {
@@ -483,18 +502,18 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   #serveOn(): void {
-    const { changes, shutdown } = this.runtime
+    const { machine, shutdown } = this.runtime
     shutdown.reopen()
     this.#endsWork = false
     this.startWork()
-    changes.notify()
+    machine.changes.notify()
   }
 
   /** The process that served last ends last, and so does the main process of a unit: with it, a manager ends all others. */
   async #othersEnded(): Promise<void> {
-    const { announcer, controlSocket, drain } = this.runtime
-    await controlSocket.older.ended()
-    await announcer.successorEnded(() => drain.waitLast())
+    const { announcer, older, reportLink } = this.runtime
+    await older.ended()
+    await announcer.successorEnded(() => reportLink.waitLast())
   }
 
   async #finishWork(): Promise<void> {
@@ -517,28 +536,28 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   async #waitFor(work: Promise<unknown>, ms: number): Promise<void> {
-    const { changes, shutdown } = this.runtime
-    const settled = settledOf(changes, work)
+    const { machine, shutdown } = this.runtime
+    const settled = settledOf(machine.changes, work)
     const over = () => shutdown.over || settled() || this.#lacksStandby
-    await shutdown.order.untilLeaving(changes, over, ms)
+    await shutdown.order.untilLeaving(machine.changes, over, ms)
   }
 
   async #waitWhileHandingOver(ms: number): Promise<void> {
-    const { changes, hosting, shutdown } = this.runtime
+    const { hosting, machine, shutdown } = this.runtime
     // In daemon hosting a failed handoff shows in its segments, which nothing tells: they are looked at regularly.
-    const ticks = setInterval(() => changes.notify(), HANDOFF_LOOK_MS)
-    await shutdown.order.untilLeaving(changes, () => shutdown.over || !hosting.isHandingOver, ms)
+    const ticks = setInterval(() => machine.changes.notify(), HANDOFF_LOOK_MS)
+    await shutdown.order.untilLeaving(machine.changes, () => shutdown.over || !hosting.isHandingOver, ms)
     clearInterval(ticks)
   }
 
   /** This process must leave: a next version that is ready waits no longer for the end of its work. */
   async #hurryHandoff(): Promise<void> {
-    const { changes, hosting, machine, settings, shutdown } = this.runtime
+    const { hosting, machine, settings, shutdown } = this.runtime
     if (shutdown.over || machine.holder?.phase !== 'quiescing') return
     machine.stepHolder({ type: 'deadline' })
     const { freeze, prepare, commit } = settings.times
     const ms = Math.min(shutdown.order.leftMs, freeze + prepare + commit)
-    await changes.until(() => shutdown.over || !hosting.isHandingOver, ms)
+    await machine.changes.until(() => shutdown.over || !hosting.isHandingOver, ms)
   }
 
   async #endLeadership(ms: number): Promise<void> {
@@ -550,7 +569,7 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   #leave(why: string): void {
-    const { announcer, controlSocket, shutdown, hosting, machine } = this.runtime
+    const { announcer, hosting, machine, older, shutdown } = this.runtime
     const { handBack, leftMs } = shutdown.order
     const { phase } = machine
     if (phase !== 'leaving') shutdown.closedBy(phase === 'standby' ? 'replaced' : 'closed')
@@ -562,7 +581,7 @@ export class MemberDriver implements RuntimeDriver {
     }
     if (accepts(phase) && !(handBack && hosting.standsBy)) {
       announcer.ends()
-      if (!shutdown.yields) controlSocket.older.end(leftMs)
+      if (!shutdown.yields) older.end(leftMs)
     }
     if (accepts(phase) && link === 'local') this.removePaths()
     // A standby that leaves cannot take over again: release the successor now.

@@ -18,8 +18,8 @@ import type { Section } from '../state/section.js'
 import { isStartedSuccessor, writeStep } from '../versions/exit-reason.js'
 import type { MemberDriver } from './driver.js'
 import type { StartWork } from './lifecycle/leadership.js'
-import { type Listener, startListeners } from './listeners/listener.js'
-import { checkName, OwnListeners } from './listeners/own-listeners.js'
+import type { Listener } from './listeners/listener.js'
+import { checkName, type OwnListeners } from './listeners/own-listeners.js'
 import { type StayOptions, stay, staysForOthers } from './operator/stay.js'
 import type { SuccessorOutput } from './operator/upgrades.js'
 import type {
@@ -111,18 +111,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#driver = driver
     this.#runtime = runtime
     this.#guarded = new GuardedListeners(this, runtime.settings.logger)
-    const { holdings, machine, registry, settings } = runtime
-    this.#listeners = new OwnListeners({
-      settings,
-      machine,
-      registry,
-      holdings,
-      throwIfLeft: () => driver.throwIfLeft(),
-      changed: (name, changes) => this.#emit('listenerChanged', name, changes),
-      failed: error => this.#emit('listenerError', error),
-    })
+    this.#listeners = runtime.listeners
     driver.bind({
-      listeners: () => this.#listeners.all,
       failures: () => this.#guarded.failures,
       details: () => this.#details(),
       emit: (event, ...args) => this.#emit(event, ...args),
@@ -150,7 +140,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** The number of versions of this service that have served, including this one: 1 for the first. */
   get generation(): number {
-    return this.#runtime.generation
+    return this.#runtime.origin.generation
   }
 
   /** Whether this is the first process of the service: its state is empty or comes from the state file. Always false with {@link follows}. */
@@ -246,12 +236,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** @internal The listeners of the previous version that this version has not adopted, or for which it has no server any more. */
   get unadopted(): readonly UnadoptedListener[] {
-    const { holdings, registry } = this.#runtime
+    const { registry } = this.#runtime
     // The program has closed the server of an adopted listener again.
     const closed = this.#listeners.all
       .filter(({ adopted, hasServer }) => adopted && !hasServer)
       .flatMap(({ name }) => registry.get(name) ?? [])
-    return [...holdings.offered.unused, ...closed].map(({ name, fd }) => {
+    return [...this.#listeners.unused, ...closed].map(({ name, fd }) => {
       const identity = inspectOne(fd)
       return { name, address: formatAddress(identity), inode: identity.ino }
     })
@@ -284,7 +274,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** @internal Sets the function that is called when another process serves, and the last connections of this one will be closed soon. */
   onLastCall(call: () => void): void {
-    this.#runtime.drain.onLastCall = call
+    this.#runtime.connections.onLastCall = call
   }
 
   /** @internal Reports the step that this process must complete before it serves, for the error of its incumbent. */
@@ -305,8 +295,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** @internal Resolves when no upgrade that this process has started is under way, at the latest after `ms`. */
   async upgradeOver(ms: number): Promise<void> {
-    const { changes, upgrades } = this.#runtime
-    await changes.until(() => !upgrades.underWay, ms)
+    const { machine, upgrades } = this.#runtime
+    await machine.changes.until(() => !upgrades.underWay, ms)
   }
 
   /** @internal Waits while a handoff is under way, at most `drain.timeout`. Resolves with whether another process serves then. */
@@ -411,7 +401,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** Ends {@link pause}. Does nothing if this process does not serve. Rejects if a server cannot be attached. */
   async resume(): Promise<void> {
-    if (this.#runtime.machine.member.accepting) await startListeners(this.#listeners.all)
+    if (this.#runtime.machine.member.accepting) await this.#listeners.start()
   }
 
   /**
@@ -463,7 +453,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** @internal Sends a signal to the older versions that stand by or drain. */
   signalOlder(signal: NodeJS.Signals): void {
-    this.#runtime.controlSocket.older.signal(signal)
+    this.#runtime.older.signal(signal)
   }
 
   /** @internal Whether this process no longer serves but must live on, because other processes would end with it: see {@link stay}. */

@@ -1,51 +1,61 @@
 import type { FdbError } from '../errors.js'
-import type { Scope } from '../handoff/messages.js'
+import { DescriptorNames } from '../holder/descriptor-names.js'
+import type { NamedEntry } from '../holder/entry.js'
+import { Holder } from '../holder/holder.js'
+import type { HolderHost } from '../holder/message-handler.js'
 import { Registry } from '../holder/registry.js'
 import { SegmentSet } from '../holder/segment-set.js'
 import { patience } from '../holder/times.js'
 import { ListenerGuard } from '../listeners/index.js'
 import type { Operations } from '../operator/requests.js'
-import type { StatusReport } from '../operator/status-report.js'
+import type { DrainReport, StatusReport } from '../operator/status-report.js'
 import type { FdStore } from '../os/service-manager/passed-sockets.js'
 import { serveStateCommands } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
-import { ChangeNotifier } from '../wire/pending.js'
+import { ConnectionDrain } from './drain/connection-drain.js'
+import { DrainOrders } from './drain/drain-orders.js'
 import { Moves } from './drain/moves.js'
 import { OlderGenerations } from './drain/older-generations.js'
 import { OwnDrain } from './drain/own-drain.js'
+import { ReportLink } from './drain/report-link.js'
+import { BackSender } from './hosting/back-sender.js'
+import { ControlClients } from './hosting/control-clients.js'
 import { ControlSocket } from './hosting/control-socket.js'
+import { DaemonEntries } from './hosting/daemon-entries.js'
 import { DaemonHosting } from './hosting/daemon-hosting.js'
+import { DaemonReturn } from './hosting/daemon-return.js'
 import { EmbeddedHosting } from './hosting/embedded-hosting.js'
+import { HolderMessages } from './hosting/holder-messages.js'
 import { JoinedHolder } from './hosting/joined-holder.js'
 import { OfferReceiver } from './hosting/offer-receiver.js'
+import { OperatorRequests } from './hosting/operator-requests.js'
 import { Pauses } from './hosting/pauses.js'
+import { RollbackEntries } from './hosting/rollback-entries.js'
+import { SealWatch } from './hosting/seal-watch.js'
+import { Standby } from './hosting/standby.js'
 import { ToHolderSender } from './hosting/to-holder.js'
-import { CannotServe } from './lifecycle/cannot-serve.js'
 import { Heartbeat } from './lifecycle/heartbeat.js'
 import type { Hosting } from './lifecycle/hosting.js'
 import { Leadership } from './lifecycle/leadership.js'
-import { Machine, type MachineDriver } from './lifecycle/machine.js'
+import { Machine, type MachineDriver, type Origin } from './lifecycle/machine.js'
 import { Readiness } from './lifecycle/readiness.js'
 import { Shutdown } from './lifecycle/shutdown.js'
 import { TakeoverTiming } from './lifecycle/takeover-timing.js'
 import { Holdings } from './listeners/holdings.js'
-import type { Listener } from './listeners/listener.js'
+import { OwnListeners } from './listeners/own-listeners.js'
 import { serveMainProcess } from './listeners/worker-orders.js'
 import { Announcer } from './operator/announcer.js'
 import { Commands, Reloading, serveServiceCommands } from './operator/commands.js'
 import { FdStoreMirror } from './operator/fd-store-mirror.js'
+import { Rollback } from './operator/rollback.js'
+import { StatusTexts } from './operator/status-texts.js'
 import { Upgrades } from './operator/upgrades.js'
 import type { CloseOptions, MemberEvents } from './options/member-options.js'
 import type { Settings } from './options/options.js'
 import { FencedWrites } from './state/fenced-writes.js'
 import { FollowedState } from './state/followed-state.js'
+import { LogSpace } from './state/log-space.js'
 import { OwnState } from './state/own-state.js'
-
-export interface Origin {
-  readonly generation: number
-  readonly serviceStartedAt: number
-  readonly scope: Scope
-}
 
 export interface RuntimeDriver extends MachineDriver {
   /** This process does not serve within its limit. */
@@ -53,6 +63,7 @@ export interface RuntimeDriver extends MachineDriver {
   refuse(error: FdbError): void
   throwIfLeft(): void
   status(): StatusReport
+  report(): DrainReport
   close(options: CloseOptions): Promise<void>
   /** Ends the service, also for a next version that joins. */
   stop(timeout: number | null): Promise<void>
@@ -61,8 +72,6 @@ export interface RuntimeDriver extends MachineDriver {
   yield(): Promise<void>
   /** The handoff to this process cannot be undone any more. */
   onSettled(): void
-  /** This process has taken over, and has its own holder. */
-  onDecides(): void
   /** Starts the once-only work if no other process can do it. */
   startWork(): void
 }
@@ -70,82 +79,78 @@ export interface RuntimeDriver extends MachineDriver {
 /** Makes and connects the parts of one member. Owns registry and segment set. */
 export class MemberRuntime {
   readonly settings: Settings
-  readonly generation: number
-  readonly serviceStartedAt: number
+  readonly origin: Origin
   readonly registry: Registry
   readonly segmentSet = new SegmentSet()
-  readonly changes = new ChangeNotifier()
   readonly timing = new TakeoverTiming()
-  readonly cannotServe = new CannotServe()
   readonly commands = new Commands()
-  readonly shutdown: Shutdown
+  readonly shutdown = new Shutdown()
   readonly machine: Machine
   readonly readiness: Readiness
   readonly state: OwnState
+  readonly logSpace: LogSpace
   /** Null if this member has its own state. */
   readonly followed: FollowedState | null
   readonly leadership: Leadership
   readonly moves: Moves
+  readonly reportLink: ReportLink
+  readonly connections: ConnectionDrain
   readonly drain: OwnDrain
+  readonly older: OlderGenerations
   readonly writes: FencedWrites
+  readonly clients: ControlClients
   readonly controlSocket: ControlSocket
   readonly offers: OfferReceiver
   readonly joined: JoinedHolder
+  readonly sealWatch: SealWatch
   readonly heartbeat: Heartbeat
   readonly hosting: Hosting
+  /** Null in embedded hosting. */
+  readonly daemonReturn: DaemonReturn | null
   readonly holdings: Holdings
+  readonly listeners: OwnListeners
   readonly toHolder: ToHolderSender
+  readonly back: BackSender
   readonly upgrades: Upgrades
   readonly announcer: Announcer
   readonly reloading: Reloading
   readonly pauses: Pauses
+  /** The names of the descriptors, for `upgrade --kill-stuck` if this process hangs. */
+  readonly #names: DescriptorNames | null
   /** Null until {@link MemberDriver.bind}. */
   application: Application | null = null
   /** Pid of the killed process whose descriptors this one holds until a next version serves. Null in any other process. */
   replacedPid: number | null = null
 
-  constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: RuntimeDriver) {
-    const checkSeal = () => this.writes.checkSeal()
+  constructor(settings: Settings, origin: Origin, driver: RuntimeDriver) {
+    const { segmentSet, shutdown, timing } = this
     this.settings = settings
+    this.origin = origin
     // A daemon's registry has no limit, because it holds the entries of all services; the table of each service guards its listeners.
-    this.registry =
+    const registry =
       settings.reception === null
         ? new Registry(new ListenerGuard(settings.logger))
         : new Registry(null, Number.POSITIVE_INFINITY)
-    this.generation = generation
-    this.serviceStartedAt = serviceStartedAt
-    this.shutdown = new Shutdown()
-    this.machine = new Machine(scope, this.segmentSet, driver)
-    this.readiness = new Readiness(() => driver.onDeadline(), settings.logger)
-    const { cannotServe, changes, commands, machine, readiness, registry, segmentSet, shutdown, timing } =
-      this
+    this.registry = registry
+    const machine = new Machine(origin.scope, segmentSet, driver)
+    this.machine = machine
+    const readiness = new Readiness(() => driver.onDeadline(), settings.logger)
+    this.readiness = readiness
     // None of these needs a part that is made later.
-    const made = {
-      settings,
-      generation,
-      serviceStartedAt,
-      machine,
-      shutdown,
-      changes,
-      readiness,
-      timing,
-      cannotServe,
-      registry,
-      segmentSet,
-    }
+    const made = { settings, origin, machine, shutdown, readiness, registry, segmentSet }
     // These parts need each other: the later one is a function.
     const hosting = () => this.hosting
-    const listeners = () => this.listeners
-    this.state = new OwnState({
-      ...made,
-      hosting,
-      fenced: checkSeal,
-      fileChanged: status => this.application?.emit('stateFile', status),
-    })
-    const { state } = this
-    const { log } = state
+    const listeners = () => this.listeners.all
+    const writes = () => this.writes
+    const stateEvents = {
+      fenced: () => this.sealWatch.check(),
+      fileChanged: (status: MemberEvents['stateFile'][0]) => this.application?.emit('stateFile', status),
+    }
+    const state = new OwnState({ ...made, events: stateEvents })
+    this.state = state
+    this.logSpace = new LogSpace({ ...made, hosting, state })
     this.followed = settings.follow === null ? null : new FollowedState(settings.follow, made)
-    serveStateCommands((name, handler) => commands.set(name, handler), this.view)
+    serveStateCommands((name, handler) => this.commands.set(name, handler), this.view)
     const leadership = new Leadership(
       event => this.application?.emit(event),
       error => this.application?.failed(error),
@@ -153,78 +158,112 @@ export class MemberRuntime {
     )
     this.leadership = leadership
     // A draining process does not rejoin a new daemon: it asks over the connection on which it reports, like every embedded process.
-    const ask = () => void (this.hosting.askForMove?.() || this.drain.askForMove())
+    const ask = () => void (this.hosting.askForMove?.() || this.reportLink.askForMove())
     const moves = new Moves({ settings, listeners, ask })
     this.moves = moves
-    this.drain = new OwnDrain({
+    const orders = new DrainOrders(moves, timeout => {
+      void driver.close({ handBack: false, ...(timeout !== undefined && { timeout }) })
+    })
+    const { scope, generation } = origin
+    const reportLink = new ReportLink({
+      settings,
+      hosting,
+      writes,
+      facts: () => ({ generation, top: segmentSet.top }),
+      report: () => driver.report(),
+      events: {
+        message: envelope => void orders.handle(envelope),
+        channel: items => orders.openChannel(items),
+        connected: () => (scope === 'holder' ? moves.retry() : undefined),
+      },
+    })
+    this.reportLink = reportLink
+    this.connections = new ConnectionDrain({
       ...made,
       listeners,
-      leadership,
       moves,
-      hosting,
-      state,
-      changesSettled: () => this.view.settled(),
-      writes: () => this.writes,
-      onEnd: timeout => void driver.close({ handBack: false, ...(timeout !== undefined && { timeout }) }),
+      onCut: counts => reportLink.noteClosed(counts),
     })
-    this.writes = new FencedWrites({ ...made, leadership, state, connection: this.drain })
+    const settled = () => this.view.settled()
+    this.writes = new FencedWrites({ ...made, state, settled, connection: reportLink })
+    this.drain = new OwnDrain({
+      ...made,
+      hosting,
+      writes: this.writes,
+      reportLink,
+      connections: this.connections,
+    })
     const operations = this.#operations(driver)
-    const older = new OlderGenerations({ ...made, moves, state: log })
-    const controlSocket = new ControlSocket({ ...made, hosting, operations, older })
+    this.older = new OlderGenerations({ ...made, changes: machine.changes, moves, state: state.log })
+    this.clients = new ControlClients({ ...made, hosting, operations, older: this.older })
+    const controlSocket = new ControlSocket({ ...made, hosting, clients: this.clients })
     this.controlSocket = controlSocket
-    const offers = new OfferReceiver({ ...made, controlSocket, late: entry => this.holdings.takeLate(entry) })
-    this.offers = offers
+    this.offers = this.#makeOffers(driver)
+    const messages = new HolderMessages({ ...made, leadership, hosting, offers: this.offers, orders })
     const refuse = (error: FdbError) => driver.refuse(error)
-    const followOn = () => this.writes.followOn()
-    const joined = new JoinedHolder({ ...made, leadership, moves, hosting, offers, refuse, followOn })
+    const joined = new JoinedHolder({ ...made, hosting, messages, refuse })
     this.joined = joined
     const heartbeat = this.#beats()
     this.heartbeat = heartbeat
-    this.pauses = new Pauses({ ...made, leadership, joined, state: log, checkSeal })
-    this.hosting =
-      scope === 'member'
-        ? new DaemonHosting({
-            ...made,
-            moves,
-            heartbeat,
-            joined,
-            operations,
-            state: log,
-            throwIfLeft: () => driver.throwIfLeft(),
-            onSettled: () => driver.onSettled(),
-            startWork: () => driver.startWork(),
-            endWithin: timeoutMs => this.drain.endWithin(timeoutMs),
-          })
-        : new EmbeddedHosting({
-            ...made,
-            leadership,
-            moves,
-            heartbeat,
-            joined,
-            offers,
-            controlSocket,
-            state,
-            checkSeal,
-            takeNamed: entry => this.holdings.takeNamed(entry),
-            onDecides: () => driver.onDecides(),
-          })
+    this.sealWatch = new SealWatch({ ...made, leadership, writes: this.writes })
+    const checkSeal = () => this.sealWatch.check()
+    this.pauses = new Pauses({ ...made, leadership, joined, state: state.log, checkSeal })
+    if (scope === 'member') {
+      const entries = new DaemonEntries({ ...made, joined, throwIfLeft: () => driver.throwIfLeft() })
+      const requests = new OperatorRequests(operations, state.log, () => joined.link)
+      const released = () => {
+        if (machine.phase === 'serving') driver.onSettled()
+        else shutdown.handleVerdict('released')
+      }
+      const returned = (restarted: boolean) => {
+        // A restarted daemon first decides which member serves.
+        if (!restarted) driver.startWork()
+        heartbeat.start()
+      }
+      this.hosting = new DaemonHosting({ ...made, joined, entries, requests, released })
+      this.daemonReturn = new DaemonReturn({ ...made, joined, entries, returned })
+    } else {
+      const takeNamed = (entry: NamedEntry) => this.listeners.takeNamed(entry)
+      this.hosting = new EmbeddedHosting({
+        ...made,
+        standby: new Standby({ ...made, heartbeat, joined, older: this.older }),
+        sealWatch: this.sealWatch,
+        rollback: new RollbackEntries({ ...made, joined, takeNamed }),
+        makeHolder: events => this.#makeHolder(events),
+      })
+      this.daemonReturn = null
+    }
+    this.#names = this.#nameDescriptors()
     const hosted = { ...made, hosting: this.hosting, heartbeat, joined }
-    this.holdings = new Holdings({ ...hosted, listeners, refuse })
-    this.toHolder = new ToHolderSender({ ...hosted, offers, state })
+    this.holdings = new Holdings(hosted)
+    this.listeners = new OwnListeners({
+      ...made,
+      holdings: this.holdings,
+      throwIfLeft: () => driver.throwIfLeft(),
+      events: {
+        changed: (name, changes) => this.application?.emit('listenerChanged', name, changes),
+        failed: error => this.application?.emit('listenerError', error),
+        refused: refuse,
+      },
+    })
+    this.toHolder = new ToHolderSender({ ...hosted, state })
+    this.back = new BackSender({ ...hosted, offers: this.offers })
     this.upgrades = new Upgrades(hosted)
     const control = () => controlSocket.items()
     const mirrorTo = (store: FdStore | null) => new FdStoreMirror({ ...made, control, store })
-    this.announcer = new Announcer({ ...hosted, upgrades: this.upgrades, mirrorTo })
+    const texts = new StatusTexts({ ...hosted, upgrades: this.upgrades })
+    this.announcer = new Announcer({ ...made, upgrades: this.upgrades, texts, mirrorTo })
     this.reloading = new Reloading(this.announcer)
+    const { commands } = this
     const { worker } = settings
     if (worker !== null) serveMainProcess({ commands, worker, listeners, close: () => driver.yield() })
+    const rollback = new Rollback({ ...hosted, timing })
     serveServiceCommands({
-      ...hosted,
+      origin,
       commands,
-      reloading: this.reloading,
-      timing: this.timing,
+      reload: gone => this.reloading.run(gone),
+      rollBack: context => rollback.run(context, () => driver.rollBack()),
       stop: timeout => driver.stop(timeout),
-      rollBack: () => driver.rollBack(),
     })
   }
 
@@ -233,18 +272,77 @@ export class MemberRuntime {
     return this.followed?.log ?? this.state.log
   }
 
-  get listeners(): Listener[] {
-    return [...(this.application?.listeners() ?? [])]
+  /** Ends what this process tells others about its descriptors. */
+  close(): void {
+    this.registry.changed = () => {}
+    this.#names?.close()
+    this.daemonReturn?.close()
+  }
+
+  #makeOffers(driver: RuntimeDriver): OfferReceiver {
+    const { controlSocket, machine, readiness, registry, segmentSet, settings, timing } = this
+    return new OfferReceiver({
+      settings,
+      machine,
+      registry,
+      segmentSet,
+      controlSocket,
+      events: {
+        announced: limitMs => readiness.limit(limitMs),
+        offered: () => {
+          timing.record('offered')
+          readiness.offer.resolve()
+        },
+        newerSegments: () => this.writes.followOn(),
+        late: entry => this.listeners.takeLate(entry),
+        refused: error => driver.refuse(error),
+      },
+    })
+  }
+
+  #makeHolder(events: Pick<HolderHost, 'bundle' | 'changed' | 'forgotten'>): Holder {
+    const { controlSocket, machine, registry, segmentSet, settings, state } = this
+    return new Holder({
+      host: {
+        ...events,
+        state: () => machine.holder!,
+        dispatch: event => machine.stepHolder(event),
+        extraItems: () => controlSocket.items(),
+        position: () => state.frozenAt,
+        amidBulk: () => state.log.amidBulk,
+        changed: () => {
+          controlSocket.leaveToSuccessor(machine.holder?.phase === 'committing')
+          events.changed()
+          machine.changes.notify()
+        },
+      },
+      registry,
+      segmentSet,
+      times: settings.times,
+      logger: settings.logger,
+      renewBytes: () => settings.stateLimits.renewBytes,
+    })
+  }
+
+  /** Not in a daemon, which holds segments of several services: the names would not show to which service a segment belongs. */
+  #nameDescriptors(): DescriptorNames | null {
+    const { origin, registry, settings } = this
+    const { control, reception, service } = settings
+    if (origin.scope === 'member' || control === null || reception !== null) return null
+    const names = new DescriptorNames({ service, ...origin }, () => registry.entries)
+    registry.changed = () => names.changed()
+    registry.changed()
+    return names
   }
 
   #operations(driver: RuntimeDriver): Operations {
-    const { changes, machine, settings } = this
+    const { machine, settings } = this
     // A Commit that has been sent, or a seal, must first take effect, so that it is known which process serves.
     const isDecided = () => {
       const { phase, holder, sealed } = machine
       return phase !== 'beginning' && holder?.phase !== 'committing' && !(phase === 'serving' && sealed)
     }
-    const decided = () => changes.until(isDecided, settings.times.commit)
+    const decided = () => machine.changes.until(isDecided, settings.times.commit)
     return {
       status: () => driver.status(),
       upgrade: async ({ argv, timeoutMs, killStuck, without }, progress, signal) => {
@@ -270,28 +368,29 @@ export class MemberRuntime {
   #beats(): Heartbeat {
     const { health, times } = this.settings
     return new Heartbeat({
-      before: () => this.pauses.hear(),
+      link: () => this.joined.link,
       everyMs: () => this.joined.holder?.heartbeatMs(times.heartbeat) ?? times.heartbeat,
       silenceMs: () => patience(times.silence, this.joined.facts?.heartbeatMs ?? 0),
-      link: () => this.joined.link,
       healthy: () => this.#unattended ?? this.followed?.outdatedReason ?? health(),
-      report: () => this.drain.report,
-      onSilent: () => this.hosting.onSilent?.(),
-      onHeard: () => this.hosting.onHeard?.(),
+      report: () => this.reportLink.report,
+      events: {
+        before: () => this.pauses.hear(),
+        onSilent: () => this.hosting.onSilent?.(),
+        onHeard: () => this.hosting.onHeard?.(),
+      },
     })
   }
 
   /** If clients wait at a listener without a server, the sentence that reports this process as unhealthy; otherwise null. */
   get #unattended(): string | null {
     if (!this.machine.member.accepting) return null
-    const alone = this.listeners.find(listener => !listener.hasAcceptor)
+    const alone = this.listeners.all.find(listener => !listener.hasAcceptor)
     return alone === undefined ? null : `no server accepts on its listener "${alone.name}"`
   }
 }
 
 /** The part of the public {@link Member} that its driver uses. */
 export interface Application {
-  listeners(): Iterable<Listener>
   /** Returns how many exceptions event listeners and hooks of the application have thrown. */
   failures(): number
   /** Returns the application's own part of the status. */

@@ -3,7 +3,7 @@ import type { Registry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import { activeResources } from '../node/active-resources.js'
-import type { StatusReport } from '../operator/status-report.js'
+import type { DrainReport, StatusReport } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
 import type { Listener } from './listeners/listener.js'
 import type { MemberRuntime } from './runtime.js'
@@ -11,10 +11,9 @@ import type { MemberRuntime } from './runtime.js'
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
 export function describe(runtime: MemberRuntime): StatusReport {
-  const { application, controlSocket, hosting, joined, listeners, machine, moves, registry, settings } =
-    runtime
+  const { application, hosting, joined, machine, moves, older, origin, registry, settings } = runtime
+  const listeners = runtime.listeners.all
   const { file, takenOver } = runtime.state
-  const { older } = controlSocket
   const log = runtime.view
   const { member } = machine
   const { sequence, entries, bytes, segments } = log.stats()
@@ -24,16 +23,16 @@ export function describe(runtime: MemberRuntime): StatusReport {
     control: settings.control,
     hosting: settings.control === null ? 'none' : member.scope === 'member' ? 'daemon' : 'embedded',
     pid: process.pid,
-    generation: runtime.generation,
+    generation: origin.generation,
     epoch: member.epoch,
     role: member.phase,
     phase: machine.holder?.phase ?? (joined.holder === null ? 'idle' : 'probation'),
-    serviceStartedAt: new Date(runtime.serviceStartedAt).toISOString(),
-    uptimeSeconds: Math.max(0, (Date.now() - runtime.serviceStartedAt) / 1000),
+    serviceStartedAt: new Date(origin.serviceStartedAt).toISOString(),
+    uptimeSeconds: Math.max(0, (Date.now() - origin.serviceStartedAt) / 1000),
     processStartedAt,
     listeners: listenersOf(registry, listeners),
     held: registry.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
-    connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
+    connections: connectionsOf(listeners),
     moves: moves.counts.report,
     draining: older.reports,
     closed: older.closed,
@@ -47,7 +46,7 @@ export function describe(runtime: MemberRuntime): StatusReport {
       takenOver,
       file: file?.status() ?? null,
     },
-    unfit: runtime.cannotServe.report,
+    unfit: runtime.shutdown.cannotServe.report,
     openFds: fdLimits().open,
     rssBytes: residentBytes(),
     lastFailure: runtime.upgrades.lastFailure,
@@ -63,6 +62,32 @@ export function describe(runtime: MemberRuntime): StatusReport {
     droppedOutput: inheritedOutput()?.dropped ?? 0,
     keptBy: runtime.shutdown.over ? activeResources() : null,
   }
+}
+
+/** Returns the report of a process that stands by, drains or is being replaced, for the process that serves. */
+export function describeDrain(runtime: MemberRuntime): DrainReport {
+  const { hosting, leadership, listeners, machine, moves, origin, shutdown, state } = runtime
+  const { phase } = machine
+  // Reading the position reads new records, so that a standby notices early if it cannot read them.
+  if (phase === 'standby') void state.log.position
+  const unfit = shutdown.cannotServe.report
+  const leftMs = hosting.holder?.probationLeftMs ?? null
+  const { requestedBy } = shutdown
+  return {
+    pid: process.pid,
+    generation: origin.generation,
+    phase,
+    ...(leftMs !== null && { standbySeconds: leftMs / 1000 }),
+    ...(requestedBy !== null && { leaves: requestedBy }),
+    connections: connectionsOf(listeners.all),
+    moves: moves.counts.report,
+    quiescedMs: leadership.quiescedMs,
+    ...(unfit && { unfit }),
+  }
+}
+
+function connectionsOf(listeners: readonly Listener[]): number {
+  return listeners.reduce((sum, listener) => sum + listener.connections, 0)
 }
 
 /** Returns the pid of the previous version while it can still take over again: until `ready()` resolves, and in probation. */

@@ -72,7 +72,7 @@ describe('the simulation', () => {
   it.each<[string, Edit, string]>([
     [
       'once-only work that goes on while the old version may serve again',
-      ['member/hosting/embedded-hosting.ts', '    if (!this.isHeard) void leadership.quiesce()\n', ''],
+      ['member/hosting/seal-watch.ts', '    if (this.isNeeded) void leadership.quiesce()\n', ''],
       'break',
     ],
     [

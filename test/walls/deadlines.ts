@@ -35,17 +35,17 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'holder/admission.ts': ['unit/wire/deadlines: a Hello that does not come'],
   'holder/holder.ts': ['unit/wire/deadlines: a phase of a handoff'],
   'holder/peers.ts': ['unit/holder/peers'],
-  'member/hosting/daemon-hosting.ts': [
+  'member/hosting/operator-requests.ts': [
     'unit/wire/deadlines: the word of a daemon that is asked to give up a successor',
-    'unit/wire/deadlines: the registration of a listener',
   ],
+  'member/hosting/daemon-entries.ts': ['unit/wire/deadlines: the registration of a listener'],
   'member/driver.ts': ['unit/handoff/member-machine'],
   'member/state/followed-state.ts': ['unit/member/follow: waits until somebody serves what it follows'],
   'member/hosting/holder-link.ts': ['unit/wire/deadlines: a Welcome that does not come'],
-  'member/hosting/joined-holder.ts': ['unit/member/deadlines: gives up at its timeout'],
+  'member/runtime.ts': ['unit/member/deadlines: gives up at its timeout'],
   // Both pass on the time of the order, or of the drain: Moves.limit() has the timer.
   'member/drain/moves.ts': ['unit/member/end-order: shorten a wait that is under way'],
-  'member/drain/own-drain.ts': [
+  'member/drain/connection-drain.ts': [
     'unit/member/end-order: set the time of the earliest end',
     'unit/member/end-order: keep half of the time, at most 5 s, for the last connections',
   ],

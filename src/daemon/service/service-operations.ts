@@ -6,7 +6,7 @@ import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { HandoffTimes } from '../../holder/times.js'
-import { OWN_LIMIT } from '../../member/drain/own-drain.js'
+import { OWN_LIMIT } from '../../member/drain/drain-orders.js'
 import {
   COMMAND_MS,
   type CommandContext,

@@ -10,6 +10,7 @@ import { type DrainReport, type ForcedClose, readKeptBy } from '../../operator/s
 import type { StateLog } from '../../state/state-log.js'
 import { FORWARDS_WRITES, type Link } from '../../wire/link.js'
 import { ChangeNotifier } from '../../wire/pending.js'
+import type { Origin } from '../lifecycle/machine.js'
 import { ForcedCloses } from '../listeners/forced-closes.js'
 import type { Settings } from '../options/options.js'
 import { WriteReceiver } from '../state/write-receiver.js'
@@ -32,8 +33,7 @@ const CHANNEL_MS = 5_000
 
 export interface OlderGenerationsDeps {
   readonly settings: Pick<Settings, 'drainGenerations' | 'drainTimeout' | 'logger'>
-  readonly generation: number
-  readonly serviceStartedAt: number
+  readonly origin: Pick<Origin, 'generation' | 'serviceStartedAt'>
   readonly changes: Pick<ChangeNotifier, 'notify' | 'until'>
   readonly segmentSet: SegmentSet
   readonly moves: Pick<Moves, 'emptied' | 'receive'>
@@ -97,7 +97,8 @@ export class OlderGenerations {
       connections: 0,
     })
     link.channel.unref()
-    const { generation, serviceStartedAt, state } = this.#deps
+    const { origin, state } = this.#deps
+    const { generation, serviceStartedAt } = origin
     const writes = new WriteReceiver(state, body => link.post(body))
     link.start({
       message: (envelope, fds) => {

@@ -1,19 +1,8 @@
 import { chmodSync } from 'node:fs'
-import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import type { MemberState } from '../../handoff/member-machine.js'
-import {
-  type Caller,
-  dismiss,
-  isForeign,
-  receiveHello,
-  serveCaller,
-  turnAway,
-  welcome,
-} from '../../holder/admission.js'
-import { closeAll, foreignConnections, type OwnedFd, peerCredentials } from '../../kernel/index.js'
-import type { Operations } from '../../operator/requests.js'
-import { operationsOnly } from '../../operator/service-name.js'
+import { type Caller, isForeign, receiveHello } from '../../holder/admission.js'
+import { foreignConnections, type OwnedFd, peerCredentials } from '../../kernel/index.js'
 import {
   controlEntry,
   type FirstControl,
@@ -23,19 +12,15 @@ import {
   removeDeadControl,
 } from '../../os/control-path.js'
 import { outOfDescriptors } from '../../os/limits.js'
-import { pidOf } from '../../os/liveness.js'
-import { endsWithUs } from '../../os/main-process.js'
 import { ControlWatch, type HeldControl, type RestoredControl } from '../../os/restore-control.js'
 import { fdbroker } from '../../proto/wire.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { ControlListener } from '../../wire/control-listener.js'
 import { sendLast } from '../../wire/frame.js'
-import type { OlderGenerations } from '../drain/older-generations.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import { probationError } from '../lifecycle/hosting.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
-import { refuseMainProcess } from '../options/options.js'
+import type { ControlClients } from './control-clients.js'
 
 /** Stands for the missing entry of a path that was removed before this process got the socket. Matches no existing file. */
 const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
@@ -46,39 +31,22 @@ const { Envelope } = fdbroker.wire
 const PASSED = 'passed'
 /** The time in which a client must send Hello. */
 const HELLO_MS = 5_000
-/** Within this time after a probation the standby has heard a healthy heartbeat, and has released this process. */
-const RELEASE_MS = 2_000
 /** After the Commit only the successor accepts, normally within milliseconds. If it is stopped, this process accepts again after this time. */
 const SLOW_MS = 1_000
 
 export interface ControlSocketDeps {
-  readonly settings: Pick<
-    Settings,
-    | 'control'
-    | 'logger'
-    | 'mainProcess'
-    | 'reception'
-    | 'service'
-    | 'systemd'
-    | 'timeout'
-    | 'times'
-    | 'versions'
-  >
-  readonly generation: number
-  readonly serviceStartedAt: number
+  readonly settings: Pick<Settings, 'control' | 'logger' | 'reception' | 'service' | 'versions'>
   readonly machine: {
     readonly member: Pick<MemberState, 'accepting'>
     readonly holder: Pick<HolderState, 'phase'> | null
   }
   readonly shutdown: Pick<Shutdown, 'closing' | 'over'>
-  readonly hosting: () => Pick<Hosting, 'holder' | 'probationLeftMs' | 'stuckIncumbent'>
-  readonly operations: Operations
-  readonly older: OlderGenerations
+  readonly hosting: () => Pick<Hosting, 'holder'>
+  readonly clients: Pick<ControlClients, 'dismissOlder' | 'receive' | 'refuseLeaving'>
 }
 
-/** The control socket of an embedded holder, or of a daemon. Accepts its clients. Owns the socket, its lock file and its reservation. */
+/** The control socket of an embedded holder, or of a daemon. Owns the socket, its lock file and its reservation. */
 export class ControlSocket {
-  readonly older: OlderGenerations
   readonly #deps: ControlSocketDeps
   #listener: ControlListener | null = null
   #keepsAlive = true
@@ -88,8 +56,6 @@ export class ControlSocket {
   /** Runs after the Commit, while only the successor accepts. */
   #successorTimer: NodeJS.Timeout | undefined
   readonly #watch: ControlWatch
-  /** Joiners that arrived before the incumbent has released this process. */
-  #waiting: Caller[] = []
 
   constructor(deps: ControlSocketDeps) {
     this.#deps = deps
@@ -99,7 +65,6 @@ export class ControlSocket {
       restored: control => this.#moveTo(control),
       logger,
     })
-    this.older = deps.older
   }
 
   /** Takes ownership of the given descriptors, and closes those that they replace. */
@@ -153,7 +118,7 @@ export class ControlSocket {
     const rules = { mayConnect, connected, foreignUserOf }
     const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, ...rules }
     this.adjust()
-    const receive = (caller: Caller) => (reception ?? this).receive(caller)
+    const receive = (caller: Caller) => (reception ?? this.#deps.clients).receive(caller)
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, receive),
       crowded: (fd, cause) => {
@@ -204,13 +169,18 @@ export class ControlSocket {
     } else accept()
   }
 
+  /** Looks at once whether the path is still this socket's: this process decides from now on. */
+  check(): void {
+    setImmediate(() => this.#watch.check())
+  }
+
   /** Stops accepting but keeps the socket. Closes the connections of older generations, which then connect to the serving process. */
   close(): void {
     this.#watch.stop()
     clearTimeout(this.#successorTimer)
     this.#successorTimer = undefined
     this.#listener?.stop()
-    this.older.close()
+    this.#deps.clients.dismissOlder()
   }
 
   /** The control socket that the watch may restore. Null during a handoff, because a successor may have the descriptors. */
@@ -242,7 +212,7 @@ export class ControlSocket {
    */
   release(ended: () => void): void {
     this.close()
-    this.refuseWaiting(busy(`process ${process.pid} leaves before it could hand over: try again`))
+    this.#deps.clients.refuseLeaving()
     const locked = this.#lock !== null
     // Connections of other users may wait in its queue, with descriptors whose close waits.
     if (this.#deps.settings.reception !== null) this.#listener?.fd.countAs(foreignConnections)
@@ -255,123 +225,4 @@ export class ControlSocket {
     const { control: path } = this.#deps.settings
     if (locked && path !== null && this.#entry !== NO_ENTRY) removeDeadControl(path, ended)
   }
-
-  admitWaiting(): void {
-    setImmediate(() => this.#watch.check())
-    for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
-  }
-
-  /** Refuses the joiners that wait until the incumbent has released this process. */
-  refuseWaiting(why: FdbError): void {
-    for (const caller of this.#waiting.splice(0)) turnAway(caller, why)
-  }
-
-  /** Handles and owns a client of this member. A daemon passes here only the clients of the daemon itself. */
-  receive(caller: Caller): void {
-    switch (caller.intent) {
-      case 'operate': {
-        const { operations } = this.#deps
-        serveCaller(caller, operationsOnly(this.#deps.settings, operations), {
-          generation: this.#deps.generation,
-        })
-        return
-      }
-      case 'draining':
-        this.older.add(caller)
-        return
-      case 'back':
-      case 'follow':
-        turnAway(
-          caller,
-          new FdbError(
-            'ERR_FDB_NOT_A_DAEMON',
-            `process ${process.pid} is no daemon: only a daemon accepts members that reconnect or follow another service`,
-          ),
-        )
-        return
-      case 'join':
-        this.#receiveJoiner(caller)
-        return
-    }
-  }
-
-  #receiveJoiner(caller: Caller): void {
-    const refusal = this.#refusal(caller)
-    if (refusal !== null) {
-      turnAway(caller, refusal)
-      return
-    }
-    welcome(caller.link, {
-      version: caller.version,
-      pid: process.pid,
-      daemon: false,
-      generation: this.#deps.generation + 1,
-      serviceStartedAt: this.#deps.serviceStartedAt,
-      heartbeatMs: this.#deps.settings.times.heartbeat,
-      waitMs: this.#releaseMs,
-    })
-    if (this.#deps.hosting().holder !== null) {
-      this.#admit(caller)
-      return
-    }
-    // The joiner waits until the incumbent has released this process. The incumbent stands by meanwhile: the joiner may fail, or this process.
-    this.#waiting.push(caller)
-    caller.link.start({
-      message: (_envelope, fds) => closeAll(fds),
-      broken: () => this.#drop(caller),
-      end: () => this.#drop(caller),
-    })
-  }
-
-  /** For how long a joiner may have to wait until the standby has released this process. */
-  get #releaseMs(): number {
-    const { settings } = this.#deps
-    const hosting = this.#deps.hosting()
-    if (hosting.holder !== null) return 0
-    return Math.ceil(hosting.probationLeftMs ?? settings.times.probation) + RELEASE_MS
-  }
-
-  #refusal({ pid, pidfd }: Caller): FdbError | null {
-    const { holder, stuckIncumbent: stuck } = this.#deps.hosting()
-    const { closing } = this.#deps.shutdown
-    const [first] = this.#waiting
-    if (first !== undefined && (closing || holder === null))
-      return busy(`process ${first.pid} is already joining: try again`)
-    if (closing) return busy(`process ${process.pid} is closing: try again`)
-    if (stuck !== null)
-      return busy(
-        `process ${stuck} stands by and does not answer (stopped or stuck): resume it (SIGCONT), or end it (fd-broker upgrade --kill-stuck)`,
-      )
-    const tooEarly = probationError(this.#deps.hosting(), this.#deps.settings.timeout)
-    if (tooEarly !== null) return tooEarly
-    // Refuses a joiner that would end with this process, unless the option `mainProcess` allows that.
-    const here = pidfd === null || pidOf(pidfd) === pid
-    if (!here || !endsWithUs(pid)) return null
-    try {
-      refuseMainProcess(this.#deps, `process ${pid}`)
-      return null
-    } catch (error) {
-      return error as FdbError
-    }
-  }
-
-  #drop(caller: Caller): void {
-    this.#waiting = this.#waiting.filter(other => other !== caller)
-    dismiss(caller)
-  }
-
-  #admit(caller: Caller): void {
-    const { generation } = this.#deps
-    const hosting = this.#deps.hosting()
-    const { holder } = hosting
-    if (!caller.link.open || holder === null) {
-      this.#drop(caller)
-      return
-    }
-    holder.admit({ ...caller, generation: generation + 1, capabilities: caller.hello.capabilities ?? [] })
-  }
-}
-
-function busy(why: string): FdbError {
-  return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }

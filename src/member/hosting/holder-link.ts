@@ -1,6 +1,7 @@
 import { OWN_INSTANCE } from '../../base/own-instance.js'
 import { FdbError } from '../../errors.js'
 import { closeAll, closeOnThrow, type OwnedFd } from '../../kernel/index.js'
+import { connectUnix } from '../../os/connect.js'
 import { type DeathWatch, ownPidfd, pidOf } from '../../os/liveness.js'
 import { fateOf, identify, killVerified, watchProcess } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
@@ -203,4 +204,28 @@ function factsOf(welcome: fdbroker.wire.Welcome.$Properties): HolderFacts {
     heartbeatMs: welcome.heartbeatMs ?? 0,
     waitMs: Math.min(welcome.waitMs ?? 0, LONGEST_WAIT_MS),
   }
+}
+
+const DAEMON_RETRY_MS = 100
+
+/** Connects to the daemon, or to a restarted one, as a returning member. Retries until `signal` aborts, then returns null. */
+export async function reconnectToDaemon(
+  settings: Settings,
+  old: HolderLink,
+  generation: number,
+  signal: AbortSignal,
+): Promise<HolderLink | null> {
+  const { control, timeout: timeoutMs, logger } = settings
+  const { incarnation } = old.facts
+  while (!signal.aborted && control !== null) {
+    try {
+      const fd = await connectUnix(control, { timeoutMs, signal, as: 'member' })
+      return await HolderLink.greet(fd, settings, { timeoutMs, signal }, { generation, incarnation })
+    } catch (error) {
+      if (signal.aborted) return null
+      logger.debug({ err: error }, 'the daemon cannot be reached yet')
+      await new Promise(resolve => setTimeout(resolve, DAEMON_RETRY_MS))
+    }
+  }
+  return null
 }

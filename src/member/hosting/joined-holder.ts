@@ -1,43 +1,25 @@
 import { FdbError } from '../../errors.js'
 import type { MemberState } from '../../handoff/member-machine.js'
-import type { OfferEpochs } from '../../holder/offer-sender.js'
-import type { SegmentSet } from '../../holder/segment-set.js'
-import { tooFewDescriptors } from '../../os/limits.js'
-import type { BundleItem } from '../../wire/bundle.js'
-import { unpackToMember } from '../../wire/envelope.js'
-import { type Link, REFUSED, remoteError, type WireBody, type WireEnvelope } from '../../wire/link.js'
-import type { Moves } from '../drain/moves.js'
-import type { CannotServe } from '../lifecycle/cannot-serve.js'
-import { fencedError } from '../lifecycle/cannot-serve.js'
+import type { Link, WireBody } from '../../wire/link.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import type { Leadership } from '../lifecycle/leadership.js'
 import type { Machine } from '../lifecycle/machine.js'
 import type { Readiness } from '../lifecycle/readiness.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
-import type { TakeoverTiming } from '../lifecycle/takeover-timing.js'
-import type { Settings } from '../options/options.js'
 import type { HolderFacts, HolderLink } from './holder-link.js'
-import type { OfferReceiver } from './offer-receiver.js'
+import type { HolderMessages } from './holder-messages.js'
 
 interface JoinedHolderDeps {
-  readonly settings: Pick<Settings, 'logger' | 'reception' | 'timeout' | 'times'>
-  readonly machine: Pick<Machine, 'sealed' | 'step'> & {
-    readonly member: Pick<MemberState, 'epoch' | 'holds' | 'phase'>
+  readonly machine: Pick<Machine, 'isReleased' | 'sealed' | 'step'> & {
+    readonly member: Pick<MemberState, 'holds' | 'phase'>
   }
-  readonly shutdown: Pick<Shutdown, 'handleVerdict' | 'over' | 'recordReason' | 'replaceReason'>
-  readonly segmentSet: Pick<SegmentSet, 'isReleased' | 'isSealed' | 'prune'>
-  readonly timing: Pick<TakeoverTiming, 'record'>
-  readonly cannotServe: Pick<CannotServe, 'cause'>
-  readonly readiness: Pick<Readiness, 'limit' | 'offer' | 'served'>
-  readonly leadership: Pick<Leadership, 'quiesce'>
-  readonly moves: Pick<Moves, 'open'>
-  readonly hosting: () => Pick<Hosting, 'handle' | 'onLost' | 'onReleased'>
-  readonly offers: Pick<OfferReceiver, 'accept' | 'announce'>
+  readonly shutdown: Pick<Shutdown, 'over' | 'recordReason'>
+  readonly readiness: Pick<Readiness, 'served'>
+  readonly hosting: () => Pick<Hosting, 'onLost'>
+  readonly messages: Pick<HolderMessages, 'bundle' | 'message'>
   readonly refuse: (error: FdbError) => void
-  readonly followOn: () => void
 }
 
-/** Passes the joined holder's messages, and the loss of its link, to the state machine. Owns the link. */
+/** The link to the holder that this process has joined. Passes its loss, and the holder's death, to the state machine. Owns the link. */
 export class JoinedHolder {
   readonly #deps: JoinedHolderDeps
   #holder: HolderLink | null = null
@@ -70,12 +52,12 @@ export class JoinedHolder {
   attach(holder: HolderLink): void {
     this.#holder = holder
     this.keepAlive(this.#keepsAlive)
-    const { machine, refuse, shutdown } = this.#deps
+    const { machine, messages, refuse, shutdown } = this.#deps
     let died = false
     const reportDeath = () => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
     holder.listen({
-      message: envelope => this.#handle(envelope),
-      bundle: items => this.#adopt(items),
+      message: envelope => messages.message(envelope, holder.facts.pid),
+      bundle: items => messages.bundle(items),
       broken: error => {
         shutdown.recordReason(error)
         refuse(error)
@@ -111,7 +93,7 @@ export class JoinedHolder {
 
   /** Checks whether the holder is alive; the state machine gets the result as event `fate`. */
   judge(): void {
-    const { machine, readiness, segmentSet, shutdown } = this.#deps
+    const { machine, readiness, shutdown } = this.#deps
     const holder = this.#holder
     if (holder === null) {
       // Without a holder, continue as if it had died.
@@ -122,7 +104,7 @@ export class JoinedHolder {
       if (this.#holder !== holder || shutdown.over) return
       // The last messages are read first; then `lost` reports the death.
       if (fate === 'dead' && holder.link.open && holder.watched) return
-      if (fate === 'alive' && segmentSet.isReleased(machine.member.epoch)) {
+      if (fate === 'alive' && machine.isReleased) {
         // The message Released was lost with the channel, but the holder has also marked the segment. Before the Commit the holder marks the
         // segment when it has left the service without another version.
         const { phase } = machine.member
@@ -141,80 +123,6 @@ export class JoinedHolder {
       }
       machine.step({ type: 'fate', fate, sealed: machine.sealed })
     })
-  }
-
-  #handle(envelope: WireEnvelope): void {
-    const { machine, offers, readiness, refuse, settings, shutdown } = this.#deps
-    const hosting = this.#deps.hosting()
-    const { offer, abort, reject: rejected } = envelope
-    if (offer) {
-      // A joining daemon skips this check, because it compares its limit of open files with its services' needs before ready().
-      const short =
-        settings.reception === null ? tooFewDescriptors(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
-      if (short !== null) {
-        shutdown.recordReason(short)
-        refuse(short)
-        return
-      }
-      offers.announce(offer)
-      readiness.limit(settings.times.ready + (offer.quiesceMs ?? 0) + settings.timeout)
-      return
-    }
-    if (hosting.handle?.(envelope)) return
-    if (rejected) {
-      shutdown.recordReason(remoteError(rejected, REFUSED))
-      machine.step({ type: 'refused' })
-      return
-    }
-    if (abort) {
-      shutdown.recordReason(
-        remoteError(abort, { code: 'ERR_FDB_ABORTED', message: 'the incumbent ended the handoff' }),
-      )
-    }
-    const message = unpackToMember(envelope)
-    if (message !== null) this.#handleMessage(message)
-  }
-
-  #handleMessage(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
-    const { cannotServe, leadership, machine, segmentSet, shutdown } = this.#deps
-    const hosting = this.#deps.hosting()
-    // An unfit process has already recorded why it cannot serve.
-    if (message.kind === 'fenced' && cannotServe.cause === null)
-      shutdown.replaceReason(fencedError(machine.member.epoch))
-    // Another process serves; the state machine may first find out whether that one has died meanwhile.
-    if (message.kind === 'fenced' && machine.sealed) void leadership.quiesce()
-    if (message.kind === 'retire') shutdown.handleVerdict('retire')
-    else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.handleVerdict('resume')
-    else if (message.kind === 'released') hosting.onReleased?.()
-    const epoch = 'epoch' in message ? message.epoch : machine.member.epoch
-    machine.step({ type: 'message', message, sealed: segmentSet.isSealed(epoch) })
-  }
-
-  #adopt(items: BundleItem[]): void {
-    const { followOn, machine, moves, offers, readiness, refuse, segmentSet, settings, timing } = this.#deps
-    if (items.some(({ role }) => role === 'moveChannel')) {
-      moves.open(items)
-      return
-    }
-    let offer: OfferEpochs | null
-    try {
-      offer = offers.accept(items)
-    } catch (error) {
-      settings.logger.warn(
-        { err: error },
-        'the process at the control socket sent descriptors that cannot be accepted: this process refuses the handoff',
-      )
-      refuse(FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error)))
-      return
-    }
-    if (offer === null) {
-      segmentSet.prune(machine.member.epoch)
-      followOn()
-      return
-    }
-    machine.step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
-    timing.record('offered')
-    readiness.offer.resolve()
   }
 }
 

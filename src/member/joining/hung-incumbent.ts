@@ -125,7 +125,7 @@ async function repeatUntilServed(
   hung: number,
   start: (timeoutMs: number) => Promise<Upgraded>,
 ): Promise<Upgraded> {
-  const { changes, hosting, machine, upgrades } = driver.runtime
+  const { hosting, machine, upgrades } = driver.runtime
   const until = performance.now() + timeoutMs
   const backoff = new Backoff(RESTART)
   const holds = () => machine.phase === 'serving'
@@ -147,7 +147,7 @@ async function repeatUntilServed(
       )
       // A failed version that keeps descriptors would block the next one, whose error says so.
       if (!isUnderWay(machine.holder?.phase)) await hosting.killStuck?.().catch(() => {})
-      await changes.until(() => !holds(), pauseMs, signal).catch(() => {})
+      await machine.changes.until(() => !holds(), pauseMs, signal).catch(() => {})
     }
   }
 }

@@ -2,36 +2,38 @@ import { SuspendDetector } from '../../os/liveness.js'
 import type { Link } from '../../wire/link.js'
 import type { Health } from '../options/options.js'
 
-export interface HeartbeatOptions {
-  /** Called before each heartbeat. */
-  before(): void
-  everyMs(): number
+export interface HeartbeatDeps {
   link(): Pick<Link, 'beat' | 'idleMs' | 'open'> | undefined
-  healthy: Health
-  report(): object
+  everyMs(): number
   /** Returns the time without a message after which the holder counts as stopped. */
   silenceMs(): number
-  onSilent(): void
-  /** Called when the holder sends again after a silence, over the same channel. */
-  onHeard(): void
+  healthy: Health
+  report(): object
+  readonly events: {
+    /** Called before each heartbeat. */
+    before(): void
+    onSilent(): void
+    /** Called when the holder sends again after a silence, over the same channel. */
+    onHeard(): void
+  }
 }
 
 /** Sends heartbeats with this process's health to the holder, and notices if the holder is silent. */
 export class Heartbeat {
-  readonly #options: HeartbeatOptions
+  readonly #deps: HeartbeatDeps
   readonly #awake = new SuspendDetector()
   #everyMs = 0
   #silent = false
   #timer: NodeJS.Timeout | undefined
 
-  constructor(options: HeartbeatOptions) {
-    this.#options = options
+  constructor(deps: HeartbeatDeps) {
+    this.#deps = deps
   }
 
   /** Sends a heartbeat at once, then regularly. */
   start(): void {
     this.stop()
-    this.#everyMs = this.#options.everyMs()
+    this.#everyMs = this.#deps.everyMs()
     this.#awake.restart()
     this.#timer = setInterval(() => this.#hearAndBeat(), this.#everyMs).unref()
     this.#hearAndBeat()
@@ -49,24 +51,24 @@ export class Heartbeat {
   }
 
   #hearAndBeat(): void {
-    this.#options.before()
+    this.#deps.events.before()
     // A message that was heard may have stopped the heartbeats.
     if (this.#timer !== undefined) this.beat()
   }
 
   beat(): void {
-    const link = this.#options.link()
+    const link = this.#deps.link()
     // Before the time is taken: a stop of this process between the two must not count as silence of the holder.
     const idleMs = link?.idleMs ?? 0
     const now = performance.now()
     const awakeSince = this.#awake.tick(this.#everyMs, now)
     if (link === undefined) return
-    const { healthy, report } = this.#options
+    const { healthy, report } = this.#deps
     link.beat({ ...checkHealth(healthy), report: JSON.stringify(report()) })
     const before = this.#silent
-    this.#silent = link.open && Math.min(idleMs, now - awakeSince) > this.#options.silenceMs()
-    if (this.#silent) this.#options.onSilent()
-    else if (before && link.open) this.#options.onHeard()
+    this.#silent = link.open && Math.min(idleMs, now - awakeSince) > this.#deps.silenceMs()
+    if (this.#silent) this.#deps.events.onSilent()
+    else if (before && link.open) this.#deps.events.onHeard()
   }
 }
 

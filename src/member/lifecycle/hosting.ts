@@ -50,8 +50,6 @@ export interface Hosting {
   onLost?(): void
   /** The holder has this process's descriptors and its Back over this new link. */
   onBackSent?(link: Link): void
-  /** This process, which drains or stands by, has connected to the process that serves. */
-  onReportsReceived?(): void
   /** This process has the right to write, and has not told its holder yet that it serves. */
   onGranted?(): void
   /** This process serves, for the first time or again. */
@@ -72,8 +70,8 @@ export interface Hosting {
   removeFormerPaths?(): void
   /** Asks the holder for a new segment to write to. A daemon's answer is awaited for 1 s. */
   renew(): Promise<void>
-  /** Replaces the segments that `snapshot` merges, unless a handoff needs them. */
-  replaceMerged(snapshot: Segment): Promise<void>
+  /** Resolves with whether `snapshot` may replace the segments that it merges, because no handoff needs them. A daemon then has it. */
+  mayReplaceMerged(snapshot: Segment): Promise<boolean>
   /** Asks a daemon for a move channel to the process that serves. Returns false if there is no connection to the daemon. */
   askForMove?(): boolean
   /** Ends the handoff to the successor, unless Commit was sent. */
@@ -90,7 +88,6 @@ export interface Hosting {
   // ---- effects of the state machine
 
   becomeHolder?(): void
-  reconnect?(): void
   /** Rejects the requests that still wait for the holder's answer. */
   fail?(why: FdbError): void
   close(): void

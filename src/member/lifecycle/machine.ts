@@ -8,12 +8,20 @@ import {
 } from '../../handoff/embedded.js'
 import type { HolderEvent, HolderState } from '../../handoff/holder-machine.js'
 import { initialMember, type MemberEvent, type MemberState } from '../../handoff/member-machine.js'
-import type { Id, Scope } from '../../handoff/messages.js'
+import type { Epoch, Id, Scope } from '../../handoff/messages.js'
 import type { MemberPhase } from '../../handoff/phases.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
+import { ChangeNotifier } from '../../wire/pending.js'
 
 /** The id of this process in its own holder. */
 export const SELF: Id = 0
+
+/** The facts that a process knows of its service when it starts. */
+export interface Origin {
+  readonly generation: number
+  readonly serviceStartedAt: number
+  readonly scope: Scope
+}
 
 export interface MachineDriver {
   /** The next effect waits for the promise. */
@@ -25,6 +33,8 @@ export interface MachineDriver {
 
 /** The state machines of one process: the member's and, if the process has its own holder, the holder's. Queues their effects. */
 export class Machine {
+  /** Notified after each step, and when another fact has changed for which a part of the member waits. */
+  readonly changes = new ChangeNotifier()
   readonly #segmentSet: SegmentSet
   readonly #driver: MachineDriver
   readonly #queue: EffectQueue<EmbeddedEffect>
@@ -56,7 +66,16 @@ export class Machine {
 
   /** Whether the segment in which this process writes or will write is sealed. */
   get sealed(): boolean {
-    return this.#segmentSet.isSealed(this.#state.member.epoch)
+    return this.isSealed(this.#state.member.epoch)
+  }
+
+  isSealed(epoch: Epoch): boolean {
+    return this.#segmentSet.isSealed(epoch)
+  }
+
+  /** Whether the holder has marked that segment: it has released this process. */
+  get isReleased(): boolean {
+    return this.#segmentSet.isReleased(this.#state.member.epoch)
   }
 
   /** Sets the state of a process that gets no Offer. Call before the first event. */
@@ -77,7 +96,7 @@ export class Machine {
     const { state, effects } = stepEmbedded(
       this.#state,
       event,
-      epoch => this.#segmentSet.isSealed(epoch),
+      epoch => this.isSealed(epoch),
       this.#segmentSet.rules,
     )
     this.#state = state

@@ -5,6 +5,7 @@ import { activeResources } from '../../node/active-resources.js'
 import { activeTimers } from '../../node/active-timers.js'
 import { keptByText } from '../../operator/status-report.js'
 import type { RetiredReason } from '../options/member-options.js'
+import { CannotServe } from './cannot-serve.js'
 import { EndOrder } from './end-order.js'
 
 /** How far this process has left the service, and why. */
@@ -12,6 +13,7 @@ export class Shutdown {
   /** Resolves when everything is released. */
   readonly retired: Promise<RetiredReason>
   readonly order = new EndOrder()
+  readonly cannotServe = new CannotServe()
   /** Connections may move although this process leaves by itself, because another worker serves the same addresses. */
   yields = false
   /** This process leaves to its standby only: an operator has asked for that, and no order to end has followed. */

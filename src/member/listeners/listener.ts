@@ -5,6 +5,7 @@ import { inspectOne, listenOver, type OwnedFd, releaseNumber } from '../../kerne
 import {
   adjustListener,
   currentOptions,
+  formatAddress,
   type ListenerSpec,
   type OptionChange,
 } from '../../listeners/index.js'
@@ -26,13 +27,14 @@ export interface ListenerAddress {
 interface ListenerDeps {
   readonly name: string
   readonly spec: ListenerSpec
-  readonly address: ListenerAddress
   readonly adopted: boolean
   /** Borrowed: the registry owns it. */
   readonly fd: OwnedFd
   readonly options: SocketOptions
-  readonly changed: (changes: readonly OptionChange[]) => void
-  readonly failed: (error: unknown) => void
+  readonly events: {
+    changed(changes: readonly OptionChange[]): void
+    failed(error: unknown): void
+  }
 }
 
 /**
@@ -63,7 +65,7 @@ export class Listener {
   private constructor(deps: ListenerDeps) {
     this.name = deps.name
     this.spec = deps.spec
-    this.address = deps.address
+    this.address = addressOf(deps.fd)
     this.adopted = deps.adopted
     this.#deps = deps
   }
@@ -90,7 +92,7 @@ export class Listener {
   serve(server: ServableServer, options?: ServeOptions): this {
     let served: AttachedServer
     try {
-      served = new AttachedServer(server, options, error => this.#deps.failed(this.#named(error)))
+      served = new AttachedServer(server, options, error => this.#deps.events.failed(this.#named(error)))
     } catch (error) {
       throw this.#named(error)
     }
@@ -102,7 +104,9 @@ export class Listener {
    * accept, if it does not yet.
    */
   serveListening(server: ServableServer, begin: () => void): this {
-    return this.#add(new AttachedServer(server, {}, error => this.#deps.failed(this.#named(error)), begin))
+    return this.#add(
+      new AttachedServer(server, {}, error => this.#deps.events.failed(this.#named(error)), begin),
+    )
   }
 
   #add(served: AttachedServer): this {
@@ -170,7 +174,7 @@ export class Listener {
   setOptions(): void {
     this.#orReport(() => {
       const changes = this.#deps.options.apply()
-      if (changes.length > 0) this.#deps.changed(changes)
+      if (changes.length > 0) this.#deps.events.changed(changes)
     })
   }
 
@@ -184,7 +188,7 @@ export class Listener {
     try {
       act()
     } catch (error) {
-      this.#deps.failed(error)
+      this.#deps.events.failed(error)
     }
   }
 
@@ -213,7 +217,7 @@ export class Listener {
 
   /** @internal Makes the first server also accept on `fd`, the listener of an ended worker. Owns the descriptor. */
   standIn(key: string, fd: OwnedFd): void {
-    const standIn = new StandInListener(fd, error => this.#deps.failed(this.#named(error)))
+    const standIn = new StandInListener(fd, error => this.#deps.events.failed(this.#named(error)))
     this.#standIns.get(key)?.close()
     this.#standIns.set(key, standIn)
     if (this.#accepting) this.#startStandIn(standIn)
@@ -312,7 +316,7 @@ export class Listener {
       await served.attach(this.#deps.fd, this.spec.backlog)
     } catch (error) {
       const named = this.#named(error)
-      this.#deps.failed(named)
+      this.#deps.events.failed(named)
       throw named
     }
   }
@@ -326,10 +330,12 @@ export class Listener {
   }
 }
 
-/** @internal Starts all listeners, even if one fails; then rejects with the first error. */
-export async function startListeners(listeners: readonly Listener[]): Promise<void> {
-  const results = await Promise.allSettled(listeners.map(listener => listener.start()))
-  for (const result of results) if (result.status === 'rejected') throw result.reason
+function addressOf(fd: OwnedFd): ListenerAddress {
+  const identity = inspectOne(fd)
+  const url = formatAddress(identity)
+  if (identity.family === 'unix')
+    return { url, path: `${identity.abstract ? '@' : ''}${identity.address ?? ''}` }
+  return { url, host: identity.address ?? '', port: identity.port ?? 0 }
 }
 
 /** The listening socket of an ended worker, on which a server of this process accepts until that worker is replaced. Owns the descriptor. */

@@ -1,8 +1,9 @@
 import { FdbError } from '../../errors.js'
-import { type ListenerEntry, listenerEntry } from '../../holder/entry.js'
+import { type Entry, type ListenerEntry, listenerEntry, type NamedEntry } from '../../holder/entry.js'
 import type { Registry } from '../../holder/registry.js'
-import { inspectOne, type OwnedFd } from '../../kernel/index.js'
+import { closeAll, inspectOne, type OwnedFd } from '../../kernel/index.js'
 import {
+  addressOf,
   bindListener,
   formatAddress,
   formatListenerSpec,
@@ -13,36 +14,50 @@ import type { WorkerPlace } from '../../os/default-control.js'
 import { type PassedListener, passedSockets } from '../../os/service-manager/passed-sockets.js'
 import type { Machine } from '../lifecycle/machine.js'
 import type { Settings } from '../options/options.js'
-import { type Holdings, type OfferedListener, type OfferedListeners, sameAddress } from './holdings.js'
-import { Listener, type ListenerAddress, SocketOptions } from './listener.js'
+import type { Holdings } from './holdings.js'
+import { Listener, SocketOptions } from './listener.js'
 import { bindForWorker, workerSpec } from './worker-orders.js'
 
 const MOST_NAME_CHARACTERS = 256
 
 interface OwnListenersDeps {
-  readonly settings: Settings
+  readonly settings: Pick<Settings, 'logger' | 'worker'>
   readonly machine: Machine
   readonly registry: Registry
-  readonly holdings: Holdings
+  readonly holdings: Pick<Holdings, 'register' | 'unregister'>
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
-  readonly changed: (name: string, changes: readonly OptionChange[]) => void
-  readonly failed: (error: unknown) => void
+  readonly events: {
+    changed(name: string, changes: readonly OptionChange[]): void
+    failed(error: unknown): void
+    /** The handoff must be given up. */
+    refused(error: FdbError): void
+  }
 }
 
-/** Opens and closes the listeners of this version, by name. */
+/** The listeners that may be without a server: all, none, or those with these names. */
+type UnservedOption = boolean | readonly string[]
+
+/**
+ * Opens and closes the listeners of this version, by name. Adopts the previous version's listener with the same name and address, else one with the
+ * same address and another name, else binds the address. Owns descriptors of previous listeners whose names this version has given to others.
+ */
 export class OwnListeners {
   readonly #deps: OwnListenersDeps
   readonly #listeners = new Map<string, Listener>()
   readonly #opening = new Set<string>()
   /** Closed listeners that still have connections. */
   readonly #leaving = new Set<Listener>()
-  readonly #offered: OfferedListeners
+  readonly #renamed: ListenerEntry[] = []
+  /** The inodes of the sockets that this version already uses. */
+  readonly #used = new Set<string>()
+  /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
+  readonly #late = new Map<string, { readonly address: string; readonly elsewhere: boolean }>()
+  #unserved: UnservedOption = false
   readonly #worker: WorkerPlace | null
 
   constructor(deps: OwnListenersDeps) {
     this.#deps = deps
-    this.#offered = deps.holdings.offered
     this.#worker = deps.settings.worker
   }
 
@@ -52,6 +67,102 @@ export class OwnListeners {
 
   get all(): Listener[] {
     return [...this.#listeners.values(), ...this.#leaving]
+  }
+
+  /** The listeners of the previous version that this version does not use (yet), also those that were opened after the Offer. */
+  get unused(): readonly ListenerEntry[] {
+    return this.#deps.registry.listeners.filter(entry => !this.#used.has(inodeOf(entry)))
+  }
+
+  /** Starts all listeners, even if one fails; then rejects with the first error. */
+  async start(): Promise<void> {
+    const results = await Promise.allSettled(this.all.map(listener => listener.start()))
+    for (const result of results) if (result.status === 'rejected') throw result.reason
+  }
+
+  /** Stops accepting. Closes no socket and no connection. */
+  stop(): void {
+    for (const listener of this.all) listener.stop()
+  }
+
+  /** Sets this version's socket options. Not before the Commit, because the incumbent uses the same sockets. */
+  setOptions(): void {
+    for (const listener of this.all) listener.setOptions()
+  }
+
+  /** Remembers the socket options for a rollback. Called early: a successor may set its own without another message to this process. */
+  keepOptions(): void {
+    if (this.#deps.machine.phase !== 'standby') for (const listener of this.all) listener.keepOptions()
+  }
+
+  /** Ends the observation of the application's servers. */
+  release(): void {
+    for (const listener of this.all) listener.release()
+  }
+
+  /**
+   * Throws ERR_FDB_SERVER_LISTENS if the application has called a server's listen(), and ERR_FDB_UNSERVED if a listener of this version, or of the
+   * incumbent, would have no server, unless `allowed` has it.
+   */
+  checkServed(allowed: UnservedOption): void {
+    for (const listener of this.all) listener.check()
+    this.#unserved = allowed
+    this.#checkServed()
+  }
+
+  #checkServed(): void {
+    const allowed = (name: string) =>
+      typeof this.#unserved === 'boolean' ? this.#unserved : this.#unserved.includes(name)
+    for (const [name, { address, elsewhere }] of this.#late) {
+      const adopted = this.all.some(listener => listener.name === name && listener.adopted)
+      if ((elsewhere || !adopted) && !allowed(name)) throw openedMeanwhile(name, address)
+    }
+    for (const listener of this.all)
+      if (!listener.hasServer && !allowed(listener.name)) throw withoutServer(listener)
+  }
+
+  /**
+   * Adds an entry that the incumbent registered after the Offer. Gives up the handoff if this version is ready and would not serve the
+   * listener. Owns the descriptor.
+   */
+  takeLate(entry: Entry): void {
+    const { machine, registry } = this.#deps
+    if (entry.role === 'named') {
+      this.takeNamed(entry)
+      return
+    }
+    const { name, specText, fd } = entry
+    const present = this.all.some(listener => listener.name === name) ? registry.get(name)?.fd : undefined
+    if (present === undefined) registry.put(entry)
+    else {
+      const same = inspectOne(present).ino === inspectOne(fd).ino
+      // Keep the present descriptor, because the listener borrows it.
+      fd.close()
+      if (same) return
+    }
+    this.#late.set(name, { address: specText, elsewhere: present !== undefined })
+    if (machine.phase !== 'ready') return
+    try {
+      this.#checkServed()
+    } catch (error) {
+      this.#deps.events.refused(FdbError.from(error))
+    }
+  }
+
+  /** Adds a descriptor that another version has named, unless the name is that of an open listener. Owns it. */
+  takeNamed(entry: NamedEntry): void {
+    const { registry } = this.#deps
+    if (this.all.some(listener => listener.name === entry.name)) {
+      entry.fd.close()
+      return
+    }
+    registry.put(entry)
+    registry.wanted.add(entry.name)
+  }
+
+  /** Nothing of the previous version can be adopted any more. */
+  forgetPrevious(): void {
+    closeAll(this.#renamed.splice(0).map(({ fd }) => fd))
   }
 
   /** See `Member.listen`; `ownFd`: see `Member.listenOn`. */
@@ -64,7 +175,7 @@ export class OwnListeners {
     const present = this.#listeners.get(name)
     if (present?.adopted && sameAddress(present.spec, spec))
       return this.#deps.registry.get(name)?.fd.dup() ?? null
-    return this.#offered.find(name, spec)?.entry.fd.dup() ?? null
+    return this.#find(name, spec)?.fd.dup() ?? null
   }
 
   async relisten(name: string, spec: ListenerSpec): Promise<Listener> {
@@ -106,55 +217,87 @@ export class OwnListeners {
   }
 
   async #openAlone(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
-    const { changed, failed, machine, settings } = this.#deps
-    const offered = ownFd === undefined ? this.#offered.find(name, spec) : null
+    const { events, machine, registry, settings } = this.#deps
+    const offered = ownFd === undefined ? this.#find(name, spec) : null
     const adopted = offered !== null
-    const before = offered?.before ?? null
+    const before = offered?.spec ?? null
     const { fd, passed } = adopted
       ? { fd: await this.#adopt(name, spec, offered), passed: false }
       : await this.#bind(name, spec, ownFd)
-    this.#offered.use(fd)
+    this.#used.add(inspectOne(fd).ino)
     const listener = Listener.of({
       name,
       spec,
-      address: addressOf(fd),
       adopted,
       fd,
       options: new SocketOptions({ fd, spec, before, bound: !adopted && !passed }),
-      changed: changes => {
-        if (!adopted) return
-        settings.logger.info(
-          { listener: name, changes },
-          'options of an adopted listener differed from those of this version',
-        )
-        changed(name, changes)
-      },
-      failed: error => {
-        settings.logger.error(
-          { err: error, listener: name },
-          'a server or a hook of this listener failed; the application gets the event listenerError',
-        )
-        failed(error)
+      events: {
+        changed: changes => {
+          if (!adopted) return
+          settings.logger.info(
+            { listener: name, changes },
+            'options of an adopted listener differed from those of this version',
+          )
+          events.changed(name, changes)
+        },
+        failed: error => {
+          settings.logger.error(
+            { err: error, listener: name },
+            'a server or a hook of this listener failed; the application gets the event listenerError',
+          )
+          events.failed(error)
+        },
       },
     })
     this.#listeners.set(name, listener)
     // Also after ready(), until the handoff cannot be undone any more: then entries that are not wanted are closed.
-    this.#deps.registry.wanted.add(name)
+    registry.wanted.add(name)
     if (machine.phase === 'serving') listener.setOptions()
     if (machine.member.accepting) await listener.start()
     return listener
   }
 
-  async #adopt(name: string, spec: ListenerSpec, { entry, before }: OfferedListener): Promise<OwnedFd> {
+  /** Returns null if no listener fits, so that the address must be bound. */
+  #find(name: string, spec: ListenerSpec): ListenerEntry | null {
+    const { registry } = this.#deps
+    const present = registry.get(name)
+    if (present?.role === 'listener' && isThere(present, spec) && !this.#used.has(inodeOf(present)))
+      return present
+    // With port 0 the kernel chooses the port, so no other listener has this address.
+    if (spec.kind !== 'unix' && spec.port === 0) return null
+    const fits = (other: ListenerEntry) =>
+      other.spec !== null && sameAddress(other.spec, spec) && !this.#used.has(inodeOf(other))
+    return [...registry.listeners, ...this.#renamed].find(fits) ?? null
+  }
+
+  /** Returns the service's listener that keeps this address from being bound: one of them is a wildcard (0.0.0.0, [::]) with the port of the other. */
+  #overlapping(spec: ListenerSpec): ListenerEntry | null {
+    if (spec.kind === 'unix') return null
+    const overlaps = (other: ListenerSpec) =>
+      other.kind === spec.kind &&
+      other.port === spec.port &&
+      (other.host === spec.host || WILDCARDS.has(other.host) || WILDCARDS.has(spec.host))
+    return this.#deps.registry.listeners.find(entry => entry.spec !== null && overlaps(entry.spec)) ?? null
+  }
+
+  /** Lets `#find` still return the previous version's listener `name`, because the caller gives the name to another listener. */
+  #rename(name: string): void {
+    const { machine, registry } = this.#deps
+    const entry = registry.get(name)
+    if (entry?.role !== 'listener' || machine.phase !== 'joining') return
+    if (!this.#used.has(inodeOf(entry))) this.#renamed.push({ ...entry, fd: entry.fd.share() })
+  }
+
+  async #adopt(name: string, spec: ListenerSpec, entry: ListenerEntry): Promise<OwnedFd> {
     const { holdings } = this.#deps
     if (entry.name !== name) {
       const fd = entry.fd.share()
-      this.#offered.rename(name)
+      this.#rename(name)
       await holdings.register(listenerEntry(name, spec, fd))
       return fd
     }
     // The Unix path of an entry without a specification belongs to the service manager. With one, the service would remove the path.
-    if (before !== null && formatListenerSpec(spec) !== entry.specText)
+    if (entry.spec !== null && formatListenerSpec(spec) !== entry.specText)
       this.#deps.registry.put(listenerEntry(name, spec, entry.fd))
     return entry.fd
   }
@@ -167,7 +310,7 @@ export class OwnListeners {
         ? await bindForWorker(this.#worker, name, spec)
         : { fd: ownFd ?? this.#bindAlone(spec), spec }
     // This version may still adopt the previous version's listener of this name, by its address and under another name.
-    this.#offered.rename(name)
+    this.#rename(name)
     await this.#deps.holdings.register(listenerEntry(name, bound.spec, bound.fd), true)
     return { fd: bound.fd, passed: false }
   }
@@ -178,7 +321,7 @@ export class OwnListeners {
       return bindListener(spec)
     } catch (error) {
       const inUse = FdbError.is(error) && error.code === 'ERR_FDB_ADDRESS_IN_USE'
-      const entry = inUse ? this.#offered.overlapping(spec) : null
+      const entry = inUse ? this.#overlapping(spec) : null
       throw entry === null ? error : overlapError(spec, entry, error as FdbError)
     }
   }
@@ -190,8 +333,7 @@ export class OwnListeners {
     { fd, elsewhere, adopted }: PassedListener,
   ): Promise<OwnedFd> {
     const { logger } = this.#deps.settings
-    const { url } = addressOf(fd)
-    const facts = { listener: name, address: url }
+    const facts = { listener: name, address: formatAddress(inspectOne(fd)) }
     if (elsewhere)
       logger.warn(
         facts,
@@ -231,10 +373,39 @@ function listenerTwice(name: string): FdbError {
   )
 }
 
-function addressOf(fd: OwnedFd): ListenerAddress {
-  const identity = inspectOne(fd)
-  const url = formatAddress(identity)
-  if (identity.family === 'unix')
-    return { url, path: `${identity.abstract ? '@' : ''}${identity.address ?? ''}` }
-  return { url, host: identity.address ?? '', port: identity.port ?? 0 }
+function withoutServer({ adopted, name, address }: Listener): FdbError {
+  return new FdbError(
+    'ERR_FDB_UNSERVED',
+    `listener "${name}" (${address.url})${adopted ? ' was taken over and' : ''} has no server: its clients would wait and never be accepted. Call serve() before ready(), or ready({ unserved: ['${name}'] }) if that is intended`,
+    { details: { listener: name } },
+  )
+}
+
+function openedMeanwhile(name: string, address: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_UNSERVED',
+    `the incumbent opened listener "${name}" (${address}) while this version started, and this version does not listen there: its clients would be refused. Start the upgrade again, so that this version finds it, or call ready({ unserved: ['${name}'] }) if that is intended`,
+    { retryable: true, details: { listener: name } },
+  )
+}
+
+const WILDCARDS: ReadonlySet<string> = new Set(['0.0.0.0', '::'])
+
+function inodeOf({ fd }: Entry): string {
+  return inspectOne(fd).ino
+}
+
+/** Whether this version, which asks for `spec`, may adopt the entry of the same name. An entry without a specification may be a service manager's. */
+function isThere({ fd, spec: before }: ListenerEntry, spec: ListenerSpec): boolean {
+  return before === null ? isBoundAt(fd, spec) : sameAddress(before, spec)
+}
+
+function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
+  return addressOf(a) === addressOf(b)
+}
+
+/** Whether a socket without a known specification may be bound at this address. Compares Unix paths only; any other socket passes. */
+function isBoundAt(fd: OwnedFd, { kind, path, abstract }: ListenerSpec): boolean {
+  const { family, address, abstract: hidden = false } = inspectOne(fd)
+  return family !== 'unix' || kind !== 'unix' || (address === path && hidden === abstract)
 }

@@ -1,23 +1,17 @@
 import { isUnderWay } from '../../handoff/phases.js'
 import { OwnedFd } from '../../kernel/index.js'
 import { servingPid } from '../../operator/serving.js'
-import { openPidfd, pidOf, watchDeath } from '../../os/liveness.js'
-import { descendsFrom, processStat } from '../../os/main-process.js'
+import { openPidfd, watchDeath } from '../../os/liveness.js'
 import { PidFile } from '../../os/pid-file.js'
 import type { FdStore } from '../../os/service-manager/passed-sockets.js'
 import { type MainProcess, ServiceManager, Watchdog } from '../../os/service-manager/service-manager.js'
 import { isStartedSuccessor } from '../../versions/exit-reason.js'
-import type { Successor } from '../../versions/spawn-successor.js'
-import type { ChangeNotifier } from '../../wire/pending.js'
-import type { JoinedHolder } from '../hosting/joined-holder.js'
-import type { CannotServe } from '../lifecycle/cannot-serve.js'
 import { checkHealth } from '../lifecycle/heartbeat.js'
-import type { Hosting } from '../lifecycle/hosting.js'
 import type { Machine } from '../lifecycle/machine.js'
-import { SELF } from '../lifecycle/machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
 import type { FdStoreMirror } from './fd-store-mirror.js'
+import type { StatusTexts } from './status-texts.js'
 import type { Upgrades } from './upgrades.js'
 
 /** A successor that does not end within this time after its main process was told to end may not have been told. */
@@ -39,14 +33,10 @@ type AnnouncedRole =
 
 export interface AnnouncerDeps {
   readonly settings: Settings
-  readonly generation: number
   readonly machine: Machine
   readonly shutdown: Shutdown
-  readonly changes: ChangeNotifier
-  readonly cannotServe: CannotServe
-  readonly hosting: Hosting
-  readonly joined: JoinedHolder
   readonly upgrades: Upgrades
+  readonly texts: StatusTexts
   /** Makes the mirror of descriptors in this store of the service manager. */
   readonly mirrorTo: (store: FdStore | null) => FdStoreMirror
 }
@@ -84,7 +74,7 @@ export class Announcer {
     this.#pidFile = PidFile.at(pidFile, logger)
     const store = this.#manager?.storeFor(service) ?? null
     this.#storeMirror = deps.mirrorTo(store)
-    deps.changes.watch(() => this.#update())
+    deps.machine.changes.watch(() => this.#update())
   }
 
   async reload(work: () => unknown): Promise<void> {
@@ -106,7 +96,7 @@ export class Announcer {
     if (this.#role === 'ending') return
     this.#role = 'ending'
     this.#storeMirror.end()
-    this.#manager?.ends(`generation ${this.#deps.generation} ends`)
+    this.#manager?.ends(this.#deps.texts.ends)
     this.#watchdog.extendTimeout()
   }
 
@@ -157,7 +147,7 @@ export class Announcer {
       // Without probation a replaced process has already left `standby` when this function runs.
       case 'leaving':
         if (before === 'starting') return
-        if (before === 'replaced' || this.#successor !== null) {
+        if (before === 'replaced' || this.#deps.upgrades.servingSuccessor !== null) {
           if (before !== 'replaced') this.#isReplaced()
           this.#nameSuccessor()
         } else if (machine.holder === null && machine.member.scope === 'holder') {
@@ -177,7 +167,7 @@ export class Announcer {
 
   #serves(role: 'serving' | 'changing'): void {
     const before = this.#role
-    const status = this.#describe()
+    const status = this.#deps.texts.serves({ reloads: this.#reloading > 0, reloadFailed: this.#reloadFailed })
     if (role === before && status === this.#status) return
     const starts = before === 'starting' || before === 'replaced'
     // After a long SIGSTOP this process may not know yet that its segment is sealed and another process serves.
@@ -215,12 +205,8 @@ export class Announcer {
     this.#storeMirror.end()
     this.#status = ''
     this.#watchdog.close()
-    const successor = this.#successor
-    if (successor === null) return
-    const { generation } = this.#deps
-    this.#manager?.serves(
-      `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`,
-    )
+    const successor = this.#deps.upgrades.servingSuccessor
+    if (successor !== null) this.#manager?.serves(this.#deps.texts.standsBy(successor.pid))
   }
 
   /** Makes the service manager the parent of the successor, before the manager is told of it: later it would not notice that. */
@@ -228,51 +214,15 @@ export class Announcer {
     if (this.#isNamed) return
     this.#isNamed = true
     this.#namedBeforeEnd = !this.#deps.shutdown.closing
-    const successor = this.#successor
-    const started = this.#started(successor)
+    const { upgrades } = this.#deps
+    const successor = upgrades.servingSuccessor
+    const started = upgrades.startedAs(successor)
     started?.orphan()
     const main =
       started === null || started.pid === successor?.pid ? successor : { pid: started.pid, pidfd: null }
     if (main === null) return
     this.#heir = main.pid
     this.#manager?.names(main)
-  }
-
-  /** The process that this one has started as its successor, or whose descendant the successor is. Null if another process has started it. */
-  #started(successor: MainProcess | null): Successor | null {
-    const { upgrades } = this.#deps
-    const last = upgrades.started.findLast(({ pid }) => !['Z', undefined].includes(processStat(pid)?.state))
-    if (last === undefined) return null
-    return successor === null || descendsFrom(successor.pid, last.pid) ? last : null
-  }
-
-  /** The successor that serves. Null if there is none, its pid is unknown in this PID namespace, or the holder is a daemon. */
-  get #successor(): MainProcess | null {
-    const { hosting, machine } = this.#deps
-    const owner = machine.holder?.owner ?? SELF
-    const peer = owner === SELF ? undefined : hosting.holder?.peer(owner)
-    if (peer === undefined) return null
-    const pid = peer.pidfd === null ? peer.pid : pidOf(peer.pidfd)
-    return pid > 0 ? { pid, pidfd: peer.pidfd } : null
-  }
-
-  #describe(): string {
-    const { cannotServe, generation, joined, machine, settings, upgrades } = this.#deps
-    const parts = [settings.reception?.describe() ?? `generation ${generation} serves`]
-    if (machine.member.scope === 'holder' && joined.facts !== null)
-      parts.push('the previous version stands by')
-    if (upgrades.underWay || isUnderWay(machine.holder?.phase)) parts.push('an upgrade is under way')
-    else if (this.#reloading > 0) parts.push('the configuration is being reloaded')
-    const { lastFailure } = upgrades
-    if (lastFailure !== null) {
-      const { code, message } = lastFailure
-      const what = code === 'ERR_FDB_SUCCESSOR_LEFT' ? 'was rolled back' : `failed: ${code}`
-      parts.push(`the last upgrade ${what}: ${message}`)
-    }
-    if (this.#reloadFailed !== null) parts.push(`the last reload failed: ${this.#reloadFailed}`)
-    const { report } = cannotServe
-    if (report !== null) parts.push(`the process cannot write: ${report.message}`)
-    return parts.join('; ')
   }
 }
 

@@ -3,21 +3,8 @@ import { wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import type { MemberPhase } from '../../handoff/phases.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../../operator/requests.js'
-import {
-  noStandbyError,
-  processReply,
-  RELOAD,
-  ROLLBACK,
-  readStopOrder,
-  rollbackBy,
-  STOP,
-} from '../../operator/service-commands.js'
-import type { ChangeNotifier } from '../../wire/pending.js'
-import type { Heartbeat } from '../lifecycle/heartbeat.js'
-import type { Hosting } from '../lifecycle/hosting.js'
-import type { Machine } from '../lifecycle/machine.js'
-import type { Shutdown } from '../lifecycle/shutdown.js'
-import type { TakeoverTiming } from '../lifecycle/takeover-timing.js'
+import { processReply, RELOAD, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
+import type { Origin } from '../lifecycle/machine.js'
 import type { Announcer } from './announcer.js'
 
 export class Commands {
@@ -90,53 +77,36 @@ export class Reloading {
   }
 }
 
-/** The reply to `rollback` waits at most this long for the process to reach `leaving`. */
-const LEAVING_MS = 10_000
-
 interface ServiceCommandsDeps {
-  readonly generation: number
-  readonly machine: Pick<Machine, 'phase'>
-  readonly shutdown: Shutdown
-  readonly changes: ChangeNotifier
-  readonly heartbeat: Pick<Heartbeat, 'beat'>
-  readonly hosting: Pick<Hosting, 'hearStandby' | 'standsBy' | 'unfitStandby'>
+  readonly origin: Pick<Origin, 'generation'>
   readonly commands: Pick<Commands, 'set'>
-  readonly reloading: Pick<Reloading, 'run'>
-  readonly timing: TakeoverTiming
+  reload(gone: AbortSignal): Promise<void>
+  rollBack(context: CommandContext): Promise<void>
   /** Ends the service. */
   stop(timeout: number | null): Promise<void>
-  rollBack(): Promise<void>
 }
 
 /** Handles the commands of every service: `fd-broker reload`, `rollback` and `stop`. */
-export function serveServiceCommands(deps: ServiceCommandsDeps): void {
-  const { changes, commands, generation, heartbeat, hosting, machine, reloading, shutdown, timing } = deps
-  const noStandby = () => {
-    const overMs = timing.sinceMs('offered') === null ? null : timing.sinceMs('released')
-    return noStandbyError(`process ${process.pid} (generation ${generation})`, hosting.unfitStandby, overMs)
-  }
-  const reply = () => processReply({ pid: process.pid, generation })
+export function serveServiceCommands({
+  commands,
+  origin,
+  reload,
+  rollBack,
+  stop,
+}: ServiceCommandsDeps): void {
+  const reply = () => processReply({ pid: process.pid, generation: origin.generation })
   commands.set(RELOAD, async (_body, { signal }) => {
-    await reloading.run(signal)
+    await reload(signal)
     return reply()
   })
-  commands.set(ROLLBACK, async (_body, { by, signal }) => {
-    await hosting.hearStandby?.()
-    signal.throwIfAborted()
-    if (!hosting.standsBy) throw noStandby()
-    shutdown.requestedBy = rollbackBy(by)
-    heartbeat.beat()
-    void deps.rollBack()
-    const leaves = () => shutdown.over || machine.phase === 'leaving' || machine.phase === 'gone'
-    const servesOn = () => !leaves() && !shutdown.closing
-    await changes.until(() => leaves() || servesOn(), LEAVING_MS)
-    if (servesOn()) throw noStandby()
+  commands.set(ROLLBACK, async (_body, context) => {
+    await rollBack(context)
     return reply()
   })
   commands.set(STOP, async body => {
     const { timeoutMs } = readStopOrder(body)
     // The reply is sent first, in this turn of the event loop.
-    setImmediate(() => void deps.stop(timeoutMs))
+    setImmediate(() => void stop(timeoutMs))
     return reply()
   })
 }

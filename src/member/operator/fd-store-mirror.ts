@@ -1,4 +1,3 @@
-import type { MemberState } from '../../handoff/member-machine.js'
 import { DescriptorNames, fdStoreName } from '../../holder/descriptor-names.js'
 import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
@@ -6,13 +5,12 @@ import { inspect, inspectOne, type OwnedFd } from '../../kernel/index.js'
 import type { FdStore } from '../../os/service-manager/passed-sockets.js'
 import type { SegmentKind } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
+import type { Origin } from '../lifecycle/machine.js'
 import type { Settings } from '../options/options.js'
 
 export interface FdStoreMirrorDeps {
   readonly settings: Pick<Settings, 'service'>
-  readonly generation: number
-  readonly serviceStartedAt: number
-  readonly machine: { readonly member: Pick<MemberState, 'scope'> }
+  readonly origin: Origin
   readonly registry: Registry
   readonly segmentSet: SegmentSet
   /** Returns the descriptors of the control socket. Borrowed. */
@@ -36,7 +34,8 @@ export class FdStoreMirror {
   #serves = false
 
   constructor(deps: FdStoreMirrorDeps) {
-    const { generation, registry, segmentSet, serviceStartedAt, settings } = deps
+    const { origin, registry, segmentSet, settings } = deps
+    const { generation, serviceStartedAt } = origin
     this.#deps = deps
     this.#names = new DescriptorNames(
       { service: settings.service, generation, serviceStartedAt },
@@ -54,7 +53,7 @@ export class FdStoreMirror {
   /** Starts to mirror, because this process serves. Idempotent. */
   start(): void {
     const { store } = this.#deps
-    if (store === null || this.#serves || this.#deps.machine.member.scope === 'member') return
+    if (store === null || this.#serves || this.#deps.origin.scope === 'member') return
     this.#serves = true
     this.#stored.clear()
     this.#update()
@@ -96,7 +95,8 @@ export class FdStoreMirror {
 
   /** Removes leftovers of other processes: the notes of the previous and the next generation, and unused segments. */
   #sweep(store: Pick<FdStore, 'drop'>): void {
-    const { generation, segmentSet } = this.#deps
+    const { origin, segmentSet } = this.#deps
+    const { generation } = origin
     for (const neighbour of [generation - 1, generation + 1]) store.drop(`note-${neighbour}`)
     const { top } = segmentSet
     for (let epoch = Math.max(1, top - SWEPT_EPOCHS); epoch <= top + 2; epoch++)
@@ -105,13 +105,13 @@ export class FdStoreMirror {
   }
 
   #wanted(): Map<string, { fd: OwnedFd; identity: string | OwnedFd }> {
-    const { control, generation, registry, segmentSet } = this.#deps
+    const { control, origin, registry, segmentSet } = this.#deps
     const wanted = new Map<string, { fd: OwnedFd; identity: string | OwnedFd }>()
     const add = (name: string, fd: OwnedFd) => wanted.set(name, { fd, identity: inspectOne(fd).ino })
     for (const segment of segmentSet.all) add(segmentName(segment), segment.fd)
     for (const { role, fd } of control()) add(role, fd)
     const note = this.#names.file
-    if (note !== null) add(`note-${generation}`, note)
+    if (note !== null) add(`note-${origin.generation}`, note)
     const { entries } = registry
     const seen = inspect(entries.map(({ fd }) => fd))
     entries.forEach(({ fd, name }, i) => {

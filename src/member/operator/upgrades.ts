@@ -7,16 +7,16 @@ import { refuseWithout, type Upgraded, type UpgradeProgress } from '../../operat
 import type { Failure, UpgradeReport } from '../../operator/status-report.js'
 import { successorCommand } from '../../os/command-line.js'
 import { checkGivenUp, givingUp, type NamedAddress } from '../../os/given-up.js'
-import { canNameMainProcess } from '../../os/service-manager/service-manager.js'
+import { pidOf } from '../../os/liveness.js'
+import { descendsFrom, processStat } from '../../os/main-process.js'
+import { canNameMainProcess, type MainProcess } from '../../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../../versions/leftover-processes.js'
 import type { Successor } from '../../versions/spawn-successor.js'
 import type { CancelResult } from '../../versions/upgrade-attempt.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../../versions/upgrade-attempt.js'
-import type { ChangeNotifier } from '../../wire/pending.js'
 import type { Hosting } from '../lifecycle/hosting.js'
 import { probationError } from '../lifecycle/hosting.js'
-import type { Machine } from '../lifecycle/machine.js'
-import { SELF } from '../lifecycle/machine.js'
+import { type Machine, type Origin, SELF } from '../lifecycle/machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { UpgradeOptions } from '../options/member-options.js'
 import type { Settings } from '../options/options.js'
@@ -29,9 +29,8 @@ const SERVING_MS = 2_000
 
 export interface UpgradesDeps {
   readonly settings: Settings
-  readonly generation: number
+  readonly origin: Pick<Origin, 'generation'>
   readonly machine: Machine
-  readonly changes: ChangeNotifier
   readonly hosting: Hosting
   readonly shutdown: Shutdown
 }
@@ -112,11 +111,26 @@ export class Upgrades implements AttemptIncumbent {
    * a wrapper, the process that serves has another pid.
    */
   servedBy(started: number): Upgraded | null {
-    const { generation, machine, shutdown } = this.#deps
+    const { machine, origin, shutdown } = this.#deps
     if (shutdown.ended || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return null
     // In daemon hosting the successor's pid is not known here.
     const peer = this.#peer(machine.holder?.owner)
-    return { pid: peer?.pid ?? started, generation: peer?.generation ?? generation + 1 }
+    return { pid: peer?.pid ?? started, generation: peer?.generation ?? origin.generation + 1 }
+  }
+
+  /** The successor that serves. Null if there is none, its pid is unknown in this PID namespace, or the holder is a daemon. */
+  get servingSuccessor(): MainProcess | null {
+    const peer = this.#peer(this.#deps.machine.holder?.owner)
+    if (peer === undefined) return null
+    const pid = peer.pidfd === null ? peer.pid : pidOf(peer.pidfd)
+    return pid > 0 ? { pid, pidfd: peer.pidfd } : null
+  }
+
+  /** Returns the living process that this one has started as its successor, or whose descendant `successor` is. Null if another process has started it. */
+  startedAs(successor: MainProcess | null): Successor | null {
+    const last = this.started.findLast(({ pid }) => !['Z', undefined].includes(processStat(pid)?.state))
+    if (last === undefined) return null
+    return successor === null || descendsFrom(successor.pid, last.pid) ? last : null
   }
 
   get joinerPid(): number | null {
@@ -128,7 +142,7 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   watch(onChange: () => void): () => void {
-    return this.#deps.changes.watch(onChange)
+    return this.#deps.machine.changes.watch(onChange)
   }
 
   /** A successor that has not joined has no descriptors to release, so it gets no time before SIGKILL. */
@@ -137,16 +151,16 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   async whenServing(): Promise<void> {
-    const { changes, machine } = this.#deps
+    const { machine } = this.#deps
     const settled = () => machine.phase !== 'frozen' && machine.holder?.phase !== 'returning'
-    await changes.until(settled, SERVING_MS)
+    await machine.changes.until(settled, SERVING_MS)
   }
 
   /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
   async start(options: UpgradeOptions, where: SuccessorStart = {}): Promise<Upgraded> {
     // If the successor of a failed upgrade is still ending, wait for its end instead of failing with ERR_FDB_BUSY.
     const beingEnded = () => this.#attempt?.isCancelled === true
-    if (beingEnded()) await this.#deps.changes.until(() => !beingEnded(), GIVEN_UP_MS)
+    if (beingEnded()) await this.#deps.machine.changes.until(() => !beingEnded(), GIVEN_UP_MS)
     this.#refuseNow()
     options.signal?.throwIfAborted()
     const ended = new AbortController()
@@ -160,7 +174,7 @@ export class Upgrades implements AttemptIncumbent {
         await upgraded.catch(() => {})
       },
     }
-    this.#deps.changes.notify()
+    this.#deps.machine.changes.notify()
     try {
       return await upgraded
     } catch (error) {
@@ -172,7 +186,7 @@ export class Upgrades implements AttemptIncumbent {
       this.#underWay = null
       this.#attempt = null
       this.#step = null
-      this.#deps.changes.notify()
+      this.#deps.machine.changes.notify()
     }
   }
 
@@ -254,7 +268,7 @@ export class Upgrades implements AttemptIncumbent {
 
   #recordFailure({ code, message, phase = 'starting' }: FdbError): void {
     this.#failure = { code, message, phase, at: Date.now() }
-    this.#deps.changes.notify()
+    this.#deps.machine.changes.notify()
   }
 
   #peer(id: Id = SELF): Peer | undefined {

@@ -1,12 +1,9 @@
 import type { HolderState } from '../../handoff/holder-machine.js'
 import type { MemberState } from '../../handoff/member-machine.js'
 import { isReplaced } from '../../handoff/phases.js'
-import type { SegmentSet } from '../../holder/segment-set.js'
-import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { CannotServe } from '../lifecycle/cannot-serve.js'
 import { DescriptorShortage, fencedError, isDescriptorShortage } from '../lifecycle/cannot-serve.js'
-import type { Leadership } from '../lifecycle/leadership.js'
 import type { Machine } from '../lifecycle/machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
@@ -23,17 +20,21 @@ export interface WriteConnection {
 
 export interface FencedWritesDeps {
   readonly settings: Pick<Settings, 'logger' | 'timeout'>
-  readonly machine: Pick<Machine, 'phase' | 'sealed' | 'step'> & {
-    readonly member: Pick<MemberState, 'epoch' | 'link' | 'scope'>
+  readonly machine: Pick<Machine, 'changes' | 'phase' | 'sealed'> & {
+    readonly member: Pick<MemberState, 'epoch' | 'link'>
     readonly holder: Pick<HolderState, 'phase'> | null
   }
-  readonly shutdown: Pick<Shutdown, 'closing' | 'over'>
-  readonly segmentSet: Pick<SegmentSet, 'put' | 'top'>
-  readonly cannotServe: Pick<CannotServe, 'unfitError'>
-  readonly leadership: Pick<Leadership, 'quiesce'>
-  readonly state: Pick<OwnState, 'file' | 'log'> & { readonly loader: Pick<SegmentLoader, 'follow'> }
+  readonly shutdown: Pick<Shutdown, 'closing' | 'order' | 'over'> & {
+    readonly cannotServe: Pick<CannotServe, 'unfitError'>
+  }
+  readonly state: Pick<OwnState, 'file' | 'log'> & { readonly loader: Pick<SegmentLoader, 'follow' | 'take'> }
   readonly connection: WriteConnection
+  /** Resolves when all changes that the application has requested are made. */
+  readonly settled: () => Promise<void>
 }
+
+/** If the service ends, the last changes must reach the state file within this time. */
+const FILE_END_MS = 10_000
 
 /** Forwards the changes of this process, which has lost the right to write, and reads the records of the process that has it. */
 export class FencedWrites {
@@ -59,46 +60,34 @@ export class FencedWrites {
     })
   }
 
-  /** Called before the last connections drain. Returns whether this process keeps writing until they have ended. */
-  leave(): boolean {
+  /**
+   * Called before the last connections drain: until they have ended, this process keeps writing, or forwards their changes. The result resolves when
+   * those changes are made, and the state file is complete if this process keeps writing.
+   */
+  leave(): (drained: Promise<void>) => Promise<unknown> {
+    const { machine, settled, shutdown, state } = this.#deps
     const toTheEnd = this.#keepsWriting
-    if (toTheEnd)
-      this.#deps.state.file?.watchForReplacement(() => this.#deps.state.log.endWriting(this.#fencedError()))
+    if (toTheEnd) state.file?.watchForReplacement(() => state.log.endWriting(this.#fencedError()))
     else {
       // Changes may wait in the queue, if this process accepted without the right to write.
       this.#forwardOrRefuse()
       this.followOn()
     }
-    return toTheEnd
-  }
-
-  /** Checks whether this process's segment is sealed, and passes the result to the state machine. */
-  checkSeal(): void {
-    const { leadership, machine, shutdown } = this.#deps
-    if (shutdown.over || !machine.sealed) return
-    if (shutdown.closing && machine.phase === 'leaving') this.#forward()
-    else {
-      // The incumbent has sealed this segment to serve itself. If it is dead, this process starts the work again when it has taken over.
-      const { scope, link } = machine.member
-      if (scope === 'holder' && link !== 'local') void leadership.quiesce()
-      machine.step({ type: 'sealed' })
+    return drained => {
+      // The last clients may have made changes just before they left.
+      const made = drained.then(() => shutdown.order.untilEnd(machine.changes, settled()))
+      const file = async () => {
+        if (toTheEnd) await made
+        await state.file?.finish(FILE_END_MS)
+      }
+      return Promise.all([made, file()])
     }
   }
 
   /** Adds newer segments, from which this process answers while it drains. Takes ownership. */
   takeNewer(items: readonly BundleItem[]): void {
-    const { segmentSet, settings, shutdown } = this.#deps
-    for (const { role, epoch = 0, fd } of items) {
-      try {
-        if (shutdown.over || role !== 'segment' || epoch <= segmentSet.top) fd.close()
-        else segmentSet.put(Segment.open(fd), false)
-      } catch (error) {
-        settings.logger.warn(
-          { err: error },
-          'a segment with newer state cannot be opened: this process may answer from older state',
-        )
-      }
-    }
+    const { shutdown, state } = this.#deps
+    state.loader.take(items, shutdown.over)
     this.followOn()
   }
 
@@ -123,18 +112,19 @@ export class FencedWrites {
     )
   }
 
+  /** Starts to forward changes, or refuses them if the process that serves does not accept any. */
+  forward(): void {
+    this.forwarder.start(this.#fencedError())
+    if (!this.#deps.connection.open()) this.forwarder.refuse()
+  }
+
   #forwardOrRefuse(): void {
-    const { cannotServe, machine, shutdown } = this.#deps
+    const { machine, shutdown } = this.#deps
     // If this process is alone and not closing, it could not start to write, and no other process can.
     if (machine.phase === 'unfit' || (this.#alone && !shutdown.closing)) {
       this.forwarder.end()
-      this.#deps.state.log.endWriting(cannotServe.unfitError())
-    } else this.#forward()
-  }
-
-  #forward(): void {
-    this.forwarder.start(this.#fencedError())
-    if (!this.#deps.connection.open()) this.forwarder.refuse()
+      this.#deps.state.log.endWriting(shutdown.cannotServe.unfitError())
+    } else this.forward()
   }
 
   /** Whether the service ends without a successor: then the last clients may still change the state. */

@@ -7,7 +7,7 @@ import type { BundleItem } from '../../wire/bundle.js'
 import { REFUSED, remoteError, type WireEnvelope } from '../../wire/link.js'
 import { Pending } from '../../wire/pending.js'
 import { DescriptorShortage, isDescriptorShortage } from '../lifecycle/cannot-serve.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine, Origin } from '../lifecycle/machine.js'
 import { notReady, type Readiness } from '../lifecycle/readiness.js'
 import type { Settings } from '../options/options.js'
 import { SegmentLoader } from './segment-loader.js'
@@ -20,7 +20,7 @@ const FEWEST_MERGED = 8
 
 interface FollowedStateDeps {
   readonly settings: Settings
-  readonly generation: number
+  readonly origin: Pick<Origin, 'generation'>
   readonly machine: Machine
   readonly readiness: Pick<Readiness, 'checks'>
 }
@@ -49,7 +49,8 @@ export class FollowedState {
   #nextStartedAt = 0
   #closed = false
 
-  constructor(service: string, { generation, machine, readiness, settings }: FollowedStateDeps) {
+  constructor(service: string, { machine, origin, readiness, settings }: FollowedStateDeps) {
+    const { generation } = origin
     const { control, logger, stateLimits, timeout, times, versions } = settings
     this.#service = service
     this.#logger = logger
@@ -66,25 +67,27 @@ export class FollowedState {
     const again = () => this.#link.reconnect()
     this.#writes = new WriteForwarder(this.log, timeout, again)
     this.#link = new ServingLink({
-      control: control ?? '',
-      service,
-      follower: settings.service,
-      serviceStartedAt: () => this.#serviceStartedAt,
-      versions,
-      generation,
+      settings: { logger, service, versions, control: control ?? '' },
+      hello: () => ({
+        intent: 'follow',
+        generation,
+        top: this.#segmentSet.top,
+        follower: settings.service,
+        serviceStartedAt: this.#serviceStartedAt,
+      }),
       everyMs: () => times.heartbeat,
       report: () => ({ pid: process.pid, generation, phase: machine.phase, sequence: this.log.sequence }),
-      top: () => this.#segmentSet.top,
-      adopt: items => {
-        const startedAt = this.#nextStartedAt
-        this.#queue(() => this.#read(items, startedAt))
-      },
-      logger,
       writes: this.#writes,
-      broken: error => {
-        if (isDescriptorShortage(error)) this.#shortage.log(error)
+      events: {
+        adopt: items => {
+          const startedAt = this.#nextStartedAt
+          this.#queue(() => this.#read(items, startedAt))
+        },
+        broken: error => {
+          if (isDescriptorShortage(error)) this.#shortage.log(error)
+        },
+        handle: envelope => this.#handle(envelope),
       },
-      handle: envelope => this.#handle(envelope),
     })
   }
 

@@ -7,8 +7,9 @@ import type { StateFileSettings } from '../../state/file/files.js'
 import { loadStateFile } from '../../state/file/load.js'
 import type { FileEnd } from '../../state/file/records.js'
 import type { StateFile } from '../../state/file/state-file.js'
-import type { Segment } from '../../state/segment.js'
+import { Segment } from '../../state/segment.js'
 import type { StateLog } from '../../state/state-log.js'
+import type { BundleItem } from '../../wire/bundle.js'
 
 /** Sealed segments that together have at most this size are compacted after each handoff. Larger ones are compacted if they number {@link COMPACT_SEGMENTS}. */
 const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024
@@ -83,6 +84,21 @@ export class SegmentLoader {
       if (kind === 'epoch' && epoch > this.#newest && epoch < below) await this.#log.adopt(segment.dup())
     }
     this.#log.follow()
+  }
+
+  /** Adds segments that are newer than the known ones, and closes the other items. `over`: closes all. */
+  take(items: readonly BundleItem[], over: boolean): void {
+    for (const { role, epoch = 0, fd } of items) {
+      try {
+        if (over || role !== 'segment' || epoch <= this.#segmentSet.top) fd.close()
+        else this.#segmentSet.put(Segment.open(fd), false)
+      } catch (error) {
+        this.#logger.warn(
+          { err: error },
+          'a segment with newer state cannot be opened: this process may answer from older state',
+        )
+      }
+    }
   }
 
   /** Returns copies of the segments that come after `epoch`, for the log, which owns them. */

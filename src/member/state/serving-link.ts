@@ -1,33 +1,40 @@
-import type { Logger } from '../../base/logger.js'
 import { closeAll } from '../../kernel/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
 import { helloFor } from '../../wire/greeting.js'
-import { FORWARDS_WRITES, Link, type VersionRange, type WireEnvelope } from '../../wire/link.js'
+import { FORWARDS_WRITES, Link, type WireEnvelope } from '../../wire/link.js'
+import type { Settings } from '../options/options.js'
 import type { WriteForwarder } from './write-forwarder.js'
 
-interface ServingLinkOptions {
-  readonly control: string
-  readonly service: string
-  readonly generation: number
-  readonly versions: VersionRange
+export interface ServingLinkDeps {
+  readonly settings: Pick<Settings, 'logger' | 'service' | 'versions'> & { readonly control: string }
+  /** Returns the facts of the next Hello. */
+  readonly hello: () => ServingHello
   readonly everyMs: () => number
   readonly report: () => object
-  /** The own service of a process that follows the state of `service`. Absent if this process stands by or drains. */
-  readonly follower?: string
-  /** Returns the start time of the service whose segments this process has, in milliseconds since 1970. */
-  readonly serviceStartedAt?: () => number
-  /** Returns the highest epoch of the segments that this process has, so that it gets newer ones only. */
-  readonly top: () => number
-  /** Owns the items: new segments, or a move channel. */
-  readonly adopt: (items: BundleItem[]) => void
-  /** Called when a connection was made. */
-  readonly connected?: () => void
   readonly writes: WriteForwarder
+  readonly events: ServingEvents
+}
+
+interface ServingHello {
+  readonly intent: 'draining' | 'follow'
+  readonly generation: number
+  /** The highest epoch of the segments that this process has, so that it gets newer ones only. */
+  readonly top: number
+  /** The own service of a process that follows the state of another one. */
+  readonly follower?: string
+  /** The start time of the service whose segments this process has, in milliseconds since 1970. */
+  readonly serviceStartedAt?: number
+}
+
+interface ServingEvents {
+  /** Owns the items: new segments, or a move channel. */
+  adopt(items: BundleItem[]): void
+  /** Called when a connection was made. */
+  connected?(): void
   /** Called when the peer has violated the protocol. The link then connects again. */
-  readonly broken?: (error: unknown) => void
-  readonly handle?: (envelope: WireEnvelope) => void
-  readonly logger: Logger
+  broken?(error: unknown): void
+  handle?(envelope: WireEnvelope): void
 }
 
 const LINK_RETRY_MS = 250
@@ -40,7 +47,7 @@ const RECONNECT_MS = 10
  * process if the one that serves is replaced.
  */
 export class ServingLink {
-  readonly #options: ServingLinkOptions
+  readonly #deps: ServingLinkDeps
   #link: Link | null = null
   #timer: NodeJS.Timeout | undefined
   #running = false
@@ -50,8 +57,8 @@ export class ServingLink {
   /** How many attempts to connect have failed in a row. */
   #failures = 0
 
-  constructor(options: ServingLinkOptions) {
-    this.#options = options
+  constructor(deps: ServingLinkDeps) {
+    this.#deps = deps
   }
 
   start(): void {
@@ -70,7 +77,7 @@ export class ServingLink {
     this.#sendReport(link)
     this.#link = null
     link.close()
-    this.#options.writes.onLost(link)
+    this.#deps.writes.onLost(link)
   }
 
   askForMove(): void {
@@ -87,7 +94,8 @@ export class ServingLink {
   }
 
   async #connect(): Promise<void> {
-    const { control, follower, service, generation, versions, handle } = this.#options
+    const { events, hello, settings, writes } = this.#deps
+    const { control, logger, service, versions } = settings
     const start = this.#starts
     try {
       const link = new Link(await Channel.connect(control, { timeoutMs: 1_000, as: 'member' }))
@@ -104,37 +112,29 @@ export class ServingLink {
         message: (envelope, fds) => {
           closeAll(fds)
           const { welcome, written } = envelope
-          if (welcome) this.#options.writes.onWelcome(link, welcome)
-          if (written) this.#options.writes.onWritten(link, written)
-          handle?.(envelope)
+          if (welcome) writes.onWelcome(link, welcome)
+          if (written) writes.onWritten(link, written)
+          events.handle?.(envelope)
         },
-        bundle: items => this.#options.adopt(items),
+        bundle: items => events.adopt(items),
         broken: error => {
-          this.#options.broken?.(error)
+          events.broken?.(error)
           this.#connectAgain(link)
         },
         end: () => this.#connectAgain(link),
       })
-      const hello = helloFor(follower === undefined ? 'draining' : 'follow', {
-        versions,
-        service,
-        generation,
-        capabilities: [FORWARDS_WRITES],
-        top: this.#options.top(),
-        follower: follower ?? '',
-        serviceStartedAt: this.#options.serviceStartedAt?.() ?? 0,
-      })
-      link.post(hello)
+      const { intent, ...facts } = hello()
+      link.post(helloFor(intent, { versions, service, capabilities: [FORWARDS_WRITES], ...facts }))
       this.#beat(link)
-      this.#options.writes.onConnected(link)
-      this.#options.connected?.()
+      writes.onConnected(link)
+      events.connected?.()
     } catch (error) {
       if (this.#failures++ === 0)
-        this.#options.logger.debug(
+        logger.debug(
           { err: error, service },
           'the serving process cannot be reached yet; this process tries again until it can',
         )
-      const ms = Math.max(LINK_RETRY_MS, this.#options.everyMs())
+      const ms = Math.max(LINK_RETRY_MS, this.#deps.everyMs())
       if (start === this.#starts) this.#later(() => void this.#connect(), ms)
     }
   }
@@ -142,17 +142,17 @@ export class ServingLink {
   #beat(link: Link): void {
     if (!this.#running || this.#link !== link) return
     this.#sendReport(link)
-    this.#later(() => this.#beat(link), this.#options.everyMs())
+    this.#later(() => this.#beat(link), this.#deps.everyMs())
   }
 
   #sendReport(link: Link): void {
-    link.beat({ healthy: true, report: JSON.stringify(this.#options.report()) })
+    link.beat({ healthy: true, report: JSON.stringify(this.#deps.report()) })
   }
 
   #connectAgain(link: Link): void {
     link.close()
     if (this.#link === link) this.#link = null
-    this.#options.writes.onLost(link)
+    this.#deps.writes.onLost(link)
     // If the process closed the connection soon after it was made, it would probably do so again: wait longer.
     const refused = performance.now() - this.#connectedAt < LINK_RETRY_MS
     this.#later(() => void this.#connect(), refused ? LINK_RETRY_MS : RECONNECT_MS)

@@ -72,14 +72,14 @@ export const member = room(
       'unit/member/shutdown',
     ],
     [
-      'member/hosting/daemon-hosting.ts',
+      'member/hosting/operator-requests.ts',
       'Math.max(0, this.#notifiedAt + EVERY_MS - performance.now())',
       '0',
       'unit/member/runtime',
       'unit/member/append-notice',
     ],
     [
-      'member/hosting/daemon-hosting.ts',
+      'member/hosting/operator-requests.ts',
       'this.#appended.delete(this.#onAppend)',
       '',
       'unit/member/runtime',
@@ -92,7 +92,7 @@ export const member = room(
       'unit/member/fd-store-mirror',
     ],
     [
-      'member/hosting/daemon-hosting.ts',
+      'member/hosting/holder-link.ts',
       'if (signal.aborted) return null\n',
       '',
       'unit/member/back',

@@ -40,8 +40,12 @@ function joiner(service: string, uid = 0) {
 function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
   const changes = new ChangeNotifier()
   const state = { settled: true, paused: false, joined: [] as Caller[], offered: [] as Caller[] }
-  const controlSocket = { receive: (caller: Caller) => void state.offered.push(caller) }
-  const machine: DaemonContext['runtime']['machine'] = { phase: 'serving', holder: { phase: 'idle' } }
+  const clients = { receive: (caller: Caller) => void state.offered.push(caller) }
+  const machine: DaemonContext['runtime']['machine'] = {
+    changes,
+    phase: 'serving',
+    holder: { phase: 'idle' },
+  }
   const services = {
     get idle() {
       return state.settled
@@ -62,8 +66,7 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
   const reception = new DaemonReception(gate, { passed: null, takesOver: false })
   reception.attach({
     runtime: {
-      changes,
-      controlSocket,
+      clients,
       machine,
       settings: { control: '/run/shop/broker.sock', logger: SILENT },
     },

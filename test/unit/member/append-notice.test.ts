@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { AppendNotice } from '../../../src/member/hosting/daemon-hosting.js'
+import { AppendNotice } from '../../../src/member/hosting/operator-requests.js'
 import { until } from '../../processes/until.js'
 
 it('tells of what was appended: at once, what comes soon after as one, and without a warning of Node', async () => {

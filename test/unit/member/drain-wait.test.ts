@@ -3,7 +3,7 @@ import { connect, createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { join } from '../../../src/index.js'
-import { drainListeners } from '../../../src/member/drain/own-drain.js'
+import { drainListeners } from '../../../src/member/drain/connection-drain.js'
 import { until } from '../../processes/until.js'
 
 describe('the wait for the last connection', () => {

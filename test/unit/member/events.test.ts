@@ -120,16 +120,11 @@ it('a reporter that is stopped and started again has one connection', async () =
   const warned: string[] = []
   const logger = { ...SILENT, debug: (_: object, message: string) => void warned.push(message) }
   const reporter = new ServingLink({
-    control,
-    logger,
-    service: 'shop',
-    generation: 1,
-    versions: VERSIONS,
+    settings: { control, logger, service: 'shop', versions: VERSIONS },
+    hello: () => ({ intent: 'draining', generation: 1, top: 0 }),
     everyMs: () => 20,
     report,
-    top: () => 0,
-    adopt: () => {},
-    connected: () => {},
+    events: { adopt: () => {} },
     writes: new WriteForwarder(log, 1_000, () => {}),
   })
   reporter.start()

@@ -36,12 +36,10 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
     { role: 'lock' as const, fd: memoryFile('lock', 'in its place') },
   ]
   const storeMirror = new FdStoreMirror({
-    generation: 1,
+    origin: { generation: 1, serviceStartedAt: 0, scope: 'holder' },
     registry,
-    serviceStartedAt: 0,
     settings: { service: 'shop' },
     segmentSet: new SegmentSet(),
-    machine: { member: { scope: 'holder' } },
     control: () => control,
     store,
   })

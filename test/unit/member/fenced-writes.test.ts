@@ -5,8 +5,12 @@ import type { MemberPhase } from '../../../src/handoff/phases.js'
 import { SegmentSet } from '../../../src/holder/segment-set.js'
 import { OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
+import { SealWatch } from '../../../src/member/hosting/seal-watch.js'
+import { Shutdown } from '../../../src/member/lifecycle/shutdown.js'
 import { FencedWrites } from '../../../src/member/state/fenced-writes.js'
+import { SegmentLoader } from '../../../src/member/state/segment-loader.js'
 import type { BundleItem } from '../../../src/wire/bundle.js'
+import { ChangeNotifier } from '../../../src/wire/pending.js'
 import { Segment, StateLog } from '../../fixtures/state.js'
 
 describe('a process that may not write any more', () => {
@@ -22,29 +26,36 @@ describe('a process that may not write any more', () => {
     const steps: string[] = []
     const { phase, closing = false, over = false, sealed = false, alone = false } = facts
     const followed: (number | undefined)[] = []
+    const segments = new SegmentLoader(log, segmentSet, SILENT)
     const follow = async (below?: number) => void followed.push(below)
+    const loader = { follow, take: segments.take.bind(segments) }
+    const { order, cannotServe } = new Shutdown()
+    const shutdown = { closing, over, order, cannotServe }
+    const machine = {
+      phase,
+      sealed,
+      isReleased: false,
+      changes: new ChangeNotifier(),
+      member: { epoch: 1, link: alone ? 'local' : 'up', scope: 'member' } as const,
+      holder: alone ? ({ phase: 'idle' } as const) : null,
+      step: ({ type }: { type: string }) => void steps.push(type),
+    }
     const writes = new FencedWrites({
-      shutdown: { closing, over },
-      machine: {
-        phase,
-        sealed,
-        member: { epoch: 1, link: alone ? 'local' : 'up', scope: 'member' },
-        holder: alone ? { phase: 'idle' } : null,
-        step: ({ type }) => void steps.push(type),
-      },
+      shutdown,
+      machine,
       settings: { timeout: 1_000, logger: SILENT },
-      leadership: { quiesce: async () => {} },
-      segmentSet,
-      cannotServe: { unfitError: () => new FdbError('ERR_FDB_FENCED', 'unfit') },
-      state: { log, file: null, loader: { follow } },
+      state: { log, file: null, loader },
       connection: { open: () => true, reconnect: () => {} },
+      settled: async () => {},
     })
+    const leadership = { quiesce: async () => {} }
+    const seal = new SealWatch({ machine, shutdown, segmentSet, writes, leadership })
     onTestFinished(() => {
       writes.forwarder.end()
       log.close()
       segmentSet.close()
     })
-    return { writes, segmentSet, steps, followed }
+    return { writes, seal, segmentSet, steps, followed }
   }
 
   it('forwards its changes when it stands by, leaves or was cut off, and ends them when it is unfit, or the only one', async () => {
@@ -61,21 +72,21 @@ describe('a process that may not write any more', () => {
       const { writes } = late(facts)
       writes.forwarder.start(new FdbError('ERR_FDB_FENCED', 'late'))
       await writes.end()
-      expect(writes.leave()).toBe(false)
+      writes.leave()
       expect(writes.forwarder.active).toBe(false)
     }
   })
 
   it('forwards them when it leaves if it finds its segment sealed, and else asks where it stands', () => {
     const leaving = late({ phase: 'leaving', closing: true, sealed: true })
-    leaving.writes.checkSeal()
+    leaving.seal.check()
     expect([leaving.writes.forwarder.active, leaving.steps]).toEqual([true, []])
     const serving = late({ phase: 'serving', sealed: true })
-    serving.writes.checkSeal()
+    serving.seal.check()
     expect([serving.writes.forwarder.active, serving.steps]).toEqual([false, ['sealed']])
     for (const facts of [{ phase: 'serving' }, { phase: 'gone', over: true, sealed: true }] as const) {
       const quiet = late(facts)
-      quiet.writes.checkSeal()
+      quiet.seal.check()
       expect(quiet.steps).toEqual([])
     }
   })

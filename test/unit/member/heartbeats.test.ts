@@ -98,7 +98,6 @@ describe('a process that was kept from listening', () => {
     let blockedMs = 0
     const told: string[] = []
     const heartbeat = new Heartbeat({
-      before: () => {},
       everyMs: () => 20,
       link: () => ({
         open: true,
@@ -114,8 +113,7 @@ describe('a process that was kept from listening', () => {
       },
       report: () => ({}),
       silenceMs: () => silenceMs,
-      onSilent: () => told.push('silent'),
-      onHeard: () => {},
+      events: { before: () => {}, onSilent: () => void told.push('silent'), onHeard: () => {} },
     })
     heartbeat.start()
     onTestFinished(() => heartbeat.stop())

@@ -2,12 +2,13 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import type { FdbError } from '../../../src/errors.js'
 import type { ToMember } from '../../../src/handoff/messages.js'
-import { resolveTimes } from '../../../src/holder/times.js'
 import { closeAll, OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { HolderLink } from '../../../src/member/hosting/holder-link.js'
+import { HolderMessages } from '../../../src/member/hosting/holder-messages.js'
 import { JoinedHolder } from '../../../src/member/hosting/joined-holder.js'
 import { Readiness } from '../../../src/member/lifecycle/readiness.js'
+import { Shutdown } from '../../../src/member/lifecycle/shutdown.js'
 import { ownPidfd } from '../../../src/os/liveness.js'
 import { fdbroker } from '../../../src/proto/wire.js'
 import { Channel } from '../../../src/wire/channel.js'
@@ -28,31 +29,28 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
     onLost: () => story.push('hosting lost'),
     onReleased: () => story.push('hosting released'),
   }
-  const parts = {
-    settings: { reception: null, timeout: 1_000, times: resolveTimes(), logger: SILENT },
-    shutdown: {
-      recordReason: because,
-      replaceReason: because,
-      handleVerdict: (word: string) => story.push(`shutdown ${word}`),
-      over: false,
-    },
-    machine: {
-      member: { epoch: 1, holds, phase: 'serving' as const },
-      sealed: false,
-      step: (event: { type: string; message?: { kind: string }; fate?: string }) =>
-        story.push(['step', event.type, event.message?.kind ?? event.fate ?? ''].join(' ').trim()),
-    },
-    segmentSet: { isReleased: () => false, isSealed: () => false, prune: () => {} },
-    timing: { record: () => {} },
-    cannotServe: { cause: null },
-    readiness: new Readiness(() => {}, SILENT),
-    leadership: { quiesce: async () => {} },
-    moves: { open: () => {} },
-    hosting: () => hosting,
-    offers: { accept: () => null, announce: () => {} },
-    refuse: (error: FdbError) => story.push(`refuse ${error.code}`),
-    followOn: () => {},
+  const shutdown = {
+    recordReason: because,
+    replaceReason: because,
+    handleVerdict: (word: string) => story.push(`shutdown ${word}`),
+    over: false,
+    cannotServe: new Shutdown().cannotServe,
   }
+  const machine = {
+    member: { epoch: 1, holds, phase: 'serving' as const },
+    sealed: false,
+    isSealed: () => false,
+    isReleased: false,
+    step: (event: { type: string; message?: { kind: string }; fate?: string }) =>
+      story.push(['step', event.type, event.message?.kind ?? event.fate ?? ''].join(' ').trim()),
+  }
+  const parts = { shutdown, machine, hosting: () => hosting }
+  const messages = new HolderMessages({
+    ...parts,
+    leadership: { quiesce: async () => {} },
+    offers: { announce: () => {}, receive: () => {} },
+    orders: { handle: () => false, openChannel: () => false },
+  })
   let handler!: Handler
   const link = { open: true }
   const holder = {
@@ -62,7 +60,9 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
       handler = given
     },
   }
-  new JoinedHolder(parts).attach(holder as unknown as HolderLink)
+  const readiness = new Readiness(() => {}, SILENT)
+  const refuse = (error: FdbError) => story.push(`refuse ${error.code}`)
+  new JoinedHolder({ ...parts, messages, readiness, refuse }).attach(holder as unknown as HolderLink)
   return { handler, story, link }
 }
 

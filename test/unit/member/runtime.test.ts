@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { StateSizes, UnservedServices } from '../../../src/daemon/services.js'
-import { AppendNotice } from '../../../src/member/hosting/daemon-hosting.js'
+import { AppendNotice } from '../../../src/member/hosting/operator-requests.js'
 import { Heartbeat } from '../../../src/member/lifecycle/heartbeat.js'
 import { Leadership } from '../../../src/member/lifecycle/leadership.js'
 import { addPrint, RequestMemory } from '../../../src/state/requests.js'
@@ -102,16 +102,12 @@ describe('a heartbeat', () => {
     let silent = 0
     const link = { open: true, idleMs: 60_000, beat: (of: unknown) => beats.push(of) }
     const heart = new Heartbeat({
-      before: () => {},
       everyMs: () => 100,
       link: () => link,
       healthy: () => true,
       report: () => ({}),
       silenceMs: () => 500,
-      onSilent: () => {
-        silent++
-      },
-      onHeard: () => {},
+      events: { before: () => {}, onSilent: () => void silent++, onHeard: () => {} },
     })
     return { heart, beats, silent: () => silent }
   }
@@ -129,14 +125,12 @@ describe('a heartbeat', () => {
   it('sends no heartbeat, and starts no timer, if the messages that are heard before it end the membership', () => {
     let sent = 0
     const ended: Heartbeat = new Heartbeat({
-      before: () => ended.stop(),
       everyMs: () => 20,
       link: () => ({ open: true, idleMs: 0, beat: () => void sent++ }),
       healthy: () => true,
       report: () => ({}),
       silenceMs: () => 1_000,
-      onSilent: () => {},
-      onHeard: () => {},
+      events: { before: () => ended.stop(), onSilent: () => {}, onHeard: () => {} },
     })
     ended.start()
     expect([sent, vi.getTimerCount()]).toEqual([0, 0])
@@ -149,14 +143,12 @@ describe('a heartbeat', () => {
     let silent = 0
     let heard = 0
     const beats = new Heartbeat({
-      before: () => {},
       everyMs: () => 20,
       link: () => link,
       healthy: () => well(),
       report: () => ({ connections: 1 }),
       silenceMs: () => 100,
-      onSilent: () => void silent++,
-      onHeard: () => void heard++,
+      events: { before: () => {}, onSilent: () => void silent++, onHeard: () => void heard++ },
     })
     onTestFinished(() => beats.stop())
     expect(beats.holderSilent).toBe(false)

@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { OperatorRequests } from '../../../src/member/hosting/daemon-hosting.js'
+import { OperatorRequests } from '../../../src/member/hosting/operator-requests.js'
 import type { Operations } from '../../../src/operator/requests.js'
 import { RequestHandler, serveOperator } from '../../../src/operator/server.js'
 import { Link, type WireBody } from '../../../src/wire/link.js'

@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../../src/index.js'
 import { configFrom } from '../../../src/proxy/config/load.js'
-import type { ProxyDocument } from '../../../src/proxy/index.js'
 import { config, EXAMPLE } from '../../fixtures/proxy-config.js'
+
+type ProxyDocument = Parameters<typeof configFrom>[0]
 
 /** Every key that a program can give: one that the type does not know does not compile. */
 const EVERY: ProxyDocument = {

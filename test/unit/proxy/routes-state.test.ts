@@ -2,7 +2,6 @@ import { describe, expect, it } from 'vitest'
 import { describeRoute } from '../../../src/proxy/routes/live-routes.js'
 import { parseRouteKey, routeKey } from '../../../src/proxy/routes/path-tree.js'
 import { reconcile } from '../../../src/proxy/routes/reconcile.js'
-import type { RouteRule } from '../../../src/proxy/routes/rule.js'
 import { addRoutes, removeRoutes } from '../../../src/proxy/routes/runtime.js'
 import {
   type RouteChange,
@@ -26,7 +25,7 @@ const answer: RouteTarget = {
 }
 const upstreams = new Set(['app', 'other'])
 
-const rule = (name: string, target: RouteTarget = app): RouteRule => {
+const rule = (name: string, target: RouteTarget = app) => {
   const slash = name.indexOf('/')
   return { host: name.slice(0, slash), path: name.slice(slash), target }
 }
@@ -41,8 +40,11 @@ function apply(to: Map<string, RouteMessage>, changes: Iterable<RouteChange>): v
     else to.set(change.key, change.value)
   }
 }
-const reconciled = (current: Map<string, RouteMessage>, routes: RouteRule[], former = new Set<string>()) =>
-  runAtOnce(reconcile(current, { routes, upstreams, former }, STAMP))
+const reconciled = (
+  current: Map<string, RouteMessage>,
+  routes: ReturnType<typeof rule>[],
+  former = new Set<string>(),
+) => runAtOnce(reconcile(current, { routes, upstreams, former }, STAMP))
 
 describe('a key', () => {
   it('names origin, host and path', () => {

@@ -1,10 +1,9 @@
 import { describe, expect, it } from 'vitest'
-import type { UpstreamConfig } from '../../../src/proxy/upstreams/upstream.js'
 import { Upstreams } from '../../../src/proxy/upstreams/upstreams.js'
 import type { Destination, ExchangeReport } from '../../../src/relay/index.js'
 import { config, LEAST } from '../../fixtures/proxy-config.js'
 
-function configs(text: string): UpstreamConfig[] {
+function configs(text: string) {
   return config(`${LEAST}upstreams:\n${text}`).upstreams
 }
 

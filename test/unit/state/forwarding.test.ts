@@ -1,7 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
-import type { ForwardQueue, WriteSender } from '../../../src/state/forward-queue.js'
 import type { Answer, ForwardedWrite } from '../../../src/state/forwarded-write.js'
 import { encodeBody, encodeEnvelope, encodeSchema, PUT } from '../../../src/state/records.js'
 import { defineSection, json, REMOVE, Segment, StateLog, type StateLogOptions } from '../../fixtures/state.js'
@@ -13,8 +12,10 @@ const next = (n = 0) => n + 1
 const code = (expected: string) => expect.objectContaining({ code: expected })
 const refusal = new FdbError('ERR_FDB_FENCED', 'another serves', { retryable: true })
 
+type ForwardQueue = ReturnType<StateLog['forwardWriting']>
+
 /** Takes what is forwarded to a log, and answers when it is told to. */
-class Way implements WriteSender {
+class Way {
   readonly sent: { number: number; write: ForwardedWrite }[] = []
   readonly answers: (() => void)[] = []
   /** Answers by itself. */

@@ -3,19 +3,16 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
-import { MoveCounts } from '../../../src/connections/counts.js'
 import { moveChannelItems, movePair } from '../../../src/connections/move-channel.js'
 import { type Caller, receiveHello } from '../../../src/holder/admission.js'
 import { resolveTimes } from '../../../src/holder/times.js'
 import { closeAll } from '../../../src/kernel/index.js'
-import { OwnDrain } from '../../../src/member/drain/own-drain.js'
-import { Shutdown } from '../../../src/member/lifecycle/shutdown.js'
+import { ReportLink } from '../../../src/member/drain/report-link.js'
 import { WriteForwarder } from '../../../src/member/state/write-forwarder.js'
 import { acquireControl, closeControl, type FirstControl } from '../../../src/os/control-path.js'
 import type { BundleItem } from '../../../src/wire/bundle.js'
 import { ControlListener } from '../../../src/wire/control-listener.js'
 import { VERSIONS } from '../../../src/wire/link.js'
-import { ChangeNotifier } from '../../../src/wire/pending.js'
 import { Segment, StateLog } from '../../fixtures/state.js'
 import { until } from '../../processes/until.js'
 
@@ -39,48 +36,30 @@ it('a process that drains is brought newer segments, and ways for its connection
     closeAll(items.map(({ fd }) => fd))
   }
   let acceptsWrites = true
-  const drain = new OwnDrain({
-    generation: 1,
+  const drain = new ReportLink({
     settings: {
       control,
       service: 'shop',
       versions: VERSIONS,
       times: resolveTimes({ heartbeat: 1_000 }),
       logger: SILENT,
-      drainTimeout: 1_000,
-      drainTlsTimeout: 1_000,
     },
-    segmentSet: { top: 0 },
-    listeners: () => [],
-    machine: { phase: 'leaving', member: { link: 'up' }, step: () => {} },
-    cannotServe: { report: null },
-    shutdown: new Shutdown(),
-    changes: new ChangeNotifier(),
-    hosting: () => ({
-      acceptsReports: true,
-      acceptsWrites,
-      holder: null,
-      isHandingOver: false,
-      released: false,
-      standsBy: false,
-    }),
-    moves: {
-      open: take('moves'),
-      counts: new MoveCounts(),
-      leave: () => {},
-      limit: () => {},
-      noReceiver: () => {},
-      settled: async () => {},
-    },
-    leadership: { quiescedMs: null },
-    state: { log, file: null },
-    changesSettled: async () => {},
+    hosting: () => ({ acceptsReports: true, acceptsWrites }),
+    facts: () => ({ generation: 1, top: 0 }),
+    report: () => ({ pid: process.pid, generation: 1, phase: 'leaving', connections: 0 }),
     writes: () => ({
       forwarder: new WriteForwarder(log, 1_000, () => {}),
-      leave: () => false,
       takeNewer: take('state'),
     }),
-    onEnd: () => {},
+    events: {
+      message: () => {},
+      channel: items => {
+        const isChannel = items.some(({ role }) => role === 'moveChannel')
+        if (isChannel) take('moves')(items)
+        return isChannel
+      },
+      connected: () => {},
+    },
   })
   onTestFinished(() => {
     drain.stop()

@@ -1,0 +1,163 @@
+import { FdbError } from '../../errors.js'
+import { type Caller, dismiss, serveCaller, turnAway, welcome } from '../../holder/admission.js'
+import { closeAll } from '../../kernel/index.js'
+import type { Operations } from '../../operator/requests.js'
+import { operationsOnly } from '../../operator/service-name.js'
+import { pidOf } from '../../os/liveness.js'
+import { endsWithUs } from '../../os/main-process.js'
+import type { OlderGenerations } from '../drain/older-generations.js'
+import { type Hosting, probationError } from '../lifecycle/hosting.js'
+import type { Origin } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+import { refuseMainProcess, type Settings } from '../options/options.js'
+
+/** Within this time after a probation the standby has heard a healthy heartbeat, and has released this process. */
+const RELEASE_MS = 2_000
+
+export interface ControlClientsDeps {
+  readonly settings: Pick<Settings, 'control' | 'mainProcess' | 'service' | 'systemd' | 'timeout' | 'times'>
+  readonly origin: Pick<Origin, 'generation' | 'serviceStartedAt'>
+  readonly shutdown: Pick<Shutdown, 'closing'>
+  readonly hosting: () => Pick<Hosting, 'holder' | 'probationLeftMs' | 'stuckIncumbent'>
+  readonly operations: Operations
+  readonly older: Pick<OlderGenerations, 'add' | 'close'>
+}
+
+/** The clients of this member's control socket: next versions, operators, older generations. In a daemon: the daemon's own clients. */
+export class ControlClients {
+  readonly #deps: ControlClientsDeps
+  /** Joiners that arrived before the incumbent has released this process. */
+  #waiting: Caller[] = []
+
+  constructor(deps: ControlClientsDeps) {
+    this.#deps = deps
+  }
+
+  /** Offers the service to the joiners that wait: this process decides now. */
+  admitWaiting(): void {
+    for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
+  }
+
+  /** Refuses the joiners that wait until the incumbent has released this process. */
+  refuseWaiting(why: FdbError): void {
+    for (const caller of this.#waiting.splice(0)) turnAway(caller, why)
+  }
+
+  /** This process leaves: refuses the joiners that wait. */
+  refuseLeaving(): void {
+    this.refuseWaiting(busy(`process ${process.pid} leaves before it could hand over: try again`))
+  }
+
+  /** Closes the connections of older generations, which then connect to the serving process. */
+  dismissOlder(): void {
+    this.#deps.older.close()
+  }
+
+  /** Handles and owns a client of this member. A daemon passes here only the clients of the daemon itself. */
+  receive(caller: Caller): void {
+    switch (caller.intent) {
+      case 'operate': {
+        const { operations, origin, settings } = this.#deps
+        serveCaller(caller, operationsOnly(settings, operations), { generation: origin.generation })
+        return
+      }
+      case 'draining':
+        this.#deps.older.add(caller)
+        return
+      case 'back':
+      case 'follow':
+        turnAway(
+          caller,
+          new FdbError(
+            'ERR_FDB_NOT_A_DAEMON',
+            `process ${process.pid} is no daemon: only a daemon accepts members that reconnect or follow another service`,
+          ),
+        )
+        return
+      case 'join':
+        this.#receiveJoiner(caller)
+        return
+    }
+  }
+
+  #receiveJoiner(caller: Caller): void {
+    const refusal = this.#refusal(caller)
+    if (refusal !== null) {
+      turnAway(caller, refusal)
+      return
+    }
+    const { origin, settings } = this.#deps
+    const { generation, serviceStartedAt } = origin
+    welcome(caller.link, {
+      version: caller.version,
+      pid: process.pid,
+      daemon: false,
+      generation: generation + 1,
+      serviceStartedAt,
+      heartbeatMs: settings.times.heartbeat,
+      waitMs: this.#releaseMs,
+    })
+    if (this.#deps.hosting().holder !== null) {
+      this.#admit(caller)
+      return
+    }
+    // The joiner waits until the incumbent has released this process. The incumbent stands by meanwhile: the joiner may fail, or this process.
+    this.#waiting.push(caller)
+    caller.link.start({
+      message: (_envelope, fds) => closeAll(fds),
+      broken: () => this.#drop(caller),
+      end: () => this.#drop(caller),
+    })
+  }
+
+  /** For how long a joiner may have to wait until the standby has released this process. */
+  get #releaseMs(): number {
+    const { settings } = this.#deps
+    const hosting = this.#deps.hosting()
+    if (hosting.holder !== null) return 0
+    return Math.ceil(hosting.probationLeftMs ?? settings.times.probation) + RELEASE_MS
+  }
+
+  #refusal({ pid, pidfd }: Caller): FdbError | null {
+    const { holder, stuckIncumbent: stuck } = this.#deps.hosting()
+    const { closing } = this.#deps.shutdown
+    const [first] = this.#waiting
+    if (first !== undefined && (closing || holder === null))
+      return busy(`process ${first.pid} is already joining: try again`)
+    if (closing) return busy(`process ${process.pid} is closing: try again`)
+    if (stuck !== null)
+      return busy(
+        `process ${stuck} stands by and does not answer (stopped or stuck): resume it (SIGCONT), or end it (fd-broker upgrade --kill-stuck)`,
+      )
+    const tooEarly = probationError(this.#deps.hosting(), this.#deps.settings.timeout)
+    if (tooEarly !== null) return tooEarly
+    // Refuses a joiner that would end with this process, unless the option `mainProcess` allows that.
+    const here = pidfd === null || pidOf(pidfd) === pid
+    if (!here || !endsWithUs(pid)) return null
+    try {
+      refuseMainProcess(this.#deps, `process ${pid}`)
+      return null
+    } catch (error) {
+      return error as FdbError
+    }
+  }
+
+  #drop(caller: Caller): void {
+    this.#waiting = this.#waiting.filter(other => other !== caller)
+    dismiss(caller)
+  }
+
+  #admit(caller: Caller): void {
+    const { generation } = this.#deps.origin
+    const { holder } = this.#deps.hosting()
+    if (!caller.link.open || holder === null) {
+      this.#drop(caller)
+      return
+    }
+    holder.admit({ ...caller, generation: generation + 1, capabilities: caller.hello.capabilities ?? [] })
+  }
+}
+
+function busy(why: string): FdbError {
+  return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
+}
