@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import { executeInstead, type NativeError } from '../kernel/index.js'
 import { checkDescriptorName } from '../operator/held-descriptors.js'
 import { successorCommand } from '../os/command-line.js'
+import { FIRST_FD } from '../os/service-manager/passed-sockets.js'
 import type { WantedDescriptor } from '../run/claimed-descriptors.js'
 import { askService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
 import type { Command } from './command.js'
@@ -51,12 +52,12 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
   const claimed = await askService(flags, IDEMPOTENT_RETRY_CODES, (client, timeout) =>
     claimForLife(client, wanted, { ...claiming, timeoutMs: timeout }),
   )
-  const numbers = claimed.map((_, index) => `${3 + index};`).join('')
+  const numbers = claimed.map((_, index) => `${FIRST_FD + index};`).join('')
   const env = { ...claimedVariables(claimed), ...(flags.nginx && { NGINX: numbers }) }
   const start = successorCommand({ argv, env })
   const fds = claimed.map(({ fd }) => fd)
   try {
-    executeInstead(start, fds, 3)
+    executeInstead(start, fds, FIRST_FD)
   } catch (cause) {
     const { file } = start
     const why = `${file} cannot be executed (${(cause as NativeError).code}): check that it is a program for this machine, or a script whose first line names its interpreter`

@@ -11,7 +11,7 @@ import { lookupPaths, serviceAt } from '../os/default-control.js'
 import { realPathOf } from '../os/release-link.js'
 import type { Command } from './command.js'
 import { addServiceOptions, controlByName, findControl, type ServiceFlags } from './find-service.js'
-import { plain, writeStderr } from './output.js'
+import { namesText, writeStderr } from './output.js'
 import { rotatedPath } from './rotated-log.js'
 import { failedUpgradeText } from './status.js'
 
@@ -137,12 +137,10 @@ function onlyControl(command: Command): string | undefined {
 function unnamedError(control: string | undefined, answers: boolean): FdbError {
   const folder = dirname(defaultLog('', process.env))
   const services = servicesWithLog(folder)
-  const others = services.length - SHOWN_SERVICES
-  const names = `${services.slice(0, SHOWN_SERVICES).map(plain).join(', ')}${others > 0 ? ` and ${others} more` : ''}`
   const remedy =
     services.length === 0
       ? `there is no log in ${folder}: give --service NAME, or --log-file`
-      : `${folder} has logs of ${names}: give --service NAME`
+      : `${folder} has logs of ${namesText(services, SHOWN_SERVICES)}: give --service NAME`
   if (answers)
     return new FdbError(
       'ERR_FDB_OPTION',

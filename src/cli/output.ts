@@ -38,6 +38,12 @@ function isColoured({ isTTY }: NodeJS.WriteStream): boolean {
   return isTTY === true && NO_COLOR === '' && TERM !== 'dumb'
 }
 
+/** Returns the first `most` names, and how many of the `count` names they leave out. */
+export function namesText(names: readonly string[], most: number, count = names.length): string {
+  const more = count > most ? ` and ${count - most} more` : ''
+  return names.slice(0, most).map(plain).join(', ') + more
+}
+
 /** Formats rows in aligned columns; columns of numbers are aligned to the right. */
 export function table(head: readonly string[], rows: readonly (readonly unknown[])[]): string[] {
   const right = head.map((_, i) => rows.length > 0 && rows.every(row => typeof row[i] === 'number'))

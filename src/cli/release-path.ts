@@ -12,11 +12,11 @@ import {
 } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { FdbError } from '../errors.js'
-import { OperatorClient, statusAt } from '../operator/client.js'
+import { OperatorClient } from '../operator/client.js'
 import { ANSWER_MS } from '../operator/requests.js'
 import { linkTargets, previousOf, type Release, unchangeable } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
-import { type ServiceAddress, serviceOf, servingKey } from './status-answer.js'
+import { askStatus, type ServiceAddress, serviceOf, servingKey } from './status-answer.js'
 
 /**
  * The path that a server is started from: a symbolic link to a release folder (`current`), or an executable. A release is installed there
@@ -186,7 +186,6 @@ async function switchesLinks({ control, service }: ServiceAddress): Promise<bool
   }
 }
 
-async function serving({ control, service }: ServiceAddress): Promise<string | null> {
-  const answer = await statusAt(control, ANSWER_MS).catch(() => null)
-  return answer && servingKey(answer, service)
+async function serving(address: ServiceAddress): Promise<string | null> {
+  return servingKey(await askStatus(address, ANSWER_MS))
 }

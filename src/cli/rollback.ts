@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { OperatorClient, statusAt } from '../operator/client.js'
+import { OperatorClient } from '../operator/client.js'
 import { type ProcessReply, ROLLBACK, readProcessReply, rollbackBody } from '../operator/service-commands.js'
 import type { ServiceStatus } from '../operator/status-report.js'
 import { type AnswerFlags, type AskFlags, commandService, pollUntil, RETRY_CODES } from './ask-service.js'
@@ -7,7 +7,7 @@ import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
 import { plain, print } from './output.js'
 import { ReleasePath, upgradeTo } from './release-path.js'
-import { serviceOf } from './status-answer.js'
+import { askStatus } from './status-answer.js'
 
 interface RollbackFlags extends AnswerFlags {
   at?: string
@@ -69,15 +69,13 @@ interface RollbackResult extends RolledBack {
 
 /** Orders the serving process to hand back. Resolves with the process that serves then. */
 async function handBack(flags: AskFlags, at: string | null): Promise<RollbackResult> {
-  const { control, service = '', timeout } = flags
+  const { timeout } = flags
   const until = performance.now() + timeout
   const leaving = readProcessReply(await commandService(flags, RETRY_CODES, ROLLBACK, rollbackBody(at)))
   let last: ServiceStatus | undefined
   const found = await pollUntil(until, async leftMs => {
-    const answer = await statusAt(control, leftMs).catch(() => null)
-    const now = answer === null ? undefined : serviceOf(answer, service)
-    last = now
-    const { pid, generation = 0, role, hosting } = now ?? {}
+    last = await askStatus(flags, leftMs)
+    const { pid, generation = 0, role, hosting } = last ?? {}
     // In different PID namespaces both processes may have the same pid.
     const isAnother = pid !== leaving.pid || generation !== leaving.generation
     if (!pid || !isAnother || role !== 'serving') return null

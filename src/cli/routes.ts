@@ -17,7 +17,7 @@ import {
 } from './ask-service.js'
 import type { Command } from './command.js'
 import { addAskOptions } from './find-service.js'
-import { plain, print, table } from './output.js'
+import { namesText, print, table } from './output.js'
 
 /** Number of attempts to list the routes: an attempt fails if the routes change between two of its pages. */
 const LIST_TRIES = 5
@@ -191,9 +191,7 @@ function addText({ added, replaced, unchanged, shadows, shadowed }: AddReply): s
 }
 
 function nameList(what: string, names: readonly string[], count: number): string {
-  if (count === 0) return ''
-  const more = count > SHOWN ? ` and ${count - SHOWN} more` : ''
-  return `${what}: ${names.slice(0, SHOWN).map(plain).join(', ')}${more}\n`
+  return count === 0 ? '' : `${what}: ${namesText(names, SHOWN, count)}\n`
 }
 
 function targetText(target: ListedRoute['target']): string {

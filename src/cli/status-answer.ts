@@ -1,4 +1,5 @@
 import { FdbError } from '../errors.js'
+import { statusAt } from '../operator/client.js'
 import { DAEMON_ITSELF, refuseOtherService } from '../operator/service-name.js'
 import { servingIn } from '../operator/serving.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
@@ -19,12 +20,20 @@ export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | u
   return wanted === undefined ? undefined : servingIn(answer, wanted)
 }
 
+/** Asks for the status of one service. Resolves with undefined if no process answers, or if the answer does not have the service. Never rejects. */
+export async function askStatus(
+  { control, service = '' }: Pick<ServiceAddress, 'control'> & Partial<ServiceAddress>,
+  timeout: number,
+): Promise<ServiceStatus | undefined> {
+  const answer = await statusAt(control, timeout).catch(() => null)
+  return answer === null ? undefined : serviceOf(answer, service)
+}
+
 /**
  * Identifies the serving process by generation and pid: in different PID namespaces two versions may both be pid 1. Returns null if no
  * process serves.
  */
-export function servingKey(answer: StatusAnswer, name: string): string | null {
-  const service = serviceOf(answer, name)
+export function servingKey(service: ServiceStatus | undefined): string | null {
   return service?.pid ? `${service.generation} ${service.pid}` : null
 }
 

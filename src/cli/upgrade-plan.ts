@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { CHANGES, type ChangeReport, readChanges } from '../operator/service-commands.js'
 import { type AskFlags, commandService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
-import { plain, print } from './output.js'
+import { namesText, plain, print } from './output.js'
 import { reload } from './reload.js'
 
 /** The decision of `fd-broker upgrade --smart`. */
@@ -21,23 +21,23 @@ export async function planFor(flags: AskFlags): Promise<Plan> {
   })
   const changes = readChanges(reply)
   const { code, next, configuration } = changes
-  if (code.length > 0) return { done: 'upgrade', because: `the code has changed (${summary(code)})`, changes }
+  if (code.length > 0)
+    return { done: 'upgrade', because: `the code has changed (${namesText(code, SHOWN)})`, changes }
   if (next.length > 0) {
-    const because = `the configuration has changes that only the next process applies (${summary(next)})`
+    const because = `the configuration has changes that only the next process applies (${namesText(next, SHOWN)})`
     return { done: 'upgrade', because, changes }
   }
   if (configuration.length > 0) {
-    return { done: 'reload', because: `the configuration has changed (${summary(configuration)})`, changes }
+    return {
+      done: 'reload',
+      because: `the configuration has changed (${namesText(configuration, SHOWN)})`,
+      changes,
+    }
   }
   return { done: 'nothing', because: 'nothing has changed', changes }
 }
 
 const SHOWN = 3
-
-function summary(names: readonly string[]): string {
-  const more = names.length > SHOWN ? ` and ${names.length - SHOWN} more` : ''
-  return names.slice(0, SHOWN).join(', ') + more
-}
 
 /** Carries out a plan without an upgrade: a reload, or nothing. */
 export async function executePlan(

@@ -3,7 +3,7 @@ import { LOG_WRITER_MS, openPart, ownPart, unservedPart } from '../auto/log-file
 import { FdbError } from '../errors.js'
 import { isCommitted } from '../handoff/phases.js'
 import { openFileOf } from '../kernel/index.js'
-import { OperatorClient, statusAt } from '../operator/client.js'
+import { OperatorClient } from '../operator/client.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import { isDaemon, STATUS_ANSWER_MS, type StatusAnswer } from '../operator/status-report.js'
 import { givenUp, means } from '../os/given-up.js'
@@ -13,7 +13,7 @@ import { plain, print, printFailure, style, WaitingLine, WaitingNotes } from './
 import { portHolderText } from './port-holder.js'
 import { type ReleaseChange, ReleasePath, upgradeTo } from './release-path.js'
 import { CANCEL_SIGNALS } from './signals.js'
-import { narrowAnswer, type ServiceAddress, serviceOf } from './status-answer.js'
+import { askStatus, narrowAnswer, type ServiceAddress, serviceOf } from './status-answer.js'
 import type { Plan } from './upgrade-plan.js'
 
 /** Limit for the answer of the running server. The upgrade itself may take the whole `--timeout`. */
@@ -158,8 +158,8 @@ export class UpgradeRun implements Disposable {
 
   /** The note of an upgrade that takes long: the step that the next version has not done, its log, and the time that is left. */
   async #waitedFor(): Promise<string> {
-    const { control, service, timeout } = this.#order
-    const { missing, leftMs = timeout } = await missingStep({ control, service }, this.#phases.at(-1))
+    const { timeout } = this.#order
+    const { missing, leftMs = timeout } = await missingStep(this.#order, this.#phases.at(-1))
     const left = Math.max(0, Math.round(Math.min(timeout - this.#ms, leftMs) / 1000))
     const part = typeof this.#log === 'string' ? unservedPart(this.#log, this.#begun) : null
     const logText = part == null ? '' : `; its log is ${part}`
@@ -167,7 +167,7 @@ export class UpgradeRun implements Disposable {
   }
 
   async #report(client: OperatorClient, { pid, generation }: Upgraded): Promise<void> {
-    const { at, control, json, service } = this.#order
+    const { at, json } = this.#order
     this.#printHeadline()
     this.#print(style('green', `generation ${generation} (pid ${pid}) serves, after ${this.#ms} ms`))
     const unserved = this.#phases.find(({ phase }) => phase === 'unserved')
@@ -183,7 +183,7 @@ export class UpgradeRun implements Disposable {
     const note = logText ?? (output === undefined ? null : outputText(output))
     if (note !== null) this.#print(plain(note))
     const since = { pid, generation, begun: this.#begun }
-    const seconds = await standbySeconds({ control, service }, since)
+    const seconds = await standbySeconds(this.#order, since)
     if (seconds > 0) this.#print(standbyText(seconds, at))
     print(json, { ok: true, ...this.#plan, pid, generation, ms: this.#ms, phases: this.#phases, output }, '')
   }
@@ -234,12 +234,9 @@ interface MissingStep {
 }
 
 /** Resolves with the step that the next version has not done yet. `last`: the last phase of the upgrade; undefined if no process was started. */
-async function missingStep(
-  { control, service }: ServiceAddress,
-  last: ReportedPhase | undefined,
-): Promise<MissingStep> {
-  const answer = await statusAt(control, STATUS_ANSWER_MS).catch(() => null)
-  const { pid: starting, missing = null, leftMs } = (answer && serviceOf(answer, service)?.upgrade) ?? {}
+async function missingStep(address: ServiceAddress, last: ReportedPhase | undefined): Promise<MissingStep> {
+  const now = await askStatus(address, STATUS_ANSWER_MS)
+  const { pid: starting, missing = null, leftMs } = now?.upgrade ?? {}
   if (last === undefined) {
     const first =
       starting === undefined ? '' : `: process ${starting} does not serve yet (${missing ?? 'it starts'})`
@@ -256,14 +253,13 @@ async function missingStep(
  * version has already failed, so that the previous one serves again.
  */
 async function standbySeconds(
-  { control, service }: ServiceAddress,
+  address: ServiceAddress,
   { pid, generation, begun }: { readonly pid: number; readonly generation: number; readonly begun: number },
 ): Promise<number> {
   const until = performance.now() + STANDBY_MS
   const seconds = await pollUntil(until, async leftMs => {
-    const answer = await statusAt(control, leftMs).catch(() => null)
-    const now = answer && serviceOf(answer, service)
-    if (now == null) return null
+    const now = await askStatus(address, leftMs)
+    if (now === undefined) return null
     if (now.pid === pid) return now.phase === 'probation' ? (now.probationSeconds ?? null) : 0
     const { lastFailure: failure, role } = now
     if (role !== 'serving' || !failure || failure.at < begun || !isCommitted(failure.phase)) return null

@@ -3,7 +3,7 @@ import type { fdbroker } from '../proto/wire.js'
 import type { TurnWork } from './counts.js'
 import { type Departure, MAX_CONNECTION_FDS, type MovableConnections, type Witness } from './movable.js'
 
-type WireMoving = fdbroker.wire.Moving.$Properties
+export type WireMoving = fdbroker.wire.Moving.$Properties
 
 /** A slice is full when its records have this many bytes. */
 const SLICE_BYTES = 1024 * 1024

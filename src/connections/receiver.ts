@@ -13,7 +13,15 @@ import {
   type Witness,
 } from './movable.js'
 import type { MoveLog } from './move-log.js'
-import { closeItems, fdsOf, type Item, runInTurns, toWire, waitForProof } from './move-slice.js'
+import {
+  closeItems,
+  fdsOf,
+  type Item,
+  runInTurns,
+  toWire,
+  type WireMoving,
+  waitForProof,
+} from './move-slice.js'
 
 /** The sender decides as soon as it has the acknowledgement. If no decision arrives within this time, the receiver reads the move log. */
 const DECISION_MS = 5_000
@@ -35,7 +43,6 @@ export interface ConnectionReceiverOptions {
   readonly onEnded: () => void
 }
 
-type WireMoving = fdbroker.wire.Moving.$Properties
 type WireRefusal = fdbroker.wire.Refusal.$Properties
 
 /** A slice that has arrived, and about which the sender has not decided yet. */

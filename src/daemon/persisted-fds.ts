@@ -28,13 +28,10 @@ export class PersistedFds {
   claimAll(): Map<string, BundleItem[]> {
     const services = new Map<string, BundleItem[]>()
     this.#services.clear()
-    for (const { name, note, fd } of this.#registry.named) {
-      const item = itemOf(name, note, fd)
-      if (item === null) continue
-      const { service, ...rest } = item
+    for (const { entry, note, fd, service, ...rest } of this.#items()) {
       const own = fd.share()
-      this.#registry.wanted.add(name)
-      this.#persistedOf(service).set(name, { fd: own, note })
+      this.#registry.wanted.add(entry)
+      this.#persistedOf(service).set(entry, { fd: own, note })
       const items = services.get(service) ?? []
       items.push({ ...rest, fd: own })
       services.set(service, items)
@@ -55,13 +52,10 @@ export class PersistedFds {
   /** Throws if this release cannot take over the entries of the previous daemon: the errors of {@link readHeader}, or ERR_FDB_TOO_MANY_NAMES. */
   demandReadable(): void {
     const counts = new Map<string, number>()
-    for (const { name, note, fd } of this.#registry.named) {
-      const item = itemOf(name, note, fd)
-      if (item === null) continue
-      const { service, role } = item
+    for (const { fd, name = '', role, service } of this.#items()) {
       if (role !== 'segment') {
         const count = (counts.get(service) ?? 0) + 1
-        if (count > MAX_ENTRIES) throw tooMany(item.name ?? '')
+        if (count > MAX_ENTRIES) throw tooMany(name)
         counts.set(service, count)
         continue
       }
@@ -69,7 +63,7 @@ export class PersistedFds {
         readHeader(fd, 0)
       } catch (error) {
         const { code, message } = FdbError.from(error)
-        const reason = `the state of the service "${service}" (${item.name}) cannot be taken over: ${message}; the previous daemon continues`
+        const reason = `the state of the service "${service}" (${name}) cannot be taken over: ${message}; the previous daemon continues`
         throw new FdbError(code, reason, { cause: error, details: { service } })
       }
     }
@@ -106,6 +100,14 @@ export class PersistedFds {
   dropService(service: string): void {
     this.update(service, [])
     this.#services.delete(service)
+  }
+
+  /** Yields the items in the registry of all services, each with the name and the note of its entry. */
+  *#items(): Generator<BundleItem & { service: string; entry: string; note: string }> {
+    for (const { name: entry, note, fd } of this.#registry.named) {
+      const item = itemOf(entry, note, fd)
+      if (item !== null) yield { ...item, entry, note }
+    }
   }
 
   #persistedOf(service: string): Map<string, PersistedFd> {

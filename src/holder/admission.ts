@@ -13,25 +13,17 @@ import { serveOperator } from '../operator/server.js'
 import { outOfDescriptors } from '../os/limits.js'
 import { ownPidfd, pidOf } from '../os/liveness.js'
 import { identify, type ProcessIdentity } from '../os/process-identity.js'
-import { fdbroker } from '../proto/wire.js'
+import type { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
 import type { ForeignUser } from '../wire/foreign-user.js'
+import { type Hello, type Intent, intentOf } from '../wire/greeting.js'
 import { Link, negotiate, type VersionRange } from '../wire/link.js'
 import { afterReading } from '../wire/pending.js'
 
-export type Hello = fdbroker.wire.Hello.$Properties
-export type Intent = 'join' | 'back' | 'operate' | 'draining' | 'follow'
-
+/** Time limit for a caller's first message, the Hello. */
+export const HELLO_MS = 5_000
 /** Limit of the name of a service. */
 export const MOST_SERVICE_CHARACTERS = 128
-
-const INTENTS: ReadonlyMap<number, Intent> = new Map([
-  [fdbroker.wire.Intent.JOIN, 'join'],
-  [fdbroker.wire.Intent.BACK, 'back'],
-  [fdbroker.wire.Intent.OPERATE, 'operate'],
-  [fdbroker.wire.Intent.DRAINING, 'draining'],
-  [fdbroker.wire.Intent.FOLLOW, 'follow'],
-])
 
 /** A process that has connected to the control socket and whose Hello was accepted. */
 export interface Caller {
@@ -232,7 +224,7 @@ function checkHello(hello: Hello, options: AdmissionOptions): { intent: Intent; 
       `process ${hello.pid} names a service of ${length} characters: a name has 1 to ${MOST_SERVICE_CHARACTERS}`,
       { details: { length, most: MOST_SERVICE_CHARACTERS } },
     )
-  const intent = INTENTS.get(hello.intent ?? 0)
+  const intent = intentOf(hello)
   if (intent === undefined)
     return new FdbError(
       'ERR_FDB_MESSAGE',

@@ -127,10 +127,15 @@ export function upgradedAnswer(request: number, { pid, generation }: Upgraded): 
   return { result: { ok: true, pid, generation, ...(request && { request }) } }
 }
 
+/** Returns the part of an answer that reports a failure. */
+export function failureOf(error: unknown) {
+  const { code, message, retryable } = FdbError.from(error)
+  return { ok: false, code, message, retryable }
+}
+
 /** Returns the answer to a failed status request or upgrade. */
 export function failedAnswer(request: number, error: unknown): WireBody {
-  const { code, message, retryable } = FdbError.from(error)
-  return { result: { ok: false, code, message, retryable, ...(request && { request }) } }
+  return { result: { ...failureOf(error), ...(request && { request }) } }
 }
 
 /** Reads a result. Throws the reported error; `fallback` replaces a missing code and message. */
@@ -176,8 +181,7 @@ export function commandAnswer(request: number, body: Uint8Array): WireBody {
 }
 
 export function failedCommandAnswer(request: number, error: unknown): WireBody {
-  const { code, message, retryable } = FdbError.from(error)
-  return { commandReply: { request, ok: false, code, message, retryable } }
+  return { commandReply: { request, ...failureOf(error) } }
 }
 
 /** Returns the body of a command's reply. Throws the error that the reply reports. */

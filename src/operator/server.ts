@@ -14,6 +14,7 @@ import {
   commandAnswer,
   failedAnswer,
   failedCommandAnswer,
+  failureOf,
   type Operations,
   readCommand,
   readUpgrade,
@@ -336,6 +337,5 @@ function listReply(request: number, holder: DescriptorHolder): WireBody {
 }
 
 function failedReply(request: number, error: unknown): WireBody {
-  const { code, message, retryable } = FdbError.from(error)
-  return { descriptorReply: { request, ok: false, code, message, retryable } }
+  return { descriptorReply: { request, ...failureOf(error) } }
 }

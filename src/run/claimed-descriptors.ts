@@ -10,7 +10,7 @@ import {
 } from '../listeners/index.js'
 import type { OperatorClient } from '../operator/client.js'
 import type { ClaimResult } from '../operator/held-descriptors.js'
-import { passedSockets } from '../os/service-manager/passed-sockets.js'
+import { FIRST_FD, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { VersionSettings } from './settings.js'
 import { portOf } from './shared-listeners.js'
@@ -88,7 +88,7 @@ function nameInDaemon(service: string | undefined, name: string): string {
 /** Returns variables that announce descriptors as systemd and Server::Starter do. The first descriptor has number 3. */
 export function claimedVariables(claimed: readonly ClaimedDescriptor[]): NodeJS.ProcessEnv {
   const ports = claimed.flatMap(({ about }, index) =>
-    about.type === 'socket' ? [`${portOf(formatAddress(about))}=${3 + index}`] : [],
+    about.type === 'socket' ? [`${portOf(formatAddress(about))}=${FIRST_FD + index}`] : [],
   )
   return {
     ...NO_PASSED_SOCKETS,

@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { receiveHello, serveCaller, turnAway } from '../holder/admission.js'
+import { HELLO_MS, receiveHello, serveCaller, turnAway } from '../holder/admission.js'
 import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
 import { type Operations, refuseWithout, type Upgraded } from '../operator/requests.js'
 import {
@@ -63,9 +63,6 @@ function operationsOf(supervisor: OperableSupervisor, { service, control }: Serv
   }
   return operationsOnly({ service, control }, operations)
 }
-
-/** Time limit for a client's first message, the Hello. */
-const HELLO_MS = 5_000
 
 /** Serves an operator's connection. Owns `fd`. */
 export function serveRunOperator(

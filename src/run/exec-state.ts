@@ -21,7 +21,7 @@ import type { Failure } from '../operator/status-report.js'
 import { startRemedy, successorCommand } from '../os/command-line.js'
 import type { FirstControl } from '../os/control-path.js'
 import { holdingVariables, maskOf } from '../os/held-signals.js'
-import type { UnclaimedSocket } from '../os/service-manager/passed-sockets.js'
+import { FIRST_FD, type UnclaimedSocket } from '../os/service-manager/passed-sockets.js'
 import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { ChildProcesses } from '../versions/child-processes.js'
 import type { SupervisorState } from '../versions/machine.js'
@@ -139,7 +139,6 @@ function handledSignals(): number {
   return maskOf(Object.keys(constants.signals).filter(name => process.listenerCount(name) > 0))
 }
 
-const FIRST_FD = 3
 /** Time limit for the dry run. */
 const DRY_RUN_MS = 30_000
 

@@ -11,7 +11,7 @@ import {
 import { removeUnixPath } from '../listeners/unix-path.js'
 import { startedAs } from '../os/command-line.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
-import { type FdStore, passedSockets, takeStoredFor } from '../os/service-manager/passed-sockets.js'
+import { type FdStore, FIRST_FD, passedSockets, takeStoredFor } from '../os/service-manager/passed-sockets.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { type ChildStarter, childShell } from '../probing/shell.js'
 import type { GivenListener } from '../versions/probe.js'
@@ -251,7 +251,7 @@ export function listenerVariables(listeners: readonly GivenListener[], version: 
     SERVER_STARTER_PORT: listeners
       .map(({ spec, address }, index) => {
         const bound = spec.kind === 'unix' ? `unix:${spec.abstract ? '@' : ''}${spec.path}` : address
-        return `${portOf(bound)}=${3 + index}`
+        return `${portOf(bound)}=${FIRST_FD + index}`
       })
       .join(';'),
     SERVER_STARTER_GENERATION: `${version}`,

@@ -8,7 +8,7 @@ import { PidFile } from '../os/pid-file.js'
 import { passedSockets, restorePassedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import type { ChildStarter } from '../probing/shell.js'
-import { GRACE_MS } from '../versions/leftover-processes.js'
+import { GRACE_MS, KILLED_MS } from '../versions/leftover-processes.js'
 import {
   candidate,
   initial,
@@ -45,8 +45,6 @@ import {
 
 /** If a health check is pending when the probation's time is over, the time to wait before looking again. */
 const PENDING_CHECK_MS = 50
-/** Time after SIGKILL before a process that has not ended, because it waits in the kernel, is given up. */
-const KILLED_MS = 5_000
 /** Time after the start of a version that is not ready until the log says what the version has not done. */
 const UNREADY_MS = 5_000
 

@@ -17,7 +17,7 @@ const TICKS_A_SECOND = 100
 /** Time between SIGTERM and SIGKILL for a version that failed before it served, and for leftover processes. */
 export const GRACE_MS = 2_000
 /** Time after the first SIGKILL before processes that have not ended, because they wait in the kernel, are given up. */
-const KILLED_MS = 5_000
+export const KILLED_MS = 5_000
 /** Interval at which SIGKILL is repeated, because a process may fork while the others are killed. */
 const KILL_AGAIN_MS = 500
 const WAIT_CHECK_MS = 10

@@ -25,6 +25,7 @@ import {
 } from '../listeners/index.js'
 import { ancestryOf } from '../os/main-process.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-socket.js'
+import { FIRST_FD } from '../os/service-manager/passed-sockets.js'
 import {
   CHECK_PARSERS,
   type CheckSpec,
@@ -448,8 +449,6 @@ export interface ProbedSettings {
   /** Overrides the supervisor's environment; undefined removes a variable. */
   readonly env: Readonly<NodeJS.ProcessEnv>
 }
-
-const FIRST_FD = 3
 
 /** Creates the probe of a version. Loads the larger modules only for a probe that needs them, to save memory. */
 export async function probeFor(settings: ProbedSettings, children: ChildStarter): Promise<Probe> {

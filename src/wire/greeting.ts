@@ -10,8 +10,8 @@ import {
   type WireEnvelope,
 } from './link.js'
 
-type Hello = fdbroker.wire.Hello.$Properties
-type Intent = 'join' | 'back' | 'draining' | 'follow' | 'operate'
+export type Hello = fdbroker.wire.Hello.$Properties
+export type Intent = 'join' | 'back' | 'draining' | 'follow' | 'operate'
 
 const INTENTS: Readonly<Record<Intent, number>> = {
   join: fdbroker.wire.Intent.JOIN,
@@ -28,6 +28,11 @@ export function helloFor(
 ): WireBody {
   const { min: versionMin, max: versionMax } = versions
   return { hello: { versionMin, versionMax, intent: INTENTS[intent], pid: process.pid, ...facts } }
+}
+
+/** Returns undefined for an intent that this release does not know. */
+export function intentOf({ intent = 0 }: Hello): Intent | undefined {
+  return (Object.keys(INTENTS) as Intent[]).find(name => INTENTS[name] === intent)
 }
 
 /** The answer to {@link helloFor}. The receiver owns the pidfd of the process that has answered; null if it sent none. */

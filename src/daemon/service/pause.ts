@@ -8,10 +8,6 @@ export class Pause {
     return this.#waiting !== null
   }
 
-  get active(): boolean {
-    return this.#waiting !== null
-  }
-
   start(): void {
     this.#waiting ??= []
   }

@@ -164,7 +164,7 @@ export class Service {
       service: this.name,
       segmentSet: this.#segmentSet,
       logger: deps.logger,
-      mayMerge: () => this.#machine.phase === 'idle' && !this.#memberMerges && !this.#pause.active,
+      mayMerge: () => this.#machine.phase === 'idle' && !this.#memberMerges && !this.#pause.isOn,
       isForeign: () => this.#descriptorTable.foreign,
     })
     this.operations = new ServiceOperations({

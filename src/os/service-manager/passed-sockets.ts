@@ -11,7 +11,7 @@ import { startedAs } from '../command-line.js'
 import type { NotifySocket } from './notify-socket.js'
 
 /** The first passed descriptor, see sd_listen_fds(3). */
-const FIRST_FD = 3
+export const FIRST_FD = 3
 /** A larger LISTEN_FDS must be a mistake, and is ignored. */
 const MOST_SOCKETS = 20_000
 /** Prefix of the names of descriptors that the manager keeps for a service; see {@link FdStore}. */

@@ -19,6 +19,9 @@ export interface EntryState<M> {
   keys(): Iterable<string>
 }
 
+/** In a stored message fields with lower numbers are its value, of which it has exactly one; fields from this number on are attributes of every entry. */
+export const FIRST_ATTRIBUTE = 14
+
 export interface DifferenceOptions<M> {
   encode(message: M): Uint8Array
   /** A rewritten entry keeps the unknown fields from this field number on. Default 1: all. */

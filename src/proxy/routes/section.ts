@@ -1,6 +1,6 @@
 import { codec, defineSection, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
-import { type Stamp, unknownFields } from '../entries/difference.js'
+import { FIRST_ATTRIBUTE, type Stamp, unknownFields } from '../entries/difference.js'
 import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
 /** A stored route, including fields of newer versions. Do not change it. */
@@ -26,9 +26,6 @@ export interface RouteState {
 }
 
 export type RouteChange = { key: string; value: RouteMessage } | { key: string; delete: true }
-
-/** Fields with lower numbers are targets, of which a route has exactly one. Fields from this number on are attributes of every route. */
-const FIRST_ATTRIBUTE = 14
 
 /** Creates a stored route. Keeps the attributes of newer versions from the replaced route `before`. */
 export function routeMessage(target: RouteTarget, stamp: Stamp, before?: RouteMessage): RouteMessage {

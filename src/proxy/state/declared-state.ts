@@ -1,7 +1,12 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Logger, Member, Section } from '../../index.js'
 import type { ProxyConfig } from '../config/config.js'
-import { applyDifference, type DifferenceOptions, type StoredEntry } from '../entries/difference.js'
+import {
+  applyDifference,
+  type DifferenceOptions,
+  FIRST_ATTRIBUTE,
+  type StoredEntry,
+} from '../entries/difference.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import { isOptional, listenerMessage, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
 import {
@@ -11,9 +16,6 @@ import {
   settingsSection,
   upstreamsSection,
 } from './sections.js'
-
-/** A Setting has exactly one of the fields with lower numbers: its value. */
-const FIRST_ATTRIBUTE = 14
 
 /**
  * The configuration in the state. The serving process writes it. Every process also adopts upstreams that only the state has, because routes made at

@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../../src/base/logger.js'
 import { UserQuotas } from '../../../src/daemon/user-quotas.js'
-import { type Caller, type Hello, receiveHello } from '../../../src/holder/admission.js'
+import { type Caller, receiveHello } from '../../../src/holder/admission.js'
 import { closeAll, OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { ownPidfd } from '../../../src/os/liveness.js'
@@ -9,6 +9,8 @@ import { fdbroker } from '../../../src/proto/wire.js'
 import { Channel } from '../../../src/wire/channel.js'
 import { Link, VERSIONS, type WireEnvelope } from '../../../src/wire/link.js'
 import { pause, until } from '../../processes/until.js'
+
+type Hello = Caller['hello']
 
 const own = process.geteuid!()
 
