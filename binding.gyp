@@ -30,6 +30,7 @@
         "native/memory.c",
         "native/sums.c",
         "native/changes.c",
+        "native/keys.c",
         "native/locks.c",
         "native/inotify.c",
         "native/poll.c"

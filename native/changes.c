@@ -1,13 +1,12 @@
-/* Decodes many changes of a state record in one call: their fields, the hash of the key, and a checksum of section, op and key. */
+/* Finds and decodes many changes of a state record in one call: their fields, and a checksum of section, op and key. */
 #include "fdb.h"
 
 #include <pthread.h>
 #include <string.h>
 
 #define POLYNOMIAL 0xedb88320u
-
-/* The result for one change. KNOWN is 0 if the caller must decode the change itself: it is invalid, has a rare field, or its key is empty or not ASCII. */
-enum { KNOWN, OP, VERSION, SECTION, SECTION_END, KEY, KEY_END, VALUE, VALUE_END, HASH, PRINT, FIELDS };
+#define OP_PUT 0
+#define TAG_CHANGE (4 << 3 | 2) /* of a Record */
 
 /* Tags of a Change in proto/state.proto. */
 enum { TAG_SECTION = 1 << 3 | 2, TAG_OP = 2 << 3, TAG_KEY = 3 << 3 | 2, TAG_VALUE = 4 << 3 | 2, TAG_VERSION = 5 << 3 };
@@ -43,26 +42,11 @@ static uint32_t crc32(const uint8_t *data, size_t length, uint32_t sum) {
   return ~sum;
 }
 
-static uint32_t scrambled(uint32_t word) {
-  word *= 0xcc9e2d51u;
-  return (word << 15 | word >> 17) * 0x1b873593u;
-}
-
-/* MurmurHash3, as hashOf() of src/state/key-bytes.ts. Returns false if the data is not ASCII. */
-static bool hash_of(const uint8_t *data, size_t length, uint32_t hash, uint32_t *into) {
-  uint32_t all = 0, rest = 0, total = (uint32_t)length;
-  for (; length >= 4; data += 4, length -= 4) {
-    uint32_t word = four_bytes(data);
-    all |= word;
-    hash ^= scrambled(word);
-    hash = (hash << 13 | hash >> 19) * 5 + 0xe6546b64u;
-  }
-  for (int shift = 0; length > 0; data++, length--, shift += 8) rest |= (uint32_t)*data << shift;
-  hash ^= scrambled(rest) ^ total;
-  hash = (hash ^ hash >> 16) * 0x85ebca6bu;
-  hash = (hash ^ hash >> 13) * 0xc2b2ae35u;
-  *into = hash ^ hash >> 16;
-  return ((all | rest) & 0x80808080u) == 0;
+static bool is_ascii(const uint8_t *data, size_t length) {
+  uint32_t all = 0;
+  for (; length >= 4; data += 4, length -= 4) all |= four_bytes(data);
+  for (; length > 0; data++, length--) all |= *data;
+  return (all & 0x80808080u) == 0;
 }
 
 static bool number(const uint8_t *data, size_t *at, size_t end, uint32_t *into) {
@@ -78,19 +62,19 @@ static bool number(const uint8_t *data, size_t *at, size_t end, uint32_t *into) 
 }
 
 static bool scan(const uint8_t *data, size_t at, size_t end, uint32_t *into) {
-  into[OP] = into[VERSION] = 0;
-  for (int field = SECTION; field <= VALUE_END; field++) into[field] = (uint32_t)at;
+  into[FDB_OP] = into[FDB_VERSION] = 0;
+  for (int field = FDB_SECTION; field <= FDB_VALUE_END; field++) into[field] = (uint32_t)at;
   while (at < end) {
     uint8_t tag = data[at++];
     uint32_t value;
     if (!number(data, &at, end, &value)) return false;
     if (tag == TAG_OP || tag == TAG_VERSION) {
-      into[tag == TAG_OP ? OP : VERSION] = value;
+      into[tag == TAG_OP ? FDB_OP : FDB_VERSION] = value;
       continue;
     }
     if (tag != TAG_SECTION && tag != TAG_KEY && tag != TAG_VALUE) return false;
     if (value > end - at) return false;
-    uint32_t *field = into + (tag == TAG_SECTION ? SECTION : tag == TAG_KEY ? KEY : VALUE);
+    uint32_t *field = into + (tag == TAG_SECTION ? FDB_SECTION : tag == TAG_KEY ? FDB_KEY : FDB_VALUE);
     field[0] = (uint32_t)at;
     field[1] = (uint32_t)(at += value);
   }
@@ -112,35 +96,75 @@ static uint32_t common_sum(common *last, const uint8_t *section, size_t length, 
   return last->sum;
 }
 
-/* Arguments (buffer, ranges, count, seed, into): see ChangeCursor in src/state/change-cursor.ts. */
+/* Whether both changes are puts of the same section. */
+static bool is_run(const uint8_t *data, const uint32_t *change, const uint32_t *next) {
+  uint32_t length = change[FDB_SECTION_END] - change[FDB_SECTION];
+  return next[FDB_RUN] > 0 && change[FDB_OP] == OP_PUT && next[FDB_OP] == OP_PUT &&
+         next[FDB_SECTION_END] - next[FDB_SECTION] == length &&
+         memcmp(data + change[FDB_SECTION], data + next[FDB_SECTION], length) == 0;
+}
+
+/* Arguments (buffer, ranges, first, count, most, into): see ChangeCursor in src/state/change-cursor.ts. */
 napi_value fdb_scan_changes(napi_env env, napi_callback_info info) {
   fdb_call call;
   fdb_words ranges, into;
   fdb_bytes buffer;
-  int count;
-  double seed;
-  if (!fdb_enter(env, info, 5, &call) || !fdb_int(env, call.argv[2], "count", 0, 1 << 24, &count) ||
-      !fdb_integer(env, call.argv[3], "seed", 0, UINT32_MAX, &seed) ||
+  int first, count;
+  double most;
+  if (!fdb_enter(env, info, 6, &call) || !fdb_int(env, call.argv[2], "first", 0, 1 << 24, &first) ||
+      !fdb_int(env, call.argv[3], "count", 0, 1 << 24, &count) ||
+      !fdb_integer(env, call.argv[4], "most", 0, 9007199254740991.0, &most) ||
       !fdb_view(env, call.argv[0], "buffer", &buffer) || !fdb_words_of(env, call.argv[1], "ranges", &ranges) ||
-      !fdb_words_of(env, call.argv[4], "into", &into))
+      !fdb_words_of(env, call.argv[5], "into", &into))
     return NULL;
-  if (ranges.count / 2 < (size_t)count || into.count / FIELDS < (size_t)count)
+  if (ranges.count / 2 < (size_t)first + (size_t)count || into.count / FDB_CHANGE_FIELDS < (size_t)count)
     return fdb_throw_range(env, "ranges and room are needed for %d changes", count);
   pthread_once(&made, make_table);
   common last = { 0 };
-  for (int i = 0; i < count; i++) {
-    uint32_t start = ranges.data[2 * i], end = ranges.data[2 * i + 1], *change = into.data + i * FIELDS;
-    if (start > end || end > buffer.length)
+  const uint32_t *range = ranges.data + 2 * (size_t)first;
+  uint32_t *change = into.data;
+  for (int i = 0; i < count; i++, range += 2, change += FDB_CHANGE_FIELDS) {
+    if (range[0] > range[1] || range[1] > buffer.length)
       return fdb_throw_range(env, "change %d exceeds the buffer of %zu bytes", i, buffer.length);
-    change[KNOWN] = 0;
-    if (!scan(buffer.data, start, end, change)) continue;
-    const uint8_t *key = buffer.data + change[KEY];
-    size_t length = change[KEY_END] - change[KEY];
+    change[FDB_RUN] = 0;
+    if (!scan(buffer.data, range[0], range[1], change)) continue;
+    const uint8_t *key = buffer.data + change[FDB_KEY];
+    size_t length = change[FDB_KEY_END] - change[FDB_KEY];
     /* Leaves empty keys to the caller: for them zlib's crc32() returns 0, unlike the crc32() of this file. */
-    if (length == 0 || change[OP] > UINT8_MAX || !hash_of(key, length, (uint32_t)seed, &change[HASH])) continue;
-    const uint8_t *section = buffer.data + change[SECTION];
-    change[PRINT] = crc32(key, length, common_sum(&last, section, change[SECTION_END] - change[SECTION], change[OP]));
-    change[KNOWN] = 1;
+    if (length == 0 || (double)length > most || change[FDB_OP] > UINT8_MAX || !is_ascii(key, length)) continue;
+    const uint8_t *section = buffer.data + change[FDB_SECTION];
+    change[FDB_PRINT] =
+        crc32(key, length, common_sum(&last, section, change[FDB_SECTION_END] - change[FDB_SECTION], change[FDB_OP]));
+    change[FDB_RUN] = 1;
+  }
+  for (int i = count - 2; i >= 0; i--) {
+    change = into.data + (size_t)i * FDB_CHANGE_FIELDS;
+    const uint32_t *next = change + FDB_CHANGE_FIELDS;
+    if (change[FDB_RUN] > 0 && is_run(buffer.data, change, next)) change[FDB_RUN] = next[FDB_RUN] + 1;
   }
   return fdb_undefined(env);
+}
+
+/* Arguments (buffer, start, end, into): writes start and end of each change of a record that begins at `start`, as long as the next field is a change
+   and `into` has room. Returns how many. */
+napi_value fdb_find_changes(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  fdb_words into;
+  fdb_bytes buffer;
+  double start, end;
+  if (!fdb_enter(env, info, 4, &call) || !fdb_integer(env, call.argv[1], "start", 0, UINT32_MAX, &start) ||
+      !fdb_integer(env, call.argv[2], "end", 0, UINT32_MAX, &end) || !fdb_view(env, call.argv[0], "buffer", &buffer) ||
+      !fdb_words_of(env, call.argv[3], "into", &into))
+    return NULL;
+  if (start > end || end > (double)buffer.length)
+    return fdb_throw_range(env, "%.0f to %.0f exceeds the buffer of %zu bytes", start, end, buffer.length);
+  size_t at = (size_t)start, stop = (size_t)end, count = 0;
+  for (; count < into.count / 2 && at < stop && buffer.data[at] == TAG_CHANGE; count++) {
+    uint32_t length;
+    at++;
+    if (!number(buffer.data, &at, stop, &length) || length > stop - at) break;
+    into.data[2 * count] = (uint32_t)at;
+    into.data[2 * count + 1] = (uint32_t)(at += length);
+  }
+  return fdb_int_value(env, (int64_t)count);
 }

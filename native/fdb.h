@@ -34,6 +34,7 @@ typedef struct fdb_instance {
   uint32_t closing;       /* uv handles whose close callback has not run yet */
   napi_async_cleanup_hook_handle hook;
   fdb_blocks blocks; /* the fastest implementation for this processor */
+  uint64_t key_seed[2]; /* of the hashes of keys (see keys.c), 0: not made yet */
   bool ending;
   int references; /* instance data and cleanup hook have one each; the last one that goes frees the instance */
 } fdb_instance;
@@ -66,6 +67,13 @@ typedef void (*fdb_child)(void *data, const int *fds);
 /* Forks. The child calls `run`, which does not return, with all signals blocked, and with the numbers that `fds` have in the child: beside them it may have no other descriptor.
    If there is a starter, it forks, unless there are more than FDB_PASSED. Returns -1 with errno and the failed call. */
 pid_t fdb_fork(fdb_child run, void *data, const int *fds, uint32_t count, const char **failed);
+
+/* changes.c: the numbers that fdb_scan_changes() writes for each change. FDB_RUN is 0 if the caller must decode the change itself: it is invalid, has a rare
+   field, or its key is too long, empty or not ASCII. Otherwise it is the number of puts of one section that begin with this change; for another kind 1. */
+enum {
+  FDB_RUN, FDB_OP, FDB_VERSION, FDB_SECTION, FDB_SECTION_END, FDB_KEY, FDB_KEY_END, FDB_VALUE, FDB_VALUE_END, FDB_PRINT,
+  FDB_CHANGE_FIELDS
+};
 
 /* sums.c */
 fdb_blocks fdb_fastest_blocks(void);
@@ -199,7 +207,15 @@ FDB_CALL(fdb_pread);
 FDB_CALL(fdb_pwrite);
 FDB_CALL(fdb_file_size);
 FDB_CALL(fdb_add_sums);
+FDB_CALL(fdb_find_changes);
 FDB_CALL(fdb_scan_changes);
+FDB_CALL(fdb_create_keys);
+FDB_CALL(fdb_get_key);
+FDB_CALL(fdb_set_key);
+FDB_CALL(fdb_delete_key);
+FDB_CALL(fdb_set_keys);
+FDB_CALL(fdb_find_keys);
+FDB_CALL(fdb_keys_in);
 FDB_CALL(fdb_try_lock);
 FDB_CALL(fdb_open_lock_file);
 FDB_CALL(fdb_lock_range);

@@ -127,25 +127,26 @@ static void put_length(uint8_t *into, size_t length) {
   for (int i = 0; i < 4; i++) into[i] = (uint8_t)(length >> 8 * i);
 }
 
-/* Arguments (lanes, section, buffer, ranges, count): see Digest in src/state/digest.ts. */
+/* Arguments (lanes, section, buffer, ranges, count, stride): see Digest in src/state/digest.ts. */
 napi_value fdb_add_sums(napi_env env, napi_callback_info info) {
   fdb_call call;
   fdb_words lanes, ranges;
   fdb_bytes section, buffer;
-  int count;
-  if (!fdb_enter(env, info, 5, &call) || !fdb_int(env, call.argv[4], "count", 0, 1 << 24, &count) ||
+  int count, stride;
+  if (!fdb_enter(env, info, 6, &call) || !fdb_int(env, call.argv[4], "count", 0, 1 << 24, &count) ||
+      !fdb_int(env, call.argv[5], "stride", RANGES, 64, &stride) ||
       !fdb_words_of(env, call.argv[0], "lanes", &lanes) || !fdb_view(env, call.argv[1], "section", &section) ||
       !fdb_view(env, call.argv[2], "buffer", &buffer) || !fdb_words_of(env, call.argv[3], "ranges", &ranges))
     return NULL;
-  if (lanes.count != WORDS || ranges.count / RANGES < (size_t)count)
+  if (lanes.count != WORDS || (count > 0 && ranges.count < (size_t)(count - 1) * (size_t)stride + RANGES))
     return fdb_throw_range(env, "%d lanes are needed, and ranges for %d entries", WORDS, count);
-  const uint32_t *range = ranges.data;
-  for (int i = 0; i < count; i++, range += RANGES) {
+  for (int i = 0; i < count; i++) {
+    const uint32_t *range = ranges.data + (size_t)i * (size_t)stride;
     if (range[0] > range[1] || range[1] > buffer.length || range[2] > range[3] || range[3] > buffer.length)
       return fdb_throw_range(env, "the ranges of entry %d exceed the buffer of %zu bytes", i, buffer.length);
   }
-  range = ranges.data;
-  for (int i = 0; i < count; i++, range += RANGES) {
+  for (int i = 0; i < count; i++) {
+    const uint32_t *range = ranges.data + (size_t)i * (size_t)stride;
     hash one = {.blocks = call.self->blocks};
     uint8_t lengths[12];
     memcpy(one.state, beginning, sizeof beginning);

@@ -1,79 +1,75 @@
-/** A {@link DividingMap} of up to this many keys is one `Map`. */
-export const ALONE = 16_384
+/** A {@link ShardedMap} of up to this many keys is one `Map`. */
+const ALONE = 16_384
 /** While a map is being divided, each put moves this many keys from the first map to their parts. */
 const MOVED = 8
 /** Number of parts, a power of two. */
-export const PARTS = 256
+const PARTS = 256
 
 /**
  * A map that never stalls the event loop: a large `Map` rehashes all its keys when it grows. Small ones are one `Map` in insertion order,
  * larger ones 256 parts. Iteration may miss keys that are added during it, and ends although more are added. Values must not be undefined.
  */
-export abstract class DividingMap<K, V> {
+export class ShardedMap<V> {
   /** All keys of a small map. While the map is being divided: the keys from before the division. Null when all keys are in parts. */
   #first: Map<string, V> | null = new Map()
   /** The keys of `#first` that are not yet in parts. Null before and after the division. */
   #moving: IterableIterator<[string, V]> | null = null
   #size = 0
-
-  protected abstract keyText(key: string | K): string
-  protected abstract getInPart(key: string | K): V | undefined
-  /** Returns undefined if the key was missing, else what `set` returns. */
-  protected abstract setInPart(key: string | K, value: V): V | undefined
-  protected abstract deleteInPart(key: string | K): boolean
-  /** Returns the entries of a part. A key is in the part with the same number in all maps. */
-  abstract run(part: number): Iterable<[string, V]>
+  readonly #shards: (Map<string, V> | undefined)[] = []
 
   get size(): number {
     return this.#first !== null && this.#moving === null ? this.#first.size : this.#size
   }
 
-  /** Whether all keys are in parts. */
-  get isDivided(): boolean {
-    return this.#first === null
-  }
-
-  get(key: string | K): V | undefined {
+  get(key: string): V | undefined {
     if (this.#first !== null) {
-      const value = this.#first.get(this.keyText(key))
+      const value = this.#first.get(key)
       if (value !== undefined || this.#moving === null) return value
     }
-    return this.getInPart(key)
+    return this.#shards[shardOf(key)]?.get(key)
   }
 
-  has(key: string | K): boolean {
+  has(key: string): boolean {
     return this.get(key) !== undefined
   }
 
-  protected put(key: string | K, value: V): V | undefined {
+  set(key: string, value: V): void {
     const first = this.#first
-    if (first === null) return this.#putInPart(key, value)
-    const text = this.keyText(key)
-    const before = first.get(text)
+    if (first === null) {
+      this.#putInPart(key, value)
+      return
+    }
+    const before = first.get(key)
     if (this.#moving === null) {
-      first.set(text, value)
+      first.set(key, value)
       if (first.size > ALONE) {
         this.#size = first.size
         this.#moving = first.entries()
       }
-      return before
+      return
     }
     if (before === undefined) {
-      const had = this.#putInPart(key, value)
+      this.#putInPart(key, value)
       this.#moveSome(this.#moving)
-      return had
+      return
     }
     // get() reads this key from the first map until all keys are in parts.
-    first.set(text, value)
-    if (this.getInPart(key) !== undefined) this.setInPart(key, value)
+    first.set(key, value)
+    const shard = this.#shards[shardOf(key)]
+    if (shard?.has(key)) shard.set(key, value)
     this.#moveSome(this.#moving)
-    return before
   }
 
-  #putInPart(key: string | K, value: V): V | undefined {
-    const before = this.setInPart(key, value)
-    if (before === undefined) this.#size++
-    return before
+  #putInPart(key: string, value: V): void {
+    if (this.#setInPart(key, value)) this.#size++
+  }
+
+  /** Returns whether the part did not have the key. */
+  #setInPart(key: string, value: V): boolean {
+    const shard = (this.#shards[shardOf(key)] ??= new Map())
+    const before = shard.size
+    shard.set(key, value)
+    return shard.size > before
   }
 
   #moveSome(moving: IterableIterator<[string, V]>): void {
@@ -83,14 +79,14 @@ export abstract class DividingMap<K, V> {
         this.#first = this.#moving = null
         return
       }
-      this.setInPart(step.value[0], step.value[1])
+      this.#setInPart(step.value[0], step.value[1])
     }
   }
 
-  delete(key: string | K): boolean {
-    if (this.#first !== null && this.#moving === null) return this.#first.delete(this.keyText(key))
-    const wasFirst = this.#first?.delete(this.keyText(key)) ?? false
-    const deleted = this.deleteInPart(key) || wasFirst
+  delete(key: string): boolean {
+    if (this.#first !== null && this.#moving === null) return this.#first.delete(key)
+    const wasFirst = this.#first?.delete(key) ?? false
+    const deleted = this.#shards[shardOf(key)]?.delete(key) || wasFirst
     if (deleted) this.#size--
     return deleted
   }
@@ -107,8 +103,12 @@ export abstract class DividingMap<K, V> {
     const first = this.#first
     if (first !== null) yield* this.#entriesOf(first)
     if (this.#first !== null && this.#moving === null) return
-    for (let part = 0; part < PARTS; part++)
-      yield* first === null ? this.run(part) : entriesBut(first, this.run(part))
+    for (let part = 0; part < PARTS; part++) {
+      const shard = this.#shards[part]
+      if (shard === undefined) continue
+      const entries = presentEntries(shard)
+      yield* first === null ? entries : entriesBut(first, entries)
+    }
   }
 
   *#entriesOf(first: Map<string, V>): Generator<[string, V], void> {
@@ -157,39 +157,6 @@ function hashed(key: string): number {
   let hash = 0x811c9dc5
   for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193)
   return (hash ^ (hash >>> 15)) & MASK
-}
-
-/** A {@link DividingMap} with text keys, whose parts are maps. */
-export class ShardedMap<V> extends DividingMap<never, V> {
-  readonly #shards: (Map<string, V> | undefined)[] = []
-
-  set(key: string, value: V): void {
-    this.put(key, value)
-  }
-
-  protected keyText(key: string): string {
-    return key
-  }
-
-  protected getInPart(key: string): V | undefined {
-    return this.#shards[shardOf(key)]?.get(key)
-  }
-
-  protected setInPart(key: string, value: V): V | undefined {
-    const shard = (this.#shards[shardOf(key)] ??= new Map())
-    const before = shard.size
-    shard.set(key, value)
-    return shard.size > before ? undefined : value
-  }
-
-  protected deleteInPart(key: string): boolean {
-    return this.#shards[shardOf(key)]?.delete(key) ?? false
-  }
-
-  run(part: number): Iterable<[string, V]> {
-    const shard = this.#shards[part]
-    return shard === undefined ? [] : presentEntries(shard)
-  }
 }
 
 const CHUNK = 4096

@@ -9,6 +9,7 @@ export {
   type BindOptions,
   DISCONNECT,
   type Inspected,
+  type KeyIndex,
   MAX_FDS_PER_MESSAGE,
   type NativeError,
   type PeerCredentials,
@@ -33,12 +34,20 @@ export * from './watch.js'
 export const {
   addSums,
   adoptOrphans,
+  createKeys,
+  deleteKey,
   endedChild,
+  findChanges,
+  findKeys,
+  getKey,
   holdSignals,
+  keysIn,
   makeRoom,
   reapChild,
   releaseSignals,
   scanChanges,
+  setKey,
+  setKeys,
 } = native
 /** The size of a change in the result of `scanChanges()`, in numbers. */
-export const CHANGE_FIELDS = 11
+export const CHANGE_FIELDS = 10

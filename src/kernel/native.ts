@@ -120,6 +120,13 @@ export const SEAL_EXEC = 32
 /** Maximum number of descriptors in one message (SCM_MAX_FD of the kernel). */
 export const MAX_FDS_PER_MESSAGE = 253
 
+declare const KEY_INDEX: unique symbol
+
+/** See {@link Native.createKeys}. */
+export interface KeyIndex {
+  readonly [KEY_INDEX]: true
+}
+
 export interface Native {
   // sockets.c
   bindSocket(options: BindOptions): number
@@ -333,7 +340,8 @@ export interface Native {
   // sums.c
   /**
    * Adds the SHA-256 of each of `count` entries to the eight `lanes`, each modulo 2^32. The hash covers the lengths of section, key and value, and
-   * their bytes. `ranges` has start and end of each key and value in the buffer (start, end, start, end).
+   * their bytes. `ranges` has start and end of each key and value in the buffer (start, end, start, end); those of the next entry follow `stride` numbers
+   * later.
    */
   addSums(
     lanes: Uint32Array,
@@ -341,16 +349,68 @@ export interface Native {
     buffer: Uint8Array,
     ranges: Uint32Array,
     count: number,
+    stride: number,
   ): void
 
   // changes.c
   /**
-   * Decodes `count` encoded changes of the state (Change in proto/state.proto) at the `ranges` of the buffer (start, end). Writes 11 numbers for
-   * each: 1; kind; version; start and end of section, key and value; the hash of the key with this `seed` (as hashOf() of src/state/key-bytes.ts);
-   * its sum (as SectionStore.printOf()). For a change that is invalid, rare or not ASCII the first number is 0 and the others are meaningless: the
-   * caller must decode it itself.
+   * Writes start and end of each encoded change of a record (Record in proto/state.proto) to `into`, beginning at offset `start` of the buffer, as long as
+   * the next field of the record is a change, and `into` has room. Returns how many.
    */
-  scanChanges(buffer: Uint8Array, ranges: Uint32Array, count: number, seed: number, into: Uint32Array): void
+  findChanges(buffer: Uint8Array, start: number, end: number, into: Uint32Array): number
+  /**
+   * Decodes `count` encoded changes of the state (Change in proto/state.proto) at the `ranges` of the buffer (start, end), from number `first` on. Writes 10
+   * numbers for each: the number of puts of one section that begin with this change, or 1 for another kind; kind; version; start and end of section, key
+   * and value; its sum (as SectionStore.printOf()). For a change that is invalid or rare, or whose key is empty, not ASCII or above `most` bytes, the first
+   * number is 0 and the others are meaningless: the caller must decode it itself.
+   */
+  scanChanges(
+    buffer: Uint8Array,
+    ranges: Uint32Array,
+    first: number,
+    count: number,
+    most: number,
+    into: Uint32Array,
+  ): void
+
+  // keys.c
+  /**
+   * Creates an index from keys to numbers below 2^32 - 2 or null, which allocates `most` bytes at most. It is freed when it is garbage collected. Functions
+   * that need more memory throw ENOMEM, without effect.
+   */
+  createKeys(most: number): KeyIndex
+  /** Returns undefined if the index does not have the key. */
+  getKey(index: KeyIndex, key: string): number | null | undefined
+  /** Returns the value before. Throws a TypeError for half a surrogate pair. */
+  setKey(index: KeyIndex, key: string, value: number | null): number | null | undefined
+  deleteKey(index: KeyIndex, key: string): boolean
+  /**
+   * Sets the keys of `count` changes, from number `first` of {@link scanChanges} on and in this order, to `values`; 2^32 - 2 is null. Writes the values
+   * before to `before`; 2^32 - 1 for a new key. Returns the number of keys that were set, at least 1: fewer than `count` if there is not enough memory.
+   */
+  setKeys(
+    index: KeyIndex,
+    buffer: Uint8Array,
+    fields: Uint32Array,
+    first: number,
+    count: number,
+    values: Uint32Array,
+    before: Uint32Array,
+  ): number
+  /** Writes the values of the keys of `count` changes to `values`, as {@link setKeys} does. */
+  findKeys(
+    index: KeyIndex,
+    buffer: Uint8Array,
+    fields: Uint32Array,
+    first: number,
+    count: number,
+    values: Uint32Array,
+  ): void
+  /**
+   * Returns the keys of a part in insertion order, and their values: value and end of each key, and the bytes of all. An index of up to 16,384 keys has
+   * one part, 0; one that has had more has 256. A key is in the part with the same number in all such indexes of a thread.
+   */
+  keysIn(index: KeyIndex, part: number): [entries: Uint32Array, bytes: Buffer]
 
   // locks.c
   tryLock(fd: number): boolean

@@ -1,10 +1,11 @@
 import type { FdbError } from '../errors.js'
 import { CHANGE_FIELDS, scanChanges } from '../kernel/index.js'
-import { areAscii, Bytes, emptyKey, hashOf, type KeyBytes, SEED } from './key-bytes.js'
+import { type ChangeRun, PRINT } from './change-run.js'
 import { limitError, type StateLimits } from './limits.js'
 import {
   emptyChange,
   MalformedRecord,
+  PUT,
   type ScannedChange,
   type ScannedRecord,
   scanChange,
@@ -12,7 +13,10 @@ import {
 } from './records.js'
 import type { SectionStore } from './section-store.js'
 
-const SCANNED_AT_ONCE = 32
+/** The addon scans up to this many changes of a record in one call. */
+const SCANNED_AT_ONCE = 1024
+const NO_RANGES = new Uint32Array(0)
+const NO_BYTES = Buffer.alloc(0)
 
 /** The part of a store that {@link ChangeCursor} uses. */
 interface CursorStore {
@@ -24,19 +28,21 @@ interface CursorStore {
 export class ChangeCursor {
   readonly change: Readonly<ScannedChange>
   readonly #change = emptyChange()
-  readonly #key = emptyKey()
   readonly #store: CursorStore
   readonly #malformed: (reason: string) => FdbError
-  #bytes = this.#key.bytes
+  #buffer: Buffer = NO_BYTES
   /** Alternating start and end offsets of the changes. */
-  #changes: readonly number[] = []
+  #ranges: Uint32Array = NO_RANGES
   #section: SectionStore | null = null
-  /** The offsets of the changes that the addon scans in one call; it writes their fields to {@link #ahead}. */
-  readonly #ranges = new Uint32Array(2 * SCANNED_AT_ONCE)
-  readonly #ahead = new Uint32Array(CHANGE_FIELDS * SCANNED_AT_ONCE)
-  /** The hash of the current change's key, or null if the addon did not compute it. */
-  #hash: number | null = null
-  #print: number | null = null
+  /** The fields of changes that the addon has scanned, and the index of the first of them. */
+  #fields = new Uint32Array(CHANGE_FIELDS)
+  #first = 0
+  #scanned = 0
+  /** The index of the current change. */
+  #index = 0
+  /** Whether the addon has scanned the current change. */
+  #isKnown = false
+  #keyText: string | null = null
 
   /** `malformed` creates the error for a malformed record. */
   constructor(store: CursorStore, malformed: (reason: string) => FdbError) {
@@ -54,52 +60,75 @@ export class ChangeCursor {
   }
 
   /** Starts to read the encoded changes in `buffer`, which must not change until the last one is read. */
-  setChanges(buffer: Buffer, changes: readonly number[]): void {
-    if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
-    this.#changes = changes
+  setChanges(buffer: Buffer, changes: ArrayLike<number>): void {
+    this.#buffer = buffer
+    this.#ranges = changes instanceof Uint32Array ? changes : Uint32Array.from(changes)
+    this.#first = this.#scanned = 0
   }
 
   /** Reads the next change and returns its section. `index` counts up from 0. */
   readSection(index: number): SectionStore {
-    const nth = index % SCANNED_AT_ONCE
-    if (nth === 0) this.#scanAhead(index)
-    const ahead = this.#ahead
-    const at = CHANGE_FIELDS * nth
+    if (index >= this.#first + this.#scanned) this.#scanAhead(index)
+    const fields = this.#fields
+    const at = CHANGE_FIELDS * (index - this.#first)
     const change = this.#change
-    if (ahead[at] === 0) this.#scanOne(this.#ranges[2 * nth]!, this.#ranges[2 * nth + 1]!)
+    this.#index = index
+    this.#keyText = null
+    this.#isKnown = fields[at]! > 0
+    if (!this.#isKnown) this.#scanOne(this.#ranges[2 * index]!, this.#ranges[2 * index + 1]!)
     else {
-      change.op = ahead[at + 1]!
-      change.version = ahead[at + 2]!
-      change.sectionStart = ahead[at + 3]!
-      change.sectionEnd = ahead[at + 4]!
-      change.keyStart = ahead[at + 5]!
-      change.keyEnd = ahead[at + 6]!
-      change.valueStart = ahead[at + 7]!
-      change.valueEnd = ahead[at + 8]!
-      this.#hash = ahead[at + 9]!
-      this.#print = ahead[at + 10]!
+      change.op = fields[at + 1]!
+      change.version = fields[at + 2]!
+      change.sectionStart = fields[at + 3]!
+      change.sectionEnd = fields[at + 4]!
+      change.keyStart = fields[at + 5]!
+      change.keyEnd = fields[at + 6]!
+      change.valueStart = fields[at + 7]!
+      change.valueEnd = fields[at + 8]!
     }
     return this.#checkedSection()
   }
 
   #scanAhead(first: number): void {
-    const changes = this.#changes
-    const count = Math.min(SCANNED_AT_ONCE, changes.length / 2 - first)
-    for (let i = 0; i < 2 * count; i++) this.#ranges[i] = changes[2 * first + i]!
-    scanChanges(this.#bytes.buffer, this.#ranges, count, SEED, this.#ahead)
+    const count = Math.min(SCANNED_AT_ONCE, this.#ranges.length / 2 - first)
+    if (this.#fields.length < CHANGE_FIELDS * count) this.#fields = new Uint32Array(CHANGE_FIELDS * count)
+    const { keyBytes } = this.#store.limits
+    scanChanges(this.#buffer, this.#ranges, first, count, keyBytes, this.#fields)
+    this.#first = first
+    this.#scanned = count
   }
 
   #scanOne(start: number, end: number): void {
-    this.#hash = this.#print = null
     try {
-      scanChange(this.#bytes.buffer, start, end, this.#change)
+      scanChange(this.#buffer, start, end, this.#change)
     } catch (error) {
       throw this.#malformed((error as Error).message)
     }
   }
 
+  /** The number of puts of one section that begin with the current change and that {@link run} has, or 0. */
+  get runLength(): number {
+    return this.#isKnown && this.#change.op === PUT ? this.#fields[this.#at]! : 0
+  }
+
+  get #at(): number {
+    return CHANGE_FIELDS * (this.#index - this.#first)
+  }
+
+  /** `count` changes of which the current one is the first; valid until the next change is read. */
+  run(count: number): ChangeRun {
+    return {
+      buffer: this.#buffer,
+      fields: this.#fields,
+      ranges: this.#ranges,
+      first: this.#index - this.#first,
+      firstRange: this.#index,
+      count,
+    }
+  }
+
   #checkedSection(): SectionStore {
-    const buffer = this.#bytes.buffer
+    const buffer = this.#buffer
     const change = this.#change
     const { sectionStart, sectionEnd, keyStart, keyEnd } = change
     const { keyBytes, sectionNameBytes } = this.#store.limits
@@ -113,44 +142,35 @@ export class ChangeCursor {
   }
 
   get key(): string {
-    return this.#text('a key', this.#change.keyStart, this.#change.keyEnd)
+    return (this.#keyText ??= this.#readKey(this.#change))
   }
 
-  /** The key as a range of the buffer; valid until the next change is read. */
-  get keyBytes(): KeyBytes {
-    const { keyStart: start, keyEnd: end } = this.#change
-    const bytes = this.#bytes
-    if (this.#hash === null && !areAscii(bytes, start, end)) this.#text('a key', start, end)
-    const key = this.#key
-    key.bytes = bytes
-    key.start = start
-    key.end = end
-    key.hash = this.#hash ?? hashOf(bytes, start, end)
-    key.text = null
-    return key
+  #readKey({ keyStart, keyEnd }: ScannedChange): string {
+    return this.#isKnown
+      ? this.#buffer.toString('latin1', keyStart, keyEnd)
+      : this.#text('a key', keyStart, keyEnd)
   }
 
   get buffer(): Buffer {
-    return this.#bytes.buffer
+    return this.#buffer
   }
 
   /** Returns the change's fingerprint, see {@link SectionStore.printOf}. */
   printIn(section: SectionStore): number {
     const { op, keyStart, keyEnd } = this.#change
-    return this.#print ?? section.printOf(op, this.#bytes.buffer.subarray(keyStart, keyEnd))
+    return this.#isKnown
+      ? this.#fields[this.#at + PRINT]!
+      : section.printOf(op, this.#buffer.subarray(keyStart, keyEnd))
   }
 
   get value(): Buffer {
-    return this.#bytes.buffer.subarray(this.#change.valueStart, this.#change.valueEnd)
+    return this.#buffer.subarray(this.#change.valueStart, this.#change.valueEnd)
   }
 
   /** Throws for invalid UTF-8, because different invalid keys would be decoded to the same text. */
   #text(what: string, start: number, end: number): string {
-    const text = this.#bytes.buffer.toString('utf8', start, end)
-    if (
-      text.includes('\ufffd') &&
-      Buffer.compare(Buffer.from(text), this.#bytes.buffer.subarray(start, end)) !== 0
-    )
+    const text = this.#buffer.toString('utf8', start, end)
+    if (text.includes('\ufffd') && Buffer.compare(Buffer.from(text), this.#buffer.subarray(start, end)) !== 0)
       throw this.#malformed(`${what} that is not UTF-8`)
     return text
   }

@@ -1,7 +1,10 @@
-import { addSums } from '../kernel/index.js'
+import { addSums, CHANGE_FIELDS } from '../kernel/index.js'
+import { type ChangeRun, entriesOfRun } from './change-run.js'
 import type { ScannedChange } from './records.js'
 
 const LANES = 8
+/** Offsets of an entry. */
+const RANGES = 4
 
 /**
  * The digest of a set of (section, key, value): the sum of their SHA-256 hashes. Each hash counts as 8 numbers of 32 bits, which are added separately
@@ -12,7 +15,12 @@ export class Digest {
 
   /** Adds a section's entries. `ranges` has four offsets in `buffer` per entry: start and end of its key and of its value. */
   addAll(section: Uint8Array, buffer: Uint8Array, ranges: Uint32Array, count: number): void {
-    addSums(this.#lanes, section, buffer, ranges, count)
+    addSums(this.#lanes, section, buffer, ranges, count, RANGES)
+  }
+
+  /** Adds the entries of `count` changes of a run from number `from` on. */
+  addRun(section: Uint8Array, run: ChangeRun, from: number, count: number): void {
+    addSums(this.#lanes, section, run.buffer, entriesOfRun(run, from), count, CHANGE_FIELDS)
   }
 
   add(section: Uint8Array, key: Uint8Array, value: Uint8Array): void {
@@ -43,7 +51,7 @@ export class Digest {
 }
 
 const scratchSum = new Uint32Array(LANES)
-const range = new Uint32Array(4)
+const range = new Uint32Array(RANGES)
 let scratch = Buffer.allocUnsafe(4096)
 
 function addEntry(lanes: Uint32Array, section: Uint8Array, key: Uint8Array, value: Uint8Array): void {
@@ -56,14 +64,14 @@ function addEntry(lanes: Uint32Array, section: Uint8Array, key: Uint8Array, valu
   into.set(key, 0)
   into.set(value, key.length)
   range.set([0, key.length, key.length, length])
-  addSums(lanes, section, into, range, 1)
+  addSums(lanes, section, into, range, 1, RANGES)
 }
 
 const MOST = 64
 
 /** Collects entries of a record and adds them to the digest in one call of the addon. The buffer with the entries must not change until {@link flush}. */
 export class PendingEntries {
-  readonly #ranges = new Uint32Array(4 * MOST)
+  readonly #ranges = new Uint32Array(RANGES * MOST)
   #count = 0
   #digest: Digest | null = null
   #section!: Uint8Array
@@ -76,7 +84,7 @@ export class PendingEntries {
       this.#section = section
       this.#buffer = buffer
     }
-    const at = 4 * this.#count++
+    const at = RANGES * this.#count++
     const ranges = this.#ranges
     ranges[at] = change.keyStart
     ranges[at + 1] = change.keyEnd

@@ -1,7 +1,8 @@
 import { FdbError } from '../errors.js'
 import { readAt } from '../kernel/index.js'
+import type { ChangeRun } from './change-run.js'
 import type { Digest } from './digest.js'
-import type { KeyBytes } from './key-bytes.js'
+import { type KeyMap, NONE } from './key-map.js'
 import { type Location, Locations } from './locations.js'
 import { ReadAhead, type ReadSegment } from './read-ahead.js'
 import { damagedError } from './reader.js'
@@ -23,6 +24,9 @@ export class Entries {
   staleSecrets = -1
   /** Called when {@link staleSecrets} has risen. */
   onStaleSecret: (() => void) | null = null
+  /** See {@link setRun}. */
+  replaced = new Uint32Array(0)
+  #added = new Uint32Array(0)
   readonly #readAhead = new ReadAhead()
   readonly #scanned = emptyChange()
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
@@ -31,7 +35,7 @@ export class Entries {
   /** Stores a new location for `key`. `slot` is the key's slot, if the key exists. The caller adds the new entry to the digest. */
   put(
     section: SectionStore,
-    key: KeyBytes,
+    key: string,
     slot: number | undefined,
     { segment, offset, length }: Location,
   ): void {
@@ -45,7 +49,56 @@ export class Entries {
     this.#addBytes(section, length)
   }
 
-  remove(section: SectionStore, key: KeyBytes, slot: number, ordinal: number): void {
+  /** Puts the entries of consecutive changes, in their order. `base` is the offset of the run's buffer in the segment. No bulk of the section may be merging. */
+  putRun(section: SectionStore, run: ChangeRun, ordinal: number, base: number): void {
+    for (let from = 0; from < run.count; ) {
+      const { done, bytes } = this.setRun(section.slots, run, from, ordinal, base)
+      for (let i = 0; i < done; i++) {
+        const slot = this.replaced[i]!
+        if (slot === NONE) {
+          this.count++
+          continue
+        }
+        this.#displaceEntry(section, slot, ordinal)
+        this.locations.remove(slot)
+      }
+      section.digest.addRun(section.nameBytes, run, from, done)
+      this.#addBytes(section, bytes)
+      from += done
+    }
+  }
+
+  /**
+   * Gives the changes of a run from number `from` on new slots, and sets their keys in `map` to these. Writes the values before to {@link replaced}. Returns how
+   * many are done, and the bytes of these changes: not all if memory is short; throws if there is none for the first.
+   */
+  setRun(
+    map: Pick<KeyMap<number | null>, 'setAll'>,
+    run: ChangeRun,
+    from: number,
+    ordinal: number,
+    base: number,
+  ): { done: number; bytes: number } {
+    const { ranges, first, firstRange } = run
+    const count = run.count - from
+    if (this.#added.length < count) {
+      this.#added = new Uint32Array(count)
+      this.replaced = new Uint32Array(count)
+    }
+    this.locations.addAll(ordinal, base, ranges, firstRange + from, count, this.#added)
+    let done = 0
+    try {
+      done = map.setAll(run, first + from, count, this.#added, this.replaced)
+    } finally {
+      for (let i = done; i < count; i++) this.locations.remove(this.#added[i]!)
+    }
+    let bytes = 0
+    for (let i = 2 * (firstRange + from); i < 2 * (firstRange + from + done); i += 2)
+      bytes += ranges[i + 1]! - ranges[i]!
+    return { done, bytes }
+  }
+
+  remove(section: SectionStore, key: string, slot: number, ordinal: number): void {
     this.#displaceEntry(section, slot, ordinal)
     this.locations.remove(slot)
     section.slots.delete(key)

@@ -30,6 +30,21 @@ export class Locations {
     return slot
   }
 
+  /** Adds the entries at `count` ranges (start, end) from number `first` on, and writes their slots to `slots`. `base` is the offset of 0 in the segment. */
+  addAll(
+    segment: number,
+    base: number,
+    ranges: ArrayLike<number>,
+    first: number,
+    count: number,
+    slots: Uint32Array,
+  ): void {
+    for (let i = 0; i < count; i++) {
+      const start = ranges[2 * (first + i)]!
+      slots[i] = this.add(segment, base + start, ranges[2 * (first + i) + 1]! - start)
+    }
+  }
+
   #unfree(): number {
     const slot = this.#free
     this.#free = this.#chunks[slot >> CHUNK_BITS]![(slot & MASK) * FIELDS]! - 1

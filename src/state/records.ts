@@ -1,3 +1,4 @@
+import { findChanges } from '../kernel/index.js'
 import { fdbroker } from '../proto/state.js'
 import { limitError, type StateLimits } from './limits.js'
 
@@ -18,6 +19,8 @@ export interface StoredSchema {
   secret: boolean
 }
 
+const NO_CHANGES: readonly number[] = Object.freeze([])
+
 /** A scanned record; its changes are offsets into the buffer. */
 export type ScannedRecord = ReturnType<typeof emptyRecord>
 
@@ -27,7 +30,7 @@ export function emptyRecord() {
     sequence: 0,
     request: '',
     /** Alternating start and end offsets of the encoded Changes. */
-    changes: [] as number[],
+    changes: NO_CHANGES as ArrayLike<number>,
     schemas: [] as StoredSchema[],
     requests: [] as string[],
     /** The fingerprints of the changes of `requests`, in the same order, or empty. */
@@ -164,14 +167,15 @@ function checkRoom(list: readonly unknown[], most: number, what: string): void {
 /** Scans a Record; {@link scanChange} scans its changes. Throws MalformedRecord, or ERR_FDB_STATE_LIMIT for more than `changesPerRecord` changes. */
 export function scanRecord(buffer: Buffer, start: number, end: number, limits: StateLimits): ScannedRecord {
   const record = emptyRecord()
-  let changes = 0
+  const changes = new FoundChanges(limits.changesPerRecord)
   at = start
   while (at < end) {
     const tag = varint(buffer, end)
     if (tag === ((4 << 3) | LEN)) {
       const length = lengthOf(buffer, end)
-      if (++changes <= limits.changesPerRecord) record.changes.push(at, at + length)
+      changes.add(at, at + length)
       at += length
+      if (changes.count % FEW_CHANGES === 0) at = changes.findMore(buffer, at, end)
     } else if (tag === ((1 << 3) | VARINT)) record.epoch = varint(buffer, end)
     else if (tag === ((2 << 3) | VARINT)) record.sequence = varint(buffer, end)
     else if (tag === ((3 << 3) | LEN)) record.request = text(buffer, end)
@@ -196,11 +200,66 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
     } else if (tag >= 1 << 3) skip(buffer, tag & 7, end)
     else throw new MalformedRecord('field number 0')
   }
-  if (changes > limits.changesPerRecord) {
+  if (changes.count > limits.changesPerRecord) {
     const what = `the number of changes in the record of sequence ${record.sequence}`
-    throw limitError(what, changes, 'changesPerRecord', limits.changesPerRecord)
+    throw limitError(what, changes.count, 'changesPerRecord', limits.changesPerRecord)
   }
+  record.changes = changes.ranges
   return record
+}
+
+/** After this many changes the addon looks for more in one call. */
+const FEW_CHANGES = 16
+const FOUND_AT_ONCE = 2048
+const found = new Uint32Array(2 * FOUND_AT_ONCE)
+
+/** The ranges of a record's changes. Counts all, and stores up to `most`. */
+class FoundChanges {
+  count = 0
+  readonly #most: number
+  #few: number[] = []
+  readonly #many: Uint32Array[] = []
+
+  constructor(most: number) {
+    this.#most = most
+  }
+
+  add(start: number, end: number): void {
+    if (++this.count <= this.#most) this.#few.push(start, end)
+  }
+
+  /** Adds the changes that begin at offset `from` of the buffer. Returns the offset of the first field that is no change, or that the caller must read itself. */
+  findMore(buffer: Buffer, from: number, end: number): number {
+    for (let start = from; ; ) {
+      const count = findChanges(buffer, start, end, found)
+      if (count === 0) return start
+      start = found[2 * count - 1]!
+      const stored = Math.min(count, this.#most - this.count)
+      this.count += count
+      if (stored > 0) this.#store(found.slice(0, 2 * stored))
+      if (count < FOUND_AT_ONCE) return start
+    }
+  }
+
+  #store(ranges: Uint32Array): void {
+    if (this.#few.length > 0) this.#many.push(Uint32Array.from(this.#few))
+    this.#few = []
+    this.#many.push(ranges)
+  }
+
+  get ranges(): ArrayLike<number> {
+    if (this.#many.length === 0) return this.#few
+    if (this.#few.length > 0) this.#store(new Uint32Array(0))
+    let length = 0
+    for (const each of this.#many) length += each.length
+    const all = new Uint32Array(length)
+    let at = 0
+    for (const each of this.#many) {
+      all.set(each, at)
+      at += each.length
+    }
+    return all
+  }
 }
 
 export function scanChange(buffer: Buffer, start: number, end: number, into: ScannedChange): ScannedChange {

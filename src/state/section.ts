@@ -56,6 +56,8 @@ export class Section<T> {
     this.#section = section
     this.#schema = schema
     this.#cacheSize = schema?.cache ?? 0
+    // Changes of a section without listeners take less time.
+    if (this.#cacheSize === 0) return
     section.listeners.add(change => {
       if (change.op === 'clear') this.#cache.clear()
       else this.#cache.delete(change.key)

@@ -1,6 +1,4 @@
-import { ALONE, DividingMap, PARTS } from '../base/large-collections.js'
-import { type KeyBytes, keyBytesOf, keyText } from './key-bytes.js'
-import { KeyTable } from './key-table.js'
+import { KeyMap, NONE, NULL, PARTS, type ScannedKeys } from './key-map.js'
 import { inSteps } from './time-slices.js'
 
 /** The slots of the keys that a bulk has put, and null for the keys that it has deleted. */
@@ -20,38 +18,57 @@ export class SlotMap {
     return this.size === 0 && this.#layer === null
   }
 
-  touch(hash: number): number {
-    return this.#main.touch(hash)
-  }
-
-  get(key: string | KeyBytes): number | undefined {
+  get(key: string): number | undefined {
     const slot = this.#layer?.get(key)
     return slot === undefined ? this.#main.get(key) : (slot ?? undefined)
   }
 
-  has(key: string | KeyBytes): boolean {
+  has(key: string): boolean {
     return this.get(key) !== undefined
   }
 
-  set(key: string | KeyBytes, slot: number): void {
+  set(key: string, slot: number): void {
     if (this.has(key)) this.#put(key, slot)
     else this.add(key, slot)
   }
 
   /** The key must be new. */
-  add(key: string | KeyBytes, slot: number): void {
+  add(key: string, slot: number): void {
     this.size++
     this.#put(key, slot)
   }
 
-  #put(key: string | KeyBytes, slot: number): void {
+  #put(key: string, slot: number): void {
     this.changes++
     // A key of the layer must stay in the layer, because the merge still has to free the key's slot in the main map.
     if (this.#layer?.has(key)) this.#layer.set(key, slot)
     else this.#main.set(key, slot)
   }
 
-  delete(key: string | KeyBytes): void {
+  /** Whether a bulk is being merged: until then {@link setAll} must not be called. */
+  get isMerging(): boolean {
+    return this.#layer !== null
+  }
+
+  /** Sets many keys, as {@link KeyMap.setAll} does. */
+  setAll(keys: ScannedKeys, first: number, count: number, slots: Uint32Array, before: Uint32Array): number {
+    this.changes++
+    const { size } = this.#main
+    const done = this.#main.setAll(keys, first, count, slots, before)
+    this.size += this.#main.size - size
+    return done
+  }
+
+  /** Writes the slots of many keys to `slots`; {@link NONE} for a key that is not there. */
+  findAll(keys: ScannedKeys, first: number, count: number, slots: Uint32Array): void {
+    this.#main.findAll(keys, first, count, slots)
+    if (this.#layer === null) return
+    const above = new Uint32Array(count)
+    this.#layer.findAll(keys, first, count, above)
+    for (let i = 0; i < count; i++) if (above[i] !== NONE) slots[i] = above[i] === NULL ? NONE : above[i]!
+  }
+
+  delete(key: string): void {
     if (!this.has(key)) return
     this.changes++
     this.size--
@@ -121,57 +138,5 @@ export class SlotMap {
       merged(key, slot !== null, below)
     })
     this.#layer = null
-  }
-}
-
-const MASK = PARTS - 1
-/** The bits from here on select the part; the tables use lower bits of the hash. */
-const PART_SHIFT = 24
-
-function partOf(hash: number): number {
-  return (hash >>> PART_SHIFT) & MASK
-}
-
-/** A {@link DividingMap} from a section's keys, given as text or bytes, to numbers below 2^32 - 2 or null. Its tables are outside the JavaScript heap. */
-export class KeyMap<V extends number | null = number> extends DividingMap<KeyBytes, V> {
-  readonly #tables: (KeyTable | undefined)[] = []
-
-  /** Returns the previous value, or undefined. Throws a TypeError if `key` has half a surrogate pair. */
-  set(key: string | KeyBytes, value: V): V | undefined {
-    return this.put(key, value)
-  }
-
-  touch(hash: number): number {
-    return this.#tableOf(hash)?.touch(hash) ?? 0
-  }
-
-  #tableOf(hash: number): KeyTable | undefined {
-    return this.#tables[partOf(hash)]
-  }
-
-  protected keyText(key: string | KeyBytes): string {
-    return keyText(key)
-  }
-
-  protected getInPart(key: string | KeyBytes): V | undefined {
-    const bytes = keyBytesOf(key)
-    return bytes === null ? undefined : (this.#tableOf(bytes.hash)?.get(bytes) as V | undefined)
-  }
-
-  protected setInPart(key: string | KeyBytes, value: V): V | undefined {
-    const bytes = keyBytesOf(key)
-    if (bytes === null) throw new TypeError('a key is Unicode text')
-    const table = (this.#tables[partOf(bytes.hash)] ??= new KeyTable((2 * ALONE) / PARTS))
-    return table.set(bytes, value) as V | undefined
-  }
-
-  protected deleteInPart(key: string | KeyBytes): boolean {
-    const bytes = keyBytesOf(key)
-    return bytes !== null && (this.#tableOf(bytes.hash)?.delete(bytes) ?? false)
-  }
-
-  run(part: number): Iterable<[string, V]> {
-    const entries = this.#tables[part]?.entries(key => this.getInPart(key))
-    return (entries ?? []) as Iterable<[string, V]>
   }
 }

@@ -1,11 +1,12 @@
 import type { ChangeCursor } from './change-cursor.js'
+import type { ChangeRun } from './change-run.js'
 import { Digest, type PendingEntries } from './digest.js'
 import type { Entries } from './entries.js'
-import { emptyKey, type KeyBytes } from './key-bytes.js'
+import { KeyMap, NONE, NULL } from './key-map.js'
 import type { FoundRecord } from './reader.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
-import { KeyMap, type Layer } from './slot-map.js'
+import type { Layer } from './slot-map.js'
 import { type DeferredWork, inSteps } from './time-slices.js'
 
 interface StagedSection {
@@ -35,8 +36,9 @@ export class Transaction {
   /** The fingerprint of the transaction's changes, see {@link SectionStore.printOf}. */
   print = 0
   readonly #entries: Entries
-  #puts: BufferedPuts | null = null
   readonly #sections = new Map<SectionStore, StagedSection>()
+  /** Scratch memory of {@link stageRun}. */
+  #below = new Uint32Array(0)
   /** Caches the section of the last change, because the next change is usually of the same section. */
   #last: StagedSection | null = null
 
@@ -68,38 +70,47 @@ export class Transaction {
   ): void {
     const { op } = cursor.change
     if (op === CLEAR) {
-      this.flush()
       this.#stageClear(section)
       return
     }
-    const key = cursor.keyBytes
+    const { key } = cursor
     const staged = this.#stagedOf(section)
     if (op === PUT) {
-      if (staged.layer.size <= NEAR && section.slots.size <= NEAR) this.#stagePut(staged, key, offset, length)
-      else {
-        const puts = (this.#puts ??= new BufferedPuts())
-        if (!puts.accepts(staged, key)) this.flush()
-        puts.add(staged, key, offset, length)
-      }
+      const own = staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
+      this.#subtract(staged, key, own)
+      staged.size++
+      staged.bytes += length
       added.add(staged.digest, section.nameBytes, cursor.buffer, cursor.change)
       return
     }
-    this.flush()
     if (!this.#subtract(staged, key, staged.layer.get(key))) return
     if (!staged.cleared && section.slots.has(key)) staged.layer.set(key, null)
     else staged.layer.delete(key)
   }
 
-  /** Stages the buffered puts. The caller must flush before it reuses the buffer of the changes or reads the results. */
-  flush(): void {
-    this.#puts?.flush(this.#stagePut)
-  }
-
-  readonly #stagePut = (staged: StagedSection, key: KeyBytes, offset: number, length: number): void => {
-    const own = staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
-    this.#subtract(staged, key, own)
-    staged.size++
-    staged.bytes += length
+  /** Stages consecutive puts. `base` is the offset of the run's buffer in the segment. */
+  stageRun(section: SectionStore, run: ChangeRun, base: number): void {
+    const staged = this.#stagedOf(section)
+    const { layer, cleared, digest } = staged
+    let below: Uint32Array | null = null
+    if (!cleared && section.slots.size > 0) {
+      below = this.#below.length < run.count ? (this.#below = new Uint32Array(run.count)) : this.#below
+      section.slots.findAll(run, run.first, run.count, below)
+    }
+    for (let from = 0; from < run.count; ) {
+      const { done, bytes } = this.#entries.setRun(layer, run, from, this.ordinal, base)
+      for (let i = 0; i < done; i++) {
+        const own = this.#entries.replaced[i]!
+        const slot = own === NONE && below !== null ? below[from + i]! : own
+        if (slot === NONE || slot === NULL) continue
+        this.#subtractSlot(staged, slot)
+        if (own !== NONE) this.#entries.locations.remove(own)
+      }
+      digest.addRun(section.nameBytes, run, from, done)
+      staged.size += done
+      staged.bytes += bytes
+      from += done
+    }
   }
 
   #stageClear(section: SectionStore): void {
@@ -119,15 +130,19 @@ export class Transaction {
   }
 
   /** Subtracts the key's current entry from size, bytes and digest. Returns whether the key had an entry. `own` is the key's value in the layer. */
-  #subtract(staged: StagedSection, key: KeyBytes, own: number | null | undefined): boolean {
-    const { section, cleared, digest } = staged
+  #subtract(staged: StagedSection, key: string, own: number | null | undefined): boolean {
+    const { section, cleared } = staged
     if (own === null) return false
     const slot = own ?? (cleared || section.slots.size === 0 ? undefined : section.slots.get(key))
     if (slot === undefined) return false
-    staged.bytes -= this.#entries.subtract(section, slot, digest).length
-    staged.size--
+    this.#subtractSlot(staged, slot)
     if (own !== undefined) this.#entries.locations.remove(own)
     return true
+  }
+
+  #subtractSlot(staged: StagedSection, slot: number): void {
+    staged.bytes -= this.#entries.subtract(staged.section, slot, staged.digest).length
+    staged.size--
   }
 
   /** Whether the transaction is large: earlier deferred work must be done before its commit. */
@@ -219,56 +234,4 @@ export class Transaction {
 
 function* newSlots({ layer }: StagedSection): Generator<number> {
   for (const [, slot] of layer.entries()) if (slot !== null) yield slot
-}
-
-const MOST = 32
-const FIELDS = 5
-/** Maps up to this size fit into the processor's cache, so that buffering puts would not help. */
-const NEAR = 16_384
-
-/** Buffers puts of a bulk and touches the memory of all their keys first, so that the processor fetches it in parallel. */
-class BufferedPuts {
-  readonly #fields = new Uint32Array(FIELDS * MOST)
-  readonly #key = emptyKey()
-  #staged: StagedSection | null = null
-  #count = 0
-  /** Combines the touched values, because the compiler would remove unused reads. */
-  touched = 0
-
-  /** Whether the caller may call {@link add}. If not, the caller must flush first: the buffer is full, or its puts are of another section or record. */
-  accepts(staged: StagedSection, { bytes }: KeyBytes): boolean {
-    return this.#count === 0 || (this.#count < MOST && this.#staged === staged && this.#key.bytes === bytes)
-  }
-
-  add(staged: StagedSection, { bytes, start, end, hash }: KeyBytes, offset: number, length: number): void {
-    this.#staged = staged
-    this.#key.bytes = bytes
-    const at = FIELDS * this.#count++
-    this.#fields[at] = hash
-    this.#fields[at + 1] = start
-    this.#fields[at + 2] = end
-    this.#fields[at + 3] = offset
-    this.#fields[at + 4] = length
-  }
-
-  flush(put: (staged: StagedSection, key: KeyBytes, offset: number, length: number) => void): void {
-    const count = this.#count
-    const staged = this.#staged
-    if (staged === null) return
-    this.#count = 0
-    this.#staged = null
-    const { layer, section, cleared } = staged
-    const fields = this.#fields
-    for (let i = 0; i < count; i++) this.touched ^= layer.touch(fields[FIELDS * i]!)
-    if (!cleared) for (let i = 0; i < count; i++) this.touched ^= section.slots.touch(fields[FIELDS * i]!)
-    const key = this.#key
-    for (let i = 0; i < count; i++) {
-      const at = FIELDS * i
-      key.hash = fields[at]!
-      key.start = fields[at + 1]!
-      key.end = fields[at + 2]!
-      key.text = null
-      put(staged, key, fields[at + 3]!, fields[at + 4]!)
-    }
-  }
 }

@@ -187,33 +187,70 @@ function streams() {
 
 function sums() {
   const ranges = Uint32Array.from([0, 1, 1, 2])
-  native.addSums(new Uint32Array(8), bytes, bytes, ranges, 1)
-  refused(() => native.addSums(new Uint32Array(7), bytes, bytes, ranges, 1), 'ERR_OUT_OF_RANGE')
-  refused(() => native.addSums(new Uint32Array(8), bytes, bytes, ranges, 2), 'ERR_OUT_OF_RANGE')
-  refused(() => native.addSums('x', bytes, bytes, ranges, 1), 'ERR_INVALID_ARG_TYPE')
+  native.addSums(new Uint32Array(8), bytes, bytes, ranges, 1, 4)
+  refused(() => native.addSums(new Uint32Array(7), bytes, bytes, ranges, 1, 4), 'ERR_OUT_OF_RANGE')
+  refused(() => native.addSums(new Uint32Array(8), bytes, bytes, ranges, 2, 4), 'ERR_OUT_OF_RANGE')
+  refused(() => native.addSums('x', bytes, bytes, ranges, 1, 4), 'ERR_INVALID_ARG_TYPE')
 }
 
 function changes() {
   // A put of "key" in section "s", then what is cut off at each length, and bytes that are no change.
   const put = Buffer.from([10, 1, 115, 26, 3, 107, 101, 121, 34, 2, 118, 118, 40, 3])
-  const into = new Uint32Array(22)
-  native.scanChanges(put, Uint32Array.from([0, put.length, 0, put.length]), 2, 7, into)
-  assert.deepEqual([into[0], into[2], into[5], into[6], into[11]], [1, 3, 5, 8, 1])
-  for (let end = 0; end < put.length; end++) native.scanChanges(put, Uint32Array.from([0, end]), 1, 7, into)
-  for (let byte = 0; byte < 256; byte++)
-    native.scanChanges(Buffer.alloc(20, byte), Uint32Array.from([0, 20]), 1, 7, into)
-  native.scanChanges(Buffer.alloc(0), Uint32Array.from([0, 0]), 1, 7, into)
-  native.scanChanges(put, new Uint32Array(0), 0, 7, new Uint32Array(0))
-  refused(
-    () => native.scanChanges(put, Uint32Array.from([0, put.length + 1]), 1, 7, into),
-    'ERR_OUT_OF_RANGE',
-  )
-  refused(() => native.scanChanges(put, Uint32Array.from([2, 1]), 1, 7, into), 'ERR_OUT_OF_RANGE')
-  refused(() => native.scanChanges(put, new Uint32Array(4), 3, 7, into), 'ERR_OUT_OF_RANGE')
-  refused(() => native.scanChanges(put, new Uint32Array(4), 2, 7, new Uint32Array(21)), 'ERR_OUT_OF_RANGE')
-  refused(() => native.scanChanges(put, new Uint32Array(2), 1, -1, into), 'ERR_OUT_OF_RANGE')
-  refused(() => native.scanChanges(put, put, 1, 7, into), 'ERR_INVALID_ARG_TYPE')
-  refused(() => native.scanChanges('x', new Uint32Array(2), 1, 7, into), 'ERR_INVALID_ARG_TYPE')
+  const into = new Uint32Array(20)
+  const scan = (buffer, ranges, count, first = 0, most = 100) =>
+    native.scanChanges(buffer, Uint32Array.from(ranges), first, count, most, into)
+  scan(put, [0, put.length, 0, put.length], 2)
+  assert.deepEqual([into[0], into[2], into[5], into[6], into[10]], [2, 3, 5, 8, 1])
+  for (let end = 0; end < put.length; end++) scan(put, [0, end], 1)
+  for (let byte = 0; byte < 256; byte++) scan(Buffer.alloc(20, byte), [0, 20], 1)
+  scan(Buffer.alloc(0), [0, 0], 1)
+  scan(put, [], 0)
+  refused(() => scan(put, [0, put.length + 1], 1), 'ERR_OUT_OF_RANGE')
+  refused(() => scan(put, [2, 1], 1), 'ERR_OUT_OF_RANGE')
+  refused(() => scan(put, [0, 0, 0, 0], 3), 'ERR_OUT_OF_RANGE')
+  refused(() => scan(put, [0, 0, 0, 0], 2, 1), 'ERR_OUT_OF_RANGE')
+  refused(() => scan(put, [0, 0, 0, 0, 0, 0], 3), 'ERR_OUT_OF_RANGE')
+  refused(() => scan(put, [0, 0], 1, -1), 'ERR_OUT_OF_RANGE')
+  refused(() => native.scanChanges(put, put, 0, 1, 7, into), 'ERR_INVALID_ARG_TYPE')
+  refused(() => scan('x', [0, 0], 1), 'ERR_INVALID_ARG_TYPE')
+
+  const record = Buffer.concat([Buffer.from([34, put.length]), put, Buffer.from([34, put.length]), put])
+  const found = new Uint32Array(6)
+  assert.equal(native.findChanges(record, 0, record.length, found), 2)
+  assert.deepEqual([...found], [2, 16, 18, 32, 0, 0])
+  for (let end = 0; end < record.length; end++) native.findChanges(record, 0, end, found)
+  assert.equal(native.findChanges(record, 0, record.length, new Uint32Array(3)), 1)
+  assert.equal(native.findChanges(Buffer.alloc(0), 0, 0, found), 0)
+  refused(() => native.findChanges(record, 0, record.length + 1, found), 'ERR_OUT_OF_RANGE')
+  refused(() => native.findChanges(record, 2, 1, found), 'ERR_OUT_OF_RANGE')
+  keys(put)
+}
+
+/** An index with so many keys that they are divided, one that has no memory, and some that the garbage collector frees. */
+function keys(put) {
+  const fields = new Uint32Array(20)
+  native.scanChanges(put, Uint32Array.from([0, put.length, 0, put.length]), 0, 2, 100, fields)
+  const [values, before] = [Uint32Array.from([5, 6]), new Uint32Array(2)]
+  const index = native.createKeys(1e9)
+  assert.equal(native.setKeys(index, put, fields, 0, 2, values, before), 2)
+  assert.deepEqual([...before], [2 ** 32 - 1, 5])
+  native.findKeys(index, put, fields, 0, 2, before)
+  assert.deepEqual([...before], [6, 6])
+  for (let i = 0; i < 17_000; i++) native.setKey(index, `key-${i}`, i)
+  for (let i = 0; i < 17_000; i += 2) assert.equal(native.deleteKey(index, `key-${i}`), true)
+  for (let i = 0; i < 17_000; i++) assert.equal(native.getKey(index, `key-${i}`), i % 2 ? i : undefined)
+  let left = 0
+  for (let part = 0; part < 256; part++) left += native.keysIn(index, part)[0].length / 2
+  assert.equal(left, 8501)
+  const small = native.createKeys(200)
+  refused(() => native.setKey(small, 'key', 1), 'ENOMEM')
+  refused(() => native.setKeys(small, put, fields, 0, 2, values, before), 'ENOMEM')
+  refused(() => native.setKeys(index, put.subarray(0, 2), fields, 0, 2, values, before), 'ERR_OUT_OF_RANGE')
+  refused(() => native.createKeys(1), 'ENOMEM')
+  refused(() => native.getKey({}, 'key'), 'ERR_INVALID_ARG_TYPE')
+  refused(() => native.setKey(index, '\ud83d', 1), 'ERR_INVALID_ARG_TYPE')
+  for (let i = 0; i < 50; i++) native.setKey(native.createKeys(1e9), `${'key'.repeat(300)}${i}`, null)
+  global.gc()
 }
 
 async function files() {

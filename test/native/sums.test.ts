@@ -44,7 +44,7 @@ describe('sums of entries', () => {
       }))
       const { buffer, ranges } = laid(entries)
       const lanes = new Uint32Array(8)
-      native.addSums(lanes, section, buffer, ranges, entries.length)
+      native.addSums(lanes, section, buffer, ranges, entries.length, 4)
       expect(lanes).toEqual(sums(section, entries))
     }
   })
@@ -53,16 +53,16 @@ describe('sums of entries', () => {
     const entries = [{ key: Buffer.from('k'), value: Buffer.from('v') }]
     const { buffer, ranges } = laid(entries)
     const lanes = new Uint32Array(8).fill(0xffff_ffff)
-    native.addSums(lanes, Buffer.from('s'), buffer, ranges, 1)
+    native.addSums(lanes, Buffer.from('s'), buffer, ranges, 1, 4)
     expect(lanes).toEqual(sums(Buffer.from('s'), entries).map(lane => lane - 1))
-    native.addSums(lanes, Buffer.from('s'), buffer, ranges, 0)
+    native.addSums(lanes, Buffer.from('s'), buffer, ranges, 0, 4)
     expect(lanes).toEqual(sums(Buffer.from('s'), entries).map(lane => lane - 1))
   })
 
   it('of ranges that are not in the buffer are refused, and nothing is added', () => {
     const lanes = new Uint32Array(8)
     const add = (ranges: number[], count = 1, into = lanes) =>
-      native.addSums(into, Buffer.alloc(1), Buffer.alloc(10), Uint32Array.from(ranges), count)
+      native.addSums(into, Buffer.alloc(1), Buffer.alloc(10), Uint32Array.from(ranges), count, 4)
     expect(() => add([0, 1, 1, 2, 0, 11, 1, 2], 2)).toThrow(/entry 1 exceed the buffer of 10 bytes/)
     expect(() => add([2, 1, 1, 2])).toThrow(RangeError)
     expect(() => add([0, 1, 1, 0xffff_ffff])).toThrow(RangeError)

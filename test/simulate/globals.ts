@@ -9,7 +9,7 @@ import type { Native } from '../../src/kernel/native.js'
 import type * as join from '../../src/member/joining/join.js'
 import type * as operator from '../../src/operator/client.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
-import { type Computed, simulatedAddon } from './kernel/addon.js'
+import { COMPUTED, type Computed, simulatedAddon } from './kernel/addon.js'
 import { simulatedFiles } from './kernel/files.js'
 import { simulatedPromises } from './kernel/promises.js'
 import { DEAD, type SimulatedImmediate, type SimulatedTimer } from './process.js'
@@ -30,10 +30,9 @@ export interface Code extends Exports {
 }
 
 /** Only compute, make an error, or concern processes that are not simulated: they are no calls to a kernel. */
-const NO_CALLS = new Set([
+const NO_CALLS: ReadonlySet<string> = new Set([
   'failure',
-  'addSums',
-  'scanChanges',
+  ...COMPUTED,
   'connectTcp',
   'openStarter',
   'closeStarter',
@@ -212,8 +211,8 @@ export class SimulatedServer extends EventEmitter {
 /** Evaluates `src` once, for all processes of all worlds. `edits` seed defects. */
 export async function load(edits: readonly Edit[] = []): Promise<Code> {
   const { text, modules } = await bundle(edits)
-  const { addSums, scanChanges } = requireHere(`${ROOT}/build/Release/fd_broker.node`) as Computed
-  const addon = guarded('addon', simulatedAddon({ addSums, scanChanges })) as Native
+  const computed = requireHere(`${ROOT}/build/Release/fd_broker.node`) as Computed
+  const addon = guarded('addon', simulatedAddon(computed)) as Native
   SimulatedServer.addon = addon
   const files = guarded('fs', simulatedFiles)
   const promises = guardedLate('fs.promises', simulatedPromises)

@@ -22,6 +22,10 @@ stopped.start(1)
 stopped.stop()
 native.createPoll(native.dup(b), () => {}).close()
 
+// Freed at the end of the environment.
+const keys = native.createKeys(1e9)
+for (let i = 0; i < 1000; i++) native.setKey(keys, `key-${i}`, i)
+
 parentPort.postMessage({ open: native.openCount(), given })
 parentPort.on('message', how => {
   if (how === 'exit') process.exit(0)

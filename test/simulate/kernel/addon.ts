@@ -27,7 +27,19 @@ const SIGKILL = 9
 const UID = 1000
 
 /** The functions of the addon that only compute: the simulation uses the real ones. */
-export type Computed = Pick<Native, 'addSums' | 'scanChanges'>
+export const COMPUTED = [
+  'addSums',
+  'createKeys',
+  'deleteKey',
+  'findChanges',
+  'findKeys',
+  'getKey',
+  'keysIn',
+  'scanChanges',
+  'setKey',
+  'setKeys',
+] as const
+export type Computed = Pick<Native, (typeof COMPUTED)[number]>
 
 const kernel = () => at.p.world.kernel
 
@@ -364,5 +376,6 @@ const watches: Partial<Native> = {
 
 /** The functions of the addon, for the process that runs now. */
 export function simulatedAddon(computed: Computed): Partial<Native> {
-  return { ...sockets, ...descriptors, ...processes, ...memory, ...watches, ...computed }
+  const computing = Object.fromEntries(COMPUTED.map(name => [name, computed[name]]))
+  return { ...sockets, ...descriptors, ...processes, ...memory, ...watches, ...computing }
 }

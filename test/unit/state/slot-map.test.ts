@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from 'vitest'
-import { KeyMap, type Layer, SlotMap } from '../../../src/state/slot-map.js'
+import { KeyMap } from '../../../src/state/key-map.js'
+import { type Layer, SlotMap } from '../../../src/state/slot-map.js'
 
 const COUNT = 60_000
 
