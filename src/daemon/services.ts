@@ -80,6 +80,7 @@ export class Services {
   /** Takes over the services of the previous daemon: those with living members, and those that it has handed over. */
   restore(): void {
     const items = this.#deps.persisted.claimAll()
+    this.#rightsHolders.removeLeftovers()
     for (const record of this.#rightsHolders.read()) {
       const handedOver = items.get(record.service) ?? []
       items.delete(record.service)

@@ -1,4 +1,5 @@
-import { constants, existsSync, renameSync, rmSync } from 'node:fs'
+import { constants, existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { nodeCrypto } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, writeAllAt } from '../../kernel/index.js'
@@ -162,6 +163,19 @@ export class RightsHolders {
       .map(service => ({ ...service, members: service.members.filter(isAlive) }))
   }
 
+  /** Removes the files of earlier daemons that were killed while they wrote the list. No other daemon may be writing it. */
+  removeLeftovers(): void {
+    const folder = dirname(this.#path)
+    for (const name of namesIn(folder)) {
+      if (!isAside(name, this.#path)) continue
+      try {
+        rmSync(join(folder, name))
+      } catch {
+        // In a folder for all users it may be another user's.
+      }
+    }
+  }
+
   /** Adds or replaces a service; takes effect with {@link write}. */
   remember(record: ServiceRecord): void {
     const line = JSON.stringify(record)
@@ -245,6 +259,21 @@ function readSideFile(path: string): string | null {
     throw sideFileError(path, `is writable by other users (mode 0${(stat.mode & 0o777).toString(8)})`)
   const bytes = Buffer.alloc(stat.size)
   return bytes.toString('utf8', 0, readAt(file, bytes, 0, bytes.length, 0))
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder)
+  } catch {
+    // This process may not read the folder, or lacks descriptors: nothing is removed.
+    return []
+  }
+}
+
+/** Whether this is the name of a new file that {@link writeSideFile} has not renamed to `path`. */
+function isAside(name: string, path: string): boolean {
+  const prefix = `${basename(path)}~`
+  return name.startsWith(prefix) && /^[0-9a-f]{16}$/.test(name.slice(prefix.length))
 }
 
 /**

@@ -81,6 +81,23 @@ describe('the list of rights-holders beside a control socket', () => {
     expect(holders.read()).toMatchObject([{ service: 'shop' }])
   })
 
+  it('removes what a daemon left that was killed while it wrote, and nothing else', () => {
+    const { control, folder } = place()
+    writeFileSync(`${control}.members~0123456789abcdef`, '[')
+    writeFileSync(`${control}.members~`, 'another file')
+    writeFileSync(`${control}2.members~0123456789abcdef`, 'of another daemon')
+    const { holders } = open(control)
+    holders.replace([SHOP])
+    holders.write()
+    holders.removeLeftovers()
+    expect(readdirSync(folder).sort()).toEqual([
+      'c.sock.members',
+      'c.sock.members~',
+      'c.sock2.members~0123456789abcdef',
+      'precious',
+    ])
+  })
+
   it('counts for nothing when it is another user’s: the daemon waits for no process by its word', context => {
     needsRoot(context)
     const { control } = place()
