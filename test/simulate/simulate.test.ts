@@ -53,6 +53,18 @@ describe('the drivers on a simulated kernel', () => {
     expect(code, output).toBe(0)
   })
 
+  it('keep all promises while the daemon is replaced, with the same seeds as before', async () => {
+    const { code, output } = await simulate(
+      '--kind',
+      'upgrade',
+      '--from',
+      '1',
+      '--runs',
+      perLane('6', '2000'),
+    )
+    expect(code, output).toBe(0)
+  })
+
   it.runIf(FRESH)('keep all promises with fresh seeds', async () => {
     const { code, output } = await simulate('--seconds', perLane('8', '3600'))
     process.stdout.write(output)
@@ -144,6 +156,34 @@ describe('the simulation', () => {
       'a mark that is written before the bytes that it covers are synced',
       ['state/file/copy.ts', 'if (!this.installed) await this.#mark(wholeAt)', 'await this.#mark(wholeAt)'],
       'cut',
+    ],
+    [
+      'a daemon that never serves again after the next one has failed',
+      [
+        'daemon/reception.ts',
+        "    if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')\n      this.open()",
+        '',
+      ],
+      'upgrade',
+    ],
+    [
+      'a daemon that takes a later next one for the one that has failed',
+      [
+        'daemon/reception.ts',
+        "      this.#stage = 'open'\n      this.#admitted = false",
+        "      this.#stage = 'open'",
+      ],
+      'upgrade',
+    ],
+    [
+      'a daemon that ignores that it serves again',
+      ['daemon/daemon.ts', "    member.on('reinstated', onServing)\n", ''],
+      'upgrade',
+    ],
+    [
+      'services that stay paused after the next daemon has failed',
+      ['daemon/services.ts', '    for (const service of this.all) service.resume()\n', ''],
+      'upgrade',
     ],
     [
       'a state file that is written on after a failed sync',

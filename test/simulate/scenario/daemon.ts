@@ -1,3 +1,4 @@
+import type { Daemon } from '../../../src/daemon/daemon.js'
 import type { Code } from '../globals.js'
 import type { SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
@@ -5,21 +6,103 @@ import { CONTROL, loggerOf } from './program.js'
 
 /** A service manager starts the daemon again this long after its end. */
 const RESTART_MS = 100
+/** Members are back after so long. */
+const RETURN_MS = 500
+/** The next daemon serves, or gives up, within this time: it waits for running upgrades, loads, and is given up if it is silent. */
+const DECIDED_MS = 30_000
 
-/** Starts a daemon, and again after each end. Returns a function that returns the present process. */
-export function startDaemon(code: Code, world: World): () => SimulatedProcess {
-  const start = () =>
-    world.start('S', async p => {
+/** The processes of a daemon, under a service manager that starts it again when none of them lives. */
+export class Daemons {
+  readonly #code: Code
+  readonly #world: World
+  readonly #all: SimulatedProcess[] = []
+  /** The next daemons of which it is not decided yet whether they serve, and when they started. */
+  readonly #undecided = new Map<SimulatedProcess, number>()
+  readonly #daemons = new Map<SimulatedProcess, Daemon>()
+
+  constructor(code: Code, world: World) {
+    this.#code = code
+    this.#world = world
+    this.#start('S', false)
+    world.watchDeaths(p => {
+      if (this.#all.includes(p)) world.after(RESTART_MS, () => this.#startAgain())
+    })
+  }
+
+  /** Whether no daemon lived a moment ago: members reconnect at the latest so long after the next start. */
+  get mayLag(): boolean {
+    const { now } = this.#world
+    const ended = this.#all.map(({ diedAt }) => diedAt).filter(at => at <= now)
+    return this.living.length === 0 || ended.some(at => now < at + RESTART_MS + RETURN_MS)
+  }
+
+  get living(): SimulatedProcess[] {
+    return this.#all.filter(({ dead }) => !dead)
+  }
+
+  /** The daemon that was started last with this name. */
+  named(name: string): SimulatedProcess | undefined {
+    return this.#all.findLast(p => p.name === name)
+  }
+
+  /** Starts the next daemon, which takes over from the present one. */
+  upgrade(name: string): SimulatedProcess {
+    const p = this.#start(name, true)
+    this.#undecided.set(p, this.#world.now)
+    return p
+  }
+
+  /** Closes the daemon in this process, as TERM does. */
+  close(name: string): void {
+    const p = this.named(name)
+    const daemon = p && this.#daemons.get(p)
+    if (daemon === undefined || p!.dead) return
+    this.#world.note(p!, 'calls close()')
+    p!.enter()
+    p!.run(() => {
+      daemon.close().catch(error => p!.fail(error))
+    })
+  }
+
+  /** The promises that the daemon has broken. Asked after all trouble, when the last next daemon has had time to serve. */
+  get wrong(): string[] {
+    const wrong: string[] = []
+    for (const [p, since] of this.#undecided)
+      if (!p.dead && Math.max(since, p.stoppedUntil) + DECIDED_MS < this.#world.now)
+        wrong.push(`the next daemon ${p.name} neither serves nor has it given up`)
+    const names = this.living.map(({ name }) => name)
+    const last = this.#all.at(-1)!
+    if (names.length !== 1 || this.living[0] !== last || !this.#daemons.has(last))
+      wrong.push(`the last daemon ${last.name} has not taken over: ${names} live`)
+    return wrong
+  }
+
+  #startAgain(): void {
+    if (this.living.length === 0) this.#start('S', false)
+  }
+
+  #start(name: string, takeOver: boolean): SimulatedProcess {
+    const world = this.#world
+    const p = world.start(name, async p => {
       try {
-        await code.serveDaemon({ control: CONTROL, logger: loggerOf(p) })
+        const daemon = await this.#code.serveDaemon({ control: CONTROL, logger: loggerOf(p), takeOver })
+        this.#undecided.delete(p)
+        this.#daemons.set(p, daemon)
+        if (takeOver) world.note(p, 'serves as the next daemon')
+        // Nothing keeps a process alive whose daemon is closed.
+        await daemon.closed
+        p.setImmediate(() => world.exit(p, 'ends'))
       } catch (error) {
-        p.fail(error)
+        if (takeOver) {
+          // The previous daemon goes on.
+          world.note(p, `does not take over: ${error}`)
+          const { code = '' } = error as NodeJS.ErrnoException
+          if (!/^ERR_FDB_/.test(code)) p.fail(error)
+        } else p.fail(error)
         world.kill(p, 'ends with an error')
       }
     })
-  let daemon = start()
-  world.watchDeaths(p => {
-    if (p === daemon) world.after(RESTART_MS, () => (daemon = start()))
-  })
-  return () => daemon
+    this.#all.push(p)
+    return p
+  }
 }

@@ -3,13 +3,14 @@ import type { Code } from '../globals.js'
 import type { Stream } from '../kernel/objects.js'
 import type { SimulatedProcess } from '../process.js'
 import { Livelock, World } from '../world.js'
+import { remains } from './census.js'
 import { type History, Lasts, startClients } from './client.js'
-import { startDaemon } from './daemon.js'
+import { Daemons } from './daemon.js'
 import { Ledger } from './ledger.js'
 import { startOperator } from './operator.js'
 import { wrongAfterCut } from './power.js'
 import { OnceOnlyWork, STATE_FILE, startVersion, type Version } from './program.js'
-import { type Act, PROBATION_MS, type Schedule } from './schedule.js'
+import { type Act, PROBATION_MS, type Schedule, type Who } from './schedule.js'
 import { IDLE_MS, phaseOf, verdict } from './verdict.js'
 
 const CLIENTS = 3
@@ -63,8 +64,11 @@ class Run {
   readonly #versions = new Map<string, Version>()
   #clients: History[] = []
   readonly #work = new OnceOnlyWork()
-  /** The present process of the daemon; null with embedded hosting. */
-  #daemon: (() => SimulatedProcess) | null = null
+  /** Null with embedded hosting. */
+  #daemons: Daemons | null = null
+  /** The next daemon has started. */
+  #upgraded = false
+  readonly #counted = new Map<Who, { readonly p: SimulatedProcess; readonly steps: number }>()
   readonly #ledger: Ledger | null
   readonly #wrong: string[] = []
   #cuts = CUTS
@@ -82,10 +86,11 @@ class Run {
 
   run(): string[] {
     const world = this.#world
-    if (this.#schedule.hosting === 'daemon') this.#daemon = startDaemon(this.#code, world)
+    if (this.#schedule.hosting === 'daemon') this.#daemons = new Daemons(this.#code, world)
     const A = this.#start('A')
     if (!world.run(() => A.hasServed, START_MS)) return ['the first version does not serve']
     const lasts = new Lasts(CLIENTS)
+    lasts.mayLag = () => this.#daemons?.mayLag ?? false
     this.#clients = startClients(this.#code, world, lasts)
     if (this.#ledger !== null) {
       this.#ledger.onStartedAgain = () => lasts.startAgain()
@@ -93,15 +98,19 @@ class Run {
       world.kernel.disk.onNamed = () => this.#mayCut(2)
     }
     world.run(() => false, 100 + world.below(100))
-    const before = { A: A.p.calls, B: 0, S: this.#daemon?.().calls ?? 0 }
-    const B = this.#start('B')
-    for (const act of this.#schedule.acts) this.#prepare(act, before)
-    this.#act(A, B)
+    const before = this.#callsSoFar()
+    this.#start('B')
+    for (const act of this.#schedule.acts) if (!('from' in act)) this.#prepare(act, before)
+    for (const who of ['A', 'B', 'S'] as const) this.#count(who)
+    this.#act()
     const forgotten = this.#forgottenWork()
     this.#cut()
+    // A daemon of a later release takes over too, whatever happened before.
+    if (this.#hasUpgrade) this.#daemons!.upgrade('V')
     const D = this.#start('D')
     const tookOver = world.run(() => D.hasServed, LATER_MS)
     world.run(() => false, 5_000)
+    if (this.#hasUpgrade) this.#wrong.push(...this.#daemons!.wrong)
     this.#cut()
     const broken = verdict({
       world,
@@ -114,7 +123,16 @@ class Run {
       ledger: this.#ledger,
       ended: this.#ended,
     })
-    return [...broken, ...this.#wrong]
+    return [...broken, ...this.#wrong, ...this.#remains()]
+  }
+
+  #remains(): string[] {
+    const versions = [...this.#versions.values()].map(({ p }) => p).filter(({ dead }) => !dead)
+    return remains(this.#world, this.#daemons?.living ?? [], versions)
+  }
+
+  get #hasUpgrade(): boolean {
+    return this.#schedule.acts.some(({ what }) => what === 'upgrade')
   }
 
   /** Cuts the power of another world with this disk, once in so many calls. */
@@ -145,27 +163,42 @@ class Run {
     return version
   }
 
+  #processOf(who: Who): SimulatedProcess | undefined {
+    return this.#versions.get(who)?.p ?? this.#daemons?.named(who)
+  }
+
+  /** Counts callbacks of a process from now on. */
+  #count(who: Who): void {
+    const p = this.#processOf(who)
+    if (p !== undefined) this.#counted.set(who, { p, steps: p.steps })
+  }
+
+  #callsSoFar(): (who: Who) => number {
+    const calls = (['A', 'B', 'S', 'T'] as const).map(who => [who, this.#processOf(who)?.calls ?? 0] as const)
+    return who => new Map(calls).get(who)!
+  }
+
   /** Adds the faults that happen at a call. */
-  #prepare(act: Act, before: Readonly<Record<'A' | 'B' | 'S', number>>): void {
+  #prepare(act: Act, before: (who: Who) => number): void {
     if (!('call' in act)) return
     const { who, what } = act
-    const call = before[who] + act.call
+    const call = before(who) + act.call
     if (what === 'kill') this.#world.add({ what, who, call })
     else if (what === 'stop') this.#world.add({ what, who, call, ms: act.ms! })
     else this.#world.add({ what, who, call, calls: act.calls!, code: act.code!, of: LACKS[act.code!] })
   }
 
   /** Runs the world, and does what is scheduled when its time has come. */
-  #act(A: Version, B: Version): void {
+  #act(): void {
     const world = this.#world
     const begun = world.now
-    const steps = { A: A.p.steps, B: B.p.steps }
     const isDue = (act: Act) => {
       if (!('when' in act)) return false
       if ('ms' in act.when) return world.now >= begun + act.when.ms
-      const { after } = act.when
-      const p = (after === 'A' ? A : B).p
-      return p.dead || p.steps >= steps[after] + act.when.steps
+      const { after, steps, from: since } = act.when
+      if (since !== undefined && !this.#upgraded) return false
+      const from = this.#counted.get(after)
+      return from !== undefined && (from.p.dead || from.p.steps >= from.steps + steps)
     }
     let waiting = this.#schedule.acts.filter(act => 'when' in act)
     // The clock also stops where an act is due, although no process has anything to do then.
@@ -180,18 +213,24 @@ class Run {
 
   #do(act: Act): void {
     const world = this.#world
-    const { who = 'A' } = act as { who?: string }
+    const { who = 'A' } = act as { who?: Who }
     const version = this.#versions.get(who) ?? this.#versions.get('A')!
-    const p = who === 'S' ? this.#daemon!() : version.p
+    const p = this.#processOf(who)
     switch (act.what) {
       case 'dies':
-        world.kill(p, 'is killed')
+        if (p !== undefined) world.kill(p, 'is killed')
+        return
+      case 'upgrade':
+        this.#upgradeDaemon(act.again === true)
+        return
+      case 'close daemon':
+        this.#daemons!.close(who)
         return
       case 'crasher':
         this.#start('C', true)
         return
       case 'close':
-        if (p.dead || version.member === null) return
+        if (p === undefined || p.dead || version.member === null) return
         world.note(p, `calls close(${act.timeout ?? ''})`)
         if (act.timeout !== undefined) {
           version.cutsFrom = world.now + act.timeout - EARLY_MS
@@ -225,12 +264,23 @@ class Run {
     }
   }
 
+  /** Starts the next daemon, with the faults that count from there. */
+  #upgradeDaemon(again: boolean): void {
+    const before = this.#callsSoFar()
+    this.#daemons!.upgrade(again ? 'U' : 'T')
+    if (again) return
+    this.#upgraded = true
+    for (const who of ['A', 'B', 'S', 'T'] as const) this.#count(who)
+    for (const act of this.#schedule.acts)
+      if ('from' in act) this.#prepare(act, who => (who === 'T' ? 0 : before(who)))
+  }
+
   /** Ends all processes of the machine. */
   #endAll(cut: boolean): void {
     const world = this.#world
     this.#ended = { at: world.now, cut }
     for (const { p } of this.#versions.values()) world.kill(p, cut ? 'loses its power' : 'is killed')
-    if (this.#daemon !== null) world.kill(this.#daemon(), cut ? 'loses its power' : 'is killed')
+    for (const p of this.#daemons?.living ?? []) world.kill(p, cut ? 'loses its power' : 'is killed')
     if (cut) world.kernel.restart()
   }
 
@@ -274,7 +324,7 @@ class Run {
   /** Breaks one of the connections between processes of the service. */
   #break(which: number): void {
     const processes = [...this.#versions.values()].map(({ p }) => p)
-    if (this.#daemon !== null) processes.push(this.#daemon())
+    processes.push(...(this.#daemons?.living ?? []))
     const pids = new Set(processes.map(({ pid }) => pid))
     const ends = processes.flatMap(p =>
       [...p.fds.values()].filter((open): open is Stream => {

@@ -2,14 +2,14 @@ import type { LACKS } from '../faults.js'
 import type { Trouble } from '../kernel/disk.js'
 import { randomOf } from '../random.js'
 
-/** `S`: the daemon. */
-type Who = 'A' | 'B' | 'S'
+/** `S`: the daemon, `T`: the next daemon. */
+export type Who = 'A' | 'B' | 'S' | 'T'
 
 /** When an act happens, counted from the start of the next version, B. */
 type When =
   | { readonly ms: number }
-  /** After so many callbacks of this process. */
-  | { readonly after: 'A' | 'B'; readonly steps: number }
+  /** After so many callbacks of this process, also counted from the start of the next daemon. */
+  | { readonly after: Who; readonly steps: number; readonly from?: 'upgrade' }
 
 /** An event for the processes of a run. A serves when it begins, B is its next version, C joins later. */
 export type Act =
@@ -17,7 +17,12 @@ export type Act =
       readonly ms?: number
       readonly code?: keyof typeof LACKS
       readonly calls?: number
+      /** The calls count from the start of the next daemon. */
+      readonly from?: 'upgrade'
     })
+  /** The next daemon starts; `again`: one more. */
+  | { readonly what: 'upgrade'; readonly when: When; readonly again?: true }
+  | { readonly what: 'close daemon'; readonly who: 'S' | 'T'; readonly when: When }
   | { readonly what: 'dies'; readonly who: Who; readonly when: When }
   | { readonly what: 'close'; readonly who: 'A' | 'B'; readonly when: When; readonly timeout?: number }
   | { readonly what: 'crasher'; readonly when: When }
@@ -66,8 +71,16 @@ export const KINDS = [
   'cut',
   'disk',
   'damage',
+  'upgrade',
 ] as const
 export type Kind = (typeof KINDS)[number]
+/** Calls and callbacks of each process from the start of the next daemon until the members have returned to it (measured). */
+const OF_UPGRADE = {
+  S: { calls: 160, steps: 12 },
+  T: { calls: 400, steps: 40 },
+  A: { calls: 200, steps: 30 },
+  B: { calls: 200, steps: 30 },
+} as const
 /** Kinds of trouble for services with a state file only. */
 const OF_FILES: readonly Kind[] = ['cut', 'disk', 'damage']
 /** One run of so many has a state file although its trouble is another one. */
@@ -76,16 +89,54 @@ const FILES_EVERY = 4
 export function scheduleOf(
   seed: number,
   wanted?: Kind,
-  hosting: Schedule['hosting'] = seed % 3 === 0 ? 'daemon' : 'embedded',
+  hosting: Schedule['hosting'] = wanted === 'upgrade' || seed % 3 === 0 ? 'daemon' : 'embedded',
   withFile = seed % FILES_EVERY === 0,
 ): Schedule {
   const random = randomOf(seed * 7919 + 1)
   const below = (n: number) => Math.floor(random() * n)
-  const kind = wanted ?? KINDS[below(KINDS.length)]!
+  const kinds = KINDS.filter(each => each !== 'upgrade' || hosting === 'daemon')
+  const kind = wanted ?? kinds[below(kinds.length)]!
   const version = () => (below(2) === 0 ? 'A' : 'B') as 'A' | 'B'
   const who = (): Who => (hosting === 'daemon' && below(2) === 0 ? 'S' : version())
   const soon = (): When =>
     below(3) === 0 ? { ms: below(PROBATION_MS * 1.3) } : { after: version(), steps: below(STEPS) }
+  const inUpgrade = () => (['S', 'T', 'T', 'A', 'B'] as const)[below(5)]!
+  /** Soon after the start of the next daemon. */
+  const meanwhile = (): When => {
+    const after = inUpgrade()
+    return { after, steps: below(OF_UPGRADE[after].steps), from: 'upgrade' }
+  }
+  const duringUpgrade = (): Act[] => {
+    const who = inUpgrade()
+    const ofCall = { who, call: 1 + below(OF_UPGRADE[who].calls), from: 'upgrade' } as const
+    switch (below(9)) {
+      case 0:
+        return [{ what: 'upgrade', again: true, when: meanwhile() }]
+      case 1:
+        return [{ what: 'close daemon', who: below(2) === 0 ? 'S' : 'T', when: meanwhile() }]
+      case 2:
+        return [{ what: (['rollback', 'stop service', 'status'] as const)[below(3)]!, when: meanwhile() }]
+      case 3:
+        return [{ what: 'close', who: version(), when: meanwhile() }]
+      case 4:
+        return [{ what: 'stop', ...ofCall, ms: [100, 2_500, 6_000, 15_000][below(4)]! }]
+      case 5: {
+        const code = (['EMFILE', 'ENOMEM', 'ENOSPC'] as const)[below(3)]!
+        return [{ what: 'lack', ...ofCall, code, calls: 1 + below(60) }]
+      }
+      // A member is stopped, and never comes back to the next daemon.
+      case 6: {
+        const member = version()
+        const ms = 6_000 + below(9_000)
+        return [
+          { what: 'stop', who: member, call: 1 + below(60), from: 'upgrade', ms },
+          { what: 'dies', who: member, when: { after: 'T', steps: 10 + below(200), from: 'upgrade' } },
+        ]
+      }
+      default:
+        return [{ what: 'kill', ...ofCall }]
+    }
+  }
   const one = (kind: Exclude<Kind, 'two' | 'slow'>): Act[] => {
     switch (kind) {
       case 'kill':
@@ -142,6 +193,12 @@ export function scheduleOf(
         ]
         return [{ what: 'disk', how, much, ms: 200 + below(10_000), when: soon() }]
       }
+      case 'upgrade':
+        return [
+          { what: 'upgrade', when: soon() },
+          ...(below(6) === 0 ? [] : duringUpgrade()),
+          ...(below(3) === 0 ? duringUpgrade() : []),
+        ]
       case 'lack': {
         const code = (['EMFILE', 'ENOMEM', 'ENOSPC'] as const)[below(3)]!
         return [{ what: 'lack', who: who(), call: 1 + below(CALLS), code, calls: 1 + below(60) }]
@@ -152,7 +209,9 @@ export function scheduleOf(
   // Only one trouble at a time with damage: it is mended before the next start.
   const simple = KINDS.filter(
     (each): each is Exclude<Kind, 'two' | 'slow'> =>
-      !['two', 'slow', 'damage'].includes(each) && (stateFile || !OF_FILES.includes(each)),
+      !['two', 'slow', 'damage'].includes(each) &&
+      (stateFile || !OF_FILES.includes(each)) &&
+      (hosting === 'daemon' || each !== 'upgrade'),
   )
   const any = () => one(simple[below(simple.length)]!)
   const world = {
@@ -165,15 +224,19 @@ export function scheduleOf(
   return { ...service, acts: one(kind) }
 }
 
+function since(from: object): string {
+  return 'from' in from ? ' since the start of the next daemon' : ''
+}
+
 export function actText(act: Act): string {
   const when = 'when' in act ? act.when : null
   const at =
     when === null
-      ? `at its call ${(act as { call: number }).call}`
+      ? `at its call ${(act as { call: number }).call}${since(act)}`
       : 'ms' in when
         ? `after ${when.ms.toFixed(0)} ms`
-        : `after ${when.steps} callbacks of ${when.after}`
-  const more = Object.entries(act).filter(([key]) => !['what', 'who', 'call', 'when'].includes(key))
+        : `after ${when.steps} callbacks of ${when.after}${since(when)}`
+  const more = Object.entries(act).filter(([key]) => !['what', 'who', 'call', 'when', 'from'].includes(key))
   const { who = '' } = act as { who?: string }
   return [act.what, who, at, ...more.map(([key, value]) => `${key} ${value}`)].filter(Boolean).join(' ')
 }

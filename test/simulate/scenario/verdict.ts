@@ -43,7 +43,8 @@ export function verdict(seen: Seen): string[] {
   const { A, B } = Object.fromEntries(versions) as Record<string, Version>
   const wrong: string[] = []
   const does = (act: Act['what']) => schedule.acts.some(({ what }) => what === act)
-  const deaths = [...world.processes.values()].filter(({ dead, name }) => dead && name !== 'op')
+  // No connection is the daemon's.
+  const deaths = [...versions.values()].map(({ p }) => p).filter(({ dead }) => dead)
   for (const { p, mayRefuse } of versions.values())
     for (const failure of p.failures) {
       const { code = '' } = failure as NodeJS.ErrnoException

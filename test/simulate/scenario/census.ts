@@ -1,0 +1,78 @@
+import { DISK } from '../kernel/disk.js'
+import type { Listener, Open, Pidfd, Stream } from '../kernel/objects.js'
+import type { SimulatedProcess } from '../process.js'
+import type { World } from '../world.js'
+import { CONTROL, HOST, PORT, STATE_FILE } from './program.js'
+
+/** The most descriptors and timers that a process needs after all trouble, when the last version has served for a while. */
+interface Share {
+  readonly listeners: number
+  readonly unixListeners: number
+  readonly memoryFiles: number
+  readonly unixStreams: number
+  readonly pidfds: number
+  readonly files: number
+  readonly timers: number
+}
+
+/** For a daemon with three versions: one serves, one stands by, one drains. */
+const DAEMON: Share = {
+  listeners: 2,
+  unixListeners: 2,
+  memoryFiles: 14,
+  unixStreams: 6,
+  pidfds: 9,
+  files: 1,
+  timers: 12,
+}
+const VERSION: Share = {
+  listeners: 2,
+  unixListeners: 2,
+  memoryFiles: 30,
+  unixStreams: 8,
+  pidfds: 8,
+  files: 2,
+  timers: 10,
+}
+
+const NAMES = new Set([CONTROL, `${CONTROL}.lock`, `${CONTROL}.members`, STATE_FILE, `tcp:${HOST}:${PORT}`])
+
+/** Returns what has been left behind. `daemons`: the processes of a daemon, `versions`: those of the service. */
+export function remains(
+  world: World,
+  daemons: readonly SimulatedProcess[],
+  versions: readonly SimulatedProcess[],
+): string[] {
+  const names = [...world.kernel.names].filter(([name, { type }]) => type !== 'dir' && !NAMES.has(name))
+  const isOnDisk = (name: string) => name.startsWith(`${DISK}/`)
+  return [
+    ...names.filter(([name]) => !isOnDisk(name)).map(([name]) => `the file ${name} remains`),
+    ...daemons.flatMap(p => more(p, DAEMON)),
+    ...versions.flatMap(p => more(p, VERSION)),
+    ...daemons.flatMap(p => ofTheDead(p)),
+  ]
+}
+
+function more(p: SimulatedProcess, share: Share): string[] {
+  const count = (is: (open: Open) => boolean) => [...p.fds.values()].filter(is).length
+  const has: Share = {
+    listeners: count(open => open.kind === 'listener' && (open as Listener).tcp),
+    unixListeners: count(open => open.kind === 'listener' && !(open as Listener).tcp),
+    memoryFiles: count(open => open.kind === 'file' && open.inode!.sealable),
+    unixStreams: count(open => open.kind === 'stream' && !(open as Stream).tcp),
+    pidfds: count(open => open.kind === 'pidfd'),
+    files: count(open => open.kind === 'file' && !open.inode!.sealable),
+    timers: p.timers.size,
+  }
+  const wrong = Object.entries(has).filter(([what, n]) => n > share[what as keyof Share])
+  const closed = count(open => open.kind === 'stream' && (open as Stream).peer === null)
+  return [
+    ...wrong.map(([what, n]) => `${p.name} keeps ${n} ${what}`),
+    ...(closed > 0 ? [`${p.name} keeps ${closed} connections whose other end is closed`] : []),
+  ]
+}
+
+function ofTheDead(p: SimulatedProcess): string[] {
+  const dead = [...p.fds.values()].filter(open => open.kind === 'pidfd' && (open as Pidfd).target.dead)
+  return dead.map(open => `${p.name} keeps a pidfd of ${(open as Pidfd).target.name}, which has ended`)
+}
