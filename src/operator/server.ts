@@ -104,45 +104,42 @@ export class RequestHandler {
 
   async #upgrade(asked: fdbroker.wire.UpgradeRequest.$Properties): Promise<WireBody> {
     const request = asked.request ?? 0
-    const cancel = new AbortController()
-    const upgrade: UnansweredUpgrade = { cancel, begun: false }
-    this.#upgrades.add(upgrade)
-    if (this.#left !== null) cancel.abort(this.#left)
-    try {
-      if (this.#heard !== undefined) await this.#heard()
-      cancel.signal.throwIfAborted()
-      const progress = (step: fdbroker.wire.Progress.$Properties) => {
-        upgrade.begun = true
-        this.#notify({ progress: step })
-      }
-      return upgradedAnswer(
-        request,
-        await this.#operations.upgrade(readUpgrade(asked), progress, cancel.signal),
-      )
-    } catch (error) {
-      return failedAnswer(request, error)
-    } finally {
-      this.#upgrades.delete(upgrade)
+    const upgrade: UnansweredUpgrade = { cancel: new AbortController(), begun: false }
+    const progress = (step: fdbroker.wire.Progress.$Properties) => {
+      upgrade.begun = true
+      this.#notify({ progress: step })
     }
+    const run = async (signal: AbortSignal) =>
+      upgradedAnswer(request, await this.#operations.upgrade(readUpgrade(asked), progress, signal))
+    return await this.#run(this.#upgrades, upgrade, run).catch(error => failedAnswer(request, error))
   }
 
   async #command(asked: fdbroker.wire.Command.$Properties): Promise<WireBody> {
     const request = asked.request ?? 0
-    const cancel = new AbortController()
-    const command: UnansweredCommand = { request, cancel }
-    this.#commands.add(command)
+    const by = this.#by
+    const run = async (signal: AbortSignal) => {
+      const context = { signal, ...(by && { by }) }
+      return commandAnswer(request, await this.#operations.command(readCommand(asked), context))
+    }
+    const command = { request, cancel: new AbortController() }
+    return await this.#run(this.#commands, command, run).catch(error => failedCommandAnswer(request, error))
+  }
+
+  /** Runs a request, which is in `all` meanwhile, unless it is cancelled first. */
+  async #run<R extends { readonly cancel: AbortController }>(
+    all: Set<R>,
+    request: R,
+    run: (signal: AbortSignal) => Promise<WireBody>,
+  ): Promise<WireBody> {
+    const { cancel } = request
+    all.add(request)
     if (this.#left !== null) cancel.abort(this.#left)
     try {
       if (this.#heard !== undefined) await this.#heard()
-      const { signal } = cancel
-      signal.throwIfAborted()
-      const by = this.#by
-      const context = { signal, ...(by && { by }) }
-      return commandAnswer(request, await this.#operations.command(readCommand(asked), context))
-    } catch (error) {
-      return failedCommandAnswer(request, error)
+      cancel.signal.throwIfAborted()
+      return await run(cancel.signal)
     } finally {
-      this.#commands.delete(command)
+      all.delete(request)
     }
   }
 }

@@ -114,12 +114,7 @@ function startByNode({ file, argv, cwd, env }: ProgramStart, stdio: StdioOptions
 function startByAddon(start: ProgramStart, standard: readonly StandardSource[]): StartedProcess {
   const end = new End()
   const program = startInSession(start, standard, status => end.report(exitOf(status)))
-  return {
-    pid: program.pid,
-    onExit: ended => end.tell(ended),
-    unref: () => program.unref(),
-    orphan: () => {},
-  }
+  return startedBy(program, end)
 }
 
 /** Throws the error of the call that failed. */
@@ -130,12 +125,15 @@ function startUnderGuardian(start: ProgramStart, standard: readonly StandardSour
     else end.report(exitOf(status))
   }
   const program = startGuarded(start, standard, ended)
-  return {
-    pid: program.pid,
-    onExit: ended => end.tell(ended),
-    unref: () => program.unref(),
-    orphan: () => program.orphan(),
-  }
+  return startedBy(program, end, () => program.orphan())
+}
+
+function startedBy(
+  program: Pick<StartedProcess, 'pid' | 'unref'>,
+  end: End,
+  orphan = () => {},
+): StartedProcess {
+  return { pid: program.pid, onExit: ended => end.tell(ended), unref: () => program.unref(), orphan }
 }
 
 /** The end of a process, which may come before a listener. */

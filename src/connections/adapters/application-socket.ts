@@ -141,9 +141,7 @@ export class ApplicationSockets {
       // Starts to read, as Node does for accepted connections. Does not if bytes are unread: each move would add to them.
       if (!unread?.length) socket.read(0)
     } catch (error) {
-      if (how === 'moved') this.#deps.failed(error)
-      this.#deps.open.remove(socket)
-      throw notRestored(socket, how, error)
+      throw notRestored(socket, how, error, this.#deps)
     }
     return socket
   }

@@ -430,9 +430,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     try {
       if (data != null) this.#deps.hooks.restore?.(socket, data)
     } catch (error) {
-      if (how === 'moved') this.#deps.failed(error)
-      this.#deps.open.remove(socket)
-      throw notRestored(socket, how, error)
+      throw notRestored(socket, how, error, this.#deps)
     }
     publish(socket)
     const parser = parserOf(socket)

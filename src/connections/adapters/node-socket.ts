@@ -43,7 +43,14 @@ export function abandon(socket: net.Socket): Buffer {
 }
 
 /** Takes a moved connection, whose hook has thrown, out of this process. Returns the error for {@link MovableConnections.arrive}; the connection is closed if it cannot leave. */
-export function notRestored(socket: net.Socket, how: Arrival, cause: unknown): unknown {
+export function notRestored(
+  socket: net.Socket,
+  how: Arrival,
+  cause: unknown,
+  { failed, open }: { failed(error: unknown): void; readonly open: { remove(socket: net.Socket): void } },
+): unknown {
+  if (how === 'moved') failed(cause)
+  open.remove(socket)
   const fd = how === 'moved' && canLeave(socket) ? connectionOf(socket) : null
   abandon(socket)
   return fd === null ? cause : new NotRestored(fd, cause)

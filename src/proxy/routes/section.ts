@@ -1,6 +1,7 @@
-import { codec, defineSection, type Section } from '../../index.js'
+import type { Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import { FIRST_ATTRIBUTE, type Stamp, unknownFields } from '../entries/difference.js'
+import { messageSection } from '../entries/message-section.js'
 import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
 /** A stored route, including fields of newer versions. Do not change it. */
@@ -8,12 +9,9 @@ export type RouteMessage = fdbroker.proxy.Route
 
 export const ROUTES = 'routes'
 
-/** Without a cache, because lookups use the RouteTable. */
-export const routesSection = defineSection<RouteMessage>({
-  version: 1,
-  codec: codec.protobuf<RouteMessage, fdbroker.proxy.Route.$Properties>(fdbroker.proxy.Route),
-  cache: 0,
-})
+export const routesSection = messageSection<RouteMessage, fdbroker.proxy.Route.$Properties>(
+  fdbroker.proxy.Route,
+)
 
 /** The part of a section that planning and listing need; a `Map` of messages has it too. */
 export interface RouteState {

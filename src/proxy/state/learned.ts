@@ -1,5 +1,6 @@
-import { codec, defineSection, type Logger, type Member, type Section } from '../../index.js'
+import type { Logger, Member, Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
+import { messageSection } from '../entries/message-section.js'
 import type { ResolvedName } from '../names/names.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 
@@ -11,17 +12,8 @@ const { ServerDown, ServerName } = fdbroker.proxy
 const DOWN = 'servers.down'
 const NAMES = 'servers.names'
 
-const downSection = defineSection<DownMessage>({
-  version: 1,
-  codec: codec.protobuf<DownMessage, fdbroker.proxy.ServerDown.$Properties>(ServerDown),
-  cache: 0,
-})
-
-const namesSection = defineSection<NameMessage>({
-  version: 1,
-  codec: codec.protobuf<NameMessage, fdbroker.proxy.ServerName.$Properties>(ServerName),
-  cache: 0,
-})
+const downSection = messageSection<DownMessage, fdbroker.proxy.ServerDown.$Properties>(ServerDown)
+const namesSection = messageSection<NameMessage, fdbroker.proxy.ServerName.$Properties>(ServerName)
 
 /** The time of an unchanged name in the state may be this old: a name with a short TTL is not written at each lookup. */
 const NAME_AGE_MS = 60_000

@@ -1,6 +1,7 @@
 /** The sections of the state with the serving process's configuration, for tools and successors. The key of a setting is its path in the file, such as `timeouts.idle`. */
-import { codec, defineSection, type Member, type Section } from '../../index.js'
+import type { Member, Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
+import { messageSection } from '../entries/message-section.js'
 
 /** Stored entries, including fields of newer versions. Do not change them. */
 export type UpstreamMessage = fdbroker.proxy.Upstream
@@ -13,23 +14,9 @@ export const SETTINGS = 'settings'
 
 const { Upstream, Listener, Setting } = fdbroker.proxy
 
-export const upstreamsSection = defineSection<UpstreamMessage>({
-  version: 1,
-  codec: codec.protobuf<UpstreamMessage, fdbroker.proxy.Upstream.$Properties>(Upstream),
-  cache: 0,
-})
-
-export const listenersSection = defineSection<ListenerMessage>({
-  version: 1,
-  codec: codec.protobuf<ListenerMessage, fdbroker.proxy.Listener.$Properties>(Listener),
-  cache: 0,
-})
-
-export const settingsSection = defineSection<SettingMessage>({
-  version: 1,
-  codec: codec.protobuf<SettingMessage, fdbroker.proxy.Setting.$Properties>(Setting),
-  cache: 0,
-})
+export const upstreamsSection = messageSection<UpstreamMessage, fdbroker.proxy.Upstream.$Properties>(Upstream)
+export const listenersSection = messageSection<ListenerMessage, fdbroker.proxy.Listener.$Properties>(Listener)
+export const settingsSection = messageSection<SettingMessage, fdbroker.proxy.Setting.$Properties>(Setting)
 
 export interface DeclaredSections {
   readonly upstreams: Section<UpstreamMessage>

@@ -1,6 +1,6 @@
-import { codec, defineSection } from '../../index.js'
 import { fdbroker } from '../../proto/tls.js'
 import type { Stamp } from '../entries/difference.js'
+import { messageSection } from '../entries/message-section.js'
 import type { CertificateMaterial } from './material.js'
 
 /** A stored certificate, including fields of newer versions. Do not change it. */
@@ -8,13 +8,11 @@ export type CertificateMessage = fdbroker.tls.Certificate
 
 export const CERTIFICATES = 'certificates'
 
-/** Secret, because it contains private keys. Without a cache, because handshakes use the CertificateTable. */
-export const certificatesSection = defineSection<CertificateMessage>({
-  version: 1,
-  codec: codec.protobuf<CertificateMessage, fdbroker.tls.Certificate.$Properties>(fdbroker.tls.Certificate),
-  secret: true,
-  cache: 0,
-})
+/** Secret, because it contains private keys. */
+export const certificatesSection = messageSection<CertificateMessage, fdbroker.tls.Certificate.$Properties>(
+  fdbroker.tls.Certificate,
+  { secret: true },
+)
 
 export function certificateMessage(
   material: CertificateMaterial,
