@@ -9,7 +9,7 @@ export type Path = readonly (string | number)[]
 export interface Place {
   /** The key or index within the place around it. */
   readonly step: string | number
-  readonly problems: Pick<Problems, 'count' | 'full'>
+  readonly problems: { readonly count: number; readonly full: boolean }
   at(step: string | number): Place
   wrong(message: string): undefined
   /** Reports that the key is wrong, not its value. */

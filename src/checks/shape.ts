@@ -2,28 +2,50 @@
 import { isMap, OptionPlace } from './place.js'
 import type { ValueCheck } from './values.js'
 
-export interface Field<T> {
-  check: ValueCheck<T>
+export interface Field<T, W = unknown> {
+  check: ValueCheck<T, W>
   /** The value of a missing key, and the same as written in a file; undefined if the key is required. */
-  byDefault: { written: unknown; value: T } | undefined
+  byDefault: Default<T> | undefined
   /** Description for the documentation of a configuration file. */
   about: string
   /** The fields of a nested map, for documentation and tests. */
   fields: Shape | undefined
 }
 
+interface Default<T> {
+  written: unknown
+  value: T
+}
+
+export interface OptionalField<T, W = unknown> extends Field<T, W> {
+  byDefault: Default<T>
+}
+
 export type Shape = Readonly<Record<string, Field<unknown>>>
-export type ShapeValues<S extends Shape> = { [K in keyof S]: S[K] extends Field<infer T> ? T : never }
 /** A shape with the keys of `T`, such as the interface of a call's options. */
 export type ShapeOf<T> = { readonly [Name in keyof T]-?: Field<unknown> }
+/** Values whose missing ones were replaced. */
+export type WithDefaults<T> = { [K in keyof T]: Exclude<T[K], undefined> }
 
-export function required<T>(check: ValueCheck<T>, about = '', fields?: Shape): Field<T> {
+type ValueOf<F> = F extends Field<infer T> ? T : never
+type WrittenOf<F> = F extends { check: ValueCheck<unknown, infer W> } ? W : never
+type IfOptional<F, K> = F extends OptionalField<unknown> ? K : never
+type Keys<S extends Shape> = { [K in keyof S as Exclude<K, IfOptional<S[K], K>>]: WrittenOf<S[K]> } & {
+  [K in keyof S as IfOptional<S[K], K>]?: WrittenOf<S[K]>
+}
+
+export function required<T, W>(check: ValueCheck<T, W>, about = '', fields?: Shape): Field<T, W> {
   return { check, byDefault: undefined, about, fields }
 }
 
 /** Defines an optional key. `check` reads the default `written` like a value of a file. */
-export function optional<T>(check: ValueCheck<T>, written: unknown, about = '', fields?: Shape): Field<T> {
-  let byDefault: { written: unknown; value: T } | undefined
+export function optional<T, W>(
+  check: ValueCheck<T, W>,
+  written: unknown,
+  about = '',
+  fields?: Shape,
+): OptionalField<T, W> {
+  let byDefault: Default<T> | undefined
   return {
     check,
     about,
@@ -37,24 +59,34 @@ export function optional<T>(check: ValueCheck<T>, written: unknown, about = '', 
 }
 
 /** Defines an optional key whose default is `value`, which no file can express. */
-export function absent<T>(check: ValueCheck<T>): Field<T | undefined>
-export function absent<T, A>(check: ValueCheck<T>, value: A, about?: string, fields?: Shape): Field<T | A>
+export function absent<T, W>(check: ValueCheck<T, W>): OptionalField<T | undefined, W>
+export function absent<T, W, A>(
+  check: ValueCheck<T, W>,
+  value: A,
+  about?: string,
+  fields?: Shape,
+): OptionalField<T | A, W>
 export function absent(
   check: ValueCheck<unknown>,
   value?: unknown,
   about = '',
   fields?: Shape,
-): Field<unknown> {
+): OptionalField<unknown> {
   return { check, byDefault: { written: undefined, value }, about, fields }
 }
 
 /** Defines a nested map that may be missing, because all its fields have defaults. */
-export function group<S extends Shape>(shape: S, about = ''): Field<ShapeValues<S>> {
+export function group<S extends Shape>(
+  shape: S,
+  about = '',
+): OptionalField<{ [K in keyof S]: ValueOf<S[K]> }, { [K in keyof Keys<S>]: Keys<S>[K] }> {
   return optional(map(shape), {}, about, shape)
 }
 
-/** Checks a map with known keys. Unknown keys are errors; an undefined value counts as missing. */
-export function map<S extends Shape>(shape: S): ValueCheck<ShapeValues<S>> {
+/** Checks a map with known keys. Unknown keys are errors; an undefined value counts as missing. The compiler writes out the types of the result, which have no name. */
+export function map<S extends Shape>(
+  shape: S,
+): ValueCheck<{ [K in keyof S]: ValueOf<S[K]> }, { [K in keyof Keys<S>]: Keys<S>[K] }> {
   const known = Object.keys(shape)
   return (value, place) => {
     if (!isMap(value)) return place.noMap(value, known)
@@ -81,12 +113,15 @@ export function map<S extends Shape>(shape: S): ValueCheck<ShapeValues<S>> {
       if (checked === undefined) whole = false
       else result[key] = checked
     }
-    return whole ? (result as ShapeValues<S>) : undefined
+    return whole ? (result as { [K in keyof S]: ValueOf<S[K]> }) : undefined
   }
 }
 
 /** Checks a map that may be given as the value of `key` alone: `4` for `{ count: 4 }`. */
-export function shortFor<S extends Shape>(key: keyof S & string, shape: S): ValueCheck<ShapeValues<S>> {
+export function shortFor<S extends Shape, K extends keyof S & string>(
+  key: K,
+  shape: S,
+): ValueCheck<{ [K in keyof S]: ValueOf<S[K]> }, { [K in keyof Keys<S>]: Keys<S>[K] } | WrittenOf<S[K]>> {
   const whole = map(shape)
   return (value, place) => {
     if (isMap(value)) return whole(value, place)

@@ -3,10 +3,20 @@ import { aDuration, durationMs, LONGEST_MS } from '../base/duration.js'
 import { isMap, isOpaque, kindOf, type Place, SHOWN, shown } from './place.js'
 import { didYouMean } from './spelling.js'
 
-/** Returns the normalised value, or reports a problem at `place` and returns undefined. */
-export type ValueCheck<T> = (value: unknown, place: Place) => T | undefined
+/** Returns the normalised value, or reports a problem at `place` and returns undefined. `W`: the type of the value as a program writes it. */
+export type ValueCheck<T, W = unknown> = ((value: unknown, place: Place) => T | undefined) & {
+  readonly written?: W
+}
 
 export type Checked<C> = C extends ValueCheck<infer T> ? T : never
+/** The value as a program writes it. */
+export type Written<C> = C extends ValueCheck<unknown, infer W> ? W : never
+
+/** A duration, for example `500ms`, `30s`, `2m` or `1h`. */
+export type Duration = `${number}ms` | `${number}s` | `${number}m` | `${number}h`
+/** A size in bytes; `k` means 1,024. */
+export type Size = number | `${number}${'' | 'k' | 'm' | 'g'}`
+export type Off = 'off' | false
 
 /** The result of parsing an invalid value: what is wrong, and what to write instead. */
 export class InvalidValue {
@@ -27,7 +37,7 @@ export function predicate<T>(
   wanted: string,
   holds: (value: unknown) => boolean,
   fault?: string,
-): ValueCheck<T> {
+): ValueCheck<T, T> {
   return (value, place) => (holds(value) ? (value as T) : place.refuse(value, wanted, fault))
 }
 
@@ -36,7 +46,7 @@ export function isTexts(value: unknown): value is readonly string[] {
 }
 
 /** Checks a string that `read` converts to a value. */
-export function text<T>(what: string, read: (text: string) => T | InvalidValue): ValueCheck<T> {
+export function text<T>(what: string, read: (text: string) => T | InvalidValue): ValueCheck<T, string> {
   return (value, place) => {
     if (typeof value !== 'string') {
       const quote =
@@ -48,7 +58,7 @@ export function text<T>(what: string, read: (text: string) => T | InvalidValue):
   }
 }
 
-export function oneOf<const T extends string>(...words: T[]): ValueCheck<T> {
+export function oneOf<const T extends string>(...words: T[]): ValueCheck<T, T> {
   const texts = words.map(word => `"${word}"`)
   const wanted = `${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`
   return (value, place) => {
@@ -66,7 +76,7 @@ export const boolean = predicate<boolean>(
 )
 
 /** Checks a whole number. `word` is a text that the caller also allows; the message mentions it. */
-export function integer(least: number, most: number, word?: string): ValueCheck<number> {
+export function integer(least: number, most: number, word?: string): ValueCheck<number, number> {
   const other = word === undefined ? '' : `, nor "${word}"`
   return predicate(
     `a whole number from ${least} to ${most}${word === undefined ? '' : `, or "${word}"`}`,
@@ -76,22 +86,22 @@ export function integer(least: number, most: number, word?: string): ValueCheck<
 }
 
 /** Also accepts `off` and `false`; returns null for them. */
-export function orOff<T>(check: ValueCheck<T>): ValueCheck<T | null> {
+export function orOff<T, W>(check: ValueCheck<T, W>): ValueCheck<T | null, W | Off> {
   return (value, place) => (value === 'off' || value === false ? null : check(value, place))
 }
 
 /** Accepts one of `words`, or a value that `check` accepts. */
-export function or<const W extends string | false, T>(
-  check: ValueCheck<T>,
-  ...words: W[]
-): ValueCheck<T | W> {
-  return (value, place) => words.find(word => word === value) ?? check(value, place)
+export function or<const A extends string | false | null, T, W>(
+  check: ValueCheck<T, W>,
+  ...words: A[]
+): ValueCheck<T | A, W | A> {
+  return (value, place) => (words.includes(value as A) ? (value as A) : check(value, place))
 }
 
-export function refine<T, U>(
-  check: ValueCheck<T>,
+export function refine<T, U, W>(
+  check: ValueCheck<T, W>,
   rule: (value: T, place: Place) => U | undefined,
-): ValueCheck<U> {
+): ValueCheck<U, W> {
   return (value, place) => {
     const checked = check(value, place)
     return checked === undefined ? undefined : rule(checked, place)
@@ -99,10 +109,10 @@ export function refine<T, U>(
 }
 
 /** Checks a list. Checks every item, so that all wrong items are reported. */
-export function list<T>(
-  item: ValueCheck<T>,
+export function list<T, W>(
+  item: ValueCheck<T, W>,
   limits: { least?: number; most?: number } = {},
-): ValueCheck<T[]> {
+): ValueCheck<T[], readonly W[]> {
   const { least = 0, most = Number.POSITIVE_INFINITY } = limits
   return (value, place) => {
     if (!Array.isArray(value)) {
@@ -125,12 +135,12 @@ export function list<T>(
 }
 
 /** Returns a function for {@link fresh} that creates a check of one list's items. The check also reports two valid items with the same `key`. */
-export function unique<T>(
-  item: ValueCheck<T>,
+export function unique<T, W>(
+  item: ValueCheck<T, W>,
   what: string,
   key: (value: T) => string,
   at?: string,
-): () => ValueCheck<T> {
+): () => ValueCheck<T, W> {
   return () => {
     const seen = new Map<string, number>()
     return (value, place) => {
@@ -149,19 +159,19 @@ export function unique<T>(
 }
 
 /** Checks a list whose item check has state: calls `item` to create a check for each list. */
-export function fresh<T>(
-  item: () => ValueCheck<T>,
+export function fresh<T, W>(
+  item: () => ValueCheck<T, W>,
   limits: { least?: number; most?: number },
-): ValueCheck<T[]> {
+): ValueCheck<T[], readonly W[]> {
   return (value, place) => list(item(), limits)(value, place)
 }
 
 /** Checks a map from names to values of one kind. Returns its pairs. */
-export function named<T>(
+export function named<T, W>(
   name: (text: string) => InvalidValue | string,
-  item: ValueCheck<T>,
+  item: ValueCheck<T, W>,
   wanted = 'a map of names to values',
-): ValueCheck<[string, T][]> {
+): ValueCheck<[string, T][], Readonly<Record<string, W>>> {
   return (value, place) => {
     if (!isMap(value)) {
       const hint = isOpaque(value) ? '; give a plain object' : ''
@@ -182,7 +192,7 @@ export function named<T>(
 }
 
 /** Checks milliseconds that a timer of Node can wait for: a longer delay than {@link LONGEST_MS} would count as 1 ms. */
-export function milliseconds(least: number): ValueCheck<number> {
+export function milliseconds(least: number): ValueCheck<number, number> {
   return predicate(
     `milliseconds, ${least} to ${LONGEST_MS}`,
     value => typeof value === 'number' && value >= least && value <= LONGEST_MS,
@@ -192,7 +202,7 @@ export function milliseconds(least: number): ValueCheck<number> {
 const SIZES = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 } as const
 
 /** Checks a duration with {@link durationMs}. Returns whole milliseconds. */
-export function duration(least: number): ValueCheck<number> {
+export function duration(least: number): ValueCheck<number, Duration> {
   const wanted = aDuration(least)
   return (value, place) => {
     if (typeof value === 'string') return durationMs(value, least) ?? place.refuse(value, wanted)
@@ -206,7 +216,7 @@ export function duration(least: number): ValueCheck<number> {
 }
 
 /** Checks a size (`512`, `16k`, `1m`, `2g`; k is 1,024). Returns bytes. */
-export function size(least: number, most: number): ValueCheck<number> {
+export function size(least: number, most: number): ValueCheck<number, Size> {
   const read = text('a size', given => {
     const [, number, unit = ''] = /^(\d+)([kmg]?)$/i.exec(given) ?? []
     if (number === undefined) return new InvalidValue(`${shown(given)} is no size (512, 16k, 1m, 2g)`)

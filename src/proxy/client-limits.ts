@@ -1,7 +1,7 @@
 import type { Logger } from '../index.js'
 import type { Accepted } from '../node/accepted.js'
 import { ClientTally, type DescriptorRoom, descriptorRoom, takesSpare } from '../relay/index.js'
-import type { LimitConfig } from './config/config.js'
+import type { ProxyConfig } from './config/schema.js'
 
 /** The limit that a new client exceeds: connections of all clients, connections of the client's address, or free descriptors. */
 export type ExceededLimit = 'connections' | 'connectionsPerClient' | 'descriptors'
@@ -14,7 +14,7 @@ export type IncomingConnection = Pick<Accepted, 'remoteAddress'> & {
 }
 
 export interface ClientLimitOptions {
-  limits: () => LimitConfig
+  limits: () => ProxyConfig['limits']
   open: () => number
   logger: Logger
   room?: DescriptorRoom

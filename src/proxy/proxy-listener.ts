@@ -11,7 +11,8 @@ import {
   type RelayOptions,
 } from '../relay/index.js'
 import type { ClientLimits, ExceededLimit, IncomingConnection } from './client-limits.js'
-import type { ListenerConfig, ProxyConfig } from './config/config.js'
+import type { ListenerConfig } from './config/listeners.js'
+import type { ProxyConfig } from './config/schema.js'
 import { relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
 import type { TlsTermination } from './tls/termination.js'

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Logger } from '../../src/index.js'
 import type { HealthCheck } from '../../src/probing/health-check.js'
-import type { HealthConfig } from '../../src/proxy/config/config.js'
+import type { HealthConfig } from '../../src/proxy/config/health.js'
 import { HealthChecker } from '../../src/proxy/health/health.js'
 import { PollingProbe } from '../../src/versions/probe.js'
 import fc from '../lanes/generated.js'

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { ProxyConfig } from '../../src/proxy/config/config.js'
+import type { ProxyConfig } from '../../src/proxy/config/schema.js'
 import {
   type DifferenceOptions,
   difference,
@@ -13,7 +13,7 @@ import {
   upstreamOf,
 } from '../../src/proxy/state/entries.js'
 import { listenersSection, settingsSection, upstreamsSection } from '../../src/proxy/state/sections.js'
-import type { UpstreamConfig } from '../../src/proxy/upstreams/upstream.js'
+import type { UpstreamConfig } from '../../src/proxy/upstreams/shape.js'
 import { runAtOnce } from '../../src/state/time-slices.js'
 import { config, LEAST } from '../fixtures/proxy-config.js'
 import fc from '../lanes/generated.js'

@@ -1,8 +1,18 @@
 import { isMap, type Place, shown } from '../../checks/place.js'
-import { absent, map, optional, type ShapeValues } from '../../checks/shape.js'
-import { duration, InvalidValue, integer, refine, text, type ValueCheck } from '../../checks/values.js'
+import { absent, map, optional } from '../../checks/shape.js'
+import {
+  type Checked,
+  duration,
+  InvalidValue,
+  integer,
+  type Off,
+  refine,
+  text,
+  type ValueCheck,
+  type Written,
+} from '../../checks/values.js'
 import { CHECK_PARSERS } from '../../probing/health-check.js'
-import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
+import { type ListenerConfig, requestListeners } from './listeners.js'
 
 const KINDS = ['http', 'tcp', 'command'] as const
 type ProbeKind = (typeof KINDS)[number]
@@ -13,7 +23,7 @@ const EXAMPLES: Readonly<Record<ProbeKind, string>> = {
   command: './healthy.sh',
 }
 
-function healthAddress(kind: ProbeKind): ValueCheck<string> {
+function healthAddress(kind: ProbeKind): ValueCheck<string, string> {
   return text(kind === 'command' ? 'a command' : 'an address', given =>
     CHECK_PARSERS[kind](given) === null
       ? new InvalidValue(`${shown(given)} is not a valid ${kind} check; write ${EXAMPLES[kind]}`)
@@ -51,11 +61,19 @@ export const healthShape = {
   within: optional(duration(1), '10s', 'limit for these successful checks; then the upgrade fails'),
 }
 
+const healthFields = map(healthShape)
+
+/** The health check of a new version, before the commit and in probation. Exactly one of `http`, `tcp` and `command` is set. */
+export interface HealthConfig extends Checked<typeof healthFields> {}
+
+/** Exactly one of `http`, `tcp` and `command` must be set. */
+export interface HealthDocument extends Written<typeof healthFields> {}
+
 function isOwnPath({ http }: { http: string | null }): boolean {
   return http?.startsWith('/') ?? false
 }
 
-function checkHealth(given: ShapeValues<typeof healthShape>, place: Place): HealthConfig | undefined {
+function checkHealth(given: HealthConfig, place: Place): HealthConfig | undefined {
   const kinds = KINDS.filter(kind => given[kind] !== null)
   if (kinds.length !== 1)
     return place.wrong(
@@ -73,10 +91,10 @@ function checkHealth(given: ShapeValues<typeof healthShape>, place: Place): Heal
   return given
 }
 
-const healthMap = refine(map(healthShape), checkHealth)
+const healthMap = refine(healthFields, checkHealth)
 
 /** `health: http:/health` is short for `health: { http: /health }`, as with `fd-broker run --ready`. */
-export const health: ValueCheck<HealthConfig | null> = (value, place) => {
+export const health: ValueCheck<HealthConfig | null, string | Off | HealthDocument> = (value, place) => {
   if (value === 'off' || value === false) return null
   if (isMap(value) || typeof value !== 'string') return healthMap(value, place)
   const at = value.indexOf(':')
@@ -90,7 +108,10 @@ export const health: ValueCheck<HealthConfig | null> = (value, place) => {
 }
 
 /** Requires that the health check can fail before another time limit ends the upgrade: otherwise the operator would not learn the reason. */
-export function healthInTime(given: UpgradeConfig, place: Place): boolean {
+export function healthInTime(
+  given: { health: HealthConfig | null; probation: number; ready: number; timeout: number },
+  place: Place,
+): boolean {
   const { health, probation, ready, timeout } = given
   if (health === null) return true
   const at = place.at('health')
@@ -110,13 +131,16 @@ export function healthInTime(given: UpgradeConfig, place: Place): boolean {
 }
 
 export function healthListener(
-  { listeners, upgrade: { health } }: { listeners: ListenerConfig[]; upgrade: UpgradeConfig },
+  {
+    listeners,
+    upgrade: { health },
+  }: { listeners: ListenerConfig[]; upgrade: { health: HealthConfig | null } },
   place: Place,
 ): boolean {
   if (health === null) return true
   const { listener } = health
   const needed = isOwnPath(health)
-  const fits = listeners.filter(({ forward }) => forward === null).map(({ name }) => name)
+  const fits = [...requestListeners(listeners)]
   if (listener === null ? fits.length > 0 || !needed : fits.includes(listener)) return true
   const at = place.at('upgrade').at('health')
   if (listener === null) at.wrong('no listener takes HTTP requests; use "tcp: HOST:PORT" or a command')

@@ -4,9 +4,7 @@ import { thisFile } from '../../base/lazy.js'
 import { checkMade, documentOf, parseDocument, readDocument } from '../../config/document.js'
 import { FdbError, type FdbErrorCode } from '../../index.js'
 import type { RouteRule } from '../routes/rule.js'
-import type { ProxyConfig } from './config.js'
-import type { ProxyDocument } from './proxy-document.js'
-import { checkConfig } from './schema.js'
+import { checkConfig, type ProxyConfig, type ProxyDocument } from './schema.js'
 
 export type { ConfigProblem } from '../../config/document.js'
 

@@ -10,8 +10,8 @@ import {
   optional,
   required,
   type Shape,
-  type ShapeValues,
   shortFor,
+  type WithDefaults,
 } from '../../checks/shape.js'
 import {
   absolutePath,
@@ -22,32 +22,24 @@ import {
   InvalidValue,
   integer,
   list,
-  name,
-  named,
+  type Off,
   oneOf,
+  or,
   orOff,
   refine,
   size,
   text,
-  unique,
   type ValueCheck,
+  type Written,
 } from '../../checks/values.js'
-import { FdbError, formatListenerSpec, type ListenerSpec, parseListenerSpec } from '../../index.js'
-import { noUpstream, type RouteRule, routeCheck, routeShape } from '../routes/rule.js'
+import type { HandoffTimes } from '../../index.js'
+import { routeCheck, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
-import { takesRequests, upstreamAddress } from '../upstreams/address.js'
-import type { UpstreamConfig } from '../upstreams/upstream.js'
+import { takesRequests } from '../upstreams/address.js'
+import { type UpstreamConfig, upstreamShape, upstreams, withTimeouts } from '../upstreams/shape.js'
 import { readCertificateFiles } from './certificate-files.js'
-import type {
-  ForwardedConfig,
-  ListenerConfig,
-  ProxyConfig,
-  StateFileConfig,
-  UpgradeConfig,
-  WorkersConfig,
-} from './config.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
-import { overlap } from './overlap.js'
+import { listenerShape, listeners } from './listeners.js'
 import { addressRange, instanceHeaderName, isFolder, isNoFile, viaName } from './values.js'
 
 const KiB = 1024
@@ -155,8 +147,8 @@ const upgradeShape = {
     'check of the new process before the commit and in probation: `http:/PATH`, `tcp:HOST:PORT`, `command:TEXT`, or a map',
     healthShape,
   ),
-} satisfies Record<keyof UpgradeConfig, unknown>
-const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefined => {
+} satisfies Record<Exclude<keyof HandoffTimes, 'quiesce'> | 'timeout' | 'health', unknown>
+const upgrade = refine(map(upgradeShape), (given, place) => {
   if (given.silence > 2 * given.heartbeat) return healthInTime(given, place) ? given : undefined
   return place
     .at('silence')
@@ -188,11 +180,6 @@ const timeoutShape = {
   ),
 }
 
-/** Accepts one of `words`, or a value that `check` accepts. */
-function or<const W extends string, T>(check: ValueCheck<T>, ...words: W[]): ValueCheck<T | W> {
-  return (value, place) => words.find(word => word === value) ?? check(value, place)
-}
-
 const limitShape = {
   headBytes: optional(
     size(KiB, 1024 * KiB),
@@ -215,130 +202,6 @@ const limitShape = {
     'off',
     'open connections of each client address (IPv6: /64) in each process, except those in `forwarded.trust`',
   ),
-}
-
-function listenerAddress(given: string): ListenerSpec | InvalidValue {
-  try {
-    const spec = parseListenerSpec(given)
-    return spec.kind === 'udp'
-      ? new InvalidValue(`${shown(given)} is a UDP address; the proxy listens on tcp:// and unix:`)
-      : spec
-  } catch (error) {
-    if (!FdbError.is(error)) throw error
-    return new InvalidValue(
-      `${shown(given)} is not a listener address: ${error.message.replace(/^.*? has an invalid /s, 'invalid ')}`,
-    )
-  }
-}
-
-const listenerShape = {
-  name: required(text('a name', name), 'name by which the next version finds the listener'),
-  address: required(
-    text('a listener address', listenerAddress),
-    '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`',
-  ),
-  forward: absent(
-    text('the name of an upstream', name => name),
-    undefined,
-    'not HTTP: passes each connection to a server of this upstream',
-  ),
-  tls: optional(boolean, false, 'whether clients speak TLS, with the certificates under `tls`'),
-  halfClose: optional(
-    boolean,
-    false,
-    'whether a client that has closed its sending direction still gets its answers',
-  ),
-}
-const listeners = (upstreamNames: ReadonlySet<string>) => (): ValueCheck<ListenerConfig> => {
-  const listener = refine(map(listenerShape), (given, place): ListenerConfig | undefined => {
-    const { name, address: spec, forward = null, tls, halfClose } = given
-    if (forward !== null && halfClose)
-      return place
-        .at('halfClose')
-        .wrong('whole connections may always be ended one side at a time; leave it out')
-    if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
-      return place.at('address').wrong(`${shown(spec.path)} is a folder; write the path of a socket`)
-    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls, halfClose }
-    return place.at('forward').wrong(noUpstream(forward, upstreamNames))
-  })
-  const names = unique(listener, 'the name', each => each.name, 'name')()
-  return apart(unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')())
-}
-
-/** Also reports a listener whose address overlaps with that of an earlier one. */
-function apart(listener: ValueCheck<ListenerConfig>): ValueCheck<ListenerConfig> {
-  const before: ListenerConfig[] = []
-  return (value, place) => {
-    const given = listener(value, place)
-    if (given === undefined) return undefined
-    const other = before.find(({ spec }) => overlap(spec, given.spec))
-    before.push(given)
-    if (other === undefined) return given
-    return place
-      .at('address')
-      .wrong(
-        `it overlaps with ${formatListenerSpec(other.spec)} of the listener "${other.name}": the kernel gives a port to one of them only; write addresses that do not include each other`,
-      )
-  }
-}
-
-/** Counts the listeners with port 0, so that they have different endpoints: the kernel gives each of them another port. */
-let anyPort = 0
-function endpoint(spec: ListenerSpec): string {
-  if (spec.kind === 'unix') return `unix:${spec.abstract ? '@' : ''}${spec.path}`
-  return spec.port === 0 ? `any ${++anyPort}` : `tcp://${spec.host}:${spec.port}`
-}
-
-const serverHealthShape = {
-  failures: optional(
-    orOff(integer(1, 1000)),
-    3,
-    'failures in a row after which a server is skipped; `off`: never',
-  ),
-  coolDown: optional(duration(1), '10s', 'how long a server is skipped; then one request tries it'),
-}
-const keepAliveShape = {
-  connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
-  idle: optional(
-    duration(1),
-    '4s',
-    'how long idle connections are kept: less than the server’s own limit (Node: 5 s)',
-  ),
-  age: optional(orOff(duration(1)), '1h', 'a connection of this age is not kept; `off`: no limit'),
-}
-const ownTimeoutShape = {
-  connect: absent(duration(1), undefined, 'overrides `timeouts.connect`'),
-  response: absent(duration(1), undefined, 'overrides `timeouts.response`'),
-}
-const upstreamShape = {
-  servers: required(
-    fresh(
-      unique(text('an upstream address', upstreamAddress), 'the server', server => server.text),
-      { least: 1, most: 1000 },
-    ),
-    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn',
-  ),
-  health: group(serverHealthShape, 'when a server is considered down'),
-  keepAlive: group(keepAliveShape, 'idle connections to servers'),
-  connections: optional(
-    orOff(integer(1, 1_000_000)),
-    'off',
-    'limit of connections to each server, of all workers and versions together; beyond: another server, or 503',
-  ),
-  retry: optional(integer(0, 10), 2, 'how many other servers to try while nothing was sent'),
-  timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
-}
-type UpstreamFields = ShapeValues<typeof upstreamShape> & { name: string }
-
-/** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
-const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pairs): UpstreamFields[] =>
-  pairs.map(([name, upstream]) => ({ name, ...upstream })),
-)
-
-function ofOneKind<T extends ShapeValues<typeof upstreamShape>>(given: T, place: Place): T | undefined {
-  if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
-    return given
-  return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
 }
 
 export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: ReadonlySet<string>) {
@@ -402,9 +265,25 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
   } satisfies Shape
 }
 
+function configMap(upstreamNames: ReadonlySet<string>, listenerNames: ReadonlySet<string>) {
+  return map(configShape(upstreamNames, listenerNames))
+}
+type ConfigFields = Checked<ReturnType<typeof configMap>>
+
+/**
+ * The argument of `configFrom()`: a configuration as in a file. docs/proxy-config.md explains each key and its default.
+ */
+export interface ProxyDocument extends Written<ReturnType<typeof configMap>> {}
+
+/** The checked configuration with all defaults, as plain data for a worker thread. Times are in milliseconds, sizes in bytes; null means `off`. */
+export interface ProxyConfig extends Omit<ConfigFields, 'timeouts' | 'upstreams'> {
+  timeouts: WithDefaults<ConfigFields['timeouts']>
+  upstreams: UpstreamConfig[]
+}
+
 export const checkConfig: ValueCheck<ProxyConfig> = (value, place) => {
   const names = isMap(value) && isMap(value.upstreams) ? Object.keys(value.upstreams) : []
-  const given = map(configShape(new Set(names), requestListenersIn(value)))(value, place)
+  const given = configMap(new Set(names), requestListenersIn(value))(value, place)
   if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
     return undefined
   if (!healthListener(given, place) || !pathsDiffer(given, place)) return undefined
@@ -428,11 +307,7 @@ function requestListenersIn(value: unknown): ReadonlySet<string> {
 
 /** Reports a path that the configuration uses for two things. */
 function pathsDiffer(
-  {
-    control,
-    stateFile,
-    listeners,
-  }: { control: string | null; stateFile: StateFileConfig | null; listeners: ListenerConfig[] },
+  { control, stateFile, listeners }: Pick<ConfigFields, 'control' | 'stateFile' | 'listeners'>,
   place: Place,
 ): boolean {
   const { count } = place.problems
@@ -448,10 +323,7 @@ function pathsDiffer(
   return place.problems.count === count
 }
 
-function hasCertificate(
-  { listeners, tls }: { listeners: ListenerConfig[]; tls: { certificates: unknown[] } },
-  place: Place,
-): boolean {
+function hasCertificate({ listeners, tls }: Pick<ConfigFields, 'listeners' | 'tls'>, place: Place): boolean {
   const secure = listeners.findIndex(({ tls }) => tls)
   if (secure < 0 || tls.certificates.length > 0) return true
   const at = place.at('listeners').at(secure).at('tls')
@@ -460,7 +332,7 @@ function hasCertificate(
 }
 
 function routesTakeRequests(
-  { routes, upstreams }: { routes: RouteRule[]; upstreams: UpstreamFields[] },
+  { routes, upstreams }: Pick<ConfigFields, 'routes' | 'upstreams'>,
   place: Place,
 ): boolean {
   const tcp = new Set(upstreams.filter(({ servers }) => !takesRequests(servers)).map(({ name }) => name))
@@ -475,13 +347,6 @@ function routesTakeRequests(
   }
   return place.problems.count === count
 }
-
-function withTimeouts(upstream: UpstreamFields, timeouts: Checked<typeof timeoutsOf>): UpstreamConfig {
-  const { connect = timeouts.connect, response = timeouts.response } = upstream.timeouts
-  return { ...upstream, timeouts: { connect, response } }
-}
-
-const timeoutsOf = map(timeoutShape)
 
 const MAX_SERVERS = 16
 
@@ -526,7 +391,7 @@ const stateFileShape = {
     'if the file is damaged at the start: `refuse`, or `prefix`: use the part before the damage',
   ),
 }
-const stateFile: ValueCheck<StateFileConfig | null> = orOff(shortFor('path', stateFileShape))
+const stateFile = orOff(shortFor('path', stateFileShape))
 
 const MAX_WORKERS = 256
 
@@ -551,12 +416,15 @@ const workersShape = {
     'a living worker that is silent for this long is replaced; `off`: never',
   ),
 }
-export const workers: ValueCheck<WorkersConfig | null> = orOff(shortFor('count', workersShape))
+export const workers = orOff(shortFor('count', workersShape))
 
-const headers = oneOf('off', 'x-forwarded', 'forwarded', 'both')
+const headerWords = oneOf('off', 'x-forwarded', 'forwarded', 'both')
+const headers: ValueCheck<Checked<typeof headerWords>, ForwardedHeaders> = (value, place) =>
+  headerWords(value === false ? 'off' : value, place)
+export type ForwardedHeaders = Checked<typeof headerWords> | Off
 const forwardedShape = {
   headers: optional(
-    (value, place) => headers(value === false ? 'off' : value, place),
+    headers,
     'x-forwarded',
     '`off`, `x-forwarded` (`X-Forwarded-For`, `-Host`, `-Proto`), `forwarded` (RFC 7239) or `both`',
   ),
@@ -566,4 +434,4 @@ const forwardedShape = {
     'trusted clients (`10.0.0.0/8`): the proxy appends to their forwarding headers. It overwrites those of all others',
   ),
 }
-const forwarded: ValueCheck<ForwardedConfig> = shortFor('headers', forwardedShape)
+const forwarded = shortFor('headers', forwardedShape)

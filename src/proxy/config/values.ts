@@ -3,7 +3,6 @@ import { isIP } from 'node:net'
 import { shown } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
 import { headerName } from '../routes/rule.js'
-import type { AddressRange } from './config.js'
 
 /** Reports whether a path leads to something that is no regular file, and so can be no state file. */
 export function isNoFile(path: string): boolean {
@@ -22,6 +21,13 @@ function statOf(path: string): Stats | undefined {
   } catch {
     return undefined
   }
+}
+
+/** A range for `net.BlockList`. */
+export interface AddressRange {
+  address: string
+  prefix: number
+  family: 'ipv4' | 'ipv6'
 }
 
 export function viaName(given: string): string | InvalidValue {

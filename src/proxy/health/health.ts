@@ -12,7 +12,7 @@ import {
   tcpCheck,
 } from '../../probing/health-check.js'
 import { temporaryFolder } from '../../probing/temporary-folder.js'
-import type { HealthConfig } from '../config/config.js'
+import type { HealthConfig } from '../config/health.js'
 
 type HealthTimes = Pick<HealthConfig, 'interval' | 'passes' | 'timeout' | 'within'>
 

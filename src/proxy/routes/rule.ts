@@ -12,6 +12,7 @@ import {
   refine,
   text,
   type ValueCheck,
+  type Written,
 } from '../../checks/values.js'
 import { canonicalHost, scopedHost } from './host.js'
 import { canonicalPath } from './path.js'
@@ -91,7 +92,8 @@ const requestShape = {
   ...fieldShape,
 }
 const requestChanges = refine(map(requestShape), onceEach)
-const responseChanges = refine(map(fieldShape), onceEach)
+const fieldMap = map(fieldShape)
+const responseChanges = refine(fieldMap, onceEach)
 
 function onceEach<T extends FieldChanges>(given: T, place: Place): T | undefined {
   const names = [...given.set.map(([name]) => name), ...given.remove].map(name => name.toLowerCase())
@@ -118,11 +120,15 @@ export const routeShape = {
   response: absent(responseChanges, undefined, 'changes to answers of the servers', fieldShape),
 }
 
+/** Either `upstream` or `respond` must be set. */
+export interface RouteDocument extends Written<typeof readRoute> {}
+export interface FieldsDocument extends Written<typeof fieldMap> {}
+
 /** Returns a check for the routes of one list. The check also reports a route with the host and path of an earlier one. */
 export function routeCheck(
   upstreams: ReadonlySet<string>,
   listeners: ReadonlySet<string>,
-): ValueCheck<RouteRule> {
+): ValueCheck<RouteRule, RouteDocument> {
   const firstPositions: FirstPositions = new ShardedMap()
   return (value, place) => {
     const given = readRoute(value, place)

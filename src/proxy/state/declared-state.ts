@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Logger, Member, Section } from '../../index.js'
-import type { ProxyConfig } from '../config/config.js'
+import type { ProxyConfig } from '../config/schema.js'
 import {
   applyDifference,
   type DifferenceOptions,

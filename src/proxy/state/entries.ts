@@ -2,12 +2,13 @@ import { LONGEST_MS } from '../../base/duration.js'
 import { InvalidValue } from '../../checks/values.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
-import type { ForwardedConfig, ListenerConfig, ProxyConfig } from '../config/config.js'
 import { healthShape } from '../config/health.js'
-import { addressRange, instanceHeaderName, viaName } from '../config/values.js'
+import type { ListenerConfig } from '../config/listeners.js'
+import type { ProxyConfig } from '../config/schema.js'
+import { type AddressRange, addressRange, instanceHeaderName, viaName } from '../config/values.js'
 import type { Stamp } from '../entries/difference.js'
 import { upstreamAddress } from '../upstreams/address.js'
-import type { UpstreamConfig } from '../upstreams/upstream.js'
+import type { UpstreamConfig } from '../upstreams/shape.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
 const { Upstream, Listener, Setting } = fdbroker.proxy
@@ -200,7 +201,7 @@ export function applySetting(config: ProxyConfig, path: string, setting: Setting
 }
 
 /** Omits ranges that this version cannot read: their clients are not trusted. */
-function rangesOf(items: readonly string[]): ForwardedConfig['trust'] {
+function rangesOf(items: readonly string[]): AddressRange[] {
   return items.flatMap(item => {
     const range = addressRange(item)
     return range instanceof InvalidValue ? [] : [range]

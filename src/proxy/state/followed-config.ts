@@ -1,10 +1,11 @@
 import type { Logger, Member, Section } from '../../index.js'
-import type { ListenerConfig, ProxyConfig } from '../config/config.js'
+import type { ListenerConfig } from '../config/listeners.js'
+import type { ProxyConfig } from '../config/schema.js'
 import { getIfReadable } from '../entries/difference.js'
 import { storedCertificates, UNREADABLE } from '../tls/live-certificates.js'
 import type { CertificateConfig } from '../tls/material.js'
 import { CERTIFICATES, type CertificateMessage, certificatesSection } from '../tls/section.js'
-import type { UpstreamConfig } from '../upstreams/upstream.js'
+import type { UpstreamConfig } from '../upstreams/shape.js'
 import { applySetting, listenerOf, upstreamOf } from './entries.js'
 import {
   type DeclaredSections,

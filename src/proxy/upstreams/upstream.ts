@@ -3,6 +3,7 @@ import type { Destination, Forward, KeepAlive } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import { takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
+import type { UpstreamConfig } from './shape.js'
 
 export interface ServerWatch {
   onFailure(server: string): void
@@ -149,23 +150,4 @@ export class Upstream {
       failed: () => this.recordFailure(key),
     }
   }
-}
-
-/** The checked settings with all defaults. Times in milliseconds. */
-export interface UpstreamConfig {
-  name: string
-  /** Every address is unique. */
-  servers: UpstreamAddress[]
-  health: {
-    /** Consecutive failures after which a server is out; null: never. */
-    failures: number | null
-    coolDown: number
-  }
-  /** Limits of idle connections to each server; `age` null: no limit. */
-  keepAlive: { connections: number; idle: number; age: number | null }
-  /** Maximum number of connections to each server, used and idle; null: no limit. */
-  connections: number | null
-  /** How many other servers to try if no byte was sent. */
-  retry: number
-  timeouts: { connect: number; response: number }
 }

@@ -1,7 +1,8 @@
 import type { Destination, ExchangeReport } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import { takesRequests } from './address.js'
-import { type ServerOut, type ServerWatch, Upstream, type UpstreamConfig } from './upstream.js'
+import type { UpstreamConfig } from './shape.js'
+import { type ServerOut, type ServerWatch, Upstream } from './upstream.js'
 
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()

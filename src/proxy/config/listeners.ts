@@ -1,0 +1,120 @@
+import { shown } from '../../checks/place.js'
+import { absent, map, optional, required } from '../../checks/shape.js'
+import {
+  boolean,
+  InvalidValue,
+  name,
+  refine,
+  text,
+  unique,
+  type ValueCheck,
+  type Written,
+} from '../../checks/values.js'
+import { FdbError, formatListenerSpec, type ListenerSpec, parseListenerSpec } from '../../index.js'
+import { noUpstream } from '../routes/rule.js'
+import { isFolder } from './values.js'
+
+export interface ListenerConfig {
+  name: string
+  spec: ListenerSpec
+  /** The upstream to which the listener forwards whole TCP connections; null for an HTTP listener. */
+  forward: string | null
+  tls: boolean
+  /** A client that sends FIN still gets its responses. */
+  halfClose: boolean
+}
+
+/** Returns the names of the listeners that take requests. */
+export function requestListeners(listeners: readonly ListenerConfig[]): ReadonlySet<string> {
+  return new Set(listeners.filter(({ forward }) => forward === null).map(({ name }) => name))
+}
+
+function listenerAddress(given: string): ListenerSpec | InvalidValue {
+  try {
+    const spec = parseListenerSpec(given)
+    return spec.kind === 'udp'
+      ? new InvalidValue(`${shown(given)} is a UDP address; the proxy listens on tcp:// and unix:`)
+      : spec
+  } catch (error) {
+    if (!FdbError.is(error)) throw error
+    return new InvalidValue(
+      `${shown(given)} is not a listener address: ${error.message.replace(/^.*? has an invalid /s, 'invalid ')}`,
+    )
+  }
+}
+
+export const listenerShape = {
+  name: required(text('a name', name), 'name by which the next version finds the listener'),
+  address: required(
+    text('a listener address', listenerAddress),
+    '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`',
+  ),
+  forward: absent(
+    text('the name of an upstream', name => name),
+    undefined,
+    'not HTTP: passes each connection to a server of this upstream',
+  ),
+  tls: optional(boolean, false, 'whether clients speak TLS, with the certificates under `tls`'),
+  halfClose: optional(
+    boolean,
+    false,
+    'whether a client that has closed its sending direction still gets its answers',
+  ),
+}
+const listenerMap = map(listenerShape)
+export interface ListenerDocument extends Written<typeof listenerMap> {}
+
+/** Returns a function that creates a check of one list's items. */
+export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
+  const listener = refine(listenerMap, (given, place): ListenerConfig | undefined => {
+    const { name, address: spec, forward = null, tls, halfClose } = given
+    if (forward !== null && halfClose)
+      return place
+        .at('halfClose')
+        .wrong('whole connections may always be ended one side at a time; leave it out')
+    if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
+      return place.at('address').wrong(`${shown(spec.path)} is a folder; write the path of a socket`)
+    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls, halfClose }
+    return place.at('forward').wrong(noUpstream(forward, upstreamNames))
+  })
+  const names = unique(listener, 'the name', each => each.name, 'name')()
+  return apart(unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')())
+}
+
+/** Also reports a listener whose address overlaps with that of an earlier one. */
+function apart<W>(listener: ValueCheck<ListenerConfig, W>): ValueCheck<ListenerConfig, W> {
+  const before: ListenerConfig[] = []
+  return (value, place) => {
+    const given = listener(value, place)
+    if (given === undefined) return undefined
+    const other = before.find(({ spec }) => overlap(spec, given.spec))
+    before.push(given)
+    if (other === undefined) return given
+    return place
+      .at('address')
+      .wrong(
+        `it overlaps with ${formatListenerSpec(other.spec)} of the listener "${other.name}": the kernel gives a port to one of them only; write addresses that do not include each other`,
+      )
+  }
+}
+
+/** Counts the listeners with port 0, so that they have different endpoints: the kernel gives each of them another port. */
+let anyPort = 0
+function endpoint(spec: ListenerSpec): string {
+  if (spec.kind === 'unix') return `unix:${spec.abstract ? '@' : ''}${spec.path}`
+  return spec.port === 0 ? `any ${++anyPort}` : `tcp://${spec.host}:${spec.port}`
+}
+
+/** Reports whether the kernel refuses to bind both addresses, because every connection to one of them would fit the other too. */
+export function overlap(one: ListenerSpec, other: ListenerSpec): boolean {
+  if (one.kind !== 'tcp' || other.kind !== 'tcp' || one.port === 0 || one.port !== other.port) return false
+  if (one.reusePort && other.reusePort) return false
+  return covers(one, other) || covers(other, one)
+}
+
+/** Whether a wildcard address includes the other address. */
+function covers({ host, ipv6Only }: ListenerSpec, other: ListenerSpec): boolean {
+  const isV6 = other.host.includes(':')
+  if (host === '0.0.0.0') return !isV6 || (other.host === '::' && !other.ipv6Only)
+  return host === '::' && (isV6 || !ipv6Only)
+}

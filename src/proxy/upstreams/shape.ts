@@ -1,0 +1,85 @@
+/** Every key of an upstream in the configuration file. */
+import type { Place } from '../../checks/place.js'
+import { absent, group, map, optional, required, type WithDefaults } from '../../checks/shape.js'
+import {
+  type Checked,
+  duration,
+  fresh,
+  integer,
+  name,
+  named,
+  orOff,
+  refine,
+  text,
+  unique,
+  type Written,
+} from '../../checks/values.js'
+import { takesRequests, upstreamAddress } from './address.js'
+
+const serverHealthShape = {
+  failures: optional(
+    orOff(integer(1, 1000)),
+    3,
+    'failures in a row after which a server is skipped; `off`: never',
+  ),
+  coolDown: optional(duration(1), '10s', 'how long a server is skipped; then one request tries it'),
+}
+const keepAliveShape = {
+  connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
+  idle: optional(
+    duration(1),
+    '4s',
+    'how long idle connections are kept: less than the server’s own limit (Node: 5 s)',
+  ),
+  age: optional(orOff(duration(1)), '1h', 'a connection of this age is not kept; `off`: no limit'),
+}
+const ownTimeoutShape = {
+  connect: absent(duration(1), undefined, 'overrides `timeouts.connect`'),
+  response: absent(duration(1), undefined, 'overrides `timeouts.response`'),
+}
+export const upstreamShape = {
+  servers: required(
+    fresh(
+      unique(text('an upstream address', upstreamAddress), 'the server', server => server.text),
+      { least: 1, most: 1000 },
+    ),
+    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn',
+  ),
+  health: group(serverHealthShape, 'when a server is considered down'),
+  keepAlive: group(keepAliveShape, 'idle connections to servers'),
+  connections: optional(
+    orOff(integer(1, 1_000_000)),
+    'off',
+    'limit of connections to each server, of all workers and versions together; beyond: another server, or 503',
+  ),
+  retry: optional(integer(0, 10), 2, 'how many other servers to try while nothing was sent'),
+  timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
+}
+const upstreamMap = map(upstreamShape)
+export interface UpstreamDocument extends Written<typeof upstreamMap> {}
+export type UpstreamFields = Checked<typeof upstreamMap> & { name: string }
+
+/** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
+export const upstreams = refine(named(name, refine(upstreamMap, ofOneKind)), (pairs): UpstreamFields[] =>
+  pairs.map(([name, upstream]) => ({ name, ...upstream })),
+)
+
+function ofOneKind<T extends Checked<typeof upstreamMap>>(given: T, place: Place): T | undefined {
+  if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
+    return given
+  return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
+}
+
+/** The checked settings with all defaults. Times in milliseconds. */
+export interface UpstreamConfig extends Omit<UpstreamFields, 'timeouts'> {
+  timeouts: WithDefaults<UpstreamFields['timeouts']>
+}
+
+/** Returns the upstream with the timeouts of all upstreams instead of those that it leaves out. */
+export function withTimeouts(
+  upstream: UpstreamFields,
+  timeouts: Pick<UpstreamConfig['timeouts'], 'connect' | 'response'>,
+): UpstreamConfig {
+  const { connect = timeouts.connect, response = timeouts.response } = upstream.timeouts
+  return { ...upstream, timeouts: { connect, response } }
+}
