@@ -227,6 +227,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#listeners.offered(name, parseListenerSpec(where))
   }
 
+  /** @internal Whether {@link listen} may get the socket of a listener that this version has closed. */
+  get mayReopen(): boolean {
+    return this.#listeners.mayReopen
+  }
+
   /** @internal The names of the service's listeners, including those of the previous version. */
   get known(): readonly string[] {
     return [...this.#runtime.registry.entries].flatMap(({ name, role }) =>
@@ -322,8 +327,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Closes a listener while this process serves. The address is free as soon as no standby holds the listener. The end is announced to the
-   * clients; their connections stay open until they end or the process ends.
+   * Closes a listener while this process serves. Other processes can bind the address as soon as no standby or successor has the socket. The
+   * end is announced to the clients; their connections stay open until they end or the process ends.
    */
   unlisten(name: string): void {
     this.#listeners.unlisten(name)

@@ -238,6 +238,7 @@ export class MemberRuntime {
     this.holdings = new Holdings(hosted)
     this.listeners = new OwnListeners({
       ...made,
+      hosting: this.hosting,
       holdings: this.holdings,
       throwIfLeft: () => driver.throwIfLeft(),
       events: {

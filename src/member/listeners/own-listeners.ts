@@ -14,13 +14,14 @@ import type { WorkerPlace } from '../../os/default-control.js'
 import { type PassedListener, passedSockets } from '../../os/service-manager/passed-sockets.js'
 import type { Machine } from '../lifecycle/machine.js'
 import type { Settings } from '../options/options.js'
+import { ClosedSockets, type ClosedSocketsDeps } from './closed-sockets.js'
 import type { Holdings } from './holdings.js'
 import { Listener, SocketOptions } from './listener.js'
 import { bindForWorker, workerSpec } from './worker-orders.js'
 
 const MOST_NAME_CHARACTERS = 256
 
-interface OwnListenersDeps {
+interface OwnListenersDeps extends ClosedSocketsDeps {
   readonly settings: Pick<Settings, 'logger' | 'worker'>
   readonly machine: Machine
   readonly registry: Registry
@@ -54,10 +55,12 @@ export class OwnListeners {
   /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
   readonly #late = new Map<string, { readonly address: string; readonly elsewhere: boolean }>()
   #unserved: UnservedOption = false
+  readonly #closed: ClosedSockets
   readonly #worker: WorkerPlace | null
 
   constructor(deps: OwnListenersDeps) {
     this.#deps = deps
+    this.#closed = new ClosedSockets(deps)
     this.#worker = deps.settings.worker
   }
 
@@ -165,6 +168,11 @@ export class OwnListeners {
     closeAll(this.#renamed.splice(0).map(({ fd }) => fd))
   }
 
+  /** See `Member.mayReopen`. */
+  get mayReopen(): boolean {
+    return this.#closed.any
+  }
+
   /** See `Member.listen`; `ownFd`: see `Member.listenOn`. */
   async listen(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
     if (this.#listeners.has(name)) throw listenerTwice(name)
@@ -175,23 +183,36 @@ export class OwnListeners {
     const present = this.#listeners.get(name)
     if (present?.adopted && sameAddress(present.spec, spec))
       return this.#deps.registry.get(name)?.fd.dup() ?? null
-    return this.#find(name, spec)?.fd.dup() ?? null
+    return this.#find(name, spec)?.fd.dup() ?? this.#closed.dup(spec)
   }
 
   async relisten(name: string, spec: ListenerSpec): Promise<Listener> {
     const present = this.#listeners.get(name)
     if (present !== undefined && sameAddress(present.spec, spec)) return present
-    const listener = await this.#open(name, spec)
-    if (present !== undefined) this.#leave(present)
-    return listener
+    const fd = this.#deps.registry.get(name)?.fd.share()
+    try {
+      const listener = await this.#open(name, spec)
+      if (present !== undefined && fd !== undefined) this.#keepSocket(present, fd)
+      if (present !== undefined) this.#leave(present)
+      return listener
+    } finally {
+      fd?.close()
+    }
   }
 
   unlisten(name: string): void {
     const listener = this.#listeners.get(name)
     if (listener === undefined) return
     this.#listeners.delete(name)
+    const fd = this.#deps.registry.get(name)?.fd
+    if (fd !== undefined) this.#keepSocket(listener, fd)
     this.#leave(listener)
     this.#deps.holdings.unregister(name)
+  }
+
+  /** A worker's listeners are bound by the main process. */
+  #keepSocket({ spec }: Listener, fd: OwnedFd): void {
+    if (this.#worker === null) this.#closed.keep(spec, fd)
   }
 
   #leave(listener: Listener): void {
@@ -221,8 +242,8 @@ export class OwnListeners {
     const offered = ownFd === undefined ? this.#find(name, spec) : null
     const adopted = offered !== null
     const before = offered?.spec ?? null
-    const { fd, passed } = adopted
-      ? { fd: await this.#adopt(name, spec, offered), passed: false }
+    const { fd, present } = adopted
+      ? { fd: await this.#adopt(name, spec, offered), present: true }
       : await this.#bind(name, spec, ownFd)
     this.#used.add(inspectOne(fd).ino)
     const listener = Listener.of({
@@ -230,7 +251,7 @@ export class OwnListeners {
       spec,
       adopted,
       fd,
-      options: new SocketOptions({ fd, spec, before, bound: !adopted && !passed }),
+      options: new SocketOptions({ fd, spec, before, bound: !present }),
       events: {
         changed: changes => {
           if (!adopted) return
@@ -302,9 +323,15 @@ export class OwnListeners {
     return entry.fd
   }
 
-  async #bind(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<{ fd: OwnedFd; passed: boolean }> {
+  /** `present`: the socket existed, perhaps with other options. */
+  async #bind(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<{ fd: OwnedFd; present: boolean }> {
     const passed = ownFd === undefined ? passedSockets().claim(name, spec) : null
-    if (passed !== null) return { fd: await this.#takePassed(name, spec, passed), passed: true }
+    if (passed !== null) return { fd: await this.#takePassed(name, spec, passed), present: true }
+    const former = ownFd === undefined ? this.#closed.take(spec) : null
+    if (former !== null) {
+      await this.#deps.holdings.register(listenerEntry(name, spec, former))
+      return { fd: former, present: true }
+    }
     const bound =
       ownFd === undefined && this.#worker !== null
         ? await bindForWorker(this.#worker, name, spec)
@@ -312,7 +339,7 @@ export class OwnListeners {
     // This version may still adopt the previous version's listener of this name, by its address and under another name.
     this.#rename(name)
     await this.#deps.holdings.register(listenerEntry(name, bound.spec, bound.fd), true)
-    return { fd: bound.fd, passed: false }
+    return { fd: bound.fd, present: false }
   }
 
   /** Binds the address. If a listener of this service is in the way, names it: joining the service, as the usual error advises, does not help. */

@@ -1,0 +1,62 @@
+import type { OwnedFd } from '../../kernel/index.js'
+import { addressOf, type ListenerSpec } from '../../listeners/index.js'
+import type { Hosting } from '../lifecycle/hosting.js'
+import type { Machine } from '../lifecycle/machine.js'
+import type { Shutdown } from '../lifecycle/shutdown.js'
+
+export interface ClosedSocketsDeps {
+  readonly hosting: Pick<Hosting, 'isHandingOver' | 'standsBy' | 'unfitStandby'>
+  readonly machine: Pick<Machine, 'changes' | 'phase'>
+  readonly shutdown: Pick<Shutdown, 'over'>
+}
+
+/**
+ * The sockets of listeners that this version has closed while a successor or a standby has them too (or, if this one stands by, the version that serves). Until that process closes its copies, the
+ * kernel lets no process bind their addresses: a listener that this version opens there again gets its former socket.
+ */
+export class ClosedSockets {
+  readonly #deps: ClosedSocketsDeps
+  readonly #sockets = new Map<string, OwnedFd>()
+
+  constructor(deps: ClosedSocketsDeps) {
+    this.#deps = deps
+  }
+
+  get any(): boolean {
+    return this.#sockets.size > 0
+  }
+
+  /** Keeps the socket of a listener that is about to be closed, if another process has it too. A path of a Unix socket can be bound again. */
+  keep(spec: ListenerSpec, fd: OwnedFd): void {
+    if (!this.#isShared() || spec.port === 0 || (spec.kind === 'unix' && !spec.abstract)) return
+    const address = addressOf(spec)
+    this.#sockets.get(address)?.close()
+    this.#sockets.set(address, fd.share())
+    void this.#deps.machine.changes.until(() => !this.#isShared(), null).then(() => this.#close())
+  }
+
+  /** Returns a dup of the socket at this address, or null if none is kept. */
+  dup(spec: ListenerSpec): OwnedFd | null {
+    return this.#sockets.get(addressOf(spec))?.dup() ?? null
+  }
+
+  /** Gives the socket at this address to the caller, or returns null if none is kept. */
+  take(spec: ListenerSpec): OwnedFd | null {
+    const address = addressOf(spec)
+    const fd = this.#sockets.get(address) ?? null
+    this.#sockets.delete(address)
+    return fd
+  }
+
+  #isShared(): boolean {
+    const { hosting, machine, shutdown } = this.#deps
+    if (shutdown.over) return false
+    if (machine.phase === 'standby' || hosting.isHandingOver) return true
+    return hosting.standsBy || hosting.unfitStandby !== null
+  }
+
+  #close(): void {
+    for (const fd of this.#sockets.values()) fd.close()
+    this.#sockets.clear()
+  }
+}
