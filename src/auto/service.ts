@@ -1,6 +1,14 @@
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
-import { answers, type Check, FdbError, join, type Listener, type Member } from '../index.js'
+import {
+  answers,
+  type Check,
+  FdbError,
+  join,
+  type Listener,
+  type ListenerOptions,
+  type Member,
+} from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
 import {
   HELD_HANDLE,
@@ -16,6 +24,7 @@ import { realPathOf } from '../os/release-link.js'
 import { AwaitedListeners } from './awaited-listeners.js'
 import { PARENT } from './exclusion.js'
 import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
+import { ListeningEvents } from './listening-events.js'
 import { linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
 import { openInspector } from './node-startup.js'
 import { Placeholder } from './placeholder.js'
@@ -39,11 +48,15 @@ export class AutoService {
   readonly #offered: ReadonlySet<string>
   /** Names of the listeners that the servers have or get. */
   readonly #names = new Map<net.Server, string>()
+  /** The last call of `listen()` of each server. */
+  readonly #calls = new WeakMap<net.Server, symbol>()
   readonly #awaited: AwaitedListeners
   /** Listeners that have a server. */
   readonly #listeners = new Map<string, Listener>()
   /** The last attach by listener name. The next one waits for it, because a program may close a server and listen again at once. */
   readonly #attaching = new Map<string, Promise<void>>()
+  /** Makes servers that the program has opened again, while another process serves, listeners of the member. */
+  readonly #fenced = new Map<net.Server, () => void>()
   /** Adopted listeners whose server the program has closed before this process was ready: the previous version still serves their addresses. */
   readonly #unusedListeners = new Map<string, Listener>()
   readonly #listeningEvents = new ListeningEvents()
@@ -130,6 +143,8 @@ export class AutoService {
       this.#listeningEvents.restore()
       this.#shutdown.handleSignals()
       placeholder.stop()
+      for (const attach of this.#fenced.values()) attach()
+      this.#fenced.clear()
     })
     this.#awaited = new AwaitedListeners({
       member,
@@ -153,7 +168,8 @@ export class AutoService {
 
   /** See {@link Auto.adopts}. */
   get adopts(): boolean {
-    return this.#offered.size > 0 && this.#phase !== 'left' && this.#member.unadopted.length > 0
+    if (this.#phase === 'left') return false
+    return this.#member.mayReopen || (this.#offered.size > 0 && this.#member.unadopted.length > 0)
   }
 
   /** See {@link Auto.adopt}. */
@@ -178,8 +194,15 @@ export class AutoService {
       setImmediate(() => this.#keepAlive())
       const open = async () => this.#unusedListeners.get(name) ?? (await this.#member.listen(name, address))
       const accept = startAccepting ?? (() => {})
-      // If the member cannot open the listener, the server accepts without it.
-      this.#attach(server, name, open, listener => listener.serveListening(server, accept), accept)
+      const serve = (listener: Listener) => listener.serveListening(server, accept)
+      this.#attach(server, name, open, serve, error => {
+        // If the member cannot open the listener, the server accepts without it. If another process serves, it accepts when this one serves again.
+        if (!FdbError.is(error) || error.code !== 'ERR_FDB_FENCED') accept()
+        else
+          this.#fenced.set(server, () =>
+            this.#attach(server, name, () => this.#reopen(server, name, address), serve, accept),
+          )
+      })
       return true
     }
     return false
@@ -200,6 +223,12 @@ export class AutoService {
     this.#attach(server, name, open, listener =>
       waiting.handOver(() => listener.serveListening(server, () => {})),
     )
+  }
+
+  /** Makes the socket on which the server already listens a listener of the member. */
+  async #reopen(server: net.Server, name: string, address: ListenerOptions): Promise<Listener> {
+    const fd = duplicateLent(listeningDescriptorOf(server)!, name)
+    return await this.#member.listenOn(name, address, fd)
   }
 
   get #details(): Record<string, unknown> {
@@ -238,15 +267,17 @@ export class AutoService {
     name: string,
     open: () => Promise<Listener>,
     serve: (listener: Listener) => void,
-    failed: () => void = () => {},
+    failed: (error: unknown) => void = () => {},
   ): void {
     process.env[PARENT] = `${process.pid}`
     this.#names.set(server, name)
+    const call = Symbol(name)
+    this.#calls.set(server, call)
     const before = this.#attaching.get(name) ?? Promise.resolve()
     const attached = before
       .then(open)
       .then(listener => {
-        if (this.#names.get(server) !== name) {
+        if (this.#names.get(server) !== name || this.#calls.get(server) !== call) {
           this.#releaseListener(name, listener)
           return
         }
@@ -256,7 +287,7 @@ export class AutoService {
       })
       .catch(error => {
         printOnce(`${name} will not be handed over to the next version: ${messageOf(error)}`)
-        failed()
+        failed(error)
       })
     this.#attaching.set(name, attached)
     void attached.then(() => this.#awaited.update())
@@ -277,6 +308,7 @@ export class AutoService {
     const name = this.#names.get(server)
     if (name === undefined) return
     this.#names.delete(server)
+    this.#fenced.delete(server)
     // A process without a server does not take over. The program may still open another server.
     if (this.#names.size === 0 && this.#phase === 'starts') clearTimeout(this.#quietTimer)
     this.#keepAlive()
@@ -518,38 +550,4 @@ function onServerClose(server: net.Server, closing: CloseCallbacks): void {
     return server
   }
   setMethod(server, 'close', close)
-}
-
-/**
- * Keeps the program's handlers of 'listening' from a second call: when this process serves again after another one, Node emits the event
- * again, but a program expects it only once.
- */
-class ListeningEvents {
-  readonly #muted = new Map<net.Server, () => void>()
-
-  /** While another process serves: the next 'listening' does not reach the program. */
-  mute(servers: Iterable<net.Server>): void {
-    for (const server of servers) {
-      this.#muted.get(server)?.()
-      const unmute = observe(server, {
-        listening: () => {
-          unmute()
-          this.#muted.delete(server)
-          return false
-        },
-      })
-      this.#muted.set(server, unmute)
-    }
-  }
-
-  /** This process serves again. A server that has not stopped to listen does not emit the event. */
-  restore(): void {
-    setImmediate(() => {
-      for (const [server, unmute] of this.#muted) {
-        if (!server.listening) continue
-        unmute()
-        this.#muted.delete(server)
-      }
-    })
-  }
 }

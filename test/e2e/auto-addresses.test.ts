@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { signalPid } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
+import { freePort } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 
@@ -104,6 +105,54 @@ describe('a next version under fd-broker/auto serves only when it listens on eve
     expect(await run).toMatchObject({ code: 0 })
     const second = await program.serves(2)
     expect(await answerAt(program.path('late.sock'))).toBe(`pid ${second}`)
+  })
+
+  /** A program with a second server, which it closes and opens again at SIGUSR2. */
+  const reopens = (port: number) => `${HTTP}${MAIN}const other = open(${port}, '127.0.0.1')
+process.on('SIGUSR2', () => other.close(() => open(${port}, '127.0.0.1').on('listening', () => console.log('it listens again'))))
+`
+  const askedAt = async (port: number) =>
+    await (await fetch(`http://127.0.0.1:${port}/`, { headers: { connection: 'close' } })).text()
+
+  it('while it starts, the version before may close a server and listen again at its address', async () => {
+    const port = await freePort()
+    const { program, first } = await both(PATIENT, reopens(port))
+    program.write(
+      'server.mjs',
+      `${HTTP}open(${port}, '127.0.0.1')\nprocess.on('SIGUSR2', () => open(8080))\n`,
+    )
+    const run = upgrade(program)
+    const { upgrade: now } = await missing(program, `tcp://[::]:${program.port}`)
+    signalPid(first, 'SIGUSR2')
+    await program.says('it listens again')
+    expect(await askedAt(port)).toBe(`pid ${first}`)
+    signalPid(now!.pid, 'SIGUSR2')
+    expect(await run).toMatchObject({ code: 0 })
+    await program.answeredBy(await program.serves(2))
+  })
+
+  it('in its probation the version before may do so too, and accepts there after a rollback only', async () => {
+    const port = await freePort()
+    const { program, first } = await both({ ...PATIENT, FD_BROKER_PROBATION: '60s' }, reopens(port))
+    await program.command('upgrade')
+    const second = await program.serves(2)
+    await program.statusWhere('the first one stands by', ({ draining }) => draining.length === 1)
+    signalPid(first, 'SIGUSR2')
+    await program.says('it listens again')
+    await program.says(`tcp://127.0.0.1:${port} will not be handed over`)
+    for (let asked = 0; asked < 20; asked++) expect(await askedAt(port)).toBe(`pid ${second}`)
+    await program.command('rollback')
+    await program.serves(1)
+    await program.ends(second)
+    expect(await askedAt(port)).toBe(`pid ${first}`)
+  })
+
+  it('a server that was closed as soon as it listened may listen again at once', async () => {
+    const once = `const server = open(8080, '127.0.0.1').once('listening', () => server.close(() => server.listen(8080, '127.0.0.1')))\n`
+    const program = await AutoProgram.of(`${HTTP}${once}`, 'server.mjs', { env: SOON })
+    await program.serve()
+    await program.command('upgrade')
+    await program.answeredBy(await program.serves(2))
   })
 
   it('servers at a port that the kernel chooses are matched in the order in which they listen', async () => {

@@ -187,7 +187,7 @@ export class AutoProgram {
   }
 
   /** `fd-broker …` about its service, which must succeed. */
-  async command(name: 'upgrade' | 'stop'): Promise<void> {
+  async command(name: 'upgrade' | 'rollback' | 'stop'): Promise<void> {
     expect(await this.sandbox.run(name, '--control', this.control)).toMatchObject({ code: 0 })
   }
 
