@@ -1,3 +1,4 @@
+import { DEFAULT_TIMES } from '../base/default-times.js'
 import type { Member, RetiredReason } from '../index.js'
 import { type SignalWatch, watchSignal } from '../kernel/index.js'
 import { activeResources } from '../node/active-resources.js'
@@ -12,9 +13,6 @@ import { print } from './stderr.js'
 export const HANDLER_MS = 30_000
 /** Time limit for closing the member at a signal. */
 const CLOSE_MS = 2_000
-
-/** As the option `drain.timeout`. */
-const DRAIN_MS = 30_000
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
@@ -31,7 +29,11 @@ export class ProgramShutdown {
   /** The program's SIGTERM handlers were called before its last connections were closed. */
   #called = false
 
-  constructor(member: Member, { exitMs, drainMs = DRAIN_MS }: AutoSettings, placeholder: Placeholder) {
+  constructor(
+    member: Member,
+    { exitMs, drainMs = DEFAULT_TIMES.drain.ms }: AutoSettings,
+    placeholder: Placeholder,
+  ) {
     this.#member = member
     this.#exitMs = exitMs
     this.#drainMs = drainMs

@@ -37,7 +37,6 @@ export interface AutoSettings {
 
 type Env = Readonly<NodeJS.ProcessEnv>
 
-const QUIET_MS = 3_000
 /** Names of scripts that do not identify a program. */
 const COMMON = new Set(['app', 'bin', 'index', 'main', 'server', 'start', 'www'])
 
@@ -89,7 +88,7 @@ export function settingsOf(program: string, env: Env): AutoSettings {
     control: env.FD_BROKER_CONTROL ? resolve(env.FD_BROKER_CONTROL) : controlFor(service, env),
     ready: readyOf(env.FD_BROKER_READY),
     without: givenUp(env),
-    quietMs: duration(env, 'FD_BROKER_QUIET') ?? QUIET_MS,
+    quietMs: duration(env, 'FD_BROKER_QUIET') ?? DEFAULT_TIMES.quiet.ms,
     exitMs: duration(env, 'FD_BROKER_EXIT') ?? DEFAULT_TIMES.retired.ms,
     drainMs: duration(env, 'FD_BROKER_DRAIN'),
     probationMs: duration(env, 'FD_BROKER_PROBATION'),

@@ -102,6 +102,11 @@ export const DEFAULT_TIMES = {
     join: 'exitWhenRetired',
     auto: 'FD_BROKER_EXIT',
   },
+  quiet: {
+    ms: 3_000,
+    about: 'a program that listens on other addresses only for this long is no next version',
+    auto: 'FD_BROKER_QUIET',
+  },
   stop: {
     ms: 30_000,
     about: 'a program that lives this long after the stop signal is killed',

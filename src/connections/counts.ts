@@ -1,3 +1,5 @@
+import { CountByKey } from '../base/count-by-key.js'
+
 /** Maximum milliseconds for moves in one turn of the event loop, in the sender and in the receiver. */
 export const TURN_MS = 3
 
@@ -87,10 +89,10 @@ export class MoveCounts {
   wave: MoveReport['wave'] = null
   readonly sending = new TurnWork()
   readonly receiving = new TurnWork()
-  readonly #refused = new Map<string, number>()
+  readonly #refused = new CountByKey<string>()
 
   refuse(code: string): void {
-    this.#refused.set(code, (this.#refused.get(code) ?? 0) + 1)
+    this.#refused.add(code)
   }
 
   get report(): MoveReport {

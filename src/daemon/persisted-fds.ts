@@ -1,3 +1,4 @@
+import { CountByKey } from '../base/count-by-key.js'
 import { FdbError } from '../errors.js'
 import { namedEntry } from '../holder/entry.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../holder/registry.js'
@@ -41,22 +42,20 @@ export class PersistedFds {
 
   /** The largest number of descriptors of one service. */
   get largest(): number {
-    const counts = new Map<string, number>()
+    const counts = new CountByKey<string>()
     for (const { name } of this.#registry.entries) {
       const key = parseEntryKey(name)
-      if (key?.of === 'service') counts.set(key.service, (counts.get(key.service) ?? 0) + 1)
+      if (key?.of === 'service') counts.add(key.service)
     }
     return Math.max(0, ...counts.values())
   }
 
   /** Throws if this release cannot take over the entries of the previous daemon: the errors of {@link readHeader}, or ERR_FDB_TOO_MANY_NAMES. */
   demandReadable(): void {
-    const counts = new Map<string, number>()
+    const counts = new CountByKey<string>()
     for (const { fd, name = '', role, service } of this.#items()) {
       if (role !== 'segment') {
-        const count = (counts.get(service) ?? 0) + 1
-        if (count > MAX_ENTRIES) throw tooMany(name)
-        counts.set(service, count)
+        if (counts.add(service) > MAX_ENTRIES) throw tooMany(name)
         continue
       }
       try {

@@ -1,3 +1,4 @@
+import { CountByKey } from '../base/count-by-key.js'
 import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
 import { ForeignFds } from '../kernel/index.js'
@@ -36,7 +37,7 @@ type Kind = 'connections' | 'watches'
 /** Limits how much of a daemon other users may take. The daemon's user and root have no limits here. */
 export class UserQuotas {
   /** Numbers in use, by kind, and by kind and user. */
-  readonly #inUse = new Map<string, number>()
+  readonly #inUse = new CountByKey<string>()
   readonly #perUser: number
   readonly #ofAllUsers: number
   readonly #foreignUsers = new Map<number, CountedUser>()
@@ -110,16 +111,12 @@ export class UserQuotas {
   }
 
   #count(kind: Kind, uid?: number): number {
-    return this.#inUse.get(uid === undefined ? kind : `${kind} ${uid}`) ?? 0
+    return this.#inUse.of(uid === undefined ? kind : `${kind} ${uid}`)
   }
 
   #reserve(kind: Kind, uid: number): () => void {
     const add = (by: number) => {
-      for (const key of [kind, `${kind} ${uid}`]) {
-        const count = (this.#inUse.get(key) ?? 0) + by
-        if (count > 0) this.#inUse.set(key, count)
-        else this.#inUse.delete(key)
-      }
+      for (const key of [kind, `${kind} ${uid}`]) this.#inUse.add(key, by)
     }
     add(1)
     let released = false

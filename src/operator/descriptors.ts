@@ -1,3 +1,4 @@
+import { CountByKey } from '../base/count-by-key.js'
 import { LONGEST_MS } from '../base/duration.js'
 import { jsonObject, jsonValue } from '../base/json.js'
 import { checkOptions } from '../checks/options.js'
@@ -63,7 +64,7 @@ type Reply = fdbroker.wire.DescriptorReply.$Properties
 export class HeldDescriptors {
   readonly #ask: Ask
   /** Number of claims that callers wait for or have, by {@link claimKey}. While there is one, a late answer to another ends no claim. */
-  readonly #claims = new Map<string, number>()
+  readonly #claims = new CountByKey<string>()
   #requests = 0
 
   /** @internal See `OperatorClient.descriptors`. */
@@ -178,19 +179,13 @@ export class HeldDescriptors {
       if (claims && !this.#claims.has(key))
         this.release(name, pid === undefined ? {} : { pid }).catch(() => {})
     }
-    if (claims) this.#count(key, 1)
+    if (claims) this.#claims.add(key)
     try {
       return await this.#request(request, `the descriptor "${name}"`, options, read, { sent, late })
     } catch (error) {
-      if (claims) this.#count(key, -1)
+      if (claims) this.#claims.add(key, -1)
       throw error
     }
-  }
-
-  #count(key: string, by: number): void {
-    const count = (this.#claims.get(key) ?? 0) + by
-    if (count > 0) this.#claims.set(key, count)
-    else this.#claims.delete(key)
   }
 
   /**

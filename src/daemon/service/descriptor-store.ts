@@ -1,3 +1,4 @@
+import { CountByKey } from '../../base/count-by-key.js'
 import { LONGEST_MS } from '../../base/duration.js'
 import { jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
@@ -46,7 +47,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #held = new Map<string, StoredDescriptor>()
   readonly #claims: ProcessClaims
   /** Number of descriptors by service. */
-  readonly #sizes = new Map<string | null, number>()
+  readonly #sizes = new CountByKey<string | null>()
   readonly #isSettled: () => boolean
   readonly #changes = new ChangeNotifier()
 
@@ -251,7 +252,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const onTimeout = () => this.end(name, 'a descriptor was removed: its time has passed')
     const onDeath = () => this.end(name, 'a descriptor was removed: its process has ended')
     const { until } = record
-    this.#resize(name, 1)
+    this.#sizes.add(serviceIn(name))
     this.#held.set(name, {
       ...record,
       timer: until === null ? undefined : setTimeout(onTimeout, remainingMs(until)).unref(),
@@ -265,7 +266,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const held = this.#held.get(name)
     clearTimeout(held?.timer)
     held?.watch?.close()
-    if (this.#held.delete(name)) this.#resize(name, -1)
+    if (this.#held.delete(name)) this.#sizes.add(serviceIn(name), -1)
     this.#claims.forget(name)
     for (const key of [descriptorKey(name), lifetimeKey(name)]) this.#registry.drop(key)
   }
@@ -273,14 +274,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   #refuseMore(name: string, most: number): void {
     if (this.#held.size >= MAX_ENTRIES) throw tooMany(name)
     const service = serviceIn(name)
-    if ((this.#sizes.get(service) ?? 0) >= most) throw serviceLimitError(service ?? '', 'descriptors', most)
-  }
-
-  #resize(name: string, by: number): void {
-    const service = serviceIn(name)
-    const size = (this.#sizes.get(service) ?? 0) + by
-    if (size > 0) this.#sizes.set(service, size)
-    else this.#sizes.delete(service)
+    if (this.#sizes.of(service) >= most) throw serviceLimitError(service ?? '', 'descriptors', most)
   }
 
   #getOrThrow(name: string): StoredDescriptor {

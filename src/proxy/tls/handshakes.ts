@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { SecureContext, Server, TLSSocket } from 'node:tls'
+import { CountByKey } from '../../base/count-by-key.js'
 import { nodeTls } from '../../base/lazy.js'
 import { type Logger, type TicketKeyPair, useTicketKeys } from '../../index.js'
 import { underlyingSocket } from '../../node/tls-internals.js'
@@ -216,10 +217,10 @@ function failureOf(error: Error): string {
 
 export class HandshakeCounts {
   readonly #logger: Pick<Logger, 'warn'>
-  readonly #failures = new Map<string, number>()
+  readonly #failures = new CountByKey<string>()
   #completed = 0
   #resumed = 0
-  #unreported = new Map<string, number>()
+  readonly #unreported = new CountByKey<string>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(logger: Pick<Logger, 'warn'>) {
@@ -233,8 +234,8 @@ export class HandshakeCounts {
 
   countFailed(why: string): void {
     const kind = this.#failures.has(why) || this.#failures.size < MAX_KINDS ? why : 'other'
-    this.#failures.set(kind, (this.#failures.get(kind) ?? 0) + 1)
-    this.#unreported.set(kind, (this.#unreported.get(kind) ?? 0) + 1)
+    this.#failures.add(kind)
+    this.#unreported.add(kind)
     this.#timer ??= setTimeout(() => this.#logFailures(), LOG_INTERVAL_MS).unref()
   }
 
@@ -245,7 +246,7 @@ export class HandshakeCounts {
   #logFailures(): void {
     this.#timer = undefined
     const failed = Object.fromEntries(this.#unreported)
-    this.#unreported = new Map()
+    this.#unreported.clear()
     this.#logger.warn({ failed }, 'TLS handshakes failed')
   }
 }
