@@ -23,14 +23,7 @@ import {
   type UpgradeOrder,
   type UpgradeProgress,
 } from '../operator/requests.js'
-import {
-  processReply,
-  RELOAD,
-  readStopOrder,
-  STOP,
-  type StopOrder,
-  stopBody,
-} from '../operator/service-commands.js'
+import { readStopOrder, STOP, type StopOrder, stopBody } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import type { DaemonStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
@@ -153,6 +146,7 @@ export class Daemon implements AsyncDisposable {
       orchestrator?.replaced()
       descriptors[Symbol.dispose]()
     }
+    member.onReload(() => this.#reload())
     member.on('serving', onServing)
     member.on('reinstated', onServing)
     // `kept`: the next daemon, or the service manager, has the same descriptors too. Otherwise their last copies are closed.
@@ -223,6 +217,10 @@ export class Daemon implements AsyncDisposable {
    * ERR_FDB_CONFIG if the file is wrong: the previous rules then stay in effect. Does nothing without `config`.
    */
   async reload(): Promise<void> {
+    await this.#deps.runtime.reloading.run()
+  }
+
+  async #reload(): Promise<void> {
     const { accessCheck, config, runtime, services } = this.#deps
     if (config === null) return
     accessCheck.policy = await readRules(config)
@@ -282,10 +280,6 @@ export class Daemon implements AsyncDisposable {
     if (reply != null) return await reply
     if (name === STOP && service === DAEMON_ITSELF)
       return await this.#stop(readStopOrder(body), context, runtime)
-    if (name === RELOAD && service === DAEMON_ITSELF) {
-      await this.reload()
-      return this.#processReply()
-    }
     if (service === DAEMON_ITSELF)
       return await runtime.commands.run(name, body, context, runtime.machine.phase)
     const target = service || (orchestrator?.service ?? '')
@@ -311,10 +305,6 @@ export class Daemon implements AsyncDisposable {
     const reply = await commands.run(STOP, body, context, machine.phase)
     this.#closing = true
     return reply
-  }
-
-  #processReply(): Buffer {
-    return processReply({ pid: process.pid, generation: this.generation })
   }
 }
 

@@ -85,6 +85,7 @@ export class MemberDriver implements RuntimeDriver {
     drain: () => this.runtime.drain.start(),
     exit: async () => {
       await this.#othersEnded()
+      await this.runtime.reloading.passedOn
       this.end(this.runtime.shutdown.reason)
     },
   }
@@ -163,6 +164,7 @@ export class MemberDriver implements RuntimeDriver {
     settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
     this.#freezeLimit?.clear()
     if (phase === 'standby' || (phase === 'leaving' && !shutdown.leavesByItself)) shutdown.retire()
+    if (phase === 'standby') this.runtime.reloading.passOn()
     if (before === 'beginning' && phase === 'serving') {
       this.#onServing()
       if (link === 'local') this.#notifyServing()

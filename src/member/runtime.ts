@@ -45,8 +45,9 @@ import { Holdings } from './listeners/holdings.js'
 import { OwnListeners } from './listeners/own-listeners.js'
 import { serveMainProcess } from './listeners/worker-orders.js'
 import { Announcer } from './operator/announcer.js'
-import { Commands, Reloading, serveServiceCommands } from './operator/commands.js'
+import { Commands, serveServiceCommands } from './operator/commands.js'
 import { FdStoreMirror } from './operator/fd-store-mirror.js'
+import { Reloading } from './operator/reloading.js'
 import { Rollback } from './operator/rollback.js'
 import { StatusTexts } from './operator/status-texts.js'
 import { Upgrades } from './operator/upgrades.js'
@@ -254,7 +255,7 @@ export class MemberRuntime {
     const mirrorTo = (store: FdStore | null) => new FdStoreMirror({ ...made, control, store })
     const texts = new StatusTexts({ ...hosted, upgrades: this.upgrades })
     this.announcer = new Announcer({ ...made, upgrades: this.upgrades, texts, mirrorTo })
-    this.reloading = new Reloading(this.announcer)
+    this.reloading = new Reloading({ settings, machine, announcer: this.announcer })
     const { commands } = this
     const { worker } = settings
     if (worker !== null) serveMainProcess({ commands, worker, listeners, close: () => driver.yield() })

@@ -1,4 +1,6 @@
+import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
+import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
 import { configFrom, type ProxyDocument, startProxy } from '../../src/proxy/index.js'
@@ -149,6 +151,24 @@ describe('HUP', () => {
     // Listeners that were opened at run time are handed over like the rest.
     const pid = await edge.next()
     expect((await ask(`http://127.0.0.1:${third}/`).answer).headers['x-pid']).toBe(String(pid))
+  })
+
+  it('also holds in a next version that has read the file before, and serves after it', async () => {
+    const edge = await Edge.prepare({ routes: answers('old\n') })
+    const gate = join(edge.sandbox.folder, 'gate')
+    edge.write({ upgrade: { health: { command: `test -e ${gate}` } } })
+    await edge.next()
+    const next = edge.next()
+    await until('the next version has read the file, and is checked', async () => {
+      return (await edge.status()).phase === 'offering'
+    })
+    expect(await edge.reload({ routes: answers('new\n') })).toMatchObject({ level: 30 })
+    expect(await bodyAt(edge.port)).toBe('new\n')
+    writeFileSync(gate, '')
+    const pid = await next
+    await edge.logged('the next version has read its configuration again too')
+    expect((await ask(edge.url).answer).headers['x-pid']).toBe(String(pid))
+    expect(await bodyAt(edge.port)).toBe('new\n')
   })
 
   it('reads a large file without stopping the requests meanwhile', async () => {

@@ -210,6 +210,7 @@ export const ROOMS: readonly Room[] = [
           'announcer.ts',
           'commands.ts',
           'fd-store-mirror.ts',
+          'reloading.ts',
           'rollback.ts',
           'status-texts.ts',
           'stay.ts',

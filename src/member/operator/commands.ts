@@ -1,11 +1,9 @@
-import { InOrder } from '../../base/in-order.js'
 import { wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import type { MemberPhase } from '../../handoff/phases.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../../operator/requests.js'
 import { processReply, RELOAD, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
 import type { Origin } from '../lifecycle/machine.js'
-import type { Announcer } from './announcer.js'
 
 export class Commands {
   readonly #handlers = new Map<string, CommandHandler>()
@@ -44,36 +42,6 @@ export class Commands {
     }
     const reply = await handler(body, context)
     return typeof reply === 'string' ? Buffer.from(reply) : asBuffer(reply)
-  }
-}
-
-/** The application's hook that reloads its configuration. */
-export class Reloading {
-  readonly #announcer: Announcer
-  readonly #order = new InOrder()
-  #hook: (() => unknown) | null = null
-
-  constructor(announcer: Announcer) {
-    this.#announcer = announcer
-  }
-
-  set(hook: () => unknown): void {
-    if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
-    if (this.#hook !== null)
-      throw new FdbError('ERR_FDB_OPTION', 'onReload() was already called: a member has one reload hook')
-    this.#hook = hook
-  }
-
-  /** Runs the hook. Concurrent calls run it one after the other. If `gone` aborts before its turn, rejects with the signal's reason. */
-  async run(gone?: AbortSignal): Promise<void> {
-    const hook = this.#hook
-    if (hook === null) {
-      throw new FdbError(
-        'ERR_FDB_COMMAND_UNKNOWN',
-        'this service cannot reload, because it has not called onReload(): upgrade it instead',
-      )
-    }
-    await this.#order.run(() => this.#announcer.reload(hook), gone)
   }
 }
 
