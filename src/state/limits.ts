@@ -112,6 +112,9 @@ export function checkNewKey(key: unknown, section: string, { keyBytes }: StateLi
 
 export function checkSectionName(name: unknown): asserts name is string {
   if (typeof name !== 'string') throw wrongTypeError('ERR_FDB_OPTION', 'the name of a section', name)
+  if (name !== '' && !/\p{Surrogate}/u.test(name)) return
+  const wrong = name === '' ? 'is empty; give a string' : 'has half a surrogate pair; give valid Unicode text'
+  throw new FdbError('ERR_FDB_OPTION', `the name of a section ${wrong}`)
 }
 
 /** Returns '' for undefined. */

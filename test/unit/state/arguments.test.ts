@@ -14,6 +14,22 @@ async function refusal(work: () => unknown): Promise<Error & { code: string }> {
   return expect.fail('it was not refused')
 }
 
+describe('the name of a section', () => {
+  it('must be text that UTF-8 can carry: no segment could be read with another name', async () => {
+    const { log } = writingLog()
+    for (const [name, said] of [
+      [5, /is of type number; give a string/],
+      ['', /is empty; give a string/],
+      ['users\ud800', /has half a surrogate pair; give valid Unicode text/],
+    ] as const) {
+      const error = await refusal(() => log.section(untyped(name)))
+      expect([error.code, error.message]).toEqual(['ERR_FDB_OPTION', expect.stringMatching(said)])
+    }
+    await log.section('users \u{1f600}').put('a', new Uint8Array(1))
+    log.close()
+  })
+})
+
 describe('a key', () => {
   it('must be a string: anything else is a TypeError at the call, in every method, and changes nothing', async () => {
     const { log } = writingLog()
