@@ -18,6 +18,17 @@ export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): vo
   server.listen({ fd: fd.release() }, backlog)
 }
 
+/** Whether an application's value is an open descriptor. */
+export function isOpenDescriptor(fd: unknown): fd is OwnedFd | number {
+  if (typeof fd !== 'number') return fd instanceof OwnedFd && !fd.closed
+  try {
+    fstatSync(fd)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** Takes ownership of a descriptor that the application has opened, and that Node does not own. */
 export function ownNumber(number: number, label: string): OwnedFd {
   native.adopt(number)

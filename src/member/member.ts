@@ -7,7 +7,7 @@ import { didYouMean } from '../checks/spelling.js'
 import { boolean, isTexts, milliseconds, predicate, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import { namedEntry } from '../holder/entry.js'
-import { inspectOne, type OwnedFd, ownNumber } from '../kernel/index.js'
+import { inspectOne, isOpenDescriptor, type OwnedFd, ownNumber } from '../kernel/index.js'
 import { addressOf, formatAddress, type ListenerOptions, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
@@ -346,6 +346,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
     this.#driver.throwIfLeft()
     checkName(name)
+    if (!isOpenDescriptor(fd)) throw wrongOption('fd', fd, 'the number of an open descriptor, or an OwnedFd')
     const owned = typeof fd === 'number' ? ownNumber(fd, name) : fd
     await this.#runtime.holdings.register(namedEntry(name, owned))
   }

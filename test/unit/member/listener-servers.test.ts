@@ -1,12 +1,15 @@
 import { once } from 'node:events'
+import { openSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import http2 from 'node:http2'
 import { type AddressInfo, connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { join, type Listener, type Member } from '../../../src/index.js'
+import { join, type Listener, type Member, OwnedFd } from '../../../src/index.js'
 import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
 import type { ConnectionKeeper } from '../../../src/member/listeners/serve-options.js'
+import { untyped } from '../../fixtures/untyped.js'
+import { Scene } from '../../processes/scene.js'
 import { pause, until } from '../../processes/until.js'
 
 async function alone(): Promise<Member> {
@@ -285,6 +288,34 @@ describe('a member', () => {
     })
     await expect(member.hold('late', 1)).rejects.toMatchObject({ code: 'ERR_FDB_CLOSED' })
     expect(member.status().listeners).toEqual([])
+  })
+
+  it('starts no successor when it has left, or was never ready', async () => {
+    const left = {
+      code: 'ERR_FDB_CLOSED',
+      message: expect.stringContaining('has left the service'),
+      retryable: false,
+    }
+    const member = await join({ service: 'shop', control: Scene.open().control })
+    await expect(member.ready({ checks: [() => false] })).rejects.toMatchObject({ code: 'ERR_FDB_CHECK' })
+    await expect(member.upgrade()).rejects.toMatchObject(left)
+    const other = await join({ service: 'shop', control: Scene.open().control })
+    await other.ready()
+    await other.close()
+    await expect(other.upgrade()).rejects.toMatchObject(left)
+  })
+
+  it('holds open descriptors only', async () => {
+    const member = await alone()
+    const closed = OwnedFd.own(openSync('/dev/null', 'r'), 'null')
+    closed.close()
+    for (const fd of [9_999, -1, 0.5, 'x', null, undefined, {}, closed])
+      await expect(member.hold('null', untyped(fd))).rejects.toMatchObject({
+        code: 'ERR_FDB_OPTION',
+        message: expect.stringContaining('give the number of an open descriptor, or an OwnedFd'),
+      })
+    expect(member.held('null')).toBeUndefined()
+    await member.ready()
   })
 
   it('refuses names that would not fit in the message that carries them', async () => {
