@@ -232,8 +232,13 @@ export class Upgrades implements AttemptIncumbent {
   }
 
   #refuseNow(): void {
-    const { machine, settings } = this.#deps
+    const { machine, settings, shutdown } = this.#deps
     const { phase } = machine
+    if (shutdown.over || phase === 'gone') {
+      const error =
+        'this process has left the service, and can start no successor: start the next version as you start the first'
+      throw new FdbError('ERR_FDB_CLOSED', error, { phase })
+    }
     if (settings.control === null) {
       throw new FdbError(
         'ERR_FDB_NO_CONTROL',
