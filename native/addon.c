@@ -142,6 +142,7 @@ NAPI_MODULE_INIT() {
     METHOD("fileSize", fdb_file_size),
     METHOD("addSums", fdb_add_sums),
     METHOD("findChanges", fdb_find_changes),
+    METHOD("findPuts", fdb_find_puts),
     METHOD("scanChanges", fdb_scan_changes),
     METHOD("createKeys", fdb_create_keys),
     METHOD("getKey", fdb_get_key),

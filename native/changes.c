@@ -6,7 +6,10 @@
 
 #define POLYNOMIAL 0xedb88320u
 #define OP_PUT 0
-#define TAG_CHANGE (4 << 3 | 2) /* of a Record */
+#define FRAME_HEADER 8 /* length and CRC-32 of a record */
+
+/* Tags of a Record in proto/state.proto. */
+enum { TAG_EPOCH = 1 << 3, TAG_SEQUENCE = 2 << 3, TAG_CHANGE = 4 << 3 | 2 };
 
 /* Tags of a Change in proto/state.proto. */
 enum { TAG_SECTION = 1 << 3 | 2, TAG_OP = 2 << 3, TAG_KEY = 3 << 3 | 2, TAG_VALUE = 4 << 3 | 2, TAG_VERSION = 5 << 3 };
@@ -47,6 +50,18 @@ static bool is_ascii(const uint8_t *data, size_t length) {
   for (; length >= 4; data += 4, length -= 4) all |= four_bytes(data);
   for (; length > 0; data++, length--) all |= *data;
   return (all & 0x80808080u) == 0;
+}
+
+static bool large_number(const uint8_t *data, size_t *at, size_t end, uint64_t *into) {
+  uint64_t value = 0;
+  for (int shift = 0; shift < 56 && *at < end; shift += 7) {
+    uint8_t byte = data[(*at)++];
+    value |= (uint64_t)(byte & 127) << shift;
+    if (byte >= 128) continue;
+    *into = value;
+    return true;
+  }
+  return false;
 }
 
 static bool number(const uint8_t *data, size_t *at, size_t end, uint32_t *into) {
@@ -165,6 +180,59 @@ napi_value fdb_find_changes(napi_env env, napi_callback_info info) {
     if (!number(buffer.data, &at, stop, &length) || length > stop - at) break;
     into.data[2 * count] = (uint32_t)at;
     into.data[2 * count + 1] = (uint32_t)(at += length);
+  }
+  return fdb_int_value(env, (int64_t)count);
+}
+
+/* Reads a record of epoch, sequence number and one change, which is last. Returns false for any other. */
+static bool one_change(const uint8_t *data, size_t at, size_t end, uint64_t *epoch, uint64_t *sequence, uint32_t range[2]) {
+  uint32_t length;
+  *epoch = *sequence = 0;
+  while (at < end) {
+    uint8_t tag = data[at++];
+    if (tag == TAG_CHANGE) {
+      if (!number(data, &at, end, &length) || length != end - at) return false;
+      range[0] = (uint32_t)at;
+      range[1] = (uint32_t)end;
+      return true;
+    }
+    if (tag != TAG_EPOCH && tag != TAG_SEQUENCE) return false;
+    if (!large_number(data, &at, end, tag == TAG_EPOCH ? epoch : sequence)) return false;
+  }
+  return false;
+}
+
+/* Arguments (buffer, start, end, epoch, sequence, most, most_key, into): see findPuts() in src/kernel/native.ts. */
+napi_value fdb_find_puts(napi_env env, napi_callback_info info) {
+  fdb_call call;
+  fdb_words into;
+  fdb_bytes buffer;
+  double numbers[6];
+  static const char *const names[6] = { "start", "end", "epoch", "sequence", "most", "most_key" };
+  if (!fdb_enter(env, info, 8, &call)) return NULL;
+  for (int i = 0; i < 6; i++)
+    if (!fdb_integer(env, call.argv[i + 1], names[i], 0, i < 2 ? UINT32_MAX : 9007199254740991.0, &numbers[i])) return NULL;
+  if (!fdb_view(env, call.argv[0], "buffer", &buffer) || !fdb_words_of(env, call.argv[7], "into", &into)) return NULL;
+  if (numbers[0] > numbers[1] || numbers[1] > (double)buffer.length)
+    return fdb_throw_range(env, "%.0f to %.0f exceeds the buffer of %zu bytes", numbers[0], numbers[1], buffer.length);
+  size_t at = (size_t)numbers[0], end = (size_t)numbers[1], count = 0;
+  uint32_t changes[2][FDB_CHANGE_FIELDS];
+  pthread_once(&made, make_table);
+  for (; count < into.count / 2 && end - at > FRAME_HEADER; count++) {
+    const uint8_t *data = buffer.data;
+    uint32_t length = four_bytes(data + at), *range = into.data + 2 * count, *change = changes[count & 1];
+    uint64_t epoch, sequence;
+    size_t start = at + FRAME_HEADER;
+    if (length == 0 || length > end - start || (double)length > numbers[4]) break;
+    if (!one_change(data, start, start + length, &epoch, &sequence, range)) break;
+    if ((double)epoch != numbers[2] || (double)sequence != numbers[3] + (double)count) break;
+    if (!scan(data, range[0], range[1], change) || change[FDB_OP] != OP_PUT) break;
+    size_t key = change[FDB_KEY_END] - change[FDB_KEY];
+    if (key == 0 || (double)key > numbers[5] || !is_ascii(data + change[FDB_KEY], key)) break;
+    change[FDB_RUN] = 1;
+    if (count > 0 && !is_run(data, changes[(count - 1) & 1], change)) break;
+    if (crc32(data + start, length, 0) != four_bytes(data + at + 4)) break;
+    at = start + length;
   }
   return fdb_int_value(env, (int64_t)count);
 }

@@ -86,7 +86,7 @@ napi_value fdb_throw_range(napi_env env, const char *format, ...) __attribute__(
 void fdb_error_name(int error, char *into, size_t size);
 
 /* arguments.c: if an argument is wrong, these functions return false with an exception pending. */
-#define FDB_MAX_ARGS 7
+#define FDB_MAX_ARGS 8
 typedef struct fdb_call {
   napi_env env;
   fdb_instance *self;
@@ -208,6 +208,7 @@ FDB_CALL(fdb_pwrite);
 FDB_CALL(fdb_file_size);
 FDB_CALL(fdb_add_sums);
 FDB_CALL(fdb_find_changes);
+FDB_CALL(fdb_find_puts);
 FDB_CALL(fdb_scan_changes);
 FDB_CALL(fdb_create_keys);
 FDB_CALL(fdb_get_key);

@@ -39,6 +39,7 @@ export const {
   endedChild,
   findChanges,
   findKeys,
+  findPuts,
   getKey,
   holdSignals,
   keysIn,

@@ -359,6 +359,21 @@ export interface Native {
    */
   findChanges(buffer: Uint8Array, start: number, end: number, into: Uint32Array): number
   /**
+   * Looks for consecutive records in frames, beginning at offset `start` of the buffer, that have one put each: all of one section, with a key of `mostKey`
+   * bytes at most that is ASCII and not empty, in a record of `most` bytes at most, of this epoch, the first with this sequence number, each with a correct
+   * checksum. Writes start and end of each change to `into`, as long as it has room; a record ends with its change. Returns how many.
+   */
+  findPuts(
+    buffer: Uint8Array,
+    start: number,
+    end: number,
+    epoch: number,
+    sequence: number,
+    most: number,
+    mostKey: number,
+    into: Uint32Array,
+  ): number
+  /**
    * Decodes `count` encoded changes of the state (Change in proto/state.proto) at the `ranges` of the buffer (start, end), from number `first` on. Writes 10
    * numbers for each: the number of puts of one section that begin with this change, or 1 for another kind; kind; version; start and end of section, key
    * and value; its sum (as SectionStore.printOf()). For a change that is invalid or rare, or whose key is empty, not ASCII or above `most` bytes, the first

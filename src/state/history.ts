@@ -270,7 +270,13 @@ export class History {
     const { segment, position: from } = held
     const first = segment.kind === 'snapshot' && from === segment.start
     const after = first ? undefined : this.sequence
-    return recordsOf(segment, { ...options, from, after, limits: this.#limits })
+    return recordsOf(segment, {
+      joined: segment.kind === 'epoch',
+      ...options,
+      from,
+      after,
+      limits: this.#limits,
+    })
   }
 
   newest(): HeldSegment | undefined {

@@ -1,6 +1,6 @@
 import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
-import { type OwnedFd, readAt } from '../kernel/index.js'
+import { findPuts, type OwnedFd, readAt } from '../kernel/index.js'
 import { limitError, type StateLimits } from './limits.js'
 import { emptyRecord, MalformedRecord, type ScannedRecord, scanRecord } from './records.js'
 import { decodeHeader, FRAME_HEADER, isHeader, type SegmentHeader } from './segment.js'
@@ -38,6 +38,8 @@ export interface FrameOptions {
   /** Called for the header of each further segment in the same file; may throw. */
   next?: (header: SegmentHeader, offset: number) => void
   limits: StateLimits
+  /** Joins consecutive records that have one put of the same section each. */
+  joined?: boolean
   /** Checks lengths and checksums only, for a copy whose readers check the records: `record` is empty, and one above the limits is not read at all. */
   unparsed?: boolean
 }
@@ -78,6 +80,7 @@ export function* recordsOf(
   }
   if (position >= size) return
 
+  const joined = options.joined ? new JoinedPuts(limits) : null
   const window = Buffer.allocUnsafe(Math.min(READ_BYTES, size - position))
   let base = position
   let filled = 0
@@ -97,6 +100,16 @@ export function* recordsOf(
     const checksum = window.readUInt32LE(start + 4)
     if (length === 0) return
     const next = position + FRAME_HEADER + length
+    if (joined !== null && after !== undefined) {
+      const record = joined.find(window, start, filled, segment.epoch, after)
+      if (record !== null) {
+        const end = base + joined.end
+        yield { record, buffer: window, base, offset: position, next: end }
+        after = record.sequence
+        position = end
+        continue
+      }
+    }
     const large = length > limits.recordBytes
     if (large && next > size && !live)
       throw damagedError(
@@ -163,6 +176,35 @@ export function* recordsOf(
     yield { record, buffer, base: bufferBase, offset: position, next }
     after = record.sequence
     position = next
+  }
+}
+
+const JOINED_AT_ONCE = 128
+
+/** Consecutive records with one put each, joined to one: most changes of a state are such records. */
+class JoinedPuts {
+  /** The end of the last found record in the buffer. */
+  end = 0
+  readonly #ranges = new Uint32Array(2 * JOINED_AT_ONCE)
+  readonly #limits: StateLimits
+
+  constructor(limits: StateLimits) {
+    this.#limits = limits
+  }
+
+  /** Returns null unless several such records are complete and begin at `start`. `after`: the sequence number of the record before. */
+  find(buffer: Buffer, start: number, filled: number, epoch: number, after: number): ScannedRecord | null {
+    const { recordBytes, keyBytes } = this.#limits
+    const ranges = this.#ranges
+    const count = findPuts(buffer, start, filled, epoch, after + 1, recordBytes, keyBytes, ranges)
+    if (count < 2) return null
+    this.end = ranges[2 * count - 1]!
+    const record = emptyRecord()
+    record.epoch = epoch
+    record.sequence = after + count
+    record.changes = ranges.subarray(0, 2 * count)
+    record.records = count
+    return record
   }
 }
 

@@ -37,6 +37,8 @@ export function emptyRecord() {
     requestPrints: [] as number[],
     end: null as { entries: number; digest: string } | null,
     part: null as { index: number; last: boolean } | null,
+    /** The number of consecutive records that this stands for. If above 1, each has one change, a put of the same section, and nothing else. */
+    records: 1,
   }
 }
 

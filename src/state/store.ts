@@ -96,7 +96,7 @@ export class Store {
     origin: StoredChange['origin'],
   ): Generator<unknown, void> {
     const { record } = found
-    const { changes, part, request, requests, requestPrints, schemas, sequence } = record
+    const { changes, part, records, request, requests, requestPrints, schemas, sequence } = record
     const cursor = this.#cursor
     this.#found = found
     this.#segment = segment
@@ -106,7 +106,8 @@ export class Store {
     let print = 0
     try {
       cursor.setChanges(found.buffer, changes)
-      for (let index = 0, rest = CHANGES_PER_STEP; 2 * index < changes.length; ) {
+      // No pause is between records, because the caller counts them together.
+      for (let index = 0, rest = records > 1 ? Infinity : CHANGES_PER_STEP; 2 * index < changes.length; ) {
         if (rest <= 0) {
           rest = CHANGES_PER_STEP
           this.#pendingEntries.flush()
@@ -158,11 +159,11 @@ export class Store {
   }
 
   /** Returns the transaction of a record, or null if its changes are applied one by one. */
-  #transactionFor({ part, changes }: ScannedRecord, ordinal: number): Transaction | null {
+  #transactionFor({ part, changes, records }: ScannedRecord, ordinal: number): Transaction | null {
     const { kind } = this.#segment
     const index = part?.index ?? 0
     if (index === 0) this.abandonOpen()
-    if (!part && (changes.length <= 2 || kind !== 'epoch')) return null
+    if (!part && (changes.length <= 2 || kind !== 'epoch' || records > 1)) return null
     if (index === 0) this.open = new Transaction(this.entries, ordinal, this.#found)
     const open = this.open
     if (open?.ordinal === ordinal && open.next === index && kind === 'epoch') return open
@@ -171,7 +172,7 @@ export class Store {
 
   #damaged(reason: string): FdbError {
     const { offset, record } = this.#found
-    return damagedError(this.#segment, offset, record.sequence - 1, reason)
+    return damagedError(this.#segment, offset, record.sequence - record.records, reason)
   }
 
   #applyChange(section: SectionStore, at: Location, origin: StoredChange['origin']): void {

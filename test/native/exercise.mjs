@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
+import zlib from 'node:zlib'
 import { native as addon } from './children/addon.mjs'
 
 /** The addon, noting which of its calls were made. */
@@ -223,7 +224,38 @@ function changes() {
   assert.equal(native.findChanges(Buffer.alloc(0), 0, 0, found), 0)
   refused(() => native.findChanges(record, 0, record.length + 1, found), 'ERR_OUT_OF_RANGE')
   refused(() => native.findChanges(record, 2, 1, found), 'ERR_OUT_OF_RANGE')
+  puts(put)
   keys(put)
+}
+
+/** Three records of one put each, cut off at each length, and with another byte at each place. */
+function puts(put) {
+  const record = number => Buffer.concat([Buffer.from([8, 7, 16, number, 34, put.length]), put])
+  const framed = bytes => {
+    const head = Buffer.alloc(8)
+    head.writeUInt32LE(bytes.length)
+    head.writeUInt32LE(zlib.crc32(bytes), 4)
+    return Buffer.concat([head, bytes])
+  }
+  const log = Buffer.concat([1, 2, 3].map(number => framed(record(number))))
+  const size = log.length / 3
+  const found = new Uint32Array(6)
+  const find = (buffer, end = buffer.length, sequence = 1, into = found, epoch = 7, most = 99, key = 9) =>
+    native.findPuts(buffer, 0, end, epoch, sequence, most, key, into)
+  assert.equal(find(log), 3)
+  assert.deepEqual([...found], [14, size, size + 14, 2 * size, 2 * size + 14, 3 * size])
+  for (let end = 0; end < log.length; end++) assert.equal(find(log, end), Math.floor(end / size))
+  for (let at = 0; at < log.length; at++) {
+    const other = Buffer.from(log)
+    other[at] ^= 0x81
+    assert.equal(find(other), Math.floor(at / size))
+  }
+  assert.deepEqual([find(log, log.length, 2), find(log, log.length, 1, new Uint32Array(5))], [0, 2])
+  assert.deepEqual([find(log, log.length, 1, found, 8), find(log, log.length, 1, found, 7, 10)], [0, 0])
+  assert.equal(find(log, log.length, 1, found, 7, 99, 2), 0)
+  refused(() => find(log, log.length + 1), 'ERR_OUT_OF_RANGE')
+  refused(() => find(log, log.length, -1), 'ERR_OUT_OF_RANGE')
+  refused(() => find(log, log.length, 1, log), 'ERR_INVALID_ARG_TYPE')
 }
 
 /** An index with so many keys that they are divided, one that has no memory, and some that the garbage collector frees. */

@@ -33,6 +33,7 @@ export const COMPUTED = [
   'deleteKey',
   'findChanges',
   'findKeys',
+  'findPuts',
   'getKey',
   'keysIn',
   'scanChanges',
