@@ -1,4 +1,5 @@
-import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { lstatSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { nodeCrypto } from '../base/lazy.js'
 import { inheritedOutput, LAST_LINES, LAST_WORDS, stepFile } from '../base/successor-output.js'
 import type { EnvironmentMark } from './leftover-processes.js'
@@ -6,6 +7,9 @@ import type { EnvironmentMark } from './leftover-processes.js'
 const MOST_CHARACTERS = 2_000
 /** Number of stderr lines in an error message: more than the preload `output-preload.ts` writes of an uncaught error. */
 const MOST_LINES = 24
+
+/** After this time the files belong to no upgrade that is under way: its process was killed. */
+const LEFT_MS = 24 * 3_600_000
 
 /** Replaces an unknown reason in messages. */
 export const NO_REASON = 'see its own output'
@@ -32,6 +36,7 @@ export class ExitReason {
     this.#lines = `${this.#file}.stderr`
     this.#step = stepFile(this.#file)
     this.env = { [LAST_WORDS]: this.#file, [LAST_LINES]: this.#lines }
+    removeLeft(control)
     try {
       // Created here, not by the successor: if this process no longer waits, the successor finds no file and leaves none.
       writeFileSync(this.#lines, '', { flag: 'wx', mode: 0o600 })
@@ -91,6 +96,31 @@ export class ExitReason {
     rmSync(this.#file, { force: true })
     rmSync(this.#lines, { force: true })
     rmSync(this.#step, { force: true })
+  }
+}
+
+/** Removes the files of processes that were killed during an upgrade at this control path. */
+function removeLeft(control: string): void {
+  const folder = dirname(control)
+  try {
+    for (const name of readdirSync(folder))
+      if (isReasonFile(name, basename(control))) removeIfOld(join(folder, name))
+  } catch {
+    // The folder is unreadable: nothing is removed.
+  }
+}
+
+/** Whether this is the name of one of the files of an {@link ExitReason}. */
+function isReasonFile(name: string, control: string): boolean {
+  return name.startsWith(`${control}.`) && /^\.[0-9a-f]{16}(?:\.\w+)?$/.test(name.slice(control.length))
+}
+
+function removeIfOld(path: string): void {
+  try {
+    const { mtimeMs, uid } = lstatSync(path)
+    if (uid === process.geteuid?.() && Date.now() - mtimeMs > LEFT_MS) rmSync(path)
+  } catch {
+    // Another process has just removed the file.
   }
 }
 
