@@ -29,7 +29,8 @@ export const LACKS = {
     'openSync',
     'open',
     'bindSocket',
+    'spawn',
   ],
-  ENOMEM: ['memfd', 'createPoll', 'sendMessage'],
+  ENOMEM: ['memfd', 'createPoll', 'sendMessage', 'spawn'],
   ENOSPC: ['pwrite', 'openLockFile', 'bindSocket'],
 } as const satisfies Record<string, readonly string[]>

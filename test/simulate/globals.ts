@@ -10,6 +10,7 @@ import type * as join from '../../src/member/joining/join.js'
 import type * as operator from '../../src/operator/client.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { COMPUTED, type Computed, simulatedAddon } from './kernel/addon.js'
+import { NODE, simulatedChildren } from './kernel/children.js'
 import { simulatedFiles } from './kernel/files.js'
 import { simulatedPromises } from './kernel/promises.js'
 import { DEAD, type SimulatedImmediate, type SimulatedTimer } from './process.js'
@@ -136,13 +137,17 @@ function simulatedProcess(module: (name: string) => unknown) {
     get env() {
       return at.p.env
     },
-    ppid: 1,
+    get ppid() {
+      return at.p.parent === null || at.p.parent.dead ? 1 : at.p.parent.pid
+    },
     platform: 'linux',
     arch: 'x64',
-    argv: ['/usr/bin/node', '/app.js'],
+    get argv() {
+      return [NODE, at.p.script]
+    },
     argv0: 'node',
     execArgv: [],
-    execPath: '/usr/bin/node',
+    execPath: NODE,
     versions: process.versions,
     version: process.version,
     uptime: () => (at.p.world.now - at.p.startedAt) / 1000,
@@ -155,8 +160,8 @@ function simulatedProcess(module: (name: string) => unknown) {
     emitWarning() {},
     getBuiltinModule: module,
     nextTick: (act: (...args: unknown[]) => void, ...args: unknown[]) => at.p.tick(() => act(...args)),
-    exit: () => at.p.world.exit(at.p, 'exits'),
-    kill: (pid: number, signal: string | number) => at.p.world.signal(pid, signal),
+    exit: (code = 0) => at.p.world.exit(at.p, 'exits', code),
+    kill: (pid: number, signal: NodeJS.Signals | number) => at.p.world.signal(pid, signal),
   }
   const forwarded = ['on', 'once', 'off', 'emit', 'listenerCount', 'listeners', 'prependListener'] as const
   return Object.assign(
@@ -219,6 +224,7 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
   const builtins: Record<string, unknown> = {
     'node:fs': files,
     'node:fs/promises': promises,
+    'node:child_process': simulatedChildren,
     'node:crypto': simulatedCrypto,
     'node:net': { ...net, Server: SimulatedServer },
     'node:os': { tmpdir: () => '/tmp', hostname: () => 'simulated', constants: os.constants },

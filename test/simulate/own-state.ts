@@ -15,7 +15,7 @@ export const OWN: Readonly<Record<string, readonly string[]>> = {
   'os/service-manager/passed-sockets': ['ours'],
   'state/forward-queue': ['requestIds'],
   'state/time-slices': ['turnStartedAt'],
-  'versions/exit-reason': ['reasonFile'],
+  'versions/exit-reason': ['reasonFile', 'isStartedSuccessor'],
 }
 
 /** The other module-level variables that can change, with the reason why processes may share them. */

@@ -32,6 +32,24 @@ v8.setFlagsFromString('--allow-natives-syntax')
 /** Runs all microtasks now, as Node does after each callback. The stack must not be inside a microtask. */
 const runMicrotasks = new Function('%PerformMicrotaskCheckpoint()') as () => void
 
+/** How a process is started; by default by the service manager. */
+export interface Origin {
+  /** The script that Node runs. */
+  readonly script: string
+  readonly parent: SimulatedProcess | null
+  readonly env: NodeJS.ProcessEnv
+  /** The process leads a session of its own. */
+  readonly leads: boolean
+}
+
+export const ALONE: Origin = { script: '/app.js', parent: null, env: { NODE_ENV: 'production' }, leads: true }
+
+/** How a process has ended. */
+export interface Exit {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
 /** Phases of a turn of the event loop; the fourth one is that of immediates. A process without work waits in the second: what wakes it runs before its timers. */
 const TIMERS = 0
 const POLLS = 1
@@ -57,7 +75,16 @@ export class SimulatedProcess {
   readonly failures: Error[] = []
   readonly globals: Record<PropertyKey, unknown> = {}
   readonly events = new EventEmitter()
-  readonly env: NodeJS.ProcessEnv = { NODE_ENV: 'production' }
+  readonly env: NodeJS.ProcessEnv
+  readonly script: string
+  /** The environment of its start, as others read it. */
+  readonly begunWith: Readonly<NodeJS.ProcessEnv>
+  readonly parent: SimulatedProcess | null
+  /** The pid of the leader of its session, and of its process group. */
+  readonly session: number
+  exit: Exit = { code: null, signal: 'SIGKILL' }
+  /** Tells the parent. */
+  onEnded: () => void = () => {}
   dead = false
   diedAt = Number.POSITIVE_INFINITY
   /** Calls to the kernel, callbacks, and turns of the event loop so far. */
@@ -82,10 +109,15 @@ export class SimulatedProcess {
   #changed = true
   #nextAt = 0
 
-  constructor(world: World, name: string, pid: number) {
+  constructor(world: World, name: string, pid: number, { script, parent, env, leads }: Origin) {
     this.world = world
     this.name = name
     this.pid = pid
+    this.script = script
+    this.parent = parent
+    this.env = env
+    this.begunWith = { ...env }
+    this.session = leads || parent === null ? pid : parent.session
     this.startedAt = world.now
     this.#turnedAt = world.now
   }
@@ -110,8 +142,9 @@ export class SimulatedProcess {
 
   /** Makes this the process that runs: its values of the module-level variables of `src` are in place. */
   enter(): void {
-    this.#slots.exchange()
+    // The first values of some variables depend on the process.
     this.world.running(this)
+    this.#slots.exchange()
   }
 
   /** Runs the next callback of the event loop. */
@@ -222,12 +255,17 @@ export class SimulatedProcess {
       world.running(this)
       const heard = call()
       world.after(end, () => {
-        if (this.dead) return
-        this.#completed.push(heard)
-        this.mayRun()
+        this.complete(heard)
       })
     }
     world.after(begin, make)
+  }
+
+  /** Runs a callback among the polls: a signal, the end of a child. */
+  complete(act: Act): void {
+    if (this.dead) return
+    this.#completed.push(act)
+    this.mayRun()
   }
 
   setImmediate(act: Act): SimulatedImmediate {
@@ -271,5 +309,6 @@ export class SimulatedProcess {
     this.polls.clear()
     for (const open of this.fds.values()) this.world.kernel.drop(open)
     this.fds.clear()
+    this.onEnded()
   }
 }

@@ -49,10 +49,10 @@ function* smallerThan(schedule: Schedule): Generator<Schedule> {
   for (const act of rest.acts) yield { ...schedule, acts: rest.acts.filter(each => each !== act) }
 }
 
-export function scheduleText({ kind, hosting, stateFile, acts, buffer, late }: Schedule): string {
+export function scheduleText({ kind, hosting, stateFile, ordered, acts, buffer, late }: Schedule): string {
   const more = [
     ...(buffer === undefined ? [] : [`sockets hold ${buffer} bytes`]),
     ...(late ? [`${Math.round(late.share * 100)} % of the timers are up to ${late.ms} ms late`] : []),
   ]
-  return `${kind}, ${hosting}${stateFile ? ', state file' : ''}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
+  return `${kind}, ${hosting}${stateFile ? ', state file' : ''}${ordered ? ', upgrades by order' : ''}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
 }

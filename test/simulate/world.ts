@@ -1,7 +1,8 @@
+import { constants } from 'node:os'
 import type { Fault } from './faults.js'
 import { Kernel } from './kernel/kernel.js'
 import { fail } from './kernel/objects.js'
-import { DEAD, SimulatedProcess } from './process.js'
+import { ALONE, DEAD, type Exit, type Origin, SimulatedProcess } from './process.js'
 import { type Random, randomOf } from './random.js'
 
 /** The process that runs now, of any world. */
@@ -94,13 +95,21 @@ export class World {
   }
 
   /** Starts a process with `main`, which gets the process. */
-  start(name: string, main: (p: SimulatedProcess) => Promise<unknown>): SimulatedProcess {
-    const p = new SimulatedProcess(this, name, this.#lastPid++)
+  start(
+    name: string,
+    main: (p: SimulatedProcess) => Promise<unknown>,
+    given: Partial<Origin> = {},
+  ): SimulatedProcess {
+    const origin = { ...ALONE, ...given }
+    const p = new SimulatedProcess(this, name, this.#lastPid++, { ...origin, env: { ...origin.env } })
     this.processes.set(p.pid, p)
-    p.enter()
-    p.run(() => {
+    const begin = () => {
       main(p).catch(error => p.fail(error))
-    })
+    }
+    if (origin.parent === null) {
+      p.enter()
+      p.run(begin)
+    } else p.complete(begin)
     return p
   }
 
@@ -150,6 +159,9 @@ export class World {
     this.#alarms.push({ at: this.now + ms, act })
   }
 
+  /** Starts the program that a process has executed. */
+  execute: (origin: Origin) => SimulatedProcess = () => fail('ENOENT', 'execve')
+
   watchDeaths(onDeath: (p: SimulatedProcess) => void): void {
     this.#onDeath.push(onDeath)
   }
@@ -160,9 +172,10 @@ export class World {
     p.stoppedIn = p.turns
   }
 
-  kill(p: SimulatedProcess, why: string): void {
+  kill(p: SimulatedProcess, why: string, exit: Exit = { code: null, signal: 'SIGKILL' }): void {
     if (p.dead) return
     this.note(p, why)
+    p.exit = exit
     p.die()
     // The pidfds of dead processes are readable now.
     for (const other of this.processes.values()) other.mayRun()
@@ -170,22 +183,42 @@ export class World {
   }
 
   /** Ends a process as its own `process.exit()` does: its listeners run first. */
-  exit(p: SimulatedProcess, why: string): void {
+  exit(p: SimulatedProcess, why: string, code = 0): void {
     if (p.dead) return
     p.enter()
     try {
-      p.events.emit('exit', 0)
+      p.events.emit('exit', code)
     } catch (error) {
       p.fail(error)
     }
-    this.kill(p, why)
+    this.kill(p, why, { code, signal: null })
   }
 
-  signal(pid: number, signal: string | number): boolean {
-    const target = this.processes.get(pid)
-    if (target === undefined || target.dead) fail('ESRCH', 'kill')
-    if (signal === 'SIGKILL' || signal === 9) this.kill(target, `is killed by ${at.p.name}`)
+  /** `kill()`; a negative pid is that of a process group. */
+  signal(pid: number, signal: NodeJS.Signals | number): true {
+    const all = [...this.processes.values()].filter(({ dead }) => !dead)
+    const targets = all.filter(p => (pid < 0 ? p.session === -pid : p.pid === pid))
+    if (targets.length === 0) fail('ESRCH', 'kill')
+    for (const target of targets) this.deliver(target, signal)
     return true
+  }
+
+  /** Delivers a signal to a living process: a handler of the process runs as one of its next callbacks. */
+  deliver(target: SimulatedProcess, signal: NodeJS.Signals | number): void {
+    if (signal === 0) return
+    const [name] = Object.entries(constants.signals).find(
+      ([name, number]) => name === signal || number === signal,
+    ) as [NodeJS.Signals, number]
+    if (name === 'SIGCONT' || name === 'SIGCHLD' || name === 'SIGWINCH') return
+    if (name === 'SIGKILL') this.kill(target, `is killed by ${at.p.name}`)
+    else if (target.events.listenerCount(name) > 0)
+      target.complete(() => void target.events.emit(name, name, constants.signals[name]))
+    else {
+      const end = () => this.kill(target, `is ended by ${name} of ${at.p.name}`, { code: null, signal: name })
+      // A stopped process ends when it continues.
+      if (target.stoppedUntil > this.now) target.complete(end)
+      else end()
+    }
   }
 
   /** Runs until `done()`, at most for `limitMs` of simulated time. Returns `done()`. */

@@ -23,7 +23,6 @@ const SEAL_NAMES: Readonly<Record<number, string>> = {
   [SEAL_GROW]: 'GROW',
   [SEAL_WRITE]: 'WRITE',
 }
-const SIGKILL = 9
 const UID = 1000
 
 /** The functions of the addon that only compute: the simulation uses the real ones. */
@@ -251,7 +250,7 @@ const processes: Partial<Native> = {
   pidfdSignal(fd, signal) {
     const { target } = get(fd, 'pidfd_send_signal') as Pidfd
     if (target.dead) fail('ESRCH', 'pidfd_send_signal')
-    if (signal === SIGKILL) kernel().world.kill(target, `is killed by ${at.p.name}`)
+    kernel().world.deliver(target, signal)
   },
   pidfdPid(fd) {
     const open = get(fd, 'pidfd')

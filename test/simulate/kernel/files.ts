@@ -1,7 +1,8 @@
 import { constants } from 'node:fs'
 import { at } from '../world.js'
 import { asFile, closeFd, put, readFrom, writeInto } from './addon.js'
-import { File, fail, type Inode } from './objects.js'
+import { statOf } from './children.js'
+import { File, fail, growTo, type Inode } from './objects.js'
 import {
   entries,
   link,
@@ -23,9 +24,34 @@ const FLAGS: Readonly<Record<string, number>> = {
 }
 const kernel = () => at.p.world.kernel
 
-function processIn(path: string) {
-  const pid = Number(/^\/proc\/(\d+)\/stat$/.exec(path)?.[1])
-  return kernel().world.processes.get(pid) ?? fail('ENOENT', 'open')
+/** The text of a file in `/proc`. */
+function procFile(path: string): string {
+  const { world } = kernel()
+  if (path === '/proc/uptime') return `${(world.now / 1000).toFixed(2)} 0`
+  const [, pid, what] = /^\/proc\/(\d+)\/(stat|environ)$/.exec(path) ?? []
+  const p = world.processes.get(Number(pid)) ?? fail('ENOENT', 'open')
+  if (what === 'stat') return statOf(p)
+  return Object.entries(p.dead ? {} : p.begunWith)
+    .map(([name, value]) => `${name}=${value}\0`)
+    .join('')
+}
+
+function readWhole(path: string): string {
+  if (path.startsWith('/proc/')) return procFile(path)
+  const { inode } = openPath(path, constants.O_RDONLY, 0)
+  return inode.data.toString('utf8', 0, inode.size)
+}
+
+/** Writes a whole small file, which is not on the disk. */
+function writeWhole(
+  path: string,
+  text: string,
+  { flag, mode = 0o666 }: { flag: string; mode?: number },
+): void {
+  const { inode } = openPath(path, FLAGS[flag]!, mode)
+  const bytes = Buffer.from(text)
+  growTo(inode, bytes.length)
+  inode.data.set(bytes)
 }
 
 function lstatSync(path: string, options: StatOptions & { throwIfNoEntry?: boolean } = {}) {
@@ -53,6 +79,11 @@ function blocking<Args extends unknown[], Result>(
   }
 }
 
+function pids(): string[] {
+  const living = [...kernel().world.processes.values()].filter(({ dead }) => !dead)
+  return living.map(({ pid }) => String(pid))
+}
+
 const ofFd = (fd: number) => at.p.fds.get(fd)?.inode?.onDisk === true
 const ofPath = (path: string) => kernel().names.get(path)?.onDisk === true
 
@@ -62,7 +93,8 @@ export const simulatedFiles = {
   statSync: lstatSync,
   existsSync: (path: string) => kernel().names.has(path),
   realpathSync: (path: string) => (kernel().names.has(path) ? path : fail('ENOENT', 'realpath')),
-  readdirSync: entries,
+  readdirSync: (path: string) => (path === '/proc' ? pids() : entries(path)),
+  accessSync: (path: string) => void lookUp(path, 'access'),
   readlinkSync: () => fail('ENOENT', 'readlink'),
   mkdirSync: (path: string, { mode = 0o777 }: { mode?: number } = {}) => makeFolder(path, mode),
   linkSync: link,
@@ -71,9 +103,10 @@ export const simulatedFiles = {
   chmodSync(path: string, mode: number) {
     lookUp(path, 'chmod').mode = mode
   },
-  readFileSync(path: string) {
-    const { pid, dead } = processIn(path)
-    return `${pid} (node) ${dead ? 'Z' : 'S'} 1 ${pid} ${pid} 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 ${pid * 100} 0`
+  readFileSync: readWhole,
+  writeFileSync: writeWhole,
+  truncateSync(path: string) {
+    lookUp(path, 'open').size = 0
   },
   openSync(path: string, flags: string | number = 'r', mode = 0o666) {
     const bits = typeof flags === 'number' ? flags : FLAGS[flags]!

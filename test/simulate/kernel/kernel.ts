@@ -1,5 +1,6 @@
 import type { Survivor } from '../../processes/simulated-disk.js'
 import type { World } from '../world.js'
+import { NODE } from './children.js'
 import { DISK, Disk } from './disk.js'
 import { type Credentials, Inode, type Listener, type Open, type Pidfd, Stream } from './objects.js'
 
@@ -26,9 +27,10 @@ export class Kernel {
   }
 
   #makeFolders(): void {
-    for (const path of ['/', '/tmp', '/run', '/run/shop', '/var', '/var/lib', DISK])
+    for (const path of ['/', '/tmp', '/usr', '/usr/bin', '/run', '/run/shop', '/var', '/var/lib', DISK])
       this.names.set(path, new Inode('dir', path, 0o700))
     this.names.get(DISK)!.onDisk = true
+    this.names.set(NODE, new Inode('file', NODE, 0o755))
   }
 
   /** After a power cut the tree has only what the disk has kept. All processes of the machine must be dead. */

@@ -67,6 +67,7 @@ export function openPath(path: string, flags: number, mode: number): File {
   const inode = present ?? new Inode('file', path, mode)
   if (present === undefined) {
     if (isOnDisk(path)) kernel().disk.create(path, inode)
+    inode.mtimeMs = kernel().world.wallClock
     kernel().names.set(path, inode)
   }
   return new File(inode, writes, (flags & O_WRONLY) === 0)

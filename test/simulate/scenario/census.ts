@@ -1,3 +1,4 @@
+import { NODE } from '../kernel/children.js'
 import { DISK } from '../kernel/disk.js'
 import type { Listener, Open, Pidfd, Stream } from '../kernel/objects.js'
 import type { SimulatedProcess } from '../process.js'
@@ -35,7 +36,16 @@ const VERSION: Share = {
   timers: 10,
 }
 
-const NAMES = new Set([CONTROL, `${CONTROL}.lock`, `${CONTROL}.members`, STATE_FILE, `tcp:${HOST}:${PORT}`])
+const NAMES = new Set([
+  NODE,
+  CONTROL,
+  `${CONTROL}.lock`,
+  `${CONTROL}.members`,
+  STATE_FILE,
+  `tcp:${HOST}:${PORT}`,
+])
+
+const REASON = /\.[0-9a-f]{16}(?:\.\w+)?$/
 
 /** Returns what has been left behind. `daemons`: the processes of a daemon, `versions`: those of the service. */
 export function remains(
@@ -44,9 +54,14 @@ export function remains(
   versions: readonly SimulatedProcess[],
 ): string[] {
   const names = [...world.kernel.names].filter(([name, { type }]) => type !== 'dir' && !NAMES.has(name))
+  // A version or daemon that was killed during an upgrade that it had started leaves the files with the reasons of the next one.
+  const mayLeave = [...world.processes.values()].some(({ dead, exit }) => dead && exit.signal === 'SIGKILL')
+  const isReason = (name: string) => mayLeave && REASON.test(name)
   const isOnDisk = (name: string) => name.startsWith(`${DISK}/`)
   return [
-    ...names.filter(([name]) => !isOnDisk(name)).map(([name]) => `the file ${name} remains`),
+    ...names
+      .filter(([name]) => !isOnDisk(name) && !isReason(name))
+      .map(([name]) => `the file ${name} remains`),
     ...daemons.flatMap(p => more(p, DAEMON)),
     ...versions.flatMap(p => more(p, VERSION)),
     ...daemons.flatMap(p => ofTheDead(p)),

@@ -1,9 +1,10 @@
 import type { Daemon } from '../../../src/daemon/daemon.js'
 import type { Code } from '../globals.js'
-import type { SimulatedProcess } from '../process.js'
+import type { Origin, SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
 import { CONTROL, loggerOf } from './program.js'
 
+export const DAEMON_SCRIPT = '/daemon.js'
 /** A service manager starts the daemon again this long after its end. */
 const RESTART_MS = 100
 /** Members are back after so long. */
@@ -40,14 +41,18 @@ export class Daemons {
     return this.#all.filter(({ dead }) => !dead)
   }
 
+  serves(p: SimulatedProcess): boolean {
+    return this.#daemons.has(p)
+  }
+
   /** The daemon that was started last with this name. */
   named(name: string): SimulatedProcess | undefined {
     return this.#all.findLast(p => p.name === name)
   }
 
   /** Starts the next daemon, which takes over from the present one. */
-  upgrade(name: string): SimulatedProcess {
-    const p = this.#start(name, true)
+  upgrade(name: string, origin: Partial<Origin> = {}): SimulatedProcess {
+    const p = this.#start(name, true, origin)
     this.#undecided.set(p, this.#world.now)
     return p
   }
@@ -81,9 +86,9 @@ export class Daemons {
     if (this.living.length === 0) this.#start('S', false)
   }
 
-  #start(name: string, takeOver: boolean): SimulatedProcess {
+  #start(name: string, takeOver: boolean, origin: Partial<Origin> = {}): SimulatedProcess {
     const world = this.#world
-    const p = world.start(name, async p => {
+    const main = async (p: SimulatedProcess) => {
       try {
         const daemon = await this.#code.serveDaemon({ control: CONTROL, logger: loggerOf(p), takeOver })
         this.#undecided.delete(p)
@@ -99,9 +104,10 @@ export class Daemons {
           const { code = '' } = error as NodeJS.ErrnoException
           if (!/^ERR_FDB_/.test(code)) p.fail(error)
         } else p.fail(error)
-        world.kill(p, 'ends with an error')
+        world.kill(p, 'ends with an error', { code: 1, signal: null })
       }
-    })
+    }
+    const p = world.start(name, main, { script: DAEMON_SCRIPT, ...origin })
     this.#all.push(p)
     return p
   }

@@ -8,16 +8,37 @@ const COMMANDS = {
   'stop service': ['service.stop', ''],
 } as const
 
-/** Starts an operator, who gives one command and ends. */
-export function startOperator(code: Code, world: World, what: 'rollback' | 'stop service' | 'status'): void {
+/** Services that an operator upgrades. */
+const UPGRADES = { upgrade: 'shop', 'upgrade daemon': 'fd-broker.daemon' } as const
+/** The time limit of an upgrade. */
+const UPGRADE_MS = 20_000
+
+export type OperatorOrder = keyof typeof COMMANDS | keyof typeof UPGRADES | 'status'
+
+interface UpgradeAnswer {
+  upgraded(pid: number): void
+  failed(code: string): void
+}
+
+/** Starts an operator, who gives one order and ends. `upgraded` gets the pid of a process that serves, as the answer says; `failed` the code of an error. */
+export function startOperator(
+  code: Code,
+  world: World,
+  what: OperatorOrder,
+  { upgraded = () => {}, failed = () => {} }: Partial<UpgradeAnswer> = {},
+): void {
   const p = world.start('op', async () => {
     try {
       const client = await code.OperatorClient.connect(CONTROL)
       if (what === 'status') await client.status()
-      else await client.command(COMMANDS[what][0], COMMANDS[what][1], { service: 'shop' })
+      else if (what === 'upgrade' || what === 'upgrade daemon') {
+        const answer = await client.upgrade({ service: UPGRADES[what], timeout: UPGRADE_MS })
+        upgraded(answer.pid)
+      } else await client.command(COMMANDS[what][0], COMMANDS[what][1], { service: 'shop' })
       world.note(p, `${what}: done`)
     } catch (error) {
       // An answer too: the operator sees it.
+      if (!p.dead) failed((error as { code?: string }).code ?? String(error))
       if (!p.dead) world.note(p, `${what}: ${(error as { code?: string }).code ?? error}`)
       if ((error as { code?: string }).code === 'ENOSYS') throw error
     }

@@ -3,7 +3,7 @@ import type { Member } from '../../../src/member/member.js'
 import type { Section } from '../../../src/state/section.js'
 import type { Code } from '../globals.js'
 import { DISK } from '../kernel/disk.js'
-import type { SimulatedProcess } from '../process.js'
+import type { Origin, SimulatedProcess } from '../process.js'
 import type { Ledger } from './ledger.js'
 
 export const CONTROL = '/run/shop/c.sock'
@@ -112,6 +112,7 @@ export function startVersion(
   world: SimulatedProcess['world'],
   work: OnceOnlyWork,
   options: ProgramOptions,
+  origin: Partial<Origin> = {},
 ): Version {
   const version: Partial<Version> & { p?: SimulatedProcess } = {
     member: null,
@@ -124,15 +125,15 @@ export function startVersion(
     cutsFrom: Number.POSITIVE_INFINITY,
     ceasedAt: Number.POSITIVE_INFINITY,
   }
-  const p = world.start(name, async p => {
+  const run = async (p: SimulatedProcess) => {
     try {
       await main(code, Object.assign(version, { p }) as Version, work, options)
     } catch (error) {
       p.fail(error)
-      world.kill(p, 'ends with an error')
+      world.kill(p, 'ends with an error', { code: 1, signal: null })
     }
-  })
-  return Object.assign(version, { p }) as Version
+  }
+  return Object.assign(version, { p: world.start(name, run, origin) }) as Version
 }
 
 async function main(

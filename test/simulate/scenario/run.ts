@@ -1,11 +1,11 @@
 import { LACKS } from '../faults.js'
 import type { Code } from '../globals.js'
 import type { Stream } from '../kernel/objects.js'
-import type { SimulatedProcess } from '../process.js'
+import type { Origin, SimulatedProcess } from '../process.js'
 import { Livelock, World } from '../world.js'
 import { remains } from './census.js'
 import { type History, Lasts, startClients } from './client.js'
-import { Daemons } from './daemon.js'
+import { DAEMON_SCRIPT, Daemons } from './daemon.js'
 import { Ledger } from './ledger.js'
 import { startOperator } from './operator.js'
 import { wrongAfterCut } from './power.js'
@@ -23,6 +23,12 @@ const LATE_END_MS = 1_000
 const LEAST_END_MS = 500
 /** Times of timers are whole milliseconds. */
 const EARLY_MS = 5
+/** The last daemon has taken over after so long, and the members are back. */
+const UPGRADED_MS = 1_000
+/** The phases in which a version may be at the end. */
+const LAST_PHASES = new Set(['serving', 'standby', 'leaving', 'dead'])
+/** A process that an answer names serves after so long, although it may still have to hear that. */
+const SOON_MS = 1_000
 /** A service manager starts a version again this long after the end of all processes. */
 const RESTART_MS = 500
 /** In a run with a state file the power is cut so often, in worlds of their own: after one of so many acknowledgements, or when a file has got its name. */
@@ -71,6 +77,8 @@ class Run {
   readonly #counted = new Map<Who, { readonly p: SimulatedProcess; readonly steps: number }>()
   readonly #ledger: Ledger | null
   readonly #wrong: string[] = []
+  /** The name of the version that a process starts next. */
+  #next = 'B'
   #cuts = CUTS
   /** The state file is damaged now. */
   #isDamaged = false
@@ -86,6 +94,7 @@ class Run {
 
   run(): string[] {
     const world = this.#world
+    world.execute = origin => this.#execute(origin)
     if (this.#schedule.hosting === 'daemon') this.#daemons = new Daemons(this.#code, world)
     const A = this.#start('A')
     if (!world.run(() => A.hasServed, START_MS)) return ['the first version does not serve']
@@ -99,16 +108,19 @@ class Run {
     }
     world.run(() => false, 100 + world.below(100))
     const before = this.#callsSoFar()
-    this.#start('B')
+    if (this.#schedule.ordered) this.#order('upgrade')
+    else this.#start('B')
     for (const act of this.#schedule.acts) if (!('from' in act)) this.#prepare(act, before)
-    for (const who of ['A', 'B', 'S'] as const) this.#count(who)
+    for (const who of ['A', 'S', 'B'] as const) this.#count(who)
     this.#act()
     const forgotten = this.#forgottenWork()
     this.#cut()
     // A daemon of a later release takes over too, whatever happened before.
-    if (this.#hasUpgrade) this.#daemons!.upgrade('V')
-    const D = this.#start('D')
-    const tookOver = world.run(() => D.hasServed, LATER_MS)
+    if (this.#hasUpgrade) {
+      this.#daemons!.upgrade('V')
+      world.run(() => false, UPGRADED_MS)
+    }
+    const tookOver = this.#startLast()
     world.run(() => false, 5_000)
     if (this.#hasUpgrade) this.#wrong.push(...this.#daemons!.wrong)
     this.#cut()
@@ -126,7 +138,33 @@ class Run {
     return [...broken, ...this.#wrong, ...this.#remains()]
   }
 
+  /** Starts a last version, D. Returns whether it serves. */
+  #startLast(): boolean {
+    const world = this.#world
+    const isServing = [...this.#versions.values()].some(version => phaseOf(version) === 'serving')
+    const failed: string[] = []
+    this.#next = 'D'
+    if (this.#schedule.ordered && isServing) {
+      this.#order('upgrade', code => failed.push(code))
+      const isOver = () => failed.length > 0 || this.#versions.get('D')?.hasServed === true
+      if (world.run(isOver, LATER_MS))
+        this.#wrong.push(...failed.map(code => `a last upgrade fails: ${code}`))
+    } else this.#start('D')
+    return world.run(() => this.#versions.get('D')?.hasServed === true, LATER_MS)
+  }
+
   #remains(): string[] {
+    const phases = [...this.#versions.values()].map(version => [version.p.name, phaseOf(version)] as const)
+    const unfinished = phases.filter(([, phase]) => !LAST_PHASES.has(phase))
+    const orders = [...this.#world.processes.values()].filter(({ name, dead }) => name === 'op' && !dead)
+    return [
+      ...unfinished.map(([name, phase]) => `${name} remains, ${phase}`),
+      ...orders.map(({ startedAt }) => `an order of ${startedAt.toFixed(3)} has no answer`),
+      ...this.#left(),
+    ]
+  }
+
+  #left(): string[] {
     const versions = [...this.#versions.values()].map(({ p }) => p).filter(({ dead }) => !dead)
     return remains(this.#world, this.#daemons?.living ?? [], versions)
   }
@@ -155,10 +193,36 @@ class Run {
     return serving !== undefined && isIdle ? serving.p.name : null
   }
 
-  #start(name: string, crashes = false): Version {
+  /** Starts the next version or daemon for a process that has executed its program. */
+  #execute(origin: Origin): SimulatedProcess {
+    const isDaemon = origin.script === DAEMON_SCRIPT
+    const name = isDaemon ? 'T' : this.#next
+    const p = isDaemon ? this.#daemons!.upgrade(name, origin) : this.#start(name, false, origin).p
+    if (name === 'B' || name === 'T') this.#count(name)
+    return p
+  }
+
+  /** Lets an operator order an upgrade. After a while a process must serve that the answer names, unless trouble has come upon it. */
+  #order(what: 'upgrade' | 'upgrade daemon', failed: (code: string) => void = () => {}): void {
+    const world = this.#world
+    const upgraded = (pid: number) =>
+      world.after(SOON_MS, () => {
+        const p = world.processes.get(pid)
+        const serves = p !== undefined && (this.#daemons?.serves(p) || this.#hasServed(p))
+        if (serves || p?.dead || (p && p.stoppedUntil > world.now - SOON_MS)) return
+        this.#wrong.push(`the answer to "${what}" names process ${pid}, which does not serve`)
+      })
+    startOperator(this.#code, world, what, { upgraded, failed })
+  }
+
+  #hasServed(p: SimulatedProcess): boolean {
+    return [...this.#versions.values()].some(version => version.p === p && version.hasServed)
+  }
+
+  #start(name: string, crashes = false, origin: Partial<Origin> = {}): Version {
     const { hosting } = this.#schedule
     const options = { probation: PROBATION_MS, hosting, crashes, ledger: this.#ledger }
-    const version = startVersion(this.#code, name, this.#world, this.#work, options)
+    const version = startVersion(this.#code, name, this.#world, this.#work, options, origin)
     this.#versions.set(name, version)
     return version
   }
@@ -267,7 +331,9 @@ class Run {
   /** Starts the next daemon, with the faults that count from there. */
   #upgradeDaemon(again: boolean): void {
     const before = this.#callsSoFar()
-    this.#daemons!.upgrade(again ? 'U' : 'T')
+    if (again) this.#daemons!.upgrade('U')
+    else if (this.#schedule.ordered) this.#order('upgrade daemon')
+    else this.#daemons!.upgrade('T')
     if (again) return
     this.#upgraded = true
     for (const who of ['A', 'B', 'S', 'T'] as const) this.#count(who)

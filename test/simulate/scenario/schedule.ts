@@ -43,6 +43,8 @@ export interface Schedule {
   readonly kind: Kind
   readonly acts: readonly Act[]
   readonly hosting: 'embedded' | 'daemon'
+  /** An operator orders the upgrades: the present version, or daemon, starts the next one. */
+  readonly ordered: boolean
   /** The service has a state file, and each second change is durable. */
   readonly stateFile: boolean
   /** Bytes that a socket holds; the share of timers that are late. */
@@ -218,7 +220,7 @@ export function scheduleOf(
     buffer: [512, 4_096, 65_536][below(3)]!,
     late: { share: 0.1 + random() * 0.4, ms: below(1_500) },
   }
-  const service = { kind, hosting, stateFile }
+  const service = { kind, hosting, stateFile, ordered: below(2) === 0 }
   if (kind === 'slow') return { ...service, acts: below(2) === 0 ? [] : any(), ...world }
   if (kind === 'two') return { ...service, acts: [...any(), ...any()], ...(below(3) === 0 && world) }
   return { ...service, acts: one(kind) }

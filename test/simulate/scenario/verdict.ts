@@ -26,6 +26,9 @@ const DEATH_MS = 60
 /** Once-only work that is not done for this long has stopped. */
 export const IDLE_MS = 2_000
 
+/** A version that leaves closes its connections after this time, by default. */
+const DRAIN_MS = 30_000
+
 /** Failures of a version that the program must expect. */
 const EXPECTED = /^ERR_FDB_/
 /** The state file is refused, although nothing has damaged it. */
@@ -55,7 +58,7 @@ export function verdict(seen: Seen): string[] {
   const wasEnded = schedule.acts.some(({ what }) => what === 'close' || what === 'stop service')
   const startedAgain = [...versions.values()].filter(each => each !== A && each.first)
   const mayStartAgain =
-    wasEnded || seen.ended !== null || (A!.p.dead && (B!.first || !B!.hasServed || B!.p.dead))
+    wasEnded || seen.ended !== null || (A!.p.dead && (!B?.hasServed || B.first || B.p.dead))
   if (startedAgain.length > 0 && !mayStartAgain) wrong.push('the service ended, with its state')
   for (const { p, ceasedAt } of versions.values()) {
     const others = [...versions.values()].filter(other => other.p !== p && other.p.startedAt <= ceasedAt)
@@ -86,6 +89,12 @@ export function verdict(seen: Seen): string[] {
     (schedule.hosting === 'daemon' && (does('stop service') || does('close'))) ||
     // So it does if the version dies to which an operator has rolled back.
     (schedule.hosting === 'daemon' && does('rollback') && schedule.acts.length > 1)
+  // A version that was given up does not serve again: without another one its connections end with the time of its drain.
+  const isAlone = (at: number) =>
+    schedule.hosting === 'daemon' &&
+    [...versions.values()].every(
+      ({ p, ceasedAt }) => p.startedAt > at || p.diedAt <= at || ceasedAt + DRAIN_MS <= at,
+    )
   const mayCutFrom = isStopped ? 0 : Math.min(...[...versions.values()].map(({ cutsFrom }) => cutsFrom))
   for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
     server.p.enter()
@@ -96,7 +105,10 @@ export function verdict(seen: Seen): string[] {
     if (askedAt !== null && world.now - askedAt > 5_000) wrong.push('a request has no answer')
     if (answers.length > 0) wrong.push(`wrong answers: ${answers}`)
     const bad = cut.filter(
-      ({ at }) => at < mayCutFrom && !deaths.some(({ diedAt }) => at >= diedAt && at < cutUntil(diedAt)),
+      ({ at }) =>
+        at < mayCutFrom &&
+        !isAlone(at) &&
+        !deaths.some(({ diedAt }) => at >= diedAt && at < cutUntil(diedAt)),
     )
     if (bad.length > 0 && index !== STAYS)
       wrong.push(
