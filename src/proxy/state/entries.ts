@@ -1,5 +1,5 @@
-import { LONGEST_MS } from '../../base/duration.js'
-import { InvalidValue } from '../../checks/values.js'
+import { DocumentPlace, Problems } from '../../checks/place.js'
+import { InvalidValue, integer, milliseconds, oneOf, or, text, type ValueCheck } from '../../checks/values.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import { healthShape } from '../config/health.js'
@@ -12,6 +12,15 @@ import type { UpstreamConfig } from '../upstreams/shape.js'
 import type { ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
 const { Upstream, Listener, Setting } = fdbroker.proxy
+
+const time = milliseconds(1)
+const amount = integer(0, Number.MAX_SAFE_INTEGER)
+const count = integer(1, Number.MAX_SAFE_INTEGER)
+
+/** Reports whether this version can use a value of the state: another version may have other limits. */
+function accepts(check: ValueCheck<unknown>, value: unknown): boolean {
+  return check(value, new DocumentPlace(new Problems(0))) !== undefined
+}
 
 /** The default of `keepAlive.age`. An entry omits an age that is the default. */
 const DEFAULT_AGE_MS = 3_600_000
@@ -48,7 +57,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
     servers.length > 0 &&
     failures !== 0 &&
     connections !== 0 &&
-    [coolDownMs, connectTimeoutMs, responseTimeoutMs].every(isDuration)
+    [coolDownMs, connectTimeoutMs, responseTimeoutMs].every(ms => accepts(time, ms))
   if (!possible) return null
   return {
     name,
@@ -73,10 +82,6 @@ export function listenerOf(name: string, message: ListenerMessage): ListenerConf
   } catch {
     return null
   }
-}
-
-function isDuration(ms: number): boolean {
-  return ms >= 1 && ms <= LONGEST_MS
 }
 
 export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerMessage {
@@ -139,35 +144,22 @@ function settingMessage(value: unknown, stamp: Stamp): SettingMessage {
   return Setting.create(stamp)
 }
 
-type SettingCheck = (value: unknown) => boolean
-
-const fitsHead =
-  (read: (text: string) => string | InvalidValue): SettingCheck =>
-  value =>
-    value === null || (typeof value === 'string' && !(read(value) instanceof InvalidValue))
-const isTime: SettingCheck = value => typeof value === 'number' && isDuration(value)
-const isCount: SettingCheck = value => Number.isSafeInteger(value) && (value as number) >= 1
-const either =
-  (...checks: (SettingCheck | string | null)[]): SettingCheck =>
-  value =>
-    checks.some(check => (typeof check === 'function' ? check(value) : check === value))
-
-/** Reports whether this version can use the value: another version may have other limits. A setting without a check must have the type of this version's value. */
-const SETTING_CHECKS: ReadonlyMap<string, SettingCheck> = new Map([
-  ['instanceHeader', fitsHead(instanceHeaderName)],
-  ['via', fitsHead(viaName)],
+/** A setting without a check must have the type of this version's value. */
+const SETTING_CHECKS: ReadonlyMap<string, ValueCheck<unknown>> = new Map<string, ValueCheck<unknown>>([
+  ['instanceHeader', or(text('a header name', instanceHeaderName), null)],
+  ['via', or(text('a name for Via', viaName), null)],
   ...['handshake', 'head', 'idle', 'stall', 'tunnel', 'connect', 'response'].map(
-    name => [`timeouts.${name}`, isTime] as const,
+    name => [`timeouts.${name}`, time] as const,
   ),
-  ['timeouts.request', either(isTime, null)],
-  ['limits.headBytes', isCount],
-  ['limits.fields', isCount],
-  ['limits.body', either(isCount, value => value === 0, null)],
-  ['limits.connections', either(isCount, 'auto', null)],
-  ['limits.connectionsPerClient', either(isCount, null)],
-  ['tls.minVersion', either('TLSv1.2', 'TLSv1.3')],
-  ['tls.rotateTicketKeys', isTime],
-  ['forwarded.headers', either('off', 'x-forwarded', 'forwarded', 'both')],
+  ['timeouts.request', or(time, null)],
+  ['limits.headBytes', count],
+  ['limits.fields', count],
+  ['limits.body', or(amount, null)],
+  ['limits.connections', or(count, 'auto', null)],
+  ['limits.connectionsPerClient', or(count, null)],
+  ['tls.minVersion', oneOf('TLSv1.2', 'TLSv1.3')],
+  ['tls.rotateTicketKeys', time],
+  ['forwarded.headers', oneOf('off', 'x-forwarded', 'forwarded', 'both')],
 ])
 
 /** Settings that a follower never takes from the state. */
@@ -196,7 +188,8 @@ export function applySetting(config: ProxyConfig, path: string, setting: Setting
   if (path === 'forwarded.trust') at[last] = rangesOf(list?.items ?? [])
   else {
     const value = number ?? flag ?? text ?? null
-    if (SETTING_CHECKS.get(path)?.(value) ?? typeof value === typeof at[last]) at[last] = value
+    const check = SETTING_CHECKS.get(path)
+    if (check === undefined ? typeof value === typeof at[last] : accepts(check, value)) at[last] = value
   }
 }
 
