@@ -45,7 +45,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'base',
     about:
-      'for every room: exponential backoff, durations, ordered and lazy work, loggers, large lists and maps',
+      'for every room: exponential backoff, durations, ordered and lazy work, loggers, counts, large lists and maps',
     only: ['errors'],
     packages: ['js-yaml', 'msgpackr'],
   },
