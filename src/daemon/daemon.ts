@@ -78,10 +78,8 @@ interface DaemonDeps {
   readonly runtime: MemberRuntime
   readonly reception: DaemonReception
   readonly services: Services
-  /** The service manager stores the descriptors of this daemon. */
-  readonly keptByManager: boolean
-  readonly accessCheck: AccessCheck
-  readonly config: string | null
+  /** Access rules, and the file from which they are read again; null without a file. */
+  readonly rules: { readonly accessCheck: AccessCheck; readonly config: string | null }
   readonly orchestrator: Orchestrator | null
 }
 
@@ -97,6 +95,8 @@ export class Daemon implements AsyncDisposable {
   readonly #deps: DaemonDeps
   /** The descriptors that operators have put. */
   readonly #descriptors: DescriptorStore
+  /** The service manager stores the descriptors of this daemon. */
+  readonly #keptByManager: boolean
   readonly #startedAt = Date.now()
   #closing = false
 
@@ -107,9 +107,12 @@ export class Daemon implements AsyncDisposable {
 
   private constructor(deps: DaemonDeps) {
     this.#deps = deps
-    const { member, runtime, reception, services, accessCheck, keptByManager, orchestrator } = deps
-    this.control = runtime.settings.control ?? ''
-    const { logger } = runtime.settings
+    const { member, runtime, reception, services, orchestrator } = deps
+    const { accessCheck } = deps.rules
+    const { control, logger, systemd } = runtime.settings
+    this.control = control ?? ''
+    const keptByManager = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
+    this.#keptByManager = keptByManager
     const { quotas } = reception
     const settled = () => !reception.handsOver
     const descriptors = new DescriptorStore(runtime.registry, settled, (what, name, pid) =>
@@ -189,8 +192,8 @@ export class Daemon implements AsyncDisposable {
 
   /** @internal Descriptors and state that no living member has and no service manager stores: they are lost when this daemon ends. */
   get soleCopies(): SoleCopy[] {
-    const { keptByManager, services } = this.#deps
-    return keptByManager ? [] : [...services.soleCopies, ...this.#descriptors.soleCopies]
+    const { services } = this.#deps
+    return this.#keptByManager ? [] : [...services.soleCopies, ...this.#descriptors.soleCopies]
   }
 
   /**
@@ -221,7 +224,8 @@ export class Daemon implements AsyncDisposable {
   }
 
   async #reload(): Promise<void> {
-    const { accessCheck, config, runtime, services } = this.#deps
+    const { rules, runtime, services } = this.#deps
+    const { accessCheck, config } = rules
     if (config === null) return
     accessCheck.policy = await readRules(config)
     runtime.settings.logger.info({ config }, 'the configuration was reloaded')
@@ -387,9 +391,7 @@ export async function openDaemon(
   const { machine, registry } = driver.runtime
   const persisted = new PersistedFds(registry)
   const services = new Services({
-    control: settings.control!,
-    times,
-    logger,
+    settings: { control: settings.control!, times, logger },
     persisted,
     accessCheck,
     quotas: reception.quotas,
@@ -400,15 +402,12 @@ export async function openDaemon(
     receiver: service => orchestrator?.receiver(service) ?? undefined,
   })
   const orchestrator = createOrchestrator(services)
-  const keptByManager = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
   const daemon = Daemon.of({
     member,
     runtime: driver.runtime,
     reception,
     services,
-    accessCheck,
-    config: config ?? null,
-    keptByManager,
+    rules: { accessCheck, config: config ?? null },
     orchestrator,
   })
   await member.ready(member.incumbent === null ? {} : checkingRoom(services, persisted))

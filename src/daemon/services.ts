@@ -26,9 +26,7 @@ import type { UserQuotas } from './user-quotas.js'
 const MAX_SERVICES = 1_000
 
 export interface ServicesDeps {
-  readonly control: string
-  readonly times: HandoffTimes
-  readonly logger: Logger
+  readonly settings: { readonly control: string; readonly times: HandoffTimes; readonly logger: Logger }
   readonly persisted: PersistedFds
   readonly accessCheck: AccessCheck
   readonly quotas: Pick<UserQuotas, 'demandServices' | 'foreignUserOf'>
@@ -60,16 +58,17 @@ export class Services {
 
   constructor(deps: ServicesDeps) {
     this.#deps = deps
-    this.#rightsHolders = new RightsHolders(deps.control, error =>
-      deps.logger.warn(
+    const { control, logger } = deps.settings
+    this.#rightsHolders = new RightsHolders(control, error =>
+      logger.warn(
         { err: error },
         'the list of the processes that an earlier daemon served cannot be used: this daemon does not wait for them',
       ),
     )
-    this.#sizes = new StateSizes(() => this.all.map(service => this.#sizeOf(service)), deps.logger)
+    this.#sizes = new StateSizes(() => this.all.map(service => this.#sizeOf(service)), logger)
     this.#unserved = new UnservedServices({
-      control: deps.control,
-      logger: deps.logger,
+      control,
+      logger,
       rule: name => deps.accessCheck.policyOf(name).unserved,
       isUnserved: name => this.get(name)?.unserved ?? false,
       isPaused: () => this.#paused,
@@ -102,7 +101,7 @@ export class Services {
 
   /** Whether the rules allow a member of the previous daemon to come back. If they do not, this daemon does not wait for it: it may live for long. */
   #mayReturn(service: string, { pid, startTime }: ProcessIdentity): boolean {
-    const { accessCheck, logger } = this.#deps
+    const { accessCheck, settings } = this.#deps
     const credentials = startTime === undefined ? null : credentialsOf(pid)
     // In another PID namespace, or ended by now: recovery gives up such a process soon.
     if (credentials === null) return true
@@ -111,7 +110,7 @@ export class Services {
     const may = accessCheck.allows('join', accessCheck.policyOf(service), peer)
     peer.pidfd?.close()
     if (!may)
-      logger.warn(
+      settings.logger.warn(
         { service, pid, uid: credentials.uid },
         'a member of the previous daemon may no longer be one: this daemon does not wait for it. The process keeps its listeners until you end it',
       )
@@ -253,13 +252,12 @@ export class Services {
   }
 
   #add(record: ServiceRecord, items: readonly BundleItem[]): Service {
-    const { persisted, accessCheck, logger, times } = this.#deps
+    const { persisted, accessCheck, settings } = this.#deps
     const name = record.service
     this.#countForeign(record, items)
     const service = new Service(
       {
-        times,
-        logger,
+        settings,
         incarnation: this.incarnation,
         limits: () => accessCheck.policyOf(name).limits,
         changed: () => this.#noteChangeOf(name),
@@ -333,7 +331,7 @@ export class Services {
     } catch (error) {
       if (this.#listFailed) return
       this.#listFailed = true
-      this.#deps.logger.warn(
+      this.#deps.settings.logger.warn(
         { err: error },
         'the list of rights-holders could not be written: a restarted daemon would not know for which processes to wait, and no next daemon can take over',
       )

@@ -2,7 +2,7 @@ import { Backoff } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Outcome } from '../handoff/effect-queue.js'
-import { concernedIds, type HolderEffect } from '../handoff/holder-machine.js'
+import { concernedIds, type HolderEffect, type HolderState } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
 import type { Failure, HandoffRecord } from '../operator/status-report.js'
@@ -78,10 +78,12 @@ export class Holder {
       segmentSet,
       peers: this.#peers,
       host,
-      times: () => this.#times,
-      repeatUntilDone: (what, act) => this.#repeat(what, act),
-      undelivered: (joiner, taken) => this.#onUndelivered(joiner, taken),
       logger,
+      driver: {
+        times: () => this.#times,
+        repeatUntilDone: (what, act) => this.#repeat(what, act),
+        undelivered: (joiner, taken) => this.#onUndelivered(joiner, taken),
+      },
     })
     this.#probation = new Probation(
       {
@@ -110,6 +112,10 @@ export class Holder {
   /** The remaining milliseconds of probation, or null outside of probation. */
   get probationLeftMs(): number | null {
     return this.#probation.leftMs
+  }
+
+  get state(): HolderState {
+    return this.#host.state()
   }
 
   get peers(): Peer[] {

@@ -27,11 +27,13 @@ interface OfferSenderDeps {
   segmentSet: SegmentSet
   peers: Peers
   host: HolderHost
-  times: () => HandoffTimes
-  repeatUntilDone: (what: string, act: () => void) => void | Promise<void>
-  /** Sending an Offer failed. `taken`: the kernel has accepted descriptors, which the joiner can receive. */
-  undelivered: (peer: Peer, taken: boolean) => void
   logger: Logger
+  driver: {
+    times(): HandoffTimes
+    repeatUntilDone(what: string, act: () => void): void | Promise<void>
+    /** Sending an Offer failed. `taken`: the kernel has accepted descriptors, which the joiner can receive. */
+    undelivered(peer: Peer, taken: boolean): void
+  }
 }
 
 /**
@@ -55,12 +57,12 @@ export class OfferSender {
     } catch (cause) {
       peer.reason ??= outOfDescriptors('the descriptors for the successor cannot be collected', cause)
       // The state machine must finish the present step first.
-      queueMicrotask(() => this.#parts.undelivered(peer, false))
+      queueMicrotask(() => this.#parts.driver.undelivered(peer, false))
       return
     }
     peer.holds = true
     const { epoch, wayBack, source } = offered
-    const { ready: timeoutMs, quiesce: quiesceMs } = this.#parts.times()
+    const { ready: timeoutMs, quiesce: quiesceMs } = this.#parts.driver.times()
     const { channel } = peer.link
     const before = channel.fdsSent
     peer.link.post({
@@ -79,7 +81,7 @@ export class OfferSender {
       .catch(error => {
         peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
         this.#parts.logger.warn({ err: error, pid: peer.pid }, 'the joiner did not take the offer')
-        this.#parts.undelivered(peer, channel.fdsSent > before)
+        this.#parts.driver.undelivered(peer, channel.fdsSent > before)
       })
       .finally(() => closeItems(sent))
   }
@@ -95,7 +97,7 @@ export class OfferSender {
     }
     const item = { ...entryItem(entry), fd: entry.fd.share() }
     void this.#offering
-      .then(() => peer.link.sendBundle([item], this.#parts.times().ready))
+      .then(() => peer.link.sendBundle([item], this.#parts.driver.times().ready))
       .catch(error => {
         if (this.#joining !== peer) return
         peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
@@ -112,7 +114,7 @@ export class OfferSender {
   make(epochs: readonly Epoch[], offer: boolean): void | Promise<void> {
     if (offer) return this.#shareAll(this.#parts.segmentSet.make(epochs))
     let made: Segment[] = []
-    const making = this.#parts.repeatUntilDone('make', () => {
+    const making = this.#parts.driver.repeatUntilDone('make', () => {
       made = this.#parts.segmentSet.make(epochs)
     })
     return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
@@ -183,7 +185,7 @@ export class OfferSender {
     const items = segments.map(
       segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.share() }) as const,
     )
-    await peer.link.sendBundle(items, this.#parts.times().freeze).finally(() => closeItems(items))
+    await peer.link.sendBundle(items, this.#parts.driver.times().freeze).finally(() => closeItems(items))
   }
 }
 

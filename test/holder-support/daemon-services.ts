@@ -15,9 +15,7 @@ export function daemonServices(
   { registry = new Registry(), policy = OWNERS_ONLY }: { registry?: Registry; policy?: Policy } = {},
 ): Services {
   const services = new Services({
-    control: join(folder, 'daemon.sock'),
-    times: resolveTimes(undefined),
-    logger: SILENT,
+    settings: { control: join(folder, 'daemon.sock'), times: resolveTimes(undefined), logger: SILENT },
     persisted: new PersistedFds(registry),
     accessCheck: new AccessCheck(policy, SILENT),
     quotas: new UserQuotas(1_024),

@@ -328,6 +328,16 @@ export const CONFINED: readonly Confined[] = [
 /** Lines of a file. */
 export const MOST_LINES = 600
 
+/** Values that a part of these rooms gets when it is made. `more`: the parts that get more, which are no parts of others, with their count; none is added. */
+export const PARTS = {
+  rooms: ['member', 'holder', 'daemon'],
+  most: 6,
+  more: [
+    'src/member/hosting/holder-link.ts HolderFacts: 8', // the fields of Welcome
+    'src/member/runtime.ts RuntimeDriver: 11', // the events and orders of the driver
+  ],
+} as const
+
 /** The unit tests' knowledge of the inside of rooms: each number only falls, as a test goes through the door of its room. */
 export const UNIT_TESTS = { imported: 220, casts: 17 }
 

@@ -55,24 +55,31 @@ interface InFlightWrite {
   more: boolean
 }
 
-export interface WriteTarget {
+export interface ForwardedWritesDeps {
+  /** The name of the service. */
   readonly name: string
   readonly logger: Logger
-  readonly segmentSet: SegmentSet
-  /** Returns the limit of the bytes of the state that followers of other users get. */
-  mostState(): number
-  /** Whether a member has served, so that there is a state to follow. */
-  hasState(): boolean
-  /** Returns the member that may write, if it is connected. */
-  writer(): Peer | undefined
-  /** Whether the member seems to hang: it sends no heartbeats. */
-  isSilent(peer: Peer): boolean
-  /** Called for a process that drains for good: a restarted daemon need not wait for it. */
-  onGivenUp(process: ProcessIdentity): void
-  /** Opens a channel from a draining process to the member that serves, for its connections. */
-  moveConnections(from: Caller): void
-  /** Called when an older generation has retired or gone. */
-  changed(): void
+  readonly state: {
+    readonly segmentSet: SegmentSet
+    /** Returns the limit of the bytes of the state that followers of other users get. */
+    most(): number
+    /** Whether a member has served, so that there is a state to follow. */
+    exists(): boolean
+  }
+  readonly writer: {
+    /** Returns the member that may write, if it is connected. */
+    peer(): Peer | undefined
+    /** Whether the member seems to hang: it sends no heartbeats. */
+    isSilent(peer: Peer): boolean
+  }
+  readonly events: {
+    /** Called for a process that drains for good: a restarted daemon need not wait for it. */
+    onGivenUp(process: ProcessIdentity): void
+    /** Opens a channel from a draining process to the member that serves, for its connections. */
+    moveConnections(from: Caller): void
+    /** Called when an older generation has retired or gone. */
+    changed(): void
+  }
 }
 
 /**
@@ -80,7 +87,7 @@ export interface WriteTarget {
  * answered, the author sends the change again.
  */
 export class ForwardedWrites {
-  readonly #target: WriteTarget
+  readonly #deps: ForwardedWritesDeps
   readonly #supply: SegmentSupply
   readonly #followers: Followers
   /** Followers of other users, by uid. */
@@ -96,15 +103,15 @@ export class ForwardedWrites {
   #source = 0
   #next = 1
 
-  constructor(target: WriteTarget) {
-    this.#target = target
-    this.#supply = new SegmentSupply(target.segmentSet, caller => this.#drop(caller))
-    this.#followers = new Followers(() => target.writer())
+  constructor(deps: ForwardedWritesDeps) {
+    this.#deps = deps
+    this.#supply = new SegmentSupply(deps.state.segmentSet, caller => this.#drop(caller))
+    this.#followers = new Followers(() => deps.writer.peer())
   }
 
   /** Adds a draining generation or a follower. `writes`: it may change the state. Takes ownership of the caller. */
   add(caller: Caller, facts: fdbroker.wire.Welcome.$Properties, writes: boolean): void {
-    if (caller.intent === 'follow' && !this.#target.hasState()) {
+    if (caller.intent === 'follow' && !this.#deps.state.exists()) {
       turnAway(caller, noStateError(caller.hello.service ?? ''))
       return
     }
@@ -133,7 +140,7 @@ export class ForwardedWrites {
         closeAll(fds)
         if (write) this.#forward(author, write)
         if (heartbeat && drains) this.#recordReport(author, heartbeat.report ?? '')
-        if (moveRequest && drains) this.#target.moveConnections(caller)
+        if (moveRequest && drains) this.#deps.events.moveConnections(caller)
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
@@ -156,7 +163,7 @@ export class ForwardedWrites {
   /** Makes all older generations close their connections within `timeoutMs` (null: as configured), and end; also those that begin to drain until another member serves. */
   endDraining(timeoutMs: number | null): void {
     const at = timeoutMs === null ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs
-    this.#ends = { of: this.#target.writer(), at }
+    this.#ends = { of: this.#deps.writer.peer(), at }
     for (const caller of this.draining) this.#sendEnd(caller)
   }
 
@@ -173,19 +180,19 @@ export class ForwardedWrites {
   #recordReport(author: Author, text: string): void {
     const { caller } = author
     const { phase, keptBy } = (parseReport(text) ?? {}) as Partial<DrainReport>
-    if (GIVEN_UP.has(phase)) this.#target.onGivenUp(caller.identity)
+    if (GIVEN_UP.has(phase)) this.#deps.events.onGivenUp(caller.identity)
     if (phase !== 'retired') return
     const generation = caller.hello.generation ?? 0
     author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readKeptBy(keptBy) }
-    this.#target.changed()
+    this.#deps.events.changed()
   }
 
   /** If another member has become the writer: asks the authors to repeat the changes that a hanging member has not answered. */
   writerChanged(): void {
-    const writer = this.#target.writer()
+    const writer = this.#deps.writer.peer()
     if (writer !== undefined && this.#ends !== null && this.#ends.of !== writer) this.#ends = null
     for (const [number, { peer }] of [...this.#inFlight])
-      if (writer !== undefined && peer !== writer && this.#target.isSilent(peer))
+      if (writer !== undefined && peer !== writer && this.#deps.writer.isSilent(peer))
         this.#settle(number, { outcome: Outcome.AGAIN })
     this.#followers.updateWriter()
   }
@@ -219,7 +226,7 @@ export class ForwardedWrites {
 
   /** Refuses an author. Logs only the first refusal, because refused processes retry often. */
   #refuse(caller: Caller): void {
-    const { logger, name } = this.#target
+    const { logger, name } = this.#deps
     const reason = `process ${caller.pid} would exceed the limit of ${MOST_AUTHORS} processes that follow the state of the service "${name}" or drain: let fewer members follow it, or end draining generations (drain.timeout)`
     const error = new FdbError('ERR_FDB_SERVICE_LIMIT', reason, {
       details: { service: name, limit: 'followers', most: MOST_AUTHORS },
@@ -241,13 +248,13 @@ export class ForwardedWrites {
       this.#end(author, number, more, {
         outcome: Outcome.REFUSED,
         code: 'ERR_FDB_DENIED',
-        message: `process ${author.caller.pid} may follow "${this.#target.name}", but not change it: the daemon's configuration does not allow it to join`,
+        message: `process ${author.caller.pid} may follow "${this.#deps.name}", but not change it: the daemon's configuration does not allow it to join`,
         retryable: false,
       })
       return
     }
     const known = author.inFlight.get(number)
-    const peer = known === undefined ? this.#target.writer() : this.#inFlight.get(known)!.peer
+    const peer = known === undefined ? this.#deps.writer.peer() : this.#inFlight.get(known)!.peer
     // If the member's queue is crowded, the author sends the change again later: the remaining room is for messages that cannot be repeated.
     if (author.mustReconnect || peer === undefined || !peer.link.open || peer.link.channel.crowded) {
       this.#end(author, number, more, { outcome: Outcome.AGAIN })
@@ -297,8 +304,8 @@ export class ForwardedWrites {
   #foreignOf({ uid }: Caller): ForeignFollowers {
     const known = this.#foreign.get(uid)
     if (known !== undefined) return known
-    const { logger, mostState, name, segmentSet } = this.#target
-    const followers = new ForeignFollowers(segmentSet, mostState, {
+    const { logger, name, state } = this.#deps
+    const followers = new ForeignFollowers(state.segmentSet, () => state.most(), {
       drop: caller => this.#drop(caller),
       onFailure: err => {
         // The followers connect again and again.
@@ -332,7 +339,7 @@ export class ForwardedWrites {
     this.#followers.remove(caller.link)
     dismiss(caller)
     for (const mapped of author?.inFlight.values() ?? []) this.#removeInFlight(author!, mapped)
-    if (caller.intent !== 'follow') this.#target.changed()
+    if (caller.intent !== 'follow') this.#deps.events.changed()
   }
 }
 

@@ -1,7 +1,13 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
-import { type HolderState, initialHolder, restartedHolder } from '../../handoff/holder-machine.js'
+import {
+  type HolderEvent,
+  type HolderState,
+  initialHolder,
+  restartedHolder,
+} from '../../handoff/holder-machine.js'
 import { type Epoch, NOBODY } from '../../handoff/messages.js'
+import { isGranted } from '../../handoff/phases.js'
 import { isEntryItem, parseEntry } from '../../holder/entry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { Segment } from '../../state/segment.js'
@@ -93,4 +99,18 @@ export function awaitsMembers(segmentSet: SegmentSet): HolderState {
 export function heldFor(segmentSet: SegmentSet): HolderState {
   const epoch: Epoch = Math.max(1, segmentSet.top)
   return initialHolder('member', NOBODY, epoch)
+}
+
+/** Whether from this step on the serving member serves for good: no standby can take over again. */
+export function settles(
+  before: HolderState,
+  { phase, owner, epoch }: HolderState,
+  event: HolderEvent,
+): boolean {
+  if (phase !== 'idle') return false
+  // A deadline during the rollback settles nothing: the standby, if it was only paused, or another member may still take over.
+  if (before.phase === 'returning' && event.type === 'deadline') return false
+  if (before.phase !== 'idle') return isGranted(before.phase)
+  const message = event.type === 'message' && event.from === owner ? event.message : null
+  return message?.kind === 'serving' && message.epoch === epoch
 }

@@ -1,6 +1,5 @@
 import { isTooDeep, jsonObject } from '../../base/json.js'
 import { FdbError } from '../../errors.js'
-import type { HolderState } from '../../handoff/holder-machine.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
 import type { Entry } from '../../holder/entry.js'
 import type { Holder } from '../../holder/holder.js'
@@ -26,6 +25,7 @@ import type { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../wire/link.js'
 import { Calls, ChangeNotifier, Pending } from '../../wire/pending.js'
 import type { DescriptorTable } from './descriptor-table.js'
+import type { ForwardedWrites } from './forwarded-writes.js'
 import { recoveringError } from './recovery.js'
 import { standbyOf } from './sole-copy.js'
 
@@ -38,25 +38,25 @@ const START_MS = 1_000
 /** The reason of a standby that has reconnected, and does not say it again. */
 const UNKNOWN: UnfitReport = { code: 'ERR_FDB_UNFIT', message: 'the process cannot serve' }
 
-/** The parts of a service that operators' requests need. */
-export interface OperatedService {
-  readonly name: string
+export interface ServiceOperationsDeps {
   readonly times: HandoffTimes
   readonly holder: Holder
   readonly descriptorTable: DescriptorTable
-  machine(): HolderState
-  /** Returns the member that takes connections while no member serves this service. */
-  receiver(): Peer | undefined
-  /** Returns the older generations that drain and are no members any more. */
-  olderGenerations(): readonly MemberProcess[]
-  /** Makes these generations close their connections within this time (null: as configured), and end. */
-  endDraining(timeoutMs: number | null): void
-  /** Returns the members for which a restarted daemon waits. */
-  missing(): readonly ProcessIdentity[]
-  /** Kills these members. Rejects with ERR_FDB_STUCK. */
-  killMissing(): Promise<void>
-  /** Returns the status, based on the serving member's report if there is one. */
-  describe(answer: Record<string, unknown> | null): object
+  /** The generations that drain and are no members any more. */
+  readonly older: Pick<ForwardedWrites, 'draining' | 'endDraining'>
+  /** The members for which a restarted daemon waits. */
+  readonly missing: {
+    all(): readonly ProcessIdentity[]
+    /** Kills these members. Rejects with ERR_FDB_STUCK. */
+    kill(): Promise<void>
+  }
+  readonly service: {
+    readonly name: string
+    /** Returns the member that takes connections while no member serves this service. */
+    receiver(): Peer | undefined
+    /** Returns the status, based on the serving member's report if there is one. */
+    describe(answer: Record<string, unknown> | null): object
+  }
 }
 
 /** A process that is, or was, a member. */
@@ -92,57 +92,57 @@ export interface ServiceReport {
 
 /** Operators' requests to one service of a daemon, which the serving member answers. */
 export class ServiceOperations implements Operations {
-  readonly #service: OperatedService
+  readonly #deps: ServiceOperationsDeps
   readonly #statusRequests = new StatusRequests()
   readonly #commands = new ForwardedCommands()
   readonly #upgrades: ForwardedUpgrades
   readonly #changes = new ChangeNotifier()
   #closed = false
 
-  constructor(service: OperatedService) {
-    this.#service = service
-    this.#upgrades = new ForwardedUpgrades(service.times)
+  constructor(deps: ServiceOperationsDeps) {
+    this.#deps = deps
+    this.#upgrades = new ForwardedUpgrades(deps.times)
   }
 
   /** Resolves when it is decided which member serves, after `ms` at the latest. Returns null if no decision is pending. */
   whenDecided(ms: number): Promise<void> | null {
-    const { machine, times } = this.#service
-    return isUndecided(machine().phase) ? this.#whileIn(isUndecided, Math.min(ms, times.commit)) : null
+    const { holder, times } = this.#deps
+    return isUndecided(holder.state.phase) ? this.#whileIn(isUndecided, Math.min(ms, times.commit)) : null
   }
 
   get standing(): ServiceStanding {
-    const { descriptorTable, holder, machine, missing } = this.#service
+    const { descriptorTable, holder, missing, older } = this.#deps
     const { lastFailure } = holder.timeline
     const owner = this.#serving
-    const { bound, phase } = machine()
+    const { bound, phase } = holder.state
     const pids = bound.map(id => holder.peer(id)?.pid ?? 0)
     return {
       owner: owner ?? null,
-      others: [...holder.peers.filter(peer => peer !== owner), ...this.#service.olderGenerations()],
+      others: [...holder.peers.filter(peer => peer !== owner), ...older.draining],
       phase,
       probationLeftMs: holder.probationLeftMs,
       lastFailure,
       bound: pids,
-      missing: phase === 'rebuilding' ? missing() : [],
+      missing: phase === 'rebuilding' ? missing.all() : [],
       entries: descriptorTable.entriesFor(owner),
     }
   }
 
   /** The member that takes the connections of members that no longer serve. */
   get receiver(): Peer | undefined {
-    return this.#serving ?? this.#service.receiver()
+    return this.#serving ?? this.#deps.service.receiver()
   }
 
   /** The member that has the right to write, or had it last. */
   get #serving(): Peer | undefined {
-    const { holder, machine } = this.#service
-    return holder.peer(machine().owner)
+    const { holder } = this.#deps
+    return holder.peer(holder.state.owner)
   }
 
   /** Whether a process of another user takes part in the service, which may be silent for as long as that user likes. */
   get isOthers(): boolean {
-    const { holder, machine } = this.#service
-    const { joiner, owner } = machine()
+    const { holder } = this.#deps
+    const { joiner, owner } = holder.state
     return [joiner, owner].some(id => holder.peer(id)?.link.channel.foreignUser !== undefined)
   }
 
@@ -154,7 +154,7 @@ export class ServiceOperations implements Operations {
   async report(): Promise<ServiceReport> {
     // During recovery the status does not wait for the decision, which may take long: it must name the missing members. Nor does it for other users.
     const { isOthers } = this
-    if (!isOthers && this.#service.machine().phase !== 'rebuilding')
+    if (!isOthers && this.#deps.holder.state.phase !== 'rebuilding')
       await this.#whileIn(isUndecided, STATUS_MS)
     const peer = this.#serving
     const json = peer === undefined ? '' : await this.#statusRequests.ask(peer)
@@ -162,7 +162,8 @@ export class ServiceOperations implements Operations {
       isOthers,
       characters: json.length,
       // Ignores the report if another member serves now, so that the status is consistent.
-      describe: whole => this.#service.describe(whole && this.#serving === peer ? readReport(json) : null),
+      describe: whole =>
+        this.#deps.service.describe(whole && this.#serving === peer ? readReport(json) : null),
     }
   }
 
@@ -172,7 +173,8 @@ export class ServiceOperations implements Operations {
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
   ): Promise<Upgraded> {
-    const { name, holder } = this.#service
+    const { holder, service } = this.#deps
+    const { name } = service
     const left = await this.#awaitDecision(order.timeoutMs, cancel)
     if (order.killStuck) {
       await this.#killMissing(cancel)
@@ -201,12 +203,12 @@ export class ServiceOperations implements Operations {
 
   /** Forwards a command to the serving member. */
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
-    const { name, holder, machine } = this.#service
+    const { holder, service } = this.#deps
     await this.#awaitDecision(0, context.signal)
     // Checked here, because only the daemon knows for certain whether a standby can take over again.
-    if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined)
+    if (order.name === ROLLBACK && standbyOf(holder.state, id => holder.peer(id)) === undefined)
       throw noStandbyError(
-        `the member that serves "${name}"`,
+        `the member that serves "${service.name}"`,
         this.#unfitStandby,
         holder.timeline.releasedMs(this.#serving?.pid ?? 0),
       )
@@ -217,17 +219,17 @@ export class ServiceOperations implements Operations {
 
   /** Makes the processes that have left close their connections within this time (null: as configured), and end. */
   endDraining(timeoutMs: number | null): void {
-    const { holder, machine } = this.#service
-    const { joiner, owner, standby } = machine()
-    this.#service.endDraining(timeoutMs)
+    const { holder, older } = this.#deps
+    const { joiner, owner, standby } = holder.state
+    older.endDraining(timeoutMs)
     const left = holder.peers.filter(({ id }) => ![joiner, owner, standby].includes(id))
     for (const { link } of left) link.post({ endDrain: { timeoutMs: timeoutMs ?? OWN_LIMIT } })
   }
 
   /** Closes the listeners of a service that ends, if no member serves: no process will accept the clients that wait there. */
   closeListeners(): void {
-    const { descriptorTable, machine } = this.#service
-    if (machine().phase === 'idle' && this.#serving === undefined) descriptorTable.closeListeners()
+    const { descriptorTable, holder } = this.#deps
+    if (holder.state.phase === 'idle' && this.#serving === undefined) descriptorTable.closeListeners()
   }
 
   /** Handles a message of a member. Returns whether it was an answer, or a part of one. */
@@ -253,7 +255,7 @@ export class ServiceOperations implements Operations {
 
   /** Rejects the waiting upgrade requests with the reason of the last failed handoff. */
   handoffFailed(): void {
-    const failure = this.#service.holder.timeline.lastFailure
+    const failure = this.#deps.holder.timeline.lastFailure
     if (failure !== null) this.#upgrades.failed(failure)
   }
 
@@ -266,22 +268,22 @@ export class ServiceOperations implements Operations {
 
   /** Waits while the handoff is in one of these phases, at most for `ms`. Rejects with the signal's reason. */
   #whileIn(phases: (phase: HolderPhase) => boolean, ms: number, signal?: AbortSignal): Promise<void> {
-    return this.#changes.until(() => this.#closed || !phases(this.#service.machine().phase), ms, signal)
+    return this.#changes.until(() => this.#closed || !phases(this.#deps.holder.state.phase), ms, signal)
   }
 
   /** Kills the members for which a restarted daemon waits. A member that lives has reconnected within the limit of a member's silence. */
   async #killMissing(cancel: AbortSignal): Promise<void> {
     const isRebuilding = (phase: HolderPhase) => phase === 'rebuilding'
-    const { killMissing, machine, times } = this.#service
+    const { holder, missing, times } = this.#deps
     await this.#whileIn(isRebuilding, times.silence, cancel)
     // A daemon that no longer holds the service does not know which members are missing.
-    if (!this.#closed && isRebuilding(machine().phase)) await killMissing()
+    if (!this.#closed && isRebuilding(holder.state.phase)) await missing.kill()
   }
 
   /** Waits until it is decided which member serves, at most for a commit. Returns the remaining `timeoutMs` (0: no limit). Rejects with the signal's reason. */
   async #awaitDecision(timeoutMs: number, signal: AbortSignal): Promise<number> {
     const startedAt = performance.now()
-    const { commit } = this.#service.times
+    const { commit } = this.#deps.times
     await this.#whileIn(isUndecided, timeoutMs > 0 ? Math.min(timeoutMs, commit) : commit, signal)
     return timeoutMs > 0 ? Math.max(1, Math.round(timeoutMs - (performance.now() - startedAt))) : 0
   }
@@ -289,20 +291,20 @@ export class ServiceOperations implements Operations {
   /** Throws ERR_FDB_BUSY if a running handoff would refuse the successor. */
   async #refuseDuringHandoff(signal: AbortSignal): Promise<void> {
     await this.#whileIn(refusesJoiners, START_MS, signal)
-    const { holder, machine, name } = this.#service
-    const { joiner, owner, phase } = machine()
+    const { holder, service } = this.#deps
+    const { joiner, owner, phase } = holder.state
     if (!refusesJoiners(phase)) return
     const reason =
       phase === 'probation'
         ? `process ${holder.peer(owner)?.pid ?? 0} is in probation: try again when that is over, or return to the previous version (fd-broker rollback)`
         : `process ${holder.peer(joiner)?.pid ?? 0} is taking over (phase ${phase}): try again when that is over`
-    throw new FdbError('ERR_FDB_BUSY', `${name}: ${reason}`, { retryable: true, phase })
+    throw new FdbError('ERR_FDB_BUSY', `${service.name}: ${reason}`, { retryable: true, phase })
   }
 
   /** Why the standby cannot take over again; null if it can, or if there is none. */
   get #unfitStandby(): UnfitReport | null {
-    const { holder, machine } = this.#service
-    const { phase, standby, unfit } = machine()
+    const { holder } = this.#deps
+    const { phase, standby, unfit } = holder.state
     if (phase !== 'probation' || !unfit.includes(standby)) return null
     const { code, message } = holder.peer(standby)?.reason ?? UNKNOWN
     return { code, message }
@@ -312,14 +314,14 @@ export class ServiceOperations implements Operations {
   get #owner(): Peer {
     const owner = this.#serving
     if (owner !== undefined) return owner
-    const { holder, machine, missing, name } = this.#service
-    const { joiner, phase } = machine()
-    if (phase === 'rebuilding') throw recoveringError(missing())
+    const { holder, missing, service } = this.#deps
+    const { joiner, phase } = holder.state
+    if (phase === 'rebuilding') throw recoveringError(missing.all())
     const reason =
       phase === 'committing'
         ? `process ${holder.peer(joiner)?.pid ?? 0} must serve now and has not confirmed it yet: try again`
         : 'no member serves: start one'
-    throw new FdbError('ERR_FDB_BUSY', `${name}: ${reason}`, { retryable: true })
+    throw new FdbError('ERR_FDB_BUSY', `${service.name}: ${reason}`, { retryable: true })
   }
 }
 

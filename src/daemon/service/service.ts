@@ -11,7 +11,6 @@ import {
   stepHolder,
 } from '../../handoff/holder-machine.js'
 import { NOBODY } from '../../handoff/messages.js'
-import { isGranted } from '../../handoff/phases.js'
 import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
 import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
@@ -46,6 +45,7 @@ import {
   isEmpty,
   isUnserved,
   itemsOf,
+  settles,
   takeItems,
   UNSERVED_HOLDER,
 } from './restored-service.js'
@@ -55,8 +55,7 @@ import { keepState, type SoleCopy, soleCopyOf } from './sole-copy.js'
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
 interface ServiceDeps {
-  readonly times: HandoffTimes
-  readonly logger: Logger
+  readonly settings: { readonly times: HandoffTimes; readonly logger: Logger }
   readonly incarnation: string
   limits(): ServiceLimits
   /** Called when something that `status` shows or that {@link Service.record} has may have changed. */
@@ -98,36 +97,37 @@ export class Service {
     this.name = record.service
     this.startedBy = record.startedBy
     this.#deps = deps
+    const { logger, times } = deps.settings
     this.#generation = record.generation
     this.#startedAt = record.startedAt
     this.#stateFile = record.stateFile ?? ''
     this.#diedAt = record.diedAt ?? 0
     this.#handedOver = items.length > 0
-    this.#descriptorTable = new DescriptorTable(deps.logger)
-    this.#lastSeals = new LastSeals(this.#segmentSet, deps.logger)
+    this.#descriptorTable = new DescriptorTable(logger)
+    this.#lastSeals = new LastSeals(this.#segmentSet, logger)
     this.#descriptorTable.foreign = record.foreign ?? false
     this.#writes = new ForwardedWrites({
       name: this.name,
-      logger: deps.logger,
-      segmentSet: this.#segmentSet,
-      mostState: () => deps.limits().state,
-      hasState: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== UNSERVED_HOLDER.epoch,
-      writer: () => this.#holder.peer(this.#machine.owner),
-      isSilent: peer => this.#holder.isSilent(peer),
-      onGivenUp: identity => this.#recovery.stopAwaiting(identity),
-      moveConnections: drainer => this.#openMoveChannel(drainer),
-      changed: () => deps.changed(),
+      logger,
+      state: {
+        segmentSet: this.#segmentSet,
+        most: () => deps.limits().state,
+        exists: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== UNSERVED_HOLDER.epoch,
+      },
+      writer: { peer: () => this.#owner, isSilent: peer => this.#holder.isSilent(peer) },
+      events: {
+        onGivenUp: identity => this.#recovery.stopAwaiting(identity),
+        moveConnections: drainer => this.#openMoveChannel(drainer),
+        changed: () => deps.changed(),
+      },
     })
     this.#recovery = new Recovery(record.members, () => {
       this.#tryRebuilt()
       deps.changed()
     })
-    takeItems(items, {
-      service: this.name,
-      descriptorTable: this.#descriptorTable,
-      segmentSet: this.#segmentSet,
-      logger: deps.logger,
-    })
+    const { service } = record
+    const [descriptorTable, segmentSet] = [this.#descriptorTable, this.#segmentSet]
+    takeItems(items, { service, descriptorTable, segmentSet, logger })
     this.#machine = this.#recovery.members.length > 0 ? awaitsMembers(this.#segmentSet) : UNSERVED_HOLDER
     if (this.#machine === UNSERVED_HOLDER) this.#startUnserved()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => deps.holds(this.name)
@@ -154,31 +154,30 @@ export class Service {
         onReturned: peer => this.#takeBack(peer),
         forgotten: peer => this.#forgotten(peer),
       },
-      registry: this.#descriptorTable.held,
-      segmentSet: this.#segmentSet,
-      times: deps.times,
-      logger: deps.logger,
+      registry: descriptorTable.held,
+      segmentSet,
+      times,
+      logger,
       renewBytes: () => (this.#memberMerges ? DEFAULT_LIMITS.renewBytes : RENEW_BYTES),
     })
     this.#merging = new Merging({
-      service: this.name,
-      segmentSet: this.#segmentSet,
-      logger: deps.logger,
+      service,
+      segmentSet,
+      logger,
       mayMerge: () => this.#machine.phase === 'idle' && !this.#memberMerges && !this.#pause.isOn,
       isForeign: () => this.#descriptorTable.foreign,
     })
     this.operations = new ServiceOperations({
-      name: this.name,
-      times: deps.times,
+      times,
       holder: this.#holder,
-      machine: () => this.#machine,
-      descriptorTable: this.#descriptorTable,
-      receiver: () => deps.receiver(this.name),
-      olderGenerations: () => this.#writes.draining,
-      endDraining: timeoutMs => this.#writes.endDraining(timeoutMs),
-      missing: () => this.#missing,
-      killMissing: () => killMissing(() => this.#missing, deps.logger),
-      describe: answer => this.#describe(answer),
+      descriptorTable,
+      older: this.#writes,
+      missing: { all: () => this.#missing, kill: () => killMissing(() => this.#missing, logger) },
+      service: {
+        name: service,
+        receiver: () => deps.receiver(service),
+        describe: answer => this.#describe(answer),
+      },
     })
   }
 
@@ -195,6 +194,11 @@ export class Service {
       diedAt: this.#diedAt,
       foreign: this.#descriptorTable.foreign,
     }
+  }
+
+  /** The member that has the right to write, or had it last, if it is connected. */
+  get #owner(): Peer | undefined {
+    return this.#holder.peer(this.#machine.owner)
   }
 
   /** All descriptors and segments of the service. Borrowed. */
@@ -220,7 +224,8 @@ export class Service {
    */
   cancelForDaemon(reason: FdbError): void {
     const begunAt = this.#holder.timeline.current?.phases[0]?.at ?? Number.POSITIVE_INFINITY
-    if (this.operations.isOthers || Date.now() - begunAt > this.#deps.times.ready) this.#holder.cancel(reason)
+    if (this.operations.isOthers || Date.now() - begunAt > this.#deps.settings.times.ready)
+      this.#holder.cancel(reason)
   }
 
   /** Keeps the items unchanged until {@link resume}: a probation does not end meanwhile. */
@@ -253,7 +258,7 @@ export class Service {
   async keepState(timeoutMs: number): Promise<void> {
     const { stateFile: path, stateBytes = 0 } = this.soleCopy ?? {}
     if (path == null || stateBytes === 0) return
-    const { logger } = this.#deps
+    const { logger } = this.#deps.settings
     await keepState({
       service: this.name,
       path,
@@ -298,8 +303,14 @@ export class Service {
 
   /** Returns the fields that every Welcome of this service has, for a caller of that generation. */
   #facts({ version }: Caller, generation: number) {
-    const { incarnation, times } = this.#deps
-    const facts = { version, pid: process.pid, daemon: true, heartbeatMs: times.heartbeat, incarnation }
+    const { incarnation, settings } = this.#deps
+    const facts = {
+      version,
+      pid: process.pid,
+      daemon: true,
+      heartbeatMs: settings.times.heartbeat,
+      incarnation,
+    }
     return { ...facts, generation, serviceStartedAt: this.#startedAt }
   }
 
@@ -403,7 +414,7 @@ export class Service {
     try {
       this.#descriptorTable.arrive(peer, items)
     } catch (error) {
-      this.#deps.logger.warn(
+      this.#deps.settings.logger.warn(
         { err: error, pid: peer.pid },
         'the daemon closed the descriptors that a member sent',
       )
@@ -425,7 +436,7 @@ export class Service {
       take: end => to.link.sendBundle(moveChannelItems(end, from), SEND_CHANNEL_MS),
       give: end => from.link.sendBundle(moveChannelItems(end, to), SEND_CHANNEL_MS),
     }).catch(error =>
-      this.#deps.logger.warn(
+      this.#deps.settings.logger.warn(
         { err: error },
         'the channel for moving connections cannot be opened: the connections drain',
       ),
@@ -467,7 +478,8 @@ export class Service {
   }
 
   get #receiving(): ReattachTarget {
-    const { limits, logger } = this.#deps
+    const { limits, settings } = this.#deps
+    const { logger } = settings
     const limited = { service: this.name, limits: limits() }
     return {
       machine: this.#machine,
@@ -485,7 +497,7 @@ export class Service {
 
   /** Also true if no member serves: the next one reads the state as it is. */
   get #memberMerges(): boolean {
-    return this.#holder.peer(this.#machine.owner)?.capabilities.has(MERGES_SEGMENTS) ?? true
+    return this.#owner?.capabilities.has(MERGES_SEGMENTS) ?? true
   }
 
   #settled(peer: Peer): void {
@@ -496,7 +508,7 @@ export class Service {
 
   /** When no standby can take over again: closes the items that the serving version did not ask for, and tells the member to close them too. */
   #settle(): void {
-    const owner = this.#holder.peer(this.#machine.owner)
+    const owner = this.#owner
     if (owner === undefined) return
     this.#descriptorTable.settle(owner)
     owner.link.post({ released: {} })
@@ -543,7 +555,7 @@ export class Service {
       return
     }
     this.#dispatch({ type: 'rebuilt' })
-    this.#descriptorTable.adopt(this.#holder.peer(this.#machine.owner))
+    this.#descriptorTable.adopt(this.#owner)
   }
 
   /** Starts without members: at once, unless the segments must be sealed and cannot be at once. */
@@ -580,16 +592,6 @@ function candidate(caller: Caller, generation: number): Candidate {
 
 /** The daemon gives a member that does not merge segments a new one at this size, and merges the old one. */
 const RENEW_BYTES = 128 * 1024
-
-/** Whether from this step on the serving member serves for good: no standby can take over again. */
-function settles(before: HolderState, { phase, owner, epoch }: HolderState, event: HolderEvent): boolean {
-  if (phase !== 'idle') return false
-  // A deadline during the rollback settles nothing: the standby, if it was only paused, or another member may still take over.
-  if (before.phase === 'returning' && event.type === 'deadline') return false
-  if (before.phase !== 'idle') return isGranted(before.phase)
-  const message = event.type === 'message' && event.from === owner ? event.message : null
-  return message?.kind === 'serving' && message.epoch === epoch
-}
 
 const SEND_CHANNEL_MS = 5_000
 

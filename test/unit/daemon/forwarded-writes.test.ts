@@ -34,14 +34,9 @@ describe('a generation that drains, to a daemon that was started anew', () => {
     const writes = new ForwardedWrites({
       name: 'shop',
       logger: SILENT,
-      segmentSet: new SegmentSet(),
-      hasState: () => true,
-      mostState: () => 2 ** 30,
-      isSilent: () => false,
-      writer: () => undefined,
-      onGivenUp: process => gaveUp.push(process),
-      moveConnections: () => {},
-      changed: () => {},
+      state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
+      writer: { peer: () => undefined, isSilent: () => false },
+      events: { onGivenUp: process => gaveUp.push(process), moveConnections: () => {}, changed: () => {} },
     })
     const hello = { capabilities: [FORWARDS_WRITES] }
     writes.add(callerWith({ hello, intent: 'draining', link: new Link(ours), identity }), {}, true)
@@ -78,14 +73,9 @@ describe('those that follow a service', () => {
     const writes = new ForwardedWrites({
       name: 'shop',
       logger,
-      segmentSet: new SegmentSet(),
-      hasState: () => true,
-      mostState: () => 2 ** 30,
-      isSilent: () => false,
-      writer: () => undefined,
-      onGivenUp: () => {},
-      moveConnections: () => {},
-      changed: () => {},
+      state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
+      writer: { peer: () => undefined, isSilent: () => false },
+      events: { onGivenUp: () => {}, moveConnections: () => {}, changed: () => {} },
     })
     const told: WireBody[] = []
     const follower = () => {
@@ -140,14 +130,9 @@ describe('a change that is forwarded in several pieces', () => {
     const writes = new ForwardedWrites({
       name: 'shop',
       logger: SILENT,
-      segmentSet: new SegmentSet(),
-      hasState: () => true,
-      mostState: () => 2 ** 30,
-      isSilent: peer => silent.has(peer),
-      writer: () => writer?.peer,
-      onGivenUp: () => {},
-      moveConnections: () => {},
-      changed: () => {},
+      state: { segmentSet: new SegmentSet(), exists: () => true, most: () => 2 ** 30 },
+      writer: { peer: () => writer?.peer, isSilent: peer => silent.has(peer) },
+      events: { onGivenUp: () => {}, moveConnections: () => {}, changed: () => {} },
     })
     onTestFinished(() => writes.close())
     const author = () => {

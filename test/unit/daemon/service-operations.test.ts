@@ -1,7 +1,7 @@
 import { afterEach, expect, it, onTestFinished, vi } from 'vitest'
 import {
-  type OperatedService,
   ServiceOperations,
+  type ServiceOperationsDeps,
   StatusRequests,
 } from '../../../src/daemon/service/service-operations.js'
 import { UserQuotas } from '../../../src/daemon/user-quotas.js'
@@ -24,11 +24,10 @@ function open(phase: HolderPhase) {
   })
   const owner = peerOf(1)
   const service = {
-    name: 'shop',
+    service: { name: 'shop' },
     times: { ready: 1, quiesce: 1, freeze: 1, prepare: 1, commit: 1 },
-    holder: { peer: (id: number) => (id === 1 ? owner : peerOf(id)) },
-    machine: () => now,
-  } as unknown as OperatedService
+    holder: { peer: (id: number) => (id === 1 ? owner : peerOf(id)), state: now },
+  } as unknown as ServiceOperationsDeps
   const operations = new ServiceOperations(service)
   const order = { argv: [], timeoutMs: 60_000, service: 'shop', killStuck: false, without: [] }
   const upgrade = () => operations.upgrade(order, () => {}, new AbortController().signal)

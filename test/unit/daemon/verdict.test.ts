@@ -1,12 +1,15 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { type OperatedService, ServiceOperations } from '../../../src/daemon/service/service-operations.js'
+import {
+  ServiceOperations,
+  type ServiceOperationsDeps,
+} from '../../../src/daemon/service/service-operations.js'
 import type { HolderPhase } from '../../../src/handoff/phases.js'
 
 function open(phase: HolderPhase, commit = 60_000) {
   const now = { phase }
-  const service = { times: { commit }, holder: { peer: () => undefined }, machine: () => now }
-  return { now, operations: new ServiceOperations(service as unknown as OperatedService) }
+  const service = { times: { commit }, holder: { peer: () => undefined, state: now } }
+  return { now, operations: new ServiceOperations(service as unknown as ServiceOperationsDeps) }
 }
 
 async function isSettled(waiting: Promise<unknown>): Promise<boolean> {

@@ -8,7 +8,8 @@ import { violations } from '../../walls/check.js'
 import { circles } from '../../walls/circles.js'
 import { importsOf, sourcesBelow } from '../../walls/imports.js'
 import { nativeArrows } from '../../walls/native.js'
-import { HARD_PLACES, HARD_WORDS, ROOMS, ROOT_ENTRIES, UNIT_TESTS } from '../../walls/rules.js'
+import { crowdedParts } from '../../walls/parts.js'
+import { HARD_PLACES, HARD_WORDS, PARTS, ROOMS, ROOT_ENTRIES, UNIT_TESTS } from '../../walls/rules.js'
 import { hardTitles } from '../../walls/titles.js'
 import { commentLines, hardPlaces, hardWords, proseLines, retiredNames } from '../../walls/words.js'
 
@@ -46,6 +47,46 @@ describe('the sources', () => {
         return `| ${where} | ${about} | ${from} |`
       }),
     )
+  })
+})
+
+describe('the parts of a room', () => {
+  it('get no more values than the walls say', () => {
+    const sources = PARTS.rooms.flatMap(room => [...sourcesBelow(root, `src/${room}`)])
+    expect(sources.length).toBeGreaterThan(80)
+    expect(crowdedParts(new Map(sources), PARTS.most).toSorted()).toEqual([...PARTS.more])
+  })
+
+  it('count by their interfaces and parameters', () => {
+    const source = `/** a: b, */
+interface ADeps {
+  readonly a: { b: 1; c: 2 }
+  d?(): void
+  e<T>(x: T): T
+}
+interface Parts {
+  a: 1
+  b: 2
+  c: 3
+}
+interface Other {
+  a: 1
+  b: 2
+  c: 3
+}
+class A {
+  constructor(parts: Parts, f: (a: 1, b: 2) => void = () => {}) {
+  }
+}
+class B {
+  private constructor(a: Map<1, 2>, b: 1, c: 3) {}
+}
+`
+    expect(crowdedParts(new Map([['a.ts', source]]), 2)).toEqual([
+      'a.ts ADeps: 3',
+      'a.ts Parts: 3',
+      'a.ts constructor: 3',
+    ])
   })
 })
 
