@@ -3,7 +3,7 @@ import { limitError, mostBodyBytes, type StateLimits } from './limits.js'
 import { encodeBody, type NewChange } from './records.js'
 import { addPrint } from './requests.js'
 import type { SectionStore } from './section-store.js'
-import type { PendingWrite } from './write-queue.js'
+import type { NewWrite, PendingWrite } from './write-queue.js'
 
 /** Maximum bytes of changes per part, unless the part is a single change. */
 const PART_BYTES = 16 * 1024
@@ -21,6 +21,7 @@ export type BulkChange<T> = { key: string; value: T } | { key: string; delete: t
 export class Bulk {
   readonly parts: Uint8Array[] = []
   count = 0
+  isFinished = false
   /** The fingerprint of the bulk's changes, computed only for a bulk with a request id. See {@link SectionStore.printOf}. */
   print = 0
   readonly #section: SectionStore
@@ -41,14 +42,26 @@ export class Bulk {
     const { changesPerRecord } = this.#limits
     if (this.#request !== '') this.print = addPrint(this.print, this.#section.printOf(change.op, change.key))
     const size = change.key.length + (change.value?.length ?? 0)
-    if (this.#partBytes + size > Math.min(PART_BYTES, mostBodyBytes(this.#limits) / 4)) this.closePart()
+    if (this.#partBytes + size > Math.min(PART_BYTES, mostBodyBytes(this.#limits) / 4)) this.#closePart()
     this.#part.push(change)
     this.#partBytes += size
     this.count++
-    if (this.#part.length >= Math.min(PART_CHANGES, changesPerRecord)) this.closePart()
+    if (this.#part.length >= Math.min(PART_CHANGES, changesPerRecord)) this.#closePart()
   }
 
-  closePart(): void {
+  /** All changes are added. */
+  finish(): void {
+    this.#closePart()
+    this.isFinished = true
+  }
+
+  /** The encoded bulk; null if it changes nothing. */
+  get write(): Pick<NewWrite, 'sections' | 'parts' | 'request' | 'prints'> | null {
+    if (this.count === 0) return null
+    return { sections: [this.#section], parts: this.parts, request: this.#request, prints: [this.print] }
+  }
+
+  #closePart(): void {
     if (this.#part.length === 0) return
     const part = encodeBody(this.#part)
     const most = mostBodyBytes(this.#limits)

@@ -92,3 +92,12 @@ const WRITE_OPTIONS = map({
 export function checkWrite(call: string, options: unknown): void {
   checkOptions(call, options, WRITE_OPTIONS)
 }
+
+/** Calls `make`, whose exceptions reject. */
+export function rejecting<R>(make: () => Promise<R>): Promise<R> {
+  try {
+    return make()
+  } catch (error) {
+    return Promise.reject(error)
+  }
+}

@@ -2,12 +2,11 @@ import { FdbError } from '../errors.js'
 import { Bulk, type BulkChange, checkChanges, type EntryChange, opOf } from './bulk.js'
 import type { LogCore } from './core.js'
 import { type DraftSection, REMOVE, refuseThenable, type StateDraft } from './draft.js'
-import { type Durability, makeDurably } from './durable.js'
 import { inFileOrder } from './in-file-order.js'
 import { checkKey, checkNewKey, checkRequest, limitError, mostBodyBytes } from './limits.js'
 import type { Location } from './locations.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
-import { addPrint, type WriteOptions } from './requests.js'
+import { addPrint, checkWrite, rejecting, type WriteOptions } from './requests.js'
 import type { SectionSchema } from './schema.js'
 import { AppliedChange, type ChangeListener, type SectionStore, type StoredChange } from './section-store.js'
 import type { Store } from './store.js'
@@ -203,18 +202,19 @@ export class Section<T> {
    * promise resolves when the change waits, with its result for the present state. This applies to all changes.
    */
   put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
-    return this.#writer.change('put()', options, async () => {
-      await this.#write(this.#encodePut(key, value), options)
-    })
+    return this.#change('put()', options, () => this.#encodePut(key, value), nothing)
   }
 
   /** @internal Puts an encoded value that an operator gave. Rejects with ERR_FDB_STATE_VALUE if the codec or `validate` refuses it. */
-  async putBytes_(key: string, value: Uint8Array, options: WriteOptions): Promise<void> {
-    const change = this.#encode(PUT, key)
-    change.version ||= this.version
-    this.#values.decode(key, { value, version: change.version ?? 0 }, 'nothing was put')
-    change.value = value
-    await this.#write(change, options)
+  putBytes_(key: string, value: Uint8Array, options: WriteOptions): Promise<void> {
+    const encode = () => {
+      const change = this.#encode(PUT, key)
+      change.version ||= this.version
+      this.#values.decode(key, { value, version: change.version ?? 0 }, 'nothing was put')
+      change.value = value
+      return change
+    }
+    return this.#change('put()', options, encode, nothing)
   }
 
   /**
@@ -222,10 +222,8 @@ export class Section<T> {
    * was made before. Deleting an entry that does not exist is a change too.
    */
   delete(key: string, options: WriteOptions = {}): Promise<boolean> {
-    return this.#writer.change('delete()', options, async () => {
-      const existed = () => this.#section.slots.has(key)
-      return (await this.#write(this.#encode(DELETE, key), options, existed)) !== false
-    })
+    const existed = () => this.#section.slots.has(key)
+    return this.#change('delete()', options, () => this.#encode(DELETE, key), isNotFalse, existed)
   }
 
   /**
@@ -241,36 +239,34 @@ export class Section<T> {
     change: (value: T | undefined) => T | typeof REMOVE | undefined,
     options: WriteOptions = {},
   ): Promise<T | undefined> {
-    return this.#writer.change('update()', options, () => this.#update(key, change, options))
+    return rejecting(() => {
+      checkWrite('update()', options)
+      checkNewKey(key, this.name, this.#core.limits)
+      const request = checkRequest(options.request, this.#core.limits)
+      const prints = request === '' ? [] : [PUT, DELETE].map(op => this.#section.printOf(op, key) || 1)
+      const update = (state: StateDraft) => this.#updateIn(state, key, change)
+      const result = (answer: unknown) =>
+        answer === undefined ? this.get(key) : (answer as { value: T | undefined }).value
+      return this.#writer.change({ update, request, prints }, options, this.#schema?.durable, result)
+    })
   }
 
-  async #update(
+  #updateIn(
+    state: StateDraft,
     key: string,
     change: (value: T | undefined) => T | typeof REMOVE | undefined,
-    options: WriteOptions,
-  ): Promise<T | undefined> {
-    checkNewKey(key, this.name, this.#core.limits)
-    const write = (state: StateDraft): { value: T | undefined } => {
-      const next = change(state.get(this, key))
-      refuseThenable(next)
-      if (next === undefined) return { value: state.get(this, key) }
-      if (next !== REMOVE) state.put(this, key, next)
-      else state.delete(this, key)
-      return { value: next === REMOVE ? undefined : next }
-    }
-    const request = checkRequest(options.request, this.#core.limits)
-    const prints = request === '' ? [] : [PUT, DELETE].map(op => this.#section.printOf(op, key) || 1)
-    const writing = this.#writer
-    const update = (durability: Durability | null) => writing.update(write, request, prints, durability)
-    const answer = await makeDurably(update, options, writing.disk, this.#schema?.durable)
-    return answer === undefined ? this.get(key) : answer.value
+  ): { value: T | undefined } {
+    const next = change(state.get(this, key))
+    refuseThenable(next)
+    if (next === undefined) return { value: state.get(this, key) }
+    if (next !== REMOVE) state.put(this, key, next)
+    else state.delete(this, key)
+    return { value: next === REMOVE ? undefined : next }
   }
 
   /** Deletes all entries, in one change. */
   clear(options: WriteOptions = {}): Promise<void> {
-    return this.#writer.change('clear()', options, async () => {
-      await this.#write(this.#encode(CLEAR, ''), options)
-    })
+    return this.#change('clear()', options, () => this.#encode(CLEAR, ''), nothing)
   }
 
   /**
@@ -280,21 +276,25 @@ export class Section<T> {
    * and the bulk is larger than `waitingBytes`, rejects with ERR_FDB_STATE_LIMIT.
    */
   bulk(changes: Iterable<BulkChange<T> | EntryChange<T>>, options: WriteOptions = {}): Promise<void> {
-    return this.#writer.change('bulk()', options, () => this.#bulk(changes, options))
+    return rejecting(() => {
+      checkWrite('bulk()', options)
+      checkChanges(changes, this.name)
+      const { limits } = this.#core
+      const bulk = new Bulk(this.#section, limits, checkRequest(options.request, limits))
+      const encoded = this.#encodeBulk(bulk, changes)
+      // A small bulk is encoded now, and queued before this call returns.
+      const write = bulk.isFinished ? bulk.write : encoded.then(() => bulk.write)
+      return this.#writer.change(write, options, this.#schema?.durable, nothing)
+    })
   }
 
-  async #bulk(changes: Iterable<BulkChange<T> | EntryChange<T>>, options: WriteOptions): Promise<void> {
-    checkChanges(changes, this.name)
-    const { limits, sliceMs } = this.#core
-    const request = checkRequest(options.request, limits)
-    const bulk = new Bulk(this.#section, limits, request)
-    const slice = new Slice(sliceMs)
+  async #encodeBulk(bulk: Bulk, changes: Iterable<BulkChange<T> | EntryChange<T>>): Promise<void> {
+    const slice = new Slice(this.#core.sliceMs)
     for (const change of changes) {
       bulk.add(this.#encodeChange(change))
       if (bulk.count % CHANGES_PER_CHECK === 0 && slice.over) await slice.next()
     }
-    bulk.closePart()
-    if (bulk.count > 0) await this.#enqueue(bulk.parts, request, bulk.print, options)
+    bulk.finish()
   }
 
   /** Calls `listener` after each applied change of this or another process. Returns a function that removes the listener. */
@@ -351,7 +351,8 @@ export class Section<T> {
         }
       }
     }
-    await this.#writer.update(write, '', [], null)
+    const options = { durable: false }
+    await this.#writer.change({ update: write, request: '', prints: [] }, options, false, nothing)
   }
 
   /** @internal */
@@ -382,31 +383,26 @@ export class Section<T> {
     }
   }
 
-  #write(change: NewChange, options: WriteOptions, readResult?: () => unknown): Promise<unknown> {
-    const body = encodeBody([change])
-    const most = mostBodyBytes(this.#core.limits)
-    if (body.length > most) throw limitError('a change', body.length, 'recordBytes', most)
-    const print = addPrint(0, this.#section.printOf(change.op, change.key))
-    return this.#enqueue([body], checkRequest(options.request, this.#core.limits), print, options, readResult)
-  }
-
-  #enqueue(
-    parts: Uint8Array[],
-    request: string,
-    print: number,
+  /** Encodes and makes a change, see {@link Writer.change}. `readResult`: called right before the change is applied. */
+  #change<R>(
+    call: string,
     options: WriteOptions,
+    encode: () => NewChange,
+    result: (made: unknown) => R,
     readResult?: () => unknown,
-  ): Promise<unknown> {
-    const write = {
-      sections: [this.#section],
-      parts,
-      request,
-      prints: [print],
-      ...(readResult && { readResult }),
-    }
-    const writing = this.#writer
-    const make = (durability: Durability | null) => writing.write({ ...write, durability })
-    return makeDurably(make, options, writing.disk, this.#schema?.durable)
+  ): Promise<R> {
+    return rejecting(() => {
+      checkWrite(call, options)
+      const change = encode()
+      const { limits } = this.#core
+      const body = encodeBody([change])
+      const most = mostBodyBytes(limits)
+      if (body.length > most) throw limitError('a change', body.length, 'recordBytes', most)
+      const request = checkRequest(options.request, limits)
+      const prints = [addPrint(0, this.#section.printOf(change.op, change.key))]
+      const write = { sections: [this.#section], parts: [body], request, prints, readResult }
+      return this.#writer.change(write, options, this.#schema?.durable, result)
+    })
   }
 
   #encodeChange(change: BulkChange<T> | EntryChange<T>): NewChange {
@@ -426,6 +422,13 @@ export class Section<T> {
     checkNewKey(key, this.name, this.#core.limits)
     return { section: this.name, op, key, version: this.#schema?.version ?? 0 }
   }
+}
+
+function nothing(): void {}
+
+/** An entry whose delete was made before, with the same request id, counts as existing. */
+function isNotFalse(existed: unknown): boolean {
+  return existed !== false
 }
 
 /** Returns whether the value is immutable. Freezes it first if `frozen`. */

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import { Compaction } from './compaction.js'
 import type { LogCore, LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
-import { type Disk, type Durability, makeDurably } from './durable.js'
+import type { Disk } from './durable.js'
 import { closedError } from './entries.js'
 import type { ForwardingOptions, ForwardQueue } from './forward-queue.js'
 import { type Answer, type ForwardedWrite, IncomingWrite } from './forwarded-write.js'
@@ -23,7 +23,7 @@ import {
 import { rebuild } from './rebuild.js'
 import type { StoredSchema } from './records.js'
 import { Replay } from './replay.js'
-import type { WriteOptions } from './requests.js'
+import { checkWrite, rejecting, type WriteOptions } from './requests.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import { checkSection, type Migrated, writeMigrated } from './section-entries.js'
@@ -321,12 +321,12 @@ export class StateLog implements LogOwner {
    * with the same `request` was already made.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
-    const writing = this.#writer
-    return writing.change('update()', options, () => {
-      // Print 0: the sections and keys that the update will change are unknown here.
+    return rejecting(() => {
+      checkWrite('update()', options)
       const request = checkRequest(options.request, this.#core.limits)
-      const update = (durability: Durability | null) => writing.update(change, request, [0], durability)
-      return makeDurably(update, options, writing.disk)
+      // Print 0: the sections and keys that the update will change are unknown here.
+      const write = { update: change, request, prints: [0] }
+      return this.#writer.change(write, options, undefined, answer => answer as R | undefined)
     })
   }
 

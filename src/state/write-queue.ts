@@ -18,7 +18,7 @@ export interface NewWrite {
   /** Fingerprints of the changes, see {@link RequestMemory}. */
   readonly prints: readonly number[]
   /** Called right before the record is applied. Returns the value with which the promise resolves. */
-  readonly readResult?: () => unknown
+  readonly readResult?: (() => unknown) | undefined
   /** Another process forwarded the write and still has it, so that this process does not forward it again. */
   readonly foreign?: boolean
   readonly durability?: Durability | null

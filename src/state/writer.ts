@@ -14,12 +14,22 @@ import {
 } from './forwarded-write.js'
 import type { Position } from './history.js'
 import type { Replay } from './replay.js'
-import { checkWrite, requestIdRefusal, type WriteOptions } from './requests.js'
+import { requestIdRefusal, type WriteOptions } from './requests.js'
 import type { Segment } from './segment.js'
 import type { NewWrite, PendingWrite, UpdateResult } from './write-queue.js'
 
 /** How long a read may rely on the last look at the seal. The look costs a system call. */
 const SEAL_MS = 1
+
+/** A change of this process: encoded, or an update that runs when all earlier changes are made. */
+export type OwnWrite = Pick<NewWrite, 'sections' | 'parts' | 'request' | 'prints' | 'readResult'> | OwnUpdate
+
+export interface OwnUpdate {
+  readonly update: (state: StateDraft) => unknown
+  readonly request: string
+  /** Fingerprints of the changes that may result. */
+  readonly prints: readonly number[]
+}
 
 type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
 
@@ -206,17 +216,33 @@ export class Writer {
     return promise
   }
 
-  /** Makes a change for the caller of the method `call`: every error rejects, and awaiting the change before ready() rejects too. */
-  change<R>(call: string, options: WriteOptions, make: () => Promise<R>): Promise<R> {
-    let change: Promise<R>
-    try {
-      checkWrite(call, options)
-      change = make()
-    } catch (error) {
-      change = Promise.reject(error)
-    }
+  /**
+   * Makes a change of this process, as the caller has encoded it; null: nothing is changed. Every error rejects, and awaiting the change before ready()
+   * rejects too. `durable`: the section's setting. `result` returns the value of the promise, from that of `readResult` or of the update.
+   */
+  change<R>(
+    write: OwnWrite | null | Promise<OwnWrite | null>,
+    options: WriteOptions,
+    durable: boolean | undefined,
+    result: (made: unknown) => R,
+  ): Promise<R> {
+    const change = this.#make(write, options, durable, result)
     // Before ready() a `durable` change is refused at once, so awaiting it cannot block.
-    return options?.durable === true ? change : this.#guardPremature(change)
+    return options.durable === true ? change : this.#guardPremature(change)
+  }
+
+  async #make<R>(
+    given: OwnWrite | null | Promise<OwnWrite | null>,
+    options: WriteOptions,
+    durable: boolean | undefined,
+    result: (made: unknown) => R,
+  ): Promise<R> {
+    // A change that is encoded already is queued in this turn, so that changes keep the order of their calls.
+    const write = given instanceof Promise ? await given : given
+    if (write === null) return result(undefined)
+    const make = (durability: Durability | null) =>
+      'update' in write ? this.#update(write, durability) : this.write({ ...write, durability })
+    return result(await makeDurably(make, options, this.disk, durable))
   }
 
   /** Whether changes wait until this process serves, and a check of ready() may wait for them. */
@@ -253,20 +279,13 @@ export class Writer {
     return this.#guardPremature(last)
   }
 
-  /** `prints` are the fingerprints of the update's possible results. */
-  update<R>(
-    change: (state: StateDraft) => R,
-    request: string,
-    prints: readonly number[],
-    durability: Durability | null,
-  ): Promise<R | undefined> {
-    const make = () => {
-      const result = runUpdate(change, this.#core.store)
+  #update({ update, request, prints }: OwnUpdate, durability: Durability | null): Promise<unknown> {
+    const makeUpdate = () => {
+      const result = runUpdate(update, this.#core.store)
       if (result.durable) requireDisk(durability, this.disk)
       return result
     }
-    const write: NewWrite = { sections: [], parts: [], request, prints, durability, makeUpdate: make }
-    return this.write(write) as Promise<R | undefined>
+    return this.write({ sections: [], parts: [], request, prints, durability, makeUpdate })
   }
 
   async accept(arriving: IncomingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {

@@ -298,8 +298,8 @@ describe('the changes of a bulk', () => {
     const bulk = new Bulk(store, DEFAULT_LIMITS, '')
     for (const size of sizes)
       bulk.add({ section: 's', op: 1, key: 'k', value: Buffer.alloc(size), version: 1 })
-    bulk.closePart()
-    bulk.closePart()
+    bulk.finish()
+    bulk.finish()
     expect(bulk.count).toBe(sizes.length)
     return bulk.parts.map(({ length }) => length)
   }
