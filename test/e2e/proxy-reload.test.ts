@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -151,6 +151,38 @@ describe('HUP', () => {
     // Listeners that were opened at run time are handed over like the rest.
     const pid = await edge.next()
     expect((await ask(`http://127.0.0.1:${third}/`).answer).headers['x-pid']).toBe(String(pid))
+  })
+
+  it('sets the options of a listener that have changed, as an upgrade does', async () => {
+    const edge = await Edge.prepare({ routes: answers('hello\n') })
+    const path = join(edge.sandbox.folder, 'open.sock')
+    const listening = (options: string) => ({
+      listeners: [
+        ...(edge.config.listeners as object[]).slice(0, 1),
+        { name: 'open', address: `unix:${path}${options}` },
+      ],
+    })
+    const mode = () => statSync(path).mode & 0o777
+    edge.write(listening('?mode=0666'))
+    await edge.next()
+    expect(mode()).toBe(0o666)
+    expect(await edge.reload(listening('?mode=0600&backlog=100'))).toMatchObject({ level: 30 })
+    expect(mode()).toBe(0o600)
+    expect(await edge.logged('options of a listener were changed')).toMatchObject({
+      listener: 'open',
+      changes: [
+        { option: 'backlog', applied: true },
+        { option: 'mode', applied: true },
+      ],
+    })
+    // A rollback returns to the options in force, not to those of the start.
+    const old = await edge.pid
+    edge.write(listening('?mode=0640'))
+    await edge.next()
+    expect(mode()).toBe(0o640)
+    expect((await edge.sandbox.run('rollback', '--control', edge.sandbox.control)).code).toBe(0)
+    expect(await edge.pid).toBe(old)
+    await until('the options are those of the version that serves again', () => mode() === 0o600)
   })
 
   it('also holds in a next version that has read the file before, and serves after it', async () => {

@@ -43,7 +43,7 @@ interface ListenerDeps {
  */
 export class Listener {
   readonly name: string
-  readonly spec: ListenerSpec
+  #spec: ListenerSpec
   /** Known even before a server is attached, unlike Node's `server.address()`. */
   readonly address: ListenerAddress
   /** Whether the listener was adopted from the previous version. */
@@ -64,10 +64,14 @@ export class Listener {
 
   private constructor(deps: ListenerDeps) {
     this.name = deps.name
-    this.spec = deps.spec
+    this.#spec = deps.spec
     this.address = addressOf(deps.fd)
     this.adopted = deps.adopted
     this.#deps = deps
+  }
+
+  get spec(): ListenerSpec {
+    return this.#spec
   }
 
   /**
@@ -176,6 +180,12 @@ export class Listener {
       const changes = this.#deps.options.apply()
       if (changes.length > 0) this.#deps.events.changed(changes)
     })
+  }
+
+  /** @internal Takes over a specification of the same address. Its options are set by the next {@link setOptions}. */
+  respecify(spec: ListenerSpec): void {
+    this.#spec = spec
+    this.#deps.options.want(spec)
   }
 
   /** @internal Remembers the socket options for a rollback, because the next version sets its own. */
@@ -391,7 +401,7 @@ interface SocketOptionsDeps {
  */
 export class SocketOptions {
   readonly #fd: OwnedFd
-  readonly #spec: ListenerSpec
+  #spec: ListenerSpec
   #before: ListenerSpec | null
   /** The options to set, or null if they are set. */
   #wanted: ListenerSpec | null
@@ -401,6 +411,14 @@ export class SocketOptions {
     this.#spec = spec
     this.#before = before
     this.#wanted = bound ? null : spec
+  }
+
+  /** Makes the next {@link apply} set the options of this specification, which has the same address. */
+  want(spec: ListenerSpec): void {
+    // Options that were not set yet are compared with those before them.
+    if (this.#wanted === null) this.#before = this.#spec
+    this.#spec = spec
+    this.#wanted = spec
   }
 
   /** Sets the options, and returns the changes. Throws the kernel's error. */

@@ -188,7 +188,10 @@ export class OwnListeners {
 
   async relisten(name: string, spec: ListenerSpec): Promise<Listener> {
     const present = this.#listeners.get(name)
-    if (present !== undefined && sameAddress(present.spec, spec)) return present
+    if (present !== undefined && sameAddress(present.spec, spec)) {
+      this.#respecify(present, this.#worker === null ? spec : workerSpec(spec))
+      return present
+    }
     const fd = this.#deps.registry.get(name)?.fd.share()
     try {
       const listener = await this.#open(name, spec)
@@ -237,6 +240,12 @@ export class OwnListeners {
     }
   }
 
+  #respecify(present: Listener, spec: ListenerSpec): void {
+    if (formatListenerSpec(present.spec) === formatListenerSpec(spec)) return
+    present.respecify(spec)
+    if (this.#deps.machine.phase === 'serving') present.setOptions()
+  }
+
   async #openAlone(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
     const { events, machine, registry, settings } = this.#deps
     const offered = ownFd === undefined ? this.#find(name, spec) : null
@@ -254,11 +263,9 @@ export class OwnListeners {
       options: new SocketOptions({ fd, spec, before, bound: !present }),
       events: {
         changed: changes => {
-          if (!adopted) return
-          settings.logger.info(
-            { listener: name, changes },
-            'options of an adopted listener differed from those of this version',
-          )
+          // The first options of a socket that a service manager has bound are no change.
+          if (!adopted && listener.spec === spec) return
+          settings.logger.info({ listener: name, changes }, 'options of a listener were changed')
           events.changed(name, changes)
         },
         failed: error => {
@@ -384,13 +391,20 @@ export function checkName(name: string): void {
   )
 }
 
-function overlapError(spec: ListenerSpec, { name, specText }: ListenerEntry, cause: FdbError): FdbError {
+function overlapError(
+  spec: ListenerSpec,
+  { name, spec: other, specText }: ListenerEntry,
+  cause: FdbError,
+): FdbError {
   const address = formatListenerSpec(spec)
-  return new FdbError(
-    'ERR_FDB_ADDRESS_IN_USE',
-    `${address} overlaps the listener "${name}" of this service (${specText}), which stays open until no version needs it. Listen at the same address or at another port, or end the service (fd-broker stop) before you start a version with the new address`,
-    { cause, details: { ...cause.details, listener: name } },
-  )
+  const message =
+    other !== null && sameAddress(other, spec)
+      ? `${address} is the address of the listener "${name}" of this service, which keeps that name until a next version listens there under another one (fd-broker upgrade)`
+      : `${address} overlaps the listener "${name}" of this service (${specText}), which stays open until no version needs it. Listen at the same address or at another port, or end the service (fd-broker stop) before you start a version with the new address`
+  return new FdbError('ERR_FDB_ADDRESS_IN_USE', message, {
+    cause,
+    details: { ...cause.details, listener: name },
+  })
 }
 
 function listenerTwice(name: string): FdbError {

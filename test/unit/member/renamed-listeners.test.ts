@@ -117,6 +117,19 @@ describe.each(['embedded', 'daemon'] as const)('the next version, %s hosting,', 
     expect(await ask({ port })).toBe('v1 web false')
   })
 
+  it('learns that only a next version can give a listener another name', async () => {
+    const { version } = await service(hosting)
+    const port = await freePort()
+    const first = await version('v1', { web: at(port) })
+    await expect(first.relisten('http', at(port))).rejects.toMatchObject({
+      code: 'ERR_FDB_ADDRESS_IN_USE',
+      message: expect.stringMatching(/is the address of the listener "web" of this service/),
+    })
+    expect(await ask({ port })).toBe('v1 web false')
+    await version('v2', { http: at(port) })
+    expect(await ask({ port })).toBe('v2 http true')
+  })
+
   it('learns of the listener in the way if it wants a wider or narrower address at the same port', async () => {
     const { scene, version } = await service(hosting)
     const port = await freePort()
