@@ -155,7 +155,7 @@ export async function withServing<T>(
 
 function ofStateful<T>(answer: Promise<T>): Promise<T> {
   return ofServiceWith(
-    'this service has no state, as a program under fd-broker run: name a service that has one',
+    'this service answers no requests for its state (a program under fd-broker run has none, and members in Python and Go do not show it): name a service that does',
     answer,
   )
 }

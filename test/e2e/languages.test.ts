@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { statusText } from '../../src/cli/status.js'
 import { OperatorClient } from '../../src/operator/client.js'
-import { readProcessReply, STOP, stopBody } from '../../src/operator/service-commands.js'
+import { ROLLBACK, readProcessReply, STOP, stopBody } from '../../src/operator/service-commands.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
@@ -252,6 +252,22 @@ for (const { language, name, tool } of MEMBERS) {
       await own.end()
       await first.end()
       expect(first.find('reinstated')).toBeUndefined()
+    })
+
+    it('leaves with `service.rollback` in its probation, and the version that stands by serves again', async () => {
+      const { scene } = await open(WATCHED)
+      const first = await node(scene)
+      const own = await serve(scene, language)
+      await first.says('retiring')
+      using client = await OperatorClient.connect(scene.control)
+      expect(readProcessReply(await client.command(ROLLBACK, '', { service: 'shop' }))).toMatchObject({
+        pid: own.pid,
+      })
+      await first.says('reinstated')
+      await servedBy(scene, first)
+      await own.end()
+      const late = client.command(ROLLBACK, '', { service: 'shop' })
+      await expect(late).rejects.toMatchObject({ code: 'ERR_FDB_NO_STANDBY' })
     })
 
     it('says why it does not take over, and the one before serves on', async () => {

@@ -45,7 +45,8 @@ func (m *Member) answerUpgrade(asked *upgradeRequest) {
 }
 
 func (m *Member) answerCommand(asked *command) {
-	if asked.Name != "service.stop" {
+	stop := asked.Name == "service.stop"
+	if !stop && asked.Name != "service.rollback" {
 		m.tell(envelope{CommandReply: &commandReply{
 			Request: asked.Request, Code: "ERR_FDB_COMMAND_UNKNOWN", Message: "this service has no command " + asked.Name,
 		}})
@@ -53,7 +54,9 @@ func (m *Member) answerCommand(asked *command) {
 	}
 	body, _ := json.Marshal(map[string]any{"pid": os.Getpid(), "generation": m.generation})
 	m.tell(envelope{CommandReply: &commandReply{Request: asked.Request, OK: true, Body: body}})
-	// The service ends: the version that stands by does not come back.
-	m.tell(envelope{EndProbation: &endProbation{Closing: true}})
+	// A stop ends the service: the version that stands by does not come back. The daemon passes a rollback on only if one stands by.
+	if stop {
+		m.tell(envelope{EndProbation: &endProbation{Closing: true}})
+	}
 	m.step(event{Type: "leave"})
 }

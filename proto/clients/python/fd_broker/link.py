@@ -413,11 +413,12 @@ class LinkPart(StatePart):
 
     def _answer_command(self, message: Message) -> None:
         request, name = message.get('request', 0), message.get('name', '')
-        if name == 'service.stop':
+        if name in ('service.stop', 'service.rollback'):
             body = json.dumps({'pid': os.getpid(), 'generation': self.generation}).encode()
             self._tell('command_reply', {'request': request, 'ok': True, 'body': body})
-            # The service ends: the version that stands by does not come back.
-            self._tell('end_probation', {'closing': True})
+            # A stop ends the service: the version that stands by does not come back. The daemon passes a rollback on only if one stands by.
+            if name == 'service.stop':
+                self._tell('end_probation', {'closing': True})
             self._step({'type': 'leave'})
             return
         why = f'this service has no command {name}'
