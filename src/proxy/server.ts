@@ -165,10 +165,12 @@ export class ReverseProxy {
       if (member.incumbent !== null) await proxy.#names.prepare(proxy.#upstreams.hosts)
       health = await proxy.#openHealth(config)
       warmUpInFirstWave(proxy.config, member, proxy.#logger)
-      const checkHealth: Check = ({ signal }) =>
-        health?.waitUntilHealthy(signal, () => member.incumbent !== null)
+      // A bundler may rename a function, but not the key that names it in messages.
+      const checks: Record<string, Check> = {
+        'upgrade.health': ({ signal }) => health?.waitUntilHealthy(signal, () => member.incumbent !== null),
+      }
       // An unreadable entry is reported, and its route left out.
-      await member.ready({ timeout, checks: [checkHealth], skipInvalid: true })
+      await member.ready({ timeout, checks: Object.values(checks), skipInvalid: true })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
       // Waiting requests go first, before the state is written.
       await nextTurn()
