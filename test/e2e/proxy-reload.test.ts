@@ -203,6 +203,17 @@ describe('HUP', () => {
     expect(await bodyAt(edge.port)).toBe('new\n')
   })
 
+  it('reaches the version that serves through the one that stands by', async () => {
+    const edge = await Edge.start({ routes: answers('old\n') })
+    const old = await edge.pid
+    const pid = await edge.next()
+    edge.write({ routes: answers('new\n') })
+    await edge.signal('SIGHUP', old)
+    await edge.logged('the configuration was read again', line => line.pid === old)
+    const answer = await ask(edge.url).answer
+    expect(answer).toMatchObject({ body: 'new\n', headers: { 'x-pid': String(pid) } })
+  })
+
   it('reads a large file without stopping the requests meanwhile', async () => {
     const edge = await Edge.start({ routes: answers('hello\n') })
     let stopped = false

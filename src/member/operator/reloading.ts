@@ -43,9 +43,13 @@ export class Reloading {
     this.#hook = hook
   }
 
-  /** Runs the hook. Concurrent calls run it one after the other. If `gone` aborts before its turn, rejects with the signal's reason. */
+  /**
+   * Runs the hook. Concurrent calls run it one after the other. If `gone` aborts before its turn, rejects with the signal's reason. In a process
+   * that stands by, the version that serves reloads instead: a service manager may still send its signals here.
+   */
   async run(gone?: AbortSignal): Promise<void> {
     const hook = this.#hook
+    if (hook !== null && this.#deps.machine.phase === 'standby' && (await this.#reloadNext())) return
     if (hook === null) {
       throw new FdbError(
         'ERR_FDB_COMMAND_UNKNOWN',
@@ -85,7 +89,7 @@ export class Reloading {
     }
   }
 
-  /** Resolves with false if this process serves again meanwhile. */
+  /** Makes the version that serves reload. Resolves with false if that is this process again. */
   async #reloadNext(): Promise<boolean> {
     const { machine, settings } = this.#deps
     const { control, service, timeout } = settings
