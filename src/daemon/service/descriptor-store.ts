@@ -146,7 +146,8 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       if (claimant !== null) this.#refuseUnsettled()
       const held = this.#getOrThrow(name)
       const others = this.#otherClaims(name, by, claimant)
-      if (!shared && others[0] !== undefined) throw claimedError(name, others[0].pid)
+      if (!shared && others[0] !== undefined)
+        throw claimedError(name, others[0].pid, 'too, and an exclusive claim needs it alone')
       const fd = this.#registry.get(descriptorKey(name))!.fd.dup()
       closeOnThrow([fd], () => {
         if (claimant !== null) this.#claims.add(name, claimant, { exclusive: !shared, uid: by.uid })
@@ -297,10 +298,10 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 }
 
-function claimedError(name: string, pid: number): FdbError {
+function claimedError(name: string, pid: number, how = 'for itself'): FdbError {
   return new FdbError(
     'ERR_FDB_FD_CLAIMED',
-    `process ${pid} has claimed the descriptor "${name}" for itself: try again when it has released it, or has ended`,
+    `process ${pid} has claimed the descriptor "${name}" ${how}: try again when it has released it, or has ended`,
     { retryable: true },
   )
 }
