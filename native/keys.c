@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include <uv.h>
 
 #define MAGIC UINT64_C(0x9b3c5e1d74f0a286)
 #define ALONE 16384
@@ -264,8 +264,8 @@ napi_value fdb_create_keys(napi_env env, napi_callback_info info) {
   if (!fdb_enter(env, info, 1, &call) || !fdb_integer(env, call.argv[0], "most", 0, 9007199254740991.0, &most))
     return NULL;
   fdb_instance *self = call.self;
-  if (self->key_seed[0] == 0 && getrandom(self->key_seed, sizeof(self->key_seed), 0) < 0)
-    return fdb_throw(env, errno, "getrandom");
+  int failed = self->key_seed[0] != 0 ? 0 : uv_random(NULL, NULL, self->key_seed, sizeof(self->key_seed), 0, NULL);
+  if (failed < 0) return fdb_throw(env, -failed, "getrandom");
   fdb_keys *keys = calloc(1, sizeof(*keys));
   if (keys == NULL) return fdb_throw(env, ENOMEM, "calloc");
   *keys = (fdb_keys){ .magic = MAGIC, .self = self, .part_count = 1, .most = (size_t)most };
