@@ -186,6 +186,20 @@ describe('the simulation', () => {
       'upgrade',
     ],
     [
+      'an upgrade that no later one may follow after its end',
+      [
+        'member/operator/upgrades.ts',
+        '      this.#underWay = null\n      this.#attempt = null',
+        '      this.#attempt = null',
+      ],
+      'kill',
+    ],
+    [
+      'files of an upgrade that remain after its end',
+      ['versions/upgrade-attempt.ts', '      child.exitReason.close()\n    })', '    })'],
+      'slow',
+    ],
+    [
       'a state file that is written on after a failed sync',
       ['state/file/copy.ts', '      this.lost = true\n      throw error', '      throw error'],
       'disk',

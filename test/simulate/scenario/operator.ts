@@ -42,6 +42,6 @@ export function startOperator(
       if (!p.dead) world.note(p, `${what}: ${(error as { code?: string }).code ?? error}`)
       if ((error as { code?: string }).code === 'ENOSYS') throw error
     }
-    world.kill(p, 'ends')
+    world.kill(p, 'ends', { code: 0, signal: null })
   })
 }
