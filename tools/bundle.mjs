@@ -38,14 +38,17 @@ const { values: flags } = parseArgs({
 const { bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 /**
- * Leaves out packages that no code uses: `thread-stream` (pino's transports) and `long` (inexact 64-bit numbers of protobufjs). As part of the
- * bundle, an empty `long` also keeps protobufjs from looking for the application's copy.
+ * Leaves out packages that no code uses: `thread-stream` and `@pinojs/redact` (transports and the option `redact` of pino), and `long` (inexact
+ * 64-bit numbers of protobufjs). As part of the bundle, an empty `long` also keeps protobufjs from looking for the application's copy.
  * @type {import('esbuild').Plugin}
  */
 const unused = {
   name: 'unused packages',
   setup({ onLoad, onResolve }) {
-    onResolve({ filter: /^(?:long|thread-stream)$/ }, ({ path }) => ({ path, namespace: 'unused' }))
+    onResolve({ filter: /^(?:long|thread-stream|@pinojs\/redact)$/ }, ({ path }) => ({
+      path,
+      namespace: 'unused',
+    }))
     // commander uses it only for commands that are separate programs.
     onResolve({ filter: /^node:child_process$/ }, ({ path, importer }) =>
       importer.includes('/commander/') ? { path, namespace: 'unused' } : undefined,
