@@ -1,4 +1,5 @@
 import { accessSync, constants, existsSync, readFileSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { dirname, join, resolve } from 'node:path'
 import { SOCKET_MODES } from '../base/socket-modes.js'
 import { FdbError } from '../errors.js'
@@ -104,6 +105,7 @@ async function examine(subject: DoctorSubject): Promise<Finding[]> {
   })
   if (loaded) {
     await check('Node internals', checkInternals)
+    if (findModule('ws') !== null) await check('ws', checkWs)
     await check('descriptors over Unix sockets', checkDescriptorPassing)
     await check('sealed memory', checkSealedMemory)
     await check('pidfd', checkPidfd)
@@ -173,6 +175,27 @@ async function checkInternals(): Promise<CheckResult> {
   const missing = missingInternals()
   if (missing.length === 0) return { status: 'ok', found: 'as expected' }
   return { status: 'warning', found: missing.map(({ message }) => message).join('; ') }
+}
+
+/** Returns the file that a program in this folder gets for the package, or null. */
+function findModule(name: string): string | null {
+  try {
+    return createRequire(join(startedAs.cwd, 'server.js')).resolve(name)
+  } catch {
+    return null
+  }
+}
+
+async function checkWs(): Promise<CheckResult> {
+  const { lackingOf, TESTED_WS } = await import('../ws/moved-web-sockets.js')
+  const file = findModule('ws')!
+  const lacking = lackingOf(createRequire(file)(file))
+  if (lacking === null) return { status: 'ok', found: 'WebSockets move after moveWebSockets()' }
+  return {
+    status: 'warning',
+    found: `WebSockets do not move: ${file} has no ${lacking} as in ws ${TESTED_WS}`,
+    remedy: `install ws ${TESTED_WS}, or a release of fd-broker that supports this one`,
+  }
 }
 
 async function checkDescriptorPassing(): Promise<CheckResult> {

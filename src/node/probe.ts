@@ -1,16 +1,21 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { HTTP_CONNECTIONS } from './http-connections.js'
+import { INFLATE_WINDOW } from './inflate-window.js'
 import { describeMissing, type Internal, isTested } from './internal.js'
+import { REBUILT_REQUEST } from './rebuilt-request.js'
 import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
 import { SOCKET_HANDLE, SOCKET_TIMEOUT } from './socket-handle.js'
+import { UNSENT_BYTES } from './unsent-bytes.js'
 
 /** Internals that every server without TLS needs. */
 const NEEDED_BY_ALL: readonly Internal[] = [SOCKET_HANDLE, SERVER_CONNECTIONS, SERVER_CLOSE]
 /** Internals that only some servers need, and that are slow to test. */
 const NEEDED_BY_SOME: readonly Internal[] = [HTTP_CONNECTIONS, SOCKET_TIMEOUT]
+/** Internals that only moving WebSockets need. */
+const NEEDED_BY_WEB_SOCKETS: readonly Internal[] = [REBUILT_REQUEST, INFLATE_WINDOW, UNSENT_BYTES]
 /** Internals that servers without TLS need. */
-export const INTERNALS: readonly Internal[] = [...NEEDED_BY_ALL, ...NEEDED_BY_SOME]
+export const INTERNALS: readonly Internal[] = [...NEEDED_BY_ALL, ...NEEDED_BY_SOME, ...NEEDED_BY_WEB_SOCKETS]
 
 /**
  * Tests `internals`, and returns an ERR_FDB_NODE for each that does not work on this version of Node. The features that need it then use a fallback,

@@ -10,6 +10,7 @@ import { until } from '../processes/until.js'
 import { get, RawClient } from './http-client.js'
 import { type Place, place } from './http-pair.js'
 import { SocketPairs } from './socket-pairs.js'
+import { Client, Numbering } from './web-sockets.js'
 
 /** The peer of a connection. The process that has the connection answers its questions. */
 export interface Talker {
@@ -162,6 +163,51 @@ async function upgradedSide(): Promise<Side> {
   })
 }
 
+async function webSocketSide(): Promise<Side> {
+  const numbering = new Numbering('x', { perMessageDeflate: true })
+  const at = await numbering.place()
+  return {
+    moving: at.moving,
+    get size() {
+      return at.served.connections
+    },
+    async connect() {
+      return new Asking(await Client.to(at))
+    },
+  }
+}
+
+/** Asks in frames whose mask is 0. */
+class Asking implements Talker {
+  readonly #client: Client
+  readonly #question = Buffer.of(0x81, 0x81, 0, 0, 0, 0, 63)
+
+  constructor(client: Client) {
+    this.#client = client
+  }
+
+  get gone(): boolean {
+    return this.#client.closed !== null
+  }
+
+  async ask(): Promise<void> {
+    await (await this.half())()
+  }
+
+  async half(): Promise<() => Promise<void>> {
+    const { raw } = this.#client
+    await new Promise(resolve => raw.write(this.#question.subarray(0, 3), resolve))
+    return async () => {
+      raw.write(this.#question.subarray(3))
+      await until('the answer', () => this.#client.got.splice(0).some(text => text.endsWith(' ?')))
+    }
+  }
+
+  end(): void {
+    this.#client.ws.terminate()
+  }
+}
+
 async function netSide(): Promise<Side> {
   const { hooks, serve } = counting()
   const server = net.createServer(socket => serve(socket))
@@ -226,6 +272,7 @@ function pairSides(): () => Promise<Side> {
 export const KINDS: readonly Kind[] = [
   { name: 'of an http.Server', side: httpSide },
   { name: 'that an application took over from an http.Server', side: upgradedSide },
+  { name: 'that are WebSockets of ws', side: webSocketSide },
   { name: 'of a net.Server', side: netSide },
   { name: 'of the relay', side: relaySide },
   { name: 'that are socket pairs', side: pairSides(), takesAny: true },

@@ -200,34 +200,6 @@ describe('an http.Server that is upgraded', () => {
   })
 })
 
-describe('WebSockets that the application terminates', () => {
-  it('go on through one upgrade after the other with every message in order', {
-    timeout: 240_000,
-  }, async () => {
-    const [scene, port] = await sceneWith('ws')
-    let app = await scene.serve()
-    const chats = await Promise.all(Array.from({ length: TALKING }, () => Chat.open(port)))
-    const talks = chats.map(chat => chat.talk())
-    for (let round = 0; round < ROUNDS; round++) {
-      app = await upgrade(scene, app)
-      const { pid } = app
-      await until(
-        'each is answered by the next process',
-        () => chats.every(chat => chat.pids.has(pid)),
-        60_000,
-      )
-    }
-    for (const chat of chats) chat.stop()
-    await Promise.all(talks)
-    for (const chat of chats) {
-      expect(chat.closed).toBe(false)
-      expect(chat.wrong).toEqual([])
-      expect(chat.pids.size).toBe(ROUNDS + 1)
-      expect(chat.pids.has(app.pid)).toBe(true)
-    }
-  })
-})
-
 describe('the example docs/examples/websocket', () => {
   it('goes on with its clients in the next process', { timeout: 240_000 }, async () => {
     const [scene, port] = await sceneWith('none')
@@ -312,58 +284,4 @@ async function connected(port: number): Promise<Socket> {
   })
   await once(socket, 'connect')
   return socket
-}
-
-/** Sends numbered messages without waiting for the answers, some of them large. */
-class Chat {
-  readonly wrong: string[] = []
-  readonly pids = new Set<number>()
-  closed = false
-  #sent = 0
-  #heard = 0
-  #stopped = false
-  readonly #ws: WebSocket
-
-  private constructor(ws: WebSocket) {
-    this.#ws = ws
-    ws.on('message', data => this.#hear(String(data)))
-    ws.on('close', () => {
-      this.closed = true
-    })
-  }
-
-  static async open(port: number): Promise<Chat> {
-    const ws = new WebSocket(`ws://127.0.0.1:${port}/`, { perMessageDeflate: false })
-    onTestFinished(() => ws.terminate())
-    await once(ws, 'open')
-    return new Chat(ws)
-  }
-
-  async talk(): Promise<void> {
-    while (!this.#stopped) {
-      this.#ws.send(this.#message(++this.#sent))
-      await pause(2)
-    }
-    await until(
-      'all are answered',
-      () => this.#heard === this.#sent,
-      20_000,
-      () => this.wrong,
-    )
-  }
-
-  stop(): void {
-    this.#stopped = true
-  }
-
-  #message(n: number): string {
-    return `message ${n} ${'x'.repeat(n % 10 === 0 ? 100_000 : n % 100)}`
-  }
-
-  #hear(text: string): void {
-    const n = ++this.#heard
-    const [count, pid] = text.split(' ', 2)
-    this.pids.add(Number(pid))
-    if (text !== `${n} ${pid} ${this.#message(n)}`) this.wrong.push(`${count}, expected ${n}`)
-  }
 }

@@ -11,9 +11,6 @@ import { blockOf, blocksOf, commandOf, commandsOf, pageText } from './page.js'
 
 const PAGE = 'frameworks.md'
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
-const MOVABLE = fileURLToPath(
-  new URL('../../docs/examples/websocket/movable-websockets.mjs', import.meta.url),
-)
 const PLAIN = ['express.mjs', 'fastify.mjs', 'koa.mjs', 'hono.mjs', 'server.mts']
 const OTHERS = ['service.mjs', 'ws.mjs', 'ws-moves.mjs', 'socketio.mjs', 'worker.mjs', 'edge.yaml']
 /** Tried in heavy/. */
@@ -115,7 +112,6 @@ describe('docs/frameworks.md: connections that were upgraded', () => {
 
   it('of ws go on in the next process, with hooks', async () => {
     const application = await shown('ws-moves.mjs')
-    application.write('movable-websockets.mjs', readFileSync(MOVABLE, 'utf8'))
     const service = await application.serve('node', 'ws-moves.mjs')
     const old = await talkTo(`${application.url}/anna`)
     await application.underLoad(async generation => {

@@ -14,7 +14,13 @@ export interface AppConfig {
   abortAfter?: number
   versions?: { min: number; max: number }
   upgrade?: Record<string, number>
-  drain?: { timeout?: number; tlsTimeout?: number; move?: 'auto' | 'idle' | 'off'; movesPerSecond?: number }
+  drain?: {
+    timeout?: number
+    tlsTimeout?: number
+    move?: 'auto' | 'idle' | 'off'
+    movesPerSecond?: number
+    firstWave?: number
+  }
   /** Entries that the first generation puts. */
   routes?: number
   schema?: { version: number; minReader?: number; codec?: string }

@@ -155,7 +155,7 @@ export const SITUATIONS: readonly Situation[] = [
     kind: 'connection',
     report: 'Unitech/pm2/issues/3230',
     complaint: 'A deploy waits until all WebSockets are closed, while new ones reach the old process.',
-    test: gate('e2e/connections-embedded', 'go on through one upgrade after the other with every message'),
+    test: gate('e2e/web-sockets', 'go on through upgrades and a rollback'),
   },
   {
     kind: 'connection',

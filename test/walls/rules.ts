@@ -252,6 +252,12 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'base', 'checks', 'state', 'member'],
   },
   {
+    name: 'ws',
+    about:
+      'moves the WebSockets of the package `ws`: `fd-broker/ws`; `internals.ts`: the private side of `ws`',
+    only: ['proto', 'errors', 'base', 'checks', 'node', 'connections'],
+  },
+  {
     name: 'auto',
     about: 'makes the servers of an unchanged program listeners of a member: `fd-broker/auto`',
     only: ['errors', 'base', 'checks', 'kernel', 'node', 'listeners', 'os', 'operator', 'member', 'index'],
@@ -321,7 +327,7 @@ export const CONFINED: readonly Confined[] = [
     what: "the inside of one of Node's own objects",
     pattern:
       /\._[a-zA-Z]\w*|\[\s*['"`]_[a-zA-Z]\w*|\b_[a-zA-Z]\w*\?:|[{;]\s*_[a-zA-Z]\w*\s*(?::|\})|\.parser\b|\bparser\?:|\bonIncoming\b|\bwriteQueueSize\b|\breadStop\b|\buseUserBuffer\b|\bgetOwnPropertySymbols\b|\bReflect\.ownKeys\b|\bprocess\.binding\b|\bnode:internal\b/,
-    to: ['node'],
+    to: ['node', 'ws/internals.ts'],
   },
 ]
 

@@ -8,5 +8,6 @@ export const ENTRIES = [
   { name: 'adapter', path: 'adapter.d.ts' },
   { name: 'errors', path: 'errors.d.ts' },
   { name: 'stores', path: 'stores/index.d.ts' },
+  { name: 'ws', path: 'ws/index.d.ts' },
   { name: 'auto', path: 'auto/index.d.ts' },
 ]

@@ -9,8 +9,8 @@
 import http from 'node:http'
 import { parseArgs } from 'node:util'
 import { join } from 'fd-broker'
+import { moveWebSockets } from 'fd-broker/ws'
 import { WebSocketServer } from 'ws'
-import { movableWebSockets } from './movable-websockets.mjs'
 
 const { values: flags } = parseArgs({
   options: {
@@ -21,26 +21,20 @@ const { values: flags } = parseArgs({
 
 const member = await join({ service: 'room', control: flags.control === 'none' ? false : flags.control })
 const server = http.createServer((_request, response) => response.writeHead(426).end('WebSockets only\n'))
-const wss = new WebSocketServer({ noServer: true })
+const wss = new WebSocketServer({ server, perMessageDeflate: true })
 
 /** This server's data of each client. @type {WeakMap<import('ws').WebSocket, { name: string, messages: number }>} */
 const guests = new WeakMap()
 
-const sockets = movableWebSockets(wss, {
-  protocol: 'app/room-1',
-  save: ws => JSON.stringify(guests.get(ws)),
-  take: (ws, state) => welcome(ws, JSON.parse(state)),
+moveWebSockets(wss, {
+  serialize: ws => Buffer.from(JSON.stringify(guests.get(ws))),
+  restore: (ws, data) => welcome(ws, JSON.parse(Buffer.from(data).toString())),
 })
 
-server.on('upgrade', (request, socket, head) =>
-  wss.handleUpgrade(request, socket, head, ws => {
-    sockets.know(/** @type {import('node:net').Socket} */ (socket), ws)
-    welcome(ws, { name: '', messages: 0 })
-  }),
-)
+wss.on('connection', ws => welcome(ws, { name: '', messages: 0 }))
 
 const web = await member.listen('web', flags.listen)
-web.serve(server, { http: { upgraded: sockets.hooks } })
+web.serve(server)
 
 for (const signal of ['SIGTERM', 'SIGINT']) process.once(signal, () => member.close({ timeout: 10_000 }))
 

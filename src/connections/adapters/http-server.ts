@@ -35,6 +35,7 @@ import {
   publish,
   witnessOf,
 } from './node-socket.js'
+import { type TakenOver, takeBackAll, takenOverFor, takenOverOf } from './taken-over.js'
 
 /** The interval at which the keep-alive timeouts of adopted connections are checked. */
 const EXPIRY_MS = 100
@@ -166,6 +167,8 @@ export class HttpServerConnections implements MovableConnections<Value> {
   #onMovable: (() => void) | null = null
   #signal: NodeJS.Immediate | undefined
   readonly #held = new HeldSockets()
+  /** The connections that wait to leave, held by the library that has taken them over. */
+  readonly #waiting = new Set<net.Socket>()
   /** The server has started to listen, and Node keeps a list of its connections. */
   #listens = false
   /** The `bytesRead` of a connection when its parser was idle. The parser is still idle while no more has been read. */
@@ -187,7 +190,13 @@ export class HttpServerConnections implements MovableConnections<Value> {
   resume(): void {
     this.#refused = new WeakSet()
     this.#keptBack = new WeakMap()
+    this.#takeBack()
+  }
+
+  #takeBack(): void {
     this.#upgraded?.takeBack()
+    this.#waiting.clear()
+    takeBackAll()
   }
 
   get #isDirect(): boolean {
@@ -199,13 +208,21 @@ export class HttpServerConnections implements MovableConnections<Value> {
     let count = 0
     for (const socket of this.#deps.open) {
       if (this.#refused.has(socket) || !isPlain(socket)) continue
-      if (this.#upgraded !== null || parserOf(socket) !== null) count++
+      if (parserOf(socket) !== null || this.#movesTaken(socket)) count++
     }
     return count
   }
 
+  /** Whether a connection that was taken over can move, now or later. */
+  #movesTaken(socket: net.Socket): boolean {
+    return takenOverOf(socket)?.moves ?? this.#upgraded !== null
+  }
+
   /** Returns the kind of a connection, and why it has not left. */
   describeConnection(socket: net.Socket): [kind: string, reason: string] {
+    const taken = takenOverOf(socket)
+    if (taken !== undefined)
+      return ['websocket', this.#refused.has(socket) ? 'refused' : taken.reasonOf(socket)]
     const parser = parserOf(socket)
     const kind = parser === null && this.#upgraded ? this.#upgraded.hooks.protocol : 'http'
     if (this.#refused.has(socket)) return [kind, 'refused']
@@ -223,7 +240,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     this.#deps.answers.onEnded = listener && (socket => this.#ended(socket))
     if (listener !== null) return
     this.#held.readAgain()
-    this.#upgraded?.takeBack()
+    this.#takeBack()
   }
 
   /** Holds the connection, because a busy client would send its next request before a receiver takes the connection. */
@@ -231,11 +248,20 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (!socket.writable || isResponding(socket) || parserOf(socket) === null || this.#refused.has(socket))
       return
     this.#held.hold(socket)
+    this.#mayMove()
+  }
+
+  readonly #onRest = (socket: net.Socket): void => {
+    this.#waiting.add(socket)
+    this.#mayMove()
+  }
+
+  readonly #mayMove = (): void => {
     this.#signal ??= setImmediate(() => {
       this.#signal = undefined
       this.#onMovable?.()
     })
-  }
+  };
 
   *departures(which: MoveWhich): Generator<Value, void, undefined> {
     if (!this.#deps.sniffed && !this.#isDirect) return
@@ -248,6 +274,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
   *#candidates(): Generator<net.Socket> {
     for (const next of [...this.#deps.open]) {
       yield* this.#held.takeOut()
+      for (const socket of this.#waiting) {
+        this.#waiting.delete(socket)
+        if (this.#deps.open.has(socket)) yield socket
+      }
       if (this.#deps.open.has(next) && !this.#refused.has(next)) yield next
     }
   }
@@ -257,7 +287,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
       // The application passed its own socket, for example a TLS one, to the server.
       if (!isPlain(socket)) this.#deps.answers.announceOn(socket)
       if (parserOf(socket) !== null) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
-      if (which === 'idle' || this.#upgraded === null) return null
+      if (which === 'idle') return null
+      const taken = takenOverOf(socket)
+      if (taken !== undefined) return this.#departTaken(socket, taken)
+      if (this.#upgraded === null) return null
       const departed = this.#upgraded.depart(socket)
       return departed && toValue(departed.fd, { application: departed.record })
     } catch (error) {
@@ -265,6 +298,22 @@ export class HttpServerConnections implements MovableConnections<Value> {
       this.#faulty.add(socket)
       return null
     }
+  }
+
+  #departTaken(socket: net.Socket, taken: TakenOver): Value | null {
+    if (!taken.moves || !isPlain(socket) || !socket.writable) return null
+    const fd = connectionOf(socket)
+    if (fd === null) return null
+    let record: Uint8Array | null = null
+    try {
+      record = taken.serialize(socket, this.#onRest)
+    } finally {
+      if (record === null) fd.close()
+    }
+    if (record === null) return null
+    this.#deps.open.remove(socket)
+    abandon(socket)
+    return toValue(fd, { application: { protocol: taken.protocol, record } })
   }
 
   /** Whether the connection is between two requests. */
@@ -348,6 +397,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (application) {
       const mine = this.#upgraded?.hooks.protocol
       if (application.protocol === mine) return
+      if (takenOverFor(this.#deps.server, application.protocol ?? '')?.moves) return
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
         `a connection of protocol ${application.protocol} arrived, but this version has ${mine ?? 'no hooks'} for upgraded connections of this server`,
@@ -378,7 +428,11 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #arrive({ state: { idle, application }, fds }: Value, how: Arrival): Witness | undefined {
     if (application) {
-      const socket = this.#upgraded!.arrive(fds[0]!, application, how)
+      const taken = takenOverFor(this.#deps.server, application.protocol ?? '')
+      const socket =
+        taken === undefined
+          ? this.#upgraded!.arrive(fds[0]!, application, how)
+          : this.#arriveTaken(fds[0]!, taken, application.record ?? NOTHING, how)
       if (how === 'refused') this.#refused.add(socket)
       return witnessOf(socket)
     }
@@ -389,6 +443,18 @@ export class HttpServerConnections implements MovableConnections<Value> {
       () => fds[0]!.close(),
     )
     return undefined
+  }
+
+  #arriveTaken(fd: OwnedFd, taken: TakenOver, record: Uint8Array, how: Arrival): net.Socket {
+    const socket = openSocket(fd, this.#deps.server)
+    this.#deps.open.add(socket)
+    try {
+      taken.restore(socket, record)
+    } catch (error) {
+      throw notRestored(socket, how, error, this.#deps)
+    }
+    publish(socket)
+    return socket
   }
 
   /** Calls `closed` instead of `listening` if the server closes before it listens. */

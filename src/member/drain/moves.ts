@@ -12,6 +12,7 @@ import { fateOf } from '../../os/process-identity.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
 import { Link } from '../../wire/link.js'
+import type { LeavingTimes } from '../listeners/listener.js'
 import type { Settings } from '../options/options.js'
 
 /** The interval at which this process asks for a move channel. */
@@ -27,12 +28,15 @@ interface MovingListener {
   readonly name: string
   readonly connections: number
   readonly moving: readonly MovableConnections[]
-  announce(): void
-  announceFixed(): void
+  announce(times: LeavingTimes): void
+  announceFixed(times: LeavingTimes): void
 }
 
 interface MovesDeps {
-  readonly settings: Pick<Settings, 'drainTimeout' | 'firstWave' | 'logger' | 'move' | 'movesPerSecond'>
+  readonly settings: Pick<
+    Settings,
+    'drainTimeout' | 'drainTlsTimeout' | 'firstWave' | 'logger' | 'move' | 'movesPerSecond'
+  >
   readonly listeners: () => Iterable<MovingListener>
   /** Asks the process that serves for a move channel. */
   readonly ask: () => void
@@ -61,6 +65,9 @@ export class Moves {
   #announced = false
   /** When the remaining connections are closed (performance.now()). */
   #cutAt = 0
+  /** The same for connections with TLS. */
+  #cutTlsAt = 0
+  #why: LeavingTimes['why'] = 'replaced'
   /** The time without a receiver, in milliseconds; {@link PATIENCE_MS} is its limit. */
   #waited = 0
   /** The wait before the next request for a channel. */
@@ -77,22 +84,26 @@ export class Moves {
 
   /** Starts to move or drain the connections. `receiver`: another process serves, and may take connections. Idempotent. */
   leave(receiver: boolean): void {
-    const { drainTimeout, move } = this.#settings
+    const { drainTimeout, drainTlsTimeout, move } = this.#settings
     for (const each of this.#receivers) void each.stop()
+    this.#why = receiver ? 'replaced' : 'ended'
+    if (!this.#leaving) {
+      this.#cutAt = performance.now() + drainTimeout
+      this.#cutTlsAt = performance.now() + Math.max(drainTimeout, drainTlsTimeout)
+    }
     if (!receiver || move === 'off') {
       this.#leaving = false
       this.#announce()
       return
     }
-    for (const listener of this.#listeners()) listener.announceFixed()
+    for (const listener of this.#listeners()) listener.announceFixed(this.#times)
     if (this.#leaving) return
     this.#leaving = true
     this.#proved = null
     this.#leftAt = { at: performance.now(), moved: this.counts.moved }
     this.#waited = 0
     this.#pause = { since: 0, ms: 0 }
-    this.#cutAt = Number.POSITIVE_INFINITY
-    this.limit(drainTimeout)
+    this.#announceAtHalf(drainTimeout)
     this.#askForChannel()
   }
 
@@ -101,6 +112,23 @@ export class Moves {
     const cutAt = performance.now() + ms
     if (!this.#leaving || cutAt >= this.#cutAt) return
     this.#cutAt = cutAt
+    this.#cutTlsAt = cutAt
+    for (const listener of this.#listeners())
+      if (this.#announced) listener.announce(this.#times)
+      else listener.announceFixed(this.#times)
+    this.#announceAtHalf(ms)
+  }
+
+  get #times(): LeavingTimes {
+    const now = performance.now()
+    return {
+      plainMs: Math.max(0, this.#cutAt - now),
+      tlsMs: Math.max(0, this.#cutTlsAt - now),
+      why: this.#why,
+    }
+  }
+
+  #announceAtHalf(ms: number): void {
     clearTimeout(this.#halfTime)
     this.#halfTime = setTimeout(() => this.#announce(), Math.min(ms / 2, LONGEST_MS))
     this.#halfTime.unref()
@@ -294,7 +322,7 @@ export class Moves {
   #announce(): void {
     if (this.#announced) return
     this.#announced = true
-    for (const listener of this.#listeners()) listener.announce()
+    for (const listener of this.#listeners()) listener.announce(this.#times)
   }
 
   readonly #reportError = (error: unknown, message: string): void =>

@@ -5,6 +5,7 @@ import { HttpResponses } from '../../connections/adapters/http-responses.js'
 import { HttpServerConnections } from '../../connections/adapters/http-server.js'
 import { NetServerConnections } from '../../connections/adapters/net-server.js'
 import { OpenSockets } from '../../connections/adapters/open-sockets.js'
+import { leaveTakenOver, stayTakenOver, type TakenOver } from '../../connections/adapters/taken-over.js'
 import type { MovableConnections } from '../../connections/movable.js'
 import { FdbError } from '../../errors.js'
 import { listenOver, type OwnedFd } from '../../kernel/index.js'
@@ -30,6 +31,19 @@ import {
 
 /** When the service ends, a new connection has this time to send its first request. */
 const SILENT_MS = 500
+
+/** WebSockets are closed this long before all other connections, at most a quarter of the time, so that the application hears of their end. */
+const BEFORE_CUT_MS = 2_000
+
+/** The time that remaining connections have, in milliseconds, and why they end. */
+export interface LeavingTimes {
+  readonly plainMs: number
+  readonly tlsMs: number
+  readonly why: 'replaced' | 'ended'
+}
+
+/** For a server that the application gives up while the service goes on. */
+const AT_LEISURE: LeavingTimes = { plainMs: 30_000, tlsMs: 30_000, why: 'ended' }
 
 const attachedServers = new WeakSet<ServableServer>()
 
@@ -238,6 +252,7 @@ export class AttachedServer {
     this.#answers?.resume()
     this.#callKeeper(keeper => keeper.resume?.())
     this.#moving?.resume()
+    stayTakenOver()
   }
 
   /** Calls the keeper, if there is one. Its exception is reported and does not stop the handoff. */
@@ -269,15 +284,29 @@ export class AttachedServer {
   }
 
   /** Tells all clients that their connections will end (`Connection: close`, GOAWAY). */
-  announce(): void {
+  announce(times: LeavingTimes = AT_LEISURE): void {
     this.#callKeeper(keeper => keeper.announce())
     this.#answers?.announce()
     this.#sessions.leave()
+    this.#leaveTakenOver(times, () => true)
   }
 
-  /** Closes the HTTP/1 connections between two requests, and after {@link SILENT_MS} those that still have sent no request. */
+  /** As {@link announce}, for those connections that can never move. */
+  announceFixed(times: LeavingTimes): void {
+    if ((this.moving?.movable ?? 0) === 0) this.announce(times)
+    else this.#leaveTakenOver(times, ({ moves }) => !moves)
+  }
+
+  #leaveTakenOver({ plainMs, tlsMs, why }: LeavingTimes, only: (taken: TakenOver) => boolean): void {
+    const ms = this.secure ? tlsMs : plainMs
+    const withinMs = ms - Math.min(ms / 4, BEFORE_CUT_MS)
+    leaveTakenOver([...this.#open, ...this.#secure.keys()], { withinMs, why, failed: this.#failed }, only)
+  }
+
+  /** Closes WebSockets, and the HTTP/1 connections between two requests; after {@link SILENT_MS} those that still have sent no request. */
   endIdle(): void {
     this.#callKeeper(keeper => keeper.endIdle?.())
+    this.#leaveTakenOver({ plainMs: 0, tlsMs: 0, why: 'ended' }, () => true)
     if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
     const server = this.server as http.Server
     if (!isHttpServer(server) || !HTTP_CONNECTIONS.works) {

@@ -10,9 +10,11 @@ import {
   type OptionChange,
 } from '../../listeners/index.js'
 import { acceptInto, acceptOptionsOf, stopListening } from '../../node/server-connections.js'
-import { AttachedServer } from './attached-server.js'
+import { AttachedServer, type LeavingTimes } from './attached-server.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
+
+export type { LeavingTimes } from './attached-server.js'
 
 export interface ListenerAddress {
   /** The address in the form that `listen()` accepts: `tcp://127.0.0.1:8080`, `unix:/run/x.sock`. */
@@ -275,13 +277,13 @@ export class Listener {
   }
 
   /** @internal Announces the end to the clients of all connections. */
-  announce(): void {
-    for (const served of this.#servers) served.announce()
+  announce(times?: LeavingTimes): void {
+    for (const served of this.#servers) served.announce(times)
   }
 
-  /** @internal Announces the end to the clients of those servers that have no connections that can move. */
-  announceFixed(): void {
-    for (const served of this.#servers) if ((served.moving?.movable ?? 0) === 0) served.announce()
+  /** @internal Announces the end to the clients of those connections that can never move. */
+  announceFixed(times: LeavingTimes): void {
+    for (const served of this.#servers) served.announceFixed(times)
   }
 
   /** @internal Closes connections between two requests, because the service ends. */

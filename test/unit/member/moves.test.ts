@@ -25,7 +25,14 @@ describe('the moves of connections', () => {
       announceFixed: () => {},
     }
     const made = new Moves({
-      settings: { move: 'auto', drainTimeout: 60_000, movesPerSecond: 1, firstWave: 0, logger },
+      settings: {
+        move: 'auto',
+        drainTimeout: 60_000,
+        drainTlsTimeout: 60_000,
+        movesPerSecond: 1,
+        firstWave: 0,
+        logger,
+      },
       listeners: () => [listener],
       ask: () => told.push('asked'),
     })

@@ -1,0 +1,100 @@
+import type net from 'node:net'
+import { closeAll, socketOver, socketPair } from '../kernel/index.js'
+import { internal } from './internal.js'
+import { handleOf } from './socket-handle.js'
+
+type Chunk = string | Buffer
+
+/** The write of a socket that libuv carries out. Either `buffer` or `_chunks` is set, or none for a single string. */
+interface WriteRequest {
+  readonly handle?: unknown
+  readonly buffer?: Buffer | null
+  /** Buffers, if `allBuffers`; otherwise each chunk is followed by its encoding. */
+  readonly _chunks?: readonly Chunk[] & { readonly allBuffers?: boolean }
+}
+
+/** A write that waits until the one before has ended. */
+interface WaitingWrite {
+  readonly chunk: Chunk
+  readonly encoding: string
+  callback: (error?: Error | null) => void
+}
+
+interface SocketWrites {
+  readonly _writableState: { getBuffer(): WaitingWrite[] }
+}
+
+interface ProcessRequests {
+  _getActiveRequests?(): WriteRequest[]
+}
+
+const NOTHING = Buffer.alloc(0)
+const MORE_THAN_TAKEN = 1024 * 1024
+
+export const UNSENT_BYTES = internal(
+  'process._getActiveRequests() with the chunks of writes, and socket._writableState.getBuffer()',
+  'a WebSocket moves only after its client has received everything',
+  () => {
+    const [here, there] = socketPair('probe of writes')
+    const socket = socketOver(here, { manualStart: true } as net.SocketConstructorOpts)
+    try {
+      const large = Buffer.alloc(MORE_THAN_TAKEN, 'x')
+      socket.cork()
+      socket.write(large)
+      socket.write('é')
+      socket.uncork()
+      socket.write('later')
+      const sent = MORE_THAN_TAKEN - (unsentBytes(socket)?.length ?? Number.NaN) + Buffer.byteLength('élater')
+      const rest = Buffer.concat([large.subarray(sent), Buffer.from('élater')])
+      return sent > 0 && unsentBytes(socket)?.equals(rest) === true
+    } finally {
+      socket.destroy()
+      closeAll([there])
+    }
+  },
+)
+
+function requestOf(handle: object): WriteRequest | undefined {
+  return (process as ProcessRequests)._getActiveRequests?.().find(request => request.handle === handle)
+}
+
+function bytesOf(chunk: Chunk, encoding: string): Buffer {
+  return typeof chunk === 'string' ? Buffer.from(chunk, encoding as BufferEncoding) : chunk
+}
+
+/** Returns the bytes of the write that libuv carries out, or null if they are unknown. */
+function currentWrite(handle: object): Buffer | null {
+  const request = requestOf(handle)
+  const chunks = request?._chunks
+  if (chunks === undefined) return request?.buffer ?? null
+  if (chunks.allBuffers === true) return Buffer.concat(chunks as readonly Buffer[])
+  const bytes: Buffer[] = []
+  for (let i = 0; i < chunks.length; i += 2) bytes.push(bytesOf(chunks[i]!, chunks[i + 1] as string))
+  return Buffer.concat(bytes)
+}
+
+/**
+ * Returns all bytes that were written to the socket and that the kernel has not taken, or null if they are unknown. The result is valid in this turn of the
+ * event loop.
+ */
+export function unsentBytes(socket: net.Socket): Buffer | null {
+  const handle = handleOf(socket)
+  if (handle === null) return null
+  const { writeQueueSize } = handle
+  if (writeQueueSize === 0 && socket.writableLength === 0) return NOTHING
+  const current = writeQueueSize === 0 ? NOTHING : currentWrite(handle)
+  if (current === null || current.length < writeQueueSize) return null
+  const waiting = (socket as unknown as SocketWrites)._writableState.getBuffer()
+  return Buffer.concat([
+    current.subarray(current.length - writeQueueSize),
+    ...waiting.map(({ chunk, encoding }) => bytesOf(chunk, encoding)),
+  ])
+}
+
+/** Lets the callbacks of waiting writes report success when the socket is destroyed, because another process sends the bytes. */
+export function succeedWaitingWrites(socket: net.Socket): void {
+  for (const write of (socket as unknown as SocketWrites)._writableState.getBuffer()) {
+    const { callback } = write
+    write.callback = () => callback(null)
+  }
+}
