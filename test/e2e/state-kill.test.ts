@@ -77,7 +77,9 @@ describe('a writer that is killed', () => {
         await once(child.stdout!, 'data')
         const worked = workOf(child.pid)
         random = (random * 1103515245 + 12345) % 2 ** 31
-        await new Promise(resolve => setTimeout(resolve, 2 + (random / 2 ** 31) * 150))
+        // By its own work: beside a load a writer that lives for so long may not have written yet.
+        const wanted = 2 + (random / 2 ** 31) * 150
+        while (worked() < wanted) await new Promise(resolve => setTimeout(resolve, 1))
         seen.ms += worked()
         child.kill('SIGKILL')
         await once(child, 'exit')
