@@ -1,7 +1,7 @@
 /*
  * If the addon is preloaded (LD_PRELOAD) and FD_BROKER_WAITS has a pid, the process waits here, before Node starts, until that process has ended or
  * an order (INT, TERM, HUP) has come. Meanwhile it reaps children, and needs some hundred KiB instead of Node's 40 MiB. Then it executes the same command again:
- * orders stay pending for it, and FD_BROKER_WAITED has that pid, and the ends of the last children ("PID PID:CODE …").
+ * FD_BROKER_SENT has the orders that were sent to that process, others stay pending, and FD_BROKER_WAITED has that pid, and the ends of the last children ("PID PID:CODE …").
  */
 #ifdef __linux__
 #include <errno.h>
@@ -16,6 +16,7 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef SYS_pidfd_open
@@ -60,16 +61,22 @@ static void report(pid_t pid) {
   setenv(WAITED, text, 1);
 }
 
-/* Sends pending orders to the process of this pidfd. */
+/* Sends pending orders to the process of this pidfd. Then they are pending no more, so that the same order may come again while Node starts. */
 static void send_orders(int process) {
   static const int SENDS[] = { SIGINT, SIGTERM };
+  static const struct timespec AT_ONCE;
   char text[16];
   size_t length = 0;
   sigset_t pending;
   sigpending(&pending);
-  for (size_t i = 0; i < sizeof(SENDS) / sizeof(*SENDS); i++)
-    if (sigismember(&pending, SENDS[i]) == 1 && syscall(SYS_pidfd_send_signal, process, SENDS[i], NULL, 0) == 0)
-      length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%d", length == 0 ? "" : " ", SENDS[i]);
+  for (size_t i = 0; i < sizeof(SENDS) / sizeof(*SENDS); i++) {
+    sigset_t sent;
+    if (sigismember(&pending, SENDS[i]) != 1 || syscall(SYS_pidfd_send_signal, process, SENDS[i], NULL, 0) != 0) continue;
+    length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%d", length == 0 ? "" : " ", SENDS[i]);
+    sigemptyset(&sent);
+    sigaddset(&sent, SENDS[i]);
+    sigtimedwait(&sent, NULL, &AT_ONCE);
+  }
   if (length > 0) setenv(SENT, text, 1);
 }
 

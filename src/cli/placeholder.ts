@@ -11,7 +11,7 @@ import { controlOption } from './options.js'
 
 /** Environment variable of `native/waiting.c`: the awaited pid, and `PID:CODE` of children that have ended. */
 const WAITED = 'FD_BROKER_WAITED'
-/** Environment variable of `native/waiting.c`: the signals that the addon has sent to the awaited process; they are also pending here. */
+/** Environment variable of `native/waiting.c`: the signals that the addon has sent to the awaited process. */
 const SENT = 'FD_BROKER_SENT'
 /** Delay before this process waits without Node: another signal may follow. */
 const SETTLED_MS = 1_000
@@ -43,18 +43,20 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   using last = new LastServer(control, { known: awaited })
   let served = awaited
   let forwarding = 0
-  const forward = async (signal: NodeJS.Signals) => {
+  /** `told` has got the signal, but may have been replaced. */
+  const follow = async (number: number, told: ServerProcess | null) => {
     forwarding++
+    await last.ask()
+    const now = last.present
+    if (now !== null && now.pid !== told?.pid) trySignalTo(now.pidfd, number)
+    forwarding--
+  }
+  const forward = async (signal: NodeJS.Signals) => {
     const number = constants.signals[signal]
     // At once: a tool that has started this process may kill it if it does not soon obey.
     const told = last.present
-    const isSent = sent.delete(number) && told?.pid === awaited
-    if (told !== null && !isSent) trySignalTo(told.pidfd, number)
-    // That process may have been replaced.
-    await last.ask()
-    const now = last.present
-    if (now !== null && now !== told) trySignalTo(now.pidfd, number)
-    forwarding--
+    if (told !== null) trySignalTo(told.pidfd, number)
+    await follow(number, told)
   }
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward)
   const hangUp = (signal: NodeJS.Signals) => {
@@ -64,6 +66,7 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     process.kill(process.pid, signal)
   }
   process.on('SIGHUP', hangUp)
+  for (const number of sent) void follow(number, last.present)
   // The program image that executed this command has blocked these signals.
   releaseSignals()
   for (;;) {
@@ -94,10 +97,10 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
 }
 
 /** Removes the variables of the addon, and returns what it has seen. */
-function takeWaited(): { awaited: number | null; codes: Map<number, number>; sent: Set<number> } {
+function takeWaited(): { awaited: number | null; codes: Map<number, number>; sent: number[] } {
   const [awaited = '', ...ends] = (process.env[WAITED] ?? '').split(' ')
   const codes = new Map(ends.map(end => end.split(':').map(Number) as [number, number]))
-  const sent = new Set((process.env[SENT] ?? '').split(' ').map(Number))
+  const sent = (process.env[SENT] ?? '').split(' ').map(Number).filter(Boolean)
   delete process.env[WAITED]
   delete process.env[SENT]
   return { awaited: Number(awaited) || null, codes, sent }

@@ -71,6 +71,29 @@ describe('a program that was started in a terminal', () => {
     },
   )
 
+  it('passes on a second Ctrl-C that comes while the command that keeps its place still handles the first', async () => {
+    const program = await AutoProgram.of(`${SERVER}
+let orders = 0
+process.on('SIGINT', () => {
+  console.log('order ' + ++orders)
+  if (orders === 2) process.exit()
+})
+`)
+    const { script, shown } = onTerminal(program)
+    const first = await program.serves(1)
+    await program.command('upgrade')
+    await program.serves(2)
+    const waits = () =>
+      procText(first, 'cmdline').includes('keep') && /^Threads:\t1$/m.test(procText(first, 'status'))
+    await until('the command waits without Node', () => waits() || null)
+    const ended = once(script, 'exit')
+    signalPid(first, 'SIGINT')
+    await until('the program gets the first order', () => shown().includes('order 1') || null)
+    signalPid(first, 'SIGINT')
+    await ended
+    expect(shown()).toContain('order 2')
+  })
+
   it('passes Ctrl-C on while it stands by', async () => {
     const program = await AutoProgram.of(SERVER)
     const { script } = onTerminal(program, { FD_BROKER_PROBATION: '30s' })
