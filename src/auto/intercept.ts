@@ -3,7 +3,7 @@ import { channel } from 'node:diagnostics_channel'
 import { lookup } from 'node:dns'
 import { existsSync, renameSync } from 'node:fs'
 import net from 'node:net'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { MAX_UNIX_NAME } from '../listeners/index.js'
 import { nameSocket, seemToListen } from '../node/held-handle.js'
 import { setMethod } from '../node/observed-events.js'
@@ -113,8 +113,9 @@ function portOf(first: unknown): number {
 export function listenAt(server: net.Server, path: string, args: readonly unknown[]): void {
   const other = `${resolve(path)}.${process.pid}`
   const listen = (...given: unknown[]) => Reflect.apply(originalListen, server, given)
-  // If the path exists, Node's own listen() reports the error. An abstract name is no file, so that Node does not remove it.
-  if (path.startsWith('\0') || existsSync(path) || Buffer.byteLength(other) > MAX_UNIX_NAME) {
+  // Node's own listen() reports the error if the path exists or its folder does not. An abstract name is no file, so that Node does not remove it.
+  const free = !existsSync(path) && existsSync(dirname(resolve(path)))
+  if (path.startsWith('\0') || !free || Buffer.byteLength(other) > MAX_UNIX_NAME) {
     listen(...args)
     return
   }

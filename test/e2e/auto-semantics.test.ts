@@ -153,13 +153,20 @@ describe('a program under fd-broker/auto sees of its servers what it sees withou
     expect(await said('import', { SERVED: '1' })).toEqual(wanted)
   })
 
-  it('an error that it does not handle ends it', async () => {
+  it.each([
+    ['its port is in use', '8080, () => net.createServer().listen(8080)', /EADDRINUSE/],
+    [
+      'the folder of its path does not exist',
+      "'./no-folder/shop.sock'",
+      /E(?:ACCES|NOENT).* \.\/no-folder\/shop\.sock$/,
+    ],
+  ])('an error that it does not handle ends it: %s', async (_, where, error) => {
     const program = await AutoProgram.of(`import net from 'node:net'
-net.createServer().listen(8080, () => net.createServer().listen(8080))
+net.createServer().listen(${where})
 `)
     const [without, under] = [await program.run('nothing'), await program.run('import')]
-    const told = (stderr: string) => /Error: listen EADDRINUSE.*/.exec(stderr)?.[0]
-    expect(told(without.stderr)).toMatch(/EADDRINUSE/)
+    const told = (stderr: string) => /Error: listen E.*/.exec(stderr)?.[0]
+    expect(told(without.stderr)).toMatch(error)
     expect([under.code, told(under.stderr)]).toEqual([without.code, told(without.stderr)])
   })
 })
