@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { Option } from 'commander'
 import type { Logger } from '../base/logger.js'
@@ -63,6 +63,11 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     requireControl(config, file)
     for (const { facts, text } of certificateWarnings(config, Date.now()))
       process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
+    const folder = config.stateFile === null ? null : dirname(config.stateFile.path)
+    if (folder !== null && !existsSync(folder))
+      process.stderr.write(
+        `warning: stateFile: there is no folder ${folder}: create it, or the state is not written to disk\n`,
+      )
     const { listeners, upstreams, routes } = config
     const counts = Object.entries({ listeners, upstreams, routes }).map(
       ([name, { length }]) => `${length} ${length === 1 ? name.slice(0, -1) : name}`,

@@ -256,6 +256,20 @@ describe('fd-broker on the command line', () => {
     }
   })
 
+  it('proxy --check: warns of a state file whose folder does not exist', async () => {
+    const sandbox = Sandbox.open()
+    const config = join(sandbox.folder, 'edge.yaml')
+    const folder = join(sandbox.folder, 'no-folder')
+    writeFileSync(
+      config,
+      `service: edge\nlisteners: [{ name: http, address: "tcp://127.0.0.1:0" }]\nstateFile: ${folder}/state\n`,
+    )
+    expect(await sandbox.run('proxy', '--config', config, '--check')).toMatchObject({
+      code: 0,
+      stderr: expect.stringContaining(`warning: stateFile: there is no folder ${folder}`),
+    })
+  })
+
   it.each(perLane(['status', 'logs --service nope'], ['status', 'routes list', 'logs --service nope']))(
     'exits 3 where %s finds no service',
     async line => {
