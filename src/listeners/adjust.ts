@@ -54,6 +54,8 @@ export function adjustListener(
   }
   for (const option of ['reuseAddr', 'reusePort'] as const) {
     if (now[option] === undefined || now[option] === wanted[option]) continue
+    // Node sets reuseAddr on each datagram socket that it opens, and its effect on a bound one is none.
+    if (wanted.kind === 'udp' && before?.[option] === wanted[option]) continue
     changes.push(
       tryToChange(
         option,

@@ -1,9 +1,17 @@
+import { createSocket } from 'node:dgram'
 import { chownSync, lstatSync, mkdtempSync, renameSync, rmSync } from 'node:fs'
 import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { closeAll, connectToUnix, inspectOne, listenOver, type OwnedFd } from '../../../src/kernel/index.js'
+import {
+  closeAll,
+  connectToUnix,
+  inspectOne,
+  listenOver,
+  type OwnedFd,
+  releaseNumber,
+} from '../../../src/kernel/index.js'
 import { adjustListener, bindListener, parseListenerSpec } from '../../../src/listeners/index.js'
 import { removeUnixPath } from '../../../src/listeners/unix-path.js'
 import { until } from '../../processes/until.js'
@@ -30,6 +38,20 @@ describe('an adopted listener', () => {
     const change = (wanted: string) => adjustListener(fd, now, null, parseListenerSpec(wanted))
     expect(change(address)).toEqual([])
     expect(change(`${address}?ipv6Only=true`)).toEqual([])
+  })
+
+  it('of UDP is not said to differ because the previous version has opened it with Node', async () => {
+    const fd = bound('udp://127.0.0.1:0')
+    const socket = createSocket('udp4')
+    await new Promise<void>(resolve => socket.bind({ fd: releaseNumber(fd.dup()) }, resolve))
+    onTestFinished(() => void socket.close())
+    const now = inspectOne(fd)
+    expect(now.reuseAddr).toBe(true)
+    const change = (before: string, wanted: string) =>
+      adjustListener(fd, now, parseListenerSpec(before), parseListenerSpec(wanted))
+    expect(change('udp://127.0.0.1:5', 'udp://127.0.0.1:5')).toEqual([])
+    const changed = [{ option: 'reuseAddr', applied: true }]
+    expect(change('udp://127.0.0.1:5?reuseAddr', 'udp://127.0.0.1:5')).toEqual(changed)
   })
 
   it('has the mode and the owner that the next version asks for, and says what was changed', () => {
