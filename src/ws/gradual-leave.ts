@@ -18,10 +18,12 @@ export class GradualLeave<T> {
   /** Ends `those` and all that still wait within this time. */
   within(those: Iterable<T>, ms: number): void {
     const until = performance.now() + ms
-    this.#until = this.#waiting.size === 0 ? until : Math.min(this.#until, until)
+    const begins = this.#waiting.size === 0
+    this.#until = begins ? until : Math.min(this.#until, until)
     for (const one of those) this.#waiting.add(one)
-    clearTimeout(this.#timer)
-    this.#step()
+    // Repeated calls end no more than one.
+    if (begins) this.#step()
+    else this.#continue()
   }
 
   /** The remaining ones do not end. */
@@ -37,10 +39,15 @@ export class GradualLeave<T> {
       this.#waiting.delete(one)
       this.#end(one)
     }
+    this.#continue()
+  }
+
+  #continue(): void {
+    clearTimeout(this.#timer)
     if (this.#waiting.size === 0) return
     // With few connections the pause between two is longer than a step.
     const left = Math.max(0, this.#until - performance.now())
-    const pause = Math.max(steps > 1 ? STEP_MS : 0, left / (this.#waiting.size + 1))
+    const pause = Math.max(left > STEP_MS ? STEP_MS : 0, left / (this.#waiting.size + 1))
     this.#timer = setTimeout(() => this.#step(), pause).unref()
   }
 }
