@@ -143,6 +143,7 @@ NAPI_MODULE_INIT() {
     METHOD("addSums", fdb_add_sums),
     METHOD("findChanges", fdb_find_changes),
     METHOD("findPuts", fdb_find_puts),
+    METHOD("scanRuns", fdb_scan_runs),
     METHOD("scanChanges", fdb_scan_changes),
     METHOD("createKeys", fdb_create_keys),
     METHOD("getKey", fdb_get_key),

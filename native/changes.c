@@ -120,7 +120,7 @@ static bool is_run(const uint8_t *data, const uint32_t *change, const uint32_t *
 }
 
 /* Arguments (buffer, ranges, first, count, most, into): see ChangeCursor in src/state/change-cursor.ts. */
-napi_value fdb_scan_changes(napi_env env, napi_callback_info info) {
+napi_value fdb_scan_runs(napi_env env, napi_callback_info info) {
   fdb_call call;
   fdb_words ranges, into;
   fdb_bytes buffer;
@@ -235,4 +235,18 @@ napi_value fdb_find_puts(napi_env env, napi_callback_info info) {
     at = start + length;
   }
   return fdb_int_value(env, (int64_t)count);
+}
+
+/* Arguments (buffer, ranges, count, seed, into), for releases up to 0.4.0: writes for each change that the caller must decode it itself. */
+napi_value fdb_scan_changes(napi_env env, napi_callback_info info) {
+  enum { FIELDS_BEFORE = 11 };
+  fdb_call call;
+  fdb_words into;
+  int count;
+  if (!fdb_enter(env, info, 5, &call) || !fdb_int(env, call.argv[2], "count", 0, 1 << 24, &count) ||
+      !fdb_words_of(env, call.argv[4], "into", &into))
+    return NULL;
+  if (into.count / FIELDS_BEFORE < (size_t)count) return fdb_throw_range(env, "room is needed for %d changes", count);
+  for (int i = 0; i < count; i++) into.data[i * FIELDS_BEFORE] = 0;
+  return fdb_undefined(env);
 }

@@ -68,7 +68,7 @@ typedef void (*fdb_child)(void *data, const int *fds);
    If there is a starter, it forks, unless there are more than FDB_PASSED. Returns -1 with errno and the failed call. */
 pid_t fdb_fork(fdb_child run, void *data, const int *fds, uint32_t count, const char **failed);
 
-/* changes.c: the numbers that fdb_scan_changes() writes for each change. FDB_RUN is 0 if the caller must decode the change itself: it is invalid, has a rare
+/* changes.c: the numbers that fdb_scan_runs() writes for each change. FDB_RUN is 0 if the caller must decode the change itself: it is invalid, has a rare
    field, or its key is too long, empty or not ASCII. Otherwise it is the number of puts of one section that begin with this change; for another kind 1. */
 enum {
   FDB_RUN, FDB_OP, FDB_VERSION, FDB_SECTION, FDB_SECTION_END, FDB_KEY, FDB_KEY_END, FDB_VALUE, FDB_VALUE_END, FDB_PRINT,
@@ -209,6 +209,7 @@ FDB_CALL(fdb_file_size);
 FDB_CALL(fdb_add_sums);
 FDB_CALL(fdb_find_changes);
 FDB_CALL(fdb_find_puts);
+FDB_CALL(fdb_scan_runs);
 FDB_CALL(fdb_scan_changes);
 FDB_CALL(fdb_create_keys);
 FDB_CALL(fdb_get_key);

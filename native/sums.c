@@ -127,14 +127,14 @@ static void put_length(uint8_t *into, size_t length) {
   for (int i = 0; i < 4; i++) into[i] = (uint8_t)(length >> 8 * i);
 }
 
-/* Arguments (lanes, section, buffer, ranges, count, stride): see Digest in src/state/digest.ts. */
+/* Arguments (lanes, section, buffer, ranges, count, stride): see Digest in src/state/digest.ts. Releases up to 0.4.0 give no stride. */
 napi_value fdb_add_sums(napi_env env, napi_callback_info info) {
   fdb_call call;
   fdb_words lanes, ranges;
   fdb_bytes section, buffer;
-  int count, stride;
-  if (!fdb_enter(env, info, 6, &call) || !fdb_int(env, call.argv[4], "count", 0, 1 << 24, &count) ||
-      !fdb_int(env, call.argv[5], "stride", RANGES, 64, &stride) ||
+  int count, stride = RANGES;
+  if (!fdb_enter(env, info, 5, &call) || !fdb_int(env, call.argv[4], "count", 0, 1 << 24, &count) ||
+      (call.argc > 5 && !fdb_int(env, call.argv[5], "stride", RANGES, 64, &stride)) ||
       !fdb_words_of(env, call.argv[0], "lanes", &lanes) || !fdb_view(env, call.argv[1], "section", &section) ||
       !fdb_view(env, call.argv[2], "buffer", &buffer) || !fdb_words_of(env, call.argv[3], "ranges", &ranges))
     return NULL;

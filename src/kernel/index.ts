@@ -46,9 +46,9 @@ export const {
   makeRoom,
   reapChild,
   releaseSignals,
-  scanChanges,
+  scanRuns,
   setKey,
   setKeys,
 } = native
-/** The size of a change in the result of `scanChanges()`, in numbers. */
+/** The size of a change in the result of `scanRuns()`, in numbers. */
 export const CHANGE_FIELDS = 10

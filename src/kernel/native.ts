@@ -379,7 +379,7 @@ export interface Native {
    * and value; its sum (as SectionStore.printOf()). For a change that is invalid or rare, or whose key is empty, not ASCII or above `most` bytes, the first
    * number is 0 and the others are meaningless: the caller must decode it itself.
    */
-  scanChanges(
+  scanRuns(
     buffer: Uint8Array,
     ranges: Uint32Array,
     first: number,
@@ -400,7 +400,7 @@ export interface Native {
   setKey(index: KeyIndex, key: string, value: number | null): number | null | undefined
   deleteKey(index: KeyIndex, key: string): boolean
   /**
-   * Sets the keys of `count` changes, from number `first` of {@link scanChanges} on and in this order, to `values`; 2^32 - 2 is null. Writes the values
+   * Sets the keys of `count` changes, from number `first` of {@link scanRuns} on and in this order, to `values`; 2^32 - 2 is null. Writes the values
    * before to `before`; 2^32 - 1 for a new key. Returns the number of keys that were set, at least 1: fewer than `count` if there is not enough memory.
    */
   setKeys(

@@ -1,5 +1,5 @@
 import type { FdbError } from '../errors.js'
-import { CHANGE_FIELDS, scanChanges } from '../kernel/index.js'
+import { CHANGE_FIELDS, scanRuns } from '../kernel/index.js'
 import { type ChangeRun, PRINT } from './change-run.js'
 import { limitError, type StateLimits } from './limits.js'
 import {
@@ -93,7 +93,7 @@ export class ChangeCursor {
     const count = Math.min(SCANNED_AT_ONCE, this.#ranges.length / 2 - first)
     if (this.#fields.length < CHANGE_FIELDS * count) this.#fields = new Uint32Array(CHANGE_FIELDS * count)
     const { keyBytes } = this.#store.limits
-    scanChanges(this.#buffer, this.#ranges, first, count, keyBytes, this.#fields)
+    scanRuns(this.#buffer, this.#ranges, first, count, keyBytes, this.#fields)
     this.#first = first
     this.#scanned = count
   }

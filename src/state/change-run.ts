@@ -2,7 +2,7 @@ import { CHANGE_FIELDS } from '../kernel/index.js'
 import type { ScannedKeys } from './key-map.js'
 import { addPrint } from './requests.js'
 
-/** Positions in the result of `scanChanges()`: start and end of key and value; the fingerprint. */
+/** Positions in the result of `scanRuns()`: start and end of key and value; the fingerprint. */
 const ENTRY = 5
 export const PRINT = 9
 

@@ -19,11 +19,11 @@ export const PARTS = 256
 /** The addon's values for null, and for a key that is not there. */
 export const NULL = 0xffff_fffe
 export const NONE = 0xffff_ffff
-/** Positions in the result of `scanChanges()`. */
+/** Positions in the result of `scanRuns()`. */
 const KEY = 5
 const KEY_END = 6
 
-/** Encoded changes and their fields, as `scanChanges()` writes them; all keys are ASCII. */
+/** Encoded changes and their fields, as `scanRuns()` writes them; all keys are ASCII. */
 export interface ScannedKeys {
   readonly buffer: Buffer
   readonly fields: Uint32Array

@@ -199,7 +199,7 @@ function changes() {
   const put = Buffer.from([10, 1, 115, 26, 3, 107, 101, 121, 34, 2, 118, 118, 40, 3])
   const into = new Uint32Array(20)
   const scan = (buffer, ranges, count, first = 0, most = 100) =>
-    native.scanChanges(buffer, Uint32Array.from(ranges), first, count, most, into)
+    native.scanRuns(buffer, Uint32Array.from(ranges), first, count, most, into)
   scan(put, [0, put.length, 0, put.length], 2)
   assert.deepEqual([into[0], into[2], into[5], into[6], into[10]], [2, 3, 5, 8, 1])
   for (let end = 0; end < put.length; end++) scan(put, [0, end], 1)
@@ -212,7 +212,7 @@ function changes() {
   refused(() => scan(put, [0, 0, 0, 0], 2, 1), 'ERR_OUT_OF_RANGE')
   refused(() => scan(put, [0, 0, 0, 0, 0, 0], 3), 'ERR_OUT_OF_RANGE')
   refused(() => scan(put, [0, 0], 1, -1), 'ERR_OUT_OF_RANGE')
-  refused(() => native.scanChanges(put, put, 0, 1, 7, into), 'ERR_INVALID_ARG_TYPE')
+  refused(() => native.scanRuns(put, put, 0, 1, 7, into), 'ERR_INVALID_ARG_TYPE')
   refused(() => scan('x', [0, 0], 1), 'ERR_INVALID_ARG_TYPE')
 
   const record = Buffer.concat([Buffer.from([34, put.length]), put, Buffer.from([34, put.length]), put])
@@ -261,7 +261,7 @@ function puts(put) {
 /** An index with so many keys that they are divided, one that has no memory, and some that the garbage collector frees. */
 function keys(put) {
   const fields = new Uint32Array(20)
-  native.scanChanges(put, Uint32Array.from([0, put.length, 0, put.length]), 0, 2, 100, fields)
+  native.scanRuns(put, Uint32Array.from([0, put.length, 0, put.length]), 0, 2, 100, fields)
   const [values, before] = [Uint32Array.from([5, 6]), new Uint32Array(2)]
   const index = native.createKeys(1e9)
   assert.equal(native.setKeys(index, put, fields, 0, 2, values, before), 2)

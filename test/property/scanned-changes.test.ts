@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { CHANGE_FIELDS, scanChanges } from '../../src/kernel/index.js'
+import { CHANGE_FIELDS, scanRuns } from '../../src/kernel/index.js'
 import { DEFAULT_LIMITS } from '../../src/state/limits.js'
 import { emptyChange, encodeBody, PUT, scanChange, scanRecord } from '../../src/state/records.js'
 import { SectionStore } from '../../src/state/section-store.js'
@@ -11,7 +11,7 @@ const MOST_BYTES = 200
 /** The call's description of a change that lies there; null: the reader must look at it in another way. */
 function told(buffer: Buffer, start: number, end: number): number[] | null {
   const into = new Uint32Array(CHANGE_FIELDS).fill(0xdead)
-  scanChanges(buffer, Uint32Array.from([start, end]), 0, 1, MOST_BYTES, into)
+  scanRuns(buffer, Uint32Array.from([start, end]), 0, 1, MOST_BYTES, into)
   return into[0] === 1 ? [...into.subarray(1)] : null
 }
 
@@ -55,7 +55,7 @@ describe('changes that are looked at many in one call', () => {
         const buffer = Buffer.concat([Buffer.from('before'), encodeBody(all)])
         const { changes } = scanRecord(buffer, 6, buffer.length, DEFAULT_LIMITS)
         const into = new Uint32Array(CHANGE_FIELDS * all.length)
-        scanChanges(buffer, Uint32Array.from(changes), 0, all.length, MOST_BYTES, into)
+        scanRuns(buffer, Uint32Array.from(changes), 0, all.length, MOST_BYTES, into)
         let run = 0
         for (let i = all.length - 1; i >= 0; i--) {
           const fields = [...into.subarray(CHANGE_FIELDS * i, CHANGE_FIELDS * (i + 1))]

@@ -35,7 +35,7 @@ export const COMPUTED = [
   'findPuts',
   'getKey',
   'keysIn',
-  'scanChanges',
+  'scanRuns',
   'setKey',
   'setKeys',
 ] as const
