@@ -167,6 +167,7 @@ process.stdout.write(JSON.stringify(same))`
       './auto',
       './errors',
       './stores',
+      './ws',
       './package.json',
     ])
     const filesOf = (entry: Conditions): string[] =>

@@ -57,12 +57,13 @@ describe('wrong arguments', () => {
           expect((error as { code?: string }).code).toMatch(/^E[A-Z_0-9]+$/)
           return
         }
-        // Calls that may succeed: empty lists, numbers without an owner or of no child of ours, and room above the limit.
+        // Calls that may succeed: empty lists, numbers without an owner or of no child of ours, and room above the limit or for no key.
         expect([
           'addSealsAside',
           'closeAside',
           'closeMany',
           'closingAside',
+          'createKeys',
           'firstNotStream',
           'hangups',
           'inspect',

@@ -6,7 +6,8 @@ import { addonFile } from '../../src/kernel/addon.js'
 import { requireAddon } from '../../src/kernel/index.js'
 import { until } from '../processes/until.js'
 
-const PROGRAM = 'console.log(process.env.FD_BROKER_WAITED, process.env.FD_BROKER_WAITS)'
+const PROGRAM =
+  'const { env } = process; console.log(env.FD_BROKER_WAITED, env.FD_BROKER_WAITS, env.FD_BROKER_SENT)'
 const TERM = 1n << 14n
 
 function started(child: ChildProcess): ChildProcess {
@@ -43,16 +44,17 @@ describe('a process that waits before Node starts', () => {
     const { awaited, child, said } = await waiting()
     awaited.kill('SIGKILL')
     await once(child, 'close')
-    expect(said()).toBe(`${awaited.pid} undefined\n`)
+    expect(said()).toBe(`${awaited.pid} undefined undefined\n`)
   })
 
-  it('passes an order to the other process, and keeps it pending for its own program', async () => {
-    const { awaited, child } = await waiting()
-    const ended = [once(awaited, 'exit'), once(child, 'exit')]
+  it('passes an order to the other process, and tells its own program of it', async () => {
+    const { awaited, child, said } = await waiting()
+    const ended = [once(awaited, 'exit'), once(child, 'close')]
     child.kill('SIGTERM')
     expect(await Promise.all(ended)).toEqual([
       [null, 'SIGTERM'],
-      [null, 'SIGTERM'],
+      [0, null],
     ])
+    expect(said()).toBe(`${awaited.pid} undefined 15\n`)
   })
 })

@@ -43,8 +43,7 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'member/state/followed-state.ts': ['unit/member/follow: waits until somebody serves what it follows'],
   'member/hosting/holder-link.ts': ['unit/wire/deadlines: a Welcome that does not come'],
   'member/runtime.ts': ['unit/member/deadlines: gives up at its timeout'],
-  // Both pass on the time of the order, or of the drain: Moves.limit() has the timer.
-  'member/drain/moves.ts': ['unit/member/end-order: shorten a wait that is under way'],
+  // Both pass on the time of the order, or of the drain.
   'member/drain/connection-drain.ts': [
     'unit/member/end-order: set the time of the earliest end',
     'unit/member/end-order: keep half of the time, at most 5 s, for the last connections',
