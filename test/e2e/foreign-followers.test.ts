@@ -52,9 +52,9 @@ async function serve(services: object) {
   return { control, acl, version }
 }
 
-function followHello(service: string) {
+function followHello(service: string, has: { top?: number; serviceStartedAt?: number } = {}) {
   const { hello: said } = hello('FOLLOW', service)
-  return { hello: { ...said, capabilities: [FORWARDS_WRITES] } }
+  return { hello: { ...said, ...has, capabilities: [FORWARDS_WRITES] } }
 }
 
 const MAY = [{ uid: SECOND_UID }]
@@ -81,6 +81,27 @@ describe('another user that may follow a service', () => {
       (await user.pry('f')).some(({ text }) => text.includes('bob')),
     )
     expect(acl.get('alice')).toBe('user')
+  })
+
+  it('reads what was written while it was away', async context => {
+    needsRoot(context)
+    const { control, acl } = await serve({ shop: { follow: MAY } })
+    const user = await SecondUser.start()
+    const reads = (as: string, key: string) =>
+      until(`it reads ${key}`, async () => (await user.pry(as)).some(({ text }) => text.includes(key)))
+    const first = await user.say({
+      as: 'first',
+      control,
+      bodies: [followHello('shop')],
+      answers: ['welcome'],
+    })
+    await reads('first', 'alice')
+    await user.leave('first')
+    await acl.put('bob', 'user')
+    const { serviceStartedAt } = first!.welcome!
+    const known = followHello('shop', { top: 2, serviceStartedAt: serviceStartedAt! })
+    await user.say({ as: 'again', control, bodies: [known], answers: ['welcome'] })
+    await reads('again', 'bob')
   })
 
   it('does not change it, nor join it', async context => {

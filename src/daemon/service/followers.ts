@@ -63,6 +63,8 @@ const REFRESH_MS = 250
 
 /** The followers of a service that belong to one other user. They get copies of the segments. */
 export class ForeignFollowers {
+  /** When the copies were begun, in milliseconds since 1970. The fraction distinguishes copies of the same millisecond. */
+  readonly begunAt = Date.now() + Math.random()
   readonly #copies: SegmentCopies
   readonly #supply: SegmentSupply
   readonly #drop: (caller: Caller) => void

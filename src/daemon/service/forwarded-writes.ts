@@ -145,11 +145,13 @@ export class ForwardedWrites {
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
     })
-    welcome(caller.link, { ...facts, capabilities: [FORWARDS_WRITES] })
+    const foreign = !drains && isForeign(caller) ? this.#foreignOf(caller) : null
+    // Another user's follower that comes again may have copies that nothing is added to any more.
+    const own = foreign === null ? facts : { ...facts, serviceStartedAt: foreign.begunAt }
+    welcome(caller.link, { ...own, capabilities: [FORWARDS_WRITES] })
     if (drains) this.#sendEnd(caller)
-    if (caller.intent === 'follow' && isForeign(caller))
-      this.#foreignOf(caller).add(caller, topOf(caller, facts))
-    else this.#supply.add(caller, topOf(caller, facts))
+    const supply = foreign ?? this.#supply
+    supply.add(caller, topOf(caller, own))
     if (caller.intent === 'follow') this.#followers.add(caller.link)
   }
 
