@@ -213,6 +213,10 @@ function changes() {
   refused(() => scan(put, [0, 0, 0, 0, 0, 0], 3), 'ERR_OUT_OF_RANGE')
   refused(() => scan(put, [0, 0], 1, -1), 'ERR_OUT_OF_RANGE')
   refused(() => native.scanRuns(put, put, 0, 1, 7, into), 'ERR_INVALID_ARG_TYPE')
+  const before = new Uint32Array(22).fill(7)
+  native.scanChanges(put, Uint32Array.from([0, put.length, 0, put.length]), 2, 0, before)
+  assert.deepEqual([before[0], before[1], before[11]], [0, 7, 0])
+  refused(() => native.scanChanges(put, new Uint32Array(6), 3, 0, before), 'ERR_OUT_OF_RANGE')
   refused(() => scan('x', [0, 0], 1), 'ERR_INVALID_ARG_TYPE')
 
   const record = Buffer.concat([Buffer.from([34, put.length]), put, Buffer.from([34, put.length]), put])

@@ -16,12 +16,12 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/cli\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_540_000],
+  [/^dist\/program\.cjs$/, 1_580_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|ws)\.d\.ts$/, 3_000],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
-  [/^dist\/types\/declarations\.d\.ts$/, 131_000],
+  [/^dist\/types\/declarations\.d\.ts$/, 134_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
@@ -29,11 +29,11 @@ const FILES: readonly Rule[] = [
 export const MOST_UNPACKED = 3_325_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
-  filesWithoutAddons: 64,
+  filesWithoutAddons: 66,
   packed: 1_090_000,
-  packedWithoutAddons: 935_000,
+  packedWithoutAddons: 965_000,
   // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more.
-  withoutAddons: 2_990_000,
+  withoutAddons: 3_075_000,
 }
 
 /**
