@@ -6,9 +6,9 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/joining/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
-import { peerLeft } from '../../src/wire/link.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { attack } from '../processes/attacker.js'
+import { ownersStatus as status } from '../processes/owner.js'
 import { needsSilentFiles } from '../processes/second-user.js'
 import { pause, until } from '../processes/until.js'
 
@@ -80,18 +80,6 @@ async function serve(services: object) {
     rmSync(folder, { recursive: true, force: true })
   })
   return { control, pid }
-}
-
-/** A daemon that hands over closes its connections, and an operator asks the next one. */
-async function status(control: string): Promise<{ pid: number; services: object[] }> {
-  for (;;) {
-    try {
-      using client = await OperatorClient.connect(control)
-      return (await client.status({ timeout: 20_000 })) as { pid: number; services: object[] }
-    } catch (error) {
-      if (!peerLeft(error)) throw error
-    }
-  }
 }
 
 async function timed(work: () => Promise<unknown>): Promise<number> {

@@ -7,6 +7,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/joining/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { attack } from '../processes/attacker.js'
+import { ownersStatus as status } from '../processes/owner.js'
 import { hello } from '../processes/raw-peer.js'
 import { needsRoot, needsSilentFiles, SECOND_UID, SecondUser } from '../processes/second-user.js'
 import { until } from '../processes/until.js'
@@ -41,14 +42,6 @@ async function serve(services: object, descriptors: object = {}) {
     if (now !== undefined && now.pid !== pid) process.kill(now.pid, 'SIGKILL')
   })
   return { control, pid, log: () => readFileSync(log, 'utf8'), logBytes: () => statSync(log).size }
-}
-
-/** The owner's status, over a new connection. */
-async function status(
-  control: string,
-): Promise<{ pid: number; services: { service: string; phase: string }[] }> {
-  using client = await OperatorClient.connect(control)
-  return (await client.status({ timeout: 20_000 })) as never
 }
 
 async function version(control: string, service = 'shop') {

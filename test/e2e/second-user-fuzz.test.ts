@@ -6,9 +6,9 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/joining/join.js'
 import { OperatorClient } from '../../src/operator/client.js'
-import { peerLeft } from '../../src/wire/link.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { type Fuzzed, fuzz } from '../processes/fuzzing-user.js'
+import { ownersStatus as status } from '../processes/owner.js'
 import { Scene } from '../processes/scene.js'
 import { needsRoot } from '../processes/second-user.js'
 import { until } from '../processes/until.js'
@@ -48,18 +48,6 @@ async function serve(services: object) {
   })
   const { pid } = await until('it listens', () => status(control).catch(() => null), 60_000)
   return { control, pid, log: () => readFileSync(log, 'utf8') }
-}
-
-/** The owner's status. A process that hands over closes its connections, and the next one answers. */
-async function status(control: string): Promise<{ pid: number }> {
-  for (;;) {
-    try {
-      using client = await OperatorClient.connect(control)
-      return (await client.status({ timeout: 30_000 })) as { pid: number }
-    } catch (error) {
-      if (!peerLeft(error)) throw error
-    }
-  }
 }
 
 /** The owner's work while others hold their conversations: its status is answered all the time, and `upgrade` succeeds. */
