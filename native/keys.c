@@ -444,12 +444,21 @@ static bool many_of(const fdb_call *call, bool with_before, many *into) {
   return true;
 }
 
+typedef struct key_bytes {
+  const uint8_t *data;
+  uint32_t length;
+} key_bytes;
+
+static key_bytes key_at(const many *all, uint32_t i) {
+  const uint32_t *field = all->fields.data + (size_t)(all->first + i) * FDB_CHANGE_FIELDS;
+  return (key_bytes){ all->buffer.data + field[FDB_KEY], field[FDB_KEY_END] - field[FDB_KEY] };
+}
+
 /* Computes the hashes of some keys, and fetches their positions in the index, which are far apart, at the same time. */
 static void look_ahead(const fdb_keys *keys, const many *all, uint32_t from, uint32_t to, uint64_t hashes[AHEAD]) {
   for (uint32_t i = from; i < to; i++) {
-    const uint32_t *field = all->fields.data + (size_t)(all->first + i) * FDB_CHANGE_FIELDS;
-    uint32_t start = field[FDB_KEY];
-    uint64_t hash = hash_of(keys->self->key_seed, all->buffer.data + start, field[FDB_KEY_END] - start);
+    key_bytes key = key_at(all, i);
+    uint64_t hash = hash_of(keys->self->key_seed, key.data, key.length);
     const part *in = part_of(keys, hash);
     if (in->room > 0) __builtin_prefetch(&in->index[hash & (2 * in->room - 1)]);
     hashes[i - from] = hash;
@@ -469,10 +478,9 @@ napi_value fdb_set_keys(napi_env env, napi_callback_info info) {
     uint32_t to = done + AHEAD < all.count ? done + AHEAD : all.count, from = done;
     look_ahead(keys, &all, from, to, hashes);
     for (; done < to; done++) {
-      const uint32_t *field = all.fields.data + (size_t)(all.first + done) * FDB_CHANGE_FIELDS;
-      uint32_t start = field[FDB_KEY], value = all.values.data[done];
-      if (value == NONE || !set(keys, hashes[done - from], all.buffer.data + start, field[FDB_KEY_END] - start, value,
-                                &all.before.data[done])) {
+      key_bytes key = key_at(&all, done);
+      uint32_t value = all.values.data[done];
+      if (value == NONE || !set(keys, hashes[done - from], key.data, key.length, value, &all.before.data[done])) {
         room = false;
         break;
       }
@@ -497,9 +505,8 @@ napi_value fdb_find_keys(napi_env env, napi_callback_info info) {
     to = from + AHEAD < all.count ? from + AHEAD : all.count;
     look_ahead(keys, &all, from, to, hashes);
     for (uint32_t i = from; i < to; i++) {
-      const uint32_t *field = all.fields.data + (size_t)(all.first + i) * FDB_CHANGE_FIELDS;
-      uint32_t start = field[FDB_KEY];
-      all.values.data[i] = get(keys, hashes[i - from], all.buffer.data + start, field[FDB_KEY_END] - start);
+      key_bytes key = key_at(&all, i);
+      all.values.data[i] = get(keys, hashes[i - from], key.data, key.length);
     }
   }
   return fdb_undefined(env);
