@@ -20,7 +20,7 @@ interface UpgradeAnswer {
   failed(code: string): void
 }
 
-/** Starts an operator, who gives one order and ends. `upgraded` gets the pid of a process that serves, as the answer says; `failed` the code of an error. */
+/** Starts an operator, a process that gives one order and ends. `upgraded` gets the pid of a process that serves, as the answer says; `failed` the code of an error. */
 export function startOperator(
   code: Code,
   world: World,
