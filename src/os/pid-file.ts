@@ -1,18 +1,18 @@
-import { readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 
-/** Interval at which a removed file is noticed. */
+/** Interval at which a removed file is noticed, and a failed change tried again. */
 const PID_FILE_CHECK_MS = 5_000
 
-/** A file with the pid of the serving process, which is replaced atomically. Failures are only logged. */
+/** A file with the pid of the serving process, which is replaced atomically. Failures are logged, once until a change succeeds, and retried. */
 export class PidFile {
   readonly #path: string
   readonly #logger: Logger
   /** Inode of the file that this process wrote last. The pid in it is no proof: a process of another container may have the same one. */
   #written: bigint | undefined
   #timer: NodeJS.Timeout | undefined
-  /** Whether the last change failed. The file is then not written again, because each attempt would be logged. */
+  /** Whether the last change failed: the file may name a process that has ended. */
   #failed = false
 
   static at(path: string | null, logger: Logger): PidFile | null {
@@ -24,28 +24,32 @@ export class PidFile {
     this.#logger = logger
   }
 
-  /** Writes the file, and again if a cleaner removes it, until {@link leave} or {@link remove}. */
+  /** Writes the file, and again if that fails or a cleaner removes it, until {@link leave} or {@link remove}. */
   write(): void {
     this.#timer ??= setInterval(() => this.#restore(), PID_FILE_CHECK_MS).unref()
     this.#change(() => {
       const aside = `${this.#path}.${process.pid}~`
       // Removed first: in a folder that others can write to, another user may have created a link of this name.
       rmSync(aside, { force: true })
-      writeFileSync(aside, `${process.pid}\n`, { mode: 0o644, flag: 'wx' })
       try {
+        writeFileSync(aside, `${process.pid}\n`, { mode: 0o644, flag: 'wx' })
         this.#written = inodeOf(aside)
         renameSync(aside, this.#path)
       } catch (error) {
-        unlinkSync(aside)
+        if (existsSync(aside)) unlinkSync(aside)
         throw error
       }
     })
   }
 
   #restore(): void {
-    if (this.#failed || inodeOf(this.#path) !== undefined) return
-    this.#logger.warn({ pidFile: this.#path }, 'the pid file was removed: this process writes it again')
+    const failed = this.#failed
+    if (!failed) {
+      if (inodeOf(this.#path) !== undefined) return
+      this.#logger.warn({ pidFile: this.#path }, 'the pid file was removed: this process writes it again')
+    }
     this.write()
+    if (failed && !this.#failed) this.#logger.info({ pidFile: this.#path }, 'the pid file names this process')
   }
 
   /** Leaves the file to the process that serves next. */
@@ -67,11 +71,12 @@ export class PidFile {
       act()
       this.#failed = false
     } catch (error) {
+      if (!this.#failed)
+        this.#logger.error(
+          { err: error, pidFile: this.#path },
+          'the pid file could not be changed and keeps its content',
+        )
       this.#failed = true
-      this.#logger.error(
-        { err: error, pidFile: this.#path },
-        'the pid file could not be changed and keeps its content',
-      )
     }
   }
 }

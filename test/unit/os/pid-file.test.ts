@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import {
   mkdirSync,
   mkdtempSync,
@@ -57,6 +58,33 @@ describe('a pid file', () => {
     vi.advanceTimersByTime(60_000)
     expect(errors).toBe(1)
     file.leave()
+  })
+
+  it('names this process once its folder exists again', () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const home = folder()
+    const path = join(home, 'run', 'shop.pid')
+    const file = PidFile.at(path, SILENT)!
+    file.write()
+    mkdirSync(join(home, 'run'))
+    vi.advanceTimersByTime(5_000)
+    expect(readPidFile(path)).toBe(process.pid)
+    file.remove()
+    expect(readdirSync(join(home, 'run'))).toEqual([])
+  })
+
+  it('leaves no file beside it on a disk without room', () => {
+    const there = folder()
+    const module = join(import.meta.dirname, '../../../src/os/pid-file.ts')
+    const logger = '{ error: ({ err }) => console.log(err.code) }'
+    const write = `import(process.argv[1]).then(m => m.PidFile.at(process.argv[2], ${logger}).write())`
+    // No file can have a byte, as on a full disk: EFBIG.
+    const limit = `trap '' XFSZ && ulimit -f 0 && exec "$@"`
+    const command = [process.execPath, '--import', 'tsx', '-e', write, module, join(there, 'shop.pid')]
+    const said = execFileSync('sh', ['-c', limit, 'sh', ...command], { encoding: 'utf8' })
+    expect(said.trim()).toBe('EFBIG')
+    expect(readdirSync(there)).toEqual([])
   })
 
   it('goes through no link that another user has put where it is made', () => {
