@@ -1,3 +1,4 @@
+import { isPromise } from 'node:util/types'
 import { inheritedOutput } from '../base/successor-output.js'
 import type { Registry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
@@ -95,9 +96,13 @@ export function incumbentOf({ hosting, joined }: Pick<MemberRuntime, 'hosting' |
   return hosting.standsBy ? (joined.facts?.pid ?? null) : null
 }
 
+/** Returns the application's own facts. Facts that JSON cannot express must not keep an operator from the status, and so from an upgrade. */
 function detailsOf(application: MemberRuntime['application']): Record<string, unknown> {
   try {
-    return application?.details() ?? {}
+    const details = application?.details() ?? {}
+    if (isPromise(details)) throw new TypeError('describe() got a promise: its function must answer at once')
+    JSON.stringify(details)
+    return details
   } catch (error) {
     return { error: String(error) }
   }

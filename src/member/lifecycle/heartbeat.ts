@@ -1,3 +1,4 @@
+import { isPromise } from 'node:util/types'
 import { SuspendDetector } from '../../os/liveness.js'
 import type { Link } from '../../wire/link.js'
 import type { Health } from '../options/options.js'
@@ -80,14 +81,19 @@ interface HealthResult {
   readonly unwell?: string
 }
 
-/** Calls the health hook. A hook that throws counts as unhealthy. */
+/** Calls the health hook. A hook that throws, or that returns no answer or a promise of one, counts as unhealthy. */
 export function checkHealth(health: Health): HealthResult {
-  let result: boolean | string
+  let result: unknown
   try {
     result = health()
   } catch (error) {
     result = `its health hook threw: ${error instanceof Error ? error.message : String(error)}`
   }
-  if (typeof result !== 'string') return { healthy: result }
+  if (isPromise(result)) {
+    result.catch(() => {})
+    result = 'its health hook returned a promise: it must answer at once'
+  }
+  result ??= `its health hook returned ${String(result)}`
+  if (typeof result !== 'string') return { healthy: Boolean(result) }
   return { healthy: false, ...(result !== '' && { unwell: result.slice(0, MOST_CHARACTERS) }) }
 }

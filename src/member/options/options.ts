@@ -1,11 +1,11 @@
 import { resolve } from 'node:path'
+import { isAsyncFunction } from 'node:util/types'
 import { DEFAULT_TIMES } from '../../base/default-times.js'
 import { type Logger, SILENT, wrappedLogger } from '../../base/logger.js'
 import {
   abortSignal,
   checkOptions,
   type Given,
-  hook,
   logger,
   nameUpTo,
   path,
@@ -170,7 +170,13 @@ const JOIN = map({
   drain: optional(DRAIN, {}),
   stateFile: absent(unchecked<string | StateFileOptions>()),
   stateLimits: absent(unchecked<Given<StateLimits>>()),
-  health: optional(hook<Health>('a function that answers true, false or why not'), () => true),
+  health: optional(
+    predicate<Health>(
+      'a function that is not async, and answers true, false or why not',
+      value => typeof value === 'function' && !isAsyncFunction(value),
+    ),
+    () => true,
+  ),
   mainProcess: optional(oneOf('refuse', 'stays', 'ends'), 'refuse'),
   systemd: optional(oneOf('auto', 'off'), 'off'),
   pidFile: absent(path()),

@@ -42,6 +42,7 @@ describe('arguments of a caller are checked at the call', () => {
     ['one that follows without a daemon', { service: 'shop', follow: 'a' }, 'option "hosting" is undefined'],
     ['one that follows and keeps a file', { ...DAEMON, follow: 'a', stateFile: '/x' }, 'option "stateFile"'],
     ['a health that is no function', { ...ALONE, health: true }, 'option "health" is true'],
+    ['a health that is asynchronous', { ...ALONE, health: async () => true }, 'a function that is not async'],
     ['a signal that is none', { ...ALONE, signal: 'SIGTERM' }, 'option "signal" is "SIGTERM"'],
   ])('join(): %s', async (_what, options, text) => {
     await expect(anyJoin(options)).rejects.toMatchObject(refused(text))
@@ -97,6 +98,23 @@ describe('arguments of a caller are checked at the call', () => {
       await expect(client.status({ timeout })).rejects.toMatchObject(wrong)
       await expect(client.descriptors.claim('x', { timeout })).rejects.toMatchObject(wrong)
     }
+  })
+})
+
+describe('facts of describe() that JSON cannot express', () => {
+  const circle: Record<string, unknown> = {}
+  circle.itself = circle
+  it.each([
+    ['a circle', circle, 'circular'],
+    ['a bigint', { count: 5n }, 'BigInt'],
+    ['a promise', Promise.resolve({ count: 5 }), 'promise'],
+  ])('%s: the status names the mistake in their place', async (_what, facts, text) => {
+    const member = await alone()
+    await member.ready()
+    member.describe(untyped(() => facts))
+    const { details } = member.status()
+    expect(details).toEqual({ error: expect.stringContaining(text) })
+    expect(JSON.parse(JSON.stringify(member.status()))).toMatchObject({ details })
   })
 })
 

@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { type HandoffTimes, join, type Member, serveDaemon } from '../../../src/index.js'
-import { Heartbeat } from '../../../src/member/lifecycle/heartbeat.js'
+import { checkHealth, Heartbeat } from '../../../src/member/lifecycle/heartbeat.js'
 import { withDeadline } from '../../../src/wire/pending.js'
+import { untyped } from '../../fixtures/untyped.js'
 import { until } from '../../processes/until.js'
 
 function controlPath(): string {
@@ -139,5 +140,19 @@ describe('a process that was kept from listening', () => {
     const end = performance.now() + 200
     while (performance.now() < end);
     expect(await waited).toBe('here')
+  })
+})
+
+describe('the answer of a health hook', () => {
+  it('a promise or nothing counts as unhealthy, with the reason', () => {
+    const answer = (value: unknown) => checkHealth(untyped(() => value))
+    expect(answer(Promise.resolve(true))).toEqual({
+      healthy: false,
+      unwell: 'its health hook returned a promise: it must answer at once',
+    })
+    expect(answer(Promise.reject(new Error('the database is gone')))).toMatchObject({ healthy: false })
+    expect(answer(undefined)).toEqual({ healthy: false, unwell: 'its health hook returned undefined' })
+    expect(answer(1)).toEqual({ healthy: true })
+    expect(answer(0)).toEqual({ healthy: false })
   })
 })
