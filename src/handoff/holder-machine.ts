@@ -168,9 +168,12 @@ function onOwnerDead(state: HolderState, rules: Rules): HolderStep {
     case 'probation':
       return rollBack(state, rules, true)
     case 'returning':
-      return state.joiner === NOBODY
-        ? { state: { ...orphaned, phase: 'idle' }, effects: NOTHING }
-        : regrant(orphaned)
+      if (state.joiner !== NOBODY) return regrant(orphaned)
+      // The next version reads the segments up to this epoch. After a restart of the daemon no other epoch was served yet.
+      return {
+        state: { ...orphaned, phase: 'idle', epoch: state.grant },
+        effects: [{ type: 'seal', from: 0, below: state.grant + 1 }],
+      }
     case 'quiescing':
     case 'freezing':
       return prepare(orphaned, rules)

@@ -367,6 +367,20 @@ describe('the holder, when something fails', () => {
     expect(effects(rebuilding, { type: 'rebuilt' })).toEqual(['make 5', 'seal 0..4', 'tell 1 reinstate 5'])
   })
 
+  it('offers the next version all segments if the owner dies before it serves again after a restart', () => {
+    const returning = after(
+      [says(1, { kind: 'back', role: 'serving', epoch: 1, sealed: true, top: 4 }), { type: 'rebuilt' }],
+      restartedHolder(),
+    )
+    expect(effects(returning, { type: 'dead', id: 1 })).toEqual(['seal 0..5'])
+    expect(after([{ type: 'dead', id: 1 }], returning)).toMatchObject({
+      phase: 'idle',
+      owner: NOBODY,
+      epoch: 5,
+      top: 5,
+    })
+  })
+
   const back = (role: Role, epoch: number, top: number | undefined, sealed = true) =>
     ({ kind: 'back', role, epoch, sealed, ...(top !== undefined && { top }) }) as const
 
