@@ -12,7 +12,13 @@ export const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 export type Edit = readonly [file: string, from: string, to: string]
 
 /** The modules of the simulated processes and their operators. */
-const ENTRIES = ['member/joining/join.ts', 'daemon/daemon.ts', 'operator/client.ts', 'kernel/index.ts']
+const ENTRIES = [
+  'member/joining/join.ts',
+  'daemon/daemon.ts',
+  'operator/client.ts',
+  'kernel/index.ts',
+  'cli/workers-main.ts',
+]
 
 export interface Bundle {
   readonly text: string

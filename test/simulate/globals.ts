@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events'
 import net from 'node:net'
 import os from 'node:os'
 import vm from 'node:vm'
+import type * as workersMain from '../../src/cli/workers-main.js'
 import type * as daemon from '../../src/daemon/daemon.js'
 import type * as kernelExports from '../../src/kernel/index.js'
 import type { Native } from '../../src/kernel/native.js'
@@ -17,7 +18,7 @@ import { DEAD, type SimulatedImmediate, type SimulatedTimer } from './process.js
 import { addSlot, countSlots } from './slots.js'
 import { at, World } from './world.js'
 
-type Exports = typeof join & typeof daemon & typeof operator & typeof kernelExports
+type Exports = typeof join & typeof daemon & typeof operator & typeof kernelExports & typeof workersMain
 
 /** `src` as the simulated processes have it. */
 export interface Code extends Exports {
@@ -190,15 +191,18 @@ export class SimulatedServer extends EventEmitter {
   static addon: Native
   listening = false
   accepted: (fd: number) => void = () => {}
+  /** As in Node: a server of the library passes the connections of a listener to another server by it. */
+  _handle: { onconnection(status: number, client: { readonly fd: number }): void } | null = null
   #fd = -1
   #close: () => void = () => {}
 
   listen({ fd }: { fd: number }): void {
     const { addon } = SimulatedServer
     this.#fd = fd
+    this._handle = { onconnection: (_, { fd }) => this.accepted(fd) }
     const poll = addon.createPoll(fd, () => {
       for (let socket = acceptOf(fd); socket !== -1; socket = this.listening ? acceptOf(fd) : -1)
-        this.accepted(socket)
+        this._handle!.onconnection(0, { fd: socket })
     })
     this.#close = () => poll.close()
     poll.start(1)
@@ -208,6 +212,7 @@ export class SimulatedServer extends EventEmitter {
 
   close(): void {
     this.listening = false
+    this._handle = null
     this.#close()
     SimulatedServer.addon.close(this.#fd)
   }
@@ -226,8 +231,13 @@ export async function load(edits: readonly Edit[] = []): Promise<Code> {
     'node:fs/promises': promises,
     'node:child_process': simulatedChildren,
     'node:crypto': simulatedCrypto,
-    'node:net': { ...net, Server: SimulatedServer },
-    'node:os': { tmpdir: () => '/tmp', hostname: () => 'simulated', constants: os.constants },
+    'node:net': { ...net, Server: SimulatedServer, createServer: () => new SimulatedServer() },
+    'node:os': {
+      tmpdir: () => '/tmp',
+      hostname: () => 'simulated',
+      constants: os.constants,
+      availableParallelism: () => 2,
+    },
     'node:timers/promises': {
       setTimeout: wait,
       setImmediate: (value: unknown) => new Promise(resolve => at.p.setImmediate(() => resolve(value))),

@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util'
 import type { Edit } from './bundle.js'
 import { type Code, load } from './globals.js'
 import { collectUnhandled, runSeed, scheduleText, shortest } from './run-seed.js'
-import { KINDS, scheduleOf } from './scenario/schedule.js'
+import { ALL_KINDS, anyScheduleOf } from './scenario/any.js'
 
 const HELP = `npm run simulate -- [options]
 
@@ -15,8 +15,8 @@ const HELP = `npm run simulate -- [options]
   --runs N       run so many seeds instead, from the first one
   --from N       the first seed; default: a random one
   --seed N       run this seed only, and print its story
-  --kind KIND    only this kind of trouble: ${KINDS.join(', ')}
-  --hosting H    embedded or daemon; default: each third seed with a daemon
+  --kind KIND    only this kind of trouble: ${ALL_KINDS.join(', ')}
+  --hosting H    embedded or daemon; default: each eighth seed has workers, each third other one a daemon
   --state-file   each service has a state file; default: each fourth, and those whose trouble it is
   --findings N   end after so many wrong seeds in a process (20)
   --jobs N       processes; default: one for each processor
@@ -57,10 +57,11 @@ interface Result {
 }
 
 const hosting = (['embedded', 'daemon'] as const).find(each => each === given.hosting)
-const kind = KINDS.find(each => each === given.kind)
+const kind = ALL_KINDS.find(each => each === given.kind)
+const wanted = { kind, hosting, stateFile: given['state-file'] }
 
 async function story(code: Code, seed: number): Promise<boolean> {
-  const schedule = scheduleOf(seed, kind, hosting, given['state-file'])
+  const schedule = anyScheduleOf(seed, wanted)
   const { world, wrong } = await runSeed(code, seed, schedule, true)
   process.stdout.write(`${world.story.join('\n')}\nseed ${seed}, ${scheduleText(schedule)}\n`)
   for (const each of wrong) process.stdout.write(`WRONG: ${each}\n`)
@@ -82,7 +83,7 @@ async function campaign(code: Code, from: number, step: number): Promise<Result>
     result.findings.length < Number(given.findings) &&
     (given.runs === undefined ? performance.now() < until : result.runs < runs)
   for (let seed = from; goesOn(); seed += step) {
-    const schedule = scheduleOf(seed, kind, hosting, given['state-file'])
+    const schedule = anyScheduleOf(seed, wanted)
     const { world, wrong } = await runSeed(code, seed, schedule)
     result.runs++
     result.calls += world.calls

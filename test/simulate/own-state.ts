@@ -21,6 +21,7 @@ export const OWN: Readonly<Record<string, readonly string[]>> = {
 /** The other module-level variables that can change, with the reason why processes may share them. */
 export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'base/large-collections': { lastKey: 'cache of a pure function', lastShard: 'cache of a pure function' },
+  'cli/signals': { listener: 'set by the command, which is not simulated' },
   'connections/sender': { UNBOUNDED: 'has no limit that it could count' },
   'handoff/holder-state': { NOTHING: 'stays empty' },
   'handoff/member-machine': { NOTHING: 'stays empty' },
@@ -43,6 +44,8 @@ export const HARMLESS: Readonly<Record<string, Readonly<Record<string, string>>>
   'wire/channel': { spareBuffers: 'memory without an owner' },
   'wire/foreign-user': { charged: 'within one turn, and all processes have one user' },
   'wire/frame-decoder': { NOTHING: 'stays empty' },
+  'tls/ticket-keys': { NONE: 'stays empty' },
+  'workers/pool': { NEVER_ABORTED: 'is never aborted', NEVER: 'stays pending' },
   'connections/adapters/http-server': { NOTHING: 'stays empty' },
   'member/state/write-receiver': { NO_BYTES: 'stays empty' },
   'wire/link': { remoteErrors: 'keyed by errors' },

@@ -106,6 +106,12 @@ export class SimulatedProcess {
   /** When the last turn ended. */
   #turnedAt = 0
   #lastTimer = 0
+  /** Calls that other threads make. */
+  #asides = 0
+  /** Child processes that keep this one alive. */
+  children = 0
+  /** Called when nothing keeps the process alive. */
+  onIdle: () => void = () => {}
   #changed = true
   #nextAt = 0
 
@@ -140,6 +146,15 @@ export class SimulatedProcess {
     return this.#nextAt
   }
 
+  /** Whether the event loop has nothing to wait for: Node ends such a process. */
+  get isIdle(): boolean {
+    const hasWork = this.#queue.length > 0 || this.#immediates.length > 0 || this.#completed.length > 0
+    if (hasWork || this.#asides > 0 || this.children > 0) return false
+    for (const timer of this.timers.values()) if (timer.hasRef()) return false
+    for (const { events, isHeld } of this.polls) if (events !== 0 && isHeld) return false
+    return true
+  }
+
   /** Makes this the process that runs: its values of the module-level variables of `src` are in place. */
   enter(): void {
     // The first values of some variables depend on the process.
@@ -159,6 +174,7 @@ export class SimulatedProcess {
         if (act === null) continue
         this.run(act)
         if (this.#queue.length === 0) this.#waitInPolls()
+        if (this.isIdle) this.onIdle()
         return
       }
       phases++
@@ -245,6 +261,7 @@ export class SimulatedProcess {
   /** Lets another thread make a call after a while, which returns the callback for this process. A stopped process begins no call, and ends one that it has begun. */
   aside(call: () => Act, { begin, end }: Delays): void {
     const { world } = this
+    this.#asides++
     const make = () => {
       if (this.dead) return
       const stoppedMs = this.stoppedUntil - world.now
@@ -255,6 +272,7 @@ export class SimulatedProcess {
       world.running(this)
       const heard = call()
       world.after(end, () => {
+        this.#asides--
         this.complete(heard)
       })
     }
@@ -277,14 +295,19 @@ export class SimulatedProcess {
   setTimer(act: Act, ms: number, repeats = false): SimulatedTimer {
     const delay = Math.max(1, Math.trunc(ms) || 1)
     const id = ++this.#lastTimer
+    let isHeld = true
+    const hold = (held: boolean) => {
+      isHeld = held
+      return timer
+    }
     const timer: SimulatedTimer = {
       id,
       at: this.world.now + delay + this.world.lateness(),
       every: repeats ? delay : null,
       act,
-      ref: () => timer,
-      unref: () => timer,
-      hasRef: () => true,
+      ref: () => hold(true),
+      unref: () => hold(false),
+      hasRef: () => isHeld,
       [Symbol.toPrimitive]: () => id,
     }
     if (!this.dead) this.timers.set(id, timer)

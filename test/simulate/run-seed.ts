@@ -1,7 +1,8 @@
 import type { Code } from './globals.js'
 import { DEAD } from './process.js'
-import { type Outcome, runSchedule } from './scenario/run.js'
-import { actText, type Schedule } from './scenario/schedule.js'
+import { type AnySchedule, runAny } from './scenario/any.js'
+import type { Outcome } from './scenario/run.js'
+import { actText } from './scenario/schedule.js'
 
 /** Rejections that no code has handled since the last run. Rejections of dead processes say nothing. */
 const unhandled: string[] = []
@@ -27,14 +28,19 @@ export function afterMicrotasks<T>(act: () => T): Promise<T> {
 }
 
 /** Runs a schedule. The same seed and schedule give the same story. */
-export async function runSeed(code: Code, seed: number, schedule: Schedule, trace = false): Promise<Outcome> {
-  const { wrong, world } = await afterMicrotasks(() => runSchedule(code, seed, schedule, trace))
+export async function runSeed(
+  code: Code,
+  seed: number,
+  schedule: AnySchedule,
+  trace = false,
+): Promise<Outcome> {
+  const { wrong, world } = await afterMicrotasks(() => runAny(code, seed, schedule, trace))
   const rejections = await afterMicrotasks(() => unhandled.splice(0))
   return { world, wrong: [...wrong, ...rejections.map(each => `unhandled rejection: ${each}`)] }
 }
 
 /** Returns a schedule with less in it that still breaks a promise with this seed. */
-export async function shortest(code: Code, seed: number, schedule: Schedule): Promise<Schedule> {
+export async function shortest(code: Code, seed: number, schedule: AnySchedule): Promise<AnySchedule> {
   for (const smaller of smallerThan(schedule)) {
     const { wrong } = await runSeed(code, seed, smaller)
     if (wrong.length > 0) return shortest(code, seed, smaller)
@@ -42,17 +48,23 @@ export async function shortest(code: Code, seed: number, schedule: Schedule): Pr
   return schedule
 }
 
-function* smallerThan(schedule: Schedule): Generator<Schedule> {
+function* smallerThan(schedule: AnySchedule): Generator<AnySchedule> {
   const { buffer, late, ...rest } = schedule
-  if (late) yield { ...rest, ...(buffer !== undefined && { buffer }) }
-  if (buffer !== undefined) yield { ...rest, ...(late && { late }) }
-  for (const act of rest.acts) yield { ...schedule, acts: rest.acts.filter(each => each !== act) }
+  if (late) yield { ...rest, ...(buffer !== undefined && { buffer }) } as AnySchedule
+  if (buffer !== undefined) yield { ...rest, ...(late && { late }) } as AnySchedule
+  for (const act of rest.acts)
+    yield { ...schedule, acts: rest.acts.filter(each => each !== act) } as AnySchedule
 }
 
-export function scheduleText({ kind, hosting, stateFile, ordered, acts, buffer, late }: Schedule): string {
+export function scheduleText(schedule: AnySchedule): string {
+  const { kind, hosting, acts, buffer, late } = schedule
   const more = [
     ...(buffer === undefined ? [] : [`sockets hold ${buffer} bytes`]),
     ...(late ? [`${Math.round(late.share * 100)} % of the timers are up to ${late.ms} ms late`] : []),
   ]
-  return `${kind}, ${hosting}${stateFile ? ', state file' : ''}${ordered ? ', upgrades by order' : ''}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
+  const about =
+    schedule.hosting === 'workers'
+      ? `${schedule.workers} ${hosting}, ${schedule.replace}`
+      : `${hosting}${schedule.stateFile ? ', state file' : ''}${schedule.ordered ? ', upgrades by order' : ''}`
+  return `${kind}, ${about}: ${[...acts.map(actText), ...more].join('; ') || 'nothing'}`
 }

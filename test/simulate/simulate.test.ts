@@ -7,10 +7,12 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Native } from '../../src/kernel/native.js'
 import { FRESH, NIGHTLY, perLane } from '../lanes/lane.js'
+import { type AddressCalls, randomAddressCalls } from './address-conformance.js'
 import { bundle, type Edit, ROOT, requireHere } from './bundle.js'
 import { randomCalls } from './conformance.js'
 import { randomFileCalls } from './file-conformance.js'
-import { load } from './globals.js'
+import { type Code, load } from './globals.js'
+import { connectTcpNow } from './kernel/addon.js'
 import { DISK } from './kernel/disk.js'
 import { HARMLESS, OWN } from './own-state.js'
 import { afterMicrotasks } from './run-seed.js'
@@ -45,6 +47,54 @@ async function withDefect(edits: readonly Edit[], ...options: string[]): Promise
   const file = join(folder(), 'edits.json')
   writeFileSync(file, JSON.stringify(edits))
   return simulate('--edits', file, '--findings', '1', ...options)
+}
+
+/** The kernel tells of the end of a connection a moment later: waits for the simulated result. */
+function ofKernel(addon: Native, simulated: readonly string[]): AddressCalls {
+  const soon = async <T>(attempt: () => T, isDone: (result: T) => boolean): Promise<T> => {
+    const until = performance.now() + 5_000
+    for (;;) {
+      const result = attempt()
+      if (isDone(result) || performance.now() > until) return result
+      await new Promise(resolve => setImmediate(resolve))
+    }
+  }
+  return {
+    addon,
+    connect: async (host, port) => {
+      const fd = addon.connectTcp(host, port)
+      const errno = await soon(
+        () => addon.connectResult(fd),
+        result => result !== -1,
+      )
+      if (errno === 0) return fd
+      addon.close(fd)
+      throw addon.failure(errno, 'connect')
+    },
+    hangup: (fd, line) =>
+      soon(
+        () => addon.hangups([fd])[0]!,
+        state => `a connection is ${state}` === simulated[line],
+      ),
+  }
+}
+
+async function addressesSimulated(code: Code, seed: number, host: string): Promise<string[]> {
+  let lines: string[] | null = null
+  await afterMicrotasks(() => {
+    const world = new World({ seed, partial: 0 })
+    const calls: AddressCalls = {
+      addon: code.addon,
+      connect: async (...address) => connectTcpNow(...address),
+      hangup: async fd => code.addon.hangups([fd])[0]!,
+    }
+    world.start('A', async p => {
+      lines = await randomAddressCalls(seed, calls, host)
+      world.kill(p, 'ends')
+    })
+    world.run(() => lines !== null, 60_000)
+  })
+  return lines!
 }
 
 describe('the drivers on a simulated kernel', () => {
@@ -109,6 +159,16 @@ describe('the simulation', () => {
   })
 
   it.runIf(NIGHTLY).each<[string, Edit, string]>([
+    [
+      'a service that begins without its state if its worker dies before it serves again',
+      ['handoff/holder-machine.ts', "phase: 'idle', epoch: state.grant }", "phase: 'idle' }"],
+      'workers',
+    ],
+    [
+      'connections that no worker accepts while their own is missing',
+      ['workers/pool.ts', '    this.#unserved.update(this.#closing ? [] : this.#slots)\n', ''],
+      'workers',
+    ],
     [
       'a state file that replaces the present one before it is synced',
       ['state/file/state-file.ts', 'await Promise.all([next.sync(), others()])', 'await others()'],
@@ -242,6 +302,20 @@ describe('the simulation', () => {
         })
         world.run(() => got.length > 0, 60_000)
       })
+      const at = expected.findIndex((line, i) => line !== got[i])
+      if (at >= 0) wrong.push(`seed ${seed}: kernel ${expected[at]}; simulated ${got[at]}`)
+    }
+    expect(wrong).toEqual([])
+  })
+
+  it('gives the results of the kernel, call by call, for sockets that share an address', async () => {
+    const code = await load()
+    const addon = requireHere(`${ROOT}/build/Release/fd_broker.node`) as Native
+    const wrong: string[] = []
+    for (let seed = 1; seed <= perLane(200, 10_000) && wrong.length < 5; seed++) {
+      const host = `127.${1 + (process.pid % 250)}.${1 + (seed % 250)}.${1 + Math.floor(seed / 250)}`
+      const got = await addressesSimulated(code, seed, host)
+      const expected = await randomAddressCalls(seed, ofKernel(addon, got), host)
       const at = expected.findIndex((line, i) => line !== got[i])
       if (at >= 0) wrong.push(`seed ${seed}: kernel ${expected[at]}; simulated ${got[at]}`)
     }

@@ -23,6 +23,9 @@ export interface WorldOptions {
 const MOST_STEPS = 400_000
 const MOST_DEAD_CALLS = 10_000
 
+/** Signals that do nothing without a handler; Node starts its inspector at SIGUSR1. */
+const IGNORED: ReadonlySet<string> = new Set(['SIGCHLD', 'SIGCONT', 'SIGURG', 'SIGUSR1', 'SIGWINCH'])
+
 /** A run that cannot end: the seed shows it again. */
 export class Livelock extends Error {}
 
@@ -92,6 +95,11 @@ export class World {
 
   add(...faults: Fault[]): void {
     this.#faults.push(...faults)
+  }
+
+  /** From now on no fault happens at a call. */
+  endFaults(): void {
+    this.#faults = []
   }
 
   /** Starts a process with `main`, which gets the process. */
@@ -209,11 +217,12 @@ export class World {
     const [name] = Object.entries(constants.signals).find(
       ([name, number]) => name === signal || number === signal,
     ) as [NodeJS.Signals, number]
-    if (name === 'SIGCONT' || name === 'SIGCHLD' || name === 'SIGWINCH') return
-    if (name === 'SIGKILL') this.kill(target, `is killed by ${at.p.name}`)
+    if (name === 'SIGCONT') target.stoppedUntil = Math.min(target.stoppedUntil, this.now)
+    if (name === 'SIGSTOP') this.stop(target, Number.POSITIVE_INFINITY)
+    else if (name === 'SIGKILL') this.kill(target, `is killed by ${at.p.name}`)
     else if (target.events.listenerCount(name) > 0)
       target.complete(() => void target.events.emit(name, name, constants.signals[name]))
-    else {
+    else if (!IGNORED.has(name)) {
       const end = () => this.kill(target, `is ended by ${name} of ${at.p.name}`, { code: null, signal: name })
       // A stopped process ends when it continues.
       if (target.stoppedUntil > this.now) target.complete(end)

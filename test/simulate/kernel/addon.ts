@@ -1,4 +1,4 @@
-import type { Inspected, Native } from '../../../src/kernel/native.js'
+import type { BindOptions, Inspected, Native } from '../../../src/kernel/native.js'
 import { at } from '../world.js'
 import {
   type Credentials,
@@ -80,9 +80,8 @@ function take(fds: Open[] | null): number[] | null {
   })
 }
 
-function connect(path: string, missing: string): number {
-  const listener = kernel().names.get(path)?.listener
-  if (listener == null) return fail(kernel().names.has(path) ? 'ECONNREFUSED' : missing, 'connect')
+function connectTo(listener: Listener | undefined, missing: string): number {
+  if (listener === undefined) return fail(missing, 'connect')
   if (listener.queue.length > listener.backlog) return fail('EAGAIN', 'connect')
   const [mine, theirs] = kernel().pair(me(), listener.owner, listener.tcp)
   listener.queue.push(kernel().hold(theirs))
@@ -90,39 +89,77 @@ function connect(path: string, missing: string): number {
   return put(mine)
 }
 
+function connectUnix(path: string, missing: string): number {
+  const inode = kernel().names.get(path)
+  return connectTo(inode?.listener ?? undefined, inode === undefined ? missing : 'ECONNREFUSED')
+}
+
 /** Opens a connection to an address of a client; the addon's own call connects later, and is not simulated. */
 export function connectTcpNow(host: string, port: number): number {
   at.p.world.enter(at.p, 'connectTcp')
-  return connect(`tcp:${host}:${port}`, 'ECONNREFUSED')
+  return connectTo(kernel().addresses.receiver(`${host}:${port}`), 'ECONNREFUSED')
+}
+
+function bindTcp({ host, port = 0, backlog, reuseAddr = false, reusePort = false }: BindOptions): Listener {
+  const { addresses } = kernel()
+  const own = { address: host, port: port === 0 ? addresses.freePort(host) : port, owner: me() }
+  const inode = new Inode('socket', `tcp:${host}:${own.port}`)
+  const listener = new Listener(inode, {
+    ...own,
+    tcp: true,
+    backlog: 0,
+    listens: false,
+    reuseAddr,
+    reusePort,
+  })
+  addresses.bind(listener)
+  if (backlog === undefined) return listener
+  try {
+    addresses.listen(listener, backlog)
+  } catch (error) {
+    addresses.release(listener)
+    throw error
+  }
+  return listener
+}
+
+function bindUnix({ host, abstract = false, mode = 0o755, backlog = 0 }: BindOptions): Listener {
+  const path = abstract ? `\0${host}` : host
+  const present = kernel().names.get(path)
+  if (present?.listener || (!abstract && present)) fail('EADDRINUSE', 'bind')
+  const inode = new Inode('socket', path, mode)
+  const listener = new Listener(inode, { address: host, port: 0, tcp: false, backlog, owner: me() })
+  inode.listener = listener
+  kernel().names.set(path, inode)
+  return listener
 }
 
 const sockets: Partial<Native> = {
-  bindSocket({ kind, host, port = 0, abstract = false, mode = 0o755, backlog = 0 }) {
-    const path = kind === 'unix' ? (abstract ? `\0${host}` : host) : `${kind}:${host}:${port}`
-    const present = kernel().names.get(path)
-    if (present?.listener || (kind === 'unix' && !abstract && present)) fail('EADDRINUSE', 'bind')
-    const inode = new Inode('socket', path, mode)
-    const listener = new Listener(inode, { address: host, port, tcp: kind === 'tcp', backlog, owner: me() })
-    inode.listener = listener
-    kernel().names.set(path, inode)
-    return put(listener)
-  },
+  bindSocket: options => put(options.kind === 'unix' ? bindUnix(options) : bindTcp(options)),
   listen(fd, backlog) {
-    Object.assign(get(fd, 'listen'), { backlog, owner: me() })
+    const socket = get(fd, 'listen') as Listener
+    if (socket.tcp) kernel().addresses.listen(socket, backlog)
+    Object.assign(socket, { backlog, owner: me() })
   },
   connectUnix: (path, abstract) =>
-    abstract ? connect(`\0${path}`, 'ECONNREFUSED') : connect(path, 'ENOENT'),
+    abstract ? connectUnix(`\0${path}`, 'ECONNREFUSED') : connectUnix(path, 'ENOENT'),
   accept(fd) {
     const open = get(fd, 'accept')
     if (open.kind !== 'listener') return fail(open.kind === 'stream' ? 'EINVAL' : 'ENOTSOCK', 'accept')
-    const [end] = (open as Listener).queue.splice(0, 1)
+    const { queue, listens } = open as Listener
+    if (!listens) fail('EINVAL', 'accept')
+    const [end] = queue.splice(0, 1)
     return end === undefined ? -1 : take([end])![0]!
   },
   socketPair() {
     const [a, b] = kernel().pair(me(), me())
     return [put(a), put(b)]
   },
-  setOption() {},
+  setOption(fd, option, value) {
+    const open = get(fd, 'setsockopt')
+    if (open.kind === 'listener' && (option === 'reuseAddr' || option === 'reusePort'))
+      (open as Listener)[option] = value
+  },
   sendMessage(fd, data, offset, length, fds) {
     const open = get(fd, 'sendmsg')
     if (open.kind !== 'stream' && open.kind !== 'listener') fail('ENOTSOCK', 'sendmsg')
@@ -226,13 +263,13 @@ function inspected(open: Open): Inspected {
     family: tcp ? 'inet' : 'unix',
     socketType: 'stream',
     protocol: tcp ? 6 : 0,
-    accepting: listener !== null,
+    accepting: listener?.listens ?? false,
     cookie: ino,
     address: listener?.address ?? '',
     ...(listener !== null && { port: listener.port }),
     abstract: false,
-    reusePort: false,
-    reuseAddr: true,
+    reusePort: listener?.reusePort ?? false,
+    reuseAddr: listener?.reuseAddr ?? true,
     ipv6Only: false,
   }
 }
@@ -345,6 +382,7 @@ const watches: Partial<Native> = {
       process: p,
       open,
       events: 0,
+      isHeld: true,
       callback: callback as SimulatedPoll['callback'],
     }
     p.polls.add(poll)
@@ -360,8 +398,12 @@ const watches: Partial<Native> = {
         p.polls.delete(poll)
         open.polls.delete(poll)
       },
-      ref() {},
-      unref() {},
+      ref() {
+        poll.isHeld = true
+      },
+      unref() {
+        poll.isHeld = false
+      },
     }
   },
   // A uv_check, which runs after the polls of each turn.

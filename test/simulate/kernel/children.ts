@@ -16,10 +16,18 @@ const TOLD = new Set(['EACCES', 'EAGAIN', 'EMFILE', 'ENFILE', 'ENOENT'])
 /** A child process as `node:child_process` gives it. */
 class Child extends EventEmitter {
   pid: number | undefined
+  readonly #parent = at.p
+  #isHeld = false
 
-  unref(): void {}
+  unref(): void {
+    if (this.#isHeld) this.#parent.children--
+    this.#isHeld = false
+  }
 
-  ref(): void {}
+  ref(): void {
+    if (!this.#isHeld) this.#parent.children++
+    this.#isHeld = true
+  }
 }
 
 /** `spawn()` of `node:child_process`: the program is one of the world's. */
@@ -32,7 +40,12 @@ function spawn(file: string, args: readonly string[], { env, detached = false }:
     if (!world.kernel.names.has(file)) fail('ENOENT', `spawn ${file}`)
     const p = world.execute({ script: args[0]!, parent, env: { ...env }, leads: detached })
     child.pid = p.pid
-    p.onEnded = () => parent.complete(() => child.emit('exit', p.exit.code, p.exit.signal))
+    child.ref()
+    p.onEnded = () =>
+      parent.complete(() => {
+        child.unref()
+        child.emit('exit', p.exit.code, p.exit.signal)
+      })
     parent.tick(() => child.emit('spawn'))
   } catch (error) {
     if (!TOLD.has((error as NodeJS.ErrnoException).code ?? '')) throw error

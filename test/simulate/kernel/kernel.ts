@@ -1,5 +1,6 @@
 import type { Survivor } from '../../processes/simulated-disk.js'
 import type { World } from '../world.js'
+import { Addresses } from './addresses.js'
 import { NODE } from './children.js'
 import { DISK, Disk } from './disk.js'
 import { type Credentials, Inode, type Listener, type Open, type Pidfd, Stream } from './objects.js'
@@ -14,14 +15,16 @@ const DISCONNECT = 4
 /** The file tree, and the connections between descriptors, of one world. */
 export class Kernel {
   readonly world: World
-  /** Files, folders, sockets by path; abstract names begin with NUL, addresses with `tcp:`. */
+  /** Files, folders, sockets by path; abstract names begin with NUL. */
   readonly names = new Map<string, Inode>()
   /** Sockets hold this many bytes: a small number lets buffers fill. */
   buffer = USUAL_BUFFER
   readonly disk: Disk
+  readonly addresses: Addresses
 
   constructor(world: World) {
     this.world = world
+    this.addresses = new Addresses(world)
     this.disk = new Disk(world)
     this.#makeFolders()
   }
@@ -71,6 +74,7 @@ export class Kernel {
 
   #closeListener(open: Listener): void {
     if (open.inode?.listener === open) open.inode.listener = null
+    if (open.tcp) this.addresses.release(open)
     for (const end of open.queue.splice(0)) {
       if (end.peer !== null) end.peer.reset = true
       this.drop(end)

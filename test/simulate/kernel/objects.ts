@@ -23,6 +23,8 @@ export interface SimulatedPoll {
   readonly open: Open
   readonly callback: (events: number, error: null) => void
   events: number
+  /** Keeps the process alive. */
+  isHeld: boolean
 }
 
 let inodes = 0
@@ -108,9 +110,13 @@ export class Stream extends Open {
   }
 }
 
+/** A socket that is bound to an address, and as a rule listens there. */
 export class Listener extends Open {
   readonly kind = 'listener'
   readonly queue: Stream[] = []
+  listens: boolean
+  reuseAddr: boolean
+  reusePort: boolean
   readonly address: string
   readonly port: number
   readonly tcp: boolean
@@ -119,9 +125,22 @@ export class Listener extends Open {
 
   constructor(
     inode: Inode,
-    at: { address: string; port: number; tcp: boolean; backlog: number; owner: Credentials },
+    at: {
+      address: string
+      port: number
+      tcp: boolean
+      backlog: number
+      owner: Credentials
+      listens?: boolean
+      reuseAddr?: boolean
+      reusePort?: boolean
+    },
   ) {
     super(inode)
+    const { listens = true, reuseAddr = false, reusePort = false } = at
+    this.listens = listens
+    this.reuseAddr = reuseAddr
+    this.reusePort = reusePort
     this.address = at.address
     this.port = at.port
     this.tcp = at.tcp

@@ -3,7 +3,7 @@ import { DISK } from '../kernel/disk.js'
 import type { Listener, Open, Pidfd, Stream } from '../kernel/objects.js'
 import type { SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
-import { CONTROL, HOST, PORT, STATE_FILE } from './program.js'
+import { CONTROL, STATE_FILE } from './program.js'
 
 /** The most descriptors and timers that a process needs after all trouble, when the last version has served for a while. */
 interface Share {
@@ -36,14 +36,7 @@ const VERSION: Share = {
   timers: 10,
 }
 
-const NAMES = new Set([
-  NODE,
-  CONTROL,
-  `${CONTROL}.lock`,
-  `${CONTROL}.members`,
-  STATE_FILE,
-  `tcp:${HOST}:${PORT}`,
-])
+const NAMES = new Set([NODE, CONTROL, `${CONTROL}.lock`, `${CONTROL}.members`, STATE_FILE])
 
 const REASON = /\.[0-9a-f]{16}(?:\.\w+)?$/
 

@@ -22,6 +22,8 @@ const MOST_PAUSE_MS = 250
 /** After so many requests a client asks less often: most troubles are over. */
 const MANY = 80
 const CALM = 4
+/** How a connection ends that its client ends. */
+const ANSWERED = 'answered'
 
 /** The last acknowledged number of each client: a read that begins later must not show an older one. */
 export class Lasts {
@@ -48,17 +50,24 @@ export class Lasts {
     if (isDurable(number)) this.#durable[client] = number
   }
 
+  /** The service has ended, and begins without a state. */
+  forget(): void {
+    this.#all.fill(0)
+    this.#durable.fill(0)
+  }
+
   /** A version has begun with the state file alone, which has the durable changes. */
   startAgain(): void {
     this.#all.splice(0, this.clients, ...this.#durable)
   }
 }
 
-/** Starts clients: each keeps one connection, sends a request a while after each answer, and connects again when the connection ends. */
-export function startClients(code: Code, world: World, lasts: Lasts): History[] {
+/** Starts clients: each keeps one connection, sends a request a while after each answer, and connects again when the connection ends. The last `callers` clients end it after each answer. */
+export function startClients(code: Code, world: World, lasts: Lasts, callers = 0): History[] {
   return Array.from({ length: lasts.clients }, (_, index) => {
     const history: History = { refused: [], acknowledged: [], failed: [], wrong: [], cut: [], askedAt: null }
-    world.start(`c${index + 1}`, p => new Client(code, p, history, index, lasts).run())
+    const calls = index >= lasts.clients - callers
+    world.start(`c${index + 1}`, p => new Client(code, p, history, index, lasts, calls).run())
     return history
   })
 }
@@ -69,13 +78,23 @@ class Client {
   readonly #history: History
   readonly #index: number
   readonly #lasts: Lasts
+  /** Ends its connection after each answer. */
+  readonly #calls: boolean
   /** The last number that this client has sent. */
   #last: number
   #requests = 0
   /** The client whose number was asked for, and its last acknowledged number then; null: the request is a change. */
   #reading: { readonly of: number; readonly least: number } | null = null
 
-  constructor(code: Code, p: SimulatedProcess, history: History, index: number, lasts: Lasts) {
+  constructor(
+    code: Code,
+    p: SimulatedProcess,
+    history: History,
+    index: number,
+    lasts: Lasts,
+    calls: boolean,
+  ) {
+    this.#calls = calls
     this.#code = code
     this.#p = p
     this.#history = history
@@ -100,6 +119,11 @@ class Client {
         continue
       }
       const how = await this.#use(fd)
+      if (how === ANSWERED) {
+        this.#code.addon.close(fd)
+        await new Promise<void>(resolve => this.#p.setTimer(resolve, this.#pauseMs()))
+        continue
+      }
       this.#history.cut.push({ at: world.now, how, inFlight: this.#history.askedAt !== null })
       this.#history.askedAt = null
       world.note(this.#p, `its connection has ended: ${how}`)
@@ -142,12 +166,17 @@ class Client {
         if (got.length < BYTES) return
         this.#answered(got.readUInt32BE(0), request)
         got = got.subarray(BYTES)
-        const pauseMs = PAUSE_MS + this.#p.world.below(MOST_PAUSE_MS - PAUSE_MS)
-        this.#p.setTimer(send, ++this.#requests > MANY ? pauseMs * CALM : pauseMs)
+        if (this.#calls) end(ANSWERED)
+        else this.#p.setTimer(send, this.#pauseMs())
       })
       poll.start(1)
       this.#p.setTimer(send, 1)
     })
+  }
+
+  #pauseMs(): number {
+    const pauseMs = PAUSE_MS + this.#p.world.below(MOST_PAUSE_MS - PAUSE_MS)
+    return ++this.#requests > MANY ? pauseMs * CALM : pauseMs
   }
 
   /** Writes the next request: a change, or every third time a read of any client's last number. */
@@ -167,7 +196,9 @@ class Client {
     if (history.askedAt === null) history.wrong.push(`an answer without a request: ${answer}`)
     else if (this.#reading !== null) {
       const { of, least } = this.#reading
-      if (answer < least && (of === this.#index || !this.#lasts.mayLag()))
+      // Another process may answer each call.
+      const isOwn = of === this.#index && !this.#calls
+      if (answer < least && (isOwn || !this.#lasts.mayLag()))
         history.wrong.push(
           `a read of the last number of client ${of + 1} shows ${answer}, older than ${least}`,
         )

@@ -6,6 +6,11 @@ import { CONTROL } from './program.js'
 const COMMANDS = {
   rollback: ['service.rollback', ''],
   'stop service': ['service.stop', ''],
+  reload: ['service.reload', ''],
+  restart: ['workers.replace', ''],
+  'set 1': ['workers.set', '1'],
+  'set 2': ['workers.set', '2'],
+  'set 4': ['workers.set', '4'],
 } as const
 
 /** Services that an operator upgrades. */
@@ -15,27 +20,32 @@ const UPGRADE_MS = 20_000
 
 export type OperatorOrder = keyof typeof COMMANDS | keyof typeof UPGRADES | 'status'
 
-interface UpgradeAnswer {
+interface Answers {
   upgraded(pid: number): void
+  status(status: Status): void
+  done(): void
   failed(code: string): void
 }
 
-/** Starts an operator, a process that gives one order and ends. `upgraded` gets the pid of a process that serves, as the answer says; `failed` the code of an error. */
+type Status = Awaited<ReturnType<Code['OperatorClient']['prototype']['status']>>
+
+/** Starts an operator, a process that gives one order and ends. `upgraded` gets the pid of a process that serves, as the answer says; `done` is called after any answer without an error, `failed` with the code of one. */
 export function startOperator(
   code: Code,
   world: World,
   what: OperatorOrder,
-  { upgraded = () => {}, failed = () => {} }: Partial<UpgradeAnswer> = {},
+  { upgraded = () => {}, failed = () => {}, status = () => {}, done = () => {} }: Partial<Answers> = {},
 ): void {
   const p = world.start('op', async () => {
     try {
       const client = await code.OperatorClient.connect(CONTROL)
-      if (what === 'status') await client.status()
+      if (what === 'status') status(await client.status())
       else if (what === 'upgrade' || what === 'upgrade daemon') {
         const answer = await client.upgrade({ service: UPGRADES[what], timeout: UPGRADE_MS })
         upgraded(answer.pid)
       } else await client.command(COMMANDS[what][0], COMMANDS[what][1], { service: 'shop' })
       world.note(p, `${what}: done`)
+      done()
     } catch (error) {
       // An answer too: the operator sees it.
       if (!p.dead) failed((error as { code?: string }).code ?? String(error))

@@ -2,7 +2,7 @@ import { LACKS } from '../faults.js'
 import type { Code } from '../globals.js'
 import type { Stream } from '../kernel/objects.js'
 import type { Origin, SimulatedProcess } from '../process.js'
-import { Livelock, World } from '../world.js'
+import type { World } from '../world.js'
 import { remains } from './census.js'
 import { type History, Lasts, startClients } from './client.js'
 import { DAEMON_SCRIPT, Daemons } from './daemon.js'
@@ -41,18 +41,6 @@ export interface Outcome {
   readonly world: World
 }
 
-/** Runs one schedule. The same seed and schedule give the same story, byte for byte. */
-export function runSchedule(code: Code, seed: number, schedule: Schedule, trace = false): Outcome {
-  const world = new World({ seed, trace, ...(schedule.late && { late: schedule.late }) })
-  if (schedule.buffer !== undefined) world.kernel.buffer = schedule.buffer
-  try {
-    return { wrong: new Run(code, world, schedule).run(), world }
-  } catch (error) {
-    if (!(error instanceof Livelock)) throw error
-    return { wrong: [error.message], world }
-  }
-}
-
 /** Whether an error about a state file tells which file, and the place where it is damaged or that it is none. */
 function isPrecise(failure: Error): boolean {
   const { code, details, message } = failure as Error & { code?: string; details?: Record<string, unknown> }
@@ -63,7 +51,8 @@ function isPrecise(failure: Error): boolean {
   )
 }
 
-class Run {
+/** One run of a service with one serving process, embedded or with a daemon. */
+export class Run {
   readonly #code: Code
   readonly #world: World
   readonly #schedule: Schedule

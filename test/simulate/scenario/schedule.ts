@@ -1,6 +1,7 @@
 import type { LACKS } from '../faults.js'
 import type { Trouble } from '../kernel/disk.js'
 import { randomOf } from '../random.js'
+import type { WorkersAct } from './workers/schedule.js'
 
 /** `S`: the daemon, `T`: the next daemon. */
 export type Who = 'A' | 'B' | 'S' | 'T'
@@ -230,7 +231,7 @@ function since(from: object): string {
   return 'from' in from ? ' since the start of the next daemon' : ''
 }
 
-export function actText(act: Act): string {
+export function actText(act: Act | WorkersAct): string {
   const when = 'when' in act ? act.when : null
   const at =
     when === null

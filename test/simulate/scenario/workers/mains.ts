@@ -1,0 +1,83 @@
+import type { Code } from '../../globals.js'
+import { NODE } from '../../kernel/children.js'
+import type { Origin, SimulatedProcess } from '../../process.js'
+import type { World } from '../../world.js'
+import { CONTROL, loggerOf } from '../program.js'
+
+export const MAIN_SCRIPT = '/main.js'
+export const WORKER_SCRIPT = '/worker.js'
+/** A service manager starts the main process again this long after its end. */
+const RESTART_MS = 300
+/** Shorter than the longest stops. */
+const WORKER_READY_MS = 5_000
+const STOP_MS = 5_000
+
+export interface MainsOptions {
+  /** The configured number of workers. */
+  readonly workers: number
+  readonly replace: 'one-by-one' | 'at-once'
+}
+
+/** The main processes of workers, as `fd-broker workers start` runs them, under a service manager that starts one again when none of them lives. */
+export class Mains {
+  readonly #code: Code
+  readonly #world: World
+  readonly #options: MainsOptions
+  readonly #all: SimulatedProcess[] = []
+  /** Whether the service manager starts the service again: not after an order to end it. */
+  keepsAlive = true
+
+  constructor(code: Code, world: World, options: MainsOptions) {
+    this.#code = code
+    this.#world = world
+    this.#options = options
+    this.start()
+    world.watchDeaths(p => {
+      if (!this.#all.includes(p)) return
+      // The end of the last one without an error is the end of the service.
+      if (this.living.length === 0 && p.exit.code === 0) this.keepsAlive = false
+      world.after(RESTART_MS, () => {
+        if (this.keepsAlive && this.living.length === 0) this.start()
+      })
+    })
+  }
+
+  get all(): readonly SimulatedProcess[] {
+    return this.#all
+  }
+
+  get living(): SimulatedProcess[] {
+    return this.#all.filter(({ dead }) => !dead)
+  }
+
+  /** Starts one more, which takes over from the present one. */
+  start(origin: Partial<Origin> = {}): SimulatedProcess {
+    const world = this.#world
+    const main = async (p: SimulatedProcess) => {
+      const { workers, replace } = this.#options
+      try {
+        await this.#code.runWorkers(
+          {
+            service: 'shop',
+            workers,
+            replace,
+            command: [NODE, WORKER_SCRIPT],
+            control: CONTROL,
+            timeout: WORKER_READY_MS,
+            stopTimeout: STOP_MS,
+          },
+          { logger: loggerOf(p), reopen() {}, count: async () => workers },
+        )
+        // As in Node the process ends when nothing keeps it alive.
+        p.onIdle = () => world.exit(p, 'ends')
+        p.setImmediate(() => {})
+      } catch (error) {
+        p.fail(error)
+        world.kill(p, 'ends with an error', { code: 1, signal: null })
+      }
+    }
+    const p = world.start(`M${this.#all.length + 1}`, main, { script: MAIN_SCRIPT, ...origin })
+    this.#all.push(p)
+    return p
+  }
+}

@@ -1,0 +1,263 @@
+import { LACKS } from '../../faults.js'
+import type { Code } from '../../globals.js'
+import type { Stream } from '../../kernel/objects.js'
+import type { Origin, SimulatedProcess } from '../../process.js'
+import type { World } from '../../world.js'
+import { type History, Lasts, startClients } from '../client.js'
+import { startOperator } from '../operator.js'
+import { MAIN_SCRIPT, Mains } from './mains.js'
+import type { Part, Who, WorkersAct, WorkersSchedule } from './schedule.js'
+import { servingIn, type Told, wrongAfterEnd, wrongAtLast, wrongOfClients } from './verdict.js'
+import { WorkerProcesses } from './worker-processes.js'
+
+const CLIENTS = 3
+const CALLERS = 2
+const START_MS = 10_000
+/** From the first act, until everything that was postponed has happened: a hung worker is replaced, and killed; a start is repeated. */
+const RUN_MS = 50_000
+const UPGRADE_MS = 20_000
+/** Longer than the probation of the workers. */
+const CALM_MS = 5_000
+/** A second TERM after so long ends the workers at once. */
+const AGAIN_MS = 2_500
+/** After one of these the main process that got an order to end may not be the one that serves, or not live any more. */
+const DISTURBING: ReadonlySet<string> = new Set(['kill', 'stop', 'lack', 'dies', 'hangs', 'break', 'bad'])
+/** Connections that do not move drain for 30 s. */
+const END_MS = 45_000
+
+/** One run with workers: main processes, workers, clients, operators. */
+export class WorkersRun {
+  readonly #code: Code
+  readonly #world: World
+  readonly #schedule: WorkersSchedule
+  readonly #mains: Mains
+  readonly #workers: WorkerProcesses
+  readonly #counted = new Map<Who, number>()
+  readonly #wrong: string[] = []
+  readonly #lasts = new Lasts(CLIENTS + CALLERS)
+  #clients: History[] = []
+  /** The number of workers that an order has set last. */
+  #wanted: number
+  /** Workers end with their last connections. */
+  #isQuitting = false
+  /** When an order to end the service was given. */
+  #stoppedAt = Number.POSITIVE_INFINITY
+
+  constructor(code: Code, world: World, schedule: WorkersSchedule) {
+    this.#code = code
+    this.#world = world
+    this.#schedule = schedule
+    this.#wanted = schedule.workers
+    this.#workers = new WorkerProcesses(code, world)
+    world.execute = origin => this.#execute(origin)
+    this.#mains = new Mains(code, world, schedule)
+  }
+
+  run(): string[] {
+    const world = this.#world
+    if (!world.run(() => servingIn(this.#workers).length === this.#wanted, START_MS))
+      return ['the first workers do not serve']
+    const lasts = this.#lasts
+    // Each worker but the first hears of changes a little later.
+    lasts.mayLag = () => true
+    this.#clients = startClients(this.#code, world, lasts, CALLERS)
+    world.run(() => false, 100 + world.below(100))
+    for (const act of this.#schedule.acts) this.#prepare(act)
+    for (const { name, steps } of world.processes.values()) this.#counted.set(name as Who, steps)
+    this.#act()
+    return [...new Set([...this.#wrong, ...this.#wrongAtEnd()])]
+  }
+
+  /** After all trouble the workers are replaced once more, and then the service is ended. */
+  #wrongAtEnd(): string[] {
+    const world = this.#world
+    world.endFaults()
+    if (this.#stoppedAt < Number.POSITIVE_INFINITY) {
+      const wrong = this.#startAgain()
+      if (wrong !== null) return [wrong]
+    }
+    const begun = world.now
+    const told: Told = { status: null, failed: null, isUpgraded: false }
+    startOperator(this.#code, world, 'upgrade', {
+      upgraded: () => {
+        told.isUpgraded = true
+      },
+      failed: code => {
+        told.failed = code
+      },
+    })
+    world.run(() => told.isUpgraded || told.failed !== null, UPGRADE_MS)
+    world.run(() => false, CALM_MS)
+    startOperator(this.#code, world, 'status', {
+      status: status => {
+        told.status = status
+      },
+    })
+    world.run(() => told.status !== null, START_MS)
+    const seen = {
+      world,
+      schedule: this.#schedule,
+      mains: this.#mains,
+      workers: this.#workers,
+      clients: this.#clients,
+      stoppedAt: this.#stoppedAt,
+      begun,
+      told,
+    }
+    const wrong = [...wrongAtLast(seen), ...wrongOfClients(seen)]
+    if (wrong.length > 0) return wrong
+    startOperator(this.#code, world, 'stop service')
+    world.run(() => this.#mains.living.length === 0, END_MS)
+    world.run(() => false, 100)
+    return wrongAfterEnd(seen)
+  }
+
+  /** Starts the service again after its end. Returns what is wrong; null if nothing is. */
+  #startAgain(): string | null {
+    const world = this.#world
+    const living = () => [...this.#mains.living, ...this.#workers.living]
+    const isDisturbed = this.#schedule.acts.some(({ what }) => DISTURBING.has(what))
+    // After QUIT a connection may stay for ever; a main process that is replaced or killed may lose an order.
+    if (this.#isQuitting || isDisturbed) {
+      for (let orders = 0; orders < 2 && this.#mains.living.length > 0; orders++) {
+        this.#signal('SIGTERM')
+        world.run(() => living().length === 0, AGAIN_MS)
+      }
+      world.run(() => living().length === 0, END_MS)
+    }
+    if (living().length > 0) return `the service was ended, and ${living().map(({ name }) => name)} live`
+    this.#lasts.forget()
+    this.#mains.keepsAlive = true
+    this.#mains.start()
+    const isServing = () => servingIn(this.#workers).length === this.#schedule.workers
+    return world.run(isServing, START_MS) ? null : 'after its end the service does not start again'
+  }
+
+  #execute(origin: Origin): SimulatedProcess {
+    const p = origin.script === MAIN_SCRIPT ? this.#mains.start(origin) : this.#workers.start(origin)
+    if (!this.#counted.has(p.name as Who)) this.#counted.set(p.name as Who, 0)
+    return p
+  }
+
+  /** Adds the faults that happen at a call. */
+  #prepare(act: WorkersAct): void {
+    if (!('call' in act)) return
+    const { who, what } = act
+    const call = (this.#named(who)?.calls ?? 0) + act.call
+    if (what === 'kill') this.#world.add({ what, who, call })
+    else if (what === 'stop') this.#world.add({ what, who, call, ms: act.ms! })
+    else this.#world.add({ what, who, call, calls: act.calls!, code: act.code!, of: LACKS[act.code!] })
+  }
+
+  #named(who: string): SimulatedProcess | undefined {
+    return [...this.#world.processes.values()].find(({ name }) => name === who)
+  }
+
+  /** Runs the world, and does what is scheduled when its time has come. */
+  #act(): void {
+    const world = this.#world
+    const begun = world.now
+    const isDue = (act: WorkersAct) => {
+      if (!('when' in act)) return false
+      if ('ms' in act.when) return world.now >= begun + act.when.ms
+      const { after, steps } = act.when
+      const p = this.#named(after)
+      return p !== undefined && (p.dead || p.steps >= (this.#counted.get(after) ?? 0) + steps)
+    }
+    let waiting = this.#schedule.acts.filter(act => 'when' in act)
+    for (const { when } of waiting as { when: { ms?: number } }[])
+      if (when.ms !== undefined) world.wakeAt(begun + when.ms)
+    while (world.run(() => waiting.some(isDue), Math.max(0, begun + RUN_MS - world.now))) {
+      const due = waiting.filter(isDue)
+      waiting = waiting.filter(act => !due.includes(act))
+      for (const act of due) this.#do(act)
+    }
+  }
+
+  #do(act: WorkersAct): void {
+    const world = this.#world
+    switch (act.what) {
+      case 'kill':
+      case 'stop':
+      case 'lack':
+        return
+      case 'start':
+        this.#mains.start()
+        return
+      case 'dies':
+        for (const p of this.#withPart(act.part)) world.kill(p, 'is killed')
+        return
+      case 'hangs':
+        for (const p of this.#withPart(act.part)) {
+          world.note(p, `is stopped for ${act.ms} ms`)
+          world.stop(p, act.ms)
+        }
+        return
+      case 'break':
+        this.#break(act.which)
+        return
+      case 'bad':
+        this.#workers.bad = act.how
+        world.after(act.ms, () => {
+          this.#workers.bad = null
+        })
+        return
+      case 'signal':
+        this.#signal(act.signal)
+        return
+      default:
+        this.#order(act.what)
+    }
+  }
+
+  #order(
+    what: Extract<WorkersAct, { readonly when: object }>['what'] & Parameters<typeof startOperator>[2],
+  ): void {
+    const done = () => {
+      if (what === 'stop service') this.#end()
+      const [, count] = /^set (\d)$/.exec(what) ?? []
+      if (count !== undefined) this.#wanted = Number(count)
+    }
+    if (what === 'stop service') this.#stoppedAt = Math.min(this.#stoppedAt, this.#world.now)
+    startOperator(this.#code, this.#world, what, { done })
+  }
+
+  #end(): void {
+    this.#mains.keepsAlive = false
+  }
+
+  #signal(signal: NodeJS.Signals): void {
+    const [p] = this.#withPart('main')
+    if (p === undefined) return
+    this.#world.note(p, `gets ${signal}`)
+    if (signal === 'SIGQUIT') this.#isQuitting = true
+    if (signal === 'SIGTERM' || signal === 'SIGINT' || signal === 'SIGQUIT')
+      this.#stoppedAt = Math.min(this.#stoppedAt, this.#world.now)
+    this.#world.deliver(p, signal)
+  }
+
+  /** The living processes that have a part now: at most one. */
+  #withPart(part: Part): SimulatedProcess[] {
+    if (part === 'main') return this.#mains.living.slice(-1)
+    const slot = Number(part.slice('worker '.length))
+    const living = this.#workers.ofSlot(slot).filter(({ p }) => !p.dead)
+    return living.slice(-1).map(({ p }) => p)
+  }
+
+  /** Breaks one of the connections between processes of the service. */
+  #break(which: number): void {
+    const processes = [...this.#mains.living, ...this.#workers.living]
+    const pids = new Set(processes.map(({ pid }) => pid))
+    const ends = processes.flatMap(p =>
+      [...p.fds.values()].filter((open): open is Stream => {
+        if (open.kind !== 'stream') return false
+        const { tcp, peer, peerIs } = open as Stream
+        return !tcp && peer !== null && peerIs.pid !== p.pid && pids.has(peerIs.pid)
+      }),
+    )
+    const end = ends[which % Math.max(1, ends.length)]
+    if (end === undefined) return
+    this.#world.note(end.peerIs.process, 'loses a connection to another process of the service')
+    this.#world.kernel.breakConnection(end)
+  }
+}

@@ -1,0 +1,118 @@
+import type { DaemonStatus } from '../../../../src/operator/status-report.js'
+import type { World } from '../../world.js'
+import type { History } from '../client.js'
+import type { startOperator } from '../operator.js'
+import { STAYS } from '../program.js'
+import { phaseOf } from '../verdict.js'
+import type { Mains } from './mains.js'
+import type { WorkersSchedule } from './schedule.js'
+import type { Worker, WorkerProcesses } from './worker-processes.js'
+
+type Status = Parameters<NonNullable<NonNullable<Parameters<typeof startOperator>[3]>['status']>>[0]
+
+/** The answers to the last orders. */
+export interface Told {
+  status: Status | null
+  failed: string | null
+  isUpgraded: boolean
+}
+
+export interface Seen {
+  readonly world: World
+  readonly schedule: WorkersSchedule
+  readonly mains: Mains
+  readonly workers: WorkerProcesses
+  readonly clients: readonly History[]
+  /** When the service was first ordered to end; infinite if it never was. */
+  readonly stoppedAt: number
+  /** When the last upgrade was ordered. */
+  readonly begun: number
+  readonly told: Told
+}
+
+const DEATH_MS = 60
+const ANSWER_MS = 5_000
+/** A follower has heard of a change after so long. */
+const FOLLOW_MS = 1_000
+const EXPECTED = /^ERR_FDB_/
+
+export function servingIn(workers: WorkerProcesses): Worker[] {
+  return workers.all.filter(worker => phaseOf(worker) === 'serving')
+}
+
+/** Returns what is wrong with the processes when the workers were replaced after all trouble. */
+export function wrongAtLast({ schedule, mains, workers, begun, told }: Seen): string[] {
+  const wrong: string[] = []
+  const { failed, isUpgraded, status } = told
+  if (failed !== null) wrong.push(`a last upgrade fails: ${failed}`)
+  else if (!isUpgraded) wrong.push('a last upgrade has no answer')
+  if (mains.living.length !== 1) wrong.push(`${mains.living.map(({ name }) => name)} live as main processes`)
+  if (status === null) return [...wrong, 'the status has no answer']
+  const all = (status as Partial<DaemonStatus>).workers?.all ?? []
+  const count = schedule.workers
+  const serving = servingIn(workers)
+  for (let slot = 0; slot < count; slot++) {
+    const own = serving.filter(worker => worker.slot === slot)
+    if (own.length !== 1) wrong.push(`${own.length} processes of worker ${slot} serve`)
+    else if (own[0]!.p.startedAt < begun) wrong.push(`worker ${slot} was not replaced by a last upgrade`)
+    const report = all.find(({ index }) => index === slot)
+    if (report?.phase !== 'serving' || report.pid !== own[0]?.p.pid)
+      wrong.push(`the status says that worker ${slot} is ${report?.phase}, as process ${report?.pid}`)
+  }
+  const surplus = serving.filter(({ slot }) => slot >= count)
+  if (surplus.length > 0) wrong.push(`${surplus.map(({ p }) => p.name)} serve, and are not wanted`)
+  for (const { slot, p } of serving) {
+    const { doubled, last } = workers.work.get(slot)!
+    if (doubled !== null) wrong.push(doubled)
+    if (last !== p.name) wrong.push(`${p.name} serves, and ${last} does its once-only work`)
+  }
+  return wrong
+}
+
+/** Returns which promises to clients were broken. */
+export function wrongOfClients({ world, mains, workers, clients, stoppedAt }: Seen): string[] {
+  const wrong: string[] = []
+  for (const { p } of workers.all)
+    for (const failure of p.failures) {
+      const { code = '' } = failure as NodeJS.ErrnoException
+      if (!EXPECTED.test(code)) wrong.push(`${p.name} fails: ${code} ${failure.message}`)
+    }
+  for (const { name, failures } of mains.all)
+    for (const failure of failures) wrong.push(`${name} fails: ${failure.stack}`)
+  const all = [...mains.all, ...workers.all.map(({ p }) => p)]
+  const stops = all.map(({ stoppedUntil }) => stoppedUntil)
+  const deaths = all.filter(({ dead, exit }) => dead && exit.code !== 0)
+  const cutUntil = (diedAt: number) => Math.max(diedAt, ...stops.filter(until => until > diedAt)) + DEATH_MS
+  for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
+    const early = refused.filter(({ at }) => at < stoppedAt)
+    if (early.length > 0)
+      wrong.push(`${early.length} connections were refused, the first at ${early[0]!.at.toFixed(3)}`)
+    if (answers.length > 0) wrong.push(`wrong answers: ${answers}`)
+    if (askedAt !== null && world.now - askedAt > ANSWER_MS)
+      wrong.push(`a request has no answer since ${askedAt.toFixed(3)}`)
+    const bad = cut.filter(
+      ({ at }) => at < stoppedAt && !deaths.some(({ diedAt }) => at >= diedAt && at < cutUntil(diedAt)),
+    )
+    if (bad.length > 0 && index !== STAYS)
+      wrong.push(
+        `a connection of a healthy worker was closed at ${bad[0]!.at.toFixed(3)}${bad[0]!.inFlight ? ', with a request in flight' : ''}`,
+      )
+    if (stoppedAt < Number.POSITIVE_INFINITY) continue
+    for (const { p, notes } of servingIn(workers)) {
+      p.enter()
+      const lost = acknowledged.filter(({ at, key }) => at < world.now - FOLLOW_MS && !notes!.has(key))
+      if (lost.length > 0)
+        wrong.push(`${p.name} lacks ${lost.length} of ${acknowledged.length} acknowledged changes`)
+    }
+  }
+  return wrong
+}
+
+/** Returns what an ended service has left. */
+export function wrongAfterEnd({ world, mains, workers }: Seen): string[] {
+  const left = [...mains.living, ...workers.living]
+  return [
+    ...left.map(({ name }) => `the service was ended, and ${name} lives`),
+    ...world.kernel.addresses.names.map(name => `the service was ended, and ${name} is bound`),
+  ]
+}
