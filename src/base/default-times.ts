@@ -86,7 +86,7 @@ export const DEFAULT_TIMES = {
   },
   drainTls: {
     ms: 3_600_000,
-    about: 'the same for TLS connections, which cannot move',
+    about: 'the same for TLS connections, few of which move',
     join: 'drain.tlsTimeout',
     proxy: 'drain.tlsTimeout',
   },

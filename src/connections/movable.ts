@@ -41,6 +41,8 @@ export interface Departure {
   readonly record: Uint8Array
   /** The connection's descriptor is the first of 1 to {@link MAX_CONNECTION_FDS}. Owned. */
   readonly fds: readonly OwnedFd[]
+  /** Called when the other process has the connection, if the record contains secrets. */
+  wipe?(): void
 }
 
 /** A departure with its decoded record. */
@@ -86,6 +88,8 @@ export type Arrival = 'moved' | 'returned' | 'refused'
 export interface MovableConnections<Value extends Departure = Departure> {
   /** The name and version of the record format, for example `http1-relay/1`. Both processes must use the same name and version on the listener. */
   readonly protocol: string
+  /** The records contain secrets: the connections move only to a process of the same user. */
+  readonly secret?: boolean
   /** The number of connections that may leave, now or later: all that were not refused. */
   readonly movable: number
   /**

@@ -476,6 +476,7 @@ export class ConnectionSender {
       this.#adoption = setTimeout(() => this.#endAdoption(), ACK_MS).unref()
     }
     closeItems(moved)
+    for (const { departure } of moved) departure.wipe?.()
     if (refused.length > 0) this.#return(refused, 'refused')
     this.#schedule()
   }

@@ -1,4 +1,5 @@
 import type http from 'node:http'
+import type https from 'node:https'
 import net from 'node:net'
 import { nodeHttp } from '../base/lazy.js'
 import { internal } from './internal.js'
@@ -129,4 +130,13 @@ function tryIdle(): boolean {
 /** Checks first for a method that only HTTP servers have, so that a process without them does not load `node:http`. */
 export function isHttpServer(server: net.Server): server is http.Server {
   return 'closeIdleConnections' in server && server instanceof nodeHttp().Server
+}
+
+/** As {@link isHttpServer}, for TLS. */
+export function isHttpsServer(server: net.Server): server is https.Server {
+  return (
+    'setTicketKeys' in server &&
+    'closeIdleConnections' in server &&
+    server instanceof process.getBuiltinModule('node:https').Server
+  )
 }

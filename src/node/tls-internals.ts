@@ -1,5 +1,5 @@
 import { Socket } from 'node:net'
-import type { Server, TLSSocket } from 'node:tls'
+import type { SecureContext, Server, TLSSocket } from 'node:tls'
 import { internal } from './internal.js'
 
 /** The result of the callback for a ticket's keys: 0 unknown key, 1 decrypt the ticket, 2 decrypt it and issue a new one. */
@@ -23,6 +23,11 @@ export interface SessionFacts {
 
 interface TlsServerFields extends SessionFacts {
   readonly _sharedCreds?: { context?: TicketContext }
+}
+
+/** Returns the certificate and settings with which the server makes handshakes, or undefined on a Node with other internals. */
+export function secureContextOf(server: Server): SecureContext | undefined {
+  return (server as unknown as { _sharedCreds?: SecureContext })._sharedCreds
 }
 
 interface TlsSocketFields {

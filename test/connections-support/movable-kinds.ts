@@ -1,9 +1,13 @@
+import { once } from 'node:events'
 import http from 'node:http'
+import https from 'node:https'
 import net from 'node:net'
+import tls from 'node:tls'
 import { onTestFinished } from 'vitest'
 import type { SocketProtocol } from '../../src/connections/adapters/application-socket.js'
 import type { MovableConnections } from '../../src/connections/movable.js'
 import { socketOver, socketPair } from '../../src/kernel/index.js'
+import { CERTIFICATE, KEY } from '../e2e/relay-certificate.js'
 import { movable } from '../e2e/relay-moving.js'
 import { send, startWorld, Upstream } from '../e2e/relay-world.js'
 import { until } from '../processes/until.js'
@@ -150,6 +154,27 @@ async function httpSide(): Promise<Side> {
   return nodeSide(await place(answering()), socket => new Lines(socket, QUESTION, 'ok'))
 }
 
+async function httpsSide(): Promise<Side> {
+  const server = https.createServer(
+    { cert: CERTIFICATE, key: KEY, keepAliveTimeout: 30_000 },
+    (_request, response) => response.end('ok'),
+  )
+  const at = await place(server, { tls: { move: 'on' } })
+  const { port } = server.address() as net.AddressInfo
+  return {
+    moving: at.moving,
+    get size() {
+      return at.served.connections
+    },
+    async connect() {
+      const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false })
+      const talker = new Lines(socket, QUESTION, 'ok')
+      await once(server, 'secureConnection')
+      return talker
+    },
+  }
+}
+
 async function upgradedSide(): Promise<Side> {
   const { hooks, serve } = counting()
   const server = answering().on('upgrade', (_request, socket) => {
@@ -271,6 +296,7 @@ function pairSides(): () => Promise<Side> {
 /** Every implementation of movable connections that there is. */
 export const KINDS: readonly Kind[] = [
   { name: 'of an http.Server', side: httpSide },
+  { name: 'of an https.Server', side: httpsSide },
   { name: 'that an application took over from an http.Server', side: upgradedSide },
   { name: 'that are WebSockets of ws', side: webSocketSide },
   { name: 'of a net.Server', side: netSide },

@@ -31,6 +31,8 @@ export interface AppConfig {
   cert?: string
   /** More of its options. */
   tls?: Record<string, unknown>
+  /** Connections with TLS move. */
+  moveTls?: boolean
   /** Shares its ticket keys; each process then has a command line of its own. */
   tickets?: { name?: string; rotateEvery?: number }
   /** Sets its certificate once more, as a server does whose certificate was renewed. */

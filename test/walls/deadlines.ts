@@ -56,5 +56,6 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   ],
   'proxy/health/health.ts': ['e2e/proxy-health'],
   'run/shared-listeners.ts': ['unit/run/unit-job: ends after 10 s where systemctl says nothing'],
+  'tls13/self-test.ts': ['property/tls-record-layer: gives up at its limit'],
   'wire/link.ts': ['unit/wire/deadlines: the acknowledgement of descriptors'],
 }

@@ -72,6 +72,11 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'base', 'kernel'],
   },
   {
+    name: 'tls13',
+    about: 'the records of TLS 1.3 of a connection that has moved, and the positions of those that will',
+    only: ['errors', 'base', 'kernel', 'node'],
+  },
+  {
     name: 'probing',
     about: 'health checks of a version: http, tcp, a command',
     only: ['kernel', 'node'],

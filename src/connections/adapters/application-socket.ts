@@ -6,7 +6,7 @@ import { stopReading } from '../../node/socket-handle.js'
 import type { fdbroker } from '../../proto/connections.js'
 import type { Arrival } from '../movable.js'
 import { abandon, canLeave, connectionOf, notRestored, openSocket, publish } from './node-socket.js'
-import type { OpenSockets } from './open-sockets.js'
+import type { Connections } from './open-sockets.js'
 
 /** Moves the connections of an application's own protocol to another process. Plain TCP and Unix connections only. */
 export interface SocketProtocol {
@@ -70,7 +70,7 @@ interface Serialized {
 export interface SocketDeps {
   readonly hooks: SocketProtocol
   readonly server: net.Server
-  readonly open: OpenSockets
+  readonly open: Connections
   /** Calls the hooks in the application's async context. */
   readonly run: <T>(work: () => T) => T
   /** Gets the exceptions of the hooks. */

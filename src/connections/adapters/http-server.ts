@@ -2,10 +2,9 @@ import type http from 'node:http'
 import type net from 'node:net'
 import { LONGEST_MS } from '../../base/duration.js'
 import { FdbError } from '../../errors.js'
-import type { OwnedFd } from '../../kernel/index.js'
+import { closeOnThrow, type OwnedFd } from '../../kernel/index.js'
 import {
   connectionListener,
-  hasNodeListener,
   idleParsers,
   isResponding,
   markIdle,
@@ -13,7 +12,7 @@ import {
   tracksConnections,
 } from '../../node/http-connections.js'
 import { observe } from '../../node/observed-events.js'
-import { isPlain, timeoutLeft } from '../../node/socket-handle.js'
+import { isPlain } from '../../node/socket-handle.js'
 import { fdbroker } from '../../proto/connections.js'
 import {
   type Arrival,
@@ -25,16 +24,9 @@ import {
   type Witness,
 } from '../movable.js'
 import { ApplicationSockets, hookBytes, type SocketDeps, type SocketProtocol } from './application-socket.js'
+import { type HttpCarrier, isParsedByNode } from './http-carrier.js'
 import type { HttpResponses } from './http-responses.js'
-import {
-  abandon,
-  canLeave,
-  connectionOf,
-  notRestored,
-  openSocket,
-  publish,
-  witnessOf,
-} from './node-socket.js'
+import { abandon, connectionOf, notRestored, openSocket, publish, witnessOf } from './node-socket.js'
 import { type TakenOver, takeBackAll, takenOverFor, takenOverOf } from './taken-over.js'
 
 /** The interval at which the keep-alive timeouts of adopted connections are checked. */
@@ -146,6 +138,7 @@ type Value = ConnectionValue<State>
 
 interface HttpServerDeps extends Omit<SocketDeps, 'hooks'> {
   readonly server: http.Server
+  readonly carrier: HttpCarrier
   readonly answers: HttpResponses
   readonly hooks: HttpHooks
   /** Connections may move although a listener of the application, not Node's own, gets them first. */
@@ -153,10 +146,9 @@ interface HttpServerDeps extends Omit<SocketDeps, 'hooks'> {
 }
 
 /**
- * The connections of a plain `http.Server`. Each moves to the other process between two requests. A request that arrives during the move waits in the kernel.
+ * The connections of an `http.Server`, plain or over TLS. Each moves to the other process between two requests. A request that arrives during the move waits in the kernel.
  */
 export class HttpServerConnections implements MovableConnections<Value> {
-  readonly protocol = 'node-http/1'
   readonly #deps: HttpServerDeps
   readonly #upgraded: ApplicationSockets | null
   #refused = new WeakSet<net.Socket>()
@@ -186,6 +178,14 @@ export class HttpServerConnections implements MovableConnections<Value> {
       throw new FdbError('ERR_FDB_OPTION', 'give both serialize() and restore() for an http.Server, or none')
   }
 
+  get protocol(): string {
+    return this.#deps.carrier.protocol
+  }
+
+  get secret(): boolean {
+    return this.#deps.carrier.event === 'secureConnection'
+  }
+
   /** This process serves again: connections that one successor refused may be offered to the next one. */
   resume(): void {
     this.#refused = new WeakSet()
@@ -200,14 +200,14 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   get #isDirect(): boolean {
-    return hasNodeListener(this.#deps.server)
+    return isParsedByNode(this.#deps.server, this.#deps.carrier)
   }
 
   get movable(): number {
     if (!this.#deps.sniffed && !this.#isDirect) return 0
     let count = 0
     for (const socket of this.#deps.open) {
-      if (this.#refused.has(socket) || !isPlain(socket)) continue
+      if (this.#refused.has(socket) || !this.#deps.carrier.carries(socket)) continue
       if (parserOf(socket) !== null || this.#movesTaken(socket)) count++
     }
     return count
@@ -215,7 +215,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Whether a connection that was taken over can move, now or later. */
   #movesTaken(socket: net.Socket): boolean {
-    return takenOverOf(socket)?.moves ?? this.#upgraded !== null
+    return this.#deps.carrier.movesUpgraded && (takenOverOf(socket)?.moves ?? this.#upgraded !== null)
   }
 
   /** Returns the kind of a connection, and why it has not left. */
@@ -224,10 +224,13 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (taken !== undefined)
       return ['websocket', this.#refused.has(socket) ? 'refused' : taken.reasonOf(socket)]
     const parser = parserOf(socket)
-    const kind = parser === null && this.#upgraded ? this.#upgraded.hooks.protocol : 'http'
+    const { carrier } = this.#deps
+    const kind = parser === null && this.#upgraded ? this.#upgraded.hooks.protocol : carrier.kind
     if (this.#refused.has(socket)) return [kind, 'refused']
     if (parser === null) return [kind, this.#upgraded ? 'open' : 'upgraded']
     if (isResponding(socket)) return [kind, 'answering']
+    const reason = carrier.reasonOf(socket)
+    if (reason !== null) return [kind, reason]
     return [kind, socket.bytesRead === 0 || this.#isIdle(socket) ? 'idle' : 'half-request']
   }
 
@@ -248,6 +251,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (!socket.writable || isResponding(socket) || parserOf(socket) === null || this.#refused.has(socket))
       return
     this.#held.hold(socket)
+    this.#deps.carrier.rests(socket)
     this.#mayMove()
   }
 
@@ -265,6 +269,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   *departures(which: MoveWhich): Generator<Value, void, undefined> {
     if (!this.#deps.sniffed && !this.#isDirect) return
+    if (!this.#deps.carrier.mayBegin(this.#mayMove)) return
     for (const socket of this.#candidates()) {
       const value = this.#depart(socket, which)
       if (value !== null) yield value
@@ -284,10 +289,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #depart(socket: net.Socket, which: MoveWhich): Value | null {
     try {
-      // The application passed its own socket, for example a TLS one, to the server.
-      if (!isPlain(socket)) this.#deps.answers.announceOn(socket)
+      // For example the application passed its own socket to the server, or the client has TLS 1.2.
+      if (!this.#deps.carrier.carries(socket)) this.#deps.answers.announceOn(socket)
       if (parserOf(socket) !== null) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
-      if (which === 'idle') return null
+      if (which === 'idle' || !this.#deps.carrier.movesUpgraded) return null
       const taken = takenOverOf(socket)
       if (taken !== undefined) return this.#departTaken(socket, taken)
       if (this.#upgraded === null) return null
@@ -318,8 +323,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Whether the connection is between two requests. */
   #mayLeave(socket: net.Socket): boolean {
-    if (isResponding(socket) || !canLeave(socket) || socket.readableLength > 0) return false
-    return this.#isFresh(socket) || this.#isIdle(socket)
+    if (isResponding(socket) || socket.readableLength > 0) return false
+    if (!this.#isFresh(socket) && !this.#isIdle(socket)) return false
+    return this.#deps.carrier.canLeave(socket, this.#mayMove)
   }
 
   /** Whether no byte has arrived on the connection, in any process. */
@@ -329,7 +335,8 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Duplicates the descriptor before it calls the hook, because a connection cannot leave if no descriptor is free. */
   #departIdle(socket: net.Socket): Value | null {
-    const fd = connectionOf(socket)
+    const { carrier } = this.#deps
+    const fd = carrier.duplicate(socket)
     let data: Uint8Array | undefined
     try {
       if (fd !== null) data = this.#dataOf(socket)
@@ -339,7 +346,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       throw error
     }
     // The hook may have written to the socket, or closed it.
-    if (fd === null || data === undefined || !canLeave(socket)) {
+    if (fd === null || data === undefined || !carrier.canLeave(socket, this.#mayMove)) {
       fd?.close()
       this.#keepBack(socket)
       return null
@@ -350,12 +357,12 @@ export class HttpServerConnections implements MovableConnections<Value> {
       fresh,
       requests: fresh ? 0 : Math.max(1, this.#deps.answers.requests(socket)),
     }
-    const remainingMs = this.#expiry.remainingMs(socket) ?? timeoutLeft(socket)
+    const remainingMs = this.#expiry.remainingMs(socket) ?? carrier.timeoutLeft(socket)
     if (!fresh && remainingMs < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(remainingMs))
     if (this.#deps.hooks.serialize !== undefined) record.data = data
+    const tls = closeOnThrow([fd], () => carrier.take(socket))
     this.#deps.open.remove(socket)
-    abandon(socket)
-    return toValue(fd, { idle: record })
+    return toValue(fd, { idle: record, ...(tls && { tls }) })
   }
 
   /** Returns the application's data, or undefined if the connection cannot move now. Throws the hook's exception or ERR_FDB_HOOK. */
@@ -390,7 +397,8 @@ export class HttpServerConnections implements MovableConnections<Value> {
     const state = decoded(HttpConnection.decode, record)
     onlyConnection(fds)
     this.#checkState(state)
-    return { record, fds, state }
+    this.#deps.carrier.check(state.tls)
+    return { record, fds, state, ...wipes(state.tls ?? undefined) }
   }
 
   #checkState({ idle, application }: State): void {
@@ -426,7 +434,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return this.#deps.run(() => this.#arrive(value, how))
   }
 
-  #arrive({ state: { idle, application }, fds }: Value, how: Arrival): Witness | undefined {
+  #arrive(value: Value, how: Arrival): Witness | undefined {
+    const { state, fds } = value
+    const { application } = state
     if (application) {
       const taken = takenOverFor(this.#deps.server, application.protocol ?? '')
       const socket =
@@ -436,10 +446,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
       if (how === 'refused') this.#refused.add(socket)
       return witnessOf(socket)
     }
-    if ((this.#listens ||= tracksConnections(this.#deps.server))) return this.#adopt(fds[0]!, idle!, how)
+    if ((this.#listens ||= tracksConnections(this.#deps.server))) return this.#adopt(value, how)
     // Node creates its list of connections when the server starts to listen, in the next turn: adds the connection after that.
     this.#whenListening(
-      () => this.#adoptLate(fds[0]!, idle!, how),
+      () => this.#adoptLate(value, how),
       () => fds[0]!.close(),
     )
     return undefined
@@ -472,21 +482,24 @@ export class HttpServerConnections implements MovableConnections<Value> {
     })
   }
 
-  #adoptLate(fd: OwnedFd, record: IdleRecord, how: Arrival): void {
+  #adoptLate(value: Value, how: Arrival): void {
     try {
       // The group that it came with is adopted already: it cannot go back.
-      this.#adopt(fd, record, how === 'moved' ? 'returned' : how)
+      this.#adopt(value, how === 'moved' ? 'returned' : how)
     } catch (error) {
       this.#deps.failed(error)
     }
   }
 
-  #adopt(fd: OwnedFd, { fresh, requests, keepAliveMs, data }: IdleRecord, how: Arrival): Witness {
-    const socket = openSocket(fd, this.#deps.server)
-    if (this.#isDirect) this.#deps.server.emit('connection', socket)
+  #adopt(value: Value, how: Arrival): Witness {
+    const { carrier, server } = this.#deps
+    const { idle, tls } = value.state
+    const { fresh, requests, keepAliveMs, data } = idle!
+    const socket = carrier.open(value.fds[0]!, server, tls)
+    if (this.#isDirect) server.emit(carrier.event, socket)
     else {
       this.#deps.open.add(socket)
-      connectionListener().call(this.#deps.server, socket)
+      connectionListener().call(server, socket)
     }
     if (requests) this.#deps.answers.adopt(socket, requests)
     if (how === 'refused') {
@@ -496,9 +509,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
     try {
       if (data != null) this.#deps.hooks.restore?.(socket, data)
     } catch (error) {
-      throw notRestored(socket, how, error, this.#deps)
+      throw notRestored(socket, how, error, this.#deps, carrier)
     }
-    publish(socket)
+    carrier.publish(socket)
+    value.wipe?.()
     const parser = parserOf(socket)
     if (fresh || parser === null) return witnessOf(socket)
     markIdle(parser)
@@ -509,5 +523,12 @@ export class HttpServerConnections implements MovableConnections<Value> {
 }
 
 function toValue(fd: OwnedFd, state: State): Value {
-  return { fds: [fd], record: HttpConnection.encode(state).finish(), state }
+  const record = HttpConnection.encode(state).finish()
+  return { fds: [fd], record, state, ...wipes(state.tls ?? undefined, record) }
+}
+
+/** For a record with secrets. */
+function wipes({ readSecret, writeSecret }: State['tls'] & {} = {}, record?: Uint8Array): { wipe?(): void } {
+  if (!readSecret) return {}
+  return { wipe: () => [readSecret, writeSecret, record].map(bytes => bytes?.fill(0)) }
 }

@@ -12,7 +12,7 @@ import {
 } from '../movable.js'
 import { ApplicationSockets, type SocketDeps } from './application-socket.js'
 import { witnessOf } from './node-socket.js'
-import type { OpenSockets } from './open-sockets.js'
+import type { Connections } from './open-sockets.js'
 
 const { Application } = fdbroker.connections
 
@@ -22,7 +22,7 @@ type Value = ConnectionValue<fdbroker.connections.Application.$Properties>
 export class NetServerConnections implements MovableConnections<Value> {
   #onMovable: (() => void) | null = null
   readonly #sockets: ApplicationSockets
-  readonly #open: OpenSockets
+  readonly #open: Connections
   #refused = new WeakSet<net.Socket>()
   readonly #failed: (error: unknown) => void
   /** The connections whose hook has thrown: further exceptions are not reported. */

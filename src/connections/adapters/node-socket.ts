@@ -42,17 +42,25 @@ export function abandon(socket: net.Socket): Buffer {
   return unread
 }
 
+/** The part of an `HttpCarrier` that a failed restore needs. */
+interface Carrying {
+  canLeave(socket: net.Socket, ready: () => void): boolean
+  duplicate(socket: net.Socket): OwnedFd | null
+  abandon(socket: net.Socket): void
+}
+
 /** Takes a moved connection, whose hook has thrown, out of this process. Returns the error for {@link MovableConnections.arrive}; the connection is closed if it cannot leave. */
 export function notRestored(
   socket: net.Socket,
   how: Arrival,
   cause: unknown,
   { failed, open }: { failed(error: unknown): void; readonly open: { remove(socket: net.Socket): void } },
+  by: Carrying = { canLeave, duplicate: connectionOf, abandon },
 ): unknown {
   if (how === 'moved') failed(cause)
   open.remove(socket)
-  const fd = how === 'moved' && canLeave(socket) ? connectionOf(socket) : null
-  abandon(socket)
+  const fd = how === 'moved' && by.canLeave(socket, () => {}) ? by.duplicate(socket) : null
+  by.abandon(socket)
   return fd === null ? cause : new NotRestored(fd, cause)
 }
 

@@ -10,11 +10,18 @@ import {
 } from '../../node/http-connections.js'
 import { type Observers, observe, observersOf } from '../../node/observed-events.js'
 
+/** The connections of a server that can move. */
+export interface Connections extends Iterable<net.Socket> {
+  has(socket: net.Socket): boolean
+  add(socket: net.Socket): void
+  remove(socket: net.Socket): void
+}
+
 /**
  * The open connections of a server. While a plain `http.Server` only serves, their 'close' is not observed, to save CPU time; it is from when
  * connections must be found one by one, to move or to drain.
  */
-export class OpenSockets implements Iterable<net.Socket> {
+export class OpenSockets implements Connections {
   #server: net.Server | null = null
   /** The connections, as long as Node lists them; null: they are in {@link #watched}, and each is observed until it closes. */
   #listed: ListedSockets | null = null

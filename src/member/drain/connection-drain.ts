@@ -107,8 +107,7 @@ export async function drainListeners(
   }
   const cut = (tls: boolean, afterMs: number) => {
     report(sumCounts(listeners.map(listener => listener.cut(tls))), afterMs)
-    if (tls) return
-    const cutReturned = () => report(sumCounts(listeners.map(listener => listener.cutReturned())), afterMs)
+    const cutReturned = () => report(sumCounts(listeners.map(listener => listener.cutReturned(tls))), afterMs)
     void moves.settled().then(cutReturned)
   }
   const cuts = [

@@ -6,9 +6,9 @@ import { MoveLog } from '../../connections/move-log.js'
 import { countMovable, type Source } from '../../connections/move-slice.js'
 import { ConnectionReceiver } from '../../connections/receiver.js'
 import { ConnectionSender } from '../../connections/sender.js'
-import { closeAll, closeOnThrow, type OwnedFd, peerPidfd } from '../../kernel/index.js'
+import { closeAll, closeOnThrow, type OwnedFd, peerPidfd, pidOfPidfd } from '../../kernel/index.js'
 import { processKey } from '../../os/liveness.js'
-import { fateOf } from '../../os/process-identity.js'
+import { credentialsOf, fateOf } from '../../os/process-identity.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
 import { Link } from '../../wire/link.js'
@@ -208,12 +208,13 @@ export class Moves {
     }
     const { move, movesPerSecond, firstWave } = this.#settings
     const key = receiver === null ? null : processKey(receiver)
+    const secrets = isOwnUser(receiver)
     const { other, ...way } = endOfChannel(channel, log, receiver)
     const { moved } = this.counts
     if (other !== null) this.#destinations.push({ receiver: other, before: moved })
     const sender = new ConnectionSender({
       ...way,
-      sources: () => this.#sources(),
+      sources: () => this.#sources(secrets),
       which: move === 'idle' ? 'idle' : 'auto',
       perSecond: movesPerSecond,
       firstWaveMs: key !== null && key === this.#proved ? 0 : firstWave,
@@ -271,9 +272,11 @@ export class Moves {
     for (const each of this.#receivers) void each.stop()
   }
 
-  *#sources(): Generator<Source> {
+  /** `secret`: also those whose records contain secrets. */
+  *#sources(secret = true): Generator<Source> {
     for (const listener of this.#listeners())
-      for (const moving of listener.moving) yield { listener: listener.name, moving }
+      for (const moving of listener.moving)
+        if (secret || moving.secret !== true) yield { listener: listener.name, moving }
   }
 
   #target(name: string, protocol: string): MovableConnections | undefined {
@@ -341,4 +344,10 @@ function endOfChannel(
     if (other !== null) own.push(other)
     return { log: MoveLog.open(log), link: new Link(new Channel(channel)), other }
   })
+}
+
+/** Reports whether the process runs as this process's user. False if that is unknown. */
+function isOwnUser(pidfd: OwnedFd | null): boolean {
+  const pid = pidfd === null ? 0 : pidOfPidfd(pidfd)
+  return pid > 0 && credentialsOf(pid)?.uid === process.geteuid?.()
 }

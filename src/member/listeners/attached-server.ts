@@ -1,15 +1,23 @@
 import { AsyncResource } from 'node:async_hooks'
 import type http from 'node:http'
 import type net from 'node:net'
+import { PLAIN } from '../../connections/adapters/http-carrier.js'
 import { HttpResponses } from '../../connections/adapters/http-responses.js'
 import { HttpServerConnections } from '../../connections/adapters/http-server.js'
+import { HttpsCarrier } from '../../connections/adapters/https-carrier.js'
 import { NetServerConnections } from '../../connections/adapters/net-server.js'
-import { OpenSockets } from '../../connections/adapters/open-sockets.js'
+import { type Connections, OpenSockets } from '../../connections/adapters/open-sockets.js'
 import { leaveTakenOver, stayTakenOver, type TakenOver } from '../../connections/adapters/taken-over.js'
 import type { MovableConnections } from '../../connections/movable.js'
 import { FdbError } from '../../errors.js'
 import { listenOver, type OwnedFd } from '../../kernel/index.js'
-import { HTTP_CONNECTIONS, idleParsers, isHttpServer, isResponding } from '../../node/http-connections.js'
+import {
+  HTTP_CONNECTIONS,
+  idleParsers,
+  isHttpServer,
+  isHttpsServer,
+  isResponding,
+} from '../../node/http-connections.js'
 import { type Observers, observe } from '../../node/observed-events.js'
 import {
   emitDelayedClose,
@@ -63,6 +71,8 @@ export class AttachedServer {
   readonly #onSecureClose: Observers
   /** The decrypted sockets of a TLS server, with the time when each finished its handshake (performance.now()). */
   readonly #secure = new Map<net.Socket, number>()
+  /** The carrier of connections with TLS that move, or null. */
+  #carrier: HttpsCarrier | null = null
   readonly #keeper: ConnectionKeeper | null
   readonly #answers: HttpResponses | null
   readonly #moving: HttpServerConnections | NetServerConnections | undefined
@@ -131,15 +141,33 @@ export class AttachedServer {
   }
 
   #movable(
-    { http: hooks = {}, socket, move = false }: ServeOptions,
+    { http: hooks = {}, socket, tls, move = false }: ServeOptions,
     failed: (error: unknown) => void,
   ): HttpServerConnections | NetServerConnections | undefined {
     const { server } = this
     const deps = { open: this.#open, failed, run: this.#run }
     if (!SOCKET_HANDLE.assumed || !SERVER_CONNECTIONS.assumed) return undefined
     if (socket !== undefined) return new NetServerConnections({ ...deps, server, hooks: socket })
-    if (!isHttpServer(server) || !HTTP_CONNECTIONS.assumed) return undefined
-    return new HttpServerConnections({ ...deps, server, answers: this.#answers!, hooks, sniffed: move })
+    if (!HTTP_CONNECTIONS.assumed) return undefined
+    const http = { ...deps, answers: this.#answers!, hooks }
+    if (isHttpServer(server))
+      return new HttpServerConnections({ ...http, server, carrier: PLAIN, sniffed: move })
+    if (tls?.move !== 'on' || !isHttpsServer(server)) return undefined
+    const carrier = new HttpsCarrier(server, { below: this.#open, failed })
+    this.#carrier = carrier
+    return new HttpServerConnections({ ...http, server, carrier, open: this.#decrypted, sniffed: false })
+  }
+
+  /** The sockets of {@link #secure}. */
+  get #decrypted(): Connections {
+    const secure = this.#secure
+    return {
+      has: socket => secure.has(socket),
+      // Each comes by the event 'secureConnection'.
+      add: () => {},
+      remove: socket => void secure.delete(socket),
+      [Symbol.iterator]: () => secure.keys(),
+    }
   }
 
   /** The connections that can move to another process. */
@@ -169,7 +197,7 @@ export class AttachedServer {
     return secure ? 'tls' : null
   }
 
-  /** Whether the connections use TLS, and so cannot move. */
+  /** Whether the connections use TLS, and have more time to end. */
   get secure(): boolean {
     return this.scheme === 'https' || this.scheme === 'tls' || 'setTicketKeys' in this.server
   }
@@ -361,6 +389,7 @@ export class AttachedServer {
     attachedServers.delete(server)
     this.finish()
     this.#answers?.release()
+    this.#carrier?.release()
     this.#open.release()
     this.#stopObserving()
   }
@@ -379,6 +408,7 @@ export class AttachedServer {
 
   readonly #onSecure = (socket: net.Socket): void => {
     this.#secure.set(socket, performance.now())
+    this.#carrier?.secured(socket)
     observe(socket, this.#onSecureClose)
   }
 

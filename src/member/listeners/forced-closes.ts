@@ -51,7 +51,7 @@ interface RemainingConnections {
   readonly moving: MovableConnections | undefined
   readonly open: Iterable<net.Socket> & { readonly size: number }
   /** The decrypted sockets of the connections that have finished their TLS handshake. */
-  readonly secure: { readonly size: number }
+  readonly secure: { readonly size: number; keys(): Iterable<net.Socket> }
   /** The HTTP/2 sessions, with the streams of each. */
   readonly sessions: Iterable<{ readonly streams: number }> & { readonly size: number }
   /** The HTTP/1 connections with an unfinished response; with TLS, their decrypted sockets. */
@@ -74,14 +74,14 @@ export function closesOfServer({
     for (const socket of open) closes.add(moving.protocol, moving.isRefused(socket) ? 'refused' : 'open')
     return closes
   }
+  const isTls = 'setTicketKeys' in server
+  if (isTls) closes.add('tls', 'handshake', open.size - secure.size)
   if (moving instanceof HttpServerConnections) {
-    for (const socket of open) closes.add(...moving.describeConnection(socket))
+    for (const socket of isTls ? secure.keys() : open) closes.add(...moving.describeConnection(socket))
     return closes
   }
   for (const { streams } of sessions) closes.add('http2', streams > 0 ? 'answering' : 'idle')
-  const isTls = 'setTicketKeys' in server
   const known = isTls ? secure.size : open.size
-  if (isTls) closes.add('tls', 'handshake', open.size - secure.size)
   const others = known - sessions.size
   // An HTTP/2 server may have HTTP/1 clients.
   if (scheme === 'http' || scheme === 'https' || 'updateSettings' in server) {

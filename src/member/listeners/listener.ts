@@ -109,10 +109,9 @@ export class Listener {
    * @internal Like {@link serve}, for a server that already has a handle on this socket and reports that it listens. `begin` makes the server
    * accept, if it does not yet.
    */
-  serveListening(server: ServableServer, begin: () => void): this {
-    return this.#add(
-      new AttachedServer(server, {}, error => this.#deps.events.failed(this.#named(error)), begin),
-    )
+  serveListening(server: ServableServer, begin: () => void, options: ServeOptions = {}): this {
+    const failed = (error: unknown) => this.#deps.events.failed(this.#named(error))
+    return this.#add(new AttachedServer(server, options, failed, begin))
   }
 
   #add(served: AttachedServer): this {
@@ -312,9 +311,10 @@ export class Listener {
   }
 
   /** @internal See {@link AttachedServer.cutReturned}. */
-  cutReturned(): DrainCounts {
-    // Connections with TLS do not move, and have a time limit of their own.
-    return sumCounts(this.#servers.filter(({ secure }) => !secure).map(served => served.cutReturned()))
+  cutReturned(tls: boolean): DrainCounts {
+    return sumCounts(
+      this.#servers.filter(served => served.secure === tls).map(served => served.cutReturned()),
+    )
   }
 
   /** @internal */

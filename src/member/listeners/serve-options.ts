@@ -2,13 +2,13 @@ import type net from 'node:net'
 import { Server } from 'node:net'
 import { checkOptions, hook } from '../../checks/options.js'
 import { inspected, wrongOption } from '../../checks/place.js'
-import { absent, map, type ShapeOf } from '../../checks/shape.js'
-import { boolean, unchecked } from '../../checks/values.js'
+import { absent, map, optional, type ShapeOf } from '../../checks/shape.js'
+import { boolean, oneOf, unchecked } from '../../checks/values.js'
 import { checkProtocol, type SocketProtocol } from '../../connections/adapters/application-socket.js'
 import type { HttpHooks } from '../../connections/adapters/http-server.js'
 import type { MovableConnections } from '../../connections/movable.js'
 import { FdbError } from '../../errors.js'
-import { isHttpServer } from '../../node/http-connections.js'
+import { isHttpServer, isHttpsServer } from '../../node/http-connections.js'
 import type { DrainCounts } from './forced-closes.js'
 
 /** A server that this library can attach to a listener. */
@@ -57,6 +57,11 @@ export interface ServeOptions {
   readonly socket?: SocketProtocol | undefined
   /** Handles the connections of any server; the library ignores the server's sockets. */
   readonly keeper?: ConnectionKeeper | undefined
+  /**
+   * `on`: connections of an `https.Server` with TLS 1.3 move between two requests. Their traffic secrets then pass to the process that takes them, over a Unix socket, and only to
+   * a process of the same user. Default `off`: they remain in this process until they end.
+   */
+  readonly tls?: { readonly move?: 'off' | 'on' | undefined } | undefined
 }
 
 const OPTIONS = map({
@@ -64,6 +69,7 @@ const OPTIONS = map({
   http: absent(unchecked<HttpHooks>()),
   socket: absent(unchecked<SocketProtocol>()),
   keeper: absent(unchecked<ConnectionKeeper>()),
+  tls: absent(map({ move: optional(oneOf('off', 'on'), 'off') })),
 } satisfies ShapeOf<ServeOptions>)
 const HTTP = map({
   serialize: absent(hook()),
@@ -80,12 +86,15 @@ const REQUIRED_OF_KEEPER = ['announce', 'emptied', 'cut'] as const
 /** Throws ERR_FDB_OPTION unless the options fit the server. */
 export function checkServeOptions(server: ServableServer, options: ServeOptions): void {
   checkOptions('serve()', options, OPTIONS)
-  const { http: hooks, socket, keeper } = options
+  const { http: hooks, socket, keeper, tls } = options
   const chosen = (['http', 'socket', 'keeper'] as const).filter(name => options[name] !== undefined)
+  const movesTls = tls?.move === 'on'
+  if (movesTls && (!isHttpsServer(server) || keeper !== undefined || socket !== undefined))
+    throw wrong('tls: { move: "on" } of serve() is for an https.Server without "socket" and "keeper"')
   if (chosen.length > 1)
     throw wrong(`options "${chosen.join('" and "')}" of serve() exclude each other: give one`)
   if (keeper !== undefined) checkKeeper(keeper)
-  else if (socket !== undefined || hooks !== undefined) checkHooks(server, hooks, socket)
+  else if (socket !== undefined || hooks !== undefined) checkHooks(server, hooks, socket, movesTls)
 }
 
 function checkKeeper(keeper: ConnectionKeeper): void {
@@ -94,13 +103,20 @@ function checkKeeper(keeper: ConnectionKeeper): void {
       throw wrongOption(`keeper.${name}`, keeper?.[name], 'a function')
 }
 
-function checkHooks(server: ServableServer, hooks?: HttpHooks, socket?: SocketProtocol): void {
-  if ('setTicketKeys' in server || 'updateSettings' in server) {
+function checkHooks(
+  server: ServableServer,
+  hooks: HttpHooks | undefined,
+  socket: SocketProtocol | undefined,
+  movesTls: boolean,
+): void {
+  if (movesTls && hooks?.upgraded !== undefined)
+    throw wrong('connections that the application upgrades do not move over TLS: omit http.upgraded')
+  if (!movesTls && ('setTicketKeys' in server || 'updateSettings' in server)) {
     throw wrong(
-      'connections of a TLS or HTTP/2 server cannot move to another process: give hooks for net and http servers only',
+      'connections of a TLS or HTTP/2 server cannot move to another process: give hooks for net and http servers only, or for an https.Server with tls: { move: "on" }',
     )
   }
-  if (!isHttpServer(server)) {
+  if (!movesTls && !isHttpServer(server)) {
     checkOptions('socket', socket ?? hooks, SOCKET)
     checkProtocol((socket ?? hooks) as SocketProtocol)
     return

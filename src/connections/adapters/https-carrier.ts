@@ -1,0 +1,212 @@
+import type http from 'node:http'
+import type net from 'node:net'
+import type tls from 'node:tls'
+import { FdbError } from '../../errors.js'
+import type { OwnedFd } from '../../kernel/index.js'
+import { stopReading, timeoutLeft } from '../../node/socket-handle.js'
+import { underlyingSocket } from '../../node/tls-internals.js'
+import type { fdbroker } from '../../proto/connections.js'
+import { NO_BYTES } from '../../proto/message.js'
+import { type TlsPosition, TlsPositions } from '../../tls13/exporter.js'
+import { nextPosition, secretBytesOf, type TrafficState } from '../../tls13/record-layer.js'
+import { movesTls } from '../../tls13/self-test.js'
+import { factsOf, isMovedTls, MovedTlsSocket, type TlsFacts } from '../../tls13/tls-socket.js'
+import type { HttpCarrier } from './http-carrier.js'
+import { connectionOf, openSocket, publish } from './node-socket.js'
+import type { Connections } from './open-sockets.js'
+
+type Record = fdbroker.connections.TlsPosition.$Properties
+
+/**
+ * An idle connection leaves when nothing has arrived on it for this long, in milliseconds: the bytes of a record that has arrived in parts could look like records.
+ */
+const QUIET_MS = 50
+
+interface Deps {
+  /** The sockets below. */
+  readonly below: Connections
+  /** Called once if the connections of this server cannot move on this Node. */
+  readonly failed: (error: FdbError) => void
+}
+
+/** TLS 1.3 connections of an `https.Server`: Node's own `TLSSocket`s, and those that have moved before. */
+export class HttpsCarrier implements HttpCarrier {
+  readonly protocol = 'node-https/1'
+  readonly kind = 'https'
+  readonly movesUpgraded = false
+  readonly event = 'secureConnection'
+  readonly #server: tls.Server
+  readonly #deps: Deps
+  readonly #positions = new TlsPositions()
+  readonly #stopFollowing: () => void
+  /** The result of the test, or null before it. */
+  #works: boolean | null = null
+  #tests = false
+  /** How many bytes each idle connection had read, and since when. */
+  readonly #looked = new WeakMap<net.Socket, { readonly bytes: number; readonly quietAt: number }>()
+  #looks: NodeJS.Timeout | undefined
+
+  constructor(server: tls.Server, deps: Deps) {
+    this.#server = server
+    this.#deps = deps
+    this.#stopFollowing = this.#positions.follow(server)
+  }
+
+  /** For each connection after its handshake. */
+  secured(socket: net.Socket): void {
+    this.#positions.secured(socket as tls.TLSSocket)
+  }
+
+  release(): void {
+    this.#stopFollowing()
+    clearTimeout(this.#looks)
+  }
+
+  mayBegin(ready: () => void): boolean {
+    if (this.#works !== null) return true
+    if (!this.#tests) {
+      this.#tests = true
+      void movesTls(this.#server).then(result => {
+        this.#works = result === 'works'
+        if (result === 'unknown') this.#deps.failed(cannotMove())
+        ready()
+      })
+    }
+    return false
+  }
+
+  #positionOf(socket: net.Socket): TlsPosition | undefined {
+    return this.#works === false ? undefined : this.#positions.of(socket as tls.TLSSocket)
+  }
+
+  carries(socket: net.Socket): boolean {
+    return isMovedTls(socket) || this.#positionOf(socket)?.isMovable === true
+  }
+
+  canLeave(socket: net.Socket, ready: () => void): boolean {
+    if (isMovedTls(socket)) return socket.canLeave
+    const position = this.#positionOf(socket)
+    if (position === undefined || socket.destroyed || !socket.writable || socket.readableEncoding !== null)
+      return false
+    return position.stays === null && this.#isQuiet(socket, position.bytesRead, ready)
+  }
+
+  #isQuiet(socket: net.Socket, bytes: number, ready: () => void): boolean {
+    const now = performance.now()
+    const last = this.#looked.get(socket)
+    if (last?.bytes === bytes && now >= last.quietAt) return true
+    if (last?.bytes !== bytes) this.#looked.set(socket, { bytes, quietAt: now + QUIET_MS })
+    this.#looks ??= setTimeout(() => {
+      this.#looks = undefined
+      ready()
+    }, QUIET_MS + 1).unref()
+    return false
+  }
+
+  /** A client sends its next request after the response, so nothing has arrived of it. */
+  rests(socket: net.Socket): void {
+    const position = this.#positionOf(socket)
+    if (position !== undefined) this.#looked.set(socket, { bytes: position.bytesRead, quietAt: 0 })
+  }
+
+  reasonOf(socket: net.Socket): string | null {
+    if (isMovedTls(socket)) return null
+    if (this.#works === false) return 'unsupported'
+    const position = this.#positions.of(socket as tls.TLSSocket)
+    return position === undefined ? 'handshake' : position.stays
+  }
+
+  duplicate(socket: net.Socket): OwnedFd | null {
+    return connectionOf(isMovedTls(socket) ? socket.below : socket)
+  }
+
+  take(socket: net.Socket): Record {
+    this.#removeRaw(socket)
+    if (isMovedTls(socket)) return toRecord(socket.takeState(), socket.facts)
+    stopReading(socket)
+    const facts = factsOf(socket as tls.TLSSocket)
+    const state = this.#positions.of(socket as tls.TLSSocket)?.state()
+    // The caller has asked canLeave() in the same turn.
+    if (!state) throw new Error('the position of a TLS connection is not known any more')
+    socket.destroy()
+    return toRecord(nextPosition(state), facts)
+  }
+
+  #removeRaw(socket: net.Socket): void {
+    const raw = isMovedTls(socket) ? socket.below : underlyingSocket(socket as tls.TLSSocket)
+    if (raw !== undefined) this.#deps.below.remove(raw)
+  }
+
+  abandon(socket: net.Socket): void {
+    this.#removeRaw(socket)
+    socket.destroy()
+  }
+
+  check(tls: Record | null | undefined): void {
+    const bytes = secretBytesOf(tls?.suite ?? '')
+    const isWhole = tls?.readSecret?.length === bytes && tls?.writeSecret?.length === bytes
+    if (bytes !== undefined && isWhole) return
+    throw new FdbError(
+      'ERR_FDB_CONNECTION',
+      'a TLS connection arrived with a cipher suite or keys that this version does not know: it stays in the process that sent it',
+    )
+  }
+
+  open(fd: OwnedFd, server: http.Server, tls: Record | null | undefined): net.Socket {
+    const raw = openSocket(fd, server)
+    this.#deps.below.add(raw)
+    return new MovedTlsSocket(raw, toState(tls ?? {}), toFacts(tls ?? {})) as unknown as net.Socket
+  }
+
+  publish(socket: net.Socket): void {
+    publish((socket as unknown as MovedTlsSocket).below)
+  }
+
+  timeoutLeft(socket: net.Socket): number {
+    return isMovedTls(socket) ? socket.timeoutLeft : timeoutLeft(socket)
+  }
+}
+
+function toRecord(state: TrafficState, facts: TlsFacts): Record {
+  return {
+    ...state,
+    authorized: facts.authorized,
+    authorizationError: facts.authorizationError ?? '',
+    servername: facts.servername || '',
+    alpnProtocol: facts.alpnProtocol || '',
+    sessionReused: facts.isSessionReused,
+    certificates: [...facts.certificates],
+  }
+}
+
+function toState(record: Record): TrafficState {
+  return {
+    suite: record.suite ?? '',
+    readSecret: record.readSecret ?? NO_BYTES,
+    readSequence: record.readSequence ?? 0,
+    writeSecret: record.writeSecret ?? NO_BYTES,
+    writeSequence: record.writeSequence ?? 0,
+    unsent: record.unsent ?? NO_BYTES,
+    received: record.received ?? NO_BYTES,
+  }
+}
+
+function toFacts(record: Record): TlsFacts {
+  return {
+    authorized: record.authorized ?? false,
+    authorizationError: record.authorizationError || null,
+    servername: record.servername || false,
+    alpnProtocol: record.alpnProtocol || false,
+    isSessionReused: record.sessionReused ?? false,
+    certificates: record.certificates ?? [],
+  }
+}
+
+function cannotMove(): FdbError {
+  const node = process.versions.node
+  return new FdbError(
+    'ERR_FDB_NODE',
+    `TLS connections do not move, they drain: a test connection with this server's certificate could not be moved on Node ${node}; use Node 20 to 26 without settings of OpenSSL that change its records, or a release of fd-broker that supports this one`,
+    { details: { internal: 'the records of TLS 1.3', node } },
+  )
+}

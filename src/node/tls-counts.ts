@@ -1,0 +1,113 @@
+import { EventEmitter } from 'node:events'
+import type net from 'node:net'
+import type tls from 'node:tls'
+import { nodeTls } from '../base/lazy.js'
+import { socketOver, socketPair } from '../kernel/index.js'
+import { internal } from './internal.js'
+import { observe, setMethod } from './observed-events.js'
+import { handleOf, type SocketHandle } from './socket-handle.js'
+
+interface CountingHandle extends SocketHandle {
+  readonly bytesRead: number
+  readonly bytesWritten: number
+}
+
+/** `tlsSocket._handle` on Node 20 to 26: encrypts between its own bytes and those of `_parent`. Its `writeQueueSize` counts encrypted bytes. */
+interface TlsHandle extends CountingHandle {
+  readonly _parent?: CountingHandle
+}
+
+/** Bytes that a native TLS socket has read and written, encrypted and not. */
+export interface TlsCounts {
+  readonly plainRead: number
+  readonly plainWritten: number
+  readonly read: number
+  readonly written: number
+  /** All written bytes are encrypted, and the kernel has them. */
+  readonly isSent: boolean
+}
+
+/** Returns null for a closed socket. */
+export function tlsCountsOf(socket: tls.TLSSocket): TlsCounts | null {
+  const handle = handleOf(socket) as TlsHandle | null
+  const parent = handle?._parent
+  if (!handle || !parent) return null
+  return {
+    plainRead: handle.bytesRead,
+    plainWritten: handle.bytesWritten,
+    read: parent.bytesRead,
+    written: parent.bytesWritten,
+    isSent: socket.writableLength === 0 && handle.writeQueueSize === 0 && parent.writeQueueSize === 0,
+  }
+}
+
+interface Writing {
+  _writeGeneric(...args: never[]): unknown
+}
+
+/** Calls `wrote` with the number of bytes of each write, which is one call of OpenSSL's, until the returned function is called. */
+export function countWrites(socket: tls.TLSSocket, wrote: (bytes: number) => void): () => void {
+  const inside = socket as unknown as Writing
+  const write = inside._writeGeneric
+  setMethod(inside, '_writeGeneric', (...args) => {
+    const handle = handleOf(socket) as TlsHandle | null
+    const before = handle?.bytesWritten ?? 0
+    try {
+      return write.apply(inside, args)
+    } finally {
+      if (handle) wrote(handle.bytesWritten - before)
+    }
+  })
+  return () => Reflect.deleteProperty(inside, '_writeGeneric')
+}
+
+/**
+ * Calls `secret` for each line of the key log of the connections that `server` accepts from now on. The line is wiped after the call, unless the program reads the log too. Returns a function that
+ * ends this for later connections.
+ */
+export function observeSecrets(
+  server: tls.Server,
+  secret: (socket: tls.TLSSocket, line: Buffer) => void,
+): () => void {
+  // Node asks OpenSSL for the log of a new connection if the server has a listener for it.
+  const listens = () => {
+    setMethod(server, 'listenerCount', countWithKeylog)
+    queueMicrotask(() => Reflect.deleteProperty(server, 'listenerCount'))
+  }
+  return observe(server, {
+    connection: listens,
+    keylog: (line: Buffer, socket: tls.TLSSocket) => {
+      secret(socket, line)
+      if (server.listenerCount('keylog') === 0 && socket.listenerCount('keylog') === 1) line.fill(0)
+    },
+  })
+}
+
+function countWithKeylog(this: tls.Server, event: never, ...others: never[]): number {
+  const count = EventEmitter.prototype.listenerCount as (...args: never[]) => number
+  return event === 'keylog' ? 1 : count.call(this, event, ...others)
+}
+
+export const TLS_COUNTS = internal(
+  'tlsSocket._handle with bytesRead, bytesWritten, writeQueueSize and _parent, and tlsSocket._writeGeneric',
+  'TLS connections do not move, they drain',
+  () => {
+    const { TLSSocket } = nodeTls()
+    const [here, there] = socketPair('probe of TLS')
+    const below = socketOver(here, { manualStart: true } as net.SocketConstructorOpts)
+    const above = new TLSSocket(below, { isServer: true })
+    above.on('error', () => {})
+    try {
+      const counts = tlsCountsOf(above)
+      const facts = counts && Object.values(counts)
+      return (
+        facts?.slice(0, 4).every(count => count === 0) === true &&
+        counts?.isSent === true &&
+        typeof (above as unknown as Writing)._writeGeneric === 'function'
+      )
+    } finally {
+      above.destroy()
+      there.close()
+    }
+  },
+)

@@ -1,0 +1,236 @@
+import type tls from 'node:tls'
+import { countWrites, observeSecrets, type TlsCounts, tlsCountsOf } from '../node/tls-counts.js'
+import { HEADER_BYTES, TAG_BYTES } from './protection.js'
+import { MOST_CONTENT, secretBytesOf, type TrafficState } from './record-layer.js'
+
+/** A record's header, type and tag: what it adds to its content. */
+const RECORD_BYTES = HEADER_BYTES + 1 + TAG_BYTES
+/** Some clients pad each of their records with so many zeros (JSSE). */
+const PADDINGS = [0, 16]
+/** The record of a change_cipher_spec, which most clients send before their Finished (RFC 8446, D.4). */
+const CHANGE_CIPHER_SPEC_BYTES = [0, 6]
+const MESSAGE_HEADER_BYTES = 4
+/** Tickets that OpenSSL sends after a handshake, and after a resumption. */
+const TICKETS = { full: 2, resumed: 1 }
+/** The interval at which a connection is looked at whose first bytes the kernel has not taken. */
+const UNSENT_MS = 20
+
+/** Why the connection cannot move, now or ever. */
+export type StayReason =
+  | 'tls1.2'
+  | 'handshake'
+  | 'key-update'
+  | 'client-certificate'
+  | 'half-record'
+  | 'sending'
+  | 'open'
+
+/** Reads a secret from a line of the key log, without making a string of it. */
+export function parseKeyLog(line: Buffer): { label: string; secret: Buffer } {
+  const end = line.at(-1) === 10 ? line.length - 1 : line.length
+  const random = line.indexOf(32)
+  const from = line.indexOf(32, random + 1) + 1
+  const secret = Buffer.alloc((end - from) >> 1)
+  for (let i = 0; i < secret.length; i++)
+    secret[i] = (digit(line[from + 2 * i]!) << 4) | digit(line[from + 2 * i + 1]!)
+  return { label: line.toString('latin1', 0, random), secret }
+}
+
+function digit(code: number): number {
+  return code <= 57 ? code - 48 : (code | 32) - 87
+}
+
+/** Bytes that the server has read and written until the handshake was complete, and the padding of the client's records. */
+interface Baseline {
+  readonly suite: string
+  /** The bytes of records, without those of the application's data: `written` includes the tickets. */
+  readonly written: number
+  readonly read: number
+  readonly tickets: number
+  readonly perRecord: number
+}
+
+/**
+ * The secrets of one native TLS 1.3 connection of a server, and the numbers of its next records. These follow from byte counts, because each record of the three suites adds the same number of
+ * bytes. If a count is not exact, the connection does not move.
+ */
+export class TlsPosition {
+  readonly #socket: tls.TLSSocket
+  #readSecret: Buffer | null = null
+  #writeSecret: Buffer | null = null
+  /** Bytes that were read when the first secret was made, and bytes that were written when the client's Finished was read. */
+  #helloBytes = 0
+  #flightBytes = 0
+  #earlyRecords = 0
+  #baseline: Baseline | null = null
+  #never: StayReason | null = null
+
+  constructor(socket: tls.TLSSocket) {
+    this.#socket = socket
+    socket.once('close', () => this.wipe())
+  }
+
+  /** For each line of the key log. */
+  log(line: Buffer): void {
+    const { label, secret } = parseKeyLog(line)
+    const counts = tlsCountsOf(this.#socket)
+    if (label === 'SERVER_HANDSHAKE_TRAFFIC_SECRET') this.#helloBytes = counts?.read ?? 0
+    if (label === 'SERVER_TRAFFIC_SECRET_0') this.#writeSecret = secret
+    else if (label === 'CLIENT_TRAFFIC_SECRET_0') {
+      this.#readSecret = secret
+      this.#flightBytes = counts?.written ?? 0
+    } else {
+      secret.fill(0)
+      // From now on the counts tell nothing about the numbers of records, which begin again.
+      if (label.endsWith('_TRAFFIC_SECRET_N')) this.#give('key-update')
+    }
+  }
+
+  /** The handshake is complete. The application may send its first data before OpenSSL has sent its tickets. */
+  secured(): void {
+    const stop = countWrites(this.#socket, bytes => {
+      this.#earlyRecords += Math.ceil(bytes / MOST_CONTENT)
+    })
+    const settle = () => {
+      const counts = tlsCountsOf(this.#socket)
+      if (counts !== null && !counts.isSent) {
+        setTimeout(settle, UNSENT_MS).unref()
+        return
+      }
+      stop()
+      if (counts !== null && this.#never === null) this.#settle(counts)
+    }
+    setImmediate(settle)
+  }
+
+  #settle(counts: TlsCounts): void {
+    const { standardName: suite } = this.#socket.getCipher()
+    const hash = secretBytesOf(suite)
+    if (this.#socket.getProtocol() !== 'TLSv1.3' || hash === undefined) this.#give('tls1.2')
+    else if (this.#readSecret === null || this.#writeSecret === null) this.#give('handshake')
+    else {
+      const written = counts.written - counts.plainWritten - RECORD_BYTES * this.#earlyRecords
+      const finished = RECORD_BYTES + MESSAGE_HEADER_BYTES + hash
+      const reading = readingOf(counts, this.#helloBytes, finished)
+      if (reading === null) this.#give(this.#hasCertificate ? 'client-certificate' : 'handshake')
+      else this.#baseline = { suite, written, tickets: this.#tickets(written), ...reading }
+    }
+  }
+
+  get #hasCertificate(): boolean {
+    return Object.keys(this.#socket.getPeerCertificate()).length > 0
+  }
+
+  #tickets(written: number): number {
+    if (written === this.#flightBytes) return 0
+    return this.#socket.isSessionReused() ? TICKETS.resumed : TICKETS.full
+  }
+
+  #give(reason: StayReason): void {
+    this.#never = reason
+    this.wipe()
+  }
+
+  /** Whether the connection can leave, now or later. */
+  get isMovable(): boolean {
+    return this.#never === null
+  }
+
+  /** How many bytes were read, encrypted ones. While it stays the same, no record arrives in parts. */
+  get bytesRead(): number {
+    return tlsCountsOf(this.#socket)?.read ?? 0
+  }
+
+  /** Returns the reason why it cannot leave now, or null. */
+  get stays(): StayReason | null {
+    const found = this.#numbers()
+    return typeof found === 'string' ? found : null
+  }
+
+  #numbers(): { readSequence: number; writeSequence: number } | StayReason {
+    if (this.#never !== null) return this.#never
+    const counts = tlsCountsOf(this.#socket)
+    if (this.#baseline === null || counts === null) return 'handshake'
+    if (!counts.isSent) return 'sending'
+    if (this.#socket.readableLength > 0) return 'open'
+    const { read, written, perRecord, tickets } = this.#baseline
+    const readSequence = (counts.read - counts.plainRead - read) / perRecord
+    const sent = (counts.written - counts.plainWritten - written) / RECORD_BYTES
+    if (!isCount(readSequence)) return 'half-record'
+    return isCount(sent) ? { readSequence, writeSequence: tickets + sent } : 'handshake'
+  }
+
+  /** Returns a copy of the position, or null if the connection cannot leave now. Nothing may be read or written afterwards. */
+  state(): TrafficState | null {
+    const numbers = this.#numbers()
+    if (typeof numbers === 'string') return null
+    return {
+      suite: this.#baseline!.suite,
+      readSecret: Buffer.from(this.#readSecret!),
+      writeSecret: Buffer.from(this.#writeSecret!),
+      ...numbers,
+      unsent: new Uint8Array(0),
+      received: new Uint8Array(0),
+    }
+  }
+
+  wipe(): void {
+    this.#readSecret?.fill(0)
+    this.#writeSecret?.fill(0)
+    this.#readSecret = null
+    this.#writeSecret = null
+    this.#baseline = null
+  }
+}
+
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0
+}
+
+/**
+ * Splits what was read between the client's first messages and the end of the handshake: a change_cipher_spec, the Finished, perhaps padded, and records of the application that came with it. Returns null if there
+ * was anything else, or if there are two solutions.
+ */
+function readingOf(
+  { read, plainRead }: TlsCounts,
+  helloBytes: number,
+  finished: number,
+): Pick<Baseline, 'read' | 'perRecord'> | null {
+  const found = PADDINGS.flatMap(padding =>
+    CHANGE_CIPHER_SPEC_BYTES.flatMap(changed => {
+      const before = helloBytes + changed + finished + padding
+      const perRecord = RECORD_BYTES + padding
+      const records = (read - plainRead - before) / perRecord
+      const fits = isCount(records) && records > 0 === plainRead > 0
+      return fits ? [{ read: before, perRecord }] : []
+    }),
+  )
+  return found.length === 1 ? found[0]! : null
+}
+
+/** The positions of the connections that a server has accepted since {@link follow}. */
+export class TlsPositions {
+  readonly #positions = new WeakMap<tls.TLSSocket, TlsPosition>()
+
+  /** Returns a function that ends this for later connections. */
+  follow(server: tls.Server): () => void {
+    return observeSecrets(server, (socket, line) => this.#add(socket).log(line))
+  }
+
+  #add(socket: tls.TLSSocket): TlsPosition {
+    let position = this.#positions.get(socket)
+    if (position === undefined) {
+      position = new TlsPosition(socket)
+      this.#positions.set(socket, position)
+    }
+    return position
+  }
+
+  secured(socket: tls.TLSSocket): void {
+    this.#positions.get(socket)?.secured()
+  }
+
+  of(socket: tls.TLSSocket): TlsPosition | undefined {
+    return this.#positions.get(socket)
+  }
+}

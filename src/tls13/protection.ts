@@ -1,0 +1,112 @@
+import { nodeCrypto } from '../base/lazy.js'
+import { expandLabel, IV_BYTES, nextSecret, type Suite } from './key-schedule.js'
+
+export const TAG_BYTES = 16
+export const HEADER_BYTES = 5
+const APPLICATION_DATA = 23
+const TWO_TO_32 = 2 ** 32
+const TAG = { authTagLength: TAG_BYTES }
+
+/** Protects the records of one direction (RFC 8446, 5.2). Each record has the next sequence number, so that no nonce is used twice with a key. */
+export class Protection {
+  readonly #suite: Suite
+  #secret: Buffer
+  #key: Buffer
+  #iv: Buffer
+  #sequence: number
+  readonly #nonce = Buffer.alloc(IV_BYTES)
+
+  /** Copies `secret`. `sequence` is the number of the next record. */
+  constructor(suite: Suite, secret: Uint8Array, sequence: number) {
+    this.#suite = suite
+    this.#secret = Buffer.from(secret)
+    this.#key = expandLabel(suite, secret, 'key', suite.keyBytes)
+    this.#iv = expandLabel(suite, secret, 'iv', IV_BYTES)
+    this.#sequence = sequence
+  }
+
+  get sequence(): number {
+    return this.#sequence
+  }
+
+  /** A copy. The caller wipes it. */
+  get secret(): Buffer {
+    return Buffer.from(this.#secret)
+  }
+
+  /** Returns a whole record with `content`, which is of `type`. */
+  seal(type: number, content: Uint8Array): Buffer {
+    const inner = Buffer.allocUnsafe(content.length + 1)
+    inner.set(content)
+    inner[content.length] = type
+    const header = headerOf(inner.length + TAG_BYTES)
+    const cipher = nodeCrypto().createCipheriv(
+      this.#suite.cipher as 'aes-128-gcm',
+      this.#key,
+      this.#nextNonce(),
+      TAG,
+    )
+    this.#sequence++
+    cipher.setAAD(header)
+    const body = cipher.update(inner)
+    cipher.final()
+    return Buffer.concat([header, body, cipher.getAuthTag()])
+  }
+
+  /** Returns the content of a whole record with its type and padding, or null if it was not sealed with this key as the next record. */
+  open(record: Buffer): Buffer | null {
+    const decipher = nodeCrypto().createDecipheriv(
+      this.#suite.cipher as 'aes-128-gcm',
+      this.#key,
+      this.#nextNonce(),
+      TAG,
+    )
+    const end = record.length - TAG_BYTES
+    decipher.setAAD(record.subarray(0, HEADER_BYTES))
+    decipher.setAuthTag(record.subarray(end))
+    const inner = decipher.update(record.subarray(HEADER_BYTES, end))
+    try {
+      decipher.final()
+    } catch {
+      inner.fill(0)
+      return null
+    }
+    this.#sequence++
+    return inner
+  }
+
+  /** Goes on with the next key, as after a KeyUpdate. */
+  update(): void {
+    const secret = nextSecret(this.#suite, this.#secret)
+    this.wipe()
+    this.#secret = secret
+    this.#key = expandLabel(this.#suite, secret, 'key', this.#suite.keyBytes)
+    this.#iv = expandLabel(this.#suite, secret, 'iv', IV_BYTES)
+    this.#sequence = 0
+  }
+
+  /** Nothing can be sealed or opened any more. */
+  wipe(): void {
+    this.#secret.fill(0)
+    this.#key.fill(0)
+    this.#iv.fill(0)
+    this.#sequence = Number.NaN
+  }
+
+  #nextNonce(): Buffer {
+    if (!Number.isSafeInteger(this.#sequence)) throw new Error('no sequence number is left for this key')
+    const nonce = this.#nonce
+    nonce.set(this.#iv)
+    xor32(nonce, 4, Math.floor(this.#sequence / TWO_TO_32))
+    xor32(nonce, 8, this.#sequence % TWO_TO_32)
+    return nonce
+  }
+}
+
+function xor32(bytes: Buffer, at: number, value: number): void {
+  bytes.writeUInt32BE((bytes.readUInt32BE(at) ^ value) >>> 0, at)
+}
+
+function headerOf(length: number): Buffer {
+  return Buffer.of(APPLICATION_DATA, 3, 3, length >> 8, length & 255)
+}

@@ -1,0 +1,263 @@
+import { type Suite, suiteOf } from './key-schedule.js'
+import { HEADER_BYTES, Protection, TAG_BYTES } from './protection.js'
+
+/** Types of content. */
+const ALERT = 21
+const HANDSHAKE = 22
+const APPLICATION_DATA = 23
+
+/** Alerts (RFC 8446, 6). */
+const CLOSE_NOTIFY = 0
+const UNEXPECTED_MESSAGE = 10
+const BAD_RECORD_MAC = 20
+const RECORD_OVERFLOW = 22
+const ILLEGAL_PARAMETER = 47
+const DECODE_ERROR = 50
+const USER_CANCELED = 90
+const FATAL = 2
+const WARNING = 1
+
+const KEY_UPDATE = 24
+const MESSAGE_HEADER_BYTES = 4
+
+/** The most content of one record. */
+export const MOST_CONTENT = 2 ** 14
+const MOST_ENCRYPTED = MOST_CONTENT + 256
+/** The most records without content that may follow one another. */
+const MOST_EMPTY = 32
+/** After so many records with one key this side goes on with the next: AES-GCM is safe for 2^24.5 (RFC 8446, 5.5). */
+const MOST_RECORDS = 2 ** 23
+const NOTHING = Buffer.alloc(0)
+
+/** The position of an established connection from the server's view. Contains secrets. */
+export interface TrafficState {
+  /** The name of the suite, as `getCipher().standardName`. */
+  readonly suite: string
+  readonly readSecret: Uint8Array
+  /** The number of the next record in this direction, with the present secret. */
+  readonly readSequence: number
+  readonly writeSecret: Uint8Array
+  readonly writeSequence: number
+  /** Records that precede the next one that is written: a KeyUpdate, or nothing. */
+  readonly unsent: Uint8Array
+  /** Bytes that were received and not opened. */
+  readonly received: Uint8Array
+}
+
+/** The client has violated the protocol, or an attacker has changed its bytes. */
+export class RecordError extends Error {
+  /** The number of the alert that the client gets. */
+  readonly alert: number
+  readonly code = 'EPROTO'
+
+  constructor(alert: number, message: string) {
+    super(message)
+    this.alert = alert
+  }
+}
+
+/** The client has ended the connection by an alert. */
+export class AlertReceived extends Error {
+  readonly code = 'ECONNRESET'
+
+  constructor(alert: number) {
+    super(`the TLS client has sent alert ${alert}`)
+  }
+}
+
+/** Returns undefined for a suite that this library does not know. */
+export function secretBytesOf(suite: string): number | undefined {
+  return suiteOf(suite)?.secretBytes
+}
+
+/** The record layer of a server for a connection whose handshake another TLS implementation has made. Pure: does not read or write a socket. */
+export class RecordLayer {
+  readonly suite: string
+  readonly #read: Protection
+  readonly #write: Protection
+  #unsent: Buffer
+  /** The begin of a record. */
+  #received: Buffer
+  /** The begin of a handshake message. */
+  #message = NOTHING
+  #empty = 0
+  #isClosed = false
+  /** The client has asked for a KeyUpdate, which precedes the next application data. */
+  #owesUpdate = false
+
+  /** Copies the secrets. Throws for an unknown suite. */
+  constructor(state: TrafficState) {
+    const suite: Suite | undefined = suiteOf(state.suite)
+    if (suite === undefined) throw new Error(`TLS suite ${state.suite} is not supported`)
+    this.suite = state.suite
+    this.#read = new Protection(suite, state.readSecret, state.readSequence)
+    this.#write = new Protection(suite, state.writeSecret, state.writeSequence)
+    this.#unsent = Buffer.from(state.unsent)
+    this.#received = Buffer.from(state.received)
+  }
+
+  /** The client has sent close_notify: it sends nothing more. */
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  /** The begin of a record was received, but not its end. */
+  get isInRecord(): boolean {
+    return this.#received.length > 0
+  }
+
+  /**
+   * Opens all records that are complete with `bytes`, and calls `data` for the content of each. Throws a RecordError or AlertReceived; the content of the records before
+   * the wrong one was passed on then.
+   */
+  receive(bytes: Buffer, data: (content: Buffer) => void): void {
+    let rest = this.#received.length === 0 ? bytes : Buffer.concat([this.#received, bytes])
+    this.#received = NOTHING
+    while (!this.#isClosed) {
+      const length = recordLength(rest)
+      if (length === null || rest.length < length) break
+      const record = rest.subarray(0, length)
+      rest = rest.subarray(length)
+      this.#open(record, data)
+    }
+    if (!this.#isClosed && rest.length > 0) this.#received = Buffer.from(rest)
+  }
+
+  #open(record: Buffer, data: (content: Buffer) => void): void {
+    const inner = this.#read.open(record)
+    if (inner === null) throw new RecordError(BAD_RECORD_MAC, 'a TLS record cannot be opened')
+    if (inner.length > MOST_CONTENT + 1)
+      throw new RecordError(RECORD_OVERFLOW, 'the content of a TLS record is too long')
+    let end = inner.length - 1
+    while (end >= 0 && inner[end] === 0) end--
+    if (end < 0) throw new RecordError(UNEXPECTED_MESSAGE, 'a TLS record has no type')
+    const content = inner.subarray(0, end)
+    const type = inner[end]
+    if (type !== HANDSHAKE && this.#message.length > 0)
+      throw new RecordError(UNEXPECTED_MESSAGE, 'a TLS message is interrupted by another record')
+    if (type === APPLICATION_DATA) this.#data(content, data)
+    else if (type === ALERT) this.#alert(content)
+    else if (type === HANDSHAKE) this.#handshake(content)
+    else throw new RecordError(UNEXPECTED_MESSAGE, `a TLS record has type ${type}`)
+  }
+
+  #data(content: Buffer, data: (content: Buffer) => void): void {
+    if (content.length > 0) {
+      this.#empty = 0
+      data(content)
+    } else if (++this.#empty > MOST_EMPTY)
+      throw new RecordError(UNEXPECTED_MESSAGE, 'too many empty TLS records')
+  }
+
+  #alert(content: Buffer): void {
+    if (content.length !== 2) throw new RecordError(DECODE_ERROR, 'a TLS alert has a wrong length')
+    const alert = content[1]!
+    if (alert === CLOSE_NOTIFY) this.#isClosed = true
+    else if (alert !== USER_CANCELED) throw new AlertReceived(alert)
+  }
+
+  #handshake(content: Buffer): void {
+    if (content.length === 0) throw new RecordError(UNEXPECTED_MESSAGE, 'a TLS message is empty')
+    const message = Buffer.concat([this.#message, content])
+    // A client that asked for no client certificate sends nothing but a KeyUpdate after the handshake.
+    if (message[0] !== KEY_UPDATE)
+      throw new RecordError(UNEXPECTED_MESSAGE, `a TLS message of type ${message[0]} after the handshake`)
+    const length = message.length < MESSAGE_HEADER_BYTES ? 1 : message.readUIntBE(1, 3)
+    if (length !== 1) throw new RecordError(DECODE_ERROR, 'a KeyUpdate has a wrong length')
+    if (message.length <= MESSAGE_HEADER_BYTES) {
+      this.#message = message
+      return
+    }
+    // The next record has another key, so that a message may not begin in this one.
+    if (message.length > MESSAGE_HEADER_BYTES + 1)
+      throw new RecordError(UNEXPECTED_MESSAGE, 'a KeyUpdate does not end its TLS record')
+    const requested = message[MESSAGE_HEADER_BYTES]!
+    if (requested > 1) throw new RecordError(ILLEGAL_PARAMETER, `a KeyUpdate has the value ${requested}`)
+    this.#message = NOTHING
+    this.#read.update()
+    if (requested === 1) this.#owesUpdate = true
+  }
+
+  /** Returns the records that send `content`, each with at most `most` bytes of it. */
+  seal(content: Uint8Array, most = MOST_CONTENT): Buffer {
+    const records: Buffer[] = []
+    for (let at = 0; at < content.length; at += most) {
+      if (this.#owesUpdate || this.#write.sequence >= MOST_RECORDS) records.push(this.#update())
+      records.push(this.#write.seal(APPLICATION_DATA, content.subarray(at, at + most)))
+    }
+    return this.#afterUnsent(records)
+  }
+
+  /** Returns the records that end this side's direction. */
+  sealClose(): Buffer {
+    return this.#afterUnsent([this.#write.seal(ALERT, Buffer.of(WARNING, CLOSE_NOTIFY))])
+  }
+
+  sealAlert(alert: number): Buffer {
+    return this.#afterUnsent([this.#write.seal(ALERT, Buffer.of(FATAL, alert))])
+  }
+
+  #update(): Buffer {
+    const record = this.#write.seal(HANDSHAKE, Buffer.of(KEY_UPDATE, 0, 0, 1, 0))
+    this.#write.update()
+    this.#owesUpdate = false
+    return record
+  }
+
+  #afterUnsent(records: Buffer[]): Buffer {
+    const all = this.#unsent.length > 0 ? [this.#unsent, ...records] : records
+    this.#unsent = NOTHING
+    return all.length === 1 ? all[0]! : Buffer.concat(all)
+  }
+
+  /** Reports whether {@link takeState} can express the position. */
+  get canLeave(): boolean {
+    return !this.#isClosed && this.#message.length === 0
+  }
+
+  /**
+   * Returns the position for another process, and ends this layer. Goes on with the next key, unless nothing was sealed with the present one: the other process cannot open
+   * what this one has sent, and cannot seal anything with a nonce that this one has used. `unread`: bytes that were received and not passed to this layer.
+   */
+  takeState(unread: Uint8Array): TrafficState {
+    if (this.#owesUpdate || this.#write.sequence > 0 || this.#unsent.length === 0)
+      this.#unsent = Buffer.concat([this.#unsent, this.#update()])
+    const state = {
+      suite: this.suite,
+      readSecret: this.#read.secret,
+      readSequence: this.#read.sequence,
+      writeSecret: this.#write.secret,
+      writeSequence: this.#write.sequence,
+      unsent: this.#unsent,
+      received: Buffer.concat([this.#received, unread]),
+    }
+    this.wipe()
+    return state
+  }
+
+  /** Ends this layer. */
+  wipe(): void {
+    this.#read.wipe()
+    this.#write.wipe()
+  }
+}
+
+/** Returns the length of the record at the begin of `bytes`, or null if its header is not complete. */
+function recordLength(bytes: Buffer): number | null {
+  if (bytes.length === 0) return null
+  if (bytes[0] !== APPLICATION_DATA)
+    throw new RecordError(UNEXPECTED_MESSAGE, `a TLS record has type ${bytes[0]} outside`)
+  if (bytes.length < HEADER_BYTES) return null
+  const length = bytes.readUInt16BE(3)
+  if (length > MOST_ENCRYPTED) throw new RecordError(RECORD_OVERFLOW, 'a TLS record is too long')
+  if (length <= TAG_BYTES) throw new RecordError(BAD_RECORD_MAC, 'a TLS record is too short')
+  return HEADER_BYTES + length
+}
+
+/** Returns the position after a KeyUpdate, and wipes the given one: the result does not show what was sent before. */
+export function nextPosition(state: TrafficState): TrafficState {
+  const next = new RecordLayer(state).takeState(NOTHING)
+  state.readSecret.fill(0)
+  state.writeSecret.fill(0)
+  return next
+}

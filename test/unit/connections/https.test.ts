@@ -1,0 +1,339 @@
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import http, { type IncomingMessage, type ServerResponse } from 'node:http'
+import https from 'node:https'
+import net from 'node:net'
+import tls from 'node:tls'
+import { expect, onTestFinished, test } from 'vitest'
+import type { HttpHooks } from '../../../src/connections/adapters/http-server.js'
+import { type Departure, NotRestored } from '../../../src/connections/movable.js'
+import { AttachedServer } from '../../../src/member/listeners/attached-server.js'
+import type { ServeOptions } from '../../../src/member/listeners/serve-options.js'
+import { giveBack, mayMove, type Place, place, taken } from '../../connections-support/http-pair.js'
+import { CERTIFICATE, KEY } from '../../e2e/relay-certificate.js'
+import { until } from '../../processes/until.js'
+
+const CERTIFIED = { cert: CERTIFICATE, key: KEY, keepAliveTimeout: 30_000 }
+
+async function httpsPlace(
+  name: string,
+  options: https.ServerOptions = {},
+  hooks: HttpHooks = {},
+): Promise<Place<https.Server>> {
+  const server = https.createServer({ ...CERTIFIED, ...options }, (request, response) => {
+    const { encrypted, authorized } = request.socket as tls.TLSSocket
+    response.end(`${name} ${request.url} ${encrypted} ${authorized}`)
+  })
+  return place(server, { http: hooks, tls: { move: 'on' } })
+}
+
+/** A client with one connection. */
+class Client {
+  /** The connection below. */
+  readonly raw: net.Socket
+  readonly socket: tls.TLSSocket
+  #got = ''
+
+  constructor({ server }: Place, options: tls.ConnectionOptions = {}) {
+    const { port } = server.address() as net.AddressInfo
+    this.raw = net.connect(port, '127.0.0.1')
+    this.socket = tls.connect({
+      socket: this.raw,
+      rejectUnauthorized: false,
+      servername: 'a.example',
+      ...options,
+    })
+    this.socket.setEncoding('latin1').on('data', text => {
+      this.#got += text
+    })
+    this.socket.on('error', () => {})
+    onTestFinished(() => void this.socket.destroy())
+  }
+
+  async ask(path: string): Promise<string> {
+    this.#got = ''
+    this.socket.write(`GET ${path} HTTP/1.1\r\nHost: a.example\r\n\r\n`)
+    await until('the answer', () => / (?:true|false)$/.test(this.#got) || this.socket.destroyed)
+    return this.#got.slice(this.#got.indexOf('\r\n\r\n') + 4)
+  }
+}
+
+/** Takes `count` connections out, when they may leave. */
+async function allTaken(from: Place, count: number): Promise<Departure[]> {
+  const departures: Departure[] = []
+  from.moving.onMovable = () => {}
+  await until('all have left', () => {
+    departures.push(...taken(from))
+    return departures.length >= count
+  })
+  from.moving.onMovable = null
+  return departures
+}
+
+async function move(from: Place, to: Place, count = 1): Promise<void> {
+  giveBack(to, await allTaken(from, count), 'moved')
+}
+
+test.each(['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'])(
+  'a connection with %s goes on after each move',
+  async ciphers => {
+    const [a, b, c] = [await httpsPlace('a', { ciphers }), await httpsPlace('b'), await httpsPlace('c')]
+    const client = new Client(a)
+    expect(await client.ask('/1')).toBe('a /1 true false')
+    await move(a, b)
+    expect(await client.ask('/2')).toBe('b /2 true false')
+    await move(b, c)
+    await move(c, a)
+    expect(await client.ask('/3')).toBe('a /3 true false')
+    expect(client.socket.destroyed).toBe(false)
+  },
+)
+
+test('first requests that come with the handshake leave every number exact', async () => {
+  const [a, b] = [await httpsPlace('a'), await httpsPlace('b')]
+  const clients = Array.from({ length: 30 }, () => new Client(a))
+  // Each writes before its handshake is complete, so that the request follows the Finished at once.
+  await Promise.all(clients.map(client => client.ask('/')))
+  expect(a.served.kinds()).toEqual({ idle: 30 })
+  await move(a, b, 30)
+  expect(new Set(await Promise.all(clients.map(client => client.ask('/'))))).toEqual(
+    new Set(['b / true false']),
+  )
+})
+
+test('a resumed session moves, and answers of any size are counted', async () => {
+  const large = 'x'.repeat(100_000)
+  const answering = (name: string) => (_request: IncomingMessage, response: ServerResponse) => {
+    const [begin, end] = ['é'.repeat(20_000), `${large} ${name} true`]
+    response.setHeader('content-length', Buffer.byteLength(begin + end))
+    response.write(begin)
+    response.end(end)
+  }
+  const places = await Promise.all(
+    ['a', 'b'].map(name => place(https.createServer(CERTIFIED, answering(name)), { tls: { move: 'on' } })),
+  )
+  const [a, b] = [places[0]!, places[1]!]
+  const first = new Client(a)
+  const session = once(first.socket, 'session')
+  await first.ask('/')
+  const client = new Client(a, { session: (await session)[0] as Buffer })
+  await client.ask('/')
+  expect(client.socket.isSessionReused()).toBe(true)
+  await move(a, b, 2)
+  for (const each of [first, client]) expect(await each.ask('/')).toMatch(/x b true/)
+})
+
+test('the application sees a TLS socket, and its own data', async () => {
+  const seen: unknown[] = []
+  const look = (socket: tls.TLSSocket) => {
+    const { encrypted, authorized, authorizationError, servername, alpnProtocol } =
+      socket as tls.TLSSocket & {
+        servername: string
+      }
+    const { remoteAddress, remotePort, localPort, timeout } = socket
+    return [
+      [encrypted, authorized, authorizationError, servername, alpnProtocol],
+      [remoteAddress, remotePort, localPort, timeout],
+      [socket.getProtocol(), socket.getCipher(), socket.isSessionReused(), socket.getPeerCertificate()],
+    ]
+  }
+  const data = new Map<net.Socket, string>()
+  const hooks: HttpHooks = {
+    serialize: socket => Buffer.from(JSON.stringify(look(socket as tls.TLSSocket))),
+    restore: (socket, bytes) => {
+      data.set(socket, `${Buffer.from(bytes)}`)
+      seen.push(look(socket as tls.TLSSocket))
+    },
+  }
+  const [a, b] = [await httpsPlace('a', {}, hooks), await httpsPlace('b', {}, hooks)]
+  const client = new Client(a, { ALPNProtocols: ['http/1.1'] })
+  await client.ask('/')
+  await move(a, b)
+  const before = JSON.parse([...data.values()][0]!)
+  const after = JSON.parse(JSON.stringify(seen[0]))
+  // The port and the timeout are those of the next server.
+  for (const facts of [before, after]) facts[1].splice(2)
+  expect(after).toEqual(before)
+  expect(before[0]).toEqual([true, false, null, 'a.example', 'http/1.1'])
+  expect(await client.ask('/')).toBe('b / true false')
+})
+
+test('a connection that could not be restored, or was refused, goes on where it was', async () => {
+  const fails: HttpHooks = {
+    serialize: () => new Uint8Array(),
+    restore: () => {
+      throw new Error('not now')
+    },
+  }
+  const works: HttpHooks = { serialize: () => new Uint8Array(), restore: () => {} }
+  const [a, b] = [await httpsPlace('a', {}, works), await httpsPlace('b', {}, fails)]
+  const client = new Client(a)
+  await client.ask('/')
+  const [departure] = await allTaken(a, 1)
+  let back: unknown
+  try {
+    giveBack(b, [departure!], 'moved')
+  } catch (error) {
+    back = error
+  }
+  expect(back).toBeInstanceOf(NotRestored)
+  const returned = { record: departure!.record, fds: [(back as NotRestored).fd] }
+  a.moving.arrive(a.moving.check(returned.record, returned.fds)!, 'refused')
+  expect(await client.ask('/')).toBe('a / true false')
+})
+
+test('secrets of a connection are wiped from its record when it has moved', async () => {
+  const [a, b] = [await httpsPlace('a'), await httpsPlace('b')]
+  const client = new Client(a)
+  const secrets: string[] = []
+  client.socket.on('keylog', (line: Buffer) => {
+    if (/TRAFFIC_SECRET_0/.test(`${line}`)) secrets.push(`${line}`.trim().split(' ')[2]!)
+  })
+  await client.ask('/')
+  const [departure] = await allTaken(a, 1)
+  const record = Buffer.from(departure!.record)
+  const shown = secrets.filter(secret => record.includes(secret, 0, 'hex'))
+  // Only the client's: this process has gone on to the next secret of its own.
+  expect([secrets.length, shown.length]).toEqual([2, 1])
+  const value = b.moving.check(record, departure!.fds)!
+  b.moving.arrive(value, 'moved')
+  expect(record.includes(shown[0]!, 0, 'hex')).toBe(false)
+  departure!.wipe?.()
+  expect(departure!.record.every(byte => byte === 0)).toBe(true)
+  expect(await client.ask('/')).toBe('b / true false')
+})
+
+test('a connection whose client has changed its key stays, unless it has moved before', async () => {
+  const [a, b, c] = [await httpsPlace('a'), await httpsPlace('b'), await httpsPlace('c')]
+  const { port } = a.server.address() as net.AddressInfo
+  const client = spawn('openssl', ['s_client', '-connect', `127.0.0.1:${port}`])
+  onTestFinished(() => void client.kill('SIGKILL'))
+  let text = ''
+  for (const stream of [client.stdout, client.stderr])
+    stream.setEncoding('latin1').on('data', chunk => {
+      text += chunk
+    })
+  const ask = async (path: string) => {
+    const before = text.length
+    client.stdin.write(`GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`)
+    await until(
+      'the answer',
+      () => /\r\n\r\n\w \S+ \w+ \w+/.test(text.slice(before)) || client.exitCode !== null,
+    )
+    return /\r\n\r\n(\w \S+)/.exec(text.slice(before))?.[1]
+  }
+  expect(await ask('/1')).toBe('a /1')
+  await move(a, b)
+  // K: a KeyUpdate that asks for one.
+  client.stdin.write('K\n')
+  await until('the client has sent it', () => text.includes('KEYUPDATE'))
+  expect(await ask('/2')).toBe('b /2')
+  await move(b, c)
+  expect(await ask('/3')).toBe('c /3')
+
+  const native = new Client(a)
+  await native.ask('/')
+  const again = spawn('openssl', ['s_client', '-connect', `127.0.0.1:${port}`])
+  onTestFinished(() => void again.kill('SIGKILL'))
+  await once(again.stdout, 'data')
+  again.stdin.write('K\n')
+  again.stdin.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+  await until('the key has changed', () => a.served.kinds()['key-update'] === 1)
+  await move(a, b)
+  expect(a.served.kinds()).toEqual({ 'key-update': 1 })
+})
+
+test('a moved connection ends as others do: at its timeout, at the end of its client, at a changed record', async () => {
+  const [a, b] = [await httpsPlace('a'), await httpsPlace('b', { keepAliveTimeout: 200 })]
+  const [idle, ending] = [new Client(a), new Client(a)]
+  for (const client of [idle, ending]) await client.ask('/')
+  await move(a, b, 2)
+  for (const client of [idle, ending]) await client.ask('/')
+  ending.socket.end()
+  await until('both have ended', () => idle.socket.destroyed && ending.socket.destroyed, 60_000)
+  await until('the server has none', () => b.served.connections === 0)
+
+  const cut = new Client(a)
+  await cut.ask('/')
+  await move(a, b)
+  let alert: NodeJS.ErrnoException | undefined
+  cut.socket.on('error', error => {
+    alert = error
+  })
+  const errors: Error[] = []
+  b.server.on('clientError', (error, socket) => {
+    errors.push(error)
+    socket.destroy()
+  })
+  // Below TLS: a record that was not sealed with the key.
+  cut.raw.write(Buffer.concat([Buffer.of(23, 3, 3, 0, 32), Buffer.alloc(32)]))
+  await until('the client has the alert', () => cut.socket.destroyed)
+  expect(alert?.code).toBe('ERR_SSL_SSLV3_ALERT_BAD_RECORD_MAC')
+  expect(errors).toMatchObject([{ alert: 20 }])
+})
+
+test('large bodies go through both ways, at the pace of the slower side', async () => {
+  const echo = () => https.createServer(CERTIFIED, (request, response) => request.pipe(response))
+  const [a, b] = [await place(echo(), { tls: { move: 'on' } }), await place(echo(), { tls: { move: 'on' } })]
+  const agent = new https.Agent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false })
+  onTestFinished(() => agent.destroy())
+  const { port } = a.server.address() as net.AddressInfo
+  const send = (body: Buffer) =>
+    new Promise<Buffer>((resolve, reject) => {
+      const request = https.request({ port, host: '127.0.0.1', agent, method: 'POST' }, async response => {
+        const chunks: Buffer[] = []
+        for await (const chunk of response) chunks.push(chunk)
+        resolve(Buffer.concat(chunks))
+      })
+      request.on('error', reject).end(body)
+    })
+  await send(Buffer.from('x'))
+  await move(a, b)
+  const body = randomBytes(8 * 1024 * 1024)
+  expect((await send(body)).equals(body)).toBe(true)
+  expect([a.served.connections, b.served.connections]).toEqual([0, 1])
+})
+
+test('the server shows nothing of it but what is documented', async () => {
+  const a = await httpsPlace('a')
+  const counts: number[] = []
+  let socket: tls.TLSSocket | undefined
+  a.server.on('secureConnection', secure => {
+    socket = secure
+    counts.push(a.server.listenerCount('keylog'), secure.listenerCount('keylog'))
+  })
+  const client = new Client(a)
+  await client.ask('/')
+  expect(counts).toEqual([0, 1])
+  expect(Object.keys(a.server)).not.toContain('listenerCount')
+  expect(Object.hasOwn(a.server, 'listenerCount')).toBe(false)
+  expect(Object.hasOwn(socket!, '_writeGeneric')).toBe(false)
+})
+
+test('options that cannot be kept are refused', () => {
+  const of = (server: net.Server, options: ServeOptions) => () => new AttachedServer(server, options)
+  const on = { tls: { move: 'on' } } as const
+  const secure = () => https.createServer(CERTIFIED)
+  const upgraded = { protocol: 'app/x', serialize: () => undefined, restore: () => {} }
+  expect(of(http.createServer(), on)).toThrow('is for an https.Server')
+  expect(of(tls.createServer(CERTIFIED), on)).toThrow('is for an https.Server')
+  expect(of(secure(), { ...on, http: { upgraded } })).toThrow('omit http.upgraded')
+  expect(of(secure(), { http: {} })).toThrow('or for an https.Server with tls')
+  expect(of(secure(), { tls: { move: 'yes' as 'on' } })).toThrow('tls.move')
+})
+
+test('no connection of a server without TLS 1.3 moves, and that is no fault', async () => {
+  const a = await httpsPlace('a', { maxVersion: 'TLSv1.2' })
+  const client = new Client(a)
+  await client.ask('/')
+  const tested = mayMove(a)
+  expect(taken(a)).toEqual([])
+  await tested
+  expect(taken(a)).toEqual([])
+  expect(a.moving.movable).toBe(0)
+  expect(a.faults).toEqual([])
+  client.socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+  const [text] = (await once(client.socket, 'data')) as [string]
+  expect(text).toContain('Connection: close')
+})
