@@ -8,6 +8,7 @@ import {
   type Listener,
   type ListenerOptions,
   type Member,
+  type ServeOptions,
 } from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
 import {
@@ -17,6 +18,7 @@ import {
   listeningDescriptorOf,
   nameSocket,
 } from '../node/held-handle.js'
+import { isHttpsServer } from '../node/http-connections.js'
 import { observe, setMethod } from '../node/observed-events.js'
 import { startedAs, WITHOUT } from '../os/command-line.js'
 import { shownAddress } from '../os/given-up.js'
@@ -194,7 +196,7 @@ export class AutoService {
       setImmediate(() => this.#keepAlive())
       const open = async () => this.#unusedListeners.get(name) ?? (await this.#member.listen(name, address))
       const accept = startAccepting ?? (() => {})
-      const serve = (listener: Listener) => listener.serveListening(server, accept)
+      const serve = (listener: Listener) => listener.serveListening(server, accept, this.#optionsFor(server))
       this.#attach(server, name, open, serve, error => {
         // If the member cannot open the listener, the server accepts without it. If another process serves, it accepts when this one serves again.
         if (!FdbError.is(error) || error.code !== 'ERR_FDB_FENCED') accept()
@@ -206,6 +208,10 @@ export class AutoService {
       return true
     }
     return false
+  }
+
+  #optionsFor(server: net.Server): ServeOptions {
+    return this.#settings.tlsMoves && isHttpsServer(server) ? { tls: { move: 'on' } } : {}
   }
 
   /** Makes a server that already listens a listener of the member. */
@@ -221,7 +227,7 @@ export class AutoService {
     const fd = duplicateLent(lent, name)
     const open = () => this.#member.listenOn(name, address, fd)
     this.#attach(server, name, open, listener =>
-      waiting.handOver(() => listener.serveListening(server, () => {})),
+      waiting.handOver(() => listener.serveListening(server, () => {}, this.#optionsFor(server))),
     )
   }
 

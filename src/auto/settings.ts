@@ -30,6 +30,8 @@ export interface AutoSettings {
   readonly readyMs: number | undefined
   readonly pidFile: string | undefined
   readonly stateFile: string | undefined
+  /** TLS connections of `https` servers move. */
+  readonly tlsMoves: boolean
   readonly log: 'debug' | 'info' | 'warn'
   /** Whether `fd-broker start` has started this process. */
   readonly isStarted: boolean
@@ -55,6 +57,7 @@ const VARIABLES = [
   'READY',
   'READY_TIMEOUT',
   'STATE_FILE',
+  'TLS',
   'WITHOUT',
 ]
 
@@ -96,6 +99,7 @@ export function settingsOf(program: string, env: Env): AutoSettings {
     pidFile: env.FD_BROKER_PID_FILE || undefined,
     stateFile: env.FD_BROKER_STATE_FILE || undefined,
     isStarted: Boolean(env.FD_BROKER_LOG_FILE),
+    tlsMoves: movesTls(env.FD_BROKER_TLS || 'stay'),
     log: levelOf(env.FD_BROKER_LOG || 'warn'),
   }
 }
@@ -154,6 +158,11 @@ function duration(env: Env, name: string): number | undefined {
 function levelOf(text: string): AutoSettings['log'] {
   if (text === 'debug' || text === 'info' || text === 'warn') return text
   throw wrong('FD_BROKER_LOG', text, '"debug", "info" or "warn"')
+}
+
+function movesTls(text: string): boolean {
+  if (text === 'move' || text === 'stay') return text === 'move'
+  throw wrong('FD_BROKER_TLS', text, '"move" or "stay"')
 }
 
 function wrong(name: string, text: string, wanted: string): FdbError {

@@ -105,6 +105,7 @@ async function examine(subject: DoctorSubject): Promise<Finding[]> {
   })
   if (loaded) {
     await check('Node internals', checkInternals)
+    await check('TLS', checkTls)
     if (findModule('ws') !== null) await check('ws', checkWs)
     await check('descriptors over Unix sockets', checkDescriptorPassing)
     await check('sealed memory', checkSealedMemory)
@@ -175,6 +176,14 @@ async function checkInternals(): Promise<CheckResult> {
   const missing = missingInternals()
   if (missing.length === 0) return { status: 'ok', found: 'as expected' }
   return { status: 'warning', found: missing.map(({ message }) => message).join('; ') }
+}
+
+async function checkTls(): Promise<CheckResult> {
+  const { missingInternals } = await import('../node/probe.js')
+  const { TLS_COUNTS } = await import('../node/tls-counts.js')
+  const [missing] = missingInternals([TLS_COUNTS])
+  if (missing !== undefined) return { status: 'warning', found: missing.message }
+  return { status: 'ok', found: "TLS 1.3 connections of https servers move with tls: { move: 'on' }" }
 }
 
 /** Returns the file that a program in this folder gets for the package, or null. */

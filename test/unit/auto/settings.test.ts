@@ -24,6 +24,12 @@ describe('the settings of fd-broker/auto', () => {
     expect(misspelled(Object.fromEntries(names.map(name => [name, '']))).sort()).toEqual([])
   })
 
+  it('let TLS connections move only if they say so', () => {
+    const moves = (text?: string) => settingsOf('/shop/server.js', { FD_BROKER_TLS: text }).tlsMoves
+    expect([moves(), moves(''), moves('stay'), moves('move')]).toEqual([false, false, false, true])
+    expect(() => moves('on')).toThrow('FD_BROKER_TLS is "on": give "move" or "stay"')
+  })
+
   it('take durations with a unit only', () => {
     const drain = (text: string) => settingsOf('/shop/server.js', { FD_BROKER_DRAIN: text }).drainMs
     expect([drain(''), drain('0'), drain('1.5s'), drain('596h')]).toEqual([undefined, 0, 1500, 2_145_600_000])
