@@ -11,6 +11,9 @@ import { until } from '../../processes/until.js'
 
 const { Op } = fdbroker.wire.DescriptorRequest
 
+/** By the clock: a busy machine needs a part of it for an operator's first request. */
+const IDLE_MS = 1_000
+
 /** An operator that may ask nothing for so long. */
 function operator(
   idleMs: number | null,
@@ -76,16 +79,16 @@ describe('an operator that asks nothing', () => {
       answer = resolve
     })
     const [idle, watching, waiting, own] = [
-      operator(100),
-      operator(100),
-      operator(100, () => slow),
+      operator(IDLE_MS),
+      operator(IDLE_MS),
+      operator(IDLE_MS, () => slow),
       operator(null),
     ] as const
     await watching.link.send({ descriptorRequest: { request: 1, op: Op.WATCH } })
     await waiting.link.send({ statusRequest: {} })
     await until('the idle one has ended', () => idle.seen.ended)
     // Later than all others could have been sent away.
-    const later = operator(100)
+    const later = operator(IDLE_MS)
     await until('a later one has ended too', () => later.seen.ended)
     expect([watching.seen.ended, waiting.seen.ended, own.seen.ended]).toEqual([false, false, false])
     watching.change()
@@ -106,7 +109,7 @@ describe('an operator that asks nothing', () => {
     const by = { pid: process.pid, uid: 0 }
     for (const name of names)
       store.put({ name, fd: memoryFile(name, name), lifetime: null, ms: null, replace: false, by })
-    const { heard, link, seen } = operator(100, undefined, {
+    const { heard, link, seen } = operator(IDLE_MS, undefined, {
       claim: order => store.claim(order),
       hasClaim: by => store.hasClaim(by),
       release: (name, by, claimant) => store.release(name, by, claimant),
@@ -124,7 +127,7 @@ describe('an operator that asks nothing', () => {
     await ask(1, Op.CLAIM, 'a')
     await ask(2, Op.CLAIM, 'b')
     await ask(3, Op.RELEASE, 'a')
-    const later = operator(100)
+    const later = operator(IDLE_MS)
     await until('a later one has ended', () => later.seen.ended)
     expect(seen.ended).toBe(false)
     await ask(4, Op.RELEASE, 'b')
