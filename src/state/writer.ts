@@ -158,12 +158,9 @@ export class Writer {
   }
 
   readonly #disk: Disk = {
-    // During a handoff a durable change waits like any other change; before ready() it is refused.
+    // In any other mode a durable change waits, is forwarded or refused as any other change, also if another process has sealed the segment unheard.
     checkServing: () => {
-      // The change itself is refused with its own error.
-      if (this.#mode === 'ended') return
-      const waits = this.#mode === 'paused' || this.#mode === 'fenced' || this.#mode === 'forwarding'
-      if (!waits) this.#core.owner.disk?.checkServing()
+      if (this.#mode === 'reading') this.#core.owner.disk?.checkServing()
     },
     flush: async () => {
       const { disk } = this.#core.owner
@@ -179,6 +176,9 @@ export class Writer {
     } catch (error) {
       if (isServing(disk)) throw error
     }
+    // Otherwise this process would make the empty change itself.
+    this.#nextLook = 0
+    this.checkRight()
     const durability: Durability = { needed: true, done: false }
     await this.write({
       sections: [],

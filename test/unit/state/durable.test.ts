@@ -17,11 +17,11 @@ const PLAIN = defineSection({ version: 1, codec: bytes() })
 const quiet = { info() {}, warn() {} }
 const value = Buffer.from('x')
 
-function opened() {
+function opened(mayWrite = () => true) {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-durable-'))
   const log = new StateLog()
   const settings = stateFileSettings({ path: join(folder, 'state'), sync: 'never' })
-  const file = new StateFile(settings, log, quiet, () => true)
+  const file = new StateFile(settings, log, quiet, mayWrite)
   log.disk = file
   onTestFinished(() => {
     file.stop()
@@ -32,8 +32,9 @@ function opened() {
 }
 
 function writing() {
-  const all = opened()
-  all.log.startWriting(Segment.create(1))
+  const segment = Segment.create(1)
+  const all = opened(() => !segment.sealed)
+  all.log.startWriting(segment)
   all.file.serve()
   return all
 }
@@ -132,6 +133,42 @@ describe('a change of a durable section', () => {
       forwarding.onAnswer(number, { outcome: 'applied', existed: false, sequence: number })
     await until('the update is sent', () => sent.length === 3)
     expect(sent.map(({ durable = false }) => durable)).toEqual([true, false, true])
+  })
+
+  it('waits for the disk of another process, if that one has sealed the segment unheard before this disk had it', async () => {
+    const { log, file, notes } = writing()
+    let fenced = false
+    log.onFenced = () => {
+      fenced = true
+    }
+    await notes.put('a', value, { durable: true })
+    const change = notes.put('b', value, { durable: true })
+    change.catch(() => {})
+    void log.position
+    log.segments[0]!.seal()
+    await expect(file.flush()).rejects.toMatchObject({ code: 'ERR_FDB_FENCED' })
+    const sent: ForwardedWrite[] = []
+    const refusal = new FdbError('ERR_FDB_FENCED', 'late')
+    await until('this process has noticed it', () => fenced)
+    const forwarding = log.forwardWriting({ timeoutMs: 1000, refusal })
+    forwarding.connect({ send: (_number, write) => sent.push(write) })
+    await until('it asks the other process', () => sent.length === 1)
+    expect(sent[0]).toMatchObject({ parts: [], durable: true })
+    forwarding.onAnswer(1, { outcome: 'applied', existed: false, sequence: 3 })
+    await change
+  })
+
+  it('is forwarded, with the option too, if this process has not heard that another one has sealed its segment', async () => {
+    const { log, notes } = writing()
+    log.segments[0]!.seal()
+    const changes = [notes.put('a', value, { durable: true }), notes.put('b', value)]
+    for (const change of changes) change.catch(() => {})
+    const sent: ForwardedWrite[] = []
+    const refusal = new FdbError('ERR_FDB_FENCED', 'late')
+    const forwarding = log.forwardWriting({ timeoutMs: 1000, refusal })
+    forwarding.connect({ send: (_number, write) => sent.push(write) })
+    await until('both are sent', () => sent.length === 2)
+    expect(sent.map(({ durable = false }) => durable)).toEqual([true, false])
   })
 })
 
