@@ -142,7 +142,7 @@ export class StateFile {
     this.#passTimer = this.#checkTimer = undefined
     this.#failures.stop()
     for (const copy of [this.#file, this.#next]) void copy?.close()
-    this.#file = this.#next = this.#replacing = null
+    this.#file = this.#next = this.#replacing = this.#flushing = null
     this.#installing = this.#follows = false
   }
 
@@ -154,11 +154,14 @@ export class StateFile {
   /** Resolves when everything that is in the log now is synced. Rejects with ERR_FDB_STATE_FILE or ERR_FDB_FENCED. */
   async flush({ marked = true }: { readonly marked?: boolean } = {}): Promise<void> {
     this.checkServing()
+    const stops = this.#stops
     const { completeSequence: sequence } = this.#log
     await (this.#flushing ??= this.#flush(sequence))
     if (marked) await this.#file?.marked()
     const synced = this.#file?.syncedSequence ?? 0
     if (synced >= sequence) return
+    // The right to write has ended meanwhile, and may have come back.
+    if (stops !== this.#stops) return await this.flush({ marked })
     const { message = 'the state changes faster than the disk can write' } = this.#failures.last ?? {}
     throw new FdbError(
       'ERR_FDB_STATE_FILE',

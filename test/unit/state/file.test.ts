@@ -15,6 +15,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../../src/errors.js'
 import { FileCopy } from '../../../src/state/file/copy.js'
@@ -259,6 +260,21 @@ describe('the state file', () => {
     await until('it has noticed', () => elder.file.status().lastError !== null)
     elder.file.stop()
     expect((await load(path)).position.digest).toBe(next.log.position.digest)
+  })
+
+  it('has what a flush waits for, whenever the right to write ends meanwhile and comes back', async () => {
+    const path = join(folder(), 'state')
+    const { file, log, routes } = Writer.serve(path)
+    for (let turns = 0; turns < 12; turns++) {
+      await routes.put(`a${turns}`, { to: 'a' })
+      const flushed = file.flush()
+      for (let turn = 0; turn < turns; turn++) await nextTurn()
+      file.stop()
+      file.serve()
+      await routes.put(`b${turns}`, { to: 'b' })
+      await Promise.all([flushed, file.flush()])
+      expect(file.status().syncedSequence).toBe(log.sequence)
+    }
   })
 
   it('stays untouched by a process that may not write, and that one’s own file beside is removed when it stops', async () => {
