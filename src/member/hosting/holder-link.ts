@@ -2,6 +2,7 @@ import { OWN_INSTANCE } from '../../base/own-instance.js'
 import { FdbError } from '../../errors.js'
 import { closeAll, closeOnThrow, type OwnedFd } from '../../kernel/index.js'
 import { connectUnix } from '../../os/connect.js'
+import { outOfDescriptors } from '../../os/limits.js'
 import { type DeathWatch, ownPidfd, pidOf } from '../../os/liveness.js'
 import { fateOf, identify, killVerified, watchProcess } from '../../os/process-identity.js'
 import type { fdbroker } from '../../proto/wire.js'
@@ -16,6 +17,7 @@ import {
   type WireEnvelope,
 } from '../../wire/link.js'
 import { deadlineError, Pending } from '../../wire/pending.js'
+import { isDescriptorShortage } from '../lifecycle/cannot-serve.js'
 import type { Settings } from '../options/options.js'
 
 /** A holder can make a joiner wait at most this long for the end of a probation. */
@@ -74,9 +76,10 @@ export class HolderLink {
     { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal | undefined },
     back?: { generation: number; incarnation: string },
   ): Promise<HolderLink> {
-    const link = new Link(new Channel(fd))
+    let link: Link | null = null
     let own: OwnedFd | null = null
     try {
+      link = new Link(new Channel(fd))
       const pid = link.channel.listeningPid()
       own = ownPidfd()
       const welcomed = awaitWelcome(link, signal)
@@ -94,9 +97,12 @@ export class HolderLink {
       const what = `the Welcome of ${pid > 0 ? `process ${pid}` : 'the process'} on the control socket`
       welcomed.limit(timeoutMs, () => welcomed.reject(deadlineError(what, timeoutMs)))
       const { welcome, pidfd } = await welcomed.answer
-      return closeOnThrow([pidfd], () => new HolderLink(link, pidfd, factsOf(welcome)))
+      const greeted = link
+      return closeOnThrow([pidfd], () => new HolderLink(greeted, pidfd, factsOf(welcome)))
     } catch (error) {
-      link.close()
+      link?.close()
+      if (isDescriptorShortage(error))
+        throw outOfDescriptors('the process that serves cannot be joined', error)
       throw error
     } finally {
       own?.close()
