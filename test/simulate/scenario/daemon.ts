@@ -8,7 +8,7 @@ export const DAEMON_SCRIPT = '/daemon.js'
 /** A service manager starts the daemon again this long after its end. */
 const RESTART_MS = 100
 /** Members are back after so long. */
-const RETURN_MS = 500
+export const RETURN_MS = 500
 /** The next daemon serves, or gives up, within this time: it waits for running upgrades, loads, and is given up if it is silent. */
 const DECIDED_MS = 30_000
 
@@ -16,7 +16,7 @@ const DECIDED_MS = 30_000
 export class Daemons {
   readonly #code: Code
   readonly #world: World
-  readonly #all: SimulatedProcess[] = []
+  readonly all: SimulatedProcess[] = []
   /** The next daemons of which it is not decided yet whether they serve, and when they started. */
   readonly #undecided = new Map<SimulatedProcess, number>()
   readonly #daemons = new Map<SimulatedProcess, Daemon>()
@@ -26,19 +26,19 @@ export class Daemons {
     this.#world = world
     this.#start('S', false)
     world.watchDeaths(p => {
-      if (this.#all.includes(p)) world.after(RESTART_MS, () => this.#startAgain())
+      if (this.all.includes(p)) world.after(RESTART_MS, () => this.#startAgain())
     })
   }
 
   /** Whether no daemon lived a moment ago: members reconnect at the latest so long after the next start. */
   get mayLag(): boolean {
     const { now } = this.#world
-    const ended = this.#all.map(({ diedAt }) => diedAt).filter(at => at <= now)
+    const ended = this.all.map(({ diedAt }) => diedAt).filter(at => at <= now)
     return this.living.length === 0 || ended.some(at => now < at + RESTART_MS + RETURN_MS)
   }
 
   get living(): SimulatedProcess[] {
-    return this.#all.filter(({ dead }) => !dead)
+    return this.all.filter(({ dead }) => !dead)
   }
 
   serves(p: SimulatedProcess): boolean {
@@ -47,7 +47,7 @@ export class Daemons {
 
   /** The daemon that was started last with this name. */
   named(name: string): SimulatedProcess | undefined {
-    return this.#all.findLast(p => p.name === name)
+    return this.all.findLast(p => p.name === name)
   }
 
   /** Starts the next daemon, which takes over from the present one. */
@@ -76,7 +76,7 @@ export class Daemons {
       if (!p.dead && Math.max(since, p.stoppedUntil) + DECIDED_MS < this.#world.now)
         wrong.push(`the next daemon ${p.name} neither serves nor has it given up`)
     const names = this.living.map(({ name }) => name)
-    const last = this.#all.at(-1)!
+    const last = this.all.at(-1)!
     if (names.length !== 1 || this.living[0] !== last || !this.#daemons.has(last))
       wrong.push(`the last daemon ${last.name} has not taken over: ${names} live`)
     return wrong
@@ -108,7 +108,7 @@ export class Daemons {
       }
     }
     const p = world.start(name, main, { script: DAEMON_SCRIPT, ...origin })
-    this.#all.push(p)
+    this.all.push(p)
     return p
   }
 }

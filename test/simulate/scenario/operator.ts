@@ -36,7 +36,7 @@ export function startOperator(
   what: OperatorOrder,
   { upgraded = () => {}, failed = () => {}, status = () => {}, done = () => {} }: Partial<Answers> = {},
 ): void {
-  const p = world.start('op', async () => {
+  world.start('op', async p => {
     try {
       const client = await code.OperatorClient.connect(CONTROL)
       if (what === 'status') status(await client.status())

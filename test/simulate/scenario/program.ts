@@ -50,6 +50,10 @@ export interface Version {
   cutsFrom: number
   /** When it ceased to serve last; infinite if it has never ceased. */
   ceasedAt: number
+  /** When it served; the last period may not have ended. */
+  readonly served: { readonly from: number; to: number }[]
+  /** The changes that it has refused. */
+  readonly refused: { readonly begun: number; readonly at: number; readonly error: Error }[]
 }
 
 /** The once-only work of all versions of a service: it must not run in two of them. */
@@ -124,6 +128,8 @@ export function startVersion(
     endsBy: Number.POSITIVE_INFINITY,
     cutsFrom: Number.POSITIVE_INFINITY,
     ceasedAt: Number.POSITIVE_INFINITY,
+    served: [],
+    refused: [],
   }
   const run = async (p: SimulatedProcess) => {
     try {
@@ -160,8 +166,11 @@ async function main(
   }
   // Nothing keeps a program alive whose member has retired.
   member.on('retired', why => p.setImmediate(() => p.world.exit(p, `ends: ${why}`)))
+  const serves = () => version.served.push({ from: p.world.now, to: Number.POSITIVE_INFINITY })
+  for (const event of ['serving', 'reinstated', 'resumed'] as const) member.on(event, serves)
   member.on('retiring', () => {
     version.ceasedAt = p.world.now
+    version.served.at(-1)!.to = p.world.now
   })
   version.notes = member.section('notes')
   member.whileServing(() => work.start(p))
@@ -260,7 +269,7 @@ class Connection {
   /** Replaces a request by its answer. */
   async #serve(request: Buffer): Promise<void> {
     const { ledger, version } = this.#keeper
-    const { p, notes } = version
+    const { p, notes, refused } = version
     const number = request.readUInt32BE()
     if (number >= READ) {
       request.set(notes!.get(counterOf(number - READ)) ?? Buffer.alloc(BYTES))
@@ -287,8 +296,7 @@ class Connection {
       })
       .catch(error => {
         p.world.note(p, `a change was refused: ${error.code}`)
-        // While a process was stopped, another one may have replaced the file that a change waits for.
-        if (error.code === 'ERR_FDB_STATE_FILE' && begun > p.stoppedUntil) ledger?.refuse(p)
+        refused.push({ begun, at: p.world.now, error })
         request.writeUInt32BE(REFUSED)
       })
   }

@@ -11,7 +11,7 @@ import { startOperator } from './operator.js'
 import { wrongAfterCut } from './power.js'
 import { OnceOnlyWork, STATE_FILE, startVersion, type Version } from './program.js'
 import { type Act, PROBATION_MS, type Schedule, type Who } from './schedule.js'
-import { IDLE_MS, phaseOf, verdict } from './verdict.js'
+import { DRAIN_MS, IDLE_MS, phaseOf, verdict } from './verdict.js'
 
 const CLIENTS = 3
 const START_MS = 5_000
@@ -29,8 +29,12 @@ const UPGRADED_MS = 1_000
 const LAST_PHASES = new Set(['serving', 'standby', 'leaving', 'dead'])
 /** A process that an answer names serves after so long, although it may still have to hear that. */
 const SOON_MS = 1_000
+/** A version that leaves may bar the next one: it still has the listeners, or the state file. */
+const BARRED = new Set<string | undefined>(['ERR_FDB_BUSY', 'ERR_FDB_STATE_FILE_IN_USE'])
 /** A service manager starts a version again this long after the end of all processes. */
 const RESTART_MS = 500
+/** Turns of the event loop in which a process hears that a connection is broken, and of what follows from that. */
+const HEARD_TURNS = 10
 /** In a run with a state file the power is cut so often, in worlds of their own: after one of so many acknowledgements, or when a file has got its name. */
 const CUTS = 4
 const CUT_EVERY = 15
@@ -117,6 +121,7 @@ export class Run {
       world,
       schedule: this.#schedule,
       versions: this.#versions,
+      daemons: this.#daemons?.all ?? [],
       clients: this.#clients,
       tookOver,
       work: this.#work,
@@ -127,8 +132,20 @@ export class Run {
     return [...broken, ...this.#wrong, ...this.#remains()]
   }
 
-  /** Starts a last version, D. Returns whether it serves. */
+  /** Starts a last version, again if the first one must wait for the end of another. Returns whether it serves. */
   #startLast(): boolean {
+    const failed = this.#wrong.length
+    if (this.#tryLast()) return true
+    const failures: readonly NodeJS.ErrnoException[] = this.#versions.get('D')?.p.failures ?? []
+    if (!failures.some(({ code }) => BARRED.has(code))) return false
+    const isLeaving = () => [...this.#versions.values()].some(version => phaseOf(version) === 'leaving')
+    this.#world.run(() => !isLeaving(), DRAIN_MS)
+    this.#wrong.splice(failed)
+    return this.#tryLast()
+  }
+
+  /** Starts a last version, D. Returns whether it serves. */
+  #tryLast(): boolean {
     const world = this.#world
     const isServing = [...this.#versions.values()].some(version => phaseOf(version) === 'serving')
     const failed: string[] = []
@@ -391,6 +408,8 @@ export class Run {
     const end = ends[which % Math.max(1, ends.length)]
     if (end === undefined) return
     this.#world.note(end.peerIs.process, 'loses a connection to another process of the service')
+    // They hear of it within a few turns.
+    for (const { process } of [end.peerIs, end.peer!.peerIs]) process.stoppedIn = process.turns + HEARD_TURNS
     this.#world.kernel.breakConnection(end)
   }
 }

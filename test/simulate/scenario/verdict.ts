@@ -1,13 +1,16 @@
+import type { SimulatedProcess } from '../process.js'
 import type { World } from '../world.js'
 import type { History } from './client.js'
 import type { Ledger } from './ledger.js'
 import { type OnceOnlyWork, STAYS, type Version } from './program.js'
+import { refusals } from './refusals.js'
 import type { Act, Schedule } from './schedule.js'
 
 export interface Seen {
   readonly world: World
   readonly schedule: Schedule
   readonly versions: ReadonlyMap<string, Version>
+  readonly daemons: readonly SimulatedProcess[]
   readonly clients: readonly History[]
   /** A last version, started after all trouble, serves. */
   readonly tookOver: boolean
@@ -27,7 +30,9 @@ const DEATH_MS = 60
 export const IDLE_MS = 2_000
 
 /** A version that leaves closes its connections after this time, by default. */
-const DRAIN_MS = 30_000
+export const DRAIN_MS = 30_000
+/** A version that leaves finds a new one within this time, and gives it connections. */
+const BACK_MS = 1_000
 
 /** Failures of a version that the program must expect. */
 const EXPECTED = /^ERR_FDB_/
@@ -76,6 +81,7 @@ export function verdict(seen: Seen): string[] {
       if (Math.min(p.diedAt, world.now) > endsBy)
         wrong.push(`${p.name} was ordered to end by ${endsBy.toFixed(0)}, and did not`)
   if (seen.forgotten !== null) wrong.push(`${seen.forgotten} serves, and has forgotten the once-only work`)
+  if (!does('disk') && !does('lack')) wrong.push(...refusals([...versions.values()], seen.daemons))
   if (!seen.tookOver) wrong.push(`a later version cannot take over: ${phases(versions)}`)
   const server = [...versions.values()].find(version => phaseOf(version) === 'serving')
   if (server !== undefined && seen.ledger !== null)
@@ -93,7 +99,7 @@ export function verdict(seen: Seen): string[] {
   const isAlone = (at: number) =>
     schedule.hosting === 'daemon' &&
     [...versions.values()].every(
-      ({ p, ceasedAt }) => p.startedAt > at || p.diedAt <= at || ceasedAt + DRAIN_MS <= at,
+      ({ p, ceasedAt }) => p.startedAt + BACK_MS > at || p.diedAt <= at || ceasedAt + DRAIN_MS <= at,
     )
   const mayCutFrom = isStopped ? 0 : Math.min(...[...versions.values()].map(({ cutsFrom }) => cutsFrom))
   for (const [index, { acknowledged, refused, askedAt, cut, wrong: answers }] of clients.entries()) {
@@ -137,11 +143,6 @@ function lostInFile(
   const isLost = (key: string) => !server.notes!.has(key)
   const durable = ledger.keys.filter(isLost)
   if (durable.length > 0) wrong.push(`${durable.length} of ${ledger.keys.length} durable changes are lost`)
-  const [refused] = acts.some(({ what }) => what === 'disk' || what === 'lack') ? [] : ledger.refused
-  if (refused !== undefined)
-    wrong.push(
-      `${refused.name} refused a durable change at ${refused.at.toFixed(3)}, as if the disk were bad`,
-    )
   const since = Math.max(0, ...startedAgain.map(({ firstAt }) => firstAt))
   const isOnlyTrouble = acts.length === 1 && late === undefined && acts[0]!.what !== 'damage'
   const before = ended !== null && isOnlyTrouble ? ended.at - (ended.cut ? SYNCED_MS : WRITTEN_MS) : 0
