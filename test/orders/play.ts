@@ -5,6 +5,7 @@ import { until } from '../processes/until.js'
 import type { Sight } from './cell.js'
 import { answerTo } from './given.js'
 import { type Stage, stateOf } from './stage.js'
+import { WaitingClient } from './waiting-client.js'
 
 /** Times an ordinary run by far: the last deadline of a play that has failed. */
 const LATEST_MS = 90_000
@@ -26,8 +27,8 @@ class Play {
   readonly #stage: Stage
   readonly #answer: Promise<string>
   #answered = false
-  /** The first client that was not answered. */
-  #waiting: Promise<number> | null = null
+  /** The clients that were not answered. */
+  readonly #waiting: WaitingClient[] = []
 
   constructor(stage: Stage, answer: Promise<string>) {
     this.#stage = stage
@@ -42,10 +43,18 @@ class Play {
     if (answer === 'waits') await this.#waitsForAnswer()
     else expect(await this.#answer).toBe(answer)
     await this.#is(after)
-    if (serves === 'waits') this.#startWaiting()
+    if (serves === 'waits')
+      await until(
+        'clients wait',
+        () => this.#keepsWaiting(after),
+        LATEST_MS,
+        () => this.#stage.describe(),
+      )
     else await this.#served(serves)
     // Again, because the order may have had a late effect.
     await this.#is(after)
+    // A client that waited before may have been answered meanwhile.
+    for (const { state } of this.#waiting) expect(state).not.toBe('closed')
   }
 
   /** The process has read the order before it answers this question. */
@@ -54,10 +63,13 @@ class Play {
     expect(this.#answered).toBe(false)
   }
 
-  #startWaiting(): void {
-    this.#waiting ??= whoServes(this.#stage.url)
-    // The cell may say that no process serves later.
-    this.#waiting.catch(() => {})
+  /** Nothing refuses a client. A process that ends may still answer some. */
+  async #keepsWaiting(after: string): Promise<boolean> {
+    const { url } = this.#stage
+    const clients = [await WaitingClient.connect(url), await WaitingClient.connect(url)]
+    this.#waiting.push(...clients)
+    await this.#is(after)
+    return clients.every(({ state }) => state === 'waits')
   }
 
   async #is(after: string): Promise<void> {
@@ -73,7 +85,9 @@ class Play {
 
   async #served(serves: Exclude<Sight['serves'], 'waits'>): Promise<void> {
     const { serving, url } = this.#stage
-    if (this.#waiting !== null && serves !== 'none') expect(await this.#waiting).toBeGreaterThan(0)
+    // The cell may say that no process serves later.
+    if (serves !== 'none') for (const { answer } of this.#waiting) expect(await answer).toBeGreaterThan(0)
+    for (const client of this.#waiting.splice(0)) client.close()
     let last: unknown
     const look = async () => {
       last = await whoServes(url).catch(error => (error as { code: string }).code)

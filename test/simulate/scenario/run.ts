@@ -408,7 +408,7 @@ export class Run {
     const end = ends[which % Math.max(1, ends.length)]
     if (end === undefined) return
     this.#world.note(end.peerIs.process, 'loses a connection to another process of the service')
-    // They hear of it within a few turns.
+    // Both processes hear of it within a few turns.
     for (const { process } of [end.peerIs, end.peer!.peerIs]) process.stoppedIn = process.turns + HEARD_TURNS
     this.#world.kernel.breakConnection(end)
   }

@@ -135,7 +135,7 @@ describe('a change of a durable section', () => {
     expect(sent.map(({ durable = false }) => durable)).toEqual([true, false, true])
   })
 
-  it('waits for the disk of another process, if that one has sealed the segment unheard before this disk had it', async () => {
+  it('waits for the disk of another process that has sealed the segment unheard', async () => {
     const { log, file, notes } = writing()
     let fenced = false
     log.onFenced = () => {
@@ -158,7 +158,7 @@ describe('a change of a durable section', () => {
     await change
   })
 
-  it('is forwarded, with the option too, if this process has not heard that another one has sealed its segment', async () => {
+  it('goes to the process that has sealed the segment unheard, as any other change does', async () => {
     const { log, notes } = writing()
     log.segments[0]!.seal()
     const changes = [notes.put('a', value, { durable: true }), notes.put('b', value)]
