@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { join } from 'node:path'
@@ -214,6 +215,44 @@ describe('a proxy of two workers', () => {
     expect(await edge.sandbox.run('stop', '--control', control)).toMatchObject({ code: 0 })
     expect(left.map(hasEnded)).toEqual(left.map(() => true))
   })
+
+  it.runIf(NIGHTLY)(
+    'reports connections lost with killed workers, and none that a rollback returned',
+    async () => {
+      const { edge, control, now } = await several({ upgrade: { probation: '60s' } })
+      const old = pids(await now())
+      const sockets = Array.from({ length: 8 }, () => connect(edge.port, '127.0.0.1'))
+      onTestFinished(() => sockets.forEach(socket => void socket.destroy()))
+      for (const socket of sockets) {
+        socket.write('GET / HTTP/1.1\r\nHost: any.test\r\n\r\n')
+        await once(socket, 'data')
+      }
+      const have = (who: readonly number[], count: number) =>
+        until(`${who} have the connections`, async () => {
+          const { services } = await daemonStatus(control)
+          const serving = services.filter(({ pid }) => who.includes(pid))
+          return serving.reduce((sum, { connections }) => sum + connections, 0) === count ? services : null
+        })
+      const next = async () => {
+        expect(await edge.sandbox.run('upgrade', '--control', control)).toMatchObject({ code: 0 })
+        const all = pids(await mainWhere(control, 'the next workers serve', servedByAll(2)))
+        await have(all, sockets.length)
+        return all
+      }
+      const lost = async () => (await have(old, 0)).reduce((sum, { moves }) => sum + moves.lost, 0)
+
+      const returned = await next()
+      expect(await edge.sandbox.run('rollback', '--control', control)).toMatchObject({ code: 0 })
+      for (const pid of returned) await edge.ended(pid)
+      await have(old, sockets.length)
+      const killed = await next()
+      const ended = sockets.map(socket => once(socket, 'close'))
+      for (const pid of killed) signalPid(pid, 'SIGKILL')
+      await Promise.all(ended)
+      await until('the old workers serve again', async () => `${pids(await now())}` === `${old}`)
+      expect(await lost()).toBe(sockets.length)
+    },
+  )
 
   it('ends with all its workers on `fd-broker stop`, also with those that stand by in a probation', async () => {
     const { edge, control, now } = await several({ upgrade: { probation: '60s' } })

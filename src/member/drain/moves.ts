@@ -6,9 +6,9 @@ import { MoveLog } from '../../connections/move-log.js'
 import { countMovable, type Source } from '../../connections/move-slice.js'
 import { ConnectionReceiver } from '../../connections/receiver.js'
 import { ConnectionSender } from '../../connections/sender.js'
-import { closeAll, closeOnThrow, type OwnedFd, peerPidfd, pidOfPidfd } from '../../kernel/index.js'
+import { closeAll, closeOnThrow, hasEnded, type OwnedFd, peerPidfd, pidOfPidfd } from '../../kernel/index.js'
 import { processKey } from '../../os/liveness.js'
-import { credentialsOf, fateOf } from '../../os/process-identity.js'
+import { credentialsOf } from '../../os/process-identity.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
 import { Link } from '../../wire/link.js'
@@ -55,8 +55,6 @@ export class Moves {
   #sender: ConnectionSender | null = null
   /** The receivers so far, in order; their pidfds are owned. `before`: how many connections had moved when the receiver's channel opened. */
   #destinations: { receiver: OwnedFd; before: number }[] = []
-  /** Keys of the pidfds of processes that reported no connections before they left. */
-  readonly #emptied = new Set<string>()
   #leaving = false
   /** Key of the pidfd of the receiver that has served the first few connections (option `firstWave`). */
   #proved: string | null = null
@@ -144,20 +142,13 @@ export class Moves {
     const destinations = this.#destinations.splice(0)
     for (const [i, { receiver, before }] of destinations.entries()) {
       const count = (destinations[i + 1]?.before ?? this.counts.moved) - before
-      const key = processKey(receiver) ?? ''
-      this.#emptied.delete(key)
-      void fateOf(receiver).then(fate => {
-        receiver.close()
-        if (fate === 'alive' || count === 0 || this.#emptied.delete(key)) return
-        this.counts.lost += count
-        this.#settings.logger.warn({ count }, 'connections were lost with the process that had received them')
-      })
+      // A process that lives gives its connections back, or drains them.
+      const dead = hasEnded(receiver)
+      receiver.close()
+      if (!dead || count === 0) continue
+      this.counts.lost += count
+      this.#settings.logger.warn({ count }, 'connections were lost with the process that had received them')
     }
-  }
-
-  /** Records that a process which has left had no connections any more: those that had moved to it are not lost. */
-  emptied({ pid, pidfd }: { readonly pid: number; readonly pidfd: OwnedFd | null }): void {
-    this.#emptied.add((pidfd === null ? null : processKey(pidfd)) ?? `${pid}`)
   }
 
   /** Announces the end at once, because the process that serves takes no connections. A later process may still take some. */

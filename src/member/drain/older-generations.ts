@@ -36,7 +36,7 @@ export interface OlderGenerationsDeps {
   readonly origin: Pick<Origin, 'generation' | 'serviceStartedAt'>
   readonly changes: Pick<ChangeNotifier, 'notify' | 'until'>
   readonly segmentSet: SegmentSet
-  readonly moves: Pick<Moves, 'emptied' | 'receive'>
+  readonly moves: Pick<Moves, 'receive'>
   readonly state: StateLog
 }
 
@@ -242,8 +242,6 @@ export class OlderGenerations {
   }
 
   #drop(caller: Caller): void {
-    const last = this.#callers.get(caller)
-    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#deps.moves.emptied(caller)
     dismiss(caller)
     this.#callers.delete(caller)
     this.#supply.forget(caller)
