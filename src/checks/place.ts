@@ -169,6 +169,11 @@ export function wrongOption(name: string, value: unknown, wanted: string): FdbEr
   })
 }
 
+/** Throws ERR_FDB_OPTION if an argument is no function. */
+export function requireFunction(name: string, value: unknown): void {
+  if (typeof value !== 'function') throw wrongOption(name, value, 'a function')
+}
+
 /** Formats a value of a program for messages. */
 export function inspected(value: unknown): string {
   if (typeof value === 'function') return value.name === '' ? 'a function' : `the function ${value.name}()`

@@ -1,5 +1,7 @@
+import { types } from 'node:util'
 import { jsonObject } from '../base/json.js'
 import { checkOptions, hook } from '../checks/options.js'
+import { wrongOption } from '../checks/place.js'
 import { absent, map, optional, type ShapeOf } from '../checks/shape.js'
 import { predicate, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
@@ -245,6 +247,7 @@ export class OperatorClient implements Disposable {
   async command(name: string, body: Uint8Array | string, ask: CommandAsk = {}): Promise<Buffer> {
     const { service, signal } = checkOptions('command()', ask, COMMAND)
     const bytes = typeof body === 'string' ? Buffer.from(body) : body
+    if (!types.isUint8Array(bytes)) throw wrongOption('body', body, 'bytes or a text')
     checkCommandSize(`the body of the command "${name}"`, bytes.length)
     const request = ++this.#commands
     const what = `the reply of ${this.#peer} to the command "${name}"`

@@ -96,6 +96,8 @@ export function opOf(
       `a change of a bulk is ${given}; give { key, value }, { op: 'delete', key } or { op: 'clear' }`,
     )
   if (typeof change !== 'object' || change === null) throw refused(String(change))
+  if (change.op === undefined && change.delete === true && 'value' in change)
+    throw refused('both a put and a delete')
   const { op = change.delete === true ? 'delete' : 'put' } = change
   if (op === 'put' || op === 'delete' || op === 'clear') return op
   throw refused(`of kind ${String(op)}`)

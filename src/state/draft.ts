@@ -1,3 +1,4 @@
+import { wrongOption } from '../checks/place.js'
 import { FdbError } from '../errors.js'
 import { limitError, mostBodyBytes, type StateLimits } from './limits.js'
 import { encodeBody, type NewChange } from './records.js'
@@ -125,6 +126,8 @@ class Draft implements StateDraft {
         'this update has ended: read and change the state before its function returns',
       )
     }
+    if (typeof (section as Partial<DraftableSection<T>> | null)?.draft_ !== 'function')
+      throw wrongOption('section', section, 'the Section that section() returns')
     const key = section as DraftableSection<never>
     let drafted = this.#sections.get(key)
     if (drafted === undefined) {

@@ -1,6 +1,6 @@
 import { checkOptions } from '../checks/options.js'
 import { absent, map, optional, type ShapeOf } from '../checks/shape.js'
-import { unchecked } from '../checks/values.js'
+import { integer, unchecked } from '../checks/values.js'
 import { FdbError } from '../errors.js'
 import type { Codec } from './codec.js'
 import type { StoredSchema } from './records.js'
@@ -52,15 +52,21 @@ const OPTIONS = map({
   validate: absent(unchecked()),
   migrate: absent(unchecked()),
   secret: optional(unchecked<boolean>(), false),
-  cache: optional(unchecked<number>(), 1024),
+  cache: optional(integer(0, Number.MAX_SAFE_INTEGER), 1024),
   frozen: optional(unchecked<boolean>(), false),
   durable: optional(unchecked<boolean>(), false),
 } satisfies ShapeOf<SectionOptions<unknown>>)
 
 /** Checks and freezes the schema of a section. Several sections may use the same schema. */
 export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
-  const given = checkOptions('defineSection()', options, OPTIONS)
-  const { version, minReader, codec, migrate, secret, frozen, durable, cache } = given
+  const { minReader, secret, frozen, durable, cache } = checkSchema('defineSection()', options)
+  return Object.freeze({ ...options, minReader, secret, frozen, durable, cache })
+}
+
+/** Checks a schema that a caller gives `call`, and returns it with its defaults. */
+export function checkSchema<T>(call: string, options: SectionOptions<T>) {
+  const given = checkOptions(call, options, OPTIONS)
+  const { version, minReader, codec, migrate, validate, durable } = given
   if (!Number.isInteger(version) || version < 1 || version > 0xffff_ffff) {
     throw new FdbError('ERR_FDB_SCHEMA', `schema version is ${options.version}; give a whole number from 1`)
   }
@@ -76,24 +82,20 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
       `migrate is ${typeof migrate}; give a function (value, from, to) => value`,
     )
   }
+  if (validate !== undefined && typeof validate !== 'function') {
+    throw new FdbError('ERR_FDB_SCHEMA', `validate is ${typeof validate}; give a function that throws`)
+  }
   if (typeof durable !== 'boolean') {
     throw new FdbError('ERR_FDB_SCHEMA', `durable is ${String(durable)}; give true or false`)
   }
-  const name: unknown = (codec as Partial<Codec<T>> | undefined)?.name
-  if (typeof name !== 'string') {
+  const { name, encode, decode }: Partial<Codec<unknown>> = codec ?? {}
+  if (typeof name !== 'string' || typeof encode !== 'function' || typeof decode !== 'function') {
     throw new FdbError('ERR_FDB_SCHEMA', 'the schema has no codec; give codec.json(), or another one')
   }
   if (name.length < 1 || Buffer.byteLength(name) > 64) {
     throw new FdbError('ERR_FDB_SCHEMA', `codec name "${name}" has ${name.length} letters; give 1 to 64`)
   }
-  return Object.freeze({
-    ...options,
-    minReader,
-    secret,
-    frozen,
-    durable,
-    cache,
-  })
+  return given
 }
 
 /** Returns an error if the stored section must not be read with `schema`, otherwise null. */

@@ -1,3 +1,4 @@
+import { requireFunction } from '../checks/place.js'
 import { FdbError } from '../errors.js'
 import { Bulk, type BulkChange, checkChanges, type EntryChange, opOf } from './bulk.js'
 import type { LogCore } from './core.js'
@@ -240,6 +241,7 @@ export class Section<T> {
     options: WriteOptions = {},
   ): Promise<T | undefined> {
     return rejecting(() => {
+      requireFunction('change', change)
       checkWrite('update()', options)
       checkNewKey(key, this.name, this.#core.limits)
       const request = checkRequest(options.request, this.#core.limits)
@@ -299,6 +301,7 @@ export class Section<T> {
 
   /** Calls `listener` after each applied change of this or another process. Returns a function that removes the listener. */
   onChange(listener: ChangeListener<T>): () => void {
+    requireFunction('listener', listener)
     const own = (change: StoredChange) => {
       const read = (at: Location) =>
         this.#values.decode(change.key, this.#core.store.entries.readAt(this.#section, change.key, at))

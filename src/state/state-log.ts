@@ -1,4 +1,5 @@
 import type { Logger } from '../base/logger.js'
+import { requireFunction } from '../checks/place.js'
 import { FdbError } from '../errors.js'
 import { Compaction } from './compaction.js'
 import type { LogCore, LogOwner } from './core.js'
@@ -24,7 +25,7 @@ import { rebuild } from './rebuild.js'
 import type { StoredSchema } from './records.js'
 import { Replay } from './replay.js'
 import { checkWrite, rejecting, type WriteOptions } from './requests.js'
-import { type SectionSchema, schemaRefusal } from './schema.js'
+import { checkSchema, type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import { checkSection, type Migrated, writeMigrated } from './section-entries.js'
 import type { Segment } from './segment.js'
@@ -247,7 +248,8 @@ export class StateLog implements LogOwner {
           'and share the Section that section() returns',
       )
     }
-    if (schema) {
+    if (schema !== null) {
+      checkSchema('section()', schema)
       const refusal = store.stored ? schemaRefusal(store.stored, schema as SectionSchema<unknown>) : null
       if (refusal) throw refusal
       store.schema = schema as unknown as SectionSchema<never>
@@ -322,6 +324,7 @@ export class StateLog implements LogOwner {
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     return rejecting(() => {
+      requireFunction('change', change)
       checkWrite('update()', options)
       const request = checkRequest(options.request, this.#core.limits)
       // Print 0: the sections and keys that the update will change are unknown here.

@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { wrongOption } from '../checks/place.js'
 import { FdbError } from '../errors.js'
 
 export interface SliceOptions {
@@ -9,6 +10,8 @@ export interface SliceOptions {
 
 /** Runs a generator for at most `sliceMs` per turn of the event loop; all sliced work together gets {@link TURN_MS}. The generator yields where it may be paused or aborted. */
 export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
+  if (typeof (work as Partial<Generator> | null)?.next !== 'function')
+    throw wrongOption('work', work, 'a generator: the result of a function*')
   const { sliceMs = 1, signal } = options
   const slice = new Slice(sliceMs)
   try {

@@ -38,7 +38,7 @@ export class Values<T> {
     if (!schema) return value as T
     try {
       const decoded = this.#migrate(schema, schema.codec.decode(value), key, version)
-      schema.validate?.(decoded)
+      this.#validate(schema, decoded)
       return decoded
     } catch (error) {
       if (error instanceof MigrationError) throw error
@@ -67,13 +67,17 @@ export class Values<T> {
     } catch (error) {
       throw failed(this.secret ? 'threw' : `threw (${(error as Error | null)?.message ?? error})`, error)
     }
+    if (types.isPromise(migrated)) {
+      migrated.catch(() => {})
+      throw failed('returned a promise: it must be synchronous')
+    }
     if (migrated === undefined) throw failed('returned undefined instead of the value')
     return migrated
   }
 
   /** Encodes a value. Throws the errors of `validate`, and a TypeError (ERR_FDB_STATE_VALUE) for a value that the codec refuses. */
   encode(key: string, value: T): Uint8Array {
-    this.#schema?.validate?.(value)
+    if (this.#schema !== null) this.#validate(this.#schema, value)
     const codec = this.#schema?.codec ?? RAW
     const refused = (reason: string, cause?: unknown) =>
       new FdbTypeError(
@@ -89,6 +93,17 @@ export class Values<T> {
     }
     if (types.isUint8Array(encoded)) return encoded
     throw refused(`: encode() returned ${typeof encoded}, not a Uint8Array`)
+  }
+
+  /** Calls `validate`, which throws for a wrong value. A promise would refuse nothing. */
+  #validate({ validate }: SectionSchema<T>, value: T): void {
+    const answer: unknown = validate?.(value)
+    if (!types.isPromise(answer)) return
+    answer.catch(() => {})
+    throw new FdbTypeError(
+      'ERR_FDB_SCHEMA',
+      `section "${this.#section.name}": validate() returned a promise; it must be synchronous`,
+    )
   }
 
   #entryName(key: string): string {

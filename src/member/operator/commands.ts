@@ -1,4 +1,5 @@
-import { wrongOption } from '../../checks/place.js'
+import { types } from 'node:util'
+import { inspected, wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import type { MemberPhase } from '../../handoff/phases.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../../operator/requests.js'
@@ -40,7 +41,12 @@ export class Commands {
         `this service has no command ${JSON.stringify(name.slice(0, 128))} (it has: ${known})`,
       )
     }
-    const reply = await handler(body, context)
+    const reply: unknown = await handler(body, context)
+    if (reply !== undefined && reply !== null && typeof reply !== 'string' && !types.isUint8Array(reply))
+      throw new FdbError(
+        'ERR_FDB_OPTION',
+        `the handler of the command "${name}" returned ${inspected(reply)}; return bytes, a text or nothing`,
+      )
     return typeof reply === 'string' ? Buffer.from(reply) : asBuffer(reply)
   }
 }

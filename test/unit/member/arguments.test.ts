@@ -3,7 +3,15 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../../src/daemon/daemon.js'
-import { codec, defineSection, join, type Member, type SectionOptions } from '../../../src/index.js'
+import {
+  codec,
+  defineSection,
+  join,
+  type Member,
+  runInSlices,
+  type SectionOptions,
+  type StateDraft,
+} from '../../../src/index.js'
 import { OperatorClient } from '../../../src/operator.js'
 import { untyped } from '../../fixtures/untyped.js'
 
@@ -68,6 +76,59 @@ describe('arguments of a caller are checked at the call', () => {
     await member.ready()
   })
 
+  it('functions and schemas of the state', async () => {
+    const member = await alone()
+    // biome-ignore lint/suspicious/noExplicitAny: as JavaScript may call it
+    const [any, define] = [member as any, defineSection as any]
+    const section = any.section('s', defineSection({ version: 1, codec: codec.json() }))
+    await member.ready()
+    await expect(section.update('a')).rejects.toMatchObject(refused('option "change" is undefined'))
+    await expect(any.update(5)).rejects.toMatchObject(refused('option "change" is 5'))
+    await expect(any.update((state: StateDraft) => state.put(any, 'a', 1))).rejects.toMatchObject(
+      refused('the Section that section() returns'),
+    )
+    await expect(any.update((state: StateDraft) => state.get(any.named, 'a'))).rejects.toMatchObject(
+      refused('option "section" is undefined'),
+    )
+    expect(() => section.onChange(5)).toThrow(expect.objectContaining(refused('option "listener" is 5')))
+    expect(() => any.section('t', 5)).toThrow(expect.objectContaining(refused('the options of section()')))
+    const wrong = (text: string) => ({ code: 'ERR_FDB_SCHEMA', message: expect.stringContaining(text) })
+    expect(() => any.section('t', {})).toThrow(expect.objectContaining(wrong('schema version is undefined')))
+    expect(() => define({ version: 1, codec: codec.json })).toThrow(expect.objectContaining(wrong('codec')))
+    expect(() => define({ version: 1, codec: codec.json(), validate: 5 })).toThrow(
+      expect.objectContaining(wrong('validate is number')),
+    )
+    expect(() => define({ version: 1, codec: codec.json(), cache: -1 })).toThrow(
+      expect.objectContaining(refused('option "cache" is -1')),
+    )
+    await expect(section.bulk([{ key: 'a', value: 1, delete: true }])).rejects.toMatchObject({
+      code: 'ERR_FDB_STATE_VALUE',
+    })
+    await expect(runInSlices(untyped<Generator>(5))).rejects.toMatchObject(refused('option "work" is 5'))
+    expect(section.size).toBe(0)
+  })
+
+  it('a validate() that returns a promise refuses the value', async () => {
+    const member = await alone()
+    const json = codec.json<number>()
+    const late = member.section(
+      'late',
+      defineSection<number>({
+        version: 1,
+        codec: json,
+        validate: untyped(async () => {
+          throw new Error('too late')
+        }),
+      }),
+    )
+    await member.ready()
+    await expect(late.put('a', 1)).rejects.toMatchObject({
+      code: 'ERR_FDB_SCHEMA',
+      message: expect.stringContaining('validate() returned a promise'),
+    })
+    expect(late.has('a')).toBe(false)
+  })
+
   it('the daemon, sections, and operators', async () => {
     await expect(serveDaemon(untyped({ controll: '/x' }))).rejects.toMatchObject(refused('"control"'))
     await expect(serveDaemon({ control: '/x', upgrade: { freeze: -1 } })).rejects.toMatchObject(
@@ -98,6 +159,14 @@ describe('arguments of a caller are checked at the call', () => {
       await expect(client.status({ timeout })).rejects.toMatchObject(wrong)
       await expect(client.descriptors.claim('x', { timeout })).rejects.toMatchObject(wrong)
     }
+    await expect(client.command('x', untyped(undefined))).rejects.toMatchObject(refused('option "body"'))
+    member.command(
+      'count',
+      untyped(() => 5),
+    )
+    await expect(client.command('count', '')).rejects.toMatchObject({
+      message: expect.stringContaining('the handler of the command "count" returned 5'),
+    })
   })
 })
 
