@@ -27,6 +27,7 @@ import { durationOption } from './options.js'
 import { codeAndMessage, plain, print, WaitingLine, WaitingNotes, writeStderr } from './output.js'
 import { portHolderText } from './port-holder.js'
 import { CANCEL_SIGNALS } from './signals.js'
+import { startTurn } from './start-turn.js'
 
 /** Bytes at the end of a log in which the reason of a failure is searched. */
 const SEARCHED = 64 * 1024
@@ -134,8 +135,12 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   makeFolder('log-file', log, givenLog === undefined)
   makeFolder('pid-file', pidFile)
   if (ready === 'listen' && flags.ready === undefined) await noteForgottenReady(control)
-  const partPath = createPart(log)
   using waiting = new WaitingLine(`starting ${program}`)
+  const begun = performance.now()
+  using _turn = await startTurn(control, begun + flags.timeout, () =>
+    writeStderr(`another fd-broker start of ${service} is under way: waiting for its end`),
+  )
+  const partPath = createPart(log)
   // Signals are handled from here on: the program starts next, and a signal must end it too.
   const cancelled = firstOf(CANCEL_SIGNALS)
   const part = openPart(log, { ...process.env, [LOG_SIZE]: flags.logSize }, partPath)
@@ -145,7 +150,6 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
     // If a program under fd-broker/auto runs this command, PARENT would make the started program a part of that one.
     env: { ...named, ...part.env, FD_BROKER_PID_FILE: pidFile, [PARENT]: undefined },
   })
-  const begun = performance.now()
   const child = await spawnSuccessor(command, { control, stdio: part.stdio })
   part.close()
   child.unref()

@@ -321,6 +321,26 @@ listen()
     )
   })
 
+  it('waits for the end of another start of the service, and then starts the next version', async () => {
+    const program = await AutoProgram.of(`import { existsSync } from 'node:fs'
+console.log('waits')
+while (!existsSync('go')) await new Promise(resolve => setTimeout(resolve, 10))
+${SERVER.replace(/^import.*/, "const { default: http } = await import('node:http')")}`)
+    const one = begin(program, ...startWords(program), '--json')
+    await until('the first one runs', () => logOf(program).includes('waits') || null)
+    const other = begin(program, ...startWords(program), '--json')
+    let said = ''
+    other.command.stderr.on('data', text => (said += text))
+    await until('the second one waits', () => said.includes('another fd-broker start of ') || null)
+    const late = await command(program, ...startWords(program), '--timeout', '100ms')
+    expect(late).toMatchObject({ code: 4, stderr: expect.stringContaining('ERR_FDB_BUSY') })
+    program.write('go', '')
+    const results = await Promise.all([one.ended, other.ended])
+    expect(results.map(({ code }) => code)).toEqual([0, 0])
+    expect(results.map(({ stdout }) => JSON.parse(stdout).generation)).toEqual([1, 2])
+    await program.command('stop')
+  })
+
   it('says why a next version got no socket, and names the process that has the port', async () => {
     const program = await AutoProgram.of(SERVER)
     const first = await start(program)
