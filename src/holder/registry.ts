@@ -90,9 +90,14 @@ export class Registry {
     return this.entries.map(entryItem)
   }
 
-  #close({ fd }: Entry): void {
+  /** A named descriptor may be one that the application has closed itself: then the other entries must be closed nevertheless. */
+  #close({ fd, role }: Entry): void {
     this.guard?.remove(fd)
-    fd.close()
+    try {
+      fd.close()
+    } catch (error) {
+      if (role !== 'named' || (error as NodeJS.ErrnoException).code !== 'EBADF') throw error
+    }
   }
 
   close(): void {

@@ -19,3 +19,20 @@ it('a service names so many descriptors and no more: the one too many is closed,
   expect(registry.size).toBe(MAX_ENTRIES)
   registry.close()
 })
+
+it('a descriptor that the application has closed itself keeps no other one open', () => {
+  const registry = new Registry()
+  // No process has a descriptor of this number: a test must not close one that another thread may have opened since.
+  const gone = () => OwnedFd.own(2 ** 30, 'closed by the application')
+  const [raw, peer] = native.socketPair()
+  native.close(peer)
+  const other = OwnedFd.own(raw, 'other')
+  registry.put(namedEntry('replaced', gone()))
+  registry.put(namedEntry('replaced', gone()))
+  expect(registry.drop('replaced')).toBe(true)
+  registry.put(namedEntry('gone', gone()))
+  registry.put(namedEntry('other', other))
+  registry.close()
+  expect(other.closed).toBe(true)
+  expect(registry.size).toBe(0)
+})
