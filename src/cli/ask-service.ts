@@ -1,11 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FdbError, type FdbErrorCode } from '../errors.js'
+import { ASK_RETRY_MS, askAgain } from '../operator/ask-again.js'
 import { OperatorClient } from '../operator/client.js'
 import { WaitingLine } from './output.js'
 
-const ASK_RETRY_MS = 50
-/** A process that gets less time for its answer may be late without being stuck. */
-const LEAST_ANSWER_MS = 1_000
 /** Errors of a process that is being replaced: the request is retried until its successor answers. */
 export const RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
 /** As {@link RETRY_CODES}, for requests that may run twice: also retried if the process ended before it answered. */
@@ -25,31 +23,18 @@ export interface AnswerFlags extends AskFlags {
   json?: true
 }
 
-/**
- * Asks the serving process, and asks again after an error of `codes`, until the timeout. If the time for the last answer was too short, rejects
- * with the error before.
- */
+/** Asks the serving process, and asks again after an error of `codes`, as {@link askAgain}. */
 export async function askService<T>(
   { control, timeout }: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,
   ask: (client: OperatorClient, timeout: number, line: WaitingLine) => Promise<T>,
 ): Promise<T> {
-  const until = performance.now() + timeout
   using line = new WaitingLine(`waiting for the process at ${control}`)
-  let refusal: FdbError | null = null
-  for (;;) {
-    const left = Math.max(1, Math.round(until - performance.now()))
-    try {
-      using client = await OperatorClient.connect(control, { timeout: left })
-      return await ask(client, left, line)
-    } catch (error) {
-      if (!FdbError.is(error)) throw error
-      if (refusal !== null && error.code === 'ERR_FDB_DEADLINE' && left < LEAST_ANSWER_MS) throw refusal
-      if (!codes.has(error.code) || !error.retryable || performance.now() + ASK_RETRY_MS >= until) throw error
-      refusal = error
-    }
-    await sleep(ASK_RETRY_MS)
-  }
+  const mayRetry = (error: FdbError) => codes.has(error.code) && error.retryable
+  return await askAgain(timeout, mayRetry, async left => {
+    using client = await OperatorClient.connect(control, { timeout: left })
+    return await ask(client, left, line)
+  })
 }
 
 /** Sends a command to the serving process, as {@link askService}. */

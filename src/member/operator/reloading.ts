@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { InOrder } from '../../base/in-order.js'
 import { wrongOption } from '../../checks/place.js'
 import { FdbError } from '../../errors.js'
 import type { MemberPhase } from '../../handoff/phases.js'
+import { askAgain } from '../../operator/ask-again.js'
 import { OperatorClient } from '../../operator/client.js'
 import { RELOAD } from '../../operator/service-commands.js'
 import type { Settings } from '../options/options.js'
@@ -10,7 +10,6 @@ import type { Announcer } from './announcer.js'
 
 /** A next version that serves now has read its configuration at most this long ago: it has not read what a later reload has read. */
 const STARTING_MS = 300_000
-const RETRY_MS = 50
 
 interface ReloadingDeps {
   readonly settings: Pick<Settings, 'control' | 'logger' | 'service' | 'timeout'>
@@ -93,20 +92,14 @@ export class Reloading {
   async #reloadNext(): Promise<boolean> {
     const { machine, settings } = this.#deps
     const { control, service, timeout } = settings
-    const until = performance.now() + timeout
-    while (control !== null && machine.phase !== 'beginning' && machine.phase !== 'serving') {
-      const left = Math.max(1, until - performance.now())
-      try {
-        using client = await OperatorClient.connect(control, { timeout: left })
-        await client.command(RELOAD, '', { service, timeout: left })
-        return true
-      } catch (error) {
-        // This process may still accept at the control socket, or the next version may not yet.
-        const mayRetry = FdbError.is(error) && (error.retryable || error.code === 'ERR_FDB_CHANNEL_CLOSED')
-        if (!mayRetry || performance.now() + RETRY_MS >= until) throw error
-      }
-      await sleep(RETRY_MS)
-    }
-    return false
+    if (control === null) return false
+    // This process may still accept at the control socket, or the next version may not yet.
+    const mayRetry = (error: FdbError) => error.retryable || error.code === 'ERR_FDB_CHANNEL_CLOSED'
+    return await askAgain(timeout, mayRetry, async left => {
+      if (machine.phase === 'beginning' || machine.phase === 'serving') return false
+      using client = await OperatorClient.connect(control, { timeout: left })
+      await client.command(RELOAD, '', { service, timeout: left })
+      return true
+    })
   }
 }
