@@ -1,10 +1,10 @@
 import type { Member } from '../index.js'
-import { OperatorClient } from '../operator.js'
+import { statusAt } from '../operator/client.js'
+import { STATUS_ANSWER_MS } from '../operator/status-report.js'
 import { means, shownAddress } from '../os/given-up.js'
 
 /** While a listener is missing, the previous version is asked so often whether it still listens there. */
 const LOOK_MS = 500
-const ANSWER_MS = 2_000
 
 interface AwaitedDeps {
   readonly member: Member
@@ -91,8 +91,7 @@ export class AwaitedListeners {
     if (before.length > 0 && !this.#isLooking) {
       this.#isLooking = true
       try {
-        using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
-        const answer = await client.status({ timeout: ANSWER_MS })
+        const answer = await statusAt(control, STATUS_ANSWER_MS)
         if (!('listeners' in answer) || answer.pid === process.pid) return
         const open = new Set(answer.listeners.map(({ inode }) => inode))
         this.#closed = new Set(before.filter(inode => !open.has(inode)))

@@ -67,7 +67,7 @@ export function createPart(log: string): string {
   try {
     const found = lstatSync(log, { throwIfNoEntry: false })
     if (found !== undefined && !isOwnLink(log, log)) {
-      const why = `there is ${kindOf(found)} at ${log}, and fd-broker start would replace it by a link to the log`
+      const why = `there is ${kindOfFile(found)} at ${log}, and fd-broker start would replace it by a link to the log`
       throw logError(log, `${why}: give --log-file a path that does not exist`)
     }
     const path = newPart(log)
@@ -196,7 +196,7 @@ function isPart(name: string, log: string): boolean {
   return name.startsWith(before) && /^\d{17}\.log$/.test(name.slice(before.length))
 }
 
-function kindOf(found: Stats): string {
+function kindOfFile(found: Stats): string {
   if (found.isFile()) return 'a file'
   if (found.isDirectory()) return 'a folder'
   if (found.isSymbolicLink()) return 'a symbolic link'

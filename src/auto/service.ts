@@ -38,7 +38,7 @@ import { autoLog, codeAndMessageOf, messageOf, print, printOnce } from './stderr
 import type { WaitingServer } from './waiting-server.js'
 
 /** Delay before a failed health check is repeated. */
-const RETRY_MS = 100
+const CHECK_RETRY_MS = 100
 
 /** The program as a member of its service: its servers are the member's listeners. */
 export class AutoService {
@@ -512,7 +512,7 @@ function untilHealthy(check: Check, at: string, onFailed: (step: string) => void
         onFailed(`fails its check on ${at}: ${reason}`)
         printOnce(`this version does not serve yet: ${at}: ${why}`)
       }
-      await new Promise(resolve => setTimeout(resolve, RETRY_MS))
+      await new Promise(resolve => setTimeout(resolve, CHECK_RETRY_MS))
     }
   }
   return repeated

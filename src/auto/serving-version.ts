@@ -1,14 +1,12 @@
 import { existsSync } from 'node:fs'
 import { isAwaited } from '../base/successor-output.js'
 import { FdbError } from '../index.js'
+import { ANSWER_MS } from '../operator/requests.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { realPathOf } from '../os/release-link.js'
 import type { Exclusion } from './exclusion.js'
 import type { AutoSettings } from './settings.js'
-
-/** Time limit for the serving version to report its program. */
-const STATUS_MS = 5_000
 
 /** Whether this process is a child of the process that serves, or has served, and no next version that an upgrade has started. */
 export function isChildOf(pid: number, starters: ReadonlySet<number>): boolean {
@@ -25,10 +23,10 @@ export async function exclusionFromService(
 ): Promise<Exclusion | null> {
   if (!existsSync(control)) return null
   try {
-    using client = await OperatorClient.connect(control, { timeout: STATUS_MS })
+    using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
     if (isChildOf(client.peerPid, starters)) return { notice: null }
     if (isNamed) return null
-    const answer = await client.status({ timeout: STATUS_MS })
+    const answer = await client.status({ timeout: ANSWER_MS })
     const replaced = 'draining' in answer && !client.inOtherPidNamespace ? answer.draining : []
     if (replaced.some(({ pid = 0 }) => isChildOf(pid, starters))) return { notice: null }
     const { program: served, replaces } =
