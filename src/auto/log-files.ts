@@ -14,7 +14,7 @@ import { basename, dirname, isAbsolute, join } from 'node:path'
 import { pathForOthers } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import { handleOf } from '../node/socket-handle.js'
-import { replaceLink } from '../os/release-link.js'
+import { realPathOf, replaceLink } from '../os/release-link.js'
 
 /** Environment variable: the log of a program started by `fd-broker start` (`shop.log`), a link to the serving version's file. */
 export const LOG_FILE = 'FD_BROKER_LOG_FILE'
@@ -109,6 +109,11 @@ export function openPart(log: string, env: Env, path = newPart(log)): LogPart {
 export function ownPart(env: Env): OwnPart | null {
   const { [LOG_FILE]: log, [OWN_PART]: part } = env
   return log && part ? { log, part } : null
+}
+
+/** Returns the log; the file of this process if the log leads to another one: another service of the same name may have made that link. */
+export function linkedLog({ log, part }: OwnPart): string {
+  return realPathOf(log) === realPathOf(part) ? log : part
 }
 
 /**

@@ -27,7 +27,7 @@ import { AwaitedListeners } from './awaited-listeners.js'
 import { PARENT } from './exclusion.js'
 import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
 import { ListeningEvents } from './listening-events.js'
-import { linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
+import { linkedLog, linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
 import { openInspector } from './node-startup.js'
 import { Placeholder } from './placeholder.js'
 import { HANDLER_MS, ProgramShutdown } from './program-shutdown.js'
@@ -242,7 +242,7 @@ export class AutoService {
     return {
       program,
       ready: typeof ready === 'string' ? ready : ready.path,
-      ...(this.#log !== null && { log: this.#log.log }),
+      ...(this.#log !== null && { log: linkedLog(this.#log) }),
       ...(this.#failedLog !== null && { failedLog: this.#failedLog }),
     }
   }

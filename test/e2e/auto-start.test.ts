@@ -867,6 +867,22 @@ describe('fd-broker logs', () => {
     await program.command('stop')
   })
 
+  it('shows the output of the service at a control path if another service has the same log', async () => {
+    const [program, other] = [await AutoProgram.of(SERVER), await AutoProgram.of(SERVER)]
+    const { pid } = await start(program)
+    expect(
+      await command(other, ...startWords(other), '--log-file', program.path('log/shop.log')),
+    ).toMatchObject({
+      code: 0,
+    })
+    expect(await program.sandbox.run('logs', '--control', program.control)).toMatchObject({
+      code: 0,
+      stdout: `${pid} listens\n`,
+    })
+    await other.command('stop')
+    await program.command('stop')
+  })
+
   it('shows the output of a version that has not served yet', async () => {
     const program = await AutoProgram.of("console.log('begins')\nsetInterval(() => {}, 1000)\n")
     const { command: run, ended } = begin(program, ...startWords(program))
