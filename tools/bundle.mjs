@@ -132,6 +132,7 @@ const entries = await build({
     adapter: join(modules, 'adapter.js'),
     errors: join(modules, 'errors.js'),
     stores: join(modules, 'stores/index.js'),
+    streams: join(modules, 'streams/index.js'),
     ws: join(modules, 'ws/index.js'),
     'auto-service': join(modules, 'auto/service.js'),
     'config-worker': join(modules, 'proxy/config/config-worker.js'),

@@ -6,6 +6,7 @@ import { describeMissing, type Internal, isTested } from './internal.js'
 import { REBUILT_REQUEST } from './rebuilt-request.js'
 import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
 import { SOCKET_HANDLE, SOCKET_TIMEOUT } from './socket-handle.js'
+import { UNFINISHED_ANSWER } from './unfinished-answer.js'
 import { UNSENT_BYTES } from './unsent-bytes.js'
 
 /** Internals that every server without TLS needs. */
@@ -15,7 +16,12 @@ const NEEDED_BY_SOME: readonly Internal[] = [HTTP_CONNECTIONS, SOCKET_TIMEOUT]
 /** Internals that only moving WebSockets need. */
 const NEEDED_BY_WEB_SOCKETS: readonly Internal[] = [REBUILT_REQUEST, INFLATE_WINDOW, UNSENT_BYTES]
 /** Internals that servers without TLS need. */
-export const INTERNALS: readonly Internal[] = [...NEEDED_BY_ALL, ...NEEDED_BY_SOME, ...NEEDED_BY_WEB_SOCKETS]
+export const INTERNALS: readonly Internal[] = [
+  ...NEEDED_BY_ALL,
+  ...NEEDED_BY_SOME,
+  ...NEEDED_BY_WEB_SOCKETS,
+  UNFINISHED_ANSWER,
+]
 
 /**
  * Tests `internals`, and returns an ERR_FDB_NODE for each that does not work on this version of Node. The features that need it then use a fallback,

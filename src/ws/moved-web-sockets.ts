@@ -1,6 +1,7 @@
 import type http from 'node:http'
 import net from 'node:net'
 import { hookBytes } from '../connections/adapters/application-socket.js'
+import { GradualLeave } from '../connections/adapters/gradual-leave.js'
 import { type Leaving, type TakenOver, takeOver } from '../connections/adapters/taken-over.js'
 import { decoded, MAX_RECORD_BYTES } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
@@ -8,7 +9,6 @@ import { REBUILT_REQUEST, rebuiltRequest } from '../node/rebuilt-request.js'
 import { readBuffered } from '../node/socket-handle.js'
 import { succeedWaitingWrites, UNSENT_BYTES, unsentBytes } from '../node/unsent-bytes.js'
 import { fdbroker } from '../proto/connections.js'
-import { GradualLeave } from './gradual-leave.js'
 import {
   type DeflateParams,
   follow,

@@ -167,6 +167,7 @@ process.stdout.write(JSON.stringify(same))`
       './auto',
       './errors',
       './stores',
+      './streams',
       './ws',
       './package.json',
     ])

@@ -257,6 +257,11 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'base', 'checks', 'state', 'member'],
   },
   {
+    name: 'streams',
+    about: 'moves answers of an `http.Server` that are being streamed: `fd-broker/streams`',
+    only: ['proto', 'errors', 'base', 'checks', 'node', 'connections'],
+  },
+  {
     name: 'ws',
     about:
       'moves the WebSockets of the package `ws`: `fd-broker/ws`; `internals.ts`: the private side of `ws`',

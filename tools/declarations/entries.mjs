@@ -8,6 +8,7 @@ export const ENTRIES = [
   { name: 'adapter', path: 'adapter.d.ts' },
   { name: 'errors', path: 'errors.d.ts' },
   { name: 'stores', path: 'stores/index.d.ts' },
+  { name: 'streams', path: 'streams/index.d.ts' },
   { name: 'ws', path: 'ws/index.d.ts' },
   { name: 'auto', path: 'auto/index.d.ts' },
 ]

@@ -133,6 +133,7 @@ export interface HttpHooks {
 }
 
 type IdleRecord = fdbroker.connections.IdleHttp.$Properties
+type AnswerRecord = fdbroker.connections.HttpAnswer.$Properties
 type State = fdbroker.connections.HttpConnection.$Properties
 type Value = ConnectionValue<State>
 
@@ -222,7 +223,10 @@ export class HttpServerConnections implements MovableConnections<Value> {
   describeConnection(socket: net.Socket): [kind: string, reason: string] {
     const taken = takenOverOf(socket)
     if (taken !== undefined)
-      return ['websocket', this.#refused.has(socket) ? 'refused' : taken.reasonOf(socket)]
+      return [
+        taken.hasAnswer === undefined ? 'websocket' : 'http',
+        this.#refused.has(socket) ? 'refused' : taken.reasonOf(socket),
+      ]
     const parser = parserOf(socket)
     const { carrier } = this.#deps
     const kind = parser === null && this.#upgraded ? this.#upgraded.hooks.protocol : carrier.kind
@@ -291,10 +295,12 @@ export class HttpServerConnections implements MovableConnections<Value> {
     try {
       // For example the application passed its own socket to the server, or the client has TLS 1.2.
       if (!this.#deps.carrier.carries(socket)) this.#deps.answers.announceOn(socket)
-      if (parserOf(socket) !== null) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
+      const parsed = parserOf(socket) !== null
+      if (parsed && !isResponding(socket)) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
       if (which === 'idle' || !this.#deps.carrier.movesUpgraded) return null
       const taken = takenOverOf(socket)
       if (taken !== undefined) return this.#departTaken(socket, taken)
+      if (parsed) return null
       if (this.#upgraded === null) return null
       const departed = this.#upgraded.depart(socket)
       return departed && toValue(departed.fd, { application: departed.record })
@@ -307,18 +313,28 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #departTaken(socket: net.Socket, taken: TakenOver): Value | null {
     if (!taken.moves || !isPlain(socket) || !socket.writable) return null
+    const answers = isResponding(socket)
+    // The parser may hold a part of the next request.
+    if (answers && (socket.readableLength > 0 || !this.#isIdle(socket))) return null
     const fd = connectionOf(socket)
     if (fd === null) return null
     let record: Uint8Array | null = null
+    let data: Uint8Array | undefined
     try {
-      record = taken.serialize(socket, this.#onRest)
+      data = answers ? this.#dataOf(socket) : NOTHING
+      if (data !== undefined) record = taken.serialize(socket, this.#onRest)
     } finally {
       if (record === null) fd.close()
     }
     if (record === null) return null
+    const requests = Math.max(1, this.#deps.answers.requests(socket))
     this.#deps.open.remove(socket)
     abandon(socket)
-    return toValue(fd, { application: { protocol: taken.protocol, record } })
+    const { protocol } = taken
+    if (!answers) return toValue(fd, { application: { protocol, record } })
+    const answer: AnswerRecord = { protocol, record, requests }
+    if (this.#deps.hooks.serialize !== undefined) answer.data = data
+    return toValue(fd, { answer })
   }
 
   /** Whether the connection is between two requests. */
@@ -401,7 +417,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return { record, fds, state, ...wipes(state.tls ?? undefined) }
   }
 
-  #checkState({ idle, application }: State): void {
+  #checkState({ idle, application, answer }: State): void {
     if (application) {
       const mine = this.#upgraded?.hooks.protocol
       if (application.protocol === mine) return
@@ -411,7 +427,13 @@ export class HttpServerConnections implements MovableConnections<Value> {
         `a connection of protocol ${application.protocol} arrived, but this version has ${mine ?? 'no hooks'} for upgraded connections of this server`,
       )
     }
-    if (!idle)
+    if (answer && !takenOverFor(this.#deps.server, answer.protocol ?? '')?.moves)
+      throw new FdbError(
+        'ERR_FDB_NO_TARGET',
+        `a connection arrived in an answer of ${answer.protocol}, which this version cannot continue: call moveStreams() for its server`,
+      )
+    const between = idle ?? answer
+    if (!between)
       throw new FdbError(
         'ERR_FDB_CONNECTION',
         'an HTTP connection arrived in a state that this version does not know: it stays in the process that sent it',
@@ -422,7 +444,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
         "another listener than Node's own gets this server's connections first: give serve() the option move: true, and hooks for the data of that listener",
       )
     }
-    if (idle.data != null && this.#deps.hooks.restore === undefined) {
+    if (between.data != null && this.#deps.hooks.restore === undefined) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
         'an HTTP connection arrived with data of the application, but this version has no restore() for it',
@@ -436,7 +458,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #arrive(value: Value, how: Arrival): Witness | undefined {
     const { state, fds } = value
-    const { application } = state
+    const { application, answer } = state
     if (application) {
       const taken = takenOverFor(this.#deps.server, application.protocol ?? '')
       const socket =
@@ -446,10 +468,13 @@ export class HttpServerConnections implements MovableConnections<Value> {
       if (how === 'refused') this.#refused.add(socket)
       return witnessOf(socket)
     }
-    if ((this.#listens ||= tracksConnections(this.#deps.server))) return this.#adopt(value, how)
+    const adopt = (how: Arrival) =>
+      answer ? this.#adoptAnswer(fds[0]!, answer, how) : this.#adopt(value, how)
+    if ((this.#listens ||= tracksConnections(this.#deps.server))) return adopt(how)
     // Node creates its list of connections when the server starts to listen, in the next turn: adds the connection after that.
     this.#whenListening(
-      () => this.#adoptLate(value, how),
+      // The group that it came with is adopted already: it cannot go back.
+      () => this.#adoptLate(() => adopt(how === 'moved' ? 'returned' : how)),
       () => fds[0]!.close(),
     )
     return undefined
@@ -482,25 +507,48 @@ export class HttpServerConnections implements MovableConnections<Value> {
     })
   }
 
-  #adoptLate(value: Value, how: Arrival): void {
+  #adoptLate(adopt: () => void): void {
     try {
-      // The group that it came with is adopted already: it cannot go back.
-      this.#adopt(value, how === 'moved' ? 'returned' : how)
+      adopt()
     } catch (error) {
       this.#deps.failed(error)
     }
   }
 
-  #adopt(value: Value, how: Arrival): Witness {
+  #connect(fd: OwnedFd, tls?: State['tls']): net.Socket {
     const { carrier, server } = this.#deps
-    const { idle, tls } = value.state
-    const { fresh, requests, keepAliveMs, data } = idle!
-    const socket = carrier.open(value.fds[0]!, server, tls)
+    const socket = carrier.open(fd, server, tls)
     if (this.#isDirect) server.emit(carrier.event, socket)
     else {
       this.#deps.open.add(socket)
       connectionListener().call(server, socket)
     }
+    return socket
+  }
+
+  /** Continues an answer that has begun in another process. */
+  #adoptAnswer(fd: OwnedFd, { protocol, record, requests, data }: AnswerRecord, how: Arrival): Witness {
+    const socket = this.#connect(fd)
+    if (how === 'refused') {
+      this.#refused.add(socket)
+      this.#deps.answers.announceOn(socket)
+    }
+    try {
+      if (data != null) this.#deps.hooks.restore?.(socket, data)
+      takenOverFor(this.#deps.server, protocol ?? '')!.restore(socket, record ?? NOTHING)
+    } catch (error) {
+      throw notRestored(socket, how, error, this.#deps)
+    }
+    this.#deps.answers.adopt(socket, requests ?? 1)
+    publish(socket)
+    return witnessOf(socket)
+  }
+
+  #adopt(value: Value, how: Arrival): Witness {
+    const { carrier } = this.#deps
+    const { idle, tls } = value.state
+    const { fresh, requests, keepAliveMs, data } = idle!
+    const socket = this.#connect(value.fds[0]!, tls)
     if (requests) this.#deps.answers.adopt(socket, requests)
     if (how === 'refused') {
       this.#refused.add(socket)

@@ -1,7 +1,10 @@
+import type http from 'node:http'
 import type net from 'node:net'
+import { responseOf } from '../../node/http-connections.js'
 
 /**
- * Connections that a library has taken over from servers of Node ('upgrade'), and that it moves and ends itself: the WebSockets of one server of a package. The
+ * Connections that a library has taken over from servers of Node ('upgrade'), or whose unfinished answers it has, and that it moves and ends itself: the
+ * WebSockets of one server of a package. The
  * objects of this interface may come from another copy of fd-broker in this process, so they exchange nothing but objects of Node.
  */
 export interface TakenOver {
@@ -11,6 +14,8 @@ export interface TakenOver {
   readonly server: net.Server | null
   /** Whether the connections can continue in another process. */
   readonly moves: boolean
+  /** Whether this unfinished answer is one of its own. Absent for connections that were taken over. */
+  hasAnswer?(response: http.ServerResponse): boolean
   /**
    * Returns the record of a connection; the caller then owns the connection and destroys the socket. Returns null if the connection cannot leave now; calls
    * `movable` when it may leave soon, for which it is held. Throws the exception of the application's hook; the connection then stays.
@@ -61,8 +66,14 @@ export function takeOver(socket: net.Socket, taken: TakenOver): void {
   registry().sockets.set(socket, taken)
 }
 
+/** Returns the one that has taken over the connection, or that has its unfinished answer: one for single answers before one for all answers of a server. */
 export function takenOverOf(socket: net.Socket): TakenOver | undefined {
-  return registry().sockets.get(socket)
+  const taken = registry().sockets.get(socket)
+  if (taken !== undefined) return taken
+  const response = responseOf(socket)
+  if (response === null) return undefined
+  const having = [...registry().all].filter(each => each.hasAnswer?.(response))
+  return having.find(({ server }) => server === null) ?? having[0]
 }
 
 /** Returns the one that continues connections of `protocol` on `server`. */

@@ -1,13 +1,19 @@
 import { AsyncResource } from 'node:async_hooks'
 import type http from 'node:http'
 import type net from 'node:net'
+import { EventStreamEnds } from '../../connections/adapters/event-stream-ends.js'
 import { PLAIN } from '../../connections/adapters/http-carrier.js'
 import { HttpResponses } from '../../connections/adapters/http-responses.js'
 import { HttpServerConnections } from '../../connections/adapters/http-server.js'
 import { HttpsCarrier } from '../../connections/adapters/https-carrier.js'
 import { NetServerConnections } from '../../connections/adapters/net-server.js'
 import { type Connections, OpenSockets } from '../../connections/adapters/open-sockets.js'
-import { leaveTakenOver, stayTakenOver, type TakenOver } from '../../connections/adapters/taken-over.js'
+import {
+  leaveTakenOver,
+  stayTakenOver,
+  type TakenOver,
+  takenOverOf,
+} from '../../connections/adapters/taken-over.js'
 import type { MovableConnections } from '../../connections/movable.js'
 import { FdbError } from '../../errors.js'
 import { listenOver, type OwnedFd } from '../../kernel/index.js'
@@ -67,6 +73,7 @@ export class AttachedServer {
   readonly server: ServableServer
   readonly #open = new OpenSockets()
   readonly #sessions = new Http2Sessions()
+  readonly #eventStreams = new EventStreamEnds()
   #stopObserving: () => void = () => {}
   readonly #onSecureClose: Observers
   /** The decrypted sockets of a TLS server, with the time when each finished its handshake (performance.now()). */
@@ -281,6 +288,7 @@ export class AttachedServer {
     this.#callKeeper(keeper => keeper.resume?.())
     this.#moving?.resume()
     stayTakenOver()
+    this.#eventStreams.stay()
   }
 
   /** Calls the keeper, if there is one. Its exception is reported and does not stop the handoff. */
@@ -328,7 +336,11 @@ export class AttachedServer {
   #leaveTakenOver({ plainMs, tlsMs, why }: LeavingTimes, only: (taken: TakenOver) => boolean): void {
     const ms = this.secure ? tlsMs : plainMs
     const withinMs = ms - Math.min(ms / 4, BEFORE_CUT_MS)
-    leaveTakenOver([...this.#open, ...this.#secure.keys()], { withinMs, why, failed: this.#failed }, only)
+    const sockets = [...this.#open, ...this.#secure.keys()]
+    const how = { withinMs, why, failed: this.#failed }
+    leaveTakenOver(sockets, how, only)
+    const free = sockets.filter(socket => takenOverOf(socket) === undefined)
+    this.#eventStreams.leave(free, how)
   }
 
   /** Closes WebSockets, and the HTTP/1 connections between two requests; after {@link SILENT_MS} those that still have sent no request. */
