@@ -5,6 +5,7 @@ export const TAG_BYTES = 16
 export const HEADER_BYTES = 5
 const APPLICATION_DATA = 23
 const TWO_TO_32 = 2 ** 32
+const MOST_COPIED = 2_048
 const TAG = { authTagLength: TAG_BYTES }
 
 /** Protects the records of one direction (RFC 8446, 5.2). Each record has the next sequence number, so that no nonce is used twice with a key. */
@@ -34,12 +35,9 @@ export class Protection {
     return Buffer.from(this.#secret)
   }
 
-  /** Returns a whole record with `content`, which is of `type`. */
-  seal(type: number, content: Uint8Array): Buffer {
-    const inner = Buffer.allocUnsafe(content.length + 1)
-    inner.set(content)
-    inner[content.length] = type
-    const header = headerOf(inner.length + TAG_BYTES)
+  /** Returns the parts of a record with `content`, which is of `type`. */
+  seal(type: number, content: Uint8Array): Buffer[] {
+    const header = headerOf(content.length + 1 + TAG_BYTES)
     const cipher = nodeCrypto().createCipheriv(
       this.#suite.cipher as 'aes-128-gcm',
       this.#key,
@@ -48,9 +46,11 @@ export class Protection {
     )
     this.#sequence++
     cipher.setAAD(header)
-    const body = cipher.update(inner)
+    const parts = [header, cipher.update(content), cipher.update(Buffer.of(type))]
     cipher.final()
-    return Buffer.concat([header, body, cipher.getAuthTag()])
+    parts.push(cipher.getAuthTag())
+    // A copy costs less than more parts only if it is short.
+    return content.length > MOST_COPIED ? parts : [Buffer.concat(parts)]
   }
 
   /** Returns the content of a whole record with its type and padding, or null if it was not sealed with this key as the next record. */

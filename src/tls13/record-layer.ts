@@ -178,36 +178,36 @@ export class RecordLayer {
     if (requested === 1) this.#owesUpdate = true
   }
 
-  /** Returns the records that send `content`, each with at most `most` bytes of it. */
-  seal(content: Uint8Array, most = MOST_CONTENT): Buffer {
-    const records: Buffer[] = []
+  /** Returns the parts of the records that send `content`, each with at most `most` bytes of it. */
+  seal(content: Uint8Array, most = MOST_CONTENT): Buffer[] {
+    const parts: Buffer[] = []
     for (let at = 0; at < content.length; at += most) {
-      if (this.#owesUpdate || this.#write.sequence >= MOST_RECORDS) records.push(this.#update())
-      records.push(this.#write.seal(APPLICATION_DATA, content.subarray(at, at + most)))
+      if (this.#owesUpdate || this.#write.sequence >= MOST_RECORDS) parts.push(...this.#update())
+      parts.push(...this.#write.seal(APPLICATION_DATA, content.subarray(at, at + most)))
     }
-    return this.#afterUnsent(records)
+    return this.#afterUnsent(parts)
   }
 
-  /** Returns the records that end this side's direction. */
+  /** Returns the record that ends this side's direction. */
   sealClose(): Buffer {
-    return this.#afterUnsent([this.#write.seal(ALERT, Buffer.of(WARNING, CLOSE_NOTIFY))])
+    return Buffer.concat(this.#afterUnsent(this.#write.seal(ALERT, Buffer.of(WARNING, CLOSE_NOTIFY))))
   }
 
   sealAlert(alert: number): Buffer {
-    return this.#afterUnsent([this.#write.seal(ALERT, Buffer.of(FATAL, alert))])
+    return Buffer.concat(this.#afterUnsent(this.#write.seal(ALERT, Buffer.of(FATAL, alert))))
   }
 
-  #update(): Buffer {
+  #update(): Buffer[] {
     const record = this.#write.seal(HANDSHAKE, Buffer.of(KEY_UPDATE, 0, 0, 1, 0))
     this.#write.update()
     this.#owesUpdate = false
     return record
   }
 
-  #afterUnsent(records: Buffer[]): Buffer {
-    const all = this.#unsent.length > 0 ? [this.#unsent, ...records] : records
+  #afterUnsent(parts: Buffer[]): Buffer[] {
+    const unsent = this.#unsent
     this.#unsent = NOTHING
-    return all.length === 1 ? all[0]! : Buffer.concat(all)
+    return unsent.length > 0 ? [unsent, ...parts] : parts
   }
 
   /** Reports whether {@link takeState} can express the position. */
@@ -221,7 +221,7 @@ export class RecordLayer {
    */
   takeState(unread: Uint8Array): TrafficState {
     if (this.#owesUpdate || this.#write.sequence > 0 || this.#unsent.length === 0)
-      this.#unsent = Buffer.concat([this.#unsent, this.#update()])
+      this.#unsent = Buffer.concat([this.#unsent, ...this.#update()])
     const state = {
       suite: this.suite,
       readSecret: this.#read.secret,

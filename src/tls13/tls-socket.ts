@@ -41,8 +41,7 @@ function chainOf(leaf: tls.DetailedPeerCertificate): Uint8Array[] {
 }
 
 const NOTHING = Buffer.alloc(0)
-/** Chunks that are written at once become one record up to this size; larger ones are sealed on their own. */
-const MOST_JOINED = 4 * MOST_CONTENT
+const MOST_AT_ONCE = 8 * MOST_CONTENT
 
 type Done = (error?: Error | null) => void
 
@@ -140,19 +139,31 @@ export class MovedTlsSocket extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: Done): void {
-    this.bytesWritten += chunk.length
-    this.#raw.write(this.#layer.seal(chunk, this.#fragment), done)
+    this.#sendAll(chunk, done)
   }
 
   override _writev(chunks: { chunk: Buffer }[], done: Done): void {
-    const buffers = chunks.map(({ chunk }) => chunk)
-    const length = buffers.reduce((sum, buffer) => sum + buffer.length, 0)
-    const joined = length <= MOST_JOINED ? [Buffer.concat(buffers, length)] : buffers
-    this.bytesWritten += length
-    this.#raw.cork()
-    for (const [i, buffer] of joined.entries())
-      this.#raw.write(this.#layer.seal(buffer, this.#fragment), i === joined.length - 1 ? done : undefined)
-    this.#raw.uncork()
+    this.#sendAll(Buffer.concat(chunks.map(({ chunk }) => chunk)), done)
+  }
+
+  #sendAll(content: Buffer, done: Done): void {
+    this.bytesWritten += content.length
+    this.#send(content, 0, done)
+  }
+
+  /** Seals no more at once than the processor's cache keeps. */
+  #send(content: Buffer, from: number, done: Done): void {
+    const to = Math.min(from + MOST_AT_ONCE, content.length)
+    const parts = this.#layer.seal(content.subarray(from, to), this.#fragment)
+    const last = parts.pop()!
+    const raw = this.#raw
+    raw.cork()
+    for (const part of parts) raw.write(part)
+    raw.write(last, error => {
+      if (error || to === content.length || this.destroyed) done(error)
+      else this.#send(content, to, done)
+    })
+    raw.uncork()
   }
 
   override _final(done: Done): void {
