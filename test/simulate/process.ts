@@ -235,15 +235,19 @@ export class SimulatedProcess {
 
   /** Runs a callback, and all ticks and microtasks that follow from it. */
   run(act: Act): void {
+    this.#attempt(act)
+    do {
+      for (const tick of this.#ticks.splice(0)) this.#attempt(tick)
+      runMicrotasks()
+    } while (this.#ticks.length > 0)
+  }
+
+  #attempt(act: Act): void {
     try {
       act()
     } catch (error) {
       this.fail(error)
     }
-    do {
-      for (const tick of this.#ticks.splice(0)) tick()
-      runMicrotasks()
-    } while (this.#ticks.length > 0)
   }
 
   /** An error that no code of the process has caught. */
