@@ -134,6 +134,7 @@ const entries = await build({
     stores: join(modules, 'stores/index.js'),
     streams: join(modules, 'streams/index.js'),
     ws: join(modules, 'ws/index.js'),
+    'socket-io': join(modules, 'socket-io/index.js'),
     'auto-service': join(modules, 'auto/service.js'),
     'config-worker': join(modules, 'proxy/config/config-worker.js'),
   },

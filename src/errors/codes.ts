@@ -100,6 +100,7 @@ export type CataloguedCode =
   | 'ERR_FDB_NO_TARGET'
   | 'ERR_FDB_HOOK'
   | 'ERR_FDB_WS'
+  | 'ERR_FDB_SOCKET_IO'
   | 'ERR_FDB_CONNECTION'
   | 'ERR_FDB_CONNECTION_LARGE'
   | 'ERR_FDB_REFUSED'

@@ -169,6 +169,7 @@ process.stdout.write(JSON.stringify(same))`
       './stores',
       './streams',
       './ws',
+      './socket.io',
       './package.json',
     ])
     const filesOf = (entry: Conditions): string[] =>

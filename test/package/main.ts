@@ -111,6 +111,7 @@ async function loads(project: Project): Promise<string[]> {
     'fd-broker/stores',
     'fd-broker/streams',
     'fd-broker/ws',
+    'fd-broker/socket.io',
   ]
   const program = project.write(
     'loads.cjs',

@@ -79,7 +79,19 @@ export interface AppConfig {
 export interface ListenerConfig {
   name: string
   spec: string
-  server?: 'http' | 'https' | 'h2c' | 'h2' | 'net' | 'ws' | 'streams' | 'lines' | 'udp' | 'borrowed' | 'none'
+  server?:
+    | 'http'
+    | 'https'
+    | 'h2c'
+    | 'h2'
+    | 'net'
+    | 'ws'
+    | 'socket.io'
+    | 'streams'
+    | 'lines'
+    | 'udp'
+    | 'borrowed'
+    | 'none'
 }
 
 /** One line that the app printed. */

@@ -268,6 +268,12 @@ export const ROOMS: readonly Room[] = [
     only: ['proto', 'errors', 'base', 'checks', 'node', 'connections'],
   },
   {
+    name: 'socket-io',
+    about:
+      'lets sessions of socket.io continue in the next version: `fd-broker/socket.io`; `internals.ts`: the private side of socket.io',
+    only: ['errors', 'base', 'checks', 'node', 'state', 'member', 'ws'],
+  },
+  {
     name: 'auto',
     about: 'makes the servers of an unchanged program listeners of a member: `fd-broker/auto`',
     only: ['errors', 'base', 'checks', 'kernel', 'node', 'listeners', 'os', 'operator', 'member', 'index'],
@@ -337,7 +343,7 @@ export const CONFINED: readonly Confined[] = [
     what: "the inside of one of Node's own objects",
     pattern:
       /\._[a-zA-Z]\w*|\[\s*['"`]_[a-zA-Z]\w*|\b_[a-zA-Z]\w*\?:|[{;]\s*_[a-zA-Z]\w*\s*(?::|\})|\.parser\b|\bparser\?:|\bonIncoming\b|\bwriteQueueSize\b|\breadStop\b|\buseUserBuffer\b|\bgetOwnPropertySymbols\b|\bReflect\.ownKeys\b|\bprocess\.binding\b|\bnode:internal\b/,
-    to: ['node', 'ws/internals.ts'],
+    to: ['node', 'ws/internals.ts', 'socket-io/internals.ts'],
   },
 ]
 

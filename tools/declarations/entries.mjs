@@ -10,5 +10,6 @@ export const ENTRIES = [
   { name: 'stores', path: 'stores/index.d.ts' },
   { name: 'streams', path: 'streams/index.d.ts' },
   { name: 'ws', path: 'ws/index.d.ts' },
+  { name: 'socket-io', path: 'socket-io/index.d.ts' },
   { name: 'auto', path: 'auto/index.d.ts' },
 ]

@@ -89,6 +89,11 @@ export const MOVING = {
     cause: '`serialize()` did not return a `Uint8Array`',
     remedy: 'Return bytes synchronously, or `undefined` for "not now"',
   },
+  ERR_FDB_SOCKET_IO: {
+    cause:
+      'The installed release of `socket.io` has other internals than the tested ones: its sessions do not move',
+    remedy: 'Install a release of `socket.io` from the message, or a newer fd-broker',
+  },
   ERR_FDB_WS: {
     cause:
       'The installed release of `ws`, or this Node, has other internals than the tested ones: WebSockets do not move',

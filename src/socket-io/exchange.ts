@@ -1,0 +1,259 @@
+import { OWN_INSTANCE } from '../base/own-instance.js'
+import { FdbError } from '../errors.js'
+import { processMember } from '../member/joining/process-member.js'
+import type { Member } from '../member/member.js'
+import { msgpack } from '../state/codec.js'
+import { defineSection, type SectionSchema } from '../state/schema.js'
+import type { Section } from '../state/section.js'
+import type { Packet } from './internals.js'
+import type { Seen, SessionRecord } from './session-record.js'
+
+/** A message of one process to the others about sessions that they may have. Another release may send other kinds. */
+export type Message =
+  | {
+      readonly kind: 'cast'
+      readonly namespace: string
+      readonly packet: { readonly type: number; readonly data: unknown[]; readonly id?: number | undefined }
+      readonly selected: SelectedRecord
+    }
+  /** Sockets that join or leave rooms, or are disconnected. */
+  | {
+      readonly kind: 'change'
+      readonly namespace: string
+      readonly selected: SelectedRecord
+      readonly change: 'join' | 'leave' | 'disconnect'
+      readonly rooms: readonly string[]
+      readonly close: boolean
+    }
+  /** Encoded packets for a client. */
+  | {
+      readonly kind: 'out'
+      readonly session: string
+      readonly packets: (string | Uint8Array)[]
+      readonly compress: boolean
+      readonly volatile: boolean
+    }
+  /** A payload of a client that polls, or a packet of one. */
+  | { readonly kind: 'in'; readonly session: string; readonly payload: string }
+  | { readonly kind: 'packet'; readonly session: string; readonly packet: Packet }
+  | { readonly kind: 'end'; readonly session: string }
+  | {
+      readonly kind: 'ack'
+      readonly namespace: string
+      readonly socket: string
+      readonly id: number
+      readonly args: unknown[]
+    }
+
+export interface SelectedRecord {
+  readonly rooms: readonly string[]
+  readonly except: readonly string[]
+  readonly volatile: boolean
+  readonly compress: boolean
+}
+
+export interface Numbered {
+  readonly origin: string
+  readonly number: number
+  readonly message: Message
+}
+
+type Entry = Numbered | SessionRecord | { readonly present: true }
+
+/** Keys of the section begin with these letters. */
+const MESSAGE = 'm'
+const SESSION = 's/'
+const PROCESS = 'p/'
+
+/** The interval at which a process that drains reads what others have written, in milliseconds. */
+const READ_MS = 10
+/** The interval at which a process that drains shows that it lives, and the silence after which it does not. */
+const SHOW_MS = 1_000
+const SILENT_MS = 10_000
+/** Messages that are kept for sessions that have not arrived yet. */
+const MOST_KEPT = 20_000
+const KEEP_MS = 60_000
+
+let schema: SectionSchema<Entry> | undefined
+
+export interface ExchangeEvents {
+  onMessage(numbered: Numbered): void
+  /** A session waits in the state until a process takes it. Called while this process serves. */
+  onSession(record: SessionRecord): void
+  onServing(): void
+  /** Called at intervals while this process drains. Returns whether it still has, or waits for, something. */
+  onTurn(): boolean
+}
+
+/** Exchanges messages and sessions with the other versions, in a section of the state. */
+export class Exchange {
+  readonly #name: string
+  readonly #events: ExchangeEvents
+  #section: Section<Entry> | null = null
+  role: 'alone' | 'waiting' | 'serving' | 'draining' = 'alone'
+  /** Other processes that may have sessions, and when they were last heard (performance.now()). */
+  readonly #others = new Map<string, number>()
+  readonly #seen: Seen = { [OWN_INSTANCE]: 0 }
+  readonly #kept: (Numbered & { readonly at: number })[] = []
+  /** Changes of the section that wait for the end of the read that has found them. */
+  readonly #changes: (() => void)[] = []
+  #timer: NodeJS.Timeout | undefined
+  #shownAt = 0
+  #shown = false
+
+  constructor(name: string, events: ExchangeEvents) {
+    this.#name = name
+    this.#events = events
+    const own = processMember()
+    if (own.member !== null) this.#join(own.member)
+    else own.waiting.add({ joined: member => this.#join(member) })
+  }
+
+  #join(member: Member): void {
+    schema ??= defineSection({ version: 1, codec: msgpack<Entry>(), secret: true })
+    const section = member.section(this.#name, schema)
+    this.#section = section
+    this.role = 'waiting'
+    section.onChange(({ op, key, value }) => {
+      if (op === 'put' && value !== undefined) this.#later(() => this.#changed(key, value))
+      else if (op === 'delete' && key.startsWith(PROCESS))
+        this.#later(() => void this.#others.delete(key.slice(PROCESS.length)))
+    })
+    member.whileServing(() => this.#serve(section))
+    member.on('retiring', () => this.#drain(section))
+    void member.retired.then(() => clearInterval(this.#timer))
+  }
+
+  /** A listener of a section may not use it. */
+  #later(work: () => void): void {
+    this.#changes.push(work)
+    if (this.#changes.length > 1) return
+    queueMicrotask(() => {
+      for (const next of this.#changes) {
+        try {
+          next()
+        } catch (error) {
+          this.warn(error, 'a change of sessions of socket.io could not be made')
+        }
+      }
+      this.#changes.length = 0
+    })
+  }
+
+  #changed(key: string, value: Entry): void {
+    if (key === MESSAGE) this.#receive(value as Numbered)
+    else if (key.startsWith(SESSION)) {
+      if (this.role === 'serving') this.#events.onSession(value as SessionRecord)
+    } else if (key.startsWith(PROCESS)) this.#hear(key.slice(PROCESS.length))
+  }
+
+  #hear(process: string): void {
+    if (process !== OWN_INSTANCE) this.#others.set(process, performance.now())
+  }
+
+  #receive(numbered: Numbered): void {
+    const { origin, number } = numbered
+    if (origin === OWN_INSTANCE) return
+    this.#hear(origin)
+    this.#seen[origin] = number
+    this.#keep(numbered)
+    this.#events.onMessage(numbered)
+  }
+
+  #keep(numbered: Numbered): void {
+    const now = performance.now()
+    const kept = this.#kept
+    kept.push({ ...numbered, at: now })
+    if (kept.length <= MOST_KEPT && kept[0]!.at > now - 2 * KEEP_MS) return
+    const from = Math.max(
+      kept.findIndex(({ at }) => at > now - KEEP_MS),
+      kept.length - (MOST_KEPT * 9) / 10,
+    )
+    kept.splice(0, from)
+  }
+
+  #serve(section: Section<Entry>): void {
+    clearInterval(this.#timer)
+    this.role = 'serving'
+    this.#events.onServing()
+    for (const [key, value] of [...section.entries({ invalid: () => {} })])
+      if (key !== MESSAGE) this.#changed(key, value)
+    this.#show(section)
+  }
+
+  #drain(section: Section<Entry>): void {
+    this.role = 'draining'
+    clearInterval(this.#timer)
+    this.#timer = setInterval(() => this.#turn(section), READ_MS).unref()
+    this.#turn(section)
+  }
+
+  #turn(section: Section<Entry>): void {
+    // Reads the changes of others.
+    section.has(MESSAGE)
+    if (this.#events.onTurn()) {
+      if (!this.#shown || performance.now() - this.#shownAt >= SHOW_MS) this.#show(section)
+    } else if (this.#shown && performance.now() - this.#shownAt >= SHOW_MS) {
+      this.#shown = false
+      section.delete(PROCESS + OWN_INSTANCE).catch(() => {})
+    }
+  }
+
+  #show(section: Section<Entry>): void {
+    this.#shown = true
+    this.#shownAt = performance.now()
+    // If it is lost, the next one is not.
+    section.put(PROCESS + OWN_INSTANCE, { present: true }).catch(() => {})
+  }
+
+  /** Whether another process may have sessions. */
+  get shared(): boolean {
+    const now = performance.now()
+    for (const [process, heard] of this.#others)
+      if (now - heard > SILENT_MS) {
+        this.#others.delete(process)
+        this.#section?.delete(PROCESS + process).catch(() => {})
+      }
+    return this.role === 'draining' || this.#others.size > 0
+  }
+
+  /** Resolves when the message is in the log. */
+  async send(message: Message): Promise<void> {
+    const section = this.#section
+    if (section === null || !this.shared) return
+    const numbered = { origin: OWN_INSTANCE, number: ++this.#seen[OWN_INSTANCE]!, message }
+    this.#keep(numbered)
+    try {
+      await section.put(MESSAGE, numbered)
+    } catch (error) {
+      // The message waits until this process serves.
+      if (FdbError.is(error) && error.code === 'ERR_FDB_NOT_READY') return
+      this.warn(error, 'a message to the sockets of another process was lost')
+    }
+  }
+
+  /** The messages that this process has received, and sent. */
+  get seen(): Seen {
+    return { ...this.#seen }
+  }
+
+  /** Returns the messages that a process with `seen` had not received. */
+  unseen(seen: Seen): Numbered[] {
+    return this.#kept.filter(({ origin, number }) => number > (seen[origin] ?? 0))
+  }
+
+  /** Gives a session to the process that serves. Rejects if it was not given. */
+  async give(record: SessionRecord): Promise<void> {
+    await this.#section!.put(SESSION + record.id, record)
+  }
+
+  /** The session is this process's own now. */
+  taken(id: string): void {
+    const section = this.#section
+    if (section?.has(SESSION + id)) section.delete(SESSION + id).catch(() => {})
+  }
+
+  warn(error: unknown, message: string): void {
+    this.#section?.warn_(error, message)
+  }
+}
