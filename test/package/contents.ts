@@ -9,31 +9,32 @@ const FILES: readonly Rule[] = [
   [/^CHANGELOG\.md$/, 50_000],
   [/^LICENSE$/, 12_000],
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 40_000],
-  [/^dist\/(?:index|proxy|operator|adapter|errors|stores|ws|socket-io|config-worker)\.js$/, 200_000],
+  [/^dist\/(?:index|proxy|operator|adapter|errors|stores|ws|streams|socket-io|config-worker)\.js$/, 200_000],
   [/^dist\/chunk-\w+\.js$/, 700_000, '?'],
   [/^dist\/fd-broker\.1$/, 65_000],
   [/^dist\/(?:auto|auto-service)\.js$/, 26_500],
   [/^dist\/auto\.cjs$/, 31_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/cli\.cjs$/, 26_500],
-  [/^dist\/program\.cjs$/, 1_580_000],
+  [/^dist\/program\.cjs$/, 1_610_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml)\.cjs$/, 200_000],
-  [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|ws|socket-io)\.d\.ts$/, 3_000],
+  [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores|ws|streams|socket-io)\.d\.ts$/, 3_000],
   [/^dist\/types\/auto\.d\.c?ts$/, 3_000],
-  [/^dist\/types\/declarations\.d\.ts$/, 134_000],
+  [/^dist\/types\/declarations\.d\.ts$/, 136_000],
   [/^prebuilds\/linux-(?:x64|arm64)\/fd-broker\.(?:glibc|musl)\.node$/, 120_000],
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 3_325_000
+export const MOST_UNPACKED = 3_425_000
 /** The limit of the whole, and of all files not below `prebuilds/`: a checkout may be without, and the gate sees growth there. */
 const MOST = {
-  filesWithoutAddons: 66,
-  packed: 1_090_000,
-  packedWithoutAddons: 965_000,
-  // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more.
-  withoutAddons: 3_075_000,
+  filesWithoutAddons: 76,
+  packed: 1_125_000,
+  packedWithoutAddons: 1_000_000,
+  // 2_820_000 before some fifty mends of 2026-11-26, which check more and say more; 3_075_000 before TLS 1.3 connections, streamed answers and
+  // sessions of socket.io could move.
+  withoutAddons: 3_175_000,
 }
 
 /**
