@@ -87,6 +87,8 @@ function outermostWrapper(pid: number): { pid: number; parent: number; command: 
   return outermost
 }
 
+const PF_EXITING = 4
+
 /** Fields of proc_pid_stat(5). */
 interface ProcessStat {
   readonly command: string
@@ -97,6 +99,8 @@ interface ProcessStat {
   /** 0: no controlling terminal. */
   readonly terminal: number
   readonly startTicks: number
+  /** The process is ending; its descriptors may be open still (PF_EXITING in the kernel's sched.h). */
+  readonly isExiting: boolean
 }
 
 /** Returns facts about a process; null if it does not exist or is not visible. */
@@ -118,6 +122,7 @@ export function statIfSeen(pid: number): ProcessStat | null | undefined {
       session: Number(fields[3]),
       terminal: Number(fields[4]),
       startTicks: Number(fields[19]),
+      isExiting: (Number(fields[6]) & PF_EXITING) !== 0,
     }
   } catch (error) {
     const { code = '' } = error as NodeJS.ErrnoException

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { hasEnded, type NativeError, type OwnedFd, procText, signalTo } from '../kernel/index.js'
+import { hasEnded, type NativeError, type OwnedFd, pidOfPidfd, procText, signalTo } from '../kernel/index.js'
 import { type DeathWatch, openPidfd, watchDeath, watchError } from './liveness.js'
 import { statIfSeen } from './main-process.js'
 
@@ -165,6 +165,13 @@ export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 
       resolve(fate)
     }
   })
+}
+
+/** Reports whether the process has ended or is ending: the kernel closes the descriptors of a process before its pidfd reports the death. */
+export function isEnding(pidfd: OwnedFd): boolean {
+  const pid = pidOfPidfd(pidfd)
+  const stat = pid > 0 ? statIfSeen(pid) : null
+  return stat?.isExiting === true || hasEnded(pidfd)
 }
 
 /** Watches the pidfd or, if no descriptor is free for that, polls it. */

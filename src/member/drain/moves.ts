@@ -6,9 +6,9 @@ import { MoveLog } from '../../connections/move-log.js'
 import { countMovable, type Source } from '../../connections/move-slice.js'
 import { ConnectionReceiver } from '../../connections/receiver.js'
 import { ConnectionSender } from '../../connections/sender.js'
-import { closeAll, closeOnThrow, hasEnded, type OwnedFd, peerPidfd, pidOfPidfd } from '../../kernel/index.js'
+import { closeAll, closeOnThrow, type OwnedFd, peerPidfd, pidOfPidfd } from '../../kernel/index.js'
 import { processKey } from '../../os/liveness.js'
-import { credentialsOf } from '../../os/process-identity.js'
+import { credentialsOf, isEnding } from '../../os/process-identity.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
 import { Link } from '../../wire/link.js'
@@ -143,7 +143,7 @@ export class Moves {
     for (const [i, { receiver, before }] of destinations.entries()) {
       const count = (destinations[i + 1]?.before ?? this.counts.moved) - before
       // A process that lives gives its connections back, or drains them.
-      const dead = hasEnded(receiver)
+      const dead = isEnding(receiver)
       receiver.close()
       if (!dead || count === 0) continue
       this.counts.lost += count

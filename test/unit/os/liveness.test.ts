@@ -1,11 +1,13 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
-import { afterEach, describe, expect, it } from 'vitest'
+import { closeSync, constants, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import { ownPidfd, watchDeath } from '../../../src/os/liveness.js'
-import { fateOf } from '../../../src/os/process-identity.js'
+import { fateOf, isEnding } from '../../../src/os/process-identity.js'
 import { ZombieReaper } from '../../../src/versions/child-processes.js'
 
 const children: ChildProcess[] = []
@@ -116,4 +118,37 @@ it('a child of Node that has just ended is left to Node, which hears of its code
 
 function isZombie(pid: number): boolean {
   return /\) Z /.test(readFileSync(`/proc/${pid}/stat`, 'latin1'))
+}
+
+describe('isEnding', () => {
+  it('sees a killed process as soon as the kernel has closed its descriptors', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'fdb-ending-'))
+    onTestFinished(() => rmSync(folder, { recursive: true }))
+    const fifo = join(folder, 'fifo')
+    execFileSync('mkfifo', [fifo])
+    for (let round = 0; round < 20; round++) {
+      const end = openSync(fifo, constants.O_RDONLY | constants.O_NONBLOCK)
+      const held = openSync(fifo, 'w')
+      const child = spawn('sleep', ['60'], { stdio: ['ignore', held, 'ignore'] })
+      children.push(child)
+      await once(child, 'spawn')
+      closeSync(held)
+      const pidfd = OwnedFd.own(native.pidfdOpen(child.pid!)!, 'child')
+      expect(isEnding(pidfd)).toBe(false)
+      child.kill('SIGKILL')
+      while (isOpen(end));
+      expect(isEnding(pidfd)).toBe(true)
+      closeSync(end)
+      pidfd.close()
+    }
+  })
+})
+
+/** Whether a process can write to the FIFO. */
+function isOpen(fifo: number): boolean {
+  try {
+    return readSync(fifo, Buffer.alloc(1)) > 0
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EAGAIN'
+  }
 }
