@@ -158,9 +158,11 @@ export class Writer {
   }
 
   readonly #disk: Disk = {
-    // In any other mode a durable change waits, is forwarded or refused as any other change, also if another process has sealed the segment unheard.
+    // Before ready() a durable change is refused. In other modes it waits, is forwarded or refused as any other change, also if another process has sealed the segment unheard.
     checkServing: () => {
-      if (this.#mode === 'reading') this.#core.owner.disk?.checkServing()
+      this.#nextLook = 0
+      this.checkRight()
+      if (this.#mode === 'reading' || this.#mode === 'writing') this.#core.owner.disk?.checkServing()
     },
     flush: async () => {
       const { disk } = this.#core.owner
