@@ -96,8 +96,8 @@ export class Values<T> {
   }
 
   /** Calls `validate`, which throws for a wrong value. A promise would refuse nothing. */
-  #validate({ validate }: SectionSchema<T>, value: T): void {
-    const answer: unknown = validate?.(value)
+  #validate(schema: SectionSchema<T>, value: T): void {
+    const answer: unknown = schema.validate?.(value)
     if (!types.isPromise(answer)) return
     answer.catch(() => {})
     throw new FdbTypeError(

@@ -187,6 +187,22 @@ describe('schemas', () => {
     for (const one of [log, newer, older, again]) one.close()
   })
 
+  it('call validate() as a method of the schema', async () => {
+    const { log } = writingLog()
+    const options = {
+      version: 9,
+      codec: json(),
+      validate(this: { readonly version: number }, value: unknown) {
+        if ((value as number) > this.version) throw new Error('too large')
+      },
+    }
+    const numbers = log.section('n', defineSection<unknown>(options))
+    await numbers.put('k', 9)
+    await expect(numbers.put('k', 10)).rejects.toThrow('too large')
+    expect(numbers.get('k')).toBe(9)
+    log.close()
+  })
+
   it('validate what is put and what is read', async () => {
     const { log } = writingLog()
     const validate = (value: unknown) => {
