@@ -130,6 +130,12 @@ export class Writer {
     this.#replay.adoptNext()
   }
 
+  /** As {@link checkRight}, however short the time since the last look. */
+  #checkRightNow(): void {
+    this.#nextLook = 0
+    this.checkRight()
+  }
+
   #fence(): void {
     this.#mode = 'fenced'
     this.#nextLook = 0
@@ -160,8 +166,7 @@ export class Writer {
   readonly #disk: Disk = {
     // Before ready() a durable change is refused. In other modes it waits, is forwarded or refused as any other change, also if another process has sealed the segment unheard.
     checkServing: () => {
-      this.#nextLook = 0
-      this.checkRight()
+      this.#checkRightNow()
       if (this.#mode === 'reading' || this.#mode === 'writing') this.#core.owner.disk?.checkServing()
     },
     flush: async () => {
@@ -179,8 +184,7 @@ export class Writer {
       if (isServing(disk)) throw error
     }
     // Otherwise this process would make the empty change itself.
-    this.#nextLook = 0
-    this.checkRight()
+    this.#checkRightNow()
     const durability: Durability = { needed: true, done: false }
     await this.write({
       sections: [],
