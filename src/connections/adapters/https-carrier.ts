@@ -42,6 +42,7 @@ export class HttpsCarrier implements HttpCarrier {
   /** The result of the test, or null before it. */
   #works: boolean | null = null
   #tests = false
+  #isReleased = false
   /** How many bytes each idle connection had read, and since when. */
   readonly #looked = new WeakMap<net.Socket, { readonly bytes: number; readonly quietAt: number }>()
   #looks: NodeJS.Timeout | undefined
@@ -58,6 +59,7 @@ export class HttpsCarrier implements HttpCarrier {
   }
 
   release(): void {
+    this.#isReleased = true
     this.#stopFollowing()
     clearTimeout(this.#looks)
   }
@@ -67,6 +69,7 @@ export class HttpsCarrier implements HttpCarrier {
     if (!this.#tests) {
       this.#tests = true
       void movesTls(this.#server).then(result => {
+        if (this.#isReleased) return
         this.#works = result === 'works'
         if (result === 'unknown') this.#deps.failed(cannotMove())
         ready()
