@@ -3,7 +3,6 @@ import { Agent } from 'node:http'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
-import { ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
@@ -108,22 +107,16 @@ describe('a successor that fails in probation under the daemon', () => {
 })
 
 describe('a rollback that an operator asks the daemon for', () => {
-  const rollback = (scene: Scene) =>
-    OperatorClient.connect(scene.control).then(async client => {
-      using asked = client
-      return readProcessReply(await asked.command(ROLLBACK, '', { service: 'shop' }))
-    })
-
   it('has the standby serve again, with all that was acknowledged; afterwards, and at first, there is none', async () => {
     const { scene, target } = await open()
     const elder = await scene.serve()
-    expect(await rollback(scene).catch(error => error.code)).toBe('ERR_FDB_NO_STANDBY')
+    expect(await scene.rollback('shop').catch(error => error.code)).toBe('ERR_FDB_NO_STANDBY')
     const writes = new Writes(target)
     await more(writes)
     const second = await scene.serve()
     await elder.says('retiring')
     await more(writes)
-    expect(await rollback(scene)).toEqual({ pid: second.pid, generation: 2 })
+    expect(await scene.rollback('shop')).toEqual({ pid: second.pid, generation: 2 })
     await elder.says('reinstated')
     await second.end()
     expect(second.find('retired')).toMatchObject({ why: 'closed' })
@@ -133,7 +126,7 @@ describe('a rollback that an operator asks the daemon for', () => {
       'the elder serves',
       ({ phase, pid, role }) => phase === 'idle' && pid === elder.pid && role === 'serving',
     )
-    expect(await rollback(scene).catch(error => error.code)).toBe('ERR_FDB_NO_STANDBY')
+    expect(await scene.rollback('shop').catch(error => error.code)).toBe('ERR_FDB_NO_STANDBY')
     await expectAll(writes, elder)
     await scene.serve()
   })

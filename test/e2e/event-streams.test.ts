@@ -1,7 +1,5 @@
 import http from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { OperatorClient } from '../../src/operator/client.js'
-import { ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -89,11 +87,6 @@ function untilServed(those: readonly Client[], app: App): Promise<unknown> {
   )
 }
 
-async function rollback(scene: Scene) {
-  using operator = await OperatorClient.connect(scene.control)
-  return readProcessReply(await operator.command(ROLLBACK, ''))
-}
-
 describe('streamed answers', () => {
   it('go on through upgrades and a rollback: every event once, in order, none ended', {
     timeout: 240_000,
@@ -105,7 +98,7 @@ describe('streamed answers', () => {
     const second = await scene.serve()
     await untilServed(all, second)
     const ids = all.map(client => client.ids.length)
-    await rollback(scene)
+    await scene.rollback()
     await until('all go on', () => all.every((client, i) => client.ids.length > ids[i]! + 1), BUSY_MS)
     const third = await scene.serve()
     await untilServed(all, third)

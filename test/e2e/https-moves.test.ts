@@ -3,8 +3,6 @@ import { writeFileSync } from 'node:fs'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { OperatorClient } from '../../src/operator/client.js'
-import { ROLLBACK } from '../../src/operator/service-commands.js'
 import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { makeCertificate } from '../processes/certificate.js'
@@ -150,8 +148,7 @@ describe('an https.Server whose TLS connections move', () => {
     await answeredBy(second)
     clients.push(new Client(port))
     await answeredBy(second)
-    using operator = await OperatorClient.connect(scene.control)
-    await operator.command(ROLLBACK, '')
+    await scene.rollback()
     await answeredBy(first)
     expect(clients.filter(({ isClosed }) => isClosed)).toHaveLength(0)
     expect((await first.status()).moves).toMatchObject({ moved: 20, arrived: 21, lost: 0, refused: {} })

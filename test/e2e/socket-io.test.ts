@@ -2,8 +2,6 @@ import http from 'node:http'
 import { Server } from 'socket.io'
 import { io, type Socket } from 'socket.io-client'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { OperatorClient } from '../../src/operator/client.js'
-import { ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
 import { lackingOf } from '../../src/socket-io/sessions.js'
 import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
@@ -142,11 +140,6 @@ function untilServed(talks: readonly Talk[], { pid }: App): Promise<true> {
   ) as Promise<true>
 }
 
-async function rollback(scene: Scene) {
-  using operator = await OperatorClient.connect(scene.control)
-  return readProcessReply(await operator.command(ROLLBACK, ''))
-}
-
 describe('clients of socket.io', () => {
   it('go on by websocket and by polling through upgrades and a rollback: every event, acknowledgement and broadcast once, in order, and no disconnect', {
     timeout: 240_000,
@@ -163,7 +156,7 @@ describe('clients of socket.io', () => {
     const talking = clients.map(client => client.talk())
     const second = await scene.serve()
     await untilServed(clients, second)
-    await rollback(scene)
+    await scene.rollback()
     await untilServed(clients, first)
     const third = await scene.serve()
     await untilServed(clients, third)

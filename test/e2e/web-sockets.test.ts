@@ -1,8 +1,6 @@
 import { once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { WebSocket } from 'ws'
-import { OperatorClient } from '../../src/operator/client.js'
-import { ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
 import { perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -128,11 +126,6 @@ function untilServed(talks: readonly Talk[], { pid }: App): Promise<true> {
   ) as Promise<true>
 }
 
-async function rollback(scene: Scene) {
-  using operator = await OperatorClient.connect(scene.control)
-  return readProcessReply(await operator.command(ROLLBACK, ''))
-}
-
 describe('WebSockets of the package ws', () => {
   it('go on through upgrades and a rollback, compressed, in fragments and with pings: every message once, in order, none closed', {
     timeout: 240_000,
@@ -144,7 +137,7 @@ describe('WebSockets of the package ws', () => {
     const second = await scene.serve()
     await untilServed(clients, second)
     for (const client of clients) client.pids.clear()
-    await rollback(scene)
+    await scene.rollback()
     await untilServed(clients, first)
     const third = await scene.serve()
     await untilServed(clients, third)

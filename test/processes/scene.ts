@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
+import { OperatorClient } from '../../src/operator/client.js'
+import { type ProcessReply, ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { App, type AppConfig } from './app.js'
 import { launchUnrelated } from './launch.js'
@@ -78,6 +80,12 @@ export class Scene {
   /** As {@link start}, and waits until it serves. */
   async serve(config?: AppConfig, options?: StartOptions): Promise<App> {
     return await (await this.start(config, options)).serving()
+  }
+
+  /** Orders the previous version to serve again. `service`: the one of a daemon. */
+  async rollback(service = ''): Promise<ProcessReply> {
+    using client = await OperatorClient.connect(this.control)
+    return readProcessReply(await client.command(ROLLBACK, '', { service }))
   }
 
   status(): Promise<StatusReport> {
