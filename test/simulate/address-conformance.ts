@@ -22,7 +22,7 @@ interface Socket {
 
 /**
  * Makes random calls on sockets that share an address, the same for each implementation, and returns them with their results. The kernel chooses which
- * of several listeners gets a connection: a listener is closed only if it is known whose connections wait in its queue.
+ * of several listeners gets a connection: so a listener is closed only if the test knows the clients in its queue.
  */
 export async function randomAddressCalls(
   seed: number,

@@ -8,6 +8,7 @@ import { type History, Lasts, startClients } from './client.js'
 import { DAEMON_SCRIPT, Daemons } from './daemon.js'
 import { Ledger } from './ledger.js'
 import { startOperator } from './operator.js'
+import { performActs } from './performed-acts.js'
 import { wrongAfterCut } from './power.js'
 import { OnceOnlyWork, STATE_FILE, startVersion, type Version } from './program.js'
 import { type Act, PROBATION_MS, type Schedule, type Who } from './schedule.js'
@@ -260,25 +261,15 @@ export class Run {
 
   /** Runs the world, and does what is scheduled when its time has come. */
   #act(): void {
-    const world = this.#world
-    const begun = world.now
-    const isDue = (act: Act) => {
-      if (!('when' in act)) return false
-      if ('ms' in act.when) return world.now >= begun + act.when.ms
-      const { after, steps, from: since } = act.when
-      if (since !== undefined && !this.#upgraded) return false
-      const from = this.#counted.get(after)
-      return from !== undefined && (from.p.dead || from.p.steps >= from.steps + steps)
-    }
-    let waiting = this.#schedule.acts.filter(act => 'when' in act)
-    // The clock also stops where an act is due, although no process has anything to do then.
-    for (const { when } of waiting as { when: { ms?: number } }[])
-      if (when.ms !== undefined) world.wakeAt(begun + when.ms)
-    while (world.run(() => waiting.some(isDue), Math.max(0, begun + RUN_MS - world.now))) {
-      const due = waiting.filter(isDue)
-      waiting = waiting.filter(act => !due.includes(act))
-      for (const act of due) this.#do(act)
-    }
+    performActs(this.#world, this.#schedule.acts, {
+      ms: RUN_MS,
+      isReached: ({ after, steps, from: since }) => {
+        if (since !== undefined && !this.#upgraded) return false
+        const from = this.#counted.get(after)
+        return from !== undefined && (from.p.dead || from.p.steps >= from.steps + steps)
+      },
+      perform: act => this.#do(act),
+    })
   }
 
   #do(act: Act): void {

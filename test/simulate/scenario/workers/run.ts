@@ -5,6 +5,7 @@ import type { Origin, SimulatedProcess } from '../../process.js'
 import type { World } from '../../world.js'
 import { type History, Lasts, startClients } from '../client.js'
 import { startOperator } from '../operator.js'
+import { performActs } from '../performed-acts.js'
 import { MAIN_SCRIPT, Mains } from './mains.js'
 import type { Part, Who, WorkersAct, WorkersSchedule } from './schedule.js'
 import { servingIn, type Told, wrongAfterEnd, wrongAtLast, wrongOfClients } from './verdict.js'
@@ -155,23 +156,14 @@ export class WorkersRun {
 
   /** Runs the world, and does what is scheduled when its time has come. */
   #act(): void {
-    const world = this.#world
-    const begun = world.now
-    const isDue = (act: WorkersAct) => {
-      if (!('when' in act)) return false
-      if ('ms' in act.when) return world.now >= begun + act.when.ms
-      const { after, steps } = act.when
-      const p = this.#named(after)
-      return p !== undefined && (p.dead || p.steps >= (this.#counted.get(after) ?? 0) + steps)
-    }
-    let waiting = this.#schedule.acts.filter(act => 'when' in act)
-    for (const { when } of waiting as { when: { ms?: number } }[])
-      if (when.ms !== undefined) world.wakeAt(begun + when.ms)
-    while (world.run(() => waiting.some(isDue), Math.max(0, begun + RUN_MS - world.now))) {
-      const due = waiting.filter(isDue)
-      waiting = waiting.filter(act => !due.includes(act))
-      for (const act of due) this.#do(act)
-    }
+    performActs(this.#world, this.#schedule.acts, {
+      ms: RUN_MS,
+      isReached: ({ after, steps }) => {
+        const p = this.#named(after)
+        return p !== undefined && (p.dead || p.steps >= (this.#counted.get(after) ?? 0) + steps)
+      },
+      perform: act => this.#do(act),
+    })
   }
 
   #do(act: WorkersAct): void {
