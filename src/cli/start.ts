@@ -36,6 +36,7 @@ const SHOWN_LINES = 10
 /** Node prints this line before an uncaught error: `file:///srv/server.mjs:33`. */
 const ERROR_PLACE = /^(?:file:\/\/|node:|\/)\S*:\d+$/
 const ERROR_LINES = 16
+const STACK = /^ {4}at /m
 /** Log lines of fd-broker/auto. */
 const OWN_LINE = /^fd-broker: /
 /** Log lines of fd-broker/auto with a reason for an error that follows. */
@@ -259,15 +260,21 @@ class ProgramStart {
     const why = reason === NO_REASON && exit.code === 0 ? 'none of its servers listened' : reason
     this.#child.exitReason.close()
     removeDeadControl(this.#control)
-    // Another process writes the log, and may still be writing.
-    const until = performance.now() + LOG_WRITER_MS
-    const shown = reason === NO_REASON ? await pollUntil(until, () => lastLines(this.#log)) : null
-    const lines = last === null ? shown : ((await uncaughtError(this.#log)) ?? last)
+    const lines = reason === NO_REASON || last !== null ? await this.#loggedReason(last) : null
     const isBusy = lines !== null && REFUSED_AS_BUSY.test(lines)
     throw new FdbError(
       isBusy ? 'ERR_FDB_BUSY' : 'ERR_FDB_SUCCESSOR_EXITED',
       `${this.name} ended ${exitText(exit)} before it served: ${why}${hintFor(lines)}; its log is ${this.#log}${indented(lines)}`,
     )
+  }
+
+  /** Resolves with lines of the log, or with `last`, the last stderr lines. Another process writes the log, and may still be writing. */
+  async #loggedReason(last: string | null): Promise<string | null> {
+    const until = performance.now() + LOG_WRITER_MS
+    if (last === null) return await pollUntil(until, () => lastLines(this.#log))
+    const error = () => uncaughtError(this.#log)
+    // Node prints an uncaught error after everything else.
+    return (await (STACK.test(last) ? pollUntil(until, error) : error())) ?? last
   }
 
   /** Resolves with the program's generation; null if it does not serve yet. */

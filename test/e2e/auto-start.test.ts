@@ -200,6 +200,21 @@ describe('fd-broker start', () => {
     expect(readdirSync(program.path('run'))).toEqual([])
   })
 
+  it.runIf(NIGHTLY)('waits for an uncaught error in the log, which another process writes', async () => {
+    const program = await AutoProgram.of(`import { spawn } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+const commandLine = pid => { try { return readFileSync('/proc/' + pid + '/cmdline', 'latin1') } catch { return '' } }
+const isWriter = text => text.includes('write-log') && text.includes(import.meta.dirname)
+const writer = readdirSync('/proc').find(pid => isWriter(commandLine(pid)))
+process.kill(writer, 'SIGSTOP')
+spawn('sh', ['-c', 'sleep 0.4; kill -CONT ' + writer], { detached: true, stdio: 'ignore' }).unref()
+throw new Error('a mistake')
+`)
+    const { code, stderr } = await command(program, ...startWords(program))
+    expect(code).toBe(1)
+    expect(stderr).toContain(`\n  ${pathToFileURL(program.path('server.mjs'))}:8\n`)
+  })
+
   it('says why a server does not listen if the program then throws another error, also in an upgrade', async () => {
     const text =
       "import http from 'node:http'\nconst server = http.createServer((_, answer) => answer.end('pid ' + process.pid))\n"
