@@ -133,15 +133,20 @@ const [LOWEST_PORT, PORTS] = [12_000, 10_000]
 const FIRST_PORT = LOWEST_PORT + (Number(process.env.VITEST_POOL_ID ?? 0) % 2) * PORTS
 
 /**
- * A TCP port that was free a moment ago. Not one of the kernel's choice: behind a block of ports that are in use, as after a load, it
- * gives the same one again and again, to tests that run at the same time.
+ * Gives a TCP port that was free a moment ago, each port once in a test file. Not one of the kernel's choice: behind a block of ports
+ * that are in use, as after a load, it gives the same one again and again, to tests that run at the same time.
  */
 export async function freePort(host = '127.0.0.1'): Promise<number> {
   for (;;) {
     const port = randomInt(FIRST_PORT, FIRST_PORT + PORTS)
+    if (given.has(port)) continue
+    given.add(port)
     if (await isFree(port, host)) return port
   }
 }
+
+/** Two listeners of one program once got the same port, which was free when each of them asked. */
+const given = new Set<number>()
 
 function isFree(port: number, host: string): Promise<boolean> {
   return new Promise((resolve, reject) => {
