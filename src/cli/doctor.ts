@@ -172,14 +172,14 @@ function kernelRelease(): string {
 }
 
 async function checkInternals(): Promise<CheckResult> {
-  const { missingInternals } = await import('../node/probe.js')
+  const { missingInternals } = await import('../node/missing-internals.js')
   const missing = missingInternals()
   if (missing.length === 0) return { status: 'ok', found: 'as expected' }
   return { status: 'warning', found: missing.map(({ message }) => message).join('; ') }
 }
 
 async function checkTls(): Promise<CheckResult> {
-  const { missingInternals } = await import('../node/probe.js')
+  const { missingInternals } = await import('../node/missing-internals.js')
   const { TLS_COUNTS } = await import('../node/tls-counts.js')
   const [missing] = missingInternals([TLS_COUNTS])
   if (missing !== undefined) return { status: 'warning', found: missing.message }

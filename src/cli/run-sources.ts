@@ -26,7 +26,7 @@ import type { NamedListener } from '../os/foreign-listeners.js'
 import { ownAddressProblem } from '../run/own-address.js'
 import type { Takeover } from '../run/predecessor.js'
 import type { SupervisorSettings, VersionSettings } from '../run/settings.js'
-import { parseReadiness, READINESS, type ReadinessSpec } from '../versions/probe.js'
+import { parseReadiness, READINESS, type ReadinessSpec } from '../versions/version-probe.js'
 import { isListenerName, parseListeners } from './named-listeners.js'
 import { parsePid } from './options.js'
 

@@ -25,7 +25,7 @@ import { FIRST_FD, type UnclaimedSocket } from '../os/service-manager/passed-soc
 import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { ChildProcesses } from '../versions/child-processes.js'
 import type { SupervisorState } from '../versions/machine.js'
-import type { InheritedProbe } from '../versions/probe.js'
+import type { InheritedProbe } from '../versions/version-probe.js'
 import type { DeathGuard } from './death-guard.js'
 import { type ExitReport, exitCodeText } from './failures.js'
 import type { KnownVersion } from './known-versions.js'

@@ -1,6 +1,6 @@
 import { networkInterfaces } from 'node:os'
 import type { NamedListener } from '../os/foreign-listeners.js'
-import type { ReadinessSpec } from '../versions/probe.js'
+import type { ReadinessSpec } from '../versions/version-probe.js'
 
 const ANY: ReadonlySet<string> = new Set(['0.0.0.0', '::'])
 

@@ -14,7 +14,7 @@ import type { NamedListener } from '../os/foreign-listeners.js'
 import { type FdStore, FIRST_FD, passedSockets, takeStoredFor } from '../os/service-manager/passed-sockets.js'
 import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { type ChildStarter, childShell } from '../probing/shell.js'
-import type { GivenListener } from '../versions/probe.js'
+import type { GivenListener } from '../versions/version-probe.js'
 import type { Predecessor } from './predecessor.js'
 
 export interface SharedListener {

@@ -21,8 +21,8 @@ import {
   type Version,
   type VersionEndReason,
 } from '../versions/machine.js'
-import { probeFor, probeOfInherited } from '../versions/probe.js'
 import { Timers } from '../versions/timers.js'
+import { probeFor, probeOfInherited } from '../versions/version-probe.js'
 import { Control, openControl } from './control.js'
 import { DeathGuard } from './death-guard.js'
 import { type ExecState, replaceImage } from './exec-state.js'

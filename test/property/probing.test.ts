@@ -3,7 +3,7 @@ import type { Logger } from '../../src/index.js'
 import type { HealthCheck } from '../../src/probing/health-check.js'
 import type { HealthConfig } from '../../src/proxy/config/health.js'
 import { HealthChecker } from '../../src/proxy/health/health.js'
-import { PollingProbe } from '../../src/versions/probe.js'
+import { PollingProbe } from '../../src/versions/version-probe.js'
 import fc from '../lanes/generated.js'
 import { until } from '../processes/until.js'
 

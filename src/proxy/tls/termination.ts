@@ -1,5 +1,5 @@
 import { type Logger, type Member, TicketKeys } from '../../index.js'
-import { missingInternals } from '../../node/probe.js'
+import { missingInternals } from '../../node/missing-internals.js'
 import { TLS_INTERNALS } from '../../node/tls-internals.js'
 import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts, type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'

@@ -20,13 +20,13 @@ export const run = room('run', PARTS, [
     'unit/probing/probing',
   ],
   [
-    'versions/probe.ts',
+    'versions/version-probe.ts',
     'if (got === 0) this.stop()\n      else if',
     'if',
     'unit/run/parts',
     'e2e/run-programs',
   ],
-  ['versions/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/run/parts'],
+  ['versions/version-probe.ts', 'clearTimeout(this.#timer)', '', 'unit/run/parts'],
   [
     'versions/child-processes.ts',
     "if (this.#groups.delete(pid)) trySignal(-pid, 'SIGKILL')",

@@ -2,7 +2,7 @@ import http from 'node:http'
 import net from 'node:net'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { describeMissing, internal } from '../../../src/node/internal.js'
-import { INTERNALS, missingInternals, reportMissing } from '../../../src/node/probe.js'
+import { INTERNALS, missingInternals, reportMissing } from '../../../src/node/missing-internals.js'
 import { SOCKET_HANDLE } from '../../../src/node/socket-handle.js'
 import { TLS_INTERNALS } from '../../../src/node/tls-internals.js'
 
@@ -15,7 +15,9 @@ afterEach(() => {
 
 /** The probes as a process has them that has not asked yet. */
 async function freshProbes() {
-  const { INTERNALS: sockets, missingInternals: missing } = await import('../../../src/node/probe.js')
+  const { INTERNALS: sockets, missingInternals: missing } = await import(
+    '../../../src/node/missing-internals.js'
+  )
   const { TLS_INTERNALS: tls } = await import('../../../src/node/tls-internals.js')
   return { all: [...sockets, ...tls], missing }
 }

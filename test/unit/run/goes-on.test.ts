@@ -11,7 +11,7 @@ import { restorePassedSockets } from '../../../src/os/service-manager/passed-soc
 import { RunningVersion, RunningVersions } from '../../../src/run/running-version.js'
 import type { VersionSettings } from '../../../src/run/settings.js'
 import { SharedListeners, StoredListeners } from '../../../src/run/shared-listeners.js'
-import { NO_PROBE, Probe, type ProbeEvents, probeOfInherited } from '../../../src/versions/probe.js'
+import { NO_PROBE, Probe, type ProbeEvents, probeOfInherited } from '../../../src/versions/version-probe.js'
 import { until } from '../../processes/until.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')

@@ -4,8 +4,13 @@ import { native } from '../../../src/kernel/native.js'
 import type { HealthCheck } from '../../../src/probing/health-check.js'
 import { UpgradeRequests } from '../../../src/run/upgrade-requests.js'
 import { initial, type SupervisorEvent, step } from '../../../src/versions/machine.js'
-import { DelayProbe, PollingProbe, type ProbeEvents, ReadyFdProbe } from '../../../src/versions/probe.js'
 import { Timers } from '../../../src/versions/timers.js'
+import {
+  DelayProbe,
+  PollingProbe,
+  type ProbeEvents,
+  ReadyFdProbe,
+} from '../../../src/versions/version-probe.js'
 import { until } from '../../processes/until.js'
 
 afterEach(() => vi.useRealTimers())

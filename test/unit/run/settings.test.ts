@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { RunSources } from '../../../src/cli/run-sources.js'
 import { listenerVariables } from '../../../src/run/shared-listeners.js'
-import { parseReadiness } from '../../../src/versions/probe.js'
+import { parseReadiness } from '../../../src/versions/version-probe.js'
 
 describe('--ready', () => {
   it.each([

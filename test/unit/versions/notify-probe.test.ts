@@ -3,7 +3,7 @@ import { dirname } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { receiveMessage, socketPair } from '../../../src/kernel/index.js'
 import { NotifySocket } from '../../../src/os/service-manager/notify-socket.js'
-import { NotifyProbe } from '../../../src/versions/probe.js'
+import { NotifyProbe } from '../../../src/versions/version-probe.js'
 import { needsRoot, SecondUser } from '../../processes/second-user.js'
 import { until } from '../../processes/until.js'
 
