@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { type LinkTargets, linkTargets, type Release, switchLink } from '../os/release-link.js'
-import { candidate, type SupervisorState, serving } from '../versions/machine.js'
+import { candidate, type SupervisorState, serving } from '../versions/version-machine.js'
 import type { VersionSettings } from './settings.js'
 
 /** How to start a version again. The property names are part of the exec state, which other releases read. */

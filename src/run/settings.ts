@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { FdbError } from '../errors.js'
 import type { ReloadReply } from '../operator/service-commands.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
-import type { Restart } from '../versions/machine.js'
+import type { Restart } from '../versions/version-machine.js'
 import type { ProbedSettings } from '../versions/version-probe.js'
 
 /** How a version is started, checked and stopped. Read again before each version starts. Times are in milliseconds. */

@@ -10,7 +10,7 @@ import {
   serving,
   type TimerName,
   type Version,
-} from '../versions/machine.js'
+} from '../versions/version-machine.js'
 import { type ExitReport, isCrashLoop } from './failures.js'
 import type { Predecessor } from './predecessor.js'
 import type { RunningVersions } from './running-version.js'

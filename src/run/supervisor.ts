@@ -9,6 +9,7 @@ import { passedSockets, restorePassedSockets } from '../os/service-manager/passe
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import type { ChildStarter } from '../probing/shell.js'
 import { GRACE_MS, KILLED_MS } from '../versions/leftover-processes.js'
+import { Timers } from '../versions/timers.js'
 import {
   candidate,
   initial,
@@ -20,8 +21,7 @@ import {
   type TimerName,
   type Version,
   type VersionEndReason,
-} from '../versions/machine.js'
-import { Timers } from '../versions/timers.js'
+} from '../versions/version-machine.js'
 import { probeFor, probeOfInherited } from '../versions/version-probe.js'
 import { Control, openControl } from './control.js'
 import { DeathGuard } from './death-guard.js'

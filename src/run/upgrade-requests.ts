@@ -2,7 +2,7 @@ import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Release } from '../os/release-link.js'
-import type { SupervisorEvent } from '../versions/machine.js'
+import type { SupervisorEvent } from '../versions/version-machine.js'
 import { Pending } from '../wire/pending.js'
 
 export interface SupervisorUpgradeOptions {

@@ -1,5 +1,5 @@
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
-import type { TimerName } from './machine.js'
+import type { TimerName } from './version-machine.js'
 
 /** Name of the back-off timer, in the exec state, which releases since 0.4.0 read. */
 const BACK_OFF = 'rest'

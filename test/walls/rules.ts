@@ -143,7 +143,7 @@ export const ROOMS: readonly Room[] = [
           'heartbeat.ts',
           'hosting.ts',
           'leadership.ts',
-          'machine.ts',
+          'process-machine.ts',
           'readiness.ts',
           'shutdown.ts',
           'takeover-timing.ts',

@@ -10,7 +10,7 @@ import { type DrainReport, type ForcedClose, readKeptBy } from '../../operator/s
 import type { StateLog } from '../../state/state-log.js'
 import { FORWARDS_WRITES, type Link } from '../../wire/link.js'
 import { ChangeNotifier } from '../../wire/pending.js'
-import type { Origin } from '../lifecycle/machine.js'
+import type { Origin } from '../lifecycle/process-machine.js'
 import { ForcedCloses } from '../listeners/forced-closes.js'
 import type { Settings } from '../options/options.js'
 import { WriteReceiver } from '../state/write-receiver.js'

@@ -1,6 +1,6 @@
 import type { MemberState } from '../../handoff/member-machine.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { FencedWrites } from '../state/fenced-writes.js'
 import type { ConnectionDrain } from './connection-drain.js'

@@ -1,7 +1,7 @@
 import type { ToHolder } from '../../handoff/messages.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Settings } from '../options/options.js'
 import type { JoinedHolder } from './joined-holder.js'
 import type { OfferReceiver } from './offer-receiver.js'

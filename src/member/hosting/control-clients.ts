@@ -7,7 +7,7 @@ import { pidOf } from '../../os/liveness.js'
 import { endsWithUs } from '../../os/main-process.js'
 import type { OlderGenerations } from '../drain/older-generations.js'
 import { type Hosting, probationError } from '../lifecycle/hosting.js'
-import type { Origin } from '../lifecycle/machine.js'
+import type { Origin } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import { refuseMainProcess, type Settings } from '../options/options.js'
 

@@ -1,5 +1,5 @@
 import { sendsBack } from '../../handoff/member-machine.js'
-import type { Machine, Origin } from '../lifecycle/machine.js'
+import type { Machine, Origin } from '../lifecycle/process-machine.js'
 import type { Settings } from '../options/options.js'
 import type { DaemonEntries } from './daemon-entries.js'
 import { reconnectToDaemon } from './holder-link.js'

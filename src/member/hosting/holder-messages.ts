@@ -6,7 +6,7 @@ import type { DrainOrders } from '../drain/drain-orders.js'
 import { fencedError } from '../lifecycle/cannot-serve.js'
 import type { Hosting } from '../lifecycle/hosting.js'
 import type { Leadership } from '../lifecycle/leadership.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { OfferReceiver } from './offer-receiver.js'
 

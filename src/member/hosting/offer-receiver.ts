@@ -8,7 +8,7 @@ import { tooFewDescriptors } from '../../os/limits.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { WireEnvelope } from '../../wire/link.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Settings } from '../options/options.js'
 import type { ControlSocket } from './control-socket.js'
 

@@ -1,7 +1,7 @@
 import { type Poll, watchPauses } from '../../kernel/index.js'
 import type { StateLog } from '../../state/state-log.js'
 import type { Leadership } from '../lifecycle/leadership.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { JoinedHolder } from './joined-holder.js'
 

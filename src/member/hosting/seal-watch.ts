@@ -1,7 +1,7 @@
 import type { MemberState } from '../../handoff/member-machine.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import type { Leadership } from '../lifecycle/leadership.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { FencedWrites } from '../state/fenced-writes.js'
 

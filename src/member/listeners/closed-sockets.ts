@@ -1,7 +1,7 @@
 import type { OwnedFd } from '../../kernel/index.js'
 import { addressOf, type ListenerSpec } from '../../listeners/index.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 
 export interface ClosedSocketsDeps {

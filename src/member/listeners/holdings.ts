@@ -4,7 +4,7 @@ import type { Registry } from '../../holder/registry.js'
 import { removeUnixPath } from '../../listeners/unix-path.js'
 import { entryFencedError } from '../lifecycle/cannot-serve.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
 

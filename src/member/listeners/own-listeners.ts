@@ -12,7 +12,7 @@ import {
 } from '../../listeners/index.js'
 import type { WorkerPlace } from '../../os/default-control.js'
 import { type PassedListener, passedSockets } from '../../os/service-manager/passed-sockets.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Settings } from '../options/options.js'
 import { ClosedSockets, type ClosedSocketsDeps } from './closed-sockets.js'
 import type { Holdings } from './holdings.js'

@@ -4,7 +4,7 @@ import { FdbError } from '../../errors.js'
 import type { MemberPhase } from '../../handoff/phases.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../../operator/requests.js'
 import { processReply, RELOAD, ROLLBACK, readStopOrder, STOP } from '../../operator/service-commands.js'
-import type { Origin } from '../lifecycle/machine.js'
+import type { Origin } from '../lifecycle/process-machine.js'
 
 export class Commands {
   readonly #handlers = new Map<string, CommandHandler>()

@@ -5,7 +5,7 @@ import { inspect, inspectOne, type OwnedFd } from '../../kernel/index.js'
 import type { FdStore } from '../../os/service-manager/passed-sockets.js'
 import type { SegmentKind } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
-import type { Origin } from '../lifecycle/machine.js'
+import type { Origin } from '../lifecycle/process-machine.js'
 import type { Settings } from '../options/options.js'
 
 export interface FdStoreMirrorDeps {

@@ -3,7 +3,7 @@ import type { CommandContext } from '../../operator/requests.js'
 import { noStandbyError, rollbackBy } from '../../operator/service-commands.js'
 import type { Heartbeat } from '../lifecycle/heartbeat.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import type { Machine, Origin } from '../lifecycle/machine.js'
+import type { Machine, Origin } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { TakeoverTiming } from '../lifecycle/takeover-timing.js'
 

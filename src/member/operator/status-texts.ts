@@ -1,6 +1,6 @@
 import { isUnderWay } from '../../handoff/phases.js'
 import type { JoinedHolder } from '../hosting/joined-holder.js'
-import type { Machine, Origin } from '../lifecycle/machine.js'
+import type { Machine, Origin } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
 import type { Upgrades } from './upgrades.js'

@@ -1,7 +1,7 @@
 import { Backoff, IN_BACKGROUND } from '../../base/backoff.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import type { Hosting } from '../lifecycle/hosting.js'
-import type { Machine } from '../lifecycle/machine.js'
+import type { Machine } from '../lifecycle/process-machine.js'
 import type { Shutdown } from '../lifecycle/shutdown.js'
 import type { Settings } from '../options/options.js'
 import type { OwnState } from './own-state.js'

@@ -1,6 +1,6 @@
 import { room } from '../seed.js'
 
-const MACHINE = ['property/versions-machine', 'unit/run/parts']
+const MACHINE = ['property/version-machine', 'unit/run/parts']
 const PARTS = ['unit/run/parts', 'unit/run/settings']
 
 export const run = room('run', PARTS, [
@@ -42,35 +42,40 @@ export const run = room('run', PARTS, [
     'e2e/run',
   ],
   ['run/upgrade-requests.ts', 'this.#waiting.delete(id)', '', ...PARTS],
-  ['versions/machine.ts', "end(draft, before.id, before.sick ? 'failed' : 'replaced')", '', ...MACHINE],
   [
-    'versions/machine.ts',
+    'versions/version-machine.ts',
+    "end(draft, before.id, before.sick ? 'failed' : 'replaced')",
+    '',
+    ...MACHINE,
+  ],
+  [
+    'versions/version-machine.ts',
     "{ type: 'end', version: id, why }, { type: 'wait', timer: 'stop', version: id }",
     "{ type: 'end', version: id, why }",
     ...MACHINE,
   ],
   [
-    'versions/machine.ts',
+    'versions/version-machine.ts',
     "else end(draft, id, 'ending')\n    }\n  }\n  if (now)",
     "else if (phase === 'serving') end(draft, id, 'ending')\n    }\n  }\n  if (now)",
     ...MACHINE,
   ],
-  ['versions/machine.ts', ' && of === null) draft.good', ') draft.good', ...MACHINE],
-  ['versions/machine.ts', "if (why === 'cancelled') {", '{', ...MACHINE],
+  ['versions/version-machine.ts', ' && of === null) draft.good', ') draft.good', ...MACHINE],
+  ['versions/version-machine.ts', "if (why === 'cancelled') {", '{', ...MACHINE],
   [
-    'versions/machine.ts',
+    'versions/version-machine.ts',
     "if (now) for (const { id, phase } of draft.versions) if (phase === 'stopping') kill(draft, id)",
     '',
     ...MACHINE,
   ],
   [
-    'versions/machine.ts',
+    'versions/version-machine.ts',
     'draft.failures = 0\n  change(draft, id, { proved: true })',
     'change(draft, id, { proved: true })',
     ...MACHINE,
   ],
   [
-    'versions/machine.ts',
+    'versions/version-machine.ts',
     "draft.restart === 'on-failure' && code === 0",
     "draft.restart === 'on-failure'",
     ...MACHINE,

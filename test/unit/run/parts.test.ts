@@ -3,8 +3,8 @@ import { sendMessage } from '../../../src/kernel/index.js'
 import { native } from '../../../src/kernel/native.js'
 import type { HealthCheck } from '../../../src/probing/health-check.js'
 import { UpgradeRequests } from '../../../src/run/upgrade-requests.js'
-import { initial, type SupervisorEvent, step } from '../../../src/versions/machine.js'
 import { Timers } from '../../../src/versions/timers.js'
+import { initial, type SupervisorEvent, step } from '../../../src/versions/version-machine.js'
 import {
   DelayProbe,
   PollingProbe,

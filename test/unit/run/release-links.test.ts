@@ -6,7 +6,7 @@ import { SILENT } from '../../../src/base/logger.js'
 import { linkTargets, switchLink } from '../../../src/os/release-link.js'
 import { KnownVersions, ReleaseLinks } from '../../../src/run/known-versions.js'
 import type { VersionSettings } from '../../../src/run/settings.js'
-import { initial, type SupervisorState } from '../../../src/versions/machine.js'
+import { initial, type SupervisorState } from '../../../src/versions/version-machine.js'
 
 const SETTINGS = { command: ['server'] } as unknown as VersionSettings
 

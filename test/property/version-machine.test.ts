@@ -9,7 +9,7 @@ import {
   serving,
   step,
   type TimerName,
-} from '../../src/versions/machine.js'
+} from '../../src/versions/version-machine.js'
 import fc from '../lanes/generated.js'
 import { perLane } from '../lanes/lane.js'
 
