@@ -4,7 +4,7 @@ import { type SignalWatch, watchSignal } from '../kernel/index.js'
 import { activeResources } from '../node/active-resources.js'
 import { keptByText } from '../operator/status-report.js'
 import { endBy } from './end-by.js'
-import type { Placeholder } from './placeholder.js'
+import type { KeptProcess } from './kept-process.js'
 import type { AutoSettings } from './settings.js'
 import { StartingProcesses } from './starting.js'
 import { print } from './stderr.js'
@@ -22,7 +22,7 @@ export class ProgramShutdown {
   readonly #exitMs: number
   readonly #drainMs: number
   readonly #starting: StartingProcesses
-  readonly #placeholder: Placeholder
+  readonly #keptProcess: KeptProcess
   /** While this process serves. */
   readonly #watches = new Map<NodeJS.Signals, SignalWatch>()
   #ending = false
@@ -32,13 +32,13 @@ export class ProgramShutdown {
   constructor(
     member: Member,
     { exitMs, drainMs = DEFAULT_TIMES.drain.ms }: AutoSettings,
-    placeholder: Placeholder,
+    keptProcess: KeptProcess,
   ) {
     this.#member = member
     this.#exitMs = exitMs
     this.#drainMs = drainMs
     this.#starting = new StartingProcesses(member)
-    this.#placeholder = placeholder
+    this.#keptProcess = keptProcess
     member.onLastCall(() => void this.#onLastCall())
     void member.retired.then(why => this.#onRetired(why))
   }
@@ -83,7 +83,7 @@ export class ProgramShutdown {
     await this.#starting.settled(this.#drainMs)
     if (await this.#member.handedOver()) {
       await this.#member.close({ handBack: false })
-      await this.#placeholder.passOn(signal)
+      await this.#keptProcess.passOn(signal)
       return
     }
     this.leave()
@@ -95,23 +95,23 @@ export class ProgramShutdown {
 
   /** Lets the SIGTERM handlers of a replaced program end its connections themselves, as by a close frame with code 1001. */
   async #onLastCall(): Promise<void> {
-    await this.#placeholder.decided
+    await this.#keptProcess.decided
     if (this.#ending || this.#called) return
     this.stopHandlingSignals()
-    this.#called = this.#placeholder.endProgram()
+    this.#called = this.#keptProcess.endProgram()
   }
 
   /** Ends a retired program through its own SIGTERM handlers, which close its resources. */
   async #onRetired(why: RetiredReason): Promise<void> {
     this.stopHandlingSignals()
-    await this.#placeholder.decided
-    if (why !== 'replaced') this.#placeholder.stop()
+    await this.#keptProcess.decided
+    if (why !== 'replaced') this.#keptProcess.stop()
     if (this.#ending || why === 'lost') {
-      this.#placeholder.stopForwarding()
+      this.#keptProcess.stopForwarding()
       return
     }
     this.#ending = true
-    if (this.#called || this.#placeholder.endProgram()) return
+    if (this.#called || this.#keptProcess.endProgram()) return
     setTimeout(() => {
       const kept = activeResources()
       print(

@@ -25,11 +25,11 @@ import { shownAddress } from '../os/given-up.js'
 import { realPathOf } from '../os/release-link.js'
 import { AwaitedListeners } from './awaited-listeners.js'
 import { PARENT } from './exclusion.js'
+import { KeptProcess } from './kept-process.js'
 import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
 import { ListeningEvents } from './listening-events.js'
 import { linkedLog, linkLog, type OwnPart, openPart, ownPart } from './log-files.js'
 import { openInspector } from './node-startup.js'
-import { Placeholder } from './placeholder.js'
 import { HANDLER_MS, ProgramShutdown } from './program-shutdown.js'
 import { exclusionFromService } from './serving-version.js'
 import type { AutoSettings } from './settings.js'
@@ -44,7 +44,7 @@ const CHECK_RETRY_MS = 100
 export class AutoService {
   readonly #settings: AutoSettings
   readonly #member: Member
-  readonly #placeholder: Placeholder
+  readonly #keptProcess: KeptProcess
   readonly #shutdown: ProgramShutdown
   /** Names of the listeners that the previous version offers. */
   readonly #offered: ReadonlySet<string>
@@ -100,7 +100,7 @@ export class AutoService {
       control,
       logger: autoLog(settings.log),
       systemd: 'auto',
-      // Allows the program to end: Placeholder keeps its process alive.
+      // Allows the program to end: KeptProcess keeps its process alive.
       mainProcess: 'ends',
       exitWhenRetired: Math.max(HANDLER_MS, exitMs),
       upgrade: {
@@ -122,9 +122,9 @@ export class AutoService {
     this.#member = member
     this.#onLeft = onLeft
     this.#offered = new Set(member.known)
-    const placeholder = new Placeholder(settings.control)
-    this.#placeholder = placeholder
-    this.#shutdown = new ProgramShutdown(member, settings, placeholder)
+    const keptProcess = new KeptProcess(settings.control)
+    this.#keptProcess = keptProcess
+    this.#shutdown = new ProgramShutdown(member, settings, keptProcess)
     const log = ownPart(startedAs.env)
     this.#log = log
     member.describe(() => this.#details)
@@ -135,7 +135,7 @@ export class AutoService {
     member.on('retiring', () => {
       member.keepAlive(true)
       // In this order, so that a signal that has just arrived is passed on, too: it goes to the newest watch.
-      placeholder.markReplaced()
+      keptProcess.markReplaced()
       this.#shutdown.stopHandlingSignals()
       this.#listeningEvents.mute(this.#names.keys())
     })
@@ -144,7 +144,7 @@ export class AutoService {
       member.keepAlive(false)
       this.#listeningEvents.restore()
       this.#shutdown.handleSignals()
-      placeholder.stop()
+      keptProcess.stop()
       for (const attach of this.#fenced.values()) attach()
       this.#fenced.clear()
     })
@@ -463,7 +463,7 @@ export class AutoService {
    * server has closed, before the member has closed.
    */
   exits(): void {
-    this.#placeholder.exits()
+    this.#keptProcess.exits()
     this.#member.exits()
   }
 

@@ -76,7 +76,7 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
   ['state', async program => (await import('./state.js')).addState(program)],
   ['write-log', async program => (await import('./write-log.js')).addWriteLog(program)],
-  ['keep', async program => (await import('./placeholder.js')).addKeep(program)],
+  ['keep', async program => (await import('./keep.js')).addKeep(program)],
   [
     'completion',
     async program => (await import('./completion.js')).addCompletion(program, () => wholeProgram()),

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { Placeholder } from '../../../src/auto/placeholder.js'
+import { KeptProcess } from '../../../src/auto/kept-process.js'
 import { serveOperator } from '../../../src/operator/server.js'
 import { acquireControl, closeControl } from '../../../src/os/control-path.js'
 import { Channel } from '../../../src/wire/channel.js'
@@ -14,7 +14,7 @@ type Answer = (status: { readonly pid: number }) => void
 
 /** A control socket; the test answers the questions which process serves, in the order in which they come. */
 async function askedService(): Promise<{ readonly control: string; readonly questions: Answer[] }> {
-  const folder = mkdtempSync(join(tmpdir(), 'fdb-placeholder-'))
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-process-'))
   const control = await acquireControl(join(folder, 'control.sock'))
   if (control.role !== 'first') return expect.unreachable()
   const questions: Answer[] = []
@@ -38,39 +38,39 @@ async function askedService(): Promise<{ readonly control: string; readonly ques
 
 it('a process that is replaced a second time is kept, whatever the answer is that it awaited since the first time', async () => {
   const { control, questions } = await askedService()
-  const placeholder = new Placeholder(control, true)
-  onTestFinished(() => placeholder.stop())
-  placeholder.markReplaced()
-  const first = placeholder.decided
+  const kept = new KeptProcess(control, true)
+  onTestFinished(() => kept.stop())
+  kept.markReplaced()
+  const first = kept.decided
   await until('it asks which process serves', () => questions.length === 1 || null)
-  placeholder.stop()
-  placeholder.markReplaced()
+  kept.stop()
+  kept.markReplaced()
   await until('it asks again', () => questions.length === 2 || null)
   // This process has served in between.
   questions[0]!({ pid: process.pid })
   await first
-  expect(placeholder.keeps).toBe(true)
+  expect(kept.keeps).toBe(true)
   questions[1]!({ pid: process.ppid })
-  await placeholder.decided
-  expect(placeholder.keeps).toBe(true)
+  await kept.decided
+  expect(kept.keeps).toBe(true)
 })
 
 it('a process that serves again while it asks which process serves is not kept', async () => {
   const { control, questions } = await askedService()
-  const placeholder = new Placeholder(control, true)
-  placeholder.markReplaced()
+  const kept = new KeptProcess(control, true)
+  kept.markReplaced()
   await until('it asks which process serves', () => questions.length === 1 || null)
-  placeholder.stop()
+  kept.stop()
   questions[0]!({ pid: process.ppid })
-  await placeholder.decided
-  expect(placeholder.keeps).toBe(false)
+  await kept.decided
+  expect(kept.keeps).toBe(false)
 })
 
 it('a main process is kept while the process that may serve does not answer', async () => {
   const { control, questions } = await askedService()
-  const placeholder = new Placeholder(control, true)
-  onTestFinished(() => placeholder.stop())
-  placeholder.markReplaced()
-  await placeholder.decided
-  expect([questions.length, placeholder.keeps]).toEqual([1, true])
+  const kept = new KeptProcess(control, true)
+  onTestFinished(() => kept.stop())
+  kept.markReplaced()
+  await kept.decided
+  expect([questions.length, kept.keeps]).toEqual([1, true])
 })

@@ -29,7 +29,7 @@ const SIGNALS = ['SIGINT', 'SIGTERM'] as const
  * another session writes to this process's terminal: Ctrl-C must still end that successor. When the program exits, the small command
  * `fd-broker keep` replaces it in the same process (execve), so that the program still ends at once and its memory is free.
  */
-export class Placeholder {
+export class KeptProcess {
   readonly #control: string
   readonly #main: boolean
   /** Identifies the replacement since which this process is kept; null if it is not. After an `await` another one may have come. */
