@@ -1,4 +1,7 @@
-/** The holder's steps that give a joiner the right to write: up to the Commit, then at the joiner's Serving and its report of health. */
+/**
+ * The Commit: the holder's steps that give a joiner the right to serve, one for each answer. {@link onPrepared} decides: until then the owner serves,
+ * and each failure ends in `giveUp()`; from then on the joiner serves, and each failure ends in `rollBack()` (`rollback.ts`).
+ */
 
 import {
   clearUnfit,
@@ -13,14 +16,22 @@ import { fencedEffects } from './rollback.js'
 import type { Rules } from './rules.js'
 
 /** The joiner is ready: asks the owner to end its once-only work, or goes on to {@link freeze} if the owner has no channel. */
-export function quiesce(state: HolderState, rules: Rules): HolderStep {
-  const { owner, down, grant } = state
+export function onReady(state: HolderState, from: Id, rules: Rules): HolderStep {
+  const { phase, owner, joiner, down, grant } = state
+  if (phase !== 'offering' || from !== joiner) return same(state)
   if (owner === NOBODY) return prepare(state, rules)
   if (!rules.quiesceFirst || down.includes(owner)) return freeze(state)
   return {
     state: { ...state, phase: 'quiescing' },
     effects: [{ type: 'tell', to: owner, message: { kind: 'quiesce', epoch: grant } }],
   }
+}
+
+/** The owner has ended its once-only work. */
+export function onQuiesced(state: HolderState, from: Id, epoch: Epoch): HolderStep {
+  return state.phase === 'quiescing' && from === state.owner && epoch === state.grant
+    ? freeze(state)
+    : same(state)
 }
 
 export function freeze(state: HolderState): HolderStep {
@@ -30,7 +41,12 @@ export function freeze(state: HolderState): HolderStep {
   }
 }
 
-/** Seals the owner's segment, which ends its right to write before {@link commit}. */
+/** The owner appends no more. */
+export function onFrozen(state: HolderState, from: Id, rules: Rules): HolderStep {
+  return state.phase === 'freezing' && from === state.owner ? prepare(state, rules) : same(state)
+}
+
+/** Seals the owner's segment, which ends its right to write before {@link onPrepared} commits. */
 export function prepare(state: HolderState, rules: Rules): HolderStep {
   return {
     state: { ...state, phase: 'preparing' },
@@ -41,14 +57,16 @@ export function prepare(state: HolderState, rules: Rules): HolderStep {
   }
 }
 
-/** Sends Commit: the joiner serves as soon as it receives the message. */
-export function commit(state: HolderState): HolderStep {
+/** The joiner has read the sealed log. Decides the Commit, and sends it: the joiner serves as soon as it receives the message. */
+export function onPrepared(state: HolderState, from: Id): HolderStep {
+  if (state.phase !== 'preparing' || from !== state.joiner) return same(state)
   return {
     state: { ...state, phase: 'committing' },
     effects: [{ type: 'tell', to: state.joiner, message: { kind: 'commit', epoch: state.grant } }],
   }
 }
 
+/** The joiner serves, and its probation begins; or the owner serves again. */
 export function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
   if (epoch !== before.grant) return same(before)
   const state = clearUnfit(before, from)
@@ -85,6 +103,7 @@ function standByAgain(state: HolderState, epoch: Epoch): HolderStep {
   }
 }
 
+/** The probation has ended well: the owner before is released, and can take over no more. */
 export function onHealthy(state: HolderState): HolderStep {
   if (state.phase !== 'probation') return same(state)
   if (state.scope === 'holder') {

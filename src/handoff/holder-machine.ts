@@ -4,7 +4,7 @@
  * this machine. The driver carries out the effects **in the order given**. A failed Offer is an event (`unmade`, `undelivered`). The driver
  * repeats sealing, marking and making segments for a grant until they succeed; later effects wait.
  */
-import { commit, freeze, onHealthy, onServing, prepare, quiesce } from './commit.js'
+import { freeze, onFrozen, onHealthy, onPrepared, onQuiesced, onReady, onServing, prepare } from './commit.js'
 import { onBack, onRebuilt } from './holder-reconnect.js'
 import {
   clearUnfit,
@@ -97,16 +97,13 @@ function onJoin(state: HolderState, id: Id, rules: Rules): HolderStep {
 function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules): HolderStep {
   switch (message.kind) {
     case 'ready':
-      if (state.phase !== 'offering' || from !== state.joiner) return same(state)
-      return quiesce(state, rules)
+      return onReady(state, from, rules)
     case 'quiesced':
-      return state.phase === 'quiescing' && from === state.owner && message.epoch === state.grant
-        ? freeze(state)
-        : same(state)
+      return onQuiesced(state, from, message.epoch)
     case 'frozen':
-      return state.phase === 'freezing' && from === state.owner ? prepare(state, rules) : same(state)
+      return onFrozen(state, from, rules)
     case 'prepared':
-      return state.phase === 'preparing' && from === state.joiner ? commit(state) : same(state)
+      return onPrepared(state, from)
     case 'serving':
       return onServing(state, from, message.epoch, rules)
     case 'abort':
