@@ -82,7 +82,7 @@ export class MemberDriver implements RuntimeDriver {
       this.runtime.listeners.keepOptions()
       this.runtime.daemonReturn?.start()
     },
-    drain: () => this.runtime.drain.start(),
+    drain: () => this.runtime.drain.leave(),
     exit: async () => {
       await this.#othersEnded()
       await this.runtime.reloading.passedOn
@@ -234,12 +234,11 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   #stopAccepting(): void {
-    const { controlSocket, leadership, listeners, moves, reportLink, settings, shutdown } = this.runtime
+    const { controlSocket, drain, leadership, listeners, settings, shutdown } = this.runtime
     listeners.stop()
     controlSocket.close()
     if (shutdown.isRetired) {
-      moves.leave(true)
-      reportLink.open()
+      drain.standBy()
       watchDoubledTimers(settings.logger, () => isCurrent(this.phase))
     }
     leadership.retire()

@@ -30,6 +30,11 @@ export class ConnectionDrain {
     this.#deps = deps
   }
 
+  /** Moves connections to the process that serves, and drains those that cannot move. */
+  beginMoving(): void {
+    this.#deps.moves.leave(true)
+  }
+
   /** Resolves when the last connection has moved or ended. `receiver`: another process may take connections. */
   async run(receiver: boolean): Promise<void> {
     const { moves, onCut, settings, shutdown } = this.#deps

@@ -12,10 +12,13 @@ interface OwnDrainDeps {
   readonly hosting: () => Pick<Hosting, 'isHandingOver' | 'released' | 'standsBy'>
   readonly writes: Pick<FencedWrites, 'leave'>
   readonly reportLink: Pick<ReportLink, 'open'>
-  readonly connections: Pick<ConnectionDrain, 'run'>
+  readonly connections: Pick<ConnectionDrain, 'beginMoving' | 'run'>
 }
 
-/** Drains this process, which leaves: its connections, and the last changes of its clients. */
+/**
+ * The work of this process after another one has replaced it. From its Retire on its clients' changes go to the process that serves (`FencedWrites`),
+ * and its once-only work has ended (`Leadership`). In the probation: {@link standBy}; after the probation, until its process ends: {@link leave}.
+ */
 export class OwnDrain {
   readonly #deps: OwnDrainDeps
 
@@ -23,8 +26,17 @@ export class OwnDrain {
     this.#deps = deps
   }
 
-  /** Waits until all connections have moved or ended; then the state machine gets the event `drained`. */
-  start(): void {
+  /** Keeps the listeners without accepting, to serve again if the next version fails. Open connections are served until they have moved or ended. */
+  standBy(): void {
+    this.#deps.connections.beginMoving()
+    this.#deps.reportLink.open()
+  }
+
+  /**
+   * Serves the connections that are left, and makes the last changes of their clients, until all connections have moved or ended (option `drain`): then
+   * the state machine gets the event `drained`, and the process may end. The listeners are closed already.
+   */
+  leave(): void {
     const { connections, machine, reportLink, shutdown, writes } = this.#deps
     const hosting = this.#deps.hosting()
     const finishWrites = writes.leave()
