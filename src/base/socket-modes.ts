@@ -1,4 +1,7 @@
-/** Permission bits of the Unix sockets that fd-broker creates for itself. A listener's path has the mode in its address (`?mode=0660`), by default that of the umask. */
+/**
+ * Permission bits of the Unix sockets that fd-broker creates for itself, which are all of these and the health check's (see {@link FOLDER_MODES}). A
+ * listener's path has the mode in its address (`?mode=0660`), by default that of the umask. Abstract sockets have none.
+ */
 export const SOCKET_MODES = {
   /** The control socket of a service, and of a daemon whose rules name no other user: root and its own user may connect. */
   control: 0o600,
@@ -12,6 +15,10 @@ export const SOCKET_MODES = {
 
 /** Permission bits of the folders of these sockets. */
 export const FOLDER_MODES = {
+  /**
+   * The folder of a default control path, of a notify socket, and of the socket on which the proxy answers a health check of the kind `command`: that
+   * socket has the mode of the umask, because no other user reaches it.
+   */
   private: 0o700,
   /** The folder of a shared notify socket: other users reach the socket, but cannot list the folder. */
   sharedNotify: 0o711,

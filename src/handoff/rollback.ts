@@ -1,4 +1,8 @@
-/** The holder's steps after a failed handoff: they give the right to write to the process that can serve. */
+/**
+ * The holder's steps after a failed handoff: they give the right to write to the process that can serve. A successor that fails before Commit was
+ * never allowed to serve: {@link giveUp}. A successor that dies after Commit, or is silent or unhealthy in its probation: {@link rollBack}. After the
+ * probation no process stands by, and nothing is rolled back.
+ */
 
 import {
   clearUnfit,
@@ -53,7 +57,10 @@ export function giveUp(state: HolderState, rules: Rules, given = true): HolderSt
   }
 }
 
-/** Gives the right back to the previous owner, if that one can serve, because the successor has failed after Commit. */
+/**
+ * Gives the right back to the previous owner, if that one can serve, because the successor has failed after Commit: the previous owner first accepts
+ * (Resume). Then the holder seals the successor's segment, and the previous owner reads it and writes in its own (Reinstate).
+ */
 export function rollBack(state: HolderState, rules: Rules, newcomerDead = false): HolderStep {
   const committing = state.phase === 'committing'
   const old = committing ? state.owner : state.standby

@@ -1,3 +1,8 @@
+/**
+ * The move of a proxy's connection at any byte: {@link exportConnection} takes it out of this process as a record and descriptors, and {@link importConnection}
+ * continues it in the next one. A WebSocket moves in the same way: its exchange is a tunnel, whose facts have its place within a frame (`FrameTracker`).
+ */
+
 import { duplicateLent, type OwnedFd } from '../adapter.js'
 import { LONGEST_MS } from '../base/duration.js'
 import type { ByteStream } from './byte-stream.js'

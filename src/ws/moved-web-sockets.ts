@@ -54,7 +54,11 @@ interface Facts {
   reason: string
 }
 
-/** The WebSockets of one WebSocketServer. */
+/**
+ * The WebSockets of one WebSocketServer. One moves in two calls: {@link serialize} in the old process makes its record (headers, the unread and unsent
+ * bytes, the place within a frame, the window of permessage-deflate, the application's data), and {@link restore} in the next process opens it again on the
+ * same socket. While a message is being compressed or inflated it is held until that is done.
+ */
 export class MovedWebSockets implements TakenOver {
   readonly protocol: string
   readonly server: net.Server | null

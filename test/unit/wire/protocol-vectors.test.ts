@@ -31,6 +31,31 @@ async function refusal(act: () => unknown): Promise<string | undefined> {
   }
 }
 
+/** `12 instance`, of each field of Hello, by number. */
+function fieldsOfHello(schema: string): string[] {
+  const [, body = ''] = /^message Hello \{\n(.*?)^\}/ms.exec(schema) ?? []
+  return [...body.matchAll(/^ +(?:repeated )?\w+ (\w+) = (\d+);/gm)].map(
+    ([, name, number]) => `${number} ${name}`,
+  )
+}
+
+/** The same from the table of docs/protocol.md, where a row may have several fields. */
+function fieldsInRows(page: string): string[] {
+  return [...page.matchAll(/^\| ([\d, ]+) \| ([`\w, ]+) \|/gm)].flatMap(([, numbers = '', names = '']) => {
+    const each = names.split(', ')
+    return numbers.split(', ').map((number, i) => `${number} ${each[i]?.replaceAll('`', '')}`)
+  })
+}
+
+describe('docs/protocol.md', () => {
+  it('lists the fields of Hello with their numbers', () => {
+    const text = (path: string) => readFileSync(new URL(`../../../${path}`, import.meta.url), 'utf8')
+    const fields = fieldsOfHello(text('proto/wire.proto'))
+    expect(fields).toContain('13 state_file')
+    expect(fieldsInRows(text('docs/protocol.md').split('Fields of Hello')[1]!)).toEqual(fields)
+  })
+})
+
 describe('the vectors of the protocol', () => {
   it('come from this version (npx tsx test/vectors/make.ts writes them)', async () => {
     for (const [name, lines] of Object.entries(await vectors()))
