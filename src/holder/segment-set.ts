@@ -3,6 +3,7 @@ import { RULES, type Rules, WITHOUT_SEALS } from '../handoff/rules.js'
 import { closeOnThrow } from '../kernel/index.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
+import { READS_SNAPSHOTS } from '../wire/link.js'
 import type { Caller } from './admission.js'
 
 export interface SegmentBundle {
@@ -156,8 +157,8 @@ export class SegmentSet {
 
   /**
    * Returns the segments above `top`, read-only, for a process that reads the state but does not write it. If one of them is a snapshot,
-   * the segments between `top` and the snapshot may have been merged into it. A draining generation cannot skip them, so it gets no segment;
-   * a follower (`whole`) gets all, and starts again from the snapshot.
+   * the segments between `top` and the snapshot may have been merged into it: the process reads the whole state again from the snapshot. One that
+   * cannot (not `whole`) gets no segment.
    */
   since(top: Epoch, { whole = false } = {}): SegmentBundle {
     return segmentsSince(this.all, top, { whole })
@@ -179,6 +180,11 @@ export class SegmentSet {
 export function segmentsSince(all: readonly Segment[], top: Epoch, { whole = false } = {}): SegmentBundle {
   const newer = all.filter(segment => segment.epoch > top)
   return openReadOnly(whole || !newer.some(({ kind }) => kind === 'snapshot') ? newer : [])
+}
+
+/** Draining generations of earlier releases cannot. */
+function readsSnapshots({ hello, intent }: Caller): boolean {
+  return intent === 'follow' || hello.capabilities?.includes(READS_SNAPSHOTS) === true
 }
 
 function openReadOnly(segments: readonly Segment[]): SegmentBundle {
@@ -233,7 +239,7 @@ export class SegmentSupply {
     const top = this.#tops.get(caller) ?? 0
     let newer: ReturnType<SegmentSet['since']>
     try {
-      newer = this.#segmentSet.since(top, { whole: caller.intent === 'follow' })
+      newer = this.#segmentSet.since(top, { whole: readsSnapshots(caller) })
     } catch {
       // This process has reached its limit of open files.
       this.#drop(caller)

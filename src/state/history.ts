@@ -59,9 +59,10 @@ export class History {
     this.ordinals = ordinals
   }
 
-  /** Replaces this history by another one, whose ordinals are higher. `open` is the incomplete bulk of `other`; its records are read again. */
+  /** Replaces this history by another one, whose ordinals are higher. This process does not write to it yet. `open` is the incomplete bulk of `other`; its records are read again. */
   takeOver(other: History, open: Pick<Transaction, 'ordinal' | 'begin'> | null): void {
     this.held = other.held
+    this.writeSegment = null
     this.sequence = other.sequence
     this.#epoch = other.#epoch
     this.ordinals = other.ordinals

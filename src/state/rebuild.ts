@@ -1,4 +1,5 @@
 import { GrowingList } from '../base/large-collections.js'
+import { FdbError } from '../errors.js'
 import type { LogCore } from './core.js'
 import { closedError } from './entries.js'
 import { History } from './history.js'
@@ -20,10 +21,18 @@ interface SectionDifference {
 }
 
 /** Reads another whole log, replaces the current one in one step, and notifies listeners of the differences. Takes ownership of the segments. Has no effect if it throws. */
-export function rebuild(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
-  if (!core.closing.aborted) return rebuildLog(core, segments)
+export function rebuild(
+  core: LogCore,
+  segments: readonly Segment[],
+  mayWrite: boolean,
+): Generator<unknown, void> {
+  if (!core.closing.aborted && !mayWrite) return rebuildLog(core, segments)
   for (const segment of segments) segment.close()
-  throw closedError()
+  throw core.closing.aborted ? closedError() : writingError()
+}
+
+function writingError(): FdbError {
+  return new FdbError('ERR_FDB_STATE_ORDER', 'a log to which this process may write cannot be replaced')
 }
 
 function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {

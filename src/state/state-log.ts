@@ -157,12 +157,12 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Replaces the log by `segments`, which are a whole log, in one turn, and notifies listeners of the differences. This process must never have
-   * written to the log. Takes ownership of the segments; rejects as {@link adopt} does, without effect.
+   * Replaces the log by `segments`, which are a whole log, in one turn, and notifies listeners of the differences. Takes ownership of the segments;
+   * rejects as {@link adopt} does, without effect, and with ERR_FDB_STATE_ORDER if this process may write.
    */
   async rebuild(segments: readonly Segment[]): Promise<void> {
     await this.#compaction.ended()
-    await this.#replay.enqueue(() => rebuild(this.#core, segments))
+    await this.#replay.enqueue(() => rebuild(this.#core, segments, this.#writer.mayWrite))
   }
 
   /** Reads new records of the adopted segments. Reads a segment only when all earlier ones are sealed. */

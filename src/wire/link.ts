@@ -262,6 +262,9 @@ export const TAKES_CONNECTIONS = 'connections'
 /** Capability: the process forwards state changes to the leader while it drains, or accepts forwarded ones as the leader. */
 export const FORWARDS_WRITES = 'writes'
 
+/** Capability: the process that drains reads the whole state again from a snapshot, if segments that it lacks were merged. */
+export const READS_SNAPSHOTS = 'snapshots'
+
 /** Capability: the member merges its sealed segments when it serves. A daemon merges those of other members. */
 export const MERGES_SEGMENTS = 'merges'
 

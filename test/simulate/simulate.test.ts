@@ -246,6 +246,11 @@ describe('the simulation', () => {
       'upgrade',
     ],
     [
+      'older state in a version that drains, after segments that it lacks were merged',
+      ['holder/segment-set.ts', 'hello.capabilities?.includes(READS_SNAPSHOTS) === true', 'false'],
+      'upgrade',
+    ],
+    [
       'an upgrade that no later one may follow after its end',
       [
         'member/operator/upgrades.ts',

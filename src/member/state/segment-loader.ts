@@ -64,12 +64,8 @@ export class SegmentLoader {
 
   async #carry(below: Epoch, seal: boolean): Promise<void> {
     if (seal) for (const segment of this.#segmentSet.all) if (segment.epoch < below) segment.sealForDead()
-    const newest = this.#newest
-    for (const segment of this.#segmentSet.all) {
-      if (segment.epoch >= below || segment.epoch <= newest) continue
-      if (segment.sealed && segment.size() <= segment.start) continue
-      await this.#log.adopt(segment.dup())
-    }
+    const isEmpty = (segment: Segment) => segment.sealed && segment.size() <= segment.start
+    await this.#adoptNewer(segment => segment.epoch < below && !isEmpty(segment))
     await this.#log.catchUp()
   }
 
@@ -79,19 +75,31 @@ export class SegmentLoader {
   }
 
   async #followOn(below: Epoch): Promise<void> {
-    for (const segment of this.#segmentSet.all) {
-      const { kind, epoch } = segment
-      if (kind === 'epoch' && epoch > this.#newest && epoch < below) await this.#log.adopt(segment.dup())
-    }
+    await this.#adoptNewer(({ epoch }) => epoch < below)
     this.#log.follow()
   }
 
-  /** Adds segments that are newer than the known ones, and closes the other items. `over`: closes all. */
+  /** Reads segments that come after those of the log. If a snapshot is the first of them, the log may lack segments that were merged: it is read again as a whole. */
+  async #adoptNewer(isWanted: (segment: Segment) => boolean): Promise<void> {
+    const newer = this.#segmentSet.all.filter(segment => segment.epoch > this.#newest && isWanted(segment))
+    if (newer[0]?.kind === 'snapshot' && this.#log.segments.length > 0) {
+      await this.#log.rebuild(copyAll(newer, segment => segment.dup()))
+      return
+    }
+    for (const segment of newer) if (segment.epoch > this.#newest) await this.#log.adopt(segment.dup())
+  }
+
+  /** Adds segments that are newer than the known ones, and closes the other items. A snapshot replaces all earlier segments. `over`: closes all. */
   take(items: readonly BundleItem[], over: boolean): void {
     for (const { role, epoch = 0, fd } of items) {
       try {
-        if (over || role !== 'segment' || epoch <= this.#segmentSet.top) fd.close()
-        else this.#segmentSet.put(Segment.open(fd), false)
+        if (over || role !== 'segment' || epoch <= this.#segmentSet.top) {
+          fd.close()
+          continue
+        }
+        const segment = Segment.open(fd)
+        if (segment.kind === 'snapshot') this.#segmentSet.replaceUpTo(segment)
+        else this.#segmentSet.put(segment, false)
       } catch (error) {
         this.#logger.warn(
           { err: error },
@@ -101,10 +109,10 @@ export class SegmentLoader {
     }
   }
 
-  /** Returns copies of the segments that come after `epoch`, for the log, which owns them. */
+  /** Returns copies of the segments that come after `epoch`, for the log, which owns them; none if a snapshot is the first of them. */
   after(epoch: Epoch): Segment[] {
-    const next = this.#segmentSet.all.filter(segment => segment.kind === 'epoch' && segment.epoch > epoch)
-    return copyAll(next, segment => segment.dup())
+    const next = this.#segmentSet.all.filter(segment => segment.epoch > epoch)
+    return next[0]?.kind === 'snapshot' ? [] : copyAll(next, segment => segment.dup())
   }
 
   write(epoch: Epoch): void {

@@ -2,7 +2,7 @@ import { closeAll } from '../../kernel/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
 import { helloFor } from '../../wire/greeting.js'
-import { FORWARDS_WRITES, Link, type WireEnvelope } from '../../wire/link.js'
+import { FORWARDS_WRITES, Link, READS_SNAPSHOTS, type WireEnvelope } from '../../wire/link.js'
 import type { Settings } from '../options/options.js'
 import type { WriteForwarder } from './write-forwarder.js'
 
@@ -124,7 +124,8 @@ export class ServingLink {
         end: () => this.#connectAgain(link),
       })
       const { intent, ...facts } = hello()
-      link.post(helloFor(intent, { versions, service, capabilities: [FORWARDS_WRITES], ...facts }))
+      const capabilities = [FORWARDS_WRITES, READS_SNAPSHOTS]
+      link.post(helloFor(intent, { versions, service, capabilities, ...facts }))
       this.#beat(link)
       writes.onConnected(link)
       events.connected?.()

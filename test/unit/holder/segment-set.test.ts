@@ -94,17 +94,23 @@ describe('the segments that a process holds', () => {
   })
 })
 
+/** A draining generation, and the epochs of each bundle of segments that it gets. */
+function draining(...capabilities: string[]): { caller: Caller; sent: number[][] } {
+  const sent: number[][] = []
+  const link = {
+    sendBundle: async (items: BundleItem[]) => void sent.push(items.map(({ epoch = 0 }) => epoch)),
+  }
+  const hello = { top: 1, capabilities }
+  return { caller: { hello, link, intent: 'draining' } as unknown as Caller, sent }
+}
+
 describe('a generation that drains', () => {
   it('gets the segments made since, once, and nothing when there is nothing', async () => {
     const segmentSet = segmentsOf(1, 2)
     const before = native.openCount()
-    const sent: number[][] = []
-    const link = {
-      sendBundle: async (items: BundleItem[]) => void sent.push(items.map(({ epoch = 0 }) => epoch)),
-    }
     const dropped: Caller[] = []
     const supply = new SegmentSupply(segmentSet, caller => dropped.push(caller))
-    const caller = { hello: { top: 1 }, link } as unknown as Caller
+    const { caller, sent } = draining()
     supply.add(caller)
     supply.share()
     segmentSet.make([3, 4])
@@ -117,5 +123,17 @@ describe('a generation that drains', () => {
     // Three were made here; what was sent is closed.
     await until('the rest is closed', () => native.openCount() === before + 3)
     expect(dropped).toEqual([])
+  })
+
+  it('gets all segments from a snapshot on if it can read the state again, and otherwise none of them', () => {
+    const segmentSet = segmentsOf(3, 4)
+    segmentSet.replaceUpTo(Segment.create(3, { kind: 'snapshot' }))
+    const sentTo = (...capabilities: string[]) => {
+      const { caller, sent } = draining(...capabilities)
+      new SegmentSupply(segmentSet, () => {}).add(caller)
+      return sent
+    }
+    expect(sentTo('writes', 'snapshots')).toEqual([[3, 4]])
+    expect(sentTo('writes')).toEqual([])
   })
 })
