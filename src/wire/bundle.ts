@@ -1,3 +1,8 @@
+/**
+ * Bundles of descriptors between two processes. The sender describes each descriptor by its identity ({@link packBundle}); the receiver compares each one
+ * with that before anything uses it, and refuses the whole batch if one differs ({@link unpackFds}).
+ */
+
 import { FdbError } from '../errors.js'
 import { closeAll, inspect, MAX_FDS_PER_MESSAGE, type OwnedFd } from '../kernel/index.js'
 import { type FdIdentity, verifyIdentity } from '../listeners/index.js'

@@ -45,6 +45,20 @@ describe('default times', () => {
     },
   )
 
+  it.each([
+    ['timeout', DEFAULT_TIMES.ready.ms],
+    ['restartDelay', DEFAULT_TIMES.workerRestartDelay.ms],
+    ['stopTimeout', DEFAULT_TIMES.stop.ms],
+    ['hungTimeout', DEFAULT_TIMES.hung.ms],
+  ])('set %s of startWorkers() to %i, as its comment says', (option, ms) => {
+    const source = read('src/workers/options.ts').replaceAll(/(\d) (?=\d{3})/g, '$1')
+    const comment = source
+      .slice(0, source.indexOf(`  ${option}?:`))
+      .split('/**')
+      .at(-1)
+    expect(comment?.replaceAll(/\s+\*?\s*/g, ' ')).toContain(`Default ${ms}`)
+  })
+
   it('have the unit that loses nothing', () => {
     expect([defaultText('heartbeat'), defaultText('ready'), defaultText('drainTls')]).toEqual([
       '250ms',
