@@ -85,7 +85,7 @@ export class DocumentPlace implements Place {
   }
 
   refuse(value: unknown, wanted: string, fault = `is not ${wanted}`): undefined {
-    return this.wrong(`${shown(value)} ${fault}`)
+    return this.wrong(`${shortJson(value)} ${fault}`)
   }
 
   noMap(value: unknown, known: readonly string[]): undefined {
@@ -93,7 +93,7 @@ export class DocumentPlace implements Place {
     if (value === null && this.#within === null) return this.wrong(`the file is empty; ${keys}`)
     const opaque = isOpaque(value) ? ' (give a plain object)' : ''
     const hint = value === null ? ' (nothing follows the colon)' : opaque
-    return this.wrong(`${shown(value)} is ${kindOf(value)}, not a map${hint}; ${keys}`)
+    return this.wrong(`${shortJson(value)} is ${kindOf(value)}, not a map${hint}; ${keys}`)
   }
 
   unknownKey(key: string, known: readonly string[]): undefined {
@@ -221,7 +221,7 @@ export function kindOf(value: unknown): string {
 export const SHOWN = 80
 
 /** Formats a value of a document for messages: JSON, cut after 80 characters. */
-export function shown(value: unknown): string {
+export function shortJson(value: unknown): string {
   const text = jsonOf(value)
   return text.length <= SHOWN ? text : `${text.slice(0, SHOWN)}…`
 }

@@ -1,6 +1,6 @@
 /** Checks of values, for configuration documents and the options of calls. */
 import { aDuration, durationMs, LONGEST_MS } from '../base/duration.js'
-import { isMap, isOpaque, kindOf, type Place, SHOWN, shown } from './place.js'
+import { isMap, isOpaque, kindOf, type Place, SHOWN, shortJson } from './place.js'
 import { didYouMean } from './spelling.js'
 
 /** Returns the normalised value, or reports a problem at `place` and returns undefined. `W`: the type of the value as a program writes it. */
@@ -151,7 +151,7 @@ export function unique<T, W>(
       if (before === undefined) seen.set(key(checked), index)
       else {
         const where = at === undefined ? place : place.at(at)
-        return where.wrong(`${what} ${shown(key(checked))} is given twice, first in item [${before}]`)
+        return where.wrong(`${what} ${shortJson(key(checked))} is given twice, first in item [${before}]`)
       }
       return checked
     }
@@ -219,11 +219,11 @@ export function duration(least: number): ValueCheck<number, Duration> {
 export function size(least: number, most: number): ValueCheck<number, Size> {
   const read = text('a size', given => {
     const [, number, unit = ''] = /^(\d+)([kmg]?)$/i.exec(given) ?? []
-    if (number === undefined) return new InvalidValue(`${shown(given)} is no size (512, 16k, 1m, 2g)`)
+    if (number === undefined) return new InvalidValue(`${shortJson(given)} is no size (512, 16k, 1m, 2g)`)
     const bytes = Number(number) * SIZES[unit.toLowerCase() as keyof typeof SIZES]
     return bytes >= least && bytes <= most
       ? bytes
-      : new InvalidValue(`${shown(given)} is ${bytes} bytes, outside of ${least} to ${most}`)
+      : new InvalidValue(`${shortJson(given)} is ${bytes} bytes, outside of ${least} to ${most}`)
   })
   return (value, place) =>
     read(typeof value === 'number' && Number.isInteger(value) && value >= 0 ? String(value) : value, place)
@@ -232,12 +232,12 @@ export function size(least: number, most: number): ValueCheck<number, Size> {
 export function name(given: string): string | InvalidValue {
   if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(given)) return given
   return new InvalidValue(
-    `${shown(given)} is no name (1 to 64 letters, digits, ".", "_" and "-", a letter or digit first)`,
+    `${shortJson(given)} is no name (1 to 64 letters, digits, ".", "_" and "-", a letter or digit first)`,
   )
 }
 
 export const absolutePath = text('a path', given =>
   given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
     ? given
-    : new InvalidValue(`${shown(given)} is no absolute path of a file`),
+    : new InvalidValue(`${shortJson(given)} is no absolute path of a file`),
 )

@@ -4,7 +4,7 @@ import { InvalidArgumentError } from 'commander'
 import { FdbError } from '../errors.js'
 import { closeAll, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js'
 import { OperatorClient } from '../operator/client.js'
-import { type DescriptorLease, type HeldDescriptor, serviceIn } from '../operator/held-descriptors.js'
+import { type DescriptorLease, type HeldDescriptor, serviceOfName } from '../operator/held-descriptors.js'
 import { successorCommand } from '../os/command-line.js'
 import { OtherProcess } from '../os/other-process.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
@@ -89,7 +89,7 @@ export function addFd(program: Command): void {
 
 async function list({ json, service, watch, ...flags }: AnswerFlags & { watch?: true }): Promise<void> {
   const show = (all: readonly HeldDescriptor[]) => {
-    const held = service === undefined ? all : all.filter(({ name }) => serviceIn(name) === service)
+    const held = service === undefined ? all : all.filter(({ name }) => serviceOfName(name) === service)
     print(json, held, () => listText(held))
   }
   if (!watch) {

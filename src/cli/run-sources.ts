@@ -4,7 +4,7 @@ import { basename, resolve } from 'node:path'
 import { serviceName } from '../auto/settings.js'
 import { defaultText } from '../base/default-times.js'
 import { checkOptions } from '../checks/options.js'
-import { OptionPlace, shown } from '../checks/place.js'
+import { OptionPlace, shortJson } from '../checks/place.js'
 import { absent, type Field, map, optional } from '../checks/shape.js'
 import {
   boolean,
@@ -93,7 +93,9 @@ const address = text('a listener address', given => {
 const listenerName = (given: string) =>
   isListenerName(given)
     ? given
-    : new InvalidValue(`${shown(given)} is no name of a listener: 1 to 255 characters, no colon, = or space`)
+    : new InvalidValue(
+        `${shortJson(given)} is no name of a listener: 1 to 255 characters, no colon, = or space`,
+      )
 
 const listeners = refine(named(listenerName, address, 'a map of names to addresses'), pairs =>
   pairs.map(([name, spec]): NamedListener => ({ name, spec })),

@@ -235,7 +235,7 @@ export function parseDocument<T>(text: string, file: string, check: ValueCheck<T
   const document = new ConfigDocument(text)
   if (document.syntax.length > 0) {
     const problems = document.syntax.slice(0, MOST).map(problem => ({ ...problem, key: '' }))
-    throw refusal(file, problems, document.syntax.length)
+    throw problemsError(file, problems, document.syntax.length)
   }
   const problems = new Problems(MOST)
   const config = check(document.value, new DocumentPlace(problems))
@@ -245,7 +245,7 @@ export function parseDocument<T>(text: string, file: string, check: ValueCheck<T
     key: formatPath(path),
     message,
   }))
-  throw refusal(file, located, problems.count)
+  throw problemsError(file, located, problems.count)
 }
 
 /** Checks a configuration object of a program. Throws ERR_FDB_CONFIG with one line per problem (at most 20), `KEY: what is wrong`. */
@@ -262,7 +262,7 @@ export function checkMade<T>(document: unknown, check: ValueCheck<T>): T {
   })
 }
 
-function refusal(file: string, found: ConfigProblem[], count: number): FdbError {
+function problemsError(file: string, found: ConfigProblem[], count: number): FdbError {
   const problems = found.toSorted((a, b) => a.line - b.line || a.column - b.column)
   const lines = problems.map(
     ({ line, column, key, message }) =>

@@ -14,7 +14,7 @@ import type { StayOptions } from '../member/operator/stay.js'
 import type { ReadyOptions, UpgradeOptions } from '../member/options/member-options.js'
 import { resolveOptions } from '../member/options/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
-import { serviceIn } from '../operator/held-descriptors.js'
+import { serviceOfName } from '../operator/held-descriptors.js'
 import {
   type CommandContext,
   type CommandOrder,
@@ -179,7 +179,7 @@ export class Daemon implements AsyncDisposable {
       startedAt: new Date(this.#startedAt).toISOString(),
       rssBytes: residentBytes(),
       descriptors: this.#descriptors.size,
-      programs: this.#descriptors.usersOf(name => shows(serviceIn(name))),
+      programs: this.#descriptors.usersOf(name => shows(serviceOfName(name))),
       ...orchestrator?.status(),
       services,
     }

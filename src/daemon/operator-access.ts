@@ -10,7 +10,7 @@ import {
   type DescriptorOrder,
   type DescriptorUser,
   type HeldDescriptor,
-  serviceIn,
+  serviceOfName,
 } from '../operator/held-descriptors.js'
 import type {
   CommandContext,
@@ -120,7 +120,7 @@ export class DescriptorAccess implements DescriptorHolder {
 
   list(): HeldDescriptor[] {
     const lists = this.#checks.accessCheck.listFilter(this.#peer)
-    return this.#checks.store.list().filter(({ name }) => lists(serviceIn(name)))
+    return this.#checks.store.list().filter(({ name }) => lists(serviceOfName(name)))
   }
 
   put(order: DescriptorOrder): void {
@@ -222,7 +222,7 @@ export class DescriptorAccess implements DescriptorHolder {
   }
 
   #demand(action: Action, name: string): ServicePolicy {
-    const service = serviceIn(name)
+    const service = serviceOfName(name)
     const { accessCheck } = this.#checks
     const policy = accessCheck.policyOf(service)
     accessCheck.demand(action, { service: service ?? '', descriptor: name }, policy, this.#peer)

@@ -41,13 +41,13 @@ interface OfferSenderDeps {
  * process that may have to read or write them. Owns the dups that are in flight.
  */
 export class OfferSender {
-  readonly #parts: OfferSenderDeps
+  readonly #deps: OfferSenderDeps
   /** Resolves when the last Offer was sent. Later bundles wait, so that the joiner does not take them for a part of the Offer. */
   #offering: Promise<void> = Promise.resolve()
 
-  constructor(parts: OfferSenderDeps) {
-    this.#parts = parts
-    parts.registry.added = entry => this.#late(entry)
+  constructor(deps: OfferSenderDeps) {
+    this.#deps = deps
+    deps.registry.added = entry => this.#late(entry)
   }
 
   offer(peer: Peer, offered: OfferEpochs): void {
@@ -57,12 +57,12 @@ export class OfferSender {
     } catch (cause) {
       peer.reason ??= outOfDescriptors('the descriptors for the successor cannot be collected', cause)
       // The state machine must finish the present step first.
-      queueMicrotask(() => this.#parts.driver.undelivered(peer, false))
+      queueMicrotask(() => this.#deps.driver.undelivered(peer, false))
       return
     }
     peer.holds = true
     const { epoch, wayBack, source } = offered
-    const { ready: timeoutMs, quiesce: quiesceMs } = this.#parts.driver.times()
+    const { ready: timeoutMs, quiesce: quiesceMs } = this.#deps.driver.times()
     const { channel } = peer.link
     const before = channel.fdsSent
     peer.link.post({
@@ -80,8 +80,8 @@ export class OfferSender {
       .sendBundle(sent, timeoutMs)
       .catch(error => {
         peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
-        this.#parts.logger.warn({ err: error, pid: peer.pid }, 'the joiner did not take the offer')
-        this.#parts.driver.undelivered(peer, channel.fdsSent > before)
+        this.#deps.logger.warn({ err: error, pid: peer.pid }, 'the joiner did not take the offer')
+        this.#deps.driver.undelivered(peer, channel.fdsSent > before)
       })
       .finally(() => closeItems(sent))
   }
@@ -97,11 +97,11 @@ export class OfferSender {
     }
     const item = { ...entryItem(entry), fd: entry.fd.share() }
     void this.#offering
-      .then(() => peer.link.sendBundle([item], this.#parts.driver.times().ready))
+      .then(() => peer.link.sendBundle([item], this.#deps.driver.times().ready))
       .catch(error => {
         if (this.#joining !== peer) return
         peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
-        this.#parts.host.dispatch({ type: 'cancel' })
+        this.#deps.host.dispatch({ type: 'cancel' })
       })
       .finally(() => item.fd.close())
   }
@@ -112,23 +112,23 @@ export class OfferSender {
    * with `offer`; otherwise retries until it succeeds.
    */
   make(epochs: readonly Epoch[], offer: boolean): void | Promise<void> {
-    if (offer) return this.#shareAll(this.#parts.segmentSet.make(epochs))
+    if (offer) return this.#shareAll(this.#deps.segmentSet.make(epochs))
     let made: Segment[] = []
-    const making = this.#parts.driver.repeatUntilDone('make', () => {
-      made = this.#parts.segmentSet.make(epochs)
+    const making = this.#deps.driver.repeatUntilDone('make', () => {
+      made = this.#deps.segmentSet.make(epochs)
     })
     return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
   }
 
   /** Sends a reconnected peer the segments that were made while it had no channel. */
   catchUp(peer: Peer): void {
-    const missed = this.#parts.segmentSet.all.filter(
+    const missed = this.#deps.segmentSet.all.filter(
       segment =>
-        segment.kind === 'epoch' && this.#parts.segmentSet.isWritable(segment.epoch) && !segment.sealed,
+        segment.kind === 'epoch' && this.#deps.segmentSet.isWritable(segment.epoch) && !segment.sealed,
     )
     if (missed.length > 0)
       this.#share(peer, missed).catch(error =>
-        this.#parts.logger.debug(
+        this.#deps.logger.debug(
           { err: error, pid: peer.pid },
           'a peer did not get segments that it has missed',
         ),
@@ -137,26 +137,26 @@ export class OfferSender {
 
   /** The number of descriptors that the owner has open, or null if unknown. */
   get #descriptorsOfOwner(): number | null {
-    const { owner, scope } = this.#parts.host.state()
+    const { owner, scope } = this.#deps.host.state()
     if (scope === 'holder') return fdLimits().open
-    const peer = this.#parts.peers.get(owner)
+    const peer = this.#deps.peers.get(owner)
     return peer?.proven ? descriptorsOf(peer.pid) : null
   }
 
   /** The joiner, or undefined if there is none or its Commit was sent. */
   get #joining(): Peer | undefined {
-    const { phase, joiner } = this.#parts.host.state()
-    return isBeforeCommit(phase) ? this.#parts.peers.get(joiner) : undefined
+    const { phase, joiner } = this.#deps.host.state()
+    return isBeforeCommit(phase) ? this.#deps.peers.get(joiner) : undefined
   }
 
   /** Collects the descriptors of an Offer. `share()` keeps them open until the peer has received them, even if a listener closes before. */
   #collect(peer: Peer, { epoch, wayBack, source }: OfferEpochs): BundleItem[] {
-    if (this.#parts.segmentSet.get(epoch) === undefined || this.#parts.segmentSet.get(wayBack) === undefined)
+    if (this.#deps.segmentSet.get(epoch) === undefined || this.#deps.segmentSet.get(wayBack) === undefined)
       throw new FdbError('ERR_FDB_INTERNAL', `the segments ${epoch} and ${wayBack} could not be made`)
     const sent: BundleItem[] = []
-    const segments = this.#parts.segmentSet.offer(source, [epoch, wayBack])
+    const segments = this.#deps.segmentSet.offer(source, [epoch, wayBack])
     try {
-      const items = [...this.#parts.registry.items(), ...this.#parts.host.extraItems(), ...segments.items]
+      const items = [...this.#deps.registry.items(), ...this.#deps.host.extraItems(), ...segments.items]
       for (const item of [...items, ...this.#pidfds(peer)]) sent.push({ ...item, fd: item.fd.share() })
       return sent
     } catch (error) {
@@ -169,13 +169,13 @@ export class OfferSender {
 
   /** Returns the pidfds of other members, from which a restarted daemon learns which processes may still be alive. */
   #pidfds(except: Peer): BundleItem[] {
-    return this.#parts.peers.all
+    return this.#deps.peers.all
       .filter(p => p.holds && p.id !== except.id && p.pidfd !== null)
       .map(p => ({ role: 'pidfd', name: String(p.pid), fd: p.pidfd! }))
   }
 
   #shareAll(made: readonly Segment[]): void | Promise<void> {
-    const sharers = this.#parts.peers.reachable
+    const sharers = this.#deps.peers.reachable
     if (sharers.length === 0) return
     return Promise.allSettled(sharers.map(peer => this.#share(peer, made))).then(() => {})
   }
@@ -185,7 +185,7 @@ export class OfferSender {
     const items = segments.map(
       segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.share() }) as const,
     )
-    await peer.link.sendBundle(items, this.#parts.driver.times().freeze).finally(() => closeItems(items))
+    await peer.link.sendBundle(items, this.#deps.driver.times().freeze).finally(() => closeItems(items))
   }
 }
 

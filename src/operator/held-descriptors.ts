@@ -100,7 +100,7 @@ export interface DescriptorHolder {
 }
 
 /** Returns the service in a descriptor's name: `shop` for `shop/spool`; null if there is none. */
-export function serviceIn(name: string): string | null {
+export function serviceOfName(name: string): string | null {
   const slash = name.indexOf('/')
   return slash < 1 ? null : name.slice(0, slash)
 }

@@ -41,12 +41,14 @@ function removeIfLeft(folder: string): void {
 function isLeft(path: string): boolean {
   if (!lstatSync(path).isSocket()) return false
   const label = 'socket of a temporary folder'
-  const datagram = refusal(() => connectToDatagram(path, false, label))
-  return (datagram === 'EPROTOTYPE' ? refusal(() => connectToUnix(path, label)) : datagram) === 'ECONNREFUSED'
+  const datagram = errorCodeOf(() => connectToDatagram(path, false, label))
+  return (
+    (datagram === 'EPROTOTYPE' ? errorCodeOf(() => connectToUnix(path, label)) : datagram) === 'ECONNREFUSED'
+  )
 }
 
 /** Returns the error code of connecting; null if a process listens. */
-function refusal(connect: () => OwnedFd): string | null {
+function errorCodeOf(connect: () => OwnedFd): string | null {
   try {
     connect().close()
     return null

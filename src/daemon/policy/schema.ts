@@ -1,5 +1,5 @@
 /** Every key of a daemon's configuration, with its check, its default and its line in the documentation. */
-import { type Place, shown } from '../../checks/place.js'
+import { type Place, shortJson } from '../../checks/place.js'
 import { absent, type Field, map, optional, type Shape } from '../../checks/shape.js'
 import {
   absolutePath,
@@ -50,7 +50,7 @@ const aPerson: ValueCheck<ProcessMatch> = (value, place) => {
   if (value === 'owner') return OWNER
   if (value === 'anyone') return ANYONE
   return typeof value === 'string'
-    ? place.wrong(`${shown(value)} is none of "owner", "anyone" and a map of uid, gid and executable`)
+    ? place.wrong(`${shortJson(value)} is none of "owner", "anyone" and a map of uid, gid and executable`)
     : described(value, place)
 }
 
@@ -81,7 +81,7 @@ const unservedMap: ValueCheck<Unserved> = refine(map(unservedShape), ({ after, c
 const unserved: ValueCheck<Unserved | 'hold'> = (value, place) => {
   if (value === 'hold') return 'hold'
   return typeof value === 'string'
-    ? place.wrong(`${shown(value)} is neither "hold" nor a map of after, close and run`)
+    ? place.wrong(`${shortJson(value)} is neither "hold" nor a map of after, close and run`)
     : unservedMap(value, place)
 }
 
@@ -111,7 +111,9 @@ const aboutClaim = 'permission to duplicate a descriptor or listener'
 const aboutRemove = 'permission to remove a descriptor'
 
 const one: ValueCheck<1> = (value, place) =>
-  value === 1 ? 1 : place.wrong(`${shown(value)} is not 1: one member serves, the others are its successors`)
+  value === 1
+    ? 1
+    : place.wrong(`${shortJson(value)} is not 1: one member serves, the others are its successors`)
 
 export const serviceShape = {
   join: allowed('permission to be a member: serve, be a successor, reconnect'),
@@ -155,7 +157,7 @@ const daemonShape = {
 function serviceName(name: string): string | InvalidValue {
   return name.length >= 1 && name.length <= 128
     ? name
-    : new InvalidValue(`${shown(name)} is not a valid name of a service (1 to 128 characters)`)
+    : new InvalidValue(`${shortJson(name)} is not a valid name of a service (1 to 128 characters)`)
 }
 
 export const policyShape = {

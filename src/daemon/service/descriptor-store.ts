@@ -14,7 +14,7 @@ import {
   type DescriptorsOfProcess,
   type DescriptorUser,
   type HeldDescriptor,
-  serviceIn,
+  serviceOfName,
 } from '../../operator/held-descriptors.js'
 import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
 import { ChangeNotifier } from '../../wire/pending.js'
@@ -253,7 +253,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const onTimeout = () => this.end(name, 'a descriptor was removed: its time has passed')
     const onDeath = () => this.end(name, 'a descriptor was removed: its process has ended')
     const { until } = record
-    this.#sizes.add(serviceIn(name))
+    this.#sizes.add(serviceOfName(name))
     this.#held.set(name, {
       ...record,
       timer: until === null ? undefined : setTimeout(onTimeout, remainingMs(until)).unref(),
@@ -267,14 +267,14 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const held = this.#held.get(name)
     clearTimeout(held?.timer)
     held?.watch?.close()
-    if (this.#held.delete(name)) this.#sizes.add(serviceIn(name), -1)
+    if (this.#held.delete(name)) this.#sizes.add(serviceOfName(name), -1)
     this.#claims.forget(name)
     for (const key of [descriptorKey(name), lifetimeKey(name)]) this.#registry.drop(key)
   }
 
   #refuseMore(name: string, most: number): void {
     if (this.#held.size >= MAX_ENTRIES) throw tooMany(name)
-    const service = serviceIn(name)
+    const service = serviceOfName(name)
     if (this.#sizes.of(service) >= most) throw serviceLimitError(service ?? '', 'descriptors', most)
   }
 

@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
-import { type Place, shown } from '../../checks/place.js'
+import { type Place, shortJson } from '../../checks/place.js'
 import { type CertificateConfig, readMaterial, WrongMaterial } from '../tls/material.js'
 
 const MAX_BYTES = 1024 * 1024
@@ -14,13 +14,13 @@ export function readCertificateFiles(
   if (chain === undefined || key === undefined) return undefined
   const material = readMaterial(chain, key, files.names)
   if (material instanceof WrongMaterial) {
-    return place.at(material.at).wrong(`${shown(files[material.at])}: ${material.why}`)
+    return place.at(material.at).wrong(`${shortJson(files[material.at])}: ${material.why}`)
   }
   if (material.names.length === 0 && place.step !== 0) {
     return place
       .at('cert')
       .wrong(
-        `${shown(files.cert)} has no DNS name: give "names", or make it the first certificate, which is the default`,
+        `${shortJson(files.cert)} has no DNS name: give "names", or make it the first certificate, which is the default`,
       )
   }
   return { ...material, files: { cert: files.cert, key: files.key } }
@@ -30,12 +30,12 @@ export function readCertificateFiles(
 function readText(path: string, place: Place): string | undefined {
   try {
     const facts = statSync(path)
-    if (!facts.isFile()) return place.wrong(`${shown(path)} is not a file`)
+    if (!facts.isFile()) return place.wrong(`${shortJson(path)} is not a file`)
     if (facts.size > MAX_BYTES)
-      return place.wrong(`${shown(path)} has ${facts.size} bytes, at most ${MAX_BYTES} are read`)
+      return place.wrong(`${shortJson(path)} has ${facts.size} bytes, at most ${MAX_BYTES} are read`)
     return readFileSync(path, 'latin1')
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
-    return place.wrong(`${shown(path)} cannot be read (${code ?? message})`)
+    return place.wrong(`${shortJson(path)} cannot be read (${code ?? message})`)
   }
 }

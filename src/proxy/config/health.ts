@@ -1,4 +1,4 @@
-import { isMap, type Place, shown } from '../../checks/place.js'
+import { isMap, type Place, shortJson } from '../../checks/place.js'
 import { absent, map, optional } from '../../checks/shape.js'
 import {
   type Checked,
@@ -26,7 +26,7 @@ const EXAMPLES: Readonly<Record<ProbeKind, string>> = {
 function healthAddress(kind: ProbeKind): ValueCheck<string, string> {
   return text(kind === 'command' ? 'a command' : 'an address', given =>
     CHECK_PARSERS[kind](given) === null
-      ? new InvalidValue(`${shown(given)} is not a valid ${kind} check; write ${EXAMPLES[kind]}`)
+      ? new InvalidValue(`${shortJson(given)} is not a valid ${kind} check; write ${EXAMPLES[kind]}`)
       : given,
   )
 }
@@ -34,7 +34,7 @@ function healthAddress(kind: ProbeKind): ValueCheck<string, string> {
 function hostField(given: string): string | InvalidValue {
   return /^[\w.-]+(:\d{1,5})?$|^\[[\da-fA-F:.]+\](:\d{1,5})?$/.test(given)
     ? given
-    : new InvalidValue(`${shown(given)} is not a host (app.example.com)`)
+    : new InvalidValue(`${shortJson(given)} is not a host (app.example.com)`)
 }
 
 export const healthShape = {
@@ -102,7 +102,7 @@ export const health: ValueCheck<HealthConfig | null, string | Off | HealthDocume
   const rest = value.slice(at + 1)
   if (kind === undefined)
     return place.wrong(
-      `${shown(value)} is not a health check; write http:/health, tcp:HOST:PORT, command:TEXT or a map`,
+      `${shortJson(value)} is not a health check; write http:/health, tcp:HOST:PORT, command:TEXT or a map`,
     )
   return healthAddress(kind)(rest, place) === undefined ? undefined : healthMap({ [kind]: rest }, place)
 }
@@ -146,7 +146,7 @@ export function healthListener(
   if (listener === null) at.wrong('no listener takes HTTP requests; use "tcp: HOST:PORT" or a command')
   else
     at.at('listener').wrong(
-      `${shown(listener)} is not a listener for HTTP requests; those are: ${fits.join(', ') || 'none'}`,
+      `${shortJson(listener)} is not a listener for HTTP requests; those are: ${fits.join(', ') || 'none'}`,
     )
   return false
 }

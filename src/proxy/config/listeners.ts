@@ -1,4 +1,4 @@
-import { shown } from '../../checks/place.js'
+import { shortJson } from '../../checks/place.js'
 import { absent, map, optional, required } from '../../checks/shape.js'
 import {
   boolean,
@@ -33,12 +33,12 @@ function listenerAddress(given: string): ListenerSpec | InvalidValue {
   try {
     const spec = parseListenerSpec(given)
     return spec.kind === 'udp'
-      ? new InvalidValue(`${shown(given)} is a UDP address; the proxy listens on tcp:// and unix:`)
+      ? new InvalidValue(`${shortJson(given)} is a UDP address; the proxy listens on tcp:// and unix:`)
       : spec
   } catch (error) {
     if (!FdbError.is(error)) throw error
     return new InvalidValue(
-      `${shown(given)} is not a listener address: ${error.message.replace(/^.*? has an invalid /s, 'invalid ')}`,
+      `${shortJson(given)} is not a listener address: ${error.message.replace(/^.*? has an invalid /s, 'invalid ')}`,
     )
   }
 }
@@ -73,7 +73,7 @@ export const listeners = (upstreamNames: ReadonlySet<string>) => () => {
         .at('halfClose')
         .wrong('whole connections may always be ended one side at a time; leave it out')
     if (spec.kind === 'unix' && !spec.abstract && isFolder(spec.path))
-      return place.at('address').wrong(`${shown(spec.path)} is a folder; write the path of a socket`)
+      return place.at('address').wrong(`${shortJson(spec.path)} is a folder; write the path of a socket`)
     if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls, halfClose }
     return place.at('forward').wrong(noUpstream(forward, upstreamNames))
   })

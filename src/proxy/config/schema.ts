@@ -2,7 +2,7 @@
 
 import { isIP } from 'node:net'
 import { defaultText } from '../../base/default-times.js'
-import { isMap, type Place, shown } from '../../checks/place.js'
+import { isMap, type Place, shortJson } from '../../checks/place.js'
 import {
   absent,
   group,
@@ -48,9 +48,11 @@ const GiB = 2 ** 30
 function controlPath(given: string): string | InvalidValue {
   const bytes = Buffer.byteLength(given)
   if (!given.startsWith('/') || given.endsWith('/') || given.includes('\0')) {
-    return new InvalidValue(`${shown(given)} is not an absolute path of a socket (/run/edge/upgrade.sock)`)
+    return new InvalidValue(
+      `${shortJson(given)} is not an absolute path of a socket (/run/edge/upgrade.sock)`,
+    )
   }
-  if (isFolder(given)) return new InvalidValue(`${shown(given)} is a folder; write the path of a socket`)
+  if (isFolder(given)) return new InvalidValue(`${shortJson(given)} is a folder; write the path of a socket`)
   return bytes <= 106
     ? given
     : new InvalidValue(`the path has ${bytes} bytes, a control socket's at most 106; use a shorter folder`)
@@ -210,7 +212,7 @@ export function configShape(upstreamNames: ReadonlySet<string>, listenerNames: R
       text('a name', given =>
         /^[\x21-\x7e]{1,128}$/.test(given)
           ? given
-          : new InvalidValue(`${shown(given)} is not a service name (1 to 128 visible characters)`),
+          : new InvalidValue(`${shortJson(given)} is not a service name (1 to 128 visible characters)`),
       ),
       'name of the service; two services cannot use one control socket',
     ),
@@ -316,10 +318,10 @@ function pathsDiffer(
     if (spec.kind === 'unix' && !spec.abstract && spec.path === control)
       at.at(index)
         .at('address')
-        .wrong(`${shown(spec.path)} is the path of the control socket too; write another one`)
+        .wrong(`${shortJson(spec.path)} is the path of the control socket too; write another one`)
   const sockets = [control, ...listeners.map(({ spec }) => spec.path)]
   if (stateFile !== null && sockets.includes(stateFile.path))
-    place.at('stateFile').wrong(`${shown(stateFile.path)} is the path of a socket too; write another one`)
+    place.at('stateFile').wrong(`${shortJson(stateFile.path)} is the path of a socket too; write another one`)
   return place.problems.count === count
 }
 
@@ -342,7 +344,7 @@ function routesTakeRequests(
     if (target.kind !== 'upstream' || !tcp.has(target.upstream)) continue
     const at = place.at('routes').at(index).at('upstream')
     at.wrong(
-      `${shown(target.upstream)} has tcp:// servers, which take no requests: write http://, or "forward"`,
+      `${shortJson(target.upstream)} has tcp:// servers, which take no requests: write http://, or "forward"`,
     )
   }
   return place.problems.count === count
@@ -356,7 +358,7 @@ function nameServer(given: string): string | InvalidValue {
   const possible = port === undefined || (Number(port) >= 1 && Number(port) <= 65_535)
   if (whole && possible) return given
   return new InvalidValue(
-    `${shown(given)} is not the address of a name server (10.0.0.2, 10.0.0.2:5353, [fd00::2]:53)`,
+    `${shortJson(given)} is not the address of a name server (10.0.0.2, 10.0.0.2:5353, [fd00::2]:53)`,
   )
 }
 
@@ -374,7 +376,7 @@ const stateFileShape = {
     refine(absolutePath, (path, place) =>
       isNoFile(path)
         ? place.wrong(
-            `${shown(path)} is ${isFolder(path) ? 'a folder' : 'no regular file'}; write the path of a file`,
+            `${shortJson(path)} is ${isFolder(path) ? 'a folder' : 'no regular file'}; write the path of a file`,
           )
         : path,
     ),

@@ -1,6 +1,6 @@
 import { type Stats, statSync } from 'node:fs'
 import { isIP } from 'node:net'
-import { shown } from '../../checks/place.js'
+import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
 import { headerName } from '../routes/rule.js'
 
@@ -33,7 +33,7 @@ export interface AddressRange {
 export function viaName(given: string): string | InvalidValue {
   return /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/.test(given)
     ? given
-    : new InvalidValue(`${shown(given)} is not a name for Via (a token, at most 128 characters)`)
+    : new InvalidValue(`${shortJson(given)} is not a name for Via (a token, at most 128 characters)`)
 }
 
 export function addressRange(given: string): AddressRange | InvalidValue {
@@ -42,7 +42,9 @@ export function addressRange(given: string): AddressRange | InvalidValue {
   const maxPrefix = version === 4 ? 32 : 128
   const prefix = bits === undefined ? maxPrefix : Number(bits)
   if (version === 0 || prefix > maxPrefix)
-    return new InvalidValue(`${shown(given)} is not an address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
+    return new InvalidValue(
+      `${shortJson(given)} is not an address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`,
+    )
   return { address, prefix, family: version === 4 ? 'ipv4' : 'ipv6' }
 }
 
@@ -70,6 +72,6 @@ export function instanceHeaderName(text: string): string | InvalidValue {
   const lower = text.toLowerCase()
   if (name instanceof InvalidValue || (!OF_THE_ANSWER.has(lower) && !OF_THE_CONTENT.test(lower))) return name
   return new InvalidValue(
-    `${shown(text)} has a meaning for clients and caches; choose another header, such as X-Instance`,
+    `${shortJson(text)} has a meaning for clients and caches; choose another header, such as X-Instance`,
   )
 }

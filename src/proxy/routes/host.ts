@@ -9,7 +9,7 @@
 import { isIPv4 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { isIPv6 } from '../../base/lazy.js'
-import { shown } from '../../checks/place.js'
+import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
@@ -23,7 +23,7 @@ const PLAIN = /^(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z](?:[
 export function canonicalHost(pattern: string): string | InvalidValue {
   if (pattern === '*' || (pattern.length <= MAX_CHARACTERS && PLAIN.test(pattern))) return pattern
   if (pattern === '') return new InvalidValue('"" is not a host; write "*" for every host')
-  const refuse = (why: string) => new InvalidValue(`${shown(pattern)} is not a host: ${why}`)
+  const refuse = (why: string) => new InvalidValue(`${shortJson(pattern)} is not a host: ${why}`)
   if (/[/?#@\s\\%]/.test(pattern)) return refuse('write only the name, for example app.example.com')
   if (isIPv6(pattern)) return refuse(`write an IPv6 address in brackets, [${pattern}]`)
   if (pattern.startsWith('[')) {
@@ -42,7 +42,7 @@ export function canonicalHost(pattern: string): string | InvalidValue {
     return refuse('a name has 1 to 253 characters')
   const labels = ascii.split('.')
   const bad = labels.find(label => !LABEL.test(label))
-  if (bad !== undefined) return refuse(`${shown(bad)} is not a label (1 to 63 letters, digits and -)`)
+  if (bad !== undefined) return refuse(`${shortJson(bad)} is not a label (1 to 63 letters, digits and -)`)
   if (/^\d+$/.test(labels.at(-1)!)) return refuse('it ends like an IPv4 address, but is not one')
   return wildcard ? `*.${ascii}` : ascii
 }

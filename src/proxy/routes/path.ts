@@ -16,7 +16,7 @@
  * The proxy always refuses dot segments in any reading (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`, `%252e`), NUL in any reading, a backslash, and a path
  * without a leading slash (except `*`, which is compared as `/`). Clients resolve dot segments before they send a request.
  */
-import { shown } from '../../checks/place.js'
+import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
 
 const MAX_PATH_CHARACTERS = 4096
@@ -27,7 +27,7 @@ const PLAIN = /^(?:\/|(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+)$/
 /** Returns the canonical spelling of a route's path prefix: without a slash at the end (except `/`), and with normalised escapes. */
 export function canonicalPath(prefix: string): string | InvalidValue {
   if (prefix.length <= MAX_PATH_CHARACTERS && PLAIN.test(prefix)) return prefix
-  const refuse = (why: string) => new InvalidValue(`${shown(prefix)} is not a path: ${why}`)
+  const refuse = (why: string) => new InvalidValue(`${shortJson(prefix)} is not a path: ${why}`)
   if (!prefix.startsWith('/')) return refuse('it must begin with /')
   if (prefix.length > MAX_PATH_CHARACTERS)
     return refuse(`it has ${prefix.length} characters, at most ${MAX_PATH_CHARACTERS} are allowed`)
@@ -39,7 +39,7 @@ export function canonicalPath(prefix: string): string | InvalidValue {
   const odd = /[^A-Za-z0-9\-._~!$&'()+,=:@%/]/u.exec(prefix)?.[0]
   if (odd !== undefined) {
     const escapeByte = /\p{Surrogate}/u.test(odd) ? '' : `; write ${encodeURIComponent(odd)}`
-    return refuse(`${shown(odd)} must be percent-encoded${escapeByte}`)
+    return refuse(`${shortJson(odd)} must be percent-encoded${escapeByte}`)
   }
   if (/%(?![0-9A-Fa-f]{2})/.test(prefix))
     return refuse('two hexadecimal digits must follow a %; write %25 for the sign itself')

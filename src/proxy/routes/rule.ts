@@ -1,5 +1,5 @@
 import { ShardedMap } from '../../base/large-collections.js'
-import { type Place, shown } from '../../checks/place.js'
+import { type Place, shortJson } from '../../checks/place.js'
 import { absent, map, optional, required } from '../../checks/shape.js'
 import { didYouMean } from '../../checks/spelling.js'
 import {
@@ -80,7 +80,7 @@ const placeShape = {
 function sentHost(given: string): string | InvalidValue {
   return /^(?:[0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$/.test(given)
     ? given
-    : new InvalidValue(`${shown(given)} is not a host with or without a port`)
+    : new InvalidValue(`${shortJson(given)} is not a host with or without a port`)
 }
 
 const fieldShape = {
@@ -100,7 +100,7 @@ function onceEach<T extends FieldChanges>(given: T, place: Place): T | undefined
   const duplicate = names.find((name, i) => names.indexOf(name) !== i)
   return duplicate === undefined
     ? given
-    : place.wrong(`"set" and "remove" name the header ${shown(duplicate)} twice`)
+    : place.wrong(`"set" and "remove" name the header ${shortJson(duplicate)} twice`)
 }
 
 export const routeShape = {
@@ -230,10 +230,10 @@ const PROXY_HEADERS = new Set([
 /** Checks the name of a header that the operator may set. */
 export function headerName(text: string): string | InvalidValue {
   if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/.test(text)) {
-    return new InvalidValue(`${shown(text)} is not a header name (1 to 64 letters, digits and -)`)
+    return new InvalidValue(`${shortJson(text)} is not a header name (1 to 64 letters, digits and -)`)
   }
   if (PROXY_HEADERS.has(text.toLowerCase()))
-    return new InvalidValue(`${shown(text)} is set by the proxy itself; choose another header`)
+    return new InvalidValue(`${shortJson(text)} is set by the proxy itself; choose another header`)
   return text
 }
 
@@ -242,6 +242,6 @@ function headerValue(text: string): string | InvalidValue {
     return new InvalidValue(`the header value has ${text.length} characters; at most 4096 are allowed`)
   if (/^[\t\x20-\x7e]*$/.test(text) && text.trim() === text) return checkVariables(text)
   return new InvalidValue(
-    `${shown(text)} is not a header value (visible ASCII, no line break, no blank at either end)`,
+    `${shortJson(text)} is not a header value (visible ASCII, no line break, no blank at either end)`,
   )
 }

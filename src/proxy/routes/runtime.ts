@@ -1,6 +1,6 @@
 /** Computes changes of routes at run time: either all changes of a call, or none. In that case the error lists the problems. */
 
-import { DocumentPlace, formatPath, Problems, shown } from '../../checks/place.js'
+import { DocumentPlace, formatPath, Problems, shortJson } from '../../checks/place.js'
 import type { ValueCheck } from '../../checks/values.js'
 import { FdbError } from '../../index.js'
 import { getIfReadable, type Stamp } from '../entries/difference.js'
@@ -96,7 +96,7 @@ function* eachOf<T>(
 ): Generator<void> {
   const problems = new Problems(MAX_PROBLEMS)
   const root = new DocumentPlace(problems).at('routes')
-  if (!Array.isArray(given)) root.wrong(`${shown(given)} is not a list of routes`)
+  if (!Array.isArray(given)) root.wrong(`${shortJson(given)} is not a list of routes`)
   else if (given.length === 0) root.wrong('the list is empty')
   else {
     for (const [index, each] of given.entries()) {

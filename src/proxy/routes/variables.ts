@@ -1,4 +1,4 @@
-import { shown } from '../../checks/place.js'
+import { shortJson } from '../../checks/place.js'
 import { didYouMean } from '../../checks/spelling.js'
 import { InvalidValue } from '../../checks/values.js'
 
@@ -34,7 +34,7 @@ export function checkVariables(value: string): string | InvalidValue {
     const name = bare ?? braced
     if (text === '$$' || isName(name)) continue
     const known = NAMES.map(each => `$${each}`)
-    const why = name === undefined ? 'no variable follows a $' : `${shown(text)} is no variable`
+    const why = name === undefined ? 'no variable follows a $' : `${shortJson(text)} is no variable`
     const hint = name === undefined ? '' : didYouMean(`$${name}`, known)
     return new InvalidValue(
       `${why}${hint}; the variables are ${known.join(', ')}; write $$ for a dollar sign`,

@@ -1,4 +1,4 @@
-import { isMap, shown } from '../../checks/place.js'
+import { isMap, shortJson } from '../../checks/place.js'
 import { FdbError, type Logger, type Member, type Section } from '../../index.js'
 import { applyDifference, getIfReadable } from '../entries/difference.js'
 import {
@@ -210,7 +210,7 @@ function readAddition(given: unknown): { material: CertificateMaterial; replace:
 function checkedNames(given: unknown): string[] | null {
   if (given === null) return null
   if (!Array.isArray(given) || given.length === 0)
-    throw certificateError(`names: ${shown(given)} is not a list of names`)
+    throw certificateError(`names: ${shortJson(given)} is not a list of names`)
   return given.map(each => {
     const name = canonicalName(typeof each === 'string' ? each : '')
     if (typeof name !== 'string') throw certificateError(`names: ${name.why}`)

@@ -1,7 +1,7 @@
 import type { X509Certificate } from 'node:crypto'
 import { isIPv4 } from 'node:net'
 import { nodeCrypto, nodeTls } from '../../base/lazy.js'
-import { shown } from '../../checks/place.js'
+import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
 import { canonicalHost } from '../routes/host.js'
 
@@ -95,7 +95,7 @@ function namesOf(leaf: X509Certificate): string[] {
 }
 
 function subject(leaf: X509Certificate): string {
-  return shown(leaf.subject?.replaceAll('\n', ', ') ?? '')
+  return shortJson(leaf.subject?.replaceAll('\n', ', ') ?? '')
 }
 
 function reason(error: unknown): string {
@@ -128,7 +128,7 @@ export function canonicalName(given: string): string | InvalidValue {
   if (typeof host === 'string' && !host.startsWith('[') && !isIPv4(host)) return host
   if (typeof host !== 'string' && host.why !== '') return host
   return new InvalidValue(
-    `${shown(given)} is not a host name that clients can request (app.example.com, *.example.com)`,
+    `${shortJson(given)} is not a host name that clients can request (app.example.com, *.example.com)`,
   )
 }
 

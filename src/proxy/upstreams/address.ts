@@ -1,6 +1,6 @@
 import { isIPv4 } from 'node:net'
 import { isIPv6 } from '../../base/lazy.js'
-import { shown } from '../../checks/place.js'
+import { shortJson } from '../../checks/place.js'
 import { InvalidValue } from '../../checks/values.js'
 
 /** The address of an upstream server. `text` is the canonical spelling. */
@@ -19,7 +19,7 @@ export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
 export function upstreamAddress(text: string): UpstreamAddress | InvalidValue {
   const refuse = (why: string) =>
     new InvalidValue(
-      `${shown(text)} is not an upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
+      `${shortJson(text)} is not an upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
     )
   if (text.startsWith('unix:')) {
     const path = text.slice(5)
@@ -34,13 +34,13 @@ export function upstreamAddress(text: string): UpstreamAddress | InvalidValue {
   const [, scheme, authority, rest = ''] = /^(http|tcp):\/\/([^/?#]*)(.*)$/s.exec(text) ?? []
   if (authority === undefined) return refuse('')
   if (authority.includes('@')) return refuse('leave user and password out')
-  if (rest !== '' && rest !== '/') return refuse(`leave ${shown(rest)} out, requests keep their own path`)
+  if (rest !== '' && rest !== '/') return refuse(`leave ${shortJson(rest)} out, requests keep their own path`)
   const [, v6, name = '', port] = /^(?:\[([^\]]*)\]|([^:[\]]*)):(\d{1,5})$/.exec(authority) ?? []
   if (port === undefined) return refuse(/:\d+$/.test(authority) ? '' : 'the port is missing')
   if (Number(port) < 1 || Number(port) > 65_535) return refuse(`${port} is not a port from 1 to 65535`)
-  if (v6 !== undefined && !isIPv6(v6)) return refuse(`${shown(v6)} is not an IPv6 address`)
+  if (v6 !== undefined && !isIPv6(v6)) return refuse(`${shortJson(v6)} is not an IPv6 address`)
   const host = v6 ?? name.toLowerCase()
-  if (v6 === undefined && !isIPv4(host) && !isName(host)) return refuse(`${shown(name)} is not a host`)
+  if (v6 === undefined && !isIPv4(host) && !isName(host)) return refuse(`${shortJson(name)} is not a host`)
   const written = v6 === undefined ? host : new URL(`http://[${v6}]/`).hostname
   return { kind: 'tcp', host, port: Number(port), text: `${scheme}://${written}:${Number(port)}` }
 }
