@@ -19,7 +19,7 @@ const HELP = `npm run simulate -- [options]
   --hosting H    embedded or daemon; default: each eighth seed has workers, each third other one a daemon
   --state-file   each service has a state file; default: each fourth, and those whose trouble it is
   --findings N   end after so many wrong seeds in a process (20)
-  --jobs N       processes; default: one for each processor
+  --jobs N       processes; default: one for each processor; 1: no other than this one
   --edits FILE   seed defects: a list of [file below src, from, to] in JSON
   --json         print the result as JSON
 `
@@ -129,6 +129,11 @@ function print({ from, runs, calls, cpu, findings }: Result): void {
   )
 }
 
+function loaded(edits: readonly Edit[]): Promise<Code> {
+  collectUnhandled()
+  return load(edits)
+}
+
 async function main(): Promise<void> {
   if (given.help) {
     process.stdout.write(HELP)
@@ -136,19 +141,18 @@ async function main(): Promise<void> {
   }
   const edits = given.edits === undefined ? [] : (JSON.parse(readFileSync(given.edits, 'utf8')) as Edit[])
   const job = process.env.SIMULATE_JOB
-  if (given.seed !== undefined || job !== undefined) {
-    collectUnhandled()
-    const code = await load(edits)
-    if (given.seed !== undefined) {
-      if (!(await story(code, Number(given.seed)))) process.exitCode = 1
-      return
-    }
-    const { from, step } = JSON.parse(job!) as { from: number; step: number }
-    process.stdout.write(JSON.stringify(await campaign(code, from, step)))
+  if (given.seed !== undefined) {
+    if (!(await story(await loaded(edits), Number(given.seed)))) process.exitCode = 1
+    return
+  }
+  if (job !== undefined) {
+    const { from, step } = JSON.parse(job) as { from: number; step: number }
+    process.stdout.write(JSON.stringify(await campaign(await loaded(edits), from, step)))
     return
   }
   const from = Number(given.from ?? Math.floor(Math.random() * 1e9))
-  const result = await inParallel(from, Number(given.jobs ?? availableParallelism()))
+  const jobs = Number(given.jobs ?? availableParallelism())
+  const result = await (jobs === 1 ? campaign(await loaded(edits), from, 1) : inParallel(from, jobs))
   if (given.json) process.stdout.write(JSON.stringify(result))
   else print(result)
   if (result.findings.length > 0) process.exitCode = 1
