@@ -13,9 +13,10 @@ import {
 import { FdbError } from '../../../src/errors.js'
 import { receiveHello } from '../../../src/holder/admission.js'
 import type { Peer } from '../../../src/holder/peer.js'
+import { Registry } from '../../../src/holder/registry.js'
 import { HANDOFF_TIMES, phaseLimit } from '../../../src/holder/times.js'
 import { memoryFile, receiveMessage, socketPair } from '../../../src/kernel/index.js'
-import { Registrations } from '../../../src/member/hosting/daemon-entries.js'
+import { DaemonEntries } from '../../../src/member/hosting/daemon-entries.js'
 import { HolderLink } from '../../../src/member/hosting/holder-link.js'
 import { OperatorRequests } from '../../../src/member/hosting/operator-requests.js'
 import { OperatorClient } from '../../../src/operator.js'
@@ -103,7 +104,10 @@ const WAITS: Readonly<Record<string, Wait>> = {
       using fd = memoryFile('one', 'one')
       const link = silentLink()
       vi.spyOn(link, 'sendBundle').mockResolvedValue()
-      await new Registrations().send(link, [{ role: 'named', name: 'one', fd }], 2_000)
+      const settings = { logger: SILENT, timeout: 2_000 }
+      const joined = { link, post: () => {} }
+      const entries = new DaemonEntries({ settings, registry: new Registry(), joined, throwIfLeft: () => {} })
+      await entries.give([{ role: 'named', name: 'one', fd }])
     },
   },
   'the reply of a member to a command': {
