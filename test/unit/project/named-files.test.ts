@@ -77,14 +77,16 @@ describe('docs/architecture.md', () => {
     },
   )
 
-  it('names functions that are in their files', () => {
-    const named = [...text.matchAll(/((?:`#?\w+\(\)`(?: and )?)+) in `(src\/[\w/.-]+)`/g)]
-    const places = named.flatMap(([, functions, path]) =>
-      [...functions!.matchAll(/(#?\w+)\(/g)].map(([, name]) => ({ name, path: path! })),
+  it('names functions, classes and tables that are in their files', () => {
+    const named = [...text.matchAll(/((?:`#?\w+(?:\(\))?`(?: and )?)+) in `(src\/[\w/.-]+)`/g)]
+    const places = named.flatMap(([, names, path]) =>
+      [...names!.matchAll(/`(#?\w+)(\(\))?`/g)].map(([, name, call]) => ({ name, call, path: path! })),
     )
-    expect(places.length).toBeGreaterThan(8)
-    const defined = ({ name, path }: { name: string | undefined; path: string }) =>
-      new RegExp(`(?:function |^  )${name}\\(`, 'm').test(read(path))
+    expect(places.length).toBeGreaterThan(15)
+    const defined = ({ name, call, path }: (typeof places)[number]) =>
+      new RegExp(call ? `(?:function |^  )\\*?${name}\\(` : `^export (?:const|class) ${name}\\b`, 'm').test(
+        read(path),
+      )
     expect(places.filter(place => !defined(place))).toEqual([])
   })
 
