@@ -266,6 +266,13 @@ export function closeOnThrow<T>(owned: Iterable<{ close(): void } | null | undef
   }
 }
 
+const SHORTAGES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM'])
+
+/** Whether a call has failed because no descriptor or no memory was left: a later call may succeed. */
+export function isShortage(error: unknown): boolean {
+  return SHORTAGES.has((error as Partial<NodeJS.ErrnoException> | null)?.code)
+}
+
 function closedError(label: string): FdbError {
   return new FdbError(
     'ERR_FDB_FD_CLOSED',

@@ -10,6 +10,7 @@ import {
   type Witness,
 } from '../adapter.js'
 import { FdbError } from '../errors.js'
+import { isShortage } from '../kernel/index.js'
 import { type ConnectionRecord, decodeRecord, encodeRecord } from './connection-record.js'
 import type { Relay } from './relay.js'
 
@@ -51,7 +52,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
         }
       }
     } catch (error) {
-      if (!isOutOfDescriptors(error)) throw error
+      if (!isShortage(error)) throw error
       setTimeout(this.#notice, NO_DESCRIPTOR_RETRY_MS).unref()
     }
   }
@@ -109,11 +110,6 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
       this.onMovable?.()
     })
   }
-}
-
-function isOutOfDescriptors(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException
-  return code === 'EMFILE' || code === 'ENFILE' || code === 'ENOMEM'
 }
 
 function relayedRefusedError(why: string): FdbError {

@@ -1,6 +1,6 @@
 import { channel } from 'node:diagnostics_channel'
 import type net from 'node:net'
-import { duplicateLent, type OwnedFd, socketOver } from '../../kernel/index.js'
+import { duplicateLent, isShortage, type OwnedFd, socketOver } from '../../kernel/index.js'
 import { countAsAccepted, socketOptionsOf } from '../../node/server-connections.js'
 import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from '../../node/socket-handle.js'
 import { type Arrival, NotRestored, type Witness } from '../movable.js'
@@ -24,8 +24,7 @@ export function connectionOf(socket: net.Socket): OwnedFd | null {
   try {
     return duplicateLent(descriptor, 'connection')
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'EMFILE' || code === 'ENFILE' || code === 'ENOMEM') return null
+    if (isShortage(error)) return null
     throw error
   }
 }

@@ -2,6 +2,7 @@ import { Backoff } from '../../base/backoff.js'
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { Epoch } from '../../handoff/messages.js'
+import { isShortage } from '../../kernel/index.js'
 import type { UnfitReport } from '../../operator/status-report.js'
 import { outOfDescriptors } from '../../os/limits.js'
 
@@ -47,10 +48,8 @@ export function entryFencedError(name: string): FdbError {
   )
 }
 
-const SHORTAGES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ERR_FDB_FDS_TRUNCATED'])
-
 export function isDescriptorShortage(error: unknown): boolean {
-  return SHORTAGES.has((error as Partial<NodeJS.ErrnoException> | null)?.code)
+  return isShortage(error) || (FdbError.is(error) && error.code === 'ERR_FDB_FDS_TRUNCATED')
 }
 
 /** Retries an operation that failed for lack of descriptors, with an increasing delay. Logs the start and the end of the shortage. */
